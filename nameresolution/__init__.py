@@ -1,0 +1,1 @@
+"""App-id to endpoints."""

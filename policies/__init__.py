@@ -1,0 +1,1 @@
+"""What may be called, and how hard we try."""

@@ -1,0 +1,1 @@
+"""The sidecar: decides per request, hands a Plan to an engine."""
