@@ -1,0 +1,178 @@
+"""What every engine promises, and what it is given.
+
+The control plane pushes clusters, tables, gates and the identity; nothing is looked up on the way of a call. The conformance suite is
+written against this module.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from proxy.plan import Decide, Header, Outcome, RequestHead, Table, value
+
+WireProtocol = Literal["postern", "http1", "h2c"]
+
+
+@value
+class Upstream:
+    """One address of a cluster. `address`: `ip:port`, `[v6]:port` or `unix:/path`. `instance` names the process behind it."""
+
+    address: str
+    instance: str = ""
+    weight: int = 1
+
+
+@value
+class Cluster:
+    """Where a route leads. wire: `postern` is HTTP/2 with ALPN over mutual TLS, the others are for apps and private sockets.
+
+    tls: "mesh" uses the pushed identity and checks the route's `expect`; "app" is TLS without verification, as Dapr has it for https
+    and grpcs apps; None is plaintext. plaintext peers (mTLS off by explicit wish) are wire "postern" with tls None: HTTP/2, prior knowledge.
+    """
+
+    key: str
+    wire: WireProtocol
+    tls: Literal["mesh", "app"] | None
+    upstreams: tuple[Upstream, ...]
+    stale: bool = False
+
+
+@value
+class ListenerSpec:
+    """One place to listen. `decider` picks the rules; tls: "mesh" demands a client certificate.
+
+    address: `host:port` (port 0: any free one) or `unix:/path`.
+    """
+
+    name: str
+    address: str
+    decide: Decide
+    tls: Literal["mesh"] | None = None
+
+
+@value
+class Limits:
+    """Bounds of an engine; each has a reason beside it (spec/hardening.md)."""
+
+    head_bytes: int = 65_536  # one request or response head, decoded; larger ones get 431
+    header_count: int = 256  # h2 itself has no bound on the number of fields
+    head_s: float = 10.0  # slow heads (slowloris)
+    handshake_s: float = 10.0
+    idle_s: float = 180.0  # a connection without a call
+    connections: int = 10_000  # per listener
+    streams: int = 250  # concurrent per HTTP/2 connection that we accept
+    window_bytes: int = 262_144  # per stream; what one slow reader may make us hold
+    connection_window_bytes: int = 4_194_304
+    resets_per_s: int = 100  # sustained rate of RST_STREAM (either side's) per connection before GOAWAY (CVE-2023-44487, CVE-2025-8671)
+    resets_burst: int = 400
+    control_per_s: int = 50  # PING, SETTINGS, PRIORITY, empty DATA per connection (CVE-2019-9512..9518)
+    control_burst: int = 1_000
+    continuations: int = 8  # frames of one header block (VU#421644)
+    drain_s: float = 30.0  # in-flight calls at shutdown
+
+
+class Span(Protocol):
+    """This hop's span as engines see it: wire values only."""
+
+    @property
+    def traceparent(self) -> bytes:
+        """The traceparent to send on."""
+
+    @property
+    def grpc_trace_bin(self) -> bytes:
+        """The same in gRPC's binary form, base64."""
+
+
+class Tracing(Protocol):
+    """Makes the span of a call from its headers."""
+
+    def begin(self, headers: Sequence[Header], *, grpc: bool) -> Span:
+        """A fresh span, child of what the headers carry."""
+
+
+class Observer(Protocol):
+    """Where an engine reports. Every method is quick and never raises."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """One call ended."""
+
+    def connection(self, listener: str, change: int) -> None:
+        """A connection opened (+1) or closed (-1)."""
+
+    def refused_frames(self, kind: str) -> None:
+        """A peer broke a flood limit or sent what HTTP forbids."""
+
+    def refused_peer(self, listener: str, reason: str) -> None:
+        """A TLS handshake or an identity check failed."""
+
+    def plan_cache(self, hit: bool) -> None:
+        """A head was covered by a kept Plan, or not."""
+
+    def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
+        """A connection to an upstream could not be made, or broke."""
+
+
+@value
+class TlsIdentity:
+    """What mutual TLS is made of. `verify(der, as_server)` checks a peer's leaf and returns its SPIFFE id, or raises ValueError."""
+
+    chain_pem: bytes
+    key_pem: bytes
+    roots_pem: bytes
+    verify: Callable[[bytes, bool], str]
+    strict: bool = True
+
+    def __repr__(self) -> str:
+        return "TlsIdentity(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A glance at an engine, for status pages."""
+
+    connections: int
+    calls_in_flight: int
+    plans_kept: int
+    upstream_connections: int
+
+
+class Engine(Protocol):
+    """Carries Plans. All `set_*` take effect for the next call and never block."""
+
+    name: str
+
+    async def run(self) -> None:
+        """Own every task of the engine until cancelled."""
+
+    async def listen(self, spec: ListenerSpec) -> str:
+        """Bind and accept; returns the bound address. Raises ListenError."""
+
+    async def unlisten(self, name: str) -> None:
+        """Stop accepting on a listener; its connections go on."""
+
+    def set_cluster(self, cluster: Cluster) -> None:
+        """Add or replace a cluster; wakes calls held for it."""
+
+    def drop_cluster(self, key: str) -> None:
+        """Forget a cluster; its idle connections close."""
+
+    def set_paths(self, number: int, table: Table) -> None:
+        """Push a path table."""
+
+    def set_members(self, number: int, members: frozenset[bytes]) -> None:
+        """Push a header set."""
+
+    def set_concurrency(self, gate: str, limit: int | None) -> None:
+        """A gate on calls in flight; None opens it."""
+
+    def set_identity(self, identity: TlsIdentity | None) -> None:
+        """New contexts for new connections; connections under the old ones drain."""
+
+    def bump(self, scope: str) -> None:
+        """Drop every kept Plan of a scope."""
+
+    async def drain(self, listeners: Sequence[str], within_s: float) -> int:
+        """Say goodbye on the listeners' connections and wait for their calls; returns how many were cut."""
+
+    def stats(self) -> EngineStats:
+        """Numbers for status."""

@@ -1,0 +1,114 @@
+"""What went wrong, and the one table that says how a caller hears of it.
+
+Each cause has an answer on our own surfaces (the standards' codes) and one on Dapr's (what its users' code checks for), in HTTP and in
+gRPC. Source: design §9, spec/invocation.md §2.9 and §3.4, spec/resiliency.md §10.
+"""
+
+import json
+from dataclasses import dataclass
+
+from proxy.plan import DETAIL, Cause, Headers, Labels, Reply, Surface
+
+
+class ProxyError(Exception):
+    """Base of everything the proxy raises on purpose."""
+
+
+class ConfigError(ProxyError):
+    """Flags, environment or files that can't be used. `faults` lists all of them, one line each."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class ListenError(ProxyError):
+    """A port or socket can't be bound. Says which flag moves it."""
+
+    def __init__(self, name: str, address: str, reason: str) -> None:
+        super().__init__(f"can't listen on {address} for {name}: {reason}")
+        self.name = name
+        self.address = address
+
+
+class IdentityUnavailableError(ProxyError):
+    """No SVID: sentry did not answer, or refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """HTTP status and gRPC code on our own surfaces, then on Dapr's; errorCode; may another attempt help?"""
+
+    status: int
+    grpc: int
+    dapr_status: int
+    dapr_grpc: int
+    code: str
+    retryable: bool = False
+
+
+# gRPC codes: 2 UNKNOWN, 3 INVALID_ARGUMENT, 4 DEADLINE_EXCEEDED, 5 NOT_FOUND, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED,
+# 12 UNIMPLEMENTED, 13 INTERNAL, 14 UNAVAILABLE, 16 UNAUTHENTICATED.
+ANSWERS: dict[Cause, Answer] = {
+    Cause.NO_APP: Answer(404, 5, 500, 2, "ERR_NO_APP"),
+    Cause.NO_ENDPOINT: Answer(503, 14, 500, 14, "ERR_NO_ENDPOINT", retryable=True),
+    Cause.DENIED: Answer(403, 7, 403, 7, "ERR_DENIED"),
+    Cause.CONNECT: Answer(502, 14, 500, 14, "ERR_CONNECT", retryable=True),
+    Cause.TLS_IDENTITY: Answer(502, 14, 500, 14, "ERR_TLS_IDENTITY", retryable=True),
+    Cause.REFUSED: Answer(503, 14, 500, 14, "ERR_REFUSED", retryable=True),
+    Cause.RESET_EARLY: Answer(502, 14, 500, 14, "ERR_RESET"),
+    Cause.RESET_LATE: Answer(502, 14, 500, 14, "ERR_RESET"),
+    Cause.TIMEOUT: Answer(504, 4, 500, 4, "ERR_TIMEOUT"),
+    Cause.BREAKER: Answer(503, 14, 500, 2, "ERR_BREAKER_OPEN"),
+    Cause.SHED: Answer(503, 8, 500, 8, "ERR_SHED"),
+    Cause.RATE: Answer(429, 8, 429, 8, "ERR_RATE_LIMITED"),
+    Cause.TOO_LARGE: Answer(413, 8, 500, 8, "ERR_TOO_LARGE"),
+    Cause.STATUS: Answer(502, 14, 500, 14, "ERR_STATUS"),
+    Cause.CALLER_LEFT: Answer(499, 1, 499, 1, "ERR_CALLER_LEFT"),
+    Cause.DRAINING: Answer(503, 14, 500, 14, "ERR_DRAINING", retryable=True),
+    Cause.BAD_REQUEST: Answer(400, 3, 400, 3, "ERR_BAD_REQUEST"),
+    Cause.UNAUTHENTICATED: Answer(401, 16, 401, 16, "ERR_UNAUTHENTICATED"),
+    Cause.FORBIDDEN_ORIGIN: Answer(403, 7, 403, 7, "ERR_FORBIDDEN_ORIGIN"),
+    Cause.MISDIRECTED: Answer(421, 14, 421, 14, "ERR_MISDIRECTED", retryable=True),
+    Cause.UNSUPPORTED: Answer(501, 12, 500, 12, "ERR_UNSUPPORTED"),
+    Cause.APP_DOWN: Answer(502, 14, 500, 14, "ERR_APP_DOWN"),
+    Cause.APP_UNHEALTHY: Answer(503, 14, 500, 14, "ERR_APP_UNHEALTHY"),
+    Cause.NOT_READY: Answer(503, 14, 500, 14, "ERR_NOT_READY", retryable=True),
+}
+HEADER = b"postern-error"
+_RETRY_AFTER = frozenset(
+    {Cause.SHED, Cause.RATE, Cause.NO_ENDPOINT, Cause.DRAINING, Cause.NOT_READY, Cause.APP_UNHEALTHY}
+)
+
+
+def reply(
+    cause: Cause,
+    labels: Labels,
+    text: str,
+    *,
+    surface: Surface = "own",
+    callee: str = "",
+    status: int | None = None,
+    grpc: int | None = None,
+    extra: Headers = (),
+) -> Reply:
+    """The answer for a cause. `text` says what failed, why and what to do; it may hold `DETAIL`.
+
+    On Dapr's surface the message is `failed to invoke, id: <callee>, err: <text>` with errorCode ERR_DIRECT_INVOKE.
+    """
+    answer = ANSWERS[cause]
+    dapr = surface == "dapr"
+    message = f"failed to invoke, id: {callee}, err: {text}" if dapr and callee else text
+    body = {"errorCode": "ERR_DIRECT_INVOKE" if dapr else answer.code, "message": message}
+    headers: Headers = ((b"content-type", b"application/json"), (HEADER, cause.value.encode()), *extra)
+    if cause in _RETRY_AFTER and not dapr:
+        headers = (*headers, (b"retry-after", b"1"))
+    return Reply(
+        cause=cause,
+        status=status or (answer.dapr_status if dapr else answer.status),
+        headers=headers,
+        body=json.dumps(body, ensure_ascii=False).replace("\\u0001", DETAIL).encode(),
+        grpc_code=grpc if grpc is not None else (answer.dapr_grpc if dapr else answer.grpc),
+        grpc_message=text,
+        labels=labels,
+    )

@@ -1,0 +1,399 @@
+"""The contract between deciding and carrying: what arrived, what to do about it, what came of it.
+
+Deciders (`outbound`, `inbound`) turn a `RequestHead` into a `Plan`, a `Reply` or a `Hold`; an engine carries it out and reports an
+`Outcome`. Everything here is a frozen value. This module imports nothing of ours and does no I/O.
+
+`vary` is recorded, never declared: a decider asks through `Asking`, which writes down every facet it read. Two heads that are equal
+in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until one of its `scopes` is replaced.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal, Protocol
+
+value = dataclass(frozen=True, slots=True, kw_only=True)
+
+Header = tuple[bytes, bytes]
+Headers = tuple[Header, ...]
+Framing = Literal["none", "length", "stream"]
+Surface = Literal["dapr", "own"]
+
+
+class Cause(Enum):
+    """Why postern itself ended an attempt or a call; the value is what the `postern-error` header says."""
+
+    NO_APP = "no-app"  # the app-id is unknown, or no app was named
+    NO_ENDPOINT = "no-endpoint"  # known, but nothing healthy to send to
+    DENIED = "denied"  # an access rule says no
+    CONNECT = "connect"  # nobody accepted the connection
+    TLS_IDENTITY = "tls-identity"  # the peer is not who it should be
+    REFUSED = "refused"  # the stream was refused before the peer looked at it
+    RESET_EARLY = "reset-early"  # cut before a response head
+    RESET_LATE = "reset-late"  # cut after the response head
+    TIMEOUT = "timeout"
+    BREAKER = "breaker-open"
+    SHED = "shed"
+    RATE = "rate-limited"
+    TOO_LARGE = "too-large"
+    STATUS = "status"  # the app's own answer counts as a failure
+    CALLER_LEFT = "caller-left"
+    DRAINING = "draining"
+    BAD_REQUEST = "bad-request"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN_ORIGIN = "forbidden-origin"
+    MISDIRECTED = "misdirected"
+    UNSUPPORTED = "unsupported"  # what was asked for cannot be carried to this peer or app
+    APP_DOWN = "app-down"  # our own app does not accept connections
+    APP_UNHEALTHY = "app-unhealthy"
+    NOT_READY = "not-ready"  # no SVID yet: we neither send nor accept plaintext instead
+
+
+class Facet(Enum):
+    """What a decision may depend on."""
+
+    LISTENER = "listener"
+    PROTOCOL = "protocol"
+    FRAMING = "framing"
+    METHOD = "method"
+    AUTHORITY = "authority"
+    PATH = "path"  # always the class in a pushed table
+    PEER = "peer"
+    HEADER = "header"  # the value of a naming header, or membership in a pushed set
+
+
+# Headers whose value names a callee: short, not secret, so the value itself may be a key.
+NAMING_HEADERS = frozenset({b"dapr-app-id", b"dapr-callee-app-id", b"postern-callee", b"origin"})
+MAX_KEY_BYTES = 256  # a longer naming value is never a key: it reads as LONG, which names nobody
+LONG = "\x00long"
+
+
+class Op(Enum):
+    """Edits on a head. A kept Plan holds no value of one call, so what differs per call is an operation."""
+
+    SET = "set"
+    ADD = "add"
+    REMOVE = "remove"
+    REMOVE_PREFIX = "remove-prefix"  # every header whose name starts so
+    HOP_BY_HOP = "hop-by-hop"  # RFC 9110 §7.6.1: connection-listed names and the fixed set
+    AUTHORITY = "authority"  # replace :authority / Host
+    DAPR_PATH = "dapr-path"  # canonical path after `/method`, re-encoded; the query as it came
+    ABSOLUTE_PATH = "absolute-path"  # the path and query of an absolute-form target, bytes as they came
+    TRACE = "trace"  # a fresh traceparent (and grpc-trace-bin on gRPC) of this hop's span
+    DEADLINE = "deadline"  # grpc-timeout with what is left
+    FORWARDED = "forwarded"  # append X-Forwarded-For, X-Forwarded-Host, Forwarded
+    VIA_CALLER = "caller"  # dapr-caller-app-id and -namespace from the proven identity
+
+
+@value
+class Edit:
+    """One operation; `name` and `data` mean what the operation says, empty where it needs none."""
+
+    op: Op
+    name: bytes = b""
+    data: bytes = b""
+
+
+Edits = tuple[Edit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What arrived. `target` as it came; `path` canonical and decoded, `query` raw without `?`.
+
+    protocol: http1, http2, grpc or websocket (an HTTP/1.1 Upgrade and an RFC 8441 CONNECT alike, method then GET). `headers` lower-case,
+    in order, without pseudo-headers. `peer`: SPIFFE id proven by mutual TLS, else None.
+    """
+
+    listener: str
+    protocol: Literal["http1", "http2", "grpc", "websocket"]
+    framing: Framing
+    method: str
+    authority: str
+    target: bytes
+    path: str
+    query: bytes
+    headers: Headers
+    peer: str | None = None
+    peer_address: str = ""
+    length: int | None = None
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a header, or None."""
+        for key, data in self.headers:
+            if key == name:
+                return data
+        return None
+
+
+class Table(Protocol):
+    """A pushed table: maps a canonical path to one of few classes."""
+
+    def classify(self, path: str) -> Hashable:
+        """The class of a path; equal paths give equal classes."""
+
+
+@value
+class Read:
+    """One facet that a decider read. `table`: which pushed table or set gave the answer."""
+
+    facet: Facet
+    name: bytes = b""
+    table: int | None = None
+
+
+class Tables:
+    """Pushed path tables and header sets by number. Owned by one engine; only `put_*` and `drop` write."""
+
+    def __init__(self) -> None:
+        self._paths: dict[int, Table] = {}
+        self._sets: dict[int, frozenset[bytes]] = {}
+
+    def put_paths(self, number: int, table: Table) -> None:
+        """Add or replace a path table."""
+        self._paths[number] = table
+
+    def put_set(self, number: int, members: frozenset[bytes]) -> None:
+        """Add or replace a header set."""
+        self._sets[number] = members
+
+    def facet_value(self, read: Read, head: RequestHead) -> Hashable:
+        """What `head` has in the facet that `read` names."""
+        match read.facet:
+            case Facet.PATH:
+                return self._paths[read.table if read.table is not None else 0].classify(head.path)
+            case Facet.HEADER if read.table is not None:
+                return any(k == read.name and v in self._sets[read.table] for k, v in head.headers)
+            case Facet.HEADER:
+                return _naming_value(head, read.name)
+            case facet:
+                return _PLAIN[facet](head)
+
+
+def _naming_value(head: RequestHead, name: bytes) -> str | None:
+    found = head.get(name)
+    if found is None:
+        return None
+    return found.decode("latin-1").strip() if len(found) <= MAX_KEY_BYTES else LONG
+
+
+_PLAIN: dict[Facet, Callable[[RequestHead], Hashable]] = {
+    Facet.LISTENER: lambda head: head.listener,
+    Facet.PROTOCOL: lambda head: head.protocol,
+    Facet.FRAMING: lambda head: head.framing,
+    Facet.METHOD: lambda head: head.method if len(head.method) <= 32 else "*",
+    Facet.AUTHORITY: lambda head: head.authority if len(head.authority) <= MAX_KEY_BYTES else LONG,
+    Facet.PEER: lambda head: head.peer,
+}
+
+
+class Asking:
+    """What a decider sees of a head: each question answers *and* records a `Read`, so `vary` can't be forgotten."""
+
+    __slots__ = ("_head", "_reads", "_tables")
+
+    def __init__(self, head: RequestHead, tables: Tables) -> None:
+        self._head = head
+        self._tables = tables
+        self._reads: dict[Read, Hashable] = {}
+
+    def _ask(self, read: Read) -> Hashable:
+        if read not in self._reads:
+            self._reads[read] = self._tables.facet_value(read, self._head)
+        return self._reads[read]
+
+    def listener(self) -> str:
+        """The id of the listener."""
+        return str(self._ask(_LISTENER))
+
+    def protocol(self) -> str:
+        """http1, http2, grpc or websocket."""
+        return str(self._ask(_PROTOCOL))
+
+    def framing(self) -> str:
+        """none, length or stream."""
+        return str(self._ask(_FRAMING))
+
+    def method(self) -> str:
+        """The verb as sent."""
+        return str(self._ask(_METHOD))
+
+    def authority(self) -> str:
+        """Host or :authority, lower-case, as sent otherwise."""
+        return str(self._ask(_AUTHORITY))
+
+    def peer(self) -> str | None:
+        """The proven SPIFFE id."""
+        found = self._ask(_PEER)
+        return None if found is None else str(found)
+
+    def path_class(self, table: int) -> Hashable:
+        """The class of the canonical path in a pushed table."""
+        return self._ask(Read(facet=Facet.PATH, table=table))
+
+    def naming(self, name: bytes) -> str | None:
+        """The value of a naming header; raises ValueError for any other header, which might hold a secret."""
+        if name not in NAMING_HEADERS:
+            raise ValueError(f"{name!r} is not a naming header: its value must not become a key")
+        found = self._ask(Read(facet=Facet.HEADER, name=name))
+        return None if found is None else str(found)
+
+    def header_is(self, name: bytes, accepted: int) -> bool:
+        """Whether a header's value is in a pushed set; the value itself is not kept."""
+        return bool(self._ask(Read(facet=Facet.HEADER, name=name, table=accepted)))
+
+    @property
+    def vary(self) -> tuple[Read, ...]:
+        """What was read so far, in order."""
+        return tuple(self._reads)
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """The answers to `vary`, in the same order."""
+        return tuple(self._reads.values())
+
+
+_LISTENER = Read(facet=Facet.LISTENER)
+_PROTOCOL = Read(facet=Facet.PROTOCOL)
+_FRAMING = Read(facet=Facet.FRAMING)
+_METHOD = Read(facet=Facet.METHOD)
+_AUTHORITY = Read(facet=Facet.AUTHORITY)
+_PEER = Read(facet=Facet.PEER)
+
+
+@value
+class Labels:
+    """What telemetry says of every call under one Plan or Reply."""
+
+    direction: Literal["outbound", "inbound"]
+    surface: Surface = "own"
+    src: str = ""
+    src_namespace: str = ""
+    dst: str = ""
+    dst_namespace: str = ""
+    peer_id: str = ""
+    decision: str = ""
+    strip: bool = False  # Dapr's path form: the method is what follows `/method`
+
+
+@value
+class Route:
+    """weight: for splits. expect: SPIFFE ids that may answer; empty means a cluster without mutual TLS."""
+
+    cluster: str
+    weight: int = 1
+    expect: frozenset[str] = frozenset()
+    edits: Edits = ()
+
+
+@value
+class Again:
+    """Retry as data; the engine loops. Several rules: the first that covers the failure decides.
+
+    delays_s draws the pauses of one call. http_codes/grpc_codes: None means every failure status, empty none.
+    """
+
+    attempts: int | None  # in all, None: no limit
+    on: frozenset[Cause]
+    http_codes: frozenset[int] | None = frozenset()
+    grpc_codes: frozenset[int] | None = frozenset()
+    delays_s: Callable[[], "Delays"]
+    budget: str | None = None
+    replay_bytes: int = 65_536
+
+
+class Delays(Protocol):
+    """The pauses of one call, in seconds."""
+
+    def __next__(self) -> float: ...
+
+
+@value
+class Reply:
+    """An answer made here, HTTP and gRPC form together. Only before the response head has left; afterwards a reset.
+
+    In `body` and `grpc_message`, `DETAIL` stands for what the engine knows (an address, a system error); it is escaped when put in.
+    """
+
+    cause: Cause
+    status: int
+    headers: Headers
+    body: bytes
+    grpc_code: int
+    grpc_message: str
+    labels: Labels
+    vary: tuple[Read, ...] = ()
+    key: tuple[Hashable, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+
+DETAIL = "\x01"
+
+
+@value
+class Plan:
+    """How to carry a call. Dies with its scopes. gates: breaker, concurrency, rate, fault. on_cause: answers ready-made.
+
+    attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call, idle_s a silent one.
+    """
+
+    labels: Labels
+    routes: tuple[Route, ...]
+    again: tuple[Again, ...] = ()
+    gates: tuple[str, ...] = ()
+    mirror: tuple[tuple[str, float], ...] = ()
+    connect_s: float = 5.0
+    attempt_s: float | None = None
+    total_s: float | None = None
+    idle_s: float | None = None
+    body_bytes: int | None = None
+    reply_edits: Edits = ()
+    on_cause: Mapping[Cause, Reply] = field(default_factory=dict)
+    vary: tuple[Read, ...] = ()
+    key: tuple[Hashable, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+
+@value
+class Hold:
+    """The callee is being resolved. Ask again when the cluster `key` is set; after `for_s` seconds, answer `then`."""
+
+    key: str
+    for_s: float
+    then: Reply
+
+
+Decision = Plan | Reply | Hold
+Decide = Callable[[Asking], Decision]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one endpoint. Times are epoch nanoseconds, 0 where it did not come to that."""
+
+    endpoint: str
+    started_ns: int
+    head_ns: int = 0
+    ended_ns: int = 0
+    cause: Cause | None = None
+    status: int = 0
+    grpc_code: int | None = None
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one call; handed to the Observer once, after the last byte. `trace` is the engine-opaque span of this hop."""
+
+    head: RequestHead
+    labels: Labels
+    trace: object
+    started_ns: int
+    head_ns: int
+    ended_ns: int
+    status: int
+    grpc_code: int | None
+    cause: Cause | None
+    attempts: list[Attempt]
+    up_bytes: int
+    down_bytes: int
