@@ -10,9 +10,16 @@ in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until on
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar, dataclass_transform
 
-value = dataclass(frozen=True, slots=True, kw_only=True)
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def value(cls: type[T]) -> type[T]:
+    """A frozen, slotted dataclass whose fields are given by name."""
+    return dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
 
 Header = tuple[bytes, bytes]
 Headers = tuple[Header, ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from proxy.plan import Decide, Header, Outcome, RequestHead, Table, value
+from proxy.plan import Decide, Header, Outcome, Table, value
 
 WireProtocol = Literal["postern", "http1", "h2c"]
 
@@ -27,7 +27,8 @@ class Cluster:
     """Where a route leads. wire: `postern` is HTTP/2 with ALPN over mutual TLS, the others are for apps and private sockets.
 
     tls: "mesh" uses the pushed identity and checks the route's `expect`; "app" is TLS without verification, as Dapr has it for https
-    and grpcs apps; None is plaintext. plaintext peers (mTLS off by explicit wish) are wire "postern" with tls None: HTTP/2, prior knowledge.
+    and grpcs apps; None is plaintext.
+    Plaintext peers (mTLS off by explicit wish) are wire "postern" with tls None: HTTP/2, prior knowledge.
     """
 
     key: str
