@@ -1,0 +1,156 @@
+"""The authority's files: `ca.crt`, `issuer.crt`, `issuer.key` and, where the root is ours, `root.key`.
+
+Owns their names, modes, locking and all-or-nothing replacement; knows nothing of what they mean. A replacement is
+written whole into the folder `.next`, whose rename into place commits it; the files are then moved one by one. A
+crash in between is finished by the next `open`, so that no reader here ever meets two generations mixed.
+A file that is missing is an error that names it. Only an empty store may be filled.
+"""
+
+import fcntl
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from sentry.authority import StoredBundle
+from sentry.errors import StoreError
+from sentry.private_files import check_folder, make_folder, read_file, sync_folder, write_new
+
+_NEXT: Final = ".next"
+_DRAFT: Final = ".next.draft"
+_LOCK: Final = ".lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreNames:
+    """The files' names in the store's folder, or absolute paths of files kept elsewhere (read only then)."""
+
+    anchors: str = "ca.crt"
+    issuer: str = "issuer.crt"
+    issuer_key: str = "issuer.key"
+    root_key: str = "root.key"
+
+    @property
+    def required(self) -> tuple[str, str, str]:
+        """The three that every authority has."""
+        return self.anchors, self.issuer, self.issuer_key
+
+
+class DiskStore:
+    """An authority's folder, locked against a second writer from `open` to `close`."""
+
+    def __init__(self, folder: Path, *, names: StoreNames | None = None, allow_loose: bool = False) -> None:
+        """`allow_loose` skips the checks of owners and modes, for volumes that can't hold them."""
+        self._folder = folder
+        self._names = names or StoreNames()
+        self._allow_loose = allow_loose
+        self._lock: int | None = None
+
+    def open(self) -> Self:
+        """Make the folder if missing, check it, lock it, and finish a replacement that a crash cut short.
+
+        Raises: StoreError, also when another process holds the lock.
+        """
+        make_folder(self._folder)
+        if not self._allow_loose:
+            check_folder(self._folder)
+        self._lock = self._take_lock()
+        try:
+            shutil.rmtree(self._folder / _DRAFT, ignore_errors=True)
+            self._finish_replacement()
+        except OSError as error:
+            self.close()
+            raise StoreError(str(self._folder), f"can't be written: {error.strerror}") from error
+        return self
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def load(self) -> StoredBundle | None:
+        """What is stored, or None when none of the three files exists. Raises StoreError."""
+        contents = {name: self._read(name) for name in self._names.required}
+        root_key = self._read(self._names.root_key)
+        missing = [name for name, content in contents.items() if content is None]
+        if len(missing) == len(contents) and root_key is None:
+            return None
+        if missing:
+            raise StoreError(
+                str(self._folder / missing[0]),
+                "is missing while the store's other files exist; restore it (a new authority is made only "
+                "in an empty folder, because it would end all trust in the old one)",
+            )
+        anchors, issuer, issuer_key = (contents[name] or b"" for name in self._names.required)
+        return StoredBundle(
+            anchors_pem=anchors, issuer_pem=issuer, issuer_key_pem=issuer_key, root_key_pem=root_key
+        )
+
+    def save(self, bundle: StoredBundle) -> None:
+        """Replace everything as one, and return when it is on disk.
+
+        Raises: StoreError, with the old files still in force.
+        """
+        files = dict(zip(self._names.required, self._contents(bundle), strict=True))
+        if bundle.root_key_pem is not None:
+            files[self._names.root_key] = bundle.root_key_pem
+        outside = [name for name in files if Path(name).name != name]
+        if outside:
+            raise StoreError(outside[0], "lies outside the store's folder and is never written")
+        draft = self._folder / _DRAFT
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            self._finish_replacement()
+            draft.mkdir(mode=0o700)
+            for name, content in files.items():
+                write_new(draft / name, content)
+            sync_folder(draft)
+            draft.rename(self._folder / _NEXT)
+            sync_folder(self._folder)
+            self._finish_replacement()
+        except OSError as error:
+            raise StoreError(str(self._folder), f"can't be written: {error.strerror}") from error
+
+    def _contents(self, bundle: StoredBundle) -> tuple[bytes, bytes, bytes]:
+        return bundle.anchors_pem, bundle.issuer_pem, bundle.issuer_key_pem
+
+    def _finish_replacement(self) -> None:
+        committed = self._folder / _NEXT
+        if not committed.is_dir():
+            return
+        for path in sorted(committed.iterdir()):
+            path.rename(self._folder / path.name)
+        sync_folder(self._folder)
+        committed.rmdir()
+        sync_folder(self._folder)
+
+    def _read(self, name: str) -> bytes | None:
+        is_secret = name in {self._names.issuer_key, self._names.root_key}
+        try:
+            return read_file(self._folder / name, is_secret=is_secret, allow_loose=self._allow_loose)
+        except FileNotFoundError:
+            return None
+
+    def _take_lock(self) -> int:
+        path = self._folder / _LOCK
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(str(path), f"can't be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise StoreError(str(self._folder), "is in use by another sentry") from error
+        return descriptor
