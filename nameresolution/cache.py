@@ -1,0 +1,201 @@
+"""Lifetimes, single flight, short negatives and stale-on-error of everything that is known; pure, time is passed in.
+
+Knows no resolver and no event loop: `directory` drives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from nameresolution.merge import Own, Report, describe, merge
+from nameresolution.resolver import AppName, EndpointSet, Found, SourceFailure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """The limits of the cache, in seconds and names."""
+
+    budget_s: float = 2.2  # mDNS gives up after 2.0 and its own words say more than "no answer"
+    negative_s: float = 0.25  # a callee that starts just now must be found by the next call
+    forget_s: float = 30.0  # a name that nobody has stops being listened for
+    stale_s: float = 3600.0
+    max_names: int = 4096  # an app that asks for made-up names must not grow us without limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticked:
+    """What a moment in time changed: sets to publish and names that are no longer watched."""
+
+    changed: tuple[EndpointSet, ...] = ()
+    forgotten: tuple[AppName, ...] = ()
+
+
+@dataclass(slots=True)
+class _Known:
+    """One watched name. `flight_until` and `negative_until` are moments, at most one of them set."""
+
+    reports: dict[str, Report]
+    wanted_at: float
+    flight_until: float | None = None
+    negative_until: float | None = None
+    failed_at: dict[str, float] = field(default_factory=dict)  # source -> since when its endpoints are stale
+
+
+class Cache:
+    """Owns `sets` (the newest published set of each name), `_names` (what each source said), `_evicted` (names dropped
+    for want of room, not yet reported by `tick`).
+
+    Invariant: every key of `sets` is a key of `_names`; an empty set in `sets` has its `negative_until`.
+    """
+
+    def __init__(self, sources: Iterable[str], lifetimes: Lifetimes | None = None) -> None:
+        self._sources = tuple(sources)
+        self._lifetimes = lifetimes or Lifetimes()
+        self._own = Own()
+        self._names: dict[AppName, _Known] = {}
+        self._evicted: list[AppName] = []
+        self.sets: dict[AppName, EndpointSet] = {}
+
+    def identify(self, own: Own, now: float) -> tuple[EndpointSet, ...]:
+        """Say who we are; returns the sets that this changed."""
+        self._own = own
+        settled = (self._settle(name, known, now) for name, known in self._names.items() if name in self.sets)
+        return tuple(changed for changed in settled if changed is not None)
+
+    def want(self, name: AppName, now: float) -> bool:
+        """Note that a name is needed; True if a flight began and the sources are to be asked."""
+        known = self._names.get(name)
+        if known is None:
+            if len(self._names) >= self._lifetimes.max_names and not self._evict():
+                return False
+            known = self._names[name] = _Known(reports={}, wanted_at=now)
+        known.wanted_at = now
+        published = self.sets.get(name)
+        settled = published is not None and not published.stale
+        if known.flight_until is not None or settled:
+            return False
+        known.flight_until = now + self._lifetimes.budget_s
+        for source in self._sources:
+            before = known.reports.get(source, Report(source=source))
+            known.reports[source] = replace(
+                before, pending=True, failure=before.failure if before.endpoints else None
+            )
+        return True
+
+    def report(self, source: str, name: AppName, found: Found, now: float) -> EndpointSet | None:
+        """Take in the word of one source; the set to publish if that changed it."""
+        known = self._names.get(name)
+        if known is None or source not in self._sources:
+            return None
+        before = known.reports.get(source, Report(source=source))
+        if isinstance(found, SourceFailure):
+            kept = () if found.missing else before.endpoints
+            known.reports[source] = Report(source=source, endpoints=kept, failure=found)
+            if kept:
+                known.failed_at.setdefault(source, now)
+        else:
+            known.reports[source] = Report(source=source, endpoints=found)
+        if not (isinstance(found, SourceFailure) and known.reports[source].endpoints):
+            known.failed_at.pop(source, None)
+        return self._settle(name, known, now)
+
+    def tick(self, now: float) -> Ticked:
+        """Let time pass: end flights, negatives and stale sets, drop names that nobody has or wants."""
+        changed: list[EndpointSet] = []
+        forgotten, self._evicted = self._evicted, []
+        for name, known in list(self._names.items()):
+            published = self._age(name, known, now)
+            if published is not None:
+                changed.append(published)
+            if self._is_forgettable(name, known) and now >= known.wanted_at + self._lifetimes.forget_s:
+                del self._names[name]
+                forgotten.append(name)
+        return Ticked(changed=tuple(changed), forgotten=tuple(forgotten))
+
+    def next_at(self) -> float | None:
+        """The next moment at which `tick` has something to do, None if never."""
+        moments: list[float] = [0.0] if self._evicted else []
+        for name, known in self._names.items():
+            moments += [moment for moment in (known.flight_until, known.negative_until) if moment is not None]
+            moments += [since + self._lifetimes.stale_s for since in known.failed_at.values()]
+            if self._is_forgettable(name, known):
+                moments.append(known.wanted_at + self._lifetimes.forget_s)
+        return min(moments, default=None)
+
+    def tried(self, name: AppName) -> tuple[str, ...]:
+        """One line a source: what came of asking it for this name last."""
+        known = self._names.get(name)
+        if known is None:
+            return ("not looked for yet",)
+        return tuple(describe(report, name, self._own) for report in known.reports.values())
+
+    def names(self) -> tuple[AppName, ...]:
+        """Every name that is watched."""
+        return tuple(self._names)
+
+    def _settle(self, name: AppName, known: _Known, now: float) -> EndpointSet | None:
+        merged = merge(name, known.reports.values(), self._own)
+        published = self.sets.get(name)
+        if merged.endpoints:
+            if not any(report.pending for report in known.reports.values()):
+                known.flight_until = None
+            known.negative_until = None
+            if published is not None and _is_same(published, merged):
+                self.sets[name] = merged
+                return None
+            self.sets[name] = merged
+            return merged
+        if published is not None and not published.endpoints and known.flight_until is None:
+            self.sets[name] = merged
+            return None
+        lost_all = published is not None and bool(published.endpoints)
+        if not lost_all and any(report.pending for report in known.reports.values()):
+            return None
+        return self._publish_negative(name, known, merged, now)
+
+    def _publish_negative(self, name: AppName, known: _Known, merged: EndpointSet, now: float) -> EndpointSet:
+        known.flight_until = None
+        known.negative_until = now + self._lifetimes.negative_s
+        self.sets[name] = merged
+        return merged
+
+    def _age(self, name: AppName, known: _Known, now: float) -> EndpointSet | None:
+        changed = None
+        for source, since in list(known.failed_at.items()):
+            if now >= since + self._lifetimes.stale_s:
+                del known.failed_at[source]
+                known.reports[source] = replace(known.reports[source], endpoints=())
+                changed = self._settle(name, known, now) or changed
+        if known.flight_until is not None and now >= known.flight_until:
+            known.flight_until = None
+            silent = SourceFailure(reason=f"no answer within {self._lifetimes.budget_s:.1f} s")
+            for source, report in known.reports.items():
+                if report.pending:
+                    failure = report.failure if report.endpoints else silent
+                    known.reports[source] = replace(report, pending=False, failure=failure)
+            merged = merge(name, known.reports.values(), self._own)
+            if not merged.endpoints:
+                changed = self._publish_negative(name, known, merged, now)
+        if known.negative_until is not None and now >= known.negative_until:
+            known.negative_until = None
+            self.sets.pop(name, None)
+        return changed
+
+    def _is_forgettable(self, name: AppName, known: _Known) -> bool:
+        return name not in self.sets and known.flight_until is None
+
+    def _evict(self) -> bool:
+        """Make room for one name by dropping the one without endpoints that was wanted longest ago."""
+        spare = [name for name, known in self._names.items() if self._is_forgettable(name, known)]
+        if not spare:
+            return False
+        oldest = min(spare, key=lambda name: self._names[name].wanted_at)
+        del self._names[oldest]
+        self._evicted.append(oldest)
+        return True
+
+
+def _is_same(one: EndpointSet, other: EndpointSet) -> bool:
+    """Equal for whoever dials; `tried` differs with every look."""
+    return one.endpoints == other.endpoints and one.stale == other.stale

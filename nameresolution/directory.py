@@ -1,0 +1,159 @@
+"""The directory: one cache over all sources, kept fresh by them, pushed to subscribers; the shell round `cache`.
+
+A call never waits here: `get` is a dictionary lookup, `want` only starts a flight, and what it finds is pushed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from nameresolution.cache import Cache, Lifetimes
+from nameresolution.merge import Own
+from nameresolution.resolver import AppName, EndpointSet, Found, Instance, Resolver, SourceFailure
+
+_LOG = logging.getLogger("postern.nameresolution")
+
+Subscriber = Callable[[EndpointSet], None]
+
+_RESTART_S = (0.5, 2.0, 8.0, 30.0)  # a source that broke is started again, ever more slowly
+_TELL_TIMEOUT_S = 5.0
+
+
+class Directory:
+    """Owns the cache, the subscribers and the tasks of the sources. All methods belong to one event loop."""
+
+    def __init__(
+        self,
+        resolvers: Sequence[Resolver],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        lifetimes: Lifetimes | None = None,
+        mesh: str | None = None,
+    ) -> None:
+        self._resolvers = tuple(resolvers)
+        self._clock = clock
+        self._cache = Cache((resolver.source for resolver in self._resolvers), lifetimes)
+        self._cache.identify(Own(mesh=mesh), self._clock())
+        self._subscribers: dict[object, Subscriber] = {}
+        self._changed = asyncio.Event()
+        self._running = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep everything fresh until cancelled. A source that breaks is logged, reported and started again."""
+        async with asyncio.TaskGroup() as tasks:
+            for resolver in self._resolvers:
+                tasks.create_task(self._supervise(resolver), name=f"nameresolution {resolver.source}")
+            self._running.set()
+            await self._age()
+
+    async def wait_running(self) -> None:
+        """Return once the sources have been started; they may still be opening what they need."""
+        await self._running.wait()
+
+    def get(self, name: AppName) -> EndpointSet | None:
+        """The newest set of a name; None while nothing is known of it; without endpoints when nobody was found."""
+        return self._cache.sets.get(name)
+
+    def want(self, name: AppName) -> None:
+        """Have a name looked for unless that is under way or done; the outcome is pushed to the subscribers."""
+        if self._cache.want(name, self._clock()):
+            for resolver in self._resolvers:
+                resolver.watch(name)
+        self._changed.set()
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Have every new set pushed, synchronously on the loop; returns what ends that."""
+        key = object()
+        self._subscribers[key] = callback
+
+        def end() -> None:
+            self._subscribers.pop(key, None)
+
+        return end
+
+    def explain(self, name: AppName) -> str:
+        """What was tried for a name and what blocked it, for people."""
+        return "; ".join(self._cache.tried(name))
+
+    def known(self) -> tuple[EndpointSet, ...]:
+        """Every set as it is now, ordered by name."""
+        return tuple(sorted(self._cache.sets.values(), key=lambda found: str(found.name)))
+
+    async def announce(self, instance: Instance) -> None:
+        """Make our instance known through every source; one that cannot is logged, never fatal."""
+        self.identify(instance.instance, instance.mesh)
+        await self._tell("announce", lambda resolver: resolver.announce(instance))
+
+    async def withdraw(self) -> None:
+        """Take our instance back at once (goodbye); what we know of others stays."""
+        await self._tell("withdraw", lambda resolver: resolver.withdraw())
+
+    def identify(self, instance: str, mesh: str | None) -> None:
+        """Say who we are without announcing it: endpoints of another mesh are ignored from now on."""
+        for changed in self._cache.identify(Own(instance=instance, mesh=mesh), self._clock()):
+            self._publish(changed)
+        self._changed.set()
+
+    def _push(self, source: str, name: AppName, found: Found) -> None:
+        changed = self._cache.report(source, name, found, self._clock())
+        self._changed.set()
+        if changed is not None:
+            self._publish(changed)
+
+    def _publish(self, endpoints: EndpointSet) -> None:
+        for subscriber in tuple(self._subscribers.values()):
+            try:
+                subscriber(endpoints)
+            except Exception:  # noqa: BLE001 - one subscriber's fault must not keep the news from the others
+                _LOG.exception("subscriber failed on %s", endpoints.name)
+
+    async def _supervise(self, resolver: Resolver) -> None:
+        failures = 0
+        while True:
+            started_at = self._clock()
+            try:
+                await resolver.run(self._push)
+                problem = "ended"
+            except Exception as error:  # noqa: BLE001 - the boundary of one source: the others work on
+                _LOG.exception("name resolution source %s failed", resolver.source)
+                problem = f"{type(error).__name__}: {error}"
+            failures = 0 if self._clock() - started_at > _RESTART_S[-1] else failures + 1
+            for name in self._cache.names():
+                self._push(resolver.source, name, SourceFailure(reason=f"failed ({problem}), starting again"))
+            await asyncio.sleep(_RESTART_S[min(failures, len(_RESTART_S)) - 1])
+
+    async def _age(self) -> None:
+        while True:
+            self._changed.clear()
+            ticked = self._cache.tick(self._clock())
+            for name in ticked.forgotten:
+                for resolver in self._resolvers:
+                    resolver.forget(name)
+            for changed in ticked.changed:
+                self._publish(changed)
+            next_at = self._cache.next_at()
+            wait_s = None if next_at is None else max(0.0, next_at - self._clock())
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _tell(self, verb: str, call: Callable[[Resolver], Awaitable[None]]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for resolver in self._resolvers:
+                tasks.create_task(self._tell_one(verb, resolver, call))
+
+    async def _tell_one(
+        self, verb: str, resolver: Resolver, call: Callable[[Resolver], Awaitable[None]]
+    ) -> None:
+        try:
+            async with asyncio.timeout(_TELL_TIMEOUT_S):
+                await call(resolver)
+        except TimeoutError:
+            _LOG.warning("%s: %s took longer than %s s", resolver.source, verb, _TELL_TIMEOUT_S)
+        except Exception:  # noqa: BLE001 - a source that cannot announce must not keep the sidecar from serving
+            _LOG.exception("%s: cannot %s", resolver.source, verb)

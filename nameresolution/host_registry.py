@@ -1,0 +1,263 @@
+"""What runs on this host for this user: one file per sidecar, locked by its owner for the owner's whole life.
+
+The kernel frees the lock when the owner dies, however it dies, so a file without a lock is a dead entry. An update
+writes a new file, locks it and renames it over the old one: readers see the old or the new entry, never half of one,
+and the path names a locked file at every moment of the owner's life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from nameresolution.errors import RegistrationError
+
+POLL_S = 0.15  # watchers learn of a crash, which touches no file, within 200 ms
+_ORPHAN_S = 60.0  # a temporary file this old was left by a crash between writing and renaming
+_MAX_BYTES = 1 << 20  # an entry is 1 kB; whatever is larger is no entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One sidecar as others on its host see it. `host` is the address it advertises, `started_at` epoch seconds.
+
+    `serving` turns False when it has said goodbye and finishes what it has.
+    """
+
+    app_id: str
+    instance: str
+    peer_port: int
+    namespace: str = "default"
+    pid: int = 0
+    host: str = "127.0.0.1"
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
+    app_port: int = 0
+    admin_socket: str = ""
+    mesh: str = ""
+    grpc_services: tuple[str, ...] = ()
+    command: str = ""
+    started_at: float = 0.0
+    run_template: str = ""
+    cli_pid: int = 0
+    app_pid: int = 0
+    profile: str = ""
+    serving: bool = True
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def format_entry(entry: Entry) -> bytes:
+    """An entry as JSON."""
+    return json.dumps(asdict(entry), separators=(",", ":"), sort_keys=True).encode()
+
+
+def parse_entry(data: bytes) -> Entry | None:
+    """The entry in a file, None if it is none. Unknown fields are left out: a newer postern may write them."""
+    try:
+        loaded = json.loads(data)
+    except ValueError:
+        return None
+    if not isinstance(loaded, dict):
+        return None
+    values: dict[str, object] = {}
+    for spec in fields(Entry):
+        if spec.name not in loaded:
+            continue
+        value = loaded[spec.name]
+        if not _fits(spec.name, str(spec.type), value):
+            return None
+        values[spec.name] = tuple(value) if spec.name == "grpc_services" else value
+    if not {"app_id", "instance", "peer_port"} <= values.keys():
+        return None
+    return Entry(**values)  # type: ignore[arg-type] # each value was checked against its field just above
+
+
+def _fits(name: str, declared: str, value: object) -> bool:
+    if name == "grpc_services":
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if name == "extra":
+        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    if isinstance(value, bool):
+        return declared == "bool"
+    expected = {"str": (str,), "int": (int,), "float": (int, float)}.get(declared, ())
+    return isinstance(value, expected)
+
+
+class Registration:
+    """Our own entry. Owns the descriptor that holds the lock; `close` removes the entry."""
+
+    def __init__(self, path: Path, entry: Entry) -> None:
+        """Write and lock the file.
+
+        Raises: RegistrationError.
+        """
+        self._path = path
+        self._lock: int | None = None
+        self._entry = entry
+        if _is_held(path):
+            raise RegistrationError(
+                path, f"instance {entry.instance} is already registered by a live process"
+            )
+        self.update(entry)
+
+    @property
+    def entry(self) -> Entry:
+        """The entry as written last."""
+        return self._entry
+
+    def update(self, entry: Entry) -> None:
+        """Replace the entry; instance and app-id stay.
+
+        Raises: RegistrationError.
+        """
+        temporary = self._path.with_name(f".{self._path.name}.tmp")
+        descriptor = -1
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, format_entry(entry))
+            temporary.rename(self._path)
+        except OSError as error:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise RegistrationError(self._path, error.strerror or str(error)) from error
+        previous, self._lock = self._lock, descriptor
+        self._entry = entry
+        if previous is not None:
+            os.close(previous)
+
+    def withdraw(self) -> None:
+        """Tell the others to send no new calls; the entry stays listed until `close`."""
+        if self._lock is not None and self._entry.serving:
+            self.update(replace(self._entry, serving=False))
+
+    def close(self) -> None:
+        """Remove the entry and free the lock; again is harmless."""
+        if self._lock is None:
+            return
+        self._path.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+
+
+class HostRegistry:
+    """The registry directory in a runtime root. Owns the registrations made through it and a cache of parsed files."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "registry"
+        self._registrations: list[Registration] = []
+        self._parsed: dict[str, tuple[int, int, Entry | None]] = {}  # file name -> inode, mtime, entry
+
+    def register(self, entry: Entry) -> Registration:
+        """Write our entry and hold it until the registration is closed or this process ends.
+
+        Raises: RegistrationError.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise RegistrationError(self._folder, error.strerror or str(error)) from error
+        name = f"{quote(entry.app_id, safe='')}-{quote(entry.instance, safe='')}.json"
+        registration = Registration(self._folder / name, entry)
+        self._registrations.append(registration)
+        return registration
+
+    def withdraw(self) -> None:
+        """Tell the others to send no new calls to what was registered here."""
+        for registration in self._registrations:
+            registration.withdraw()
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The live entries, ordered by app-id and start; files of dead owners are removed on the way."""
+        live: list[Entry] = []
+        seen: dict[str, tuple[int, int, Entry | None]] = {}
+        try:
+            names = sorted(os.listdir(self._folder))
+        except FileNotFoundError:
+            names = []
+        for name in names:
+            if name.endswith(".tmp"):
+                self._sweep(name)
+                continue
+            read = self._read(name) if name.endswith(".json") else None
+            if read is not None:
+                seen[name] = read
+                if read[2] is not None:
+                    live.append(read[2])
+        self._parsed = seen
+        return tuple(sorted(live, key=lambda entry: (entry.app_id, entry.started_at, entry.instance)))
+
+    async def watch(self, callback: Callable[[tuple[Entry, ...]], None]) -> None:
+        """Call back with the live entries now and within 200 ms of every change, until cancelled."""
+        known: tuple[Entry, ...] | None = None
+        while True:
+            entries = self.entries()
+            if entries != known:
+                known = entries
+                callback(entries)
+            await asyncio.sleep(POLL_S)
+
+    def _read(self, name: str) -> tuple[int, int, Entry | None] | None:
+        """Inode, mtime and entry of a live file; None for a dead one, which is removed."""
+        path = self._folder / name
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            facts = os.fstat(descriptor)
+            if _is_unlocked(descriptor) and _is_current(path, facts):
+                path.unlink(missing_ok=True)
+                return None
+            known = self._parsed.get(name)
+            if known is not None and known[:2] == (facts.st_ino, facts.st_mtime_ns):
+                return known
+            data = os.read(descriptor, _MAX_BYTES)
+        finally:
+            os.close(descriptor)
+        return (facts.st_ino, facts.st_mtime_ns, parse_entry(data))
+
+    def _sweep(self, name: str) -> None:
+        path = self._folder / name
+        try:
+            if time.time() - path.stat().st_mtime > _ORPHAN_S:
+                path.unlink(missing_ok=True)
+        except OSError:
+            return
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a live owner holds the file of this name."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _is_unlocked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_unlocked(descriptor: int) -> bool:
+    """Whether the owner is gone. The shared lock taken to find out goes with the descriptor."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_current(path: Path, facts: os.stat_result) -> bool:
+    """Whether the path still names the file that was opened; if not, its owner has just replaced it."""
+    try:
+        return os.path.samestat(path.stat(), facts)
+    except OSError:
+        return False

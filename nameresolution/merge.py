@@ -1,0 +1,98 @@
+"""How the reports of several sources on one name become one set of endpoints; pure.
+
+The rules: an entry of the static file wins outright; all else is merged without duplicates, by instance id or, where
+there is none, by address, the earlier source winning; endpoints of a foreign mesh or namespace are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from nameresolution.resolver import (
+    MESH_ATTRIBUTE,
+    NAMESPACE_ATTRIBUTE,
+    AppName,
+    Endpoint,
+    EndpointSet,
+    SourceFailure,
+)
+
+FILE_SOURCE = "file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """Who asks. `mesh` is the hash of our trust anchors, "" without mTLS, None while not known (nothing is foreign)."""
+
+    instance: str = ""
+    mesh: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The latest word of one source on one name. `endpoints` beside a `failure` are the last good ones, now stale."""
+
+    source: str
+    endpoints: tuple[Endpoint, ...] = ()
+    failure: SourceFailure | None = None
+    pending: bool = False
+
+
+def merge(name: AppName, reports: Iterable[Report], own: Own) -> EndpointSet:
+    """The set that these reports, in order of precedence, amount to."""
+    reports = tuple(reports)
+    decisive = next((report for report in reports if report.source == FILE_SOURCE and report.endpoints), None)
+    counted = (decisive,) if decisive else reports
+    seen: set[str] = set()
+    endpoints: list[Endpoint] = []
+    stale = False
+    for report in counted:
+        for endpoint in sorted(
+            _acceptable(report, name, own), key=lambda found: (found.instance, found.address)
+        ):
+            keys = {f"i={endpoint.instance}"} if endpoint.instance else set()
+            keys.add(endpoint.address)
+            if seen.isdisjoint(keys):
+                endpoints.append(_recognised(endpoint, own))
+                stale = stale or report.failure is not None
+            seen |= keys
+    return EndpointSet(
+        name=name,
+        endpoints=tuple(endpoints),
+        stale=stale,
+        tried=tuple(describe(report, name, own) for report in counted),
+    )
+
+
+def describe(report: Report, name: AppName, own: Own) -> str:
+    """One line for people: the source and what came of asking it."""
+    ignored = len(report.endpoints) - len(_acceptable(report, name, own))
+    note = f", {ignored} of another mesh or namespace ignored" if ignored else ""
+    if report.failure is not None:
+        kept = f", keeping {_count(len(report.endpoints))}" if report.endpoints else ""
+        return f"{report.source}: {report.failure}{kept}{note}"
+    if report.endpoints:
+        return f"{report.source}: {_count(len(report.endpoints))}{note}"
+    return f"{report.source}: {'still asking' if report.pending else 'not asked'}"
+
+
+def _acceptable(report: Report, name: AppName, own: Own) -> tuple[Endpoint, ...]:
+    return tuple(endpoint for endpoint in report.endpoints if not _is_foreign(endpoint, name, own))
+
+
+def _is_foreign(endpoint: Endpoint, name: AppName, own: Own) -> bool:
+    """A peer that says nothing of mesh or namespace (a daprd) is judged by its certificate alone."""
+    mesh = endpoint.attribute(MESH_ATTRIBUTE)
+    namespace = endpoint.attribute(NAMESPACE_ATTRIBUTE)
+    return bool(mesh and own.mesh is not None and mesh != own.mesh) or bool(
+        namespace and namespace != name.namespace
+    )
+
+
+def _recognised(endpoint: Endpoint, own: Own) -> Endpoint:
+    return replace(endpoint, own=True) if own.instance and endpoint.instance == own.instance else endpoint
+
+
+def _count(endpoints: int) -> str:
+    return "1 endpoint" if endpoints == 1 else f"{endpoints} endpoints"

@@ -1,0 +1,85 @@
+"""The host registry as a source of endpoints: the sidecars of this user on this machine, reached over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from nameresolution.host_registry import POLL_S, Entry, HostRegistry
+from nameresolution.resolver import (
+    MESH_ATTRIBUTE,
+    NAMESPACE_ATTRIBUTE,
+    AppName,
+    Endpoint,
+    Found,
+    Instance,
+    Push,
+    SourceFailure,
+)
+
+REGISTRY_SOURCE = "host registry"
+_NO_ENTRY = SourceFailure(reason="no entry", missing=True)
+
+
+def endpoints_of(name: AppName, entries: tuple[Entry, ...]) -> Found:
+    """The endpoints of one name among the entries of this host."""
+    found = tuple(
+        Endpoint(
+            host="127.0.0.1",
+            port=entry.peer_port,
+            instance=entry.instance,
+            source=REGISTRY_SOURCE,
+            attributes=((NAMESPACE_ATTRIBUTE, entry.namespace), (MESH_ATTRIBUTE, entry.mesh)),
+        )
+        for entry in entries
+        if entry.app_id == name.app_id and entry.namespace == name.namespace and entry.serving
+    )
+    return found or _NO_ENTRY
+
+
+class RegistryResolver:
+    """Watches the registry while any name is watched. Owns `_pushed`: each watched name and what was pushed last."""
+
+    source = REGISTRY_SOURCE
+
+    def __init__(self, registry: HostRegistry) -> None:
+        self._registry = registry
+        self._pushed: dict[AppName, Found | None] = {}
+        self._woken = asyncio.Event()
+
+    async def run(self, push: Push) -> None:
+        """Push every change within 200 ms, until cancelled. Reads nothing while no name is watched."""
+
+        while True:
+            if not self._pushed:
+                await self._woken.wait()
+            self._woken.clear()
+            self._compare(push)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._woken.wait()
+
+    def watch(self, name: AppName) -> None:
+        """Look the name up now and watch it."""
+        self._pushed[name] = None
+        self._woken.set()
+
+    def forget(self, name: AppName) -> None:
+        """Stop watching a name."""
+        self._pushed.pop(name, None)
+        self._woken.set()
+
+    async def announce(self, instance: Instance) -> None:
+        """Nothing: the sidecar's whole entry is written by `HostRegistry.register`."""
+
+    async def withdraw(self) -> None:
+        """Mark what was registered here as no longer serving."""
+        self._registry.withdraw()
+
+    def _compare(self, push: Push) -> None:
+        entries = self._registry.entries() if self._pushed else ()
+        for name, pushed in tuple(self._pushed.items()):
+            found = endpoints_of(name, entries)
+            if found != pushed:
+                self._pushed[name] = found
+                push(REGISTRY_SOURCE, name, found)

@@ -1,0 +1,132 @@
+"""The values of name resolution and the contract of a source: what every resolver promises.
+
+Knows no network, no file and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+MESH_ATTRIBUTE = "m"
+NAMESPACE_ATTRIBUTE = "ns"
+INSTANCE_ATTRIBUTE = "i"
+WEIGHT_ATTRIBUTE = "w"
+
+
+@dataclass(frozen=True, slots=True)
+class AppName:
+    """An app-id in its namespace; compared case-sensitively."""
+
+    app_id: str
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"{self.app_id}.{self.namespace}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One address at which the proxy of an instance listens for peers.
+
+    `host` is an IP address without brackets, or a host name. `instance` is "" where the source names none.
+    `source` is the `Resolver.source` that found it. `attributes` are unauthenticated hints.
+    """
+
+    host: str
+    port: int
+    instance: str = ""
+    source: str = ""
+    weight: int = 1
+    attributes: tuple[tuple[str, str], ...] = ()
+    own: bool = False
+
+    @property
+    def address(self) -> str:
+        """`host:port`, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def attribute(self, key: str) -> str:
+        """The value of one attribute, "" when absent."""
+        return next((value for name, value in self.attributes if name == key), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSet:
+    """All known endpoints of one name, in a stable order; empty means: looked for, nobody found.
+
+    `stale` says that a source which gave some of them has failed since. `tried` has one line a source.
+    """
+
+    name: AppName
+    endpoints: tuple[Endpoint, ...]
+    stale: bool = False
+    tried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """What a sidecar announces of itself. `host` is the advertised IP address, `port` its peer port."""
+
+    app_id: str
+    namespace: str
+    host: str
+    port: int
+    instance: str
+    mesh: str = ""
+    weight: int = 1
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFailure:
+    """Why a source has no endpoints.
+
+    `missing` means that the source works and knows of none, so what it gave before is withdrawn; otherwise the
+    source itself failed and what it gave before is kept as stale. `fix` is what a user could do about it.
+    """
+
+    reason: str
+    fix: str = ""
+    missing: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.reason} (fix: {self.fix})" if self.fix else self.reason
+
+
+Found: TypeAlias = tuple[Endpoint, ...] | SourceFailure
+Push: TypeAlias = Callable[[str, AppName, Found], None]
+"""`push(source, name, found)`: replaces all that this source said of that name; called on the event loop."""
+
+
+class Resolver(Protocol):
+    """One source of endpoints. All methods are called on one event loop."""
+
+    @property
+    def source(self) -> str:
+        """A short name for people, unique in a directory."""
+        ...
+
+    async def run(self, push: Push) -> None:
+        """Work until cancelled. A source that is blocked says so by pushing `SourceFailure`, it does not raise."""
+        ...
+
+    def watch(self, name: AppName) -> None:
+        """Ask for a name now, push what came of it even if unchanged, and push every change from then on.
+
+        Also before `run` began, and repeatedly.
+        """
+        ...
+
+    def forget(self, name: AppName) -> None:
+        """Stop watching a name."""
+        ...
+
+    async def announce(self, instance: Instance) -> None:
+        """Make an instance known, replacing the one announced before."""
+        ...
+
+    async def withdraw(self) -> None:
+        """Take the announced instance back at once; others are told where the source can tell them."""
+        ...

@@ -1,0 +1,174 @@
+"""The host registry over real files and real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nameresolution.directory import Directory
+from nameresolution.errors import RegistrationError
+from nameresolution.host_registry import Entry, HostRegistry
+from nameresolution.registry_resolver import RegistryResolver
+from nameresolution.resolver import AppName, EndpointSet
+
+ENTRY = Entry(app_id="cart", instance="a1", peer_port=50002, pid=os.getpid())
+CART = AppName("cart", "default")
+HOLDER = """
+import sys
+from pathlib import Path
+from nameresolution.host_registry import Entry, HostRegistry
+held = HostRegistry(Path(sys.argv[1])).register(Entry(app_id="cart", instance="child", peer_port=50007))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds an entry until it is ended."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    try:
+        assert child.stdout.readline() == "held\n"
+        yield child
+    finally:
+        child.kill()
+        child.wait(10)
+        child.stdout.close()
+        child.stdin.close()
+
+
+def test_entry_is_seen_updated_and_gone_after_close(tmp_path: Path) -> None:
+    registry, reader = HostRegistry(tmp_path), HostRegistry(tmp_path)
+    held = registry.register(ENTRY)
+    assert reader.entries() == (ENTRY,)
+    held.update(replace(ENTRY, grpc_services=("shop.Cart",)))
+    assert reader.entries()[0].grpc_services == ("shop.Cart",)
+    held.close()
+    held.close()
+    assert reader.entries() == ()
+    assert list((tmp_path / "registry").iterdir()) == []
+
+
+def test_entry_file_is_private(tmp_path: Path) -> None:
+    held = HostRegistry(tmp_path).register(ENTRY)
+    (path,) = (tmp_path / "registry").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    held.close()
+
+
+def test_app_id_with_a_slash_stays_in_the_folder(tmp_path: Path) -> None:
+    held = HostRegistry(tmp_path).register(replace(ENTRY, app_id="../cart"))
+    assert [entry.app_id for entry in HostRegistry(tmp_path).entries()] == ["../cart"]
+    held.close()
+
+
+def test_same_instance_twice_is_refused(tmp_path: Path) -> None:
+    held = HostRegistry(tmp_path).register(ENTRY)
+    with pytest.raises(RegistrationError, match="already registered"):
+        HostRegistry(tmp_path).register(ENTRY)
+    held.close()
+    HostRegistry(tmp_path).register(ENTRY).close()
+
+
+def test_unreadable_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "registry"
+    registry = HostRegistry(tmp_path)
+    held = registry.register(ENTRY)
+    (folder / "notes.txt").write_text("x")
+    (folder / "dead-1.json").write_text("{")
+    (folder / "link.json").symlink_to("/etc/passwd")
+    assert registry.entries() == (ENTRY,)
+    assert not (folder / "dead-1.json").exists()
+    held.close()
+
+
+def test_sigkill_frees_the_entry_and_its_file_is_removed(tmp_path: Path) -> None:
+    registry = HostRegistry(tmp_path)
+    with holder(tmp_path) as child:
+        assert [entry.instance for entry in registry.entries()] == ["child"]
+        child.send_signal(signal.SIGKILL)
+        child.wait(10)
+        assert registry.entries() == ()
+        assert list((tmp_path / "registry").iterdir()) == []
+
+
+def test_reader_never_sees_half_an_entry_or_none_while_the_owner_rewrites(tmp_path: Path) -> None:
+    registry = HostRegistry(tmp_path)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom dataclasses import replace\n"
+        "from nameresolution.host_registry import Entry, HostRegistry\n"
+        "entry = Entry(app_id='cart', instance='child', peer_port=1)\n"
+        "held = HostRegistry(Path(sys.argv[1])).register(entry)\n"
+        "print('held', flush=True)\n"
+        "for number in range(3000):\n"
+        "    held.update(replace(entry, peer_port=number, command='x' * (number % 2) * 20000))\n"
+        "print('done', flush=True)\nsys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline() == "held\n"
+        os.set_blocking(child.stdout.fileno(), False)
+        reads = 0
+        while not child.stdout.readline():
+            entries = registry.entries()
+            assert len(entries) == 1
+            assert entries[0].command in {"", "x" * 20000}
+            reads += 1
+        child.stdin.close()
+    assert reads > 10
+
+
+async def test_directory_follows_the_registry_in_time(tmp_path: Path) -> None:
+    directory = Directory([RegistryResolver(HostRegistry(tmp_path))])
+    arrived: asyncio.Queue[EndpointSet] = asyncio.Queue()
+    directory.subscribe(arrived.put_nowait)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(directory.run())
+        await directory.wait_running()
+        directory.want(CART)
+        assert (await arrived.get()).tried == ("host registry: no entry",)
+        with holder(tmp_path) as child:
+            found = await arrived.get()
+            assert [endpoint.address for endpoint in found.endpoints] == ["127.0.0.1:50007"]
+            assert directory.get(CART) == found
+            killed_at = time.monotonic()
+            child.send_signal(signal.SIGKILL)
+            assert (await arrived.get()).endpoints == ()
+            assert time.monotonic() - killed_at < 1.0
+        running.cancel()
+
+
+async def test_withdrawn_entry_stays_listed_but_is_no_endpoint(tmp_path: Path) -> None:
+    ours = HostRegistry(tmp_path)
+    held = ours.register(ENTRY)
+    announcer = Directory([RegistryResolver(ours)])
+    directory = Directory([RegistryResolver(HostRegistry(tmp_path))])
+    arrived: asyncio.Queue[EndpointSet] = asyncio.Queue()
+    directory.subscribe(arrived.put_nowait)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(directory.run())
+        directory.want(CART)
+        assert len((await arrived.get()).endpoints) == 1
+        await announcer.withdraw()
+        assert (await arrived.get()).endpoints == ()
+        running.cancel()
+    assert [entry.serving for entry in HostRegistry(tmp_path).entries()] == [False]
+    held.close()
