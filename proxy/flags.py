@@ -1,0 +1,195 @@
+"""The sidecar's flags: one table, and the scan that turns arguments into texts by flag. Pure; knows no meaning of a value.
+
+Flags are written as daprd's users write them: one dash or two, `--flag value` or `--flag=value`; a switch takes its value only after `=`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["value", "many", "switch", "unbuilt", "unbuilt-switch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag. many: may be repeated, every value counts. unbuilt: accepted, without effect, named in a warning."""
+
+    name: str
+    kind: Kind
+    shows: str  # the shape of the value in help
+    about: str
+
+
+def _flag(name: str, shows: str, about: str, kind: Kind = "value") -> Flag:
+    return Flag(name, kind, shows, about)
+
+
+_BUILT = (
+    _flag("app-id", "ID", "the name that others call this app by; required"),
+    _flag("app-port", "PORT", "where the app listens; none: the sidecar only calls out"),
+    _flag("app-protocol", "NAME", "http, https, h2c, grpc or grpcs (http)"),
+    _flag("app-channel-address", "HOST", "host of the app (127.0.0.1)"),
+    _flag("app-max-concurrency", "N", "calls in flight to the app; -1: no limit"),
+    _flag("enable-app-health-check", "", "probe the app", "switch"),
+    _flag("app-health-check-path", "PATH", "what to GET of an HTTP app (/healthz)"),
+    _flag("app-health-probe-interval", "SECONDS", "pause between probes (5)"),
+    _flag("app-health-probe-timeout", "MS", "how long a probe may take (500)"),
+    _flag("app-health-threshold", "N", "failures in a row that make the app unhealthy (3)"),
+    _flag("dapr-http-port", "PORT", "the HTTP API (3500); 0: any free port"),
+    _flag("dapr-grpc-port", "PORT", "the gRPC API (50001); 0: any free port"),
+    _flag("dapr-internal-grpc-port", "PORT", "where peers call; empty or 0: derived from app-id and folder"),
+    _flag("dapr-public-port", "PORT", "health and metadata for probes from outside; off by default"),
+    _flag("metrics-port", "PORT", "Prometheus metrics (9090); 0: any free port"),
+    _flag("dapr-listen-addresses", "HOSTS", "comma-separated addresses of the APIs (loopback)"),
+    _flag("dapr-internal-grpc-listen-address", "HOST", "address of the peer port (all)"),
+    _flag("dapr-public-listen-address", "HOST", "address of the public port (all)"),
+    _flag("metrics-listen-address", "HOST", "address of the metrics port (127.0.0.1)"),
+    _flag("unix-domain-socket", "DIR", "serve the APIs on sockets in this folder instead of on TCP"),
+    _flag("max-body-size", "SIZE", "largest request body, as 4Mi; unlimited by default"),
+    _flag("read-buffer-size", "SIZE", "largest request head (64Ki)"),
+    _flag("dapr-http-max-request-size", "MB", "deprecated: --max-body-size"),
+    _flag("dapr-http-read-buffer-size", "KB", "deprecated: --read-buffer-size"),
+    _flag("components-path", "DIR", "deprecated: --resources-path", "many"),
+    _flag("app-ssl", "", "deprecated: --app-protocol https or grpcs", "switch"),
+    _flag("allowed-origins", "ORIGINS", "comma-separated origins of browsers that may call the API; *: any"),
+    _flag("dapr-graceful-shutdown-seconds", "SECONDS", "bound on the end of calls in flight (5); 0: none"),
+    _flag(
+        "dapr-block-shutdown-duration", "DURATION", "serve on this long, unready, before the shutdown starts"
+    ),
+    _flag("config", "FILE", "Configuration; later files are laid over earlier ones", "many"),
+    _flag("resources-path", "DIR", "folder of resources, such as Resiliency", "many"),
+    _flag("mode", "NAME", "standalone or kubernetes (standalone)"),
+    _flag("enable-mtls", "", "mutual TLS between proxies; on unless the name is daprd", "switch"),
+    _flag("sentry-address", "ADDRESS", "the certificate authority; none: a local one is started"),
+    _flag("control-plane-trust-domain", "NAME", "trust domain of sentry's own identity (localhost)"),
+    _flag("control-plane-namespace", "NAME", "namespace of sentry's own identity (default)"),
+    _flag("enable-api-logging", "", "log each call on the APIs", "switch"),
+    _flag("log-level", "LEVEL", "debug, info, warn, error or fatal (info)"),
+    _flag("log-as-json", "", "one JSON object a line", "switch"),
+    _flag("log-file", "FILE", "log there instead of to standard output"),
+    _flag("enable-metrics", "", "serve metrics (true)", "switch"),
+    _flag("disable-init-endpoints", "NAMES", "start-up calls to the app to leave out: config, subscribe"),
+    # our own
+    _flag("profile", "NAME", "dev, production or daprd: which defaults hold"),
+    _flag("engine", "NAME", "auto, native or portable (auto)"),
+    _flag("namespace", "NAME", "own namespace (environment: NAMESPACE, else default)"),
+    _flag("trust-domain", "NAME", "trust domain of our identity (public)"),
+    _flag("trust-anchors-file", "FILE", "PEM roots (environment: DAPR_TRUST_ANCHORS)"),
+    _flag("insecure-plaintext", "", "no mutual TLS: peers are neither proven nor encrypted", "switch"),
+    _flag("upstream", "APP[=PORT]", "a local port that leads to one app; no port: any free one", "many"),
+    _flag("route", "SERVICE=APP", "which app serves a gRPC service, or a pattern", "many"),
+    _flag("grpc-service", "SERVICE", "a gRPC service that our app serves", "many"),
+    _flag("no-learn-names", "", "ask no app which gRPC services it serves", "switch"),
+    _flag("runtime-path", "DIR", "where this user's sidecars meet (environment: POSTERN_HOME, else by XDG)"),
+    _flag("drain", "DURATION", "serve on after goodbye (2s; 5s in Kubernetes)"),
+    _flag("config-lenient", "", "faults in documents are warnings where that is safe", "switch"),
+    _flag("host-ip", "IP", "own address for naming (environment: DAPR_HOST_IP)"),
+    _flag("run-command", "TEXT", "the app's command, for `postern list`"),
+    _flag("run-template", "FILE", "the run file, for `postern list`"),
+    _flag("run-template-name", "TEXT", "the name in the run file, for `postern list`"),
+    _flag("app-log", "FILE", "where the app's output goes, for `postern list`"),
+    _flag("sidecar-log", "FILE", "where the sidecar's output goes, for `postern list`"),
+    _flag("cli-pid", "PID", "the command that started us, for `postern stop`"),
+    _flag("ready-fd", "FD", "a socket to our supervisor"),
+)
+_UNBUILT = tuple(
+    _flag(name, "VALUE", "accepted for compatibility, without effect", "unbuilt")
+    for name in (
+        "placement-host-address",
+        "scheduler-host-address",
+        "scheduler-job-streams",
+        "actors-service",
+        "reminders-service",
+        "control-plane-address",
+        "sentry-request-jwt-audiences",
+        "profile-port",
+        "profile-listen-address",
+    )
+)
+_UNBUILT_SWITCHES = tuple(
+    _flag(name, "", "accepted for compatibility, without effect", "unbuilt-switch")
+    for name in ("enable-profiling", "disable-builtin-k8s-secret-store")
+)
+FLAGS: dict[str, Flag] = {flag.name: flag for flag in (*_BUILT, *_UNBUILT, *_UNBUILT_SWITCHES)}
+_NOTHING = frozenset({"", "-1", "0", "false"})  # how a caller that always passes a flag says "off"
+
+
+class Given:
+    """What the arguments held, as texts by flag, in order. Filled once by `scan`."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self.faults: list[str] = []
+
+    def add(self, name: str, text: str) -> None:
+        """One more value of a flag."""
+        self._texts.setdefault(name, []).append(text)
+
+    def last(self, name: str) -> str | None:
+        """The value of a flag; the last one counts."""
+        return self._texts[name][-1] if name in self._texts else None
+
+    def every(self, name: str) -> tuple[str, ...]:
+        """All values of a repeatable flag."""
+        return tuple(self._texts.get(name, ()))
+
+    def unbuilt(self) -> tuple[str, ...]:
+        """Flags that were given, ask for something, and have no effect here."""
+        return tuple(
+            name
+            for name, texts in self._texts.items()
+            if FLAGS[name].kind.startswith("unbuilt") and texts[-1] not in _NOTHING
+        )
+
+
+def scan(argv: Sequence[str]) -> Given:
+    """Split arguments into texts by flag; what can't be placed is a fault."""
+    given = Given()
+    rest = iter(argv)
+    for word in rest:
+        if not word.startswith("-") or word in {"-", "--"}:
+            given.faults.append(_stray(word))
+            continue
+        name, equals, text = word.removeprefix("-").removeprefix("-").partition("=")
+        flag = FLAGS.get(name)
+        if flag is None:
+            given.faults.append(f"--{name}: unknown flag{suggestion(name, FLAGS)}")
+        elif flag.kind in {"switch", "unbuilt-switch"}:
+            given.add(name, text if equals else "true")
+        elif equals:
+            given.add(name, text)
+        else:
+            following = next(rest, None)
+            if following is None:
+                given.faults.append(f"--{name}: a value is missing, expected {flag.shows}")
+            else:
+                given.add(name, following)
+    return given
+
+
+def suggestion(word: str, known: Sequence[str] | dict[str, Flag]) -> str:
+    """`; did you mean --x?` for the closest of the known flags, or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415 - a word list is compared only when something is wrong
+
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean --{close[0]}?" if close else ""
+
+
+def help_text(program: str) -> str:
+    """Usage of the sidecar, one line a flag."""
+    lines = [f"usage: {program} --app-id ID [flags]", "", "flags:"]
+    for flag in _BUILT:
+        lines.append(f"  {f'--{flag.name} {flag.shows}'.rstrip():<46} {flag.about}")
+    lines.append(
+        f"  {'--version | --build-info | --wait':<46} print, print, or wait until the sidecar is ready"
+    )
+    lines.append("")
+    lines.append(
+        "accepted without effect: " + ", ".join(f"--{f.name}" for f in (*_UNBUILT, *_UNBUILT_SWITCHES))
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _stray(word: str) -> str:
+    hint = "; a switch takes its value after `=`" if word in {"true", "false"} else ""
+    return f"{word!r}: unexpected argument, expected a flag{hint}"

@@ -1,0 +1,145 @@
+"""What one sidecar was told to be: frozen values, made by `config` from flags and environment.
+
+This module holds no defaults and reads nothing; it imports nothing of ours.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Profile = Literal["dev", "production", "daprd"]
+EngineChoice = Literal["auto", "native", "portable"]
+AppProtocol = Literal["http", "https", "h2c", "grpc", "grpcs"]
+Mode = Literal["standalone", "kubernetes"]
+LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
+
+
+@dataclass(frozen=True, slots=True)
+class PortWish:
+    """A TCP port to listen on: 0 is any free one; with `fallback` a taken number becomes any free one instead of an error."""
+
+    number: int
+    fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppHealth:
+    """How to probe the app: `threshold` failures in a row make it unhealthy; `path` is for HTTP apps only."""
+
+    path: str
+    interval_s: float
+    timeout_s: float
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPort:
+    """A local port that leads to one callee: `app` is an app-id, or `app.namespace`. Port 0 is any free one."""
+
+    app: str
+    port: int
+
+    @property
+    def variable(self) -> str:
+        """The name under which the app finds the address: `cart` gives `CART_ADDR`."""
+        return "".join(c if c.isascii() and c.isalnum() else "_" for c in self.app).upper() + "_ADDR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMetadata:
+    """Who started this sidecar, for `list` and `stop`; empty when nobody but the user did."""
+
+    command: str = ""
+    run_template: str = ""
+    run_template_name: str = ""
+    app_log: str = ""
+    sidecar_log: str = ""
+    cli_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that a sidecar is told. Hosts in addresses are bare (`::1`, not `[::1]`); `address` joins them with a port."""
+
+    # who we are
+    app_id: str
+    namespace: str
+    instance: str  # 32 hex digits, new at each start
+    profile: Profile
+    mode: Mode
+    run: RunMetadata
+    # the app
+    app_port: int | None  # None: no app channel, the sidecar only calls out
+    app_protocol: AppProtocol
+    app_channel_address: str
+    app_max_concurrency: int | None
+    app_health: AppHealth | None
+    disable_init_endpoints: tuple[str, ...]
+    # where we listen
+    http_port: PortWish
+    grpc_port: PortWish
+    peer_port: PortWish
+    public_port: PortWish | None
+    metrics_port: PortWish | None
+    listen_addresses: tuple[str, ...]  # at least one must bind
+    peer_listen_address: str
+    public_listen_address: str
+    metrics_listen_address: str
+    unix_domain_socket: Path | None  # a directory: the API listens there instead of on TCP
+    host_ip: str | None  # announced as ours; None: find out
+    http_h2c: bool  # False: the API's HTTP port speaks HTTP/1.1 only
+    # naming the callee
+    upstreams: tuple[OwnPort, ...]
+    routes: tuple[str, ...]  # raw: `shop.CartService=cart`, or a pattern
+    grpc_services: tuple[str, ...]  # what our app declares to serve
+    learn_names: bool
+    # documents
+    config_paths: tuple[Path, ...]
+    resources_paths: tuple[Path, ...]
+    config_lenient: bool
+    # identity
+    mtls: bool
+    sentry_address: str | None  # `host:port` or `unix:/path`; None with mtls: a local sentry is ensured
+    trust_anchors_pem: bytes | None = field(repr=False)
+    sentry_token_file: Path | None
+    sentry_local_identity: str | None
+    control_plane_trust_domain: str
+    control_plane_namespace: str
+    trust_domain: str
+    trust_domain_given: bool  # True: the flag was there, and beats the Configuration
+    api_token: str | None = field(repr=False)
+    app_api_token: str | None = field(repr=False)
+    # limits and manners
+    allowed_origins: tuple[str, ...]
+    max_body_bytes: int | None  # None: no limit on relayed bodies
+    read_buffer_bytes: int
+    graceful_shutdown_s: float | None  # None: no limit
+    block_shutdown_s: float
+    drain_s: float
+    # what we say
+    log_level: LogLevel
+    log_json: bool
+    log_file: Path | None
+    api_logging: bool | None  # None: the Configuration decides
+    # machinery
+    engine: EngineChoice
+    runtime_root: Path
+    ready_fd: int | None  # a socket to our supervisor: see proxy.lifetime
+    warnings: tuple[str, ...]  # accepted, but without effect; to be logged once at start
+
+    @property
+    def advertised_host(self) -> str | None:
+        """The address that naming must announce: as told, or a loopback that the peer listener is bound to; None: find out."""
+        if self.host_ip:
+            return self.host_ip
+        return self.peer_listen_address if is_loopback(self.peer_listen_address) else None
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bare host reaches this machine alone."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
