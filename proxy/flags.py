@@ -177,12 +177,10 @@ def suggestion(word: str, known: Sequence[str] | dict[str, Flag]) -> str:
 
 def help_text(program: str) -> str:
     """Usage of the sidecar, one line a flag."""
+    shown = [(f"--{flag.name} {flag.shows}".rstrip(), flag.about) for flag in _BUILT]
+    shown.append(("--version | --build-info | --wait", "print, print, or wait until the sidecar is ready"))
     lines = [f"usage: {program} --app-id ID [flags]", "", "flags:"]
-    for flag in _BUILT:
-        lines.append(f"  {f'--{flag.name} {flag.shows}'.rstrip():<46} {flag.about}")
-    lines.append(
-        f"  {'--version | --build-info | --wait':<46} print, print, or wait until the sidecar is ready"
-    )
+    lines.extend(f"  {flag:<46} {about}" for flag, about in shown)
     lines.append("")
     lines.append(
         "accepted without effect: " + ", ".join(f"--{f.name}" for f in (*_UNBUILT, *_UNBUILT_SWITCHES))
