@@ -1,0 +1,94 @@
+"""One sidecar as a process: arguments in, exit code out. Parses, then runs the app; nothing else.
+
+Exit codes: 0 a clean end, 1 failed, 2 used wrongly.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+_QUESTIONS = ("help", "version", "build-info", "wait")
+
+
+def main(argv: Sequence[str] | None = None, *, program: str = "postern sidecar") -> int:
+    """Run a sidecar until it is told to stop; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    question = asked(words)
+    return _serve(words, program) if question is None else _answer(question, words, program)
+
+
+def asked(argv: Sequence[str]) -> str | None:
+    """The question among the flags (`--version`, `--wait` …) that is answered instead of running, or None."""
+    for word in argv:
+        name = word.removeprefix("-").removeprefix("-")
+        if word.startswith("-") and (name in _QUESTIONS or name == "h"):
+            return "help" if name == "h" else name
+    return None
+
+
+def _answer(question: str, argv: list[str], program: str) -> int:
+    if question == "help":
+        from proxy.flags import help_text  # noqa: PLC0415
+
+        sys.stdout.write(help_text(program))
+        return 0
+    if question == "wait":
+        return _wait([word for word in argv if word.lstrip("-") != "wait"], os.environ, program)
+    from proxy.version import VERSION, build_info  # noqa: PLC0415
+
+    sys.stdout.write((VERSION if question == "version" else build_info()) + "\n")
+    return 0
+
+
+def _wait(argv: list[str], env: Mapping[str, str], program: str) -> int:
+    from proxy.config import http_port_of  # noqa: PLC0415
+    from proxy.errors import ConfigError  # noqa: PLC0415
+    from proxy.flags import scan  # noqa: PLC0415
+    from proxy.readiness import WAIT_S, wait_ready  # noqa: PLC0415
+
+    try:
+        port = http_port_of(scan(argv), env)
+    except ConfigError as error:
+        return _refuse(error.faults, program)
+    if wait_ready("localhost", port, WAIT_S):
+        return 0
+    sys.stderr.write(f"{program}: no ready sidecar on localhost:{port} within {WAIT_S:.0f} s\n")
+    return 1
+
+
+def _refuse(faults: Sequence[str], program: str) -> int:
+    lines = "".join(f"  {fault}\n" for fault in faults)
+    sys.stderr.write(f"{program}: can't start, {len(faults)} fault{'s' * (len(faults) > 1)}:\n{lines}")
+    return 2
+
+
+def _serve(argv: list[str], program: str) -> int:
+    from proxy.config import parse  # noqa: PLC0415 - the questions are answered without it
+    from proxy.errors import ConfigError, ProxyError  # noqa: PLC0415
+
+    try:
+        settings = parse(argv, os.environ)
+    except ConfigError as error:
+        return _refuse(error.faults, program)
+    import asyncio  # noqa: PLC0415 - loaded once the flags are known to be good
+
+    from proxy.app import run_sidecar  # noqa: PLC0415
+
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        new_loop = asyncio.new_event_loop
+    else:
+        new_loop = uvloop.new_event_loop
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(run_sidecar(settings))
+    except ProxyError as error:
+        sys.stderr.write(f"{program}: {settings.app_id}: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
