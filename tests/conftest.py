@@ -1,0 +1,47 @@
+"""Fixtures for tests with real processes: apps under test and a mesh of sidecars."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import netns
+from tests.support.apps import App, start_grpc_app, start_http_app
+from tests.support.mesh import Mesh
+from tests.support.netns import Host
+from tests.support.processes import Processes
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """A scope of child processes; the test fails if one is left over."""
+    with Processes() as scope:
+        yield scope
+
+
+@pytest.fixture
+async def http_app(processes: Processes) -> App:
+    """A running HTTP/1.1 app."""
+    return await start_http_app(processes)
+
+
+@pytest.fixture
+async def grpc_app(processes: Processes) -> App:
+    """A running gRPC app."""
+    return await start_grpc_app(processes)
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    """A mesh without sidecars yet; see `Mesh.sidecar`."""
+    async with Mesh(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def two_hosts() -> Iterator[tuple[Host, Host]]:
+    """Two network namespaces on one network; skipped where they cannot be made."""
+    if reason := netns.unavailable_reason():
+        pytest.skip(reason)
+    with netns.joined_hosts(2) as (first, second):
+        yield first, second
