@@ -42,6 +42,8 @@ LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "fata
 
 #: Lines a second of one message template; a loop that fails fast must not fill the disk.
 LINES_PER_S = 10
+#: Scopes with one line per call or span, asked for by name: all of them are wanted.
+UNLIMITED_SCOPES = frozenset({"dapr.runtime.http-info", "dapr.runtime.grpc.api-info", "dapr.runtime.trace"})
 #: Templates counted at once; beyond it all others share one allowance.
 _TEMPLATES = 1024
 _BARE = re.compile(r"[A-Za-z0-9_./@^+:\-]+")
@@ -118,7 +120,7 @@ class RateLimit:
         self._dropped: dict[tuple[str, str], int] = {}
 
     def __call__(self, _logger: object, method: str, event: EventDict) -> EventDict:
-        if method in ("critical", "fatal"):
+        if method in ("critical", "fatal") or event.get("scope") in UNLIMITED_SCOPES:
             return event
         second = int(self._clock())
         if second != self._second:
@@ -163,7 +165,7 @@ def format_time(epoch_ns: int) -> str:
 
 def render_json(_logger: object, _method: str, event: EventDict) -> str:
     """One JSON object with sorted keys."""
-    return json.dumps(event, sort_keys=True, default=str) + "\n"
+    return json.dumps(event, sort_keys=True, default=str)
 
 
 def render_text(_logger: object, _method: str, event: EventDict) -> str:
@@ -172,7 +174,7 @@ def render_text(_logger: object, _method: str, event: EventDict) -> str:
     level = event.pop("level")
     message = event.pop("msg")
     rest = "".join(f" {key}={_logfmt(event[key])}" for key in sorted(event))
-    return f'time="{time_}" level={level} msg={_quoted(str(message))}{rest}\n'
+    return f'time="{time_}" level={level} msg={_quoted(str(message))}{rest}'
 
 
 def _logfmt(value: object) -> str:

@@ -214,7 +214,7 @@ def _events(call: Call) -> tuple[tuple[int, str], ...]:
             events.append(
                 (
                     attempt.started_ns,
-                    f"retry attempt={number + 1} reason={_reason(before)} delay_ms={delay_ms}"
+                    f"retry attempt={number + 1} reason={reason_of(before)} delay_ms={delay_ms}"
                     f" endpoint={attempt.endpoint or '-'}",
                 )
             )
@@ -224,7 +224,8 @@ def _events(call: Call) -> tuple[tuple[int, str], ...]:
     return tuple(events)
 
 
-def _reason(attempt: AttemptNote) -> str:
+def reason_of(attempt: AttemptNote) -> str:
+    """Why an attempt was not the last: its cause, or the code that it met."""
     if attempt.cause is not None and attempt.cause != names.STATUS_CAUSE:
         return attempt.cause
     if attempt.grpc_code:

@@ -1,0 +1,100 @@
+"""One line per call: the access log (JSON, both sidecars), and Dapr's API log (the caller's, through `logs`)."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from telemetry import names
+from telemetry.logs import Logger, format_time
+from telemetry.report import Call
+
+HTTP_SCOPE = "dapr.runtime.http-info"
+GRPC_SCOPE = "dapr.runtime.grpc.api-info"
+
+
+def access_fields(call: Call) -> dict[str, Any]:
+    """What an access line says of a call; no header, no query, no body."""
+    context = call.context
+    return {
+        "time": format_time(call.ended_ns),
+        "direction": call.direction,
+        "src": call.src,
+        "src_namespace": call.src_namespace,
+        "dst": call.dst,
+        "dst_namespace": call.dst_namespace,
+        "peer": call.peer_id,
+        "protocol": call.protocol,
+        "verb": call.verb,
+        "path": call.path,
+        "status": call.status,
+        "grpc_code": None if call.grpc_code is None else names.grpc_code_name(call.grpc_code),
+        "cause": call.cause,
+        "bytes_in": call.bytes_in,
+        "bytes_out": call.bytes_out,
+        "duration_us": (call.ended_ns - call.started_ns) // 1000,
+        "ttfb_us": (call.head_ns - call.started_ns) // 1000 if call.head_ns else None,
+        "attempts": max(len(call.attempts), 1),
+        "endpoint": call.endpoint,
+        "decision": call.decision,
+        "trace_id": f"{context.trace_id:032x}",
+        "span_id": f"{context.span_id:016x}",
+        "sampled": context.sampled,
+    }
+
+
+class AccessLog:
+    """Writes one JSON object per call to `write`, which gets a line with its end.
+
+    `min_status` leaves out successful calls below it (failures of gRPC and of the proxy stay), `slower_s` quick ones.
+    """
+
+    def __init__(self, write: Callable[[str], object], *, min_status: int = 0, slower_s: float = 0.0) -> None:
+        self._write = write
+        self._min_status = min_status
+        self._slower_ns = int(slower_s * 1e9)
+
+    def __call__(self, call: Call) -> None:
+        """Writes the call's line unless a filter leaves it out."""
+        if call.status < self._min_status and not call.grpc_code and call.cause is None:
+            return
+        if call.ended_ns - call.started_ns < self._slower_ns:
+            return
+        self._write(json.dumps(access_fields(call)) + "\n")
+
+
+class ApiLog:
+    """Dapr's API log: one info line per call of the app, none for peers' calls.
+
+    `obfuscate` replaces the path by the callee (`InvokeService/b`).
+    """
+
+    def __init__(
+        self,
+        get_logger: Callable[[str], Logger],
+        *,
+        obfuscate: bool = False,
+        omit_health_checks: bool = False,
+    ) -> None:
+        self._http = get_logger(HTTP_SCOPE)
+        self._grpc = get_logger(GRPC_SCOPE)
+        self._obfuscate = obfuscate
+        self._omit_health_checks = omit_health_checks
+
+    def __call__(self, call: Call) -> None:
+        """Logs a call that came from the app."""
+        if call.direction != "outbound" or (self._omit_health_checks and "/healthz" in call.path):
+            return
+        duration_ms = (call.ended_ns - call.started_ns) // 1_000_000
+        if call.protocol == "grpc":
+            self._grpc.info(
+                "gRPC API Called", method=call.path, code=str(call.grpc_code or 0), duration=duration_ms
+            )
+            return
+        method = f"InvokeService/{call.dst}" if self._obfuscate else f"{call.verb} {call.path}"
+        self._http.info(
+            "HTTP API Called",
+            method=method,
+            code=str(call.status),
+            duration=duration_ms,
+            size=call.bytes_out,
+        )

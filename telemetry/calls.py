@@ -1,0 +1,128 @@
+"""Turns the report of a finished call into what we say about it: metrics, a span if it is sampled, an access line.
+
+Runs once per call on the loop's thread, so label sets are resolved once per kind of call and kept.
+"""
+
+from collections.abc import Callable
+
+from telemetry.kinds import Kind, attempt_result, edge_name, kind_of
+from telemetry.metrics import Meters
+from telemetry.report import AttemptNote, Call
+from telemetry.spans import reason_of, span_of
+from telemetry.tracing import Tracer
+
+__all__ = ["AttemptNote", "Call", "CallRecorder"]
+
+#: Kinds of call kept, a dozen references each; beyond it all are looked up afresh.
+_KINDS = 4096
+
+
+class CallRecorder:
+    """Records the finished calls of one sidecar.
+
+    `path_label` maps an HTTP path to its metric label; none gives "", so that made-up paths make no series.
+    Owns the kept kinds, at most `_KINDS`.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        namespace: str,
+        meters: Meters,
+        tracer: Tracer,
+        access_log: Callable[[Call], None] | None = None,
+        *,
+        path_label: Callable[[str], str] | None = None,
+    ) -> None:
+        self.service = service
+        self.namespace = namespace
+        self._meters = meters
+        self._tracer = tracer
+        self._access_log = access_log
+        self._path_label = path_label
+        self._kinds: dict[tuple[str | int | None, ...], Kind] = {}
+        meters.on_scrape(self._read_tracer)
+
+    def record(self, call: Call) -> None:
+        """Counts the call, keeps its span if it is sampled, writes its access line if one is wanted."""
+        self._count(call, self._kind(call))
+        if call.context.sampled:
+            span = span_of(call, self.service)
+            if span is not None:
+                self._tracer.record(span)
+        if self._access_log is not None:
+            self._access_log(call)
+
+    def _kind(self, call: Call) -> Kind:
+        if call.protocol == "grpc":
+            # Of gRPC calls only the app's own are labelled with their method; a peer can't make series.
+            path = call.path if call.direction == "outbound" else ""
+        else:
+            path = "" if self._path_label is None else self._path_label(call.path)
+        key = (
+            call.direction,
+            call.protocol,
+            call.src,
+            call.src_namespace,
+            call.dst,
+            call.dst_namespace,
+            call.verb,
+            call.status,
+            call.grpc_code,
+            call.cause,
+            call.peer_id,
+            call.decision,
+            path,
+        )
+        kind = self._kinds.get(key)
+        if kind is None:
+            if len(self._kinds) >= _KINDS:
+                self._kinds.clear()
+            kind = self._kinds[key] = kind_of(call, path, self._meters)
+        return kind
+
+    def _count(self, call: Call, kind: Kind) -> None:
+        took_ns = call.ended_ns - call.started_ns
+        if call.context.sampled:
+            kind.duration.observe_sampled(took_ns / 1e9, call.context, call.ended_ns / 1e9)
+        else:
+            kind.duration.observe(took_ns / 1e9)
+        for value in kind.counted:
+            value.value += 1
+        if len(call.attempts) > 1:
+            self._count_attempts(call, kind)
+        elif call.attempts or call.cause is None:
+            for value in kind.sent:
+                value.value += 1
+        _measure(call, kind)
+
+    def _count_attempts(self, call: Call, kind: Kind) -> None:
+        meters = self._meters
+        src, dst = edge_name(call.src, call.src_namespace), edge_name(call.dst, call.dst_namespace)
+        for number, attempt in enumerate(call.attempts):
+            if number:
+                meters.retries.add(dst, reason_of(call.attempts[number - 1]))
+            meters.edge_attempts.add(src, dst, call.protocol, attempt_result(attempt.cause), call.direction)
+            for value in kind.sent[1:]:
+                value.value += 1
+
+    def _read_tracer(self) -> None:
+        meters = self._meters
+        for queue in self._tracer.queues:
+            meters.spans_exported.slot(queue.name).value = queue.exported
+            meters.span_queue.set(queue.queued, queue.name)
+            for reason, count in queue.dropped.items():
+                meters.spans_dropped.slot(queue.name, reason).value = count
+
+
+def _measure(call: Call, kind: Kind) -> None:
+    for observed in kind.to_end_ms:
+        observed.observe((call.ended_ns - call.started_ns) // 1_000_000)
+    if call.head_ns:
+        to_head_ns = call.head_ns - call.started_ns
+        for observed in kind.to_head_ms:
+            observed.observe(to_head_ns // 1_000_000 if kind.whole_ms else to_head_ns / 1e6)
+    for observed in kind.request_bytes:
+        observed.observe(call.bytes_in)
+    for observed in kind.response_bytes:
+        observed.observe(call.bytes_out)

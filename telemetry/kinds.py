@@ -1,0 +1,157 @@
+"""Which series a kind of call counts in: calls with equal labels share one set of slots.
+
+The rules of what is counted where; the arithmetic of each call is in `calls`.
+"""
+
+from typing import NamedTuple
+
+from telemetry import names
+from telemetry.metrics import Meters
+from telemetry.report import Call
+from telemetry.series import Distribution, Value
+
+
+class Kind(NamedTuple):
+    """The slots of one kind of call.
+
+    `sent` counts attempts: the edge's own first, of calls with a single attempt. Times to the end are whole
+    milliseconds, truncated; those to the head too where `whole_ms` says so.
+    """
+
+    duration: Distribution
+    counted: tuple[Value, ...]
+    sent: tuple[Value, ...]
+    to_head_ms: tuple[Distribution, ...] = ()
+    whole_ms: bool = False
+    to_end_ms: tuple[Distribution, ...] = ()
+    request_bytes: tuple[Distribution, ...] = ()
+    response_bytes: tuple[Distribution, ...] = ()
+
+
+def kind_of(call: Call, path: str, meters: Meters) -> Kind:
+    """The slots for `call` and all calls with its labels; `path` is the label of its path."""
+    src, dst = edge_name(call.src, call.src_namespace), edge_name(call.dst, call.dst_namespace)
+    requests = meters.edge_requests.slot(
+        src, dst, method_class(call), call.protocol, code_class(call), call.direction
+    )
+    kind = Kind(
+        duration=meters.edge_duration.slot(src, dst, call.protocol, call.direction),
+        counted=(requests,),
+        sent=(
+            meters.edge_attempts.slot(src, dst, call.protocol, attempt_result(call.cause), call.direction),
+        ),
+    )
+    return (
+        _outbound(call, path, meters, kind)
+        if call.direction == "outbound"
+        else _inbound(call, path, meters, kind)
+    )
+
+
+def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
+    me, status = meters.app_id, _status_label(call)
+    type_ = "streaming" if call.protocol == "websocket" else "unary"
+    kind = kind._replace(sent=(*kind.sent, meters.req_sent.slot(me, call.dst, type_)))
+    if _is_apps_own(call):
+        kind = kind._replace(
+            counted=(*kind.counted, meters.res_recv.slot(me, call.dst, status, type_)),
+            to_head_ms=(meters.res_recv_latency.slot(me, call.dst, status),),
+        )
+    if call.protocol == "grpc":
+        rpc = (me, call.path, names.grpc_code_label(call.grpc_code or 0))
+        return kind._replace(
+            counted=(*kind.counted, meters.grpc_server_completed.slot(*rpc)),
+            to_end_ms=(meters.grpc_server_latency.slot(*rpc),),
+        )
+    labels = (me, _verb(call), path, status)
+    return kind._replace(
+        counted=(
+            *kind.counted,
+            meters.http_server_requests.slot(*labels),
+            meters.http_server_responses.slot(*labels),
+        ),
+        to_end_ms=(meters.http_server_latency.slot(*labels),),
+        request_bytes=(meters.http_server_request_bytes.slot(me),),
+        response_bytes=(meters.http_server_response_bytes.slot(me),),
+    )
+
+
+def _inbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
+    me, status = meters.app_id, _status_label(call)
+    kind = kind._replace(
+        counted=(
+            *kind.counted,
+            meters.req_recv.slot(me, call.src),
+            meters.res_sent.slot(me, call.src, status),
+            *_acl_slots(call, meters),
+        )
+    )
+    if call.protocol == "grpc" or not _is_apps_own(call):
+        return kind
+    verb = _verb(call)
+    labels = (me, verb, path, status)
+    return kind._replace(
+        counted=(*kind.counted, meters.http_client_completed.slot(*labels)),
+        to_head_ms=(meters.http_client_latency.slot(*labels),),
+        whole_ms=True,
+        request_bytes=(meters.http_client_sent_bytes.slot(me, verb, path, ""),),
+        response_bytes=(meters.http_client_received_bytes.slot(me),),
+    )
+
+
+def attempt_result(cause: str | None) -> str:
+    """`ok`, or the class of what failed."""
+    return "ok" if cause is None else names.CAUSE_CLASSES.get(cause, cause)
+
+
+def _acl_slots(call: Call, meters: Meters) -> tuple[Value, ...]:
+    trust_domain, namespace = "", ""
+    if call.peer_id.startswith("spiffe://"):
+        trust_domain, namespace = call.peer_id[9:].partition("/")[0], call.src_namespace
+    policy = ""
+    for word in call.decision.split():
+        if word.startswith("policy="):
+            policy = word[7:]
+    return meters.acl_slots(
+        src=call.src,
+        trust_domain=trust_domain,
+        namespace=namespace,
+        policy=policy,
+        allowed=call.cause != "denied",
+    )
+
+
+def edge_name(app_id: str, namespace: str) -> str:
+    """`cart.shop` for app `cart` in namespace `shop`."""
+    return f"{app_id}.{namespace}" if app_id and namespace else app_id
+
+
+def method_class(call: Call) -> str:
+    """The verb, `rpc` for gRPC, `websocket`, or `other` for verbs beyond RFC 9110's."""
+    if call.protocol == "http":
+        return call.verb if call.verb in names.HTTP_VERBS else "other"
+    return "rpc" if call.protocol == "grpc" else call.protocol
+
+
+def code_class(call: Call) -> str:
+    """A failure made by a proxy by its cause, else `2xx` to `5xx` (gRPC codes by the status they stand for)."""
+    cause = call.cause
+    if cause is not None and cause != names.STATUS_CAUSE:
+        return names.CAUSE_CLASSES.get(cause, cause)
+    if call.protocol == "grpc":
+        code = call.grpc_code or 0
+        return names.GRPC_CODE_CLASSES[code] if 0 <= code < len(names.GRPC_CODE_CLASSES) else "5xx"
+    return f"{call.status // 100}xx" if call.status else "none"
+
+
+def _is_apps_own(call: Call) -> bool:
+    """Whether the answer came from the callee's app, not from a proxy."""
+    return call.cause is None or call.cause == names.STATUS_CAUSE
+
+
+def _status_label(call: Call) -> str:
+    return str(call.grpc_code or 0) if call.protocol == "grpc" else str(call.status)
+
+
+def _verb(call: Call) -> str:
+    return call.verb if call.verb in names.HTTP_VERBS else "UNKNOWN"

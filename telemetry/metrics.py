@@ -1,0 +1,305 @@
+"""Every meter of a sidecar, by name: label sets fixed here, values fed by the rooms that know them.
+
+prometheus_client renders them and is imported at the first scrape (40 ms that no start should pay); until then a
+meter is a plain Python number. `dapr_*` names, labels and buckets are those of Dapr's service invocation.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from telemetry.errors import MetricError
+from telemetry.series import SERIES_LIMIT, AnyFamily, Counter, Gauge, Histogram, Value
+
+FamilyT = TypeVar("FamilyT", Counter, Gauge, Histogram)
+
+#: Milliseconds; the bounds of every `dapr_*` latency histogram unless configured.
+LATENCY_BUCKETS_MS = (
+    *(1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500),
+    *(650, 800, 1000, 2000, 5000, 10000, 20000, 50000, 100000),
+)
+#: Bytes: 1 KiB to 4 GiB.
+SIZE_BUCKETS = (1024, 2048, *(4096 * 4**n for n in range(11)))
+#: Seconds, doubling from 0.1 ms: two proxies on one host answer in less than a millisecond.
+EDGE_BUCKETS_S = tuple(0.0001 * 2**n for n in range(18))
+
+_EDGE = ("src", "dst", "method_class", "protocol", "code_class", "direction")
+_FLOW = ("app_id", "name", "namespace", "policy", "flow_direction", "target", "status")
+_PEER = ("app_id", "trustDomain", "namespace")
+
+
+class Meters:
+    """The meters of one sidecar. Public attributes are the metrics; one thread, the loop's, writes them.
+
+    `on_scrape` callbacks set what is only worth knowing when somebody looks (open connections, queue lengths).
+    """
+
+    def __init__(
+        self,
+        app_id: str,
+        namespace: str = "",
+        *,
+        latency_buckets_ms: Sequence[float] = LATENCY_BUCKETS_MS,
+        series_limit: int = SERIES_LIMIT,
+    ) -> None:
+        self.app_id = app_id
+        self.namespace = namespace
+        self._limit = series_limit
+        self._latency_ms = tuple(latency_buckets_ms)
+        self._families: dict[str, AnyFamily] = {}
+        self._callbacks: list[Callable[[], None]] = []
+        self._rendering = threading.Lock()
+        self._invocation()
+        self._api()
+        self._security()
+        self._resiliency()
+        self._edges()
+        self._sidecar()
+
+    def _invocation(self) -> None:
+        prefix = "dapr_runtime_service_invocation_"
+        self.req_sent = self.counter(
+            f"{prefix}req_sent_total", "Calls sent, per attempt.", ("app_id", "dst_app_id", "type")
+        )
+        self.res_recv = self.counter(
+            f"{prefix}res_recv_total", "Answers received.", ("app_id", "src_app_id", "status", "type")
+        )
+        self.res_recv_latency = self.histogram(
+            f"{prefix}res_recv_latency_ms",
+            "Time to the answer's head, in milliseconds.",
+            ("app_id", "src_app_id", "status"),
+            self._latency_ms,
+        )
+        self.req_recv = self.counter(
+            f"{prefix}req_recv_total", "Calls received from peers.", ("app_id", "src_app_id")
+        )
+        self.res_sent = self.counter(
+            f"{prefix}res_sent_total", "Answers sent to peers.", ("app_id", "dst_app_id", "status")
+        )
+
+    def _api(self) -> None:
+        by_path = ("app_id", "method", "path", "status")
+        latency, size = self._latency_ms, SIZE_BUCKETS
+        server, client = "dapr_http_server_", "dapr_http_client_"
+        self.http_server_requests = self.counter(
+            f"{server}request_count", "HTTP requests of the app.", by_path
+        )
+        self.http_server_responses = self.counter(
+            f"{server}response_count", "HTTP answers to the app.", by_path
+        )
+        self.http_server_latency = self.histogram(
+            f"{server}latency", "Time to the answer's end, in milliseconds.", by_path, latency
+        )
+        self.http_server_request_bytes = self.histogram(
+            f"{server}request_bytes", "Size of the app's request bodies.", ("app_id",), size
+        )
+        self.http_server_response_bytes = self.histogram(
+            f"{server}response_bytes", "Size of answers to the app.", ("app_id",), size
+        )
+        self.http_client_completed = self.counter(
+            f"{client}completed_count", "Calls to the HTTP app.", by_path
+        )
+        self.http_client_latency = self.histogram(
+            f"{client}roundtrip_latency", "Time to the app's answer head, in milliseconds.", by_path, latency
+        )
+        self.http_client_sent_bytes = self.histogram(
+            f"{client}sent_bytes", "Size of request bodies sent to the app.", by_path, size
+        )
+        self.http_client_received_bytes = self.histogram(
+            f"{client}received_bytes", "Size of the app's answers.", ("app_id",), size
+        )
+        self.http_probes = self.counter(
+            "dapr_http_healthprobes_completed_count", "Health probes of the HTTP app.", ("app_id", "status")
+        )
+        self.http_probe_latency = self.histogram(
+            "dapr_http_healthprobes_roundtrip_latency",
+            "Time of health probes, in milliseconds.",
+            ("app_id", "status"),
+            latency,
+        )
+        rpc = ("app_id", "grpc_server_method", "grpc_server_status")
+        self.grpc_server_completed = self.counter(
+            "dapr_grpc_io_server_completed_rpcs", "gRPC calls of the app.", rpc
+        )
+        self.grpc_server_latency = self.histogram(
+            "dapr_grpc_io_server_server_latency",
+            "Time of the app's gRPC calls, in milliseconds.",
+            rpc,
+            latency,
+        )
+        self.grpc_probes = self.counter(
+            "dapr_grpc_io_healthprobes_completed_count",
+            "Health probes of the gRPC app.",
+            ("app_id", "grpc_client_status"),
+        )
+        self.error_codes = self.counter(
+            "dapr_error_code_total", "Errors answered by the API.", ("app_id", "error_code", "category")
+        )
+
+    def _security(self) -> None:
+        acl = "dapr_runtime_acl_{}_policy_action_{}_total"
+        self._acl = {
+            (scope, allowed): self.counter(
+                acl.format(scope, "allowed" if allowed else "blocked"),
+                f"Calls that the {scope} policy {'allowed' if allowed else 'blocked'}, by calling peer.",
+                _PEER,
+            )
+            for scope in ("app", "global")
+            for allowed in (True, False)
+        }
+        self.acl_decisions = self.counter(
+            "postern_acl_decisions_total",
+            "Access decisions by caller, policy and result.",
+            ("src", "policy", "decision"),
+        )
+        mtls = "dapr_runtime_mtls_"
+        self.mtls_init = self.counter(f"{mtls}init_total", "First certificates obtained.", ("app_id",))
+        self.mtls_init_failures = self.counter(
+            f"{mtls}init_fail_total", "First certificates not obtained.", ("app_id", "reason")
+        )
+        self.cert_rotations = self.counter(
+            f"{mtls}workload_cert_rotated_total", "Certificates renewed.", ("app_id",)
+        )
+        self.cert_rotation_failures = self.counter(
+            f"{mtls}workload_cert_rotated_fail_total",
+            "Failed renewals of the certificate.",
+            ("app_id", "reason"),
+        )
+        self.cert_expiry = self.gauge(
+            "postern_cert_expiry_timestamp_seconds", "When a certificate ends (epoch seconds).", ("kind",)
+        )
+
+    def _resiliency(self) -> None:
+        prefix = "dapr_resiliency_"
+        self.resiliency_loaded = self.counter(
+            f"{prefix}loaded", "Resiliency documents loaded.", ("app_id", "name", "namespace")
+        )
+        self.resiliency_count = self.counter(f"{prefix}count", "Policies executed, once a call.", _FLOW)
+        self.resiliency_activations = self.counter(
+            f"{prefix}activations_total", "Policies that changed what happened to a call.", _FLOW
+        )
+        self.breaker_state = self.gauge(f"{prefix}cb_state", "1 for the state that a breaker is in.", _FLOW)
+
+    def _edges(self) -> None:
+        self.edge_requests = self.counter(
+            "postern_edge_requests_total", "Calls over an edge, counted once however many attempts.", _EDGE
+        )
+        self.edge_attempts = self.counter(
+            "postern_edge_attempts_total",
+            "Attempts over an edge.",
+            ("src", "dst", "protocol", "result", "direction"),
+        )
+        self.edge_duration = self.histogram(
+            "postern_edge_duration_seconds",
+            "Time of calls over an edge, to their end.",
+            ("src", "dst", "protocol", "direction"),
+            EDGE_BUCKETS_S,
+        )
+        self.edge_in_flight = self.gauge(
+            "postern_edge_in_flight", "Calls running.", ("src", "dst", "direction")
+        )
+        self.retries = self.counter(
+            "postern_retries_total",
+            "Attempts after the first, by why the one before failed.",
+            ("dst", "reason"),
+        )
+
+    def _sidecar(self) -> None:
+        self.plan_cache = self.counter(
+            "postern_plan_cache_total", "Decisions looked up among the kept ones.", ("result",)
+        )
+        self.plan_cache_hits = self.plan_cache.slot("hit")
+        self.plan_cache_misses = self.plan_cache.slot("miss")
+        self.connections = self.gauge(
+            "postern_connections_open", "Connections open.", ("listener", "direction")
+        )
+        self.streams = self.gauge("postern_streams_open", "Streams open.", ("listener", "direction"))
+        self.h2_refused = self.counter(
+            "postern_h2_frames_refused_total", "HTTP/2 frames refused by the frame gate.", ("kind",)
+        )
+        self.resolver_endpoints = self.gauge(
+            "postern_resolver_endpoints", "Endpoints known of an app.", ("app_id", "source")
+        )
+        self.policy_generation = self.gauge(
+            "postern_policy_generation", "Generation of the policies in force."
+        )
+        self.reload_errors = self.counter(
+            "postern_policy_reload_errors_total", "Configurations refused; the one before stays in force."
+        )
+        self.loop_lag = self.gauge("postern_loop_lag_seconds", "How late the event loop last ran a timer.")
+        self.baggage_dropped = self.counter(
+            "postern_baggage_dropped_total", "Baggage members dropped.", ("reason",)
+        )
+        self.spans_exported = self.counter("postern_spans_exported_total", "Spans taken.", ("exporter",))
+        self.spans_dropped = self.counter(
+            "postern_spans_dropped_total", "Spans lost on the way.", ("exporter", "reason")
+        )
+        self.span_queue = self.gauge("postern_span_queue_length", "Spans waiting.", ("exporter",))
+        self.series_folded = self.counter(
+            "postern_series_folded_total",
+            "Label sets beyond a metric's limit, counted as `other`.",
+            ("metric",),
+        )
+
+    def counter(self, name: str, help_: str, labels: Sequence[str] = ()) -> Counter:
+        """Declares a counter; names end in `_total` but where Dapr's do not. Raises: MetricError if it exists."""
+        return self._added(Counter(name, help_, labels, limit=self._limit))
+
+    def gauge(self, name: str, help_: str, labels: Sequence[str] = ()) -> Gauge:
+        """Declares a gauge. Raises: MetricError if the name is taken."""
+        return self._added(Gauge(name, help_, labels, limit=self._limit))
+
+    def histogram(self, name: str, help_: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
+        """Declares a histogram over ascending, inclusive `bounds`. Raises: MetricError if the name is taken."""
+        return self._added(Histogram(name, help_, labels, bounds, limit=self._limit))
+
+    def _added(self, family: FamilyT) -> FamilyT:
+        if family.name in self._families:
+            raise MetricError(family.name, "declared twice")
+        self._families[family.name] = family
+        return family
+
+    def families(self) -> tuple[AnyFamily, ...]:
+        """Every metric, in order of declaration."""
+        return tuple(self._families.values())
+
+    def on_scrape(self, callback: Callable[[], None]) -> None:
+        """Runs `callback` before every rendering; it must be quick and not raise."""
+        self._callbacks.append(callback)
+
+    def acl_slots(
+        self, *, src: str, trust_domain: str, namespace: str, policy: str, allowed: bool
+    ) -> tuple[Value, Value]:
+        """The slots of an access decision about a peer.
+
+        `policy` is the name of the deciding app policy; "", `default` and `global` stand for the global action.
+        """
+        scope = "global" if policy in ("", "default", "global") else "app"
+        return (
+            self._acl[scope, allowed].slot(src, trust_domain, namespace),
+            self.acl_decisions.slot(src, policy, "allowed" if allowed else "denied"),
+        )
+
+    def h2_frame_refused(self, kind: str) -> None:
+        """Counts a frame that the gate refused: `reset`, `ping`, `settings`, `empty`, `after-goaway`, …"""
+        self.h2_refused.add(kind)
+
+    def refresh(self) -> None:
+        """Runs the `on_scrape` callbacks and counts what was folded."""
+        for callback in self._callbacks:
+            callback()
+        for family in self.families():
+            if family.folded:
+                self.series_folded.slot(family.name).value = family.folded
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """(body, content type): OpenMetrics with exemplars when `accept` asks for it, Prometheus text otherwise.
+
+        Takes some 10 µs a line; call it off the loop (`asyncio.to_thread`) when there may be many series.
+        """
+        # The one deferred import: prometheus_client costs 40 ms and nobody needs it before the first scrape.
+        from telemetry import exposition  # noqa: PLC0415
+
+        with self._rendering:
+            self.refresh()
+            return exposition.render(self.families(), accept)

@@ -1,0 +1,85 @@
+"""Where finished spans go: a ring in memory for the admin API, and a bounded queue for each exporter."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+
+from telemetry.exporting import Exporter, ExportLimits, ExportQueue
+from telemetry.logs import get_logger
+from telemetry.spans import Span
+
+__all__ = ["ExportLimits", "Exporter", "Span", "Tracer"]
+
+
+class Tracer:
+    """Takes finished spans of sampled calls; never blocks, never raises. Used on the loop's thread.
+
+    Owns the ring of the latest spans; each ExportQueue owns its own.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        exporters: Sequence[Exporter] = (),
+        ring: int = 4096,
+        *,
+        limits: ExportLimits | None = None,
+        random_source: random.Random | None = None,
+    ) -> None:
+        log = get_logger("postern.trace")
+        self.service = service
+        self.queues = tuple(
+            ExportQueue(
+                exporter,
+                limits=limits or ExportLimits(),
+                log=log,
+                random=random_source or random.Random(),  # noqa: S311 - jitter, no secret
+            )
+            for exporter in exporters
+        )
+        self._ring: deque[Span] = deque(maxlen=ring)
+
+    def record(self, span: Span) -> None:
+        """Keeps the span, and queues it for every exporter."""
+        self._ring.append(span)
+        for queue in self.queues:
+            queue.put(span)
+
+    def recent(self, trace_id: int | None = None) -> tuple[Span, ...]:
+        """The spans still in memory, oldest first; of one trace if named."""
+        if trace_id is None:
+            return tuple(self._ring)
+        return tuple(span for span in self._ring if span.context.trace_id == trace_id)
+
+    def last_trace_id(self) -> int | None:
+        """The trace of the span that was recorded last."""
+        return self._ring[-1].context.trace_id if self._ring else None
+
+    @property
+    def exported(self) -> int:
+        """Spans taken, over all exporters."""
+        return sum(queue.exported for queue in self.queues)
+
+    @property
+    def dropped(self) -> int:
+        """Spans lost, over all exporters and reasons."""
+        return sum(sum(queue.dropped.values()) for queue in self.queues)
+
+    @property
+    def queued(self) -> int:
+        """Spans waiting, over all exporters."""
+        return sum(queue.queued for queue in self.queues)
+
+    async def run(self) -> None:
+        """Exports until cancelled, then sends what is left, for a bounded time (`ExportLimits.shutdown_s`)."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for queue in self.queues:
+                    group.create_task(queue.run())
+                if not self.queues:
+                    await asyncio.Event().wait()
+        finally:
+            async with asyncio.TaskGroup() as group:
+                for queue in self.queues:
+                    group.create_task(queue.flush())
