@@ -1,9 +1,10 @@
 """When a sidecar must stop, and what its supervisor hears of it.
 
-Signals, the shutdown API and the death of the supervisor all end in one event; a second signal ends the process at once. The supervisor
-(`postern run`) holds the other end of a socket, `--ready-fd`. On it the sidecar writes one JSON object a line: `{"ready": {...}}` once
-its listeners are bound, `{"drained": true}` once no call comes in any more. The supervisor shuts its half when the app has ended, and
-the socket closes with it when it dies, so a sidecar never outlives its command.
+Signals, the shutdown API and the death of the supervisor all end in one event; a second signal ends the process at once.
+
+`--ready-fd` takes one JSON line once the listeners are bound. A supervisor (`postern run`, known by `--cli-pid`) gives a socket there
+and keeps it: it hears `{"drained": true}` once no call comes in any more, and shuts its half when the app has ended. The socket
+closes with it when it dies, so a sidecar never outlives its command.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -22,15 +22,24 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Lifetime:
     """One sidecar's life. Enter it inside the running loop; it installs the signal handlers and removes them on leaving.
 
-    Owns the descriptor `ready_fd`. State: `reason` is empty until somebody asked us to stop, and never changes after that.
+    Owns the descriptor `ready_fd`. State: `reason` is empty until somebody asked us to stop, and never changes after that;
+    `_signalled` is True once a signal was among them.
     """
 
-    def __init__(self, ready_fd: int | None, *, exit_at_once: Callable[[int], object] = os._exit) -> None:
+    def __init__(
+        self,
+        ready_fd: int | None,
+        *,
+        supervised: bool,
+        exit_at_once: Callable[[int], object] = os._exit,
+    ) -> None:
         self.reason = ""
         self._exit_at_once = exit_at_once
         self._stop = asyncio.Event()
         self._app_ended = asyncio.Event()
-        self._link = None if ready_fd is None else socket.socket(fileno=ready_fd)
+        self._signalled = False
+        self._link = ready_fd
+        self.supervised = supervised and ready_fd is not None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
@@ -38,8 +47,10 @@ class Lifetime:
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         if self._link is not None:
-            self._link.setblocking(False)
-            loop.add_reader(self._link, self._on_link)
+            os.set_inheritable(self._link, False)
+            if self.supervised:
+                os.set_blocking(self._link, False)
+                loop.add_reader(self._link, self._on_link)
         return self
 
     def __exit__(
@@ -61,17 +72,18 @@ class Lifetime:
         return self.reason
 
     def ready(self, facts: Mapping[str, object]) -> None:
-        """Tell the supervisor that the listeners are bound: `ports`, `addresses`, `adminSocket`, `upstreams` …"""
-        self._tell({"ready": dict(facts)})
+        """Say that the listeners are bound: `ports` (http, grpc, peer, metrics, public), `adminSocket`, `upstreams` (app: port)."""
+        self._tell(facts)
+        if not self.supervised:
+            self._drop_link()
 
     def drained(self) -> None:
         """Tell the supervisor that no call comes in any more: the app may end."""
-        self._tell({"drained": True})
+        if self.supervised:
+            self._tell({"drained": True})
 
     async def app_ended(self, within_s: float) -> bool:
-        """Wait until the supervisor says that the app has ended; at once without a supervisor. False: it did not say so in time."""
-        if self._link is None:
-            return True
+        """Wait until the supervisor says that the app has ended; False if it does not in time, or there is no supervisor."""
         try:
             async with asyncio.timeout(within_s):
                 await self._app_ended.wait()
@@ -80,35 +92,35 @@ class Lifetime:
         return True
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self._stop.is_set() and self.reason.startswith("SIG"):
+        if self._signalled:
             self._exit_at_once(128 + number)
+        self._signalled = True
         self.stop(number.name)
 
     def _on_link(self) -> None:
         """The supervisor never writes: readable means that it shut its half (the app has ended) or is gone."""
-        link = self._link
-        if link is None:
+        if self._link is None or self._loop is None:
             return
         with contextlib.suppress(OSError):
-            if link.recv(64):
+            if os.read(self._link, 64):
                 return
-        self._drop_link()
+        self._loop.remove_reader(self._link)
         self._app_ended.set()
-        self.stop("supervisor gone")
+        self.stop("app or supervisor ended")
 
     def _tell(self, message: Mapping[str, object]) -> None:
         if self._link is None:
             return
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-        try:
-            self._link.send(line)
-        except OSError:
-            self._on_link()
+        with contextlib.suppress(
+            OSError
+        ):  # the other end is gone; a supervisor's death is seen by the reader
+            os.write(self._link, line)
 
     def _drop_link(self) -> None:
         link, self._link = self._link, None
         if link is None:
             return
-        if self._loop is not None and not self._loop.is_closed():
+        if self.supervised and self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(link)
-        link.close()
+        os.close(link)
