@@ -1,0 +1,1 @@
+"""A small shop of nine services that speak plain HTTP and gRPC and know nothing of a mesh."""

@@ -1,0 +1,1 @@
+"""The shop's interface: shop.proto and the modules generated from it."""

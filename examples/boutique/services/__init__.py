@@ -1,0 +1,1 @@
+"""The shop's services, one module each; each runs by itself as `python -m`."""
