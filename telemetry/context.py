@@ -31,7 +31,9 @@ TRACESTATE_MEMBERS = 32
 
 _LOW_64 = (1 << 64) - 1
 # One regular expression instead of int(x, 16) alone, which also takes "+1", "1_0" and capitals.
-_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_TRACEPARENT = re.compile(
+    rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
+).fullmatch
 _B3_SINGLE = re.compile(rb"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d])(?:-[0-9a-f]{16})?)?")
 _B3_TRACE = re.compile(rb"[0-9a-f]{16}|[0-9a-f]{32}")
 _B3_SPAN = re.compile(rb"[0-9a-f]{16}")
@@ -54,6 +56,10 @@ class SpanContext(NamedTuple):
     tracestate: str = ""
 
 
+# The named tuple's own constructor is a Python function: this is half the cost.
+_new = tuple.__new__
+
+
 def extract(headers: Iterable[tuple[bytes, bytes]], *, grpc: bool, b3: bool = True) -> SpanContext | None:
     """The remote span that these headers (lower-case names) name, or None; invalid counts as absent.
 
@@ -73,6 +79,8 @@ def extract(headers: Iterable[tuple[bytes, bytes]], *, grpc: bool, b3: bool = Tr
 
 
 def _from_found(found: list[tuple[bytes, bytes]], *, grpc: bool, b3: bool) -> SpanContext | None:
+    if len(found) == 1 and found[0][0] == TRACEPARENT:
+        return parse_traceparent(found[0][1])
     parent = _traceparent_of([value for name, value in found if name == TRACEPARENT], last_wins=grpc)
     context = parent
     if grpc:
@@ -97,7 +105,7 @@ def _traceparent_of(values: list[bytes], *, last_wins: bool) -> SpanContext | No
 
 def parse_traceparent(value: bytes) -> SpanContext | None:
     """A W3C `traceparent`; later versions are read by the rules of version 00, `ff` is invalid."""
-    match = _TRACEPARENT.fullmatch(value.strip(b" \t"))
+    match = _TRACEPARENT(value.strip(b" \t"))
     if match is None:
         return None
     version, trace, span, flags, more = match.groups()
@@ -153,7 +161,7 @@ def _b3_of(found: dict[bytes, bytes]) -> SpanContext | None:
 
 
 def _checked(trace_id: int, span_id: int, *, sampled: bool) -> SpanContext | None:
-    return SpanContext(trace_id, span_id, 0, sampled) if trace_id and span_id else None
+    return _new(SpanContext, (trace_id, span_id, 0, sampled, "")) if trace_id and span_id else None
 
 
 def format_traceparent(context: SpanContext) -> bytes:
@@ -189,6 +197,6 @@ class Sampler:
         """A new span: the child of `parent`, or a root."""
         span_id = self._bits(64) or 1
         if parent is not None:
-            return SpanContext(parent[0], span_id, parent[1], parent[3], parent[4])
+            return _new(SpanContext, (parent[0], span_id, parent[1], parent[3], parent[4]))
         trace_id = self._bits(128) or 1
-        return SpanContext(trace_id, span_id, 0, ((trace_id & _LOW_64) >> 1) < self._bound, "")
+        return _new(SpanContext, (trace_id, span_id, 0, ((trace_id & _LOW_64) >> 1) < self._bound, ""))

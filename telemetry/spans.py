@@ -12,6 +12,9 @@ from telemetry import names
 from telemetry.context import SpanContext
 from telemetry.report import AttemptNote, Call
 
+#: Characters of a path in a span.
+PATH_LIMIT = 1024
+
 
 # Not frozen: one is made per sampled call, and a frozen one costs 2 µs more. Nobody changes it once recorded.
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ class Span:
 
 def span_of(call: Call, service: str) -> Span | None:
     """The span of a sampled call, or None for probes: a path with `/healthz` in it is never traced."""
-    path = call.path
+    path = clipped(call.path)
     if "/healthz" in path:
         return None
     outbound = call.direction == "outbound"
@@ -64,7 +67,7 @@ def span_of(call: Call, service: str) -> Span | None:
     host, port = split_address(address) if address else ("", 0)
     if call.protocol == "grpc":
         name = path
-        attributes = _grpc_attributes(call, outbound)
+        attributes = _grpc_attributes(call, path, outbound)
     else:
         method = method_of(path)
         name = f"CallLocal/{call.dst}/{method}"
@@ -102,6 +105,11 @@ def _end_ns(call: Call, *, outbound: bool) -> int:
     if outbound and call.head_ns and call.cause is None and call.protocol != "grpc":
         return call.head_ns
     return call.ended_ns
+
+
+def clipped(path: str) -> str:
+    """A path as spans keep it: thousands of them stay in memory, so the end of a very long one becomes `…`."""
+    return path if len(path) <= PATH_LIMIT else f"{path[: PATH_LIMIT - 1]}…"
 
 
 def method_of(path: str) -> str:
@@ -150,10 +158,10 @@ def _server_attributes(call: Call, method: str) -> list[tuple[str, str]]:
     return attributes
 
 
-def _grpc_attributes(call: Call, outbound: bool) -> list[tuple[str, str]]:
+def _grpc_attributes(call: Call, path: str, outbound: bool) -> list[tuple[str, str]]:
     attributes = [
         (names.RPC_SYSTEM_NAME, "grpc"),
-        (names.RPC_METHOD, call.path[1:] if call.path.startswith("/") else call.path),
+        (names.RPC_METHOD, path[1:] if path.startswith("/") else path),
     ]
     if outbound:
         attributes += [

@@ -1,0 +1,171 @@
+"""A small HTTP/1.1 client that can do one thing: POST a body to one address, over one kept connection.
+
+On asyncio and h11, without threads; every step under one deadline. Foreign errors become ExportError here.
+"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import h11
+
+from telemetry.errors import ExporterConfigError, ExportError
+
+# A collector's answer is empty or a line of complaint; more than this is not read, and ends the connection.
+_ANSWER_LIMIT = 64 * 1024
+_READ = 16 * 1024
+_RETRYABLE = frozenset({429, 502, 503, 504})
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostTarget:
+    """Where to POST: parsed once, so that a bad address is a start-up error."""
+
+    host: str
+    port: int
+    path: str
+    tls: bool
+    host_header: str
+
+    @classmethod
+    def parse(cls, exporter: str, url: str) -> "PostTarget":
+        """Raises: ExporterConfigError unless `url` is http or https with a host."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ExporterConfigError(exporter, f"address {url!r}: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ExporterConfigError(exporter, f"address: expected http(s)://host[:port]/path, met {url!r}")
+        path = parts.path or "/"
+        return cls(
+            host=parts.hostname,
+            port=port or (443 if parts.scheme == "https" else 80),
+            path=f"{path}?{parts.query}" if parts.query else path,
+            tls=parts.scheme == "https",
+            host_header=parts.netloc.rpartition("@")[2],
+        )
+
+
+@dataclass(slots=True)
+class _Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    http: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
+
+
+class HttpPoster:
+    """POSTs to one target. Owns the connection; used by one task at a time."""
+
+    def __init__(
+        self,
+        target: PostTarget,
+        *,
+        headers: Headers = (),
+        timeout_s: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._target = target
+        self._headers = headers
+        self._timeout_s = timeout_s
+        self._tls = tls
+        self._connection: _Connection | None = None
+
+    async def post(self, body: bytes, headers: Headers) -> None:
+        """Returns once the target answered 2xx. Raises: ExportError."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                status, retry_after_s = await self._post(body, headers)
+        except TimeoutError as error:
+            raise ExportError(f"no answer within {self._timeout_s:g} s", retryable=True) from error
+        except (OSError, h11.ProtocolError, EOFError) as error:
+            raise ExportError(str(error) or type(error).__name__, retryable=True) from error
+        if not 200 <= status < 300:
+            raise ExportError(
+                f"answered {status}", retryable=status in _RETRYABLE, retry_after_s=retry_after_s
+            )
+
+    async def close(self) -> None:
+        """Ends the kept connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.writer.transport.abort()
+
+    async def _post(self, body: bytes, headers: Headers) -> tuple[int, float | None]:
+        kept = self._connection
+        if kept is not None and not kept.reader.at_eof():
+            try:
+                return await self._exchange(kept, body, headers)
+            except (ConnectionError, EOFError, h11.RemoteProtocolError):
+                pass  # the collector closed an idle connection: once more on a new one
+        await self.close()
+        return await self._exchange(await self._open(), body, headers)
+
+    async def _open(self) -> _Connection:
+        target = self._target
+        tls = self._tls or ssl.create_default_context() if target.tls else None
+        reader, writer = await asyncio.open_connection(target.host, target.port, ssl=tls, limit=_READ)
+        self._connection = _Connection(reader, writer)
+        return self._connection
+
+    async def _exchange(
+        self, connection: _Connection, body: bytes, headers: Headers
+    ) -> tuple[int, float | None]:
+        whole = False
+        try:
+            request = h11.Request(
+                method="POST",
+                target=self._target.path,
+                headers=[
+                    ("Host", self._target.host_header),
+                    ("Content-Length", str(len(body))),
+                    *self._headers,
+                    *headers,
+                ],
+            )
+            http, writer = connection.http, connection.writer
+            for event in (request, h11.Data(data=body), h11.EndOfMessage()):
+                writer.write(http.send(event) or b"")
+            await writer.drain()
+            answer = await _read_answer(connection)
+            whole = True
+        finally:
+            # Half an exchange, also by cancellation, leaves a connection that nobody can use.
+            if not whole:
+                await self.close()
+        if http.our_state is h11.DONE and http.their_state is h11.DONE:
+            http.start_next_cycle()
+        else:
+            await self.close()
+        return answer
+
+
+async def _read_answer(connection: _Connection) -> tuple[int, float | None]:
+    """(status, seconds of Retry-After) of the final answer, its body read and dropped."""
+    http, reader = connection.http, connection.reader
+    status, retry_after_s, size = 0, None, 0
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            data = await reader.read(_READ)
+            if not data and http.their_state is h11.SEND_RESPONSE:
+                raise EOFError("connection closed before an answer")
+            http.receive_data(data)
+        elif isinstance(event, h11.Response):
+            status, retry_after_s = event.status_code, _retry_after_s(event)
+        elif isinstance(event, h11.Data):
+            size += len(event.data)
+            if size > _ANSWER_LIMIT:
+                return status, retry_after_s
+        elif not isinstance(event, h11.InformationalResponse):
+            return status, retry_after_s
+
+
+def _retry_after_s(response: h11.Response) -> float | None:
+    for name, value in response.headers:
+        if name == b"retry-after" and value.isdigit() and len(value) < 8:
+            return float(value)
+    return None

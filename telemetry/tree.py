@@ -1,0 +1,164 @@
+"""Spans of one or more sidecars -> a tree that people read in a terminal. Pure: JSON values in, text out.
+
+What peers sent (names, errors) may hold anything, so nothing unprintable gets through to the terminal.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_BOLD, _DIM, _RED, _CYAN, _OFF = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[36m", "\x1b[0m"
+# Deeper than any real chain of calls, and well below Python's own limit on recursion.
+_DEPTH = 100
+
+SpanDict = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A line before its columns are aligned. `note` stands below the span, without times."""
+
+    branch: str
+    service: str
+    text: str
+    timing: str = ""
+    error: str = ""
+    note: bool = False
+
+
+def render(spans: Iterable[SpanDict], *, color: bool = False) -> str:
+    """The traces that these spans (as `Span.as_dict()`) belong to, oldest first, each as a tree; "" for none.
+
+    A span whose parent was not handed in stands at the top and says so. Spans handed in twice appear once.
+    """
+    traces: dict[str, dict[tuple[str, str], SpanDict]] = defaultdict(dict)
+    for span in spans:
+        traces[str(span["traceId"])].setdefault((str(span["id"]), str(span["service"])), span)
+    ordered = sorted(traces.items(), key=lambda item: min(s["startNs"] for s in item[1].values()))
+    return "\n\n".join(_render_trace(trace_id, list(found.values()), color) for trace_id, found in ordered)
+
+
+def _render_trace(trace_id: str, spans: list[SpanDict], color: bool) -> str:
+    spans.sort(key=lambda span: (span["startNs"], span.get("kind") != "CLIENT"))
+    began_ns = spans[0]["startNs"]
+    took_ns = max(span["endNs"] for span in spans) - began_ns
+    services = {span["service"] for span in spans}
+    errors = sum(1 for span in spans if span.get("error"))
+    title = (
+        f"trace {_safe(trace_id)}  {_plural(len(services), 'service')}, {_plural(len(spans), 'span')}, "
+        f"{_duration(took_ns)}" + (f", {_plural(errors, 'error')}" if errors else "")
+    )
+    rows: list[_Row] = []
+    children = _children(spans)
+    shown: set[int] = set()
+    for root in _roots(spans):
+        _walk(root, children, rows, shown, began_ns, head="", tail="")
+    # Only spans in a circle of parents are left: shown flat rather than lost.
+    for span in spans:
+        if id(span) not in shown:
+            _walk(span, children, rows, shown, began_ns, head="", tail="")
+    return "\n".join([f"{_BOLD}{title}{_OFF}" if color else title, *_aligned(rows, color)])
+
+
+def _children(spans: list[SpanDict]) -> dict[str, list[SpanDict]]:
+    children: dict[str, list[SpanDict]] = defaultdict(list)
+    for span in spans:
+        if span.get("parentId"):
+            children[str(span["parentId"])].append(span)
+    return children
+
+
+def _roots(spans: list[SpanDict]) -> list[SpanDict]:
+    known = {str(span["id"]) for span in spans}
+    return [span for span in spans if str(span.get("parentId") or "") not in known]
+
+
+def _walk(
+    span: SpanDict,
+    children: dict[str, list[SpanDict]],
+    rows: list[_Row],
+    shown: set[int],
+    began_ns: int,
+    *,
+    head: str,
+    tail: str,
+) -> None:
+    """Adds the span and its descendants; `head` stands before its own line, `tail` before those below it."""
+    shown.add(id(span))
+    rows.append(_row(span, head, began_ns))
+    below = [child for child in children[str(span["id"])] if id(child) not in shown]
+    if len(tail) > 3 * _DEPTH:
+        return
+    for event in span.get("events", ()):
+        bar = "│  " if below else "   "
+        at = _duration(event["atNs"] - began_ns)
+        rows.append(_Row(branch=tail + bar, service="", text=f"· {_safe(event['text'])} (+{at})", note=True))
+    for child in below:
+        last = child is below[-1]
+        if id(child) not in shown:
+            _walk(
+                child,
+                children,
+                rows,
+                shown,
+                began_ns,
+                head=tail + ("└─ " if last else "├─ "),
+                tail=tail + ("   " if last else "│  "),
+            )
+
+
+def _row(span: SpanDict, branch: str, began_ns: int) -> _Row:
+    kind = str(span.get("kind") or "LOCAL")
+    remote = span.get("remote") or {}
+    other = _safe(remote.get("service") or "")
+    text = f"{_safe(span['name'])}  {kind.lower()}"
+    if other:
+        text += f" → {other}" if kind == "CLIENT" else f" ← {other}"
+    if kind == "CLIENT" and remote.get("host"):
+        text += f" ({_safe(remote['host'])}:{remote.get('port', 0)})"
+    if not branch and span.get("parentId"):
+        text += f"  (parent {_safe(span['parentId'])} not seen)"
+    return _Row(
+        branch=branch,
+        service=_safe(span["service"]),
+        text=text,
+        timing=f"{_duration(span['endNs'] - span['startNs'])}  +{_duration(span['startNs'] - began_ns)}",
+        error=_safe(span.get("error") or ""),
+    )
+
+
+def _aligned(rows: list[_Row], color: bool) -> list[str]:
+    left = [
+        f"{row.branch}{row.service}  {row.text}" if row.service else f"{row.branch}{row.text}" for row in rows
+    ]
+    width = max((len(text) for text, row in zip(left, rows, strict=True) if not row.note), default=0)
+    return [_line(text, row, width, color) for text, row in zip(left, rows, strict=True)]
+
+
+def _line(text: str, row: _Row, width: int, color: bool) -> str:
+    if not color:
+        if row.note:
+            return text
+        return f"{text.ljust(width)}  {row.timing}" + (f"  ✗ {row.error}" if row.error else "")
+    if row.note:
+        return f"{_DIM}{text}{_OFF}"
+    padding = " " * (width - len(text))
+    line = f"{row.branch}{_CYAN}{row.service}{_OFF}  {row.text}{padding}  {_DIM}{row.timing}{_OFF}"
+    return line + (f"  {_RED}✗ {row.error}{_OFF}" if row.error else "")
+
+
+def _duration(took_ns: int) -> str:
+    if abs(took_ns) < 1_000_000:
+        return f"{took_ns / 1e3:.0f} µs"
+    if abs(took_ns) < 1_000_000_000:
+        return f"{took_ns / 1e6:.1f} ms"
+    return f"{took_ns / 1e9:.2f} s"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _safe(text: object) -> str:
+    return "".join(char if char.isprintable() else "�" for char in str(text))

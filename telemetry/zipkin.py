@@ -1,0 +1,147 @@
+"""Zipkin JSON v2, written and sent by ourselves: lower-case names, both endpoints, microseconds, gzip, no threads.
+
+Encodes 64 spans at a time and lets the loop run in between: a batch of 512 would hold the interpreter for 6 ms.
+Source: Zipkin API v2; OpenTelemetry's mapping to Zipkin.
+"""
+
+import asyncio
+import ipaddress
+import json
+import ssl
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from telemetry.post import Headers, HttpPoster, PostTarget
+from telemetry.spans import Span
+
+#: Spans encoded (and bytes compressed) without letting the loop run: well under 2 ms.
+PIECE = 64
+#: Smaller bodies cost more to unpack than to send.
+GZIP_FROM_BYTES = 1024
+#: A larger batch goes in several requests; Zipkin's own limit is 5 MB.
+BODY_LIMIT_BYTES = 1024 * 1024
+
+_SCOPE = "dapr-diagnostics"
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def zipkin_span(span: Span) -> dict[str, Any]:
+    """The span as Zipkin's JSON object."""
+    context = span.context
+    encoded: dict[str, Any] = {
+        "traceId": f"{context.trace_id:032x}",
+        "id": f"{context.span_id:016x}",
+        "kind": span.kind,
+        "name": span.name.lower(),
+        "timestamp": span.start_ns // 1000,
+        "duration": max(1, (span.end_ns - span.start_ns) // 1000),
+        "localEndpoint": {"serviceName": span.service.lower()},
+    }
+    if context.parent_id:
+        encoded["parentId"] = f"{context.parent_id:016x}"
+    remote = _endpoint(span)
+    if remote:
+        encoded["remoteEndpoint"] = remote
+    tags = dict(span.attributes)
+    tags["service.name"] = span.service
+    tags["otel.scope.name"] = _SCOPE
+    if span.error is not None:
+        tags["otel.status_code"] = "ERROR"
+        tags["error"] = span.error
+    encoded["tags"] = tags
+    if span.events:
+        encoded["annotations"] = [{"timestamp": at_ns // 1000, "value": text} for at_ns, text in span.events]
+    return encoded
+
+
+def _endpoint(span: Span) -> dict[str, Any]:
+    endpoint: dict[str, Any] = {}
+    if span.remote_service:
+        endpoint["serviceName"] = span.remote_service.lower()
+    family = _address_family(span.remote_host) if span.remote_host else ""
+    if family:
+        endpoint[family] = span.remote_host
+        if span.remote_port:
+            endpoint["port"] = span.remote_port
+    return endpoint
+
+
+@lru_cache(maxsize=1024)
+def _address_family(host: str) -> str:
+    """The key that Zipkin wants the address under; "" for a name, which it has no place for."""
+    try:
+        return f"ipv{ipaddress.ip_address(host).version}"
+    except ValueError:
+        return ""
+
+
+def encode_spans(spans: Sequence[Span]) -> bytes:
+    """A JSON array of spans, without looking at the time it takes."""
+    return b"[" + b",".join(_encode(zipkin_span(span)).encode() for span in spans) + b"]"
+
+
+class ZipkinExporter:
+    """Sends batches to a collector's span endpoint. Owns the connection to it."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        timeout_s: float = 10.0,
+        headers: Headers = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Raises: ExporterConfigError when `endpoint` is no http(s) address."""
+        self._poster = HttpPoster(
+            PostTarget.parse(self.name, endpoint),
+            headers=(("Content-Type", "application/json"), *headers),
+            timeout_s=timeout_s,
+            tls=tls,
+        )
+
+    @property
+    def name(self) -> str:
+        """Label of this exporter in metrics and logs."""
+        return "zipkin"
+
+    async def export(self, spans: Sequence[Span]) -> None:
+        """Raises: ExportError when the collector did not take a part of the batch."""
+        pieces: list[bytes] = []
+        size = 0
+        for start in range(0, len(spans), PIECE):
+            piece = encode_spans(spans[start : start + PIECE])[1:-1]
+            if pieces and size + len(piece) > BODY_LIMIT_BYTES:
+                await self._post(pieces, size)
+                pieces, size = [], 0
+            pieces.append(piece)
+            size += len(piece) + 1
+            await asyncio.sleep(0)
+        if pieces:
+            await self._post(pieces, size)
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._poster.close()
+
+    async def _post(self, pieces: list[bytes], size: int) -> None:
+        if size < GZIP_FROM_BYTES:
+            await self._poster.post(b"".join(_joined(pieces)), ())
+            return
+        # Level 1: a third of the time of the default, and spans repeat themselves enough for it.
+        gzip = zlib.compressobj(level=1, wbits=31)
+        packed: list[bytes] = []
+        for part in _joined(pieces):
+            packed.append(gzip.compress(part))
+            await asyncio.sleep(0)
+        packed.append(gzip.flush())
+        await self._poster.post(b"".join(packed), (("Content-Encoding", "gzip"),))
+
+
+def _joined(pieces: list[bytes]) -> Iterator[bytes]:
+    """The pieces as one JSON array, without copying them into one."""
+    for number, piece in enumerate(pieces):
+        yield b"," if number else b"["
+        yield piece
+    yield b"]"
