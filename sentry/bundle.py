@@ -20,7 +20,7 @@ from sentry.errors import BundleError
 class TrustBundle:
     """Roots without duplicates, in the order given; make one with `parse` or `of`."""
 
-    pem: bytes
+    pem: bytes = field(repr=False)
     roots: tuple[x509.Certificate, ...] = field(repr=False, compare=False)
 
     @classmethod

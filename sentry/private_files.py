@@ -77,7 +77,7 @@ def publish_once(path: Path, content: bytes) -> bool:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     write_new(draft, content)
     try:
-        draft.hardlink_to(path)
+        path.hardlink_to(draft)
     except FileExistsError:
         return False
     finally:

@@ -1,0 +1,211 @@
+"""Checks the proof that a workload presents: may its bearer have the identity that it asks for?
+
+Owns the token rules and the memory of tokens seen. A grant always equals the proof's subject, never the request's
+wishes. Every validator but the caller's own admin refuses the control plane's reserved ids.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final, Protocol
+
+import jwt
+
+from sentry.errors import AttestationError, RequestError
+from sentry.jwks import KeySet, VerificationKey
+from sentry.spiffe import SpiffeId
+
+MAX_TOKEN_BYTES: Final = 16 * 1024
+_LEEWAY_S: Final = 60.0
+_MAX_REMEMBERED: Final = 100_000
+_TYPES: Final = frozenset({None, "JWT", "JOSE"})
+
+
+class Kind(IntEnum):
+    """The wire's numbers of validators."""
+
+    UNKNOWN = 0
+    INSECURE = 1
+    KUBERNETES = 2
+    JWKS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a workload asks for: an identity, the proof, and the hash of the CSR that it came with."""
+
+    spiffe_id: SpiffeId
+    token: str = field(repr=False)
+    csr_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a proof yields; `token_hash` is for the audit log."""
+
+    spiffe_id: SpiffeId
+    validator: Kind
+    token_subject: str = ""
+    token_issuer: str = ""
+    token_hash: str = ""
+
+
+class Validator(Protocol):
+    """One way of proving who asks."""
+
+    async def validate(self, ask: Ask) -> Grant:
+        """Grant exactly `ask.spiffe_id`, or raise AttestationError."""
+
+
+class Attestor:
+    """Chooses the validator that a request names."""
+
+    def __init__(self, validators: Mapping[Kind, Validator], default: Kind) -> None:
+        """`default` (of `validators`, or UNKNOWN for none) serves requests that name no validator."""
+        self._validators = dict(validators)
+        self._default = default
+
+    async def attest(self, kind: int, ask: Ask) -> Grant:
+        """Check the proof. Raises: RequestError for a validator not enabled, AttestationError for a bad proof."""
+        named = kind or self._default
+        validator = next((known for name, known in self._validators.items() if name == named), None)
+        if validator is None:
+            enabled = ", ".join(sorted(known.name for known in self._validators)) or "none"
+            raise RequestError(
+                "validator", f"token validator {kind} is not enabled here (enabled: {enabled})"
+            )
+        if ask.spiffe_id.is_reserved:
+            raise AttestationError(
+                "reserved-id", f"app-id {ask.spiffe_id.app_id!r} is reserved for the control plane"
+            )
+        return await validator.validate(ask)
+
+
+class InsecureValidator:
+    """Believes everyone. For trials on one machine; the server limits it to loopback and unix sockets."""
+
+    async def validate(self, ask: Ask) -> Grant:
+        """Grant what is asked."""
+        return Grant(spiffe_id=ask.spiffe_id, validator=Kind.INSECURE)
+
+
+class TokenMemory:
+    """Tokens seen, until they expire: each serves one CSR only.
+
+    State (`_seen`: token hash -> end and CSR) is bounded; when full of living tokens, new ones are refused.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, limit: int = _MAX_REMEMBERED) -> None:
+        """`clock` gives epoch seconds."""
+        self._clock = clock
+        self._limit = limit
+        self._seen: OrderedDict[str, tuple[float, str]] = OrderedDict()
+
+    def use(self, token_hash: str, expires_at: float, csr_hash: str) -> None:
+        """Record a use. The same CSR again is a client's retry; another one is a replay: AttestationError."""
+        earlier = self._seen.get(token_hash)
+        if earlier is not None:
+            if earlier[1] != csr_hash:
+                raise AttestationError("replay", "the token was used before, for another request")
+            return
+        if len(self._seen) >= self._limit:
+            now = self._clock()
+            for old in [seen for seen, (end, _) in self._seen.items() if end < now]:
+                del self._seen[old]
+        if len(self._seen) >= self._limit:
+            raise AttestationError("replay", "too many tokens in use, try again later")
+        self._seen[token_hash] = (expires_at + _LEEWAY_S, csr_hash)
+
+
+class JwksValidator:
+    """Tokens signed by a key of one of several sets: subject = the id asked for, audience = sentry, short-lived."""
+
+    def __init__(
+        self, key_sets: Sequence[KeySet], audience: str, memory: TokenMemory, clock: Callable[[], float]
+    ) -> None:
+        """`audience` is sentry's id; `clock` gives epoch seconds."""
+        self._key_sets = tuple(key_sets)
+        self._audience = audience
+        self._memory = memory
+        self._clock = clock
+
+    async def validate(self, ask: Ask) -> Grant:
+        """Check signature, times, audience, subject and first use, in that order. Raises AttestationError."""
+        if not ask.token:
+            raise AttestationError("token-missing", "a token is needed, the request has none")
+        key, max_lifetime_s = await self._find_key(_header(ask.token))
+        claims = _verified_claims(ask.token, key)
+        expires_at = self._check_times(claims, max_lifetime_s)
+        self._check_names(claims, ask.spiffe_id)
+        token_hash = hashlib.sha256(
+            f"{claims.get('iss', '')}\n{claims.get('jti') or ask.token}".encode()
+        ).hexdigest()
+        self._memory.use(token_hash, expires_at, ask.csr_hash)
+        return Grant(
+            spiffe_id=ask.spiffe_id,
+            validator=Kind.JWKS,
+            token_subject=str(claims["sub"]),
+            token_issuer=str(claims.get("iss", "")),
+            token_hash=token_hash,
+        )
+
+    async def _find_key(self, header: Mapping[str, Any]) -> tuple[VerificationKey, float]:
+        kid = header.get("kid")
+        if not isinstance(kid, str) or not kid:
+            raise AttestationError("token-key", "the token names no key (kid)")
+        if header.get("typ") not in _TYPES or "crit" in header:
+            raise AttestationError("token-type", "the token is of an unknown type or has critical headers")
+        for key_set in self._key_sets:
+            key = await key_set.find(kid)
+            if key is not None:
+                if header.get("alg") != key.algorithm:
+                    raise AttestationError("token-algorithm", "the token's algorithm is not its key's")
+                return key, key_set.max_token_lifetime_s
+        raise AttestationError("token-key", "the token is signed by a key that is not known here")
+
+    def _check_times(self, claims: Mapping[str, Any], max_lifetime_s: float) -> float:
+        now = self._clock()
+        issued_at, expires_at = _number(claims, "iat"), _number(claims, "exp")
+        if expires_at <= now - _LEEWAY_S:
+            raise AttestationError("token-expired", "the token has expired")
+        if issued_at > now + _LEEWAY_S or ("nbf" in claims and _number(claims, "nbf") > now + _LEEWAY_S):
+            raise AttestationError("token-early", "the token is not valid yet (is a clock wrong?)")
+        if expires_at - issued_at > max_lifetime_s:
+            raise AttestationError("token-lifetime", f"the token lives longer than {max_lifetime_s:.0f} s")
+        return expires_at
+
+    def _check_names(self, claims: Mapping[str, Any], asked: SpiffeId) -> None:
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if self._audience not in audiences:
+            raise AttestationError("token-audience", f"the token's audience is not {self._audience}")
+        if claims.get("sub") != str(asked):
+            raise AttestationError("token-subject", f"the token's subject is not the id asked for, {asked}")
+
+
+def _header(token: str) -> Mapping[str, Any]:
+    try:
+        return jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        raise AttestationError("token-encoding", "the token is not a compact JWS") from error
+
+
+def _verified_claims(token: str, key: VerificationKey) -> Mapping[str, Any]:
+    # Times, audience and subject are judged by this module, with its own clock; the library checks the signature.
+    options: Any = {f"verify_{claim}": False for claim in ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")}
+    try:
+        claims: Any = jwt.decode(token, key.key, algorithms=[key.algorithm], options=options)
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+        raise AttestationError("token-signature", "the token's signature is wrong") from error
+    if not isinstance(claims, dict):
+        raise AttestationError("token-encoding", "the token's claims are no JSON object")
+    return claims
+
+
+def _number(claims: Mapping[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise AttestationError("token-times", f"the token lacks a numeric {name}")
+    return float(value)

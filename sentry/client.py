@@ -1,0 +1,334 @@
+"""The workload's side: makes a key, asks a sentry for its certificate, and believes nothing that doesn't hold.
+
+Owns the TLS rules towards a sentry (its exact SPIFFE id under our anchors; host names mean nothing) and the quick
+retries of one fetch. Keys are born here and stay in memory. When to ask again is `proxy.identity`'s business.
+"""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sentry import join
+from sentry.bundle import TrustBundle
+from sentry.errors import BundleError, FetchError, IdentityError, StoreError
+from sentry.grpc_call import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, CallError, UnaryCall
+from sentry.issuer import dump_key, new_key, public_bytes
+from sentry.private_files import read_file
+from sentry.spiffe import SpiffeId, verify_leaf
+
+METHOD: Final = "/dapr.proto.sentry.v1.CA/SignCertificate"
+TRY_TIMEOUT_S: Final = 3.0
+TRIES: Final = 5
+_RETRY_DELAY_S: Final = 0.05
+_TRANSIENT: Final = frozenset({UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED})
+_READ_BYTES: Final = 64 * 1024
+
+
+class TokenValidator(IntEnum):
+    """Which validator a token is for: the wire's numbers."""
+
+    UNKNOWN = 0
+    INSECURE = 1
+    KUBERNETES = 2
+    JWKS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What shows who we are; the token is read or minted anew for each request."""
+
+    token: str = field(default="", repr=False)
+    validator: TokenValidator = TokenValidator.UNKNOWN
+
+
+TokenSource = Callable[[SpiffeId], Proof]
+
+
+def no_token() -> TokenSource:
+    """For a sentry that asks for no proof."""
+    return lambda _: Proof()
+
+
+def file_token(path: Path, validator: TokenValidator = TokenValidator.JWKS) -> TokenSource:
+    """A token that something else keeps fresh in a file, as DAPR_SENTRY_TOKEN_FILE names it.
+
+    The source raises FetchError when the file is missing or empty.
+    """
+
+    def read(_: SpiffeId) -> Proof:
+        try:
+            # Projected tokens are symbolic links with wide modes by nature.
+            token = read_file(path.resolve(), is_secret=False, allow_loose=True).decode("ascii").strip()
+        except (OSError, StoreError, UnicodeDecodeError) as error:
+            raise FetchError("sentry_token", f"token file {path} can't be read: {error}") from error
+        if not token:
+            raise FetchError("sentry_token", f"token file {path} is empty")
+        return Proof(token=token, validator=validator)
+
+    return read
+
+
+def join_token(root: Path, sentry_id: SpiffeId) -> TokenSource:
+    """Join tokens of a runtime root, minted for each request. The source raises FetchError."""
+
+    def mint(spiffe_id: SpiffeId) -> Proof:
+        try:
+            token = join.mint(root, spiffe_id, sentry_id)
+        except (OSError, StoreError) as error:
+            raise FetchError("sentry_token", f"no join token: {error}") from error
+        return Proof(token=token, validator=TokenValidator.JWKS)
+
+    return mint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Svid:
+    """A workload's identity: certificate chain (leaf first), its key, and the roots to judge others by."""
+
+    spiffe_id: SpiffeId
+    chain_pem: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+    not_before: datetime
+    not_after: datetime
+    bundle: TrustBundle
+    serial: str = ""
+
+    @property
+    def life_left_s(self) -> float:
+        """Seconds until the leaf ends, by the wall clock; negative afterwards."""
+        return (self.not_after - datetime.now(UTC)).total_seconds()
+
+
+class SvidClient:
+    """Asks one sentry. State: the anchors, replaced whole by those of each answer."""
+
+    def __init__(
+        self,
+        address: str,
+        anchors: TrustBundle,
+        sentry_id: SpiffeId,
+        token_source: TokenSource,
+        *,
+        is_strict: bool | None = None,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`address` is `unix:/path` or `host:port`.
+
+        `is_strict` overrides OpenSSL's strict mode, by default on under roots of our own making only; `prepare` runs
+        before each fetch (such as starting the local sentry again).
+        """
+        self._address = address
+        self._anchors = anchors
+        self._sentry_id = sentry_id
+        self._token_source = token_source
+        self._is_strict = is_strict
+        self._prepare = prepare
+        self._random = random.Random()  # noqa: S311 -- spreads retries, guards nothing
+
+    @property
+    def address(self) -> str:
+        """Where the sentry is."""
+        return self._address
+
+    @property
+    def anchors(self) -> TrustBundle:
+        """The roots as of the last answer."""
+        return self._anchors
+
+    async def fetch(self, app_id: str, namespace: str, trust_domain: str) -> Svid:
+        """A fresh key and certificate for `spiffe://<trust_domain>/ns/<namespace>/<app_id>`.
+
+        Tries up to 5 times, 3 s each, while the failure is transient. Raises: FetchError.
+        """
+        try:
+            spiffe_id = SpiffeId(trust_domain, namespace, app_id)
+        except IdentityError as error:
+            raise FetchError("sign", f"no legal identity: {error}") from error
+        if self._prepare is not None:
+            await self._prepare()
+        key = new_key()
+        message = self._request(spiffe_id, make_csr(key))
+        try:
+            answer = await self._try_once(message)
+        except FetchError as error:
+            if not error.is_transient:
+                raise
+            answer = await self._try_again(message)
+        svid = read_answer(answer, spiffe_id, key, self._anchors)
+        self._anchors = svid.bundle
+        return svid
+
+    def _request(self, spiffe_id: SpiffeId, csr: bytes) -> bytes:
+        from sentry.ca_pb2 import SignCertificateRequest  # noqa: PLC0415 -- 30 ms, used here and in read_answer alone
+
+        proof = self._token_source(spiffe_id)
+        request = SignCertificateRequest(
+            id=spiffe_id.app_id,
+            token=proof.token,
+            trust_domain=spiffe_id.trust_domain,
+            namespace=spiffe_id.namespace,
+            certificate_signing_request=csr,
+            token_validator=int(proof.validator),  # type: ignore[arg-type] # the wire's numbers
+        )
+        return request.SerializeToString()
+
+    async def _try_again(self, message: bytes) -> bytes:
+        import tenacity  # noqa: PLC0415 -- 30 ms at every start, and rarely needed
+
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(TRIES - 1),
+            wait=lambda _: _RETRY_DELAY_S * self._random.uniform(0.9, 1.1),
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, FetchError) and e.is_transient),
+            reraise=True,
+        )
+        await asyncio.sleep(_RETRY_DELAY_S)
+        return await retrying(self._try_once, message)
+
+    async def _try_once(self, message: bytes) -> bytes:
+        context = client_context(self._anchors, is_strict=self._is_strict)
+        try:
+            async with asyncio.timeout(TRY_TIMEOUT_S):
+                reader, writer = await self._connect(context)
+                try:
+                    return await self._exchange(reader, writer, message)
+                finally:
+                    # Nothing is left to say; waiting for the peer's closing bytes could only block.
+                    writer.transport.abort()
+        except ssl.SSLCertVerificationError as error:
+            problem = f"sentry at {self._address} is not trusted: {error.verify_message}"
+            raise FetchError("sentry_identity", problem) from error
+        except TimeoutError as error:
+            problem = f"sentry at {self._address} did not answer within {TRY_TIMEOUT_S:.0f} s"
+            raise FetchError("sentry_conn", problem, is_transient=True) from error
+        except OSError as error:
+            problem = f"sentry at {self._address} can't be reached: {error}"
+            raise FetchError("sentry_conn", problem, is_transient=True) from error
+        except CallError as error:
+            problem = f"sentry at {self._address} refused: {error}"
+            raise FetchError("sign", problem, is_transient=error.code in _TRANSIENT) from error
+
+    async def _connect(self, context: ssl.SSLContext) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._address.startswith("unix:"):
+            path = self._address.removeprefix("unix:")
+            return await asyncio.open_unix_connection(path, ssl=context, server_hostname="")
+        host, port = split_address(self._address)
+        return await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes
+    ) -> bytes:
+        tls = writer.get_extra_info("ssl_object")
+        self._check_peer(tls)
+        call = UnaryCall(
+            authority="sentry", path=METHOD, message=message, timeout_ms=int(TRY_TIMEOUT_S * 1000)
+        )
+        writer.write(call.start())
+        while not call.is_done:
+            await writer.drain()
+            writer.write(call.receive(await reader.read(_READ_BYTES)))
+        return call.result()
+
+    def _check_peer(self, tls: ssl.SSLObject) -> None:
+        try:
+            named = verify_leaf(tls.getpeercert(True) or b"", as_server=True)
+        except IdentityError as error:
+            problem = f"sentry at {self._address} shows a certificate that is no SVID: {error}"
+            raise FetchError("sentry_identity", problem) from error
+        if named != self._sentry_id:
+            problem = f"sentry at {self._address} is {named}, expected {self._sentry_id}"
+            raise FetchError("sentry_identity", problem)
+        if tls.selected_alpn_protocol() != "h2":
+            raise FetchError("sentry_identity", f"sentry at {self._address} does not speak HTTP/2 (ALPN)")
+
+
+def client_context(anchors: TrustBundle, *, is_strict: bool | None = None) -> ssl.SSLContext:
+    """TLS towards a sentry: 1.2 or newer, chain to `anchors`, ALPN h2, no host name; the caller checks the id."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    context.load_verify_locations(cadata=anchors.pem.decode("ascii"))
+    if anchors.is_strict if is_strict is None else is_strict:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    else:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def make_csr(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A PEM request that holds the public key and nothing else."""
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM)
+
+
+def read_answer(
+    answer: bytes, asked: SpiffeId, key: ec.EllipticCurvePrivateKey, anchors: TrustBundle
+) -> Svid:
+    """Check a sentry's answer as a peer would: our id, our key, a chain that ends at a root of the bundle.
+
+    A bundle in the answer that can't be read, or under which our own chain does not hold, is an error only if the
+    chain doesn't hold under the present anchors either; these then stay. Raises: FetchError.
+    """
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 -- see SvidClient._request
+
+    from sentry.ca_pb2 import SignCertificateResponse  # noqa: PLC0415 -- see SvidClient._request
+
+    try:
+        response = SignCertificateResponse.FromString(answer)
+    except DecodeError as error:
+        raise FetchError("sign", "sentry's answer can't be read") from error
+    if not response.HasField("valid_until"):
+        raise FetchError("invalid_ts", "sentry's answer lacks valid_until")
+    chain_pem = response.workload_certificate
+    now = datetime.now(UTC)
+    try:
+        bundle = _verifying_bundle(b"\n".join(response.trust_chain_certificates), chain_pem, anchors, now)
+        leaf = bundle.verify(chain_pem, now)[0]
+        der = leaf.public_bytes(Encoding.DER)
+        named = verify_leaf(der, as_server=True)
+        verify_leaf(der, as_server=False)
+    except (BundleError, IdentityError) as error:
+        raise FetchError("leaf", f"sentry's certificate for us does not hold: {error}") from error
+    if named != asked:
+        raise FetchError("leaf", f"sentry's certificate names {named}, asked for {asked}")
+    if public_bytes(leaf.public_key()) != public_bytes(key.public_key()):
+        raise FetchError("leaf", "sentry's certificate is for another key than ours")
+    return Svid(
+        spiffe_id=named,
+        chain_pem=chain_pem,
+        key_pem=dump_key(key),
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        bundle=bundle,
+        serial=f"{leaf.serial_number:x}",
+    )
+
+
+def _verifying_bundle(offered: bytes, chain_pem: bytes, anchors: TrustBundle, now: datetime) -> TrustBundle:
+    try:
+        bundle = TrustBundle.parse(offered)
+        bundle.verify(chain_pem, now)
+    except BundleError:
+        return anchors
+    return bundle
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` with or without brackets and scheme. Raises FetchError."""
+    bare = address.rpartition("//")[2]
+    host, _, port = bare.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise FetchError("sentry_conn", f"sentry address {address!r}: expected host:port or unix:/path")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,252 @@
+"""Flags, environment and the Configuration file of `python -m sentry`, turned into frozen Settings."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, NoReturn
+
+from sentry.errors import IdentityError, SettingsError
+from sentry.spiffe import SpiffeId, TrustDomain, sentry_id
+from sentry.store import StoreNames
+from sentry.template import DEFAULT_BACKDATE, DEFAULT_LEAF_TTL, MAX_BACKDATE, LeafTerms
+
+DEFAULT_PORT: Final = 50001
+DEFAULT_HEALTHZ_PORT: Final = 8080
+_DAPR_CREDENTIALS: Final = Path("/var/run/secrets/dapr.io/credentials")
+_MAX_LEAF_TTL: Final = timedelta(days=1)
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+# Flags of Dapr's sentry that have no effect here yet; each is named once at start when it is used.
+_UNUSED_FLAGS: Final = (
+    "--enable-metrics",
+    "--metrics-port",
+    "--metrics-listen-address",
+    "--kubeconfig",
+    "--jwt-enabled",
+    "--jwt-key-filename",
+    "--jwks-filename",
+    "--jwt-issuer",
+    "--jwt-signing-algorithm",
+    "--jwt-key-id",
+    "--jwt-ttl",
+    "--oidc-enabled",
+    "--oidc-server-listen-address",
+    "--oidc-server-listen-port",
+    "--oidc-server-tls-enabled",
+    "--oidc-server-tls-cert-file",
+    "--oidc-server-tls-key-file",
+    "--oidc-jwks-uri",
+    "--oidc-path-prefix",
+    "--oidc-allowed-hosts",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSource:
+    """A key set whose tokens are believed."""
+
+    source: str
+    ca: str | None = None
+    refresh_s: float = 600.0
+    timeout_s: float = 10.0
+    max_token_lifetime_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the sentry process needs to know; `port` is None when only the unix socket serves."""
+
+    spiffe_id: SpiffeId
+    store: Path
+    names: StoreNames = field(default_factory=StoreNames)
+    allow_loose_store: bool = False
+    terms: LeafTerms = field(default_factory=LeafTerms)
+    listen_address: str = ""
+    port: int | None = DEFAULT_PORT
+    unix_socket: Path | None = None
+    healthz_address: str = ""
+    healthz_port: int = DEFAULT_HEALTHZ_PORT
+    runtime_path: Path | None = None
+    exit_when_idle_s: float = 0.0
+    token_sources: tuple[TokenSource, ...] = ()
+    is_insecure: bool = False
+    strict_csr: bool = False
+    audit_log: Path | None = None
+    log_level: str = "info"
+    log_as_json: bool = False
+    ready_fd: int | None = None
+    unused_flags: tuple[str, ...] = ()
+
+
+def parse_settings(arguments: Sequence[str], env: Mapping[str, str]) -> Settings:
+    """Read flags, `NAMESPACE` from `env`, and the file of `--config`. Raises SettingsError with every fault."""
+    flags = _parser().parse_args(_join_booleans(arguments))
+    faults: list[str] = []
+    trust_domain, terms, sources = _from_file(flags, faults)
+    try:
+        spiffe_id = sentry_id(
+            TrustDomain.parse(flags.trust_domain or trust_domain), env.get("NAMESPACE") or "default"
+        )
+    except IdentityError as error:
+        raise SettingsError((*faults, f"--trust-domain or NAMESPACE: {error}")) from error
+    runtime_path = flags.runtime_path and flags.runtime_path.absolute()
+    settings = Settings(
+        spiffe_id=spiffe_id,
+        store=_store_folder(flags.issuer_credentials, runtime_path, faults),
+        names=StoreNames(
+            anchors=flags.issuer_ca_filename,
+            issuer=flags.issuer_certificate_filename,
+            issuer_key=flags.issuer_key_filename,
+        ),
+        allow_loose_store=flags.allow_loose_store,
+        terms=terms,
+        listen_address=flags.listen_address,
+        port=flags.port if flags.port is not None else (None if flags.unix_socket else DEFAULT_PORT),
+        unix_socket=flags.unix_socket and flags.unix_socket.absolute(),
+        healthz_address=flags.healthz_listen_address,
+        healthz_port=flags.healthz_port,
+        runtime_path=runtime_path,
+        exit_when_idle_s=flags.exit_when_idle,
+        token_sources=sources,
+        is_insecure=flags.insecure_validator,
+        strict_csr=flags.strict_csr,
+        audit_log=flags.audit_log or (runtime_path and runtime_path / "sentry" / "audit.jsonl"),
+        log_level=flags.log_level,
+        log_as_json=flags.log_as_json,
+        ready_fd=flags.ready_fd,
+        unused_flags=tuple(flag for flag in _UNUSED_FLAGS if getattr(flags, _dest(flag)) is not None),
+    )
+    faults += _faults(settings, flags.mode)
+    if faults:
+        raise SettingsError(tuple(faults))
+    return settings
+
+
+def _faults(settings: Settings, mode: str) -> list[str]:
+    faults = []
+    if mode != "standalone":
+        faults.append(f"--mode {mode}: only standalone is built")
+    if settings.is_insecure and settings.port is not None and settings.listen_address not in _LOOPBACK:
+        faults.append("--insecure-validator: needs --listen-address 127.0.0.1 or a unix socket alone")
+    if not (settings.is_insecure or settings.token_sources or settings.runtime_path):
+        faults.append(
+            "no way to prove identity: give --runtime-path, a config with spec.mtls.tokenValidators, "
+            "or --insecure-validator"
+        )
+    if settings.exit_when_idle_s and settings.runtime_path is None:
+        faults.append("--exit-when-idle: needs --runtime-path, whose registry tells who is running")
+    if not timedelta(seconds=1) <= settings.terms.ttl <= _MAX_LEAF_TTL:
+        faults.append("workload certificate lifetime: expected 1 s to 24 h")
+    if not timedelta() <= settings.terms.backdate <= MAX_BACKDATE:
+        faults.append("allowed clock skew: expected 0 to 15 m")
+    ports = (settings.port or 0, settings.healthz_port)
+    faults.extend(f"port {port}: expected 0 to 65535" for port in ports if not 0 <= port <= 65535)
+    return faults
+
+
+def _store_folder(given: Path | None, runtime_path: Path | None, faults: list[str]) -> Path:
+    if given is not None:
+        return given.absolute()
+    if runtime_path is not None:
+        return runtime_path / "sentry" / "authority"
+    if not _DAPR_CREDENTIALS.is_dir():
+        faults.append("--issuer-credentials: needed, or --runtime-path")
+    return _DAPR_CREDENTIALS
+
+
+def _from_file(
+    flags: argparse.Namespace, faults: list[str]
+) -> tuple[str, LeafTerms, tuple[TokenSource, ...]]:
+    trust_domain, ttl, skew = "localhost", flags.workload_cert_ttl, flags.allowed_clock_skew
+    sources: tuple[TokenSource, ...] = ()
+    if flags.config is not None:
+        from sentry.schema import read_mtls  # noqa: PLC0415 -- pydantic and YAML cost 150 ms, only with a file
+
+        try:
+            mtls = read_mtls(flags.config)
+        except SettingsError as error:
+            faults.extend(error.faults)
+        else:
+            trust_domain = mtls.control_plane_trust_domain or trust_domain
+            ttl = ttl or mtls.workload_cert_ttl
+            skew = skew if skew is not None else mtls.allowed_clock_skew
+            sources = tuple(
+                TokenSource(
+                    source=validator.options.source,
+                    ca=validator.options.ca_certificate,
+                    refresh_s=max(1.0, validator.options.min_refresh_interval.total_seconds()),
+                    timeout_s=min(10.0, max(0.001, validator.options.request_timeout.total_seconds())),
+                    max_token_lifetime_s=validator.options.max_token_lifetime.total_seconds(),
+                )
+                for validator in mtls.token_validators
+            )
+    terms = LeafTerms(ttl=ttl or DEFAULT_LEAF_TTL, backdate=DEFAULT_BACKDATE if skew is None else skew)
+    return trust_domain, terms, sources
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError((message,))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="sentry", description="postern's certificate authority", allow_abbrev=False)
+    names = StoreNames()
+    text, path, number = {"type": str}, {"type": Path}, {"type": int}
+    for flag, kind, default in (
+        ("--config", path, None),
+        ("--issuer-credentials", path, None),
+        ("--issuer-ca-filename", text, names.anchors),
+        ("--issuer-certificate-filename", text, names.issuer),
+        ("--issuer-key-filename", text, names.issuer_key),
+        ("--trust-domain", text, None),
+        ("--port", number, None),
+        ("--listen-address", text, ""),
+        ("--unix-socket", path, None),
+        ("--healthz-port", number, DEFAULT_HEALTHZ_PORT),
+        ("--healthz-listen-address", text, ""),
+        ("--mode", text, "standalone"),
+        ("--runtime-path", path, None),
+        ("--exit-when-idle", {"type": float}, 0.0),
+        ("--workload-cert-ttl", {"type": _duration}, None),
+        ("--allowed-clock-skew", {"type": _duration}, None),
+        ("--audit-log", path, None),
+        ("--log-level", text, "info"),
+        ("--ready-fd", number, None),
+    ):
+        parser.add_argument(flag, default=default, **kind)
+    for flag in ("--insecure-validator", "--strict-csr", "--allow-loose-store", "--log-as-json"):
+        parser.add_argument(flag, action="store_true")
+    for flag in _UNUSED_FLAGS:
+        parser.add_argument(flag, nargs="?", const="", default=None)
+    return parser
+
+
+def _join_booleans(arguments: Sequence[str]) -> list[str]:
+    """Go's `--flag=true` and `--flag=false` for our switches."""
+    switches = {"--insecure-validator", "--strict-csr", "--allow-loose-store", "--log-as-json"}
+    joined = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name not in switches or not equals:
+            joined.append(argument)
+        elif value.lower() in {"true", "1", "t"}:
+            joined.append(name)
+    return joined
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=float(text))
+    except ValueError:
+        from sentry.schema import parse_duration  # noqa: PLC0415 -- see _from_file
+
+        try:
+            return parse_duration(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _dest(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")

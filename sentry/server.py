@@ -1,0 +1,302 @@
+"""The gRPC shell of the authority: listeners, TLS, status codes, health, and the end of an idle local sentry."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from sentry.attest import Attestor, InsecureValidator, JwksValidator, Kind, TokenMemory, Validator
+from sentry.audit import AuditLog
+from sentry.authority import Authority, Holdings, StoredBundle, generate
+from sentry.ca_pb2 import SignCertificateRequest, SignCertificateResponse
+from sentry.config import Settings
+from sentry.errors import AttestationError, BundleError, RateLimitError, RequestError, SentryError, StoreError
+from sentry.idle import IdleWatch
+from sentry.join import jwks
+from sentry.jwks import CallSource, KeySet, RefreshRules, source_of
+from sentry.listener import OwnLeaf
+from sentry.local import LocalPaths, answers, is_any_registered, leave_lock
+from sentry.rate import RateLimiter
+from sentry.service import ServicePolicy, SigningService
+from sentry.store import DiskStore
+
+SERVICE: Final = "dapr.proto.sentry.v1.CA"
+_MAX_MESSAGE_BYTES: Final = 64 * 1024
+_UPKEEP_S: Final = 600.0
+_WARN_LEFT: Final = timedelta(days=30)
+_GRACE_S: Final = 2.0
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 16),
+    ("grpc.server_handshake_timeout_ms", 5000),
+    ("grpc.max_connection_idle_ms", 60_000),
+)
+_LOG: Final = logging.getLogger("sentry")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What a server that answers tells its starter."""
+
+    addresses: tuple[str, ...]
+    sentry_id: str
+    healthz: str = ""
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class SentryServer:
+    """Composes the authority of one store and serves it until stopped or idle. Owns the store's lock meanwhile."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> None:
+        """Nothing happens before `serve`."""
+        self._settings = settings
+        self._clock = clock
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """End `serve` (call it on the loop's thread)."""
+        self._stop.set()
+
+    async def serve(self, on_started: Callable[[Started], None]) -> None:
+        """Run until `stop`, or until idle. Raises SentryError when it can't start."""
+        settings = self._settings
+        store = DiskStore(settings.store, names=settings.names, allow_loose=settings.allow_loose_store)
+        with store:
+            audit = AuditLog(settings.audit_log, self._clock)
+            try:
+                authority = self._authority(store, audit)
+                await self._serve(authority, audit, on_started)
+            finally:
+                audit.close()
+
+    async def _serve(
+        self, authority: Authority, audit: AuditLog, on_started: Callable[[Started], None]
+    ) -> None:
+        limiter = RateLimiter(time.monotonic)
+        policy = ServicePolicy(strict_csr=self._settings.strict_csr)
+        service = SigningService(authority, self._attestor(), audit, limiter, policy)
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=64)
+        server.add_generic_rpc_handlers((_handlers(service),))
+        addresses = self._bind(server, OwnLeaf(authority, self._clock).credentials())
+        await server.start()
+        health = await self._start_health(authority)
+        try:
+            healthz = ":".join(str(part) for part in health.sockets[0].getsockname()[:2]) if health else ""
+            on_started(Started(addresses=addresses, sentry_id=str(authority.spiffe_id), healthz=healthz))
+            async with asyncio.TaskGroup() as tasks:
+                upkeep = tasks.create_task(self._upkeep(authority, audit))
+                idle = tasks.create_task(self._watch_idle(service))
+                await self._stop.wait()
+                upkeep.cancel()
+                idle.cancel()
+        finally:
+            if health is not None:
+                health.close()
+            await server.stop(_GRACE_S)
+
+    def _authority(self, store: DiskStore, audit: AuditLog) -> Authority:
+        settings = self._settings
+        now = self._clock()
+        stored = store.load()
+        if stored is None:
+            _LOG.info("the store %s is empty: making a new root and issuer", settings.store)
+            holdings = generate(settings.spiffe_id.trust_domain, settings.spiffe_id.namespace, now)
+            store.save(holdings.stored())
+            audit.write("authority-generated", {"mesh": holdings.bundle.mesh_hash()})
+        else:
+            try:
+                holdings = Holdings.parse(stored, now)
+            except BundleError as error:
+                raise StoreError(str(settings.store), str(error)) from error
+
+        def save(bundle: StoredBundle) -> None:
+            store.save(bundle)
+            audit.write("issuer-renewed", {"store": str(settings.store)})
+
+        authority = Authority(
+            holdings, spiffe_id=settings.spiffe_id, terms=settings.terms, clock=self._clock, save=save
+        )
+        authority.renew_issuer()
+        return authority
+
+    def _attestor(self) -> Attestor:
+        settings = self._settings
+        validators: dict[Kind, Validator] = {}
+        memory = TokenMemory(time.time)
+        sets = []
+        if (root := settings.runtime_path) is not None:
+            sets.append(KeySet(CallSource(name="join key", call=lambda: jwks(root)), clock=time.monotonic))
+        for source in settings.token_sources:
+            read = source_of(source.source, ca=source.ca, timeout_s=source.timeout_s)
+            rules = RefreshRules(max_age_s=source.refresh_s, min_interval_s=5.0)
+            lifetime_s = source.max_token_lifetime_s
+            sets.append(KeySet(read, clock=time.monotonic, rules=rules, max_token_lifetime_s=lifetime_s))
+        if sets:
+            validators[Kind.JWKS] = JwksValidator(sets, str(settings.spiffe_id), memory, time.time)
+        if settings.is_insecure:
+            _LOG.warning("INSECURE: this sentry signs any identity for anyone who can reach it")
+            validators[Kind.INSECURE] = InsecureValidator()
+        return Attestor(validators, Kind.JWKS if sets else Kind.INSECURE)
+
+    def _bind(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials) -> tuple[str, ...]:
+        addresses = []
+        settings = self._settings
+        if settings.port is not None:
+            host = settings.listen_address or "[::]"
+            host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+            try:
+                port = server.add_secure_port(f"{host}:{settings.port}", credentials)
+            except RuntimeError as error:
+                raise StoreError(
+                    f"{host}:{settings.port}", "can't be listened on: is the port taken?"
+                ) from error
+            addresses.append(f"{host}:{port}")
+        if settings.unix_socket is not None:
+            addresses.append(_bind_unix(server, settings.unix_socket, credentials))
+        return tuple(addresses)
+
+    async def _start_health(self, authority: Authority) -> asyncio.Server | None:
+        if not self._settings.healthz_port:
+            return None
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                async with asyncio.timeout(5):
+                    line = await reader.readline()
+                    writer.write(_health(line, is_usable=self._clock() < authority.issuer.not_after))
+                    await writer.drain()
+            except (OSError, TimeoutError, ValueError):
+                pass
+            finally:
+                writer.close()
+
+        address = self._settings.healthz_address or None
+        return await asyncio.start_server(answer, address, self._settings.healthz_port, limit=4096)
+
+    async def _upkeep(self, authority: Authority, audit: AuditLog) -> None:
+        """Renew the issuer in time, warn of what ends soon."""
+        while True:
+            try:
+                if await asyncio.to_thread(authority.renew_issuer):
+                    _LOG.info(
+                        "the issuer's certificate was renewed, it ends at %s", authority.issuer.not_after
+                    )
+            except SentryError as error:
+                _LOG.error("the issuer can't be renewed: %s", error)
+                audit.write("issuer-renewal-failed", {"reason": str(error)})
+            now = self._clock()
+            for what, end in (("issuer", authority.issuer.not_after), ("root", authority.bundle.not_after)):
+                if end - now < _WARN_LEFT:
+                    _LOG.warning("the %s's certificate ends at %s", what, end)
+            await asyncio.sleep(_UPKEEP_S)
+
+    async def _watch_idle(self, service: SigningService) -> None:
+        settings = self._settings
+        root = settings.runtime_path
+        if not settings.exit_when_idle_s or root is None:
+            return
+        paths = LocalPaths(root=root)
+        watch = IdleWatch(
+            settings.exit_when_idle_s,
+            clock=time.monotonic,
+            is_registered=lambda: is_any_registered(root),
+            mark=lambda: (service.signed_count, _changed_at(paths.wanted)),
+        )
+        while True:
+            await asyncio.sleep(min(1.0, settings.exit_when_idle_s / 4))
+            if watch.is_over():
+                with leave_lock(paths.start_lock) as may_leave:
+                    # Looked at again under the lock: nobody can have found this sentry since.
+                    if may_leave and watch.is_over():
+                        _LOG.info("no sidecar for %.0f s: ending", settings.exit_when_idle_s)
+                        paths.socket.unlink(missing_ok=True)
+                        self.stop()
+                        return
+
+
+def _handlers(service: SigningService) -> "grpc.GenericRpcHandler[Any, Any]":
+    async def sign(
+        request: SignCertificateRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> SignCertificateResponse:
+        try:
+            return await service.answer(request, context.peer())
+        except SentryError as error:
+            code = status_of(error)
+            _LOG.log(
+                logging.ERROR if code is grpc.StatusCode.INTERNAL else logging.INFO,
+                "refused %s/%s: %s",
+                request.namespace[:256],
+                request.id[:256],
+                error,
+            )
+            await context.abort(
+                code, str(error) if code is not grpc.StatusCode.INTERNAL else "failed to sign"
+            )
+            raise
+
+    method = grpc.unary_unary_rpc_method_handler(
+        sign,
+        request_deserializer=SignCertificateRequest.FromString,
+        response_serializer=SignCertificateResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, {"SignCertificate": method})
+
+
+def status_of(error: SentryError) -> grpc.StatusCode:
+    """The one table from our errors to gRPC's codes."""
+    if isinstance(error, RequestError):
+        return grpc.StatusCode.INVALID_ARGUMENT
+    if isinstance(error, AttestationError):
+        return grpc.StatusCode.PERMISSION_DENIED
+    if isinstance(error, RateLimitError):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    return grpc.StatusCode.INTERNAL
+
+
+def _bind_unix(server: grpc.aio.Server, path: Path, credentials: grpc.ServerCredentials) -> str:
+    if answers(path):
+        raise StoreError(str(path), "is in use by another process")
+    path.unlink(missing_ok=True)
+    try:
+        server.add_secure_port(f"unix:{path}", credentials)
+    except RuntimeError as error:
+        raise StoreError(str(path), "can't be listened on: does its folder exist, is it too long?") from error
+    path.chmod(0o600)
+    return f"unix:{path}"
+
+
+def _health(line: bytes, *, is_usable: bool) -> bytes:
+    parts = line.split(b" ")
+    if len(parts) != 3 or parts[0] not in {b"GET", b"HEAD"} or parts[1].partition(b"?")[0] != b"/healthz":
+        status = "404 Not Found"
+    else:
+        status = "200 OK" if is_usable else "503 Service Unavailable"
+    return f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def announce(descriptor: int, started: Started) -> None:
+    """Tell the starter through `--ready-fd`, in one JSON line, and close it."""
+    facts = {"addresses": started.addresses, "sentry_id": started.sentry_id, "healthz": started.healthz}
+    with os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(json.dumps(facts).encode() + b"\n")
