@@ -1,0 +1,222 @@
+"""May this caller do this? Frozen rules, and the decision; pure.
+
+An answer is allow only if two readings of the policy allow: Dapr's own algorithm, and the safe one, in which the most
+specific rule wins, a deny wins among equals, and a rule for `/a` speaks for all below it. Nothing here reads YAML:
+`compile.py` makes the rules of a document, `without_policy` those of none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from policies.matcher import NOT_CANONICAL, Candidate, PathTable
+
+Profile = Literal["dev", "production", "daprd"]
+Protocol = Literal["http", "grpc"]
+
+KNOWN_VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+"""The verbs that a rule can name. Source: Dapr `HTTPExtension.Verb`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls: the parts of a verified SPIFFE ID `spiffe://<trust_domain>/ns/<namespace>/<app_id>`."""
+
+    trust_domain: str
+    namespace: str
+    app_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What is asked for: the verb as sent (empty: unknown; gRPC has none), and the canonical decoded path."""
+
+    protocol: Protocol
+    verb: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The answer and why.
+
+    `reason` is one of `no-policy` (nothing is configured and all may call), `no-id`, `self`, `own-namespace`, `rule`,
+    `default-app`, `default-global`, `bad-path`, `no-verb`. `policy` is the app-id of the entry that was read and `rule`
+    the pattern that decided, both empty where there is none. `scope` is `app` where the entry has a default of its own,
+    `global` where the global one stands behind the answer, else empty.
+    """
+
+    allowed: bool
+    reason: str
+    policy: str = ""
+    rule: str = ""
+    scope: Literal["", "app", "global"] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One operation of a policy. `verbs` may hold `*`; empty fits no verb. A gRPC app's rules ignore verbs."""
+
+    pattern: str
+    verbs: frozenset[str]
+    is_allow: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerRules:
+    """What one caller may do. `table` holds the patterns of `rules` in their order.
+
+    `is_shadowed`: a later entry for the same app-id and namespace but another trust domain takes its place in Dapr's
+    reading, which then has only the global default for this caller.
+    """
+
+    policy: str
+    default_allow: bool | None
+    rules: tuple[Rule, ...]
+    table: PathTable
+    is_shadowed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRules:
+    """All of one app's access control. Made by `compile.py` or `without_policy`."""
+
+    default_allow: bool
+    is_off: bool = False
+    own_app_id: str = ""
+    own_namespace: str = ""
+    own_trust_domain: str | None = None
+    admits_own_namespace: bool = False
+    judges_verbs: bool = True
+    callers: Mapping[Caller, CallerRules] = field(default_factory=dict)
+
+    @property
+    def verbs(self) -> frozenset[str]:
+        """The verbs to tell apart; all others lead to the same decision as one another."""
+        named = frozenset(
+            verb
+            for rules in self.callers.values()
+            for rule in rules.rules
+            for verb in rule.verbs
+            if verb != "*"
+        )
+        # An unknown verb is a POST in Dapr's reading: then the known ones must be told from it.
+        return KNOWN_VERBS if "POST" in named else named
+
+    def evaluate(self, caller: Caller | None, operation: Operation) -> Decision:
+        """The decision for one call. `caller` is None for a peer without a proven identity."""
+        table = self.table(caller)
+        path_class = table.classify(operation.path) if table is not None else NOT_CANONICAL
+        return self.decide(caller, path_class, operation.verb, operation.protocol)
+
+    def table(self, caller: Caller | None) -> PathTable | None:
+        """The patterns that paths of this caller are classified by; None if no path changes its decision."""
+        if self.is_off or caller is None or (rules := self.callers.get(caller)) is None or not rules.rules:
+            return None
+        return rules.table
+
+    def decide(self, caller: Caller | None, path_class: int, verb: str, protocol: Protocol) -> Decision:
+        """The decision for every path of a class; `path_class` is ignored where `table` gives None."""
+        if self.is_off:
+            return Decision(allowed=True, reason="no-policy")
+        if caller is None:
+            return Decision(allowed=self.default_allow, reason="no-id", scope="global")
+        rules = self.callers.get(caller)
+        if rules is None:
+            return self._without_entry(caller)
+        return self._judge(rules, path_class, verb, protocol)
+
+    def _without_entry(self, caller: Caller) -> Decision:
+        if caller.namespace == self.own_namespace and self.own_trust_domain in {None, caller.trust_domain}:
+            if caller.app_id == self.own_app_id:
+                return Decision(allowed=True, reason="self")
+            if self.admits_own_namespace:
+                return Decision(allowed=True, reason="own-namespace")
+        return Decision(allowed=self.default_allow, reason="default-global", scope="global")
+
+    def _judge(self, rules: CallerRules, path_class: int, verb: str, protocol: Protocol) -> Decision:
+        if self.judges_verbs:
+            verb = verb or ("POST" if protocol == "grpc" else "")
+            if verb in {"", "NONE"}:
+                return Decision(allowed=False, reason="no-verb", policy=rules.policy, scope=_scope(rules))
+        if rules.rules and path_class == NOT_CANONICAL:
+            return Decision(allowed=False, reason="bad-path", policy=rules.policy, scope=_scope(rules))
+        walked, candidates = rules.table.outcome(path_class) if rules.rules else (-1, ())
+        safe = self._read_safely(rules, candidates, verb)
+        if not safe.allowed:
+            return safe
+        daprs = self._read_as_dapr(rules, walked, verb)
+        return safe if daprs.allowed else daprs
+
+    def _read_as_dapr(self, rules: CallerRules, walked: int, verb: str) -> Decision:
+        if rules.is_shadowed:
+            return Decision(allowed=self.default_allow, reason="default-global", scope="global")
+        if walked < 0:
+            return self._default(rules)
+        rule = rules.rules[walked]
+        if self.judges_verbs:
+            known = verb if verb in KNOWN_VERBS else "POST"
+            if known not in rule.verbs and "*" not in rule.verbs:
+                return self._default(rules)
+        return _by_rule(rules, walked)
+
+    def _read_safely(self, rules: CallerRules, candidates: tuple[Candidate, ...], verb: str) -> Decision:
+        table = rules.table
+        fitting = [one for one in candidates if "*" in table.verbs[one.rule] or verb in table.verbs[one.rule]]
+        if not fitting:
+            return self._default(rules)
+        allows = [one for one in fitting if rules.rules[one.rule].is_allow]
+        for one in fitting:
+            if not rules.rules[one.rule].is_allow and not any(table.is_over(allow, one) for allow in allows):
+                return _by_rule(rules, one.rule)
+        top = next(one for one in allows if not any(table.is_over(other, one) for other in allows))
+        return _by_rule(rules, top.rule)
+
+    def _default(self, rules: CallerRules) -> Decision:
+        if rules.default_allow is None:
+            return Decision(
+                allowed=self.default_allow,
+                reason="default-global",
+                policy=rules.policy,
+                scope="global",
+            )
+        return Decision(allowed=rules.default_allow, reason="default-app", policy=rules.policy, scope="app")
+
+
+def _by_rule(rules: CallerRules, number: int) -> Decision:
+    rule = rules.rules[number]
+    return Decision(
+        allowed=rule.is_allow,
+        reason="rule",
+        policy=rules.policy,
+        rule=rule.pattern,
+        scope=_scope(rules),
+    )
+
+
+def _scope(rules: CallerRules) -> Literal["app", "global"]:
+    return "global" if rules.default_allow is None else "app"
+
+
+def without_policy(
+    *,
+    profile: Profile,
+    own_app_id: str,
+    own_namespace: str,
+    own_trust_domain: str | None = None,
+    mtls: bool,
+) -> AccessRules:
+    """The posture where no document says anything.
+
+    `daprd` admits everybody; `dev` its own namespace, or everybody where mTLS was turned off and nobody has an
+    identity; `production` nobody but the app itself.
+    """
+    is_off = profile == "daprd" or (profile == "dev" and not mtls)
+    return AccessRules(
+        default_allow=is_off,
+        is_off=is_off,
+        own_app_id=own_app_id,
+        own_namespace=own_namespace,
+        own_trust_domain=own_trust_domain,
+        admits_own_namespace=profile == "dev",
+    )

@@ -1,0 +1,218 @@
+"""The sections of Configurations beside access control -> ConfigurationValues; every fault at once."""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from policies import schema
+from policies.configuration import (
+    DEFAULT_SAMPLING_RATE,
+    LATENCY_BUCKETS_MS,
+    ConfigurationValues,
+    LoggingConfig,
+    MetricRule,
+    MetricsConfig,
+    MtlsConfig,
+    NameResolutionConfig,
+    OtelConfig,
+    TracingConfig,
+)
+from policies.construct import Place
+from policies.documents import Document
+from policies.durations import is_bare, parse_duration
+from policies.errors import DurationError
+from policies.report import Report
+
+_TRACING: Place = ("spec", "tracing")
+_MTLS: Place = ("spec", "mtls")
+
+
+def compile_configuration(
+    documents: Sequence[tuple[Document, schema.Configuration]],
+    report: Report,
+) -> ConfigurationValues:
+    """The values of Configurations laid one over the other. Each is checked by itself, so that faults have a place."""
+    for document, configuration in documents:
+        _note_unbuilt(document, configuration, report)
+        _tracing(document, configuration.spec.tracing, report)
+        _metrics(document, configuration.spec, report)
+        _mtls(document, configuration.spec.mtls, report)
+    if not documents:
+        return ConfigurationValues()
+    last = documents[-1][0]
+    spec = documents[0][1].spec
+    if len(documents) > 1:
+        raw: dict[str, object] = {}
+        for _, configuration in documents:
+            raw = _laid_over(raw, configuration.spec.model_dump(by_alias=True, exclude_unset=True))
+        raw.pop("accessControl", None)
+        spec = schema.ConfigurationSpec.model_validate(raw)
+    quiet = Report()
+    return ConfigurationValues(
+        tracing=_tracing(last, spec.tracing, quiet),
+        metrics=_metrics(last, spec, quiet),
+        mtls=_mtls(last, spec.mtls, quiet),
+        name_resolution=_name_resolution(spec.name_resolution),
+        logging=LoggingConfig(
+            api_enabled=spec.logging.api_logging.enabled,
+            obfuscate_urls=spec.logging.api_logging.obfuscate_urls,
+            omit_health_checks=spec.logging.api_logging.omit_health_checks,
+        ),
+    )
+
+
+def _laid_over(below: dict[str, object], above: dict[str, object]) -> dict[str, object]:
+    """Mappings join key by key; anything else of `above` replaces what is below."""
+    joined = dict(below)
+    for key, value in above.items():
+        under = joined.get(key)
+        joined[key] = (
+            _laid_over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+        )
+    return joined
+
+
+def _note_unbuilt(document: Document, configuration: schema.Configuration, report: Report) -> None:
+    given = configuration.spec.model_dump(by_alias=True, exclude_unset=True)
+    for name in schema.UNBUILT_SECTIONS:
+        if name in given:
+            report.warn(document, ("spec", name), "is known and has no effect in postern")
+
+
+def _duration(document: Document, place: Place, text: str, report: Report) -> float | None:
+    if not text:
+        return None
+    if is_bare(text):
+        problem = f"`{text}` has no unit and counts milliseconds (write {text}ms, or {text}s for seconds)"
+        report.fault(document, place, problem, is_lenient=True)
+    try:
+        return parse_duration(text)
+    except DurationError as error:
+        report.fault(document, place, str(error))
+        return None
+
+
+def _tracing(document: Document, tracing: schema.Tracing, report: Report) -> TracingConfig:
+    rate, is_given = DEFAULT_SAMPLING_RATE, False
+    if tracing.sampling_rate:
+        try:
+            rate, is_given = min(max(float(tracing.sampling_rate), 0.0), 1.0), True
+        except ValueError:
+            problem = f"`{tracing.sampling_rate}` is no rate (expected a number from 0 to 1)"
+            report.fault(document, (*_TRACING, "samplingRate"), problem, is_lenient=True)
+    zipkin = tracing.zipkin.endpoint_address if tracing.zipkin is not None else ""
+    if zipkin and not _is_http_url(zipkin):
+        problem = f"`{zipkin}` is no URL (expected one such as http://localhost:9411/api/v2/spans)"
+        report.fault(document, (*_TRACING, "zipkin", "endpointAddress"), problem)
+    return TracingConfig(
+        sampling_rate=0.0 if math.isnan(rate) else rate,
+        is_rate_given=is_given,
+        stdout=tracing.stdout,
+        zipkin_endpoint=zipkin or None,
+        otel=_otel(document, tracing.otel, report),
+    )
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # a bad port raises only when it is asked for
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _otel(document: Document, otel: schema.Otel | None, report: Report) -> OtelConfig | None:
+    if otel is None or not otel.endpoint_address:
+        return None
+    place: Place = (*_TRACING, "otel")
+    if "://" in otel.endpoint_address:
+        problem = "has a scheme (expected host:port)"
+        report.fault(document, (*place, "endpointAddress"), problem, is_lenient=True)
+    if not otel.protocol:
+        problem = "has no protocol, and exports nothing without (expected grpc or http)"
+        report.fault(document, place, problem, is_lenient=True)
+    elif otel.protocol not in {"grpc", "http"}:
+        report.fault(document, (*place, "protocol"), f"`{otel.protocol}` is unknown (expected grpc or http)")
+    headers: list[tuple[str, str]] = []
+    for number, header in enumerate(otel.headers):
+        if isinstance(header, schema.OtelHeader):
+            headers.append((header.name, header.value))
+            continue
+        name, equals, value = header.partition("=")
+        if not equals or not name:
+            problem = "is no header (expected key=value)"
+            report.fault(document, (*place, "headers", number), problem, is_lenient=True)
+            continue
+        headers.append((name, value))
+    timeout_s = _duration(document, (*place, "timeout"), otel.timeout, report)
+    if otel.protocol not in {"grpc", "http"}:
+        return None
+    return OtelConfig(
+        endpoint=otel.endpoint_address.rpartition("://")[2],
+        protocol=otel.protocol,
+        is_secure=otel.is_secure,
+        headers=tuple(headers),
+        timeout_s=timeout_s,
+    )
+
+
+def _metrics(document: Document, spec: schema.ConfigurationSpec, report: Report) -> MetricsConfig:
+    place: Place = ("spec", "metrics" if "metrics" in spec.model_fields_set else "metric")
+    old = spec.metric.model_dump(by_alias=True, exclude_unset=True)
+    new = spec.metrics.model_dump(by_alias=True, exclude_unset=True)
+    metrics = schema.Metrics.model_validate(_laid_over(old, new))
+    buckets = tuple(metrics.latency_distribution_buckets)
+    if any(low >= high for low, high in itertools.pairwise(buckets)) or any(b <= 0 for b in buckets):
+        problem = "doesn't rise from above 0 (expected milliseconds in ascending order)"
+        report.fault(document, (*place, "latencyDistributionBuckets"), problem)
+    rules: list[MetricRule] = []
+    for number, rule in enumerate(metrics.rules):
+        for position, label in enumerate(rule.labels):
+            spot: Place = (*place, "rules", number, "labels", position, "regex")
+            _check_patterns(document, spot, label.regex, report)
+            rules.append(
+                MetricRule(metric=rule.name, label=label.name, replacements=tuple(label.regex.items())),
+            )
+    return MetricsConfig(
+        enabled=metrics.enabled,
+        record_error_codes=metrics.record_error_codes,
+        latency_buckets_ms=buckets or LATENCY_BUCKETS_MS,
+        increased_cardinality=metrics.http.increased_cardinality,
+        path_matching=tuple(metrics.http.path_matching),
+        exclude_verbs=metrics.http.exclude_verbs,
+        rules=tuple(rules),
+    )
+
+
+def _check_patterns(document: Document, place: Place, patterns: dict[str, str], report: Report) -> None:
+    for replacement, pattern in patterns.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            report.fault(document, (*place, replacement), f"is no regular expression: {error.msg}")
+
+
+def _mtls(document: Document, mtls: schema.Mtls, report: Report) -> MtlsConfig:
+    return MtlsConfig(
+        enabled=mtls.enabled,
+        workload_cert_ttl_s=_duration(document, (*_MTLS, "workloadCertTTL"), mtls.workload_cert_ttl, report),
+        allowed_clock_skew_s=_duration(
+            document, (*_MTLS, "allowedClockSkew"), mtls.allowed_clock_skew, report
+        ),
+        sentry_address=mtls.sentry_address,
+        control_plane_trust_domain=mtls.control_plane_trust_domain,
+        token_validators=tuple(validator.name for validator in mtls.token_validators),
+    )
+
+
+def _name_resolution(section: schema.NameResolution) -> NameResolutionConfig | None:
+    if not section.component:
+        return None
+    return NameResolutionConfig(
+        component=section.component.lower(),
+        version=section.version.lower() or "v1",
+        configuration=section.configuration,
+    )

@@ -1,0 +1,94 @@
+"""The rest of a Configuration as frozen values, with Dapr's defaults; free of pydantic and YAML."""
+
+from dataclasses import dataclass, field
+
+LATENCY_BUCKETS_MS = (
+    1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650, 800,
+    1000, 2000, 5000, 10000, 20000, 50000, 100000,
+)  # fmt: skip
+DEFAULT_SAMPLING_RATE = 0.0001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtelConfig:
+    """Where OTLP spans go. `protocol` is `grpc` or `http`; `timeout_s` None leaves the exporter's own."""
+
+    endpoint: str
+    protocol: str
+    is_secure: bool = True
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracingConfig:
+    """`spec.tracing`. `sampling_rate` lies in 0 to 1; `is_rate_given` tells a written rate from the default."""
+
+    sampling_rate: float = DEFAULT_SAMPLING_RATE
+    is_rate_given: bool = False
+    stdout: bool = False
+    zipkin_endpoint: str | None = None
+    otel: OtelConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRule:
+    """A label of a metric that is rewritten: (replacement, pattern) in order."""
+
+    metric: str
+    label: str
+    replacements: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """`spec.metrics`, field by field over `spec.metric`."""
+
+    enabled: bool = True
+    record_error_codes: bool = False
+    latency_buckets_ms: tuple[int, ...] = LATENCY_BUCKETS_MS
+    increased_cardinality: bool = True
+    path_matching: tuple[str, ...] = ()
+    exclude_verbs: bool = False
+    rules: tuple[MetricRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MtlsConfig:
+    """`spec.mtls`; None and empty where nothing is written."""
+
+    enabled: bool | None = None
+    workload_cert_ttl_s: float | None = None
+    allowed_clock_skew_s: float | None = None
+    sentry_address: str = ""
+    control_plane_trust_domain: str = ""
+    token_validators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameResolutionConfig:
+    """`spec.nameResolution`. `configuration` is JSON-like, for the component to check; don't change it."""
+
+    component: str
+    version: str = "v1"
+    configuration: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingConfig:
+    """`spec.logging.apiLogging`."""
+
+    api_enabled: bool = False
+    obfuscate_urls: bool = False
+    omit_health_checks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationValues:
+    """All that a Configuration says beside access control."""
+
+    tracing: TracingConfig = field(default_factory=TracingConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    mtls: MtlsConfig = field(default_factory=MtlsConfig)
+    name_resolution: NameResolutionConfig | None = None
+    logging: LoggingConfig = field(default_factory=LoggingConfig)

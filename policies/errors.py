@@ -1,0 +1,50 @@
+"""What can be wrong with a policy or configuration document, told with its place."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing wrong in one document.
+
+    `line` and `column` count from 1; 0 means that the fault concerns the whole file. `is_lenient` marks a fault
+    that `--config-lenient` may turn into a warning, because ignoring it can't let anybody in.
+    """
+
+    path: Path
+    line: int
+    field: str
+    problem: str
+    column: int = 0
+    is_lenient: bool = False
+
+    def __str__(self) -> str:
+        place = str(self.path)
+        if self.line:
+            place += f":{self.line}"
+            if self.column:
+                place += f":{self.column}"
+        return f"{place}: {self.field}: {self.problem}" if self.field else f"{place}: {self.problem}"
+
+
+class PolicyError(Exception):
+    """Base of everything that this package raises."""
+
+
+class DocumentError(PolicyError):
+    """One or more documents can't be used; `faults` holds every reason at once, in the order of reading."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        """Keep `faults`, of which there is at least one."""
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class DurationError(PolicyError, ValueError):
+    """A text is no duration."""
+
+
+class CodesError(PolicyError, ValueError):
+    """A text is no list of status codes."""

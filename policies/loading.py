@@ -1,0 +1,168 @@
+"""Where policies come from, the snapshot that is in force, and its replacement when a file changes.
+
+A sidecar without files pays for neither YAML nor pydantic: they are imported when there is a document to read.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from policies.access import AccessRules, Profile, without_policy
+from policies.configuration import ConfigurationValues
+from policies.errors import DocumentError, Fault
+from policies.resiliency import ResiliencyRules
+
+POLL_S = 0.25  # a change is in force within three of these
+
+Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySources:
+    """The files to read, and what their meaning depends on.
+
+    `resources_paths` are folders. `own_trust_domain` None takes any verified trust domain for the own one, which is
+    right while all identities come from one trust bundle.
+    """
+
+    config_paths: tuple[Path, ...] = ()
+    resources_paths: tuple[Path, ...] = ()
+    own_app_id: str
+    own_namespace: str
+    app_protocol: str = "http"
+    profile: Profile = "production"
+    mtls: bool = True
+    lenient: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    own_trust_domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySnapshot:
+    """All rules in force at one time. `generation` counts the snapshots of one sidecar from 1."""
+
+    generation: int
+    access: AccessRules
+    resiliency: ResiliencyRules
+    configuration: ConfigurationValues
+    warnings: tuple[str, ...]
+    fingerprint: Fingerprint = field(default=(), repr=False, compare=False)
+
+
+def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
+    """Read everything. Blocks on the disk. Raises: DocumentError with every fault of every file."""
+    # Taken first: what changes while we read has another fingerprint afterwards, and is read again.
+    fingerprint = _fingerprint(sources)
+    files, warnings = _resource_files(sources.resources_paths)
+    if not sources.config_paths and not files:
+        access = without_policy(
+            profile=sources.profile,
+            own_app_id=sources.own_app_id,
+            own_namespace=sources.own_namespace,
+            own_trust_domain=sources.own_trust_domain,
+            mtls=sources.mtls,
+        )
+        resiliency, configuration = ResiliencyRules(), ConfigurationValues()
+    else:
+        # ~150 ms of imports that a sidecar without files is spared.
+        from policies.assemble import assemble  # noqa: PLC0415
+        from policies.compile import AccessContext  # noqa: PLC0415
+
+        context = AccessContext(
+            own_app_id=sources.own_app_id,
+            own_namespace=sources.own_namespace,
+            own_trust_domain=sources.own_trust_domain,
+            app_protocol=sources.app_protocol,
+            profile=sources.profile,
+            mtls=sources.mtls,
+        )
+        made = assemble(sources.config_paths, files, context, is_lenient=sources.lenient, env=sources.env)
+        access, resiliency, configuration = made.access, made.resiliency, made.configuration
+        warnings = (*warnings, *made.warnings)
+    return PolicySnapshot(
+        generation=generation,
+        access=access,
+        resiliency=resiliency,
+        configuration=configuration,
+        warnings=warnings,
+        fingerprint=fingerprint,
+    )
+
+
+async def watch(
+    sources: PolicySources,
+    current: PolicySnapshot,
+    on_new: Callable[[PolicySnapshot], None],
+    on_bad: Callable[[DocumentError], None],
+    *,
+    poll_s: float = POLL_S,
+) -> None:
+    """Call `on_new` with each new snapshot, and `on_bad` once for each state of the files that can't be used.
+
+    After `on_bad` the old snapshot stays in force; when the files are good again `on_new` is called even if they say
+    the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
+    Runs until cancelled.
+    """
+    handled = previous = current.fingerprint
+    is_bad = False
+    while True:
+        await asyncio.sleep(poll_s)
+        seen = await asyncio.to_thread(_fingerprint, sources)
+        is_settled, previous = seen == previous, seen
+        if not is_settled or seen == handled:
+            continue
+        handled = seen
+        try:
+            fresh = await asyncio.to_thread(load, sources, generation=current.generation + 1)
+        except DocumentError as error:
+            is_bad = True
+            on_bad(error)
+            continue
+        handled = fresh.fingerprint
+        if is_bad or replace(fresh, generation=current.generation) != current:
+            is_bad, current = False, fresh
+            on_new(fresh)
+
+
+def _resource_files(folders: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Regular `.yaml` and `.yml` files directly in the folders, by name, and a warning for each other file."""
+    files: list[Path] = []
+    warnings: list[str] = []
+    faults: list[Fault] = []
+    for folder in folders:
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        except OSError as error:
+            problem = f"can't be read: {error.strerror} (expected a folder of resources)"
+            faults.append(Fault(path=folder, line=0, field="", problem=problem))
+            continue
+        for name in names:
+            if name.endswith((".yaml", ".yml")):
+                files.append(folder / name)
+            else:
+                warnings.append(f"{folder / name}: is not read (expected a name ending in .yaml or .yml)")
+    if faults:
+        raise DocumentError(faults)
+    return tuple(files), tuple(warnings)
+
+
+def _fingerprint(sources: PolicySources) -> Fingerprint:
+    """What changes when a file does. Links are followed: mounted volumes swap theirs."""
+    paths = list(sources.config_paths)
+    for folder in sources.resources_paths:
+        try:
+            paths += sorted(Path(entry.path) for entry in os.scandir(folder))
+        except OSError:
+            paths.append(folder)
+    return tuple(_stamp(path) for path in paths)
+
+
+def _stamp(path: Path) -> tuple[str, int, int, int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return (str(path), -1, -1, -1, error.errno or 0)
+    return (str(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

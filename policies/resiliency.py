@@ -1,0 +1,72 @@
+"""Which timeout and retries a call to an app gets; frozen values, pure.
+
+Made of Resiliency documents by `compile_resiliency.py`; without any, `ResiliencyRules()` has the built-in retry alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+BUILTIN_NAME = "DaprBuiltInServiceRetries"
+BUILTIN_MIN_RETRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRule:
+    """When to try again. `http_codes` and `grpc_codes` None mean every failure of that protocol, empty none.
+
+    Failures without a status (connections, timeouts) are for retry whatever the codes say. `max_retries` counts
+    retries after the first attempt; -1 is without limit.
+    """
+
+    name: str
+    kind: Literal["constant", "exponential"] = "constant"
+    duration_s: float = 5.0
+    max_interval_s: float = 60.0
+    max_retries: int = -1
+    http_codes: frozenset[int] | None = None
+    grpc_codes: frozenset[int] | None = None
+
+
+BUILTIN_RETRY = RetryRule(
+    name=BUILTIN_NAME,
+    duration_s=1.0,
+    max_retries=BUILTIN_MIN_RETRIES,
+    http_codes=frozenset(),
+    grpc_codes=frozenset({14, 16}),
+)
+"""Between sidecars, on UNAVAILABLE and UNAUTHENTICATED; never by an app's HTTP status."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRules:
+    """What holds for calls to one target: `retry` round `builtin_retry` round `timeout_s`, which is per attempt.
+
+    `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`.
+    """
+
+    timeout_s: float | None = None
+    retry: RetryRule | None = None
+    builtin_retry: RetryRule | None = BUILTIN_RETRY
+    source: str = "built-in"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResiliencyRules:
+    """All of one caller's resiliency. `names` are the resources that were loaded, in order."""
+
+    names: tuple[str, ...] = ()
+    targets: Mapping[str, TargetRules] = field(default_factory=dict)
+    default: TargetRules = field(default_factory=TargetRules)
+
+    def for_app(self, target: str, own_app_id: str) -> TargetRules:
+        """The rules for `target`, spelled as the app called it: `id`, `id.namespace` or a URL.
+
+        Policies go by that very spelling; the built-in retry goes by the app-id alone, and never to the own app.
+        """
+        rules = self.targets.get(target, self.default)
+        is_url = target.startswith(("http://", "https://"))
+        app_id = target if is_url else target.partition(".")[0]
+        if app_id in self.targets or app_id == own_app_id:
+            return replace(rules, builtin_retry=None)
+        return rules
