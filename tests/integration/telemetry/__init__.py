@@ -1,0 +1,1 @@
+"""Telemetry against real collectors."""

@@ -1,0 +1,196 @@
+"""Names, kinds, attributes, status and events of spans."""
+
+import json
+
+import pytest
+
+from telemetry.report import Call
+from telemetry.spans import PATH_LIMIT, Span, method_of, span_of, split_address
+from tests.unit.telemetry.building import BEGAN, a_call, a_grpc_call, a_span, an_attempt
+
+
+def made(call: Call) -> Span:
+    span = span_of(call, "cart")
+    assert span is not None
+    return span
+
+
+def test_span_of_http_caller_has_daprs_name_kind_and_attributes() -> None:
+    span = made(a_call())
+    attributes = dict(span.attributes)
+    assert (span.name, span.kind, span.service) == ("CallLocal/checkout/orders/1", "CLIENT", "cart")
+    assert attributes == {
+        "rpc.service": "ServiceInvocation",
+        "net.peer.name": "checkout",
+        "peer.service": "checkout",
+        "dapr.protocol": "http",
+        "dapr.api": "GET /v1.0/invoke/checkout/method/orders/1",
+        "dapr.status_code": "200",
+        "http.request.method": "GET",
+        "http.response.status_code": "200",
+        "url.full": "/v1.0/invoke/checkout/method/orders/1",
+        "url.path": "/orders/1",
+        "server.address": "10.0.0.7",
+        "server.port": "5000",
+    }
+    assert (span.remote_service, span.remote_host, span.remote_port) == ("checkout", "10.0.0.7", 5000)
+    assert span.error is None
+    assert span.events == ()
+
+
+def test_span_of_http_callee_names_the_proven_caller_as_remote() -> None:
+    span = made(a_call(direction="inbound", peer_address="10.0.0.3:41000", endpoint="127.0.0.1:8080"))
+    attributes = dict(span.attributes)
+    assert (span.kind, span.name) == ("SERVER", "CallLocal/checkout/orders/1")
+    assert (span.remote_service, span.remote_host, span.remote_port) == ("cart", "10.0.0.3", 41000)
+    assert attributes["dapr.invoke_method"] == "orders/1"
+    assert attributes["dapr.protocol"] == "grpc"
+    assert attributes["dapr.api"] == "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream"
+    assert attributes["client.address"] == "10.0.0.3"
+
+
+def test_span_of_own_surface_has_the_same_name_but_no_dapr_api() -> None:
+    attributes = dict(made(a_call(surface="own")).attributes)
+    assert made(a_call(surface="own")).name == "CallLocal/checkout/orders/1"
+    assert attributes["url.full"] == "/orders/1"
+    assert "dapr.api" not in attributes
+
+
+def test_span_of_grpc_is_named_by_its_method_on_both_sides() -> None:
+    client, server = made(a_grpc_call()), made(a_grpc_call(direction="inbound"))
+    assert (client.name, client.kind) == ("/shop.Checkout/Pay", "CLIENT")
+    assert (server.name, server.kind) == ("/shop.Checkout/Pay", "SERVER")
+    assert dict(client.attributes)["dapr-app-id"] == "checkout"
+    assert dict(server.attributes)["dapr-caller-app-id"] == "cart"
+    assert dict(server.attributes)["dapr-callee-app-id"] == "checkout"
+    assert dict(client.attributes)["rpc.method"] == "shop.Checkout/Pay"
+    assert dict(client.attributes)["rpc.response.status_code"] == "OK"
+    assert "rpc.service" not in dict(client.attributes)
+
+
+def test_span_of_websocket_is_named_as_a_get() -> None:
+    span = made(a_call(protocol="websocket", status=101))
+    assert span.name == "CallLocal/checkout/orders/1"
+    assert dict(span.attributes)["http.request.method"] == "GET"
+    assert span.error is None
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1.0/healthz/outbound"])
+def test_span_of_probe_is_none(path: str) -> None:
+    assert span_of(a_call(path=path), "cart") is None
+
+
+@pytest.mark.parametrize(
+    ("direction", "status", "error"),
+    [
+        ("outbound", 399, None),
+        ("outbound", 404, "Code(404): Not Found"),
+        ("outbound", 500, "Code(500): Internal Server Error"),
+        ("inbound", 404, None),
+        ("inbound", 500, "Code(500): Internal Server Error"),
+        ("inbound", 599, "Code(599): Unknown"),
+    ],
+)
+def test_span_of_http_status_decides_the_error(direction: str, status: int, error: str | None) -> None:
+    span = made(a_call(direction=direction, status=status))
+    assert span.error == error
+    assert dict(span.attributes).get("error.type") == (None if error is None else str(status))
+
+
+def test_span_of_grpc_error_names_the_code() -> None:
+    span = made(a_grpc_call(grpc_code=5, direction="inbound"))
+    assert span.error == "Code(5): NOT_FOUND"
+    assert dict(span.attributes)["error.type"] == "NOT_FOUND"
+    assert made(a_grpc_call(grpc_code=99)).error == "Code(99): 99"
+
+
+def test_span_of_failure_made_by_a_proxy_is_error_type_and_event() -> None:
+    span = made(a_call(status=504, cause="timeout", head_ns=0))
+    assert dict(span.attributes)["error.type"] == "timeout"
+    assert span.error == "Code(504): Gateway Timeout (timeout)"
+    assert span.events == ((BEGAN + 2_000_000, "timeout"),)
+
+
+def test_span_of_call_without_any_answer_is_an_error() -> None:
+    span = made(a_call(status=0, cause="caller-left", head_ns=0))
+    assert span.error == "Code(0): no response (caller-left)"
+    assert "http.response.status_code" not in dict(span.attributes)
+
+
+def test_span_of_retries_are_events_after_the_first_attempt() -> None:
+    attempts = (
+        an_attempt(status=503, cause="status"),
+        an_attempt(started_ns=BEGAN + 101_000_000, ended_ns=BEGAN + 102_000_000, cause="connect", status=0),
+        an_attempt(started_ns=BEGAN + 152_000_000, endpoint="10.0.0.8:5000"),
+    )
+    span = made(a_call(attempts=attempts))
+    assert span.events == (
+        (BEGAN + 101_000_000, "retry attempt=2 reason=503 delay_ms=100 endpoint=10.0.0.7:5000"),
+        (BEGAN + 152_000_000, "retry attempt=3 reason=connect delay_ms=50 endpoint=10.0.0.8:5000"),
+    )
+    assert dict(span.attributes)["http.request.resend_count"] == "2"
+    assert span.error is None
+
+
+def test_span_of_grpc_retry_names_the_code_it_met() -> None:
+    attempts = (an_attempt(status=200, grpc_code=14), an_attempt(started_ns=BEGAN))
+    ((_, text),) = made(a_grpc_call(attempts=attempts)).events
+    assert text == "retry attempt=2 reason=UNAVAILABLE delay_ms=0 endpoint=10.0.0.7:5000"
+
+
+def test_span_of_http_caller_ends_with_the_head_and_others_with_the_call() -> None:
+    assert made(a_call()).end_ns == BEGAN + 1_500_000
+    assert made(a_call(direction="inbound")).end_ns == BEGAN + 2_000_000
+    assert made(a_grpc_call()).end_ns == BEGAN + 2_000_000
+    assert made(a_call(cause="reset-late")).end_ns == BEGAN + 2_000_000
+
+
+def test_span_of_decision_is_an_attribute() -> None:
+    span = made(a_call(direction="inbound", decision="policy=cart rule=/orders reason=rule"))
+    assert dict(span.attributes)["postern.decision"] == "policy=cart rule=/orders reason=rule"
+
+
+def test_span_of_very_long_path_is_cut_visibly() -> None:
+    span = made(a_call(path="/" + "x" * 100_000))
+    assert span.name.endswith("…")
+    assert max(len(value) for _, value in span.attributes) < PATH_LIMIT + 100
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/a/b", "a/b"),
+        ("/", ""),
+        ("", ""),
+        ("a", "a"),
+        ("/v1.0/invoke/b/method/x/y", "x/y"),
+        ("/v1.0/invoke/b", "v1.0/invoke/b"),
+    ],
+)
+def test_method_of_path_forms(path: str, method: str) -> None:
+    assert method_of(path) == method
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        ("::1:80", ("::1", 80)),
+        ("unix:/run/x", ("", 0)),
+        ("host", ("", 0)),
+        (":80", ("", 0)),
+        ("h:123456", ("", 0)),
+    ],
+)
+def test_split_address_forms(address: str, expected: tuple[str, int]) -> None:
+    assert split_address(address) == expected
+
+
+def test_as_dict_is_json_and_keeps_everything() -> None:
+    found = json.loads(json.dumps(a_span(events=((BEGAN, "retry"),), error="bad").as_dict()))
+    assert found["traceId"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert (found["id"], found["parentId"]) == ("00000000000000a1", None)
+    assert found["remote"] == {"service": "checkout", "host": "10.0.0.7", "port": 5000}
+    assert found["events"] == [{"atNs": BEGAN, "text": "retry"}]
+    assert (found["startNs"], found["endNs"]) == (BEGAN, BEGAN + 2_000_000)
