@@ -1,0 +1,1 @@
+"""Messages that every engine must refuse, and some that it must not, as data."""
