@@ -115,7 +115,7 @@ def test_reader_never_sees_half_an_entry_or_none_while_the_owner_rewrites(tmp_pa
         "entry = Entry(app_id='cart', instance='child', peer_port=1)\n"
         "held = HostRegistry(Path(sys.argv[1])).register(entry)\n"
         "print('held', flush=True)\n"
-        "for number in range(3000):\n"
+        "for number in range(500):\n"
         "    held.update(replace(entry, peer_port=number, command='x' * (number % 2) * 20000))\n"
         "print('done', flush=True)\nsys.stdin.read()\n"
     )
