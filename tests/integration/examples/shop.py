@@ -1,14 +1,10 @@
 """Starts the boutique's services wired to each other directly, with no mesh between them."""
 
-import http.cookiejar
 import os
 import re
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -84,29 +80,3 @@ def _read_address(process: subprocess.Popen[str]) -> str:
             return found[1]
         seen.append(line)
     raise NotStartedError("".join(seen))
-
-
-class Shopper:
-    """A browser without a screen: keeps cookies, follows redirects, reads every status."""
-
-    def __init__(self, address: str) -> None:
-        self._base = f"http://{address}"
-        cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-        self._opener = urllib.request.build_opener(cookies, urllib.request.ProxyHandler({}))
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and text of a page."""
-        return self._open(urllib.request.Request(self._base + path))
-
-    def post(self, path: str, headers: Mapping[str, str] | None = None, **form: str) -> tuple[int, str]:
-        """Status and text of where a form leads."""
-        body = urllib.parse.urlencode(form).encode()
-        return self._open(urllib.request.Request(self._base + path, body, dict(headers or {})))
-
-    def _open(self, request: urllib.request.Request) -> tuple[int, str]:
-        try:
-            with self._opener.open(request, timeout=20) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
