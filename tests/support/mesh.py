@@ -95,8 +95,11 @@ class Mesh:
         """Start the mesh's sentry on the socket in the runtime root, if it doesn't run yet."""
         async with self._starting_sentry:
             if self.sentry is None or not self.sentry.is_running:
-                args = ("--runtime-path", str(self.root))
-                self.sentry, _ = await self._start_ready("sentry", "sentry", args, {})
+                folder = self.root / "sentry"
+                folder.mkdir(mode=0o700, exist_ok=True)
+                where = ("--runtime-path", str(self.root), "--unix-socket", str(folder / "sentry.sock"))
+                args = (*where, "--healthz-port", "0", "--trust-domain", "localhost")
+                self.sentry, _ = await self._start_ready("sentry", "sentry", args, {"NAMESPACE": "default"})
         return self.sentry
 
     async def sidecar(

@@ -1,0 +1,178 @@
+"""Envoy as upstream and as the mesh to compare with: two processes, one worker each, mutual TLS 1.3 between them."""
+
+import asyncio
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench.cases import HTTP_BODY
+from tests.bench.certificates import Identity, write_identities
+from tests.bench.targets import STARTUP_RUNS, Target, wait_status
+from tests.bench.tools import envoy_program
+from tests.bench.upstreams import Upstreams
+from tests.support.ports import free_ports
+from tests.support.processes import Process, Processes
+
+Config = dict[str, Any]  # Envoy's own JSON; its shape is Envoy's to check
+_TYPES: Final = "type.googleapis.com/envoy.extensions"
+_TLS: Final = f"{_TYPES}.transport_sockets.tls.v3"
+
+
+async def start_envoy(processes: Processes, folder: Path, name: str, config: Config) -> Process:
+    """Start an Envoy with one worker and wait until its admin port says that it is live."""
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(config))
+    flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    process = await asyncio.to_thread(
+        processes.start, [envoy_program(), "-c", path, *flags], name=f"envoy {name}"
+    )
+    admin_port = config["admin"]["address"]["socket_address"]["port_value"]
+    await wait_status(admin_port, "/ready", 200, process)
+    return process
+
+
+async def start_answering(processes: Processes, folder: Path) -> int:
+    """Start the HTTP/1.1 upstream, an Envoy that answers every request itself; its port."""
+    port, admin_port = free_ports(2)
+    await start_envoy(processes, folder, "upstream", _answering_config(port, admin_port))
+    return port
+
+
+async def start_mesh(processes: Processes, folder: Path, upstreams: Upstreams) -> Target:
+    """Start the two proxies of the comparison and measure how long one takes to start."""
+    caller, callee = write_identities(folder)
+    caller_port, callee_port, first_admin, second_admin = free_ports(4)
+    outward = _proxy_config(
+        admin_port=first_admin,
+        listener=_listener(caller_port, [_route("peer")]),
+        clusters=[_cluster("peer", callee_port, is_http2=True, tls=_upstream_tls(caller, callee.spiffe_id))],
+    )
+    is_grpc = {"headers": [{"name": "content-type", "string_match": {"prefix": "application/grpc"}}]}
+    inward = _proxy_config(
+        admin_port=second_admin,
+        listener=_listener(
+            callee_port, [_route("grpc", is_grpc), _route("http")], _downstream_tls(callee, caller.spiffe_id)
+        ),
+        clusters=[
+            _cluster("grpc", upstreams.grpc_port, is_http2=True),
+            _cluster("http", upstreams.http_port, is_http2=False),
+        ],
+    )
+    startup_s = statistics.median([await _startup_s(folder, outward) for _ in range(STARTUP_RUNS)])
+    proxies = (
+        await start_envoy(processes, folder, "caller", outward),
+        await start_envoy(processes, folder, "callee", inward),
+    )
+    return Target(
+        name="envoy",
+        ports={"grpc": caller_port, "http1": caller_port},
+        proxies={"grpc": proxies, "http1": proxies},
+        startup_s=startup_s,
+    )
+
+
+async def _startup_s(folder: Path, config: Config) -> float:
+    processes = Processes()
+    try:
+        began = time.perf_counter()
+        await start_envoy(processes, folder, "startup", config)
+        return time.perf_counter() - began
+    finally:
+        await processes.aclose()
+
+
+def _answering_config(port: int, admin_port: int) -> Config:
+    """An Envoy that answers every request itself."""
+    answer = {
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 200, "body": {"inline_string": HTTP_BODY.decode()}},
+        "response_headers_to_add": [
+            {
+                "header": {"key": "content-type", "value": "application/json"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+    }
+    return _proxy_config(admin_port=admin_port, listener=_listener(port, [answer]), clusters=[])
+
+
+def _proxy_config(*, admin_port: int, listener: Config, clusters: list[Config]) -> Config:
+    return {
+        "admin": {"address": _address(admin_port)},
+        "static_resources": {"listeners": [listener], "clusters": clusters},
+    }
+
+
+def _address(port: int) -> Config:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _listener(port: int, routes: list[Config], tls: Config | None = None) -> Config:
+    manager = {
+        "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "codec_type": "AUTO",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "http_filters": [
+            {"name": "router", "typed_config": {"@type": f"{_TYPES}.filters.http.router.v3.Router"}}
+        ],
+    }
+    chain: Config = {"filters": [{"name": "http", "typed_config": manager}]}
+    if tls is not None:
+        chain["transport_socket"] = tls
+    return {"address": _address(port), "filter_chains": [chain]}
+
+
+def _route(cluster: str, match: Config | None = None) -> Config:
+    return {"match": {"prefix": "/", **(match or {})}, "route": {"cluster": cluster}}
+
+
+def _cluster(name: str, port: int, *, is_http2: bool, tls: Config | None = None) -> Config:
+    options = "http2_protocol_options" if is_http2 else "http_protocol_options"
+    cluster: Config = {
+        "name": name,
+        "connect_timeout": "2s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {options: {}},
+            }
+        },
+    }
+    if tls is not None:
+        cluster["transport_socket"] = tls
+    return cluster
+
+
+def _common_tls(own: Identity, peer_id: str) -> Config:
+    return {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "alpn_protocols": ["h2"],
+        "tls_certificates": [
+            {"certificate_chain": {"filename": str(own.chain)}, "private_key": {"filename": str(own.key)}}
+        ],
+        "validation_context": {
+            "trusted_ca": {"filename": str(own.roots)},
+            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": peer_id}}],
+        },
+    }
+
+
+def _upstream_tls(own: Identity, peer_id: str) -> Config:
+    context = {"@type": f"{_TLS}.UpstreamTlsContext", "common_tls_context": _common_tls(own, peer_id)}
+    return {"name": "tls", "typed_config": context}
+
+
+def _downstream_tls(own: Identity, peer_id: str) -> Config:
+    context = {
+        "@type": f"{_TLS}.DownstreamTlsContext",
+        "require_client_certificate": True,
+        "common_tls_context": _common_tls(own, peer_id),
+    }
+    return {"name": "tls", "typed_config": context}

@@ -1,0 +1,80 @@
+"""What a target is to the bench: where its calls enter, and which processes pay for them."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from tests.bench.cases import GRPC_MESSAGE, GRPC_PATH, HTTP_BODY, Case, Protocol
+from tests.bench.errors import BenchError, WrongAnswerError
+from tests.support.http_client import request
+from tests.support.processes import Process
+
+STARTUP_RUNS: Final = 5
+_FRAME_HEAD: Final = 5
+_READY_S: Final = 20.0
+_PAUSE_S: Final = 0.001
+_CHECK_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A running target. `proxies`: the processes between load generator and upstream, by protocol; none for `direct`."""
+
+    name: str
+    ports: Mapping[Protocol, int]
+    proxies: Mapping[Protocol, tuple[Process, ...]]
+    startup_s: float | None = None
+
+
+async def check_answer(target: Target, case: Case) -> None:
+    """Make one call and compare its answer. Raises WrongAnswerError."""
+    port = target.ports[case.protocol]
+    try:
+        met = await (_call_grpc(port, case) if case.protocol == "grpc" else _call_http(port, case))
+    except (grpc.aio.AioRpcError, OSError, TimeoutError) as error:
+        raise WrongAnswerError(target.name, case.name, str(error)) from error
+    if met != (GRPC_MESSAGE[_FRAME_HEAD:] if case.protocol == "grpc" else HTTP_BODY):
+        raise WrongAnswerError(target.name, case.name, repr(met[:200]))
+
+
+async def _call_grpc(port: int, case: Case) -> bytes:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(GRPC_PATH, request_serializer=bytes, response_deserializer=bytes)
+        metadata = (("dapr-app-id", case.app_id),)
+        answer: bytes = await call(
+            GRPC_MESSAGE[_FRAME_HEAD:], timeout=_CHECK_S, metadata=metadata, wait_for_ready=True
+        )
+        return answer
+
+
+async def _call_http(port: int, case: Case) -> bytes:
+    headers = [("dapr-app-id", case.app_id)]
+    answer = await request(port, "GET", case.path, headers=headers, timeout_s=_CHECK_S)
+    return answer.body if answer.status == 200 else json.dumps([answer.status, answer.body.decode()]).encode()
+
+
+async def wait_status(port: int, path: str, status: int, process: Process) -> None:
+    """Ask a port over and over, a millisecond apart, until it answers with `status`. Raises BenchError."""
+    await asyncio.to_thread(_poll_status, port, path, status, process)
+
+
+def _poll_status(port: int, path: str, status: int, process: Process) -> None:
+    ask = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode()
+    wanted = f"HTTP/1.1 {status} ".encode()
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline and process.is_running:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+                connection.sendall(ask)
+                if connection.recv(64).startswith(wanted):
+                    return
+        except OSError:
+            pass
+        time.sleep(_PAUSE_S)
+    raise BenchError(f"{process.name} never answered {status} at {path}: {process.tail}")

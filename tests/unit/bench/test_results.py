@@ -1,0 +1,59 @@
+"""Samples become medians, and the verdicts name what failed."""
+
+import json
+from pathlib import Path
+
+from tests.bench import results
+from tests.bench.load import Load
+from tests.bench.results import PORTABLE, Row, Sample
+
+
+def sample(calls_per_s: float, cpu_us: float | None = 10.0) -> Sample:
+    load = Load(calls=100, calls_per_s=calls_per_s, mean_ms=1.0, p50_ms=1.0, p99_ms=2.0)
+    return Sample(load=load, cpu_us_per_call=cpu_us, rss_mb=None if cpu_us is None else 50.0)
+
+
+def row(target: str, calls_per_s: float, *, rss_mb: float = 50.0, startup_s: float = 0.3) -> Row:
+    made = results.summarise("grpc-unary", target, [sample(calls_per_s)], startup_s)
+    return Row(**{**{name: getattr(made, name) for name in Row.__slots__}, "rss_mb": rss_mb})
+
+
+def failing(*rows: Row) -> list[str]:
+    return [verdict.text for verdict in results.verdicts(rows) if not verdict.holds]
+
+
+def test_summarise_takes_the_median_and_leaves_direct_without_costs() -> None:
+    made = results.summarise("http1", "direct", [sample(n, None) for n in (1.0, 9.0, 2.0)], None)
+    assert (made.calls_per_s, made.cpu_us_per_call, made.rss_mb, made.startup_s) == (2.0, None, None, None)
+
+
+def test_verdicts_hold_at_the_floors() -> None:
+    assert failing(row("direct", 4000), row(PORTABLE, 2000, rss_mb=60, startup_s=0.4)) == []
+
+
+def test_verdicts_name_each_broken_floor() -> None:
+    broken = failing(row("direct", 3900), row(PORTABLE, 1999, rss_mb=61, startup_s=0.401))
+    assert len(broken) == 4
+
+
+def test_verdicts_of_envoy_have_no_floor_but_headroom() -> None:
+    assert failing(row("direct", 100), row("envoy", 50, rss_mb=500, startup_s=9)) == []
+
+
+def test_write_gives_a_list_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / ".bench" / "latest.json"
+    results.write([row("envoy", 10)], path)
+    (written,) = json.loads(path.read_text())
+    assert list(written) == [
+        *(
+            "case",
+            "target",
+            "calls_per_s",
+            "cpu_us_per_call",
+            "mean_ms",
+            "p50_ms",
+            "p99_ms",
+            "rss_mb",
+            "startup_s",
+        ),
+    ]
