@@ -1,0 +1,159 @@
+"""`postern run`: one app after `--`, or the apps of a run file.
+
+The sidecar's own flags are taken as they are and checked by its own parser before anything starts.
+"""
+
+import asyncio
+import os
+import random
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.cli.errors import CliError, UsageError
+from proxy.cli.launch import AppSpec
+from proxy.cli.output import Console
+from proxy.config import parse
+from proxy.errors import ConfigError
+from proxy.flags import FLAGS, help_text
+
+SHORT = {
+    "-a": "--app-id",
+    "-p": "--app-port",
+    "-P": "--app-protocol",
+    "-c": "--config",
+    "-H": "--dapr-http-port",
+    "-G": "--dapr-grpc-port",
+    "-I": "--dapr-internal-grpc-port",
+    "-M": "--metrics-port",
+    "-d": "--resources-path",
+    "-u": "--unix-domain-socket",
+    "-f": "--run-file",
+}
+_SWITCHES = frozenset({"--keep-going", "--exit-on-failure", "--help", "-h"})
+_FILE_PASSES = frozenset({"--runtime-path", "--log-as-json", "--config-lenient"})
+USAGE = """usage: postern run [flags] -- COMMAND [ARG…]
+       postern run -f FILE|FOLDER|- [--keep-going] [--runtime-path DIR] [--log-as-json]
+
+Runs an app with its sidecar beside it. The app finds DAPR_HTTP_PORT, DAPR_GRPC_PORT and, for each --upstream cart,
+CART_ADDR in its environment. Ctrl-C stops both in order, twice at once. The exit code is the app's own.
+
+  -f, --run-file PATH   run many apps; a folder is searched for dapr.yaml, - is standard input
+  --keep-going          a failing app does not stop the others
+
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line of `run` asks for. flags: the sidecar's, with long names."""
+
+    flags: tuple[str, ...]
+    command: tuple[str, ...]
+    run_file: str | None
+    keep_going: bool
+    help: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    """The whole command; returns the exit code."""
+    try:
+        asked = read(argv)
+        if asked.help:
+            sys.stdout.write(USAGE + help_text("postern run").partition("\n\n")[2])
+            return 0
+        specs = _specs(asked, os.environ)
+        width = max(len(spec.app_id) for spec in specs)
+        as_json = specs[0].settings.log_json
+        console = Console(sys.stdout.buffer, sys.stderr.buffer, os.environ, width=width, as_json=as_json)
+        return asyncio.run(_run(specs, console, keep_going=asked.keep_going))
+    except CliError as error:
+        sys.stderr.write(f"postern run: {error}\n")
+        return error.code
+
+
+async def _run(specs: Sequence[AppSpec], console: Console, *, keep_going: bool) -> int:
+    from proxy.cli.supervisor import Run  # noqa: PLC0415 - faults are told without it
+
+    return await Run(specs, console=console, environment=os.environ, keep_going=keep_going).run()
+
+
+def read(argv: Sequence[str]) -> Asked:
+    """Part the arguments: ours, the sidecar's, and the app's command. Raises: UsageError."""
+    flags: list[str] = []
+    run_file: str | None = None
+    switches: set[str] = set()
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, equals, text = word.partition("=")
+        name = SHORT.get(name, name)
+        if name in _SWITCHES:
+            switches.add(name)
+        elif name == "--run-file":
+            run_file = text if equals else _next(rest, name)
+        elif not name.startswith("-"):
+            rest.insert(0, word)
+            break
+        else:
+            flags.extend(_flag(name, f"{equals}{text}", rest))
+    return Asked(
+        flags=tuple(flags),
+        command=tuple(rest),
+        run_file=run_file,
+        keep_going="--keep-going" in switches,
+        help=bool(switches & {"--help", "-h"}),
+    )
+
+
+def _flag(name: str, value: str, rest: list[str]) -> tuple[str, ...]:
+    """One flag of the sidecar with its value; unknown ones are left to its parser, which suggests the right one."""
+    flag = FLAGS.get(name.lstrip("-"))
+    long = f"--{name.lstrip('-')}"
+    if value or flag is None or flag.kind in {"switch", "unbuilt-switch"}:
+        return (f"{long}{value}",)
+    return (f"{long}={_next(rest, name)}",)
+
+
+def _next(rest: list[str], name: str) -> str:
+    if not rest or rest[0] == "--":
+        raise UsageError(f"{name}: a value is missing")
+    return rest.pop(0)
+
+
+def _specs(asked: Asked, env: Mapping[str, str]) -> tuple[AppSpec, ...]:
+    if asked.run_file is None:
+        return (single(asked, env, Path.cwd()),)
+    if asked.command:
+        raise UsageError("a command together with --run-file", hint="the run file holds the commands")
+    from proxy.cli.runfile import read_run_file  # noqa: PLC0415 - pydantic and YAML for run files only
+
+    ignored = [flag for flag in asked.flags if flag.partition("=")[0] not in _FILE_PASSES]
+    if ignored:
+        raise UsageError(f"{', '.join(ignored)} together with --run-file", hint="write it into the run file")
+    return read_run_file(asked.run_file, flags=asked.flags, env=env, chance=random.Random())  # noqa: S311 - ports, not secrets
+
+
+def single(asked: Asked, env: Mapping[str, str], folder: Path) -> AppSpec:
+    """The one app of a command line. Raises: UsageError."""
+    if not asked.command:
+        raise UsageError("no command", hint="postern run --app-id cart --app-port 8080 -- python app.py")
+    flags = ("--profile=dev", *asked.flags)
+    if not any(flag.startswith("--app-id=") for flag in flags):
+        flags = (*flags, f"--app-id={app_id_of(folder)}")
+    try:
+        settings = parse(flags, env)
+    except ConfigError as error:
+        raise UsageError("; ".join(error.faults)) from error
+    return AppSpec(
+        app_id=settings.app_id, command=asked.command, folder=folder, flags=flags, settings=settings
+    )
+
+
+def app_id_of(folder: Path) -> str:
+    """The app-id of an app that was given none: its folder's name, in letters, digits and dashes."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", folder.name).strip("-")[:63].strip("-") or "app"

@@ -1,0 +1,358 @@
+"""The run file: its schema, and what each of its apps becomes. Keys are those of `dapr.yaml`, plus postern's own.
+
+Own keys: `routes`, `upstreams`, `grpcServices`, `dependsOn`; `appPort: 0` is a free port, told to the app as APP_PORT and PORT. Unknown
+keys are errors. Source: spec/cli.md B.
+"""
+
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from policies.documents import Document, examine, read_documents
+from policies.errors import DocumentError, Fault
+from proxy.cli.errors import CliError, UsageError
+from proxy.cli.launch import AppSpec, free_ports
+from proxy.config import parse
+from proxy.errors import ConfigError
+
+NAMES = ("dapr.yaml", "dapr.yml")
+SUFFIXES = (".yaml", ".yml")
+Destination = Literal["console", "file", "fileAndConsole"]
+PortNumber = Annotated[int, Field(strict=True, ge=0, le=65535)]
+Text = StrictStr | StrictInt  # what YAML reads as a number may be meant as text
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=False)
+
+
+class Shared(_Model):
+    """Keys of `common` and of each app. None: not written."""
+
+    config_file_path: StrictStr | None = Field(None, alias="configFilePath")
+    app_protocol: StrictStr | None = Field(None, alias="appProtocol")
+    api_listen_addresses: StrictStr | None = Field(None, alias="apiListenAddresses")
+    enable_profiling: StrictBool | None = Field(None, alias="enableProfiling")
+    log_level: StrictStr | None = Field(None, alias="logLevel")
+    app_max_concurrency: StrictInt | None = Field(None, alias="appMaxConcurrency")
+    placement_host_address: StrictStr | None = Field(None, alias="placementHostAddress")
+    scheduler_host_address: StrictStr | None = Field(None, alias="schedulerHostAddress")
+    resources_path: StrictStr | None = Field(None, alias="resourcesPath")
+    resources_paths: list[StrictStr] | None = Field(None, alias="resourcesPaths")
+    app_ssl: StrictBool | None = Field(None, alias="appSSL")
+    max_body_size: Text | None = Field(None, alias="maxBodySize")
+    read_buffer_size: Text | None = Field(None, alias="readBufferSize")
+    enable_app_health_check: StrictBool | None = Field(None, alias="enableAppHealthCheck")
+    app_health_check_path: StrictStr | None = Field(None, alias="appHealthCheckPath")
+    app_health_probe_interval: StrictInt | None = Field(None, alias="appHealthProbeInterval")
+    app_health_probe_timeout: StrictInt | None = Field(None, alias="appHealthProbeTimeout")
+    app_health_threshold: StrictInt | None = Field(None, alias="appHealthThreshold")
+    enable_api_logging: StrictBool | None = Field(None, alias="enableApiLogging")
+    runtime_path: StrictStr | None = Field(None, alias="runtimePath")
+    env: dict[str, StrictStr | StrictInt | float | bool] | None = None
+    app_log_destination: Destination | None = Field(None, alias="appLogDestination")
+    daprd_log_destination: Destination | None = Field(None, alias="daprdLogDestination")
+    routes: dict[str, StrictStr] | list[StrictStr] | None = None
+    upstreams: dict[str, PortNumber] | list[StrictStr] | None = None
+
+
+class App(Shared):
+    """One entry of `apps`."""
+
+    app_dir_path: StrictStr = Field(alias="appDirPath")
+    app_id: StrictStr | None = Field(None, alias="appID")
+    app_port: PortNumber | None = Field(None, alias="appPort")
+    app_channel_address: StrictStr | None = Field(None, alias="appChannelAddress")
+    dapr_http_port: PortNumber | None = Field(None, alias="daprHTTPPort")
+    dapr_grpc_port: PortNumber | None = Field(None, alias="daprGRPCPort")
+    dapr_internal_grpc_port: PortNumber | None = Field(None, alias="daprInternalGRPCPort")
+    metrics_port: PortNumber | None = Field(None, alias="metricsPort")
+    profile_port: PortNumber | None = Field(None, alias="profilePort")
+    unix_domain_socket: StrictStr | None = Field(None, alias="unixDomainSocket")
+    command: list[Text] = Field(min_length=1)
+    container_image: StrictStr | None = Field(None, alias="containerImage")
+    container_image_pull_policy: StrictStr | None = Field(None, alias="containerImagePullPolicy")
+    create_service: StrictBool | None = Field(None, alias="createService")
+    grpc_services: list[StrictStr] | None = Field(None, alias="grpcServices")
+    depends_on: list[StrictStr] | None = Field(None, alias="dependsOn")
+
+
+class RunFile(_Model):
+    """A whole run file."""
+
+    version: Annotated[int, Field(strict=True, ge=1, le=1)]
+    name: StrictStr | None = None
+    common: Shared = Field(default_factory=lambda: Shared.model_validate({}))
+    apps: list[App] = Field(min_length=1)
+
+
+# run file key (as a field) -> flag, for values that are passed on as they are
+_PASSED = {
+    "app_protocol": "app-protocol",
+    "api_listen_addresses": "dapr-listen-addresses",
+    "enable_profiling": "enable-profiling",
+    "log_level": "log-level",
+    "app_max_concurrency": "app-max-concurrency",
+    "placement_host_address": "placement-host-address",
+    "scheduler_host_address": "scheduler-host-address",
+    "app_ssl": "app-ssl",
+    "max_body_size": "max-body-size",
+    "read_buffer_size": "read-buffer-size",
+    "enable_app_health_check": "enable-app-health-check",
+    "app_health_check_path": "app-health-check-path",
+    "app_health_probe_interval": "app-health-probe-interval",
+    "app_health_probe_timeout": "app-health-probe-timeout",
+    "app_health_threshold": "app-health-threshold",
+    "enable_api_logging": "enable-api-logging",
+    "runtime_path": "runtime-path",
+    "app_channel_address": "app-channel-address",
+    "dapr_http_port": "dapr-http-port",
+    "dapr_grpc_port": "dapr-grpc-port",
+    "dapr_internal_grpc_port": "dapr-internal-grpc-port",
+    "metrics_port": "metrics-port",
+    "profile_port": "profile-port",
+}
+
+
+def read_run_file(
+    where: str, *, flags: Sequence[str], env: Mapping[str, str], chance: random.Random
+) -> tuple[AppSpec, ...]:
+    """The apps of a run file; `flags` (long names) go to every sidecar. Raises: CliError with every fault at once."""
+    path, folder = find(where)
+    lenient = "--config-lenient" in flags
+    try:
+        document, run_file = load(path, lenient=lenient)
+    except DocumentError as error:
+        raise UsageError(str(error)) from error
+    finally:
+        if where == "-":
+            path.unlink()
+    return _Reading(document, run_file, folder, tuple(flags), env).specs(chance)
+
+
+def find(where: str) -> tuple[Path, Path]:
+    """The file, and the folder that its paths are relative to; standard input is copied into a file of our own. Raises: CliError."""
+    if where == "-":
+        with tempfile.NamedTemporaryFile(prefix="stdin-", suffix=".yaml", delete=False) as copy:
+            copy.write(sys.stdin.buffer.read())
+        return Path(copy.name), Path.cwd()
+    path = Path(where).expanduser().absolute()
+    if path.is_dir():
+        found = next((path / name for name in NAMES if (path / name).is_file()), None)
+        if found is None:
+            raise UsageError(f"{path}: holds no {NAMES[0]}")
+        return found, path
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: expected a file that ends in .yaml or .yml, a folder, or -")
+    return path, path.parent
+
+
+def load(path: Path, *, lenient: bool = False) -> tuple[Document, RunFile]:
+    """Read and check a run file. Raises: DocumentError."""
+    documents = read_documents(path, None)
+    if len(documents) != 1:
+        problem = f"holds {len(documents)} documents (expected one)"
+        raise DocumentError([Fault(path=path, line=0, field="", problem=problem)])
+    run_file, faults = examine(documents[0], RunFile)
+    if run_file is None or (faults and not (lenient and all(fault.is_lenient for fault in faults))):
+        raise DocumentError(faults)
+    return documents[0], run_file
+
+
+class _Reading:
+    """Turns the apps of one run file into specs, collecting every fault."""
+
+    def __init__(
+        self,
+        document: Document,
+        run_file: RunFile,
+        folder: Path,
+        flags: tuple[str, ...],
+        env: Mapping[str, str],
+    ) -> None:
+        self._document = document
+        self._file = run_file
+        self._folder = folder
+        self._flags = flags
+        self._env = env
+        self._faults: list[Fault] = []
+        self._stamp = datetime.now().astimezone().strftime("%Y%m%d%H%M%S")
+
+    def specs(self, chance: random.Random) -> tuple[AppSpec, ...]:
+        apps = self._file.apps
+        wanted = [index for index, app in enumerate(apps) if app.app_port == 0]
+        fixed = {app.app_port for app in apps if app.app_port}
+        chosen = dict(zip(wanted, free_ports(len(wanted), chance, taken=fixed), strict=True))
+        folders = [
+            self._existing(self._folder, app.app_dir_path, ("apps", i, "appDirPath"))
+            for i, app in enumerate(apps)
+        ]
+        ids = [app.app_id or folder.name for app, folder in zip(apps, folders, strict=True)]
+        self._check_names(ids)
+        specs = [self._spec(i, ids[i], folders[i], chosen.get(i)) for i in range(len(apps))]
+        if self._faults:
+            raise CliError("\n".join(str(fault) for fault in self._faults), code=2)
+        return tuple(spec for spec in specs if spec is not None)
+
+    def _check_names(self, ids: Sequence[str]) -> None:
+        for index, (app, name) in enumerate(zip(self._file.apps, ids, strict=True)):
+            if Counter(ids)[name] > 1:
+                self._fault(("apps", index, "appID"), f"{name} is given twice (expected ids that differ)")
+            for needed in app.depends_on or ():
+                if needed not in ids or needed == name:
+                    others = ", ".join(other for other in ids if other != name) or "no other app"
+                    self._fault(
+                        ("apps", index, "dependsOn"), f"{needed} is not here (expected one of {others})"
+                    )
+        needs = {name: tuple(app.depends_on or ()) for app, name in zip(self._file.apps, ids, strict=True)}
+        if circle := find_circle(needs):
+            self._fault(("apps",), f"dependsOn runs in a circle: {' -> '.join(circle)}")
+
+    def _spec(self, index: int, app_id: str, folder: Path, chosen: int | None) -> AppSpec | None:
+        app, common = self._file.apps[index], self._file.common
+        place = ("apps", index)
+        env = {k: _text(v) for k, v in {**(common.env or {}), **(app.env or {})}.items()}
+        port = chosen if chosen is not None else app.app_port
+        flags = [
+            "--profile=dev",
+            f"--app-id={app_id}",
+            *([f"--app-port={port}"] if port else []),
+            *self._passed(app, common),
+            *self._paths(app, common, index, folder),
+            *(f"--route={route}" for route in (*_routes(common.routes), *_routes(app.routes))),
+            *(f"--upstream={upstream}" for upstream in _upstreams(common, app)),
+            *(f"--grpc-service={service}" for service in app.grpc_services or ()),
+            f"--run-template={self._document.path}",
+            *([f"--run-template-name={self._file.name}"] if self._file.name else []),
+            *self._flags,
+        ]
+        try:
+            settings = parse(flags, {**self._env, **env})
+        except ConfigError as error:
+            for fault in error.faults:
+                self._fault(place, fault)
+            return None
+        app_to = app.app_log_destination or common.app_log_destination or "fileAndConsole"
+        sidecar_to = app.daprd_log_destination or common.daprd_log_destination or "fileAndConsole"
+        logs = folder / ".dapr" / "logs"
+        return AppSpec(
+            app_id=app_id,
+            command=tuple(str(word) for word in app.command),
+            folder=folder,
+            flags=tuple(flags),
+            settings=settings,
+            env=env,
+            chosen_port=chosen is not None,
+            depends_on=tuple(app.depends_on or ()),
+            app_on_console=app_to != "file",
+            sidecar_on_console=sidecar_to != "file",
+            app_log=None if app_to == "console" else logs / f"{app_id}_app_{self._stamp}.log",
+            sidecar_log=None if sidecar_to == "console" else logs / f"{app_id}_daprd_{self._stamp}.log",
+        )
+
+    def _passed(self, app: App, common: Shared) -> list[str]:
+        flags = []
+        for field, flag in _PASSED.items():
+            value = getattr(app, field, None)
+            if value is None:
+                value = getattr(common, field, None)
+            if value is not None:
+                flags.append(f"--{flag}={_text(value)}")
+        return flags
+
+    def _paths(self, app: App, common: Shared, index: int, folder: Path) -> list[str]:
+        """Paths: the app's own are relative to its folder, common ones to the file; else `<app>/.dapr/…` if it is there."""
+        here: tuple[str | int, ...] = ("apps", index)
+        flags: list[str] = []
+        own_config, own_folder = folder / ".dapr" / "config.yaml", folder / ".dapr" / "resources"
+        if app.config_file_path:
+            flags.append(
+                f"--config={self._existing(folder, app.config_file_path, (*here, 'configFilePath'))}"
+            )
+        elif own_config.is_file():
+            flags.append(f"--config={own_config}")
+        elif common.config_file_path:
+            flags.append(
+                f"--config={self._existing(self._folder, common.config_file_path, ('common', 'configFilePath'))}"
+            )
+        if own := _resources(app):
+            flags += [
+                f"--resources-path={self._existing(folder, path, (*here, 'resourcesPaths'))}" for path in own
+            ]
+        elif own_folder.is_dir():
+            flags.append(f"--resources-path={own_folder}")
+        else:
+            place = ("common", "resourcesPaths")
+            flags += [
+                f"--resources-path={self._existing(self._folder, path, place)}" for path in _resources(common)
+            ]
+        if app.unix_domain_socket:
+            flags.append(
+                f"--unix-domain-socket={self._existing(folder, app.unix_domain_socket, (*here, 'unixDomainSocket'))}"
+            )
+        return flags
+
+    def _existing(self, base: Path, text: str, place: tuple[str | int, ...]) -> Path:
+        path = (base / Path(text).expanduser()).resolve()
+        if not path.exists():
+            self._fault(place, f"{path} is not there (expected a path relative to {base})")
+        return path
+
+    def _fault(self, place: tuple[str | int, ...], problem: str) -> None:
+        fault = self._document.fault(place, problem)
+        if fault not in self._faults:
+            self._faults.append(fault)
+
+
+def find_circle(needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A circle among dependencies, its first name repeated at the end; empty if there is none."""
+    done: set[str] = set()
+
+    def walk(name: str, way: tuple[str, ...]) -> tuple[str, ...]:
+        if name in way:
+            return (*way[way.index(name) :], name)
+        if name in done:
+            return ()
+        found: tuple[str, ...] = ()
+        for needed in needs.get(name, ()):
+            found = found or walk(needed, (*way, name))
+        done.add(name)
+        return found
+
+    for name in needs:
+        if circle := walk(name, ()):
+            return circle
+    return ()
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _resources(shared: Shared) -> Sequence[str]:
+    return shared.resources_paths or ([shared.resources_path] if shared.resources_path else [])
+
+
+def _routes(routes: dict[str, str] | list[str] | None) -> list[str]:
+    return (
+        [f"{service}={app}" for service, app in routes.items()]
+        if isinstance(routes, dict)
+        else list(routes or ())
+    )
+
+
+def _upstreams(common: Shared, app: App) -> list[str]:
+    """Upstreams as flags, the app's over the common ones."""
+    merged: dict[str, str] = {}
+    for shared in (common, app):
+        listed = shared.upstreams or {}
+        pairs = listed.items() if isinstance(listed, dict) else (text.partition("=")[::2] for text in listed)
+        merged.update({name: str(port) for name, port in pairs})
+    return [f"{name}={port}" if port else name for name, port in merged.items()]
