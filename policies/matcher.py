@@ -9,9 +9,11 @@ A path's *class* is the number of the outcome of both, so that all paths with on
 is arithmetic on rule numbers: the same in every process, no table of what was seen before.
 """
 
+import bisect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
 NOT_CANONICAL = 0  # the class of a path that has no canonical form; it is denied wherever paths are judged
 
@@ -23,11 +25,12 @@ _NOT_CANONICAL = re.compile(
     r"|//"
     r"|/\.\.?(?:;[^/]*)?(?:/|\Z)",
 )
+NodeT = TypeVar("NodeT")
+
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A rule that fits a path in the open reading.
 
     `is_parent`: the rule ends in a wildcard and the path is what stands before it (`/a/*` fits `/a`), the least that
@@ -64,39 +67,59 @@ def _glob(segment: str) -> _Glob:
 
 
 @dataclass(slots=True)
+class _Globs(Generic[NodeT]):
+    """The children of a node whose segment holds `*` among other text, found by what stands before the first `*`.
+
+    A segment is looked up once for each length that such a text has, so that a thousand globs cost as one.
+    """
+
+    by_prefix: dict[str, list[tuple[int, _Glob, NodeT]]] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+
+    def add(self, order: int, segment: str, node: NodeT) -> None:
+        glob = _glob(segment)
+        self.by_prefix.setdefault(glob.prefix, []).append((order, glob, node))
+        if len(glob.prefix) not in self.lengths:
+            bisect.insort(self.lengths, len(glob.prefix))
+
+    def fitting(self, segment: str) -> Iterator[tuple[int, NodeT]]:
+        for length in self.lengths:
+            if length > len(segment):
+                return
+            for order, glob, node in self.by_prefix.get(segment[:length], ()):
+                if glob.fits(segment):
+                    yield order, node
+
+
+@dataclass(slots=True)
 class _Ordered:
-    """A node of the ordered reading; filled while a table is made and never after. `order` counts children."""
+    """A node of the ordered reading; filled while a table is made and never after. `order` is the place among siblings."""
 
     segment: str
+    order: int = 0
     rule: int = -1
-    literals: dict[str, tuple[int, "_Ordered"]] = field(default_factory=dict)
-    wild: list[tuple[int, _Glob, "_Ordered"]] = field(default_factory=list)
+    children: dict[str, "_Ordered"] = field(default_factory=dict)
+    globs: "_Globs[_Ordered]" = field(default_factory=_Globs)
 
     def child(self, segment: str) -> "_Ordered":
         """The child of exactly this pattern segment, made if it isn't there."""
-        if (found := self.literals.get(segment)) is not None:
-            return found[1]
-        for _, _, node in self.wild:
-            if node.segment == segment:
-                return node
-        node, order = _Ordered(segment), len(self.literals) + len(self.wild)
-        if "*" in segment:
-            self.wild.append((order, _glob(segment), node))
-        else:
-            self.literals[segment] = (order, node)
+        if (node := self.children.get(segment)) is None:
+            node = self.children[segment] = _Ordered(segment, len(self.children))
+            if "*" in segment and segment not in {"*", "**"}:
+                self.globs.add(node.order, segment, node)
         return node
 
     def first_fit(self, segment: str, *, is_last: bool) -> "_Ordered | None":
-        literal = self.literals.get(segment)
-        for order, glob, node in self.wild:
-            if literal is not None and literal[0] < order:
-                break
-            if node.segment == "*":
-                if is_last or segment == "*":
-                    return node
-            elif node.segment == "**" or glob.fits(segment):
-                return node
-        return literal[1] if literal is not None else None
+        best = self.children.get(segment)  # a `*` in the path is fitted by the same text, wherever it stands
+        others = [self.children.get("**")]
+        if is_last:
+            others.append(self.children.get("*"))
+        if self.globs.lengths:
+            others += [node for _, node in self.globs.fitting(segment)]
+        for node in others:
+            if node is not None and (best is None or node.order < best.order):
+                best = node
+        return best
 
 
 @dataclass(slots=True)
@@ -104,7 +127,8 @@ class _Open:
     """A node of the open reading; filled while a table is made and never after."""
 
     literals: dict[str, "_Open"] = field(default_factory=dict)
-    globs: dict[str, tuple[_Glob, "_Open"]] = field(default_factory=dict)
+    by_glob: dict[str, "_Open"] = field(default_factory=dict)
+    globs: "_Globs[_Open]" = field(default_factory=_Globs)
     one: "_Open | None" = None
     below: list[int] = field(default_factory=list)  # this path and everything under it
     star: list[int] = field(default_factory=list)  # one more segment, or none
@@ -117,16 +141,18 @@ class _Open:
         if segment == "*" or "*" not in segment:
             # A lone `*` before the end stands for itself, as in the ordered reading.
             return self.literals.setdefault(segment, _Open())
-        return self.globs.setdefault(segment, (_glob(segment), _Open()))[1]
+        if (node := self.by_glob.get(segment)) is None:
+            node = self.by_glob[segment] = _Open()
+            self.globs.add(0, segment, node)
+        return node
 
     def fitting(self, segment: str) -> Iterator["_Open"]:
         if (node := self.literals.get(segment)) is not None:
             yield node
         if self.one is not None:
             yield self.one
-        for glob, child in self.globs.values():
-            if glob.fits(segment):
-                yield child
+        if self.globs.lengths:
+            yield from (child for _, child in self.globs.fitting(segment))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +183,7 @@ class PathTable:
         candidates: list[Candidate] = []
         while number:
             number, digit = divmod(number, 2 * len(self.patterns) + 1)
-            candidates.append(Candidate(rule=(digit - 1) // 2, is_parent=bool((digit - 1) % 2)))
+            candidates.append(Candidate((digit - 1) // 2, bool((digit - 1) % 2)))
         return walked - 1, tuple(reversed(candidates))
 
     def first_fit(self, path: str) -> int:
@@ -184,7 +210,7 @@ class PathTable:
         """The rules that fit in the open reading, without those that can't matter for any verb, by number."""
         folded = ascii_lower(path) if self.fold_case else path
         segments = [cut for segment in folded.split("/") if (cut := segment.partition(";")[0])]
-        found = sorted(self._fitting(segments), key=lambda candidate: candidate.rule)
+        found = sorted(self._fitting(segments))
         if len(found) < 2:
             return tuple(found)
         return tuple(one for one in found if not any(self._replaces(other, one) for other in found))
@@ -217,11 +243,12 @@ class PathTable:
             deeper: list[_Open] = []
             for node in frontier:
                 # The root's own rules are for the root only, though elsewhere a rule covers all below it.
-                rules = node.below if depth or not left else []
-                yield from (Candidate(rule=rule, is_parent=False) for rule in rules)
-                if left <= 1:
-                    yield from (Candidate(rule=rule, is_parent=not left) for rule in node.star)
-                yield from (Candidate(rule=rule, is_parent=not left) for rule in node.deep)
+                if node.below and (depth or not left):
+                    yield from (Candidate(rule, False) for rule in node.below)
+                if node.star and left <= 1:
+                    yield from (Candidate(rule, not left) for rule in node.star)
+                if node.deep:
+                    yield from (Candidate(rule, not left) for rule in node.deep)
                 if left:
                     deeper += node.fitting(segments[depth])
             frontier = deeper
