@@ -22,7 +22,8 @@ from telemetry.spans import Span
 #: Where packages announce exporters by name, as `OTEL_TRACES_EXPORTER` finds them.
 GROUP = "opentelemetry_traces_exporter"
 
-_SCOPE = InstrumentationScope("dapr-diagnostics")
+# Not without a version: the Zipkin exporter would write it as null, and Zipkin refuses the batch.
+_SCOPE = InstrumentationScope("dapr-diagnostics", "1")
 _KINDS = {"CLIENT": SpanKind.CLIENT, "SERVER": SpanKind.SERVER}
 _FLAGS = TraceFlags(TraceFlags.SAMPLED)
 

@@ -4,6 +4,7 @@ On asyncio and h11, without threads; every step under one deadline. Foreign erro
 """
 
 import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from telemetry.errors import ExporterConfigError, ExportError
 # A collector's answer is empty or a line of complaint; more than this is not read, and ends the connection.
 _ANSWER_LIMIT = 64 * 1024
 _READ = 16 * 1024
+_CLOSE_S = 1.0
 _RETRYABLE = frozenset({429, 502, 503, 504})
 
 Headers = tuple[tuple[str, str], ...]
@@ -90,6 +92,15 @@ class HttpPoster:
 
     async def close(self) -> None:
         """Ends the kept connection."""
+        connection = self._connection
+        self._abandon()
+        if connection is not None:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await connection.writer.wait_closed()
+
+    def _abandon(self) -> None:
+        """Drops the kept connection without a word: there is nothing left to say on it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.writer.transport.abort()
@@ -101,7 +112,7 @@ class HttpPoster:
                 return await self._exchange(kept, body, headers)
             except (ConnectionError, EOFError, h11.RemoteProtocolError):
                 pass  # the collector closed an idle connection: once more on a new one
-        await self.close()
+        self._abandon()
         return await self._exchange(await self._open(), body, headers)
 
     async def _open(self) -> _Connection:
@@ -135,11 +146,11 @@ class HttpPoster:
         finally:
             # Half an exchange, also by cancellation, leaves a connection that nobody can use.
             if not whole:
-                await self.close()
+                self._abandon()
         if http.our_state is h11.DONE and http.their_state is h11.DONE:
             http.start_next_cycle()
         else:
-            await self.close()
+            self._abandon()
         return answer
 
 
