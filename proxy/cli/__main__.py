@@ -1,0 +1,52 @@
+"""The postern command: decides what is asked before anything large is loaded.
+
+`sidecar`, `sentry`, `run`, `version` and `wait` start without the command-line framework; the rest goes through it.
+Exit codes: 0 went well, 1 failed, 2 used wrongly, 3 failed in part, 128+n after signal n.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    first, rest = (words[0], words[1:]) if words else ("", [])
+    if first == "sidecar":
+        from proxy.__main__ import main as sidecar  # noqa: PLC0415 - each command loads only what it needs
+
+        return sidecar(rest)
+    if first == "sentry":
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-I", "-m", "sentry", *rest])  # noqa: S606 - our own interpreter, no shell
+    if first == "run":
+        from proxy.cli.run import main as run  # noqa: PLC0415
+
+        return run(rest)
+    if first in {"version", "--version", "-v"} and "--help" not in rest:
+        return _version(rest)
+    if first == "wait" and not {"--help", "-h"} & set(rest):
+        from proxy.cli.wait import main as wait  # noqa: PLC0415
+
+        return wait(rest, os.environ)
+    from proxy.cli.app import main as other  # noqa: PLC0415
+
+    return other(words)
+
+
+def _version(rest: Sequence[str]) -> int:
+    from proxy.version import VERSION  # noqa: PLC0415
+
+    if list(rest) in (["-o", "json"], ["-ojson"], ["-o=json"], ["--output", "json"], ["--output=json"]):
+        sys.stdout.write(f'{{"Cli version": "{VERSION}", "Runtime version": "{VERSION}"}}\n')
+        return 0
+    if rest:
+        sys.stderr.write(f"postern version: {rest[0]!r}: unexpected, expected -o json or nothing\n")
+        return 2
+    sys.stdout.write(f"CLI version: {VERSION}\nRuntime version: {VERSION}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

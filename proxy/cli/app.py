@@ -1,0 +1,68 @@
+"""Puts the commands together. Loaded only for those that `__main__` does not decide itself."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import typer
+
+from proxy.cli.errors import CliError
+from proxy.cli.invoke import invoke
+from proxy.cli.listing import endpoints, list_apps, status
+from proxy.cli.stop import stop
+from proxy.cli.trace import trace
+
+_ELSEWHERE = {
+    "run": "Run an app, or the apps of a run file, with sidecars.",
+    "sidecar": "Run a sidecar alone.",
+    "sentry": "Run the certificate authority alone.",
+    "wait": "Wait until a sidecar is ready.",
+    "version": "Print the version.",
+}
+_UNBUILT = ("publish", "scheduler", "workflow", "mcpservers")
+
+
+def build() -> typer.Typer:
+    """The command with all its groups."""
+    app = typer.Typer(
+        name="postern",
+        help="A service-invocation mesh edge: a small private gate beside every app.",
+        no_args_is_help=True,
+        add_completion=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name, about in _ELSEWHERE.items():
+        app.command(name, help=about)(_usage_of(name))
+    app.command("list")(list_apps)
+    for command in (status, stop, invoke, trace, endpoints):
+        app.command(command.__name__)(command)
+    return app
+
+
+def _usage_of(name: str) -> Callable[[], None]:
+    """These commands run without us; only their help leads here."""
+
+    def usage() -> None:
+        from proxy.cli.run import USAGE as RUN  # noqa: PLC0415
+        from proxy.cli.wait import USAGE as WAIT  # noqa: PLC0415
+
+        known = {"run": RUN, "wait": WAIT}
+        sys.stdout.write(known.get(name, f"usage: postern {name} [flags]\n"))
+
+    return usage
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    if argv and argv[0] in _UNBUILT:
+        sys.stderr.write(f"postern {argv[0]}: not part of postern, which has service invocation only\n")
+        return 2
+    try:
+        build()(list(argv), prog_name="postern")
+    except CliError as error:
+        sys.stderr.write(f"postern {argv[0]}: {error}\n")
+        return error.code
+    except SystemExit as ended:  # how the framework ends, with the code that it or the command chose
+        return ended.code if isinstance(ended.code, int) else 0
+    return 0

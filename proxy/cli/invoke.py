@@ -1,0 +1,154 @@
+"""`postern invoke`: calls an app as another app would, through the caller's sidecar: resolved, proven, judged by policy."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from nameresolution.host_registry import Entry
+from proxy.cli.errors import CliError, UsageError
+from proxy.cli.fleet import entries, of_app, root_of
+from proxy.cli.options import RuntimePath
+from proxy.cli.tables import put, tell
+from proxy.local_http import LocalResponse, request
+
+SAFE_PATH = "/%:@!$&'()*+,;=~?"
+
+
+def invoke(  # noqa: PLR0917 - the framework passes them by name
+    app_id: Annotated[str, typer.Option("--app-id", "-a", help="the callee: app or app.namespace")],
+    method: Annotated[str, typer.Option("--method", "-m", help="path of the call, with a query if need be")],
+    data: Annotated[str | None, typer.Option("--data", "-d", help="body")] = None,
+    data_file: Annotated[
+        str | None, typer.Option("--data-file", "-f", help="file with the body; -: standard input")
+    ] = None,
+    verb: Annotated[str, typer.Option("--verb", "-v", help="HTTP verb")] = "POST",
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", help="'Name: value', repeatable")
+    ] = None,
+    caller: Annotated[str | None, typer.Option("--from", help="call through this app's sidecar")] = None,
+    include: Annotated[bool, typer.Option("--include", "-i", help="print status and headers too")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", help="seconds for the whole call")] = 30.0,
+    unix_domain_socket: Annotated[
+        Path | None, typer.Option("--unix-domain-socket", "-u", help="folder of the caller's API sockets")
+    ] = None,
+    runtime_path: RuntimePath = None,
+) -> None:
+    """Call a method of an app through another app's sidecar."""
+    if data is not None and data_file is not None:
+        raise UsageError("--data together with --data-file")
+    body = data.encode() if data is not None else read_body(data_file)
+    headers = [*parse_headers(header or ()), *_token(os.environ)]
+    if not any(name.lower() == "content-type" for name, _ in headers):
+        headers.append(("content-type", "application/json"))
+    root = root_of(runtime_path, os.environ)
+    entry = choose_caller(entries(root), app_id, caller, root)
+    target = f"/v1.0/invoke/{quote(app_id, safe='.')}/method/{quote(method.lstrip('/'), safe=SAFE_PATH)}"
+    began = time.monotonic()
+    address = address_of(entry, unix_domain_socket)
+    send = request(address, verb.upper(), target, headers=headers, body=body, timeout_s=timeout)
+    response = asyncio.run(_answer(send, address, timeout))
+    _show(app_id, entry, response, time.monotonic() - began, include=include)
+    code = exit_code(response.status)
+    if code:
+        raise typer.Exit(code)
+
+
+async def _answer(send: Awaitable[LocalResponse], address: str, timeout_s: float) -> LocalResponse:
+    try:
+        return await send
+    except TimeoutError as error:
+        message = f"no answer from the sidecar on {address} within {timeout_s:g} s"
+        raise CliError(message, hint="see --timeout") from error
+    except (OSError, ValueError) as error:
+        raise CliError(f"the sidecar on {address} can't be called: {error}") from error
+
+
+def choose_caller(running: Sequence[Entry], callee: str, caller: str | None, root: Path) -> Entry:
+    """The sidecar to call through: the one asked for, else another app's, else the callee's own. Raises: CliError."""
+    if caller:
+        return of_app(root, caller)[0]
+    if not running:
+        raise CliError("no sidecar runs here", hint="start one with `postern run`")
+    name = callee.partition(".")[0]
+    others = [entry for entry in running if entry.app_id != name]
+    return (others or list(running))[0]
+
+
+def address_of(entry: Entry, sockets: Path | None) -> str:
+    """Where the caller's HTTP API is."""
+    if sockets is not None:
+        return f"unix:{sockets / f'dapr-{entry.app_id}-http.socket'}"
+    if not entry.http_port:
+        raise CliError(
+            f"{entry.app_id}: its API is on a unix socket", hint="name the folder with --unix-domain-socket"
+        )
+    return f"127.0.0.1:{entry.http_port}"
+
+
+def parse_headers(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """`Name: value` texts as pairs. Raises: UsageError."""
+    pairs = []
+    for text in texts:
+        name, colon, content = text.partition(":")
+        if not colon or not name.strip():
+            raise UsageError(f"--header {text!r}", hint="expected 'Name: value'")
+        pairs.append((name.strip(), content.strip()))
+    return pairs
+
+
+def read_body(source: str | None) -> bytes:
+    """The body from a file or standard input. Raises: CliError."""
+    if source is None:
+        return b""
+    if source == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise CliError(f"--data-file {source}: {error.strerror}") from error
+
+
+def _token(env: Mapping[str, str]) -> list[tuple[str, str]]:
+    token = env.get("DAPR_API_TOKEN")
+    return [("dapr-api-token", token)] if token else []
+
+
+def _show(app_id: str, caller: Entry, response: LocalResponse, seconds: float, *, include: bool) -> None:
+    status = f"{response.status} {_phrase(response.status)}".rstrip()
+    if include:
+        put(f"HTTP/1.1 {status}")
+        for name, content in response.headers:
+            put(f"{_text(name)}: {_text(content)}")
+        put("")
+    if response.body:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(response.body)
+        if not response.body.endswith(b"\n") and sys.stdout.isatty():
+            sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
+    mark = "✓" if response.status < 400 else "✗"
+    tell(f"{mark} {app_id} answered {status} to {caller.app_id} in {seconds * 1000:.0f} ms")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def exit_code(status: int) -> int:
+    """0 for what went well, 4 and 5 for the classes of failures."""
+    return status // 100 if status >= 400 else 0

@@ -1,0 +1,231 @@
+"""`postern list`, `postern status` and `postern endpoints`: what runs here, how it is, and where it would send calls."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+
+from nameresolution.host_registry import Entry
+from proxy.cli.errors import FAILED, CliError
+from proxy.cli.fleet import Sidecar, ask, entries, of_app, root_of
+from proxy.cli.options import Output, OutputFormat, RuntimePath
+from proxy.cli.tables import Row, format_age, format_json, format_table, format_time, put, tell
+
+_COLUMNS = (
+    ("app id", "appId"),
+    ("http port", "httpPort"),
+    ("grpc port", "grpcPort"),
+    ("app port", "appPort"),
+    ("command", "command"),
+    ("age", "age"),
+    ("created", "created"),
+    ("daprd pid", "daprdPid"),
+    ("cli pid", "cliPid"),
+    ("app pid", "appPid"),
+    ("run template path", "runTemplatePath"),
+    ("app log path", "appLogPath"),
+    ("daprd log path", "daprdLogPath"),
+    ("runtemplatename", "runTemplateName"),
+    ("status", "status"),
+)
+_WIDE = (
+    ("namespace", "namespace"),
+    ("peer port", "peerPort"),
+    ("metrics port", "metricsPort"),
+    ("profile", "profile"),
+)
+_STATUS = (
+    "app id",
+    "namespace",
+    "state",
+    "identity",
+    "expires in",
+    "app",
+    "http port",
+    "grpc port",
+    "peer port",
+    "policy",
+    "engine",
+    "version",
+)
+_COMMAND_WIDTH = 20
+
+
+def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = None) -> None:
+    """List the apps that run here."""
+    sidecars = asyncio.run(ask(entries(root_of(runtime_path, os.environ)), "/status"))
+    rows = [listed(sidecar, time.time()) for sidecar in sidecars]
+    if output is OutputFormat.JSON:
+        put(format_json(rows))
+    elif not rows:
+        tell("no apps run here")
+    else:
+        columns = _COLUMNS + (_WIDE if output is OutputFormat.WIDE else ())
+        put(format_table([title for title, _ in columns], [_titled(row, columns) for row in rows]))
+
+
+def _titled(row: Row, columns: Sequence[tuple[str, str]]) -> Row:
+    shown = {title: row.get(key) for title, key in columns}
+    shown["command"] = str(shown.get("command") or "")[:_COMMAND_WIDTH]
+    shown["status"] = "" if shown.get("status") == "running" else shown.get("status")
+    return shown
+
+
+def listed(sidecar: Sidecar, now: float) -> Row:
+    """One sidecar as `postern list -o json` has it; the keys are those of `dapr list`, and a few more."""
+    entry, extra = sidecar.entry, sidecar.entry.extra
+    state = "unresponsive" if sidecar.answer is None else str(sidecar.answer.get("shutdown") or "serving")
+    return {
+        "appId": entry.app_id,
+        "namespace": entry.namespace,
+        "httpPort": entry.http_port,
+        "grpcPort": entry.grpc_port,
+        "appPort": entry.app_port,
+        "peerPort": entry.peer_port,
+        "metricsPort": entry.metrics_port,
+        "metricsEnabled": entry.metrics_port > 0,
+        "command": entry.command,
+        "age": format_age(now - entry.started_at),
+        "created": format_time(entry.started_at),
+        "daprdPid": entry.pid,
+        "cliPid": entry.cli_pid,
+        "appPid": entry.app_pid,
+        "maxRequestBodySize": _number(extra.get("maxRequestBodySize")),
+        "httpReadBufferSize": _number(extra.get("httpReadBufferSize")),
+        "runTemplatePath": entry.run_template,
+        "appLogPath": extra.get("appLogPath", ""),
+        "daprdLogPath": extra.get("daprdLogPath", ""),
+        "runTemplateName": extra.get("runTemplateName", ""),
+        "profile": entry.profile,
+        "instance": entry.instance,
+        "status": "running" if state == "serving" else state,
+    }
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.lstrip("-").isdigit() else 0
+
+
+def status(
+    app_id: Annotated[str | None, typer.Argument(help="one app; none: all")] = None,
+    output: Output = OutputFormat.TABLE,
+    runtime_path: RuntimePath = None,
+) -> None:
+    """Show how each sidecar is; the exit code is 1 if one of them is not ready."""
+    root = root_of(runtime_path, os.environ)
+    found = of_app(root, app_id) if app_id else entries(root)
+    sidecars = asyncio.run(ask(found, "/status"))
+    if output is OutputFormat.JSON:
+        put(format_json([s.answer or _unresponsive(s.entry) for s in sidecars]))
+    elif not sidecars:
+        tell("no apps run here")
+    else:
+        put(format_table(_STATUS, [_status_row(sidecar) for sidecar in sidecars]))
+        for line in (line for sidecar in sidecars for line in notes(sidecar)):
+            tell(line)
+    if any(sidecar.answer is None or not sidecar.answer.get("ready") for sidecar in sidecars):
+        raise typer.Exit(FAILED)
+
+
+def _unresponsive(entry: Entry) -> Row:
+    return {
+        "appId": entry.app_id,
+        "namespace": entry.namespace,
+        "instance": entry.instance,
+        "pid": entry.pid,
+        "ready": False,
+        "unresponsive": True,
+    }
+
+
+def _status_row(sidecar: Sidecar) -> Row:
+    entry, answer = sidecar.entry, sidecar.answer
+    row: dict[str, object] = {
+        "app id": entry.app_id,
+        "namespace": entry.namespace,
+        "http port": entry.http_port,
+        "grpc port": entry.grpc_port,
+        "peer port": entry.peer_port,
+        "state": "unresponsive",
+    }
+    if answer is None:
+        return row
+    identity, app, policy = _part(answer, "identity"), _part(answer, "app"), _part(answer, "policy")
+    left = identity.get("secondsLeft")
+    serving = answer.get("shutdown") or "serving"
+    row |= {
+        "state": serving if serving != "serving" else "ready" if answer.get("ready") else "not ready",
+        "identity": identity.get("state"),
+        "expires in": format_age(left)
+        if isinstance(left, int | float) and not isinstance(left, bool)
+        else None,
+        "app": {True: "healthy", False: "unhealthy"}.get(bool(app.get("healthy")))
+        if app.get("healthy") is not None
+        else None,
+        "policy": "faulty" if policy.get("lastError") else policy.get("generation"),
+        "engine": answer.get("engine"),
+        "version": answer.get("version"),
+    }
+    return row
+
+
+def notes(sidecar: Sidecar) -> list[str]:
+    """What deserves a line of its own below the table."""
+    if sidecar.answer is None:
+        entry = sidecar.entry
+        return [f"{entry.app_id}: process {entry.pid} does not answer on {entry.admin_socket}"]
+    found = []
+    for part in ("identity", "policy", "naming"):
+        error = _part(sidecar.answer, part).get("lastError")
+        if error:
+            found.append(f"{sidecar.entry.app_id}: {part}: {error}")
+    warnings = _part(sidecar.answer, "policy").get("warnings")
+    if isinstance(warnings, list):
+        found.extend(f"{sidecar.entry.app_id}: policy: {warning}" for warning in warnings)
+    return found
+
+
+def _part(answer: Mapping[str, object], key: str) -> Mapping[str, object]:
+    part = answer.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def endpoints(
+    app_id: Annotated[str | None, typer.Argument(help="the callee; none: all that are known")] = None,
+    caller: Annotated[str | None, typer.Option("--from", help="ask this app's sidecar only")] = None,
+    output: Output = OutputFormat.TABLE,
+    runtime_path: RuntimePath = None,
+) -> None:
+    """Show where sidecars would send calls for an app."""
+    root = root_of(runtime_path, os.environ)
+    asked = of_app(root, caller) if caller else entries(root)
+    if not asked:
+        raise CliError("no sidecar runs here", hint="start one with `postern run`")
+    target = f"/endpoints?app={app_id}" if app_id else "/endpoints"
+    rows = [row for sidecar in asyncio.run(ask(asked, target)) for row in endpoint_rows(sidecar)]
+    if output is OutputFormat.JSON:
+        put(format_json(rows))
+    elif rows:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        put(format_table(columns, rows))
+    if not rows:
+        raise CliError(f"{app_id or 'any app'}: no endpoint is known here")
+
+
+def endpoint_rows(sidecar: Sidecar) -> list[Row]:
+    """The endpoints in one sidecar's answer, flat: one row an address."""
+    listed_sets = (sidecar.answer or {}).get("endpoints")
+    rows: list[Row] = []
+    for item in listed_sets if isinstance(listed_sets, list) else ():
+        if not isinstance(item, dict):
+            continue
+        inner = item.get("endpoints")
+        outer = {key: value for key, value in item.items() if not isinstance(value, list | dict)}
+        if isinstance(inner, list):
+            rows += [{"from": sidecar.entry.app_id, **outer, **one} for one in inner if isinstance(one, dict)]
+        else:
+            rows.append({"from": sidecar.entry.app_id, **outer})
+    return rows

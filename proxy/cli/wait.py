@@ -1,0 +1,104 @@
+"""`postern wait`: blocks until a sidecar is ready, for scripts and start-up hooks. No framework: it runs before every app."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from proxy.cli.errors import FAILED, MISUSED, UsageError
+from proxy.readiness import WAIT_S, wait_ready
+from proxy.units import parse_duration_s
+
+USAGE = "usage: postern wait [APP-ID] [--port PORT] [--timeout 60s] [--runtime-path DIR]\n"
+_POLL_S = 0.1
+_FLAGS = {
+    "--port": "port",
+    "--dapr-http-port": "port",
+    "--timeout": "timeout",
+    "--runtime-path": "root",
+    "-a": "app_id",
+    "--app-id": "app_id",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waited:
+    """What to wait for: an app's sidecar, or the one on a port."""
+
+    app_id: str | None
+    port: int | None
+    timeout_s: float
+    root: str | None
+
+
+def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """The whole command; returns the exit code."""
+    try:
+        waited = read(argv)
+    except UsageError as error:
+        sys.stderr.write(f"postern wait: {error}\n{USAGE}")
+        return MISUSED
+    until = time.monotonic() + waited.timeout_s
+    port = waited.port or (_port_of(waited, env, until) if waited.app_id else _default_port(env))
+    if port is not None and wait_ready("127.0.0.1", port, max(until - time.monotonic(), 0.0)):
+        return 0
+    what = waited.app_id or f"port {port}"
+    sys.stderr.write(
+        f"postern wait: {what}: no ready sidecar within {waited.timeout_s:g} s; see `postern status`\n"
+    )
+    return FAILED
+
+
+def read(argv: Sequence[str]) -> Waited:
+    """The arguments. Raises: UsageError."""
+    texts: dict[str, str] = {}
+    rest = iter(argv)
+    for word in rest:
+        name, equals, text = word.partition("=")
+        if name in _FLAGS:
+            value = text if equals else next(rest, None)
+            if value is None:
+                raise UsageError(f"{name}: a value is missing")
+            texts[_FLAGS[name]] = value
+        elif word.startswith("-") or "app_id" in texts:
+            raise UsageError(f"{word!r}: unexpected")
+        else:
+            texts["app_id"] = word
+    port = texts.get("port")
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise UsageError(f"--port: {port!r}, expected a port number")
+    return Waited(
+        app_id=texts.get("app_id"),
+        port=int(port) if port else None,
+        timeout_s=_seconds(texts.get("timeout")),
+        root=texts.get("root"),
+    )
+
+
+def _seconds(text: str | None) -> float:
+    if text is None:
+        return WAIT_S
+    try:
+        return parse_duration_s(f"{text}s" if text.replace(".", "", 1).isdigit() else text)
+    except ValueError as error:
+        raise UsageError(f"--timeout: {text!r}, expected {error}") from error
+
+
+def _default_port(env: Mapping[str, str]) -> int:
+    given = env.get("DAPR_HTTP_PORT", "")
+    return int(given) if given.isascii() and given.isdigit() else 3500
+
+
+def _port_of(waited: Waited, env: Mapping[str, str], until: float) -> int | None:
+    """Poll the host's registry until the app's sidecar is in it."""
+    from nameresolution.host_registry import HostRegistry  # noqa: PLC0415 - not needed when a port is given
+    from nameresolution.runtime_root import choose  # noqa: PLC0415
+
+    registry = HostRegistry(choose(waited.root, env))
+    while True:
+        ports = [e.http_port for e in registry.entries() if e.app_id == waited.app_id and e.http_port]
+        if ports:
+            return ports[-1]
+        if time.monotonic() + _POLL_S >= until:
+            return None
+        time.sleep(_POLL_S)
