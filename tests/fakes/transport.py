@@ -17,6 +17,7 @@ class FakeTransport(asyncio.Transport):
         self.eof_written = False
         self.ended = asyncio.Event()  # set once we close, or close our direction
         self._half_close = half_close
+        self._told = False
 
     @property
     def written(self) -> bytes:
@@ -36,7 +37,12 @@ class FakeTransport(asyncio.Transport):
     def lose(self, error: Exception | None = None) -> None:
         """The connection is gone."""
         self.closing = True
-        self.protocol.connection_lost(error)
+        self._lost(error)
+
+    def _lost(self, error: Exception | None) -> None:
+        if not self._told:
+            self._told = True
+            self.protocol.connection_lost(error)
 
     def write(self, data: Any) -> None:
         """Keep it."""
@@ -73,7 +79,7 @@ class FakeTransport(asyncio.Transport):
         if not self.closing:
             self.closing = True
             self.ended.set()
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+            asyncio.get_running_loop().call_soon(self._lost, None)
 
     def abort(self) -> None:
         """Note it."""

@@ -87,7 +87,7 @@ class ClientCall:
     def start(self, head: RawHead, *, end: bool) -> None:
         """See UpstreamCall."""
         self.method = head.method
-        if head.method == b"CONNECT":
+        if head.method == b"CONNECT" and head.protocol != "websocket":
             self._host.fail(Cause.UNSUPPORTED, "CONNECT can't be sent to an app")
             return
         if head.protocol == "websocket":
