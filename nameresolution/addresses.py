@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import ifaddr
 
 from nameresolution.errors import AnnouncementError
 
@@ -64,14 +62,16 @@ def choose(host: HostAddresses) -> str:
 
 
 def survey_host() -> HostAddresses:
-    """Look at this host: its routes (no packet is sent) and its interfaces."""
+    """Look at this host: its routes (no packet is sent) and, only where there are none, its interfaces."""
     routed = tuple(address for family, target in _PROBES if (address := _source_towards(family, target)))
-    interfaces: Sequence[str] = [
-        ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-        for adapter in ifaddr.get_adapters()
-        for ip in adapter.ips
-    ]
-    return HostAddresses(routed=routed, interfaces=tuple(interfaces))
+    return HostAddresses(routed=routed, interfaces=() if routed else _interface_addresses())
+
+
+def _interface_addresses() -> tuple[str, ...]:
+    import ifaddr  # noqa: PLC0415 - brings in ctypes, which most hosts' start-up never needs
+
+    addresses = (ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips)
+    return tuple(address if isinstance(address, str) else address[0] for address in addresses)
 
 
 def _rank(address: str) -> int | None:

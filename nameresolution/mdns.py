@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from nameresolution.interfaces import Interface, InterfaceFilter
 from nameresolution.mdns_records import MDNS_SOURCE
-from nameresolution.mdns_sockets import Interface, InterfaceFilter, Link
 from nameresolution.resolver import AppName, Found, Instance, Push
 
 if TYPE_CHECKING:
+    from nameresolution.mdns_sockets import Link
     from nameresolution.mdns_station import Station
 
 
@@ -35,7 +36,7 @@ class MdnsResolver:
         interfaces: InterfaceFilter | None = None,
         hostname: str | None = None,
         clock: Callable[[], float] = time.monotonic,
-        open_link: Callable[[Interface], Link] = Link,
+        open_link: Callable[[Interface], Link] | None = None,
     ) -> None:
         self._budget_s = budget_s
         self._interfaces = interfaces or InterfaceFilter()

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import fnmatch
-import ipaddress
 import os
 import socket
 import struct
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import ifaddr
+
+from nameresolution.interfaces import Interface, InterfaceFilter, Network
 
 GROUP = "224.0.0.251"
 PORT = 5353
@@ -25,46 +24,6 @@ _READS_A_TURN = 32  # datagrams taken at once before the loop gets its turn
 _SIOCGIFFLAGS = 0x8913
 _IFF_UP, _IFF_LOOPBACK, _IFF_MULTICAST = 0x1, 0x8, 0x1000
 _IP_MULTICAST_ALL = 49  # Linux: without it a socket hears the groups joined by others, on every interface
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interface:
-    """One network interface with its first IPv4 address."""
-
-    name: str
-    index: int
-    address: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterfaceFilter:
-    """Which interfaces to use, by name pattern (`eth*`) or network (`10.0.0.0/8`). An empty `include` means all."""
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def allows(self, name: str, address: str) -> bool:
-        """Whether an interface is to be used."""
-        if any(_matches(pattern, name, address) for pattern in self.exclude):
-            return False
-        return not self.include or any(_matches(pattern, name, address) for pattern in self.include)
-
-
-def _matches(pattern: str, name: str, address: str) -> bool:
-    if fnmatch.fnmatchcase(name, pattern):
-        return True
-    try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(pattern, strict=False)
-    except ValueError:
-        return False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """The interfaces to multicast on, and every address that is ours."""
-
-    interfaces: tuple[Interface, ...]
-    own_addresses: frozenset[str]
 
 
 def survey(wanted: InterfaceFilter) -> Network:

@@ -11,9 +11,10 @@ import random
 from collections.abc import Callable
 
 from nameresolution import mdns_packets
+from nameresolution.interfaces import Interface, InterfaceFilter, Network
 from nameresolution.mdns_browser import Browser
 from nameresolution.mdns_records import Advert, Query, Response, make_advert
-from nameresolution.mdns_sockets import Interface, InterfaceFilter, Link, Network, describe, survey
+from nameresolution.mdns_sockets import Link, describe, survey
 from nameresolution.resolver import Found, Instance, SourceFailure
 
 _LOG = logging.getLogger("postern.nameresolution.mdns")
@@ -40,14 +41,14 @@ class Station:
         pid: int,
         budget_s: float,
         interfaces: InterfaceFilter,
-        open_link: Callable[[Interface], Link] = Link,
+        open_link: Callable[[Interface], Link] | None = None,
     ) -> None:
         self._push = push
         self._clock = clock
         self._hostname = hostname
         self._pid = pid
         self._filter = interfaces
-        self._open_link = open_link
+        self._open_link = open_link or Link
         self._browser = Browser(budget_s)
         self._advert: Advert | None = None
         self._unsent: list[tuple[float, bytes]] = []  # moment and packet

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nameresolution.errors import ComponentConfigurationError, UnknownComponentError
 from nameresolution.host_registry import HostRegistry
+from nameresolution.interfaces import InterfaceFilter
 from nameresolution.mdns import MdnsResolver
-from nameresolution.mdns_sockets import InterfaceFilter
 from nameresolution.registry_resolver import RegistryResolver
 from nameresolution.resolver import Resolver
 

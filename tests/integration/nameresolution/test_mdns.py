@@ -15,10 +15,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from nameresolution.directory import Directory
+from nameresolution.interfaces import Interface, InterfaceFilter
 from nameresolution.mdns import MdnsResolver
 from nameresolution.mdns_packets import answer, question, read
 from nameresolution.mdns_records import Query, Response, make_advert
-from nameresolution.mdns_sockets import Interface, InterfaceFilter, Link
+from nameresolution.mdns_sockets import Link
 from nameresolution.resolver import AppName, EndpointSet, Instance
 
 LOOPBACK_ONLY = InterfaceFilter(include=("lo*",))
