@@ -1,0 +1,1 @@
+"""The rules of the examples that need no network."""
