@@ -221,12 +221,13 @@ class Identity:
         self._wake.clear()
 
     def _retry_delay_s(self) -> float:
-        life_s = 0.0 if self._held is None else self._held.life_s
-        return rotation.retry_delay_s(self._failures, self._seconds_left(), life_s, self._clocks.chance())
+        return rotation.retry_delay_s(self._failures, self._seconds_left(), self._clocks.chance())
 
     def _note(self, error: FetchError) -> None:
         self._failures += 1
         self._last_error = str(error)
-        left = self._seconds_left()
+        left, held = self._seconds_left(), self._held
         tail = "none is held" if left is None else f"the one held has {left:.0f} s left"
-        _LOG.warning("identity %s not renewed (try %d): %s; %s", self._name, self._failures, error, tail)
+        is_urgent = left is not None and held is not None and rotation.is_urgent(left, held.life_s)
+        level = logging.ERROR if is_urgent else logging.WARNING
+        _LOG.log(level, "identity %s not renewed (try %d): %s; %s", self._name, self._failures, error, tail)

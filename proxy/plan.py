@@ -64,13 +64,17 @@ class Facet(Enum):
     FRAMING = "framing"
     METHOD = "method"
     AUTHORITY = "authority"
+    FORM = "form"  # origin or absolute
+    EXACT = "exact"  # forwarding the raw target names the same segments
     PATH = "path"  # always the class in a pushed table
     PEER = "peer"
     HEADER = "header"  # the value of a naming header, or membership in a pushed set
 
 
 # Headers whose value names a callee: short, not secret, so the value itself may be a key.
-NAMING_HEADERS = frozenset({b"dapr-app-id", b"dapr-callee-app-id", b"postern-callee", b"origin"})
+NAMING_HEADERS = frozenset(
+    {b"dapr-app-id", b"dapr-callee-app-id", b"postern-callee", b"postern-surface", b"origin"}
+)
 MAX_KEY_BYTES = 256  # a longer naming value is never a key: it reads as LONG, which names nobody
 LONG = "\x00long"
 
@@ -84,12 +88,9 @@ class Op(Enum):
     REMOVE_PREFIX = "remove-prefix"  # every header whose name starts so
     HOP_BY_HOP = "hop-by-hop"  # RFC 9110 §7.6.1: connection-listed names and the fixed set
     AUTHORITY = "authority"  # replace :authority / Host
-    DAPR_PATH = "dapr-path"  # canonical path after `/method`, re-encoded; the query as it came
-    ABSOLUTE_PATH = "absolute-path"  # the path and query of an absolute-form target, bytes as they came
+    DAPR_PATH = "dapr-path"  # the canonical path, re-encoded, query as it came; data `strip`: only what follows `/method`
     TRACE = "trace"  # a fresh traceparent (and grpc-trace-bin on gRPC) of this hop's span
     DEADLINE = "deadline"  # grpc-timeout with what is left
-    FORWARDED = "forwarded"  # append X-Forwarded-For, X-Forwarded-Host, Forwarded
-    VIA_CALLER = "caller"  # dapr-caller-app-id and -namespace from the proven identity
 
 
 @value
@@ -124,6 +125,8 @@ class RequestHead:
     peer: str | None = None
     peer_address: str = ""
     length: int | None = None
+    exact: bool = True
+    form: Literal["origin", "absolute"] = "origin"
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header, or None."""
@@ -191,6 +194,8 @@ _PLAIN: dict[Facet, Callable[[RequestHead], Hashable]] = {
     Facet.METHOD: lambda head: head.method if len(head.method) <= 32 else "*",
     Facet.AUTHORITY: lambda head: head.authority if len(head.authority) <= MAX_KEY_BYTES else LONG,
     Facet.PEER: lambda head: head.peer,
+    Facet.FORM: lambda head: head.form,
+    Facet.EXACT: lambda head: head.exact,
 }
 
 
@@ -234,6 +239,14 @@ class Asking:
         found = self._ask(_PEER)
         return None if found is None else str(found)
 
+    def exact(self) -> bool:
+        """Whether forwarding the target as it came names the same segments as the canonical path."""
+        return bool(self._ask(_EXACT))
+
+    def form(self) -> str:
+        """origin, or absolute: the request was sent as to an HTTP proxy."""
+        return str(self._ask(_FORM))
+
     def path_class(self, table: int) -> Hashable:
         """The class of the canonical path in a pushed table."""
         return self._ask(Read(facet=Facet.PATH, table=table))
@@ -266,6 +279,8 @@ _FRAMING = Read(facet=Facet.FRAMING)
 _METHOD = Read(facet=Facet.METHOD)
 _AUTHORITY = Read(facet=Facet.AUTHORITY)
 _PEER = Read(facet=Facet.PEER)
+_FORM = Read(facet=Facet.FORM)
+_EXACT = Read(facet=Facet.EXACT)
 
 
 @value
@@ -306,7 +321,6 @@ class Again:
     grpc_codes: frozenset[int] | None = frozenset()
     delays_s: Callable[[], "Delays"]
     budget: str | None = None
-    replay_bytes: int = 65_536
 
 
 class Delays(Protocol):
@@ -354,6 +368,7 @@ class Plan:
     total_s: float | None = None
     idle_s: float | None = None
     body_bytes: int | None = None
+    replay_bytes: int = 65_536  # of a request body kept for another attempt; a larger body is sent once
     reply_edits: Edits = ()
     on_cause: Mapping[Cause, Reply] = field(default_factory=dict)
     vary: tuple[Read, ...] = ()

@@ -157,6 +157,9 @@ class Engine(Protocol):
     def drop_cluster(self, key: str) -> None:
         """Forget a cluster; its idle connections close."""
 
+    def wake(self, key: str) -> None:
+        """Have calls that are held for `key` ask again."""
+
     def set_paths(self, number: int, table: Table) -> None:
         """Push a path table."""
 
@@ -174,6 +177,9 @@ class Engine(Protocol):
 
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
         """Say goodbye on the listeners' connections and wait for their calls; returns how many were cut."""
+
+    def loads(self, key: str) -> tuple[dict[str, object], ...]:
+        """Load and health of a cluster's endpoints, for status."""
 
     def stats(self) -> EngineStats:
         """Numbers for status."""

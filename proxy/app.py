@@ -1,0 +1,502 @@
+"""Composition root of one sidecar: the one module that constructs everything; owns the outer TaskGroup.
+
+Order of life: bind, say so, get an identity, announce, serve; then unready, goodbye, serve on for `drain`, GOAWAY, finish what is in
+flight, let the app end, keep outbound open until it has (design §7).
+"""
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from nameresolution.addresses import advertised_address
+from nameresolution.directory import Directory
+from nameresolution.errors import NameResolutionError
+from nameresolution.host_registry import Entry, HostRegistry, Registration
+from nameresolution.resolver import Instance
+from nameresolution.resolvers import Surroundings, build
+from policies.errors import DocumentError
+from policies.loading import PolicySnapshot, PolicySources, load, watch
+from proxy.admin import Admin, Health, Json
+from proxy.app_watch import AppWatch
+from proxy.control import Control, own_port_listener
+from proxy.engine.base import Cluster, Limits, ListenerSpec, Upstream
+from proxy.engine.portable.engine import PortableEngine
+from proxy.errors import ConfigError, ListenError
+from proxy.identity import Identity, WorkloadName
+from proxy.lifetime import Lifetime
+from proxy.local_http import LocalHttp
+from proxy.outbound import LOCAL_API
+from proxy.report import HopTracing, Reporter
+from proxy.settings import PortWish, Settings, address
+from proxy.svid_source import svid_source
+from proxy.tracing_setup import exporters
+from proxy.version import VERSION
+from sentry.client import Svid
+from telemetry.calls import CallRecorder
+from telemetry.context import Sampler
+from telemetry.logs import configure, get_logger
+from telemetry.metrics import Meters
+from telemetry.tracing import Tracer
+
+_APP_END_S = 10.0  # a supervised app's time to end once we take no calls for it
+_LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown one is answered at once
+_LAG_S = 1.0
+
+
+async def run_sidecar(settings: Settings) -> int:
+    """Run until told to stop; returns the exit code. Raises ConfigError, ListenError."""
+    with Lifetime(settings.ready_fd, supervised=settings.run.cli_pid is not None) as lifetime:
+        configure(
+            settings.app_id,
+            socket.gethostname(),
+            settings.log_level,
+            settings.log_json,
+            settings.log_file,
+            version=VERSION,
+        )
+        return await Sidecar(settings, lifetime).run()
+
+
+class Sidecar:
+    """All parts of one sidecar. Mutable state: `ports` once bound, the registry entry, the last policy error."""
+
+    def __init__(self, settings: Settings, lifetime: Lifetime) -> None:
+        self._settings = settings
+        self._lifetime = lifetime
+        self._log = get_logger("postern")
+        self._started_at = time.time()
+        self._hostname = socket.gethostname()
+        self._ports: dict[str, int | None] = {}
+        self._upstream_ports: dict[str, int] = {}
+        self._registration: Registration | None = None
+        self._policy_error: str | None = None
+        self._mesh = ""
+        self._leaving = False
+        root = settings.runtime_root
+        self._admin_path = root / "run" / f"{settings.instance}.sock"
+        self._api_path = root / "run" / f"{settings.instance}.api"
+        try:
+            self._sources = _sources(settings)
+            self._policy = load(self._sources)
+            resolution = self._policy.configuration.name_resolution
+            self._registry = HostRegistry(root)
+            surroundings = Surroundings(
+                namespace=settings.namespace, registry=self._registry, static_file=_static_file(root)
+            )
+            configured = resolution.configuration if resolution is not None else None
+            resolvers = build(
+                resolution.component if resolution is not None else None,
+                configured if isinstance(configured, dict) else {},
+                surroundings,
+            )
+            self._host_ip = settings.advertised_host or advertised_address(
+                os.environ, settings.peer_listen_address
+            )
+            self._directory = Directory(resolvers)
+            self._control = Control(settings, self._policy, self._directory, self._hostname, self._host_ip)
+        except DocumentError as error:
+            raise ConfigError(tuple(str(error).splitlines())) from error
+        except (NameResolutionError, ValueError) as error:
+            raise ConfigError((str(error),)) from error
+        tracing = self._policy.configuration.tracing
+        self._meters = Meters(settings.app_id, settings.namespace)
+        self._tracer = Tracer(settings.app_id, exporters(tracing, settings.app_id))
+        self._hops = HopTracing(Sampler(tracing.sampling_rate, random.Random()))  # noqa: S311 - ids, no secrets
+        recorder = CallRecorder(settings.app_id, settings.namespace, self._meters, self._tracer)
+        self._reporter = Reporter(recorder, self._meters, get_logger("postern.engine"))
+        self._engine = PortableEngine(
+            Limits(head_bytes=max(settings.read_buffer_bytes, 16_384) * 4),
+            self._reporter,
+            self._hops,
+            self._control.explain,
+        )
+        parts = (
+            "listeners",
+            *(("identity",) if settings.mtls else ()),
+            *(("app",) if settings.app_port else ()),
+        )
+        self._health = Health(parts)
+        self._app = AppWatch(settings, self._app_changed)
+        self._identity: Identity | None = None
+        self._admin = Admin(
+            settings,
+            self._health,
+            self._meters,
+            self._tracer,
+            status=self._status,
+            endpoints=self._endpoints,
+            shutdown=lifetime.stop,
+        )
+        self._meters.on_scrape(self._scrape)
+
+    async def run(self) -> int:
+        """Serve until asked to stop, then leave in order."""
+        for warning in (*self._settings.warnings, *self._policy.warnings):
+            self._log.warning(warning)
+        async with asyncio.TaskGroup() as tasks:
+            engine = tasks.create_task(self._engine.run())
+            servers = [LocalHttp(self._admin.api), LocalHttp(self._admin.admin)]
+            running = [engine]
+            try:
+                async with self._listening(servers):
+                    running.append(tasks.create_task(self._serve()))
+                    reason = await self._lifetime.stop_asked()
+                    await self._leave(reason)
+            finally:
+                for task in running:
+                    task.cancel()
+                if self._registration is not None:
+                    self._registration.close()
+        return 0
+
+    # --- starting ----------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _listening(self, servers: list[LocalHttp]) -> AsyncIterator[None]:
+        self._api_path.parent.mkdir(mode=0o700, exist_ok=True)
+        metrics, public = LocalHttp(self._admin.metrics), LocalHttp(self._admin.public)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(server.run()) for server in (*servers, metrics, public)]
+            try:
+                await servers[0].listen(f"unix:{self._api_path}")
+                await servers[1].listen(f"unix:{self._admin_path}")
+                self._engine.set_cluster(
+                    Cluster(
+                        key=LOCAL_API,
+                        wire="http1",
+                        tls=None,
+                        upstreams=(Upstream(address=f"unix:{self._api_path}"),),
+                    )
+                )
+                self._control.attach(self._engine)
+                await self._bind(metrics, public)
+                self._registration = await asyncio.to_thread(
+                    self._registry.register, self._entry(serving=False)
+                )
+                self._health.ready("listeners")
+                self._lifetime.ready(
+                    {
+                        "ports": self._ports,
+                        "adminSocket": str(self._admin_path),
+                        "upstreams": self._upstream_ports,
+                    }
+                )
+                self._log.info("listening", **{name: port for name, port in self._ports.items() if port})
+                yield
+            finally:
+                for task in running:
+                    task.cancel()
+                self._api_path.unlink(missing_ok=True)
+                self._admin_path.unlink(missing_ok=True)
+
+    async def _bind(self, metrics: LocalHttp, public: LocalHttp) -> None:
+        settings, control = self._settings, self._control
+        if settings.unix_domain_socket is not None:
+            for name in ("http", "grpc"):
+                path = settings.unix_domain_socket / f"dapr-{settings.app_id}-{name}.socket"
+                await self._engine.listen(
+                    ListenerSpec(name=name, address=f"unix:{path}", decide=control.decide_outbound)
+                )
+            self._ports |= {"http": None, "grpc": None}
+        else:
+            for name, wish in (("http", settings.http_port), ("grpc", settings.grpc_port)):
+                self._ports[name] = await self._listen_api(name, wish)
+        tls = "mesh" if settings.mtls else None
+        self._ports["peer"] = await self._listen(
+            ListenerSpec(
+                name="peer",
+                address=settings.peer_listen_address,
+                decide=control.inbound.decide,
+                tls=tls,  # type: ignore[arg-type]
+            ),
+            settings.peer_port,
+        )
+        for own in settings.upstreams:
+            spec = ListenerSpec(
+                name=own_port_listener(own.app), address="127.0.0.1", decide=control.decide_outbound
+            )
+            self._upstream_ports[own.app] = await self._listen(spec, PortWish(own.port))
+        for name, server, asked, host in (
+            ("metrics", metrics, settings.metrics_port, settings.metrics_listen_address),
+            ("public", public, settings.public_port, settings.public_listen_address),
+        ):
+            self._ports[name] = None if asked is None else await _listen_local(server, name, asked, host)
+
+    async def _listen_api(self, name: str, wish: PortWish) -> int:
+        """Listen on each API address with one port; one failing address is tolerated while another binds."""
+        settings = self._settings
+        bound: int | None = None
+        failure: ListenError | None = None
+        for number, host in enumerate(settings.listen_addresses):
+            spec = ListenerSpec(
+                name=name if number == 0 else f"{name}@{host}",
+                address=host,
+                decide=self._control.decide_outbound,
+            )
+            try:
+                bound = await self._listen(spec, wish if bound is None else PortWish(bound))
+            except ListenError as error:
+                failure = error
+        if bound is None and failure is not None:
+            raise failure
+        assert bound is not None
+        return bound
+
+    async def _listen(self, spec: ListenerSpec, wish: PortWish) -> int:
+        try:
+            found = await self._engine.listen(_at(spec, wish.number))
+        except ListenError:
+            if not wish.fallback:
+                raise
+            found = await self._engine.listen(_at(spec, 0))
+        return int(found.rpartition(":")[2])
+
+    async def _serve(self) -> None:
+        """Everything that keeps a listening sidecar useful, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._directory.run())
+            tasks.create_task(self._tracer.run())
+            tasks.create_task(self._app.run())
+            tasks.create_task(self._watch_lag())
+            tasks.create_task(self._learn())
+            if self._sources.config_paths or self._sources.resources_paths:
+                tasks.create_task(
+                    watch(self._sources, self._policy, self._policy_changed, self._policy_refused)
+                )
+            if self._settings.mtls:
+                source = await svid_source(self._settings, self._log)
+                name = WorkloadName(
+                    app_id=self._settings.sentry_local_identity or self._settings.app_id,
+                    namespace=self._settings.namespace,
+                    trust_domain=self._settings.trust_domain,
+                )
+                self._identity = Identity(source, name)
+                held = asyncio.Event()
+                self._identity.subscribe(self._identity_changed)
+                self._identity.subscribe(lambda _: held.set())
+                tasks.create_task(self._identity.run())
+                await held.wait()
+            await self._announce()
+
+    async def _announce(self) -> None:
+        settings = self._settings
+        port = self._ports["peer"]
+        assert port is not None
+        await self._directory.wait_running()
+        instance = Instance(
+            app_id=settings.app_id,
+            namespace=settings.namespace,
+            host=self._host_ip,
+            port=port,
+            instance=settings.instance,
+            mesh=self._mesh,
+        )
+        if self._registration is not None and not self._leaving:
+            self._registration.update(self._entry(serving=True))
+            await self._directory.announce(instance)
+            self._log.info("serving", app_id=settings.app_id, peer=address(self._host_ip, port))
+
+    # --- news --------------------------------------------------------------------------------------------------------------
+
+    def _identity_changed(self, svid: Svid) -> None:
+        self._control.identity_changed(svid)
+        self._mesh = svid.bundle.mesh_hash()
+        self._directory.identify(self._settings.instance, self._mesh)
+        self._health.ready("identity")
+
+    def _app_changed(self) -> None:
+        if self._app.is_open:
+            self._health.ready("app")
+        self._control.app_changed(self._app)
+        if self._registration is not None and not self._leaving:
+            self._registration.update(self._entry(serving=self._registration.entry.serving))
+
+    def _policy_changed(self, policy: PolicySnapshot) -> None:
+        self._policy, self._policy_error = policy, None
+        self._control.policy_changed(policy)
+        self._hops.sampler = Sampler(policy.configuration.tracing.sampling_rate, random.Random())  # noqa: S311
+        self._log.info("policies reloaded", generation=policy.generation)
+        for warning in policy.warnings:
+            self._log.warning(warning)
+
+    def _policy_refused(self, error: DocumentError) -> None:
+        self._policy_error = str(error)
+        self._meters.reload_errors.add()
+        self._log.error("policies not reloaded, the old ones stay in force", reason=str(error))
+
+    async def _learn(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                self._registry.watch(lambda entries: self._control.services_claimed(entries, self._mesh))
+            )
+            await asyncio.sleep(_LEARNING_S)
+            self._control.learning_settled()
+
+    async def _watch_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_S
+            await asyncio.sleep(_LAG_S)
+            self._meters.loop_lag.set(max(0.0, loop.time() - due))
+
+    # --- leaving -----------------------------------------------------------------------------------------------------------
+
+    async def _leave(self, reason: str) -> None:
+        settings = self._settings
+        self._log.info("leaving", reason=reason)
+        self._leaving = True
+        self._health.leaving = True
+        await self._directory.withdraw()
+        if self._registration is not None:
+            self._registration.withdraw()
+        await asyncio.sleep(settings.drain_s + settings.block_shutdown_s)
+        within = settings.graceful_shutdown_s
+        cut = await self._engine.drain(("peer",), within if within is not None else 3_600.0)
+        self._lifetime.drained()
+        if self._lifetime.supervised:
+            await self._lifetime.app_ended(_APP_END_S)
+        local = [name for name in ("http", "grpc", *map(own_port_listener, self._upstream_ports))]
+        cut += await self._engine.drain(local, within if within is not None else 3_600.0)
+        if cut:
+            self._log.warning("calls were cut at shutdown", calls=cut, after_s=within)
+        self._log.info("stopped")
+
+    # --- what we say of ourselves ------------------------------------------------------------------------------------------
+
+    def _entry(self, *, serving: bool) -> Entry:
+        settings, ports = self._settings, self._ports
+        return Entry(
+            app_id=settings.app_id,
+            namespace=settings.namespace,
+            instance=settings.instance,
+            pid=os.getpid(),
+            host=self._host_ip,
+            peer_port=ports.get("peer") or 0,
+            http_port=ports.get("http") or 0,
+            grpc_port=ports.get("grpc") or 0,
+            metrics_port=ports.get("metrics") or 0,
+            app_port=settings.app_port or 0,
+            admin_socket=str(self._admin_path),
+            mesh=self._mesh,
+            grpc_services=self._app.services,
+            command=settings.run.command,
+            started_at=self._started_at,
+            run_template=settings.run.run_template,
+            cli_pid=settings.run.cli_pid or 0,
+            profile=settings.profile,
+            serving=serving,
+        )
+
+    def _status(self) -> Json:
+        settings, stats = self._settings, self._engine.stats()
+        identity = self._identity.status() if self._identity is not None else {}
+        return {
+            "appId": settings.app_id,
+            "namespace": settings.namespace,
+            "instance": settings.instance,
+            "pid": os.getpid(),
+            "version": VERSION,
+            "engine": self._engine.name,
+            "profile": settings.profile,
+            "ready": not self._health.missing(),
+            "notReady": self._health.missing(),
+            "startedAt": self._started_at,
+            "ports": {**self._ports, "app": settings.app_port},
+            "addresses": {"advertised": self._host_ip, "adminSocket": str(self._admin_path)},
+            "identity": {
+                "mtls": settings.mtls,
+                "state": identity.get("state", "pending" if settings.mtls else "off"),
+                "spiffeId": identity.get("spiffe_id", ""),
+                "secondsLeft": identity.get("seconds_left"),
+                "lastError": identity.get("last_error"),
+            },
+            "app": {
+                "port": settings.app_port,
+                "protocol": settings.app_protocol,
+                "healthy": self._app.healthy,
+                "open": self._app.is_open,
+            },
+            "naming": {
+                str(found.name): [end.address for end in found.endpoints] for found in self._directory.known()
+            },
+            "policy": {
+                "generation": self._policy.generation,
+                "warnings": list(self._policy.warnings),
+                "lastError": self._policy_error,
+            },
+            "engineStats": {
+                "connections": stats.connections,
+                "callsInFlight": stats.calls_in_flight,
+                "plansKept": stats.plans_kept,
+                "upstreamConnections": stats.upstream_connections,
+            },
+            "routes": self._control.routes(),
+            "upstreams": self._upstream_ports,
+            "shutdown": "draining" if self._leaving else "serving",
+        }
+
+    def _endpoints(self, app: str | None) -> Json:
+        found: Json = {}
+        for known in self._directory.known():
+            if app is None or known.name.app_id == app:
+                found[str(known.name)] = {
+                    "endpoints": [
+                        {"address": end.address, "instance": end.instance, "source": end.source}
+                        for end in known.endpoints
+                    ],
+                    "loads": list(self._engine.loads(f"peer:{known.name}")),
+                    "stale": known.stale,
+                    "tried": list(known.tried),
+                }
+        return found
+
+    def _scrape(self) -> None:
+        self._meters.policy_generation.set(self._policy.generation)
+        svid = self._identity.current if self._identity is not None else None
+        if svid is not None:
+            self._meters.cert_expiry.set(svid.not_after.timestamp(), "workload")
+        for known in self._directory.known():
+            for source in {end.source for end in known.endpoints}:
+                count = sum(1 for end in known.endpoints if end.source == source)
+                self._meters.resolver_endpoints.set(count, known.name.app_id, source)
+
+
+def _sources(settings: Settings) -> PolicySources:
+    return PolicySources(
+        config_paths=settings.config_paths,
+        resources_paths=settings.resources_paths,
+        own_app_id=settings.app_id,
+        own_namespace=settings.namespace,
+        app_protocol=settings.app_protocol,
+        profile=settings.profile,
+        mtls=settings.mtls,
+        lenient=settings.config_lenient,
+        env=dict(os.environ),
+        own_trust_domain=settings.trust_domain,
+    )
+
+
+def _static_file(root: Path) -> Path | None:
+    """`endpoints.yaml` in the runtime root, if the user wrote one (design §5)."""
+    path = root / "endpoints.yaml"
+    return path if path.exists() else None
+
+
+def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
+    return ListenerSpec(name=spec.name, address=address(spec.address, port), decide=spec.decide, tls=spec.tls)
+
+
+async def _listen_local(server: LocalHttp, name: str, wish: PortWish, host: str) -> int:
+    try:
+        bound = await server.listen(address(host, wish.number))
+    except OSError as error:
+        if not wish.fallback:
+            reason = f"{error.strerror or error}; --{name}-port moves it"
+            raise ListenError(name, address(host, wish.number), reason) from error
+        bound = await server.listen(address(host, 0))
+    return int(bound.rpartition(":")[2])

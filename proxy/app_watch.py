@@ -1,0 +1,186 @@
+"""Looks after the own app: is its port open, is it healthy, which gRPC services does it serve.
+
+Source: spec/invocation.md §6.3, §6.4; design §4 (reflection v1, then v1alpha; `grpc.*` and `dapr.*` never).
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from proxy import local_http
+from proxy.engine.portable.unary import UnaryError, unary
+from proxy.settings import AppHealth, Settings, address
+from telemetry.logs import get_logger
+
+_PROBE_S = 0.1  # between looks at a port that is not open yet
+_DIAL_S = 1.0
+_REFLECT_S = 3.0
+_RELEARN_S = 30.0  # an app may add services as it goes
+_REFLECTION = (
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+_LIST_SERVICES = b"\x3a\x00"  # ServerReflectionRequest{list_services: ""}: field 7, empty string
+_HEALTH = "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck"
+_HIDDEN = ("grpc.", "dapr.")
+
+
+class AppWatch:
+    """Mutable state: `is_open`, `healthy` (None while nobody probes) and `services`, each told to `changed` when it turns."""
+
+    def __init__(self, settings: Settings, changed: Callable[[], None]) -> None:
+        self._settings = settings
+        self._changed = changed
+        self._log = get_logger("postern.app")
+        self.is_open = settings.app_port is None
+        self.healthy: bool | None = False if settings.app_health is not None else None
+        self.services: tuple[str, ...] = settings.grpc_services
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        settings = self._settings
+        if settings.app_port is None:
+            return
+        await self._wait_open(settings.app_channel_address, settings.app_port)
+        self.is_open = True
+        self._changed()
+        async with asyncio.TaskGroup() as tasks:
+            if settings.app_health is not None:
+                tasks.create_task(self._probe(settings.app_health))
+            if (
+                settings.learn_names
+                and not settings.grpc_services
+                and settings.app_protocol in ("grpc", "grpcs")
+            ):
+                tasks.create_task(self._learn())
+
+    async def _wait_open(self, host: str, port: int) -> None:
+        told = False
+        while True:
+            try:
+                async with asyncio.timeout(_DIAL_S):
+                    _, writer = await asyncio.open_connection(host, port)
+            except OSError as error:
+                if not told:
+                    told = True
+                    self._log.info("waiting for the app", address=address(host, port), reason=str(error))
+                await asyncio.sleep(_PROBE_S)
+            else:
+                writer.close()
+                self._log.info("the app listens", address=address(host, port))
+                return
+
+    # --- health ------------------------------------------------------------------------------------------------------------
+
+    async def _probe(self, health: AppHealth) -> None:
+        failures = 0
+        while True:
+            good = await self._is_good(health)
+            failures = 0 if good else failures + 1
+            if good and not self.healthy:
+                self._turn(healthy=True)
+            elif failures >= health.threshold and self.healthy:
+                self._turn(healthy=False)
+            await asyncio.sleep(health.interval_s)
+
+    def _turn(self, *, healthy: bool) -> None:
+        self.healthy = healthy
+        self._log.info("the app is healthy" if healthy else "the app is not healthy")
+        self._changed()
+
+    async def _is_good(self, health: AppHealth) -> bool:
+        settings = self._settings
+        assert settings.app_port is not None
+        host, port = settings.app_channel_address, settings.app_port
+        try:
+            if settings.app_protocol in ("grpc", "grpcs"):
+                await unary(
+                    host, port, _HEALTH, b"", tls=settings.app_protocol == "grpcs", timeout_s=health.timeout_s
+                )
+                return True
+            answer = await local_http.request(
+                address(host, port), "GET", health.path, headers=(), body=b"", timeout_s=health.timeout_s
+            )
+        except (UnaryError, OSError, local_http.LocalHttpError):
+            return False
+        return bool(200 <= answer.status < 300)
+
+    # --- learning ------------------------------------------------------------------------------------------------------------
+
+    async def _learn(self) -> None:
+        while True:
+            found = await self._reflect()
+            if found is None:
+                self._log.info(
+                    "the app offers no server reflection: name its services with --grpc-service, or routes at its callers"
+                )
+                return
+            if found and found != self.services:
+                self.services = found
+                self._log.info("services learnt", services=list(found))
+                self._changed()
+            await asyncio.sleep(_RELEARN_S if found else _PROBE_S)
+
+    async def _reflect(self) -> tuple[str, ...] | None:
+        settings = self._settings
+        assert settings.app_port is not None
+        for path in _REFLECTION:
+            try:
+                answer = await unary(
+                    settings.app_channel_address,
+                    settings.app_port,
+                    path,
+                    _LIST_SERVICES,
+                    tls=settings.app_protocol == "grpcs",
+                    timeout_s=_REFLECT_S,
+                )
+            except UnaryError as error:
+                if error.code is None:
+                    return ()  # not up, or gone for the moment
+                continue
+            except TimeoutError:
+                return ()
+            return tuple(sorted(name for name in services_in(answer) if not name.startswith(_HIDDEN)))
+        return None
+
+
+def services_in(answer: bytes) -> Iterator[str]:
+    """The names in a ServerReflectionResponse{list_services_response=6{service=1{name=1}}}; raises ValueError where malformed."""
+    for number, listed in _fields(answer):
+        if number != 6:
+            continue
+        for inner, service in _fields(listed):
+            if inner == 1:
+                yield from (name.decode("utf-8", "replace") for field, name in _fields(service) if field == 1)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        kind = key & 7
+        if kind == 0:
+            _, position = _varint(message, position)
+            continue
+        if kind == 2:
+            size, position = _varint(message, position)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind} in a reflection answer")
+        if position + size > len(message):
+            raise ValueError("a reflection answer ends too soon")
+        if kind == 2:
+            yield key >> 3, message[position : position + size]
+        position += size
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    result = shift = 0
+    while position < len(message) and shift < 64:
+        byte = message[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+        shift += 7
+    raise ValueError("a reflection answer holds a bad number")

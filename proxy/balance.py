@@ -1,0 +1,62 @@
+"""Orders the endpoints of a cluster by load and ejections. Pure: clock and randomness are passed in.
+
+Power of two choices on in-flight calls and a latency average that rises at once and decays slowly (peak EWMA).
+Source: spec/resiliency.md L1, O1; spec/nameresolution.md D5, D7, D9.
+"""
+
+import math
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+DEFAULT_RTT_S = 0.030  # what an endpoint costs before it was measured
+DECAY_S = 10.0
+EJECT_FIRST_S = 1.0  # D5: re-probed with back-off
+EJECT_MAX_S = 30.0
+
+
+@dataclass(slots=True)
+class Load:
+    """What one engine knows of one endpoint. Owned by the cluster that holds it."""
+
+    address: str
+    weight: int = 1
+    in_flight: int = 0
+    rtt_s: float = DEFAULT_RTT_S
+    seen_at: float = 0.0
+    failures: int = 0
+    ejected_until: float = 0.0
+
+    def cost(self) -> float:
+        """The expected wait behind what is already there."""
+        return self.rtt_s * (self.in_flight + 1) / self.weight
+
+    def observe(self, took_s: float, now: float) -> None:
+        """One attempt took so long."""
+        if took_s >= self.rtt_s:
+            self.rtt_s = took_s
+        else:
+            keep = math.exp(-max(0.0, now - self.seen_at) / DECAY_S)
+            self.rtt_s = took_s + (self.rtt_s - took_s) * keep * 0.9
+        self.seen_at = now
+        self.failures = 0
+        self.ejected_until = 0.0
+
+    def eject(self, now: float) -> None:
+        """It refused or broke a connection: leave it alone, each time twice as long."""
+        if now >= self.ejected_until:
+            self.failures += 1
+            self.ejected_until = now + min(EJECT_MAX_S, EJECT_FIRST_S * 2 ** (self.failures - 1))
+
+
+def choose(loads: Sequence[Load], tried: Collection[str], now: float, rng: random.Random) -> Load | None:
+    """The endpoint for the next attempt: untried before tried, healthy before ejected; when all are ejected, any (panic rule)."""
+    untried = [load for load in loads if load.address not in tried] or list(loads)
+    healthy = [load for load in untried if load.ejected_until <= now]
+    pool = healthy or untried
+    if len(pool) <= 1:
+        return pool[0] if pool else None
+    first, second = rng.sample(pool, 2) if len(pool) > 2 else pool
+    if first.cost() == second.cost():
+        return first if rng.random() < 0.5 else second
+    return first if first.cost() < second.cost() else second

@@ -1,0 +1,252 @@
+"""The control plane of one sidecar: turns news (names, policies, identity, the app's state, routes) into snapshots and pushes them.
+
+Runs on the loop; every handler is short and never awaits. Deciders see only what is pushed here.
+"""
+
+import random
+from dataclasses import replace
+
+from nameresolution.host_registry import Entry
+from nameresolution.resolver import AppName, EndpointSet
+from nameresolution.directory import Directory
+from policies.loading import PolicySnapshot
+from proxy.app_watch import AppWatch
+from proxy.deliver import APP_CLUSTER, APP_GATE, AppView
+from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
+from proxy.inbound import Inbound, InboundView
+from proxy.judge import Judge
+from proxy.outbound import SERVICES_HOLD, Outbound, OutboundView
+from proxy.plan import Asking, Decision, Edit, Hold, Op
+from proxy.settings import Settings, address
+from proxy.target import (
+    API_TOKEN_SET,
+    OUT_PATHS,
+    SERVICES,
+    TRUTHY_SET,
+    OutPaths,
+    Services,
+    parse_key,
+    parse_routes,
+)
+from sentry.client import Svid
+from sentry.errors import IdentityError
+from sentry.spiffe import verify_leaf
+
+HOLD_S = 2.2  # the cold lookup's budget is 2 s (spec/nameresolution.md D6)
+LEARNING_S = 2.0
+_TRUTHY = frozenset(
+    {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
+)
+
+
+class Control:
+    """Owns the snapshots behind both deciders; mutable state is theirs, and the learnt claims."""
+
+    def __init__(
+        self, settings: Settings, policy: PolicySnapshot, directory: Directory, hostname: str, host_ip: str
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._engine: Engine | None = None
+        self._random = random.Random()  # noqa: S311 - jitter
+        self._claims: dict[str, frozenset[str]] = {}
+        routes = parse_routes(settings.routes)
+        self._explicit = routes
+        app = _app_view(settings, healthy=False if settings.app_health is not None else None)
+        judge = Judge(policy.access)
+        self.inbound = Inbound(InboundView(app=app, judge=judge))
+        self.outbound = Outbound(
+            OutboundView(
+                app=app,
+                trust_domain=settings.trust_domain,
+                peer_trust_domains=(settings.trust_domain,),
+                mtls=settings.mtls,
+                judge=judge,
+                resiliency=policy.resiliency,
+                known=frozenset(),
+                own_ports={own_port_listener(own.app): own.app for own in settings.upstreams},
+                routes=routes,
+                token_required=settings.api_token is not None,
+                allowed_origins=settings.allowed_origins,
+                hostname=hostname,
+                forwarded=(
+                    Edit(op=Op.ADD, name=b"x-forwarded-for", data=host_ip.encode()),
+                    Edit(op=Op.ADD, name=b"x-forwarded-host", data=hostname.encode()),
+                    Edit(op=Op.ADD, name=b"forwarded", data=_forwarded(host_ip, hostname)),
+                ),
+                hold_s=HOLD_S,
+                learning_for_s=LEARNING_S if settings.learn_names else 0.0,
+                random=lambda: self._random,
+            )
+        )
+
+    # --- deciders, with the wish to know a name -------------------------------------------------------------------------------
+
+    def decide_outbound(self, ask: Asking) -> Decision:
+        """The outbound decision; a held name is looked for, and one just not found is answered at once."""
+        decision = self.outbound.decide(ask)
+        if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
+            return decision
+        name = AppName(*parse_key(decision.key))
+        known = self._directory.get(name)
+        if known is not None and not known.endpoints:
+            return replace(decision, for_s=0.0)
+        self._directory.want(name)
+        return decision
+
+    def explain(self, key: str) -> str:
+        """What was tried for a cluster, for error messages."""
+        if not key.startswith("peer:"):
+            return ""
+        return self._directory.explain(AppName(*parse_key(key))) or "nothing was found yet"
+
+    # --- pushes ----------------------------------------------------------------------------------------------------------------
+
+    def attach(self, engine: Engine) -> None:
+        """Give the engine its first picture."""
+        self._engine = engine
+        settings = self._settings
+        engine.set_paths(OUT_PATHS, OutPaths())
+        engine.set_paths(SERVICES, Services())
+        engine.set_members(
+            API_TOKEN_SET, frozenset({settings.api_token.encode()} if settings.api_token else ())
+        )
+        engine.set_members(TRUTHY_SET, _TRUTHY)
+        self._push_tables()
+        if settings.app_port is not None:
+            wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"
+            tls = "app" if settings.app_protocol in ("https", "grpcs") else None
+            where = Upstream(address=address(settings.app_channel_address, settings.app_port))
+            engine.set_cluster(Cluster(key=APP_CLUSTER, wire=wire, tls=tls, upstreams=(where,)))  # type: ignore[arg-type]
+        engine.set_concurrency(APP_GATE, settings.app_max_concurrency)
+        self._directory.subscribe(self.names_changed)
+
+    def names_changed(self, found: EndpointSet) -> None:
+        """A name's endpoints changed: push the cluster; nobody left means that calls wait for somebody again."""
+        assert self._engine is not None
+        key = f"peer:{found.name.app_id}.{found.name.namespace}"
+        known = self.outbound.view.known
+        if found.endpoints:
+            upstreams = tuple(
+                Upstream(address=end.address, instance=end.instance, weight=end.weight)
+                for end in found.endpoints
+            )
+            tls = "mesh" if self._settings.mtls else None
+            if key not in known:
+                self._outbound(known=known | {key})
+                self._engine.bump(f"name:{key}")
+            self._engine.set_cluster(
+                Cluster(key=key, wire="postern", tls=tls, upstreams=upstreams, stale=found.stale)  # type: ignore[arg-type]
+            )
+        else:
+            if key in known:
+                self._outbound(known=known - {key})
+                self._engine.bump(f"name:{key}")
+                self._engine.drop_cluster(key)
+            self._engine.wake(key)
+
+    def policy_changed(self, policy: PolicySnapshot) -> None:
+        """New rules: new tables, and no decision under the old ones is kept."""
+        assert self._engine is not None
+        judge = Judge(policy.access)
+        self.inbound.view = replace(self.inbound.view, judge=judge)
+        self._outbound(judge=judge, resiliency=policy.resiliency)
+        self._push_tables()
+        self._engine.bump("access")
+        self._engine.bump("resiliency")
+
+    def identity_changed(self, svid: Svid) -> None:
+        """A new SVID: new TLS contexts for new connections."""
+        assert self._engine is not None
+        self._engine.set_identity(
+            TlsIdentity(
+                chain_pem=svid.chain_pem,
+                key_pem=svid.key_pem,
+                roots_pem=svid.bundle.pem,
+                verify=verify,
+                strict=svid.bundle.is_strict,
+            )
+        )
+
+    def app_changed(self, watch: AppWatch) -> None:
+        """The app's health turned."""
+        assert self._engine is not None
+        app = replace(self.inbound.view.app, healthy=watch.healthy)
+        self.inbound.view = replace(self.inbound.view, app=app)
+        self._outbound(app=app)
+        self._engine.bump("app")
+
+    def services_claimed(self, entries: tuple[Entry, ...], mesh: str) -> None:
+        """What callees on this host say they serve: only of the own namespace and mesh."""
+        if not self._settings.learn_names:
+            return
+        claims: dict[str, set[str]] = {}
+        for entry in entries:
+            if entry.namespace == self._settings.namespace and entry.mesh == mesh and entry.serving:
+                for service in entry.grpc_services:
+                    claims.setdefault(service, set()).add(entry.app_id)
+        frozen = {service: frozenset(apps) for service, apps in claims.items()}
+        if frozen != self._claims:
+            self._claims = frozen
+            self._routes_changed()
+
+    def learning_settled(self) -> None:
+        """The first seconds are over: an unknown service is answered at once from now on."""
+        self._outbound(learning_for_s=0.0)
+        self._routes_changed()
+
+    def _routes_changed(self) -> None:
+        assert self._engine is not None
+        self._outbound(routes=self._explicit.with_learnt(self._claims))
+        self._engine.bump("routes")
+        self._engine.wake(SERVICES_HOLD)
+
+    def _outbound(self, **changes: object) -> None:
+        self.outbound.view = replace(self.outbound.view, **changes)  # type: ignore[arg-type]
+
+    def _push_tables(self) -> None:
+        assert self._engine is not None
+        for number, table in self.inbound.view.judge.tables():
+            self._engine.set_paths(number, table)
+
+    # --- status ----------------------------------------------------------------------------------------------------------------
+
+    def routes(self) -> list[str]:
+        """Explicit routes as written, then learnt ones."""
+        learnt = self.outbound.view.routes.learnt or {}
+        return [
+            *self._settings.routes,
+            *(f"{service}={app} (learnt)" for service, app in sorted(learnt.items())),
+        ]
+
+
+def own_port_listener(app: str) -> str:
+    """The listener of a port of its own."""
+    return f"own:{app}"
+
+
+def verify(der: bytes, as_server: bool) -> str:
+    """The SPIFFE id of a peer's leaf, for the engine. Raises ValueError."""
+    try:
+        return str(verify_leaf(der, as_server=as_server))
+    except IdentityError as error:
+        raise ValueError(str(error)) from error
+
+
+def _app_view(settings: Settings, *, healthy: bool | None) -> AppView:
+    return AppView(
+        app_id=settings.app_id,
+        namespace=settings.namespace,
+        protocol=settings.app_protocol,
+        authority=address(settings.app_channel_address, settings.app_port or 0).encode(),
+        has_port=settings.app_port is not None,
+        healthy=healthy,
+        token=settings.app_api_token.encode() if settings.app_api_token else None,
+        gated=settings.app_max_concurrency is not None,
+        body_bytes=settings.max_body_bytes,
+    )
+
+
+def _forwarded(host_ip: str, hostname: str) -> bytes:
+    node = f'"[{host_ip}]"' if ":" in host_ip else host_ip
+    return f"for={node};by={node};host={hostname}".encode()

@@ -1,0 +1,178 @@
+"""How a call reaches the own app: judged, then a Plan to the app's port. Shared by calls from peers and from the app to itself. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from policies.access import Caller, Decision
+from proxy import errors
+from proxy.plan import (
+    DETAIL,
+    Again,
+    Asking,
+    Cause,
+    Edit,
+    Edits,
+    Labels,
+    Op,
+    Plan,
+    Reply,
+    Route,
+    Surface,
+    value,
+)
+
+APP_CLUSTER = "app"
+APP_GATE = "app-concurrency"
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 §9.2.2
+# Identity and routing headers: every copy that this proxy did not write is dropped (design §3).
+STRIP: Edits = (
+    *(
+        Edit(op=Op.REMOVE, name=name)
+        for name in (
+            b"dapr-app-id",
+            b"dapr-callee-app-id",
+            b"destination-app-id",
+            b"dapr-api-token",
+            b"x-forwarded-client-cert",
+        )
+    ),
+    Edit(op=Op.REMOVE_PREFIX, name=b"dapr-caller-"),
+    Edit(op=Op.REMOVE_PREFIX, name=b"postern-"),
+)
+STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"postern-"))
+
+
+@value
+class AppView:
+    """The own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed."""
+
+    app_id: str
+    namespace: str
+    protocol: str
+    authority: bytes
+    has_port: bool
+    healthy: bool | None
+    token: bytes | None
+    gated: bool
+    body_bytes: int | None
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether the app speaks gRPC only."""
+        return self.protocol in ("grpc", "grpcs")
+
+    @property
+    def is_http1(self) -> bool:
+        """Whether the app speaks HTTP/1.1."""
+        return self.protocol in ("http", "https")
+
+
+def unsupported(app: AppView, ask: Asking) -> tuple[Cause, str] | None:
+    """Why this call can't be given to the app at all."""
+    protocol = ask.protocol()
+    who = f"{app.app_id}.{app.namespace}"
+    if not app.has_port:
+        return Cause.APP_DOWN, f"{who} takes no calls: its proxy was started without --app-port"
+    if app.healthy is False:
+        return Cause.APP_UNHEALTHY, f"{who} is not healthy: its health probes fail"
+    if protocol == "grpc" and app.is_http1:
+        return Cause.UNSUPPORTED, f"{who} speaks {app.protocol}, not gRPC; set --app-protocol grpc if it does"
+    if protocol == "websocket" and not app.is_http1:
+        return Cause.UNSUPPORTED, f"{who} speaks {app.protocol}: WebSockets need an HTTP/1.1 app"
+    return None
+
+
+def to_app(
+    ask: Asking, app: AppView, caller: Caller | None, labels: Labels, surface: Surface, rewrite: Edits
+) -> Plan | Reply:
+    """The Plan to the own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface."""
+    refused = unsupported(app, ask)
+    if refused is not None:
+        cause, text = refused
+        return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
+    grpc = ask.protocol() == "grpc"
+    edits = [
+        Edit(op=Op.HOP_BY_HOP),
+        *STRIP,
+        *rewrite,
+        Edit(op=Op.AUTHORITY, data=app.authority),
+        Edit(op=Op.TRACE),
+    ]
+    edits.append(Edit(op=Op.DEADLINE))
+    if caller is not None:
+        edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=caller.app_id.encode()))
+        edits.append(Edit(op=Op.SET, name=b"dapr-caller-namespace", data=caller.namespace.encode()))
+    edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=app.app_id.encode()))
+    if app.token is not None:
+        edits.append(Edit(op=Op.SET, name=b"dapr-api-token", data=app.token))
+    return Plan(
+        labels=labels,
+        routes=(Route(cluster=APP_CLUSTER, edits=tuple(edits)),),
+        again=_app_retries(ask, grpc=grpc),
+        gates=(APP_GATE,) if app.gated and not grpc else (),
+        body_bytes=app.body_bytes,
+        reply_edits=STRIP_REPLY,
+        on_cause=causes(labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True),
+    )
+
+
+def _app_retries(ask: Asking, *, grpc: bool) -> tuple[Again, ...]:
+    """An app that closed a kept connection just as it was used never saw the call: once more, where that is safe."""
+    causes_ = {Cause.REFUSED}
+    if not grpc and ask.framing() == "none" and ask.method() in IDEMPOTENT:
+        causes_.add(Cause.RESET_EARLY)
+    return (Again(attempts=2, on=frozenset(causes_), grpc_codes=frozenset(), delays_s=lambda: iter((0.0,))),)
+
+
+def denied(
+    ask: Asking, app: AppView, decision: Decision, labels: Labels, surface: Surface, peer: str
+) -> Reply:
+    """The answer to a caller that may not (spec/access-control.md §8); the rule is told to the own log only (AC-7)."""
+    verb = "" if ask.protocol() == "grpc" else f" verb: {ask.method()}"
+    text = f"access control policy has denied access to id: {peer or 'anonymous'} operation: {DETAIL}{verb}"
+    http = f"rpc error: code = PermissionDenied desc = {text}" if surface == "dapr" else text
+    found = errors.reply(
+        Cause.DENIED,
+        replace(labels, decision=f"denied {decision.reason}"),
+        http,
+        surface=surface,
+        callee=app.app_id,
+    )
+    return replace(found, grpc_message=text)
+
+
+def causes(labels: Labels, surface: Surface, who: str, callee: str, *, at_app: bool) -> Mapping[Cause, Reply]:
+    """Ready-made answers for all that an engine may meet. `at_app`: the far end is our own app, else a peer's proxy."""
+    texts = _AT_APP if at_app else _AT_PEER
+    made: dict[Cause, Reply] = {}
+    for cause in Cause:
+        shown = _APP_CAUSES.get(cause, cause) if at_app else cause
+        text = texts.get(cause, "{who}: {detail}").format(who=who, detail=DETAIL)
+        made[cause] = errors.reply(shown, labels, text, surface=surface, callee=callee)
+    return made
+
+
+_APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}
+_SHARED = {
+    Cause.TIMEOUT: "{who} did not answer in time: {detail}",
+    Cause.TOO_LARGE: "the request to {who} is too large: {detail}; --max-body-size sets the limit",
+    Cause.SHED: "{who} is busy: {detail}; --app-max-concurrency sets how many calls it takes at once",
+    Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
+    Cause.REFUSED: "{who} refused the call: {detail}",
+}
+_AT_PEER = {
+    **_SHARED,
+    Cause.NO_ENDPOINT: "no endpoint of {who} is known: {detail}",
+    Cause.CONNECT: "could not reach the proxy of {who}: {detail}; is it running, and its peer port open?",
+    Cause.TLS_IDENTITY: "the proxy of {who} could not prove who it is: {detail}",
+    Cause.RESET_EARLY: "the call to {who} broke before an answer: {detail}",
+    Cause.RESET_LATE: "the answer of {who} broke off: {detail}",
+    Cause.NOT_READY: "the call to {who} was not sent: {detail}; `postern status` tells why",
+}
+_AT_APP = {
+    **_SHARED,
+    Cause.NO_ENDPOINT: "{who}: its proxy knows no address of the app: {detail}",
+    Cause.CONNECT: "the app {who} does not accept connections: {detail}; is it running, and --app-port right?",
+    Cause.RESET_EARLY: "the app {who} closed the connection before an answer: {detail}",
+    Cause.RESET_LATE: "the app {who} broke off its answer: {detail}",
+}

@@ -1,0 +1,58 @@
+"""Replies on the wire: HTTP or gRPC form, with the engine's detail put in; and the few answers given before any decision."""
+
+import json
+from urllib.parse import quote
+
+from proxy import errors
+from proxy.engine.portable.streams import Downstream
+from proxy.plan import DETAIL, Cause, Headers, Labels, Reply
+
+_GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
+
+
+def send(down: Downstream, reply: Reply, detail: str, *, grpc: bool, head: bool) -> int | None:
+    """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses)."""
+    if grpc:
+        message = quote(reply.grpc_message.replace(DETAIL, detail), safe=_GRPC_SAFE).encode("ascii")
+        extra = tuple(header for header in reply.headers if header[0] == errors.HEADER)
+        status = (b"grpc-status", b"%d" % reply.grpc_code)
+        down.respond(
+            200,
+            ((b"content-type", b"application/grpc"), status, (b"grpc-message", message), *extra),
+            end=True,
+        )
+        return reply.grpc_code
+    body = reply.body.replace(
+        DETAIL.encode(), json.dumps(detail, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
+    )
+    headers = (*reply.headers, (b"content-length", b"%d" % len(body)))
+    if head or not body:
+        down.respond(reply.status, headers, end=True)
+    else:
+        down.respond(reply.status, headers, end=False)
+        down.send(body)
+        down.finish(())
+    return None
+
+
+def unlabelled(listener: str) -> Labels:
+    """What telemetry says of a call that no decider saw."""
+    return Labels(direction="inbound" if listener == "peer" else "outbound")
+
+
+def bad_request(reason: str, listener: str) -> Reply:
+    """400: the head has no canonical form."""
+    return errors.reply(Cause.BAD_REQUEST, unlabelled(listener), f"bad request: {reason}")
+
+
+def timed_out(listener: str) -> Reply:
+    """The caller's deadline passed before a decision."""
+    return errors.reply(Cause.TIMEOUT, unlabelled(listener), f"the call's deadline passed: {DETAIL}")
+
+
+def grpc_code(headers: Headers) -> int | None:
+    """The grpc-status among trailers, or None."""
+    for name, data in headers:
+        if name == b"grpc-status":
+            return int(data) if data.isdigit() and len(data) <= 3 else 2
+    return None

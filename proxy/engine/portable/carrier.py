@@ -1,0 +1,125 @@
+"""What the calls of one portable engine share: clusters, kept Plans, the pool, gates, clock and chance."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+
+from proxy.engine.base import Limits, ListenerSpec, Observer, Tracing
+from proxy.engine.portable.clusters import Clusters
+from proxy.engine.portable.exchange import Exchange
+from proxy.engine.portable.plans import Kept, PlanCache
+from proxy.engine.portable.pool import Pool
+from proxy.engine.portable.streams import AcceptCall, Downstream, RawHead
+from proxy.engine.portable.tls import TlsContexts
+from proxy.plan import Hold, Outcome, RequestHead, Tables
+
+Explain = Callable[[str], str]
+
+
+class Gate:
+    """A bound on calls in flight with a bounded queue. Mutable state: `inside` and who waits."""
+
+    __slots__ = ("_waiting", "inside", "limit", "queue")
+
+    def __init__(self, limit: int, queue: int = 1_024) -> None:
+        self.limit = limit
+        self.queue = queue
+        self.inside = 0
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def enter(self) -> bool:
+        """Whether there was room."""
+        if self.inside >= self.limit:
+            return False
+        self.inside += 1
+        return True
+
+    def wait(self, again: Callable[[], None]) -> Callable[[], None] | None:
+        """Queue a call; returns what cancels the wait, or None where the queue is full."""
+        if len(self._waiting) >= self.queue:
+            return None
+        self._waiting.append(again)
+
+        def cancel() -> None:
+            if again in self._waiting:
+                self._waiting.remove(again)
+
+        return cancel
+
+    def leave(self) -> None:
+        """One is out, the next may come in."""
+        self.inside -= 1
+        if self._waiting and self.inside < self.limit:
+            self._waiting.popleft()()
+
+
+class Carrier:
+    """Shared by every exchange. Mutable state: `calls` in flight, and `gates` by name."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        observer: Observer,
+        tracing: Tracing,
+        explain: Explain,
+        spawn: Callable[[Coroutine[None, None, None]], object],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.later = self._loop.call_later
+        self.rng = random.Random(time.time_ns())  # noqa: S311 - balancing, not secrets
+        self.limits = limits
+        self.observer = observer
+        self.tracing = tracing
+        self.explain = explain
+        self.tables = Tables()
+        self.plans = PlanCache(self.tables)
+        self.clusters = Clusters()
+        self.contexts = TlsContexts()
+        self.pool = Pool(limits, self.contexts, observer, spawn)
+        self.calls: dict[str, set[Exchange]] = {}
+        self._gates: dict[str, Gate] = {}
+
+    def acceptor(self, listener: ListenerSpec, peer: str | None, address: str) -> AcceptCall:
+        """What a connection hands its request heads to."""
+        calls = self.calls.setdefault(listener.name, set())
+
+        def accept(down: Downstream, raw: RawHead) -> Exchange:
+            exchange = Exchange(self, listener, down, raw, peer=peer, address=address)
+            calls.add(exchange)
+            exchange.start()
+            return exchange
+
+        return accept
+
+    def decide(self, listener: ListenerSpec, head: RequestHead) -> Kept | Hold:
+        """The kept decision that covers a head, or a fresh one."""
+        kept = self.plans.find(head)
+        self.observer.plan_cache(kept is not None)
+        return kept if kept is not None else self.plans.decide(listener.decide, head)
+
+    def finished(self, exchange: Exchange, outcome: Outcome) -> None:
+        """A call is over."""
+        self.calls[outcome.head.listener].discard(exchange)
+        self.observer.finished(outcome)
+
+    def gate(self, name: str) -> Gate | None:
+        """The gate of that name; None where it stands open."""
+        return self._gates.get(name)
+
+    def set_gate(self, name: str, limit: int | None) -> None:
+        """Put up, change or take down a gate."""
+        if limit is None:
+            self._gates.pop(name, None)
+        elif name in self._gates:
+            self._gates[name].limit = limit
+        else:
+            self._gates[name] = Gate(limit)
+
+    def leave(self, name: str) -> None:
+        """A call is out of a gate."""
+        gate = self._gates.get(name)
+        if gate is not None:
+            gate.leave()

@@ -1,0 +1,143 @@
+"""The portable engine: pure Python on asyncio, h2 and h11. Runs wherever Python runs; the oracle in differential tests."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+
+from proxy.engine.base import Cluster, EngineStats, Limits, ListenerSpec, Observer, TlsIdentity, Tracing
+from proxy.engine.portable.carrier import Carrier, Explain
+from proxy.engine.portable.listener import Listener
+from proxy.plan import Table
+
+_SWEEP_S = 1.0
+
+
+class PortableEngine:
+    """Mutable state: the listeners by name, and the TaskGroup that owns every task while `run` is running."""
+
+    name = "portable"
+
+    def __init__(self, limits: Limits, observer: Observer, tracing: Tracing, explain: Explain) -> None:
+        self._carrier = Carrier(limits, observer, tracing, explain, self._spawn)
+        self._listeners: dict[str, Listener] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running = asyncio.Event()
+
+    async def run(self) -> None:
+        """Own every task until cancelled, then close what is open."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._running.set()
+                while True:
+                    await asyncio.sleep(_SWEEP_S)
+                    now = asyncio.get_running_loop().time()
+                    self._carrier.pool.sweep(now)
+                    for listener in self._listeners.values():
+                        listener.sweep(now)
+        finally:
+            self._tasks = None
+            self._carrier.pool.close()
+            for listener in self._listeners.values():
+                listener.stop_accepting()
+                listener.goodbye()
+
+    def _spawn(self, task: Coroutine[None, None, None]) -> object:
+        if self._tasks is None:
+            task.close()
+            return None
+        return self._tasks.create_task(task)
+
+    async def listen(self, spec: ListenerSpec) -> str:
+        """Bind and accept; returns the bound address. Raises ListenError."""
+        await self._running.wait()
+        listener = Listener(spec, self._carrier)
+        address = listener.bind()
+        self._listeners[spec.name] = listener
+        self._spawn(listener.run())
+        return address
+
+    async def unlisten(self, name: str) -> None:
+        """Stop accepting; connections go on."""
+        listener = self._listeners.get(name)
+        if listener is not None:
+            listener.stop_accepting()
+
+    def set_cluster(self, cluster: Cluster) -> None:
+        """Add or replace a cluster; connections to addresses that are gone drain."""
+        gone = self._carrier.clusters.put(cluster)
+        if gone:
+            self._carrier.pool.retire(gone)
+
+    def drop_cluster(self, key: str) -> None:
+        """Forget a cluster."""
+        state = self._carrier.clusters.drop(key)
+        if state is not None:
+            self._carrier.pool.retire(frozenset(load.address for load in state.loads()))
+
+    def wake(self, key: str) -> None:
+        """Have calls that are held for `key` ask again."""
+        self._carrier.clusters.wake(key)
+
+    def set_paths(self, number: int, table: Table) -> None:
+        """Push a path table."""
+        self._carrier.tables.put_paths(number, table)
+
+    def set_members(self, number: int, members: frozenset[bytes]) -> None:
+        """Push a header set."""
+        self._carrier.tables.put_set(number, members)
+
+    def set_concurrency(self, gate: str, limit: int | None) -> None:
+        """Put up or take down a gate."""
+        self._carrier.set_gate(gate, limit)
+
+    def set_identity(self, identity: TlsIdentity | None) -> None:
+        """New contexts for new connections; upstream connections under the old ones drain."""
+        self._carrier.contexts.put(identity)
+        self._carrier.pool.retire_mesh()
+
+    def bump(self, scope: str) -> None:
+        """Drop every kept Plan of a scope."""
+        self._carrier.plans.bump(scope)
+
+    async def drain(self, listeners: Sequence[str], within_s: float) -> int:
+        """Goodbye on the listeners' connections; wait for their calls; returns how many were cut."""
+        chosen = [self._listeners[name] for name in listeners if name in self._listeners]
+        for listener in chosen:
+            listener.stop_accepting()
+            listener.goodbye()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                for listener in chosen:
+                    await listener.empty.wait()
+        left = [
+            exchange for listener in chosen for exchange in self._carrier.calls.get(listener.spec.name, ())
+        ]
+        for exchange in left:
+            exchange.cut()
+        return len(left)
+
+    def stats(self) -> EngineStats:
+        """Numbers for status."""
+        return EngineStats(
+            connections=sum(listener.connections for listener in self._listeners.values()),
+            calls_in_flight=sum(len(calls) for calls in self._carrier.calls.values()),
+            plans_kept=self._carrier.plans.size,
+            upstream_connections=self._carrier.pool.size,
+        )
+
+    def loads(self, key: str) -> tuple[dict[str, object], ...]:
+        """Load and health of a cluster's endpoints, for status."""
+        state = self._carrier.clusters.get(key)
+        if state is None:
+            return ()
+        now = self._carrier.now()
+        return tuple(
+            {
+                "address": load.address,
+                "inFlight": load.in_flight,
+                "rttMs": round(load.rtt_s * 1e3, 2),
+                "ejectedForS": round(max(0.0, load.ejected_until - now), 1),
+            }
+            for load in state.loads()
+        )

@@ -1,0 +1,633 @@
+"""Runs one call: decides (or finds the kept decision), picks an endpoint, relays both ways, tries again where the Plan allows.
+
+A state machine of plain calls between a downstream and an upstream end; it waits only by leaving callbacks (for a cluster, a gate, a
+connection, a pause), so a call on a warm path costs no task. Back-pressure: bytes are acknowledged to one side once they left on the other.
+"""
+
+import time
+from asyncio import TimerHandle
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from proxy import path
+from proxy.balance import Load
+from proxy.engine.base import ListenerSpec
+from proxy.engine.portable import answers
+from proxy.engine.portable.clusters import ClusterState
+from proxy.engine.portable.edits import HOP_BY_HOP, edit_headers, edit_request, parse_grpc_timeout
+from proxy.engine.portable.plans import Kept
+from proxy.engine.portable.pool import Origin, Waiter
+from proxy.engine.portable.streams import Downstream, RawHead, UpstreamCall, UpstreamConnection
+from proxy.plan import Again, Attempt, Cause, Delays, Headers, Hold, Outcome, Plan, Reply, RequestHead, Route
+
+if TYPE_CHECKING:
+    from proxy.engine.portable.carrier import Carrier
+
+_IMMEDIATE = frozenset(
+    {Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY}
+)  # nobody processed it: another endpoint may, at once
+_IMMEDIATE_TRIES = 3
+
+
+class Exchange:
+    """One call. Mutable state in four groups: the decision, the attempt, the request body kept for it, the answer so far."""
+
+    __slots__ = (
+        "_acked",
+        "_attempts",
+        "_body",
+        "_body_bytes",
+        "_body_ended",
+        "_call",
+        "_cancels",
+        "_carrier",
+        "_committed",
+        "_deadline_at",
+        "_delays",
+        "_done",
+        "_down",
+        "_down_bytes",
+        "_drained",
+        "_gates",
+        "_head",
+        "_held_head",
+        "_kept",
+        "_listener",
+        "_load",
+        "_raw",
+        "_refusal",
+        "_replay_limit",
+        "_response_head_ns",
+        "_route",
+        "_sent",
+        "_span",
+        "_spent",
+        "_started_ns",
+        "_status",
+        "_timers",
+        "_trailers",
+        "_tried",
+        "_waited",
+    )
+
+    def __init__(
+        self,
+        carrier: "Carrier",
+        listener: ListenerSpec,
+        down: Downstream,
+        raw: RawHead,
+        *,
+        peer: str | None,
+        address: str,
+    ) -> None:
+        self._carrier = carrier
+        self._listener = listener
+        self._down = down
+        self._raw = raw
+        self._head, self._refusal = _read(raw, listener.name, peer, address)
+        self._started_ns = time.time_ns()
+        self._span = carrier.tracing.begin(raw.headers, grpc=raw.protocol == "grpc")
+        self._kept: Kept | None = None
+        self._route = 0
+        self._deadline_at: float | None = None
+        self._gates: list[str] = []
+        self._waited = False
+        self._cancels: list[Callable[[], None]] = []
+        self._timers: list[TimerHandle] = []
+        # the attempt
+        self._call: UpstreamCall | None = None
+        self._load: Load | None = None
+        self._attempts: list[Attempt] = []
+        self._tried: set[str] = set()
+        self._delays: dict[int, Delays] = {}
+        self._held_head: tuple[int, Headers] | None = None
+        # the request body
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._sent = 0  # chunks of `_body` given to the current attempt
+        self._drained = 0  # bytes that left on the current attempt
+        self._acked = 0
+        self._body_ended = False
+        self._trailers: Headers = ()
+        self._replay_limit = 0
+        self._spent = False  # some of the body was let go of: no further attempt
+        # the answer
+        self._committed = False
+        self._done = False
+        self._status = 0
+        self._response_head_ns = 0
+        self._down_bytes = 0
+
+    # --- deciding --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make the head canonical, decide, and go."""
+        if self._refusal is not None:
+            self._answer(answers.bad_request(self._refusal, self._listener.name), "")
+            return
+        if self._raw.protocol == "grpc":
+            left = self._head.get(b"grpc-timeout")
+            if left is not None:
+                self._limit(parse_grpc_timeout(left))
+        self._decide(self._carrier.now())
+
+    def _decide(self, since: float) -> None:
+        decision = self._carrier.decide(self._listener, self._head)
+        if isinstance(decision, Hold):
+            self._hold(decision, since)
+        elif isinstance(decision.decision, Reply):
+            self._answer(decision.decision, self._head.path)
+        else:
+            self._carry(decision, decision.decision)
+
+    def _hold(self, hold: Hold, since: float) -> None:
+        left = since + hold.for_s - self._carrier.now()
+        if left <= 0:
+            self._answer(hold.then, self._carrier.explain(hold.key))
+            return
+
+        def wake() -> None:
+            self._cancel_waits()
+            if not self._done:
+                self._decide(since)
+
+        def expire() -> None:
+            self._cancel_waits()
+            if not self._done:
+                self._answer(hold.then, self._carrier.explain(hold.key))
+
+        self._cancels.append(self._carrier.clusters.wait(hold.key, wake))
+        self._cancels.append(self._carrier.later(left, expire).cancel)
+
+    def _carry(self, kept: Kept, plan: Plan) -> None:
+        self._kept = kept
+        if plan.body_bytes is not None and (self._raw.length or 0) > plan.body_bytes:
+            self._answer(
+                plan.on_cause[Cause.TOO_LARGE], f"{self._raw.length} bytes, the limit is {plan.body_bytes}"
+            )
+            return
+        self._limit(plan.total_s)
+        self._replay_limit = plan.replay_bytes
+        self._enter_gates(list(plan.gates), plan)
+
+    def _enter_gates(self, gates: list[str], plan: Plan) -> None:
+        while gates:
+            gate = self._carrier.gate(gates[0])
+            if gate is not None and not gate.enter():
+                cancel = gate.wait(lambda: self._enter_gates(gates, plan))
+                if cancel is None:
+                    self._answer(plan.on_cause[Cause.SHED], f"more than {gate.queue} calls wait already")
+                else:
+                    self._cancels.append(cancel)
+                return
+            if gate is not None:
+                self._gates.append(gates[0])
+            gates.pop(0)
+        self._attempt(plan)
+
+    def _limit(self, limit_s: float | None) -> None:
+        if limit_s is None:
+            return
+        at = self._carrier.now() + limit_s
+        if self._deadline_at is None or at < self._deadline_at:
+            self._deadline_at = at
+            self._timers.append(self._carrier.later(max(limit_s, 0.0), self._deadline_passed))
+
+    def _deadline_passed(self) -> None:
+        if self._done:
+            return
+        self._end_attempt(Cause.TIMEOUT, "the call's time is over", abort=True)
+        self._fail_for_good(Cause.TIMEOUT, "the call's deadline passed")
+
+    # --- attempts --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _plan(self) -> Plan:
+        assert self._kept is not None
+        assert isinstance(self._kept.decision, Plan)
+        return self._kept.decision
+
+    def _attempt(self, plan: Plan) -> None:
+        self._cancel_waits()
+        self._route = _pick_route(plan.routes, self._carrier)
+        route = plan.routes[self._route]
+        state = self._carrier.clusters.get(route.cluster)
+        load = state.pick(self._tried, self._carrier.now(), self._carrier.rng) if state is not None else None
+        if state is None or load is None:
+            self._attempts.append(
+                Attempt("", time.time_ns(), ended_ns=time.time_ns(), cause=Cause.NO_ENDPOINT)
+            )
+            self._failed(Cause.NO_ENDPOINT, self._carrier.explain(route.cluster))
+            return
+        self._load = load
+        load.in_flight += 1
+        self._tried.add(load.address)
+        self._attempts.append(Attempt(load.address, time.time_ns()))
+        cluster = state.cluster
+        origin = Origin(cluster.key, load.address, cluster.wire, cluster.tls, route.expect, plan.connect_s)
+        if plan.attempt_s is not None:
+            self._timers.append(self._carrier.later(plan.attempt_s, self._attempt_timer(len(self._attempts))))
+        connection = self._carrier.pool.take(origin)
+        if connection is not None:
+            self._send(connection)
+            return
+        waiter = Waiter(self._send, lambda cause, detail: self._not_connected(state, cause, detail))
+
+        def cancel() -> None:
+            waiter.cancelled = True
+
+        self._cancels.append(cancel)
+        self._carrier.pool.wait(origin, waiter)
+
+    def _attempt_timer(self, number: int) -> Callable[[], None]:
+        def fire() -> None:
+            if not self._done and len(self._attempts) == number and not self._attempts[-1].ended_ns:
+                limit = f"no complete answer within {self._plan.attempt_s:g} s"
+                self._end_attempt(Cause.TIMEOUT, limit, abort=True)
+                if self._committed:
+                    self._fail_for_good(Cause.TIMEOUT, limit)
+                else:
+                    self._failed(Cause.TIMEOUT, limit)
+
+        return fire
+
+    def _not_connected(self, state: ClusterState, cause: Cause, detail: str) -> None:
+        self._cancels.clear()
+        if self._load is not None and cause in _IMMEDIATE:
+            self._load.eject(self._carrier.now())
+        self._end_attempt(cause, detail, abort=False)
+        self._failed(cause, detail)
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        self._cancels.clear()
+        plan = self._plan
+        if connection.alpn == "h2" and self._raw.protocol != "grpc" and self._load is not None:
+            state = self._carrier.clusters.get(plan.routes[self._route].cluster)
+            if state is not None and state.cluster.wire == "postern" and state.cluster.tls is not None:
+                detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it"
+                self._end_attempt(Cause.UNSUPPORTED, detail, abort=False)
+                self._fail_for_good(Cause.UNSUPPORTED, detail)
+                return
+        assert self._kept is not None
+        left = None if self._deadline_at is None else self._deadline_at - self._carrier.now()
+        if plan.attempt_s is not None:
+            left = plan.attempt_s if left is None else min(left, plan.attempt_s)
+        raw = edit_request(self._kept.edits[self._route], self._raw, self._head, self._span, left)
+        self._sent = self._drained = 0
+        self._call = call = connection.open(self)
+        end = self._body_ended and not self._body and not self._trailers
+        call.start(raw, end=end)
+        if not end and self._call is call:
+            self._send_body()
+
+    def _send_body(self) -> None:
+        call = self._call
+        if call is None:
+            return
+        while self._sent < len(self._body) and self._call is call:
+            chunk = self._body[self._sent]
+            self._sent += 1
+            call.send(chunk)
+        if self._body_bytes > self._replay_limit:
+            self._let_go()
+        if self._body_ended and self._call is call:
+            call.finish(self._trailers)
+
+    # --- request events ----------------------------------------------------------------------------------------------------
+
+    def request_data(self, data: bytes) -> None:
+        """Some of the request body: keep it while another attempt may need it, and pass it on."""
+        if self._done:
+            self._down.ack(len(data))
+            return
+        self._body_bytes += len(data)
+        limit = self._plan.body_bytes if self._kept is not None else None
+        if limit is not None and self._body_bytes > limit:
+            self._end_attempt(Cause.TOO_LARGE, "", abort=True)
+            self._fail_for_good(Cause.TOO_LARGE, f"more than {limit} bytes")
+            return
+        call = self._call
+        if call is None:
+            self._body.append(data)
+            return
+        if self._body_bytes <= self._replay_limit and not self._committed:
+            self._body.append(data)
+            self._sent += 1
+        else:
+            self._let_go()
+        call.send(data)
+
+    def _let_go(self) -> None:
+        """The body is too large to keep, or need not be kept: this attempt is the last."""
+        self._spent = True
+        self._body.clear()
+        self._sent = 0
+
+    def request_end(self, trailers: Headers) -> None:
+        """The request is complete."""
+        self._body_ended = True
+        self._trailers = trailers
+        if self._call is not None and not self._done:
+            self._call.finish(trailers)
+
+    def request_gone(self, detail: str) -> None:
+        """The caller left: the callee is told at once."""
+        if self._done:
+            return
+        self._end_attempt(Cause.CALLER_LEFT, detail, abort=True)
+        self._finish(Cause.CALLER_LEFT)
+
+    def response_drained(self, count: int) -> None:
+        """The caller took bytes: the callee may send more."""
+        if self._call is not None:
+            self._call.ack(count)
+
+    # --- response events ---------------------------------------------------------------------------------------------------
+
+    def request_drained(self, count: int) -> None:
+        """Bytes left for the callee: the caller may send more (replayed bytes were acknowledged before)."""
+        self._drained += count
+        if self._drained > self._acked and not self._done:
+            fresh = self._drained - self._acked
+            self._acked = self._drained
+            self._down.ack(fresh)
+
+    def response_inform(self, status: int, headers: Headers) -> None:
+        """A 1xx answer goes through."""
+        if not self._committed and not self._done:
+            self._down.inform(status, tuple(h for h in headers if h[0] not in HOP_BY_HOP))
+
+    def response_head(self, status: int, headers: Headers, *, end: bool) -> None:
+        """The callee's answer: pass it on, or try again where the Plan says that this one is a failure."""
+        if self._done:
+            return
+        self._response_head_ns = time.time_ns()
+        attempt = self._attempts[-1]
+        attempt.head_ns = self._response_head_ns
+        attempt.status = status
+        grpc = self._raw.protocol == "grpc"
+        if grpc and not end and self._may_retry_grpc():
+            self._held_head = (status, headers)
+            return
+        code = answers.grpc_code(headers) if grpc and end else None
+        if self._refused_by_status(status, code):
+            return
+        self._commit(status, headers, end=end)
+        if end:
+            attempt.grpc_code = code
+            self._complete()
+
+    def _refused_by_status(self, status: int, code: int | None) -> bool:
+        """Whether this answer is thrown away for another attempt, now under way."""
+        delay = self._next_delay(Cause.STATUS, status, code)
+        if delay is None:
+            return False
+        self._attempts[-1].grpc_code = code
+        self._end_attempt(Cause.STATUS, "", abort=True)
+        self._pause(delay)
+        return True
+
+    def _may_retry_grpc(self) -> bool:
+        return (
+            any(again.grpc_codes is None or again.grpc_codes for again in self._plan.again)
+            and self._replayable()
+        )
+
+    def _commit(self, status: int, headers: Headers, *, end: bool) -> None:
+        assert self._kept is not None
+        self._committed = True
+        self._status = status
+        if self._sent == len(self._body):
+            self._let_go()
+        edits = self._kept.reply_edits
+        if edits is not None:
+            self._down.respond(status, tuple(edit_headers(edits, headers)), end=end)
+        else:
+            self._down.respond(status, tuple(h for h in headers if h[0] not in HOP_BY_HOP), end=end)
+
+    def _release_held(self) -> None:
+        if self._held_head is not None:
+            (status, headers), self._held_head = self._held_head, None
+            self._commit(status, headers, end=False)
+
+    def response_data(self, data: bytes) -> None:
+        """Some of the answer's body."""
+        if self._done:
+            return
+        self._release_held()
+        self._down_bytes += len(data)
+        self._down.send(data)
+
+    def response_end(self, trailers: Headers) -> None:
+        """The answer is complete."""
+        if self._done:
+            return
+        if self._raw.protocol == "grpc":
+            code = answers.grpc_code(trailers)
+            if self._held_head is not None and self._refused_by_status(self._held_head[0], code):
+                self._held_head = None
+                return
+            self._attempts[-1].grpc_code = code
+        self._release_held()
+        self._down.finish(trailers)
+        self._complete()
+
+    def response_lost(self, cause: Cause, detail: str) -> None:
+        """The callee's end broke."""
+        if self._done:
+            return
+        self._call = None
+        self._held_head = None
+        if cause is Cause.REFUSED and self._load is not None:
+            self._load.rtt_s = max(self._load.rtt_s, 1.0)
+        self._end_attempt(cause, detail, abort=False)
+        if self._committed:
+            self._fail_for_good(cause, detail)
+        else:
+            self._failed(cause, detail)
+
+    # --- failing and ending ------------------------------------------------------------------------------------------------
+
+    def _failed(self, cause: Cause, detail: str) -> None:
+        """An attempt came to nothing before an answer: another endpoint at once, another attempt later, or the answer for the cause."""
+        plan = self._plan
+        state = self._carrier.clusters.get(plan.routes[self._route].cluster)
+        if (
+            cause in _IMMEDIATE
+            and self._replayable()
+            and state is not None
+            and state.untried(self._tried)
+            and len(self._tried) <= _IMMEDIATE_TRIES
+        ):
+            self._attempt(plan)
+            return
+        delay = self._next_delay(cause, 0, None)
+        if delay is None:
+            self._fail_for_good(cause, detail)
+        else:
+            self._pause(delay)
+
+    def _replayable(self) -> bool:
+        """Whether the whole request body so far can be sent again."""
+        return not self._spent
+
+    def _next_delay(self, cause: Cause, status: int, code: int | None) -> float | None:
+        if not self._replayable():
+            return None
+        for number, again in enumerate(self._plan.again):
+            if _covers(again, cause, status, code):
+                if again.attempts is not None and len(self._attempts) >= again.attempts:
+                    return None
+                delays = self._delays.setdefault(number, again.delays_s())
+                delay = next(delays, None)
+                if delay is None or (
+                    self._deadline_at is not None and self._carrier.now() + delay >= self._deadline_at
+                ):
+                    return None
+                return delay
+        return None
+
+    def _pause(self, delay_s: float) -> None:
+        def again() -> None:
+            if not self._done:
+                self._attempt(self._plan)
+
+        if delay_s <= 0:
+            again()
+        else:
+            self._cancels.append(self._carrier.later(delay_s, again).cancel)
+
+    def _fail_for_good(self, cause: Cause, detail: str) -> None:
+        if self._done:
+            return
+        if self._committed:
+            self._down.abort(cause)
+            self._finish(cause)
+        elif self._kept is None:
+            self._answer(answers.timed_out(self._listener.name), detail)
+        else:
+            self._answer(self._plan.on_cause[cause], detail)
+
+    def _end_attempt(self, cause: Cause | None, detail: str, *, abort: bool) -> None:
+        """Close the books on the current attempt."""
+        call, self._call = self._call, None
+        if call is not None and abort:
+            call.abort()
+        load, self._load = self._load, None
+        now = self._carrier.now()
+        if self._attempts and not self._attempts[-1].ended_ns:
+            attempt = self._attempts[-1]
+            attempt.ended_ns = time.time_ns()
+            attempt.cause = cause
+            attempt.detail = detail
+            if load is not None and attempt.head_ns:
+                load.observe((attempt.head_ns - attempt.started_ns) / 1e9, now)
+        if load is not None:
+            load.in_flight -= 1
+
+    def _complete(self) -> None:
+        call = self._call
+        self._end_attempt(None, "", abort=False)
+        if call is not None and not self._body_ended:
+            call.abort()  # a full answer before the end of the request: the callee wants no more of it
+        self._finish(None)
+
+    def _answer(self, reply: Reply, detail: str) -> None:
+        """An answer of our own, HTTP or gRPC by what was asked."""
+        self._status = reply.status
+        code = answers.send(
+            self._down, reply, detail, grpc=self._raw.protocol == "grpc", head=self._head.method == "HEAD"
+        )
+        self._finish(reply.cause, reply, code)
+
+    def _finish(self, cause: Cause | None, reply: Reply | None = None, grpc_code: int | None = None) -> None:
+        if self._done:
+            return
+        self._done = True
+        self._cancel_waits()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        for gate in self._gates:
+            self._carrier.leave(gate)
+        self._body.clear()
+        if grpc_code is None and self._attempts and cause is None:
+            grpc_code = self._attempts[-1].grpc_code
+        decision = reply or (self._kept.decision if self._kept is not None else None)
+        self._carrier.finished(
+            self,
+            Outcome(
+                head=self._head,
+                labels=decision.labels if decision is not None else answers.unlabelled(self._listener.name),
+                trace=self._span,
+                started_ns=self._started_ns,
+                head_ns=self._response_head_ns,
+                ended_ns=time.time_ns(),
+                status=self._status,
+                grpc_code=grpc_code,
+                cause=cause,
+                attempts=self._attempts,
+                up_bytes=self._body_bytes,
+                down_bytes=self._down_bytes,
+            ),
+        )
+
+    def _cancel_waits(self) -> None:
+        cancels, self._cancels = self._cancels, []
+        for cancel in cancels:
+            cancel()
+
+    def cut(self) -> None:
+        """The engine stops: end the call visibly."""
+        if not self._done:
+            self._end_attempt(Cause.DRAINING, "the proxy is shutting down", abort=True)
+            self._down.abort(Cause.DRAINING)
+            self._finish(Cause.DRAINING)
+
+
+def _covers(again: Again, cause: Cause, status: int, code: int | None) -> bool:
+    if cause is not Cause.STATUS:
+        return cause in again.on
+    if code is not None:
+        return code != 0 and (again.grpc_codes is None or code in again.grpc_codes)
+    return (status < 200 or status > 399) and (again.http_codes is None or status in again.http_codes)
+
+
+def _pick_route(routes: Iterable[Route], carrier: "Carrier") -> int:
+    weights = [route.weight for route in routes]
+    if len(weights) == 1:
+        return 0
+    return int(carrier.rng.choices(range(len(weights)), weights)[0])
+
+
+def _read(raw: RawHead, listener: str, peer: str | None, address: str) -> tuple[RequestHead, str | None]:
+    """The head with its canonical path, and why it has none (the path is then `/`)."""
+    method, refusal, authority, sent = raw.method, None, raw.authority, raw.target
+    target = path.Target("/", b"", same=True, offset=0, authority=b"")
+    if method != method.upper() or not method:
+        refusal = f"the method {method.decode('latin-1')!r} is not upper-case; methods are case-sensitive (RFC 9110 §9.1)"
+    elif method != b"CONNECT":  # whose target is an authority, not a path: deciders answer it
+        try:
+            target = path.parse(raw.target)
+        except path.BadTargetError as error:
+            refusal = error.reason
+    if target.offset:
+        sent, authority = raw.target[target.offset :] or b"/", target.authority
+        sent = sent if sent[:1] == b"/" else b"/" + sent
+    head = RequestHead(
+        listener=listener,
+        protocol=raw.protocol,
+        framing=raw.framing,
+        method=method.decode("latin-1"),
+        authority=authority.decode("latin-1").lower(),
+        target=sent,
+        path=target.path,
+        query=target.query,
+        headers=raw.headers,
+        peer=peer,
+        peer_address=address,
+        length=raw.length,
+        exact=target.same,
+        form="absolute" if target.offset else "origin",
+    )
+    return head, refusal

@@ -1,0 +1,362 @@
+"""What both ends of HTTP/2 share: bytes through the frame gate and h2, body credit, queues bounded by flow control.
+
+One object a connection, driven by the transport. Everything is a plain call; writes are gathered and leave once a loop turn.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import ClassVar
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from proxy.engine.base import Limits
+from proxy.engine.portable.frame_gate import FloodError, FrameGate, GoAway, goaway_frame
+from proxy.engine.portable.streams import CountFrame
+from proxy.plan import Header, Headers
+
+Codes = h2.errors.ErrorCodes
+Setting = h2.settings.SettingCodes
+Handlers = dict[type[h2.events.Event], Callable[..., None]]
+# Never on HTTP/2 (RFC 9113 §8.2.2); `te` may say `trailers` only.
+CONNECTION_HEADERS = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+        b"host",
+    }
+)
+
+
+class Stream:
+    """One stream's sending side and the credit owed for what it received."""
+
+    __slots__ = ("closed", "ended", "id", "owed", "queue", "queued", "trailers")
+
+    def __init__(self, stream_id: int) -> None:
+        self.id = stream_id
+        self.queue: deque[bytes] = deque()
+        self.queued = 0
+        self.trailers: Headers | None = None  # set: finish with these once the queue is empty
+        self.owed = 0
+        self.ended = False  # we have sent END_STREAM
+        self.closed = False
+
+    def drained(self, count: int) -> None:
+        """So many bytes left for the wire."""
+
+
+class Http2End(asyncio.Protocol):
+    """The shared half of a server or client connection.
+
+    Mutable state: `streams` (open ones by id), `_dirty` (a flush is scheduled), `_paused` (the transport's buffer is full),
+    `_starved` (streams with queued bytes that a window or the transport holds back).
+    """
+
+    def __init__(self, limits: Limits, count: CountFrame, *, server: bool) -> None:
+        self._limits = limits
+        self._count = count
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        config = h2.config.H2Configuration(
+            client_side=not server,
+            header_encoding=None,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        self._h2 = h2.connection.H2Connection(config)
+        self._gate = FrameGate(limits, self._loop.time, server=server)
+        self._transport: asyncio.Transport | None = None
+        self._dirty = False
+        self._paused = False
+        self._starved: dict[int, Stream] = {}
+        self.streams: dict[int, Stream] = {}
+        self.active_at = self._loop.time()
+        self._ping_sent_at: float | None = None
+
+    # --- transport -----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send our settings."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._limits.window_bytes)
+        local = h2.settings.Settings(
+            client=not self._server,
+            initial_values={
+                Setting.ENABLE_PUSH: 0,
+                Setting.INITIAL_WINDOW_SIZE: self._limits.window_bytes,
+                Setting.MAX_CONCURRENT_STREAMS: self._limits.streams,
+                Setting.MAX_HEADER_LIST_SIZE: self._limits.head_bytes,
+                Setting.ENABLE_CONNECT_PROTOCOL: 1,
+            },
+        )
+        if self._server:
+            del local[Setting.ENABLE_PUSH]
+        self._h2.local_settings = local
+        self._h2.decoder.max_header_list_size = self._limits.head_bytes
+        self._h2.initiate_connection()
+        extra = self._limits.connection_window_bytes - 65_535
+        if extra > 0:
+            self._h2.increment_flow_control_window(extra)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the gate, then h2, then dispatch; any broken rule ends the connection with GOAWAY."""
+        try:
+            passed = self._gate.feed(data)
+            events = self._h2.receive_data(passed) if passed else []
+            for event in events:
+                handler = self._HANDLERS.get(type(event))
+                if handler is not None:
+                    handler(self, event)
+        except FloodError as error:
+            self._count(error.kind)
+            self.fail(Codes.ENHANCE_YOUR_CALM, str(error))
+            return
+        except h2.exceptions.ProtocolError as error:
+            self._count("protocol")
+            self.fail(Codes(error.error_code), str(error) or type(error).__name__)
+            return
+        if self._gate.goaway is not None:
+            goaway, self._gate.goaway = self._gate.goaway, None
+            self.said_goodbye(goaway)
+        self.schedule_flush()
+
+    def eof_received(self) -> bool:
+        """A half-closed HTTP/2 connection is of no use."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End every call."""
+        self._transport = None
+        self.lost(str(exc) if exc else "the connection was closed")
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full: keep bytes in the streams' queues."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._paused = False
+        self._pump_starved()
+
+    @property
+    def closing(self) -> bool:
+        """Whether the transport is gone or going."""
+        return self._transport is None or self._transport.is_closing()
+
+    def schedule_flush(self) -> None:
+        """Write what h2 has ready once this loop turn is over."""
+        if not self._dirty:
+            self._dirty = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what h2 has ready."""
+        self._dirty = False
+        if self._transport is not None:
+            data = self._h2.data_to_send()
+            if data:
+                self._transport.write(data)
+
+    def fail(self, code: int, detail: str) -> None:
+        """GOAWAY and close: the peer broke a rule."""
+        if self._transport is not None:
+            self._h2.clear_outbound_data_buffer()
+            self._transport.write(goaway_frame(self._h2.highest_inbound_stream_id, code))
+            self._transport.close()
+        self.lost(detail)
+
+    def shut(self) -> None:
+        """Close now, politely."""
+        if self._transport is not None:
+            self.flush()
+            self._transport.write(goaway_frame(self._h2.highest_inbound_stream_id, Codes.NO_ERROR))
+            self._transport.close()
+
+    def check_alive(self, now: float, *, ping_after_s: float = 10.0, answer_s: float = 5.0) -> None:
+        """Called every second or so: ping a silent connection that has calls, drop one that does not answer."""
+        if self._ping_sent_at is not None and now - self._ping_sent_at > answer_s:
+            self._count("ping-unanswered")
+            if self._transport is not None:
+                self._transport.abort()
+        elif self._ping_sent_at is None and self.streams and now - self.active_at > ping_after_s:
+            self._ping_sent_at = now
+            self._h2.ping(b"postern!")
+            self.schedule_flush()
+
+    # --- for the ends to fill in -----------------------------------------------------------------------------------------
+
+    def said_goodbye(self, goaway: GoAway) -> None:
+        """The peer sent GOAWAY."""
+
+    def lost(self, detail: str) -> None:
+        """The connection is gone; called at least once, calls end now."""
+
+    def stream_closed(self, stream: Stream) -> None:
+        """A stream is over and out of `streams`."""
+
+    # --- sending -------------------------------------------------------------------------------------------------------
+
+    def send_head(self, stream_id: int, headers: Iterable[Header], *, end: bool) -> None:
+        """A header block. A stream that the peer has just reset takes none: its reset event is on its way."""
+        try:
+            self._h2.send_headers(stream_id, headers, end_stream=end)
+        except h2.exceptions.StreamClosedError:
+            return
+        self.schedule_flush()
+
+    def send_body(self, stream: Stream, data: bytes) -> None:
+        """Queue body bytes and send what the windows allow."""
+        if stream.closed or not data:
+            return
+        stream.queue.append(data)
+        stream.queued += len(data)
+        self.pump(stream)
+
+    def send_end(self, stream: Stream, trailers: Headers) -> None:
+        """Finish the sending side once its queue is empty."""
+        if stream.closed or stream.ended:
+            return
+        stream.trailers = trailers
+        self.pump(stream)
+
+    def pump(self, stream: Stream) -> None:
+        """Move queued bytes into h2 as far as the windows and the transport allow."""
+        if self.closing:
+            return
+        try:
+            sent = self._move(stream)
+            if not stream.queue:
+                self._end_if_due(stream)
+        except h2.exceptions.StreamClosedError:
+            return  # reset by the peer in the same read: its event follows and ends the stream
+        self.schedule_flush()
+        if sent:
+            stream.drained(sent)
+
+    def _move(self, stream: Stream) -> int:
+        sent = 0
+        if not self._paused and stream.queue:
+            room = min(self._h2.local_flow_control_window(stream.id), self._limits.window_bytes)
+            frame = self._h2.max_outbound_frame_size
+            while stream.queue and room > 0:
+                chunk = stream.queue[0]
+                size = min(len(chunk), room, frame)
+                last = stream.trailers == () and len(stream.queue) == 1 and size == len(chunk)
+                self._h2.send_data(stream.id, chunk if size == len(chunk) else chunk[:size], end_stream=last)
+                stream.ended = stream.ended or last
+                if size == len(chunk):
+                    stream.queue.popleft()
+                else:
+                    stream.queue[0] = chunk[size:]
+                room -= size
+                sent += size
+        stream.queued -= sent
+        if stream.queue:
+            self._starved[stream.id] = stream
+        else:
+            self._starved.pop(stream.id, None)
+        return sent
+
+    def _end_if_due(self, stream: Stream) -> None:
+        if stream.trailers is None:
+            return
+        if not stream.ended:
+            stream.ended = True
+            if stream.trailers:
+                self._h2.send_headers(stream.id, stream.trailers, end_stream=True)
+            else:
+                self._h2.end_stream(stream.id)
+        self.sent_end(stream)
+
+    def sent_end(self, stream: Stream) -> None:
+        """Our END_STREAM is on its way."""
+
+    def _pump_starved(self) -> None:
+        for stream in list(self._starved.values()):
+            if self._paused:
+                return
+            if not stream.closed:
+                self.pump(stream)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """RST_STREAM, unless the stream is over."""
+        if not stream.closed and not self.closing:
+            with suppress(h2.exceptions.StreamClosedError):  # both sides may have ended it already
+                self._h2.reset_stream(stream.id, code)
+            self.schedule_flush()
+        self.forget(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """A stream is over: give back the connection credit that its unread bytes hold."""
+        if stream.closed:
+            return
+        stream.closed = True
+        stream.queue.clear()
+        self._starved.pop(stream.id, None)
+        self.streams.pop(stream.id, None)
+        self.active_at = self._loop.time()
+        if stream.owed:
+            self._acknowledge(stream.id, stream.owed)
+            stream.owed = 0
+        self.stream_closed(stream)
+
+    # --- receiving -----------------------------------------------------------------------------------------------------
+
+    def owe(self, stream: Stream, data: h2.events.DataReceived) -> None:
+        """Note the credit for received body bytes; padding is given back at once."""
+        body = len(data.data or b"")
+        stream.owed += body
+        padding = (data.flow_controlled_length or body) - body
+        if padding:
+            self._acknowledge(stream.id, padding)
+
+    def repay(self, stream: Stream, count: int) -> None:
+        """The bytes were carried on."""
+        count = min(count, stream.owed)
+        if count and not self.closing:
+            stream.owed -= count
+            self._acknowledge(stream.id, count)
+            self.schedule_flush()
+
+    def _acknowledge(self, stream_id: int, count: int) -> None:
+        if not self.closing:
+            self._h2.acknowledge_received_data(count, stream_id)
+
+    def _on_window(self, event: h2.events.WindowUpdated) -> None:
+        if event.stream_id:
+            stream = self._starved.get(event.stream_id)
+            if stream is not None:
+                self.pump(stream)
+        else:
+            self._pump_starved()
+
+    def on_settings(self, event: h2.events.RemoteSettingsChanged) -> None:
+        """The peer changed its settings: windows may have grown."""
+        self._pump_starved()
+
+    def _on_ping_ack(self, event: h2.events.PingAckReceived) -> None:
+        self._ping_sent_at = None
+        self.active_at = self._loop.time()
+        self.answered_ping()
+
+    def answered_ping(self) -> None:
+        """Our PING came back."""
+
+    _HANDLERS: ClassVar[Handlers] = {
+        h2.events.WindowUpdated: _on_window,
+        h2.events.RemoteSettingsChanged: lambda self, event: self.on_settings(event),
+        h2.events.PingAckReceived: _on_ping_ack,
+    }

@@ -1,0 +1,300 @@
+"""The upstream end of HTTP/2: to peers (mutual TLS) and to apps that speak h2c or gRPC."""
+
+from typing import ClassVar
+
+import h2.events
+
+from proxy.engine.base import Limits
+from proxy.engine.portable.frame_gate import GoAway
+from proxy.engine.portable.http2 import CONNECTION_HEADERS, Codes, Handlers, Http2End, Stream
+from proxy.engine.portable.streams import ConnectionOwner, CountFrame, RawHead, ResponseEvents
+from proxy.plan import Cause, Header, Headers
+
+_MAX_STREAM_ID = 0x7FFFFFFF - 2_000  # retire a connection before its ids run out (RFC 9113 §5.1.1)
+MAX_CALLS = (
+    100  # per connection; beyond it the pool dials another, so one connection's window is not everyone's
+)
+
+
+class ClientStream(Stream):
+    """One call to the callee; the exchange's `UpstreamCall`."""
+
+    __slots__ = ("_end", "events", "head_seen", "response_ended")
+
+    def __init__(self, end: "Http2Client", events: ResponseEvents) -> None:
+        super().__init__(0)
+        self._end = end
+        self.events: ResponseEvents | None = events
+        self.head_seen = False
+        self.response_ended = False
+
+    def start(self, head: RawHead, *, end: bool) -> None:
+        """The request head (RFC 9113 §8.3.1, RFC 8441 §4)."""
+        self._end.start(self, head, end=end)
+
+    def send(self, data: bytes) -> None:
+        """Some of the request body."""
+        self._end.send_body(self, data)
+
+    def finish(self, trailers: Headers) -> None:
+        """The end of the request."""
+        self._end.send_end(self, trailers)
+
+    def abort(self) -> None:
+        """RST_STREAM CANCEL."""
+        self.events = None
+        self._end.reset(self, Codes.CANCEL)
+
+    def ack(self, count: int) -> None:
+        """Give the callee credit again."""
+        self._end.repay(self, count)
+
+    def drained(self, count: int) -> None:
+        """Tell the exchange what left."""
+        if self.events is not None:
+            self.events.request_drained(count)
+
+
+class Http2Client(Http2End):
+    """One connection to an upstream; up once the peer's SETTINGS came (`ready`)."""
+
+    def __init__(self, owner: ConnectionOwner, limits: Limits, count: CountFrame, alpn: str) -> None:
+        super().__init__(limits, count, server=False)
+        self._owner: ConnectionOwner | None = owner
+        self.alpn = alpn
+        self.in_flight = 0
+        self._up = False
+        self._retired = False
+        self.ready = self._loop.create_future()
+
+    @property
+    def capacity(self) -> int:
+        """Calls it takes now."""
+        if (
+            not self._up
+            or self._retired
+            or self.closing
+            or self._h2.highest_outbound_stream_id > _MAX_STREAM_ID
+        ):
+            return 0
+        return min(int(self._h2.remote_settings.max_concurrent_streams), MAX_CALLS) - self.in_flight
+
+    def open(self, events: ResponseEvents) -> ClientStream:
+        """A new call; its stream begins with `start`."""
+        self.in_flight += 1
+        return ClientStream(self, events)
+
+    def start(self, stream: ClientStream, head: RawHead, *, end: bool) -> None:
+        """Send a request head on a new stream."""
+        tunnel = head.protocol == "websocket"
+        if tunnel and not self._h2.remote_settings.enable_connect_protocol:
+            self._refuse(stream, Cause.UNSUPPORTED, "the peer takes no WebSockets over HTTP/2 (RFC 8441)")
+            return
+        if self.closing or self._retired:
+            self._refuse(stream, Cause.REFUSED, "the connection was closing")
+            return
+        fields: list[Header] = [
+            (b":method", b"CONNECT" if tunnel else head.method),
+            (b":scheme", head.scheme),
+            (b":authority", head.authority),
+            (b":path", head.target),
+        ]
+        if tunnel:
+            fields.insert(1, (b":protocol", b"websocket"))
+        fields.extend(header for header in head.headers if header[0] not in CONNECTION_HEADERS)
+        stream.id = self._h2.get_next_available_stream_id()
+        self.streams[stream.id] = stream
+        self.active_at = self._loop.time()
+        stream.ended = end
+        self.send_head(stream.id, fields, end=end)
+
+    def _refuse(self, stream: ClientStream, cause: Cause, detail: str) -> None:
+        events, stream.events = stream.events, None
+        stream.closed = True
+        self.in_flight -= 1
+        if events is not None:
+            events.response_lost(cause, detail)
+
+    def retire(self) -> None:
+        """No new calls; close with the last."""
+        self._retired = True
+        if not self.streams:
+            self.shut()
+
+    def close(self) -> None:
+        """Close now."""
+        self._retired = True
+        self.shut()
+
+    # --- connection events ---------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """An HTTP/1.1 answer where HTTP/2 was expected gets a telling error."""
+        if not self._up and data[:7] == b"HTTP/1.":
+            self.fail(Codes.HTTP_1_1_REQUIRED, "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)")
+            return
+        super().data_received(data)
+
+    def on_settings(self, event: h2.events.RemoteSettingsChanged) -> None:
+        """The first SETTINGS: the connection is up."""
+        super().on_settings(event)
+        if not self._up:
+            self._up = True
+            if not self.ready.done():
+                self.ready.set_result(None)
+        if self._owner is not None:
+            self._owner.capacity_changed(self)
+
+    def said_goodbye(self, goaway: GoAway) -> None:
+        """Streams above the last one were surely not processed: they may go elsewhere."""
+        self._retired = True
+        for stream in list(self.streams.values()):
+            if stream.id > goaway.last_stream:
+                self._lose(stream, Cause.REFUSED, "the peer is going away")
+        if self._owner is not None:
+            self._owner.capacity_changed(self)
+        if not self.streams:
+            self.shut()
+
+    def lost(self, detail: str) -> None:
+        """Every call in flight is lost."""
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError(detail))
+        for stream in list(self.streams.values()):
+            assert isinstance(stream, ClientStream)
+            self._lose(stream, Cause.RESET_LATE if stream.head_seen else Cause.RESET_EARLY, detail)
+        if self._owner is not None:
+            owner, self._owner = self._owner, None
+            owner.connection_closed(self, detail)
+
+    def _lose(self, stream: Stream, cause: Cause, detail: str) -> None:
+        assert isinstance(stream, ClientStream)
+        events, stream.events = stream.events, None
+        self.forget(stream)
+        if events is not None:
+            events.response_lost(cause, detail)
+
+    def stream_closed(self, stream: Stream) -> None:
+        """Room for another call."""
+        self.in_flight -= 1
+        if self._retired:
+            if not self.streams:
+                self._loop.call_soon(self.shut)
+        elif self._owner is not None:
+            self._owner.capacity_changed(self)
+
+    def sent_end(self, stream: Stream) -> None:
+        """The request is complete; the stream is over if the response was too."""
+        assert isinstance(stream, ClientStream)
+        if stream.response_ended:
+            self.forget(stream)
+
+    # --- stream events -------------------------------------------------------------------------------------------------
+
+    def _stream(self, stream_id: int) -> ClientStream | None:
+        stream = self.streams.get(stream_id)
+        return stream if isinstance(stream, ClientStream) else None
+
+    def _on_inform(self, event: h2.events.InformationalResponseReceived) -> None:
+        stream = self._stream(event.stream_id)
+        if stream is not None and stream.events is not None:
+            status, headers = _read_response(event.headers)
+            stream.events.response_inform(status, headers)
+
+    def _on_response(self, event: h2.events.ResponseReceived) -> None:
+        stream = self._stream(event.stream_id)
+        if stream is None or stream.events is None:
+            return
+        if len(event.headers) > self._limits.header_count:
+            self._count("header-count")
+            self._lose_reset(stream, "the response has too many headers")
+            return
+        stream.head_seen = True
+        status, headers = _read_response(event.headers)
+        events = stream.events
+        ended = event.stream_ended is not None
+        if ended:
+            self._ended(stream)
+        events.response_head(status, headers, end=ended)
+
+    def _lose_reset(self, stream: ClientStream, detail: str) -> None:
+        events, stream.events = stream.events, None
+        self.reset(stream, Codes.CANCEL)
+        if events is not None:
+            events.response_lost(Cause.UNSUPPORTED, detail)
+
+    def _on_data(self, event: h2.events.DataReceived) -> None:
+        stream = self._stream(event.stream_id)
+        if stream is None:
+            self._acknowledge(event.stream_id, event.flow_controlled_length or 0)
+            return
+        self.owe(stream, event)
+        if stream.events is not None and event.data:
+            stream.events.response_data(event.data)
+
+    def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
+        stream = self._stream(event.stream_id)
+        if stream is not None:
+            self._response_end(stream, tuple((bytes(k), bytes(v)) for k, v in event.headers))
+
+    def _on_end(self, event: h2.events.StreamEnded) -> None:
+        stream = self._stream(event.stream_id)
+        if stream is not None and not stream.response_ended:
+            self._response_end(stream, ())
+
+    def _response_end(self, stream: ClientStream, trailers: Headers) -> None:
+        events = stream.events
+        self._ended(stream)
+        if events is not None:
+            events.response_end(trailers)
+
+    def _ended(self, stream: ClientStream) -> None:
+        # The exchange may still owe acks for bytes under way to the caller; the connection's credit comes back now,
+        # as the callee sends no more on this stream.
+        stream.response_ended = True
+        stream.events = None
+        if stream.ended:
+            self.forget(stream)
+
+    def _on_reset(self, event: h2.events.StreamReset) -> None:
+        if not event.remote_reset:
+            self._gate.count_reset()
+        stream = self._stream(event.stream_id)
+        if stream is None:
+            return
+        if stream.response_ended:
+            self.forget(stream)  # a complete answer, then "stop sending" (RFC 9113 §8.1)
+            return
+        code = int(event.error_code or 0)
+        cause = Cause.RESET_LATE if stream.head_seen else Cause.RESET_EARLY
+        if code == Codes.REFUSED_STREAM:
+            cause = Cause.REFUSED
+        self._lose(stream, cause, f"the peer reset the call ({_code_name(code)})")
+
+    _HANDLERS: ClassVar[Handlers] = {
+        **Http2End._HANDLERS,
+        h2.events.InformationalResponseReceived: _on_inform,
+        h2.events.ResponseReceived: _on_response,
+        h2.events.DataReceived: _on_data,
+        h2.events.TrailersReceived: _on_trailers,
+        h2.events.StreamEnded: _on_end,
+        h2.events.StreamReset: _on_reset,
+    }
+
+
+def _code_name(code: int) -> str:
+    try:
+        return Codes(code).name
+    except ValueError:
+        return f"code {code}"
+
+
+def _read_response(fields: list[tuple[bytes, bytes]]) -> tuple[int, Headers]:
+    status = 0
+    headers: list[Header] = []
+    for name, data in fields:
+        if name == b":status":
+            status = int(data)
+        elif name[:1] != b":":
+            headers.append((name, data))
+    return status, tuple(headers)

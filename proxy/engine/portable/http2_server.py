@@ -1,0 +1,236 @@
+"""The downstream end of HTTP/2: from the app (prior knowledge) and from peers (mutual TLS)."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import h2.events
+
+from proxy.engine.base import Limits
+from proxy.engine.portable.frame_gate import GoAway, goaway_frame
+from proxy.engine.portable.http2 import CONNECTION_HEADERS, Codes, Handlers, Http2End, Stream
+from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead, RequestEvents, Wire
+from proxy.plan import Cause, Framing, Header, Headers
+
+_LAST_STREAM_ID = 0x7FFFFFFF
+_RESET_CODES = {
+    Cause.RESET_EARLY: Codes.INTERNAL_ERROR,
+    Cause.RESET_LATE: Codes.INTERNAL_ERROR,
+    Cause.REFUSED: Codes.REFUSED_STREAM,
+    Cause.TIMEOUT: Codes.CANCEL,
+    Cause.CALLER_LEFT: Codes.CANCEL,
+}
+
+
+class ServerStream(Stream):
+    """One call of a peer or app; the exchange's `Downstream`."""
+
+    __slots__ = ("_end", "events", "request_ended", "tunnel")
+
+    def __init__(self, stream_id: int, end: "Http2Server") -> None:
+        super().__init__(stream_id)
+        self._end = end
+        self.events: RequestEvents | None = None
+        self.request_ended = False
+        self.tunnel = False
+
+    def inform(self, status: int, headers: Headers) -> None:
+        """A 1xx answer (RFC 9113 §8.1)."""
+        if not self.closed:
+            self._end.send_head(self.id, ((b":status", b"%d" % status), *headers), end=False)
+
+    def respond(self, status: int, headers: Headers, *, end: bool) -> None:
+        """The response head."""
+        if self.closed:
+            return
+        self._end.send_head(self.id, ((b":status", b"%d" % status), *_allowed(headers)), end=end)
+        if end:
+            self.ended = True
+            self._end.sent_end(self)
+
+    def send(self, data: bytes) -> None:
+        """Some of the response body."""
+        self._end.send_body(self, data)
+
+    def finish(self, trailers: Headers) -> None:
+        """The end of the response."""
+        self._end.send_end(self, trailers)
+
+    def abort(self, cause: Cause) -> None:
+        """RST_STREAM."""
+        self.events = None
+        self._end.reset(self, _RESET_CODES.get(cause, Codes.INTERNAL_ERROR))
+
+    def ack(self, count: int) -> None:
+        """Give the peer credit again."""
+        self._end.repay(self, count)
+
+    def drained(self, count: int) -> None:
+        """Tell the exchange what left."""
+        if self.events is not None:
+            self.events.response_drained(count)
+
+
+def _allowed(headers: Headers) -> list[Header]:
+    return [header for header in headers if header[0] not in CONNECTION_HEADERS]
+
+
+class Http2Server(Http2End):
+    """One accepted HTTP/2 connection."""
+
+    def __init__(
+        self, accept: AcceptCall, limits: Limits, count: CountFrame, closed: Callable[["Http2Server"], None]
+    ) -> None:
+        super().__init__(limits, count, server=True)
+        self._accept = accept
+        self._closed: Callable[[Http2Server], None] | None = closed
+        self._leaving = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls are in flight."""
+        return bool(self.streams)
+
+    def goodbye(self) -> None:
+        """Take no new calls: GOAWAY for the future, then a PING; once it is back and calls have ended, close (RFC 9113 §6.8)."""
+        if self._leaving or self._transport is None:
+            return
+        self._leaving = True
+        self.flush()
+        self._transport.write(goaway_frame(_LAST_STREAM_ID, Codes.NO_ERROR))
+        self._h2.ping(b"goodbye!")
+        self.schedule_flush()
+
+    def answered_ping(self) -> None:
+        """After our goodbye nothing new is under way."""
+        if self._leaving and not self.streams:
+            self.shut()
+
+    def stream_closed(self, stream: Stream) -> None:
+        """Leave with the last call."""
+        if self._leaving and not self.streams:
+            self._loop.call_soon(self.shut)
+
+    def said_goodbye(self, goaway: GoAway) -> None:
+        """The caller wants no more of us; its calls in flight go on."""
+        if not self.streams:
+            self.shut()
+        self._leaving = True
+
+    def lost(self, detail: str) -> None:
+        """End every call."""
+        for stream in list(self.streams.values()):
+            self._gone(stream, detail)
+        if self._closed is not None:
+            closed, self._closed = self._closed, None
+            closed(self)
+
+    def _gone(self, stream: Stream, detail: str) -> None:
+        assert isinstance(stream, ServerStream)
+        events, stream.events = stream.events, None
+        self.forget(stream)
+        if events is not None:
+            events.request_gone(detail)
+
+    def sent_end(self, stream: Stream) -> None:
+        """The response is complete; a request still coming is told to stop (RFC 9113 §8.1)."""
+        assert isinstance(stream, ServerStream)
+        stream.events = None
+        if stream.request_ended:
+            self.forget(stream)
+        else:
+            self.reset(stream, Codes.NO_ERROR)
+
+    # --- events --------------------------------------------------------------------------------------------------------
+
+    def _on_request(self, event: h2.events.RequestReceived) -> None:
+        stream = ServerStream(event.stream_id, self)
+        self.streams[stream.id] = stream
+        ended = event.stream_ended is not None
+        raw = read_head(event.headers, ended=ended)
+        if len(event.headers) > self._limits.header_count:
+            self._count("header-count")
+            stream.respond(431, (), end=True)
+            return
+        stream.request_ended = ended
+        stream.tunnel = raw.protocol == "websocket"
+        events = self._accept(stream, raw)
+        if stream.closed:
+            return  # answered at once
+        stream.events = events
+        if ended:
+            events.request_end(())
+
+    def _on_data(self, event: h2.events.DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            self._acknowledge(event.stream_id, event.flow_controlled_length or 0)
+            return
+        assert isinstance(stream, ServerStream)
+        self.owe(stream, event)
+        if stream.events is not None and event.data:
+            stream.events.request_data(event.data)
+
+    def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if isinstance(stream, ServerStream):
+            self._request_end(stream, tuple((bytes(k), bytes(v)) for k, v in event.headers))
+
+    def _on_end(self, event: h2.events.StreamEnded) -> None:
+        stream = self.streams.get(event.stream_id)
+        if isinstance(stream, ServerStream) and not stream.request_ended:
+            self._request_end(stream, ())
+
+    def _request_end(self, stream: ServerStream, trailers: Headers) -> None:
+        stream.request_ended = True
+        if stream.events is not None:
+            stream.events.request_end(trailers)
+
+    def _on_reset(self, event: h2.events.StreamReset) -> None:
+        if not event.remote_reset:
+            self._gate.count_reset()
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            self._gone(stream, "the caller cancelled the call")
+
+    _HANDLERS: ClassVar[Handlers] = {
+        **Http2End._HANDLERS,
+        h2.events.RequestReceived: _on_request,
+        h2.events.DataReceived: _on_data,
+        h2.events.TrailersReceived: _on_trailers,
+        h2.events.StreamEnded: _on_end,
+        h2.events.StreamReset: _on_reset,
+    }
+
+
+def read_head(fields: list[tuple[bytes, bytes]], *, ended: bool) -> RawHead:
+    """A request's header block as a RawHead; h2 has checked pseudo-headers, names and values (RFC 9113 §8.2, §8.3)."""
+    pseudo: dict[bytes, bytes] = {}
+    headers: list[Header] = []
+    length: int | None = None
+    protocol: Wire = "http2"
+    host = b""
+    for name, data in fields:
+        if name[:1] == b":":
+            pseudo[name] = data
+        elif name == b"host":
+            host = data
+        else:
+            headers.append((name, data))
+            if name == b"content-length":
+                length = int(data)
+            elif name == b"content-type" and data.startswith(b"application/grpc"):
+                protocol = "grpc"
+    method = pseudo[b":method"]
+    if method == b"CONNECT" and pseudo.get(b":protocol") == b"websocket":
+        protocol, method = "websocket", b"GET"
+    framing: Framing = "none" if ended else "stream" if length is None else "length"
+    return RawHead(
+        protocol=protocol,
+        method=method,
+        authority=pseudo.get(b":authority", host),
+        target=pseudo.get(b":path", b""),
+        headers=tuple(headers),
+        framing=framing,
+        length=0 if ended and length is None else length,
+        scheme=pseudo.get(b":scheme", b"http"),
+    )

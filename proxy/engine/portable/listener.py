@@ -1,0 +1,238 @@
+"""Accepts connections, completes TLS, tells HTTP/1.1 from HTTP/2 by the preface, and hands over to the protocol's end.
+
+The TLS context is chosen when a connection begins, so a renewed identity serves from the next connection on.
+"""
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+
+from proxy.engine.base import ListenerSpec
+from proxy.engine.portable.carrier import Carrier
+from proxy.engine.portable.frame_gate import PREFACE
+from proxy.engine.portable.http1_server import Http1Server
+from proxy.engine.portable.http2_server import Http2Server
+from proxy.engine.portable.tls import IdentityMismatchError, peer_identity
+from proxy.errors import ListenError
+
+ServerEnd = Http1Server | Http2Server
+_BACKLOG = 1_024
+
+
+class Sniffer(asyncio.Protocol):
+    """Reads the first bytes only: the HTTP/2 preface or anything else (design §3; HTTP/2 by prior knowledge, RFC 9113 §3.3)."""
+
+    def __init__(self, listener: "Listener") -> None:
+        self._listener = listener
+        self._seen = b""
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first bytes, not for ever."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._listener.sniffing.add(self)
+        self._timer = asyncio.get_running_loop().call_later(
+            self._listener.carrier.limits.head_s, transport.abort
+        )
+        if self._listener.spec.tls == "mesh":
+            tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
+            if tls.selected_alpn_protocol() is None:
+                self._listener.refused("the peer offered neither postern/1 nor h2 (ALPN)")
+                transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Decide as soon as the bytes differ from the preface or hold all of it."""
+        self._seen += data
+        head = self._seen[: len(PREFACE)]
+        if PREFACE.startswith(head) and len(head) < len(PREFACE):
+            return
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            self._done()
+            self._listener.hand_over(transport, self._seen, http2=head == PREFACE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It went before it said anything."""
+        if self._transport is not None:
+            self._transport = None
+            self._done()
+            self._listener.gone()
+
+    def close(self) -> None:
+        """Drain: a connection that said nothing is closed."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _done(self) -> None:
+        self._listener.sniffing.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Listener:
+    """One bound address. Mutable state: its connections by protocol end, and those still sniffed."""
+
+    def __init__(self, spec: ListenerSpec, carrier: Carrier) -> None:
+        self.spec = spec
+        self.carrier = carrier
+        self.sniffing: set[Sniffer] = set()
+        self.ends: set[ServerEnd] = set()
+        self._open = 0
+        self.empty = asyncio.Event()  # no connection is open
+        self.empty.set()
+        self._socket: socket.socket | None = None
+        self._path: Path | None = None
+        self._draining = False
+
+    def bind(self) -> str:
+        """Bind; returns the address with its real port. Raises ListenError."""
+        address = self.spec.address
+        try:
+            if address.startswith("unix:"):
+                self._path = Path(address[5:])
+                self._path.unlink(missing_ok=True)
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._socket.bind(str(self._path))
+                self._path.chmod(0o600)
+            else:
+                host, _, port = address.rpartition(":")
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                self._socket = socket.create_server(
+                    (host.strip("[]"), int(port)), family=family, backlog=_BACKLOG, reuse_port=False
+                )
+                port = str(self._socket.getsockname()[1])
+                address = f"{host}:{port}"
+        except OSError as error:
+            if self._socket is not None:
+                self._socket.close()
+            raise ListenError(self.spec.name, address, error.strerror or str(error)) from error
+        self._socket.listen(_BACKLOG)
+        self._socket.setblocking(False)
+        return address
+
+    async def run(self) -> None:
+        """Accept until cancelled or closed; the TaskGroup inside owns handshakes."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as handshakes:
+            while self._socket is not None:
+                try:
+                    connection, address = await loop.sock_accept(self._socket)
+                except OSError:
+                    if self._socket is None or self._draining:
+                        return
+                    self.carrier.observer.refused_frames("accept")
+                    await asyncio.sleep(0.05)  # out of file descriptors: leave the backlog alone for a moment
+                    continue
+                if self._open >= self.carrier.limits.connections:
+                    self.carrier.observer.refused_frames("connections")
+                    connection.close()
+                    continue
+                self._opened()
+                handshakes.create_task(self._begin(connection, address))
+
+    async def _begin(self, connection: socket.socket, address: object) -> None:
+        loop = asyncio.get_running_loop()
+        context = None
+        if self.spec.tls == "mesh":
+            context = self.carrier.contexts.server
+            if context is None:
+                self.refused("this proxy holds no certificate yet")
+                connection.close()
+                self.gone()
+                return
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        timeout = self.carrier.limits.handshake_s if context is not None else None
+        try:
+            await loop.connect_accepted_socket(
+                lambda: Sniffer(self), connection, ssl=context, ssl_handshake_timeout=timeout
+            )
+        except (OSError, ssl.SSLError) as error:
+            self.refused(f"TLS handshake with {_host(address)} failed: {error}")
+            connection.close()
+            self.gone()
+
+    def hand_over(self, transport: asyncio.Transport, seen: bytes, *, http2: bool) -> None:
+        """The protocol is known: give the connection to its end."""
+        peer = None
+        if self.spec.tls == "mesh":
+            try:
+                peer = peer_identity(transport, self.carrier.contexts, server=False)
+            except IdentityMismatchError as error:
+                self.refused(str(error))
+                transport.abort()
+                self.gone()
+                return
+        address = _host(transport.get_extra_info("peername"))
+        accept = self.carrier.acceptor(self.spec, peer, address)
+        count = self.carrier.observer.refused_frames
+        if http2:
+            second = Http2Server(accept, self.carrier.limits, count, self._end_closed)
+            self.ends.add(second)
+            transport.set_protocol(second)
+            second.connection_made(transport)
+            second.data_received(seen)
+        else:
+            first = Http1Server(accept, self.carrier.limits, count, lambda: self._end_closed(first))
+            self.ends.add(first)
+            first.take_over(transport, seen)
+        if self._draining:
+            self.goodbye()
+
+    def refused(self, reason: str) -> None:
+        """Report a peer that was not let in."""
+        self.carrier.observer.refused_peer(self.spec.name, reason)
+
+    def _opened(self) -> None:
+        self._open += 1
+        self.empty.clear()
+        self.carrier.observer.connection(self.spec.name, 1)
+
+    def gone(self) -> None:
+        """A connection is closed."""
+        self._open -= 1
+        if self._open == 0:
+            self.empty.set()
+        self.carrier.observer.connection(self.spec.name, -1)
+
+    def _end_closed(self, end: ServerEnd) -> None:
+        if end in self.ends:
+            self.ends.discard(end)
+            self.gone()
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return self._open
+
+    def stop_accepting(self) -> None:
+        """Close the socket; connections go on."""
+        self._draining = True
+        bound, self._socket = self._socket, None
+        if bound is not None:
+            bound.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def goodbye(self) -> None:
+        """Tell every connection to finish what it has and come no more."""
+        self._draining = True
+        for sniffer in list(self.sniffing):
+            sniffer.close()
+        for end in list(self.ends):
+            end.goodbye()
+
+    def sweep(self, now: float) -> None:
+        """Ping silent HTTP/2 connections that have calls, say goodbye to idle ones."""
+        for end in list(self.ends):
+            if isinstance(end, Http2Server):
+                end.check_alive(now)
+                if not end.streams and now - end.active_at > self.carrier.limits.idle_s:
+                    end.goodbye()
+
+
+def _host(address: object) -> str:
+    return str(address[0]) if isinstance(address, tuple) and address else ""

@@ -1,0 +1,256 @@
+"""Upstream connections by address and identity: grown by load, drained on rotation, dialled at most as often as calls wait.
+
+A call that finds a free connection never waits; one that does not becomes a waiter, and dialling runs in the engine's TaskGroup.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+
+from proxy.engine.base import Limits, Observer, WireProtocol
+from proxy.engine.portable.http1_client import Http1Client
+from proxy.engine.portable.http2_client import Http2Client
+from proxy.engine.portable.streams import UpstreamConnection
+from proxy.engine.portable.tls import IdentityMismatchError, TlsContexts, check_server
+from proxy.plan import Cause
+
+Spawn = Callable[[Coroutine[None, None, None]], object]
+MAX_PER_ADDRESS = 1_024  # connections; daprd's bound towards an app (spec/invocation.md §1.5)
+GROW_AT = 64  # calls on each connection before another is dialled beside them
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a connection is for: keyed by identity *and* address, so that one made for one callee never serves another."""
+
+    cluster: str
+    address: str
+    wire: WireProtocol
+    tls: str | None
+    expect: frozenset[str]
+    connect_s: float = 5.0
+
+
+class Waiter:
+    """A call waiting for a connection."""
+
+    __slots__ = ("cancelled", "failed", "ready")
+
+    def __init__(
+        self, ready: Callable[[UpstreamConnection], None], failed: Callable[[Cause, str], None]
+    ) -> None:
+        self.ready = ready
+        self.failed = failed
+        self.cancelled = False
+
+
+@dataclass(slots=True)
+class _Host:
+    """Connections to one origin. Invariant: `dialling` never exceeds the calls waiting, nor all connections the bound."""
+
+    origin: Origin
+    connections: list[UpstreamConnection] = field(default_factory=list)
+    waiting: deque[Waiter] = field(default_factory=deque)
+    dialling: int = 0
+
+
+class DialError(Exception):
+    """A connection could not be made."""
+
+    def __init__(self, cause: Cause, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        self.detail = detail
+
+
+class Pool:
+    """Mutable state: hosts by origin, and which host a connection belongs to."""
+
+    def __init__(self, limits: Limits, contexts: TlsContexts, observer: Observer, spawn: Spawn) -> None:
+        self._limits = limits
+        self._contexts = contexts
+        self._observer = observer
+        self._spawn = spawn
+        self._hosts: dict[Origin, _Host] = {}
+        self._owners: dict[int, _Host] = {}
+
+    @property
+    def size(self) -> int:
+        """Open connections."""
+        return sum(len(host.connections) for host in self._hosts.values())
+
+    def take(self, origin: Origin) -> UpstreamConnection | None:
+        """A connection with room: the least busy; None means wait."""
+        host = self._hosts.get(origin)
+        if host is None:
+            return None
+        best: UpstreamConnection | None = None
+        for connection in host.connections:
+            if connection.capacity > 0 and (best is None or connection.in_flight < best.in_flight):
+                best = connection
+        if best is not None and best.in_flight >= GROW_AT:
+            self._grow(host)
+        return best
+
+    def wait(self, origin: Origin, waiter: Waiter) -> None:
+        """Queue a call, and dial if nobody does so for it."""
+        host = self._hosts.get(origin)
+        if host is None:
+            host = self._hosts[origin] = _Host(origin)
+        host.waiting.append(waiter)
+        self._grow(host)
+
+    def _grow(self, host: _Host) -> None:
+        per_connection = 1 if host.origin.wire == "http1" else GROW_AT
+        wanted = -(-max(1, len(host.waiting)) // per_connection)
+        room = MAX_PER_ADDRESS - len(host.connections) - host.dialling
+        for _ in range(min(wanted - host.dialling, room)):
+            host.dialling += 1
+            self._spawn(self._dial(host))
+
+    async def _dial(self, host: _Host) -> None:
+        try:
+            async with asyncio.timeout(host.origin.connect_s):
+                connection = await self._connect(host.origin)
+        except TimeoutError:
+            self._failed(host, Cause.CONNECT, f"no connection within {host.origin.connect_s:g} s")
+        except DialError as error:
+            self._failed(host, error.cause, error.detail)
+        except BaseException:
+            host.dialling -= 1
+            raise
+        else:
+            host.dialling -= 1
+            host.connections.append(connection)
+            self._owners[id(connection)] = host
+            self._serve(host)
+
+    async def _connect(self, origin: Origin) -> UpstreamConnection:
+        context = self._context(origin)
+        holder: list[Http1Client | Http2Client] = []
+
+        def make() -> asyncio.Protocol:
+            client: Http1Client | Http2Client
+            if origin.wire == "http1":
+                client = Http1Client(self, self._limits, self._observer.refused_frames)
+            else:
+                client = Http2Client(self, self._limits, self._observer.refused_frames, "h2")
+            holder.append(client)
+            return client
+
+        try:
+            transport = await self._open(origin, make, context)
+        except ssl.SSLError as error:
+            raise DialError(Cause.TLS_IDENTITY, f"TLS failed: {error.reason or error}") from error
+        except OSError as error:
+            raise DialError(Cause.CONNECT, error.strerror or str(error)) from error
+        client = holder[0]
+        try:
+            if origin.tls == "mesh":
+                client.alpn = check_server(transport, origin.expect, self._contexts)
+            if isinstance(client, Http2Client):
+                await client.ready
+        except IdentityMismatchError as error:
+            transport.abort()
+            raise DialError(Cause.TLS_IDENTITY, str(error)) from error
+        except OSError as error:
+            raise DialError(Cause.CONNECT, str(error)) from error
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+        return client
+
+    def _context(self, origin: Origin) -> ssl.SSLContext | None:
+        if origin.tls is None:
+            return None
+        if origin.tls == "app":
+            return self._contexts.app(origin.wire)
+        context = self._contexts.client
+        if context is None:
+            raise DialError(Cause.NOT_READY, "this proxy holds no certificate yet")
+        return context
+
+    async def _open(
+        self, origin: Origin, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None
+    ) -> asyncio.Transport:
+        loop = asyncio.get_running_loop()
+        if origin.address.startswith("unix:"):
+            transport, _ = await loop.create_unix_connection(make, origin.address[5:])
+            return transport
+        host, _, port = origin.address.rpartition(":")
+        name = "" if context is not None else None
+        transport, _ = await loop.create_connection(
+            make, host.strip("[]"), int(port), ssl=context, server_hostname=name
+        )
+        return transport
+
+    def _failed(self, host: _Host, cause: Cause, detail: str) -> None:
+        host.dialling -= 1
+        self._observer.upstream_failed(host.origin.cluster, host.origin.address, detail)
+        if host.dialling and any(connection.capacity for connection in host.connections):
+            return
+        waiting, host.waiting = host.waiting, deque()
+        for waiter in waiting:
+            if not waiter.cancelled:
+                waiter.failed(cause, detail)
+
+    def _serve(self, host: _Host) -> None:
+        while host.waiting:
+            connection = self.take(host.origin)
+            if connection is None:
+                self._grow(host)
+                return
+            waiter = host.waiting.popleft()
+            if not waiter.cancelled:
+                waiter.ready(connection)
+
+    # --- ConnectionOwner -----------------------------------------------------------------------------------------------
+
+    def capacity_changed(self, connection: UpstreamConnection) -> None:
+        """Serve who waits."""
+        host = self._owners.get(id(connection))
+        if host is not None and host.waiting and connection.capacity > 0:
+            self._serve(host)
+
+    def connection_closed(self, connection: UpstreamConnection, detail: str) -> None:
+        """Forget it; dial again for who waits."""
+        host = self._owners.pop(id(connection), None)
+        if host is not None:
+            host.connections.remove(connection)
+            if host.waiting:
+                self._grow(host)
+            elif not host.connections and not host.dialling:
+                self._hosts.pop(host.origin, None)
+
+    # --- lifetime ------------------------------------------------------------------------------------------------------
+
+    def retire(self, addresses: frozenset[str]) -> None:
+        """Addresses that are gone: no new calls on their connections."""
+        self._retire(lambda host: host.origin.address in addresses)
+
+    def retire_mesh(self) -> None:
+        """The identity was renewed: connections under the old one drain."""
+        self._retire(lambda host: host.origin.tls == "mesh")
+
+    def _retire(self, matches: Callable[[_Host], bool]) -> None:
+        for host in list(self._hosts.values()):
+            if matches(host):
+                for connection in list(host.connections):
+                    connection.retire()
+
+    def sweep(self, now: float) -> None:
+        """Look after idle and silent connections."""
+        for host in list(self._hosts.values()):
+            for connection in list(host.connections):
+                if isinstance(connection, Http2Client):
+                    connection.check_alive(now)
+                    if not connection.streams and now - connection.active_at > self._limits.idle_s:
+                        connection.retire()
+
+    def close(self) -> None:
+        """Close everything now."""
+        for host in list(self._hosts.values()):
+            for connection in list(host.connections):
+                connection.close()

@@ -1,0 +1,97 @@
+"""A peer's request to a Plan to the own app, or a Reply. Pure; the caller is whom the certificate proves, never a header.
+
+Source: design §3, §9; spec/access-control.md §1, §9; spec/invocation.md §5.
+"""
+
+from dataclasses import replace
+
+from policies.access import Caller
+from proxy import errors
+from proxy.deliver import AppView, denied, to_app
+from proxy.judge import Judge, describe
+from proxy.plan import Asking, Cause, Labels, Plan, Reply, Surface, value
+from proxy.target import SERVICES
+from sentry.spiffe import SpiffeId
+
+SCOPES = ("access", "app")
+
+
+@value
+class InboundView:
+    """What a peer's request is judged by: a snapshot, replaced whole."""
+
+    app: AppView
+    judge: Judge
+
+
+class Inbound:
+    """Decides for the peer listener. Mutable state: `view`, the snapshot in force."""
+
+    def __init__(self, view: InboundView) -> None:
+        self.view = view
+
+    def decide(self, ask: Asking) -> Plan | Reply:
+        """The decision, with what it read."""
+        found = self._decide(ask)
+        return replace(found, vary=ask.vary, key=ask.key, scopes=SCOPES)
+
+    def _decide(self, ask: Asking) -> Plan | Reply:
+        app = self.view.app
+        peer = ask.peer()
+        caller = _caller(peer)
+        surface: Surface = "dapr" if ask.naming(b"postern-surface") == "dapr" else "own"
+        labels = Labels(
+            direction="inbound",
+            surface=surface,
+            src=caller.app_id if caller else "",
+            src_namespace=caller.namespace if caller else "",
+            dst=app.app_id,
+            dst_namespace=app.namespace,
+            peer_id=peer or "",
+        )
+        refused = _misdirected(ask, app, labels) or _uncarriable(ask, labels)
+        if refused is not None:
+            return refused
+        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
+        labels = replace(labels, decision=describe(decision))
+        if not decision.allowed:
+            return denied(ask, app, decision, labels, surface, peer or "")
+        return to_app(ask, app, caller, labels, surface, ())
+
+
+def _caller(peer: str | None) -> Caller | None:
+    if peer is None:
+        return None
+    spiffe = SpiffeId.parse(peer)
+    return Caller(trust_domain=spiffe.trust_domain, namespace=spiffe.namespace, app_id=spiffe.app_id)
+
+
+def _misdirected(ask: Asking, app: AppView, labels: Labels) -> Reply | None:
+    wanted = ask.naming(b"postern-callee")
+    own = f"{app.app_id}.{app.namespace}"
+    if wanted is None:
+        wanted = ask.naming(b"dapr-callee-app-id")
+        own = app.app_id
+    if wanted is None or wanted == own:
+        return None
+    text = f"this is the proxy of {app.app_id}.{app.namespace}, the call is for {wanted}"
+    return errors.reply(Cause.MISDIRECTED, labels, text)
+
+
+def _uncarriable(ask: Asking, labels: Labels) -> Reply | None:
+    if ask.protocol() == "grpc":
+        service = str(ask.path_class(SERVICES))
+        if service.startswith("dapr.proto.internals."):
+            text = (
+                f"{service} is not served here: this proxy takes gRPC as it is, and HTTP from postern peers"
+            )
+            return errors.reply(Cause.UNSUPPORTED, labels, text)
+        if not service:
+            return errors.reply(Cause.UNSUPPORTED, labels, "a gRPC path is exactly /package.Service/Method")
+    elif ask.method() == "CONNECT":
+        return errors.reply(Cause.BAD_REQUEST, labels, "CONNECT is not taken here", status=501)
+    elif not ask.exact():
+        return errors.reply(
+            Cause.BAD_REQUEST, labels, "the path has empty or dot segments: send it in its canonical form"
+        )
+    return None

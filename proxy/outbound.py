@@ -1,0 +1,319 @@
+"""The app's request to a Plan towards the callee's proxy (or to the own app, or the own API), a Reply, or a Hold. Pure.
+
+Six ways name the callee; when two name different ones: own port, header, proxy, authority, path, service name.
+Source: design §4, §9; spec/invocation.md §2, §3.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from policies.access import Caller
+from policies.resiliency import ResiliencyRules
+from proxy import errors
+from proxy.deliver import STRIP, AppView, causes, denied, to_app
+from proxy.judge import Judge, describe
+from proxy.plan import (
+    DETAIL,
+    Asking,
+    Cause,
+    Decision,
+    Edit,
+    Edits,
+    Hold,
+    Labels,
+    Op,
+    Plan,
+    Reply,
+    Route,
+    Surface,
+    value,
+)
+from proxy.retries import again_rules, attempt_timeout
+from proxy.target import (
+    API_TOKEN_SET,
+    API_VERBS,
+    OUT_PATHS,
+    SERVICES,
+    Callee,
+    ServiceRoutes,
+    is_own_host,
+    local_name,
+    origin_allowed,
+    parse_callee,
+    split_authority,
+)
+
+LOCAL_API = "local-api"
+SERVICES_HOLD = "services"  # held until routes are learnt
+_STRIP_PATH: Edits = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
+_WHOLE_PATH: Edits = (Edit(op=Op.DAPR_PATH),)
+
+
+@value
+class OutboundView:
+    """What the app's requests are judged by: a snapshot, replaced whole.
+
+    known: cluster keys that have endpoints. own_ports: listener name to callee text. forwarded: X-Forwarded-* of this host.
+    learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
+    """
+
+    app: AppView
+    trust_domain: str
+    peer_trust_domains: tuple[str, ...]
+    mtls: bool
+    judge: Judge
+    resiliency: ResiliencyRules
+    known: frozenset[str]
+    own_ports: Mapping[str, str]
+    routes: ServiceRoutes
+    token_required: bool
+    allowed_origins: tuple[str, ...]
+    hostname: str
+    forwarded: Edits
+    hold_s: float
+    learning_for_s: float
+    random: Callable[[], random.Random]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Which callee, by which surface, and how the target must be rewritten. callee None: `text` names nobody."""
+
+    callee: Callee | None
+    text: str
+    surface: Surface
+    rewrite: Edits = ()
+    strip: bool = False
+
+
+class Outbound:
+    """Decides for the API ports and own ports. Mutable state: `view`, the snapshot in force."""
+
+    def __init__(self, view: OutboundView) -> None:
+        self.view = view
+
+    def decide(self, ask: Asking) -> Decision:
+        """The decision, with what it read."""
+        found = self._decide(ask)
+        if isinstance(found, Hold):
+            return found
+        scopes = (*found.scopes, "access", "app", "resiliency", "routes")
+        return replace(found, vary=ask.vary, key=ask.key, scopes=scopes)
+
+    def _decide(self, ask: Asking) -> Decision:
+        own_port = self.view.own_ports.get(ask.listener())
+        if ask.protocol() != "grpc" and ask.method() == "CONNECT":
+            text = (
+                "this is no open proxy: CONNECT is not taken; put the host into no_proxy to reach it directly"
+            )
+            return self._reply(Cause.NO_APP, text, status=404)
+        if own_port is None:
+            answered = self._api(ask)
+            if answered is not None:
+                return answered
+        refused = self._guard(ask)
+        if refused is not None:
+            return refused
+        named = (
+            Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
+            if own_port
+            else self._name(ask)
+        )
+        return self._to(ask, named) if isinstance(named, Named) else named
+
+    # --- guards ----------------------------------------------------------------------------------------------------------
+
+    def _guard(self, ask: Asking) -> Reply | None:
+        """A browser is not the app (foreign Origin or Host), nor is who lacks the token (design §8)."""
+        origin = ask.naming(b"origin")
+        if origin is not None and not origin_allowed(origin, self.view.allowed_origins):
+            return self._reply(
+                Cause.FORBIDDEN_ORIGIN,
+                f"origin {origin!r} may not use this API; --allowed-origins lets it in",
+            )
+        if self.view.token_required and not ask.header_is(b"dapr-api-token", API_TOKEN_SET):
+            return self._reply(Cause.UNAUTHENTICATED, "the header dapr-api-token is missing or wrong")
+        return None
+
+    def _host(self, ask: Asking) -> Reply | None:
+        authority = ask.authority()
+        if (
+            ask.protocol() == "grpc"
+            or is_own_host(authority, self.view.hostname)
+            or "*" in self.view.allowed_origins
+        ):
+            return None
+        text = f"host {authority!r} is not this machine: use localhost, or a name below it such as cart.localhost"
+        return self._reply(Cause.FORBIDDEN_ORIGIN, text)
+
+    # --- the own API -----------------------------------------------------------------------------------------------------
+
+    def _api(self, ask: Asking) -> Decision | None:
+        if ask.protocol() == "grpc" or ask.form() != "origin":
+            return None
+        path_class = ask.path_class(OUT_PATHS)
+        assert isinstance(path_class, tuple)
+        if path_class[0] != "api" or ask.method() != API_VERBS[path_class[1]] or local_name(ask.authority()):
+            return None
+        if path_class[1] not in ("healthz", "outbound"):
+            refused = self._guard(ask)
+            if refused is not None:
+                return refused
+        refused = self._host(ask)
+        if refused is not None:
+            return refused
+        labels = self._labels("dapr")
+        return Plan(
+            labels=labels,
+            routes=(Route(cluster=LOCAL_API, edits=(Edit(op=Op.HOP_BY_HOP),)),),
+            body_bytes=1_048_576,
+            on_cause=causes(labels, "dapr", "this proxy's own API", "", at_app=False),
+        )
+
+    # --- naming ----------------------------------------------------------------------------------------------------------
+
+    def _name(self, ask: Asking) -> Named | Decision:
+        own = self.view.app.namespace
+        header = ask.naming(b"dapr-app-id")
+        if ask.form() == "absolute":
+            return self._by_proxy(ask) if header is None else Named(parse_callee(header, own), header, "own")
+        name = local_name(ask.authority())
+        if header is None and name is not None:
+            return Named(parse_callee(name, own), name, "own")
+        refused = self._host(ask)
+        if refused is not None:
+            return refused
+        if ask.protocol() == "grpc":
+            return (
+                Named(parse_callee(header, own), header, "dapr")
+                if header is not None
+                else self._by_service(ask)
+            )
+        if header is not None:
+            return Named(parse_callee(header, own), header, "dapr", _WHOLE_PATH)
+        path_class = ask.path_class(OUT_PATHS)
+        assert isinstance(path_class, tuple)
+        if path_class[0] == "invoke":
+            return Named(parse_callee(path_class[1], own), path_class[1], "dapr", _STRIP_PATH, strip=True)
+        text = (
+            "no app is named: use /v1.0/invoke/<app-id>/method/<path>, the header dapr-app-id, "
+            "http://<app-id>.localhost, or a port of its own (--upstream)"
+        )
+        return self._reply(Cause.NO_APP, text, surface="dapr", status=404)
+
+    def _by_proxy(self, ask: Asking) -> Named | Decision:
+        authority = ask.authority()
+        host, port = split_authority(authority)
+        callee = parse_callee(local_name(authority) or host, self.view.app.namespace)
+        if callee is None or port not in ("", "80"):
+            text = (
+                f"{authority!r} is not an app of this mesh, and this is no open proxy; put it into no_proxy"
+            )
+            return self._reply(Cause.NO_APP, text)
+        return Named(callee, callee.text, "own")
+
+    def _by_service(self, ask: Asking) -> Named | Decision:
+        service = str(ask.path_class(SERVICES))
+        if not service:
+            return self._reply(Cause.UNSUPPORTED, "a gRPC path is exactly /package.Service/Method")
+        if service.startswith("dapr.proto."):
+            return self._reply(Cause.UNSUPPORTED, f"{service} is not served by this version")
+        text = self.view.routes.find(service)
+        if text is not None:
+            return Named(parse_callee(text, self.view.app.namespace), text, "own")
+        claimants = self.view.routes.claimants(service)
+        if claimants:
+            found = f"{service} is served by {' and by '.join(claimants)}: say which with --route {service}=<app-id>"
+        else:
+            found = (
+                f"no app is known to serve {service}: name it with --route {service}=<app-id>, "
+                "or let the callee say so with --grpc-service"
+            )
+        reply = self._reply(Cause.UNSUPPORTED, found)
+        if self.view.learning_for_s > 0 and not claimants and not service.startswith("grpc."):
+            return Hold(key=SERVICES_HOLD, for_s=self.view.learning_for_s, then=reply)
+        return reply
+
+    # --- the Plan --------------------------------------------------------------------------------------------------------
+
+    def _to(self, ask: Asking, named: Named) -> Decision:
+        callee, surface = named.callee, named.surface
+        if callee is None:
+            text = f"{named.text!r} is no app-id: expected letters, digits, '-' or '_', and at most one '.namespace'"
+            return self._reply(Cause.NO_APP, text, surface=surface, callee=named.text[:80])
+        labels = replace(
+            self._labels(surface), dst=callee.app_id, dst_namespace=callee.namespace, strip=named.strip
+        )
+        if ask.protocol() == "grpc":
+            if ask.path_class(SERVICES) == "":
+                text = "a gRPC path is exactly /package.Service/Method"
+                return errors.reply(Cause.UNSUPPORTED, labels, text, surface=surface, callee=callee.text)
+        elif surface == "own" and not ask.exact():
+            text = "the path has empty or dot segments: send it in its canonical form"
+            return errors.reply(Cause.BAD_REQUEST, labels, text)
+        if (callee.app_id, callee.namespace) == (self.view.app.app_id, self.view.app.namespace):
+            return self._to_self(ask, named, labels)
+        if callee.key not in self.view.known:
+            return self._hold(callee, labels, surface)
+        return self._to_peer(ask, named, callee, labels)
+
+    def _to_self(self, ask: Asking, named: Named, labels: Labels) -> Decision:
+        app = self.view.app
+        caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
+        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
+        labels = replace(labels, decision=describe(decision))
+        if not decision.allowed:
+            own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
+            return denied(ask, app, decision, labels, named.surface, own_id)
+        return to_app(ask, app, caller, labels, named.surface, named.rewrite)
+
+    def _hold(self, callee: Callee, labels: Labels, surface: Surface) -> Hold:
+        text = f"couldn't find service: {callee.text}: no endpoint of {callee.name} was found: {DETAIL}"
+        then = errors.reply(Cause.NO_APP, labels, text, surface=surface, callee=callee.text)
+        return Hold(key=callee.key, for_s=self.view.hold_s, then=then)
+
+    def _to_peer(self, ask: Asking, named: Named, callee: Callee, labels: Labels) -> Plan:
+        view, app = self.view, self.view.app
+        grpc = ask.protocol() == "grpc"
+        rules = view.resiliency.for_app(callee.text, app.app_id)
+        edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.rewrite, Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
+        edits.append(Edit(op=Op.AUTHORITY, data=callee.name.encode()))
+        edits.append(Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()))
+        if named.surface == "dapr":
+            edits.append(Edit(op=Op.SET, name=b"postern-surface", data=b"dapr"))
+        if grpc:  # what a daprd routes by; a postern peer goes by the certificate and postern-callee
+            edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=callee.app_id.encode()))
+            edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=app.app_id.encode()))
+        elif named.surface == "dapr":
+            edits.extend(view.forwarded)
+        expect = frozenset(
+            f"spiffe://{domain}/ns/{callee.namespace}/{callee.app_id}" for domain in view.peer_trust_domains
+        )
+        return Plan(
+            labels=labels,
+            routes=(
+                Route(cluster=callee.key, expect=expect if view.mtls else frozenset(), edits=tuple(edits)),
+            ),
+            again=again_rules(ask, rules, view.random),
+            attempt_s=attempt_timeout(ask, rules),
+            body_bytes=app.body_bytes,
+            reply_edits=(Edit(op=Op.HOP_BY_HOP),),
+            on_cause=causes(labels, named.surface, callee.name, callee.text, at_app=False),
+            scopes=(f"name:{callee.key}",),
+        )
+
+    def _labels(self, surface: Surface) -> Labels:
+        app = self.view.app
+        return Labels(direction="outbound", surface=surface, src=app.app_id, src_namespace=app.namespace)
+
+    def _reply(
+        self,
+        cause: Cause,
+        text: str,
+        *,
+        surface: Surface = "own",
+        callee: str = "",
+        status: int | None = None,
+    ) -> Reply:
+        return errors.reply(cause, self._labels(surface), text, surface=surface, callee=callee, status=status)

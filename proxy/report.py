@@ -1,0 +1,140 @@
+"""The engine's Observer: outcomes to telemetry, and what went wrong on connections to log and counters."""
+
+from collections.abc import Sequence
+
+from proxy.plan import Attempt, Cause, Header, Outcome
+from telemetry.calls import CallRecorder
+from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
+from telemetry.logs import Logger
+from telemetry.metrics import Meters
+from telemetry.report import AttemptNote, Call
+
+_PROTOCOLS = {"grpc": "grpc", "websocket": "websocket"}
+_METHOD = "/method"
+
+
+class HopSpan:
+    """This hop's span for engines: wire values made only when asked for."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: SpanContext) -> None:
+        self.context = context
+
+    @property
+    def traceparent(self) -> bytes:
+        """The traceparent to send on."""
+        return format_traceparent(self.context)
+
+    @property
+    def grpc_trace_bin(self) -> bytes:
+        """The same in gRPC's binary form."""
+        return format_grpc_trace_bin(self.context)
+
+
+class HopTracing:
+    """Begins spans by the sampler in force. Mutable state: `sampler`, replaced when the sampling rate changes."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+
+    def begin(self, headers: Sequence[Header], *, grpc: bool) -> HopSpan:
+        """A fresh span, child of what the headers carry."""
+        return HopSpan(self.sampler.start(extract(headers, grpc=grpc)))
+
+
+class Reporter:
+    """Takes outcomes on the engine's thread and hands them on. Mutable state: the open-connection count by listener."""
+
+    def __init__(self, recorder: CallRecorder, meters: Meters, log: Logger) -> None:
+        self._recorder = recorder
+        self._meters = meters
+        self._log = log
+        self._connections: dict[str, int] = {}
+
+    def finished(self, outcome: Outcome) -> None:
+        """One call ended."""
+        if not outcome.labels.dst:
+            return  # the own API, or nobody was named: no call crossed the mesh
+        if outcome.cause is Cause.DENIED:
+            labels = outcome.labels
+            self._log.warning(
+                "access denied",
+                caller=labels.peer_id or "anonymous",
+                decision=labels.decision,
+                verb=outcome.head.method,
+                path=outcome.head.path,
+            )
+        self._recorder.record(_call(outcome))
+
+    def connection(self, listener: str, change: int) -> None:
+        """A connection opened or closed."""
+        count = self._connections.get(listener, 0) + change
+        self._connections[listener] = count
+        self._meters.connections.set(count, listener, "in")
+
+    def refused_frames(self, kind: str) -> None:
+        """A flood limit or a rule was broken."""
+        self._meters.h2_frame_refused(kind)
+
+    def refused_peer(self, listener: str, reason: str) -> None:
+        """A peer was not let in."""
+        self._meters.h2_frame_refused("peer")
+        self._log.warning("peer refused", listener=listener, reason=reason)
+
+    def plan_cache(self, hit: bool) -> None:
+        """Whether a kept Plan covered a head."""
+        if hit:
+            self._meters.plan_cache_hits.value += 1
+        else:
+            self._meters.plan_cache_misses.value += 1
+
+    def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
+        """No connection to an endpoint."""
+        self._log.warning("endpoint not reached", cluster=cluster, endpoint=address, reason=reason)
+
+
+def _call(outcome: Outcome) -> Call:
+    head, labels = outcome.head, outcome.labels
+    trace = outcome.trace
+    assert isinstance(trace, HopSpan)
+    path = head.path
+    if labels.strip:
+        path = path[path.find(_METHOD, 13) + len(_METHOD) :] or "/"
+    last = outcome.attempts[-1] if outcome.attempts else None
+    return Call(
+        direction=labels.direction,
+        protocol=_PROTOCOLS.get(head.protocol, "http"),
+        surface=labels.surface,
+        src=labels.src,
+        dst=labels.dst,
+        src_namespace=labels.src_namespace,
+        dst_namespace=labels.dst_namespace,
+        verb=head.method,
+        path=path,
+        status=outcome.status,
+        grpc_code=outcome.grpc_code,
+        cause=outcome.cause.value if outcome.cause is not None else None,
+        context=trace.context,
+        started_ns=outcome.started_ns,
+        head_ns=outcome.head_ns,
+        ended_ns=outcome.ended_ns,
+        attempts=tuple(map(_note, outcome.attempts)) if len(outcome.attempts) > 1 else (),
+        bytes_in=outcome.up_bytes,
+        bytes_out=outcome.down_bytes,
+        endpoint=last.endpoint if last is not None else "",
+        peer_id=labels.peer_id,
+        decision=labels.decision,
+        peer_address=head.peer_address,
+    )
+
+
+def _note(attempt: Attempt) -> AttemptNote:
+    return AttemptNote(
+        endpoint=attempt.endpoint,
+        started_ns=attempt.started_ns,
+        ended_ns=attempt.ended_ns,
+        cause=attempt.cause.value if attempt.cause is not None else None,
+        status=attempt.status,
+        grpc_code=attempt.grpc_code,
+    )

@@ -1,0 +1,239 @@
+"""Names the callee of a request: app-ids, path and service tables, authorities, service routes. Pure.
+
+Source: design §4, spec/invocation.md §2.1 and §3.1.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+OUT_PATHS = 1  # numbers of the pushed tables
+SERVICES = 2
+FIRST_ACCESS_TABLE = 16
+API_TOKEN_SET = 1  # numbers of the pushed header sets
+TRUTHY_SET = 2
+
+# One SPIFFE path segment, at most 64 bytes (spec/identity.md §1); `id` or `id.namespace`.
+_SEGMENT = r"[A-Za-z0-9_-]{1,64}"
+_APP = re.compile(rf"({_SEGMENT})(?:\.({_SEGMENT}))?")
+_GRPC_PATH = re.compile(r"/([A-Za-z0-9._]+)/[A-Za-z0-9_]+")
+_LOCALHOST = ".localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """An app-id in its namespace; `text` as the caller wrote it (policies are looked up by it, spec/resiliency.md §8)."""
+
+    app_id: str
+    namespace: str
+    text: str
+
+    @property
+    def key(self) -> str:
+        """The cluster key."""
+        return f"peer:{self.app_id}.{self.namespace}"
+
+    @property
+    def name(self) -> str:
+        """`app.namespace`, as it travels in `postern-callee`."""
+        return f"{self.app_id}.{self.namespace}"
+
+
+def parse_callee(text: str, own_namespace: str) -> Callee | None:
+    """`id` or `id.namespace`; None where it is neither."""
+    match = _APP.fullmatch(text)
+    return Callee(match[1], match[2] or own_namespace, text) if match else None
+
+
+def parse_key(key: str) -> tuple[str, str]:
+    """App-id and namespace of a cluster key."""
+    app_id, _, namespace = key.removeprefix("peer:").partition(".")
+    return app_id, namespace
+
+
+Api = Literal["healthz", "outbound", "metadata", "metadata-key", "shutdown"]
+_API: dict[str, Api] = {
+    "/v1.0/healthz": "healthz",
+    "/v1.0/healthz/outbound": "outbound",
+    "/v1.0/metadata": "metadata",
+    "/v1.0/shutdown": "shutdown",
+}
+API_VERBS: dict[Api, str] = {
+    "healthz": "GET",
+    "outbound": "GET",
+    "metadata": "GET",
+    "metadata-key": "PUT",
+    "shutdown": "POST",
+}
+_INVOKE = "/v1.0/invoke/"
+
+
+class OutPaths:
+    """The table of the app's side: ("api", which), ("invoke", app), ("v1",) or ("app",)."""
+
+    def classify(self, path: str) -> tuple[str, ...]:
+        """The class of a path; an app-id is part of it, what follows `/method` is not."""
+        if not path.startswith("/v1.0"):
+            return ("app",)
+        api = _API.get(path)
+        if api is not None:
+            return ("api", api)
+        if path.startswith(_INVOKE):
+            return _invoke(path)
+        if path.startswith("/v1.0/metadata/") and path.count("/") == 3:
+            return ("api", "metadata-key")
+        return ("v1",) if path[5:6] in ("", "/") else ("app",)
+
+
+def _invoke(path: str) -> tuple[str, ...]:
+    rest = path[len(_INVOKE) :]
+    end = rest.find("/method/")
+    if end < 0 and rest.endswith("/method"):
+        end = len(rest) - len("/method")
+    return ("invoke", rest[:end]) if 0 < end <= 256 else ("v1",)
+
+
+class Services:
+    """The table of gRPC paths: the service name, or "" where the path is not `/package.Service/Method`."""
+
+    def classify(self, path: str) -> str:
+        """The service of a path."""
+        match = _GRPC_PATH.fullmatch(path)
+        return match[1] if match else ""
+
+
+# --- authorities -------------------------------------------------------------------------------------------------------------
+
+
+def split_authority(authority: str) -> tuple[str, str]:
+    """Host without brackets, and port ("" if none)."""
+    if authority.startswith("["):
+        host, _, port = authority[1:].partition("]")
+        return host, port.removeprefix(":")
+    host, colon, port = authority.rpartition(":")
+    return (host, port) if colon else (authority, "")
+
+
+def local_name(authority: str) -> str | None:
+    """`cart` from `cart.localhost:50001`, None where it is no name below localhost."""
+    host = split_authority(authority)[0].removesuffix(".")
+    return host[: -len(_LOCALHOST)] if host.endswith(_LOCALHOST) and len(host) > len(_LOCALHOST) else None
+
+
+def is_own_host(authority: str, hostname: str) -> bool:
+    """Whether a Host names this machine beyond doubt: empty, localhost, an IP literal (no name to rebind) or the own host name."""
+    host = split_authority(authority)[0].removesuffix(".")
+    if host in ("", "localhost", hostname.lower()):
+        return True
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def origin_allowed(origin: str, allowed: tuple[str, ...]) -> bool:
+    """`*`, an exact origin, or a pattern with one `*` (spec/invocation.md §1.2)."""
+    for pattern in allowed:
+        if pattern in ("*", origin):
+            return True
+        before, star, after = pattern.partition("*")
+        if (
+            star
+            and origin.startswith(before)
+            and origin.endswith(after)
+            and len(origin) >= len(before) + len(after)
+        ):
+            return True
+    return False
+
+
+# --- service routes ------------------------------------------------------------------------------------------------------------
+
+_NEVER = ("grpc.", "dapr.")  # infrastructure services belong to nobody's callee
+_HOLE = re.compile(r"\{([A-Za-z]+)\}")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+class RouteError(ValueError):
+    """A `--route` that can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    service: re.Pattern[str]
+    app: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRoutes:
+    """Service name to callee text: explicit names, then patterns, then learnt ones. `conflicts`: two claimants of one name."""
+
+    exact: Mapping[str, str]
+    patterns: tuple[_Pattern, ...] = ()
+    learnt: Mapping[str, str] | None = None
+    conflicts: Mapping[str, tuple[str, ...]] | None = None
+
+    def find(self, service: str) -> str | None:
+        """The callee of a service; None where no route names it."""
+        if service.startswith(_NEVER):
+            return None
+        if service in self.exact:
+            return self.exact[service]
+        for pattern in self.patterns:
+            match = pattern.service.fullmatch(service)
+            if match:
+                return _fill(pattern.app, match)
+        return (self.learnt or {}).get(service)
+
+    def claimants(self, service: str) -> tuple[str, ...]:
+        """Who claims a service that two claim."""
+        return (self.conflicts or {}).get(service, ())
+
+    def with_learnt(self, claims: Mapping[str, frozenset[str]]) -> "ServiceRoutes":
+        """The same explicit routes with what callees declare: service → app-ids that serve it."""
+        learnt = {service: next(iter(apps)) for service, apps in claims.items() if len(apps) == 1}
+        conflicts = {service: tuple(sorted(apps)) for service, apps in claims.items() if len(apps) > 1}
+        return ServiceRoutes(self.exact, self.patterns, learnt, conflicts)
+
+
+def parse_routes(routes: tuple[str, ...]) -> ServiceRoutes:
+    """`shop.CartService=cart`, or a pattern such as `shop.{Name}Service={name}`: {Name} as written, {name} lower-case with dashes.
+
+    Raises RouteError.
+    """
+    exact: dict[str, str] = {}
+    patterns: list[_Pattern] = []
+    for route in routes:
+        service, equals, app = route.partition("=")
+        if not equals or not service or not app:
+            raise RouteError(f"route {route!r}: expected SERVICE=APP, for example shop.CartService=cart")
+        if not _HOLE.search(service):
+            if parse_callee(app, "default") is None:
+                raise RouteError(f"route {route!r}: {app!r} is no app-id")
+            exact[service] = app
+            continue
+        patterns.append(_pattern(route, service, app))
+    return ServiceRoutes(exact, tuple(patterns))
+
+
+def _pattern(route: str, service: str, app: str) -> _Pattern:
+    holes = {hole.lower() for hole in _HOLE.findall(service)}
+    unknown = [hole for hole in _HOLE.findall(app) if hole.lower() not in holes]
+    if unknown:
+        raise RouteError(f"route {route!r}: {{{unknown[0]}}} stands on the right only")
+    expression = "".join(
+        f"(?P<{part.lower()}>[A-Za-z0-9_]+)" if number % 2 else re.escape(part)
+        for number, part in enumerate(_HOLE.split(service))
+    )
+    return _Pattern(re.compile(expression), app)
+
+
+def _fill(app: str, match: re.Match[str]) -> str:
+    def hole(found: re.Match[str]) -> str:
+        text = match[found[1].lower()]
+        return _CAMEL.sub("-", text).lower() if found[1].islower() else text
+
+    return _HOLE.sub(hole, app)
