@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
-import jwt
-
 from sentry.errors import AttestationError, RequestError
 from sentry.jwks import KeySet, VerificationKey
 from sentry.spiffe import SpiffeId
@@ -186,6 +184,8 @@ class JwksValidator:
 
 
 def _header(token: str) -> Mapping[str, Any]:
+    import jwt  # noqa: PLC0415 -- 50 ms; the server loads it once it listens
+
     try:
         return jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, RecursionError) as error:
@@ -193,6 +193,8 @@ def _header(token: str) -> Mapping[str, Any]:
 
 
 def _verified_claims(token: str, key: VerificationKey) -> Mapping[str, Any]:
+    import jwt  # noqa: PLC0415 -- as in _header
+
     # Times, audience and subject are judged by this module, with its own clock; the library checks the signature.
     options: Any = {f"verify_{claim}": False for claim in ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")}
     try:

@@ -12,13 +12,14 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
-
-import jwt
 
 from sentry.errors import SettingsError, StoreError
 from sentry.private_files import read_file
+
+if TYPE_CHECKING:
+    import jwt
 
 MAX_SET_BYTES: Final = 1024 * 1024
 _MAX_KEYS: Final = 64
@@ -31,7 +32,7 @@ class VerificationKey:
     """One key and the only algorithm that it verifies."""
 
     algorithm: str
-    key: jwt.PyJWK
+    key: "jwt.PyJWK"
 
 
 class SourceError(Exception):
@@ -70,6 +71,8 @@ def parse_set(content: bytes) -> Mapping[str, VerificationKey]:
 
 
 def _parse_key(member: object) -> VerificationKey | None:
+    import jwt  # noqa: PLC0415 -- 50 ms; the server loads it once it listens
+
     if not isinstance(member, dict) or not isinstance(member.get("kid"), str) or not member["kid"]:
         return None
     if member.get("use", "sig") not in {"sig", "jwt-svid"}:

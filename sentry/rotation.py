@@ -9,7 +9,7 @@ _JITTER: Final = 0.1
 _URGENT_SHARE: Final = 0.2
 _FIRST_RETRY_S: Final = 1.0
 _LAST_RETRY_S: Final = 60.0
-_URGENT_FLOOR_S: Final = 0.1
+_SHORTEST_RETRY_S: Final = 0.1
 
 
 def should_rotate(now: float, not_before: float, not_after: float) -> bool:
@@ -31,14 +31,14 @@ def is_urgent(life_left_s: float, life_on_receipt_s: float) -> bool:
     return life_left_s <= life_on_receipt_s * _URGENT_SHARE
 
 
-def retry_delay_s(attempt: int, life_left_s: float | None, life_on_receipt_s: float, chance: float) -> float:
+def retry_delay_s(attempt: int, life_left_s: float | None, chance: float) -> float:
     """The wait after failed renewal number `attempt` (from 1): 1 s doubling to 60 s, ± 10 %.
 
-    While the leaf still lives, the wait never passes a fifth of what is left, so that several tries fit before its
-    end. `life_left_s` is None where there is no leaf yet.
+    While the leaf lives, the wait never passes a fifth of what is left, so that several tries fit before its end.
+    `life_left_s` is None where there is no leaf yet.
     """
     delay = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(attempt - 1, 10))
     delay *= 1 + _JITTER * (2 * chance - 1)
-    if life_left_s is not None and life_left_s > 0 and is_urgent(life_left_s, life_on_receipt_s):
+    if life_left_s is not None and life_left_s > 0:
         delay = min(delay, life_left_s / 5)
-    return max(delay, _URGENT_FLOOR_S)
+    return max(delay, _SHORTEST_RETRY_S)

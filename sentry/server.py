@@ -1,6 +1,7 @@
 """The gRPC shell of the authority: listeners, TLS, status codes, health, and the end of an idle local sentry."""
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -189,6 +190,8 @@ class SentryServer:
 
     async def _upkeep(self, authority: Authority, audit: AuditLog) -> None:
         """Renew the issuer in time, warn of what ends soon."""
+        # The first token needs it; loaded here, it delays neither the start nor the first answer by its 50 ms.
+        await asyncio.to_thread(importlib.import_module, "jwt")
         while True:
             try:
                 if await asyncio.to_thread(authority.renew_issuer):
