@@ -132,7 +132,7 @@ def _last_trace(mesh: Mesh) -> object:
     try:
         return mesh.ask("trace", "--last")
     except CommandFailedError:
-        return []  # no trace yet; if it stays so, printing it says why
+        return None  # no trace yet; if it stays so, printing it says why
 
 
 def _print_where_to_look(mesh: Mesh, receipt: Receipt, tracer: zipkin.Zipkin | None, *, page: str) -> None:

@@ -1,6 +1,6 @@
 """Does a trace show a checkout as it must have gone: every service in it, each call under its caller? Pure.
 
-Spans come as `postern trace -o json` gives them, in Zipkin's form.
+Spans come as `postern trace -o json` gives them: {"spans": […]}, each in Zipkin's form.
 """
 
 from collections.abc import Iterator, Mapping
@@ -102,7 +102,8 @@ def _is_made_by(spans: Mapping[str, _Span], served: _Span, caller: str) -> bool:
 
 
 def _read(document: object) -> Iterator[_Span]:
-    for row in document if isinstance(document, list) else ():
+    rows = document.get("spans") if isinstance(document, dict) else None
+    for row in rows if isinstance(rows, list) else ():
         if not isinstance(row, dict):
             continue
         endpoint = row.get("localEndpoint")

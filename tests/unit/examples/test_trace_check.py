@@ -39,8 +39,8 @@ def row(kind: str, service: str, span_id: str, parent_id: str | None) -> Row:
     }
 
 
-def failed(document: object, trace_id: str = TRACE_ID) -> list[str]:
-    return [check.title for check in check_checkout(document, trace_id) if not check.passed]
+def failed(rows: object, trace_id: str = TRACE_ID) -> list[str]:
+    return [check.title for check in check_checkout({"spans": rows}, trace_id) if not check.passed]
 
 
 def serving(rows: list[Row], service: str) -> Row:
@@ -101,6 +101,11 @@ def test_receipt_without_a_trace_fails() -> None:
     assert "the last trace is the one on the receipt" in failed(whole_trace(), "")
 
 
-@pytest.mark.parametrize("document", [[], None, {}, "text", [1], [{}], [{"id": 1, "localEndpoint": "x"}]])
-def test_document_without_spans_fails_and_does_not_raise(document: object) -> None:
-    assert "it begins with one call, made by frontend" in failed(document)
+@pytest.mark.parametrize("rows", [[], None, {}, "text", [1], [{}], [{"id": 1, "localEndpoint": "x"}]])
+def test_rows_that_are_no_spans_fail_and_do_not_raise(rows: object) -> None:
+    assert "it begins with one call, made by frontend" in failed(rows)
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 1, {}])
+def test_document_without_spans_fails_every_check(document: object) -> None:
+    assert not any(check.passed for check in check_checkout(document, TRACE_ID))
