@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +19,7 @@ from proxy.cli.output import LineSplitter
 GUARD = Path(__file__).with_name("guard.py")
 REAP_S = 5.0  # the kernel may take a moment to end a process after KILL
 GROUP_POLL_S = 0.05
+LATE_S = 1.0
 _CHUNK = 64 * 1024
 
 
@@ -65,18 +68,24 @@ class Guard:
 
 
 class Child:
-    """One child process. `ended` is set when it has exited; `code` is then its exit code, 128+n after signal n."""
+    """One child process. `ended` is set when it has exited; `code` is then its exit code, 128+n after signal n.
 
-    def __init__(self, process: asyncio.subprocess.Process, guard: Guard) -> None:
+    `_is_watched` turns False once its group is gone: the number may then be somebody else's.
+    """
+
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", streams: tuple[FileIO, FileIO], guard: Guard
+    ) -> None:
         self.pid = process.pid
         self.code: int | None = None
         self.ended = asyncio.Event()
         self._process = process
+        self._streams = streams
         self._guard = guard
-        self._is_watched = True  # False: the group is gone, its number may be somebody else's
+        self._is_watched = True
 
     @classmethod
-    async def start(
+    def start(
         cls,
         command: Sequence[str],
         *,
@@ -86,42 +95,61 @@ class Child:
         stdin: int,
         pass_fds: tuple[int, ...] = (),
     ) -> Self:
-        """Start a process in a group of its own. Raises: CliError if it can't be started."""
+        """Start a process in a group of its own. Raises: CliError if it can't be started.
+
+        Blocks for the millisecond of a fork, so that nothing comes between the start and the guard's knowing of it.
+        """
+        (out, child_out), (err, child_err) = os.pipe(), os.pipe()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
+            process = subprocess.Popen(  # noqa: S603 - what the user asked us to run
+                command,
                 env=dict(env),
                 cwd=folder,
                 stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=child_out,
+                stderr=child_err,
                 pass_fds=pass_fds,
                 process_group=0,
             )
+            guard.began(process.pid)
         except OSError as error:
+            os.close(out)
+            os.close(err)
             code = 127 if isinstance(error, FileNotFoundError) else 126
             raise CliError(f"can't start {command[0]!r} in {folder}: {error.strerror}", code=code) from error
-        guard.began(process.pid)
-        return cls(process, guard)
+        finally:
+            os.close(child_out)
+            os.close(child_err)
+        return cls(process, (os.fdopen(out, "rb", buffering=0), os.fdopen(err, "rb", buffering=0)), guard)
 
     async def watch(
         self, on_out: Callable[[bytes], None], on_err: Callable[[bytes], None], on_end: Callable[[], None]
     ) -> None:
         """Read its output until both streams end, and note its exit; run it in a task of the owner's group."""
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._reap, args=(loop, on_end), daemon=True).start()
         async with asyncio.TaskGroup() as tasks:
             readers = [
-                tasks.create_task(_read(stream, sink))
-                for stream, sink in ((self._process.stdout, on_out), (self._process.stderr, on_err))
-                if stream is not None
+                tasks.create_task(_read(pipe, sink))
+                for pipe, sink in zip(self._streams, (on_out, on_err), strict=True)
             ]
-            code = await self._process.wait()
+            await self.ended.wait()
+            # What it left behind may hold the streams open; what is in them already is read.
+            await asyncio.wait(readers, timeout=LATE_S)
+            for reader in readers:
+                reader.cancel()
+
+    def _reap(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
+        """In a thread of its own: the one way to wait for a process that every system has."""
+        code = self._process.wait()
+
+        def note() -> None:
             self.code = 128 - code if code < 0 else code
             self.ended.set()
             on_end()
-            # What it left behind may hold the streams open; what is in them already is read.
-            await asyncio.wait(readers, timeout=1.0)
-            for reader in readers:
-                reader.cancel()
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is interested any more
+            loop.call_soon_threadsafe(note)
 
     def send_group(self, number: int) -> bool:
         """Signal its whole group, which may outlive the process itself; False if nothing of it is there any more."""
@@ -167,12 +195,17 @@ class Child:
         self._is_watched = False
 
 
-async def _read(stream: asyncio.StreamReader, sink: Callable[[bytes], None]) -> None:
+async def _read(pipe: FileIO, sink: Callable[[bytes], None]) -> None:
     splitter = LineSplitter()
-    try:
-        while data := await stream.read(_CHUNK):
-            for line in splitter.feed(data):
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    with pipe:
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        try:
+            while data := await reader.read(_CHUNK):
+                for line in splitter.feed(data):
+                    sink(line)
+        finally:
+            transport.close()
+            for line in splitter.close():
                 sink(line)
-    finally:
-        for line in splitter.close():
-            sink(line)

@@ -140,7 +140,7 @@ class Unit:
         with theirs:
             reader, self._link = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
             command = sidecar_command(self.spec, ready_fd=theirs.fileno(), cli_pid=os.getpid())
-            self._sidecar = await Child.start(
+            self._sidecar = Child.start(
                 command,
                 guard=self._guard,
                 env=sidecar_environment(self.spec, self._environment),
@@ -188,7 +188,7 @@ class Unit:
 
     async def _start_app(self, tasks: asyncio.TaskGroup, ready: Ready) -> None:
         spec = self.spec
-        self._app = await Child.start(
+        self._app = Child.start(
             app_command(spec, ready),
             guard=self._guard,
             env=app_environment(spec, ready, self._environment),
