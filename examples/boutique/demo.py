@@ -97,7 +97,8 @@ def _zipkin(folder: Path) -> Iterator[zipkin.Zipkin | None]:
         yield None
         return
     try:
-        print("Zipkin: fetching it with Maven, the first time only …", flush=True)
+        if not zipkin.jar_in(ZIPKIN_FOLDER).exists():
+            print("Fetching Zipkin with Maven, this first time …", flush=True)
         jar = zipkin.fetch(ZIPKIN_FOLDER)
     except ZipkinUnavailableError as error:
         print(f"No Zipkin: {error}", flush=True)

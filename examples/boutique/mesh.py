@@ -22,6 +22,7 @@ RUN_FILE = Path(__file__).with_name("mesh.yaml")
 BIN = Path(sys.executable).parent
 COMMAND_S = 30.0
 STOP_S = 40.0
+FORCED_STOP_S = 5.0
 MAX_HOME_BYTES = 60  # a unix socket's path holds 107 bytes, and the sockets lie in this folder
 
 _PAGE = re.compile(rb"frontend listening on (127\.0\.0\.1:[0-9]+)")
@@ -70,7 +71,7 @@ class Mesh:
     def wait_on(self, problem: str, deadline: Deadline) -> None:
         """Let a moment pass. Raises: DemoError, if it is too late or the mesh has ended."""
         if deadline.is_past():
-            raise DemoError(f"{problem} in time; see {self.log}")
+            raise DemoError(f"{problem} in time; all of it is in {self.log}\n{self.tail()}")
         if not deadline.pause(self._process):
             self._copier.join(COMMAND_S)
             raise DemoError(f"{problem}: postern run ended with {self._process.returncode}\n{self.tail()}")
@@ -120,7 +121,11 @@ class Mesh:
         """Ask the mesh to end, as Ctrl-C does; kill it if it stays."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            self.ended_cleanly = end(self._process, STOP_S)
+            try:
+                self.ended_cleanly = end(self._process, STOP_S)
+            except KeyboardInterrupt:
+                self._process.send_signal(signal.SIGINT)  # the second one hurries it
+                end(self._process, FORCED_STOP_S)
         self._copier.join(STOP_S)
         if not self.home.is_relative_to(self.log.parent):
             shutil.rmtree(self.home, ignore_errors=True)

@@ -29,9 +29,14 @@ def is_possible() -> bool:
     return shutil.which("java") is not None and shutil.which("mvn") is not None
 
 
+def jar_in(folder: Path) -> Path:
+    """Where the server's jar lies once it is fetched."""
+    return folder / f"zipkin-server-{VERSION}-exec.jar"
+
+
 def fetch(folder: Path) -> Path:
     """The server's jar, from Maven's registry the first time. Blocks. Raises: ZipkinUnavailableError."""
-    jar = folder / f"zipkin-server-{VERSION}-exec.jar"
+    jar = jar_in(folder)
     if jar.exists():
         return jar
     folder.mkdir(parents=True, exist_ok=True)
