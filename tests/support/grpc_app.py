@@ -49,25 +49,21 @@ class EchoService:
 
     async def server_stream(self, request: EchoRequest, context: Context) -> AsyncIterator[EchoReply]:
         self._count("ServerStream")
-        try:
-            for number in range(request.count):
-                yield self._reply(request, context, number)
-                if request.delay_s:
-                    await asyncio.sleep(request.delay_s)
-        except asyncio.CancelledError:
-            self._note_cancelled("ServerStream")
-            raise
+        finish = self._watch("ServerStream", context)
+        for number in range(request.count):
+            yield self._reply(request, context, number)
+            if request.delay_s:
+                await asyncio.sleep(request.delay_s)
+        finish()
 
     async def bidi(self, requests: AsyncIterator[EchoRequest], context: Context) -> AsyncIterator[EchoReply]:
         self._count("Bidi")
+        finish = self._watch("Bidi", context)
         number = 0
-        try:
-            async for request in requests:
-                yield self._reply(request, context, number)
-                number += 1
-        except asyncio.CancelledError:
-            self._note_cancelled("Bidi")
-            raise
+        async for request in requests:
+            yield self._reply(request, context, number)
+            number += 1
+        finish()
 
     async def fail(self, request: EchoRequest, context: Context) -> NoReturn:
         self._count("Fail")
@@ -78,11 +74,9 @@ class EchoService:
 
     async def slow(self, request: EchoRequest, context: Context) -> EchoReply:
         self._count("Slow")
-        try:
-            await asyncio.sleep(request.delay_s)
-        except asyncio.CancelledError:
-            self._note_cancelled("Slow")
-            raise
+        finish = self._watch("Slow", context)
+        await asyncio.sleep(request.delay_s)
+        finish()
         return self._reply(request, context, 0)
 
     async def probe(self, request: ProbeRequest, context: Context) -> ProbeReply:
@@ -98,9 +92,21 @@ class EchoService:
     def _count(self, method: str) -> None:
         self._calls[method] = self._calls.get(method, 0) + 1
 
-    def _note_cancelled(self, method: str) -> None:
-        self._cancelled[method] = self._cancelled.get(method, 0) + 1
-        self._changed.set()
+    def _watch(self, method: str, context: Context) -> Callable[[], None]:
+        """Count a cancellation unless the handler calls what this returns before the call is over.
+
+        A handler need not be told itself: grpcio may be sending for it when the caller leaves.
+        """
+        finished = asyncio.Event()
+
+        def on_done(_: Any) -> None:
+            if not finished.is_set():
+                self._cancelled[method] = self._cancelled.get(method, 0) + 1
+                self._changed.set()
+
+        callback: Any = on_done  # grpcio's stubs ask for a class of theirs
+        context.add_done_callback(callback)
+        return finished.set
 
     def _reply(self, request: EchoRequest, context: Context, number: int) -> EchoReply:
         received = context.invocation_metadata() or ()

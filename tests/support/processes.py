@@ -208,12 +208,12 @@ class Processes:
         """Start a module of this repository (a test app) with unbuffered output."""
         return self.start([sys.executable, "-u", "-m", module, *args], name=name, env=env)
 
-    def close(self) -> None:
-        """End all of them. Raises LeftoverError when something that they started still runs two seconds later."""
+    def close(self, *, grace_s: float = 2.0) -> None:
+        """End all of them. Raises LeftoverError when something that they started still runs `grace_s` later."""
         for child in reversed(self._children):
             if child.is_running:
                 child.stop()
-        leftovers = self._wait_gone(timeout_s=2.0)
+        leftovers = self._wait_gone(timeout_s=grace_s)
         described = tuple(_describe(process) for process in leftovers)
         for process in leftovers:
             with contextlib.suppress(psutil.Error):

@@ -9,9 +9,7 @@ from tests.support.errors import LeftoverError, NotReadyError, ProcessEndedError
 from tests.support.netns import Host
 from tests.support.processes import Processes
 
-SLEEPER = (
-    "import subprocess, sys; p = subprocess.Popen(['sleep', '60'], start_new_session=True); print(p.pid)"
-)
+SLEEPER = "import subprocess as s; print(s.Popen(['sleep', '60'], stdout=s.DEVNULL, stderr=s.DEVNULL, start_new_session=True).pid)"
 
 
 def test_wait_line_that_never_comes_names_what_was_printed(processes: Processes) -> None:
@@ -33,7 +31,7 @@ def test_leftover_grandchild_is_reported_and_killed() -> None:
     grandchild = int(parent.wait_line(r"^\d+$").string)
     parent.wait_end()
     with pytest.raises(LeftoverError, match="sleep 60"):
-        scope.close()
+        scope.close(grace_s=0.1)
     psutil.wait_procs([psutil.Process(grandchild)] if psutil.pid_exists(grandchild) else [], timeout=2)
     assert not scope.leftovers()
 
