@@ -111,7 +111,7 @@ class _Builder:
             self.fault(node, place, "has a key that is no text (expected key: value)")
             return None
         text: str = node.value
-        if node.style is None and (text.lower() in _TRAPS or text.lower() in _BOOLEANS):
+        if not node.style and (text.lower() in _TRAPS or text.lower() in _BOOLEANS):
             self.fault(node, (*place, text), f'is a YAML boolean, not a name (expected "{text}" in quotes)')
             return None
         return text
@@ -120,7 +120,7 @@ class _Builder:
         text: str = node.value
         kind = node.tag.removeprefix(_TAG)
         if kind in {"str", "timestamp"}:
-            if kind == "str" and getattr(node, "style", None) is None and text.lower() in {"y", "n"}:
+            if kind == "str" and not getattr(node, "style", None) and text.lower() in {"y", "n"}:
                 self.fault(node, place, f'{text} is a boolean to some (expected true, false or "{text}")')
             return text
         if kind == "null":

@@ -1,0 +1,1 @@
+"""Policies read from real files, while they change."""
