@@ -163,8 +163,8 @@ class Sidecar:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(server.run()) for server in (*servers, metrics, public)]
             try:
-                await servers[0].listen(f"unix:{self._api_path}")
-                await servers[1].listen(f"unix:{self._admin_path}")
+                await servers[0].serve(f"unix:{self._api_path}")
+                await servers[1].serve(f"unix:{self._admin_path}")
                 self._engine.set_cluster(
                     Cluster(
                         key=LOCAL_API,
@@ -360,7 +360,7 @@ class Sidecar:
         self._lifetime.drained()
         if self._lifetime.supervised:
             await self._lifetime.app_ended(_APP_END_S)
-        local = [name for name in ("http", "grpc", *map(own_port_listener, self._upstream_ports))]
+        local = ("http", "grpc", *map(own_port_listener, self._upstream_ports))
         cut += await self._engine.drain(local, within if within is not None else 3_600.0)
         if cut:
             self._log.warning("calls were cut at shutdown", calls=cut, after_s=within)
@@ -493,10 +493,9 @@ def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
 
 async def _listen_local(server: LocalHttp, name: str, wish: PortWish, host: str) -> int:
     try:
-        bound = await server.listen(address(host, wish.number))
-    except OSError as error:
+        bound = await server.serve(address(host, wish.number), name=name)
+    except ListenError:
         if not wish.fallback:
-            reason = f"{error.strerror or error}; --{name}-port moves it"
-            raise ListenError(name, address(host, wish.number), reason) from error
-        bound = await server.listen(address(host, 0))
+            raise
+        bound = await server.serve(address(host, 0), name=name)
     return int(bound.rpartition(":")[2])

@@ -6,9 +6,9 @@ Runs on the loop; every handler is short and never awaits. Deciders see only wha
 import random
 from dataclasses import replace
 
+from nameresolution.directory import Directory
 from nameresolution.host_registry import Entry
 from nameresolution.resolver import AppName, EndpointSet
-from nameresolution.directory import Directory
 from policies.loading import PolicySnapshot
 from proxy.app_watch import AppWatch
 from proxy.deliver import APP_CLUSTER, APP_GATE, AppView

@@ -83,7 +83,7 @@ def unsupported(app: AppView, ask: Asking) -> tuple[Cause, str] | None:
 
 
 def to_app(
-    ask: Asking, app: AppView, caller: Caller | None, labels: Labels, surface: Surface, rewrite: Edits
+    ask: Asking, app: AppView, *, caller: Caller | None, labels: Labels, surface: Surface, rewrite: Edits
 ) -> Plan | Reply:
     """The Plan to the own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface."""
     refused = unsupported(app, ask)
@@ -125,7 +125,7 @@ def _app_retries(ask: Asking, *, grpc: bool) -> tuple[Again, ...]:
 
 
 def denied(
-    ask: Asking, app: AppView, decision: Decision, labels: Labels, surface: Surface, peer: str
+    ask: Asking, app: AppView, decision: Decision, *, labels: Labels, surface: Surface, peer: str
 ) -> Reply:
     """The answer to a caller that may not (spec/access-control.md §8); the rule is told to the own log only (AC-7)."""
     verb = "" if ask.protocol() == "grpc" else f" verb: {ask.method()}"

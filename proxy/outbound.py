@@ -255,7 +255,7 @@ class Outbound:
         if (callee.app_id, callee.namespace) == (self.view.app.app_id, self.view.app.namespace):
             return self._to_self(ask, named, labels)
         if callee.key not in self.view.known:
-            return self._hold(callee, labels, surface)
+            return self._hold(ask, callee, labels, surface)
         return self._to_peer(ask, named, callee, labels)
 
     def _to_self(self, ask: Asking, named: Named, labels: Labels) -> Decision:
@@ -265,11 +265,13 @@ class Outbound:
         labels = replace(labels, decision=describe(decision))
         if not decision.allowed:
             own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
-            return denied(ask, app, decision, labels, named.surface, own_id)
-        return to_app(ask, app, caller, labels, named.surface, named.rewrite)
+            return denied(ask, app, decision, labels=labels, surface=named.surface, peer=own_id)
+        return to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.rewrite)
 
-    def _hold(self, callee: Callee, labels: Labels, surface: Surface) -> Hold:
+    def _hold(self, ask: Asking, callee: Callee, labels: Labels, surface: Surface) -> Hold:
         text = f"couldn't find service: {callee.text}: no endpoint of {callee.name} was found: {DETAIL}"
+        if ask.form() == "absolute":
+            text += "; this is no open proxy: put the host into no_proxy to reach it directly"
         then = errors.reply(Cause.NO_APP, labels, text, surface=surface, callee=callee.text)
         return Hold(key=callee.key, for_s=self.view.hold_s, then=then)
 

@@ -51,7 +51,7 @@ async def _local(settings: Settings, log: Logger) -> SvidClient:
         try:
             local = await asyncio.to_thread(ensure)
         except LocalSentryError as error:
-            log.error(
+            log.warning(
                 "the local sentry can't be started, trying again", reason=str(error), again_in_s=delay_s
             )
             await asyncio.sleep(delay_s)

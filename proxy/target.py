@@ -125,7 +125,7 @@ def local_name(authority: str) -> str | None:
 def is_own_host(authority: str, hostname: str) -> bool:
     """Whether a Host names this machine beyond doubt: empty, localhost, an IP literal (no name to rebind) or the own host name."""
     host = split_authority(authority)[0].removesuffix(".")
-    if host in ("", "localhost", hostname.lower()):
+    if host in ("", "localhost", hostname.lower()) or host.endswith(_LOCALHOST):
         return True
     try:
         ipaddress.ip_address(host.partition("%")[0])

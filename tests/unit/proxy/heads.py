@@ -1,0 +1,101 @@
+"""Request heads, views and askings for tests of the deciders."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from policies.access import AccessRules, without_policy
+from policies.resiliency import ResiliencyRules
+from proxy.deliver import AppView
+from proxy.inbound import Inbound, InboundView
+from proxy.judge import Judge
+from proxy.outbound import Outbound, OutboundView
+from proxy.path import parse
+from proxy.plan import Asking, RequestHead, Tables
+from proxy.target import API_TOKEN_SET, OUT_PATHS, SERVICES, TRUTHY_SET, OutPaths, Services, parse_routes
+
+APP = AppView(
+    app_id="web",
+    namespace="shop",
+    protocol="http",
+    authority=b"127.0.0.1:8080",
+    has_port=True,
+    healthy=None,
+    token=None,
+    gated=False,
+    body_bytes=None,
+)
+
+
+def rules(**changes: Any) -> AccessRules:
+    """Access rules of an app without a policy."""
+    made = without_policy(
+        profile="dev", own_app_id="web", own_namespace="shop", own_trust_domain="public", mtls=True
+    )
+    return replace(made, **changes)
+
+
+def outbound(**changes: Any) -> Outbound:
+    """The decider of app `web` in namespace `shop`, which knows `cart` and `cart.other`."""
+    view = OutboundView(
+        app=APP,
+        trust_domain="public",
+        peer_trust_domains=("public",),
+        mtls=True,
+        judge=Judge(rules()),
+        resiliency=ResiliencyRules(),
+        known=frozenset({"peer:cart.shop", "peer:cart.other"}),
+        own_ports={"own:cart": "cart"},
+        routes=parse_routes(("shop.{Name}Service={name}",)),
+        token_required=False,
+        allowed_origins=(),
+        hostname="box",
+        forwarded=(),
+        hold_s=2.0,
+        learning_for_s=0.0,
+        random=lambda: random.Random(1),
+    )
+    return Outbound(replace(view, **changes))
+
+
+def inbound(**changes: Any) -> Inbound:
+    """The decider for peers of `web`."""
+    return Inbound(InboundView(app=replace(APP, **changes), judge=Judge(rules())))
+
+
+def tables(judge: Judge | None = None, token: bytes | None = None) -> Tables:
+    """What the control plane pushes."""
+    made = Tables()
+    made.put_paths(OUT_PATHS, OutPaths())
+    made.put_paths(SERVICES, Services())
+    made.put_set(API_TOKEN_SET, frozenset({token} if token else ()))
+    made.put_set(TRUTHY_SET, frozenset({b"true"}))
+    for number, table in (judge or Judge(rules())).tables():
+        made.put_paths(number, table)
+    return made
+
+
+def head(target: str = "/", **changes: Any) -> RequestHead:
+    """A GET from the app on the HTTP port."""
+    read = parse(target.encode())
+    made = RequestHead(
+        listener="http",
+        protocol="http1",
+        framing="none",
+        method="GET",
+        authority="localhost:3500",
+        target=target.encode()[read.offset :] or b"/",
+        path=read.path,
+        query=read.query,
+        headers=(),
+        exact=read.same,
+        form="absolute" if read.offset else "origin",
+    )
+    if read.offset:
+        made = replace(made, authority=read.authority.decode())
+    return replace(made, **changes)
+
+
+def asking(one: RequestHead, pushed: Tables | None = None) -> Asking:
+    """What a decider gets."""
+    return Asking(one, pushed or tables())

@@ -1,0 +1,68 @@
+"""What a peer may do at the callee's proxy."""
+
+import pytest
+
+from proxy.plan import Cause, Op, Plan, Reply
+from tests.unit.proxy.heads import asking, head, inbound
+
+PEER = {
+    "listener": "peer",
+    "peer": "spiffe://public/ns/shop/cart",
+    "headers": ((b"postern-callee", b"web.shop"),),
+}
+
+
+def test_peer_of_the_own_namespace_reaches_the_app() -> None:
+    plan = inbound().decide(asking(head("/x", **PEER)))
+    assert isinstance(plan, Plan)
+    assert plan.routes[0].cluster == "app"
+    sets = {edit.name: edit.data for edit in plan.routes[0].edits if edit.op is Op.SET}
+    assert sets[b"dapr-caller-app-id"] == b"cart"
+    assert sets[b"dapr-caller-namespace"] == b"shop"
+    assert plan.labels.src == "cart"
+
+
+def test_identity_comes_from_the_certificate_never_from_a_header() -> None:
+    forged = PEER | {"headers": (*PEER["headers"], (b"dapr-caller-app-id", b"admin"))}
+    plan = inbound().decide(asking(head("/x", **forged)))
+    assert isinstance(plan, Plan)
+    assert any(e.op is Op.REMOVE_PREFIX and e.name == b"dapr-caller-" for e in plan.routes[0].edits)
+    assert plan.labels.src == "cart"
+
+
+@pytest.mark.parametrize(
+    ("changes", "app", "cause"),
+    [
+        ({"headers": ((b"postern-callee", b"other.shop"),)}, {}, Cause.MISDIRECTED),
+        ({"headers": ((b"dapr-callee-app-id", b"other"),), "protocol": "grpc"}, {}, Cause.MISDIRECTED),
+        ({"protocol": "grpc", "path": "/a.B/C"}, {}, Cause.UNSUPPORTED),
+        (
+            {"protocol": "grpc", "path": "/dapr.proto.internals.v1.ServiceInvocation/CallLocal"},
+            {"protocol": "grpc"},
+            Cause.UNSUPPORTED,
+        ),
+        ({"protocol": "grpc", "path": "/a/b/c"}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
+        ({"method": "CONNECT"}, {}, Cause.BAD_REQUEST),
+        ({"exact": False}, {}, Cause.BAD_REQUEST),
+        ({}, {"has_port": False}, Cause.APP_DOWN),
+        ({}, {"healthy": False}, Cause.APP_UNHEALTHY),
+        ({"protocol": "websocket"}, {"protocol": "h2c"}, Cause.UNSUPPORTED),
+        ({"peer": "spiffe://public/ns/other/x"}, {}, Cause.DENIED),
+    ],
+)
+def test_refused(changes: dict[str, object], app: dict[str, object], cause: Cause) -> None:
+    reply = inbound(**app).decide(asking(head("/x", **PEER | changes)))
+    assert isinstance(reply, Reply), reply
+    assert reply.cause is cause
+
+
+def test_denial_speaks_the_surface_of_the_caller() -> None:
+    stranger = PEER | {"peer": "spiffe://public/ns/other/x"}
+    own = inbound().decide(asking(head("/x", **stranger)))
+    dapr = inbound().decide(asking(head("/x", **stranger | {"headers": ((b"postern-surface", b"dapr"),)})))
+    assert isinstance(own, Reply)
+    assert isinstance(dapr, Reply)
+    assert own.status == dapr.status == 403
+    assert b"ERR_DENIED" in own.body
+    assert b"ERR_DIRECT_INVOKE" in dapr.body
+    assert b"spiffe://public/ns/other/x" in dapr.body
