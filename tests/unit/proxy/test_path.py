@@ -1,6 +1,7 @@
 """One canonical form of a target, or none: RFC 3986 §3.3 and §5.2.4, the tables of the invocation surface, and properties."""
 
 import posixpath
+import time
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -138,35 +139,15 @@ def test_long_hostile_target_costs_linear_time() -> None:
         b"/" + b"%2e/" * 15_000,
         b"/" + b"%" * 60_000,
     ):
-        try:
-            parse(target)
-        except BadTargetError:
-            pass
+        began = time.perf_counter()
+        accepted(target)
+        assert time.perf_counter() - began < 0.5
 
 
 _segments = st.sampled_from(
-    [
-        "a",
-        "b",
-        ".",
-        "..",
-        "",
-        "%2e",
-        "%2E%2e",
-        "a b",
-        "%20",
-        "%",
-        "%25",
-        "%41",
-        "%zz",
-        ";",
-        "..;",
-        "a;b",
-        "%2F",
-        "\\",
-        "%5c",
-    ]
-    + ["ä", "%C3%A4", "%ff", "?", "#", "%3f", "%23", "%00", "...", "~", "+", "*", "@"]
+    "a|b|.|..||%2e|%2E%2e|a b|%20|%|%25|%41|%zz|;|..;|a;b|%2F|\\|%5c|ä|%C3%A4|%ff|?|#|%3f|%23|%00|...|~|+|*|@".split(
+        "|"
+    )
 )
 targets = st.lists(_segments, max_size=6).map(lambda parts: ("/" + "/".join(parts)).encode()) | st.binary(
     max_size=20
@@ -183,7 +164,7 @@ def accepted(target: bytes) -> Target | None:
 @given(targets)
 def test_canonical_path_is_a_fixed_point(target: bytes) -> None:
     found = accepted(target)
-    if found is not None and "%" not in found.path:
+    if found is not None:
         again = parse(encode(found.path))
         assert again.path == found.path
         assert again.same
