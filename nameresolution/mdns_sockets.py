@@ -104,9 +104,12 @@ class Link:
         sock = self._socket
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sys.platform.startswith("linux"):
+            # Not SO_REUSEPORT too: Linux then gives a datagram to one socket of the group, of any interface (measured,
+            # 6.18), and the answer leaves by that interface. Sockets that set both do share the port with us.
             sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((GROUP, PORT))
         interface = self.interface
         request = struct.pack(
