@@ -5,15 +5,16 @@ alive. Starting is serialised by `start.lock`; the sentry takes the same lock to
 somebody has just found it.
 """
 
+import contextlib
 import fcntl
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -59,6 +60,11 @@ class LocalPaths:
     def anchors(self) -> Path:
         """The trust anchors."""
         return self.folder / "authority" / "ca.crt"
+
+    @property
+    def pid(self) -> Path:
+        """Its process id, in digits; of use only while it answers."""
+        return self.folder / "sentry.pid"
 
     @property
     def log(self) -> Path:
@@ -134,7 +140,7 @@ def is_any_registered(root: Path) -> bool:
     return any(entry.name.endswith(".json") and _is_locked(entry.path) for entry in entries)
 
 
-@contextmanager
+@contextlib.contextmanager
 def leave_lock(path: Path) -> Iterator[bool]:
     """The start lock without waiting: yields False when a starter holds it."""
     descriptor = _open_lock(path)
@@ -158,7 +164,7 @@ def _is_locked(path: str) -> bool:
     return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def _start_lock(path: Path, end: float) -> Iterator[None]:
     # flock has no deadline of its own; the holder needs it for one start at most.
     descriptor = _open_lock(path)
@@ -189,7 +195,8 @@ def _start(
 ) -> None:
     trust_domain, namespace = identity
     ready, said = os.pipe()
-    command = [sys.executable, "-I", "-m", "sentry"]
+    # The shell ends at once and leaves the sentry to init: nobody here has to wait for it, however long it lives.
+    command = ["/bin/sh", "-c", '"$@" &', "sh", sys.executable, "-I", "-m", "sentry"]
     command += ["--runtime-path", str(paths.root), "--unix-socket", str(paths.socket), "--healthz-port", "0"]
     command += ["--trust-domain", trust_domain, "--exit-when-idle", str(idle_s), "--ready-fd", str(said)]
     log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -197,7 +204,7 @@ def _start(
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GRPC_"))
     }
     try:
-        process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
+        with subprocess.Popen(  # noqa: S603 -- our own interpreter and module
             [*command, *extra_flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -206,25 +213,22 @@ def _start(
             pass_fds=(said,),
             cwd="/",
             env=environment | {"NAMESPACE": namespace},
-        )
-        os.close(said)
-        said = -1
-        _wait_ready(ready, process, paths, end)
+        ) as shell:
+            os.close(said)
+            said = -1
+        _wait_ready(ready, shell.pid, paths, end)
     finally:
         for descriptor in (ready, said, log):
             if descriptor >= 0:
                 os.close(descriptor)
 
 
-def _wait_ready(ready: int, process: "subprocess.Popen[bytes]", paths: LocalPaths, end: float) -> None:
+def _wait_ready(ready: int, session: int, paths: LocalPaths, end: float) -> None:
     readable, _, _ = select.select([ready], [], [], max(0.0, end - time.monotonic()))
-    is_up = bool(readable) and os.read(ready, 1) != b"" and answers(paths.socket)
-    # The child outlives this process on purpose; without this, Popen warns that nobody waited for it.
-    process.returncode = process.poll() or 0
-    if not is_up:
-        process.returncode = None
-        process.kill()
-        process.wait()
+    if not readable:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
+    if not readable or os.read(ready, 1) == b"" or not answers(paths.socket):
         raise LocalSentryError(f"the sentry did not start; its log {paths.log} ends:\n{_tail(paths.log)}")
 
 

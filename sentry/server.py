@@ -95,6 +95,8 @@ class SentryServer:
         addresses = self._bind(server, OwnLeaf(authority, self._clock).credentials())
         await server.start()
         health = await self._start_health(authority)
+        if self._settings.runtime_path is not None:
+            LocalPaths(root=self._settings.runtime_path).pid.write_text(f"{os.getpid()}\n")
         try:
             healthz = ":".join(str(part) for part in health.sockets[0].getsockname()[:2]) if health else ""
             on_started(Started(addresses=addresses, sentry_id=str(authority.spiffe_id), healthz=healthz))
