@@ -83,11 +83,22 @@ def _serve(argv: list[str], program: str) -> int:
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(run_sidecar(settings))
-    except ProxyError as error:
-        sys.stderr.write(f"{program}: {settings.app_id}: {error}\n")
+    except (ProxyError, ExceptionGroup) as error:
+        causes = leaves(error)
+        if not all(isinstance(cause, ProxyError) for cause in causes):
+            raise
+        sys.stderr.writelines(f"{program}: {settings.app_id}: {cause}\n" for cause in causes)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def leaves(error: Exception) -> list[Exception]:
+    """The errors themselves, out of the groups that tasks wrap them in; each once."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    found = [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return list({str(leaf) + type(leaf).__name__: leaf for leaf in found}.values())
 
 
 if __name__ == "__main__":

@@ -60,13 +60,14 @@ def derived_peer_port(app_id: str, folder: str, user_id: int, hostname: str) -> 
 
 def _settings(read: Reader, profile: Profile) -> Settings | None:
     mode = read.choice("mode", MODES, "standalone")
-    app_id, namespace = _name(read), _namespace(read)
+    app_id = _name(read)
     app_port = read.port("app-port", absent=("", "0", "-1"))
     upstreams = tuple(_own_port(read, text) for text in read.given.every("upstream"))
     http, grpc = _api_ports(read, profile, app_port)
     metrics = _metrics_port(read, profile)
     peer, public = _peer_port(read, app_id, mode, profile), read.port("dapr-public-port", absent=("", "-1"))
     mtls = _mtls(read, profile)
+    namespace = _namespace(read, mtls=mtls)
     sentry_address = _sentry_address(read, profile, mtls=mtls, mode=mode)
     _no_collisions(read, app_port, {"dapr-http-port": http, "dapr-grpc-port": grpc}, upstreams)
     trust_domain = read.text("trust-domain")
@@ -154,14 +155,14 @@ def _name(read: Reader) -> str:
     return read.matching("app-id", app_id, _APP_ID, f"{_APP_ID_SHAPE} (no dot: it parts app from namespace)")
 
 
-def _namespace(read: Reader) -> str:
-    flagged = read.text("namespace")
-    namespace = flagged if flagged is not None else read.env.get("NAMESPACE", "default")
-    if namespace == "" and flagged is None:
-        return ""  # set but empty means empty, as daprd has it; mutual TLS will say that it can't name us so
-    return read.matching(
-        "namespace", namespace, _NAMESPACE, "1 to 63 letters, digits, dots, dashes or underscores"
-    )
+def _namespace(read: Reader, *, mtls: bool) -> str:
+    namespace = read.text("namespace") or read.env.get("NAMESPACE", "default")
+    if not namespace:
+        if mtls:
+            read.fault("NAMESPACE", "set but empty", "a name, as mutual TLS is on and our identity holds it")
+        return ""
+    shape = "1 to 63 letters, digits, dots, dashes or underscores"
+    return read.matching("namespace", namespace, _NAMESPACE, shape)
 
 
 def _protocol(read: Reader) -> AppProtocol:

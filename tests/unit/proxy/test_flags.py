@@ -1,0 +1,73 @@
+"""The scan of arguments: one dash or two, `=` or a word, switches, and what is out of place."""
+
+import pytest
+
+from proxy.flags import FLAGS, help_text, scan
+
+
+@pytest.mark.parametrize("words", [["--app-id", "a"], ["--app-id=a"], ["-app-id", "a"], ["-app-id=a"]])
+def test_scan_accepts_one_dash_or_two_and_both_forms_of_value(words: list[str]) -> None:
+    given = scan(words)
+    assert given.last("app-id") == "a"
+    assert not given.faults
+
+
+def test_scan_takes_a_value_that_begins_with_a_dash() -> None:
+    assert scan(["--app-max-concurrency", "-1"]).last("app-max-concurrency") == "-1"
+
+
+def test_scan_keeps_an_empty_value_and_an_equals_sign_in_one() -> None:
+    given = scan(["--dapr-internal-grpc-port=", "--upstream=cart=7001"])
+    assert given.last("dapr-internal-grpc-port") == ""
+    assert given.every("upstream") == ("cart=7001",)
+
+
+def test_scan_keeps_all_values_in_order_and_the_last_counts() -> None:
+    given = scan(["--config", "a", "--config", "b", "--app-id=x", "--app-id=y"])
+    assert given.every("config") == ("a", "b")
+    assert given.last("app-id") == "y"
+
+
+def test_scan_reads_a_switch_without_eating_the_next_word() -> None:
+    given = scan(["--enable-mtls", "--log-as-json=false"])
+    assert given.last("enable-mtls") == "true"
+    assert given.last("log-as-json") == "false"
+
+
+def test_scan_of_a_switch_with_a_separate_value_says_how_to_write_it() -> None:
+    assert "after `=`" in scan(["--enable-mtls", "true"]).faults[0]
+
+
+def test_scan_of_an_unknown_flag_suggests_the_nearest() -> None:
+    assert scan(["--dapr-htp-port=1"]).faults == [
+        "--dapr-htp-port: unknown flag; did you mean --dapr-http-port?"
+    ]
+    assert scan(["--zzz"]).faults == ["--zzz: unknown flag"]
+
+
+@pytest.mark.parametrize("words", [["serve"], ["-"], ["--"], [""]])
+def test_scan_of_a_stray_word_is_a_fault(words: list[str]) -> None:
+    assert "unexpected argument" in scan(words).faults[0]
+
+
+def test_scan_of_a_flag_without_its_value_is_a_fault() -> None:
+    assert scan(["--app-id"]).faults == ["--app-id: a value is missing, expected ID"]
+
+
+def test_scan_names_every_fault() -> None:
+    assert len(scan(["x", "--nope", "--app-id"]).faults) == 3
+
+
+@pytest.mark.parametrize("text", ["", "-1", "0", "false"])
+def test_unbuilt_flag_that_asks_for_nothing_is_not_named(text: str) -> None:
+    assert scan([f"--placement-host-address={text}"]).unbuilt() == ()
+
+
+def test_unbuilt_flag_is_named_once_however_often_given() -> None:
+    given = scan(["--placement-host-address=a", "--placement-host-address=b", "--enable-profiling"])
+    assert given.unbuilt() == ("placement-host-address", "enable-profiling")
+
+
+def test_help_names_every_flag() -> None:
+    text = help_text("postern sidecar")
+    assert all(f"--{name}" in text for name in FLAGS)
