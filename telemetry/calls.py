@@ -73,6 +73,7 @@ class CallRecorder:
             call.peer_id,
             call.decision,
             path,
+            not call.attempts,
         )
         kind = self._kinds.get(key)
         if kind is None:
@@ -91,7 +92,7 @@ class CallRecorder:
             value.value += 1
         if len(call.attempts) > 1:
             self._count_attempts(call, kind)
-        elif call.attempts or call.cause is None:
+        else:
             for value in kind.sent:
                 value.value += 1
         _measure(call, kind)

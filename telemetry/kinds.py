@@ -14,7 +14,7 @@ from telemetry.series import Distribution, Value
 class Kind(NamedTuple):
     """The slots of one kind of call.
 
-    `sent` counts attempts: the edge's own first, of calls with a single attempt. Times to the end are whole
+    `sent` counts attempts: the edge's own first, of calls with a single attempt; none where nothing was sent. Times to the end are whole
     milliseconds, truncated; those to the head too where `whole_ms` says so.
     """
 
@@ -37,9 +37,7 @@ def kind_of(call: Call, path: str, meters: Meters) -> Kind:
     kind = Kind(
         duration=meters.edge_duration.slot(src, dst, call.protocol, call.direction),
         counted=(requests,),
-        sent=(
-            meters.edge_attempts.slot(src, dst, call.protocol, attempt_result(call.cause), call.direction),
-        ),
+        sent=_attempt_slots(call, src, dst, meters),
     )
     return (
         _outbound(call, path, meters, kind)
@@ -51,7 +49,8 @@ def kind_of(call: Call, path: str, meters: Meters) -> Kind:
 def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     me, status = meters.app_id, _status_label(call)
     type_ = "streaming" if call.protocol == "websocket" else "unary"
-    kind = kind._replace(sent=(*kind.sent, meters.req_sent.slot(me, call.dst, type_)))
+    if kind.sent:
+        kind = kind._replace(sent=(*kind.sent, meters.req_sent.slot(me, call.dst, type_)))
     if _is_apps_own(call):
         kind = kind._replace(
             counted=(*kind.counted, meters.res_recv.slot(me, call.dst, status, type_)),
@@ -97,6 +96,12 @@ def _inbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
         request_bytes=(meters.http_client_sent_bytes.slot(me, verb, path, ""),),
         response_bytes=(meters.http_client_received_bytes.slot(me),),
     )
+
+
+def _attempt_slots(call: Call, src: str, dst: str, meters: Meters) -> tuple[Value, ...]:
+    if not call.attempts and not _is_apps_own(call):
+        return ()
+    return (meters.edge_attempts.slot(src, dst, call.protocol, attempt_result(call.cause), call.direction),)
 
 
 def attempt_result(cause: str | None) -> str:

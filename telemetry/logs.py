@@ -60,8 +60,8 @@ def configure(
     *,
     version: str = "",
     stream: TextIO | None = None,
-) -> None:
-    """Sends every later line to `file`, else `stream`, else stdout.
+) -> TextIO:
+    """Sends every later line to `file`, else `stream`, else stdout, and returns which; closing it is the caller's.
 
     Raises: LogConfigError for an unknown level or a file that can't be opened.
     """
@@ -89,6 +89,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [h for h in root.handlers if not isinstance(h, StdlibHandler)] + [StdlibHandler()]
     root.setLevel(max(number, logging.INFO))
+    return target
 
 
 def get_logger(scope: str) -> Logger:

@@ -1,0 +1,99 @@
+"""One line per call."""
+
+import json
+from typing import Any
+
+import pytest
+import structlog
+
+from telemetry.access_log import AccessLog, ApiLog
+from telemetry.report import Call
+from tests.unit.telemetry.building import a_call, a_grpc_call, an_attempt
+
+
+def test_access_log_writes_one_json_object_with_the_calls_facts() -> None:
+    lines: list[str] = []
+    AccessLog(lines.append)(a_call(bytes_in=1, bytes_out=2, attempts=(an_attempt(), an_attempt())))
+    (line,) = lines
+    found = json.loads(line)
+    assert line.count("\n") == 1
+    assert (found["direction"], found["src"], found["dst"], found["path"]) == (
+        "outbound",
+        "cart",
+        "checkout",
+        "/orders/1",
+    )
+    assert (found["duration_us"], found["ttfb_us"], found["attempts"]) == (2000, 1500, 2)
+    assert found["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert found["time"] == "2023-11-14T22:13:20.002000000Z"
+
+
+@pytest.mark.parametrize(
+    ("call", "written"),
+    [
+        (a_call(status=200), False),
+        (a_call(status=400), True),
+        (a_grpc_call(status=200, grpc_code=14), True),
+        (a_call(status=0, cause="caller-left"), True),
+    ],
+)
+def test_access_log_min_status_leaves_out_success(call: Call, written: bool) -> None:
+    lines: list[str] = []
+    AccessLog(lines.append, min_status=400)(call)
+    assert bool(lines) is written
+
+
+def test_access_log_slower_leaves_out_quick_calls() -> None:
+    lines: list[str] = []
+    AccessLog(lines.append, slower_s=0.01)(a_call())
+    AccessLog(lines.append, slower_s=0.002)(a_call())
+    assert len(lines) == 1
+
+
+class Logged:
+    """Loggers that keep their lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def get(self, scope: str) -> structlog.typing.FilteringBoundLogger:
+        def keep(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
+            self.lines.append(dict(event))
+            raise structlog.DropEvent
+
+        wrapper = structlog.make_filtering_bound_logger(0)
+        logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+            structlog.PrintLogger(), processors=[keep], wrapper_class=wrapper, scope=scope
+        )
+        return logger
+
+
+def test_api_log_http_and_grpc_lines() -> None:
+    logged = Logged()
+    log = ApiLog(logged.get)
+    log(a_call(bytes_out=7))
+    log(a_grpc_call(grpc_code=5))
+    log(a_call(direction="inbound"))
+    http, grpc = logged.lines
+    assert http == {
+        "event": "HTTP API Called",
+        "scope": "dapr.runtime.http-info",
+        "method": "GET /orders/1",
+        "code": "200",
+        "duration": 2,
+        "size": 7,
+    }
+    assert (grpc["event"], grpc["method"], grpc["code"]) == ("gRPC API Called", "/shop.Checkout/Pay", "5")
+
+
+def test_api_log_obfuscated_names_the_callee_only() -> None:
+    logged = Logged()
+    ApiLog(logged.get, obfuscate=True)(a_call(path="/secret"))
+    assert logged.lines[0]["method"] == "InvokeService/checkout"
+
+
+def test_api_log_health_checks_are_left_out_on_request() -> None:
+    logged = Logged()
+    ApiLog(logged.get, omit_health_checks=True)(a_call(path="/healthz"))
+    ApiLog(logged.get)(a_call(path="/healthz"))
+    assert len(logged.lines) == 1

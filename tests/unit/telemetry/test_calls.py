@@ -1,0 +1,168 @@
+"""What a finished call leaves behind: counts, a span, an access line."""
+
+from typing import Any
+
+import pytest
+
+from telemetry.calls import CallRecorder
+from telemetry.metrics import Meters
+from telemetry.report import Call
+from telemetry.series import AnyFamily, Distribution
+from telemetry.tracing import Tracer
+from tests.unit.telemetry.building import BEGAN, UNSAMPLED, a_call, a_grpc_call, an_attempt
+
+
+class Recorded:
+    """A recorder and what it fills."""
+
+    def __init__(self, app_id: str = "cart", **options: Any) -> None:
+        self.meters = Meters(app_id, "shop")
+        self.tracer = Tracer(app_id)
+        self.recorder = CallRecorder(app_id, "shop", self.meters, self.tracer, **options)
+
+    def values(self, family: AnyFamily) -> dict[tuple[str, ...], float]:
+        """Label values -> value, or number of observations."""
+        return {
+            labels: sum(slot.counts) if isinstance(slot, Distribution) else slot.value
+            for labels, slot in family.slots.items()
+        }
+
+
+def test_record_outbound_http_counts_under_daprs_names_and_the_edge() -> None:
+    it = Recorded()
+    for _ in range(3):
+        it.recorder.record(a_call(bytes_in=10, bytes_out=5000))
+    meters = it.meters
+    assert it.values(meters.req_sent) == {("cart", "checkout", "unary"): 3}
+    assert it.values(meters.res_recv) == {("cart", "checkout", "200", "unary"): 3}
+    assert it.values(meters.res_recv_latency) == {("cart", "checkout", "200"): 3}
+    assert it.values(meters.http_server_requests) == {("cart", "GET", "", "200"): 3}
+    assert it.values(meters.http_server_responses) == {("cart", "GET", "", "200"): 3}
+    assert it.values(meters.http_server_latency) == {("cart", "GET", "", "200"): 3}
+    assert meters.http_server_request_bytes.slot("cart").sum == 30
+    assert meters.http_server_response_bytes.slot("cart").sum == 15000
+    edge = ("cart.shop", "checkout.shop", "GET", "http", "2xx", "outbound")
+    assert it.values(meters.edge_requests) == {edge: 3}
+    assert it.values(meters.edge_attempts) == {("cart.shop", "checkout.shop", "http", "ok", "outbound"): 3}
+    assert meters.edge_duration.slot("cart.shop", "checkout.shop", "http", "outbound").sum == pytest.approx(
+        0.006
+    )
+
+
+def test_record_latencies_are_truncated_but_the_invocations_is_not() -> None:
+    it = Recorded()
+    it.recorder.record(a_call(head_ns=BEGAN + 1_500_000, ended_ns=BEGAN + 2_900_000))
+    assert it.meters.http_server_latency.slot("cart", "GET", "", "200").sum == 2
+    assert it.meters.res_recv_latency.slot("cart", "checkout", "200").sum == 1.5
+
+
+def test_record_inbound_http_counts_peer_app_and_access() -> None:
+    it = Recorded("checkout")
+    it.recorder.record(
+        a_call(
+            direction="inbound",
+            peer_id="spiffe://public/ns/shop/cart",
+            decision="policy=cart rule=/orders reason=rule",
+        )
+    )
+    meters = it.meters
+    assert it.values(meters.req_recv) == {("checkout", "cart"): 1}
+    assert it.values(meters.res_sent) == {("checkout", "cart", "200"): 1}
+    assert it.values(meters.http_client_completed) == {("checkout", "GET", "", "200"): 1}
+    assert it.values(meters.http_client_sent_bytes) == {("checkout", "GET", "", ""): 1}
+    assert it.values(meters.acl_decisions) == {("cart", "cart", "allowed"): 1}
+    body = meters.render("")[0].decode()
+    assert (
+        'dapr_runtime_acl_app_policy_action_allowed_total{app_id="cart",namespace="shop",trustDomain="public"} 1.0'
+        in body
+    )
+
+
+def test_record_denied_call_never_reached_the_app() -> None:
+    it = Recorded("checkout")
+    it.recorder.record(a_call(direction="inbound", status=403, cause="denied", head_ns=0))
+    meters = it.meters
+    assert it.values(meters.http_client_completed) == {}
+    assert it.values(meters.acl_decisions) == {("cart", "", "denied"): 1}
+    assert list(it.values(meters.edge_requests)) == [
+        ("cart.shop", "checkout.shop", "GET", "http", "acl", "inbound")
+    ]
+    assert it.values(meters.edge_attempts) == {}
+
+
+def test_record_outbound_transport_failure_is_sent_but_not_answered() -> None:
+    it = Recorded()
+    it.recorder.record(
+        a_call(status=502, cause="connect", head_ns=0, attempts=(an_attempt(cause="connect"),))
+    )
+    assert it.values(it.meters.req_sent) == {("cart", "checkout", "unary"): 1}
+    assert it.values(it.meters.res_recv) == {}
+    assert it.values(it.meters.http_server_requests) == {("cart", "GET", "", "502"): 1}
+
+
+def test_record_call_refused_before_any_attempt_sent_nothing() -> None:
+    it = Recorded()
+    it.recorder.record(a_call(status=503, cause="breaker", head_ns=0))
+    assert it.values(it.meters.req_sent) == {}
+
+
+def test_record_retries_count_each_attempt_and_its_reason() -> None:
+    it = Recorded()
+    attempts = (an_attempt(cause="connect", status=0), an_attempt(cause="timeout", status=0), an_attempt())
+    it.recorder.record(a_call(attempts=attempts))
+    assert it.values(it.meters.req_sent) == {("cart", "checkout", "unary"): 3}
+    assert it.values(it.meters.retries) == {
+        ("checkout.shop", "connect"): 1,
+        ("checkout.shop", "timeout"): 1,
+    }
+    by_result = {labels[3]: value for labels, value in it.values(it.meters.edge_attempts).items()}
+    assert by_result == {"ok": 1, "connect": 1, "timeout": 1}
+    assert sum(it.values(it.meters.edge_requests).values()) == 1
+
+
+def test_record_grpc_counts_method_and_code_at_the_caller_only() -> None:
+    it = Recorded()
+    it.recorder.record(a_grpc_call(grpc_code=5))
+    it.recorder.record(a_grpc_call(direction="inbound"))
+    assert it.values(it.meters.grpc_server_completed) == {("cart", "/shop.Checkout/Pay", "NotFound"): 1}
+    assert it.values(it.meters.res_recv) == {("cart", "checkout", "5", "unary"): 1}
+    assert it.values(it.meters.res_sent) == {("cart", "cart", "0"): 1}
+    assert it.values(it.meters.http_server_requests) == {}
+
+
+def test_record_unknown_verb_is_no_label_of_its_own() -> None:
+    it = Recorded()
+    it.recorder.record(a_call(verb="BREW"))
+    assert it.values(it.meters.http_server_requests) == {("cart", "UNKNOWN", "", "200"): 1}
+
+
+def test_record_path_label_is_what_the_function_says() -> None:
+    it = Recorded(path_label=lambda path: "/orders/{id}" if path.startswith("/orders/") else "")
+    it.recorder.record(a_call(path="/orders/1"))
+    it.recorder.record(a_call(path="/orders/2"))
+    assert it.values(it.meters.http_server_requests) == {("cart", "GET", "/orders/{id}", "200"): 2}
+
+
+def test_record_many_kinds_are_all_counted() -> None:
+    it = Recorded()
+    for number in range(5000):
+        it.recorder.record(a_call(status=200, decision=f"rule={number}", context=UNSAMPLED))
+    assert sum(it.values(it.meters.edge_requests).values()) == 5000
+
+
+def test_record_sampled_makes_a_span_and_an_exemplar_and_unsampled_none() -> None:
+    it = Recorded()
+    it.recorder.record(a_call(context=UNSAMPLED))
+    assert it.tracer.recent() == ()
+    it.recorder.record(a_call())
+    it.recorder.record(a_call(path="/healthz"))
+    assert [span.name for span in it.tracer.recent()] == ["CallLocal/checkout/orders/1"]
+    slot = it.meters.edge_duration.slot("cart.shop", "checkout.shop", "http", "outbound")
+    assert len(slot.exemplars) == 1
+
+
+def test_record_access_log_gets_every_call() -> None:
+    seen: list[Call] = []
+    it = Recorded(access_log=seen.append)
+    it.recorder.record(a_call(context=UNSAMPLED))
+    assert [call.path for call in seen] == ["/orders/1"]

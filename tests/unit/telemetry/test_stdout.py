@@ -1,0 +1,35 @@
+"""Spans as log lines."""
+
+import structlog
+
+from telemetry.stdout import SCOPE, StdoutExporter, describe
+from tests.unit.telemetry.building import BEGAN, SAMPLED, a_span
+
+
+def test_describe_has_the_known_form() -> None:
+    span = a_span(context=SAMPLED._replace(parent_id=0xB2), events=((BEGAN, "retry attempt=2"),))
+    assert describe(span) == (
+        "[CallLocal/checkout/Orders] Trace: 4bf92f3577b34da6a3ce929d0e0e4736"
+        " Span: 00000000000000b2/00000000000000a1"
+        " Time: [2023-11-14T22:13:20.000000000Z ->  2023-11-14T22:13:20.002000000Z]"
+        " Annotations: [retry attempt=2]"
+    )
+
+
+async def test_export_is_one_info_line_per_span() -> None:
+    lines: list[tuple[str, str, str]] = []
+
+    def logger(scope: str) -> structlog.typing.FilteringBoundLogger:
+        def keep(_logger: object, method: str, event: structlog.typing.EventDict) -> str:
+            lines.append((scope, method, event["event"]))
+            raise structlog.DropEvent
+
+        made: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+            structlog.PrintLogger(), processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
+        )
+        return made
+
+    exporter = StdoutExporter(logger)
+    await exporter.export([a_span(), a_span()])
+    await exporter.close()
+    assert lines == [(SCOPE, "info", describe(a_span()))] * 2

@@ -1,0 +1,50 @@
+"""The tracer's memory and counters."""
+
+import asyncio
+
+from telemetry.tracing import ExportLimits, Tracer
+from tests.unit.telemetry.building import SAMPLED, a_span
+from tests.unit.telemetry.test_exporting import FakeExporter
+
+
+def test_recent_ring_keeps_the_latest() -> None:
+    tracer = Tracer("cart", ring=3)
+    for n in range(5):
+        tracer.record(a_span(start_ns=n))
+    assert [span.start_ns for span in tracer.recent()] == [2, 3, 4]
+
+
+def test_recent_of_a_trace_leaves_out_others() -> None:
+    tracer = Tracer("cart")
+    tracer.record(a_span())
+    tracer.record(a_span(context=SAMPLED._replace(trace_id=7)))
+    assert [span.context.trace_id for span in tracer.recent(7)] == [7]
+    assert tracer.last_trace_id() == 7
+
+
+def test_last_trace_id_before_any_span_is_none() -> None:
+    assert Tracer("cart").last_trace_id() is None
+
+
+async def test_run_one_exporter_failing_leaves_the_other_alone() -> None:
+    good, bad = FakeExporter(), FakeExporter(*(RuntimeError("bug") for _ in range(9)))
+    tracer = Tracer("cart", [bad, good], limits=ExportLimits(shutdown_s=1.0))
+    for _ in range(3):
+        tracer.record(a_span())
+    assert tracer.queued == 6
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(tracer.run())
+        await asyncio.sleep(0)
+        running.cancel()
+    assert (tracer.exported, tracer.dropped, tracer.queued) == (3, 3, 0)
+    assert good.closed
+    assert bad.closed
+
+
+async def test_run_without_exporters_ends_when_cancelled() -> None:
+    tracer = Tracer("cart")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(tracer.run())
+        await asyncio.sleep(0)
+        running.cancel()
+    assert running.cancelled()
