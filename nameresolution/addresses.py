@@ -38,7 +38,7 @@ def advertised_address(
     """
     listen = listen_address.strip("[]")
     if listen in {"localhost", "::1", LOOPBACK}:
-        return LOOPBACK
+        return listen if listen != "localhost" else LOOPBACK
     given = env.get("DAPR_HOST_IP", "").strip()
     if given:
         if _parsed(given) is None:

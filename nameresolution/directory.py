@@ -62,7 +62,7 @@ class Directory:
         if self._cache.want(name, self._clock()):
             for resolver in self._resolvers:
                 resolver.watch(name)
-        self._changed.set()
+            self._changed.set()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Have every new set pushed, synchronously on the loop; returns what ends that."""

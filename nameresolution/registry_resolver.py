@@ -77,7 +77,7 @@ class RegistryResolver:
         self._registry.withdraw()
 
     def _compare(self, push: Push) -> None:
-        entries = self._registry.entries() if self._pushed else ()
+        entries = self._registry.entries({name.app_id for name in self._pushed})
         for name, pushed in tuple(self._pushed.items()):
             found = endpoints_of(name, entries)
             if found != pushed:

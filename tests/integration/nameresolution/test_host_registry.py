@@ -77,6 +77,17 @@ def test_app_id_with_a_slash_stays_in_the_folder(tmp_path: Path) -> None:
     held.close()
 
 
+def test_entries_of_one_app_id_leave_out_those_whose_name_begins_like_it(tmp_path: Path) -> None:
+    registry = HostRegistry(tmp_path)
+    held = [registry.register(replace(ENTRY, app_id=app_id)) for app_id in ("cart", "cart-a1", "pay")]
+    assert [entry.app_id for entry in registry.entries({"cart"})] == ["cart"]
+    assert [entry.app_id for entry in registry.entries({"cart-a1", "pay"})] == ["cart-a1", "pay"]
+    assert registry.entries(set()) == ()
+    assert len(registry.entries()) == 3
+    for registration in held:
+        registration.close()
+
+
 def test_same_instance_twice_is_refused(tmp_path: Path) -> None:
     held = HostRegistry(tmp_path).register(ENTRY)
     with pytest.raises(RegistrationError, match="already registered"):
