@@ -6,6 +6,7 @@ call in flight; `_usable` turns False for good when the connection must not take
 
 import asyncio
 from enum import Enum, auto
+from typing import cast
 
 import h11
 
@@ -86,7 +87,7 @@ class Http1Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ready for calls."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
         self._transport = transport
         self.out = Outbox(transport, self._drained)
         self._alarm = Alarm(self._ring)

@@ -7,6 +7,7 @@ what the next bytes are; `_call` is the call whose response is unfinished; `_res
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import cast
 
 import h11
 
@@ -86,7 +87,7 @@ class Http1Server(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start reading requests."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
         self._transport = transport
         self.out = Outbox(transport, self._drained)
         self._alarm = Alarm(self._ring)

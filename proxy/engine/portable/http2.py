@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import h2.config
 import h2.connection
@@ -88,7 +88,7 @@ class Http2End(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send our settings."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
         self._transport = transport
         transport.set_write_buffer_limits(high=self._limits.window_bytes)
         local = h2.settings.Settings(

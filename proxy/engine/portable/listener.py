@@ -7,6 +7,7 @@ import asyncio
 import socket
 import ssl
 from pathlib import Path
+from typing import cast
 
 from proxy.engine.base import ListenerSpec
 from proxy.engine.portable.carrier import Carrier
@@ -31,7 +32,7 @@ class Sniffer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first bytes, not for ever."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
         self._transport = transport
         self._listener.sniffing.add(self)
         self._timer = asyncio.get_running_loop().call_later(
@@ -143,10 +144,10 @@ class Listener:
                 connection.close()
                 self.gone()
                 return
-        if connection.family != socket.AF_UNIX:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         timeout = self.carrier.limits.handshake_s if context is not None else None
         try:
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.connect_accepted_socket(
                 lambda: Sniffer(self), connection, ssl=context, ssl_handshake_timeout=timeout
             )
