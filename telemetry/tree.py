@@ -28,36 +28,37 @@ class _Row:
 
 
 def render(spans: Iterable[SpanDict], *, color: bool = False) -> str:
-    """The traces that these spans (as `Span.as_dict()`) belong to, oldest first, each as a tree; "" for none.
+    """The traces that these spans belong to, oldest first, each as a tree; "" for none.
 
-    A span whose parent was not handed in stands at the top and says so. Spans handed in twice appear once.
+    Spans are Zipkin v2 JSON: of `Span.as_dict()`, or as a Zipkin server returns them. One whose parent was not
+    handed in stands at the top and says so. Spans handed in twice appear once.
     """
     traces: dict[str, dict[tuple[str, str], SpanDict]] = defaultdict(dict)
     for span in spans:
-        traces[str(span["traceId"])].setdefault((str(span["id"]), str(span["service"])), span)
-    ordered = sorted(traces.items(), key=lambda item: min(s["startNs"] for s in item[1].values()))
+        traces[str(span["traceId"])].setdefault((str(span["id"]), str(span.get("kind"))), span)
+    ordered = sorted(traces.items(), key=lambda item: min(map(_start_us, item[1].values())))
     return "\n\n".join(_render_trace(trace_id, list(found.values()), color) for trace_id, found in ordered)
 
 
 def _render_trace(trace_id: str, spans: list[SpanDict], color: bool) -> str:
-    spans.sort(key=lambda span: (span["startNs"], span.get("kind") != "CLIENT"))
-    began_ns = spans[0]["startNs"]
-    took_ns = max(span["endNs"] for span in spans) - began_ns
-    services = {span["service"] for span in spans}
-    errors = sum(1 for span in spans if span.get("error"))
+    spans.sort(key=lambda span: (_start_us(span), span.get("kind") != "CLIENT"))
+    began_us = _start_us(spans[0])
+    took_us = max(_start_us(span) + _took_us(span) for span in spans) - began_us
+    services = {_service(span) for span in spans}
+    errors = sum(1 for span in spans if _error(span))
     title = (
         f"trace {_safe(trace_id)}  {_plural(len(services), 'service')}, {_plural(len(spans), 'span')}, "
-        f"{_duration(took_ns)}" + (f", {_plural(errors, 'error')}" if errors else "")
+        f"{_duration(took_us)}" + (f", {_plural(errors, 'error')}" if errors else "")
     )
     rows: list[_Row] = []
     children = _children(spans)
     shown: set[int] = set()
     for root in _roots(spans):
-        _walk(root, children, rows, shown, began_ns, head="", tail="")
+        _walk(root, children, rows, shown, began_us, head="", tail="")
     # Only spans in a circle of parents are left: shown flat rather than lost.
     for span in spans:
         if id(span) not in shown:
-            _walk(span, children, rows, shown, began_ns, head="", tail="")
+            _walk(span, children, rows, shown, began_us, head="", tail="")
     return "\n".join([f"{_BOLD}{title}{_OFF}" if color else title, *_aligned(rows, color)])
 
 
@@ -79,21 +80,21 @@ def _walk(
     children: dict[str, list[SpanDict]],
     rows: list[_Row],
     shown: set[int],
-    began_ns: int,
+    began_us: int,
     *,
     head: str,
     tail: str,
 ) -> None:
     """Adds the span and its descendants; `head` stands before its own line, `tail` before those below it."""
     shown.add(id(span))
-    rows.append(_row(span, head, began_ns))
+    rows.append(_row(span, head, began_us))
     below = [child for child in children[str(span["id"])] if id(child) not in shown]
     if len(tail) > 3 * _DEPTH:
         return
-    for event in span.get("events", ()):
+    for event in span.get("annotations") or ():
         bar = "│  " if below else "   "
-        at = _duration(event["atNs"] - began_ns)
-        rows.append(_Row(branch=tail + bar, service="", text=f"· {_safe(event['text'])} (+{at})", note=True))
+        at = _duration(event["timestamp"] - began_us)
+        rows.append(_Row(branch=tail + bar, service="", text=f"· {_safe(event['value'])} (+{at})", note=True))
     for child in below:
         last = child is below[-1]
         if id(child) not in shown:
@@ -102,30 +103,47 @@ def _walk(
                 children,
                 rows,
                 shown,
-                began_ns,
+                began_us,
                 head=tail + ("└─ " if last else "├─ "),
                 tail=tail + ("   " if last else "│  "),
             )
 
 
-def _row(span: SpanDict, branch: str, began_ns: int) -> _Row:
+def _row(span: SpanDict, branch: str, began_us: int) -> _Row:
     kind = str(span.get("kind") or "LOCAL")
-    remote = span.get("remote") or {}
-    other = _safe(remote.get("service") or "")
-    text = f"{_safe(span['name'])}  {kind.lower()}"
+    remote = span.get("remoteEndpoint") or {}
+    other = _safe(remote.get("serviceName") or "")
+    text = f"{_safe(span.get('name') or '?')}  {kind.lower()}"
     if other:
         text += f" → {other}" if kind == "CLIENT" else f" ← {other}"
-    if kind == "CLIENT" and remote.get("host"):
-        text += f" ({_safe(remote['host'])}:{remote.get('port', 0)})"
+    host = remote.get("ipv4") or remote.get("ipv6")
+    if kind == "CLIENT" and host:
+        text += f" ({_safe(host)}:{remote.get('port', 0)})"
     if not branch and span.get("parentId"):
         text += f"  (parent {_safe(span['parentId'])} not seen)"
     return _Row(
         branch=branch,
-        service=_safe(span["service"]),
+        service=_safe(_service(span)),
         text=text,
-        timing=f"{_duration(span['endNs'] - span['startNs'])}  +{_duration(span['startNs'] - began_ns)}",
-        error=_safe(span.get("error") or ""),
+        timing=f"{_duration(_took_us(span))}  +{_duration(_start_us(span) - began_us)}",
+        error=_safe(_error(span)),
     )
+
+
+def _start_us(span: SpanDict) -> int:
+    return int(span.get("timestamp") or 0)
+
+
+def _took_us(span: SpanDict) -> int:
+    return int(span.get("duration") or 0)
+
+
+def _service(span: SpanDict) -> str:
+    return str((span.get("localEndpoint") or {}).get("serviceName") or "?")
+
+
+def _error(span: SpanDict) -> str:
+    return str((span.get("tags") or {}).get("error") or "")
 
 
 def _aligned(rows: list[_Row], color: bool) -> list[str]:
@@ -148,12 +166,10 @@ def _line(text: str, row: _Row, width: int, color: bool) -> str:
     return line + (f"  {_RED}✗ {row.error}{_OFF}" if row.error else "")
 
 
-def _duration(took_ns: int) -> str:
-    if abs(took_ns) < 1_000_000:
-        return f"{took_ns / 1e3:.0f} µs"
-    if abs(took_ns) < 1_000_000_000:
-        return f"{took_ns / 1e6:.1f} ms"
-    return f"{took_ns / 1e9:.2f} s"
+def _duration(us: int) -> str:
+    if abs(us) < 1000:
+        return f"{us} µs"
+    return f"{us / 1e3:.1f} ms" if abs(us) < 1_000_000 else f"{us / 1e6:.2f} s"
 
 
 def _plural(count: int, noun: str) -> str:

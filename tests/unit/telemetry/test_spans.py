@@ -187,10 +187,12 @@ def test_split_address_forms(address: str, expected: tuple[str, int]) -> None:
     assert split_address(address) == expected
 
 
-def test_as_dict_is_json_and_keeps_everything() -> None:
-    found = json.loads(json.dumps(a_span(events=((BEGAN, "retry"),), error="bad").as_dict()))
+def test_as_dict_is_zipkins_json_with_names_as_they_are() -> None:
+    found = json.loads(json.dumps(a_span(service="Cart", events=((BEGAN, "retry"),), error="bad").as_dict()))
     assert found["traceId"] == "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert (found["id"], found["parentId"]) == ("00000000000000a1", None)
-    assert found["remote"] == {"service": "checkout", "host": "10.0.0.7", "port": 5000}
-    assert found["events"] == [{"atNs": BEGAN, "text": "retry"}]
-    assert (found["startNs"], found["endNs"]) == (BEGAN, BEGAN + 2_000_000)
+    assert (found["id"], "parentId" in found) == ("00000000000000a1", False)
+    assert (found["name"], found["localEndpoint"]) == ("CallLocal/checkout/Orders", {"serviceName": "Cart"})
+    assert found["remoteEndpoint"] == {"serviceName": "checkout", "ipv4": "10.0.0.7", "port": 5000}
+    assert found["annotations"] == [{"timestamp": BEGAN // 1000, "value": "retry"}]
+    assert (found["timestamp"], found["duration"]) == (BEGAN // 1000, 2000)
+    assert found["tags"]["error"] == "bad"
