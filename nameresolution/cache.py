@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from nameresolution.merge import Own, Report, describe, merge
+from nameresolution.merge import Own, Report, describe, is_of_use, merge
 from nameresolution.resolver import AppName, EndpointSet, Found, SourceFailure
 
 
@@ -95,7 +95,10 @@ class Cache:
             if kept:
                 known.failed_at.setdefault(source, now)
         else:
-            known.reports[source] = Report(source=source, endpoints=found)
+            answered = Report(source=source, endpoints=found)
+            # A stranger's answer may come first: ours still has until the end of the flight.
+            waits = before.pending and not is_of_use(answered, name, self._own)
+            known.reports[source] = replace(answered, pending=waits)
         if not (isinstance(found, SourceFailure) and known.reports[source].endpoints):
             known.failed_at.pop(source, None)
         return self._settle(name, known, now)

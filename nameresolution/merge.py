@@ -72,9 +72,13 @@ def describe(report: Report, name: AppName, own: Own) -> str:
     if report.failure is not None:
         kept = f", keeping {_count(len(report.endpoints))}" if report.endpoints else ""
         return f"{report.source}: {report.failure}{kept}{note}"
-    if report.endpoints:
-        return f"{report.source}: {_count(len(report.endpoints))}{note}"
-    return f"{report.source}: {'still asking' if report.pending else 'not asked'}"
+    waiting = "still asking" if report.pending else "not asked"
+    return f"{report.source}: {_count(len(report.endpoints)) if report.endpoints else waiting}{note}"
+
+
+def is_of_use(report: Report, name: AppName, own: Own) -> bool:
+    """Whether a report has an endpoint that is not another mesh's or namespace's."""
+    return bool(_acceptable(report, name, own))
 
 
 def _acceptable(report: Report, name: AppName, own: Own) -> tuple[Endpoint, ...]:

@@ -76,6 +76,26 @@ def test_announcement_after_the_negative_expired_is_published(cache: Cache) -> N
     assert cache.report("mdns", CART, (ONE,), 20.0) is not None
 
 
+def test_stranger_that_answers_first_does_not_end_the_flight(cache: Cache) -> None:
+    foreign = Endpoint(host="10.0.0.3", port=1, source="mdns", attributes=(("m", "other"),))
+    cache.identify(Own(instance="x", mesh="ours"), 0.0)
+    cache.want(CART, 0.0)
+    cache.report("host registry", CART, NOBODY, 0.0)
+    assert cache.report("mdns", CART, (foreign,), 0.1) is None
+    ours = cache.report("mdns", CART, (foreign, ONE), 0.2)
+    assert ours is not None
+    assert ours.endpoints == (ONE,)
+
+
+def test_only_strangers_end_as_a_negative_that_names_them(cache: Cache) -> None:
+    foreign = Endpoint(host="10.0.0.3", port=1, source="mdns", attributes=(("ns", "shop"),))
+    cache.want(CART, 0.0)
+    cache.report("host registry", CART, NOBODY, 0.0)
+    cache.report("mdns", CART, (foreign,), 0.1)
+    (published,) = cache.tick(2.0).changed
+    assert published.tried[1] == "mdns: 1 endpoint, 1 of another mesh or namespace ignored"
+
+
 def test_tick_ends_a_flight_whose_sources_are_silent(cache: Cache) -> None:
     cache.want(CART, 0.0)
     cache.report("host registry", CART, NOBODY, 0.0)

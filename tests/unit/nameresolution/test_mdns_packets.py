@@ -4,6 +4,8 @@ import struct
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nameresolution.errors import AnnouncementError
 from nameresolution.mdns_packets import announcement, answer, goodbye, question, read
@@ -244,3 +246,21 @@ def test_announcement_too_large_for_one_packet_is_refused() -> None:
 def test_announcement_of_an_ipv6_address_carries_one_aaaa(advert: Advert) -> None:
     packet = announcement(make_advert(replace(CART, host="fd00::1"), "box", 7))
     assert struct.pack(">HHIH", 28, 0x8001, 120, 16) + IPV6 in packet
+
+
+@given(data=st.binary(max_size=300))
+def test_read_of_any_bytes_never_raises(data: bytes) -> None:
+    heard = read(data, from_this_host=False)
+    assert heard is None or isinstance(heard, Query | Response)
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), min_size=1, max_size=6),
+    cut=st.integers(0, 200),
+)
+def test_read_of_a_damaged_answer_never_raises(changes: list[tuple[int, int]], cut: int) -> None:
+    packet = bytearray(announcement(make_advert(CART, "box", 7)))
+    for position, value in changes:
+        packet[position % len(packet)] = value
+    heard = read(bytes(packet[: cut or None]), from_this_host=True)
+    assert heard is None or isinstance(heard, Query | Response)
