@@ -16,7 +16,7 @@ from nameresolution.resolver import AppName, EndpointSet, Found, SourceFailure
 class Lifetimes:
     """The limits of the cache, in seconds and names."""
 
-    budget_s: float = 2.2  # mDNS gives up after 2.0 and its own words say more than "no answer"
+    budget_s: float = 3.0  # a backstop: mDNS gives up 2.0 after it began, and says more than "no answer"
     negative_s: float = 0.25  # a callee that starts just now must be found by the next call
     forget_s: float = 30.0  # a name that nobody has stops being listened for
     stale_s: float = 3600.0
