@@ -1,0 +1,217 @@
+"""What the commands decide, apart from asking and printing."""
+
+import math
+import signal
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nameresolution.host_registry import Entry, HostRegistry
+from proxy.cli.errors import CliError, UsageError
+from proxy.cli.fleet import Sidecar, of_app
+from proxy.cli.guard import note
+from proxy.cli.invoke import address_of, choose_caller, exit_code, parse_headers
+from proxy.cli.listing import endpoint_rows, listed, notes
+from proxy.cli.supervisor import exit_code as run_code
+from proxy.cli.tables import format_age, format_table
+from proxy.cli.trace import merge, newest
+from proxy.cli.unit import Ended, Why, parse_ready
+from proxy.cli.wait import read as read_wait
+
+
+def entry(app_id: str = "cart", **facts: object) -> Entry:
+    return Entry(app_id=app_id, instance=f"{app_id}-1", peer_port=47000, **facts)  # type: ignore[arg-type]
+
+
+def sidecar(answer: dict[str, object] | None, app_id: str = "cart", **facts: object) -> Sidecar:
+    return Sidecar(entry=entry(app_id, **facts), answer=answer)
+
+
+def test_table_has_upper_case_headers_and_no_blank_columns() -> None:
+    rows = [{"app id": "cart", "port": 3500, "empty": ""}, {"app id": "checkout", "port": 0, "empty": None}]
+    assert format_table(["app id", "port", "empty"], rows) == "APP ID    PORT\ncart      3500\ncheckout"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"), [(-1, "0s"), (0, "0s"), (59.9, "59s"), (60, "1m"), (3600, "1h"), (86_400 * 3, "3d")]
+)
+def test_age_is_one_whole_number_with_a_unit(seconds: float, age: str) -> None:
+    assert format_age(seconds) == age
+
+
+def test_listed_sidecar_has_daprs_keys() -> None:
+    row = listed(
+        sidecar({"shutdown": "serving"}, http_port=3500, pid=7, started_at=100.0, extra={"appLogPath": "/l"}),
+        160.0,
+    )
+    keys = (
+        "appId httpPort grpcPort appPort metricsEnabled command age created daprdPid cliPid appPid "
+        "maxRequestBodySize httpReadBufferSize runTemplatePath appLogPath daprdLogPath runTemplateName"
+    )
+    assert set(keys.split()) <= row.keys()
+    assert (row["appId"], row["httpPort"], row["daprdPid"], row["age"]) == ("cart", 3500, 7, "1m")
+    assert row["appLogPath"] == "/l"
+    assert row["status"] == "running"
+
+
+def test_listed_sidecar_that_said_nothing_is_unresponsive() -> None:
+    assert listed(sidecar(None), 0.0)["status"] == "unresponsive"
+    assert listed(sidecar({"shutdown": "draining"}), 0.0)["status"] == "draining"
+
+
+def test_notes_tell_what_is_wrong() -> None:
+    answer: dict[str, object] = {
+        "identity": {"lastError": "sentry refused"},
+        "policy": {"lastError": None, "warnings": ["x unused"]},
+    }
+    assert notes(sidecar(answer)) == ["cart: identity: sentry refused", "cart: policy: x unused"]
+    assert "does not answer" in notes(sidecar(None))[0]
+
+
+def test_endpoint_rows_are_flat_and_survive_odd_answers() -> None:
+    answer: dict[str, object] = {
+        "endpoints": [
+            {"app": "pay", "stale": False, "endpoints": [{"address": "1:1"}, {"address": "2:2"}, "odd"]},
+            {"app": "stock", "address": "3:3"},
+            7,
+        ]
+    }
+    assert endpoint_rows(sidecar(answer)) == [
+        {"from": "cart", "app": "pay", "stale": False, "address": "1:1"},
+        {"from": "cart", "app": "pay", "stale": False, "address": "2:2"},
+        {"from": "cart", "app": "stock", "address": "3:3"},
+    ]
+    assert endpoint_rows(sidecar(None)) == []
+
+
+def test_caller_is_the_one_asked_for_else_another_app_else_the_callee(tmp_path: Path) -> None:
+    cart, pay = entry("cart"), entry("pay")
+    assert choose_caller([cart, pay], "cart", None, tmp_path) is pay
+    assert choose_caller([cart, pay], "pay.shop", None, tmp_path) is cart
+    assert choose_caller([cart], "cart", None, tmp_path) is cart
+    with pytest.raises(CliError, match="no sidecar runs here"):
+        choose_caller([], "cart", None, tmp_path)
+    with closing(HostRegistry(tmp_path).register(pay)):
+        assert choose_caller([cart, pay], "pay", "pay", tmp_path).app_id == "pay"
+        with pytest.raises(CliError, match="running: pay"):
+            choose_caller([cart, pay], "pay", "nobody", tmp_path)
+
+
+def test_app_is_found_by_name_and_namespace(tmp_path: Path) -> None:
+    with closing(HostRegistry(tmp_path).register(entry("cart", namespace="shop"))):
+        assert of_app(tmp_path, "cart")[0].namespace == "shop"
+        assert of_app(tmp_path, "cart.shop")
+        with pytest.raises(CliError, match=r"cart\.other: no such app"):
+            of_app(tmp_path, "cart.other")
+
+
+def test_caller_on_a_unix_socket_must_be_named(tmp_path: Path) -> None:
+    assert address_of(entry(http_port=3500), None) == "127.0.0.1:3500"
+    assert address_of(entry(), tmp_path) == f"unix:{tmp_path}/dapr-cart-http.socket"
+    with pytest.raises(CliError, match="--unix-domain-socket"):
+        address_of(entry(), None)
+
+
+def test_headers_are_parted_at_the_first_colon() -> None:
+    assert parse_headers(["A: b:c", "X:"]) == [("A", "b:c"), ("X", "")]
+    for text in ("none", ": x"):
+        with pytest.raises(UsageError, match="expected 'Name: value'"):
+            parse_headers([text])
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(200, 0), (204, 0), (302, 0), (404, 4), (499, 4), (500, 5), (504, 5)]
+)
+def test_invoke_exits_with_the_class_of_the_status(status: int, code: int) -> None:
+    assert exit_code(status) == code
+
+
+def span(trace: str, number: str, start: object, kind: str = "CLIENT") -> dict[str, object]:
+    return {"traceId": trace, "id": number, "timestamp": start, "kind": kind}
+
+
+def test_newest_trace_is_the_one_that_began_last() -> None:
+    answers = [
+        sidecar({"spans": [span("a", "1", 100), span("a", "2", 900)]}),
+        sidecar({"spans": [span("b", "3", 500), span("c", "4", None), "odd"]}),
+        sidecar(None),
+    ]
+    assert newest(answers) == "b"
+    assert newest([sidecar(None), sidecar({"spans": "odd"})]) is None
+
+
+def test_merged_spans_are_each_there_once_and_in_order() -> None:
+    shared = span("a", "2", 20, "SERVER")
+    answers = [
+        sidecar({"spans": [shared, span("a", "2", 10)]}),
+        sidecar({"spans": [shared, span("a", "1", 5)]}),
+    ]
+    assert [(one["id"], one["kind"]) for one in merge(answers)] == [
+        ("1", "CLIENT"),
+        ("2", "CLIENT"),
+        ("2", "SERVER"),
+    ]
+
+
+def ended(code: int, why: Why = Why.APP) -> Ended:
+    return Ended(why=why, code=code, message="")
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "results", "keep_going", "code"),
+    [
+        (None, [ended(0)], False, 0),
+        (None, [ended(7)], False, 7),
+        (None, [ended(7), ended(0, Why.ASKED)], False, 7),
+        (None, [ended(7), ended(0)], True, 3),
+        (None, [ended(7), ended(8)], True, 7),
+        (None, [ended(1, Why.SIDECAR)], False, 1),
+        (None, [ended(0, Why.OUTSIDE)], False, 0),
+        (signal.SIGINT, [ended(0, Why.ASKED)], False, 130),
+        (signal.SIGTERM, [ended(0, Why.ASKED)], False, 143),
+        (signal.SIGTERM, [ended(7)], False, 7),
+    ],
+)
+def test_run_exits_with_the_apps_own_code(
+    stopped_by: signal.Signals | None, results: list[Ended], keep_going: bool, code: int
+) -> None:
+    first = next((result for result in results if result.failed), None)
+    assert run_code(stopped_by, results, first, keep_going=keep_going) == code
+
+
+def test_ready_line_is_read_with_ports_left_out() -> None:
+    ready = parse_ready(
+        b'{"ports": {"http": 3500, "grpc": null}, "adminSocket": "/s", "upstreams": {"pay": 7001}}\n'
+    )
+    assert (ready.http, ready.grpc, ready.peer, ready.upstreams["pay"]) == (3500, 0, 0, 7001)
+    assert ready.admin_socket == "/s"
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"hello\n", b"[]\n", b"{}\n", b'{"ports": 1}\n', b'{"ports": {"http": "x"}}\n']
+)
+def test_ready_line_of_another_form_is_an_error(line: bytes) -> None:
+    with pytest.raises(CliError, match="first line is not as expected"):
+        parse_ready(line)
+
+
+def test_guard_notes_groups_that_began_and_ended() -> None:
+    groups: set[int] = set()
+    for line in (b"+12", b"+34", b"-12", b"", b"+", b"+x", b"+1", b"-99", b"?5"):
+        note(groups, line)
+    assert groups == {34}
+
+
+def test_wait_reads_an_app_or_a_port() -> None:
+    waited = read_wait(["cart", "--timeout", "5", "--runtime-path=/r"])
+    assert (waited.app_id, waited.port, waited.timeout_s, waited.root) == ("cart", None, 5.0, "/r")
+    waited = read_wait(["--dapr-http-port", "3600", "--timeout=1m"])
+    assert (waited.app_id, waited.port, waited.timeout_s) == (None, 3600, 60.0)
+    assert math.isclose(read_wait([]).timeout_s, 60.0)
+
+
+@pytest.mark.parametrize("words", [["a", "b"], ["--nope"], ["--port"], ["--port=x"], ["--timeout=soon"]])
+def test_wait_refuses_what_it_does_not_know(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        read_wait(words)

@@ -1,0 +1,80 @@
+"""The command line of `postern run`."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.cli.errors import UsageError
+from proxy.cli.run import app_id_of, read, single
+
+
+def test_run_parts_the_sidecars_flags_from_the_apps_command() -> None:
+    asked = read(
+        ["--app-id", "cart", "-p", "8080", "--enable-mtls", "--", "python", "app.py", "--app-id", "x"]
+    )
+    assert asked.flags == ("--app-id=cart", "--app-port=8080", "--enable-mtls")
+    assert asked.command == ("python", "app.py", "--app-id", "x")
+
+
+def test_run_takes_the_first_plain_word_as_the_command() -> None:
+    asked = read(["-a=cart", "python", "--", "app.py"])
+    assert asked.flags == ("--app-id=cart",)
+    assert asked.command == ("python", "--", "app.py")
+
+
+@pytest.mark.parametrize(
+    ("short", "flag"),
+    [("-a", "app-id"), ("-p", "app-port"), ("-P", "app-protocol"), ("-c", "config"), ("-H", "dapr-http-port"),
+     ("-G", "dapr-grpc-port"), ("-I", "dapr-internal-grpc-port"), ("-M", "metrics-port"), ("-u", "unix-domain-socket")],
+)  # fmt: skip
+def test_run_knows_the_short_names(short: str, flag: str) -> None:
+    assert read([short, "x", "--", "y"]).flags == (f"--{flag}=x",)
+
+
+def test_run_leaves_unknown_flags_to_the_sidecars_parser(tmp_path: Path) -> None:
+    asked = read(["--ap-port=1", "--app-id=a", "--", "x"])
+    with pytest.raises(UsageError, match="did you mean --app-port"):
+        single(asked, {"POSTERN_HOME": str(tmp_path / "root")}, tmp_path)
+
+
+def test_run_flag_without_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="a value is missing"):
+        read(["--app-id"])
+    with pytest.raises(UsageError, match="a value is missing"):
+        read(["--app-id", "--", "x"])
+
+
+def test_run_reads_its_own_flags() -> None:
+    asked = read(["-f", "dapr.yaml", "--keep-going"])
+    assert asked.run_file == "dapr.yaml"
+    assert asked.keep_going
+    assert read(["--run-file=x"]).run_file == "x"
+    assert read(["--help"]).help
+
+
+def test_run_without_a_command_says_how(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no command"):
+        single(read(["--app-id=a"]), {}, tmp_path)
+
+
+def test_run_is_dev_and_names_the_app_after_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "my shop.v2"
+    folder.mkdir()
+    spec = single(read(["--", "x"]), {"POSTERN_HOME": str(tmp_path / "root")}, folder)
+    assert spec.app_id == "my-shop-v2"
+    assert spec.settings.profile == "dev"
+    assert spec.folder == folder
+
+
+@pytest.mark.parametrize(
+    ("name", "app_id"), [("cart", "cart"), ("--", "app"), ("a" * 80, "a" * 63), ("ä", "app")]
+)
+def test_app_id_of_a_folder_is_always_valid(name: str, app_id: str) -> None:
+    assert app_id_of(Path("/") / name) == app_id
+
+
+def test_run_profile_can_be_chosen(tmp_path: Path) -> None:
+    spec = single(
+        read(["--profile=production", "-a", "x", "y"]), {"POSTERN_HOME": str(tmp_path / "root")}, tmp_path
+    )
+    assert spec.settings.profile == "production"
