@@ -26,6 +26,7 @@ from sentry.join import jwks
 from sentry.jwks import CallSource, KeySet, RefreshRules, source_of
 from sentry.listener import OwnLeaf
 from sentry.local import LocalPaths, answers, is_any_registered, leave_lock
+from sentry.private_files import make_folder
 from sentry.rate import RateLimiter
 from sentry.service import ServicePolicy, SigningService
 from sentry.store import DiskStore
@@ -75,6 +76,8 @@ class SentryServer:
     async def serve(self, on_started: Callable[[Started], None]) -> None:
         """Run until `stop`, or until idle. Raises SentryError when it can't start."""
         settings = self._settings
+        if settings.runtime_path is not None:
+            make_folder(settings.runtime_path / "sentry")
         store = DiskStore(settings.store, names=settings.names, allow_loose=settings.allow_loose_store)
         with store:
             audit = AuditLog(settings.audit_log, self._clock)
@@ -92,7 +95,7 @@ class SentryServer:
         service = SigningService(authority, self._attestor(), audit, limiter, policy)
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=64)
         server.add_generic_rpc_handlers((_handlers(service),))
-        addresses = self._bind(server, OwnLeaf(authority, self._clock).credentials())
+        addresses = self._bind(server, lambda: OwnLeaf(authority, self._clock).credentials())
         await server.start()
         health = await self._start_health(authority)
         if self._settings.runtime_path is not None:
@@ -155,21 +158,24 @@ class SentryServer:
             validators[Kind.INSECURE] = InsecureValidator()
         return Attestor(validators, Kind.JWKS if sets else Kind.INSECURE)
 
-    def _bind(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials) -> tuple[str, ...]:
+    def _bind(
+        self, server: grpc.aio.Server, credentials: Callable[[], grpc.ServerCredentials]
+    ) -> tuple[str, ...]:
+        # Credentials of its own for each listener: each keeps account of the certificate that it was given last.
         addresses = []
         settings = self._settings
         if settings.port is not None:
             host = settings.listen_address or "[::]"
             host = f"[{host}]" if ":" in host and not host.startswith("[") else host
             try:
-                port = server.add_secure_port(f"{host}:{settings.port}", credentials)
+                port = server.add_secure_port(f"{host}:{settings.port}", credentials())
             except RuntimeError as error:
                 raise StoreError(
                     f"{host}:{settings.port}", "can't be listened on: is the port taken?"
                 ) from error
             addresses.append(f"{host}:{port}")
         if settings.unix_socket is not None:
-            addresses.append(_bind_unix(server, settings.unix_socket, credentials))
+            addresses.append(_bind_unix(server, settings.unix_socket, credentials()))
         return tuple(addresses)
 
     async def _start_health(self, authority: Authority) -> asyncio.Server | None:

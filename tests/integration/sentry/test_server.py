@@ -1,0 +1,514 @@
+"""A real sentry process and real clients: issuing, refusing, renewing, surviving."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from proxy.identity import Identity, WorkloadName
+from sentry.authority import StoredBundle, generate
+from sentry.bundle import TrustBundle
+from sentry.ca_pb2 import SignCertificateRequest
+from sentry.client import (
+    METHOD,
+    Proof,
+    Svid,
+    SvidClient,
+    TokenSource,
+    TokenValidator,
+    client_context,
+    file_token,
+    join_token,
+    make_csr,
+    no_token,
+    split_address,
+)
+from sentry.errors import FetchError
+from sentry.grpc_call import CallError, UnaryCall
+from sentry.issuer import dump_key
+from sentry.join import mint
+from sentry.spiffe import SpiffeId, sentry_id
+from sentry.store import DiskStore
+from tests.integration.sentry.process import CART, SENTRY_ID, Running, command, running_sentry
+from tests.unit.sentry.forge import KEY, usage
+
+
+async def fetch(client: SvidClient, app_id: str = "cart") -> Svid:
+    return await client.fetch(app_id, "default", "public")
+
+
+async def refusal_of(client: SvidClient, app_id: str = "cart") -> FetchError:
+    with pytest.raises(FetchError) as refusal:
+        await fetch(client, app_id)
+    return refusal.value
+
+
+def fixed(token: str, validator: TokenValidator = TokenValidator.JWKS) -> TokenSource:
+    return lambda _: Proof(token=token, validator=validator)
+
+
+def openssl(*arguments: str, data: bytes = b"") -> str:
+    done = subprocess.run(["openssl", *arguments], input=data, capture_output=True, timeout=20, check=False)
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
+def run_sentry(*flags: str) -> "subprocess.CompletedProcess[str]":
+    """A sentry that is expected to end by itself."""
+    return subprocess.run(command(*flags), capture_output=True, text=True, timeout=20, check=False)
+
+
+async def raw_call(sentry: Running, message: bytes, path: str = METHOD) -> bytes:
+    """One call past our client's own checks. Raises CallError."""
+    host, port = split_address(sentry.addresses[0])
+    context = client_context(sentry.anchors)
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+        try:
+            call = UnaryCall(authority="sentry", path=path, message=message, timeout_ms=5000)
+            writer.write(call.start())
+            while not call.is_done:
+                writer.write(call.receive(await reader.read(65536)))
+            return call.result()
+        finally:
+            writer.transport.abort()
+
+
+async def code_of(sentry: Running, message: bytes, path: str = METHOD) -> int:
+    with pytest.raises(CallError) as refusal:
+        await raw_call(sentry, message, path)
+    return refusal.value.code
+
+
+def request(**changes: object) -> bytes:
+    values: dict[str, object] = {
+        "id": "cart",
+        "namespace": "default",
+        "trust_domain": "public",
+        "certificate_signing_request": make_csr(KEY),
+    }
+    return SignCertificateRequest(**(values | changes)).SerializeToString()  # type: ignore[arg-type]
+
+
+async def test_chain_issued_holds_openssls_strict_mode(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        svid = await fetch(sentry.client())
+        (root / "chain.pem").write_bytes(svid.chain_pem)
+        said = openssl(
+            "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", str(sentry.store / "ca.crt"),
+            "-untrusted", str(root / "chain.pem"), str(root / "chain.pem"),
+        )  # fmt: skip
+        assert said.endswith(": OK\n"), said
+        host = sentry.addresses[0]
+        shown = openssl(
+            "s_client", "-connect", host, "-alpn", "h2", "-x509_strict", "-verify_return_error",
+            "-CAfile", str(sentry.store / "ca.crt"),
+        )  # fmt: skip
+        assert "Verify return code: 0 (ok)" in shown
+        assert "ALPN protocol: h2" in shown
+        assert "TLSv1.3" in shown
+
+
+async def test_svids_of_two_workloads_trust_each_other_in_mutual_tls(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        cart, shop = await fetch(sentry.client()), await fetch(sentry.client(), "shop")
+    contexts = []
+    for number, (svid, side) in enumerate(((cart, ssl.PROTOCOL_TLS_CLIENT), (shop, ssl.PROTOCOL_TLS_SERVER))):
+        (root / f"{number}.pem").write_bytes(svid.chain_pem + svid.key_pem)
+        context = ssl.SSLContext(side)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_cert_chain(root / f"{number}.pem")
+        context.load_verify_locations(cadata=svid.bundle.pem.decode())
+        contexts.append(context)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = contexts[0].wrap_bio(back, there)
+    server = contexts[1].wrap_bio(there, back, server_side=True)
+    for _ in range(4):
+        for end in (client, server):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    assert client.version() == "TLSv1.3"
+    assert server.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(
+        cart.chain_pem.decode().partition("-----END CERTIFICATE-----\n")[0] + "-----END CERTIFICATE-----\n"
+    )
+
+
+async def test_sentry_serves_on_socket_and_port_at_once(root: Path) -> None:
+    path = root / "s.sock"
+    flags = ("--unix-socket", str(path), "--port", "0", "--listen-address", "127.0.0.1")
+    with running_sentry(root, *flags) as sentry:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert len(sentry.addresses) == 2
+        for address in sentry.addresses:
+            client = SvidClient(address, sentry.anchors, SENTRY_ID, join_token(root, SENTRY_ID))
+            assert (await fetch(client)).spiffe_id == CART
+
+
+async def test_tls_older_than_1_2_is_refused(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        said = openssl("s_client", "-connect", sentry.addresses[0], "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
+        assert "Cipher is (NONE)" in said
+        assert "TLSv1.2" in openssl("s_client", "-connect", sentry.addresses[0], "-tls1_2")
+
+
+async def test_sentry_under_a_foreign_root_is_not_believed(root: Path) -> None:
+    foreign = generate("localhost", "default", datetime.now(UTC)).bundle
+    with running_sentry(root) as sentry:
+        refusal = await refusal_of(sentry.client(anchors=foreign))
+        assert (refusal.step, refusal.is_transient) == ("sentry_identity", False)
+        both = foreign.union(sentry.anchors)
+        assert (await fetch(sentry.client(anchors=both))).bundle == sentry.anchors
+
+
+async def test_sentry_with_another_id_is_not_believed(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        other = sentry_id("localhost", "elsewhere")
+        client = SvidClient(sentry.addresses[0], sentry.anchors, other, join_token(root, SENTRY_ID))
+        refusal = await refusal_of(client)
+        assert refusal.step == "sentry_identity"
+        assert "expected spiffe://localhost/ns/elsewhere/dapr-sentry" in str(refusal)
+
+
+async def test_workload_posing_as_sentry_is_not_believed(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        svid = await fetch(sentry.client())
+        (root / "rogue.pem").write_bytes(svid.chain_pem + svid.key_pem)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(root / "rogue.pem")
+        context.set_alpn_protocols(["h2"])
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as rogue:
+            port = rogue.sockets[0].getsockname()[1]
+            client = SvidClient(f"127.0.0.1:{port}", sentry.anchors, SENTRY_ID, no_token())
+            assert (await refusal_of(client)).step == "sentry_identity"
+
+
+async def test_sentry_that_is_not_there_or_silent_is_named(root: Path) -> None:
+    anchors = generate("localhost", "default", datetime.now(UTC)).bundle
+    client = SvidClient(f"unix:{root}/none.sock", anchors, SENTRY_ID, no_token())
+    refusal = await refusal_of(client)
+    assert (refusal.step, refusal.is_transient) == ("sentry_conn", True)
+    assert "none.sock" in str(refusal)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        pytest.param(
+            lambda root: mint(root, SpiffeId("public", "default", "shop"), SENTRY_ID), id="another app"
+        ),
+        pytest.param(
+            lambda root: mint(root, SpiffeId("public", "other", "cart"), SENTRY_ID), id="another namespace"
+        ),
+        pytest.param(
+            lambda root: mint(root, SpiffeId("prod", "default", "cart"), SENTRY_ID), id="another domain"
+        ),
+        pytest.param(lambda root: mint(root, CART, CART), id="another audience"),
+        pytest.param(lambda root: mint(root, CART, SENTRY_ID, clock=lambda: 1e9), id="expired"),
+        pytest.param(lambda root: mint(root / "sentry", CART, SENTRY_ID), id="another root's key"),
+        pytest.param(lambda root: "", id="none"),
+        pytest.param(lambda root: "rubbish", id="rubbish"),
+    ],
+)
+async def test_proof_that_does_not_fit_is_refused_on_the_wire(
+    root: Path, forge: Callable[[Path], str]
+) -> None:
+    with running_sentry(root) as sentry:
+        refusal = await refusal_of(sentry.client(fixed(forge(root))))
+        assert refusal.step == "sign"
+        assert "status 7" in str(refusal)
+        assert sentry.audit[-1]["decision"] == "refused"
+
+
+async def test_token_stolen_serves_nobody_a_second_time(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        token = mint(root, CART, SENTRY_ID)
+        await fetch(sentry.client(fixed(token)))
+        refusal = await refusal_of(sentry.client(fixed(token)))
+        assert "used before" in str(refusal)
+        assert token not in sentry.log.read_text()
+        assert token not in (root / "sentry" / "audit.jsonl").read_text()
+
+
+@pytest.mark.parametrize("app_id", ["dapr-sentry", "dapr-operator", "postern-admin"])
+async def test_reserved_ids_are_refused_even_with_a_sound_token(root: Path, app_id: str) -> None:
+    with running_sentry(root) as sentry:
+        refusal = await refusal_of(sentry.client(), app_id)
+        assert "reserved" in str(refusal)
+
+
+async def test_status_codes_are_those_of_the_interface(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        good = {"token": mint(root, CART, SENTRY_ID), "token_validator": 3}
+        assert await code_of(sentry, request(token_validator=2)) == 3
+        assert await code_of(sentry, request(token_validator=1)) == 3
+        assert await code_of(sentry, request(**(good | {"id": ""}))) == 7
+        assert await code_of(sentry, request(**(good | {"id": "a/b"}))) == 3
+        assert await code_of(sentry, request(**(good | {"certificate_signing_request": b"DER"}))) == 3
+        assert await code_of(sentry, request(token="x" * 20_000)) == 3
+        assert await code_of(sentry, request(token="x" * 70_000)) == 8
+        assert await code_of(sentry, request(jwt_audiences=["a"] * 5000)) == 3
+        assert await code_of(sentry, request(), "/dapr.proto.sentry.v1.CA/Nope") == 12
+        assert await raw_call(sentry, request(token=mint(root, CART, SENTRY_ID)))
+        assert (await fetch(sentry.client())).spiffe_id == CART
+
+
+async def test_identity_asked_for_too_often_is_slowed(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        token = mint(root, CART, SENTRY_ID)
+        message = request(token=token)
+        async with asyncio.TaskGroup() as tasks:
+            calls = [tasks.create_task(_code_or_zero(sentry, message)) for _ in range(70)]
+        codes = [call.result() for call in calls]
+        assert set(codes) == {0, 8}
+        assert codes.count(0) >= 50
+
+
+async def _code_or_zero(sentry: Running, message: bytes) -> int:
+    try:
+        await raw_call(sentry, message)
+    except CallError as error:
+        return error.code
+    return 0
+
+
+async def test_certificates_of_seconds_renew_in_place(root: Path) -> None:
+    with running_sentry(root, "--workload-cert-ttl", "2") as sentry:
+        identity = Identity(
+            sentry.client(), WorkloadName(app_id="cart", namespace="default", trust_domain="public")
+        )
+        seen: asyncio.Queue[Svid] = asyncio.Queue()
+        identity.subscribe(seen.put_nowait)
+        svids: list[Svid] = []
+        async with asyncio.timeout(15), asyncio.TaskGroup() as tasks:
+            run = tasks.create_task(identity.run())
+            while len(svids) < 4:
+                svids.append(await seen.get())
+                assert svids[-1].life_left_s > 0
+                assert identity.status()["state"] in {"held", "renewing"}
+            run.cancel()
+        assert len({svid.serial for svid in svids}) == 4
+        assert all(svid.bundle == sentry.anchors for svid in svids)
+
+
+async def test_sentry_killed_and_back_keeps_its_roots_and_its_workloads(root: Path) -> None:
+    path = root / "s.sock"
+    flags = ("--unix-socket", str(path), "--workload-cert-ttl", "3")
+    with running_sentry(root, *flags) as sentry:
+        anchors, client = sentry.anchors, sentry.client()
+        identity = Identity(client, WorkloadName(app_id="cart", namespace="default", trust_domain="public"))
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            run = tasks.create_task(identity.run())
+            first = await identity.first(5)
+            os.kill(sentry.pid, signal.SIGKILL)
+            with pytest.raises(FetchError):
+                await fetch(client)
+            with running_sentry(root, *flags) as again:
+                assert again.anchors == anchors
+                renewed: asyncio.Queue[Svid] = asyncio.Queue()
+                identity.subscribe(renewed.put_nowait)
+                while (svid := await renewed.get()).serial == first.serial:
+                    pass
+                assert svid.bundle == anchors
+            run.cancel()
+
+
+async def test_file_deleted_under_a_live_sentry_ends_no_trust(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        anchors = sentry.anchors
+        (sentry.store / "issuer.key").unlink()
+        assert (await fetch(sentry.client())).bundle == anchors
+    done = run_sentry("--runtime-path", str(root), "--unix-socket", str(root / "s"))
+    assert done.returncode == 1
+    assert "issuer.key: is missing" in done.stderr
+    assert TrustBundle.parse((root / "sentry" / "authority" / "ca.crt").read_bytes()) == anchors
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "text"),
+    [
+        (("--nope",), 2, "unrecognized arguments"),
+        (("--insecure-validator",), 2, "--insecure-validator"),
+        (("--unix-socket", "/nonexistent/s"), 1, "can't be listened on"),
+    ],
+)
+def test_bad_start_says_what_is_wrong(root: Path, flags: tuple[str, ...], code: int, text: str) -> None:
+    (root / "sentry").mkdir(mode=0o700)
+    done = run_sentry("--runtime-path", str(root), *flags)
+    assert (done.returncode, text in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_second_sentry_on_one_store_is_refused(root: Path) -> None:
+    with running_sentry(root):
+        done = run_sentry("--runtime-path", str(root), "--unix-socket", str(root / "s"))
+        assert (done.returncode, "in use by another sentry" in done.stderr) == (1, True)
+
+
+def test_port_taken_is_an_error(root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        (root / "sentry").mkdir(mode=0o700)
+        done = run_sentry(
+            "--runtime-path",
+            str(root),
+            "--listen-address",
+            "127.0.0.1",
+            "--port",
+            port,
+            "--healthz-port",
+            "0",
+        )
+        assert (done.returncode, "is the port taken" in done.stderr) == (1, True)
+
+
+def test_healthz_answers_on_its_own_port(root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    flags = ("--healthz-port", str(port), "--healthz-listen-address", "127.0.0.1")
+    with running_sentry(root, *flags):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            assert answer.status == 200
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=5)
+        refusal.value.close()
+        assert refusal.value.code == 404
+
+
+async def test_flags_of_daprs_sentry_without_effect_are_named_once(root: Path) -> None:
+    with running_sentry(root, "--metrics-port", "9090", "--enable-metrics=false") as sentry:
+        said = [line for line in sentry.log.read_text().splitlines() if "accepted without effect" in line]
+        assert len(said) == 1
+        assert "--enable-metrics, --metrics-port" in said[0]
+
+
+async def test_audit_tells_grants_and_refusals(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        svid = await fetch(sentry.client())
+        await refusal_of(sentry.client(fixed("x")))
+        made, granted, refused = sentry.audit
+        assert made["event"] == "authority-generated"
+        assert (granted["decision"], granted["granted_id"], granted["serial"]) == (
+            "granted",
+            str(CART),
+            svid.serial,
+        )
+        assert (granted["validator"], granted["key_type"]) == ("jwks", "P-256")
+        assert (refused["decision"], refused["reason"]) == ("refused", "token-encoding")
+        assert (root / "sentry" / "audit.jsonl").stat().st_mode & 0o777 == 0o600
+        text = (root / "sentry" / "audit.jsonl").read_text() + sentry.log.read_text()
+        assert "PRIVATE" not in text
+
+
+async def test_insecure_validator_is_loud_and_still_refuses_reserved_ids(root: Path) -> None:
+    with running_sentry(root, "--insecure-validator") as sentry:
+        assert "INSECURE" in sentry.log.read_text()
+        insecure = fixed("", TokenValidator.INSECURE)
+        assert (await fetch(sentry.client(insecure))).spiffe_id == CART
+        assert "reserved" in str(await refusal_of(sentry.client(insecure), "dapr-placement"))
+
+
+async def test_tokens_of_a_configured_key_set_are_taken(root: Path) -> None:
+    issuer = ec.generate_private_key(ec.SECP256R1())
+    member = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(issuer.public_key())) | {"kid": "platform"}
+    (root / "keys.json").write_text(json.dumps({"keys": [member]}))
+    (root / "config.yaml").write_text(
+        "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: daprsystem}\nspec:\n  mtls:\n"
+        "    workloadCertTTL: 30m\n    tokenValidators:\n    - name: JWKS\n      options:\n"
+        f"        source: {root}/keys.json\n        maxTokenLifetime: 1h\n"
+    )
+    now = int(datetime.now(UTC).timestamp())
+    claims = {"aud": str(SENTRY_ID), "sub": str(CART), "iat": now, "exp": now + 3600, "iss": "platform"}
+    (root / "token").write_text(
+        jwt.encode(claims, issuer, algorithm="ES256", headers={"kid": "platform"}) + "\n"
+    )
+    with running_sentry(root, "--config", str(root / "config.yaml")) as sentry:
+        svid = await fetch(sentry.client(file_token(root / "token")))
+        assert 1790 < svid.life_left_s <= 1800
+        assert (await fetch(sentry.client())).spiffe_id == CART
+        assert sentry.audit[1]["token_issuer"] == "platform"
+
+
+async def test_token_file_missing_or_empty_is_named(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        refusal = await refusal_of(sentry.client(file_token(root / "none")))
+        assert (refusal.step, "none" in str(refusal)) == ("sentry_token", True)
+        (root / "empty").write_text("\n")
+        assert "is empty" in str(await refusal_of(sentry.client(file_token(root / "empty"))))
+
+
+def dapr_like(now: datetime) -> StoredBundle:
+    """An authority as Dapr makes one: Ed25519, no authority key identifier, the root's key thrown away."""
+    root_key, issuer_key = ed25519.Ed25519PrivateKey.generate(), ed25519.Ed25519PrivateKey.generate()
+    root_name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "localhost")])
+    issuer_name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, str(SENTRY_ID))])
+    made = []
+    for name, key in ((root_name, root_key), (issuer_name, issuer_key)):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(root_name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=15))
+            .not_valid_after(now + timedelta(days=365))
+            .add_extension(usage(signs=True, crl=key is issuer_key), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        )
+        made.append(builder.sign(root_key, None).public_bytes(Encoding.PEM))
+    return StoredBundle(anchors_pem=made[0], issuer_pem=made[1], issuer_key_pem=dump_key(issuer_key))
+
+
+async def test_authority_of_another_maker_is_served_and_believed(root: Path) -> None:
+    store = root / "brought"
+    with DiskStore(store) as files:
+        files.save(dapr_like(datetime.now(UTC)))
+    with running_sentry(root, "--issuer-credentials", str(store)) as sentry:
+        anchors = TrustBundle.parse((store / "ca.crt").read_bytes())
+        assert not anchors.is_strict
+        assert (await fetch(sentry.client(anchors=anchors))).bundle == anchors
+        assert {path.name for path in store.iterdir()} == {"ca.crt", "issuer.crt", "issuer.key", ".lock"}
+
+
+async def test_issuer_expired_of_another_maker_signs_nothing(root: Path) -> None:
+    store = root / "brought"
+    with DiskStore(store) as files:
+        files.save(dapr_like(datetime.now(UTC) - timedelta(days=400)))
+    done = run_sentry(
+        "--runtime-path", str(root), "--issuer-credentials", str(store), "--unix-socket", str(root / "s")
+    )
+    assert (done.returncode, "issuer's certificate ends" in done.stderr) == (1, True), done.stderr
+
+
+async def test_issuer_of_ours_near_its_end_is_renewed_at_start(root: Path) -> None:
+    store = root / "sentry" / "authority"
+    old = generate("localhost", "default", datetime.now(UTC) - timedelta(days=400)).stored()
+    (root / "sentry").mkdir(mode=0o700)
+    with DiskStore(store) as files:
+        files.save(old)
+    with running_sentry(root) as sentry:
+        assert (await fetch(sentry.client())).bundle.pem == old.anchors_pem
+        assert (store / "issuer.crt").read_bytes() != old.issuer_pem
+        assert [line["event"] for line in sentry.audit] == ["issuer-renewed", "sign"]
