@@ -91,11 +91,15 @@ GRPC_CODE_CLASSES = (
 # Failures made by a proxy, as classes of `postern_edge_requests_total`; a cause not named here is its own class.
 CAUSE_CLASSES = {
     "denied": "acl",
+    "unauthenticated": "acl",
     "connect": "connect",
     "tls-identity": "connect",
     "refused": "connect",
     "no-endpoint": "connect",
+    "app-down": "connect",
+    "breaker-open": "breaker",
     "rate": "shed",
+    "rate-limited": "shed",
 }
 #: Causes that only say what status the app itself gave.
 STATUS_CAUSE = "status"

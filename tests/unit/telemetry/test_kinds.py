@@ -11,10 +11,11 @@ from tests.unit.telemetry.building import a_call, a_grpc_call
     [
         ("denied", "acl"),
         ("timeout", "timeout"),
-        ("breaker", "breaker"),
+        ("breaker-open", "breaker"),
         ("tls-identity", "connect"),
         ("no-endpoint", "connect"),
-        ("rate", "shed"),
+        ("rate-limited", "shed"),
+        ("app-down", "connect"),
         ("shed", "shed"),
         ("status", "5xx"),
         (None, "5xx"),

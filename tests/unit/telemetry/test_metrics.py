@@ -99,6 +99,7 @@ def test_counter_declared_twice_is_an_error() -> None:
     ("policy", "allowed", "metric"),
     [
         ("", True, "global_policy_action_allowed"),
+        ("-", True, "global_policy_action_allowed"),
         ("default", False, "global_policy_action_blocked"),
         ("cart", True, "app_policy_action_allowed"),
         ("cart", False, "app_policy_action_blocked"),
@@ -119,3 +120,11 @@ def test_buckets_are_those_of_the_compatible_metrics() -> None:
     assert (len(LATENCY_BUCKETS_MS), LATENCY_BUCKETS_MS[0], LATENCY_BUCKETS_MS[-1]) == (34, 1, 100_000)
     assert (len(SIZE_BUCKETS), SIZE_BUCKETS[2:4], SIZE_BUCKETS[-1]) == (13, (4096, 16384), 4294967296)
     assert list(LATENCY_BUCKETS_MS) == sorted(LATENCY_BUCKETS_MS)
+
+
+async def test_scrape_is_what_render_gives() -> None:
+    meters = Meters("cart")
+    meters.on_scrape(lambda: meters.policy_generation.set(7))
+    body, content_type = await meters.scrape("")
+    assert b"postern_policy_generation 7.0" in body
+    assert content_type.startswith("text/plain")
