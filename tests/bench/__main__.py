@@ -22,7 +22,7 @@ from tests.bench.results import Row, Sample
 from tests.bench.sink import span_sink
 from tests.bench.targets import Target, check_answer
 from tests.bench.tools import require_programs
-from tests.bench.upstreams import Upstreams, start_grpc_upstream, write_message
+from tests.bench.upstreams import Upstreams, start_upstreams, write_message
 from tests.support.errors import SupportError
 from tests.support.mesh import Mesh
 from tests.support.processes import REPOSITORY, Process, Processes
@@ -55,9 +55,7 @@ class Bench:
 
     async def start_targets(self, names: Sequence[str]) -> tuple[list[Target], int]:
         """Start the named targets; those that can't start are reported, counted and left out."""
-        grpc_port = await asyncio.to_thread(start_grpc_upstream, self._processes, self._folder)
-        http_port = await envoy.start_answering(self._processes, self._folder)
-        upstreams = Upstreams(grpc_port=grpc_port, http_port=http_port)
+        upstreams = await start_upstreams(self._processes)
         started = []
         for name in names:
             try:

@@ -7,8 +7,7 @@ from typing import Final, Literal
 Protocol = Literal["grpc", "http1"]
 
 GRPC_SERVICE: Final = "bench.Echo"
-# The ending makes nghttpd, a server of static files, answer with content-type application/grpc.
-GRPC_PATH: Final = f"/{GRPC_SERVICE}/Unary.grpc"
+GRPC_PATH: Final = f"/{GRPC_SERVICE}/Unary"
 GRPC_MESSAGE: Final = b"\x00\x00\x00\x00\x07\x0a\x05hello"
 HTTP_PATH: Final = "/items/42"
 HTTP_BODY: Final = b'{"id": 42, "name": "walnut desk", "stock": 7}\n'

@@ -1,4 +1,4 @@
-"""Envoy as upstream and as the mesh to compare with: two processes, one worker each, mutual TLS 1.3 between them."""
+"""Envoy, the mesh to compare with: two processes, one worker each, mutual TLS 1.3 between them."""
 
 import asyncio
 import json
@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.cases import HTTP_BODY
 from tests.bench.certificates import Identity, write_identities
-from tests.bench.targets import STARTUP_RUNS, Target, wait_status
+from tests.bench.targets import STARTUP_RUNS, Target
 from tests.bench.tools import envoy_program
 from tests.bench.upstreams import Upstreams
 from tests.support.ports import free_ports
 from tests.support.processes import Process, Processes
+from tests.support.readiness import wait_status
 
 Config = dict[str, Any]  # Envoy's own JSON; its shape is Envoy's to check
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
@@ -29,15 +29,8 @@ async def start_envoy(processes: Processes, folder: Path, name: str, config: Con
         processes.start, [envoy_program(), "-c", path, *flags], name=f"envoy {name}"
     )
     admin_port = config["admin"]["address"]["socket_address"]["port_value"]
-    await wait_status(admin_port, "/ready", 200, process)
+    await asyncio.to_thread(wait_status, admin_port, "/ready", 200, process)
     return process
-
-
-async def start_answering(processes: Processes, folder: Path) -> int:
-    """Start the HTTP/1.1 upstream, an Envoy that answers every request itself; its port."""
-    port, admin_port = free_ports(2)
-    await start_envoy(processes, folder, "upstream", _answering_config(port, admin_port))
-    return port
 
 
 async def start_mesh(processes: Processes, folder: Path, upstreams: Upstreams) -> Target:
@@ -81,21 +74,6 @@ async def _startup_s(folder: Path, config: Config) -> float:
         return time.perf_counter() - began
     finally:
         await processes.aclose()
-
-
-def _answering_config(port: int, admin_port: int) -> Config:
-    """An Envoy that answers every request itself."""
-    answer = {
-        "match": {"prefix": "/"},
-        "direct_response": {"status": 200, "body": {"inline_string": HTTP_BODY.decode()}},
-        "response_headers_to_add": [
-            {
-                "header": {"key": "content-type", "value": "application/json"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ],
-    }
-    return _proxy_config(admin_port=admin_port, listener=_listener(port, [answer]), clusters=[])
 
 
 def _proxy_config(*, admin_port: int, listener: Config, clusters: list[Config]) -> Config:

@@ -11,7 +11,6 @@ from typing import Final
 
 from tests.bench.cases import Case
 from tests.bench.errors import LoadError
-from tests.bench.tools import program
 from tests.support.processes import Processes
 
 _GRACE_S: Final = 20.0
@@ -38,7 +37,7 @@ async def run_load(processes: Processes, case: Case, port: int, message: Path, w
         log = Path(folder) / "calls.tsv"
         duration = f"{round(window_s * 1000)}ms"
         target = f"http://127.0.0.1:{port}{case.path}"
-        command = [program("h2load"), "-D", duration, f"--log-file={log}", *case.load_flags(message), target]
+        command = ["h2load", "-D", duration, f"--log-file={log}", *case.load_flags(message), target]
         process = await asyncio.to_thread(processes.start, command, name="h2load")
         code = await process.ended(timeout_s=window_s + _GRACE_S)
         if code:

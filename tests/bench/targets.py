@@ -1,9 +1,6 @@
 """What a target is to the bench: where its calls enter, and which processes pay for them."""
 
-import asyncio
 import json
-import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -11,14 +8,12 @@ from typing import Final
 import grpc
 
 from tests.bench.cases import GRPC_MESSAGE, GRPC_PATH, HTTP_BODY, Case, Protocol
-from tests.bench.errors import BenchError, WrongAnswerError
+from tests.bench.errors import WrongAnswerError
 from tests.support.http_client import request
 from tests.support.processes import Process
 
 STARTUP_RUNS: Final = 5
 _FRAME_HEAD: Final = 5
-_READY_S: Final = 20.0
-_PAUSE_S: Final = 0.001
 _CHECK_S: Final = 20.0
 
 
@@ -57,24 +52,3 @@ async def _call_http(port: int, case: Case) -> bytes:
     headers = [("dapr-app-id", case.app_id)]
     answer = await request(port, "GET", case.path, headers=headers, timeout_s=_CHECK_S)
     return answer.body if answer.status == 200 else json.dumps([answer.status, answer.body.decode()]).encode()
-
-
-async def wait_status(port: int, path: str, status: int, process: Process) -> None:
-    """Ask a port over and over, a millisecond apart, until it answers with `status`. Raises BenchError."""
-    await asyncio.to_thread(_poll_status, port, path, status, process)
-
-
-def _poll_status(port: int, path: str, status: int, process: Process) -> None:
-    ask = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode()
-    wanted = f"HTTP/1.1 {status} ".encode()
-    deadline = time.monotonic() + _READY_S
-    while time.monotonic() < deadline and process.is_running:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
-                connection.sendall(ask)
-                if connection.recv(64).startswith(wanted):
-                    return
-        except OSError:
-            pass
-        time.sleep(_PAUSE_S)
-    raise BenchError(f"{process.name} never answered {status} at {path}: {process.tail}")

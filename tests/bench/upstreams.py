@@ -1,16 +1,12 @@
-"""The apps at the end of every path, fast enough never to be what is measured: nghttpd for gRPC, Envoy for HTTP/1.1.
+"""Starts the apps at the end of every path, and writes the request that h2load posts to them."""
 
-nghttpd serves a file that holds one framed message, with `grpc-status: 0` as trailer: a correct unary answer, in C.
-Envoy cannot play that part: to a gRPC request its direct responses are trailers only.
-"""
-
+import asyncio
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.cases import GRPC_MESSAGE, GRPC_PATH
-from tests.bench.tools import program
-from tests.support.ports import free_port
-from tests.support.processes import Processes, wait_accepting
+from tests.bench.cases import GRPC_MESSAGE
+from tests.support.processes import Processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,28 +17,15 @@ class Upstreams:
     http_port: int
 
 
+async def start_upstreams(processes: Processes) -> Upstreams:
+    """Start `tests.bench.canned`; returns once it listens."""
+    process = await asyncio.to_thread(processes.start_python, "tests.bench.canned", name="upstreams")
+    ports = json.loads((await process.line(r'^\{"grpc": ')).string)
+    return Upstreams(grpc_port=ports["grpc"], http_port=ports["http1"])
+
+
 def write_message(folder: Path) -> Path:
     """Write the framed request; h2load posts it."""
     path = folder / "message.bin"
     path.write_bytes(GRPC_MESSAGE)
     return path
-
-
-def start_grpc_upstream(processes: Processes, folder: Path) -> int:
-    """Start nghttpd; returns its port once it accepts connections."""
-    answer = folder / "documents" / GRPC_PATH.lstrip("/")
-    answer.parent.mkdir(parents=True)
-    answer.write_bytes(GRPC_MESSAGE)
-    types = folder / "mime.types"
-    types.write_text(f"application/grpc {answer.suffix.lstrip('.')}\n")
-    port = free_port()
-    flags = [
-        "--no-tls",
-        "--address=127.0.0.1",
-        f"--htdocs={folder / 'documents'}",
-        f"--mime-types-file={types}",
-    ]
-    flags += ["--trailer=grpc-status: 0", "--max-concurrent-streams=1000", str(port)]
-    process = processes.start([program("nghttpd"), *flags], name="nghttpd")
-    wait_accepting(port, process)
-    return port

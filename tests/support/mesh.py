@@ -19,6 +19,7 @@ from tests.support.apps import App, start_grpc_app, start_http_app
 from tests.support.http_client import request
 from tests.support.http_wire import Response
 from tests.support.processes import Process, Processes, read_line
+from tests.support.readiness import OUTBOUND_HEALTH, wait_status
 
 READY_S: Final = 20.0
 DAPR_APP_ID: Final = "dapr-app-id"
@@ -111,13 +112,19 @@ class Mesh:
         app_protocol: str | None = None,
         flags: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
+        until_ready: bool = True,
     ) -> Sidecar:
-        """Start a sidecar for `app` (or an app at `app_port`, or none); returns once its listeners are bound."""
+        """Start a sidecar for `app` (or an app at `app_port`, or none); returns once it can call out.
+
+        `until_ready=False` returns once its listeners are bound: it may have no identity yet.
+        """
         if self._with_sentry:
             await self.start_sentry()
         args = self.arguments(app_id, app=app, app_port=app_port, app_protocol=app_protocol, flags=flags)
         process, ready = await self._start_ready("proxy", f"sidecar {app_id}", args, env or {})
         ports = ready["ports"]
+        if until_ready and ports.get("http"):
+            await asyncio.to_thread(wait_status, ports["http"], OUTBOUND_HEALTH, 204, process)
         return Sidecar(
             app_id=app_id,
             http_port=ports.get("http") or 0,

@@ -10,7 +10,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -277,18 +276,6 @@ def read_line(fd: int, process: Process, *, waited_for: str, timeout_s: float) -
             raise ProcessEndedError(process.name, process.code, process.tail)
         collected += chunk
     return collected.decode()
-
-
-def wait_accepting(port: int, process: Process, *, timeout_s: float = 10.0) -> None:
-    """Block until a port accepts connections, for programs that don't say when they are ready. Raises as `wait_line` does."""
-    deadline = time.monotonic() + timeout_s
-    while process.is_running:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
-            return
-        if time.monotonic() > deadline:
-            raise NotReadyError(process.name, f"listener on port {port}", timeout_s, process.tail)
-        time.sleep(0.005)
-    raise ProcessEndedError(process.name, process.code, process.tail)
 
 
 def _describe(process: psutil.Process) -> str:
