@@ -56,8 +56,10 @@ _COMMAND_WIDTH = 20
 
 def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = None) -> None:
     """List the apps that run here."""
-    sidecars = asyncio.run(ask(entries(root_of(runtime_path, os.environ)), "/status"))
-    rows = [listed(sidecar, time.time()) for sidecar in sidecars]
+    sidecars, told = asyncio.run(_ask_both(entries(root_of(runtime_path, os.environ))))
+    rows = [
+        listed(sidecar, time.time(), extended(other)) for sidecar, other in zip(sidecars, told, strict=True)
+    ]
     if output is OutputFormat.JSON:
         put(format_json(rows))
     elif not rows:
@@ -67,6 +69,20 @@ def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = N
         put(format_table([title for title, _ in columns], [_titled(row, columns) for row in rows]))
 
 
+async def _ask_both(found: Sequence[Entry]) -> tuple[tuple[Sidecar, ...], tuple[Sidecar, ...]]:
+    async with asyncio.TaskGroup() as tasks:
+        status_task = tasks.create_task(ask(found, "/status"))
+        metadata_task = tasks.create_task(ask(found, "/metadata"))
+    return status_task.result(), metadata_task.result()
+
+
+def extended(sidecar: Sidecar) -> Mapping[str, str]:
+    """What was told to a sidecar about its run, from its `/metadata`."""
+    return {
+        key: text for key, text in _part(sidecar.answer or {}, "extended").items() if isinstance(text, str)
+    }
+
+
 def _titled(row: Row, columns: Sequence[tuple[str, str]]) -> Row:
     shown = {title: row.get(key) for title, key in columns}
     shown["command"] = str(shown.get("command") or "")[:_COMMAND_WIDTH]
@@ -74,10 +90,10 @@ def _titled(row: Row, columns: Sequence[tuple[str, str]]) -> Row:
     return shown
 
 
-def listed(sidecar: Sidecar, now: float) -> Row:
+def listed(sidecar: Sidecar, now: float, told: Mapping[str, str]) -> Row:
     """One sidecar as `postern list -o json` has it; the keys are those of `dapr list`, and a few more."""
-    entry, extra = sidecar.entry, sidecar.entry.extra
-    state = "unresponsive" if sidecar.answer is None else str(sidecar.answer.get("shutdown") or "serving")
+    entry, answer = sidecar.entry, sidecar.answer or {}
+    state = "unresponsive" if sidecar.answer is None else str(answer.get("shutdown") or "serving")
     return {
         "appId": entry.app_id,
         "namespace": entry.namespace,
@@ -87,18 +103,18 @@ def listed(sidecar: Sidecar, now: float) -> Row:
         "peerPort": entry.peer_port,
         "metricsPort": entry.metrics_port,
         "metricsEnabled": entry.metrics_port > 0,
-        "command": entry.command,
+        "command": told.get("appCommand", entry.command),
         "age": format_age(now - entry.started_at),
         "created": format_time(entry.started_at),
         "daprdPid": entry.pid,
-        "cliPid": entry.cli_pid,
-        "appPid": entry.app_pid,
-        "maxRequestBodySize": _number(extra.get("maxRequestBodySize")),
-        "httpReadBufferSize": _number(extra.get("httpReadBufferSize")),
-        "runTemplatePath": entry.run_template,
-        "appLogPath": extra.get("appLogPath", ""),
-        "daprdLogPath": extra.get("daprdLogPath", ""),
-        "runTemplateName": extra.get("runTemplateName", ""),
+        "cliPid": _number(told.get("cliPID")) or entry.cli_pid,
+        "appPid": _number(told.get("appPID")) or entry.app_pid,
+        "maxRequestBodySize": answer.get("maxRequestBodySize", 0),
+        "httpReadBufferSize": answer.get("httpReadBufferSize", 0),
+        "runTemplatePath": told.get("runTemplatePath", entry.run_template),
+        "appLogPath": told.get("appLogPath", ""),
+        "daprdLogPath": told.get("daprdLogPath", ""),
+        "runTemplateName": told.get("runTemplateName", ""),
         "profile": entry.profile,
         "instance": entry.instance,
         "status": "running" if state == "serving" else state,
@@ -106,7 +122,7 @@ def listed(sidecar: Sidecar, now: float) -> Row:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.lstrip("-").isdigit() else 0
+    return int(text) if text and text.isascii() and text.isdigit() else 0
 
 
 def status(
@@ -178,10 +194,13 @@ def notes(sidecar: Sidecar) -> list[str]:
         entry = sidecar.entry
         return [f"{entry.app_id}: process {entry.pid} does not answer on {entry.admin_socket}"]
     found = []
-    for part in ("identity", "policy", "naming"):
+    for part in ("identity", "policy"):
         error = _part(sidecar.answer, part).get("lastError")
         if error:
             found.append(f"{sidecar.entry.app_id}: {part}: {error}")
+    missing = sidecar.answer.get("notReady")
+    if isinstance(missing, list) and missing:
+        found.append(f"{sidecar.entry.app_id}: not ready: {', '.join(map(str, missing))}")
     warnings = _part(sidecar.answer, "policy").get("warnings")
     if isinstance(warnings, list):
         found.extend(f"{sidecar.entry.app_id}: policy: {warning}" for warning in warnings)
@@ -217,15 +236,12 @@ def endpoints(
 
 def endpoint_rows(sidecar: Sidecar) -> list[Row]:
     """The endpoints in one sidecar's answer, flat: one row an address."""
-    listed_sets = (sidecar.answer or {}).get("endpoints")
     rows: list[Row] = []
-    for item in listed_sets if isinstance(listed_sets, list) else ():
-        if not isinstance(item, dict):
-            continue
-        inner = item.get("endpoints")
-        outer = {key: value for key, value in item.items() if not isinstance(value, list | dict)}
-        if isinstance(inner, list):
-            rows += [{"from": sidecar.entry.app_id, **outer, **one} for one in inner if isinstance(one, dict)]
-        else:
-            rows.append({"from": sidecar.entry.app_id, **outer})
+    for name in sidecar.answer or {}:
+        known = _part(sidecar.answer or {}, name)
+        ends = known.get("endpoints")
+        for end in ends if isinstance(ends, list) else ():
+            if isinstance(end, dict):
+                state = "stale" if known.get("stale") else "fresh"
+                rows.append({"from": sidecar.entry.app_id, "app": name, **end, "state": state})
     return rows

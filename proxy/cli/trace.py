@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,8 @@ import typer
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import Sidecar, ask, entries, root_of
 from proxy.cli.options import OutputFormat, RuntimePath
-from proxy.cli.tables import format_json, put, tell
+from proxy.cli.output import wants_colour
+from proxy.cli.tables import format_json, put
 
 ASK_S = 1.0  # the answer may hold many spans
 _ID = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
@@ -40,8 +42,7 @@ def trace(
         return
     from telemetry.tree import render  # noqa: PLC0415 - for people only
 
-    tell(f"trace {found}")
-    put(render(spans))
+    put(render(spans, color=wants_colour(sys.stdout.buffer, os.environ)))
 
 
 async def collect(root: Path, trace_id: str | None) -> tuple[str, list[SpanJson]]:

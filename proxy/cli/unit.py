@@ -31,6 +31,8 @@ from proxy.cli.output import Console, LogFile, Source
 READY_S = 30.0  # a sidecar binds its ports in well under a second; a busy machine may take longer
 APP_END_S = 5.0  # between TERM and KILL; cli.md D3
 SIDECAR_END_S = 10.0
+TELL_S = 1.0
+MAX_TOLD_BYTES = 4096
 _LINE_BYTES = 64 * 1024
 
 
@@ -197,7 +199,7 @@ class Unit:
         )
         tasks.create_task(self._app.watch(self._sink("app"), self._sink("app-error"), self._changed.set))
         self._console.say("ok", f"{spec.app_id}: {describe(ready)}; app is process {self._app.pid}")
-        await tell_app_pid(ready.admin_socket, self._app.pid)
+        await tell_metadata(ready.admin_socket, metadata(spec, self._app.pid))
 
     async def _end(self) -> None:
         """The sidecar drains, the app ends, the sidecar goes."""
@@ -294,15 +296,35 @@ def describe(ready: Ready) -> str:
     return "sidecar on " + ", ".join(listed)
 
 
-async def tell_app_pid(admin_socket: str, pid: int) -> None:
-    """Let the sidecar list the app's process; a sidecar that does not listen misses only that."""
+def metadata(spec: AppSpec, app_pid: int) -> dict[str, str]:
+    """What `list` shows of a run, under the names that Dapr's users know; empty values are left out."""
+    run = spec.settings.run
+    told = {
+        "cliPID": str(os.getpid()),
+        "appPID": str(app_pid),
+        "appCommand": " ".join(spec.command),
+        "runTemplatePath": run.run_template,
+        "runTemplateName": run.run_template_name,
+        "appLogPath": str(spec.app_log or ""),
+        "daprdLogPath": str(spec.sidecar_log or ""),
+    }
+    return {key: text for key, text in told.items() if text}
+
+
+async def tell_metadata(admin_socket: str, told: Mapping[str, str]) -> None:
+    """Let the sidecar know for `list`; one that does not listen misses only that."""
     if not admin_socket:
         return
     from proxy.local_http import request  # noqa: PLC0415 - after the app's start, where it delays nothing
 
-    try:
-        await request(
-            f"unix:{admin_socket}", "PUT", "/metadata/appPID", body=str(pid).encode(), timeout_s=1.0
-        )
-    except (OSError, TimeoutError, ValueError):
-        return
+    with contextlib.suppress(OSError, TimeoutError, ValueError):
+        async with asyncio.timeout(TELL_S):
+            for key, text in told.items():
+                target = f"/metadata/{key}"
+                await request(
+                    f"unix:{admin_socket}",
+                    "PUT",
+                    target,
+                    body=text.encode()[:MAX_TOLD_BYTES],
+                    timeout_s=TELL_S,
+                )

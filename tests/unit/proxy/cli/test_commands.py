@@ -12,7 +12,7 @@ from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import Sidecar, of_app
 from proxy.cli.guard import note
 from proxy.cli.invoke import address_of, choose_caller, exit_code, parse_headers
-from proxy.cli.listing import endpoint_rows, listed, notes
+from proxy.cli.listing import endpoint_rows, extended, listed, notes
 from proxy.cli.supervisor import exit_code as run_code
 from proxy.cli.tables import format_age, format_table
 from proxy.cli.trace import merge, newest
@@ -41,46 +41,52 @@ def test_age_is_one_whole_number_with_a_unit(seconds: float, age: str) -> None:
 
 
 def test_listed_sidecar_has_daprs_keys() -> None:
-    row = listed(
-        sidecar({"shutdown": "serving"}, http_port=3500, pid=7, started_at=100.0, extra={"appLogPath": "/l"}),
-        160.0,
-    )
+    told = {"appLogPath": "/l", "appPID": "12", "cliPID": "x"}
+    found = sidecar({"shutdown": "serving"}, http_port=3500, pid=7, started_at=100.0, cli_pid=3)
+    row = listed(found, 160.0, told)
     keys = (
         "appId httpPort grpcPort appPort metricsEnabled command age created daprdPid cliPid appPid "
         "maxRequestBodySize httpReadBufferSize runTemplatePath appLogPath daprdLogPath runTemplateName"
     )
     assert set(keys.split()) <= row.keys()
     assert (row["appId"], row["httpPort"], row["daprdPid"], row["age"]) == ("cart", 3500, 7, "1m")
-    assert row["appLogPath"] == "/l"
+    assert (row["appLogPath"], row["appPid"], row["cliPid"]) == ("/l", 12, 3)
     assert row["status"] == "running"
 
 
 def test_listed_sidecar_that_said_nothing_is_unresponsive() -> None:
-    assert listed(sidecar(None), 0.0)["status"] == "unresponsive"
-    assert listed(sidecar({"shutdown": "draining"}), 0.0)["status"] == "draining"
+    assert listed(sidecar(None), 0.0, {})["status"] == "unresponsive"
+    assert listed(sidecar({"shutdown": "draining"}), 0.0, {})["status"] == "draining"
+
+
+def test_what_was_told_of_a_run_is_read_from_the_metadata() -> None:
+    assert extended(sidecar({"extended": {"appPID": "12", "odd": 1}})) == {"appPID": "12"}
+    assert extended(sidecar(None)) == {}
 
 
 def test_notes_tell_what_is_wrong() -> None:
     answer: dict[str, object] = {
         "identity": {"lastError": "sentry refused"},
         "policy": {"lastError": None, "warnings": ["x unused"]},
+        "notReady": ["identity", "naming"],
     }
-    assert notes(sidecar(answer)) == ["cart: identity: sentry refused", "cart: policy: x unused"]
+    assert notes(sidecar(answer)) == [
+        "cart: identity: sentry refused",
+        "cart: not ready: identity, naming",
+        "cart: policy: x unused",
+    ]
     assert "does not answer" in notes(sidecar(None))[0]
 
 
 def test_endpoint_rows_are_flat_and_survive_odd_answers() -> None:
     answer: dict[str, object] = {
-        "endpoints": [
-            {"app": "pay", "stale": False, "endpoints": [{"address": "1:1"}, {"address": "2:2"}, "odd"]},
-            {"app": "stock", "address": "3:3"},
-            7,
-        ]
+        "pay.default": {"stale": True, "endpoints": [{"address": "1:1"}, {"address": "2:2"}, "odd"]},
+        "stock.default": {"endpoints": []},
+        "odd": 7,
     }
     assert endpoint_rows(sidecar(answer)) == [
-        {"from": "cart", "app": "pay", "stale": False, "address": "1:1"},
-        {"from": "cart", "app": "pay", "stale": False, "address": "2:2"},
-        {"from": "cart", "app": "stock", "address": "3:3"},
+        {"from": "cart", "app": "pay.default", "address": "1:1", "state": "stale"},
+        {"from": "cart", "app": "pay.default", "address": "2:2", "state": "stale"},
     ]
     assert endpoint_rows(sidecar(None)) == []
 
