@@ -26,7 +26,7 @@ from sentry.join import jwks
 from sentry.jwks import CallSource, KeySet, RefreshRules, source_of
 from sentry.listener import OwnLeaf
 from sentry.local import LocalPaths, answers, is_any_registered, leave_lock
-from sentry.private_files import make_folder
+from sentry.private_files import check_folder, make_folder
 from sentry.rate import RateLimiter
 from sentry.service import ServicePolicy, SigningService
 from sentry.store import DiskStore
@@ -78,6 +78,7 @@ class SentryServer:
         settings = self._settings
         if settings.runtime_path is not None:
             make_folder(settings.runtime_path / "sentry")
+            check_folder(settings.runtime_path / "sentry")
         store = DiskStore(settings.store, names=settings.names, allow_loose=settings.allow_loose_store)
         with store:
             audit = AuditLog(settings.audit_log, self._clock)

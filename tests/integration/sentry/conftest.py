@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sentry.process import end_local
+from tests.integration.sentry.process import Running, end_local, running_sentry
 
 
 @pytest.fixture
@@ -16,4 +16,13 @@ def root() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="sentry-"))
     yield path
     end_local(path)
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def sentry() -> Iterator[Running]:
+    """One sentry for all tests that leave it as they found it."""
+    path = Path(tempfile.mkdtemp(prefix="sentry-"))
+    with running_sentry(path) as running:
+        yield running
     shutil.rmtree(path)

@@ -104,36 +104,34 @@ def request(**changes: object) -> bytes:
     return SignCertificateRequest(**(values | changes)).SerializeToString()  # type: ignore[arg-type]
 
 
-async def test_chain_issued_holds_openssls_strict_mode(root: Path) -> None:
-    with running_sentry(root) as sentry:
-        svid = await fetch(sentry.client())
-        (root / "chain.pem").write_bytes(svid.chain_pem)
-        said = openssl(
-            "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", str(sentry.store / "ca.crt"),
-            "-untrusted", str(root / "chain.pem"), str(root / "chain.pem"),
-        )  # fmt: skip
-        assert said.endswith(": OK\n"), said
-        host = sentry.addresses[0]
-        shown = openssl(
-            "s_client", "-connect", host, "-alpn", "h2", "-x509_strict", "-verify_return_error",
-            "-CAfile", str(sentry.store / "ca.crt"),
-        )  # fmt: skip
-        assert "Verify return code: 0 (ok)" in shown
-        assert "ALPN protocol: h2" in shown
-        assert "TLSv1.3" in shown
+async def test_chain_issued_holds_openssls_strict_mode(sentry: Running, tmp_path: Path) -> None:
+    svid = await fetch(sentry.client())
+    (tmp_path / "chain.pem").write_bytes(svid.chain_pem)
+    said = openssl(
+        "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", str(sentry.store / "ca.crt"),
+        "-untrusted", str(tmp_path / "chain.pem"), str(tmp_path / "chain.pem"),
+    )  # fmt: skip
+    assert said.endswith(": OK\n"), said
+    host = sentry.addresses[0]
+    shown = openssl(
+        "s_client", "-connect", host, "-alpn", "h2", "-x509_strict", "-verify_return_error",
+        "-CAfile", str(sentry.store / "ca.crt"),
+    )  # fmt: skip
+    assert "Verify return code: 0 (ok)" in shown
+    assert "ALPN protocol: h2" in shown
+    assert "TLSv1.3" in shown
 
 
-async def test_svids_of_two_workloads_trust_each_other_in_mutual_tls(root: Path) -> None:
-    with running_sentry(root) as sentry:
-        cart, shop = await fetch(sentry.client()), await fetch(sentry.client(), "shop")
+async def test_svids_of_two_workloads_trust_each_other_in_mutual_tls(sentry: Running, tmp_path: Path) -> None:
+    cart, shop = await fetch(sentry.client()), await fetch(sentry.client(), "shop")
     contexts = []
     for number, (svid, side) in enumerate(((cart, ssl.PROTOCOL_TLS_CLIENT), (shop, ssl.PROTOCOL_TLS_SERVER))):
-        (root / f"{number}.pem").write_bytes(svid.chain_pem + svid.key_pem)
+        (tmp_path / f"{number}.pem").write_bytes(svid.chain_pem + svid.key_pem)
         context = ssl.SSLContext(side)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_STRICT
-        context.load_cert_chain(root / f"{number}.pem")
+        context.load_cert_chain(tmp_path / f"{number}.pem")
         context.load_verify_locations(cadata=svid.bundle.pem.decode())
         contexts.append(context)
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -162,46 +160,42 @@ async def test_sentry_serves_on_socket_and_port_at_once(root: Path) -> None:
             assert (await fetch(client)).spiffe_id == CART
 
 
-async def test_tls_older_than_1_2_is_refused(root: Path) -> None:
-    with running_sentry(root) as sentry:
-        said = openssl("s_client", "-connect", sentry.addresses[0], "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
-        assert "Cipher is (NONE)" in said
-        assert "TLSv1.2" in openssl("s_client", "-connect", sentry.addresses[0], "-tls1_2")
+async def test_tls_older_than_1_2_is_refused(sentry: Running) -> None:
+    said = openssl("s_client", "-connect", sentry.addresses[0], "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
+    assert "Cipher is (NONE)" in said
+    assert "TLSv1.2" in openssl("s_client", "-connect", sentry.addresses[0], "-tls1_2")
 
 
-async def test_sentry_under_a_foreign_root_is_not_believed(root: Path) -> None:
+async def test_sentry_under_a_foreign_root_is_not_believed(sentry: Running) -> None:
     foreign = generate("localhost", "default", datetime.now(UTC)).bundle
-    with running_sentry(root) as sentry:
-        refusal = await refusal_of(sentry.client(anchors=foreign))
-        assert (refusal.step, refusal.is_transient) == ("sentry_identity", False)
-        both = foreign.union(sentry.anchors)
-        assert (await fetch(sentry.client(anchors=both))).bundle == sentry.anchors
+    refusal = await refusal_of(sentry.client(anchors=foreign))
+    assert (refusal.step, refusal.is_transient) == ("sentry_identity", False)
+    both = foreign.union(sentry.anchors)
+    assert (await fetch(sentry.client(anchors=both))).bundle == sentry.anchors
 
 
-async def test_sentry_with_another_id_is_not_believed(root: Path) -> None:
-    with running_sentry(root) as sentry:
-        other = sentry_id("localhost", "elsewhere")
-        client = SvidClient(sentry.addresses[0], sentry.anchors, other, join_token(root, SENTRY_ID))
-        refusal = await refusal_of(client)
-        assert refusal.step == "sentry_identity"
-        assert "expected spiffe://localhost/ns/elsewhere/dapr-sentry" in str(refusal)
+async def test_sentry_with_another_id_is_not_believed(sentry: Running) -> None:
+    other = sentry_id("localhost", "elsewhere")
+    client = SvidClient(sentry.addresses[0], sentry.anchors, other, join_token(sentry.root, SENTRY_ID))
+    refusal = await refusal_of(client)
+    assert refusal.step == "sentry_identity"
+    assert "expected spiffe://localhost/ns/elsewhere/dapr-sentry" in str(refusal)
 
 
-async def test_workload_posing_as_sentry_is_not_believed(root: Path) -> None:
-    with running_sentry(root) as sentry:
-        svid = await fetch(sentry.client())
-        (root / "rogue.pem").write_bytes(svid.chain_pem + svid.key_pem)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(root / "rogue.pem")
-        context.set_alpn_protocols(["h2"])
+async def test_workload_posing_as_sentry_is_not_believed(sentry: Running, tmp_path: Path) -> None:
+    svid = await fetch(sentry.client())
+    (tmp_path / "rogue.pem").write_bytes(svid.chain_pem + svid.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "rogue.pem")
+    context.set_alpn_protocols(["h2"])
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.close()
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
 
-        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as rogue:
-            port = rogue.sockets[0].getsockname()[1]
-            client = SvidClient(f"127.0.0.1:{port}", sentry.anchors, SENTRY_ID, no_token())
-            assert (await refusal_of(client)).step == "sentry_identity"
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as rogue:
+        port = rogue.sockets[0].getsockname()[1]
+        client = SvidClient(f"127.0.0.1:{port}", sentry.anchors, SENTRY_ID, no_token())
+        assert (await refusal_of(client)).step == "sentry_identity"
 
 
 async def test_sentry_that_is_not_there_or_silent_is_named(root: Path) -> None:
@@ -232,46 +226,42 @@ async def test_sentry_that_is_not_there_or_silent_is_named(root: Path) -> None:
     ],
 )
 async def test_proof_that_does_not_fit_is_refused_on_the_wire(
-    root: Path, forge: Callable[[Path], str]
+    sentry: Running, forge: Callable[[Path], str]
 ) -> None:
-    with running_sentry(root) as sentry:
-        refusal = await refusal_of(sentry.client(fixed(forge(root))))
-        assert refusal.step == "sign"
-        assert "status 7" in str(refusal)
-        assert sentry.audit[-1]["decision"] == "refused"
+    refusal = await refusal_of(sentry.client(fixed(forge(sentry.root))))
+    assert refusal.step == "sign"
+    assert "status 7" in str(refusal)
+    assert sentry.audit[-1]["decision"] == "refused"
 
 
-async def test_token_stolen_serves_nobody_a_second_time(root: Path) -> None:
-    with running_sentry(root) as sentry:
-        token = mint(root, CART, SENTRY_ID)
-        await fetch(sentry.client(fixed(token)))
-        refusal = await refusal_of(sentry.client(fixed(token)))
-        assert "used before" in str(refusal)
-        assert token not in sentry.log.read_text()
-        assert token not in (root / "sentry" / "audit.jsonl").read_text()
+async def test_token_stolen_serves_nobody_a_second_time(sentry: Running) -> None:
+    token = mint(sentry.root, CART, SENTRY_ID)
+    await fetch(sentry.client(fixed(token)))
+    refusal = await refusal_of(sentry.client(fixed(token)))
+    assert "used before" in str(refusal)
+    assert token not in sentry.log.read_text()
+    assert token not in (sentry.root / "sentry" / "audit.jsonl").read_text()
 
 
 @pytest.mark.parametrize("app_id", ["dapr-sentry", "dapr-operator", "postern-admin"])
-async def test_reserved_ids_are_refused_even_with_a_sound_token(root: Path, app_id: str) -> None:
-    with running_sentry(root) as sentry:
-        refusal = await refusal_of(sentry.client(), app_id)
-        assert "reserved" in str(refusal)
+async def test_reserved_ids_are_refused_even_with_a_sound_token(sentry: Running, app_id: str) -> None:
+    refusal = await refusal_of(sentry.client(), app_id)
+    assert "reserved" in str(refusal)
 
 
-async def test_status_codes_are_those_of_the_interface(root: Path) -> None:
-    with running_sentry(root) as sentry:
-        good = {"token": mint(root, CART, SENTRY_ID), "token_validator": 3}
-        assert await code_of(sentry, request(token_validator=2)) == 3
-        assert await code_of(sentry, request(token_validator=1)) == 3
-        assert await code_of(sentry, request(**(good | {"id": ""}))) == 7
-        assert await code_of(sentry, request(**(good | {"id": "a/b"}))) == 3
-        assert await code_of(sentry, request(**(good | {"certificate_signing_request": b"DER"}))) == 3
-        assert await code_of(sentry, request(token="x" * 20_000)) == 3
-        assert await code_of(sentry, request(token="x" * 70_000)) == 8
-        assert await code_of(sentry, request(jwt_audiences=["a"] * 5000)) == 3
-        assert await code_of(sentry, request(), "/dapr.proto.sentry.v1.CA/Nope") == 12
-        assert await raw_call(sentry, request(token=mint(root, CART, SENTRY_ID)))
-        assert (await fetch(sentry.client())).spiffe_id == CART
+async def test_status_codes_are_those_of_the_interface(sentry: Running) -> None:
+    good = {"token": mint(sentry.root, CART, SENTRY_ID), "token_validator": 3}
+    assert await code_of(sentry, request(token_validator=2)) == 3
+    assert await code_of(sentry, request(token_validator=1)) == 3
+    assert await code_of(sentry, request(**(good | {"id": ""}))) == 7
+    assert await code_of(sentry, request(**(good | {"id": "a/b"}))) == 3
+    assert await code_of(sentry, request(**(good | {"certificate_signing_request": b"DER"}))) == 3
+    assert await code_of(sentry, request(token="x" * 20_000)) == 3
+    assert await code_of(sentry, request(token="x" * 70_000)) == 8
+    assert await code_of(sentry, request(jwt_audiences=["a"] * 5000)) == 3
+    assert await code_of(sentry, request(), "/dapr.proto.sentry.v1.CA/Nope") == 12
+    assert await raw_call(sentry, request(token=mint(sentry.root, CART, SENTRY_ID)))
+    assert (await fetch(sentry.client())).spiffe_id == CART
 
 
 async def test_identity_asked_for_too_often_is_slowed(root: Path) -> None:
@@ -450,12 +440,11 @@ async def test_tokens_of_a_configured_key_set_are_taken(root: Path) -> None:
         assert sentry.audit[1]["token_issuer"] == "platform"
 
 
-async def test_token_file_missing_or_empty_is_named(root: Path) -> None:
-    with running_sentry(root) as sentry:
-        refusal = await refusal_of(sentry.client(file_token(root / "none")))
-        assert (refusal.step, "none" in str(refusal)) == ("sentry_token", True)
-        (root / "empty").write_text("\n")
-        assert "is empty" in str(await refusal_of(sentry.client(file_token(root / "empty"))))
+async def test_token_file_missing_or_empty_is_named(sentry: Running, tmp_path: Path) -> None:
+    refusal = await refusal_of(sentry.client(file_token(tmp_path / "none")))
+    assert (refusal.step, "none" in str(refusal)) == ("sentry_token", True)
+    (tmp_path / "empty").write_text("\n")
+    assert "is empty" in str(await refusal_of(sentry.client(file_token(tmp_path / "empty"))))
 
 
 def dapr_like(now: datetime) -> StoredBundle:
