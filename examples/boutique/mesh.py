@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
@@ -40,6 +41,7 @@ class Mesh:
             "POSTERN_HOME": str(self.home),
             "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         }
+        log = self.log.open("wb", buffering=0)
         self._page = ""
         self._page_known = threading.Event()
         self._process = subprocess.Popen(
@@ -51,7 +53,7 @@ class Mesh:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the demonstration, which then stops the mesh once
         )
-        self._copier = threading.Thread(target=self._copy_log, name="log", daemon=True)
+        self._copier = threading.Thread(target=self._copy_log, args=(log,), name="log", daemon=True)
         self._copier.start()
 
     def __enter__(self) -> "Mesh":
@@ -130,10 +132,10 @@ class Mesh:
         if not self.home.is_relative_to(self.log.parent):
             shutil.rmtree(self.home, ignore_errors=True)
 
-    def _copy_log(self) -> None:
-        """Write what the mesh says to the log; notice where the page is."""
+    def _copy_log(self, log: FileIO) -> None:
+        """Write what the mesh says to the log, and close it; notice where the page is."""
         assert self._process.stdout is not None
-        with self._process.stdout as lines, self.log.open("wb", buffering=0) as log:
+        with self._process.stdout as lines, log:
             for line in lines:
                 log.write(line)
                 found = None if self._page_known.is_set() else _PAGE.search(line)

@@ -39,9 +39,10 @@ def fetch(folder: Path) -> Path:
     jar = jar_in(folder)
     if jar.exists():
         return jar
-    folder.mkdir(parents=True, exist_ok=True)
+    arriving = folder / "arriving"  # a copy that was cut short is not taken for the jar
+    arriving.mkdir(parents=True, exist_ok=True)
     artifact = f"-Dartifact=io.zipkin:zipkin-server:{VERSION}:jar:exec"
-    command = ["mvn", "-B", "-q", _COPY, artifact, f"-DoutputDirectory={folder}"]
+    command = ["mvn", "-B", "-q", _COPY, artifact, f"-DoutputDirectory={arriving}"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=FETCH_S)
     except subprocess.TimeoutExpired as error:
@@ -49,9 +50,9 @@ def fetch(folder: Path) -> Path:
     except (OSError, subprocess.CalledProcessError) as error:
         text = getattr(error, "stdout", "") or str(error)
         raise ZipkinUnavailableError(f"Maven could not fetch it: {text.strip().splitlines()[0]}") from error
-    if not jar.exists():
-        raise ZipkinUnavailableError(f"Maven did not leave {jar.name} in {folder}")
-    return jar
+    if not (arriving / jar.name).exists():
+        raise ZipkinUnavailableError(f"Maven did not leave {jar.name} in {arriving}")
+    return (arriving / jar.name).rename(jar)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
