@@ -211,7 +211,7 @@ class SvidClient:
         except TimeoutError as error:
             problem = f"sentry at {self._address} did not answer within {TRY_TIMEOUT_S:.0f} s"
             raise FetchError("sentry_conn", problem, is_transient=True) from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a host name or path that no socket can take
             problem = f"sentry at {self._address} can't be reached: {error}"
             raise FetchError("sentry_conn", problem, is_transient=True) from error
         except CallError as error:

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_SET_BYTES: Final = 1024 * 1024
 _MAX_KEYS: Final = 64
+_LOG: Final = logging.getLogger("sentry")
 _BY_CURVE: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA"}
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 
@@ -266,3 +268,4 @@ class KeySet:
             self.last_error = None
         except SourceError as error:
             self.last_error = str(error)
+            _LOG.warning("token keys of %s can't be read, the old ones stay: %s", self.name, error)

@@ -20,10 +20,10 @@ def should_rotate(now: float, not_before: float, not_after: float) -> bool:
 def renewal_delay_s(life_left_s: float, chance: float) -> float:
     """How long after its receipt a leaf is renewed: half of the life left then, ± 10 %.
 
-    Not half of the whole validity: backdating would put that in the past for short leaves.
-    `chance` is uniform in [0, 1).
+    Not half of the whole validity: backdating would put that in the past for short leaves. Never under 0.1 s, so that
+    a sentry that hands out dying leaves is not flooded. `chance` is uniform in [0, 1).
     """
-    return max(0.0, life_left_s) / 2 * (1 + _JITTER * (2 * chance - 1))
+    return max(_SHORTEST_RETRY_S, life_left_s / 2 * (1 + _JITTER * (2 * chance - 1)))
 
 
 def is_urgent(life_left_s: float, life_on_receipt_s: float) -> bool:

@@ -43,6 +43,7 @@ _OPTIONS: Final = (
     ("grpc.server_handshake_timeout_ms", 5000),
     ("grpc.max_connection_idle_ms", 60_000),
 )
+_FAILED: Final = "failed to sign certificate"
 _LOG: Final = logging.getLogger("sentry")
 
 
@@ -105,7 +106,7 @@ class SentryServer:
             healthz = ":".join(str(part) for part in health.sockets[0].getsockname()[:2]) if health else ""
             on_started(Started(addresses=addresses, sentry_id=str(authority.spiffe_id), healthz=healthz))
             async with asyncio.TaskGroup() as tasks:
-                upkeep = tasks.create_task(self._upkeep(authority, audit))
+                upkeep = tasks.create_task(self._upkeep(authority))
                 idle = tasks.create_task(self._watch_idle(service))
                 await self._stop.wait()
                 upkeep.cancel()
@@ -197,7 +198,7 @@ class SentryServer:
         address = self._settings.healthz_address or None
         return await asyncio.start_server(answer, address, self._settings.healthz_port, limit=4096)
 
-    async def _upkeep(self, authority: Authority, audit: AuditLog) -> None:
+    async def _upkeep(self, authority: Authority) -> None:
         """Renew the issuer in time, warn of what ends soon."""
         # The first token needs it; loaded here, it delays neither the start nor the first answer by its 50 ms.
         await asyncio.to_thread(importlib.import_module, "jwt")
@@ -209,7 +210,6 @@ class SentryServer:
                     )
             except SentryError as error:
                 _LOG.error("the issuer can't be renewed: %s", error)
-                audit.write("issuer-renewal-failed", {"reason": str(error)})
             now = self._clock()
             for what, end in (("issuer", authority.issuer.not_after), ("root", authority.bundle.not_after)):
                 if end - now < _WARN_LEFT:

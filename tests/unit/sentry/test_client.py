@@ -119,3 +119,11 @@ def test_address_of_another_form_is_refused(text: str) -> None:
 
 def test_bundle_repr_is_short() -> None:
     assert len(repr(TrustBundle.of(OURS.bundle.roots))) < 40
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "\x00", "xn--" + "a" * 70])
+async def test_fetch_from_a_host_that_can_not_be_says_so(host: str) -> None:
+    client = SvidClient(f"{host}:1", OURS.bundle, sentry_id("localhost", "default"), no_token())
+    with pytest.raises(FetchError) as refusal:
+        await client.fetch("cart", "default", "public")
+    assert refusal.value.step == "sentry_conn"

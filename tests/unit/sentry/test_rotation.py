@@ -22,13 +22,14 @@ def test_short_authority_is_due_at_half_of_its_life(now: float, is_due: bool) ->
     assert should_rotate(now, 0, 10) is is_due
 
 
-@given(st.floats(0, 1e8), st.floats(0, 1, exclude_max=True))
+@given(st.floats(1, 1e8), st.floats(0, 1, exclude_max=True))
 def test_renewal_falls_at_half_of_what_is_left_with_a_tenth_of_jitter(left: float, chance: float) -> None:
     assert left * 0.449 <= renewal_delay_s(left, chance) <= left * 0.551
 
 
-def test_renewal_of_something_over_is_at_once() -> None:
-    assert renewal_delay_s(-5, 0.5) == 0
+@pytest.mark.parametrize("left", [-5.0, 0.0, 0.1])
+def test_renewal_of_something_over_is_at_once_but_no_flood(left: float) -> None:
+    assert renewal_delay_s(left, 0.5) == 0.1
 
 
 def test_last_fifth_is_urgent() -> None:
