@@ -1,14 +1,16 @@
 """Lets any OpenTelemetry span exporter take our spans: OTLP, `opentelemetry.exporter.zipkin.json`, a user's own.
 
-Imported on use only: OpenTelemetry's SDK costs 200 ms and 20 MB. Such exporters block, so each has one thread.
+Imported on use only: OpenTelemetry's SDK costs 200 ms and 20 MB. Such exporters block, so they run on a thread, one
+call at a time; it is a daemon, for a stuck exporter must not keep the process from ending.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -26,6 +28,7 @@ GROUP = "opentelemetry_traces_exporter"
 _SCOPE = InstrumentationScope("dapr-diagnostics", "1")
 _KINDS = {"CLIENT": SpanKind.CLIENT, "SERVER": SpanKind.SERVER}
 _FLAGS = TraceFlags(TraceFlags.SAMPLED)
+_Result = TypeVar("_Result")
 
 
 def load_exporter(name: str, options: Mapping[str, Any] | None = None) -> SpanExporter:
@@ -74,7 +77,7 @@ def _constructor(name: str) -> Any:  # noqa: ANN401 - whatever the name stands f
 
 
 class BridgeExporter:
-    """An OpenTelemetry exporter behind our own queue. Owns the exporter and the thread that it blocks."""
+    """An OpenTelemetry exporter behind our own queue. Owns the exporter, and `_thread` while a call of it runs."""
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class BridgeExporter:
         self._name = exporter if isinstance(exporter, str) else type(exporter).__name__
         self._exporter = load_exporter(exporter, options) if isinstance(exporter, str) else exporter
         self._resource = Resource({"service.name": service, **(resource or {})})
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="span-export")
+        self._thread: threading.Thread | None = None
 
     @property
     def name(self) -> str:
@@ -96,22 +99,45 @@ class BridgeExporter:
         return self._name
 
     async def export(self, spans: Sequence[Span]) -> None:
-        """Raises: ExportError when the exporter refused or failed."""
-        loop = asyncio.get_running_loop()
+        """Raises: ExportError when the exporter refused or failed, or still works on a batch given up before."""
+        batch = tuple(spans)
+        if self._thread is not None and self._thread.is_alive():
+            raise ExportError("still busy with an earlier batch", retryable=True)
         try:
-            result = await loop.run_in_executor(self._thread, self._export, tuple(spans))
+            result = await self._on_thread(lambda: self._export(batch))
         except Exception as error:  # foreign code: requests, grpc, anything
             raise ExportError(f"{type(error).__name__}: {error}", retryable=True) from error
         if result is not SpanExportResult.SUCCESS:
             raise ExportError("the exporter reported a failure", retryable=False)
 
     async def close(self) -> None:
-        """Shuts the exporter down on its thread; a stuck one is left behind."""
+        """Shuts the exporter down; one that is stuck in an export is left behind."""
+        if self._thread is None or not self._thread.is_alive():
+            await self._on_thread(self._exporter.shutdown)
+
+    async def _on_thread(self, work: Callable[[], _Result]) -> _Result:
         loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._thread, self._exporter.shutdown)
-        finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        done = asyncio.Event()
+        results: list[_Result] = []
+        errors: list[Exception] = []
+
+        def run() -> None:
+            try:
+                results.append(work())
+            except Exception as error:  # noqa: BLE001 - raised again on the loop
+                errors.append(error)
+            # The loop may have been closed while a stuck exporter was left behind.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(done.set)
+
+        self._thread = threading.Thread(target=run, name="span-export", daemon=True)
+        self._thread.start()
+        await done.wait()
+        # It has nothing left to do but to end: is_alive() must not be true for the next batch.
+        self._thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]
 
     def _export(self, spans: tuple[Span, ...]) -> SpanExportResult:
         return self._exporter.export([readable_span(span, self._resource) for span in spans])

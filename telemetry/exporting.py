@@ -90,11 +90,11 @@ class ExportQueue:
         waiting = self._waiting
         waiting.append(span)
         size = len(waiting)
+        if size > self._limits.queue:
+            waiting.popleft()
+            self._drop("queue-full", 1)
         if size >= self._limits.batch:
             self._full.set()
-            if size > self._limits.queue:
-                waiting.popleft()
-                self._drop("queue-full", 1)
 
     async def run(self) -> None:
         """Sends a batch whenever one is full, and what there is every `flush_s`; ends only by cancellation."""

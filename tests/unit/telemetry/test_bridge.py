@@ -1,5 +1,6 @@
 """OpenTelemetry's exporters behind our queue: found by name, fed with spans of their own kind."""
 
+import asyncio
 import threading
 from collections.abc import Sequence
 
@@ -91,6 +92,25 @@ async def test_export_raised_failure_may_be_retried() -> None:
     with pytest.raises(ExportError, match="ConnectionError: refused") as caught:
         await bridge.export([a_span()])
     await bridge.close()
+    assert caught.value.retryable
+
+
+async def test_export_while_an_earlier_batch_is_stuck_is_refused() -> None:
+    release = threading.Event()
+
+    class Stuck(Failing):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            release.wait(10)
+            return SpanExportResult.SUCCESS
+
+    bridge = BridgeExporter(Stuck(None), "cart")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await bridge.export([a_span()])
+    with pytest.raises(ExportError, match="still busy") as caught:
+        await bridge.export([a_span()])
+    await bridge.close()
+    release.set()
     assert caught.value.retryable
 
 

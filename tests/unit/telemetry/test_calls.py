@@ -8,8 +8,9 @@ from telemetry.calls import CallRecorder
 from telemetry.metrics import Meters
 from telemetry.report import Call
 from telemetry.series import AnyFamily, Distribution
-from telemetry.tracing import Tracer
+from telemetry.tracing import ExportLimits, Tracer
 from tests.unit.telemetry.building import BEGAN, UNSAMPLED, a_call, a_grpc_call, an_attempt
+from tests.unit.telemetry.test_exporting import FakeExporter
 
 
 class Recorded:
@@ -166,3 +167,15 @@ def test_record_access_log_gets_every_call() -> None:
     it = Recorded(access_log=seen.append)
     it.recorder.record(a_call(context=UNSAMPLED))
     assert [call.path for call in seen] == ["/orders/1"]
+
+
+def test_scrape_shows_the_exporters_queues() -> None:
+    tracer = Tracer("cart", [FakeExporter()], limits=ExportLimits(queue=1))
+    meters = Meters("cart")
+    recorder = CallRecorder("cart", "shop", meters, tracer)
+    for _ in range(3):
+        recorder.record(a_call())
+    body = meters.render("")[0].decode()
+    assert 'postern_span_queue_length{exporter="fake"} 1.0' in body
+    assert 'postern_spans_dropped_total{exporter="fake",reason="queue-full"} 2.0' in body
+    assert 'postern_spans_exported_total{exporter="fake"} 0.0' in body
