@@ -1,0 +1,86 @@
+"""Paths -> the few values that the `path` label of HTTP metrics may have. Pure.
+
+Patterns are those of `spec.metrics.http.pathMatching` (Go's mux): `/orders/{id}`, `/files/{rest...}`, a trailing `/`
+for a subtree, `{$}` for the path itself. The label is the pattern; the most specific one that matches wins.
+"""
+
+import re
+from collections.abc import Iterable
+
+from telemetry.errors import MetricError
+
+#: Asked of every app by its sidecar, and therefore labels of their own.
+FIXED = frozenset({"/dapr/config", "/dapr/metrics", "/dapr/subscribe", "/healthz"})
+
+_WILDCARD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
+
+
+class PathLabels:
+    """A `path_label` for CallRecorder: `labels(path)`.
+
+    An unmatched path is "", or itself with `raw` (which Dapr calls increased cardinality); the cap on series holds
+    either way.
+    """
+
+    __slots__ = ("_patterns", "_raw")
+
+    def __init__(self, patterns: Iterable[str] = (), *, raw: bool = False) -> None:
+        """Raises: MetricError for a pattern that is no path pattern."""
+        ranked = sorted(set(patterns), key=_specificity)
+        self._patterns = tuple(
+            (pattern, re.compile(_expression(pattern), re.DOTALL).fullmatch) for pattern in ranked
+        )
+        self._raw = raw
+
+    def __call__(self, path: str) -> str:
+        """The label of a path."""
+        for pattern, matches in self._patterns:
+            if matches(path) is not None:
+                return pattern
+        return path if self._raw or path in FIXED else ""
+
+
+def _segments(pattern: str) -> list[str]:
+    return pattern.split("/")[1:]
+
+
+def _specificity(pattern: str) -> list[tuple[int, str]]:
+    """Sorts literal segments before wildcards, and those before whatever takes the rest of the path."""
+    ranks = [(_rank(segment), segment) for segment in _segments(pattern)]
+    # A pattern without a trailing slash ends where a subtree's would go on.
+    return ranks if pattern.endswith("/") else [*ranks, (0, "")]
+
+
+def _rank(segment: str) -> int:
+    found = _WILDCARD.fullmatch(segment)
+    if segment == "" or (found is not None and found[2]):
+        return 3
+    return 2 if found is not None else 1
+
+
+def _expression(pattern: str) -> str:
+    segments = _segments(pattern)
+    if not pattern.startswith("/") or "" in segments[:-1]:
+        raise MetricError(pattern, "path pattern: expected segments that begin with / and are not empty")
+    parts = [
+        _segment(pattern, segment, last=number == len(segments) - 1)
+        for number, segment in enumerate(segments)
+    ]
+    return "".join(parts)
+
+
+def _segment(pattern: str, segment: str, *, last: bool) -> str:
+    if segment == "":
+        return "/.*"
+    if segment == "{$}" and last:
+        return "/"
+    found = _WILDCARD.fullmatch(segment)
+    if found is None:
+        if "{" in segment or "}" in segment:
+            raise MetricError(
+                pattern, f"path pattern: expected {{name}} to be a whole segment, met {segment!r}"
+            )
+        return "/" + re.escape(segment)
+    if found[2] and not last:
+        raise MetricError(pattern, f"path pattern: expected {segment} at the end")
+    return "/.*" if found[2] else "/[^/]+"
