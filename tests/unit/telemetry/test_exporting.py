@@ -152,3 +152,18 @@ async def test_run_sends_what_there_is_after_the_flush_time() -> None:
         await sent.wait()
         running.cancel()
     assert len(exporter.batches) == 1
+
+
+async def test_flush_exporter_that_hangs_is_given_up_on_and_counted() -> None:
+    class Hanging(FakeExporter):
+        async def export(self, spans: Sequence[Span]) -> None:
+            self.tries += 1
+            await asyncio.Event().wait()
+
+    lines = Lines()
+    exporter = Hanging()
+    queue = lines.queue(exporter, ExportLimits(export_s=0.001, retries=1))
+    queue.put(a_span())
+    await queue.flush()
+    assert (exporter.tries, queue.dropped, exporter.closed) == (2, {"export-failed": 1}, True)
+    assert lines.logged[0]["problem"] == "TimeoutError"
