@@ -17,6 +17,7 @@ import h2.exceptions
 import h2.settings
 
 from proxy.engine.base import Limits
+from proxy.engine.portable.field_encoder import FieldEncoder
 from proxy.engine.portable.frame_gate import FloodError, FrameGate, GoAway, goaway_frame
 from proxy.engine.portable.streams import CountFrame
 from proxy.plan import Header, Headers
@@ -75,6 +76,7 @@ class Http2End(asyncio.Protocol):
             normalize_outbound_headers=False,
         )
         self._h2 = h2.connection.H2Connection(config)
+        self._h2.encoder = FieldEncoder()  # type: ignore[assignment]
         self._gate = FrameGate(limits, self._loop.time, server=server)
         self._transport: asyncio.Transport | None = None
         self._dirty = False
