@@ -52,17 +52,18 @@ class Bench:
         self._processes = processes
         self._stack = stack
         self._console = console
+        self.failures = 0
 
-    async def start_targets(self, names: Sequence[str]) -> tuple[list[Target], int]:
-        """Start the named targets; those that can't start are reported, counted and left out."""
+    async def start_targets(self, names: Sequence[str]) -> list[Target]:
+        """Start the named targets; those that can't start are reported, counted in `failures` and left out."""
         upstreams = await start_upstreams(self._processes)
         started = []
         for name in names:
             try:
                 started.append(await self._start_target(name, upstreams))
             except (BenchError, SupportError) as error:
-                self._console.print(f"{name} does not start: {error}", style="red", markup=False)
-        return started, len(names) - len(started)
+                self._fail(f"{name} does not start: {error}")
+        return started
 
     async def _start_target(self, name: str, upstreams: Upstreams) -> Target:
         if name == "direct":
@@ -76,19 +77,31 @@ class Bench:
         return await postern.start_mesh(mesh, engine, upstreams, sink_port)
 
     async def measure(self, case: Case, targets: Sequence[Target], pace: Pace) -> list[Row]:
-        """Warm every target, then load them in turn (A B C, A B C), so that a slow minute of the machine falls on all."""
+        """Warm every target, then load them in turn (A B C, A B C), so that a slow minute of the machine falls on all.
+
+        A target that answers wrongly or fails a call is reported, counted and has no row.
+        """
         message = write_message(self._folder)
-        for target in targets:
-            await check_answer(target, case)
-            await run_load(self._processes, case, target.ports[case.protocol], message, pace.warm_up_s)
         samples: dict[str, list[Sample]] = {target.name: [] for target in targets}
-        for number in range(pace.rounds):
-            for target in targets:
-                self._console.print(
-                    f"{case.name}, round {number + 1} of {pace.rounds}: {target.name}", style="dim"
-                )
-                samples[target.name].append(await self._sample(case, target, message, pace.window_s))
-        return [results.summarise(case.name, t.name, samples[t.name], t.startup_s) for t in targets]
+        for number in range(pace.rounds + 1):
+            for target in [target for target in targets if target.name in samples]:
+                step = f"round {number} of {pace.rounds}" if number else "warm-up"
+                self._console.print(f"{case.name}, {step}: {target.name}", style="dim")
+                try:
+                    if number:
+                        samples[target.name].append(await self._sample(case, target, message, pace.window_s))
+                    else:
+                        await check_answer(target, case)
+                        await self._sample(case, target, message, pace.warm_up_s)
+                except (BenchError, SupportError) as error:
+                    self._fail(f"{target.name}, {case.name}: {error}")
+                    del samples[target.name]
+        started = [target for target in targets if target.name in samples]
+        return [results.summarise(case.name, t.name, samples[t.name], t.startup_s) for t in started]
+
+    def _fail(self, text: str) -> None:
+        self.failures += 1
+        self._console.print(text, style="red", markup=False)
 
     async def _sample(self, case: Case, target: Target, message: Path, window_s: float) -> Sample:
         proxies = target.proxies[case.protocol]
@@ -113,7 +126,7 @@ async def run(names: Sequence[str], cases: Sequence[Case], pace: Pace, console: 
         processes = Processes()
         stack.push_async_callback(processes.aclose)
         bench = Bench(folder, processes, stack, console)
-        targets, failed = await bench.start_targets(names)
+        targets = await bench.start_targets(names)
         rows: list[Row] = []
         for case in cases:
             rows += await bench.measure(case, targets, pace)
@@ -125,7 +138,7 @@ async def run(names: Sequence[str], cases: Sequence[Case], pace: Pace, console: 
         console.print(
             ("holds " if verdict.holds else "FAILS ") + verdict.text, style="" if verdict.holds else "red"
         )
-    return 1 if failed or not all(verdict.holds for verdict in verdicts) else 0
+    return 1 if bench.failures or not all(verdict.holds for verdict in verdicts) else 0
 
 
 def _machine(pace: Pace) -> str:
