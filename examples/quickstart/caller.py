@@ -1,4 +1,4 @@
-"""Asks the hello app once: `python caller.py /greet/Ada`. Its address comes from HELLO_ADDR."""
+"""Asks the hello app once: `python caller.py /greet/Ada`. Its address is HELLO_ADDR, or port 8080 here."""
 
 import http.client
 import os
@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Print the answer; 0 if it was one of success."""
     path = sys.argv[1] if len(sys.argv) > 1 else "/greet/world"
-    connection = http.client.HTTPConnection(os.environ.get("HELLO_ADDR", "localhost:7001"), timeout=10)
+    connection = http.client.HTTPConnection(os.environ.get("HELLO_ADDR", "localhost:8080"), timeout=10)
     connection.request("GET", path)
     answer = connection.getresponse()
     print(answer.status, answer.read().decode().rstrip())
