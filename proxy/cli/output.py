@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -59,13 +59,14 @@ class LineSplitter:
 class Console:
     """The two output streams of the command. Apps' output goes to `out`, everything else to `err`.
 
-    A reader that goes away (`postern run | head`) sets `broken`; what comes later is dropped.
+    A reader that goes away (`postern run | head`) sets `broken` and is told to `on_broken`; what comes later is dropped.
     """
 
     def __init__(
         self, out: BinaryIO, err: BinaryIO, env: Mapping[str, str], *, width: int, as_json: bool = False
     ) -> None:
         self.broken = False
+        self.on_broken: Callable[[], None] = lambda: None
         self._out = out
         self._err = err
         self._colours = {id(out): wants_colour(out, env), id(err): wants_colour(err, env)}
@@ -111,6 +112,7 @@ class Console:
         except BrokenPipeError:
             self.broken = True
             _forget(stream)
+            self.on_broken()
 
 
 class LogFile:

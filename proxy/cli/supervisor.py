@@ -42,6 +42,7 @@ class Run:
     async def run(self) -> int:
         """Run all until they end; the exit code."""
         loop = asyncio.get_running_loop()
+        self._console.on_broken = self._stop_all
         for number in STOPPING:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
@@ -79,7 +80,7 @@ class Run:
         self._console.say("failed" if ended.failed else "ok", ended.message)
         if ended.failed and self._first_failure is None:
             self._first_failure = ended
-        if self._console.broken or (ended.failed and not self._keep_going):
+        if ended.failed and not self._keep_going:
             self._stop_all()
 
     async def _blocked(self, unit: Unit) -> Ended | None:

@@ -1,0 +1,1 @@
+"""The postern command with real sidecars and apps."""

@@ -1,0 +1,122 @@
+"""The other commands, on what `postern run` started and on nothing."""
+
+import json
+import sys
+
+import pytest
+
+from tests.integration.cli.conftest import Commands
+from tests.integration.cli.test_run import LISTENING, READY
+
+SAMPLED = """
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: c}
+spec: {tracing: {samplingRate: "1"}}
+"""
+
+
+async def running(commands: Commands) -> tuple[int, int]:
+    """Run `cart`, wait until it is ready; its HTTP port and the pid of the command."""
+    port = 20_000 + hash(commands.mesh.root.name) % 9_000
+    run = commands.run("cart", f"--app-port={port}")
+    http = int((await run.line(READY))[1])
+    await run.line(LISTENING)
+    code, output = await commands.done("wait", "cart", "--timeout", "20s")
+    assert (code, output) == (0, "")
+    return http, run.pid
+
+
+async def test_status_tells_how_a_sidecar_is(commands: Commands) -> None:
+    http, _ = await running(commands)
+    code, output = await commands.done("status")
+    assert code == 0
+    assert "APP ID" in output
+    assert "ready" in output
+    code, output = await commands.done("status", "cart", "-o", "json")
+    (answer,) = json.loads(output)
+    assert answer["ports"]["http"] == http
+    assert answer["identity"]["state"] == "held"
+
+
+async def test_list_shows_a_table(commands: Commands) -> None:
+    http, pid = await running(commands)
+    code, output = await commands.done("list")
+    assert code == 0
+    header, row = output.splitlines()
+    assert header.startswith("APP ID")
+    assert "STATUS" not in header
+    assert str(http) in row
+    assert str(pid) in row
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (404, 4), (503, 5)])
+async def test_invoke_prints_the_body_and_exits_by_status(commands: Commands, status: int, code: int) -> None:
+    await running(commands)
+    words = ("invoke", "-a", "cart", "-m", f"x/{status}", "-d", "hi", "-i", "-H", "X-Test: 1")
+    found, output = await commands.done(*words)
+    assert found == code
+    assert f"HTTP/1.1 {status}" in output
+    assert f"cart POST /x/{status} hi" in output
+
+
+async def test_invoke_through_a_sidecar_that_is_not_there_fails(commands: Commands) -> None:
+    code, output = await commands.done("invoke", "-a", "cart", "-m", "x")
+    assert (code, "no sidecar runs here" in output) == (1, True)
+    await running(commands)
+    code, output = await commands.done("invoke", "-a", "cart", "--from", "pay", "-m", "x")
+    assert (code, "pay: no such app runs here; running: cart" in output) == (1, True)
+
+
+async def test_stop_of_what_does_not_run_fails(commands: Commands) -> None:
+    code, output = await commands.done("stop", "nobody")
+    assert (code, "nobody: no such app" in output) == (1, True)
+    code, _ = await commands.done("stop")
+    assert code == 2
+    await running(commands)
+    code, output = await commands.done("stop", "cart", "nobody")
+    assert (code, "cart: stopped" in output) == (3, True)
+
+
+async def test_endpoints_and_trace_after_a_call(commands: Commands) -> None:
+    config = commands.mesh.write("config.yaml", SAMPLED)
+    other = await commands.mesh.sidecar("shop", flags=(f"--config={config}",))
+    await running(commands)
+    code, output = await commands.done("invoke", "-a", "cart", "--from", "shop", "-m", "hello")
+    assert code == 0, other.process.output
+    code, output = await commands.done("endpoints", "cart", "--from", "shop", "-o", "json")
+    assert code == 0
+    assert json.loads(output)[0]["app"] == "cart.default"
+    code, output = await commands.done("trace", "--last", "-o", "json")
+    assert code == 0
+    trace = json.loads(output)
+    services = {span["localEndpoint"]["serviceName"] for span in trace["spans"]}
+    assert services == {"shop", "cart"}
+    code, output = await commands.done("trace", trace["traceId"])
+    assert code == 0
+    assert "cart" in output
+
+
+async def test_wait_for_what_never_comes_fails_in_time(commands: Commands) -> None:
+    code, output = await commands.done("wait", "nobody", "--timeout=300ms")
+    assert (code, "no ready sidecar within 0.3 s" in output) == (1, True)
+
+
+async def test_commands_of_other_building_blocks_are_refused(commands: Commands) -> None:
+    assert (await commands.done("publish"))[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["version"], ["--version"], ["sidecar", "--version"], ["wait", "--port=1", "--timeout=0s"]]
+)
+async def test_quick_commands_load_no_framework(commands: Commands, words: list[str]) -> None:
+    script = (
+        "import sys; from proxy.cli.__main__ import main; main(sys.argv[1:]);"
+        "heavy = {'typer', 'rich', 'asyncio', 'ssl', 'grpc', 'pydantic', 'proxy.plan'} & set(sys.modules);"
+        "print('loaded', sorted(heavy))"
+    )
+    process = commands.mesh.processes.start([sys.executable, "-I", "-c", script, *words], name="quick")
+    await process.ended()
+    if words[0] != "wait":
+        assert "loaded []" in process.output
+    assert "typer" not in process.output

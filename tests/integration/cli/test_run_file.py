@@ -1,0 +1,96 @@
+"""`postern run -f`: many apps as one."""
+
+import json
+
+from tests.integration.cli.conftest import Commands
+
+BOTH = """
+version: 1
+name: shop
+apps:
+  - appID: cart
+    appDirPath: .
+    appPort: 0
+    command: [PYTHON, APP_FILE]
+    upstreams: {pay: 0}
+    appLogDestination: console
+    daprdLogDestination: console
+  - appID: pay
+    appDirPath: .
+    appPort: 0
+    command: [PYTHON, APP_FILE]
+    dependsOn: [cart]
+    env: {URL: "http://localhost:${DAPR_HTTP_PORT}"}
+    appLogDestination: fileAndConsole
+    daprdLogDestination: file
+"""
+
+
+async def test_apps_of_a_run_file_call_each_other_and_are_listed_and_stopped(commands: Commands) -> None:
+    run = commands.run_file(BOTH)
+    await run.line(r"^cart \| listening")
+    await run.line(r"^pay  \| listening")
+    await run.line(r"^cart \| env PAY_ADDR=localhost:[1-9]")
+
+    code, output = await commands.done("invoke", "-a", "cart", "--from", "cart", "-m", "via/pay", "-v", "GET")
+    assert (code, "200 pay GET /hello" in output) == (0, True)
+
+    code, output = await commands.done("list", "-o", "json")
+    rows = {row["appId"]: row for row in json.loads(output)}
+    assert set(rows) == {"cart", "pay"}
+    assert rows["cart"]["cliPid"] == run.pid
+    assert rows["cart"]["appPid"] > 0
+    assert rows["cart"]["runTemplateName"] == "shop"
+    assert rows["cart"]["status"] == "running"
+    assert "pay_app_" in rows["pay"]["appLogPath"]
+
+    logs = sorted(path.name for path in (commands.folder / ".dapr" / "logs").iterdir())
+    assert len(logs) == 2
+    app_log = next(path for path in (commands.folder / ".dapr" / "logs").iterdir() if "_app_" in path.name)
+    assert "listening on" in app_log.read_text()
+
+    code, output = await commands.done("stop", "-f", ".")
+    assert code == 0
+    assert await run.ended(timeout_s=20.0) == 143
+    assert (await commands.done("list", "-o", "json"))[1].strip() == "[]"
+
+
+async def test_stop_of_one_app_leaves_the_others(commands: Commands) -> None:
+    run = commands.run_file(BOTH)
+    await run.line(r"^pay  \| listening")
+    code, _ = await commands.done("stop", "pay")
+    assert code == 0
+    await run.line("pay: stopped from outside")
+    assert run.is_running
+    code, output = await commands.done("list", "-o", "json")
+    assert [row["appId"] for row in json.loads(output)] == ["cart"]
+    assert await run.end(timeout_s=20.0) == 143
+
+
+FAILING = """
+version: 1
+apps:
+  - {appID: cart, appDirPath: ., command: [sh, -c, "echo up; exec sleep 300"], appLogDestination: console, daprdLogDestination: console}
+  - {appID: pay, appDirPath: ., command: [sh, -c, "exit 5"], dependsOn: [cart], appLogDestination: console, daprdLogDestination: console}
+"""
+
+
+async def test_failing_app_fails_the_run_loudly(commands: Commands) -> None:
+    run = commands.run_file(FAILING)
+    assert await run.ended(timeout_s=40.0) == 5
+    assert "✗ pay: app failed with exit code 5" in run.output
+    assert "✓ cart: stopped" in run.output
+
+
+async def test_failing_app_leaves_the_others_when_asked_to_keep_going(commands: Commands) -> None:
+    run = commands.run_file(FAILING.replace("exec sleep 300", "sleep 4"), "--keep-going")
+    assert await run.ended(timeout_s=40.0) == 3
+    assert "✗ pay: app failed with exit code 5" in run.output
+    assert "✓ cart: app ended" in run.output
+
+
+async def test_fault_in_the_run_file_starts_nothing(commands: Commands) -> None:
+    run = commands.run_file(BOTH.replace("dependsOn", "dependOn"))
+    assert await run.ended(timeout_s=20.0) == 2
+    assert "did you mean dependsOn?" in run.output
+    assert "listening" not in run.output
