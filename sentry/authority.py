@@ -163,6 +163,16 @@ class Authority:
         chain_pem = leaf.public_bytes(Encoding.PEM) + issuer.chain_pem
         return Signed(leaf=leaf, chain_pem=chain_pem, bundle=holdings.bundle)
 
+    @property
+    def holdings(self) -> Holdings:
+        """The present state."""
+        return self._holdings
+
+    def replace(self, holdings: Holdings) -> None:
+        """Go on with another authority, which the store holds already."""
+        with self._lock:
+            self._holdings = holdings
+
     def renew_issuer(self) -> bool:
         """Replace an issuer that is due, if the root's key is ours; True if it was. Blocks while saving.
 

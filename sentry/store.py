@@ -9,6 +9,8 @@ A file that is missing is an error that names it. Only an empty store may be fil
 import fcntl
 import os
 import shutil
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +49,8 @@ class DiskStore:
         self._names = names or StoreNames()
         self._allow_loose = allow_loose
         self._lock: int | None = None
+        # Held while files are read or moved: a reader in another thread never sees half of a replacement.
+        self._files = threading.Lock()
 
     def open(self) -> Self:
         """Make the folder if missing, check it, lock it, and finish a replacement that a crash cut short.
@@ -81,8 +85,9 @@ class DiskStore:
 
     def load(self) -> StoredBundle | None:
         """What is stored, or None when none of the three files exists. Raises StoreError."""
-        contents = {name: self._read(name) for name in self._names.required}
-        root_key = self._read(self._names.root_key)
+        with self._files:
+            contents = {name: self._read(name) for name in self._names.required}
+            root_key = self._read(self._names.root_key)
         missing = [name for name, content in contents.items() if content is None]
         if len(missing) == len(contents) and root_key is None:
             return None
@@ -108,19 +113,23 @@ class DiskStore:
         outside = [name for name in files if Path(name).name != name]
         if outside:
             raise StoreError(outside[0], "lies outside the store's folder and is never written")
-        draft = self._folder / _DRAFT
         try:
-            shutil.rmtree(draft, ignore_errors=True)
-            self._finish_replacement()
-            draft.mkdir(mode=0o700)
-            for name, content in files.items():
-                write_new(draft / name, content)
-            sync_folder(draft)
-            draft.rename(self._folder / _NEXT)
-            sync_folder(self._folder)
-            self._finish_replacement()
+            with self._files:
+                self._replace(files)
         except OSError as error:
             raise StoreError(str(self._folder), f"can't be written: {error.strerror}") from error
+
+    def _replace(self, files: Mapping[str, bytes]) -> None:
+        draft = self._folder / _DRAFT
+        shutil.rmtree(draft, ignore_errors=True)
+        self._finish_replacement()
+        draft.mkdir(mode=0o700)
+        for name, content in files.items():
+            write_new(draft / name, content)
+        sync_folder(draft)
+        draft.rename(self._folder / _NEXT)
+        sync_folder(self._folder)
+        self._finish_replacement()
 
     def _contents(self, bundle: StoredBundle) -> tuple[bytes, bytes, bytes]:
         return bundle.anchors_pem, bundle.issuer_pem, bundle.issuer_key_pem

@@ -38,7 +38,7 @@ from sentry.client import (
     no_token,
     split_address,
 )
-from sentry.errors import FetchError
+from sentry.errors import BundleError, FetchError
 from sentry.grpc_call import CallError, UnaryCall
 from sentry.issuer import dump_key
 from sentry.join import mint
@@ -501,3 +501,53 @@ async def test_issuer_of_ours_near_its_end_is_renewed_at_start(root: Path) -> No
         assert (await fetch(sentry.client())).bundle.pem == old.anchors_pem
         assert (store / "issuer.crt").read_bytes() != old.issuer_pem
         assert [line["event"] for line in sentry.audit] == ["issuer-renewed", "sign"]
+
+
+async def test_root_replaced_with_overlap_moves_a_live_workload(root: Path) -> None:
+    """Old and new root, then the new issuer, then the new root alone: no restart, no refusal on the way."""
+    successor = generate("localhost", "default", datetime.now(UTC))
+    with running_sentry(root, "--workload-cert-ttl", "1") as sentry:
+        old = sentry.anchors
+        name = WorkloadName(app_id="cart", namespace="default", trust_domain="public")
+        identity = Identity(sentry.client(), name)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            run = tasks.create_task(identity.run())
+            both = old.union(successor.bundle)
+            put(sentry.store / "ca.crt", both.pem)
+            await held(identity, both)
+            (sentry.store / "root.key").unlink()
+            put(sentry.store / "issuer.key", dump_key(successor.issuer.key))
+            put(sentry.store / "issuer.crt", successor.issuer.chain_pem)
+            await issued_under(identity, successor.bundle)
+            put(sentry.store / "ca.crt", successor.bundle.pem)
+            await held(identity, successor.bundle)
+            assert identity.status()["failures"] == 0
+            run.cancel()
+        assert "Traceback" not in sentry.log.read_text()
+
+
+def put(path: Path, content: bytes) -> None:
+    """Change a file as an editor does."""
+    path.with_suffix(".tmp").write_bytes(content)
+    path.with_suffix(".tmp").chmod(0o600)
+    path.with_suffix(".tmp").rename(path)
+
+
+async def held(identity: Identity, bundle: TrustBundle) -> None:
+    """Wait for an SVID with exactly this bundle."""
+    seen: asyncio.Queue[Svid] = asyncio.Queue()
+    identity.subscribe(seen.put_nowait)
+    while (await seen.get()).bundle != bundle:
+        pass
+
+
+async def issued_under(identity: Identity, bundle: TrustBundle) -> None:
+    """Wait for an SVID that chains to this bundle alone."""
+    seen: asyncio.Queue[Svid] = asyncio.Queue()
+    identity.subscribe(seen.put_nowait)
+    while True:
+        try:
+            bundle.verify((await seen.get()).chain_pem, datetime.now(UTC))
+        except BundleError:
+            continue
+        return
