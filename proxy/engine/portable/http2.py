@@ -39,6 +39,17 @@ CONNECTION_HEADERS = frozenset(
 )
 
 
+def allowed(headers: Headers) -> Headers:
+    """The fields that may go out: one that may not would cost the connection, and every other call on it."""
+    return tuple(
+        [
+            (name, data)
+            for name, data in headers
+            if name not in CONNECTION_HEADERS and (name != b"te" or data == b"trailers")
+        ]
+    )
+
+
 class Stream:
     """One stream's sending side and the credit owed for what it received."""
 
@@ -231,7 +242,7 @@ class Http2End(asyncio.Protocol):
         """Finish the sending side once its queue is empty."""
         if stream.closed or stream.ended:
             return
-        stream.trailers = trailers
+        stream.trailers = allowed(trailers)
         self.pump(stream)
 
     def pump(self, stream: Stream) -> None:

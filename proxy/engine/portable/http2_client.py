@@ -6,7 +6,7 @@ import h2.events
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.frame_gate import GoAway
-from proxy.engine.portable.http2 import CONNECTION_HEADERS, Codes, Handlers, Http2End, Stream
+from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed
 from proxy.engine.portable.streams import ConnectionOwner, CountFrame, RawHead, ResponseEvents
 from proxy.plan import Cause, Header, Headers
 
@@ -101,7 +101,7 @@ class Http2Client(Http2End):
         ]
         if tunnel:
             fields.insert(1, (b":protocol", b"websocket"))
-        fields.extend(header for header in head.headers if header[0] not in CONNECTION_HEADERS)
+        fields.extend(allowed(head.headers))
         stream.id = self._h2.get_next_available_stream_id()
         self.streams[stream.id] = stream
         self.active_at = self._loop.time()

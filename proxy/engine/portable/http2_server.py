@@ -7,7 +7,7 @@ import h2.events
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.frame_gate import GoAway, goaway_frame
-from proxy.engine.portable.http2 import CONNECTION_HEADERS, Codes, Handlers, Http2End, Stream
+from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed
 from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead, RequestEvents, Wire
 from proxy.plan import Cause, Framing, Header, Headers
 
@@ -36,13 +36,13 @@ class ServerStream(Stream):
     def inform(self, status: int, headers: Headers) -> None:
         """A 1xx answer (RFC 9113 §8.1)."""
         if not self.closed:
-            self._end.send_head(self.id, ((b":status", b"%d" % status), *headers), end=False)
+            self._end.send_head(self.id, ((b":status", b"%d" % status), *allowed(headers)), end=False)
 
     def respond(self, status: int, headers: Headers, *, end: bool) -> None:
         """The response head."""
         if self.closed:
             return
-        self._end.send_head(self.id, ((b":status", b"%d" % status), *_allowed(headers)), end=end)
+        self._end.send_head(self.id, ((b":status", b"%d" % status), *allowed(headers)), end=end)
         if end:
             self.ended = True
             self._end.sent_end(self)
@@ -68,10 +68,6 @@ class ServerStream(Stream):
         """Tell the exchange what left."""
         if self.events is not None:
             self.events.response_drained(count)
-
-
-def _allowed(headers: Headers) -> list[Header]:
-    return [header for header in headers if header[0] not in CONNECTION_HEADERS]
 
 
 class Http2Server(Http2End):

@@ -1,0 +1,259 @@
+"""Engines under test, in-process, with deciders of the test, an observer that remembers, and real sockets on both sides.
+
+Written against `proxy.engine.base` alone: an engine is a name in `ENGINES`.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from proxy import errors
+from proxy.engine.base import (
+    Cluster,
+    Engine,
+    Limits,
+    ListenerSpec,
+    Observer,
+    Tracing,
+    Upstream,
+    WireProtocol,
+)
+from proxy.engine.portable.engine import PortableEngine
+from proxy.plan import (
+    DETAIL,
+    Again,
+    Asking,
+    Cause,
+    Decide,
+    Decision,
+    Edit,
+    Header,
+    Labels,
+    Op,
+    Outcome,
+    Plan,
+    Reply,
+    Route,
+)
+from tests.conformance.identities import Mint, spiffe
+
+DEADLINE_S: Final = 10.0
+Explain = Callable[[str], str]
+Make = Callable[[Limits, Observer, Tracing, Explain], Engine]
+ENGINES: Final[Mapping[str, Make]] = {"portable": PortableEngine}
+LABELS: Final = Labels(direction="outbound")
+EDITS: Final = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.TRACE), Edit(op=Op.DEADLINE))
+HOPS: Final = ("one", "two")
+TRACEPARENT: Final = b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSpan:
+    """The same span for every call."""
+
+    traceparent: bytes = TRACEPARENT
+    grpc_trace_bin: bytes = b"AAABI0VniavN7wEjRWeJq83vAQEjRWeJq83vAgE"
+
+
+class FixedTracing:
+    """Tracing without chance."""
+
+    def begin(self, headers: Sequence[Header], *, grpc: bool) -> FixedSpan:
+        """See Tracing."""
+        return FixedSpan()
+
+
+class Recorder:
+    """An Observer that remembers. Native engines may call from threads of their own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self.outcomes: list[Outcome] = []
+        self.refused: Counter[str] = Counter()
+        self.refused_peers: list[str] = []
+        self.cache: list[bool] = []
+        self.upstream_failures: list[str] = []
+        self.open = 0
+        self.opened = 0
+
+    def _tell(self) -> None:
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    def finished(self, outcome: Outcome) -> None:
+        """See Observer."""
+        self.outcomes.append(outcome)
+        self._tell()
+
+    def connection(self, listener: str, change: int) -> None:
+        """See Observer."""
+        self.open += change
+        self.opened += max(change, 0)
+        self._tell()
+
+    def refused_frames(self, kind: str) -> None:
+        """See Observer."""
+        self.refused[kind] += 1
+        self._tell()
+
+    def refused_peer(self, listener: str, reason: str) -> None:
+        """See Observer."""
+        self.refused_peers.append(reason)
+        self._tell()
+
+    def plan_cache(self, hit: bool) -> None:
+        """See Observer."""
+        self.cache.append(hit)
+        self._tell()
+
+    def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
+        """See Observer."""
+        self.upstream_failures.append(reason)
+        self._tell()
+
+    async def until(self, predicate: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:
+        """Wait until what was reported makes `predicate` true."""
+        async with asyncio.timeout(timeout_s):
+            while not predicate():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def outcome(self, number: int = 0, timeout_s: float = DEADLINE_S) -> Outcome:
+        """The outcome of that number, once it is there."""
+        await self.until(lambda: len(self.outcomes) > number, timeout_s)
+        return self.outcomes[number]
+
+
+def reply(cause: Cause, **changes: Any) -> Reply:
+    """A ready-made answer."""
+    return replace(errors.reply(cause, LABELS, f"{cause.value}: {DETAIL}"), **changes)
+
+
+ON_CAUSE: Final = {cause: reply(cause) for cause in Cause}
+
+
+def again(attempts: int | None, *on: Cause, **fields: Any) -> Again:
+    """A retry rule without pauses."""
+    delay_s = fields.pop("delay_s", 0.0)
+
+    class Constant:
+        def __next__(self) -> float:
+            return float(delay_s)
+
+    return Again(attempts=attempts, on=frozenset(on), delays_s=Constant, **fields)
+
+
+def plan(cluster: str = "app", *, expect: frozenset[str] = frozenset(), **fields: Any) -> Plan:
+    """A Plan onto one cluster."""
+    route = Route(cluster=cluster, expect=expect, edits=EDITS)
+    given: dict[str, Any] = {
+        "labels": LABELS,
+        "routes": (route,),
+        "on_cause": ON_CAUSE,
+        "reply_edits": EDITS[:1],
+    }
+    return Plan(**(given | fields))
+
+
+def deciding(rule: Callable[[Asking], Decision]) -> Decide:
+    """A decider whose answers carry what it read, as `outbound` and `inbound` make them."""
+
+    def decide(ask: Asking) -> Decision:
+        found = rule(ask)
+        if isinstance(found, Plan | Reply):
+            return replace(found, vary=ask.vary, key=ask.key)
+        return found
+
+    return decide
+
+
+def always(decision: Decision) -> Decide:
+    """A decider with one answer."""
+    return deciding(lambda _: decision)
+
+
+class Node:
+    """One running engine and what it reported."""
+
+    def __init__(self, engine: Engine, seen: Recorder) -> None:
+        self.engine = engine
+        self.seen = seen
+
+    async def listen(self, decide: Decide, *, name: str = "in", tls: Literal["mesh"] | None = None) -> int:
+        """Listen on any free port; returns it."""
+        spec = ListenerSpec(name=name, address="127.0.0.1:0", decide=decide, tls=tls)
+        return int((await self.engine.listen(spec)).rpartition(":")[2])
+
+    def cluster(
+        self,
+        key: str,
+        *ports: int,
+        wire: WireProtocol = "http1",
+        tls: Literal["mesh", "app"] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        """Push a cluster of local ports."""
+        upstreams = tuple(Upstream(address=f"{host}:{port}") for port in ports)
+        self.engine.set_cluster(Cluster(key=key, wire=wire, tls=tls, upstreams=upstreams))
+
+
+@asynccontextmanager
+async def running(engine: str, *, limits: Limits | None = None) -> AsyncIterator[Node]:
+    """A running engine. Ends it, and fails if anything went wrong where nobody looks (callbacks, lost futures)."""
+    loop = asyncio.get_running_loop()
+    strays: list[Mapping[str, Any]] = []
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: strays.append(context))
+    seen = Recorder()
+    made = ENGINES[engine](limits or Limits(), seen, FixedTracing(), lambda key: f"looked for {key}")
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(made.run())
+            try:
+                yield Node(made, seen)
+            finally:
+                task.cancel()
+    finally:
+        loop.set_exception_handler(before)
+    assert not strays, strays
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A listener that leads to an app: through one engine (`back` is `front`) or through two with mutual TLS between."""
+
+    port: int
+    front: Node
+    back: Node
+
+
+@asynccontextmanager
+async def leading(
+    engine: str,
+    hops: str,
+    app_port: int,
+    *,
+    wire: WireProtocol = "http1",
+    limits: Limits | None = None,
+    mint: Mint | None = None,
+    decide: Decide | None = None,
+    **fields: Any,
+) -> AsyncIterator[Way]:
+    """A way to an app. `fields` go into the Plan at the caller's side; `decide` replaces it."""
+    async with running(engine, limits=limits) as front:
+        if hops == "one":
+            front.cluster("app", app_port, wire=wire)
+            yield Way(await front.listen(decide or always(plan(**fields))), front, front)
+            return
+        mint = mint or Mint()
+        async with running(engine, limits=limits) as back:
+            back.engine.set_identity(mint.identity("callee"))
+            back.cluster("app", app_port, wire=wire)
+            peer = await back.listen(always(plan()), name="peer", tls="mesh")
+            front.engine.set_identity(mint.identity("caller"))
+            front.cluster("app", peer, wire="postern", tls="mesh")
+            expect = frozenset({spiffe("callee")})
+            yield Way(await front.listen(decide or always(plan(expect=expect, **fields))), front, back)
