@@ -140,14 +140,16 @@ def is_any_registered(root: Path) -> bool:
     return any(entry.name.endswith(".json") and _is_locked(entry.path) for entry in entries)
 
 
-@contextlib.contextmanager
-def leave_lock(path: Path) -> Iterator[bool]:
-    """The start lock without waiting: yields False when a starter holds it."""
+def take_leave(path: Path) -> int | None:
+    """The start lock without waiting: its descriptor, or None while a starter holds it.
+
+    The caller closes it, or keeps it to the end of the process, so that nobody starts a sentry before this one is gone.
+    """
     descriptor = _open_lock(path)
-    try:
-        yield _try_lock(descriptor)
-    finally:
-        os.close(descriptor)
+    if _try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _is_locked(path: str) -> bool:

@@ -25,7 +25,7 @@ from sentry.idle import IdleWatch
 from sentry.join import jwks
 from sentry.jwks import CallSource, KeySet, RefreshRules, source_of
 from sentry.listener import OwnLeaf
-from sentry.local import LocalPaths, answers, is_any_registered, leave_lock
+from sentry.local import LocalPaths, answers, is_any_registered, take_leave
 from sentry.private_files import check_folder, make_folder
 from sentry.rate import RateLimiter
 from sentry.reload import StoreWatch
@@ -82,8 +82,10 @@ class SentryServer:
         if settings.runtime_path is not None:
             make_folder(settings.runtime_path / "sentry")
             check_folder(settings.runtime_path / "sentry")
-        store = DiskStore(settings.store, names=settings.names, allow_loose=settings.allow_loose_store)
-        with store:
+        # A local sentry may have to wait for its predecessor, which is just finishing its last answers.
+        wait_s = 2 * _GRACE_S if settings.exit_when_idle_s else 0.0
+        loose = settings.allow_loose_store
+        with DiskStore(settings.store, names=settings.names, allow_loose=loose, wait_s=wait_s) as store:
             audit = AuditLog(settings.audit_log, self._clock)
             try:
                 authority = self._authority(store, audit)
@@ -234,14 +236,15 @@ class SentryServer:
         )
         while True:
             await asyncio.sleep(min(1.0, settings.exit_when_idle_s / 4))
+            if not watch.is_over() or (lock := take_leave(paths.start_lock)) is None:
+                continue
+            # Looked at again under the lock: nobody can have found this sentry since. The lock is kept for good.
             if watch.is_over():
-                with leave_lock(paths.start_lock) as may_leave:
-                    # Looked at again under the lock: nobody can have found this sentry since.
-                    if may_leave and watch.is_over():
-                        _LOG.info("no sidecar for %.0f s: ending", settings.exit_when_idle_s)
-                        paths.socket.unlink(missing_ok=True)
-                        self.stop()
-                        return
+                _LOG.info("no sidecar for %.0f s: ending", settings.exit_when_idle_s)
+                paths.socket.unlink(missing_ok=True)
+                self.stop()
+                return
+            os.close(lock)
 
 
 async def _watch_store(store: StoreWatch) -> None:

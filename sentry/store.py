@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from sentry.private_files import check_folder, make_folder, read_file, sync_fold
 _NEXT: Final = ".next"
 _DRAFT: Final = ".next.draft"
 _LOCK: Final = ".lock"
+_LOCK_POLL_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +45,17 @@ class StoreNames:
 class DiskStore:
     """An authority's folder, locked against a second writer from `open` to `close`."""
 
-    def __init__(self, folder: Path, *, names: StoreNames | None = None, allow_loose: bool = False) -> None:
-        """`allow_loose` skips the checks of owners and modes, for volumes that can't hold them."""
+    def __init__(
+        self, folder: Path, *, names: StoreNames | None = None, allow_loose: bool = False, wait_s: float = 0.0
+    ) -> None:
+        """`allow_loose` skips the checks of owners and modes, for volumes that can't hold them.
+
+        `wait_s` is how long `open` waits for another holder of the lock to end.
+        """
         self._folder = folder
         self._names = names or StoreNames()
         self._allow_loose = allow_loose
+        self._wait_s = wait_s
         self._lock: int | None = None
         # Held while files are read or moved: a reader in another thread never sees half of a replacement.
         self._files = threading.Lock()
@@ -157,9 +165,19 @@ class DiskStore:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(str(path), f"can't be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise StoreError(str(self._folder), "is in use by another sentry") from error
+        end = time.monotonic() + self._wait_s
+        while not _try_lock(descriptor):
+            if time.monotonic() >= end:
+                os.close(descriptor)
+                raise StoreError(str(self._folder), "is in use by another sentry")
+            time.sleep(_LOCK_POLL_S)
         return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    # flock has no deadline of its own: whoever waits must ask again.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -154,3 +154,12 @@ def test_local_sentry_ignores_the_users_python_path(root: Path, monkeypatch: pyt
     local = ensure_local_sentry(root)
     assert local.was_started
     assert is_alive(pid_of(root))
+
+
+def test_local_sentry_wanted_while_its_predecessor_ends_is_started(root: Path) -> None:
+    first = ensure_local_sentry(root)
+    os.kill(pid_of(root), signal.SIGTERM)
+    second = ensure_local_sentry(root)
+    assert second.anchors == first.anchors
+    third = ensure_local_sentry(root)
+    assert third.anchors == first.anchors

@@ -1,6 +1,7 @@
 """The authority's files on a real disk: all or nothing, no looser than they must be, never made anew by accident."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,12 @@ def test_store_names_may_be_others_or_absolute_to_read(folder: Path, root: Path)
         assert store.load() == OLD
         with pytest.raises(StoreError, match="outside"):
             store.save(NEW)
+
+
+def test_store_in_use_is_waited_for(folder: Path) -> None:
+    holder = DiskStore(folder).open()
+    release = threading.Timer(0.1, holder.close)
+    release.start()
+    with DiskStore(folder, wait_s=10) as store:
+        assert store.load() == OLD
+    release.join()
