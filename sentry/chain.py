@@ -56,12 +56,16 @@ def authority_problem(certificate: x509.Certificate, *, below: int = 0) -> str |
     """Why `certificate` may not sign (with `below` further authorities under it), or None."""
     try:
         basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return "it lacks basicConstraints or keyUsage"
+        return "it lacks basicConstraints"
     if not basic.ca:
         return "its basicConstraints say CA:FALSE"
-    if not usage.key_cert_sign:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        # RFC 5280 §4.2.1.3: without the extension nothing is restricted; plain `openssl req -x509` roots lack it.
+        usage = None
+    if usage is not None and not usage.key_cert_sign:
         return "its keyUsage lacks keyCertSign"
     if basic.path_length is not None and basic.path_length < below:
         return "its path length is exceeded"

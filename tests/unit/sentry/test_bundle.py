@@ -59,6 +59,25 @@ def test_bundle_self_signed_but_no_authority_is_refused() -> None:
         TrustBundle.of([leaf])
 
 
+@pytest.mark.parametrize(
+    ("forgery", "is_anchor"),
+    [
+        (Forgery(subject="x", is_ca=True, key_usage=usage(signs=True)), True),
+        (Forgery(subject="x", is_ca=True, key_usage=None), True),
+        (Forgery(subject="x", is_ca=True, key_usage=usage()), False),
+        (Forgery(subject="x", is_ca=False, key_usage=usage(signs=True)), False),
+        (Forgery(subject="x", is_ca=None, key_usage=usage(signs=True)), False),
+    ],
+)
+def test_anchor_must_be_an_authority_and_may_lack_key_usage(forgery: Forgery, is_anchor: bool) -> None:
+    root = forgery.sign(issuer=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")]))
+    if is_anchor:
+        assert TrustBundle.of([root]).roots == (root,)
+    else:
+        with pytest.raises(BundleError, match="no authority"):
+            TrustBundle.of([root])
+
+
 def test_mesh_hash_ignores_order_and_tells_meshes_apart() -> None:
     both, reverse = TrustBundle.of([ONE, TWO]), TrustBundle.of([TWO, ONE])
     assert both.mesh_hash() == reverse.mesh_hash()
