@@ -6,6 +6,7 @@ Source: RFC 9113 §4, §6.
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -156,6 +157,7 @@ class FramePeer:
         self._block = b""
         self._block_flags = 0
         self._next = 1
+        self._requests: deque[int] = deque()  # streams whose first head came
         self._room = 65_535
         self._rooms: dict[int, int] = {}
         self._initial_room = 65_535
@@ -332,6 +334,7 @@ class FramePeer:
             message.informs.append(fields)
         else:
             message.headers = fields
+            self._requests.append(got.stream)
         message.ended = message.ended or ended
 
     async def until(self, predicate: Callable[[Frame], bool]) -> Frame:
@@ -360,10 +363,9 @@ class FramePeer:
 
     async def next_request(self) -> int:
         """A server's next request head: its stream. Raises ConnectionError at the end."""
-        got = await self.until(
-            lambda f: f.kind in (Kind.HEADERS, Kind.CONTINUATION) and f.flags & END_HEADERS > 0
-        )
-        return got.stream
+        while not self._requests:
+            await self.until(lambda f: f.kind in (Kind.HEADERS, Kind.CONTINUATION))
+        return self._requests.popleft()
 
     async def to_the_end(self) -> None:
         """Read until the connection ends."""

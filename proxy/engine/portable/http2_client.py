@@ -1,5 +1,6 @@
 """The upstream end of HTTP/2: to peers (mutual TLS) and to apps that speak h2c or gRPC."""
 
+import re
 from typing import ClassVar
 
 import h2.events
@@ -10,6 +11,7 @@ from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allow
 from proxy.engine.portable.streams import ConnectionOwner, CountFrame, RawHead, ResponseEvents
 from proxy.plan import Cause, Header, Headers
 
+_STATUS = re.compile(rb"[1-9][0-9]{2}")
 _MAX_STREAM_ID = 0x7FFFFFFF - 2_000  # retire a connection before its ids run out (RFC 9113 §5.1.1)
 MAX_CALLS = (
     100  # per connection; beyond it the pool dials another, so one connection's window is not everyone's
@@ -89,6 +91,11 @@ class Http2Client(Http2End):
         tunnel = head.protocol == "websocket"
         if tunnel and not self._h2.remote_settings.enable_connect_protocol:
             self._refuse(stream, Cause.UNSUPPORTED, "the peer takes no WebSockets over HTTP/2 (RFC 8441)")
+            return
+        if (
+            head.method == b"CONNECT" and not tunnel
+        ):  # its head has no path: a peer would end the connection for it
+            self._refuse(stream, Cause.UNSUPPORTED, "CONNECT can't be sent to an app")
             return
         if self.closing or self._retired:
             self._refuse(stream, Cause.REFUSED, "the connection was closing")
@@ -199,7 +206,10 @@ class Http2Client(Http2End):
         stream = self._stream(event.stream_id)
         if stream is not None and stream.events is not None:
             status, headers = _read_response(event.headers)
-            stream.events.response_inform(status, headers)
+            if status in (0, 101):
+                self._lose_reset(stream, "the response has a malformed status")
+            else:
+                stream.events.response_inform(status, headers)
 
     def _on_response(self, event: h2.events.ResponseReceived) -> None:
         stream = self._stream(event.stream_id)
@@ -209,8 +219,12 @@ class Http2Client(Http2End):
             self._count("header-count")
             self._lose_reset(stream, "the response has too many headers")
             return
-        stream.head_seen = True
         status, headers = _read_response(event.headers)
+        if not status:
+            self._count("protocol")
+            self._lose_reset(stream, "the response has a malformed status")
+            return
+        stream.head_seen = True
         events = stream.events
         ended = event.stream_ended is not None
         if ended:
@@ -290,11 +304,12 @@ def _code_name(code: int) -> str:
 
 
 def _read_response(fields: list[tuple[bytes, bytes]]) -> tuple[int, Headers]:
+    """The status, 0 where it is malformed (h2 does not look at it), and the headers."""
     status = 0
     headers: list[Header] = []
     for name, data in fields:
         if name == b":status":
-            status = int(data)
+            status = int(data) if _STATUS.fullmatch(data) else 0
         elif name[:1] != b":":
             headers.append((name, data))
     return status, tuple(headers)

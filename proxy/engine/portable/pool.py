@@ -122,10 +122,17 @@ class Pool:
             host.dialling -= 1
             raise
         else:
-            host.dialling -= 1
-            host.connections.append(connection)
-            self._owners[id(connection)] = host
-            self._serve(host)
+            self._connected(host, connection)
+
+    def _connected(self, host: _Host, connection: UpstreamConnection) -> None:
+        if connection.capacity <= 0:  # dialling it again at once would go on for ever
+            connection.retire()
+            self._failed(host, Cause.CONNECT, "it takes no calls: it allows no streams, or closed at once")
+            return
+        host.dialling -= 1
+        host.connections.append(connection)
+        self._owners[id(connection)] = host
+        self._serve(host)
 
     async def _connect(self, origin: Origin) -> UpstreamConnection:
         context = self._context(origin)
