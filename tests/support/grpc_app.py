@@ -72,6 +72,17 @@ class EchoService:
         await context.abort(code, request.message, trailing)
         raise AssertionError("abort raises")
 
+    async def script(self, request: EchoRequest, context: Context) -> EchoReply:
+        """Ends calls of one `key:14,14,0` (in `message`) with one code after the other, the last one for ever."""
+        key, _, codes = request.message.partition(":")
+        self._count(key)
+        wanted = [int(code) for code in codes.split(",")]
+        number = wanted[min(self._calls[key], len(wanted)) - 1]
+        if number:
+            code = next(code for code in grpc.StatusCode if code.value[0] == number)
+            await context.abort(code, f"attempt {self._calls[key]}")
+        return self._reply(request, context, self._calls[key])
+
     async def slow(self, request: EchoRequest, context: Context) -> EchoReply:
         self._count("Slow")
         finish = self._watch("Slow", context)
@@ -146,6 +157,7 @@ def handlers(service: EchoService) -> "dict[str, grpc.RpcMethodHandler[Any, Any]
         ),
         "Bidi": both(service.bidi, request_deserializer=request, response_serializer=reply),
         "Fail": unary(service.fail, request_deserializer=request, response_serializer=reply),
+        "Script": unary(service.script, request_deserializer=request, response_serializer=reply),
         "Slow": unary(service.slow, request_deserializer=request, response_serializer=reply),
         "Probe": probe,
     }

@@ -41,6 +41,7 @@ class Exchange:
     keep_alive: bool = True
     has_read: bool = False
     trailers: Headers = field(default_factory=list)
+    scripts: dict[str, list[int]] = field(default_factory=dict)  # the app's: bytes of each body, by key
 
     @property
     def path(self) -> str:
@@ -163,6 +164,18 @@ async def status(exchange: Exchange) -> None:
     await exchange.reply(code, f"status {code}".encode(), [("content-type", "text/plain"), *headers])
 
 
+async def script(exchange: Exchange) -> None:
+    """Answers a `?key=` with one of `?codes=500,500,200` after the other, the last one for ever; /stats tells the bodies."""
+    seen = exchange.scripts.setdefault(exchange.argument("key", "-"), [])
+    codes = [int(code) for code in exchange.argument("codes", "200").split(",")]
+    code = codes[min(len(seen), len(codes) - 1)]
+    seen.append(0)
+    number = len(seen)
+    async for part in exchange.body():
+        seen[number - 1] += len(part)
+    await exchange.reply(code, f"attempt {number}".encode(), [("content-type", "text/plain")])
+
+
 async def trailers(exchange: Exchange) -> None:
     """A chunked answer with trailers; the request's own trailers come back as `x-got-<name>`."""
     async for _ in exchange.body():
@@ -232,6 +245,7 @@ ENDPOINTS: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
     "/sse": events,
     "/slow": slow,
     "/status": status,
+    "/script": script,
     "/trailers": trailers,
     "/hints": hints,
     "/early": early,
@@ -248,6 +262,7 @@ class App:
         self._requests: dict[str, int] = {}
         self._connections = 0
         self._cut = 0
+        self._scripts: dict[str, list[int]] = {}
 
     async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection until either side closes it."""
@@ -267,14 +282,15 @@ class App:
             head = await read_head(reader)
         if head is None:
             return False
-        exchange = Exchange(app_name=self._name, head=head, reader=reader, writer=writer)
+        exchange = Exchange(
+            app_name=self._name, head=head, reader=reader, writer=writer, scripts=self._scripts
+        )
         exchange.keep_alive = "close" not in head.get("connection").lower() and head.third == "HTTP/1.1"
         path = exchange.path
         self._requests[path] = self._requests.get(path, 0) + 1
         if path == "/stats":
-            await exchange.reply_json(
-                200, {"requests": self._requests, "connections": self._connections, "cut": self._cut}
-            )
+            counts = {"requests": self._requests, "connections": self._connections, "cut": self._cut}
+            await exchange.reply_json(200, {**counts, "scripts": self._scripts})
         else:
             await ENDPOINTS.get(path, echo)(exchange)
         if not exchange.has_read and exchange.keep_alive:

@@ -92,14 +92,14 @@ class Mesh:
         path.write_text(text)
         return path
 
-    async def start_sentry(self) -> Process:
-        """Start the mesh's sentry on the socket in the runtime root, if it doesn't run yet."""
+    async def start_sentry(self, *flags: str) -> Process:
+        """Start the mesh's sentry on the socket in the runtime root, if it doesn't run yet; `flags` are added to its own."""
         async with self._starting_sentry:
             if self.sentry is None or not self.sentry.is_running:
                 folder = self.root / "sentry"
                 folder.mkdir(mode=0o700, exist_ok=True)
                 where = ("--runtime-path", str(self.root), "--unix-socket", str(folder / "sentry.sock"))
-                args = (*where, "--healthz-port", "0", "--trust-domain", "localhost")
+                args = (*where, "--healthz-port", "0", "--trust-domain", "localhost", *flags)
                 self.sentry, _ = await self._start_ready("sentry", "sentry", args, {"NAMESPACE": "default"})
         return self.sentry
 
