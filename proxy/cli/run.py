@@ -33,9 +33,25 @@ SHORT = {
     "-f": "--run-file",
 }
 _SWITCHES = frozenset({"--keep-going", "--exit-on-failure", "--help", "-h"})
-_FILE_PASSES = frozenset({"--runtime-path", "--log-as-json", "--config-lenient"})
+# Flags that go to every sidecar of a run file, since no key of it says the same.
+_FILE_PASSES = frozenset(
+    {
+        "--config-lenient",
+        "--drain",
+        "--engine",
+        "--insecure-plaintext",
+        "--log-as-json",
+        "--namespace",
+        "--no-learn-names",
+        "--profile",
+        "--runtime-path",
+        "--sentry-address",
+        "--trust-anchors-file",
+        "--trust-domain",
+    }
+)
 USAGE = """usage: postern run [flags] -- COMMAND [ARG…]
-       postern run -f FILE|FOLDER|- [--keep-going] [--runtime-path DIR] [--log-as-json]
+       postern run -f FILE|FOLDER|- [--keep-going] [--runtime-path DIR] [--drain DURATION] [--log-as-json] …
 
 Runs an app with its sidecar beside it. The app finds DAPR_HTTP_PORT, DAPR_GRPC_PORT and, for each --upstream cart,
 CART_ADDR in its environment. Ctrl-C stops both in order, twice at once. The exit code is the app's own.

@@ -91,7 +91,7 @@ class Commands:
         """`postern run -f` of a file in the folder; PYTHON and APP stand for the interpreter and the small app."""
         text = textwrap.dedent(text).replace("PYTHON", sys.executable).replace("APP_FILE", str(self.app))
         (self.folder / "dapr.yaml").write_text(text)
-        return self.start("run", "-f", ".", *flags)
+        return self.start("run", "-f", ".", "--drain=0s", *flags)
 
 
 @pytest.fixture
