@@ -14,7 +14,6 @@ from proxy.settings import Settings
 from proxy.version import VERSION
 from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
-from telemetry.zipkin import zipkin_span
 
 Json = dict[str, Any]
 _MAX_METADATA = 64  # keys that an app may set; each is kept in memory
@@ -114,7 +113,7 @@ class Admin:
     async def metrics(self, request: LocalRequest) -> LocalResponse:
         """Prometheus text."""
         accept = next((data.decode("latin-1") for name, data in request.headers if name == b"accept"), "")
-        body, kind = self._meters.render(accept)
+        body, kind = await self._meters.scrape(accept)
         return LocalResponse(200, ((b"content-type", kind.encode()),), body)
 
     def _healthz(self, query: Mapping[str, list[str]]) -> LocalResponse:
@@ -178,7 +177,7 @@ class Admin:
         spans = self._tracer.recent(trace_id) if trace_id is not None else ()
         found: Json = {
             "traceId": f"{trace_id:032x}" if trace_id else "",
-            "spans": [zipkin_span(span) for span in spans],
+            "spans": [span.as_dict() for span in spans],
         }
         return _json(200, found)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 DEFAULT_RTT_S = 0.030  # what an endpoint costs before it was measured
 DECAY_S = 10.0
+SAME = 1.9  # costs nearer than this are noise: two equal endpoints share evenly, one more call in flight still counts
 EJECT_FIRST_S = 1.0  # D5: re-probed with back-off
 EJECT_MAX_S = 30.0
 
@@ -27,13 +28,9 @@ class Load:
     failures: int = 0
     ejected_until: float = 0.0
 
-    def cost(self) -> float:
-        """The expected wait behind what is already there."""
-        return self.rtt_s * (self.in_flight + 1) / self.weight
-
     def observe(self, took_s: float, now: float) -> None:
-        """One attempt took so long."""
-        if took_s >= self.rtt_s:
+        """One attempt got its answer after so long."""
+        if not self.seen_at or took_s >= self.rtt_s:
             self.rtt_s = took_s
         else:
             keep = math.exp(-max(0.0, now - self.seen_at) / DECAY_S)
@@ -57,6 +54,16 @@ def choose(loads: Sequence[Load], tried: Collection[str], now: float, rng: rando
     if len(pool) <= 1:
         return pool[0] if pool else None
     first, second = rng.sample(pool, 2) if len(pool) > 2 else pool
-    if first.cost() == second.cost():
+    one, other = _cost(first, second, now), _cost(second, first, now)
+    if max(one, other) < SAME * min(one, other):
         return first if rng.random() < 0.5 else second
-    return first if first.cost() < second.cost() else second
+    return first if one < other else second
+
+
+def _cost(load: Load, beside: Load, now: float) -> float:
+    """The expected wait behind what is already there. Not measured yet: as quick as the other, so that it gets measured."""
+    measured = load if load.seen_at else beside
+    rtt_s = DEFAULT_RTT_S
+    if measured.seen_at:  # what was slow long ago may be quick again
+        rtt_s = max(measured.rtt_s * math.exp(-max(0.0, now - measured.seen_at) / DECAY_S), 1e-6)
+    return rtt_s * (load.in_flight + 1) / load.weight

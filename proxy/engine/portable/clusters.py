@@ -68,7 +68,7 @@ class Clusters:
 
     def wake(self, key: str) -> None:
         """Have who waits for `key` ask again."""
-        for wake in self._waiting.pop(key, ()):
+        for wake in tuple(self._waiting.pop(key, ())):  # each takes itself off the list
             wake()
 
     def drop(self, key: str) -> ClusterState | None:

@@ -50,6 +50,7 @@ class Exchange:
         "_drained",
         "_gates",
         "_head",
+        "_head_at",
         "_held_head",
         "_kept",
         "_listener",
@@ -60,6 +61,7 @@ class Exchange:
         "_response_head_ns",
         "_route",
         "_sent",
+        "_sent_at",
         "_span",
         "_spent",
         "_started_ns",
@@ -105,6 +107,7 @@ class Exchange:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._sent = 0  # chunks of `_body` given to the current attempt
+        self._sent_at = self._head_at = 0.0
         self._drained = 0  # bytes that left on the current attempt
         self._acked = 0
         self._body_ended = False
@@ -274,6 +277,7 @@ class Exchange:
             left = plan.attempt_s if left is None else min(left, plan.attempt_s)
         raw = edit_request(self._kept.edits[self._route], self._raw, self._head, self._span, left)
         self._sent = self._drained = 0
+        self._sent_at = self._carrier.now()
         self._call = call = connection.open(self)
         end = self._body_ended and not self._body and not self._trailers
         call.start(raw, end=end)
@@ -362,6 +366,7 @@ class Exchange:
         if self._done:
             return
         self._response_head_ns = time.time_ns()
+        self._head_at = self._carrier.now()
         attempt = self._attempts[-1]
         attempt.head_ns = self._response_head_ns
         attempt.status = status
@@ -521,7 +526,7 @@ class Exchange:
             attempt.cause = cause
             attempt.detail = detail
             if load is not None and attempt.head_ns:
-                load.observe((attempt.head_ns - attempt.started_ns) / 1e9, now)
+                load.observe(self._head_at - self._sent_at, now)
         if load is not None:
             load.in_flight -= 1
 

@@ -1,0 +1,1 @@
+"""Tests of whole meshes: real sidecars, apps and clients."""
