@@ -24,6 +24,7 @@ from sentry.errors import AttestationError, BundleError, RateLimitError, Request
 from sentry.idle import IdleWatch
 from sentry.join import jwks
 from sentry.jwks import CallSource, KeySet, RefreshRules, source_of
+from sentry.key_ledger import KeyLedger
 from sentry.listener import OwnLeaf
 from sentry.local import LocalPaths, answers, is_any_registered, take_leave
 from sentry.private_files import check_folder, make_folder
@@ -99,7 +100,10 @@ class SentryServer:
     ) -> None:
         limiter = RateLimiter(time.monotonic)
         policy = ServicePolicy(strict_csr=self._settings.strict_csr)
-        service = SigningService(authority, self._attestor(), audit, limiter, policy)
+        keys = KeyLedger(time.monotonic)
+        service = SigningService(
+            authority, self._attestor(), audit, limiter=limiter, policy=policy, keys=keys
+        )
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=64)
         server.add_generic_rpc_handlers((_handlers(service),))
         addresses = self._bind(server, lambda: OwnLeaf(authority, self._clock).credentials())

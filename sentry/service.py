@@ -13,6 +13,8 @@ from sentry.authority import Authority, Signed
 from sentry.ca_pb2 import SignCertificateRequest, SignCertificateResponse
 from sentry.csr import MAX_CSR_BYTES, SigningRequest, parse_csr
 from sentry.errors import AttestationError, IdentityError, RateLimitError, RequestError, SentryError
+from sentry.issuer import public_bytes
+from sentry.key_ledger import KeyLedger
 from sentry.rate import RateLimiter
 from sentry.spiffe import DEFAULT_TRUST_DOMAIN, SpiffeId, TrustDomain
 
@@ -37,8 +39,10 @@ class SigningService:
         authority: Authority,
         attestor: Attestor,
         audit: AuditLog,
+        *,
         limiter: RateLimiter,
         policy: ServicePolicy,
+        keys: KeyLedger,
     ) -> None:
         """Owns none of its parts."""
         self._authority = authority
@@ -46,6 +50,7 @@ class SigningService:
         self._audit = audit
         self._limiter = limiter
         self._policy = policy
+        self._keys = keys
         self.signed_count = 0
 
     async def answer(self, request: SignCertificateRequest, peer: str) -> SignCertificateResponse:
@@ -88,6 +93,7 @@ class SigningService:
         return self._sign(grant, csr, facts)
 
     def _sign(self, grant: Grant, csr: SigningRequest, facts: dict[str, object]) -> SignCertificateResponse:
+        self._keys.claim(hashlib.sha256(public_bytes(csr.public_key)).hexdigest(), grant.spiffe_id)
         signed = self._authority.sign(grant.spiffe_id, csr.public_key)
         facts |= {
             "serial": f"{signed.leaf.serial_number:x}",

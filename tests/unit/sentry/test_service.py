@@ -11,6 +11,8 @@ from sentry.ca_pb2 import SignCertificateRequest
 from sentry.chain import parse_certificates
 from sentry.client import make_csr
 from sentry.errors import AttestationError, RateLimitError, RequestError
+from sentry.issuer import new_key
+from sentry.key_ledger import KeyLedger
 from sentry.rate import RateLimiter
 from sentry.service import ServicePolicy, SigningService
 from sentry.spiffe import sentry_id, verify_leaf
@@ -33,7 +35,14 @@ def service(*, strict_csr: bool = False, burst: float = 50) -> SigningService:
     attestor = Attestor({Kind.INSECURE: InsecureValidator()}, Kind.INSECURE)
     limiter = RateLimiter(lambda: 0.0, burst=burst)
     audit = AuditLog(None, lambda: NOW)
-    return SigningService(authority, attestor, audit, limiter, ServicePolicy(strict_csr=strict_csr))
+    return SigningService(
+        authority,
+        attestor,
+        audit,
+        limiter=limiter,
+        policy=ServicePolicy(strict_csr=strict_csr),
+        keys=KeyLedger(lambda: 0.0),
+    )
 
 
 def request(**changes: object) -> SignCertificateRequest:
@@ -126,5 +135,14 @@ async def test_requests_of_one_identity_are_limited_and_others_are_not() -> None
     await desk.answer(request(), "unix:")
     with pytest.raises(RateLimitError):
         await desk.answer(request(), "unix:")
-    await desk.answer(request(id="other"), "unix:")
+    await desk.answer(request(id="other", certificate_signing_request=make_csr(new_key())), "unix:")
     assert desk.signed_count == 3
+
+
+async def test_request_for_another_identity_with_the_same_key_is_refused() -> None:
+    desk = service()
+    await desk.answer(request(), "unix:")
+    await desk.answer(request(certificate_signing_request=make_csr(KEY)), "unix:")
+    with pytest.raises(AttestationError) as refusal:
+        await desk.answer(request(id="other", certificate_signing_request=make_csr(KEY)), "unix:")
+    assert refusal.value.reason == "key-reuse"
