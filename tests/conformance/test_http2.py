@@ -240,7 +240,11 @@ async def test_calls_beyond_the_apps_stream_limit_wait_or_use_another_connection
 
 
 async def test_window_raised_by_settings_releases_a_held_body(engine: str) -> None:
-    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port, window_bytes=1_000) as caller:
+    async with (
+        http_app() as app,
+        leading(engine, "one", app) as way,
+        dial(way.port, window_bytes=1_000) as caller,
+    ):
         stream = await caller.request(b"/bytes?n=5000")
         await caller.headed(stream)
         while len(caller.message(stream).body) < 1_000:

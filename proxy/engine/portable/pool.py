@@ -153,6 +153,8 @@ class Pool:
             raise DialError(Cause.TLS_IDENTITY, f"TLS failed: {error.reason or error}") from error
         except OSError as error:
             raise DialError(Cause.CONNECT, error.strerror or str(error)) from error
+        except (ValueError, OverflowError) as error:  # a port that is none, a name that can't be looked up
+            raise DialError(Cause.CONNECT, f"{origin.address[:80]!r} is no address") from error
         client = holder[0]
         try:
             if origin.tls == "mesh":
