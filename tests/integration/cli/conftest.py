@@ -60,8 +60,9 @@ server.serve_forever()
 class Commands:
     """Starts `postern …` in the runtime root of one mesh."""
 
-    def __init__(self, mesh: Mesh, folder: Path) -> None:
+    def __init__(self, mesh: Mesh, folder: Path, *flags: str) -> None:
         self.mesh = mesh
+        self.flags = flags
         self.folder = folder
         self.app = folder / "app.py"
         self.app.write_text(textwrap.dedent(APP))
@@ -83,7 +84,7 @@ class Commands:
 
     def run(self, app_id: str, *flags: str, command: tuple[str, ...] = ()) -> Process:
         """`postern run` of one app, by default the small one, on free ports and without a drain."""
-        ports = ("--dapr-http-port=0", "--dapr-grpc-port=0", "--metrics-port=0", "--drain=0s")
+        ports = ("--dapr-http-port=0", "--dapr-grpc-port=0", "--metrics-port=0", "--drain=0s", *self.flags)
         words = command or (sys.executable, str(self.app))
         return self.start("run", "--app-id", app_id, *ports, *flags, "--", *words)
 
@@ -91,11 +92,17 @@ class Commands:
         """`postern run -f` of a file in the folder; PYTHON and APP stand for the interpreter and the small app."""
         text = textwrap.dedent(text).replace("PYTHON", sys.executable).replace("APP_FILE", str(self.app))
         (self.folder / "dapr.yaml").write_text(text)
-        return self.start("run", "-f", ".", "--drain=0s", *flags)
+        return self.start("run", "-f", ".", "--drain=0s", *self.flags, *flags)
 
 
 @pytest.fixture
 async def commands(mesh: Mesh, tmp_path: Path) -> Commands:
-    """The command, in a root whose sentry runs already (so that none is started that outlives the test)."""
+    """The command, its sidecars without mutual TLS: no sentry is needed."""
+    return Commands(mesh, tmp_path, "--insecure-plaintext")
+
+
+@pytest.fixture
+async def secured(mesh: Mesh, tmp_path: Path) -> Commands:
+    """The command as users have it, in a root whose sentry runs already (so that none is started that outlives the test)."""
     await mesh.start_sentry()
     return Commands(mesh, tmp_path)

@@ -27,13 +27,13 @@ async def running(commands: Commands) -> tuple[int, int]:
     return http, run.pid
 
 
-async def test_status_tells_how_a_sidecar_is(commands: Commands) -> None:
-    http, _ = await running(commands)
-    code, output = await commands.done("status")
+async def test_status_tells_how_a_sidecar_is(secured: Commands) -> None:
+    http, _ = await running(secured)
+    code, output = await secured.done("status")
     assert code == 0
     assert "APP ID" in output
     assert "ready" in output
-    code, output = await commands.done("status", "cart", "-o", "json")
+    code, output = await secured.done("status", "cart", "-o", "json")
     (answer,) = json.loads(output)
     assert answer["ports"]["http"] == http
     assert answer["identity"]["state"] == "held"
@@ -78,21 +78,21 @@ async def test_stop_of_what_does_not_run_fails(commands: Commands) -> None:
     assert (code, "cart: stopped" in output) == (3, True)
 
 
-async def test_endpoints_and_trace_after_a_call(commands: Commands) -> None:
-    config = commands.mesh.write("config.yaml", SAMPLED)
-    other = await commands.mesh.sidecar("shop", flags=(f"--config={config}",))
-    await running(commands)
-    code, output = await commands.done("invoke", "-a", "cart", "--from", "shop", "-m", "hello")
+async def test_endpoints_and_trace_after_a_call(secured: Commands) -> None:
+    config = secured.mesh.write("config.yaml", SAMPLED)
+    other = await secured.mesh.sidecar("shop", flags=(f"--config={config}",))
+    await running(secured)
+    code, output = await secured.done("invoke", "-a", "cart", "--from", "shop", "-m", "hello")
     assert code == 0, other.process.output
-    code, output = await commands.done("endpoints", "cart", "--from", "shop", "-o", "json")
+    code, output = await secured.done("endpoints", "cart", "--from", "shop", "-o", "json")
     assert code == 0
     assert json.loads(output)[0]["app"] == "cart.default"
-    code, output = await commands.done("trace", "--last", "-o", "json")
+    code, output = await secured.done("trace", "--last", "-o", "json")
     assert code == 0
     trace = json.loads(output)
     services = {span["localEndpoint"]["serviceName"] for span in trace["spans"]}
     assert services == {"shop", "cart"}
-    code, output = await commands.done("trace", trace["traceId"])
+    code, output = await secured.done("trace", trace["traceId"])
     assert code == 0
     assert "cart" in output
 

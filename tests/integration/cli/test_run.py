@@ -143,7 +143,8 @@ async def test_children_of_the_app_end_with_it(commands: Commands) -> None:
 
 
 async def test_output_whose_reader_left_ends_the_run(commands: Commands) -> None:
-    script = f"{sys.executable} -I -m proxy.cli run -a cart --drain 0s -- sh -c 'while :; do echo line || exit; done' | head -1"
+    command = f"{sys.executable} -I -m proxy.cli run -a cart --drain 0s --insecure-plaintext"
+    script = f"{command} -- sh -c 'while :; do echo line || exit; done' | head -1"
     process = commands.mesh.processes.start(
         ["sh", "-c", script], name="run | head", env={"POSTERN_HOME": str(commands.mesh.root)}
     )
@@ -152,8 +153,8 @@ async def test_output_whose_reader_left_ends_the_run(commands: Commands) -> None
 
 async def test_two_roots_on_one_host_do_not_meet(commands: Commands) -> None:
     other = commands.mesh.root / "other"
-    first = commands.run("cart", "--insecure-plaintext")
-    second = commands.run("cart", "--insecure-plaintext", f"--runtime-path={other}")
+    first = commands.run("cart")
+    second = commands.run("cart", f"--runtime-path={other}")
     await first.line(READY)
     await second.line(READY)
     code, listed = await commands.done("list", "-o", "json")

@@ -26,16 +26,16 @@ apps:
 """
 
 
-async def test_apps_of_a_run_file_call_each_other_and_are_listed_and_stopped(commands: Commands) -> None:
-    run = commands.run_file(BOTH)
+async def test_apps_of_a_run_file_call_each_other_and_are_listed_and_stopped(secured: Commands) -> None:
+    run = secured.run_file(BOTH)
     await run.line(r"^cart \| listening")
     await run.line(r"^pay  \| listening")
     await run.line(r"^cart \| env PAY_ADDR=localhost:[1-9]")
 
-    code, output = await commands.done("invoke", "-a", "cart", "--from", "cart", "-m", "via/pay", "-v", "GET")
+    code, output = await secured.done("invoke", "-a", "cart", "--from", "cart", "-m", "via/pay", "-v", "GET")
     assert (code, "200 pay GET /hello" in output) == (0, True)
 
-    code, output = await commands.done("list", "-o", "json")
+    code, output = await secured.done("list", "-o", "json")
     rows = {row["appId"]: row for row in json.loads(output)}
     assert set(rows) == {"cart", "pay"}
     assert rows["cart"]["cliPid"] == run.pid
@@ -44,15 +44,15 @@ async def test_apps_of_a_run_file_call_each_other_and_are_listed_and_stopped(com
     assert rows["cart"]["status"] == "running"
     assert "pay_app_" in rows["pay"]["appLogPath"]
 
-    logs = sorted(path.name for path in (commands.folder / ".dapr" / "logs").iterdir())
+    logs = sorted(path.name for path in (secured.folder / ".dapr" / "logs").iterdir())
     assert len(logs) == 2
-    app_log = next(path for path in (commands.folder / ".dapr" / "logs").iterdir() if "_app_" in path.name)
+    app_log = next(path for path in (secured.folder / ".dapr" / "logs").iterdir() if "_app_" in path.name)
     assert "listening on" in app_log.read_text()
 
-    code, output = await commands.done("stop", "-f", ".")
+    code, output = await secured.done("stop", "-f", ".")
     assert code == 0
     assert await run.ended(timeout_s=20.0) == 143
-    assert (await commands.done("list", "-o", "json"))[1].strip() == "[]"
+    assert (await secured.done("list", "-o", "json"))[1].strip() == "[]"
 
 
 async def test_stop_of_one_app_leaves_the_others(commands: Commands) -> None:
