@@ -1,0 +1,60 @@
+"""A mesh that a whole module shares: an HTTP callee, a gRPC callee and a caller, started together because starting is what costs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.apps import App
+from tests.support.mesh import Mesh, Sidecar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """`web` calls `shop` (HTTP) and `echo` (gRPC)."""
+
+    mesh: Mesh
+    http_app: App
+    grpc_app: App
+    shop: Sidecar
+    echo: Sidecar
+    web: Sidecar
+
+    @property
+    def sidecars(self) -> tuple[Sidecar, Sidecar, Sidecar]:
+        """All three, for what must hold of each."""
+        return self.web, self.shop, self.echo
+
+
+@asynccontextmanager
+async def standing(
+    files: Path,
+    *,
+    flags: tuple[str, ...] = (),
+    shop: tuple[str, ...] = (),
+    web: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Standing]:
+    """Start them; `flags` go to all, `shop` and `web` to one."""
+    async with Mesh(files) as mesh:
+        await mesh.start_sentry()
+        async with asyncio.TaskGroup() as tasks:
+            http, grpc = tasks.create_task(mesh.http_app("shop")), tasks.create_task(mesh.grpc_app("echo"))
+            caller = tasks.create_task(mesh.sidecar("web", flags=(*flags, *web), env=env))
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(mesh.sidecar("shop", app=http.result(), flags=(*flags, *shop), env=env))
+            second = tasks.create_task(mesh.sidecar("echo", app=grpc.result(), flags=flags, env=env))
+        yield Standing(
+            mesh=mesh,
+            http_app=http.result(),
+            grpc_app=grpc.result(),
+            shop=first.result(),
+            echo=second.result(),
+            web=caller.result(),
+        )
+
+
+def invoke(app_id: str, path: str) -> str:
+    """The target that calls `path` of an app by Dapr's form."""
+    return f"/v1.0/invoke/{app_id}/method{path}"
