@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from policies.access import AccessRules, Profile, without_policy
 from policies.configuration import ConfigurationValues
@@ -50,6 +50,13 @@ class PolicySnapshot:
     configuration: ConfigurationValues
     warnings: tuple[str, ...]
     fingerprint: Fingerprint = field(default=(), repr=False, compare=False)
+
+
+class Read(Protocol):
+    """Makes a snapshot of sources, as `load` does."""
+
+    def __call__(self, sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
+        """Raises: DocumentError."""
 
 
 def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
@@ -98,14 +105,16 @@ async def watch(
     on_new: Callable[[PolicySnapshot], None],
     on_bad: Callable[[DocumentError], None],
     *,
+    read: "Read | None" = None,
     poll_s: float = POLL_S,
 ) -> None:
     """Call `on_new` with each new snapshot, and `on_bad` once for each state of the files that can't be used.
 
     After `on_bad` the old snapshot stays in force; when the files are good again `on_new` is called even if they say
     the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
-    Runs until cancelled.
+    `read` is how a snapshot is made, `load` unless another is given. Runs until cancelled.
     """
+    read = read or load
     handled = previous = current.fingerprint
     is_bad = False
     while True:
@@ -116,7 +125,7 @@ async def watch(
             continue
         handled = seen
         try:
-            fresh = await asyncio.to_thread(load, sources, generation=current.generation + 1)
+            fresh = await asyncio.to_thread(read, sources, generation=current.generation + 1)
         except DocumentError as error:
             is_bad = True
             on_bad(error)

@@ -70,7 +70,11 @@ def _serve(argv: list[str], program: str) -> int:
         settings = parse(argv, os.environ)
     except ConfigError as error:
         return _refuse(error.faults, program)
-    import asyncio  # noqa: PLC0415 - loaded once the flags are known to be good
+    from policies.apart import Loading  # noqa: PLC0415 - loaded once the flags are known to be good
+    from proxy.policy_sources import policy_sources  # noqa: PLC0415
+
+    loading = Loading(policy_sources(settings))  # a process of its own reads them while we import the rest
+    import asyncio  # noqa: PLC0415
 
     from proxy.app import run_sidecar  # noqa: PLC0415
 
@@ -82,7 +86,7 @@ def _serve(argv: list[str], program: str) -> int:
         new_loop = uvloop.new_event_loop
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(run_sidecar(settings))
+            return runner.run(run_sidecar(settings, loading))
     except (ProxyError, ExceptionGroup) as error:
         causes = leaves(error)
         if not all(isinstance(cause, ProxyError) for cause in causes):

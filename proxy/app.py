@@ -19,8 +19,9 @@ from nameresolution.errors import NameResolutionError
 from nameresolution.host_registry import Entry, HostRegistry, Registration
 from nameresolution.resolver import Instance
 from nameresolution.resolvers import Surroundings, build
+from policies.apart import Loading, load_apart
 from policies.errors import DocumentError
-from policies.loading import PolicySnapshot, PolicySources, load, watch
+from policies.loading import PolicySnapshot, watch
 from proxy.admin import Admin, Health, Json
 from proxy.app_watch import AppWatch
 from proxy.control import Control, own_port_listener
@@ -31,6 +32,7 @@ from proxy.identity import Identity, WorkloadName
 from proxy.lifetime import Lifetime
 from proxy.local_http import LocalHttp
 from proxy.outbound import LOCAL_API
+from proxy.policy_sources import policy_sources
 from proxy.report import HopTracing, Reporter
 from proxy.settings import PortWish, Settings, address
 from proxy.svid_source import svid_source
@@ -48,8 +50,11 @@ _LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown
 _LAG_S = 1.0
 
 
-async def run_sidecar(settings: Settings) -> int:
-    """Run until told to stop; returns the exit code. Raises ConfigError, ListenError."""
+async def run_sidecar(settings: Settings, loading: Loading | None = None) -> int:
+    """Run until told to stop; returns the exit code. `loading`: the policies, if their reading was begun.
+
+    Raises ConfigError, ListenError.
+    """
     with Lifetime(settings.ready_fd, supervised=settings.run.cli_pid is not None) as lifetime:
         configure(
             settings.app_id,
@@ -59,13 +64,13 @@ async def run_sidecar(settings: Settings) -> int:
             settings.log_file,
             version=VERSION,
         )
-        return await Sidecar(settings, lifetime).run()
+        return await Sidecar(settings, lifetime, loading or Loading(policy_sources(settings))).run()
 
 
 class Sidecar:
     """All parts of one sidecar. Mutable state: `ports` once bound, the registry entry, the last policy error."""
 
-    def __init__(self, settings: Settings, lifetime: Lifetime) -> None:
+    def __init__(self, settings: Settings, lifetime: Lifetime, loading: Loading) -> None:
         self._settings = settings
         self._lifetime = lifetime
         self._log = get_logger("postern")
@@ -81,8 +86,8 @@ class Sidecar:
         self._admin_path = root / "run" / f"{settings.instance}.sock"
         self._api_path = root / "run" / f"{settings.instance}.api"
         try:
-            self._sources = _sources(settings)
-            self._policy = load(self._sources)
+            self._sources = loading.sources
+            self._policy = loading.finish()
             resolution = self._policy.configuration.name_resolution
             self._registry = HostRegistry(root)
             surroundings = Surroundings(
@@ -266,7 +271,13 @@ class Sidecar:
             tasks.create_task(self._learn())
             if self._sources.config_paths or self._sources.resources_paths:
                 tasks.create_task(
-                    watch(self._sources, self._policy, self._policy_changed, self._policy_refused)
+                    watch(
+                        self._sources,
+                        self._policy,
+                        self._policy_changed,
+                        self._policy_refused,
+                        read=load_apart,
+                    )
                 )
             if self._settings.mtls:
                 source = await svid_source(self._settings, self._log)
@@ -464,21 +475,6 @@ class Sidecar:
             for source in {end.source for end in known.endpoints}:
                 count = sum(1 for end in known.endpoints if end.source == source)
                 self._meters.resolver_endpoints.set(count, known.name.app_id, source)
-
-
-def _sources(settings: Settings) -> PolicySources:
-    return PolicySources(
-        config_paths=settings.config_paths,
-        resources_paths=settings.resources_paths,
-        own_app_id=settings.app_id,
-        own_namespace=settings.namespace,
-        app_protocol=settings.app_protocol,
-        profile=settings.profile,
-        mtls=settings.mtls,
-        lenient=settings.config_lenient,
-        env=dict(os.environ),
-        own_trust_domain=settings.trust_domain,
-    )
 
 
 def _static_file(root: Path) -> Path | None:

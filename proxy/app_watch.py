@@ -6,8 +6,8 @@ Source: spec/invocation.md §6.3, §6.4; design §4 (reflection v1, then v1alpha
 import asyncio
 from collections.abc import Callable, Iterator
 
-from proxy import local_http
 from proxy.engine.portable.unary import UnaryError, unary
+from proxy.local_http import LocalHttpError, request
 from proxy.settings import AppHealth, Settings, address
 from telemetry.logs import get_logger
 
@@ -97,10 +97,10 @@ class AppWatch:
                     host, port, _HEALTH, b"", tls=settings.app_protocol == "grpcs", timeout_s=health.timeout_s
                 )
                 return True
-            answer = await local_http.request(
+            answer = await request(
                 address(host, port), "GET", health.path, headers=(), body=b"", timeout_s=health.timeout_s
             )
-        except (UnaryError, OSError, local_http.LocalHttpError):
+        except (UnaryError, OSError, LocalHttpError):
             return False
         return bool(200 <= answer.status < 300)
 
