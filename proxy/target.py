@@ -68,6 +68,7 @@ API_VERBS: dict[Api, str] = {
     "shutdown": "POST",
 }
 _INVOKE = "/v1.0/invoke/"
+_METHOD = "/method"
 
 
 class OutPaths:
@@ -93,6 +94,12 @@ def _invoke(path: str) -> tuple[str, ...]:
     if end < 0 and rest.endswith("/method"):
         end = len(rest) - len("/method")
     return ("invoke", rest[:end]) if 0 < end <= 256 else ("v1",)
+
+
+def method_path(path: str) -> str:
+    """What follows `/method` in the path form of a call, as the callee's app finds it; any other path as it is."""
+    end = path.find(_METHOD, len(_INVOKE)) if path.startswith(_INVOKE) else -1
+    return path if end < 0 else path[end + len(_METHOD) :] or "/"
 
 
 class Services:
@@ -220,10 +227,14 @@ def parse_routes(routes: tuple[str, ...]) -> ServiceRoutes:
 
 
 def _pattern(route: str, service: str, app: str) -> _Pattern:
-    holes = {hole.lower() for hole in _HOLE.findall(service)}
+    holes = [hole.lower() for hole in _HOLE.findall(service)]
+    if len(set(holes)) < len(holes):
+        raise RouteError(f"route {route!r}: a name in braces stands twice on the left")
     unknown = [hole for hole in _HOLE.findall(app) if hole.lower() not in holes]
     if unknown:
         raise RouteError(f"route {route!r}: {{{unknown[0]}}} stands on the right only")
+    if parse_callee(_HOLE.sub("x", app), "default") is None:
+        raise RouteError(f"route {route!r}: {app!r} makes no app-id")
     expression = "".join(
         f"(?P<{part.lower()}>[A-Za-z0-9_]+)" if number % 2 else re.escape(part)
         for number, part in enumerate(_HOLE.split(service))
