@@ -92,6 +92,8 @@ class Control:
         if known is not None and not known.endpoints:
             return replace(decision, for_s=0.0)
         self._directory.want(name)
+        if decision.key in self.outbound.view.known:  # a source that knew told us before anybody could wait
+            return self.outbound.decide(ask)
         return decision
 
     def explain(self, key: str) -> str:
