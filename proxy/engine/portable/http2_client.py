@@ -167,6 +167,7 @@ class Http2Client(Http2End):
         """Every call in flight is lost."""
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(detail))
+            self.ready.exception()  # seen: nobody waits where the peer's identity was refused before
         for stream in list(self.streams.values()):
             assert isinstance(stream, ClientStream)
             self._lose(stream, Cause.RESET_LATE if stream.head_seen else Cause.RESET_EARLY, detail)

@@ -150,12 +150,18 @@ class Pool:
         try:
             transport = await self._open(origin, make, context)
         except ssl.SSLError as error:
-            raise DialError(Cause.TLS_IDENTITY, f"TLS failed: {error.reason or error}") from error
+            raise DialError(Cause.TLS_IDENTITY, _tls_failed(origin, error)) from error
         except OSError as error:
             raise DialError(Cause.CONNECT, error.strerror or str(error)) from error
         except (ValueError, OverflowError) as error:  # a port that is none, a name that can't be looked up
             raise DialError(Cause.CONNECT, f"{origin.address[:80]!r} is no address") from error
-        client = holder[0]
+        await self._prove(origin, holder[0], transport)
+        return holder[0]
+
+    async def _prove(
+        self, origin: Origin, client: Http1Client | Http2Client, transport: asyncio.Transport
+    ) -> None:
+        """Check whom we reached; an HTTP/2 peer is up once its SETTINGS came."""
         try:
             if origin.tls == "mesh":
                 client.alpn = check_server(transport, origin.expect, self._contexts)
@@ -165,11 +171,11 @@ class Pool:
             transport.abort()
             raise DialError(Cause.TLS_IDENTITY, str(error)) from error
         except OSError as error:
-            raise DialError(Cause.CONNECT, str(error)) from error
+            hint = "; it may want mutual TLS" if origin.wire == "postern" and origin.tls is None else ""
+            raise DialError(Cause.CONNECT, f"{error}{hint}") from error
         except asyncio.CancelledError:
             transport.abort()
             raise
-        return client
 
     def _context(self, origin: Origin) -> ssl.SSLContext | None:
         if origin.tls is None:
@@ -263,3 +269,11 @@ class Pool:
         for host in list(self._hosts.values()):
             for connection in list(host.connections):
                 connection.close()
+
+
+def _tls_failed(origin: Origin, error: ssl.SSLError) -> str:
+    wanted = f"expected {' or '.join(sorted(origin.expect))}, " if origin.expect else ""
+    why = getattr(error, "verify_message", "") or error.reason or str(error)
+    if error.reason == "WRONG_VERSION_NUMBER":
+        why = "the other end speaks no TLS"
+    return f"{wanted}TLS failed: {why}"
