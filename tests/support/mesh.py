@@ -113,12 +113,14 @@ class Mesh:
         flags: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         until_ready: bool = True,
+        with_sentry: bool = True,
     ) -> Sidecar:
         """Start a sidecar for `app` (or an app at `app_port`, or none); returns once it can call out.
 
-        `until_ready=False` returns once its listeners are bound: it may have no identity yet.
+        `until_ready=False` returns once its listeners are bound: it may have no identity yet. `with_sentry=False`
+        leaves a sentry that was ended as it is.
         """
-        if self._with_sentry:
+        if self._with_sentry and with_sentry:
             await self.start_sentry()
         args = self.arguments(app_id, app=app, app_port=app_port, app_protocol=app_protocol, flags=flags)
         process, ready = await self._start_ready("proxy", f"sidecar {app_id}", args, env or {})

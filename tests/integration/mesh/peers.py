@@ -26,6 +26,12 @@ HOUR = timedelta(hours=1)
 _DEADLINE_S = 10.0
 
 
+class _Verbatim(str):
+    """A URI that is no SpiffeId."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forge:
     """An authority whose key the tests hold: a mesh's own (`of`), or a stranger's (`stranger`)."""
@@ -58,6 +64,16 @@ class Forge:
             public_key=key.public_key(),
             not_before=now - 2 * HOUR,
             not_after=now - HOUR if ended else now + HOUR,
+        )
+        return self._context(self.issuer.sign(template), dump_key(key))
+
+    def raw_context(self, uri: str) -> ssl.SSLContext:
+        """As `context`, with any URI in the certificate."""
+        forged: SpiffeId = _Verbatim(uri)  # type: ignore[assignment] # the issuer asks for its text only
+        now = datetime.now(UTC).replace(microsecond=0)
+        key = new_key()
+        template = LeafTemplate(
+            spiffe_id=forged, public_key=key.public_key(), not_before=now - HOUR, not_after=now + HOUR
         )
         return self._context(self.issuer.sign(template), dump_key(key))
 
