@@ -53,6 +53,7 @@ class Admin:
         status: Callable[[], Json],
         endpoints: Callable[[str | None], Json],
         shutdown: Callable[[str], None],
+        abort: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._health = health
@@ -61,6 +62,7 @@ class Admin:
         self._status = status
         self._endpoints = endpoints
         self._shutdown = shutdown
+        self._abort = abort
         self.extended: dict[str, str] = {}
 
     async def api(self, request: LocalRequest) -> LocalResponse:
@@ -76,7 +78,10 @@ class Admin:
         if path.startswith("/v1.0/metadata/") and request.method == "PUT":
             return self._set_metadata(unquote_plus(path.removeprefix("/v1.0/metadata/")), request.body)
         if path == "/v1.0/shutdown" and request.method == "POST":
-            self._shutdown("shutdown API")
+            if (b"dapr-force-shutdown", b"true") in request.headers:
+                self._abort()
+            else:
+                self._shutdown("shutdown API")
             return LocalResponse(204)
         return _error(404, "ERR_DIRECT_INVOKE", f"{request.method} {path} is not part of this API")
 

@@ -136,6 +136,7 @@ class Sidecar:
             status=self._status,
             endpoints=self._endpoints,
             shutdown=lifetime.stop,
+            abort=lifetime.abort,
         )
         self._meters.on_scrape(self._scrape)
 

@@ -22,11 +22,24 @@ class ConfigError(ProxyError):
         self.faults = faults
 
 
+_LISTENERS = {
+    "http": ("the HTTP API", "--dapr-http-port"),
+    "grpc": ("the gRPC API", "--dapr-grpc-port"),
+    "peer": ("peers", "--dapr-internal-grpc-port"),
+    "metrics": ("metrics", "--metrics-port"),
+    "public": ("the public port", "--dapr-public-port"),
+    "own": ("an app's own port", "--upstream"),
+}
+
+
 class ListenError(ProxyError):
     """A port or socket can't be bound. Says which flag moves it."""
 
     def __init__(self, name: str, address: str, reason: str) -> None:
-        super().__init__(f"can't listen on {address} for {name}: {reason}")
+        what, flag = _LISTENERS.get(name.partition("@")[0].partition(":")[0], (name, ""))
+        short = reason.partition(" (while attempting")[0]  # Python repeats the address there
+        advice = f"; {flag} moves it" if flag else ""
+        super().__init__(f"can't listen on {address} for {what}: {short}{advice}")
         self.name = name
         self.address = address
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ABORT_S = 0.1  # as Dapr has it (spec/invocation.md §6.1)
 
 
 class Lifetime:
@@ -65,6 +66,11 @@ class Lifetime:
         """Ask for the orderly end; the first reason stays."""
         self.reason = self.reason or reason
         self._stop.set()
+
+    def abort(self) -> None:
+        """End the process with code 1, without order, once the answer to who asked for it is out."""
+        if self._loop is not None:
+            self._loop.call_later(_ABORT_S, self._exit_at_once, 1)
 
     async def stop_asked(self) -> str:
         """Wait until somebody asks us to stop; returns why."""
