@@ -1,7 +1,7 @@
 """A mesh that a whole module shares: an HTTP callee, a gRPC callee and a caller, started together because starting is what costs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,3 +58,10 @@ async def standing(
 def invoke(app_id: str, path: str) -> str:
     """The target that calls `path` of an app by Dapr's form."""
     return f"/v1.0/invoke/{app_id}/method{path}"
+
+
+async def eventually(look: Callable[[], Awaitable[bool]], *, within_s: float = 15.0) -> None:
+    """Look until it is so: another process tells nobody when it has changed. Raises TimeoutError."""
+    async with asyncio.timeout(within_s):
+        while not await look():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.02)
