@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ async def test_attempt_limit_with_retry_tries_again(engine: str) -> None:
 async def test_total_limit_ends_all_attempts(engine: str) -> None:
     app = Never()
     rules = (again(None, Cause.TIMEOUT),)
-    fields = {"attempt_s": 0.05, "total_s": 0.18, "again": rules}
+    fields: dict[str, Any] = {"attempt_s": 0.05, "total_s": 0.18, "again": rules}
     async with (
         raw_app(app) as port,
         leading(engine, "one", port, **fields) as way,
@@ -144,7 +145,7 @@ async def test_last_failing_answer_passes_when_attempts_are_spent(engine: str) -
 
 async def test_body_larger_than_replay_bytes_is_sent_once(engine: str) -> None:
     app = Answering([BUSY, OK])
-    fields = {"again": (again(3, http_codes=None),), "replay_bytes": 10}
+    fields: dict[str, Any] = {"again": (again(3, http_codes=None),), "replay_bytes": 10}
     async with (
         raw_app(app) as port,
         leading(engine, "one", port, **fields) as way,
@@ -238,7 +239,7 @@ async def test_grpc_status_that_the_rule_covers_is_retried(engine: str, hops: st
     assert bodies == [b"12345"] * 3
 
 
-async def two_endpoints(node: Node, first: int, second: int, **fields: object) -> int:
+async def two_endpoints(node: Node, first: int, second: int, **fields: Any) -> int:
     """A listener over two endpoints."""
     node.cluster("app", first, second, wire="h2c" if fields.pop("h2c", False) else "http1")
     return await node.listen(always(plan(**fields)))

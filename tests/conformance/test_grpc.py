@@ -70,7 +70,8 @@ async def test_bidi_call_answers_each_message_before_the_next(engine: str, hops:
             await call.write(EchoRequest(message=str(number)))
             assert (await call.read()).message == str(number)
         await call.done_writing()
-        assert await call.read() is grpc.aio.EOF
+        end: Any = grpc.aio
+        assert await call.read() is end.EOF
         assert await call.code() is grpc.StatusCode.OK
 
 
@@ -80,7 +81,7 @@ async def test_error_keeps_code_message_and_details(engine: str, hops: str) -> N
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await client.unary(request, method="Fail")
         outcome = await way.front.seen.outcome()
-    error = caught.value
+    error: Any = caught.value
     assert (error.code(), error.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "no: ä %")
     assert dict(list(error.trailing_metadata()))["grpc-status-details-bin"] == b"\x01\xff\x00"
     assert (outcome.grpc_code, outcome.cause) == (9, None)

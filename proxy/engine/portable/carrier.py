@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -51,7 +52,15 @@ class Gate:
     def leave(self) -> None:
         """One is out, the next may come in."""
         self.inside -= 1
-        if self._waiting and self.inside < self.limit:
+        self._admit()
+
+    def resize(self, limit: int) -> None:
+        """Another bound; who waits may come in at once."""
+        self.limit = limit
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self.inside < self.limit:
             self._waiting.popleft()()
 
 
@@ -110,16 +119,11 @@ class Carrier:
         return self._gates.get(name)
 
     def set_gate(self, name: str, limit: int | None) -> None:
-        """Put up, change or take down a gate."""
+        """Put up, change or take down a gate. Calls inside leave the gate that they entered, whatever stands there by then."""
+        gate = self._gates.get(name)
         if limit is None:
             self._gates.pop(name, None)
-        elif name in self._gates:
-            self._gates[name].limit = limit
-        else:
+        elif gate is None:
             self._gates[name] = Gate(limit)
-
-    def leave(self, name: str) -> None:
-        """A call is out of a gate."""
-        gate = self._gates.get(name)
         if gate is not None:
-            gate.leave()
+            gate.resize(sys.maxsize if limit is None else limit)

@@ -21,7 +21,7 @@ from proxy.engine.portable.streams import Downstream, RawHead, UpstreamCall, Ups
 from proxy.plan import Again, Attempt, Cause, Delays, Headers, Hold, Outcome, Plan, Reply, RequestHead, Route
 
 if TYPE_CHECKING:
-    from proxy.engine.portable.carrier import Carrier
+    from proxy.engine.portable.carrier import Carrier, Gate
 
 _IMMEDIATE = frozenset(
     {Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY}
@@ -92,7 +92,7 @@ class Exchange:
         self._kept: Kept | None = None
         self._route = 0
         self._deadline_at: float | None = None
-        self._gates: list[str] = []
+        self._gates: list[Gate] = []
         self._waited = False
         self._cancels: list[Callable[[], None]] = []
         self._timers: list[TimerHandle] = []
@@ -110,7 +110,9 @@ class Exchange:
         self._sent_at = self._head_at = 0.0
         self._drained = 0  # bytes that left on the current attempt
         self._acked = 0
-        self._body_ended = False
+        self._body_ended = (
+            raw.framing == "none"
+        )  # known before the end is told: no attempt may announce a body
         self._trailers: Headers = ()
         self._replay_limit = 0
         self._spent = False  # some of the body was let go of: no further attempt
@@ -184,7 +186,7 @@ class Exchange:
                     self._cancels.append(cancel)
                 return
             if gate is not None:
-                self._gates.append(gates[0])
+                self._gates.append(gate)
             gates.pop(0)
         self._attempt(plan)
 
@@ -329,6 +331,8 @@ class Exchange:
 
     def request_end(self, trailers: Headers) -> None:
         """The request is complete."""
+        if self._body_ended:
+            return
         self._body_ended = True
         self._trailers = trailers
         if self._call is not None and not self._done:
@@ -554,7 +558,7 @@ class Exchange:
             timer.cancel()
         self._timers.clear()
         for gate in self._gates:
-            self._carrier.leave(gate)
+            gate.leave()
         self._body.clear()
         if grpc_code is None and self._attempts and cause is None:
             grpc_code = self._attempts[-1].grpc_code

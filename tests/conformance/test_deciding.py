@@ -1,0 +1,503 @@
+"""What deciders say is done: replies, holds, gates, limits, kept Plans."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from proxy.engine.base import Cluster
+from proxy.plan import Asking, Cause, Decision, Edit, Hold, Op, Route
+from tests.conformance.apps import Script, http_app, raw_app
+from tests.conformance.frames import dial
+from tests.conformance.harness import EDITS, always, deciding, leading, plan, reply, running
+from tests.support.http_client import connect
+from tests.support.http_wire import read_head
+
+GRPC = ((b"content-type", b"application/grpc+proto"), (b"te", b"trailers"))
+
+
+class FirstSegment:
+    """A path table: the first segment is the class."""
+
+    def classify(self, path: str) -> str:
+        """See Table."""
+        return path.split("/")[1]
+
+
+# --- replies
+
+
+async def test_reply_is_json_with_status_and_error_header_for_http(engine: str) -> None:
+    async with running(engine) as node:
+        port = await node.listen(always(reply(Cause.DENIED)))
+        async with connect(port) as caller:
+            response = await caller.request("POST", "/x", body=b"ignored")
+            again = await caller.request("GET", "/y")
+        outcome = await node.seen.outcome()
+    assert (response.status, response.get("postern-error"), again.status) == (403, "denied", 403)
+    assert response.body == b'{"errorCode": "ERR_DENIED", "message": "denied: /x"}'
+    assert (outcome.cause, outcome.status, outcome.attempts) == (Cause.DENIED, 403, [])
+
+
+async def test_reply_is_trailers_only_with_code_and_message_for_grpc(engine: str) -> None:
+    async with running(engine) as node:
+        port = await node.listen(always(reply(Cause.DENIED, grpc_message="näh: 100%")))
+        async with dial(port) as caller:
+            message = await caller.whole(
+                await caller.request(b"/s/M", method=b"POST", headers=GRPC, body=b"")
+            )
+        outcome = await node.seen.outcome()
+    assert (message.status, message.ended, bytes(message.body)) == (200, True, b"")
+    assert (message.get(b"grpc-status"), message.get(b"grpc-message")) == (b"7", b"n%C3%A4h: 100%25")
+    assert (outcome.grpc_code, outcome.cause) == (7, Cause.DENIED)
+
+
+async def test_reply_to_head_has_no_body(engine: str) -> None:
+    async with running(engine) as node:
+        port = await node.listen(always(reply(Cause.NO_APP)))
+        async with connect(port) as caller:
+            head = await caller.request("HEAD", "/")
+            after = await caller.request("GET", "/")
+    assert (head.status, head.body, after.status) == (404, b"", 404)
+    assert int(head.get("content-length")) > 0
+
+
+async def test_detail_in_a_reply_is_escaped(engine: str) -> None:
+    async with running(engine) as node:
+        port = await node.listen(always(reply(Cause.NO_APP)))
+        async with connect(port) as caller:
+            response = await caller.request("GET", '/a"b%22<x>')
+    assert response.body == b'{"errorCode": "ERR_NO_APP", "message": "no-app: /a\\"b\\"<x>"}'
+
+
+# --- holds
+
+
+async def test_hold_wakes_when_its_cluster_is_set(engine: str) -> None:
+    async with http_app() as app, running(engine) as node:
+        held = asyncio.Event()
+        known = False
+
+        def decide(ask: Asking) -> Decision:
+            held.set()
+            return plan() if known else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
+
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            await caller.send_head("POST", "/echo", [("Content-Length", "5")])
+            await caller.send(b"early")
+            await held.wait()
+            known = True
+            node.cluster("app", app)
+            response = await caller.read_response("POST")
+    assert response.status == 200
+    assert b'"body": "early"' in response.body
+
+
+async def test_hold_wakes_by_name_without_a_new_cluster(engine: str) -> None:
+    async with http_app() as app, running(engine) as node:
+        held = asyncio.Event()
+        allowed = False
+
+        def decide(ask: Asking) -> Decision:
+            held.set()
+            return plan() if allowed else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
+
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            await caller.send_head("GET", "/echo")
+            await held.wait()
+            allowed = True
+            node.engine.wake("app")
+            response = await caller.read_response("GET")
+    assert response.status == 200
+
+
+async def test_hold_expires_with_its_answer_and_what_was_tried(engine: str) -> None:
+    async with running(engine) as node:
+        port = await node.listen(lambda _: Hold(key="cart", for_s=0.05, then=reply(Cause.NO_APP)))
+        async with connect(port) as caller:
+            response = await caller.request("GET", "/")
+    assert (response.status, response.get("postern-error")) == (404, "no-app")
+    assert b"looked for cart" in response.body
+
+
+async def test_hold_is_one_wait_however_often_it_is_woken(engine: str) -> None:
+    asked = asyncio.Semaphore(0)
+
+    def decide(ask: Asking) -> Decision:
+        asked.release()
+        return Hold(key="cart", for_s=0.2, then=reply(Cause.NO_APP))
+
+    async with running(engine) as node:
+        port = await node.listen(decide)
+        async with connect(port) as caller, asyncio.timeout(5.0):
+            await caller.send_head("GET", "/")
+            for _ in range(5):
+                await asked.acquire()
+                node.engine.wake("cart")
+            response = await caller.read_response("GET")
+    assert response.status == 404
+
+
+# --- gates
+
+
+async def test_gate_lets_in_as_many_as_it_says_and_queues_the_rest(engine: str) -> None:
+    inside = most = 0
+    go = asyncio.Event()
+    two = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal inside, most
+        while await read_head(reader):
+            inside += 1
+            most = max(most, inside)
+            if inside == 2:
+                two.set()
+            await go.wait()
+            inside -= 1
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, gates=("g",)) as way,
+        dial(way.port) as caller,
+    ):
+        way.front.engine.set_concurrency("g", 2)
+        streams = [await caller.request() for _ in range(10)]
+        await two.wait()
+        await caller.settled()
+        go.set()
+        statuses = [(await caller.whole(stream)).status for stream in streams]
+    assert (statuses, most) == ([200] * 10, 2)
+
+
+async def test_gate_with_a_full_queue_sheds(engine: str) -> None:
+    async with http_app() as app, leading(engine, "one", app, gates=("g",), total_s=5.0) as way:
+        way.front.engine.set_concurrency("g", 0)
+        async with dial(way.port) as one, dial(way.port) as two, dial(way.port) as three:
+            callers = (one, two, three)
+            others = []
+            async with dial(way.port) as four, dial(way.port) as five:
+                for caller in (*callers, four, five):
+                    others.append([await caller.request() for _ in range(210)])
+                    await caller.settled()
+                await way.front.seen.until(lambda: len(way.front.seen.outcomes) >= 5 * 210 - 1024)
+                shed = list(way.front.seen.outcomes)
+    assert {outcome.cause for outcome in shed} == {Cause.SHED}
+    assert {outcome.status for outcome in shed} == {503}
+
+
+async def test_gate_taken_down_lets_the_queue_in(engine: str) -> None:
+    async with http_app() as app, leading(engine, "one", app, gates=("g",)) as way, dial(way.port) as caller:
+        way.front.engine.set_concurrency("g", 0)
+        streams = [await caller.request() for _ in range(3)]
+        await caller.settled()
+        way.front.engine.set_concurrency("g", None)
+        statuses = [(await caller.whole(stream)).status for stream in streams]
+    assert statuses == [200] * 3
+
+
+async def test_gate_made_wider_lets_more_in(engine: str) -> None:
+    async with http_app() as app, leading(engine, "one", app, gates=("g",)) as way, dial(way.port) as caller:
+        way.front.engine.set_concurrency("g", 0)
+        streams = [await caller.request() for _ in range(3)]
+        await caller.settled()
+        way.front.engine.set_concurrency("g", 5)
+        statuses = [(await caller.whole(stream)).status for stream in streams]
+    assert statuses == [200] * 3
+
+
+# --- limits of a Plan
+
+
+async def test_body_over_the_limit_by_its_length_is_413_before_the_app_is_asked(engine: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, body_bytes=10) as way,
+        connect(way.port) as caller,
+    ):
+        fits = await caller.request("POST", "/echo", body=b"0123456789")
+        over = await caller.request("POST", "/echo", body=b"0123456789!")
+        outcome = await way.front.seen.outcome(1)
+    assert (fits.status, over.status, over.get("postern-error")) == (200, 413, "too-large")
+    assert outcome.attempts == []
+
+
+async def test_chunked_body_over_the_limit_is_413_and_cancels_the_app(engine: str) -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await read_head(reader)
+            begun.set()
+            await reader.read()
+        finally:
+            left.set()
+
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, body_bytes=10) as way,
+        connect(way.port) as caller,
+    ):
+        await caller.send_head("POST", "/", [("Transfer-Encoding", "chunked")])
+        await caller.send(b"a\r\n0123456789\r\n")
+        await begun.wait()
+        await caller.send(b"1\r\n!\r\n")
+        response = await caller.read_response("POST")
+        async with asyncio.timeout(1.0):
+            await left.wait()
+    assert (response.status, response.get("postern-error")) == (413, "too-large")
+
+
+# --- edits and routes
+
+
+async def test_edits_of_a_route_are_applied(engine: str) -> None:
+    edits = (
+        *EDITS,
+        Edit(op=Op.AUTHORITY, data=b"the-app:80"),
+        Edit(op=Op.SET, name=b"x-set", data=b"new"),
+        Edit(op=Op.ADD, name=b"x-add", data=b"more"),
+        Edit(op=Op.REMOVE, name=b"x-gone"),
+        Edit(op=Op.REMOVE_PREFIX, name=b"dapr-"),
+    )
+    sent = [("X-Set", "old"), ("X-Add", "one"), ("X-Gone", "1"), ("Dapr-App-Id", "x"), ("X-Kept", "1")]
+    routes = (Route(cluster="app", edits=edits),)
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, routes=routes) as way,
+        connect(way.port) as caller,
+    ):
+        body = (await caller.request("GET", "/echo", headers=sent)).body.lower()
+    assert b'["host", "the-app:80"]' in body
+    assert b'["x-set", "new"]' in body
+    assert b'["x-add", "one"], ["x-kept", "1"]' in body
+    assert b'["x-add", "more"]' in body
+    for gone in (b"x-gone", b"dapr-app-id", b'"old"'):
+        assert gone not in body
+
+
+async def test_dapr_path_is_canonical_and_keeps_query_and_trailing_slash(engine: str) -> None:
+    edits = (*EDITS, Edit(op=Op.DAPR_PATH, data=b"strip"))
+    routes = (Route(cluster="app", edits=edits),)
+    target = "/v1.0/invoke/cart/method//a/./x/../b%20c/?q=%zz"
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, routes=routes) as way,
+        connect(way.port) as caller,
+    ):
+        body = (await caller.request("GET", target)).body
+    assert b'"target": "/a/b%20c/?q=%zz"' in body
+
+
+async def test_weights_split_calls_between_routes(engine: str) -> None:
+    hits = {"a": 0, "b": 0}
+
+    def app(name: str) -> Script:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await read_head(reader):
+                hits[name] += 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        return serve
+
+    routes = (Route(cluster="a", weight=3, edits=EDITS), Route(cluster="b", weight=1, edits=EDITS))
+    async with raw_app(app("a")) as a, raw_app(app("b")) as b, running(engine) as node:
+        node.cluster("a", a)
+        node.cluster("b", b)
+        port = await node.listen(always(plan(routes=routes)))
+        async with connect(port) as caller:
+            for _ in range(200):
+                await caller.request("GET", "/")
+    assert 120 <= hits["a"] <= 180
+    assert hits["a"] + hits["b"] == 200
+
+
+# --- kept Plans
+
+
+async def test_plan_is_kept_for_equal_answers_and_made_anew_for_others(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.method() == "GET" else reply(Cause.DENIED)
+
+    async with http_app() as app, leading(engine, "one", app, decide=deciding(decide)) as way:
+        async with connect(way.port) as caller:
+            statuses = [(await caller.request("GET", f"/echo/{n}")).status for n in range(3)]
+            statuses += [(await caller.request("POST", "/echo", body=b"")).status for _ in range(2)]
+        seen = way.front.seen
+        assert way.front.engine.stats().plans_kept == 2
+    assert statuses == [200, 200, 200, 403, 403]
+    assert seen.cache == [False, True, True, False, True]
+
+
+async def test_path_counts_as_its_class(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.path_class(7) == "open" else reply(Cause.DENIED)
+
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_paths(7, FirstSegment())
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            statuses = [
+                (await caller.request("GET", t)).status for t in ("/open/1", "/open/2", "/shut/1", "/shut/2")
+            ]
+    assert statuses == [200, 200, 403, 403]
+    assert node.seen.cache == [False, True, False, True]
+
+
+async def test_header_counts_as_membership_in_a_set(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.header_is(b"x-token", 3) else reply(Cause.UNAUTHENTICATED)
+
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_members(3, frozenset({b"secret"}))
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            statuses = [
+                (await caller.request("GET", "/", headers=[("X-Token", token)])).status
+                for token in ("secret", "guess1", "guess2", "secret")
+            ]
+    assert statuses == [200, 401, 401, 200]
+    assert node.seen.cache == [False, False, True, True]
+
+
+async def test_bump_drops_the_plans_of_its_scope_alone(engine: str) -> None:
+    closed = False
+
+    def decide(ask: Asking) -> Decision:
+        if ask.method() == "GET":
+            return replace(reply(Cause.DENIED) if closed else plan(), scopes=("access",))
+        return replace(plan(), scopes=("naming",))
+
+    async with http_app() as app, leading(engine, "one", app, decide=deciding(decide)) as way:
+        async with connect(way.port) as caller:
+            before = [(await caller.request(method, "/echo")).status for method in ("GET", "HEAD")]
+            closed = True
+            kept = (await caller.request("GET", "/echo")).status
+            way.front.engine.bump("access")
+            after = [(await caller.request(method, "/echo")).status for method in ("GET", "HEAD")]
+        seen = way.front.seen
+    assert (before, kept, after) == ([200, 200], 200, [403, 200])
+    assert seen.cache == [False, False, True, False, True]
+
+
+async def test_kept_plan_holds_no_value_of_another_call(engine: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, total_s=30.0) as way,
+        connect(way.port) as caller,
+    ):
+        first = await caller.request("POST", "/echo?a=1", headers=[("X-Mine", "1")], body=b"first")
+        second = await caller.request("PUT", "/echo?b=2", headers=[("X-Yours", "2")], body=b"second!")
+    assert (b"x-mine" in first.body.lower(), b"x-mine" in second.body.lower()) == (True, False)
+    assert b'"target": "/echo?b=2"' in second.body
+    assert b'"body": "second!"' in second.body
+
+
+async def test_calls_in_flight_keep_the_plan_they_began_with(engine: str) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        begun.set()
+        await go.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, scopes=("s",)) as way,
+        connect(way.port) as caller,
+    ):
+        await caller.send_head("GET", "/")
+        await begun.wait()
+        way.front.engine.bump("s")
+        way.front.engine.drop_cluster("app")
+        go.set()
+        response = await caller.read_response("GET")
+    assert (response.status, response.body) == (200, b"ok")
+
+
+# --- clusters
+
+
+async def test_replaced_cluster_serves_the_next_call(engine: str) -> None:
+    async with (
+        raw_app(_named(b"old")) as old,
+        raw_app(_named(b"new")) as new,
+        leading(engine, "one", old) as way,
+    ):
+        async with connect(way.port) as caller:
+            first = await caller.request("GET", "/")
+            way.front.cluster("app", new)
+            second = await caller.request("GET", "/")
+    assert (first.body, second.body) == (b"old", b"new")
+
+
+async def test_dropped_cluster_has_no_endpoint(engine: str) -> None:
+    async with (
+        raw_app(_named(b"old")) as old,
+        leading(engine, "one", old) as way,
+        connect(way.port) as caller,
+    ):
+        await caller.request("GET", "/")
+        way.front.engine.drop_cluster("app")
+        response = await caller.request("GET", "/")
+        loads = way.front.engine.loads("app")
+    assert (response.status, response.get("postern-error"), loads) == (503, "no-endpoint", ())
+
+
+async def test_loads_names_every_endpoint(engine: str) -> None:
+    async with (
+        raw_app(_named(b"x")) as port,
+        leading(engine, "one", port) as way,
+        connect(way.port) as caller,
+    ):
+        await caller.request("GET", "/")
+        loads = way.front.engine.loads("app")
+    assert [load["address"] for load in loads] == [f"127.0.0.1:{port}"]
+
+
+async def test_empty_cluster_is_no_endpoint(engine: str) -> None:
+    async with running(engine) as node:
+        node.engine.set_cluster(Cluster(key="app", wire="http1", tls=None, upstreams=()))
+        port = await node.listen(always(plan()))
+        async with connect(port) as caller:
+            response = await caller.request("GET", "/")
+    assert (response.status, response.get("postern-error")) == (503, "no-endpoint")
+
+
+@pytest.mark.parametrize("calls", [2_000])
+async def test_calls_are_spread_evenly_over_two_equal_endpoints(engine: str, calls: int) -> None:
+    hits = [0, 0]
+
+    def app(number: int) -> Script:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await read_head(reader):
+                hits[number] += 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        return serve
+
+    async with raw_app(app(0)) as first, raw_app(app(1)) as second, running(engine) as node:
+        node.cluster("app", first, second)
+        port = await node.listen(always(plan()))
+        async with dial(port) as caller:
+            for _ in range(calls // 100):
+                for stream in [await caller.request() for _ in range(100)]:
+                    await caller.whole(stream)
+    assert {(outcome.status, outcome.cause) for outcome in node.seen.outcomes} == {(200, None)}
+    assert sum(hits) == calls
+    assert 0.35 * calls <= hits[0] <= 0.65 * calls
+
+
+def _named(name: bytes) -> Script:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_head(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name))
+
+    return serve
