@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import envoy, postern, results
+from tests.bench import envoy, postern, relay, results
 from tests.bench.cases import CASES, Case, Protocol
 from tests.bench.errors import BenchError
 from tests.bench.load import run_load
@@ -28,7 +28,7 @@ from tests.support.mesh import Mesh
 from tests.support.processes import REPOSITORY, Process, Processes
 
 OUTPUT: Final = REPOSITORY / ".bench" / "latest.json"
-TARGETS: Final = ("direct", "envoy", "postern-portable")
+TARGETS: Final = ("direct", "envoy", relay.NAME, "postern-portable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,8 @@ class Bench:
             return Target(name=name, ports=ports, proxies={"grpc": (), "http1": ()})
         if name == "envoy":
             return await envoy.start_mesh(self._processes, self._folder, upstreams)
+        if name == relay.NAME:
+            return await relay.start(self._processes, self._folder, upstreams)
         engine = name.removeprefix("postern-")
         mesh = await self._stack.enter_async_context(Mesh(self._folder))
         sink_port = await self._stack.enter_async_context(span_sink())
@@ -84,7 +86,7 @@ class Bench:
         message = write_message(self._folder)
         samples: dict[str, list[Sample]] = {target.name: [] for target in targets}
         for number in range(pace.rounds + 1):
-            for target in [target for target in targets if target.name in samples]:
+            for target in [t for t in targets if t.name in samples and case.protocol in t.ports]:
                 step = f"round {number} of {pace.rounds}" if number else "warm-up"
                 self._console.print(f"{case.name}, {step}: {target.name}", style="dim")
                 try:
@@ -96,7 +98,7 @@ class Bench:
                 except (BenchError, SupportError) as error:
                     self._fail(f"{target.name}, {case.name}: {error}")
                     del samples[target.name]
-        started = [target for target in targets if target.name in samples]
+        started = [target for target in targets if samples.get(target.name)]
         return [results.summarise(case.name, t.name, samples[t.name], t.startup_s) for t in started]
 
     def _fail(self, text: str) -> None:
@@ -162,14 +164,16 @@ def main(arguments: Sequence[str]) -> int:
         "--target",
         action="append",
         metavar="NAME",
-        help=f"only this one: direct, envoy, postern-ENGINE ({TARGETS})",
+        help=f"only this one: direct, envoy, bare-h2, postern-ENGINE ({TARGETS})",
     )
     options = parser.parse_args(arguments)
     names = tuple(options.target or TARGETS)
     if unknown := [
-        name for name in names if name not in {"direct", "envoy"} and not name.startswith("postern-")
+        name
+        for name in names
+        if name not in {"direct", "envoy", relay.NAME} and not name.startswith("postern-")
     ]:
-        parser.error(f"unknown target {unknown[0]}: expected direct, envoy or postern-ENGINE")
+        parser.error(f"unknown target {unknown[0]}: expected direct, envoy, bare-h2 or postern-ENGINE")
     cases = [case for case in CASES if not options.case or case.name in options.case]
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
