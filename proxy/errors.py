@@ -112,7 +112,6 @@ def reply(
     answer = ANSWERS[cause]
     dapr = surface == "dapr"
     message = f"failed to invoke, id: {callee}, err: {text}" if dapr and callee else text
-    body = {"errorCode": "ERR_DIRECT_INVOKE" if dapr else answer.code, "message": message}
     headers: Headers = ((b"content-type", b"application/json"), (HEADER, cause.value.encode()), *extra)
     if cause in _RETRY_AFTER and not dapr:
         headers = (*headers, (b"retry-after", b"1"))
@@ -120,8 +119,14 @@ def reply(
         cause=cause,
         status=status or (answer.dapr_status if dapr else answer.status),
         headers=headers,
-        body=json.dumps(body, ensure_ascii=False).replace("\\u0001", DETAIL).encode(),
+        body=_body("ERR_DIRECT_INVOKE" if dapr else answer.code, message),
         grpc_code=grpc if grpc is not None else (answer.dapr_grpc if dapr else answer.grpc),
         grpc_message=text,
         labels=labels,
     )
+
+
+def _body(code: str, message: str) -> bytes:
+    """JSON in which DETAIL stays bare: the engine puts an escaped detail in its place."""
+    escaped = DETAIL.join(json.dumps(part, ensure_ascii=False)[1:-1] for part in message.split(DETAIL))
+    return f'{{"errorCode": "{code}", "message": "{escaped}"}}'.encode()

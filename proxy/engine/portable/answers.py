@@ -13,7 +13,8 @@ _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 def send(down: Downstream, reply: Reply, detail: str, *, grpc: bool, head: bool) -> int | None:
     """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses)."""
     if grpc:
-        message = quote(reply.grpc_message.replace(DETAIL, detail), safe=_GRPC_SAFE).encode("ascii")
+        text = reply.grpc_message.replace(DETAIL, detail)
+        message = quote(text, safe=_GRPC_SAFE, errors="replace").encode("ascii")
         extra = tuple(header for header in reply.headers if header[0] == errors.HEADER)
         status = (b"grpc-status", b"%d" % reply.grpc_code)
         down.respond(
