@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from policies.access import AccessRules, Caller, Decision, Protocol
-from policies.matcher import PathTable
-from proxy.plan import Asking
-from proxy.target import FIRST_ACCESS_TABLE
+from proxy.plan import Asking, Table
+from proxy.target import FIRST_ACCESS_TABLE, MethodPaths
 
 
 class Judge:
@@ -13,21 +12,33 @@ class Judge:
 
     def __init__(self, rules: AccessRules, first_table: int = FIRST_ACCESS_TABLE) -> None:
         self.rules = rules
+        own = (rules.own_app_id, rules.own_namespace)
+        selves = [caller for caller in rules.callers if (caller.app_id, caller.namespace) == own]
         self._numbers = {caller: first_table + index for index, caller in enumerate(rules.callers)}
+        after = first_table + len(self._numbers)
+        self._stripped = {caller: after + index for index, caller in enumerate(selves)}
 
-    def tables(self) -> Iterator[tuple[int, PathTable]]:
+    def tables(self) -> Iterator[tuple[int, Table]]:
         """What must be pushed before this judge decides."""
         for caller, number in self._numbers.items():
             table = self.rules.table(caller)
             if table is not None:
                 yield number, table
+                if caller in self._stripped:
+                    yield self._stripped[caller], MethodPaths(table)
 
-    def decide(self, ask: Asking, caller: Caller | None, protocol: Protocol) -> Decision:
-        """May this caller do this? Reads the path's class and the verb only where a rule could turn on them."""
+    def decide(
+        self, ask: Asking, caller: Caller | None, protocol: Protocol, *, strip: bool = False
+    ) -> Decision:
+        """May this caller do this? Reads the path's class and the verb only where a rule could turn on them.
+
+        `strip`: a call of the app to itself in the path form, whose app sees only what follows `/method`.
+        """
         table = self.rules.table(caller)
         path_class = 0
         if caller is not None and table is not None:
-            path_class = int(str(ask.path_class(self._numbers[caller])))
+            numbers = self._stripped if strip else self._numbers
+            path_class = int(str(ask.path_class(numbers[caller])))
         verb = "" if protocol == "grpc" or table is None else ask.method()
         if protocol == "http" and table is None:
             verb = "GET"  # no rule names a verb for this caller: any stands for all

@@ -261,7 +261,7 @@ class Outbound:
     def _to_self(self, ask: Asking, named: Named, labels: Labels) -> Decision:
         app = self.view.app
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
-        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
+        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http", strip=named.strip)
         labels = replace(labels, decision=describe(decision))
         if not decision.allowed:
             own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from proxy.plan import Attempt, Cause, Header, Outcome
+from proxy.target import method_path
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
 from telemetry.logs import Logger
@@ -10,7 +11,6 @@ from telemetry.metrics import Meters
 from telemetry.report import AttemptNote, Call
 
 _PROTOCOLS = {"grpc": "grpc", "websocket": "websocket"}
-_METHOD = "/method"
 
 
 class HopSpan:
@@ -98,9 +98,6 @@ def _call(outcome: Outcome) -> Call:
     head, labels = outcome.head, outcome.labels
     trace = outcome.trace
     assert isinstance(trace, HopSpan)
-    path = head.path
-    if labels.strip:
-        path = path[path.find(_METHOD, 13) + len(_METHOD) :] or "/"
     last = outcome.attempts[-1] if outcome.attempts else None
     return Call(
         direction=labels.direction,
@@ -111,7 +108,7 @@ def _call(outcome: Outcome) -> Call:
         src_namespace=labels.src_namespace,
         dst_namespace=labels.dst_namespace,
         verb=head.method,
-        path=path,
+        path=method_path(head.path) if labels.strip else head.path,
         status=outcome.status,
         grpc_code=outcome.grpc_code,
         cause=outcome.cause.value if outcome.cause is not None else None,

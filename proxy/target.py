@@ -5,9 +5,11 @@ Source: design §4, spec/invocation.md §2.1 and §3.1.
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from proxy.plan import Table
 
 OUT_PATHS = 1  # numbers of the pushed tables
 SERVICES = 2
@@ -100,6 +102,17 @@ def method_path(path: str) -> str:
     """What follows `/method` in the path form of a call, as the callee's app finds it; any other path as it is."""
     end = path.find(_METHOD, len(_INVOKE)) if path.startswith(_INVOKE) else -1
     return path if end < 0 else path[end + len(_METHOD) :] or "/"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodPaths:
+    """A table over the method alone: classes of what follows `/method`."""
+
+    table: Table
+
+    def classify(self, path: str) -> Hashable:
+        """The method's class in the table within."""
+        return self.table.classify(method_path(path))
 
 
 class Services:
