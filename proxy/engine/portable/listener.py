@@ -53,6 +53,11 @@ class Sniffer(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is not None:
             self._done()
+            if self._listener.spec.tls == "mesh" and head != PREFACE:
+                self._listener.refused("the peer speaks no HTTP/2")
+                transport.abort()
+                self._listener.gone()
+                return
             self._listener.hand_over(transport, self._seen, http2=head == PREFACE)
 
     def connection_lost(self, exc: Exception | None) -> None:
