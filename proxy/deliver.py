@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from policies.access import Caller, Decision
+from policies.access import Caller
 from proxy import errors
 from proxy.plan import (
     DETAIL,
@@ -124,20 +124,12 @@ def _app_retries(ask: Asking, *, grpc: bool) -> tuple[Again, ...]:
     return (Again(attempts=2, on=frozenset(causes_), grpc_codes=frozenset(), delays_s=lambda: iter((0.0,))),)
 
 
-def denied(
-    ask: Asking, app: AppView, decision: Decision, *, labels: Labels, surface: Surface, peer: str
-) -> Reply:
-    """The answer to a caller that may not (spec/access-control.md §8); the rule is told to the own log only (AC-7)."""
+def denied(ask: Asking, app: AppView, *, labels: Labels, surface: Surface, peer: str) -> Reply:
+    """The answer to a caller that may not (spec/access-control.md §8); the rule is in the labels only, for our own log (AC-7)."""
     verb = "" if ask.protocol() == "grpc" else f" verb: {ask.method()}"
     text = f"access control policy has denied access to id: {peer or 'anonymous'} operation: {DETAIL}{verb}"
     http = f"rpc error: code = PermissionDenied desc = {text}" if surface == "dapr" else text
-    found = errors.reply(
-        Cause.DENIED,
-        replace(labels, decision=f"denied {decision.reason}"),
-        http,
-        surface=surface,
-        callee=app.app_id,
-    )
+    found = errors.reply(Cause.DENIED, labels, http, surface=surface, callee=app.app_id)
     return replace(found, grpc_message=text)
 
 

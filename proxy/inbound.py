@@ -55,7 +55,7 @@ class Inbound:
         decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
         labels = replace(labels, decision=describe(decision))
         if not decision.allowed:
-            return denied(ask, app, decision, labels=labels, surface=surface, peer=peer or "")
+            return denied(ask, app, labels=labels, surface=surface, peer=peer or "")
         return to_app(ask, app, caller=caller, labels=labels, surface=surface, rewrite=())
 
 

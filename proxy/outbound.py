@@ -265,7 +265,7 @@ class Outbound:
         labels = replace(labels, decision=describe(decision))
         if not decision.allowed:
             own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
-            return denied(ask, app, decision, labels=labels, surface=named.surface, peer=own_id)
+            return denied(ask, app, labels=labels, surface=named.surface, peer=own_id)
         return to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.rewrite)
 
     def _hold(self, ask: Asking, callee: Callee, labels: Labels, surface: Surface) -> Hold:
