@@ -266,7 +266,12 @@ class Outbound:
         if not decision.allowed:
             own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
             return denied(ask, app, labels=labels, surface=named.surface, peer=own_id)
-        return to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.rewrite)
+        found = to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.rewrite)
+        if isinstance(found, Reply) or ask.protocol() == "grpc":
+            return found
+        rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
+        again = (*again_rules(ask, rules, self.view.random), *found.again)
+        return replace(found, again=again, attempt_s=attempt_timeout(ask, rules))
 
     def _hold(self, ask: Asking, callee: Callee, labels: Labels, surface: Surface) -> Hold:
         text = f"couldn't find service: {callee.text}: no endpoint of {callee.name} was found: {DETAIL}"
