@@ -139,9 +139,9 @@ def test_long_hostile_target_costs_linear_time() -> None:
         b"/" + b"%2e/" * 15_000,
         b"/" + b"%" * 60_000,
     ):
-        began = time.perf_counter()
+        began = time.process_time()
         accepted(target)
-        assert time.perf_counter() - began < 0.5
+        assert time.process_time() - began < 0.5
 
 
 _ESCAPES = [

@@ -120,13 +120,15 @@ def test_hostile_head_costs_linear_time() -> None:
     blanks = b"GET / HTTP/1.1\r\nHost: a\r\nX:" + b" \t" * 32_000
     names = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a" * 65_000
     for data in (blanks + b"\x01\r\n\r\n", blanks + b"\r\n\r\n", names + b"\r\n\r\n"):
-        began = time.perf_counter()
+        began = time.process_time()
         scan(data)
-        assert time.perf_counter() - began < 0.1
+        assert time.process_time() - began < 0.5  # a backtracking pattern takes half a minute
 
 
 def test_head_in_single_bytes_costs_linear_time() -> None:
-    data = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 60_000
-    began = time.perf_counter()
-    assert scan_bytewise(data) is None
-    assert time.perf_counter() - began < 2
+    def cost(length: int) -> float:
+        began = time.process_time()
+        assert scan_bytewise(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * length) is None
+        return time.process_time() - began
+
+    assert cost(40_000) < 8 * cost(10_000) + 0.1
