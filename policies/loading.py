@@ -15,7 +15,7 @@ from policies.configuration import ConfigurationValues
 from policies.errors import DocumentError, Fault
 from policies.resiliency import ResiliencyRules
 
-POLL_S = 0.25  # a change is in force within three of these
+POLL_S = 0.1  # a change is seen within two of these, and read by another process in half a second
 
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
 
