@@ -23,6 +23,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 _TRACE_HEADERS = frozenset({b"traceparent", b"grpc-trace-bin"})
+_NOTHING: frozenset[bytes] = frozenset()
 _DAPR_MARK = "/method"
 
 
@@ -74,6 +75,13 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     remove = compiled.remove
     if compiled.hop_by_hop:
         remove = remove | HOP_BY_HOP | _listed(headers)
+    if any(b"_" in name for name, _ in headers):
+        # CGI and WSGI apps read `dapr_caller_app_id` as `dapr-caller-app-id`: what goes, goes in either spelling.
+        headers = tuple(
+            header
+            for header in headers
+            if not _goes(header[0].replace(b"_", b"-"), remove, compiled.prefixes)
+        )
     kept = [header for header in headers if header[0] not in remove]
     if compiled.prefixes:
         kept = [header for header in kept if not header[0].startswith(compiled.prefixes)]
@@ -81,11 +89,15 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     return kept
 
 
+def _goes(name: bytes, remove: frozenset[bytes], prefixes: tuple[bytes, ...]) -> bool:
+    return name in remove or name.startswith(prefixes)
+
+
 def _listed(headers: Headers) -> frozenset[bytes]:
-    for name, data in headers:
-        if name == b"connection":
-            return frozenset(item.strip().lower() for item in data.split(b","))
-    return frozenset()
+    lines = [data for name, data in headers if name == b"connection"]
+    return (
+        frozenset(item.strip().lower() for line in lines for item in line.split(b",")) if lines else _NOTHING
+    )
 
 
 def edit_request(
