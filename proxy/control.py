@@ -88,13 +88,18 @@ class Control:
         if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
             return decision
         name = AppName(*parse_key(decision.key))
+        if not self._is_absent(name):
+            self._directory.want(name)
+            if (
+                decision.key in self.outbound.view.known
+            ):  # a source knew, and told us before anybody could wait
+                return self.outbound.decide(ask)
+        return replace(decision, for_s=0.0) if self._is_absent(name) else decision
+
+    def _is_absent(self, name: AppName) -> bool:
+        """Looked for, and nobody found: no news will come soon."""
         known = self._directory.get(name)
-        if known is not None and not known.endpoints:
-            return replace(decision, for_s=0.0)
-        self._directory.want(name)
-        if decision.key in self.outbound.view.known:  # a source that knew told us before anybody could wait
-            return self.outbound.decide(ask)
-        return decision
+        return known is not None and not known.endpoints
 
     def explain(self, key: str) -> str:
         """What was tried for a cluster, for error messages."""

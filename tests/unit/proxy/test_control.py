@@ -1,0 +1,498 @@
+"""News become pushes: an engine that writes down what it is told, a directory whose source is the test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from nameresolution.directory import Directory
+from nameresolution.host_registry import Entry
+from nameresolution.resolver import AppName, Endpoint, EndpointSet, Found, Instance, Push, SourceFailure
+from policies.loading import PolicySnapshot, PolicySources, load
+from policies.resiliency import ResiliencyRules, TargetRules
+from proxy.app_watch import AppWatch
+from proxy.config import parse
+from proxy.control import HOLD_S, LEARNING_S, Control, verify
+from proxy.engine.base import Cluster, EngineStats, ListenerSpec, TlsIdentity
+from proxy.outbound import SERVICES_HOLD
+from proxy.plan import Asking, Cause, Decision, Hold, Op, Plan, Reply, Table, Tables
+from proxy.settings import Settings
+from proxy.target import API_TOKEN_SET, TRUTHY_SET
+from sentry.bundle import TrustBundle
+from sentry.client import Svid
+from sentry.issuer import make_root, new_key
+from sentry.spiffe import SpiffeId
+from tests.unit.proxy.heads import head
+from tests.unit.sentry.forge import Forgery
+
+CART = AppName("cart", "default")
+KEY = "peer:cart.default"
+ONE = Endpoint(host="10.0.0.1", port=5000, instance="a", source="fake", weight=2)
+TWO = Endpoint(host="fd00::2", port=5000, instance="b", source="fake")
+GRPC: dict[str, Any] = {"protocol": "grpc", "method": "POST", "framing": "stream", "authority": "localhost"}
+POLICY = """
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: c}
+spec:
+  accessControl:
+    defaultAction: deny
+    trustDomain: public
+    policies:
+    - appId: cart
+      defaultAction: allow
+      trustDomain: public
+      namespace: default
+      operations: [{name: /admin, httpVerb: [POST], action: deny}]
+"""
+
+
+class Recorder:
+    """An engine that keeps what it is told; its tables are real."""
+
+    name = "recorder"
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.sets: dict[int, frozenset[bytes]] = {}
+        self.clusters: dict[str, Cluster] = {}
+        self.gates: dict[str, int | None] = {}
+        self.identity: TlsIdentity | None = None
+        self.bumped: list[str] = []
+        self.woken: list[str] = []
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def listen(self, spec: ListenerSpec) -> str:
+        return spec.address
+
+    async def unlisten(self, name: str) -> None:
+        raise AssertionError(name)
+
+    def set_cluster(self, cluster: Cluster) -> None:
+        self.clusters[cluster.key] = cluster
+
+    def drop_cluster(self, key: str) -> None:
+        del self.clusters[key]
+
+    def wake(self, key: str) -> None:
+        self.woken.append(key)
+
+    def set_paths(self, number: int, table: Table) -> None:
+        self.tables.put_paths(number, table)
+
+    def set_members(self, number: int, members: frozenset[bytes]) -> None:
+        self.sets[number] = members
+        self.tables.put_set(number, members)
+
+    def set_concurrency(self, gate: str, limit: int | None) -> None:
+        self.gates[gate] = limit
+
+    def set_identity(self, identity: TlsIdentity | None) -> None:
+        self.identity = identity
+
+    def bump(self, scope: str) -> None:
+        self.bumped.append(scope)
+
+    async def drain(self, listeners: Sequence[str], within_s: float) -> int:
+        raise AssertionError(listeners)
+
+    def loads(self, key: str) -> tuple[dict[str, object], ...]:
+        return ()
+
+    def stats(self) -> EngineStats:
+        return EngineStats(0, 0, 0, 0)
+
+
+class Source:
+    """A resolver that says what the test says; `at_once` is its answer to every question."""
+
+    source = "fake"
+
+    def __init__(self) -> None:
+        self.asked: list[AppName] = []
+        self.at_once: Found | None = None
+        self.started = asyncio.Event()
+        self._push: Push | None = None
+
+    async def run(self, push: Push) -> None:
+        self._push = push
+        self.started.set()
+        await asyncio.Event().wait()
+
+    def watch(self, name: AppName) -> None:
+        self.asked.append(name)
+        if self.at_once is not None:
+            self.say(self.at_once)
+
+    def forget(self, name: AppName) -> None:
+        """Nothing is held."""
+
+    async def announce(self, instance: Instance) -> None:
+        raise AssertionError(instance)
+
+    async def withdraw(self) -> None:
+        raise AssertionError
+
+    def say(self, found: Found, name: AppName = CART) -> None:
+        assert self._push is not None
+        self._push(self.source, name, found)
+
+
+@dataclass
+class World:
+    """A control plane between a source and an engine."""
+
+    control: Control
+    settings: Settings
+    directory: Directory
+    policy: PolicySnapshot
+    source: Source
+    engine: Recorder = field(default_factory=Recorder)
+
+    def decide(self, target: str = "/v1.0/invoke/cart/method/x", **changes: Any) -> Decision:
+        """The outbound decision for the app's request."""
+        return self.control.decide_outbound(Asking(head(target, **changes), self.engine.tables))
+
+    def judge_peer(self, verb: str, path: str = "/admin", app: str = "cart") -> Decision:
+        """The inbound decision for a peer's request."""
+        one = head(path, method=verb, listener="peer", peer=f"spiffe://public/ns/default/{app}")
+        return self.control.inbound.decide(Asking(one, self.engine.tables))
+
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def making(*flags: str, profile: str = "dev", **variables: str) -> World:
+        env = {"POSTERN_HOME": str(tmp_path / "root"), **variables}
+        settings = parse(["--app-id", "web", "--app-port", "8080", "--profile", profile, *flags], env)
+        policy = load(PolicySources(own_app_id="web", own_namespace=settings.namespace, profile="dev"))
+        source = Source()
+        directory = Directory([source])
+        control = Control(settings, policy, directory, "box", "10.1.1.1")
+        world = World(control, settings, directory, policy, source)
+        control.attach(world.engine)
+        return world
+
+    return making
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[None]:
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(world.directory.run())
+        await world.directory.wait_running()
+        await world.source.started.wait()
+        yield
+        task.cancel()
+
+
+def found(*endpoints: Endpoint, name: AppName = CART, stale: bool = False) -> EndpointSet:
+    return EndpointSet(name=name, endpoints=endpoints, stale=stale)
+
+
+# --- the first picture
+
+
+@pytest.mark.parametrize(
+    ("protocol", "wire", "tls"),
+    [
+        ("http", "http1", None),
+        ("https", "http1", "app"),
+        ("h2c", "h2c", None),
+        ("grpc", "h2c", None),
+        ("grpcs", "h2c", "app"),
+    ],
+)
+def test_app_is_pushed_in_its_own_protocol(make: Make, protocol: str, wire: str, tls: str | None) -> None:
+    cluster = make("--app-protocol", protocol).engine.clusters["app"]
+    assert (cluster.wire, cluster.tls) == (wire, tls)
+    assert [up.address for up in cluster.upstreams] == ["127.0.0.1:8080"]
+
+
+def test_first_picture_has_tables_sets_and_gates(make: Make) -> None:
+    engine = make("--app-max-concurrency", "3", DAPR_API_TOKEN="secret").engine
+    assert engine.gates == {"app-concurrency": 3}
+    assert engine.sets[API_TOKEN_SET] == {b"secret"}
+    assert {b"true", b"1", b"ON", b"y"} <= engine.sets[TRUTHY_SET]
+    assert make().engine.gates == {"app-concurrency": None}
+    assert make().engine.sets[API_TOKEN_SET] == frozenset()
+
+
+def test_app_without_a_port_has_no_cluster(tmp_path: Path) -> None:
+    settings = parse(["--app-id", "web"], {"POSTERN_HOME": str(tmp_path)})
+    policy = load(PolicySources(own_app_id="web", own_namespace="default"))
+    engine = Recorder()
+    Control(settings, policy, Directory([]), "box", "::1").attach(engine)
+    assert engine.clusters == {}
+
+
+@pytest.mark.parametrize(("host_ip", "node"), [("10.1.1.1", b"10.1.1.1"), ("fd00::1", b'"[fd00::1]"')])
+def test_forwarded_headers_name_this_host(tmp_path: Path, host_ip: str, node: bytes) -> None:
+    settings = parse(["--app-id", "web"], {"POSTERN_HOME": str(tmp_path)})
+    policy = load(PolicySources(own_app_id="web", own_namespace="default"))
+    control = Control(settings, policy, Directory([]), "box", host_ip)
+    added = {edit.name: edit.data for edit in control.outbound.view.forwarded if edit.op is Op.ADD}
+    assert added == {
+        b"x-forwarded-for": host_ip.encode(),
+        b"x-forwarded-host": b"box",
+        b"forwarded": b"for=" + node + b";by=" + node + b";host=box",
+    }
+
+
+# --- names
+
+
+def test_found_name_becomes_a_cluster_of_the_mesh(make: Make) -> None:
+    world = make()
+    world.control.names_changed(found(ONE, TWO, stale=True))
+    cluster = world.engine.clusters[KEY]
+    assert (cluster.wire, cluster.tls, cluster.stale) == ("postern", "mesh", True)
+    assert [(up.address, up.instance, up.weight) for up in cluster.upstreams] == [
+        ("10.0.0.1:5000", "a", 2),
+        ("[fd00::2]:5000", "b", 1),
+    ]
+    assert world.engine.bumped == [f"name:{KEY}"]
+    assert isinstance(world.decide(), Plan)
+
+
+def test_plain_mesh_has_plain_clusters(make: Make) -> None:
+    world = make("--enable-mtls=false")
+    world.control.names_changed(found(ONE))
+    assert world.engine.clusters[KEY].tls is None
+
+
+def test_new_endpoints_of_a_known_name_drop_no_plan(make: Make) -> None:
+    world = make()
+    world.control.names_changed(found(ONE))
+    world.engine.bumped.clear()
+    world.control.names_changed(found(ONE, TWO))
+    assert world.engine.bumped == []
+    assert len(world.engine.clusters[KEY].upstreams) == 2
+
+
+def test_name_without_endpoints_loses_its_cluster_and_plans(make: Make) -> None:
+    world = make()
+    world.control.names_changed(found(ONE))
+    world.engine.bumped.clear()
+    world.control.names_changed(found())
+    assert KEY not in world.engine.clusters
+    assert world.engine.bumped == [f"name:{KEY}"]
+    assert world.engine.woken == [KEY]
+    assert isinstance(world.decide(), Hold)
+
+
+def test_name_never_known_wakes_its_callers_only(make: Make) -> None:
+    world = make()
+    world.control.names_changed(found())
+    assert (world.engine.bumped, world.engine.woken) == ([], [KEY])
+
+
+async def test_unknown_name_is_looked_for_and_held(make: Make) -> None:
+    world = make()
+    async with running(world):
+        held = world.decide()
+        assert isinstance(held, Hold)
+        assert (held.key, held.for_s) == (KEY, HOLD_S)
+        assert world.source.asked == [CART]
+        world.source.say((ONE,))
+        assert isinstance(world.decide(), Plan)
+        assert KEY in world.engine.clusters
+
+
+async def test_name_just_not_found_is_answered_at_once_with_what_was_tried(make: Make) -> None:
+    world = make()
+    async with running(world):
+        world.decide()
+        world.source.say(SourceFailure(reason="nobody answers to cart", missing=True))
+        assert world.engine.woken == [KEY]
+        held = world.decide()
+        assert isinstance(held, Hold)
+        assert held.for_s == 0.0
+        assert held.then.cause is Cause.NO_APP
+        assert "nobody answers to cart" in world.control.explain(KEY)
+
+
+async def test_source_that_knows_at_once_leaves_nobody_waiting(make: Make) -> None:
+    world = make()
+    async with running(world):
+        world.source.at_once = (ONE,)
+        assert isinstance(world.decide(), Plan)
+
+
+async def test_source_that_knows_of_nobody_at_once_leaves_nobody_waiting(make: Make) -> None:
+    world = make()
+    async with running(world):
+        world.source.at_once = SourceFailure(reason="not in the file", missing=True)
+        held = world.decide()
+        assert isinstance(held, Hold)
+        assert held.for_s == 0.0
+
+
+def test_other_decisions_look_for_nobody(make: Make) -> None:
+    world = make()
+    for target in ("/v1.0/healthz", "/v1.0/invoke/web/method/x", "/v1.0/invoke/a.b.c/method/x"):
+        assert not isinstance(world.decide(target), Hold)
+    assert world.source.asked == []
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [(KEY, "not looked for yet"), ("app", ""), ("local-api", ""), (SERVICES_HOLD, "")]
+)
+def test_explanation_of_a_cluster(make: Make, key: str, text: str) -> None:
+    assert make().control.explain(key) == text
+
+
+# --- policies, identity, the app
+
+
+def test_new_policy_is_in_force_and_no_old_decision_is_kept(make: Make, tmp_path: Path) -> None:
+    world = make()
+    assert isinstance(world.judge_peer("POST"), Plan)
+    file = tmp_path / "config.yaml"
+    file.write_text(POLICY)
+    sources = PolicySources(
+        config_paths=(file,), own_app_id="web", own_namespace="default", own_trust_domain="public"
+    )
+    limits = ResiliencyRules(targets={"cart": TargetRules(timeout_s=0.5, builtin_retry=None)})
+    world.control.policy_changed(replace(load(sources), resiliency=limits))
+    assert world.engine.bumped == ["access", "resiliency"]
+    denied = world.judge_peer("POST")
+    assert isinstance(denied, Reply)
+    assert denied.cause is Cause.DENIED
+    assert isinstance(world.judge_peer("GET"), Plan)
+    assert isinstance(world.judge_peer("GET", app="other"), Reply)
+    world.control.names_changed(found(ONE))
+    plan = world.decide()
+    assert isinstance(plan, Plan)
+    assert plan.attempt_s == 0.5
+
+
+def test_new_identity_is_pushed_with_its_check(make: Make) -> None:
+    now = datetime.now(UTC)
+    world = make()
+    svid = Svid(
+        spiffe_id=SpiffeId.parse("spiffe://public/ns/default/web"),
+        chain_pem=b"chain",
+        key_pem=b"key",
+        not_before=now,
+        not_after=now,
+        bundle=TrustBundle.parse(make_root("r", now, new_key()).public_bytes(Encoding.PEM)),
+    )
+    world.control.identity_changed(svid)
+    identity = world.engine.identity
+    assert identity is not None
+    assert (identity.chain_pem, identity.key_pem) == (b"chain", b"key")
+    assert identity.roots_pem == svid.bundle.pem
+    assert identity.strict is svid.bundle.is_strict
+    assert identity.verify(Forgery().der(), False) == "spiffe://public/ns/default/cart"
+
+
+@pytest.mark.parametrize("der", [b"", b"\x30\x00", b"not a certificate"])
+def test_leaf_that_is_none_is_refused_as_a_value_error(der: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        verify(der, True)
+
+
+def test_health_of_the_app_reaches_both_deciders(make: Make) -> None:
+    world = make("--enable-app-health-check")
+    for decision in (world.judge_peer("GET"), world.decide("/v1.0/invoke/web/method/x")):
+        assert isinstance(decision, Reply)
+        assert decision.cause is Cause.APP_UNHEALTHY  # until the first good probe
+    watch = AppWatch(world.settings, lambda: None)
+    watch.healthy = True
+    world.control.app_changed(watch)
+    assert world.engine.bumped == ["app"]
+    assert isinstance(world.judge_peer("GET"), Plan)
+    assert isinstance(world.decide("/v1.0/invoke/web/method/x"), Plan)
+
+
+# --- service names
+
+
+def entry(app: str, *services: str, **changes: Any) -> Entry:
+    facts = {"mesh": "m", "instance": app + str(len(changes)), "peer_port": 1, "grpc_services": services}
+    return Entry(app_id=app, **{**facts, **changes})
+
+
+def named(world: World, service: str) -> str:
+    """Where a call to a service goes: the cluster, or the cause of its answer."""
+    decision = world.decide(f"/{service}/Get", **GRPC)
+    if isinstance(decision, Hold):
+        return f"held for {decision.key}"
+    return decision.cause.value if isinstance(decision, Reply) else decision.routes[0].cluster
+
+
+def test_declared_service_leads_to_its_app(make: Make) -> None:
+    world = make()
+    world.control.names_changed(found(ONE))
+    assert named(world, "shop.Cart") == f"held for {SERVICES_HOLD}"
+    world.control.services_claimed((entry("cart", "shop.Cart"),), "m")
+    assert (world.engine.bumped[-1], world.engine.woken) == ("routes", [SERVICES_HOLD])
+    assert named(world, "shop.Cart") == KEY
+    assert world.control.routes() == ["shop.Cart=cart (learnt)"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"namespace": "other"}, {"mesh": "theirs"}, {"mesh": ""}, {"serving": False}]
+)
+def test_claim_from_elsewhere_is_not_heard(make: Make, changes: dict[str, Any]) -> None:
+    world = make()
+    world.control.services_claimed((entry("thief", "shop.Cart", **changes),), "m")
+    assert world.control.routes() == []
+    assert world.engine.woken == []
+
+
+def test_two_claimants_are_a_conflict_and_two_instances_are_not(make: Make) -> None:
+    world = make()
+    world.control.names_changed(found(ONE))
+    claims = (entry("cart", "shop.Cart"), entry("cart", "shop.Cart", instance="second"))
+    world.control.services_claimed(claims, "m")
+    assert named(world, "shop.Cart") == KEY
+    world.control.services_claimed((*claims, entry("thief", "shop.Cart")), "m")
+    answer = world.decide("/shop.Cart/Get", **GRPC)
+    assert isinstance(answer, Reply)
+    assert "cart and by thief" in answer.grpc_message
+    world.control.services_claimed(claims, "m")
+    assert named(world, "shop.Cart") == KEY
+
+
+def test_same_claims_change_nothing(make: Make) -> None:
+    world = make()
+    for _ in range(2):
+        world.control.services_claimed((entry("cart", "shop.Cart"),), "m")
+    assert world.engine.bumped == ["routes"]
+
+
+def test_explicit_route_wins_over_a_claim(make: Make) -> None:
+    world = make("--route", "shop.Cart=cart")
+    world.control.names_changed(found(ONE))
+    world.control.services_claimed((entry("thief", "shop.Cart"),), "m")
+    assert named(world, "shop.Cart") == KEY
+    assert world.control.routes()[0] == "shop.Cart=cart"
+
+
+def test_production_learns_nothing(make: Make) -> None:
+    world = make(profile="production")
+    world.control.services_claimed((entry("cart", "shop.Cart"),), "m")
+    assert (world.engine.bumped, world.engine.woken) == ([], [])
+    assert named(world, "shop.Cart") == Cause.UNSUPPORTED.value
+
+
+def test_unknown_service_waits_until_learning_has_settled(make: Make) -> None:
+    world = make()
+    held = world.decide("/shop.Cart/Get", **GRPC)
+    assert isinstance(held, Hold)
+    assert held.for_s == LEARNING_S
+    world.control.learning_settled()
+    assert world.engine.woken == [SERVICES_HOLD]
+    assert named(world, "shop.Cart") == Cause.UNSUPPORTED.value
