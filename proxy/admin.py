@@ -5,10 +5,13 @@ Source: spec/invocation.md §6.1, §6.2; design §7.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs, unquote_plus, urlsplit
+from urllib.parse import parse_qs
 
+from proxy import path as paths
 from proxy.local_http import LocalRequest, LocalResponse
 from proxy.settings import Settings
 from proxy.version import VERSION
@@ -16,6 +19,9 @@ from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
 
 Json = dict[str, Any]
+Query = Mapping[str, list[str]]
+_TRACE_ID = re.compile(r"[0-9A-Fa-f]{1,32}")
+_PUBLIC = frozenset({"/v1.0/healthz", "/v1.0/healthz/outbound", "/v1.0/metadata"})
 _MAX_METADATA = 64  # keys that an app may set; each is kept in memory
 
 
@@ -67,16 +73,15 @@ class Admin:
 
     async def api(self, request: LocalRequest) -> LocalResponse:
         """What the app may ask: `/v1.0/…`."""
-        url = urlsplit(request.target)
-        path = url.path.rstrip("/")
+        path, query = _asked(request)
         if path == "/v1.0/healthz":
-            return self._healthz(parse_qs(url.query))
+            return self._healthz(query)
         if path == "/v1.0/healthz/outbound":
             return self._not_ready("ERR_OUTBOUND_HEALTH_NOT_READY", self._health.missing(but=("app",)))
         if path == "/v1.0/metadata" and request.method == "GET":
             return _json(200, self._metadata())
         if path.startswith("/v1.0/metadata/") and request.method == "PUT":
-            return self._set_metadata(unquote_plus(path.removeprefix("/v1.0/metadata/")), request.body)
+            return self._set_metadata(path.removeprefix("/v1.0/metadata/"), request.body)
         if path == "/v1.0/shutdown" and request.method == "POST":
             if (b"dapr-force-shutdown", b"true") in request.headers:
                 self._abort()
@@ -87,9 +92,8 @@ class Admin:
 
     async def admin(self, request: LocalRequest) -> LocalResponse:
         """What the `postern` command may ask, and all that the app may."""
-        url = urlsplit(request.target)
-        query = parse_qs(url.query)
-        match request.method, url.path:
+        path, query = _asked(request)
+        match request.method, path:
             case "GET", "/status":
                 return _json(200, self._status())
             case "GET", "/metadata":
@@ -103,16 +107,14 @@ class Admin:
             case "POST", "/shutdown":
                 self._shutdown("postern stop")
                 return LocalResponse(204)
-            case "PUT", path if path.startswith("/metadata/"):
-                return self._set_metadata(unquote_plus(path.removeprefix("/metadata/")), request.body)
+            case "PUT", _ if path.startswith("/metadata/"):
+                return self._set_metadata(path.removeprefix("/metadata/"), request.body)
         return await self.api(request)
 
     async def public(self, request: LocalRequest) -> LocalResponse:
         """The public port: health and metadata only (spec/invocation.md §1.1); nothing is set there (≠)."""
-        if request.method in ("GET", "HEAD") and urlsplit(request.target).path.startswith(
-            ("/v1.0/healthz", "/v1.0/metadata")
-        ):
-            return await self.api(request)
+        if request.method in ("GET", "HEAD") and _asked(request)[0] in _PUBLIC:
+            return await self.api(replace(request, method="GET"))
         return _error(404, "ERR_NOT_FOUND", "this port serves health and metadata only")
 
     async def metrics(self, request: LocalRequest) -> LocalResponse:
@@ -121,7 +123,7 @@ class Admin:
         body, kind = await self._meters.scrape(accept)
         return LocalResponse(200, ((b"content-type", kind.encode()),), body)
 
-    def _healthz(self, query: Mapping[str, list[str]]) -> LocalResponse:
+    def _healthz(self, query: Query) -> LocalResponse:
         wanted = query.get("appid", [self._settings.app_id])[0]
         if wanted != self._settings.app_id:
             return _error(
@@ -137,6 +139,7 @@ class Admin:
         return _error(500, code, f"not ready: {', '.join(missing)}")
 
     def _set_metadata(self, key: str, body: bytes) -> LocalResponse:
+        key = key.replace("+", " ")  # a form-encoded key (spec/invocation.md §6.1)
         if key not in self.extended and len(self.extended) >= _MAX_METADATA:
             return _error(400, "ERR_BAD_REQUEST", f"more than {_MAX_METADATA} metadata keys")
         if len(body) > 4_096:
@@ -173,18 +176,26 @@ class Admin:
             found["appConnectionProperties"] = app
         return found
 
-    def _trace(self, query: Mapping[str, list[str]]) -> LocalResponse:
+    def _trace(self, query: Query) -> LocalResponse:
         wanted = query.get("id", [""])[0]
-        try:
-            trace_id = int(wanted, 16) if wanted else self._tracer.last_trace_id()
-        except ValueError:
-            return _error(400, "ERR_BAD_REQUEST", f"{wanted!r} is no trace id: expected hex digits")
+        if wanted and not _TRACE_ID.fullmatch(wanted):
+            return _error(400, "ERR_BAD_REQUEST", f"{wanted!r} is no trace id: expected up to 32 hex digits")
+        trace_id = int(wanted, 16) if wanted else self._tracer.last_trace_id()
         spans = self._tracer.recent(trace_id) if trace_id is not None else ()
         found: Json = {
             "traceId": f"{trace_id:032x}" if trace_id else "",
             "spans": [span.as_dict() for span in spans],
         }
         return _json(200, found)
+
+
+def _asked(request: LocalRequest) -> tuple[str, Query]:
+    """Canonical path and query; a target without a canonical form has the path "", which is no route."""
+    try:
+        target = paths.parse(request.target.encode("latin-1"))
+    except paths.BadTargetError:
+        return "", {}
+    return target.path, parse_qs(target.query.decode("latin-1"))
 
 
 def _json(status: int, body: Json) -> LocalResponse:
