@@ -36,10 +36,6 @@ class Health:
         """A part is ready."""
         self._missing.pop(part, None)
 
-    def lost(self, part: str) -> None:
-        """A part is not ready any more."""
-        self._missing[part] = None
-
     def missing(self, *, but: tuple[str, ...] = ()) -> list[str]:
         """What is not ready."""
         found = [part for part in self._missing if part not in but]
