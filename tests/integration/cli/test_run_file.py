@@ -32,8 +32,12 @@ async def test_apps_of_a_run_file_call_each_other_and_are_listed_and_stopped(sec
     await run.line(r"^pay  \| listening")
     await run.line(r"^cart \| env PAY_ADDR=localhost:[1-9]")
 
+    for name in ("cart", "pay"):
+        assert (await secured.done("wait", name, "--timeout=20s"))[0] == 0
+
     code, output = await secured.done("invoke", "-a", "cart", "--from", "cart", "-m", "via/pay", "-v", "GET")
-    assert (code, "200 pay GET /hello" in output) == (0, True)
+    assert code == 0
+    assert "200 pay GET /hello" in output
 
     code, output = await secured.done("list", "-o", "json")
     rows = {row["appId"]: row for row in json.loads(output)}
