@@ -13,15 +13,7 @@ _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 def send(down: Downstream, reply: Reply, detail: str, *, grpc: bool, head: bool) -> int | None:
     """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses)."""
     if grpc:
-        text = reply.grpc_message.replace(DETAIL, detail)
-        message = quote(text, safe=_GRPC_SAFE, errors="replace").encode("ascii")
-        extra = tuple(header for header in reply.headers if header[0] == errors.HEADER)
-        status = (b"grpc-status", b"%d" % reply.grpc_code)
-        down.respond(
-            200,
-            ((b"content-type", b"application/grpc"), status, (b"grpc-message", message), *extra),
-            end=True,
-        )
+        down.respond(200, ((b"content-type", b"application/grpc"), *grpc_trailers(reply, detail)), end=True)
         return reply.grpc_code
     body = reply.body.replace(
         DETAIL.encode(), json.dumps(detail, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
@@ -34,6 +26,14 @@ def send(down: Downstream, reply: Reply, detail: str, *, grpc: bool, head: bool)
         down.send(body)
         down.finish(())
     return None
+
+
+def grpc_trailers(reply: Reply, detail: str) -> Headers:
+    """How a gRPC call ends with a reply of ours."""
+    text = reply.grpc_message.replace(DETAIL, detail)
+    message = quote(text, safe=_GRPC_SAFE, errors="replace").encode("ascii")
+    extra = tuple(header for header in reply.headers if header[0] == errors.HEADER)
+    return ((b"grpc-status", b"%d" % reply.grpc_code), (b"grpc-message", message), *extra)
 
 
 def unlabelled(listener: str) -> Labels:

@@ -47,6 +47,7 @@ class Exchange:
         "_done",
         "_down",
         "_down_bytes",
+        "_down_drained",
         "_drained",
         "_gates",
         "_head",
@@ -122,6 +123,7 @@ class Exchange:
         self._status = 0
         self._response_head_ns = 0
         self._down_bytes = 0
+        self._down_drained = 0
 
     # --- deciding --------------------------------------------------------------------------------------------------------
 
@@ -347,6 +349,7 @@ class Exchange:
 
     def response_drained(self, count: int) -> None:
         """The caller took bytes: the callee may send more."""
+        self._down_drained += count
         if self._call is not None:
             self._call.ack(count)
 
@@ -509,13 +512,21 @@ class Exchange:
     def _fail_for_good(self, cause: Cause, detail: str) -> None:
         if self._done:
             return
-        if self._committed:
+        if self._committed and cause is Cause.TIMEOUT and self._can_end_grpc():
+            reply = self._plan.on_cause[cause]
+            self._down.finish(answers.grpc_trailers(reply, detail))
+            self._finish(cause, None, reply.grpc_code)
+        elif self._committed:
             self._down.abort(cause)
             self._finish(cause)
         elif self._kept is None:
             self._answer(answers.timed_out(self._listener.name), detail)
         else:
             self._answer(self._plan.on_cause[cause], detail)
+
+    def _can_end_grpc(self) -> bool:
+        """Whether a begun gRPC answer can still end with a status: not behind bytes that the caller may never read."""
+        return self._raw.protocol == "grpc" and self._down_drained == self._down_bytes
 
     def _end_attempt(self, cause: Cause | None, detail: str, *, abort: bool) -> None:
         """Close the books on the current attempt."""
