@@ -1,0 +1,157 @@
+//! Kept decisions, found again by what their deciders read: a tree per listener, as in `portable/plans.py`.
+//!
+//! At each node the facet that the decider asked for next, an edge per answer, a decision at the end. As deciders are pure, heads
+//! with equal answers so far are asked the same next question. Bounded: a full cache starts afresh.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use crate::cause::Cause;
+use crate::head::Head;
+use crate::plan::{Decision, Plan, Read, Reply};
+use crate::tables::Tables;
+
+const MAX_KEPT: usize = 10_000;
+
+/// A decision in force; `dead` once a scope was bumped. `replies`: its ready-made answers, fetched when first needed.
+#[derive(Debug)]
+pub struct Kept {
+    pub decision: Decision,
+    dead: Cell<bool>,
+    replies: RefCell<HashMap<Cause, Rc<Reply>>>,
+}
+
+impl Kept {
+    /// A decision, not yet kept anywhere.
+    pub fn new(decision: Decision) -> Rc<Self> {
+        Rc::new(Self { decision, dead: Cell::new(false), replies: RefCell::default() })
+    }
+
+    /// The Plan, if it is one.
+    pub fn plan(&self) -> Option<&Plan> {
+        match &self.decision {
+            Decision::Plan(plan) => Some(plan),
+            Decision::Reply(_) => None,
+        }
+    }
+
+    /// The answer for a cause, if it was fetched before.
+    pub fn reply(&self, cause: Cause) -> Option<Rc<Reply>> {
+        self.replies.borrow().get(&cause).cloned()
+    }
+
+    /// Remember the answer for a cause.
+    pub fn set_reply(&self, cause: Cause, reply: Rc<Reply>) {
+        self.replies.borrow_mut().insert(cause, reply);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    read: Option<Read>,
+    edges: HashMap<Box<[u8]>, Node>,
+    kept: OnceCell<Rc<Kept>>,
+}
+
+/// Owns the trees, which kept decisions belong to a scope, and how many are kept.
+#[derive(Debug, Default)]
+pub struct PlanCache {
+    roots: HashMap<Arc<str>, Node>,
+    scopes: HashMap<Arc<str>, Vec<Weak<Kept>>>,
+    buffer: Vec<u8>,
+    size: usize,
+}
+
+impl PlanCache {
+    /// How many decisions are kept.
+    pub fn len(&self) -> usize {
+        self.size
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
+    /// The kept decision that covers a head.
+    pub fn find(&mut self, head: &Head, tables: &Tables) -> Option<Rc<Kept>> {
+        let mut node = self.roots.get(&head.entry.listener)?;
+        while let Some(read) = &node.read {
+            self.buffer.clear();
+            if !tables.answer(read, head, &mut self.buffer) {
+                return None;
+            }
+            node = node.edges.get(self.buffer.as_slice())?;
+        }
+        node.kept.get().filter(|kept| !kept.dead.get()).cloned()
+    }
+
+    /// Keep what the decider said of a head.
+    pub fn keep(&mut self, head: &Head, reads: Vec<(Read, Option<u64>)>, kept: &Rc<Kept>, tables: &mut Tables) {
+        if self.size >= MAX_KEPT {
+            *self = Self::default();
+        }
+        for (read, class) in &reads {
+            if let (Read::Path(number), Some(class)) = (read, class) {
+                tables.learn(*number, &head.path, *class);
+            }
+        }
+        let mut node = self.roots.entry(head.entry.listener.clone()).or_default();
+        for (read, _) in reads {
+            if node.read.as_ref() != Some(&read) {
+                // Only a decider that changed its mind (a new snapshot) asks something else here: the old branch is stale.
+                self.size -= count(node);
+                *node = Node { read: Some(read), ..Node::default() };
+            }
+            self.buffer.clear();
+            if let Some(read) = &node.read {
+                if !tables.answer(read, head, &mut self.buffer) {
+                    return; // the table changed meanwhile: it is asked for again
+                }
+            }
+            if !node.edges.contains_key(self.buffer.as_slice()) {
+                node.edges.insert(self.buffer.as_slice().into(), Node::default());
+            }
+            let Some(next) = node.edges.get_mut(self.buffer.as_slice()) else { return };
+            node = next;
+        }
+        self.size -= count(node);
+        *node = Node { kept: OnceCell::from(kept.clone()), ..Node::default() };
+        self.size += 1;
+        for scope in kept.decision.scopes() {
+            let members = self.scopes.entry(scope.clone()).or_default();
+            if members.len() == members.capacity() {
+                members.retain(|member| member.strong_count() > 0);
+            }
+            members.push(Rc::downgrade(kept));
+        }
+    }
+
+    /// Drop every kept decision of a scope.
+    pub fn bump(&mut self, scope: &str) {
+        for kept in self.scopes.remove(scope).unwrap_or_default() {
+            if let Some(kept) = kept.upgrade() {
+                kept.dead.set(true);
+            }
+        }
+        for root in self.roots.values_mut() {
+            prune(root);
+        }
+        self.size = self.roots.values().map(count).sum();
+    }
+}
+
+fn count(node: &Node) -> usize {
+    usize::from(node.kept.get().is_some()) + node.edges.values().map(count).sum::<usize>()
+}
+
+/// Let go of what is dead; true where nothing is left.
+fn prune(node: &mut Node) -> bool {
+    node.edges.retain(|_, next| !prune(next));
+    if node.kept.get().is_some_and(|kept| kept.dead.get()) {
+        node.kept.take();
+    }
+    node.edges.is_empty() && node.kept.get().is_none()
+}

@@ -1,0 +1,110 @@
+//! The clusters pushed to the engine, with the load and health of each address.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::balance::{self, Load};
+
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wire {
+    /// HTTP/2 between proxies.
+    Postern,
+    Http1,
+    H2c,
+}
+
+/// How the connection is secured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tls {
+    None,
+    /// The pushed identity, and the route's `expect` is checked.
+    Mesh,
+    /// Not verified: the own app, on this host.
+    App,
+}
+
+/// Where a route leads, as pushed.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub key: Arc<str>,
+    pub wire: Wire,
+    pub tls: Tls,
+    pub upstreams: Vec<(Arc<str>, u32)>,
+}
+
+/// One address with what is known of it.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub address: Arc<str>,
+    pub load: RefCell<Load>,
+}
+
+/// One cluster as it stands.
+#[derive(Debug)]
+pub struct ClusterState {
+    pub cluster: Cluster,
+    pub endpoints: Vec<Rc<Endpoint>>,
+}
+
+impl ClusterState {
+    /// The endpoint for an attempt.
+    pub fn pick(&self, tried: &[Arc<str>], now: Instant) -> Option<Rc<Endpoint>> {
+        if let [only] = &self.endpoints[..] {
+            return Some(only.clone());
+        }
+        let borrowed: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.load.borrow()).collect();
+        let loads: Vec<(&Load, bool)> =
+            borrowed.iter().zip(&self.endpoints).map(|(load, endpoint)| (&**load, tried.contains(&endpoint.address))).collect();
+        balance::choose(&loads, now).map(|place| self.endpoints[place].clone())
+    }
+
+    /// Whether another address is left to try.
+    pub fn has_untried(&self, tried: &[Arc<str>]) -> bool {
+        self.endpoints.iter().any(|endpoint| !tried.contains(&endpoint.address))
+    }
+}
+
+/// Clusters by key.
+#[derive(Debug, Default)]
+pub struct Clusters {
+    known: HashMap<Arc<str>, ClusterState>,
+}
+
+impl Clusters {
+    /// The cluster, if it was pushed.
+    pub fn get(&self, key: &str) -> Option<&ClusterState> {
+        self.known.get(key)
+    }
+
+    /// Add or replace; loads of addresses that stay are kept. Returns the addresses that are gone.
+    pub fn put(&mut self, cluster: Cluster) -> Vec<Arc<str>> {
+        let old = self.known.remove(&cluster.key).map(|state| state.endpoints).unwrap_or_default();
+        let kept = |address: &Arc<str>| old.iter().find(|endpoint| endpoint.address == *address).cloned();
+        let endpoints = cluster
+            .upstreams
+            .iter()
+            .map(|(address, weight)| {
+                kept(address)
+                    .unwrap_or_else(|| Rc::new(Endpoint { address: address.clone(), load: RefCell::new(Load::new(*weight)) }))
+            })
+            .collect();
+        let state = ClusterState { cluster, endpoints };
+        let gone = old
+            .iter()
+            .filter(|endpoint| !state.endpoints.iter().any(|new| new.address == endpoint.address))
+            .map(|endpoint| endpoint.address.clone())
+            .collect();
+        self.known.insert(state.cluster.key.clone(), state);
+        gone
+    }
+
+    /// Forget a cluster; returns its addresses.
+    pub fn drop(&mut self, key: &str) -> Vec<Arc<str>> {
+        let state = self.known.remove(key);
+        state.map(|state| state.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,135 @@
+//! What arrived: a request head in the form that deciding and carrying read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+
+use crate::target;
+
+/// How the request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+    Grpc,
+    Websocket,
+}
+
+impl Protocol {
+    /// As `proxy/plan.py` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Websocket => "websocket",
+        }
+    }
+}
+
+/// How much body follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    None,
+    Length,
+    Stream,
+}
+
+impl Framing {
+    /// As `proxy/plan.py` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Length => "length",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// A head as a wire end read it; see `RawHead` in `portable/streams.py`.
+#[derive(Debug)]
+pub struct RawHead {
+    pub protocol: Protocol,
+    pub method: Bytes,
+    pub authority: Bytes,
+    pub target: Bytes,
+    pub headers: HeaderMap,
+    pub framing: Framing,
+    pub length: Option<u64>,
+}
+
+/// Where a connection came in.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub listener: Arc<str>,
+    pub peer: Option<Arc<str>>,
+    pub address: Arc<str>,
+}
+
+/// A head with its canonical path; see `RequestHead` in `proxy/plan.py`. `headers` leave with the last attempt.
+#[derive(Debug)]
+pub struct Head {
+    pub entry: Entry,
+    pub protocol: Protocol,
+    pub framing: Framing,
+    pub method: Bytes,
+    pub authority: String,
+    pub raw_authority: Bytes,
+    pub target: Bytes,
+    pub path: String,
+    pub query: Bytes,
+    pub headers: HeaderMap,
+    pub length: Option<u64>,
+    pub exact: bool,
+    pub absolute: bool,
+}
+
+/// Each byte a character, as Python's latin-1.
+pub fn latin1(data: &[u8]) -> String {
+    data.iter().copied().map(char::from).collect()
+}
+
+/// The canonical head, and why it has none (its path is `/` then).
+pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
+    let (mut refusal, mut found) = (None, None);
+    if raw.method.is_empty() || raw.method.iter().any(u8::is_ascii_lowercase) {
+        refusal =
+            Some(format!("the method '{}' is not upper-case; methods are case-sensitive (RFC 9110 §9.1)", latin1(&raw.method)));
+    } else if &raw.method[..] != b"CONNECT" {
+        match target::parse(&raw.target) {
+            Ok(target) => found = Some(target),
+            Err(reason) => refusal = Some(reason.to_owned()),
+        }
+    }
+    let found = found.unwrap_or(target::Target { path: "/".into(), query: 0..0, same: true, offset: 0, authority: 0..0 });
+    let (mut sent, mut authority) = (raw.target.clone(), raw.authority.clone());
+    if found.offset > 0 {
+        sent = raw.target.slice(found.offset..);
+        if sent.first() != Some(&b'/') {
+            sent = [b"/", &sent[..]].concat().into();
+        }
+        authority = raw.target.slice(found.authority.clone());
+    }
+    let head = Head {
+        entry,
+        protocol: raw.protocol,
+        framing: raw.framing,
+        authority: latin1(&authority).to_lowercase(),
+        raw_authority: raw.authority,
+        target: sent,
+        query: raw.target.slice(found.query),
+        path: found.path,
+        method: raw.method,
+        headers: raw.headers,
+        length: raw.length,
+        exact: found.same,
+        absolute: found.offset > 0,
+    };
+    (head, refusal)
+}
+
+/// Whether a content type is gRPC's.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,43 @@
+//! Bounds of an engine. The defaults are written in `proxy/engine/base.py` with their reasons; these are for tests of this crate.
+
+use std::time::Duration;
+
+/// See `Limits` in `proxy/engine/base.py`, field by field.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub head_bytes: usize,
+    pub header_count: usize,
+    pub head: Duration,
+    pub handshake: Duration,
+    pub idle: Duration,
+    pub connections: usize,
+    pub streams: u32,
+    pub window_bytes: u32,
+    pub connection_window_bytes: u32,
+    pub resets_per_s: f64,
+    pub resets_burst: f64,
+    pub control_per_s: f64,
+    pub control_burst: f64,
+    pub continuations: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes: 65_536,
+            header_count: 256,
+            head: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            idle: Duration::from_secs(180),
+            connections: 10_000,
+            streams: 250,
+            window_bytes: 262_144,
+            connection_window_bytes: 4_194_304,
+            resets_per_s: 100.0,
+            resets_burst: 400.0,
+            control_per_s: 50.0,
+            control_burst: 1_000.0,
+            continuations: 8,
+        }
+    }
+}

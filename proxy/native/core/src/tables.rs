@@ -1,0 +1,205 @@
+//! Pushed path tables and header sets, and what a head has in a facet.
+//!
+//! An answer is written as bytes into a buffer that is reused, so that looking a Plan up allocates nothing. Answers may tell heads
+//! apart that the decider would not; never the other way round.
+
+use std::collections::{HashMap, HashSet};
+
+use http::HeaderName;
+
+use crate::head::Head;
+use crate::plan::Read;
+
+const MAX_KEY_BYTES: usize = 256; // a longer value is never a key: it reads as LONG, which names nobody
+const MAX_METHOD_BYTES: usize = 32;
+const MAX_PATHS: usize = 65_536; // of a table that only the decider can read, twice: the newer half and the older
+const INVOKE: &str = "/v1.0/invoke/";
+
+/// How the paths of a pushed table are told apart.
+#[derive(Debug)]
+pub enum PathTable {
+    /// The app's side: which API, or which app is invoked; see `OutPaths` in `proxy/target.py`.
+    OutPaths,
+    /// The service of a gRPC path; see `Services` in `proxy/target.py`.
+    Services,
+    /// Only the decider can tell: its answers are remembered.
+    Opaque(Remembered),
+}
+
+/// Classes of paths seen, in two generations; a path that neither knows is asked for again.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    newer: HashMap<Box<str>, u64>,
+    older: HashMap<Box<str>, u64>,
+}
+
+impl Remembered {
+    fn get(&self, path: &str) -> Option<u64> {
+        self.newer.get(path).or_else(|| self.older.get(path)).copied()
+    }
+
+    fn put(&mut self, path: &str, class: u64) {
+        if self.newer.len() >= MAX_PATHS {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(path.into(), class);
+    }
+}
+
+/// What was pushed, by number.
+#[derive(Debug, Default)]
+pub struct Tables {
+    paths: HashMap<u32, PathTable>,
+    sets: HashMap<u32, HashSet<Box<[u8]>>>,
+}
+
+impl Tables {
+    /// Add or replace a path table.
+    pub fn put_paths(&mut self, number: u32, table: PathTable) {
+        self.paths.insert(number, table);
+    }
+
+    /// Add or replace a header set.
+    pub fn put_set(&mut self, number: u32, members: HashSet<Box<[u8]>>) {
+        self.sets.insert(number, members);
+    }
+
+    /// Remember what the decider said of a path.
+    pub fn learn(&mut self, number: u32, path: &str, class: u64) {
+        if let Some(PathTable::Opaque(known)) = self.paths.get_mut(&number) {
+            known.put(path, class);
+        }
+    }
+
+    /// Write what `head` has in the facet into `out`; false where only the decider can tell.
+    pub fn answer(&self, read: &Read, head: &Head, out: &mut Vec<u8>) -> bool {
+        match read {
+            Read::Listener => out.extend_from_slice(head.entry.listener.as_bytes()),
+            Read::Protocol => out.push(head.protocol as u8),
+            Read::Framing => out.push(head.framing as u8),
+            Read::Method if head.method.len() > MAX_METHOD_BYTES => out.push(b'*'),
+            Read::Method => out.extend_from_slice(&head.method),
+            Read::Authority => bounded(Some(head.authority.as_bytes()), out),
+            Read::Form => out.push(u8::from(head.absolute)),
+            Read::Exact => out.push(u8::from(head.exact)),
+            Read::Peer => bounded(head.entry.peer.as_deref().map(str::as_bytes), out),
+            Read::Path(number) => return self.class(*number, &head.path, out),
+            Read::Naming(name) => bounded(head.headers.get(name).map(http::HeaderValue::as_bytes), out),
+            Read::Member(name, number) => out.push(u8::from(self.is_member(head, name, *number))),
+        }
+        true
+    }
+
+    fn is_member(&self, head: &Head, name: &HeaderName, number: u32) -> bool {
+        let Some(set) = self.sets.get(&number) else { return false };
+        head.headers.get_all(name).iter().any(|value| set.contains(value.as_bytes()))
+    }
+
+    fn class(&self, number: u32, path: &str, out: &mut Vec<u8>) -> bool {
+        match self.paths.get(&number) {
+            Some(PathTable::OutPaths) => out_paths(path, out),
+            Some(PathTable::Services) => out.extend_from_slice(service(path).as_bytes()),
+            Some(PathTable::Opaque(known)) => match known.get(path) {
+                Some(class) => out.extend_from_slice(&class.to_le_bytes()),
+                None => return false,
+            },
+            None => return false,
+        }
+        true
+    }
+}
+
+fn bounded(value: Option<&[u8]>, out: &mut Vec<u8>) {
+    match value {
+        None => out.push(0),
+        Some(long) if long.len() > MAX_KEY_BYTES => out.push(1),
+        Some(value) => {
+            out.push(2);
+            out.extend_from_slice(value);
+        }
+    }
+}
+
+fn out_paths(path: &str, out: &mut Vec<u8>) {
+    let Some(after) = path.strip_prefix("/v1.0") else {
+        out.push(b'a');
+        return;
+    };
+    match after {
+        "/healthz" => out.push(1),
+        "/healthz/outbound" => out.push(2),
+        "/metadata" => out.push(3),
+        "/shutdown" => out.push(4),
+        _ if path.starts_with(INVOKE) => invoke(&path[INVOKE.len()..], out),
+        _ if after.strip_prefix("/metadata/").is_some_and(|key| !key.contains('/')) => out.push(5),
+        _ if after.is_empty() || after.starts_with('/') => out.push(b'v'),
+        _ => out.push(b'a'),
+    }
+}
+
+fn invoke(rest: &str, out: &mut Vec<u8>) {
+    let end = rest.find("/method/").or_else(|| rest.ends_with("/method").then(|| rest.len() - "/method".len()));
+    match end {
+        Some(end) if end > 0 && rest[..end].chars().take(MAX_KEY_BYTES + 1).count() <= MAX_KEY_BYTES => {
+            out.push(b'i');
+            out.extend_from_slice(&rest.as_bytes()[..end]);
+        }
+        _ => out.push(b'v'),
+    }
+}
+
+/// The service of `/package.Service/Method`, else "".
+fn service(path: &str) -> &str {
+    let is_name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_');
+    match path.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
+        Some((service, method)) if is_name(service) && is_name(method) => service,
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn out_class(path: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        out_paths(path, &mut out);
+        out
+    }
+
+    #[test]
+    fn paths_of_the_apps_side_fall_into_their_classes() {
+        for (path, class) in [
+            ("/x", &b"a"[..]),
+            ("/v1.0", b"v"),
+            ("/v1.0x", b"a"),
+            ("/v1.0/healthz", b"\x01"),
+            ("/v1.0/metadata/a", b"\x05"),
+            ("/v1.0/metadata/a/b", b"v"),
+            ("/v1.0/invoke/cart/method/x/method/y", b"icart"),
+            ("/v1.0/invoke/cart/method", b"icart"),
+            ("/v1.0/invoke//method/x", b"v"),
+            ("/v1.0/invoke/cart", b"v"),
+        ] {
+            assert_eq!(out_class(path), class, "{path}");
+        }
+    }
+
+    #[test]
+    fn services_are_those_of_grpc_paths() {
+        assert_eq!(service("/shop.Cart/Get"), "shop.Cart");
+        for other in ["/shop.Cart", "/a/b/c", "/a b/c", "/", "//x"] {
+            assert_eq!(service(other), "");
+        }
+    }
+
+    #[test]
+    fn remembered_paths_are_bounded() {
+        let mut known = Remembered::default();
+        for number in 0..3 * MAX_PATHS as u64 {
+            known.put(&number.to_string(), number);
+        }
+        assert!(known.newer.len() + known.older.len() <= 2 * MAX_PATHS);
+        assert_eq!((known.get("0"), known.get("150000")), (None, Some(150_000)));
+    }
+}
