@@ -4,8 +4,11 @@ Source: spec/invocation.md §6.3, §6.4; design §4 (reflection v1, then v1alpha
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
+from proxy.engine.portable.tls import TlsContexts
 from proxy.engine.portable.unary import UnaryError, unary
 from proxy.local_http import LocalHttpError, request
 from proxy.settings import AppHealth, Settings, address
@@ -22,6 +25,9 @@ _REFLECTION = (
 _LIST_SERVICES = b"\x3a\x00"  # ServerReflectionRequest{list_services: ""}: field 7, empty string
 _HEALTH = "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck"
 _HIDDEN = ("grpc.", "dapr.")
+_NAME = re.compile(r"[A-Za-z0-9._]{1,256}")
+_MAX_SERVICES = 512  # they travel in the host registry's entry, which is bounded
+_UNAVAILABLE = 14
 
 
 class AppWatch:
@@ -31,6 +37,7 @@ class AppWatch:
         self._settings = settings
         self._changed = changed
         self._log = get_logger("postern.app")
+        self._tls = TlsContexts()
         self.is_open = settings.app_port is None
         self.healthy: bool | None = False if settings.app_health is not None else None
         self.services: tuple[str, ...] = settings.grpc_services
@@ -97,8 +104,9 @@ class AppWatch:
                     host, port, _HEALTH, b"", tls=settings.app_protocol == "grpcs", timeout_s=health.timeout_s
                 )
                 return True
+            tls = self._tls.app("http1") if settings.app_protocol == "https" else None
             answer = await request(
-                address(host, port), "GET", health.path, headers=(), body=b"", timeout_s=health.timeout_s
+                address(host, port), "GET", health.path, timeout_s=health.timeout_s, tls=tls
             )
         except (UnaryError, OSError, LocalHttpError):
             return False
@@ -107,6 +115,7 @@ class AppWatch:
     # --- learning ------------------------------------------------------------------------------------------------------------
 
     async def _learn(self) -> None:
+        pause_s = _PROBE_S
         while True:
             found = await self._reflect()
             if found is None:
@@ -118,9 +127,11 @@ class AppWatch:
                 self.services = found
                 self._log.info("services learnt", services=list(found))
                 self._changed()
-            await asyncio.sleep(_RELEARN_S if found else _PROBE_S)
+            pause_s = _RELEARN_S if found else min(pause_s * 2, _RELEARN_S)
+            await asyncio.sleep(pause_s)
 
     async def _reflect(self) -> tuple[str, ...] | None:
+        """The app's services, () where it can't say just now, None where it offers no reflection."""
         settings = self._settings
         assert settings.app_port is not None
         for path in _REFLECTION:
@@ -134,13 +145,23 @@ class AppWatch:
                     timeout_s=_REFLECT_S,
                 )
             except UnaryError as error:
-                if error.code is None:
+                if error.code in (None, _UNAVAILABLE):
                     return ()  # not up, or gone for the moment
                 continue
             except TimeoutError:
                 return ()
-            return tuple(sorted(name for name in services_in(answer) if not name.startswith(_HIDDEN)))
+            try:
+                return visible_services(services_in(answer))
+            except ValueError as error:
+                self._log.warning("the app's reflection can't be read", reason=str(error))
+                return ()
         return None
+
+
+def visible_services(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that callers may be routed by, sorted and bounded: neither infrastructure nor what is no service name."""
+    fitting = (name for name in names if _NAME.fullmatch(name) and not name.startswith(_HIDDEN))
+    return tuple(sorted(set(islice(fitting, _MAX_SERVICES))))
 
 
 def services_in(answer: bytes) -> Iterator[str]:
