@@ -1,18 +1,26 @@
 """The exporters that a Configuration asks for; each is imported only where it is used."""
 
 from policies.configuration import OtelConfig, TracingConfig
+from proxy.errors import ConfigError
+from telemetry.errors import ExporterConfigError
 from telemetry.exporting import Exporter
 
 
 def exporters(tracing: TracingConfig, service: str) -> tuple[Exporter, ...]:
-    """Zipkin, OTLP and stdout, as configured. Raises ValueError for an endpoint that can't be used."""
+    """Zipkin, OTLP and stdout, as configured. Raises ConfigError for one that can't be made."""
     made: list[Exporter] = []
-    if tracing.zipkin_endpoint:
-        from telemetry.zipkin import ZipkinExporter  # noqa: PLC0415
+    try:
+        if tracing.zipkin_endpoint:
+            from telemetry.zipkin import ZipkinExporter  # noqa: PLC0415
 
-        made.append(ZipkinExporter(tracing.zipkin_endpoint))
-    if tracing.otel is not None:
-        made.append(_otlp(tracing.otel, service))
+            made.append(ZipkinExporter(tracing.zipkin_endpoint))
+        if tracing.otel is not None:
+            from telemetry.bridge import BridgeExporter  # noqa: PLC0415
+
+            name, options = otlp(tracing.otel)
+            made.append(BridgeExporter(name, service, options=options))
+    except ExporterConfigError as error:
+        raise ConfigError((f"spec.tracing: {_with_remedy(error)}",)) from error
     if tracing.stdout:
         from telemetry.stdout import StdoutExporter  # noqa: PLC0415
 
@@ -20,12 +28,18 @@ def exporters(tracing: TracingConfig, service: str) -> tuple[Exporter, ...]:
     return tuple(made)
 
 
-def _otlp(otel: OtelConfig, service: str) -> Exporter:
-    from telemetry.bridge import BridgeExporter  # noqa: PLC0415
-
+def otlp(otel: OtelConfig) -> tuple[str, dict[str, object]]:
+    """The name under which OpenTelemetry's packages announce the OTLP exporter, and its arguments."""
     scheme = "https" if otel.is_secure else "http"
     endpoint = f"{scheme}://{otel.endpoint}" + ("/v1/traces" if otel.protocol == "http" else "")
     options: dict[str, object] = {"endpoint": endpoint, "headers": dict(otel.headers)}
     if otel.timeout_s is not None:
         options["timeout"] = otel.timeout_s
-    return BridgeExporter(f"otlp_proto_{otel.protocol}", service, options=options)
+    return f"otlp_proto_{otel.protocol}", options
+
+
+def _with_remedy(error: ExporterConfigError) -> str:
+    if not error.exporter.startswith("otlp_proto_"):
+        return str(error)
+    package = f"opentelemetry-exporter-{error.exporter.replace('_', '-')}"
+    return f"{error}; OTLP needs the package {package} in this environment"

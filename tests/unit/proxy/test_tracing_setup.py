@@ -1,0 +1,64 @@
+"""Which exporters a Configuration asks for."""
+
+import pytest
+
+from policies.configuration import OtelConfig, TracingConfig
+from proxy.errors import ConfigError
+from proxy.tracing_setup import exporters, otlp
+from telemetry.stdout import StdoutExporter
+from telemetry.zipkin import ZipkinExporter
+
+ZIPKIN = "http://127.0.0.1:9411/api/v2/spans"
+
+
+def kinds(**changes: object) -> list[type]:
+    return [type(made) for made in exporters(TracingConfig(**changes), "web")]  # type: ignore[arg-type]
+
+
+def test_nothing_asked_nothing_made() -> None:
+    assert exporters(TracingConfig(), "web") == ()
+
+
+def test_each_is_made_once_in_order() -> None:
+    assert kinds(zipkin_endpoint=ZIPKIN, stdout=True) == [ZipkinExporter, StdoutExporter]
+
+
+@pytest.mark.parametrize("endpoint", [None, ""])
+def test_no_zipkin_endpoint_no_zipkin(endpoint: str | None) -> None:
+    assert kinds(zipkin_endpoint=endpoint) == []
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "ftp://x/y", "http://"])
+def test_zipkin_endpoint_that_is_none_stops_the_start(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"spec\.tracing: zipkin"):
+        kinds(zipkin_endpoint=endpoint)
+
+
+def test_otlp_without_its_package_says_what_to_install() -> None:
+    # "otlp_proto_none" is installed nowhere; the real packages may be
+    with pytest.raises(ConfigError, match="opentelemetry-exporter-otlp-proto-none"):
+        kinds(otel=OtelConfig(endpoint="otel:4317", protocol="none"))
+
+
+@pytest.mark.parametrize(
+    ("otel", "name", "options"),
+    [
+        (
+            OtelConfig(endpoint="otel:4318", is_secure=False, protocol="http"),
+            "otlp_proto_http",
+            {"endpoint": "http://otel:4318/v1/traces", "headers": {}},
+        ),
+        (
+            OtelConfig(endpoint="otel:4318", protocol="http", headers=(("k", "v"),), timeout_s=2.5),
+            "otlp_proto_http",
+            {"endpoint": "https://otel:4318/v1/traces", "headers": {"k": "v"}, "timeout": 2.5},
+        ),
+        (
+            OtelConfig(endpoint="otel:4317", is_secure=False, protocol="grpc"),
+            "otlp_proto_grpc",
+            {"endpoint": "http://otel:4317", "headers": {}},
+        ),
+    ],
+)
+def test_otlp_is_told_where_to_send(otel: OtelConfig, name: str, options: dict[str, object]) -> None:
+    assert otlp(otel) == (name, options)
