@@ -30,7 +30,9 @@ def _sources(tmp_path: Path, text: str | None) -> PolicySources:
     if text is not None:
         paths = (tmp_path / "policy.yaml",)
         paths[0].write_text(text)
-    return PolicySources(config_paths=paths, own_app_id="cart", own_namespace="default", own_trust_domain="public")
+    return PolicySources(
+        config_paths=paths, own_app_id="cart", own_namespace="default", own_trust_domain="public"
+    )
 
 
 def test_snapshot_crosses_whole(tmp_path: Path) -> None:
