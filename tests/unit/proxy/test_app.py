@@ -1,0 +1,50 @@
+"""What stops a sidecar before it has begun, and what it is made of when nothing does."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policies.apart import Loading
+from proxy.app import Sidecar
+from proxy.config import parse
+from proxy.errors import ConfigError
+from proxy.lifetime import Lifetime
+from proxy.policy_sources import policy_sources
+from proxy.settings import Settings
+
+
+def settings_of(root: Path, *flags: str, **changes: Any) -> Settings:
+    made = parse(["--app-id", "web", *flags], {"POSTERN_HOME": str(root)})
+    return replace(made, **changes)
+
+
+def sidecar(settings: Settings) -> Sidecar:
+    return Sidecar(settings, Lifetime(None, supervised=False), Loading(policy_sources(settings)))
+
+
+async def test_sidecar_that_was_only_made_has_opened_nothing(tmp_path: Path) -> None:
+    sidecar(settings_of(tmp_path))
+    assert [files for _, _, files in os.walk(tmp_path) if files] == []
+
+
+@pytest.mark.parametrize(
+    ("routes", "text"),
+    [
+        (("nonsense",), "SERVICE=APP"),
+        (("shop.Cart=a.b.c",), "no app-id"),
+        (("{A}{A}={a}",), "twice"),
+        (("ok.S=cart", "x.{N}={m}"), "right only"),
+    ],
+)
+def test_route_that_means_nothing_stops_the_start(tmp_path: Path, routes: tuple[str, ...], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        sidecar(settings_of(tmp_path, routes=routes))
+
+
+def test_endpoints_file_that_can_not_be_read_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.yaml").write_text("cart: [unclosed")
+    with pytest.raises(ConfigError, match=r"endpoints\.yaml"):
+        sidecar(settings_of(tmp_path))
