@@ -49,7 +49,8 @@ async def test_error_keeps_code_message_and_details(client: EchoClient) -> None:
     error = caught.value
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert error.details() == "not ready: ümläut %"
-    assert dict(error.trailing_metadata() or ())["grpc-status-details-bin"] == b"\x08\x09"
+    trailing = {item[0]: item[1] for item in error.trailing_metadata() or ()}
+    assert trailing["grpc-status-details-bin"] == b"\x08\x09"
 
 
 async def test_deadline_travels_and_fires(client: EchoClient) -> None:
