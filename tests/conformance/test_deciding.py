@@ -430,11 +430,11 @@ async def test_replaced_cluster_serves_the_next_call(engine: str) -> None:
         raw_app(_named(b"old")) as old,
         raw_app(_named(b"new")) as new,
         leading(engine, "one", old) as way,
+        connect(way.port) as caller,
     ):
-        async with connect(way.port) as caller:
-            first = await caller.request("GET", "/")
-            way.front.cluster("app", new)
-            second = await caller.request("GET", "/")
+        first = await caller.request("GET", "/")
+        way.front.cluster("app", new)
+        second = await caller.request("GET", "/")
     assert (first.body, second.body) == (b"old", b"new")
 
 

@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from proxy.engine.base import Limits
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _PRIORITY, _RST, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0x0, 0x2, 0x3, 0x4, 0x6, 0x7, 0x9
-_KINDS = {_PRIORITY: "priority", _SETTINGS: "settings", _PING: "ping"}
+_DATA, _HEADERS, _PRIORITY, _RST, _SETTINGS, _PUSH_PROMISE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x5
+_PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x6, 0x7, 0x8, 0x9
+_KINDS = {_PRIORITY: "priority", _SETTINGS: "settings", _PING: "ping", _WINDOW_UPDATE: "window-update"}
 _END_STREAM = 0x1
 _END_HEADERS = 0x4
-_MAX_GOAWAY_BYTES = 16_384  # the smallest frame size every endpoint must take (RFC 9113 §4.2); debug data beyond it is nobody's
+_MAX_FRAME_BYTES = 16_384  # what we announce (RFC 9113 §4.2); h2 would collect up to 16 MiB of a frame before it looks at the size
+_UPDATES_PER_DATA = 10  # WINDOW_UPDATEs that a DATA frame of ours may bring about
+_PROTOCOL_ERROR, _FRAME_SIZE_ERROR, _ENHANCE_YOUR_CALM = 0x1, 0x6, 0xB
 
 
 class FloodError(Exception):
-    """A peer passed a limit; `kind` names it for the counter."""
+    """A peer passed a limit; `kind` names it for the counter, `code` is for the GOAWAY."""
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(f"too many {kind} frames")
+    def __init__(self, kind: str, text: str = "", code: int = _ENHANCE_YOUR_CALM) -> None:
+        super().__init__(text or f"too many {kind} frames")
         self.kind = kind
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,12 @@ class FrameGate:
         "_control",
         "_held",
         "_limits",
+        "_now",
         "_preface_left",
         "_resets",
         "_skip",
+        "_updates",
+        "block_at",
         "goaway",
     )
 
@@ -77,6 +84,9 @@ class FrameGate:
         self._held = b""
         self._skip = 0
         self._continuations = 0
+        self._now = now
+        self._updates = 0  # WINDOW_UPDATEs that our DATA accounts for
+        self.block_at: float | None = None  # when the header block began that has not ended
         self._resets = Bucket(limits.resets_per_s, limits.resets_burst, now)
         self._control = Bucket(limits.control_per_s, limits.control_burst, now)
         self.goaway: GoAway | None = None
@@ -85,6 +95,15 @@ class FrameGate:
         """Count a stream reset of either side. Raises FloodError."""
         if not self._resets.take():
             raise FloodError("reset")
+
+    def count_empty(self) -> None:
+        """Count a DATA frame that holds nothing but padding. Raises FloodError."""
+        if not self._control.take():
+            raise FloodError("empty-data")
+
+    def sent_data(self) -> None:
+        """We sent DATA: WINDOW_UPDATEs will follow."""
+        self._updates = min(self._updates + _UPDATES_PER_DATA, self._limits.control_burst)
 
     def feed(self, data: bytes) -> bytes:
         """The bytes for h2; a GOAWAY met on the way is in `goaway`. Raises FloodError."""
@@ -106,17 +125,17 @@ class FrameGate:
         while position + 9 <= size:
             length = int.from_bytes(data[position : position + 3], "big")
             kind, flags = data[position + 3], data[position + 4]
+            if length > _MAX_FRAME_BYTES:
+                raise FloodError("frame-size", f"a frame of {length} bytes", _FRAME_SIZE_ERROR)
             if kind == _GOAWAY:
                 end = position + 9 + length
-                if length > _MAX_GOAWAY_BYTES:
-                    raise FloodError("goaway")
                 if end > size:
                     break
                 self._read_goaway(data[position + 9 : end])
                 parts.append(data[start:position])
                 start = position = end
                 continue
-            if kind != 0x1 and (kind != _DATA or length == 0):
+            if not (kind == _HEADERS and flags & _END_HEADERS) and (kind != _DATA or length == 0):
                 self._count(kind, flags)
             position += 9 + length
         if position > size:
@@ -129,19 +148,30 @@ class FrameGate:
 
     def _read_goaway(self, payload: bytes) -> None:
         if len(payload) < 8:
-            raise FloodError("goaway")
+            raise FloodError("frame-size", "a GOAWAY of less than 8 bytes", _FRAME_SIZE_ERROR)
         last = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
         self.goaway = GoAway(last, int.from_bytes(payload[4:8], "big"))
 
     def _count(self, kind: int, flags: int) -> None:
         if kind == _RST:
             self.count_reset()
+        elif kind == _PUSH_PROMISE:  # nobody may push here: a client never, a server after our ENABLE_PUSH=0
+            raise FloodError("push-promise", "a PUSH_PROMISE, which was never allowed", _PROTOCOL_ERROR)
+        elif kind == _HEADERS:
+            self.block_at = self._now()
         elif kind == _CONTINUATION:
-            self._continuations = 0 if flags & _END_HEADERS else self._continuations + 1
-            if self._continuations > self._limits.continuations:
-                raise FloodError("continuation")
-        elif (kind in _KINDS or (kind == _DATA and not flags & _END_STREAM)) and not self._control.take():
-            raise FloodError(_KINDS.get(kind, "empty-data"))
+            self._continue(ended=bool(flags & _END_HEADERS))
+        elif kind == _WINDOW_UPDATE and self._updates:
+            self._updates -= 1
+        elif (kind != _DATA or not flags & _END_STREAM) and not self._control.take():
+            raise FloodError("empty-data" if kind == _DATA else _KINDS.get(kind, "unknown"))
+
+    def _continue(self, *, ended: bool) -> None:
+        self._continuations = 0 if ended else self._continuations + 1
+        if ended:
+            self.block_at = None
+        if self._continuations > self._limits.continuations:
+            raise FloodError("continuation")
 
 
 def goaway_frame(last_stream: int, code: int) -> bytes:

@@ -135,7 +135,7 @@ class Http2End(asyncio.Protocol):
                     handler(self, event)
         except FloodError as error:
             self._count(error.kind)
-            self.fail(Codes.ENHANCE_YOUR_CALM, str(error))
+            self.fail(error.code, str(error))
             return
         except h2.exceptions.ProtocolError as error:
             self._count("protocol")
@@ -188,7 +188,7 @@ class Http2End(asyncio.Protocol):
         if self._transport is not None:
             self._h2.clear_outbound_data_buffer()
             self._transport.write(goaway_frame(self._h2.highest_inbound_stream_id, code))
-            self._transport.close()
+            self._close(self._transport)
         self.lost(detail)
 
     def shut(self) -> None:
@@ -196,11 +196,19 @@ class Http2End(asyncio.Protocol):
         if self._transport is not None:
             self.flush()
             self._transport.write(goaway_frame(self._h2.highest_inbound_stream_id, Codes.NO_ERROR))
-            self._transport.close()
+            self._close(self._transport)
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        """Close once all is written; a peer that does not read can't keep us."""
+        transport.close()
+        self._loop.call_later(self._limits.head_s, transport.abort)
 
     def check_alive(self, now: float, *, ping_after_s: float = 10.0, answer_s: float = 5.0) -> None:
-        """Called every second or so: ping a silent connection that has calls, drop one that does not answer."""
-        if self._ping_sent_at is not None and now - self._ping_sent_at > answer_s:
+        """Called every second or so: ping a silent connection that has calls, drop one that does not answer or ends no head."""
+        if self._gate.block_at is not None and now - self._gate.block_at > self._limits.head_s:
+            self._count("head-timeout")
+            self.fail(Codes.ENHANCE_YOUR_CALM, "a header block took too long")
+        elif self._ping_sent_at is not None and now - self._ping_sent_at > answer_s:
             self._count("ping-unanswered")
             if self._transport is not None:
                 self._transport.abort()
@@ -277,6 +285,8 @@ class Http2End(asyncio.Protocol):
                 room -= size
                 sent += size
         stream.queued -= sent
+        if sent:
+            self._gate.sent_data()
         if stream.queue:
             self._starved[stream.id] = stream
         else:
@@ -334,6 +344,8 @@ class Http2End(asyncio.Protocol):
         stream.owed += body
         padding = (data.flow_controlled_length or body) - body
         if padding:
+            if not body:
+                self._gate.count_empty()
             self._acknowledge(stream.id, padding)
 
     def repay(self, stream: Stream, count: int) -> None:

@@ -80,6 +80,7 @@ class Http2Server(Http2End):
         self._accept = accept
         self._closed: Callable[[Http2Server], None] | None = closed
         self._leaving = False
+        self._left_at = 0.0
 
     @property
     def busy(self) -> bool:
@@ -91,10 +92,17 @@ class Http2Server(Http2End):
         if self._leaving or self._transport is None:
             return
         self._leaving = True
+        self._left_at = self._loop.time()
         self.flush()
         self._transport.write(goaway_frame(_LAST_STREAM_ID, Codes.NO_ERROR))
         self._h2.ping(b"goodbye!")
         self.schedule_flush()
+
+    def check_alive(self, now: float, *, ping_after_s: float = 10.0, answer_s: float = 5.0) -> None:
+        """See Http2End; and leave a peer that does not answer our goodbye."""
+        super().check_alive(now, ping_after_s=ping_after_s, answer_s=answer_s)
+        if self._leaving and not self.streams and now - self._left_at > self._limits.head_s:
+            self.shut()
 
     def answered_ping(self) -> None:
         """After our goodbye nothing new is under way."""
@@ -111,6 +119,7 @@ class Http2Server(Http2End):
         if not self.streams:
             self.shut()
         self._leaving = True
+        self._left_at = self._loop.time()
 
     def lost(self, detail: str) -> None:
         """End every call."""
