@@ -168,10 +168,9 @@ class Exchange:
 
     def _carry(self, kept: Kept, plan: Plan) -> None:
         self._kept = kept
-        if plan.body_bytes is not None and (self._raw.length or 0) > plan.body_bytes:
-            self._answer(
-                plan.on_cause[Cause.TOO_LARGE], f"{self._raw.length} bytes, the limit is {plan.body_bytes}"
-            )
+        size = max(self._raw.length or 0, self._body_bytes)  # a held call may have its body already
+        if plan.body_bytes is not None and size > plan.body_bytes:
+            self._answer(plan.on_cause[Cause.TOO_LARGE], f"{size} bytes, the limit is {plan.body_bytes}")
             return
         self._limit(plan.total_s)
         self._replay_limit = plan.replay_bytes
