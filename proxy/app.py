@@ -234,7 +234,10 @@ class Sidecar:
             self._ports[name] = None if asked is None else await _listen_local(server, name, asked, host)
 
     async def _listen_api(self, name: str, wish: PortWish) -> int:
-        """Listen on each API address with one port; one failing address is tolerated while another binds."""
+        """Listen on each API address with one port; an address that this host lacks is tolerated while another binds.
+
+        A given port that is taken on one address is not: calls to `localhost` would reach a stranger (≠ spec/invocation.md §1.1).
+        """
         settings = self._settings
         bound: int | None = None
         failure: ListenError | None = None
@@ -247,6 +250,8 @@ class Sidecar:
             try:
                 bound = await self._listen(spec, wish if bound is None else PortWish(bound))
             except ListenError as error:
+                if error.is_taken and wish.number and not wish.fallback:
+                    raise
                 failure = error
         if bound is None and failure is not None:
             raise failure

@@ -4,7 +4,9 @@ Each cause has an answer on our own surfaces (the standards' codes) and one on D
 gRPC. Source: design §9, spec/invocation.md §2.9 and §3.4, spec/resiliency.md §10.
 """
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 
 from proxy.plan import DETAIL, Cause, Headers, Labels, Reply, Surface
@@ -38,10 +40,13 @@ class ListenError(ProxyError):
     def __init__(self, name: str, address: str, reason: str) -> None:
         what, flag = _LISTENERS.get(name.partition("@")[0].partition(":")[0], (name, ""))
         short = reason.partition(" (while attempting")[0]  # Python repeats the address there
+        if address.startswith("unix:"):
+            flag = "--unix-domain-socket"
         advice = f"; {flag} moves it" if flag else ""
         super().__init__(f"can't listen on {address} for {what}: {short}{advice}")
         self.name = name
         self.address = address
+        self.is_taken = reason.startswith(os.strerror(errno.EADDRINUSE))
 
 
 class IdentityUnavailableError(ProxyError):
