@@ -36,7 +36,7 @@ from proxy.policy_sources import policy_sources
 from proxy.report import HopTracing, Reporter
 from proxy.settings import PortWish, Settings, address
 from proxy.svid_source import svid_source
-from proxy.tracing_setup import exporters
+from proxy.tracing_setup import exporters, sampling_rate
 from proxy.version import VERSION
 from sentry.client import Svid
 from telemetry.calls import CallRecorder
@@ -111,7 +111,7 @@ class Sidecar:
         tracing = self._policy.configuration.tracing
         self._meters = Meters(settings.app_id, settings.namespace)
         self._tracer = Tracer(settings.app_id, exporters(tracing, settings.app_id))
-        self._hops = HopTracing(Sampler(tracing.sampling_rate, random.Random()))  # noqa: S311 - ids, no secrets
+        self._hops = HopTracing(Sampler(sampling_rate(tracing, settings.profile), random.Random()))  # noqa: S311 - ids, no secrets
         recorder = CallRecorder(settings.app_id, settings.namespace, self._meters, self._tracer)
         self._reporter = Reporter(recorder, self._meters, get_logger("postern.engine"))
         self._engine = PortableEngine(
@@ -336,7 +336,8 @@ class Sidecar:
     def _policy_changed(self, policy: PolicySnapshot) -> None:
         self._policy, self._policy_error = policy, None
         self._control.policy_changed(policy)
-        self._hops.sampler = Sampler(policy.configuration.tracing.sampling_rate, random.Random())  # noqa: S311
+        rate = sampling_rate(policy.configuration.tracing, self._settings.profile)
+        self._hops.sampler = Sampler(rate, random.Random())  # noqa: S311 - ids, no secrets
         self._log.info("policies reloaded", generation=policy.generation)
         for warning in policy.warnings:
             self._log.warning(warning)
@@ -371,7 +372,8 @@ class Sidecar:
         await self._directory.withdraw()
         if self._registration is not None:
             self._registration.withdraw()
-        await asyncio.sleep(settings.drain_s + settings.block_shutdown_s)
+        # Nobody need be served on once the app has ended by itself.
+        await self._lifetime.app_ended(settings.drain_s + settings.block_shutdown_s)
         within = settings.graceful_shutdown_s
         cut = await self._engine.drain(("peer",), within if within is not None else 3_600.0)
         self._lifetime.drained()
@@ -441,6 +443,8 @@ class Sidecar:
             "naming": {
                 str(found.name): [end.address for end in found.endpoints] for found in self._directory.known()
             },
+            "maxRequestBodySize": settings.max_body_bytes or 0,
+            "httpReadBufferSize": settings.read_buffer_bytes,
             "policy": {
                 "generation": self._policy.generation,
                 "warnings": list(self._policy.warnings),

@@ -1,7 +1,8 @@
-"""The exporters that a Configuration asks for; each is imported only where it is used."""
+"""What a Configuration says of tracing, made: the rate, and the exporters; each of these is imported only where it is used."""
 
 from policies.configuration import OtelConfig, TracingConfig
 from proxy.errors import ConfigError
+from proxy.settings import Profile
 from telemetry.errors import ExporterConfigError
 from telemetry.exporting import Exporter
 
@@ -26,6 +27,11 @@ def exporters(tracing: TracingConfig, service: str) -> tuple[Exporter, ...]:
 
         made.append(StdoutExporter())
     return tuple(made)
+
+
+def sampling_rate(tracing: TracingConfig, profile: Profile) -> float:
+    """As configured; else everything while developing (`postern trace --last` has something to show), Dapr's default elsewhere."""
+    return 1.0 if profile == "dev" and not tracing.is_rate_given else tracing.sampling_rate
 
 
 def otlp(otel: OtelConfig) -> tuple[str, dict[str, object]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -49,7 +50,8 @@ async def test_error_keeps_code_message_and_details(client: EchoClient) -> None:
     error = caught.value
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert error.details() == "not ready: ümläut %"
-    trailing = {item[0]: item[1] for item in error.trailing_metadata() or ()}
+    sent: Any = error.trailing_metadata()  # pairs; the stubs say otherwise
+    trailing = dict(tuple(sent))
     assert trailing["grpc-status-details-bin"] == b"\x08\x09"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from policies.configuration import OtelConfig, TracingConfig
 from proxy.errors import ConfigError
-from proxy.tracing_setup import exporters, otlp
+from proxy.tracing_setup import exporters, otlp, sampling_rate
 from telemetry.stdout import StdoutExporter
 from telemetry.zipkin import ZipkinExporter
 
@@ -62,3 +62,9 @@ def test_otlp_without_its_package_says_what_to_install() -> None:
 )
 def test_otlp_is_told_where_to_send(otel: OtelConfig, name: str, options: dict[str, object]) -> None:
     assert otlp(otel) == (name, options)
+
+
+def test_dev_samples_everything_unless_a_rate_is_written() -> None:
+    assert sampling_rate(TracingConfig(), "dev") == 1.0
+    assert sampling_rate(TracingConfig(), "daprd") == 0.0001
+    assert sampling_rate(TracingConfig(sampling_rate=0.5, is_rate_given=True), "dev") == 0.5
