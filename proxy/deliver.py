@@ -44,7 +44,10 @@ STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"p
 
 @value
 class AppView:
-    """The own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed."""
+    """The own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
+
+    replay_bytes: of a request body kept for another attempt (spec/resiliency.md B8).
+    """
 
     app_id: str
     namespace: str
@@ -55,6 +58,7 @@ class AppView:
     token: bytes | None
     gated: bool
     body_bytes: int | None
+    replay_bytes: int = 65_536
 
     @property
     def is_grpc(self) -> bool:
@@ -164,7 +168,8 @@ _AT_PEER = {
 _AT_APP = {
     **_SHARED,
     Cause.NO_ENDPOINT: "{who}: its proxy knows no address of the app: {detail}",
-    Cause.CONNECT: "the app {who} does not accept connections: {detail}; is it running, and --app-port right?",
+    Cause.CONNECT: "the app {who} does not accept connections: {detail}; is it running, and are --app-port and --app-protocol right?",
+    Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}; is --app-protocol right?",
     Cause.RESET_EARLY: "the app {who} closed the connection before an answer: {detail}",
     Cause.RESET_LATE: "the app {who} broke off its answer: {detail}",
 }

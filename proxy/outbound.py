@@ -305,6 +305,7 @@ class Outbound:
             again=again_rules(ask, rules, view.random),
             attempt_s=attempt_timeout(ask, rules),
             body_bytes=app.body_bytes,
+            replay_bytes=app.replay_bytes,
             reply_edits=(Edit(op=Op.HOP_BY_HOP),),
             on_cause=causes(labels, named.surface, callee.name, callee.text, at_app=False),
             scopes=(f"name:{callee.key}",),
