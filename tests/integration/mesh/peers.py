@@ -120,15 +120,21 @@ async def peer_connection(port: int, context: ssl.SSLContext | None = None) -> A
         writer.transport.abort()
 
 
-async def until_closed(connection: Connection) -> bytes:
-    """What still arrives before the other end closes; a reset or a TLS alert is a close too."""
+async def until_closed(connection: Connection, *, patience_s: float | None = None) -> bytes:
+    """What still arrives before the other end closes; a reset or a TLS alert is a close too.
+
+    With `patience_s` a connection may also stay open: who has not said all may say more.
+    """
     received = b""
-    async with asyncio.timeout(_DEADLINE_S):
-        try:
+    try:
+        async with asyncio.timeout(patience_s or _DEADLINE_S):
             while data := await connection.reader.read(65536):
                 received += data
-        except (ConnectionError, ssl.SSLError):
-            pass
+    except (ConnectionError, ssl.SSLError):
+        pass
+    except TimeoutError:
+        if patience_s is None:
+            raise
     return received
 
 

@@ -1,0 +1,195 @@
+"""What the three profiles differ in: `daprd`'s defaults under its own name, production's denials, dev's trust in its namespace."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from sentry.join import mint
+from tests.integration.mesh.test_access import configuration, policy
+from tests.support.apps import App
+from tests.support.http_client import connect, request
+from tests.support.mesh import Mesh, Sidecar
+from tests.support.ports import free_port, free_ports
+from tests.support.processes import Process
+from tests.support.readiness import OUTBOUND_HEALTH, wait_status
+
+DAPRD = Path(sys.executable).with_name("daprd")
+RETRY = """
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: mesh}
+spec:
+  policies:
+    retries: {two: {policy: constant, duration: 20ms, maxRetries: 2}}
+  targets:
+    apps: {CALLEE: {retry: two}}
+"""
+
+
+class Daprds:
+    """Starts sidecars under the name daprd, with ports of their own; app-ids are unlike all others, as plaintext meshes meet."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.suffix = uuid.uuid4().hex[:8]
+
+    def id(self, name: str) -> str:
+        """An app-id of this test alone."""
+        return f"{name}-{self.suffix}"
+
+    async def start(
+        self, name: str, *flags: str, app: App | None = None, env: Mapping[str, str] | None = None
+    ) -> tuple[Process, int, int]:
+        """Start one; the process, its HTTP port and its metrics port, once it can call out."""
+        http, grpc, metrics = free_ports(3)
+        ports = (f"-dapr-http-port={http}", "--dapr-grpc-port", str(grpc), "--metrics-port", str(metrics))
+        to_app = ("--app-port", str(app.port)) if app else ()
+        args = [DAPRD, "--app-id", self.id(name), *ports, *to_app, *flags]
+        home = {"POSTERN_HOME": str(self.mesh.root), "HOME": str(self.mesh.files)}
+        process = self.mesh.processes.start(
+            args, name=f"daprd {name}", env={**home, **(env or {})}, cwd=self.mesh.files
+        )
+        await asyncio.to_thread(wait_status, http, OUTBOUND_HEALTH, 204, process)
+        return process, http, metrics
+
+
+@pytest.fixture
+async def daprds(tmp_path: Path) -> AsyncIterator[Daprds]:
+    """A runtime root without a sentry."""
+    async with Mesh(tmp_path, with_sentry=False) as mesh:
+        yield Daprds(mesh)
+
+
+def listening(process: Process) -> set[tuple[str, int]]:
+    """The TCP addresses that a process listens on."""
+    import psutil  # noqa: PLC0415 - as only this asks
+
+    found = psutil.Process(process.pid).net_connections(kind="tcp")
+    return {(entry.laddr.ip, entry.laddr.port) for entry in found if entry.status == psutil.CONN_LISTEN}
+
+
+async def test_daprd_listens_everywhere_in_plaintext_and_bounds_heads_and_bodies(daprds: Daprds) -> None:
+    app = await daprds.mesh.http_app()
+    path = daprds.mesh.write("resources/retry.yaml", RETRY.replace("CALLEE", daprds.id("cart")))
+    async with asyncio.TaskGroup() as tasks:
+        start_cart = tasks.create_task(daprds.start("cart", app=app))
+        start_web = tasks.create_task(daprds.start("web", "--resources-path", str(path.parent)))
+    _, _, _ = start_cart.result()
+    process, http, metrics = start_web.result()
+    addresses = listening(process)
+    assert ("0.0.0.0", http) in addresses
+    assert ("0.0.0.0", metrics) in addresses
+    assert not (daprds.mesh.root / "sentry").exists()
+    base = f"/v1.0/invoke/{daprds.id('cart')}/method"
+    assert (await request(http, "GET", f"{base}/echo")).status == 200
+    # Bodies: 4 MiB, and 500 as daprd; kept whole for a written retry policy (dev keeps 64 KiB).
+    body = b"x" * 300_000
+    again = await request(http, "POST", f"{base}/script?key=again&codes=500,200", body=body)
+    assert again.status == 200
+    scripts = json.loads((await request(app.port, "GET", "/stats")).body)["scripts"]
+    assert scripts["again"] == [len(body), len(body)]
+    too_large = await request(http, "POST", f"{base}/sink", body=b"x" * (4 * 1024 * 1024 + 1), timeout_s=20.0)
+    assert (too_large.status, too_large.get("postern-error")) == (500, "too-large")
+    # Heads: some 4 KiB and a little slack pass, 64 KiB do not.
+    assert (await request(http, "GET", f"{base}/echo", headers=[("x-a", "v" * 4_000)])).status == 200
+    async with asyncio.timeout(10.0), connect(http) as connection:
+        await connection.send_head("GET", f"{base}/echo", [("x-a", "v" * 20_000)] * 4)
+        assert (await connection.read_response_head()).second == "431"
+
+
+async def test_daprd_with_mtls_joins_a_mesh_by_token(mesh: Mesh, http_app: App) -> None:
+    port = free_port()
+    await mesh.start_sentry("--port", str(port), "--listen-address", "127.0.0.1")
+    await mesh.sidecar("cart", app=http_app)
+    daprds = Daprds(mesh)
+    spiffe = f"spiffe://public/ns/default/{daprds.id('web')}"
+    token = mesh.write("token", mint(mesh.root, spiffe, "spiffe://localhost/ns/default/dapr-sentry"))
+    anchors = (mesh.root / "sentry" / "authority" / "ca.crt").read_text()
+    env = {"DAPR_TRUST_ANCHORS": anchors, "DAPR_SENTRY_TOKEN_FILE": str(token)}
+    flags = ("--enable-mtls", "--sentry-address", f"127.0.0.1:{port}")
+    _, http, _ = await daprds.start("web", *flags, env=env)
+    answer = await request(http, "GET", "/v1.0/invoke/cart/method/echo")
+    assert answer.status == 200, answer.body
+    assert dict(json.loads(answer.body)["headers"])["dapr-caller-app-id"] == daprds.id("web")
+
+
+async def test_daprd_with_mtls_but_without_a_sentry_says_what_is_missing(daprds: Daprds) -> None:
+    process = daprds.mesh.processes.start(
+        [DAPRD, "--app-id", "x", "--enable-mtls"], name="daprd", env={"POSTERN_HOME": str(daprds.mesh.root)}
+    )
+    assert await process.ended() == 2
+    assert "--sentry-address: missing" in process.output
+
+
+async def test_daprd_takes_its_own_ports_or_ends(daprds: Daprds) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        args: list[str | Path] = [
+            DAPRD,
+            "--app-id",
+            "x",
+            "--dapr-http-port",
+            str(port),
+            "--dapr-grpc-port=0",
+            "--metrics-port=0",
+        ]
+        process = daprds.mesh.processes.start(args, name="daprd", env={"POSTERN_HOME": str(daprds.mesh.root)})
+        assert await process.ended(timeout_s=20.0) == 1
+    assert "--dapr-http-port" in process.output
+
+
+async def test_daprd_accepts_flags_of_what_is_not_built_and_names_them(daprds: Daprds) -> None:
+    process, http, _ = await daprds.start(
+        "web",
+        "--placement-host-address",
+        "localhost:50005",
+        "-scheduler-host-address=localhost:50006",
+        "--enable-profiling",
+    )
+    await process.line("--placement-host-address has no effect")
+    await process.line("--scheduler-host-address has no effect")
+    assert (await request(http, "GET", "/v1.0/healthz")).status == 204
+    assert os.fspath(DAPRD).endswith("daprd")
+
+
+# --- who may call without a policy ---------------------------------------------------------------------------------------------
+
+
+async def status_of(caller: Sidecar, callee: str) -> int:
+    """What a GET is answered with."""
+    return (await request(caller.http_port, "GET", f"/v1.0/invoke/{callee}/method/echo")).status
+
+
+async def test_without_a_policy_production_denies_and_dev_admits_its_namespace(
+    mesh: Mesh, http_app: App
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        strict = tasks.create_task(mesh.sidecar("strict", app=http_app, flags=("--profile", "production")))
+        tasks.create_task(mesh.sidecar("friendly", app=http_app))
+        near = tasks.create_task(mesh.sidecar("near"))
+        far = tasks.create_task(mesh.sidecar("far", flags=("--namespace", "prod")))
+    assert await status_of(near.result(), "strict") == 403
+    assert await status_of(near.result(), "friendly") == 200
+    assert await status_of(far.result(), "friendly.default") == 403
+    assert await status_of(far.result(), "strict.default") == 403
+    assert await status_of(strict.result(), "strict") == 200  # itself
+    assert await status_of(strict.result(), "friendly") == 200
+
+
+async def test_production_admits_whom_a_policy_names(mesh: Mesh, http_app: App) -> None:
+    path = mesh.write("rules.yaml", configuration("deny", policy("near", "allow")))
+    flags = ("--profile", "production", "--config", str(path))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(mesh.sidecar("strict", app=http_app, flags=flags))
+        near = tasks.create_task(mesh.sidecar("near", flags=("--profile", "production")))
+        other = tasks.create_task(mesh.sidecar("other"))
+    assert await status_of(near.result(), "strict") == 200
+    assert await status_of(other.result(), "strict") == 403
+    assert (await near.result().status())["profile"] == "production"
