@@ -19,6 +19,8 @@ from proxy.errors import ListenError
 
 ServerEnd = Http1Server | Http2Server
 _BACKLOG = 1_024
+_ACCEPTS = 64  # connections taken in one loop turn
+_ACCEPT_PAUSE_S = 0.05
 
 
 class Sniffer(asyncio.Protocol):
@@ -92,6 +94,8 @@ class Listener:
         self._socket: socket.socket | None = None
         self._path: Path | None = None
         self._draining = False
+        self._closed = asyncio.Event()  # no further connection will be accepted
+        self._handshakes: asyncio.TaskGroup
 
     def bind(self) -> str:
         """Bind; returns the address with its real port. Raises ListenError."""
@@ -121,23 +125,40 @@ class Listener:
 
     async def run(self) -> None:
         """Accept until cancelled or closed; the TaskGroup inside owns handshakes."""
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as handshakes:
-            while self._socket is not None:
-                try:
-                    connection, address = await loop.sock_accept(self._socket)
-                except OSError:
-                    if self._socket is None or self._draining:
-                        return
-                    self.carrier.observer.refused_frames("accept")
-                    await asyncio.sleep(0.05)  # out of file descriptors: leave the backlog alone for a moment
-                    continue
-                if self._open >= self.carrier.limits.connections:
-                    self.carrier.observer.refused_frames("connections")
-                    connection.close()
-                    continue
-                self._opened()
-                handshakes.create_task(self._begin(connection, address))
+            self._handshakes = handshakes
+            self._watch()
+            try:
+                await self._closed.wait()
+            finally:
+                self.stop_accepting()
+
+    def _watch(self) -> None:
+        # Not `sock_accept`: while it waits it keeps the socket open, whoever closes it.
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS):
+            if self._socket is None:
+                return
+            try:
+                connection, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # out of file descriptors: leave the backlog alone for a moment
+                self.carrier.observer.refused_frames("accept")
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self._socket)
+                loop.call_later(_ACCEPT_PAUSE_S, self._watch)
+                return
+            if self._open >= self.carrier.limits.connections:
+                self.carrier.observer.refused_frames("connections")
+                connection.close()
+                continue
+            connection.setblocking(False)
+            self._opened()
+            self._handshakes.create_task(self._begin(connection, address))
 
     async def _begin(self, connection: socket.socket, address: object) -> None:
         loop = asyncio.get_running_loop()
@@ -219,7 +240,9 @@ class Listener:
         self._draining = True
         bound, self._socket = self._socket, None
         if bound is not None:
+            asyncio.get_running_loop().remove_reader(bound)
             bound.close()
+        self._closed.set()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
