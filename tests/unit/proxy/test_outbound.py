@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from policies.resiliency import ResiliencyRules, RetryRule, TargetRules
-from proxy.plan import Cause, Decision, Hold, Op, Plan, Reply, RequestHead
+from proxy.plan import Cause, Decision, Edit, Hold, Op, Plan, Reply, RequestHead
 from proxy.target import parse_routes
 from tests.unit.proxy.heads import APP, asking, head, outbound, tables
 
@@ -16,6 +16,7 @@ GRPC = {
     "listener": "grpc",
     "authority": "localhost:50001",
 }
+NAMED = ((b"dapr-app-id", b"cart"),)
 
 
 def decide(one: RequestHead, **view: object) -> Decision:
@@ -198,3 +199,135 @@ def test_written_retry_does_what_it_says() -> None:
 def test_self_call_to_an_unhealthy_app_is_refused() -> None:
     reply = refused(decide(head("/v1.0/invoke/web/method/x"), app=replace(APP, healthy=False)))
     assert reply.cause is Cause.APP_UNHEALTHY
+
+
+@pytest.mark.parametrize(
+    ("one", "cause"),
+    [
+        (head("/v1.0/invoke/cart/method/x", headers=((b"dapr-app-id", b""),)), Cause.NO_APP),
+        (head("/x", headers=((b"dapr-app-id", b"a" * 300),)), Cause.NO_APP),
+        (head("/x", authority="a.b.c.localhost"), Cause.NO_APP),
+        (head("/x", authority="user@cart.localhost"), Cause.NO_APP),
+        (head("/x", authority="e" * 300), Cause.FORBIDDEN_ORIGIN),
+        (head("/x", authority="localhost.evil.example"), Cause.FORBIDDEN_ORIGIN),
+        (head("http://[::1]/x"), Cause.NO_APP),
+        (head("http://10.0.0.1.example:80/x"), Cause.NO_APP),
+        (head("/v1.0/invoke/cart%20x/method/x"), Cause.NO_APP),
+        (head("/v1.0/invoke//method/x"), Cause.NO_APP),
+        (head("/v1.0x"), Cause.NO_APP),
+        (head("/v1.0/healthz", method="POST"), Cause.NO_APP),
+        (head("/v1.0/metadata/x", headers=((b"origin", b"null"),), method="PUT"), Cause.FORBIDDEN_ORIGIN),
+        (
+            head("/x", listener="own:cart", headers=((b"origin", b"http://evil.example"),)),
+            Cause.FORBIDDEN_ORIGIN,
+        ),
+        (head("/x", listener="own:cart", method="CONNECT"), Cause.NO_APP),
+        (head("/a/b", **GRPC | {"listener": "own:cart", "path": "/a/b/c"}), Cause.UNSUPPORTED),
+    ],
+)
+def test_what_names_nobody_or_may_not_is_answered_here(one: RequestHead, cause: Cause) -> None:
+    assert refused(decide(one)).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (head("http://cart/x", headers=((b"dapr-app-id", b"cart.other"),)), "peer:cart.other"),
+        (head("http://cart.localhost/x"), "peer:cart.shop"),
+        (head("http://cart.other./x", authority="cart.other.localhost."), "peer:cart.other"),
+        (head("/x", authority="cart.localhost", protocol="websocket"), "peer:cart.shop"),
+        (head("/v1.0/invoke/cart/method/x", protocol="websocket"), "peer:cart.shop"),
+        (head("/x", authority="10.0.0.9:3500", headers=((b"dapr-app-id", b"cart"),)), "peer:cart.shop"),
+        (head("/x", authority="[::1]:3500", headers=((b"dapr-app-id", b"cart"),)), "peer:cart.shop"),
+        (head("/x", authority="box:3500", headers=((b"dapr-app-id", b" cart "),)), "peer:cart.shop"),
+        (head("/v1.0/invoke/cart/method/v1.0/healthz"), "peer:cart.shop"),
+        (head("//v1.0//healthz"), "local-api"),
+        (head("/v1.0/healthz", listener="own:cart"), "peer:cart.shop"),
+        (head("/x.Y/Z", **GRPC | {"listener": "own:cart", "authority": "web.localhost"}), "peer:cart.shop"),
+        (head("/x.Y/Z", **GRPC | {"authority": "foreign.example", "headers": NAMED}), "peer:cart.shop"),
+    ],
+)
+def test_callee_is_found_in_odd_but_right_requests(one: RequestHead, expected: str) -> None:
+    assert cluster(decide(one)) == expected
+
+
+def plan_of(one: RequestHead, **view: object) -> Plan:
+    decision = decide(one, **view)
+    assert isinstance(decision, Plan), decision
+    return decision
+
+
+def test_own_surface_forwards_the_target_as_it_came_and_daprs_rewrites_it() -> None:
+    rewrites = {
+        target: [edit.data for edit in plan_of(one).routes[0].edits if edit.op is Op.DAPR_PATH]
+        for target, one in {
+            "path": head("/v1.0/invoke/cart/method/x"),
+            "header": head("/x", headers=NAMED),
+            "authority": head("/x", authority="cart.localhost"),
+            "port": head("/x", listener="own:cart"),
+            "proxy": head("http://cart/x"),
+        }.items()
+    }
+    assert rewrites == {"path": [b"strip"], "header": [b""], "authority": [], "port": [], "proxy": []}
+
+
+def test_forwarded_headers_and_the_surface_travel_on_daprs_http_calls_only() -> None:
+    added = (Edit(op=Op.ADD, name=b"x-forwarded-for", data=b"10.0.0.1"),)
+    surface = Edit(op=Op.SET, name=b"postern-surface", data=b"dapr")
+    dapr = plan_of(head("/v1.0/invoke/cart/method/x"), forwarded=added).routes[0].edits
+    own = plan_of(head("/x", authority="cart.localhost"), forwarded=added).routes[0].edits
+    grpc = plan_of(head("/x.Y/Z", **GRPC | {"headers": NAMED}), forwarded=added).routes[0].edits
+    assert added[0] in dapr
+    assert added[0] not in (*own, *grpc)
+    assert (surface in dapr, surface in own, surface in grpc) == (True, False, True)
+
+
+def test_grpc_call_says_what_a_daprd_routes_by() -> None:
+    edits = plan_of(head("/shop.CartService/Get", **GRPC)).routes[0].edits
+    assert {e.name: e.data for e in edits if e.op is Op.SET} == {
+        b"postern-callee": b"cart.shop",
+        b"dapr-callee-app-id": b"cart",
+        b"dapr-caller-app-id": b"web",
+    }
+
+
+def test_plain_mesh_expects_no_identity_and_a_mesh_of_many_domains_any_of_them() -> None:
+    one = head("/v1.0/invoke/cart/method/x")
+    assert plan_of(one, mtls=False).routes[0].expect == frozenset()
+    assert plan_of(one, peer_trust_domains=("a", "b")).routes[0].expect == {
+        "spiffe://a/ns/shop/cart",
+        "spiffe://b/ns/shop/cart",
+    }
+
+
+def test_plan_dies_with_everything_that_it_rests_on() -> None:
+    assert set(plan_of(head("/v1.0/invoke/cart/method/x")).scopes) == {
+        *("name:peer:cart.shop", "access", "app", "resiliency", "routes"),
+    }
+
+
+def test_refusal_is_labelled_without_a_callee() -> None:
+    assert refused(decide(head("/nothing"))).labels.dst == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "method"), [("/v1.0/metadata", "GET"), ("/v1.0/metadata/x", "PUT"), ("/v1.0/shutdown", "POST")]
+)
+def test_own_api_wants_the_token_too(target: str, method: str) -> None:
+    decider = outbound(token_required=True)
+    pushed = tables(token=b"t")
+    without = decider.decide(asking(head(target, method=method), pushed))
+    assert refused(without).cause is Cause.UNAUTHENTICATED
+    right = decider.decide(asking(head(target, method=method, headers=((b"dapr-api-token", b"t"),)), pushed))
+    assert cluster(right) == "local-api"
+
+
+def test_unlearnt_service_of_the_infrastructure_is_answered_at_once() -> None:
+    found = refused(decide(head("/grpc.health.v1.Health/Check", **GRPC), learning_for_s=2.0))
+    assert found.cause is Cause.UNSUPPORTED
+
+
+def test_any_origin_lets_any_host_in() -> None:
+    one = head("/v1.0/invoke/cart/method/x", authority="anything.example")
+    assert refused(decide(one)).cause is Cause.FORBIDDEN_ORIGIN
+    assert cluster(decide(one, allowed_origins=("*",))) == "peer:cart.shop"
