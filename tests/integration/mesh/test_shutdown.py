@@ -1,0 +1,289 @@
+"""A sidecar's orderly end (design §7): what callers, peers, the registry and the supervisor see of it, in which order."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from nameresolution.host_registry import HostRegistry
+from tests.conformance.frames import dial
+from tests.integration.mesh.standing import Standing, eventually, invoke, standing
+from tests.support.apps import App
+from tests.support.echo_client import EchoClient
+from tests.support.http_client import connect, request
+from tests.support.mesh import Sidecar
+from tests.support.proto.echo_pb2 import EchoRequest
+
+RESTARTS = 5
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Standing]:
+    """The module's mesh; each test ends sidecars of its own."""
+    async with standing(tmp_path_factory.mktemp("shutdown")) as started:
+        yield started
+
+
+async def known(mesh: Standing, app_id: str) -> list[str]:
+    """The endpoints that `web` has for an app."""
+    answer = await mesh.web.admin(f"/endpoints?app={app_id}")
+    found = json.loads(answer.body).get(f"{app_id}.default", {"endpoints": []})
+    return [end["address"] for end in found["endpoints"]]
+
+
+async def call(mesh: Standing, app_id: str, path: str = "/echo") -> int:
+    """The status of a call from `web`."""
+    return (await request(mesh.web.http_port, "GET", invoke(app_id, path))).status
+
+
+async def test_leaving_is_unready_says_goodbye_and_serves_on(mesh: Standing) -> None:
+    leaving = await mesh.mesh.sidecar("leaving", app=mesh.http_app, flags=("--drain", "3s"))
+    assert await call(mesh, "leaving") == 200
+    assert len(await known(mesh, "leaving")) == 1
+    started = time.monotonic()
+    leaving.process.send_signal(signal.SIGTERM)
+
+    async def is_unready() -> bool:
+        return (await request(leaving.http_port, "GET", "/v1.0/healthz")).status == 500
+
+    await eventually(is_unready, within_s=2.0)
+    health = json.loads((await request(leaving.http_port, "GET", "/v1.0/healthz")).body)
+    assert health["errorCode"] == "ERR_HEALTH_NOT_READY"
+    assert "leaving" in health["message"]
+    assert (await leaving.status())["shutdown"] == "draining"
+
+    async def is_forgotten() -> bool:
+        return not await known(mesh, "leaving")
+
+    await eventually(is_forgotten, within_s=2.0)
+    entries = HostRegistry(mesh.mesh.root).entries()
+    assert not [entry for entry in entries if entry.app_id == "leaving" and entry.serving]
+    # Peers that have not heard yet are served: straight to the port, past naming.
+    out = await request(leaving.http_port, "GET", invoke("shop", "/echo"))
+    assert out.status == 200
+    assert leaving.process.is_running
+    assert await leaving.process.ended() == 0
+    assert time.monotonic() - started >= 3.0
+    assert "stopped" in leaving.process.output
+
+
+async def test_call_in_flight_finishes_and_new_ones_still_find_the_way_out(mesh: Standing) -> None:
+    leaving = await mesh.mesh.sidecar("busy", app=mesh.http_app)
+    async with asyncio.timeout(20.0), connect(mesh.web.http_port) as slow:
+        await slow.send_head("POST", invoke("busy", "/duplex"), [("Content-Length", "4")])
+        await slow.send(b"ab")
+        head = await slow.read_response_head()
+        body = slow.body("POST", head, [])
+        assert await anext(body) == b"ab"
+        leaving.process.send_signal(signal.SIGTERM)
+        await leaving.process.line("leaving")
+        assert (await request(leaving.http_port, "GET", invoke("shop", "/echo"))).status == 200
+        assert leaving.process.is_running
+        await slow.send(b"cd")
+        assert await anext(body) == b"cd"
+        with pytest.raises(StopAsyncIteration):
+            await anext(body)
+    assert await leaving.process.ended() == 0
+    assert "cut at shutdown" not in leaving.process.output
+
+
+async def test_http2_client_is_told_by_goaway(mesh: Standing) -> None:
+    leaving = await mesh.mesh.sidecar("goaway")
+    async with asyncio.timeout(20.0), dial(leaving.grpc_port) as peer:
+        await peer.settled()
+        leaving.process.send_signal(signal.SIGTERM)
+        await peer.to_the_end()
+        assert peer.goodbye is not None
+        assert peer.goodbye.code == 0
+    assert await leaving.process.ended() == 0
+
+
+async def test_idle_keep_alive_connection_is_closed_and_does_not_hold_the_end(mesh: Standing) -> None:
+    leaving = await mesh.mesh.sidecar("idle")
+    async with asyncio.timeout(20.0), connect(leaving.http_port) as connection:
+        assert (await connection.request("GET", "/v1.0/healthz")).status == 204
+        started = time.monotonic()
+        leaving.process.send_signal(signal.SIGTERM)
+        assert await connection.reader.read() == b""
+        assert await leaving.process.ended() == 0
+    assert time.monotonic() - started < 4.0  # less than the bound on calls in flight
+
+
+async def test_second_signal_ends_at_once(mesh: Standing) -> None:
+    leaving = await mesh.mesh.sidecar("hurried", flags=("--drain", "30s"))
+    leaving.process.send_signal(signal.SIGTERM)
+    await leaving.process.line("leaving")
+    started = time.monotonic()
+    leaving.process.send_signal(signal.SIGINT)
+    assert await leaving.process.ended() == 128 + signal.SIGINT
+    assert time.monotonic() - started < 3.0
+
+
+async def test_stuck_call_is_cut_at_the_bound_and_said_so(mesh: Standing) -> None:
+    stuck = await mesh.mesh.sidecar(
+        "stuck", app=mesh.http_app, flags=("--dapr-graceful-shutdown-seconds", "1")
+    )
+    async with asyncio.timeout(20.0), connect(mesh.web.http_port) as slow:
+        await slow.send_head("GET", invoke("stuck", "/slow?s=60"))
+
+        async def is_under_way() -> bool:
+            stats = (await stuck.status())["engineStats"]
+            assert isinstance(stats, dict)
+            return bool(stats["callsInFlight"])
+
+        await eventually(is_under_way)
+        stuck.process.send_signal(signal.SIGTERM)
+        head = await slow.read_response_head()
+        assert head.second == "500"
+        assert head.get("postern-error")
+    assert await stuck.process.ended() == 0
+    assert "calls were cut at shutdown" in stuck.process.output
+
+
+# --- with a supervisor --------------------------------------------------------------------------------------------------------
+
+
+async def test_supervised_app_is_reachable_until_drained_and_calls_out_until_it_has_ended(
+    mesh: Standing,
+) -> None:
+    """As `postern run` does it: the socket says drained, the app is told to end, its last calls still go out."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(15.0)
+        args = mesh.mesh.arguments(
+            "kept",
+            app=mesh.http_app,
+            flags=("--ready-fd", str(theirs.fileno()), "--cli-pid", str(os.getpid()), "--drain", "300ms"),
+        )
+        command = [sys.executable, "-I", "-m", "proxy", *args]
+        kept = mesh.mesh.processes.start(command, name="sidecar kept", pass_fds=(theirs.fileno(),))
+        theirs.close()
+        lines = ours.makefile("r")
+        ready = json.loads(await asyncio.to_thread(lines.readline))
+        port = ready["ports"]["http"]
+
+        async def is_ready() -> bool:
+            return (await request(port, "GET", "/v1.0/healthz")).status == 204
+
+        await eventually(is_ready)
+        assert await call(mesh, "kept") == 200
+        kept.send_signal(signal.SIGTERM)
+        assert json.loads(await asyncio.to_thread(lines.readline)) == {"drained": True}
+        for _ in range(3):
+            assert (await request(port, "GET", invoke("shop", "/echo"))).status == 200
+        assert kept.is_running
+        ours.shutdown(socket.SHUT_WR)
+        assert await kept.ended() == 0
+        lines.close()
+
+
+async def test_sidecar_ends_with_its_supervisor(mesh: Standing) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        args = mesh.mesh.arguments(
+            "orphan", flags=("--ready-fd", str(theirs.fileno()), "--cli-pid", str(os.getpid()))
+        )
+        command = [sys.executable, "-I", "-m", "proxy", *args]
+        orphan = mesh.mesh.processes.start(command, name="sidecar orphan", pass_fds=(theirs.fileno(),))
+        theirs.close()
+        assert await asyncio.to_thread(ours.recv, 4096)
+        ours.close()
+        assert await orphan.ended() == 0
+
+
+# --- rolling restarts ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Load:
+    """What a continuous load came to. `failures` are told in full: none may be."""
+
+    calls: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def loading(mesh: Standing, app_id: str, echo_id: str) -> AsyncIterator[Load]:
+    """HTTP calls (with and without a body) and gRPC calls without a pause, while inside."""
+    load, over = Load(), asyncio.Event()
+
+    async def http(body: bytes | None) -> None:
+        async with connect(mesh.web.http_port) as connection:
+            while not over.is_set():
+                method = "POST" if body else "GET"
+                answer = await connection.request(method, invoke(app_id, "/echo"), body=body)
+                load.calls += 1
+                if answer.status != 200:
+                    load.failures.append(f"{method}: {answer.status} {answer.body[:300]!r}")
+
+    async def unary() -> None:
+        async with grpc.aio.insecure_channel(f"localhost:{mesh.web.grpc_port}") as channel:
+            client = EchoClient(channel, metadata=(("dapr-app-id", echo_id),))
+            while not over.is_set():
+                load.calls += 1
+                try:
+                    await client.unary(EchoRequest(message="m"))
+                except grpc.aio.AioRpcError as error:
+                    load.failures.append(f"gRPC: {error.code()} {error.details()}")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(http(None))
+        tasks.create_task(http(b"x" * 2000))
+        tasks.create_task(unary())
+        try:
+            yield load
+        finally:
+            over.set()
+
+
+async def rolling(mesh: Standing, restarts: int) -> Load:
+    """Restart one of two instances so many times, by turns, of an HTTP and of a gRPC app, under load."""
+
+    async def start(app_id: str, app: App) -> Sidecar:
+        return await mesh.mesh.sidecar(app_id, app=app, flags=("--drain", "300ms"))
+
+    async def both(app_id: str, app: App) -> list[Sidecar]:
+        async with asyncio.TaskGroup() as tasks:
+            made = [tasks.create_task(start(app_id, app)) for _ in range(2)]
+        return [task.result() for task in made]
+
+    async def settled(app_id: str, sidecars: list[Sidecar]) -> None:
+        """Until the caller knows exactly these: a restart goes on only then, as a roll-out does."""
+        ports = {str(sidecar.peer_port) for sidecar in sidecars}
+
+        async def is_known() -> bool:
+            return {end.rpartition(":")[2] for end in await known(mesh, app_id)} == ports
+
+        await eventually(is_known)
+
+    async def restart(app_id: str, app: App, sidecars: list[Sidecar], number: int) -> None:
+        await settled(app_id, sidecars)
+        assert await sidecars[number].end() == 0
+        sidecars[number] = await start(app_id, app)
+
+    web, echo = await both("rolling", mesh.http_app), await both("rolling-echo", mesh.grpc_app)
+    assert await call(mesh, "rolling") == 200
+    async with loading(mesh, "rolling", "rolling-echo") as load:
+        for number in range(restarts):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(restart("rolling", mesh.http_app, web, number % 2))
+                tasks.create_task(restart("rolling-echo", mesh.grpc_app, echo, number % 2))
+    for sidecar in (*web, *echo):
+        assert await sidecar.end() == 0
+    return load
+
+
+async def test_rolling_restart_under_load_fails_no_call(mesh: Standing) -> None:
+    load = await rolling(mesh, RESTARTS)
+    assert load.failures == []
+    assert load.calls > 50
