@@ -52,14 +52,22 @@ DOCUMENTS = {
 }
 
 
-@pytest.mark.parametrize("fault", DOCUMENTS)
-async def test_faulty_configuration_ends_the_start_with_file_line_and_field(mesh: Mesh, fault: str) -> None:
-    content, pattern = DOCUMENTS[fault]
-    path = mesh.files / "bad.yaml"
-    path.write_bytes(content)
-    code, said = await failed_start(mesh, "--config", str(path))
-    assert code in (1, 2)
-    assert re.search(pattern, said), said
+async def test_faulty_configuration_ends_the_start_with_file_line_and_field(mesh: Mesh) -> None:
+    async def start(number: int, content: bytes) -> tuple[int, str]:
+        path = mesh.files / str(number) / "bad.yaml"
+        path.parent.mkdir()
+        path.write_bytes(content)
+        return await failed_start(mesh, "--config", str(path))
+
+    async with asyncio.TaskGroup() as tasks:
+        starts = [
+            tasks.create_task(start(number, content))
+            for number, (content, _) in enumerate(DOCUMENTS.values())
+        ]
+    for started, (fault, (_, pattern)) in zip(starts, DOCUMENTS.items(), strict=True):
+        code, said = started.result()
+        assert code in (1, 2), fault
+        assert re.search(pattern, said), (fault, said)
 
 
 async def test_faulty_resiliency_names_every_fault(mesh: Mesh) -> None:
@@ -108,26 +116,30 @@ async def test_all_faulty_flags_are_told_at_once_with_suggestions(mesh: Mesh) ->
         assert wanted in said, said
 
 
-LISTENERS = {
-    "--dapr-http-port": ("--dapr-http-port", "{}"),
-    "--dapr-grpc-port": ("--dapr-grpc-port", "{}"),
-    "--dapr-internal-grpc-port": ("--dapr-internal-grpc-port", "{}"),
-    "--metrics-port": ("--metrics-port", "{}"),
-    "--dapr-public-port": ("--dapr-public-port", "{}"),
-    "--upstream": ("--upstream", "cart={}"),
+LISTENERS = {  # the flag and its value
+    "--dapr-http-port": "{}",
+    "--dapr-grpc-port": "{}",
+    "--dapr-internal-grpc-port": "{}",
+    "--metrics-port": "{}",
+    "--dapr-public-port": "{}",
+    "--upstream": "cart={}",
 }
 
 
-@pytest.mark.parametrize("flag", LISTENERS)
-async def test_taken_port_is_told_with_the_flag_that_moves_it(mesh: Mesh, flag: str) -> None:
-    name, value = LISTENERS[flag]
+async def test_taken_port_is_told_with_the_flag_that_moves_it(mesh: Mesh) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, said = await failed_start(mesh, name, value.format(port))
-    assert code == 1
-    assert f":{port}" in said
-    assert flag in said
-    assert "in use" in said
+        async with asyncio.TaskGroup() as tasks:
+            starts = {
+                flag: tasks.create_task(failed_start(mesh, flag, value.format(port)))
+                for flag, value in LISTENERS.items()
+            }
+    for flag, started in starts.items():
+        code, said = started.result()
+        assert code == 1
+        assert f":{port}" in said
+        assert f"{flag} moves it" in said
+        assert "in use" in said
 
 
 async def test_long_socket_folder_is_told(mesh: Mesh) -> None:
