@@ -25,6 +25,8 @@ class ClusterState:
             address: old.get(address) or Load(address=address, weight=upstream.weight)
             for address, upstream in self._upstreams.items()
         }
+        for address, load in self._loads.items():
+            load.weight = self._upstreams[address].weight
         return frozenset(old) - frozenset(self._loads)
 
     def pick(self, tried: Collection[str], now: float, rng: random.Random) -> Load | None:
@@ -50,6 +52,11 @@ class Clusters:
     def __init__(self) -> None:
         self._clusters: dict[str, ClusterState] = {}
         self._waiting: dict[str, list[Callable[[], None]]] = {}
+
+    @property
+    def awaited(self) -> int:
+        """For how many clusters calls are held."""
+        return len(self._waiting)
 
     def get(self, key: str) -> ClusterState | None:
         """The cluster, if it was pushed."""
@@ -83,5 +90,7 @@ class Clusters:
         def cancel() -> None:
             if wake in waiting:
                 waiting.remove(wake)
+            if not waiting and self._waiting.get(key) is waiting:
+                del self._waiting[key]
 
         return cancel

@@ -315,8 +315,8 @@ class Http2End(asyncio.Protocol):
                 self.pump(stream)
 
     def reset(self, stream: Stream, code: int) -> None:
-        """RST_STREAM, unless the stream is over."""
-        if not stream.closed and not self.closing:
+        """RST_STREAM, unless the stream is over or has not begun."""
+        if not stream.closed and stream.id and not self.closing:
             with suppress(h2.exceptions.StreamClosedError):  # both sides may have ended it already
                 self._h2.reset_stream(stream.id, code)
             self.schedule_flush()

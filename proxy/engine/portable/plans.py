@@ -38,6 +38,7 @@ class PlanCache:
         self._roots: dict[str, _Node] = {}
         self._scopes: dict[str, list[Kept]] = {}
         self.size = 0
+        self._made = 0  # since the trees were last empty; dead ones still take up a place
 
     def find(self, head: RequestHead) -> Kept | None:
         """The kept decision that covers a head."""
@@ -60,7 +61,7 @@ class PlanCache:
         return kept
 
     def _keep(self, listener: str, asking: Asking, kept: Kept) -> None:
-        if self.size >= MAX_KEPT:
+        if self._made >= MAX_KEPT:
             self.clear()
         node = self._roots.setdefault(listener, _Node())
         for read, answer in zip(asking.vary, asking.key, strict=True):
@@ -72,6 +73,7 @@ class PlanCache:
             node = node.edges.setdefault(answer, _Node())
         node.read, node.kept = None, kept
         self.size += 1
+        self._made += 1
         for scope in kept.decision.scopes:
             self._scopes.setdefault(scope, []).append(kept)
 
@@ -86,7 +88,7 @@ class PlanCache:
         """Start afresh."""
         self._roots.clear()
         self._scopes.clear()
-        self.size = 0
+        self.size = self._made = 0
 
 
 def _ready(decision: Plan | Reply) -> Kept:

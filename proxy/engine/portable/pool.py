@@ -210,6 +210,11 @@ class Pool:
         for waiter in waiting:
             if not waiter.cancelled:
                 waiter.failed(cause, detail)
+        self._forget(host)
+
+    def _forget(self, host: _Host) -> None:
+        if not (host.connections or host.dialling or host.waiting):
+            self._hosts.pop(host.origin, None)
 
     def _serve(self, host: _Host) -> None:
         while host.waiting:
@@ -236,8 +241,7 @@ class Pool:
             host.connections.remove(connection)
             if host.waiting:
                 self._grow(host)
-            elif not host.connections and not host.dialling:
-                self._hosts.pop(host.origin, None)
+            self._forget(host)
 
     # --- lifetime ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,135 @@
+"""Kept decisions: found by what was read, dropped by scope, bounded."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.engine.portable import plans
+from proxy.engine.portable.plans import Kept, PlanCache
+from proxy.plan import Asking, Cause, Decision, Hold, RequestHead, Tables
+from tests.conformance.harness import plan, reply
+
+
+def head(**changes: object) -> RequestHead:
+    """A head."""
+    made = RequestHead("in", "http1", "none", "GET", "a", b"/", "/", b"", ())
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def scoped(*scopes: str) -> Decision:
+    """A Plan of scopes."""
+    return plan(scopes=scopes)
+
+
+def by_method(ask: Asking) -> Decision:
+    """Reads the method, and the authority for GET alone."""
+    if ask.method() == "GET":
+        ask.authority()
+        return scoped("get")
+    return scoped("other")
+
+
+def test_find_equal_in_what_was_read_is_the_same_decision() -> None:
+    cache = PlanCache(Tables())
+    kept = cache.decide(by_method, head())
+    assert cache.find(head(target=b"/else", path="/else")) is kept
+    assert cache.find(head(authority="b")) is None
+    assert cache.find(head(method="POST")) is None
+
+
+def test_find_what_was_not_read_does_not_matter() -> None:
+    cache = PlanCache(Tables())
+    kept = cache.decide(by_method, head(method="POST"))
+    assert cache.find(head(method="POST", authority="elsewhere")) is kept
+
+
+def test_find_listeners_are_apart() -> None:
+    cache = PlanCache(Tables())
+    cache.decide(lambda _: scoped(), head())
+    assert cache.find(head(listener="peer")) is None
+    assert cache.find(head(method="POST")) is not None
+
+
+def test_decide_hold_is_never_kept() -> None:
+    cache = PlanCache(Tables())
+    hold = Hold(key="app", for_s=1.0, then=reply(Cause.NO_APP))
+    assert cache.decide(lambda _: hold, head()) is hold
+    assert (cache.find(head()), cache.size) == (None, 0)
+
+
+def test_decide_reply_is_kept_like_a_plan() -> None:
+    cache = PlanCache(Tables())
+    kept = cache.decide(lambda _: reply(Cause.DENIED), head())
+    assert cache.find(head()) is kept
+
+
+def test_bump_drops_the_scope_alone() -> None:
+    cache = PlanCache(Tables())
+    cache.decide(by_method, head())
+    kept = cache.decide(by_method, head(method="POST"))
+    cache.bump("get")
+    cache.bump("get")
+    cache.bump("never seen")
+    assert cache.find(head()) is None
+    assert cache.find(head(method="POST")) is kept
+    assert cache.size == 1
+
+
+def test_bump_plan_of_two_scopes_dies_once() -> None:
+    cache = PlanCache(Tables())
+    cache.decide(lambda _: scoped("a", "b"), head())
+    cache.bump("a")
+    cache.bump("b")
+    assert cache.size == 0
+
+
+def test_decide_after_a_bump_may_ask_something_else() -> None:
+    cache = PlanCache(Tables())
+    cache.decide(by_method, head())
+    cache.bump("get")
+
+    def by_authority(ask: Asking) -> Decision:
+        ask.authority()
+        return scoped("new")
+
+    kept = cache.decide(by_authority, head())
+    assert cache.find(head(method="POST")) is kept
+
+
+def test_cache_is_bounded_also_when_scopes_are_bumped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "MAX_KEPT", 10)
+    cache = PlanCache(Tables())
+    most = 0
+    for number in range(100):
+        cache.decide(by_method, head(authority=str(number)))
+        if number % 7 == 0:
+            cache.bump("get")
+        most = max(most, cache.size)
+    assert most <= 10
+    assert sum(cache.find(head(authority=str(number))) is not None for number in range(100)) <= 10
+
+
+HEADS = st.builds(
+    head,
+    method=st.sampled_from(["GET", "POST", "PUT"]),
+    authority=st.sampled_from(["a", "b"]),
+    protocol=st.sampled_from(["http1", "grpc"]),
+)
+
+
+@given(st.lists(HEADS, max_size=30))
+def test_find_never_gives_what_the_decider_would_not(heads: list[RequestHead]) -> None:
+    def decide(ask: Asking) -> Decision:
+        if ask.method() == "POST":
+            return plan("posts")
+        return plan(ask.authority() if ask.protocol() == "grpc" else "rest")
+
+    cache = PlanCache(Tables())
+    for one in heads:
+        found = cache.find(one) or cache.decide(decide, one)
+        fresh = PlanCache(Tables()).decide(decide, one)
+        assert isinstance(found, Kept)
+        assert isinstance(fresh, Kept)
+        assert found.decision == fresh.decision
