@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +20,12 @@ from proxy.app import Sidecar
 from proxy.config import parse
 from proxy.errors import ListenError
 from proxy.lifetime import Lifetime
+from proxy.local_http import LocalHttp, LocalRequest, LocalResponse
 from proxy.policy_sources import policy_sources
 from proxy.settings import OwnPort, PortWish, Settings
+from sentry.local import LocalPaths
 from tests.integration.app_watch.servers import V1, Script, grpc_server, listed, reflection
+from tests.integration.sentry.process import end_local
 from tests.support.http_client import request
 from tests.support.http_wire import Response
 
@@ -35,16 +38,20 @@ def root() -> Iterator[Path]:
     """A runtime root with a short path: unix sockets end at 108 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="pside-"))
     yield folder
+    if LocalPaths(root=folder).pid.exists():
+        end_local(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def settings_of(root: Path, *flags: str, **changes: Any) -> Settings:
     """A plain sidecar of profile dev on free ports, quick to leave."""
-    given = ("--app-id", "web", "--profile", "dev", "--enable-mtls=false")
-    made = parse([*given, *flags], {"POSTERN_HOME": str(root)})
+    named = () if "--app-id" in flags else ("--app-id", "web")
+    made = parse([*named, "--profile", "dev", *flags], {"POSTERN_HOME": str(root)})
     ports = {"http_port": ANY, "grpc_port": ANY, "peer_port": ANY, "metrics_port": ANY, "public_port": ANY}
     listen = {"listen_addresses": (LISTEN,), "public_listen_address": LISTEN, "peer_listen_address": LISTEN}
-    return replace(made, **{**ports, **listen, "drain_s": 0.0, "graceful_shutdown_s": 1.0, **changes})
+    return replace(
+        made, **{**ports, **listen, "drain_s": 0.0, "mtls": False, "graceful_shutdown_s": 1.0, **changes}
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     reading, writing = os.pipe()
     with os.fdopen(reading) as told, Lifetime(writing, supervised=False) as lifetime:
         sidecar = Sidecar(settings, lifetime, Loading(policy_sources(settings)))
-        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(50), asyncio.TaskGroup() as tasks:
             task = tasks.create_task(sidecar.run())
             line = await asyncio.to_thread(told.readline)
             facts: dict[str, Any] = {"ports": {}, "upstreams": {}, "adminSocket": ""}
@@ -140,7 +147,59 @@ async def test_services_that_the_app_reflects_become_routes(root: Path) -> None:
     async with grpc_server(reflection(V1, script)) as port:
         settings = settings_of(root, "--app-port", str(port), "--app-protocol", "grpc")
         async with running(settings) as sidecar:
-            while not (status := await sidecar.status())["routes"]:
-                assert status["app"]["protocol"] == "grpc"
+            status = await until(sidecar, lambda status: status["routes"])
     assert status["routes"] == ["shop.Web=web (learnt)"]
     assert status["app"] == {"port": port, "protocol": "grpc", "healthy": None, "open": True}
+
+
+async def until(sidecar: Running, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """The first status of a sidecar that meets a condition; `running` has the deadline."""
+    while not condition(status := await sidecar.status()):  # noqa: ASYNC110 - it is asked as users ask it
+        await asyncio.sleep(0.02)
+    return status
+
+
+async def test_call_crosses_two_sidecars_under_identities_of_a_local_sentry(root: Path) -> None:
+    async def answer(asked: LocalRequest) -> LocalResponse:
+        headers = dict(asked.headers)
+        return LocalResponse(200, (), headers[b"dapr-caller-app-id"] + b" asks for " + asked.target.encode())
+
+    app = LocalHttp(answer)
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(app.run())
+        port = (await app.serve(f"{LISTEN}:0")).rpartition(":")[2]
+        callee = settings_of(root, "--app-id", "cart", "--app-port", port, mtls=True)
+        async with running(settings_of(root, mtls=True)) as web, running(callee) as cart:
+            identity = (await until(cart, lambda status: status["ready"]))["identity"]
+            assert (identity["state"], identity["spiffeId"]) == ("held", "spiffe://public/ns/default/cart")
+            await until(web, lambda status: status["ready"])
+            found = await request(web.ports["http"], "GET", "/v1.0/invoke/cart/method/items?x=1")
+            assert (found.status, found.body) == (200, b"web asks for /items?x=1")
+            (known,) = json.loads((await web.admin("/endpoints?app=cart")).body).values()
+            assert [end["address"] for end in known["endpoints"]] == [f"{LISTEN}:{cart.ports['peer']}"]
+            metrics = (await request(web.ports["metrics"], "GET", "/metrics")).body.decode()
+            assert 'postern_cert_expiry_timestamp_seconds{kind="workload"}' in metrics
+            assert "postern_resolver_endpoints" in metrics
+        serving.cancel()
+
+
+RULES = """
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: c}
+spec: {accessControl: {defaultAction: %s}}
+"""
+
+
+async def test_changed_rules_are_taken_up_and_bad_ones_are_not(root: Path) -> None:
+    file = root / "config.yaml"
+    file.write_text(RULES % "allow")
+    async with running(settings_of(root, config_paths=(file,))) as sidecar:
+        assert (await sidecar.status())["policy"]["generation"] == 1
+        file.write_text(RULES % "perhaps")
+        policy = (await until(sidecar, lambda status: status["policy"]["lastError"]))["policy"]
+        assert policy["generation"] == 1
+        assert "config.yaml" in policy["lastError"]
+        file.write_text(RULES % "deny")
+        policy = (await until(sidecar, lambda status: status["policy"]["generation"] > 1))["policy"]
+        assert policy["lastError"] is None
