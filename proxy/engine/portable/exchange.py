@@ -9,7 +9,6 @@ from asyncio import TimerHandle
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from proxy import path
 from proxy.balance import Load
 from proxy.engine.base import ListenerSpec
 from proxy.engine.portable import answers
@@ -17,8 +16,11 @@ from proxy.engine.portable.clusters import ClusterState
 from proxy.engine.portable.edits import HOP_BY_HOP, edit_headers, edit_request, parse_grpc_timeout
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.pool import Origin, Waiter
+from proxy.engine.portable.read_head import request_head
+from proxy.engine.portable.request_body import RequestBody
+from proxy.engine.portable.retrying import Retrying
 from proxy.engine.portable.streams import Downstream, RawHead, UpstreamCall, UpstreamConnection
-from proxy.plan import Again, Attempt, Cause, Delays, Headers, Hold, Outcome, Plan, Reply, RequestHead, Route
+from proxy.plan import Attempt, Cause, Headers, Hold, Outcome, Plan, Reply, Route
 
 if TYPE_CHECKING:
     from proxy.engine.portable.carrier import Carrier, Gate
@@ -33,22 +35,17 @@ class Exchange:
     """One call. Mutable state in four groups: the decision, the attempt, the request body kept for it, the answer so far."""
 
     __slots__ = (
-        "_acked",
         "_attempts",
         "_body",
-        "_body_bytes",
-        "_body_ended",
         "_call",
         "_cancels",
         "_carrier",
         "_committed",
         "_deadline_at",
-        "_delays",
         "_done",
         "_down",
         "_down_bytes",
         "_down_drained",
-        "_drained",
         "_gates",
         "_head",
         "_head_at",
@@ -58,19 +55,15 @@ class Exchange:
         "_load",
         "_raw",
         "_refusal",
-        "_replay_limit",
         "_response_head_ns",
+        "_retrying",
         "_route",
-        "_sent",
         "_sent_at",
         "_span",
-        "_spent",
         "_started_ns",
         "_status",
         "_timers",
-        "_trailers",
         "_tried",
-        "_waited",
     )
 
     def __init__(
@@ -87,14 +80,13 @@ class Exchange:
         self._listener = listener
         self._down = down
         self._raw = raw
-        self._head, self._refusal = _read(raw, listener.name, peer, address)
+        self._head, self._refusal = request_head(raw, listener.name, peer, address)
         self._started_ns = time.time_ns()
         self._span = carrier.tracing.begin(raw.headers, grpc=raw.protocol == "grpc")
         self._kept: Kept | None = None
         self._route = 0
         self._deadline_at: float | None = None
         self._gates: list[Gate] = []
-        self._waited = False
         self._cancels: list[Callable[[], None]] = []
         self._timers: list[TimerHandle] = []
         # the attempt
@@ -102,21 +94,10 @@ class Exchange:
         self._load: Load | None = None
         self._attempts: list[Attempt] = []
         self._tried: set[str] = set()
-        self._delays: dict[int, Delays] = {}
+        self._retrying = Retrying(())
         self._held_head: tuple[int, Headers] | None = None
-        # the request body
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._sent = 0  # chunks of `_body` given to the current attempt
         self._sent_at = self._head_at = 0.0
-        self._drained = 0  # bytes that left on the current attempt
-        self._acked = 0
-        self._body_ended = (
-            raw.framing == "none"
-        )  # known before the end is told: no attempt may announce a body
-        self._trailers: Headers = ()
-        self._replay_limit = 0
-        self._spent = False  # some of the body was let go of: no further attempt
+        self._body = RequestBody(raw.framing)
         # the answer
         self._committed = False
         self._done = False
@@ -168,12 +149,13 @@ class Exchange:
 
     def _carry(self, kept: Kept, plan: Plan) -> None:
         self._kept = kept
-        size = max(self._raw.length or 0, self._body_bytes)  # a held call may have its body already
+        size = max(self._raw.length or 0, self._body.size)  # a held call may have its body already
         if plan.body_bytes is not None and size > plan.body_bytes:
             self._answer(plan.on_cause[Cause.TOO_LARGE], f"{size} bytes, the limit is {plan.body_bytes}")
             return
         self._limit(plan.total_s)
-        self._replay_limit = plan.replay_bytes
+        self._body.keep_bytes = plan.replay_bytes
+        self._retrying = Retrying(plan.again)
         self._enter_gates(list(plan.gates), plan)
 
     def _enter_gates(self, gates: list[str], plan: Plan) -> None:
@@ -279,26 +261,20 @@ class Exchange:
         if plan.attempt_s is not None:
             left = plan.attempt_s if left is None else min(left, plan.attempt_s)
         raw = edit_request(self._kept.edits[self._route], self._raw, self._head, self._span, left)
-        self._sent = self._drained = 0
+        self._body.restart()
         self._sent_at = self._carrier.now()
         self._call = call = connection.open(self)
-        end = self._body_ended and not self._body and not self._trailers
+        end = self._body.is_empty
         call.start(raw, end=end)
         if not end and self._call is call:
             self._send_body()
 
     def _send_body(self) -> None:
-        call = self._call
-        if call is None:
-            return
-        while self._sent < len(self._body) and self._call is call:
-            chunk = self._body[self._sent]
-            self._sent += 1
-            call.send(chunk)
-        if self._body_bytes > self._replay_limit:
-            self._let_go()
-        if self._body_ended and self._call is call:
-            call.finish(self._trailers)
+        call, body = self._call, self._body
+        while call is not None and self._call is call and body.give(call):
+            pass  # a call may be lost in the middle of what is held
+        if call is not None and self._call is call and body.ended:
+            call.finish(body.trailers)
 
     # --- request events ----------------------------------------------------------------------------------------------------
 
@@ -307,35 +283,19 @@ class Exchange:
         if self._done:
             self._down.ack(len(data))
             return
-        self._body_bytes += len(data)
         limit = self._plan.body_bytes if self._kept is not None else None
-        if limit is not None and self._body_bytes > limit:
+        if limit is not None and self._body.size + len(data) > limit:
             self._end_attempt(Cause.TOO_LARGE, "", abort=True)
             self._fail_for_good(Cause.TOO_LARGE, f"more than {limit} bytes")
             return
-        call = self._call
-        if call is None:
-            self._body.append(data)
-            return
-        if self._body_bytes <= self._replay_limit and not self._committed:
-            self._body.append(data)
-            self._sent += 1
-        else:
-            self._let_go()
-        call.send(data)
-
-    def _let_go(self) -> None:
-        """The body is too large to keep, or need not be kept: this attempt is the last."""
-        self._spent = True
-        self._body.clear()
-        self._sent = 0
+        self._body.arrive(data, self._call, committed=self._committed)
 
     def request_end(self, trailers: Headers) -> None:
         """The request is complete."""
-        if self._body_ended:
+        if self._body.ended:
             return
-        self._body_ended = True
-        self._trailers = trailers
+        self._body.ended = True
+        self._body.trailers = trailers
         if self._call is not None and not self._done:
             self._call.finish(trailers)
 
@@ -356,10 +316,8 @@ class Exchange:
 
     def request_drained(self, count: int) -> None:
         """Bytes left for the callee: the caller may send more (replayed bytes were acknowledged before)."""
-        self._drained += count
-        if self._drained > self._acked and not self._done:
-            fresh = self._drained - self._acked
-            self._acked = self._drained
+        fresh = self._body.drain(count)
+        if fresh and not self._done:
             self._down.ack(fresh)
 
     def response_inform(self, status: int, headers: Headers) -> None:
@@ -377,7 +335,7 @@ class Exchange:
         attempt.head_ns = self._response_head_ns
         attempt.status = status
         grpc = self._raw.protocol == "grpc"
-        if grpc and not end and self._may_retry_grpc():
+        if grpc and not end and self._body.is_whole and self._retrying.may_read_grpc:
             self._held_head = (status, headers)
             return
         code = answers.grpc_code(headers) if grpc and end else None
@@ -398,18 +356,11 @@ class Exchange:
         self._pause(delay)
         return True
 
-    def _may_retry_grpc(self) -> bool:
-        return (
-            any(again.grpc_codes is None or again.grpc_codes for again in self._plan.again)
-            and self._replayable()
-        )
-
     def _commit(self, status: int, headers: Headers, *, end: bool) -> None:
         assert self._kept is not None
         self._committed = True
         self._status = status
-        if self._sent == len(self._body):
-            self._let_go()
+        self._body.committed()
         edits = self._kept.reply_edits
         if edits is not None:
             self._down.respond(status, tuple(edit_headers(edits, headers)), end=end)
@@ -465,38 +416,28 @@ class Exchange:
         state = self._carrier.clusters.get(plan.routes[self._route].cluster)
         if (
             cause in _IMMEDIATE
-            and self._replayable()
+            and self._body.is_whole
             and state is not None
             and state.untried(self._tried)
             and len(self._tried) <= _IMMEDIATE_TRIES
         ):
             self._attempt(plan)
             return
-        delay = self._next_delay(cause, 0, None)
+        delay = self._next_delay(cause)
         if delay is None:
             self._fail_for_good(cause, detail)
         else:
             self._pause(delay)
 
-    def _replayable(self) -> bool:
-        """Whether the whole request body so far can be sent again."""
-        return not self._spent
-
-    def _next_delay(self, cause: Cause, status: int, code: int | None) -> float | None:
-        if not self._replayable():
+    def _next_delay(self, cause: Cause, status: int = 0, code: int | None = None) -> float | None:
+        if not self._body.is_whole:
             return None
-        for number, again in enumerate(self._plan.again):
-            if _covers(again, cause, status, code):
-                if again.attempts is not None and len(self._attempts) >= again.attempts:
-                    return None
-                delays = self._delays.setdefault(number, again.delays_s())
-                delay = next(delays, None)
-                if delay is None or (
-                    self._deadline_at is not None and self._carrier.now() + delay >= self._deadline_at
-                ):
-                    return None
-                return delay
-        return None
+        delay = self._retrying.next_delay(len(self._attempts), cause, status, code)
+        if delay is None or (
+            self._deadline_at is not None and self._carrier.now() + delay >= self._deadline_at
+        ):
+            return None
+        return delay
 
     def _pause(self, delay_s: float) -> None:
         def again() -> None:
@@ -547,7 +488,7 @@ class Exchange:
     def _complete(self) -> None:
         call = self._call
         self._end_attempt(None, "", abort=False)
-        if call is not None and not self._body_ended:
+        if call is not None and not self._body.ended:
             call.abort()  # a full answer before the end of the request: the callee wants no more of it
         self._finish(None)
 
@@ -569,7 +510,7 @@ class Exchange:
         self._timers.clear()
         for gate in self._gates:
             gate.leave()
-        self._body.clear()
+        self._body.let_go()
         if grpc_code is None and self._attempts and cause is None:
             grpc_code = self._attempts[-1].grpc_code
         decision = reply or (self._kept.decision if self._kept is not None else None)
@@ -586,7 +527,7 @@ class Exchange:
                 grpc_code=grpc_code,
                 cause=cause,
                 attempts=self._attempts,
-                up_bytes=self._body_bytes,
+                up_bytes=self._body.size,
                 down_bytes=self._down_bytes,
             ),
         )
@@ -604,49 +545,8 @@ class Exchange:
             self._finish(Cause.DRAINING)
 
 
-def _covers(again: Again, cause: Cause, status: int, code: int | None) -> bool:
-    if cause is not Cause.STATUS:
-        return cause in again.on
-    if code is not None:
-        return code != 0 and (again.grpc_codes is None or code in again.grpc_codes)
-    return (status < 200 or status > 399) and (again.http_codes is None or status in again.http_codes)
-
-
 def _pick_route(routes: Iterable[Route], carrier: "Carrier") -> int:
     weights = [route.weight for route in routes]
     if len(weights) == 1:
         return 0
     return int(carrier.rng.choices(range(len(weights)), weights)[0])
-
-
-def _read(raw: RawHead, listener: str, peer: str | None, address: str) -> tuple[RequestHead, str | None]:
-    """The head with its canonical path, and why it has none (the path is then `/`)."""
-    method, refusal, authority, sent = raw.method, None, raw.authority, raw.target
-    target = path.Target("/", b"", same=True, offset=0, authority=b"")
-    if method != method.upper() or not method:
-        refusal = f"the method {method.decode('latin-1')!r} is not upper-case; methods are case-sensitive (RFC 9110 §9.1)"
-    elif method != b"CONNECT":  # whose target is an authority, not a path: deciders answer it
-        try:
-            target = path.parse(raw.target)
-        except path.BadTargetError as error:
-            refusal = error.reason
-    if target.offset:
-        sent, authority = raw.target[target.offset :] or b"/", target.authority
-        sent = sent if sent[:1] == b"/" else b"/" + sent
-    head = RequestHead(
-        listener=listener,
-        protocol=raw.protocol,
-        framing=raw.framing,
-        method=method.decode("latin-1"),
-        authority=authority.decode("latin-1").lower(),
-        target=sent,
-        path=target.path,
-        query=target.query,
-        headers=raw.headers,
-        peer=peer,
-        peer_address=address,
-        length=raw.length,
-        exact=target.same,
-        form="absolute" if target.offset else "origin",
-    )
-    return head, refusal

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from policies.resiliency import BUILTIN_RETRY, ResiliencyRules, RetryRule, TargetRules
-from proxy.engine.portable.exchange import _covers
+from proxy.engine.portable.retrying import covers
 from proxy.plan import Again, Cause, Plan
 from proxy.retries import again_rules, attempt_timeout, is_declared_stream
 from tests.unit.proxy.heads import APP, asking, head, outbound
@@ -33,7 +33,7 @@ def pauses(again: Again, most: int = 10) -> list[float]:
 
 
 def retried(rules: tuple[Again, ...], cause: Cause, status: int = 0, code: int | None = None) -> bool:
-    return any(_covers(again, cause, status, code) for again in rules)
+    return any(covers(again, cause, status, code) for again in rules)
 
 
 # --- the built-in retry

@@ -1,0 +1,40 @@
+"""From a head as the wire end read it to the head that deciders see: one canonical path, the target to forward."""
+
+from proxy import path
+from proxy.engine.portable.streams import RawHead
+from proxy.plan import RequestHead
+
+
+def request_head(
+    raw: RawHead, listener: str, peer: str | None, address: str
+) -> tuple[RequestHead, str | None]:
+    """The head with its canonical path, and why it has none (the path is then `/`)."""
+    method, refusal, authority, sent = raw.method, None, raw.authority, raw.target
+    target = path.Target("/", b"", same=True, offset=0, authority=b"")
+    if method != method.upper() or not method:
+        refusal = f"the method {method.decode('latin-1')!r} is not upper-case; methods are case-sensitive (RFC 9110 §9.1)"
+    elif method != b"CONNECT":  # whose target is an authority, not a path: deciders answer it
+        try:
+            target = path.parse(raw.target)
+        except path.BadTargetError as error:
+            refusal = error.reason
+    if target.offset:
+        sent, authority = raw.target[target.offset :] or b"/", target.authority
+        sent = sent if sent[:1] == b"/" else b"/" + sent
+    head = RequestHead(
+        listener=listener,
+        protocol=raw.protocol,
+        framing=raw.framing,
+        method=method.decode("latin-1"),
+        authority=authority.decode("latin-1").lower(),
+        target=sent,
+        path=target.path,
+        query=target.query,
+        headers=raw.headers,
+        peer=peer,
+        peer_address=address,
+        length=raw.length,
+        exact=target.same,
+        form="absolute" if target.offset else "origin",
+    )
+    return head, refusal

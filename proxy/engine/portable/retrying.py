@@ -1,0 +1,40 @@
+"""Which failures of one call are tried again, and after what pause: a Plan's rules with the pauses drawn so far."""
+
+from collections.abc import Sequence
+
+from proxy.plan import Again, Cause, Delays
+
+
+def covers(again: Again, cause: Cause, status: int, code: int | None) -> bool:
+    """Whether a rule speaks of this failure: a cause of ours, or an answer by its gRPC code or HTTP status."""
+    if cause is not Cause.STATUS:
+        return cause in again.on
+    if code is not None:
+        return code != 0 and (again.grpc_codes is None or code in again.grpc_codes)
+    return (status < 200 or status > 399) and (again.http_codes is None or status in again.http_codes)
+
+
+class Retrying:
+    """The rules of one call. Mutable state: the pauses left, by rule."""
+
+    __slots__ = ("_delays", "_rules")
+
+    def __init__(self, rules: Sequence[Again]) -> None:
+        self._rules = rules
+        self._delays: dict[int, Delays] = {}
+
+    @property
+    def may_read_grpc(self) -> bool:
+        """Whether a gRPC status that comes after the head could still mean another attempt."""
+        return any(again.grpc_codes is None or again.grpc_codes for again in self._rules)
+
+    def next_delay(
+        self, attempts: int, cause: Cause, status: int = 0, code: int | None = None
+    ) -> float | None:
+        """Seconds until the next attempt after so many; None: there is none. The first rule that covers the failure decides."""
+        for number, again in enumerate(self._rules):
+            if covers(again, cause, status, code):
+                if again.attempts is not None and attempts >= again.attempts:
+                    return None
+                return next(self._delays.setdefault(number, again.delays_s()), None)
+        return None
