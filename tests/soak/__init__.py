@@ -1,0 +1,1 @@
+"""Long runs, left out of `make test`; `make soak` runs them."""
