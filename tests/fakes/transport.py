@@ -49,6 +49,10 @@ class FakeTransport(asyncio.Transport):
         assert not self.closing, "write after close"
         self.writes.append(bytes(data))
 
+    def get_write_buffer_size(self) -> int:
+        """The other side reads at once."""
+        return 0
+
     def write_eof(self) -> None:
         """Note it."""
         self.eof_written = True

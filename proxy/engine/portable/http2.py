@@ -50,6 +50,9 @@ def allowed(headers: Headers) -> Headers:
     )
 
 
+_UNREAD = 8  # windows of answers that a peer may leave unread: bodies wait for room, but heads and answers without a body do not
+
+
 class Stream:
     """One stream's sending side and the credit owed for what it received."""
 
@@ -72,7 +75,7 @@ class Http2End(asyncio.Protocol):
     """The shared half of a server or client connection.
 
     Mutable state: `streams` (open ones by id), `_dirty` (a flush is scheduled), `_paused` (the transport's buffer is full),
-    `_starved` (streams with queued bytes that a window or the transport holds back).
+    `_starved` (streams with queued bytes that a window or the transport holds back, in the order of their turns).
     """
 
     def __init__(self, limits: Limits, count: CountFrame, *, server: bool) -> None:
@@ -178,10 +181,17 @@ class Http2End(asyncio.Protocol):
     def flush(self) -> None:
         """Write what h2 has ready."""
         self._dirty = False
-        if self._transport is not None:
+        if self._transport is not None and not self.closing:
             data = self._h2.data_to_send()
             if data:
                 self._transport.write(data)
+                if self._paused:
+                    self._bound_unread(self._transport)
+
+    def _bound_unread(self, transport: asyncio.Transport) -> None:
+        if transport.get_write_buffer_size() > _UNREAD * self._limits.window_bytes:
+            self._count("unread-answers")
+            transport.abort()
 
     def fail(self, code: int, detail: str) -> None:
         """GOAWAY and close: the peer broke a rule."""
@@ -193,7 +203,7 @@ class Http2End(asyncio.Protocol):
 
     def shut(self) -> None:
         """Close now, politely."""
-        if self._transport is not None:
+        if self._transport is not None and not self.closing:
             self.flush()
             self._transport.write(goaway_frame(self._h2.highest_inbound_stream_id, Codes.NO_ERROR))
             self._close(self._transport)
@@ -287,10 +297,10 @@ class Http2End(asyncio.Protocol):
         stream.queued -= sent
         if sent:
             self._gate.sent_data()
-        if stream.queue:
-            self._starved[stream.id] = stream
-        else:
+        if sent or not stream.queue:
             self._starved.pop(stream.id, None)
+        if stream.queue:  # behind all others, if it had its turn: they share what little room there is
+            self._starved.setdefault(stream.id, stream)
         return sent
 
     def _end_if_due(self, stream: Stream) -> None:
@@ -375,9 +385,9 @@ class Http2End(asyncio.Protocol):
     def _on_ping_ack(self, event: h2.events.PingAckReceived) -> None:
         self._ping_sent_at = None
         self.active_at = self._loop.time()
-        self.answered_ping()
+        self.answered_ping(event.ping_data or b"")
 
-    def answered_ping(self) -> None:
+    def answered_ping(self, data: bytes) -> None:
         """Our PING came back."""
 
     _HANDLERS: ClassVar[Handlers] = {

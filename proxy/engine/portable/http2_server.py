@@ -12,6 +12,7 @@ from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead, Reque
 from proxy.plan import Cause, Framing, Header, Headers
 
 _LAST_STREAM_ID = 0x7FFFFFFF
+_GOODBYE = b"goodbye!"
 _RESET_CODES = {
     Cause.RESET_EARLY: Codes.INTERNAL_ERROR,
     Cause.RESET_LATE: Codes.INTERNAL_ERROR,
@@ -80,6 +81,7 @@ class Http2Server(Http2End):
         self._accept = accept
         self._closed: Callable[[Http2Server], None] | None = closed
         self._leaving = False
+        self._parted = False  # the peer knows that we leave, and sends nothing new
         self._left_at = 0.0
 
     @property
@@ -95,7 +97,7 @@ class Http2Server(Http2End):
         self._left_at = self._loop.time()
         self.flush()
         self._transport.write(goaway_frame(_LAST_STREAM_ID, Codes.NO_ERROR))
-        self._h2.ping(b"goodbye!")
+        self._h2.ping(_GOODBYE)
         self.schedule_flush()
 
     def check_alive(self, now: float, *, ping_after_s: float = 10.0, answer_s: float = 5.0) -> None:
@@ -104,21 +106,23 @@ class Http2Server(Http2End):
         if self._leaving and not self.streams and now - self._left_at > self._limits.head_s:
             self.shut()
 
-    def answered_ping(self) -> None:
+    def answered_ping(self, data: bytes) -> None:
         """After our goodbye nothing new is under way."""
-        if self._leaving and not self.streams:
-            self.shut()
+        if data == _GOODBYE:
+            self._parted = True
+            if not self.streams:
+                self.shut()
 
     def stream_closed(self, stream: Stream) -> None:
         """Leave with the last call."""
-        if self._leaving and not self.streams:
+        if self._parted and not self.streams:
             self._loop.call_soon(self.shut)
 
     def said_goodbye(self, goaway: GoAway) -> None:
         """The caller wants no more of us; its calls in flight go on."""
         if not self.streams:
             self.shut()
-        self._leaving = True
+        self._leaving = self._parted = True
         self._left_at = self._loop.time()
 
     def lost(self, detail: str) -> None:
