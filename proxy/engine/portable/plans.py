@@ -71,7 +71,7 @@ class PlanCache:
                 # Only a decider that changed its mind (a new snapshot) asks something else here: the old branch is stale.
                 node.read, node.edges = read, {}
             node = node.edges.setdefault(answer, _Node())
-        node.read, node.kept = None, kept
+        node.read, node.edges, node.kept = None, {}, kept
         self.size += 1
         self._made += 1
         for scope in kept.decision.scopes:

@@ -98,6 +98,27 @@ def test_decide_after_a_bump_may_ask_something_else() -> None:
     assert cache.find(head(method="POST")) is kept
 
 
+def test_edges_of_a_question_no_longer_asked_are_never_walked_again() -> None:
+    """A header set's answer must not pass for another's once a decider asked nothing in between."""
+    tables = Tables()
+    tables.put_set(1, frozenset({b"yes"}))
+    cache = PlanCache(tables)
+
+    def by_token(ask: Asking) -> Decision:
+        ask.header_is(b"one", 1)
+        return scoped("kept")
+
+    def by_other(ask: Asking) -> Decision:
+        ask.header_is(b"two", 1)
+        return scoped("new")
+
+    cache.decide(by_token, head(headers=((b"one", b"yes"),)))
+    cache.decide(lambda _: scoped("brief"), head())
+    cache.bump("brief")
+    cache.decide(by_other, head())
+    assert cache.find(head(headers=((b"two", b"yes"),))) is None
+
+
 def test_cache_is_bounded_also_when_scopes_are_bumped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "MAX_KEPT", 10)
     cache = PlanCache(Tables())
