@@ -5,6 +5,7 @@ Rows are those of the decision table that the access-control reference gives; th
 
 import asyncio
 import json
+import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -399,7 +400,10 @@ async def test_edited_rules_rule_within_a_second_and_a_bad_edit_changes_nothing(
     for action, status in (("deny", 403), ("allow", 200), ("deny", 403)):
         mesh.write("rules.yaml", configuration("deny", policy("web", action)))
         times.append(await wait_status_of(web, status))
-    assert min(times) < 2.0, times  # under one on a machine that does nothing else
+    if os.getloadavg()[0] < (
+        os.cpu_count() or 1
+    ):  # the rules are read by another process, which others may hold up
+        assert min(times) < 1.0, times
     mesh.write(
         "rules.yaml", configuration("deny", policy("web", "allow").replace("defaultAction", "defaultaction"))
     )

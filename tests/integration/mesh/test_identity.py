@@ -128,8 +128,10 @@ async def test_second_long_identities_are_renewed_under_traffic_even_by_a_sentry
 ) -> None:
     sentry = await mesh.start_sentry(*SHORT)
     async with asyncio.TaskGroup() as starting:
-        starting.create_task(mesh.sidecar("cart", app=http_app))
-        starting.create_task(mesh.sidecar("echo", app=grpc_app))
+        callees = [
+            starting.create_task(mesh.sidecar("cart", app=http_app)),
+            starting.create_task(mesh.sidecar("echo", app=grpc_app)),
+        ]
         start = starting.create_task(mesh.sidecar("web"))
     web = start.result()
     traffic = Traffic(web)
@@ -148,6 +150,9 @@ async def test_second_long_identities_are_renewed_under_traffic_even_by_a_sentry
         assert short["lastError"] is None
         assert (await identity_of(web))["secondsLeft"] > 60  # a sidecar's own sentry signs for an hour
     finally:
+        async with asyncio.TaskGroup() as ending:  # first: each of them starts a sentry where there is none
+            for sidecar in (web, *(callee.result() for callee in callees)):
+                ending.create_task(sidecar.end())
         end_started_sentry(mesh)
 
 
