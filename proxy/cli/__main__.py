@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from proxy.cli.run import main as run  # noqa: PLC0415
 
         return run(rest)
-    if first in {"version", "--version", "-v"} and "--help" not in rest:
+    if first in {"version", "--version", "-v"}:
         return _version(rest)
-    if first == "wait" and not {"--help", "-h"} & set(rest):
+    if first == "wait":
         from proxy.cli.wait import main as wait  # noqa: PLC0415
 
         return wait(rest, os.environ)
@@ -40,6 +40,9 @@ def _version(rest: Sequence[str]) -> int:
 
     if list(rest) in (["-o", "json"], ["-ojson"], ["-o=json"], ["--output", "json"], ["--output=json"]):
         sys.stdout.write(f'{{"Cli version": "{VERSION}", "Runtime version": "{VERSION}"}}\n')
+        return 0
+    if rest[:1] in (["--help"], ["-h"]):
+        sys.stdout.write("usage: postern version [-o json]\n")
         return 0
     if rest:
         sys.stderr.write(f"postern version: {rest[0]!r}: unexpected, expected -o json or nothing\n")

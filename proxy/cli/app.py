@@ -1,5 +1,6 @@
 """Puts the commands together. Loaded only for those that `__main__` does not decide itself."""
 
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ _ELSEWHERE = {
     "wait": "Wait until a sidecar is ready.",
     "version": "Print the version.",
 }
+_COMMANDS: tuple[Callable[..., None], ...] = (status, stop, invoke, trace, endpoints)
 _UNBUILT = ("publish", "scheduler", "workflow", "mcpservers")
 
 
@@ -33,30 +35,36 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name, about in _ELSEWHERE.items():
-        app.command(name, help=about)(_usage_of(name))
+        app.command(name, help=about)(_listed_only)
     app.command("list")(list_apps)
-    for command in (status, stop, invoke, trace, endpoints):
+    for command in _COMMANDS:
         app.command(command.__name__)(command)
     return app
 
 
-def _usage_of(name: str) -> Callable[[], None]:
-    """These commands run without us; only their help leads here."""
+def _listed_only() -> None:
+    """These commands run without us: `proxy.cli.__main__` takes them before; here they stand in the list."""
 
-    def usage() -> None:
-        from proxy.cli.run import USAGE as RUN  # noqa: PLC0415
-        from proxy.cli.wait import USAGE as WAIT  # noqa: PLC0415
 
-        known = {"run": RUN, "wait": WAIT}
-        sys.stdout.write(known.get(name, f"usage: postern {name} [flags]\n"))
+def _names() -> list[str]:
+    return sorted((*_ELSEWHERE, "list", *(command.__name__ for command in _COMMANDS)))
 
-    return usage
+
+def unknown(word: str) -> str:
+    """What to say of a command that there is none of."""
+    names = _names()
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(names)}"
+    return f"no such command; {hint}"
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     if argv and argv[0] in _UNBUILT:
         sys.stderr.write(f"postern {argv[0]}: not part of postern, which has service invocation only\n")
+        return 2
+    if argv and not argv[0].startswith("-") and argv[0] not in _names():
+        sys.stderr.write(f"postern {argv[0]}: {unknown(argv[0])}\n")
         return 2
     try:
         build()(list(argv), prog_name="postern")

@@ -116,7 +116,11 @@ class Child:
             os.close(out)
             os.close(err)
             code = 127 if isinstance(error, FileNotFoundError) else 126
-            raise CliError(f"can't start {command[0]!r} in {folder}: {error.strerror}", code=code) from error
+            on_path = code == 127 and "/" not in command[0] and folder.is_dir()
+            hint = "is it installed, and on PATH?" if on_path else ""
+            raise CliError(
+                f"can't start {command[0]!r} in {folder}: {error.strerror}", hint=hint, code=code
+            ) from error
         finally:
             os.close(child_out)
             os.close(child_err)

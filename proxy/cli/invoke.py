@@ -19,6 +19,7 @@ from proxy.cli.options import RuntimePath
 from proxy.cli.tables import put, tell
 from proxy.local_http import LocalResponse, request
 
+_MARK = "postern-error"
 SAFE_PATH = "/%:@!$&'()*+,;=~?"
 
 
@@ -134,8 +135,15 @@ def _show(app_id: str, caller: Entry, response: LocalResponse, seconds: float, *
         if not response.body.endswith(b"\n") and sys.stdout.isatty():
             sys.stdout.buffer.write(b"\n")
         sys.stdout.buffer.flush()
-    mark = "✓" if response.status < 400 else "✗"
-    tell(f"{mark} {app_id} answered {status} to {caller.app_id} in {seconds * 1000:.0f} ms")
+    tell(outcome(app_id, caller.app_id, response, status, f"{seconds * 1000:.0f} ms"))
+
+
+def outcome(app_id: str, caller: str, response: LocalResponse, status: str, took: str) -> str:
+    """One line on how the call went. An answer marked `postern-error` is a proxy's, not the app's."""
+    cause = next((_text(content) for name, content in response.headers if _text(name).lower() == _MARK), None)
+    if cause is not None:
+        return f"✗ {app_id} did not answer {caller}: {status} ({cause}) from the mesh in {took}"
+    return f"{'✓' if response.status < 400 else '✗'} {app_id} answered {status} to {caller} in {took}"
 
 
 def _text(value: str | bytes) -> str:

@@ -130,7 +130,7 @@ def status(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show how each sidecar is; the exit code is 1 if one of them is not ready."""
+    """Show how each sidecar is; 1 if one is not ready."""
     root = root_of(runtime_path, os.environ)
     found = of_app(root, app_id) if app_id else entries(root)
     sidecars = asyncio.run(ask(found, "/status"))

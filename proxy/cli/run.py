@@ -157,14 +157,17 @@ def _specs(asked: Asked, env: Mapping[str, str]) -> tuple[AppSpec, ...]:
 def single(asked: Asked, env: Mapping[str, str], folder: Path) -> AppSpec:
     """The one app of a command line. Raises: UsageError."""
     if not asked.command:
-        raise UsageError("no command", hint="postern run --app-id cart --app-port 8080 -- python app.py")
+        raise UsageError(
+            "no command to run",
+            hint="it comes last, as in: postern run --app-id cart --app-port 8080 -- python app.py",
+        )
     flags = ("--profile=dev", *asked.flags)
     if not any(flag.startswith("--app-id=") for flag in flags):
         flags = (*flags, f"--app-id={app_id_of(folder)}")
     try:
         settings = parse(flags, env)
     except ConfigError as error:
-        raise UsageError("; ".join(error.faults)) from error
+        raise UsageError("\n  ".join(error.faults)) from error
     return AppSpec(
         app_id=settings.app_id, command=asked.command, folder=folder, flags=flags, settings=settings
     )

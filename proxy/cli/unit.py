@@ -109,7 +109,7 @@ class Unit:
                     ended = await self._start_and_wait(tasks)
                 except CliError as error:
                     self._drained.set()  # nobody calls what never came up
-                    ended = Ended(why=Why.START, code=error.code, message=str(error))
+                    ended = Ended(why=Why.START, code=error.code, message=f"{self.spec.app_id}: {error}")
                 await self._end()
                 return ended
         finally:
@@ -130,10 +130,10 @@ class Unit:
         if self._asked:
             return Ended(why=Why.ASKED, code=0, message=f"{name}: stopped")
         if app is not None and app.code is not None:
-            how = "ended" if app.code == 0 else f"failed with exit code {app.code}"
+            how = "ended" if app.code == 0 else f"failed with exit code {app.code}{killed_by(app.code)}"
             return Ended(why=Why.APP, code=app.code, message=f"{name}: app {how}")
         if sidecar is not None and sidecar.code:
-            message = f"{name}: sidecar died with exit code {sidecar.code}; its lines above say why"
+            message = f"{name}: sidecar died with exit code {sidecar.code}{killed_by(sidecar.code)}; its lines above say why"
             return Ended(why=Why.SIDECAR, code=1, message=message)
         return Ended(why=Why.OUTSIDE, code=0, message=f"{name}: stopped from outside")
 
@@ -161,14 +161,13 @@ class Unit:
         self._changed.set()
 
     async def _first_line(self, reader: asyncio.StreamReader) -> bytes:
-        name = self.spec.app_id
         try:
             async with asyncio.timeout(READY_S):
                 line = await reader.readline()
         except TimeoutError:
-            raise CliError(f"{name}: the sidecar was not ready within {READY_S:.0f} s") from None
+            raise CliError(f"the sidecar was not ready within {READY_S:.0f} s") from None
         except ValueError:
-            raise CliError(f"{name}: the sidecar's first line is longer than {_LINE_BYTES} bytes") from None
+            raise CliError(f"the sidecar's first line is longer than {_LINE_BYTES} bytes") from None
         except ConnectionError:
             line = b""
         if line:
@@ -176,9 +175,7 @@ class Unit:
         if self._sidecar is not None:
             await self._sidecar.wait(APP_END_S)
         code = self._sidecar.code if self._sidecar is not None else None
-        raise CliError(
-            f"{name}: the sidecar ended before it was ready, exit code {code}; its lines above say why"
-        )
+        raise CliError(f"the sidecar ended before it was ready, exit code {code}; its lines above say why")
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         """The sidecar's later lines; `drained` without our asking means that somebody else stops it."""
@@ -292,8 +289,16 @@ def describe(ready: Ready) -> str:
     """The sidecar's ports, for people."""
     shown = (("HTTP", ready.http), ("gRPC", ready.grpc), ("metrics", ready.metrics), ("peers", ready.peer))
     listed = [f"{name} {port}" for name, port in shown if port]
-    listed += [f"{app} {port}" for app, port in ready.upstreams.items()]
+    listed += [f"{app} at localhost:{port}" for app, port in ready.upstreams.items()]
     return "sidecar on " + ", ".join(listed)
+
+
+def killed_by(code: int) -> str:
+    """The signal behind an exit code of 128+n, in brackets; empty for other codes."""
+    try:
+        return f" ({signal.Signals(code - 128).name})"
+    except ValueError:
+        return ""
 
 
 def metadata(spec: AppSpec, app_pid: int) -> dict[str, str]:

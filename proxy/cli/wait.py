@@ -10,6 +10,10 @@ from proxy.readiness import WAIT_S, wait_ready
 from proxy.units import parse_duration_s
 
 USAGE = "usage: postern wait [APP-ID] [--port PORT] [--timeout 60s] [--runtime-path DIR]\n"
+ABOUT = """
+Waits until the sidecar of APP-ID is ready; without one, the sidecar on --port, $DAPR_HTTP_PORT or 3500.
+Exit codes: 0 it is ready, 1 it was not in time, 2 used wrongly.
+"""
 _POLL_S = 0.1
 _FLAGS = {
     "--port": "port",
@@ -33,6 +37,9 @@ class Waited:
 
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """The whole command; returns the exit code."""
+    if {"--help", "-h"} & set(argv):
+        sys.stdout.write(USAGE + ABOUT)
+        return 0
     try:
         waited = read(argv)
     except UsageError as error:

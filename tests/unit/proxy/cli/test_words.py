@@ -1,0 +1,64 @@
+"""What the command says when it is used wrongly or a call fails: each names the fault and the way out."""
+
+import pytest
+
+from proxy.cli.__main__ import main
+from proxy.cli.invoke import outcome
+from proxy.cli.unit import killed_by
+from proxy.local_http import LocalResponse
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lst"], "postern lst: no such command; did you mean list?\n"),
+        (["statsu"], "postern statsu: no such command; did you mean status?\n"),
+        (["publish"], "postern publish: not part of postern, which has service invocation only\n"),
+    ],
+)
+def test_unknown_command_is_told_with_the_nearest(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr() == ("", said)
+
+
+def test_unknown_command_near_nothing_is_told_with_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["qqq"]) == 2
+    assert "expected endpoints, invoke, list, run," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["wait", "--help"], "--timeout"),
+        (["wait", "-h"], "Exit codes"),
+        (["version", "--help"], "-o json"),
+        (["run", "--help"], "--app-port"),
+        (["sidecar", "--help"], "--app-port"),
+        (["status", "--help"], "--runtime-path"),
+        (["--help"], "1 if one is not ready.\n"),
+    ],
+)
+def test_help_is_shown(words: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert shown in out
+    assert err == ""
+
+
+def test_answer_of_the_mesh_is_not_taken_for_the_apps() -> None:
+    ours = LocalResponse(500, ((b"postern-error", b"no-app"),))
+    said = outcome("cart", "web", ours, "500 Internal Server Error", "3 ms")
+    assert said == "✗ cart did not answer web: 500 Internal Server Error (no-app) from the mesh in 3 ms"
+    assert outcome("cart", "web", LocalResponse(404), "404 Not Found", "3 ms").startswith(
+        "✗ cart answered 404"
+    )
+    assert outcome("cart", "web", LocalResponse(200), "200 OK", "3 ms").startswith("✓ cart answered 200")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(139, " (SIGSEGV)"), (137, " (SIGKILL)"), (3, ""), (128, ""), (255, "")]
+)
+def test_signal_behind_an_exit_code(code: int, said: str) -> None:
+    assert killed_by(code) == said
