@@ -62,7 +62,8 @@ def check(path: Path, facts: os.stat_result, user_id: int) -> None:
     mode = stat.S_IMODE(facts.st_mode)
     if mode & 0o077:
         problem = f"has mode {mode:04o}, so others can reach its keys, expected 0700"
-        raise RuntimeRootError(path, problem, f"run: chmod 700 {path}")
+        advice = f"choose another with --runtime-path; if it is postern's alone: chmod 700 {path}"
+        raise RuntimeRootError(path, problem, advice)
 
 
 def _home(env: Mapping[str, str]) -> Path:
