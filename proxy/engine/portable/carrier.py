@@ -20,14 +20,15 @@ Explain = Callable[[str], str]
 
 
 class Gate:
-    """A bound on calls in flight with a bounded queue. Mutable state: `inside` and who waits."""
+    """A bound on calls in flight with a bounded queue. Mutable state: `inside`, who waits, and whether they are being let in."""
 
-    __slots__ = ("_waiting", "inside", "limit", "queue")
+    __slots__ = ("_admitting", "_waiting", "inside", "limit", "queue")
 
     def __init__(self, limit: int, queue: int = 1_024) -> None:
         self.limit = limit
         self.queue = queue
         self.inside = 0
+        self._admitting = False
         self._waiting: deque[Callable[[], None]] = deque()
 
     def enter(self) -> bool:
@@ -60,8 +61,14 @@ class Gate:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self.inside < self.limit:
-            self._waiting.popleft()()
+        if self._admitting:  # a call that ended at once: the loop below goes on, however long the queue
+            return
+        self._admitting = True
+        try:
+            while self._waiting and self.inside < self.limit:
+                self._waiting.popleft()()
+        finally:
+            self._admitting = False
 
 
 class Carrier:

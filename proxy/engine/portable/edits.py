@@ -89,6 +89,17 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     return kept
 
 
+def edit_trailers(compiled: Compiled | None, trailers: Headers) -> Headers:
+    """Trailers without what goes from the head: some servers read both alike. Nothing comes: values of ours belong into the head."""
+    if not trailers:
+        return trailers
+    remove = HOP_BY_HOP | compiled.remove if compiled is not None else HOP_BY_HOP
+    prefixes = compiled.prefixes if compiled is not None else ()
+    return tuple(
+        trailer for trailer in trailers if not _goes(trailer[0].replace(b"_", b"-"), remove, prefixes)
+    )
+
+
 def _goes(name: bytes, remove: frozenset[bytes], prefixes: tuple[bytes, ...]) -> bool:
     return name in remove or name.startswith(prefixes)
 

@@ -13,7 +13,13 @@ from proxy.balance import Load
 from proxy.engine.base import ListenerSpec
 from proxy.engine.portable import answers
 from proxy.engine.portable.clusters import ClusterState
-from proxy.engine.portable.edits import HOP_BY_HOP, edit_headers, edit_request, parse_grpc_timeout
+from proxy.engine.portable.edits import (
+    HOP_BY_HOP,
+    edit_headers,
+    edit_request,
+    edit_trailers,
+    parse_grpc_timeout,
+)
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.read_head import request_head
@@ -274,7 +280,11 @@ class Exchange:
         while call is not None and self._call is call and body.give(call):
             pass  # a call may be lost in the middle of what is held
         if call is not None and self._call is call and body.ended:
-            call.finish(body.trailers)
+            self._finish_request(call)
+
+    def _finish_request(self, call: UpstreamCall) -> None:
+        assert self._kept is not None
+        call.finish(edit_trailers(self._kept.edits[self._route], self._body.trailers))
 
     # --- request events ----------------------------------------------------------------------------------------------------
 
@@ -297,7 +307,7 @@ class Exchange:
         self._body.ended = True
         self._body.trailers = trailers
         if self._call is not None and not self._done:
-            self._call.finish(trailers)
+            self._finish_request(self._call)
 
     def request_gone(self, detail: str) -> None:
         """The caller left: the callee is told at once."""
@@ -387,11 +397,11 @@ class Exchange:
         if self._raw.protocol == "grpc":
             code = answers.grpc_code(trailers)
             if self._held_head is not None and self._refused_by_status(self._held_head[0], code):
-                self._held_head = None
                 return
             self._attempts[-1].grpc_code = code
         self._release_held()
-        self._down.finish(trailers)
+        assert self._kept is not None
+        self._down.finish(edit_trailers(self._kept.reply_edits, trailers))
         self._complete()
 
     def response_lost(self, cause: Cause, detail: str) -> None:
@@ -399,7 +409,6 @@ class Exchange:
         if self._done:
             return
         self._call = None
-        self._held_head = None
         if cause is Cause.REFUSED and self._load is not None:
             self._load.rtt_s = max(self._load.rtt_s, 1.0)
         self._end_attempt(cause, detail, abort=False)
@@ -469,7 +478,9 @@ class Exchange:
         return self._raw.protocol == "grpc" and self._down_drained == self._down_bytes
 
     def _end_attempt(self, cause: Cause | None, detail: str, *, abort: bool) -> None:
-        """Close the books on the current attempt."""
+        """Close the books on the current attempt; one that still waits for its connection must not be sent later."""
+        self._cancel_waits()
+        self._held_head = None
         call, self._call = self._call, None
         if call is not None and abort:
             call.abort()
@@ -488,7 +499,7 @@ class Exchange:
     def _complete(self) -> None:
         call = self._call
         self._end_attempt(None, "", abort=False)
-        if call is not None and not self._body.ended:
+        if call is not None and not self._body.has_left:
             call.abort()  # a full answer before the end of the request: the callee wants no more of it
         self._finish(None)
 

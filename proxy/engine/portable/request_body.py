@@ -41,6 +41,11 @@ class RequestBody:
         """Whether the request is complete with neither body nor trailers."""
         return self.ended and not self._chunks and not self.trailers
 
+    @property
+    def has_left(self) -> bool:
+        """Whether the request is complete, and none of it waits for the callee's windows."""
+        return self.ended and self._drained >= self.size
+
     def arrive(self, data: bytes, call: UpstreamCall | None, *, committed: bool) -> None:
         """More of it: on to the attempt, if there is one, and held while that may be of use."""
         self.size += len(data)
