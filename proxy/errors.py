@@ -38,7 +38,10 @@ class ListenError(ProxyError):
     """A port or socket can't be bound. Says which flag moves it."""
 
     def __init__(self, name: str, address: str, reason: str) -> None:
-        what, flag = _LISTENERS.get(name.partition("@")[0].partition(":")[0], (name, ""))
+        kind, _, app = name.partition("@")[0].partition(":")
+        what, flag = _LISTENERS.get(kind, (name, ""))
+        if kind == "own" and app:
+            what, flag = f"the port of its own that leads to {app}", f"--upstream {app}=PORT"
         short = reason.partition(" (while attempting")[0]  # Python repeats the address there
         if address.startswith("unix:"):
             flag = "--unix-domain-socket"

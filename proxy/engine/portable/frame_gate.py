@@ -126,7 +126,9 @@ class FrameGate:
             length = int.from_bytes(data[position : position + 3], "big")
             kind, flags = data[position + 3], data[position + 4]
             if length > _MAX_FRAME_BYTES:
-                raise FloodError("frame-size", f"a frame of {length} bytes", _FRAME_SIZE_ERROR)
+                raise FloodError(
+                    "frame-size", _oversized(data[position : position + 9], length), _FRAME_SIZE_ERROR
+                )
             if kind == _GOAWAY:
                 end = position + 9 + length
                 if end > size:
@@ -178,3 +180,10 @@ def goaway_frame(last_stream: int, code: int) -> bytes:
     """A GOAWAY on the wire (RFC 9113 §6.8)."""
     payload = last_stream.to_bytes(4, "big") + code.to_bytes(4, "big")
     return len(payload).to_bytes(3, "big") + bytes((_GOAWAY, 0, 0, 0, 0, 0)) + payload
+
+
+def _oversized(head: bytes, length: int) -> str:
+    """What to say of a frame that is too long: text where frames are expected is another protocol."""
+    if head.isascii() and head.decode("ascii").isprintable():
+        return f"it does not speak HTTP/2, which gRPC needs (it sent {head.decode('ascii')!r})"
+    return f"a frame of {length} bytes"

@@ -228,3 +228,11 @@ def test_every_error_is_ours_and_says_something(error: Exception) -> None:
 def test_config_error_lists_all_faults() -> None:
     assert str(ConfigError(("one", "two"))).splitlines() == ["one", "two"]
     assert "127.0.0.1:80" in str(ListenError("http", "127.0.0.1:80", "permission denied"))
+
+
+def test_listen_error_names_the_upstream_whose_port_is_taken() -> None:
+    said = str(ListenError("own:cart", "127.0.0.1:7001", "Address already in use"))
+    assert said == (
+        "can't listen on 127.0.0.1:7001 for the port of its own that leads to cart: Address already in use; "
+        "--upstream cart=PORT moves it"
+    )

@@ -224,3 +224,9 @@ def test_bucket_refills_up_to_its_burst() -> None:
     assert [bucket.take() for _ in range(2)] == [True, False]
     clock.now += 1_000
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("text", [b"HTTP/1.1 400 Bad Request\r\n", b"<!DOCTYPE HTML>"])
+def test_feed_text_instead_of_frames_is_told_as_another_protocol(text: bytes) -> None:
+    with pytest.raises(FloodError, match="does not speak HTTP/2, which gRPC needs"):
+        gate().feed(text)
