@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = parse_settings(arguments, os.environ)
     except SettingsError as error:
         for fault in error.faults:
-            sys.stderr.write(f"sentry: {fault}\n")
+            sys.stderr.write(f"postern sentry: {fault}\n")
         return 2
     _configure_logs(settings)
     if settings.unused_flags:

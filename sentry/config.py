@@ -191,35 +191,57 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sentry", description="postern's certificate authority", allow_abbrev=False)
+    parser = _Parser(
+        prog="postern sentry",
+        usage="postern sentry [flags]",
+        description="postern's certificate authority. Flags of Dapr's sentry that have no effect here are taken and named once.",
+        allow_abbrev=False,
+    )
     names = StoreNames()
     text, path, number = {"type": str}, {"type": Path}, {"type": int}
-    for flag, kind, default in (
-        ("--config", path, None),
-        ("--issuer-credentials", path, None),
-        ("--issuer-ca-filename", text, names.anchors),
-        ("--issuer-certificate-filename", text, names.issuer),
-        ("--issuer-key-filename", text, names.issuer_key),
-        ("--trust-domain", text, None),
-        ("--port", number, None),
-        ("--listen-address", text, ""),
-        ("--unix-socket", path, None),
-        ("--healthz-port", number, DEFAULT_HEALTHZ_PORT),
-        ("--healthz-listen-address", text, ""),
-        ("--mode", text, "standalone"),
-        ("--runtime-path", path, None),
-        ("--exit-when-idle", {"type": float}, 0.0),
-        ("--workload-cert-ttl", {"type": _duration}, None),
-        ("--allowed-clock-skew", {"type": _duration}, None),
-        ("--audit-log", path, None),
-        ("--log-level", text, "info"),
-        ("--ready-fd", number, None),
+    for flag, kind, default, about in (
+        ("--config", path, None, "Configuration file with spec.mtls"),
+        ("--issuer-credentials", path, None, "folder of anchors, issuer certificate and key"),
+        ("--issuer-ca-filename", text, names.anchors, "the trust anchors' file in it (%(default)s)"),
+        (
+            "--issuer-certificate-filename",
+            text,
+            names.issuer,
+            "the issuer certificate's file in it (%(default)s)",
+        ),
+        ("--issuer-key-filename", text, names.issuer_key, "the issuer key's file in it (%(default)s)"),
+        ("--trust-domain", text, None, "trust domain of the authority's own identity"),
+        ("--port", number, None, f"TCP port ({DEFAULT_PORT}); with --unix-socket, none by default"),
+        ("--listen-address", text, "", "address of the TCP port (all)"),
+        ("--unix-socket", path, None, "path of a unix socket to listen on"),
+        ("--healthz-port", number, DEFAULT_HEALTHZ_PORT, "health checks over HTTP (%(default)s)"),
+        ("--healthz-listen-address", text, "", "address of the health port (all)"),
+        ("--mode", text, "standalone", "standalone, the only one there is yet"),
+        ("--runtime-path", path, None, "where this user's sidecars meet; their join tokens are honoured"),
+        (
+            "--exit-when-idle",
+            {"type": float},
+            0.0,
+            "seconds without a sidecar here after which to end; 0: never",
+        ),
+        ("--workload-cert-ttl", {"type": _duration}, None, "life of a workload's certificate, as 1h"),
+        ("--allowed-clock-skew", {"type": _duration}, None, "how far a certificate is dated back, as 15m"),
+        ("--audit-log", path, None, "file that gets a line for each certificate"),
+        ("--log-level", text, "info", "debug, info, warn or error (%(default)s)"),
+        ("--ready-fd", number, None, "descriptor that is told the addresses once it listens"),
     ):
-        parser.add_argument(flag, default=default, **kind)
-    for flag in ("--insecure-validator", "--strict-csr", "--allow-loose-store", "--log-as-json"):
-        parser.add_argument(flag, action="store_true")
+        parser.add_argument(
+            flag, default=default, metavar=flag.rsplit("-", 1)[-1].upper(), help=about, **kind
+        )
+    for flag, about in (
+        ("--insecure-validator", "sign for anybody who asks; for tests"),
+        ("--strict-csr", "refuse requests that hold more than a key"),
+        ("--allow-loose-store", "accept credentials that others may read"),
+        ("--log-as-json", "log one JSON object a line"),
+    ):
+        parser.add_argument(flag, action="store_true", help=about)
     for flag in _UNUSED_FLAGS:
-        parser.add_argument(flag, nargs="?", const="", default=None)
+        parser.add_argument(flag, nargs="?", const="", default=None, help=argparse.SUPPRESS)
     return parser
 
 
