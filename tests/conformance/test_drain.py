@@ -37,24 +37,29 @@ async def refused(port: int) -> None:
 
 async def test_drain_says_goodbye_and_lets_calls_finish(engine: str) -> None:
     app = Waiting()
-    async with raw_app(app) as port, leading(engine, "one", port) as way:
-        async with dial(way.port) as second, connect(way.port) as first, dial(way.port) as idle:
-            await idle.settled()
-            stream = await second.request()
-            await first.send_head("GET", "/")
-            await app.begun.acquire()
-            await app.begun.acquire()
-            async with asyncio.TaskGroup() as tasks:
-                draining = tasks.create_task(way.front.engine.drain(["in"], 5.0))
-                goodbye = await second.until(lambda f: f.kind == Kind.GOAWAY)
-                await idle.to_the_end()
-                await refused(way.port)
-                app.go.set()
-                message = await second.whole(stream)
-                response = await first.read_response("GET")
-                await second.to_the_end()
-                assert await first.reader.read() == b""
-            cut = draining.result()
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port) as way,
+        dial(way.port) as second,
+        connect(way.port) as first,
+        dial(way.port) as idle,
+    ):
+        await idle.settled()
+        stream = await second.request()
+        await first.send_head("GET", "/")
+        await app.begun.acquire()
+        await app.begun.acquire()
+        async with asyncio.TaskGroup() as tasks:
+            draining = tasks.create_task(way.front.engine.drain(["in"], 5.0))
+            goodbye = await second.until(lambda f: f.kind == Kind.GOAWAY)
+            await idle.to_the_end()
+            await refused(way.port)
+            app.go.set()
+            message = await second.whole(stream)
+            response = await first.read_response("GET")
+            await second.to_the_end()
+            assert await first.reader.read() == b""
+        cut = draining.result()
     assert goodbye.code == Code.NO_ERROR
     assert (message.status, response.status, response.body, cut) == (200, 200, b"ok", 0)
     assert response.get("connection") == "close"

@@ -44,16 +44,20 @@ TIGHT = Limits(
 @asynccontextmanager
 async def beside(engine: str, limits: Limits = TIGHT) -> AsyncIterator[tuple[Way, FramePeer, FramePeer]]:
     """A way, an attacker's connection, and a bystander's with a call under way that must end well."""
-    async with http_app() as app, leading(engine, "one", app, limits=limits) as way:
-        async with dial(way.port) as attacker, dial(way.port) as bystander:
-            call = await bystander.request(b"/echo", method=b"POST", body=b"part", end=False)
-            await bystander.settled()
-            yield way, attacker, bystander
-            await bystander.send_body(call, b"ial", end=True)
-            message = await bystander.whole(call)
-            assert message.status == 200
-            assert b'"body": "partial"' in message.body
-            assert (await bystander.whole(await bystander.request(b"/echo"))).status == 200
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, limits=limits) as way,
+        dial(way.port) as attacker,
+        dial(way.port) as bystander,
+    ):
+        call = await bystander.request(b"/echo", method=b"POST", body=b"part", end=False)
+        await bystander.settled()
+        yield way, attacker, bystander
+        await bystander.send_body(call, b"ial", end=True)
+        message = await bystander.whole(call)
+        assert message.status == 200
+        assert b'"body": "partial"' in message.body
+        assert (await bystander.whole(await bystander.request(b"/echo"))).status == 200
 
 
 async def calmed(way: Way, attacker: FramePeer, kind: str) -> None:

@@ -262,15 +262,18 @@ async def test_window_raised_by_settings_releases_a_held_body(engine: str) -> No
 
 
 async def test_connection_window_is_honoured_across_streams(engine: str) -> None:
-    async with http_app() as app, leading(engine, "one", app) as way:
-        async with dial(way.port, extra={Setting.INITIAL_WINDOW_SIZE: WIDE}, window_bytes=WIDE - 1) as caller:
-            streams = [await caller.request(b"/bytes?n=40000") for _ in range(3)]
-            while sum(len(caller.message(s).body) for s in streams) < 65_535:
-                await caller.read()
-            await caller.settled()
-            held = sum(len(caller.message(s).body) for s in streams)
-            await caller.send(window(0, 1 << 20))
-            bodies = [len((await caller.whole(s)).body) for s in streams]
+    async with (
+        http_app() as app,
+        leading(engine, "one", app) as way,
+        dial(way.port, extra={Setting.INITIAL_WINDOW_SIZE: WIDE}, window_bytes=WIDE - 1) as caller,
+    ):
+        streams = [await caller.request(b"/bytes?n=40000") for _ in range(3)]
+        while sum(len(caller.message(s).body) for s in streams) < 65_535:
+            await caller.read()
+        await caller.settled()
+        held = sum(len(caller.message(s).body) for s in streams)
+        await caller.send(window(0, 1 << 20))
+        bodies = [len((await caller.whole(s)).body) for s in streams]
     assert held == 65_535
     assert bodies == [40_000] * 3
 
