@@ -226,12 +226,7 @@ class Exchange:
             self._send(connection)
             return
         waiter = Waiter(self._send, lambda cause, detail: self._not_connected(state, cause, detail))
-
-        def cancel() -> None:
-            waiter.cancelled = True
-
-        self._cancels.append(cancel)
-        self._carrier.pool.wait(origin, waiter)
+        self._cancels.append(self._carrier.pool.wait(origin, waiter))
 
     def _attempt_timer(self, number: int) -> Callable[[], None]:
         def fire() -> None:

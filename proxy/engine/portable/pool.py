@@ -5,7 +5,6 @@ A call that finds a free connection never waits; one that does not becomes a wai
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
@@ -34,7 +33,7 @@ class Origin:
 
 
 class Waiter:
-    """A call waiting for a connection."""
+    """A call waiting for a connection. `cancelled`: it has given up, and hears nothing any more."""
 
     __slots__ = ("cancelled", "failed", "ready")
 
@@ -48,12 +47,26 @@ class Waiter:
 
 @dataclass(slots=True)
 class _Host:
-    """Connections to one origin. Invariant: `dialling` never exceeds the calls waiting, nor all connections the bound."""
+    """Connections to one origin. Invariant: `dialling` never exceeds the calls waiting, nor all connections the bound.
+
+    waiting: in the order they came; a call that gives up takes itself out.
+    """
 
     origin: Origin
     connections: list[UpstreamConnection] = field(default_factory=list)
-    waiting: deque[Waiter] = field(default_factory=deque)
+    waiting: dict[Waiter, None] = field(default_factory=dict)
     dialling: int = 0
+
+    @property
+    def share(self) -> int:
+        """How many waiting calls one dial is for."""
+        return 1 if self.origin.wire == "http1" else GROW_AT
+
+    def next_waiter(self) -> Waiter:
+        """The one that came first, taken out."""
+        waiter = next(iter(self.waiting))
+        del self.waiting[waiter]
+        return waiter
 
 
 class DialError(Exception):
@@ -81,6 +94,11 @@ class Pool:
         """Open connections."""
         return sum(len(host.connections) for host in self._hosts.values())
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a connection."""
+        return sum(len(host.waiting) for host in self._hosts.values())
+
     def take(self, origin: Origin) -> UpstreamConnection | None:
         """A connection with room: the least busy; None means wait."""
         host = self._hosts.get(origin)
@@ -94,23 +112,29 @@ class Pool:
             self._grow(host)
         return best
 
-    def wait(self, origin: Origin, waiter: Waiter) -> None:
-        """Queue a call, and dial if nobody does so for it."""
+    def wait(self, origin: Origin, waiter: Waiter) -> Callable[[], None]:
+        """Queue a call, and dial if nobody does so for it; returns what takes it out again."""
         host = self._hosts.get(origin)
         if host is None:
             host = self._hosts[origin] = _Host(origin)
-        host.waiting.append(waiter)
+        host.waiting[waiter] = None
         self._grow(host)
 
+        def cancel() -> None:
+            waiter.cancelled = True
+            host.waiting.pop(waiter, None)
+
+        return cancel
+
     def _grow(self, host: _Host) -> None:
-        per_connection = 1 if host.origin.wire == "http1" else GROW_AT
-        wanted = -(-max(1, len(host.waiting)) // per_connection)
+        wanted = -(-max(1, len(host.waiting)) // host.share)
         room = MAX_PER_ADDRESS - len(host.connections) - host.dialling
         for _ in range(min(wanted - host.dialling, room)):
             host.dialling += 1
             self._spawn(self._dial(host))
 
     async def _dial(self, host: _Host) -> None:
+        identity = self._contexts.identity
         try:
             async with asyncio.timeout(host.origin.connect_s):
                 connection = await self._connect(host.origin)
@@ -122,7 +146,18 @@ class Pool:
             host.dialling -= 1
             raise
         else:
-            self._connected(host, connection)
+            if host.origin.tls == "mesh" and self._contexts.identity is not identity:
+                self._outdated(host, connection)
+            else:
+                self._connected(host, connection)
+
+    def _outdated(self, host: _Host, connection: UpstreamConnection) -> None:
+        """The identity was renewed meanwhile: its roots may trust whom the new ones do not."""
+        connection.retire()
+        host.dialling -= 1
+        if host.waiting:
+            self._grow(host)
+        self._forget(host)
 
     def _connected(self, host: _Host, connection: UpstreamConnection) -> None:
         if connection.capacity <= 0:  # dialling it again at once would go on for ever
@@ -204,10 +239,9 @@ class Pool:
     def _failed(self, host: _Host, cause: Cause, detail: str) -> None:
         host.dialling -= 1
         self._observer.upstream_failed(host.origin.cluster, host.origin.address, detail)
-        if host.dialling and any(connection.capacity for connection in host.connections):
-            return
-        waiting, host.waiting = host.waiting, deque()
-        for waiter in waiting:
+        # As many fail as the dial was for; the others have dials of their own under way, if there are any.
+        count = min(host.share, len(host.waiting)) if host.dialling else len(host.waiting)
+        for waiter in [host.next_waiter() for _ in range(count)]:
             if not waiter.cancelled:
                 waiter.failed(cause, detail)
         self._forget(host)
@@ -222,9 +256,7 @@ class Pool:
             if connection is None:
                 self._grow(host)
                 return
-            waiter = host.waiting.popleft()
-            if not waiter.cancelled:
-                waiter.ready(connection)
+            host.next_waiter().ready(connection)
 
     # --- ConnectionOwner -----------------------------------------------------------------------------------------------
 

@@ -105,8 +105,13 @@ class Pool:
 
         return Connection()
 
-    def wait(self, origin: Origin, waiter: Waiter) -> None:
+    def wait(self, origin: Origin, waiter: Waiter) -> Callable[[], None]:
         self.waiters.append((origin.address, waiter))
+
+        def cancel() -> None:
+            waiter.cancelled = True
+
+        return cancel
 
 
 class Bench:
