@@ -4,6 +4,7 @@ Written against `proxy.engine.base` alone: an engine is a name in `ENGINES`.
 """
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -43,7 +44,19 @@ from tests.conformance.identities import Mint, spiffe
 DEADLINE_S: Final = 10.0
 Explain = Callable[[str], str]
 Make = Callable[[Limits, Observer, Tracing, Explain], Engine]
-ENGINES: Final[Mapping[str, Make]] = {"portable": PortableEngine}
+
+
+def _native(limits: Limits, observer: Observer, tracing: Tracing, explain: Explain) -> Engine:
+    from proxy.engine.native import NativeEngine  # noqa: PLC0415 - the extension is not part of every installation
+
+    return NativeEngine(limits, observer, tracing, explain)
+
+
+_MADE: Final[Mapping[str, Make]] = {"portable": PortableEngine, "native": _native}
+# POSTERN_TEST_ENGINES=portable,native chooses; the native engine joins the default once it passes.
+ENGINES: Final[Mapping[str, Make]] = {
+    name: _MADE[name] for name in os.environ.get("POSTERN_TEST_ENGINES", "portable").split(",")
+}
 LABELS: Final = Labels(direction="outbound")
 EDITS: Final = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.TRACE), Edit(op=Op.DEADLINE))
 HOPS: Final = ("one", "two")

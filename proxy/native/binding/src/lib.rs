@@ -1,1 +1,18 @@
+//! The thin layer between Python and `postern_core`: questions out, decisions in, outcomes in batches. It holds no rule.
+//!
+//! The engine's thread never takes the GIL: it writes into queues and one byte into a pipe that Python's loop watches.
 
+mod convert;
+mod engine;
+mod question;
+
+use pyo3::prelude::*;
+
+/// The extension module.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("causes", postern_core::cause::CAUSES.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
+    module.add_class::<engine::NativeEngine>()?;
+    module.add_class::<question::Question>()?;
+    module.add_function(wrap_pyfunction!(convert::parse_target, module)?)
+}

@@ -2,17 +2,37 @@
 //! decision covers is asked over `ask`, and what came of a call is told there.
 #![forbid(unsafe_code)]
 
-pub mod balance;
-pub mod body_scan;
+pub mod ask;
 pub mod cache;
 pub mod cause;
 pub mod clusters;
 pub mod edits;
-pub mod gate;
+pub mod engine;
 pub mod head;
-pub mod head_scan;
 pub mod limits;
 pub mod plan;
+pub mod shared;
 pub mod tables;
 pub mod target;
+pub mod tls;
 pub mod trace;
+
+mod answers;
+mod attempt;
+mod balance;
+mod body_scan;
+mod dial;
+mod ends;
+mod exchange;
+mod frame_gate;
+mod gate;
+mod h1_client;
+mod h1_server;
+mod h2_client;
+mod h2_server;
+mod head_scan;
+mod io;
+mod listener;
+mod out;
+mod pool;
+mod websocket;

@@ -1,0 +1,258 @@
+//! The engine as Python holds it.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use postern_core::ask::{Attempt, Inbox, Notice, Outcome};
+use postern_core::clusters::{Cluster, Tls, Wire};
+use postern_core::engine::Engine;
+use postern_core::limits::Limits;
+use postern_core::plan::Graveyard;
+use postern_core::shared::Command;
+use postern_core::tables::PathTable;
+use postern_core::tls::Identity;
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::convert::{self, invalid};
+use crate::question::Question;
+
+const STATUS_WAIT: Duration = Duration::from_secs(1);
+
+/// One engine with its thread. Every method is quick; none waits for the network.
+#[pyclass(frozen)]
+pub(crate) struct NativeEngine {
+    engine: Engine,
+    graveyard: Graveyard,
+    bell: UnixStream,
+}
+
+fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
+    fn get<'py, T: for<'a> FromPyObject<'a>>(given: &Bound<'py, PyDict>, name: &str) -> PyResult<T> {
+        given.get_item(name)?.ok_or_else(|| invalid(format!("no limit {name}")))?.extract()
+    }
+    let length = |name: &str| -> PyResult<Duration> { Duration::try_from_secs_f64(get(given, name)?).map_err(invalid) };
+    Ok(Limits {
+        head_bytes: get(given, "head_bytes")?,
+        header_count: get(given, "header_count")?,
+        head: length("head_s")?,
+        handshake: length("handshake_s")?,
+        idle: length("idle_s")?,
+        connections: get(given, "connections")?,
+        streams: get(given, "streams")?,
+        window_bytes: get(given, "window_bytes")?,
+        connection_window_bytes: get(given, "connection_window_bytes")?,
+        resets_per_s: get(given, "resets_per_s")?,
+        resets_burst: get(given, "resets_burst")?,
+        control_per_s: get(given, "control_per_s")?,
+        control_burst: get(given, "control_burst")?,
+        continuations: get(given, "continuations")?,
+    })
+}
+
+impl NativeEngine {
+    fn command(&self, command: Command) {
+        self.engine.commands.send(command);
+    }
+}
+
+#[pymethods]
+impl NativeEngine {
+    /// Start a thread. `limits`: the fields of `proxy.engine.base.Limits`.
+    #[new]
+    fn new(limits_given: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let (bell, ringer) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        ringer.set_nonblocking(true)?;
+        let ringer = Mutex::new(ringer);
+        let inbox = Inbox::new(Box::new(move || {
+            // A full pipe has rung already.
+            drop(ringer.lock().unwrap_or_else(PoisonError::into_inner).write(b"!"));
+        }));
+        let engine = Engine::start(limits(limits_given)?, inbox)?;
+        let graveyard = Arc::new(Mutex::new(VecDeque::new()));
+        Ok(Self { engine, graveyard, bell })
+    }
+
+    /// The descriptor that becomes readable when there are questions.
+    fn bell(&self) -> i32 {
+        self.bell.as_raw_fd()
+    }
+
+    /// Take what rang; to be followed by `next_question` until there is none.
+    fn hush(&self) {
+        let mut taken = [0; 64];
+        while (&self.bell).read(&mut taken).is_ok_and(|count| count == taken.len()) {}
+    }
+
+    fn next_question(&self, py: Python<'_>) -> PyResult<Option<Question>> {
+        let Some(asked) = self.engine.inbox.next_question() else { return Ok(None) };
+        Question::new(py, asked, self.graveyard.clone(), self.engine.commands.clone()).map(Some)
+    }
+
+    fn listen(&self, name: &str, address: &str, mesh: bool) -> PyResult<String> {
+        self.engine.listen(name, address, mesh).map_err(|error| match error.raw_os_error() {
+            Some(code) => PyOSError::new_err((code, error.to_string())),
+            None => PyOSError::new_err(error.to_string()),
+        })
+    }
+
+    fn unlisten(&self, name: String) {
+        self.command(Command::Unlisten(name));
+    }
+
+    /// upstreams: (address, weight).
+    fn set_cluster(&self, key: &str, wire: &str, tls: Option<&str>, upstreams: Vec<(String, u32)>) -> PyResult<()> {
+        let wire = match wire {
+            "postern" => Wire::Postern,
+            "http1" => Wire::Http1,
+            "h2c" => Wire::H2c,
+            other => return Err(invalid(format!("unknown wire {other}"))),
+        };
+        let tls = match tls {
+            None => Tls::None,
+            Some("mesh") => Tls::Mesh,
+            Some("app") => Tls::App,
+            Some(other) => return Err(invalid(format!("unknown tls {other}"))),
+        };
+        let upstreams = upstreams.into_iter().map(|(address, weight)| (address.into(), weight)).collect();
+        self.command(Command::SetCluster(Cluster { key: key.into(), wire, tls, upstreams }));
+        Ok(())
+    }
+
+    fn drop_cluster(&self, key: String) {
+        self.command(Command::DropCluster(key));
+    }
+
+    fn wake(&self, key: String) {
+        self.command(Command::Wake(key));
+    }
+
+    /// kind: `out-paths`, `services`, or `opaque` for a table that only Python can read.
+    fn set_paths(&self, number: u32, kind: &str) -> PyResult<()> {
+        let table = match kind {
+            "out-paths" => PathTable::OutPaths,
+            "services" => PathTable::Services,
+            "opaque" => PathTable::Opaque(postern_core::tables::Remembered::default()),
+            other => return Err(invalid(format!("unknown table {other}"))),
+        };
+        self.command(Command::SetPaths(number, table));
+        Ok(())
+    }
+
+    fn set_members(&self, number: u32, members: Vec<Vec<u8>>) {
+        self.command(Command::SetMembers(number, members.into_iter().map(Vec::into_boxed_slice).collect()));
+    }
+
+    fn set_concurrency(&self, gate: String, limit: Option<usize>) {
+        self.command(Command::SetGate(gate, limit));
+    }
+
+    /// Raises ValueError where the material is unusable; the identity in force stays then.
+    fn set_identity(&self, material: Option<(Vec<u8>, Vec<u8>, Vec<u8>)>) -> PyResult<()> {
+        let identity = material.map(|(chain, key, roots)| Identity::new(&chain, &key, &roots)).transpose().map_err(invalid)?;
+        self.command(Command::SetIdentity(identity));
+        Ok(())
+    }
+
+    fn bump(&self, scope: String) {
+        self.command(Command::Bump(scope));
+    }
+
+    /// Goodbye on the listeners' connections; `done(count)` is called from the engine's thread once their calls ended or were cut.
+    fn drain(&self, names: Vec<String>, within_s: f64, done: Py<PyAny>) -> PyResult<()> {
+        let within = Duration::try_from_secs_f64(within_s.max(0.0)).map_err(invalid)?;
+        let cut = Box::new(move |count: usize| {
+            // The one place where the engine's thread takes the GIL: at shutdown, once.
+            Python::attach(|py| {
+                if let Err(error) = done.call1(py, (count,)) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        });
+        self.command(Command::Drain { names, within, cut });
+        Ok(())
+    }
+
+    /// (address, in flight, rtt in seconds, ejected for so many seconds) of each endpoint.
+    fn loads(&self, py: Python<'_>, key: String) -> Vec<(String, u32, f64, f64)> {
+        let (answer, told) = mpsc::channel();
+        self.command(Command::Loads { key, answer });
+        let loads = py.detach(move || told.recv_timeout(STATUS_WAIT)).unwrap_or_default();
+        loads
+            .into_iter()
+            .map(|load| (load.address.to_string(), load.in_flight, load.rtt.as_secs_f64(), load.ejected_for.as_secs_f64()))
+            .collect()
+    }
+
+    /// (connections, calls in flight, Plans kept, upstream connections, dropped reports).
+    fn stats(&self) -> (i64, i64, i64, i64, u64) {
+        let stats = &self.engine.inbox.stats;
+        let get = |number: &std::sync::atomic::AtomicI64| number.load(Ordering::Relaxed);
+        let dropped = stats.dropped.load(Ordering::Relaxed);
+        (get(&stats.connections), get(&stats.calls), get(&stats.plans), get(&stats.upstream), dropped)
+    }
+
+    /// At most `most` outcomes, oldest first, as tuples.
+    fn take_outcomes<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.engine.inbox.take_outcomes(most).iter().map(|outcome| outcome_tuple(py, outcome)).collect()
+    }
+
+    /// All news of connections, oldest first, as tuples that begin with the Observer's method.
+    fn take_notices<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.engine.inbox.take_notices().iter().map(|notice| notice_tuple(py, notice)).collect()
+    }
+
+    /// Tokens of decisions that nothing holds any more.
+    fn take_dead(&self) -> Vec<u64> {
+        self.graveyard.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+    }
+
+    /// End every call and connection, and wait for the thread.
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.engine.stop());
+    }
+}
+
+fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyTuple>> {
+    let attempt = |attempt: &Attempt| {
+        let cause = attempt.cause.map(postern_core::cause::Cause::name);
+        let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
+        (&*attempt.endpoint, times.0, times.1, times.2, cause, attempt.status, attempt.grpc_code, attempt.detail.as_str())
+            .into_pyobject(py)
+    };
+    let attempts = outcome.attempts.iter().map(attempt).collect::<PyResult<Vec<_>>>()?;
+    (
+        convert::head(py, &outcome.head)?,
+        outcome.decision.as_ref().map(|token| token.id),
+        outcome.span,
+        outcome.started_ns,
+        outcome.head_ns,
+        outcome.ended_ns,
+        outcome.status,
+        outcome.grpc_code,
+        outcome.cause.map(postern_core::cause::Cause::name),
+        attempts,
+        outcome.up_bytes,
+        outcome.down_bytes,
+    )
+        .into_pyobject(py)
+}
+
+fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, PyTuple>> {
+    match notice {
+        Notice::Connection { listener, change } => ("connection", &**listener, *change).into_pyobject(py),
+        Notice::RefusedFrames { kind } => ("refused_frames", *kind).into_pyobject(py),
+        Notice::RefusedPeer { listener, reason } => ("refused_peer", &**listener, reason.as_str()).into_pyobject(py),
+        Notice::PlanCache { hit } => ("plan_cache", *hit).into_pyobject(py),
+        Notice::UpstreamFailed { cluster, address, reason } => {
+            ("upstream_failed", &**cluster, &**address, reason.as_str()).into_pyobject(py)
+        }
+    }
+}

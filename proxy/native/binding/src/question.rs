@@ -1,0 +1,124 @@
+//! One question to Python, and its answer. Each is answered once; one that is dropped fails the one call that waits for it.
+
+use std::sync::Mutex;
+use std::sync::{Arc, PoisonError};
+
+use postern_core::ask;
+use postern_core::plan::{Decision, Graveyard, Verdict};
+use postern_core::shared::Commands;
+use postern_core::trace::Span;
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::convert::{self, PlanParts, ReadParts, ReplyParts, invalid, value};
+
+/// A question. `kind` and `args` say what is asked; the method named after the kind answers.
+#[pyclass(frozen)]
+pub(crate) struct Question {
+    #[pyo3(get)]
+    kind: &'static str,
+    #[pyo3(get)]
+    args: Py<PyTuple>,
+    inner: Mutex<Option<ask::Question>>,
+    graveyard: Graveyard,
+    commands: Arc<Commands>,
+}
+
+impl Question {
+    pub(crate) fn new(py: Python<'_>, asked: ask::Question, graveyard: Graveyard, commands: Arc<Commands>) -> PyResult<Self> {
+        let (kind, args) = match &asked {
+            ask::Question::Decide { head, .. } => ("decide", convert::head(py, head)?),
+            ask::Question::Span { head, .. } => {
+                let grpc = head.protocol == postern_core::head::Protocol::Grpc;
+                ("span", (convert::pairs(py, &head.headers)?, grpc).into_pyobject(py)?)
+            }
+            ask::Question::Reply { token, cause, .. } => ("reply", (*token, cause.name()).into_pyobject(py)?),
+            ask::Question::Undecided { listener, bad_request, .. } => {
+                ("undecided", (&**listener, bad_request.as_deref()).into_pyobject(py)?)
+            }
+            ask::Question::Pauses { call, token, rule, .. } => ("pauses", (*call, *token, *rule).into_pyobject(py)?),
+            ask::Question::Explain { key, .. } => ("explain", (&**key,).into_pyobject(py)?),
+            ask::Question::Verify { der, as_server, .. } => {
+                ("verify", (PyBytes::new(py, der).into_py_any(py)?, *as_server).into_pyobject(py)?)
+            }
+        };
+        Ok(Self { kind, args: args.unbind(), inner: Mutex::new(Some(asked)), graveyard, commands })
+    }
+
+    fn take(&self) -> PyResult<ask::Question> {
+        let asked = self.inner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        asked.ok_or_else(|| invalid("the question was answered already"))
+    }
+}
+
+// A call that ended meanwhile takes no answer; that is no fault of who answers, so failed sends are dropped below.
+#[pymethods]
+impl Question {
+    /// Answer `decide`: carry the call so.
+    fn plan(&self, parts: PlanParts, reads: Vec<ReadParts>) -> PyResult<()> {
+        let decision = Decision::Plan(convert::plan(parts, &self.graveyard)?);
+        self.keep(decision, reads)
+    }
+
+    /// Answer `decide`, `reply` or `undecided`: say so.
+    fn reply(&self, parts: ReplyParts, reads: Vec<ReadParts>) -> PyResult<()> {
+        let reply = convert::reply(parts, &self.graveyard)?;
+        match self.take()? {
+            ask::Question::Reply { answer, .. } | ask::Question::Undecided { answer, .. } => drop(answer.send(reply)),
+            ask::Question::Decide { answer, .. } => {
+                let reads = reads.into_iter().map(convert::read).collect::<PyResult<_>>()?;
+                let verdict = Verdict::Keep { decision: Decision::Reply(reply), reads };
+                drop(answer.send((verdict, self.commands.sent())));
+            }
+            _ => return Err(invalid("not a question for a reply")),
+        }
+        Ok(())
+    }
+
+    /// Answer `decide`: ask again when `key` is set, or answer `then` after so long.
+    fn hold(&self, key: &str, within_s: f64, then: ReplyParts) -> PyResult<()> {
+        let ask::Question::Decide { answer, .. } = self.take()? else { return Err(invalid("not a question to hold")) };
+        let within = std::time::Duration::try_from_secs_f64(within_s.max(0.0)).map_err(invalid)?;
+        let then = convert::reply(then, &self.graveyard)?;
+        drop(answer.send((Verdict::Hold { key: key.into(), within, then }, self.commands.sent())));
+        Ok(())
+    }
+
+    /// Answer `span`.
+    fn span(&self, number: u64, traceparent: &[u8], grpc_trace_bin: &[u8]) -> PyResult<()> {
+        let ask::Question::Span { answer, .. } = self.take()? else { return Err(invalid("not a question for a span")) };
+        drop(answer.send(Span::new(number, value(traceparent)?, value(grpc_trace_bin)?)));
+        Ok(())
+    }
+
+    /// Answer `pauses`, in seconds; none: no more attempts.
+    fn pauses(&self, pauses_s: Vec<f64>) -> PyResult<()> {
+        let ask::Question::Pauses { answer, .. } = self.take()? else { return Err(invalid("not a question for pauses")) };
+        drop(answer.send(pauses_s));
+        Ok(())
+    }
+
+    /// Answer `explain`.
+    fn explain(&self, text: String) -> PyResult<()> {
+        let ask::Question::Explain { answer, .. } = self.take()? else { return Err(invalid("not a question to explain")) };
+        drop(answer.send(text));
+        Ok(())
+    }
+
+    /// Answer `verify`: the SPIFFE id, or why there is none.
+    fn verify(&self, spiffe_id: Option<String>, reason: String) -> PyResult<()> {
+        let ask::Question::Verify { answer, .. } = self.take()? else { return Err(invalid("not a question to verify")) };
+        drop(answer.send(spiffe_id.ok_or(reason)));
+        Ok(())
+    }
+}
+
+impl Question {
+    fn keep(&self, decision: Decision, reads: Vec<ReadParts>) -> PyResult<()> {
+        let reads = reads.into_iter().map(convert::read).collect::<PyResult<_>>()?;
+        let ask::Question::Decide { answer, .. } = self.take()? else { return Err(invalid("not a question to decide")) };
+        drop(answer.send((Verdict::Keep { decision, reads }, self.commands.sent())));
+        Ok(())
+    }
+}

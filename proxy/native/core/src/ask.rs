@@ -1,0 +1,178 @@
+//! The seam to the side that decides: questions, outcomes and notices, each in a bounded queue, and one bell that says "look".
+//!
+//! The engine's thread only ever pushes here and goes on; whoever answers does so in its own time.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderMap;
+use tokio::sync::oneshot;
+
+use crate::cause::Cause;
+use crate::head::Head;
+use crate::plan::{Reply, Token, Verdict};
+use crate::trace::Span;
+
+const MAX_OUTCOMES: usize = 65_536; // about two seconds of calls; further ones are counted and dropped
+const MAX_NOTICES: usize = 16_384;
+
+/// What only the other side can say. An answer that is dropped fails the one call that waits for it.
+#[derive(Debug)]
+pub enum Question {
+    /// What to do about a head that no kept decision covers; answered with how many commands were sent by then.
+    Decide { head: Arc<Head>, answer: oneshot::Sender<(Verdict, u64)> },
+    /// This hop's span.
+    Span { head: Arc<Head>, answer: oneshot::Sender<Span> },
+    /// The ready-made answer of a Plan for a cause.
+    Reply { token: u64, cause: Cause, answer: oneshot::Sender<Box<Reply>> },
+    /// An answer given before any decision: a bad request (with the reason), or a deadline that has passed.
+    Undecided { listener: Arc<str>, bad_request: Option<String>, answer: oneshot::Sender<Box<Reply>> },
+    /// The next pauses, in seconds, of one call under a Plan's retry rule; none: no more attempts.
+    Pauses { call: u64, token: u64, rule: usize, answer: oneshot::Sender<Vec<f64>> },
+    /// What was tried to find a cluster.
+    Explain { key: Arc<str>, answer: oneshot::Sender<String> },
+    /// Whose a verified chain's leaf is.
+    Verify { der: Vec<u8>, as_server: bool, answer: oneshot::Sender<Result<String, String>> },
+}
+
+/// One try at one endpoint; times are epoch nanoseconds, 0 where it did not come to that.
+#[derive(Debug, Clone, Default)]
+pub struct Attempt {
+    pub endpoint: Arc<str>,
+    pub started_ns: u64,
+    pub head_ns: u64,
+    pub ended_ns: u64,
+    pub cause: Option<Cause>,
+    pub status: u16,
+    pub grpc_code: Option<u32>,
+    pub detail: String,
+}
+
+/// What came of one call. `decision`: whose labels it bears. `span`: 0 where it never began one.
+#[derive(Debug)]
+pub struct Outcome {
+    pub head: Arc<Head>,
+    pub decision: Option<Arc<Token>>,
+    pub span: u64,
+    pub started_ns: u64,
+    pub head_ns: u64,
+    pub ended_ns: u64,
+    pub status: u16,
+    pub grpc_code: Option<u32>,
+    pub cause: Option<Cause>,
+    pub attempts: Vec<Attempt>,
+    pub up_bytes: u64,
+    pub down_bytes: u64,
+}
+
+/// News of connections.
+#[derive(Debug)]
+pub enum Notice {
+    Connection { listener: Arc<str>, change: i8 },
+    RefusedFrames { kind: &'static str },
+    RefusedPeer { listener: Arc<str>, reason: String },
+    PlanCache { hit: bool },
+    UpstreamFailed { cluster: Arc<str>, address: Arc<str>, reason: String },
+}
+
+/// Numbers for status, written by the engine's thread and read anywhere.
+#[derive(Debug, Default)]
+pub struct Stats {
+    pub connections: AtomicI64,
+    pub calls: AtomicI64,
+    pub plans: AtomicI64,
+    pub upstream: AtomicI64,
+    /// Outcomes and notices that found their queue full.
+    pub dropped: AtomicU64,
+}
+
+/// Rings the other side's bell; called with no lock held, possibly often.
+pub type Bell = Box<dyn Fn() + Send + Sync>;
+
+/// The queues. `rung`: the bell rang and nobody has looked since.
+pub struct Inbox {
+    questions: Mutex<VecDeque<Question>>,
+    outcomes: Mutex<VecDeque<Outcome>>,
+    notices: Mutex<VecDeque<Notice>>,
+    bell: Bell,
+    rung: AtomicBool,
+    pub stats: Stats,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inbox {
+    /// Empty queues.
+    pub fn new(bell: Bell) -> Arc<Self> {
+        Arc::new(Self {
+            questions: Mutex::default(),
+            outcomes: Mutex::default(),
+            notices: Mutex::default(),
+            bell,
+            rung: AtomicBool::new(false),
+            stats: Stats::default(),
+        })
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            (self.bell)();
+        }
+    }
+
+    /// Ask; the answer comes over the question's own channel.
+    pub fn ask(&self, question: Question) {
+        lock(&self.questions).push_back(question);
+        self.ring();
+    }
+
+    /// Tell what came of a call. It may lie until somebody looks for another reason, or for a while.
+    pub fn tell(&self, outcome: Outcome) {
+        let mut outcomes = lock(&self.outcomes);
+        if outcomes.len() >= MAX_OUTCOMES {
+            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        outcomes.push_back(outcome);
+    }
+
+    /// Tell news of connections.
+    pub fn note(&self, notice: Notice) {
+        let mut notices = lock(&self.notices);
+        if notices.len() >= MAX_NOTICES {
+            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        notices.push_back(notice);
+    }
+
+    /// The oldest question; the bell rings again for what comes after this found nothing.
+    pub fn next_question(&self) -> Option<Question> {
+        let found = lock(&self.questions).pop_front();
+        if found.is_some() {
+            return found;
+        }
+        self.rung.store(false, Ordering::Release);
+        lock(&self.questions).pop_front()
+    }
+
+    /// At most `most` outcomes, oldest first.
+    pub fn take_outcomes(&self, most: usize) -> Vec<Outcome> {
+        let mut outcomes = lock(&self.outcomes);
+        let count = most.min(outcomes.len());
+        outcomes.drain(..count).collect()
+    }
+
+    /// All notices, oldest first.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        lock(&self.notices).drain(..).collect()
+    }
+}
+
+/// A copy of the fields of a head as pairs, in order of first appearance of each name.
+pub fn pairs(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
+}

@@ -1,0 +1,154 @@
+//! The two ends of one call, whatever is spoken on them: what the exchange reads, writes and is told.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::cause::Cause;
+use crate::h1_client::H1Up;
+use crate::h1_server::H1Down;
+use crate::h2_client::H2Up;
+use crate::h2_server::H2Down;
+
+/// Some of a body.
+#[derive(Debug)]
+pub enum Part {
+    Data(Bytes),
+    End(Option<HeaderMap>),
+}
+
+/// The callee's end broke. Refused: surely not processed; the others: maybe.
+#[derive(Debug)]
+pub struct Lost {
+    pub cause: Cause,
+    pub detail: String,
+}
+
+impl Lost {
+    /// A break.
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        Self { cause, detail: detail.into() }
+    }
+}
+
+/// The caller left, or broke the rules: why.
+#[derive(Debug)]
+pub struct Gone(pub String);
+
+/// What an upstream said before its body.
+#[derive(Debug)]
+pub enum Answer {
+    /// A 1xx.
+    Inform(u16, HeaderMap),
+    /// `end`: nothing follows.
+    Head { status: u16, headers: HeaderMap, end: bool },
+}
+
+/// The caller's end.
+pub enum Down {
+    H2(H2Down),
+    H1(H1Down),
+}
+
+/// The callee's end. Dropping it before its end cancels the call there.
+pub enum Up {
+    H2(H2Up),
+    H1(H1Up),
+}
+
+macro_rules! both {
+    ($self:ident, $end:ident => $call:expr) => {
+        match $self {
+            Self::H2($end) => $call,
+            Self::H1($end) => $call,
+        }
+    };
+}
+
+impl Down {
+    /// Some of the request body; owe `release`.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Gone>> {
+        both!(self, end => end.poll_body(cx))
+    }
+
+    /// So many bytes of the request body were carried on; more may be read.
+    pub fn release(&mut self, count: usize) {
+        both!(self, end => end.release(count));
+    }
+
+    /// Why the caller left, once it has.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        both!(self, end => end.poll_gone(cx))
+    }
+
+    /// A 1xx answer.
+    pub fn inform(&mut self, status: u16, headers: HeaderMap) {
+        both!(self, end => end.inform(status, headers));
+    }
+
+    /// The response head.
+    pub fn respond(&mut self, status: u16, headers: HeaderMap, end_here: bool) {
+        both!(self, end => end.respond(status, headers, end_here));
+    }
+
+    /// How many of `want` bytes of the response body may be given now.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Gone>> {
+        both!(self, end => end.poll_room(cx, want))
+    }
+
+    /// Some of the response body, no more than there is room for.
+    pub fn send(&mut self, data: Bytes) {
+        both!(self, end => end.send(data));
+    }
+
+    /// The end of the response.
+    pub fn finish(&mut self, trailers: Option<HeaderMap>) {
+        both!(self, end => end.finish(trailers));
+    }
+
+    /// End the call visibly incomplete.
+    pub fn abort(&mut self, cause: Cause) {
+        both!(self, end => end.abort(cause));
+    }
+}
+
+impl Up {
+    /// How many of `want` bytes of the request body may be given now.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
+        both!(self, end => end.poll_room(cx, want))
+    }
+
+    /// Some of the request body, no more than there is room for.
+    pub fn send(&mut self, data: Bytes) {
+        both!(self, end => end.send(data));
+    }
+
+    /// The end of the request.
+    pub fn finish(&mut self, trailers: Option<HeaderMap>) {
+        both!(self, end => end.finish(trailers));
+    }
+
+    /// What comes before the body.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Lost>> {
+        both!(self, end => end.poll_head(cx))
+    }
+
+    /// Some of the response body; owe `release`.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
+        both!(self, end => end.poll_body(cx))
+    }
+
+    /// So many bytes of the response body were carried on; more may be read.
+    pub fn release(&mut self, count: usize) {
+        both!(self, end => end.release(count));
+    }
+
+    /// Move what was given towards the wire; ready only where the call broke.
+    pub fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        match self {
+            Self::H2(_) => Poll::Pending,
+            Self::H1(end) => end.poll_drive(cx),
+        }
+    }
+}

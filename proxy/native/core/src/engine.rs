@@ -1,0 +1,95 @@
+//! The engine's thread and the handle that others hold: commands in, answers out.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Type};
+
+use crate::ask::Inbox;
+use crate::limits::Limits;
+use crate::listener::{Bound, Socket};
+use crate::shared::{Command, Commands, Shared};
+
+const BACKLOG: i32 = 1_024;
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A running engine. Dropped, it stops.
+pub struct Engine {
+    pub inbox: Arc<Inbox>,
+    pub commands: Arc<Commands>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Start the engine's thread.
+    pub fn start(limits: Limits, inbox: Arc<Inbox>) -> io::Result<Self> {
+        let commands = Arc::new(Commands::default());
+        let (seen, told) = (inbox.clone(), commands.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("postern-engine".into()).spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, run(Shared::new(limits, seen, told)));
+            drop(local); // what still runs is dropped here, and its connections close
+        })?;
+        Ok(Self { inbox, commands, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Bind, and accept there. Returns the bound address.
+    pub fn listen(&self, name: &str, address: &str, mesh: bool) -> io::Result<String> {
+        let (socket, address) = bind(address)?;
+        self.commands.send(Command::Listen(Bound { name: name.to_owned(), socket, mesh }));
+        Ok(address)
+    }
+
+    /// End every call and connection, and wait for the thread.
+    pub fn stop(&self) {
+        self.commands.send(Command::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            drop(thread.join()); // a panic of the thread was reported by its hook
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn bind(address: &str) -> io::Result<(Socket, String)> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        let path = PathBuf::from(path);
+        drop(std::fs::remove_file(&path)); // of a process that is gone
+        let socket = std::os::unix::net::UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        socket.set_nonblocking(true)?;
+        return Ok((Socket::Unix(socket, path), address.to_owned()));
+    }
+    let resolved = std::net::ToSocketAddrs::to_socket_addrs(address)?.next();
+    let resolved = resolved.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the address names no host"))?;
+    let socket = socket2::Socket::new(Domain::for_address(resolved), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(resolved))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let socket: std::net::TcpListener = socket.into();
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let bound = format!("{host}:{}", socket.local_addr()?.port());
+    Ok((Socket::Tcp(socket), bound))
+}
+
+async fn run(shared: std::rc::Rc<Shared>) {
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        shared.apply();
+        tokio::select! {
+            () = shared.stop.notified() => return,
+            () = shared.commands.arrived.notified() => {}
+            _ = sweep.tick() => shared.sweep(),
+        }
+    }
+}

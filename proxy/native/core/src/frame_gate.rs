@@ -1,0 +1,223 @@
+//! Watches the frames of an HTTP/2 connection as their bytes come in: counts what floods are made of, and notes SETTINGS and
+//! GOAWAY, of which `h2` tells nobody. Frames are not changed. Source: RFC 9113 §4.1, §6.8; CVE-2023-44487, CVE-2025-8671,
+//! VU#421644, CVE-2019-9511 to 9518.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::limits::Limits;
+
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADER: usize = 9;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const ACK: u8 = 0x1;
+
+/// A token bucket: `burst` at once, `per_s` sustained.
+#[derive(Debug)]
+struct Bucket {
+    per_s: f64,
+    burst: f64,
+    tokens: Cell<f64>,
+    at: Cell<Instant>,
+}
+
+impl Bucket {
+    fn new(per_s: f64, burst: f64) -> Self {
+        Self { per_s, burst, tokens: Cell::new(burst), at: Cell::new(Instant::now()) }
+    }
+
+    fn take(&self) -> bool {
+        let now = Instant::now();
+        let gained = now.saturating_duration_since(self.at.replace(now)).as_secs_f64() * self.per_s;
+        let tokens = (self.tokens.get() + gained).min(self.burst);
+        self.tokens.set(if tokens < 1.0 { tokens } else { tokens - 1.0 });
+        tokens >= 1.0
+    }
+}
+
+/// Owns what is known of one direction of one connection.
+#[derive(Debug)]
+pub struct FrameGate {
+    preface_left: Cell<usize>,
+    first: Cell<bool>,
+    header: RefCell<Vec<u8>>,
+    skip: Cell<usize>,
+    continuations: Cell<u32>,
+    max_continuations: u32,
+    resets: Bucket,
+    control: Bucket,
+    flood: Cell<Option<&'static str>>,
+    settings: Cell<bool>,
+    goaway: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl FrameGate {
+    /// `server`: whether the other end begins with the preface.
+    pub fn new(limits: &Limits, server: bool) -> Rc<Self> {
+        Rc::new(Self {
+            preface_left: Cell::new(if server { PREFACE.len() } else { 0 }),
+            first: Cell::new(!server),
+            header: RefCell::new(Vec::with_capacity(HEADER)),
+            skip: Cell::new(0),
+            continuations: Cell::new(0),
+            max_continuations: limits.continuations,
+            resets: Bucket::new(limits.resets_per_s, limits.resets_burst),
+            control: Bucket::new(limits.control_per_s, limits.control_burst),
+            flood: Cell::new(None),
+            settings: Cell::new(false),
+            goaway: Cell::new(false),
+            waker: RefCell::default(),
+        })
+    }
+
+    /// Whether a limit was passed.
+    pub fn is_flooded(&self) -> bool {
+        self.flood.get().is_some()
+    }
+
+    /// What passed its limit; the task that asks is woken when something does, and when SETTINGS or GOAWAY come.
+    pub fn poll_flood(&self, cx: &Context<'_>) -> Poll<&'static str> {
+        if let Some(kind) = self.flood.get() {
+            return Poll::Ready(kind);
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Whether the peer's SETTINGS came.
+    pub fn has_settings(&self) -> bool {
+        self.settings.get()
+    }
+
+    /// Whether the peer said goodbye.
+    pub fn has_goaway(&self) -> bool {
+        self.goaway.get()
+    }
+
+    /// Count a stream that we reset for the peer's fault.
+    pub fn count_reset(&self) {
+        if !self.resets.take() {
+            self.set_flood("reset");
+        }
+    }
+
+    fn set_flood(&self, kind: &'static str) {
+        self.flood.set(Some(kind));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Look at what was read.
+    pub fn watch(&self, mut data: &[u8]) {
+        if self.first.replace(false) && data.starts_with(b"HTTP/1.") {
+            return self.set_flood("http1"); // not a flood, but as hopeless
+        }
+        let preface = self.preface_left.get().min(data.len());
+        self.preface_left.set(self.preface_left.get() - preface);
+        data = &data[preface..];
+        while !data.is_empty() && !self.is_flooded() {
+            let skip = self.skip.get().min(data.len());
+            self.skip.set(self.skip.get() - skip);
+            data = &data[skip..];
+            if data.is_empty() {
+                return;
+            }
+            let mut header = self.header.borrow_mut();
+            if header.is_empty() && data.len() >= HEADER {
+                let (whole, rest) = data.split_at(HEADER);
+                data = rest;
+                drop(header);
+                self.frame(whole);
+                continue;
+            }
+            let size = (HEADER - header.len()).min(data.len());
+            header.extend_from_slice(&data[..size]);
+            data = &data[size..];
+            if header.len() == HEADER {
+                let whole = header.clone();
+                header.clear();
+                drop(header);
+                self.frame(&whole);
+            }
+        }
+    }
+
+    fn frame(&self, header: &[u8]) {
+        let &[a, b, c, kind, flags, ..] = header else { return };
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.skip.set(length);
+        match kind {
+            0x0 if length == 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
+            0x2 => self.count_control("priority"),
+            0x3 => self.count_reset(),
+            0x4 => {
+                self.count_control("settings");
+                if flags & ACK == 0 && !self.settings.replace(true) {
+                    self.wake();
+                }
+            }
+            0x6 => self.count_control("ping"),
+            0x7 => {
+                self.goaway.set(true);
+                self.wake();
+            }
+            0x9 => {
+                self.continuations.set(if flags & END_HEADERS == 0 { self.continuations.get() + 1 } else { 0 });
+                if self.continuations.get() > self.max_continuations {
+                    self.set_flood("continuation");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn count_control(&self, kind: &'static str) {
+        if !self.control.take() {
+            self.set_flood(kind);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let mut data = vec![0, (length >> 8) as u8, length as u8, kind, flags, 0, 0, 0, 1];
+        data.resize(HEADER + length, 0);
+        data
+    }
+
+    #[test]
+    fn frames_are_seen_however_they_are_cut() {
+        let data = [PREFACE.to_vec(), frame(4, 0, 12), frame(0, 0, 300), frame(7, 0, 8)].concat();
+        for size in [1, 2, 7, 9, 64, 1_000] {
+            let gate = FrameGate::new(&Limits::default(), true);
+            data.chunks(size).for_each(|piece| gate.watch(piece));
+            assert!(gate.has_settings() && gate.has_goaway() && !gate.is_flooded());
+        }
+    }
+
+    #[test]
+    fn floods_are_named() {
+        for (kind, flags, length, name) in [(3, 0, 4, "reset"), (6, 0, 8, "ping"), (4, 0, 0, "settings"), (2, 0, 5, "priority"), (0, 0, 0, "empty-data"), (9, 0, 1, "continuation")] {
+            let gate = FrameGate::new(&Limits::default(), false);
+            for _ in 0..1_500 {
+                gate.watch(&frame(kind, flags, length));
+            }
+            assert_eq!(gate.flood.get(), Some(name));
+        }
+    }
+}

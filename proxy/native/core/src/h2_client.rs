@@ -1,0 +1,258 @@
+//! The upstream end of HTTP/2: to peers (mutual TLS) and to apps that speak h2c or gRPC.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Method, Request, Uri, uri};
+use tokio::sync::oneshot;
+
+use crate::ask::Notice;
+use crate::cause::Cause;
+use crate::ends::{Answer, Lost, Part};
+use crate::frame_gate::FrameGate;
+use crate::h2_server::{finish, only_allowed, poll_part, poll_room};
+use crate::head::{Protocol, RawHead};
+use crate::io::Io;
+use crate::shared::Shared;
+
+/// Calls per connection; beyond it the pool dials another, so that one connection's window is not everyone's.
+const MAX_CALLS: usize = 100;
+
+/// One connection to an upstream. The pool holds it while it takes calls; the last holder gone, it closes.
+pub struct H2Conn {
+    sender: SendRequest<Bytes>,
+    gate: Rc<FrameGate>,
+    pub is_plain_h2: bool,
+    pub in_flight: Cell<usize>,
+    pub closed: Cell<bool>,
+    pub active_at: Cell<Instant>,
+}
+
+impl H2Conn {
+    /// Calls it takes now.
+    pub fn capacity(&self) -> usize {
+        if self.closed.get() || self.gate.has_goaway() || self.gate.is_flooded() {
+            return 0;
+        }
+        self.sender.current_max_send_streams().min(MAX_CALLS).saturating_sub(self.in_flight.get())
+    }
+
+    /// Speak HTTP/2 on `io`; up once the peer's SETTINGS came. `changed` is called when capacity may have changed, and at the end.
+    pub async fn begin(shared: &Rc<Shared>, io: Io, is_plain_h2: bool, changed: impl Fn() + 'static) -> Result<Rc<Self>, Lost> {
+        let gate = FrameGate::new(&shared.limits, false);
+        let limits = &shared.limits;
+        let (sender, connection) = client::Builder::new()
+            .initial_window_size(limits.window_bytes)
+            .initial_connection_window_size(limits.connection_window_bytes)
+            .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+            .max_send_buffer_size(limits.window_bytes as usize)
+            .max_local_error_reset_streams(Some(limits.resets_burst as usize))
+            .enable_push(false)
+            .handshake::<_, Bytes>(io.with_gate(gate.clone()))
+            .await
+            .map_err(|error| Lost::new(Cause::Connect, error.to_string()))?;
+        let active_at = Cell::new(Instant::now());
+        let closed = Cell::new(false);
+        let in_flight = Cell::new(0);
+        let this = Rc::new(Self { sender, gate: gate.clone(), is_plain_h2, in_flight, closed, active_at });
+        let (up, is_up) = oneshot::channel();
+        let weak = Rc::downgrade(&this);
+        let driven = drive(shared.clone(), connection, gate, up);
+        tokio::task::spawn_local(async move {
+            driven.await;
+            if let Some(this) = weak.upgrade() {
+                this.closed.set(true);
+            }
+            changed();
+        });
+        match is_up.await {
+            Ok(Ok(())) => Ok(this),
+            Ok(Err(detail)) => Err(Lost::new(Cause::Connect, detail)),
+            Err(_) => Err(Lost::new(Cause::Connect, "the connection was closed")),
+        }
+    }
+
+    fn request(&self, head: &RawHead) -> Result<Request<()>, Lost> {
+        let unsupported = |detail: String| Lost::new(Cause::Unsupported, detail);
+        let tunnel = head.protocol == Protocol::Websocket;
+        if tunnel && !self.sender.is_extended_connect_protocol_enabled() {
+            return Err(unsupported("the peer takes no WebSockets over HTTP/2 (RFC 8441)".into()));
+        }
+        let method = if tunnel { Ok(Method::CONNECT) } else { Method::from_bytes(&head.method) };
+        let method = method.map_err(|error| unsupported(format!("the method can't be sent on: {error}")))?;
+        if method == Method::CONNECT && !tunnel {
+            return Err(unsupported("CONNECT can't be sent to an app".into()));
+        }
+        let target = uri::PathAndQuery::from_maybe_shared(head.target.clone());
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(uri::Scheme::HTTP);
+        parts.path_and_query = Some(target.map_err(|error| unsupported(format!("the target can't be sent on: {error}")))?);
+        let authority = if head.authority.is_empty() { Bytes::from_static(b"localhost") } else { head.authority.clone() };
+        let authority = uri::Authority::from_maybe_shared(authority);
+        parts.authority = Some(authority.map_err(|error| unsupported(format!("the authority can't be sent on: {error}")))?);
+        let uri = Uri::from_parts(parts).map_err(|error| unsupported(error.to_string()))?;
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = head.headers.clone();
+        only_allowed(request.headers_mut());
+        if tunnel {
+            request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        }
+        Ok(request)
+    }
+}
+
+/// Drive a connection to its end; `up` hears of its SETTINGS, or why none came.
+async fn drive(
+    shared: Rc<Shared>,
+    mut connection: client::Connection<Io, Bytes>,
+    gate: Rc<FrameGate>,
+    up: oneshot::Sender<Result<(), String>>,
+) {
+    let mut up = Some(up);
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(kind) = gate.poll_flood(cx) {
+            return Poll::Ready(Err(kind));
+        }
+        let polled = Pin::new(&mut connection).poll(cx);
+        if gate.has_settings() {
+            if let Some(up) = up.take() {
+                drop(up.send(Ok(()))); // whoever dialled may have given up
+            }
+        }
+        polled.map(Ok)
+    })
+    .await;
+    let detail = match ended {
+        Ok(Ok(())) => "the connection was closed".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err("http1") => "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)".to_owned(),
+        Err(kind) => {
+            shared.note(Notice::RefusedFrames { kind });
+            format!("too many {kind} frames")
+        }
+    };
+    if let Some(up) = up {
+        drop(up.send(Err(detail)));
+    }
+}
+
+/// A call's place on a connection; `freed` is called when it is free again.
+pub struct Place {
+    pub conn: Rc<H2Conn>,
+    freed: Rc<dyn Fn()>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.conn.in_flight.set(self.conn.in_flight.get() - 1);
+        self.conn.active_at.set(Instant::now());
+        (self.freed)();
+    }
+}
+
+impl Place {
+    /// Take one.
+    pub fn take(conn: &Rc<H2Conn>, freed: Rc<dyn Fn()>) -> Self {
+        conn.in_flight.set(conn.in_flight.get() + 1);
+        Self { conn: conn.clone(), freed }
+    }
+
+    /// Begin the call.
+    pub fn start(self, head: &RawHead, end: bool) -> Result<H2Up, Lost> {
+        let request = self.conn.request(head)?;
+        let (response, send) = self
+            .conn
+            .sender
+            .clone()
+            .send_request(request, end)
+            .map_err(|error| Lost::new(Cause::Refused, format!("the connection was closing: {error}")))?;
+        Ok(H2Up { response, send, body: None, place: self })
+    }
+}
+
+/// One call to the callee. Dropped before its end, it is reset with CANCEL.
+pub struct H2Up {
+    response: ResponseFuture,
+    send: SendStream<Bytes>,
+    body: Option<RecvStream>,
+    place: Place,
+}
+
+impl H2Up {
+    fn lost(&self, error: &h2::Error) -> Lost {
+        let early = if self.body.is_some() { Cause::ResetLate } else { Cause::ResetEarly };
+        if error.is_go_away() && error.is_remote() {
+            return Lost::new(Cause::Refused, "the peer is going away");
+        }
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) if error.is_remote() => Lost::new(Cause::Refused, "the peer reset the call (REFUSED_STREAM)"),
+            Some(reason) if error.is_reset() && error.is_remote() => {
+                Lost::new(early, format!("the peer reset the call ({})", reason_name(reason)))
+            }
+            Some(_) if error.is_reset() => {
+                self.place.conn.gate.count_reset();
+                Lost::new(Cause::Unsupported, format!("the answer is malformed: {error}"))
+            }
+            _ => Lost::new(early, format!("the connection broke: {error}")),
+        }
+    }
+
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
+        poll_room(&mut self.send, cx, want)
+            .map(|room| room.ok_or_else(|| Lost::new(Cause::ResetEarly, "the peer takes no more of the request")))
+    }
+
+    pub(crate) fn send(&mut self, data: Bytes) {
+        drop(self.send.send_data(data, false)); // a stream that broke says so in its answer
+    }
+
+    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) {
+        finish(&mut self.send, trailers);
+    }
+
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Lost>> {
+        match self.response.poll_informational(cx) {
+            Poll::Ready(Some(Ok(inform))) => {
+                let (parts, ()) = inform.into_parts();
+                return Poll::Ready(Ok(Answer::Inform(parts.status.as_u16(), parts.headers)));
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.lost(&error))),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        match Pin::new(&mut self.response).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.lost(&error))),
+            Poll::Ready(Ok(response)) => {
+                let (parts, body) = response.into_parts();
+                let end = body.is_end_stream();
+                self.body = Some(body);
+                Poll::Ready(Ok(Answer::Head { status: parts.status.as_u16(), headers: parts.headers, end }))
+            }
+        }
+    }
+
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
+        let Some(body) = &mut self.body else { return Poll::Pending };
+        poll_part(body, cx).map_err(|error| self.lost(&error))
+    }
+
+    pub(crate) fn release(&mut self, count: usize) {
+        if let Some(body) = &mut self.body {
+            drop(body.flow_control().release_capacity(count)); // fails where the stream is over already
+        }
+    }
+}
+
+fn reason_name(reason: Reason) -> String {
+    let text = format!("{reason:?}"); // the name for those that have one
+    if text.starts_with("Reason") { format!("code {}", u32::from(reason)) } else { text }
+}

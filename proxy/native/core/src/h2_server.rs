@@ -1,0 +1,323 @@
+//! The caller's end of HTTP/2: from the app (prior knowledge) and from peers (mutual TLS).
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::{self, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+
+use crate::ask::Notice;
+use crate::cause::Cause;
+use crate::ends::{Down, Gone, Part};
+use crate::exchange;
+use crate::frame_gate::FrameGate;
+use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
+use crate::io::Io;
+use crate::limits::Limits;
+use crate::shared::Shared;
+
+/// Never on HTTP/2 (RFC 9113 §8.2.2).
+const CONNECTION_HEADERS: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    header::HOST,
+];
+
+/// Take out what may not go out on HTTP/2: it would cost the connection, and every other call on it.
+pub fn only_allowed(headers: &mut HeaderMap) {
+    for name in &CONNECTION_HEADERS {
+        headers.remove(name);
+    }
+    if headers.get(header::TE).is_some_and(|value| value != "trailers") {
+        headers.remove(header::TE);
+    }
+}
+
+/// What others may ask of a connection: to say goodbye.
+#[derive(Debug)]
+pub struct Leaving {
+    asked: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    pub calls: Cell<usize>,
+    pub active_at: Cell<Instant>,
+}
+
+impl Leaving {
+    /// Nobody has asked yet.
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            asked: Cell::new(false),
+            waker: RefCell::default(),
+            calls: Cell::new(0),
+            active_at: Cell::new(Instant::now()),
+        })
+    }
+
+    /// Take no new calls; close once the last has ended.
+    pub fn ask(&self) {
+        self.asked.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether to go; the task that asks is woken.
+    pub fn is_asked(&self, cx: &Context<'_>) -> bool {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.asked.get()
+    }
+}
+
+fn builder(limits: &Limits) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(limits.window_bytes as usize)
+        .max_concurrent_reset_streams(limits.streams as usize)
+        .max_pending_accept_reset_streams(limits.streams as usize)
+        .max_local_error_reset_streams(Some(limits.resets_burst as usize))
+        .enable_connect_protocol();
+    builder
+}
+
+/// Serve one connection until it ends.
+pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving>) {
+    let gate = FrameGate::new(&shared.limits, true);
+    let io = io.with_gate(gate.clone());
+    let Ok(Ok(mut connection)) =
+        tokio::time::timeout(shared.limits.head, builder(&shared.limits).handshake::<_, Bytes>(io)).await
+    else {
+        return;
+    };
+    let mut said = false;
+    loop {
+        let accepted = poll_fn(|cx| {
+            if let Poll::Ready(kind) = gate.poll_flood(cx) {
+                return Poll::Ready(Err(kind));
+            }
+            if leaving.is_asked(cx) && !said {
+                said = true;
+                connection.graceful_shutdown();
+            }
+            if gate.has_goaway() && leaving.calls.get() == 0 {
+                return Poll::Ready(Ok(None));
+            }
+            connection.poll_accept(cx).map(Ok)
+        })
+        .await;
+        match accepted {
+            Ok(Some(Ok((request, respond)))) => {
+                accept(&shared, &entry, &leaving, request, respond);
+            }
+            Ok(Some(Err(error))) => {
+                if error.is_go_away() || error.is_library() {
+                    shared.note(Notice::RefusedFrames { kind: "protocol" });
+                }
+                break;
+            }
+            Ok(None) => break,
+            Err(kind) => {
+                shared.note(Notice::RefusedFrames { kind });
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                // The goodbye leaves if the peer takes it at once; a flooder is not waited for.
+                let flush = poll_fn(|cx| connection.poll_closed(cx));
+                drop(tokio::time::timeout(std::time::Duration::from_millis(100), flush).await);
+                return;
+            }
+        }
+    }
+    drop(tokio::time::timeout(shared.limits.head, poll_fn(|cx| connection.poll_closed(cx))).await);
+}
+
+fn accept(
+    shared: &Rc<Shared>,
+    entry: &Entry,
+    leaving: &Rc<Leaving>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (parts, body) = request.into_parts();
+    if parts.headers.len() > shared.limits.header_count {
+        shared.note(Notice::RefusedFrames { kind: "header-count" });
+        let mut refusal = Response::new(());
+        *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        drop(respond.send_response(refusal, true));
+        return;
+    }
+    let raw = read_head(parts, body.is_end_stream());
+    let down = Down::H2(H2Down { respond, send: None, body, leaving: leaving.clone() });
+    leaving.calls.set(leaving.calls.get() + 1);
+    tokio::task::spawn_local(exchange::run(shared.clone(), down, raw, entry.clone()));
+}
+
+fn read_head(parts: http::request::Parts, ended: bool) -> RawHead {
+    let mut headers = parts.headers;
+    let host = headers.remove(header::HOST);
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|digits| digits.parse::<u64>().ok());
+    let tunnel = parts.method == Method::CONNECT
+        && parts.extensions.get::<h2::ext::Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket");
+    let protocol = if tunnel {
+        Protocol::Websocket
+    } else if is_grpc(&headers) {
+        Protocol::Grpc
+    } else {
+        Protocol::Http2
+    };
+    let authority = parts.uri.authority().map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes()));
+    let target = parts.uri.path_and_query().map(|target| Bytes::copy_from_slice(target.as_str().as_bytes()));
+    RawHead {
+        protocol,
+        method: if tunnel { Bytes::from_static(b"GET") } else { Bytes::copy_from_slice(parts.method.as_str().as_bytes()) },
+        authority: authority.or_else(|| host.map(|host| Bytes::copy_from_slice(host.as_bytes()))).unwrap_or_default(),
+        target: target.unwrap_or_default(),
+        headers,
+        framing: match length {
+            _ if ended => Framing::None,
+            None => Framing::Stream,
+            Some(_) => Framing::Length,
+        },
+        length: if ended && length.is_none() { Some(0) } else { length },
+    }
+}
+
+/// One call of a peer or app. Dropped before its end, it is reset.
+pub struct H2Down {
+    respond: SendResponse<Bytes>,
+    send: Option<SendStream<Bytes>>,
+    body: RecvStream,
+    leaving: Rc<Leaving>,
+}
+
+impl Drop for H2Down {
+    fn drop(&mut self) {
+        self.leaving.calls.set(self.leaving.calls.get() - 1);
+        self.leaving.active_at.set(Instant::now());
+    }
+}
+
+impl H2Down {
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Gone>> {
+        poll_part(&mut self.body, cx).map_err(|error| Gone(format!("the caller cancelled the call: {error}")))
+    }
+
+    pub(crate) fn release(&mut self, count: usize) {
+        drop(self.body.flow_control().release_capacity(count)); // fails where the stream is over already
+    }
+
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        let reset = match &mut self.send {
+            Some(send) => send.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        reset.map(|_| Gone("the caller cancelled the call".into()))
+    }
+
+    pub(crate) fn inform(&mut self, status: u16, headers: HeaderMap) {
+        if let Some(response) = response(status, headers) {
+            drop(self.respond.send_informational(response));
+        }
+    }
+
+    pub(crate) fn respond(&mut self, status: u16, headers: HeaderMap, end: bool) {
+        if let Some(response) = response(status, headers) {
+            self.send = self.respond.send_response(response, end).ok();
+        }
+    }
+
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Gone>> {
+        let left = || Gone("the caller cancelled the call".into());
+        let Some(send) = &mut self.send else { return Poll::Ready(Err(left())) };
+        poll_room(send, cx, want).map(|room| room.ok_or_else(left))
+    }
+
+    pub(crate) fn send(&mut self, data: Bytes) {
+        if let Some(send) = &mut self.send {
+            drop(send.send_data(data, false)); // a caller that left is met at the next poll
+        }
+    }
+
+    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) {
+        if let Some(send) = &mut self.send {
+            finish(send, trailers);
+        }
+    }
+
+    pub(crate) fn abort(&mut self, cause: Cause) {
+        let reason = match cause {
+            Cause::Refused => Reason::REFUSED_STREAM,
+            Cause::Timeout | Cause::CallerLeft => Reason::CANCEL,
+            _ => Reason::INTERNAL_ERROR,
+        };
+        match &mut self.send {
+            Some(send) => send.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+}
+
+fn response(status: u16, mut headers: HeaderMap) -> Option<Response<()>> {
+    only_allowed(&mut headers);
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).ok()?;
+    *response.headers_mut() = headers;
+    Some(response)
+}
+
+/// The next part of a stream's body.
+pub fn poll_part(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Result<Part, h2::Error>> {
+    loop {
+        return match body.poll_data(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(data))) if data.is_empty() => continue,
+            Poll::Ready(Some(Ok(data))) => Poll::Ready(Ok(Part::Data(data))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
+            Poll::Ready(None) => body.poll_trailers(cx).map(|trailers| trailers.map(Part::End)),
+        };
+    }
+}
+
+/// Room for body bytes within the peer's windows; `None`: the stream is over.
+pub fn poll_room(send: &mut SendStream<Bytes>, cx: &mut Context<'_>, want: usize) -> Poll<Option<usize>> {
+    send.reserve_capacity(want);
+    loop {
+        let capacity = send.capacity();
+        if capacity > 0 {
+            return Poll::Ready(Some(capacity.min(want)));
+        }
+        match send.poll_capacity(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+        }
+    }
+}
+
+/// END_STREAM, with trailers or without.
+pub fn finish(send: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) {
+    let sent = match trailers {
+        Some(mut trailers) => {
+            only_allowed(&mut trailers);
+            send.send_trailers(trailers)
+        }
+        None => send.send_data(Bytes::new(), true),
+    };
+    drop(sent); // a stream that is over needs no end
+}

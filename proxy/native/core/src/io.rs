@@ -1,0 +1,139 @@
+//! One connection's bytes, whatever carries them, with the frame gate for HTTP/2.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::frame_gate::FrameGate;
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+/// A stream, the bytes that were read from it already, and who watches its frames.
+#[derive(Debug)]
+pub struct Io {
+    kind: Kind,
+    prefix: Bytes,
+    gate: Option<Rc<FrameGate>>,
+}
+
+impl Io {
+    /// A stream from which nothing was read.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, prefix: Bytes::new(), gate: None }
+    }
+
+    /// Put back what was read.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: Bytes) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Have frames watched.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// Close so that the other side sees an error, not an end (TCP RST; other streams just close).
+    pub fn reset(&self) {
+        let socket = match &self.kind {
+            Kind::Tcp(tcp) => tcp,
+            Kind::Unix(_) => return,
+            Kind::Server(tls) => tls.get_ref().0,
+            Kind::Client(tls) => tls.get_ref().0,
+        };
+        drop(socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO)));
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.gate.as_ref().is_some_and(|gate| gate.is_flooded()) {
+            return Poll::Pending; // its owner was woken and ends the connection
+        }
+        let before = buffer.filled().len();
+        let polled = if this.prefix.is_empty() {
+            match &mut this.kind {
+                Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+                Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+                Kind::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
+                Kind::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
+            }
+        } else {
+            let size = this.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&this.prefix[..size]);
+            this.prefix.advance(size);
+            Poll::Ready(Ok(()))
+        };
+        if let (Some(gate), Poll::Ready(Ok(()))) = (&this.gate, &polled) {
+            gate.watch(&buffer.filled()[before..]);
+            if gate.is_flooded() {
+                buffer.set_filled(before);
+                return Poll::Pending;
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
+            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+            Kind::Server(stream) => Pin::new(stream).poll_write(cx, data),
+            Kind::Client(stream) => Pin::new(stream).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Kind::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Kind::Server(stream) => Pin::new(stream).poll_flush(cx),
+            Kind::Client(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Server(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+            Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+            Kind::Server(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+            Kind::Client(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.kind {
+            Kind::Tcp(stream) => stream.is_write_vectored(),
+            Kind::Unix(stream) => stream.is_write_vectored(),
+            Kind::Server(stream) => stream.is_write_vectored(),
+            Kind::Client(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Accepts connections, completes TLS, tells HTTP/1.1 from HTTP/2 by the preface, and hands over to the protocol's end.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::ask::Notice;
+use crate::dial;
+use crate::frame_gate::PREFACE;
+use crate::h1_server;
+use crate::h2_server::{self, Leaving};
+use crate::head::Entry;
+use crate::io::{Io, Kind};
+use crate::shared::Shared;
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+/// Where to accept. `mesh`: a client certificate is demanded.
+#[derive(Debug)]
+pub struct Bound {
+    pub name: String,
+    pub socket: Socket,
+    pub mesh: bool,
+}
+
+/// One bound address. Owns its connections' ways to be told goodbye.
+#[derive(Debug)]
+pub struct Listener {
+    name: Arc<str>,
+    mesh: bool,
+    open: Cell<usize>,
+    draining: Cell<bool>,
+    changed: Notify,
+    stop: Notify,
+    connections: RefCell<Vec<Weak<Leaving>>>,
+}
+
+impl Listener {
+    /// Nothing accepted yet.
+    pub fn new(name: Arc<str>, mesh: bool) -> Rc<Self> {
+        Rc::new(Self {
+            name,
+            mesh,
+            open: Cell::new(0),
+            draining: Cell::new(false),
+            changed: Notify::new(),
+            stop: Notify::new(),
+            connections: RefCell::default(),
+        })
+    }
+
+    /// Close the socket; connections go on.
+    pub fn stop_accepting(&self) {
+        self.draining.set(true);
+        self.stop.notify_one();
+    }
+
+    /// Tell every connection to finish what it has and come no more.
+    pub fn goodbye(&self) {
+        self.draining.set(true);
+        for connection in self.connections.borrow_mut().drain(..) {
+            if let Some(connection) = connection.upgrade() {
+                connection.ask();
+            }
+        }
+    }
+
+    /// Wait until no connection is open.
+    pub async fn wait_empty(&self) {
+        while self.open.get() > 0 {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Say goodbye to connections without a call for so long.
+    pub fn sweep(&self, now: Instant, idle: Duration) {
+        self.connections.borrow_mut().retain(|connection| {
+            let Some(connection) = connection.upgrade() else { return false };
+            if connection.calls.get() == 0 && now.saturating_duration_since(connection.active_at.get()) > idle {
+                connection.ask();
+                return false;
+            }
+            true
+        });
+    }
+
+    fn opened(&self, shared: &Shared, change: i8) {
+        self.open.set(self.open.get().wrapping_add_signed(isize::from(change)));
+        shared.inbox.stats.connections.fetch_add(i64::from(change), Ordering::Relaxed);
+        shared.note(Notice::Connection { listener: self.name.clone(), change });
+        self.changed.notify_one();
+    }
+}
+
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Accepting {
+    fn new(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            Socket::Unix(socket, path) => Self::Unix(UnixListener::from_std(socket)?, path),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Kind, Arc<str>)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Kind::Tcp(stream), address.ip().to_string().into()))
+            }
+            Self::Unix(socket, _) => Ok((Kind::Unix(socket.accept().await?.0), "".into())),
+        }
+    }
+}
+
+/// Accept until told to stop.
+pub async fn run(shared: Rc<Shared>, listener: Rc<Listener>, bound: Bound) {
+    let Ok(socket) = Accepting::new(bound.socket) else { return };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = listener.stop.notified() => break,
+            accepted = socket.accept() => accepted,
+        };
+        let Ok((kind, address)) = accepted else {
+            shared.note(Notice::RefusedFrames { kind: "accept" });
+            tokio::time::sleep(Duration::from_millis(50)).await; // out of file descriptors: leave the backlog alone for a moment
+            continue;
+        };
+        if listener.open.get() >= shared.limits.connections {
+            shared.note(Notice::RefusedFrames { kind: "connections" });
+            continue;
+        }
+        listener.opened(&shared, 1);
+        let (shared, listener) = (shared.clone(), listener.clone());
+        tokio::task::spawn_local(async move {
+            begin(&shared, &listener, kind, address).await;
+            listener.opened(&shared, -1);
+        });
+    }
+    if let Accepting::Unix(_, path) = &socket {
+        drop(std::fs::remove_file(path)); // it may be gone already
+    }
+}
+
+async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address: Arc<str>) {
+    let refused = |reason: String| shared.note(Notice::RefusedPeer { listener: listener.name.clone(), reason });
+    let (kind, peer) = match (kind, listener.mesh) {
+        (Kind::Tcp(stream), true) => match secure(shared, stream).await {
+            Ok((kind, peer)) => (kind, Some(peer.into())),
+            Err(reason) => return refused(reason),
+        },
+        (kind, _) => (kind, None),
+    };
+    let leaving = Leaving::new();
+    if listener.draining.get() {
+        leaving.ask();
+    } else {
+        listener.connections.borrow_mut().push(Rc::downgrade(&leaving));
+    }
+    let entry = Entry { listener: listener.name.clone(), peer, address };
+    let mut io = Io::new(kind);
+    let Some(seen) = timeout(shared.limits.head, sniff(&mut io)).await.ok().flatten() else { return };
+    let is_http2 = seen.starts_with(PREFACE);
+    let io = io.with_prefix(seen.freeze());
+    if is_http2 {
+        h2_server::serve(shared.clone(), io, entry, leaving).await;
+    } else if listener.mesh {
+        refused("the peer spoke no HTTP/2 within mutual TLS".into());
+    } else {
+        h1_server::serve(shared.clone(), io, entry, leaving).await;
+    }
+}
+
+/// The first bytes: as soon as they differ from the HTTP/2 preface, or hold all of it.
+async fn sniff(io: &mut Io) -> Option<BytesMut> {
+    let mut seen = BytesMut::with_capacity(4_096);
+    loop {
+        if io.read_buf(&mut seen).await.ok()? == 0 {
+            return None;
+        }
+        let size = seen.len().min(PREFACE.len());
+        if size == PREFACE.len() || seen[..size] != PREFACE[..size] {
+            return Some(seen);
+        }
+    }
+}
+
+/// Mutual TLS: the stream, and whose it is.
+async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, String), String> {
+    let identity = shared.identity.borrow().clone();
+    let config = identity.ok_or("this proxy holds no certificate yet")?.server;
+    let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(config).accept(stream)).await;
+    let stream = accepted
+        .map_err(|_| "the TLS handshake took too long".to_owned())?
+        .map_err(|error| format!("the TLS handshake failed: {error}"))?;
+    let tls = stream.get_ref().1;
+    if tls.alpn_protocol().is_none() {
+        return Err("the peer offered neither postern/1 nor h2 (ALPN)".into());
+    }
+    let leaf = tls.peer_certificates().and_then(|chain| chain.first()).ok_or("the peer showed no certificate")?;
+    let peer = dial::whose(shared, leaf.to_vec(), false).await?;
+    Ok((Kind::Server(Box::new(stream)), peer))
+}

@@ -1,0 +1,294 @@
+//! What the calls of one engine thread share, and the commands that change it from outside.
+//!
+//! Commands wait in a queue and are applied before the next call begins, so that a push takes effect for the next call.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::ask::{Inbox, Notice};
+use crate::cache::PlanCache;
+use crate::clusters::{Cluster, Clusters};
+use crate::exchange::CallState;
+use crate::gate::Gate;
+use crate::limits::Limits;
+use crate::listener::{self, Bound, Listener};
+use crate::pool::Pool;
+use crate::tables::{PathTable, Tables};
+use crate::tls::Identity;
+
+/// A change from the control plane.
+pub enum Command {
+    SetCluster(Cluster),
+    DropCluster(String),
+    Wake(String),
+    SetPaths(u32, PathTable),
+    SetMembers(u32, HashSet<Box<[u8]>>),
+    SetGate(String, Option<usize>),
+    SetIdentity(Option<Identity>),
+    Bump(String),
+    Listen(Bound),
+    Unlisten(String),
+    Drain { names: Vec<String>, within: Duration, cut: Box<dyn FnOnce(usize) + Send> },
+    Loads { key: String, answer: mpsc::Sender<Vec<EndpointLoad>> },
+    Stop,
+}
+
+/// Load and health of an endpoint, for status.
+#[derive(Debug)]
+pub struct EndpointLoad {
+    pub address: Arc<str>,
+    pub in_flight: u32,
+    pub rtt: Duration,
+    pub ejected_for: Duration,
+}
+
+/// Commands on their way to the engine's thread. `sent` numbers them.
+#[derive(Default)]
+pub struct Commands {
+    queue: Mutex<VecDeque<(u64, Command)>>,
+    waiting: AtomicBool,
+    sent: AtomicU64,
+    pub arrived: Notify,
+}
+
+impl Commands {
+    /// Send one.
+    pub fn send(&self, command: Command) {
+        let number = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((number, command));
+        self.waiting.store(true, Ordering::Release);
+        self.arrived.notify_one();
+    }
+
+    /// How many were sent: a verdict is as of this number.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> VecDeque<(u64, Command)> {
+        if !self.waiting.swap(false, Ordering::AcqRel) {
+            return VecDeque::new();
+        }
+        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Owned by the engine's thread.
+pub struct Shared {
+    pub limits: Limits,
+    pub inbox: Arc<Inbox>,
+    pub commands: Arc<Commands>,
+    pub tables: RefCell<Tables>,
+    pub plans: RefCell<PlanCache>,
+    pub clusters: RefCell<Clusters>,
+    pub identity: RefCell<Option<Identity>>,
+    pub pool: Pool,
+    pub stop: Notify,
+    gates: RefCell<HashMap<String, Rc<Gate>>>,
+    held: RefCell<HashMap<Arc<str>, Rc<Notify>>>,
+    wakes: Cell<u64>,
+    /// The number of the newest command that made verdicts stale.
+    staled: Cell<u64>,
+    calls: RefCell<HashMap<u64, Rc<CallState>>>,
+    next_call: Cell<u64>,
+    listeners: RefCell<HashMap<String, Rc<Listener>>>,
+}
+
+impl Shared {
+    /// Nothing pushed yet.
+    pub fn new(limits: Limits, inbox: Arc<Inbox>, commands: Arc<Commands>) -> Rc<Self> {
+        Rc::new(Self {
+            limits,
+            inbox,
+            commands,
+            tables: RefCell::default(),
+            plans: RefCell::default(),
+            clusters: RefCell::default(),
+            identity: RefCell::default(),
+            pool: Pool::default(),
+            stop: Notify::new(),
+            gates: RefCell::default(),
+            held: RefCell::default(),
+            wakes: Cell::new(0),
+            staled: Cell::new(0),
+            calls: RefCell::default(),
+            next_call: Cell::new(1),
+            listeners: RefCell::default(),
+        })
+    }
+
+    /// Tell news.
+    pub fn note(&self, notice: Notice) {
+        self.inbox.note(notice);
+    }
+
+    /// The gate of that name; `None` where it stands open.
+    pub fn gate(&self, name: &str) -> Option<Rc<Gate>> {
+        self.gates.borrow().get(name).cloned()
+    }
+
+    /// Who is told when `key` is set or woken.
+    pub fn held(&self, key: &Arc<str>) -> Rc<Notify> {
+        self.held.borrow_mut().entry(key.clone()).or_default().clone()
+    }
+
+    /// How often anything was woken: unchanged means that nobody missed it.
+    pub fn wakes(&self) -> u64 {
+        self.wakes.get()
+    }
+
+    /// Whether a verdict made after so many commands still holds.
+    pub fn is_current(&self, as_of: u64) -> bool {
+        self.staled.get() <= as_of
+    }
+
+    /// A call begins; returns its number.
+    pub fn enter_call(&self, state: Rc<CallState>) -> u64 {
+        let number = self.next_call.replace(self.next_call.get() + 1);
+        self.calls.borrow_mut().insert(number, state);
+        self.inbox.stats.calls.fetch_add(1, Ordering::Relaxed);
+        number
+    }
+
+    /// A call is over.
+    pub fn leave_call(&self, number: u64) {
+        self.calls.borrow_mut().remove(&number);
+        self.inbox.stats.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Do what was commanded.
+    pub fn apply(self: &Rc<Self>) {
+        for (number, command) in self.commands.take() {
+            self.apply_one(number, command);
+        }
+    }
+
+    fn apply_one(self: &Rc<Self>, number: u64, command: Command) {
+        match command {
+            Command::SetCluster(cluster) => {
+                let key = cluster.key.clone();
+                let gone = self.clusters.borrow_mut().put(cluster);
+                if !gone.is_empty() {
+                    self.pool.retire(&gone);
+                }
+                self.wake(&key);
+            }
+            Command::DropCluster(key) => {
+                let gone = self.clusters.borrow_mut().drop(&key);
+                self.pool.retire(&gone);
+            }
+            Command::Wake(key) => self.wake(&key),
+            Command::SetPaths(table, paths) => {
+                self.staled.set(number);
+                self.tables.borrow_mut().put_paths(table, paths);
+            }
+            Command::SetMembers(set, members) => {
+                self.staled.set(number);
+                self.tables.borrow_mut().put_set(set, members);
+            }
+            Command::SetGate(name, limit) => self.set_gate(name, limit),
+            Command::SetIdentity(identity) => {
+                *self.identity.borrow_mut() = identity;
+                self.pool.retire_mesh();
+            }
+            Command::Bump(scope) => {
+                self.staled.set(number);
+                let mut plans = self.plans.borrow_mut();
+                plans.bump(&scope);
+                self.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
+            }
+            Command::Listen(bound) => {
+                let listener = Listener::new(bound.name.as_str().into(), bound.mesh);
+                self.listeners.borrow_mut().insert(bound.name.clone(), listener.clone());
+                tokio::task::spawn_local(listener::run(self.clone(), listener, bound));
+            }
+            Command::Unlisten(name) => {
+                if let Some(listener) = self.listeners.borrow().get(&name) {
+                    listener.stop_accepting();
+                }
+            }
+            Command::Drain { names, within, cut } => {
+                tokio::task::spawn_local(self.clone().drain(names, within, cut));
+            }
+            Command::Loads { key, answer } => drop(answer.send(self.loads(&key))), // who asked may have given up
+            Command::Stop => self.stop.notify_one(),
+        }
+    }
+
+    fn wake(&self, key: &str) {
+        self.wakes.set(self.wakes.get() + 1);
+        if let Some(held) = self.held.borrow_mut().remove(key) {
+            held.notify_waiters();
+        }
+    }
+
+    fn set_gate(&self, name: String, limit: Option<usize>) {
+        let mut gates = self.gates.borrow_mut();
+        let gate = gates.get(&name).cloned();
+        match (&gate, limit) {
+            (_, None) => drop(gates.remove(&name)),
+            (None, Some(limit)) => drop(gates.insert(name, Gate::new(limit))),
+            (Some(_), Some(_)) => {}
+        }
+        drop(gates);
+        if let Some(gate) = gate {
+            gate.resize(limit.unwrap_or(usize::MAX));
+        }
+    }
+
+    async fn drain(self: Rc<Self>, names: Vec<String>, within: Duration, cut: Box<dyn FnOnce(usize) + Send>) {
+        let chosen: Vec<Rc<Listener>> = {
+            let listeners = self.listeners.borrow();
+            names.iter().filter_map(|name| listeners.get(name).cloned()).collect()
+        };
+        for listener in &chosen {
+            listener.stop_accepting();
+            listener.goodbye();
+        }
+        let all_empty = async {
+            for listener in &chosen {
+                listener.wait_empty().await;
+            }
+        };
+        drop(tokio::time::timeout(within, all_empty).await); // late ones are cut
+        let left: Vec<Rc<CallState>> =
+            self.calls.borrow().values().filter(|call| names.iter().any(|name| **name == *call.listener)).cloned().collect();
+        for call in &left {
+            call.cut();
+        }
+        cut(left.len());
+    }
+
+    fn loads(&self, key: &str) -> Vec<EndpointLoad> {
+        let now = Instant::now();
+        let clusters = self.clusters.borrow();
+        let endpoints = clusters.get(key).map(|state| &state.endpoints[..]).unwrap_or_default();
+        endpoints
+            .iter()
+            .map(|endpoint| {
+                let load = endpoint.load.borrow();
+                EndpointLoad {
+                    address: endpoint.address.clone(),
+                    in_flight: load.in_flight,
+                    rtt: Duration::from_secs_f64(load.rtt_s),
+                    ejected_for: load.ejected_for(now),
+                }
+            })
+            .collect()
+    }
+
+    /// Look after idle connections, once a second.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.pool.sweep(now, self.limits.idle);
+        for listener in self.listeners.borrow().values() {
+            listener.sweep(now, self.limits.idle);
+        }
+    }
+}
