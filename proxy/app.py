@@ -17,7 +17,7 @@ from nameresolution.addresses import advertised_address
 from nameresolution.directory import Directory
 from nameresolution.errors import NameResolutionError
 from nameresolution.host_registry import Entry, HostRegistry, Registration
-from nameresolution.resolver import Instance
+from nameresolution.resolver import AppName, Instance
 from nameresolution.resolvers import Surroundings, build
 from policies.apart import Loading, load_apart
 from policies.errors import DocumentError
@@ -36,6 +36,7 @@ from proxy.policy_sources import policy_sources
 from proxy.report import HopTracing, Reporter
 from proxy.settings import PortWish, Settings, address
 from proxy.svid_source import svid_source
+from proxy.target import parse_callee
 from proxy.tracing_setup import exporters, sampling_rate
 from proxy.version import VERSION
 from sentry.client import Svid
@@ -462,9 +463,13 @@ class Sidecar:
         }
 
     def _endpoints(self, app: str | None) -> Json:
+        callee = parse_callee(app, self._settings.namespace) if app else None
+        wanted = AppName(callee.app_id, callee.namespace) if callee else None
+        if wanted is not None:
+            self._directory.want(wanted)  # who asks again finds the outcome
         found: Json = {}
         for known in self._directory.known():
-            if app is None or known.name.app_id == app:
+            if app is None or known.name == wanted:
                 found[str(known.name)] = {
                     "endpoints": [
                         {"address": end.address, "instance": end.instance, "source": end.source}

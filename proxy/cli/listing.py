@@ -1,10 +1,12 @@
 """`postern list`, `postern status` and `postern endpoints`: what runs here, how it is, and where it would send calls."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -52,6 +54,8 @@ _STATUS = (
     "version",
 )
 _COMMAND_WIDTH = 20
+LOOK_UP_S = 4.0  # multicast asks for two seconds before it gives up
+POLL_S = 0.05
 
 
 def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = None) -> None:
@@ -223,15 +227,37 @@ def endpoints(
     asked = of_app(root, caller) if caller else entries(root)
     if not asked:
         raise CliError("no sidecar runs here", hint="start one with `postern run`")
-    target = f"/endpoints?app={app_id}" if app_id else "/endpoints"
-    rows = [row for sidecar in asyncio.run(ask(asked, target)) for row in endpoint_rows(sidecar)]
+    answers = asyncio.run(_looked_up(asked, app_id) if app_id else ask(asked, "/endpoints"))
+    rows = [row for sidecar in answers for row in endpoint_rows(sidecar)]
     if output is OutputFormat.JSON:
         put(format_json(rows))
     elif rows:
         columns = list(dict.fromkeys(key for row in rows for key in row))
         put(format_table(columns, rows))
     if not rows:
-        raise CliError(f"{app_id or 'any app'}: no endpoint is known here")
+        tried = "; ".join(dict.fromkeys(way for sidecar in answers for way in tried_for(sidecar)))
+        if app_id:
+            raise CliError(f"{app_id}: no endpoint was found", hint=tried)
+        raise CliError("no endpoint is known yet", hint="name the app to have it looked for")
+
+
+async def _looked_up(asked: Sequence[Entry], app_id: str) -> tuple[Sidecar, ...]:
+    """Ask until every sidecar has looked for the app, or has had the time."""
+    target = f"/endpoints?app={quote(app_id, safe='')}"
+    answers = await ask(asked, target)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOK_UP_S):
+            while any(sidecar.answer == {} for sidecar in answers):
+                await asyncio.sleep(POLL_S)
+                answers = await ask(asked, target)
+    return answers
+
+
+def tried_for(sidecar: Sidecar) -> list[str]:
+    """What was tried to find the names in one sidecar's answer."""
+    answer = sidecar.answer or {}
+    ways = [_part(answer, name).get("tried") for name in answer]
+    return [str(way) for listed in ways if isinstance(listed, list) for way in listed]
 
 
 def endpoint_rows(sidecar: Sidecar) -> list[Row]:

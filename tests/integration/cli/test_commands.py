@@ -97,6 +97,16 @@ async def test_endpoints_and_trace_after_a_call(secured: Commands) -> None:
     assert "cart" in output
 
 
+async def test_endpoints_of_an_app_that_nobody_called_yet_are_looked_up(commands: Commands) -> None:
+    await running(commands)
+    code, output = await commands.done("endpoints", "cart", "-o", "json")
+    assert code == 0, output
+    assert json.loads(output)[0]["source"] == "host registry"
+    code, output = await commands.done("endpoints", "nobody")
+    assert code == 1
+    assert "nobody: no endpoint was found; host registry: no entry" in output
+
+
 async def test_wait_for_what_never_comes_fails_in_time(commands: Commands) -> None:
     code, output = await commands.done("wait", "nobody", "--timeout=300ms")
     assert (code, "no ready sidecar within 0.3 s" in output) == (1, True)

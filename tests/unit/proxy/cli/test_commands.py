@@ -12,7 +12,7 @@ from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import Sidecar, of_app
 from proxy.cli.guard import note
 from proxy.cli.invoke import address_of, choose_caller, exit_code, parse_headers
-from proxy.cli.listing import endpoint_rows, extended, listed, notes
+from proxy.cli.listing import endpoint_rows, extended, listed, notes, tried_for
 from proxy.cli.supervisor import exit_code as run_code
 from proxy.cli.tables import format_age, format_table
 from proxy.cli.trace import merge, newest
@@ -89,6 +89,12 @@ def test_endpoint_rows_are_flat_and_survive_odd_answers() -> None:
         {"from": "cart", "app": "pay.default", "address": "2:2", "state": "stale"},
     ]
     assert endpoint_rows(sidecar(None)) == []
+
+
+def test_what_was_tried_is_told_and_survives_odd_answers() -> None:
+    answer: dict[str, object] = {"pay.default": {"tried": ["host registry: no entry"]}, "odd": 7}
+    assert tried_for(sidecar(answer)) == ["host registry: no entry"]
+    assert tried_for(sidecar(None)) == []
 
 
 def test_caller_is_the_one_asked_for_else_another_app_else_the_callee(tmp_path: Path) -> None:
