@@ -151,6 +151,7 @@ class FramePeer:
         self.peer_settings: dict[int, int] = {}
         self.ended = False
         self.acking = True  # answer SETTINGS and PING
+        self.unanswered: list[bytes] = []
         self.window_bytes = window_bytes
         self._encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()
@@ -301,8 +302,10 @@ class FramePeer:
             self._note_settings(got.payload)
             if self.acking:
                 await self.send(frame(Kind.SETTINGS, ACK))
-        elif got.kind == Kind.PING and not got.flags & ACK and self.acking:
-            await self.send(frame(Kind.PING, ACK, 0, got.payload))
+        elif got.kind == Kind.PING and not got.flags & ACK:
+            self.unanswered.append(frame(Kind.PING, ACK, 0, got.payload))
+            if self.acking:
+                await self.answer_pings()
 
     def _note_settings(self, payload: bytes) -> None:
         for at in range(0, len(payload), 6):
@@ -373,6 +376,11 @@ class FramePeer:
         async with asyncio.timeout(DEADLINE_S):
             while await self.read() is not None:
                 pass
+
+    async def answer_pings(self) -> None:
+        """Answer the PINGs that came."""
+        answers, self.unanswered = self.unanswered, []
+        await self.send(*answers)
 
     async def settled(self) -> None:
         """PING and wait for its answer: all that was sent before has been looked at."""
