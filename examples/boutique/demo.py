@@ -16,7 +16,7 @@ import grpc
 from examples.boutique import zipkin
 from examples.boutique.api import shop_pb2, shop_pb2_grpc
 from examples.boutique.errors import CommandFailedError, DemoError, ZipkinUnavailableError
-from examples.boutique.mesh import PROJECT, RUN_FILE, Mesh, run_file_with_zipkin
+from examples.boutique.mesh import BIN, PROJECT, RUN_FILE, Mesh, run_file_with_zipkin
 from examples.boutique.processes import Deadline
 from examples.boutique.shopper import Receipt, Shopper
 from examples.boutique.trace_check import CHECKOUT_CALLS, Check, check_checkout
@@ -140,7 +140,7 @@ def _print_where_to_look(mesh: Mesh, receipt: Receipt, tracer: zipkin.Zipkin | N
     print(f"""
 The shop is open:  http://{page}/
 
-Its proxies (the status of each is at http://localhost:<HTTP PORT>/v1.0/metadata):
+Its proxies:
 
 {mesh.command("list").rstrip()}
 
@@ -152,7 +152,9 @@ Order {receipt.order_id} has just been placed through the page. Its trace:
         print(f"The same trace in Zipkin:  {tracer.link(receipt.trace_id)}\n")
     print(f"What the services and proxies say: {mesh.log}")
     print(
-        f"From another terminal: export POSTERN_HOME={mesh.home}, then postern list, postern trace --last",
+        f"From another terminal, after buying something:\n\n"
+        f"  export POSTERN_HOME={mesh.home} PATH={BIN}:$PATH\n"
+        "  postern trace --last\n  postern status\n  postern endpoints cart",
         flush=True,
     )
 
