@@ -1,6 +1,6 @@
 """The caller's end of HTTP/1.1 connections: bytes in, calls out. `h11` behind a strict scan of heads and bodies.
 
-One call at a time; pipelined requests wait in `_rest`, bounded by no longer reading. Mutable state of `Http1Server`: `_phase` says
+One call at a time; pipelined requests wait in `_rest`, also for the answers before them to be read, bounded by no longer reading. Mutable state of `Http1Server`: `_phase` says
 what the next bytes are; `_call` is the call whose response is unfinished; `_rest` holds bytes not yet looked at.
 """
 
@@ -125,8 +125,11 @@ class Http1Server(asyncio.Protocol):
         self.out.pause()
 
     def resume_writing(self) -> None:
-        """See Outbox."""
+        """See Outbox; and take up the requests that waited for their answers to be read."""
         self.out.resume()
+        if self._phase is _Phase.HEAD:
+            self._pump()
+            self.steer()
 
     def _drained(self, count: int) -> None:
         if self._call is not None:
@@ -171,7 +174,7 @@ class Http1Server(asyncio.Protocol):
 
     def _step(self) -> bool:
         if self._phase is _Phase.HEAD:
-            return self._step_head()
+            return not self.out.is_paused and self._step_head()
         if self._phase is _Phase.BODY or self._phase is _Phase.DISCARD:
             return self._step_body()
         return False

@@ -32,6 +32,11 @@ class Outbox:
         self._scheduled = False
         self.handed = 0  # writes so far: unchanged means that the other side can't have seen a byte
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the transport holds enough."""
+        return self._paused
+
     def put(self, parts: list[bytes], body: int = 0) -> None:
         """Queue bytes, `body` of which count for credit."""
         self._parts += parts
