@@ -92,9 +92,11 @@ class PortableEngine:
         self._carrier.set_gate(gate, limit)
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
-        """New contexts for new connections; upstream connections under the old ones drain."""
+        """New contexts for new connections; connections under the old ones drain, at both ends."""
         self._carrier.contexts.put(identity)
         self._carrier.pool.retire_mesh()
+        for listener in self._listeners.values():
+            listener.identity_changed()
 
     def bump(self, scope: str) -> None:
         """Drop every kept Plan of a scope."""

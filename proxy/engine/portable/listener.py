@@ -26,8 +26,9 @@ _ACCEPT_PAUSE_S = 0.05
 class Sniffer(asyncio.Protocol):
     """Reads the first bytes only: the HTTP/2 preface or anything else (design §3; HTTP/2 by prior knowledge, RFC 9113 §3.3)."""
 
-    def __init__(self, listener: "Listener") -> None:
+    def __init__(self, listener: "Listener", context: ssl.SSLContext | None) -> None:
         self._listener = listener
+        self._context = context
         self._seen = b""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -60,7 +61,9 @@ class Sniffer(asyncio.Protocol):
                 transport.abort()
                 self._listener.gone()
                 return
-            self._listener.hand_over(transport, self._seen, http2=head == PREFACE)
+            end = self._listener.hand_over(transport, self._seen, http2=head == PREFACE)
+            if end is not None and self._context is not self._listener.context:
+                end.goodbye()  # the identity was renewed during the handshake
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It went before it said anything."""
@@ -160,30 +163,33 @@ class Listener:
             self._opened()
             self._handshakes.create_task(self._begin(connection, address))
 
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The TLS context for a connection that begins now; None without TLS, or without an identity yet."""
+        return self.carrier.contexts.server if self.spec.tls == "mesh" else None
+
     async def _begin(self, connection: socket.socket, address: object) -> None:
         loop = asyncio.get_running_loop()
-        context = None
-        if self.spec.tls == "mesh":
-            context = self.carrier.contexts.server
-            if context is None:
-                self.refused("this proxy holds no certificate yet")
-                connection.close()
-                self.gone()
-                return
+        context = self.context
+        if self.spec.tls == "mesh" and context is None:
+            self.refused("this proxy holds no certificate yet")
+            connection.close()
+            self.gone()
+            return
         timeout = self.carrier.limits.handshake_s if context is not None else None
         try:
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.connect_accepted_socket(
-                lambda: Sniffer(self), connection, ssl=context, ssl_handshake_timeout=timeout
+                lambda: Sniffer(self, context), connection, ssl=context, ssl_handshake_timeout=timeout
             )
         except (OSError, ssl.SSLError) as error:
             self.refused(f"TLS handshake with {_host(address)} failed: {error}")
             connection.close()
             self.gone()
 
-    def hand_over(self, transport: asyncio.Transport, seen: bytes, *, http2: bool) -> None:
-        """The protocol is known: give the connection to its end."""
+    def hand_over(self, transport: asyncio.Transport, seen: bytes, *, http2: bool) -> ServerEnd | None:
+        """The protocol is known: give the connection to its end; None where the peer is not let in."""
         peer = None
         if self.spec.tls == "mesh":
             try:
@@ -192,22 +198,24 @@ class Listener:
                 self.refused(str(error))
                 transport.abort()
                 self.gone()
-                return
+                return None
         address = _host(transport.get_extra_info("peername"))
         accept = self.carrier.acceptor(self.spec, peer, address)
         count = self.carrier.observer.refused_frames
+        end: ServerEnd
         if http2:
-            second = Http2Server(accept, self.carrier.limits, count, self._end_closed)
+            end = second = Http2Server(accept, self.carrier.limits, count, self._end_closed)
             self.ends.add(second)
             transport.set_protocol(second)
             second.connection_made(transport)
             second.data_received(seen)
         else:
-            first = Http1Server(accept, self.carrier.limits, count, lambda: self._end_closed(first))
+            end = first = Http1Server(accept, self.carrier.limits, count, lambda: self._end_closed(first))
             self.ends.add(first)
             first.take_over(transport, seen)
         if self._draining:
             self.goodbye()
+        return end
 
     def refused(self, reason: str) -> None:
         """Report a peer that was not let in."""
@@ -253,6 +261,12 @@ class Listener:
             sniffer.close()
         for end in list(self.ends):
             end.goodbye()
+
+    def identity_changed(self) -> None:
+        """Who was let in under the old identity comes again, to show a certificate once more; calls under way end in peace."""
+        if self.spec.tls == "mesh":
+            for end in list(self.ends):
+                end.goodbye()
 
     def sweep(self, now: float) -> None:
         """Ping silent HTTP/2 connections that have calls, say goodbye to idle ones."""
