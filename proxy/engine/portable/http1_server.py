@@ -1,7 +1,8 @@
 """The caller's end of HTTP/1.1 connections: bytes in, calls out. `h11` behind a strict scan of heads and bodies.
 
-One call at a time; pipelined requests wait in `_rest`, also for the answers before them to be read, bounded by no longer reading. Mutable state of `Http1Server`: `_phase` says
-what the next bytes are; `_call` is the call whose response is unfinished; `_rest` holds bytes not yet looked at.
+One call at a time; pipelined requests wait in `_rest`, also for the answers before them to be read, bounded by no longer reading.
+Mutable state of `Http1Server`: `_phase` says what the next bytes are; `_call` is the call whose response is unfinished; `_rest` holds
+bytes not yet looked at.
 """
 
 import asyncio
