@@ -1,7 +1,7 @@
 """What `postern run` prints: the lines of many apps and sidecars as one stream, and their log files.
 
 Every line is prefixed with its app-id. On a terminal each app has a colour that stays the same from run to run, and what a sidecar says
-is dimmed. Log files hold plain text.
+is shortened and dimmed. Pipes and log files get plain, whole lines.
 """
 
 import contextlib
@@ -13,11 +13,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from proxy.cli.loglines import Weight, shorten
+
 Source = Literal["app", "app-error", "sidecar"]
 MAX_LINE_BYTES = 64 * 1024  # a longer one is broken, so that an app can't make us hold more
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 5
 _COLOURS = ("36", "32", "33", "35", "34", "96", "92", "93", "95", "94")
+_SIDECAR_COLOURS: Mapping[Weight, bytes] = {
+    "quiet": b"\x1b[2m",
+    "warning": b"\x1b[33m",
+    "error": b"\x1b[31m",
+}
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -69,6 +76,7 @@ class Console:
         self.on_broken: Callable[[], None] = lambda: None
         self._out = out
         self._err = err
+        self._terminals = {id(stream) for stream in (out, err) if stream.isatty()}
         self._colours = {id(out): wants_colour(out, env), id(err): wants_colour(err, env)}
         self._width = width
         self._as_json = as_json
@@ -84,12 +92,16 @@ class Console:
             self._write(stream, _json({"app_id": app_id, "source": source, "msg": text}))
             return
         name = f"{app_id:<{self._width}} | ".encode()
+        weight: Weight = "quiet"
+        if source == "sidecar" and id(stream) in self._terminals:
+            short = shorten(plain(line).decode(errors="replace"))
+            line, weight = (short.text.encode(), short.weight) if short is not None else (line, weight)
         if not self._colours[id(stream)]:
             self._write(stream, name + plain(line))
             return
         colour = colour_of(app_id).encode()
-        text_bytes = b"\x1b[2m" + plain(line) + b"\x1b[0m" if source == "sidecar" else line + b"\x1b[0m"
-        self._write(stream, b"\x1b[" + colour + b"m" + name + b"\x1b[0m" + text_bytes)
+        shown = _SIDECAR_COLOURS[weight] + plain(line) if source == "sidecar" else line
+        self._write(stream, b"\x1b[" + colour + b"m" + name + b"\x1b[0m" + shown + b"\x1b[0m")
 
     def say(self, mark: Literal["ok", "failed", "info"], message: str) -> None:
         """One status line of the command itself."""

@@ -69,6 +69,17 @@ def test_console_on_a_terminal_colours_the_prefix_and_dims_the_sidecar() -> None
     assert err.getvalue() == b"\x1b[" + colour + b"mcart | \x1b[0m\x1b[2mup\x1b[0m\n"
 
 
+LOG_LINE = b'time="2026-01-02T03:04:05Z" level=warning msg="access denied" app_id=cart verb=GET ver=1'
+
+
+def test_sidecars_log_lines_are_short_on_a_terminal_and_whole_in_a_pipe() -> None:
+    pipe, terminal = io.BytesIO(), Terminal()
+    console(io.BytesIO(), pipe).line("cart", "sidecar", LOG_LINE)
+    console(io.BytesIO(), terminal, NO_COLOR="1").line("cart", "sidecar", LOG_LINE)
+    assert pipe.getvalue() == b"cart | " + LOG_LINE + b"\n"
+    assert terminal.getvalue() == b"cart | warning: access denied  verb=GET\n"
+
+
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_colour_is_left_out_where_the_user_says_so(env: dict[str, str]) -> None:
     assert not wants_colour(Terminal(), env)
