@@ -142,7 +142,7 @@ The shop is open:  http://{page}/
 
 Its proxies:
 
-{mesh.command("list").rstrip()}
+{_table_of(mesh.ask("list"))}
 
 Order {receipt.order_id} has just been placed through the page. Its trace:
 
@@ -157,6 +157,16 @@ Order {receipt.order_id} has just been placed through the page. Its trace:
         "  postern trace --last\n  postern status\n  postern endpoints cart",
         flush=True,
     )
+
+
+def _table_of(proxies: object) -> str:
+    rows = [row for row in proxies if isinstance(row, dict)] if isinstance(proxies, list) else []
+    lines = [f"  {'APP':<16}{'ITS PORT':>9}  {'PROXY: HTTP':>11}{'GRPC':>7}{'METRICS':>9}"]
+    lines += [
+        f"  {row['appId']:<16}{row['appPort']:>9}  {row['httpPort']:>11}{row['grpcPort']:>7}{row['metricsPort']:>9}"
+        for row in rows
+    ]
+    return "\n".join(lines)
 
 
 def _look_further(mesh: Mesh, receipt: Receipt, tracer: zipkin.Zipkin | None) -> tuple[Check, ...]:
