@@ -8,12 +8,15 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from nameresolution.host_registry import HostRegistry
+from sentry.spiffe import SpiffeId
 from tests.conformance.frames import dial
+from tests.integration.mesh.peers import Forge, h2_head, h2_request
 from tests.integration.mesh.rolling import known, rolling
 from tests.integration.mesh.standing import Standing, eventually, invoke, standing
 from tests.support.http_client import connect, request
@@ -33,7 +36,7 @@ async def call(mesh: Standing, app_id: str, path: str = "/echo") -> int:
     return (await request(mesh.web.http_port, "GET", invoke(app_id, path))).status
 
 
-async def test_leaving_is_unready_says_goodbye_and_serves_on(mesh: Standing) -> None:
+async def test_leaving_is_unready_says_goodbye_and_serves_on(mesh: Standing, tmp_path: Path) -> None:
     leaving = await mesh.mesh.sidecar("leaving", app=mesh.http_app, flags=("--drain", "3s"))
     assert await call(mesh, "leaving") == 200
     assert len(await known(mesh, "leaving")) == 1
@@ -55,7 +58,10 @@ async def test_leaving_is_unready_says_goodbye_and_serves_on(mesh: Standing) -> 
     await eventually(is_forgotten, within_s=2.0)
     entries = HostRegistry(mesh.mesh.root).entries()
     assert not [entry for entry in entries if entry.app_id == "leaving" and entry.serving]
-    # Peers that have not heard yet are served: straight to the port, past naming.
+    # Peers that have not heard yet are served: this one goes straight to the port, past naming.
+    peer = Forge.of(mesh.mesh.root, tmp_path / "forge").context(SpiffeId("public", "default", "web"))
+    late = [*h2_head("GET", "/echo", authority="leaving.default"), ("postern-callee", "leaving.default")]
+    assert (await h2_request(leaving.peer_port, late, context=peer)).status == 200
     out = await request(leaving.http_port, "GET", invoke("shop", "/echo"))
     assert out.status == 200
     assert leaving.process.is_running

@@ -1,6 +1,7 @@
 """What a mesh tells of its calls: spans in a real Zipkin, trace headers at the apps, metrics, logs, `postern trace`."""
 
 import asyncio
+import base64
 import json
 import re
 import secrets
@@ -8,15 +9,17 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
 
+from tests.conformance.frames import FramePeer, serving
 from tests.integration.mesh.standing import Standing, eventually, invoke, standing
 from tests.support import zipkin as zipkin_server
-from tests.support.echo_client import EchoClient
+from tests.support.echo_client import EchoClient, Metadata
 from tests.support.http_client import request
 from tests.support.http_wire import Response
 from tests.support.mesh import Mesh, Sidecar
@@ -269,9 +272,44 @@ async def test_grpc_app_gets_one_context_in_both_forms(mesh: Standing, given: st
     found = parts(text.decode())
     if given != "nothing":
         assert found[0] == trace_id
-    # grpcio hides grpc-trace-bin from a Python app, so the recorded span stands for it
     (server,) = await remembered(mesh.echo, found[0], 1)
     assert server["id"] == found[1]
+
+
+async def test_context_stands_once_in_each_form_on_the_wire_to_a_grpc_app(mesh: Standing) -> None:
+    """grpcio hides grpc-trace-bin from a Python app, so this app is bare HTTP/2."""
+    seen: list[list[tuple[bytes, bytes]]] = []
+
+    async def app(peer: FramePeer) -> None:
+        while True:
+            stream = await peer.next_request()
+            headers = peer.message(stream).headers
+            if dict(headers)[b":path"] == b"/raw.Service/Call":
+                seen.append(headers)
+            grpc_head = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-status", b"0"))
+            await peer.send(peer.head(stream, grpc_head, end=True))
+
+    trace_id, span_id = ids()
+    binary = b"\0\0" + bytes.fromhex(trace_id) + b"\x01" + bytes.fromhex(span_id) + b"\x02\x01"
+    metadata: Metadata = (
+        ("dapr-app-id", "raw"),
+        ("grpc-trace-bin", binary),
+        ("traceparent", f"00-{ids()[0]}-{span_id}-01"),
+    )
+    async with serving(app) as port:
+        raw = await mesh.mesh.sidecar("raw", app_port=port, app_protocol="grpc")
+        async with grpc.aio.insecure_channel(f"localhost:{mesh.web.grpc_port}") as channel:
+            echo = EchoClient(channel, metadata=metadata, service="raw.Service")
+            with suppress(grpc.aio.AioRpcError):  # the answer holds no message
+                await echo.unary(EchoRequest(), method="Call")
+        assert await raw.end() == 0
+    (headers,) = seen
+    (text,) = [data for name, data in headers if name == b"traceparent"]
+    (form,) = [data for name, data in headers if name == b"grpc-trace-bin"]
+    found = parts(text.decode())
+    assert found[0] == trace_id
+    decoded = base64.b64decode(form + b"=" * (-len(form) % 4))
+    assert (decoded[2:18].hex(), decoded[19:27].hex(), decoded[28]) == (*found[:2], 1)
 
 
 async def test_rate_decides_only_where_no_parent_does(mesh: Standing) -> None:
