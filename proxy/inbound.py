@@ -86,7 +86,7 @@ def _uncarriable(ask: Asking, labels: Labels) -> Reply | None:
                 f"{service} is not served here: this proxy takes gRPC as it is, and HTTP from postern peers"
             )
             return errors.reply(Cause.UNSUPPORTED, labels, text)
-        if not service:
+        if not service or not ask.exact():
             return errors.reply(Cause.UNSUPPORTED, labels, "a gRPC path is exactly /package.Service/Method")
     elif ask.method() == "CONNECT":
         return errors.reply(Cause.BAD_REQUEST, labels, "CONNECT is not taken here", status=501)

@@ -246,7 +246,7 @@ class Outbound:
             self._labels(surface), dst=callee.app_id, dst_namespace=callee.namespace, strip=named.strip
         )
         if ask.protocol() == "grpc":
-            if ask.path_class(SERVICES) == "":
+            if ask.path_class(SERVICES) == "" or not ask.exact():
                 text = "a gRPC path is exactly /package.Service/Method"
                 return errors.reply(Cause.UNSUPPORTED, labels, text, surface=surface, callee=callee.text)
         elif surface == "own" and not ask.exact():

@@ -12,6 +12,9 @@ from urllib.parse import quote
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)+/?")
+_UNWRITABLE = re.compile(
+    rb"[^\x21-\x7e]"
+)  # never in a target (RFC 3986 §2); HTTP/2 itself does not look (RFC 9113 §8.2.1)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LEFTOVER = re.compile(r"%[0-9A-Fa-f]{2}")
 # Go's default path encoding leaves these as they are (spec/invocation.md §2.3).
@@ -45,6 +48,8 @@ def parse(target: bytes) -> Target:
     Raises BadTargetError.
     """
     offset, authority = 0, b""
+    if _UNWRITABLE.search(target) is not None:
+        raise BadTargetError("the request target holds bytes that must be escaped")
     if target[:1] != b"/":
         if target == b"*":
             return Target("/", b"", same=True, offset=0, authority=b"")

@@ -65,7 +65,7 @@ class Facet(Enum):
     METHOD = "method"
     AUTHORITY = "authority"
     FORM = "form"  # origin or absolute
-    EXACT = "exact"  # forwarding the raw target names the same segments
+    EXACT = "exact"  # forwarding the raw target names the same segments; on gRPC: the very same bytes
     PATH = "path"  # always the class in a pushed table
     PEER = "peer"
     HEADER = "header"  # the value of a naming header, or membership in a pushed set

@@ -20,7 +20,9 @@ TRUTHY_SET = 2
 # One SPIFFE path segment, at most 64 bytes (spec/identity.md §1); `id` or `id.namespace`.
 _SEGMENT = r"[A-Za-z0-9_-]{1,64}"
 _APP = re.compile(rf"({_SEGMENT})(?:\.({_SEGMENT}))?")
-_GRPC_PATH = re.compile(r"/([A-Za-z0-9._]+)/[A-Za-z0-9._]+")
+_GRPC_PATH = re.compile(
+    r"/([A-Za-z0-9._]{1,256})/[A-Za-z0-9._]+"
+)  # the service is a class, and kept: not of any length
 _LOCALHOST = ".localhost"
 
 

@@ -13,6 +13,8 @@ def request_head(
     target = path.Target("/", b"", same=True, offset=0, authority=b"")
     if method != method.upper() or not method:
         refusal = f"the method {method.decode('latin-1')!r} is not upper-case; methods are case-sensitive (RFC 9110 §9.1)"
+    elif raw.target == b"*" and method != b"OPTIONS":
+        refusal = "the target '*' is for OPTIONS alone (RFC 9112 §3.2.4)"
     elif method != b"CONNECT":  # whose target is an authority, not a path: deciders answer it
         try:
             target = path.parse(raw.target)
@@ -21,6 +23,8 @@ def request_head(
     if target.offset:
         sent, authority = raw.target[target.offset :] or b"/", target.authority
         sent = sent if sent[:1] == b"/" else b"/" + sent
+    # A gRPC server compares bytes: there only the canonical path itself names what was judged.
+    exact = target.same if raw.protocol != "grpc" else sent == target.path.encode()
     head = RequestHead(
         listener=listener,
         protocol=raw.protocol,
@@ -34,7 +38,7 @@ def request_head(
         peer=peer,
         peer_address=address,
         length=raw.length,
-        exact=target.same,
+        exact=exact,
         form="absolute" if target.offset else "origin",
     )
     return head, refusal

@@ -42,6 +42,7 @@ def test_identity_comes_from_the_certificate_never_from_a_header() -> None:
             Cause.UNSUPPORTED,
         ),
         ({"protocol": "grpc", "path": "/a/b/c"}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
+        ({"protocol": "grpc", "path": "/a.B/C", "exact": False}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
         ({"method": "CONNECT"}, {}, Cause.BAD_REQUEST),
         ({"exact": False}, {}, Cause.BAD_REQUEST),
         ({}, {"has_port": False}, Cause.APP_DOWN),

@@ -282,6 +282,14 @@ def test_forwarded_headers_and_the_surface_travel_on_daprs_http_calls_only() -> 
     assert (surface in dapr, surface in own, surface in grpc) == (True, False, True)
 
 
+@pytest.mark.parametrize("headers", [(), ((b"dapr-app-id", b"cart"),)], ids=["service", "header"])
+def test_grpc_path_that_is_not_sent_as_it_is_judged_is_refused(
+    headers: tuple[tuple[bytes, bytes], ...],
+) -> None:
+    one = head("/shop.CartService/Get", **GRPC | {"headers": headers, "exact": False})
+    assert refused(decide(one)).cause is Cause.UNSUPPORTED
+
+
 def test_grpc_call_says_what_a_daprd_routes_by() -> None:
     edits = plan_of(head("/shop.CartService/Get", **GRPC)).routes[0].edits
     assert {e.name: e.data for e in edits if e.op is Op.SET} == {

@@ -343,3 +343,9 @@ def test_two_claimants_are_a_conflict_unless_a_route_says_which() -> None:
 def test_learnt_claims_are_replaced_not_added() -> None:
     first = parse_routes(()).with_learnt({"x.Y": frozenset({"a"})})
     assert first.with_learnt({}).find("x.Y") is None
+
+
+def test_service_name_of_any_length_is_no_key() -> None:
+    """The class of a path is kept: a peer must not be able to make it large."""
+    assert Services().classify("/" + "a" * 256 + "/M") == "a" * 256
+    assert Services().classify("/" + "a" * 257 + "/M") == ""
