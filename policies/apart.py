@@ -10,7 +10,7 @@ import pickle
 import subprocess
 import sys
 
-from policies.errors import DocumentError, Fault
+from policies.errors import DocumentError, Fault, UnreadError
 from policies.loading import PolicySnapshot, PolicySources, load
 
 TIMEOUT_S = 30.0
@@ -52,9 +52,9 @@ class Loading:
             return made
         raise DocumentError(made)
 
-    def _failure(self, problem: str) -> DocumentError:
+    def _failure(self, problem: str) -> UnreadError:
         path = next(iter((*self.sources.config_paths, *self.sources.resources_paths)))
-        return DocumentError((Fault(path=path, line=0, field="", problem=problem),))
+        return UnreadError((Fault(path=path, line=0, field="", problem=problem),))
 
 
 def load_apart(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:

@@ -42,6 +42,10 @@ class DocumentError(PolicyError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
+class UnreadError(DocumentError):
+    """The documents were not read, through no fault of theirs: worth another try."""
+
+
 class DurationError(PolicyError, ValueError):
     """A text is no duration."""
 

@@ -12,10 +12,11 @@ from typing import Protocol, TypeAlias
 
 from policies.access import AccessRules, Profile, without_policy
 from policies.configuration import ConfigurationValues
-from policies.errors import DocumentError, Fault
+from policies.errors import DocumentError, Fault, UnreadError
 from policies.resiliency import ResiliencyRules
 
 POLL_S = 0.1  # a change is seen within two of these, and read by another process in half a second
+UNREAD_POLLS = 20  # pause before documents that could not be read at all are tried again
 
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
 
@@ -112,7 +113,8 @@ async def watch(
 
     After `on_bad` the old snapshot stays in force; when the files are good again `on_new` is called even if they say
     the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
-    `read` is how a snapshot is made, `load` unless another is given. Runs until cancelled.
+    `read` is how a snapshot is made, `load` unless another is given; what it could not read at all is tried again.
+    Runs until cancelled.
     """
     read = read or load
     handled = previous = current.fingerprint
@@ -129,6 +131,9 @@ async def watch(
         except DocumentError as error:
             is_bad = True
             on_bad(error)
+            if isinstance(error, UnreadError):  # a busy machine, say: the files may be good
+                handled = current.fingerprint
+                await asyncio.sleep(poll_s * UNREAD_POLLS)
             continue
         handled = fresh.fingerprint
         if is_bad or replace(fresh, generation=current.generation) != current:

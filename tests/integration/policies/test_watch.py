@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from policies.access import Caller, Operation
-from policies.errors import DocumentError
-from policies.loading import PolicySnapshot, PolicySources, load, watch
+from policies.errors import DocumentError, Fault, UnreadError
+from policies.loading import PolicySnapshot, PolicySources, Read, load, watch
 
 POLL_S = 0.05
 CALLER = Caller(trust_domain="public", namespace="default", app_id="app1")
@@ -46,11 +46,11 @@ class Seen:
 
 
 @asynccontextmanager
-async def watching(sources: PolicySources) -> AsyncIterator[Seen]:
+async def watching(sources: PolicySources, *, read: Read | None = None) -> AsyncIterator[Seen]:
     seen = Seen()
     current = load(sources)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(watch(sources, current, seen.on_new, seen.on_bad, poll_s=POLL_S))
+        task = group.create_task(watch(sources, current, seen.on_new, seen.on_bad, read=read, poll_s=POLL_S))
         try:
             yield seen
         finally:
@@ -73,6 +73,23 @@ async def test_changed_file_gives_a_new_generation(tmp_path: Path) -> None:
         await seen.wait_until(lambda s: len(s.new) == 2)
         assert (seen.new[-1].generation, seen.newest_allows) == (3, True)
     assert seen.bad == []
+
+
+async def test_good_file_that_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    path, sources = a_config(tmp_path, ALLOW)
+    unread = UnreadError((Fault(path=path, line=0, field="", problem="was not read within 30 s"),))
+    failures = iter((unread, unread))
+
+    def read(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
+        for failure in failures:
+            raise failure
+        return load(sources, generation=generation)
+
+    async with watching(sources, read=read) as seen:
+        path.write_text(DENY)
+        await seen.wait_until(lambda s: len(s.new) == 1)
+    assert seen.bad == [unread, unread]
+    assert not seen.newest_allows
 
 
 async def test_bad_file_is_told_once_and_replaces_nothing(tmp_path: Path) -> None:
