@@ -28,7 +28,7 @@ from proxy.cli.launch import (
 )
 from proxy.cli.output import Console, LogFile, Source
 
-READY_S = 30.0  # a sidecar binds its ports in well under a second; a busy machine may take longer
+READY_S = 60.0  # a sidecar binds its ports in well under a second; it gives up reading its policies after 30
 APP_END_S = 5.0  # between TERM and KILL; cli.md D3
 SIDECAR_END_S = 10.0
 TELL_S = 1.0
