@@ -5,6 +5,7 @@ looks for itself instead, and its exit code says whether all was as it should be
 """
 
 import argparse
+import fcntl
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from examples.boutique.trace_check import CHECKOUT_CALLS, Check, check_checkout
 FOLDER = PROJECT / ".demo"
 ZIPKIN_FOLDER = PROJECT / ".cache" / "zipkin"
 OPEN_S = 180.0  # eighteen processes and a Java one on a small, busy machine
+MAX_DEMOS = 9
 TRACE_S = 15.0
 CALL_S = 10.0
 SERVICES = frozenset(name for pair in CHECKOUT_CALLS for name in pair) | {"recommendation"}
@@ -41,14 +43,30 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where logs and state go (%(default)s)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
-    options.folder.mkdir(parents=True, exist_ok=True)
     try:
-        return _show(options.folder.resolve(), is_once=options.once, with_zipkin=not options.no_zipkin)
+        with _free_folder(options.folder.resolve()) as folder:
+            return _show(folder, is_once=options.once, with_zipkin=not options.no_zipkin)
     except KeyboardInterrupt:
         return 130
     except (DemoError, OSError) as error:
         print(f"✗ {error}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _free_folder(wanted: Path) -> Iterator[Path]:
+    """The folder asked for, or one inside it while another demonstration is in there. Raises: DemoError."""
+    for number in range(1, MAX_DEMOS + 1):
+        folder = wanted if number == 1 else wanted / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield folder
+            return
+    raise DemoError(f"{MAX_DEMOS} demonstrations run already, in {wanted}")
 
 
 def _show(folder: Path, *, is_once: bool, with_zipkin: bool) -> int:

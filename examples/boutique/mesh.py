@@ -22,6 +22,7 @@ PROJECT = Path(__file__).parents[2]
 RUN_FILE = Path(__file__).with_name("mesh.yaml")
 BIN = Path(sys.executable).parent
 COMMAND_S = 30.0
+TAIL_LINES = 15
 STOP_S = 40.0
 FORCED_STOP_S = 5.0
 MAX_HOME_BYTES = 60  # a unix socket's path holds 107 bytes, and the sockets lie in this folder
@@ -116,8 +117,10 @@ class Mesh:
             ) from error
 
     def tail(self) -> str:
-        """The last lines of the log."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        """What failed, as the log has it, and its last lines."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        failures = [line for line in lines[:-TAIL_LINES] if line.startswith("✗") or " level=error " in line]
+        return "\n".join((*failures[:TAIL_LINES], *lines[-TAIL_LINES:]))
 
     def stop(self) -> None:
         """Ask the mesh to end, as Ctrl-C does; kill it if it stays."""
