@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -168,14 +169,15 @@ async def test_call_crosses_two_sidecars_under_identities_of_a_local_sentry(root
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(app.run())
         port = (await app.serve(f"{LISTEN}:0")).rpartition(":")[2]
-        callee = settings_of(root, "--app-id", "cart", "--app-port", port, mtls=True)
+        name = f"cart-{secrets.token_hex(4)}"  # multicast is the whole machine's: another `cart` may be about
+        callee = settings_of(root, "--app-id", name, "--app-port", port, mtls=True)
         async with running(settings_of(root, mtls=True)) as web, running(callee) as cart:
             identity = (await until(cart, lambda status: status["ready"]))["identity"]
-            assert (identity["state"], identity["spiffeId"]) == ("held", "spiffe://public/ns/default/cart")
+            assert (identity["state"], identity["spiffeId"]) == ("held", f"spiffe://public/ns/default/{name}")
             await until(web, lambda status: status["ready"])
-            found = await request(web.ports["http"], "GET", "/v1.0/invoke/cart/method/items?x=1")
+            found = await request(web.ports["http"], "GET", f"/v1.0/invoke/{name}/method/items?x=1")
             assert (found.status, found.body) == (200, b"web asks for /items?x=1")
-            (known,) = json.loads((await web.admin("/endpoints?app=cart")).body).values()
+            (known,) = json.loads((await web.admin(f"/endpoints?app={name}")).body).values()
             assert [end["address"] for end in known["endpoints"]] == [f"{LISTEN}:{cart.ports['peer']}"]
             metrics = (await request(web.ports["metrics"], "GET", "/metrics")).body.decode()
             assert 'postern_cert_expiry_timestamp_seconds{kind="workload"}' in metrics
