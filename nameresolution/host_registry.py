@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -180,6 +181,8 @@ class HostRegistry:
         """The live entries, of these app-ids or of all, ordered by app-id and start.
 
         Files of dead owners are removed on the way. Naming the app-ids saves looking at every other file.
+
+        Raises: OSError where the folder can't be read just now.
         """
         prefixes = None if app_ids is None else tuple(_prefix(app_id) for app_id in app_ids)
         try:
@@ -199,11 +202,16 @@ class HostRegistry:
         return tuple(sorted(live, key=lambda entry: (entry.app_id, entry.started_at, entry.instance)))
 
     async def watch(self, callback: Callable[[tuple[Entry, ...]], None]) -> None:
-        """Call back with the live entries now and within 200 ms of every change, until cancelled."""
+        """Call back with the live entries now and within 200 ms of every change, until cancelled.
+
+        While the folder can't be read, what was known stays.
+        """
         known: tuple[Entry, ...] | None = None
         while True:
-            entries = self.entries()
-            if entries != known:
+            entries = known
+            with contextlib.suppress(OSError):  # out of descriptors, mostly: that passes
+                entries = self.entries()
+            if entries is not None and entries != known:
                 known = entries
                 callback(entries)
             await asyncio.sleep(POLL_S)
@@ -213,7 +221,9 @@ class HostRegistry:
         path = f"{self._folder}/{name}"  # a Path would cost as much as the system calls; this runs 7 times a second
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # says nothing of the entry
             return None
         try:
             facts = os.fstat(descriptor)

@@ -115,8 +115,10 @@ class Identity:
         """Fetch, then renew for ever; ends by cancellation only."""
         while True:
             svid = await self._fetch_stubbornly()
-            self._accept(svid)
-            await self._wait_due()
+            if self._accept(svid):
+                await self._wait_due()
+            else:
+                await self._nap(self._retry_delay_s())
 
     def status(self) -> dict[str, str | int | float | None]:
         """For humans and health: state is pending, held, renewing or expired."""
@@ -149,22 +151,32 @@ class Identity:
         passed = self._clocks.monotonic() - held.received_at
         return min(held.svid.not_after.timestamp() - self._clocks.wall(), held.life_s - passed)
 
-    def _accept(self, svid: Svid) -> None:
-        life_s = svid.not_after.timestamp() - self._clocks.wall()
-        if self._held is not None:
+    def _accept(self, svid: Svid) -> bool:
+        """Hold it and tell of it; one that cannot be put to use (no descriptor left, a broken key) leaves the old one in force."""
+        before, self._held = self._held, self._take(svid)
+        try:
+            for callback in tuple(self._callbacks):
+                callback(svid)
+        except (OSError, ValueError) as error:
+            self._held = before
+            self._note(FetchError("leaf", f"it can't be put to use: {error}"))
+            return False
+        if before is not None:
             self._renewals += 1
-        self._held = _Held(
+        self._failures = 0
+        self._last_error = None
+        self._first.set()
+        _LOG.info("identity %s held, serial %s, %.0f s left", svid.spiffe_id, svid.serial, self._held.life_s)
+        return True
+
+    def _take(self, svid: Svid) -> _Held:
+        life_s = svid.not_after.timestamp() - self._clocks.wall()
+        return _Held(
             svid=svid,
             received_at=self._clocks.monotonic(),
             life_s=life_s,
             renew_after_s=rotation.renewal_delay_s(life_s, self._clocks.chance()),
         )
-        self._failures = 0
-        self._last_error = None
-        self._first.set()
-        _LOG.info("identity %s held, serial %s, %.0f s left", svid.spiffe_id, svid.serial, life_s)
-        for callback in tuple(self._callbacks):
-            callback(svid)
 
     async def _wait_due(self) -> None:
         while (delay := self._due_in_s()) > 0 and not self._wake.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -106,6 +107,51 @@ def test_unreadable_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
     assert registry.entries() == (ENTRY,)
     assert not (folder / "dead-1.json").exists()
     held.close()
+
+
+async def test_watch_outlives_a_folder_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
+    registry = HostRegistry(tmp_path)
+    seen: list[tuple[Entry, ...]] = []
+    told = asyncio.Event()
+
+    def heard(entries: tuple[Entry, ...]) -> None:
+        seen.append(entries)
+        told.set()
+
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(10.0):
+        watching = tasks.create_task(registry.watch(heard))
+        registration = registry.register(ENTRY)
+        await told.wait()
+        folder, away = tmp_path / "registry", tmp_path / "away"
+        folder.rename(away)
+        folder.write_text("no folder")
+        polled = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.5, polled.set)
+        await polled.wait()
+        assert len(seen) == 1
+        folder.unlink()
+        away.rename(folder)
+        told.clear()
+        registration.close()
+        await told.wait()
+        watching.cancel()
+    assert seen == [(ENTRY,), ()]
+
+
+def test_entry_that_cannot_be_opened_for_want_of_descriptors_is_not_gone(tmp_path: Path) -> None:
+    registry = HostRegistry(tmp_path)
+    registration = registry.register(ENTRY)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(tmp_path, os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            registry.entries()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert registry.entries() == (ENTRY,)
+    registration.close()
 
 
 def test_sigkill_frees_the_entry_and_its_file_is_removed(tmp_path: Path) -> None:

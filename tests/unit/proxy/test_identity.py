@@ -177,3 +177,29 @@ async def test_identity_first_waits_through_failures() -> None:
         source.is_down = False
         identity.renew_now()
         assert (await identity.first(5)).serial
+
+
+async def test_identity_that_cannot_be_put_to_use_leaves_the_old_one_and_is_asked_for_again() -> None:
+    """Out of descriptors, say: a renewal must not end the sidecar, nor must what does not work replace what does."""
+    source = Source()
+    identity = Identity(source, NAME)
+    broken = False
+
+    def use(_: Svid) -> None:
+        if broken:
+            raise OSError(24, "Too many open files")
+
+    identity.subscribe(use)
+    async with running(identity):
+        held = await identity.first(5)
+        broken = True
+        identity.renew_now()
+        await wait_until(lambda: identity.status()["failures"] == 1)
+        assert identity.current is held
+        assert "Too many open files" in str(identity.status()["last_error"])
+        assert source.asked == 2  # after a pause, not at once
+        broken = False
+        identity.renew_now()
+        await wait_until(lambda: identity.current is not held)
+        status = identity.status()
+    assert (status["failures"], status["last_error"], status["renewals"]) == (0, None, 1)
