@@ -79,6 +79,7 @@ class Sidecar:
         self._hostname = socket.gethostname()
         self._ports: dict[str, int | None] = {}
         self._upstream_ports: dict[str, int] = {}
+        self._local_listeners: list[str] = []  # where the app calls; they stay open until it has ended
         self._registration: Registration | None = None
         self._policy_error: str | None = None
         self._mesh = ""
@@ -209,6 +210,7 @@ class Sidecar:
                 await self._engine.listen(
                     ListenerSpec(name=name, address=f"unix:{path}", decide=control.decide_outbound)
                 )
+                self._local_listeners.append(name)
             self._ports |= {"http": None, "grpc": None}
         else:
             for name, wish in (("http", settings.http_port), ("grpc", settings.grpc_port)):
@@ -266,6 +268,8 @@ class Sidecar:
             if not wish.fallback:
                 raise
             found = await self._engine.listen(_at(spec, 0))
+        if spec.name != "peer":
+            self._local_listeners.append(spec.name)
         return int(found.rpartition(":")[2])
 
     async def _serve(self) -> None:
@@ -332,7 +336,10 @@ class Sidecar:
             self._health.ready("app")
         self._control.app_changed(self._app)
         if self._registration is not None and not self._leaving:
-            self._registration.update(self._entry(serving=self._registration.entry.serving))
+            try:
+                self._registration.update(self._entry(serving=self._registration.entry.serving))
+            except NameResolutionError as error:  # a full disk must not end a sidecar that serves
+                self._log.warning("the registry entry can't be renewed", reason=str(error))
 
     def _policy_changed(self, policy: PolicySnapshot) -> None:
         self._policy, self._policy_error = policy, None
@@ -372,7 +379,10 @@ class Sidecar:
         self._health.leaving = True
         await self._directory.withdraw()
         if self._registration is not None:
-            self._registration.withdraw()
+            try:
+                self._registration.withdraw()
+            except NameResolutionError as error:
+                self._log.warning("the registry entry can't be withdrawn", reason=str(error))
         # Nobody need be served on once the app has ended by itself.
         await self._lifetime.app_ended(settings.drain_s + settings.block_shutdown_s)
         within = settings.graceful_shutdown_s
@@ -380,8 +390,7 @@ class Sidecar:
         self._lifetime.drained()
         if self._lifetime.supervised:
             await self._lifetime.app_ended(_APP_END_S)
-        local = ("http", "grpc", *map(own_port_listener, self._upstream_ports))
-        cut += await self._engine.drain(local, within if within is not None else 3_600.0)
+        cut += await self._engine.drain(self._local_listeners, within if within is not None else 3_600.0)
         if cut:
             self._log.warning("calls were cut at shutdown", calls=cut, after_s=within)
         self._log.info("stopped")
