@@ -145,6 +145,20 @@ async def test_app_that_dies_resets_the_caller(engine: str, hops: str) -> None:
     assert outcome.cause in (None, Cause.RESET_LATE)
 
 
+async def test_attempt_limit_ends_with_the_acceptance(engine: str, hops: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, hops, app, attempt_s=0.3) as way,
+        connect(way.port) as caller,
+        connect(way.port) as other,
+    ):
+        await upgrade(caller)
+        slow = await other.request("GET", "/slow?s=30")  # begun later, so its limit passes after ours
+        await caller.send(format_frame(Frame(TEXT, b"still here"), is_client=True))
+        echo = await read_frame(caller.reader)
+    assert (slow.status, echo.payload) == (504, b"still here")
+
+
 async def test_http2_caller_opens_a_websocket_by_extended_connect(engine: str, hops: str) -> None:
     async with http_app() as app, leading(engine, hops, app) as way, dial(way.port) as caller:
         stream = caller.new_stream()

@@ -230,6 +230,8 @@ class Exchange:
 
     def _attempt_timer(self, number: int) -> Callable[[], None]:
         def fire() -> None:
+            if self._committed and self._raw.protocol == "websocket":
+                return  # an accepted tunnel has no end to wait for
             if not self._done and len(self._attempts) == number and not self._attempts[-1].ended_ns:
                 limit = f"no complete answer within {self._plan.attempt_s:g} s"
                 self._end_attempt(Cause.TIMEOUT, limit, abort=True)
