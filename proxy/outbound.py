@@ -115,11 +115,7 @@ class Outbound:
         refused = self._guard(ask)
         if refused is not None:
             return refused
-        named = (
-            Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
-            if own_port
-            else self._name(ask)
-        )
+        named = self._name(ask) if own_port is None else self._by_own_port(ask, own_port)
         return self._to(ask, named) if isinstance(named, Named) else named
 
     # --- guards ----------------------------------------------------------------------------------------------------------
@@ -201,6 +197,12 @@ class Outbound:
             "http://<app-id>.localhost, or a port of its own (--upstream)"
         )
         return self._reply(Cause.NO_APP, text, surface="dapr", status=404)
+
+    def _by_own_port(self, ask: Asking, own_port: str) -> Named | Decision:
+        refused = self._host(ask)  # a page whose name was rebound to loopback sends no Origin
+        if refused is not None:
+            return refused
+        return Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
 
     def _by_proxy(self, ask: Asking) -> Named | Decision:
         authority = ask.authority()

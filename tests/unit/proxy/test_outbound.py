@@ -38,7 +38,7 @@ def cluster(decision: Decision) -> str:
         (head("http://cart:80/items"), "peer:cart.shop"),
         (head("/items", authority="cart.localhost:3500"), "peer:cart.shop"),
         (head("/items", authority="cart.other.localhost"), "peer:cart.other"),
-        (head("/items", listener="own:cart", authority="anything.example"), "peer:cart.shop"),
+        (head("/items", listener="own:cart", authority="localhost:7001"), "peer:cart.shop"),
         (head("/shop.CartService/Get", **GRPC), "peer:cart.shop"),
         (head("/x.Y/Get", **GRPC | {"headers": ((b"dapr-app-id", b"cart.other"),)}), "peer:cart.other"),
         (head("/x.Y/Get", **GRPC | {"authority": "cart.localhost:50001"}), "peer:cart.shop"),
@@ -85,6 +85,7 @@ def refused(decision: Decision) -> Reply:
         (head("http://cart:8080/x"), Cause.NO_APP, 404, 5),
         (head("/", method="CONNECT", authority="localhost:50001"), Cause.NO_APP, 404, 5),
         (head("/x", authority="evil.example"), Cause.FORBIDDEN_ORIGIN, 403, 7),
+        (head("/x", listener="own:cart", authority="evil.example:7001"), Cause.FORBIDDEN_ORIGIN, 403, 7),
         (head("/v1.0/metadata", authority="evil.example"), Cause.FORBIDDEN_ORIGIN, 403, 7),
         (
             head("/v1.0/invoke/cart/method/x", headers=((b"origin", b"http://evil"),)),
