@@ -221,6 +221,7 @@ _EXPECTED = {
     "model_type": "is not a mapping (expected key: value lines)",
     "model_attributes_type": "is not a mapping (expected key: value lines)",
     "bool_type": "is no boolean (expected true or false, without quotes)",
+    "too_short": "is too short (expected one entry at least)",
     "int_type": "is no whole number (expected digits, without quotes)",
 }
 
@@ -235,6 +236,9 @@ def _problem(detail: ErrorDetails) -> str:
         return "is not text (expected one value)"
     if detail["type"] in _EXPECTED:
         return _EXPECTED[detail["type"]]
+    for kind, bound in (("less_than_equal", "le"), ("greater_than_equal", "ge")):
+        if detail["type"] == kind:
+            return f"{met} is out of range (expected at {'most' if bound == 'le' else 'least'} {detail['ctx'][bound]})"
     message = detail["msg"].removeprefix("Value error, ")
     return message[0].lower() + message[1:] if message[1:2].islower() else message
 

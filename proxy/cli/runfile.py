@@ -211,9 +211,26 @@ class _Reading:
                     self._fault(
                         ("apps", index, "dependsOn"), f"{needed} is not here (expected one of {others})"
                     )
+            twin = self._twin(index)
+            if twin is not None:
+                self._fault(
+                    ("apps", index, "appPort"),
+                    f"{app.app_port} is also that of {ids[twin]} (expected ports that differ, or 0 for any free one)",
+                )
         needs = {name: tuple(app.depends_on or ()) for app, name in zip(self._file.apps, ids, strict=True)}
         if circle := find_circle(needs):
             self._fault(("apps",), f"dependsOn runs in a circle: {' -> '.join(circle)}")
+
+    def _twin(self, index: int) -> int | None:
+        """An earlier app that would listen on the same port of this machine."""
+        app = self._file.apps[index]
+        if not app.app_port or app.app_channel_address:
+            return None
+        earlier = enumerate(self._file.apps[:index])
+        return next(
+            (i for i, other in earlier if other.app_port == app.app_port and not other.app_channel_address),
+            None,
+        )
 
     def _spec(self, index: int, app_id: str, folder: Path, chosen: int | None) -> AppSpec | None:
         app, common = self._file.apps[index], self._file.common

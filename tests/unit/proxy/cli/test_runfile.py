@@ -204,18 +204,31 @@ def test_flags_of_the_command_line_reach_every_sidecar(read: Read, tmp_path: Pat
         assert spec.settings.log_json
 
 
+SAME_PORT = """version: 1
+apps:
+- {appDirPath: a, appID: x, appPort: 8080, command: [x]}
+- appDirPath: a
+  appID: web
+  command: [x]
+  # the place is the key's own
+  appPort: 8080
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("version: 1\napps:\n  - appDirPath: a\n    comand: [x]\n    command: [x]\n", (":4", "comand", "did you mean command?")),
-        ("version: 1\napps: []\n", (":2", "apps")),
+        ("version: 1\napps: []\n", (":2", "apps: is too short (expected one entry at least)")),
         ("version: 0\napps: [{appDirPath: a, command: [x]}]\n", (":1", "version")),
         ("apps: [{appDirPath: a, command: [x]}]\n", ("version", "missing")),
         ("version: 1\napps: [{command: [x]}]\n", ("appDirPath", "missing")),
         ("version: 1\napps: [{appDirPath: a}]\n", ("command", "missing")),
         ("version: 1\napps: [{appDirPath: a, command: []}]\n", ("command",)),
         ("version: 1\napps: [{appDirPath: nope, command: [x]}]\n", ("appDirPath", "is not there")),
-        ("version: 1\napps: [{appDirPath: a, command: [x], appPort: 70000}]\n", ("appPort", "65535")),
+        ("version: 1\napps: [{appDirPath: a, command: [x], appPort: 70000}]\n", ("appPort: 70000 is out of range", "at most 65535")),
+        ("version: 1\napps: [{appDirPath: a, command: [x], appPort: -1}]\n", ("appPort: -1 is out of range (expected at least 0)",)),
+        (SAME_PORT, (":8", "apps[1].appPort: 8080 is also that of x")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appPort: '80'}]\n", ("appPort",)),
         ("version: 1\napps: [{appDirPath: a, command: [x], appLogDestination: disk}]\n", ("appLogDestination", "console")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appProtocol: ftp}]\n", ("--app-protocol", "ftp")),
