@@ -106,4 +106,4 @@ def leaves(error: Exception) -> list[Exception]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(program="daprd" if sys.argv[1:3] == ["--profile", "daprd"] else "postern sidecar"))
