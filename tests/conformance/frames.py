@@ -298,14 +298,18 @@ class FramePeer:
                 self._rooms[got.stream] = self._rooms.get(got.stream, self._initial_room) + increment
             else:
                 self._room += increment
-        elif got.kind == Kind.SETTINGS and not got.flags & ACK:
-            self._note_settings(got.payload)
-            if self.acking:
-                await self.send(frame(Kind.SETTINGS, ACK))
-        elif got.kind == Kind.PING and not got.flags & ACK:
+        elif got.kind in (Kind.SETTINGS, Kind.PING) and not got.flags & ACK:
+            await self._acknowledge(got)
+
+    async def _acknowledge(self, got: Frame) -> None:
+        if got.kind == Kind.PING:
             self.unanswered.append(frame(Kind.PING, ACK, 0, got.payload))
             if self.acking:
                 await self.answer_pings()
+            return
+        self._note_settings(got.payload)
+        if self.acking:
+            await self.send(frame(Kind.SETTINGS, ACK))
 
     def _note_settings(self, payload: bytes) -> None:
         for at in range(0, len(payload), 6):
