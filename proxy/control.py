@@ -16,11 +16,12 @@ from proxy.deliver import APP_CLUSTER, APP_GATE, AppView
 from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
-from proxy.outbound import SERVICES_HOLD, Outbound, OutboundView
+from proxy.outbound import FOREIGN_SITES, SERVICES_HOLD, Outbound, OutboundView
 from proxy.plan import Asking, Decision, Edit, Hold, Op
 from proxy.settings import Settings, address
 from proxy.target import (
     API_TOKEN_SET,
+    FOREIGN_SITE_SET,
     OUT_PATHS,
     SERVICES,
     TRUTHY_SET,
@@ -121,6 +122,7 @@ class Control:
             API_TOKEN_SET, frozenset({settings.api_token.encode()} if settings.api_token else ())
         )
         engine.set_members(TRUTHY_SET, _TRUTHY)
+        engine.set_members(FOREIGN_SITE_SET, FOREIGN_SITES)
         self._push_tables()
         if settings.app_port is not None:
             wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"

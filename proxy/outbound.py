@@ -33,6 +33,7 @@ from proxy.retries import again_rules, attempt_timeout
 from proxy.target import (
     API_TOKEN_SET,
     API_VERBS,
+    FOREIGN_SITE_SET,
     OUT_PATHS,
     SERVICES,
     Callee,
@@ -45,6 +46,8 @@ from proxy.target import (
 )
 
 LOCAL_API = "local-api"
+# What a browser says of a request that another site's page makes (Fetch Metadata); a plain GET of an image has no Origin.
+FOREIGN_SITES = frozenset({b"cross-site", b"same-site"})
 SERVICES_HOLD = "services"  # held until routes are learnt
 _STRIP_PATH: Edits = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
 _WHOLE_PATH: Edits = (Edit(op=Op.DAPR_PATH),)
@@ -128,6 +131,13 @@ class Outbound:
                 Cause.FORBIDDEN_ORIGIN,
                 f"origin {origin!r} may not use this API; --allowed-origins lets it in",
             )
+        if (
+            origin is None
+            and ask.header_is(b"sec-fetch-site", FOREIGN_SITE_SET)
+            and "*" not in self.view.allowed_origins
+        ):
+            text = "a page of another site may not use this API (Sec-Fetch-Site); --allowed-origins '*' lets it in"
+            return self._reply(Cause.FORBIDDEN_ORIGIN, text)
         if self.view.token_required and not ask.header_is(b"dapr-api-token", API_TOKEN_SET):
             return self._reply(Cause.UNAUTHENTICATED, "the header dapr-api-token is missing or wrong")
         return None

@@ -16,6 +16,7 @@ SERVICES = 2
 FIRST_ACCESS_TABLE = 16
 API_TOKEN_SET = 1  # numbers of the pushed header sets
 TRUTHY_SET = 2
+FOREIGN_SITE_SET = 3
 
 # One SPIFFE path segment, at most 64 bytes (spec/identity.md §1); `id` or `id.namespace`.
 _SEGMENT = r"[A-Za-z0-9_-]{1,64}"

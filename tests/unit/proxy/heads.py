@@ -9,10 +9,19 @@ from policies.resiliency import ResiliencyRules
 from proxy.deliver import AppView
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
-from proxy.outbound import Outbound, OutboundView
+from proxy.outbound import FOREIGN_SITES, Outbound, OutboundView
 from proxy.path import parse
 from proxy.plan import Asking, RequestHead, Tables
-from proxy.target import API_TOKEN_SET, OUT_PATHS, SERVICES, TRUTHY_SET, OutPaths, Services, parse_routes
+from proxy.target import (
+    API_TOKEN_SET,
+    FOREIGN_SITE_SET,
+    OUT_PATHS,
+    SERVICES,
+    TRUTHY_SET,
+    OutPaths,
+    Services,
+    parse_routes,
+)
 
 APP = AppView(
     app_id="web",
@@ -70,6 +79,7 @@ def tables(judge: Judge | None = None, token: bytes | None = None) -> Tables:
     made.put_paths(SERVICES, Services())
     made.put_set(API_TOKEN_SET, frozenset({token} if token else ()))
     made.put_set(TRUTHY_SET, frozenset({b"true"}))
+    made.put_set(FOREIGN_SITE_SET, FOREIGN_SITES)
     for number, table in (judge or Judge(rules())).tables():
         made.put_paths(number, table)
     return made

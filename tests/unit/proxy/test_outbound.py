@@ -115,6 +115,34 @@ def test_unknown_app_is_held_then_answered_by_surface() -> None:
     assert (own.then.status, own.then.grpc_code) == (404, 5)
 
 
+@pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
+@pytest.mark.parametrize(
+    "target", ["/v1.0/invoke/cart/method/delete?id=1", "http://cart/x", "/v1.0/metadata"], ids=str
+)
+def test_page_of_another_site_may_not_even_get(site: bytes, target: str) -> None:
+    """An image or a link carries no Origin: what a browser says of the site does."""
+    one = head(target, headers=((b"sec-fetch-site", site),))
+    assert refused(decide(one)).cause is Cause.FORBIDDEN_ORIGIN
+
+
+@pytest.mark.parametrize("site", [b"none", b"same-origin"])
+def test_address_typed_into_a_browser_passes(site: bytes) -> None:
+    one = head("/v1.0/invoke/cart/method/x", headers=((b"sec-fetch-site", site),))
+    assert cluster(decide(one)) == "peer:cart.shop"
+
+
+def test_page_of_another_site_on_an_own_port_is_refused_and_any_origin_lets_it_in() -> None:
+    one = head("/x", listener="own:cart", headers=((b"sec-fetch-site", b"cross-site"),))
+    assert refused(decide(one)).cause is Cause.FORBIDDEN_ORIGIN
+    assert cluster(decide(one, allowed_origins=("*",))) == "peer:cart.shop"
+
+
+def test_page_of_an_allowed_origin_passes_whatever_its_site() -> None:
+    headers = ((b"origin", b"http://dev.example"), (b"sec-fetch-site", b"cross-site"))
+    one = head("/v1.0/invoke/cart/method/x", headers=headers)
+    assert cluster(decide(one, allowed_origins=("http://dev.example",))) == "peer:cart.shop"
+
+
 def test_allowed_origin_passes() -> None:
     one = head("/v1.0/invoke/cart/method/x", headers=((b"origin", b"http://dev.example:3000"),))
     assert cluster(decide(one, allowed_origins=("http://*.example:3000",))) == "peer:cart.shop"
