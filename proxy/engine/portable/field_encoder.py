@@ -69,7 +69,8 @@ class FieldEncoder:
         limit = min(limit, 4_096)
         if limit != self._limit:
             self._limit = limit
-            self._resized.append(limit)
+            lowest = min(self._resized, default=limit)
+            self._resized = [limit] if limit <= lowest else [lowest, limit]  # at most two (§4.2)
             self._shrink()
 
     def encode(self, headers: Iterable[Header]) -> bytes:

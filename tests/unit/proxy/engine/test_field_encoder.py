@@ -39,3 +39,24 @@ def test_repeated_fields_cost_one_byte() -> None:
     block = [(b":method", b"POST"), (b":path", b"/shop.CartService/Get"), (b"postern-callee", b"cart.shop")]
     encoder.encode(block)
     assert len(encoder.encode(block)) == 3
+
+
+def test_table_resized_many_times_between_blocks_is_announced_by_the_lowest_and_the_last() -> None:
+    encoder, decoder = FieldEncoder(), hpack.Decoder()
+    encoder.encode([(b"x-a", b"1")])
+    for size in (100, 2_000, 50, 3_000, 200, 1_000):
+        encoder.header_table_size = size
+    block = encoder.encode([(b":method", b"GET")])
+    assert block == b"\x3f\x13\x3f\xc9\x07\x82"  # 50, then 1000
+    assert decoder.decode(block, raw=True) == [(b":method", b"GET")]
+
+
+def test_table_resized_and_back_is_announced_all_the_same() -> None:
+    """What the peer evicted meanwhile is gone there, so it must be gone here."""
+    encoder, decoder = FieldEncoder(), hpack.Decoder()
+    decoder.decode(encoder.encode([(b"x-a", b"1")]), raw=True)
+    encoder.header_table_size = 0
+    encoder.header_table_size = 4_096
+    block = encoder.encode([(b"x-a", b"1")])
+    assert decoder.decode(block, raw=True) == [(b"x-a", b"1")]
+    assert block[:1] == b"\x20"
