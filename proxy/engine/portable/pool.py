@@ -238,7 +238,8 @@ class Pool:
 
     def _failed(self, host: _Host, cause: Cause, detail: str) -> None:
         host.dialling -= 1
-        self._observer.upstream_failed(host.origin.cluster, host.origin.address, detail)
+        if cause is not Cause.NOT_READY:  # then it was not tried, and the call waits for our certificate
+            self._observer.upstream_failed(host.origin.cluster, host.origin.address, detail)
         # As many fail as the dial was for; the others have dials of their own under way, if there are any.
         count = min(host.share, len(host.waiting)) if host.dialling else len(host.waiting)
         for waiter in [host.next_waiter() for _ in range(count)]:
