@@ -1,34 +1,23 @@
 """Apps in the test's own process: the HTTP/1.1 and gRPC apps of `tests.support`, and raw ones that a test scripts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.conformance.accepting import Script, accepting
 from tests.support.errors import HttpSyntaxError
 from tests.support.grpc_app import start_server
 from tests.support.http_app import App
 from tests.support.http_wire import MAX_HEAD_BYTES
-
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
 async def raw_app(script: Script) -> AsyncIterator[int]:
     """A server that runs `script` on each connection; its port. A connection that breaks ends its script quietly."""
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await script(reader, writer)
-        except (OSError, HttpSyntaxError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    quiet = (OSError, HttpSyntaxError, asyncio.IncompleteReadError)
+    async with accepting(script, quiet=quiet, limit=MAX_HEAD_BYTES) as port:
+        yield port
 
 
 @asynccontextmanager

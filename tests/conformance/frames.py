@@ -15,6 +15,8 @@ from typing import Final
 
 import hpack
 
+from tests.conformance.accepting import accepting
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WIDE: Final = 2**31 - 1
 DEADLINE_S: Final = 10.0
@@ -427,18 +429,11 @@ async def serving(
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = FramePeer(reader, writer, window_bytes=window_bytes)
-        try:
-            await peer.send(peer.hello(client=False, extra=extra))
-            async with asyncio.timeout(DEADLINE_S):
-                await reader.readexactly(len(PREFACE))
-            await handler(peer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        await peer.send(peer.hello(client=False, extra=extra))
+        async with asyncio.timeout(DEADLINE_S):
+            await reader.readexactly(len(PREFACE))
+        await handler(peer)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, limit=1 << 20)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    quiet = (ConnectionError, asyncio.IncompleteReadError)
+    async with accepting(connected, quiet=quiet, limit=1 << 20, tls=tls) as port:
+        yield port

@@ -7,7 +7,8 @@ import pytest
 
 from proxy.engine.base import Cluster
 from proxy.plan import Asking, Cause, Decision, Edit, Hold, Op, Route
-from tests.conformance.apps import Script, http_app, raw_app
+from tests.conformance.accepting import Script
+from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import dial
 from tests.conformance.harness import EDITS, always, deciding, leading, plan, reply, running
 from tests.support.http_client import connect

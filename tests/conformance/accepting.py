@@ -1,0 +1,42 @@
+"""A server socket whose connections are tasks of its scope: at the scope's end none is left, and what one raises fails the test."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def accepting(
+    script: Script, *, quiet: tuple[type[Exception], ...], limit: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Run `script` on each connection; yields the port. An exception of `quiet` ends its script without further notice."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await script(reader, writer)
+        except quiet:
+            pass
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
+        finally:
+            writer.close()
+
+    async with asyncio.TaskGroup() as tasks:
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = tasks.create_task(run(reader, writer))
+            running.add(task)
+            task.add_done_callback(running.discard)
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, limit=limit)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for task in tuple(running):
+                task.cancel()
