@@ -9,10 +9,12 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from proxy import errors
 from proxy.engine import _native
+from proxy.engine._native import Question
 from proxy.engine.base import (
     Cluster,
     EngineStats,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     )
 
 Explain = Callable[[str], str]
-_REPORT_S = 0.1  # how long a report may lie
+REPORT_S = 0.1  # how long a report may lie; 0: not at all, for tests
 _BATCH = 512  # reports handed on in one piece: the loop has other work
 _PAUSES = 16  # of a retry rule, drawn at once
 _MAX_CALLS_RETRYING = 4_096
@@ -81,12 +83,23 @@ class NativeEngine:
 
     name = "native"
 
-    def __init__(self, limits: Limits, observer: Observer, tracing: Tracing, explain: Explain) -> None:
-        self._core = _native.NativeEngine(asdict(limits))
+    def __init__(
+        self,
+        limits: Limits,
+        observer: Observer,
+        tracing: Tracing,
+        explain: Explain,
+        *,
+        report_s: float = REPORT_S,
+    ) -> None:
+        self._core = _native.NativeEngine(asdict(limits), prompt=report_s == 0)
+        self._is_prompt = report_s == 0
+        self._report_s = report_s or REPORT_S
         self._observer = observer
         self._tracing = tracing
         self._explain = explain
         self._tables = Tables()
+        self._paths: dict[int, Table] = {}
         self._classes: dict[int, dict[Hashable, int]] = {}
         self._deciders: dict[str, ListenerSpec] = {}
         self._verify: Callable[[bytes, bool], str] | None = None
@@ -103,7 +116,7 @@ class NativeEngine:
         self._running.set()
         try:
             while True:
-                await asyncio.sleep(_REPORT_S)
+                await asyncio.sleep(self._report_s)
                 self._report()
         finally:
             self._loop.remove_reader(self._core.bell())
@@ -122,6 +135,9 @@ class NativeEngine:
     async def unlisten(self, name: str) -> None:
         """Stop accepting; connections go on."""
         self._core.unlisten(name)
+        spec = self._deciders.get(name)
+        if spec is not None and spec.address.startswith("unix:"):
+            Path(spec.address[5:]).unlink(missing_ok=True)
 
     # --- pushes ----------------------------------------------------------------------------------------------------------
 
@@ -141,6 +157,7 @@ class NativeEngine:
     def set_paths(self, number: int, table: Table) -> None:
         """Push a path table; the engine reads those that say how (`native_kind`), others are read here and remembered there."""
         self._tables.put_paths(number, table)
+        self._paths[number] = table
         self._classes[number] = {}
         self._core.set_paths(number, str(getattr(table, "native_kind", "opaque")))
 
@@ -205,8 +222,10 @@ class NativeEngine:
         while (question := self._core.next_question()) is not None:
             answer = cast("Callable[..., None]", getattr(self, f"_answer_{question.kind}"))
             answer(question, *question.args)
+        if self._is_prompt:
+            self._report()
 
-    def _answer_decide(self, question: _native.Question, *fields: object) -> None:
+    def _answer_decide(self, question: Question, *fields: object) -> None:
         head = _head(fields)
         asking = Asking(head, self._tables)
         decision = self._deciders[head.listener].decide(asking)
@@ -217,29 +236,36 @@ class NativeEngine:
         else:
             question.plan(self._plan_parts(decision), self._reads(asking))
 
+    def _answer_class(self, question: Question, path: str, number: int) -> None:
+        table = self._paths.get(number)
+        question.class_is(self._class(number, table.classify(path)) if table is not None else None)
+
+    def _class(self, table: int, answer: Hashable) -> int:
+        classes = self._classes.setdefault(table, {})
+        return classes.setdefault(answer, len(classes))
+
     def _reads(self, asking: Asking) -> "list[ReadParts]":
         found: list[ReadParts] = []
         for read, answer in zip(asking.vary, asking.key, strict=True):
             table = read.table if read.facet is not Facet.PATH or read.table is not None else 0
             kind = None
             if read.facet is Facet.PATH and table is not None:
-                classes = self._classes.setdefault(table, {})
-                kind = classes.setdefault(answer, len(classes))
+                kind = self._class(table, answer)
             found.append((read.facet.value, read.name, table, kind))
         return found
 
-    def _answer_span(self, question: _native.Question, headers: tuple[Header, ...], grpc: bool) -> None:
+    def _answer_span(self, question: Question, headers: tuple[Header, ...], grpc: bool) -> None:
         span = self._tracing.begin(headers, grpc=grpc)
         self._number += 1
         self._spans[self._number] = span
         question.span(self._number, span.traceparent, span.grpc_trace_bin if grpc else b"")
 
-    def _answer_reply(self, question: _native.Question, token: int, cause: str) -> None:
+    def _answer_reply(self, question: Question, token: int, cause: str) -> None:
         plan = self._decisions[token]
         assert isinstance(plan, Plan)
         question.reply(self._reply_parts(plan.on_cause[Cause(cause)]), [])
 
-    def _answer_undecided(self, question: _native.Question, listener: str, reason: str | None) -> None:
+    def _answer_undecided(self, question: Question, listener: str, reason: str | None) -> None:
         labels = _unlabelled(listener)
         if reason is None:
             made = errors.reply(Cause.TIMEOUT, labels, f"the call's deadline passed: {DETAIL}")
@@ -247,7 +273,7 @@ class NativeEngine:
             made = errors.reply(Cause.BAD_REQUEST, labels, f"bad request: {reason}")
         question.reply(self._reply_parts(made), [])
 
-    def _answer_pauses(self, question: _native.Question, call: int, token: int, rule: int) -> None:
+    def _answer_pauses(self, question: Question, call: int, token: int, rule: int) -> None:
         drawing = self._pauses.get((call, rule))
         if drawing is None:
             plan = self._decisions[token]
@@ -257,10 +283,10 @@ class NativeEngine:
             drawing = self._pauses[call, rule] = _draw(plan.again[rule])
         question.pauses(list(islice(drawing, _PAUSES)))
 
-    def _answer_explain(self, question: _native.Question, key: str) -> None:
+    def _answer_explain(self, question: Question, key: str) -> None:
         question.explain(self._explain(key))
 
-    def _answer_verify(self, question: _native.Question, der: bytes, as_server: bool) -> None:
+    def _answer_verify(self, question: Question, der: bytes, as_server: bool) -> None:
         if self._verify is None:
             question.verify(None, "this proxy holds no certificate yet")
             return

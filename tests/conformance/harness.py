@@ -49,7 +49,7 @@ Make = Callable[[Limits, Observer, Tracing, Explain], Engine]
 def _native(limits: Limits, observer: Observer, tracing: Tracing, explain: Explain) -> Engine:
     from proxy.engine.native import NativeEngine  # noqa: PLC0415 - the extension is not part of every installation
 
-    return NativeEngine(limits, observer, tracing, explain)
+    return NativeEngine(limits, observer, tracing, explain, report_s=0)
 
 
 _MADE: Final[Mapping[str, Make]] = {"portable": PortableEngine, "native": _native}

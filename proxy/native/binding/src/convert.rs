@@ -1,4 +1,4 @@
-//! Python values to the core's and back. Malformed values raise ValueError, never panic.
+//! Python values to the core's and back. Malformed values raise `ValueError`, never panic.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +155,7 @@ pub(crate) fn head<'py>(py: Python<'py>, head: &Head) -> PyResult<Bound<'py, PyT
     first.add(second)?.downcast_into::<PyTuple>().map_err(PyErr::from)
 }
 
-/// For differential tests: path, query, same, offset, authority of a target; ValueError with the reason where it has none.
+/// For differential tests: path, query, same, offset, authority of a target; `ValueError` with the reason where it has none.
 #[pyfunction]
 pub(crate) fn parse_target<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
     let found = target::parse(data).map_err(invalid)?;

@@ -64,17 +64,18 @@ impl NativeEngine {
 
 #[pymethods]
 impl NativeEngine {
-    /// Start a thread. `limits`: the fields of `proxy.engine.base.Limits`.
+    /// Start a thread. `limits`: the fields of `proxy.engine.base.Limits`. `prompt`: the bell rings for reports too.
     #[new]
-    fn new(limits_given: &Bound<'_, PyDict>) -> PyResult<Self> {
+    fn new(limits_given: &Bound<'_, PyDict>, prompt: bool) -> PyResult<Self> {
         let (bell, ringer) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         ringer.set_nonblocking(true)?;
         let ringer = Mutex::new(ringer);
-        let inbox = Inbox::new(Box::new(move || {
+        let bell_rope = Box::new(move || {
             // A full pipe has rung already.
             drop(ringer.lock().unwrap_or_else(PoisonError::into_inner).write(b"!"));
-        }));
+        });
+        let inbox = Inbox::new(bell_rope, prompt);
         let engine = Engine::start(limits(limits_given)?, inbox)?;
         let graveyard = Arc::new(Mutex::new(VecDeque::new()));
         Ok(Self { engine, graveyard, bell })
@@ -154,7 +155,7 @@ impl NativeEngine {
         self.command(Command::SetGate(gate, limit));
     }
 
-    /// Raises ValueError where the material is unusable; the identity in force stays then.
+    /// Raises `ValueError` where the material is unusable; the identity in force stays then.
     fn set_identity(&self, material: Option<(Vec<u8>, Vec<u8>, Vec<u8>)>) -> PyResult<()> {
         let identity = material.map(|(chain, key, roots)| Identity::new(&chain, &key, &roots)).transpose().map_err(invalid)?;
         self.command(Command::SetIdentity(identity));

@@ -29,6 +29,7 @@ impl Question {
     pub(crate) fn new(py: Python<'_>, asked: ask::Question, graveyard: Graveyard, commands: Arc<Commands>) -> PyResult<Self> {
         let (kind, args) = match &asked {
             ask::Question::Decide { head, .. } => ("decide", convert::head(py, head)?),
+            ask::Question::Class { head, table, .. } => ("class", (head.path.as_str(), *table).into_pyobject(py)?),
             ask::Question::Span { head, .. } => {
                 let grpc = head.protocol == postern_core::head::Protocol::Grpc;
                 ("span", (convert::pairs(py, &head.headers)?, grpc).into_pyobject(py)?)
@@ -82,6 +83,13 @@ impl Question {
         let within = std::time::Duration::try_from_secs_f64(within_s.max(0.0)).map_err(invalid)?;
         let then = convert::reply(then, &self.graveyard)?;
         drop(answer.send((Verdict::Hold { key: key.into(), within, then }, self.commands.sent())));
+        Ok(())
+    }
+
+    /// Answer `class`.
+    fn class_is(&self, class: Option<u64>) -> PyResult<()> {
+        let ask::Question::Class { answer, .. } = self.take()? else { return Err(invalid("not a question of class")) };
+        let _gone = answer.send((class, self.commands.sent()));
         Ok(())
     }
 

@@ -94,7 +94,10 @@ mod tests {
 
     #[test]
     fn details_are_escaped_where_they_are_put_in() {
-        assert_eq!(&fill(&Bytes::from_static(b"a \x01 b"), json("\"x\"\n\u{1}ä").as_bytes())[..], "a \\\"x\\\"\\n\\u0001ä b".as_bytes());
+        assert_eq!(
+            &fill(&Bytes::from_static(b"a \x01 b"), json("\"x\"\n\u{1}ä").as_bytes())[..],
+            "a \\\"x\\\"\\n\\u0001ä b".as_bytes()
+        );
         assert_eq!(percent("näh: 100%"), "n%C3%A4h: 100%25");
     }
 }

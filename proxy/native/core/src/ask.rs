@@ -22,6 +22,8 @@ const MAX_NOTICES: usize = 16_384;
 pub enum Question {
     /// What to do about a head that no kept decision covers; answered with how many commands were sent by then.
     Decide { head: Arc<Head>, answer: oneshot::Sender<(Verdict, u64)> },
+    /// The class of a head's path in a table; `None` where there is none of that number. With the commands sent by then.
+    Class { head: Arc<Head>, table: u32, answer: oneshot::Sender<(Option<u64>, u64)> },
     /// This hop's span.
     Span { head: Arc<Head>, answer: oneshot::Sender<Span> },
     /// The ready-made answer of a Plan for a cause.
@@ -97,6 +99,7 @@ pub struct Inbox {
     notices: Mutex<VecDeque<Notice>>,
     bell: Bell,
     rung: AtomicBool,
+    prompt: bool,
     pub stats: Stats,
 }
 
@@ -105,14 +108,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inbox {
-    /// Empty queues.
-    pub fn new(bell: Bell) -> Arc<Self> {
+    /// Empty queues. `prompt`: reports ring the bell too, not only questions.
+    pub fn new(bell: Bell, prompt: bool) -> Arc<Self> {
         Arc::new(Self {
             questions: Mutex::default(),
             outcomes: Mutex::default(),
             notices: Mutex::default(),
             bell,
             rung: AtomicBool::new(false),
+            prompt,
             stats: Stats::default(),
         })
     }
@@ -137,6 +141,10 @@ impl Inbox {
             return;
         }
         outcomes.push_back(outcome);
+        drop(outcomes);
+        if self.prompt {
+            self.ring();
+        }
     }
 
     /// Tell news of connections.
@@ -147,6 +155,10 @@ impl Inbox {
             return;
         }
         notices.push_back(notice);
+        drop(notices);
+        if self.prompt {
+            self.ring();
+        }
     }
 
     /// The oldest question; the bell rings again for what comes after this found nothing.

@@ -55,6 +55,16 @@ struct Node {
     kept: OnceCell<Rc<Kept>>,
 }
 
+/// What is known of a head.
+#[derive(Debug)]
+pub enum Found {
+    Kept(Rc<Kept>),
+    /// No kept decision covers it.
+    Nothing,
+    /// Which it is turns on its path's class in a table that only the decider can read.
+    Class(u32),
+}
+
 /// Owns the trees, which kept decisions belong to a scope, and how many are kept.
 #[derive(Debug, Default)]
 pub struct PlanCache {
@@ -76,16 +86,20 @@ impl PlanCache {
     }
 
     /// The kept decision that covers a head.
-    pub fn find(&mut self, head: &Head, tables: &Tables) -> Option<Rc<Kept>> {
-        let mut node = self.roots.get(&head.entry.listener)?;
+    pub fn find(&mut self, head: &Head, tables: &Tables) -> Found {
+        let Some(mut node) = self.roots.get(&head.entry.listener) else { return Found::Nothing };
         while let Some(read) = &node.read {
             self.buffer.clear();
             if !tables.answer(read, head, &mut self.buffer) {
-                return None;
+                return if let Read::Path(number) = read { Found::Class(*number) } else { Found::Nothing };
             }
-            node = node.edges.get(self.buffer.as_slice())?;
+            let Some(next) = node.edges.get(self.buffer.as_slice()) else { return Found::Nothing };
+            node = next;
         }
-        node.kept.get().filter(|kept| !kept.dead.get()).cloned()
+        match node.kept.get() {
+            Some(kept) if !kept.dead.get() => Found::Kept(kept.clone()),
+            _ => Found::Nothing,
+        }
     }
 
     /// Keep what the decider said of a head.

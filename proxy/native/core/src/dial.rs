@@ -102,10 +102,7 @@ async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<b
     let tls = stream.get_ref().1;
     let leaf = tls.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
     let leaf = leaf.ok_or_else(|| mismatch("the peer showed no certificate".into()))?.to_vec();
-    let is_plain_h2 = match tls.alpn_protocol() {
-        None => None,
-        Some(chosen) => Some(chosen == ALPN_H2),
-    };
+    let is_plain_h2 = tls.alpn_protocol().map(|chosen| chosen == ALPN_H2);
     let met = whose(shared, leaf, true).await.map_err(mismatch)?;
     if !origin.expect.contains(&met) {
         return Err(mismatch(format!("{}met {met}", wanted(origin))));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::head::{Head, Protocol};
+use crate::head::{Head, Protocol, retain};
 use crate::target;
 use crate::trace::Span;
 
@@ -50,53 +50,47 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const GRPC_TRACE_BIN: HeaderName = HeaderName::from_static("grpc-trace-bin");
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
 
-/// The fields of this hop only, as engines without edits drop them.
+/// The names that Connection lists.
+fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
+    let Some(value) = headers.get(header::CONNECTION) else { return Vec::new() };
+    value.as_bytes().split(|byte| *byte == b',').filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).collect()
+}
+
+/// Leave out the fields of this hop only, as engines without edits do.
 pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(listed) = headers.remove(header::CONNECTION) {
-        for item in listed.as_bytes().split(|byte| *byte == b',') {
-            if let Ok(name) = HeaderName::from_bytes(item.trim_ascii()) {
-                headers.remove(name);
-            }
-        }
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+    let listed = listed(headers);
+    retain(headers, |name| !HOP_BY_HOP.contains(name) && !listed.contains(name));
 }
 
 impl Edits {
     /// Edit the fields of a response, or of a request before what only a request has.
     pub fn apply(&self, headers: &mut HeaderMap) {
-        if self.hop_by_hop {
-            drop_hop_by_hop(headers);
-        }
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        if !self.prefixes.is_empty() {
-            let starts = |name: &&HeaderName| self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
-            let gone: Vec<HeaderName> = headers.keys().filter(starts).cloned().collect();
-            for name in gone {
-                headers.remove(name);
-            }
-        }
+        self.reduce(headers, &[]);
         for (name, value) in &self.add {
             headers.append(name, value.clone());
         }
     }
 
+    fn reduce(&self, headers: &mut HeaderMap, also: &[HeaderName]) {
+        let listed = if self.hop_by_hop { listed(headers) } else { Vec::new() };
+        retain(headers, |name| {
+            let of_hop = self.hop_by_hop && (HOP_BY_HOP.contains(name) || listed.contains(name));
+            let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
+            !of_hop && !self.remove.contains(name) && !also.contains(name) && !has_prefix()
+        });
+    }
+
     /// The fields of a request to send on. `left`: of the call's time, if it has a limit.
     pub fn request(&self, mut headers: HeaderMap, head: &Head, span: &Span, left: Option<Duration>) -> HeaderMap {
         let grpc = head.protocol == Protocol::Grpc;
-        if self.trace {
-            headers.remove(TRACEPARENT);
-            headers.remove(GRPC_TRACE_BIN);
+        let from = if self.trace { 0 } else { 2 };
+        let to = if self.deadline { 3 } else { 2 };
+        self.reduce(&mut headers, &WRITTEN[from..to]);
+        for (name, value) in &self.add {
+            headers.append(name, value.clone());
         }
-        if self.deadline {
-            headers.remove(GRPC_TIMEOUT);
-        }
-        self.apply(&mut headers);
         if grpc {
             headers.append(header::TE, HeaderValue::from_static("trailers"));
         }

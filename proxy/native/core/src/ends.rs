@@ -51,7 +51,8 @@ pub enum Down {
     H1(H1Down),
 }
 
-/// The callee's end. Dropping it before its end cancels the call there.
+/// The callee's end. One per call, never moved in bulk: boxing would cost more than the size. Dropping it before its end cancels the call there.
+#[allow(clippy::large_enum_variant)]
 pub enum Up {
     H2(H2Up),
     H1(H1Up),

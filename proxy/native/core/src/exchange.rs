@@ -16,7 +16,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::answers;
 use crate::ask::{Attempt, Notice, Outcome, Question};
 use crate::attempt::{Ended, RequestBody};
-use crate::cache::Kept;
+use crate::cache::{Found, Kept};
 use crate::cause::Cause;
 use crate::clusters::Endpoint;
 use crate::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
@@ -185,7 +185,7 @@ impl Call {
     async fn decide(&mut self, down: &mut Down) -> Result<Decided, Stop> {
         let mut until: Option<Instant> = None;
         loop {
-            let found = self.shared.plans.borrow_mut().find(&self.head, &self.shared.tables.borrow());
+            let found = self.find(down).await?;
             self.shared.note(Notice::PlanCache { hit: found.is_some() });
             if let Some(kept) = found {
                 return Ok(Decided::Kept(kept));
@@ -217,6 +217,28 @@ impl Call {
                 if !self.guarded(down, held).await? {
                     return Ok(Decided::Late(then, key));
                 }
+            }
+        }
+    }
+
+    /// The kept decision for this head, once the classes of its path that it turns on are known.
+    async fn find(&mut self, down: &mut Down) -> Result<Option<Rc<Kept>>, Stop> {
+        loop {
+            let found = self.shared.plans.borrow_mut().find(&self.head, &self.shared.tables.borrow());
+            let table = match found {
+                Found::Kept(kept) => return Ok(Some(kept)),
+                Found::Nothing => return Ok(None),
+                Found::Class(table) => table,
+            };
+            let (answer, told) = oneshot::channel();
+            self.shared.inbox.ask(Question::Class { head: self.head.clone(), table, answer });
+            let (class, as_of) = self.guarded(down, told).await?.map_err(|_| Stop::Silent)?;
+            self.shared.apply();
+            match class {
+                Some(class) if self.shared.is_current(as_of) => {
+                    self.shared.tables.borrow_mut().learn(table, &self.head.path, class);
+                }
+                _ => return Ok(None),
             }
         }
     }
@@ -358,6 +380,9 @@ impl Call {
     async fn fail(&mut self, down: &mut Down, cause: Cause, detail: &str) -> Result<(), Stop> {
         self.cause = Some(cause);
         if self.committed {
+            // What was given leaves first: a reset forgets what waits. Twice, since a connection may be woken after this call.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
             down.abort(cause);
             return Ok(());
         }
@@ -366,16 +391,15 @@ impl Call {
             self.reply(down, &reply, detail);
             return Ok(());
         };
-        let reply = match kept.reply(cause) {
-            Some(reply) => reply,
-            None => {
-                let (answer, made) = oneshot::channel();
-                let token = kept.decision.token().id;
-                self.shared.inbox.ask(Question::Reply { token, cause, answer });
-                let reply: Rc<Reply> = Rc::from(made.await.map_err(|_| Stop::Silent)?);
-                kept.set_reply(cause, reply.clone());
-                reply
-            }
+        let reply = if let Some(reply) = kept.reply(cause) {
+            reply
+        } else {
+            let (answer, made) = oneshot::channel();
+            let token = kept.decision.token().id;
+            self.shared.inbox.ask(Question::Reply { token, cause, answer });
+            let reply: Rc<Reply> = Rc::from(made.await.map_err(|_| Stop::Silent)?);
+            kept.set_reply(cause, reply.clone());
+            reply
         };
         self.reply(down, &reply, detail);
         Ok(())

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use h2::Reason;
+
 use crate::limits::Limits;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -14,6 +16,17 @@ const HEADER: usize = 9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
+const PADDED: u8 = 0x8;
+const MAX_FRAME: usize = 16_384; // we never announce more
+const UPDATES_PER_WRITE: u32 = 10;
+const MAX_UPDATES: u32 = 1_000;
+
+/// What passed its limit, and how the peer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Flood {
+    pub kind: &'static str,
+    pub reason: Reason,
+}
 
 /// A token bucket: `burst` at once, `per_s` sustained.
 #[derive(Debug)]
@@ -49,7 +62,8 @@ pub struct FrameGate {
     max_continuations: u32,
     resets: Bucket,
     control: Bucket,
-    flood: Cell<Option<&'static str>>,
+    flood: Cell<Option<Flood>>,
+    updates: Cell<u32>,
     settings: Cell<bool>,
     goaway: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -68,6 +82,7 @@ impl FrameGate {
             resets: Bucket::new(limits.resets_per_s, limits.resets_burst),
             control: Bucket::new(limits.control_per_s, limits.control_burst),
             flood: Cell::new(None),
+            updates: Cell::new(0),
             settings: Cell::new(false),
             goaway: Cell::new(false),
             waker: RefCell::default(),
@@ -80,9 +95,9 @@ impl FrameGate {
     }
 
     /// What passed its limit; the task that asks is woken when something does, and when SETTINGS or GOAWAY come.
-    pub fn poll_flood(&self, cx: &Context<'_>) -> Poll<&'static str> {
-        if let Some(kind) = self.flood.get() {
-            return Poll::Ready(kind);
+    pub fn poll_flood(&self, cx: &Context<'_>) -> Poll<Flood> {
+        if let Some(flood) = self.flood.get() {
+            return Poll::Ready(flood);
         }
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
@@ -109,8 +124,18 @@ impl FrameGate {
     }
 
     fn set_flood(&self, kind: &'static str) {
-        self.flood.set(Some(kind));
+        self.end(kind, Reason::ENHANCE_YOUR_CALM);
+    }
+
+    /// The connection is to end; its last bytes are to be read by the peer, not lost in a reset.
+    pub fn end(&self, kind: &'static str, reason: Reason) {
+        self.flood.set(Some(Flood { kind, reason }));
         self.wake();
+    }
+
+    /// Something was written: the peer may answer it with window updates.
+    pub fn wrote(&self) {
+        self.updates.set((self.updates.get() + UPDATES_PER_WRITE).min(MAX_UPDATES));
     }
 
     fn wake(&self) {
@@ -158,6 +183,9 @@ impl FrameGate {
         let &[a, b, c, kind, flags, ..] = header else { return };
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.skip.set(length);
+        if length > MAX_FRAME {
+            return self.end("frame-size", Reason::FRAME_SIZE_ERROR);
+        }
         match kind {
             0x0 if length == 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
             0x2 => self.count_control("priority"),
@@ -168,7 +196,11 @@ impl FrameGate {
                     self.wake();
                 }
             }
+            0x0 if length == 1 && flags & PADDED != 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
+            0x5 => self.end("push-promise", Reason::PROTOCOL_ERROR), // nobody may push here
             0x6 => self.count_control("ping"),
+            0x8 if self.updates.get() > 0 => self.updates.set(self.updates.get() - 1),
+            0x8 => self.count_control("window-update"),
             0x7 => {
                 self.goaway.set(true);
                 self.wake();
@@ -179,6 +211,7 @@ impl FrameGate {
                     self.set_flood("continuation");
                 }
             }
+            0xa.. => self.count_control("unknown"),
             _ => {}
         }
     }
@@ -212,12 +245,19 @@ mod tests {
 
     #[test]
     fn floods_are_named() {
-        for (kind, flags, length, name) in [(3, 0, 4, "reset"), (6, 0, 8, "ping"), (4, 0, 0, "settings"), (2, 0, 5, "priority"), (0, 0, 0, "empty-data"), (9, 0, 1, "continuation")] {
+        for (kind, flags, length, name) in [
+            (3, 0, 4, "reset"),
+            (6, 0, 8, "ping"),
+            (4, 0, 0, "settings"),
+            (2, 0, 5, "priority"),
+            (0, 0, 0, "empty-data"),
+            (9, 0, 1, "continuation"),
+        ] {
             let gate = FrameGate::new(&Limits::default(), false);
             for _ in 0..1_500 {
                 gate.watch(&frame(kind, flags, length));
             }
-            assert_eq!(gate.flood.get(), Some(name));
+            assert_eq!(gate.flood.get().map(|flood| flood.kind), Some(name));
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::body_scan::{Body, Chunks, Piece};
 use crate::cause::Cause;
 use crate::ends::{Answer, Lost, Part};
 use crate::h1_server::put_fields;
-use crate::head::{Protocol, RawHead};
+use crate::head::{Protocol, RawHead, retain};
 use crate::head_scan::{Refusal, ResponseStart, find_end, scan_response};
 use crate::io::Io;
 use crate::out::{Out, ROOM};
@@ -122,14 +122,19 @@ impl H1Up {
             return Err(Lost::new(Cause::Unsupported, "CONNECT can't be sent to an app"));
         }
         let mut headers = head.headers.clone();
-        for name in &NOT_COPIED {
-            headers.remove(name);
-        }
+        retain(&mut headers, |name| !NOT_COPIED.contains(name));
         join_cookies(&mut headers);
         let chunked = !tunnel && !end && !headers.contains_key(header::CONTENT_LENGTH);
         let mut out = Out::default();
         let key = tunnel.then(make_key);
-        for part in [if tunnel { b"GET" } else { &head.method[..] }, b" ", origin_form(head), b" HTTP/1.1\r\nHost: ", &head.authority[..], b"\r\n"] {
+        for part in [
+            if tunnel { b"GET" } else { &head.method[..] },
+            b" ",
+            origin_form(head),
+            b" HTTP/1.1\r\nHost: ",
+            &head.authority[..],
+            b"\r\n",
+        ] {
             out.put(part);
         }
         if let Some(key) = &key {

@@ -228,12 +228,14 @@ async fn linger(conn: &Rc<RefCell<Conn>>) {
     if this.io.shutdown().await.is_err() {
         return;
     }
-    let rest = poll_fn(|cx| loop {
-        this.held.clear();
-        match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-            Poll::Ready(Ok(_)) => {}
-            Poll::Pending => return Poll::Pending,
+    let rest = poll_fn(|cx| {
+        loop {
+            this.held.clear();
+            match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
         }
     });
     drop(timeout(LINGER, rest).await);
@@ -290,7 +292,8 @@ impl Conn {
         turn.mute = &start.method[..] == b"HEAD";
         let closes = start.fields.has_option(b"close");
         turn.close = closes || (start.minor == 0);
-        turn.waits_for_100 = start.fields.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        turn.waits_for_100 =
+            start.fields.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         turn.body = match start.fields.length {
             _ if start.fields.chunked => Body::Chunked(Chunks::default()),
             Some(length) if length > 0 => Body::Length(length),
@@ -384,7 +387,9 @@ impl H1Down {
             match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
                 Poll::Ready(Ok(0)) => this.eof = true,
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(left(&format!("the connection to the caller was lost: {error}")))),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(left(&format!("the connection to the caller was lost: {error}"))));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -427,7 +432,8 @@ impl H1Down {
             let accept = accept_of(key);
             strip_handshake(&mut headers);
             headers.remove(header::CONTENT_LENGTH);
-            this.out.put(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
+            this.out
+                .put(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
             this.out.put(accept.as_bytes());
             this.out.put(b"\r\n");
             put_fields(&mut this.out, &headers);

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::ask::Notice;
 use crate::cause::Cause;
 use crate::ends::{Answer, Lost, Part};
-use crate::frame_gate::FrameGate;
+use crate::frame_gate::{Flood, FrameGate};
 use crate::h2_server::{finish, only_allowed, poll_part, poll_room};
 use crate::head::{Protocol, RawHead};
 use crate::io::Io;
@@ -134,8 +134,8 @@ async fn drive(
     let detail = match ended {
         Ok(Ok(())) => "the connection was closed".to_owned(),
         Ok(Err(error)) => error.to_string(),
-        Err("http1") => "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)".to_owned(),
-        Err(kind) => {
+        Err(Flood { kind: "http1", .. }) => "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)".to_owned(),
+        Err(Flood { kind, .. }) => {
             shared.note(Notice::RefusedFrames { kind });
             format!("too many {kind} frames")
         }
@@ -194,7 +194,9 @@ impl H2Up {
             return Lost::new(Cause::Refused, "the peer is going away");
         }
         match error.reason() {
-            Some(Reason::REFUSED_STREAM) if error.is_remote() => Lost::new(Cause::Refused, "the peer reset the call (REFUSED_STREAM)"),
+            Some(Reason::REFUSED_STREAM) if error.is_remote() => {
+                Lost::new(Cause::Refused, "the peer reset the call (REFUSED_STREAM)")
+            }
             Some(reason) if error.is_reset() && error.is_remote() => {
                 Lost::new(early, format!("the peer reset the call ({})", reason_name(reason)))
             }

@@ -1,7 +1,8 @@
 //! The caller's end of HTTP/2: from the app (prior knowledge) and from peers (mutual TLS).
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -15,8 +16,8 @@ use crate::ask::Notice;
 use crate::cause::Cause;
 use crate::ends::{Down, Gone, Part};
 use crate::exchange;
-use crate::frame_gate::FrameGate;
-use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
+use crate::frame_gate::{Flood, FrameGate};
+use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc, retain};
 use crate::io::Io;
 use crate::limits::Limits;
 use crate::shared::Shared;
@@ -34,12 +35,8 @@ const CONNECTION_HEADERS: [HeaderName; 7] = [
 
 /// Take out what may not go out on HTTP/2: it would cost the connection, and every other call on it.
 pub fn only_allowed(headers: &mut HeaderMap) {
-    for name in &CONNECTION_HEADERS {
-        headers.remove(name);
-    }
-    if headers.get(header::TE).is_some_and(|value| value != "trailers") {
-        headers.remove(header::TE);
-    }
+    let other_te = headers.get(header::TE).is_some_and(|value| value != "trailers");
+    retain(headers, |name| !CONNECTION_HEADERS.contains(name) && (!other_te || *name != header::TE));
 }
 
 /// What others may ask of a connection: to say goodbye.
@@ -104,15 +101,21 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
     else {
         return;
     };
-    let mut said = false;
+    let mut goodbye: Option<Pin<Box<tokio::time::Sleep>>> = None;
     loop {
         let accepted = poll_fn(|cx| {
-            if let Poll::Ready(kind) = gate.poll_flood(cx) {
-                return Poll::Ready(Err(kind));
+            if let Poll::Ready(flood) = gate.poll_flood(cx) {
+                return Poll::Ready(Err(flood));
             }
-            if leaving.is_asked(cx) && !said {
-                said = true;
+            if leaving.is_asked(cx) && goodbye.is_none() {
                 connection.graceful_shutdown();
+                goodbye = Some(Box::pin(tokio::time::sleep(shared.limits.head)));
+            }
+            if let Some(late) = &mut goodbye {
+                // A peer that does not answer our goodbye is not waited for, unless it has calls.
+                if late.as_mut().poll(cx).is_ready() && leaving.calls.get() == 0 {
+                    return Poll::Ready(Ok(None));
+                }
             }
             if gate.has_goaway() && leaving.calls.get() == 0 {
                 return Poll::Ready(Ok(None));
@@ -127,13 +130,14 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
             Ok(Some(Err(error))) => {
                 if error.is_go_away() || error.is_library() {
                     shared.note(Notice::RefusedFrames { kind: "protocol" });
+                    gate.end("protocol", error.reason().unwrap_or(Reason::PROTOCOL_ERROR));
                 }
                 break;
             }
             Ok(None) => break,
-            Err(kind) => {
+            Err(Flood { kind, reason }) => {
                 shared.note(Notice::RefusedFrames { kind });
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                connection.abrupt_shutdown(reason);
                 // The goodbye leaves if the peer takes it at once; a flooder is not waited for.
                 let flush = poll_fn(|cx| connection.poll_closed(cx));
                 drop(tokio::time::timeout(std::time::Duration::from_millis(100), flush).await);
@@ -168,10 +172,8 @@ fn accept(
 fn read_head(parts: http::request::Parts, ended: bool) -> RawHead {
     let mut headers = parts.headers;
     let host = headers.remove(header::HOST);
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|digits| digits.parse::<u64>().ok());
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|digits| digits.parse::<u64>().ok());
     let tunnel = parts.method == Method::CONNECT
         && parts.extensions.get::<h2::ext::Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket");
     let protocol = if tunnel {
@@ -310,7 +312,7 @@ pub fn poll_room(send: &mut SendStream<Bytes>, cx: &mut Context<'_>, want: usize
     }
 }
 
-/// END_STREAM, with trailers or without.
+/// `END_STREAM`, with trailers or without.
 pub fn finish(send: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) {
     let sent = match trailers {
         Some(mut trailers) => {

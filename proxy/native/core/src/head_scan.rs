@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use memchr::{memchr, memmem};
 
+use crate::head::retain;
 use crate::limits::Limits;
 
 /// Why a message is not read. `status`: the answer if it was a request. `kind`: for counters. `text`: for people.
@@ -57,16 +58,11 @@ impl Fields {
 
     /// Take out what concerns this connection only, and what Connection lists; framing is not the sender's to take away.
     pub fn strip_hop(&mut self) {
-        for name in HOP {
-            self.headers.remove(name);
-        }
-        for option in std::mem::take(&mut self.options) {
-            if let Ok(name) = HeaderName::from_bytes(&option) {
-                if name != header::CONTENT_LENGTH {
-                    self.headers.remove(&name);
-                }
-            }
-        }
+        let options = std::mem::take(&mut self.options);
+        let listed = |name: &HeaderName| {
+            *name != header::CONTENT_LENGTH && options.iter().any(|option| option == name.as_str().as_bytes())
+        };
+        retain(&mut self.headers, |name| !HOP.contains(name) && !listed(name));
     }
 }
 

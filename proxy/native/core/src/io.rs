@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::frame_gate::FrameGate;
@@ -18,6 +18,8 @@ pub enum Kind {
     Unix(UnixStream),
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// Given away.
+    Gone,
 }
 
 /// A stream, the bytes that were read from it already, and who watches its frames.
@@ -52,11 +54,32 @@ impl Io {
     pub fn reset(&self) {
         let socket = match &self.kind {
             Kind::Tcp(tcp) => tcp,
-            Kind::Unix(_) => return,
+            Kind::Unix(_) | Kind::Gone => return,
             Kind::Server(tls) => tls.get_ref().0,
             Kind::Client(tls) => tls.get_ref().0,
         };
         drop(socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO)));
+    }
+}
+
+/// What an ended peer still sends is read for so long, so that our last words are not lost in a reset.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if !self.gate.as_ref().is_some_and(|gate| gate.is_flooded()) || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let Kind::Tcp(mut stream) = std::mem::replace(&mut self.kind, Kind::Gone) else { return };
+        tokio::task::spawn_local(async move {
+            let mut scratch = [0; 4_096];
+            let rest = async {
+                if stream.shutdown().await.is_ok() {
+                    while stream.read(&mut scratch).await.is_ok_and(|count| count > 0) {}
+                }
+            };
+            drop(tokio::time::timeout(LINGER, rest).await);
+        });
     }
 }
 
@@ -73,6 +96,7 @@ impl AsyncRead for Io {
                 Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
                 Kind::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
                 Kind::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
+                Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             }
         } else {
             let size = this.prefix.len().min(buffer.remaining());
@@ -93,11 +117,15 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(gate) = &self.gate {
+            gate.wrote();
+        }
         match &mut self.get_mut().kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Unix(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Server(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Client(stream) => Pin::new(stream).poll_write(cx, data),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -107,6 +135,7 @@ impl AsyncWrite for Io {
             Kind::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Kind::Server(stream) => Pin::new(stream).poll_flush(cx),
             Kind::Client(stream) => Pin::new(stream).poll_flush(cx),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -116,15 +145,20 @@ impl AsyncWrite for Io {
             Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Kind::Server(stream) => Pin::new(stream).poll_shutdown(cx),
             Kind::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let Some(gate) = &self.gate {
+            gate.wrote();
+        }
         match &mut self.get_mut().kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Server(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Client(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -134,6 +168,7 @@ impl AsyncWrite for Io {
             Kind::Unix(stream) => stream.is_write_vectored(),
             Kind::Server(stream) => stream.is_write_vectored(),
             Kind::Client(stream) => stream.is_write_vectored(),
+            Kind::Gone => false,
         }
     }
 }

@@ -232,10 +232,7 @@ impl Host {
                     Fresh::H1(mut conn) => {
                         state.open += 1;
                         let (back, lost) = (Rc::downgrade(&self), Rc::downgrade(&self));
-                        conn.set_owner(
-                            move |conn| Self::put_back(&back, conn),
-                            move || Self::forget_one(&lost),
-                        );
+                        conn.set_owner(move |conn| Self::put_back(&back, conn), move || Self::forget_one(&lost));
                         state.idle.push(conn);
                     }
                 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 use sha1::{Digest, Sha1};
 
+use crate::head::retain;
 use crate::head_scan::{Fields, RequestStart, ResponseStart};
 
 const MAGIC: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -57,9 +58,7 @@ pub fn is_accepted(start: &ResponseStart, key: &str) -> bool {
 
 /// Leave the fields that go through: protocol, extensions, version and everything end to end.
 pub fn strip_handshake(headers: &mut HeaderMap) {
-    for name in &OURS {
-        headers.remove(name);
-    }
+    retain(headers, |name| !OURS.contains(name));
 }
 
 #[cfg(test)]
