@@ -105,7 +105,13 @@ class Carrier:
         def accept(down: Downstream, raw: RawHead) -> Exchange:
             exchange = Exchange(self, listener, down, raw, peer=peer, address=address)
             calls.add(exchange)
-            exchange.start()
+            try:
+                exchange.start()
+            except (
+                BaseException
+            ):  # a fault of ours ends this connection; the call must not be waited for at the end
+                calls.discard(exchange)
+                raise
             return exchange
 
         return accept

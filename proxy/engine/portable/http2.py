@@ -195,7 +195,7 @@ class Http2End(asyncio.Protocol):
 
     def fail(self, code: int, detail: str) -> None:
         """GOAWAY and close: the peer broke a rule."""
-        if self._transport is not None:
+        if self._transport is not None and not self.closing:
             self._h2.clear_outbound_data_buffer()
             self._transport.write(goaway_frame(self._h2.highest_inbound_stream_id, code))
             self._close(self._transport)

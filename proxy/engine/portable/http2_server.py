@@ -81,6 +81,7 @@ class Http2Server(Http2End):
         self._accept = accept
         self._closed: Callable[[Http2Server], None] | None = closed
         self._leaving = False
+        self._told = False  # the goodbye was ours
         self._parted = False  # the peer knows that we leave, and sends nothing new
         self._left_at = 0.0
 
@@ -91,9 +92,9 @@ class Http2Server(Http2End):
 
     def goodbye(self) -> None:
         """Take no new calls: GOAWAY for the future, then a PING; once it is back and calls have ended, close (RFC 9113 §6.8)."""
-        if self._leaving or self._transport is None:
+        if self._leaving or self._transport is None or self.closing:
             return
-        self._leaving = True
+        self._leaving = self._told = True
         self._left_at = self._loop.time()
         self.flush()
         self._transport.write(goaway_frame(_LAST_STREAM_ID, Codes.NO_ERROR))
@@ -103,8 +104,10 @@ class Http2Server(Http2End):
     def check_alive(self, now: float, *, ping_after_s: float = 10.0, answer_s: float = 5.0) -> None:
         """See Http2End; and leave a peer that does not answer our goodbye."""
         super().check_alive(now, ping_after_s=ping_after_s, answer_s=answer_s)
-        if self._leaving and not self.streams and now - self._left_at > self._limits.head_s:
-            self.shut()
+        if self._leaving and now - self._left_at > self._limits.head_s:
+            self._parted = True
+            if not self.streams:
+                self.shut()
 
     def answered_ping(self, data: bytes) -> None:
         """After our goodbye nothing new is under way."""
@@ -154,6 +157,9 @@ class Http2Server(Http2End):
     def _on_request(self, event: h2.events.RequestReceived) -> None:
         stream = ServerStream(event.stream_id, self)
         self.streams[stream.id] = stream
+        if self._told and self._parted:  # who ignores a goodbye does not stay
+            self.reset(stream, Codes.REFUSED_STREAM)
+            return
         ended = event.stream_ended is not None
         raw = read_head(event.headers, ended=ended)
         if len(event.headers) > self._limits.header_count:

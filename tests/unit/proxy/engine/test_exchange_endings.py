@@ -1,9 +1,12 @@
 """How attempts and calls end when several things happen at once: limits while dialling, late heads, trailers, crowded gates."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
-from proxy.plan import Cause, Edit, Headers, Op, Route
+import pytest
+
+from proxy.plan import Asking, Cause, Decision, Edit, Headers, Op, Route
 from tests.conformance.harness import again, plan
 from tests.unit.proxy.engine.test_exchange import GRPC, Bench, get, post
 
@@ -106,6 +109,17 @@ async def test_response_trailers_lose_what_headers_lose() -> None:
     bench.up.events.response_head(200, (), end=False)
     bench.up.events.response_end(((b"postern-error", b"denied"), (b"grpc-status", b"0")))
     assert down.trailers == ((b"grpc-status", b"0"),)
+
+
+async def test_call_that_no_decider_could_decide_is_not_kept() -> None:
+    def decide(ask: Asking) -> Decision:
+        raise KeyError(ask.path_class(99))
+
+    bench = Bench(plan())
+    bench.listener = replace(bench.listener, decide=decide)
+    with pytest.raises(KeyError):
+        bench.call(get())
+    assert not bench.carrier.calls["in"]
 
 
 async def test_crowd_before_a_gate_is_let_through_without_a_deep_stack() -> None:

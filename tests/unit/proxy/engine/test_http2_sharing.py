@@ -4,8 +4,8 @@ import asyncio
 from collections import Counter
 
 from proxy.engine.base import Limits
-from tests.conformance.frames import ACK, Kind, Setting, frame, settings, window
-from tests.unit.proxy.engine.test_http2 import Server, Transport
+from tests.conformance.frames import ACK, Code, Kind, Setting, frame, settings, window
+from tests.unit.proxy.engine.test_http2 import PSEUDO, Server, Transport
 
 LIMITS = Limits(window_bytes=16_384, connection_window_bytes=65_535, streams=100)
 
@@ -109,3 +109,36 @@ async def turn() -> None:
 
     for _ in range(3):
         await asyncio.sleep(0)
+
+
+async def test_call_begun_after_the_goodbye_was_understood_is_refused() -> None:
+    """Else who ignores it could stay for ever, on a certificate that has ended since."""
+    server = Server()
+    server.ask(1, end=False)
+    server.end.goodbye()
+    server.say(frame(Kind.PING, ACK, 0, b"goodbye!"))
+    answers = server.say(server.peer.head(3, PSEUDO, end=True))
+    assert [(f.kind, f.stream, f.code) for f in answers] == [(Kind.RST_STREAM, 3, Code.REFUSED_STREAM)]
+    assert len(server.requests.heard) == 1
+    assert not server.transport.closing
+
+
+async def test_call_begun_long_after_a_goodbye_that_was_never_answered_is_refused() -> None:
+    server = Server()
+    server.ask(1, end=False)
+    server.end.goodbye()
+    server.end.check_alive(asyncio.get_running_loop().time() + Limits().head_s + 1.0)
+    answers = server.say(server.peer.head(3, PSEUDO, end=True))
+    assert [(f.kind, f.code) for f in answers if f.stream == 3] == [(Kind.RST_STREAM, Code.REFUSED_STREAM)]
+    assert len(server.requests.heard) == 1
+
+
+async def test_connection_that_is_closing_is_left_alone() -> None:
+    """uvloop raises where a closed transport is written to, and the sweep that did so would end the engine."""
+    server = Server()
+    server.say(frame(Kind.HEADERS, 0, 1, b"\x82"))  # a head that never ends
+    server.end.shut()
+    server.end.goodbye()
+    server.end.shut()
+    server.end.check_alive(asyncio.get_running_loop().time() + Limits().head_s + 1.0)
+    assert server.transport.closing
