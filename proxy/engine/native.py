@@ -137,7 +137,7 @@ class NativeEngine:
         self._core.unlisten(name)
         spec = self._deciders.get(name)
         if spec is not None and spec.address.startswith("unix:"):
-            Path(spec.address[5:]).unlink(missing_ok=True)
+            _remove(spec.address[5:])
 
     # --- pushes ----------------------------------------------------------------------------------------------------------
 
@@ -363,6 +363,10 @@ class NativeEngine:
                 down_bytes=down,
             )
         )
+
+
+def _remove(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
 
 
 def _head(fields: Sequence[object]) -> RequestHead:

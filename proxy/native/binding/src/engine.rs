@@ -104,8 +104,8 @@ impl NativeEngine {
         })
     }
 
-    fn unlisten(&self, name: String) {
-        self.command(Command::Unlisten(name));
+    fn unlisten(&self, name: &str) {
+        self.engine.unlisten(name);
     }
 
     /// upstreams: (address, weight).
@@ -177,6 +177,9 @@ impl NativeEngine {
                 }
             });
         });
+        for name in &names {
+            self.engine.unlisten(name);
+        }
         self.command(Command::Drain { names, within, cut });
         Ok(())
     }

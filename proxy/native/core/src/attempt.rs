@@ -423,6 +423,9 @@ impl Call {
             self.whole(code);
             return Ok(Ended::Whole);
         }
+        if self.head.protocol == Protocol::Websocket {
+            *timer = None; // an attempt at a tunnel ends with its acceptance
+        }
         let mut next = answered.first;
         poll_fn(|cx| {
             if let Some(timer) = timer {

@@ -1,6 +1,8 @@
 //! The engine's thread and the handle that others hold: commands in, answers out.
 
+use std::collections::HashMap;
 use std::io;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -21,6 +23,7 @@ pub struct Engine {
     pub inbox: Arc<Inbox>,
     pub commands: Arc<Commands>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    sockets: Mutex<HashMap<String, TcpListener>>,
 }
 
 impl Engine {
@@ -34,18 +37,33 @@ impl Engine {
             local.block_on(&runtime, run(Shared::new(limits, seen, told)));
             drop(local); // what still runs is dropped here, and its connections close
         })?;
-        Ok(Self { inbox, commands, thread: Mutex::new(Some(thread)) })
+        Ok(Self { inbox, commands, thread: Mutex::new(Some(thread)), sockets: Mutex::default() })
     }
 
     /// Bind, and accept there. Returns the bound address.
     pub fn listen(&self, name: &str, address: &str, mesh: bool) -> io::Result<String> {
         let (socket, address) = bind(address)?;
+        if let Socket::Tcp(socket) = &socket {
+            let held = socket.try_clone()?;
+            self.sockets.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), held);
+        }
         self.commands.send(Command::Listen(Bound { name: name.to_owned(), socket, mesh }));
         Ok(address)
     }
 
+    /// Accept no more, from now on; connections go on.
+    pub fn unlisten(&self, name: &str) {
+        let held = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.commands.send(Command::Unlisten(name.to_owned()));
+        if let Some(socket) = held {
+            // Closing our end alone would let the kernel accept until the thread has closed its own.
+            drop(socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both));
+        }
+    }
+
     /// End every call and connection, and wait for the thread.
     pub fn stop(&self) {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.commands.send(Command::Stop);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {

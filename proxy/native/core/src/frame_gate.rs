@@ -18,8 +18,9 @@ const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 const PADDED: u8 = 0x8;
 const MAX_FRAME: usize = 16_384; // we never announce more
-const UPDATES_PER_WRITE: u32 = 10;
-const MAX_UPDATES: u32 = 1_000;
+const SMALL_FRAME: usize = 1_024; // of DATA, as many peers cut them
+const UPDATES_PER_FRAME: u32 = 10;
+const MAX_UPDATES: u32 = 65_536;
 
 /// What passed its limit, and how the peer is told.
 #[derive(Clone, Copy, Debug)]
@@ -133,9 +134,10 @@ impl FrameGate {
         self.wake();
     }
 
-    /// Something was written: the peer may answer it with window updates.
-    pub fn wrote(&self) {
-        self.updates.set((self.updates.get() + UPDATES_PER_WRITE).min(MAX_UPDATES));
+    /// So many bytes were written: the peer may answer them with window updates.
+    pub fn wrote(&self, count: usize) {
+        let frames = u32::try_from(count / SMALL_FRAME).unwrap_or(u32::MAX).saturating_add(1);
+        self.updates.set(self.updates.get().saturating_add(frames.saturating_mul(UPDATES_PER_FRAME)).min(MAX_UPDATES));
     }
 
     fn wake(&self) {

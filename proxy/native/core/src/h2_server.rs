@@ -163,10 +163,23 @@ fn accept(
         drop(respond.send_response(refusal, true));
         return;
     }
+    if is_malformed(&parts) {
+        shared.note(Notice::RefusedFrames { kind: "protocol" });
+        return respond.send_reset(Reason::PROTOCOL_ERROR);
+    }
     let raw = read_head(parts, body.is_end_stream());
     let down = Down::H2(H2Down { respond, send: None, body, leaving: leaving.clone() });
     leaving.calls.set(leaving.calls.get() + 1);
     tokio::task::spawn_local(exchange::run(shared.clone(), down, raw, entry.clone()));
+}
+
+/// What `h2` lets pass: a length that is no number, a Host that is not the authority (RFC 9113 §8.1.1, §8.3.1).
+fn is_malformed(parts: &http::request::Parts) -> bool {
+    let is_number = |value: &http::HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let other_host = |host: &http::HeaderValue| authority.is_some_and(|known| !known.eq_ignore_ascii_case(host.as_bytes()));
+    parts.headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !is_number(value))
+        || parts.headers.get_all(header::HOST).iter().any(other_host)
 }
 
 fn read_head(parts: http::request::Parts, ended: bool) -> RawHead {

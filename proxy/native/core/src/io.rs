@@ -117,16 +117,18 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(gate) = &self.gate {
-            gate.wrote();
-        }
-        match &mut self.get_mut().kind {
+        let this = self.get_mut();
+        let polled = match &mut this.kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Unix(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Server(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Client(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        };
+        if let (Some(gate), Poll::Ready(Ok(count))) = (&this.gate, &polled) {
+            gate.wrote(*count);
         }
+        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -150,16 +152,18 @@ impl AsyncWrite for Io {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let Some(gate) = &self.gate {
-            gate.wrote();
-        }
-        match &mut self.get_mut().kind {
+        let this = self.get_mut();
+        let polled = match &mut this.kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Server(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Client(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        };
+        if let (Some(gate), Poll::Ready(Ok(count))) = (&this.gate, &polled) {
+            gate.wrote(*count);
         }
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

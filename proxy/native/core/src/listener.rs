@@ -71,9 +71,20 @@ impl Listener {
         self.stop.notify_one();
     }
 
+    /// The identity was renewed: who came in under the old one is asked to come again.
+    pub fn renew(&self) {
+        if self.mesh {
+            self.ask_all();
+        }
+    }
+
     /// Tell every connection to finish what it has and come no more.
     pub fn goodbye(&self) {
         self.draining.set(true);
+        self.ask_all();
+    }
+
+    fn ask_all(&self) {
         for connection in self.connections.borrow_mut().drain(..) {
             if let Some(connection) = connection.upgrade() {
                 connection.ask();
@@ -143,6 +154,9 @@ pub async fn run(shared: Rc<Shared>, listener: Rc<Listener>, bound: Bound) {
             accepted = socket.accept() => accepted,
         };
         let Ok((kind, address)) = accepted else {
+            if listener.draining.get() {
+                break; // the socket was shut from outside
+            }
             shared.note(Notice::RefusedFrames { kind: "accept" });
             tokio::time::sleep(Duration::from_millis(50)).await; // out of file descriptors: leave the backlog alone for a moment
             continue;

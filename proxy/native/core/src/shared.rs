@@ -196,6 +196,7 @@ impl Shared {
             Command::SetIdentity(identity) => {
                 *self.identity.borrow_mut() = identity;
                 self.pool.retire_mesh();
+                self.listeners.borrow().values().for_each(|listener| listener.renew());
             }
             Command::Bump(scope) => {
                 self.staled.set(number);
