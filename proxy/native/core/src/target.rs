@@ -23,6 +23,9 @@ pub type Reason = &'static str;
 /// The canonical form of a target in origin-form, absolute-form or `*`.
 pub fn parse(target: &[u8]) -> Result<Target, Reason> {
     let (mut offset, mut authority) = (0, 0..0);
+    if target.iter().any(|byte| !(0x21..=0x7e).contains(byte)) {
+        return Err("the request target holds bytes that must be escaped"); // HTTP/2 itself does not look
+    }
     if target.first() != Some(&b'/') {
         if target == b"*" {
             return Ok(Target { path: "/".into(), query: 1..1, same: true, offset: 0, authority: 0..0 });

@@ -10,24 +10,38 @@ from proxy.plan import Cause
 native = pytest.importorskip("proxy.engine._native")
 
 _PIECES = st.sampled_from(
-    [
-        b"/",
-        b"a",
-        b".",
-        b"..",
-        b";",
-        b"%",
-        b"%2e",
-        b"%2F",
-        b"%5C",
-        b"%41",
-        b"%25",
-        b"%C3%A4",
-        b"%ff",
-        b"?",
-        b"#",
-    ]
-    + [b"\\", b"*", b"http://", b"HTTPS://", b"@", b":80", b"\x00", b"\x7f", b" ", b"~", b"\xc3\xa4"]
+    (
+        *(
+            b"/",
+            b"a",
+            b".",
+            b"..",
+            b";",
+            b"%",
+            b"%2e",
+            b"%2F",
+            b"%5C",
+            b"%41",
+            b"%25",
+            b"%C3%A4",
+            b"%ff",
+            b"?",
+        ),
+        *(
+            b"#",
+            b"\\",
+            b"*",
+            b"http://",
+            b"HTTPS://",
+            b"@",
+            b":80",
+            b"\x00",
+            b"\x7f",
+            b" ",
+            b"~",
+            b"\xc3\xa4",
+        ),
+    )
 )
 _TARGETS = st.lists(_PIECES, max_size=12).map(b"".join) | st.binary(max_size=40).map(lambda rest: b"/" + rest)
 
