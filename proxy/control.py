@@ -17,6 +17,7 @@ from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
 from proxy.outbound import FOREIGN_SITES, SERVICES_HOLD, Outbound, OutboundView
+from proxy.peer import peer_id
 from proxy.plan import Asking, Decision, Edit, Hold, Op
 from proxy.settings import Settings, address
 from proxy.target import (
@@ -31,8 +32,6 @@ from proxy.target import (
     parse_routes,
 )
 from sentry.client import Svid
-from sentry.errors import IdentityError
-from sentry.spiffe import verify_leaf
 
 HOLD_S = 2.2  # the cold lookup's budget is 2 s (spec/nameresolution.md D6)
 LEARNING_S = 2.0
@@ -174,7 +173,7 @@ class Control:
                 chain_pem=svid.chain_pem,
                 key_pem=svid.key_pem,
                 roots_pem=svid.bundle.pem,
-                verify=verify,
+                verify=peer_id,
                 strict=svid.bundle.is_strict,
             )
         )
@@ -234,14 +233,6 @@ class Control:
 def own_port_listener(app: str) -> str:
     """The listener of a port of its own."""
     return f"own:{app}"
-
-
-def verify(der: bytes, as_server: bool) -> str:
-    """The SPIFFE id of a peer's leaf, for the engine. Raises ValueError."""
-    try:
-        return str(verify_leaf(der, as_server=as_server))
-    except IdentityError as error:
-        raise ValueError(str(error)) from error
 
 
 def _app_view(settings: Settings, *, healthy: bool | None) -> AppView:

@@ -5,13 +5,12 @@ Source: design §3, §9; spec/access-control.md §1, §9; spec/invocation.md §5
 
 from dataclasses import replace
 
-from policies.access import Caller
 from proxy import errors
 from proxy.deliver import AppView, denied, to_app
 from proxy.judge import Judge, describe
+from proxy.peer import caller_of
 from proxy.plan import Asking, Cause, Labels, Plan, Reply, Surface, value
 from proxy.target import SERVICES
-from sentry.spiffe import SpiffeId
 
 SCOPES = ("access", "app")
 
@@ -38,7 +37,7 @@ class Inbound:
     def _decide(self, ask: Asking) -> Plan | Reply:
         app = self.view.app
         peer = ask.peer()
-        caller = _caller(peer)
+        caller = caller_of(peer)
         surface: Surface = "dapr" if ask.naming(b"postern-surface") == "dapr" else "own"
         labels = Labels(
             direction="inbound",
@@ -57,13 +56,6 @@ class Inbound:
         if not decision.allowed:
             return denied(ask, app, labels=labels, surface=surface, peer=peer or "")
         return to_app(ask, app, caller=caller, labels=labels, surface=surface, rewrite=())
-
-
-def _caller(peer: str | None) -> Caller | None:
-    if peer is None:
-        return None
-    spiffe = SpiffeId.parse(peer)
-    return Caller(trust_domain=spiffe.trust_domain, namespace=spiffe.namespace, app_id=spiffe.app_id)
 
 
 def _misdirected(ask: Asking, app: AppView, labels: Labels) -> Reply | None:

@@ -18,7 +18,7 @@ from policies.loading import PolicySnapshot, PolicySources, load
 from policies.resiliency import ResiliencyRules, TargetRules
 from proxy.app_watch import AppWatch
 from proxy.config import parse
-from proxy.control import HOLD_S, LEARNING_S, Control, verify
+from proxy.control import HOLD_S, LEARNING_S, Control
 from proxy.engine.base import Cluster, EngineStats, ListenerSpec, TlsIdentity
 from proxy.outbound import SERVICES_HOLD
 from proxy.plan import Asking, Cause, Decision, Hold, Op, Plan, Reply, Table, Tables
@@ -395,12 +395,6 @@ def test_new_identity_is_pushed_with_its_check(make: Make) -> None:
     assert identity.roots_pem == svid.bundle.pem
     assert identity.strict is svid.bundle.is_strict
     assert identity.verify(Forgery().der(), False) == "spiffe://public/ns/default/cart"
-
-
-@pytest.mark.parametrize("der", [b"", b"\x30\x00", b"not a certificate"])
-def test_leaf_that_is_none_is_refused_as_a_value_error(der: bytes) -> None:
-    with pytest.raises(ValueError, match=r"\w"):
-        verify(der, True)
 
 
 def test_health_of_the_app_reaches_both_deciders(make: Make) -> None:
