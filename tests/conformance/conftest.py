@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-from tests.conformance.harness import ENGINES, HOPS
+from tests.conformance.harness import CHOSEN, HOPS
 from tests.conformance.identities import Mint
 
 
@@ -18,7 +18,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(params=tuple(ENGINES))
+@pytest.fixture(params=CHOSEN)
 def engine(request: pytest.FixtureRequest) -> str:
     """The name of the engine under test."""
     return str(request.param)

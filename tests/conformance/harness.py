@@ -52,11 +52,9 @@ def _native(limits: Limits, observer: Observer, tracing: Tracing, explain: Expla
     return NativeEngine(limits, observer, tracing, explain, report_s=0)
 
 
-_MADE: Final[Mapping[str, Make]] = {"portable": PortableEngine, "native": _native}
+ENGINES: Final[Mapping[str, Make]] = {"portable": PortableEngine, "native": _native}
 # POSTERN_TEST_ENGINES=portable,native chooses; the native engine joins the default once it passes.
-ENGINES: Final[Mapping[str, Make]] = {
-    name: _MADE[name] for name in os.environ.get("POSTERN_TEST_ENGINES", "portable").split(",")
-}
+CHOSEN: Final = tuple(os.environ.get("POSTERN_TEST_ENGINES", "portable").split(","))
 LABELS: Final = Labels(direction="outbound")
 EDITS: Final = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.TRACE), Edit(op=Op.DEADLINE))
 HOPS: Final = ("one", "two")

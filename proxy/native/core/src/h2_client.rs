@@ -29,6 +29,7 @@ const MAX_CALLS: usize = 100;
 pub struct H2Conn {
     sender: SendRequest<Bytes>,
     gate: Rc<FrameGate>,
+    most_fields: usize,
     pub is_plain_h2: bool,
     pub in_flight: Cell<usize>,
     pub closed: Cell<bool>,
@@ -61,7 +62,15 @@ impl H2Conn {
         let active_at = Cell::new(Instant::now());
         let closed = Cell::new(false);
         let in_flight = Cell::new(0);
-        let this = Rc::new(Self { sender, gate: gate.clone(), is_plain_h2, in_flight, closed, active_at });
+        let this = Rc::new(Self {
+            sender,
+            gate: gate.clone(),
+            most_fields: limits.header_count,
+            is_plain_h2,
+            in_flight,
+            closed,
+            active_at,
+        });
         let (up, is_up) = oneshot::channel();
         let weak = Rc::downgrade(&this);
         let driven = drive(shared.clone(), connection, gate, up);
@@ -175,7 +184,7 @@ impl Place {
             .clone()
             .send_request(request, end)
             .map_err(|error| Lost::new(Cause::Refused, format!("the connection was closing: {error}")))?;
-        Ok(H2Up { response, send, body: None, place: self })
+        Ok(H2Up { response, send, body: None, most_fields: self.conn.most_fields, place: self })
     }
 }
 
@@ -184,6 +193,7 @@ pub struct H2Up {
     response: ResponseFuture,
     send: SendStream<Bytes>,
     body: Option<RecvStream>,
+    most_fields: usize,
     place: Place,
 }
 
@@ -235,6 +245,9 @@ impl H2Up {
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.lost(&error))),
             Poll::Ready(Ok(response)) => {
                 let (parts, body) = response.into_parts();
+                if parts.headers.len() + 1 > self.most_fields {
+                    return Poll::Ready(Err(Lost::new(Cause::Unsupported, "the response has too many headers")));
+                }
                 let end = body.is_end_stream();
                 self.body = Some(body);
                 Poll::Ready(Ok(Answer::Head { status: parts.status.as_u16(), headers: parts.headers, end }))

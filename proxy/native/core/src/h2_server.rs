@@ -156,7 +156,8 @@ fn accept(
     mut respond: SendResponse<Bytes>,
 ) {
     let (parts, body) = request.into_parts();
-    if parts.headers.len() > shared.limits.header_count {
+    let pseudo = 3 + usize::from(parts.uri.authority().is_some());
+    if parts.headers.len() + pseudo > shared.limits.header_count {
         shared.note(Notice::RefusedFrames { kind: "header-count" });
         let mut refusal = Response::new(());
         *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
