@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 DEFAULT_RTT_S = 0.030  # what an endpoint costs before it was measured
 DECAY_S = 10.0
+WARM_UP = 5  # answers before an endpoint's latency counts
 SAME = 1.9  # costs nearer than this are noise: two equal endpoints share evenly, one more call in flight still counts
 EJECT_FIRST_S = 1.0  # D5: re-probed with back-off
 EJECT_MAX_S = 30.0
@@ -25,13 +26,15 @@ class Load:
     in_flight: int = 0
     rtt_s: float = DEFAULT_RTT_S
     seen_at: float = 0.0
+    samples: int = 0
     failures: int = 0
     ejected_until: float = 0.0
 
     def observe(self, took_s: float, now: float) -> None:
         """One attempt got its answer after so long."""
-        if not self.seen_at or took_s >= self.rtt_s:
-            self.rtt_s = took_s
+        self.samples += 1
+        if self.samples <= WARM_UP or took_s >= self.rtt_s:
+            self.rtt_s = took_s  # a first answer pays for what is cold; only later ones tell endpoints apart
         else:
             keep = math.exp(-max(0.0, now - self.seen_at) / DECAY_S)
             self.rtt_s = took_s + (self.rtt_s - took_s) * keep * 0.9
@@ -62,8 +65,8 @@ def choose(loads: Sequence[Load], tried: Collection[str], now: float, rng: rando
 
 def _cost(load: Load, beside: Load, now: float) -> float:
     """The expected wait behind what is already there. Not measured yet: as quick as the other, so that it gets measured."""
-    measured = load if load.seen_at else beside
+    measured = load if load.samples > WARM_UP else beside
     rtt_s = DEFAULT_RTT_S
-    if measured.seen_at:  # what was slow long ago may be quick again
+    if measured.samples > WARM_UP:  # what was slow long ago may be quick again
         rtt_s = max(measured.rtt_s * math.exp(-max(0.0, now - measured.seen_at) / DECAY_S), 1e-6)
     return rtt_s * (load.in_flight + 1) / load.weight

@@ -95,9 +95,12 @@ def plain_context() -> ssl.SSLContext:
     return context
 
 
+CLOSED = -1
+
+
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """What an HTTP/2 request came to: `reset` holds the error code where it was reset."""
+    """What an HTTP/2 request came to: `reset` holds the error code where it was reset, CLOSED where none could be read."""
 
     status: int = 0
     headers: list[Header] = field(default_factory=list)
@@ -151,13 +154,20 @@ async def h2_request(
         client.send_data(1, body, end_stream=True)
     answer = Answer()
     async with peer_connection(port, context) as connection, asyncio.timeout(_DEADLINE_S):
-        await connection.send(client.data_to_send())
-        while data := await connection.reader.read(65536):
-            for event in client.receive_data(data):
-                if _take(event, answer, client):
-                    return answer
-            await connection.send(client.data_to_send())
+        try:
+            await _converse(client, connection, answer)
+        except ConnectionError:  # closed on us while we were still sending: what was read counts
+            answer.reset = CLOSED if answer.reset is None else answer.reset
     return answer
+
+
+async def _converse(client: h2.connection.H2Connection, connection: Connection, answer: Answer) -> None:
+    await connection.send(client.data_to_send())
+    while data := await connection.reader.read(65536):
+        for event in client.receive_data(data):
+            if _take(event, answer, client):
+                return
+        await connection.send(client.data_to_send())
 
 
 def h2_head(method: str, path: str, *, authority: str = "localhost") -> list[Header]:

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from proxy.balance import EJECT_FIRST_S, EJECT_MAX_S, Load, choose
+from proxy.balance import EJECT_FIRST_S, EJECT_MAX_S, WARM_UP, Load, choose
 
 
 def simulate(
@@ -131,9 +131,23 @@ def test_observe_success_readmits_at_once() -> None:
 
 
 def test_observe_rises_at_once_and_decays_slowly() -> None:
-    load = Load(address="a")
+    load = Load(address="a", samples=WARM_UP)
     load.observe(0.010, 1.0)
     load.observe(1.0, 1.1)
     assert load.rtt_s == 1.0
     load.observe(0.010, 1.2)
     assert 0.5 < load.rtt_s < 1.0
+
+
+def test_slow_first_answer_does_not_cost_an_endpoint_its_share() -> None:
+    rng = random.Random(7)
+    cold, warm = Load(address="cold"), Load(address="warm")
+    cold.observe(0.500, 0.0)
+    chosen: list[str] = []
+    for number in range(200):
+        now = 0.01 * number
+        load = choose((cold, warm), (), now, rng)
+        assert load is not None
+        chosen.append(load.address)
+        load.observe(0.005, now)
+    assert 70 <= chosen.count("cold") <= 130
