@@ -8,7 +8,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nameresolution.errors import AnnouncementError
 
@@ -18,8 +19,7 @@ _CARRIER_NAT = ipaddress.ip_network("100.64.0.0/10")
 _PROBES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostAddresses:
+class HostAddresses(Struct, frozen=True, kw_only=True):
     """What this host says of itself: `routed` are the source addresses of its default routes, IPv4 first."""
 
     routed: tuple[str, ...] = ()

@@ -6,14 +6,15 @@ Knows no resolver and no event loop: `directory` drives it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from nameresolution.merge import Own, Report, describe, is_of_use, merge
 from nameresolution.resolver import AppName, EndpointSet, Found, SourceFailure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
+class Lifetimes(Struct, frozen=True, kw_only=True):
     """The limits of the cache, in seconds and names."""
 
     budget_s: float = 3.0  # a backstop: mDNS gives up 2.0 after it began, and says more than "no answer"
@@ -23,16 +24,14 @@ class Lifetimes:
     max_names: int = 4096  # an app that asks for made-up names must not grow us without limit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ticked:
+class Ticked(Struct, frozen=True, kw_only=True):
     """What a moment in time changed: sets to publish and names that are no longer watched."""
 
     changed: tuple[EndpointSet, ...] = ()
     forgotten: tuple[AppName, ...] = ()
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """One watched name. `flight_until` and `negative_until` are moments, at most one of them set."""
 
     reports: dict[str, Report]

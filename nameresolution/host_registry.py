@@ -11,13 +11,15 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from nameresolution.errors import RegistrationError
 
@@ -26,8 +28,7 @@ _ORPHAN_S = 60.0  # a temporary file this old was left by a crash between writin
 _MAX_BYTES = 1 << 20  # an entry is 1 kB; whatever is larger is no entry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One sidecar as others on its host see it. `host` is the address it advertises, `started_at` epoch seconds.
 
     `serving` turns False when it has said goodbye and finishes what it has.
@@ -58,39 +59,15 @@ class Entry:
 
 def format_entry(entry: Entry) -> bytes:
     """An entry as JSON."""
-    return json.dumps(asdict(entry), separators=(",", ":"), sort_keys=True).encode()
+    return msgspec.json.encode(entry, order="sorted")
 
 
 def parse_entry(data: bytes) -> Entry | None:
     """The entry in a file, None if it is none. Unknown fields are left out: a newer postern may write them."""
     try:
-        loaded = json.loads(data)
-    except ValueError:
+        return msgspec.json.decode(data, type=Entry)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not isinstance(loaded, dict):
-        return None
-    values: dict[str, object] = {}
-    for spec in fields(Entry):
-        if spec.name not in loaded:
-            continue
-        value = loaded[spec.name]
-        if not _fits(spec.name, str(spec.type), value):
-            return None
-        values[spec.name] = tuple(value) if spec.name == "grpc_services" else value
-    if not {"app_id", "instance", "peer_port"} <= values.keys():
-        return None
-    return Entry(**values)  # type: ignore[arg-type] # each value was checked against its field just above
-
-
-def _fits(name: str, declared: str, value: object) -> bool:
-    if name == "grpc_services":
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if name == "extra":
-        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-    if isinstance(value, bool):
-        return declared == "bool"
-    expected = {"str": (str,), "int": (int,), "float": (int, float)}.get(declared, ())
-    return isinstance(value, expected)
 
 
 class Registration:

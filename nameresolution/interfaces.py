@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interface:
+class Interface(Struct, frozen=True, kw_only=True):
     """One network interface with its first IPv4 address."""
 
     name: str
@@ -16,8 +16,7 @@ class Interface:
     address: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterfaceFilter:
+class InterfaceFilter(Struct, frozen=True, kw_only=True):
     """Which interfaces to use, by name pattern (`eth*`) or network (`10.0.0.0/8`). An empty `include` means all."""
 
     include: tuple[str, ...] = ()
@@ -39,8 +38,7 @@ def _matches(pattern: str, name: str, address: str) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(Struct, frozen=True, kw_only=True):
     """The interfaces to multicast on, and every address that is ours."""
 
     interfaces: tuple[Interface, ...]

@@ -6,7 +6,7 @@ TTL ends, so that a live instance never drops out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from nameresolution.mdns_records import Goodbye, Sighting
 from nameresolution.resolver import Endpoint
@@ -20,8 +20,7 @@ RETRY_S = 10.0  # between refreshes that an instance does not answer
 _MAX_INSTANCES = 1000  # of one app-id; a host that invents instances must not fill our memory
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
+class Due(Struct, frozen=True, kw_only=True):
     """What is to be done now: app-ids to ask for, those whose instances changed, those that nobody answered for."""
 
     ask: tuple[str, ...] = ()
@@ -29,8 +28,7 @@ class Due:
     silent: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(Struct):
     """An instance and when it was heard last."""
 
     sighting: Sighting
@@ -43,8 +41,7 @@ class _Held:
         return self.seen_at + min(REFRESH_S, REFRESH_SHARE * self.sighting.life_s)
 
 
-@dataclass(slots=True)
-class _Sought:
+class _Sought(Struct):
     """One watched app-id. `flight_at` is when the lookup under way began.
 
     Without instances, `lost` says that all fell silent and `left` that the last one said goodbye.

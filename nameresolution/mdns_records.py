@@ -7,7 +7,8 @@ byte for byte. Postern's hints follow the app-id as further strings of the TXT r
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nameresolution.errors import AnnouncementError
 from nameresolution.resolver import (
@@ -28,8 +29,7 @@ _MAX_STRING_BYTES = 255  # RFC 1035 section 3.3.14: one length byte
 _MAX_WEIGHT = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advert:
+class Advert(Struct, frozen=True, kw_only=True):
     """One instance in DNS words. `text` are the strings of its TXT record, the app-id first."""
 
     instance: Instance
@@ -39,8 +39,7 @@ class Advert:
     text: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(Struct, frozen=True, kw_only=True):
     """A question packet: the names asked for, and the instance names that the asker already knows."""
 
     id: int
@@ -49,8 +48,7 @@ class Query:
     unicast: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class Sighting(Struct, frozen=True, kw_only=True):
     """One instance in an answer or announcement. `life_s` is the shortest TTL among its records."""
 
     app_id: str
@@ -78,16 +76,14 @@ class Sighting:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goodbye:
+class Goodbye(Struct, frozen=True, kw_only=True):
     """An instance that leaves. `key` is its instance id, "" when the packet names none."""
 
     instance_name: str
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class Response(Struct, frozen=True, kw_only=True):
     """All that an answer packet says of instances."""
 
     sightings: tuple[Sighting, ...] = ()

@@ -7,7 +7,9 @@ there is none, by address, the earlier source winning; endpoints of a foreign me
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from nameresolution.resolver import (
     MESH_ATTRIBUTE,
@@ -21,16 +23,14 @@ from nameresolution.resolver import (
 FILE_SOURCE = "file"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Own:
+class Own(Struct, frozen=True, kw_only=True):
     """Who asks. `mesh` is the hash of our trust anchors, "" without mTLS, None while not known (nothing is foreign)."""
 
     instance: str = ""
     mesh: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """The latest word of one source on one name. `endpoints` beside a `failure` are the last good ones, now stale."""
 
     source: str

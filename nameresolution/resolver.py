@@ -6,8 +6,9 @@ Knows no network, no file and no clock.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 MESH_ATTRIBUTE = "m"
 NAMESPACE_ATTRIBUTE = "ns"
@@ -15,8 +16,7 @@ INSTANCE_ATTRIBUTE = "i"
 WEIGHT_ATTRIBUTE = "w"
 
 
-@dataclass(frozen=True, slots=True)
-class AppName:
+class AppName(Struct, frozen=True):
     """An app-id in its namespace; compared case-sensitively."""
 
     app_id: str
@@ -26,8 +26,7 @@ class AppName:
         return f"{self.app_id}.{self.namespace}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, kw_only=True):
     """One address at which the proxy of an instance listens for peers.
 
     `host` is an IP address without brackets, or a host name. `instance` is "" where the source names none.
@@ -52,8 +51,7 @@ class Endpoint:
         return next((value for name, value in self.attributes if name == key), "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointSet:
+class EndpointSet(Struct, frozen=True, kw_only=True):
     """All known endpoints of one name, in a stable order; empty means: looked for, nobody found.
 
     `stale` says that a source which gave some of them has failed since. `tried` has one line a source.
@@ -65,8 +63,7 @@ class EndpointSet:
     tried: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
+class Instance(Struct, frozen=True, kw_only=True):
     """What a sidecar announces of itself. `host` is the advertised IP address, `port` its peer port."""
 
     app_id: str
@@ -79,8 +76,7 @@ class Instance:
     attributes: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFailure:
+class SourceFailure(Struct, frozen=True, kw_only=True):
     """Why a source has no endpoints.
 
     `missing` means that the source works and knows of none, so what it gave before is withdrawn; otherwise the

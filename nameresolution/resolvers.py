@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from nameresolution.errors import ComponentConfigurationError, UnknownComponentError
 from nameresolution.host_registry import HostRegistry
@@ -18,8 +19,7 @@ Configuration = Mapping[str, object]
 PLANNED = ("kubernetes", "consul", "hashicorp.consul", "sqlite", "nameformat", "aws.cloudmap")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True, kw_only=True):
     """What constructors need beside their configuration. `static_file` is the file of the default chain, if any."""
 
     namespace: str

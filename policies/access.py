@@ -6,8 +6,9 @@ specific rule wins, a deny wins among equals, and a rule for `/a` speaks for all
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from policies.matcher import NOT_CANONICAL, Candidate, PathTable
 
@@ -18,8 +19,7 @@ KNOWN_VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPT
 """The verbs that a rule can name. Source: Dapr `HTTPExtension.Verb`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(Struct, frozen=True, kw_only=True):
     """Who calls: the parts of a verified SPIFFE ID `spiffe://<trust_domain>/ns/<namespace>/<app_id>`."""
 
     trust_domain: str
@@ -27,8 +27,7 @@ class Caller:
     app_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(Struct, frozen=True, kw_only=True):
     """What is asked for: the verb as sent (empty: unknown; gRPC has none), and the canonical decoded path."""
 
     protocol: Protocol
@@ -36,8 +35,7 @@ class Operation:
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """The answer and why.
 
     `reason` is one of `no-policy` (nothing is configured and all may call), `no-id`, `self`, `own-namespace`, `rule`,
@@ -53,8 +51,7 @@ class Decision:
     scope: Literal["", "app", "global"] = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(Struct, frozen=True, kw_only=True):
     """One operation of a policy. `verbs` may hold `*`; empty fits no verb. A gRPC app's rules ignore verbs."""
 
     pattern: str
@@ -62,8 +59,7 @@ class Rule:
     is_allow: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerRules:
+class CallerRules(Struct, frozen=True, kw_only=True):
     """What one caller may do. `table` holds the patterns of `rules` in their order.
 
     `is_shadowed`: a later entry for the same app-id and namespace but another trust domain takes its place in Dapr's
@@ -77,8 +73,7 @@ class CallerRules:
     is_shadowed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessRules:
+class AccessRules(Struct, frozen=True, kw_only=True):
     """All of one app's access control. Made by `compile.py` or `without_policy`."""
 
     default_allow: bool

@@ -3,8 +3,10 @@
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from policies import schema
 from policies.access import AccessRules
@@ -23,8 +25,7 @@ _UNBUILT_KINDS = frozenset(
 _ACCESS = "spec.accessControl"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assembled:
+class Assembled(Struct, frozen=True, kw_only=True):
     """Everything that the files say, and what their author should know."""
 
     access: AccessRules

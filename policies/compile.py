@@ -5,7 +5,8 @@ Strict by design: what Dapr ignores or guesses is a fault here. A fault is lenie
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from policies import schema
 from policies.access import KNOWN_VERBS, AccessRules, Caller, CallerRules, Profile, Rule, without_policy
@@ -22,8 +23,7 @@ _ACCESS: Place = ("spec", "accessControl")
 _VERB = re.compile(r"[A-Z][A-Z0-9_-]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessContext:
+class AccessContext(Struct, frozen=True, kw_only=True):
     """Whose access control this is."""
 
     own_app_id: str
@@ -39,8 +39,7 @@ class AccessContext:
         return self.app_protocol not in {"grpc", "grpcs"}
 
 
-@dataclass(slots=True)
-class _Merged:
+class _Merged(Struct):
     """accessControl of all files, decoded one over the other: scalars replace scalars, a list the whole list."""
 
     default_action: str | None = None
@@ -161,8 +160,7 @@ def _check_caller(document: Document, place: Place, caller: Caller, report: Repo
             report.warn(document, (*place, key), "`*` stands for itself here and fits no caller")
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     """One entry of `policies` while it is compiled."""
 
     document: Document

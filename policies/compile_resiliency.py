@@ -1,7 +1,9 @@
 """Resiliency documents -> ResiliencyRules; every fault at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from policies import schema
 from policies.codes import parse_codes
@@ -25,8 +27,7 @@ _DEFAULT_RETRIES = ("DefaultAppRetryPolicy", "DefaultRetryPolicy")
 _DEFAULT_TIMEOUTS = ("DefaultAppTimeoutPolicy", "DefaultTimeoutPolicy")
 
 
-@dataclass(slots=True)
-class _Merged:
+class _Merged(Struct):
     """One table of all documents in force; a later policy or target replaces the earlier of its name whole."""
 
     timeouts: dict[str, float | None] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The rest of a Configuration as frozen values, with Dapr's defaults; free of pydantic and YAML."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 LATENCY_BUCKETS_MS = (
     1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650, 800,
@@ -9,8 +9,7 @@ LATENCY_BUCKETS_MS = (
 DEFAULT_SAMPLING_RATE = 0.0001
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OtelConfig:
+class OtelConfig(Struct, frozen=True, kw_only=True):
     """Where OTLP spans go. `protocol` is `grpc` or `http`; `timeout_s` None leaves the exporter's own."""
 
     endpoint: str
@@ -20,8 +19,7 @@ class OtelConfig:
     timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TracingConfig:
+class TracingConfig(Struct, frozen=True, kw_only=True):
     """`spec.tracing`. `sampling_rate` lies in 0 to 1; `is_rate_given` tells a written rate from the default."""
 
     sampling_rate: float = DEFAULT_SAMPLING_RATE
@@ -31,8 +29,7 @@ class TracingConfig:
     otel: OtelConfig | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricRule:
+class MetricRule(Struct, frozen=True, kw_only=True):
     """A label of a metric that is rewritten: (replacement, pattern) in order."""
 
     metric: str
@@ -40,8 +37,7 @@ class MetricRule:
     replacements: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricsConfig:
+class MetricsConfig(Struct, frozen=True, kw_only=True):
     """`spec.metrics`, field by field over `spec.metric`."""
 
     enabled: bool = True
@@ -53,8 +49,7 @@ class MetricsConfig:
     rules: tuple[MetricRule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MtlsConfig:
+class MtlsConfig(Struct, frozen=True, kw_only=True):
     """`spec.mtls`; None and empty where nothing is written."""
 
     enabled: bool | None = None
@@ -65,8 +60,7 @@ class MtlsConfig:
     token_validators: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NameResolutionConfig:
+class NameResolutionConfig(Struct, frozen=True, kw_only=True):
     """`spec.nameResolution`. `configuration` is JSON-like, for the component to check; don't change it."""
 
     component: str
@@ -74,8 +68,7 @@ class NameResolutionConfig:
     configuration: object = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggingConfig:
+class LoggingConfig(Struct, frozen=True, kw_only=True):
     """`spec.logging.apiLogging`."""
 
     api_enabled: bool = False
@@ -83,8 +76,7 @@ class LoggingConfig:
     omit_health_checks: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigurationValues:
+class ConfigurationValues(Struct, frozen=True, kw_only=True):
     """All that a Configuration says beside access control."""
 
     tracing: TracingConfig = field(default_factory=TracingConfig)

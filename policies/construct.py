@@ -6,11 +6,11 @@ and numbers; here these are faults.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import yaml
+from msgspec import Struct, field
 
 from policies.errors import Fault
 
@@ -27,8 +27,7 @@ _BOOLEANS = {"true": True, "false": False}
 _TRAPS = frozenset({"y", "n", "yes", "no", "on", "off"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
+class Built(Struct, frozen=True, kw_only=True):
     """The outcome: values, the (line, column) of each place, and what was wrong."""
 
     value: object
@@ -36,8 +35,7 @@ class Built:
     faults: tuple[Fault, ...]
 
 
-@dataclass(slots=True)
-class _Builder:
+class _Builder(Struct):
     """Grows `places` and `faults` during one pass over one document."""
 
     path: Path

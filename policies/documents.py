@@ -7,11 +7,11 @@ run files are read by the same code as policies.
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
+from msgspec import Struct
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -27,8 +27,7 @@ _MARK = re.compile("\ue000(\\d+)\ue001")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
+class Document(Struct, frozen=True, kw_only=True):
     """One YAML document: plain values (dict, list, str, int, float, bool, None) and the place of every field."""
 
     path: Path

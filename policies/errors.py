@@ -1,12 +1,12 @@
 """What can be wrong with a policy or configuration document, told with its place."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+
+class Fault(Struct, frozen=True, kw_only=True):
     """One thing wrong in one document.
 
     `line` and `column` count from 1; 0 means that the fault concerns the whole file. `is_lenient` marks a fault

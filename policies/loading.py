@@ -6,9 +6,11 @@ A sidecar without files pays for neither YAML nor pydantic: they are imported wh
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from policies.access import AccessRules, Profile, without_policy
 from policies.configuration import ConfigurationValues
@@ -21,8 +23,7 @@ UNREAD_POLLS = 20  # pause before documents that could not be read at all are tr
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySources:
+class PolicySources(Struct, frozen=True, kw_only=True):
     """The files to read, and what their meaning depends on.
 
     `resources_paths` are folders. `own_trust_domain` None takes any verified trust domain for the own one, which is
@@ -41,8 +42,7 @@ class PolicySources:
     own_trust_domain: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySnapshot:
+class PolicySnapshot(Struct, frozen=True, kw_only=True):
     """All rules in force at one time. `generation` counts the snapshots of one sidecar from 1."""
 
     generation: int
@@ -50,7 +50,7 @@ class PolicySnapshot:
     resiliency: ResiliencyRules
     configuration: ConfigurationValues
     warnings: tuple[str, ...]
-    fingerprint: Fingerprint = field(default=(), repr=False, compare=False)
+    fingerprint: Fingerprint = ()
 
 
 class Read(Protocol):
@@ -136,7 +136,8 @@ async def watch(
                 await asyncio.sleep(poll_s * UNREAD_POLLS)
             continue
         handled = fresh.fingerprint
-        if is_bad or replace(fresh, generation=current.generation) != current:
+        same = replace(fresh, generation=current.generation, fingerprint=current.fingerprint) == current
+        if is_bad or not same:
             is_bad, current = False, fresh
             on_new(fresh)
 

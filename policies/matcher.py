@@ -12,8 +12,9 @@ is arithmetic on rule numbers: the same in every process, no table of what was s
 import bisect
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
+
+from msgspec import Struct, field
 
 NOT_CANONICAL = 0  # the class of a path that has no canonical form; it is denied wherever paths are judged
 
@@ -41,8 +42,7 @@ class Candidate(NamedTuple):
     is_parent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Glob:
+class _Glob(Struct, frozen=True):
     """Text with `*` inside one segment. Linear: each piece is searched once, from where the last one ended."""
 
     prefix: str
@@ -66,8 +66,7 @@ def _glob(segment: str) -> _Glob:
     return _Glob(pieces[0], tuple(piece for piece in pieces[1:-1] if piece), pieces[-1])
 
 
-@dataclass(slots=True)
-class _Globs(Generic[NodeT]):
+class _Globs(Struct, Generic[NodeT]):
     """The children of a node whose segment holds `*` among other text, found by what stands before the first `*`.
 
     A segment is looked up once for each length that such a text has, so that a thousand globs cost as one.
@@ -91,8 +90,7 @@ class _Globs(Generic[NodeT]):
                     yield order, node
 
 
-@dataclass(slots=True)
-class _Ordered:
+class _Ordered(Struct):
     """A node of the ordered reading; filled while a table is made and never after. `order` is the place among siblings."""
 
     segment: str
@@ -122,8 +120,7 @@ class _Ordered:
         return best
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A node of the open reading; filled while a table is made and never after."""
 
     literals: dict[str, "_Open"] = field(default_factory=dict)
@@ -155,16 +152,15 @@ class _Open:
             yield from (child for _, child in self.globs.fitting(segment))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathTable:
+class PathTable(Struct, frozen=True, kw_only=True):
     """The patterns of one caller's policy, ready to classify paths. Made by `path_table`."""
 
     patterns: tuple[str, ...]
     fold_case: bool
     verbs: tuple[frozenset[str], ...]
     ranks: tuple[tuple[int, ...], ...]
-    _ordered: _Ordered = field(repr=False, compare=False)
-    _open: _Open = field(repr=False, compare=False)
+    _ordered: _Ordered
+    _open: _Open
 
     def classify(self, path: str) -> int:
         """The class of a canonical path (leading `/`, decoded once, dots resolved); a trailing `/` is ignored."""

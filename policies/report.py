@@ -1,14 +1,13 @@
 """Collects what is wrong and what is odd while documents are compiled."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from policies.construct import Place
 from policies.documents import Document
 from policies.errors import Fault
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """Grows during one load: `faults` stop it (the lenient ones only without `--config-lenient`), `warnings` don't."""
 
     faults: list[Fault] = field(default_factory=list)

@@ -4,15 +4,16 @@ Made of Resiliency documents by `compile_resiliency.py`; without any, `Resilienc
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 BUILTIN_NAME = "DaprBuiltInServiceRetries"
 BUILTIN_MIN_RETRIES = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryRule:
+class RetryRule(Struct, frozen=True, kw_only=True):
     """When to try again. `http_codes` and `grpc_codes` None mean every failure of that protocol, empty none.
 
     Failures without a status (connections, timeouts) are for retry whatever the codes say. `max_retries` counts
@@ -38,8 +39,7 @@ BUILTIN_RETRY = RetryRule(
 """Between sidecars, on UNAVAILABLE and UNAUTHENTICATED; never by an app's HTTP status."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetRules:
+class TargetRules(Struct, frozen=True, kw_only=True):
     """What holds for calls to one target: `retry` round `builtin_retry` round `timeout_s`, which is per attempt.
 
     `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`.
@@ -51,8 +51,7 @@ class TargetRules:
     source: str = "built-in"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResiliencyRules:
+class ResiliencyRules(Struct, frozen=True, kw_only=True):
     """All of one caller's resiliency. `names` are the resources that were loaded, in order."""
 
     names: tuple[str, ...] = ()

@@ -7,9 +7,10 @@ Source: spec/invocation.md §6.1, §6.2; design §7.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
+
+from msgspec.structs import replace
 
 from proxy import path as paths
 from proxy.local_http import LocalRequest, LocalResponse

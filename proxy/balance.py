@@ -7,7 +7,8 @@ Source: spec/resiliency.md L1, O1; spec/nameresolution.md D5, D7, D9.
 import math
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 DEFAULT_RTT_S = 0.030  # what an endpoint costs before it was measured
 DECAY_S = 10.0
@@ -17,8 +18,7 @@ EJECT_FIRST_S = 1.0  # D5: re-probed with back-off
 EJECT_MAX_S = 30.0
 
 
-@dataclass(slots=True)
-class Load:
+class Load(Struct):
     """What one engine knows of one endpoint. Owned by the cluster that holds it."""
 
     address: str

@@ -4,7 +4,8 @@ Runs on the loop; every handler is short and never awaits. Deciders see only wha
 """
 
 import random
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from nameresolution.directory import Directory
 from nameresolution.host_registry import Entry
@@ -212,7 +213,7 @@ class Control:
         self._engine.wake(SERVICES_HOLD)
 
     def _outbound(self, **changes: object) -> None:
-        self.outbound.view = replace(self.outbound.view, **changes)  # type: ignore[arg-type]
+        self.outbound.view = replace(self.outbound.view, **changes)
 
     def _push_tables(self) -> None:
         assert self._engine is not None

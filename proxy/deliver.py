@@ -1,7 +1,9 @@
 """How a call reaches the own app: judged, then a Plan to the app's port. Shared by calls from peers and from the app to itself. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.access import Caller
 from proxy import errors
@@ -18,7 +20,6 @@ from proxy.plan import (
     Reply,
     Route,
     Surface,
-    value,
 )
 
 APP_CLUSTER = "app"
@@ -42,8 +43,7 @@ STRIP: Edits = (
 STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"postern-"))
 
 
-@value
-class AppView:
+class AppView(Struct, frozen=True, kw_only=True):
     """The own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
 
     replay_bytes: of a request body kept for another attempt (spec/resiliency.md B8).

@@ -7,7 +7,8 @@ gRPC. Source: design §9, spec/invocation.md §2.9 and §3.4, spec/resiliency.md
 import errno
 import json
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from proxy.plan import DETAIL, Cause, Headers, Labels, Reply, Surface
 
@@ -56,8 +57,7 @@ class IdentityUnavailableError(ProxyError):
     """No SVID: sentry did not answer, or refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """HTTP status and gRPC code on our own surfaces, then on Dapr's; errorCode; may another attempt help?"""
 
     status: int

@@ -4,14 +4,14 @@ Flags are written as daprd's users write them: one dash or two, `--flag value` o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Kind = Literal["value", "many", "switch", "unbuilt", "unbuilt-switch"]
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(Struct, frozen=True):
     """One flag. many: may be repeated, every value counts. unbuilt: accepted, without effect, named in a warning."""
 
     name: str

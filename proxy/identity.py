@@ -10,8 +10,9 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import Struct
 
 from sentry import rotation
 from sentry.client import Svid
@@ -32,8 +33,7 @@ class SvidSource(Protocol):
         """A fresh one. Raises FetchError."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadName:
+class WorkloadName(Struct, frozen=True, kw_only=True):
     """Who we want to be."""
 
     app_id: str
@@ -44,8 +44,7 @@ class WorkloadName:
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/{self.app_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clocks:
+class Clocks(Struct, frozen=True, kw_only=True):
     """Wall and monotonic time, and chance in [0, 1)."""
 
     wall: Callable[[], float] = time.time
@@ -53,8 +52,7 @@ class Clocks:
     chance: Callable[[], float] = random.random
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
+class _Held(Struct, frozen=True, kw_only=True):
     svid: Svid
     received_at: float
     life_s: float

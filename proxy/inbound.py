@@ -3,20 +3,20 @@
 Source: design §3, §9; spec/access-control.md §1, §9; spec/invocation.md §5.
 """
 
-from dataclasses import replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy import errors
 from proxy.deliver import AppView, denied, to_app
 from proxy.judge import Judge, describe
 from proxy.peer import caller_of
-from proxy.plan import Asking, Cause, Labels, Plan, Reply, Surface, value
+from proxy.plan import Asking, Cause, Labels, Plan, Reply, Surface
 from proxy.target import SERVICES
 
 SCOPES = ("access", "app")
 
 
-@value
-class InboundView:
+class InboundView(Struct, frozen=True, kw_only=True):
     """What a peer's request is judged by: a snapshot, replaced whole."""
 
     app: AppView

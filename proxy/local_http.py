@@ -12,7 +12,8 @@ import socket
 import ssl
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.http1_client import Http1Client
@@ -35,8 +36,7 @@ class LocalHttpError(ProxyError, OSError):
     """A short call failed: no connection, a broken or an oversized answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalRequest:
+class LocalRequest(Struct, frozen=True):
     """A whole request. `target` as it came; header names lower-case, without Host, which is `authority`."""
 
     method: str
@@ -46,8 +46,7 @@ class LocalRequest:
     authority: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalResponse:
+class LocalResponse(Struct, frozen=True):
     """A whole response. Content-Length is written from the body."""
 
     status: int

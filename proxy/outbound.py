@@ -6,7 +6,9 @@ Source: design §4, §9; spec/invocation.md §2, §3.
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.access import Caller
 from policies.resiliency import ResiliencyRules
@@ -27,7 +29,6 @@ from proxy.plan import (
     Reply,
     Route,
     Surface,
-    value,
 )
 from proxy.retries import again_rules, attempt_timeout
 from proxy.target import (
@@ -53,8 +54,7 @@ _STRIP_PATH: Edits = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
 _WHOLE_PATH: Edits = (Edit(op=Op.DAPR_PATH),)
 
 
-@value
-class OutboundView:
+class OutboundView(Struct, frozen=True, kw_only=True):
     """What the app's requests are judged by: a snapshot, replaced whole.
 
     known: cluster keys that have endpoints. own_ports: listener name to callee text. forwarded: X-Forwarded-* of this host.
@@ -79,8 +79,7 @@ class OutboundView:
     random: Callable[[], random.Random]
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """Which callee, by which surface, and how the target must be rewritten. callee None: `text` names nobody."""
 
     callee: Callee | None

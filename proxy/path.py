@@ -6,8 +6,9 @@ Source: RFC 3986 §3.3, §5.2.4, RFC 9110 §4.2.3; design §9; spec/access-contr
 """
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -29,8 +30,7 @@ class BadTargetError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """path: canonical, decoded, starting with `/`, trailing slash dropped. query: raw, without `?`. same: forwarding the raw bytes
     names the same segments. absolute: the target's raw path and query begin at `offset` (absolute-form), else 0.
     """

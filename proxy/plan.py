@@ -8,17 +8,12 @@ in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until on
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, Protocol, TypeVar, dataclass_transform
+from typing import Literal, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 T = TypeVar("T")
-
-
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
-def value(cls: type[T]) -> type[T]:
-    """A frozen, slotted dataclass whose fields are given by name."""
-    return dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
 
 Header = tuple[bytes, bytes]
@@ -93,8 +88,7 @@ class Op(Enum):
     DEADLINE = "deadline"  # grpc-timeout with what is left
 
 
-@value
-class Edit:
+class Edit(Struct, frozen=True, kw_only=True):
     """One operation; `name` and `data` mean what the operation says, empty where it needs none."""
 
     op: Op
@@ -105,8 +99,7 @@ class Edit:
 Edits = tuple[Edit, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(Struct, frozen=True):
     """What arrived. `target` as it came; `path` canonical and decoded, `query` raw without `?`.
 
     protocol: http1, http2, grpc or websocket (an HTTP/1.1 Upgrade and an RFC 8441 CONNECT alike, method then GET). `headers` lower-case,
@@ -143,8 +136,7 @@ class Table(Protocol):
         """The class of a path; equal paths give equal classes."""
 
 
-@value
-class Read:
+class Read(Struct, frozen=True, kw_only=True):
     """One facet that a decider read. `table`: which pushed table or set gave the answer."""
 
     facet: Facet
@@ -283,8 +275,7 @@ _FORM = Read(facet=Facet.FORM)
 _EXACT = Read(facet=Facet.EXACT)
 
 
-@value
-class Labels:
+class Labels(Struct, frozen=True, kw_only=True):
     """What telemetry says of every call under one Plan or Reply."""
 
     direction: Literal["outbound", "inbound"]
@@ -298,8 +289,7 @@ class Labels:
     strip: bool = False  # Dapr's path form: the method is what follows `/method`
 
 
-@value
-class Route:
+class Route(Struct, frozen=True, kw_only=True):
     """weight: for splits. expect: SPIFFE ids that may answer; empty means a cluster without mutual TLS."""
 
     cluster: str
@@ -308,8 +298,7 @@ class Route:
     edits: Edits = ()
 
 
-@value
-class Again:
+class Again(Struct, frozen=True, kw_only=True):
     """Retry as data; the engine loops. Several rules: the first that covers the failure decides.
 
     delays_s draws the pauses of one call. http_codes/grpc_codes: None means every failure status, empty none.
@@ -329,8 +318,7 @@ class Delays(Protocol):
     def __next__(self) -> float: ...
 
 
-@value
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """An answer made here, HTTP and gRPC form together. Only before the response head has left; afterwards a reset.
 
     In `body` and `grpc_message`, `DETAIL` stands for what the engine knows (an address, a system error); it is escaped when put in.
@@ -351,8 +339,7 @@ class Reply:
 DETAIL = "\x01"
 
 
-@value
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """How to carry a call. Dies with its scopes. gates: breaker, concurrency, rate, fault. on_cause: answers ready-made.
 
     attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call, idle_s a silent one.
@@ -376,8 +363,7 @@ class Plan:
     scopes: tuple[str, ...] = ()
 
 
-@value
-class Hold:
+class Hold(Struct, frozen=True, kw_only=True):
     """The callee is being resolved. Ask again when the cluster `key` is set; after `for_s` seconds, answer `then`."""
 
     key: str
@@ -389,8 +375,7 @@ Decision = Plan | Reply | Hold
 Decide = Callable[[Asking], Decision]
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(Struct):
     """One try at one endpoint. Times are epoch nanoseconds, 0 where it did not come to that."""
 
     endpoint: str
@@ -403,8 +388,7 @@ class Attempt:
     detail: str = ""
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """What came of one call; handed to the Observer once, after the last byte. `trace` is the engine-opaque span of this hop."""
 
     head: RequestHead

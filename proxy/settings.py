@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from msgspec import Struct
+
 Profile = Literal["dev", "production", "daprd"]
 EngineChoice = Literal["auto", "native", "portable"]
 AppProtocol = Literal["http", "https", "h2c", "grpc", "grpcs"]
@@ -14,16 +16,14 @@ Mode = Literal["standalone", "kubernetes"]
 LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
 
 
-@dataclass(frozen=True, slots=True)
-class PortWish:
+class PortWish(Struct, frozen=True):
     """A TCP port to listen on: 0 is any free one; with `fallback` a taken number becomes any free one instead of an error."""
 
     number: int
     fallback: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppHealth:
+class AppHealth(Struct, frozen=True, kw_only=True):
     """How to probe the app: `threshold` failures in a row make it unhealthy; `path` is for HTTP apps only."""
 
     path: str
@@ -32,8 +32,7 @@ class AppHealth:
     threshold: int
 
 
-@dataclass(frozen=True, slots=True)
-class OwnPort:
+class OwnPort(Struct, frozen=True):
     """A local port that leads to one callee: `app` is an app-id, or `app.namespace`. Port 0 is any free one."""
 
     app: str
@@ -45,8 +44,7 @@ class OwnPort:
         return "".join(c if c.isascii() and c.isalnum() else "_" for c in self.app).upper() + "_ADDR"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunMetadata:
+class RunMetadata(Struct, frozen=True, kw_only=True):
     """Who started this sidecar, for `list` and `stop`; empty when nobody but the user did."""
 
     command: str = ""

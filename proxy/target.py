@@ -6,8 +6,9 @@ Source: design §4, spec/invocation.md §2.1 and §3.1.
 import ipaddress
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from proxy.plan import Table
 
@@ -27,8 +28,7 @@ _GRPC_PATH = re.compile(
 _LOCALHOST = ".localhost"
 
 
-@dataclass(frozen=True, slots=True)
-class Callee:
+class Callee(Struct, frozen=True):
     """An app-id in its namespace; `text` as the caller wrote it (policies are looked up by it, spec/resiliency.md §8)."""
 
     app_id: str
@@ -107,8 +107,7 @@ def method_path(path: str) -> str:
     return path if end < 0 else path[end + len(_METHOD) :] or "/"
 
 
-@dataclass(frozen=True, slots=True)
-class MethodPaths:
+class MethodPaths(Struct, frozen=True):
     """A table over the method alone: classes of what follows `/method`."""
 
     table: Table
@@ -184,14 +183,12 @@ class RouteError(ValueError):
     """A `--route` that can't be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Pattern(Struct, frozen=True):
     service: re.Pattern[str]
     app: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceRoutes:
+class ServiceRoutes(Struct, frozen=True):
     """Service name to callee text: explicit names, then patterns, then learnt ones. `conflicts`: two claimants of one name."""
 
     exact: Mapping[str, str]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
+from msgspec import Struct
+
 from sentry.errors import AttestationError, RequestError
 from sentry.jwks import KeySet, VerificationKey
 from sentry.spiffe import SpiffeId
@@ -39,8 +41,7 @@ class Ask:
     csr_hash: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(Struct, frozen=True, kw_only=True):
     """What a proof yields; `token_hash` is for the audit log."""
 
     spiffe_id: SpiffeId

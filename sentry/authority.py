@@ -13,6 +13,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import Struct
 
 from sentry.bundle import TrustBundle
 from sentry.chain import verify_chain
@@ -93,8 +94,7 @@ def generate(trust_domain: str, namespace: str, now: datetime) -> Holdings:
     return Holdings(bundle=TrustBundle.of([root]), issuer=issuer, root=root, root_key=root_key)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
+class Signed(Struct, frozen=True, kw_only=True):
     """A leaf and what its holder needs beside it."""
 
     leaf: x509.Certificate

@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, NoReturn
+
+from msgspec import Struct, field
 
 from sentry.errors import IdentityError, SettingsError
 from sentry.spiffe import SpiffeId, TrustDomain, sentry_id
@@ -42,8 +43,7 @@ _UNUSED_FLAGS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSource:
+class TokenSource(Struct, frozen=True, kw_only=True):
     """A key set whose tokens are believed."""
 
     source: str
@@ -53,8 +53,7 @@ class TokenSource:
     max_token_lifetime_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """Everything the sentry process needs to know; `port` is None when only the unix socket serves."""
 
     spiffe_id: SpiffeId

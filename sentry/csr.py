@@ -6,7 +6,6 @@ Pure. Limits are checked before any cryptography runs on the input.
 import base64
 import binascii
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -14,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from msgspec import Struct
 
 from sentry.errors import RequestError
 
@@ -27,8 +27,7 @@ _MIN_RSA_BITS: Final = 2048
 _MAX_RSA_BITS: Final = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningRequest:
+class SigningRequest(Struct, frozen=True, kw_only=True):
     """A request's public key, the kind of that key, and the names of what it asked for in vain."""
 
     public_key: CertificatePublicKeyTypes

@@ -11,10 +11,11 @@ import json
 import logging
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from sentry.errors import SettingsError, StoreError
 from sentry.private_files import read_file
@@ -29,8 +30,7 @@ _BY_CURVE: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed255
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerificationKey:
+class VerificationKey(Struct, frozen=True, kw_only=True):
     """One key and the only algorithm that it verifies."""
 
     algorithm: str
@@ -100,8 +100,7 @@ def _algorithm(member: Mapping[str, Any]) -> str | None:
     return expected if stated in {None, expected} else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileSource:
+class FileSource(Struct, frozen=True, kw_only=True):
     """A key set in a file, read anew at each refresh."""
 
     path: Path
@@ -119,8 +118,7 @@ class FileSource:
             raise SourceError(str(error)) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallSource:
+class CallSource(Struct, frozen=True, kw_only=True):
     """A key set from a function, such as `join.jwks` of a runtime root, or fixed JSON."""
 
     name: str
@@ -134,8 +132,7 @@ class CallSource:
             raise SourceError(str(error)) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpsSource:
+class HttpsSource(Struct, frozen=True, kw_only=True):
     """A key set behind an https address; redirects are refused, so that nobody else chooses what is fetched."""
 
     url: str
@@ -219,8 +216,7 @@ def _unbase64(text: str) -> str | None:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshRules:
+class RefreshRules(Struct, frozen=True, kw_only=True):
     """When a set is read again: at `max_age_s`, and for an unknown kid at most every `min_interval_s`."""
 
     max_age_s: float = 600.0

@@ -15,9 +15,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from sentry.bundle import TrustBundle
 from sentry.errors import BundleError, LocalSentryError, StoreError
@@ -30,8 +31,7 @@ _MAX_SOCKET_PATH: Final = 107
 _POLL_S: Final = 0.01
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalPaths:
+class LocalPaths(Struct, frozen=True, kw_only=True):
     """Where a runtime root keeps its sentry."""
 
     root: Path
@@ -72,8 +72,7 @@ class LocalPaths:
         return self.folder / "sentry.log"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalSentry:
+class LocalSentry(Struct, frozen=True, kw_only=True):
     """A sentry that answers: `address` for SvidClient, its trust anchors, its id; whether this call started it."""
 
     address: str

@@ -7,13 +7,13 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import grpc.aio
+from msgspec import Struct
 
 from sentry.attest import Attestor, InsecureValidator, JwksValidator, Kind, TokenMemory, Validator
 from sentry.audit import AuditLog
@@ -50,8 +50,7 @@ _FAILED: Final = "failed to sign certificate"
 _LOG: Final = logging.getLogger("sentry")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class Started(Struct, frozen=True, kw_only=True):
     """What a server that answers tells its starter."""
 
     addresses: tuple[str, ...]

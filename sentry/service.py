@@ -2,10 +2,10 @@
 
 import hashlib
 import uuid
-from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec import Struct
 
 from sentry.attest import MAX_TOKEN_BYTES, Ask, Attestor, Grant
 from sentry.audit import AuditLog
@@ -23,8 +23,7 @@ MAX_AUDIENCE_BYTES: Final = 256
 _MAX_LOGGED: Final = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServicePolicy:
+class ServicePolicy(Struct, frozen=True, kw_only=True):
     """Choices of the operator."""
 
     strict_csr: bool = False

@@ -5,11 +5,11 @@ Knows nothing of trust: whether a certificate chains to an anchor is the TLS lib
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from msgspec import Struct
 
 from sentry.errors import IdentityError
 
@@ -50,8 +50,7 @@ class TrustDomain(str):
         return cls(text)
 
 
-@dataclass(frozen=True, slots=True)
-class SpiffeId:
+class SpiffeId(Struct, frozen=True):
     """`spiffe://<trust_domain>/ns/<namespace>/<app_id>`; equality is exact and case-sensitive."""
 
     trust_domain: str

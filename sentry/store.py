@@ -12,10 +12,11 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from msgspec import Struct
 
 from sentry.authority import StoredBundle
 from sentry.errors import StoreError
@@ -27,8 +28,7 @@ _LOCK: Final = ".lock"
 _LOCK_POLL_S: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreNames:
+class StoreNames(Struct, frozen=True, kw_only=True):
     """The files' names in the store's folder, or absolute paths of files kept elsewhere (read only then)."""
 
     anchors: str = "ca.crt"

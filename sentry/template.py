@@ -1,10 +1,10 @@
 """What a leaf holds: who it names, for how long, and nothing that a request asked for beside its public key."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from msgspec import Struct
 
 from sentry.errors import SigningError
 from sentry.spiffe import SpiffeId
@@ -14,8 +14,7 @@ DEFAULT_BACKDATE: Final = timedelta(seconds=60)
 MAX_BACKDATE: Final = timedelta(minutes=15)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeafTemplate:
+class LeafTemplate(Struct, frozen=True, kw_only=True):
     """A leaf to be signed; times are UTC and whole seconds, as X.509 has them."""
 
     spiffe_id: SpiffeId
@@ -24,8 +23,7 @@ class LeafTemplate:
     not_after: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeafTerms:
+class LeafTerms(Struct, frozen=True, kw_only=True):
     """How long leaves live and how far back they begin."""
 
     ttl: timedelta = DEFAULT_LEAF_TTL

@@ -10,8 +10,9 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from telemetry.errors import ExportError
 from telemetry.logs import Logger
@@ -35,8 +36,7 @@ class Exporter(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportLimits:
+class ExportLimits(Struct, frozen=True, kw_only=True):
     """How a queue behaves; `backoff_s` is the range that each pause before another try is drawn from."""
 
     queue: int = 2048

@@ -6,10 +6,10 @@ On asyncio and h11, without threads; every step under one deadline. Foreign erro
 import asyncio
 import contextlib
 import ssl
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import h11
+from msgspec import Struct, field
 
 from telemetry.errors import ExporterConfigError, ExportError
 
@@ -22,8 +22,7 @@ _RETRYABLE = frozenset({429, 502, 503, 504})
 Headers = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostTarget:
+class PostTarget(Struct, frozen=True, kw_only=True):
     """Where to POST: parsed once, so that a bad address is a start-up error."""
 
     host: str
@@ -52,8 +51,7 @@ class PostTarget:
         )
 
 
-@dataclass(slots=True)
-class _Connection:
+class _Connection(Struct):
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     http: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))

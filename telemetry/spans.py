@@ -5,10 +5,11 @@ beside them. Attempts after the first are events named `retry`; what a proxy did
 """
 
 import ipaddress
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
+
+from msgspec import Struct
 
 from telemetry import names
 from telemetry.context import SpanContext
@@ -21,8 +22,7 @@ _SCOPE = "dapr-diagnostics"
 
 
 # Not frozen: one is made per sampled call, and a frozen one costs 2 µs more. Nobody changes it once recorded.
-@dataclass(slots=True)
-class Span:
+class Span(Struct):
     """One finished span. Times are epoch nanoseconds; `error` is its text, None when all went well.
 
     `remote_host` is an IP address or ""; `events` are (epoch ns, text) in order of time.

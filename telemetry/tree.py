@@ -5,8 +5,9 @@ What peers sent (names, errors) may hold anything, so nothing unprintable gets t
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 _BOLD, _DIM, _RED, _CYAN, _OFF = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[36m", "\x1b[0m"
 # Deeper than any real chain of calls, and well below Python's own limit on recursion.
@@ -15,8 +16,7 @@ _DEPTH = 100
 SpanDict = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
+class _Row(Struct, frozen=True, kw_only=True):
     """A line before its columns are aligned. `note` stands below the span, without times."""
 
     branch: str

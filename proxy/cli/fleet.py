@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from nameresolution.errors import RuntimeRootError
 from nameresolution.host_registry import Entry, HostRegistry
@@ -15,8 +16,7 @@ from proxy.local_http import LocalResponse, request
 ASK_S = 0.3  # a hung sidecar must not hold up the others' answers; cli.md D2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sidecar:
+class Sidecar(Struct, frozen=True, kw_only=True):
     """One sidecar: its registry entry, and what it said; None when it said nothing in time."""
 
     entry: Entry

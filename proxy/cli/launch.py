@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from proxy.cli.errors import CliError
 from proxy.settings import Settings
 
@@ -42,8 +44,7 @@ class AppSpec:
     sidecar_log: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(Struct, frozen=True, kw_only=True):
     """What a sidecar said once its listeners were bound; a port is 0 where there is none."""
 
     http: int

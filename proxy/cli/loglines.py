@@ -1,8 +1,9 @@
 """A sidecar's log line as a person at a terminal wants it: what happened first, without what every line repeats. Pure."""
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 _FIELD = re.compile(r'([A-Za-z_][\w.]*)=("(?:[^"\\]|\\.)*"|[^\s"]*)')
 _ESCAPED = re.compile(r"\\(.)")
@@ -12,8 +13,7 @@ Weight = Literal["quiet", "warning", "error"]
 _WEIGHTS: dict[str, Weight] = {"warning": "warning", "error": "error", "fatal": "error"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shortened:
+class Shortened(Struct, frozen=True, kw_only=True):
     """What to show of a line, and how loud."""
 
     text: str

@@ -9,8 +9,9 @@ import random
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.launch import AppSpec
@@ -62,8 +63,7 @@ CART_ADDR in its environment. Ctrl-C stops both in order, twice at once. The exi
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(Struct, frozen=True, kw_only=True):
     """What the command line of `run` asks for. flags: the sidecar's, with long names."""
 
     flags: tuple[str, ...]

@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from proxy.cli.children import Child, Guard
 from proxy.cli.errors import CliError
@@ -46,8 +47,7 @@ class Why(Enum):
     START = "start"  # it never came up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(Struct, frozen=True, kw_only=True):
     """How a unit ended: the exit code that it contributes."""
 
     why: Why

@@ -3,7 +3,8 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from proxy.cli.errors import FAILED, MISUSED, UsageError
 from proxy.readiness import WAIT_S, wait_ready
@@ -25,8 +26,7 @@ _FLAGS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waited:
+class Waited(Struct, frozen=True, kw_only=True):
     """What to wait for: an app's sidecar, or the one on a port."""
 
     app_id: str | None

@@ -5,16 +5,16 @@ written against this module.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from proxy.plan import Decide, Header, Outcome, Table, value
+from msgspec import Struct
+
+from proxy.plan import Decide, Header, Outcome, Table
 
 WireProtocol = Literal["postern", "http1", "h2c"]
 
 
-@value
-class Upstream:
+class Upstream(Struct, frozen=True, kw_only=True):
     """One address of a cluster. `address`: `ip:port`, `[v6]:port` or `unix:/path`. `instance` names the process behind it."""
 
     address: str
@@ -22,8 +22,7 @@ class Upstream:
     weight: int = 1
 
 
-@value
-class Cluster:
+class Cluster(Struct, frozen=True, kw_only=True):
     """Where a route leads. wire: `postern` is HTTP/2 with ALPN over mutual TLS, the others are for apps and private sockets.
 
     tls: "mesh" uses the pushed identity and checks the route's `expect`; "app" is TLS without verification, as Dapr has it for https
@@ -38,8 +37,7 @@ class Cluster:
     stale: bool = False
 
 
-@value
-class ListenerSpec:
+class ListenerSpec(Struct, frozen=True, kw_only=True):
     """One place to listen. `decider` picks the rules; tls: "mesh" demands a client certificate.
 
     address: `host:port` (port 0: any free one) or `unix:/path`.
@@ -51,8 +49,7 @@ class ListenerSpec:
     tls: Literal["mesh"] | None = None
 
 
-@value
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """Bounds of an engine; each has a reason beside it (spec/hardening.md)."""
 
     head_bytes: int = 65_536  # one request or response head, decoded; larger ones get 431
@@ -113,8 +110,7 @@ class Observer(Protocol):
         """A connection to an upstream could not be made, or broke."""
 
 
-@value
-class TlsIdentity:
+class TlsIdentity(Struct, frozen=True, kw_only=True):
     """What mutual TLS is made of. `verify(der, as_server)` checks a peer's leaf and returns its SPIFFE id, or raises ValueError."""
 
     chain_pem: bytes
@@ -127,8 +123,7 @@ class TlsIdentity:
         return "TlsIdentity(…)"
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
+class EngineStats(Struct, frozen=True):
     """A glance at an engine, for status pages."""
 
     connections: int

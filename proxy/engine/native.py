@@ -7,10 +7,11 @@ watches), so it never waits for the interpreter; a head that no kept Plan covers
 import asyncio
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from msgspec.structs import asdict
 
 from proxy import errors
 from proxy.engine import _native

@@ -8,8 +8,10 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+from msgspec.structs import replace
 
 from proxy import errors
 from proxy.engine.base import (

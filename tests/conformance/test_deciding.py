@@ -1,9 +1,9 @@
 """What deciders say is done: replies, holds, gates, limits, kept Plans."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.engine.base import Cluster
 from proxy.plan import Asking, Cause, Decision, Edit, Hold, Op, Route

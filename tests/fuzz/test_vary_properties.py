@@ -1,10 +1,10 @@
 """Heads that are equal in a decision's `vary` get equal decisions: what an engine's kept Plans rest on."""
 
-from dataclasses import fields
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import fields
 
 from policies.access import Caller, CallerRules, Rule
 from policies.matcher import path_table

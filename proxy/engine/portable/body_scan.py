@@ -149,6 +149,6 @@ class ChunkScan:
         if len(data) > self._limits.head_bytes:
             return Refusal(431, "trailer", "the trailers are too large")
         if data.count(b"\n") > data.count(b"\r\n"):
-            return Refusal(400, "trailer", "a trailer line does not end in CRLF")
+            return Refusal(400, "trailer", "the trailers hold a control byte or a bare line end")
         self._held = data
         return b""

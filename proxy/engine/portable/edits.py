@@ -1,6 +1,6 @@
 """Edits made ready once per Plan, and applied once per attempt in one pass over the headers."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from proxy import path
 from proxy.engine.base import Span
@@ -27,8 +27,7 @@ _NOTHING: frozenset[bytes] = frozenset()
 _DAPR_MARK = "/method"
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(Struct, frozen=True):
     """A Plan's edits in the order they apply: what goes, what comes."""
 
     remove: frozenset[bytes]

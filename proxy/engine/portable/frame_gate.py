@@ -6,7 +6,8 @@ Source: RFC 9113 §4.1, §6.8; spec/hardening.md (CVE-2023-44487, CVE-2025-8671,
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from proxy.engine.base import Limits
 
@@ -30,8 +31,7 @@ class FloodError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class GoAway:
+class GoAway(Struct, frozen=True):
     """A peer's goodbye: streams above `last_stream` were not processed."""
 
     last_stream: int

@@ -6,8 +6,9 @@ Source: RFC 9112 §2 to §7, RFC 9110 §5, spec/hardening.md.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from proxy.engine.base import Limits
 from proxy.plan import Header, Headers
@@ -54,8 +55,7 @@ _HOP_OR_HOST = _HOP | {b"host"}
 _NEVER_IN_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host"})
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Why a message is not read. status: the answer if it was a request. kind: for counters. text: for people."""
 
     status: int
@@ -63,8 +63,7 @@ class Refusal:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestStart:
+class RequestStart(Struct, frozen=True):
     """A request head. headers: all fields, names lower-case, in order. options: the Connection options, lower-case."""
 
     method: bytes
@@ -81,8 +80,7 @@ class RequestStart:
         return _forwarded(self.headers, _HOP_OR_HOST, self.options)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseStart:
+class ResponseStart(Struct, frozen=True):
     """A response head; see RequestStart."""
 
     status: int
@@ -98,8 +96,7 @@ class ResponseStart:
         return _forwarded(self.headers, drop, self.options)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
+class _Fields(Struct, frozen=True):
     headers: list[Header]
     hosts: list[bytes]
     length: int | None

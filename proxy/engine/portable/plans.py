@@ -5,7 +5,8 @@ pure, heads with equal answers so far are asked the same next question. Bounded:
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from proxy.engine.portable.edits import Compiled, compile_edits
 from proxy.plan import Asking, Decide, Decision, Hold, Plan, Read, Reply, RequestHead, Tables
@@ -13,8 +14,7 @@ from proxy.plan import Asking, Decide, Decision, Hold, Plan, Read, Reply, Reques
 MAX_KEPT = 10_000
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(Struct):
     """A decision with its routes' edits made ready; `dead` once a scope was bumped."""
 
     decision: Plan | Reply
@@ -23,8 +23,7 @@ class Kept:
     dead: bool = False
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(Struct):
     read: Read | None = None
     edges: "dict[Hashable, _Node]" = field(default_factory=dict)
     kept: Kept | None = None

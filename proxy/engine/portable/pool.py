@@ -6,7 +6,8 @@ A call that finds a free connection never waits; one that does not becomes a wai
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from proxy.engine.base import Limits, Observer, WireProtocol
 from proxy.engine.portable.http1_client import Http1Client
@@ -20,8 +21,7 @@ MAX_PER_ADDRESS = 1_024  # connections; daprd's bound towards an app (spec/invoc
 GROW_AT = 64  # calls on each connection before another is dialled beside them
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """What a connection is for: keyed by identity *and* address, so that one made for one callee never serves another."""
 
     cluster: str
@@ -45,8 +45,7 @@ class Waiter:
         self.cancelled = False
 
 
-@dataclass(slots=True)
-class _Host:
+class _Host(Struct):
     """Connections to one origin. Invariant: `dialling` never exceeds the calls waiting, nor all connections the bound.
 
     waiting: in the order they came; a call that gives up takes itself out.

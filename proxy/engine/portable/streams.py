@@ -10,16 +10,16 @@ Upgrade/101 with keys of their own; Sec-WebSocket-Key, -Accept, Upgrade and Conn
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from proxy.plan import Cause, Framing, Headers
 
 Wire = Literal["http1", "http2", "grpc", "websocket"]
 
 
-@dataclass(frozen=True, slots=True)
-class RawHead:
+class RawHead(Struct, frozen=True):
     """A request head as a wire end read it. authority: Host or :authority, b"" if none. target: as it came (origin- or absolute-form).
 
     protocol: "grpc" when content-type starts with application/grpc. length: of the body, where known.

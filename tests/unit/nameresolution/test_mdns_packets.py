@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from nameresolution.errors import AnnouncementError
 from nameresolution.mdns_packets import announcement, answer, goodbye, question, read

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from nameresolution.errors import AnnouncementError
 from nameresolution.mdns_records import Sighting, is_usable, make_advert, parse_hints
@@ -49,7 +48,7 @@ def test_advert_text_begins_with_the_app_id_then_hints_without_empty_ones() -> N
 )
 def test_advert_of_what_has_no_place_in_a_record_is_refused(change: dict[str, object], field: str) -> None:
     with pytest.raises(AnnouncementError) as refused:
-        make_advert(replace(CART, **change), "box", 7)  # type: ignore[arg-type] # each change fits its field
+        make_advert(replace(CART, **change), "box", 7)  # each change fits its field
     assert refused.value.field == field
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from nameresolution.host_registry import Entry
 from nameresolution.registry_resolver import endpoints_of

@@ -1,8 +1,9 @@
 """Request heads, views and askings for tests of the deciders."""
 
 import random
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from policies.access import AccessRules, without_policy
 from policies.resiliency import ResiliencyRules

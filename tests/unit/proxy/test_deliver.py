@@ -1,9 +1,9 @@
 """What the own app is given: who calls, the token, gates; and what can't be carried to it."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from policies.access import Caller
 from proxy.deliver import APP_CLUSTER, APP_GATE, AppView, causes, denied, to_app, unsupported

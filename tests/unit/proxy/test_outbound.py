@@ -1,8 +1,7 @@
 """Naming the callee by all six ways, guards, and what the Plan towards a peer holds."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from policies.resiliency import ResiliencyRules, RetryRule, TargetRules
 from proxy.plan import Cause, Decision, Edit, Hold, Op, Plan, Reply, RequestHead

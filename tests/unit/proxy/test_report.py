@@ -2,10 +2,10 @@
 
 import random
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.plan import Attempt, Cause, Labels, Outcome
 from proxy.report import HopSpan, HopTracing, Reporter

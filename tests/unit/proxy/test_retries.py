@@ -1,11 +1,11 @@
 """What may be sent twice: the rows of the failure and built-in tables that are decided before a call begins."""
 
 import random
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from policies.resiliency import BUILTIN_RETRY, ResiliencyRules, RetryRule, TargetRules
 from proxy.engine.portable.retrying import covers

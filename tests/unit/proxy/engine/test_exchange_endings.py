@@ -1,10 +1,10 @@
 """How attempts and calls end when several things happen at once: limits while dialling, late heads, trailers, crowded gates."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.plan import Asking, Cause, Decision, Edit, Headers, Op, Route
 from tests.conformance.harness import again, plan

@@ -1,10 +1,9 @@
 """Kept decisions: found by what was read, dropped by scope, bounded."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proxy.engine.portable import plans
 from proxy.engine.portable.plans import Kept, PlanCache
@@ -15,7 +14,7 @@ from tests.conformance.harness import plan, reply
 def head(**changes: object) -> RequestHead:
     """A head."""
     made = RequestHead("in", "http1", "none", "GET", "a", b"/", "/", b"", ())
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def scoped(*scopes: str) -> Decision:
