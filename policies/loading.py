@@ -3,22 +3,17 @@
 A sidecar without files pays for neither YAML nor pydantic: they are imported when there is a document to read.
 """
 
-import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from policies.access import AccessRules, Profile, without_policy
 from policies.configuration import ConfigurationValues
-from policies.errors import DocumentError, Fault, UnreadError
+from policies.errors import DocumentError, Fault
 from policies.resiliency import ResiliencyRules
-
-POLL_S = 0.1  # a change is seen within two of these, and read by another process in half a second
-UNREAD_POLLS = 20  # pause before documents that could not be read at all are tried again
 
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
 
@@ -53,17 +48,10 @@ class PolicySnapshot(Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint = ()
 
 
-class Read(Protocol):
-    """Makes a snapshot of sources, as `load` does."""
-
-    def __call__(self, sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
-        """Raises: DocumentError."""
-
-
 def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
     """Read everything. Blocks on the disk. Raises: DocumentError with every fault of every file."""
     # Taken first: what changes while we read has another fingerprint afterwards, and is read again.
-    fingerprint = _fingerprint(sources)
+    fingerprint = fingerprint_of(sources)
     files, warnings = _resource_files(sources.resources_paths)
     if not sources.config_paths and not files:
         access = without_policy(
@@ -100,48 +88,6 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
     )
 
 
-async def watch(
-    sources: PolicySources,
-    current: PolicySnapshot,
-    on_new: Callable[[PolicySnapshot], None],
-    on_bad: Callable[[DocumentError], None],
-    *,
-    read: "Read | None" = None,
-    poll_s: float = POLL_S,
-) -> None:
-    """Call `on_new` with each new snapshot, and `on_bad` once for each state of the files that can't be used.
-
-    After `on_bad` the old snapshot stays in force; when the files are good again `on_new` is called even if they say
-    the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
-    `read` is how a snapshot is made, `load` unless another is given; what it could not read at all is tried again.
-    Runs until cancelled.
-    """
-    read = read or load
-    handled = previous = current.fingerprint
-    is_bad = False
-    while True:
-        await asyncio.sleep(poll_s)
-        seen = await asyncio.to_thread(_fingerprint, sources)
-        is_settled, previous = seen == previous, seen
-        if not is_settled or seen == handled:
-            continue
-        handled = seen
-        try:
-            fresh = await asyncio.to_thread(read, sources, generation=current.generation + 1)
-        except DocumentError as error:
-            is_bad = True
-            on_bad(error)
-            if isinstance(error, UnreadError):  # a busy machine, say: the files may be good
-                handled = current.fingerprint
-                await asyncio.sleep(poll_s * UNREAD_POLLS)
-            continue
-        handled = fresh.fingerprint
-        same = replace(fresh, generation=current.generation, fingerprint=current.fingerprint) == current
-        if is_bad or not same:
-            is_bad, current = False, fresh
-            on_new(fresh)
-
-
 def _resource_files(folders: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Regular `.yaml` and `.yml` files directly in the folders, by name, and a warning for each other file."""
     files: list[Path] = []
@@ -164,7 +110,7 @@ def _resource_files(folders: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[
     return tuple(files), tuple(warnings)
 
 
-def _fingerprint(sources: PolicySources) -> Fingerprint:
+def fingerprint_of(sources: PolicySources) -> Fingerprint:
     """What changes when a file does. Links are followed: mounted volumes swap theirs."""
     paths = list(sources.config_paths)
     for folder in sources.resources_paths:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 _QUESTIONS = ("help", "version", "build-info", "wait")
+_POLICY_FLAGS = ("config", "resources-path", "components-path")
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "postern sidecar") -> int:
@@ -63,17 +64,23 @@ def _refuse(faults: Sequence[str], program: str) -> int:
 
 
 def _serve(argv: list[str], program: str) -> int:
-    from proxy.config import parse  # noqa: PLC0415 - the questions are answered without it
+    from policies.child import Child  # noqa: PLC0415 - the questions are answered without it
+
+    # A process of its own reads policies, and makes itself ready to while we import the rest.
+    child = Child() if any(word.lstrip("-").startswith(_POLICY_FLAGS) for word in argv) else None
+    from proxy.config import parse  # noqa: PLC0415
     from proxy.errors import ConfigError, ProxyError  # noqa: PLC0415
 
     try:
         settings = parse(argv, os.environ)
     except ConfigError as error:
+        if child is not None:
+            child.close()
         return _refuse(error.faults, program)
-    from policies.apart import Loading  # noqa: PLC0415 - loaded once the flags are known to be good
+    from policies.apart import Loading  # noqa: PLC0415
     from proxy.policy_sources import policy_sources  # noqa: PLC0415
 
-    loading = Loading(policy_sources(settings))  # a process of its own reads them while we import the rest
+    loading = Loading(policy_sources(settings), child=child)
     import asyncio  # noqa: PLC0415
 
     from proxy.app import run_sidecar  # noqa: PLC0415

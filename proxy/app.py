@@ -21,7 +21,8 @@ from nameresolution.resolver import AppName, Instance
 from nameresolution.resolvers import Surroundings, build
 from policies.apart import Loading, load_apart
 from policies.errors import DocumentError
-from policies.loading import PolicySnapshot, watch
+from policies.loading import PolicySnapshot
+from policies.watching import watch
 from proxy.admin import Admin, Health, Json
 from proxy.app_watch import AppWatch
 from proxy.control import Control, own_port_listener

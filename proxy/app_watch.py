@@ -12,6 +12,7 @@ from proxy.engine.portable.tls import TlsContexts
 from proxy.engine.portable.unary import UnaryError, unary
 from proxy.local_http import LocalHttpError, request
 from proxy.settings import AppHealth, Settings, address
+from sentry.wire import sized_fields
 from telemetry.logs import get_logger
 
 _PROBE_S = 0.1  # between looks at a port that is not open yet
@@ -166,42 +167,11 @@ def visible_services(names: Iterable[str]) -> tuple[str, ...]:
 
 def services_in(answer: bytes) -> Iterator[str]:
     """The names in a ServerReflectionResponse{list_services_response=6{service=1{name=1}}}; raises ValueError where malformed."""
-    for number, listed in _fields(answer):
+    for number, listed in sized_fields(answer):
         if number != 6:
             continue
-        for inner, service in _fields(listed):
+        for inner, service in sized_fields(listed):
             if inner == 1:
-                yield from (name.decode("utf-8", "replace") for field, name in _fields(service) if field == 1)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        kind = key & 7
-        if kind == 0:
-            _, position = _varint(message, position)
-            continue
-        if kind == 2:
-            size, position = _varint(message, position)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind} in a reflection answer")
-        if position + size > len(message):
-            raise ValueError("a reflection answer ends too soon")
-        if kind == 2:
-            yield key >> 3, message[position : position + size]
-        position += size
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    result = shift = 0
-    while position < len(message) and shift < 64:
-        byte = message[position]
-        position += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, position
-        shift += 7
-    raise ValueError("a reflection answer holds a bad number")
+                yield from (
+                    name.decode("utf-8", "replace") for field, name in sized_fields(service) if field == 1
+                )

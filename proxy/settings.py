@@ -3,7 +3,6 @@
 This module holds no defaults and reads nothing; it imports nothing of ours.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -55,8 +54,7 @@ class RunMetadata(Struct, frozen=True, kw_only=True):
     cli_pid: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """All that a sidecar is told. Hosts in addresses are bare (`::1`, not `[::1]`); `address` joins them with a port."""
 
     # who we are
@@ -98,15 +96,15 @@ class Settings:
     # identity
     mtls: bool
     sentry_address: str | None  # `host:port` or `unix:/path`; None with mtls: a local sentry is ensured
-    trust_anchors_pem: bytes | None = field(repr=False)
+    trust_anchors_pem: bytes | None
     sentry_token_file: Path | None
     sentry_local_identity: str | None
     control_plane_trust_domain: str
     control_plane_namespace: str
     trust_domain: str
     trust_domain_given: bool  # True: the flag was there, and beats the Configuration
-    api_token: str | None = field(repr=False)
-    app_api_token: str | None = field(repr=False)
+    api_token: str | None
+    app_api_token: str | None
     # limits and manners
     allowed_origins: tuple[str, ...]
     max_body_bytes: int | None  # None: no limit on relayed bodies
@@ -124,6 +122,9 @@ class Settings:
     runtime_root: Path
     ready_fd: int | None  # a socket to our supervisor: see proxy.lifetime
     warnings: tuple[str, ...]  # accepted, but without effect; to be logged once at start
+
+    def __repr__(self) -> str:
+        return f"Settings({self.app_id})"  # tokens belong in no log
 
     @property
     def advertised_host(self) -> str | None:

@@ -5,10 +5,9 @@ import re
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from proxy.cli.errors import CliError
 from proxy.settings import Settings
@@ -22,8 +21,7 @@ _SIDECAR_VARIABLES = ("DAPR_API_TOKEN", "APP_API_TOKEN", "NAMESPACE", "DAPR_TRUS
 EXPANDED = ("DAPR_HTTP_PORT", "DAPR_GRPC_PORT", "DAPR_METRICS_PORT", "APP_PORT", "APP_ID")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppSpec:
+class AppSpec(Struct, frozen=True, kw_only=True):
     """One app to run. `flags` are the sidecar's own arguments, already parsed into `settings`.
 
     env: what the run file adds to the caller's environment. chosen_port: whether we chose the app's port, so that it must be told.
@@ -34,14 +32,17 @@ class AppSpec:
     command: tuple[str, ...]
     folder: Path
     flags: tuple[str, ...]
-    settings: Settings = field(repr=False)
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    settings: Settings
+    env: Mapping[str, str] = field(default_factory=dict)
     chosen_port: bool = False
     depends_on: tuple[str, ...] = ()
     app_on_console: bool = True
     sidecar_on_console: bool = True
     app_log: Path | None = None
     sidecar_log: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"AppSpec({self.app_id})"  # the environment may hold secrets
 
 
 class Ready(Struct, frozen=True, kw_only=True):

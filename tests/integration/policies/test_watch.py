@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from policies.access import Caller, Operation
 from policies.errors import DocumentError, Fault, UnreadError
-from policies.loading import PolicySnapshot, PolicySources, Read, load, watch
+from policies.loading import PolicySnapshot, PolicySources, load
+from policies.watching import Read, watch
 
 POLL_S = 0.05
 CALLER = Caller(trust_domain="public", namespace="default", app_id="app1")

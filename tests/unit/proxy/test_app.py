@@ -1,11 +1,11 @@
 """What stops a sidecar before it has begun, and what it is made of when nothing does."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from policies.apart import Loading
 from proxy.app import Sidecar

@@ -1,12 +1,12 @@
 """Which sentry a sidecar asks, and how it proves itself; the local one is tested with real processes."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec.structs import replace
 
 from proxy.config import parse
 from proxy.errors import ConfigError

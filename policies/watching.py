@@ -1,0 +1,62 @@
+"""The replacement of the snapshot in force when a policy file changes."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from policies.errors import DocumentError, UnreadError
+from policies.loading import PolicySnapshot, PolicySources, fingerprint_of, load
+
+POLL_S = 0.1  # a change is seen within two of these, and read by another process in half a second
+UNREAD_POLLS = 20  # pause before documents that could not be read at all are tried again
+
+
+class Read(Protocol):
+    """Makes a snapshot of sources, as `load` does."""
+
+    def __call__(self, sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
+        """Raises: DocumentError."""
+
+
+async def watch(
+    sources: PolicySources,
+    current: PolicySnapshot,
+    on_new: Callable[[PolicySnapshot], None],
+    on_bad: Callable[[DocumentError], None],
+    *,
+    read: "Read | None" = None,
+    poll_s: float = POLL_S,
+) -> None:
+    """Call `on_new` with each new snapshot, and `on_bad` once for each state of the files that can't be used.
+
+    After `on_bad` the old snapshot stays in force; when the files are good again `on_new` is called even if they say
+    the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
+    `read` is how a snapshot is made, `load` unless another is given; what it could not read at all is tried again.
+    Runs until cancelled.
+    """
+    read = read or load
+    handled = previous = current.fingerprint
+    is_bad = False
+    while True:
+        await asyncio.sleep(poll_s)
+        seen = await asyncio.to_thread(fingerprint_of, sources)
+        is_settled, previous = seen == previous, seen
+        if not is_settled or seen == handled:
+            continue
+        handled = seen
+        try:
+            fresh = await asyncio.to_thread(read, sources, generation=current.generation + 1)
+        except DocumentError as error:
+            is_bad = True
+            on_bad(error)
+            if isinstance(error, UnreadError):  # a busy machine, say: the files may be good
+                handled = current.fingerprint
+                await asyncio.sleep(poll_s * UNREAD_POLLS)
+            continue
+        handled = fresh.fingerprint
+        same = replace(fresh, generation=current.generation, fingerprint=current.fingerprint) == current
+        if is_bad or not same:
+            is_bad, current = False, fresh
+            on_new(fresh)
