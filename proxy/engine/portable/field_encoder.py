@@ -9,6 +9,7 @@ Source: RFC 7541 §2.3, §5, §6; Appendix A.
 from collections import deque
 from collections.abc import Iterable
 
+from hpack.struct import NeverIndexedHeaderTuple
 from hpack.table import HeaderTable
 
 from proxy.plan import Header
@@ -94,7 +95,7 @@ class FieldEncoder:
         if index is None:
             place = self._by_name.get(name)
             index = _STATIC_LENGTH + self._inserted - place if place is not None else 0
-        if name in _SECRET:
+        if name in _SECRET or type(header) is NeverIndexedHeaderTuple:
             start = _integer(index, 4, 0x10)
         elif name in _PASSING or len(data) > _MAX_INDEXED_BYTES:
             start = _integer(index, 4, 0x00)

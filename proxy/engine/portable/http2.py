@@ -17,6 +17,7 @@ import h2.exceptions
 import h2.settings
 
 from proxy.engine.base import Limits
+from proxy.engine.portable.field_decoder import FieldDecoder
 from proxy.engine.portable.field_encoder import FieldEncoder
 from proxy.engine.portable.frame_gate import FloodError, FrameGate, GoAway, goaway_frame
 from proxy.engine.portable.streams import CountFrame
@@ -43,11 +44,18 @@ def allowed(headers: Headers) -> Headers:
     """The fields that may go out: one that may not would cost the connection, and every other call on it."""
     return tuple(
         [
-            (name, data)
-            for name, data in headers
-            if name not in CONNECTION_HEADERS and (name != b"te" or data == b"trailers")
+            field
+            for field in headers
+            if field[0] not in CONNECTION_HEADERS and (field[0] != b"te" or field[1] == b"trailers")
         ]
     )
+
+
+def read_trailers(fields: list[Header]) -> Headers:
+    """Raises: ProtocolError, for a pseudo-header field (RFC 9113 §8.1)."""
+    if fields and fields[0][0][:1] == b":":  # they come first, or the decoder would have refused them
+        raise h2.exceptions.ProtocolError(f"a pseudo-header field in trailers: {fields[0][0]!r}")
+    return tuple(fields)
 
 
 _UNREAD = 8  # windows of answers that a peer may leave unread: bodies wait for room, but heads and answers without a body do not
@@ -86,11 +94,13 @@ class Http2End(asyncio.Protocol):
         config = h2.config.H2Configuration(
             client_side=not server,
             header_encoding=None,
+            validate_inbound_headers=False,  # FieldDecoder does, and the readers of heads
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
         self._h2 = h2.connection.H2Connection(config)
         self._h2.encoder = FieldEncoder()  # type: ignore[assignment]
+        self._h2.decoder = FieldDecoder()  # type: ignore[assignment]
         self._gate = FrameGate(limits, self._loop.time, server=server)
         self._transport: asyncio.Transport | None = None
         self._dirty = False

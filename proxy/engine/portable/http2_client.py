@@ -7,7 +7,7 @@ import h2.events
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.frame_gate import GoAway
-from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed
+from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed, read_trailers
 from proxy.engine.portable.streams import ConnectionOwner, CountFrame, RawHead, ResponseEvents
 from proxy.plan import Cause, Header, Headers
 
@@ -248,9 +248,10 @@ class Http2Client(Http2End):
             stream.events.response_data(event.data)
 
     def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
+        trailers = read_trailers(event.headers)
         stream = self._stream(event.stream_id)
         if stream is not None:
-            self._response_end(stream, tuple((bytes(k), bytes(v)) for k, v in event.headers))
+            self._response_end(stream, trailers)
 
     def _on_end(self, event: h2.events.StreamEnded) -> None:
         stream = self._stream(event.stream_id)
@@ -308,9 +309,11 @@ def _read_response(fields: list[tuple[bytes, bytes]]) -> tuple[int, Headers]:
     """The status, 0 where it is malformed (h2 does not look at it), and the headers."""
     status = 0
     headers: list[Header] = []
-    for name, data in fields:
-        if name == b":status":
-            status = int(data) if _STATUS.fullmatch(data) else 0
-        elif name[:1] != b":":
-            headers.append((name, data))
+    for field in fields:
+        if field[0][:1] != b":":
+            headers.append(field)
+        elif field[0] != b":status" or _STATUS.fullmatch(field[1]) is None:
+            return 0, ()
+        else:
+            status = int(field[1])
     return status, tuple(headers)

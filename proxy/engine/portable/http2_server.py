@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import h2.events
+from h2.exceptions import ProtocolError
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.frame_gate import GoAway, goaway_frame
-from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed
+from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed, read_trailers
 from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead, RequestEvents, Wire
 from proxy.plan import Cause, Framing, Header, Headers
 
@@ -186,9 +187,10 @@ class Http2Server(Http2End):
             stream.events.request_data(event.data)
 
     def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
+        trailers = read_trailers(event.headers)
         stream = self.streams.get(event.stream_id)
         if isinstance(stream, ServerStream):
-            self._request_end(stream, tuple((bytes(k), bytes(v)) for k, v in event.headers))
+            self._request_end(stream, trailers)
 
     def _on_end(self, event: h2.events.StreamEnded) -> None:
         stream = self.streams.get(event.stream_id)
@@ -217,35 +219,62 @@ class Http2Server(Http2End):
     }
 
 
-def read_head(fields: list[tuple[bytes, bytes]], *, ended: bool) -> RawHead:
-    """A request's header block as a RawHead; h2 has checked pseudo-headers, names and values (RFC 9113 §8.2, §8.3)."""
+def read_head(fields: list[Header], *, ended: bool) -> RawHead:
+    """A request's header block as a RawHead; the decoder has checked each field, and the order.
+
+    Raises: ProtocolError, where a request lacks what it needs or holds what it must not (RFC 9113 §8.3.1, §8.5; RFC 8441 §4).
+    """
     pseudo: dict[bytes, bytes] = {}
     headers: list[Header] = []
     length: int | None = None
     protocol: Wire = "http2"
-    host = b""
-    for name, data in fields:
+    host: bytes | None = None
+    for field in fields:
+        name, data = field
         if name[:1] == b":":
             pseudo[name] = data
         elif name == b"host":
+            if host is not None:
+                raise ProtocolError("two host fields")
             host = data
         else:
-            headers.append((name, data))
+            headers.append(field)
             if name == b"content-length":
                 length = int(data)
             elif name == b"content-type" and data.startswith(b"application/grpc"):
                 protocol = "grpc"
-    method = pseudo[b":method"]
+    authority = pseudo.get(b":authority", host)
+    if authority is None or (host is not None and host != authority):
+        raise ProtocolError(
+            "neither :authority nor host" if authority is None else ":authority and host differ"
+        )
+    method = _checked_method(pseudo)
     if method == b"CONNECT" and pseudo.get(b":protocol") == b"websocket":
         protocol, method = "websocket", b"GET"
     framing: Framing = "none" if ended else "stream" if length is None else "length"
     return RawHead(
         protocol=protocol,
         method=method,
-        authority=pseudo.get(b":authority", host),
+        authority=authority,
         target=pseudo.get(b":path", b""),
         headers=tuple(headers),
         framing=framing,
         length=0 if ended and length is None else length,
         scheme=pseudo.get(b":scheme", b"http"),
     )
+
+
+def _checked_method(pseudo: dict[bytes, bytes]) -> bytes:
+    method = pseudo.get(b":method")
+    if method is None:
+        raise ProtocolError("a request without :method")
+    if b":status" in pseudo:
+        raise ProtocolError("a request with :status")
+    if b":protocol" in pseudo and method != b"CONNECT":
+        raise ProtocolError(":protocol with another method than CONNECT")
+    if method == b"CONNECT" and b":protocol" not in pseudo:
+        if b":path" in pseudo or b":scheme" in pseudo:
+            raise ProtocolError("CONNECT with :path or :scheme")
+    elif b":scheme" not in pseudo or not pseudo.get(b":path"):
+        raise ProtocolError("a request without :scheme or :path")
+    return method

@@ -1,0 +1,140 @@
+"""Our HPACK decoder reads what hpack's reads, and lets through what h2's checks let through."""
+
+import hpack
+import pytest
+from h2.exceptions import ProtocolError
+from h2.utilities import HeaderValidationFlags, validate_headers
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.struct import NeverIndexedHeaderTuple
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.engine.portable.field_decoder import FieldDecoder
+from proxy.engine.portable.field_encoder import FieldEncoder
+from proxy.engine.portable.http2_server import read_head
+from proxy.plan import Header
+
+_NAMES = st.sampled_from(
+    (
+        b":method",
+        b":path",
+        b":scheme",
+        b":authority",
+        b":status",
+        b":protocol",
+        b":other",
+        b"te",
+        b"host",
+        b"connection",
+        b"transfer-encoding",
+        b"content-type",
+        b"x-a",
+        b"X-a",
+        b"x a",
+        b"x:a",
+        b"",
+    )
+)
+_VALUES = st.sampled_from(
+    (b"", b"GET", b"CONNECT", b"/", b"http", b"a", b" a", b"a\t", b"a\nb", b"a b", b"\xff", b"trailers")
+)
+_FIELDS = st.lists(st.tuples(_NAMES, _VALUES), max_size=6)
+_GOOD_NAMES = st.from_regex(rb"[a-z][a-z0-9-]{0,12}", fullmatch=True).filter(
+    lambda name: name not in {b"te", b"connection", b"upgrade"}
+)
+_GOOD = st.tuples(_GOOD_NAMES, st.from_regex(rb"[!-~]{0,40}", fullmatch=True), st.booleans())
+_BLOCKS = st.lists(st.lists(_GOOD, max_size=8), max_size=8)
+
+
+def _encoded(encoder: hpack.Encoder, fields: list[tuple[bytes, bytes, bool]], *, huffman: bool) -> bytes:
+    return encoder.encode(fields, huffman=huffman)
+
+
+@given(_BLOCKS, st.booleans(), st.lists(st.integers(0, 4096), max_size=8))
+def test_blocks_are_read_as_hpack_reads_them(
+    blocks: list[list[tuple[bytes, bytes, bool]]], huffman: bool, sizes: list[int]
+) -> None:
+    encoder, theirs, ours = hpack.Encoder(), hpack.Decoder(), FieldDecoder()
+    for number, fields in enumerate(blocks * 2):  # what comes again is read from the table, and kept whole
+        if number < len(sizes):
+            encoder.header_table_size = sizes[number]
+        block = _encoded(encoder, fields, huffman=huffman)
+        expected = theirs.decode(block, raw=True)
+        found = ours.decode(block)
+        assert found == list(expected)
+        assert [type(one) is NeverIndexedHeaderTuple for one in found] == [
+            not one.indexable for one in expected
+        ]
+
+
+@given(st.lists(st.binary(max_size=30), min_size=1, max_size=4))
+def test_any_bytes_are_read_as_hpack_reads_them_or_refused(blocks: list[bytes]) -> None:
+    theirs, ours = hpack.Decoder(), FieldDecoder()
+    for block in blocks:
+        try:
+            found = ours.decode(block)
+        except (HPACKError, ProtocolError):
+            return
+        assert found == list(theirs.decode(block, raw=True))
+
+
+@given(_FIELDS)
+def test_requests_that_h2_would_take_are_taken_and_no_others(fields: list[Header]) -> None:
+    flags = HeaderValidationFlags(
+        is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
+    )
+    try:
+        list(validate_headers(fields, flags))
+        is_good = True
+    except ProtocolError:
+        is_good = False
+    block = hpack.Encoder().encode(fields)
+    try:
+        read_head(FieldDecoder().decode(block), ended=True)
+        was_taken = True
+    except ProtocolError:
+        was_taken = False
+    assert was_taken == is_good
+
+
+def test_kept_block_is_forgotten_when_the_table_changes() -> None:
+    decoder = FieldDecoder()
+    assert decoder.decode(b"\x40\x01a\x01b") == [(b"a", b"b")]
+    assert decoder.decode(b"\xbe") == decoder.decode(b"\xbe") == [(b"a", b"b")]
+    assert decoder.decode(b"\x40\x01c\x01d") == [(b"c", b"d")]
+    assert decoder.decode(b"\xbe") == [(b"c", b"d")]
+
+
+def test_what_is_read_is_the_readers_to_change() -> None:
+    decoder = FieldDecoder()
+    decoder.decode(b"\x82").append((b"a", b"b"))
+    assert decoder.decode(b"\x82") == [(b":method", b"GET")]
+
+
+def test_list_of_fields_is_bounded() -> None:
+    decoder = FieldDecoder()
+    decoder.max_header_list_size = 100
+    with pytest.raises(OversizedHeaderListError):
+        decoder.decode(b"\x82" * 3)
+
+
+def test_huge_number_is_refused() -> None:
+    with pytest.raises(HPACKError, match="too many bytes"):
+        FieldDecoder().decode(b"\xff" * 30)
+
+
+def test_field_that_was_never_to_be_indexed_leaves_so() -> None:
+    block = hpack.Encoder().encode([NeverIndexedHeaderTuple(b"x-key", b"s3cret")], huffman=False)
+    head = read_head(
+        [
+            (b":method", b"GET"),
+            (b":scheme", b"http"),
+            (b":path", b"/"),
+            (b":authority", b"a"),
+            *FieldDecoder().decode(block),
+        ],
+        ended=True,
+    )
+    again = FieldEncoder().encode(head.headers)
+    assert again[0] & 0xF0 == 0x10
+    assert hpack.Decoder().decode(again, raw=True) == [(b"x-key", b"s3cret")]
