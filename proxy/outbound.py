@@ -52,6 +52,10 @@ FOREIGN_SITES = frozenset({b"cross-site", b"same-site"})
 SERVICES_HOLD = "services"  # held until routes are learnt
 _STRIP_PATH: Edits = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
 _WHOLE_PATH: Edits = (Edit(op=Op.DAPR_PATH),)
+_BASIC: Edits = (
+    *_WHOLE_PATH,
+    Edit(op=Op.REMOVE, name=b"authorization"),
+)  # it was for us, not for the callee's app
 
 
 class OutboundView(Struct, frozen=True, kw_only=True):
@@ -197,6 +201,9 @@ class Outbound:
             )
         if header is not None:
             return Named(parse_callee(header, own), header, "dapr", _WHOLE_PATH)
+        basic = ask.naming(b"authorization")
+        if basic is not None:
+            return Named(parse_callee(basic, own), basic, "dapr", _BASIC)
         path_class = ask.path_class(OUT_PATHS)
         assert isinstance(path_class, tuple)
         if path_class[0] == "invoke":

@@ -7,6 +7,7 @@ Deciders (`outbound`, `inbound`) turn a `RequestHead` into a `Plan`, a `Reply` o
 in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until one of its `scopes` is replaced.
 """
 
+import binascii
 from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from typing import Literal, Protocol, TypeVar
@@ -66,9 +67,17 @@ class Facet(Enum):
     HEADER = "header"  # the value of a naming header, or membership in a pushed set
 
 
-# Headers whose value names a callee: short, not secret, so the value itself may be a key.
+# Headers whose value names a callee: short, not secret, so the value itself may be a key. Of `authorization` it is the app-id in
+# `http://dapr-app-id:<app-id>@localhost` alone (spec/invocation.md §2.1); any other credentials read as absent.
 NAMING_HEADERS = frozenset(
-    {b"dapr-app-id", b"dapr-callee-app-id", b"postern-callee", b"postern-surface", b"origin"}
+    {
+        b"dapr-app-id",
+        b"dapr-callee-app-id",
+        b"postern-callee",
+        b"postern-surface",
+        b"origin",
+        b"authorization",
+    }
 )
 MAX_KEY_BYTES = 256  # a longer naming value is never a key: it reads as LONG, which names nobody
 LONG = "\x00long"
@@ -174,9 +183,23 @@ class Tables:
 
 def _naming_value(head: RequestHead, name: bytes) -> str | None:
     found = head.get(name)
+    if found is not None and name == b"authorization":
+        found = _basic_app_id(found)
     if found is None:
         return None
     return found.decode("latin-1").strip() if len(found) <= MAX_KEY_BYTES else LONG
+
+
+def _basic_app_id(credentials: bytes) -> bytes | None:
+    """X of `Basic base64("dapr-app-id:X")`, None for any other credentials (RFC 7617)."""
+    scheme, _, encoded = credentials.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        user, colon, app_id = binascii.a2b_base64(encoded.strip(), strict_mode=True).partition(b":")
+    except ValueError:
+        return None
+    return app_id if colon and user.lower() == b"dapr-app-id" and b":" not in app_id else None
 
 
 _PLAIN: dict[Facet, Callable[[RequestHead], Hashable]] = {

@@ -1,10 +1,12 @@
 """Naming the callee by all six ways, guards, and what the Plan towards a peer holds."""
 
+import base64
+
 import pytest
 from msgspec.structs import replace
 
 from policies.resiliency import ResiliencyRules, RetryRule, TargetRules
-from proxy.plan import Cause, Decision, Edit, Hold, Op, Plan, Reply, RequestHead
+from proxy.plan import Cause, Decision, Edit, Headers, Hold, Op, Plan, Reply, RequestHead
 from proxy.target import parse_routes
 from tests.unit.proxy.heads import APP, asking, head, outbound, tables
 
@@ -22,6 +24,10 @@ def decide(one: RequestHead, **view: object) -> Decision:
     return outbound(**view).decide(asking(one))
 
 
+def basic(credentials: str) -> Headers:
+    return ((b"authorization", b"Basic " + base64.b64encode(credentials.encode())),)
+
+
 def cluster(decision: Decision) -> str:
     assert isinstance(decision, Plan), decision
     return decision.routes[0].cluster
@@ -33,6 +39,8 @@ def cluster(decision: Decision) -> str:
         (head("/v1.0/invoke/cart/method/items?x=1"), "peer:cart.shop"),
         (head("/v1.0/invoke/cart.other/method/items"), "peer:cart.other"),
         (head("/items", headers=((b"dapr-app-id", b"cart"),)), "peer:cart.shop"),
+        (head("/items", headers=basic("dapr-app-id:cart")), "peer:cart.shop"),
+        (head("/items", headers=basic("Dapr-App-Id:cart.other")), "peer:cart.other"),
         (head("http://cart/items"), "peer:cart.shop"),
         (head("http://cart:80/items"), "peer:cart.shop"),
         (head("/items", authority="cart.localhost:3500"), "peer:cart.shop"),
@@ -53,6 +61,9 @@ def test_callee_is_named_by_every_way(one: RequestHead, expected: str) -> None:
 @pytest.mark.parametrize(
     ("one", "expected"),
     [
+        (head("/v1.0/invoke/web/method/x", headers=(*NAMED, *basic("dapr-app-id:web"))), "peer:cart.shop"),
+        (head("/v1.0/invoke/web/method/x", headers=basic("dapr-app-id:cart")), "peer:cart.shop"),
+        (head("/v1.0/invoke/cart/method/x", headers=basic("user:web")), "peer:cart.shop"),
         # own port beats everything, header beats authority and path, authority beats path
         (
             head("/v1.0/invoke/web/method/x", listener="own:cart", headers=((b"dapr-app-id", b"web"),)),
@@ -161,6 +172,29 @@ def test_token_is_demanded_but_never_a_key() -> None:
     assert isinstance(right, Plan)
     assert "secret" not in repr(right.key)
     assert cluster(decider.decide(asking(head("/v1.0/healthz"), pushed))) == "local-api"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        basic("user:s3cret"),
+        basic("dapr-app-id:a:s3cret"),
+        basic("s3cret"),
+        ((b"authorization", b"Bearer s3cret"),),
+        ((b"authorization", b"Basic s3cret!"),),
+    ],
+)
+def test_credentials_that_name_no_app_are_forwarded_and_never_a_key(headers: Headers) -> None:
+    plan = decide(head("/v1.0/invoke/cart/method/items", headers=headers))
+    assert isinstance(plan, Plan)
+    assert "s3cret" not in repr(plan.key)
+    assert not any(edit.name == b"authorization" for edit in plan.routes[0].edits)
+
+
+def test_credentials_that_name_the_app_stay_here() -> None:
+    plan = decide(head("/items", headers=basic("dapr-app-id:cart")))
+    assert isinstance(plan, Plan)
+    assert Edit(op=Op.REMOVE, name=b"authorization") in plan.routes[0].edits
 
 
 def test_peer_plan_strips_identity_and_names_the_callee() -> None:

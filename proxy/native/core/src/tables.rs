@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 
 use crate::head::Head;
@@ -84,6 +86,10 @@ impl Tables {
             Read::Exact => out.push(u8::from(head.exact)),
             Read::Peer => bounded(head.entry.peer.as_deref().map(str::as_bytes), out),
             Read::Path(number) => return self.class(*number, &head.path, out),
+            Read::Naming(name) if *name == http::header::AUTHORIZATION => {
+                let app_id = head.headers.get(name).and_then(|value| basic_app_id(value.as_bytes()));
+                bounded(app_id.as_deref(), out);
+            }
             Read::Naming(name) => bounded(head.headers.get(name).map(http::HeaderValue::as_bytes), out),
             Read::Member(name, number) => out.push(u8::from(self.is_member(head, name, *number))),
         }
@@ -118,6 +124,19 @@ fn bounded(value: Option<&[u8]>, out: &mut Vec<u8>) {
             out.extend_from_slice(value);
         }
     }
+}
+
+/// X of `Basic base64("dapr-app-id:X")`; other credentials are no key. See `proxy/plan.py`.
+fn basic_app_id(credentials: &[u8]) -> Option<Vec<u8>> {
+    let space = credentials.iter().position(|byte| *byte == b' ')?;
+    let (scheme, encoded) = credentials.split_at(space);
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let text = STANDARD.decode(encoded.trim_ascii()).ok()?;
+    let colon = text.iter().position(|byte| *byte == b':')?;
+    let app_id = &text[colon + 1..];
+    (text[..colon].eq_ignore_ascii_case(b"dapr-app-id") && !app_id.contains(&b':')).then(|| app_id.to_vec())
 }
 
 fn out_paths(path: &str, out: &mut Vec<u8>) {
@@ -182,6 +201,15 @@ mod tests {
             ("/v1.0/invoke/cart", b"v"),
         ] {
             assert_eq!(out_class(path), class, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_an_app_id_is_read_from_credentials() {
+        assert_eq!(basic_app_id(b"Basic ZGFwci1hcHAtaWQ6Y2FydA==").as_deref(), Some(&b"cart"[..]));
+        assert_eq!(basic_app_id(b"bAsIc  REFQUi1BUFAtSUQ6Y2FydA==").as_deref(), Some(&b"cart"[..]));
+        for other in ["", "Basic", "Basic !", "Basic dXNlcjpjYXJ0", "Bearer ZGFwci1hcHAtaWQ6Y2FydA==", "Basic ZGFwci1hcHAtaWQ6YTpi"] {
+            assert_eq!(basic_app_id(other.as_bytes()), None, "{other}");
         }
     }
 
