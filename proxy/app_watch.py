@@ -70,7 +70,11 @@ class AppWatch:
             except OSError as error:
                 if not told:
                     told = True
-                    self._log.info("waiting for the app", address=address(host, port), reason=str(error))
+                    self._log.info(
+                        "waiting for the app",
+                        address=address(host, port),
+                        reason=error.strerror or "no answer",
+                    )
                 await asyncio.sleep(_PROBE_S)
             else:
                 writer.close()

@@ -14,7 +14,7 @@ from nameresolution.host_registry import Entry
 from proxy.cli.errors import FAILED, CliError
 from proxy.cli.fleet import Sidecar, ask, entries, of_app, root_of
 from proxy.cli.options import Output, OutputFormat, RuntimePath
-from proxy.cli.tables import Row, format_age, format_json, format_table, format_time, put, tell
+from proxy.cli.tables import Row, format_age, format_data, format_table, format_time, put, tell
 
 _COLUMNS = (
     ("app id", "appId"),
@@ -64,8 +64,8 @@ def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = N
     rows = [
         listed(sidecar, time.time(), extended(other)) for sidecar, other in zip(sidecars, told, strict=True)
     ]
-    if output is OutputFormat.JSON:
-        put(format_json(rows))
+    if output.is_data:
+        put(format_data(rows, output.value))
     elif not rows:
         tell("no apps run here")
     else:
@@ -138,8 +138,8 @@ def status(
     root = root_of(runtime_path, os.environ)
     found = of_app(root, app_id) if app_id else entries(root)
     sidecars = asyncio.run(ask(found, "/status"))
-    if output is OutputFormat.JSON:
-        put(format_json([s.answer or _unresponsive(s.entry) for s in sidecars]))
+    if output.is_data:
+        put(format_data([s.answer or _unresponsive(s.entry) for s in sidecars], output.value))
     elif not sidecars:
         tell("no apps run here")
     else:
@@ -229,8 +229,8 @@ def endpoints(
         raise CliError("no sidecar runs here", hint="start one with `postern run`")
     answers = asyncio.run(_looked_up(asked, app_id) if app_id else ask(asked, "/endpoints"))
     rows = [row for sidecar in answers for row in endpoint_rows(sidecar)]
-    if output is OutputFormat.JSON:
-        put(format_json(rows))
+    if output.is_data:
+        put(format_data(rows, output.value))
     elif rows:
         columns = list(dict.fromkeys(key for row in rows for key in row))
         put(format_table(columns, rows))

@@ -1,4 +1,4 @@
-"""Tables and JSON on standard output; pure but for the printing. Shape: spec/cli.md A1."""
+"""Tables, JSON and YAML on standard output; pure but for the printing. Shape: spec/cli.md A1."""
 
 import json
 import sys
@@ -28,9 +28,13 @@ def _cell(value: object) -> str:
     return "" if value is None or value == 0 else str(value)
 
 
-def format_json(value: object) -> str:
-    """JSON for scripts: keys as documented, two spaces."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+def format_data(value: object, form: str) -> str:
+    """For scripts, `json` or `yaml`: keys as documented, two spaces."""
+    if form == "json":
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    import yaml  # noqa: PLC0415 - rarely asked for
+
+    return yaml.safe_dump(value, allow_unicode=True, sort_keys=False).rstrip()
 
 
 def format_age(seconds: float) -> str:

@@ -12,9 +12,9 @@ import typer
 
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import Sidecar, ask, entries, root_of
-from proxy.cli.options import OutputFormat, RuntimePath
+from proxy.cli.options import RuntimePath
 from proxy.cli.output import wants_colour
-from proxy.cli.tables import format_json, put
+from proxy.cli.tables import format_data, put
 
 ASK_S = 1.0  # the answer may hold many spans
 _ID = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
@@ -25,20 +25,20 @@ SpanJson = dict[str, object]
 def trace(
     trace_id: Annotated[str | None, typer.Argument(help="16 or 32 hex digits; none: the newest")] = None,
     last: Annotated[bool, typer.Option("--last", help="the newest trace")] = False,
-    output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml")] = "text",
     runtime_path: RuntimePath = None,
 ) -> None:
     """Show a trace as a tree."""
     if trace_id and last:
         raise UsageError("a trace id together with --last")
-    if output not in {"text", OutputFormat.JSON.value}:
-        raise UsageError(f"--output {output!r}", hint="expected text or json")
+    if output not in {"text", "json", "yaml"}:
+        raise UsageError(f"--output {output!r}", hint="expected text, json or yaml")
     if trace_id and _ID.fullmatch(trace_id.lower()) is None:
         raise UsageError(f"{trace_id!r} is no trace id", hint="expected 16 or 32 hex digits")
     root = root_of(runtime_path, os.environ)
     found, spans = asyncio.run(collect(root, trace_id.lower() if trace_id else None))
-    if output == OutputFormat.JSON.value:
-        put(format_json({"traceId": found, "spans": spans}))
+    if output != "text":
+        put(format_data({"traceId": found, "spans": spans}, output))
         return
     from telemetry.tree import render  # noqa: PLC0415 - for people only
 

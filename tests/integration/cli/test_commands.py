@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import yaml
 
 from tests.integration.cli.conftest import Commands
 from tests.integration.cli.test_run import LISTENING, READY
@@ -102,6 +103,9 @@ async def test_endpoints_of_an_app_that_nobody_called_yet_are_looked_up(commands
     code, output = await commands.done("endpoints", "cart", "-o", "json")
     assert code == 0, output
     assert json.loads(output)[0]["source"] == "host registry"
+    code, as_yaml = await commands.done("endpoints", "cart", "-o", "yaml")
+    assert code == 0
+    assert yaml.safe_load(as_yaml) == json.loads(output)
     code, output = await commands.done("endpoints", "nobody")
     assert code == 1
     assert "nobody: no endpoint was found; host registry: no entry" in output

@@ -74,7 +74,9 @@ def test_absent_peer_and_header_are_none() -> None:
     assert one.key == (None, None)
 
 
-@pytest.mark.parametrize("name", [b"proxy-authorization", b"cookie", b"dapr-api-token", b"x-anything", b"Origin"])
+@pytest.mark.parametrize(
+    "name", [b"proxy-authorization", b"cookie", b"dapr-api-token", b"x-anything", b"Origin"]
+)
 def test_value_of_a_header_that_may_hold_a_secret_is_refused(name: bytes) -> None:
     with pytest.raises(ValueError, match="naming header"):
         asking().naming(name)
