@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from proxy.engine.portable.tls import TlsContexts
-from proxy.engine.portable.unary import UnaryError, unary
+from proxy.engine.portable.unary import UnaryError, status_of, unary
 from proxy.local_http import LocalHttpError, request
 from proxy.settings import AppHealth, Settings, address
 from sentry.wire import sized_fields
@@ -109,6 +109,9 @@ class AppWatch:
                     host, port, _HEALTH, b"", tls=settings.app_protocol == "grpcs", timeout_s=health.timeout_s
                 )
                 return True
+            if settings.app_protocol == "h2c":
+                status = await status_of(host, port, health.path, timeout_s=health.timeout_s)
+                return 200 <= status < 300
             tls = self._tls.app("http1") if settings.app_protocol == "https" else None
             answer = await request(
                 address(host, port), "GET", health.path, timeout_s=health.timeout_s, tls=tls

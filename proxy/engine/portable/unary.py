@@ -1,9 +1,11 @@
-"""One gRPC call to the own app for the control plane (reflection, health): a message out, a message in.
+"""One call to the own app for the control plane (reflection, health): a gRPC message out and in, or a GET by HTTP/2.
 
 On the engine's own HTTP/2 client, because grpcio would add 20 MB to every sidecar for one call at start-up.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.http2_client import Http2Client
@@ -88,32 +90,76 @@ class _Owner:
         """Its call has heard of it."""
 
 
+class _Status:
+    """Waits for the head of one answer."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def request_drained(self, count: int) -> None:
+        """There was no body."""
+
+    def response_inform(self, status: int, headers: Headers) -> None:
+        """Not yet the answer."""
+
+    def response_head(self, status: int, headers: Headers, *, end: bool) -> None:
+        """All that is asked for."""
+        if not self.done.done():
+            self.done.set_result(status)
+
+    def response_data(self, data: bytes) -> None:
+        """Nobody reads it: the connection is closed."""
+
+    def response_end(self, trailers: Headers) -> None:
+        """The head has been here."""
+
+    def response_lost(self, cause: Cause, detail: str) -> None:
+        """The call broke."""
+        if not self.done.done():
+            self.done.set_exception(UnaryError(None, detail))
+
+
 async def unary(host: str, port: int, path: str, message: bytes, *, tls: bool, timeout_s: float) -> bytes:
     """Call `path` with one message and return the first answer. Raises UnaryError, TimeoutError."""
+    async with asyncio.timeout(timeout_s), _connected(host, port, tls=tls) as client:
+        answer = _Answer()
+        call = answer.call = client.open(answer)
+        authority = f"{host}:{port}".encode()
+        head = RawHead("grpc", b"POST", authority, path.encode(), _HEADERS, "stream", None)
+        call.start(head, end=False)
+        call.send(b"\x00" + len(message).to_bytes(4, "big") + message)
+        call.finish(())
+        return await answer.done
+
+
+async def status_of(host: str, port: int, path: str, *, timeout_s: float) -> int:
+    """The status of a GET by HTTP/2 with prior knowledge. Raises UnaryError, TimeoutError."""
+    async with asyncio.timeout(timeout_s), _connected(host, port, tls=False) as client:
+        answer = _Status()
+        authority = f"{host}:{port}".encode()
+        call = client.open(answer)
+        call.start(RawHead("http2", b"GET", authority, path.encode(), (), "none", 0), end=True)
+        return await answer.done
+
+
+@asynccontextmanager
+async def _connected(host: str, port: int, *, tls: bool) -> AsyncIterator[Http2Client]:
     loop = asyncio.get_running_loop()
-    context = TlsContexts().app("h2c") if tls else None
-    async with asyncio.timeout(timeout_s):
-        try:
-            _, client = await loop.create_connection(
-                lambda: Http2Client(_Owner(), Limits(), lambda _: None, "h2"),
-                host,
-                port,
-                ssl=context,
-                server_hostname="" if tls else None,
-            )
-        except OSError as error:
-            raise UnaryError(None, error.strerror or str(error)) from error
-        try:
-            await client.ready
-            answer = _Answer()
-            call = answer.call = client.open(answer)
-            authority = f"{host}:{port}".encode()
-            head = RawHead("grpc", b"POST", authority, path.encode(), _HEADERS, "stream", None)
-            call.start(head, end=False)
-            call.send(b"\x00" + len(message).to_bytes(4, "big") + message)
-            call.finish(())
-            return await answer.done
-        except OSError as error:
-            raise UnaryError(None, str(error)) from error
-        finally:
+    client: Http2Client | None = None
+    try:
+        _, client = await loop.create_connection(
+            lambda: Http2Client(_Owner(), Limits(), lambda _: None, "h2"),
+            host,
+            port,
+            ssl=TlsContexts().app("h2c") if tls else None,
+            server_hostname="" if tls else None,
+        )
+        await client.ready
+        yield client
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise UnaryError(None, error.strerror or str(error)) from error
+    finally:
+        if client is not None:
             client.close()

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
@@ -84,6 +87,35 @@ async def test_only_failures_in_a_row_make_it_unhealthy(bad: int) -> None:
     script = Script(200, bad, bad, 200, bad, bad, bad, 200)
     async with http_app(script) as port, watching(settings_of(port), script) as changes:
         assert await turns(changes, 3) == [(True, 1), (False, 7), (True, 8)]
+
+
+@asynccontextmanager
+async def h2c_app(script: Script) -> AsyncIterator[int]:
+    """An app that speaks HTTP/2 by prior knowledge alone, and answers `/up` with the script's statuses."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        peer.initiate_connection()
+        with suppress(ConnectionError):
+            while True:
+                writer.write(peer.data_to_send())
+                data = await reader.read(65_536)
+                if not data:
+                    break
+                for event in peer.receive_data(data):
+                    if isinstance(event, h2.events.RequestReceived):
+                        assert (b":path", b"/up") in event.headers
+                        peer.send_headers(event.stream_id, [(":status", str(script.next()))], end_stream=True)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_app_of_http2_alone_is_probed_by_http2() -> None:
+    script = Script(503, 204, 500, 404, 302, 200)
+    async with h2c_app(script) as port, watching(settings_of(port, "h2c"), script) as changes:
+        assert await turns(changes, 3) == [(True, 2), (False, 5), (True, 6)]
 
 
 async def test_probe_that_takes_too_long_is_a_failure() -> None:
