@@ -162,6 +162,15 @@ class PathTable(Struct, frozen=True, kw_only=True):
     _ordered: _Ordered
     _open: _Open
 
+    @property
+    def rules(self) -> tuple[tuple[str, str, frozenset[str]], ...]:
+        """Each pattern as the ordered reading compares it and as the open one does, and its verbs: all that a copy of this table needs."""
+        fold = self.fold_case
+        return tuple(
+            (_go_lower(pattern) if fold else pattern, ascii_lower(pattern) if fold else pattern, verbs)
+            for pattern, verbs in zip(self.patterns, self.verbs, strict=True)
+        )
+
     def classify(self, path: str) -> int:
         """The class of a canonical path (leading `/`, decoded once, dots resolved); a trailing `/` is ignored."""
         if not path.startswith("/") or _NOT_CANONICAL.search(path) is not None:

@@ -1,10 +1,28 @@
 """Asks the access rules of one policy generation, through pushed path tables, so that a decision can be kept. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+
+from msgspec import Struct
 
 from policies.access import AccessRules, Caller, Decision, Protocol
-from proxy.plan import Asking, Table
+from policies.matcher import PathTable
+from proxy.plan import Asking, Shape, Table
 from proxy.target import FIRST_ACCESS_TABLE, MethodPaths
+
+
+class AccessPaths(Struct, frozen=True):
+    """A caller's rules as a pushed table."""
+
+    table: PathTable
+
+    @property
+    def shape(self) -> Shape:
+        """The rules, for an engine that reads them itself."""
+        return Shape(kind="access", rules=self.table.rules, fold_case=self.table.fold_case)
+
+    def classify(self, path: str) -> Hashable:
+        """The class of a path under the rules."""
+        return self.table.classify(path)
 
 
 class Judge:
@@ -23,9 +41,10 @@ class Judge:
         for caller, number in self._numbers.items():
             table = self.rules.table(caller)
             if table is not None:
-                yield number, table
+                paths = AccessPaths(table)
+                yield number, paths
                 if caller in self._stripped:
-                    yield self._stripped[caller], MethodPaths(table)
+                    yield self._stripped[caller], MethodPaths(paths)
 
     def decide(
         self, ask: Asking, caller: Caller | None, protocol: Protocol, *, strip: bool = False

@@ -10,7 +10,7 @@ in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until on
 import binascii
 from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -143,6 +143,28 @@ class Table(Protocol):
 
     def classify(self, path: str) -> Hashable:
         """The class of a path; equal paths give equal classes."""
+
+
+class Shape(Struct, frozen=True, kw_only=True):
+    """How an engine may class a table's paths by itself; paths in one class there must be in one class here.
+
+    `rules` of access tables: the pattern as the ordered reading compares it, as the open one does, and its verbs
+    (`policies/matcher.py`). strip: only what follows `/method` counts.
+    """
+
+    kind: Literal["out-paths", "services", "access"]
+    rules: tuple[tuple[str, str, frozenset[str]], ...] = ()
+    fold_case: bool = False
+    strip: bool = False
+
+
+@runtime_checkable
+class ShapedTable(Table, Protocol):
+    """A table that says how it classes."""
+
+    @property
+    def shape(self) -> Shape | None:
+        """None: only `classify` can tell."""
 
 
 class Read(Struct, frozen=True, kw_only=True):
@@ -426,3 +448,28 @@ class Outcome(Struct):
     attempts: list[Attempt]
     up_bytes: int
     down_bytes: int
+
+
+Sums = tuple[list[int], float]  # observations per bucket, and their sum
+
+
+class Tally(Struct, frozen=True, kw_only=True):
+    """Finished calls with the same labels and answer, added up. Buckets by `Measures`; the last is what lies above all bounds.
+
+    `path`: of gRPC calls; "other" beyond the first of them. `to_head_whole_ms`: in whole milliseconds, as `to_end_ms`.
+    """
+
+    labels: Labels
+    protocol: str
+    method: str
+    path: str
+    status: int
+    grpc_code: int | None
+    cause: Cause | None
+    calls: int
+    duration_s: Sums
+    to_end_ms: Sums
+    to_head_ms: Sums
+    to_head_whole_ms: Sums
+    up_bytes: Sums
+    down_bytes: Sums

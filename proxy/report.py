@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
-from proxy.plan import Attempt, Cause, Header, Outcome
+from proxy.engine.base import Measures, Sampling, SpanIds
+from proxy.plan import Attempt, Cause, Header, Outcome, Tally
 from proxy.target import method_path
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
 from telemetry.logs import Logger
 from telemetry.metrics import Meters
-from telemetry.report import AttemptNote, Call
+from telemetry.report import AttemptNote, Batch, Buckets, Call
 
 _PROTOCOLS = {"grpc": "grpc", "websocket": "websocket"}
+_UNTRACED = SpanContext(0, 0, 0, sampled=False)
 
 
 class HopSpan:
@@ -42,6 +44,15 @@ class HopTracing:
         """A fresh span, child of what the headers carry."""
         return HopSpan(self.sampler.start(extract(headers, grpc=grpc)))
 
+    @property
+    def sampling(self) -> Sampling:
+        """The sampler's rate, for engines that begin spans themselves."""
+        return Sampling(rate=self.sampler.rate)
+
+    def begun(self, ids: SpanIds) -> HopSpan:
+        """The span that an engine began."""
+        return HopSpan(SpanContext(*ids))
+
 
 class Reporter:
     """Takes outcomes on the engine's thread and hands them on. Mutable state: the open-connection count by listener."""
@@ -67,6 +78,31 @@ class Reporter:
             )
         self._recorder.record(_call(outcome))
 
+    @property
+    def measures(self) -> Measures | None:
+        """The bounds of the metrics' buckets."""
+        bounds = self._recorder.bounds
+        return (
+            None
+            if bounds is None
+            else Measures(duration_s=bounds[0], latency_ms=bounds[1], size_bytes=bounds[2])
+        )
+
+    def counted(self, tally: Tally) -> None:
+        """Calls with equal labels ended."""
+        if tally.labels.dst:
+            self._recorder.record_batch(*_batch(tally))
+
+    def traced(self, outcome: Outcome) -> None:
+        """A sampled call ended that is in a tally."""
+        if outcome.labels.dst:
+            self._recorder.trace(_call(outcome))
+
+    def lost(self, reports: int, spans: int) -> None:
+        """Reports found no room."""
+        self._meters.reports_lost.add("call", amount=reports)
+        self._meters.reports_lost.add("span", amount=spans)
+
     def connection(self, listener: str, change: int) -> None:
         """A connection opened or closed."""
         count = self._connections.get(listener, 0) + change
@@ -82,12 +118,12 @@ class Reporter:
         self._meters.h2_frame_refused("peer")
         self._log.warning("peer refused", listener=listener, reason=reason)
 
-    def plan_cache(self, hit: bool) -> None:
-        """Whether a kept Plan covered a head."""
+    def plan_cache(self, hit: bool, count: int = 1) -> None:
+        """Whether a kept Plan covered heads."""
         if hit:
-            self._meters.plan_cache_hits.value += 1
+            self._meters.plan_cache_hits.value += count
         else:
-            self._meters.plan_cache_misses.value += 1
+            self._meters.plan_cache_misses.value += count
 
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """No connection to an endpoint."""
@@ -124,6 +160,40 @@ def _call(outcome: Outcome) -> Call:
         decision=labels.decision,
         peer_address=head.peer_address,
     )
+
+
+def _batch(tally: Tally) -> tuple[Call, Batch]:
+    labels = tally.labels
+    like = Call(
+        direction=labels.direction,
+        protocol=_PROTOCOLS.get(tally.protocol, "http"),
+        surface=labels.surface,
+        src=labels.src,
+        dst=labels.dst,
+        src_namespace=labels.src_namespace,
+        dst_namespace=labels.dst_namespace,
+        verb=tally.method,
+        path=method_path(tally.path) if labels.strip else tally.path,
+        status=tally.status,
+        grpc_code=tally.grpc_code,
+        cause=tally.cause.value if tally.cause is not None else None,
+        context=_UNTRACED,
+        started_ns=0,
+        head_ns=0,
+        ended_ns=0,
+        peer_id=labels.peer_id,
+        decision=labels.decision,
+    )
+    batch = Batch(
+        calls=tally.calls,
+        duration_s=Buckets(*tally.duration_s),
+        to_end_ms=Buckets(*tally.to_end_ms),
+        to_head_ms=Buckets(*tally.to_head_ms),
+        to_head_whole_ms=Buckets(*tally.to_head_whole_ms),
+        bytes_in=Buckets(*tally.up_bytes),
+        bytes_out=Buckets(*tally.down_bytes),
+    )
+    return like, batch
 
 
 def _note(attempt: Attempt) -> AttemptNote:

@@ -9,8 +9,9 @@ from collections.abc import Hashable, Mapping
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from proxy.plan import Table
+from proxy.plan import Shape, ShapedTable, Table
 
 OUT_PATHS = 1  # numbers of the pushed tables
 SERVICES = 2
@@ -79,6 +80,8 @@ _METHOD = "/method"
 class OutPaths:
     """The table of the app's side: ("api", which), ("invoke", app), ("v1",) or ("app",)."""
 
+    shape = Shape(kind="out-paths")
+
     def classify(self, path: str) -> tuple[str, ...]:
         """The class of a path; an app-id is part of it, what follows `/method` is not."""
         if not path.startswith("/v1.0"):
@@ -112,6 +115,12 @@ class MethodPaths(Struct, frozen=True):
 
     table: Table
 
+    @property
+    def shape(self) -> Shape | None:
+        """That of the table within, stripped."""
+        within = self.table.shape if isinstance(self.table, ShapedTable) else None
+        return None if within is None else replace(within, strip=True)
+
     def classify(self, path: str) -> Hashable:
         """The method's class in the table within."""
         return self.table.classify(method_path(path))
@@ -119,6 +128,8 @@ class MethodPaths(Struct, frozen=True):
 
 class Services:
     """The table of gRPC paths: the service name, or "" where the path is not `/package.Service/Method`."""
+
+    shape = Shape(kind="services")
 
     def classify(self, path: str) -> str:
         """The service of a path."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from telemetry.kinds import Kind, attempt_result, edge_name, kind_of
 from telemetry.metrics import Meters
-from telemetry.report import AttemptNote, Call
+from telemetry.report import AttemptNote, Batch, Buckets, Call
 from telemetry.spans import reason_of, span_of
 from telemetry.tracing import Tracer
 
-__all__ = ["AttemptNote", "Call", "CallRecorder"]
+__all__ = ["AttemptNote", "Batch", "Buckets", "Call", "CallRecorder"]
 
 #: Kinds of call kept, a dozen references each; beyond it all are looked up afresh.
 _KINDS = 4096
@@ -52,6 +52,42 @@ class CallRecorder:
                 self._tracer.record(span)
         if self._access_log is not None:
             self._access_log(call)
+
+    @property
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None:
+        """The buckets' bounds that a Batch must have (seconds, milliseconds, bytes); None: each call is to be recorded by itself."""
+        if self._access_log is not None or self._path_label is not None:
+            return None
+        meters = self._meters
+        return (
+            meters.edge_duration.bounds,
+            meters.res_recv_latency.bounds,
+            meters.http_server_request_bytes.bounds,
+        )
+
+    def record_batch(self, like: Call, batch: Batch) -> None:
+        """Counts many calls, each with a single attempt or none, that are `like` this one but for their times and sizes."""
+        kind = self._kind(like)
+        for value in (*kind.counted, *kind.sent):
+            value.value += batch.calls
+        kind.duration.add(batch.duration_s.counts, batch.duration_s.sum)
+        to_head = batch.to_head_whole_ms if kind.whole_ms else batch.to_head_ms
+        for slots, buckets in (
+            (kind.to_end_ms, batch.to_end_ms),
+            (kind.to_head_ms, to_head),
+            (kind.request_bytes, batch.bytes_in),
+            (kind.response_bytes, batch.bytes_out),
+        ):
+            for slot in slots:
+                slot.add(buckets.counts, buckets.sum)
+
+    def trace(self, call: Call) -> None:
+        """Keeps the span of a sampled call that is counted in a batch, also as its bucket's exemplar."""
+        span = span_of(call, self.service)
+        if span is not None:
+            self._tracer.record(span)
+        took_s = (call.ended_ns - call.started_ns) / 1e9
+        self._kind(call).duration.exemplify(took_s, call.context, call.ended_ns / 1e9)
 
     def _kind(self, call: Call) -> Kind:
         if call.protocol == "grpc":

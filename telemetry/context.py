@@ -186,10 +186,11 @@ class Sampler:
     everyone who reads that id decides alike.
     """
 
-    __slots__ = ("_bits", "_bound")
+    __slots__ = ("_bits", "_bound", "rate")
 
     def __init__(self, rate: float, random: random.Random) -> None:
         rate = 0.0 if math.isnan(rate) else min(max(rate, 0.0), 1.0)
+        self.rate = rate
         self._bound = int(rate * (1 << 63))
         self._bits = random.getrandbits
 

@@ -206,6 +206,11 @@ class Meters:
         )
 
     def _sidecar(self) -> None:
+        self.reports_lost = self.counter(
+            "postern_reports_lost_total",
+            "Reports of the engine that found no room: of calls, or of spans alone.",
+            ("kind",),
+        )
         self.plan_cache = self.counter(
             "postern_plan_cache_total", "Decisions looked up among the kept ones.", ("result",)
         )

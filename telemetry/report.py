@@ -1,5 +1,7 @@
 """The report of one finished call at one proxy: what an engine's outcome is mapped to. Values only, no rules."""
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from telemetry.context import SpanContext
@@ -14,6 +16,25 @@ class AttemptNote(Struct, frozen=True, kw_only=True):
     cause: str | None = None
     status: int = 0
     grpc_code: int | None = None
+
+
+class Buckets(Struct, frozen=True):
+    """Observations of many calls: how many in each bucket (the last lies above all bounds), and their sum."""
+
+    counts: Sequence[int]
+    sum: float
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """What many calls with equal labels and answers came to. `to_head_whole_ms`: as `to_end_ms`, in whole milliseconds."""
+
+    calls: int
+    duration_s: Buckets
+    to_end_ms: Buckets
+    to_head_ms: Buckets
+    to_head_whole_ms: Buckets
+    bytes_in: Buckets
+    bytes_out: Buckets
 
 
 # Not frozen: one is made per call, and a frozen one costs 4 µs more. Whoever records it never changes it.

@@ -50,12 +50,24 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def exemplify(self, value: float, context: SpanContext, at_s: float) -> None:
+        """Remembers a span as the exemplar of its value's bucket; the value itself is counted elsewhere."""
+        self.exemplars[bisect_left(self.bounds, value)] = (context, value, at_s)
+
     def observe_sampled(self, value: float, context: SpanContext, at_s: float) -> None:
         """As `observe`, and remembers the span as this bucket's exemplar."""
         bucket = bisect_left(self.bounds, value)
         self.counts[bucket] += 1
         self.sum += value
         self.exemplars[bucket] = (context, value, at_s)
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Adds observations that were counted elsewhere, in buckets with the same bounds."""
+        own = self.counts
+        for bucket, count in enumerate(counts):
+            if count:
+                own[bucket] += count
+        self.sum += total
 
     def cumulative(self) -> list[int]:
         """Counts as Prometheus has them: of values up to each bound, the last of all."""

@@ -5,11 +5,11 @@ written against this module.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from proxy.plan import Decide, Header, Outcome, Table
+from proxy.plan import Decide, Header, Outcome, Table, Tally
 
 WireProtocol = Literal["postern", "http1", "h2c"]
 
@@ -81,15 +81,64 @@ class Span(Protocol):
         """The same in gRPC's binary form, base64."""
 
 
+class SpanIds(NamedTuple):
+    """A span that an engine began by itself."""
+
+    trace_id: int
+    span_id: int
+    parent_id: int  # 0: a root
+    is_sampled: bool
+    tracestate: str
+
+
+class Sampling(Struct, frozen=True, kw_only=True):
+    """How spans begin, for engines that begin them: the parent's decision holds, a root is sampled by its trace id at this rate."""
+
+    rate: float
+    is_b3_read: bool = True
+
+
 class Tracing(Protocol):
     """Makes the span of a call from its headers."""
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """What `begin` does, in so many words; None: only `begin` can tell. Read again now and then."""
+
+    def begun(self, ids: SpanIds) -> Span:
+        """The span that an engine began by `sampling`."""
 
     def begin(self, headers: Sequence[Header], *, grpc: bool) -> Span:
         """A fresh span, child of what the headers carry."""
 
 
+class Measures(Struct, frozen=True, kw_only=True):
+    """Upper bounds (inclusive) of the buckets that an Observer counts calls in."""
+
+    duration_s: tuple[float, ...]
+    latency_ms: tuple[float, ...]
+    size_bytes: tuple[float, ...]
+
+
 class Observer(Protocol):
-    """Where an engine reports. Every method is quick and never raises."""
+    """Where an engine reports. Every method is quick and never raises.
+
+    An engine may add calls up where `measures` says how: all but those that were refused by a rule or tried again, which are `finished`
+    one by one.
+    """
+
+    @property
+    def measures(self) -> Measures | None:
+        """None: every call is wanted by itself. Read once."""
+
+    def counted(self, tally: Tally) -> None:
+        """Calls ended."""
+
+    def traced(self, outcome: Outcome) -> None:
+        """A sampled call ended that is in a tally already; its head comes without headers."""
+
+    def lost(self, reports: int, spans: int) -> None:
+        """So many could not be told, and nobody will know more of them."""
 
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
@@ -103,8 +152,8 @@ class Observer(Protocol):
     def refused_peer(self, listener: str, reason: str) -> None:
         """A TLS handshake or an identity check failed."""
 
-    def plan_cache(self, hit: bool) -> None:
-        """A head was covered by a kept Plan, or not."""
+    def plan_cache(self, hit: bool, count: int = 1) -> None:
+        """Heads were covered by a kept Plan, or not."""
 
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """A connection to an upstream could not be made, or broke."""

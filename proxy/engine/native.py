@@ -22,7 +22,9 @@ from proxy.engine.base import (
     Limits,
     ListenerSpec,
     Observer,
+    Sampling,
     Span,
+    SpanIds,
     TlsIdentity,
     Tracing,
 )
@@ -41,8 +43,11 @@ from proxy.plan import (
     Plan,
     Reply,
     RequestHead,
+    Shape,
+    ShapedTable,
     Table,
     Tables,
+    Tally,
 )
 
 if TYPE_CHECKING:
@@ -54,29 +59,17 @@ if TYPE_CHECKING:
         PlanParts,
         ReadParts,
         ReplyParts,
+        ShapeParts,
+        SpanParts,
+        TallyParts,
     )
 
 Explain = Callable[[str], str]
 REPORT_S = 0.1  # how long a report may lie; 0: not at all, for tests
-_BATCH = 512  # reports handed on in one piece: the loop has other work
+_BATCH = 32  # reports handed on in one piece: the loop has other work
+_BATCHES = 128  # of which so many at most at a time, so that a report comes to an end under any load
 _PAUSES = 16  # of a retry rule, drawn at once
 _MAX_CALLS_RETRYING = 4_096
-_HEAD_FIELDS = (
-    "listener",
-    "protocol",
-    "framing",
-    "method",
-    "authority",
-    "target",
-    "path",
-    "query",
-    "headers",
-    "peer",
-    "peer_address",
-    "length",
-    "exact",
-    "form",
-)
 
 
 class NativeEngine:
@@ -107,9 +100,16 @@ class NativeEngine:
         self._decisions: dict[int, Plan | Reply] = {}
         self._spans: dict[int, Span] = {}
         self._pauses: dict[tuple[int, int], Iterator[float]] = {}
+        self._read_there: set[int] = set()
+        self._sampling: Sampling | None = None
         self._number = 0
         self._running = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        measures = observer.measures
+        if measures is not None:
+            bounds = (measures.duration_s, measures.latency_ms, measures.size_bytes)
+            self._core.set_measures((list(bounds[0]), list(bounds[1]), list(bounds[2])))
+        self._push_sampling()
 
     async def run(self) -> None:
         """Answer and report until cancelled, then end everything."""
@@ -118,7 +118,9 @@ class NativeEngine:
         try:
             while True:
                 await asyncio.sleep(self._report_s)
-                self._report()
+                self._push_sampling()
+                for _ in self._reports():
+                    await asyncio.sleep(0)
         finally:
             self._loop.remove_reader(self._core.bell())
             self._core.stop()
@@ -156,11 +158,15 @@ class NativeEngine:
         self._core.wake(key)
 
     def set_paths(self, number: int, table: Table) -> None:
-        """Push a path table; the engine reads those that say how (`native_kind`), others are read here and remembered there."""
+        """Push a path table; the engine reads those that have a shape, others are read here and remembered there."""
         self._tables.put_paths(number, table)
         self._paths[number] = table
         self._classes[number] = {}
-        self._core.set_paths(number, str(getattr(table, "native_kind", "opaque")))
+        shape = table.shape if isinstance(table, ShapedTable) else None
+        self._read_there.discard(number)
+        if shape is not None and shape.kind != "access":
+            self._read_there.add(number)
+        self._core.set_paths(number, _shape_parts(shape))
 
     def set_members(self, number: int, members: frozenset[bytes]) -> None:
         """Push a header set."""
@@ -199,7 +205,7 @@ class NativeEngine:
 
     def stats(self) -> EngineStats:
         """Numbers for status."""
-        connections, calls, plans, upstream, _ = self._core.stats()
+        connections, calls, plans, upstream = self._core.stats()
         return EngineStats(
             connections=connections, calls_in_flight=calls, plans_kept=plans, upstream_connections=upstream
         )
@@ -250,7 +256,7 @@ class NativeEngine:
         for read, answer in zip(asking.vary, asking.key, strict=True):
             table = read.table if read.facet is not Facet.PATH or read.table is not None else 0
             kind = None
-            if read.facet is Facet.PATH and table is not None:
+            if read.facet is Facet.PATH and table is not None and table not in self._read_there:
                 kind = self._class(table, answer)
             found.append((read.facet.value, read.name, table, kind))
         return found
@@ -332,37 +338,101 @@ class NativeEngine:
 
     # --- reports ---------------------------------------------------------------------------------------------------------
 
+    def _push_sampling(self) -> None:
+        sampling = self._tracing.sampling
+        if sampling != self._sampling:
+            self._sampling = sampling
+            self._core.set_sampling(
+                None if sampling is None else sampling.rate, sampling is not None and sampling.is_b3_read
+            )
+
     def _report(self) -> None:
-        for name, *values in self._core.take_notices():
-            getattr(self._observer, str(name))(*values)
-        while outcomes := self._core.take_outcomes(_BATCH):
-            for outcome in outcomes:
-                self._finished(outcome)
-        for token in self._core.take_dead():
+        for _ in self._reports():
+            pass
+
+    def _reports(self) -> Iterator[None]:
+        """Hand on what there is, in pieces."""
+        core, observer = self._core, self._observer
+        for name, *values in core.take_notices():
+            getattr(observer, str(name))(*values)
+        self._tell_counts()
+        dead = core.take_dead()  # before what may still name a token is taken: those are forgotten next time
+        for tally in core.take_tallies():
+            self._counted(tally)
+        yield
+        for take, tell in ((core.take_outcomes, observer.finished), (core.take_spans, observer.traced)):
+            for _ in range(_BATCHES):
+                outcomes = take(_BATCH)
+                for outcome in outcomes:
+                    tell(self._outcome(outcome))
+                if len(outcomes) < _BATCH:
+                    break
+                yield
+        for token in dead:
             self._decisions.pop(token, None)
 
-    def _finished(self, parts: "OutcomeParts") -> None:
+    def _tell_counts(self) -> None:
+        hits, misses, reports, spans = self._core.take_counts()
+        if misses:
+            self._observer.plan_cache(hit=False, count=misses)
+        if hits:
+            self._observer.plan_cache(hit=True, count=hits)
+        if reports or spans:
+            self._observer.lost(reports, spans)
+
+    def _counted(self, parts: "TallyParts") -> None:
+        (token, protocol, method, path, status, grpc_code, cause), calls, sums = parts
+        decision = self._decisions.get(token)
+        if decision is None:
+            return
+        duration_s, to_end_ms, to_head_ms, to_head_whole_ms, up_bytes, down_bytes = sums
+        self._observer.counted(
+            Tally(
+                labels=decision.labels,
+                protocol=protocol,
+                method=method,
+                path=path,
+                status=status,
+                grpc_code=grpc_code,
+                cause=Cause(cause) if cause is not None else None,
+                calls=calls,
+                duration_s=duration_s,
+                to_end_ms=to_end_ms,
+                to_head_ms=to_head_ms,
+                to_head_whole_ms=to_head_whole_ms,
+                up_bytes=up_bytes,
+                down_bytes=down_bytes,
+            )
+        )
+
+    def _span(self, parts: "SpanParts | int | None", head: RequestHead) -> Span:
+        if isinstance(parts, tuple):
+            upper, lower, span_id, parent_id, is_sampled, tracestate = parts
+            return self._tracing.begun(
+                SpanIds(upper << 64 | lower, span_id, parent_id, is_sampled, tracestate)
+            )
+        begun = self._spans.pop(parts, None) if parts is not None else None
+        return begun or self._tracing.begin(head.headers, grpc=head.protocol == "grpc")
+
+    def _outcome(self, parts: "OutcomeParts") -> Outcome:
         fields, token, span, started_ns, head_ns, ended_ns, status, grpc_code, cause, attempts, up, down = (
             parts
         )
         head = _head(fields)
         decision = self._decisions.get(token) if token is not None else None
-        begun = self._spans.pop(span, None)
-        self._observer.finished(
-            Outcome(
-                head=head,
-                labels=decision.labels if decision is not None else _unlabelled(head.listener),
-                trace=begun or self._tracing.begin(head.headers, grpc=head.protocol == "grpc"),
-                started_ns=started_ns,
-                head_ns=head_ns,
-                ended_ns=ended_ns,
-                status=status,
-                grpc_code=grpc_code,
-                cause=Cause(cause) if cause is not None else None,
-                attempts=[_attempt(attempt) for attempt in attempts],
-                up_bytes=up,
-                down_bytes=down,
-            )
+        return Outcome(
+            head=head,
+            labels=decision.labels if decision is not None else _unlabelled(head.listener),
+            trace=self._span(span, head),
+            started_ns=started_ns,
+            head_ns=head_ns,
+            ended_ns=ended_ns,
+            status=status,
+            grpc_code=grpc_code,
+            cause=Cause(cause) if cause is not None else None,
+            attempts=[_attempt(attempt) for attempt in attempts],
+            up_bytes=up,
+            down_bytes=down,
         )
 
 
@@ -371,7 +441,14 @@ def _remove(path: str) -> None:
 
 
 def _head(fields: Sequence[object]) -> RequestHead:
-    return RequestHead(**dict(zip(_HEAD_FIELDS, cast("Any", fields), strict=True)))
+    return RequestHead(*cast("Any", fields))
+
+
+def _shape_parts(shape: Shape | None) -> "ShapeParts":
+    if shape is None:
+        return ("opaque", [], False, False)
+    rules = [(ordered, opened, set(verbs)) for ordered, opened, verbs in shape.rules]
+    return (shape.kind, rules, shape.fold_case, shape.strip)
 
 
 def _attempt(parts: "AttemptParts") -> Attempt:

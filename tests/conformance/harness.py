@@ -20,6 +20,7 @@ from proxy.engine.base import (
     Limits,
     ListenerSpec,
     Observer,
+    SpanIds,
     Tracing,
     Upstream,
     WireProtocol,
@@ -40,6 +41,7 @@ from proxy.plan import (
     Plan,
     Reply,
     Route,
+    Tally,
 )
 from tests.conformance.identities import Mint, spiffe
 
@@ -73,6 +75,12 @@ class FixedSpan:
 
 class FixedTracing:
     """Tracing without chance."""
+
+    sampling = None
+
+    def begun(self, ids: SpanIds) -> FixedSpan:
+        """See Tracing."""
+        return FixedSpan()
 
     def begin(self, headers: Sequence[Header], *, grpc: bool) -> FixedSpan:
         """See Tracing."""
@@ -117,9 +125,20 @@ class Recorder:
         self.refused_peers.append(reason)
         self._tell()
 
-    def plan_cache(self, hit: bool) -> None:
+    measures = None
+
+    def counted(self, tally: Tally) -> None:
         """See Observer."""
-        self.cache.append(hit)
+
+    def traced(self, outcome: Outcome) -> None:
+        """See Observer."""
+
+    def lost(self, reports: int, spans: int) -> None:
+        """See Observer."""
+
+    def plan_cache(self, hit: bool, count: int = 1) -> None:
+        """See Observer."""
+        self.cache.extend([hit] * count)
         self._tell()
 
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proxy.plan import Attempt, Cause, Labels, Outcome
+from proxy.engine.base import Sampling, SpanIds
+from proxy.plan import Attempt, Cause, Labels, Outcome, Tally
 from proxy.report import HopSpan, HopTracing, Reporter
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract
@@ -44,11 +45,12 @@ class Log:
 class Telling:
     """A reporter and what it told: calls, log lines, metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_every_call_wanted: bool = True) -> None:
         self.calls: list[Call] = []
         self.log = Log()
         self.meters = Meters("web", "shop")
-        recorder = CallRecorder("web", "shop", self.meters, Tracer("web", ()), self.calls.append)
+        access_log = self.calls.append if is_every_call_wanted else None
+        recorder = CallRecorder("web", "shop", self.meters, Tracer("web", ()), access_log)
         self.reporter = Reporter(recorder, self.meters, self.log)  # type: ignore[arg-type]
 
     def metric(self, name: str, *parts: str) -> float:
@@ -246,3 +248,53 @@ def test_new_sampler_holds_for_the_next_span() -> None:
     assert not tracing.begin((), grpc=False).context.sampled
     tracing.sampler = Sampler(1.0, random.Random(1))
     assert tracing.begin((), grpc=False).context.sampled
+
+
+def sums(value: float, bounds: tuple[float, ...]) -> tuple[list[int], float]:
+    """Two equal observations below all bounds."""
+    return [2, *(0 for _ in bounds)], 2 * value
+
+
+def tally(reporter: Reporter, **changes: Any) -> Tally:
+    """Two calls that went well."""
+    measures = reporter.measures
+    assert measures is not None
+    latency, size = sums(0, measures.latency_ms), sums(0, measures.size_bytes)
+    facts: dict[str, Any] = {
+        "labels": LABELS,
+        "protocol": "grpc",
+        "method": "POST",
+        "path": "/shop.Cart/Get",
+        "status": 200,
+        "grpc_code": 0,
+        "cause": None,
+        "calls": 2,
+        "duration_s": sums(0, measures.duration_s),
+        "to_end_ms": latency,
+        "to_head_ms": latency,
+        "to_head_whole_ms": latency,
+        "up_bytes": size,
+        "down_bytes": size,
+    }
+    return Tally(**{**facts, **changes})
+
+
+def test_calls_that_were_added_up_are_counted_by_their_labels() -> None:
+    telling = Telling(is_every_call_wanted=False)
+    telling.reporter.counted(tally(telling.reporter))
+    telling.reporter.counted(tally(telling.reporter, labels=Labels(direction="outbound")))
+    assert telling.metric("postern_edge_requests_total", 'dst="cart.far"', 'code_class="2xx"') == 2
+    assert telling.metric("dapr_grpc_io_server_completed_rpcs", 'method="/shop.Cart/Get"') == 2
+
+
+def test_reports_that_found_no_room_are_counted() -> None:
+    telling = Telling()
+    telling.reporter.lost(3, 4)
+    assert telling.metric("postern_reports_lost_total", 'kind="call"') == 3
+    assert telling.metric("postern_reports_lost_total", 'kind="span"') == 4
+
+
+def test_spans_that_the_engine_began_are_as_it_says() -> None:
+    hops = HopTracing(Sampler(0.25, random.Random(1)))
+    assert hops.sampling == Sampling(rate=0.25, is_b3_read=True)
+    assert hops.begun(SpanIds(1, 2, 3, True, "a=1")).context == SpanContext(1, 2, 3, True, "a=1")

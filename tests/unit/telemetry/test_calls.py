@@ -1,15 +1,18 @@
 """What a finished call leaves behind: counts, a span, an access line."""
 
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from telemetry.calls import CallRecorder
 from telemetry.metrics import Meters
-from telemetry.report import Call
+from telemetry.report import Batch, Buckets, Call
 from telemetry.series import AnyFamily, Distribution
 from telemetry.tracing import ExportLimits, Tracer
-from tests.unit.telemetry.building import BEGAN, UNSAMPLED, a_call, a_grpc_call, an_attempt
+from tests.unit.telemetry.building import BEGAN, SAMPLED, UNSAMPLED, a_call, a_grpc_call, an_attempt
 from tests.unit.telemetry.test_exporting import FakeExporter
 
 
@@ -179,3 +182,61 @@ def test_scrape_shows_the_exporters_queues() -> None:
     assert 'postern_span_queue_length{exporter="fake"} 1.0' in body
     assert 'postern_spans_dropped_total{exporter="fake",reason="queue-full"} 2.0' in body
     assert 'postern_spans_exported_total{exporter="fake"} 0.0' in body
+
+
+def invocations(meters: Meters) -> list[str]:
+    """The series of calls, as they are scraped."""
+    lines = meters.render("")[0].decode().splitlines()
+    return [line for line in lines if line.startswith(("dapr_", "postern_"))]
+
+
+def bucketed(values: Sequence[float], bounds: Sequence[float]) -> Buckets:
+    """Values as an engine adds them up."""
+    counts = [0] * (len(bounds) + 1)
+    for value in values:
+        counts[bisect_left(bounds, value)] += 1
+    return Buckets(counts, sum(values))
+
+
+@pytest.mark.parametrize("direction", ["outbound", "inbound"])
+@pytest.mark.parametrize("make", [a_call, a_grpc_call])
+@pytest.mark.parametrize("cause", [None, "status", "timeout"])
+def test_record_batch_counts_as_its_calls_one_by_one(
+    direction: str, make: Callable[..., Call], cause: str | None
+) -> None:
+    facts = {"direction": direction, "cause": cause, "context": UNSAMPLED}
+    calls = [
+        make(**facts, ended_ns=BEGAN + 2_000_000 + number * 700_000, bytes_in=number * 900, bytes_out=number)
+        for number in range(5)
+    ]
+    one_by_one, together = Recorded(), Recorded()
+    for call in calls:
+        one_by_one.recorder.record(call)
+    bounds = together.recorder.bounds
+    assert bounds is not None
+    took_ns = [call.ended_ns - call.started_ns for call in calls]
+    head_ns = [call.head_ns - call.started_ns for call in calls]
+    together.recorder.record_batch(
+        replace(calls[0], head_ns=0, ended_ns=0),
+        Batch(
+            calls=5,
+            duration_s=bucketed([ns / 1e9 for ns in took_ns], bounds[0]),
+            to_end_ms=bucketed([ns // 1_000_000 for ns in took_ns], bounds[1]),
+            to_head_ms=bucketed([ns / 1e6 for ns in head_ns], bounds[1]),
+            to_head_whole_ms=bucketed([ns // 1_000_000 for ns in head_ns], bounds[1]),
+            bytes_in=bucketed([call.bytes_in for call in calls], bounds[2]),
+            bytes_out=bucketed([call.bytes_out for call in calls], bounds[2]),
+        ),
+    )
+    assert invocations(together.meters) == invocations(one_by_one.meters)
+
+
+def test_trace_keeps_the_span_and_counts_nothing() -> None:
+    recorded = Recorded()
+    recorded.recorder.trace(a_call())
+    assert [span.context for span in recorded.tracer.recent()] == [SAMPLED]
+    assert set(recorded.values(recorded.meters.edge_duration).values()) == {0}
+
+
+def test_access_log_wants_every_call_by_itself() -> None:
+    assert CallRecorder("a", "", Meters("a"), Tracer("a"), lambda _: None).bounds is None

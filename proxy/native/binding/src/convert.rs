@@ -1,15 +1,21 @@
 //! Python values to the core's and back. Malformed values raise `ValueError`, never panic.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use postern_core::access::{AccessTable, Rule};
 use postern_core::cause::Cause;
 use postern_core::edits::{Edits, PathEdit};
 use postern_core::head::Head;
 use postern_core::plan::{Again, Graveyard, Plan, Read, Reply, Route, Token};
+use postern_core::tables::{PathTable, Remembered};
+use postern_core::tally::{Counts, Kind, Tally};
 use postern_core::target;
+use postern_core::trace::{self, Context, Span};
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -30,6 +36,12 @@ pub(crate) type PlanParts =
     (u64, Vec<RouteParts>, Vec<AgainParts>, Vec<String>, TimeParts, Option<u64>, usize, Vec<EditParts>, Vec<String>);
 /// facet, header name, table, class
 pub(crate) type ReadParts = (String, Vec<u8>, Option<u32>, Option<u64>);
+
+/// kind, (pattern for the ordered reading, for the open one, verbs), whether case is folded, whether only what follows `/method` counts
+pub(crate) type ShapeParts = (String, Vec<(String, String, HashSet<String>)>, bool, bool);
+
+/// upper and lower half of the trace id, span id, sampled, tracestate
+type RemoteParts = (u64, u64, u64, bool, String);
 
 pub(crate) fn invalid(error: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(error.to_string())
@@ -135,8 +147,8 @@ pub(crate) fn pairs<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound
     PyTuple::new(py, fields)
 }
 
-/// A head as the keyword arguments' values of `RequestHead`, in the order of its fields.
-pub(crate) fn head<'py>(py: Python<'py>, head: &Head) -> PyResult<Bound<'py, PyTuple>> {
+/// A head as the fields of `RequestHead`, in their order; without its headers where nobody reads them.
+pub(crate) fn head<'py>(py: Python<'py>, head: &Head, with_headers: bool) -> PyResult<Bound<'py, PyTuple>> {
     let method: String = head.method.iter().copied().map(char::from).collect();
     let (path, form) = (head.path.as_str(), if head.absolute { "absolute" } else { "origin" });
     let first = (
@@ -148,7 +160,7 @@ pub(crate) fn head<'py>(py: Python<'py>, head: &Head) -> PyResult<Bound<'py, PyT
         PyBytes::new(py, &head.target),
         path,
         PyBytes::new(py, &head.query),
-        pairs(py, &head.headers)?,
+        if with_headers { pairs(py, &head.headers)? } else { PyTuple::empty(py) },
     )
         .into_pyobject(py)?;
     let second = (head.entry.peer.as_deref(), &*head.entry.address, head.length, head.exact, form).into_pyobject(py)?;
@@ -161,4 +173,89 @@ pub(crate) fn parse_target<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<
     let found = target::parse(data).map_err(invalid)?;
     let (query, authority) = (PyBytes::new(py, &data[found.query]), PyBytes::new(py, &data[found.authority]));
     (found.path, query, found.same, found.offset, authority).into_pyobject(py)
+}
+
+/// A table by how its paths are classed.
+pub(crate) fn path_table((kind, rules, fold_case, strip): ShapeParts) -> PyResult<PathTable> {
+    Ok(match kind.as_str() {
+        "out-paths" => PathTable::OutPaths,
+        "services" => PathTable::Services,
+        "access" => {
+            let rules = rules.into_iter().map(|(ordered, open, verbs)| Rule { ordered, open, verbs }).collect();
+            let table = Box::new(AccessTable::new(rules, fold_case));
+            PathTable::Access { table, strip, known: Remembered::default() }
+        }
+        "opaque" => PathTable::Opaque(Remembered::default()),
+        other => return Err(invalid(format!("unknown table {other}"))),
+    })
+}
+
+fn halves(number: u128) -> (u64, u64) {
+    ((number >> 64) as u64, number as u64)
+}
+
+/// A span as Python knows it: the number of one that it made, else the upper and lower half of the trace id, span id, parent id,
+/// whether it is sampled, and its tracestate.
+pub(crate) fn span<'py>(py: Python<'py>, span: Option<&Span>) -> PyResult<Bound<'py, PyAny>> {
+    match span {
+        None => Ok(py.None().into_bound(py)),
+        Some(Span::Foreign { id, .. }) => id.into_bound_py_any(py),
+        Some(Span::Own { context, tracestate }) => {
+            let (upper, lower) = halves(context.trace_id);
+            (upper, lower, context.span_id, context.parent_id, context.sampled, &**tracestate).into_bound_py_any(py)
+        }
+    }
+}
+
+/// Calls of one kind: decision, protocol, method, path, status, gRPC code, cause, how many, and a histogram
+/// each of duration, times to the end and to the head (this one also in whole milliseconds), bytes up and down.
+pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult<Bound<'py, PyTuple>> {
+    let method: String = kind.method.iter().copied().map(char::from).collect();
+    let counts = |counts: Counts| (counts.counts, counts.sum);
+    let of_kind =
+        (kind.decision, kind.protocol.name(), method, &*kind.path, kind.status, kind.grpc_code, kind.cause.map(Cause::name));
+    let sums = (
+        counts(tally.duration_s),
+        counts(tally.to_end_ms),
+        counts(tally.to_head_ms),
+        counts(tally.to_head_whole_ms),
+        counts(tally.up_bytes),
+        counts(tally.down_bytes),
+    );
+    (of_kind, tally.calls, sums).into_pyobject(py)
+}
+
+/// For differential tests: what a table of this shape tells a path apart by; `None` where only Python can say.
+#[pyfunction]
+pub(crate) fn path_class<'py>(py: Python<'py>, shape: ShapeParts, path: &str) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let mut class = Vec::new();
+    Ok(path_table(shape)?.class(path, &mut class).then(|| PyBytes::new(py, &class)))
+}
+
+/// For differential tests: the remote span that headers name, as (trace id's halves, span id, sampled, tracestate).
+#[pyfunction]
+pub(crate) fn extract_context(headers: Pairs, grpc: bool, b3: bool) -> PyResult<Option<RemoteParts>> {
+    let mut fields = HeaderMap::new();
+    for (key, data) in &headers {
+        fields.append(name(key)?, value(data)?);
+    }
+    Ok(trace::extract(&fields, grpc, b3).map(|(context, tells_state)| {
+        let (upper, lower) = halves(context.trace_id);
+        let state = if tells_state { trace::tracestate(&fields) } else { String::new() };
+        (upper, lower, context.span_id, context.sampled, state)
+    }))
+}
+
+/// For differential tests: both wire forms of a context.
+#[pyfunction]
+pub(crate) fn format_context(
+    py: Python<'_>,
+    upper: u64,
+    lower: u64,
+    span_id: u64,
+    sampled: bool,
+) -> (Bound<'_, PyBytes>, String) {
+    let trace_id = u128::from(upper) << 64 | u128::from(lower);
+    let context = Context { trace_id, span_id, parent_id: 0, sampled };
+    (PyBytes::new(py, &trace::format_traceparent(&context)), trace::format_grpc_trace_bin(&context))
 }

@@ -14,13 +14,14 @@ use postern_core::engine::Engine;
 use postern_core::limits::Limits;
 use postern_core::plan::Graveyard;
 use postern_core::shared::Command;
-use postern_core::tables::PathTable;
+use postern_core::tally::Bounds;
 use postern_core::tls::Identity;
+use postern_core::trace::Sampler;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::convert::{self, invalid};
+use crate::convert::{self, ShapeParts, invalid};
 use crate::question::Question;
 
 const STATUS_WAIT: Duration = Duration::from_secs(1);
@@ -135,16 +136,21 @@ impl NativeEngine {
         self.command(Command::Wake(key));
     }
 
-    /// kind: `out-paths`, `services`, or `opaque` for a table that only Python can read.
-    fn set_paths(&self, number: u32, kind: &str) -> PyResult<()> {
-        let table = match kind {
-            "out-paths" => PathTable::OutPaths,
-            "services" => PathTable::Services,
-            "opaque" => PathTable::Opaque(postern_core::tables::Remembered::default()),
-            other => return Err(invalid(format!("unknown table {other}"))),
-        };
-        self.command(Command::SetPaths(number, table));
+    /// The kind of `shape`: `out-paths`, `services`, `access`, or `opaque` for a table that only Python can read.
+    fn set_paths(&self, number: u32, shape: ShapeParts) -> PyResult<()> {
+        self.command(Command::SetPaths(number, convert::path_table(shape)?));
         Ok(())
+    }
+
+    /// Begin spans here, by this rate; `None`: ask for each. `b3`: whether those headers are read.
+    fn set_sampling(&self, rate: Option<f64>, b3: bool) {
+        self.command(Command::SetSampler(rate.map(|rate| Sampler::new(rate, b3))));
+    }
+
+    /// Add finished calls up, in buckets with these upper bounds (seconds, milliseconds, bytes); `None`: tell of each.
+    fn set_measures(&self, bounds: Option<(Vec<f64>, Vec<f64>, Vec<f64>)>) {
+        let bounds = bounds.map(|(duration_s, latency_ms, size_bytes)| Bounds { duration_s, latency_ms, size_bytes });
+        self.engine.inbox.set_bounds(bounds);
     }
 
     fn set_members(&self, number: u32, members: Vec<Vec<u8>>) {
@@ -195,17 +201,33 @@ impl NativeEngine {
             .collect()
     }
 
-    /// (connections, calls in flight, Plans kept, upstream connections, dropped reports).
-    fn stats(&self) -> (i64, i64, i64, i64, u64) {
+    /// (connections, calls in flight, Plans kept, upstream connections).
+    fn stats(&self) -> (i64, i64, i64, i64) {
         let stats = &self.engine.inbox.stats;
         let get = |number: &std::sync::atomic::AtomicI64| number.load(Ordering::Relaxed);
-        let dropped = stats.dropped.load(Ordering::Relaxed);
-        (get(&stats.connections), get(&stats.calls), get(&stats.plans), get(&stats.upstream), dropped)
+        (get(&stats.connections), get(&stats.calls), get(&stats.plans), get(&stats.upstream))
+    }
+
+    /// Since this was last asked: (heads that a kept decision covered, that none did, reports lost, spans lost).
+    fn take_counts(&self) -> (u64, u64, u64, u64) {
+        let stats = &self.engine.inbox.stats;
+        let take = |number: &std::sync::atomic::AtomicU64| number.swap(0, Ordering::Relaxed);
+        (take(&stats.hits), take(&stats.misses), take(&stats.dropped), take(&stats.spans_lost))
+    }
+
+    /// Sums of the calls that were added up since this was last asked.
+    fn take_tallies<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.engine.inbox.take_tallies().into_iter().map(|(kind, tally)| convert::tally(py, &kind, tally)).collect()
+    }
+
+    /// At most `most` calls that are in the sums and whose spans are to be recorded, oldest first; heads without their headers.
+    fn take_spans<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.engine.inbox.take_spans(most).iter().map(|outcome| outcome_tuple(py, outcome, false)).collect()
     }
 
     /// At most `most` outcomes, oldest first, as tuples.
     fn take_outcomes<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.engine.inbox.take_outcomes(most).iter().map(|outcome| outcome_tuple(py, outcome)).collect()
+        self.engine.inbox.take_outcomes(most).iter().map(|outcome| outcome_tuple(py, outcome, true)).collect()
     }
 
     /// All news of connections, oldest first, as tuples that begin with the Observer's method.
@@ -224,7 +246,7 @@ impl NativeEngine {
     }
 }
 
-fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyTuple>> {
+fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) -> PyResult<Bound<'py, PyTuple>> {
     let attempt = |attempt: &Attempt| {
         let cause = attempt.cause.map(postern_core::cause::Cause::name);
         let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
@@ -233,9 +255,9 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py,
     };
     let attempts = outcome.attempts.iter().map(attempt).collect::<PyResult<Vec<_>>>()?;
     (
-        convert::head(py, &outcome.head)?,
+        convert::head(py, &outcome.head, with_headers)?,
         outcome.decision.as_ref().map(|token| token.id),
-        outcome.span,
+        convert::span(py, outcome.span.as_ref())?,
         outcome.started_ns,
         outcome.head_ns,
         outcome.ended_ns,
@@ -254,7 +276,6 @@ fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, Py
         Notice::Connection { listener, change } => ("connection", &**listener, *change).into_pyobject(py),
         Notice::RefusedFrames { kind } => ("refused_frames", *kind).into_pyobject(py),
         Notice::RefusedPeer { listener, reason } => ("refused_peer", &**listener, reason.as_str()).into_pyobject(py),
-        Notice::PlanCache { hit } => ("plan_cache", *hit).into_pyobject(py),
         Notice::UpstreamFailed { cluster, address, reason } => {
             ("upstream_failed", &**cluster, &**address, reason.as_str()).into_pyobject(py)
         }

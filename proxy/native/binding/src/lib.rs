@@ -14,5 +14,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("causes", postern_core::cause::CAUSES.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
     module.add_class::<engine::NativeEngine>()?;
     module.add_class::<question::Question>()?;
+    module.add_function(wrap_pyfunction!(convert::path_class, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::extract_context, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::format_context, module)?)?;
     module.add_function(wrap_pyfunction!(convert::parse_target, module)?)
 }

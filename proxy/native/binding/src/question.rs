@@ -28,7 +28,7 @@ pub(crate) struct Question {
 impl Question {
     pub(crate) fn new(py: Python<'_>, asked: ask::Question, graveyard: Graveyard, commands: Arc<Commands>) -> PyResult<Self> {
         let (kind, args) = match &asked {
-            ask::Question::Decide { head, .. } => ("decide", convert::head(py, head)?),
+            ask::Question::Decide { head, .. } => ("decide", convert::head(py, head, true)?),
             ask::Question::Class { head, table, .. } => ("class", (head.path.as_str(), *table).into_pyobject(py)?),
             ask::Question::Span { head, .. } => {
                 let grpc = head.protocol == postern_core::head::Protocol::Grpc;
@@ -96,7 +96,7 @@ impl Question {
     /// Answer `span`.
     fn span(&self, number: u64, traceparent: &[u8], grpc_trace_bin: &[u8]) -> PyResult<()> {
         let ask::Question::Span { answer, .. } = self.take()? else { return Err(invalid("not a question for a span")) };
-        drop(answer.send(Span::new(number, value(traceparent)?, value(grpc_trace_bin)?)));
+        drop(answer.send(Span::Foreign { id: number, traceparent: value(traceparent)?, grpc_trace_bin: value(grpc_trace_bin)? }));
         Ok(())
     }
 

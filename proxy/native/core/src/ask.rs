@@ -2,19 +2,20 @@
 //!
 //! The engine's thread only ever pushes here and goes on; whoever answers does so in its own time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::HeaderMap;
 use tokio::sync::oneshot;
 
 use crate::cause::Cause;
 use crate::head::Head;
 use crate::plan::{Reply, Token, Verdict};
+use crate::tally::{Bounds, Kind, Tallies, Tally};
 use crate::trace::Span;
 
 const MAX_OUTCOMES: usize = 65_536; // about two seconds of calls; further ones are counted and dropped
+const MAX_SPANS: usize = 4_096; // of calls that are in the sums already; a head each
 const MAX_NOTICES: usize = 16_384;
 
 /// What only the other side can say. An answer that is dropped fails the one call that waits for it.
@@ -51,12 +52,12 @@ pub struct Attempt {
     pub detail: String,
 }
 
-/// What came of one call. `decision`: whose labels it bears. `span`: 0 where it never began one.
+/// What came of one call. `decision`: whose labels it bears.
 #[derive(Debug)]
 pub struct Outcome {
     pub head: Arc<Head>,
     pub decision: Option<Arc<Token>>,
-    pub span: u64,
+    pub span: Option<Span>,
     pub started_ns: u64,
     pub head_ns: u64,
     pub ended_ns: u64,
@@ -74,7 +75,6 @@ pub enum Notice {
     Connection { listener: Arc<str>, change: i8 },
     RefusedFrames { kind: &'static str },
     RefusedPeer { listener: Arc<str>, reason: String },
-    PlanCache { hit: bool },
     UpstreamFailed { cluster: Arc<str>, address: Arc<str>, reason: String },
 }
 
@@ -87,15 +87,29 @@ pub struct Stats {
     pub upstream: AtomicI64,
     /// Outcomes and notices that found their queue full.
     pub dropped: AtomicU64,
+    /// Spans of calls that are in the sums, lost likewise.
+    pub spans_lost: AtomicU64,
+    /// Heads that a kept decision covered, and that none did.
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
 }
 
 /// Rings the other side's bell; called with no lock held, possibly often.
 pub type Bell = Box<dyn Fn() + Send + Sync>;
 
+/// Sums of calls; none while every call is wanted by itself.
+#[derive(Default)]
+struct Books {
+    bounds: Option<Bounds>,
+    tallies: Tallies,
+}
+
 /// The queues. `rung`: the bell rang and nobody has looked since.
 pub struct Inbox {
     questions: Mutex<VecDeque<Question>>,
     outcomes: Mutex<VecDeque<Outcome>>,
+    spans: Mutex<VecDeque<Outcome>>,
+    books: Mutex<Books>,
     notices: Mutex<VecDeque<Notice>>,
     bell: Bell,
     rung: AtomicBool,
@@ -113,6 +127,8 @@ impl Inbox {
         Arc::new(Self {
             questions: Mutex::default(),
             outcomes: Mutex::default(),
+            spans: Mutex::default(),
+            books: Mutex::default(),
             notices: Mutex::default(),
             bell,
             rung: AtomicBool::new(false),
@@ -135,27 +151,43 @@ impl Inbox {
 
     /// Tell what came of a call. It may lie until somebody looks for another reason, or for a while.
     pub fn tell(&self, outcome: Outcome) {
-        let mut outcomes = lock(&self.outcomes);
-        if outcomes.len() >= MAX_OUTCOMES {
-            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        if !self.add_up(&outcome) {
+            Self::queue(&self.outcomes, outcome, MAX_OUTCOMES, &self.stats.dropped);
+        } else if outcome.span.as_ref().is_some_and(Span::is_sampled) {
+            Self::queue(&self.spans, outcome, MAX_SPANS, &self.stats.spans_lost);
         }
-        outcomes.push_back(outcome);
-        drop(outcomes);
         if self.prompt {
             self.ring();
         }
     }
 
+    fn queue<T>(queue: &Mutex<VecDeque<T>>, told: T, most: usize, lost: &AtomicU64) {
+        let mut queue = lock(queue);
+        if queue.len() < most {
+            queue.push_back(told);
+        } else {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a call is one of many, and went into the sums: not refused by a rule (that is logged), and not tried again.
+    fn add_up(&self, outcome: &Outcome) -> bool {
+        let Some(token) = &outcome.decision else { return false };
+        if outcome.attempts.len() > 1 || outcome.cause == Some(Cause::Denied) {
+            return false;
+        }
+        let Books { bounds, tallies } = &mut *lock(&self.books);
+        bounds.as_ref().is_some_and(|bounds| tallies.add(outcome, token, bounds))
+    }
+
+    /// Add calls up from now on, or tell each by itself.
+    pub fn set_bounds(&self, bounds: Option<Bounds>) {
+        lock(&self.books).bounds = bounds;
+    }
+
     /// Tell news of connections.
     pub fn note(&self, notice: Notice) {
-        let mut notices = lock(&self.notices);
-        if notices.len() >= MAX_NOTICES {
-            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        notices.push_back(notice);
-        drop(notices);
+        Self::queue(&self.notices, notice, MAX_NOTICES, &self.stats.dropped);
         if self.prompt {
             self.ring();
         }
@@ -178,13 +210,26 @@ impl Inbox {
         outcomes.drain(..count).collect()
     }
 
+    /// At most `most` calls that are in the sums and whose spans are to be recorded, oldest first.
+    pub fn take_spans(&self, most: usize) -> Vec<Outcome> {
+        let mut spans = lock(&self.spans);
+        let count = most.min(spans.len());
+        spans.drain(..count).collect()
+    }
+
+    /// The sums since this was last asked.
+    pub fn take_tallies(&self) -> HashMap<Kind, Tally> {
+        lock(&self.books).tallies.take()
+    }
+
+    /// A head was covered by a kept decision, or not.
+    pub fn count_lookup(&self, hit: bool) {
+        let count = if hit { &self.stats.hits } else { &self.stats.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// All notices, oldest first.
     pub fn take_notices(&self) -> Vec<Notice> {
         lock(&self.notices).drain(..).collect()
     }
-}
-
-/// A copy of the fields of a head as pairs, in order of first appearance of each name.
-pub fn pairs(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::head::{Head, Protocol, retain};
 use crate::target;
-use crate::trace::Span;
+use crate::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT};
 
 /// What goes, what comes, in the order in which it applies.
 #[derive(Debug, Default, Clone)]
@@ -47,8 +47,6 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::PROXY_AUTHORIZATION,
     header::PROXY_AUTHENTICATE,
 ];
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const GRPC_TRACE_BIN: HeaderName = HeaderName::from_static("grpc-trace-bin");
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::answers;
-use crate::ask::{Attempt, Notice, Outcome, Question};
+use crate::ask::{Attempt, Outcome, Question};
 use crate::attempt::{Ended, RequestBody};
 use crate::cache::{Found, Kept};
 use crate::cause::Cause;
@@ -186,7 +186,7 @@ impl Call {
         let mut until: Option<Instant> = None;
         loop {
             let found = self.find(down).await?;
-            self.shared.note(Notice::PlanCache { hit: found.is_some() });
+            self.shared.inbox.count_lookup(found.is_some());
             if let Some(kept) = found {
                 return Ok(Decided::Kept(kept));
             }
@@ -258,12 +258,20 @@ impl Call {
 
     /// This hop's span; it begins when first needed.
     pub async fn begin_span(&mut self, down: &mut Down) -> Result<(), Stop> {
+        self.begin_own_span();
         if self.span.is_none() {
             let (answer, begun) = oneshot::channel();
             self.shared.inbox.ask(Question::Span { head: self.head.clone(), answer });
             self.span = Some(self.guarded(down, begun).await?.map_err(|_| Stop::Silent)?);
         }
         Ok(())
+    }
+
+    fn begin_own_span(&mut self) {
+        if self.span.is_none() {
+            let grpc = self.head.protocol == Protocol::Grpc;
+            self.span = self.shared.sampler.get().map(|sampler| sampler.begin(&self.head.headers, grpc));
+        }
     }
 
     // --- waiting
@@ -451,6 +459,7 @@ impl Call {
     fn report(mut self) {
         self.end_attempt(self.cause, "");
         self.passes.clear();
+        self.begin_own_span();
         let (decision, cause, grpc_code) = match self.answer.take() {
             Some((token, cause, code)) => (Some(token), Some(cause), code),
             None => (self.kept.as_ref().map(|kept| kept.decision.token().clone()), self.cause, None),
@@ -459,7 +468,7 @@ impl Call {
         self.shared.inbox.tell(Outcome {
             head: self.head.clone(),
             decision,
-            span: self.span.as_ref().map_or(0, |span| span.id),
+            span: self.span.take(),
             started_ns: self.started_ns,
             head_ns: self.head_ns,
             ended_ns: now_ns(),

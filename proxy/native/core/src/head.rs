@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, header};
 use crate::target;
 
 /// How the request came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     Http1,
     Http2,

@@ -2,6 +2,7 @@
 //! decision covers is asked over `ask`, and what came of a call is told there.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod ask;
 pub mod cache;
 pub mod cause;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod plan;
 pub mod shared;
 pub mod tables;
+pub mod tally;
 pub mod target;
 pub mod tls;
 pub mod trace;

@@ -21,6 +21,7 @@ use crate::listener::{self, Bound, Listener};
 use crate::pool::Pool;
 use crate::tables::{PathTable, Tables};
 use crate::tls::Identity;
+use crate::trace::Sampler;
 
 /// A change from the control plane.
 pub enum Command {
@@ -31,6 +32,7 @@ pub enum Command {
     SetMembers(u32, HashSet<Box<[u8]>>),
     SetGate(String, Option<usize>),
     SetIdentity(Option<Identity>),
+    SetSampler(Option<Sampler>),
     Bump(String),
     Listen(Bound),
     Unlisten(String),
@@ -88,6 +90,8 @@ pub struct Shared {
     pub plans: RefCell<PlanCache>,
     pub clusters: RefCell<Clusters>,
     pub identity: RefCell<Option<Identity>>,
+    /// `None`: only the other side can begin a span.
+    pub sampler: Cell<Option<Sampler>>,
     pub pool: Pool,
     pub stop: Notify,
     gates: RefCell<HashMap<String, Rc<Gate>>>,
@@ -111,6 +115,7 @@ impl Shared {
             plans: RefCell::default(),
             clusters: RefCell::default(),
             identity: RefCell::default(),
+            sampler: Cell::new(None),
             pool: Pool::default(),
             stop: Notify::new(),
             gates: RefCell::default(),
@@ -198,6 +203,7 @@ impl Shared {
                 self.pool.retire_mesh();
                 self.listeners.borrow().values().for_each(|listener| listener.renew());
             }
+            Command::SetSampler(sampler) => self.sampler.set(sampler),
             Command::Bump(scope) => {
                 self.staled.set(number);
                 let mut plans = self.plans.borrow_mut();

@@ -9,6 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 
+use crate::access::{AccessTable, Class};
+use crate::edits::method_start;
 use crate::head::Head;
 use crate::plan::Read;
 
@@ -24,8 +26,27 @@ pub enum PathTable {
     OutPaths,
     /// The service of a gRPC path; see `Services` in `proxy/target.py`.
     Services,
+    /// A caller's access rules, on what follows `/method` where `strip` says so. The answers for paths that only the decider can read are
+    /// remembered.
+    Access { table: Box<AccessTable>, strip: bool, known: Remembered },
     /// Only the decider can tell: its answers are remembered.
     Opaque(Remembered),
+}
+
+impl PathTable {
+    /// Write the class of a path into `out`; false where only the decider can tell.
+    pub fn class(&self, path: &str, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::OutPaths => out_paths(path, out),
+            Self::Services => out.extend_from_slice(service(path).as_bytes()),
+            Self::Access { table, strip, known } => match table.classify(judged(path, *strip)) {
+                Some(class) => write(&class, out),
+                None => return told(known, path, out),
+            },
+            Self::Opaque(known) => return told(known, path, out),
+        }
+        true
+    }
 }
 
 /// Classes of paths seen, in two generations; a path that neither knows is asked for again.
@@ -68,8 +89,12 @@ impl Tables {
 
     /// Remember what the decider said of a path.
     pub fn learn(&mut self, number: u32, path: &str, class: u64) {
-        if let Some(PathTable::Opaque(known)) = self.paths.get_mut(&number) {
-            known.put(path, class);
+        match self.paths.get_mut(&number) {
+            Some(PathTable::Opaque(known)) => known.put(path, class),
+            Some(PathTable::Access { table, strip, known }) if table.classify(judged(path, *strip)).is_none() => {
+                known.put(path, class);
+            }
+            _ => {}
         }
     }
 
@@ -102,17 +127,33 @@ impl Tables {
     }
 
     fn class(&self, number: u32, path: &str, out: &mut Vec<u8>) -> bool {
-        match self.paths.get(&number) {
-            Some(PathTable::OutPaths) => out_paths(path, out),
-            Some(PathTable::Services) => out.extend_from_slice(service(path).as_bytes()),
-            Some(PathTable::Opaque(known)) => match known.get(path) {
-                Some(class) => out.extend_from_slice(&class.to_le_bytes()),
-                None => return false,
-            },
-            None => return false,
-        }
-        true
+        self.paths.get(&number).is_some_and(|table| table.class(path, out))
     }
+}
+
+/// What access rules look at.
+fn judged(path: &str, strip: bool) -> &str {
+    match method_start(path).filter(|_| strip).map(|start| &path[start..]) {
+        None => path,
+        Some("") => "/",
+        Some(method) => method,
+    }
+}
+
+fn write(class: &Class, out: &mut Vec<u8>) {
+    let Class::Met(walked, found) = class else { return out.push(0) };
+    out.push(1);
+    out.extend_from_slice(&walked.map_or(0, |rule| rule + 1).to_le_bytes());
+    for candidate in found {
+        out.extend_from_slice(&(candidate.rule * 2 + u32::from(candidate.is_parent)).to_le_bytes());
+    }
+}
+
+fn told(known: &Remembered, path: &str, out: &mut Vec<u8>) -> bool {
+    let Some(class) = known.get(path) else { return false };
+    out.push(2);
+    out.extend_from_slice(&class.to_le_bytes());
+    true
 }
 
 fn bounded(value: Option<&[u8]>, out: &mut Vec<u8>) {
@@ -171,7 +212,7 @@ fn invoke(rest: &str, out: &mut Vec<u8>) {
 fn service(path: &str) -> &str {
     let is_name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_');
     match path.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
-        Some((service, method)) if is_name(service) && is_name(method) => service,
+        Some((service, method)) if is_name(service) && is_name(method) && service.len() <= MAX_KEY_BYTES => service,
         _ => "",
     }
 }

@@ -1,28 +1,341 @@
-//! This hop's span, as wire values. How spans come about is the other side's to say; see `ask`.
+//! Trace context: reads the W3C, gRPC and B3 headers, decides what is sampled, writes the headers of the next hop. Equal to
+//! `telemetry/context.py`; a differential test holds the two together. Where the sampling rule is not known here, spans come from the
+//! other side; see `ask`.
 
-use http::HeaderValue;
+use base64::Engine as _;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD_NO_PAD};
+use base64::engine::{DecodePaddingMode, GeneralPurpose as Decoder};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The headers of the next hop. `id` names the span on the other side.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub const GRPC_TRACE_BIN: HeaderName = HeaderName::from_static("grpc-trace-bin");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const B3: HeaderName = HeaderName::from_static("b3");
+const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+const B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+const TRACESTATE_MEMBERS: usize = 32;
+const BINARY_BYTES: usize = 29;
+const BINARY_CHARS: usize = 39; // of which base64 makes them, without padding
+const HEX: &[u8; 16] = b"0123456789abcdef";
+/// As lenient as Python's with the last bits.
+const LENIENT: Decoder = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+/// The identity of one span; ids are never 0, except `parent_id` of a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    pub trace_id: u128,
+    pub span_id: u64,
+    pub parent_id: u64,
+    pub sampled: bool,
+}
+
+/// This hop's span.
 #[derive(Debug, Clone)]
-pub struct Span {
-    pub id: u64,
-    traceparent: HeaderValue,
-    grpc_trace_bin: HeaderValue,
+pub enum Span {
+    /// Made here. `tracestate`: kept for spans that are recorded.
+    Own { context: Context, tracestate: Box<str> },
+    /// Made by the other side, where `id` names it.
+    Foreign { id: u64, traceparent: HeaderValue, grpc_trace_bin: HeaderValue },
 }
 
 impl Span {
-    /// A span made elsewhere.
-    pub fn new(id: u64, traceparent: HeaderValue, grpc_trace_bin: HeaderValue) -> Self {
-        Self { id, traceparent, grpc_trace_bin }
-    }
-
     /// The traceparent to send on.
     pub fn traceparent(&self) -> HeaderValue {
-        self.traceparent.clone()
+        match self {
+            Self::Own { context, .. } => wire(format_traceparent(context).to_vec()),
+            Self::Foreign { traceparent, .. } => traceparent.clone(),
+        }
     }
 
     /// The same in gRPC's binary form, base64.
     pub fn grpc_trace_bin(&self) -> HeaderValue {
-        self.grpc_trace_bin.clone()
+        match self {
+            Self::Own { context, .. } => wire(format_grpc_trace_bin(context).into_bytes()),
+            Self::Foreign { grpc_trace_bin, .. } => grpc_trace_bin.clone(),
+        }
+    }
+
+    /// Whether it is recorded, as far as is known here.
+    pub fn is_sampled(&self) -> bool {
+        matches!(self, Self::Own { context: Context { sampled: true, .. }, .. })
+    }
+}
+
+fn wire(text: Vec<u8>) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Parent-based ratio sampling. `bound`: of the low 64 bits of a trace id, less their last, how many are sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampler {
+    bound: u64,
+    b3: bool,
+}
+
+impl Sampler {
+    /// `rate`: from 0 to 1. `b3`: whether those headers are read.
+    pub fn new(rate: f64, b3: bool) -> Self {
+        let rate = if rate.is_nan() { 0.0 } else { rate.clamp(0.0, 1.0) };
+        Self { bound: (rate * (1_u64 << 63) as f64) as u64, b3 }
+    }
+
+    /// A new span: the child of the one that the headers name, or a root.
+    pub fn begin(&self, headers: &HeaderMap, grpc: bool) -> Span {
+        let span_id = fastrand::u64(1..);
+        let Some((parent, tells_state)) = extract(headers, grpc, self.b3) else {
+            let trace_id = fastrand::u128(1..);
+            let sampled = ((trace_id as u64) >> 1) < self.bound;
+            return Span::Own { context: Context { trace_id, span_id, parent_id: 0, sampled }, tracestate: "".into() };
+        };
+        let context = Context { span_id, parent_id: parent.span_id, ..parent };
+        let tracestate = if tells_state && context.sampled { tracestate(headers) } else { String::new() };
+        Span::Own { context, tracestate: tracestate.into() }
+    }
+}
+
+/// The remote span that the headers name, and whether their tracestate belongs to it.
+pub fn extract(headers: &HeaderMap, grpc: bool, b3: bool) -> Option<(Context, bool)> {
+    let parent = traceparent_of(headers, grpc);
+    let mut context = parent;
+    if grpc {
+        for value in headers.get_all(GRPC_TRACE_BIN) {
+            context = parse_grpc_trace_bin(value.as_bytes()).or(context);
+        }
+    }
+    match (context, parent) {
+        (None, _) => b3.then(|| b3_of(headers)).flatten().map(|context| (context, false)),
+        (Some(context), Some(parent)) => Some((context, parent.trace_id == context.trace_id)),
+        (Some(context), None) => Some((context, true)),
+    }
+}
+
+/// The tracestate of all its fields, normalised; "" where it is invalid.
+pub fn tracestate(headers: &HeaderMap) -> String {
+    let values: Vec<&[u8]> = headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes).collect();
+    if values.is_empty() { String::new() } else { parse_tracestate(&values.join(&b',')) }
+}
+
+fn traceparent_of(headers: &HeaderMap, last_wins: bool) -> Option<Context> {
+    let values = headers.get_all(TRACEPARENT);
+    let first = values.iter().next()?;
+    if last_wins || values.iter().all(|value| value == first) {
+        return parse_traceparent(values.iter().next_back()?.as_bytes());
+    }
+    None
+}
+
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Lower-case hexadecimal digits only.
+fn hex(digits: &[u8]) -> Option<u128> {
+    digits.iter().try_fold(0, |sum, digit| {
+        let figure = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(sum << 4 | u128::from(figure))
+    })
+}
+
+fn checked(trace_id: u128, span_id: u128, sampled: bool) -> Option<Context> {
+    let span_id = span_id as u64;
+    (trace_id != 0 && span_id != 0).then_some(Context { trace_id, span_id, parent_id: 0, sampled })
+}
+
+/// A W3C `traceparent`; later versions are read by the rules of version 00, `ff` is invalid.
+pub fn parse_traceparent(value: &[u8]) -> Option<Context> {
+    let value = trimmed(value);
+    let (known, more) = value.split_at_checked(55)?;
+    if known[2] != b'-' || known[35] != b'-' || known[52] != b'-' || !(more.is_empty() || more[0] == b'-') {
+        return None;
+    }
+    let (version, flags) = (hex(&known[..2])?, hex(&known[53..])?);
+    if version == 0xff || (version == 0 && !more.is_empty()) {
+        return None;
+    }
+    checked(hex(&known[3..35])?, hex(&known[36..52])?, flags & 1 == 1)
+}
+
+/// The list normalised (empty members and white space gone), or "" when it is invalid or has too many members.
+fn parse_tracestate(value: &[u8]) -> String {
+    let mut members: Vec<(&[u8], &[u8])> = Vec::new();
+    for raw in value.split(|byte| *byte == b',') {
+        let member = trimmed(raw);
+        if member.is_empty() {
+            continue;
+        }
+        let Some(key) = state_key(member) else { return String::new() };
+        if members.iter().any(|(known, _)| *known == key) || members.len() == TRACESTATE_MEMBERS {
+            return String::new();
+        }
+        members.push((key, member));
+    }
+    let joined: Vec<&[u8]> = members.into_iter().map(|(_, member)| member).collect();
+    String::from_utf8(joined.join(&b',')).unwrap_or_default()
+}
+
+/// The key of a well-formed member.
+fn state_key(member: &[u8]) -> Option<&[u8]> {
+    let equals = member.iter().position(|byte| *byte == b'=')?;
+    let (key, value) = (&member[..equals], &member[equals + 1..]);
+    let is_start = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_name = |part: &[u8], most: usize| {
+        part.len() <= most
+            && part.first().is_some_and(is_start)
+            && part.iter().all(|byte| is_start(byte) || matches!(byte, b'_' | b'-' | b'*' | b'/'))
+    };
+    let is_key = match key.iter().position(|byte| *byte == b'@') {
+        None => is_name(key, 256),
+        Some(at) => is_name(&key[..at], 241) && is_name(&key[at + 1..], 14),
+    };
+    let is_text = |byte: &u8| matches!(byte, 0x20..=0x7e) && *byte != b'=';
+    let is_value = (1..=256).contains(&value.len()) && value.iter().all(is_text) && value.last() != Some(&b' ');
+    (is_key && is_value).then_some(key)
+}
+
+/// `grpc-trace-bin` as it stands on the wire: base64, padded or not, several values joined by commas.
+pub fn parse_grpc_trace_bin(value: &[u8]) -> Option<Context> {
+    let mut text = value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    while let [b' ', rest @ ..] | [rest @ .., b' '] = text {
+        text = rest;
+    }
+    let text = text.strip_suffix(b"=").unwrap_or(text);
+    let mut raw = [0; BINARY_BYTES + 1];
+    if text.len() != BINARY_CHARS || LENIENT.decode_slice(text, &mut raw).ok()? != BINARY_BYTES {
+        return None;
+    }
+    if raw[0] != 0 || raw[1] != 0 || raw[18] != 1 || raw[27] != 2 {
+        return None;
+    }
+    let number = |bytes: &[u8]| bytes.iter().fold(0_u128, |sum, byte| sum << 8 | u128::from(*byte));
+    checked(number(&raw[2..18]), number(&raw[19..27]), raw[28] & 1 == 1)
+}
+
+fn b3_of(headers: &HeaderMap) -> Option<Context> {
+    let last = |name: HeaderName| headers.get_all(name).iter().next_back().map(HeaderValue::as_bytes);
+    if let Some(single) = last(B3) {
+        if let Some((trace, span, sampled)) = b3_single(trimmed(single)) {
+            return checked(trace, span, sampled);
+        }
+    }
+    let (trace, span) = (last(B3_TRACE_ID)?, last(B3_SPAN_ID)?);
+    if !matches!(trace.len(), 16 | 32) || span.len() != 16 {
+        return None;
+    }
+    let says = last(B3_SAMPLED).is_some_and(|value| value == b"1" || value.eq_ignore_ascii_case(b"true"));
+    checked(hex(trace)?, hex(span)?, says || last(B3_FLAGS) == Some(b"1"))
+}
+
+/// `trace-span[-sampled[-parent]]`.
+fn b3_single(text: &[u8]) -> Option<(u128, u128, bool)> {
+    let mut parts = text.split(|byte| *byte == b'-');
+    let (trace, span, sampled, parent) = (parts.next()?, parts.next()?, parts.next(), parts.next());
+    let has_form = matches!(trace.len(), 16 | 32)
+        && span.len() == 16
+        && sampled.is_none_or(|flag| matches!(flag, b"0" | b"1" | b"d"))
+        && parent.is_none_or(|id| id.len() == 16 && hex(id).is_some())
+        && parts.next().is_none();
+    if !has_form {
+        return None;
+    }
+    Some((hex(trace)?, hex(span)?, matches!(sampled, Some(b"1" | b"d"))))
+}
+
+fn put_hex(out: &mut [u8], mut number: u128) {
+    for place in out.iter_mut().rev() {
+        *place = HEX[(number & 15) as usize];
+        number >>= 4;
+    }
+}
+
+/// Always version 00.
+pub fn format_traceparent(context: &Context) -> [u8; 55] {
+    let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    put_hex(&mut out[3..35], context.trace_id);
+    put_hex(&mut out[36..52], u128::from(context.span_id));
+    out[54] += u8::from(context.sampled);
+    out
+}
+
+/// Base64 without padding.
+pub fn format_grpc_trace_bin(context: &Context) -> String {
+    let mut raw = [0; BINARY_BYTES];
+    raw[2..18].copy_from_slice(&context.trace_id.to_be_bytes());
+    raw[18] = 1;
+    raw[19..27].copy_from_slice(&context.span_id.to_be_bytes());
+    raw[27] = 2;
+    raw[28] = u8::from(context.sampled);
+    STANDARD_NO_PAD.encode(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn context() -> Context {
+        parse_traceparent(W3C.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn both_forms_are_written_as_they_are_read() {
+        assert_eq!(format_traceparent(&context()), W3C.as_bytes());
+        assert_eq!(parse_grpc_trace_bin(format_grpc_trace_bin(&context()).as_bytes()), Some(context()));
+    }
+
+    #[test]
+    fn malformed_contexts_are_absent() {
+        let upper = W3C.to_uppercase();
+        for bad in ["", &W3C[..54], &format!("{W3C}-x"), &upper, &W3C.replace("0af7", "+af7"), &format!("ff{}", &W3C[2..])] {
+            assert_eq!(parse_traceparent(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(extract(&headers(&[("traceparent", W3C), ("traceparent", "x")]), false, true), None);
+    }
+
+    #[test]
+    fn spans_are_children_that_keep_the_decision_or_roots_by_rate() {
+        for rate in [0.0, 1.0] {
+            let Span::Own { context: child, tracestate } =
+                Sampler::new(rate, true).begin(&headers(&[("traceparent", W3C), ("tracestate", "a=1 , b=2")]), false)
+            else {
+                panic!("not made here");
+            };
+            assert_eq!((child.trace_id, child.parent_id, child.sampled), (context().trace_id, context().span_id, true));
+            assert_eq!(&*tracestate, "a=1,b=2");
+            assert_eq!(Sampler::new(rate, true).begin(&HeaderMap::new(), false).is_sampled(), rate > 0.5);
+        }
+    }
+
+    #[test]
+    fn b3_counts_where_nothing_else_names_a_span() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let single = format!("{trace}-b7ad6b7169203331-1");
+        let found = extract(&headers(&[("b3", &single)]), true, true);
+        assert_eq!(found, Some((context(), false)));
+        let multi = headers(&[("x-b3-traceid", trace), ("x-b3-spanid", "b7ad6b7169203331"), ("x-b3-sampled", "True")]);
+        assert_eq!(extract(&multi, false, true), found);
+        assert_eq!(extract(&multi, false, false), None);
     }
 }
