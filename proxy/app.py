@@ -49,7 +49,7 @@ from telemetry.tracing import Tracer
 
 _APP_END_S = 10.0  # a supervised app's time to end once we take no calls for it
 _LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown one is answered at once
-_LAG_S = 1.0
+_TICK_S = 1.0
 
 
 async def run_sidecar(settings: Settings, loading: Loading | None = None) -> int:
@@ -84,7 +84,8 @@ class Sidecar:
         self._registration: Registration | None = None
         self._policy_error: str | None = None
         self._mesh = ""
-        self._leaving = False
+        self._serving = self._leaving = False
+        self._entry_due = False  # the entry is older than we are, as it could not be written
         root = settings.runtime_root
         self._admin_path = root / "run" / f"{settings.instance}.sock"
         self._api_path = root / "run" / f"{settings.instance}.api"
@@ -279,7 +280,7 @@ class Sidecar:
             tasks.create_task(self._directory.run())
             tasks.create_task(self._tracer.run())
             tasks.create_task(self._app.run())
-            tasks.create_task(self._watch_lag())
+            tasks.create_task(self._tick())
             tasks.create_task(self._learn())
             if self._sources.config_paths or self._sources.resources_paths:
                 tasks.create_task(
@@ -319,8 +320,9 @@ class Sidecar:
             instance=settings.instance,
             mesh=self._mesh,
         )
-        if self._registration is not None and not self._leaving:
-            self._registration.update(self._entry(serving=True))
+        if not self._leaving:
+            self._serving = True
+            self._renew_entry()
             await self._directory.announce(instance)
             self._log.info("serving", app_id=settings.app_id, peer=address(self._host_ip, port))
 
@@ -336,11 +338,20 @@ class Sidecar:
         if self._app.is_open:
             self._health.ready("app")
         self._control.app_changed(self._app)
-        if self._registration is not None and not self._leaving:
-            try:
-                self._registration.update(self._entry(serving=self._registration.entry.serving))
-            except NameResolutionError as error:  # a full disk must not end a sidecar that serves
-                self._log.warning("the registry entry can't be renewed", reason=str(error))
+        self._renew_entry()
+
+    def _renew_entry(self) -> None:
+        """Write what we are now into the host's registry; a full disk must not end a sidecar that serves."""
+        if self._registration is None or self._leaving:
+            return
+        try:
+            self._registration.update(self._entry(serving=self._serving))
+        except NameResolutionError as error:
+            if not self._entry_due:
+                self._log.warning("the registry entry can't be renewed, trying again", reason=str(error))
+            self._entry_due = True
+        else:
+            self._entry_due = False
 
     def _policy_changed(self, policy: PolicySnapshot) -> None:
         self._policy, self._policy_error = policy, None
@@ -364,12 +375,14 @@ class Sidecar:
             await asyncio.sleep(_LEARNING_S)
             self._control.learning_settled()
 
-    async def _watch_lag(self) -> None:
+    async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _LAG_S
-            await asyncio.sleep(_LAG_S)
+            due = loop.time() + _TICK_S
+            await asyncio.sleep(_TICK_S)
             self._meters.loop_lag.set(max(0.0, loop.time() - due))
+            if self._entry_due:
+                self._renew_entry()
 
     # --- leaving -----------------------------------------------------------------------------------------------------------
 

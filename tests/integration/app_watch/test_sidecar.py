@@ -30,6 +30,7 @@ from tests.integration.app_watch.servers import V1, Script, grpc_server, listed,
 from tests.integration.sentry.process import end_local
 from tests.support.http_client import request
 from tests.support.http_wire import Response
+from tests.support.ports import free_port
 
 ANY = PortWish(0)
 LISTEN = "127.0.0.1"
@@ -152,6 +153,21 @@ async def test_services_that_the_app_reflects_become_routes(root: Path) -> None:
             status = await until(sidecar, lambda status: status["routes"])
     assert status["routes"] == ["shop.Web=web (learnt)"]
     assert status["app"] == {"port": port, "protocol": "grpc", "healthy": None, "open": True}
+
+
+async def test_registry_entry_that_could_not_be_written_is_written_later(root: Path) -> None:
+    port = free_port()
+    settings = settings_of(root, "--app-port", str(port), "--app-protocol", "grpc")
+    async with running(settings) as sidecar:
+        (entry,) = (root / "registry").glob("*.json")
+        in_the_way = entry.with_name(f".{entry.name}.tmp")
+        in_the_way.mkdir()
+        async with grpc_server(reflection(V1, Script(listed("shop.Web"))), port=port):
+            before = await until(sidecar, lambda status: status["app"]["open"])
+            assert before["routes"] == []
+            in_the_way.rmdir()
+            after = await until(sidecar, lambda status: status["routes"])
+    assert after["routes"] == ["shop.Web=web (learnt)"]
 
 
 async def until(sidecar: Running, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
