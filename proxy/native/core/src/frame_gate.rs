@@ -134,8 +134,8 @@ impl FrameGate {
         self.wake();
     }
 
-    /// So many bytes were written: the peer may answer them with window updates.
-    pub fn wrote(&self, count: usize) {
+    /// So many bytes of a body are sent: the peer may answer them with window updates.
+    pub fn sent_data(&self, count: usize) {
         let frames = u32::try_from(count / SMALL_FRAME).unwrap_or(u32::MAX).saturating_add(1);
         self.updates.set(self.updates.get().saturating_add(frames.saturating_mul(UPDATES_PER_FRAME)).min(MAX_UPDATES));
     }

@@ -9,7 +9,6 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, header};
 use tokio::time::Sleep;
-use tokio_util::io::poll_read_buf;
 
 use crate::ask::Notice;
 use crate::body_scan::{Body, Chunks, Piece};
@@ -72,7 +71,7 @@ impl H1Conn {
     /// Whether the app neither closed it nor sent what nobody asked for.
     pub fn is_alive(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        match poll_read_buf(Pin::new(&mut self.io), &mut cx, &mut self.held) {
+        match self.io.poll_fill(&mut cx, &mut self.held) {
             Poll::Pending => true,
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.shared.note(Notice::RefusedFrames { kind: "unasked-bytes" });
@@ -245,7 +244,7 @@ impl H1Up {
                     }
                 }
             }
-            match poll_read_buf(Pin::new(&mut conn.io), cx, &mut conn.held) {
+            match conn.io.poll_fill(cx, &mut conn.held) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(count)) if count > 0 => {}
                 Poll::Ready(end) => return Poll::Ready(Err(self.ended_early(end.err()))),
@@ -367,7 +366,7 @@ impl H1Up {
             if self.eof {
                 return Poll::Pending;
             }
-            match poll_read_buf(Pin::new(&mut conn.io), cx, &mut conn.held) {
+            match conn.io.poll_fill(cx, &mut conn.held) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) if matches!(self.body, Body::Close) => {
                     if self.tunnel {

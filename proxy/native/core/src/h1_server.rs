@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -11,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
-use tokio_util::io::poll_read_buf;
 
 use crate::ask::Notice;
 use crate::body_scan::{Body, Chunks, Piece};
@@ -123,7 +121,7 @@ async fn read_head(conn: &Rc<RefCell<Conn>>, shared: &Shared) -> Option<Result<B
             if this.eof {
                 return Poll::Ready(None);
             }
-            match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
+            match this.io.poll_fill(cx, &mut this.held) {
                 Poll::Ready(Ok(0) | Err(_)) => this.eof = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,
@@ -203,7 +201,7 @@ async fn discard(conn: &Rc<RefCell<Conn>>, shared: &Shared) -> bool {
                 }
                 Ok(Piece::More) => {}
             }
-            match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
+            match this.io.poll_fill(cx, &mut this.held) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(false),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return Poll::Pending,
@@ -231,7 +229,7 @@ async fn linger(conn: &Rc<RefCell<Conn>>) {
     let rest = poll_fn(|cx| {
         loop {
             this.held.clear();
-            match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
+            match this.io.poll_fill(cx, &mut this.held) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return Poll::Pending,
@@ -384,7 +382,7 @@ impl H1Down {
                     }
                 }
             }
-            match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
+            match this.io.poll_fill(cx, &mut this.held) {
                 Poll::Ready(Ok(0)) => this.eof = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => {
@@ -405,7 +403,7 @@ impl H1Down {
         }
         let most = if this.turn.body_ended { this.shared.limits.head_bytes } else { ROOM };
         while !this.turn.tunnel && !this.eof && this.held.len() < most {
-            match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
+            match this.io.poll_fill(cx, &mut this.held) {
                 Poll::Ready(Ok(0)) => this.eof = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(left(&format!("the connection to the caller was lost: {error}"))),

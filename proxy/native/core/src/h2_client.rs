@@ -17,7 +17,7 @@ use crate::ask::Notice;
 use crate::cause::Cause;
 use crate::ends::{Answer, Lost, Part};
 use crate::frame_gate::{Flood, FrameGate};
-use crate::h2_server::{finish, only_allowed, poll_part, poll_room};
+use crate::h2_server::{data_frame_budget, finish, only_allowed, poll_part, poll_room};
 use crate::head::{Protocol, RawHead};
 use crate::io::Io;
 use crate::shared::Shared;
@@ -54,6 +54,7 @@ impl H2Conn {
             .initial_connection_window_size(limits.connection_window_bytes)
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(limits.window_bytes as usize)
+            .data_frame_budget(data_frame_budget(limits))
             .max_local_error_reset_streams(Some(limits.resets_burst as usize))
             .enable_push(false)
             .handshake::<_, Bytes>(io.with_gate(gate.clone()))
@@ -224,6 +225,7 @@ impl H2Up {
     }
 
     pub(crate) fn send(&mut self, data: Bytes) {
+        self.place.conn.gate.sent_data(data.len());
         drop(self.send.send_data(data, false)); // a stream that broke says so in its answer
     }
 

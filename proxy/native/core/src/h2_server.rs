@@ -77,6 +77,11 @@ impl Leaving {
     }
 }
 
+/// What small DATA frames may cost beyond their bytes while they wait, in bytes: frames of 32 fill every window without passing it.
+pub fn data_frame_budget(limits: &Limits) -> usize {
+    limits.connection_window_bytes as usize * 8
+}
+
 fn builder(limits: &Limits) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
@@ -85,6 +90,7 @@ fn builder(limits: &Limits) -> server::Builder {
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(limits.window_bytes as usize)
+        .data_frame_budget(data_frame_budget(limits))
         .max_concurrent_reset_streams(limits.streams as usize)
         .max_pending_accept_reset_streams(limits.streams as usize)
         .max_local_error_reset_streams(Some(limits.resets_burst as usize))
@@ -125,7 +131,7 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
         .await;
         match accepted {
             Ok(Some(Ok((request, respond)))) => {
-                accept(&shared, &entry, &leaving, request, respond);
+                accept(&shared, &entry, &leaving, &gate, request, respond);
             }
             Ok(Some(Err(error))) => {
                 if error.is_go_away() || error.is_library() {
@@ -152,6 +158,7 @@ fn accept(
     shared: &Rc<Shared>,
     entry: &Entry,
     leaving: &Rc<Leaving>,
+    gate: &Rc<FrameGate>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
@@ -169,7 +176,7 @@ fn accept(
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
     let raw = read_head(parts, body.is_end_stream());
-    let down = Down::H2(H2Down { respond, send: None, body, leaving: leaving.clone() });
+    let down = Down::H2(H2Down { respond, send: None, body, gate: gate.clone(), leaving: leaving.clone() });
     leaving.calls.set(leaving.calls.get() + 1);
     tokio::task::spawn_local(exchange::run(shared.clone(), down, raw, entry.clone()));
 }
@@ -219,6 +226,7 @@ pub struct H2Down {
     respond: SendResponse<Bytes>,
     send: Option<SendStream<Bytes>>,
     body: RecvStream,
+    gate: Rc<FrameGate>,
     leaving: Rc<Leaving>,
 }
 
@@ -266,6 +274,7 @@ impl H2Down {
 
     pub(crate) fn send(&mut self, data: Bytes) {
         if let Some(send) = &mut self.send {
+            self.gate.sent_data(data.len());
             drop(send.send_data(data, false)); // a caller that left is met at the next poll
         }
     }

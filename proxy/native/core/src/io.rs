@@ -5,11 +5,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::io::poll_read_buf;
 
 use crate::frame_gate::FrameGate;
+
+const READ: usize = 16_384;
+const READ_LEAST: usize = 2_048;
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -48,6 +52,14 @@ impl Io {
     pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
         self.gate = Some(gate);
         self
+    }
+
+    /// Read what is there, up to `READ` bytes; 0: the end.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, held: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if held.capacity() - held.len() < READ_LEAST {
+            held.reserve(READ); // left to itself, a buffer grows by 64 bytes
+        }
+        poll_read_buf(Pin::new(self), cx, held)
     }
 
     /// Close so that the other side sees an error, not an end (TCP RST; other streams just close).
@@ -118,17 +130,13 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = match &mut this.kind {
+        match &mut this.kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Unix(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Server(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Client(stream) => Pin::new(stream).poll_write(cx, data),
             Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        };
-        if let (Some(gate), Poll::Ready(Ok(count))) = (&this.gate, &polled) {
-            gate.wrote(*count);
         }
-        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -153,17 +161,13 @@ impl AsyncWrite for Io {
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = match &mut this.kind {
+        match &mut this.kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Server(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Client(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        };
-        if let (Some(gate), Poll::Ready(Ok(count))) = (&this.gate, &polled) {
-            gate.wrote(*count);
         }
-        polled
     }
 
     fn is_write_vectored(&self) -> bool {
