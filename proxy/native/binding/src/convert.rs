@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use postern_core::access::{AccessTable, Rule};
 use postern_core::cause::Cause;
 use postern_core::edits::{Edits, PathEdit};
+use postern_core::fields::Headers;
 use postern_core::head::Head;
 use postern_core::plan::{Again, Graveyard, Plan, Read, Reply, Route, Token};
 use postern_core::tables::{PathTable, Remembered};
@@ -139,7 +140,7 @@ pub(crate) fn read((facet, key, table, class): ReadParts) -> PyResult<(Read, Opt
 }
 
 /// Header fields as Python's tuple of pairs of bytes.
-pub(crate) fn pairs<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyTuple>> {
+pub(crate) fn pairs<'py>(py: Python<'py>, headers: &Headers) -> PyResult<Bound<'py, PyTuple>> {
     let pair = |(key, data): (&HeaderName, &HeaderValue)| {
         PyTuple::new(py, [PyBytes::new(py, key.as_str().as_bytes()), PyBytes::new(py, data.as_bytes())])
     };
@@ -235,7 +236,7 @@ pub(crate) fn path_class<'py>(py: Python<'py>, shape: ShapeParts, path: &str) ->
 /// For differential tests: the remote span that headers name, as (trace id's halves, span id, sampled, tracestate).
 #[pyfunction]
 pub(crate) fn extract_context(headers: Pairs, grpc: bool, b3: bool) -> PyResult<Option<RemoteParts>> {
-    let mut fields = HeaderMap::new();
+    let mut fields = Headers::new();
     for (key, data) in &headers {
         fields.append(name(key)?, value(data)?);
     }

@@ -1,9 +1,10 @@
 //! Replies on the wire: HTTP or gRPC form, with the engine's detail put in. Equal to `portable/answers.py`.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::ends::Down;
+use crate::fields::Headers;
 use crate::plan::Reply;
 
 const DETAIL: u8 = 1; // stands in a body or message for what the engine knows
@@ -13,7 +14,7 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Answer a call. gRPC errors are trailers-only.
 pub fn send(down: &mut Down, reply: &Reply, detail: &str, grpc: bool, head: bool) {
-    let mut headers = HeaderMap::with_capacity(reply.headers.len() + 4);
+    let mut headers = Headers::with_capacity(reply.headers.len() + 4);
     if grpc {
         headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.append(GRPC_STATUS, reply.grpc_code.into());
@@ -82,7 +83,7 @@ fn percent(text: &str) -> String {
 }
 
 /// The grpc-status among trailers: 2 (UNKNOWN) where it is malformed.
-pub fn grpc_code(headers: &HeaderMap) -> Option<u32> {
+pub fn grpc_code(headers: &Headers) -> Option<u32> {
     let value = headers.get(GRPC_STATUS)?.as_bytes();
     let sound = (1..=3).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     Some(if sound { value.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')) } else { 2 })

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use tokio::time::Sleep;
 
 use crate::answers::grpc_code;
@@ -17,6 +16,7 @@ use crate::clusters::{Tls, Wire};
 use crate::edits::drop_hop_by_hop;
 use crate::ends::{Answer, Down, Gone, Lost, Part, Up};
 use crate::exchange::{Call, Stop, now_ns};
+use crate::fields::Headers;
 use crate::head::{Protocol, RawHead};
 use crate::plan::Plan;
 use crate::pool::{Connection, Origin};
@@ -38,7 +38,7 @@ pub struct RequestBody {
     pub spent: bool,
     saved: Vec<Bytes>,
     ended: bool,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Headers>,
     at: usize,
     pending: Bytes,
     told_end: bool,
@@ -140,7 +140,7 @@ impl RequestBody {
 /// What came before the answer's body was looked at. `first`: what was read of it to know the gRPC status.
 struct Answered {
     status: u16,
-    headers: HeaderMap,
+    headers: Headers,
     first: Option<Part>,
     end: bool,
 }
@@ -312,7 +312,7 @@ impl Call {
     ) -> Result<Result<Answered, Ended>, Stop> {
         let wants_code = self.head.protocol == Protocol::Grpc
             && plan.again.iter().any(|again| again.grpc_codes.as_ref().is_none_or(|codes| !codes.is_empty()));
-        let mut held: Option<(u16, HeaderMap)> = None;
+        let mut held: Option<(u16, Headers)> = None;
         poll_fn(|cx| {
             if let Some(timer) = timer {
                 if timer.as_mut().poll(cx).is_ready() {

@@ -1,9 +1,9 @@
 //! Where a message's body ends: strict framing of HTTP/1.1 bodies. Equal to `portable/body_scan.py`. Source: RFC 9112 §6, §7.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
 use memchr::memmem;
 
+use crate::fields::Headers;
 use crate::head_scan::{Refusal, scan_trailers};
 use crate::limits::Limits;
 
@@ -14,7 +14,7 @@ const SIZE_DIGITS: usize = 16; // fit 64 bits
 #[derive(Debug)]
 pub enum Piece {
     Data(Bytes),
-    End(Option<HeaderMap>),
+    End(Option<Headers>),
     More,
 }
 

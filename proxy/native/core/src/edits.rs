@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 
-use crate::head::{Head, Protocol, retain};
+use crate::fields::Headers;
+use crate::head::{Head, Protocol};
 use crate::target;
 use crate::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT};
 
@@ -51,29 +52,29 @@ pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
 
 /// The names that Connection lists.
-fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
+fn listed(headers: &Headers) -> Vec<HeaderName> {
     let Some(value) = headers.get(header::CONNECTION) else { return Vec::new() };
     value.as_bytes().split(|byte| *byte == b',').filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).collect()
 }
 
 /// Leave out the fields of this hop only, as engines without edits do.
-pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
+pub fn drop_hop_by_hop(headers: &mut Headers) {
     let listed = listed(headers);
-    retain(headers, |name| !HOP_BY_HOP.contains(name) && !listed.contains(name));
+    headers.retain(|name| !HOP_BY_HOP.contains(name) && !listed.contains(name));
 }
 
 impl Edits {
     /// Edit the fields of a response, or of a request before what only a request has.
-    pub fn apply(&self, headers: &mut HeaderMap) {
+    pub fn apply(&self, headers: &mut Headers) {
         self.reduce(headers, &[]);
         for (name, value) in &self.add {
             headers.append(name, value.clone());
         }
     }
 
-    fn reduce(&self, headers: &mut HeaderMap, also: &[HeaderName]) {
+    fn reduce(&self, headers: &mut Headers, also: &[HeaderName]) {
         let listed = if self.hop_by_hop { listed(headers) } else { Vec::new() };
-        retain(headers, |name| {
+        headers.retain(|name| {
             let of_hop = self.hop_by_hop && (HOP_BY_HOP.contains(name) || listed.contains(name));
             let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
             !of_hop && !self.remove.contains(name) && !also.contains(name) && !has_prefix()
@@ -81,7 +82,7 @@ impl Edits {
     }
 
     /// The fields of a request to send on. `left`: of the call's time, if it has a limit.
-    pub fn request(&self, mut headers: HeaderMap, head: &Head, span: &Span, left: Option<Duration>) -> HeaderMap {
+    pub fn request(&self, mut headers: Headers, head: &Head, span: &Span, left: Option<Duration>) -> Headers {
         let grpc = head.protocol == Protocol::Grpc;
         let from = if self.trace { 0 } else { 2 };
         let to = if self.deadline { 3 } else { 2 };
@@ -189,7 +190,7 @@ mod tests {
             add: vec![(HeaderName::from_static("x-set"), HeaderValue::from_static("new"))],
             ..Edits::default()
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         for (name, value) in [
             ("connection", "close, x-secret"),
             ("x-secret", "1"),
@@ -198,7 +199,7 @@ mod tests {
             ("te", "gzip"),
             ("x", "y"),
         ] {
-            headers.append(name, HeaderValue::from_static(value));
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         edits.apply(&mut headers);
         let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();

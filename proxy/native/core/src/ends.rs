@@ -3,9 +3,9 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use crate::cause::Cause;
+use crate::fields::Headers;
 use crate::h1_client::H1Up;
 use crate::h1_server::H1Down;
 use crate::h2_client::H2Up;
@@ -15,7 +15,7 @@ use crate::h2_server::H2Down;
 #[derive(Debug)]
 pub enum Part {
     Data(Bytes),
-    End(Option<HeaderMap>),
+    End(Option<Headers>),
 }
 
 /// The callee's end broke. Refused: surely not processed; the others: maybe.
@@ -40,9 +40,9 @@ pub struct Gone(pub String);
 #[derive(Debug)]
 pub enum Answer {
     /// A 1xx.
-    Inform(u16, HeaderMap),
+    Inform(u16, Headers),
     /// `end`: nothing follows.
-    Head { status: u16, headers: HeaderMap, end: bool },
+    Head { status: u16, headers: Headers, end: bool },
 }
 
 /// The caller's end.
@@ -84,12 +84,12 @@ impl Down {
     }
 
     /// A 1xx answer.
-    pub fn inform(&mut self, status: u16, headers: HeaderMap) {
+    pub fn inform(&mut self, status: u16, headers: Headers) {
         both!(self, end => end.inform(status, headers));
     }
 
     /// The response head.
-    pub fn respond(&mut self, status: u16, headers: HeaderMap, end_here: bool) {
+    pub fn respond(&mut self, status: u16, headers: Headers, end_here: bool) {
         both!(self, end => end.respond(status, headers, end_here));
     }
 
@@ -104,7 +104,7 @@ impl Down {
     }
 
     /// The end of the response.
-    pub fn finish(&mut self, trailers: Option<HeaderMap>) {
+    pub fn finish(&mut self, trailers: Option<Headers>) {
         both!(self, end => end.finish(trailers));
     }
 
@@ -126,7 +126,7 @@ impl Up {
     }
 
     /// The end of the request.
-    pub fn finish(&mut self, trailers: Option<HeaderMap>) {
+    pub fn finish(&mut self, trailers: Option<Headers>) {
         both!(self, end => end.finish(trailers));
     }
 

@@ -7,15 +7,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 use tokio::time::Sleep;
 
 use crate::ask::Notice;
 use crate::body_scan::{Body, Chunks, Piece};
 use crate::cause::Cause;
 use crate::ends::{Answer, Lost, Part};
+use crate::fields::Headers;
 use crate::h1_server::put_fields;
-use crate::head::{Protocol, RawHead, retain};
+use crate::head::{Protocol, RawHead};
 use crate::head_scan::{Refusal, ResponseStart, find_end, scan_response};
 use crate::io::Io;
 use crate::out::{Out, ROOM};
@@ -121,7 +122,7 @@ impl H1Up {
             return Err(Lost::new(Cause::Unsupported, "CONNECT can't be sent to an app"));
         }
         let mut headers = head.headers.clone();
-        retain(&mut headers, |name| !NOT_COPIED.contains(name));
+        headers.retain(|name| !NOT_COPIED.contains(name));
         join_cookies(&mut headers);
         let chunked = !tunnel && !end && !headers.contains_key(header::CONTENT_LENGTH);
         let mut out = Out::default();
@@ -208,7 +209,7 @@ impl H1Up {
         }
     }
 
-    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) {
+    pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
         self.told_end = true;
         if self.chunked {
             self.out.put(b"0\r\n");
@@ -394,7 +395,7 @@ impl H1Up {
 }
 
 /// HTTP/2 may split a cookie into crumbs (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
+fn join_cookies(headers: &mut Headers) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
         let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(http::HeaderValue::as_bytes).collect();
         if let Ok(whole) = http::HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, header};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -16,6 +16,7 @@ use crate::body_scan::{Body, Chunks, Piece};
 use crate::cause::Cause;
 use crate::ends::{Down, Gone, Part};
 use crate::exchange;
+use crate::fields::Headers;
 use crate::h2_server::Leaving;
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::head_scan::{Refusal, RequestStart, find_end, scan_request};
@@ -327,7 +328,7 @@ impl Conn {
             || (!turn.body_ended && (left > DISCARD_BYTES || turn.waits_for_100))
     }
 
-    fn put_head(&mut self, status: u16, headers: &HeaderMap) {
+    fn put_head(&mut self, status: u16, headers: &Headers) {
         self.out.put(format!("HTTP/1.1 {status} {}\r\n", reason(status)).as_bytes());
         put_fields(&mut self.out, headers);
         self.out.put(b"\r\n");
@@ -335,8 +336,8 @@ impl Conn {
 }
 
 /// Field lines.
-pub fn put_fields(out: &mut Out, headers: &HeaderMap) {
-    for (name, value) in headers {
+pub fn put_fields(out: &mut Out, headers: &Headers) {
+    for (name, value) in headers.iter() {
         out.put(name.as_str().as_bytes());
         out.put(b": ");
         out.put(value.as_bytes());
@@ -414,7 +415,7 @@ impl H1Down {
         if this.eof && !this.turn.tunnel { Poll::Ready(left("the caller closed the connection")) } else { Poll::Pending }
     }
 
-    pub(crate) fn inform(&mut self, status: u16, headers: HeaderMap) {
+    pub(crate) fn inform(&mut self, status: u16, headers: Headers) {
         let this = &mut *self.conn.borrow_mut();
         if this.turn.minor > 0 && this.turn.said == Said::Nothing {
             this.turn.waits_for_100 = false;
@@ -422,7 +423,7 @@ impl H1Down {
         }
     }
 
-    pub(crate) fn respond(&mut self, status: u16, mut headers: HeaderMap, end: bool) {
+    pub(crate) fn respond(&mut self, status: u16, mut headers: Headers, end: bool) {
         let this = &mut *self.conn.borrow_mut();
         this.turn.said = Said::Head;
         if let (Some(key), 200, false) = (&this.turn.key, status, end) {
@@ -490,7 +491,7 @@ impl H1Down {
         }
     }
 
-    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) {
+    pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
         self.conn.borrow_mut().end(trailers.as_ref());
     }
 
@@ -502,7 +503,7 @@ impl H1Down {
 
 impl Conn {
     /// The end of the response; only a chunked one can carry trailers.
-    fn end(&mut self, trailers: Option<&HeaderMap>) {
+    fn end(&mut self, trailers: Option<&Headers>) {
         self.turn.said = Said::All;
         if self.turn.chunked {
             self.out.put(b"0\r\n");

@@ -10,12 +10,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Request, Uri, uri};
+use http::{Method, Request, Uri, uri};
 use tokio::sync::oneshot;
 
 use crate::ask::Notice;
 use crate::cause::Cause;
 use crate::ends::{Answer, Lost, Part};
+use crate::fields::Headers;
 use crate::frame_gate::{Flood, FrameGate};
 use crate::h2_server::{data_frame_budget, finish, only_allowed, poll_part, poll_room};
 use crate::head::{Protocol, RawHead};
@@ -111,8 +112,9 @@ impl H2Conn {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        *request.headers_mut() = head.headers.clone();
-        only_allowed(request.headers_mut());
+        let mut headers = head.headers.clone();
+        only_allowed(&mut headers);
+        *request.headers_mut() = headers.into();
         if tunnel {
             request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
         }
@@ -229,7 +231,7 @@ impl H2Up {
         drop(self.send.send_data(data, false)); // a stream that broke says so in its answer
     }
 
-    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) {
+    pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
         finish(&mut self.send, trailers);
     }
 
@@ -237,7 +239,7 @@ impl H2Up {
         match self.response.poll_informational(cx) {
             Poll::Ready(Some(Ok(inform))) => {
                 let (parts, ()) = inform.into_parts();
-                return Poll::Ready(Ok(Answer::Inform(parts.status.as_u16(), parts.headers)));
+                return Poll::Ready(Ok(Answer::Inform(parts.status.as_u16(), parts.headers.into())));
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.lost(&error))),
             Poll::Ready(None) | Poll::Pending => {}
@@ -252,7 +254,7 @@ impl H2Up {
                 }
                 let end = body.is_end_stream();
                 self.body = Some(body);
-                Poll::Ready(Ok(Answer::Head { status: parts.status.as_u16(), headers: parts.headers, end }))
+                Poll::Ready(Ok(Answer::Head { status: parts.status.as_u16(), headers: parts.headers.into(), end }))
             }
         }
     }

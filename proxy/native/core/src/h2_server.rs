@@ -10,14 +10,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
 
 use crate::ask::Notice;
 use crate::cause::Cause;
 use crate::ends::{Down, Gone, Part};
 use crate::exchange;
+use crate::fields::Headers;
 use crate::frame_gate::{Flood, FrameGate};
-use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc, retain};
+use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::io::Io;
 use crate::limits::Limits;
 use crate::shared::Shared;
@@ -34,9 +35,9 @@ const CONNECTION_HEADERS: [HeaderName; 7] = [
 ];
 
 /// Take out what may not go out on HTTP/2: it would cost the connection, and every other call on it.
-pub fn only_allowed(headers: &mut HeaderMap) {
+pub fn only_allowed(headers: &mut Headers) {
     let other_te = headers.get(header::TE).is_some_and(|value| value != "trailers");
-    retain(headers, |name| !CONNECTION_HEADERS.contains(name) && (!other_te || *name != header::TE));
+    headers.retain(|name| !CONNECTION_HEADERS.contains(name) && (!other_te || *name != header::TE));
 }
 
 /// What others may ask of a connection: to say goodbye.
@@ -191,7 +192,7 @@ fn is_malformed(parts: &http::request::Parts) -> bool {
 }
 
 fn read_head(parts: http::request::Parts, ended: bool) -> RawHead {
-    let mut headers = parts.headers;
+    let mut headers = Headers::from(parts.headers);
     let host = headers.remove(header::HOST);
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|digits| digits.parse::<u64>().ok());
@@ -254,13 +255,13 @@ impl H2Down {
         reset.map(|_| Gone("the caller cancelled the call".into()))
     }
 
-    pub(crate) fn inform(&mut self, status: u16, headers: HeaderMap) {
+    pub(crate) fn inform(&mut self, status: u16, headers: Headers) {
         if let Some(response) = response(status, headers) {
             drop(self.respond.send_informational(response));
         }
     }
 
-    pub(crate) fn respond(&mut self, status: u16, headers: HeaderMap, end: bool) {
+    pub(crate) fn respond(&mut self, status: u16, headers: Headers, end: bool) {
         if let Some(response) = response(status, headers) {
             self.send = self.respond.send_response(response, end).ok();
         }
@@ -279,7 +280,7 @@ impl H2Down {
         }
     }
 
-    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) {
+    pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
         if let Some(send) = &mut self.send {
             finish(send, trailers);
         }
@@ -298,11 +299,11 @@ impl H2Down {
     }
 }
 
-fn response(status: u16, mut headers: HeaderMap) -> Option<Response<()>> {
+fn response(status: u16, mut headers: Headers) -> Option<Response<()>> {
     only_allowed(&mut headers);
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
-    *response.headers_mut() = headers;
+    *response.headers_mut() = headers.into();
     Some(response)
 }
 
@@ -314,7 +315,7 @@ pub fn poll_part(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Result<Par
             Poll::Ready(Some(Ok(data))) if data.is_empty() => continue,
             Poll::Ready(Some(Ok(data))) => Poll::Ready(Ok(Part::Data(data))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
-            Poll::Ready(None) => body.poll_trailers(cx).map(|trailers| trailers.map(Part::End)),
+            Poll::Ready(None) => body.poll_trailers(cx).map(|trailers| trailers.map(|found| Part::End(found.map(Headers::from)))),
         };
     }
 }
@@ -336,11 +337,11 @@ pub fn poll_room(send: &mut SendStream<Bytes>, cx: &mut Context<'_>, want: usize
 }
 
 /// `END_STREAM`, with trailers or without.
-pub fn finish(send: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) {
+pub fn finish(send: &mut SendStream<Bytes>, trailers: Option<Headers>) {
     let sent = match trailers {
         Some(mut trailers) => {
             only_allowed(&mut trailers);
-            send.send_trailers(trailers)
+            send.send_trailers(trailers.into())
         }
         None => send.send_data(Bytes::new(), true),
     };

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, header};
+use http::header;
 
+use crate::fields::Headers;
 use crate::target;
 
 /// How the request came.
@@ -54,7 +55,7 @@ pub struct RawHead {
     pub method: Bytes,
     pub authority: Bytes,
     pub target: Bytes,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub framing: Framing,
     pub length: Option<u64>,
 }
@@ -79,7 +80,7 @@ pub struct Head {
     pub target: Bytes,
     pub path: String,
     pub query: Bytes,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub length: Option<u64>,
     pub exact: bool,
     pub absolute: bool,
@@ -129,43 +130,7 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
     (head, refusal)
 }
 
-/// Leave the fields that `keep` names, in their order (`HeaderMap::remove` would put the last one in the gap).
-pub fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
-    if headers.keys().all(&keep) {
-        return;
-    }
-    let mut left = HeaderMap::with_capacity(headers.keys_len());
-    let mut last = None;
-    for (name, value) in std::mem::take(headers) {
-        if name.is_some() {
-            last = name.filter(&keep);
-        }
-        if let Some(name) = &last {
-            left.append(name, value);
-        }
-    }
-    *headers = left;
-}
-
 /// Whether a content type is gRPC's.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
+pub fn is_grpc(headers: &Headers) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn retained_fields_keep_their_order() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [("a", "1"), ("x", "2"), ("b", "3"), ("a", "4"), ("c", "5")] {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        retain(&mut headers, |name| name != "x");
-        let left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(left, [("a", "1"), ("a", "4"), ("b", "3"), ("c", "5")]);
-    }
 }

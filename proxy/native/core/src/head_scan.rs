@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use memchr::{memchr, memmem};
 
-use crate::head::retain;
+use crate::fields::Headers;
 use crate::limits::Limits;
 
 /// Why a message is not read. `status`: the answer if it was a request. `kind`: for counters. `text`: for people.
@@ -26,7 +26,7 @@ fn refuse(status: u16, kind: &'static str, text: impl Into<Cow<'static, str>>) -
 /// The fields of a head, and what those of framing say. `options`: of Connection, lower-case.
 #[derive(Debug)]
 pub struct Fields {
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub length: Option<u64>,
     pub chunked: bool,
     pub options: Vec<Vec<u8>>,
@@ -62,7 +62,7 @@ impl Fields {
         let listed = |name: &HeaderName| {
             *name != header::CONTENT_LENGTH && options.iter().any(|option| option == name.as_str().as_bytes())
         };
-        retain(&mut self.headers, |name| !HOP.contains(name) && !listed(name));
+        self.headers.retain(|name| !HOP.contains(name) && !listed(name));
     }
 }
 
@@ -273,7 +273,7 @@ fn explain_field(line: &[u8]) -> Refusal {
 }
 
 fn scan_fields(block: &Bytes, limits: &Limits, minor: u8) -> Result<(Fields, Vec<Bytes>), Refusal> {
-    let mut headers = HeaderMap::with_capacity(16);
+    let mut headers = Headers::with_capacity(16);
     let (mut hosts, mut lengths, mut codings) = (Vec::new(), Vec::<Bytes>::new(), Vec::<Bytes>::new());
     let mut options = Vec::new();
     scan_lines(block, limits, |name, data| {
@@ -331,11 +331,11 @@ fn check_codings(codings: &[Bytes], minor: u8, has_length: bool) -> Result<(), R
 }
 
 /// Read trailer lines (without the empty line). Framing fields are refused, connection fields left out.
-pub fn scan_trailers(block: &BytesMut, limits: &Limits) -> Result<HeaderMap, Refusal> {
+pub fn scan_trailers(block: &BytesMut, limits: &Limits) -> Result<Headers, Refusal> {
     if check_bytes(block, false).is_err() {
         return Err(refuse(400, "trailer", "the trailers hold a control byte or a bare line end"));
     }
-    let mut trailers = HeaderMap::new();
+    let mut trailers = Headers::new();
     let found = scan_lines(&Bytes::copy_from_slice(block), limits, |name, data| {
         if name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING || name == header::HOST {
             return Err(refuse(400, "trailer", "the trailers hold a framing field"));

@@ -9,6 +9,7 @@ pub mod cause;
 pub mod clusters;
 pub mod edits;
 pub mod engine;
+pub mod fields;
 pub mod head;
 pub mod limits;
 pub mod plan;

@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD_NO_PAD};
 use base64::engine::{DecodePaddingMode, GeneralPurpose as Decoder};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
+
+use crate::fields::Headers;
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const GRPC_TRACE_BIN: HeaderName = HeaderName::from_static("grpc-trace-bin");
@@ -87,7 +89,7 @@ impl Sampler {
     }
 
     /// A new span: the child of the one that the headers name, or a root.
-    pub fn begin(&self, headers: &HeaderMap, grpc: bool) -> Span {
+    pub fn begin(&self, headers: &Headers, grpc: bool) -> Span {
         let span_id = fastrand::u64(1..);
         let Some((parent, tells_state)) = extract(headers, grpc, self.b3) else {
             let trace_id = fastrand::u128(1..);
@@ -101,7 +103,7 @@ impl Sampler {
 }
 
 /// The remote span that the headers name, and whether their tracestate belongs to it.
-pub fn extract(headers: &HeaderMap, grpc: bool, b3: bool) -> Option<(Context, bool)> {
+pub fn extract(headers: &Headers, grpc: bool, b3: bool) -> Option<(Context, bool)> {
     let parent = traceparent_of(headers, grpc);
     let mut context = parent;
     if grpc {
@@ -117,12 +119,12 @@ pub fn extract(headers: &HeaderMap, grpc: bool, b3: bool) -> Option<(Context, bo
 }
 
 /// The tracestate of all its fields, normalised; "" where it is invalid.
-pub fn tracestate(headers: &HeaderMap) -> String {
+pub fn tracestate(headers: &Headers) -> String {
     let values: Vec<&[u8]> = headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes).collect();
     if values.is_empty() { String::new() } else { parse_tracestate(&values.join(&b',')) }
 }
 
-fn traceparent_of(headers: &HeaderMap, last_wins: bool) -> Option<Context> {
+fn traceparent_of(headers: &Headers, last_wins: bool) -> Option<Context> {
     let values = headers.get_all(TRACEPARENT);
     let first = values.iter().next()?;
     if last_wins || values.iter().all(|value| value == first) {
@@ -224,7 +226,7 @@ pub fn parse_grpc_trace_bin(value: &[u8]) -> Option<Context> {
     checked(number(&raw[2..18]), number(&raw[19..27]), raw[28] & 1 == 1)
 }
 
-fn b3_of(headers: &HeaderMap) -> Option<Context> {
+fn b3_of(headers: &Headers) -> Option<Context> {
     let last = |name: HeaderName| headers.get_all(name).iter().next_back().map(HeaderValue::as_bytes);
     if let Some(single) = last(B3) {
         if let Some((trace, span, sampled)) = b3_single(trimmed(single)) {
@@ -287,10 +289,10 @@ mod tests {
 
     const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn headers(fields: &[(&'static str, &str)]) -> Headers {
+        let mut headers = Headers::new();
         for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_str(value).unwrap());
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
         headers
     }
@@ -324,7 +326,7 @@ mod tests {
             };
             assert_eq!((child.trace_id, child.parent_id, child.sampled), (context().trace_id, context().span_id, true));
             assert_eq!(&*tracestate, "a=1,b=2");
-            assert_eq!(Sampler::new(rate, true).begin(&HeaderMap::new(), false).is_sampled(), rate > 0.5);
+            assert_eq!(Sampler::new(rate, true).begin(&Headers::new(), false).is_sampled(), rate > 0.5);
         }
     }
 

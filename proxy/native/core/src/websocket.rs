@@ -3,10 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 use sha1::{Digest, Sha1};
 
-use crate::head::retain;
+use crate::fields::Headers;
 use crate::head_scan::{Fields, RequestStart, ResponseStart};
 
 const MAGIC: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -57,8 +57,8 @@ pub fn is_accepted(start: &ResponseStart, key: &str) -> bool {
 }
 
 /// Leave the fields that go through: protocol, extensions, version and everything end to end.
-pub fn strip_handshake(headers: &mut HeaderMap) {
-    retain(headers, |name| !OURS.contains(name));
+pub fn strip_handshake(headers: &mut Headers) {
+    headers.retain(|name| !OURS.contains(name));
 }
 
 #[cfg(test)]
