@@ -1,7 +1,7 @@
 """Goodbyes: drain, unlisten, and the end of an engine."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
@@ -11,6 +11,7 @@ from proxy.plan import Cause
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import Code, Kind, dial
 from tests.conformance.harness import always, leading, plan, running
+from tests.conformance.identities import Mint
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
 
@@ -157,6 +158,43 @@ async def test_end_of_the_engine_ends_its_connections(engine: str) -> None:
         with suppress(ConnectionError):
             assert await caller[0].read() == b""
     caller[1].close()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "peer"])
+async def test_end_of_the_engine_leaves_no_connection_and_no_call_behind(
+    engine: str, mint: Mint, tls: bool
+) -> None:
+    app = Waiting()
+    async with raw_app(app) as port, AsyncExitStack() as callers:
+        async with running(engine) as node:
+            node.engine.set_identity(mint.identity("callee"))
+            node.cluster("app", port)
+            entry = await node.listen(always(plan()), tls="mesh" if tls else None)
+            context = mint.client_context("caller") if tls else None
+            busy = await callers.enter_async_context(dial(entry, tls=context))
+            idle = await callers.enter_async_context(dial(entry, tls=context))
+            stream = await busy.request()
+            await app.begun.acquire()
+            await idle.settled()
+        # the engine's `run` is over
+        assert (node.seen.open, node.engine.stats().connections) == (0, 0)
+        assert [outcome.cause for outcome in node.seen.outcomes] == [Cause.DRAINING]
+        message = await busy.whole(stream)
+        await idle.to_the_end()
+    assert not message.ended
+
+
+async def test_end_of_the_engine_is_not_held_up_by_a_caller_that_reads_nothing(engine: str) -> None:
+    async with http_app() as app, AsyncExitStack() as callers:
+        async with running(engine) as node:
+            node.cluster("app", app)
+            entry = await node.listen(always(plan()))
+            caller = await callers.enter_async_context(dial(entry))
+            await caller.request(b"/bytes?n=50000000")
+            await caller.until(lambda f: f.kind == Kind.DATA)
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < 5.0
+        assert node.seen.open == 0
 
 
 async def test_unix_socket_serves_and_is_removed(

@@ -37,10 +37,12 @@ class PortableEngine:
                         listener.sweep(now)
         finally:
             self._tasks = None
+            for calls in list(self._carrier.calls.values()):
+                for exchange in list(calls):
+                    exchange.cut()
             self._carrier.pool.close()
             for listener in self._listeners.values():
-                listener.stop_accepting()
-                listener.goodbye()
+                listener.end()
 
     def _spawn(self, task: Coroutine[None, None, None]) -> object:
         if self._tasks is None:

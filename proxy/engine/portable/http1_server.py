@@ -80,6 +80,11 @@ class Http1Server(asyncio.Protocol):
         if self._phase is _Phase.HEAD and not self._gate.started and not self._rest:
             self._shut()
 
+    def end(self) -> None:
+        """The engine stops; what was said still leaves."""
+        if self._phase is not _Phase.LINGER:
+            self._shut()
+
     def close(self) -> None:
         """Cut the connection; a call under way is gone."""
         self._transport.abort()

@@ -102,6 +102,11 @@ class Http2Server(Http2End):
         self._h2.ping(_GOODBYE)
         self.schedule_flush()
 
+    def end(self) -> None:
+        """The engine stops."""
+        self.shut()
+        self.lost("the proxy is shutting down")
+
     def check_alive(self, now: float, *, ping_after_s: float = 10.0, answer_s: float = 5.0) -> None:
         """See Http2End; and leave a peer that does not answer our goodbye."""
         super().check_alive(now, ping_after_s=ping_after_s, answer_s=answer_s)

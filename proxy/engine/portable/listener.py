@@ -227,7 +227,9 @@ class Listener:
         self.carrier.observer.connection(self.spec.name, 1)
 
     def gone(self) -> None:
-        """A connection is closed."""
+        """A connection is closed; those that the end of the engine closed were counted then."""
+        if self._open == 0:
+            return
         self._open -= 1
         if self._open == 0:
             self.empty.set()
@@ -261,6 +263,17 @@ class Listener:
             sniffer.close()
         for end in list(self.ends):
             end.goodbye()
+
+    def end(self) -> None:
+        """The engine stops: say so on every connection, and answer for none any more."""
+        self.stop_accepting()
+        for sniffer in list(self.sniffing):
+            sniffer.close()
+        for end in list(self.ends):
+            end.end()
+        self.ends.clear()
+        while self._open:
+            self.gone()
 
     def identity_changed(self) -> None:
         """Who was let in under the old identity comes again, to show a certificate once more; calls under way end in peace."""

@@ -105,7 +105,7 @@ async fn run(shared: std::rc::Rc<Shared>) {
     loop {
         shared.apply();
         tokio::select! {
-            () = shared.stop.notified() => return,
+            () = shared.stop.notified() => return shared.end().await,
             () = shared.commands.arrived.notified() => {}
             _ = sweep.tick() => shared.sweep(),
         }

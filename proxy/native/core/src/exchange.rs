@@ -83,6 +83,7 @@ pub struct Call {
     started_ns: u64,
     answer: Option<(Arc<Token>, Cause, Option<u32>)>,
     cause: Option<Cause>,
+    reported: bool,
 }
 
 /// Epoch nanoseconds.
@@ -119,6 +120,7 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         started_ns: now_ns(),
         answer: None,
         cause: None,
+        reported: false,
         shared,
     };
     if let Err(stop) = call.carry(&mut down, refusal).await {
@@ -127,8 +129,13 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
     call.report();
 }
 
+/// A call that is dropped before its end, with its connection's task or by a fault of ours, is reported all the same.
 impl Drop for Call {
     fn drop(&mut self) {
+        if !self.reported {
+            self.cause = self.cause.or(Some(Cause::Draining));
+            self.report();
+        }
         self.release_endpoint();
         self.shared.leave_call(self.number);
     }
@@ -456,7 +463,8 @@ impl Call {
         }
     }
 
-    fn report(mut self) {
+    fn report(&mut self) {
+        self.reported = true;
         self.end_attempt(self.cause, "");
         self.passes.clear();
         self.begin_own_span();

@@ -119,7 +119,7 @@ async fn read_head(conn: &Rc<RefCell<Conn>>, shared: &Shared) -> Option<Result<B
             } else if this.leaving.is_asked(cx) && this.out.is_empty() {
                 return Poll::Ready(None);
             }
-            if this.eof {
+            if this.eof || this.leaving.is_over() {
                 return Poll::Ready(None);
             }
             match this.io.poll_fill(cx, &mut this.held) {

@@ -40,10 +40,13 @@ pub fn only_allowed(headers: &mut Headers) {
     headers.retain(|name| !CONNECTION_HEADERS.contains(name) && (!other_te || *name != header::TE));
 }
 
+const OVER: &str = ""; // the engine stops: no fault of the peer
+
 /// What others may ask of a connection: to say goodbye.
 #[derive(Debug)]
 pub struct Leaving {
     asked: Cell<bool>,
+    over: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     pub calls: Cell<usize>,
     pub active_at: Cell<Instant>,
@@ -54,6 +57,7 @@ impl Leaving {
     pub fn new() -> Rc<Self> {
         Rc::new(Self {
             asked: Cell::new(false),
+            over: Cell::new(false),
             waker: RefCell::default(),
             calls: Cell::new(0),
             active_at: Cell::new(Instant::now()),
@@ -66,6 +70,17 @@ impl Leaving {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// The engine stops: close now, whatever goes on.
+    pub fn end(&self) {
+        self.over.set(true);
+        self.ask();
+    }
+
+    /// Whether to close now; who looks at `is_asked` is woken.
+    pub fn is_over(&self) -> bool {
+        self.over.get()
     }
 
     /// Whether to go; the task that asks is woken.
@@ -114,7 +129,11 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
             if let Poll::Ready(flood) = gate.poll_flood(cx) {
                 return Poll::Ready(Err(flood));
             }
-            if leaving.is_asked(cx) && goodbye.is_none() {
+            let asked = leaving.is_asked(cx);
+            if leaving.is_over() {
+                return Poll::Ready(Err(Flood { kind: OVER, reason: Reason::NO_ERROR }));
+            }
+            if asked && goodbye.is_none() {
                 connection.graceful_shutdown();
                 goodbye = Some(Box::pin(tokio::time::sleep(shared.limits.head)));
             }
@@ -143,7 +162,9 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
             }
             Ok(None) => break,
             Err(Flood { kind, reason }) => {
-                shared.note(Notice::RefusedFrames { kind });
+                if kind != OVER {
+                    shared.note(Notice::RefusedFrames { kind });
+                }
                 connection.abrupt_shutdown(reason);
                 // The goodbye leaves if the peer takes it at once; a flooder is not waited for.
                 let flush = poll_fn(|cx| connection.poll_closed(cx));

@@ -85,11 +85,15 @@ impl Listener {
     }
 
     fn ask_all(&self) {
-        for connection in self.connections.borrow_mut().drain(..) {
-            if let Some(connection) = connection.upgrade() {
-                connection.ask();
-            }
-        }
+        let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
+        connections.iter().for_each(|connection| connection.ask());
+    }
+
+    /// The engine stops: accept no more, close every connection.
+    pub fn end(&self) {
+        self.stop_accepting();
+        let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
+        connections.iter().for_each(|connection| connection.end());
     }
 
     /// Wait until no connection is open.
@@ -105,17 +109,35 @@ impl Listener {
             let Some(connection) = connection.upgrade() else { return false };
             if connection.calls.get() == 0 && now.saturating_duration_since(connection.active_at.get()) > idle {
                 connection.ask();
-                return false;
             }
             true
         });
     }
 
-    fn opened(&self, shared: &Shared, change: i8) {
+    fn count(&self, shared: &Shared, change: i8) {
         self.open.set(self.open.get().wrapping_add_signed(isize::from(change)));
         shared.inbox.stats.connections.fetch_add(i64::from(change), Ordering::Relaxed);
         shared.note(Notice::Connection { listener: self.name.clone(), change });
         self.changed.notify_one();
+    }
+}
+
+/// A connection in the count of open ones, for as long as its task lives.
+struct Open {
+    shared: Rc<Shared>,
+    listener: Rc<Listener>,
+}
+
+impl Open {
+    fn new(shared: Rc<Shared>, listener: Rc<Listener>) -> Self {
+        listener.count(&shared, 1);
+        Self { shared, listener }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.listener.count(&self.shared, -1);
     }
 }
 
@@ -165,12 +187,8 @@ pub async fn run(shared: Rc<Shared>, listener: Rc<Listener>, bound: Bound) {
             shared.note(Notice::RefusedFrames { kind: "connections" });
             continue;
         }
-        listener.opened(&shared, 1);
-        let (shared, listener) = (shared.clone(), listener.clone());
-        tokio::task::spawn_local(async move {
-            begin(&shared, &listener, kind, address).await;
-            listener.opened(&shared, -1);
-        });
+        let open = Open::new(shared.clone(), listener.clone());
+        tokio::task::spawn_local(async move { begin(&open.shared, &open.listener, kind, address).await });
     }
     if let Accepting::Unix(_, path) = &socket {
         drop(std::fs::remove_file(path)); // it may be gone already
@@ -189,9 +207,8 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
     let leaving = Leaving::new();
     if listener.draining.get() {
         leaving.ask();
-    } else {
-        listener.connections.borrow_mut().push(Rc::downgrade(&leaving));
     }
+    listener.connections.borrow_mut().push(Rc::downgrade(&leaving));
     let entry = Entry { listener: listener.name.clone(), peer, address };
     let mut io = Io::new(kind);
     let Some(seen) = timeout(shared.limits.head, sniff(&mut io)).await.ok().flatten() else { return };

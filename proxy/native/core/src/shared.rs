@@ -23,6 +23,9 @@ use crate::tables::{PathTable, Tables};
 use crate::tls::Identity;
 use crate::trace::Sampler;
 
+const END: Duration = Duration::from_millis(250); // for each half of the end
+const END_STEP: Duration = Duration::from_millis(2);
+
 /// A change from the control plane.
 pub enum Command {
     SetCluster(Cluster),
@@ -270,6 +273,27 @@ impl Shared {
             call.cut();
         }
         cut(left.len());
+    }
+
+    /// The engine stops: cut every call, then close every connection; who does not take that in time is dropped.
+    pub async fn end(&self) {
+        let calls: Vec<Rc<CallState>> = self.calls.borrow().values().cloned().collect();
+        calls.iter().for_each(|call| call.cut());
+        self.listeners.borrow().values().for_each(|listener| listener.stop_accepting());
+        let cut = async {
+            while !self.calls.borrow().is_empty() {
+                tokio::time::sleep(END_STEP).await;
+            }
+        };
+        drop(tokio::time::timeout(END, cut).await);
+        let listeners: Vec<Rc<Listener>> = self.listeners.borrow().values().cloned().collect();
+        listeners.iter().for_each(|listener| listener.end());
+        let closed = async {
+            for listener in &listeners {
+                listener.wait_empty().await;
+            }
+        };
+        drop(tokio::time::timeout(END, closed).await);
     }
 
     fn loads(&self, key: &str) -> Vec<EndpointLoad> {
