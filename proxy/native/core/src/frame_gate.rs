@@ -1,5 +1,5 @@
-//! Watches the frames of an HTTP/2 connection as their bytes come in: counts what floods are made of, and notes SETTINGS and
-//! GOAWAY, of which `h2` tells nobody. Frames are not changed. Source: RFC 9113 §4.1, §6.8; CVE-2023-44487, CVE-2025-8671,
+//! Stands before `h2` where an HTTP/2 connection's bytes come in: counts what floods are made of, notes SETTINGS and GOAWAY, of
+//! which `h2` tells nobody, and takes the header blocks out (`head_blocks.rs`). Other frames are not changed. Source: RFC 9113 §4.1, §6.8; CVE-2023-44487, CVE-2025-8671,
 //! VU#421644, CVE-2019-9511 to 9518.
 
 use std::cell::{Cell, RefCell};
@@ -7,8 +7,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use bytes::BytesMut;
 use h2::Reason;
 
+use crate::fields::Headers;
+use crate::head_blocks::{Block, Fault, HeadBlocks};
 use crate::limits::Limits;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -68,6 +71,12 @@ pub struct FrameGate {
     settings: Cell<bool>,
     goaway: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// The kind of the block frame whose payload is collected in `held`.
+    block_kind: Cell<Option<u8>>,
+    held: RefCell<BytesMut>,
+    blocks: RefCell<HeadBlocks>,
+    block_at: Cell<Option<Instant>>,
+    heard_at: Cell<Instant>,
 }
 
 impl FrameGate {
@@ -87,6 +96,11 @@ impl FrameGate {
             settings: Cell::new(false),
             goaway: Cell::new(false),
             waker: RefCell::default(),
+            block_kind: Cell::new(None),
+            held: RefCell::default(),
+            blocks: RefCell::new(HeadBlocks::new(limits, server)),
+            block_at: Cell::new(None),
+            heard_at: Cell::new(Instant::now()),
         })
     }
 
@@ -140,24 +154,75 @@ impl FrameGate {
         self.updates.set(self.updates.get().saturating_add(frames.saturating_mul(UPDATES_PER_FRAME)).min(MAX_UPDATES));
     }
 
+    /// The head of a request that `h2` gave out.
+    pub fn accept(&self, stream: u32) -> Option<Block> {
+        self.blocks.borrow_mut().accept(stream)
+    }
+
+    /// A call of ours begins.
+    pub fn expect(&self, stream: u32) {
+        self.blocks.borrow_mut().expect(stream);
+    }
+
+    /// The response head of that status, of which `h2` told.
+    pub fn response(&self, stream: u32, status: u16) -> Option<Block> {
+        let mut blocks = self.blocks.borrow_mut();
+        std::iter::from_fn(|| blocks.next(stream)).find(|block| block.status == Some(status))
+    }
+
+    /// The trailers of which `h2` told.
+    pub fn trailers(&self, stream: u32) -> Option<Headers> {
+        self.blocks.borrow_mut().next(stream).map(|block| block.headers).filter(|headers| !headers.is_empty())
+    }
+
+    /// A call is over.
+    pub fn forget(&self, stream: u32) {
+        self.blocks.borrow_mut().forget(stream);
+    }
+
+    /// When the header block began that has not ended.
+    pub fn block_at(&self) -> Option<Instant> {
+        self.block_at.get()
+    }
+
+    /// When the peer last sent anything.
+    pub fn heard_at(&self) -> Instant {
+        self.heard_at.get()
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
     }
 
-    /// Look at what was read.
-    pub fn watch(&self, mut data: &[u8]) {
+    /// Look at what was read; what `h2` is to read of it goes to `out`.
+    pub fn feed(&self, mut data: &[u8], out: &mut BytesMut) {
+        if data.is_empty() {
+            return;
+        }
+        self.heard_at.set(Instant::now());
         if self.first.replace(false) && data.starts_with(b"HTTP/1.") {
             return self.set_flood("http1"); // not a flood, but as hopeless
         }
         let preface = self.preface_left.get().min(data.len());
         self.preface_left.set(self.preface_left.get() - preface);
+        out.extend_from_slice(&data[..preface]);
         data = &data[preface..];
         while !data.is_empty() && !self.is_flooded() {
             let skip = self.skip.get().min(data.len());
             self.skip.set(self.skip.get() - skip);
-            data = &data[skip..];
+            if self.block_kind.get().is_some() {
+                self.held.borrow_mut().extend_from_slice(&data[..skip]);
+                data = &data[skip..];
+                if self.skip.get() == 0 {
+                    self.end_payload(out);
+                    continue;
+                }
+            } else {
+                out.extend_from_slice(&data[..skip]);
+                data = &data[skip..];
+            }
             if data.is_empty() {
                 return;
             }
@@ -166,7 +231,7 @@ impl FrameGate {
                 let (whole, rest) = data.split_at(HEADER);
                 data = rest;
                 drop(header);
-                self.frame(whole);
+                self.frame(whole, out);
                 continue;
             }
             let size = (HEADER - header.len()).min(data.len());
@@ -176,13 +241,48 @@ impl FrameGate {
                 let whole = header.clone();
                 header.clear();
                 drop(header);
-                self.frame(&whole);
+                self.frame(&whole, out);
             }
         }
     }
 
-    fn frame(&self, header: &[u8]) {
-        let &[a, b, c, kind, flags, ..] = header else { return };
+    fn end_payload(&self, out: &mut BytesMut) {
+        let Some(kind) = self.block_kind.take() else { return };
+        let payload = self.held.borrow_mut().split();
+        let mut blocks = self.blocks.borrow_mut();
+        let ended = blocks.payload(kind, &payload, out);
+        if !blocks.is_within() {
+            self.block_at.set(None);
+        }
+        if let Err(fault) = ended {
+            self.fault(fault);
+        }
+    }
+
+    fn fault(&self, fault: Fault) {
+        match fault {
+            Fault::Compression => self.end("protocol", Reason::COMPRESSION_ERROR),
+            Fault::Frame => self.end("protocol", Reason::PROTOCOL_ERROR),
+            Fault::Fresh => self.set_flood("stream"),
+        }
+    }
+
+    fn begin_block(&self, kind: u8, flags: u8, stream: u32, length: usize, out: &mut BytesMut) {
+        if let Err(fault) = self.blocks.borrow_mut().begin(kind, flags, stream) {
+            return self.fault(fault);
+        }
+        self.block_kind.set(Some(kind));
+        if self.block_at.get().is_none() {
+            self.block_at.set(Some(Instant::now()));
+        }
+        if length == 0 {
+            self.end_payload(out);
+        }
+    }
+
+    fn frame(&self, header: &[u8], out: &mut BytesMut) {
+        let &[a, b, c, kind, flags, d, e, f, g] = header else { return };
+        let stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.skip.set(length);
         if length > MAX_FRAME {
@@ -216,6 +316,16 @@ impl FrameGate {
             0xa.. => self.count_control("unknown"),
             _ => {}
         }
+        if self.is_flooded() {
+            return;
+        }
+        if matches!(kind, 0x1 | 0x9) {
+            self.begin_block(kind, flags, stream, length, out);
+        } else if self.block_at.get().is_some() {
+            self.fault(Fault::Frame); // nothing may come within a header block (RFC 9113 §4.3)
+        } else {
+            out.extend_from_slice(header);
+        }
     }
 
     fn count_control(&self, kind: &'static str) {
@@ -240,7 +350,9 @@ mod tests {
         let data = [PREFACE.to_vec(), frame(4, 0, 12), frame(0, 0, 300), frame(7, 0, 8)].concat();
         for size in [1, 2, 7, 9, 64, 1_000] {
             let gate = FrameGate::new(&Limits::default(), true);
-            data.chunks(size).for_each(|piece| gate.watch(piece));
+            let mut out = BytesMut::new();
+            data.chunks(size).for_each(|piece| gate.feed(piece, &mut out));
+            assert_eq!(out, data);
             assert!(gate.has_settings() && gate.has_goaway() && !gate.is_flooded());
         }
     }
@@ -256,8 +368,12 @@ mod tests {
             (9, 0, 1, "continuation"),
         ] {
             let gate = FrameGate::new(&Limits::default(), false);
+            let mut out = BytesMut::new();
+            if kind == 9 {
+                gate.feed(&frame(1, 0, 0), &mut out);
+            }
             for _ in 0..1_500 {
-                gate.watch(&frame(kind, flags, length));
+                gate.feed(&frame(kind, flags, length), &mut out);
             }
             assert_eq!(gate.flood.get().map(|flood| flood.kind), Some(name));
         }

@@ -187,7 +187,9 @@ impl Place {
             .clone()
             .send_request(request, end)
             .map_err(|error| Lost::new(Cause::Refused, format!("the connection was closing: {error}")))?;
-        Ok(H2Up { response, send, body: None, most_fields: self.conn.most_fields, place: self })
+        let stream = response.stream_id().as_u32();
+        self.conn.gate.expect(stream);
+        Ok(H2Up { response, send, body: None, stream, most_fields: self.conn.most_fields, place: self })
     }
 }
 
@@ -196,8 +198,15 @@ pub struct H2Up {
     response: ResponseFuture,
     send: SendStream<Bytes>,
     body: Option<RecvStream>,
+    stream: u32,
     most_fields: usize,
     place: Place,
+}
+
+impl Drop for H2Up {
+    fn drop(&mut self) {
+        self.place.conn.gate.forget(self.stream);
+    }
 }
 
 impl H2Up {
@@ -238,8 +247,9 @@ impl H2Up {
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Lost>> {
         match self.response.poll_informational(cx) {
             Poll::Ready(Some(Ok(inform))) => {
-                let (parts, ()) = inform.into_parts();
-                return Poll::Ready(Ok(Answer::Inform(parts.status.as_u16(), parts.headers.into())));
+                let status = inform.status().as_u16();
+                let headers = self.place.conn.gate.response(self.stream, status).unwrap_or_default().headers;
+                return Poll::Ready(Ok(Answer::Inform(status, headers)));
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.lost(&error))),
             Poll::Ready(None) | Poll::Pending => {}
@@ -248,20 +258,21 @@ impl H2Up {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.lost(&error))),
             Poll::Ready(Ok(response)) => {
-                let (parts, body) = response.into_parts();
-                if parts.headers.len() + 1 > self.most_fields {
+                let (status, body) = (response.status().as_u16(), response.into_body());
+                let block = self.place.conn.gate.response(self.stream, status).unwrap_or_default();
+                if block.is_over || block.count > self.most_fields {
                     return Poll::Ready(Err(Lost::new(Cause::Unsupported, "the response has too many headers")));
                 }
                 let end = body.is_end_stream();
                 self.body = Some(body);
-                Poll::Ready(Ok(Answer::Head { status: parts.status.as_u16(), headers: parts.headers.into(), end }))
+                Poll::Ready(Ok(Answer::Head { status, headers: block.headers, end }))
             }
         }
     }
 
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
         let Some(body) = &mut self.body else { return Poll::Pending };
-        poll_part(body, cx).map_err(|error| self.lost(&error))
+        poll_part(body, &self.place.conn.gate, self.stream, cx).map_err(|error| self.lost(&error))
     }
 
     pub(crate) fn release(&mut self, count: usize) {

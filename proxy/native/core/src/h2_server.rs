@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderName, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, Request, Response, StatusCode, header};
 
 use crate::ask::Notice;
 use crate::cause::Cause;
@@ -19,6 +19,7 @@ use crate::exchange;
 use crate::fields::Headers;
 use crate::frame_gate::{Flood, FrameGate};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
+use crate::head_blocks::Block;
 use crate::io::Io;
 use crate::limits::Limits;
 use crate::shared::Shared;
@@ -184,41 +185,44 @@ fn accept(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let (parts, body) = request.into_parts();
-    let pseudo = 3 + usize::from(parts.uri.authority().is_some());
-    if parts.headers.len() + pseudo > shared.limits.header_count {
-        shared.note(Notice::RefusedFrames { kind: "header-count" });
+    let body = request.into_body();
+    let stream = respond.stream_id().as_u32();
+    let Some(block) = gate.accept(stream) else { return respond.send_reset(Reason::INTERNAL_ERROR) };
+    if block.is_over || block.count > shared.limits.header_count {
+        shared.note(Notice::RefusedFrames { kind: if block.is_over { "head-size" } else { "header-count" } });
+        gate.forget(stream);
         let mut refusal = Response::new(());
         *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         drop(respond.send_response(refusal, true));
         return;
     }
-    if is_malformed(&parts) {
+    if is_malformed(&block) {
         shared.note(Notice::RefusedFrames { kind: "protocol" });
+        gate.forget(stream);
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
-    let raw = read_head(parts, body.is_end_stream());
-    let down = Down::H2(H2Down { respond, send: None, body, gate: gate.clone(), leaving: leaving.clone() });
+    let raw = read_head(block, body.is_end_stream());
+    let down = Down::H2(H2Down { respond, send: None, body, stream, gate: gate.clone(), leaving: leaving.clone() });
     leaving.calls.set(leaving.calls.get() + 1);
     tokio::task::spawn_local(exchange::run(shared.clone(), down, raw, entry.clone()));
 }
 
-/// What `h2` lets pass: a length that is no number, a Host that is not the authority (RFC 9113 §8.1.1, §8.3.1).
-fn is_malformed(parts: &http::request::Parts) -> bool {
+/// What frames can't show: a length that is no number, a Host that is not the authority (RFC 9113 §8.1.1, §8.3.1).
+fn is_malformed(block: &Block) -> bool {
     let is_number = |value: &http::HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
-    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let other_host = |host: &http::HeaderValue| authority.is_some_and(|known| !known.eq_ignore_ascii_case(host.as_bytes()));
-    parts.headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !is_number(value))
-        || parts.headers.get_all(header::HOST).iter().any(other_host)
+    let other_host =
+        |host: &http::HeaderValue| block.authority.as_ref().is_some_and(|known| !known.eq_ignore_ascii_case(host.as_bytes()));
+    block.headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !is_number(value))
+        || block.headers.get_all(header::HOST).iter().any(other_host)
 }
 
-fn read_head(parts: http::request::Parts, ended: bool) -> RawHead {
-    let mut headers = Headers::from(parts.headers);
+fn read_head(block: Block, ended: bool) -> RawHead {
+    let mut headers = block.headers;
     let host = headers.remove(header::HOST);
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|digits| digits.parse::<u64>().ok());
-    let tunnel = parts.method == Method::CONNECT
-        && parts.extensions.get::<h2::ext::Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket");
+    let method = block.method.unwrap_or_default();
+    let tunnel = &method[..] == b"CONNECT" && block.protocol.is_some_and(|protocol| &protocol[..] == b"websocket");
     let protocol = if tunnel {
         Protocol::Websocket
     } else if is_grpc(&headers) {
@@ -226,13 +230,11 @@ fn read_head(parts: http::request::Parts, ended: bool) -> RawHead {
     } else {
         Protocol::Http2
     };
-    let authority = parts.uri.authority().map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes()));
-    let target = parts.uri.path_and_query().map(|target| Bytes::copy_from_slice(target.as_str().as_bytes()));
     RawHead {
         protocol,
-        method: if tunnel { Bytes::from_static(b"GET") } else { Bytes::copy_from_slice(parts.method.as_str().as_bytes()) },
-        authority: authority.or_else(|| host.map(|host| Bytes::copy_from_slice(host.as_bytes()))).unwrap_or_default(),
-        target: target.unwrap_or_default(),
+        method: if tunnel { Bytes::from_static(b"GET") } else { method },
+        authority: block.authority.or_else(|| host.map(|host| Bytes::copy_from_slice(host.as_bytes()))).unwrap_or_default(),
+        target: block.path.unwrap_or_default(),
         headers,
         framing: match length {
             _ if ended => Framing::None,
@@ -248,12 +250,14 @@ pub struct H2Down {
     respond: SendResponse<Bytes>,
     send: Option<SendStream<Bytes>>,
     body: RecvStream,
+    stream: u32,
     gate: Rc<FrameGate>,
     leaving: Rc<Leaving>,
 }
 
 impl Drop for H2Down {
     fn drop(&mut self) {
+        self.gate.forget(self.stream);
         self.leaving.calls.set(self.leaving.calls.get() - 1);
         self.leaving.active_at.set(Instant::now());
     }
@@ -261,7 +265,8 @@ impl Drop for H2Down {
 
 impl H2Down {
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Gone>> {
-        poll_part(&mut self.body, cx).map_err(|error| Gone(format!("the caller cancelled the call: {error}")))
+        poll_part(&mut self.body, &self.gate, self.stream, cx)
+            .map_err(|error| Gone(format!("the caller cancelled the call: {error}")))
     }
 
     pub(crate) fn release(&mut self, count: usize) {
@@ -329,14 +334,16 @@ fn response(status: u16, mut headers: Headers) -> Option<Response<()>> {
 }
 
 /// The next part of a stream's body.
-pub fn poll_part(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Result<Part, h2::Error>> {
+pub fn poll_part(body: &mut RecvStream, gate: &FrameGate, stream: u32, cx: &mut Context<'_>) -> Poll<Result<Part, h2::Error>> {
     loop {
         return match body.poll_data(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(data))) if data.is_empty() => continue,
             Poll::Ready(Some(Ok(data))) => Poll::Ready(Ok(Part::Data(data))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
-            Poll::Ready(None) => body.poll_trailers(cx).map(|trailers| trailers.map(|found| Part::End(found.map(Headers::from)))),
+            Poll::Ready(None) => {
+                body.poll_trailers(cx).map(|trailers| trailers.map(|found| Part::End(found.and_then(|_| gate.trailers(stream)))))
+            }
         };
     }
 }

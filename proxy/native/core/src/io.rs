@@ -32,12 +32,14 @@ pub struct Io {
     kind: Kind,
     prefix: Bytes,
     gate: Option<Rc<FrameGate>>,
+    raw: BytesMut,
+    ready: BytesMut,
 }
 
 impl Io {
     /// A stream from which nothing was read.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, prefix: Bytes::new(), gate: None }
+        Self { kind, prefix: Bytes::new(), gate: None, raw: BytesMut::new(), ready: BytesMut::new() }
     }
 
     /// Put back what was read.
@@ -95,35 +97,60 @@ impl Drop for Io {
     }
 }
 
+/// The bytes as they come, for the gate.
+struct Raw<'a>(&'a mut Io);
+
+impl AsyncRead for Raw<'_> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().0.poll_raw(cx, buffer)
+    }
+}
+
+impl Io {
+    fn poll_raw(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let size = self.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&self.prefix[..size]);
+            self.prefix.advance(size);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.gate.as_ref().is_some_and(|gate| gate.is_flooded()) {
-            return Poll::Pending; // its owner was woken and ends the connection
-        }
-        let before = buffer.filled().len();
-        let polled = if this.prefix.is_empty() {
-            match &mut this.kind {
-                Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-                Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-                Kind::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
-                Kind::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
-                Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-            }
-        } else {
-            let size = this.prefix.len().min(buffer.remaining());
-            buffer.put_slice(&this.prefix[..size]);
-            this.prefix.advance(size);
-            Poll::Ready(Ok(()))
-        };
-        if let (Some(gate), Poll::Ready(Ok(()))) = (&this.gate, &polled) {
-            gate.watch(&buffer.filled()[before..]);
+        let Some(gate) = this.gate.clone() else { return this.poll_raw(cx, buffer) };
+        loop {
             if gate.is_flooded() {
-                buffer.set_filled(before);
-                return Poll::Pending;
+                return Poll::Pending; // its owner was woken and ends the connection
+            }
+            if !this.ready.is_empty() {
+                let size = this.ready.len().min(buffer.remaining());
+                buffer.put_slice(&this.ready[..size]);
+                this.ready.advance(size);
+                return Poll::Ready(Ok(()));
+            }
+            let mut raw = std::mem::take(&mut this.raw);
+            raw.reserve(READ);
+            let polled = poll_read_buf(Pin::new(&mut Raw(this)), cx, &mut raw);
+            gate.feed(&raw, &mut this.ready);
+            raw.clear();
+            this.raw = raw;
+            match polled {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
             }
         }
-        polled
     }
 }
 
