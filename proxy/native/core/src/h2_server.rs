@@ -144,10 +144,11 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
                     return Poll::Ready(Ok(None));
                 }
             }
-            if gate.has_goaway() && leaving.calls.get() == 0 {
-                return Poll::Ready(Ok(None));
+            let accepted = connection.poll_accept(cx);
+            if accepted.is_pending() && gate.has_goaway() && leaving.calls.get() == 0 {
+                return Poll::Ready(Ok(None)); // what came before the goodbye was read
             }
-            connection.poll_accept(cx).map(Ok)
+            accepted.map(Ok)
         })
         .await;
         match accepted {
