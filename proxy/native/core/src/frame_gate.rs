@@ -281,8 +281,8 @@ impl FrameGate {
     }
 
     fn frame(&self, header: &[u8], out: &mut BytesMut) {
-        let &[a, b, c, kind, flags, d, e, f, g] = header else { return };
-        let stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
+        let &[a, b, c, kind, flags, ref stream @ ..] = header else { return };
+        let stream = stream.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)) & 0x7fff_ffff;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.skip.set(length);
         if length > MAX_FRAME {

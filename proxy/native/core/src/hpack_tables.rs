@@ -66,6 +66,7 @@ pub const STATIC: [(&str, &str); 61] = [
 ];
 
 /// The code of each byte and how many bits it has; the last is the end of a string.
+#[allow(clippy::unreadable_literal)] // as the RFC has them
 pub const HUFFMAN: [(u32, u8); 257] = [
     (0x1ff8, 13),
     (0x7fffd8, 23),
