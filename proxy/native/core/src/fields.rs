@@ -17,6 +17,7 @@ pub struct Values<'a> {
 impl Values<'_> {
     /// As `http::HeaderMap` has it.
     #[must_use]
+    #[allow(clippy::iter_without_into_iter)] // it is the iterator itself
     pub fn iter(&self) -> Self {
         Self { fields: self.fields.clone(), name: self.name.clone() }
     }

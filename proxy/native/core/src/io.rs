@@ -31,7 +31,13 @@ pub enum Kind {
 pub struct Io {
     kind: Kind,
     prefix: Bytes,
-    gate: Option<Rc<FrameGate>>,
+    gated: Option<Box<Gated>>,
+}
+
+/// Frames on their way through the gate.
+#[derive(Debug)]
+struct Gated {
+    gate: Rc<FrameGate>,
     raw: BytesMut,
     ready: BytesMut,
 }
@@ -39,7 +45,7 @@ pub struct Io {
 impl Io {
     /// A stream from which nothing was read.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, prefix: Bytes::new(), gate: None, raw: BytesMut::new(), ready: BytesMut::new() }
+        Self { kind, prefix: Bytes::new(), gated: None }
     }
 
     /// Put back what was read.
@@ -52,7 +58,7 @@ impl Io {
     /// Have frames watched.
     #[must_use]
     pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
-        self.gate = Some(gate);
+        self.gated = Some(Box::new(Gated { gate, raw: BytesMut::new(), ready: BytesMut::new() }));
         self
     }
 
@@ -81,7 +87,7 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Drop for Io {
     fn drop(&mut self) {
-        if !self.gate.as_ref().is_some_and(|gate| gate.is_flooded()) || tokio::runtime::Handle::try_current().is_err() {
+        if !self.gated.as_ref().is_some_and(|gated| gated.gate.is_flooded()) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
         let Kind::Tcp(mut stream) = std::mem::replace(&mut self.kind, Kind::Gone) else { return };
@@ -127,23 +133,29 @@ impl Io {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let Some(gate) = this.gate.clone() else { return this.poll_raw(cx, buffer) };
+        let Some(mut gated) = this.gated.take() else { return this.poll_raw(cx, buffer) };
+        let polled = gated.poll_read(this, cx, buffer);
+        this.gated = Some(gated);
+        polled
+    }
+}
+
+impl Gated {
+    fn poll_read(&mut self, io: &mut Io, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            if gate.is_flooded() {
+            if self.gate.is_flooded() {
                 return Poll::Pending; // its owner was woken and ends the connection
             }
-            if !this.ready.is_empty() {
-                let size = this.ready.len().min(buffer.remaining());
-                buffer.put_slice(&this.ready[..size]);
-                this.ready.advance(size);
+            if !self.ready.is_empty() {
+                let size = self.ready.len().min(buffer.remaining());
+                buffer.put_slice(&self.ready[..size]);
+                self.ready.advance(size);
                 return Poll::Ready(Ok(()));
             }
-            let mut raw = std::mem::take(&mut this.raw);
-            raw.reserve(READ);
-            let polled = poll_read_buf(Pin::new(&mut Raw(this)), cx, &mut raw);
-            gate.feed(&raw, &mut this.ready);
-            raw.clear();
-            this.raw = raw;
+            self.raw.reserve(READ);
+            let polled = poll_read_buf(Pin::new(&mut Raw(io)), cx, &mut self.raw);
+            self.gate.feed(&self.raw, &mut self.ready);
+            self.raw.clear();
             match polled {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

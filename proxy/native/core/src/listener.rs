@@ -86,14 +86,18 @@ impl Listener {
 
     fn ask_all(&self) {
         let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
-        connections.iter().for_each(|connection| connection.ask());
+        for connection in connections {
+            connection.ask();
+        }
     }
 
     /// The engine stops: accept no more, close every connection.
     pub fn end(&self) {
         self.stop_accepting();
         let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
-        connections.iter().for_each(|connection| connection.end());
+        for connection in connections {
+            connection.end();
+        }
     }
 
     /// Wait until no connection is open.

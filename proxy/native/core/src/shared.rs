@@ -278,8 +278,12 @@ impl Shared {
     /// The engine stops: cut every call, then close every connection; who does not take that in time is dropped.
     pub async fn end(&self) {
         let calls: Vec<Rc<CallState>> = self.calls.borrow().values().cloned().collect();
-        calls.iter().for_each(|call| call.cut());
-        self.listeners.borrow().values().for_each(|listener| listener.stop_accepting());
+        for call in &calls {
+            call.cut();
+        }
+        for listener in self.listeners.borrow().values() {
+            listener.stop_accepting();
+        }
         let cut = async {
             while !self.calls.borrow().is_empty() {
                 tokio::time::sleep(END_STEP).await;
@@ -287,7 +291,9 @@ impl Shared {
         };
         drop(tokio::time::timeout(END, cut).await);
         let listeners: Vec<Rc<Listener>> = self.listeners.borrow().values().cloned().collect();
-        listeners.iter().for_each(|listener| listener.end());
+        for listener in &listeners {
+            listener.end();
+        }
         let closed = async {
             for listener in &listeners {
                 listener.wait_empty().await;
