@@ -36,6 +36,16 @@ def test_verdicts_name_each_broken_floor() -> None:
     assert len(broken) == 4
 
 
+def test_floors_are_those_of_the_reference_at_this_machines_pace() -> None:
+    bare = row("bare-h2", 1800, rss_mb=30)
+    assert failing(row("direct", 4000), bare, row(PORTABLE, 1000, startup_s=0.8)) == []
+    broken = failing(row("direct", 4000), bare, row(PORTABLE, 999, startup_s=0.81))
+    assert broken == [
+        "postern-portable: 999 unary calls/s, 1,998 at the reference's pace (at least 2,000)",
+        "postern-portable: start-up 810 ms, 405 at the reference's pace (at most 400)",
+    ]
+
+
 def test_verdicts_of_envoy_have_no_floor_but_headroom() -> None:
     assert failing(row("direct", 100), row("envoy", 50, rss_mb=500, startup_s=9)) == []
 
