@@ -155,7 +155,8 @@ def _floors(rows: Sequence[Row]) -> list[Verdict]:
             found.append(Verdict(f"{PORTABLE}: {text}", calls >= FLOOR_CALLS_PER_S))
             if row.startup_s is not None:
                 startup_s = row.startup_s * pace
-                text = f"start-up {row.startup_s * 1000:.0f} ms{_at_reference(startup_s * 1000, pace)} (at most {FLOOR_STARTUP_S * 1000:.0f})"
+                at_reference = _at_reference(startup_s * 1000, pace)
+                text = f"start-up {row.startup_s * 1000:.0f} ms{at_reference} (at most {FLOOR_STARTUP_S * 1000:.0f})"
                 found.append(Verdict(f"{PORTABLE}: {text}", startup_s <= FLOOR_STARTUP_S))
         if row.rss_mb is not None:
             text = (
