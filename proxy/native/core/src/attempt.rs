@@ -181,11 +181,13 @@ impl Call {
             connect: plan.connect,
         };
         let mut timer = plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit)));
-        self.begin_span(down).await?;
+        if !self.begin_own_span() {
+            Box::pin(self.begin_span(down)).await?;
+        }
         let shared = self.shared.clone();
         let connected = match shared.pool.take(&origin) {
             Some(connection) => Ok(connection),
-            None => match self.timed(down, &mut timer, shared.pool.get(&shared, &origin)).await? {
+            None => match self.timed(down, &mut timer, Box::pin(shared.pool.get(&shared, &origin))).await? {
                 None => return Ok(self.timed_out(plan)),
                 Some(connected) => connected,
             },
@@ -241,7 +243,7 @@ impl Call {
     ) -> Result<Ended, Stop> {
         let end = self.body.rewind();
         self.sent_at = Instant::now();
-        let mut up = match connection.start(&self.edited(plan), end) {
+        let mut up = match connection.start(self.edited(plan), end) {
             Ok(up) => up,
             Err(lost) => return Ok(self.lost(lost)),
         };
@@ -258,7 +260,9 @@ impl Call {
         };
         let waits_for_code = self.head.protocol == Protocol::Grpc && !answered.end && answered.first.is_none();
         if !waits_for_code && !matches!(answered.first, Some(Part::Data(_))) {
-            if let Some(pause) = self.next_pause(plan, Cause::Status, answered.status, code).await? {
+            let failed = plan.again.iter().any(|again| again.covers(Cause::Status, answered.status, code));
+            let pause = if failed { Box::pin(self.next_pause(plan, Cause::Status, answered.status, code)).await? } else { None };
+            if let Some(pause) = pause {
                 if let Some(attempt) = self.attempts.last_mut() {
                     attempt.grpc_code = code;
                 }
@@ -275,10 +279,9 @@ impl Call {
             (Some(left), Some(attempt)) => Some(left.min(attempt)),
             (left, attempt) => left.or(attempt),
         };
-        let headers = self.head.headers.clone();
         let headers = match &self.span {
-            Some(span) => edits.request(headers, &self.head, span, left),
-            None => headers,
+            Some(span) => edits.request(&self.head, span, left),
+            None => self.head.headers.clone(),
         };
         RawHead {
             protocol: self.head.protocol,

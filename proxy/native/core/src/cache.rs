@@ -14,6 +14,7 @@ use crate::plan::{Decision, Plan, Read, Reply};
 use crate::tables::Tables;
 
 const MAX_KEPT: usize = 10_000;
+const FEW: usize = 8;
 
 /// A decision in force; `dead` once a scope was bumped. `replies`: its ready-made answers, fetched when first needed.
 #[derive(Debug)]
@@ -51,8 +52,71 @@ impl Kept {
 #[derive(Debug, Default)]
 struct Node {
     read: Option<Read>,
-    edges: HashMap<Box<[u8]>, Node>,
+    edges: Edges,
     kept: OnceCell<Rc<Kept>>,
+}
+
+/// The nodes after one, by the answer. Most nodes have but a few, found sooner one by one than by a hash.
+#[derive(Debug)]
+enum Edges {
+    Few(Vec<(Box<[u8]>, Node)>),
+    Many(HashMap<Box<[u8]>, Node>),
+}
+
+impl Default for Edges {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Edges {
+    fn get(&self, answer: &[u8]) -> Option<&Node> {
+        match self {
+            Self::Few(nodes) => nodes.iter().find(|(known, _)| **known == *answer).map(|(_, node)| node),
+            Self::Many(nodes) => nodes.get(answer),
+        }
+    }
+
+    fn get_or_add(&mut self, answer: &[u8]) -> Option<&mut Node> {
+        if let Self::Few(nodes) = self {
+            if nodes.len() < FEW || nodes.iter().any(|(known, _)| **known == *answer) {
+                let place = nodes.iter().position(|(known, _)| **known == *answer).unwrap_or(nodes.len());
+                if place == nodes.len() {
+                    nodes.push((answer.into(), Node::default()));
+                }
+                return match self {
+                    Self::Few(nodes) => nodes.get_mut(place).map(|(_, node)| node),
+                    Self::Many(_) => None,
+                };
+            }
+            *self = Self::Many(std::mem::take(nodes).into_iter().collect());
+        }
+        match self {
+            Self::Few(_) => None,
+            Self::Many(nodes) => Some(nodes.entry(answer.into()).or_default()),
+        }
+    }
+
+    fn values(&self) -> Box<dyn Iterator<Item = &Node> + '_> {
+        match self {
+            Self::Few(nodes) => Box::new(nodes.iter().map(|(_, node)| node)),
+            Self::Many(nodes) => Box::new(nodes.values()),
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&mut Node) -> bool) {
+        match self {
+            Self::Few(nodes) => nodes.retain_mut(|(_, node)| keep(node)),
+            Self::Many(nodes) => nodes.retain(|_, node| keep(node)),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(nodes) => nodes.is_empty(),
+            Self::Many(nodes) => nodes.is_empty(),
+        }
+    }
 }
 
 /// What is known of a head.
@@ -125,10 +189,7 @@ impl PlanCache {
                     return; // the table changed meanwhile: it is asked for again
                 }
             }
-            if !node.edges.contains_key(self.buffer.as_slice()) {
-                node.edges.insert(self.buffer.as_slice().into(), Node::default());
-            }
-            let Some(next) = node.edges.get_mut(self.buffer.as_slice()) else { return };
+            let Some(next) = node.edges.get_or_add(&self.buffer) else { return };
             node = next;
         }
         self.size -= count(node);
@@ -163,7 +224,7 @@ fn count(node: &Node) -> usize {
 
 /// Let go of what is dead; true where nothing is left.
 fn prune(node: &mut Node) -> bool {
-    node.edges.retain(|_, next| !prune(next));
+    node.edges.retain(|next| !prune(next));
     if node.kept.get().is_some_and(|kept| kept.dead.get()) {
         node.kept.take();
     }

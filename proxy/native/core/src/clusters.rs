@@ -71,7 +71,7 @@ impl ClusterState {
 /// Clusters by key.
 #[derive(Debug, Default)]
 pub struct Clusters {
-    known: HashMap<Arc<str>, ClusterState>,
+    known: HashMap<Arc<str>, ClusterState, foldhash::fast::RandomState>,
 }
 
 impl Clusters {

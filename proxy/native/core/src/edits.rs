@@ -66,27 +66,31 @@ pub fn drop_hop_by_hop(headers: &mut Headers) {
 impl Edits {
     /// Edit the fields of a response, or of a request before what only a request has.
     pub fn apply(&self, headers: &mut Headers) {
-        self.reduce(headers, &[]);
+        let listed = if self.hop_by_hop { listed(headers) } else { Vec::new() };
+        headers.retain(|name| self.keeps(name, &listed));
         for (name, value) in &self.add {
             headers.append(name, value.clone());
         }
     }
 
-    fn reduce(&self, headers: &mut Headers, also: &[HeaderName]) {
-        let listed = if self.hop_by_hop { listed(headers) } else { Vec::new() };
-        headers.retain(|name| {
-            let of_hop = self.hop_by_hop && (HOP_BY_HOP.contains(name) || listed.contains(name));
-            let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
-            !of_hop && !self.remove.contains(name) && !also.contains(name) && !has_prefix()
-        });
+    fn keeps(&self, name: &HeaderName, listed: &[HeaderName]) -> bool {
+        let of_hop = self.hop_by_hop && (HOP_BY_HOP.contains(name) || listed.contains(name));
+        let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
+        !of_hop && !self.remove.contains(name) && !has_prefix()
     }
 
     /// The fields of a request to send on. `left`: of the call's time, if it has a limit.
-    pub fn request(&self, mut headers: Headers, head: &Head, span: &Span, left: Option<Duration>) -> Headers {
+    pub fn request(&self, head: &Head, span: &Span, left: Option<Duration>) -> Headers {
         let grpc = head.protocol == Protocol::Grpc;
         let from = if self.trace { 0 } else { 2 };
         let to = if self.deadline { 3 } else { 2 };
-        self.reduce(&mut headers, &WRITTEN[from..to]);
+        let listed = if self.hop_by_hop { listed(&head.headers) } else { Vec::new() };
+        let mut headers = Headers::with_capacity(head.headers.len() + self.add.len() + WRITTEN.len() + 1);
+        for (name, value) in head.headers.iter() {
+            if !WRITTEN[from..to].contains(name) && self.keeps(name, &listed) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
         for (name, value) in &self.add {
             headers.append(name, value.clone());
         }

@@ -98,7 +98,8 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
     let (head, refusal) = head::read(raw, entry);
     let state = Rc::new(CallState { listener: head.entry.listener.clone(), cut: Cell::new(false), waker: RefCell::default() });
     let number = shared.enter_call(state.clone());
-    let mut call = Call {
+    // In a box, so that the task is not moved with it.
+    let mut call = Box::new(Call {
         head: Arc::new(head),
         state,
         kept: None,
@@ -122,9 +123,9 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         cause: None,
         reported: false,
         shared,
-    };
+    });
     if let Err(stop) = call.carry(&mut down, refusal).await {
-        call.stopped(stop, &mut down).await;
+        Box::pin(call.stopped(stop, &mut down)).await;
     }
     call.report();
 }
@@ -144,7 +145,7 @@ impl Drop for Call {
 impl Call {
     async fn carry(&mut self, down: &mut Down, refusal: Option<String>) -> Result<(), Stop> {
         if let Some(reason) = refusal {
-            let reply = self.undecided(Some(reason)).await?;
+            let reply = Box::pin(self.undecided(Some(reason))).await?;
             self.reply(down, &reply, "");
             return Ok(());
         }
@@ -152,10 +153,14 @@ impl Call {
             let left = self.head.headers.get(GRPC_TIMEOUT).and_then(|value| parse_grpc_timeout(value.as_bytes()));
             self.limit(left);
         }
-        let kept = match self.decide(down).await? {
+        let decided = match self.find_now() {
+            Found::Kept(kept) => Decided::Kept(kept),
+            Found::Nothing | Found::Class(_) => Box::pin(self.decide(down)).await?,
+        };
+        let kept = match decided {
             Decided::Kept(kept) => kept,
             Decided::Late(reply, key) => {
-                let detail = self.explain(key).await?;
+                let detail = Box::pin(self.explain(key)).await?;
                 self.reply(down, &reply, &detail);
                 return Ok(());
             }
@@ -172,16 +177,16 @@ impl Call {
         if let (Some(limit), Some(length)) = (plan.body_bytes, self.head.length) {
             if length > limit {
                 let detail = format!("{length} bytes, the limit is {limit}");
-                return self.fail(down, Cause::TooLarge, &detail).await;
+                return Box::pin(self.fail(down, Cause::TooLarge, &detail)).await;
             }
         }
         self.limit(plan.total);
         self.body.replay_limit = plan.replay_bytes;
         for name in &plan.gates {
             let Some(gate) = self.shared.gate(name) else { continue };
-            match self.guarded(down, async move { gate.enter().await }).await? {
+            match Box::pin(self.guarded(down, async move { gate.enter().await })).await? {
                 Ok(pass) => self.passes.push(pass),
-                Err(_) => return self.fail(down, Cause::Shed, &format!("more than {QUEUE} calls wait already")).await,
+                Err(_) => return Box::pin(self.fail(down, Cause::Shed, &format!("more than {QUEUE} calls wait already"))).await,
             }
         }
         self.attempts(down, plan).await
@@ -189,14 +194,23 @@ impl Call {
 
     // --- deciding
 
+    fn find_now(&self) -> Found {
+        let found = self.shared.plans.borrow_mut().find(&self.head, &self.shared.tables.borrow());
+        if matches!(found, Found::Kept(_)) {
+            self.shared.inbox.count_lookup(true);
+        }
+        found
+    }
+
     async fn decide(&mut self, down: &mut Down) -> Result<Decided, Stop> {
         let mut until: Option<Instant> = None;
         loop {
             let found = self.find(down).await?;
-            self.shared.inbox.count_lookup(found.is_some());
             if let Some(kept) = found {
+                self.shared.inbox.count_lookup(true);
                 return Ok(Decided::Kept(kept));
             }
+            self.shared.inbox.count_lookup(false);
             let wakes = self.shared.wakes();
             let (answer, verdict) = oneshot::channel();
             self.shared.inbox.ask(Question::Decide { head: self.head.clone(), answer });
@@ -265,7 +279,6 @@ impl Call {
 
     /// This hop's span; it begins when first needed.
     pub async fn begin_span(&mut self, down: &mut Down) -> Result<(), Stop> {
-        self.begin_own_span();
         if self.span.is_none() {
             let (answer, begun) = oneshot::channel();
             self.shared.inbox.ask(Question::Span { head: self.head.clone(), answer });
@@ -274,11 +287,13 @@ impl Call {
         Ok(())
     }
 
-    fn begin_own_span(&mut self) {
+    /// The same without a question; false where only the other side can begin it.
+    pub fn begin_own_span(&mut self) -> bool {
         if self.span.is_none() {
             let grpc = self.head.protocol == Protocol::Grpc;
             self.span = self.shared.sampler.get().map(|sampler| sampler.begin(&self.head.headers, grpc));
         }
+        self.span.is_some()
     }
 
     // --- waiting
@@ -332,14 +347,14 @@ impl Call {
             let (cause, detail) = match self.attempt(down, plan).await? {
                 Ended::Whole => return Ok(()),
                 Ended::Again(pause) => {
-                    self.pause(down, pause).await?;
+                    Box::pin(self.pause(down, pause)).await?;
                     continue;
                 }
                 Ended::Failed(cause, detail) => (cause, detail),
-                Ended::ForGood(cause, detail) => return self.fail(down, cause, &detail).await,
+                Ended::ForGood(cause, detail) => return Box::pin(self.fail(down, cause, &detail)).await,
             };
             if self.committed {
-                return self.fail(down, cause, &detail).await;
+                return Box::pin(self.fail(down, cause, &detail)).await;
             }
             if IMMEDIATE & cause.bit() != 0 && !self.body.spent && self.tried.len() <= IMMEDIATE_TRIES {
                 let cluster = &plan.routes[self.route].cluster;
@@ -347,9 +362,9 @@ impl Call {
                     continue;
                 }
             }
-            match self.next_pause(plan, cause, 0, None).await? {
-                Some(pause) => self.pause(down, pause).await?,
-                None => return self.fail(down, cause, &detail).await,
+            match Box::pin(self.next_pause(plan, cause, 0, None)).await? {
+                Some(pause) => Box::pin(self.pause(down, pause)).await?,
+                None => return Box::pin(self.fail(down, cause, &detail)).await,
             }
         }
     }
@@ -467,7 +482,7 @@ impl Call {
         self.reported = true;
         self.end_attempt(self.cause, "");
         self.passes.clear();
-        self.begin_own_span();
+        let _is_begun = self.begin_own_span();
         let (decision, cause, grpc_code) = match self.answer.take() {
             Some((token, cause, code)) => (Some(token), Some(cause), code),
             None => (self.kept.as_ref().map(|kept| kept.decision.token().clone()), self.cause, None),

@@ -116,12 +116,12 @@ pub struct H1Up {
 
 impl H1Up {
     /// Send a request head.
-    pub fn start(conn: H1Conn, head: &RawHead, end: bool) -> Result<Self, Lost> {
+    pub fn start(conn: H1Conn, mut head: RawHead, end: bool) -> Result<Self, Lost> {
         let tunnel = head.protocol == Protocol::Websocket;
         if &head.method[..] == b"CONNECT" && !tunnel {
             return Err(Lost::new(Cause::Unsupported, "CONNECT can't be sent to an app"));
         }
-        let mut headers = head.headers.clone();
+        let mut headers = std::mem::take(&mut head.headers);
         headers.retain(|name| !NOT_COPIED.contains(name));
         join_cookies(&mut headers);
         let chunked = !tunnel && !end && !headers.contains_key(header::CONTENT_LENGTH);
@@ -130,7 +130,7 @@ impl H1Up {
         for part in [
             if tunnel { b"GET" } else { &head.method[..] },
             b" ",
-            origin_form(head),
+            origin_form(&head),
             b" HTTP/1.1\r\nHost: ",
             &head.authority[..],
             b"\r\n",

@@ -90,7 +90,7 @@ impl H2Conn {
         }
     }
 
-    fn request(&self, head: &RawHead) -> Result<Request<()>, Lost> {
+    fn request(&self, head: RawHead) -> Result<Request<()>, Lost> {
         let unsupported = |detail: String| Lost::new(Cause::Unsupported, detail);
         let tunnel = head.protocol == Protocol::Websocket;
         if tunnel && !self.sender.is_extended_connect_protocol_enabled() {
@@ -101,18 +101,18 @@ impl H2Conn {
         if method == Method::CONNECT && !tunnel {
             return Err(unsupported("CONNECT can't be sent to an app".into()));
         }
-        let target = uri::PathAndQuery::from_maybe_shared(head.target.clone());
+        let target = uri::PathAndQuery::from_maybe_shared(head.target);
         let mut parts = uri::Parts::default();
         parts.scheme = Some(uri::Scheme::HTTP);
         parts.path_and_query = Some(target.map_err(|error| unsupported(format!("the target can't be sent on: {error}")))?);
-        let authority = if head.authority.is_empty() { Bytes::from_static(b"localhost") } else { head.authority.clone() };
+        let authority = if head.authority.is_empty() { Bytes::from_static(b"localhost") } else { head.authority };
         let authority = uri::Authority::from_maybe_shared(authority);
         parts.authority = Some(authority.map_err(|error| unsupported(format!("the authority can't be sent on: {error}")))?);
         let uri = Uri::from_parts(parts).map_err(|error| unsupported(error.to_string()))?;
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        let mut headers = head.headers.clone();
+        let mut headers = head.headers;
         only_allowed(&mut headers);
         *request.headers_mut() = headers.into();
         if tunnel {
@@ -179,7 +179,7 @@ impl Place {
     }
 
     /// Begin the call.
-    pub fn start(self, head: &RawHead, end: bool) -> Result<H2Up, Lost> {
+    pub fn start(self, head: RawHead, end: bool) -> Result<H2Up, Lost> {
         let request = self.conn.request(head)?;
         let (response, send) = self
             .conn

@@ -50,7 +50,7 @@ impl Connection {
     }
 
     /// Begin the call.
-    pub fn start(self, head: &RawHead, end: bool) -> Result<Up, Lost> {
+    pub fn start(self, head: RawHead, end: bool) -> Result<Up, Lost> {
         match self {
             Self::H2(place) => place.start(head, end).map(Up::H2),
             Self::H1(conn) => H1Up::start(conn, head, end).map(Up::H1),
@@ -86,7 +86,7 @@ struct HostState {
 /// Hosts by origin.
 #[derive(Default)]
 pub struct Pool {
-    hosts: RefCell<HashMap<Origin, Rc<Host>>>,
+    hosts: RefCell<HashMap<Origin, Rc<Host>, foldhash::fast::RandomState>>,
 }
 
 impl Pool {

@@ -102,7 +102,7 @@ pub struct Shared {
     wakes: Cell<u64>,
     /// The number of the newest command that made verdicts stale.
     staled: Cell<u64>,
-    calls: RefCell<HashMap<u64, Rc<CallState>>>,
+    calls: RefCell<HashMap<u64, Rc<CallState>, foldhash::fast::RandomState>>,
     next_call: Cell<u64>,
     listeners: RefCell<HashMap<String, Rc<Listener>>>,
 }

@@ -72,7 +72,7 @@ impl Remembered {
 /// What was pushed, by number.
 #[derive(Debug, Default)]
 pub struct Tables {
-    paths: HashMap<u32, PathTable>,
+    paths: HashMap<u32, PathTable, foldhash::fast::RandomState>,
     sets: HashMap<u32, HashSet<Box<[u8]>>>,
 }
 
@@ -249,7 +249,9 @@ mod tests {
     fn only_an_app_id_is_read_from_credentials() {
         assert_eq!(basic_app_id(b"Basic ZGFwci1hcHAtaWQ6Y2FydA==").as_deref(), Some(&b"cart"[..]));
         assert_eq!(basic_app_id(b"bAsIc  REFQUi1BUFAtSUQ6Y2FydA==").as_deref(), Some(&b"cart"[..]));
-        for other in ["", "Basic", "Basic !", "Basic dXNlcjpjYXJ0", "Bearer ZGFwci1hcHAtaWQ6Y2FydA==", "Basic ZGFwci1hcHAtaWQ6YTpi"] {
+        for other in
+            ["", "Basic", "Basic !", "Basic dXNlcjpjYXJ0", "Bearer ZGFwci1hcHAtaWQ6Y2FydA==", "Basic ZGFwci1hcHAtaWQ6YTpi"]
+        {
             assert_eq!(basic_app_id(other.as_bytes()), None, "{other}");
         }
     }
