@@ -76,3 +76,9 @@ def test_encode_spans_is_one_json_array() -> None:
 def test_exporter_address_without_scheme_or_host_is_refused(bad: str) -> None:
     with pytest.raises(ExporterConfigError, match="zipkin: address"):
         ZipkinExporter(bad)
+
+
+def test_text_beyond_ascii_and_half_a_surrogate_pair_are_valid_json() -> None:
+    for path in ("/bücher/漢", "/\ud800"):
+        [found] = json.loads(encode_spans([a_span(attributes=(("url.path", path),))]))
+        assert found["tags"]["url.path"] == path
