@@ -14,18 +14,13 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Answer a call. gRPC errors are trailers-only.
 pub fn send(down: &mut Down, reply: &Reply, detail: &str, grpc: bool, head: bool) {
-    let mut headers = Headers::with_capacity(reply.headers.len() + 4);
     if grpc {
+        let mut headers = grpc_trailers(reply, detail);
         headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.append(GRPC_STATUS, reply.grpc_code.into());
-        let text = reply.grpc_message.replace(char::from(DETAIL), detail);
-        headers.append(GRPC_MESSAGE, HeaderValue::try_from(percent(&text)).unwrap_or(HeaderValue::from_static("")));
-        for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR) {
-            headers.append(name, value.clone());
-        }
         down.respond(200, headers, true);
         return;
     }
+    let mut headers = Headers::with_capacity(reply.headers.len() + 4);
     let body = fill(&reply.body, json(detail).as_bytes());
     for (name, value) in &reply.headers {
         headers.append(name, value.clone());
@@ -38,6 +33,18 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, grpc: bool, head: bool
         down.send(body);
         down.finish(None);
     }
+}
+
+/// How a gRPC call ends with a reply of ours.
+pub fn grpc_trailers(reply: &Reply, detail: &str) -> Headers {
+    let mut headers = Headers::with_capacity(4);
+    headers.append(GRPC_STATUS, reply.grpc_code.into());
+    let text = reply.grpc_message.replace(char::from(DETAIL), detail);
+    headers.append(GRPC_MESSAGE, HeaderValue::try_from(percent(&text)).unwrap_or(HeaderValue::from_static("")));
+    for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR) {
+        headers.append(name, value.clone());
+    }
+    headers
 }
 
 fn fill(body: &Bytes, detail: &[u8]) -> Bytes {

@@ -13,7 +13,7 @@ use crate::answers::grpc_code;
 use crate::ask::Attempt;
 use crate::cause::Cause;
 use crate::clusters::{Tls, Wire};
-use crate::edits::drop_hop_by_hop;
+use crate::edits::{self, Edits, drop_hop_by_hop};
 use crate::ends::{Answer, Down, Gone, Lost, Part, Up};
 use crate::exchange::{Call, Stop, now_ns};
 use crate::fields::Headers;
@@ -87,7 +87,15 @@ enum Pumped {
 }
 
 impl RequestBody {
-    fn poll(&mut self, cx: &mut Context<'_>, down: &mut Down, up: &mut Up, limit: Option<u64>, keep: bool) -> Poll<Pumped> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down,
+        up: &mut Up,
+        limit: Option<u64>,
+        edits: &Edits,
+        keep: bool,
+    ) -> Poll<Pumped> {
         loop {
             while !self.pending.is_empty() {
                 let room = match up.poll_room(cx, self.pending.len()) {
@@ -111,7 +119,7 @@ impl RequestBody {
             if self.ended {
                 if !self.told_end {
                     self.told_end = true;
-                    up.finish(self.trailers.clone());
+                    up.finish(self.trailers.clone().and_then(|trailers| edits::trailers(Some(edits), trailers)));
                 }
                 return Poll::Ready(Pumped::Whole);
             }
@@ -384,7 +392,7 @@ impl Call {
         if !matches!(pump, Pump::Running) {
             return None;
         }
-        match self.body.poll(cx, down, up, plan.body_bytes, !self.committed) {
+        match self.body.poll(cx, down, up, plan.body_bytes, &plan.routes[self.route].edits, !self.committed) {
             Poll::Pending => None,
             Poll::Ready(Pumped::Whole) => {
                 *pump = Pump::Done;
@@ -444,10 +452,12 @@ impl Call {
                     Some(Part::Data(mut data)) => match down.poll_room(cx, data.len()) {
                         Poll::Pending => {
                             next = Some(Part::Data(data));
+                            self.owes_down = true;
                             break;
                         }
                         Poll::Ready(Err(Gone(detail))) => return Poll::Ready(Err(Stop::Gone(detail))),
                         Poll::Ready(Ok(room)) => {
+                            self.owes_down = false;
                             let chunk = data.split_to(room.min(data.len()));
                             self.down_bytes += chunk.len() as u64;
                             up.release(chunk.len());
@@ -457,7 +467,7 @@ impl Call {
                     },
                     Some(Part::End(trailers)) => {
                         let code = trailers.as_ref().and_then(grpc_code);
-                        down.finish(trailers);
+                        down.finish(trailers.and_then(|trailers| edits::trailers(plan.reply_edits.as_ref(), trailers)));
                         self.whole(code);
                         return Poll::Ready(Ok(Ended::Whole));
                     }

@@ -1,5 +1,6 @@
 //! A Plan's edits, made ready once and applied once per attempt. Equal to `portable/edits.py`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,12 +50,12 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::PROXY_AUTHENTICATE,
 ];
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
+static WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
 
 /// The names that Connection lists.
 fn listed(headers: &Headers) -> Vec<HeaderName> {
-    let Some(value) = headers.get(header::CONNECTION) else { return Vec::new() };
-    value.as_bytes().split(|byte| *byte == b',').filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).collect()
+    let items = headers.get_all(header::CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    items.filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).collect()
 }
 
 /// Leave out the fields of this hop only, as engines without edits do.
@@ -63,7 +64,37 @@ pub fn drop_hop_by_hop(headers: &mut Headers) {
     headers.retain(|name| !HOP_BY_HOP.contains(name) && !listed.contains(name));
 }
 
+/// CGI and WSGI apps read `dapr_caller_app_id` as `dapr-caller-app-id`: what goes, goes in either spelling.
+fn spelled(name: &HeaderName) -> Cow<'_, HeaderName> {
+    if name.as_str().contains('_') {
+        if let Ok(other) = HeaderName::try_from(name.as_str().replace('_', "-")) {
+            return Cow::Owned(other);
+        }
+    }
+    Cow::Borrowed(name)
+}
+
+/// Trailers without what goes from the head: some servers read both alike. Nothing comes: values of ours belong into the head.
+pub fn trailers(edits: Option<&Edits>, mut trailers: Headers) -> Option<Headers> {
+    trailers.retain(|name| {
+        let name = &*spelled(name);
+        !HOP_BY_HOP.contains(name) && !edits.is_some_and(|edits| edits.takes(name))
+    });
+    (!trailers.is_empty()).then_some(trailers)
+}
+
 impl Edits {
+    fn written(&self) -> &'static [HeaderName] {
+        let from = if self.trace { 0 } else { 2 };
+        let to = if self.deadline { 3 } else { 2 };
+        &WRITTEN[from..to]
+    }
+
+    fn takes(&self, name: &HeaderName) -> bool {
+        let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
+        self.remove.contains(name) || self.written().contains(name) || has_prefix()
+    }
+
     /// Edit the fields of a response, or of a request before what only a request has.
     pub fn apply(&self, headers: &mut Headers) {
         let listed = if self.hop_by_hop { listed(headers) } else { Vec::new() };
@@ -74,20 +105,18 @@ impl Edits {
     }
 
     fn keeps(&self, name: &HeaderName, listed: &[HeaderName]) -> bool {
+        let name = &*spelled(name);
         let of_hop = self.hop_by_hop && (HOP_BY_HOP.contains(name) || listed.contains(name));
-        let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
-        !of_hop && !self.remove.contains(name) && !has_prefix()
+        !of_hop && !self.takes(name)
     }
 
     /// The fields of a request to send on. `left`: of the call's time, if it has a limit.
     pub fn request(&self, head: &Head, span: &Span, left: Option<Duration>) -> Headers {
         let grpc = head.protocol == Protocol::Grpc;
-        let from = if self.trace { 0 } else { 2 };
-        let to = if self.deadline { 3 } else { 2 };
         let listed = if self.hop_by_hop { listed(&head.headers) } else { Vec::new() };
         let mut headers = Headers::with_capacity(head.headers.len() + self.add.len() + WRITTEN.len() + 1);
         for (name, value) in head.headers.iter() {
-            if !WRITTEN[from..to].contains(name) && self.keeps(name, &listed) {
+            if self.keeps(name, &listed) {
                 headers.append(name.clone(), value.clone());
             }
         }
@@ -183,6 +212,18 @@ mod tests {
         for bad in [&b""[..], b"5", b"m", b"123456789n", b"-1S", b"1x", b"1 S"] {
             assert_eq!(parse_grpc_timeout(bad), None);
         }
+    }
+
+    #[test]
+    fn what_goes_from_a_head_goes_from_trailers_in_either_spelling() {
+        let edits = Edits { prefixes: vec!["dapr-".into()], trace: true, ..Edits::default() };
+        let mut sent = Headers::new();
+        for name in ["grpc-status", "dapr_caller_app_id", "traceparent", "connection", "x_y"] {
+            sent.append(HeaderName::from_static(name), HeaderValue::from_static("0"));
+        }
+        let left = trailers(Some(&edits), sent.clone()).unwrap();
+        assert_eq!(left.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["grpc-status", "x_y"]);
+        assert_eq!(trailers(None, sent).unwrap().len(), 4);
     }
 
     #[test]

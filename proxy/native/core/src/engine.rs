@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -103,7 +104,8 @@ fn bind(address: &str) -> io::Result<(Socket, String)> {
 async fn run(shared: std::rc::Rc<Shared>) {
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
-        shared.apply();
+        let applied = catch_unwind(AssertUnwindSafe(|| shared.apply()));
+        drop(applied); // a fault of ours costs one command, not the engine; tasks catch their own
         tokio::select! {
             () = shared.stop.notified() => return shared.end().await,
             () = shared.commands.arrived.notified() => {}

@@ -72,6 +72,8 @@ pub struct Call {
     pub body: RequestBody,
     pub span: Option<Span>,
     pub committed: bool,
+    /// Some of the answer waits for the caller to read.
+    pub owes_down: bool,
     pub sent_at: Instant,
     pub status: u16,
     pub down_bytes: u64,
@@ -84,6 +86,7 @@ pub struct Call {
     answer: Option<(Arc<Token>, Cause, Option<u32>)>,
     cause: Option<Cause>,
     reported: bool,
+    ended_code: Option<u32>,
 }
 
 /// Epoch nanoseconds.
@@ -122,6 +125,8 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         answer: None,
         cause: None,
         reported: false,
+        ended_code: None,
+        owes_down: false,
         shared,
     });
     if let Err(stop) = call.carry(&mut down, refusal).await {
@@ -409,6 +414,15 @@ impl Call {
     /// The ready-made answer for a cause, or the visible end of what has begun.
     async fn fail(&mut self, down: &mut Down, cause: Cause, detail: &str) -> Result<(), Stop> {
         self.cause = Some(cause);
+        if self.committed && cause == Cause::Timeout && self.head.protocol == Protocol::Grpc && !self.owes_down {
+            // Not behind bytes that the caller may never read; else an answer that has begun can still end with a status.
+            let reply = self.ready_made(cause).await?;
+            if let Some(reply) = reply {
+                down.finish(Some(answers::grpc_trailers(&reply, detail)));
+                self.ended_code = Some(reply.grpc_code);
+                return Ok(());
+            }
+        }
         if self.committed {
             // What was given leaves first: a reset forgets what waits. Twice, since a connection may be woken after this call.
             tokio::task::yield_now().await;
@@ -416,23 +430,26 @@ impl Call {
             down.abort(cause);
             return Ok(());
         }
-        let Some(kept) = self.kept.clone() else {
-            let reply = self.undecided(None).await?;
-            self.reply(down, &reply, detail);
-            return Ok(());
-        };
-        let reply = if let Some(reply) = kept.reply(cause) {
-            reply
-        } else {
-            let (answer, made) = oneshot::channel();
-            let token = kept.decision.token().id;
-            self.shared.inbox.ask(Question::Reply { token, cause, answer });
-            let reply: Rc<Reply> = Rc::from(made.await.map_err(|_| Stop::Silent)?);
-            kept.set_reply(cause, reply.clone());
-            reply
+        let reply = match self.ready_made(cause).await? {
+            Some(reply) => reply,
+            None => Rc::from(self.undecided(None).await?),
         };
         self.reply(down, &reply, detail);
         Ok(())
+    }
+
+    /// What the decision says for a cause; `None` where nothing was decided.
+    async fn ready_made(&self, cause: Cause) -> Result<Option<Rc<Reply>>, Stop> {
+        let Some(kept) = &self.kept else { return Ok(None) };
+        if let Some(reply) = kept.reply(cause) {
+            return Ok(Some(reply));
+        }
+        let (answer, made) = oneshot::channel();
+        let token = kept.decision.token().id;
+        self.shared.inbox.ask(Question::Reply { token, cause, answer });
+        let reply: Rc<Reply> = Rc::from(made.await.map_err(|_| Stop::Silent)?);
+        kept.set_reply(cause, reply.clone());
+        Ok(Some(reply))
     }
 
     fn reply(&mut self, down: &mut Down, reply: &Reply, detail: &str) {
@@ -496,7 +513,7 @@ impl Call {
             head_ns: self.head_ns,
             ended_ns: now_ns(),
             status: self.status,
-            grpc_code: grpc_code.or(of_attempt),
+            grpc_code: grpc_code.or(self.ended_code).or(of_attempt),
             cause,
             attempts: std::mem::take(&mut self.attempts),
             up_bytes: self.body.bytes,

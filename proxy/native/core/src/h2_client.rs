@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::frame_gate::{Flood, FrameGate};
 use crate::h2_server::{data_frame_budget, finish, only_allowed, poll_part, poll_room};
 use crate::head::{Protocol, RawHead};
 use crate::io::Io;
+use crate::pulse::Pulse;
 use crate::shared::Shared;
 
 /// Calls per connection; beyond it the pool dials another, so that one connection's window is not everyone's.
@@ -75,7 +76,7 @@ impl H2Conn {
         });
         let (up, is_up) = oneshot::channel();
         let weak = Rc::downgrade(&this);
-        let driven = drive(shared.clone(), connection, gate, up);
+        let driven = drive(shared.clone(), connection, gate, weak.clone(), up);
         tokio::task::spawn_local(async move {
             driven.await;
             if let Some(this) = weak.upgrade() {
@@ -127,12 +128,18 @@ async fn drive(
     shared: Rc<Shared>,
     mut connection: client::Connection<Io, Bytes>,
     gate: Rc<FrameGate>,
+    conn: Weak<H2Conn>,
     up: oneshot::Sender<Result<(), String>>,
 ) {
     let mut up = Some(up);
+    let mut pulse = Pulse::new(connection.ping_pong(), shared.limits.head);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(kind) = gate.poll_flood(cx) {
             return Poll::Ready(Err(kind));
+        }
+        let has_calls = conn.upgrade().is_some_and(|conn| conn.in_flight.get() > 0);
+        if let Poll::Ready(kind) = pulse.poll(cx, &gate, has_calls) {
+            return Poll::Ready(Err(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM }));
         }
         let polled = Pin::new(&mut connection).poll(cx);
         if gate.has_settings() {

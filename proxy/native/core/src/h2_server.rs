@@ -22,6 +22,7 @@ use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::head_blocks::Block;
 use crate::io::Io;
 use crate::limits::Limits;
+use crate::pulse::{Pulse, UNANSWERED};
 use crate::shared::Shared;
 
 /// Never on HTTP/2 (RFC 9113 §8.2.2).
@@ -124,7 +125,9 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
     else {
         return;
     };
+    let mut pulse = Pulse::new(connection.ping_pong(), shared.limits.head);
     let mut goodbye: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    let mut parted = false;
     loop {
         let accepted = poll_fn(|cx| {
             if let Poll::Ready(flood) = gate.poll_flood(cx) {
@@ -140,9 +143,15 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
             }
             if let Some(late) = &mut goodbye {
                 // A peer that does not answer our goodbye is not waited for, unless it has calls.
-                if late.as_mut().poll(cx).is_ready() && leaving.calls.get() == 0 {
-                    return Poll::Ready(Ok(None));
+                if late.as_mut().poll(cx).is_ready() {
+                    parted = true;
+                    if leaving.calls.get() == 0 {
+                        return Poll::Ready(Ok(None));
+                    }
                 }
+            }
+            if let Poll::Ready(kind) = pulse.poll(cx, &gate, leaving.calls.get() > 0) {
+                return Poll::Ready(Err(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM }));
             }
             let accepted = connection.poll_accept(cx);
             if accepted.is_pending() && gate.has_goaway() && leaving.calls.get() == 0 {
@@ -152,6 +161,9 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
         })
         .await;
         match accepted {
+            Ok(Some(Ok((_, mut respond)))) if parted => {
+                respond.send_reset(Reason::REFUSED_STREAM); // who ignores a goodbye does not stay
+            }
             Ok(Some(Ok((request, respond)))) => {
                 accept(&shared, &entry, &leaving, &gate, request, respond);
             }
@@ -166,6 +178,9 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
             Err(Flood { kind, reason }) => {
                 if kind != OVER {
                     shared.note(Notice::RefusedFrames { kind });
+                }
+                if kind == UNANSWERED {
+                    return;
                 }
                 connection.abrupt_shutdown(reason);
                 // The goodbye leaves if the peer takes it at once; a flooder is not waited for.

@@ -97,6 +97,8 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
     if raw.method.is_empty() || raw.method.iter().any(u8::is_ascii_lowercase) {
         refusal =
             Some(format!("the method '{}' is not upper-case; methods are case-sensitive (RFC 9110 §9.1)", latin1(&raw.method)));
+    } else if &raw.target[..] == b"*" && &raw.method[..] != b"OPTIONS" {
+        refusal = Some("the target '*' is for OPTIONS alone (RFC 9112 §3.2.4)".to_owned());
     } else if &raw.method[..] != b"CONNECT" {
         match target::parse(&raw.target) {
             Ok(target) => found = Some(target),
@@ -112,6 +114,8 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
         }
         authority = raw.target.slice(found.authority.clone());
     }
+    // A gRPC server compares bytes: there only the canonical path itself names what was judged.
+    let exact = if raw.protocol == Protocol::Grpc { sent == found.path.as_bytes() } else { found.same };
     let head = Head {
         entry,
         protocol: raw.protocol,
@@ -124,7 +128,7 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
         method: raw.method,
         headers: raw.headers,
         length: raw.length,
-        exact: found.same,
+        exact,
         absolute: found.offset > 0,
     };
     (head, refusal)

@@ -41,4 +41,5 @@ mod io;
 mod listener;
 mod out;
 mod pool;
+mod pulse;
 mod websocket;

@@ -201,15 +201,20 @@ pub async fn run(shared: Rc<Shared>, listener: Rc<Listener>, bound: Bound) {
 
 async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address: Arc<str>) {
     let refused = |reason: String| shared.note(Notice::RefusedPeer { listener: listener.name.clone(), reason });
+    let mut is_stale = false; // the identity was renewed during the handshake
     let (kind, peer) = match (kind, listener.mesh) {
         (Kind::Tcp(stream), true) => match secure(shared, stream).await {
-            Ok((kind, peer)) => (kind, Some(peer.into())),
+            Ok((kind, peer, under)) => {
+                let current = shared.identity.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(&now.server, &under));
+                is_stale = !current;
+                (kind, Some(peer.into()))
+            }
             Err(reason) => return refused(reason),
         },
         (kind, _) => (kind, None),
     };
     let leaving = Leaving::new();
-    if listener.draining.get() {
+    if listener.draining.get() || is_stale {
         leaving.ask();
     }
     listener.connections.borrow_mut().push(Rc::downgrade(&leaving));
@@ -241,11 +246,11 @@ async fn sniff(io: &mut Io) -> Option<BytesMut> {
     }
 }
 
-/// Mutual TLS: the stream, and whose it is.
-async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, String), String> {
+/// Mutual TLS: the stream, whose it is, and under which identity of ours.
+async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, String, Arc<rustls::ServerConfig>), String> {
     let identity = shared.identity.borrow().clone();
     let config = identity.ok_or("this proxy holds no certificate yet")?.server;
-    let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(config).accept(stream)).await;
+    let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(config.clone()).accept(stream)).await;
     let stream = accepted
         .map_err(|_| "the TLS handshake took too long".to_owned())?
         .map_err(|error| format!("the TLS handshake failed: {error}"))?;
@@ -255,5 +260,5 @@ async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, String), St
     }
     let leaf = tls.peer_certificates().and_then(|chain| chain.first()).ok_or("the peer showed no certificate")?;
     let peer = dial::whose(shared, leaf.to_vec(), false).await?;
-    Ok((Kind::Server(Box::new(stream)), peer))
+    Ok((Kind::Server(Box::new(stream)), peer, config))
 }
