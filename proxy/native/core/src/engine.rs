@@ -113,3 +113,43 @@ async fn run(shared: std::rc::Rc<Shared>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::ask::Question;
+
+    #[test]
+    fn fault_of_ours_ends_one_call_alone() {
+        let (ring, rung) = mpsc::channel();
+        let rings = AtomicUsize::new(0);
+        let bell = move || {
+            assert_ne!(rings.fetch_add(1, Ordering::Relaxed), 0, "the fault that this test is about");
+            ring.send(()).ok(); // nobody listens any more when the engine ends
+        };
+        let inbox = Inbox::new(Box::new(bell), false);
+        let engine = Engine::start(Limits::default(), inbox.clone()).unwrap();
+        let address = engine.listen("in", "127.0.0.1:0", false).unwrap();
+        let call = || {
+            let mut caller = TcpStream::connect(&address).unwrap();
+            caller.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            caller.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            caller
+        };
+        let mut first = call();
+        assert!(!matches!(first.read(&mut [0; 16]), Ok(1..)), "closed without an answer");
+        assert_eq!(inbox.stats.calls.load(Ordering::Relaxed), 0);
+        while inbox.next_question().is_some() {}
+        let second = call();
+        rung.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(matches!(inbox.next_question(), Some(Question::Decide { .. })));
+        drop(second);
+        engine.stop();
+        assert_eq!(inbox.take_outcomes(10).len(), 2);
+    }
+}

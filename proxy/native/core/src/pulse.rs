@@ -48,10 +48,8 @@ impl Pulse {
             match (self.asked_at, &mut self.ping) {
                 (Some(asked), _) if asked.elapsed() > ANSWER_WITHIN => return Poll::Ready(UNANSWERED),
                 (None, Some(ping)) if has_calls && gate.heard_at().elapsed() > PING_AFTER => {
-                    if ping.send_ping(Ping::opaque()).is_ok() {
-                        self.asked_at = Some(Instant::now());
-                        drop(ping.poll_pong(cx)); // to be woken by the answer
-                    }
+                    self.asked_at = ping.send_ping(Ping::opaque()).is_ok().then(Instant::now);
+                    drop(ping.poll_pong(cx)); // to be woken by the answer
                 }
                 _ => {}
             }
