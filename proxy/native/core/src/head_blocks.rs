@@ -316,3 +316,98 @@ fn put_status(out: &mut BytesMut, status: u16) {
         out.put_slice(format!("{status:03}").as_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn literal(out: &mut BytesMut, fields: &[(&str, &str)]) {
+        for (name, value) in fields {
+            put_field(out, name.as_bytes(), value.as_bytes());
+        }
+    }
+
+    /// One block, whole; what stands for it, without the frame's header.
+    fn read(blocks: &mut HeadBlocks, stream: u32, fields: &[(&str, &str)]) -> Bytes {
+        let (mut block, mut out) = (BytesMut::new(), BytesMut::new());
+        literal(&mut block, fields);
+        blocks.begin(HEADERS, END_HEADERS, stream).unwrap();
+        blocks.payload(HEADERS, &block, &mut out).unwrap();
+        out.freeze().slice(9..)
+    }
+
+    const REQUEST: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":path", "x#y"), (":authority", "a")];
+
+    #[test]
+    fn what_h2_reads_holds_no_target_and_no_field() {
+        let mut blocks = HeadBlocks::new(&Limits::default(), true);
+        let fields = [&REQUEST[..], &[("b", "1"), ("a", "2"), ("b", "3")]].concat();
+        assert_eq!(&read(&mut blocks, 1, &fields)[..], [0x82, 0x86, 0x84]);
+        assert_eq!(&read(&mut blocks, 1, &[("sum", "9")])[..], [0, 1, b'x', 0]);
+        let head = blocks.accept(1).unwrap();
+        assert_eq!(head.path.unwrap(), "x#y");
+        let names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, head.count), (vec!["b", "a", "b"], 7));
+        assert_eq!(blocks.next(1).unwrap().headers.len(), 1);
+        blocks.forget(1);
+        assert!(blocks.next(1).is_none());
+    }
+
+    #[test]
+    fn malformed_requests_are_told_so_to_h2() {
+        let without = |name: &str| REQUEST.into_iter().filter(|(known, _)| *known != name).collect::<Vec<_>>();
+        for (at, fields) in [
+            without(":method"),
+            without(":scheme"),
+            without(":path"),
+            [&REQUEST[..], &[(":path", "/")]].concat(),
+            [&REQUEST[..], &[("a", "1"), (":protocol", "x")]].concat(),
+            [&REQUEST[..], &[(":status", "200")]].concat(),
+            [&REQUEST[..], &[(":other", "1")]].concat(),
+            [&REQUEST[..], &[("Upper", "1")]].concat(),
+            [&REQUEST[..], &[("a b", "1")]].concat(),
+            [&REQUEST[..], &[("a", " 1")]].concat(),
+            [&REQUEST[..], &[("a", "1\n2")]].concat(),
+            [&REQUEST[..], &[("te", "gzip")]].concat(),
+            [&REQUEST[..], &[("keep-alive", "1")]].concat(),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let stand_in = read(&mut HeadBlocks::new(&Limits::default(), true), 1, &fields);
+            assert!(memchr::memmem::find(&stand_in, b"connection").is_some(), "{at}");
+        }
+    }
+
+    #[test]
+    fn refused_requests_are_forgotten_and_bounded() {
+        let mut blocks = HeadBlocks::new(&Limits { streams: 2, ..Limits::default() }, true);
+        for stream in [1, 3, 5] {
+            read(&mut blocks, stream, &REQUEST);
+        }
+        assert!(blocks.accept(5).is_some() && blocks.fresh.is_empty() && blocks.accept(1).is_none());
+        for stream in [7, 9, 11, 13] {
+            read(&mut blocks, stream, &REQUEST);
+        }
+        blocks.begin(HEADERS, END_HEADERS, 15).unwrap();
+        assert_eq!(blocks.payload(HEADERS, &[], &mut BytesMut::new()), Err(Fault::Fresh));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        fastrand::seed(7);
+        for _ in 0..20_000 {
+            let mut blocks = HeadBlocks::new(&Limits::default(), fastrand::bool());
+            for _ in 0..4 {
+                let data: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(fastrand::usize(..40)).collect();
+                let (kind, flags) = (HEADERS + 8 * fastrand::u8(..2), fastrand::u8(..));
+                if blocks.begin(kind, flags, fastrand::u32(1..4)).is_err() {
+                    break;
+                }
+                if blocks.payload(kind, &data, &mut BytesMut::new()).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
