@@ -53,6 +53,7 @@ class Admin:
         meters: Meters,
         tracer: Tracer,
         *,
+        engine: str,
         status: Callable[[], Json],
         endpoints: Callable[[str | None], Json],
         shutdown: Callable[[str], None],
@@ -62,6 +63,7 @@ class Admin:
         self._health = health
         self._meters = meters
         self._tracer = tracer
+        self._engine = engine
         self._status = status
         self._endpoints = endpoints
         self._shutdown = shutdown
@@ -150,7 +152,7 @@ class Admin:
             "id": settings.app_id,
             "runtimeVersion": VERSION,
             "enabledFeatures": [],
-            "extended": {"daprRuntimeVersion": VERSION, **self.extended},
+            "extended": {"daprRuntimeVersion": VERSION, "posternEngine": self._engine, **self.extended},
             "actorRuntime": {"runtimeStatus": "DISABLED"},
         }
         if settings.app_port is not None:

@@ -27,7 +27,7 @@ from proxy.admin import Admin, Health, Json
 from proxy.app_watch import AppWatch
 from proxy.control import Control, own_port_listener
 from proxy.engine.base import Cluster, Limits, ListenerSpec, Upstream
-from proxy.engine.portable.engine import PortableEngine
+from proxy.engines import choose
 from proxy.errors import ConfigError, ListenError
 from proxy.identity import Identity, WorkloadName
 from proxy.lifetime import Lifetime
@@ -118,7 +118,9 @@ class Sidecar:
         self._hops = HopTracing(Sampler(sampling_rate(tracing, settings.profile), random.Random()))  # noqa: S311 - ids, no secrets
         recorder = CallRecorder(settings.app_id, settings.namespace, self._meters, self._tracer)
         self._reporter = Reporter(recorder, self._meters, get_logger("postern.engine"))
-        self._engine = PortableEngine(
+        chosen = choose(settings.engine)
+        self._engine_notice = chosen.notice
+        self._engine = chosen.make(
             Limits(head_bytes=max(settings.read_buffer_bytes, 16_384) * 4),
             self._reporter,
             self._hops,
@@ -137,6 +139,7 @@ class Sidecar:
             self._health,
             self._meters,
             self._tracer,
+            engine=self._engine.name,
             status=self._status,
             endpoints=self._endpoints,
             shutdown=lifetime.stop,
@@ -148,6 +151,8 @@ class Sidecar:
         """Serve until asked to stop, then leave in order."""
         for warning in (*self._settings.warnings, *self._policy.warnings):
             self._log.warning(warning)
+        if self._engine_notice:
+            self._log.info(self._engine_notice)
         async with asyncio.TaskGroup() as tasks:
             engine = tasks.create_task(self._engine.run())
             servers = [LocalHttp(self._admin.api), LocalHttp(self._admin.admin)]
@@ -196,7 +201,8 @@ class Sidecar:
                         "upstreams": self._upstream_ports,
                     }
                 )
-                self._log.info("listening", **{name: port for name, port in self._ports.items() if port})
+                ports = {name: port for name, port in self._ports.items() if port}
+                self._log.info("listening", engine=self._engine.name, **ports)
                 yield
             finally:
                 for task in running:
@@ -445,6 +451,7 @@ class Sidecar:
             "pid": os.getpid(),
             "version": VERSION,
             "engine": self._engine.name,
+            "engineNotice": self._engine_notice,
             "profile": settings.profile,
             "ready": not self._health.missing(),
             "notReady": self._health.missing(),

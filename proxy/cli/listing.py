@@ -205,6 +205,8 @@ def notes(sidecar: Sidecar) -> list[str]:
     missing = sidecar.answer.get("notReady")
     if isinstance(missing, list) and missing:
         found.append(f"{sidecar.entry.app_id}: not ready: {', '.join(map(str, missing))}")
+    if sidecar.answer.get("engineNotice"):
+        found.append(f"{sidecar.entry.app_id}: {sidecar.answer['engineNotice']}")
     warnings = _part(sidecar.answer, "policy").get("warnings")
     if isinstance(warnings, list):
         found.extend(f"{sidecar.entry.app_id}: policy: {warning}" for warning in warnings)

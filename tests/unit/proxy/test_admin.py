@@ -36,6 +36,7 @@ class Api:
             self.health,
             Meters("web", "default"),
             self.tracer,
+            engine="portable",
             status=lambda: {"appId": "web"},
             endpoints=self._endpoints,
             shutdown=self.stopped.append,
@@ -185,12 +186,14 @@ def test_metadata_without_an_app_has_no_connection() -> None:
         Health(()),
         Meters("web", "default"),
         Tracer("web"),
+        engine="native",
         status=dict,
         endpoints=lambda _: {},
         shutdown=lambda _: None,
         abort=lambda: None,
     )
     assert "appConnectionProperties" not in admin._metadata()
+    assert admin._metadata()["extended"]["posternEngine"] == "native"
 
 
 @pytest.mark.parametrize(

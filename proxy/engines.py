@@ -1,0 +1,60 @@
+"""Which engine carries the bytes: the native one, where this installation has it, or the portable one.
+
+Only the one that runs is imported: each costs start-up time.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Final
+
+from msgspec import Struct
+
+from proxy.engine.base import Engine, Limits, Observer, Tracing
+from proxy.errors import ConfigError
+from proxy.settings import EngineChoice
+
+NATIVE_BY_DEFAULT: Final = (
+    False  # what `auto` means; True once the native engine passes all of tests/conformance
+)
+BUILD: Final = (
+    "`pip install` builds it where cargo (https://rustup.rs) and a C compiler are, and with POSTERN_REQUIRE_NATIVE=1 "
+    "says why it can't"
+)
+Make = Callable[[Limits, Observer, Tracing, Callable[[str], str]], Engine]
+
+
+class Chosen(Struct, frozen=True):
+    """The engine to run, and why it is not the preferred one; "" when it is."""
+
+    make: Make
+    notice: str = ""
+
+
+def choose(wish: EngineChoice, *, native_by_default: bool = NATIVE_BY_DEFAULT) -> Chosen:
+    """Load the engine that is wished for. Raises ConfigError where it is missing."""
+    if wish == "portable" or (wish == "auto" and not native_by_default):
+        return Chosen(_portable())
+    try:
+        return Chosen(_native())
+    except ImportError as error:
+        reason = f"it does not load: {error}" if has_native() else "this installation has none"
+        if wish == "native":
+            raise ConfigError((f"--engine native: {reason}; {BUILD}; `auto` does without",)) from error
+        return Chosen(_portable(), f"no native engine, the portable one serves: {reason}; {BUILD}")
+
+
+def has_native() -> bool:
+    """Whether the extension is part of this installation; it may still not load."""
+    return find_spec("proxy.engine._native") is not None
+
+
+def _native() -> Make:
+    from proxy.engine.native import NativeEngine  # noqa: PLC0415 - see above
+
+    return NativeEngine
+
+
+def _portable() -> Make:
+    from proxy.engine.portable.engine import PortableEngine  # noqa: PLC0415 - see above
+
+    return PortableEngine

@@ -1,0 +1,64 @@
+"""Each engine in real sidecars, alone and beside the other: calls cross, and what runs is told everywhere."""
+
+import json
+import re
+
+import grpc
+import pytest
+
+from proxy.engines import has_native
+from tests.support.apps import App
+from tests.support.echo_client import EchoClient
+from tests.support.errors import ProcessEndedError
+from tests.support.http_client import request
+from tests.support.mesh import DAPR_APP_ID, Mesh
+from tests.support.proto.echo_pb2 import EchoRequest
+
+_native = pytest.mark.skipif(not has_native(), reason="the native engine is not part of this installation")
+_PAIRS = (
+    pytest.param("portable", "portable"),
+    pytest.param("native", "native", marks=_native),
+    pytest.param("native", "portable", marks=_native),
+    pytest.param("portable", "native", marks=_native),
+)
+
+
+@pytest.mark.parametrize(("near", "far"), _PAIRS)
+async def test_http_crosses(near: str, far: str, mesh: Mesh, http_app: App) -> None:
+    shop = await mesh.sidecar("shop", app=http_app, flags=("--engine", far))
+    web = await mesh.sidecar("web", flags=("--engine", near))
+    for number in range(3):
+        answer = await request(
+            web.http_port, "POST", f"/echo?n={number}", headers=[(DAPR_APP_ID, "shop")], body=b"one" * 50_000
+        )
+        assert answer.status == 200
+        assert (await shop.status())["engine"] == far
+
+
+@pytest.mark.parametrize(("near", "far"), _PAIRS)
+async def test_grpc_crosses(near: str, far: str, mesh: Mesh, grpc_app: App) -> None:
+    await mesh.sidecar("echo", app=grpc_app, flags=("--engine", far))
+    web = await mesh.sidecar("web", flags=("--engine", near))
+    async with grpc.aio.insecure_channel(f"localhost:{web.grpc_port}") as channel:
+        client = EchoClient(channel, metadata=((DAPR_APP_ID, "echo"),))
+        assert (await client.unary(EchoRequest(message="one"))).message == "one"
+        replies = [reply.number async for reply in client.server_stream(EchoRequest(message="s", count=5))]
+        assert len(replies) == 5
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.unary(EchoRequest(code=9, message="not ready"), method="Fail")
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize("engine", ["portable", pytest.param("native", marks=_native)])
+async def test_engine_in_use_is_told(engine: str, mesh: Mesh) -> None:
+    web = await mesh.sidecar("web", env={"POSTERN_ENGINE": engine})
+    assert re.search(rf"listening.*engine={engine}", re.sub(r"\x1b\[\d*m", "", web.process.output))
+    assert (await web.status())["engine"] == engine
+    told = json.loads((await request(web.http_port, "GET", "/v1.0/metadata")).body)
+    assert told["extended"]["posternEngine"] == engine
+
+
+@pytest.mark.skipif(has_native(), reason="the native engine is part of this installation")
+async def test_missing_engine_is_a_fault_that_names_the_remedy(mesh: Mesh) -> None:
+    with pytest.raises(ProcessEndedError, match=r"--engine native: this installation has none; .*cargo"):
+        await mesh.sidecar("web", flags=("--engine", "native"))

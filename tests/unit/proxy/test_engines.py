@@ -1,0 +1,51 @@
+"""Which engine runs, by what is wished for and what this installation has."""
+
+import sys
+
+import pytest
+
+from proxy import engines
+from proxy.engine.portable.engine import PortableEngine
+from proxy.engines import choose
+from proxy.errors import ConfigError
+
+
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where cargo was missing at installation."""
+    monkeypatch.setitem(sys.modules, "proxy.engine.native", None)
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+
+
+def test_portable_is_portable() -> None:
+    assert choose("portable") == engines.Chosen(PortableEngine)
+
+
+@pytest.mark.usefixtures("without_native")
+def test_missing_native_engine_is_an_error_where_it_is_wished_for() -> None:
+    with pytest.raises(ConfigError, match=r"--engine native: this installation has none; .*cargo.*auto"):
+        choose("native")
+
+
+@pytest.mark.usefixtures("without_native")
+def test_missing_native_engine_is_a_notice_where_it_is_preferred() -> None:
+    chosen = choose("auto", native_by_default=True)
+    assert chosen.make is PortableEngine
+    assert "the portable one serves" in chosen.notice
+    assert "cargo" in chosen.notice
+
+
+def test_extension_that_does_not_load_is_told_apart_from_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "proxy.engine.native", None)
+    monkeypatch.setattr(engines, "find_spec", lambda _: object())
+    with pytest.raises(ConfigError, match="it does not load: "):
+        choose("native")
+    assert "it does not load" in choose("auto", native_by_default=True).notice
+
+
+@pytest.mark.skipif(not engines.has_native(), reason="this installation has no native engine")
+def test_native_engine_is_preferred_where_it_is() -> None:
+    from proxy.engine.native import NativeEngine  # noqa: PLC0415 - not everywhere
+
+    assert choose("native") == engines.Chosen(NativeEngine)
+    assert choose("auto", native_by_default=True) == engines.Chosen(NativeEngine)
