@@ -152,13 +152,16 @@ async def test_caller_that_leaves_while_held_is_forgotten(engine: str) -> None:
 
 
 async def test_caller_that_leaves_while_dialling_is_forgotten(engine: str) -> None:
+    dialled = asyncio.Event()
+
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.set()
         await reader.read()  # an HTTP/2 server that never says SETTINGS
 
     async with raw_app(app) as port, leading(engine, "one", port, wire="h2c", connect_s=0.5) as way:
         async with dial(way.port) as caller:
             await caller.request()
-            await caller.settled()
+            await dialled.wait()
         outcome = await way.front.seen.outcome()
         await way.front.seen.until(lambda: bool(way.front.seen.upstream_failures))
     assert outcome.cause is Cause.CALLER_LEFT
