@@ -37,7 +37,7 @@ pub enum PathEdit {
 }
 
 /// RFC 9110 §7.6.1 and Dapr's list; `te: trailers` is put back for gRPC.
-const HOP_BY_HOP: [HeaderName; 10] = [
+static HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),

@@ -25,7 +25,7 @@ use crate::websocket::{is_accepted, make_key, strip_handshake};
 
 const INFORMS: u32 = 32; // 1xx answers to one request; more is a flood
 /// What this end writes itself, or what would let a caller speak to the app's connection rather than to the app.
-const NOT_COPIED: [HeaderName; 7] = [
+static NOT_COPIED: [HeaderName; 7] = [
     header::HOST,
     header::CONNECTION,
     header::TRANSFER_ENCODING,

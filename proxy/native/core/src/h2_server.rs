@@ -26,7 +26,7 @@ use crate::pulse::{Pulse, UNANSWERED};
 use crate::shared::Shared;
 
 /// Never on HTTP/2 (RFC 9113 §8.2.2).
-const CONNECTION_HEADERS: [HeaderName; 7] = [
+static CONNECTION_HEADERS: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -220,7 +220,8 @@ fn accept(
     let raw = read_head(block, body.is_end_stream());
     let down = Down::H2(H2Down { respond, send: None, body, stream, gate: gate.clone(), leaving: leaving.clone() });
     leaving.calls.set(leaving.calls.get() + 1);
-    tokio::task::spawn_local(exchange::run(shared.clone(), down, raw, entry.clone()));
+    // In a box: a task is moved when it begins and again when it ends.
+    tokio::task::spawn_local(Box::pin(exchange::run(shared.clone(), down, raw, entry.clone())));
 }
 
 /// What frames can't show: a length that is no number, a Host that is not the authority (RFC 9113 §8.1.1, §8.3.1).

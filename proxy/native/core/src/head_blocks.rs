@@ -112,7 +112,7 @@ fn is_scheme(scheme: &Bytes) -> bool {
 }
 
 /// No message on HTTP/2 holds them (RFC 9113 §8.2.2).
-const OF_CONNECTIONS: [HeaderName; 5] = [
+static OF_CONNECTIONS: [HeaderName; 5] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,

@@ -66,7 +66,7 @@ impl Fields {
     }
 }
 
-const HOP: [HeaderName; 6] = [
+static HOP: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),

@@ -10,7 +10,7 @@ use crate::fields::Headers;
 use crate::head_scan::{Fields, RequestStart, ResponseStart};
 
 const MAGIC: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-const OURS: [HeaderName; 4] = [header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_ACCEPT, header::UPGRADE, header::CONNECTION];
+static OURS: [HeaderName; 4] = [header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_ACCEPT, header::UPGRADE, header::CONNECTION];
 
 /// Sec-WebSocket-Accept for a Sec-WebSocket-Key.
 pub fn accept_of(key: &[u8]) -> String {
