@@ -28,7 +28,10 @@ from tests.support.mesh import Mesh
 from tests.support.processes import REPOSITORY, Process, Processes
 
 OUTPUT: Final = REPOSITORY / ".bench" / "latest.json"
-TARGETS: Final = ("direct", "envoy", relay.NAME, "postern-portable")
+TARGETS: Final = (
+    *("direct", "envoy", envoy.ALL_ON, relay.NAME),
+    *("postern-portable", "postern-native", "postern-native-traced"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +74,15 @@ class Bench:
             return Target(name=name, ports=ports, proxies={"grpc": (), "http1": ()})
         if name == "envoy":
             return await envoy.start_mesh(self._processes, self._folder, upstreams)
+        if name == envoy.ALL_ON:
+            port = await self._stack.enter_async_context(span_sink())
+            return await envoy.start_mesh(self._processes, self._folder, upstreams, sink_port=port)
         if name == relay.NAME:
             return await relay.start(self._processes, self._folder, upstreams)
-        engine = name.removeprefix("postern-")
+        kind = name.removeprefix("postern-")
         mesh = await self._stack.enter_async_context(Mesh(self._folder))
         sink_port = await self._stack.enter_async_context(span_sink())
-        return await postern.start_mesh(mesh, engine, upstreams, sink_port)
+        return await postern.start_mesh(mesh, kind, upstreams, sink_port)
 
     async def measure(self, case: Case, targets: Sequence[Target], pace: Pace) -> list[Row]:
         """Warm every target, then load them in turn (A B C, A B C), so that a slow minute of the machine falls on all.
@@ -164,16 +170,18 @@ def main(arguments: Sequence[str]) -> int:
         "--target",
         action="append",
         metavar="NAME",
-        help=f"only this one: direct, envoy, bare-h2, postern-ENGINE ({TARGETS})",
+        help=f"only this one: {', '.join(TARGETS)}",
     )
     options = parser.parse_args(arguments)
     names = tuple(options.target or TARGETS)
     if unknown := [
         name
         for name in names
-        if name not in {"direct", "envoy", relay.NAME} and not name.startswith("postern-")
+        if name not in {"direct", "envoy", envoy.ALL_ON, relay.NAME} and not name.startswith("postern-")
     ]:
-        parser.error(f"unknown target {unknown[0]}: expected direct, envoy, bare-h2 or postern-ENGINE")
+        parser.error(
+            f"unknown target {unknown[0]}: expected direct, envoy, envoy-all-on, bare-h2 or postern-ENGINE"
+        )
     cases = [case for case in CASES if not options.case or case.name in options.case]
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:

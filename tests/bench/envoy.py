@@ -1,4 +1,7 @@
-"""Envoy, the mesh to compare with: two processes, one worker each, mutual TLS 1.3 between them."""
+"""Envoy, the mesh to compare with: two processes, one worker each, mutual TLS 1.3 between them.
+
+Plain, or with all on: every call traced to a Zipkin, access rules at the callee, retries at the caller.
+"""
 
 import asyncio
 import json
@@ -18,6 +21,8 @@ from tests.support.readiness import wait_status
 Config = dict[str, Any]  # Envoy's own JSON; its shape is Envoy's to check
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
 _TLS: Final = f"{_TYPES}.transport_sockets.tls.v3"
+_SINK: Final = "zipkin"
+ALL_ON: Final = "envoy-all-on"
 
 
 async def start_envoy(processes: Processes, folder: Path, name: str, config: Config) -> Process:
@@ -33,24 +38,36 @@ async def start_envoy(processes: Processes, folder: Path, name: str, config: Con
     return process
 
 
-async def start_mesh(processes: Processes, folder: Path, upstreams: Upstreams) -> Target:
-    """Start the two proxies of the comparison and measure how long one takes to start."""
+async def start_mesh(
+    processes: Processes, folder: Path, upstreams: Upstreams, *, sink_port: int | None = None
+) -> Target:
+    """Start the two proxies of the comparison and measure how long one takes to start. `sink_port`: all on, traced to there."""
+    folder = folder / ("envoy" if sink_port is None else ALL_ON)
+    folder.mkdir()
     caller, callee = write_identities(folder)
     caller_port, callee_port, first_admin, second_admin = free_ports(4)
     outward = _proxy_config(
         admin_port=first_admin,
-        listener=_listener(caller_port, [_route("peer")]),
-        clusters=[_cluster("peer", callee_port, is_http2=True, tls=_upstream_tls(caller, callee.spiffe_id))],
+        listener=_listener(caller_port, [_route("peer", retries=sink_port is not None)], sink_port=sink_port),
+        clusters=[
+            _cluster("peer", callee_port, is_http2=True, tls=_upstream_tls(caller, callee.spiffe_id)),
+            *_sink(sink_port),
+        ],
     )
     is_grpc = {"headers": [{"name": "content-type", "string_match": {"prefix": "application/grpc"}}]}
     inward = _proxy_config(
         admin_port=second_admin,
         listener=_listener(
-            callee_port, [_route("grpc", is_grpc), _route("http")], _downstream_tls(callee, caller.spiffe_id)
+            callee_port,
+            [_route("grpc", is_grpc), _route("http")],
+            _downstream_tls(callee, caller.spiffe_id),
+            sink_port=sink_port,
+            allowed=None if sink_port is None else caller.spiffe_id,
         ),
         clusters=[
             _cluster("grpc", upstreams.grpc_port, is_http2=True),
             _cluster("http", upstreams.http_port, is_http2=False),
+            *_sink(sink_port),
         ],
     )
     startup_s = statistics.median([await _startup_s(folder, outward) for _ in range(STARTUP_RUNS)])
@@ -59,7 +76,7 @@ async def start_mesh(processes: Processes, folder: Path, upstreams: Upstreams) -
         await start_envoy(processes, folder, "callee", inward),
     )
     return Target(
-        name="envoy",
+        name="envoy" if sink_port is None else ALL_ON,
         ports={"grpc": caller_port, "http1": caller_port},
         proxies={"grpc": proxies, "http1": proxies},
         startup_s=startup_s,
@@ -78,6 +95,7 @@ async def _startup_s(folder: Path, config: Config) -> float:
 
 def _proxy_config(*, admin_port: int, listener: Config, clusters: list[Config]) -> Config:
     return {
+        "node": {"id": "bench", "cluster": "bench"},
         "admin": {"address": _address(admin_port)},
         "static_resources": {"listeners": [listener], "clusters": clusters},
     }
@@ -87,14 +105,24 @@ def _address(port: int) -> Config:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def _listener(port: int, routes: list[Config], tls: Config | None = None) -> Config:
+def _listener(
+    port: int,
+    routes: list[Config],
+    tls: Config | None = None,
+    *,
+    sink_port: int | None = None,
+    allowed: str | None = None,
+) -> Config:
+    """`allowed`: the one identity that the access rules let in."""
     manager = {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "codec_type": "AUTO",
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        **({} if sink_port is None else {"tracing": _tracing()}),
         "http_filters": [
-            {"name": "router", "typed_config": {"@type": f"{_TYPES}.filters.http.router.v3.Router"}}
+            *([] if allowed is None else [_access_rules(allowed)]),
+            {"name": "router", "typed_config": {"@type": f"{_TYPES}.filters.http.router.v3.Router"}},
         ],
     }
     chain: Config = {"filters": [{"name": "http", "typed_config": manager}]}
@@ -103,8 +131,42 @@ def _listener(port: int, routes: list[Config], tls: Config | None = None) -> Con
     return {"address": _address(port), "filter_chains": [chain]}
 
 
-def _route(cluster: str, match: Config | None = None) -> Config:
-    return {"match": {"prefix": "/", **(match or {})}, "route": {"cluster": cluster}}
+def _tracing() -> Config:
+    every = {"value": 100}
+    provider = {
+        "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
+        "collector_cluster": _SINK,
+        "collector_endpoint": "/api/v2/spans",
+        "collector_endpoint_version": "HTTP_JSON",
+    }
+    return {
+        "random_sampling": every,
+        "overall_sampling": every,
+        "provider": {"name": "zipkin", "typed_config": provider},
+    }
+
+
+def _access_rules(allowed: str) -> Config:
+    principal = {"authenticated": {"principal_name": {"exact": allowed}}}
+    paths = [{"url_path": {"path": {"prefix": prefix}}} for prefix in ("/bench.Echo/", "/items/")]
+    rules = {
+        "action": "ALLOW",
+        "policies": {"caller": {"permissions": paths, "principals": [principal]}},
+    }
+    filters = f"{_TYPES}.filters.http.rbac.v3.RBAC"
+    return {"name": "rbac", "typed_config": {"@type": filters, "rules": rules}}
+
+
+def _sink(port: int | None) -> list[Config]:
+    return [] if port is None else [_cluster(_SINK, port, is_http2=False)]
+
+
+def _route(cluster: str, match: Config | None = None, *, retries: bool = False) -> Config:
+    policy = {"retry_policy": {"retry_on": "unavailable,connect-failure,refused-stream", "num_retries": 3}}
+    return {
+        "match": {"prefix": "/", **(match or {})},
+        "route": {"cluster": cluster, **(policy if retries else {})},
+    }
 
 
 def _cluster(name: str, port: int, *, is_http2: bool, tls: Config | None = None) -> Config:

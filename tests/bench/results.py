@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,16 @@ REFERENCE_BARE_H2: Final = 3600.0  # calls/s of a bare h2 relay on the machine f
 FLOOR_STARTUP_S: Final = 0.400
 FLOOR_RSS_MB: Final = 60.0
 HEADROOM: Final = 2.0
+NATIVE: Final = "postern-native"
+BAR_RSS_MB: Final = 60.0
+BAR_STARTUP_S: Final = 0.300
+BAR_ADDED: Final = 0.45  # of the latency that Envoy adds to a direct call
+# case, target, beside whom: calls/s at least, CPU per call at most
+BARS: Final = (
+    ("grpc-unary", NATIVE, "envoy", 1.9, 0.45),
+    ("grpc-unary", f"{NATIVE}-traced", "envoy-all-on", 2.8, 0.35),
+    ("http1", NATIVE, "envoy", 1.8, 0.5),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +136,58 @@ def _ratio(value: float | None, base: float | None) -> str:
 
 
 def verdicts(rows: Sequence[Row]) -> tuple[Verdict, ...]:
-    """Whether the measurement itself is sound, and whether the portable engine's floors hold."""
-    return (*_headroom(rows), *_floors(rows))
+    """Whether the measurement itself is sound, and whether the portable engine's floors and the native one's bars hold."""
+    return (*_headroom(rows), *_floors(rows), *_bars(rows))
+
+
+def _bars(rows: Sequence[Row]) -> list[Verdict]:
+    by_key = {(row.case, row.target): row for row in rows}
+    found: list[Verdict] = []
+    for case, target, other, calls, cpu in BARS:
+        ours, theirs = by_key.get((case, target)), by_key.get((case, other))
+        if ours is None or theirs is None or ours.cpu_us_per_call is None or not theirs.cpu_us_per_call:
+            continue
+        made, paid = ours.calls_per_s / theirs.calls_per_s, ours.cpu_us_per_call / theirs.cpu_us_per_call
+        found += [
+            Verdict(f"{target}, {case}: {made:.2f} x {other}'s calls/s (at least {calls:g})", made >= calls),
+            Verdict(f"{target}, {case}: {paid:.2f} x {other}'s CPU per call (at most {cpu:g})", paid <= cpu),
+        ]
+    return [*found, *_one_at_a_time(by_key), *_native_costs(rows)]
+
+
+def _one_at_a_time(by_key: Mapping[tuple[str, str], Row]) -> list[Verdict]:
+    direct, envoy, ours = (by_key.get(("grpc-one", name)) for name in ("direct", "envoy", NATIVE))
+    if direct is None or envoy is None or ours is None:
+        return []
+    added = (ours.mean_ms - direct.mean_ms) / (envoy.mean_ms - direct.mean_ms)
+    p99 = f"{NATIVE}, grpc-one: p99 {ours.p99_ms:.2f} ms (at most envoy's {envoy.p99_ms:.2f})"
+    return [
+        Verdict(
+            f"{NATIVE}, grpc-one: {added:.2f} x the latency that envoy adds (at most {BAR_ADDED:g})",
+            added <= BAR_ADDED,
+        ),
+        Verdict(p99, ours.p99_ms <= envoy.p99_ms),
+    ]
+
+
+def _native_costs(rows: Sequence[Row]) -> list[Verdict]:
+    found = []
+    pace = _pace(rows)
+    for row in rows:
+        if row.target != NATIVE or row.rss_mb is None:
+            continue
+        text = f"{NATIVE}, {row.case}: {row.rss_mb:.0f} MB resident per proxy (at most {BAR_RSS_MB:.0f})"
+        found.append(Verdict(text, row.rss_mb <= BAR_RSS_MB))
+        if row.case == "grpc-unary" and row.startup_s is not None:
+            startup_s = row.startup_s * pace
+            shown = f"{row.startup_s * 1000:.0f} ms{_at_reference(startup_s * 1000, pace)}"
+            found.append(
+                Verdict(
+                    f"{NATIVE}: start-up {shown} (at most {BAR_STARTUP_S * 1000:.0f})",
+                    startup_s <= BAR_STARTUP_S,
+                )
+            )
+    return found
 
 
 def _headroom(rows: Sequence[Row]) -> list[Verdict]:

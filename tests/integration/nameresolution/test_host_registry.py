@@ -167,7 +167,7 @@ def test_sigkill_frees_the_entry_and_its_file_is_removed(tmp_path: Path) -> None
 def test_reader_never_sees_half_an_entry_or_none_while_the_owner_rewrites(tmp_path: Path) -> None:
     registry = HostRegistry(tmp_path)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom dataclasses import replace\n"
+        "import sys\nfrom pathlib import Path\nfrom msgspec.structs import replace\n"
         "from nameresolution.host_registry import Entry, HostRegistry\n"
         "entry = Entry(app_id='cart', instance='child', peer_port=1)\n"
         "held = HostRegistry(Path(sys.argv[1])).register(entry)\n"

@@ -46,6 +46,19 @@ def test_floors_are_those_of_the_reference_at_this_machines_pace() -> None:
     ]
 
 
+def test_bars_of_the_native_engine_stand_beside_envoy() -> None:
+    envoy, native = row("envoy", 100, rss_mb=70), row("postern-native", 190)
+    cheap = Row(**{**{name: getattr(native, name) for name in Row.__slots__}, "cpu_us_per_call": 4.5})
+    assert failing(row("direct", 4000), envoy, cheap) == []
+    broken = failing(row("direct", 4000), envoy, row("postern-native", 189, rss_mb=61, startup_s=0.31))
+    assert broken == [
+        "postern-native, grpc-unary: 1.89 x envoy's calls/s (at least 1.9)",
+        "postern-native, grpc-unary: 1.00 x envoy's CPU per call (at most 0.45)",
+        "postern-native, grpc-unary: 61 MB resident per proxy (at most 60)",
+        "postern-native: start-up 310 ms (at most 300)",
+    ]
+
+
 def test_verdicts_of_envoy_have_no_floor_but_headroom() -> None:
     assert failing(row("direct", 100), row("envoy", 50, rss_mb=500, startup_s=9)) == []
 
