@@ -9,6 +9,7 @@ $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@command -v cargo >/dev/null && echo "cargo is here: the native engine is built as well, which takes some minutes once" || true
 	$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -14,7 +14,7 @@ from proxy.errors import ConfigError
 from proxy.settings import EngineChoice
 
 NATIVE_BY_DEFAULT: Final = (
-    False  # what `auto` means; True once the native engine passes all of tests/conformance
+    False  # what `auto` means; True once all of tests/integration/mesh passes with it, too
 )
 BUILD: Final = (
     "`pip install` builds it where cargo (https://rustup.rs) and a C compiler are, and with POSTERN_REQUIRE_NATIVE=1 "

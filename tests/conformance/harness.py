@@ -26,6 +26,7 @@ from proxy.engine.base import (
     WireProtocol,
 )
 from proxy.engine.portable.engine import PortableEngine
+from proxy.engines import has_native
 from proxy.plan import (
     DETAIL,
     Again,
@@ -57,8 +58,10 @@ def _native(limits: Limits, observer: Observer, tracing: Tracing, explain: Expla
 
 
 ENGINES: Final[Mapping[str, Make]] = {"portable": PortableEngine, "native": _native}
-# POSTERN_TEST_ENGINES=portable,native chooses; the native engine joins the default once it passes.
-CHOSEN: Final = tuple(os.environ.get("POSTERN_TEST_ENGINES", "portable").split(","))
+# POSTERN_TEST_ENGINES=portable,native chooses; without it, every engine that is part of this installation.
+CHOSEN: Final = tuple(
+    os.environ.get("POSTERN_TEST_ENGINES", "portable,native" if has_native() else "portable").split(",")
+)
 LABELS: Final = Labels(direction="outbound")
 EDITS: Final = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.TRACE), Edit(op=Op.DEADLINE))
 HOPS: Final = ("one", "two")
