@@ -98,7 +98,7 @@ async def test_deadline_travels_and_shrinks(engine: str, hops: str) -> None:
     async with echoing(engine, hops) as (client, _):
         reply = await client.unary(EchoRequest(), timeout_s=30.0)
         without = await client.unary(EchoRequest(), timeout_s=None)
-    assert 25.0 < reply.deadline_s < 30.0
+    assert 25.0 < reply.deadline_s < 30.2  # gRPC's client rounds what it asks for up to three digits
     assert without.deadline_s == -1.0
 
 
@@ -134,7 +134,7 @@ async def test_deadline_of_a_caller_that_does_not_watch_it_is_kept_by_the_engine
         headers = (*GRPC, (b"grpc-timeout", b"50m"))
         message = await caller.whole(await caller.request(b"/s/M", method=b"POST", headers=headers, body=b""))
         outcome = await way.front.seen.outcome()
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(5.0):
             await cancelled.wait()
     assert (message.status, message.get(b"grpc-status"), message.get(b"postern-error")) == (
         200,

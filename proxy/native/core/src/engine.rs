@@ -92,6 +92,9 @@ fn bind(address: &str) -> io::Result<(Socket, String)> {
     let resolved = resolved.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the address names no host"))?;
     let socket = socket2::Socket::new(Domain::for_address(resolved), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    if resolved.is_ipv6() {
+        socket.set_only_v6(true)?; // `[::]` stands beside `0.0.0.0`
+    }
     socket.bind(&SockAddr::from(resolved))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

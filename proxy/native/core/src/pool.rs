@@ -115,6 +115,11 @@ impl Pool {
         self.retire_where(|origin| origin.tls == Tls::Mesh);
     }
 
+    /// Let go of every connection: idle ones of HTTP/1.1 hold what holds the pool.
+    pub fn end(&self) {
+        self.retire_where(|_| true);
+    }
+
     fn retire_where(&self, matches: impl Fn(&Origin) -> bool) {
         let gone: Vec<Rc<Host>> = {
             let mut hosts = self.hosts.borrow_mut();

@@ -300,6 +300,7 @@ impl Shared {
             }
         };
         drop(tokio::time::timeout(END, closed).await);
+        self.pool.end();
     }
 
     fn loads(&self, key: &str) -> Vec<EndpointLoad> {
