@@ -1,6 +1,6 @@
 """Reads policies in a process of their own, which ends with the answer.
 
-YAML and pydantic cost 12 MB and some 150 ms, and a load holds the interpreter for milliseconds: a sidecar would pay for all of it for
+YAML and schemas cost memory and time to import, and a load holds the interpreter for milliseconds: a sidecar would pay for all of it for
 life. So its documents are read and compiled next door, at start while the sidecar itself is still starting, and at each reload.
 What crosses the pipe is pickled by us for us: the child is our own interpreter, isolated from the user's paths.
 """

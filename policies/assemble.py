@@ -1,4 +1,4 @@
-"""Files -> documents -> all rules of a sidecar. The half of loading that needs YAML and pydantic."""
+"""Files -> documents -> all rules of a sidecar. The half of loading that needs YAML."""
 
 import difflib
 from collections import Counter

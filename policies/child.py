@@ -41,8 +41,7 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return {**own, "PYDANTIC_DISABLE_PLUGINS": "__all__"}  # no look at every installed package for plugins
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def _main() -> None:

@@ -78,11 +78,11 @@ def _merge(documents: Sequence[tuple[Document, schema.Configuration]]) -> _Merge
     merged = _Merged()
     for document, configuration in documents:
         access = configuration.spec.access_control
-        if "default_action" in access.model_fields_set:
+        if document.has((*_ACCESS, "defaultAction")):
             merged.default_action, merged.default_home = access.default_action, document
-        if "trust_domain" in access.model_fields_set:
+        if document.has((*_ACCESS, "trustDomain")):
             merged.trust_domain = access.trust_domain
-        if "policies" in access.model_fields_set:
+        if document.has((*_ACCESS, "policies")):
             merged.policies, merged.home = access.policies, document
     return merged
 
@@ -190,10 +190,10 @@ class _Entry(Struct):
 
     def rule(self, number: int, operation: schema.Operation) -> Rule:
         place: Place = (*self.place, "operations", number)
-        if "name" not in operation.model_fields_set:
+        if not self.document.has((*place, "name")):
             self.report.fault(self.document, place, "has no name (expected a path, such as /orders)")
         is_allow = False
-        if operation.action or "action" in operation.model_fields_set:
+        if operation.action or self.document.has((*place, "action")):
             is_allow = _action(self.document, (*place, "action"), operation.action, self.report)
         else:
             self.report.fault(self.document, place, "has no action (expected allow or deny)", is_lenient=True)

@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from policies import schema
@@ -19,11 +20,14 @@ from policies.configuration import (
     OtelConfig,
     TracingConfig,
 )
+from policies.conform import conform
 from policies.construct import Place
 from policies.documents import Document
 from policies.durations import is_bare, parse_duration
 from policies.errors import DurationError
 from policies.report import Report
+
+SectionT = TypeVar("SectionT", bound=schema.Section)
 
 _TRACING: Place = ("spec", "tracing")
 _MTLS: Place = ("spec", "mtls")
@@ -35,24 +39,24 @@ def compile_configuration(
 ) -> ConfigurationValues:
     """The values of Configurations laid one over the other. Each is checked by itself, so that faults have a place."""
     for document, configuration in documents:
-        _note_unbuilt(document, configuration, report)
+        _note_unbuilt(document, report)
         _tracing(document, configuration.spec.tracing, report)
-        _metrics(document, configuration.spec, report)
+        _metrics(document, _spec(document), report)
         _mtls(document, configuration.spec.mtls, report)
     if not documents:
         return ConfigurationValues()
     last = documents[-1][0]
-    spec = documents[0][1].spec
+    spec, raw = documents[0][1].spec, _spec(documents[0][0])
     if len(documents) > 1:
-        raw: dict[str, object] = {}
-        for _, configuration in documents:
-            raw = _laid_over(raw, configuration.spec.model_dump(by_alias=True, exclude_unset=True))
+        raw = {}
+        for document, _ in documents:
+            raw = _laid_over(raw, _spec(document))
         raw.pop("accessControl", None)
-        spec = schema.ConfigurationSpec.model_validate(raw)
+        spec = _known(raw, schema.ConfigurationSpec)
     quiet = Report()
     return ConfigurationValues(
         tracing=_tracing(last, spec.tracing, quiet),
-        metrics=_metrics(last, spec, quiet),
+        metrics=_metrics(last, raw, quiet),
         mtls=_mtls(last, spec.mtls, quiet),
         name_resolution=_name_resolution(spec.name_resolution),
         logging=LoggingConfig(
@@ -61,6 +65,19 @@ def compile_configuration(
             omit_health_checks=spec.logging.api_logging.omit_health_checks,
         ),
     )
+
+
+def _spec(document: Document) -> dict[str, object]:
+    return _mapping(_mapping(document.value).get("spec"))
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _known(raw: dict[str, object], model: type[SectionT]) -> SectionT:
+    """A section of values whose faults were told where they stand; unknown keys are left out."""
+    return conform(raw, model, lambda *_: None) or model()
 
 
 def _laid_over(below: dict[str, object], above: dict[str, object]) -> dict[str, object]:
@@ -74,10 +91,9 @@ def _laid_over(below: dict[str, object], above: dict[str, object]) -> dict[str, 
     return joined
 
 
-def _note_unbuilt(document: Document, configuration: schema.Configuration, report: Report) -> None:
-    given = configuration.spec.model_dump(by_alias=True, exclude_unset=True)
+def _note_unbuilt(document: Document, report: Report) -> None:
     for name in schema.UNBUILT_SECTIONS:
-        if name in given:
+        if document.has(("spec", name)):
             report.warn(document, ("spec", name), "is known and has no effect in postern")
 
 
@@ -159,11 +175,10 @@ def _otel(document: Document, otel: schema.Otel | None, report: Report) -> OtelC
     )
 
 
-def _metrics(document: Document, spec: schema.ConfigurationSpec, report: Report) -> MetricsConfig:
-    place: Place = ("spec", "metrics" if "metrics" in spec.model_fields_set else "metric")
-    old = spec.metric.model_dump(by_alias=True, exclude_unset=True)
-    new = spec.metrics.model_dump(by_alias=True, exclude_unset=True)
-    metrics = schema.Metrics.model_validate(_laid_over(old, new))
+def _metrics(document: Document, spec: dict[str, object], report: Report) -> MetricsConfig:
+    """Of `spec.metrics` laid over the older `spec.metric`; both were found to fit the schema."""
+    place: Place = ("spec", "metrics" if "metrics" in spec else "metric")
+    metrics = _known(_laid_over(_mapping(spec.get("metric")), _mapping(spec.get("metrics"))), schema.Metrics)
     buckets = tuple(metrics.latency_distribution_buckets)
     if any(low >= high for low, high in itertools.pairwise(buckets)) or any(b <= 0 for b in buckets):
         problem = "doesn't rise from above 0 (expected milliseconds in ascending order)"

@@ -138,7 +138,7 @@ def _codes(
 
 def _read_targets(document: Document, targets: schema.Targets, merged: _Merged, report: Report) -> None:
     for name in ("actors", "components"):
-        if name in targets.model_fields_set:
+        if document.has(("spec", "targets", name)):
             report.warn(document, ("spec", "targets", name), "is known and has no effect in postern")
     for name, target in targets.apps.items():
         merged.targets[name] = (document, target)

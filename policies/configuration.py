@@ -1,4 +1,4 @@
-"""The rest of a Configuration as frozen values, with Dapr's defaults; free of pydantic and YAML."""
+"""The rest of a Configuration as frozen values, with Dapr's defaults; free of YAML."""
 
 from msgspec import Struct, field
 

@@ -4,17 +4,15 @@ Owns reading, `$VAR` expansion, and turning a schema's complaints into faults. K
 run files are read by the same code as policies.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar
 
 import yaml
 from msgspec import Struct
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
+from policies.conform import conform
 from policies.construct import Place, construct
 from policies.errors import DocumentError, Fault
 
@@ -24,7 +22,7 @@ _VARIABLE = re.compile(r"\$(?:\$|([A-Za-z0-9_]+)|\{([^}\n]*)\})")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MARK = re.compile("\ue000(\\d+)\ue001")
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=Struct)
 
 
 class Document(Struct, frozen=True, kw_only=True):
@@ -38,6 +36,18 @@ class Document(Struct, frozen=True, kw_only=True):
     def line(self) -> int:
         """The first line of the document."""
         return self.places[()][0]
+
+    def has(self, place: Place) -> bool:
+        """Whether a key is written there."""
+        value = self.value
+        for part in place:
+            if isinstance(part, int):
+                value = value[part] if isinstance(value, list) and part < len(value) else None
+            elif not isinstance(value, dict) or part not in value:
+                return False
+            else:
+                value = value[part]
+        return True
 
     def line_of(self, place: Place) -> int:
         """The line of a field, or of the nearest field around it that is written down."""
@@ -187,91 +197,10 @@ def examine(document: Document, model: type[ModelT]) -> tuple[ModelT | None, tup
 
     Unknown keys are the lenient ones; the model is then made without them.
     """
-    try:
-        return model.model_validate(document.value), ()
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_context=True)
-    faults = tuple(_fault(document, model, detail) for detail in details)
-    if not all(fault.is_lenient for fault in faults):
-        return None, faults
-    pruned = document.value
-    for detail in details:
-        pruned = _without(pruned, detail["loc"])
-    return model.model_validate(pruned), faults
+    faults: list[Fault] = []
 
+    def tell(place: Place, problem: str, is_lenient: bool) -> None:
+        faults.append(document.fault(place, problem, is_lenient=is_lenient))
 
-def _fault(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Fault:
-    place = tuple(part for part in detail["loc"] if part != "[key]")
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(model, place[:-1])
-        close = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.6)
-        hint = (
-            f"did you mean {close[0]}?" if close else f"expected {', '.join(sorted(known)) or 'nothing here'}"
-        )
-        return document.fault(place, f"unknown key ({hint})", is_lenient=True)
-    return document.fault(place, _problem(detail))
-
-
-_EXPECTED = {
-    "missing": "is missing",
-    "list_type": "is not a list (expected lines beginning with `- `, or [a, b])",
-    "tuple_type": "is not a list (expected lines beginning with `- `, or [a, b])",
-    "dict_type": "is not a mapping (expected key: value lines)",
-    "model_type": "is not a mapping (expected key: value lines)",
-    "model_attributes_type": "is not a mapping (expected key: value lines)",
-    "bool_type": "is no boolean (expected true or false, without quotes)",
-    "too_short": "is too short (expected one entry at least)",
-    "int_type": "is no whole number (expected digits, without quotes)",
-}
-
-
-def _problem(detail: ErrorDetails) -> str:
-    met: Any = detail["input"]
-    if met is None and detail["type"] != "missing":
-        return "has no value (expected one, or leave the key out)"
-    if detail["type"] == "string_type":
-        if isinstance(met, bool):
-            return "is a YAML boolean, not text (expected it in quotes)"
-        return "is not text (expected one value)"
-    if detail["type"] in _EXPECTED:
-        return _EXPECTED[detail["type"]]
-    for kind, bound in (("less_than_equal", "le"), ("greater_than_equal", "ge")):
-        if detail["type"] == kind:
-            return f"{met} is out of range (expected at {'most' if bound == 'le' else 'least'} {detail['ctx'][bound]})"
-    message = detail["msg"].removeprefix("Value error, ")
-    return message[0].lower() + message[1:] if message[1:2].islower() else message
-
-
-def _known_keys(model: type[BaseModel], place: Place) -> list[str]:
-    """The keys that a model accepts at a place inside it."""
-    current: type[BaseModel] | None = model
-    for part in place:
-        if current is None:
-            return []
-        if isinstance(part, int):
-            continue
-        field = next((f for name, f in current.model_fields.items() if (f.alias or name) == part), None)
-        if field is not None:
-            current = _model_in(field.annotation)
-        # Otherwise `part` is a key of a dict field, whose value model is `current` already.
-    if current is None:
-        return []
-    return [field.alias or name for name, field in current.model_fields.items()]
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
-
-
-def _without(value: object, place: tuple[str | int, ...]) -> object:
-    """A copy of nested values that lacks one key; what lies off the way is shared."""
-    head, rest = place[0], place[1:]
-    if isinstance(value, dict):
-        if not rest:
-            return {key: item for key, item in value.items() if key != head}
-        return {key: _without(item, rest) if key == head else item for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without(item, rest) if index == head else item for index, item in enumerate(value)]
-    return value
+    made = conform(document.value, model, tell)
+    return (made if all(fault.is_lenient for fault in faults) else None), tuple(faults)

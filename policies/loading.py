@@ -1,6 +1,6 @@
 """Where policies come from, the snapshot that is in force, and its replacement when a file changes.
 
-A sidecar without files pays for neither YAML nor pydantic: they are imported when there is a document to read.
+A sidecar without files does not pay for YAML: it is imported when there is a document to read.
 """
 
 import os

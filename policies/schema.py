@@ -1,4 +1,4 @@
-"""pydantic schemas of the Dapr kinds that postern reads. The edge: values are made of these at once.
+"""Schemas of the Dapr kinds that postern reads. The edge: values are made of these at once.
 
 Keys are Dapr's; an unknown one is a fault. What a value means, and faults that need more than one field, are for the
 `compile` modules.
@@ -6,25 +6,16 @@ Keys are Dapr's; an unknown one is a fault. What a value means, and faults that 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
-from pydantic.alias_generators import to_camel
+from msgspec import Meta, Struct, field
 
 JsonValue = object  # of sections that are passed on or only noticed
 
 
-class Section(BaseModel):
-    """A mapping whose keys are all known. A number where text is wanted is taken as its digits, as Dapr does."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        coerce_numbers_to_str=True,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
+class Section(Struct, frozen=True, rename="camel"):
+    """A mapping whose keys are all known."""
 
 
-class Metadata(Section):
+class Metadata(Section, frozen=True):
     """What every resource carries about itself."""
 
     name: str = ""
@@ -33,7 +24,7 @@ class Metadata(Section):
     annotations: JsonValue = None
 
 
-class Operation(Section):
+class Operation(Section, frozen=True):
     """One entry of `operations`."""
 
     name: str = ""
@@ -41,7 +32,7 @@ class Operation(Section):
     action: str = ""
 
 
-class Policy(Section):
+class Policy(Section, frozen=True):
     """One entry of `accessControl.policies`: a caller."""
 
     app_id: str
@@ -51,7 +42,7 @@ class Policy(Section):
     operations: list[Operation] = []
 
 
-class AccessControl(Section):
+class AccessControl(Section, frozen=True):
     """`spec.accessControl`."""
 
     default_action: str = "allow"
@@ -59,13 +50,13 @@ class AccessControl(Section):
     policies: list[Policy] = []
 
 
-class Zipkin(Section):
+class Zipkin(Section, frozen=True):
     """`spec.tracing.zipkin`."""
 
     endpoint_address: str = ""
 
 
-class OtelHeader(Section):
+class OtelHeader(Section, frozen=True):
     """A header of the OTLP exporter in its Kubernetes form."""
 
     name: str
@@ -73,76 +64,76 @@ class OtelHeader(Section):
     secret_key_ref: JsonValue = None
 
 
-class Otel(Section):
+class Otel(Section, frozen=True):
     """`spec.tracing.otel`."""
 
     endpoint_address: str = ""
     protocol: str = ""
-    is_secure: StrictBool = True
+    is_secure: bool = True
     headers: list[str | OtelHeader] = []
     timeout: str = ""
 
 
-class Tracing(Section):
+class Tracing(Section, frozen=True):
     """`spec.tracing`."""
 
     sampling_rate: str = ""
-    stdout: StrictBool = False
+    stdout: bool = False
     zipkin: Zipkin | None = None
     otel: Otel | None = None
 
 
-class MetricLabel(Section):
+class MetricLabel(Section, frozen=True):
     """A label that `regex` rewrites: replacement -> pattern."""
 
     name: str
     regex: dict[str, str] = {}
 
 
-class MetricRule(Section):
+class MetricRule(Section, frozen=True):
     """An entry of `metrics.rules`."""
 
     name: str
     labels: list[MetricLabel] = []
 
 
-class MetricHttp(Section):
+class MetricHttp(Section, frozen=True):
     """`metrics.http`."""
 
-    increased_cardinality: StrictBool = True
+    increased_cardinality: bool = True
     path_matching: list[str] = []
-    exclude_verbs: StrictBool = False
+    exclude_verbs: bool = False
 
 
-class Metrics(Section):
+class Metrics(Section, frozen=True):
     """`spec.metrics`, or `spec.metric`."""
 
-    enabled: StrictBool = True
-    record_error_codes: StrictBool = False
-    latency_distribution_buckets: list[StrictInt] = []
+    enabled: bool = True
+    record_error_codes: bool = False
+    latency_distribution_buckets: list[int] = []
     http: MetricHttp = MetricHttp()
     rules: list[MetricRule] = []
 
 
-class TokenValidator(Section):
+class TokenValidator(Section, frozen=True):
     """An entry of `mtls.tokenValidators`."""
 
     name: str
     options: JsonValue = None
 
 
-class Mtls(Section):
+class Mtls(Section, frozen=True):
     """`spec.mtls`."""
 
-    enabled: StrictBool | None = None
-    workload_cert_ttl: Annotated[str, Field(alias="workloadCertTTL")] = ""
+    enabled: bool | None = None
+    workload_cert_ttl: str = field(name="workloadCertTTL", default="")
     allowed_clock_skew: str = ""
     sentry_address: str = ""
     control_plane_trust_domain: str = ""
     token_validators: list[TokenValidator] = []
 
 
-class NameResolution(Section):
+class NameResolution(Section, frozen=True):
     """`spec.nameResolution`."""
 
     component: str = ""
@@ -150,21 +141,21 @@ class NameResolution(Section):
     configuration: JsonValue = None
 
 
-class ApiLogging(Section):
+class ApiLogging(Section, frozen=True):
     """`spec.logging.apiLogging`."""
 
-    enabled: StrictBool = False
-    obfuscate_urls: Annotated[StrictBool, Field(alias="obfuscateURLs")] = False
-    omit_health_checks: StrictBool = False
+    enabled: bool = False
+    obfuscate_urls: bool = field(name="obfuscateURLs", default=False)
+    omit_health_checks: bool = False
 
 
-class Logging(Section):
+class Logging(Section, frozen=True):
     """`spec.logging`."""
 
     api_logging: ApiLogging = ApiLogging()
 
 
-class ConfigurationSpec(Section):
+class ConfigurationSpec(Section, frozen=True):
     """`spec` of a Configuration. The sections typed `JsonValue` are known and not acted on."""
 
     access_control: AccessControl = AccessControl()
@@ -196,43 +187,43 @@ UNBUILT_SECTIONS = (
 )
 
 
-class Configuration(Section):
+class Configuration(Section, frozen=True):
     """kind: Configuration."""
 
-    api_version: Literal["dapr.io/v1alpha1"] = "dapr.io/v1alpha1"
     kind: Literal["Configuration"]
+    api_version: Literal["dapr.io/v1alpha1"] = "dapr.io/v1alpha1"
     metadata: Metadata = Metadata()
     spec: ConfigurationSpec = ConfigurationSpec()
     auth: JsonValue = None
 
 
-class Matching(Section):
+class Matching(Section, frozen=True):
     """Which failures a retry policy is for."""
 
     http_status_codes: str = ""
-    grpc_status_codes: Annotated[str, Field(alias="gRPCStatusCodes")] = ""
+    grpc_status_codes: str = field(name="gRPCStatusCodes", default="")
 
 
-class Retry(Section):
+class Retry(Section, frozen=True):
     """An entry of `policies.retries`."""
 
     policy: str = "constant"
     duration: str = "5s"
     max_interval: str = "60s"
-    max_retries: StrictInt = -1
+    max_retries: int = -1
     matching: Matching = Matching()
 
 
-class CircuitBreaker(Section):
+class CircuitBreaker(Section, frozen=True):
     """An entry of `policies.circuitBreakers`."""
 
-    max_requests: Annotated[StrictInt, Field(ge=0, le=2**32 - 1)] = 1
+    max_requests: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 1
     interval: str = "0s"
     timeout: str = "60s"
     trip: str = "consecutiveFailures > 5"
 
 
-class ResiliencyPolicies(Section):
+class ResiliencyPolicies(Section, frozen=True):
     """`spec.policies` of a Resiliency."""
 
     timeouts: dict[str, str] = {}
@@ -240,16 +231,16 @@ class ResiliencyPolicies(Section):
     circuit_breakers: dict[str, CircuitBreaker] = {}
 
 
-class AppTarget(Section):
+class AppTarget(Section, frozen=True):
     """An entry of `targets.apps`."""
 
     timeout: str = ""
     retry: str = ""
     circuit_breaker: str = ""
-    circuit_breaker_cache_size: Annotated[StrictInt, Field(ge=0)] = 100
+    circuit_breaker_cache_size: Annotated[int, Meta(ge=0)] = 100
 
 
-class Targets(Section):
+class Targets(Section, frozen=True):
     """`spec.targets` of a Resiliency."""
 
     apps: dict[str, AppTarget] = {}
@@ -257,18 +248,18 @@ class Targets(Section):
     components: JsonValue = None
 
 
-class ResiliencySpec(Section):
+class ResiliencySpec(Section, frozen=True):
     """`spec` of a Resiliency."""
 
     policies: ResiliencyPolicies = ResiliencyPolicies()
     targets: Targets = Targets()
 
 
-class Resiliency(Section):
+class Resiliency(Section, frozen=True):
     """kind: Resiliency."""
 
-    api_version: Literal["dapr.io/v1alpha1"] = "dapr.io/v1alpha1"
     kind: Literal["Resiliency"]
+    api_version: Literal["dapr.io/v1alpha1"] = "dapr.io/v1alpha1"
     metadata: Metadata = Metadata()
     scopes: list[str] = []
     spec: ResiliencySpec = ResiliencySpec()

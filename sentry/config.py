@@ -160,7 +160,7 @@ def _from_file(
     trust_domain, ttl, skew = "localhost", flags.workload_cert_ttl, flags.allowed_clock_skew
     sources: tuple[TokenSource, ...] = ()
     if flags.config is not None:
-        from sentry.schema import read_mtls  # noqa: PLC0415 -- pydantic and YAML cost 150 ms, only with a file
+        from sentry.schema import read_mtls  # noqa: PLC0415 -- YAML is costly, only with a file
 
         try:
             mtls = read_mtls(flags.config)

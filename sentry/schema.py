@@ -1,12 +1,12 @@
-"""The `spec.mtls` section of a Configuration document, as sentry reads it. pydantic stays in here."""
+"""The `spec.mtls` section of a Configuration document, as sentry reads it."""
 
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from msgspec import Struct, ValidationError, convert, field
 
 from sentry.errors import SettingsError
 
@@ -27,37 +27,39 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(f"duration {text!r} is too long") from error
 
 
-Duration = Annotated[timedelta, BeforeValidator(lambda value: parse_duration(str(value)))]
+class Duration(timedelta):
+    """A span of time that is written as Go writes it."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class TokenValidatorOptions(_Section):
+class TokenValidatorOptions(Struct, frozen=True, rename="camel"):
     """Where the keys of tokens come from. `maxTokenLifetime` is ours: what a token's `exp` less `iat` may be."""
 
     source: str
-    ca_certificate: str | None = Field(default=None, alias="caCertificate")
-    min_refresh_interval: Duration = Field(default=timedelta(minutes=10), alias="minRefreshInterval")
-    request_timeout: Duration = Field(default=timedelta(seconds=30), alias="requestTimeout")
-    max_token_lifetime: Duration = Field(default=timedelta(minutes=10), alias="maxTokenLifetime")
+    ca_certificate: str | None = None
+    min_refresh_interval: Duration = Duration(minutes=10)
+    request_timeout: Duration = Duration(seconds=30)
+    max_token_lifetime: Duration = Duration(minutes=10)
 
 
-class TokenValidator(_Section):
-    """One entry of `tokenValidators`; `jwks` is the only name there is."""
+class TokenValidator(Struct, frozen=True):
+    """One entry of `tokenValidators`; `jwks` is the only name there is, in any case."""
 
-    name: Annotated[str, BeforeValidator(lambda value: str(value).lower())] = Field(pattern="^jwks$")
+    name: str
     options: TokenValidatorOptions
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for another name."""
+        if self.name.lower() != "jwks":
+            raise ValueError(f"name: expected jwks, met {self.name!r}")
 
-class Mtls(_Section):
+
+class Mtls(Struct, frozen=True, rename="camel"):
     """`spec.mtls`."""
 
-    workload_cert_ttl: Duration | None = Field(default=None, alias="workloadCertTTL")
-    allowed_clock_skew: Duration | None = Field(default=None, alias="allowedClockSkew")
-    control_plane_trust_domain: str | None = Field(default=None, alias="controlPlaneTrustDomain")
-    token_validators: tuple[TokenValidator, ...] = Field(default=(), alias="tokenValidators")
+    workload_cert_ttl: Duration | None = field(name="workloadCertTTL", default=None)
+    allowed_clock_skew: Duration | None = None
+    control_plane_trust_domain: str | None = None
+    token_validators: tuple[TokenValidator, ...] = ()
 
 
 def read_mtls(path: Path) -> Mtls:
@@ -73,10 +75,12 @@ def read_mtls(path: Path) -> Mtls:
     spec = document.get("spec") or {}
     section = (spec.get("mtls") or {}) if isinstance(spec, dict) else {}
     try:
-        return Mtls.model_validate(section)
+        return convert(section, Mtls, dec_hook=_duration)
     except ValidationError as error:
-        faults = tuple(
-            f"{path}: spec.mtls.{'.'.join(str(step) for step in fault['loc'])}: {fault['msg']}"
-            for fault in error.errors()
-        )
-        raise SettingsError(faults) from error
+        problem, _, place = str(error).partition(" - at `$")
+        raise SettingsError((f"{path}: spec.mtls{place.rstrip('`')}: {problem}",)) from error
+
+
+def _duration(kind: type, value: object) -> Duration:
+    assert kind is Duration
+    return Duration(seconds=parse_duration(str(value)).total_seconds())

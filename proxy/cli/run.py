@@ -146,7 +146,7 @@ def _specs(asked: Asked, env: Mapping[str, str]) -> tuple[AppSpec, ...]:
         return (single(asked, env, Path.cwd()),)
     if asked.command:
         raise UsageError("a command together with --run-file", hint="the run file holds the commands")
-    from proxy.cli.runfile import read_run_file  # noqa: PLC0415 - pydantic and YAML for run files only
+    from proxy.cli.runfile import read_run_file  # noqa: PLC0415 - YAML for run files only
 
     ignored = [flag for flag in asked.flags if flag.partition("=")[0] not in _FILE_PASSES]
     if ignored:

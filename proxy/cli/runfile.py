@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from msgspec import Meta, Struct, field
 
 from policies.documents import Document, examine, read_documents
 from policies.errors import DocumentError, Fault
@@ -25,72 +25,67 @@ from proxy.errors import ConfigError
 NAMES = ("dapr.yaml", "dapr.yml")
 SUFFIXES = (".yaml", ".yml")
 Destination = Literal["console", "file", "fileAndConsole"]
-PortNumber = Annotated[int, Field(strict=True, ge=0, le=65535)]
-Text = StrictStr | StrictInt  # what YAML reads as a number may be meant as text
+PortNumber = Annotated[int, Meta(ge=0, le=65535)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=False)
-
-
-class Shared(_Model):
+class Shared(Struct, frozen=True, kw_only=True, rename="camel"):
     """Keys of `common` and of each app. None: not written."""
 
-    config_file_path: StrictStr | None = Field(None, alias="configFilePath")
-    app_protocol: StrictStr | None = Field(None, alias="appProtocol")
-    api_listen_addresses: StrictStr | None = Field(None, alias="apiListenAddresses")
-    enable_profiling: StrictBool | None = Field(None, alias="enableProfiling")
-    log_level: StrictStr | None = Field(None, alias="logLevel")
-    app_max_concurrency: StrictInt | None = Field(None, alias="appMaxConcurrency")
-    placement_host_address: StrictStr | None = Field(None, alias="placementHostAddress")
-    scheduler_host_address: StrictStr | None = Field(None, alias="schedulerHostAddress")
-    resources_path: StrictStr | None = Field(None, alias="resourcesPath")
-    resources_paths: list[StrictStr] | None = Field(None, alias="resourcesPaths")
-    app_ssl: StrictBool | None = Field(None, alias="appSSL")
-    max_body_size: Text | None = Field(None, alias="maxBodySize")
-    read_buffer_size: Text | None = Field(None, alias="readBufferSize")
-    enable_app_health_check: StrictBool | None = Field(None, alias="enableAppHealthCheck")
-    app_health_check_path: StrictStr | None = Field(None, alias="appHealthCheckPath")
-    app_health_probe_interval: StrictInt | None = Field(None, alias="appHealthProbeInterval")
-    app_health_probe_timeout: StrictInt | None = Field(None, alias="appHealthProbeTimeout")
-    app_health_threshold: StrictInt | None = Field(None, alias="appHealthThreshold")
-    enable_api_logging: StrictBool | None = Field(None, alias="enableApiLogging")
-    runtime_path: StrictStr | None = Field(None, alias="runtimePath")
-    env: dict[str, StrictStr | StrictInt | float | bool] | None = None
-    app_log_destination: Destination | None = Field(None, alias="appLogDestination")
-    daprd_log_destination: Destination | None = Field(None, alias="daprdLogDestination")
-    routes: dict[str, StrictStr] | list[StrictStr] | None = None
-    upstreams: dict[str, PortNumber] | list[StrictStr] | None = None
+    config_file_path: str | None = None
+    app_protocol: str | None = None
+    api_listen_addresses: str | None = None
+    enable_profiling: bool | None = None
+    log_level: str | None = None
+    app_max_concurrency: int | None = None
+    placement_host_address: str | None = None
+    scheduler_host_address: str | None = None
+    resources_path: str | None = None
+    resources_paths: list[str] | None = None
+    app_ssl: bool | None = field(name="appSSL", default=None)
+    max_body_size: str | None = None
+    read_buffer_size: str | None = None
+    enable_app_health_check: bool | None = None
+    app_health_check_path: str | None = None
+    app_health_probe_interval: int | None = None
+    app_health_probe_timeout: int | None = None
+    app_health_threshold: int | None = None
+    enable_api_logging: bool | None = None
+    runtime_path: str | None = None
+    env: dict[str, str | int | float | bool] | None = None
+    app_log_destination: Destination | None = None
+    daprd_log_destination: Destination | None = None
+    routes: dict[str, str] | list[str] | None = None
+    upstreams: dict[str, PortNumber] | list[str] | None = None
 
 
-class App(Shared):
+class App(Shared, frozen=True, kw_only=True):
     """One entry of `apps`."""
 
-    app_dir_path: StrictStr = Field(alias="appDirPath")
-    app_id: StrictStr | None = Field(None, alias="appID")
-    app_port: PortNumber | None = Field(None, alias="appPort")
-    app_channel_address: StrictStr | None = Field(None, alias="appChannelAddress")
-    dapr_http_port: PortNumber | None = Field(None, alias="daprHTTPPort")
-    dapr_grpc_port: PortNumber | None = Field(None, alias="daprGRPCPort")
-    dapr_internal_grpc_port: PortNumber | None = Field(None, alias="daprInternalGRPCPort")
-    metrics_port: PortNumber | None = Field(None, alias="metricsPort")
-    profile_port: PortNumber | None = Field(None, alias="profilePort")
-    unix_domain_socket: StrictStr | None = Field(None, alias="unixDomainSocket")
-    command: list[Text] = Field(min_length=1)
-    container_image: StrictStr | None = Field(None, alias="containerImage")
-    container_image_pull_policy: StrictStr | None = Field(None, alias="containerImagePullPolicy")
-    create_service: StrictBool | None = Field(None, alias="createService")
-    grpc_services: list[StrictStr] | None = Field(None, alias="grpcServices")
-    depends_on: list[StrictStr] | None = Field(None, alias="dependsOn")
+    app_dir_path: str
+    app_id: str | None = field(name="appID", default=None)
+    app_port: PortNumber | None = None
+    app_channel_address: str | None = None
+    dapr_http_port: PortNumber | None = field(name="daprHTTPPort", default=None)
+    dapr_grpc_port: PortNumber | None = field(name="daprGRPCPort", default=None)
+    dapr_internal_grpc_port: PortNumber | None = field(name="daprInternalGRPCPort", default=None)
+    metrics_port: PortNumber | None = None
+    profile_port: PortNumber | None = None
+    unix_domain_socket: str | None = None
+    command: Annotated[list[str], Meta(min_length=1)]
+    container_image: str | None = None
+    container_image_pull_policy: str | None = None
+    create_service: bool | None = None
+    grpc_services: list[str] | None = None
+    depends_on: list[str] | None = None
 
 
-class RunFile(_Model):
+class RunFile(Struct, frozen=True, kw_only=True):
     """A whole run file."""
 
-    version: Annotated[int, Field(strict=True, ge=1, le=1)]
-    name: StrictStr | None = None
-    common: Shared = Field(default_factory=lambda: Shared.model_validate({}))
-    apps: list[App] = Field(min_length=1)
+    version: Annotated[int, Meta(ge=1, le=1)]
+    name: str | None = None
+    common: Shared = Shared()
+    apps: Annotated[list[App], Meta(min_length=1)]
 
 
 # run file key (as a field) -> flag, for values that are passed on as they are
@@ -261,7 +256,7 @@ class _Reading:
         logs = folder / ".dapr" / "logs"
         return AppSpec(
             app_id=app_id,
-            command=tuple(str(word) for word in app.command),
+            command=tuple(app.command),
             folder=folder,
             flags=tuple(flags),
             settings=settings,
@@ -276,10 +271,10 @@ class _Reading:
 
     def _passed(self, app: App, common: Shared) -> list[str]:
         flags = []
-        for field, flag in _PASSED.items():
-            value = getattr(app, field, None)
+        for name, flag in _PASSED.items():
+            value = getattr(app, name, None)
             if value is None:
-                value = getattr(common, field, None)
+                value = getattr(common, name, None)
             if value is not None:
                 flags.append(f"--{flag}={_text(value)}")
         return flags

@@ -45,7 +45,7 @@ def stop(
 
 async def _stop_run(root: Path, run_file: str, timeout_s: float) -> int:
     """End every run of a run file through its command; returns 1 if that failed."""
-    from proxy.cli.runfile import find  # noqa: PLC0415 - pydantic and YAML for run files only
+    from proxy.cli.runfile import find  # noqa: PLC0415 - YAML for run files only
 
     template = str(find(run_file)[0])
     mine = [entry for entry in entries(root) if entry.run_template == template]

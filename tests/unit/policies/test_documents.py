@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from msgspec import Struct
 
 from policies.documents import Document, examine, format_place, read_documents, validate
 from policies.errors import DocumentError
@@ -140,14 +140,12 @@ def test_variable_without_a_usable_value_is_a_fault(tmp_path: Path, text: str, f
     assert fault in faults_of(tmp_path, text, {"LINES": "x\ny: 1"})[0]
 
 
-class Inner(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Inner(Struct, frozen=True):
     size: int = 0
     label: str = ""
 
 
-class Outer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Outer(Struct):
     name: str
     inner: Inner = Inner()
     many: dict[str, Inner] = {}
