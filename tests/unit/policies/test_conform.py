@@ -17,8 +17,8 @@ class Whole(Struct, frozen=True, rename="camel"):
     full_text: str = "none"
     flag: bool = False
     count: Annotated[int, Meta(ge=0, le=9)] = 1
-    rows: Annotated[list[Part], Meta(min_length=1)] = []  # noqa: RUF012 - msgspec copies it
-    table: dict[str, int] = {}  # noqa: RUF012
+    rows: Annotated[list[Part], Meta(min_length=1)] = []
+    table: dict[str, int] = {}
     kind: Literal["a", "b"] = "a"
     either: list[str] | dict[str, str] | None = None
     plain: str | Part = ""
