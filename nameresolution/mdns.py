@@ -46,9 +46,11 @@ class MdnsResolver:
         self._names: dict[str, set[AppName]] = {}
         self._instance: Instance | None = None
         self._station: Station | None = None
+        self._needed = asyncio.Event()
 
     async def run(self, push: Push) -> None:
         """Work until cancelled; blocked multicast is pushed as a failure, never raised."""
+        await self._needed.wait()  # loading would hold up a start
         station_type = await asyncio.to_thread(_load_station)
 
         def fan_out(app_id: str, found: Found) -> None:
@@ -77,6 +79,7 @@ class MdnsResolver:
     def watch(self, name: AppName) -> None:
         """Ask for a name now and keep it fresh."""
         self._names.setdefault(name.app_id, set()).add(name)
+        self._needed.set()
         if self._station is not None:
             self._station.watch(name.app_id)
 
@@ -97,6 +100,7 @@ class MdnsResolver:
         if self._station is not None:
             self._station.announce(instance)
         self._instance = instance
+        self._needed.set()
 
     async def withdraw(self) -> None:
         """Say goodbye at once; repeats follow within 250 ms while `run` goes on."""

@@ -84,15 +84,10 @@ def _serve(argv: list[str], program: str) -> int:
     import asyncio  # noqa: PLC0415
 
     from proxy.app import run_sidecar  # noqa: PLC0415
+    from proxy.engines import loop_factory  # noqa: PLC0415
 
     try:
-        import uvloop  # noqa: PLC0415
-    except ImportError:
-        new_loop = asyncio.new_event_loop
-    else:
-        new_loop = uvloop.new_event_loop
-    try:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(settings.engine)) as runner:
             return runner.run(run_sidecar(settings, loading))
     except (ProxyError, ExceptionGroup) as error:
         causes = leaves(error)

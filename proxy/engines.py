@@ -3,6 +3,7 @@
 Only the one that runs is imported: each costs start-up time.
 """
 
+import asyncio
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Final
@@ -21,6 +22,19 @@ BUILD: Final = (
     "says why it can't"
 )
 Make = Callable[[Limits, Observer, Tracing, Callable[[str], str]], Engine]
+
+
+def loop_factory(wish: EngineChoice) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes the loop that an engine goes well with: uvloop carries calls at half the cost of asyncio's own; a native engine's
+    calls are carried elsewhere, and asyncio is loaded already.
+    """
+    if wish == "native" or (wish == "auto" and NATIVE_BY_DEFAULT and has_native()):
+        return asyncio.new_event_loop
+    try:
+        import uvloop  # noqa: PLC0415 - see above
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
 
 
 class Chosen(Struct, frozen=True):
