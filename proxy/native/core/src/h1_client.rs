@@ -123,7 +123,6 @@ impl H1Up {
         }
         let mut headers = std::mem::take(&mut head.headers);
         headers.retain(|name| !NOT_COPIED.contains(name));
-        join_cookies(&mut headers);
         let chunked = !tunnel && !end && !headers.contains_key(header::CONTENT_LENGTH);
         let mut out = Out::default();
         let key = tunnel.then(make_key);
@@ -392,16 +391,6 @@ impl H1Up {
 
     #[allow(clippy::unused_self)] // reading goes on when the body is polled again: nothing is owed
     pub(crate) fn release(&mut self, _count: usize) {}
-}
-
-/// HTTP/2 may split a cookie into crumbs (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut Headers) {
-    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
-        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(http::HeaderValue::as_bytes).collect();
-        if let Ok(whole) = http::HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-            headers.insert(header::COOKIE, whole);
-        }
-    }
 }
 
 /// The target as an origin server expects it; an absolute-form one loses its scheme and authority.

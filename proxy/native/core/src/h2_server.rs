@@ -236,6 +236,7 @@ fn is_malformed(block: &Block) -> bool {
 fn read_head(block: Block, ended: bool) -> RawHead {
     let mut headers = block.headers;
     let host = headers.remove(header::HOST);
+    join_cookies(&mut headers);
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|digits| digits.parse::<u64>().ok());
     let method = block.method.unwrap_or_default();
@@ -259,6 +260,16 @@ fn read_head(block: Block, ended: bool) -> RawHead {
             Some(_) => Framing::Length,
         },
         length: if ended && length.is_none() { Some(0) } else { length },
+    }
+}
+
+/// HTTP/2 may split a cookie into crumbs (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut Headers) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(http::HeaderValue::as_bytes).collect();
+        if let Ok(whole) = http::HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, whole);
+        }
     }
 }
 

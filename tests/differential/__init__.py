@@ -1,0 +1,1 @@
+"""The same generated messages through every engine: what one does, all do."""

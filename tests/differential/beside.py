@@ -1,0 +1,174 @@
+"""Engines side by side: the same bytes go to each, and what reached the app and came back is told in one form.
+
+Only what a peer may rely on is compared: order between fields of different names, chunk borders and the words of our own error pages
+are left out.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final
+
+from msgspec import Struct
+
+from proxy.engine.base import WireProtocol
+from proxy.plan import Cause
+from tests.conformance.apps import raw_app
+from tests.conformance.harness import ENGINES, Way, leading
+from tests.conformance.identities import Mint
+from tests.support.errors import HttpSyntaxError
+from tests.support.http_wire import Head, Headers, read_body, read_head
+
+DEADLINE_S: Final = 20.0
+_ERROR_FIELD: Final = "postern-error"
+REFUSED: Final = "refused"  # an end whose form is free: what is reported may differ, too
+ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Told(Struct, frozen=True):
+    """One message: its start line's parts, values by field name, body and trailers; `cut`: it did not come whole."""
+
+    start: tuple[str, ...]
+    fields: dict[str, list[str]]
+    body: bytes = b""
+    trailers: dict[str, list[str]] = {}
+    cut: bool = False
+
+
+class Course(Struct, frozen=True):
+    """What became of the bytes: requests at the app, answers at the caller, how it ended there, and what the engine reported."""
+
+    requests: list[Told]
+    answers: list[Told]
+    end: str
+    causes: list[tuple[int, Cause | None]]
+
+
+class App:
+    """An HTTP/1.1 app that notes what it is sent and answers with the bytes of the moment. Mutable state: `answer`, `noted`."""
+
+    def __init__(self) -> None:
+        self.answer = ANSWER
+        self.closes = False
+        self.noted: list[Told] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        while (head := await read_head(reader)) is not None:
+            number = len(self.noted)
+            self.noted.append(told((head.first, head.second, head.third), head.headers, cut=True))
+            trailers: Headers = []
+            body = b"".join([part async for part in read_body(reader, head, trailers)])
+            self.noted[number] = told((head.first, head.second, head.third), head.headers, body, trailers)
+            writer.write(self.answer)
+            await writer.drain()
+            if self.closes:
+                return
+
+
+def told(
+    start: tuple[str, ...],
+    headers: Headers,
+    body: bytes = b"",
+    trailers: Sequence[tuple[str, str]] = (),
+    *,
+    cut: bool = False,
+) -> Told:
+    """A message in the form that is compared."""
+    fields = grouped(headers)
+    if _ERROR_FIELD in fields:
+        body = b""
+        fields.pop("content-length", None)
+    fields.pop("transfer-encoding", None)  # who re-frames a body may choose
+    return Told(start, fields, body, grouped(trailers), cut)
+
+
+def grouped(headers: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Values by lower-case name, in order."""
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+class Beside(Struct, frozen=True):
+    """The engines, each with a way to the same app."""
+
+    app: App
+    ways: dict[str, Way]
+    loop: asyncio.AbstractEventLoop
+
+    def compare(self, drive: Callable[[Way], Awaitable[tuple[list[Told], str]]]) -> dict[str, Course]:
+        """Drive each engine in turn, from a thread beside the loop; what happened by engine. Asserts that it is the same."""
+        courses = {name: self._course(way, drive) for name, way in self.ways.items()}
+        (first, expected), *others = courses.items()
+        for name, met in others:
+            for part in Course.__struct_fields__:
+                mine, theirs = getattr(met, part), getattr(expected, part)
+                assert mine == theirs, f"{part}: {name} has {mine}, {first} has {theirs}"
+        return courses
+
+    def _course(self, way: Way, drive: Callable[[Way], Awaitable[tuple[list[Told], str]]]) -> Course:
+        self.app.noted.clear()
+        way.front.seen.outcomes.clear()
+        driving = asyncio.run_coroutine_threadsafe(_timed(drive(way)), self.loop)
+        answers, end = driving.result()
+        causes = (
+            [] if end == REFUSED else [(outcome.status, outcome.cause) for outcome in way.front.seen.outcomes]
+        )
+        whole = [
+            request for request in self.app.noted if not request.cut
+        ]  # how soon a bad body is seen is chance
+        return Course(whole, answers, end, causes)
+
+
+async def _timed(driving: Awaitable[tuple[list[Told], str]]) -> tuple[list[Told], str]:
+    async with asyncio.timeout(DEADLINE_S):
+        return await driving
+
+
+@asynccontextmanager
+async def beside(hops: str, *, wire: WireProtocol = "http1") -> AsyncIterator[Beside]:
+    """Every engine of this installation, running, with a way over `hops` to one app."""
+    app = App()
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(raw_app(app.serve))
+        mint = Mint()
+        ways = {
+            name: await stack.enter_async_context(leading(name, hops, port, wire=wire, mint=mint))
+            for name in ENGINES
+        }
+        yield Beside(app, ways, asyncio.get_running_loop())
+
+
+async def read_answers(reader: asyncio.StreamReader, methods: Sequence[str]) -> tuple[list[Told], str]:
+    """All answers up to the end of a connection, to requests of these methods; and how the connection ended."""
+    data, end = bytearray(), "closed"
+    try:
+        while part := await reader.read(65_536):
+            data += part
+    except ConnectionError:
+        end = "reset"
+    whole = asyncio.StreamReader()
+    whole.feed_data(bytes(data))
+    whole.feed_eof()
+    answers: list[Told] = []
+    waiting = list(methods)
+    with suppress(HttpSyntaxError):
+        while (head := await read_head(whole)) is not None:
+            is_interim = head.second.startswith("1")
+            method = "" if is_interim or not waiting else waiting.pop(0)
+            answers.append(await _answer(whole, head, method, is_interim=is_interim))
+    return answers, end
+
+
+async def _answer(reader: asyncio.StreamReader, head: Head, method: str, *, is_interim: bool) -> Told:
+    start = (head.second,)
+    if is_interim or method == "HEAD" or head.second in {"204", "304"}:
+        return told(start, head.headers)
+    trailers: Headers = []
+    try:
+        body = b"".join([part async for part in read_body(reader, head, trailers, until_close=True)])
+    except HttpSyntaxError:
+        return told(start, head.headers, cut=True)  # how much of it came before is chance
+    return told(start, head.headers, body, trailers)
