@@ -242,7 +242,7 @@ class Processes:
 
 
 def clean_environment() -> dict[str, str]:
-    """Our environment without what would steer a sidecar or a client."""
+    """Our environment without what would steer a sidecar or a client; POSTERN_ENGINE stays, to run all tests with one engine."""
     steering = (
         "POSTERN_",
         "DAPR_",
@@ -253,7 +253,11 @@ def clean_environment() -> dict[str, str]:
         "GRPC_PROXY",
         "PYTHON",
     )
-    return {key: value for key, value in os.environ.items() if not key.upper().startswith(steering)}
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key == "POSTERN_ENGINE" or not key.upper().startswith(steering)
+    }
 
 
 def process_cpu_s(pid: int) -> float:
