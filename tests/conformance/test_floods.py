@@ -217,6 +217,35 @@ async def test_too_many_fields_are_a_431(engine: str) -> None:
         assert way.front.seen.refused["header-count"] == 1
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "peer"])
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("frame-size", b"\xff" * 200),
+        ("continuation", frame(Kind.HEADERS, 0, 1, b"\x82") + frame(Kind.CONTINUATION, 0, 1, b"") * 100),
+        (
+            "head-size",
+            frame(Kind.HEADERS, END_HEADERS, 1, b"\x40\x01a\x7f\x81\x1e" + b"b" * 4_000 + b"\xbe" * 12_000),
+        ),
+        ("ping", frame(Kind.PING, 0, 0, bytes(8)) * 200),
+        ("protocol", frame(Kind.HEADERS, END_HEADERS, 0, b"\x82")),
+        ("protocol", frame(Kind.HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff")),
+    ],
+)
+async def test_flood_in_the_first_bytes_ends_the_connection_at_once(
+    engine: str, mint: Mint, kind: str, data: bytes, tls: bool
+) -> None:
+    async with running(engine, limits=Limits(control_burst=50)) as node:
+        node.engine.set_identity(mint.identity("callee"))
+        port = await node.listen(always(plan()), tls="mesh" if tls else None)
+        context = mint.client_context("caller") if tls else None
+        async with dial(port, tls=context, hello=False) as attacker, asyncio.timeout(5.0):
+            attacker.acking = False
+            await attacker.send(PREFACE + settings({}) + data)
+            await attacker.to_the_end()
+        await node.seen.until(lambda: node.seen.refused[kind] == 1)
+
+
 async def test_streams_beyond_the_limit_are_refused(engine: str) -> None:
     limits = Limits(streams=5, resets_burst=100)
     async with http_app() as app, leading(engine, "one", app, limits=limits) as way, dial(way.port) as caller:

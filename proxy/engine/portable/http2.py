@@ -151,7 +151,8 @@ class Http2End(asyncio.Protocol):
             self.fail(error.code, str(error))
             return
         except h2.exceptions.ProtocolError as error:
-            self._count("protocol")
+            is_bomb = isinstance(error, h2.exceptions.DenialOfServiceError)
+            self._count("head-size" if is_bomb else "protocol")
             self.fail(Codes(error.error_code), str(error) or type(error).__name__)
             return
         if self._gate.goaway is not None:

@@ -58,7 +58,6 @@ impl Bucket {
 /// Owns what is known of one direction of one connection.
 #[derive(Debug)]
 pub struct FrameGate {
-    preface_left: Cell<usize>,
     first: Cell<bool>,
     header: RefCell<Vec<u8>>,
     skip: Cell<usize>,
@@ -80,10 +79,9 @@ pub struct FrameGate {
 }
 
 impl FrameGate {
-    /// `server`: whether the other end begins with the preface.
+    /// `server`: whether requests come in. The preface is no business of the gate.
     pub fn new(limits: &Limits, server: bool) -> Rc<Self> {
         Rc::new(Self {
-            preface_left: Cell::new(if server { PREFACE.len() } else { 0 }),
             first: Cell::new(!server),
             header: RefCell::new(Vec::with_capacity(HEADER)),
             skip: Cell::new(0),
@@ -205,10 +203,6 @@ impl FrameGate {
         if self.first.replace(false) && data.starts_with(b"HTTP/1.") {
             return self.set_flood("http1"); // not a flood, but as hopeless
         }
-        let preface = self.preface_left.get().min(data.len());
-        self.preface_left.set(self.preface_left.get() - preface);
-        out.extend_from_slice(&data[..preface]);
-        data = &data[preface..];
         while !data.is_empty() && !self.is_flooded() {
             let skip = self.skip.get().min(data.len());
             self.skip.set(self.skip.get() - skip);
@@ -264,6 +258,7 @@ impl FrameGate {
             Fault::Compression => self.end("protocol", Reason::COMPRESSION_ERROR),
             Fault::Frame => self.end("protocol", Reason::PROTOCOL_ERROR),
             Fault::Fresh => self.set_flood("stream"),
+            Fault::Bomb => self.set_flood("head-size"),
         }
     }
 
@@ -347,7 +342,7 @@ mod tests {
 
     #[test]
     fn frames_are_seen_however_they_are_cut() {
-        let data = [PREFACE.to_vec(), frame(4, 0, 12), frame(0, 0, 300), frame(7, 0, 8)].concat();
+        let data = [frame(4, 0, 12), frame(0, 0, 300), frame(7, 0, 8)].concat();
         for size in [1, 2, 7, 9, 64, 1_000] {
             let gate = FrameGate::new(&Limits::default(), true);
             let mut out = BytesMut::new();

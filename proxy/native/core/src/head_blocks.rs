@@ -5,12 +5,15 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Uri, header, uri};
+use http::{HeaderName, HeaderValue, Uri, header};
 
 use crate::fields::Headers;
+use crate::head_scan::is_authority;
 use crate::hpack::{Broken, Decoder};
 use crate::limits::Limits;
 
+/// A list this many times as large as announced is no mistake: frames alone can't hold it, only fields that are named again and again.
+const BOMB: usize = 4;
 const ENTRY_BYTES: usize = 32; // what each field counts beyond its bytes (RFC 9113 §6.5.2)
 const HEADERS: u8 = 0x1;
 const END_STREAM: u8 = 0x1;
@@ -37,14 +40,18 @@ pub struct Block {
 }
 
 impl Block {
-    fn put(&mut self, name: &Bytes, value: Bytes, most: usize) {
+    fn put(&mut self, name: &Bytes, value: Bytes, most: usize) -> Result<(), Fault> {
         self.count += 1;
         self.size += name.len() + value.len() + ENTRY_BYTES;
+        if self.size > most * BOMB {
+            return Err(Fault::Bomb);
+        }
         if self.size > most {
             self.is_over = true;
         } else if self.put_one(name, value).is_none() {
             self.malformed = true;
         }
+        Ok(())
     }
 
     /// `None`: what no message may hold.
@@ -97,7 +104,7 @@ impl Block {
             && self.status.is_none()
             && (self.protocol.is_none() || &method[..] == b"CONNECT")
             && http::Method::from_bytes(method).is_ok()
-            && self.authority.as_ref().is_none_or(|authority| uri::Authority::try_from(&authority[..]).is_ok())
+            && self.authority.as_ref().is_none_or(|authority| is_authority(authority))
     }
 
     fn is_response(&self) -> bool {
@@ -150,6 +157,8 @@ pub enum Fault {
     Frame,
     /// More requests than the peer may have open wait to be refused.
     Fresh,
+    /// A small block that unpacks into a huge one.
+    Bomb,
 }
 
 impl From<Broken> for Fault {
@@ -391,6 +400,17 @@ mod tests {
         }
         blocks.begin(HEADERS, END_HEADERS, 15).unwrap();
         assert_eq!(blocks.payload(HEADERS, &[], &mut BytesMut::new()), Err(Fault::Fresh));
+    }
+
+    #[test]
+    fn lists_beyond_the_limit_are_told_and_bombs_end_the_connection() {
+        let mut blocks = HeadBlocks::new(&Limits { head_bytes: 500, ..Limits::default() }, true);
+        let large = "y".repeat(100);
+        read(&mut blocks, 1, &[&REQUEST[..], &[("a", large.as_str()); 10]].concat());
+        assert!(blocks.accept(1).unwrap().is_over);
+        let bomb = [&b"\x82\x40\x01a\x7f\x00"[..], &[b'b'; 127], &[0xbe; 100]].concat();
+        blocks.begin(HEADERS, END_HEADERS, 3).unwrap();
+        assert_eq!(blocks.payload(HEADERS, &bomb, &mut BytesMut::new()), Err(Fault::Bomb));
     }
 
     #[test]

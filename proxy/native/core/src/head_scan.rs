@@ -196,11 +196,15 @@ fn is_http_url(target: &[u8]) -> bool {
     after(b"http://") || after(b"https://")
 }
 
+/// Whether it has only what a host and port may have; no user information (RFC 3986 §3.2, RFC 9113 §8.3.1).
+pub fn is_authority(authority: &[u8]) -> bool {
+    authority.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"._~!$&'()*+,;=%:[]-".contains(&byte))
+}
+
 fn the_host(hosts: &[Bytes], minor: u8) -> Result<Bytes, Refusal> {
     match hosts {
         [host] => {
-            let fits = |&byte: &u8| byte.is_ascii_alphanumeric() || b"._~!$&'()*+,;=%:[]-".contains(&byte);
-            if host.iter().all(fits) {
+            if is_authority(host) {
                 return Ok(host.clone());
             }
             Err(refuse(400, "host", "the Host field is not a host and port"))

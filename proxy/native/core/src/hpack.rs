@@ -35,18 +35,22 @@ static FIRST: LazyLock<Vec<(Bytes, Bytes)>> = LazyLock::new(|| {
 });
 
 impl Decoder {
-    /// Every field of a whole block.
-    pub fn decode(&mut self, block: &Bytes, mut each: impl FnMut(Bytes, Bytes)) -> Result<(), Broken> {
+    /// Every field of a whole block, until `each` has enough. An error leaves the table behind: no later block can be read.
+    pub fn decode<E: From<Broken>>(
+        &mut self,
+        block: &Bytes,
+        mut each: impl FnMut(Bytes, Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut at = 0;
         let mut begun = false;
         while let Some(&first) = block.get(at) {
             if first & 0x80 != 0 {
                 let (name, value) = self.entry(integer(block, &mut at, 7)?)?;
-                each(name, value);
+                each(name, value)?;
             } else if first & 0xe0 == 0x20 {
                 let limit = integer(block, &mut at, 5)?;
                 if begun || limit > TABLE_BYTES {
-                    return Err(Broken);
+                    return Err(Broken.into());
                 }
                 self.limit = limit;
                 self.shrink();
@@ -59,7 +63,7 @@ impl Decoder {
                 if indexed {
                     self.insert(name.clone(), value.clone());
                 }
-                each(name, value);
+                each(name, value)?;
             }
             begun = true;
         }
@@ -202,6 +206,7 @@ mod tests {
         let mut fields = Vec::new();
         decoder.decode(&bytes(hex), |name, value| {
             fields.push(format!("{}: {}", String::from_utf8_lossy(&name), String::from_utf8_lossy(&value)));
+            Ok::<_, Broken>(())
         })?;
         Ok(fields)
     }

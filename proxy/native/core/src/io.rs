@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
-use crate::frame_gate::FrameGate;
+use crate::frame_gate::{FrameGate, PREFACE};
 
 const READ: usize = 16_384;
 const READ_LEAST: usize = 2_048;
@@ -55,10 +55,13 @@ impl Io {
         self
     }
 
-    /// Have frames watched.
+    /// Have frames watched. A preface that was read already passes before any frame is looked at: `h2` can't end a connection well
+    /// that it has not begun.
     #[must_use]
     pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
-        self.gated = Some(Box::new(Gated { gate, raw: BytesMut::new(), ready: BytesMut::new() }));
+        let preface = if self.prefix.starts_with(PREFACE) { PREFACE.len() } else { 0 };
+        let ready = BytesMut::from(self.prefix.split_to(preface));
+        self.gated = Some(Box::new(Gated { gate, raw: BytesMut::new(), ready }));
         self
     }
 
