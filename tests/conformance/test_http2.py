@@ -389,6 +389,44 @@ async def test_malformed_request_is_refused_and_never_reaches_the_app(
     assert len(way.front.seen.outcomes) == 1
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b":authority", b"user@app")],
+        [(b":authority", b"a b")],
+        [(b":authority", b"a/b")],
+        [(b":authority", b"a\x80")],
+        [(b"host", b"user@app")],
+        [(b"host", b"app"), (b"host", b"app")],
+        [],
+    ],
+    ids=lambda fields: "+".join(f"{k!r}={v!r}" for k, v in fields) or "none",
+)
+async def test_request_without_one_sound_authority_is_refused(
+    engine: str, fields: list[tuple[bytes, bytes]]
+) -> None:
+    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
+        stream = caller.new_stream()
+        pseudo = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")]
+        await caller.send(caller.head(stream, pseudo + fields, end=True))
+        message = await caller.whole(stream)
+        async with dial(way.port) as other:
+            good = await other.whole(await other.request())
+    assert (message.status, good.status) == (0, 200)
+    assert len(way.front.seen.outcomes) == 1
+
+
+async def test_authority_with_escapes_is_carried(engine: str, hops: str) -> None:
+    """gRPC's clients of a Unix socket send its path so."""
+    async with (
+        serving(answer_all) as app,
+        leading(engine, hops, app, wire="h2c") as way,
+        dial(way.port) as caller,
+    ):
+        message = await caller.whole(await caller.request(authority=b"%2Frun%2Fapi.socket"))
+    assert message.status == 200
+
+
 @pytest.mark.parametrize("body", [None, b"", b"1234", b"123456"], ids=["none", "empty", "short", "long"])
 async def test_body_unlike_its_content_length_is_no_whole_request(
     engine: str, hops: str, body: bytes | None

@@ -32,6 +32,7 @@ Kind = Literal[
     "version",
 ]
 
+AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")  # RFC 3986 §3.2 without user information
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # The possessive quantifiers keep a hostile line linear. CR and LF are known to come in pairs when this runs.
@@ -42,7 +43,6 @@ _LINE_PARTS = re.compile(rb"([^ ]*) ([^ ]*) ([^ ]*)")
 _METHOD = re.compile(_NAME)
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _HTTP_URL = re.compile(rb"(?i:https?)://[^/?#@]")
-_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")  # RFC 3986 §3.2 without user information
 _HOST_PORT = re.compile(rb"[A-Za-z0-9._~%\[\]:-]+:[0-9]{1,5}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")  # 18 digits fit every signed 64-bit counter on the way
 
@@ -198,7 +198,7 @@ def scan_request(head: bytes, limits: Limits) -> RequestStart | Refusal:
 
 def _the_host(hosts: list[bytes], minor: int) -> bytes | Refusal:
     if len(hosts) == 1:
-        if _HOST.fullmatch(hosts[0]) is not None:
+        if AUTHORITY.fullmatch(hosts[0]) is not None:
             return hosts[0]
         return Refusal(400, "host", "the Host field is not a host and port")
     if hosts or minor:

@@ -103,9 +103,10 @@ class Http2Client(Http2End):
         fields: list[Header] = [
             (b":method", b"CONNECT" if tunnel else head.method),
             (b":scheme", head.scheme),
-            (b":authority", head.authority),
             (b":path", head.target),
         ]
+        if head.authority:
+            fields.append((b":authority", head.authority))
         if tunnel:
             fields.insert(1, (b":protocol", b"websocket"))
         fields.extend(allowed(head.headers))

@@ -8,6 +8,7 @@ from h2.exceptions import ProtocolError
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.frame_gate import GoAway, goaway_frame
+from proxy.engine.portable.head_scan import AUTHORITY
 from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed, read_trailers
 from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead, RequestEvents, Wire
 from proxy.plan import Cause, Framing, Header, Headers
@@ -248,11 +249,11 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
                 length = int(data)
             elif name == b"content-type" and data.startswith(b"application/grpc"):
                 protocol = "grpc"
-    authority = pseudo.get(b":authority", host)
-    if authority is None or (host is not None and host != authority):
-        raise ProtocolError(
-            "neither :authority nor host" if authority is None else ":authority and host differ"
-        )
+    authority = pseudo.get(b":authority", host) or b""  # what came as HTTP/1.0 may have neither
+    if host is not None and host != authority:
+        raise ProtocolError(":authority and host differ")
+    if AUTHORITY.fullmatch(authority) is None:
+        raise ProtocolError("the authority is not a host and port")
     method = _checked_method(pseudo)
     if method == b"CONNECT" and pseudo.get(b":protocol") == b"websocket":
         protocol, method = "websocket", b"GET"

@@ -20,6 +20,7 @@ use crate::fields::Headers;
 use crate::frame_gate::{Flood, FrameGate};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::head_blocks::Block;
+use crate::head_scan::is_authority;
 use crate::io::Io;
 use crate::limits::Limits;
 use crate::pulse::{Pulse, UNANSWERED};
@@ -227,10 +228,13 @@ fn accept(
 /// What frames can't show: a length that is no number, a Host that is not the authority (RFC 9113 §8.1.1, §8.3.1).
 fn is_malformed(block: &Block) -> bool {
     let is_number = |value: &http::HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
-    let other_host =
-        |host: &http::HeaderValue| block.authority.as_ref().is_some_and(|known| !known.eq_ignore_ascii_case(host.as_bytes()));
-    block.headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !is_number(value))
-        || block.headers.get_all(header::HOST).iter().any(other_host)
+    let mut hosts = block.headers.get_all(header::HOST).iter();
+    let is_sound = match (&block.authority, hosts.next()) {
+        (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host.as_bytes()),
+        (None, Some(host)) => is_authority(host.as_bytes()),
+        (_, None) => true, // what came as HTTP/1.0 may have neither
+    };
+    !is_sound || hosts.next().is_some() || block.headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !is_number(value))
 }
 
 fn read_head(block: Block, ended: bool) -> RawHead {
