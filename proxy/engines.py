@@ -1,11 +1,10 @@
-"""Which engine carries the bytes: the native one, where this installation has it, or the portable one.
+"""Which engine carries the bytes: the native one where this installation has it, else the portable one.
 
 Only the one that runs is imported: each costs start-up time.
 """
 
 import asyncio
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Final
 
 from msgspec import Struct
@@ -13,10 +12,8 @@ from msgspec import Struct
 from proxy.engine.base import Engine, Limits, Observer, Tracing
 from proxy.errors import ConfigError
 from proxy.settings import EngineChoice
+from proxy.version import has_native
 
-NATIVE_BY_DEFAULT: Final = (
-    False  # what `auto` means; True once all of tests/integration/mesh passes with it, too
-)
 BUILD: Final = (
     "`pip install` builds it where cargo (https://rustup.rs) and a C compiler are, and with POSTERN_REQUIRE_NATIVE=1 "
     "says why it can't"
@@ -44,9 +41,9 @@ class Chosen(Struct, frozen=True):
     notice: str = ""
 
 
-def choose(wish: EngineChoice, *, native_by_default: bool = NATIVE_BY_DEFAULT) -> Chosen:
+def choose(wish: EngineChoice) -> Chosen:
     """Load the engine that is wished for. Raises ConfigError where it is missing."""
-    if wish == "portable" or (wish == "auto" and not native_by_default):
+    if wish == "portable":
         return Chosen(_portable())
     try:
         return Chosen(_native())
@@ -55,11 +52,6 @@ def choose(wish: EngineChoice, *, native_by_default: bool = NATIVE_BY_DEFAULT) -
         if wish == "native":
             raise ConfigError((f"--engine native: {reason}; {BUILD}; `auto` does without",)) from error
         return Chosen(_portable(), f"no native engine, the portable one serves: {reason}; {BUILD}")
-
-
-def has_native() -> bool:
-    """Whether the extension is part of this installation; it may still not load."""
-    return find_spec("proxy.engine._native") is not None
 
 
 def _native() -> Make:

@@ -36,10 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _version(rest: Sequence[str]) -> int:
-    from proxy.version import VERSION  # noqa: PLC0415
+    from proxy.version import VERSION, has_native  # noqa: PLC0415
 
+    engine = "native" if has_native() else "portable"
     if list(rest) in (["-o", "json"], ["-ojson"], ["-o=json"], ["--output", "json"], ["--output=json"]):
-        sys.stdout.write(f'{{"Cli version": "{VERSION}", "Runtime version": "{VERSION}"}}\n')
+        sys.stdout.write(
+            f'{{"Cli version": "{VERSION}", "Runtime version": "{VERSION}", "Engine": "{engine}"}}\n'
+        )
         return 0
     if rest[:1] in (["--help"], ["-h"]):
         sys.stdout.write("usage: postern version [-o json]\n")
@@ -47,7 +50,7 @@ def _version(rest: Sequence[str]) -> int:
     if rest:
         sys.stderr.write(f"postern version: {rest[0]!r}: unexpected, expected -o json or nothing\n")
         return 2
-    sys.stdout.write(f"CLI version: {VERSION}\nRuntime version: {VERSION}\n")
+    sys.stdout.write(f"CLI version: {VERSION}\nRuntime version: {VERSION}\nEngine: {engine}\n")
     return 0
 
 

@@ -26,7 +26,6 @@ from proxy.engine.base import (
     WireProtocol,
 )
 from proxy.engine.portable.engine import PortableEngine
-from proxy.engines import has_native
 from proxy.plan import (
     DETAIL,
     Again,
@@ -44,6 +43,7 @@ from proxy.plan import (
     Route,
     Tally,
 )
+from proxy.version import has_native
 from tests.conformance.identities import Mint, spiffe
 
 DEADLINE_S: Final = 10.0

@@ -6,7 +6,7 @@ import re
 import grpc
 import pytest
 
-from proxy.engines import has_native
+from proxy.version import has_native
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.errors import ProcessEndedError
@@ -62,3 +62,12 @@ async def test_engine_in_use_is_told(engine: str, mesh: Mesh) -> None:
 async def test_missing_engine_is_a_fault_that_names_the_remedy(mesh: Mesh) -> None:
     with pytest.raises(ProcessEndedError, match=r"--engine native: this installation has none; .*cargo"):
         await mesh.sidecar("web", flags=("--engine", "native"))
+
+
+@pytest.mark.skipif(has_native(), reason="the native engine is part of this installation")
+async def test_missing_engine_is_told_once_where_none_is_wished_for(mesh: Mesh, http_app: App) -> None:
+    await mesh.sidecar("shop", app=http_app)
+    web = await mesh.sidecar("web")
+    assert (await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "shop")])).status == 200
+    assert web.process.output.count("no native engine, the portable one serves") == 1
+    assert "cargo" in str((await web.status())["engineNotice"])

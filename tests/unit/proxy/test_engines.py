@@ -8,13 +8,14 @@ from proxy import engines
 from proxy.engine.portable.engine import PortableEngine
 from proxy.engines import choose
 from proxy.errors import ConfigError
+from proxy.version import has_native
 
 
 @pytest.fixture
 def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where cargo was missing at installation."""
     monkeypatch.setitem(sys.modules, "proxy.engine.native", None)
-    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    monkeypatch.setattr(engines, "has_native", lambda: False)
 
 
 def test_portable_is_portable() -> None:
@@ -29,7 +30,7 @@ def test_missing_native_engine_is_an_error_where_it_is_wished_for() -> None:
 
 @pytest.mark.usefixtures("without_native")
 def test_missing_native_engine_is_a_notice_where_it_is_preferred() -> None:
-    chosen = choose("auto", native_by_default=True)
+    chosen = choose("auto")
     assert chosen.make is PortableEngine
     assert "the portable one serves" in chosen.notice
     assert "cargo" in chosen.notice
@@ -37,15 +38,15 @@ def test_missing_native_engine_is_a_notice_where_it_is_preferred() -> None:
 
 def test_extension_that_does_not_load_is_told_apart_from_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "proxy.engine.native", None)
-    monkeypatch.setattr(engines, "find_spec", lambda _: object())
+    monkeypatch.setattr(engines, "has_native", lambda: True)
     with pytest.raises(ConfigError, match="it does not load: "):
         choose("native")
-    assert "it does not load" in choose("auto", native_by_default=True).notice
+    assert "it does not load" in choose("auto").notice
 
 
-@pytest.mark.skipif(not engines.has_native(), reason="this installation has no native engine")
+@pytest.mark.skipif(not has_native(), reason="this installation has no native engine")
 def test_native_engine_is_preferred_where_it_is() -> None:
     from proxy.engine.native import NativeEngine  # noqa: PLC0415 - not everywhere
 
     assert choose("native") == engines.Chosen(NativeEngine)
-    assert choose("auto", native_by_default=True) == engines.Chosen(NativeEngine)
+    assert choose("auto") == engines.Chosen(NativeEngine)

@@ -7,7 +7,7 @@ import pytest
 from proxy.__main__ import asked, leaves, main
 from proxy.errors import ConfigError, ProxyError
 from proxy.settings import OwnPort, address, is_loopback
-from proxy.version import VERSION, build_info
+from proxy.version import VERSION, build_info, has_native
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,7 @@ def test_version_is_one_line_and_the_packages_own(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"{VERSION}\n"
     assert metadata.version("postern") == VERSION
     assert f"Version: {VERSION}" in build_info()
+    assert ("native" in build_info()) is has_native()
 
 
 def test_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
