@@ -14,6 +14,7 @@ from proxy.plan import Asking, Cause, Decision
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import FramePeer, dial, serving
 from tests.conformance.harness import Node, always, deciding, leading, plan, reply, running
+from tests.conformance.hellos import TLS_1_3, X25519MLKEM768, tap
 from tests.conformance.identities import Mint, spiffe
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
@@ -249,6 +250,29 @@ async def test_callee_that_chooses_no_protocol_is_refused(engine: str, mint: Min
         async with connect(entry) as caller:
             response = await caller.request("GET", "/")
     assert (response.status, response.get("postern-error")) == (502, "tls-identity")
+
+
+async def test_only_tls_1_3_is_offered_and_a_hybrid_key_exchange_before_all_others(
+    engine: str, mint: Mint
+) -> None:
+    """X25519MLKEM768, where both ends have it: the native engine, and `ssl` from OpenSSL 3.5 on."""
+    async with (
+        peer_port(engine, mint) as (_, port),
+        tap(port) as (tapped, taken),
+        running(engine) as front,
+    ):
+        front.cluster("app", tapped, wire="postern", tls="mesh")
+        entry = await front.listen(always(plan(expect=EXPECT)))
+        for _ in range(2):  # and so again under a renewed identity
+            front.engine.set_identity(mint.identity("caller"))
+            async with connect(entry) as caller:
+                assert (await caller.request("GET", "/echo")).status == 200
+    assert len(taken) == 2
+    is_hybrid = engine == "native" or ssl.OPENSSL_VERSION_INFO >= (3, 5)
+    for hellos in taken:
+        assert (hellos.offered_versions, hellos.chosen_version) == ([TLS_1_3], TLS_1_3)
+        assert (hellos.offered_groups[0] == X25519MLKEM768) is is_hybrid
+        assert (hellos.chosen_group == X25519MLKEM768) is is_hybrid
 
 
 async def test_peer_that_speaks_plain_h2_gets_no_http_calls(engine: str, mint: Mint) -> None:
