@@ -224,16 +224,16 @@ class Http2End(asyncio.Protocol):
         transport.close()
         self._loop.call_later(self._limits.head_s, transport.abort)
 
-    def check_alive(self, now: float, *, ping_after_s: float = 10.0, answer_s: float = 5.0) -> None:
+    def check_alive(self, now: float) -> None:
         """Called every second or so: ping a silent connection that has calls, drop one that does not answer or ends no head."""
         if self._gate.block_at is not None and now - self._gate.block_at > self._limits.head_s:
             self._count("head-timeout")
             self.fail(Codes.ENHANCE_YOUR_CALM, "a header block took too long")
-        elif self._ping_sent_at is not None and now - self._ping_sent_at > answer_s:
+        elif self._ping_sent_at is not None and now - self._ping_sent_at > self._limits.pong_s:
             self._count("ping-unanswered")
             if self._transport is not None:
                 self._transport.abort()
-        elif self._ping_sent_at is None and self.streams and now - self.active_at > ping_after_s:
+        elif self._ping_sent_at is None and self.streams and now - self.active_at > self._limits.ping_s:
             self._ping_sent_at = now
             self._h2.ping(b"postern!")
             self.schedule_flush()

@@ -108,9 +108,9 @@ class Http2Server(Http2End):
         self.shut()
         self.lost("the proxy is shutting down")
 
-    def check_alive(self, now: float, *, ping_after_s: float = 10.0, answer_s: float = 5.0) -> None:
+    def check_alive(self, now: float) -> None:
         """See Http2End; and leave a peer that does not answer our goodbye."""
-        super().check_alive(now, ping_after_s=ping_after_s, answer_s=answer_s)
+        super().check_alive(now)
         if self._leaving and now - self._left_at > self._limits.head_s:
             self._parted = True
             if not self.streams:

@@ -134,7 +134,7 @@ async fn drive(
     up: oneshot::Sender<Result<(), String>>,
 ) {
     let mut up = Some(up);
-    let mut pulse = Pulse::new(connection.ping_pong(), shared.limits.head);
+    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(kind) = gate.poll_flood(cx) {
             return Poll::Ready(Err(kind));

@@ -126,7 +126,7 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
     else {
         return;
     };
-    let mut pulse = Pulse::new(connection.ping_pong(), shared.limits.head);
+    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
     let mut goodbye: Option<Pin<Box<tokio::time::Sleep>>> = None;
     let mut parted = false;
     loop {
@@ -216,6 +216,7 @@ fn accept(
     if is_malformed(&block) {
         shared.note(Notice::RefusedFrames { kind: "protocol" });
         gate.forget(stream);
+        gate.count_reset();
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
     let raw = read_head(block, body.is_end_stream());

@@ -8,10 +8,9 @@ use h2::{Ping, PingPong};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::frame_gate::FrameGate;
+use crate::limits::Limits;
 
 const TICK: Duration = Duration::from_secs(1);
-const PING_AFTER: Duration = Duration::from_secs(10);
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// A header block took too long: the peer is told.
 pub const HEAD_TIMEOUT: &str = "head-timeout";
@@ -24,14 +23,16 @@ pub struct Pulse {
     ping: Option<PingPong>,
     asked_at: Option<Instant>,
     head: Duration,
+    silence: Duration,
+    answer: Duration,
 }
 
 impl Pulse {
-    /// `head`: how long a header block may take.
-    pub fn new(ping: Option<PingPong>, head: Duration) -> Self {
+    /// Nothing asked yet.
+    pub fn new(ping: Option<PingPong>, limits: &Limits) -> Self {
         let mut ticks = interval_at(tokio::time::Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ticks, ping, asked_at: None, head }
+        Self { ticks, ping, asked_at: None, head: limits.head, silence: limits.ping, answer: limits.pong }
     }
 
     /// Ready with a kind where the connection must end.
@@ -46,8 +47,8 @@ impl Pulse {
                 return Poll::Ready(HEAD_TIMEOUT);
             }
             match (self.asked_at, &mut self.ping) {
-                (Some(asked), _) if asked.elapsed() > ANSWER_WITHIN => return Poll::Ready(UNANSWERED),
-                (None, Some(ping)) if has_calls && gate.heard_at().elapsed() > PING_AFTER => {
+                (Some(asked), _) if asked.elapsed() > self.answer => return Poll::Ready(UNANSWERED),
+                (None, Some(ping)) if has_calls && gate.heard_at().elapsed() > self.silence => {
                     self.asked_at = ping.send_ping(Ping::opaque()).is_ok().then(Instant::now);
                     drop(ping.poll_pong(cx)); // to be woken by the answer
                 }
