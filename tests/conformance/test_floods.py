@@ -1,10 +1,11 @@
 """Peers that cost more than they spend: each flood ends its own connection, is counted, and harms nobody else's calls."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.engine.base import Limits, WireProtocol
 from proxy.plan import Cause
@@ -13,6 +14,7 @@ from tests.conformance.frames import (
     ACK,
     END_HEADERS,
     PREFACE,
+    WIDE,
     Code,
     FramePeer,
     Kind,
@@ -39,6 +41,7 @@ TIGHT = Limits(
     head_s=0.3,
     idle_s=0.4,
 )
+PATIENT = replace(TIGHT, idle_s=30.0)  # where an end by idleness would be taken for one by a limit
 
 
 @asynccontextmanager
@@ -79,7 +82,7 @@ async def test_rapid_reset_is_ended(engine: str) -> None:
 
 
 async def test_resets_that_the_engine_is_made_to_send_count_too(engine: str) -> None:
-    async with beside(engine) as (way, attacker, _):
+    async with beside(engine, PATIENT) as (way, attacker, _):
         for _ in range(100):
             stream = await attacker.request(
                 b"/early", method=b"POST", headers=((b"content-length", b"9"),), end=False
@@ -91,13 +94,48 @@ async def test_resets_that_the_engine_is_made_to_send_count_too(engine: str) -> 
 
 
 async def test_data_after_the_end_of_a_stream_counts_as_resets(engine: str) -> None:
-    async with beside(engine) as (way, attacker, _):
+    async with beside(engine, PATIENT) as (way, attacker, _):
         for _ in range(100):
             stream = await attacker.request(b"/slow?s=30")
             await attacker.send(frame(Kind.DATA, 0, stream, b"late"))
         await attacker.to_the_end()
         assert sum(way.front.seen.refused.values()) >= 1
         await way.front.seen.until(lambda: way.front.engine.stats().calls_in_flight == 1)
+
+
+_PROVOCATIONS: dict[str, Callable[[int], bytes]] = {  # on a stream whose request is whole
+    "window-of-nothing": lambda stream: window(stream, 0),
+    "window-too-large": lambda stream: window(stream, WIDE),
+    "headers-after-the-end": lambda stream: frame(Kind.HEADERS, END_HEADERS | 1, stream, b"\x00\x01x\x01y"),
+    "data-after-the-end": lambda stream: frame(Kind.DATA, 1, stream, b"late"),
+    "depends-on-itself": lambda stream: frame(Kind.PRIORITY, 0, stream, stream.to_bytes(4, "big") + b"\0"),
+    "short-priority": lambda stream: frame(Kind.PRIORITY, 0, stream, b"\0"),
+    "empty-block": lambda stream: frame(Kind.HEADERS, END_HEADERS, stream + 1_000_000),
+}
+
+
+@pytest.mark.parametrize("provocation", _PROVOCATIONS)
+async def test_provoked_resets_are_ended(engine: str, provocation: str) -> None:
+    """MadeYouReset (CVE-2025-8671): resets that we are made to send cost as much as those of the peer."""
+    async with beside(engine, PATIENT) as (way, attacker, _):
+        attacker.acking = False
+        with suppress(ConnectionError):
+            for _ in range(100):
+                stream = await attacker.request(b"/slow?s=30")
+                await attacker.send(_PROVOCATIONS[provocation](stream))
+            await attacker.to_the_end()
+        await way.front.seen.until(lambda: sum(way.front.seen.refused.values()) >= 1)
+        await way.front.seen.until(lambda: way.front.engine.stats().calls_in_flight == 1)
+
+
+@pytest.mark.parametrize("field", [(b"content-length", b"x"), (b"host", b"other"), (b"te", b"gzip")])
+async def test_malformed_requests_count_as_resets(engine: str, field: tuple[bytes, bytes]) -> None:
+    async with beside(engine, PATIENT) as (way, attacker, _):
+        with suppress(ConnectionError):
+            for _ in range(100):
+                await attacker.request(headers=(field,))
+            await attacker.to_the_end()
+        await way.front.seen.until(lambda: sum(way.front.seen.refused.values()) >= 1)
 
 
 @pytest.mark.parametrize(
