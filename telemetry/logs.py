@@ -1,49 +1,30 @@
-"""Structured logs: one line per event in logfmt or JSON, same keys in both, on structlog.
+"""Structured logs: one line per event in logfmt or JSON, same keys in both, carried by Python's `logging`.
 
 Owns the keys, the level filter and the rate limit; knows nothing of what is logged. A process configures it once,
-at its start; loggers taken earlier follow. Lines of Python's own `logging` (asyncio, grpc, zeroconf) join in.
+at its start; loggers taken earlier follow. Lines of asyncio, grpc and zeroconf take the same way.
 """
 
-import contextlib
 import json
 import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import TextIO, cast
+from typing import TextIO
 
 from telemetry.context import SpanContext
 from telemetry.errors import LogConfigError
 
-
-@contextlib.contextmanager
-def _rich_hidden() -> Iterator[None]:
-    """structlog imports rich for a console renderer we never use: 80 ms of the 105 that its import costs."""
-    if "rich" in sys.modules:
-        yield
-        return
-    sys.modules["rich"] = cast("ModuleType", None)
-    try:
-        yield
-    finally:
-        del sys.modules["rich"]
-
-
-with _rich_hidden():
-    import structlog
-
-Logger = structlog.typing.FilteringBoundLogger
-EventDict = structlog.typing.EventDict
-
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "fatal": 50}
+_LEVEL_NAMES = {number: name for name, number in LEVELS.items()}  # 30 is "warning"
 
 #: Lines a second of one message template; a loop that fails fast must not fill the disk.
 LINES_PER_S = 10
 #: Scopes with one line per call or span, asked for by name: all of them are wanted.
 UNLIMITED_SCOPES = frozenset({"dapr.runtime.http-info", "dapr.runtime.grpc.api-info", "dapr.runtime.trace"})
+#: What our scopes start with: `debug` is for them alone, as libraries would drown them.
+_OURS = ("postern", "dapr")
 #: Templates counted at once; beyond it all others share one allowance.
 _TEMPLATES = 1024
 _BARE = re.compile(r"[A-Za-z0-9_./@^+:\-]+")
@@ -74,27 +55,72 @@ def configure(
             target = file.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise LogConfigError(f"log file {file}: {error.strerror}") from error
+    handler = logging.StreamHandler(target)
+    handler.addFilter(RateLimit(LINES_PER_S, time.monotonic))
     fixed = {"app_id": app_id, "instance": instance, "type": "log", "ver": version}
-    structlog.configure(
-        processors=[
-            RateLimit(LINES_PER_S, time.monotonic),
-            structlog.processors.format_exc_info,
-            StandardKeys(fixed, time.time_ns),
-            render_json if as_json else render_text,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=target),
-        cache_logger_on_first_use=False,
-    )
+    handler.setFormatter(LineFormatter(fixed, render_json if as_json else render_text))
     root = logging.getLogger()
-    root.handlers[:] = [h for h in root.handlers if not isinstance(h, StdlibHandler)] + [StdlibHandler()]
+    for earlier in [h for h in root.handlers if isinstance(h.formatter, LineFormatter)]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
     root.setLevel(max(number, logging.INFO))
+    for name in _OURS:
+        logging.getLogger(name).setLevel(number)
     return target
 
 
+class Line(logging.LogRecord):
+    """A record with the fields of its event."""
+
+    def __init__(self, scope: str, level: int, message: str, fields: dict[str, object]) -> None:
+        super().__init__(scope, level, "", 0, message, None, None)
+        self.fields = fields
+
+
+class Logger:
+    """Writes events of one scope: a message, the same for all events of a kind, and the fields that tell them apart."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+
+    def debug(self, message: str, /, **fields: object) -> None:
+        """For those who look into our own doings."""
+        self._write(logging.DEBUG, message, fields)
+
+    def info(self, message: str, /, **fields: object) -> None:
+        """For everybody; nothing to do."""
+        self._write(logging.INFO, message, fields)
+
+    def warning(self, message: str, /, **fields: object) -> None:
+        """It goes on, though not as it should."""
+        self._write(logging.WARNING, message, fields)
+
+    def error(self, message: str, /, **fields: object) -> None:
+        """Something failed."""
+        self._write(logging.ERROR, message, fields)
+
+    def critical(self, message: str, /, **fields: object) -> None:
+        """The process can't go on."""
+        self._write(logging.CRITICAL, message, fields)
+
+    def exception(self, message: str, /, **fields: object) -> None:
+        """An error with the traceback of the exception being handled, in the field `exception`."""
+        self._write(logging.ERROR, message, fields, is_caught=True)
+
+    def _write(self, level: int, message: str, fields: dict[str, object], *, is_caught: bool = False) -> None:
+        if not self._log.isEnabledFor(level):
+            return
+        line = Line(self._log.name, level, message, fields)
+        if is_caught:
+            line.exc_info = sys.exc_info()
+        self._log.handle(line)
+
+
 def get_logger(scope: str) -> Logger:
-    """A logger whose lines carry `scope`; before `configure` it writes structlog's own development format."""
-    return cast("Logger", structlog.get_logger(scope=scope))
+    """A logger whose lines carry `scope`; before `configure` only its warnings are seen, bare, on stderr."""
+    return Logger(logging.getLogger(scope))
 
 
 def call_fields(context: SpanContext, peer: str = "") -> dict[str, str]:
@@ -109,73 +135,80 @@ def call_fields(context: SpanContext, peer: str = "") -> dict[str, str]:
     return fields
 
 
-class RateLimit:
-    """A processor that drops a template's lines beyond so many a second, and says how many on the next line."""
+class RateLimit(logging.Filter):
+    """Drops a template's lines beyond so many a second, and says how many on the next line (`suppressed`)."""
 
     # Owns the counts of the running second: {(scope, template): lines}, and of those dropped since the last line.
     def __init__(self, lines_per_s: int, clock: Callable[[], float]) -> None:
+        super().__init__()
         self._limit = lines_per_s
         self._clock = clock
         self._second = -1
         self._seen: dict[tuple[str, str], int] = {}
         self._dropped: dict[tuple[str, str], int] = {}
 
-    def __call__(self, _logger: object, method: str, event: EventDict) -> EventDict:
-        if method in ("critical", "fatal") or event.get("scope") in UNLIMITED_SCOPES:
-            return event
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        if record.levelno >= logging.CRITICAL or record.name in UNLIMITED_SCOPES:
+            return True
         second = int(self._clock())
         if second != self._second:
             self._second = second
             self._seen.clear()
-        key = (str(event.get("scope", "")), str(event.get("event", "")))
+        key = (record.name, str(record.msg))
         if key not in self._seen and len(self._seen) >= _TEMPLATES:
             key = ("", "")
         count = self._seen[key] = self._seen.get(key, 0) + 1
         if count > self._limit:
             if key in self._dropped or len(self._dropped) < _TEMPLATES:
                 self._dropped[key] = self._dropped.get(key, 0) + 1
-            raise structlog.DropEvent
+            return False
         dropped = self._dropped.pop(key, 0)
-        return {**event, "suppressed": dropped} if dropped else event
+        if dropped:
+            record.__dict__["suppressed"] = dropped
+        return True
 
 
-class StandardKeys:
-    """A processor that names the keys as every line has them: time, level, msg, and who writes."""
+class LineFormatter(logging.Formatter):
+    """Names the keys as every line has them: time, level, msg, and who writes."""
 
-    def __init__(self, fixed: dict[str, str], clock_ns: Callable[[], int]) -> None:
+    def __init__(self, fixed: dict[str, str], render: Callable[[dict[str, object]], str]) -> None:
+        super().__init__()
         self._fixed = fixed
-        self._clock_ns = clock_ns
+        self._render = render
 
-    def __call__(self, _logger: object, method: str, event: EventDict) -> EventDict:
-        message = event.pop("event", "")
-        level = {"warn": "warning", "critical": "fatal", "exception": "error"}.get(method, method)
-        return {
-            "time": format_time(self._clock_ns()),
-            "level": level,
-            "msg": message,
-            **event,
-            **self._fixed,
+    def format(self, record: logging.LogRecord) -> str:
+        """The line without its end."""
+        event: dict[str, object] = {
+            "time": format_time(time.time_ns()),
+            "level": _LEVEL_NAMES.get(record.levelno, record.levelname.lower()),
+            "msg": record.getMessage(),
+            "scope": record.name,
         }
+        if isinstance(record, Line):
+            event |= record.fields
+        if record.exc_info and record.exc_info[0] is not None:
+            event["exception"] = self.formatException(record.exc_info)
+        if "suppressed" in record.__dict__:
+            event["suppressed"] = record.__dict__["suppressed"]
+        return self._render(event | self._fixed)
+
+
+def render_json(event: dict[str, object]) -> str:
+    """One JSON object with sorted keys."""
+    return json.dumps(event, sort_keys=True, default=str)
+
+
+def render_text(event: dict[str, object]) -> str:
+    """logfmt: time, level and msg first, the other keys sorted. No value can start a new line."""
+    rest = "".join(f" {key}={_logfmt(event[key])}" for key in sorted(event.keys() - {"time", "level", "msg"}))
+    return f'time="{event["time"]}" level={event["level"]} msg={_quoted(str(event["msg"]))}{rest}'
 
 
 def format_time(epoch_ns: int) -> str:
     """RFC 3339 with nanoseconds, in UTC."""
     seconds, nanos = divmod(epoch_ns, 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanos:09d}Z"
-
-
-def render_json(_logger: object, _method: str, event: EventDict) -> str:
-    """One JSON object with sorted keys."""
-    return json.dumps(event, sort_keys=True, default=str)
-
-
-def render_text(_logger: object, _method: str, event: EventDict) -> str:
-    """logfmt: time, level and msg first, the other keys sorted. No value can start a new line."""
-    time_ = event.pop("time")
-    level = event.pop("level")
-    message = event.pop("msg")
-    rest = "".join(f" {key}={_logfmt(event[key])}" for key in sorted(event))
-    return f'time="{time_}" level={level} msg={_quoted(str(message))}{rest}'
 
 
 def _logfmt(value: object) -> str:
@@ -185,14 +218,3 @@ def _logfmt(value: object) -> str:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).translate(_UNSAFE)
-
-
-class StdlibHandler(logging.Handler):
-    """Brings lines of Python's `logging` into ours; the logger's name becomes the scope."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            logger = get_logger(record.name)
-            logger.log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
-        except (ValueError, TypeError, OSError):  # a bad format string, a closed stream
-            self.handleError(record)

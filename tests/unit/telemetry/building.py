@@ -1,8 +1,10 @@
 """Calls and spans as tests want them: one plain example, changed where a test says so."""
 
+import logging
 from typing import Any
 
 from telemetry.context import SpanContext
+from telemetry.logs import Line, Logger
 from telemetry.report import AttemptNote, Call
 from telemetry.spans import Span
 
@@ -76,3 +78,22 @@ def a_span(**changes: Any) -> Span:
         "attributes": (("dapr.protocol", "http"),),
     }
     return Span(**{**facts, **changes})
+
+
+class KeptLines(logging.Handler):
+    """Makes loggers whose lines are kept in `lines` and written nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert isinstance(record, Line)
+        self.lines.append(
+            {"event": record.msg, "level": record.levelname, "scope": record.name, **record.fields}
+        )
+
+    def get(self, scope: str) -> Logger:
+        log = logging.Logger(scope)  # outside the tree, so that nothing else hears it
+        log.addHandler(self)
+        return Logger(log)

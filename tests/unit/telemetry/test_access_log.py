@@ -1,14 +1,12 @@
 """One line per call."""
 
 import json
-from typing import Any
 
 import pytest
-import structlog
 
 from telemetry.access_log import AccessLog, ApiLog
 from telemetry.report import Call
-from tests.unit.telemetry.building import a_call, a_grpc_call, an_attempt
+from tests.unit.telemetry.building import KeptLines, a_call, a_grpc_call, an_attempt
 
 
 def test_access_log_writes_one_json_object_with_the_calls_facts() -> None:
@@ -50,26 +48,8 @@ def test_access_log_slower_leaves_out_quick_calls() -> None:
     assert len(lines) == 1
 
 
-class Logged:
-    """Loggers that keep their lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def get(self, scope: str) -> structlog.typing.FilteringBoundLogger:
-        def keep(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
-            self.lines.append(dict(event))
-            raise structlog.DropEvent
-
-        wrapper = structlog.make_filtering_bound_logger(0)
-        logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-            structlog.PrintLogger(), processors=[keep], wrapper_class=wrapper, scope=scope
-        )
-        return logger
-
-
 def test_api_log_http_and_grpc_lines() -> None:
-    logged = Logged()
+    logged = KeptLines()
     log = ApiLog(logged.get)
     log(a_call(bytes_out=7))
     log(a_grpc_call(grpc_code=5))
@@ -77,6 +57,7 @@ def test_api_log_http_and_grpc_lines() -> None:
     http, grpc = logged.lines
     assert http == {
         "event": "HTTP API Called",
+        "level": "INFO",
         "scope": "dapr.runtime.http-info",
         "method": "GET /orders/1",
         "code": "200",
@@ -87,13 +68,13 @@ def test_api_log_http_and_grpc_lines() -> None:
 
 
 def test_api_log_obfuscated_names_the_callee_only() -> None:
-    logged = Logged()
+    logged = KeptLines()
     ApiLog(logged.get, obfuscate=True)(a_call(path="/secret"))
     assert logged.lines[0]["method"] == "InvokeService/checkout"
 
 
 def test_api_log_health_checks_are_left_out_on_request() -> None:
-    logged = Logged()
+    logged = KeptLines()
     ApiLog(logged.get, omit_health_checks=True)(a_call(path="/healthz"))
     ApiLog(logged.get)(a_call(path="/healthz"))
     assert len(logged.lines) == 1

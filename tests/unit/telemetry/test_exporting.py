@@ -3,14 +3,11 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Any
-
-import structlog
 
 from telemetry.errors import ExportError
 from telemetry.exporting import ExportLimits, ExportQueue
 from telemetry.spans import Span
-from tests.unit.telemetry.building import a_span
+from tests.unit.telemetry.building import KeptLines, a_span
 
 NO_WAIT = ExportLimits(flush_s=0.001, backoff_s=(0.0, 0.0), shutdown_s=1.0)
 
@@ -41,19 +38,17 @@ class Lines:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.logged: list[dict[str, Any]] = []
+        self._kept = KeptLines()
+        self.logged = self._kept.lines
 
     def queue(self, exporter: FakeExporter, limits: ExportLimits = NO_WAIT) -> ExportQueue:
-        def keep(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
-            self.logged.append(dict(event))
-            raise structlog.DropEvent
-
-        log = structlog.wrap_logger(
-            structlog.PrintLogger(),
-            processors=[keep],
-            wrapper_class=structlog.make_filtering_bound_logger(0),
+        return ExportQueue(
+            exporter,
+            limits=limits,
+            log=self._kept.get("x"),
+            random=random.Random(1),
+            clock=lambda: self.now,
         )
-        return ExportQueue(exporter, limits=limits, log=log, random=random.Random(1), clock=lambda: self.now)
 
 
 def retryable() -> ExportError:

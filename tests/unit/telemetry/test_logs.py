@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from telemetry import logs
 from telemetry.errors import LogConfigError
@@ -18,11 +17,12 @@ from tests.unit.telemetry.building import SAMPLED
 def untouched_logging() -> Iterator[None]:
     """Puts the process's logging back as it was."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    levels = {log: log.level for log in (root, logging.getLogger("postern"), logging.getLogger("dapr"))}
     yield
-    structlog.reset_defaults()
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for log, level in levels.items():
+        log.setLevel(level)
 
 
 def configured(level: str = "info", *, as_json: bool = False) -> io.StringIO:
@@ -63,7 +63,7 @@ def test_json_line_has_the_same_keys_sorted() -> None:
 )
 def test_level_filters_what_is_below_it(level: str, expected: int) -> None:
     stream = configured(level)
-    log = logs.get_logger("x")
+    log = logs.get_logger("postern.x")
     log.debug("d")
     log.info("i")
     log.warning("w")
@@ -144,6 +144,40 @@ def test_pythons_own_logging_joins_in() -> None:
     assert "quiet" not in stream.getvalue()
 
 
+def test_debug_is_for_our_own_scopes_alone() -> None:
+    stream = configured("debug")
+    logging.getLogger("asyncio").debug("theirs")
+    logging.getLogger("postern.identity").debug("ours, %s", "plain")
+    assert stream.getvalue().count("\n") == 1
+    assert 'level=debug msg="ours, plain"' in stream.getvalue()
+
+
+def test_fatal_is_what_critical_lines_are_called() -> None:
+    stream = configured("fatal")
+    logs.get_logger("x").critical("over", message="a field", self="another")
+    assert 'level=fatal msg="over"' in stream.getvalue()
+    assert ' message="a field" scope=x self=another ' in stream.getvalue()
+
+
+def test_repeated_line_is_told_with_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", iter([*[1.0] * 13, 2.0]).__next__)
+    stream = configured()
+    for n in range(14):
+        logging.getLogger("asyncio").warning("try %d failed", n)
+    assert stream.getvalue().count("\n") == 11
+    assert 'msg="try 13 failed"' in stream.getvalue().splitlines()[-1]
+    assert "suppressed=3" in stream.getvalue().splitlines()[-1]
+
+
+def test_line_that_cannot_be_formatted_does_not_reach_the_caller(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger().handlers.clear()  # pytest's own would raise
+    stream = configured()
+    logging.getLogger("asyncio").warning("%d", "no number")
+    stream.close()
+    logs.get_logger("x").info("nobody reads")
+    assert "TypeError" in capsys.readouterr().err
+
+
 def test_configure_twice_leaves_one_handler() -> None:
     configured()
     stream = configured()
@@ -158,11 +192,11 @@ class Limited:
         self.now = 0.0
         self.limit = logs.RateLimit(10, lambda: self.now)
 
-    def passes(self, template: str, scope: str = "x", method: str = "info") -> dict[str, object] | None:
-        try:
-            return dict(self.limit(None, method, {"event": template, "scope": scope}))
-        except structlog.DropEvent:
+    def passes(self, template: str, scope: str = "x", level: int = logging.INFO) -> dict[str, object] | None:
+        line = logs.Line(scope, level, template, {})
+        if not self.limit.filter(line):
             return None
+        return {key: vars(line)[key] for key in ("msg", "name", "suppressed") if key in vars(line)}
 
 
 def test_rate_limit_ten_lines_a_second_of_a_template() -> None:
@@ -176,14 +210,14 @@ def test_rate_limit_next_second_says_how_many_are_missing() -> None:
     for _ in range(15):
         limited.passes("again")
     limited.now = 1.0
-    assert limited.passes("again") == {"event": "again", "scope": "x", "suppressed": 5}
-    assert limited.passes("again") == {"event": "again", "scope": "x"}
+    assert limited.passes("again") == {"msg": "again", "name": "x", "suppressed": 5}
+    assert limited.passes("again") == {"msg": "again", "name": "x"}
 
 
 def test_rate_limit_lines_asked_for_by_name_and_fatal_ones_pass() -> None:
     limited = Limited()
     assert all(limited.passes("HTTP API Called", scope="dapr.runtime.http-info") for _ in range(50))
-    assert all(limited.passes("end", method="critical") for _ in range(50))
+    assert all(limited.passes("end", level=logging.CRITICAL) for _ in range(50))
 
 
 def test_rate_limit_endless_templates_share_one_allowance() -> None:

@@ -1,9 +1,7 @@
 """Spans as log lines."""
 
-import structlog
-
 from telemetry.stdout import SCOPE, StdoutExporter, describe
-from tests.unit.telemetry.building import BEGAN, SAMPLED, a_span
+from tests.unit.telemetry.building import BEGAN, SAMPLED, KeptLines, a_span
 
 
 def test_describe_has_the_known_form() -> None:
@@ -17,19 +15,8 @@ def test_describe_has_the_known_form() -> None:
 
 
 async def test_export_is_one_info_line_per_span() -> None:
-    lines: list[tuple[str, str, str]] = []
-
-    def logger(scope: str) -> structlog.typing.FilteringBoundLogger:
-        def keep(_logger: object, method: str, event: structlog.typing.EventDict) -> str:
-            lines.append((scope, method, event["event"]))
-            raise structlog.DropEvent
-
-        made: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-            structlog.PrintLogger(), processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(0)
-        )
-        return made
-
-    exporter = StdoutExporter(logger)
+    kept = KeptLines()
+    exporter = StdoutExporter(kept.get)
     await exporter.export([a_span(), a_span()])
     await exporter.close()
-    assert lines == [(SCOPE, "info", describe(a_span()))] * 2
+    assert kept.lines == [{"event": describe(a_span()), "level": "INFO", "scope": SCOPE}] * 2
