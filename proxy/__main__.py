@@ -81,6 +81,7 @@ def _serve(argv: list[str], program: str) -> int:
     from proxy.policy_sources import policy_sources  # noqa: PLC0415
 
     loading = Loading(policy_sources(settings), child=child)
+    _take_descriptors()
     import asyncio  # noqa: PLC0415
 
     from proxy.app import run_sidecar  # noqa: PLC0415
@@ -97,6 +98,16 @@ def _serve(argv: list[str], program: str) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _take_descriptors() -> None:
+    """As many open files as we may have: each connection is one, and 1,024, the usual soft limit, is for programs that use select()."""
+    import contextlib  # noqa: PLC0415
+    import resource  # noqa: PLC0415
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # a system that allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def leaves(error: Exception) -> list[Exception]:

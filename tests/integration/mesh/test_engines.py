@@ -2,6 +2,8 @@
 
 import json
 import re
+import resource
+from pathlib import Path
 
 import grpc
 import pytest
@@ -71,3 +73,14 @@ async def test_missing_engine_is_told_once_where_none_is_wished_for(mesh: Mesh, 
     assert (await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "shop")])).status == 200
     assert web.process.output.count("no native engine, the portable one serves") == 1
     assert "cargo" in str((await web.status())["engineNotice"])
+
+
+async def test_sidecar_takes_as_many_open_files_as_it_may_have(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with Mesh(tmp_path, with_sentry=False) as mesh:
+            sidecar = await mesh.sidecar("cart", flags=("--insecure-plaintext",), until_ready=False)
+            assert resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
