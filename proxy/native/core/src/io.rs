@@ -1,9 +1,10 @@
 //! One connection's bytes, whatever carries them, with the frame gate for HTTP/2.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -14,6 +15,12 @@ use crate::frame_gate::{FrameGate, PREFACE};
 
 const READ: usize = 16_384;
 const READ_LEAST: usize = 2_048;
+const KEPT: usize = 4_096; // of a buffer, while its connection waits
+
+thread_local! {
+    /// Where bytes are read whose number nobody knows: most connections are idle, and a buffer for each would be what they cost.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub enum Kind {
 pub struct Io {
     kind: Kind,
     prefix: Bytes,
+    /// The last read took all the room that there was: more follows.
+    is_busy: bool,
     gated: Option<Box<Gated>>,
 }
 
@@ -38,14 +47,15 @@ pub struct Io {
 #[derive(Debug)]
 struct Gated {
     gate: Rc<FrameGate>,
-    raw: BytesMut,
     ready: BytesMut,
+    /// What `ready` held at its fullest since the connection last waited.
+    most: usize,
 }
 
 impl Io {
     /// A stream from which nothing was read.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, prefix: Bytes::new(), gated: None }
+        Self { kind, prefix: Bytes::new(), is_busy: false, gated: None }
     }
 
     /// Put back what was read.
@@ -61,16 +71,33 @@ impl Io {
     pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
         let preface = if self.prefix.starts_with(PREFACE) { PREFACE.len() } else { 0 };
         let ready = BytesMut::from(self.prefix.split_to(preface));
-        self.gated = Some(Box::new(Gated { gate, raw: BytesMut::new(), ready }));
+        self.gated = Some(Box::new(Gated { gate, ready, most: 0 }));
         self
     }
 
     /// Read what is there, up to `READ` bytes; 0: the end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, held: &mut BytesMut) -> Poll<io::Result<usize>> {
         if held.capacity() - held.len() < READ_LEAST {
+            if !self.is_busy {
+                return self.poll_some(cx, |some| held.extend_from_slice(some));
+            }
             held.reserve(READ); // left to itself, a buffer grows by 64 bytes
         }
-        poll_read_buf(Pin::new(self), cx, held)
+        let room = held.capacity() - held.len();
+        let polled = poll_read_buf(Pin::new(&mut *self), cx, held);
+        self.is_busy = matches!(polled, Poll::Ready(Ok(count)) if count == room);
+        polled
+    }
+
+    /// Read what is there, up to `READ` bytes, and have it taken; 0: the end.
+    fn poll_some(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(self.poll_raw(cx, &mut buffer))?;
+            take(buffer.filled());
+            self.is_busy = buffer.remaining() == 0;
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
     }
 
     /// Close so that the other side sees an error, not an end (TCP RST; other streams just close).
@@ -106,21 +133,15 @@ impl Drop for Io {
     }
 }
 
-/// The bytes as they come, for the gate.
-struct Raw<'a>(&'a mut Io);
-
-impl AsyncRead for Raw<'_> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().0.poll_raw(cx, buffer)
-    }
-}
-
 impl Io {
     fn poll_raw(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.prefix.is_empty() {
             let size = self.prefix.len().min(buffer.remaining());
             buffer.put_slice(&self.prefix[..size]);
             self.prefix.advance(size);
+            if self.prefix.is_empty() {
+                self.prefix = Bytes::new(); // an empty piece holds on to the whole
+            }
             return Poll::Ready(Ok(()));
         }
         match &mut self.kind {
@@ -155,15 +176,17 @@ impl Gated {
                 self.ready.advance(size);
                 return Poll::Ready(Ok(()));
             }
-            self.raw.reserve(READ);
-            let polled = poll_read_buf(Pin::new(&mut Raw(io)), cx, &mut self.raw);
-            self.gate.feed(&self.raw, &mut self.ready);
-            self.raw.clear();
-            match polled {
-                Poll::Pending => return Poll::Pending,
+            let (gate, ready) = (&self.gate, &mut self.ready);
+            match io.poll_some(cx, |some| gate.feed(some, ready)) {
+                Poll::Pending => {
+                    if std::mem::take(&mut self.most) > KEPT {
+                        self.ready = BytesMut::new();
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.most = self.most.max(self.ready.len()),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Accepts connections, completes TLS, tells HTTP/1.1 from HTTP/2 by the preface, and hands over to the protocol's end.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
@@ -9,7 +10,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -234,9 +234,9 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
 
 /// The first bytes: as soon as they differ from the HTTP/2 preface, or hold all of it.
 async fn sniff(io: &mut Io) -> Option<BytesMut> {
-    let mut seen = BytesMut::with_capacity(4_096);
+    let mut seen = BytesMut::new();
     loop {
-        if io.read_buf(&mut seen).await.ok()? == 0 {
+        if poll_fn(|cx| io.poll_fill(cx, &mut seen)).await.ok()? == 0 {
             return None;
         }
         let size = seen.len().min(PREFACE.len());
