@@ -1,10 +1,12 @@
 """The upstreams: a gRPC and an HTTP/1.1 server that answer every request with the same bytes. Run as a process.
 
 Prints one JSON line `{"grpc": PORT, "http1": PORT}` once both listen. They look at framing alone, never at headers, and so cost a few
-microseconds a call even in Python; that is all they can do. HTTP/2 with prior knowledge; requests without bodies on HTTP/1.1.
+microseconds a call even in Python; that is all they can do. HTTP/2 with prior knowledge. On HTTP/1.1 `GET /bytes/N` answers N bytes, and
+a request's body is as long as it says, and forgotten.
 """
 
 import asyncio
+import functools
 import json
 import sys
 from typing import Final
@@ -113,22 +115,52 @@ class CannedGrpc(asyncio.Protocol):
 
 
 class CannedHttp(asyncio.Protocol):
-    """One HTTP/1.1 connection; a request is whatever ends in an empty line."""
+    """One HTTP/1.1 connection. State: bytes of an unfinished head, and how much of a request's body is still to come."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._tail = b""
+        self._body_left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclass
 
     def data_received(self, data: bytes) -> None:
-        """Answer every head that ended in these bytes."""
+        """Answer every request that ended in these bytes."""
+        out: list[bytes] = []
+        if self._body_left:
+            data = self._skip(data, out)
         data = self._tail + data
-        *heads, self._tail = data.split(b"\r\n\r\n")
-        if heads and self._transport is not None:
-            self._transport.write(_HTTP_ANSWER * len(heads))
+        while (end := data.find(b"\r\n\r\n")) >= 0:
+            head, data = data[:end], data[end + 4 :]
+            if head.startswith(b"GET /bytes/"):
+                out += _sized_answer(int(head[11 : head.index(b" ", 11)]))
+            elif head.startswith(b"POST"):
+                self._body_left = _length(head)
+                data = self._skip(data, out)
+            else:
+                out.append(_HTTP_ANSWER)
+        self._tail = data
+        if out and self._transport is not None:
+            self._transport.writelines(out)
+
+    def _skip(self, data: bytes, out: list[bytes]) -> bytes:
+        """What follows the body; an answer if it ended."""
+        taken = min(self._body_left, len(data))
+        self._body_left -= taken
+        if not self._body_left:
+            out.append(_HTTP_ANSWER)
+        return data[taken:]
+
+
+def _length(head: bytes) -> int:
+    return int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+
+
+@functools.cache
+def _sized_answer(size: int) -> tuple[bytes, bytes]:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size, bytes(size)
 
 
 async def main() -> None:

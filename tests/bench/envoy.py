@@ -78,7 +78,7 @@ async def start_mesh(
     return Target(
         name="envoy" if sink_port is None else ALL_ON,
         ports={"grpc": caller_port, "http1": caller_port},
-        proxies={"grpc": proxies, "http1": proxies},
+        proxies=lambda _: proxies,
         startup_s=startup_s,
     )
 

@@ -1,16 +1,26 @@
-"""postern as a target: a caller's and two callees' sidecars, with metrics, access rules and a resiliency policy on.
+"""postern as a target: a caller's and some callees' sidecars, with metrics, access rules and a resiliency policy on.
 
 `postern-portable`: one trace in a hundred is exported; `postern-native`: one in ten thousand; `postern-native-traced`: all.
 """
 
+import asyncio
+import itertools
+import json
 import statistics
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
+from tests.bench.cases import PEERS, RULES, Case
+from tests.bench.scraping import scrape
 from tests.bench.targets import STARTUP_RUNS, Target
 from tests.bench.upstreams import Upstreams
 from tests.support.mesh import Mesh
 
+RESTLESS_S: Final = 1.0
+_LEAF_S: Final = 2  # whole seconds: of leaves that live so long, 1 to 2 s are left on receipt, and half of that passes until the next
 _SAMPLING: Final = {"portable": "0.01", "native": "0.0001", "native-traced": "1"}
 _CONFIGURATION: Final = """\
 apiVersion: dapr.io/v1alpha1
@@ -33,9 +43,10 @@ spec:
         namespace: default
         defaultAction: deny
         operations:
-          - {{name: /bench.Echo/*, httpVerb: [POST], action: allow}}
-          - {{name: /items/*, httpVerb: [GET], action: allow}}
+{operations}
 """
+_OPERATION: Final = "          - {{name: {name}, httpVerb: [{verb}], action: allow}}"
+_OPERATIONS: Final = (("/bench.Echo/*", "POST"), ("/items/*", "GET"), ("/bytes/*", "GET, POST"))
 _RESILIENCY: Final = """\
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency
@@ -47,30 +58,110 @@ spec:
     retries: {again: {policy: constant, duration: 50ms, maxRetries: 3}}
   targets:
     apps:
-      bench-grpc: {timeout: quick, retry: again}
-      bench-http1: {timeout: quick, retry: again}
 """
+_APP: Final = "      {app_id}: {{timeout: quick, retry: again}}\n"
 
 
-async def start_mesh(mesh: Mesh, kind: str, upstreams: Upstreams, sink_port: int) -> Target:
-    """Start the sidecars of `kind` (an engine, or `native-traced`) and measure how long one takes to start."""
+async def start_mesh(
+    mesh: Mesh, kind: str, upstreams: Upstreams, sink_port: int, cases: Sequence[Case]
+) -> Target:
+    """Start the sidecars of `kind` (an engine, or `native-traced`), with what `cases` need, and measure how long one takes to start."""
     name = f"postern-{kind}"
-    rate = _SAMPLING.get(kind, "0.01")
-    config = mesh.write(f"{name}.yaml", _CONFIGURATION.format(port=sink_port, rate=rate))
-    resources = mesh.write("resources/resiliency.yaml", _RESILIENCY).parent
-    documents = ("--config", str(config), "--resources-path", str(resources))
-    flags = ("--engine", kind.removesuffix("-traced"), *documents, "--log-level", "warn")
+    config = mesh.write("config.yaml", _configuration(kind, sink_port, _OPERATIONS))
+    flags = _flags(mesh, kind, config, cases)
+    mine = [case for case in cases if name in case.targets]
     await mesh.start_sentry()
     startup_s = statistics.median([await _startup_s(mesh, flags) for _ in range(STARTUP_RUNS)])
+    if any(case.peers for case in mine):
+        await _start_peers(mesh, upstreams.grpc_port)
     grpc = await mesh.sidecar("bench-grpc", app_port=upstreams.grpc_port, app_protocol="grpc", flags=flags)
     http = await mesh.sidecar("bench-http1", app_port=upstreams.http_port, app_protocol="http", flags=flags)
+    callees = {"bench-grpc": grpc, "bench-http1": http}
+    if any(case.paths for case in mine):
+        ruled = _flags(mesh, kind, _path_rules(mesh, kind, sink_port), cases)
+        callees["bench-paths"] = await mesh.sidecar(
+            "bench-paths", app_port=upstreams.grpc_port, app_protocol="grpc", flags=ruled
+        )
     caller = await mesh.sidecar("load", flags=flags)
+    proxies = {app_id: (caller.process, callee.process) for app_id, callee in callees.items()}
     return Target(
         name=name,
         ports={"grpc": caller.grpc_port, "http1": caller.http_port},
-        proxies={"grpc": (caller.process, grpc.process), "http1": (caller.process, http.process)},
+        proxies=lambda case: proxies.get(case.app_id, (caller.process,)),
         startup_s=startup_s,
+        another=lambda: mesh.sidecar("load", flags=flags),
+        sidecars=(caller, *callees.values()),
     )
+
+
+@asynccontextmanager
+async def restless_mesh(mesh: Mesh, upstreams: Upstreams, sink_port: int) -> AsyncIterator[Target]:
+    """Two sidecars of the native engine whose certificates are renewed, and whose policies are read anew, about every second."""
+    kind = "native"
+    texts = [_configuration(kind, sink_port, (*_OPERATIONS, (f"/other-{n}/*", "GET"))) for n in range(2)]
+    config = mesh.write("config.yaml", texts[0])
+    flags = _flags(mesh, kind, config, ())
+    await mesh.start_sentry("--workload-cert-ttl", str(_LEAF_S))
+    callee = await mesh.sidecar("bench-grpc", app_port=upstreams.grpc_port, app_protocol="grpc", flags=flags)
+    caller = await mesh.sidecar("load", flags=flags)
+    sidecars = (caller, callee)
+
+    async def disturb() -> None:
+        for text in itertools.cycle(texts):
+            _replace(config, text)
+            await asyncio.sleep(RESTLESS_S)
+
+    async with asyncio.TaskGroup() as tasks:
+        disturbing = tasks.create_task(disturb())
+        yield Target(
+            name=f"postern-{kind}",
+            ports={"grpc": caller.grpc_port},
+            proxies=lambda _: tuple(sidecar.process for sidecar in sidecars),
+            sidecars=sidecars,
+        )
+        disturbing.cancel()
+
+
+async def unrest(target: Target) -> tuple[int, int]:
+    """What grows with each new policy and each new certificate: generations, and ends in epoch seconds; the least of the sidecars."""
+    told = [await scrape(sidecar) for sidecar in target.sidecars]
+    return (
+        min(int(metrics.total("postern_policy_generation")) for metrics in told),
+        min(int(metrics.total("postern_cert_expiry_timestamp_seconds")) for metrics in told),
+    )
+
+
+def _flags(mesh: Mesh, kind: str, config: Path, cases: Sequence[Case]) -> tuple[str, ...]:
+    app_ids = {"bench-grpc", "bench-http1", *(app_id for case in cases for app_id in case.app_ids)}
+    apps = "".join(_APP.format(app_id=app_id) for app_id in sorted(app_ids))
+    resources = mesh.write("resources/resiliency.yaml", _RESILIENCY + apps).parent
+    documents = ("--config", str(config), "--resources-path", str(resources))
+    return ("--engine", kind.removesuffix("-traced"), *documents, "--log-level", "warn")
+
+
+def _configuration(kind: str, sink_port: int, operations: Sequence[tuple[str, str]]) -> str:
+    lines = "\n".join(_OPERATION.format(name=name, verb=verb) for name, verb in operations)
+    return _CONFIGURATION.format(port=sink_port, rate=_SAMPLING.get(kind, "0.01"), operations=lines)
+
+
+def _path_rules(mesh: Mesh, kind: str, sink_port: int) -> Path:
+    operations = [(f"/bench.S{number}/*", "POST") for number in range(RULES - 1)]
+    text = _configuration(kind, sink_port, [*operations, (f"/bench.S{RULES - 1}/M*", "POST"), _OPERATIONS[0]])
+    return mesh.write("paths.yaml", text)
+
+
+async def _start_peers(mesh: Mesh, app_port: int) -> None:
+    flags = ("--runtime-path", str(mesh.root), "--count", str(PEERS), "--app-port", str(app_port))
+    process = await asyncio.to_thread(mesh.processes.start_python, "tests.bench.peers", *flags, name="peers")
+    ports = json.loads((await process.line(r'^\{"peers": ', timeout_s=60.0)).string)["peers"]
+    lines = "".join(f"{app_id}: 127.0.0.1:{port}\n" for app_id, port in ports.items())
+    (mesh.root / "endpoints.yaml").write_text(lines)  # what a user writes to name apps by hand
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(path)
 
 
 async def _startup_s(mesh: Mesh, flags: tuple[str, ...]) -> float:

@@ -20,7 +20,7 @@ async def start(processes: Processes, folder: Path, upstreams: Upstreams) -> Tar
     caller, callee = write_identities(relay_folder)
     behind, port = await _start(processes, upstreams.grpc_port, ("--listen-tls", *_files(callee)))
     front, entry = await _start(processes, port, ("--dial-tls", *_files(caller)))
-    return Target(name=NAME, ports={"grpc": entry}, proxies={"grpc": (front, behind)})
+    return Target(name=NAME, ports={"grpc": entry}, proxies=lambda _: (front, behind))
 
 
 async def _start(processes: Processes, upstream: int, tls: tuple[str, ...]) -> tuple[Process, int]:

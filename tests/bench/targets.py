@@ -1,15 +1,16 @@
 """What a target is to the bench: where its calls enter, and which processes pay for them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import grpc
 
-from tests.bench.cases import GRPC_MESSAGE, GRPC_PATH, HTTP_BODY, Case, Protocol
+from tests.bench.cases import GRPC_MESSAGE, GRPC_PATH, HTTP_BODY, HTTP_PATH, Case, Protocol
 from tests.bench.errors import WrongAnswerError
 from tests.support.http_client import request
+from tests.support.mesh import Sidecar
 from tests.support.processes import Process
 
 STARTUP_RUNS: Final = 5
@@ -19,12 +20,17 @@ _CHECK_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A running target. `proxies`: the processes between load generator and upstream, by protocol; none for `direct`."""
+    """A running target. `proxies`: the processes between load generator and upstream, the caller's first; none for `direct`.
+
+    `another`: starts one more sidecar of the caller. `sidecars`: all there are.
+    """
 
     name: str
     ports: Mapping[Protocol, int]
-    proxies: Mapping[Protocol, tuple[Process, ...]]
+    proxies: Callable[[Case], tuple[Process, ...]]
     startup_s: float | None = None
+    another: Callable[[], Awaitable[Sidecar]] | None = None
+    sidecars: tuple[Sidecar, ...] = ()
 
 
 async def check_answer(target: Target, case: Case) -> None:
@@ -50,5 +56,5 @@ async def _call_grpc(port: int, case: Case) -> bytes:
 
 async def _call_http(port: int, case: Case) -> bytes:
     headers = [("dapr-app-id", case.app_id)]
-    answer = await request(port, "GET", case.path, headers=headers, timeout_s=_CHECK_S)
+    answer = await request(port, "GET", HTTP_PATH, headers=headers, timeout_s=_CHECK_S)
     return answer.body if answer.status == 200 else json.dumps([answer.status, answer.body.decode()]).encode()

@@ -1,11 +1,11 @@
-"""Starts the apps at the end of every path, and writes the request that h2load posts to them."""
+"""Starts the apps at the end of every path, and writes what h2load posts to them."""
 
 import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.cases import GRPC_MESSAGE
+from tests.bench.cases import GRPC_MESSAGE, Case
 from tests.support.processes import Processes
 
 
@@ -24,8 +24,9 @@ async def start_upstreams(processes: Processes) -> Upstreams:
     return Upstreams(grpc_port=ports["grpc"], http_port=ports["http1"])
 
 
-def write_message(folder: Path) -> Path:
-    """Write the framed request; h2load posts it."""
-    path = folder / "message.bin"
-    path.write_bytes(GRPC_MESSAGE)
+def write_message(folder: Path, case: Case) -> Path:
+    """Write what h2load posts: the framed request, or a body."""
+    path = folder / f"message-{case.size}.bin"
+    if not path.exists():
+        path.write_bytes(bytes(case.size) if case.size else GRPC_MESSAGE)
     return path

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 from tests.bench import results
+from tests.bench.floors import PORTABLE
 from tests.bench.load import Load
-from tests.bench.results import PORTABLE, Row, Sample
+from tests.bench.results import Row, Sample
+from tests.bench.verdicts import verdicts
 
 
 def sample(calls_per_s: float, cpu_us: float | None = 10.0) -> Sample:
@@ -19,7 +21,7 @@ def row(target: str, calls_per_s: float, *, rss_mb: float = 50.0, startup_s: flo
 
 
 def failing(*rows: Row) -> list[str]:
-    return [verdict.text for verdict in results.verdicts(rows) if not verdict.holds]
+    return [verdict.text for verdict in verdicts(rows) if not verdict.holds]
 
 
 def test_summarise_takes_the_median_and_leaves_direct_without_costs() -> None:
@@ -78,5 +80,9 @@ def test_write_gives_a_list_of_rows(tmp_path: Path) -> None:
             "p99_ms",
             "rss_mb",
             "startup_s",
+            "mib_per_s",
+            "peak_mb",
+            "grown_mb",
+            "idle_kb",
         ),
     ]

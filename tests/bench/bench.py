@@ -1,0 +1,233 @@
+"""One run: starts upstreams and targets, loads them in turn, and takes a sample of each window."""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from tests.bench import envoy, postern, relay, results
+from tests.bench.cases import Case
+from tests.bench.errors import BenchError, LoadError
+from tests.bench.load import Load, Window, hold_idle, run_load
+from tests.bench.results import Row, Sample
+from tests.bench.scraping import peak_mb, reset_peak
+from tests.bench.sink import Sink, span_sink
+from tests.bench.spans import Account, account
+from tests.bench.targets import Target, check_answer
+from tests.bench.upstreams import Upstreams, start_upstreams, write_message
+from tests.support.errors import SupportError
+from tests.support.mesh import Mesh
+from tests.support.processes import Process, Processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long each part of a measurement takes; `share` of the calls where a window ends after so many."""
+
+    warm_up_s: float
+    window_s: float
+    rounds: int
+    share: float = 1.0
+
+
+THOROUGH: Final = Pace(warm_up_s=2.0, window_s=5.0, rounds=3)
+QUICK: Final = Pace(warm_up_s=0.5, window_s=1.0, rounds=1, share=0.05)
+_WARM_UP_SHARE: Final = 0.2
+_RESTLESS_LEAST_S: Final = 3.0
+_RESTLESS_SHARE: Final = 0.5  # of the seconds, on a busy machine
+_SETTLE_S: Final = 2.0  # a fresh sidecar's warm-up
+
+
+class Bench:
+    """Everything is started in `processes` or in a mesh. State: the upstreams, targets' sinks, numbers of calls made, what failed."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack, console: Console) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._console = console
+        self._processes = Processes()
+        stack.push_async_callback(self._processes.aclose)
+        self._upstreams: Upstreams | None = None
+        self._sinks: dict[str, Sink] = {}
+        self._made: dict[str, int] = {}
+        self.failures = 0
+
+    async def start_targets(self, names: Sequence[str], cases: Sequence[Case]) -> list[Target]:
+        """Start the named targets; those that can't start are reported, counted in `failures` and left out."""
+        self._upstreams = await start_upstreams(self._processes)
+        started = []
+        for name in names:
+            self._console.print(f"starting {name}", style="dim")
+            try:
+                started.append(await self._start_target(name, self._upstreams, cases))
+            except (BenchError, SupportError) as error:
+                self._fail(f"{name} does not start: {error}")
+        return started
+
+    async def _start_target(self, name: str, upstreams: Upstreams, cases: Sequence[Case]) -> Target:
+        if name == "direct":
+            ports = {"grpc": upstreams.grpc_port, "http1": upstreams.http_port}
+            return Target(name=name, ports=ports, proxies=lambda _: ())  # type: ignore[arg-type]
+        if name == "envoy":
+            return await envoy.start_mesh(self._processes, self._folder, upstreams)
+        if name == envoy.ALL_ON:
+            return await envoy.start_mesh(
+                self._processes, self._folder, upstreams, sink_port=(await self._sink(name)).port
+            )
+        if name == relay.NAME:
+            return await relay.start(self._processes, self._folder, upstreams)
+        mesh = await self._stack.enter_async_context(Mesh(self._new_folder(name)))
+        sink = await self._sink(name)
+        return await postern.start_mesh(mesh, name.removeprefix("postern-"), upstreams, sink.port, cases)
+
+    async def _sink(self, name: str) -> Sink:
+        sink = self._sinks[name] = await self._stack.enter_async_context(span_sink())
+        return sink
+
+    def _new_folder(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir()
+        return folder
+
+    async def measure(self, cases: Sequence[Case], targets: Sequence[Target], pace: Pace) -> list[Row]:
+        """Measure cases, those of one group in turn."""
+        rows: list[Row] = []
+        for _, group in groupby(cases, key=lambda case: case.group or case.name):
+            rows += await self._measure_group(list(group), targets, pace)
+        return rows
+
+    async def _measure_group(self, cases: Sequence[Case], targets: Sequence[Target], pace: Pace) -> list[Row]:
+        """Warm every target, then load them in turn (A B C, A B C), so that a slow minute of the machine falls on all.
+
+        A target that answers wrongly or fails a call is reported, counted and has no row.
+        """
+        pairs = [(case, target) for case in cases for target in targets if _is_for(case, target)]
+        samples: dict[tuple[str, str], list[Sample]] = {
+            (case.name, target.name): [] for case, target in pairs
+        }
+        rounds = max((_rounds(case, pace) for case in cases), default=0)
+        for number in range(rounds + 1):
+            for case, target in pairs:
+                taken = samples.get((case.name, target.name))
+                if taken is None or number > _rounds(case, pace):
+                    continue
+                step = f"round {number} of {_rounds(case, pace)}" if number else "warm-up"
+                self._console.print(f"{case.name}, {step}: {target.name}", style="dim")
+                try:
+                    if number:
+                        taken.append(await self._sample(case, target, pace))
+                    else:
+                        await self._warm_up(case, target, pace)
+                except (BenchError, SupportError) as error:
+                    self._fail(f"{target.name}, {case.name}: {error}")
+                    del samples[case.name, target.name]
+        return [
+            results.summarise(
+                case.name, target.name, samples[case.name, target.name], target.startup_s, size=case.size
+            )
+            for case, target in pairs
+            if samples.get((case.name, target.name))
+        ]
+
+    def _fail(self, text: str) -> None:
+        self.failures += 1
+        self._console.print(text, style="red", markup=False)
+
+    async def _warm_up(self, case: Case, target: Target, pace: Pace) -> None:
+        await check_answer(target, case)
+        if not case.is_restless and not case.idle:
+            window = Window(seconds=pace.warm_up_s, calls=_calls(case, pace.share * _WARM_UP_SHARE))
+            await self._load(case, target.ports[case.protocol], window)
+
+    async def _sample(self, case: Case, target: Target, pace: Pace) -> Sample:
+        calls = _calls(case, pace.share)
+        window = Window(seconds=pace.window_s, calls=calls, first=self._made.get(case.name, 0))
+        self._made[case.name] = window.first + (calls or 0)
+        if case.is_restless:
+            return await self._restless_sample(case, window)
+        if case.idle:
+            return await self._idle_sample(case, target, window)
+        return await self._plain_sample(case, target.proxies(case), target.ports[case.protocol], window)
+
+    async def _plain_sample(
+        self, case: Case, proxies: Sequence[Process], port: int, window: Window
+    ) -> Sample:
+        for proxy in proxies:
+            reset_peak(proxy)
+        before_s = _cpu_s(proxies)
+        load = await self._load(case, port, window)
+        used_s = _cpu_s(proxies) - before_s
+        return Sample(
+            load=load,
+            cpu_us_per_call=used_s * 1e6 / load.calls if proxies else None,
+            rss_mb=max((proxy.rss_mb() for proxy in proxies), default=None),
+            peak_mb=max((peak_mb(proxy) for proxy in proxies), default=None),
+        )
+
+    async def _idle_sample(self, case: Case, target: Target, window: Window) -> Sample:
+        """By a fresh sidecar of the caller: what another round left behind would hide what connections take."""
+        assert target.another is not None
+        sidecar = await target.another()
+        ports = {"grpc": sidecar.grpc_port, "http1": sidecar.http_port}
+        try:
+            await self._load(case, ports[case.protocol], Window(seconds=_SETTLE_S))
+            before_mb = sidecar.process.rss_mb()
+            holder = await hold_idle(self._processes, case, ports[case.idle_protocol])
+            idle_kb = (sidecar.process.rss_mb() - before_mb) * 1024 / case.idle
+            proxies = (sidecar.process, *target.proxies(case)[1:])
+            sample = await self._plain_sample(case, proxies, ports[case.protocol], window)
+            await holder.end()
+            return replace(sample, idle_kb=idle_kb)
+        finally:
+            await sidecar.end()
+
+    async def _restless_sample(self, case: Case, window: Window) -> Sample:
+        """By a mesh of its own, as what goes on in it would disturb others."""
+        assert self._upstreams is not None
+        window = replace(window, seconds=max(window.seconds, _RESTLESS_LEAST_S))
+        async with AsyncExitStack() as stack:
+            sink = await stack.enter_async_context(span_sink())
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            mesh = await stack.enter_async_context(Mesh(folder))
+            target = await stack.enter_async_context(postern.restless_mesh(mesh, self._upstreams, sink.port))
+            await self._load(case, target.ports[case.protocol], Window(seconds=_SETTLE_S))
+            before = await postern.unrest(target)
+            sample = await self._plain_sample(case, target.proxies(case), target.ports[case.protocol], window)
+            after = await postern.unrest(target)
+        replaced = [new - old for old, new in zip(before, after, strict=True)]
+        if min(replaced) < window.seconds / postern.RESTLESS_S * _RESTLESS_SHARE:
+            raise LoadError(
+                f"in {window.seconds:g} s policies and certificates were replaced {replaced} times"
+            )
+        return sample
+
+    async def _load(self, case: Case, port: int, window: Window) -> Load:
+        return await run_load(self._processes, case, port, write_message(self._folder, case), window)
+
+    async def accounts(self, targets: Sequence[Target]) -> list[Account]:
+        """What became of the spans of targets that trace every call."""
+        traced = [target for target in targets if target.name.endswith("-traced")]
+        return [await account(target, self._sinks[target.name]) for target in traced]
+
+
+def _is_for(case: Case, target: Target) -> bool:
+    if case.targets:
+        return target.name in case.targets
+    return case.protocol in target.ports
+
+
+def _calls(case: Case, share: float) -> int | None:
+    return None if case.calls is None else max(case.connections, round(case.calls * share))
+
+
+def _rounds(case: Case, pace: Pace) -> int:
+    return pace.rounds if case.rounds is None or pace.rounds == 1 else case.rounds
+
+
+def _cpu_s(proxies: Iterable[Process]) -> float:
+    return sum(proxy.cpu_s() for proxy in proxies)
