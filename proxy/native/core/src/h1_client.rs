@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -35,8 +35,13 @@ static NOT_COPIED: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-type Back = Box<dyn Fn(H1Conn)>;
-type Forget = Box<dyn Fn()>;
+/// Where a connection belongs between calls.
+pub trait Owner {
+    /// It is free for another call.
+    fn put_back(self: Rc<Self>, conn: H1Conn);
+    /// It was dropped while a call had it.
+    fn forget_one(self: Rc<Self>);
+}
 
 /// One upstream connection. `leased`: out of the pool, for a call; dropped so, the pool hears that it is gone.
 pub struct H1Conn {
@@ -44,15 +49,15 @@ pub struct H1Conn {
     io: Io,
     held: BytesMut,
     reused: bool,
-    owner: Option<(Back, Forget)>,
+    owner: Option<Weak<dyn Owner>>,
     pub leased: bool,
     pub active_at: Instant,
 }
 
 impl Drop for H1Conn {
     fn drop(&mut self) {
-        if let (true, Some((_, forget))) = (self.leased, &self.owner) {
-            forget();
+        if let (true, Some(owner)) = (self.leased, self.owner.as_ref().and_then(Weak::upgrade)) {
+            owner.forget_one();
         }
     }
 }
@@ -65,8 +70,8 @@ impl H1Conn {
     }
 
     /// Who takes it back, and who is told that it is gone.
-    pub fn set_owner(&mut self, back: impl Fn(Self) + 'static, forget: impl Fn() + 'static) {
-        self.owner = Some((Box::new(back), Box::new(forget)));
+    pub fn set_owner(&mut self, owner: Weak<dyn Owner>) {
+        self.owner = Some(owner);
     }
 
     /// Whether the app neither closed it nor sent what nobody asked for.
@@ -86,11 +91,8 @@ impl H1Conn {
         self.leased = false;
         self.reused = true;
         self.active_at = Instant::now();
-        if let Some((back, forget)) = self.owner.take() {
-            let again = std::rc::Rc::new(back);
-            let put = again.clone();
-            self.owner = Some((Box::new(move |conn| again(conn)), forget));
-            put(self);
+        if let Some(owner) = self.owner.as_ref().and_then(Weak::upgrade) {
+            owner.put_back(self);
         }
     }
 }
@@ -403,5 +405,44 @@ fn origin_form(head: &RawHead) -> &[u8] {
     match memchr::memchr2(b'/', b'?', &target[start + 3..]) {
         Some(at) if target[start + 3 + at] == b'/' => &target[start + 3 + at..],
         _ => b"/",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::ask::Inbox;
+    use crate::io::Kind;
+    use crate::limits::Limits;
+
+    #[derive(Default)]
+    struct Shelf(RefCell<Option<H1Conn>>);
+
+    impl Owner for Shelf {
+        fn put_back(self: Rc<Self>, conn: H1Conn) {
+            self.0.replace(Some(conn));
+        }
+
+        fn forget_one(self: Rc<Self>) {
+            self.0.take();
+        }
+    }
+
+    #[test]
+    fn connection_comes_back_however_often_it_was_lent() {
+        let shared = Shared::new(Limits::default(), Inbox::new(Box::new(|| {}), false), std::sync::Arc::default());
+        let shelf = Rc::new(Shelf::default());
+        let owner: Rc<dyn Owner> = shelf.clone();
+        let mut conn = H1Conn::new(&shared, Io::new(Kind::Gone));
+        conn.set_owner(Rc::downgrade(&owner));
+        shelf.0.replace(Some(conn));
+        for _ in 0..100_000 {
+            let mut conn = shelf.0.take().unwrap();
+            conn.leased = true;
+            conn.give_back();
+        }
+        assert!(shelf.0.take().is_some_and(|conn| conn.reused && !conn.leased));
     }
 }

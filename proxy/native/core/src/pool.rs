@@ -16,7 +16,7 @@ use crate::cause::Cause;
 use crate::clusters::{Tls, Wire};
 use crate::dial;
 use crate::ends::{Lost, Up};
-use crate::h1_client::{H1Conn, H1Up};
+use crate::h1_client::{H1Conn, H1Up, Owner};
 use crate::h2_client::{H2Conn, Place};
 use crate::head::RawHead;
 use crate::shared::Shared;
@@ -236,8 +236,8 @@ impl Host {
                     Fresh::H2(conn) => state.shared_ones.push(conn),
                     Fresh::H1(mut conn) => {
                         state.open += 1;
-                        let (back, lost) = (Rc::downgrade(&self), Rc::downgrade(&self));
-                        conn.set_owner(move |conn| Self::put_back(&back, conn), move || Self::forget_one(&lost));
+                        let owner: Rc<dyn Owner> = self.clone();
+                        conn.set_owner(Rc::downgrade(&owner));
                         state.idle.push(conn);
                     }
                 }
@@ -299,27 +299,6 @@ impl Host {
         }
     }
 
-    fn put_back(host: &Weak<Self>, conn: H1Conn) {
-        let Some(host) = host.upgrade() else { return };
-        {
-            let mut state = host.state.borrow_mut();
-            if state.retired && state.waiting.is_empty() {
-                state.open -= 1;
-                drop(state);
-                return host.count(-1);
-            }
-            state.idle.push(conn);
-        }
-        host.serve();
-    }
-
-    fn forget_one(host: &Weak<Self>) {
-        let Some(host) = host.upgrade() else { return };
-        host.state.borrow_mut().open -= 1;
-        host.count(-1);
-        Self::serve_later(&Rc::downgrade(&host));
-    }
-
     fn let_go_if_retired(&self) {
         let mut state = self.state.borrow_mut();
         if state.retired && state.waiting.is_empty() {
@@ -330,5 +309,26 @@ impl Host {
             drop(state);
             self.count(-(gone as i64));
         }
+    }
+}
+
+impl Owner for Host {
+    fn put_back(self: Rc<Self>, conn: H1Conn) {
+        {
+            let mut state = self.state.borrow_mut();
+            if state.retired && state.waiting.is_empty() {
+                state.open -= 1;
+                drop(state);
+                return self.count(-1);
+            }
+            state.idle.push(conn);
+        }
+        self.serve();
+    }
+
+    fn forget_one(self: Rc<Self>) {
+        self.state.borrow_mut().open -= 1;
+        self.count(-1);
+        Self::serve_later(&Rc::downgrade(&self));
     }
 }
