@@ -5,11 +5,12 @@ use std::io;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Type};
+use tokio::runtime::LocalOptions;
 
 use crate::ask::Inbox;
 use crate::limits::Limits;
@@ -32,12 +33,17 @@ impl Engine {
     pub fn start(limits: Limits, inbox: Arc<Inbox>) -> io::Result<Self> {
         let commands = Arc::new(Commands::default());
         let (seen, told) = (inbox.clone(), commands.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (tell, built) = mpsc::channel();
         let thread = std::thread::Builder::new().name("postern-engine".into()).spawn(move || {
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, run(Shared::new(limits, seen, told)));
-            drop(local); // what still runs is dropped here, and its connections close
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let (runtime, fault) = runtime.map_or_else(|error| (None, Err(error)), |runtime| (Some(runtime), Ok(())));
+            let is_heard = tell.send(fault).is_ok();
+            if let (Some(runtime), true) = (runtime, is_heard) {
+                runtime.block_on(run(Shared::new(limits, seen, told)));
+                drop(runtime); // what still runs is dropped here, and its connections close
+            }
         })?;
+        built.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
         Ok(Self { inbox, commands, thread: Mutex::new(Some(thread)), sockets: Mutex::default() })
     }
 
@@ -119,13 +125,11 @@ async fn run(shared: std::rc::Rc<Shared>) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::ask::Question;
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::ask::Question;
 
     #[test]
     fn fault_of_ours_ends_one_call_alone() {
