@@ -30,8 +30,7 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, grpc: bool, head: bool
         down.respond(reply.status, headers, true);
     } else {
         down.respond(reply.status, headers, false);
-        down.send(body);
-        down.finish(None);
+        down.send(body, true);
     }
 }
 

@@ -105,7 +105,8 @@ impl RequestBody {
                 };
                 let chunk = self.pending.split_to(room.min(self.pending.len()));
                 self.drained += chunk.len() as u64;
-                up.send(chunk);
+                self.told_end = self.ended && self.pending.is_empty() && self.at == self.saved.len() && self.trailers.is_none();
+                up.send(chunk, self.told_end);
                 if self.drained > self.released {
                     down.release((self.drained - self.released) as usize);
                     self.released = self.drained;
@@ -139,6 +140,7 @@ impl RequestBody {
                         self.let_go();
                     }
                     self.pending = data;
+                    self.ended = down.is_read();
                 }
             }
         }
@@ -461,7 +463,12 @@ impl Call {
                             let chunk = data.split_to(room.min(data.len()));
                             self.down_bytes += chunk.len() as u64;
                             up.release(chunk.len());
-                            down.send(chunk);
+                            let last = data.is_empty() && up.is_read();
+                            down.send(chunk, last);
+                            if last {
+                                self.whole(None);
+                                return Poll::Ready(Ok(Ended::Whole));
+                            }
                             next = (!data.is_empty()).then_some(Part::Data(data));
                         }
                     },

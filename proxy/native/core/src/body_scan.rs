@@ -50,6 +50,11 @@ impl Body {
             Self::Chunked(chunks) => chunks.next(held, limits),
         }
     }
+
+    /// Whether it has ended, by its length.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Empty | Self::Length(0))
+    }
 }
 
 fn take(held: &mut BytesMut, left: &mut u64) -> Bytes {

@@ -1,5 +1,6 @@
 //! The two ends of one call, whatever is spoken on them: what the exchange reads, writes and is told.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -73,6 +74,11 @@ impl Down {
         both!(self, end => end.poll_body(cx))
     }
 
+    /// Whether the data given last was the end of the request body: no trailers follow.
+    pub fn is_read(&self) -> bool {
+        both!(self, end => end.is_read())
+    }
+
     /// So many bytes of the request body were carried on; more may be read.
     pub fn release(&mut self, count: usize) {
         both!(self, end => end.release(count));
@@ -98,14 +104,31 @@ impl Down {
         both!(self, end => end.poll_room(cx, want))
     }
 
-    /// Some of the response body, no more than there is room for.
-    pub fn send(&mut self, data: Bytes) {
-        both!(self, end => end.send(data));
+    /// Some of the response body, no more than there is room for. `last`: the response ends with it.
+    pub fn send(&mut self, data: Bytes, last: bool) {
+        both!(self, end => end.send(data, last));
     }
 
     /// The end of the response.
     pub fn finish(&mut self, trailers: Option<Headers>) {
         both!(self, end => end.finish(trailers));
+    }
+
+    /// The call is over. What was said last is on its way once this returns: whoever waits for it does not wait for our books.
+    pub async fn leave(self) {
+        let mut end = Some(self);
+        poll_fn(|cx| match end.take() {
+            Some(Self::H1(mut end)) => {
+                end.write(cx);
+                Poll::Ready(())
+            }
+            Some(Self::H2(_)) => {
+                cx.waker().wake_by_ref(); // behind the connection, which was woken before
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// End the call visibly incomplete.
@@ -120,9 +143,9 @@ impl Up {
         both!(self, end => end.poll_room(cx, want))
     }
 
-    /// Some of the request body, no more than there is room for.
-    pub fn send(&mut self, data: Bytes) {
-        both!(self, end => end.send(data));
+    /// Some of the request body, no more than there is room for. `last`: the request ends with it.
+    pub fn send(&mut self, data: Bytes, last: bool) {
+        both!(self, end => end.send(data, last));
     }
 
     /// The end of the request.
@@ -138,6 +161,11 @@ impl Up {
     /// Some of the response body; owe `release`.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
         both!(self, end => end.poll_body(cx))
+    }
+
+    /// Whether the data given last was the end of the response body: no trailers follow.
+    pub fn is_read(&self) -> bool {
+        both!(self, end => end.is_read())
     }
 
     /// So many bytes of the response body were carried on; more may be read.

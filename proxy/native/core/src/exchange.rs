@@ -132,6 +132,7 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
     if let Err(stop) = call.carry(&mut down, refusal).await {
         Box::pin(call.stopped(stop, &mut down)).await;
     }
+    down.leave().await;
     call.report();
 }
 

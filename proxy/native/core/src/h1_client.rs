@@ -200,13 +200,16 @@ impl H1Up {
         Poll::Ready(Ok(want.min(ROOM.saturating_sub(self.out.len()))))
     }
 
-    pub(crate) fn send(&mut self, data: Bytes) {
+    pub(crate) fn send(&mut self, data: Bytes, last: bool) {
         if self.chunked {
             self.out.put(format!("{:x}\r\n", data.len()).as_bytes());
             self.out.pass(data);
             self.out.put(b"\r\n");
         } else {
             self.out.pass(data);
+        }
+        if last {
+            self.finish(None);
         }
     }
 
@@ -351,9 +354,16 @@ impl H1Up {
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
         drop(self.poll_drive(cx));
         loop {
-            let Some(conn) = &mut self.conn else { return Poll::Pending };
+            let Some(conn) = &mut self.conn else {
+                return if self.body.is_read() { Poll::Ready(Ok(Part::End(None))) } else { Poll::Pending };
+            };
             match self.body.next(&mut conn.held, &conn.shared.limits) {
-                Ok(Piece::Data(data)) => return Poll::Ready(Ok(Part::Data(data))),
+                Ok(Piece::Data(data)) => {
+                    if self.body.is_read() {
+                        self.recycle();
+                    }
+                    return Poll::Ready(Ok(Part::Data(data)));
+                }
                 Ok(Piece::End(trailers)) => {
                     self.recycle();
                     return Poll::Ready(Ok(Part::End(trailers)));
@@ -389,6 +399,10 @@ impl H1Up {
                 }
             }
         }
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.body.is_read()
     }
 
     #[allow(clippy::unused_self)] // reading goes on when the body is polled again: nothing is owed

@@ -367,6 +367,7 @@ impl H1Down {
                 match this.turn.body.next(&mut this.held, &this.shared.limits) {
                     Ok(Piece::Data(data)) => {
                         this.turn.waits_for_100 = false;
+                        this.turn.body_ended = this.turn.body.is_read();
                         return Poll::Ready(Ok(Part::Data(data)));
                     }
                     Ok(Piece::End(trailers)) => {
@@ -392,6 +393,10 @@ impl H1Down {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.conn.borrow().turn.body_ended
     }
 
     #[allow(clippy::unused_self)] // reading goes on when the body is polled again: nothing is owed
@@ -477,22 +482,28 @@ impl H1Down {
         Poll::Ready(Ok(want.min(ROOM - this.out.len())))
     }
 
-    pub(crate) fn send(&mut self, data: Bytes) {
+    pub(crate) fn send(&mut self, data: Bytes, last: bool) {
         let this = &mut *self.conn.borrow_mut();
-        if this.turn.mute || data.is_empty() {
-            return;
-        }
-        if this.turn.chunked {
+        if this.turn.chunked && !data.is_empty() {
             this.out.put(format!("{:x}\r\n", data.len()).as_bytes());
             this.out.pass(data);
             this.out.put(b"\r\n");
-        } else {
+        } else if !this.turn.mute {
             this.out.pass(data);
+        }
+        if last {
+            this.end(None);
         }
     }
 
     pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
         self.conn.borrow_mut().end(trailers.as_ref());
+    }
+
+    /// Write what the caller takes now.
+    pub(crate) fn write(&mut self, cx: &mut Context<'_>) {
+        let this = &mut *self.conn.borrow_mut();
+        drop(this.out.poll_write(cx, &mut this.io)); // a caller that left is met when its next request is read
     }
 
     pub(crate) fn abort(&mut self, _cause: Cause) {

@@ -26,6 +26,9 @@ use crate::shared::Shared;
 
 /// Calls per connection; beyond it the pool dials another, so that one connection's window is not everyone's.
 const MAX_CALLS: usize = 100;
+/// Of a request body given before the stream has room: a stream gets its window only once its head is written, and what is given
+/// before leaves with the head, in one write.
+const EARLY_BYTES: usize = 16_384;
 
 /// One connection to an upstream. The pool holds it while it takes calls; the last holder gone, it closes.
 pub struct H2Conn {
@@ -198,7 +201,8 @@ impl Place {
             .map_err(|error| Lost::new(Cause::Refused, format!("the connection was closing: {error}")))?;
         let stream = response.stream_id().as_u32();
         self.conn.gate.expect(stream);
-        Ok(H2Up { response, send, body: None, stream, most_fields: self.conn.most_fields, place: self })
+        let most_fields = self.conn.most_fields;
+        Ok(H2Up { response, send, body: None, stream, early: EARLY_BYTES, most_fields, place: self })
     }
 }
 
@@ -208,6 +212,7 @@ pub struct H2Up {
     send: SendStream<Bytes>,
     body: Option<RecvStream>,
     stream: u32,
+    early: usize,
     most_fields: usize,
     place: Place,
 }
@@ -240,13 +245,17 @@ impl H2Up {
     }
 
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
+        if self.early > 0 && self.send.capacity() == 0 {
+            return Poll::Ready(Ok(want.min(self.early)));
+        }
         poll_room(&mut self.send, cx, want)
             .map(|room| room.ok_or_else(|| Lost::new(Cause::ResetEarly, "the peer takes no more of the request")))
     }
 
-    pub(crate) fn send(&mut self, data: Bytes) {
+    pub(crate) fn send(&mut self, data: Bytes, last: bool) {
+        self.early = self.early.saturating_sub(data.len());
         self.place.conn.gate.sent_data(data.len());
-        drop(self.send.send_data(data, false)); // a stream that broke says so in its answer
+        drop(self.send.send_data(data, last)); // a stream that broke says so in its answer
     }
 
     pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
@@ -282,6 +291,10 @@ impl H2Up {
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
         let Some(body) = &mut self.body else { return Poll::Pending };
         poll_part(body, &self.place.conn.gate, self.stream, cx).map_err(|error| self.lost(&error))
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.body.as_ref().is_some_and(RecvStream::is_end_stream)
     }
 
     pub(crate) fn release(&mut self, count: usize) {

@@ -302,6 +302,10 @@ impl H2Down {
             .map_err(|error| Gone(format!("the caller cancelled the call: {error}")))
     }
 
+    pub(crate) fn is_read(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
     pub(crate) fn release(&mut self, count: usize) {
         drop(self.body.flow_control().release_capacity(count)); // fails where the stream is over already
     }
@@ -332,10 +336,10 @@ impl H2Down {
         poll_room(send, cx, want).map(|room| room.ok_or_else(left))
     }
 
-    pub(crate) fn send(&mut self, data: Bytes) {
+    pub(crate) fn send(&mut self, data: Bytes, last: bool) {
         if let Some(send) = &mut self.send {
             self.gate.sent_data(data.len());
-            drop(send.send_data(data, false)); // a caller that left is met at the next poll
+            drop(send.send_data(data, last)); // a caller that left is met at the next poll
         }
     }
 
