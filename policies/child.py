@@ -1,5 +1,6 @@
 """The process that reads policies: its start, and its inside. Imports next to nothing, so that it can be started first of all."""
 
+import gc
 import os
 import pickle
 import subprocess
@@ -45,6 +46,7 @@ def _environment() -> dict[str, str]:
 
 
 def _main() -> None:
+    gc.disable()  # a process of one answer
     from policies import assemble as _  # noqa: F401, PLC0415 - what takes long, while the question is still being made
     from policies.errors import DocumentError  # noqa: PLC0415
     from policies.loading import load  # noqa: PLC0415

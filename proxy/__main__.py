@@ -3,9 +3,11 @@
 Exit codes: 0 a clean end, 1 failed, 2 used wrongly.
 """
 
+import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 _QUESTIONS = ("help", "version", "build-info", "wait")
 _POLICY_FLAGS = ("config", "resources-path", "components-path")
@@ -63,29 +65,41 @@ def _refuse(faults: Sequence[str], program: str) -> int:
     return 2
 
 
-def _serve(argv: list[str], program: str) -> int:
-    from policies.child import Child  # noqa: PLC0415 - the questions are answered without it
-
-    # A process of its own reads policies, and makes itself ready to while we import the rest.
-    child = Child() if any(word.lstrip("-").startswith(_POLICY_FLAGS) for word in argv) else None
-    from proxy.config import parse  # noqa: PLC0415
-    from proxy.errors import ConfigError, ProxyError  # noqa: PLC0415
-
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """For imports: what they make stays, and looking through it for garbage time and again is 15 to 20 ms of a start."""
+    gc.disable()
     try:
-        settings = parse(argv, os.environ)
-    except ConfigError as error:
-        if child is not None:
-            child.close()
-        return _refuse(error.faults, program)
-    from policies.apart import Loading  # noqa: PLC0415
-    from proxy.policy_sources import policy_sources  # noqa: PLC0415
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
-    loading = Loading(policy_sources(settings), child=child)
-    _take_descriptors()
-    import asyncio  # noqa: PLC0415
 
-    from proxy.app import run_sidecar  # noqa: PLC0415
-    from proxy.engines import loop_factory  # noqa: PLC0415
+def _serve(argv: list[str], program: str) -> int:
+    with _collector_at_rest():
+        from policies.child import Child  # noqa: PLC0415 - the questions are answered without it
+
+        # A process of its own reads policies, and makes itself ready to while we import the rest.
+        child = Child() if any(word.lstrip("-").startswith(_POLICY_FLAGS) for word in argv) else None
+        from proxy.config import parse  # noqa: PLC0415
+        from proxy.errors import ConfigError, ProxyError  # noqa: PLC0415
+
+        try:
+            settings = parse(argv, os.environ)
+        except ConfigError as error:
+            if child is not None:
+                child.close()
+            return _refuse(error.faults, program)
+        from policies.apart import Loading  # noqa: PLC0415
+        from proxy.policy_sources import policy_sources  # noqa: PLC0415
+
+        loading = Loading(policy_sources(settings), child=child)
+        _take_descriptors()
+        import asyncio  # noqa: PLC0415
+
+        from proxy.app import run_sidecar  # noqa: PLC0415
+        from proxy.engines import loop_factory  # noqa: PLC0415
 
     try:
         with asyncio.Runner(loop_factory=loop_factory(settings.engine)) as runner:
