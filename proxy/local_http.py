@@ -253,8 +253,9 @@ def _bind(address: str) -> socket.socket:
     if address.startswith("unix:"):
         return _bind_unix(address[5:])
     host, port = _split(address)
+    name = host.encode() if host.isascii() else host  # a str loads the tables of international names
     family, kind, _, _, where = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     bound = socket.socket(family, kind)
     try:
