@@ -5,7 +5,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.app_watch import AppWatch, services_in, visible_services
+from proxy.app_asks import services_in, visible_services
+from proxy.app_watch import AppWatch
 from proxy.config import parse
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=30)
