@@ -25,7 +25,7 @@ def loop_factory(wish: EngineChoice) -> Callable[[], asyncio.AbstractEventLoop]:
     """Makes the loop that an engine goes well with: uvloop carries calls at half the cost of asyncio's own; a native engine's
     calls are carried elsewhere, and asyncio is loaded already.
     """
-    if wish == "native" or (wish == "auto" and NATIVE_BY_DEFAULT and has_native()):
+    if wish == "native" or (wish == "auto" and has_native()):
         return asyncio.new_event_loop
     try:
         import uvloop  # noqa: PLC0415 - see above

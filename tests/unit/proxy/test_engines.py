@@ -6,8 +6,9 @@ import pytest
 
 from proxy import engines
 from proxy.engine.portable.engine import PortableEngine
-from proxy.engines import choose
+from proxy.engines import choose, loop_factory
 from proxy.errors import ConfigError
+from proxy.settings import EngineChoice
 from proxy.version import has_native
 
 
@@ -50,3 +51,8 @@ def test_native_engine_is_preferred_where_it_is() -> None:
 
     assert choose("native") == engines.Chosen(NativeEngine)
     assert choose("auto") == engines.Chosen(NativeEngine)
+
+
+@pytest.mark.parametrize("wish", ["auto", "native", "portable"])
+def test_each_wish_has_a_loop(wish: EngineChoice) -> None:
+    loop_factory(wish)().close()
