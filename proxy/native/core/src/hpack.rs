@@ -70,6 +70,11 @@ impl Decoder {
         Ok(())
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn is_within_limit(&self) -> bool {
+        self.size <= self.limit && self.limit <= TABLE_BYTES
+    }
+
     fn entry(&self, index: usize) -> Result<(Bytes, Bytes), Broken> {
         let place = index.checked_sub(1).ok_or(Broken)?;
         let found = if place < FIRST.len() { FIRST.get(place) } else { self.entries.get(place - FIRST.len()) };

@@ -10,6 +10,8 @@ pub mod clusters;
 pub mod edits;
 pub mod engine;
 pub mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod head;
 pub mod limits;
 pub mod plan;
