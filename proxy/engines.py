@@ -51,7 +51,9 @@ def choose(wish: EngineChoice) -> Chosen:
         reason = f"it does not load: {error}" if has_native() else "this installation has none"
         if wish == "native":
             raise ConfigError((f"--engine native: {reason}; {BUILD}; `auto` does without",)) from error
-        return Chosen(_portable(), f"no native engine, the portable one serves: {reason}; {BUILD}")
+        return Chosen(
+            _portable(), f"the portable engine serves; the native one is faster, but {reason}; {BUILD}"
+        )
 
 
 def _native() -> Make:

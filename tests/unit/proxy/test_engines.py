@@ -33,7 +33,7 @@ def test_missing_native_engine_is_an_error_where_it_is_wished_for() -> None:
 def test_missing_native_engine_is_a_notice_where_it_is_preferred() -> None:
     chosen = choose("auto")
     assert chosen.make is PortableEngine
-    assert "the portable one serves" in chosen.notice
+    assert "the portable engine serves" in chosen.notice
     assert "cargo" in chosen.notice
 
 
