@@ -59,6 +59,7 @@ class Exchange:
         "_kept",
         "_listener",
         "_load",
+        "_moved",
         "_raw",
         "_refusal",
         "_response_head_ns",
@@ -111,6 +112,7 @@ class Exchange:
         self._response_head_ns = 0
         self._down_bytes = 0
         self._down_drained = 0
+        self._moved = (carrier.now(), 0)  # when the caller last had moved enough, and how much that was
 
     # --- deciding --------------------------------------------------------------------------------------------------------
 
@@ -312,6 +314,24 @@ class Exchange:
             return
         self._end_attempt(Cause.CALLER_LEFT, detail, abort=True)
         self._finish(Cause.CALLER_LEFT)
+
+    def check_progress(self, now: float) -> None:
+        """Called every second or so: cut off a caller that neither sends what it announced nor reads what it asked for.
+
+        Bodies of unknown length may pause as they like, and so may those who read gRPC or a tunnel: that is how streams are.
+        """
+        body, limits = self._body, self._carrier.limits
+        is_sender = self._raw.framing == "length" and not body.ended and body.has_left_so_far
+        is_reader = self._down_bytes > self._down_drained and self._raw.protocol in {"http1", "http2"}
+        moved = body.size + self._down_drained
+        at, before = self._moved
+        if not (is_sender or is_reader) or moved - before >= limits.stall_bytes:
+            self._moved = (now, moved)
+        elif now - at > limits.stall_s and not self._done:
+            self._carrier.observer.refused_frames("slow-reader" if is_reader else "slow-body")
+            self._end_attempt(Cause.CALLER_LEFT, f"the caller stalled for {limits.stall_s:g} s", abort=True)
+            self._down.abort(Cause.CALLER_LEFT)
+            self._finish(Cause.CALLER_LEFT)
 
     def response_drained(self, count: int) -> None:
         """The caller took bytes: the callee may send more."""

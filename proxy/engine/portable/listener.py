@@ -282,12 +282,14 @@ class Listener:
                 end.goodbye()
 
     def sweep(self, now: float) -> None:
-        """Ping silent HTTP/2 connections that have calls, say goodbye to idle ones."""
+        """Ping silent HTTP/2 connections that have calls, say goodbye to idle ones, cut off callers that stall."""
         for end in list(self.ends):
             if isinstance(end, Http2Server):
                 end.check_alive(now)
                 if not end.streams and now - end.active_at > self.carrier.limits.idle_s:
                     end.goodbye()
+        for exchange in list(self.carrier.calls.get(self.spec.name, ())):
+            exchange.check_progress(now)
 
 
 def _host(address: object) -> str:

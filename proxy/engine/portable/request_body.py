@@ -46,6 +46,11 @@ class RequestBody:
         """Whether the request is complete, and none of it waits for the callee's windows."""
         return self.ended and self._drained >= self.size
 
+    @property
+    def has_left_so_far(self) -> bool:
+        """Whether all that came went on to a callee: more is for the caller to send."""
+        return self._acked >= self.size
+
     def arrive(self, data: bytes, call: UpstreamCall | None, *, committed: bool) -> None:
         """More of it: on to the attempt, if there is one, and held while that may be of use."""
         self.size += len(data)

@@ -71,6 +71,11 @@ impl RequestBody {
         end
     }
 
+    /// Whether all that came went on: more is for the caller to send.
+    fn is_drained(&self) -> bool {
+        !self.ended && self.pending.is_empty() && self.at >= self.saved.len()
+    }
+
     fn let_go(&mut self) {
         self.spent = true;
         self.saved.clear();
@@ -391,11 +396,15 @@ impl Call {
         plan: &Plan,
         pump: &mut Pump,
     ) -> Option<Result<Ended, Stop>> {
+        self.up_waits = false;
         if !matches!(pump, Pump::Running) {
             return None;
         }
         match self.body.poll(cx, down, up, plan.body_bytes, &plan.routes[self.route].edits, !self.committed) {
-            Poll::Pending => None,
+            Poll::Pending => {
+                self.up_waits = self.body.is_drained();
+                None
+            }
             Poll::Ready(Pumped::Whole) => {
                 *pump = Pump::Done;
                 None

@@ -23,6 +23,7 @@ use crate::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
 use crate::ends::Down;
 use crate::gate::{Pass, QUEUE};
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
+use crate::limits::Limits;
 use crate::plan::{Decision, Plan, Reply, Token, Verdict};
 use crate::shared::Shared;
 use crate::trace::Span;
@@ -31,21 +32,66 @@ use crate::trace::Span;
 const IMMEDIATE: u32 = 1 << Cause::Connect as u32 | 1 << Cause::Refused as u32 | 1 << Cause::TlsIdentity as u32;
 const IMMEDIATE_TRIES: usize = 3;
 
-/// What others may do to a call: cut it.
+/// What others may do to a call: cut it, and see whether its caller stalls.
 #[derive(Debug)]
 pub struct CallState {
     pub listener: Arc<str>,
-    cut: Cell<bool>,
+    cut: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
+    /// What the caller is waited for, and the bytes that it has moved.
+    waits: Cell<Option<&'static str>>,
+    moved: Cell<u64>,
+    /// When it last had moved enough, and how much that was.
+    seen: Cell<(Instant, u64)>,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Ending,
+    Stalled,
+}
+
+/// The caller does not send what it announced.
+const SLOW_BODY: &str = "slow-body";
+/// The caller does not read what it asked for.
+const SLOW_READER: &str = "slow-reader";
+
 impl CallState {
+    fn new(listener: Arc<str>) -> Rc<Self> {
+        Rc::new(Self {
+            listener,
+            cut: Cell::default(),
+            waker: RefCell::default(),
+            waits: Cell::default(),
+            moved: Cell::default(),
+            seen: Cell::new((Instant::now(), 0)),
+        })
+    }
+
     /// End the call visibly.
     pub fn cut(&self) {
-        self.cut.set(true);
+        self.end(Cut::Ending);
+    }
+
+    fn end(&self, cut: Cut) {
+        self.cut.set(Some(cut));
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// Cut off a caller that has stalled for too long; says what it was waited for.
+    pub fn check_progress(&self, now: Instant, limits: &Limits) -> Option<&'static str> {
+        let (moved, (at, before)) = (self.moved.get(), self.seen.get());
+        if self.waits.get().is_none() || moved - before >= limits.stall_bytes {
+            self.seen.set((now, moved));
+            return None;
+        }
+        if now.saturating_duration_since(at) <= limits.stall || self.cut.get().is_some() {
+            return None;
+        }
+        self.end(Cut::Stalled);
+        self.waits.get()
     }
 }
 
@@ -55,6 +101,8 @@ pub enum Stop {
     Deadline,
     Gone(String),
     Cut,
+    /// The caller neither sends nor reads.
+    Stalled,
     /// The side that decides is gone.
     Silent,
 }
@@ -74,6 +122,8 @@ pub struct Call {
     pub committed: bool,
     /// Some of the answer waits for the caller to read.
     pub owes_down: bool,
+    /// More of the request is for the caller to send.
+    pub up_waits: bool,
     pub sent_at: Instant,
     pub status: u16,
     pub down_bytes: u64,
@@ -99,7 +149,7 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
     shared.apply();
     let framing = raw.framing;
     let (head, refusal) = head::read(raw, entry);
-    let state = Rc::new(CallState { listener: head.entry.listener.clone(), cut: Cell::new(false), waker: RefCell::default() });
+    let state = CallState::new(head.entry.listener.clone());
     let number = shared.enter_call(state.clone());
     // In a box, so that the task is not moved with it.
     let mut call = Box::new(Call {
@@ -127,6 +177,7 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         reported: false,
         ended_code: None,
         owes_down: false,
+        up_waits: false,
         shared,
     });
     if let Err(stop) = call.carry(&mut down, refusal).await {
@@ -319,8 +370,10 @@ impl Call {
 
     /// Whether something ends the call from outside.
     pub fn poll_stop(&mut self, cx: &mut Context<'_>, down: &mut Down) -> Poll<Stop> {
-        if self.state.cut.get() {
-            return Poll::Ready(Stop::Cut);
+        match self.state.cut.get() {
+            Some(Cut::Ending) => return Poll::Ready(Stop::Cut),
+            Some(Cut::Stalled) => return Poll::Ready(Stop::Stalled),
+            None => self.note_progress(),
         }
         let mut waker = self.state.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
@@ -332,6 +385,18 @@ impl Call {
             }
         }
         down.poll_gone(cx).map(|gone| Stop::Gone(gone.0))
+    }
+
+    /// Streams pause as they like: only the length that was announced is owed, and only what is no stream has to be read.
+    fn note_progress(&self) {
+        let is_stream = matches!(self.head.protocol, Protocol::Grpc | Protocol::Websocket);
+        let waits = match (self.owes_down, self.up_waits && self.head.framing == Framing::Length) {
+            (true, _) if !is_stream => Some(SLOW_READER),
+            (_, true) => Some(SLOW_BODY),
+            _ => None,
+        };
+        self.state.waits.set(waits);
+        self.state.moved.set(self.body.bytes + self.down_bytes);
     }
 
     /// Wait for something, unless the call is stopped first.
@@ -472,6 +537,10 @@ impl Call {
             Stop::Gone(detail) => {
                 self.cause = Some(Cause::CallerLeft);
                 return self.end_attempt(Some(Cause::CallerLeft), &detail);
+            }
+            Stop::Stalled => {
+                let limit = self.shared.limits.stall.as_secs_f64();
+                (Cause::CallerLeft, format!("the caller stalled for {limit} s"))
             }
             Stop::Cut | Stop::Silent => (Cause::Draining, "the proxy is shutting down".to_owned()),
         };

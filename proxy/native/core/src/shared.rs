@@ -321,9 +321,14 @@ impl Shared {
             .collect()
     }
 
-    /// Look after idle connections, once a second.
+    /// Look after idle connections and callers that stall, once a second.
     pub fn sweep(&self) {
         let now = Instant::now();
+        for call in self.calls.borrow().values() {
+            if let Some(kind) = call.check_progress(now, &self.limits) {
+                self.note(Notice::RefusedFrames { kind });
+            }
+        }
         self.pool.sweep(now, self.limits.idle);
         for listener in self.listeners.borrow().values() {
             listener.sweep(now, self.limits.idle);
