@@ -221,7 +221,7 @@ impl NativeEngine {
 
     /// Sums of the calls that were added up since this was last asked.
     fn take_tallies<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.engine.inbox.take_tallies().into_iter().map(|(kind, tally)| convert::tally(py, &kind, tally)).collect()
+        self.engine.inbox.take_tallies().map(|(kind, tally)| convert::tally(py, &kind, tally)).collect()
     }
 
     /// At most `most` calls that are in the sums and whose spans are to be recorded, oldest first; heads without their headers.

@@ -2,7 +2,7 @@
 //!
 //! The engine's thread only ever pushes here and goes on; whoever answers does so in its own time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -218,8 +218,8 @@ impl Inbox {
     }
 
     /// The sums since this was last asked.
-    pub fn take_tallies(&self) -> HashMap<Kind, Tally> {
-        lock(&self.books).tallies.take()
+    pub fn take_tallies(&self) -> impl Iterator<Item = (Kind, Tally)> + use<> {
+        lock(&self.books).tallies.take().into_iter()
     }
 
     /// A head was covered by a kept decision, or not.

@@ -132,7 +132,7 @@ pub enum Found {
 /// Owns the trees, which kept decisions belong to a scope, and how many are kept.
 #[derive(Debug, Default)]
 pub struct PlanCache {
-    roots: HashMap<Arc<str>, Node>,
+    roots: HashMap<Arc<str>, Node, foldhash::fast::RandomState>,
     scopes: HashMap<Arc<str>, Vec<Weak<Kept>>>,
     buffer: Vec<u8>,
     size: usize,

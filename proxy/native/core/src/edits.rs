@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, header};
 use crate::fields::Headers;
 use crate::head::{Head, Protocol};
 use crate::target;
-use crate::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT};
+use crate::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT, once};
 
 /// What goes, what comes, in the order in which it applies.
 #[derive(Debug, Default, Clone)]
@@ -190,7 +190,7 @@ pub fn format_grpc_timeout(left: Duration) -> HeaderValue {
     let units = [(left.as_nanos(), 'n'), (left.as_micros(), 'u'), (left.as_millis(), 'm'), (u128::from(left.as_secs()), 'S')];
     let (count, unit) =
         units.into_iter().find(|(count, _)| *count <= MOST).unwrap_or((u128::from(left.as_secs() / 3_600).min(MOST), 'H'));
-    HeaderValue::try_from(format!("{}{unit}", count.max(1))).unwrap_or(HeaderValue::from_static("1n"))
+    once(HeaderValue::try_from(format!("{}{unit}", count.max(1))).unwrap_or(HeaderValue::from_static("1n")))
 }
 
 #[cfg(test)]

@@ -169,25 +169,33 @@ async fn drive(
     }
 }
 
-/// A call's place on a connection; `freed` is called when it is free again.
+/// Whose a connection is.
+pub trait Owner {
+    /// There is room for another call.
+    fn freed(self: Rc<Self>);
+}
+
+/// A call's place on a connection; its owner hears when it is free again.
 pub struct Place {
     pub conn: Rc<H2Conn>,
-    freed: Rc<dyn Fn()>,
+    owner: Weak<dyn Owner>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.conn.in_flight.set(self.conn.in_flight.get() - 1);
         self.conn.active_at.set(Instant::now());
-        (self.freed)();
+        if let Some(owner) = self.owner.upgrade() {
+            owner.freed();
+        }
     }
 }
 
 impl Place {
     /// Take one.
-    pub fn take(conn: &Rc<H2Conn>, freed: Rc<dyn Fn()>) -> Self {
+    pub fn take(conn: &Rc<H2Conn>, owner: Weak<dyn Owner>) -> Self {
         conn.in_flight.set(conn.in_flight.get() + 1);
-        Self { conn: conn.clone(), freed }
+        Self { conn: conn.clone(), owner }
     }
 
     /// Begin the call.

@@ -91,6 +91,13 @@ pub fn latin1(data: &[u8]) -> String {
     data.iter().copied().map(char::from).collect()
 }
 
+fn lowered(authority: &[u8]) -> String {
+    match std::str::from_utf8(authority) {
+        Ok(text) if text.is_ascii() => text.to_ascii_lowercase(),
+        _ => latin1(authority).to_lowercase(),
+    }
+}
+
 /// The canonical head, and why it has none (its path is `/` then).
 pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
     let (mut refusal, mut found) = (None, None);
@@ -120,7 +127,7 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
         entry,
         protocol: raw.protocol,
         framing: raw.framing,
-        authority: latin1(&authority).to_lowercase(),
+        authority: lowered(&authority),
         raw_authority: raw.authority,
         target: sent,
         query: raw.target.slice(found.query),

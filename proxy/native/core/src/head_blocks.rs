@@ -20,6 +20,7 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
+const SOME_FIELD: u8 = 0x90; // `accept-encoding` of the static table (RFC 7541, Appendix A), which costs nothing to read
 
 /// A header block.
 #[derive(Debug, Default)]
@@ -147,7 +148,7 @@ pub struct HeadBlocks {
     last: u32,
     /// Requests that nobody accepted yet, in order.
     fresh: VecDeque<(u32, Reading)>,
-    open: HashMap<u32, Reading>,
+    open: HashMap<u32, Reading, foldhash::fast::RandomState>,
 }
 
 /// Why a connection can't go on.
@@ -180,7 +181,7 @@ impl HeadBlocks {
             flags: 0,
             last: 0,
             fresh: VecDeque::new(),
-            open: HashMap::new(),
+            open: HashMap::default(),
         }
     }
 
@@ -227,13 +228,15 @@ impl HeadBlocks {
         }
         let block = self.held.split().freeze();
         let (stream, flags) = (std::mem::take(&mut self.stream), self.flags & (END_STREAM | END_HEADERS));
-        let mut found = Block::default();
+        let mut found = Block { headers: Headers::with_capacity(8), ..Block::default() };
         self.decoder.decode(&block, |name, value| found.put(&name, value, self.most))?;
-        let mut stand_in = BytesMut::with_capacity(64);
-        self.judge(stream, found, &mut stand_in)?;
-        out.put_slice(&[0, (stand_in.len() >> 8) as u8, stand_in.len() as u8, HEADERS, flags]);
+        let at = out.len();
+        out.put_slice(&[0, 0, 0, HEADERS, flags]);
         out.put_u32(stream);
-        out.put_slice(&stand_in);
+        let from = out.len();
+        self.judge(stream, found, out).inspect_err(|_| out.truncate(at))?;
+        let length = (out.len() - from) as u16;
+        out[at + 1..at + 3].copy_from_slice(&length.to_be_bytes());
         Ok(())
     }
 
@@ -249,7 +252,7 @@ impl HeadBlocks {
         }
         let fresh = self.fresh.iter_mut().rev().find(|(known, _)| *known == stream).map(|(_, reading)| reading);
         let Some(reading) = fresh.or_else(|| self.open.get_mut(&stream)) else {
-            put_field(out, b"x", b""); // of a call that is over: `h2` knows what to do about it
+            out.put_u8(SOME_FIELD); // of a call that is over: `h2` knows what to do about it
             return Ok(());
         };
         let is_trailer = reading.headed;
@@ -268,7 +271,7 @@ impl HeadBlocks {
         if block.malformed && (is_trailer || !block.is_over) {
             put_field(out, b"connection", b"x");
         } else if is_trailer {
-            put_field(out, b"x", b"");
+            out.put_u8(SOME_FIELD);
         }
         for length in block.headers.get_all(header::CONTENT_LENGTH).iter().filter(|_| !is_trailer) {
             put_field(out, b"content-length", length.as_bytes().get(..100).unwrap_or(length.as_bytes()));
@@ -352,7 +355,7 @@ mod tests {
         let mut blocks = HeadBlocks::new(&Limits::default(), true);
         let fields = [&REQUEST[..], &[("b", "1"), ("a", "2"), ("b", "3")]].concat();
         assert_eq!(&read(&mut blocks, 1, &fields)[..], [0x82, 0x86, 0x84]);
-        assert_eq!(&read(&mut blocks, 1, &[("sum", "9")])[..], [0, 1, b'x', 0]);
+        assert_eq!(&read(&mut blocks, 1, &[("sum", "9")])[..], [SOME_FIELD]);
         let head = blocks.accept(1).unwrap();
         assert_eq!(head.path.unwrap(), "x#y");
         let names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();

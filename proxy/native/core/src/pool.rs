@@ -17,7 +17,7 @@ use crate::clusters::{Tls, Wire};
 use crate::dial;
 use crate::ends::{Lost, Up};
 use crate::h1_client::{H1Conn, H1Up, Owner};
-use crate::h2_client::{H2Conn, Place};
+use crate::h2_client::{self, H2Conn, Owner as _, Place};
 use crate::head::RawHead;
 use crate::shared::Shared;
 
@@ -190,16 +190,8 @@ impl Host {
         if conn.in_flight.get() >= GROW_AT {
             self.grow();
         }
-        let host = Rc::downgrade(self);
-        Some(Connection::H2(Place::take(&conn, Rc::new(move || Self::serve_later(&host)))))
-    }
-
-    fn serve_later(host: &Weak<Self>) {
-        if let Some(host) = host.upgrade() {
-            if !host.state.borrow().waiting.is_empty() {
-                host.serve();
-            }
-        }
+        let owner: Weak<Self> = Rc::downgrade(self);
+        Some(Connection::H2(Place::take(&conn, owner)))
     }
 
     fn grow(self: &Rc<Self>) {
@@ -329,6 +321,14 @@ impl Owner for Host {
     fn forget_one(self: Rc<Self>) {
         self.state.borrow_mut().open -= 1;
         self.count(-1);
-        Self::serve_later(&Rc::downgrade(&self));
+        self.freed();
+    }
+}
+
+impl h2_client::Owner for Host {
+    fn freed(self: Rc<Self>) {
+        if !self.state.borrow().waiting.is_empty() {
+            self.serve();
+        }
     }
 }

@@ -97,7 +97,7 @@ pub struct Shared {
     pub sampler: Cell<Option<Sampler>>,
     pub pool: Pool,
     pub stop: Notify,
-    gates: RefCell<HashMap<String, Rc<Gate>>>,
+    gates: RefCell<HashMap<String, Rc<Gate>, foldhash::fast::RandomState>>,
     held: RefCell<HashMap<Arc<str>, Rc<Notify>>>,
     wakes: Cell<u64>,
     /// The number of the newest command that made verdicts stale.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use crate::ask::Outcome;
 use crate::cause::Cause;
@@ -100,15 +101,15 @@ impl Tally {
 /// Owns the sums since they were last taken, and the gRPC paths that are told apart.
 #[derive(Debug)]
 pub struct Tallies {
-    kinds: HashMap<Kind, Tally>,
-    paths: HashSet<Arc<str>>,
+    kinds: HashMap<Kind, Tally, RandomState>,
+    paths: HashSet<Arc<str>, RandomState>,
     none: Arc<str>,
     other: Arc<str>,
 }
 
 impl Default for Tallies {
     fn default() -> Self {
-        Self { kinds: HashMap::new(), paths: HashSet::new(), none: "".into(), other: "other".into() }
+        Self { kinds: HashMap::default(), paths: HashSet::default(), none: "".into(), other: "other".into() }
     }
 }
 
@@ -149,7 +150,7 @@ impl Tallies {
     }
 
     /// What was added since this was last asked.
-    pub fn take(&mut self) -> HashMap<Kind, Tally> {
+    pub fn take(&mut self) -> HashMap<Kind, Tally, RandomState> {
         std::mem::take(&mut self.kinds)
     }
 }

@@ -71,7 +71,14 @@ impl Span {
 }
 
 fn wire(text: Vec<u8>) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
+    let value = HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""));
+    once(value)
+}
+
+/// A value that no other call has: not for HPACK's tables, where it would push out those that come again.
+pub fn once(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 /// Parent-based ratio sampling. `bound`: of the low 64 bits of a trace id, less their last, how many are sampled.
