@@ -194,6 +194,17 @@ impl FrameGate {
         }
     }
 
+    /// How many of the next bytes are none of our business: the rest of a payload that goes on as it is.
+    pub fn passing(&self) -> usize {
+        if self.block_kind.get().is_none() && self.preface_left.get() == 0 { self.skip.get() } else { 0 }
+    }
+
+    /// So many of those went on.
+    pub fn pass(&self, count: usize) {
+        self.heard_at.set(Instant::now());
+        self.skip.set(self.skip.get() - count);
+    }
+
     /// Look at what was read; what `h2` is to read of it goes to `out`.
     pub fn feed(&self, mut data: &[u8], out: &mut BytesMut) {
         if data.is_empty() {

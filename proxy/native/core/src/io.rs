@@ -15,6 +15,7 @@ use crate::frame_gate::{FrameGate, PREFACE};
 
 const READ: usize = 16_384;
 const READ_LEAST: usize = 2_048;
+const READ_BUSY: usize = 65_536; // at once, of a body that comes faster than we read
 const KEPT: usize = 4_096; // of a buffer, while its connection waits
 
 thread_local! {
@@ -75,17 +76,20 @@ impl Io {
         self
     }
 
-    /// Read what is there, up to `READ` bytes; 0: the end.
+    /// Read what is there, up to `READ` bytes, or more of a body; 0: the end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, held: &mut BytesMut) -> Poll<io::Result<usize>> {
-        if held.capacity() - held.len() < READ_LEAST {
-            if !self.is_busy {
-                return self.poll_some(cx, |some| held.extend_from_slice(some));
-            }
-            held.reserve(READ); // left to itself, a buffer grows by 64 bytes
+        let room = held.capacity() - held.len();
+        if self.is_busy && room < READ {
+            held.reserve(READ_BUSY); // left to itself, a buffer grows by 64 bytes
+        } else if !self.is_busy && room < READ_LEAST {
+            return self.poll_some(cx, |some| held.extend_from_slice(some));
         }
         let room = held.capacity() - held.len();
         let polled = poll_read_buf(Pin::new(&mut *self), cx, held);
-        self.is_busy = matches!(polled, Poll::Ready(Ok(count)) if count == room);
+        self.is_busy = matches!(polled, Poll::Ready(Ok(count)) if count == room || count >= READ);
+        if polled.is_pending() && held.is_empty() {
+            *held = BytesMut::new(); // what waits holds no buffer
+        }
         polled
     }
 
@@ -134,6 +138,10 @@ impl Drop for Io {
 }
 
 impl Io {
+    fn is_secure(&self) -> bool {
+        matches!(self.kind, Kind::Server(_) | Kind::Client(_))
+    }
+
     fn poll_raw(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.prefix.is_empty() {
             let size = self.prefix.len().min(buffer.remaining());
@@ -174,6 +182,16 @@ impl Gated {
                 let size = self.ready.len().min(buffer.remaining());
                 buffer.put_slice(&self.ready[..size]);
                 self.ready.advance(size);
+                return Poll::Ready(Ok(()));
+            }
+            let passing = if io.is_secure() { self.gate.passing().min(buffer.remaining()) } else { 0 };
+            if passing > 0 {
+                // What is only passed on goes where it is wanted, not through buffers of ours; rustls has read ahead already.
+                let mut some = ReadBuf::new(buffer.initialize_unfilled_to(passing));
+                ready!(io.poll_raw(cx, &mut some))?;
+                let count = some.filled().len();
+                buffer.advance(count);
+                self.gate.pass(count);
                 return Poll::Ready(Ok(()));
             }
             let (gate, ready) = (&self.gate, &mut self.ready);
