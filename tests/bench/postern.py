@@ -98,8 +98,7 @@ async def start_mesh(
 async def restless_mesh(mesh: Mesh, upstreams: Upstreams, sink_port: int) -> AsyncIterator[Target]:
     """Two sidecars of the native engine whose certificates are renewed, and whose policies are read anew, about every second."""
     kind = "native"
-    texts = [_configuration(kind, sink_port, (*_OPERATIONS, (f"/other-{n}/*", "GET"))) for n in range(2)]
-    config = mesh.write("config.yaml", texts[0])
+    config = mesh.write("config.yaml", _configuration(kind, sink_port, _OPERATIONS))
     flags = _flags(mesh, kind, config, ())
     await mesh.start_sentry("--workload-cert-ttl", str(_LEAF_S))
     callee = await mesh.sidecar("bench-grpc", app_port=upstreams.grpc_port, app_protocol="grpc", flags=flags)
@@ -107,8 +106,8 @@ async def restless_mesh(mesh: Mesh, upstreams: Upstreams, sink_port: int) -> Asy
     sidecars = (caller, callee)
 
     async def disturb() -> None:
-        for text in itertools.cycle(texts):
-            _replace(config, text)
+        for number in itertools.count():
+            _replace(config, _configuration(kind, sink_port, (*_OPERATIONS, (f"/other-{number}/*", "GET"))))
             await asyncio.sleep(RESTLESS_S)
 
     async with asyncio.TaskGroup() as tasks:
