@@ -196,7 +196,7 @@ impl FrameGate {
 
     /// How many of the next bytes are none of our business: the rest of a payload that goes on as it is.
     pub fn passing(&self) -> usize {
-        if self.block_kind.get().is_none() && self.preface_left.get() == 0 { self.skip.get() } else { 0 }
+        if self.block_kind.get().is_none() { self.skip.get() } else { 0 }
     }
 
     /// So many of those went on.
