@@ -32,6 +32,7 @@ Kind = Literal[
     "version",
 ]
 
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2: methods and names of fields
 AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")  # RFC 3986 §3.2 without user information
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -40,7 +41,6 @@ _FIELD = re.compile(rb"^(" + _NAME + rb"):[ \t]*+([^\r\n]*+)\r\n", re.MULTILINE)
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _LINE_PARTS = re.compile(rb"([^ ]*) ([^ ]*) ([^ ]*)")
-_METHOD = re.compile(_NAME)
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _HTTP_URL = re.compile(rb"(?i:https?)://[^/?#@]")
 _HOST_PORT = re.compile(rb"[A-Za-z0-9._~%\[\]:-]+:[0-9]{1,5}")
@@ -211,7 +211,7 @@ def _explain_request_line(line: bytes) -> Refusal:
     if parts is None:
         return Refusal(400, "start-line", "the request line is not 'METHOD target HTTP/1.1'")
     method, _, version = parts.groups()
-    if _METHOD.fullmatch(method) is None:
+    if TOKEN.fullmatch(method) is None:
         return Refusal(400, "method", "the method holds bytes that no method may hold")
     if method.upper() != method:
         return Refusal(400, "method", "methods are upper-case")
@@ -270,7 +270,7 @@ def _explain_field(block: bytes) -> Refusal:
         if colon and name != name.rstrip(b" \t"):
             text = "a header name is followed by white space"
             break
-        if line and (not colon or _METHOD.fullmatch(name) is None):
+        if line and (not colon or TOKEN.fullmatch(name) is None):
             text = "a header name is empty or holds bytes that no name may hold"
             break
     return Refusal(400, "field-line", text)
@@ -316,7 +316,7 @@ def _check_codings(codings: list[bytes], minor: int, has_length: bool) -> Refusa
     if len(codings) == 1 and codings[0].lower() == b"chunked":
         return None
     names = [name.strip(b" \t") for name in b",".join(codings).lower().split(b",")]
-    sound = all(_METHOD.match(name) for name in names)
+    sound = all(TOKEN.match(name) for name in names)
     if not sound or b"chunked" in names[:-1]:
         return Refusal(400, "transfer-encoding", "Transfer-Encoding is malformed")
     return Refusal(501, "transfer-encoding", "only the transfer coding 'chunked' is understood")

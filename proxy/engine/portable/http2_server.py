@@ -1,5 +1,6 @@
 """The downstream end of HTTP/2: from the app (prior knowledge) and from peers (mutual TLS)."""
 
+import re
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -8,13 +9,14 @@ from h2.exceptions import ProtocolError
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.frame_gate import GoAway, goaway_frame
-from proxy.engine.portable.head_scan import AUTHORITY
+from proxy.engine.portable.head_scan import AUTHORITY, TOKEN
 from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed, read_trailers
 from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead, RequestEvents, Wire
 from proxy.plan import Cause, Framing, Header, Headers
 
 _LAST_STREAM_ID = 0x7FFFFFFF
 _GOODBYE = b"goodbye!"
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986 §3.1
 _RESET_CODES = {
     Cause.RESET_EARLY: Codes.INTERNAL_ERROR,
     Cause.RESET_LATE: Codes.INTERNAL_ERROR,
@@ -252,6 +254,8 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
     authority = pseudo.get(b":authority", host) or b""  # what came as HTTP/1.0 may have neither
     if host is not None and host != authority:
         raise ProtocolError(":authority and host differ")
+    if ended and length:
+        raise ProtocolError("a content-length without a body")  # RFC 9113 §8.1.1
     if AUTHORITY.fullmatch(authority) is None:
         raise ProtocolError("the authority is not a host and port")
     method = _checked_method(pseudo)
@@ -274,6 +278,8 @@ def _checked_method(pseudo: dict[bytes, bytes]) -> bytes:
     method = pseudo.get(b":method")
     if method is None:
         raise ProtocolError("a request without :method")
+    if TOKEN.fullmatch(method) is None:
+        raise ProtocolError("the method is not a token")
     if b":status" in pseudo:
         raise ProtocolError("a request with :status")
     if b":protocol" in pseudo and method != b"CONNECT":
@@ -283,4 +289,6 @@ def _checked_method(pseudo: dict[bytes, bytes]) -> bytes:
             raise ProtocolError("CONNECT with :path or :scheme")
     elif b":scheme" not in pseudo or not pseudo.get(b":path"):
         raise ProtocolError("a request without :scheme or :path")
+    elif _SCHEME.fullmatch(pseudo[b":scheme"]) is None:
+        raise ProtocolError("the scheme is none")
     return method

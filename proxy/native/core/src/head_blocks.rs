@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::fields::Headers;
 use crate::head_scan::is_authority;
@@ -114,9 +114,10 @@ impl Block {
     }
 }
 
-fn is_scheme(scheme: &Bytes) -> bool {
-    matches!(&scheme[..], b"http" | b"https")
-        || Uri::builder().scheme(&scheme[..]).authority("a").path_and_query("/").build().is_ok()
+/// RFC 3986 §3.1.
+fn is_scheme(scheme: &[u8]) -> bool {
+    let is_more = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    scheme.first().is_some_and(u8::is_ascii_alphabetic) && scheme.iter().all(is_more)
 }
 
 /// No message on HTTP/2 holds them (RFC 9113 §8.2.2).
