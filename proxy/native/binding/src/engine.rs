@@ -162,7 +162,7 @@ impl NativeEngine {
     }
 
     fn set_concurrency(&self, gate: String, limit: Option<usize>) {
-        self.command(Command::SetGate(gate, limit));
+        self.engine.set_gate(gate, limit);
     }
 
     /// Raises `ValueError` where the material is unusable; the identity in force stays then.

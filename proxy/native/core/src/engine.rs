@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::runtime::LocalOptions;
 
 use crate::ask::Inbox;
+use crate::gate::Gates;
 use crate::limits::Limits;
 use crate::listener::{Bound, Socket};
 use crate::shared::{Command, Commands, Shared};
@@ -26,6 +27,7 @@ pub struct Engine {
     pub commands: Arc<Commands>,
     thread: Mutex<Option<JoinHandle<()>>>,
     sockets: Mutex<HashMap<String, TcpListener>>,
+    gates: Mutex<Gates>,
 }
 
 impl Engine {
@@ -44,7 +46,7 @@ impl Engine {
             }
         })?;
         built.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
-        Ok(Self { inbox, commands, thread: Mutex::new(Some(thread)), sockets: Mutex::default() })
+        Ok(Self { inbox, commands, thread: Mutex::new(Some(thread)), sockets: Mutex::default(), gates: Mutex::default() })
     }
 
     /// Bind, and accept there. Returns the bound address.
@@ -66,6 +68,12 @@ impl Engine {
             // Closing our end alone would let the kernel accept until the thread has closed its own.
             drop(socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both));
         }
+    }
+
+    /// A gate on calls in flight; `None` takes it down.
+    pub fn set_gate(&self, name: String, limit: Option<usize>) {
+        let gate = self.gates.lock().unwrap_or_else(PoisonError::into_inner).set(&name, limit);
+        self.commands.send(Command::SetGate(name, gate));
     }
 
     /// End every call and connection, and wait for the thread.

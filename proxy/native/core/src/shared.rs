@@ -33,7 +33,7 @@ pub enum Command {
     Wake(String),
     SetPaths(u32, PathTable),
     SetMembers(u32, HashSet<Box<[u8]>>),
-    SetGate(String, Option<usize>),
+    SetGate(String, Option<Arc<Gate>>),
     SetIdentity(Option<Identity>),
     SetSampler(Option<Sampler>),
     Bump(String),
@@ -97,7 +97,7 @@ pub struct Shared {
     pub sampler: Cell<Option<Sampler>>,
     pub pool: Pool,
     pub stop: Notify,
-    gates: RefCell<HashMap<String, Rc<Gate>, foldhash::fast::RandomState>>,
+    gates: RefCell<HashMap<String, Arc<Gate>, foldhash::fast::RandomState>>,
     held: RefCell<HashMap<Arc<str>, Rc<Notify>>>,
     wakes: Cell<u64>,
     /// The number of the newest command that made verdicts stale.
@@ -137,7 +137,7 @@ impl Shared {
     }
 
     /// The gate of that name; `None` where it stands open.
-    pub fn gate(&self, name: &str) -> Option<Rc<Gate>> {
+    pub fn gate(&self, name: &str) -> Option<Arc<Gate>> {
         self.gates.borrow().get(name).cloned()
     }
 
@@ -200,7 +200,8 @@ impl Shared {
                 self.staled.set(number);
                 self.tables.borrow_mut().put_set(set, members);
             }
-            Command::SetGate(name, limit) => self.set_gate(name, limit),
+            Command::SetGate(name, Some(gate)) => drop(self.gates.borrow_mut().insert(name, gate)),
+            Command::SetGate(name, None) => drop(self.gates.borrow_mut().remove(&name)),
             Command::SetIdentity(identity) => {
                 *self.identity.borrow_mut() = identity;
                 self.pool.retire_mesh();
@@ -235,20 +236,6 @@ impl Shared {
         self.wakes.set(self.wakes.get() + 1);
         if let Some(held) = self.held.borrow_mut().remove(key) {
             held.notify_waiters();
-        }
-    }
-
-    fn set_gate(&self, name: String, limit: Option<usize>) {
-        let mut gates = self.gates.borrow_mut();
-        let gate = gates.get(&name).cloned();
-        match (&gate, limit) {
-            (_, None) => drop(gates.remove(&name)),
-            (None, Some(limit)) => drop(gates.insert(name, Gate::new(limit))),
-            (Some(_), Some(_)) => {}
-        }
-        drop(gates);
-        if let Some(gate) = gate {
-            gate.resize(limit.unwrap_or(usize::MAX));
         }
     }
 
