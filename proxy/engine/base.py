@@ -183,6 +183,7 @@ class EngineStats(Struct, frozen=True):
     calls_in_flight: int
     plans_kept: int
     upstream_connections: int
+    threads: int = 1
 
 
 class Engine(Protocol):

@@ -1,7 +1,7 @@
 """The native engine's side in Python: answers its questions, hands on its reports, pushes what the control plane says.
 
-Runs on the loop. The engine's own thread writes questions and reports into queues and rings a bell (a descriptor that the loop
-watches), so it never waits for the interpreter; a head that no kept Plan covers waits alone until the loop has decided.
+Runs on the loop. The engine's own threads write questions and reports into queues and ring a bell (a descriptor that the loop
+watches), so they never wait for the interpreter; a head that no kept Plan covers waits alone until the loop has decided.
 """
 
 import asyncio
@@ -84,9 +84,11 @@ class NativeEngine:
         tracing: Tracing,
         explain: Explain,
         *,
+        threads: int = 1,
         report_s: float = REPORT_S,
     ) -> None:
-        self._core = _native.NativeEngine(asdict(limits), prompt=report_s == 0)
+        self._core = _native.NativeEngine(asdict(limits), prompt=report_s == 0, threads=threads)
+        self._threads = threads
         self._is_prompt = report_s == 0
         self._report_s = report_s or REPORT_S
         self._observer = observer
@@ -207,7 +209,11 @@ class NativeEngine:
         """Numbers for status."""
         connections, calls, plans, upstream = self._core.stats()
         return EngineStats(
-            connections=connections, calls_in_flight=calls, plans_kept=plans, upstream_connections=upstream
+            connections=connections,
+            calls_in_flight=calls,
+            plans_kept=plans,
+            upstream_connections=upstream,
+            threads=self._threads,
         )
 
     def loads(self, key: str) -> tuple[dict[str, object], ...]:

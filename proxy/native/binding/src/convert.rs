@@ -183,7 +183,7 @@ pub(crate) fn path_table((kind, rules, fold_case, strip): ShapeParts) -> PyResul
         "services" => PathTable::Services,
         "access" => {
             let rules = rules.into_iter().map(|(ordered, open, verbs)| Rule { ordered, open, verbs }).collect();
-            let table = Box::new(AccessTable::new(rules, fold_case));
+            let table = Arc::new(AccessTable::new(rules, fold_case));
             PathTable::Access { table, strip, known: Remembered::default() }
         }
         "opaque" => PathTable::Opaque(Remembered::default()),

@@ -1,19 +1,20 @@
 //! The engine as Python holds it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postern_core::ask::{Attempt, Inbox, Notice, Outcome};
+use postern_core::ask::{Attempt, Notice, Outcome};
 use postern_core::clusters::{Cluster, Tls, Wire};
+use postern_core::commands::Command;
 use postern_core::engine::Engine;
+use postern_core::inboxes::Inboxes;
 use postern_core::limits::Limits;
 use postern_core::plan::Graveyard;
-use postern_core::shared::Command;
 use postern_core::tally::Bounds;
 use postern_core::tls::Identity;
 use postern_core::trace::Sampler;
@@ -26,7 +27,7 @@ use crate::question::Question;
 
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
-/// One engine with its thread. Every method is quick; none waits for the network.
+/// One engine with its threads. Every method is quick; none waits for the network.
 #[pyclass(frozen)]
 pub(crate) struct NativeEngine {
     engine: Engine,
@@ -62,16 +63,16 @@ fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
 }
 
 impl NativeEngine {
-    fn command(&self, command: Command) {
-        self.engine.commands.send(command);
+    fn command(&self, make: impl Fn() -> Command) {
+        self.engine.commands.send(make);
     }
 }
 
 #[pymethods]
 impl NativeEngine {
-    /// Start a thread. `limits`: the fields of `proxy.engine.base.Limits`. `prompt`: the bell rings for reports too.
+    /// Start so many threads. `limits`: the fields of `proxy.engine.base.Limits`. `prompt`: the bell rings for reports too.
     #[new]
-    fn new(limits_given: &Bound<'_, PyDict>, prompt: bool) -> PyResult<Self> {
+    fn new(limits_given: &Bound<'_, PyDict>, prompt: bool, threads: NonZeroUsize) -> PyResult<Self> {
         let (bell, ringer) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         ringer.set_nonblocking(true)?;
@@ -80,8 +81,7 @@ impl NativeEngine {
             // A full pipe has rung already.
             drop(ringer.lock().unwrap_or_else(PoisonError::into_inner).write(b"!"));
         });
-        let inbox = Inbox::new(bell_rope, prompt);
-        let engine = Engine::start(limits(limits_given)?, inbox)?;
+        let engine = Engine::start(&limits(limits_given)?, Inboxes::new(threads.get(), bell_rope, prompt))?;
         let graveyard = Arc::new(Mutex::new(VecDeque::new()));
         Ok(Self { engine, graveyard, bell })
     }
@@ -98,7 +98,7 @@ impl NativeEngine {
     }
 
     fn next_question(&self, py: Python<'_>) -> PyResult<Option<Question>> {
-        let Some(asked) = self.engine.inbox.next_question() else { return Ok(None) };
+        let Some(asked) = self.engine.inboxes.next_question() else { return Ok(None) };
         Question::new(py, asked, self.graveyard.clone(), self.engine.commands.clone()).map(Some)
     }
 
@@ -128,77 +128,74 @@ impl NativeEngine {
             Some(other) => return Err(invalid(format!("unknown tls {other}"))),
         };
         let upstreams = upstreams.into_iter().map(|(address, weight)| (address.into(), weight)).collect();
-        self.command(Command::SetCluster(Cluster { key: key.into(), wire, tls, upstreams }));
+        self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams });
         Ok(())
     }
 
-    fn drop_cluster(&self, key: String) {
-        self.command(Command::DropCluster(key));
+    fn drop_cluster(&self, key: &str) {
+        self.engine.drop_cluster(key);
     }
 
     fn wake(&self, key: String) {
-        self.command(Command::Wake(key));
+        self.command(|| Command::Wake(key.clone()));
     }
 
     /// The kind of `shape`: `out-paths`, `services`, `access`, or `opaque` for a table that only Python can read.
     fn set_paths(&self, number: u32, shape: ShapeParts) -> PyResult<()> {
-        self.command(Command::SetPaths(number, convert::path_table(shape)?));
+        let table = convert::path_table(shape)?;
+        self.command(|| Command::SetPaths(number, table.clone()));
         Ok(())
     }
 
     /// Begin spans here, by this rate; `None`: ask for each. `b3`: whether those headers are read.
     fn set_sampling(&self, rate: Option<f64>, b3: bool) {
-        self.command(Command::SetSampler(rate.map(|rate| Sampler::new(rate, b3))));
+        self.command(|| Command::SetSampler(rate.map(|rate| Sampler::new(rate, b3))));
     }
 
     /// Add finished calls up, in buckets with these upper bounds (seconds, milliseconds, bytes); `None`: tell of each.
     fn set_measures(&self, bounds: Option<(Vec<f64>, Vec<f64>, Vec<f64>)>) {
         let bounds = bounds.map(|(duration_s, latency_ms, size_bytes)| Bounds { duration_s, latency_ms, size_bytes });
-        self.engine.inbox.set_bounds(bounds);
+        self.engine.inboxes.set_bounds(bounds.as_ref());
     }
 
     fn set_members(&self, number: u32, members: Vec<Vec<u8>>) {
-        self.command(Command::SetMembers(number, members.into_iter().map(Vec::into_boxed_slice).collect()));
+        let members: Arc<HashSet<Box<[u8]>>> = Arc::new(members.into_iter().map(Vec::into_boxed_slice).collect());
+        self.command(|| Command::SetMembers(number, members.clone()));
     }
 
-    fn set_concurrency(&self, gate: String, limit: Option<usize>) {
+    fn set_concurrency(&self, gate: &str, limit: Option<usize>) {
         self.engine.set_gate(gate, limit);
     }
 
     /// Raises `ValueError` where the material is unusable; the identity in force stays then.
     fn set_identity(&self, material: Option<(Vec<u8>, Vec<u8>, Vec<u8>)>) -> PyResult<()> {
         let identity = material.map(|(chain, key, roots)| Identity::new(&chain, &key, &roots)).transpose().map_err(invalid)?;
-        self.command(Command::SetIdentity(identity));
+        self.command(|| Command::SetIdentity(identity.clone()));
         Ok(())
     }
 
     fn bump(&self, scope: String) {
-        self.command(Command::Bump(scope));
+        self.command(|| Command::Bump(scope.clone()));
     }
 
-    /// Goodbye on the listeners' connections; `done(count)` is called from the engine's thread once their calls ended or were cut.
+    /// Goodbye on the listeners' connections; `done(count)` is called from an engine's thread once their calls ended or were cut.
     fn drain(&self, names: Vec<String>, within_s: f64, done: Py<PyAny>) -> PyResult<()> {
         let within = Duration::try_from_secs_f64(within_s.max(0.0)).map_err(invalid)?;
         let cut = Box::new(move |count: usize| {
-            // The one place where the engine's thread takes the GIL: at shutdown, once.
+            // The one place where an engine's thread takes the GIL: at shutdown, once.
             Python::attach(|py| {
                 if let Err(error) = done.call1(py, (count,)) {
                     error.write_unraisable(py, None);
                 }
             });
         });
-        for name in &names {
-            self.engine.unlisten(name);
-        }
-        self.command(Command::Drain { names, within, cut });
+        self.engine.drain(&names, within, cut);
         Ok(())
     }
 
     /// (address, in flight, rtt in seconds, ejected for so many seconds) of each endpoint.
-    fn loads(&self, py: Python<'_>, key: String) -> Vec<(String, u32, f64, f64)> {
-        let (answer, told) = mpsc::channel();
-        self.command(Command::Loads { key, answer });
-        let loads = py.detach(move || told.recv_timeout(STATUS_WAIT)).unwrap_or_default();
+    fn loads(&self, py: Python<'_>, key: &str) -> Vec<(String, u32, f64, f64)> {
+        let loads = py.detach(|| self.engine.loads(key, STATUS_WAIT));
         loads
             .into_iter()
             .map(|load| (load.address.to_string(), load.in_flight, load.rtt.as_secs_f64(), load.ejected_for.as_secs_f64()))
@@ -207,36 +204,35 @@ impl NativeEngine {
 
     /// (connections, calls in flight, Plans kept, upstream connections).
     fn stats(&self) -> (i64, i64, i64, i64) {
-        let stats = &self.engine.inbox.stats;
-        let get = |number: &std::sync::atomic::AtomicI64| number.load(Ordering::Relaxed);
-        (get(&stats.connections), get(&stats.calls), get(&stats.plans), get(&stats.upstream))
+        let sums = &self.engine.inboxes;
+        (sums.sum(|of| &of.connections), sums.sum(|of| &of.calls), sums.sum(|of| &of.plans), sums.sum(|of| &of.upstream))
     }
 
     /// Since this was last asked: (heads that a kept decision covered, that none did, reports lost, spans lost).
     fn take_counts(&self) -> (u64, u64, u64, u64) {
-        let stats = &self.engine.inbox.stats;
-        let take = |number: &std::sync::atomic::AtomicU64| number.swap(0, Ordering::Relaxed);
-        (take(&stats.hits), take(&stats.misses), take(&stats.dropped), take(&stats.spans_lost))
+        let sums = &self.engine.inboxes;
+        let take = (sums.take_sum(|of| &of.hits), sums.take_sum(|of| &of.misses));
+        (take.0, take.1, sums.take_sum(|of| &of.dropped), sums.take_sum(|of| &of.spans_lost))
     }
 
     /// Sums of the calls that were added up since this was last asked.
     fn take_tallies<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.engine.inbox.take_tallies().map(|(kind, tally)| convert::tally(py, &kind, tally)).collect()
+        self.engine.inboxes.take_tallies().into_iter().map(|(kind, tally)| convert::tally(py, &kind, tally)).collect()
     }
 
     /// At most `most` calls that are in the sums and whose spans are to be recorded, oldest first; heads without their headers.
     fn take_spans<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.engine.inbox.take_spans(most).iter().map(|outcome| outcome_tuple(py, outcome, false)).collect()
+        self.engine.inboxes.take_spans(most).iter().map(|outcome| outcome_tuple(py, outcome, false)).collect()
     }
 
     /// At most `most` outcomes, oldest first, as tuples.
     fn take_outcomes<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.engine.inbox.take_outcomes(most).iter().map(|outcome| outcome_tuple(py, outcome, true)).collect()
+        self.engine.inboxes.take_outcomes(most).iter().map(|outcome| outcome_tuple(py, outcome, true)).collect()
     }
 
     /// All news of connections, oldest first, as tuples that begin with the Observer's method.
     fn take_notices<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.engine.inbox.take_notices().iter().map(|notice| notice_tuple(py, notice)).collect()
+        self.engine.inboxes.take_notices().iter().map(|notice| notice_tuple(py, notice)).collect()
     }
 
     /// Tokens of decisions that nothing holds any more.
@@ -244,7 +240,7 @@ impl NativeEngine {
         self.graveyard.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 
-    /// End every call and connection, and wait for the thread.
+    /// End every call and connection, and wait for the threads.
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.engine.stop());
     }

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
 use postern_core::ask;
+use postern_core::commands::Commands;
 use postern_core::plan::{Decision, Graveyard, Verdict};
-use postern_core::shared::Commands;
 use postern_core::trace::Span;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;

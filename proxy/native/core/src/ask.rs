@@ -1,15 +1,16 @@
-//! The seam to the side that decides: questions, outcomes and notices, each in a bounded queue, and one bell that says "look".
+//! The seam to the side that decides: one worker's questions, outcomes and notices, each in a bounded queue; `inboxes.rs` reads them.
 //!
-//! The engine's thread only ever pushes here and goes on; whoever answers does so in its own time.
+//! A worker only ever pushes here and goes on; whoever answers does so in its own time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use crate::cause::Cause;
 use crate::head::Head;
+use crate::inboxes::Bell;
 use crate::plan::{Reply, Token, Verdict};
 use crate::tally::{Bounds, Kind, Tallies, Tally};
 use crate::trace::Span;
@@ -78,7 +79,7 @@ pub enum Notice {
     UpstreamFailed { cluster: Arc<str>, address: Arc<str>, reason: String },
 }
 
-/// Numbers for status, written by the engine's thread and read anywhere.
+/// Numbers for status, written by one worker and read anywhere.
 #[derive(Debug, Default)]
 pub struct Stats {
     pub connections: AtomicI64,
@@ -94,9 +95,6 @@ pub struct Stats {
     pub misses: AtomicU64,
 }
 
-/// Rings the other side's bell; called with no lock held, possibly often.
-pub type Bell = Box<dyn Fn() + Send + Sync>;
-
 /// Sums of calls; none while every call is wanted by itself.
 #[derive(Default)]
 struct Books {
@@ -104,15 +102,14 @@ struct Books {
     tallies: Tallies,
 }
 
-/// The queues. `rung`: the bell rang and nobody has looked since.
+/// The queues.
 pub struct Inbox {
     questions: Mutex<VecDeque<Question>>,
     outcomes: Mutex<VecDeque<Outcome>>,
     spans: Mutex<VecDeque<Outcome>>,
     books: Mutex<Books>,
     notices: Mutex<VecDeque<Notice>>,
-    bell: Bell,
-    rung: AtomicBool,
+    bell: Arc<Bell>,
     prompt: bool,
     pub stats: Stats,
 }
@@ -123,7 +120,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inbox {
     /// Empty queues. `prompt`: reports ring the bell too, not only questions.
-    pub fn new(bell: Bell, prompt: bool) -> Arc<Self> {
+    pub fn new(bell: Arc<Bell>, prompt: bool) -> Arc<Self> {
         Arc::new(Self {
             questions: Mutex::default(),
             outcomes: Mutex::default(),
@@ -131,22 +128,15 @@ impl Inbox {
             books: Mutex::default(),
             notices: Mutex::default(),
             bell,
-            rung: AtomicBool::new(false),
             prompt,
             stats: Stats::default(),
         })
     }
 
-    fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            (self.bell)();
-        }
-    }
-
     /// Ask; the answer comes over the question's own channel.
     pub fn ask(&self, question: Question) {
         lock(&self.questions).push_back(question);
-        self.ring();
+        self.bell.ring();
     }
 
     /// Tell what came of a call. It may lie until somebody looks for another reason, or for a while.
@@ -157,7 +147,7 @@ impl Inbox {
             Self::queue(&self.spans, outcome, MAX_SPANS, &self.stats.spans_lost);
         }
         if self.prompt {
-            self.ring();
+            self.bell.ring();
         }
     }
 
@@ -189,17 +179,12 @@ impl Inbox {
     pub fn note(&self, notice: Notice) {
         Self::queue(&self.notices, notice, MAX_NOTICES, &self.stats.dropped);
         if self.prompt {
-            self.ring();
+            self.bell.ring();
         }
     }
 
-    /// The oldest question; the bell rings again for what comes after this found nothing.
-    pub fn next_question(&self) -> Option<Question> {
-        let found = lock(&self.questions).pop_front();
-        if found.is_some() {
-            return found;
-        }
-        self.rung.store(false, Ordering::Release);
+    /// The oldest question.
+    pub fn take_question(&self) -> Option<Question> {
         lock(&self.questions).pop_front()
     }
 

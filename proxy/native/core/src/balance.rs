@@ -1,5 +1,7 @@
 //! Orders the endpoints of a cluster by load and ejections: `proxy/balance.py`, with the same numbers. Clock passed in.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const DEFAULT_RTT_S: f64 = 0.030; // what an endpoint costs before it was measured
@@ -8,21 +10,65 @@ const SAME: f64 = 1.9; // costs nearer than this are noise
 const EJECT_FIRST_S: f64 = 1.0;
 const EJECT_MAX_S: f64 = 30.0;
 
-/// What one engine knows of one endpoint.
+/// What all workers know of one endpoint: what one of them met, the others need not meet. `is_ailing`: there is something to look up,
+/// so that healthy endpoints cost no lock.
+#[derive(Debug, Default)]
+pub struct Health {
+    is_ailing: AtomicBool,
+    ejections: Mutex<Ejections>,
+}
+
+#[derive(Debug, Default)]
+struct Ejections {
+    failures: i32,
+    until: Option<Instant>,
+}
+
+impl Health {
+    fn lock(&self) -> MutexGuard<'_, Ejections> {
+        self.ejections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn eject(&self, now: Instant) {
+        let mut ejections = self.lock();
+        if ejections.until.is_none_or(|until| until <= now) {
+            ejections.failures += 1;
+            let pause_s = (EJECT_FIRST_S * 2f64.powi(ejections.failures - 1)).min(EJECT_MAX_S);
+            ejections.until = Some(now + Duration::from_secs_f64(pause_s));
+            self.is_ailing.store(true, Ordering::Release);
+        }
+    }
+
+    fn restore(&self) {
+        if self.is_ailing.load(Ordering::Relaxed) {
+            let mut ejections = self.lock();
+            *ejections = Ejections::default();
+            self.is_ailing.store(false, Ordering::Release);
+        }
+    }
+
+    fn ejected_for(&self, now: Instant) -> Duration {
+        if !self.is_ailing.load(Ordering::Acquire) {
+            return Duration::ZERO;
+        }
+        self.lock().until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+}
+
+/// What one worker knows of one endpoint: calls and latencies are its own, health is shared.
 #[derive(Debug)]
 pub struct Load {
     pub weight: u32,
     pub in_flight: u32,
     pub rtt_s: f64,
-    seen_at: Option<Instant>,
-    failures: i32,
-    ejected_until: Option<Instant>,
+    pub seen_at: Option<Instant>,
+    health: Arc<Health>,
 }
 
 impl Load {
-    /// An endpoint that was never used.
-    pub fn new(weight: u32) -> Self {
-        Self { weight: weight.max(1), in_flight: 0, rtt_s: DEFAULT_RTT_S, seen_at: None, failures: 0, ejected_until: None }
+    /// An endpoint that this worker never used.
+    pub fn new(weight: u32, health: Arc<Health>) -> Self {
+        Self { weight: weight.max(1), in_flight: 0, rtt_s: DEFAULT_RTT_S, seen_at: None, health }
     }
 
     /// One attempt got its answer after so long.
@@ -33,22 +79,17 @@ impl Load {
             _ => took_s,
         };
         self.seen_at = Some(now);
-        self.failures = 0;
-        self.ejected_until = None;
+        self.health.restore();
     }
 
     /// It refused or broke a connection: leave it alone, each time twice as long.
     pub fn eject(&mut self, now: Instant) {
-        if self.ejected_for(now).is_zero() {
-            self.failures += 1;
-            let pause_s = (EJECT_FIRST_S * 2f64.powi(self.failures - 1)).min(EJECT_MAX_S);
-            self.ejected_until = Some(now + Duration::from_secs_f64(pause_s));
-        }
+        self.health.eject(now);
     }
 
     /// How long it is still left alone.
     pub fn ejected_for(&self, now: Instant) -> Duration {
-        self.ejected_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+        self.health.ejected_for(now)
     }
 
     /// The expected wait behind what is already there. Not measured yet: as quick as the other, so that it gets measured.
@@ -95,10 +136,14 @@ pub fn choose(loads: &[(&Load, bool)], now: Instant) -> Option<usize> {
 mod tests {
     use super::*;
 
+    fn load() -> Load {
+        Load::new(1, Arc::default())
+    }
+
     #[test]
     fn ejected_endpoints_come_last_and_pauses_double() {
         let now = Instant::now();
-        let (mut bad, good) = (Load::new(1), Load::new(1));
+        let (mut bad, good) = (load(), load());
         bad.eject(now);
         assert!((0..50).all(|_| choose(&[(&bad, false), (&good, false)], now) == Some(1)));
         assert_eq!(choose(&[(&bad, false), (&good, true)], now), Some(0));
@@ -108,9 +153,23 @@ mod tests {
     }
 
     #[test]
+    fn what_one_worker_met_holds_for_all() {
+        let now = Instant::now();
+        let health = Arc::new(Health::default());
+        let (mut here, mut there) = (Load::new(1, health.clone()), Load::new(1, health));
+        here.eject(now);
+        there.eject(now);
+        assert_eq!(there.ejected_for(now), Duration::from_secs(1), "met by both, but one pause");
+        there.observe(Duration::from_millis(1), now);
+        assert_eq!(here.ejected_for(now), Duration::ZERO);
+        here.eject(now);
+        assert_eq!(there.ejected_for(now), Duration::from_secs(1), "it begins afresh");
+    }
+
+    #[test]
     fn busier_endpoint_yields() {
         let now = Instant::now();
-        let (mut busy, idle) = (Load::new(1), Load::new(1));
+        let (mut busy, idle) = (load(), load());
         busy.in_flight = 3;
         assert!((0..50).all(|_| choose(&[(&busy, false), (&idle, false)], now) == Some(1)));
     }

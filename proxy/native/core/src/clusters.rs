@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::balance::{self, Load};
+use crate::balance::{self, Health, Load};
 
 /// What is spoken to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,16 +80,18 @@ impl Clusters {
         self.known.get(key)
     }
 
-    /// Add or replace; loads of addresses that stay are kept. Returns the addresses that are gone.
-    pub fn put(&mut self, cluster: Cluster) -> Vec<Arc<str>> {
+    /// Add or replace; loads of addresses that stay are kept. `health`: of each upstream. Returns the addresses that are gone.
+    pub fn put(&mut self, cluster: Cluster, health: Vec<Arc<Health>>) -> Vec<Arc<str>> {
         let old = self.known.remove(&cluster.key).map(|state| state.endpoints).unwrap_or_default();
         let kept = |address: &Arc<str>| old.iter().find(|endpoint| endpoint.address == *address).cloned();
         let endpoints = cluster
             .upstreams
             .iter()
-            .map(|(address, weight)| {
-                kept(address)
-                    .unwrap_or_else(|| Rc::new(Endpoint { address: address.clone(), load: RefCell::new(Load::new(*weight)) }))
+            .zip(health)
+            .map(|((address, weight), health)| {
+                // An address of this worker's own: each call counts its holders, and workers that shared one would slow each other.
+                let made = || Endpoint { address: (**address).into(), load: RefCell::new(Load::new(*weight, health)) };
+                kept(address).unwrap_or_else(|| Rc::new(made()))
             })
             .collect();
         let state = ClusterState { cluster, endpoints };
@@ -106,5 +108,51 @@ impl Clusters {
     pub fn drop(&mut self, key: &str) -> Vec<Arc<str>> {
         let state = self.known.remove(key);
         state.map(|state| state.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect()).unwrap_or_default()
+    }
+}
+
+/// The health of every endpoint that was pushed, for all workers to share.
+#[derive(Debug, Default)]
+pub struct HealthRegistry {
+    known: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Health>>>,
+}
+
+impl HealthRegistry {
+    /// Of each upstream of a cluster; that of addresses that stay is kept.
+    pub fn put(&mut self, cluster: &Cluster) -> Vec<Arc<Health>> {
+        let old = self.known.remove(&cluster.key).unwrap_or_default();
+        let health = |address: &Arc<str>| old.get(address).cloned().unwrap_or_default();
+        let health: Vec<_> = cluster.upstreams.iter().map(|(address, _)| health(address)).collect();
+        let addresses = cluster.upstreams.iter().map(|(address, _)| address.clone());
+        self.known.insert(cluster.key.clone(), addresses.zip(health.iter().cloned()).collect());
+        health
+    }
+
+    /// Forget a cluster.
+    pub fn forget(&mut self, key: &str) {
+        self.known.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_stays_with_an_address_until_it_is_pushed_no_more() {
+        let cluster = |addresses: &[&str]| Cluster {
+            key: "c".into(),
+            wire: Wire::Http1,
+            tls: Tls::None,
+            upstreams: addresses.iter().map(|address| ((*address).into(), 1)).collect(),
+        };
+        let mut registry = HealthRegistry::default();
+        let first = registry.put(&cluster(&["a", "b"]));
+        let second = registry.put(&cluster(&["b", "c"]));
+        assert!(Arc::ptr_eq(&first[1], &second[0]));
+        let third = registry.put(&cluster(&["a", "b"]));
+        assert!(!Arc::ptr_eq(&first[0], &third[0]) && Arc::ptr_eq(&first[1], &third[1]));
+        registry.forget("c");
+        assert!(!Arc::ptr_eq(&first[1], &registry.put(&cluster(&["b"]))[0]));
     }
 }

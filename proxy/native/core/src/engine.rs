@@ -1,87 +1,162 @@
-//! The engine's thread and the handle that others hold: commands in, answers out.
+//! The engine's workers, a thread each, and the handle that others hold: commands in, answers out.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Type};
 use tokio::runtime::LocalOptions;
 
-use crate::ask::Inbox;
+use crate::clusters::{Cluster, HealthRegistry};
+use crate::commands::{Command, Commands, Cut, EndpointLoad, Tell};
 use crate::gate::Gates;
+use crate::handout::{Seats, ways};
+use crate::inboxes::Inboxes;
 use crate::limits::Limits;
-use crate::listener::{Bound, Socket};
-use crate::shared::{Command, Commands, Shared};
+use crate::listener::{Bound, Socket, Source};
+use crate::shared::{Place, Shared};
 
 const BACKLOG: i32 = 1_024;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A running engine. Dropped, it stops.
 pub struct Engine {
-    pub inbox: Arc<Inbox>,
+    pub inboxes: Inboxes,
     pub commands: Arc<Commands>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     sockets: Mutex<HashMap<String, TcpListener>>,
     gates: Mutex<Gates>,
+    health: Mutex<HealthRegistry>,
+    listeners: AtomicUsize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Engine {
-    /// Start the engine's thread.
-    pub fn start(limits: Limits, inbox: Arc<Inbox>) -> io::Result<Self> {
-        let commands = Arc::new(Commands::default());
-        let (seen, told) = (inbox.clone(), commands.clone());
+    /// Start a worker for each inbox.
+    pub fn start(limits: &Limits, inboxes: Inboxes) -> io::Result<Self> {
+        let commands = Commands::new(inboxes.each().len());
+        let engine = Self {
+            inboxes,
+            commands,
+            threads: Mutex::default(),
+            sockets: Mutex::default(),
+            gates: Mutex::default(),
+            health: Mutex::default(),
+            listeners: AtomicUsize::new(0),
+        };
+        for worker in 0..engine.workers() {
+            let thread = engine.spawn(worker, limits.clone())?;
+            lock(&engine.threads).push(thread);
+        }
+        Ok(engine)
+    }
+
+    fn workers(&self) -> usize {
+        self.inboxes.each().len()
+    }
+
+    fn spawn(&self, worker: usize, limits: Limits) -> io::Result<JoinHandle<()>> {
+        let place = Place { worker, of: self.workers() };
+        let (inbox, lane) = (self.inboxes.each()[worker].clone(), self.commands.lanes()[worker].clone());
         let (tell, built) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("postern-engine".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name(format!("postern-{worker}")).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let (runtime, fault) = runtime.map_or_else(|error| (None, Err(error)), |runtime| (Some(runtime), Ok(())));
             let is_heard = tell.send(fault).is_ok();
             if let (Some(runtime), true) = (runtime, is_heard) {
-                runtime.block_on(run(Shared::new(limits, seen, told)));
+                runtime.block_on(run(Shared::new(place, limits, inbox, lane)));
                 drop(runtime); // what still runs is dropped here, and its connections close
             }
         })?;
         built.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
-        Ok(Self { inbox, commands, thread: Mutex::new(Some(thread)), sockets: Mutex::default(), gates: Mutex::default() })
+        Ok(thread)
     }
 
     /// Bind, and accept there. Returns the bound address.
     pub fn listen(&self, name: &str, address: &str, mesh: bool) -> io::Result<String> {
         let (socket, address) = bind(address)?;
         if let Socket::Tcp(socket) = &socket {
-            let held = socket.try_clone()?;
-            self.sockets.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), held);
+            lock(&self.sockets).insert(name.to_owned(), socket.try_clone()?);
         }
-        self.commands.send(Command::Listen(Bound { name: name.to_owned(), socket, mesh }));
+        // The accepting worker is first in turn for no more listeners than the others are.
+        let seats = Seats::new(self.workers(), 1 + self.listeners.fetch_add(1, Ordering::Relaxed));
+        let (there, here) = ways(self.workers() - 1);
+        let sources = [Source::Socket(socket, there)].into_iter().chain(here.into_iter().map(Source::Way));
+        let bound = |source| Bound { name: name.to_owned(), source, seats: seats.clone(), mesh };
+        self.commands.send_each(sources.map(|source| Command::Listen(bound(source))));
         Ok(address)
     }
 
     /// Accept no more, from now on; connections go on.
     pub fn unlisten(&self, name: &str) {
-        let held = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        self.commands.send(Command::Unlisten(name.to_owned()));
+        let held = lock(&self.sockets).remove(name);
+        self.commands.send(|| Command::Unlisten(name.to_owned()));
         if let Some(socket) = held {
             // Closing our end alone would let the kernel accept until the thread has closed its own.
             drop(socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both));
         }
     }
 
-    /// A gate on calls in flight; `None` takes it down.
-    pub fn set_gate(&self, name: String, limit: Option<usize>) {
-        let gate = self.gates.lock().unwrap_or_else(PoisonError::into_inner).set(&name, limit);
-        self.commands.send(Command::SetGate(name, gate));
+    /// Add or replace a cluster.
+    pub fn set_cluster(&self, cluster: &Cluster) {
+        let health = lock(&self.health).put(cluster);
+        self.commands.send(|| Command::SetCluster(cluster.clone(), health.clone()));
     }
 
-    /// End every call and connection, and wait for the thread.
+    /// Forget a cluster.
+    pub fn drop_cluster(&self, key: &str) {
+        lock(&self.health).forget(key);
+        self.commands.send(|| Command::DropCluster(key.to_owned()));
+    }
+
+    /// A gate on calls in flight; `None` takes it down.
+    pub fn set_gate(&self, name: &str, limit: Option<usize>) {
+        let gate = lock(&self.gates).set(name, limit);
+        self.commands.send(|| Command::SetGate(name.to_owned(), gate.clone()));
+    }
+
+    /// Goodbye on the listeners' connections; `tell` gets the number of calls that were cut, once, from a worker's thread.
+    pub fn drain(&self, names: &[String], within: Duration, tell: Tell) {
+        for name in names {
+            self.unlisten(name);
+        }
+        let cut = Cut::new(self.workers(), tell);
+        self.commands.send(|| Command::Drain { names: names.to_vec(), within, cut: cut.clone() });
+    }
+
+    /// Load and health of a cluster's endpoints; without what a worker does not say in time.
+    pub fn loads(&self, key: &str, within: Duration) -> Vec<EndpointLoad> {
+        let until = Instant::now() + within;
+        let (answer, told) = mpsc::channel();
+        self.commands.send(|| Command::Loads { key: key.to_owned(), answer: answer.clone() });
+        let mut sums: Vec<EndpointLoad> = Vec::new();
+        for _ in 0..self.workers() {
+            let Ok(loads) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else { break };
+            for load in loads {
+                match sums.iter_mut().find(|sum| sum.address == load.address) {
+                    Some(sum) => sum.add(&load),
+                    None => sums.push(load),
+                }
+            }
+        }
+        sums
+    }
+
+    /// End every call and connection, and wait for the threads.
     pub fn stop(&self) {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.commands.send(Command::Stop);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        lock(&self.sockets).clear();
+        self.commands.send(|| Command::Stop);
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
             drop(thread.join()); // a panic of the thread was reported by its hook
         }
     }
@@ -121,14 +196,18 @@ fn bind(address: &str) -> io::Result<(Socket, String)> {
 async fn run(shared: std::rc::Rc<Shared>) {
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
-        let applied = catch_unwind(AssertUnwindSafe(|| shared.apply()));
-        drop(applied); // a fault of ours costs one command, not the engine; tasks catch their own
+        contained(|| shared.apply());
         tokio::select! {
             () = shared.stop.notified() => return shared.end().await,
-            () = shared.commands.arrived.notified() => {}
-            _ = sweep.tick() => shared.sweep(),
+            () = shared.lane.arrived.notified() => {}
+            _ = sweep.tick() => contained(|| shared.sweep()),
         }
     }
+}
+
+/// A fault of ours costs what was being done, not the worker; tasks catch their own.
+fn contained(work: impl FnOnce()) {
+    drop(catch_unwind(AssertUnwindSafe(work)));
 }
 
 #[cfg(test)]
@@ -137,7 +216,6 @@ mod tests {
     use crate::ask::Question;
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn fault_of_ours_ends_one_call_alone() {
@@ -147,8 +225,8 @@ mod tests {
             assert_ne!(rings.fetch_add(1, Ordering::Relaxed), 0, "the fault that this test is about");
             ring.send(()).ok(); // nobody listens any more when the engine ends
         };
-        let inbox = Inbox::new(Box::new(bell), false);
-        let engine = Engine::start(Limits::default(), inbox.clone()).unwrap();
+        let engine = Engine::start(&Limits::default(), Inboxes::new(1, Box::new(bell), false)).unwrap();
+        let inbox = &engine.inboxes;
         let address = engine.listen("in", "127.0.0.1:0", false).unwrap();
         let call = || {
             let mut caller = TcpStream::connect(&address).unwrap();
@@ -158,7 +236,7 @@ mod tests {
         };
         let mut first = call();
         assert!(!matches!(first.read(&mut [0; 16]), Ok(1..)), "closed without an answer");
-        assert_eq!(inbox.stats.calls.load(Ordering::Relaxed), 0);
+        assert_eq!(inbox.sum(|stats| &stats.calls), 0);
         while inbox.next_question().is_some() {}
         let second = call();
         rung.recv_timeout(Duration::from_secs(10)).unwrap();

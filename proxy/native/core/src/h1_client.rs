@@ -427,7 +427,6 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::ask::Inbox;
     use crate::io::Kind;
     use crate::limits::Limits;
 
@@ -446,7 +445,7 @@ mod tests {
 
     #[test]
     fn connection_comes_back_however_often_it_was_lent() {
-        let shared = Shared::new(Limits::default(), Inbox::new(Box::new(|| {}), false), std::sync::Arc::default());
+        let shared = Shared::alone(Limits::default());
         let shelf = Rc::new(Shelf::default());
         let owner: Rc<dyn Owner> = shelf.clone();
         let mut conn = H1Conn::new(&shared, Io::new(Kind::Gone));

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -20,6 +21,7 @@ use crate::dial;
 use crate::frame_gate::PREFACE;
 use crate::h1_server;
 use crate::h2_server::{self, Leaving};
+use crate::handout::{Parcel, Seat, Seats};
 use crate::head::Entry;
 use crate::io::{Io, Kind};
 use crate::shared::Shared;
@@ -31,20 +33,31 @@ pub enum Socket {
     Unix(std::os::unix::net::UnixListener, PathBuf),
 }
 
+/// How connections reach a worker.
+#[derive(Debug)]
+pub enum Source {
+    /// It accepts, for the other workers too; the ways to these, in their order.
+    Socket(Socket, Vec<UnboundedSender<Parcel>>),
+    /// It is handed them.
+    Way(UnboundedReceiver<Parcel>),
+}
+
 /// Where to accept. `mesh`: a client certificate is demanded.
 #[derive(Debug)]
 pub struct Bound {
     pub name: String,
-    pub socket: Socket,
+    pub source: Source,
+    pub seats: Arc<Seats>,
     pub mesh: bool,
 }
 
-/// One bound address. Owns its connections' ways to be told goodbye.
+/// One bound address, as one worker has it. Owns its connections' ways to be told goodbye.
 #[derive(Debug)]
 pub struct Listener {
     name: Arc<str>,
     mesh: bool,
-    open: Cell<usize>,
+    seats: Arc<Seats>,
+    worker: usize,
     draining: Cell<bool>,
     changed: Notify,
     stop: Notify,
@@ -53,11 +66,12 @@ pub struct Listener {
 
 impl Listener {
     /// Nothing accepted yet.
-    pub fn new(name: Arc<str>, mesh: bool) -> Rc<Self> {
+    pub fn new(bound: &Bound, worker: usize) -> Rc<Self> {
         Rc::new(Self {
-            name,
-            mesh,
-            open: Cell::new(0),
+            name: bound.name.as_str().into(),
+            mesh: bound.mesh,
+            seats: bound.seats.clone(),
+            worker,
             draining: Cell::new(false),
             changed: Notify::new(),
             stop: Notify::new(),
@@ -100,9 +114,9 @@ impl Listener {
         }
     }
 
-    /// Wait until no connection is open.
+    /// Wait until this worker has no connection, nor gets one that was accepted already.
     pub async fn wait_empty(&self) {
-        while self.open.get() > 0 {
+        while self.seats.taken(self.worker) > 0 {
             self.changed.notified().await;
         }
     }
@@ -119,10 +133,9 @@ impl Listener {
     }
 
     fn count(&self, shared: &Shared, change: i8) {
-        self.open.set(self.open.get().wrapping_add_signed(isize::from(change)));
         shared.inbox.stats.connections.fetch_add(i64::from(change), Ordering::Relaxed);
         shared.note(Notice::Connection { listener: self.name.clone(), change });
-        self.changed.notify_one();
+        self.changed.notify_one(); // who waits looks once the seat is free: on this thread, after this poll
     }
 }
 
@@ -130,12 +143,15 @@ impl Listener {
 struct Open {
     shared: Rc<Shared>,
     listener: Rc<Listener>,
+    _seat: Seat,
 }
 
 impl Open {
-    fn new(shared: Rc<Shared>, listener: Rc<Listener>) -> Self {
-        listener.count(&shared, 1);
-        Self { shared, listener }
+    /// Serve a connection from now on.
+    fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address: Arc<str>, seat: Seat) {
+        listener.count(shared, 1);
+        let open = Self { shared: shared.clone(), listener: listener.clone(), _seat: seat };
+        tokio::task::spawn_local(async move { begin(&open.shared, &open.listener, kind, address).await });
     }
 }
 
@@ -170,9 +186,29 @@ impl Accepting {
     }
 }
 
-/// Accept until told to stop.
+/// Serve what comes until told to stop.
 pub async fn run(shared: Rc<Shared>, listener: Rc<Listener>, bound: Bound) {
-    let Ok(socket) = Accepting::new(bound.socket) else { return };
+    match bound.source {
+        Source::Socket(socket, ways) => accept(shared, listener, socket, ways).await,
+        Source::Way(way) => receive(shared, listener, way).await,
+    }
+}
+
+/// The way ends with the accepting worker's part of the listener.
+async fn receive(shared: Rc<Shared>, listener: Rc<Listener>, mut way: UnboundedReceiver<Parcel>) {
+    while let Some(parcel) = way.recv().await {
+        let (kind, address, seat) = parcel.unpack();
+        if let Some(kind) = kind {
+            Open::begin(&shared, &listener, kind, address, seat);
+        } else {
+            drop(seat);
+            listener.changed.notify_one();
+        }
+    }
+}
+
+async fn accept(shared: Rc<Shared>, listener: Rc<Listener>, socket: Socket, ways: Vec<UnboundedSender<Parcel>>) {
+    let Ok(socket) = Accepting::new(socket) else { return };
     loop {
         let accepted = tokio::select! {
             biased;
@@ -187,12 +223,15 @@ pub async fn run(shared: Rc<Shared>, listener: Rc<Listener>, bound: Bound) {
             tokio::time::sleep(Duration::from_millis(50)).await; // out of file descriptors: leave the backlog alone for a moment
             continue;
         };
-        if listener.open.get() >= shared.limits.connections {
+        let Some(seat) = listener.seats.take(shared.limits.connections) else {
             shared.note(Notice::RefusedFrames { kind: "connections" });
             continue;
+        };
+        if seat.worker == listener.worker {
+            Open::begin(&shared, &listener, kind, address, seat);
+        } else if let Some(parcel) = Parcel::pack(kind, address, seat) {
+            drop(ways[parcel.seat.worker - 1].send(parcel)); // a worker that is gone closes what it was to serve
         }
-        let open = Open::new(shared.clone(), listener.clone());
-        tokio::task::spawn_local(async move { begin(&open.shared, &open.listener, kind, address).await });
     }
     if let Accepting::Unix(_, path) = &socket {
         drop(std::fs::remove_file(path)); // it may be gone already

@@ -21,7 +21,7 @@ use crate::h2_client::{self, H2Conn, Owner as _, Place};
 use crate::head::RawHead;
 use crate::shared::Shared;
 
-const MAX_PER_ADDRESS: usize = 1_024; // connections; daprd's bound towards an app
+const MAX_PER_ADDRESS: usize = 1_024; // connections, of all workers together; daprd's bound towards an app
 const GROW_AT: usize = 64; // calls on each connection before another is dialled beside them
 /// App servers close idle connections after 2 s (gunicorn), 5 s (Node, uvicorn) or more, and a request that meets the close is lost.
 const H1_IDLE: Duration = Duration::from_millis(1_500);
@@ -200,7 +200,8 @@ impl Host {
         state.waiting.retain(|waiter| !waiter.is_closed());
         let per_connection = if self.origin.wire == Wire::Http1 { 1 } else { GROW_AT };
         let wanted = state.waiting.len().max(1).div_ceil(per_connection);
-        let room = MAX_PER_ADDRESS.saturating_sub(state.shared_ones.len() + state.open + state.dialling);
+        let most = (MAX_PER_ADDRESS / shared.place.of).max(1);
+        let room = most.saturating_sub(state.shared_ones.len() + state.open + state.dialling);
         for _ in 0..wanted.saturating_sub(state.dialling).min(room) {
             state.dialling += 1;
             tokio::task::spawn_local(self.clone().dial(shared.clone()));

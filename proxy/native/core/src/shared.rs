@@ -1,94 +1,43 @@
-//! What the calls of one engine thread share, and the commands that change it from outside.
-//!
-//! Commands wait in a queue and are applied before the next call begins, so that a push takes effect for the next call.
+//! What the calls of one worker share, and how commands change it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::ask::{Inbox, Notice};
 use crate::cache::PlanCache;
-use crate::clusters::{Cluster, Clusters};
+use crate::clusters::Clusters;
+use crate::commands::{Command, Cut, EndpointLoad, Lane};
 use crate::exchange::CallState;
 use crate::gate::Gate;
 use crate::limits::Limits;
-use crate::listener::{self, Bound, Listener};
+use crate::listener::{self, Listener};
 use crate::pool::Pool;
-use crate::tables::{PathTable, Tables};
+use crate::tables::Tables;
 use crate::tls::Identity;
 use crate::trace::Sampler;
 
 const END: Duration = Duration::from_millis(250); // for each half of the end
 const END_STEP: Duration = Duration::from_millis(2);
 
-/// A change from the control plane.
-pub enum Command {
-    SetCluster(Cluster),
-    DropCluster(String),
-    Wake(String),
-    SetPaths(u32, PathTable),
-    SetMembers(u32, HashSet<Box<[u8]>>),
-    SetGate(String, Option<Arc<Gate>>),
-    SetIdentity(Option<Identity>),
-    SetSampler(Option<Sampler>),
-    Bump(String),
-    Listen(Bound),
-    Unlisten(String),
-    Drain { names: Vec<String>, within: Duration, cut: Box<dyn FnOnce(usize) + Send> },
-    Loads { key: String, answer: mpsc::Sender<Vec<EndpointLoad>> },
-    Stop,
+/// A worker's place among all of an engine, counted from 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub worker: usize,
+    pub of: usize,
 }
 
-/// Load and health of an endpoint, for status.
-#[derive(Debug)]
-pub struct EndpointLoad {
-    pub address: Arc<str>,
-    pub in_flight: u32,
-    pub rtt: Duration,
-    pub ejected_for: Duration,
-}
-
-/// Commands on their way to the engine's thread. `sent` numbers them.
-#[derive(Default)]
-pub struct Commands {
-    queue: Mutex<VecDeque<(u64, Command)>>,
-    waiting: AtomicBool,
-    sent: AtomicU64,
-    pub arrived: Notify,
-}
-
-impl Commands {
-    /// Send one.
-    pub fn send(&self, command: Command) {
-        let number = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((number, command));
-        self.waiting.store(true, Ordering::Release);
-        self.arrived.notify_one();
-    }
-
-    /// How many were sent: a verdict is as of this number.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Acquire)
-    }
-
-    fn take(&self) -> VecDeque<(u64, Command)> {
-        if !self.waiting.swap(false, Ordering::AcqRel) {
-            return VecDeque::new();
-        }
-        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Owned by the engine's thread.
+/// Owned by one worker's thread: workers share nothing that a call writes.
 pub struct Shared {
+    pub place: Place,
     pub limits: Limits,
     pub inbox: Arc<Inbox>,
-    pub commands: Arc<Commands>,
+    pub lane: Arc<Lane>,
     pub tables: RefCell<Tables>,
     pub plans: RefCell<PlanCache>,
     pub clusters: RefCell<Clusters>,
@@ -109,11 +58,12 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing pushed yet.
-    pub fn new(limits: Limits, inbox: Arc<Inbox>, commands: Arc<Commands>) -> Rc<Self> {
+    pub fn new(place: Place, limits: Limits, inbox: Arc<Inbox>, lane: Arc<Lane>) -> Rc<Self> {
         Rc::new(Self {
+            place,
             limits,
             inbox,
-            commands,
+            lane,
             tables: RefCell::default(),
             plans: RefCell::default(),
             clusters: RefCell::default(),
@@ -126,9 +76,16 @@ impl Shared {
             wakes: Cell::new(0),
             staled: Cell::new(0),
             calls: RefCell::default(),
-            next_call: Cell::new(1),
+            next_call: Cell::new(place.worker as u64),
             listeners: RefCell::default(),
         })
+    }
+
+    /// A worker without an engine.
+    #[cfg(test)]
+    pub fn alone(limits: Limits) -> Rc<Self> {
+        let inboxes = crate::inboxes::Inboxes::new(1, Box::new(|| ()), false);
+        Self::new(Place { worker: 0, of: 1 }, limits, inboxes.each()[0].clone(), Arc::default())
     }
 
     /// Tell news.
@@ -156,9 +113,9 @@ impl Shared {
         self.staled.get() <= as_of
     }
 
-    /// A call begins; returns its number.
+    /// A call begins; returns its number, which no other worker gives.
     pub fn enter_call(&self, state: Rc<CallState>) -> u64 {
-        let number = self.next_call.replace(self.next_call.get() + 1);
+        let number = self.next_call.replace(self.next_call.get() + self.place.of as u64);
         self.calls.borrow_mut().insert(number, state);
         self.inbox.stats.calls.fetch_add(1, Ordering::Relaxed);
         number
@@ -172,16 +129,16 @@ impl Shared {
 
     /// Do what was commanded.
     pub fn apply(self: &Rc<Self>) {
-        for (number, command) in self.commands.take() {
+        for (number, command) in self.lane.take() {
             self.apply_one(number, command);
         }
     }
 
     fn apply_one(self: &Rc<Self>, number: u64, command: Command) {
         match command {
-            Command::SetCluster(cluster) => {
+            Command::SetCluster(cluster, health) => {
                 let key = cluster.key.clone();
-                let gone = self.clusters.borrow_mut().put(cluster);
+                let gone = self.clusters.borrow_mut().put(cluster, health);
                 if !gone.is_empty() {
                     self.pool.retire(&gone);
                 }
@@ -215,7 +172,7 @@ impl Shared {
                 self.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
             }
             Command::Listen(bound) => {
-                let listener = Listener::new(bound.name.as_str().into(), bound.mesh);
+                let listener = Listener::new(&bound, self.place.worker);
                 self.listeners.borrow_mut().insert(bound.name.clone(), listener.clone());
                 tokio::task::spawn_local(listener::run(self.clone(), listener, bound));
             }
@@ -239,7 +196,7 @@ impl Shared {
         }
     }
 
-    async fn drain(self: Rc<Self>, names: Vec<String>, within: Duration, cut: Box<dyn FnOnce(usize) + Send>) {
+    async fn drain(self: Rc<Self>, names: Vec<String>, within: Duration, cut: Arc<Cut>) {
         let chosen: Vec<Rc<Listener>> = {
             let listeners = self.listeners.borrow();
             names.iter().filter_map(|name| listeners.get(name).cloned()).collect()
@@ -259,10 +216,10 @@ impl Shared {
         for call in &left {
             call.cut();
         }
-        cut(left.len());
+        cut.add(left.len());
     }
 
-    /// The engine stops: cut every call, then close every connection; who does not take that in time is dropped.
+    /// The worker stops: cut every call, then close every connection; who does not take that in time is dropped.
     pub async fn end(&self) {
         let calls: Vec<Rc<CallState>> = self.calls.borrow().values().cloned().collect();
         for call in &calls {
@@ -302,6 +259,7 @@ impl Shared {
                     address: endpoint.address.clone(),
                     in_flight: load.in_flight,
                     rtt: Duration::from_secs_f64(load.rtt_s),
+                    seen_at: load.seen_at,
                     ejected_for: load.ejected_for(now),
                 }
             })

@@ -4,6 +4,7 @@
 //! apart that the decider would not; never the other way round.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +21,7 @@ const MAX_PATHS: usize = 65_536; // of a table that only the decider can read, t
 const INVOKE: &str = "/v1.0/invoke/";
 
 /// How the paths of a pushed table are told apart.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum PathTable {
     /// The app's side: which API, or which app is invoked; see `OutPaths` in `proxy/target.py`.
     OutPaths,
@@ -28,7 +29,7 @@ pub enum PathTable {
     Services,
     /// A caller's access rules, on what follows `/method` where `strip` says so. The answers for paths that only the decider can read are
     /// remembered.
-    Access { table: Box<AccessTable>, strip: bool, known: Remembered },
+    Access { table: Arc<AccessTable>, strip: bool, known: Remembered },
     /// Only the decider can tell: its answers are remembered.
     Opaque(Remembered),
 }
@@ -50,7 +51,7 @@ impl PathTable {
 }
 
 /// Classes of paths seen, in two generations; a path that neither knows is asked for again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Remembered {
     newer: HashMap<Box<str>, u64>,
     older: HashMap<Box<str>, u64>,
@@ -73,7 +74,7 @@ impl Remembered {
 #[derive(Debug, Default)]
 pub struct Tables {
     paths: HashMap<u32, PathTable, foldhash::fast::RandomState>,
-    sets: HashMap<u32, HashSet<Box<[u8]>>>,
+    sets: HashMap<u32, Arc<HashSet<Box<[u8]>>>>,
 }
 
 impl Tables {
@@ -83,7 +84,7 @@ impl Tables {
     }
 
     /// Add or replace a header set.
-    pub fn put_set(&mut self, number: u32, members: HashSet<Box<[u8]>>) {
+    pub fn put_set(&mut self, number: u32, members: Arc<HashSet<Box<[u8]>>>) {
         self.sets.insert(number, members);
     }
 
