@@ -118,7 +118,7 @@ class Sidecar:
         self._hops = HopTracing(Sampler(sampling_rate(tracing, settings.profile), random.Random()))  # noqa: S311 - ids, no secrets
         recorder = CallRecorder(settings.app_id, settings.namespace, self._meters, self._tracer)
         self._reporter = Reporter(recorder, self._meters, get_logger("postern.engine"))
-        chosen = choose(settings.engine)
+        chosen = choose(settings.engine, threads=settings.threads)
         self._engine_notice = chosen.notice
         self._engine = chosen.make(
             Limits(head_bytes=max(settings.read_buffer_bytes, 16_384) * 4),
@@ -486,6 +486,7 @@ class Sidecar:
                 "callsInFlight": stats.calls_in_flight,
                 "plansKept": stats.plans_kept,
                 "upstreamConnections": stats.upstream_connections,
+                "threads": stats.threads,
             },
             "routes": self._control.routes(),
             "upstreams": self._upstream_ports,

@@ -26,6 +26,7 @@ DAPR_BODY_BYTES = 4 * 1024 * 1024
 DAPR_HEAD_BYTES = 4 * 1024
 HEAD_BYTES = 64 * 1024
 KUBERNETES_PEER_PORT = 50002
+MAX_THREADS = 256
 DERIVED_FROM, DERIVED_COUNT = 47300, 18235
 _APP_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -137,6 +138,7 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         log_file=read.path("log-file"),
         api_logging=read.maybe_switch("enable-api-logging"),
         engine=read.choice("engine", ("auto", "native", "portable"), "auto", variable="POSTERN_ENGINE"),
+        threads=_threads(read),
         runtime_root=root,
         ready_fd=read.natural("ready-fd"),
         warnings=_warnings(read, profile, mtls=mtls),
@@ -331,6 +333,15 @@ def _body_limit(read: Reader, profile: Profile) -> int | None:
 def _head_limit(read: Reader, profile: Profile) -> int:
     size = read.size("read-buffer-size", old="dapr-http-read-buffer-size", old_factor=1024)
     return size if size is not None and size > 0 else DAPR_HEAD_BYTES if profile == "daprd" else HEAD_BYTES
+
+
+def _threads(read: Reader) -> int:
+    text = read.or_env("threads", "POSTERN_THREADS", "1")
+    if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_THREADS:
+        return int(text)
+    where = "--threads" if read.text("threads") else "POSTERN_THREADS"
+    read.fault(where, repr(text), f"a whole number from 1 to {MAX_THREADS}")
+    return 1
 
 
 def _graceful(read: Reader) -> float | None:

@@ -5,6 +5,7 @@ Only the one that runs is imported: each costs start-up time.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -41,28 +42,30 @@ class Chosen(Struct, frozen=True):
     notice: str = ""
 
 
-def choose(wish: EngineChoice) -> Chosen:
+def choose(wish: EngineChoice, *, threads: int = 1) -> Chosen:
     """Load the engine that is wished for. Raises ConfigError where it is missing."""
     if wish == "portable":
-        return Chosen(_portable())
+        return _portable(threads)
     try:
-        return Chosen(_native())
+        return Chosen(_native(threads))
     except ImportError as error:
         reason = f"it does not load: {error}" if has_native() else "this installation has none"
         if wish == "native":
             raise ConfigError((f"--engine native: {reason}; {BUILD}; `auto` does without",)) from error
-        return Chosen(
-            _portable(), f"the portable engine serves; the native one is faster, but {reason}; {BUILD}"
+        return _portable(
+            threads, f"the portable engine serves; the native one is faster, but {reason}; {BUILD}"
         )
 
 
-def _native() -> Make:
+def _native(threads: int) -> Make:
     from proxy.engine.native import NativeEngine  # noqa: PLC0415 - see above
 
-    return NativeEngine
+    return NativeEngine if threads == 1 else partial(NativeEngine, threads=threads)
 
 
-def _portable() -> Make:
+def _portable(threads: int, *notices: str) -> Chosen:
     from proxy.engine.portable.engine import PortableEngine  # noqa: PLC0415 - see above
 
-    return PortableEngine
+    if threads > 1:
+        notices = (*notices, f"--threads {threads} has no effect: the portable engine runs on one thread")
+    return Chosen(PortableEngine, "; ".join(notices))

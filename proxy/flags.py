@@ -72,6 +72,7 @@ _BUILT = (
     # our own
     _flag("profile", "NAME", "dev, production or daprd: which defaults hold"),
     _flag("engine", "NAME", "auto, native or portable (auto)"),
+    _flag("threads", "N", "threads of the native engine, best one a core (1; environment: POSTERN_THREADS)"),
     _flag("namespace", "NAME", "own namespace (environment: NAMESPACE, else default)"),
     _flag("trust-domain", "NAME", "trust domain of our identity (public)"),
     _flag("trust-anchors-file", "FILE", "PEM roots (environment: DAPR_TRUST_ANCHORS)"),

@@ -119,6 +119,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     api_logging: bool | None  # None: the Configuration decides
     # machinery
     engine: EngineChoice
+    threads: int  # of the native engine
     runtime_root: Path
     ready_fd: int | None  # a socket to our supervisor: see proxy.lifetime
     warnings: tuple[str, ...]  # accepted, but without effect; to be logged once at start

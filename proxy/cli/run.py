@@ -47,6 +47,7 @@ _FILE_PASSES = frozenset(
         "--profile",
         "--runtime-path",
         "--sentry-address",
+        "--threads",
         "--trust-anchors-file",
         "--trust-domain",
     }

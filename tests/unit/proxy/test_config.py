@@ -52,7 +52,7 @@ def test_production_is_the_default_profile(read: Parse) -> None:
     assert settings.namespace == "default"
     assert settings.trust_domain == "public"
     assert not settings.trust_domain_given
-    assert settings.engine == "auto"
+    assert (settings.engine, settings.threads) == ("auto", 1)
     assert settings.drain_s == 2.0
     assert settings.graceful_shutdown_s == 5.0
     assert settings.warnings == ()
@@ -313,6 +313,7 @@ def test_environment_is_read(read: Parse, tmp_path: Path) -> None:
         DAPR_SENTRY_TOKEN_FILE=str(tmp_path / "token"),
         DAPR_HTTP_DISABLE_H2C="Yes",
         POSTERN_ENGINE="portable",
+        POSTERN_THREADS="2",
     )
     assert settings.namespace == "shop"
     assert (settings.api_token, settings.app_api_token) == ("t1", "t2")
@@ -321,7 +322,7 @@ def test_environment_is_read(read: Parse, tmp_path: Path) -> None:
     assert settings.sentry_local_identity == "other"
     assert settings.sentry_token_file == tmp_path / "token"
     assert not settings.http_h2c
-    assert settings.engine == "portable"
+    assert (settings.engine, settings.threads) == ("portable", 2)
     assert settings.runtime_root == tmp_path / "root"
 
 
@@ -330,18 +331,27 @@ def test_flags_beat_the_environment(read: Parse, tmp_path: Path) -> None:
         "--namespace=a",
         "--control-plane-trust-domain=b",
         "--engine=native",
+        "--threads=3",
         "--host-ip=10.0.0.1",
         f"--runtime-path={tmp_path / 'other'}",
         NAMESPACE="x",
         DAPR_CONTROLPLANE_TRUST_DOMAIN="y",
         POSTERN_ENGINE="portable",
+        POSTERN_THREADS="2",
         DAPR_HOST_IP="10.0.0.2",
     )
     assert settings.namespace == "a"
     assert settings.control_plane_trust_domain == "b"
-    assert settings.engine == "native"
+    assert (settings.engine, settings.threads) == ("native", 3)
     assert settings.host_ip == "10.0.0.1"
     assert settings.runtime_root == tmp_path / "other"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "257", "two", "1.5", "1_0"])
+def test_threads_out_of_range_are_a_fault_that_names_its_source(read: Parse, text: str) -> None:
+    expected = f"{text!r}, expected a whole number from 1 to 256"
+    assert faults(read, f"--threads={text}") == (f"--threads: {expected}",)
+    assert faults(read, POSTERN_THREADS=text) == (f"POSTERN_THREADS: {expected}",)
 
 
 def test_namespace_set_but_empty_stays_empty(read: Parse) -> None:

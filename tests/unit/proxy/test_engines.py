@@ -1,6 +1,7 @@
 """Which engine runs, by what is wished for and what this installation has."""
 
 import sys
+from functools import partial
 
 import pytest
 
@@ -21,6 +22,19 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_portable_is_portable() -> None:
     assert choose("portable") == engines.Chosen(PortableEngine)
+
+
+def test_portable_engine_says_that_threads_do_not_count() -> None:
+    assert choose("portable", threads=2) == engines.Chosen(
+        PortableEngine, "--threads 2 has no effect: the portable engine runs on one thread"
+    )
+
+
+@pytest.mark.usefixtures("without_native")
+def test_all_that_was_wished_for_in_vain_is_in_one_notice() -> None:
+    notice = choose("auto", threads=4).notice
+    assert notice.startswith("the portable engine serves; ")
+    assert notice.endswith("; --threads 4 has no effect: the portable engine runs on one thread")
 
 
 @pytest.mark.usefixtures("without_native")
@@ -56,3 +70,12 @@ def test_native_engine_is_preferred_where_it_is() -> None:
 @pytest.mark.parametrize("wish", ["auto", "native", "portable"])
 def test_each_wish_has_a_loop(wish: EngineChoice) -> None:
     loop_factory(wish)().close()
+
+
+@pytest.mark.skipif(not has_native(), reason="this installation has no native engine")
+def test_native_engine_gets_its_threads() -> None:
+    from proxy.engine.native import NativeEngine  # noqa: PLC0415 - not everywhere
+
+    chosen = choose("native", threads=3)
+    assert isinstance(chosen.make, partial)
+    assert (chosen.make.func, chosen.make.keywords, chosen.notice) == (NativeEngine, {"threads": 3}, "")
