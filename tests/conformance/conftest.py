@@ -18,10 +18,19 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(params=CHOSEN)
-def engine(request: pytest.FixtureRequest) -> str:
-    """The name of the engine under test."""
-    return str(request.param)
+# What holds a state that threads share or must be told of runs with the native engine's threads, too; the rest has one connection
+# and so one thread.
+WITH_THREADS = frozenset(
+    f"tests.conformance.test_{name}"
+    for name in ("attempts", "cancellation", "churn", "deciding", "drain", "rotation", "tls")
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`engine`: the name of the engine under test."""
+    if "engine" in metafunc.fixturenames:
+        has_threads = "native" in CHOSEN and metafunc.module.__name__ in WITH_THREADS
+        metafunc.parametrize("engine", (*CHOSEN, *(("native-threads",) if has_threads else ())))
 
 
 @pytest.fixture(params=HOPS)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from msgspec.structs import replace
@@ -51,13 +52,24 @@ Explain = Callable[[str], str]
 Make = Callable[[Limits, Observer, Tracing, Explain], Engine]
 
 
-def _native(limits: Limits, observer: Observer, tracing: Tracing, explain: Explain) -> Engine:
+# POSTERN_TEST_THREADS=2 runs the whole suite with so many threads in the native engine.
+THREADS: Final = int(os.environ.get("POSTERN_TEST_THREADS", "1"))
+
+
+def native(
+    limits: Limits, observer: Observer, tracing: Tracing, explain: Explain, *, threads: int = THREADS
+) -> Engine:
+    """The native engine, reporting at once."""
     from proxy.engine.native import NativeEngine  # noqa: PLC0415 - the extension is not part of every installation
 
-    return NativeEngine(limits, observer, tracing, explain, report_s=0)
+    return NativeEngine(limits, observer, tracing, explain, threads=threads, report_s=0)
 
 
-ENGINES: Final[Mapping[str, Make]] = {"portable": PortableEngine, "native": _native}
+ENGINES: Final[Mapping[str, Make]] = {
+    "portable": PortableEngine,
+    "native": native,
+    "native-threads": partial(native, threads=max(THREADS, 2)),
+}
 # POSTERN_TEST_ENGINES=portable,native chooses; without it, every engine that is part of this installation.
 CHOSEN: Final = tuple(
     os.environ.get("POSTERN_TEST_ENGINES", "portable,native" if has_native() else "portable").split(",")

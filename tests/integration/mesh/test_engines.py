@@ -13,7 +13,7 @@ from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.errors import ProcessEndedError
 from tests.support.http_client import request
-from tests.support.mesh import DAPR_APP_ID, Mesh
+from tests.support.mesh import DAPR_APP_ID, Mesh, Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
 
 _native = pytest.mark.skipif(not has_native(), reason="the native engine is not part of this installation")
@@ -84,3 +84,26 @@ async def test_sidecar_takes_as_many_open_files_as_it_may_have(tmp_path: Path) -
             assert resource.prlimit(sidecar.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@_native
+async def test_threads_of_the_native_engine_carry_calls_and_are_told(mesh: Mesh, http_app: App) -> None:
+    shop = await mesh.sidecar("shop", app=http_app, flags=("--engine", "native", "--threads", "2"))
+    web = await mesh.sidecar("web", env={"POSTERN_ENGINE": "native", "POSTERN_THREADS": "2"})
+    for number in range(4):
+        answer = await request(web.http_port, "GET", f"/echo?n={number}", headers=[(DAPR_APP_ID, "shop")])
+        assert answer.status == 200
+    assert [await _threads(sidecar) for sidecar in (shop, web)] == [2, 2]
+
+
+async def test_portable_engine_says_that_threads_do_not_count(mesh: Mesh) -> None:
+    web = await mesh.sidecar("web", flags=("--engine", "portable", "--threads", "2"))
+    told = (await web.status())["engineNotice"]
+    assert told == "--threads 2 has no effect: the portable engine runs on one thread"
+    assert await _threads(web) == 1
+
+
+async def _threads(sidecar: Sidecar) -> int:
+    stats = (await sidecar.status())["engineStats"]
+    assert isinstance(stats, dict)
+    return int(stats["threads"])
