@@ -1,6 +1,7 @@
 """postern as a target: a caller's and some callees' sidecars, with metrics, access rules and a resiliency policy on.
 
-`postern-portable`: one trace in a hundred is exported; `postern-native`: one in ten thousand; `postern-native-traced`: all.
+`postern-portable`: one trace in a hundred is exported; `postern-native`: one in ten thousand; `postern-native-traced`: all;
+`postern-native-threads-2`: as `postern-native`, on so many threads.
 """
 
 import asyncio
@@ -65,7 +66,7 @@ _APP: Final = "      {app_id}: {{timeout: quick, retry: again}}\n"
 async def start_mesh(
     mesh: Mesh, kind: str, upstreams: Upstreams, sink_port: int, cases: Sequence[Case]
 ) -> Target:
-    """Start the sidecars of `kind` (an engine, or `native-traced`), with what `cases` need, and measure how long one takes to start."""
+    """Start the sidecars of `kind` (an engine, `native-traced` or `native-threads-N`), with what `cases` need, and time a start."""
     name = f"postern-{kind}"
     config = mesh.write("config.yaml", _configuration(kind, sink_port, _OPERATIONS))
     flags = _flags(mesh, kind, config, cases)
@@ -135,12 +136,16 @@ def _flags(mesh: Mesh, kind: str, config: Path, cases: Sequence[Case]) -> tuple[
     apps = "".join(_APP.format(app_id=app_id) for app_id in sorted(app_ids))
     resources = mesh.write("resources/resiliency.yaml", _RESILIENCY + apps).parent
     documents = ("--config", str(config), "--resources-path", str(resources))
-    return ("--engine", kind.removesuffix("-traced"), *documents, "--log-level", "warn")
+    engine, _, variant = kind.partition("-")
+    threads = variant.removeprefix("threads-") if variant.startswith("threads-") else "1"
+    return ("--engine", engine, "--threads", threads, *documents, "--log-level", "warn")
 
 
 def _configuration(kind: str, sink_port: int, operations: Sequence[tuple[str, str]]) -> str:
     lines = "\n".join(_OPERATION.format(name=name, verb=verb) for name, verb in operations)
-    return _CONFIGURATION.format(port=sink_port, rate=_SAMPLING.get(kind, "0.01"), operations=lines)
+    return _CONFIGURATION.format(
+        port=sink_port, rate=_SAMPLING[kind.partition("-threads")[0]], operations=lines
+    )
 
 
 def _path_rules(mesh: Mesh, kind: str, sink_port: int) -> Path:
