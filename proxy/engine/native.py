@@ -67,6 +67,9 @@ if TYPE_CHECKING:
 Explain = Callable[[str], str]
 REPORT_S = 0.1  # how long a report may lie; 0: not at all, for tests
 _BATCH = 32  # reports handed on in one piece: the loop has other work
+# Pause for each kind of call that was counted, which takes 0.1 ms: many kinds are added up longer, at a bounded share of time.
+_COUNT_S = 0.005
+_MAX_COUNT_S = 2.0
 _BATCHES = 128  # of which so many at most at a time, so that a report comes to an end under any load
 _PAUSES = 16  # of a retry rule, drawn at once
 _MAX_CALLS_RETRYING = 4_096
@@ -104,6 +107,7 @@ class NativeEngine:
         self._pauses: dict[tuple[int, int], Iterator[float]] = {}
         self._read_there: set[int] = set()
         self._sampling: Sampling | None = None
+        self._counts_due = 0.0
         self._number = 0
         self._running = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -353,6 +357,7 @@ class NativeEngine:
             )
 
     def _report(self) -> None:
+        self._counts_due = 0.0
         for _ in self._reports():
             pass
 
@@ -363,9 +368,7 @@ class NativeEngine:
             getattr(observer, str(name))(*values)
         self._tell_counts()
         dead = core.take_dead()  # before what may still name a token is taken: those are forgotten next time
-        for tally in core.take_tallies():
-            self._counted(tally)
-        yield
+        yield from self._count()
         for take, tell in ((core.take_outcomes, observer.finished), (core.take_spans, observer.traced)):
             for _ in range(_BATCHES):
                 outcomes = take(_BATCH)
@@ -376,6 +379,23 @@ class NativeEngine:
                 yield
         for token in dead:
             self._decisions.pop(token, None)
+
+    def _count(self) -> Iterator[None]:
+        now = self._loop.time()
+        if now < self._counts_due:
+            return
+        tallies = self._core.take_tallies()
+        self._counts_due = now + min(len(tallies) * _COUNT_S, _MAX_COUNT_S)
+        left = iter(tallies)
+        try:
+            for number, tally in enumerate(left, 1):
+                self._counted(tally)
+                if number % _BATCH == 0:
+                    yield
+            yield
+        finally:
+            for tally in left:  # at the end of the engine nobody comes again
+                self._counted(tally)
 
     def _tell_counts(self) -> None:
         hits, misses, reports, spans = self._core.take_counts()
