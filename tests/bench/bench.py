@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from tests.bench import envoy, postern, relay, results
-from tests.bench.cases import Case
+from tests.bench.cases import NATIVE, Case
 from tests.bench.errors import BenchError, LoadError
 from tests.bench.load import Load, Window, hold_idle, run_load
 from tests.bench.results import Row, Sample
@@ -38,6 +38,7 @@ class Pace:
 THOROUGH: Final = Pace(warm_up_s=2.0, window_s=5.0, rounds=3)
 QUICK: Final = Pace(warm_up_s=0.5, window_s=1.0, rounds=1, share=0.05)
 _WARM_UP_SHARE: Final = 0.2
+_UNARY_ALONE: Final = frozenset({envoy.ALL_ON, relay.NAME, f"{NATIVE}-traced"})  # whose bars are of that case
 _RESTLESS_LEAST_S: Final = 3.0
 _RESTLESS_SHARE: Final = 0.5  # of the seconds, on a busy machine
 _SETTLE_S: Final = 2.0  # a fresh sidecar's warm-up
@@ -141,18 +142,22 @@ class Bench:
     async def _warm_up(self, case: Case, target: Target, pace: Pace) -> None:
         await check_answer(target, case)
         if not case.is_restless and not case.idle:
-            window = Window(seconds=pace.warm_up_s, calls=_calls(case, pace.share * _WARM_UP_SHARE))
+            window = self._window(case, pace.warm_up_s, pace.share * _WARM_UP_SHARE)
             await self._load(case, target.ports[case.protocol], window)
 
     async def _sample(self, case: Case, target: Target, pace: Pace) -> Sample:
-        calls = _calls(case, pace.share)
-        window = Window(seconds=pace.window_s, calls=calls, first=self._made.get(case.name, 0))
-        self._made[case.name] = window.first + (calls or 0)
+        window = self._window(case, pace.window_s, pace.share)
         if case.is_restless:
             return await self._restless_sample(case, window)
         if case.idle:
             return await self._idle_sample(case, target, window)
         return await self._plain_sample(case, target.proxies(case), target.ports[case.protocol], window)
+
+    def _window(self, case: Case, seconds: float, share: float) -> Window:
+        calls = None if case.calls is None else max(case.connections, round(case.calls * share))
+        first = self._made.get(case.name, 0)
+        self._made[case.name] = first + (calls or 0)
+        return Window(seconds=seconds, calls=calls, first=first)
 
     async def _plain_sample(
         self, case: Case, proxies: Sequence[Process], port: int, window: Window
@@ -218,11 +223,7 @@ class Bench:
 def _is_for(case: Case, target: Target) -> bool:
     if case.targets:
         return target.name in case.targets
-    return case.protocol in target.ports
-
-
-def _calls(case: Case, share: float) -> int | None:
-    return None if case.calls is None else max(case.connections, round(case.calls * share))
+    return case.protocol in target.ports and (case.name == "grpc-unary" or target.name not in _UNARY_ALONE)
 
 
 def _rounds(case: Case, pace: Pace) -> int:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.bench.canned import CannedGrpc, CannedHttp, grpc_answer
-from tests.bench.cases import GRPC_MESSAGE
+from tests.bench.cases import GRPC_MESSAGE, HTTP_BODY
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 CALL = b"\0\0\x01\x01\x04\0\0\0%c\x88" + b"\0\0\x0c\0\x01\0\0\0%c" + GRPC_MESSAGE
@@ -58,3 +58,15 @@ def test_http_answers_heads_and_keeps_an_unfinished_one() -> None:
     assert transport.data.count(b"HTTP/1.1 200 OK") == 1
     server.data_received(b"TP/1.1\r\n\r\n")
     assert transport.data.count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("size", [1, 5, 40, 1000])
+def test_http_takes_bodies_and_gives_bodies_however_they_are_cut(size: int) -> None:
+    server, transport = CannedHttp(), Written()
+    server.connection_made(transport)
+    upload = b"POST /bytes/in HTTP/1.1\r\nContent-Length: 9\r\n\r\n\r\n\r\n\r\n\r\nx"
+    sent = upload + b"GET /bytes/77 HTTP/1.1\r\nhost: a\r\n\r\n" + upload
+    for start in range(0, len(sent), size):
+        server.data_received(sent[start : start + size])
+    assert transport.data.count(HTTP_BODY) == 2
+    assert transport.data.count(b"content-length: 77\r\n\r\n" + bytes(77)) == 1
