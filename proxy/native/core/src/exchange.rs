@@ -1,13 +1,12 @@
 //! Runs one call: finds the kept decision or asks for one, passes gates, tries endpoints, answers where it can't. `attempt.rs` does
 //! the relaying. Equal in what it does to `portable/exchange.py`.
 
-use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
@@ -17,13 +16,13 @@ use crate::answers;
 use crate::ask::{Attempt, Outcome, Question};
 use crate::attempt::{Ended, RequestBody};
 use crate::cache::{Found, Kept};
+use crate::call_state::{CallState, Cut, SLOW_BODY, SLOW_READER};
 use crate::cause::Cause;
 use crate::clusters::Endpoint;
 use crate::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
 use crate::ends::Down;
 use crate::gate::{Pass, QUEUE};
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
-use crate::limits::Limits;
 use crate::plan::{Decision, Plan, Reply, Token, Verdict};
 use crate::shared::Shared;
 use crate::trace::Span;
@@ -31,69 +30,6 @@ use crate::trace::Span;
 /// Nobody processed it: another endpoint may, at once.
 const IMMEDIATE: u32 = 1 << Cause::Connect as u32 | 1 << Cause::Refused as u32 | 1 << Cause::TlsIdentity as u32;
 const IMMEDIATE_TRIES: usize = 3;
-
-/// What others may do to a call: cut it, and see whether its caller stalls.
-#[derive(Debug)]
-pub struct CallState {
-    pub listener: Arc<str>,
-    cut: Cell<Option<Cut>>,
-    waker: RefCell<Option<Waker>>,
-    /// What the caller is waited for, and the bytes that it has moved.
-    waits: Cell<Option<&'static str>>,
-    moved: Cell<u64>,
-    /// When it last had moved enough, and how much that was.
-    seen: Cell<(Instant, u64)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Cut {
-    Ending,
-    Stalled,
-}
-
-/// The caller does not send what it announced.
-const SLOW_BODY: &str = "slow-body";
-/// The caller does not read what it asked for.
-const SLOW_READER: &str = "slow-reader";
-
-impl CallState {
-    fn new(listener: Arc<str>) -> Rc<Self> {
-        Rc::new(Self {
-            listener,
-            cut: Cell::default(),
-            waker: RefCell::default(),
-            waits: Cell::default(),
-            moved: Cell::default(),
-            seen: Cell::new((Instant::now(), 0)),
-        })
-    }
-
-    /// End the call visibly.
-    pub fn cut(&self) {
-        self.end(Cut::Ending);
-    }
-
-    fn end(&self, cut: Cut) {
-        self.cut.set(Some(cut));
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    /// Cut off a caller that has stalled for too long; says what it was waited for.
-    pub fn check_progress(&self, now: Instant, limits: &Limits) -> Option<&'static str> {
-        let (moved, (at, before)) = (self.moved.get(), self.seen.get());
-        if self.waits.get().is_none() || moved - before >= limits.stall_bytes {
-            self.seen.set((now, moved));
-            return None;
-        }
-        if now.saturating_duration_since(at) <= limits.stall || self.cut.get().is_some() {
-            return None;
-        }
-        self.end(Cut::Stalled);
-        self.waits.get()
-    }
-}
 
 /// What ends a call from outside.
 #[derive(Debug)]
@@ -370,14 +306,10 @@ impl Call {
 
     /// Whether something ends the call from outside.
     pub fn poll_stop(&mut self, cx: &mut Context<'_>, down: &mut Down) -> Poll<Stop> {
-        match self.state.cut.get() {
+        match self.state.poll_cut(cx) {
             Some(Cut::Ending) => return Poll::Ready(Stop::Cut),
             Some(Cut::Stalled) => return Poll::Ready(Stop::Stalled),
             None => self.note_progress(),
-        }
-        let mut waker = self.state.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
         }
         if let Some(deadline) = &mut self.deadline {
             if deadline.as_mut().poll(cx).is_ready() {
@@ -395,8 +327,7 @@ impl Call {
             (_, true) => Some(SLOW_BODY),
             _ => None,
         };
-        self.state.waits.set(waits);
-        self.state.moved.set(self.body.bytes + self.down_bytes);
+        self.state.note_progress(waits, self.body.bytes + self.down_bytes);
     }
 
     /// Wait for something, unless the call is stopped first.

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod ask;
 pub mod cache;
+pub mod call_state;
 pub mod cause;
 pub mod clusters;
 pub mod commands;

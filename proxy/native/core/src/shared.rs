@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 
 use crate::ask::{Inbox, Notice};
 use crate::cache::PlanCache;
+use crate::call_state::CallState;
 use crate::clusters::Clusters;
 use crate::commands::{Command, Cut, EndpointLoad, Lane};
-use crate::exchange::CallState;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::listener::{self, Listener};
