@@ -218,10 +218,16 @@ impl FrameGate {
             let skip = self.skip.get().min(data.len());
             self.skip.set(self.skip.get() - skip);
             if self.block_kind.get().is_some() {
-                self.held.borrow_mut().extend_from_slice(&data[..skip]);
-                data = &data[skip..];
-                if self.skip.get() == 0 {
-                    self.end_payload(out);
+                let (some, rest) = data.split_at(skip);
+                data = rest;
+                let is_whole = self.skip.get() == 0;
+                if is_whole && self.held.borrow().is_empty() {
+                    self.end_payload(some, out);
+                    continue;
+                }
+                self.held.borrow_mut().extend_from_slice(some);
+                if is_whole {
+                    self.end_payload(&self.held.take(), out);
                     continue;
                 }
             } else {
@@ -251,11 +257,10 @@ impl FrameGate {
         }
     }
 
-    fn end_payload(&self, out: &mut BytesMut) {
+    fn end_payload(&self, payload: &[u8], out: &mut BytesMut) {
         let Some(kind) = self.block_kind.take() else { return };
-        let payload = self.held.borrow_mut().split();
         let mut blocks = self.blocks.borrow_mut();
-        let ended = blocks.payload(kind, &payload, out);
+        let ended = blocks.payload(kind, payload, out);
         if !blocks.is_within() {
             self.block_at.set(None);
         }
@@ -282,7 +287,7 @@ impl FrameGate {
             self.block_at.set(Some(Instant::now()));
         }
         if length == 0 {
-            self.end_payload(out);
+            self.end_payload(&[], out);
         }
     }
 

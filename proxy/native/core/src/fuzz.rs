@@ -122,7 +122,7 @@ pub fn hpack(data: &[u8]) {
 
 fn fields(decoder: &mut Decoder, block: &Bytes) -> Result<Vec<(Bytes, Bytes)>, Broken> {
     let mut found = Vec::new();
-    decoder.decode(block, |name, value| {
+    decoder.decode(block, |name, value, _| {
         found.push((name, value));
         Ok::<_, Broken>(())
     })?;

@@ -41,7 +41,7 @@ pub struct Block {
 }
 
 impl Block {
-    fn put(&mut self, name: &Bytes, value: Bytes, most: usize) -> Result<(), Fault> {
+    fn put(&mut self, name: &Bytes, value: Bytes, once: bool, most: usize) -> Result<(), Fault> {
         self.count += 1;
         self.size += name.len() + value.len() + ENTRY_BYTES;
         if self.size > most * BOMB {
@@ -49,14 +49,14 @@ impl Block {
         }
         if self.size > most {
             self.is_over = true;
-        } else if self.put_one(name, value).is_none() {
+        } else if self.put_one(name, value, once).is_none() {
             self.malformed = true;
         }
         Ok(())
     }
 
     /// `None`: what no message may hold.
-    fn put_one(&mut self, name: &Bytes, value: Bytes) -> Option<()> {
+    fn put_one(&mut self, name: &Bytes, value: Bytes, once: bool) -> Option<()> {
         if name.first() == Some(&b':') {
             if !self.headers.is_empty() {
                 return None;
@@ -84,7 +84,9 @@ impl Block {
         if blank(value.first()) || blank(value.last()) {
             return None;
         }
-        self.headers.append(name, HeaderValue::from_maybe_shared(value).ok()?);
+        let mut value = HeaderValue::from_maybe_shared(value).ok()?;
+        value.set_sensitive(once); // it goes on as it came (RFC 7541 §6.2.3)
+        self.headers.append(name, value);
         Some(())
     }
 
@@ -230,7 +232,7 @@ impl HeadBlocks {
         let block = self.held.split().freeze();
         let (stream, flags) = (std::mem::take(&mut self.stream), self.flags & (END_STREAM | END_HEADERS));
         let mut found = Block { headers: Headers::with_capacity(8), ..Block::default() };
-        self.decoder.decode(&block, |name, value| found.put(&name, value, self.most))?;
+        self.decoder.decode(&block, |name, value, once| found.put(&name, value, once, self.most))?;
         let at = out.len();
         out.put_slice(&[0, 0, 0, HEADERS, flags]);
         out.put_u32(stream);
@@ -361,6 +363,10 @@ mod tests {
         assert_eq!(head.path.unwrap(), "x#y");
         let names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!((names, head.count), (vec!["b", "a", "b"], 7));
+        blocks.begin(HEADERS, END_HEADERS, 3).unwrap();
+        blocks.payload(HEADERS, &[0x82, 0x86, 0x84, 0x10, 1, b'a', 1, b'1', 0, 1, b'b', 1, b'2'], &mut BytesMut::new()).unwrap();
+        let marked: Vec<_> = blocks.accept(3).unwrap().headers.iter().map(|(_, value)| value.is_sensitive()).collect();
+        assert_eq!(marked, [true, false], "what may enter no table is known by it");
         assert_eq!(blocks.next(1).unwrap().headers.len(), 1);
         blocks.forget(1);
         assert!(blocks.next(1).is_none());

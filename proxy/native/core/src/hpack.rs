@@ -35,18 +35,18 @@ static FIRST: LazyLock<Vec<(Bytes, Bytes)>> = LazyLock::new(|| {
 });
 
 impl Decoder {
-    /// Every field of a whole block, until `each` has enough. An error leaves the table behind: no later block can be read.
+    /// Every field of a whole block, and whether it may enter no table (RFC 7541 §6.2.3), until `each` has enough. An error leaves the table behind: no later block can be read.
     pub fn decode<E: From<Broken>>(
         &mut self,
         block: &Bytes,
-        mut each: impl FnMut(Bytes, Bytes) -> Result<(), E>,
+        mut each: impl FnMut(Bytes, Bytes, bool) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut at = 0;
         let mut begun = false;
         while let Some(&first) = block.get(at) {
             if first & 0x80 != 0 {
                 let (name, value) = self.entry(integer(block, &mut at, 7)?)?;
-                each(name, value)?;
+                each(name, value, false)?;
             } else if first & 0xe0 == 0x20 {
                 let limit = integer(block, &mut at, 5)?;
                 if begun || limit > TABLE_BYTES {
@@ -63,7 +63,7 @@ impl Decoder {
                 if indexed {
                     self.insert(name.clone(), value.clone());
                 }
-                each(name, value)?;
+                each(name, value, first & 0xf0 == 0x10)?;
             }
             begun = true;
         }
@@ -209,7 +209,7 @@ mod tests {
 
     fn read(decoder: &mut Decoder, hex: &str) -> Result<Vec<String>, Broken> {
         let mut fields = Vec::new();
-        decoder.decode(&bytes(hex), |name, value| {
+        decoder.decode(&bytes(hex), |name, value, _| {
             fields.push(format!("{}: {}", String::from_utf8_lossy(&name), String::from_utf8_lossy(&value)));
             Ok::<_, Broken>(())
         })?;
