@@ -217,7 +217,8 @@ class Bench:
     async def accounts(self, targets: Sequence[Target]) -> list[Account]:
         """What became of the spans of targets that trace every call."""
         traced = [target for target in targets if target.name.endswith("-traced")]
-        return [await account(target, self._sinks[target.name]) for target in traced]
+        found = [await account(target, self._sinks[target.name]) for target in traced]
+        return [one for one in found if one.calls]
 
 
 def _is_for(case: Case, target: Target) -> bool:
