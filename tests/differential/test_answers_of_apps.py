@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from proxy.engines import has_native
+from proxy.version import has_native
 from tests.conformance.harness import Way
 from tests.differential.beside import ANSWER, Told, beside, read_answers
 from tests.support.http_client import connect

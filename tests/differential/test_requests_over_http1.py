@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.engines import has_native
+from proxy.version import has_native
 from tests.conformance.harness import Way
 from tests.differential.beside import Beside, Told, beside, read_answers
 from tests.support.http_client import connect

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from proxy.engines import has_native
+from proxy.version import has_native
 from tests.conformance.frames import END_STREAM, Code, Fields, FramePeer, Kind, Message, dial, frame
 from tests.conformance.harness import Way
 from tests.differential.beside import REFUSED, Told, beside, told
@@ -45,7 +45,7 @@ FIELDS = st.sampled_from(
 )  # fmt: skip
 BAD_FIELDS = st.sampled_from(
     [
-        (b"X-One", b"a"), (b"x one", b"a"), (b"", b"a"),
+        (b"X-One", b"a"), (b"x one", b"a"), (b"x(y", b"a"), (b"", b"a"),
         (b"x:y", b"a"), (b"x-one", b" a"), (b"x-one", b"a "), (b"x-one", b"a\x00"), (b"x-one", b"a\rb"), (b"x-one", b"a\nb"),
         (b"connection", b"close"), (b"connection", b"x-one"), (b"keep-alive", b"1"), (b"proxy-connection", b"a"),
         (b"upgrade", b"foo"), (b"transfer-encoding", b"chunked"), (b"te", b"gzip"), (b"te", b"trailers, gzip"),
@@ -136,7 +136,7 @@ def cases(draw: st.DrawFn) -> Case:
 async def test_engines_agree_on_requests(hops: str) -> None:
     async with beside(hops) as engines:
 
-        @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(cases())
         def check(case: Case) -> None:
             async def drive(way: Way) -> tuple[list[Told], str]:

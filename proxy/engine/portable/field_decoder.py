@@ -25,9 +25,9 @@ _ENTRY_OVERHEAD = 32  # RFC 7541 §4.1
 _MAX_INTEGER_BYTES = 6  # 32 bits and then some; more is an attack
 _MAX_KEPT = 64  # blocks that were read under one state of the table
 _MAX_KEPT_BYTES = 1_024
-# RFC 9113 §8.2.1: what can be in no name and no value; §8.2.2: what belongs to a connection.
-_NAME = re.compile(rb":?[!-9;-@\[-~]+")
-_BAD_VALUE = re.compile(rb"[\x00\r\n]|\A[ \t]|[ \t]\Z")
+# RFC 9110 §5.1, §5.5 in lower case (RFC 9113 §8.2.1): names, and what is in no value; RFC 9113 §8.2.2: what belongs to a connection.
+_NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
 _CONNECTION = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 
 

@@ -95,6 +95,7 @@ class Http2End(asyncio.Protocol):
             client_side=not server,
             header_encoding=None,
             validate_inbound_headers=False,  # FieldDecoder does, and the readers of heads
+            normalize_inbound_headers=False,  # as they do
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )

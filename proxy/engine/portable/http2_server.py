@@ -237,6 +237,7 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
     length: int | None = None
     protocol: Wire = "http2"
     host: bytes | None = None
+    crumbs: list[bytes] = []
     for field in fields:
         name, data = field
         if name[:1] == b":":
@@ -245,14 +246,19 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
             if host is not None:
                 raise ProtocolError("two host fields")
             host = data
+        elif name == b"cookie":
+            if data:
+                crumbs.append(data)
         else:
             headers.append(field)
             if name == b"content-length":
                 length = int(data)
             elif name == b"content-type" and data.startswith(b"application/grpc"):
                 protocol = "grpc"
+    if crumbs:
+        headers.append((b"cookie", b"; ".join(crumbs)))  # RFC 9113 §8.2.3
     authority = pseudo.get(b":authority", host) or b""  # what came as HTTP/1.0 may have neither
-    if host is not None and host != authority:
+    if host is not None and host.lower() != authority.lower():
         raise ProtocolError(":authority and host differ")
     if ended and length:
         raise ProtocolError("a content-length without a body")  # RFC 9113 §8.1.1

@@ -268,13 +268,16 @@ fn read_head(block: Block, ended: bool) -> RawHead {
     }
 }
 
-/// HTTP/2 may split a cookie into crumbs (RFC 9113 §8.2.3).
+/// HTTP/2 may split a cookie into crumbs (RFC 9113 §8.2.3); empty ones say nothing, and would leave a blank at an end.
 fn join_cookies(headers: &mut Headers) {
-    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
-        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(http::HeaderValue::as_bytes).collect();
-        if let Ok(whole) = http::HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-            headers.insert(header::COOKIE, whole);
-        }
+    if !headers.contains_key(header::COOKIE) {
+        return;
+    }
+    let crumbs = headers.get_all(header::COOKIE).iter().map(http::HeaderValue::as_bytes).filter(|crumb| !crumb.is_empty());
+    let whole = crumbs.collect::<Vec<_>>().join(&b"; "[..]);
+    headers.remove(header::COOKIE);
+    if let (false, Ok(value)) = (whole.is_empty(), http::HeaderValue::from_maybe_shared(Bytes::from(whole))) {
+        headers.insert(header::COOKIE, value);
     }
 }
 
