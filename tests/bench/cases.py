@@ -155,6 +155,7 @@ CASES: Final = (
         for name, peers in (("one-peer", 1), ("peers", PEERS))
     ),
     Case(name="no-idle", group="idle", protocol="grpc", connections=12, streams=8, targets=(NATIVE,)),
+    Case(name="no-idle-200", group="idle", protocol="grpc", connections=200, streams=8, targets=(NATIVE,)),
     *_IDLE,
     *_BODIES,
 )
