@@ -1,4 +1,5 @@
 //! What holds of our parsers for any bytes. `fuzz/` runs these under libFuzzer; the tests below run them briefly on soups of words.
+#![allow(clippy::missing_panics_doc, clippy::type_complexity)] // a panic is what a target is for; each has a name and a function
 
 use bytes::{Bytes, BytesMut};
 
