@@ -332,7 +332,9 @@ async def test_attacker_that_reads_nothing_is_let_go_all_the_same(engine: str) -
 async def test_frame_larger_than_announced_is_refused_before_it_is_collected(engine: str) -> None:
     async with beside(engine) as (way, attacker, _):
         await attacker.request(b"/sink", method=b"POST", end=False)
-        await attacker.send((16_385).to_bytes(3, "big") + bytes((Kind.DATA, 0, 0, 0, 0, 1)))
+        await attacker.settled()
+        announced = attacker.peer_settings.get(Setting.MAX_FRAME_SIZE, 16_384)
+        await attacker.send((announced + 1).to_bytes(3, "big") + bytes((Kind.DATA, 0, 0, 0, 0, 1)))
         await attacker.to_the_end()
         assert attacker.goodbye is not None
         assert attacker.goodbye.code == Code.FRAME_SIZE_ERROR

@@ -111,7 +111,7 @@ class Beside(Struct, frozen=True):
     def _course(self, way: Way, drive: Callable[[Way], Awaitable[tuple[list[Told], str]]]) -> Course:
         self.app.noted.clear()
         way.front.seen.outcomes.clear()
-        driving = asyncio.run_coroutine_threadsafe(_reported(way, drive(way)), self.loop)
+        driving = asyncio.run_coroutine_threadsafe(self._reported(way, drive), self.loop)
         answers, end = driving.result()
         causes = (
             [] if end == REFUSED else [(outcome.status, outcome.cause) for outcome in way.front.seen.outcomes]
@@ -121,15 +121,17 @@ class Beside(Struct, frozen=True):
         ]  # how soon a bad body is seen is chance
         return Course(whole, answers, end, causes)
 
-
-async def _reported(way: Way, driving: Awaitable[tuple[list[Told], str]]) -> tuple[list[Told], str]:
-    """Drive, and wait for the report of each answer: a native engine's comes a little later."""
-    async with asyncio.timeout(DEADLINE_S):
-        answers, end = await driving
-    final = sum(not answer.start[0].startswith("1") for answer in answers)
-    with suppress(TimeoutError):
-        await way.front.seen.until(lambda: len(way.front.seen.outcomes) >= final, timeout_s=1.0)
-    return answers, end
+    async def _reported(
+        self, way: Way, drive: Callable[[Way], Awaitable[tuple[list[Told], str]]]
+    ) -> tuple[list[Told], str]:
+        """Drive, and wait for the report of each call that reached the app: a native engine's comes a little later."""
+        async with asyncio.timeout(DEADLINE_S):
+            driven = await drive(way)
+        with suppress(TimeoutError):
+            await way.front.seen.until(
+                lambda: len(way.front.seen.outcomes) >= len(self.app.noted), timeout_s=1.0
+            )
+        return driven
 
 
 @asynccontextmanager

@@ -247,23 +247,17 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
                 raise ProtocolError("two host fields")
             host = data
         elif name == b"cookie":
-            if data:
-                crumbs.append(data)
+            crumbs.append(data)
         else:
             headers.append(field)
             if name == b"content-length":
                 length = int(data)
             elif name == b"content-type" and data.startswith(b"application/grpc"):
                 protocol = "grpc"
-    if crumbs:
-        headers.append((b"cookie", b"; ".join(crumbs)))  # RFC 9113 §8.2.3
-    authority = pseudo.get(b":authority", host) or b""  # what came as HTTP/1.0 may have neither
-    if host is not None and host.lower() != authority.lower():
-        raise ProtocolError(":authority and host differ")
+    headers += _one_cookie(crumbs)
     if ended and length:
         raise ProtocolError("a content-length without a body")  # RFC 9113 §8.1.1
-    if AUTHORITY.fullmatch(authority) is None:
-        raise ProtocolError("the authority is not a host and port")
+    authority = _checked_authority(pseudo, host)
     method = _checked_method(pseudo)
     if method == b"CONNECT" and pseudo.get(b":protocol") == b"websocket":
         protocol, method = "websocket", b"GET"
@@ -278,6 +272,22 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
         length=0 if ended and length is None else length,
         scheme=pseudo.get(b":scheme", b"http"),
     )
+
+
+def _one_cookie(crumbs: list[bytes]) -> list[Header]:
+    """HTTP/2 may split a cookie (RFC 9113 §8.2.3); empty crumbs say nothing, and would leave a blank at an end."""
+    whole = b"; ".join(filter(None, crumbs))
+    return [(b"cookie", whole)] if whole else []
+
+
+def _checked_authority(pseudo: dict[bytes, bytes], host: bytes | None) -> bytes:
+    """Empty where there is neither: what came as HTTP/1.0 needs no Host."""
+    authority = pseudo.get(b":authority", host) or b""
+    if host is not None and host.lower() != authority.lower():
+        raise ProtocolError(":authority and host differ")
+    if AUTHORITY.fullmatch(authority) is None:
+        raise ProtocolError("the authority is not a host and port")
+    return authority
 
 
 def _checked_method(pseudo: dict[bytes, bytes]) -> bytes:

@@ -20,7 +20,7 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 const PADDED: u8 = 0x8;
-const MAX_FRAME: usize = 16_384; // we never announce more
+pub const MAX_FRAME: u32 = 65_536; // what we announce: large bodies take a quarter of the frames
 const SMALL_FRAME: usize = 1_024; // of DATA, as many peers cut them
 const UPDATES_PER_FRAME: u32 = 10;
 const MAX_UPDATES: u32 = 65_536;
@@ -296,7 +296,7 @@ impl FrameGate {
         let stream = stream.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)) & 0x7fff_ffff;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.skip.set(length);
-        if length > MAX_FRAME {
+        if length > MAX_FRAME as usize {
             return self.end("frame-size", Reason::FRAME_SIZE_ERROR);
         }
         match kind {

@@ -17,7 +17,7 @@ use crate::ask::Notice;
 use crate::cause::Cause;
 use crate::ends::{Answer, Lost, Part};
 use crate::fields::Headers;
-use crate::frame_gate::{Flood, FrameGate};
+use crate::frame_gate::{Flood, FrameGate, MAX_FRAME};
 use crate::h2_server::{data_frame_budget, finish, only_allowed, poll_part, poll_room};
 use crate::head::{Protocol, RawHead};
 use crate::io::Io;
@@ -57,6 +57,7 @@ impl H2Conn {
         let (sender, connection) = client::Builder::new()
             .initial_window_size(limits.window_bytes)
             .initial_connection_window_size(limits.connection_window_bytes)
+            .max_frame_size(MAX_FRAME)
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(limits.window_bytes as usize)
             .data_frame_budget(data_frame_budget(limits))

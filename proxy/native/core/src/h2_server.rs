@@ -17,7 +17,7 @@ use crate::cause::Cause;
 use crate::ends::{Down, Gone, Part};
 use crate::exchange;
 use crate::fields::Headers;
-use crate::frame_gate::{Flood, FrameGate};
+use crate::frame_gate::{Flood, FrameGate, MAX_FRAME};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::head_blocks::Block;
 use crate::head_scan::is_authority;
@@ -106,6 +106,7 @@ fn builder(limits: &Limits) -> server::Builder {
     builder
         .initial_window_size(limits.window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes)
+        .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(limits.window_bytes as usize)
