@@ -174,11 +174,16 @@ async def test_grpc_caller_may_read_when_it_likes(engine: str) -> None:
     assert not way.front.seen.refused
 
 
+async def _take_time(time_s: float) -> None:
+    """What an app does that is slow by itself."""
+    await asyncio.sleep(time_s)
+
+
 async def _stream_much(peer: FramePeer) -> None:
     while True:
         stream = await peer.next_request()
         if b"slow" in peer.message(stream).get(b":path"):
-            await asyncio.sleep(SECONDS_OF_PATIENCE)  # the app takes its time
+            await _take_time(SECONDS_OF_PATIENCE)
             await peer.respond(stream, body=b"late")
         else:
             await peer.respond(stream, body=b"x" * 60_000, trailers=((b"grpc-status", b"0"),))
@@ -187,7 +192,7 @@ async def _stream_much(peer: FramePeer) -> None:
 async def test_slow_app_is_not_taken_for_a_slow_caller(engine: str) -> None:
     async def app(peer: FramePeer) -> None:
         stream = await peer.next_request()
-        await asyncio.sleep(SECONDS_OF_PATIENCE)
+        await _take_time(SECONDS_OF_PATIENCE)
         while not peer.message(stream).ended:
             await peer.read()
             await peer.send(window(0, 100_000), window(stream, 100_000))

@@ -1,5 +1,4 @@
-//! What holds of our parsers for any bytes. `fuzz/` runs these under libFuzzer; the tests below run them briefly on soups of words.
-#![allow(clippy::missing_panics_doc, clippy::type_complexity)] // a panic is what a target is for; each has a name and a function
+//! What holds of our parsers for any bytes: a target for each, run briefly on soups of words in every run of the tests.
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,12 +10,14 @@ use crate::limits::Limits;
 use crate::target::{encode, parse};
 use crate::trace::{format_grpc_trace_bin, format_traceparent, parse_grpc_trace_bin, parse_traceparent};
 
+type Target = (&'static str, fn(&[u8]));
+
 /// Every parser by name.
-pub const TARGETS: [(&str, fn(&[u8])); 6] =
+const TARGETS: [Target; 6] =
     [("target", target), ("head", head), ("body", body), ("frames", frames), ("hpack", hpack), ("trace", trace)];
 
 /// A canonical path is a fixed point: it is read back as itself, and has no way out of the root.
-pub fn target(data: &[u8]) {
+fn target(data: &[u8]) {
     let Ok(found) = parse(data) else { return };
     assert!(found.path.split('/').all(|segment| segment != ".." && segment != "."), "{found:?}");
     assert!(data.get(found.query.clone()).is_some() && data.get(found.authority.clone()).is_some());
@@ -26,7 +27,7 @@ pub fn target(data: &[u8]) {
 }
 
 /// Where a head ends does not depend on how it is cut, and what is taken of it holds nothing that another parser could read otherwise.
-pub fn head(data: &[u8]) {
+fn head(data: &[u8]) {
     let limits = Limits { head_bytes: 2_048, header_count: 16, ..Limits::default() };
     let whole = find_end(data, 0, &limits);
     let cut = (0..data.len()).find_map(|size| match find_end(&data[..=size], size, &limits) {
@@ -62,7 +63,7 @@ fn check_request(head: &[u8], start: &RequestStart) {
 }
 
 /// A chunked body is the same however it is cut, and refused or not at the same place.
-pub fn body(data: &[u8]) {
+fn body(data: &[u8]) {
     let limits = Limits { head_bytes: 2_048, ..Limits::default() };
     let whole = read_body(data, data.len().max(1), &limits);
     for size in [1, 3, 16] {
@@ -90,7 +91,7 @@ fn read_body(data: &[u8], size: usize, limits: &Limits) -> Option<(Vec<u8>, Opti
 }
 
 /// The gate says the same of a connection however its bytes are cut, and hands on no more than twice of what it was fed.
-pub fn frames(data: &[u8]) {
+fn frames(data: &[u8]) {
     let limits = Limits { head_bytes: 2_048, header_count: 16, ..Limits::default() };
     for is_server in [true, false] {
         let whole = through_gate(data, data.len().max(1), &limits, is_server);
@@ -109,7 +110,7 @@ fn through_gate(data: &[u8], size: usize, limits: &Limits, is_server: bool) -> (
 }
 
 /// Blocks never make a table grow beyond its limit, and equal blocks read by equal tables are equal.
-pub fn hpack(data: &[u8]) {
+fn hpack(data: &[u8]) {
     let (mut one, mut other) = (Decoder::default(), Decoder::default());
     for block in data.split(|byte| *byte == 0xff).map(Bytes::copy_from_slice) {
         let (first, second) = (fields(&mut one, &block), fields(&mut other, &block));
@@ -131,7 +132,7 @@ fn fields(decoder: &mut Decoder, block: &Bytes) -> Result<Vec<(Bytes, Bytes)>, B
 }
 
 /// A context that was read is written as it will be read again.
-pub fn trace(data: &[u8]) {
+fn trace(data: &[u8]) {
     if let Some(context) = parse_traceparent(data) {
         assert_eq!(parse_traceparent(&format_traceparent(&context)), Some(context));
     }

@@ -12,8 +12,6 @@ pub mod commands;
 pub mod edits;
 pub mod engine;
 pub mod fields;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzz;
 pub mod head;
 pub mod inboxes;
 pub mod limits;
@@ -33,6 +31,8 @@ mod dial;
 mod ends;
 mod exchange;
 mod frame_gate;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod h1_client;
 mod h1_server;
