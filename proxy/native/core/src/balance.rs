@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 const DEFAULT_RTT_S: f64 = 0.030; // what an endpoint costs before it was measured
 const DECAY_S: f64 = 10.0;
+const WARM_UP: u32 = 5; // answers before an endpoint's latency counts
 const SAME: f64 = 1.9; // costs nearer than this are noise
 const EJECT_FIRST_S: f64 = 1.0;
 const EJECT_MAX_S: f64 = 30.0;
@@ -62,20 +63,25 @@ pub struct Load {
     pub in_flight: u32,
     pub rtt_s: f64,
     pub seen_at: Option<Instant>,
+    samples: u32,
     health: Arc<Health>,
 }
 
 impl Load {
     /// An endpoint that this worker never used.
     pub fn new(weight: u32, health: Arc<Health>) -> Self {
-        Self { weight: weight.max(1), in_flight: 0, rtt_s: DEFAULT_RTT_S, seen_at: None, health }
+        Self { weight: weight.max(1), in_flight: 0, rtt_s: DEFAULT_RTT_S, seen_at: None, samples: 0, health }
     }
 
     /// One attempt got its answer after so long.
     pub fn observe(&mut self, took: Duration, now: Instant) {
         let took_s = took.as_secs_f64();
+        self.samples = self.samples.saturating_add(1);
+        // A first answer pays for what is cold; only later ones tell endpoints apart.
         self.rtt_s = match self.seen_at {
-            Some(seen) if took_s < self.rtt_s => took_s + (self.rtt_s - took_s) * decay(seen, now) * 0.9,
+            Some(seen) if self.samples > WARM_UP && took_s < self.rtt_s => {
+                took_s + (self.rtt_s - took_s) * decay(seen, now) * 0.9
+            }
             _ => took_s,
         };
         self.seen_at = Some(now);
@@ -94,8 +100,9 @@ impl Load {
 
     /// The expected wait behind what is already there. Not measured yet: as quick as the other, so that it gets measured.
     fn cost(&self, beside: &Self, now: Instant) -> f64 {
-        let measured = if self.seen_at.is_some() { self } else { beside };
-        let rtt_s = measured.seen_at.map_or(DEFAULT_RTT_S, |seen| (measured.rtt_s * decay(seen, now)).max(1e-6));
+        let measured = if self.samples > WARM_UP { self } else { beside };
+        let seen_at = measured.seen_at.filter(|_| measured.samples > WARM_UP);
+        let rtt_s = seen_at.map_or(DEFAULT_RTT_S, |seen| (measured.rtt_s * decay(seen, now)).max(1e-6));
         rtt_s * f64::from(self.in_flight + 1) / f64::from(self.weight)
     }
 }
@@ -164,6 +171,17 @@ mod tests {
         assert_eq!(here.ejected_for(now), Duration::ZERO);
         here.eject(now);
         assert_eq!(there.ejected_for(now), Duration::from_secs(1), "it begins afresh");
+    }
+
+    #[test]
+    fn first_answers_tell_no_endpoints_apart() {
+        let now = Instant::now();
+        let (mut cold, mut warm) = (load(), load());
+        cold.observe(Duration::from_millis(80), now);
+        (0..20).for_each(|_| warm.observe(Duration::from_millis(1), now));
+        assert!((0..200).any(|_| choose(&[(&cold, false), (&warm, false)], now) == Some(0)));
+        (0..WARM_UP).for_each(|_| cold.observe(Duration::from_millis(80), now));
+        assert!((0..200).all(|_| choose(&[(&cold, false), (&warm, false)], now) == Some(1)));
     }
 
     #[test]
