@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _QUESTIONS = ("help", "version", "build-info", "wait")
 _POLICY_FLAGS = ("config", "resources-path", "components-path")
@@ -116,11 +116,10 @@ def _serve(argv: list[str], program: str) -> int:
 
 def _take_descriptors() -> None:
     """As many open files as we may have: each connection is one, and 1,024, the usual soft limit, is for programs that use select()."""
-    import contextlib  # noqa: PLC0415
     import resource  # noqa: PLC0415
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # a system that allows less than it says
+    with suppress(OSError, ValueError):  # a system that allows less than it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 

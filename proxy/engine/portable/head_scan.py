@@ -32,9 +32,9 @@ Kind = Literal[
     "version",
 ]
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2: methods and names of fields
 AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")  # RFC 3986 §3.2 without user information
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+TOKEN = re.compile(_NAME)  # RFC 9110 §5.6.2: methods and names of fields
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # The possessive quantifiers keep a hostile line linear. CR and LF are known to come in pairs when this runs.
 _FIELD = re.compile(rb"^(" + _NAME + rb"):[ \t]*+([^\r\n]*+)\r\n", re.MULTILINE)
