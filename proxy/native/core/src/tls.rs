@@ -10,7 +10,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 pub const ALPN_OWN: &[u8] = b"postern/1";
 pub const ALPN_H2: &[u8] = b"h2";
@@ -33,8 +33,11 @@ pub enum IdentityError {
     Roots(#[from] rustls::server::VerifierBuilderError),
 }
 
+/// AES-128 first: every TLS 1.3 end has it (RFC 8446 §9.1), and a record costs a quarter less than with AES-256.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 impl Identity {
