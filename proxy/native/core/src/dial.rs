@@ -9,6 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
+use crate::ahead::Ahead;
 use crate::ask::Question;
 use crate::cause::Cause;
 use crate::clusters::{Tls, Wire};
@@ -76,12 +77,12 @@ fn refused(error: &io::Error) -> Lost {
     Lost::new(Cause::Connect, text.split(" (os error").next().unwrap_or_default())
 }
 
-type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+type TlsStream = tokio_rustls::client::TlsStream<Ahead>;
 
 async fn handshake(origin: &Origin, config: Arc<rustls::ClientConfig>, tcp: TcpStream) -> Result<TlsStream, Lost> {
     let address = tcp.peer_addr().map_err(|error| refused(&error))?;
     let name = ServerName::IpAddress(address.ip().into()); // no SNI: who it is, the certificate says
-    TlsConnector::from(config).connect(name, tcp).await.map_err(|error| {
+    TlsConnector::from(config).connect(name, Ahead::new(tcp)).await.map_err(|error| {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let Some(tls) = tls else { return Lost::new(Cause::Connect, format!("TLS failed: {error}")) };
         let why = match tls {

@@ -20,7 +20,8 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 const PADDED: u8 = 0x8;
-pub const MAX_FRAME: u32 = 65_536; // what we announce: large bodies take a quarter of the frames
+/// What we announce. Large bodies take a quarter of the frames; one with its head fills four TLS records (RFC 8446 §5.1) and no fifth.
+pub const MAX_FRAME: u32 = 65_536 - 9;
 const SMALL_FRAME: usize = 1_024; // of DATA, as many peers cut them
 const UPDATES_PER_FRAME: u32 = 10;
 const MAX_UPDATES: u32 = 65_536;

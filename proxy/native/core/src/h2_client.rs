@@ -20,7 +20,7 @@ use crate::fields::Headers;
 use crate::frame_gate::{Flood, FrameGate, MAX_FRAME};
 use crate::h2_server::{data_frame_budget, finish, only_allowed, poll_part, poll_room};
 use crate::head::{Protocol, RawHead};
-use crate::io::Io;
+use crate::io::{Io, STEP};
 use crate::pulse::Pulse;
 use crate::shared::Shared;
 
@@ -59,7 +59,7 @@ impl H2Conn {
             .initial_connection_window_size(limits.connection_window_bytes)
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-            .max_send_buffer_size(limits.window_bytes as usize)
+            .max_send_buffer_size(STEP)
             .data_frame_budget(data_frame_budget(limits))
             .max_local_error_reset_streams(Some(limits.resets_burst as usize))
             .enable_push(false)

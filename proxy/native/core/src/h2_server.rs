@@ -21,7 +21,7 @@ use crate::frame_gate::{Flood, FrameGate, MAX_FRAME};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::head_blocks::Block;
 use crate::head_scan::is_authority;
-use crate::io::Io;
+use crate::io::{Io, STEP};
 use crate::limits::Limits;
 use crate::pulse::{Pulse, UNANSWERED};
 use crate::shared::Shared;
@@ -109,7 +109,7 @@ fn builder(limits: &Limits) -> server::Builder {
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(limits.window_bytes as usize)
+        .max_send_buffer_size(STEP)
         .data_frame_budget(data_frame_budget(limits))
         .max_concurrent_reset_streams(limits.streams as usize)
         .max_pending_accept_reset_streams(limits.streams as usize)

@@ -11,12 +11,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
+use crate::ahead::Ahead;
 use crate::frame_gate::{FrameGate, PREFACE};
 
 const READ: usize = 16_384;
 const READ_LEAST: usize = 2_048;
 const READ_BUSY: usize = 65_536; // at once, of a body that comes faster than we read
 const KEPT: usize = 4_096; // of a buffer, while its connection waits
+/// Of a body that is read, or waits to be written: then the other side has its turn, while the bytes are in the core's cache.
+pub const STEP: usize = 131_072;
 
 thread_local! {
     /// Where bytes are read whose number nobody knows: most connections are idle, and a buffer for each would be what they cost.
@@ -28,8 +31,8 @@ thread_local! {
 pub enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Server(Box<tokio_rustls::server::TlsStream<Ahead>>),
+    Client(Box<tokio_rustls::client::TlsStream<Ahead>>),
     /// Given away.
     Gone,
 }
@@ -51,6 +54,8 @@ struct Gated {
     ready: BytesMut,
     /// What `ready` held at its fullest since the connection last waited.
     most: usize,
+    /// What was given since then.
+    given: usize,
 }
 
 impl Io {
@@ -72,7 +77,7 @@ impl Io {
     pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
         let preface = if self.prefix.starts_with(PREFACE) { PREFACE.len() } else { 0 };
         let ready = BytesMut::from(self.prefix.split_to(preface));
-        self.gated = Some(Box::new(Gated { gate, ready, most: 0 }));
+        self.gated = Some(Box::new(Gated { gate, ready, most: 0, given: 0 }));
         self
     }
 
@@ -109,8 +114,8 @@ impl Io {
         let socket = match &self.kind {
             Kind::Tcp(tcp) => tcp,
             Kind::Unix(_) | Kind::Gone => return,
-            Kind::Server(tls) => tls.get_ref().0,
-            Kind::Client(tls) => tls.get_ref().0,
+            Kind::Server(tls) => tls.get_ref().0.socket(),
+            Kind::Client(tls) => tls.get_ref().0.socket(),
         };
         drop(socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO)));
     }
@@ -166,7 +171,16 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let Some(mut gated) = this.gated.take() else { return this.poll_raw(cx, buffer) };
-        let polled = gated.poll_read(this, cx, buffer);
+        let before = buffer.filled().len();
+        let polled = if gated.given >= STEP {
+            gated.given = 0;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        } else {
+            let polled = gated.poll_read(this, cx, buffer);
+            gated.given = if polled.is_pending() { 0 } else { gated.given + buffer.filled().len() - before };
+            polled
+        };
         this.gated = Some(gated);
         polled
     }

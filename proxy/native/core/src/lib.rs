@@ -23,6 +23,7 @@ pub mod target;
 pub mod tls;
 pub mod trace;
 
+mod ahead;
 mod answers;
 mod attempt;
 mod balance;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::ahead::Ahead;
 use crate::ask::Notice;
 use crate::dial;
 use crate::frame_gate::PREFACE;
@@ -289,7 +290,7 @@ async fn sniff(io: &mut Io) -> Option<BytesMut> {
 async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, String, Arc<rustls::ServerConfig>), String> {
     let identity = shared.identity.borrow().clone();
     let config = identity.ok_or("this proxy holds no certificate yet")?.server;
-    let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(config.clone()).accept(stream)).await;
+    let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(config.clone()).accept(Ahead::new(stream))).await;
     let stream = accepted
         .map_err(|_| "the TLS handshake took too long".to_owned())?
         .map_err(|error| format!("the TLS handshake failed: {error}"))?;
