@@ -384,9 +384,8 @@ class NativeEngine:
         now = self._loop.time()
         if now < self._counts_due:
             return
-        tallies = self._core.take_tallies()
-        self._counts_due = now + min(len(tallies) * _COUNT_S, _MAX_COUNT_S)
-        left = iter(tallies)
+        left = self._core.take_tallies()
+        self._counts_due = now + min(len(left) * _COUNT_S, _MAX_COUNT_S)
         try:
             for number, tally in enumerate(left, 1):
                 self._counted(tally)

@@ -15,7 +15,7 @@ use postern_core::engine::Engine;
 use postern_core::inboxes::Inboxes;
 use postern_core::limits::Limits;
 use postern_core::plan::Graveyard;
-use postern_core::tally::Bounds;
+use postern_core::tally::{Bounds, Kind, Tally};
 use postern_core::tls::Identity;
 use postern_core::trace::Sampler;
 use pyo3::exceptions::PyOSError;
@@ -33,6 +33,29 @@ pub(crate) struct NativeEngine {
     engine: Engine,
     graveyard: Graveyard,
     bell: UnixStream,
+}
+
+/// Sums on their way to Python, each made into Python's objects when it is its turn: together they are megabytes.
+#[pyclass(frozen)]
+pub(crate) struct Tallies {
+    left: Mutex<std::vec::IntoIter<(Kind, Tally)>>,
+}
+
+#[pymethods]
+impl Tallies {
+    /// How many are left.
+    fn __len__(&self) -> usize {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let next = self.left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        next.map(|(kind, tally)| convert::tally(py, &kind, tally)).transpose()
+    }
 }
 
 fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
@@ -216,8 +239,8 @@ impl NativeEngine {
     }
 
     /// Sums of the calls that were added up since this was last asked.
-    fn take_tallies<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        self.engine.inboxes.take_tallies().into_iter().map(|(kind, tally)| convert::tally(py, &kind, tally)).collect()
+    fn take_tallies(&self) -> Tallies {
+        Tallies { left: Mutex::new(self.engine.inboxes.take_tallies().into_iter()) }
     }
 
     /// At most `most` calls that are in the sums and whose spans are to be recorded, oldest first; heads without their headers.

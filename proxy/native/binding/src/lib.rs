@@ -18,6 +18,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("causes", postern_core::cause::CAUSES.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
     module.add_class::<engine::NativeEngine>()?;
+    module.add_class::<engine::Tallies>()?;
     module.add_class::<question::Question>()?;
     module.add_function(wrap_pyfunction!(convert::path_class, module)?)?;
     module.add_function(wrap_pyfunction!(convert::extract_context, module)?)?;

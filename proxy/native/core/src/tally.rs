@@ -13,7 +13,7 @@ use crate::head::Protocol;
 use crate::plan::Token;
 
 const MAX_KINDS: usize = 4_096; // between two visits; calls of further kinds are told one by one
-const MAX_PATHS: usize = 1_024; // of gRPC that are told apart at all; then a path is `other`
+const MAX_PATHS: usize = 512; // of gRPC that are told apart at all; then a path is `other` (3 KB each, in all that counts them)
 
 /// Upper bounds of the buckets that calls are counted in, as the metrics have them.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +26,7 @@ pub struct Bounds {
 /// A histogram: a count per bucket (the last is everything above), and the sum.
 #[derive(Debug, Clone)]
 pub struct Counts {
-    pub counts: Vec<u64>,
+    pub counts: Vec<u32>,
     pub sum: f64,
 }
 
