@@ -13,16 +13,13 @@ async def accepting(
     script: Script, *, quiet: tuple[type[Exception], ...], limit: int, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """Run `script` on each connection; yields the port. An exception of `quiet` ends its script without further notice."""
-    running: set[asyncio.Task[None]] = set()
+    running: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await script(reader, writer)
         except quiet:
             pass
-        except asyncio.CancelledError:
-            writer.transport.abort()
-            raise
         finally:
             writer.close()
 
@@ -30,13 +27,15 @@ async def accepting(
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = tasks.create_task(run(reader, writer))
-            running.add(task)
-            task.add_done_callback(running.discard)
+            running[task] = writer
+            task.add_done_callback(running.pop)
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, limit=limit)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
-            for task in tuple(running):
+            await asyncio.sleep(0)  # of a connection that was just accepted, uvloop tells in the next turn
+            for task, writer in tuple(running.items()):
+                writer.transport.abort()  # a script that has not begun never will
                 task.cancel()
