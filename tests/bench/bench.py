@@ -1,5 +1,6 @@
 """One run: starts upstreams and targets, loads them in turn, and takes a sample of each window."""
 
+import asyncio
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -42,6 +43,7 @@ _UNARY_ALONE: Final = frozenset({envoy.ALL_ON, relay.NAME, f"{NATIVE}-traced"}) 
 _RESTLESS_LEAST_S: Final = 3.0
 _RESTLESS_SHARE: Final = 0.5  # of the seconds, on a busy machine
 _SETTLE_S: Final = 2.0  # a fresh sidecar's warm-up
+_IDLE_S: Final = 3.0  # then a connection is idle: those of HTTP/2 rest after one or two seconds
 
 
 class Bench:
@@ -183,6 +185,7 @@ class Bench:
             await self._load(case, ports[case.protocol], Window(seconds=_SETTLE_S))
             before_mb = sidecar.process.rss_mb()
             holder = await hold_idle(self._processes, case, ports[case.idle_protocol])
+            await asyncio.sleep(_IDLE_S)
             idle_kb = (sidecar.process.rss_mb() - before_mb) * 1024 / case.idle
             proxies = (sidecar.process, *target.proxies(case)[1:])
             sample = await self._plain_sample(case, proxies, ports[case.protocol], window)

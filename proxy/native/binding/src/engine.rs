@@ -69,6 +69,7 @@ fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
         head: length("head_s")?,
         handshake: length("handshake_s")?,
         idle: length("idle_s")?,
+        rest: length("rest_s")?,
         stall: length("stall_s")?,
         stall_bytes: get(given, "stall_bytes")?,
         ping: length("ping_s")?,

@@ -12,10 +12,15 @@ use h2::Reason;
 
 use crate::fields::Headers;
 use crate::head_blocks::{Block, Fault, HeadBlocks};
+use crate::ledger::{Ledger, SETTINGS, WINDOW_UPDATE};
 use crate::limits::Limits;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER: usize = 9;
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
@@ -71,8 +76,11 @@ pub struct FrameGate {
     settings: Cell<bool>,
     goaway: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    /// The kind of the block frame whose payload is collected in `held`.
+    /// The kind of the frame whose payload is collected in `held`.
     block_kind: Cell<Option<u8>>,
+    /// Where requests come in: what must outlive `h2`, and the last stream of the one before it.
+    ledger: Option<RefCell<Ledger>>,
+    rested_at: Cell<u32>,
     held: RefCell<BytesMut>,
     blocks: RefCell<HeadBlocks>,
     block_at: Cell<Option<Instant>>,
@@ -96,6 +104,8 @@ impl FrameGate {
             goaway: Cell::new(false),
             waker: RefCell::default(),
             block_kind: Cell::new(None),
+            ledger: server.then(RefCell::default),
+            rested_at: Cell::new(0),
             held: RefCell::default(),
             blocks: RefCell::new(HeadBlocks::new(limits, server)),
             block_at: Cell::new(None),
@@ -260,6 +270,9 @@ impl FrameGate {
 
     fn end_payload(&self, payload: &[u8], out: &mut BytesMut) {
         let Some(kind) = self.block_kind.take() else { return };
+        if !matches!(kind, HEADERS | CONTINUATION) {
+            return self.end_noted(kind, payload, out);
+        }
         let mut blocks = self.blocks.borrow_mut();
         let ended = blocks.payload(kind, payload, out);
         if !blocks.is_within() {
@@ -268,6 +281,16 @@ impl FrameGate {
         if let Err(fault) = ended {
             self.fault(fault);
         }
+    }
+
+    fn end_noted(&self, kind: u8, payload: &[u8], out: &mut BytesMut) {
+        let Some(ledger) = &self.ledger else { return };
+        match kind {
+            SETTINGS => ledger.borrow_mut().heard_settings(payload),
+            WINDOW_UPDATE => ledger.borrow_mut().heard_update(payload),
+            _ => return, // of a stream that is over
+        }
+        out.extend_from_slice(payload);
     }
 
     fn fault(&self, fault: Fault) {
@@ -301,25 +324,25 @@ impl FrameGate {
             return self.end("frame-size", Reason::FRAME_SIZE_ERROR);
         }
         match kind {
-            0x0 if length == 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
+            DATA if length == 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
             0x2 => self.count_control("priority"),
-            0x3 => self.count_reset(),
-            0x4 => {
+            RST_STREAM => self.count_reset(),
+            SETTINGS => {
                 self.count_control("settings");
                 if flags & ACK == 0 && !self.settings.replace(true) {
                     self.wake();
                 }
             }
-            0x0 if length == 1 && flags & PADDED != 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
+            DATA if length == 1 && flags & PADDED != 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
             0x5 => self.end("push-promise", Reason::PROTOCOL_ERROR), // nobody may push here
             0x6 => self.count_control("ping"),
-            0x8 if self.updates.get() > 0 => self.updates.set(self.updates.get() - 1),
-            0x8 => self.count_control("window-update"),
+            WINDOW_UPDATE if self.updates.get() > 0 => self.updates.set(self.updates.get() - 1),
+            WINDOW_UPDATE => self.count_control("window-update"),
             0x7 => {
                 self.goaway.set(true);
                 self.wake();
             }
-            0x9 => {
+            CONTINUATION => {
                 self.continuations.set(if flags & END_HEADERS == 0 { self.continuations.get() + 1 } else { 0 });
                 if self.continuations.get() > self.max_continuations {
                     self.set_flood("continuation");
@@ -331,13 +354,69 @@ impl FrameGate {
         if self.is_flooded() {
             return;
         }
-        if matches!(kind, 0x1 | 0x9) {
+        if kind == HEADERS && self.is_over(stream) {
+            self.end("protocol", Reason::STREAM_CLOSED);
+        } else if matches!(kind, HEADERS | CONTINUATION) {
             self.begin_block(kind, flags, stream, length, out);
         } else if self.block_at.get().is_some() {
             self.fault(Fault::Frame); // nothing may come within a header block (RFC 9113 §4.3)
-        } else {
+        } else if self.note(kind, flags, stream, length) {
             out.extend_from_slice(header);
         }
+    }
+
+    /// Whether a stream was of an `h2` before this one.
+    fn is_over(&self, stream: u32) -> bool {
+        stream != 0 && stream <= self.rested_at.get()
+    }
+
+    /// Keep what must outlive `h2`; returns whether the frame is for it.
+    fn note(&self, kind: u8, flags: u8, stream: u32, length: usize) -> bool {
+        let Some(ledger) = &self.ledger else { return true };
+        let is_over = self.is_over(stream);
+        match kind {
+            DATA if is_over => {
+                self.end("protocol", Reason::STREAM_CLOSED);
+                return false;
+            }
+            DATA => ledger.borrow_mut().heard_data(length),
+            SETTINGS if flags & ACK != 0 => ledger.borrow_mut().heard_ack(),
+            RST_STREAM | WINDOW_UPDATE if is_over => {
+                self.block_kind.set((length > 0).then_some(RST_STREAM));
+                return false;
+            }
+            SETTINGS => self.block_kind.set((length > 0).then_some(kind)),
+            WINDOW_UPDATE if stream == 0 => self.block_kind.set((length > 0).then_some(kind)),
+            _ => {}
+        }
+        true
+    }
+
+    /// Whether nothing is under way, so that `h2` may go. `window`: of the connection, as we announce it.
+    pub fn may_rest(&self, window: u32) -> bool {
+        let Some(ledger) = &self.ledger else { return false };
+        let is_between = self.header.borrow().is_empty() && self.skip.get() == 0 && self.block_at.get().is_none();
+        is_between
+            && !self.is_flooded()
+            && !self.has_goaway()
+            && self.blocks.borrow().is_idle()
+            && ledger.borrow().may_rest(window)
+    }
+
+    /// What a new `h2` is to read first.
+    pub fn wake_up(&self) -> BytesMut {
+        self.rested_at.set(self.blocks.borrow().last());
+        self.ledger.as_ref().map_or_else(BytesMut::new, |ledger| ledger.borrow_mut().wake())
+    }
+
+    /// Whether a new `h2` has yet to say what the peer knows.
+    pub fn is_waking(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.borrow().is_filtering())
+    }
+
+    /// What goes out is noted there.
+    pub fn ledger(&self) -> Option<&RefCell<Ledger>> {
+        self.ledger.as_ref()
     }
 
     fn count_control(&self, kind: &'static str) {

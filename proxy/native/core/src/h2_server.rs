@@ -1,14 +1,13 @@
 //! The caller's end of HTTP/2: from the app (prior knowledge) and from peers (mutual TLS).
 
-use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use h2::server::{self, SendResponse};
+use h2::server::{self, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderName, Request, Response, StatusCode, header};
 
@@ -21,7 +20,8 @@ use crate::frame_gate::{Flood, FrameGate, MAX_FRAME};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::head_blocks::Block;
 use crate::head_scan::is_authority;
-use crate::io::{Io, STEP};
+use crate::io::{Io, STEP, SharedIo};
+use crate::leaving::Leaving;
 use crate::limits::Limits;
 use crate::pulse::{Pulse, UNANSWERED};
 use crate::shared::Shared;
@@ -43,57 +43,12 @@ pub fn only_allowed(headers: &mut Headers) {
     headers.retain(|name| !CONNECTION_HEADERS.contains(name) && (!other_te || *name != header::TE));
 }
 
-const OVER: &str = ""; // the engine stops: no fault of the peer
-
-/// What others may ask of a connection: to say goodbye.
-#[derive(Debug)]
-pub struct Leaving {
-    asked: Cell<bool>,
-    over: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-    pub calls: Cell<usize>,
-    pub active_at: Cell<Instant>,
-}
-
-impl Leaving {
-    /// Nobody has asked yet.
-    pub fn new() -> Rc<Self> {
-        Rc::new(Self {
-            asked: Cell::new(false),
-            over: Cell::new(false),
-            waker: RefCell::default(),
-            calls: Cell::new(0),
-            active_at: Cell::new(Instant::now()),
-        })
-    }
-
-    /// Take no new calls; close once the last has ended.
-    pub fn ask(&self) {
-        self.asked.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    /// The engine stops: close now, whatever goes on.
-    pub fn end(&self) {
-        self.over.set(true);
-        self.ask();
-    }
-
-    /// Whether to close now; who looks at `is_asked` is woken.
-    pub fn is_over(&self) -> bool {
-        self.over.get()
-    }
-
-    /// Whether to go; the task that asks is woken.
-    pub fn is_asked(&self, cx: &Context<'_>) -> bool {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        self.asked.get()
-    }
+/// Why a connection takes no more calls for now, or for good.
+enum Turn {
+    Flood(Flood),
+    /// The engine stops.
+    Over,
+    Rest,
 }
 
 /// What small DATA frames may cost beyond their bytes while they wait, in bytes: frames of 32 fill every window without passing it.
@@ -118,26 +73,36 @@ fn builder(limits: &Limits) -> server::Builder {
     builder
 }
 
-/// Serve one connection until it ends.
+/// Serve one connection until it ends. Without calls for a while, it rests: there is no `h2` until the peer goes on.
 pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving>) {
     let gate = FrameGate::new(&shared.limits, true);
-    let io = io.with_gate(gate.clone());
-    let Ok(Ok(mut connection)) =
-        tokio::time::timeout(shared.limits.head, builder(&shared.limits).handshake::<_, Bytes>(io)).await
-    else {
-        return;
-    };
+    let io = SharedIo::new(io.with_gate(gate.clone()));
+    // In a box, so that what rests holds nothing of it.
+    while Box::pin(serve_awake(&shared, &io, &entry, &leaving, &gate)).await {
+        let goes_on = poll_fn(|cx| if leaving.is_asked(cx) { io.wake() } else { io.poll_woken(cx) }).await;
+        leaving.refresh();
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Returns whether it rests; otherwise it has ended.
+async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving: &Rc<Leaving>, gate: &Rc<FrameGate>) -> bool {
+    let begun = builder(&shared.limits).handshake::<_, Bytes>(io.clone());
+    let Ok(Ok(mut connection)) = tokio::time::timeout(shared.limits.head, begun).await else { return false };
+    let window = shared.limits.connection_window_bytes;
     let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
     let mut goodbye: Option<Pin<Box<tokio::time::Sleep>>> = None;
     let mut parted = false;
     loop {
-        let accepted = poll_fn(|cx| {
+        let turn = poll_fn(|cx| {
             if let Poll::Ready(flood) = gate.poll_flood(cx) {
-                return Poll::Ready(Err(flood));
+                return Poll::Ready(Err(Turn::Flood(flood)));
             }
             let asked = leaving.is_asked(cx);
             if leaving.is_over() {
-                return Poll::Ready(Err(Flood { kind: OVER, reason: Reason::NO_ERROR }));
+                return Poll::Ready(Err(Turn::Over));
             }
             if asked && goodbye.is_none() {
                 connection.graceful_shutdown();
@@ -152,23 +117,26 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
                     }
                 }
             }
-            if let Poll::Ready(kind) = pulse.poll(cx, &gate, leaving.calls.get() > 0) {
-                return Poll::Ready(Err(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM }));
+            if let Poll::Ready(kind) = pulse.poll(cx, gate, leaving.calls.get() > 0) {
+                return Poll::Ready(Err(Turn::Flood(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM })));
             }
             let accepted = connection.poll_accept(cx);
             if accepted.is_pending() && gate.has_goaway() && leaving.calls.get() == 0 {
                 return Poll::Ready(Ok(None)); // what came before the goodbye was read
             }
+            // An answer may be with `h2` alone, waiting for room.
+            let is_silent = accepted.is_pending() && !asked && leaving.is_tired() && !connection.has_streams();
+            if is_silent && gate.may_rest(window) && io.is_at_rest() {
+                return Poll::Ready(Err(Turn::Rest));
+            }
             accepted.map(Ok)
         })
         .await;
-        match accepted {
+        match turn {
             Ok(Some(Ok((_, mut respond)))) if parted => {
                 respond.send_reset(Reason::REFUSED_STREAM); // who ignores a goodbye does not stay
             }
-            Ok(Some(Ok((request, respond)))) => {
-                accept(&shared, &entry, &leaving, &gate, request, respond);
-            }
+            Ok(Some(Ok((request, respond)))) => accept(shared, entry, leaving, gate, request, respond),
             Ok(Some(Err(error))) => {
                 if error.is_go_away() || error.is_library() {
                     shared.note(Notice::RefusedFrames { kind: "protocol" });
@@ -177,22 +145,28 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
                 break;
             }
             Ok(None) => break,
-            Err(Flood { kind, reason }) => {
-                if kind != OVER {
-                    shared.note(Notice::RefusedFrames { kind });
+            Err(Turn::Rest) => return true,
+            Err(Turn::Flood(Flood { kind, reason })) => {
+                shared.note(Notice::RefusedFrames { kind });
+                if kind != UNANSWERED {
+                    end_at_once(connection, reason).await;
                 }
-                if kind == UNANSWERED {
-                    return;
-                }
-                connection.abrupt_shutdown(reason);
-                // The goodbye leaves if the peer takes it at once; a flooder is not waited for.
-                let flush = poll_fn(|cx| connection.poll_closed(cx));
-                drop(tokio::time::timeout(std::time::Duration::from_millis(100), flush).await);
-                return;
+                return false;
+            }
+            Err(Turn::Over) => {
+                end_at_once(connection, Reason::NO_ERROR).await;
+                return false;
             }
         }
     }
     drop(tokio::time::timeout(shared.limits.head, poll_fn(|cx| connection.poll_closed(cx))).await);
+    false
+}
+
+/// The goodbye leaves if the peer takes it at once; a flooder is not waited for.
+async fn end_at_once(mut connection: Connection<SharedIo, Bytes>, reason: Reason) {
+    connection.abrupt_shutdown(reason);
+    drop(tokio::time::timeout(std::time::Duration::from_millis(100), poll_fn(|cx| connection.poll_closed(cx))).await);
 }
 
 fn accept(
@@ -223,6 +197,7 @@ fn accept(
     let raw = read_head(block, body.is_end_stream());
     let down = Down::H2(H2Down { respond, send: None, body, stream, gate: gate.clone(), leaving: leaving.clone() });
     leaving.calls.set(leaving.calls.get() + 1);
+    leaving.refresh();
     // In a box: a task is moved when it begins and again when it ends.
     tokio::task::spawn_local(Box::pin(exchange::run(shared.clone(), down, raw, entry.clone())));
 }

@@ -193,6 +193,16 @@ impl HeadBlocks {
         self.stream != 0
     }
 
+    /// Whether no call reads, nor waits to be accepted.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.fresh.is_empty() && !self.is_within()
+    }
+
+    /// The last stream that the peer began.
+    pub fn last(&self) -> u32 {
+        self.last
+    }
+
     /// A HEADERS frame begins, or a CONTINUATION.
     pub fn begin(&mut self, kind: u8, flags: u8, stream: u32) -> Result<(), Fault> {
         if kind == HEADERS {

@@ -37,6 +37,19 @@ pub enum Kind {
     Gone,
 }
 
+/// Do the same with a stream of whatever kind.
+macro_rules! carried {
+    ($kind:expr, $stream:ident => $done:expr, $gone:expr) => {
+        match $kind {
+            Kind::Tcp($stream) => $done,
+            Kind::Unix($stream) => $done,
+            Kind::Server($stream) => $done,
+            Kind::Client($stream) => $done,
+            Kind::Gone => $gone,
+        }
+    };
+}
+
 /// A stream, the bytes that were read from it already, and who watches its frames.
 #[derive(Debug)]
 pub struct Io {
@@ -56,6 +69,11 @@ struct Gated {
     most: usize,
     /// What was given since then.
     given: usize,
+    /// Of what is ready: what a new `h2` is to read before anything of the peer.
+    greeting: usize,
+    /// What is to go out before anything else, and whether the socket took no more.
+    passed: BytesMut,
+    is_blocked: bool,
 }
 
 impl Io {
@@ -77,7 +95,8 @@ impl Io {
     pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
         let preface = if self.prefix.starts_with(PREFACE) { PREFACE.len() } else { 0 };
         let ready = BytesMut::from(self.prefix.split_to(preface));
-        self.gated = Some(Box::new(Gated { gate, ready, most: 0, given: 0 }));
+        self.gated =
+            Some(Box::new(Gated { gate, ready, most: 0, given: 0, greeting: 0, passed: BytesMut::new(), is_blocked: false }));
         self
     }
 
@@ -157,14 +176,60 @@ impl Io {
             }
             return Poll::Ready(Ok(()));
         }
-        match &mut self.kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Kind::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Kind::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        carried!(&mut self.kind, stream => Pin::new(stream).poll_read(cx, buffer), gone())
+    }
+
+    /// Write what `h2` is not asked about any more; `h2` comes after it.
+    fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(gated) = &mut self.gated else { return Poll::Ready(Ok(())) };
+        while !gated.passed.is_empty() {
+            let written = carried!(&mut self.kind, stream => Pin::new(stream).poll_write(cx, &gated.passed), gone());
+            gated.is_blocked = written.is_pending();
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => gated.passed.advance(count),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What `h2` says goes out as far as the peer has not heard it (`Ledger`); returns how much of it was taken.
+    fn poll_filtered(&mut self, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_passed(cx))?;
+        let mut taken = 0;
+        if let Some(gated) = &mut self.gated {
+            let Some(ledger) = gated.gate.ledger() else { return Poll::Ready(Ok(0)) };
+            for slice in data {
+                gated.passed.extend_from_slice(&ledger.borrow_mut().filter(slice));
+                taken += slice.len();
+            }
+        }
+        match self.poll_passed(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(taken)), // what waits goes out with what follows, or with the flush
         }
     }
+
+    /// Whether all that `h2` said went out, and all that came was read.
+    fn is_at_rest(&self) -> bool {
+        self.prefix.is_empty()
+            && self.gated.as_ref().is_some_and(|gated| gated.ready.is_empty() && gated.passed.is_empty() && !gated.is_blocked)
+    }
+
+    /// Until the peer goes on; false: it has left.
+    fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(mut gated) = self.gated.take() else { return Poll::Ready(false) };
+        let polled = self.poll_some(cx, |some| {
+            gated.wake();
+            gated.gate.feed(some, &mut gated.ready);
+        });
+        self.gated = Some(gated);
+        polled.map(|read| read.is_ok_and(|count| count > 0))
+    }
+}
+
+fn gone<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
 impl AsyncRead for Io {
@@ -187,15 +252,36 @@ impl AsyncRead for Io {
 }
 
 impl Gated {
+    /// Give some of what is ready, but no more than `most`.
+    fn give(&mut self, buffer: &mut ReadBuf<'_>, most: usize) -> usize {
+        let size = most.min(buffer.remaining());
+        buffer.put_slice(&self.ready[..size]);
+        self.ready.advance(size);
+        size
+    }
+
+    /// What a new `h2` reads first.
+    fn wake(&mut self) {
+        self.ready = self.gate.wake_up();
+        self.greeting = self.ready.len();
+    }
+
     fn poll_read(&mut self, io: &mut Io, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
+            if self.greeting > 0 {
+                let given = self.give(buffer, self.greeting);
+                self.greeting -= given;
+                return Poll::Ready(Ok(()));
+            }
             if self.gate.is_flooded() {
                 return Poll::Pending; // its owner was woken and ends the connection
             }
+            if self.gate.is_waking() {
+                cx.waker().wake_by_ref(); // `h2` has to say how much it takes before it is given more
+                return Poll::Pending;
+            }
             if !self.ready.is_empty() {
-                let size = self.ready.len().min(buffer.remaining());
-                buffer.put_slice(&self.ready[..size]);
-                self.ready.advance(size);
+                self.give(buffer, self.ready.len());
                 return Poll::Ready(Ok(()));
             }
             let passing = if io.is_secure() { self.gate.passing().min(buffer.remaining()) } else { 0 };
@@ -226,54 +312,109 @@ impl Gated {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        match &mut this.kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
-            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, data),
-            Kind::Server(stream) => Pin::new(stream).poll_write(cx, data),
-            Kind::Client(stream) => Pin::new(stream).poll_write(cx, data),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
+        self.poll_write_vectored(cx, &[io::IoSlice::new(data)])
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Kind::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Kind::Server(stream) => Pin::new(stream).poll_flush(cx),
-            Kind::Client(stream) => Pin::new(stream).poll_flush(cx),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        let this = self.get_mut();
+        ready!(this.poll_passed(cx))?;
+        let flushed = carried!(&mut this.kind, stream => Pin::new(stream).poll_flush(cx), gone());
+        if let Some(gated) = &mut this.gated {
+            gated.is_blocked |= flushed.is_pending();
         }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Server(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Client(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
+        let this = self.get_mut();
+        ready!(this.poll_passed(cx))?;
+        carried!(&mut this.kind, stream => Pin::new(stream).poll_shutdown(cx), gone())
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match &mut this.kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, data),
-            Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, data),
-            Kind::Server(stream) => Pin::new(stream).poll_write_vectored(cx, data),
-            Kind::Client(stream) => Pin::new(stream).poll_write_vectored(cx, data),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        if this.gated.as_ref().is_some_and(|gated| gated.gate.is_waking()) {
+            return this.poll_filtered(cx, data);
         }
+        ready!(this.poll_passed(cx))?;
+        let written = carried!(&mut this.kind, stream => Pin::new(stream).poll_write_vectored(cx, data), gone());
+        if let Some(gated) = &mut this.gated {
+            gated.wrote(&written, data);
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.kind {
-            Kind::Tcp(stream) => stream.is_write_vectored(),
-            Kind::Unix(stream) => stream.is_write_vectored(),
-            Kind::Server(stream) => stream.is_write_vectored(),
-            Kind::Client(stream) => stream.is_write_vectored(),
-            Kind::Gone => false,
+        carried!(&self.kind, stream => stream.is_write_vectored(), false)
+    }
+}
+
+impl Gated {
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>, data: &[io::IoSlice<'_>]) {
+        self.is_blocked = written.is_pending();
+        let (Poll::Ready(Ok(count)), Some(ledger)) = (written, self.gate.ledger()) else { return };
+        let (mut left, mut ledger) = (*count, ledger.borrow_mut());
+        for slice in data {
+            let size = left.min(slice.len());
+            ledger.said(&slice[..size]);
+            left -= size;
         }
+    }
+}
+
+/// A stream that outlives the `h2` which reads and writes it.
+#[derive(Clone, Debug)]
+pub struct SharedIo(Rc<RefCell<Io>>);
+
+impl SharedIo {
+    /// Nobody reads or writes it yet.
+    pub fn new(io: Io) -> Self {
+        Self(Rc::new(RefCell::new(io)))
+    }
+
+    /// Whether `h2` may go, as far as bytes tell.
+    pub fn is_at_rest(&self) -> bool {
+        self.0.borrow().is_at_rest()
+    }
+
+    /// Until the peer goes on, for a new `h2`; false: it has left.
+    pub fn poll_woken(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.0.borrow_mut().poll_woken(cx)
+    }
+
+    /// Go on without the peer.
+    pub fn wake(&self) -> Poll<bool> {
+        if let Some(gated) = &mut self.0.borrow_mut().gated {
+            gated.wake();
+        }
+        Poll::Ready(true)
+    }
+}
+
+impl AsyncRead for SharedIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for SharedIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
     }
 }

@@ -45,6 +45,8 @@ mod head_scan;
 mod hpack;
 mod hpack_tables;
 mod io;
+mod leaving;
+mod ledger;
 mod listener;
 mod out;
 mod pool;

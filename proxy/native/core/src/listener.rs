@@ -21,11 +21,16 @@ use crate::ask::Notice;
 use crate::dial;
 use crate::frame_gate::PREFACE;
 use crate::h1_server;
-use crate::h2_server::{self, Leaving};
+use crate::h2_server;
 use crate::handout::{Parcel, Seat, Seats};
 use crate::head::Entry;
 use crate::io::{Io, Kind};
+use crate::leaving::Leaving;
+use crate::limits::Limits;
 use crate::shared::Shared;
+
+/// Connections that begin to rest at one sweep: each takes some 10 us, and calls wait meanwhile.
+const RESTS: usize = 500;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -122,12 +127,16 @@ impl Listener {
         }
     }
 
-    /// Say goodbye to connections without a call for so long.
-    pub fn sweep(&self, now: Instant, idle: Duration) {
+    /// Let connections without a call rest, and say goodbye to those that have had none for long.
+    pub fn sweep(&self, now: Instant, limits: &Limits) {
+        let mut tired = 0;
         self.connections.borrow_mut().retain(|connection| {
             let Some(connection) = connection.upgrade() else { return false };
-            if connection.calls.get() == 0 && now.saturating_duration_since(connection.active_at.get()) > idle {
+            let silent = now.saturating_duration_since(connection.active_at.get());
+            if connection.calls.get() == 0 && silent > limits.idle {
                 connection.ask();
+            } else if connection.calls.get() == 0 && silent > limits.rest && tired < RESTS {
+                tired += usize::from(connection.tire());
             }
             true
         });

@@ -276,7 +276,7 @@ impl Shared {
         }
         self.pool.sweep(now, self.limits.idle);
         for listener in self.listeners.borrow().values() {
-            listener.sweep(now, self.limits.idle);
+            listener.sweep(now, &self.limits);
         }
     }
 }
