@@ -7,22 +7,30 @@ are left out.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Final
+from typing import Final, TypeVar
 
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec import Struct
 
-from proxy.engine.base import WireProtocol
 from proxy.plan import Cause
+from proxy.version import has_native
 from tests.conformance.apps import raw_app
 from tests.conformance.harness import ENGINES, Way, leading
 from tests.conformance.identities import Mint
 from tests.support.errors import HttpSyntaxError
 from tests.support.http_wire import Head, Headers, read_body, read_head
 
+NEEDS_BOTH_ENGINES: Final = pytest.mark.skipif(
+    not has_native(), reason="one engine alone: this installation has no native one"
+)
 DEADLINE_S: Final = 20.0
 _ERROR_FIELD: Final = "postern-error"
 REFUSED: Final = "refused"  # an end whose form is free: what is reported may differ, too
 ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CaseT = TypeVar("CaseT")
+ItemT = TypeVar("ItemT")
 
 
 class Told(Struct, frozen=True):
@@ -42,6 +50,10 @@ class Course(Struct, frozen=True):
     answers: list[Told]
     end: str
     causes: list[tuple[int, Cause | None]]
+
+
+Answered = tuple[list[Told], str]  # the answers, and how it ended
+Drive = Callable[[Way], Awaitable[Answered]]
 
 
 class App:
@@ -98,17 +110,28 @@ class Beside(Struct, frozen=True):
     ways: dict[str, Way]
     loop: asyncio.AbstractEventLoop
 
-    def compare(self, drive: Callable[[Way], Awaitable[tuple[list[Told], str]]]) -> dict[str, Course]:
-        """Drive each engine in turn, from a thread beside the loop; what happened by engine. Asserts that it is the same."""
+    async def compare(
+        self, cases: st.SearchStrategy[CaseT], drive: Callable[[Way, CaseT], Awaitable[Answered]]
+    ) -> None:
+        """Drive every engine with each of the generated cases. Asserts that the same happens."""
+
+        @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(cases)
+        def check(case: CaseT) -> None:
+            self._compare(lambda way: drive(way, case))
+
+        await asyncio.to_thread(check)
+
+    def _compare(self, drive: Drive) -> None:
+        """Each engine in turn, from a thread beside the loop."""
         courses = {name: self._course(way, drive) for name, way in self.ways.items()}
         (first, expected), *others = courses.items()
         for name, met in others:
             for part in Course.__struct_fields__:
                 mine, theirs = getattr(met, part), getattr(expected, part)
                 assert mine == theirs, f"{part}: {name} has {mine}, {first} has {theirs}"
-        return courses
 
-    def _course(self, way: Way, drive: Callable[[Way], Awaitable[tuple[list[Told], str]]]) -> Course:
+    def _course(self, way: Way, drive: Drive) -> Course:
         self.app.noted.clear()
         way.front.seen.outcomes.clear()
         driving = asyncio.run_coroutine_threadsafe(self._reported(way, drive), self.loop)
@@ -121,9 +144,7 @@ class Beside(Struct, frozen=True):
         ]  # how soon a bad body is seen is chance
         return Course(whole, answers, end, causes)
 
-    async def _reported(
-        self, way: Way, drive: Callable[[Way], Awaitable[tuple[list[Told], str]]]
-    ) -> tuple[list[Told], str]:
+    async def _reported(self, way: Way, drive: Drive) -> Answered:
         """Drive, and wait for the report of each call that reached the app: a native engine's comes a little later."""
         async with asyncio.timeout(DEADLINE_S):
             driven = await drive(way)
@@ -134,21 +155,31 @@ class Beside(Struct, frozen=True):
         return driven
 
 
+def field_lines(names: Sequence[str], values: Sequence[str]) -> st.SearchStrategy[str]:
+    """Lines with one of these names and one of these values, or one of any visible characters."""
+    visible = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12)
+    return st.tuples(st.sampled_from(names), st.sampled_from(values) | visible).map(": ".join)
+
+
+def insert(draw: st.DrawFn, items: list[ItemT], strategy: st.SearchStrategy[ItemT]) -> None:
+    """Draw one more item, to stand anywhere."""
+    items.insert(draw(st.integers(0, len(items))), draw(strategy))
+
+
 @asynccontextmanager
-async def beside(hops: str, *, wire: WireProtocol = "http1") -> AsyncIterator[Beside]:
+async def beside(hops: str) -> AsyncIterator[Beside]:
     """Every engine of this installation, running, with a way over `hops` to one app."""
     app = App()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(raw_app(app.serve))
         mint = Mint()
         ways = {
-            name: await stack.enter_async_context(leading(name, hops, port, wire=wire, mint=mint))
-            for name in ENGINES
+            name: await stack.enter_async_context(leading(name, hops, port, mint=mint)) for name in ENGINES
         }
         yield Beside(app, ways, asyncio.get_running_loop())
 
 
-async def read_answers(reader: asyncio.StreamReader, methods: Sequence[str]) -> tuple[list[Told], str]:
+async def read_answers(reader: asyncio.StreamReader, methods: Sequence[str]) -> Answered:
     """All answers up to the end of a connection, to requests of these methods; and how the connection ended."""
     data, end = bytearray(), "closed"
     try:

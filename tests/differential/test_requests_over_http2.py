@@ -1,20 +1,14 @@
 """HTTP/2 requests, well formed, odd and malformed: every engine takes, resets and refuses the same, and sends the app the same."""
 
-import asyncio
-
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from proxy.version import has_native
 from tests.conformance.frames import END_STREAM, Code, Fields, FramePeer, Kind, Message, dial, frame
 from tests.conformance.harness import Way
-from tests.differential.beside import REFUSED, Told, beside, told
+from tests.differential.beside import NEEDS_BOTH_ENGINES, REFUSED, Answered, Told, beside, insert, told
 
-pytestmark = pytest.mark.skipif(
-    not has_native(), reason="one engine alone: this installation has no native one"
-)
+pytestmark = NEEDS_BOTH_ENGINES
 
 METHODS = st.sampled_from(
     [
@@ -120,11 +114,11 @@ def cases(draw: st.DrawFn) -> Case:
         pseudo.append(draw(st.sampled_from(pseudo)))
     fields = draw(st.lists(FIELDS, max_size=5))
     if wrong == "field":
-        fields.insert(draw(st.integers(0, len(fields))), draw(BAD_FIELDS))
+        insert(draw, fields, BAD_FIELDS)
     body = draw(BODIES)
     trailers = draw(TRAILERS) if wrong == "trailer" or (wrong == "" and draw(st.booleans())) else []
     if wrong == "trailer":
-        trailers.insert(draw(st.integers(0, len(trailers))), draw(BAD_TRAILERS))
+        insert(draw, trailers, BAD_TRAILERS)
     if draw(st.booleans()) or wrong == "length":
         fields.append((b"content-length", b"%d" % (sum(map(len, body)) + (wrong == "length"))))
     head = [*fields[:1], *pseudo, *fields[1:]] if wrong == "order" else [*pseudo, *fields]
@@ -135,35 +129,26 @@ def cases(draw: st.DrawFn) -> Case:
 @pytest.mark.parametrize("hops", ["one", "two"])
 async def test_engines_agree_on_requests(hops: str) -> None:
     async with beside(hops) as engines:
-
-        @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-        @given(cases())
-        def check(case: Case) -> None:
-            async def drive(way: Way) -> tuple[list[Told], str]:
-                async with dial(way.port) as caller:
-                    return await _call(caller, case)
-
-            engines.compare(drive)
-
-        await asyncio.to_thread(check)
+        await engines.compare(cases(), _call)
 
 
-async def _call(caller: FramePeer, case: Case) -> tuple[list[Told], str]:
-    stream = caller.new_stream()
-    frames = [caller.head(stream, case.head, end=case.ends == "with-head")]
-    for number, part in enumerate(case.body):
-        last = case.ends == "with-data" and number == len(case.body) - 1
-        frames.append(frame(Kind.DATA, END_STREAM if last else 0, stream, part))
-    if case.trailers:
-        frames.append(caller.head(stream, case.trailers, end=True))
-    await caller.send(*frames)
-    message = await caller.whole(stream)
-    if _is_refused(caller, message):
-        return [], REFUSED
-    answers = [_told(message)] if message.headers else []
-    if message.lost:
-        return answers, f"connection lost, {caller.goodbye.code if caller.goodbye else 'without a word'}"
-    return answers, "ended" if message.ended else f"reset with {message.reset}"
+async def _call(way: Way, case: Case) -> Answered:
+    async with dial(way.port) as caller:
+        stream = caller.new_stream()
+        frames = [caller.head(stream, case.head, end=case.ends == "with-head")]
+        for number, part in enumerate(case.body):
+            last = case.ends == "with-data" and number == len(case.body) - 1
+            frames.append(frame(Kind.DATA, END_STREAM if last else 0, stream, part))
+        if case.trailers:
+            frames.append(caller.head(stream, case.trailers, end=True))
+        await caller.send(*frames)
+        message = await caller.whole(stream)
+        if _is_refused(caller, message):
+            return [], REFUSED
+        answers = [_told(message)] if message.headers else []
+        if message.lost:
+            return answers, f"connection lost, {caller.goodbye.code if caller.goodbye else 'without a word'}"
+        return answers, "ended" if message.ended else f"reset with {message.reset}"
 
 
 def _is_refused(caller: FramePeer, message: Message) -> bool:
