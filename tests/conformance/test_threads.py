@@ -13,8 +13,8 @@ import pytest
 from proxy.engine.base import Limits, ListenerSpec
 from proxy.plan import Asking, Cause, Decision, Hold
 from tests.conformance.apps import http_app, raw_app
-from tests.conformance.frames import Kind, dial
-from tests.conformance.harness import CHOSEN, always, deciding, leading, plan, reply, running
+from tests.conformance.frames import FramePeer, Kind, dial
+from tests.conformance.harness import CHOSEN, Way, always, deciding, leading, plan, reply, running
 from tests.conformance.identities import Mint
 from tests.support.http_client import Connection, connect
 from tests.support.http_wire import read_head
@@ -49,6 +49,18 @@ async def connected(port: int, count: int) -> AsyncIterator[list[Connection]]:
         yield [await stack.enter_async_context(connect(port)) for _ in range(count)]
 
 
+@asynccontextmanager
+async def gated(app: Parking) -> AsyncIterator[tuple[Way, FramePeer, FramePeer]]:
+    """A way to the app through gate `g`, and a caller on each of two threads."""
+    async with (
+        raw_app(app) as port,
+        leading(THREADED, "one", port, gates=("g",)) as way,
+        dial(way.port) as one,
+        dial(way.port) as two,
+    ):
+        yield way, one, two
+
+
 async def begin(callers: Sequence[Connection]) -> None:
     """Have a call of each caller begin."""
     for caller in callers:
@@ -76,12 +88,7 @@ async def test_connections_are_served_by_all_threads(tmp_path: Path) -> None:
 
 async def test_gate_bounds_the_calls_of_all_threads_and_forgets_none() -> None:
     app = Parking()
-    async with (
-        raw_app(app) as port,
-        leading(THREADED, "one", port, gates=("g",)) as way,
-        dial(way.port) as one,
-        dial(way.port) as two,
-    ):
+    async with gated(app) as (way, one, two):
         way.front.engine.set_concurrency("g", 2)
         calls = [(caller, await caller.request()) for caller in (one, two) * 5]
         await app.begun.acquire()
@@ -95,12 +102,7 @@ async def test_gate_bounds_the_calls_of_all_threads_and_forgets_none() -> None:
 
 async def test_gate_made_wider_lets_in_who_waits_on_any_thread() -> None:
     app = Parking()
-    async with (
-        raw_app(app) as port,
-        leading(THREADED, "one", port, gates=("g",)) as way,
-        dial(way.port) as one,
-        dial(way.port) as two,
-    ):
+    async with gated(app) as (way, one, two):
         way.front.engine.set_concurrency("g", 0)
         calls = [(caller, await caller.request()) for caller in (one, two) * 3]
         await one.settled()
