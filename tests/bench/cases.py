@@ -1,6 +1,6 @@
 """What is measured: each case is one kind of call and how many of them are in flight."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -95,67 +95,34 @@ _BODIES: Final = tuple(
     for size, connections, calls in ((MIB, 8, 400), (64 * MIB, 2, 10))
     for is_upload in (False, True)
 )
-_IDLE: Final = tuple(
-    Case(
-        name=f"idle-{protocol}",
-        group="idle",
-        protocol="grpc",
-        connections=200,
-        streams=8,
-        targets=(NATIVE,),
-        idle=5_000,
-        idle_protocol=protocol,
-    )
-    for protocol in ("http1", "grpc")
-)
 _MILLION: Final = 10  # windows
+_UNARY: Final = Case(name="grpc-unary", protocol="grpc", connections=12, streams=8)
+_NATIVE: Final = replace(_UNARY, targets=(NATIVE,))
+_FIXED_PATH: Final = replace(
+    _UNARY,
+    name="fixed-path",
+    group="million",
+    targets=("envoy", NATIVE),
+    calls=100_000,
+    rounds=_MILLION,
+    is_own=True,
+)
+_NO_IDLE: Final = replace(_NATIVE, name="no-idle-200", group="idle", connections=200)
 CASES: Final = (
-    Case(name="grpc-unary", protocol="grpc", connections=12, streams=8),
+    _UNARY,
     Case(name="grpc-one", protocol="grpc", connections=1),
     Case(name="grpc-one-restless", protocol="grpc", connections=1, targets=(NATIVE,), is_restless=True),
     Case(name="http1", protocol="http1", connections=12),
     Case(name="http1-one", protocol="http1", connections=1),
-    Case(
-        name="fixed-path",
-        group="million",
-        protocol="grpc",
-        connections=12,
-        streams=8,
-        targets=("envoy", NATIVE),
-        calls=100_000,
-        rounds=_MILLION,
-        is_own=True,
-    ),
-    Case(
-        name="paths",
-        group="million",
-        protocol="grpc",
-        callee="bench-paths",
-        connections=12,
-        streams=8,
-        targets=(NATIVE,),
-        calls=100_000,
-        rounds=_MILLION,
-        is_own=True,
-        paths=_MILLION * 100_000,
-    ),
+    _FIXED_PATH,
+    replace(_FIXED_PATH, name="paths", callee="bench-paths", targets=(NATIVE,), paths=_MILLION * 100_000),
     *(
-        Case(
-            name=name,
-            group="peers",
-            protocol="grpc",
-            callee=peer_id(0),
-            connections=12,
-            streams=8,
-            targets=(NATIVE,),
-            calls=50_000,
-            is_own=True,
-            peers=peers,
-        )
+        replace(_NATIVE, name=name, group="peers", callee=peer_id(0), calls=50_000, is_own=True, peers=peers)
         for name, peers in (("one-peer", 1), ("peers", PEERS))
     ),
-    Case(name="no-idle", group="idle", protocol="grpc", connections=12, streams=8, targets=(NATIVE,)),
-    Case(name="no-idle-200", group="idle", protocol="grpc", connections=200, streams=8, targets=(NATIVE,)),
-    *_IDLE,
+    replace(_NATIVE, name="no-idle", group="idle"),
+    _NO_IDLE,
+    replace(_NO_IDLE, name="idle-http1", idle=5_000),
+    replace(_NO_IDLE, name="idle-grpc", idle=5_000, idle_protocol="grpc"),
     *_BODIES,
 )
