@@ -214,11 +214,12 @@ class FramePeer:
         headers: Fields = (),
         body: bytes | None = None,
         end: bool = True,
-        authority: bytes = b"app",
+        authority: bytes | None = b"app",
     ) -> int:
         """Send a request; `body` goes within the windows. Returns its stream."""
         stream = self.new_stream()
-        pseudo = ((b":method", method), (b":scheme", b"http"), (b":authority", authority), (b":path", path))
+        named = () if authority is None else ((b":authority", authority),)
+        pseudo = ((b":method", method), (b":scheme", b"http"), *named, (b":path", path))
         await self.send(self.head(stream, (*pseudo, *headers), end=end and body is None))
         if body is not None:
             await self.send_body(stream, body, end=end)

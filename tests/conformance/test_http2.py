@@ -405,10 +405,7 @@ async def test_request_with_an_unsound_authority_is_refused(
     engine: str, fields: list[tuple[bytes, bytes]]
 ) -> None:
     async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
-        stream = caller.new_stream()
-        pseudo = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")]
-        await caller.send(caller.head(stream, pseudo + fields, end=True))
-        message = await caller.whole(stream)
+        message = await caller.whole(await caller.request(headers=fields, authority=None))
         async with dial(way.port) as other:
             good = await other.whole(await other.request())
     assert (message.status, good.status) == (0, 200)
@@ -418,10 +415,7 @@ async def test_request_with_an_unsound_authority_is_refused(
 async def test_request_without_authority_is_carried(engine: str, hops: str) -> None:
     """As HTTP/1.0 needs no Host, what was made of it has neither (RFC 9113 §8.3.1)."""
     async with http_app() as app, leading(engine, hops, app) as way, dial(way.port) as caller:
-        stream = caller.new_stream()
-        pseudo = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")]
-        await caller.send(caller.head(stream, pseudo, end=True))
-        message = await caller.whole(stream)
+        message = await caller.whole(await caller.request(authority=None))
     assert message.status == 200
 
 
