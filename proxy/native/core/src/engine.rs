@@ -216,6 +216,14 @@ mod tests {
     use crate::ask::Question;
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
+    use std::sync::OnceLock;
+
+    fn call(address: &str) -> TcpStream {
+        let mut caller = TcpStream::connect(address).unwrap();
+        caller.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        caller.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        caller
+    }
 
     #[test]
     fn fault_of_ours_ends_one_call_alone() {
@@ -228,21 +236,39 @@ mod tests {
         let engine = Engine::start(&Limits::default(), Inboxes::new(1, Box::new(bell), false)).unwrap();
         let inbox = &engine.inboxes;
         let address = engine.listen("in", "127.0.0.1:0", false).unwrap();
-        let call = || {
-            let mut caller = TcpStream::connect(&address).unwrap();
-            caller.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            caller.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-            caller
-        };
-        let mut first = call();
+        let mut first = call(&address);
         assert!(!matches!(first.read(&mut [0; 16]), Ok(1..)), "closed without an answer");
         assert_eq!(inbox.sum(|stats| &stats.calls), 0);
         while inbox.next_question().is_some() {}
-        let second = call();
+        let second = call(&address);
         rung.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(matches!(inbox.next_question(), Some(Question::Decide { .. })));
         drop(second);
         engine.stop();
         assert_eq!(inbox.take_outcomes(10).len(), 2);
+    }
+
+    #[test]
+    fn call_is_no_longer_counted_when_its_end_is_told() {
+        let (ring, rung) = mpsc::channel();
+        let started = Arc::new(OnceLock::<Engine>::new());
+        let seen = started.clone();
+        let bell = move || {
+            ring.send(seen.get().map(|engine| engine.inboxes.sum(|stats| &stats.calls))).ok();
+        };
+        let inboxes = Inboxes::new(1, Box::new(bell), true);
+        let engine = started.get_or_init(|| Engine::start(&Limits::default(), inboxes).unwrap());
+        let _caller = call(&engine.listen("in", "127.0.0.1:0", false).unwrap());
+        let question = loop {
+            match engine.inboxes.next_question() {
+                Some(question) => break question,
+                None => rung.recv_timeout(Duration::from_secs(10)).unwrap(),
+            };
+        };
+        assert!(engine.inboxes.next_question().is_none()); // from now on the bell rings again
+        rung.try_iter().for_each(drop);
+        drop(question); // without an answer
+        assert_eq!(rung.recv_timeout(Duration::from_secs(10)), Ok(Some(0)));
+        engine.stop();
     }
 }

@@ -131,7 +131,6 @@ impl Drop for Call {
             self.report();
         }
         self.release_endpoint();
-        self.shared.leave_call(self.number);
     }
 }
 
@@ -498,6 +497,7 @@ impl Call {
 
     fn report(&mut self) {
         self.reported = true;
+        self.shared.leave_call(self.number); // whoever is told of its end finds it gone
         self.end_attempt(self.cause, "");
         self.passes.clear();
         let _is_begun = self.begin_own_span();
