@@ -78,10 +78,8 @@ impl Load {
         let took_s = took.as_secs_f64();
         self.samples = self.samples.saturating_add(1);
         // A first answer pays for what is cold; only later ones tell endpoints apart.
-        self.rtt_s = match self.seen_at {
-            Some(seen) if self.samples > WARM_UP && took_s < self.rtt_s => {
-                took_s + (self.rtt_s - took_s) * decay(seen, now) * 0.9
-            }
+        self.rtt_s = match self.measured() {
+            Some((rtt_s, seen)) if took_s < rtt_s => took_s + (rtt_s - took_s) * decay(seen, now) * 0.9,
             _ => took_s,
         };
         self.seen_at = Some(now);
@@ -100,10 +98,14 @@ impl Load {
 
     /// The expected wait behind what is already there. Not measured yet: as quick as the other, so that it gets measured.
     fn cost(&self, beside: &Self, now: Instant) -> f64 {
-        let measured = if self.samples > WARM_UP { self } else { beside };
-        let seen_at = measured.seen_at.filter(|_| measured.samples > WARM_UP);
-        let rtt_s = seen_at.map_or(DEFAULT_RTT_S, |seen| (measured.rtt_s * decay(seen, now)).max(1e-6));
+        let measured = self.measured().or_else(|| beside.measured());
+        let rtt_s = measured.map_or(DEFAULT_RTT_S, |(rtt_s, seen)| (rtt_s * decay(seen, now)).max(1e-6));
         rtt_s * f64::from(self.in_flight + 1) / f64::from(self.weight)
+    }
+
+    /// Its latency and when that was seen last, once it counts.
+    fn measured(&self) -> Option<(f64, Instant)> {
+        self.seen_at.filter(|_| self.samples > WARM_UP).map(|seen| (self.rtt_s, seen))
     }
 }
 
