@@ -104,7 +104,7 @@ fn frames(data: &[u8]) {
 
 fn through_gate(data: &[u8], size: usize, limits: &Limits, is_server: bool) -> (BytesMut, bool) {
     let (gate, mut out) = (FrameGate::new(limits, is_server), BytesMut::new());
-    // A client's preface says what it speaks; without it the first bytes of a piece would decide.
+    // An answer in HTTP/1 is refused as such if whole; if cut, as the header of a frame too large.
     data.chunks(size).for_each(|piece| gate.feed(piece, &mut out));
     (out, gate.is_flooded())
 }
