@@ -2,8 +2,8 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import envoy, postern, relay, results
+from tests.bench import envoy, peer_callers, postern, relay, results
 from tests.bench.cases import NATIVE, Case
 from tests.bench.errors import BenchError, LoadError
 from tests.bench.load import Load, Window, hold_idle, run_load
@@ -101,8 +101,24 @@ class Bench:
         """Measure cases, those of one group in turn."""
         rows: list[Row] = []
         for _, group in groupby(cases, key=lambda case: case.group or case.name):
-            rows += await self._measure_group(list(group), targets, pace)
+            together = list(group)
+            measure = self._measure_peers if any(case.peers for case in together) else self._measure_group
+            rows += await measure(together, targets, pace)
         return rows
+
+    async def _measure_peers(self, cases: Sequence[Case], targets: Sequence[Target], pace: Pace) -> list[Row]:
+        """By callers that did nothing before, in a mesh of their own, so that all call the same peers."""
+        assert self._upstreams is not None
+        asked = [target for target in targets if any(_is_for(case, target) for case in cases)]
+        if not asked:
+            return []
+        try:
+            async with _own_mesh() as (mesh, sink_port):
+                callers = await peer_callers.start(mesh, self._upstreams, sink_port, cases, asked)
+                return await self._measure_group(cases, callers, pace)
+        except (BenchError, SupportError) as error:
+            self._fail(f"peers: {error}")
+            return []
 
     async def _measure_group(self, cases: Sequence[Case], targets: Sequence[Target], pace: Pace) -> list[Row]:
         """Warm every target, then load them in turn (A B C, A B C), so that a slow minute of the machine falls on all.
@@ -198,11 +214,10 @@ class Bench:
         """By a mesh of its own, as what goes on in it would disturb others."""
         assert self._upstreams is not None
         window = replace(window, seconds=max(window.seconds, _RESTLESS_LEAST_S))
-        async with AsyncExitStack() as stack:
-            sink = await stack.enter_async_context(span_sink())
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            mesh = await stack.enter_async_context(Mesh(folder))
-            target = await stack.enter_async_context(postern.restless_mesh(mesh, self._upstreams, sink.port))
+        async with (
+            _own_mesh() as (mesh, sink_port),
+            postern.restless_mesh(mesh, self._upstreams, sink_port) as target,
+        ):
             await self._load(case, target.ports[case.protocol], Window(seconds=_SETTLE_S))
             before = await postern.unrest(target)
             sample = await self._plain_sample(case, target.proxies(case), target.ports[case.protocol], window)
@@ -222,6 +237,14 @@ class Bench:
         traced = [target for target in targets if target.name.endswith("-traced")]
         found = [await account(target, self._sinks[target.name]) for target in traced]
         return [one for one in found if one.calls]
+
+
+@asynccontextmanager
+async def _own_mesh() -> AsyncIterator[tuple[Mesh, int]]:
+    """A mesh beside the others, and the port that its traces go to."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        async with span_sink() as sink, Mesh(Path(folder)) as mesh:
+            yield mesh, sink.port
 
 
 def _is_for(case: Case, target: Target) -> bool:

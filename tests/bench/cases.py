@@ -117,7 +117,16 @@ CASES: Final = (
     _FIXED_PATH,
     replace(_FIXED_PATH, name="paths", callee="bench-paths", targets=(NATIVE,), paths=_MILLION * 100_000),
     *(
-        replace(_NATIVE, name=name, group="peers", callee=peer_id(0), calls=50_000, is_own=True, peers=peers)
+        replace(
+            _NATIVE,
+            name=name,
+            group="peers",
+            callee=peer_id(0),
+            targets=("envoy", NATIVE),
+            calls=50_000,
+            is_own=True,
+            peers=peers,
+        )
         for name, peers in (("one-peer", 1), ("peers", PEERS))
     ),
     replace(_NATIVE, name="no-idle", group="idle"),

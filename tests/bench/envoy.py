@@ -7,13 +7,16 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.certificates import Identity, write_identities
+from sentry.spiffe import SpiffeId
+from tests.bench.certificates import CALLEE, Identity, write_identities
 from tests.bench.targets import STARTUP_RUNS, Target
 from tests.bench.tools import envoy_program
 from tests.bench.upstreams import Upstreams
+from tests.support.mesh import DAPR_APP_ID
 from tests.support.ports import free_ports
 from tests.support.processes import Process, Processes
 from tests.support.readiness import wait_status
@@ -81,6 +84,31 @@ async def start_mesh(
         proxies=lambda _: proxies,
         startup_s=startup_s,
     )
+
+
+async def start_caller(
+    processes: Processes, folder: Path, own: Identity, peers: Mapping[str, int]
+) -> tuple[Process, int]:
+    """Start a caller of many peers, app-ids by their ports; the process, and where it takes calls."""
+    port, admin_port = free_ports(2)
+    config = peers_config(port, admin_port, own, peers)
+    return await start_envoy(processes, folder, "caller of peers", config), port
+
+
+def peers_config(port: int, admin_port: int, own: Identity, peers: Mapping[str, int]) -> Config:
+    """A cluster for each peer, found by the header that names it: one look-up, where a route for each would be tried in turn."""
+    return _proxy_config(
+        admin_port=admin_port,
+        listener=_listener(port, [{"match": {"prefix": "/"}, "route": {"cluster_header": DAPR_APP_ID}}]),
+        clusters=[
+            _cluster(app_id, peer_port, is_http2=True, tls=_upstream_tls(own, _spiffe_id(app_id)))
+            for app_id, peer_port in peers.items()
+        ],
+    )
+
+
+def _spiffe_id(app_id: str) -> str:
+    return str(SpiffeId(CALLEE.trust_domain, CALLEE.namespace, app_id))
 
 
 async def _startup_s(folder: Path, config: Config) -> float:

@@ -28,9 +28,8 @@ from proxy.engine.base import (
 from proxy.engine.native import NativeEngine
 from proxy.peer import peer_id as spiffe_id_of
 from proxy.plan import Asking, Edit, Header, Labels, Op, Outcome, Plan, Route, Tally
-from sentry.client import SvidClient, join_token
-from sentry.local import ensure_local_sentry
 from tests.bench.cases import peer_id
+from tests.bench.certificates import CALLEE, sentry_client
 
 _REPORT_S = 2.0
 _PLAN = Plan(
@@ -105,15 +104,12 @@ def decide(asking: Asking) -> Plan:
 
 async def serve(runtime_path: Path, count: int, app_port: int) -> None:
     """Start them and serve until the process ends."""
-    sentry = await asyncio.to_thread(ensure_local_sentry, runtime_path)
-    client = SvidClient(
-        sentry.address, sentry.anchors, sentry.sentry_id, join_token(runtime_path, sentry.sentry_id)
-    )
+    client = await sentry_client(runtime_path)
     app = Cluster(key="app", wire="h2c", tls=None, upstreams=(Upstream(address=f"127.0.0.1:{app_port}"),))
     ports: dict[str, int] = {}
     async with asyncio.TaskGroup() as tasks:
         for app_id in map(peer_id, range(count)):
-            svid = await client.fetch(app_id, "default", "public")
+            svid = await client.fetch(app_id, CALLEE.namespace, CALLEE.trust_domain)
             engine = NativeEngine(Limits(), Deaf(), NoTracing(), str, report_s=_REPORT_S)
             tasks.create_task(engine.run())
             engine.set_identity(

@@ -6,7 +6,6 @@
 
 import asyncio
 import itertools
-import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -14,11 +13,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.bench.cases import PEERS, RULES, Case
+from tests.bench.cases import RULES, Case
+from tests.bench.certificates import CALLER
 from tests.bench.scraping import scrape
 from tests.bench.targets import STARTUP_RUNS, Target
 from tests.bench.upstreams import Upstreams
-from tests.support.mesh import Mesh
+from tests.support.mesh import Mesh, Sidecar
 
 RESTLESS_S: Final = 1.0
 _LEAF_S: Final = 2  # whole seconds: of leaves that live so long, 1 to 2 s are left on receipt, and half of that passes until the next
@@ -69,17 +69,15 @@ async def start_mesh(
     """Start the sidecars of `kind` (an engine, `native-traced` or `native-threads-N`), with what `cases` need, and time a start."""
     name = f"postern-{kind}"
     config = mesh.write("config.yaml", _configuration(kind, sink_port, _OPERATIONS))
-    flags = _flags(mesh, kind, config, cases)
-    mine = [case for case in cases if name in case.targets]
+    mine = [case for case in cases if name in case.targets and not case.peers]
+    flags = _flags(mesh, kind, config, mine)
     await mesh.start_sentry()
     startup_s = statistics.median([await _startup_s(mesh, flags) for _ in range(STARTUP_RUNS)])
-    if any(case.peers for case in mine):
-        await _start_peers(mesh, upstreams.grpc_port)
     grpc = await mesh.sidecar("bench-grpc", app_port=upstreams.grpc_port, app_protocol="grpc", flags=flags)
     http = await mesh.sidecar("bench-http1", app_port=upstreams.http_port, app_protocol="http", flags=flags)
     callees = {"bench-grpc": grpc, "bench-http1": http}
     if any(case.paths for case in mine):
-        ruled = _flags(mesh, kind, _path_rules(mesh, kind, sink_port), cases)
+        ruled = _flags(mesh, kind, _path_rules(mesh, kind, sink_port), mine)
         callees["bench-paths"] = await mesh.sidecar(
             "bench-paths", app_port=upstreams.grpc_port, app_protocol="grpc", flags=ruled
         )
@@ -93,6 +91,13 @@ async def start_mesh(
         another=lambda: mesh.sidecar("load", flags=flags),
         sidecars=(caller, *callees.values()),
     )
+
+
+async def start_caller(mesh: Mesh, sink_port: int, cases: Sequence[Case]) -> Sidecar:
+    """A sidecar of the caller alone, with the native engine."""
+    kind = "native"
+    config = mesh.write("config.yaml", _configuration(kind, sink_port, _OPERATIONS))
+    return await mesh.sidecar(CALLER.app_id, flags=_flags(mesh, kind, config, cases))
 
 
 @asynccontextmanager
@@ -152,14 +157,6 @@ def _path_rules(mesh: Mesh, kind: str, sink_port: int) -> Path:
     operations = [(f"/bench.S{number}/*", "POST") for number in range(RULES - 1)]
     text = _configuration(kind, sink_port, [*operations, (f"/bench.S{RULES - 1}/M*", "POST"), _OPERATIONS[0]])
     return mesh.write("paths.yaml", text)
-
-
-async def _start_peers(mesh: Mesh, app_port: int) -> None:
-    flags = ("--runtime-path", str(mesh.root), "--count", str(PEERS), "--app-port", str(app_port))
-    process = await asyncio.to_thread(mesh.processes.start_python, "tests.bench.peers", *flags, name="peers")
-    ports = json.loads((await process.line(r'^\{"peers": ', timeout_s=60.0)).string)["peers"]
-    lines = "".join(f"{app_id}: 127.0.0.1:{port}\n" for app_id, port in ports.items())
-    (mesh.root / "endpoints.yaml").write_text(lines)  # what a user writes to name apps by hand
 
 
 def _replace(path: Path, text: str) -> None:
