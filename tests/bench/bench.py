@@ -43,7 +43,7 @@ _UNARY_ALONE: Final = frozenset({envoy.ALL_ON, relay.NAME, f"{NATIVE}-traced"}) 
 _RESTLESS_LEAST_S: Final = 3.0
 _RESTLESS_SHARE: Final = 0.5  # of the seconds, on a busy machine
 _SETTLE_S: Final = 2.0  # a fresh sidecar's warm-up
-_IDLE_S: Final = 3.0  # then a connection is idle: those of HTTP/2 rest after one or two seconds
+_IDLE_S: Final = 13.0  # then a connection is idle: 500 of HTTP/2 begin to rest each second
 
 
 class Bench:
