@@ -57,7 +57,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     head_s: float = 10.0  # slow heads (slowloris)
     handshake_s: float = 10.0
     idle_s: float = 180.0  # a connection without a call
-    rest_s: float = 1.0  # an HTTP/2 connection without one; then the native engine gives back what it can make anew
+    rest_s: float = 1.0  # an HTTP/2 connection without one; then the native engine holds but what it must
     stall_s: float = 300.0  # in which a caller moves less than `stall_bytes` of a body of announced length, or of an answer
     stall_bytes: int = 1_024
     ping_s: float = 10.0  # of silence on an HTTP/2 connection with calls, then a PING
