@@ -11,20 +11,14 @@ use bytes::BytesMut;
 use h2::Reason;
 
 use crate::fields::Headers;
+use crate::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADER, HEADERS, Header, PADDED, PING, PRIORITY, PUSH_PROMISE,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 use crate::head_blocks::{Block, Fault, HeadBlocks};
-use crate::ledger::{Ledger, SETTINGS, WINDOW_UPDATE};
+use crate::ledger::Ledger;
 use crate::limits::Limits;
 
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEADER: usize = 9;
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-const CONTINUATION: u8 = 0x9;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const ACK: u8 = 0x1;
-const PADDED: u8 = 0x8;
 /// What we announce. Large bodies take a quarter of the frames; one with its head fills four TLS records (RFC 8446 §5.1) and no fifth.
 pub const MAX_FRAME: u32 = 65_536 - 9;
 const SMALL_FRAME: usize = 1_024; // of DATA, as many peers cut them
@@ -77,7 +71,7 @@ pub struct FrameGate {
     goaway: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// The kind of the frame whose payload is collected in `held`.
-    block_kind: Cell<Option<u8>>,
+    collecting: Cell<Option<u8>>,
     /// Where requests come in: what must outlive `h2`, and the last stream of the one before it.
     ledger: Option<RefCell<Ledger>>,
     rested_at: Cell<u32>,
@@ -103,7 +97,7 @@ impl FrameGate {
             settings: Cell::new(false),
             goaway: Cell::new(false),
             waker: RefCell::default(),
-            block_kind: Cell::new(None),
+            collecting: Cell::new(None),
             ledger: server.then(RefCell::default),
             rested_at: Cell::new(0),
             held: RefCell::default(),
@@ -207,7 +201,7 @@ impl FrameGate {
 
     /// How many of the next bytes are none of our business: the rest of a payload that goes on as it is.
     pub fn passing(&self) -> usize {
-        if self.block_kind.get().is_none() { self.skip.get() } else { 0 }
+        if self.collecting.get().is_none() { self.skip.get() } else { 0 }
     }
 
     /// So many of those went on.
@@ -228,7 +222,7 @@ impl FrameGate {
         while !data.is_empty() && !self.is_flooded() {
             let skip = self.skip.get().min(data.len());
             self.skip.set(self.skip.get() - skip);
-            if self.block_kind.get().is_some() {
+            if self.collecting.get().is_some() {
                 let (some, rest) = data.split_at(skip);
                 data = rest;
                 let is_whole = self.skip.get() == 0;
@@ -249,27 +243,25 @@ impl FrameGate {
                 return;
             }
             let mut header = self.header.borrow_mut();
-            if header.is_empty() && data.len() >= HEADER {
-                let (whole, rest) = data.split_at(HEADER);
+            if let (true, Some((whole, rest))) = (header.is_empty(), data.split_first_chunk()) {
                 data = rest;
                 drop(header);
-                self.frame(whole, out);
+                self.frame(*whole, out);
                 continue;
             }
             let size = (HEADER - header.len()).min(data.len());
             header.extend_from_slice(&data[..size]);
             data = &data[size..];
-            if header.len() == HEADER {
-                let whole = header.clone();
+            if let Some(whole) = header.first_chunk().copied() {
                 header.clear();
                 drop(header);
-                self.frame(&whole, out);
+                self.frame(whole, out);
             }
         }
     }
 
     fn end_payload(&self, payload: &[u8], out: &mut BytesMut) {
-        let Some(kind) = self.block_kind.take() else { return };
+        let Some(kind) = self.collecting.take() else { return };
         if !matches!(kind, HEADERS | CONTINUATION) {
             return self.end_noted(kind, payload, out);
         }
@@ -302,66 +294,70 @@ impl FrameGate {
         }
     }
 
-    fn begin_block(&self, kind: u8, flags: u8, stream: u32, length: usize, out: &mut BytesMut) {
-        if let Err(fault) = self.blocks.borrow_mut().begin(kind, flags, stream) {
+    fn begin_block(&self, header: Header, out: &mut BytesMut) {
+        if let Err(fault) = self.blocks.borrow_mut().begin(header.kind, header.flags, header.stream) {
             return self.fault(fault);
         }
-        self.block_kind.set(Some(kind));
+        self.collecting.set(Some(header.kind));
         if self.block_at.get().is_none() {
             self.block_at.set(Some(Instant::now()));
         }
-        if length == 0 {
+        if header.length == 0 {
             self.end_payload(&[], out);
         }
     }
 
-    fn frame(&self, header: &[u8], out: &mut BytesMut) {
-        let &[a, b, c, kind, flags, ref stream @ ..] = header else { return };
-        let stream = stream.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)) & 0x7fff_ffff;
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        self.skip.set(length);
-        if length > MAX_FRAME as usize {
+    fn frame(&self, bytes: [u8; HEADER], out: &mut BytesMut) {
+        let header = Header::new(bytes);
+        self.skip.set(header.length);
+        if header.length > MAX_FRAME as usize {
             return self.end("frame-size", Reason::FRAME_SIZE_ERROR);
         }
-        match kind {
-            DATA if length == 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
-            0x2 => self.count_control("priority"),
+        self.count(header);
+        if self.is_flooded() {
+            return;
+        }
+        if header.kind == HEADERS && self.is_over(header.stream) {
+            self.end("protocol", Reason::STREAM_CLOSED);
+        } else if matches!(header.kind, HEADERS | CONTINUATION) {
+            self.begin_block(header, out);
+        } else if self.block_at.get().is_some() {
+            self.fault(Fault::Frame); // nothing may come within a header block (RFC 9113 §4.3)
+        } else if self.note(header) {
+            out.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Count what floods are made of, and note what `h2` tells nobody.
+    fn count(&self, header: Header) {
+        let goes_on = header.kind == DATA && !header.has(END_STREAM);
+        match header.kind {
+            DATA if goes_on && header.length == 0 => self.count_control("empty-data"),
+            DATA if goes_on && header.length == 1 && header.has(PADDED) => self.count_control("empty-data"),
+            PRIORITY => self.count_control("priority"),
             RST_STREAM => self.count_reset(),
             SETTINGS => {
                 self.count_control("settings");
-                if flags & ACK == 0 && !self.settings.replace(true) {
+                if !header.has(ACK) && !self.settings.replace(true) {
                     self.wake();
                 }
             }
-            DATA if length == 1 && flags & PADDED != 0 && flags & END_STREAM == 0 => self.count_control("empty-data"),
-            0x5 => self.end("push-promise", Reason::PROTOCOL_ERROR), // nobody may push here
-            0x6 => self.count_control("ping"),
+            PUSH_PROMISE => self.end("push-promise", Reason::PROTOCOL_ERROR), // nobody may push here
+            PING => self.count_control("ping"),
             WINDOW_UPDATE if self.updates.get() > 0 => self.updates.set(self.updates.get() - 1),
             WINDOW_UPDATE => self.count_control("window-update"),
-            0x7 => {
+            GOAWAY => {
                 self.goaway.set(true);
                 self.wake();
             }
             CONTINUATION => {
-                self.continuations.set(if flags & END_HEADERS == 0 { self.continuations.get() + 1 } else { 0 });
+                self.continuations.set(if header.has(END_HEADERS) { 0 } else { self.continuations.get() + 1 });
                 if self.continuations.get() > self.max_continuations {
                     self.set_flood("continuation");
                 }
             }
-            0xa.. => self.count_control("unknown"),
-            _ => {}
-        }
-        if self.is_flooded() {
-            return;
-        }
-        if kind == HEADERS && self.is_over(stream) {
-            self.end("protocol", Reason::STREAM_CLOSED);
-        } else if matches!(kind, HEADERS | CONTINUATION) {
-            self.begin_block(kind, flags, stream, length, out);
-        } else if self.block_at.get().is_some() {
-            self.fault(Fault::Frame); // nothing may come within a header block (RFC 9113 §4.3)
-        } else if self.note(kind, flags, stream, length) {
-            out.extend_from_slice(header);
+            DATA | HEADERS => {}
+            _ => self.count_control("unknown"),
         }
     }
 
@@ -371,22 +367,23 @@ impl FrameGate {
     }
 
     /// Keep what must outlive `h2`; returns whether the frame is for it.
-    fn note(&self, kind: u8, flags: u8, stream: u32, length: usize) -> bool {
+    fn note(&self, header: Header) -> bool {
         let Some(ledger) = &self.ledger else { return true };
-        let is_over = self.is_over(stream);
-        match kind {
+        let is_over = self.is_over(header.stream);
+        let collect = |kind| self.collecting.set((header.length > 0).then_some(kind));
+        match header.kind {
             DATA if is_over => {
                 self.end("protocol", Reason::STREAM_CLOSED);
                 return false;
             }
-            DATA => ledger.borrow_mut().heard_data(length),
-            SETTINGS if flags & ACK != 0 => ledger.borrow_mut().heard_ack(),
+            DATA => ledger.borrow_mut().heard_data(header.length),
+            SETTINGS if header.has(ACK) => ledger.borrow_mut().heard_ack(),
             RST_STREAM | WINDOW_UPDATE if is_over => {
-                self.block_kind.set((length > 0).then_some(RST_STREAM));
+                collect(RST_STREAM);
                 return false;
             }
-            SETTINGS => self.block_kind.set((length > 0).then_some(kind)),
-            WINDOW_UPDATE if stream == 0 => self.block_kind.set((length > 0).then_some(kind)),
+            SETTINGS => collect(SETTINGS),
+            WINDOW_UPDATE if header.stream == 0 => collect(WINDOW_UPDATE),
             _ => {}
         }
         true

@@ -79,7 +79,14 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
     let io = SharedIo::new(io.with_gate(gate.clone()));
     // In a box, so that what rests holds nothing of it.
     while Box::pin(serve_awake(&shared, &io, &entry, &leaving, &gate)).await {
-        let goes_on = poll_fn(|cx| if leaving.is_asked(cx) { io.wake() } else { io.poll_woken(cx) }).await;
+        let goes_on = poll_fn(|cx| {
+            if leaving.is_asked(cx) {
+                io.wake();
+                return Poll::Ready(true);
+            }
+            io.poll_woken(cx)
+        })
+        .await;
         leaving.refresh();
         if !goes_on {
             return;

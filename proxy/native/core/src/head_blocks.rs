@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 
 use crate::fields::Headers;
+use crate::frames::{END_HEADERS, END_STREAM, HEADERS, Header, PADDED, PRIORITIZED};
 use crate::head_scan::is_authority;
 use crate::hpack::{Broken, Decoder};
 use crate::limits::Limits;
@@ -15,11 +16,6 @@ use crate::limits::Limits;
 /// A list this many times as large as announced is no mistake: frames alone can't hold it, only fields that are named again and again.
 const BOMB: usize = 4;
 const ENTRY_BYTES: usize = 32; // what each field counts beyond its bytes (RFC 9113 §6.5.2)
-const HEADERS: u8 = 0x1;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
-const PRIORITY: u8 = 0x20;
 const SOME_FIELD: u8 = 0x90; // `accept-encoding` of the static table (RFC 7541, Appendix A), which costs nothing to read
 
 /// A header block.
@@ -226,7 +222,7 @@ impl HeadBlocks {
                 let (&padding, rest) = data.split_first().ok_or(Fault::Frame)?;
                 data = rest.get(..rest.len().checked_sub(usize::from(padding)).ok_or(Fault::Frame)?).ok_or(Fault::Frame)?;
             }
-            if self.flags & PRIORITY != 0 {
+            if self.flags & PRIORITIZED != 0 {
                 let (priority, rest) = data.split_at_checked(5).ok_or(Fault::Frame)?;
                 let depends = u32::from_be_bytes([priority[0] & 0x7f, priority[1], priority[2], priority[3]]);
                 if depends == self.stream {
@@ -244,8 +240,7 @@ impl HeadBlocks {
         let mut found = Block { headers: Headers::with_capacity(8), ..Block::default() };
         self.decoder.decode(&block, |name, value, once| found.put(&name, value, once, self.most))?;
         let at = out.len();
-        out.put_slice(&[0, 0, 0, HEADERS, flags]);
-        out.put_u32(stream);
+        Header { length: 0, kind: HEADERS, flags, stream }.put(out);
         let from = out.len();
         self.judge(stream, found, out).inspect_err(|_| out.truncate(at))?;
         let length = (out.len() - from) as u16;

@@ -12,7 +12,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
 use crate::ahead::Ahead;
-use crate::frame_gate::{FrameGate, PREFACE};
+use crate::frame_gate::FrameGate;
+use crate::frames::PREFACE;
 
 const READ: usize = 16_384;
 const READ_LEAST: usize = 2_048;
@@ -383,11 +384,10 @@ impl SharedIo {
     }
 
     /// Go on without the peer.
-    pub fn wake(&self) -> Poll<bool> {
+    pub fn wake(&self) {
         if let Some(gated) = &mut self.0.borrow_mut().gated {
             gated.wake();
         }
-        Poll::Ready(true)
     }
 }
 

@@ -6,34 +6,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::frame_gate::PREFACE;
+use crate::frames::{ACK, DATA, HEADER, Header, PREFACE, SETTINGS, WINDOW_UPDATE};
 
-const HEADER: usize = 9;
-const DATA: u8 = 0x0;
-pub const SETTINGS: u8 = 0x4;
-pub const WINDOW_UPDATE: u8 = 0x8;
-const ACK: u8 = 0x1;
 const WINDOW: i64 = 65_535; // of every new connection
 const SETTING: usize = 6; // bytes of one
 const INCREMENT: usize = 4; // bytes of it, all that a WINDOW_UPDATE holds
 const KNOWN_SETTINGS: usize = 10; // RFC 9113 §6.5.2, RFC 8441 §3, RFC 9218 §2.1: identifiers below this
-
-/// A frame's header, as far as it matters here.
-struct Head {
-    length: usize,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
-
-impl Head {
-    fn new(bytes: [u8; HEADER]) -> Self {
-        let [length @ .., kind, flags, _, _, _, _] = bytes;
-        let [.., s0, s1, s2, s3] = bytes;
-        let length = length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
-        Self { length, kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff }
-    }
-}
 
 /// The state of one connection that we accepted. Windows are what each side may still send on the whole connection.
 #[derive(Debug, Default)]
@@ -99,7 +77,7 @@ impl Ledger {
 
     fn frame(&mut self) {
         let [header @ .., a, b, c, d] = self.header;
-        let head = Head::new(header);
+        let head = Header::new(header);
         match (head.kind, head.stream) {
             (DATA, _) => self.sent += head.length as i64,
             (WINDOW_UPDATE, 0) => self.updated += i64::from(u32::from_be_bytes([a, b, c, d])),
@@ -160,9 +138,9 @@ impl Ledger {
     }
 }
 
+/// The header of a frame of the whole connection.
 fn put_header(out: &mut BytesMut, length: usize, kind: u8, flags: u8) {
-    out.put_uint(length as u64, 3);
-    out.put_slice(&[kind, flags, 0, 0, 0, 0]);
+    Header { length, kind, flags, stream: 0 }.put(out);
 }
 
 /// Keeps back what a peer heard long ago: SETTINGS, the answer to its own, and the connection's window but for what it lacks.
@@ -182,7 +160,7 @@ impl Filter {
         self.held.extend_from_slice(data);
         while !(self.settings && self.ack && self.update) {
             let Some(header) = self.held.first_chunk::<HEADER>() else { return false };
-            let head = Head::new(*header);
+            let head = Header::new(*header);
             if self.held.len() < HEADER + head.length {
                 return false;
             }

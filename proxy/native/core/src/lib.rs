@@ -32,6 +32,7 @@ mod dial;
 mod ends;
 mod exchange;
 mod frame_gate;
+mod frames;
 #[cfg(test)]
 mod fuzz;
 mod gate;

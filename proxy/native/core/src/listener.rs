@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::ahead::Ahead;
 use crate::ask::Notice;
 use crate::dial;
-use crate::frame_gate::PREFACE;
+use crate::frames::PREFACE;
 use crate::h1_server;
 use crate::h2_server;
 use crate::handout::{Parcel, Seat, Seats};
@@ -133,9 +133,12 @@ impl Listener {
         self.connections.borrow_mut().retain(|connection| {
             let Some(connection) = connection.upgrade() else { return false };
             let silent = now.saturating_duration_since(connection.active_at.get());
-            if connection.calls.get() == 0 && silent > limits.idle {
+            if connection.calls.get() > 0 {
+                return true;
+            }
+            if silent > limits.idle {
                 connection.ask();
-            } else if connection.calls.get() == 0 && silent > limits.rest && tired < RESTS {
+            } else if silent > limits.rest && tired < RESTS {
                 tired += usize::from(connection.tire());
             }
             true
