@@ -155,6 +155,29 @@ async def test_many_calls_share_one_connection(engine: str, hops: str) -> None:
     assert way.front.engine.stats().calls_in_flight == 0
 
 
+async def test_connections_of_a_peak_are_not_shared_out_among_few_calls_after_it(engine: str) -> None:
+    peak, few = 150, 20  # the first need more than one connection
+    came: list[tuple[FramePeer, int]] = []
+
+    async def app(peer: FramePeer) -> None:
+        while True:
+            came.append((peer, await peer.next_request()))
+            if len(came) in (peak, peak + few):  # all at once, so that they were in flight together
+                for asker, stream in came[-few:] if len(came) > peak else came:
+                    await asker.respond(stream, body=b"x")
+
+    async with (
+        serving(app) as port,
+        leading(engine, "one", port, wire="h2c") as way,
+        dial(way.port) as caller,
+    ):
+        for count in (peak, few):
+            streams = [await caller.request() for _ in range(count)]
+            assert {(await caller.whole(stream)).status for stream in streams} == {200}
+    assert len({peer for peer, _ in came[:peak]}) > 1
+    assert len({peer for peer, _ in came[peak:]}) == 1
+
+
 async def test_padded_data_is_passed_without_its_padding(engine: str, hops: str) -> None:
     async with (
         serving(answer_all) as app,

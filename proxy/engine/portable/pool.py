@@ -99,7 +99,10 @@ class Pool:
         return sum(len(host.waiting) for host in self._hosts.values())
 
     def take(self, origin: Origin) -> UpstreamConnection | None:
-        """A connection with room: the least busy; None means wait."""
+        """A connection with room; None means wait.
+
+        The first that isn't busy: fewer connections fill larger batches, and those that a peak left behind get idle. Else the least busy.
+        """
         host = self._hosts.get(origin)
         if host is None:
             return None
@@ -107,7 +110,9 @@ class Pool:
         for connection in host.connections:
             if connection.capacity > 0 and (best is None or connection.in_flight < best.in_flight):
                 best = connection
-        if best is not None and best.in_flight >= GROW_AT:
+                if best.in_flight < GROW_AT:
+                    return best
+        if best is not None:
             self._grow(host)
         return best
 

@@ -90,7 +90,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A connection with room: the least busy.
+    /// A connection with room.
     pub fn take(&self, origin: &Origin) -> Option<Connection> {
         let host = self.hosts.borrow().get(origin).cloned()?;
         host.take()
@@ -184,7 +184,10 @@ impl Host {
             }
             return None;
         }
-        let found = state.shared_ones.iter().filter(|conn| conn.capacity() > 0).min_by_key(|conn| conn.in_flight.get()).cloned();
+        // The first that isn't busy: fewer connections fill larger batches, and those that a peak left behind get idle.
+        let with_room = || state.shared_ones.iter().filter(|conn| conn.capacity() > 0);
+        let unhurried = with_room().find(|conn| conn.in_flight.get() < GROW_AT);
+        let found = unhurried.or_else(|| with_room().min_by_key(|conn| conn.in_flight.get())).cloned();
         drop(state);
         let conn = found?;
         if conn.in_flight.get() >= GROW_AT {
