@@ -10,12 +10,20 @@ _COMMAND = (sys.executable, "-I", "-m", "policies.child")
 
 
 class Child:
-    """Gets ready to read from the moment it is made. Ask it once, or close it."""
+    """Gets ready to read from the moment it is made. Ask it once, or close it. `niceness`: how much nicer than we it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, niceness: int = 0) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
         )
+        if niceness:
+            ours = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, ours + niceness)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
 
     def ask(self, question: bytes) -> None:
         """Hand over what to read: pickled `(PolicySources, generation)`."""

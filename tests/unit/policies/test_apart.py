@@ -1,10 +1,12 @@
 """Policies read in a process of their own say what reading them here says."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from policies.apart import Loading, load_apart
+from policies.child import Child
 from policies.errors import DocumentError
 from policies.loading import PolicySources, load
 
@@ -48,6 +50,15 @@ def test_every_fault_crosses_with_its_place(tmp_path: Path) -> None:
         Loading(sources).finish()
     assert apart.value.faults == here.value.faults
     assert len(apart.value.faults) == 2
+
+
+def test_reader_may_be_nicer_than_we() -> None:
+    child = Child(niceness=10)
+    try:
+        ranks = [os.getpriority(os.PRIO_PROCESS, process) for process in (0, child.pid)]
+    finally:
+        child.close()
+    assert ranks[1] == min(ranks[0] + 10, 19)
 
 
 def test_without_files_nothing_is_started(tmp_path: Path) -> None:
