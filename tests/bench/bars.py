@@ -19,11 +19,11 @@ BARS: Final = (
     ("grpc-unary", NATIVE, "envoy", 1.9, 0.45),
     ("grpc-unary", f"{NATIVE}-traced", "envoy-all-on", 2.8, 0.35),
     ("http1", NATIVE, "envoy", 1.8, 0.5),
+    ("peers", NATIVE, "envoy", 1.3, 0.6),
 )
 # case, and beside which
 SPREAD: Final = (
     ("paths", "fixed-path"),
-    ("peers", "one-peer"),
     ("idle-http1", "no-idle"),
     ("idle-grpc", "no-idle"),
 )
