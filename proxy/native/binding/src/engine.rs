@@ -8,16 +8,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postern_core::ask::{Attempt, Notice, Outcome};
 use postern_core::clusters::{Cluster, Tls, Wire};
-use postern_core::commands::Command;
+use postern_core::connection::tls::Identity;
+use postern_core::decision::plan::Graveyard;
+use postern_core::decision::trace::Sampler;
 use postern_core::engine::Engine;
-use postern_core::inboxes::Inboxes;
 use postern_core::limits::Limits;
-use postern_core::plan::Graveyard;
-use postern_core::tally::{Bounds, Kind, Tally};
-use postern_core::tls::Identity;
-use postern_core::trace::Sampler;
+use postern_core::seam::ask::{Attempt, Notice, Outcome};
+use postern_core::seam::commands::Command;
+use postern_core::seam::inboxes::Inboxes;
+use postern_core::seam::tally::{Bounds, Kind, Tally};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -272,7 +272,7 @@ impl NativeEngine {
 
 fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) -> PyResult<Bound<'py, PyTuple>> {
     let attempt = |attempt: &Attempt| {
-        let cause = attempt.cause.map(postern_core::cause::Cause::name);
+        let cause = attempt.cause.map(postern_core::call::cause::Cause::name);
         let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
         (&*attempt.endpoint, times.0, times.1, times.2, cause, attempt.status, attempt.grpc_code, attempt.detail.as_str())
             .into_pyobject(py)
@@ -287,7 +287,7 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         outcome.ended_ns,
         outcome.status,
         outcome.grpc_code,
-        outcome.cause.map(postern_core::cause::Cause::name),
+        outcome.cause.map(postern_core::call::cause::Cause::name),
         attempts,
         outcome.up_bytes,
         outcome.down_bytes,

@@ -16,7 +16,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// The extension module.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("causes", postern_core::cause::CAUSES.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
+    module.add("causes", postern_core::call::cause::CAUSES.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
     module.add_class::<engine::NativeEngine>()?;
     module.add_class::<engine::Tallies>()?;
     module.add_class::<question::Question>()?;

@@ -3,10 +3,10 @@
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
-use postern_core::ask;
-use postern_core::commands::Commands;
-use postern_core::plan::{Decision, Graveyard, Verdict};
-use postern_core::trace::Span;
+use postern_core::decision::plan::{Decision, Graveyard, Verdict};
+use postern_core::decision::trace::Span;
+use postern_core::seam::ask;
+use postern_core::seam::commands::Commands;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::balance::{self, Health, Load};
+use crate::call::balance::{self, Health, Load};
 
 /// What is spoken to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Type};
 use tokio::runtime::LocalOptions;
 
+use crate::call::gate::Gates;
 use crate::clusters::{Cluster, HealthRegistry};
-use crate::commands::{Command, Commands, Cut, EndpointLoad, Tell};
-use crate::gate::Gates;
-use crate::handout::{Seats, ways};
-use crate::inboxes::Inboxes;
+use crate::connection::handout::{Seats, ways};
+use crate::connection::listener::{Bound, Socket, Source};
 use crate::limits::Limits;
-use crate::listener::{Bound, Socket, Source};
+use crate::seam::commands::{Command, Commands, Cut, EndpointLoad, Tell};
+use crate::seam::inboxes::Inboxes;
 use crate::shared::{Place, Shared};
 
 const BACKLOG: i32 = 1_024;
@@ -213,7 +213,7 @@ fn contained(work: impl FnOnce()) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ask::Question;
+    use crate::seam::ask::Question;
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
     use std::sync::OnceLock;

@@ -2,13 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::body_scan::{Body, Chunks, Piece};
-use crate::frame_gate::FrameGate;
-use crate::head_scan::{RequestStart, find_end, scan_request, scan_response};
-use crate::hpack::{Broken, Decoder};
+use crate::decision::target::{encode, parse};
+use crate::decision::trace::{format_grpc_trace_bin, format_traceparent, parse_grpc_trace_bin, parse_traceparent};
+use crate::http1::body_scan::{Body, Chunks, Piece};
+use crate::http1::head_scan::{RequestStart, find_end, scan_request, scan_response};
+use crate::http2::frame_gate::FrameGate;
+use crate::http2::hpack::{Broken, Decoder};
 use crate::limits::Limits;
-use crate::target::{encode, parse};
-use crate::trace::{format_grpc_trace_bin, format_traceparent, parse_grpc_trace_bin, parse_traceparent};
 
 type Target = (&'static str, fn(&[u8]));
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header;
 
+use crate::decision::target;
 use crate::fields::Headers;
-use crate::target;
 
 /// How the request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

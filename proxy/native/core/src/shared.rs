@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::ask::{Inbox, Notice};
-use crate::cache::PlanCache;
-use crate::call_state::CallState;
+use crate::call::gate::Gate;
+use crate::call::pool::Pool;
+use crate::call::state::CallState;
 use crate::clusters::Clusters;
-use crate::commands::{Command, Cut, EndpointLoad, Lane};
-use crate::gate::Gate;
+use crate::connection::listener::{self, Listener};
+use crate::connection::tls::Identity;
+use crate::decision::cache::PlanCache;
+use crate::decision::tables::Tables;
+use crate::decision::trace::Sampler;
 use crate::limits::Limits;
-use crate::listener::{self, Listener};
-use crate::pool::Pool;
-use crate::tables::Tables;
-use crate::tls::Identity;
-use crate::trace::Sampler;
+use crate::seam::ask::{Inbox, Notice};
+use crate::seam::commands::{Command, Cut, EndpointLoad, Lane};
 
 const END: Duration = Duration::from_millis(250); // for each half of the end
 const END_STEP: Duration = Duration::from_millis(2);
@@ -84,7 +84,7 @@ impl Shared {
     /// A worker without an engine.
     #[cfg(test)]
     pub fn alone(limits: Limits) -> Rc<Self> {
-        let inboxes = crate::inboxes::Inboxes::new(1, Box::new(|| ()), false);
+        let inboxes = crate::seam::inboxes::Inboxes::new(1, Box::new(|| ()), false);
         Self::new(Place { worker: 0, of: 1 }, limits, inboxes.each()[0].clone(), Arc::default())
     }
 

@@ -1,0 +1,110 @@
+//! Replies on the wire: HTTP or gRPC form, with the engine's detail put in. Equal to `portable/answers.py`.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, header};
+
+use crate::call::ends::Down;
+use crate::decision::plan::Reply;
+use crate::fields::Headers;
+
+const DETAIL: u8 = 1; // stands in a body or message for what the engine knows
+const ERROR: HeaderName = HeaderName::from_static("postern-error");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Answer a call. gRPC errors are trailers-only.
+pub fn send(down: &mut Down, reply: &Reply, detail: &str, grpc: bool, head: bool) {
+    if grpc {
+        let mut headers = grpc_trailers(reply, detail);
+        headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        down.respond(200, headers, true);
+        return;
+    }
+    let mut headers = Headers::with_capacity(reply.headers.len() + 4);
+    let body = fill(&reply.body, json(detail).as_bytes());
+    for (name, value) in &reply.headers {
+        headers.append(name, value.clone());
+    }
+    headers.append(header::CONTENT_LENGTH, body.len().into());
+    if head || body.is_empty() {
+        down.respond(reply.status, headers, true);
+    } else {
+        down.respond(reply.status, headers, false);
+        down.send(body, true);
+    }
+}
+
+/// How a gRPC call ends with a reply of ours.
+pub fn grpc_trailers(reply: &Reply, detail: &str) -> Headers {
+    let mut headers = Headers::with_capacity(4);
+    headers.append(GRPC_STATUS, reply.grpc_code.into());
+    let text = reply.grpc_message.replace(char::from(DETAIL), detail);
+    headers.append(GRPC_MESSAGE, HeaderValue::try_from(percent(&text)).unwrap_or(HeaderValue::from_static("")));
+    for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR) {
+        headers.append(name, value.clone());
+    }
+    headers
+}
+
+fn fill(body: &Bytes, detail: &[u8]) -> Bytes {
+    let mut parts = body.split(|byte| *byte == DETAIL);
+    let mut out = parts.next().unwrap_or_default().to_vec();
+    for part in parts {
+        out.extend_from_slice(detail);
+        out.extend_from_slice(part);
+    }
+    out.into()
+}
+
+/// As it stands inside a JSON string.
+fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            control if control < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// gRPC's percent-encoding of messages: printable ASCII but `%` stays.
+fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (0x20..0x7f).contains(&byte) && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// The grpc-status among trailers: 2 (UNKNOWN) where it is malformed.
+pub fn grpc_code(headers: &Headers) -> Option<u32> {
+    let value = headers.get(GRPC_STATUS)?.as_bytes();
+    let sound = (1..=3).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    Some(if sound { value.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')) } else { 2 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_escaped_where_they_are_put_in() {
+        assert_eq!(
+            &fill(&Bytes::from_static(b"a \x01 b"), json("\"x\"\n\u{1}ä").as_bytes())[..],
+            "a \\\"x\\\"\\n\\u0001ä b".as_bytes()
+        );
+        assert_eq!(percent("näh: 100%"), "n%C3%A4h: 100%25");
+    }
+}

@@ -1,0 +1,536 @@
+//! One attempt of a call: an endpoint, a connection, the request body up and the answer down. Both directions are pumped from one
+//! poll, so a call is one task; bytes are acknowledged to one side once they were taken by the other.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use crate::call::answers::grpc_code;
+use crate::call::cause::Cause;
+use crate::call::ends::{Answer, Down, Gone, Lost, Part, Up};
+use crate::call::exchange::{Call, Stop, now_ns};
+use crate::call::pool::{Connection, Origin};
+use crate::clusters::{Tls, Wire};
+use crate::decision::edits::{self, Edits, drop_hop_by_hop};
+use crate::decision::plan::Plan;
+use crate::fields::Headers;
+use crate::head::{Protocol, RawHead};
+use crate::seam::ask::Attempt;
+
+/// How an attempt ended.
+pub enum Ended {
+    Whole,
+    /// The answer counts as a failure: try again after so long.
+    Again(Duration),
+    Failed(Cause, String),
+    /// No other attempt may help.
+    ForGood(Cause, String),
+}
+
+/// The request body as far as it was read. `saved`: what another attempt would send again. `spent`: some of it was let go of.
+pub struct RequestBody {
+    pub bytes: u64,
+    pub replay_limit: usize,
+    pub spent: bool,
+    saved: Vec<Bytes>,
+    ended: bool,
+    trailers: Option<Headers>,
+    at: usize,
+    pending: Bytes,
+    told_end: bool,
+    drained: u64,
+    released: u64,
+}
+
+impl RequestBody {
+    /// `ended`: known to be none.
+    pub fn new(ended: bool) -> Self {
+        Self {
+            bytes: 0,
+            replay_limit: 0,
+            spent: false,
+            saved: Vec::new(),
+            ended,
+            trailers: None,
+            at: 0,
+            pending: Bytes::new(),
+            told_end: false,
+            drained: 0,
+            released: 0,
+        }
+    }
+
+    fn rewind(&mut self) -> bool {
+        (self.at, self.drained, self.pending, self.told_end) = (0, 0, Bytes::new(), false);
+        let end = self.ended && self.saved.is_empty() && self.trailers.is_none();
+        self.told_end = end;
+        end
+    }
+
+    /// Whether all that came went on: more is for the caller to send.
+    fn is_drained(&self) -> bool {
+        !self.ended && self.pending.is_empty() && self.at >= self.saved.len()
+    }
+
+    fn let_go(&mut self) {
+        self.spent = true;
+        self.saved.clear();
+        self.at = 0;
+    }
+}
+
+enum Pumped {
+    /// All of the request was given.
+    Whole,
+    Gone(Gone),
+    Lost,
+    TooLarge(u64),
+}
+
+impl RequestBody {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down,
+        up: &mut Up,
+        limit: Option<u64>,
+        edits: &Edits,
+        keep: bool,
+    ) -> Poll<Pumped> {
+        loop {
+            while !self.pending.is_empty() {
+                let room = match up.poll_room(cx, self.pending.len()) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(room)) => room,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Pumped::Lost),
+                };
+                let chunk = self.pending.split_to(room.min(self.pending.len()));
+                self.drained += chunk.len() as u64;
+                self.told_end = self.ended && self.pending.is_empty() && self.at == self.saved.len() && self.trailers.is_none();
+                up.send(chunk, self.told_end);
+                if self.drained > self.released {
+                    down.release((self.drained - self.released) as usize);
+                    self.released = self.drained;
+                }
+            }
+            if self.at < self.saved.len() {
+                self.pending = self.saved[self.at].clone();
+                self.at += 1;
+                continue;
+            }
+            if self.ended {
+                if !self.told_end {
+                    self.told_end = true;
+                    up.finish(self.trailers.clone().and_then(|trailers| edits::trailers(Some(edits), trailers)));
+                }
+                return Poll::Ready(Pumped::Whole);
+            }
+            match down.poll_body(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(gone)) => return Poll::Ready(Pumped::Gone(gone)),
+                Poll::Ready(Ok(Part::End(trailers))) => (self.ended, self.trailers) = (true, trailers),
+                Poll::Ready(Ok(Part::Data(data))) => {
+                    self.bytes += data.len() as u64;
+                    if let Some(limit) = limit.filter(|limit| self.bytes > *limit) {
+                        return Poll::Ready(Pumped::TooLarge(limit));
+                    }
+                    if keep && !self.spent && self.bytes <= self.replay_limit as u64 {
+                        self.saved.push(data.clone());
+                        self.at += 1;
+                    } else {
+                        self.let_go();
+                    }
+                    self.pending = data;
+                    self.ended = down.is_read();
+                }
+            }
+        }
+    }
+}
+
+/// What came before the answer's body was looked at. `first`: what was read of it to know the gRPC status.
+struct Answered {
+    status: u16,
+    headers: Headers,
+    first: Option<Part>,
+    end: bool,
+}
+
+impl Call {
+    /// Try one endpoint.
+    pub async fn attempt(&mut self, down: &mut Down, plan: &Plan) -> Result<Ended, Stop> {
+        self.route = pick_route(plan);
+        let route = &plan.routes[self.route];
+        let now = Instant::now();
+        let picked = {
+            let clusters = self.shared.clusters.borrow();
+            clusters.get(&route.cluster).and_then(|state| {
+                let endpoint = state.pick(&self.tried, now)?;
+                Some((endpoint, state.cluster.wire, state.cluster.tls))
+            })
+        };
+        let Some((endpoint, wire, tls)) = picked else {
+            let at = now_ns();
+            let none = Some(Cause::NoEndpoint);
+            self.attempts.push(Attempt { started_ns: at, ended_ns: at, cause: none, ..Attempt::default() });
+            let (answer, told) = tokio::sync::oneshot::channel();
+            self.shared.inbox.ask(crate::seam::ask::Question::Explain { key: route.cluster.clone(), answer });
+            return Ok(Ended::Failed(Cause::NoEndpoint, told.await.map_err(|_| Stop::Silent)?));
+        };
+        endpoint.load.borrow_mut().in_flight += 1;
+        self.endpoint = Some(endpoint.clone());
+        if !self.tried.contains(&endpoint.address) {
+            self.tried.push(endpoint.address.clone());
+        }
+        self.attempts.push(Attempt { endpoint: endpoint.address.clone(), started_ns: now_ns(), ..Attempt::default() });
+        let origin = Origin {
+            cluster: route.cluster.clone(),
+            address: endpoint.address.clone(),
+            wire,
+            tls,
+            expect: route.expect.clone(),
+            connect: plan.connect,
+        };
+        let mut timer = plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        if !self.begin_own_span() {
+            Box::pin(self.begin_span(down)).await?;
+        }
+        let shared = self.shared.clone();
+        let connected = match shared.pool.take(&origin) {
+            Some(connection) => Ok(connection),
+            None => match self.timed(down, &mut timer, Box::pin(shared.pool.get(&shared, &origin))).await? {
+                None => return Ok(self.timed_out(plan)),
+                Some(connected) => connected,
+            },
+        };
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(lost) => {
+                if matches!(lost.cause, Cause::Connect | Cause::Refused | Cause::TlsIdentity) {
+                    endpoint.load.borrow_mut().eject(Instant::now());
+                }
+                self.end_attempt(Some(lost.cause), &lost.detail);
+                return Ok(Ended::Failed(lost.cause, lost.detail));
+            }
+        };
+        if wire == Wire::Postern && tls != Tls::None && connection.is_plain_h2() && self.head.protocol != Protocol::Grpc {
+            let detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it";
+            self.end_attempt(Some(Cause::Unsupported), detail);
+            return Ok(Ended::ForGood(Cause::Unsupported, detail.into()));
+        }
+        self.over(down, plan, connection, &mut timer).await
+    }
+
+    async fn timed<T>(
+        &mut self,
+        down: &mut Down,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        wait: impl Future<Output = T>,
+    ) -> Result<Option<T>, Stop> {
+        let Some(timer) = timer else { return self.guarded(down, wait).await.map(Some) };
+        let mut wait = std::pin::pin!(wait);
+        let either = poll_fn(|cx| {
+            if let Poll::Ready(found) = wait.as_mut().poll(cx) {
+                return Poll::Ready(Some(found));
+            }
+            timer.as_mut().poll(cx).map(|()| None)
+        });
+        self.guarded(down, either).await
+    }
+
+    fn timed_out(&mut self, plan: &Plan) -> Ended {
+        let detail = format!("no complete answer within {} s", plan.attempt.unwrap_or_default().as_secs_f64());
+        self.end_attempt(Some(Cause::Timeout), &detail);
+        Ended::Failed(Cause::Timeout, detail)
+    }
+
+    /// Send the request over a connection and pass the answer on.
+    async fn over(
+        &mut self,
+        down: &mut Down,
+        plan: &Plan,
+        connection: Connection,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Result<Ended, Stop> {
+        let end = self.body.rewind();
+        self.sent_at = Instant::now();
+        let mut up = match connection.start(self.edited(plan), end) {
+            Ok(up) => up,
+            Err(lost) => return Ok(self.lost(lost)),
+        };
+        let mut pump = if end { Pump::Done } else { Pump::Running };
+        let answered = match self.until_head(down, plan, &mut up, &mut pump, timer).await? {
+            Ok(answered) => answered,
+            Err(ended) => return Ok(ended),
+        };
+        let code = match (&answered.first, answered.end) {
+            _ if self.head.protocol != Protocol::Grpc => None,
+            (None, true) => grpc_code(&answered.headers),
+            (Some(Part::End(trailers)), _) => trailers.as_ref().and_then(grpc_code),
+            _ => None,
+        };
+        let waits_for_code = self.head.protocol == Protocol::Grpc && !answered.end && answered.first.is_none();
+        if !waits_for_code && !matches!(answered.first, Some(Part::Data(_))) {
+            let failed = plan.again.iter().any(|again| again.covers(Cause::Status, answered.status, code));
+            let pause = if failed { Box::pin(self.next_pause(plan, Cause::Status, answered.status, code)).await? } else { None };
+            if let Some(pause) = pause {
+                if let Some(attempt) = self.attempts.last_mut() {
+                    attempt.grpc_code = code;
+                }
+                self.end_attempt(Some(Cause::Status), "");
+                return Ok(Ended::Again(pause));
+            }
+        }
+        self.relay(down, plan, up, pump, answered, timer).await
+    }
+
+    fn edited(&self, plan: &Plan) -> RawHead {
+        let edits = &plan.routes[self.route].edits;
+        let left = match (self.left(), plan.attempt) {
+            (Some(left), Some(attempt)) => Some(left.min(attempt)),
+            (left, attempt) => left.or(attempt),
+        };
+        let headers = match &self.span {
+            Some(span) => edits.request(&self.head, span, left),
+            None => self.head.headers.clone(),
+        };
+        RawHead {
+            protocol: self.head.protocol,
+            method: self.head.method.clone(),
+            authority: edits.authority.clone().unwrap_or_else(|| self.head.raw_authority.clone()),
+            target: edits.target(&self.head),
+            headers,
+            framing: self.head.framing,
+            length: self.head.length,
+        }
+    }
+
+    fn lost(&mut self, lost: Lost) -> Ended {
+        if lost.cause == Cause::Refused {
+            if let Some(endpoint) = &self.endpoint {
+                let mut load = endpoint.load.borrow_mut();
+                load.rtt_s = load.rtt_s.max(1.0);
+            }
+        }
+        self.end_attempt(Some(lost.cause), &lost.detail);
+        Ended::Failed(lost.cause, lost.detail)
+    }
+
+    async fn until_head(
+        &mut self,
+        down: &mut Down,
+        plan: &Plan,
+        up: &mut Up,
+        pump: &mut Pump,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Result<Result<Answered, Ended>, Stop> {
+        let wants_code = self.head.protocol == Protocol::Grpc
+            && plan.again.iter().any(|again| again.grpc_codes.as_ref().is_none_or(|codes| !codes.is_empty()));
+        let mut held: Option<(u16, Headers)> = None;
+        poll_fn(|cx| {
+            if let Some(timer) = timer {
+                if timer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ok(Err(self.timed_out(plan))));
+                }
+            }
+            if let Some(ended) = self.poll_request(cx, down, up, plan, pump) {
+                return Poll::Ready(ended.map(Err));
+            }
+            loop {
+                if held.is_some() {
+                    match up.poll_body(cx) {
+                        Poll::Pending => break,
+                        Poll::Ready(Err(lost)) => return Poll::Ready(Ok(Err(self.lost(lost)))),
+                        Poll::Ready(Ok(part)) => {
+                            let (status, headers) = held.take().unwrap_or_default();
+                            return Poll::Ready(Ok(Ok(Answered { status, headers, first: Some(part), end: false })));
+                        }
+                    }
+                }
+                match up.poll_head(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Err(lost)) => return Poll::Ready(Ok(Err(self.lost(lost)))),
+                    Poll::Ready(Ok(Answer::Inform(status, mut headers))) => {
+                        drop_hop_by_hop(&mut headers);
+                        down.inform(status, headers);
+                    }
+                    Poll::Ready(Ok(Answer::Head { status, headers, end })) => {
+                        self.note_head(status);
+                        if wants_code && !end && !self.body.spent {
+                            held = Some((status, headers));
+                            continue;
+                        }
+                        return Poll::Ready(Ok(Ok(Answered { status, headers, first: None, end })));
+                    }
+                }
+            }
+            if let Poll::Ready(lost) = up.poll_drive(cx) {
+                return Poll::Ready(Ok(Err(self.lost(lost))));
+            }
+            self.poll_stop(cx, down).map(Err)
+        })
+        .await
+    }
+
+    fn note_head(&mut self, status: u16) {
+        self.head_ns = now_ns();
+        let now = Instant::now();
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.load.borrow_mut().observe(now - self.sent_at, now);
+        }
+        if let Some(attempt) = self.attempts.last_mut() {
+            (attempt.head_ns, attempt.status) = (self.head_ns, status);
+        }
+    }
+
+    /// Move the request on; says so where that ends the attempt.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down,
+        up: &mut Up,
+        plan: &Plan,
+        pump: &mut Pump,
+    ) -> Option<Result<Ended, Stop>> {
+        self.up_waits = false;
+        if !matches!(pump, Pump::Running) {
+            return None;
+        }
+        match self.body.poll(cx, down, up, plan.body_bytes, &plan.routes[self.route].edits, !self.committed) {
+            Poll::Pending => {
+                self.up_waits = self.body.is_drained();
+                None
+            }
+            Poll::Ready(Pumped::Whole) => {
+                *pump = Pump::Done;
+                None
+            }
+            // What the callee said before it broke off is still to be read: that tells more.
+            Poll::Ready(Pumped::Lost) => {
+                *pump = Pump::Broken;
+                None
+            }
+            Poll::Ready(Pumped::Gone(Gone(detail))) => Some(Err(Stop::Gone(detail))),
+            Poll::Ready(Pumped::TooLarge(limit)) => {
+                self.end_attempt(Some(Cause::TooLarge), "");
+                Some(Ok(Ended::ForGood(Cause::TooLarge, format!("more than {limit} bytes"))))
+            }
+        }
+    }
+
+    /// Pass the answer on to its end.
+    async fn relay(
+        &mut self,
+        down: &mut Down,
+        plan: &Plan,
+        mut up: Up,
+        mut pump: Pump,
+        answered: Answered,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Result<Ended, Stop> {
+        self.committed = true;
+        self.status = answered.status;
+        let mut headers = answered.headers;
+        let code = if answered.end { grpc_code(&headers) } else { None };
+        match &plan.reply_edits {
+            Some(edits) => edits.apply(&mut headers),
+            None => drop_hop_by_hop(&mut headers),
+        }
+        down.respond(answered.status, headers, answered.end);
+        if answered.end {
+            self.whole(code);
+            return Ok(Ended::Whole);
+        }
+        if self.head.protocol == Protocol::Websocket {
+            *timer = None; // an attempt at a tunnel ends with its acceptance
+        }
+        let mut next = answered.first;
+        poll_fn(|cx| {
+            if let Some(timer) = timer {
+                if timer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ok(self.timed_out(plan)));
+                }
+            }
+            if let Some(ended) = self.poll_request(cx, down, &mut up, plan, &mut pump) {
+                return Poll::Ready(ended);
+            }
+            loop {
+                match next.take() {
+                    Some(Part::Data(mut data)) => match down.poll_room(cx, data.len()) {
+                        Poll::Pending => {
+                            next = Some(Part::Data(data));
+                            self.owes_down = true;
+                            break;
+                        }
+                        Poll::Ready(Err(Gone(detail))) => return Poll::Ready(Err(Stop::Gone(detail))),
+                        Poll::Ready(Ok(room)) => {
+                            self.owes_down = false;
+                            let chunk = data.split_to(room.min(data.len()));
+                            self.down_bytes += chunk.len() as u64;
+                            up.release(chunk.len());
+                            let last = data.is_empty() && up.is_read();
+                            down.send(chunk, last);
+                            if last {
+                                self.whole(None);
+                                return Poll::Ready(Ok(Ended::Whole));
+                            }
+                            next = (!data.is_empty()).then_some(Part::Data(data));
+                        }
+                    },
+                    Some(Part::End(trailers)) => {
+                        let code = trailers.as_ref().and_then(grpc_code);
+                        down.finish(trailers.and_then(|trailers| edits::trailers(plan.reply_edits.as_ref(), trailers)));
+                        self.whole(code);
+                        return Poll::Ready(Ok(Ended::Whole));
+                    }
+                    None => match up.poll_body(cx) {
+                        Poll::Pending => break,
+                        Poll::Ready(Ok(part)) => next = Some(part),
+                        Poll::Ready(Err(lost)) => return Poll::Ready(Ok(self.lost(lost))),
+                    },
+                }
+            }
+            if let Poll::Ready(lost) = up.poll_drive(cx) {
+                return Poll::Ready(Ok(self.lost(lost)));
+            }
+            self.poll_stop(cx, down).map(Err)
+        })
+        .await
+    }
+
+    fn whole(&mut self, code: Option<u32>) {
+        if self.head.protocol == Protocol::Grpc {
+            if let Some(attempt) = self.attempts.last_mut() {
+                attempt.grpc_code = code;
+            }
+        }
+        self.end_attempt(None, "");
+    }
+}
+
+/// Where the request stands.
+enum Pump {
+    Running,
+    Done,
+    /// The callee takes no more of it.
+    Broken,
+}
+
+fn pick_route(plan: &Plan) -> usize {
+    if plan.routes.len() == 1 {
+        return 0;
+    }
+    let total: u32 = plan.routes.iter().map(|route| route.weight).sum();
+    let mut drawn = fastrand::u32(..total.max(1));
+    for (place, route) in plan.routes.iter().enumerate() {
+        if drawn < route.weight {
+            return place;
+        }
+        drawn -= route.weight;
+    }
+    0
+}

@@ -1,0 +1,530 @@
+//! Runs one call: finds the kept decision or asks for one, passes gates, tries endpoints, answers where it can't. `attempt.rs` does
+//! the relaying. Equal in what it does to `portable/exchange.py`.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep_until};
+
+use crate::call::answers;
+use crate::call::attempt::{Ended, RequestBody};
+use crate::call::cause::Cause;
+use crate::call::ends::Down;
+use crate::call::gate::{Pass, QUEUE};
+use crate::call::state::{CallState, Cut, SLOW_BODY, SLOW_READER};
+use crate::clusters::Endpoint;
+use crate::decision::cache::{Found, Kept};
+use crate::decision::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
+use crate::decision::plan::{Decision, Plan, Reply, Token, Verdict};
+use crate::decision::trace::Span;
+use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
+use crate::seam::ask::{Attempt, Outcome, Question};
+use crate::shared::Shared;
+
+/// Nobody processed it: another endpoint may, at once.
+const IMMEDIATE: u32 = 1 << Cause::Connect as u32 | 1 << Cause::Refused as u32 | 1 << Cause::TlsIdentity as u32;
+const IMMEDIATE_TRIES: usize = 3;
+
+/// What ends a call from outside.
+#[derive(Debug)]
+pub enum Stop {
+    Deadline,
+    Gone(String),
+    Cut,
+    /// The caller neither sends nor reads.
+    Stalled,
+    /// The side that decides is gone.
+    Silent,
+}
+
+/// One call: the decision, the attempts, the request body kept for them, the answer so far.
+pub struct Call {
+    pub shared: Rc<Shared>,
+    pub head: Arc<Head>,
+    pub state: Rc<CallState>,
+    pub kept: Option<Rc<Kept>>,
+    pub route: usize,
+    pub attempts: Vec<Attempt>,
+    pub tried: Vec<Arc<str>>,
+    pub endpoint: Option<Rc<Endpoint>>,
+    pub body: RequestBody,
+    pub span: Option<Span>,
+    pub committed: bool,
+    /// Some of the answer waits for the caller to read.
+    pub owes_down: bool,
+    /// More of the request is for the caller to send.
+    pub up_waits: bool,
+    pub sent_at: Instant,
+    pub status: u16,
+    pub down_bytes: u64,
+    pub head_ns: u64,
+    number: u64,
+    deadline: Option<Pin<Box<Sleep>>>,
+    passes: Vec<Pass>,
+    pauses: Vec<(usize, std::vec::IntoIter<f64>)>,
+    started_ns: u64,
+    answer: Option<(Arc<Token>, Cause, Option<u32>)>,
+    cause: Option<Cause>,
+    reported: bool,
+    ended_code: Option<u32>,
+}
+
+/// Epoch nanoseconds.
+pub fn now_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Carry one call to its end.
+pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry) {
+    shared.apply();
+    let framing = raw.framing;
+    let (head, refusal) = head::read(raw, entry);
+    let state = CallState::new(head.entry.listener.clone());
+    let number = shared.enter_call(state.clone());
+    // In a box, so that the task is not moved with it.
+    let mut call = Box::new(Call {
+        head: Arc::new(head),
+        state,
+        kept: None,
+        route: 0,
+        attempts: Vec::with_capacity(1),
+        tried: Vec::with_capacity(1),
+        endpoint: None,
+        body: RequestBody::new(framing == Framing::None),
+        span: None,
+        committed: false,
+        sent_at: Instant::now(),
+        status: 0,
+        down_bytes: 0,
+        head_ns: 0,
+        number,
+        deadline: None,
+        passes: Vec::new(),
+        pauses: Vec::new(),
+        started_ns: now_ns(),
+        answer: None,
+        cause: None,
+        reported: false,
+        ended_code: None,
+        owes_down: false,
+        up_waits: false,
+        shared,
+    });
+    if let Err(stop) = call.carry(&mut down, refusal).await {
+        Box::pin(call.stopped(stop, &mut down)).await;
+    }
+    down.leave().await;
+    call.report();
+}
+
+/// A call that is dropped before its end, with its connection's task or by a fault of ours, is reported all the same.
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.reported {
+            self.cause = self.cause.or(Some(Cause::Draining));
+            self.report();
+        }
+        self.release_endpoint();
+    }
+}
+
+impl Call {
+    async fn carry(&mut self, down: &mut Down, refusal: Option<String>) -> Result<(), Stop> {
+        if let Some(reason) = refusal {
+            let reply = Box::pin(self.undecided(Some(reason))).await?;
+            self.reply(down, &reply, "");
+            return Ok(());
+        }
+        if self.head.protocol == Protocol::Grpc {
+            let left = self.head.headers.get(GRPC_TIMEOUT).and_then(|value| parse_grpc_timeout(value.as_bytes()));
+            self.limit(left);
+        }
+        let decided = match self.find_now() {
+            Found::Kept(kept) => Decided::Kept(kept),
+            Found::Nothing | Found::Class(_) => Box::pin(self.decide(down)).await?,
+        };
+        let kept = match decided {
+            Decided::Kept(kept) => kept,
+            Decided::Late(reply, key) => {
+                let detail = Box::pin(self.explain(key)).await?;
+                self.reply(down, &reply, &detail);
+                return Ok(());
+            }
+        };
+        self.kept = Some(kept.clone());
+        let plan = match &kept.decision {
+            Decision::Reply(reply) => {
+                let path = self.head.path.clone();
+                self.reply(down, reply, &path);
+                return Ok(());
+            }
+            Decision::Plan(plan) => plan,
+        };
+        if let (Some(limit), Some(length)) = (plan.body_bytes, self.head.length) {
+            if length > limit {
+                let detail = format!("{length} bytes, the limit is {limit}");
+                return Box::pin(self.fail(down, Cause::TooLarge, &detail)).await;
+            }
+        }
+        self.limit(plan.total);
+        self.body.replay_limit = plan.replay_bytes;
+        for name in &plan.gates {
+            let Some(gate) = self.shared.gate(name) else { continue };
+            match Box::pin(self.guarded(down, async move { gate.enter().await })).await? {
+                Ok(pass) => self.passes.push(pass),
+                Err(_) => return Box::pin(self.fail(down, Cause::Shed, &format!("more than {QUEUE} calls wait already"))).await,
+            }
+        }
+        self.attempts(down, plan).await
+    }
+
+    // --- deciding
+
+    fn find_now(&self) -> Found {
+        let found = self.shared.plans.borrow_mut().find(&self.head, &self.shared.tables.borrow());
+        if matches!(found, Found::Kept(_)) {
+            self.shared.inbox.count_lookup(true);
+        }
+        found
+    }
+
+    async fn decide(&mut self, down: &mut Down) -> Result<Decided, Stop> {
+        let mut until: Option<Instant> = None;
+        loop {
+            let found = self.find(down).await?;
+            if let Some(kept) = found {
+                self.shared.inbox.count_lookup(true);
+                return Ok(Decided::Kept(kept));
+            }
+            self.shared.inbox.count_lookup(false);
+            let wakes = self.shared.wakes();
+            let (answer, verdict) = oneshot::channel();
+            self.shared.inbox.ask(Question::Decide { head: self.head.clone(), answer });
+            let (verdict, as_of) = self.guarded(down, verdict).await?.map_err(|_| Stop::Silent)?;
+            self.shared.apply();
+            let (key, within, then) = match verdict {
+                Verdict::Keep { decision, reads } => {
+                    let kept = Kept::new(decision);
+                    if self.shared.is_current(as_of) {
+                        let mut plans = self.shared.plans.borrow_mut();
+                        plans.keep(&self.head, reads, &kept, &mut self.shared.tables.borrow_mut());
+                        self.shared.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
+                    }
+                    return Ok(Decided::Kept(kept));
+                }
+                Verdict::Hold { key, within, then } => (key, within, then),
+            };
+            let until = *until.get_or_insert_with(|| Instant::now() + within);
+            if Instant::now() >= until {
+                return Ok(Decided::Late(then, key));
+            }
+            if wakes == self.shared.wakes() {
+                let woken = self.shared.held(&key);
+                let held = async move { tokio::time::timeout_at(until.into(), woken.notified()).await.is_ok() };
+                if !self.guarded(down, held).await? {
+                    return Ok(Decided::Late(then, key));
+                }
+            }
+        }
+    }
+
+    /// The kept decision for this head, once the classes of its path that it turns on are known.
+    async fn find(&mut self, down: &mut Down) -> Result<Option<Rc<Kept>>, Stop> {
+        loop {
+            let found = self.shared.plans.borrow_mut().find(&self.head, &self.shared.tables.borrow());
+            let table = match found {
+                Found::Kept(kept) => return Ok(Some(kept)),
+                Found::Nothing => return Ok(None),
+                Found::Class(table) => table,
+            };
+            let (answer, told) = oneshot::channel();
+            self.shared.inbox.ask(Question::Class { head: self.head.clone(), table, answer });
+            let (class, as_of) = self.guarded(down, told).await?.map_err(|_| Stop::Silent)?;
+            self.shared.apply();
+            match class {
+                Some(class) if self.shared.is_current(as_of) => {
+                    self.shared.tables.borrow_mut().learn(table, &self.head.path, class);
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    async fn explain(&self, key: Arc<str>) -> Result<String, Stop> {
+        let (answer, told) = oneshot::channel();
+        self.shared.inbox.ask(Question::Explain { key, answer });
+        told.await.map_err(|_| Stop::Silent)
+    }
+
+    async fn undecided(&self, bad_request: Option<String>) -> Result<Box<Reply>, Stop> {
+        let (answer, made) = oneshot::channel();
+        let listener = self.head.entry.listener.clone();
+        self.shared.inbox.ask(Question::Undecided { listener, bad_request, answer });
+        made.await.map_err(|_| Stop::Silent)
+    }
+
+    /// This hop's span; it begins when first needed.
+    pub async fn begin_span(&mut self, down: &mut Down) -> Result<(), Stop> {
+        if self.span.is_none() {
+            let (answer, begun) = oneshot::channel();
+            self.shared.inbox.ask(Question::Span { head: self.head.clone(), answer });
+            self.span = Some(self.guarded(down, begun).await?.map_err(|_| Stop::Silent)?);
+        }
+        Ok(())
+    }
+
+    /// The same without a question; false where only the other side can begin it.
+    pub fn begin_own_span(&mut self) -> bool {
+        if self.span.is_none() {
+            let grpc = self.head.protocol == Protocol::Grpc;
+            self.span = self.shared.sampler.get().map(|sampler| sampler.begin(&self.head.headers, grpc));
+        }
+        self.span.is_some()
+    }
+
+    // --- waiting
+
+    fn limit(&mut self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return };
+        let at = tokio::time::Instant::now() + limit;
+        if self.deadline.as_ref().is_none_or(|deadline| at < deadline.deadline()) {
+            self.deadline = Some(Box::pin(sleep_until(at)));
+        }
+    }
+
+    /// What is left of the call's time.
+    pub fn left(&self) -> Option<Duration> {
+        self.deadline.as_ref().map(|deadline| deadline.deadline().saturating_duration_since(tokio::time::Instant::now()))
+    }
+
+    /// Whether something ends the call from outside.
+    pub fn poll_stop(&mut self, cx: &mut Context<'_>, down: &mut Down) -> Poll<Stop> {
+        match self.state.poll_cut(cx) {
+            Some(Cut::Ending) => return Poll::Ready(Stop::Cut),
+            Some(Cut::Stalled) => return Poll::Ready(Stop::Stalled),
+            None => self.note_progress(),
+        }
+        if let Some(deadline) = &mut self.deadline {
+            if deadline.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Stop::Deadline);
+            }
+        }
+        down.poll_gone(cx).map(|gone| Stop::Gone(gone.0))
+    }
+
+    /// Streams pause as they like: only the length that was announced is owed, and only what is no stream has to be read.
+    fn note_progress(&self) {
+        let is_stream = matches!(self.head.protocol, Protocol::Grpc | Protocol::Websocket);
+        let waits = match (self.owes_down, self.up_waits && self.head.framing == Framing::Length) {
+            (true, _) if !is_stream => Some(SLOW_READER),
+            (_, true) => Some(SLOW_BODY),
+            _ => None,
+        };
+        self.state.note_progress(waits, self.body.bytes + self.down_bytes);
+    }
+
+    /// Wait for something, unless the call is stopped first.
+    pub async fn guarded<T>(&mut self, down: &mut Down, wait: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut wait = pin!(wait);
+        poll_fn(|cx| {
+            if let Poll::Ready(found) = wait.as_mut().poll(cx) {
+                return Poll::Ready(Ok(found));
+            }
+            self.poll_stop(cx, down).map(Err)
+        })
+        .await
+    }
+
+    // --- attempts
+
+    async fn attempts(&mut self, down: &mut Down, plan: &Plan) -> Result<(), Stop> {
+        loop {
+            let (cause, detail) = match self.attempt(down, plan).await? {
+                Ended::Whole => return Ok(()),
+                Ended::Again(pause) => {
+                    Box::pin(self.pause(down, pause)).await?;
+                    continue;
+                }
+                Ended::Failed(cause, detail) => (cause, detail),
+                Ended::ForGood(cause, detail) => return Box::pin(self.fail(down, cause, &detail)).await,
+            };
+            if self.committed {
+                return Box::pin(self.fail(down, cause, &detail)).await;
+            }
+            if IMMEDIATE & cause.bit() != 0 && !self.body.spent && self.tried.len() <= IMMEDIATE_TRIES {
+                let cluster = &plan.routes[self.route].cluster;
+                if self.shared.clusters.borrow().get(cluster).is_some_and(|state| state.has_untried(&self.tried)) {
+                    continue;
+                }
+            }
+            match Box::pin(self.next_pause(plan, cause, 0, None)).await? {
+                Some(pause) => Box::pin(self.pause(down, pause)).await?,
+                None => return Box::pin(self.fail(down, cause, &detail)).await,
+            }
+        }
+    }
+
+    async fn pause(&mut self, down: &mut Down, pause: Duration) -> Result<(), Stop> {
+        if pause.is_zero() {
+            return Ok(());
+        }
+        self.guarded(down, tokio::time::sleep(pause)).await
+    }
+
+    /// How long to wait for another attempt; `None`: this was the last.
+    pub async fn next_pause(
+        &mut self,
+        plan: &Plan,
+        cause: Cause,
+        status: u16,
+        code: Option<u32>,
+    ) -> Result<Option<Duration>, Stop> {
+        if self.body.spent {
+            return Ok(None);
+        }
+        let Some(rule) = plan.again.iter().position(|again| again.covers(cause, status, code)) else { return Ok(None) };
+        if plan.again[rule].attempts.is_some_and(|most| self.attempts.len() >= most as usize) {
+            return Ok(None);
+        }
+        let mut drawn = self.pauses.iter_mut().find(|(known, _)| *known == rule).and_then(|(_, pauses)| pauses.next());
+        if drawn.is_none() {
+            let (answer, told) = oneshot::channel();
+            self.shared.inbox.ask(Question::Pauses { call: self.number, token: plan.token.id, rule, answer });
+            let mut fresh = told.await.map_err(|_| Stop::Silent)?.into_iter();
+            drawn = fresh.next();
+            self.pauses.retain(|(known, _)| *known != rule);
+            self.pauses.push((rule, fresh));
+        }
+        let pause = drawn.map(|pause_s| Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX));
+        Ok(pause.filter(|pause| self.left().is_none_or(|left| *pause < left)))
+    }
+
+    // --- answering and ending
+
+    /// The ready-made answer for a cause, or the visible end of what has begun.
+    async fn fail(&mut self, down: &mut Down, cause: Cause, detail: &str) -> Result<(), Stop> {
+        self.cause = Some(cause);
+        if self.committed && cause == Cause::Timeout && self.head.protocol == Protocol::Grpc && !self.owes_down {
+            // Not behind bytes that the caller may never read; else an answer that has begun can still end with a status.
+            let reply = self.ready_made(cause).await?;
+            if let Some(reply) = reply {
+                down.finish(Some(answers::grpc_trailers(&reply, detail)));
+                self.ended_code = Some(reply.grpc_code);
+                return Ok(());
+            }
+        }
+        if self.committed {
+            // What was given leaves first: a reset forgets what waits. Twice, since a connection may be woken after this call.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            down.abort(cause);
+            return Ok(());
+        }
+        let reply = match self.ready_made(cause).await? {
+            Some(reply) => reply,
+            None => Rc::from(self.undecided(None).await?),
+        };
+        self.reply(down, &reply, detail);
+        Ok(())
+    }
+
+    /// What the decision says for a cause; `None` where nothing was decided.
+    async fn ready_made(&self, cause: Cause) -> Result<Option<Rc<Reply>>, Stop> {
+        let Some(kept) = &self.kept else { return Ok(None) };
+        if let Some(reply) = kept.reply(cause) {
+            return Ok(Some(reply));
+        }
+        let (answer, made) = oneshot::channel();
+        let token = kept.decision.token().id;
+        self.shared.inbox.ask(Question::Reply { token, cause, answer });
+        let reply: Rc<Reply> = Rc::from(made.await.map_err(|_| Stop::Silent)?);
+        kept.set_reply(cause, reply.clone());
+        Ok(Some(reply))
+    }
+
+    fn reply(&mut self, down: &mut Down, reply: &Reply, detail: &str) {
+        self.status = reply.status;
+        let grpc = self.head.protocol == Protocol::Grpc;
+        answers::send(down, reply, detail, grpc, &self.head.method[..] == b"HEAD");
+        self.answer = Some((reply.token.clone(), reply.cause, grpc.then_some(reply.grpc_code)));
+    }
+
+    async fn stopped(&mut self, stop: Stop, down: &mut Down) {
+        let (cause, detail) = match stop {
+            Stop::Deadline => {
+                self.end_attempt(Some(Cause::Timeout), "the call's time is over");
+                if self.fail(down, Cause::Timeout, "the call's deadline passed").await.is_ok() {
+                    return;
+                }
+                (Cause::Draining, "the proxy is shutting down".to_owned())
+            }
+            Stop::Gone(detail) => {
+                self.cause = Some(Cause::CallerLeft);
+                return self.end_attempt(Some(Cause::CallerLeft), &detail);
+            }
+            Stop::Stalled => {
+                let limit = self.shared.limits.stall.as_secs_f64();
+                (Cause::CallerLeft, format!("the caller stalled for {limit} s"))
+            }
+            Stop::Cut | Stop::Silent => (Cause::Draining, "the proxy is shutting down".to_owned()),
+        };
+        self.end_attempt(Some(cause), &detail);
+        down.abort(cause);
+        self.cause = Some(cause);
+    }
+
+    /// Close the books on the current attempt.
+    pub fn end_attempt(&mut self, cause: Option<Cause>, detail: &str) {
+        if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.ended_ns == 0) {
+            attempt.ended_ns = now_ns();
+            attempt.cause = cause;
+            detail.clone_into(&mut attempt.detail);
+        }
+        self.release_endpoint();
+    }
+
+    fn release_endpoint(&mut self) {
+        if let Some(endpoint) = self.endpoint.take() {
+            endpoint.load.borrow_mut().in_flight -= 1;
+        }
+    }
+
+    fn report(&mut self) {
+        self.reported = true;
+        self.shared.leave_call(self.number); // whoever is told of its end finds it gone
+        self.end_attempt(self.cause, "");
+        self.passes.clear();
+        let _is_begun = self.begin_own_span();
+        let (decision, cause, grpc_code) = match self.answer.take() {
+            Some((token, cause, code)) => (Some(token), Some(cause), code),
+            None => (self.kept.as_ref().map(|kept| kept.decision.token().clone()), self.cause, None),
+        };
+        let of_attempt = self.attempts.last().filter(|_| cause.is_none()).and_then(|attempt| attempt.grpc_code);
+        self.shared.inbox.tell(Outcome {
+            head: self.head.clone(),
+            decision,
+            span: self.span.take(),
+            started_ns: self.started_ns,
+            head_ns: self.head_ns,
+            ended_ns: now_ns(),
+            status: self.status,
+            grpc_code: grpc_code.or(self.ended_code).or(of_attempt),
+            cause,
+            attempts: std::mem::take(&mut self.attempts),
+            up_bytes: self.body.bytes,
+            down_bytes: self.down_bytes,
+        });
+    }
+}
+
+enum Decided {
+    Kept(Rc<Kept>),
+    /// A hold that nobody ended, and for what.
+    Late(Box<Reply>, Arc<str>),
+}

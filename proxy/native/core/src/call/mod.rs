@@ -1,0 +1,12 @@
+//! One call: its decision found, gates passed, endpoints tried, an answer given.
+
+pub mod cause;
+pub mod state;
+
+pub(crate) mod answers;
+pub(crate) mod attempt;
+pub(crate) mod balance;
+pub(crate) mod ends;
+pub(crate) mod exchange;
+pub(crate) mod gate;
+pub(crate) mod pool;

@@ -1,0 +1,120 @@
+//! Makes one upstream connection: address, socket, TLS with the identity that was called for, protocol.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsConnector;
+
+use crate::call::cause::Cause;
+use crate::call::ends::Lost;
+use crate::call::pool::{Fresh, Origin};
+use crate::clusters::{Tls, Wire};
+use crate::connection::ahead::Ahead;
+use crate::connection::io::{Io, Kind};
+use crate::connection::tls::{ALPN_H2, app_config};
+use crate::http1::client::H1Conn;
+use crate::http2::client::H2Conn;
+use crate::seam::ask::Question;
+use crate::shared::Shared;
+
+/// Connect, and prove whom we reached; an HTTP/2 peer is up once its SETTINGS came.
+pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 'static) -> Result<Fresh, Lost> {
+    let mut is_plain_h2 = false;
+    let kind = match origin.tls {
+        Tls::None => socket(origin).await?,
+        Tls::App => {
+            let config = app_config(origin.wire == Wire::Http1);
+            let config = config.map_err(|error| Lost::new(Cause::TlsIdentity, error.to_string()))?;
+            Kind::Client(Box::new(handshake(origin, config, tcp(origin).await?).await?))
+        }
+        Tls::Mesh => {
+            let identity = shared.identity.borrow().clone();
+            let none = || Lost::new(Cause::NotReady, "this proxy holds no certificate yet");
+            let config = identity.ok_or_else(none)?.client;
+            let stream = handshake(origin, config, tcp(origin).await?).await?;
+            is_plain_h2 = prove(shared, origin, &stream).await?;
+            Kind::Client(Box::new(stream))
+        }
+    };
+    let io = Io::new(kind);
+    if origin.wire == Wire::Http1 {
+        return Ok(Fresh::H1(H1Conn::new(shared, io)));
+    }
+    let hint = if origin.wire == Wire::Postern && origin.tls == Tls::None { "; it may want mutual TLS" } else { "" };
+    let conn = H2Conn::begin(shared, io, is_plain_h2, changed).await;
+    conn.map(Fresh::H2).map_err(|lost| Lost { detail: lost.detail + hint, ..lost })
+}
+
+async fn socket(origin: &Origin) -> Result<Kind, Lost> {
+    match origin.address.strip_prefix("unix:") {
+        Some(path) => UnixStream::connect(path).await.map(Kind::Unix).map_err(|error| refused(&error)),
+        None => tcp(origin).await.map(Kind::Tcp),
+    }
+}
+
+async fn tcp(origin: &Origin) -> Result<TcpStream, Lost> {
+    let no_address = || {
+        let shown: String = origin.address.chars().take(80).collect();
+        Lost::new(Cause::Connect, format!("'{shown}' is no address"))
+    };
+    let (host, port) = origin.address.rsplit_once(':').ok_or_else(no_address)?;
+    let port: u16 = port.parse().map_err(|_| no_address())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || host.len() > 253 {
+        return Err(no_address());
+    }
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| refused(&error))?;
+    stream.set_nodelay(true).map_err(|error| refused(&error))?;
+    Ok(stream)
+}
+
+fn refused(error: &io::Error) -> Lost {
+    let text = error.to_string();
+    Lost::new(Cause::Connect, text.split(" (os error").next().unwrap_or_default())
+}
+
+type TlsStream = tokio_rustls::client::TlsStream<Ahead>;
+
+async fn handshake(origin: &Origin, config: Arc<rustls::ClientConfig>, tcp: TcpStream) -> Result<TlsStream, Lost> {
+    let address = tcp.peer_addr().map_err(|error| refused(&error))?;
+    let name = ServerName::IpAddress(address.ip().into()); // no SNI: who it is, the certificate says
+    TlsConnector::from(config).connect(name, Ahead::new(tcp)).await.map_err(|error| {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let Some(tls) = tls else { return Lost::new(Cause::Connect, format!("TLS failed: {error}")) };
+        let why = match tls {
+            rustls::Error::InvalidMessage(_) => "the other end speaks no TLS".to_owned(),
+            other => other.to_string(),
+        };
+        Lost::new(Cause::TlsIdentity, format!("{}TLS failed: {why}", wanted(origin)))
+    })
+}
+
+fn wanted(origin: &Origin) -> String {
+    if origin.expect.is_empty() { String::new() } else { format!("expected {}, ", origin.expect.join(" or ")) }
+}
+
+/// Check whom we reached; returns whether it speaks HTTP/2 alone.
+async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<bool, Lost> {
+    let mismatch = |detail: String| Lost::new(Cause::TlsIdentity, detail);
+    let tls = stream.get_ref().1;
+    let leaf = tls.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
+    let leaf = leaf.ok_or_else(|| mismatch("the peer showed no certificate".into()))?.to_vec();
+    let is_plain_h2 = tls.alpn_protocol().map(|chosen| chosen == ALPN_H2);
+    let met = whose(shared, leaf, true).await.map_err(mismatch)?;
+    if !origin.expect.contains(&met) {
+        return Err(mismatch(format!("{}met {met}", wanted(origin))));
+    }
+    is_plain_h2.ok_or_else(|| mismatch("the peer chose no application protocol (ALPN)".into()))
+}
+
+/// The SPIFFE id of a leaf whose chain was verified, or why it is no workload's.
+pub async fn whose(shared: &Shared, der: Vec<u8>, as_server: bool) -> Result<String, String> {
+    let (answer, told) = oneshot::channel();
+    shared.inbox.ask(Question::Verify { der, as_server, answer });
+    let found = told.await.map_err(|_| "the proxy is shutting down".to_owned())?;
+    found.map_err(|reason| format!("the peer's certificate is no workload's: {reason}"))
+}

@@ -1,0 +1,420 @@
+//! One connection's bytes, whatever carries them, with the frame gate for HTTP/2.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::io::poll_read_buf;
+
+use crate::connection::ahead::Ahead;
+use crate::http2::frame_gate::FrameGate;
+use crate::http2::frames::PREFACE;
+
+const READ: usize = 16_384;
+const READ_LEAST: usize = 2_048;
+const READ_BUSY: usize = 65_536; // at once, of a body that comes faster than we read
+const KEPT: usize = 4_096; // of a buffer, while its connection waits
+/// Of a body that is read, or waits to be written: then the other side has its turn, while the bytes are in the core's cache.
+pub const STEP: usize = 131_072;
+
+thread_local! {
+    /// Where bytes are read whose number nobody knows: most connections are idle, and a buffer for each would be what they cost.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Server(Box<tokio_rustls::server::TlsStream<Ahead>>),
+    Client(Box<tokio_rustls::client::TlsStream<Ahead>>),
+    /// Given away.
+    Gone,
+}
+
+/// Do the same with a stream of whatever kind.
+macro_rules! carried {
+    ($kind:expr, $stream:ident => $done:expr, $gone:expr) => {
+        match $kind {
+            Kind::Tcp($stream) => $done,
+            Kind::Unix($stream) => $done,
+            Kind::Server($stream) => $done,
+            Kind::Client($stream) => $done,
+            Kind::Gone => $gone,
+        }
+    };
+}
+
+/// A stream, the bytes that were read from it already, and who watches its frames.
+#[derive(Debug)]
+pub struct Io {
+    kind: Kind,
+    prefix: Bytes,
+    /// The last read took all the room that there was: more follows.
+    is_busy: bool,
+    gated: Option<Box<Gated>>,
+}
+
+/// Frames on their way through the gate.
+#[derive(Debug)]
+struct Gated {
+    gate: Rc<FrameGate>,
+    ready: BytesMut,
+    /// What `ready` held at its fullest since the connection last waited.
+    most: usize,
+    /// What was given since then.
+    given: usize,
+    /// Of what is ready: what a new `h2` is to read before anything of the peer.
+    greeting: usize,
+    /// What is to go out before anything else, and whether the socket took no more.
+    passed: BytesMut,
+    is_blocked: bool,
+}
+
+impl Io {
+    /// A stream from which nothing was read.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, prefix: Bytes::new(), is_busy: false, gated: None }
+    }
+
+    /// Put back what was read.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: Bytes) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Have frames watched. A preface that was read already passes before any frame is looked at: `h2` can't end a connection well
+    /// that it has not begun.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
+        let preface = if self.prefix.starts_with(PREFACE) { PREFACE.len() } else { 0 };
+        let ready = BytesMut::from(self.prefix.split_to(preface));
+        self.gated =
+            Some(Box::new(Gated { gate, ready, most: 0, given: 0, greeting: 0, passed: BytesMut::new(), is_blocked: false }));
+        self
+    }
+
+    /// Read what is there, up to `READ` bytes, or more of a body; 0: the end.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, held: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let room = held.capacity() - held.len();
+        if self.is_busy && room < READ {
+            held.reserve(READ_BUSY); // left to itself, a buffer grows by 64 bytes
+        } else if !self.is_busy && room < READ_LEAST {
+            return self.poll_some(cx, |some| held.extend_from_slice(some));
+        }
+        let room = held.capacity() - held.len();
+        let polled = poll_read_buf(Pin::new(&mut *self), cx, held);
+        self.is_busy = matches!(polled, Poll::Ready(Ok(count)) if count == room || count >= READ);
+        if polled.is_pending() && held.is_empty() {
+            *held = BytesMut::new(); // what waits holds no buffer
+        }
+        polled
+    }
+
+    /// Read what is there, up to `READ` bytes, and have it taken; 0: the end.
+    fn poll_some(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(self.poll_raw(cx, &mut buffer))?;
+            take(buffer.filled());
+            self.is_busy = buffer.remaining() == 0;
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+    }
+
+    /// Close so that the other side sees an error, not an end (TCP RST; other streams just close).
+    pub fn reset(&self) {
+        let socket = match &self.kind {
+            Kind::Tcp(tcp) => tcp,
+            Kind::Unix(_) | Kind::Gone => return,
+            Kind::Server(tls) => tls.get_ref().0.socket(),
+            Kind::Client(tls) => tls.get_ref().0.socket(),
+        };
+        drop(socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO)));
+    }
+}
+
+/// What an ended peer still sends is read for so long, so that our last words are not lost in a reset.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if !self.gated.as_ref().is_some_and(|gated| gated.gate.is_flooded()) || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let Kind::Tcp(mut stream) = std::mem::replace(&mut self.kind, Kind::Gone) else { return };
+        tokio::task::spawn_local(async move {
+            let mut scratch = [0; 4_096];
+            let rest = async {
+                if stream.shutdown().await.is_ok() {
+                    while stream.read(&mut scratch).await.is_ok_and(|count| count > 0) {}
+                }
+            };
+            drop(tokio::time::timeout(LINGER, rest).await);
+        });
+    }
+}
+
+impl Io {
+    fn is_secure(&self) -> bool {
+        matches!(self.kind, Kind::Server(_) | Kind::Client(_))
+    }
+
+    fn poll_raw(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let size = self.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&self.prefix[..size]);
+            self.prefix.advance(size);
+            if self.prefix.is_empty() {
+                self.prefix = Bytes::new(); // an empty piece holds on to the whole
+            }
+            return Poll::Ready(Ok(()));
+        }
+        carried!(&mut self.kind, stream => Pin::new(stream).poll_read(cx, buffer), gone())
+    }
+
+    /// Write what `h2` is not asked about any more; `h2` comes after it.
+    fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(gated) = &mut self.gated else { return Poll::Ready(Ok(())) };
+        while !gated.passed.is_empty() {
+            let written = carried!(&mut self.kind, stream => Pin::new(stream).poll_write(cx, &gated.passed), gone());
+            gated.is_blocked = written.is_pending();
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => gated.passed.advance(count),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What `h2` says goes out as far as the peer has not heard it (`Ledger`); returns how much of it was taken.
+    fn poll_filtered(&mut self, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_passed(cx))?;
+        let mut taken = 0;
+        if let Some(gated) = &mut self.gated {
+            let Some(ledger) = gated.gate.ledger() else { return Poll::Ready(Ok(0)) };
+            for slice in data {
+                gated.passed.extend_from_slice(&ledger.borrow_mut().filter(slice));
+                taken += slice.len();
+            }
+        }
+        match self.poll_passed(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(taken)), // what waits goes out with what follows, or with the flush
+        }
+    }
+
+    /// Whether all that `h2` said went out, and all that came was read.
+    fn is_at_rest(&self) -> bool {
+        self.prefix.is_empty()
+            && self.gated.as_ref().is_some_and(|gated| gated.ready.is_empty() && gated.passed.is_empty() && !gated.is_blocked)
+    }
+
+    /// Until the peer goes on; false: it has left.
+    fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(mut gated) = self.gated.take() else { return Poll::Ready(false) };
+        let polled = self.poll_some(cx, |some| {
+            gated.wake();
+            gated.gate.feed(some, &mut gated.ready);
+        });
+        self.gated = Some(gated);
+        polled.map(|read| read.is_ok_and(|count| count > 0))
+    }
+}
+
+fn gone<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(mut gated) = this.gated.take() else { return this.poll_raw(cx, buffer) };
+        let before = buffer.filled().len();
+        let polled = if gated.given >= STEP {
+            gated.given = 0;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        } else {
+            let polled = gated.poll_read(this, cx, buffer);
+            gated.given = if polled.is_pending() { 0 } else { gated.given + buffer.filled().len() - before };
+            polled
+        };
+        this.gated = Some(gated);
+        polled
+    }
+}
+
+impl Gated {
+    /// Give some of what is ready, but no more than `most`.
+    fn give(&mut self, buffer: &mut ReadBuf<'_>, most: usize) -> usize {
+        let size = most.min(buffer.remaining());
+        buffer.put_slice(&self.ready[..size]);
+        self.ready.advance(size);
+        size
+    }
+
+    /// What a new `h2` reads first.
+    fn wake(&mut self) {
+        self.ready = self.gate.wake_up();
+        self.greeting = self.ready.len();
+    }
+
+    fn poll_read(&mut self, io: &mut Io, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.greeting > 0 {
+                let given = self.give(buffer, self.greeting);
+                self.greeting -= given;
+                return Poll::Ready(Ok(()));
+            }
+            if self.gate.is_flooded() {
+                return Poll::Pending; // its owner was woken and ends the connection
+            }
+            if self.gate.is_waking() {
+                cx.waker().wake_by_ref(); // `h2` has to say how much it takes before it is given more
+                return Poll::Pending;
+            }
+            if !self.ready.is_empty() {
+                self.give(buffer, self.ready.len());
+                return Poll::Ready(Ok(()));
+            }
+            let passing = if io.is_secure() { self.gate.passing().min(buffer.remaining()) } else { 0 };
+            if passing > 0 {
+                // What is only passed on goes where it is wanted, not through buffers of ours; rustls has read ahead already.
+                let mut some = ReadBuf::new(buffer.initialize_unfilled_to(passing));
+                ready!(io.poll_raw(cx, &mut some))?;
+                let count = some.filled().len();
+                buffer.advance(count);
+                self.gate.pass(count);
+                return Poll::Ready(Ok(()));
+            }
+            let (gate, ready) = (&self.gate, &mut self.ready);
+            match io.poll_some(cx, |some| gate.feed(some, ready)) {
+                Poll::Pending => {
+                    if std::mem::take(&mut self.most) > KEPT {
+                        self.ready = BytesMut::new();
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => self.most = self.most.max(self.ready.len()),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(data)])
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_passed(cx))?;
+        let flushed = carried!(&mut this.kind, stream => Pin::new(stream).poll_flush(cx), gone());
+        if let Some(gated) = &mut this.gated {
+            gated.is_blocked |= flushed.is_pending();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_passed(cx))?;
+        carried!(&mut this.kind, stream => Pin::new(stream).poll_shutdown(cx), gone())
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.gated.as_ref().is_some_and(|gated| gated.gate.is_waking()) {
+            return this.poll_filtered(cx, data);
+        }
+        ready!(this.poll_passed(cx))?;
+        let written = carried!(&mut this.kind, stream => Pin::new(stream).poll_write_vectored(cx, data), gone());
+        if let Some(gated) = &mut this.gated {
+            gated.wrote(&written, data);
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        carried!(&self.kind, stream => stream.is_write_vectored(), false)
+    }
+}
+
+impl Gated {
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>, data: &[io::IoSlice<'_>]) {
+        self.is_blocked = written.is_pending();
+        let (Poll::Ready(Ok(count)), Some(ledger)) = (written, self.gate.ledger()) else { return };
+        let (mut left, mut ledger) = (*count, ledger.borrow_mut());
+        for slice in data {
+            let size = left.min(slice.len());
+            ledger.said(&slice[..size]);
+            left -= size;
+        }
+    }
+}
+
+/// A stream that outlives the `h2` which reads and writes it.
+#[derive(Clone, Debug)]
+pub struct SharedIo(Rc<RefCell<Io>>);
+
+impl SharedIo {
+    /// Nobody reads or writes it yet.
+    pub fn new(io: Io) -> Self {
+        Self(Rc::new(RefCell::new(io)))
+    }
+
+    /// Whether `h2` may go, as far as bytes tell.
+    pub fn is_at_rest(&self) -> bool {
+        self.0.borrow().is_at_rest()
+    }
+
+    /// Until the peer goes on, for a new `h2`; false: it has left.
+    pub fn poll_woken(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.0.borrow_mut().poll_woken(cx)
+    }
+
+    /// Go on without the peer.
+    pub fn wake(&self) {
+        if let Some(gated) = &mut self.0.borrow_mut().gated {
+            gated.wake();
+        }
+    }
+}
+
+impl AsyncRead for SharedIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for SharedIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+}

@@ -1,0 +1,315 @@
+//! Accepts connections, completes TLS, tells HTTP/1.1 from HTTP/2 by the preface, and hands over to the protocol's end.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::connection::ahead::Ahead;
+use crate::connection::dial;
+use crate::connection::handout::{Parcel, Seat, Seats};
+use crate::connection::io::{Io, Kind};
+use crate::connection::leaving::Leaving;
+use crate::head::Entry;
+use crate::http1;
+use crate::http2::{self, frames::PREFACE};
+use crate::limits::Limits;
+use crate::seam::ask::Notice;
+use crate::shared::Shared;
+
+/// Connections that begin to rest at one sweep: each takes some 10 us, and calls wait meanwhile.
+const RESTS: usize = 500;
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+/// How connections reach a worker.
+#[derive(Debug)]
+pub enum Source {
+    /// It accepts, for the other workers too; the ways to these, in their order.
+    Socket(Socket, Vec<UnboundedSender<Parcel>>),
+    /// It is handed them.
+    Way(UnboundedReceiver<Parcel>),
+}
+
+/// Where to accept. `mesh`: a client certificate is demanded.
+#[derive(Debug)]
+pub struct Bound {
+    pub name: String,
+    pub source: Source,
+    pub seats: Arc<Seats>,
+    pub mesh: bool,
+}
+
+/// One bound address, as one worker has it. Owns its connections' ways to be told goodbye.
+#[derive(Debug)]
+pub struct Listener {
+    name: Arc<str>,
+    mesh: bool,
+    seats: Arc<Seats>,
+    worker: usize,
+    draining: Cell<bool>,
+    changed: Notify,
+    stop: Notify,
+    connections: RefCell<Vec<Weak<Leaving>>>,
+}
+
+impl Listener {
+    /// Nothing accepted yet.
+    pub fn new(bound: &Bound, worker: usize) -> Rc<Self> {
+        Rc::new(Self {
+            name: bound.name.as_str().into(),
+            mesh: bound.mesh,
+            seats: bound.seats.clone(),
+            worker,
+            draining: Cell::new(false),
+            changed: Notify::new(),
+            stop: Notify::new(),
+            connections: RefCell::default(),
+        })
+    }
+
+    /// Close the socket; connections go on.
+    pub fn stop_accepting(&self) {
+        self.draining.set(true);
+        self.stop.notify_one();
+    }
+
+    /// The identity was renewed: who came in under the old one is asked to come again.
+    pub fn renew(&self) {
+        if self.mesh {
+            self.ask_all();
+        }
+    }
+
+    /// Tell every connection to finish what it has and come no more.
+    pub fn goodbye(&self) {
+        self.draining.set(true);
+        self.ask_all();
+    }
+
+    fn ask_all(&self) {
+        let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
+        for connection in connections {
+            connection.ask();
+        }
+    }
+
+    /// The engine stops: accept no more, close every connection.
+    pub fn end(&self) {
+        self.stop_accepting();
+        let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
+        for connection in connections {
+            connection.end();
+        }
+    }
+
+    /// Wait until this worker has no connection, nor gets one that was accepted already.
+    pub async fn wait_empty(&self) {
+        while self.seats.taken(self.worker) > 0 {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Let connections without a call rest, and say goodbye to those that have had none for long.
+    pub fn sweep(&self, now: Instant, limits: &Limits) {
+        let mut tired = 0;
+        self.connections.borrow_mut().retain(|connection| {
+            let Some(connection) = connection.upgrade() else { return false };
+            let silent = now.saturating_duration_since(connection.active_at.get());
+            if connection.calls.get() > 0 {
+                return true;
+            }
+            if silent > limits.idle {
+                connection.ask();
+            } else if silent > limits.rest && tired < RESTS {
+                tired += usize::from(connection.tire());
+            }
+            true
+        });
+    }
+
+    fn count(&self, shared: &Shared, change: i8) {
+        shared.inbox.stats.connections.fetch_add(i64::from(change), Ordering::Relaxed);
+        shared.note(Notice::Connection { listener: self.name.clone(), change });
+        self.changed.notify_one(); // who waits looks once the seat is free: on this thread, after this poll
+    }
+}
+
+/// A connection in the count of open ones, for as long as its task lives.
+struct Open {
+    shared: Rc<Shared>,
+    listener: Rc<Listener>,
+    _seat: Seat,
+}
+
+impl Open {
+    /// Serve a connection from now on.
+    fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address: Arc<str>, seat: Seat) {
+        listener.count(shared, 1);
+        let open = Self { shared: shared.clone(), listener: listener.clone(), _seat: seat };
+        tokio::task::spawn_local(async move { begin(&open.shared, &open.listener, kind, address).await });
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.listener.count(&self.shared, -1);
+    }
+}
+
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Accepting {
+    fn new(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            Socket::Unix(socket, path) => Self::Unix(UnixListener::from_std(socket)?, path),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Kind, Arc<str>)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Kind::Tcp(stream), address.ip().to_string().into()))
+            }
+            Self::Unix(socket, _) => Ok((Kind::Unix(socket.accept().await?.0), "".into())),
+        }
+    }
+}
+
+/// Serve what comes until told to stop.
+pub async fn run(shared: Rc<Shared>, listener: Rc<Listener>, bound: Bound) {
+    match bound.source {
+        Source::Socket(socket, ways) => accept(shared, listener, socket, ways).await,
+        Source::Way(way) => receive(shared, listener, way).await,
+    }
+}
+
+/// The way ends with the accepting worker's part of the listener.
+async fn receive(shared: Rc<Shared>, listener: Rc<Listener>, mut way: UnboundedReceiver<Parcel>) {
+    while let Some(parcel) = way.recv().await {
+        let (kind, address, seat) = parcel.unpack();
+        if let Some(kind) = kind {
+            Open::begin(&shared, &listener, kind, address, seat);
+        } else {
+            drop(seat);
+            listener.changed.notify_one();
+        }
+    }
+}
+
+async fn accept(shared: Rc<Shared>, listener: Rc<Listener>, socket: Socket, ways: Vec<UnboundedSender<Parcel>>) {
+    let Ok(socket) = Accepting::new(socket) else { return };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = listener.stop.notified() => break,
+            accepted = socket.accept() => accepted,
+        };
+        let Ok((kind, address)) = accepted else {
+            if listener.draining.get() {
+                break; // the socket was shut from outside
+            }
+            shared.note(Notice::RefusedFrames { kind: "accept" });
+            tokio::time::sleep(Duration::from_millis(50)).await; // out of file descriptors: leave the backlog alone for a moment
+            continue;
+        };
+        let Some(seat) = listener.seats.take(shared.limits.connections) else {
+            shared.note(Notice::RefusedFrames { kind: "connections" });
+            continue;
+        };
+        if seat.worker == listener.worker {
+            Open::begin(&shared, &listener, kind, address, seat);
+        } else if let Some(parcel) = Parcel::pack(kind, address, seat) {
+            drop(ways[parcel.seat.worker - 1].send(parcel)); // a worker that is gone closes what it was to serve
+        }
+    }
+    if let Accepting::Unix(_, path) = &socket {
+        drop(std::fs::remove_file(path)); // it may be gone already
+    }
+}
+
+async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address: Arc<str>) {
+    let refused = |reason: String| shared.note(Notice::RefusedPeer { listener: listener.name.clone(), reason });
+    let mut is_stale = false; // the identity was renewed during the handshake
+    let (kind, peer) = match (kind, listener.mesh) {
+        (Kind::Tcp(stream), true) => match secure(shared, stream).await {
+            Ok((kind, peer, under)) => {
+                let current = shared.identity.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(&now.server, &under));
+                is_stale = !current;
+                (kind, Some(peer.into()))
+            }
+            Err(reason) => return refused(reason),
+        },
+        (kind, _) => (kind, None),
+    };
+    let leaving = Leaving::new();
+    if listener.draining.get() || is_stale {
+        leaving.ask();
+    }
+    listener.connections.borrow_mut().push(Rc::downgrade(&leaving));
+    let entry = Entry { listener: listener.name.clone(), peer, address };
+    let mut io = Io::new(kind);
+    let Some(seen) = timeout(shared.limits.head, sniff(&mut io)).await.ok().flatten() else { return };
+    let is_http2 = seen.starts_with(PREFACE);
+    let io = io.with_prefix(seen.freeze());
+    if is_http2 {
+        http2::server::serve(shared.clone(), io, entry, leaving).await;
+    } else if listener.mesh {
+        refused("the peer spoke no HTTP/2 within mutual TLS".into());
+    } else {
+        http1::server::serve(shared.clone(), io, entry, leaving).await;
+    }
+}
+
+/// The first bytes: as soon as they differ from the HTTP/2 preface, or hold all of it.
+async fn sniff(io: &mut Io) -> Option<BytesMut> {
+    let mut seen = BytesMut::new();
+    loop {
+        if poll_fn(|cx| io.poll_fill(cx, &mut seen)).await.ok()? == 0 {
+            return None;
+        }
+        let size = seen.len().min(PREFACE.len());
+        if size == PREFACE.len() || seen[..size] != PREFACE[..size] {
+            return Some(seen);
+        }
+    }
+}
+
+/// Mutual TLS: the stream, whose it is, and under which identity of ours.
+async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, String, Arc<rustls::ServerConfig>), String> {
+    let identity = shared.identity.borrow().clone();
+    let config = identity.ok_or("this proxy holds no certificate yet")?.server;
+    let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(config.clone()).accept(Ahead::new(stream))).await;
+    let stream = accepted
+        .map_err(|_| "the TLS handshake took too long".to_owned())?
+        .map_err(|error| format!("the TLS handshake failed: {error}"))?;
+    let tls = stream.get_ref().1;
+    if tls.alpn_protocol().is_none() {
+        return Err("the peer offered neither postern/1 nor h2 (ALPN)".into());
+    }
+    let leaf = tls.peer_certificates().and_then(|chain| chain.first()).ok_or("the peer showed no certificate")?;
+    let peer = dial::whose(shared, leaf.to_vec(), false).await?;
+    Ok((Kind::Server(Box::new(stream)), peer, config))
+}

@@ -1,0 +1,254 @@
+//! A Plan's edits, made ready once and applied once per attempt. Equal to `portable/edits.py`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, header};
+
+use crate::decision::target;
+use crate::decision::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT, once};
+use crate::fields::Headers;
+use crate::head::{Head, Protocol};
+
+/// What goes, what comes, in the order in which it applies.
+#[derive(Debug, Default, Clone)]
+pub struct Edits {
+    pub remove: Vec<HeaderName>,
+    pub prefixes: Vec<String>,
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    pub hop_by_hop: bool,
+    pub trace: bool,
+    pub deadline: bool,
+    pub path: PathEdit,
+    pub authority: Option<Bytes>,
+}
+
+/// How the target is rewritten.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum PathEdit {
+    /// As it came.
+    #[default]
+    Keep,
+    /// The canonical path, encoded again.
+    Whole,
+    /// Of it, what follows `/method`.
+    Strip,
+}
+
+/// RFC 9110 §7.6.1 and Dapr's list; `te: trailers` is put back for gRPC.
+static HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    header::TE,
+    header::TRAILER,
+    header::PROXY_AUTHORIZATION,
+    header::PROXY_AUTHENTICATE,
+];
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
+
+/// The names that Connection lists.
+fn listed(headers: &Headers) -> Vec<HeaderName> {
+    let items = headers.get_all(header::CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    items.filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).collect()
+}
+
+/// Leave out the fields of this hop only, as engines without edits do.
+pub fn drop_hop_by_hop(headers: &mut Headers) {
+    let listed = listed(headers);
+    headers.retain(|name| !HOP_BY_HOP.contains(name) && !listed.contains(name));
+}
+
+/// CGI and WSGI apps read `dapr_caller_app_id` as `dapr-caller-app-id`: what goes, goes in either spelling.
+fn spelled(name: &HeaderName) -> Cow<'_, HeaderName> {
+    if name.as_str().contains('_') {
+        if let Ok(other) = HeaderName::try_from(name.as_str().replace('_', "-")) {
+            return Cow::Owned(other);
+        }
+    }
+    Cow::Borrowed(name)
+}
+
+/// Trailers without what goes from the head: some servers read both alike. Nothing comes: values of ours belong into the head.
+pub fn trailers(edits: Option<&Edits>, mut trailers: Headers) -> Option<Headers> {
+    trailers.retain(|name| {
+        let name = &*spelled(name);
+        !HOP_BY_HOP.contains(name) && !edits.is_some_and(|edits| edits.takes(name))
+    });
+    (!trailers.is_empty()).then_some(trailers)
+}
+
+impl Edits {
+    fn written(&self) -> &'static [HeaderName] {
+        let from = if self.trace { 0 } else { 2 };
+        let to = if self.deadline { 3 } else { 2 };
+        &WRITTEN[from..to]
+    }
+
+    fn takes(&self, name: &HeaderName) -> bool {
+        let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
+        self.remove.contains(name) || self.written().contains(name) || has_prefix()
+    }
+
+    /// Edit the fields of a response, or of a request before what only a request has.
+    pub fn apply(&self, headers: &mut Headers) {
+        let listed = if self.hop_by_hop { listed(headers) } else { Vec::new() };
+        headers.retain(|name| self.keeps(name, &listed));
+        for (name, value) in &self.add {
+            headers.append(name, value.clone());
+        }
+    }
+
+    fn keeps(&self, name: &HeaderName, listed: &[HeaderName]) -> bool {
+        let name = &*spelled(name);
+        let of_hop = self.hop_by_hop && (HOP_BY_HOP.contains(name) || listed.contains(name));
+        !of_hop && !self.takes(name)
+    }
+
+    /// The fields of a request to send on. `left`: of the call's time, if it has a limit.
+    pub fn request(&self, head: &Head, span: &Span, left: Option<Duration>) -> Headers {
+        let grpc = head.protocol == Protocol::Grpc;
+        let listed = if self.hop_by_hop { listed(&head.headers) } else { Vec::new() };
+        let mut headers = Headers::with_capacity(head.headers.len() + self.add.len() + WRITTEN.len() + 1);
+        for (name, value) in head.headers.iter() {
+            if self.keeps(name, &listed) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        for (name, value) in &self.add {
+            headers.append(name, value.clone());
+        }
+        if grpc {
+            headers.append(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if self.trace {
+            headers.append(TRACEPARENT, span.traceparent());
+            if grpc {
+                headers.append(GRPC_TRACE_BIN, span.grpc_trace_bin());
+            }
+        }
+        if let (true, true, Some(left)) = (self.deadline, grpc, left) {
+            headers.append(GRPC_TIMEOUT, format_grpc_timeout(left));
+        }
+        headers
+    }
+
+    /// The target to send on.
+    pub fn target(&self, head: &Head) -> Bytes {
+        let start = match self.path {
+            PathEdit::Keep => return head.target.clone(),
+            PathEdit::Whole => 0,
+            PathEdit::Strip => method_start(&head.path).unwrap_or(0),
+        };
+        let path = &head.path[start..];
+        let mut target = target::encode(if path.is_empty() { "/" } else { path });
+        let sent = memchr::memchr(b'?', &head.target).map_or(&head.target[..], |cut| &head.target[..cut]);
+        if target.last() != Some(&b'/') && sent.ends_with(b"/") {
+            target.push(b'/'); // forwarded, ignored in judging
+        }
+        if !head.query.is_empty() {
+            target.push(b'?');
+            target.extend_from_slice(&head.query);
+        }
+        target.into()
+    }
+}
+
+/// Where what follows `/method` begins in the path form of a call.
+pub fn method_start(path: &str) -> Option<usize> {
+    const INVOKE: &str = "/v1.0/invoke/";
+    let after = path.strip_prefix(INVOKE)?;
+    after.find("/method").map(|at| INVOKE.len() + at + "/method".len())
+}
+
+/// `None` where the value is malformed (at most 8 digits and a unit; gRPC over HTTP/2, Timeout).
+pub fn parse_grpc_timeout(data: &[u8]) -> Option<Duration> {
+    let (unit, digits) = data.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3_600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// The finest unit whose value fits in 8 digits, never zero.
+pub fn format_grpc_timeout(left: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let units = [(left.as_nanos(), 'n'), (left.as_micros(), 'u'), (left.as_millis(), 'm'), (u128::from(left.as_secs()), 'S')];
+    let (count, unit) =
+        units.into_iter().find(|(count, _)| *count <= MOST).unwrap_or((u128::from(left.as_secs() / 3_600).min(MOST), 'H'));
+    once(HeaderValue::try_from(format!("{}{unit}", count.max(1))).unwrap_or(HeaderValue::from_static("1n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_take_the_finest_unit_that_fits() {
+        for (millis, text) in
+            [(0, "1n"), (50, "50000000n"), (99, "99000000n"), (100, "100000u"), (30_000, "30000000u"), (200_000, "200000m")]
+        {
+            assert_eq!(format_grpc_timeout(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn grpc_timeouts_are_read_strictly() {
+        assert_eq!(parse_grpc_timeout(b"50m"), Some(Duration::from_millis(50)));
+        for bad in [&b""[..], b"5", b"m", b"123456789n", b"-1S", b"1x", b"1 S"] {
+            assert_eq!(parse_grpc_timeout(bad), None);
+        }
+    }
+
+    #[test]
+    fn what_goes_from_a_head_goes_from_trailers_in_either_spelling() {
+        let edits = Edits { prefixes: vec!["dapr-".into()], trace: true, ..Edits::default() };
+        let mut sent = Headers::new();
+        for name in ["grpc-status", "dapr_caller_app_id", "traceparent", "connection", "x_y"] {
+            sent.append(HeaderName::from_static(name), HeaderValue::from_static("0"));
+        }
+        let left = trailers(Some(&edits), sent.clone()).unwrap();
+        assert_eq!(left.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["grpc-status", "x_y"]);
+        assert_eq!(trailers(None, sent).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn edits_remove_then_add_and_drop_what_connection_lists() {
+        let edits = Edits {
+            hop_by_hop: true,
+            remove: vec![HeaderName::from_static("x-set")],
+            prefixes: vec!["postern-".into()],
+            add: vec![(HeaderName::from_static("x-set"), HeaderValue::from_static("new"))],
+            ..Edits::default()
+        };
+        let mut headers = Headers::new();
+        for (name, value) in [
+            ("connection", "close, x-secret"),
+            ("x-secret", "1"),
+            ("x-set", "old"),
+            ("postern-a", "1"),
+            ("te", "gzip"),
+            ("x", "y"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        edits.apply(&mut headers);
+        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("x", "y"), ("x-set", "new")]);
+    }
+}

@@ -1,0 +1,9 @@
+//! What deciders say, made ready, kept, and found again by what a call's head says.
+
+pub mod access;
+pub mod cache;
+pub mod edits;
+pub mod plan;
+pub mod tables;
+pub mod target;
+pub mod trace;

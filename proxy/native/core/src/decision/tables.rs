@@ -1,0 +1,277 @@
+//! Pushed path tables and header sets, and what a head has in a facet.
+//!
+//! An answer is written as bytes into a buffer that is reused, so that looking a Plan up allocates nothing. Answers may tell heads
+//! apart that the decider would not; never the other way round.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderName;
+
+use crate::decision::access::{AccessTable, Class};
+use crate::decision::edits::method_start;
+use crate::decision::plan::Read;
+use crate::head::Head;
+
+const MAX_KEY_BYTES: usize = 256; // a longer value is never a key: it reads as LONG, which names nobody
+const MAX_METHOD_BYTES: usize = 32;
+const MAX_PATHS: usize = 65_536; // of a table that only the decider can read, twice: the newer half and the older
+const INVOKE: &str = "/v1.0/invoke/";
+
+/// How the paths of a pushed table are told apart.
+#[derive(Clone, Debug)]
+pub enum PathTable {
+    /// The app's side: which API, or which app is invoked; see `OutPaths` in `proxy/target.py`.
+    OutPaths,
+    /// The service of a gRPC path; see `Services` in `proxy/target.py`.
+    Services,
+    /// A caller's access rules, on what follows `/method` where `strip` says so. The answers for paths that only the decider can read are
+    /// remembered.
+    Access { table: Arc<AccessTable>, strip: bool, known: Remembered },
+    /// Only the decider can tell: its answers are remembered.
+    Opaque(Remembered),
+}
+
+impl PathTable {
+    /// Write the class of a path into `out`; false where only the decider can tell.
+    pub fn class(&self, path: &str, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::OutPaths => out_paths(path, out),
+            Self::Services => out.extend_from_slice(service(path).as_bytes()),
+            Self::Access { table, strip, known } => match table.classify(judged(path, *strip)) {
+                Some(class) => write(&class, out),
+                None => return told(known, path, out),
+            },
+            Self::Opaque(known) => return told(known, path, out),
+        }
+        true
+    }
+}
+
+/// Classes of paths seen, in two generations; a path that neither knows is asked for again.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    newer: HashMap<Box<str>, u64>,
+    older: HashMap<Box<str>, u64>,
+}
+
+impl Remembered {
+    fn get(&self, path: &str) -> Option<u64> {
+        self.newer.get(path).or_else(|| self.older.get(path)).copied()
+    }
+
+    fn put(&mut self, path: &str, class: u64) {
+        if self.newer.len() >= MAX_PATHS {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(path.into(), class);
+    }
+}
+
+/// What was pushed, by number.
+#[derive(Debug, Default)]
+pub struct Tables {
+    paths: HashMap<u32, PathTable, foldhash::fast::RandomState>,
+    sets: HashMap<u32, Arc<HashSet<Box<[u8]>>>>,
+}
+
+impl Tables {
+    /// Add or replace a path table.
+    pub fn put_paths(&mut self, number: u32, table: PathTable) {
+        self.paths.insert(number, table);
+    }
+
+    /// Add or replace a header set.
+    pub fn put_set(&mut self, number: u32, members: Arc<HashSet<Box<[u8]>>>) {
+        self.sets.insert(number, members);
+    }
+
+    /// Remember what the decider said of a path.
+    pub fn learn(&mut self, number: u32, path: &str, class: u64) {
+        match self.paths.get_mut(&number) {
+            Some(PathTable::Opaque(known)) => known.put(path, class),
+            Some(PathTable::Access { table, strip, known }) if table.classify(judged(path, *strip)).is_none() => {
+                known.put(path, class);
+            }
+            _ => {}
+        }
+    }
+
+    /// Write what `head` has in the facet into `out`; false where only the decider can tell.
+    pub fn answer(&self, read: &Read, head: &Head, out: &mut Vec<u8>) -> bool {
+        match read {
+            Read::Listener => out.extend_from_slice(head.entry.listener.as_bytes()),
+            Read::Protocol => out.push(head.protocol as u8),
+            Read::Framing => out.push(head.framing as u8),
+            Read::Method if head.method.len() > MAX_METHOD_BYTES => out.push(b'*'),
+            Read::Method => out.extend_from_slice(&head.method),
+            Read::Authority => bounded(Some(head.authority.as_bytes()), out),
+            Read::Form => out.push(u8::from(head.absolute)),
+            Read::Exact => out.push(u8::from(head.exact)),
+            Read::Peer => bounded(head.entry.peer.as_deref().map(str::as_bytes), out),
+            Read::Path(number) => return self.class(*number, &head.path, out),
+            Read::Naming(name) if *name == http::header::AUTHORIZATION => {
+                let app_id = head.headers.get(name).and_then(|value| basic_app_id(value.as_bytes()));
+                bounded(app_id.as_deref(), out);
+            }
+            Read::Naming(name) => bounded(head.headers.get(name).map(http::HeaderValue::as_bytes), out),
+            Read::Member(name, number) => out.push(u8::from(self.is_member(head, name, *number))),
+        }
+        true
+    }
+
+    fn is_member(&self, head: &Head, name: &HeaderName, number: u32) -> bool {
+        let Some(set) = self.sets.get(&number) else { return false };
+        head.headers.get_all(name).iter().any(|value| set.contains(value.as_bytes()))
+    }
+
+    fn class(&self, number: u32, path: &str, out: &mut Vec<u8>) -> bool {
+        self.paths.get(&number).is_some_and(|table| table.class(path, out))
+    }
+}
+
+/// What access rules look at.
+fn judged(path: &str, strip: bool) -> &str {
+    match method_start(path).filter(|_| strip).map(|start| &path[start..]) {
+        None => path,
+        Some("") => "/",
+        Some(method) => method,
+    }
+}
+
+fn write(class: &Class, out: &mut Vec<u8>) {
+    let Class::Met(walked, found) = class else { return out.push(0) };
+    out.push(1);
+    out.extend_from_slice(&walked.map_or(0, |rule| rule + 1).to_le_bytes());
+    for candidate in found {
+        out.extend_from_slice(&(candidate.rule * 2 + u32::from(candidate.is_parent)).to_le_bytes());
+    }
+}
+
+fn told(known: &Remembered, path: &str, out: &mut Vec<u8>) -> bool {
+    let Some(class) = known.get(path) else { return false };
+    out.push(2);
+    out.extend_from_slice(&class.to_le_bytes());
+    true
+}
+
+fn bounded(value: Option<&[u8]>, out: &mut Vec<u8>) {
+    match value {
+        None => out.push(0),
+        Some(long) if long.len() > MAX_KEY_BYTES => out.push(1),
+        Some(value) => {
+            out.push(2);
+            out.extend_from_slice(value);
+        }
+    }
+}
+
+/// X of `Basic base64("dapr-app-id:X")`; other credentials are no key. See `proxy/plan.py`.
+fn basic_app_id(credentials: &[u8]) -> Option<Vec<u8>> {
+    let space = credentials.iter().position(|byte| *byte == b' ')?;
+    let (scheme, encoded) = credentials.split_at(space);
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let text = STANDARD.decode(encoded.trim_ascii()).ok()?;
+    let colon = text.iter().position(|byte| *byte == b':')?;
+    let app_id = &text[colon + 1..];
+    (text[..colon].eq_ignore_ascii_case(b"dapr-app-id") && !app_id.contains(&b':')).then(|| app_id.to_vec())
+}
+
+fn out_paths(path: &str, out: &mut Vec<u8>) {
+    let Some(after) = path.strip_prefix("/v1.0") else {
+        out.push(b'a');
+        return;
+    };
+    match after {
+        "/healthz" => out.push(1),
+        "/healthz/outbound" => out.push(2),
+        "/metadata" => out.push(3),
+        "/shutdown" => out.push(4),
+        _ if path.starts_with(INVOKE) => invoke(&path[INVOKE.len()..], out),
+        _ if after.strip_prefix("/metadata/").is_some_and(|key| !key.contains('/')) => out.push(5),
+        _ if after.is_empty() || after.starts_with('/') => out.push(b'v'),
+        _ => out.push(b'a'),
+    }
+}
+
+fn invoke(rest: &str, out: &mut Vec<u8>) {
+    let end = rest.find("/method/").or_else(|| rest.ends_with("/method").then(|| rest.len() - "/method".len()));
+    match end {
+        Some(end) if end > 0 && rest[..end].chars().take(MAX_KEY_BYTES + 1).count() <= MAX_KEY_BYTES => {
+            out.push(b'i');
+            out.extend_from_slice(&rest.as_bytes()[..end]);
+        }
+        _ => out.push(b'v'),
+    }
+}
+
+/// The service of `/package.Service/Method`, else "".
+fn service(path: &str) -> &str {
+    let is_name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_');
+    match path.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
+        Some((service, method)) if is_name(service) && is_name(method) && service.len() <= MAX_KEY_BYTES => service,
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn out_class(path: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        out_paths(path, &mut out);
+        out
+    }
+
+    #[test]
+    fn paths_of_the_apps_side_fall_into_their_classes() {
+        for (path, class) in [
+            ("/x", &b"a"[..]),
+            ("/v1.0", b"v"),
+            ("/v1.0x", b"a"),
+            ("/v1.0/healthz", b"\x01"),
+            ("/v1.0/metadata/a", b"\x05"),
+            ("/v1.0/metadata/a/b", b"v"),
+            ("/v1.0/invoke/cart/method/x/method/y", b"icart"),
+            ("/v1.0/invoke/cart/method", b"icart"),
+            ("/v1.0/invoke//method/x", b"v"),
+            ("/v1.0/invoke/cart", b"v"),
+        ] {
+            assert_eq!(out_class(path), class, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_an_app_id_is_read_from_credentials() {
+        assert_eq!(basic_app_id(b"Basic ZGFwci1hcHAtaWQ6Y2FydA==").as_deref(), Some(&b"cart"[..]));
+        assert_eq!(basic_app_id(b"bAsIc  REFQUi1BUFAtSUQ6Y2FydA==").as_deref(), Some(&b"cart"[..]));
+        for other in
+            ["", "Basic", "Basic !", "Basic dXNlcjpjYXJ0", "Bearer ZGFwci1hcHAtaWQ6Y2FydA==", "Basic ZGFwci1hcHAtaWQ6YTpi"]
+        {
+            assert_eq!(basic_app_id(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn services_are_those_of_grpc_paths() {
+        assert_eq!(service("/shop.Cart/Get"), "shop.Cart");
+        for other in ["/shop.Cart", "/a/b/c", "/a b/c", "/", "//x"] {
+            assert_eq!(service(other), "");
+        }
+    }
+
+    #[test]
+    fn remembered_paths_are_bounded() {
+        let mut known = Remembered::default();
+        for number in 0..3 * MAX_PATHS as u64 {
+            known.put(&number.to_string(), number);
+        }
+        assert!(known.newer.len() + known.older.len() <= 2 * MAX_PATHS);
+        assert_eq!((known.get("0"), known.get("150000")), (None, Some(150_000)));
+    }
+}

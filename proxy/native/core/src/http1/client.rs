@@ -1,0 +1,461 @@
+//! The callee's end of HTTP/1.1: connections to apps, one call at a time, kept alive between calls.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, header};
+use tokio::time::Sleep;
+
+use crate::call::cause::Cause;
+use crate::call::ends::{Answer, Lost, Part};
+use crate::connection::io::Io;
+use crate::fields::Headers;
+use crate::head::{Protocol, RawHead};
+use crate::http1::body_scan::{Body, Chunks, Piece};
+use crate::http1::head_scan::{Refusal, ResponseStart, find_end, scan_response};
+use crate::http1::out::{Out, ROOM};
+use crate::http1::server::put_fields;
+use crate::http1::websocket::{is_accepted, make_key, strip_handshake};
+use crate::seam::ask::Notice;
+use crate::shared::Shared;
+
+const INFORMS: u32 = 32; // 1xx answers to one request; more is a flood
+/// What this end writes itself, or what would let a caller speak to the app's connection rather than to the app.
+static NOT_COPIED: [HeaderName; 7] = [
+    header::HOST,
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Where a connection belongs between calls.
+pub trait Owner {
+    /// It is free for another call.
+    fn put_back(self: Rc<Self>, conn: H1Conn);
+    /// It was dropped while a call had it.
+    fn forget_one(self: Rc<Self>);
+}
+
+/// One upstream connection. `leased`: out of the pool, for a call; dropped so, the pool hears that it is gone.
+pub struct H1Conn {
+    shared: Rc<Shared>,
+    io: Io,
+    held: BytesMut,
+    reused: bool,
+    owner: Option<Weak<dyn Owner>>,
+    pub leased: bool,
+    pub active_at: Instant,
+}
+
+impl Drop for H1Conn {
+    fn drop(&mut self) {
+        if let (true, Some(owner)) = (self.leased, self.owner.as_ref().and_then(Weak::upgrade)) {
+            owner.forget_one();
+        }
+    }
+}
+
+impl H1Conn {
+    /// A connection just made.
+    pub fn new(shared: &Rc<Shared>, io: Io) -> Self {
+        let held = BytesMut::new();
+        Self { shared: shared.clone(), io, held, reused: false, owner: None, leased: false, active_at: Instant::now() }
+    }
+
+    /// Who takes it back, and who is told that it is gone.
+    pub fn set_owner(&mut self, owner: Weak<dyn Owner>) {
+        self.owner = Some(owner);
+    }
+
+    /// Whether the app neither closed it nor sent what nobody asked for.
+    pub fn is_alive(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.io.poll_fill(&mut cx, &mut self.held) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(count)) if count > 0 => {
+                self.shared.note(Notice::RefusedFrames { kind: "unasked-bytes" });
+                false
+            }
+            Poll::Ready(_) => false,
+        }
+    }
+
+    fn give_back(mut self) {
+        self.leased = false;
+        self.reused = true;
+        self.active_at = Instant::now();
+        if let Some(owner) = self.owner.as_ref().and_then(Weak::upgrade) {
+            owner.put_back(self);
+        }
+    }
+}
+
+/// One call. `conn` is gone once it was given back or broke.
+pub struct H1Up {
+    conn: Option<H1Conn>,
+    out: Out,
+    body: Body,
+    is_head: bool,
+    key: Option<String>,
+    tunnel: bool,
+    chunked: bool,
+    told_end: bool,
+    answered: bool,
+    keep: bool,
+    informs: u32,
+    eof: bool,
+    write_broken: bool,
+    half_closed: bool,
+    slow: Option<Pin<Box<Sleep>>>,
+}
+
+impl H1Up {
+    /// Send a request head.
+    pub fn start(conn: H1Conn, mut head: RawHead, end: bool) -> Result<Self, Lost> {
+        let tunnel = head.protocol == Protocol::Websocket;
+        if &head.method[..] == b"CONNECT" && !tunnel {
+            return Err(Lost::new(Cause::Unsupported, "CONNECT can't be sent to an app"));
+        }
+        let mut headers = std::mem::take(&mut head.headers);
+        headers.retain(|name| !NOT_COPIED.contains(name));
+        let chunked = !tunnel && !end && !headers.contains_key(header::CONTENT_LENGTH);
+        let mut out = Out::default();
+        let key = tunnel.then(make_key);
+        for part in [
+            if tunnel { b"GET" } else { &head.method[..] },
+            b" ",
+            origin_form(&head),
+            b" HTTP/1.1\r\nHost: ",
+            &head.authority[..],
+            b"\r\n",
+        ] {
+            out.put(part);
+        }
+        if let Some(key) = &key {
+            strip_handshake(&mut headers);
+            headers.remove(header::CONTENT_LENGTH);
+            headers.remove(header::SEC_WEBSOCKET_VERSION);
+            out.put(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
+            out.put(key.as_bytes());
+            out.put(b"\r\n");
+        }
+        put_fields(&mut out, &headers);
+        out.put(if chunked { b"Transfer-Encoding: chunked\r\n\r\n" } else { b"\r\n" });
+        Ok(Self {
+            conn: Some(conn),
+            out,
+            body: Body::Empty,
+            is_head: &head.method[..] == b"HEAD",
+            key,
+            tunnel: false,
+            chunked,
+            told_end: end,
+            answered: false,
+            keep: true,
+            informs: 0,
+            eof: false,
+            write_broken: false,
+            half_closed: false,
+            slow: None,
+        })
+    }
+
+    pub(crate) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        let Some(conn) = &mut self.conn else { return Poll::Pending };
+        match self.out.poll_write(cx, &mut conn.io) {
+            Poll::Ready(Err(_)) => {
+                // What the app said before it broke off is still to be read: that tells more.
+                self.write_broken = true;
+                self.out.clear();
+            }
+            Poll::Ready(Ok(())) if self.tunnel && self.told_end && !self.half_closed => {
+                // The caller's direction of the tunnel has ended; the app may go on.
+                self.half_closed = tokio::io::AsyncWrite::poll_shutdown(Pin::new(&mut conn.io), cx).is_ready();
+            }
+            _ => {}
+        }
+        Poll::Pending
+    }
+
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
+        if self.write_broken || self.conn.is_none() {
+            return Poll::Ready(Err(Lost::new(Cause::ResetEarly, "the app takes no more of the request")));
+        }
+        if self.key.is_some() && !self.tunnel {
+            return Poll::Pending; // the app has not accepted the tunnel yet
+        }
+        if self.out.len() >= ROOM {
+            drop(self.poll_drive(cx));
+            if self.out.len() >= ROOM {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(want.min(ROOM.saturating_sub(self.out.len()))))
+    }
+
+    pub(crate) fn send(&mut self, data: Bytes, last: bool) {
+        if self.chunked {
+            self.out.put(format!("{:x}\r\n", data.len()).as_bytes());
+            self.out.pass(data);
+            self.out.put(b"\r\n");
+        } else {
+            self.out.pass(data);
+        }
+        if last {
+            self.finish(None);
+        }
+    }
+
+    pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
+        self.told_end = true;
+        if self.chunked {
+            self.out.put(b"0\r\n");
+            if let Some(trailers) = trailers {
+                put_fields(&mut self.out, &trailers);
+            }
+            self.out.put(b"\r\n");
+        }
+    }
+
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Lost>> {
+        drop(self.poll_drive(cx));
+        loop {
+            let Some(conn) = &mut self.conn else { return Poll::Pending };
+            let limits = &conn.shared.limits;
+            if !conn.held.is_empty() {
+                match find_end(&conn.held, 0, limits) {
+                    Err(refusal) => return Poll::Ready(Err(self.refused(&refusal))),
+                    Ok(Some(end)) => {
+                        let head = conn.held.split_to(end).freeze();
+                        self.slow = None;
+                        return match scan_response(&head, limits) {
+                            Ok(start) => Poll::Ready(self.head(start)),
+                            Err(refusal) => Poll::Ready(Err(self.refused(&refusal))),
+                        };
+                    }
+                    Ok(None) => {
+                        let head_s = limits.head;
+                        let slow = self.slow.get_or_insert_with(|| Box::pin(tokio::time::sleep(head_s)));
+                        if slow.as_mut().poll(cx).is_ready() {
+                            return Poll::Ready(Err(self.broke(Cause::ResetEarly, "the app's response head took too long")));
+                        }
+                    }
+                }
+            }
+            match conn.io.poll_fill(cx, &mut conn.held) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(end) => return Poll::Ready(Err(self.ended_early(end.err()))),
+            }
+        }
+    }
+
+    fn ended_early(&mut self, error: Option<std::io::Error>) -> Lost {
+        let detail = match error {
+            Some(error) => format!("the connection to the app broke: {error}"),
+            None => "the app closed the connection".to_owned(),
+        };
+        let Some(conn) = &self.conn else { return Lost::new(Cause::ResetEarly, detail) };
+        let (cause, when) = if !self.out.wrote {
+            (Cause::Refused, " before the request was sent")
+        } else if !conn.held.is_empty() {
+            (Cause::ResetEarly, " in the middle of a response head")
+        } else if conn.reused {
+            (Cause::ResetEarly, ": it was idle and closed by the app")
+        } else {
+            (Cause::ResetEarly, " without an answer")
+        };
+        self.broke(cause, detail + when)
+    }
+
+    fn broke(&mut self, cause: Cause, detail: impl Into<String>) -> Lost {
+        self.conn = None;
+        Lost::new(cause, detail)
+    }
+
+    fn refused(&mut self, refusal: &Refusal) -> Lost {
+        if let Some(conn) = &self.conn {
+            conn.shared.note(Notice::RefusedFrames { kind: refusal.kind });
+        }
+        self.broke(Cause::Unsupported, format!("the app's answer is not valid HTTP/1.1: {}", refusal.text))
+    }
+
+    fn head(&mut self, mut start: ResponseStart) -> Result<Answer, Lost> {
+        let status = start.status;
+        if status < 200 {
+            return self.inform(start);
+        }
+        if self.key.is_some() && status < 300 {
+            return Err(self.broke(Cause::Unsupported, format!("the app answered {status} to a WebSocket request, not 101")));
+        }
+        self.answered = true;
+        self.keep = start.minor == 1 && !start.fields.has_option(b"close");
+        self.body = match start.fields.length {
+            _ if self.is_head || status == 204 || status == 304 => Body::Empty,
+            _ if start.fields.chunked => Body::Chunked(Chunks::default()),
+            Some(0) => Body::Empty,
+            Some(length) => Body::Length(length),
+            None => Body::Close,
+        };
+        start.fields.strip_hop();
+        if status == 204 {
+            start.fields.headers.remove(header::CONTENT_LENGTH);
+        }
+        let end = matches!(self.body, Body::Empty);
+        if end {
+            self.recycle();
+        }
+        Ok(Answer::Head { status, headers: start.fields.headers, end })
+    }
+
+    fn inform(&mut self, mut start: ResponseStart) -> Result<Answer, Lost> {
+        self.informs += 1;
+        if start.status == 101 {
+            if !self.key.as_ref().is_some_and(|key| is_accepted(&start, key)) {
+                let detail = "the app switched protocols without being asked, or to another one";
+                return Err(self.broke(Cause::Unsupported, detail));
+            }
+            self.tunnel = true;
+            self.answered = true;
+            self.keep = false;
+            self.body = Body::Close;
+            start.fields.strip_hop();
+            strip_handshake(&mut start.fields.headers);
+            return Ok(Answer::Head { status: 200, headers: start.fields.headers, end: false });
+        }
+        if self.informs > INFORMS {
+            if let Some(conn) = &self.conn {
+                conn.shared.note(Notice::RefusedFrames { kind: "informational" });
+            }
+            return Err(self.broke(Cause::ResetEarly, format!("the app sent more than {INFORMS} informational answers")));
+        }
+        start.fields.strip_hop();
+        start.fields.headers.remove(header::CONTENT_LENGTH);
+        Ok(Answer::Inform(start.status, start.fields.headers))
+    }
+
+    /// The response is complete: ready for the next call, or closed.
+    fn recycle(&mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        if !conn.held.is_empty() {
+            conn.shared.note(Notice::RefusedFrames { kind: "unasked-bytes" });
+        } else if self.keep && self.told_end && self.out.is_empty() && !self.write_broken {
+            conn.give_back();
+        }
+    }
+
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
+        drop(self.poll_drive(cx));
+        loop {
+            let Some(conn) = &mut self.conn else {
+                return if self.body.is_read() { Poll::Ready(Ok(Part::End(None))) } else { Poll::Pending };
+            };
+            match self.body.next(&mut conn.held, &conn.shared.limits) {
+                Ok(Piece::Data(data)) => {
+                    if self.body.is_read() {
+                        self.recycle();
+                    }
+                    return Poll::Ready(Ok(Part::Data(data)));
+                }
+                Ok(Piece::End(trailers)) => {
+                    self.recycle();
+                    return Poll::Ready(Ok(Part::End(trailers)));
+                }
+                Ok(Piece::More) => {}
+                Err(refusal) => {
+                    conn.shared.note(Notice::RefusedFrames { kind: refusal.kind });
+                    let detail = format!("the app's response body is malformed: {}", refusal.text);
+                    return Poll::Ready(Err(self.broke(Cause::ResetLate, detail)));
+                }
+            }
+            if self.eof {
+                return Poll::Pending;
+            }
+            match conn.io.poll_fill(cx, &mut conn.held) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) if matches!(self.body, Body::Close) => {
+                    if self.tunnel {
+                        self.eof = true;
+                    } else {
+                        self.conn = None;
+                    }
+                    return Poll::Ready(Ok(Part::End(None)));
+                }
+                Poll::Ready(Ok(0)) => {
+                    let detail = "the app closed the connection before the response was complete";
+                    return Poll::Ready(Err(self.broke(Cause::ResetLate, detail)));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    let detail = format!("the connection to the app broke: {error} before the response was complete");
+                    return Poll::Ready(Err(self.broke(Cause::ResetLate, detail)));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.body.is_read()
+    }
+
+    #[allow(clippy::unused_self)] // reading goes on when the body is polled again: nothing is owed
+    pub(crate) fn release(&mut self, _count: usize) {}
+}
+
+/// The target as an origin server expects it; an absolute-form one loses its scheme and authority.
+fn origin_form(head: &RawHead) -> &[u8] {
+    let target = &head.target[..];
+    if target.first() == Some(&b'/') || target == b"*" {
+        return target;
+    }
+    let Some(start) = memchr::memmem::find(target, b"://") else { return target };
+    match memchr::memchr2(b'/', b'?', &target[start + 3..]) {
+        Some(at) if target[start + 3 + at] == b'/' => &target[start + 3 + at..],
+        _ => b"/",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::connection::io::Kind;
+    use crate::limits::Limits;
+
+    #[derive(Default)]
+    struct Shelf(RefCell<Option<H1Conn>>);
+
+    impl Owner for Shelf {
+        fn put_back(self: Rc<Self>, conn: H1Conn) {
+            self.0.replace(Some(conn));
+        }
+
+        fn forget_one(self: Rc<Self>) {
+            self.0.take();
+        }
+    }
+
+    #[test]
+    fn connection_comes_back_however_often_it_was_lent() {
+        let shared = Shared::alone(Limits::default());
+        let shelf = Rc::new(Shelf::default());
+        let owner: Rc<dyn Owner> = shelf.clone();
+        let mut conn = H1Conn::new(&shared, Io::new(Kind::Gone));
+        conn.set_owner(Rc::downgrade(&owner));
+        shelf.0.replace(Some(conn));
+        for _ in 0..100_000 {
+            let mut conn = shelf.0.take().unwrap();
+            conn.leased = true;
+            conn.give_back();
+        }
+        assert!(shelf.0.take().is_some_and(|conn| conn.reused && !conn.leased));
+    }
+}

@@ -1,0 +1,8 @@
+//! HTTP/1.1: both ends, and the parsers under them.
+
+pub mod body_scan;
+pub mod client;
+pub mod head_scan;
+pub mod out;
+pub mod server;
+pub mod websocket;

@@ -1,0 +1,319 @@
+//! The upstream end of HTTP/2: to peers (mutual TLS) and to apps that speak h2c or gRPC.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{Method, Request, Uri, uri};
+use tokio::sync::oneshot;
+
+use crate::call::cause::Cause;
+use crate::call::ends::{Answer, Lost, Part};
+use crate::connection::io::{Io, STEP};
+use crate::fields::Headers;
+use crate::head::{Protocol, RawHead};
+use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME};
+use crate::http2::pulse::Pulse;
+use crate::http2::server::{data_frame_budget, finish, only_allowed, poll_part, poll_room};
+use crate::seam::ask::Notice;
+use crate::shared::Shared;
+
+/// Calls per connection; beyond it the pool dials another, so that one connection's window is not everyone's.
+const MAX_CALLS: usize = 100;
+/// Of a request body given before the stream has room: a stream gets its window only once its head is written, and what is given
+/// before leaves with the head, in one write.
+const EARLY_BYTES: usize = 16_384;
+
+/// One connection to an upstream. The pool holds it while it takes calls; the last holder gone, it closes.
+pub struct H2Conn {
+    sender: SendRequest<Bytes>,
+    gate: Rc<FrameGate>,
+    most_fields: usize,
+    pub is_plain_h2: bool,
+    pub in_flight: Cell<usize>,
+    pub closed: Cell<bool>,
+    pub active_at: Cell<Instant>,
+}
+
+impl H2Conn {
+    /// Calls it takes now.
+    pub fn capacity(&self) -> usize {
+        if self.closed.get() || self.gate.has_goaway() || self.gate.is_flooded() {
+            return 0;
+        }
+        self.sender.current_max_send_streams().min(MAX_CALLS).saturating_sub(self.in_flight.get())
+    }
+
+    /// Speak HTTP/2 on `io`; up once the peer's SETTINGS came. `changed` is called when capacity may have changed, and at the end.
+    pub async fn begin(shared: &Rc<Shared>, io: Io, is_plain_h2: bool, changed: impl Fn() + 'static) -> Result<Rc<Self>, Lost> {
+        let gate = FrameGate::new(&shared.limits, false);
+        let limits = &shared.limits;
+        let (sender, connection) = client::Builder::new()
+            .initial_window_size(limits.window_bytes)
+            .initial_connection_window_size(limits.connection_window_bytes)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+            .max_send_buffer_size(STEP)
+            .data_frame_budget(data_frame_budget(limits))
+            .max_local_error_reset_streams(Some(limits.resets_burst as usize))
+            .enable_push(false)
+            .handshake::<_, Bytes>(io.with_gate(gate.clone()))
+            .await
+            .map_err(|error| Lost::new(Cause::Connect, error.to_string()))?;
+        let active_at = Cell::new(Instant::now());
+        let closed = Cell::new(false);
+        let in_flight = Cell::new(0);
+        let this = Rc::new(Self {
+            sender,
+            gate: gate.clone(),
+            most_fields: limits.header_count,
+            is_plain_h2,
+            in_flight,
+            closed,
+            active_at,
+        });
+        let (up, is_up) = oneshot::channel();
+        let weak = Rc::downgrade(&this);
+        let driven = drive(shared.clone(), connection, gate, weak.clone(), up);
+        tokio::task::spawn_local(async move {
+            driven.await;
+            if let Some(this) = weak.upgrade() {
+                this.closed.set(true);
+            }
+            changed();
+        });
+        match is_up.await {
+            Ok(Ok(())) => Ok(this),
+            Ok(Err(detail)) => Err(Lost::new(Cause::Connect, detail)),
+            Err(_) => Err(Lost::new(Cause::Connect, "the connection was closed")),
+        }
+    }
+
+    fn request(&self, head: RawHead) -> Result<Request<()>, Lost> {
+        let unsupported = |detail: String| Lost::new(Cause::Unsupported, detail);
+        let tunnel = head.protocol == Protocol::Websocket;
+        if tunnel && !self.sender.is_extended_connect_protocol_enabled() {
+            return Err(unsupported("the peer takes no WebSockets over HTTP/2 (RFC 8441)".into()));
+        }
+        let method = if tunnel { Ok(Method::CONNECT) } else { Method::from_bytes(&head.method) };
+        let method = method.map_err(|error| unsupported(format!("the method can't be sent on: {error}")))?;
+        if method == Method::CONNECT && !tunnel {
+            return Err(unsupported("CONNECT can't be sent to an app".into()));
+        }
+        let target = uri::PathAndQuery::from_maybe_shared(head.target);
+        let mut parts = uri::Parts::default();
+        parts.path_and_query = Some(target.map_err(|error| unsupported(format!("the target can't be sent on: {error}")))?);
+        // `h2` writes no authority with escapes, as clients of a Unix socket send; our own apps' is in the plan.
+        parts.authority = uri::Authority::from_maybe_shared(head.authority).ok();
+        let has_authority = parts.authority.is_some();
+        parts.scheme = has_authority.then_some(uri::Scheme::HTTP);
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| unsupported(error.to_string()))?;
+        if has_authority {
+            *request.version_mut() = http::Version::HTTP_2;
+        } // else it stays HTTP/1.1, of which `h2` takes requests without an authority (HTTP/1.0 has none at all)
+        let mut headers = head.headers;
+        only_allowed(&mut headers);
+        *request.headers_mut() = headers.into();
+        if tunnel {
+            request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        }
+        Ok(request)
+    }
+}
+
+/// Drive a connection to its end; `up` hears of its SETTINGS, or why none came.
+async fn drive(
+    shared: Rc<Shared>,
+    mut connection: client::Connection<Io, Bytes>,
+    gate: Rc<FrameGate>,
+    conn: Weak<H2Conn>,
+    up: oneshot::Sender<Result<(), String>>,
+) {
+    let mut up = Some(up);
+    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(kind) = gate.poll_flood(cx) {
+            return Poll::Ready(Err(kind));
+        }
+        let has_calls = conn.upgrade().is_some_and(|conn| conn.in_flight.get() > 0);
+        if let Poll::Ready(kind) = pulse.poll(cx, &gate, has_calls) {
+            return Poll::Ready(Err(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM }));
+        }
+        let polled = Pin::new(&mut connection).poll(cx);
+        if gate.has_settings() {
+            if let Some(up) = up.take() {
+                drop(up.send(Ok(()))); // whoever dialled may have given up
+            }
+        }
+        polled.map(Ok)
+    })
+    .await;
+    let detail = match ended {
+        Ok(Ok(())) => "the connection was closed".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(Flood { kind: "http1", .. }) => "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)".to_owned(),
+        Err(Flood { kind, .. }) => {
+            shared.note(Notice::RefusedFrames { kind });
+            format!("too many {kind} frames")
+        }
+    };
+    if let Some(up) = up {
+        drop(up.send(Err(detail)));
+    }
+}
+
+/// Whose a connection is.
+pub trait Owner {
+    /// There is room for another call.
+    fn freed(self: Rc<Self>);
+}
+
+/// A call's place on a connection; its owner hears when it is free again.
+pub struct Place {
+    pub conn: Rc<H2Conn>,
+    owner: Weak<dyn Owner>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.conn.in_flight.set(self.conn.in_flight.get() - 1);
+        self.conn.active_at.set(Instant::now());
+        if let Some(owner) = self.owner.upgrade() {
+            owner.freed();
+        }
+    }
+}
+
+impl Place {
+    /// Take one.
+    pub fn take(conn: &Rc<H2Conn>, owner: Weak<dyn Owner>) -> Self {
+        conn.in_flight.set(conn.in_flight.get() + 1);
+        Self { conn: conn.clone(), owner }
+    }
+
+    /// Begin the call.
+    pub fn start(self, head: RawHead, end: bool) -> Result<H2Up, Lost> {
+        let request = self.conn.request(head)?;
+        let (response, send) = self
+            .conn
+            .sender
+            .clone()
+            .send_request(request, end)
+            .map_err(|error| Lost::new(Cause::Refused, format!("the connection was closing: {error}")))?;
+        let stream = response.stream_id().as_u32();
+        self.conn.gate.expect(stream);
+        let most_fields = self.conn.most_fields;
+        Ok(H2Up { response, send, body: None, stream, early: EARLY_BYTES, most_fields, place: self })
+    }
+}
+
+/// One call to the callee. Dropped before its end, it is reset with CANCEL.
+pub struct H2Up {
+    response: ResponseFuture,
+    send: SendStream<Bytes>,
+    body: Option<RecvStream>,
+    stream: u32,
+    early: usize,
+    most_fields: usize,
+    place: Place,
+}
+
+impl Drop for H2Up {
+    fn drop(&mut self) {
+        self.place.conn.gate.forget(self.stream);
+    }
+}
+
+impl H2Up {
+    fn lost(&self, error: &h2::Error) -> Lost {
+        let early = if self.body.is_some() { Cause::ResetLate } else { Cause::ResetEarly };
+        if error.is_go_away() && error.is_remote() {
+            return Lost::new(Cause::Refused, "the peer is going away");
+        }
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) if error.is_remote() => {
+                Lost::new(Cause::Refused, "the peer reset the call (REFUSED_STREAM)")
+            }
+            Some(reason) if error.is_reset() && error.is_remote() => {
+                Lost::new(early, format!("the peer reset the call ({})", reason_name(reason)))
+            }
+            Some(_) if error.is_reset() => {
+                self.place.conn.gate.count_reset();
+                Lost::new(Cause::Unsupported, format!("the answer is malformed: {error}"))
+            }
+            _ => Lost::new(early, format!("the connection broke: {error}")),
+        }
+    }
+
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
+        if self.early > 0 && self.send.capacity() == 0 {
+            return Poll::Ready(Ok(want.min(self.early)));
+        }
+        poll_room(&mut self.send, cx, want)
+            .map(|room| room.ok_or_else(|| Lost::new(Cause::ResetEarly, "the peer takes no more of the request")))
+    }
+
+    pub(crate) fn send(&mut self, data: Bytes, last: bool) {
+        self.early = self.early.saturating_sub(data.len());
+        self.place.conn.gate.sent_data(data.len());
+        drop(self.send.send_data(data, last)); // a stream that broke says so in its answer
+    }
+
+    pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
+        finish(&mut self.send, trailers);
+    }
+
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Lost>> {
+        match self.response.poll_informational(cx) {
+            Poll::Ready(Some(Ok(inform))) => {
+                let status = inform.status().as_u16();
+                let headers = self.place.conn.gate.response(self.stream, status).unwrap_or_default().headers;
+                return Poll::Ready(Ok(Answer::Inform(status, headers)));
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.lost(&error))),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        match Pin::new(&mut self.response).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.lost(&error))),
+            Poll::Ready(Ok(response)) => {
+                let (status, body) = (response.status().as_u16(), response.into_body());
+                let block = self.place.conn.gate.response(self.stream, status).unwrap_or_default();
+                if block.is_over || block.count > self.most_fields {
+                    return Poll::Ready(Err(Lost::new(Cause::Unsupported, "the response has too many headers")));
+                }
+                let end = body.is_end_stream();
+                self.body = Some(body);
+                Poll::Ready(Ok(Answer::Head { status, headers: block.headers, end }))
+            }
+        }
+    }
+
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
+        let Some(body) = &mut self.body else { return Poll::Pending };
+        poll_part(body, &self.place.conn.gate, self.stream, cx).map_err(|error| self.lost(&error))
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.body.as_ref().is_some_and(RecvStream::is_end_stream)
+    }
+
+    pub(crate) fn release(&mut self, count: usize) {
+        if let Some(body) = &mut self.body {
+            drop(body.flow_control().release_capacity(count)); // fails where the stream is over already
+        }
+    }
+}
+
+fn reason_name(reason: Reason) -> String {
+    let text = format!("{reason:?}"); // the name for those that have one
+    if text.starts_with("Reason") { format!("code {}", u32::from(reason)) } else { text }
+}

@@ -1,0 +1,469 @@
+//! Stands before `h2` where an HTTP/2 connection's bytes come in: counts what floods are made of, notes SETTINGS and GOAWAY, of
+//! which `h2` tells nobody, and takes the header blocks out (`head_blocks.rs`). Other frames are not changed. Source: RFC 9113 §4.1, §6.8; CVE-2023-44487, CVE-2025-8671,
+//! VU#421644, CVE-2019-9511 to 9518.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use h2::Reason;
+
+use crate::fields::Headers;
+use crate::http2::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADER, HEADERS, Header, PADDED, PING, PRIORITY, PUSH_PROMISE,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
+use crate::http2::head_blocks::{Block, Fault, HeadBlocks};
+use crate::http2::ledger::Ledger;
+use crate::limits::Limits;
+
+/// What we announce. Large bodies take a quarter of the frames; one with its head fills four TLS records (RFC 8446 §5.1) and no fifth.
+pub const MAX_FRAME: u32 = 65_536 - 9;
+const SMALL_FRAME: usize = 1_024; // of DATA, as many peers cut them
+const UPDATES_PER_FRAME: u32 = 10;
+const MAX_UPDATES: u32 = 65_536;
+
+/// What passed its limit, and how the peer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Flood {
+    pub kind: &'static str,
+    pub reason: Reason,
+}
+
+/// A token bucket: `burst` at once, `per_s` sustained.
+#[derive(Debug)]
+struct Bucket {
+    per_s: f64,
+    burst: f64,
+    tokens: Cell<f64>,
+    at: Cell<Instant>,
+}
+
+impl Bucket {
+    fn new(per_s: f64, burst: f64) -> Self {
+        Self { per_s, burst, tokens: Cell::new(burst), at: Cell::new(Instant::now()) }
+    }
+
+    fn take(&self) -> bool {
+        let now = Instant::now();
+        let gained = now.saturating_duration_since(self.at.replace(now)).as_secs_f64() * self.per_s;
+        let tokens = (self.tokens.get() + gained).min(self.burst);
+        self.tokens.set(if tokens < 1.0 { tokens } else { tokens - 1.0 });
+        tokens >= 1.0
+    }
+}
+
+/// Owns what is known of one direction of one connection.
+#[derive(Debug)]
+pub struct FrameGate {
+    first: Cell<bool>,
+    header: RefCell<Vec<u8>>,
+    skip: Cell<usize>,
+    continuations: Cell<u32>,
+    max_continuations: u32,
+    resets: Bucket,
+    control: Bucket,
+    flood: Cell<Option<Flood>>,
+    updates: Cell<u32>,
+    settings: Cell<bool>,
+    goaway: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// The kind of the frame whose payload is collected in `held`.
+    collecting: Cell<Option<u8>>,
+    /// Where requests come in: what must outlive `h2`, and the last stream of the one before it.
+    ledger: Option<RefCell<Ledger>>,
+    rested_at: Cell<u32>,
+    held: RefCell<BytesMut>,
+    blocks: RefCell<HeadBlocks>,
+    block_at: Cell<Option<Instant>>,
+    heard_at: Cell<Instant>,
+}
+
+impl FrameGate {
+    /// `server`: whether requests come in. The preface is no business of the gate.
+    pub fn new(limits: &Limits, server: bool) -> Rc<Self> {
+        Rc::new(Self {
+            first: Cell::new(!server),
+            header: RefCell::new(Vec::with_capacity(HEADER)),
+            skip: Cell::new(0),
+            continuations: Cell::new(0),
+            max_continuations: limits.continuations,
+            resets: Bucket::new(limits.resets_per_s, limits.resets_burst),
+            control: Bucket::new(limits.control_per_s, limits.control_burst),
+            flood: Cell::new(None),
+            updates: Cell::new(0),
+            settings: Cell::new(false),
+            goaway: Cell::new(false),
+            waker: RefCell::default(),
+            collecting: Cell::new(None),
+            ledger: server.then(RefCell::default),
+            rested_at: Cell::new(0),
+            held: RefCell::default(),
+            blocks: RefCell::new(HeadBlocks::new(limits, server)),
+            block_at: Cell::new(None),
+            heard_at: Cell::new(Instant::now()),
+        })
+    }
+
+    /// Whether a limit was passed.
+    pub fn is_flooded(&self) -> bool {
+        self.flood.get().is_some()
+    }
+
+    /// What passed its limit; the task that asks is woken when something does, and when SETTINGS or GOAWAY come.
+    pub fn poll_flood(&self, cx: &Context<'_>) -> Poll<Flood> {
+        if let Some(flood) = self.flood.get() {
+            return Poll::Ready(flood);
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Whether the peer's SETTINGS came.
+    pub fn has_settings(&self) -> bool {
+        self.settings.get()
+    }
+
+    /// Whether the peer said goodbye.
+    pub fn has_goaway(&self) -> bool {
+        self.goaway.get()
+    }
+
+    /// Count a stream that we reset for the peer's fault.
+    pub fn count_reset(&self) {
+        if !self.resets.take() {
+            self.set_flood("reset");
+        }
+    }
+
+    fn set_flood(&self, kind: &'static str) {
+        self.end(kind, Reason::ENHANCE_YOUR_CALM);
+    }
+
+    /// The connection is to end; its last bytes are to be read by the peer, not lost in a reset.
+    pub fn end(&self, kind: &'static str, reason: Reason) {
+        self.flood.set(Some(Flood { kind, reason }));
+        self.wake();
+    }
+
+    /// So many bytes of a body are sent: the peer may answer them with window updates.
+    pub fn sent_data(&self, count: usize) {
+        let frames = u32::try_from(count / SMALL_FRAME).unwrap_or(u32::MAX).saturating_add(1);
+        self.updates.set(self.updates.get().saturating_add(frames.saturating_mul(UPDATES_PER_FRAME)).min(MAX_UPDATES));
+    }
+
+    /// The head of a request that `h2` gave out.
+    pub fn accept(&self, stream: u32) -> Option<Block> {
+        self.blocks.borrow_mut().accept(stream)
+    }
+
+    /// A call of ours begins.
+    pub fn expect(&self, stream: u32) {
+        self.blocks.borrow_mut().expect(stream);
+    }
+
+    /// The response head of that status, of which `h2` told.
+    pub fn response(&self, stream: u32, status: u16) -> Option<Block> {
+        let mut blocks = self.blocks.borrow_mut();
+        std::iter::from_fn(|| blocks.next(stream)).find(|block| block.status == Some(status))
+    }
+
+    /// The trailers of which `h2` told.
+    pub fn trailers(&self, stream: u32) -> Option<Headers> {
+        self.blocks.borrow_mut().next(stream).map(|block| block.headers).filter(|headers| !headers.is_empty())
+    }
+
+    /// A call is over.
+    pub fn forget(&self, stream: u32) {
+        self.blocks.borrow_mut().forget(stream);
+    }
+
+    /// When the header block began that has not ended.
+    pub fn block_at(&self) -> Option<Instant> {
+        self.block_at.get()
+    }
+
+    /// When the peer last sent anything.
+    pub fn heard_at(&self) -> Instant {
+        self.heard_at.get()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// How many of the next bytes are none of our business: the rest of a payload that goes on as it is.
+    pub fn passing(&self) -> usize {
+        if self.collecting.get().is_none() { self.skip.get() } else { 0 }
+    }
+
+    /// So many of those went on.
+    pub fn pass(&self, count: usize) {
+        self.heard_at.set(Instant::now());
+        self.skip.set(self.skip.get() - count);
+    }
+
+    /// Look at what was read; what `h2` is to read of it goes to `out`.
+    pub fn feed(&self, mut data: &[u8], out: &mut BytesMut) {
+        if data.is_empty() {
+            return;
+        }
+        self.heard_at.set(Instant::now());
+        if self.first.replace(false) && data.starts_with(b"HTTP/1.") {
+            return self.set_flood("http1"); // not a flood, but as hopeless
+        }
+        while !data.is_empty() && !self.is_flooded() {
+            let skip = self.skip.get().min(data.len());
+            self.skip.set(self.skip.get() - skip);
+            if self.collecting.get().is_some() {
+                let (some, rest) = data.split_at(skip);
+                data = rest;
+                let is_whole = self.skip.get() == 0;
+                if is_whole && self.held.borrow().is_empty() {
+                    self.end_payload(some, out);
+                    continue;
+                }
+                self.held.borrow_mut().extend_from_slice(some);
+                if is_whole {
+                    self.end_payload(&self.held.take(), out);
+                    continue;
+                }
+            } else {
+                out.extend_from_slice(&data[..skip]);
+                data = &data[skip..];
+            }
+            if data.is_empty() {
+                return;
+            }
+            let mut header = self.header.borrow_mut();
+            if let (true, Some((whole, rest))) = (header.is_empty(), data.split_first_chunk()) {
+                data = rest;
+                drop(header);
+                self.frame(*whole, out);
+                continue;
+            }
+            let size = (HEADER - header.len()).min(data.len());
+            header.extend_from_slice(&data[..size]);
+            data = &data[size..];
+            if let Some(whole) = header.first_chunk().copied() {
+                header.clear();
+                drop(header);
+                self.frame(whole, out);
+            }
+        }
+    }
+
+    fn end_payload(&self, payload: &[u8], out: &mut BytesMut) {
+        let Some(kind) = self.collecting.take() else { return };
+        if !matches!(kind, HEADERS | CONTINUATION) {
+            return self.end_noted(kind, payload, out);
+        }
+        let mut blocks = self.blocks.borrow_mut();
+        let ended = blocks.payload(kind, payload, out);
+        if !blocks.is_within() {
+            self.block_at.set(None);
+        }
+        if let Err(fault) = ended {
+            self.fault(fault);
+        }
+    }
+
+    fn end_noted(&self, kind: u8, payload: &[u8], out: &mut BytesMut) {
+        let Some(ledger) = &self.ledger else { return };
+        match kind {
+            SETTINGS => ledger.borrow_mut().heard_settings(payload),
+            WINDOW_UPDATE => ledger.borrow_mut().heard_update(payload),
+            _ => return, // of a stream that is over
+        }
+        out.extend_from_slice(payload);
+    }
+
+    fn fault(&self, fault: Fault) {
+        match fault {
+            Fault::Compression => self.end("protocol", Reason::COMPRESSION_ERROR),
+            Fault::Frame => self.end("protocol", Reason::PROTOCOL_ERROR),
+            Fault::Fresh => self.set_flood("stream"),
+            Fault::Bomb => self.set_flood("head-size"),
+        }
+    }
+
+    fn begin_block(&self, header: Header, out: &mut BytesMut) {
+        if let Err(fault) = self.blocks.borrow_mut().begin(header.kind, header.flags, header.stream) {
+            return self.fault(fault);
+        }
+        self.collecting.set(Some(header.kind));
+        if self.block_at.get().is_none() {
+            self.block_at.set(Some(Instant::now()));
+        }
+        if header.length == 0 {
+            self.end_payload(&[], out);
+        }
+    }
+
+    fn frame(&self, bytes: [u8; HEADER], out: &mut BytesMut) {
+        let header = Header::new(bytes);
+        self.skip.set(header.length);
+        if header.length > MAX_FRAME as usize {
+            return self.end("frame-size", Reason::FRAME_SIZE_ERROR);
+        }
+        self.count(header);
+        if self.is_flooded() {
+            return;
+        }
+        if header.kind == HEADERS && self.is_over(header.stream) {
+            self.end("protocol", Reason::STREAM_CLOSED);
+        } else if matches!(header.kind, HEADERS | CONTINUATION) {
+            self.begin_block(header, out);
+        } else if self.block_at.get().is_some() {
+            self.fault(Fault::Frame); // nothing may come within a header block (RFC 9113 §4.3)
+        } else if self.note(header) {
+            out.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Count what floods are made of, and note what `h2` tells nobody.
+    fn count(&self, header: Header) {
+        let goes_on = header.kind == DATA && !header.has(END_STREAM);
+        match header.kind {
+            DATA if goes_on && header.length == 0 => self.count_control("empty-data"),
+            DATA if goes_on && header.length == 1 && header.has(PADDED) => self.count_control("empty-data"),
+            PRIORITY => self.count_control("priority"),
+            RST_STREAM => self.count_reset(),
+            SETTINGS => {
+                self.count_control("settings");
+                if !header.has(ACK) && !self.settings.replace(true) {
+                    self.wake();
+                }
+            }
+            PUSH_PROMISE => self.end("push-promise", Reason::PROTOCOL_ERROR), // nobody may push here
+            PING => self.count_control("ping"),
+            WINDOW_UPDATE if self.updates.get() > 0 => self.updates.set(self.updates.get() - 1),
+            WINDOW_UPDATE => self.count_control("window-update"),
+            GOAWAY => {
+                self.goaway.set(true);
+                self.wake();
+            }
+            CONTINUATION => {
+                self.continuations.set(if header.has(END_HEADERS) { 0 } else { self.continuations.get() + 1 });
+                if self.continuations.get() > self.max_continuations {
+                    self.set_flood("continuation");
+                }
+            }
+            DATA | HEADERS => {}
+            _ => self.count_control("unknown"),
+        }
+    }
+
+    /// Whether a stream was of an `h2` before this one.
+    fn is_over(&self, stream: u32) -> bool {
+        stream != 0 && stream <= self.rested_at.get()
+    }
+
+    /// Keep what must outlive `h2`; returns whether the frame is for it.
+    fn note(&self, header: Header) -> bool {
+        let Some(ledger) = &self.ledger else { return true };
+        let is_over = self.is_over(header.stream);
+        let collect = |kind| self.collecting.set((header.length > 0).then_some(kind));
+        match header.kind {
+            DATA if is_over => {
+                self.end("protocol", Reason::STREAM_CLOSED);
+                return false;
+            }
+            DATA => ledger.borrow_mut().heard_data(header.length),
+            SETTINGS if header.has(ACK) => ledger.borrow_mut().heard_ack(),
+            RST_STREAM | WINDOW_UPDATE if is_over => {
+                collect(RST_STREAM);
+                return false;
+            }
+            SETTINGS => collect(SETTINGS),
+            WINDOW_UPDATE if header.stream == 0 => collect(WINDOW_UPDATE),
+            _ => {}
+        }
+        true
+    }
+
+    /// Whether nothing is under way, so that `h2` may go. `window`: of the connection, as we announce it.
+    pub fn may_rest(&self, window: u32) -> bool {
+        let Some(ledger) = &self.ledger else { return false };
+        let is_between = self.header.borrow().is_empty() && self.skip.get() == 0 && self.block_at.get().is_none();
+        is_between
+            && !self.is_flooded()
+            && !self.has_goaway()
+            && self.blocks.borrow().is_idle()
+            && ledger.borrow().may_rest(window)
+    }
+
+    /// What a new `h2` is to read first.
+    pub fn wake_up(&self) -> BytesMut {
+        self.rested_at.set(self.blocks.borrow().last());
+        self.ledger.as_ref().map_or_else(BytesMut::new, |ledger| ledger.borrow_mut().wake())
+    }
+
+    /// Whether a new `h2` has yet to say what the peer knows.
+    pub fn is_waking(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.borrow().is_filtering())
+    }
+
+    /// What goes out is noted there.
+    pub fn ledger(&self) -> Option<&RefCell<Ledger>> {
+        self.ledger.as_ref()
+    }
+
+    fn count_control(&self, kind: &'static str) {
+        if !self.control.take() {
+            self.set_flood(kind);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let mut data = vec![0, (length >> 8) as u8, length as u8, kind, flags, 0, 0, 0, 1];
+        data.resize(HEADER + length, 0);
+        data
+    }
+
+    #[test]
+    fn frames_are_seen_however_they_are_cut() {
+        let data = [frame(4, 0, 12), frame(0, 0, 300), frame(7, 0, 8)].concat();
+        for size in [1, 2, 7, 9, 64, 1_000] {
+            let gate = FrameGate::new(&Limits::default(), true);
+            let mut out = BytesMut::new();
+            data.chunks(size).for_each(|piece| gate.feed(piece, &mut out));
+            assert_eq!(out, data);
+            assert!(gate.has_settings() && gate.has_goaway() && !gate.is_flooded());
+        }
+    }
+
+    #[test]
+    fn floods_are_named() {
+        for (kind, flags, length, name) in [
+            (3, 0, 4, "reset"),
+            (6, 0, 8, "ping"),
+            (4, 0, 0, "settings"),
+            (2, 0, 5, "priority"),
+            (0, 0, 0, "empty-data"),
+            (9, 0, 1, "continuation"),
+        ] {
+            let gate = FrameGate::new(&Limits::default(), false);
+            let mut out = BytesMut::new();
+            if kind == 9 {
+                gate.feed(&frame(1, 0, 0), &mut out);
+            }
+            for _ in 0..1_500 {
+                gate.feed(&frame(kind, flags, length), &mut out);
+            }
+            assert_eq!(gate.flood.get().map(|flood| flood.kind), Some(name));
+        }
+    }
+}

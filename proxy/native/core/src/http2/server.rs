@@ -1,0 +1,400 @@
+//! The caller's end of HTTP/2: from the app (prior knowledge) and from peers (mutual TLS).
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::{self, Connection, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderName, Request, Response, StatusCode, header};
+
+use crate::call::cause::Cause;
+use crate::call::ends::{Down, Gone, Part};
+use crate::call::exchange;
+use crate::connection::io::{Io, STEP, SharedIo};
+use crate::connection::leaving::Leaving;
+use crate::fields::Headers;
+use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
+use crate::http1::head_scan::is_authority;
+use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME};
+use crate::http2::head_blocks::Block;
+use crate::http2::pulse::{Pulse, UNANSWERED};
+use crate::limits::Limits;
+use crate::seam::ask::Notice;
+use crate::shared::Shared;
+
+/// Never on HTTP/2 (RFC 9113 §8.2.2).
+static CONNECTION_HEADERS: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    header::HOST,
+];
+
+/// Take out what may not go out on HTTP/2: it would cost the connection, and every other call on it.
+pub fn only_allowed(headers: &mut Headers) {
+    let other_te = headers.get(header::TE).is_some_and(|value| value != "trailers");
+    headers.retain(|name| !CONNECTION_HEADERS.contains(name) && (!other_te || *name != header::TE));
+}
+
+/// Why a connection takes no more calls for now, or for good.
+enum Turn {
+    Flood(Flood),
+    /// The engine stops.
+    Over,
+    Rest,
+}
+
+/// What small DATA frames may cost beyond their bytes while they wait, in bytes: frames of 32 fill every window without passing it.
+pub fn data_frame_budget(limits: &Limits) -> usize {
+    limits.connection_window_bytes as usize * 8
+}
+
+fn builder(limits: &Limits) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_frame_size(MAX_FRAME)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(STEP)
+        .data_frame_budget(data_frame_budget(limits))
+        .max_concurrent_reset_streams(limits.streams as usize)
+        .max_pending_accept_reset_streams(limits.streams as usize)
+        .max_local_error_reset_streams(Some(limits.resets_burst as usize))
+        .enable_connect_protocol();
+    builder
+}
+
+/// Serve one connection until it ends. Without calls for a while, it rests: there is no `h2` until the peer goes on.
+pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving>) {
+    let gate = FrameGate::new(&shared.limits, true);
+    let io = SharedIo::new(io.with_gate(gate.clone()));
+    // In a box, so that what rests holds nothing of it.
+    while Box::pin(serve_awake(&shared, &io, &entry, &leaving, &gate)).await {
+        let goes_on = poll_fn(|cx| {
+            if leaving.is_asked(cx) {
+                io.wake();
+                return Poll::Ready(true);
+            }
+            io.poll_woken(cx)
+        })
+        .await;
+        leaving.refresh();
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Returns whether it rests; otherwise it has ended.
+async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving: &Rc<Leaving>, gate: &Rc<FrameGate>) -> bool {
+    let begun = builder(&shared.limits).handshake::<_, Bytes>(io.clone());
+    let Ok(Ok(mut connection)) = tokio::time::timeout(shared.limits.head, begun).await else { return false };
+    let window = shared.limits.connection_window_bytes;
+    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
+    let mut goodbye: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    let mut parted = false;
+    loop {
+        let turn = poll_fn(|cx| {
+            if let Poll::Ready(flood) = gate.poll_flood(cx) {
+                return Poll::Ready(Err(Turn::Flood(flood)));
+            }
+            let asked = leaving.is_asked(cx);
+            if leaving.is_over() {
+                return Poll::Ready(Err(Turn::Over));
+            }
+            if asked && goodbye.is_none() {
+                connection.graceful_shutdown();
+                goodbye = Some(Box::pin(tokio::time::sleep(shared.limits.head)));
+            }
+            if let Some(late) = &mut goodbye {
+                // A peer that does not answer our goodbye is not waited for, unless it has calls.
+                if late.as_mut().poll(cx).is_ready() {
+                    parted = true;
+                    if leaving.calls.get() == 0 {
+                        return Poll::Ready(Ok(None));
+                    }
+                }
+            }
+            if let Poll::Ready(kind) = pulse.poll(cx, gate, leaving.calls.get() > 0) {
+                return Poll::Ready(Err(Turn::Flood(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM })));
+            }
+            let accepted = connection.poll_accept(cx);
+            if accepted.is_pending() && gate.has_goaway() && leaving.calls.get() == 0 {
+                return Poll::Ready(Ok(None)); // what came before the goodbye was read
+            }
+            // An answer may be with `h2` alone, waiting for room.
+            let is_silent = accepted.is_pending() && !asked && leaving.is_tired() && !connection.has_streams();
+            if is_silent && gate.may_rest(window) && io.is_at_rest() {
+                return Poll::Ready(Err(Turn::Rest));
+            }
+            accepted.map(Ok)
+        })
+        .await;
+        match turn {
+            Ok(Some(Ok((_, mut respond)))) if parted => {
+                respond.send_reset(Reason::REFUSED_STREAM); // who ignores a goodbye does not stay
+            }
+            Ok(Some(Ok((request, respond)))) => accept(shared, entry, leaving, gate, request, respond),
+            Ok(Some(Err(error))) => {
+                if error.is_go_away() || error.is_library() {
+                    shared.note(Notice::RefusedFrames { kind: "protocol" });
+                    gate.end("protocol", error.reason().unwrap_or(Reason::PROTOCOL_ERROR));
+                }
+                break;
+            }
+            Ok(None) => break,
+            Err(Turn::Rest) => return true,
+            Err(Turn::Flood(Flood { kind, reason })) => {
+                shared.note(Notice::RefusedFrames { kind });
+                if kind != UNANSWERED {
+                    end_at_once(connection, reason).await;
+                }
+                return false;
+            }
+            Err(Turn::Over) => {
+                end_at_once(connection, Reason::NO_ERROR).await;
+                return false;
+            }
+        }
+    }
+    drop(tokio::time::timeout(shared.limits.head, poll_fn(|cx| connection.poll_closed(cx))).await);
+    false
+}
+
+/// The goodbye leaves if the peer takes it at once; a flooder is not waited for.
+async fn end_at_once(mut connection: Connection<SharedIo, Bytes>, reason: Reason) {
+    connection.abrupt_shutdown(reason);
+    drop(tokio::time::timeout(std::time::Duration::from_millis(100), poll_fn(|cx| connection.poll_closed(cx))).await);
+}
+
+fn accept(
+    shared: &Rc<Shared>,
+    entry: &Entry,
+    leaving: &Rc<Leaving>,
+    gate: &Rc<FrameGate>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let body = request.into_body();
+    let stream = respond.stream_id().as_u32();
+    let Some(block) = gate.accept(stream) else { return respond.send_reset(Reason::INTERNAL_ERROR) };
+    if block.is_over || block.count > shared.limits.header_count {
+        shared.note(Notice::RefusedFrames { kind: if block.is_over { "head-size" } else { "header-count" } });
+        gate.forget(stream);
+        let mut refusal = Response::new(());
+        *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        drop(respond.send_response(refusal, true));
+        return;
+    }
+    if is_malformed(&block) {
+        shared.note(Notice::RefusedFrames { kind: "protocol" });
+        gate.forget(stream);
+        gate.count_reset();
+        return respond.send_reset(Reason::PROTOCOL_ERROR);
+    }
+    let raw = read_head(block, body.is_end_stream());
+    let down = Down::H2(H2Down { respond, send: None, body, stream, gate: gate.clone(), leaving: leaving.clone() });
+    leaving.calls.set(leaving.calls.get() + 1);
+    leaving.refresh();
+    // In a box: a task is moved when it begins and again when it ends.
+    tokio::task::spawn_local(Box::pin(exchange::run(shared.clone(), down, raw, entry.clone())));
+}
+
+/// What frames can't show: a length that is no number, a Host that is not the authority (RFC 9113 §8.1.1, §8.3.1).
+fn is_malformed(block: &Block) -> bool {
+    let is_number = |value: &http::HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    let mut hosts = block.headers.get_all(header::HOST).iter();
+    let is_sound = match (&block.authority, hosts.next()) {
+        (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host.as_bytes()),
+        (None, Some(host)) => is_authority(host.as_bytes()),
+        (_, None) => true, // what came as HTTP/1.0 may have neither
+    };
+    !is_sound || hosts.next().is_some() || block.headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !is_number(value))
+}
+
+fn read_head(block: Block, ended: bool) -> RawHead {
+    let mut headers = block.headers;
+    let host = headers.remove(header::HOST);
+    join_cookies(&mut headers);
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|digits| digits.parse::<u64>().ok());
+    let method = block.method.unwrap_or_default();
+    let tunnel = &method[..] == b"CONNECT" && block.protocol.is_some_and(|protocol| &protocol[..] == b"websocket");
+    let protocol = if tunnel {
+        Protocol::Websocket
+    } else if is_grpc(&headers) {
+        Protocol::Grpc
+    } else {
+        Protocol::Http2
+    };
+    RawHead {
+        protocol,
+        method: if tunnel { Bytes::from_static(b"GET") } else { method },
+        authority: block.authority.or_else(|| host.map(|host| Bytes::copy_from_slice(host.as_bytes()))).unwrap_or_default(),
+        target: block.path.unwrap_or_default(),
+        headers,
+        framing: match length {
+            _ if ended => Framing::None,
+            None => Framing::Stream,
+            Some(_) => Framing::Length,
+        },
+        length: if ended && length.is_none() { Some(0) } else { length },
+    }
+}
+
+/// HTTP/2 may split a cookie into crumbs (RFC 9113 §8.2.3); empty ones say nothing, and would leave a blank at an end.
+fn join_cookies(headers: &mut Headers) {
+    if !headers.contains_key(header::COOKIE) {
+        return;
+    }
+    let crumbs = headers.get_all(header::COOKIE).iter().map(http::HeaderValue::as_bytes).filter(|crumb| !crumb.is_empty());
+    let whole = crumbs.collect::<Vec<_>>().join(&b"; "[..]);
+    headers.remove(header::COOKIE);
+    if let (false, Ok(value)) = (whole.is_empty(), http::HeaderValue::from_maybe_shared(Bytes::from(whole))) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// One call of a peer or app. Dropped before its end, it is reset.
+pub struct H2Down {
+    respond: SendResponse<Bytes>,
+    send: Option<SendStream<Bytes>>,
+    body: RecvStream,
+    stream: u32,
+    gate: Rc<FrameGate>,
+    leaving: Rc<Leaving>,
+}
+
+impl Drop for H2Down {
+    fn drop(&mut self) {
+        self.gate.forget(self.stream);
+        self.leaving.calls.set(self.leaving.calls.get() - 1);
+        self.leaving.active_at.set(Instant::now());
+    }
+}
+
+impl H2Down {
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Gone>> {
+        poll_part(&mut self.body, &self.gate, self.stream, cx)
+            .map_err(|error| Gone(format!("the caller cancelled the call: {error}")))
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    pub(crate) fn release(&mut self, count: usize) {
+        drop(self.body.flow_control().release_capacity(count)); // fails where the stream is over already
+    }
+
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        let reset = match &mut self.send {
+            Some(send) => send.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        reset.map(|_| Gone("the caller cancelled the call".into()))
+    }
+
+    pub(crate) fn inform(&mut self, status: u16, headers: Headers) {
+        if let Some(response) = response(status, headers) {
+            drop(self.respond.send_informational(response));
+        }
+    }
+
+    pub(crate) fn respond(&mut self, status: u16, headers: Headers, end: bool) {
+        if let Some(response) = response(status, headers) {
+            self.send = self.respond.send_response(response, end).ok();
+        }
+    }
+
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Gone>> {
+        let left = || Gone("the caller cancelled the call".into());
+        let Some(send) = &mut self.send else { return Poll::Ready(Err(left())) };
+        poll_room(send, cx, want).map(|room| room.ok_or_else(left))
+    }
+
+    pub(crate) fn send(&mut self, data: Bytes, last: bool) {
+        if let Some(send) = &mut self.send {
+            self.gate.sent_data(data.len());
+            drop(send.send_data(data, last)); // a caller that left is met at the next poll
+        }
+    }
+
+    pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
+        if let Some(send) = &mut self.send {
+            finish(send, trailers);
+        }
+    }
+
+    pub(crate) fn abort(&mut self, cause: Cause) {
+        let reason = match cause {
+            Cause::Refused => Reason::REFUSED_STREAM,
+            Cause::Timeout | Cause::CallerLeft => Reason::CANCEL,
+            _ => Reason::INTERNAL_ERROR,
+        };
+        match &mut self.send {
+            Some(send) => send.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+}
+
+fn response(status: u16, mut headers: Headers) -> Option<Response<()>> {
+    only_allowed(&mut headers);
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).ok()?;
+    *response.headers_mut() = headers.into();
+    Some(response)
+}
+
+/// The next part of a stream's body.
+pub fn poll_part(body: &mut RecvStream, gate: &FrameGate, stream: u32, cx: &mut Context<'_>) -> Poll<Result<Part, h2::Error>> {
+    loop {
+        return match body.poll_data(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(data))) if data.is_empty() => continue,
+            Poll::Ready(Some(Ok(data))) => Poll::Ready(Ok(Part::Data(data))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
+            Poll::Ready(None) => {
+                body.poll_trailers(cx).map(|trailers| trailers.map(|found| Part::End(found.and_then(|_| gate.trailers(stream)))))
+            }
+        };
+    }
+}
+
+/// Room for body bytes within the peer's windows; `None`: the stream is over.
+pub fn poll_room(send: &mut SendStream<Bytes>, cx: &mut Context<'_>, want: usize) -> Poll<Option<usize>> {
+    send.reserve_capacity(want);
+    loop {
+        let capacity = send.capacity();
+        if capacity > 0 {
+            return Poll::Ready(Some(capacity.min(want)));
+        }
+        match send.poll_capacity(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+        }
+    }
+}
+
+/// `END_STREAM`, with trailers or without.
+pub fn finish(send: &mut SendStream<Bytes>, trailers: Option<Headers>) {
+    let sent = match trailers {
+        Some(mut trailers) => {
+            only_allowed(&mut trailers);
+            send.send_trailers(trailers.into())
+        }
+        None => send.send_data(Bytes::new(), true),
+    };
+    drop(sent); // a stream that is over needs no end
+}

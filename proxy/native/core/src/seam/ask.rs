@@ -1,0 +1,220 @@
+//! The seam to the side that decides: one worker's questions, outcomes and notices, each in a bounded queue; `inboxes.rs` reads them.
+//!
+//! A worker only ever pushes here and goes on; whoever answers does so in its own time.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::call::cause::Cause;
+use crate::decision::plan::{Reply, Token, Verdict};
+use crate::decision::trace::Span;
+use crate::head::Head;
+use crate::seam::inboxes::Bell;
+use crate::seam::tally::{Bounds, Kind, Tallies, Tally};
+
+const MAX_OUTCOMES: usize = 65_536; // about two seconds of calls; further ones are counted and dropped
+const MAX_SPANS: usize = 4_096; // of calls that are in the sums already; a head each
+const MAX_NOTICES: usize = 16_384;
+
+/// What only the other side can say. An answer that is dropped fails the one call that waits for it.
+#[derive(Debug)]
+pub enum Question {
+    /// What to do about a head that no kept decision covers; answered with how many commands were sent by then.
+    Decide { head: Arc<Head>, answer: oneshot::Sender<(Verdict, u64)> },
+    /// The class of a head's path in a table; `None` where there is none of that number. With the commands sent by then.
+    Class { head: Arc<Head>, table: u32, answer: oneshot::Sender<(Option<u64>, u64)> },
+    /// This hop's span.
+    Span { head: Arc<Head>, answer: oneshot::Sender<Span> },
+    /// The ready-made answer of a Plan for a cause.
+    Reply { token: u64, cause: Cause, answer: oneshot::Sender<Box<Reply>> },
+    /// An answer given before any decision: a bad request (with the reason), or a deadline that has passed.
+    Undecided { listener: Arc<str>, bad_request: Option<String>, answer: oneshot::Sender<Box<Reply>> },
+    /// The next pauses, in seconds, of one call under a Plan's retry rule; none: no more attempts.
+    Pauses { call: u64, token: u64, rule: usize, answer: oneshot::Sender<Vec<f64>> },
+    /// What was tried to find a cluster.
+    Explain { key: Arc<str>, answer: oneshot::Sender<String> },
+    /// Whose a verified chain's leaf is.
+    Verify { der: Vec<u8>, as_server: bool, answer: oneshot::Sender<Result<String, String>> },
+}
+
+/// One try at one endpoint; times are epoch nanoseconds, 0 where it did not come to that.
+#[derive(Debug, Clone, Default)]
+pub struct Attempt {
+    pub endpoint: Arc<str>,
+    pub started_ns: u64,
+    pub head_ns: u64,
+    pub ended_ns: u64,
+    pub cause: Option<Cause>,
+    pub status: u16,
+    pub grpc_code: Option<u32>,
+    pub detail: String,
+}
+
+/// What came of one call. `decision`: whose labels it bears.
+#[derive(Debug)]
+pub struct Outcome {
+    pub head: Arc<Head>,
+    pub decision: Option<Arc<Token>>,
+    pub span: Option<Span>,
+    pub started_ns: u64,
+    pub head_ns: u64,
+    pub ended_ns: u64,
+    pub status: u16,
+    pub grpc_code: Option<u32>,
+    pub cause: Option<Cause>,
+    pub attempts: Vec<Attempt>,
+    pub up_bytes: u64,
+    pub down_bytes: u64,
+}
+
+/// News of connections.
+#[derive(Debug)]
+pub enum Notice {
+    Connection { listener: Arc<str>, change: i8 },
+    RefusedFrames { kind: &'static str },
+    RefusedPeer { listener: Arc<str>, reason: String },
+    UpstreamFailed { cluster: Arc<str>, address: Arc<str>, reason: String },
+}
+
+/// Numbers for status, written by one worker and read anywhere.
+#[derive(Debug, Default)]
+pub struct Stats {
+    pub connections: AtomicI64,
+    pub calls: AtomicI64,
+    pub plans: AtomicI64,
+    pub upstream: AtomicI64,
+    /// Outcomes and notices that found their queue full.
+    pub dropped: AtomicU64,
+    /// Spans of calls that are in the sums, lost likewise.
+    pub spans_lost: AtomicU64,
+    /// Heads that a kept decision covered, and that none did.
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+}
+
+/// Sums of calls; none while every call is wanted by itself.
+#[derive(Default)]
+struct Books {
+    bounds: Option<Bounds>,
+    tallies: Tallies,
+}
+
+/// The queues.
+pub struct Inbox {
+    questions: Mutex<VecDeque<Question>>,
+    outcomes: Mutex<VecDeque<Outcome>>,
+    spans: Mutex<VecDeque<Outcome>>,
+    books: Mutex<Books>,
+    notices: Mutex<VecDeque<Notice>>,
+    bell: Arc<Bell>,
+    prompt: bool,
+    pub stats: Stats,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inbox {
+    /// Empty queues. `prompt`: reports ring the bell too, not only questions.
+    pub fn new(bell: Arc<Bell>, prompt: bool) -> Arc<Self> {
+        Arc::new(Self {
+            questions: Mutex::default(),
+            outcomes: Mutex::default(),
+            spans: Mutex::default(),
+            books: Mutex::default(),
+            notices: Mutex::default(),
+            bell,
+            prompt,
+            stats: Stats::default(),
+        })
+    }
+
+    /// Ask; the answer comes over the question's own channel.
+    pub fn ask(&self, question: Question) {
+        lock(&self.questions).push_back(question);
+        self.bell.ring();
+    }
+
+    /// Tell what came of a call. It may lie until somebody looks for another reason, or for a while.
+    pub fn tell(&self, outcome: Outcome) {
+        if !self.add_up(&outcome) {
+            Self::queue(&self.outcomes, outcome, MAX_OUTCOMES, &self.stats.dropped);
+        } else if outcome.span.as_ref().is_some_and(Span::is_sampled) {
+            Self::queue(&self.spans, outcome, MAX_SPANS, &self.stats.spans_lost);
+        }
+        if self.prompt {
+            self.bell.ring();
+        }
+    }
+
+    fn queue<T>(queue: &Mutex<VecDeque<T>>, told: T, most: usize, lost: &AtomicU64) {
+        let mut queue = lock(queue);
+        if queue.len() < most {
+            queue.push_back(told);
+        } else {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a call is one of many, and went into the sums: not refused by a rule (that is logged), and not tried again.
+    fn add_up(&self, outcome: &Outcome) -> bool {
+        let Some(token) = &outcome.decision else { return false };
+        if outcome.attempts.len() > 1 || outcome.cause == Some(Cause::Denied) {
+            return false;
+        }
+        let Books { bounds, tallies } = &mut *lock(&self.books);
+        bounds.as_ref().is_some_and(|bounds| tallies.add(outcome, token, bounds))
+    }
+
+    /// Add calls up from now on, or tell each by itself.
+    pub fn set_bounds(&self, bounds: Option<Bounds>) {
+        lock(&self.books).bounds = bounds;
+    }
+
+    /// Tell news of connections.
+    pub fn note(&self, notice: Notice) {
+        Self::queue(&self.notices, notice, MAX_NOTICES, &self.stats.dropped);
+        if self.prompt {
+            self.bell.ring();
+        }
+    }
+
+    /// The oldest question.
+    pub fn take_question(&self) -> Option<Question> {
+        lock(&self.questions).pop_front()
+    }
+
+    /// At most `most` outcomes, oldest first.
+    pub fn take_outcomes(&self, most: usize) -> Vec<Outcome> {
+        let mut outcomes = lock(&self.outcomes);
+        let count = most.min(outcomes.len());
+        outcomes.drain(..count).collect()
+    }
+
+    /// At most `most` calls that are in the sums and whose spans are to be recorded, oldest first.
+    pub fn take_spans(&self, most: usize) -> Vec<Outcome> {
+        let mut spans = lock(&self.spans);
+        let count = most.min(spans.len());
+        spans.drain(..count).collect()
+    }
+
+    /// The sums since this was last asked.
+    pub fn take_tallies(&self) -> impl Iterator<Item = (Kind, Tally)> + use<> {
+        lock(&self.books).tallies.take().into_iter()
+    }
+
+    /// A head was covered by a kept decision, or not.
+    pub fn count_lookup(&self, hit: bool) {
+        let count = if hit { &self.stats.hits } else { &self.stats.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All notices, oldest first.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        lock(&self.notices).drain(..).collect()
+    }
+}

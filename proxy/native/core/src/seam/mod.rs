@@ -1,0 +1,6 @@
+//! Between the workers and the side that decides: questions and outcomes there, commands back.
+
+pub mod ask;
+pub mod commands;
+pub mod inboxes;
+pub mod tally;

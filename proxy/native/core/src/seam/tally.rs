@@ -1,0 +1,156 @@
+//! Finished calls of one kind, added up until somebody takes them: so that a call which nobody wants to see by itself costs the other
+//! side nothing. Which kinds there are: by decision, protocol, method, answer, and for gRPC the path.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+
+use crate::call::cause::Cause;
+use crate::decision::plan::Token;
+use crate::head::Protocol;
+use crate::seam::ask::Outcome;
+
+const MAX_KINDS: usize = 4_096; // between two visits; calls of further kinds are told one by one
+const MAX_PATHS: usize = 512; // of gRPC that are told apart at all; then a path is `other` (3 KB each, in all that counts them)
+
+/// Upper bounds of the buckets that calls are counted in, as the metrics have them.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    pub duration_s: Vec<f64>,
+    pub latency_ms: Vec<f64>,
+    pub size_bytes: Vec<f64>,
+}
+
+/// A histogram: a count per bucket (the last is everything above), and the sum.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    pub counts: Vec<u32>,
+    pub sum: f64,
+}
+
+impl Counts {
+    fn new(bounds: &[f64]) -> Self {
+        Self { counts: vec![0; bounds.len() + 1], sum: 0.0 }
+    }
+
+    /// Bounds are inclusive.
+    fn add(&mut self, bounds: &[f64], value: f64) {
+        self.counts[bounds.partition_point(|bound| *bound < value)] += 1;
+        self.sum += value;
+    }
+}
+
+/// What calls of one kind have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kind {
+    pub decision: u64,
+    pub protocol: Protocol,
+    pub method: Bytes,
+    pub path: Arc<str>,
+    pub status: u16,
+    pub grpc_code: Option<u32>,
+    pub cause: Option<Cause>,
+}
+
+/// The calls of a kind. Latencies to the end and `to_head_whole` are whole milliseconds, as the metrics of old count them.
+#[derive(Debug)]
+pub struct Tally {
+    pub token: Arc<Token>,
+    pub calls: u64,
+    pub duration_s: Counts,
+    pub to_end_ms: Counts,
+    pub to_head_ms: Counts,
+    pub to_head_whole_ms: Counts,
+    pub up_bytes: Counts,
+    pub down_bytes: Counts,
+}
+
+impl Tally {
+    fn new(token: Arc<Token>, bounds: &Bounds) -> Self {
+        let latency = Counts::new(&bounds.latency_ms);
+        let size = Counts::new(&bounds.size_bytes);
+        Self {
+            token,
+            calls: 0,
+            duration_s: Counts::new(&bounds.duration_s),
+            to_end_ms: latency.clone(),
+            to_head_ms: latency.clone(),
+            to_head_whole_ms: latency,
+            up_bytes: size.clone(),
+            down_bytes: size,
+        }
+    }
+
+    fn add(&mut self, outcome: &Outcome, bounds: &Bounds) {
+        let took_ns = outcome.ended_ns.saturating_sub(outcome.started_ns);
+        self.calls += 1;
+        self.duration_s.add(&bounds.duration_s, took_ns as f64 / 1e9);
+        self.to_end_ms.add(&bounds.latency_ms, (took_ns / 1_000_000) as f64);
+        if outcome.head_ns > 0 {
+            let head_ns = outcome.head_ns.saturating_sub(outcome.started_ns);
+            self.to_head_ms.add(&bounds.latency_ms, head_ns as f64 / 1e6);
+            self.to_head_whole_ms.add(&bounds.latency_ms, (head_ns / 1_000_000) as f64);
+        }
+        self.up_bytes.add(&bounds.size_bytes, outcome.up_bytes as f64);
+        self.down_bytes.add(&bounds.size_bytes, outcome.down_bytes as f64);
+    }
+}
+
+/// Owns the sums since they were last taken, and the gRPC paths that are told apart.
+#[derive(Debug)]
+pub struct Tallies {
+    kinds: HashMap<Kind, Tally, RandomState>,
+    paths: HashSet<Arc<str>, RandomState>,
+    none: Arc<str>,
+    other: Arc<str>,
+}
+
+impl Default for Tallies {
+    fn default() -> Self {
+        Self { kinds: HashMap::default(), paths: HashSet::default(), none: "".into(), other: "other".into() }
+    }
+}
+
+impl Tallies {
+    /// Add a call; false where there are too many kinds.
+    pub fn add(&mut self, outcome: &Outcome, token: &Arc<Token>, bounds: &Bounds) -> bool {
+        let head = &outcome.head;
+        let kind = Kind {
+            decision: token.id,
+            protocol: head.protocol,
+            method: head.method.clone(),
+            path: if head.protocol == Protocol::Grpc { self.path(&head.path) } else { self.none.clone() },
+            status: outcome.status,
+            grpc_code: outcome.grpc_code,
+            cause: outcome.cause,
+        };
+        if let Some(tally) = self.kinds.get_mut(&kind) {
+            tally.add(outcome, bounds);
+            return true;
+        }
+        if self.kinds.len() >= MAX_KINDS {
+            return false;
+        }
+        self.kinds.entry(kind).or_insert_with(|| Tally::new(token.clone(), bounds)).add(outcome, bounds);
+        true
+    }
+
+    fn path(&mut self, path: &str) -> Arc<str> {
+        if let Some(known) = self.paths.get(path) {
+            return known.clone();
+        }
+        if self.paths.len() >= MAX_PATHS {
+            return self.other.clone();
+        }
+        let made: Arc<str> = path.into();
+        self.paths.insert(made.clone());
+        made
+    }
+
+    /// What was added since this was last asked.
+    pub fn take(&mut self) -> HashMap<Kind, Tally, RandomState> {
+        std::mem::take(&mut self.kinds)
+    }
+}
