@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check native bench soak clean
+.PHONY: demo test check native fuzz bench soak clean
 
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
@@ -27,6 +27,17 @@ check: $(VENV)/.ready
 
 native:
 	cd proxy/native && cargo clippy --locked --all-targets && cargo test --locked --quiet
+
+# Seconds for each parser. --target keeps the flags of .cargo/config.toml from build scripts.
+FUZZ_S ?= 60
+fuzz:
+	cd proxy/native/fuzz && cargo build --locked --quiet --release --target "$$(rustc -vV | sed -n 's/^host: //p')"
+	@cd proxy/native/target/fuzz && for name in target head body frames hpack trace; do \
+		mkdir -p corpus/$$name failures; \
+		FUZZ_TARGET=$$name */release/postern-fuzz -max_total_time=$(FUZZ_S) -max_len=4096 -timeout=10 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=failures/$$name- corpus/$$name 2>corpus/$$name.log || { cat corpus/$$name.log; exit 1; }; \
+		echo "$$name: $$(sed -n 's/^stat::number_of_executed_units: *//p' corpus/$$name.log) inputs hold"; \
+	done
 
 bench: $(VENV)/.ready
 	@$(BIN)/python -m tests.bench

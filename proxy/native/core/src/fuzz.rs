@@ -1,4 +1,5 @@
-//! What holds of our parsers for any bytes: a target for each, run briefly on soups of words in every run of the tests.
+//! What holds of our parsers for any bytes: a target for each, run on soups of words in every run of the tests, and by libFuzzer in
+//! `make fuzz` (feature `fuzzing`, crate `fuzz`).
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,10 +11,11 @@ use crate::http2::frame_gate::FrameGate;
 use crate::http2::hpack::{Broken, Decoder};
 use crate::limits::Limits;
 
-type Target = (&'static str, fn(&[u8]));
+/// A parser's name, and what panics where it does not hold.
+pub type Target = (&'static str, fn(&[u8]));
 
 /// Every parser by name.
-const TARGETS: [Target; 6] =
+pub const TARGETS: [Target; 6] =
     [("target", target), ("head", head), ("body", body), ("frames", frames), ("hpack", hpack), ("trace", trace)];
 
 /// A canonical path is a fixed point: it is read back as itself, and has no way out of the root.
@@ -141,93 +143,93 @@ fn trace(data: &[u8]) {
     }
 }
 
+const WORDS: &[&[u8]] = &[
+    b"GET ",
+    b"POST ",
+    b"/",
+    b"/a",
+    b"..",
+    b".",
+    b"%2e",
+    b"%2F",
+    b"%",
+    b"?",
+    b"#",
+    b"*",
+    b"http://",
+    b"a:80",
+    b" HTTP/1.1",
+    b" HTTP/1.0",
+    b"HTTP/1.1 200 OK",
+    b"HTTP/1.1 99",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b" ",
+    b"\t",
+    b"\0",
+    b"\x7f",
+    b"\xff",
+    b":",
+    b",",
+    b";",
+    b"Host: a\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: ",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close, x\r\n",
+    b"X-One: a\r\n",
+    b"5\r\nhello\r\n",
+    b"0\r\n",
+    b"1;a=b\r\nx\r\n",
+    b"f",
+    b"10000000000000000",
+    b"-",
+    b"+",
+    b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08",
+    b"\0\0\x00\x04\0\0\0\0\0",
+    b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\xff\xff",
+    b"\0\0\x08\x06\0\0\0\0\0pingpong",
+    b"\0\0\x03\x01\x05\0\0\0\x01\x82\x84\x86",
+    b"\0\0\x02\x01\x01\0\0\0\x03\x82\x84",
+    b"\0\0\x01\x09\x04\0\0\0\x03\x86",
+    b"\0\0\x05\0\x01\0\0\0\x01hello",
+    b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0",
+    b"\0\0\x04\x08\0\0\0\0\x01\0\0\0\x01",
+    b"\x82",
+    b"\x86\x84",
+    b"\x40\x01a\x01b",
+    b"\xbe",
+    b"\x3f\x03",
+    b"\x20",
+    b"\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff",
+    b"\x00\x01a\x81",
+    b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-01",
+    b"AABjDLPsH4yDKHzDl3uZ0Q8BAQ",
+    b"=",
+    b"-00",
+    b"\x01\x02\x03",
+];
+
+/// Words and bytes at random, some of them long.
+pub fn soup(chance: &mut fastrand::Rng) -> Vec<u8> {
+    let mut made = Vec::new();
+    for _ in 0..chance.usize(1..24) {
+        match chance.u8(0..8) {
+            0 => made.push(chance.u8(..)),
+            1 => made.extend(std::iter::repeat_n(chance.u8(..), chance.usize(..300))),
+            _ => made.extend_from_slice(WORDS[chance.usize(..WORDS.len())]),
+        }
+    }
+    made
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const ROUNDS: usize = 20_000;
-    const WORDS: &[&[u8]] = &[
-        b"GET ",
-        b"POST ",
-        b"/",
-        b"/a",
-        b"..",
-        b".",
-        b"%2e",
-        b"%2F",
-        b"%",
-        b"?",
-        b"#",
-        b"*",
-        b"http://",
-        b"a:80",
-        b" HTTP/1.1",
-        b" HTTP/1.0",
-        b"HTTP/1.1 200 OK",
-        b"HTTP/1.1 99",
-        b"\r\n",
-        b"\r\n\r\n",
-        b"\n",
-        b"\r",
-        b" ",
-        b"\t",
-        b"\0",
-        b"\x7f",
-        b"\xff",
-        b":",
-        b",",
-        b";",
-        b"Host: a\r\n",
-        b"Content-Length: 5\r\n",
-        b"Content-Length: ",
-        b"Transfer-Encoding: chunked\r\n",
-        b"Connection: close, x\r\n",
-        b"X-One: a\r\n",
-        b"5\r\nhello\r\n",
-        b"0\r\n",
-        b"1;a=b\r\nx\r\n",
-        b"f",
-        b"10000000000000000",
-        b"-",
-        b"+",
-        b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08",
-        b"\0\0\x00\x04\0\0\0\0\0",
-        b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\xff\xff",
-        b"\0\0\x08\x06\0\0\0\0\0pingpong",
-        b"\0\0\x03\x01\x05\0\0\0\x01\x82\x84\x86",
-        b"\0\0\x02\x01\x01\0\0\0\x03\x82\x84",
-        b"\0\0\x01\x09\x04\0\0\0\x03\x86",
-        b"\0\0\x05\0\x01\0\0\0\x01hello",
-        b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0",
-        b"\0\0\x04\x08\0\0\0\0\x01\0\0\0\x01",
-        b"\x82",
-        b"\x86\x84",
-        b"\x40\x01a\x01b",
-        b"\xbe",
-        b"\x3f\x03",
-        b"\x20",
-        b"\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff",
-        b"\x00\x01a\x81",
-        b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-01",
-        b"AABjDLPsH4yDKHzDl3uZ0Q8BAQ",
-        b"=",
-        b"-00",
-        b"\x01\x02\x03",
-    ];
-
-    /// Words and bytes at random, some of them long.
-    fn soup(chance: &mut fastrand::Rng) -> Vec<u8> {
-        let mut made = Vec::new();
-        for _ in 0..chance.usize(1..24) {
-            match chance.u8(0..8) {
-                0 => made.push(chance.u8(..)),
-                1 => made.extend(std::iter::repeat_n(chance.u8(..), chance.usize(..300))),
-                _ => made.extend_from_slice(WORDS[chance.usize(..WORDS.len())]),
-            }
-        }
-        made
-    }
-
     #[test]
     fn parsers_hold_for_any_soup() {
         let seed = fastrand::u64(..);

@@ -8,12 +8,12 @@ pub mod connection;
 pub mod decision;
 pub mod engine;
 pub mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod head;
 pub mod limits;
 pub mod seam;
 pub mod shared;
 
-#[cfg(test)]
-mod fuzz;
 mod http1;
 mod http2;

@@ -70,7 +70,7 @@ impl Decoder {
         Ok(())
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn is_within_limit(&self) -> bool {
         self.size <= self.limit && self.limit <= TABLE_BYTES
     }
