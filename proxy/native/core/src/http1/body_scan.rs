@@ -1,10 +1,9 @@
 //! Where a message's body ends: strict framing of HTTP/1.1 bodies. Equal to `portable/body_scan.py`. Source: RFC 9112 §6, §7.
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::memmem;
 
 use crate::fields::Headers;
-use crate::http1::head_scan::{Refusal, scan_trailers};
+use crate::http1::head_scan::{Refusal, find_end, scan_trailers};
 use crate::limits::Limits;
 
 const EXTENSION_BYTES: usize = 256; // extensions are allowed and ignored; nobody sends long ones but attackers
@@ -34,6 +33,7 @@ pub struct Chunks {
     left: u64,
     owes_line_end: bool,
     in_trailers: bool,
+    seen: usize, // of the trailers
 }
 
 impl Body {
@@ -71,7 +71,7 @@ impl Chunks {
     fn next(&mut self, held: &mut BytesMut, limits: &Limits) -> Result<Piece, Refusal> {
         loop {
             if self.in_trailers {
-                return trailers(held, limits);
+                return trailers(held, &mut self.seen, limits);
             }
             if held.is_empty() {
                 return Ok(Piece::More);
@@ -98,26 +98,21 @@ impl Chunks {
     }
 }
 
-fn trailers(held: &mut BytesMut, limits: &Limits) -> Result<Piece, Refusal> {
-    let too_large = || Refusal { status: 431, kind: "trailer", text: "the trailers are too large".into() };
+/// `seen`: how much of `held` was looked at before; a peer that sends byte by byte does not have all of it read again.
+fn trailers(held: &mut BytesMut, seen: &mut usize, limits: &Limits) -> Result<Piece, Refusal> {
     if held.starts_with(b"\r\n") {
         held.advance(2);
         return Ok(Piece::End(None));
     }
-    let Some(at) = memmem::find(held, b"\r\n\r\n") else {
-        if held.len() > limits.head_bytes {
-            return Err(too_large());
-        }
-        let bare = held.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || held[at - 1] != b'\r'));
-        if bare {
-            return Err(Refusal { kind: "trailer", ..refuse("a trailer line does not end in CRLF") });
-        }
+    let end = find_end(held, *seen, limits).map_err(|refusal| match refusal.status {
+        431 => Refusal { status: 431, kind: "trailer", text: "the trailers are too large".into() },
+        _ => Refusal { kind: "trailer", ..refuse("a trailer line holds a control byte, or does not end in CRLF") },
+    })?;
+    let Some(end) = end else {
+        *seen = held.len();
         return Ok(Piece::More);
     };
-    if at + 4 > limits.head_bytes {
-        return Err(too_large());
-    }
-    let block = held.split_to(at + 2);
+    let block = held.split_to(end - 2);
     held.advance(2);
     let fields = scan_trailers(&block, limits)?;
     Ok(Piece::End((!fields.is_empty()).then_some(fields)))
