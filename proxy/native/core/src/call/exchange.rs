@@ -1,11 +1,10 @@
-//! Runs one call: finds the kept decision or asks for one, passes gates, tries endpoints, answers where it can't. `attempt.rs` does
+//! Runs one call: finds its decision (`deciding.rs`), passes gates, tries endpoints, answers where it can't. `attempt.rs` does
 //! the relaying. Equal in what it does to `portable/exchange.py`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,15 +12,17 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::call::answers;
-use crate::call::attempt::{Ended, RequestBody};
+use crate::call::attempt::Ended;
 use crate::call::cause::Cause;
+use crate::call::deciding::Decided;
 use crate::call::ends::Down;
 use crate::call::gate::{Pass, QUEUE};
+use crate::call::request_body::RequestBody;
 use crate::call::state::{CallState, Cut, SLOW_BODY, SLOW_READER};
 use crate::clusters::Endpoint;
 use crate::decision::cache::{Found, Kept};
 use crate::decision::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
-use crate::decision::plan::{Decision, Plan, Reply, Token, Verdict};
+use crate::decision::plan::{Decision, Plan, Reply, Token};
 use crate::decision::trace::Span;
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
 use crate::seam::ask::{Attempt, Outcome, Question};
@@ -182,110 +183,6 @@ impl Call {
             }
         }
         self.attempts(down, plan).await
-    }
-
-    // --- deciding
-
-    fn find_now(&self) -> Found {
-        let found = self.shared.plans.borrow_mut().find(&self.head, &self.shared.tables.borrow());
-        if matches!(found, Found::Kept(_)) {
-            self.shared.inbox.count_lookup(true);
-        }
-        found
-    }
-
-    async fn decide(&mut self, down: &mut Down) -> Result<Decided, Stop> {
-        let mut until: Option<Instant> = None;
-        loop {
-            let found = self.find(down).await?;
-            if let Some(kept) = found {
-                self.shared.inbox.count_lookup(true);
-                return Ok(Decided::Kept(kept));
-            }
-            self.shared.inbox.count_lookup(false);
-            let wakes = self.shared.wakes();
-            let (answer, verdict) = oneshot::channel();
-            self.shared.inbox.ask(Question::Decide { head: self.head.clone(), answer });
-            let (verdict, as_of) = self.guarded(down, verdict).await?.map_err(|_| Stop::Silent)?;
-            self.shared.apply();
-            let (key, within, then) = match verdict {
-                Verdict::Keep { decision, reads } => {
-                    let kept = Kept::new(decision);
-                    if self.shared.is_current(as_of) {
-                        let mut plans = self.shared.plans.borrow_mut();
-                        plans.keep(&self.head, reads, &kept, &mut self.shared.tables.borrow_mut());
-                        self.shared.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
-                    }
-                    return Ok(Decided::Kept(kept));
-                }
-                Verdict::Hold { key, within, then } => (key, within, then),
-            };
-            let until = *until.get_or_insert_with(|| Instant::now() + within);
-            if Instant::now() >= until {
-                return Ok(Decided::Late(then, key));
-            }
-            if wakes == self.shared.wakes() {
-                let woken = self.shared.held(&key);
-                let held = async move { tokio::time::timeout_at(until.into(), woken.notified()).await.is_ok() };
-                if !self.guarded(down, held).await? {
-                    return Ok(Decided::Late(then, key));
-                }
-            }
-        }
-    }
-
-    /// The kept decision for this head, once the classes of its path that it turns on are known.
-    async fn find(&mut self, down: &mut Down) -> Result<Option<Rc<Kept>>, Stop> {
-        loop {
-            let found = self.shared.plans.borrow_mut().find(&self.head, &self.shared.tables.borrow());
-            let table = match found {
-                Found::Kept(kept) => return Ok(Some(kept)),
-                Found::Nothing => return Ok(None),
-                Found::Class(table) => table,
-            };
-            let (answer, told) = oneshot::channel();
-            self.shared.inbox.ask(Question::Class { head: self.head.clone(), table, answer });
-            let (class, as_of) = self.guarded(down, told).await?.map_err(|_| Stop::Silent)?;
-            self.shared.apply();
-            match class {
-                Some(class) if self.shared.is_current(as_of) => {
-                    self.shared.tables.borrow_mut().learn(table, &self.head.path, class);
-                }
-                _ => return Ok(None),
-            }
-        }
-    }
-
-    async fn explain(&self, key: Arc<str>) -> Result<String, Stop> {
-        let (answer, told) = oneshot::channel();
-        self.shared.inbox.ask(Question::Explain { key, answer });
-        told.await.map_err(|_| Stop::Silent)
-    }
-
-    async fn undecided(&self, bad_request: Option<String>) -> Result<Box<Reply>, Stop> {
-        let (answer, made) = oneshot::channel();
-        let listener = self.head.entry.listener.clone();
-        self.shared.inbox.ask(Question::Undecided { listener, bad_request, answer });
-        made.await.map_err(|_| Stop::Silent)
-    }
-
-    /// This hop's span; it begins when first needed.
-    pub async fn begin_span(&mut self, down: &mut Down) -> Result<(), Stop> {
-        if self.span.is_none() {
-            let (answer, begun) = oneshot::channel();
-            self.shared.inbox.ask(Question::Span { head: self.head.clone(), answer });
-            self.span = Some(self.guarded(down, begun).await?.map_err(|_| Stop::Silent)?);
-        }
-        Ok(())
-    }
-
-    /// The same without a question; false where only the other side can begin it.
-    pub fn begin_own_span(&mut self) -> bool {
-        if self.span.is_none() {
-            let grpc = self.head.protocol == Protocol::Grpc;
-            self.span = self.shared.sampler.get().map(|sampler| sampler.begin(&self.head.headers, grpc));
-        }
-        self.span.is_some()
     }
 
     // --- waiting
@@ -521,10 +418,4 @@ impl Call {
             down_bytes: self.down_bytes,
         });
     }
-}
-
-enum Decided {
-    Kept(Rc<Kept>),
-    /// A hold that nobody ended, and for what.
-    Late(Box<Reply>, Arc<str>),
 }

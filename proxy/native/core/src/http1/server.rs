@@ -17,7 +17,7 @@ use crate::call::exchange;
 use crate::connection::io::Io;
 use crate::connection::leaving::Leaving;
 use crate::fields::Headers;
-use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
+use crate::head::{Entry, Framing, Protocol, RawHead};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, RequestStart, find_end, scan_request};
 use crate::http1::out::{Out, ROOM};
@@ -311,7 +311,6 @@ impl Conn {
             (None, false, length) => (Framing::Length, length),
         };
         let protocol = if key.is_some() { Protocol::Websocket } else { Protocol::Http1 };
-        debug_assert!(protocol != Protocol::Grpc || is_grpc(&headers));
         turn.key = key;
         self.turn = turn;
         RawHead { protocol, method: start.method, authority: start.host, target: start.target, headers, framing, length }
