@@ -361,6 +361,24 @@ async def test_malformed_status_of_an_app_fails_its_call_alone(engine: str, stat
     assert good.status == 200
 
 
+async def test_answer_with_two_lengths_fails_its_call_alone(engine: str) -> None:
+    async def app(peer: FramePeer) -> None:
+        while True:
+            stream = await peer.next_request()
+            lengths = 2 if peer.message(stream).get(b":path") == b"/bad" else 1
+            await peer.respond(stream, headers=((b"content-length", b"4"),) * lengths, body=b"fine")
+
+    async with (
+        serving(app) as port,
+        leading(engine, "one", port, wire="h2c") as way,
+        dial(way.port) as caller,
+    ):
+        bad = await caller.whole(await caller.request(b"/bad"))
+        good = await caller.whole(await caller.request(b"/good"))
+    assert bad.status in (501, 502)
+    assert (good.status, bytes(good.body)) == (200, b"fine")
+
+
 async def test_plain_connect_is_refused_and_harms_no_other_call(engine: str, hops: str) -> None:
     async with (
         serving(answer_all) as app,
@@ -389,6 +407,7 @@ async def test_plain_connect_is_refused_and_harms_no_other_call(engine: str, hop
         [(b"content-length", b"+5")],
         [(b"content-length", b"1_0")],
         [(b"content-length", b"5"), (b"content-length", b"6")],
+        [(b"content-length", b"5"), (b"content-length", b"5")],
         [(b"content-length", b"5, 5")],
         [(b"content-length", b"")],
         [(b":late", b"1")],

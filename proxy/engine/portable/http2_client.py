@@ -209,7 +209,7 @@ class Http2Client(Http2End):
         if stream is not None and stream.events is not None:
             status, headers = _read_response(event.headers)
             if status in (0, 101):
-                self._lose_reset(stream, "the response has a malformed status")
+                self._lose_reset(stream, "the response has a malformed head")
             else:
                 stream.events.response_inform(status, headers)
 
@@ -224,7 +224,7 @@ class Http2Client(Http2End):
         status, headers = _read_response(event.headers)
         if not status:
             self._count("protocol")
-            self._lose_reset(stream, "the response has a malformed status")
+            self._lose_reset(stream, "the response has a malformed head")
             return
         stream.head_seen = True
         events = stream.events
@@ -307,14 +307,15 @@ def _code_name(code: int) -> str:
 
 
 def _read_response(fields: list[tuple[bytes, bytes]]) -> tuple[int, Headers]:
-    """The status, 0 where it is malformed (h2 does not look at it), and the headers."""
-    status = 0
+    """The status and the headers; 0 where the status is malformed (h2 does not look at it), or two lengths are given."""
+    status = lengths = 0
     headers: list[Header] = []
     for field in fields:
         if field[0][:1] != b":":
             headers.append(field)
+            lengths += field[0] == b"content-length"
         elif field[0] != b":status" or _STATUS.fullmatch(field[1]) is None:
             return 0, ()
         else:
             status = int(field[1])
-    return status, tuple(headers)
+    return (status, tuple(headers)) if lengths < 2 else (0, ())

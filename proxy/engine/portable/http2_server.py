@@ -234,26 +234,28 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
     """
     pseudo: dict[bytes, bytes] = {}
     headers: list[Header] = []
-    length: int | None = None
+    lengths: list[int] = []
     protocol: Wire = "http2"
-    host: bytes | None = None
+    hosts: list[bytes] = []
     crumbs: list[bytes] = []
     for field in fields:
         name, data = field
         if name[:1] == b":":
             pseudo[name] = data
         elif name == b"host":
-            if host is not None:
-                raise ProtocolError("two host fields")
-            host = data
+            hosts.append(data)
         elif name == b"cookie":
             crumbs.append(data)
         else:
             headers.append(field)
             if name == b"content-length":
-                length = int(data)
+                lengths.append(int(data))
             elif name == b"content-type" and data.startswith(b"application/grpc"):
                 protocol = "grpc"
+    if len(hosts) > 1 or len(lengths) > 1:
+        raise ProtocolError("two host or two content-length fields")
+    host = hosts[0] if hosts else None
+    length = lengths[0] if lengths else None
     headers += _one_cookie(crumbs)
     if ended and length:
         raise ProtocolError("a content-length without a body")  # RFC 9113 §8.1.1
