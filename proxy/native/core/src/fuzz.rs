@@ -106,7 +106,6 @@ fn frames(data: &[u8]) {
 
 fn through_gate(data: &[u8], size: usize, limits: &Limits, is_server: bool) -> (BytesMut, bool) {
     let (gate, mut out) = (FrameGate::new(limits, is_server), BytesMut::new());
-    // An answer in HTTP/1 is refused as such if whole; if cut, as the header of a frame too large.
     data.chunks(size).for_each(|piece| gate.feed(piece, &mut out));
     (out, gate.is_flooded())
 }

@@ -216,9 +216,6 @@ impl FrameGate {
             return;
         }
         self.heard_at.set(Instant::now());
-        if self.first.replace(false) && data.starts_with(b"HTTP/1.") {
-            return self.set_flood("http1"); // not a flood, but as hopeless
-        }
         while !data.is_empty() && !self.is_flooded() {
             let skip = self.skip.get().min(data.len());
             self.skip.set(self.skip.get() - skip);
@@ -308,6 +305,9 @@ impl FrameGate {
     }
 
     fn frame(&self, bytes: [u8; HEADER], out: &mut BytesMut) {
+        if self.first.replace(false) && bytes.starts_with(b"HTTP/1.") {
+            return self.set_flood("http1"); // not a flood, but as hopeless
+        }
         let header = Header::new(bytes);
         self.skip.set(header.length);
         if header.length > MAX_FRAME as usize {
