@@ -110,8 +110,15 @@ _FIXED_PATH: Final = replace(
 _NO_IDLE: Final = replace(_NATIVE, name="no-idle-200", group="idle", connections=200)
 CASES: Final = (
     _UNARY,
-    Case(name="grpc-one", protocol="grpc", connections=1),
-    Case(name="grpc-one-restless", protocol="grpc", connections=1, targets=(NATIVE,), is_restless=True),
+    Case(name="grpc-one", group="one", protocol="grpc", connections=1),
+    Case(
+        name="grpc-one-restless",
+        group="one",
+        protocol="grpc",
+        connections=1,
+        targets=(NATIVE,),
+        is_restless=True,
+    ),
     Case(name="http1", protocol="http1", connections=12),
     Case(name="http1-one", protocol="http1", connections=1),
     _FIXED_PATH,
