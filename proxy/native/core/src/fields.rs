@@ -2,7 +2,26 @@
 
 use std::borrow::Borrow;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+static OF_CONNECTIONS: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Whether a field belongs to one connection, so that no message on HTTP/2 holds it (RFC 9113 §8.2.2).
+pub fn is_of_connections(name: &HeaderName) -> bool {
+    OF_CONNECTIONS.contains(name)
+}
+
+/// Whether a field goes no further than the next hop, on any connection (RFC 9110 §7.6.1, RFC 7540 §3.2.1).
+pub fn is_of_hop(name: &HeaderName) -> bool {
+    is_of_connections(name) || *name == HTTP2_SETTINGS
+}
 
 /// Fields, names lower-case, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

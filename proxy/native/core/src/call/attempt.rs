@@ -56,9 +56,7 @@ impl Call {
             let at = now_ns();
             let none = Some(Cause::NoEndpoint);
             self.attempts.push(Attempt { started_ns: at, ended_ns: at, cause: none, ..Attempt::default() });
-            let (answer, told) = tokio::sync::oneshot::channel();
-            self.shared.inbox.ask(crate::seam::ask::Question::Explain { key: route.cluster.clone(), answer });
-            return Ok(Ended::Failed(Cause::NoEndpoint, told.await.map_err(|_| Stop::Silent)?));
+            return Ok(Ended::Failed(Cause::NoEndpoint, self.explain(route.cluster.clone()).await?));
         };
         endpoint.load.borrow_mut().in_flight += 1;
         self.endpoint = Some(endpoint.clone());

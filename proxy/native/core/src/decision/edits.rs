@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::decision::target;
 use crate::decision::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT, once};
-use crate::fields::Headers;
+use crate::fields::{Headers, is_of_hop};
 use crate::head::{Head, Protocol};
 
 /// What goes, what comes, in the order in which it applies.
@@ -36,19 +36,12 @@ pub enum PathEdit {
     Strip,
 }
 
-/// RFC 9110 §7.6.1 and Dapr's list; `te: trailers` is put back for gRPC.
-static HOP_BY_HOP: [HeaderName; 10] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    header::TE,
-    header::TRAILER,
-    header::PROXY_AUTHORIZATION,
-    header::PROXY_AUTHENTICATE,
-];
+/// Besides those of any hop, by Dapr's list; `te: trailers` is put back for gRPC.
+static ENDED_HERE: [HeaderName; 4] = [header::TE, header::TRAILER, header::PROXY_AUTHORIZATION, header::PROXY_AUTHENTICATE];
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    is_of_hop(name) || ENDED_HERE.contains(name)
+}
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 static WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
 
@@ -61,7 +54,7 @@ fn listed(headers: &Headers) -> Vec<HeaderName> {
 /// Leave out the fields of this hop only, as engines without edits do.
 pub fn drop_hop_by_hop(headers: &mut Headers) {
     let listed = listed(headers);
-    headers.retain(|name| !HOP_BY_HOP.contains(name) && !listed.contains(name));
+    headers.retain(|name| !is_hop_by_hop(name) && !listed.contains(name));
 }
 
 /// CGI and WSGI apps read `dapr_caller_app_id` as `dapr-caller-app-id`: what goes, goes in either spelling.
@@ -78,7 +71,7 @@ fn spelled(name: &HeaderName) -> Cow<'_, HeaderName> {
 pub fn trailers(edits: Option<&Edits>, mut trailers: Headers) -> Option<Headers> {
     trailers.retain(|name| {
         let name = &*spelled(name);
-        !HOP_BY_HOP.contains(name) && !edits.is_some_and(|edits| edits.takes(name))
+        !is_hop_by_hop(name) && !edits.is_some_and(|edits| edits.takes(name))
     });
     (!trailers.is_empty()).then_some(trailers)
 }
@@ -106,7 +99,7 @@ impl Edits {
 
     fn keeps(&self, name: &HeaderName, listed: &[HeaderName]) -> bool {
         let name = &*spelled(name);
-        let of_hop = self.hop_by_hop && (HOP_BY_HOP.contains(name) || listed.contains(name));
+        let of_hop = self.hop_by_hop && (is_hop_by_hop(name) || listed.contains(name));
         !of_hop && !self.takes(name)
     }
 

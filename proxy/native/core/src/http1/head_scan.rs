@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 use memchr::{memchr, memmem};
 
-use crate::fields::Headers;
+use crate::fields::{Headers, is_of_hop};
 use crate::limits::Limits;
 
 /// Why a message is not read. `status`: the answer if it was a request. `kind`: for counters. `text`: for people.
@@ -62,18 +62,9 @@ impl Fields {
         let listed = |name: &HeaderName| {
             *name != header::CONTENT_LENGTH && options.iter().any(|option| option == name.as_str().as_bytes())
         };
-        self.headers.retain(|name| !HOP.contains(name) && !listed(name));
+        self.headers.retain(|name| !is_of_hop(name) && !listed(name));
     }
 }
-
-static HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
 
 /// Where a head ends in `held` (the index after its empty line), `None` if more is needed. `seen`: bytes looked at before.
 pub fn find_end(held: &[u8], seen: usize, limits: &Limits) -> Result<Option<usize>, Refusal> {
@@ -344,7 +335,7 @@ pub fn scan_trailers(block: &BytesMut, limits: &Limits) -> Result<Headers, Refus
         if name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING || name == header::HOST {
             return Err(refuse(400, "trailer", "the trailers hold a framing field"));
         }
-        if !HOP.contains(&name) {
+        if !is_of_hop(&name) {
             trailers.append(name, to_value(data)?);
         }
         Ok(())

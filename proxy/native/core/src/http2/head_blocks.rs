@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, header};
 
-use crate::fields::Headers;
+use crate::fields::{Headers, is_of_connections};
 use crate::http1::head_scan::is_authority;
 use crate::http2::frames::{END_HEADERS, END_STREAM, HEADERS, Header, PADDED, PRIORITIZED};
 use crate::http2::hpack::{Broken, Decoder};
@@ -73,7 +73,7 @@ impl Block {
             return place.replace(value).is_none().then_some(());
         }
         let name = HeaderName::from_lowercase(name).ok()?;
-        if OF_CONNECTIONS.contains(&name) || (name == header::TE && value != "trailers") {
+        if is_of_connections(&name) || (name == header::TE && value != "trailers") {
             return None;
         }
         // As over HTTP/1.1: equal or not, the next parser may take the other one.
@@ -121,15 +121,6 @@ fn is_scheme(scheme: &[u8]) -> bool {
     let is_more = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
     scheme.first().is_some_and(u8::is_ascii_alphabetic) && scheme.iter().all(is_more)
 }
-
-/// No message on HTTP/2 holds them (RFC 9113 §8.2.2).
-static OF_CONNECTIONS: [HeaderName; 5] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 /// A stream whose call still reads. `headed`: its final head came.
 #[derive(Debug, Default)]

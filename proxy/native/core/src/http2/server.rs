@@ -9,14 +9,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::{self, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderName, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 
 use crate::call::cause::Cause;
 use crate::call::ends::{Down, Gone, Part};
 use crate::call::exchange;
 use crate::connection::io::{Io, STEP, SharedIo};
 use crate::connection::leaving::Leaving;
-use crate::fields::Headers;
+use crate::fields::{Headers, is_of_hop};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::http1::head_scan::is_authority;
 use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME};
@@ -26,21 +26,10 @@ use crate::limits::Limits;
 use crate::seam::ask::Notice;
 use crate::shared::Shared;
 
-/// Never on HTTP/2 (RFC 9113 §8.2.2).
-static CONNECTION_HEADERS: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    header::HOST,
-];
-
 /// Take out what may not go out on HTTP/2: it would cost the connection, and every other call on it.
 pub fn only_allowed(headers: &mut Headers) {
     let other_te = headers.get(header::TE).is_some_and(|value| value != "trailers");
-    headers.retain(|name| !CONNECTION_HEADERS.contains(name) && (!other_te || *name != header::TE));
+    headers.retain(|name| !is_of_hop(name) && *name != header::HOST && (!other_te || *name != header::TE));
 }
 
 /// Why a connection takes no more calls for now, or for good.
