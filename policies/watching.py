@@ -7,7 +7,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from policies.errors import DocumentError, UnreadError
-from policies.loading import PolicySnapshot, PolicySources, fingerprint_of, load
+from policies.loading import Fingerprint, PolicySnapshot, PolicySources, fingerprint_of, load
 
 POLL_S = 0.1  # a change is seen within two of these, and read by another process in half a second
 UNREAD_POLLS = 20  # pause before documents that could not be read at all are tried again
@@ -26,22 +26,22 @@ async def watch(
     on_new: Callable[[PolicySnapshot], None],
     on_bad: Callable[[DocumentError], None],
     *,
-    read: "Read | None" = None,
+    read: Read = load,
+    rest: Callable[[], None] | None = None,
     poll_s: float = POLL_S,
 ) -> None:
     """Call `on_new` with each new snapshot, and `on_bad` once for each state of the files that can't be used.
 
     After `on_bad` the old snapshot stays in force; when the files are good again `on_new` is called even if they say
     the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
-    `read` is how a snapshot is made, `load` unless another is given; what it could not read at all is tried again.
-    Runs until cancelled.
+    `read` is how a snapshot is made; what it could not read at all is tried again. `rest`, as blocking as `read` and
+    never beside it, is called at each poll. Runs until cancelled.
     """
-    read = read or load
     handled = previous = current.fingerprint
     is_bad = False
     while True:
         await asyncio.sleep(poll_s)
-        seen = await asyncio.to_thread(fingerprint_of, sources)
+        seen = await asyncio.to_thread(_look, sources, rest)
         is_settled, previous = seen == previous, seen
         if not is_settled or seen == handled:
             continue
@@ -60,3 +60,9 @@ async def watch(
         if is_bad or not same:
             is_bad, current = False, fresh
             on_new(fresh)
+
+
+def _look(sources: PolicySources, rest: Callable[[], None] | None) -> Fingerprint:
+    if rest is not None:
+        rest()
+    return fingerprint_of(sources)

@@ -19,7 +19,7 @@ from nameresolution.errors import NameResolutionError
 from nameresolution.host_registry import Entry, HostRegistry, Registration
 from nameresolution.resolver import AppName, Instance
 from nameresolution.resolvers import Surroundings, build
-from policies.apart import Loading, load_apart
+from policies.apart import Loading, Reader
 from policies.errors import DocumentError
 from policies.loading import PolicySnapshot
 from policies.watching import watch
@@ -289,15 +289,7 @@ class Sidecar:
             tasks.create_task(self._tick())
             tasks.create_task(self._learn())
             if self._sources.config_paths or self._sources.resources_paths:
-                tasks.create_task(
-                    watch(
-                        self._sources,
-                        self._policy,
-                        self._policy_changed,
-                        self._policy_refused,
-                        read=load_apart,
-                    )
-                )
+                tasks.create_task(self._watch_policies())
             if self._settings.mtls:
                 source = await svid_source(self._settings, self._log)
                 name = WorkloadName(
@@ -312,6 +304,20 @@ class Sidecar:
                 tasks.create_task(self._identity.run())
                 await held.wait()
             await self._announce()
+
+    async def _watch_policies(self) -> None:
+        reader = Reader()
+        try:
+            await watch(
+                self._sources,
+                self._policy,
+                self._policy_changed,
+                self._policy_refused,
+                read=reader,
+                rest=reader.rest,
+            )
+        finally:
+            reader.close()
 
     async def _announce(self) -> None:
         settings = self._settings

@@ -49,7 +49,7 @@ class Seen:
 
 
 @asynccontextmanager
-async def watching(sources: PolicySources, *, read: Read | None = None) -> AsyncIterator[Seen]:
+async def watching(sources: PolicySources, *, read: Read = load) -> AsyncIterator[Seen]:
     seen = Seen()
     current = load(sources)
     async with asyncio.TaskGroup() as group:

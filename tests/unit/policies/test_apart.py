@@ -1,13 +1,15 @@
 """Policies read in a process of their own say what reading them here says."""
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from policies.apart import Loading, load_apart
-from policies.child import Child
-from policies.errors import DocumentError
+from policies.apart import Loading, Reader
+from policies.errors import DocumentError, UnreadError
 from policies.loading import PolicySources, load
 
 POLICY = """
@@ -27,6 +29,10 @@ spec:
 """
 
 
+def _rule(n: int) -> str:
+    return f"      - {{appId: web{n}, trustDomain: public, namespace: default, defaultAction: deny}}\n"
+
+
 def _sources(tmp_path: Path, text: str | None) -> PolicySources:
     paths: tuple[Path, ...] = ()
     if text is not None:
@@ -37,9 +43,21 @@ def _sources(tmp_path: Path, text: str | None) -> PolicySources:
     )
 
 
-def test_snapshot_crosses_whole(tmp_path: Path) -> None:
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    reader = Reader()
+    yield reader
+    reader.close()
+
+
+def _is_running(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
+def test_snapshot_crosses_whole(tmp_path: Path, reader: Reader) -> None:
     sources = _sources(tmp_path, POLICY)
-    assert load_apart(sources, generation=3) == load(sources, generation=3)
+    assert Loading(sources).finish() == load(sources)
+    assert reader(sources, generation=3) == load(sources, generation=3)
 
 
 def test_every_fault_crosses_with_its_place(tmp_path: Path) -> None:
@@ -52,15 +70,94 @@ def test_every_fault_crosses_with_its_place(tmp_path: Path) -> None:
     assert len(apart.value.faults) == 2
 
 
-def test_reader_may_be_nicer_than_we() -> None:
-    child = Child(niceness=10)
-    try:
-        ranks = [os.getpriority(os.PRIO_PROCESS, process) for process in (0, child.pid)]
-    finally:
-        child.close()
+def test_one_child_reads_edits_in_a_row_good_and_bad(tmp_path: Path, reader: Reader) -> None:
+    good = _sources(tmp_path, POLICY)
+    reader(good, generation=2)
+    child = reader.pid
+    bad = _sources(tmp_path, POLICY.replace("defaultAction: deny", "defaultAction: dany"))
+    with pytest.raises(DocumentError):
+        reader(bad, generation=3)
+    long = _sources(tmp_path, POLICY + "".join(_rule(n) for n in range(3_000)))  # more than a pipe holds
+    assert reader(long, generation=4) == load(long, generation=4)
+    assert reader.pid == child
+
+
+def test_child_ends_once_it_has_not_been_asked_for_a_while(tmp_path: Path) -> None:
+    reader = Reader(kept_s=0.0)
+    reader(_sources(tmp_path, POLICY))
+    child = reader.pid
+    assert child is not None
+    assert _is_running(child)
+    reader.rest()
+    assert reader.pid is None
+    assert not _is_running(child)
+
+
+def test_child_stays_while_edits_may_follow(tmp_path: Path, reader: Reader) -> None:
+    reader(_sources(tmp_path, POLICY))
+    child = reader.pid
+    reader.rest()
+    assert reader.pid == child is not None
+
+
+def test_child_that_was_killed_at_rest_is_replaced(tmp_path: Path, reader: Reader) -> None:
+    sources = _sources(tmp_path, POLICY)
+    reader(sources)
+    child = reader.pid
+    assert child is not None
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert reader(sources, generation=2) == load(sources, generation=2)
+    assert reader.pid != child
+
+
+def test_child_that_is_killed_at_work_leaves_policies_unread(tmp_path: Path, reader: Reader) -> None:
+    sources = _sources(tmp_path, POLICY)
+    reader(sources)
+    child = reader.pid
+    assert child is not None
+    os.kill(child, signal.SIGSTOP)
+    end = threading.Timer(0.2, os.kill, (child, signal.SIGKILL))
+    end.start()
+    with pytest.raises(
+        UnreadError, match=r"policy.yaml.*could not be read: the process that does so ended with -9"
+    ):
+        reader(sources, generation=2)
+    assert reader(sources, generation=2) == load(sources, generation=2)
+
+
+def test_close_ends_a_load_under_way(tmp_path: Path, reader: Reader) -> None:
+    sources = _sources(tmp_path, POLICY)
+    reader(sources)
+    child = reader.pid
+    assert child is not None
+    os.kill(child, signal.SIGSTOP)
+    end = threading.Timer(0.2, reader.close)
+    end.start()
+    with pytest.raises(UnreadError):
+        reader(sources, generation=2)
+    end.join()
+    assert reader.pid is None
+
+
+def test_child_leaves_ctrl_c_to_the_sidecar(tmp_path: Path, reader: Reader) -> None:
+    sources = _sources(tmp_path, POLICY)
+    reader(sources)
+    child = reader.pid
+    assert child is not None
+    os.kill(child, signal.SIGINT)
+    reader(sources)
+    assert reader.pid == child
+
+
+def test_reloads_are_nicer_than_we_are(tmp_path: Path, reader: Reader) -> None:
+    reader(_sources(tmp_path, POLICY))
+    assert reader.pid is not None
+    ranks = [os.getpriority(os.PRIO_PROCESS, process) for process in (0, reader.pid)]
     assert ranks[1] == min(ranks[0] + 10, 19)
 
 
-def test_without_files_nothing_is_started(tmp_path: Path) -> None:
+def test_without_files_nothing_is_started(tmp_path: Path, reader: Reader) -> None:
     sources = _sources(tmp_path, None)
-    assert load_apart(sources) == load(sources)
+    assert reader(sources) == Loading(sources).finish() == load(sources)
+    assert reader.pid is None
