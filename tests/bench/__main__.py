@@ -18,6 +18,7 @@ from tests.bench.bench import QUICK, THOROUGH, Bench, Pace
 from tests.bench.cases import CASES, NATIVE, Case
 from tests.bench.errors import BenchError
 from tests.bench.floors import PORTABLE
+from tests.bench.results import Row
 from tests.bench.tools import require_programs
 from tests.bench.verdicts import verdicts
 from tests.support.errors import SupportError
@@ -40,6 +41,7 @@ async def run(names: Sequence[str], cases: Sequence[Case], pace: Pace, console: 
         accounts = await bench.accounts(targets)
     results.write(rows, OUTPUT)
     console.print(_machine(pace))
+    console.print(_stolen(rows, bench.anew))
     results.print_table(rows, console)
     found = verdicts(rows, accounts)
     for verdict in found:
@@ -55,6 +57,11 @@ def _machine(pace: Pace) -> str:
         f"{platform.machine()}, {cpus} CPUs, {platform.system()} {platform.release()}, Python {platform.python_version()}; "
         f"load average {load:.1f}; {pace.rounds} x {pace.window_s:g} s per target after {pace.warm_up_s:g} s of warm-up; medians"
     )
+
+
+def _stolen(rows: Sequence[Row], anew: int) -> str:
+    most = max((row.stolen for row in rows), default=0.0)
+    return f"{anew} windows were taken anew, as the machine's host took cores away; at most {most:.1%} of a row's"
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from tests.bench.results import Row, Sample
 from tests.bench.scraping import peak_mb, reset_peak
 from tests.bench.sink import Sink, span_sink
 from tests.bench.spans import Account, account
+from tests.bench.stolen import Stolen
 from tests.bench.targets import Target, check_answer
 from tests.bench.upstreams import Upstreams, start_upstreams, write_message
 from tests.support.errors import SupportError
@@ -34,20 +35,26 @@ class Pace:
     window_s: float
     rounds: int
     share: float = 1.0
+    spare: int = 0  # windows of a whole run that may be taken anew
 
 
-THOROUGH: Final = Pace(warm_up_s=2.0, window_s=5.0, rounds=3)
+THOROUGH: Final = Pace(warm_up_s=2.0, window_s=5.0, rounds=3, spare=60)
 QUICK: Final = Pace(warm_up_s=0.5, window_s=1.0, rounds=1, share=0.05)
 _WARM_UP_SHARE: Final = 0.2
 _UNARY_ALONE: Final = frozenset({envoy.ALL_ON, relay.NAME, f"{NATIVE}-traced"})  # whose bars are of that case
 _RESTLESS_LEAST_S: Final = 3.0
 _RESTLESS_SHARE: Final = 0.5  # of the seconds, on a busy machine
+_STOLEN: Final = 0.02  # of the cores' time; a p99 does not survive more
+_TRIES: Final = 4
 _SETTLE_S: Final = 2.0  # a fresh sidecar's warm-up
 _IDLE_S: Final = 13.0  # then a connection is idle: 500 of HTTP/2 begin to rest each second
 
 
 class Bench:
-    """Everything is started in `processes` or in a mesh. State: the upstreams, targets' sinks, numbers of calls made, what failed."""
+    """Everything is started in `processes` or in a mesh.
+
+    State: the upstreams, targets' sinks, numbers of calls made, windows taken anew, what failed.
+    """
 
     def __init__(self, folder: Path, stack: AsyncExitStack, console: Console) -> None:
         self._folder = folder
@@ -58,6 +65,7 @@ class Bench:
         self._upstreams: Upstreams | None = None
         self._sinks: dict[str, Sink] = {}
         self._made: dict[str, int] = {}
+        self.anew = 0
         self.failures = 0
 
     async def start_targets(self, names: Sequence[str], cases: Sequence[Case]) -> list[Target]:
@@ -139,7 +147,7 @@ class Bench:
                 self._console.print(f"{case.name}, {step}: {target.name}", style="dim")
                 try:
                     if number:
-                        taken.append(await self._sample(case, target, pace))
+                        taken.append(await self._fair_sample(case, target, pace))
                     else:
                         await self._warm_up(case, target, pace)
                 except (BenchError, SupportError) as error:
@@ -163,6 +171,17 @@ class Bench:
             window = self._window(case, pace.warm_up_s, pace.share * _WARM_UP_SHARE)
             await self._load(case, target.ports[case.protocol], window)
 
+    async def _fair_sample(self, case: Case, target: Target, pace: Pace) -> Sample:
+        """Of a window in which the cores were ours, or the least disturbed of `_TRIES`."""
+        best = await self._sample(case, target, pace)
+        for _ in range(1, _TRIES):
+            if best.stolen <= _STOLEN or case.calls is not None or self.anew >= pace.spare:
+                break
+            self.anew += 1
+            again = await self._sample(case, target, pace)
+            best = min(best, again, key=lambda sample: sample.stolen)
+        return best
+
     async def _sample(self, case: Case, target: Target, pace: Pace) -> Sample:
         window = self._window(case, pace.window_s, pace.share)
         if case.is_restless:
@@ -182,7 +201,7 @@ class Bench:
     ) -> Sample:
         for proxy in proxies:
             reset_peak(proxy)
-        before_s = _cpu_s(proxies)
+        stolen, before_s = Stolen(), _cpu_s(proxies)
         load = await self._load(case, port, window)
         used_s = _cpu_s(proxies) - before_s
         return Sample(
@@ -190,6 +209,7 @@ class Bench:
             cpu_us_per_call=used_s * 1e6 / load.calls if proxies else None,
             rss_mb=max((proxy.rss_mb() for proxy in proxies), default=None),
             peak_mb=max((peak_mb(proxy) for proxy in proxies), default=None),
+            stolen=stolen.share(),
         )
 
     async def _idle_sample(self, case: Case, target: Target, window: Window) -> Sample:

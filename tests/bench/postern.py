@@ -15,9 +15,11 @@ from typing import Final
 
 from tests.bench.cases import RULES, Case
 from tests.bench.certificates import CALLER
+from tests.bench.errors import BenchError
 from tests.bench.scraping import scrape
 from tests.bench.targets import STARTUP_RUNS, Target
 from tests.bench.upstreams import Upstreams
+from tests.support.errors import SupportError
 from tests.support.mesh import Mesh, Sidecar
 
 RESTLESS_S: Final = 1.0
@@ -116,15 +118,21 @@ async def restless_mesh(mesh: Mesh, upstreams: Upstreams, sink_port: int) -> Asy
             _replace(config, _configuration(kind, sink_port, (*_OPERATIONS, (f"/other-{number}/*", "GET"))))
             await asyncio.sleep(RESTLESS_S)
 
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         disturbing = tasks.create_task(disturb())
-        yield Target(
-            name=f"postern-{kind}",
-            ports={"grpc": caller.grpc_port},
-            proxies=lambda _: tuple(sidecar.process for sidecar in sidecars),
-            sidecars=sidecars,
-        )
+        try:
+            yield Target(
+                name=f"postern-{kind}",
+                ports={"grpc": caller.grpc_port},
+                proxies=lambda _: tuple(sidecar.process for sidecar in sidecars),
+                sidecars=sidecars,
+            )
+        except (BenchError, SupportError) as error:
+            failure = error  # the group would wrap it
         disturbing.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def unrest(target: Target) -> tuple[int, int]:

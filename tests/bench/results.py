@@ -21,20 +21,24 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One window: its load, and what the proxies paid (None for `direct`). peak_mb: the most that was resident; idle_kb: per connection."""
+    """One window: its load, and what the proxies paid (None for `direct`).
+
+    peak_mb: the most that was resident; idle_kb: per connection; stolen: share of all cores' time that the host took.
+    """
 
     load: Load
     cpu_us_per_call: float | None
     rss_mb: float | None
     peak_mb: float | None = None
     idle_kb: float | None = None
+    stolen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One line of `.bench/latest.json`: medians over the rounds. rss_mb: the larger of the two proxies; CPU: both together.
 
-    peak_mb: the most of any round; grown_mb: from the middle round to the last.
+    peak_mb: the most of any round; grown_mb: from the middle round to the last; stolen: the median, as of a sample.
     """
 
     case: str
@@ -50,6 +54,7 @@ class Row:
     peak_mb: float | None = None
     grown_mb: float | None = None
     idle_kb: float | None = None
+    stolen: float = 0.0
 
 
 def summarise(
@@ -73,6 +78,7 @@ def summarise(
         peak_mb=max((sample.peak_mb for sample in samples if sample.peak_mb is not None), default=None),
         grown_mb=round(resident[-1] - resident[(len(resident) - 1) // 2], 1) if resident else None,
         idle_kb=_median(sample.idle_kb for sample in samples),
+        stolen=round(statistics.median(sample.stolen for sample in samples), 3),
     )
 
 

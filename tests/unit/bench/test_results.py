@@ -1,6 +1,7 @@
 """Samples become medians, and the verdicts name what failed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import results
@@ -84,5 +85,13 @@ def test_write_gives_a_list_of_rows(tmp_path: Path) -> None:
             "peak_mb",
             "grown_mb",
             "idle_kb",
+            "stolen",
         ),
     ]
+
+
+def test_row_tells_how_much_the_host_took_of_a_typical_window() -> None:
+    made = results.summarise(
+        "http1", "envoy", [replace(sample(1.0), stolen=share) for share in (0.5, 0.01, 0.02)], None
+    )
+    assert made.stolen == 0.02
