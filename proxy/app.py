@@ -25,17 +25,18 @@ from policies.loading import PolicySnapshot
 from policies.watching import watch
 from proxy.admin import Admin, Health, Json
 from proxy.app_watch import AppWatch
-from proxy.control import Control, own_port_listener
-from proxy.engine.base import Cluster, Limits, ListenerSpec, Upstream
+from proxy.control import Control
+from proxy.engine.base import Cluster, Limits, Upstream
 from proxy.engines import choose
-from proxy.errors import ConfigError, ListenError
+from proxy.errors import ConfigError
 from proxy.identity import Identity, WorkloadName
 from proxy.lifetime import Lifetime
+from proxy.listening import Listening
 from proxy.local_http import LocalHttp
 from proxy.outbound import LOCAL_API
 from proxy.policy_sources import policy_sources
 from proxy.report import HopTracing, Reporter
-from proxy.settings import PortWish, Settings, address
+from proxy.settings import Settings, address
 from proxy.svid_source import svid_source
 from proxy.target import parse_callee
 from proxy.tracing_setup import exporters, sampling_rate
@@ -70,7 +71,7 @@ async def run_sidecar(settings: Settings, loading: Loading | None = None) -> int
 
 
 class Sidecar:
-    """All parts of one sidecar. Mutable state: `ports` once bound, the registry entry, the last policy error."""
+    """All parts of one sidecar. Mutable state: the registry entry, the policies in force and the last error of theirs."""
 
     def __init__(self, settings: Settings, lifetime: Lifetime, loading: Loading) -> None:
         self._settings = settings
@@ -78,9 +79,6 @@ class Sidecar:
         self._log = get_logger("postern")
         self._started_at = time.time()
         self._hostname = socket.gethostname()
-        self._ports: dict[str, int | None] = {}
-        self._upstream_ports: dict[str, int] = {}
-        self._local_listeners: list[str] = []  # where the app calls; they stay open until it has ended
         self._registration: Registration | None = None
         self._policy_error: str | None = None
         self._mesh = ""
@@ -126,6 +124,7 @@ class Sidecar:
             self._hops,
             self._control.explain,
         )
+        self._listening = Listening(settings, self._engine, self._control)
         parts = (
             "listeners",
             *(("identity",) if settings.mtls else ()),
@@ -158,7 +157,7 @@ class Sidecar:
             servers = [LocalHttp(self._admin.api), LocalHttp(self._admin.admin)]
             running = [engine]
             try:
-                async with self._listening(servers):
+                async with self._open(servers):
                     running.append(tasks.create_task(self._serve()))
                     reason = await self._lifetime.stop_asked()
                     await self._leave(reason)
@@ -172,7 +171,7 @@ class Sidecar:
     # --- starting ----------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _listening(self, servers: list[LocalHttp]) -> AsyncIterator[None]:
+    async def _open(self, servers: list[LocalHttp]) -> AsyncIterator[None]:
         self._api_path.parent.mkdir(mode=0o700, exist_ok=True)
         metrics, public = LocalHttp(self._admin.metrics), LocalHttp(self._admin.public)
         async with asyncio.TaskGroup() as tasks:
@@ -189,19 +188,19 @@ class Sidecar:
                     )
                 )
                 self._control.attach(self._engine)
-                await self._bind(metrics, public)
+                await self._listening.bind(metrics, public)
                 self._registration = await asyncio.to_thread(
                     self._registry.register, self._entry(serving=False)
                 )
                 self._health.ready("listeners")
                 self._lifetime.ready(
                     {
-                        "ports": self._ports,
+                        "ports": self._listening.ports,
                         "adminSocket": str(self._admin_path),
-                        "upstreams": self._upstream_ports,
+                        "upstreams": self._listening.upstream_ports,
                     }
                 )
-                ports = {name: port for name, port in self._ports.items() if port}
+                ports = {name: port for name, port in self._listening.ports.items() if port}
                 self._log.info("listening", engine=self._engine.name, **ports)
                 yield
             finally:
@@ -209,76 +208,6 @@ class Sidecar:
                     task.cancel()
                 self._api_path.unlink(missing_ok=True)
                 self._admin_path.unlink(missing_ok=True)
-
-    async def _bind(self, metrics: LocalHttp, public: LocalHttp) -> None:
-        settings, control = self._settings, self._control
-        if settings.unix_domain_socket is not None:
-            for name in ("http", "grpc"):
-                path = settings.unix_domain_socket / f"dapr-{settings.app_id}-{name}.socket"
-                await self._engine.listen(
-                    ListenerSpec(name=name, address=f"unix:{path}", decide=control.decide_outbound)
-                )
-                self._local_listeners.append(name)
-            self._ports |= {"http": None, "grpc": None}
-        else:
-            for name, wish in (("http", settings.http_port), ("grpc", settings.grpc_port)):
-                self._ports[name] = await self._listen_api(name, wish)
-        tls = "mesh" if settings.mtls else None
-        self._ports["peer"] = await self._listen(
-            ListenerSpec(
-                name="peer",
-                address=settings.peer_listen_address,
-                decide=control.inbound.decide,
-                tls=tls,  # type: ignore[arg-type]
-            ),
-            settings.peer_port,
-        )
-        for own in settings.upstreams:
-            spec = ListenerSpec(
-                name=own_port_listener(own.app), address="127.0.0.1", decide=control.decide_outbound
-            )
-            self._upstream_ports[own.app] = await self._listen(spec, PortWish(own.port))
-        for name, server, asked, host in (
-            ("metrics", metrics, settings.metrics_port, settings.metrics_listen_address),
-            ("public", public, settings.public_port, settings.public_listen_address),
-        ):
-            self._ports[name] = None if asked is None else await _listen_local(server, name, asked, host)
-
-    async def _listen_api(self, name: str, wish: PortWish) -> int:
-        """Listen on each API address with one port; an address that this host lacks is tolerated while another binds.
-
-        A given port that is taken on one address is not: calls to `localhost` would reach a stranger (≠ spec/invocation.md §1.1).
-        """
-        settings = self._settings
-        bound: int | None = None
-        failure: ListenError | None = None
-        for number, host in enumerate(settings.listen_addresses):
-            spec = ListenerSpec(
-                name=name if number == 0 else f"{name}@{host}",
-                address=host,
-                decide=self._control.decide_outbound,
-            )
-            try:
-                bound = await self._listen(spec, wish if bound is None else PortWish(bound))
-            except ListenError as error:
-                if error.is_taken and wish.number and not wish.fallback:
-                    raise
-                failure = error
-        if bound is None and failure is not None:
-            raise failure
-        assert bound is not None
-        return bound
-
-    async def _listen(self, spec: ListenerSpec, wish: PortWish) -> int:
-        try:
-            found = await self._engine.listen(_at(spec, wish.number))
-        except ListenError:
-            if not wish.fallback:
-                raise
-            found = await self._engine.listen(_at(spec, 0))
-        if spec.name != "peer":
-            self._local_listeners.append(spec.name)
-        return int(found.rpartition(":")[2])
 
     async def _serve(self) -> None:
         """Everything that keeps a listening sidecar useful, until cancelled."""
@@ -321,7 +250,7 @@ class Sidecar:
 
     async def _announce(self) -> None:
         settings = self._settings
-        port = self._ports["peer"]
+        port = self._listening.ports["peer"]
         assert port is not None
         await self._directory.wait_running()
         instance = Instance(
@@ -416,7 +345,7 @@ class Sidecar:
         self._lifetime.drained()
         if self._lifetime.supervised:
             await self._lifetime.app_ended(_APP_END_S)
-        cut += await self._engine.drain(self._local_listeners, within if within is not None else 3_600.0)
+        cut += await self._engine.drain(self._listening.local, within if within is not None else 3_600.0)
         if cut:
             self._log.warning("calls were cut at shutdown", calls=cut, after_s=within)
         self._log.info("stopped")
@@ -424,7 +353,7 @@ class Sidecar:
     # --- what we say of ourselves ------------------------------------------------------------------------------------------
 
     def _entry(self, *, serving: bool) -> Entry:
-        settings, ports = self._settings, self._ports
+        settings, ports = self._settings, self._listening.ports
         return Entry(
             app_id=settings.app_id,
             namespace=settings.namespace,
@@ -462,7 +391,7 @@ class Sidecar:
             "ready": not self._health.missing(),
             "notReady": self._health.missing(),
             "startedAt": self._started_at,
-            "ports": {**self._ports, "app": settings.app_port},
+            "ports": {**self._listening.ports, "app": settings.app_port},
             "addresses": {"advertised": self._host_ip, "adminSocket": str(self._admin_path)},
             "identity": {
                 "mtls": settings.mtls,
@@ -495,7 +424,7 @@ class Sidecar:
                 "threads": stats.threads,
             },
             "routes": self._control.routes(),
-            "upstreams": self._upstream_ports,
+            "upstreams": self._listening.upstream_ports,
             "shutdown": "draining" if self._leaving else "serving",
         }
 
@@ -533,17 +462,3 @@ def _static_file(root: Path) -> Path | None:
     """`endpoints.yaml` in the runtime root, if the user wrote one (design §5)."""
     path = root / "endpoints.yaml"
     return path if path.exists() else None
-
-
-def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
-    return ListenerSpec(name=spec.name, address=address(spec.address, port), decide=spec.decide, tls=spec.tls)
-
-
-async def _listen_local(server: LocalHttp, name: str, wish: PortWish, host: str) -> int:
-    try:
-        bound = await server.serve(address(host, wish.number), name=name)
-    except ListenError:
-        if not wish.fallback:
-            raise
-        bound = await server.serve(address(host, 0), name=name)
-    return int(bound.rpartition(":")[2])

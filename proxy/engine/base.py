@@ -38,7 +38,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
 
 
 class ListenerSpec(Struct, frozen=True, kw_only=True):
-    """One place to listen. `decider` picks the rules; tls: "mesh" demands a client certificate.
+    """One place to listen. `decide` has the rules; tls: "mesh" demands a client certificate.
 
     address: `host:port` (port 0: any free one) or `unix:/path`.
     """
