@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::call::cause::Cause;
 use crate::fields::Headers;
 use crate::http1::client::H1Up;
-use crate::http1::server::H1Down;
+use crate::http1::down::H1Down;
 use crate::http2::client::H2Up;
 use crate::http2::server::H2Down;
 

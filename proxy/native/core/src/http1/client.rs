@@ -18,7 +18,6 @@ use crate::head::{Protocol, RawHead};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, ResponseStart, find_end, scan_response};
 use crate::http1::out::{Out, ROOM};
-use crate::http1::server::put_fields;
 use crate::http1::websocket::{is_accepted, make_key, strip_handshake};
 use crate::seam::ask::Notice;
 use crate::shared::Shared;
@@ -146,7 +145,7 @@ impl H1Up {
             out.put(key.as_bytes());
             out.put(b"\r\n");
         }
-        put_fields(&mut out, &headers);
+        out.put_fields(&headers);
         out.put(if chunked { b"Transfer-Encoding: chunked\r\n\r\n" } else { b"\r\n" });
         Ok(Self {
             conn: Some(conn),
@@ -218,7 +217,7 @@ impl H1Up {
         if self.chunked {
             self.out.put(b"0\r\n");
             if let Some(trailers) = trailers {
-                put_fields(&mut self.out, &trailers);
+                self.out.put_fields(&trailers);
             }
             self.out.put(b"\r\n");
         }

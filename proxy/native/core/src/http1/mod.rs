@@ -2,6 +2,7 @@
 
 pub mod body_scan;
 pub mod client;
+pub mod down;
 pub mod head_scan;
 pub mod out;
 pub mod server;

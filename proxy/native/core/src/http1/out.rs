@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use crate::connection::io::Io;
+use crate::fields::Headers;
 
 const COPY_BELOW: usize = 4_096; // copying so little costs less than another slice of a vectored write
 const SLICES: usize = 16;
@@ -39,6 +40,16 @@ impl Out {
     pub fn put(&mut self, data: &[u8]) {
         self.size += data.len();
         self.tail.extend_from_slice(data);
+    }
+
+    /// Queue field lines.
+    pub fn put_fields(&mut self, headers: &Headers) {
+        for (name, value) in headers.iter() {
+            self.put(name.as_str().as_bytes());
+            self.put(b": ");
+            self.put(value.as_bytes());
+            self.put(b"\r\n");
+        }
     }
 
     /// Queue a body piece.
