@@ -1,6 +1,6 @@
 """How a call reaches the own app: judged, then a Plan to the app's port. Shared by calls from peers and from the app to itself. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -116,7 +116,7 @@ def to_app(
         gates=(APP_GATE,) if app.gated and not grpc else (),
         body_bytes=app.body_bytes,
         reply_edits=STRIP_REPLY,
-        on_cause=causes(labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True),
+        on_cause=CauseReplies(labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True),
     )
 
 
@@ -137,15 +137,32 @@ def denied(ask: Asking, app: AppView, *, labels: Labels, surface: Surface, peer:
     return replace(found, grpc_message=text)
 
 
-def causes(labels: Labels, surface: Surface, who: str, callee: str, *, at_app: bool) -> Mapping[Cause, Reply]:
-    """Ready-made answers for all that an engine may meet. `at_app`: the far end is our own app, else a peer's proxy."""
-    texts = _AT_APP if at_app else _AT_PEER
-    made: dict[Cause, Reply] = {}
-    for cause in Cause:
-        shown = _APP_CAUSES.get(cause, cause) if at_app else cause
-        text = texts.get(cause, "{who}: {detail}").format(who=who, detail=DETAIL)
-        made[cause] = errors.reply(shown, labels, text, surface=surface, callee=callee)
-    return made
+class CauseReplies(Mapping[Cause, Reply]):
+    """Answers for all that an engine may meet on the way to `who`, each made when asked for: a Plan that holds all is 13 KB.
+
+    `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy.
+    """
+
+    __slots__ = ("_at_app", "_callee", "_labels", "_surface", "_who")
+
+    def __init__(self, labels: Labels, surface: Surface, who: str, callee: str, *, at_app: bool) -> None:
+        self._labels = labels
+        self._surface = surface
+        self._who = who
+        self._callee = callee
+        self._at_app = at_app
+
+    def __getitem__(self, cause: Cause) -> Reply:
+        texts = _AT_APP if self._at_app else _AT_PEER
+        shown = _APP_CAUSES.get(cause, cause) if self._at_app else cause
+        text = texts.get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
+        return errors.reply(shown, self._labels, text, surface=self._surface, callee=self._callee)
+
+    def __iter__(self) -> Iterator[Cause]:
+        return iter(Cause)
+
+    def __len__(self) -> int:
+        return len(Cause)
 
 
 _APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from policies.access import Caller
 from policies.resiliency import ResiliencyRules
 from proxy import errors
-from proxy.deliver import STRIP, AppView, causes, denied, to_app
+from proxy.deliver import STRIP, AppView, CauseReplies, denied, to_app
 from proxy.judge import Judge, describe
 from proxy.plan import (
     DETAIL,
@@ -177,7 +177,7 @@ class Outbound:
             labels=labels,
             routes=(Route(cluster=LOCAL_API, edits=(Edit(op=Op.HOP_BY_HOP),)),),
             body_bytes=1_048_576,
-            on_cause=causes(labels, "dapr", "this proxy's own API", "", at_app=False),
+            on_cause=CauseReplies(labels, "dapr", "this proxy's own API", "", at_app=False),
         )
 
     # --- naming ----------------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Outbound:
             body_bytes=app.body_bytes,
             replay_bytes=app.replay_bytes,
             reply_edits=(Edit(op=Op.HOP_BY_HOP),),
-            on_cause=causes(labels, named.surface, callee.name, callee.text, at_app=False),
+            on_cause=CauseReplies(labels, named.surface, callee.name, callee.text, at_app=False),
             scopes=(f"name:{callee.key}",),
         )
 

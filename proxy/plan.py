@@ -385,7 +385,7 @@ DETAIL = "\x01"
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """How to carry a call. Dies with its scopes. gates: breaker, concurrency, rate, fault. on_cause: answers ready-made.
+    """How to carry a call. Dies with its scopes. gates: breaker, concurrency, rate, fault. on_cause: the answer for each.
 
     attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call, idle_s a silent one.
     """

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from policies.access import Caller
-from proxy.deliver import APP_CLUSTER, APP_GATE, AppView, causes, denied, to_app, unsupported
+from proxy.deliver import APP_CLUSTER, APP_GATE, AppView, CauseReplies, denied, to_app, unsupported
 from proxy.plan import DETAIL, Cause, Edit, Labels, Op, Plan, Reply, Surface
 from tests.unit.proxy.heads import APP, asking, head
 
@@ -200,13 +200,13 @@ def test_denial_of_grpc_has_no_verb_and_of_nobody_says_anonymous() -> None:
     assert "verb" not in found.grpc_message
 
 
-# --- ready-made answers
+# --- answers for what goes wrong on the way
 
 
 @pytest.mark.parametrize("at_app", [True, False])
 @pytest.mark.parametrize("surface", ["own", "dapr"])
-def test_every_cause_has_a_ready_answer_that_names_the_callee(surface: Surface, at_app: bool) -> None:
-    made = causes(LABELS, surface, "cart.shop", "cart", at_app=at_app)
+def test_every_cause_has_an_answer_that_names_the_callee(surface: Surface, at_app: bool) -> None:
+    made = CauseReplies(LABELS, surface, "cart.shop", "cart", at_app=at_app)
     assert set(made) == set(Cause)
     for found in made.values():
         assert "cart.shop" in found.grpc_message
@@ -215,8 +215,8 @@ def test_every_cause_has_a_ready_answer_that_names_the_callee(surface: Surface, 
 
 
 def test_app_that_does_not_listen_is_down_not_the_mesh() -> None:
-    at_app = causes(LABELS, "own", "cart.shop", "cart", at_app=True)
-    at_peer = causes(LABELS, "own", "cart.shop", "cart", at_app=False)
+    at_app = CauseReplies(LABELS, "own", "cart.shop", "cart", at_app=True)
+    at_peer = CauseReplies(LABELS, "own", "cart.shop", "cart", at_app=False)
     assert (at_app[Cause.CONNECT].cause, at_peer[Cause.CONNECT].cause) == (Cause.APP_DOWN, Cause.CONNECT)
     assert "--app-port" in at_app[Cause.CONNECT].grpc_message
     assert "peer port" in at_peer[Cause.CONNECT].grpc_message
