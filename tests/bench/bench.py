@@ -175,7 +175,7 @@ class Bench:
         """Of a window in which the cores were ours, or the least disturbed of `_TRIES`."""
         best = await self._sample(case, target, pace)
         for _ in range(1, _TRIES):
-            if best.stolen <= _STOLEN or case.calls is not None or self.anew >= pace.spare:
+            if best.stolen <= _STOLEN or case.is_for_memory or self.anew >= pace.spare:
                 break
             self.anew += 1
             again = await self._sample(case, target, pace)

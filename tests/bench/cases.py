@@ -45,6 +45,11 @@ class Case:
     is_restless: bool = False
 
     @property
+    def is_for_memory(self) -> bool:
+        """Whether it tells what so many calls leave behind: then none may be made anew."""
+        return self.group == "million"
+
+    @property
     def app_id(self) -> str:
         """The callee's app-id in the sidecar meshes; of many peers, the first."""
         return self.callee or f"bench-{self.protocol}"
@@ -92,7 +97,7 @@ _BODIES: Final = tuple(
         size=size,
         is_upload=is_upload,
     )
-    for size, connections, calls in ((MIB, 8, 400), (64 * MIB, 2, 10))
+    for size, connections, calls in ((MIB, 8, 1_500), (64 * MIB, 2, 30))
     for is_upload in (False, True)
 )
 _MILLION: Final = 10  # windows
