@@ -24,7 +24,7 @@ class Loading:
     def __init__(self, sources: PolicySources, *, child: Child | None = None) -> None:
         self.sources = sources
         self._child: Child | None = None
-        if _has_files(sources):
+        if sources.has_files:
             self._child = child or Child()
             _ask(self._child, sources, generation=1)
         elif child is not None:
@@ -59,7 +59,7 @@ class Reader:
 
     def __call__(self, sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         """The snapshot. Blocks. Raises as `Loading.finish`."""
-        if not _has_files(sources):
+        if not sources.has_files:
             return load(sources, generation=generation)
         with self._busy:
             if self._child is not None and self._child.has_ended:
@@ -92,10 +92,6 @@ class Reader:
         if self._child is not None:
             self._child.close()
             self._child = None
-
-
-def _has_files(sources: PolicySources) -> bool:
-    return bool(sources.config_paths or sources.resources_paths)
 
 
 def _ask(child: Child, sources: PolicySources, generation: int) -> None:

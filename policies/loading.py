@@ -36,6 +36,11 @@ class PolicySources(Struct, frozen=True, kw_only=True):
     env: Mapping[str, str] = field(default_factory=dict)
     own_trust_domain: str | None = None
 
+    @property
+    def has_files(self) -> bool:
+        """Whether there is anything to read, and to watch."""
+        return bool(self.config_paths or self.resources_paths)
+
 
 class PolicySnapshot(Struct, frozen=True, kw_only=True):
     """All rules in force at one time. `generation` counts the snapshots of one sidecar from 1."""

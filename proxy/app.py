@@ -217,7 +217,7 @@ class Sidecar:
             tasks.create_task(self._app.run())
             tasks.create_task(self._tick())
             tasks.create_task(self._learn())
-            if self._sources.config_paths or self._sources.resources_paths:
+            if self._sources.has_files:
                 tasks.create_task(self._watch_policies())
             if self._settings.mtls:
                 source = await svid_source(self._settings, self._log)

@@ -1,5 +1,7 @@
 """Where a sidecar listens: the app's two API ports, the peers' port, ports of single callees, metrics and the public API."""
 
+from collections.abc import Awaitable, Callable
+
 from proxy.control import Control, own_port_listener
 from proxy.engine.base import Engine, ListenerSpec
 from proxy.errors import ListenError
@@ -88,13 +90,7 @@ class Listening:
         return port
 
     async def _listen(self, spec: ListenerSpec, wish: PortWish) -> int:
-        try:
-            found = await self._engine.listen(_at(spec, wish.number))
-        except ListenError:
-            if not wish.fallback:
-                raise
-            found = await self._engine.listen(_at(spec, 0))
-        return int(found.rpartition(":")[2])
+        return await _bind(lambda port: self._engine.listen(_at(spec, port)), wish)
 
 
 def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
@@ -102,10 +98,15 @@ def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
 
 
 async def _listen_local(server: LocalHttp, name: str, wish: PortWish, host: str) -> int:
+    return await _bind(lambda port: server.serve(address(host, port), name=name), wish)
+
+
+async def _bind(listen: Callable[[int], Awaitable[str]], wish: PortWish) -> int:
+    """The port that `listen` bound: the one wished for, or any if that is taken and another will do."""
     try:
-        bound = await server.serve(address(host, wish.number), name=name)
+        found = await listen(wish.number)
     except ListenError:
         if not wish.fallback:
             raise
-        bound = await server.serve(address(host, 0), name=name)
-    return int(bound.rpartition(":")[2])
+        found = await listen(0)
+    return int(found.rpartition(":")[2])

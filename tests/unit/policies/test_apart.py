@@ -50,6 +50,13 @@ def reader() -> Iterator[Reader]:
     reader.close()
 
 
+def _read(reader: Reader, sources: PolicySources) -> int:
+    """The process that read them."""
+    reader(sources)
+    assert reader.pid is not None
+    return reader.pid
+
+
 def _is_running(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
@@ -72,8 +79,7 @@ def test_every_fault_crosses_with_its_place(tmp_path: Path) -> None:
 
 def test_one_child_reads_edits_in_a_row_good_and_bad(tmp_path: Path, reader: Reader) -> None:
     good = _sources(tmp_path, POLICY)
-    reader(good, generation=2)
-    child = reader.pid
+    child = _read(reader, good)
     bad = _sources(tmp_path, POLICY.replace("defaultAction: deny", "defaultAction: dany"))
     with pytest.raises(DocumentError):
         reader(bad, generation=3)
@@ -84,9 +90,7 @@ def test_one_child_reads_edits_in_a_row_good_and_bad(tmp_path: Path, reader: Rea
 
 def test_child_ends_once_it_has_not_been_asked_for_a_while(tmp_path: Path) -> None:
     reader = Reader(kept_s=0.0)
-    reader(_sources(tmp_path, POLICY))
-    child = reader.pid
-    assert child is not None
+    child = _read(reader, _sources(tmp_path, POLICY))
     assert _is_running(child)
     reader.rest()
     assert reader.pid is None
@@ -94,17 +98,14 @@ def test_child_ends_once_it_has_not_been_asked_for_a_while(tmp_path: Path) -> No
 
 
 def test_child_stays_while_edits_may_follow(tmp_path: Path, reader: Reader) -> None:
-    reader(_sources(tmp_path, POLICY))
-    child = reader.pid
+    child = _read(reader, _sources(tmp_path, POLICY))
     reader.rest()
-    assert reader.pid == child is not None
+    assert reader.pid == child
 
 
 def test_child_that_was_killed_at_rest_is_replaced(tmp_path: Path, reader: Reader) -> None:
     sources = _sources(tmp_path, POLICY)
-    reader(sources)
-    child = reader.pid
-    assert child is not None
+    child = _read(reader, sources)
     os.kill(child, signal.SIGKILL)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert reader(sources, generation=2) == load(sources, generation=2)
@@ -113,9 +114,7 @@ def test_child_that_was_killed_at_rest_is_replaced(tmp_path: Path, reader: Reade
 
 def test_child_that_is_killed_at_work_leaves_policies_unread(tmp_path: Path, reader: Reader) -> None:
     sources = _sources(tmp_path, POLICY)
-    reader(sources)
-    child = reader.pid
-    assert child is not None
+    child = _read(reader, sources)
     os.kill(child, signal.SIGSTOP)
     end = threading.Timer(0.2, os.kill, (child, signal.SIGKILL))
     end.start()
@@ -128,9 +127,7 @@ def test_child_that_is_killed_at_work_leaves_policies_unread(tmp_path: Path, rea
 
 def test_close_ends_a_load_under_way(tmp_path: Path, reader: Reader) -> None:
     sources = _sources(tmp_path, POLICY)
-    reader(sources)
-    child = reader.pid
-    assert child is not None
+    child = _read(reader, sources)
     os.kill(child, signal.SIGSTOP)
     end = threading.Timer(0.2, reader.close)
     end.start()
@@ -142,18 +139,14 @@ def test_close_ends_a_load_under_way(tmp_path: Path, reader: Reader) -> None:
 
 def test_child_leaves_ctrl_c_to_the_sidecar(tmp_path: Path, reader: Reader) -> None:
     sources = _sources(tmp_path, POLICY)
-    reader(sources)
-    child = reader.pid
-    assert child is not None
+    child = _read(reader, sources)
     os.kill(child, signal.SIGINT)
-    reader(sources)
-    assert reader.pid == child
+    assert _read(reader, sources) == child
 
 
 def test_reloads_are_nicer_than_we_are(tmp_path: Path, reader: Reader) -> None:
-    reader(_sources(tmp_path, POLICY))
-    assert reader.pid is not None
-    ranks = [os.getpriority(os.PRIO_PROCESS, process) for process in (0, reader.pid)]
+    child = _read(reader, _sources(tmp_path, POLICY))
+    ranks = [os.getpriority(os.PRIO_PROCESS, process) for process in (0, child)]
     assert ranks[1] == min(ranks[0] + 10, 19)
 
 
