@@ -79,12 +79,13 @@ class Up:
 
 
 class Pool:
-    """Gives a connection at once, or keeps the waiter where the address is in `slow`."""
+    """Gives a connection at once, or keeps the waiter where the address is in `slow`. `opened` is set by each attempt."""
 
     size = 0
 
     def __init__(self) -> None:
         self.attempts: list[Up] = []
+        self.opened = asyncio.Event()
         self.slow: set[str] = set()
         self.waiters: list[tuple[str, Waiter]] = []
 
@@ -101,6 +102,7 @@ class Pool:
 
             def open(self, events: ResponseEvents) -> Up:
                 pool.attempts.append(Up(events, address))
+                pool.opened.set()
                 return pool.attempts[-1]
 
         return Connection()

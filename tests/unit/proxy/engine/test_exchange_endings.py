@@ -42,7 +42,9 @@ async def test_head_held_by_an_attempt_that_timed_out_is_not_the_next_ones() -> 
     exchange, down = bench.call(post(GRPC, grpc=True))
     exchange.request_data(b"1")
     bench.up.events.response_head(200, (*GRPC, (b"from", b"first")), end=False)
-    await later(0.03)
+    bench.pool.opened.clear()
+    async with asyncio.timeout(10):
+        await bench.pool.opened.wait()
     assert len(bench.pool.attempts) == 2
     exchange.request_data(b"23456")  # too much for a third attempt: the next head is passed on at once
     bench.up.events.response_head(200, (*GRPC, (b"from", b"second")), end=False)
