@@ -10,7 +10,7 @@ from proxy.plan import Asking, Cause, Decision, Edit, Hold, Op, Route
 from tests.conformance.accepting import Script
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import dial
-from tests.conformance.harness import EDITS, always, deciding, leading, plan, reply, running
+from tests.conformance.harness import EDITS, Node, always, deciding, leading, plan, reply, running
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
 
@@ -126,20 +126,26 @@ async def test_hold_expires_with_its_answer_and_what_was_tried(engine: str) -> N
 
 async def test_hold_is_one_wait_however_often_it_is_woken(engine: str) -> None:
     asked = asyncio.Semaphore(0)
+    times = 0
 
     def decide(ask: Asking) -> Decision:
         asked.release()
-        return Hold(key="cart", for_s=0.2, then=reply(Cause.NO_APP))
+        return Hold(key="cart", for_s=0.5, then=reply(Cause.NO_APP))
+
+    async def wake_whenever_it_waits(node: Node) -> None:
+        nonlocal times
+        while await asked.acquire():
+            times += 1
+            node.engine.wake("cart")
 
     async with running(engine) as node:
         port = await node.listen(decide)
-        async with connect(port) as caller, asyncio.timeout(5.0):
-            await caller.send_head("GET", "/")
-            for _ in range(5):
-                await asked.acquire()
-                node.engine.wake("cart")
-            response = await caller.read_response("GET")
+        async with connect(port) as caller, asyncio.TaskGroup() as group, asyncio.timeout(10.0):
+            waking = group.create_task(wake_whenever_it_waits(node))
+            response = await caller.request("GET", "/")
+            waking.cancel()
     assert response.status == 404
+    assert times > 1
 
 
 # --- gates
