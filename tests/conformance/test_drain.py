@@ -44,8 +44,10 @@ async def test_drain_says_goodbye_and_lets_calls_finish(engine: str) -> None:
         dial(way.port) as second,
         connect(way.port) as first,
         dial(way.port) as idle,
+        dial(way.port) as also_idle,  # connections are dealt out: now each of two threads has one that ends as soon as it drains
     ):
         await idle.settled()
+        await also_idle.settled()
         stream = await second.request()
         await first.send_head("GET", "/")
         await app.begun.acquire()
@@ -54,6 +56,7 @@ async def test_drain_says_goodbye_and_lets_calls_finish(engine: str) -> None:
             draining = tasks.create_task(way.front.engine.drain(["in"], 5.0))
             goodbye = await second.until(lambda f: f.kind == Kind.GOAWAY)
             await idle.to_the_end()
+            await also_idle.to_the_end()
             await refused(way.port)
             app.go.set()
             message = await second.whole(stream)
