@@ -5,13 +5,15 @@ written against this module.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from proxy.plan import Decide, Header, Outcome, Table, Tally
 
 WireProtocol = Literal["postern", "http1", "h2c"]
+# The largest frame that the native engine takes: with its head it fills four TLS records (RFC 8446 §5.1) and no fifth.
+_FRAME_BYTES: Final = 65_536 - 9
 
 
 class Upstream(Struct, frozen=True, kw_only=True):
@@ -64,8 +66,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     pong_s: float = 5.0  # for its answer; then the peer is dead
     connections: int = 10_000  # per listener
     streams: int = 250  # concurrent per HTTP/2 connection that we accept
-    window_bytes: int = 1_048_576  # per stream; what one slow reader may make us hold (a quarter of it slows large bodies by a tenth)
-    connection_window_bytes: int = 8_388_608
+    # Per stream, about a MiB: what one slow reader may make us hold (a quarter of it slows large bodies by a tenth). In whole frames:
+    # what is left over would go out as a frame and a TLS record of its own.
+    window_bytes: int = 16 * _FRAME_BYTES
+    connection_window_bytes: int = 128 * _FRAME_BYTES
     resets_per_s: int = 100  # sustained rate of RST_STREAM (either side's) per connection before GOAWAY (CVE-2023-44487, CVE-2025-8671)
     resets_burst: int = 400
     control_per_s: int = 50  # PING, SETTINGS, PRIORITY, empty DATA per connection (CVE-2019-9512..9518)

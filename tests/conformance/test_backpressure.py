@@ -10,7 +10,7 @@ import pytest
 
 from proxy.engine.base import Limits
 from tests.conformance.apps import http_app, raw_app
-from tests.conformance.frames import FramePeer, Kind, dial, frame, serving
+from tests.conformance.frames import FramePeer, Kind, Setting, dial, frame, serving
 from tests.conformance.harness import leading
 from tests.support.http_client import Connection, connect
 from tests.support.http_wire import read_head
@@ -180,6 +180,28 @@ async def pump(caller: Connection, size: int, grown: list[int], process: psutil.
             if got // (16 << 20) > len(grown):
                 grown.append(process.memory_info().rss)
     assert got == size
+
+
+async def test_large_body_goes_on_in_whole_frames(engine: str) -> None:
+    """A part of a frame costs about as much as a whole one; some there are, where the caller was slow."""
+    whole, size = 65_527, 32 << 20
+    sizes: list[int] = []
+
+    async def app(peer: FramePeer) -> None:
+        stream = await peer.next_request()
+        while sum(sizes) < size:
+            got = await peer.until(lambda f: f.kind == Kind.DATA)
+            sizes.append(len(got.payload))
+        await peer.respond(stream)
+        await peer.to_the_end()
+
+    async with (
+        serving(app, extra={Setting.MAX_FRAME_SIZE: whole}) as port,
+        leading(engine, "one", port, wire="h2c") as way,
+        connect(way.port) as caller,
+    ):
+        assert (await caller.request("POST", "/", body=bytes(size))).status == 200
+    assert len(sizes) < 1.4 * size / whole
 
 
 async def test_memory_stays_flat_over_a_large_body(engine: str) -> None:

@@ -44,7 +44,9 @@ async def test_drain_says_goodbye_and_lets_calls_finish(engine: str) -> None:
         dial(way.port) as second,
         connect(way.port) as first,
         dial(way.port) as idle,
-        dial(way.port) as also_idle,  # connections are dealt out: now each of two threads has one that ends as soon as it drains
+        dial(
+            way.port
+        ) as also_idle,  # connections are dealt out: now each of two threads has one that ends as soon as it drains
     ):
         await idle.settled()
         await also_idle.settled()

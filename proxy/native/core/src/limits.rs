@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::http2::frame_gate::MAX_FRAME;
+
 /// See `Limits` in `proxy/engine/base.py`, field by field.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -41,8 +43,8 @@ impl Default for Limits {
             pong: Duration::from_secs(5),
             connections: 10_000,
             streams: 250,
-            window_bytes: 1_048_576,
-            connection_window_bytes: 8_388_608,
+            window_bytes: 16 * MAX_FRAME,
+            connection_window_bytes: 128 * MAX_FRAME,
             resets_per_s: 100.0,
             resets_burst: 400.0,
             control_per_s: 50.0,

@@ -6,21 +6,22 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
 use crate::connection::ahead::Ahead;
-use crate::http2::frame_gate::FrameGate;
+use crate::http2::frame_gate::{FrameGate, MAX_FRAME};
 use crate::http2::frames::PREFACE;
 
 const READ: usize = 16_384;
 const READ_LEAST: usize = 2_048;
-const READ_BUSY: usize = 65_536; // at once, of a body that comes faster than we read
+/// Read at once of a body that comes faster than we read: one DATA frame.
+pub const READ_BUSY: usize = MAX_FRAME as usize;
 const KEPT: usize = 4_096; // of a buffer, while its connection waits
 /// Of a body that is read, or waits to be written: then the other side has its turn, while the bytes are in the core's cache.
-pub const STEP: usize = 131_072;
+pub const STEP: usize = 2 * READ_BUSY;
 
 thread_local! {
     /// Where bytes are read whose number nobody knows: most connections are idle, and a buffer for each would be what they cost.
@@ -109,8 +110,8 @@ impl Io {
         } else if !self.is_busy && room < READ_LEAST {
             return self.poll_some(cx, |some| held.extend_from_slice(some));
         }
-        let room = held.capacity() - held.len();
-        let polled = poll_read_buf(Pin::new(&mut *self), cx, held);
+        let room = (held.capacity() - held.len()).min(READ_BUSY);
+        let polled = poll_read_buf(Pin::new(&mut *self), cx, &mut (&mut *held).limit(room));
         self.is_busy = matches!(polled, Poll::Ready(Ok(count)) if count == room || count >= READ);
         if polled.is_pending() && held.is_empty() {
             *held = BytesMut::new(); // what waits holds no buffer

@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-use crate::connection::io::Io;
+use crate::connection::io::{Io, READ_BUSY};
 use crate::fields::Headers;
 
 const COPY_BELOW: usize = 4_096; // copying so little costs less than another slice of a vectored write
 const SLICES: usize = 16;
 /// What may wait before the reader must take some.
-pub const ROOM: usize = 65_536;
+pub const ROOM: usize = READ_BUSY;
 
 /// Owns what waits; `wrote`: whether any byte left.
 #[derive(Debug, Default)]

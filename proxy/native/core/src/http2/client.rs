@@ -211,7 +211,7 @@ impl Place {
         let stream = response.stream_id().as_u32();
         self.conn.gate.expect(stream);
         let most_fields = self.conn.most_fields;
-        Ok(H2Up { response, send, body: None, stream, early: EARLY_BYTES, most_fields, place: self })
+        Ok(H2Up { response, send, body: None, stream, early: EARLY_BYTES, waited: false, most_fields, place: self })
     }
 }
 
@@ -222,6 +222,7 @@ pub struct H2Up {
     body: Option<RecvStream>,
     stream: u32,
     early: usize,
+    waited: bool,
     most_fields: usize,
     place: Place,
 }
@@ -257,7 +258,7 @@ impl H2Up {
         if self.early > 0 && self.send.capacity() == 0 {
             return Poll::Ready(Ok(want.min(self.early)));
         }
-        poll_room(&mut self.send, cx, want)
+        poll_room(&mut self.send, cx, want, &mut self.waited)
             .map(|room| room.ok_or_else(|| Lost::new(Cause::ResetEarly, "the peer takes no more of the request")))
     }
 

@@ -191,7 +191,8 @@ fn accept(
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
     let raw = read_head(block, body.is_end_stream());
-    let down = Down::H2(H2Down { respond, send: None, body, stream, gate: gate.clone(), leaving: leaving.clone() });
+    let down =
+        Down::H2(H2Down { respond, send: None, body, stream, waited: false, gate: gate.clone(), leaving: leaving.clone() });
     leaving.calls.set(leaving.calls.get() + 1);
     leaving.refresh();
     // In a box: a task is moved when it begins and again when it ends.
@@ -259,6 +260,7 @@ pub struct H2Down {
     send: Option<SendStream<Bytes>>,
     body: RecvStream,
     stream: u32,
+    waited: bool,
     gate: Rc<FrameGate>,
     leaving: Rc<Leaving>,
 }
@@ -308,7 +310,7 @@ impl H2Down {
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Gone>> {
         let left = || Gone("the caller cancelled the call".into());
         let Some(send) = &mut self.send else { return Poll::Ready(Err(left())) };
-        poll_room(send, cx, want).map(|room| room.ok_or_else(left))
+        poll_room(send, cx, want, &mut self.waited).map(|room| room.ok_or_else(left))
     }
 
     pub(crate) fn send(&mut self, data: Bytes, last: bool) {
@@ -360,13 +362,20 @@ pub fn poll_part(body: &mut RecvStream, gate: &FrameGate, stream: u32, cx: &mut 
     }
 }
 
-/// Room for body bytes within the peer's windows; `None`: the stream is over.
-pub fn poll_room(send: &mut SendStream<Bytes>, cx: &mut Context<'_>, want: usize) -> Poll<Option<usize>> {
+/// Room for body bytes within the peer's windows; `None`: the stream is over. Where only a part of a frame has room, the connection has
+/// its turn before (`waited`): it mostly makes room for all of it.
+pub fn poll_room(send: &mut SendStream<Bytes>, cx: &mut Context<'_>, want: usize, waited: &mut bool) -> Poll<Option<usize>> {
     send.reserve_capacity(want);
     loop {
         let capacity = send.capacity();
-        if capacity > 0 {
+        if capacity >= want.min(MAX_FRAME as usize) || capacity > 0 && *waited {
+            *waited = false;
             return Poll::Ready(Some(capacity.min(want)));
+        }
+        if capacity > 0 {
+            *waited = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         match send.poll_capacity(cx) {
             Poll::Pending => return Poll::Pending,
