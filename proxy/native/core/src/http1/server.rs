@@ -190,7 +190,7 @@ async fn linger(conn: &Rc<RefCell<Conn>>) {
         })
         .await;
     };
-    drop(timeout(LINGER, quiet).await); // the shutdown, too, waits for a caller that takes nothing
+    drop(timeout(LINGER, quiet).await);
 }
 
 async fn refuse(conn: &Rc<RefCell<Conn>>, shared: &Shared, refusal: &Refusal) {
