@@ -16,14 +16,17 @@ class ProcessEndedError(SupportError):
 
 
 class NotReadyError(SupportError):
-    """A process runs, but what was waited for did not happen in time."""
+    """A process runs, but what was waited for did not happen in time. `state`: what it does instead."""
 
-    def __init__(self, name: str, waited_for: str, timeout_s: float, output: str) -> None:
+    def __init__(self, name: str, waited_for: str, timeout_s: float, state: str, output: str) -> None:
         self.name = name
         self.waited_for = waited_for
         self.timeout_s = timeout_s
+        self.state = state
         self.output = output
-        super().__init__(f"{name}: no {waited_for} within {timeout_s:g} s; its output ends:\n{output}")
+        super().__init__(
+            f"{name}: no {waited_for} within {timeout_s:g} s ({state}); its output ends:\n{output}"
+        )
 
 
 class LeftoverError(SupportError):

@@ -95,12 +95,18 @@ class Process:
                 if self._closed:
                     break
                 if not self._changed.wait(deadline - time.monotonic()):
-                    raise NotReadyError(self.name, f"line like {pattern!r}", timeout_s, self.tail_unlocked())
+                    raise self.not_ready(f"line like {pattern!r}", timeout_s)
         raise ProcessEndedError(self.name, self._await_code(), self.tail)
 
-    def tail_unlocked(self) -> str:
-        """As `tail`, for a caller that holds the lock already."""
-        return "\n".join(list(self._lines)[-_TAIL_LINES:])
+    def not_ready(self, waited_for: str, timeout_s: float) -> NotReadyError:
+        """The error of a wait in vain; it tells a process that hangs from one that had no processor."""
+        try:
+            doing = psutil.Process(self.pid).status()
+            where = Path(f"/proc/{self.pid}/wchan").read_text()
+            state = f"{doing} in {where}, {self.cpu_s():.1f} s of CPU used"
+        except (OSError, psutil.Error):
+            state = "gone"
+        return NotReadyError(self.name, waited_for, timeout_s, state, self.tail)
 
     async def line(self, pattern: str, *, timeout_s: float = 15.0) -> re.Match[str]:
         """As `wait_line`, without blocking the loop."""
@@ -116,7 +122,7 @@ class Process:
         try:
             code = self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise NotReadyError(self.name, "end", timeout_s, self.tail) from None
+            raise self.not_ready("end", timeout_s) from None
         self._reader.join(1.0)
         return code
 
@@ -273,7 +279,7 @@ def read_line(fd: int, process: Process, *, waited_for: str, timeout_s: float) -
     while not collected.endswith(b"\n"):
         readable, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
         if not readable:
-            raise NotReadyError(process.name, waited_for, timeout_s, process.tail)
+            raise process.not_ready(waited_for, timeout_s)
         chunk = os.read(fd, 65536)
         if not chunk:
             process.wait_end(timeout_s=5.0)

@@ -5,7 +5,7 @@ import socket
 import time
 from typing import Final
 
-from tests.support.errors import NotReadyError, ProcessEndedError
+from tests.support.errors import ProcessEndedError
 from tests.support.processes import Process
 
 OUTBOUND_HEALTH: Final = "/v1.0/healthz/outbound"
@@ -22,7 +22,7 @@ def wait_status(port: int, path: str, status: int, process: Process, *, timeout_
         if not process.is_running:
             raise ProcessEndedError(process.name, process.code, process.tail)
         time.sleep(_PAUSE_S)
-    raise NotReadyError(process.name, f"answer {status} at {path}", timeout_s, process.tail)
+    raise process.not_ready(f"answer {status} at {path}", timeout_s)
 
 
 def _answers(port: int, path: str, status: int) -> bool:
