@@ -22,7 +22,17 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 # and so one thread.
 WITH_THREADS = frozenset(
     f"tests.conformance.test_{name}"
-    for name in ("attempts", "cancellation", "churn", "deciding", "drain", "rotation", "tls")
+    for name in (
+        "attempts",
+        "cancellation",
+        "churn",
+        "clusters",
+        "deciding",
+        "drain",
+        "kept_plans",
+        "rotation",
+        "tls",
+    )
 )
 
 

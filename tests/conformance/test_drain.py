@@ -43,10 +43,9 @@ async def test_drain_says_goodbye_and_lets_calls_finish(engine: str) -> None:
         leading(engine, "one", port) as way,
         dial(way.port) as second,
         connect(way.port) as first,
+        # Connections are dealt out: each of two threads has one of these, which ends as soon as it drains.
         dial(way.port) as idle,
-        dial(
-            way.port
-        ) as also_idle,  # connections are dealt out: now each of two threads has one that ends as soon as it drains
+        dial(way.port) as also_idle,
     ):
         await idle.settled()
         await also_idle.settled()

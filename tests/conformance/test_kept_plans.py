@@ -1,0 +1,122 @@
+"""Plans that are kept: for which calls they stand, and until when."""
+
+import asyncio
+
+from msgspec.structs import replace
+
+from proxy.plan import Asking, Cause, Decision
+from tests.conformance.apps import http_app, raw_app
+from tests.conformance.harness import deciding, leading, plan, reply, running
+from tests.support.http_client import connect
+from tests.support.http_wire import read_head
+
+
+class FirstSegment:
+    """A path table: the first segment is the class."""
+
+    def classify(self, path: str) -> str:
+        """See Table."""
+        return path.split("/")[1]
+
+
+async def test_plan_is_kept_for_equal_answers_and_made_anew_for_others(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.method() == "GET" else reply(Cause.DENIED)
+
+    async with http_app() as app, leading(engine, "one", app, decide=deciding(decide)) as way:
+        async with connect(way.port) as caller:
+            statuses = [(await caller.request("GET", f"/echo/{n}")).status for n in range(3)]
+            statuses += [(await caller.request("POST", "/echo", body=b"")).status for _ in range(2)]
+        seen = way.front.seen
+        assert way.front.engine.stats().plans_kept == 2
+    assert statuses == [200, 200, 200, 403, 403]
+    assert seen.cache == [False, True, True, False, True]
+
+
+async def test_path_counts_as_its_class(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.path_class(7) == "open" else reply(Cause.DENIED)
+
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_paths(7, FirstSegment())
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            statuses = [
+                (await caller.request("GET", t)).status for t in ("/open/1", "/open/2", "/shut/1", "/shut/2")
+            ]
+    assert statuses == [200, 200, 403, 403]
+    assert node.seen.cache == [False, True, False, True]
+
+
+async def test_header_counts_as_membership_in_a_set(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.header_is(b"x-token", 3) else reply(Cause.UNAUTHENTICATED)
+
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_members(3, frozenset({b"secret"}))
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            statuses = [
+                (await caller.request("GET", "/", headers=[("X-Token", token)])).status
+                for token in ("secret", "guess1", "guess2", "secret")
+            ]
+    assert statuses == [200, 401, 401, 200]
+    assert node.seen.cache == [False, False, True, True]
+
+
+async def test_bump_drops_the_plans_of_its_scope_alone(engine: str) -> None:
+    closed = False
+
+    def decide(ask: Asking) -> Decision:
+        if ask.method() == "GET":
+            return replace(reply(Cause.DENIED) if closed else plan(), scopes=("access",))
+        return replace(plan(), scopes=("naming",))
+
+    async with http_app() as app, leading(engine, "one", app, decide=deciding(decide)) as way:
+        async with connect(way.port) as caller:
+            before = [(await caller.request(method, "/echo")).status for method in ("GET", "HEAD")]
+            closed = True
+            kept = (await caller.request("GET", "/echo")).status
+            way.front.engine.bump("access")
+            after = [(await caller.request(method, "/echo")).status for method in ("GET", "HEAD")]
+        seen = way.front.seen
+    assert (before, kept, after) == ([200, 200], 200, [403, 200])
+    assert seen.cache == [False, False, True, False, True]
+
+
+async def test_kept_plan_holds_no_value_of_another_call(engine: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, total_s=30.0) as way,
+        connect(way.port) as caller,
+    ):
+        first = await caller.request("POST", "/echo?a=1", headers=[("X-Mine", "1")], body=b"first")
+        second = await caller.request("PUT", "/echo?b=2", headers=[("X-Yours", "2")], body=b"second!")
+    assert (b"x-mine" in first.body.lower(), b"x-mine" in second.body.lower()) == (True, False)
+    assert b'"target": "/echo?b=2"' in second.body
+    assert b'"body": "second!"' in second.body
+
+
+async def test_calls_in_flight_keep_the_plan_they_began_with(engine: str) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        begun.set()
+        await go.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, scopes=("s",)) as way,
+        connect(way.port) as caller,
+    ):
+        await caller.send_head("GET", "/")
+        await begun.wait()
+        way.front.engine.bump("s")
+        way.front.engine.drop_cluster("app")
+        go.set()
+        response = await caller.read_response("GET")
+    assert (response.status, response.body) == (200, b"ok")
