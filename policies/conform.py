@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, ge
 from msgspec import Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
-from policies.construct import Place
+from policies.construct import Place, WrittenFloat, WrittenInt, text_of
 
 Kind: TypeAlias = Any  # an annotation: a type, or what `typing` makes of types
 Made: TypeAlias = Any  # what an annotation describes, or None with a fault
@@ -32,7 +32,7 @@ _NOTHING: Final = "has no value (expected one, or leave the key out)"
 def conform(value: object, model: type[ModelT], tell: Tell) -> ModelT | None:
     """`value` as a `model`, None where that can't be; faults go to `tell`.
 
-    Unknown keys are told as what may be forgiven, and left out. A number where text is wanted is taken as its digits, as Dapr does.
+    Unknown keys are told as what may be forgiven, and left out. A number where text is wanted is taken as it is written, as Dapr does.
     """
     made: ModelT | None = _read(value, model, (), tell)
     return made
@@ -68,9 +68,15 @@ def _one_of(value: object, kinds: Sequence[Any], place: Place, tell: Tell) -> ob
     if value is None and NoneType in kinds:
         return None
     for kind in kinds:
-        if type(value) is _plain(kind):
+        if _type(value) is _plain(kind):
             return _read(value, kind, place, tell)
     return _read(value, kinds[0], place, tell)
+
+
+def _type(value: object) -> type:
+    """The type that YAML gives to a value, however a number is written."""
+    kind = type(value)
+    return {WrittenInt: int, WrittenFloat: float}.get(kind, kind)
 
 
 def _plain(kind: Kind) -> Kind:
@@ -101,15 +107,15 @@ def _text(value: object, kind: Kind, place: Place, tell: Tell) -> str | None:
         tell(place, _BOOLEAN_FOR_TEXT, False)
         return None
     if isinstance(value, int | float):
-        return str(value)
+        return text_of(value)
     tell(place, _NOT_TEXT, False)
     return None
 
 
 def _exact(expected: str) -> Callable[[object, Kind, Place, Tell], object]:
     def read(value: object, kind: Kind, place: Place, tell: Tell) -> object:
-        if type(value) is kind:
-            return value
+        if _type(value) is kind:
+            return kind(value)
         tell(place, expected, False)
         return None
 

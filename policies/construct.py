@@ -27,6 +27,23 @@ _BOOLEANS = {"true": True, "false": False}
 _TRAPS = frozenset({"y", "n", "yes", "no", "on", "off"})
 
 
+class WrittenInt(int):
+    """A whole number that is written unlike Python prints it, such as `0x10`; `text` is what stands in the file."""
+
+    text: str
+
+
+class WrittenFloat(float):
+    """A number that is written unlike Python prints it, such as `3.10`; `text` is what stands in the file."""
+
+    text: str
+
+
+def text_of(number: float) -> str:
+    """A number as it stands in the file."""
+    return number.text if isinstance(number, WrittenInt | WrittenFloat) else str(number)
+
+
 class Built(Struct, frozen=True, kw_only=True):
     """The outcome: values, the (line, column) of each place, and what was wrong."""
 
@@ -40,6 +57,7 @@ class _Builder(Struct):
 
     path: Path
     format_place: Callable[[Place], str]
+    is_text: Callable[[Place], bool]
     places: dict[Place, tuple[int, int]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     nodes: int = 0
@@ -94,7 +112,9 @@ class _Builder(Struct):
             if not isinstance(part, yaml.MappingNode) or self.merges > MAX_MERGES:
                 self.fault(part, place, f"<< takes a mapping or a list of them, at most {MAX_MERGES} deep")
                 continue
-            inner = _Builder(self.path, self.format_place, nodes=self.nodes, merges=self.merges + 1)
+            inner = _Builder(
+                self.path, self.format_place, self.is_text, nodes=self.nodes, merges=self.merges + 1
+            )
             found = inner.mapping(part, place)
             self.nodes = inner.nodes
             self.faults += inner.faults
@@ -109,6 +129,8 @@ class _Builder(Struct):
             self.fault(node, place, "has a key that is no text (expected key: value)")
             return None
         text: str = node.value
+        if self.is_text((*place, text)):
+            return text
         if not node.style and (text.lower() in _TRAPS or text.lower() in _BOOLEANS):
             self.fault(node, (*place, text), f'is a YAML boolean, not a name (expected "{text}" in quotes)')
             return None
@@ -117,6 +139,8 @@ class _Builder(Struct):
     def scalar(self, node: yaml.Node, place: Place) -> object:
         text: str = node.value
         kind = node.tag.removeprefix(_TAG)
+        if self.is_text(place) and node.tag.startswith(_TAG):
+            return text if kind != "null" else ""
         if kind in {"str", "timestamp"}:
             if kind == "str" and not getattr(node, "style", None) and text.lower() in {"y", "n"}:
                 self.fault(node, place, f'{text} is a boolean to some (expected true, false or "{text}")')
@@ -128,7 +152,7 @@ class _Builder(Struct):
         if kind == "int":
             return self.integer(node, place, text)
         if kind == "float":
-            return float(text) if _FLOAT.fullmatch(text) else text
+            return self.decimal(text) if _FLOAT.fullmatch(text) else text
         self.fault(node, place, f"has the tag {node.tag} (expected plain YAML)")
         return None
 
@@ -138,16 +162,31 @@ class _Builder(Struct):
                 node, place, f"{text} is an octal, binary or base-60 number to YAML (expected it in quotes)"
             )
             return None
-        return int(text, 0)
+        number = WrittenInt(text, 0)
+        number.text = text
+        return number if str(int(number)) != text else int(number)
+
+    def decimal(self, text: str) -> object:
+        number = WrittenFloat(text)
+        number.text = text
+        return number if str(float(number)) != text else float(number)
 
 
 def _mark(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-def construct(path: Path, node: yaml.Node, format_place: Callable[[Place], str]) -> Built:
-    """The values of a composed document. Faults name `path`; places are written by `format_place`."""
-    builder = _Builder(path, format_place)
+def construct(
+    path: Path,
+    node: yaml.Node,
+    format_place: Callable[[Place], str],
+    is_text: Callable[[Place], bool] = lambda _: False,
+) -> Built:
+    """The values of a composed document. Faults name `path`; places are written by `format_place`.
+
+    Where `is_text` says so a scalar stays the text that is written, whatever YAML takes it for; null is no text.
+    """
+    builder = _Builder(path, format_place, is_text)
     builder.places[()] = _mark(node)
     value = builder.build(node, ())
     return Built(value=value, places=builder.places, faults=tuple(builder.faults))

@@ -5,7 +5,7 @@ run files are read by the same code as policies.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,8 +75,12 @@ def format_place(place: Place) -> str:
     return text
 
 
-def read_documents(path: Path, env: Mapping[str, str] | None) -> tuple[Document, ...]:
+def read_documents(
+    path: Path, env: Mapping[str, str] | None, *, is_text: Callable[[Place], bool] = lambda _: False
+) -> tuple[Document, ...]:
     """All documents of a file that are not empty; `$VAR` is replaced from `env` unless that is None.
+
+    Scalars at places where `is_text` says so keep the text that is written: `3.10` and `yes` there are no number and no boolean.
 
     Blocks on the disk. Raises: DocumentError with every fault of the file.
     """
@@ -87,7 +91,7 @@ def read_documents(path: Path, env: Mapping[str, str] | None) -> tuple[Document,
     documents: list[Document] = []
     faults: list[Fault] = []
     for node in _compose(path, text):
-        built = construct(path, node, format_place)
+        built = construct(path, node, format_place, is_text)
         faults += built.faults
         documents.append(Document(path=path, value=built.value, places=built.places))
     faults += _unset_in_use(documents, unset)

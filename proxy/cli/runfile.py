@@ -51,7 +51,7 @@ class Shared(Struct, frozen=True, kw_only=True, rename="camel"):
     app_health_threshold: int | None = None
     enable_api_logging: bool | None = None
     runtime_path: str | None = None
-    env: dict[str, str | int | float | bool] | None = None
+    env: dict[str, str] | None = None
     app_log_destination: Destination | None = None
     daprd_log_destination: Destination | None = None
     routes: dict[str, str] | list[str] | None = None
@@ -151,7 +151,7 @@ def find(where: str) -> tuple[Path, Path]:
 
 def load(path: Path, *, lenient: bool = False) -> tuple[Document, RunFile]:
     """Read and check a run file. Raises: DocumentError."""
-    documents = read_documents(path, None)
+    documents = read_documents(path, None, is_text=_is_text)
     if len(documents) != 1:
         problem = f"holds {len(documents)} documents (expected one)"
         raise DocumentError([Fault(path=path, line=0, field="", problem=problem)])
@@ -159,6 +159,15 @@ def load(path: Path, *, lenient: bool = False) -> tuple[Document, RunFile]:
     if run_file is None or (faults and not (lenient and all(fault.is_lenient for fault in faults))):
         raise DocumentError(faults)
     return documents[0], run_file
+
+
+def _is_text(place: tuple[str | int, ...]) -> bool:
+    """Environment variables and words of a command are text, whatever YAML takes them for."""
+    match place:
+        case ("common", "env", _) | ("apps", _, "env", _) | ("apps", _, "command", _):
+            return True
+        case _:
+            return False
 
 
 class _Reading:
@@ -230,7 +239,7 @@ class _Reading:
     def _spec(self, index: int, app_id: str, folder: Path, chosen: int | None) -> AppSpec | None:
         app, common = self._file.apps[index], self._file.common
         place = ("apps", index)
-        env = {k: _text(v) for k, v in {**(common.env or {}), **(app.env or {})}.items()}
+        env = {**(common.env or {}), **(app.env or {})}
         port = chosen if chosen is not None else app.app_port
         flags = [
             "--profile=dev",

@@ -190,3 +190,22 @@ def test_examine_gives_no_model_with_other_faults(tmp_path: Path) -> None:
     assert {fault.problem for fault in faults if not fault.is_lenient} == {
         "is not a mapping (expected key: value lines)",
     }
+
+
+@pytest.mark.parametrize("written", ["3.10", "1e3", "0x10", "+5", "07.0", "12"])
+def test_number_where_text_is_wanted_stays_as_written(tmp_path: Path, written: str) -> None:
+    class Named(Struct, frozen=True, kw_only=True):
+        name: str
+
+    (document,) = read(tmp_path, f"name: {written}\n")
+    assert validate(document, Named).name == written
+
+
+@pytest.mark.parametrize(("written", "value"), [("0x10", 16), ("+5", 5), ("12", 12)])
+def test_number_where_a_number_is_wanted_is_a_plain_one(tmp_path: Path, written: str, value: int) -> None:
+    class Counted(Struct, frozen=True, kw_only=True):
+        count: int
+
+    (document,) = read(tmp_path, f"count: {written}\n")
+    count = validate(document, Counted).count
+    assert (count, type(count)) == (value, int)

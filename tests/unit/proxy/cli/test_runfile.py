@@ -304,3 +304,43 @@ def test_run_file_comes_from_a_folder_a_file_or_standard_input(
     specs = read_run_file("-", flags=(), env=env, chance=random.Random(1))
     assert [spec.app_id for spec in specs] == ["a", "second"]
     assert specs[0].folder == tmp_path / "a"
+
+
+def test_environment_and_command_are_the_text_that_is_written(read: Read) -> None:
+    (spec,) = read("""
+version: 1
+common:
+  env: {PY: 3.10, FLAG: yes, y: n}
+apps:
+  - appDirPath: a
+    env:
+      NOPE: no
+      HEX: 0x10
+      OCTAL: 0755
+      PLUS: +5
+      BIG: 1e3
+      TRUE: True
+      TIME: 12:30
+      DAY: 2026-11-28
+      EMPTY:
+      NULL: ~
+      QUOTED: "3.10"
+    command: [x, 3.10, yes, 0x10, 0755, off]
+""")
+    assert dict(spec.env) == {
+        "PY": "3.10",
+        "FLAG": "yes",
+        "y": "n",
+        "NOPE": "no",
+        "HEX": "0x10",
+        "OCTAL": "0755",
+        "PLUS": "+5",
+        "BIG": "1e3",
+        "TRUE": "True",
+        "TIME": "12:30",
+        "DAY": "2026-11-28",
+        "EMPTY": "",
+        "NULL": "",
+        "QUOTED": "3.10",
+    }
+    assert spec.command == ("x", "3.10", "yes", "0x10", "0755", "off")
