@@ -98,17 +98,21 @@ def _serve(argv: list[str], program: str) -> int:
         _take_descriptors()
         import asyncio  # noqa: PLC0415
 
+        from nameresolution.errors import NameResolutionError  # noqa: PLC0415
         from proxy.app import run_sidecar  # noqa: PLC0415
         from proxy.engines import loop_factory  # noqa: PLC0415
+        from sentry.errors import SentryError  # noqa: PLC0415
 
     try:
         with asyncio.Runner(loop_factory=loop_factory(settings.engine)) as runner:
             return runner.run(run_sidecar(settings, loading))
-    except (ProxyError, ExceptionGroup) as error:
-        causes = leaves(error)
-        if not all(isinstance(cause, ProxyError) for cause in causes):
+    except Exception as error:
+        from telemetry.failures import causes  # noqa: PLC0415 - only where something failed
+
+        told = causes(error, (ProxyError, NameResolutionError, SentryError))
+        if told is None:
             raise
-        sys.stderr.writelines(f"{program}: {settings.app_id}: {cause}\n" for cause in causes)
+        sys.stderr.writelines(f"{program}: {settings.app_id}: {cause}\n" for cause in told)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -121,14 +125,6 @@ def _take_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # a system that allows less than it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def leaves(error: Exception) -> list[Exception]:
-    """The errors themselves, out of the groups that tasks wrap them in; each once."""
-    if not isinstance(error, ExceptionGroup):
-        return [error]
-    found = [leaf for inner in error.exceptions for leaf in leaves(inner)]
-    return list({str(leaf) + type(leaf).__name__: leaf for leaf in found}.values())
 
 
 if __name__ == "__main__":

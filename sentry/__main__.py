@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from sentry.config import Settings, parse_settings
 from sentry.errors import SentryError, SettingsError
+from telemetry.failures import causes
 
 _LOG = logging.getLogger("sentry")
 
@@ -43,8 +44,12 @@ def main(arguments: Sequence[str]) -> int:
         _LOG.warning("accepted without effect: %s", ", ".join(settings.unused_flags))
     try:
         asyncio.run(_serve(settings))
-    except SentryError as error:
-        _LOG.error("%s", error)
+    except Exception as error:
+        told = causes(error, (SentryError,))
+        if told is None:
+            raise
+        for cause in told:
+            _LOG.error("%s", cause)
         return 1
     return 0
 

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # Ctrl-C before a command has handlers of its own
+        return 130
+
+
+def _run(words: list[str]) -> int:
     first, rest = (words[0], words[1:]) if words else ("", [])
     if first == "sidecar":
         from proxy.__main__ import main as sidecar  # noqa: PLC0415 - each command loads only what it needs

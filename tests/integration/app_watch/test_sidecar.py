@@ -17,7 +17,6 @@ import pytest
 from msgspec.structs import replace
 
 from policies.apart import Loading
-from proxy.__main__ import leaves
 from proxy.app import Sidecar
 from proxy.config import parse
 from proxy.errors import ListenError
@@ -26,6 +25,7 @@ from proxy.local_http import LocalHttp, LocalRequest, LocalResponse
 from proxy.policy_sources import policy_sources
 from proxy.settings import OwnPort, PortWish, Settings
 from sentry.local import LocalPaths
+from telemetry.failures import leaves
 from tests.integration.app_watch.servers import V1, Script, grpc_server, listed, reflection
 from tests.integration.sentry.process import end_local
 from tests.support.http_client import request

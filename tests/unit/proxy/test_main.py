@@ -4,8 +4,7 @@ from importlib import metadata
 
 import pytest
 
-from proxy.__main__ import asked, leaves, main
-from proxy.errors import ConfigError, ProxyError
+from proxy.__main__ import asked, main
 from proxy.settings import OwnPort, address, is_loopback
 from proxy.version import VERSION, build_info, has_native
 
@@ -52,13 +51,6 @@ def test_faults_go_to_standard_error_with_exit_code_two(capsys: pytest.CaptureFi
 def test_wait_with_a_bad_port_is_used_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--wait", "--dapr-http-port=x"]) == 2
     assert "--dapr-http-port" in capsys.readouterr().err
-
-
-def test_errors_are_taken_out_of_their_groups_once() -> None:
-    first, second = ProxyError("a"), ConfigError(("b",))
-    group = ExceptionGroup("outer", [first, ExceptionGroup("inner", [second, ProxyError("a")])])
-    assert [str(leaf) for leaf in leaves(group)] == ["a", "b"]
-    assert leaves(first) == [first]
 
 
 def test_address_brackets_ipv6_only() -> None:
