@@ -9,6 +9,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from telemetry.printable import printable
+
 _BOLD, _DIM, _RED, _CYAN, _OFF = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[36m", "\x1b[0m"
 # Deeper than any real chain of calls, and well below Python's own limit on recursion.
 _DEPTH = 100
@@ -47,7 +49,7 @@ def _render_trace(trace_id: str, spans: list[SpanDict], color: bool) -> str:
     services = {_service(span) for span in spans}
     errors = sum(1 for span in spans if _error(span))
     title = (
-        f"trace {_safe(trace_id)}  {_plural(len(services), 'service')}, {_plural(len(spans), 'span')}, "
+        f"trace {printable(trace_id)}  {_plural(len(services), 'service')}, {_plural(len(spans), 'span')}, "
         f"{_duration(took_us)}" + (f", {_plural(errors, 'error')}" if errors else "")
     )
     rows: list[_Row] = []
@@ -94,7 +96,9 @@ def _walk(
     for event in span.get("annotations") or ():
         bar = "│  " if below else "   "
         at = _duration(event["timestamp"] - began_us)
-        rows.append(_Row(branch=tail + bar, service="", text=f"· {_safe(event['value'])} (+{at})", note=True))
+        rows.append(
+            _Row(branch=tail + bar, service="", text=f"· {printable(event['value'])} (+{at})", note=True)
+        )
     for child in below:
         last = child is below[-1]
         if id(child) not in shown:
@@ -112,21 +116,21 @@ def _walk(
 def _row(span: SpanDict, branch: str, began_us: int) -> _Row:
     kind = str(span.get("kind") or "LOCAL")
     remote = span.get("remoteEndpoint") or {}
-    other = _safe(remote.get("serviceName") or "")
-    text = f"{_safe(span.get('name') or '?')}  {kind.lower()}"
+    other = printable(remote.get("serviceName") or "")
+    text = f"{printable(span.get('name') or '?')}  {kind.lower()}"
     if other:
         text += f" → {other}" if kind == "CLIENT" else f" ← {other}"
     host = remote.get("ipv4") or remote.get("ipv6")
     if kind == "CLIENT" and host:
-        text += f" ({_safe(host)}:{remote.get('port', 0)})"
+        text += f" ({printable(host)}:{remote.get('port', 0)})"
     if not branch and span.get("parentId"):
-        text += f"  (parent {_safe(span['parentId'])} not seen)"
+        text += f"  (parent {printable(span['parentId'])} not seen)"
     return _Row(
         branch=branch,
-        service=_safe(_service(span)),
+        service=printable(_service(span)),
         text=text,
         timing=f"{_duration(_took_us(span))}  +{_duration(_start_us(span) - began_us)}",
-        error=_safe(_error(span)),
+        error=printable(_error(span)),
     )
 
 
@@ -174,7 +178,3 @@ def _duration(us: int) -> str:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _safe(text: object) -> str:
-    return "".join(char if char.isprintable() else "�" for char in str(text))

@@ -1,16 +1,17 @@
 """Puts the commands together. Loaded only for those that `__main__` does not decide itself."""
 
 import difflib
-import sys
 from collections.abc import Callable, Sequence
 
 import typer
 
-from proxy.cli.errors import CliError
+from proxy.cli.errors import FAILED, CliError
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
 from proxy.cli.stop import stop
+from proxy.cli.tables import tell, tell_error
 from proxy.cli.trace import trace
+from telemetry.failures import causes
 
 _ELSEWHERE = {
     "run": "Run an app, or the apps of a run file, with sidecars.",
@@ -61,16 +62,20 @@ def unknown(word: str) -> str:
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     if argv and argv[0] in _UNBUILT:
-        sys.stderr.write(f"postern {argv[0]}: not part of postern, which has service invocation only\n")
+        tell(f"postern {argv[0]}: not part of postern, which has service invocation only")
         return 2
     if argv and not argv[0].startswith("-") and argv[0] not in _names():
-        sys.stderr.write(f"postern {argv[0]}: {unknown(argv[0])}\n")
+        tell(f"postern {argv[0]}: {unknown(argv[0])}")
         return 2
     try:
         build()(list(argv), prog_name="postern")
     except CliError as error:
-        sys.stderr.write(f"postern {argv[0]}: {error}\n")
+        tell_error(f"postern {argv[0]}", error)
         return error.code
+    except OSError as error:
+        for cause in causes(error, ()) or ():
+            tell(f"postern {argv[0]}: {cause}")
+        return FAILED
     except SystemExit as ended:  # how the framework ends, with the code that it or the command chose
         return ended.code if isinstance(ended.code, int) else 0
     return 0

@@ -36,13 +36,19 @@ def entries(root: Path) -> tuple[Entry, ...]:
     return HostRegistry(root).entries()
 
 
+def nothing_runs(root: Path) -> str:
+    """What to say where no sidecar runs: where we looked, and how to look elsewhere."""
+    return f"no sidecar runs in {root}; POSTERN_HOME or --runtime-path chooses another runtime root"
+
+
 def of_app(root: Path, app_id: str) -> tuple[Entry, ...]:
     """The sidecars of one app: `app` or `app.namespace`. Raises: CliError if there is none."""
     name, dot, namespace = app_id.partition(".")
     found = tuple(e for e in entries(root) if e.app_id == name and (not dot or e.namespace == namespace))
     if not found:
-        others = ", ".join(sorted({entry.app_id for entry in entries(root)})) or "none"
-        raise CliError(f"{app_id}: no such app runs here", hint=f"running: {others}")
+        others = sorted({entry.app_id for entry in entries(root)})
+        hint = f"running: {', '.join(others)}" if others else nothing_runs(root)
+        raise CliError(f"{app_id}: no such app runs here", hint=hint)
     return found
 
 

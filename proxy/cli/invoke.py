@@ -1,4 +1,4 @@
-"""`postern invoke`: calls an app as another app would, through the caller's sidecar: resolved, proven, judged by policy."""
+"""`postern invoke`: calls an app through a sidecar, as that sidecar's own app would: resolved, proven, judged by policy."""
 
 import asyncio
 import os
@@ -14,10 +14,11 @@ import typer
 
 from nameresolution.host_registry import Entry
 from proxy.cli.errors import CliError, UsageError
-from proxy.cli.fleet import entries, of_app, root_of
+from proxy.cli.fleet import entries, nothing_runs, of_app, root_of
 from proxy.cli.options import RuntimePath
 from proxy.cli.tables import put, tell
 from proxy.local_http import LocalResponse, request
+from telemetry.printable import printable
 
 _MARK = "postern-error"
 SAFE_PATH = "/%:@!$&'()*+,;=~?"
@@ -34,7 +35,10 @@ def invoke(  # noqa: PLR0917 - the framework passes them by name
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", help="'Name: value', repeatable")
     ] = None,
-    caller: Annotated[str | None, typer.Option("--from", help="call through this app's sidecar")] = None,
+    caller: Annotated[
+        str | None,
+        typer.Option("--from", help="call as this app; none: as the callee itself, else as any that may"),
+    ] = None,
     include: Annotated[bool, typer.Option("--include", "-i", help="print status and headers too")] = False,
     timeout: Annotated[float, typer.Option("--timeout", help="seconds for the whole call")] = 30.0,
     unix_domain_socket: Annotated[
@@ -42,7 +46,7 @@ def invoke(  # noqa: PLR0917 - the framework passes them by name
     ] = None,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Call a method of an app through another app's sidecar."""
+    """Call a method of an app through a sidecar."""
     if data is not None and data_file is not None:
         raise UsageError("--data together with --data-file")
     body = data.encode() if data is not None else read_body(data_file)
@@ -50,12 +54,19 @@ def invoke(  # noqa: PLR0917 - the framework passes them by name
     if not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("content-type", "application/json"))
     root = root_of(runtime_path, os.environ)
-    entry = choose_caller(entries(root), app_id, caller, root)
     target = f"/v1.0/invoke/{quote(app_id, safe='.')}/method/{quote(method.lstrip('/'), safe=SAFE_PATH)}"
     began = time.monotonic()
-    address = address_of(entry, unix_domain_socket)
-    send = request(address, verb.upper(), target, headers=headers, body=body, timeout_s=timeout)
-    response = asyncio.run(_answer(send, address, timeout))
+    first, *others = choose_callers(entries(root), app_id, caller, root)
+
+    def call(entry: Entry) -> LocalResponse:
+        address = address_of(entry, unix_domain_socket)
+        send = request(address, verb.upper(), target, headers=headers, body=body, timeout_s=timeout)
+        return asyncio.run(_answer(send, address, timeout))
+
+    entry, response = first, call(first)
+    while cause_of(response) == "denied" and others:  # it never reached the app: another caller may try
+        entry = others.pop(0)
+        response = call(entry)
     _show(app_id, entry, response, time.monotonic() - began, include=include)
     code = exit_code(response.status)
     if code:
@@ -72,15 +83,23 @@ async def _answer(send: Awaitable[LocalResponse], address: str, timeout_s: float
         raise CliError(f"the sidecar on {address} can't be called: {error}") from error
 
 
-def choose_caller(running: Sequence[Entry], callee: str, caller: str | None, root: Path) -> Entry:
-    """The sidecar to call through: the one asked for, else another app's, else the callee's own. Raises: CliError."""
+def choose_callers(
+    running: Sequence[Entry], callee: str, caller: str | None, root: Path
+) -> tuple[Entry, ...]:
+    """The sidecars to call through, in the order to try: the one asked for alone, else the callee's own, then one of each other app.
+
+    Raises: CliError.
+    """
     if caller:
-        return of_app(root, caller)[0]
+        return of_app(root, caller)[:1]
     if not running:
-        raise CliError("no sidecar runs here", hint="start one with `postern run`")
-    name = callee.partition(".")[0]
-    others = [entry for entry in running if entry.app_id != name]
-    return (others or list(running))[0]
+        raise CliError(nothing_runs(root))
+    name, _, namespace = callee.partition(".")
+    first: dict[tuple[str, str], Entry] = {}
+    for entry in running:
+        first.setdefault((entry.app_id, entry.namespace), entry)
+    ranked = sorted(first.items(), key=lambda item: item[0] != (name, namespace or item[0][1]))
+    return tuple(entry for _, entry in ranked)
 
 
 def address_of(entry: Entry, sockets: Path | None) -> str:
@@ -127,7 +146,7 @@ def _show(app_id: str, caller: Entry, response: LocalResponse, seconds: float, *
     if include:
         put(f"HTTP/1.1 {status}")
         for name, content in response.headers:
-            put(f"{_text(name)}: {_text(content)}")
+            put(printable(f"{_text(name)}: {_text(content)}"))
         put("")
     if response.body:
         sys.stdout.flush()
@@ -138,11 +157,17 @@ def _show(app_id: str, caller: Entry, response: LocalResponse, seconds: float, *
     tell(outcome(app_id, caller.app_id, response, status, f"{seconds * 1000:.0f} ms"))
 
 
+def cause_of(response: LocalResponse) -> str | None:
+    """Why a proxy answered in the app's place; None for the app's own answer."""
+    return next((_text(content) for name, content in response.headers if _text(name).lower() == _MARK), None)
+
+
 def outcome(app_id: str, caller: str, response: LocalResponse, status: str, took: str) -> str:
     """One line on how the call went. An answer marked `postern-error` is a proxy's, not the app's."""
-    cause = next((_text(content) for name, content in response.headers if _text(name).lower() == _MARK), None)
+    cause = cause_of(response)
     if cause is not None:
-        return f"✗ {app_id} did not answer {caller}: {status} ({cause}) from the mesh in {took}"
+        hint = "; --from chooses another caller" if cause == "denied" else ""
+        return f"✗ {app_id} did not answer {caller}: {status} ({cause}) from the mesh in {took}{hint}"
     return f"{'✓' if response.status < 400 else '✗'} {app_id} answered {status} to {caller} in {took}"
 
 

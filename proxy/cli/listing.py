@@ -12,46 +12,68 @@ import typer
 
 from nameresolution.host_registry import Entry
 from proxy.cli.errors import FAILED, CliError
-from proxy.cli.fleet import Sidecar, ask, entries, of_app, root_of
+from proxy.cli.fleet import Sidecar, ask, entries, nothing_runs, of_app, root_of
 from proxy.cli.options import Output, OutputFormat, RuntimePath
-from proxy.cli.tables import Row, format_age, format_data, format_table, format_time, put, tell
+from proxy.cli.tables import Column, Row, format_age, format_data, format_time, put, put_table, tell
 
+# Dapr's columns in Dapr's order; the ranks say what goes first where a terminal is narrow.
 _COLUMNS = (
-    ("app id", "appId"),
-    ("http port", "httpPort"),
-    ("grpc port", "grpcPort"),
-    ("app port", "appPort"),
-    ("command", "command"),
-    ("age", "age"),
-    ("created", "created"),
-    ("daprd pid", "daprdPid"),
-    ("cli pid", "cliPid"),
-    ("app pid", "appPid"),
-    ("run template path", "runTemplatePath"),
-    ("app log path", "appLogPath"),
-    ("daprd log path", "daprdLogPath"),
-    ("runtemplatename", "runTemplateName"),
-    ("status", "status"),
+    Column("app id", "appId"),
+    Column("http port", "httpPort"),
+    Column("grpc port", "grpcPort"),
+    Column("app port", "appPort"),
+    Column("command", "command", 1),
+    Column("age", "age"),
+    Column("created", "created", 6),
+    Column("daprd pid", "daprdPid", 3),
+    Column("cli pid", "cliPid", 4),
+    Column("app pid", "appPid", 2),
+    Column("run template path", "runTemplatePath", 7),
+    Column("app log path", "appLogPath", 8),
+    Column("daprd log path", "daprdLogPath", 9),
+    Column("runtemplatename", "runTemplateName", 5),
+    Column("status", "status"),
 )
 _WIDE = (
-    ("namespace", "namespace"),
-    ("peer port", "peerPort"),
-    ("metrics port", "metricsPort"),
-    ("profile", "profile"),
+    Column("namespace", "namespace"),
+    Column("peer port", "peerPort"),
+    Column("metrics port", "metricsPort"),
+    Column("profile", "profile"),
+    Column("instance", "instance"),
 )
 _STATUS = (
-    "app id",
-    "namespace",
-    "state",
-    "identity",
-    "expires in",
-    "app",
-    "http port",
-    "grpc port",
-    "peer port",
-    "policy",
-    "engine",
-    "version",
+    Column("app id", "app id"),
+    Column("namespace", "namespace", 3),
+    Column("state", "state"),
+    Column("identity", "identity"),
+    Column("expires in", "expires in"),
+    Column("app", "app"),
+    Column("http port", "http port", 1),
+    Column("grpc port", "grpc port", 1),
+    Column("peer port", "peer port", 4),
+    Column("policy", "policy", 2),
+    Column("engine", "engine", 5),
+    Column("version", "version", 6),
+)
+_STATUS_WIDE = (
+    Column("app port", "app port"),
+    Column("app protocol", "app protocol"),
+    Column("metrics port", "metrics port"),
+    Column("profile", "profile"),
+    Column("spiffe id", "spiffe id"),
+    Column("calls", "calls"),
+    Column("connections", "connections"),
+    Column("pid", "pid"),
+    Column("age", "age"),
+    Column("instance", "instance"),
+)
+_ENDPOINTS = (
+    Column("app", "app"),
+    Column("address", "address"),
+    Column("source", "source"),
+    Column("state", "state"),
+    Column("from", "from", 1),
+    Column("instance", "instance", 2),
 )
 _COMMAND_WIDTH = 20
 LOOK_UP_S = 4.0  # multicast asks for two seconds before it gives up
@@ -60,17 +82,19 @@ POLL_S = 0.05
 
 def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = None) -> None:
     """List the apps that run here."""
-    sidecars, told = asyncio.run(_ask_both(entries(root_of(runtime_path, os.environ))))
+    root = root_of(runtime_path, os.environ)
+    sidecars, told = asyncio.run(_ask_both(entries(root)))
     rows = [
         listed(sidecar, time.time(), extended(other)) for sidecar, other in zip(sidecars, told, strict=True)
     ]
     if output.is_data:
         put(format_data(rows, output.value))
     elif not rows:
-        tell("no apps run here")
+        tell(nothing_runs(root))
     else:
-        columns = _COLUMNS + (_WIDE if output is OutputFormat.WIDE else ())
-        put(format_table([title for title, _ in columns], [_titled(row, columns) for row in rows]))
+        is_wide = output is OutputFormat.WIDE
+        columns = _COLUMNS + (_WIDE if is_wide else ())
+        put_table(columns, [_for_people(row, is_wide=is_wide) for row in rows], is_wide=is_wide)
 
 
 async def _ask_both(found: Sequence[Entry]) -> tuple[tuple[Sidecar, ...], tuple[Sidecar, ...]]:
@@ -87,11 +111,14 @@ def extended(sidecar: Sidecar) -> Mapping[str, str]:
     }
 
 
-def _titled(row: Row, columns: Sequence[tuple[str, str]]) -> Row:
-    shown = {title: row.get(key) for title, key in columns}
-    shown["command"] = str(shown.get("command") or "")[:_COMMAND_WIDTH]
-    shown["status"] = "" if shown.get("status") == "running" else shown.get("status")
-    return shown
+def _for_people(row: Row, *, is_wide: bool) -> Row:
+    command = str(row.get("command") or "")
+    state = row.get("status")
+    return {
+        **row,
+        "command": command if is_wide else command[:_COMMAND_WIDTH],
+        "status": "" if state == "running" else state,
+    }
 
 
 def listed(sidecar: Sidecar, now: float, told: Mapping[str, str]) -> Row:
@@ -110,9 +137,10 @@ def listed(sidecar: Sidecar, now: float, told: Mapping[str, str]) -> Row:
         "command": told.get("appCommand", entry.command),
         "age": format_age(now - entry.started_at),
         "created": format_time(entry.started_at),
-        "daprdPid": entry.pid,
-        "cliPid": _number(told.get("cliPID")) or entry.cli_pid,
-        "appPid": _number(told.get("appPID")) or entry.app_pid,
+        # None where it is not known: a script that ends process 0 would end its own group.
+        "daprdPid": entry.pid or None,
+        "cliPid": _number(told.get("cliPID")) or entry.cli_pid or None,
+        "appPid": _number(told.get("appPID")) or entry.app_pid or None,
         "maxRequestBodySize": answer.get("maxRequestBodySize", 0),
         "httpReadBufferSize": answer.get("httpReadBufferSize", 0),
         "runTemplatePath": told.get("runTemplatePath", entry.run_template),
@@ -141,9 +169,11 @@ def status(
     if output.is_data:
         put(format_data([s.answer or _unresponsive(s.entry) for s in sidecars], output.value))
     elif not sidecars:
-        tell("no apps run here")
+        tell(nothing_runs(root))
     else:
-        put(format_table(_STATUS, [_status_row(sidecar) for sidecar in sidecars]))
+        is_wide = output is OutputFormat.WIDE
+        columns = _STATUS + (_STATUS_WIDE if is_wide else ())
+        put_table(columns, [_status_row(sidecar, time.time()) for sidecar in sidecars], is_wide=is_wide)
         for line in (line for sidecar in sidecars for line in notes(sidecar)):
             tell(line)
     if any(sidecar.answer is None or not sidecar.answer.get("ready") for sidecar in sidecars):
@@ -161,7 +191,7 @@ def _unresponsive(entry: Entry) -> Row:
     }
 
 
-def _status_row(sidecar: Sidecar) -> Row:
+def _status_row(sidecar: Sidecar, now: float) -> Row:
     entry, answer = sidecar.entry, sidecar.answer
     row: dict[str, object] = {
         "app id": entry.app_id,
@@ -169,6 +199,12 @@ def _status_row(sidecar: Sidecar) -> Row:
         "http port": entry.http_port,
         "grpc port": entry.grpc_port,
         "peer port": entry.peer_port,
+        "app port": entry.app_port,
+        "metrics port": entry.metrics_port,
+        "profile": entry.profile,
+        "pid": entry.pid,
+        "age": format_age(now - entry.started_at),
+        "instance": entry.instance,
         "state": "unresponsive",
     }
     if answer is None:
@@ -188,6 +224,10 @@ def _status_row(sidecar: Sidecar) -> Row:
         "policy": "faulty" if policy.get("lastError") else policy.get("generation"),
         "engine": answer.get("engine"),
         "version": answer.get("version"),
+        "app protocol": app.get("protocol") if entry.app_port else None,
+        "spiffe id": identity.get("spiffeId"),
+        "calls": _part(answer, "engineStats").get("callsInFlight"),
+        "connections": _part(answer, "engineStats").get("connections"),
     }
     return row
 
@@ -228,14 +268,13 @@ def endpoints(
     root = root_of(runtime_path, os.environ)
     asked = of_app(root, caller) if caller else entries(root)
     if not asked:
-        raise CliError("no sidecar runs here", hint="start one with `postern run`")
+        raise CliError(nothing_runs(root))
     answers = asyncio.run(_looked_up(asked, app_id) if app_id else ask(asked, "/endpoints"))
     rows = [row for sidecar in answers for row in endpoint_rows(sidecar)]
     if output.is_data:
         put(format_data(rows, output.value))
     elif rows:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        put(format_table(columns, rows))
+        put_table(_ENDPOINTS, merged(rows), is_wide=output is OutputFormat.WIDE)
     if not rows:
         tried = "; ".join(dict.fromkeys(way for sidecar in answers for way in tried_for(sidecar)))
         if app_id:
@@ -273,3 +312,12 @@ def endpoint_rows(sidecar: Sidecar) -> list[Row]:
                 state = "stale" if known.get("stale") else "fresh"
                 rows.append({"from": sidecar.entry.app_id, "app": name, **end, "state": state})
     return rows
+
+
+def merged(rows: Sequence[Row]) -> list[Row]:
+    """Rows that say the same of an address as one, with all who say so in `from`."""
+    callers: dict[tuple[tuple[str, object], ...], list[str]] = {}
+    for row in rows:
+        facts = tuple((key, value) for key, value in row.items() if key != "from")
+        callers.setdefault(facts, []).append(str(row["from"]))
+    return [{**dict(facts), "from": ", ".join(dict.fromkeys(names))} for facts, names in callers.items()]

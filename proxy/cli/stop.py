@@ -18,13 +18,20 @@ from proxy.cli.tables import tell
 
 ASK_S = 2.0
 POLL_S = 0.1
+_SHORT = 8  # digits of an instance id that people are shown
 
 
-def stop(
+def stop(  # noqa: PLR0917 - the framework passes them by name
     app_ids: Annotated[list[str] | None, typer.Argument(help="apps to stop")] = None,
     app_id: Annotated[list[str] | None, typer.Option("--app-id", "-a", help="an app to stop")] = None,
     run_file: Annotated[
         str | None, typer.Option("--run-file", "-f", help="stop all apps of this run file")
+    ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            help="one instance: the beginning of its id, as `postern list -o wide` shows it, or its daprd pid"
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(help="seconds to wait for the end")] = 30.0,
     runtime_path: RuntimePath = None,
@@ -32,9 +39,13 @@ def stop(
     """Stop apps with their sidecars, in order."""
     root = root_of(runtime_path, os.environ)
     names = [*(app_ids or ()), *(app_id or ())]
-    if bool(names) == bool(run_file):
-        raise UsageError("expected app-ids, or --run-file, and not both")
-    if run_file:
+    if bool(names or instance) == bool(run_file):
+        raise UsageError("expected app-ids, --instance, or --run-file, and not both")
+    if len(names) > 1 and instance:
+        raise UsageError("--instance together with several apps")
+    if instance:
+        failed, total = asyncio.run(_stop_instance(root, names, instance, timeout)), 1
+    elif run_file:
         failed = asyncio.run(_stop_run(root, run_file, timeout))
         total = 1
     else:
@@ -51,10 +62,27 @@ async def _stop_run(root: Path, run_file: str, timeout_s: float) -> int:
     mine = [entry for entry in entries(root) if entry.run_template == template]
     if not mine:
         raise CliError(f"{template}: nothing of it runs here")
-    for pid in sorted({entry.cli_pid for entry in mine if entry.cli_pid}):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+    for pid in sorted({entry.cli_pid for entry in mine}):
+        _terminate(pid)
     return _report(template, await _gone(root, mine, timeout_s), timeout_s)
+
+
+async def _stop_instance(root: Path, names: Sequence[str], instance: str, timeout_s: float) -> int:
+    """End one sidecar with its app; returns 1 if that failed."""
+    entry = of_instance(of_app(root, names[0]) if names else entries(root), instance)
+    await _end(entry, _shared_commands(root))
+    name = f"{entry.app_id} (instance {entry.instance[:_SHORT]})"
+    return _report(name, await _gone(root, (entry,), timeout_s), timeout_s)
+
+
+def of_instance(running: Sequence[Entry], instance: str) -> Entry:
+    """The one sidecar whose instance id begins so, or whose process it is. Raises: CliError if there is none, or several."""
+    found = [entry for entry in running if entry.instance.startswith(instance) or str(entry.pid) == instance]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(f"{entry.instance[:_SHORT]} ({entry.app_id}, process {entry.pid})" for entry in running)
+    problem = "several instances have ids that begin so" if found else "no such instance runs here"
+    raise CliError(f"{instance}: {problem}", hint=f"running: {shown or 'none'}")
 
 
 async def _stop_apps(root: Path, names: Sequence[str], timeout_s: float) -> int:
@@ -87,13 +115,22 @@ def _shared_commands(root: Path) -> frozenset[int]:
 
 async def _end(entry: Entry, shared: frozenset[int]) -> None:
     """Ask the command that runs it alone; else the sidecar, whose command then ends the app."""
-    if entry.cli_pid and entry.cli_pid not in shared:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(entry.cli_pid, signal.SIGTERM)
-            return
+    if entry.cli_pid not in shared and _terminate(entry.cli_pid):
+        return
     response = await post(entry, "/shutdown", timeout_s=ASK_S)
     if response.status >= 300:
         raise CliError(f"{entry.app_id}: sidecar {entry.pid} refused to stop: {response.status}")
+
+
+def _terminate(pid: int) -> bool:
+    """TERM to one process; False where there is none. 0 and negative numbers would be groups, 1 the system's first process."""
+    if pid <= 1:
+        return False
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def _gone(root: Path, asked: Sequence[Entry], timeout_s: float) -> tuple[Entry, ...]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from proxy.cli.errors import CliError, UsageError
-from proxy.cli.fleet import Sidecar, ask, entries, root_of
+from proxy.cli.fleet import Sidecar, ask, entries, nothing_runs, root_of
 from proxy.cli.options import RuntimePath
 from proxy.cli.output import wants_colour
 from proxy.cli.tables import format_data, put
@@ -49,7 +49,7 @@ async def collect(root: Path, trace_id: str | None) -> tuple[str, list[SpanJson]
     """The spans of one trace from every sidecar; without an id, of the newest one. Raises: CliError."""
     listed = entries(root)
     if not listed:
-        raise CliError("no sidecar runs here", hint="start one with `postern run`")
+        raise CliError(nothing_runs(root))
     if trace_id is None:
         trace_id = newest(await ask(listed, "/trace?last=1", timeout_s=ASK_S))
         if trace_id is None:

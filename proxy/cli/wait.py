@@ -9,6 +9,7 @@ from msgspec import Struct
 from proxy.cli.errors import FAILED, MISUSED, UsageError
 from proxy.readiness import WAIT_S, wait_ready
 from proxy.units import parse_duration_s
+from telemetry.printable import printable
 
 USAGE = "usage: postern wait [APP-ID] [--port PORT] [--timeout 60s] [--runtime-path DIR]\n"
 ABOUT = """
@@ -43,13 +44,13 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     try:
         waited = read(argv)
     except UsageError as error:
-        sys.stderr.write(f"postern wait: {error}\n{USAGE}")
+        sys.stderr.write(f"postern wait: {printable(error)}\n{USAGE}")
         return MISUSED
     until = time.monotonic() + waited.timeout_s
     port = waited.port or (_port_of(waited, env, until) if waited.app_id else _default_port(env))
     if port is not None and wait_ready("127.0.0.1", port, max(until - time.monotonic(), 0.0)):
         return 0
-    what = waited.app_id or f"port {port}"
+    what = printable(waited.app_id or f"port {port}")
     sys.stderr.write(
         f"postern wait: {what}: no ready sidecar within {waited.timeout_s:g} s; see `postern status`\n"
     )

@@ -63,7 +63,7 @@ async def test_invoke_prints_the_body_and_exits_by_status(commands: Commands, st
 
 async def test_invoke_through_a_sidecar_that_is_not_there_fails(commands: Commands) -> None:
     code, output = await commands.done("invoke", "-a", "cart", "-m", "x")
-    assert (code, "no sidecar runs here" in output) == (1, True)
+    assert (code, "no sidecar runs in" in output) == (1, True)
     await running(commands)
     code, output = await commands.done("invoke", "-a", "cart", "--from", "pay", "-m", "x")
     assert (code, "pay: no such app runs here; running: cart" in output) == (1, True)

@@ -11,10 +11,11 @@ from nameresolution.host_registry import Entry, HostRegistry
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import Sidecar, of_app
 from proxy.cli.guard import note
-from proxy.cli.invoke import address_of, choose_caller, exit_code, parse_headers
-from proxy.cli.listing import endpoint_rows, extended, listed, notes, tried_for
+from proxy.cli.invoke import address_of, choose_callers, exit_code, parse_headers
+from proxy.cli.listing import endpoint_rows, extended, listed, merged, notes, tried_for
+from proxy.cli.stop import of_instance
 from proxy.cli.supervisor import exit_code as run_code
-from proxy.cli.tables import format_age, format_table
+from proxy.cli.tables import format_age
 from proxy.cli.trace import merge, newest
 from proxy.cli.unit import Ended, Why, parse_ready
 from proxy.cli.wait import read as read_wait
@@ -26,11 +27,6 @@ def entry(app_id: str = "cart", **facts: object) -> Entry:
 
 def sidecar(answer: dict[str, object] | None, app_id: str = "cart", **facts: object) -> Sidecar:
     return Sidecar(entry=entry(app_id, **facts), answer=answer)
-
-
-def test_table_has_upper_case_headers_and_no_blank_columns() -> None:
-    rows = [{"app id": "cart", "port": 3500, "empty": ""}, {"app id": "checkout", "port": 0, "empty": None}]
-    assert format_table(["app id", "port", "empty"], rows) == "APP ID    PORT\ncart      3500\ncheckout"
 
 
 @pytest.mark.parametrize(
@@ -97,17 +93,46 @@ def test_what_was_tried_is_told_and_survives_odd_answers() -> None:
     assert tried_for(sidecar(None)) == []
 
 
-def test_caller_is_the_one_asked_for_else_another_app_else_the_callee(tmp_path: Path) -> None:
-    cart, pay = entry("cart"), entry("pay")
-    assert choose_caller([cart, pay], "cart", None, tmp_path) is pay
-    assert choose_caller([cart, pay], "pay.shop", None, tmp_path) is cart
-    assert choose_caller([cart], "cart", None, tmp_path) is cart
-    with pytest.raises(CliError, match="no sidecar runs here"):
-        choose_caller([], "cart", None, tmp_path)
+def test_same_endpoint_seen_by_several_is_one_row() -> None:
+    rows = [
+        {"from": "web", "app": "pay.default", "address": "1:1", "state": "fresh"},
+        {"from": "cart", "app": "pay.default", "address": "1:1", "state": "fresh"},
+        {"from": "web", "app": "pay.default", "address": "1:1", "state": "fresh"},
+        {"from": "cart", "app": "pay.default", "address": "1:1", "state": "stale"},
+    ]
+    assert merged(rows) == [
+        {"app": "pay.default", "address": "1:1", "state": "fresh", "from": "web, cart"},
+        {"app": "pay.default", "address": "1:1", "state": "stale", "from": "cart"},
+    ]
+
+
+def test_pids_that_are_not_known_are_null_so_that_no_script_ends_its_own_group() -> None:
+    row = listed(sidecar(None), 0.0, {})
+    assert (row["appPid"], row["cliPid"], row["daprdPid"]) == (None, None, None)
+
+
+def test_caller_is_the_one_asked_for_else_the_callee_then_any_other_app(tmp_path: Path) -> None:
+    cart, twin, pay = entry("cart"), Entry(app_id="cart", instance="cart-2", peer_port=1), entry("pay")
+    assert choose_callers([cart, twin, pay], "cart", None, tmp_path) == (cart, pay)
+    assert choose_callers([cart, pay], "pay.default", None, tmp_path) == (pay, cart)
+    assert choose_callers([cart, pay], "pay.shop", None, tmp_path) == (cart, pay)
+    with pytest.raises(CliError, match=f"no sidecar runs in {tmp_path}; POSTERN_HOME"):
+        choose_callers([], "cart", None, tmp_path)
     with closing(HostRegistry(tmp_path).register(pay)):
-        assert choose_caller([cart, pay], "pay", "pay", tmp_path).app_id == "pay"
+        assert [one.app_id for one in choose_callers([cart, pay], "cart", "pay", tmp_path)] == ["pay"]
         with pytest.raises(CliError, match="running: pay"):
-            choose_caller([cart, pay], "pay", "nobody", tmp_path)
+            choose_callers([cart, pay], "pay", "nobody", tmp_path)
+
+
+def test_instance_is_named_by_the_beginning_of_its_id_or_its_process() -> None:
+    one = Entry(app_id="cart", instance="a1b2", peer_port=1, pid=71)
+    two = Entry(app_id="cart", instance="a1c3", peer_port=2, pid=72)
+    assert of_instance([one, two], "a1b") is one
+    assert of_instance([one, two], "72") is two
+    with pytest.raises(CliError, match=r"several instances.*a1b2 \(cart, process 71\)"):
+        of_instance([one, two], "a1")
+    with pytest.raises(CliError, match="no such instance"):
+        of_instance([one], "b")
 
 
 def test_app_is_found_by_name_and_namespace(tmp_path: Path) -> None:
