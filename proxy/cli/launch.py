@@ -24,7 +24,8 @@ EXPANDED = ("DAPR_HTTP_PORT", "DAPR_GRPC_PORT", "DAPR_METRICS_PORT", "APP_PORT",
 class AppSpec(Struct, frozen=True, kw_only=True):
     """One app to run. `flags` are the sidecar's own arguments, already parsed into `settings`.
 
-    env: what the run file adds to the caller's environment. chosen_port: whether we chose the app's port, so that it must be told.
+    command: empty for a sidecar alone.
+    env: what the run file adds to the caller's environment. chosen_port: whether we chose the app's port, so that PORT must say it.
     app_log and sidecar_log: files besides (or instead of) the console.
     """
 
@@ -91,7 +92,7 @@ def app_environment(spec: AppSpec, ready: Ready, caller: Mapping[str, str]) -> d
         **added,
         **facts,
     }
-    if spec.chosen_port:
+    if "APP_PORT" in facts and (spec.chosen_port or "PORT" not in environment):
         environment["PORT"] = facts["APP_PORT"]
     for name in ("no_proxy", "NO_PROXY"):
         if name == "no_proxy" or name in environment:

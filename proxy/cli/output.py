@@ -128,32 +128,41 @@ class Console:
 
 
 class LogFile:
-    """One log file, private to the user, rotated at LOG_BYTES; LOG_FILES old ones are kept beside it. Owns the open file."""
+    """One log file, private to the user, rotated at LOG_BYTES; LOG_FILES old ones are kept beside it.
+
+    Owns the open file. Mutable state: `problem`, why the latest line was lost, empty when it was not.
+    """
 
     def __init__(self, path: Path, *, limit: int = LOG_BYTES) -> None:
         self.path = path
+        self.problem = ""
         self._limit = limit
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._open()
         self._size = self._file.tell()
 
-    def line(self, line: bytes) -> None:
-        """Append a line, without terminal escapes."""
+    def line(self, line: bytes) -> bool:
+        """Append a line, without terminal escapes. False, once, when lines begin to get lost, as on a full disk: `problem` says why."""
         data = plain(line) + b"\n"
-        if self._size and self._size + len(data) > self._limit:
-            self._rotate()
-        self._file.write(data)
-        self._file.flush()
+        try:
+            if self._size and self._size + len(data) > self._limit:
+                self._rotate()
+            self._file.write(data)
+        except OSError as error:
+            was_fine, self.problem = not self.problem, error.strerror or str(error)
+            return not was_fine
+        self.problem = ""
         self._size += len(data)
+        return True
 
     def close(self) -> None:
         """Close it; again is harmless."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what a full disk could not take is lost
+            self._file.close()
 
     def _open(self) -> BinaryIO:
-        return os.fdopen(
-            os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab"
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return os.fdopen(os.open(self.path, flags, 0o600), "ab", buffering=0)
 
     def _rotate(self) -> None:
         self._file.close()

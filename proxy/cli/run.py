@@ -13,12 +13,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from proxy.cli.errors import CliError, UsageError
+from proxy.cli.errors import FAILED, CliError, UsageError
 from proxy.cli.launch import AppSpec
 from proxy.cli.output import Console
+from proxy.cli.tables import tell, tell_error
 from proxy.config import parse
 from proxy.errors import ConfigError
 from proxy.flags import FLAGS, help_text
+from telemetry.failures import causes
 
 SHORT = {
     "-a": "--app-id",
@@ -52,11 +54,12 @@ _FILE_PASSES = frozenset(
         "--trust-domain",
     }
 )
-USAGE = """usage: postern run [flags] -- COMMAND [ARG…]
+USAGE = """usage: postern run [flags] [-- COMMAND [ARG…]]
        postern run -f FILE|FOLDER|- [--keep-going] [--runtime-path DIR] [--drain DURATION] [--log-as-json] …
 
 Runs an app with its sidecar beside it. The app finds DAPR_HTTP_PORT, DAPR_GRPC_PORT and, for each --upstream cart,
 CART_ADDR in its environment. Ctrl-C stops both in order, twice at once. The exit code is the app's own.
+Without a command it runs the sidecar alone, for an app that is started elsewhere (by an IDE, say).
 
   -f, --run-file PATH   run many apps; a folder is searched for dapr.yaml, - is standard input
   --keep-going          a failing app does not stop the others
@@ -87,8 +90,15 @@ def main(argv: Sequence[str]) -> int:
         console = Console(sys.stdout.buffer, sys.stderr.buffer, os.environ, width=width, as_json=as_json)
         return asyncio.run(_run(specs, console, keep_going=asked.keep_going))
     except CliError as error:
-        sys.stderr.write(f"postern run: {error}\n")
+        tell_error("postern run", error)
         return error.code
+    except Exception as error:
+        told = causes(error, (CliError,))
+        if told is None:
+            raise
+        for cause in told:
+            tell(f"postern run: {cause}")
+        return FAILED
 
 
 async def _run(specs: Sequence[AppSpec], console: Console, *, keep_going: bool) -> int:
@@ -156,12 +166,7 @@ def _specs(asked: Asked, env: Mapping[str, str]) -> tuple[AppSpec, ...]:
 
 
 def single(asked: Asked, env: Mapping[str, str], folder: Path) -> AppSpec:
-    """The one app of a command line. Raises: UsageError."""
-    if not asked.command:
-        raise UsageError(
-            "no command to run",
-            hint="it comes last, as in: postern run --app-id cart --app-port 8080 -- python app.py",
-        )
+    """The one app of a command line; without a command, its sidecar alone. Raises: UsageError."""
     flags = ("--profile=dev", *asked.flags)
     if not any(flag.startswith("--app-id=") for flag in flags):
         flags = (*flags, f"--app-id={app_id_of(folder)}")

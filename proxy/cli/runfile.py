@@ -71,7 +71,7 @@ class App(Shared, frozen=True, kw_only=True):
     metrics_port: PortNumber | None = None
     profile_port: PortNumber | None = None
     unix_domain_socket: str | None = None
-    command: Annotated[list[str], Meta(min_length=1)]
+    command: Annotated[list[str], Meta(min_length=1)] | None = None
     container_image: str | None = None
     container_image_pull_policy: str | None = None
     create_service: bool | None = None
@@ -187,6 +187,9 @@ class _Reading:
         self._flags = flags
         self._env = env
         self._faults: list[Fault] = []
+        self._flag_faults: dict[
+            str, tuple[tuple[str | int, ...], list[str]]
+        ] = {}  # problem -> first place, apps
         self._stamp = datetime.now().astimezone().strftime("%Y%m%d%H%M%S")
 
     def specs(self, chance: random.Random) -> tuple[AppSpec, ...]:
@@ -201,6 +204,10 @@ class _Reading:
         ids = [app.app_id or folder.name for app, folder in zip(apps, folders, strict=True)]
         self._check_names(ids)
         specs = [self._spec(i, ids[i], folders[i], chosen.get(i)) for i in range(len(apps))]
+        self._faults += [
+            self._document.fault(place, _of_apps(problem, names))
+            for problem, (place, names) in self._flag_faults.items()
+        ]
         if self._faults:
             raise CliError("\n".join(str(fault) for fault in self._faults), code=2)
         return tuple(spec for spec in specs if spec is not None)
@@ -215,26 +222,23 @@ class _Reading:
                     self._fault(
                         ("apps", index, "dependsOn"), f"{needed} is not here (expected one of {others})"
                     )
-            twin = self._twin(index)
-            if twin is not None:
-                self._fault(
-                    ("apps", index, "appPort"),
-                    f"{app.app_port} is also that of {ids[twin]} (expected ports that differ, or 0 for any free one)",
-                )
+        self._check_ports(ids)
         needs = {name: tuple(app.depends_on or ()) for app, name in zip(self._file.apps, ids, strict=True)}
         if circle := find_circle(needs):
             self._fault(("apps",), f"dependsOn runs in a circle: {' -> '.join(circle)}")
 
-    def _twin(self, index: int) -> int | None:
-        """An earlier app that would listen on the same port of this machine."""
-        app = self._file.apps[index]
-        if not app.app_port or app.app_channel_address:
-            return None
-        earlier = enumerate(self._file.apps[:index])
-        return next(
-            (i for i, other in earlier if other.app_port == app.app_port and not other.app_channel_address),
-            None,
-        )
+    def _check_ports(self, ids: Sequence[str]) -> None:
+        """Each port of this machine is one listener's."""
+        taken: dict[int, str] = {}
+        for index, app in enumerate(self._file.apps):
+            for key, port in _ports(app):
+                if port in taken:
+                    problem = (
+                        f"{port} is also {taken[port]} (expected ports that differ, or 0 for any free one)"
+                    )
+                    self._fault(("apps", index, key), problem)
+                else:
+                    taken[port] = f"{key} of {ids[index]}"
 
     def _spec(self, index: int, app_id: str, folder: Path, chosen: int | None) -> AppSpec | None:
         app, common = self._file.apps[index], self._file.common
@@ -258,14 +262,14 @@ class _Reading:
             settings = parse(flags, {**self._env, **env})
         except ConfigError as error:
             for fault in error.faults:
-                self._fault(place, fault)
+                self._flag_faults.setdefault(fault, (place, []))[1].append(app_id)
             return None
         app_to = app.app_log_destination or common.app_log_destination or "fileAndConsole"
         sidecar_to = app.daprd_log_destination or common.daprd_log_destination or "fileAndConsole"
         logs = folder / ".dapr" / "logs"
         return AppSpec(
             app_id=app_id,
-            command=tuple(app.command),
+            command=tuple(app.command or ()),
             folder=folder,
             flags=tuple(flags),
             settings=settings,
@@ -330,6 +334,25 @@ class _Reading:
         fault = self._document.fault(place, problem)
         if fault not in self._faults:
             self._faults.append(fault)
+
+
+def _of_apps(problem: str, names: Sequence[str]) -> str:
+    """One fault of several apps, said once."""
+    return problem if len(names) == 1 else f"{problem} (for {len(names)} apps: {', '.join(names)})"
+
+
+def _ports(app: App) -> list[tuple[str, int]]:
+    """The ports that an app and its sidecar listen on, by key; those that are left to chance are not among them."""
+    own_app = None if app.app_channel_address else app.app_port
+    ports = [
+        ("appPort", own_app),
+        ("daprHTTPPort", app.dapr_http_port),
+        ("daprGRPCPort", app.dapr_grpc_port),
+        ("daprInternalGRPCPort", app.dapr_internal_grpc_port),
+        ("metricsPort", app.metrics_port),
+    ]
+    upstreams = app.upstreams.items() if isinstance(app.upstreams, dict) else ()
+    return [(key, port) for key, port in (*ports, *(("upstreams", port) for _, port in upstreams)) if port]
 
 
 def find_circle(needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

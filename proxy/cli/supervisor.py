@@ -56,6 +56,10 @@ class Run:
         finally:
             for number in STOPPING:
                 loop.remove_signal_handler(number)
+        if (
+            self._first_failure is not None and len(self._results) > 1
+        ):  # the others' ends stand below it by now
+            self._console.say("failed", self._first_failure.message)
         return exit_code(
             self._signal, tuple(self._results.values()), self._first_failure, keep_going=self._keep_going
         )

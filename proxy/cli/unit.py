@@ -32,7 +32,8 @@ from proxy.cli.output import Console, LogFile, Source
 READY_S = 60.0  # a sidecar binds its ports in well under a second; it gives up reading its policies after 30
 APP_END_S = 5.0  # between TERM and KILL; cli.md D3
 SIDECAR_END_S = 10.0
-TELL_S = 1.0
+TELL_S = 5.0  # for one fact of a run; a sidecar on a busy machine may take seconds
+TELL_PAUSE_S = 1.0
 MAX_TOLD_BYTES = 4096
 _LINE_BYTES = 64 * 1024
 
@@ -187,6 +188,10 @@ class Unit:
 
     async def _start_app(self, tasks: asyncio.TaskGroup, ready: Ready) -> None:
         spec = self.spec
+        if not spec.command:
+            self._console.say("ok", f"{spec.app_id}: {describe(ready)}; {sidecar_alone(spec)}")
+            tasks.create_task(self._tell_metadata(ready.admin_socket, metadata(spec, None)))
+            return
         self._app = Child.start(
             app_command(spec, ready),
             guard=self._guard,
@@ -196,7 +201,17 @@ class Unit:
         )
         tasks.create_task(self._app.watch(self._sink("app"), self._sink("app-error"), self._changed.set))
         self._console.say("ok", f"{spec.app_id}: {describe(ready)}; app is process {self._app.pid}")
-        await tell_metadata(ready.admin_socket, metadata(spec, self._app.pid))
+        tasks.create_task(self._tell_metadata(ready.admin_socket, metadata(spec, self._app.pid)))
+
+    async def _tell_metadata(self, admin_socket: str, told: Mapping[str, str]) -> None:
+        """Let the sidecar know for `list`, again and again until it has heard all or the end comes."""
+        left = dict(told)
+        while admin_socket and left and not self._changed.is_set():
+            await tell_metadata(admin_socket, left)
+            if left:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TELL_PAUSE_S):
+                        await self._changed.wait()
 
     async def _end(self) -> None:
         """The sidecar drains, the app ends, the sidecar goes."""
@@ -244,8 +259,11 @@ class Unit:
         def sink(line: bytes) -> None:
             if shown:
                 self._console.line(spec.app_id, source, line)
-            if log is not None:
-                log.line(line)
+            if log is not None and not log.line(line):
+                self._console.say(
+                    "failed",
+                    f"{spec.app_id}: log file {log.path}: {log.problem}; its lines are lost meanwhile",
+                )
 
         return sink
 
@@ -293,6 +311,14 @@ def describe(ready: Ready) -> str:
     return "sidecar on " + ", ".join(listed)
 
 
+def sidecar_alone(spec: AppSpec) -> str:
+    """What to say of a unit without a command."""
+    settings = spec.settings
+    if settings.app_port is None:
+        return "no app beside it"
+    return f"start the app yourself, on {settings.app_channel_address}:{settings.app_port}"
+
+
 def killed_by(code: int) -> str:
     """The signal behind an exit code of 128+n, in brackets; empty for other codes."""
     try:
@@ -301,12 +327,12 @@ def killed_by(code: int) -> str:
         return ""
 
 
-def metadata(spec: AppSpec, app_pid: int) -> dict[str, str]:
+def metadata(spec: AppSpec, app_pid: int | None) -> dict[str, str]:
     """What `list` shows of a run, under the names that Dapr's users know; empty values are left out."""
     run = spec.settings.run
     told = {
         "cliPID": str(os.getpid()),
-        "appPID": str(app_pid),
+        "appPID": "" if app_pid is None else str(app_pid),
         "appCommand": " ".join(spec.command),
         "runTemplatePath": run.run_template,
         "runTemplateName": run.run_template_name,
@@ -316,20 +342,13 @@ def metadata(spec: AppSpec, app_pid: int) -> dict[str, str]:
     return {key: text for key, text in told.items() if text}
 
 
-async def tell_metadata(admin_socket: str, told: Mapping[str, str]) -> None:
-    """Let the sidecar know for `list`; one that does not listen misses only that."""
-    if not admin_socket:
-        return
+async def tell_metadata(admin_socket: str, told: dict[str, str]) -> None:
+    """Tell the sidecar of a run; what it has taken leaves `told`, and what it did not take in time stays."""
     from proxy.local_http import request  # noqa: PLC0415 - after the app's start, where it delays nothing
 
     with contextlib.suppress(OSError, TimeoutError, ValueError):
-        async with asyncio.timeout(TELL_S):
-            for key, text in told.items():
-                target = f"/metadata/{key}"
-                await request(
-                    f"unix:{admin_socket}",
-                    "PUT",
-                    target,
-                    body=text.encode()[:MAX_TOLD_BYTES],
-                    timeout_s=TELL_S,
-                )
+        for key, text in tuple(told.items()):
+            target = f"/metadata/{key}"
+            body = text.encode()[:MAX_TOLD_BYTES]
+            await request(f"unix:{admin_socket}", "PUT", target, body=body, timeout_s=TELL_S)
+            del told[key]

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.cli.errors import CliError
 from proxy.cli.launch import (
@@ -40,7 +41,15 @@ def test_app_gets_the_ports_that_the_sidecar_took(tmp_path: Path) -> None:
     assert env["DAPR_GRPC_PORT"] == "50011"
     assert env["DAPR_METRICS_PORT"] == "9091"
     assert "http_proxy" not in env
-    assert "PORT" not in env
+
+
+def test_app_finds_its_port_in_port_as_well_unless_something_else_sets_it(tmp_path: Path) -> None:
+    given = spec(tmp_path, "--app-port=8080")
+    assert app_environment(given, READY, {})["PORT"] == "8080"
+    assert app_environment(given, READY, {"PORT": "9"})["PORT"] == "9"
+    assert app_environment(spec(tmp_path, "--app-port=8080", PORT="7"), READY, {})["PORT"] == "7"
+    assert app_environment(replace(given, chosen_port=True), READY, {"PORT": "9"})["PORT"] == "8080"
+    assert "PORT" not in app_environment(spec(tmp_path), READY, {})
 
 
 def test_app_without_a_port_is_told_none(tmp_path: Path) -> None:

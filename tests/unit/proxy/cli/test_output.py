@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,13 @@ def test_log_file_is_rotated_at_its_limit_and_keeps_five_old_ones(tmp_path: Path
     assert (tmp_path / "a.log").read_bytes() == b"line 019\n"
     assert (tmp_path / "a.log.1").read_bytes() == b"line 018\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", *(f"a.log.{n}" for n in range(1, 6))]
+
+
+def test_log_file_on_a_full_disk_loses_lines_and_says_so_once(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "app.log")
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, log._file.fileno())
+    os.close(full)
+    assert [log.line(b"one"), log.line(b"two")] == [False, True]
+    assert "No space left" in log.problem
+    log.close()

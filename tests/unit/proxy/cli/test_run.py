@@ -6,6 +6,7 @@ import pytest
 
 from proxy.cli.errors import UsageError
 from proxy.cli.run import app_id_of, read, single
+from proxy.cli.unit import sidecar_alone
 
 
 def test_run_parts_the_sidecars_flags_from_the_apps_command() -> None:
@@ -52,9 +53,10 @@ def test_run_reads_its_own_flags() -> None:
     assert read(["--help"]).help
 
 
-def test_run_without_a_command_says_how(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no command"):
-        single(read(["--app-id=a"]), {}, tmp_path)
+def test_run_without_a_command_is_a_sidecar_alone(tmp_path: Path) -> None:
+    spec = single(read(["--app-id=a", "--app-port=5000"]), {"POSTERN_HOME": str(tmp_path / "root")}, tmp_path)
+    assert spec.command == ()
+    assert sidecar_alone(spec) == "start the app yourself, on 127.0.0.1:5000"
 
 
 def test_run_is_dev_and_names_the_app_after_its_folder(tmp_path: Path) -> None:

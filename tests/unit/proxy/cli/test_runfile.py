@@ -223,12 +223,11 @@ apps:
         ("version: 0\napps: [{appDirPath: a, command: [x]}]\n", (":1", "version")),
         ("apps: [{appDirPath: a, command: [x]}]\n", ("version", "missing")),
         ("version: 1\napps: [{command: [x]}]\n", ("appDirPath", "missing")),
-        ("version: 1\napps: [{appDirPath: a}]\n", ("command", "missing")),
         ("version: 1\napps: [{appDirPath: a, command: []}]\n", ("command",)),
         ("version: 1\napps: [{appDirPath: nope, command: [x]}]\n", ("appDirPath", "is not there")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appPort: 70000}]\n", ("appPort: 70000 is out of range", "at most 65535")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appPort: -1}]\n", ("appPort: -1 is out of range (expected at least 0)",)),
-        (SAME_PORT, (":8", "apps[1].appPort: 8080 is also that of x")),
+        (SAME_PORT, (":8", "apps[1].appPort: 8080 is also appPort of x")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appPort: '80'}]\n", ("appPort",)),
         ("version: 1\napps: [{appDirPath: a, command: [x], appLogDestination: disk}]\n", ("appLogDestination", "console")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appProtocol: ftp}]\n", ("--app-protocol", "ftp")),
@@ -344,3 +343,37 @@ apps:
         "QUOTED": "3.10",
     }
     assert spec.command == ("x", "3.10", "yes", "0x10", "0755", "off")
+
+
+def test_app_without_a_command_is_a_sidecar_alone(read: Read) -> None:
+    (spec,) = read("version: 1\napps: [{appDirPath: a, appPort: 5000, daprHTTPPort: 3510}]\n")
+    assert spec.command == ()
+    assert spec.settings.app_port == 5000
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("daprHTTPPort: 3600", "daprHTTPPort: 3600", "apps[1].daprHTTPPort: 3600 is also daprHTTPPort of x"),
+        ("appPort: 3600", "daprGRPCPort: 3600", "apps[1].daprGRPCPort: 3600 is also appPort of x"),
+        ("metricsPort: 9100", "upstreams: {x: 9100}", "apps[1].upstreams: 9100 is also metricsPort of x"),
+        ("daprInternalGRPCPort: 1, metricsPort: 1", "appPort: 0", "apps[0].metricsPort: 1 is also daprInternalGRPCPort of x"),
+    ],
+)  # fmt: skip
+def test_port_that_is_given_twice_is_found_before_anything_starts(
+    read: Read, first: str, second: str, said: str
+) -> None:
+    text = "version: 1\napps:\n- {appDirPath: a, appID: x, %s}\n- {appDirPath: b, appID: z, %s}\n"
+    assert said in fault(read, text % (first, second))
+
+
+def test_ports_left_to_chance_and_of_apps_elsewhere_may_be_the_same(read: Read) -> None:
+    text = "{daprHTTPPort: 0, appPort: 80, appChannelAddress: 192.0.2.%d, appDirPath: a, appID: x%d}"
+    assert len(read("version: 1\napps:\n" + "".join(f"- {text % (n, n)}\n" for n in (1, 2)))) == 2
+
+
+def test_fault_that_all_apps_share_is_told_once(read: Read) -> None:
+    apps = "".join(f"- {{appDirPath: a, appID: x{n}}}\n" for n in range(10))
+    said = fault(read, f"version: 1\ncommon: {{appProtocol: ftp}}\napps:\n{apps}")
+    assert said.count("ftp") == 1
+    assert "for 10 apps: x0, x1" in said
