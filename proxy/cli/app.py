@@ -1,10 +1,12 @@
 """Puts the commands together. Loaded only for those that `__main__` does not decide itself."""
 
 import difflib
+import os
 from collections.abc import Callable, Sequence
 
 import typer
 
+from proxy.cli.completion import COMPLETING, listed
 from proxy.cli.errors import FAILED, CliError
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
@@ -35,8 +37,9 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    is_completing = COMPLETING in os.environ
     for name, about in _ELSEWHERE.items():
-        app.command(name, help=about)(_listed_only)
+        app.command(name, help=about)(listed(name) if is_completing else _listed_only)
     app.command("list")(list_apps)
     for command in _COMMANDS:
         app.command(command.__name__)(command)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import typer
 
 from nameresolution.host_registry import Entry
+from proxy.cli.completion import app_ids
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import entries, nothing_runs, of_app, root_of
 from proxy.cli.options import RuntimePath
@@ -25,7 +26,9 @@ SAFE_PATH = "/%:@!$&'()*+,;=~?"
 
 
 def invoke(  # noqa: PLR0917 - the framework passes them by name
-    app_id: Annotated[str, typer.Option("--app-id", "-a", help="the callee: app or app.namespace")],
+    app_id: Annotated[
+        str, typer.Option("--app-id", "-a", help="the callee: app or app.namespace", autocompletion=app_ids)
+    ],
     method: Annotated[str, typer.Option("--method", "-m", help="path of the call, with a query if need be")],
     data: Annotated[str | None, typer.Option("--data", "-d", help="body")] = None,
     data_file: Annotated[
@@ -37,7 +40,11 @@ def invoke(  # noqa: PLR0917 - the framework passes them by name
     ] = None,
     caller: Annotated[
         str | None,
-        typer.Option("--from", help="call as this app; none: as the callee itself, else as any that may"),
+        typer.Option(
+            "--from",
+            help="call as this app; none: as the callee itself, else as any that may",
+            autocompletion=app_ids,
+        ),
     ] = None,
     include: Annotated[bool, typer.Option("--include", "-i", help="print status and headers too")] = False,
     timeout: Annotated[float, typer.Option("--timeout", help="seconds for the whole call")] = 30.0,

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import typer
 
 from nameresolution.host_registry import Entry
+from proxy.cli.completion import app_ids
 from proxy.cli.errors import FAILED, CliError
 from proxy.cli.fleet import Sidecar, ask, entries, nothing_runs, of_app, root_of
 from proxy.cli.options import Output, OutputFormat, RuntimePath
@@ -158,7 +159,7 @@ def _number(text: str | None) -> int:
 
 
 def status(
-    app_id: Annotated[str | None, typer.Argument(help="one app; none: all")] = None,
+    app_id: Annotated[str | None, typer.Argument(help="one app; none: all", autocompletion=app_ids)] = None,
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
@@ -259,8 +260,12 @@ def _part(answer: Mapping[str, object], key: str) -> Mapping[str, object]:
 
 
 def endpoints(
-    app_id: Annotated[str | None, typer.Argument(help="the callee; none: all that are known")] = None,
-    caller: Annotated[str | None, typer.Option("--from", help="ask this app's sidecar only")] = None,
+    app_id: Annotated[
+        str | None, typer.Argument(help="the callee; none: all that are known", autocompletion=app_ids)
+    ] = None,
+    caller: Annotated[
+        str | None, typer.Option("--from", help="ask this app's sidecar only", autocompletion=app_ids)
+    ] = None,
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from nameresolution.host_registry import Entry
+from proxy.cli.completion import app_ids, instances
 from proxy.cli.errors import FAILED, PARTLY, CliError, UsageError
 from proxy.cli.fleet import entries, of_app, post, root_of
 from proxy.cli.options import RuntimePath
@@ -22,15 +23,18 @@ _SHORT = 8  # digits of an instance id that people are shown
 
 
 def stop(  # noqa: PLR0917 - the framework passes them by name
-    app_ids: Annotated[list[str] | None, typer.Argument(help="apps to stop")] = None,
-    app_id: Annotated[list[str] | None, typer.Option("--app-id", "-a", help="an app to stop")] = None,
+    app_ids: Annotated[list[str] | None, typer.Argument(help="apps to stop", autocompletion=app_ids)] = None,
+    app_id: Annotated[
+        list[str] | None, typer.Option("--app-id", "-a", help="an app to stop", autocompletion=app_ids)
+    ] = None,
     run_file: Annotated[
         str | None, typer.Option("--run-file", "-f", help="stop all apps of this run file")
     ] = None,
     instance: Annotated[
         str | None,
         typer.Option(
-            help="one instance: the beginning of its id, as `postern list -o wide` shows it, or its daprd pid"
+            help="one instance: the beginning of its id, as `postern list -o wide` shows it, or its daprd pid",
+            autocompletion=instances,
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(help="seconds to wait for the end")] = 30.0,

@@ -17,7 +17,7 @@ Waits until the sidecar of APP-ID is ready; without one, the sidecar on --port, 
 Exit codes: 0 it is ready, 1 it was not in time, 2 used wrongly.
 """
 _POLL_S = 0.1
-_FLAGS = {
+FLAGS = {
     "--port": "port",
     "--dapr-http-port": "port",
     "--timeout": "timeout",
@@ -63,11 +63,11 @@ def read(argv: Sequence[str]) -> Waited:
     rest = iter(argv)
     for word in rest:
         name, equals, text = word.partition("=")
-        if name in _FLAGS:
+        if name in FLAGS:
             value = text if equals else next(rest, None)
             if value is None:
                 raise UsageError(f"{name}: a value is missing")
-            texts[_FLAGS[name]] = value
+            texts[FLAGS[name]] = value
         elif word.startswith("-") or "app_id" in texts:
             raise UsageError(f"{word!r}: unexpected")
         else:

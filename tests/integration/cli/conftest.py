@@ -71,7 +71,7 @@ class Commands:
         """Start a command."""
         return self.mesh.processes.start(
             [*POSTERN, *words],
-            name=f"postern {words[0]}",
+            name=" ".join(("postern", *words[:1])),
             env={"POSTERN_HOME": str(self.mesh.root), **(env or {})},
             cwd=self.folder,
         )
