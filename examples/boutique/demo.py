@@ -82,7 +82,9 @@ def _show(folder: Path, *, is_once: bool, with_zipkin: bool) -> int:
         tracer = _when_ready(tracer)
         receipt = shopper.buy("lamp", "mug")
         checks = _wait_for_trace(mesh, receipt)
-        _print_where_to_look(mesh, receipt, tracer, page=mesh.page(deadline))
+        _print_where_to_look(
+            mesh, receipt, tracer, page=mesh.page(deadline), policy=run_file.with_name("config.yaml")
+        )
         if is_once:
             checks += _look_further(mesh, receipt, tracer)
             mesh.stop()
@@ -154,7 +156,9 @@ def _last_trace(mesh: Mesh) -> object:
         return None  # no trace yet; if it stays so, printing it says why
 
 
-def _print_where_to_look(mesh: Mesh, receipt: Receipt, tracer: zipkin.Zipkin | None, *, page: str) -> None:
+def _print_where_to_look(
+    mesh: Mesh, receipt: Receipt, tracer: zipkin.Zipkin | None, *, page: str, policy: Path
+) -> None:
     print(f"""
 The shop is open:  http://{page}/
 
@@ -169,6 +173,7 @@ Order {receipt.order_id} has just been placed through the page. Its trace:
     if tracer:
         print(f"The same trace in Zipkin:  {tracer.link(receipt.trace_id)}\n")
     print(f"What the services and proxies say: {mesh.log}")
+    print(f"Who may call what: {policy} (an edit takes effect within a second)")
     print(
         f"From another terminal, after buying something:\n\n"
         f"  export POSTERN_HOME={mesh.home} PATH={BIN}:$PATH\n"
