@@ -17,7 +17,10 @@ def main(argv: Sequence[str] | None = None, *, program: str = "postern sidecar")
     """Run a sidecar until it is told to stop; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     question = asked(words)
-    return _serve(words, program) if question is None else _answer(question, words, program)
+    try:
+        return _serve(words, program) if question is None else _answer(question, words, program)
+    except KeyboardInterrupt:  # Ctrl-C before there are handlers
+        return 130
 
 
 def asked(argv: Sequence[str]) -> str | None:
@@ -114,8 +117,6 @@ def _serve(argv: list[str], program: str) -> int:
             raise
         sys.stderr.writelines(f"{program}: {settings.app_id}: {cause}\n" for cause in told)
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def _take_descriptors() -> None:
