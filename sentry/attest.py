@@ -1,7 +1,7 @@
 """Checks the proof that a workload presents: may its bearer have the identity that it asks for?
 
 Owns the token rules and the memory of tokens seen. A grant always equals the proof's subject, never the request's
-wishes. Every validator but the caller's own admin refuses the control plane's reserved ids.
+wishes. The control plane's reserved ids are refused by every validator but a key set that was configured to prove them.
 """
 
 import hashlib
@@ -19,6 +19,8 @@ from sentry.spiffe import SpiffeId
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
 _LEEWAY_S: Final = 60.0
+# A token that lives longer is one that its bearer renews certificates with, again and again, as a mounted service account's.
+ONE_USE_S: Final = 600.0
 _MAX_REMEMBERED: Final = 100_000
 _TYPES: Final = frozenset({None, "JWT", "JOSE"})
 
@@ -75,10 +77,6 @@ class Attestor:
             raise RequestError(
                 "validator", f"token validator {kind} is not enabled here (enabled: {enabled})"
             )
-        if ask.spiffe_id.is_reserved:
-            raise AttestationError(
-                "reserved-id", f"app-id {ask.spiffe_id.app_id!r} is reserved for the control plane"
-            )
         return await validator.validate(ask)
 
 
@@ -86,7 +84,8 @@ class InsecureValidator:
     """Believes everyone. For trials on one machine; the server limits it to loopback and unix sockets."""
 
     async def validate(self, ask: Ask) -> Grant:
-        """Grant what is asked."""
+        """Grant what is asked, but for reserved ids."""
+        _refuse_reserved(ask.spiffe_id)
         return Grant(spiffe_id=ask.spiffe_id, validator=Kind.INSECURE)
 
 
@@ -119,7 +118,7 @@ class TokenMemory:
 
 
 class JwksValidator:
-    """Tokens signed by a key of one of several sets: subject = the id asked for, audience = sentry, short-lived."""
+    """Tokens signed by a key of one of several sets: subject = the id asked for, audience = sentry; short-lived ones serve once."""
 
     def __init__(
         self, key_sets: Sequence[KeySet], audience: str, memory: TokenMemory, clock: Callable[[], float]
@@ -134,14 +133,17 @@ class JwksValidator:
         """Check signature, times, audience, subject and first use, in that order. Raises AttestationError."""
         if not ask.token:
             raise AttestationError("token-missing", "a token is needed, the request has none")
-        key, max_lifetime_s = await self._find_key(_header(ask.token))
+        key, key_set = await self._find_key(_header(ask.token))
+        if not key_set.grants_control_plane:
+            _refuse_reserved(ask.spiffe_id)
         claims = _verified_claims(ask.token, key)
-        expires_at = self._check_times(claims, max_lifetime_s)
+        expires_at, lifetime_s = self._check_times(claims, key_set.max_token_lifetime_s)
         self._check_names(claims, ask.spiffe_id)
         token_hash = hashlib.sha256(
             f"{claims.get('iss', '')}\n{claims.get('jti') or ask.token}".encode()
         ).hexdigest()
-        self._memory.use(token_hash, expires_at, ask.csr_hash)
+        if lifetime_s <= ONE_USE_S:
+            self._memory.use(token_hash, expires_at, ask.csr_hash)
         return Grant(
             spiffe_id=ask.spiffe_id,
             validator=Kind.JWKS,
@@ -150,7 +152,7 @@ class JwksValidator:
             token_hash=token_hash,
         )
 
-    async def _find_key(self, header: Mapping[str, Any]) -> tuple[VerificationKey, float]:
+    async def _find_key(self, header: Mapping[str, Any]) -> tuple[VerificationKey, KeySet]:
         kid = header.get("kid")
         if not isinstance(kid, str) or not kid:
             raise AttestationError("token-key", "the token names no key (kid)")
@@ -161,19 +163,20 @@ class JwksValidator:
             if key is not None:
                 if header.get("alg") != key.algorithm:
                     raise AttestationError("token-algorithm", "the token's algorithm is not its key's")
-                return key, key_set.max_token_lifetime_s
+                return key, key_set
         raise AttestationError("token-key", "the token is signed by a key that is not known here")
 
-    def _check_times(self, claims: Mapping[str, Any], max_lifetime_s: float) -> float:
+    def _check_times(self, claims: Mapping[str, Any], max_lifetime_s: float | None) -> tuple[float, float]:
+        """When the token ends, and how long it lives in all."""
         now = self._clock()
         issued_at, expires_at = _number(claims, "iat"), _number(claims, "exp")
         if expires_at <= now - _LEEWAY_S:
             raise AttestationError("token-expired", "the token has expired")
         if issued_at > now + _LEEWAY_S or ("nbf" in claims and _number(claims, "nbf") > now + _LEEWAY_S):
             raise AttestationError("token-early", "the token is not valid yet (is a clock wrong?)")
-        if expires_at - issued_at > max_lifetime_s:
+        if max_lifetime_s is not None and expires_at - issued_at > max_lifetime_s:
             raise AttestationError("token-lifetime", f"the token lives longer than {max_lifetime_s:.0f} s")
-        return expires_at
+        return expires_at, expires_at - issued_at
 
     def _check_names(self, claims: Mapping[str, Any], asked: SpiffeId) -> None:
         audience = claims.get("aud")
@@ -182,6 +185,13 @@ class JwksValidator:
             raise AttestationError("token-audience", f"the token's audience is not {self._audience}")
         if claims.get("sub") != str(asked):
             raise AttestationError("token-subject", f"the token's subject is not the id asked for, {asked}")
+
+
+def _refuse_reserved(spiffe_id: SpiffeId) -> None:
+    if spiffe_id.is_reserved:
+        raise AttestationError(
+            "reserved-id", f"app-id {spiffe_id.app_id!r} is reserved for the control plane"
+        )
 
 
 def _header(token: str) -> Mapping[str, Any]:

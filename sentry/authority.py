@@ -103,7 +103,10 @@ class Signed(Struct, frozen=True, kw_only=True):
 
 
 class Authority:
-    """Signs leaves for one control-plane trust domain, and replaces its own issuer in time."""
+    """Signs leaves for one control-plane trust domain, and replaces its own issuer in time.
+
+    `issuer_changes` and `own_failures` count new issuers and leaves of its own that it could not make.
+    """
 
     def __init__(
         self,
@@ -121,6 +124,8 @@ class Authority:
         self._terms = terms
         self._clock = clock
         self._save = save
+        self.issuer_changes = 0
+        self.own_failures = 0
 
     @property
     def spiffe_id(self) -> SpiffeId:
@@ -149,7 +154,11 @@ class Authority:
     def sign_own(self) -> tuple[Signed, SigningKey]:
         """A fresh key and leaf for sentry's own listener."""
         key = new_key()
-        return self._sign(self._spiffe_id, key.public_key()), key
+        try:
+            return self._sign(self._spiffe_id, key.public_key()), key
+        except SigningError:
+            self.own_failures += 1
+            raise
 
     def _sign(self, spiffe_id: SpiffeId, public_key: CertificatePublicKeyTypes) -> Signed:
         now = self._clock()
@@ -171,6 +180,7 @@ class Authority:
     def replace(self, holdings: Holdings) -> None:
         """Go on with another authority, which the store holds already."""
         with self._lock:
+            self.issuer_changes += holdings.issuer != self._holdings.issuer
             self._holdings = holdings
 
     def renew_issuer(self) -> bool:
@@ -203,4 +213,5 @@ class Authority:
             )
             self._save(successor.stored())
             self._holdings = successor
+            self.issuer_changes += 1
             return True

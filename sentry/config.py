@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from msgspec import Struct, field
 
@@ -20,9 +20,6 @@ _MAX_LEAF_TTL: Final = timedelta(days=1)
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 # Flags of Dapr's sentry that have no effect here yet; each is named once at start when it is used.
 _UNUSED_FLAGS: Final = (
-    "--enable-metrics",
-    "--metrics-port",
-    "--metrics-listen-address",
     "--kubeconfig",
     "--jwt-enabled",
     "--jwt-key-filename",
@@ -50,7 +47,8 @@ class TokenSource(Struct, frozen=True, kw_only=True):
     ca: str | None = None
     refresh_s: float = 600.0
     timeout_s: float = 10.0
-    max_token_lifetime_s: float = 600.0
+    max_token_lifetime_s: float | None = None
+    grants_control_plane: bool = False
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -66,6 +64,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     unix_socket: Path | None = None
     healthz_address: str = ""
     healthz_port: int = DEFAULT_HEALTHZ_PORT
+    metrics_address: str = ""
+    metrics_port: int | None = None
     runtime_path: Path | None = None
     exit_when_idle_s: float = 0.0
     token_sources: tuple[TokenSource, ...] = ()
@@ -80,7 +80,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def parse_settings(arguments: Sequence[str], env: Mapping[str, str]) -> Settings:
     """Read flags, `NAMESPACE` from `env`, and the file of `--config`. Raises SettingsError with every fault."""
-    flags = _parser().parse_args(_join_booleans(arguments))
+    parser = _parser()
+    flags = parser.parse_args(_as_argparse(arguments, parser))
     faults: list[str] = []
     trust_domain, terms, sources = _from_file(flags, faults)
     try:
@@ -105,6 +106,8 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str]) -> Settings
         unix_socket=flags.unix_socket and flags.unix_socket.absolute(),
         healthz_address=flags.healthz_listen_address,
         healthz_port=flags.healthz_port,
+        metrics_address=flags.metrics_listen_address,
+        metrics_port=flags.metrics_port if flags.enable_metrics else None,
         runtime_path=runtime_path,
         exit_when_idle_s=flags.exit_when_idle,
         token_sources=sources,
@@ -139,7 +142,7 @@ def _faults(settings: Settings, mode: str) -> list[str]:
         faults.append("workload certificate lifetime: expected 1 s to 24 h")
     if not timedelta() <= settings.terms.backdate <= MAX_BACKDATE:
         faults.append("allowed clock skew: expected 0 to 15 m")
-    ports = (settings.port or 0, settings.healthz_port)
+    ports = (settings.port or 0, settings.healthz_port, settings.metrics_port or 0)
     faults.extend(f"port {port}: expected 0 to 65535" for port in ports if not 0 <= port <= 65535)
     return faults
 
@@ -176,7 +179,10 @@ def _from_file(
                     ca=validator.options.ca_certificate,
                     refresh_s=max(1.0, validator.options.min_refresh_interval.total_seconds()),
                     timeout_s=min(10.0, max(0.001, validator.options.request_timeout.total_seconds())),
-                    max_token_lifetime_s=validator.options.max_token_lifetime.total_seconds(),
+                    max_token_lifetime_s=None
+                    if validator.options.max_token_lifetime is None
+                    else validator.options.max_token_lifetime.total_seconds(),
+                    grants_control_plane=validator.options.allow_control_plane,
                 )
                 for validator in mtls.token_validators
             )
@@ -215,6 +221,9 @@ def _parser() -> argparse.ArgumentParser:
         ("--unix-socket", path, None, "path of a unix socket to listen on"),
         ("--healthz-port", number, DEFAULT_HEALTHZ_PORT, "health checks over HTTP (%(default)s)"),
         ("--healthz-listen-address", text, "", "address of the health port (all)"),
+        ("--metrics-port", number, None, "Prometheus metrics; none by default, 0: any free port"),
+        ("--metrics-listen-address", text, "127.0.0.1", "address of the metrics port (%(default)s)"),
+        ("--enable-metrics", {"type": _boolean}, True, "false: no metrics, whatever the port"),
         ("--mode", text, "standalone", "standalone, the only one there is yet"),
         ("--runtime-path", path, None, "where this user's sidecars meet; their join tokens are honoured"),
         (
@@ -229,13 +238,18 @@ def _parser() -> argparse.ArgumentParser:
         ("--log-level", text, "info", "debug, info, warn or error (%(default)s)"),
         ("--ready-fd", number, None, "descriptor that is told the addresses once it listens"),
     ):
+        # Go's switches need no value: a bare `--enable-metrics` is true.
+        bare: Any = {"nargs": "?", "const": True} if default is True else {}
         parser.add_argument(
-            flag, default=default, metavar=flag.rsplit("-", 1)[-1].upper(), help=about, **kind
+            flag, default=default, metavar=flag.rsplit("-", 1)[-1].upper(), help=about, **kind, **bare
         )
     for flag, about in (
         ("--insecure-validator", "sign for anybody who asks; for tests"),
         ("--strict-csr", "refuse requests that hold more than a key"),
-        ("--allow-loose-store", "accept credentials that others may read"),
+        (
+            "--allow-loose-store",
+            "accept credentials that others may read or replace, as Dapr's sentry does, with a warning",
+        ),
         ("--log-as-json", "log one JSON object a line"),
     ):
         parser.add_argument(flag, action="store_true", help=about)
@@ -244,17 +258,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _join_booleans(arguments: Sequence[str]) -> list[str]:
-    """Go's `--flag=true` and `--flag=false` for our switches."""
+def _as_argparse(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Go's ways of writing flags: one dash or two, and `--flag=true` or `--flag=false` for switches."""
+    known = {option for action in parser._actions for option in action.option_strings}
     switches = {"--insecure-validator", "--strict-csr", "--allow-loose-store", "--log-as-json"}
-    joined = []
+    written = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
+        if f"-{name}" in known and name not in known:
+            name = f"-{name}"
         if name not in switches or not equals:
-            joined.append(argument)
-        elif value.lower() in {"true", "1", "t"}:
-            joined.append(name)
-    return joined
+            written.append(f"{name}{equals}{value}")
+        elif _boolean(value):
+            written.append(name)
+    return written
+
+
+def _boolean(text: str) -> bool:
+    """A boolean as Go reads it (strconv.ParseBool)."""
+    if text in {"1", "t", "T", "true", "TRUE", "True"}:
+        return True
+    if text in {"0", "f", "F", "false", "FALSE", "False"}:
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, met {text!r}")
 
 
 def _duration(text: str) -> timedelta:

@@ -232,13 +232,18 @@ class KeySet:
         *,
         clock: Callable[[], float],
         rules: RefreshRules | None = None,
-        max_token_lifetime_s: float = 600.0,
+        max_token_lifetime_s: float | None = 600.0,
+        grants_control_plane: bool = False,
     ) -> None:
-        """`clock` is monotonic; `max_token_lifetime_s` is what this set's tokens may live from `iat` to `exp`."""
+        """`clock` is monotonic; `max_token_lifetime_s` is what this set's tokens may live from `iat` to `exp`, None as long as they say.
+
+        `grants_control_plane`: whether these tokens may prove the control plane's reserved ids.
+        """
         self._source = source
         self._clock = clock
         self._rules = rules or RefreshRules()
         self.max_token_lifetime_s = max_token_lifetime_s
+        self.grants_control_plane = grants_control_plane
         self._keys: Mapping[str, VerificationKey] = {}
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()

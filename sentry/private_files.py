@@ -100,4 +100,8 @@ def _check_facts(path: Path, facts: os.stat_result, *, forbidden: int) -> None:
         raise StoreError(str(path), f"belongs to user {facts.st_uid}, expected {os.geteuid()}")
     mode = stat.S_IMODE(facts.st_mode)
     if mode & forbidden:
-        raise StoreError(str(path), f"has mode {mode:04o}, expected {mode & ~forbidden:04o}: chmod it")
+        wanted = f"{mode & ~forbidden:04o}"
+        raise StoreError(
+            str(path),
+            f"has mode {mode:04o}, expected {wanted}: chmod {wanted} {path}, or --allow-loose-store",
+        )

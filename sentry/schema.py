@@ -32,13 +32,18 @@ class Duration(timedelta):
 
 
 class TokenValidatorOptions(Struct, frozen=True, rename="camel"):
-    """Where the keys of tokens come from. `maxTokenLifetime` is ours: what a token's `exp` less `iat` may be."""
+    """Where the keys of tokens come from.
+
+    Ours are `maxTokenLifetime`, what a token's `exp` less `iat` may be (none: what its issuer chose), and `allowControlPlane`: whether
+    these tokens may prove the control plane's own identities, such as `dapr-operator`.
+    """
 
     source: str
     ca_certificate: str | None = None
     min_refresh_interval: Duration = Duration(minutes=10)
     request_timeout: Duration = Duration(seconds=30)
-    max_token_lifetime: Duration = Duration(minutes=10)
+    max_token_lifetime: Duration | None = None
+    allow_control_plane: bool = False
 
 
 class TokenValidator(Struct, frozen=True):
@@ -63,13 +68,15 @@ class Mtls(Struct, frozen=True, rename="camel"):
 
 
 def read_mtls(path: Path) -> Mtls:
-    """The section of the Configuration in `path`; empty if it has none. Raises SettingsError."""
+    """The section of the Configuration in `path`; empty if it has none, or the file is empty. Raises SettingsError."""
     try:
         document: Any = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise SettingsError((f"{path}: can't be read: {error.strerror}",)) from error
     except yaml.YAMLError as error:
         raise SettingsError((f"{path}: not YAML: {error}",)) from error
+    if document is None:
+        return Mtls()
     if not isinstance(document, dict) or document.get("kind") != "Configuration":
         raise SettingsError((f"{path}: expected one document of kind Configuration",))
     spec = document.get("spec") or {}

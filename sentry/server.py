@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 from msgspec import Struct
 
+from sentry import metrics
 from sentry.attest import Attestor, InsecureValidator, JwksValidator, Kind, TokenMemory, Validator
 from sentry.audit import AuditLog
 from sentry.authority import Authority, Holdings, StoredBundle, generate
@@ -27,6 +28,7 @@ from sentry.jwks import CallSource, KeySet, RefreshRules, source_of
 from sentry.key_ledger import KeyLedger
 from sentry.listener import OwnLeaf
 from sentry.local import LocalPaths, answers, is_any_registered, take_leave
+from sentry.pages import Page, address_of, serve_page
 from sentry.private_files import check_folder, make_folder
 from sentry.rate import RateLimiter
 from sentry.reload import StoreWatch
@@ -56,6 +58,7 @@ class Started(Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
     sentry_id: str
     healthz: str = ""
+    metrics: str = ""
 
 
 def utc_now() -> datetime:
@@ -108,11 +111,18 @@ class SentryServer:
         addresses = self._bind(server, lambda: OwnLeaf(authority, self._clock).credentials())
         await server.start()
         health = await self._start_health(authority)
+        scraped = await self._start_metrics(service, authority)
         if self._settings.runtime_path is not None:
             LocalPaths(root=self._settings.runtime_path).pid.write_text(f"{os.getpid()}\n")
         try:
-            healthz = ":".join(str(part) for part in health.sockets[0].getsockname()[:2]) if health else ""
-            on_started(Started(addresses=addresses, sentry_id=str(authority.spiffe_id), healthz=healthz))
+            on_started(
+                Started(
+                    addresses=addresses,
+                    sentry_id=str(authority.spiffe_id),
+                    healthz=address_of(health),
+                    metrics=address_of(scraped),
+                )
+            )
             async with asyncio.TaskGroup() as tasks:
                 upkeep = tasks.create_task(self._upkeep(authority))
                 idle = tasks.create_task(self._watch_idle(service))
@@ -121,8 +131,9 @@ class SentryServer:
                 for task in (upkeep, idle, changes):
                     task.cancel()
         finally:
-            if health is not None:
-                health.close()
+            for listener in (health, scraped):
+                if listener is not None:
+                    listener.close()
             await server.stop(_GRACE_S)
 
     def _authority(self, store: DiskStore, audit: AuditLog) -> Authority:
@@ -160,8 +171,15 @@ class SentryServer:
         for source in settings.token_sources:
             read = source_of(source.source, ca=source.ca, timeout_s=source.timeout_s)
             rules = RefreshRules(max_age_s=source.refresh_s, min_interval_s=5.0)
-            lifetime_s = source.max_token_lifetime_s
-            sets.append(KeySet(read, clock=time.monotonic, rules=rules, max_token_lifetime_s=lifetime_s))
+            sets.append(
+                KeySet(
+                    read,
+                    clock=time.monotonic,
+                    rules=rules,
+                    max_token_lifetime_s=source.max_token_lifetime_s,
+                    grants_control_plane=source.grants_control_plane,
+                )
+            )
         if sets:
             validators[Kind.JWKS] = JwksValidator(sets, str(settings.spiffe_id), memory, time.time)
         if settings.is_insecure:
@@ -193,19 +211,23 @@ class SentryServer:
         if not self._settings.healthz_port:
             return None
 
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                async with asyncio.timeout(5):
-                    line = await reader.readline()
-                    writer.write(_health(line, is_usable=self._clock() < authority.issuer.not_after))
-                    await writer.drain()
-            except (OSError, TimeoutError, ValueError):
-                pass
-            finally:
-                writer.close()
+        def answer() -> Page:
+            is_usable = self._clock() < authority.issuer.not_after
+            return Page("200 OK" if is_usable else "503 Service Unavailable")
 
-        address = self._settings.healthz_address or None
-        return await asyncio.start_server(answer, address, self._settings.healthz_port, limit=4096)
+        return await serve_page(
+            self._settings.healthz_address, self._settings.healthz_port, "/healthz", answer
+        )
+
+    async def _start_metrics(self, service: SigningService, authority: Authority) -> asyncio.Server | None:
+        port = self._settings.metrics_port
+        if port is None:
+            return None
+
+        def answer() -> Page:
+            return Page("200 OK", metrics.CONTENT_TYPE, metrics.render(service, authority))
+
+        return await serve_page(self._settings.metrics_address, port, "/metrics", answer)
 
     async def _upkeep(self, authority: Authority) -> None:
         """Renew the issuer in time, warn of what ends soon."""
@@ -308,15 +330,6 @@ def _bind_unix(server: grpc.aio.Server, path: Path, credentials: grpc.ServerCred
     return f"unix:{path}"
 
 
-def _health(line: bytes, *, is_usable: bool) -> bytes:
-    parts = line.split(b" ")
-    if len(parts) != 3 or parts[0] not in {b"GET", b"HEAD"} or parts[1].partition(b"?")[0] != b"/healthz":
-        status = "404 Not Found"
-    else:
-        status = "200 OK" if is_usable else "503 Service Unavailable"
-    return f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
-
-
 def _changed_at(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
@@ -326,6 +339,11 @@ def _changed_at(path: Path) -> int:
 
 def announce(descriptor: int, started: Started) -> None:
     """Tell the starter through `--ready-fd`, in one JSON line, and close it."""
-    facts = {"addresses": started.addresses, "sentry_id": started.sentry_id, "healthz": started.healthz}
+    facts = {
+        "addresses": started.addresses,
+        "sentry_id": started.sentry_id,
+        "healthz": started.healthz,
+        "metrics": started.metrics,
+    }
     with os.fdopen(descriptor, "wb") as pipe:
         pipe.write(json.dumps(facts).encode() + b"\n")

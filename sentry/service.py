@@ -2,6 +2,7 @@
 
 import hashlib
 import uuid
+from collections import Counter
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,7 +32,7 @@ class ServicePolicy(Struct, frozen=True, kw_only=True):
 
 
 class SigningService:
-    """Answers SignCertificate. `signed_count` grows with every grant (the idle watch reads it)."""
+    """Answers SignCertificate. `signed_count` grows with every grant, `refused` by reason with every other end."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class SigningService:
         self._policy = policy
         self._keys = keys
         self.signed_count = 0
+        self.refused: Counter[str] = Counter()
 
     async def answer(self, request: SignCertificateRequest, peer: str) -> SignCertificateResponse:
         """Sign or refuse, and write the audit line either way.
@@ -68,6 +70,7 @@ class SigningService:
         try:
             response = await self._answer(request, facts)
         except SentryError as error:
+            self.refused[_reason(error)] += 1
             facts |= {"decision": "refused", "reason": _reason(error)}
             self._audit.write("sign", facts)
             raise

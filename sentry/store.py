@@ -7,6 +7,7 @@ A file that is missing is an error that names it. Only an empty store may be fil
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import threading
@@ -26,6 +27,7 @@ _NEXT: Final = ".next"
 _DRAFT: Final = ".next.draft"
 _LOCK: Final = ".lock"
 _LOCK_POLL_S: Final = 0.02
+_LOG: Final = logging.getLogger("sentry")
 
 
 class StoreNames(Struct, frozen=True, kw_only=True):
@@ -48,7 +50,7 @@ class DiskStore:
     def __init__(
         self, folder: Path, *, names: StoreNames | None = None, allow_loose: bool = False, wait_s: float = 0.0
     ) -> None:
-        """`allow_loose` skips the checks of owners and modes, for volumes that can't hold them.
+        """`allow_loose` makes warnings of faults in owners and modes, for volumes that can't hold them.
 
         `wait_s` is how long `open` waits for another holder of the lock to end.
         """
@@ -66,8 +68,12 @@ class DiskStore:
         Raises: StoreError, also when another process holds the lock.
         """
         make_folder(self._folder)
-        if not self._allow_loose:
+        try:
             check_folder(self._folder)
+        except StoreError as error:
+            if not self._allow_loose:
+                raise
+            _LOG.warning("%s; whoever can read or replace these files can be anybody in the mesh", error)
         self._lock = self._take_lock()
         try:
             shutil.rmtree(self._folder / _DRAFT, ignore_errors=True)

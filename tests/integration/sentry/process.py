@@ -32,6 +32,7 @@ class Running:
     pid: int
     addresses: tuple[str, ...]
     log: Path
+    metrics: str = ""
 
     @property
     def store(self) -> Path:
@@ -75,7 +76,13 @@ def running_sentry(root: Path, *flags: str, env: Mapping[str, str] | None = None
             line = pipe.readline() if readable else b""
         assert line, log.read_text()
         facts = json.loads(line)
-        yield Running(root=root, pid=process.pid, addresses=tuple(facts["addresses"]), log=log)
+        yield Running(
+            root=root,
+            pid=process.pid,
+            addresses=tuple(facts["addresses"]),
+            log=log,
+            metrics=facts["metrics"],
+        )
     finally:
         process.terminate()
         process.wait(20)

@@ -387,10 +387,49 @@ def test_healthz_answers_on_its_own_port(root: Path) -> None:
 
 
 async def test_flags_of_daprs_sentry_without_effect_are_named_once(root: Path) -> None:
-    with running_sentry(root, "--metrics-port", "9090", "--enable-metrics=false") as sentry:
+    with running_sentry(root, "--jwt-enabled", "--oidc-enabled=true") as sentry:
         said = [line for line in sentry.log.read_text().splitlines() if "accepted without effect" in line]
         assert len(said) == 1
-        assert "--enable-metrics, --metrics-port" in said[0]
+        assert "--jwt-enabled, --oidc-enabled" in said[0]
+
+
+def scraped(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+async def test_metrics_tell_of_grants_refusals_and_ends_under_daprs_names(root: Path) -> None:
+    with running_sentry(root, "-metrics-port=0") as sentry:
+        await fetch(sentry.client())
+        await refusal_of(sentry.client(fixed("x")))
+        said = await asyncio.to_thread(scraped, sentry.metrics)
+        for line in (
+            "dapr_sentry_cert_sign_request_received_total 2.0",
+            "dapr_sentry_cert_sign_success_total 1.0",
+            'dapr_sentry_cert_sign_failure_total{reason="sign"} 1.0',
+            "dapr_sentry_servercert_issue_failed_total 0.0",
+            "dapr_sentry_issuercert_changed_total 0.0",
+            'postern_sentry_refusals_total{reason="token-encoding"} 1.0',
+        ):
+            assert line in said.splitlines()
+        ends = float(said.partition("\ndapr_sentry_issuercert_expiry_timestamp ")[2].split()[0])
+        assert ends > datetime.now(UTC).timestamp()
+
+
+async def test_credentials_in_a_folder_that_others_may_enter_are_taken_with_a_warning_if_asked(
+    root: Path,
+) -> None:
+    store = root / "brought"
+    with DiskStore(store) as files:
+        files.save(dapr_like(datetime.now(UTC)))
+    store.chmod(0o755)
+    flags = ("--issuer-credentials", str(store))
+    done = run_sentry("--runtime-path", str(root), "--unix-socket", str(root / "s"), *flags)
+    assert (done.returncode, f"chmod 0700 {store}, or --allow-loose-store" in done.stderr) == (1, True)
+    with running_sentry(root, *flags, "-allow-loose-store") as sentry:
+        anchors = TrustBundle.parse((store / "ca.crt").read_bytes())
+        assert (await fetch(sentry.client(anchors=anchors))).spiffe_id == CART
+        assert f"{store} has mode 0755" in sentry.log.read_text()
 
 
 async def test_audit_tells_grants_and_refusals(root: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sentry.attest import Ask, Attestor, InsecureValidator, JwksValidator, Kind, TokenMemory
@@ -104,6 +104,36 @@ async def test_token_for_sentry_among_other_audiences_is_taken() -> None:
 )
 async def test_token_with_a_wrong_claim_is_refused(changes: dict[str, object], reason: str) -> None:
     assert await refusal_of(token(claims(**changes))) == reason
+
+
+def by_hand(**choices: Any) -> JwksValidator:
+    keys = KeySet(CallSource(name="test", call=lambda: SET), clock=lambda: 0.0, **choices)
+    return JwksValidator([keys], SENTRY, TokenMemory(lambda: NOW), lambda: NOW)
+
+
+async def test_token_of_a_set_without_a_bound_may_live_long_and_serves_every_renewal() -> None:
+    judge = by_hand(max_token_lifetime_s=None)
+    long_lived = token(claims(exp=int(NOW) + 86_400))
+    for csr_hash in ("one", "two"):
+        assert (await judge.validate(ask(long_lived, csr_hash=csr_hash))).spiffe_id == CART
+    await judge.validate(ask(token()))
+    with pytest.raises(AttestationError, match="used before"):
+        await judge.validate(ask(token(), csr_hash="two"))
+
+
+async def test_reserved_id_is_granted_only_by_a_set_that_was_configured_to_prove_it() -> None:
+    operator = SpiffeId("localhost", "dapr-system", "dapr-operator")
+    proof = token(claims(sub=str(operator)))
+    granted = await by_hand(grants_control_plane=True).validate(ask(proof, spiffe_id=operator))
+    assert granted.spiffe_id == operator
+    assert await refusal_of(proof, spiffe_id=operator) == "reserved-id"
+
+
+async def test_token_signed_with_an_ed25519_key_is_taken() -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    member = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key())) | {"kid": "ed", "use": "sig"}
+    proof = jwt.encode(claims(), key, algorithm="EdDSA", headers={"kid": "ed"})
+    assert (await validator(key_set={"keys": [member]}).validate(ask(proof))).spiffe_id == CART
 
 
 async def test_token_within_the_leeway_of_a_slow_clock_is_taken() -> None:

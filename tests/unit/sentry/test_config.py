@@ -78,7 +78,7 @@ def test_flags_without_effect_are_accepted_and_named() -> None:
     settings = parse(
         *ROOT, "--enable-metrics=true", "--metrics-port", "9090", "--jwt-enabled", "--oidc-enabled"
     )
-    assert settings.unused_flags == ("--enable-metrics", "--metrics-port", "--jwt-enabled", "--oidc-enabled")
+    assert settings.unused_flags == ("--jwt-enabled", "--oidc-enabled")
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,36 @@ def test_duration_is_read_as_go_does(text: str, seconds: float) -> None:
 def test_duration_in_another_form_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)
+
+
+def test_flags_may_be_written_as_go_writes_them() -> None:
+    written = (
+        "-runtime-path",
+        "/run/postern",
+        "-port=50003",
+        "-strict-csr=true",
+        "--log-as-json=T",
+        "-log-level",
+        "debug",
+    )
+    settings = parse(*written)
+    assert (settings.port, settings.strict_csr, settings.log_as_json, settings.log_level) == (
+        50003,
+        True,
+        True,
+        "debug",
+    )
+    assert "-nope" in faults(*ROOT, "-nope")
+
+
+@pytest.mark.parametrize(
+    ("flags", "port"),
+    [
+        ((), None),
+        (("--metrics-port", "9090"), 9090),
+        (("--metrics-port", "9090", "--enable-metrics"), 9090),
+        (("--metrics-port", "9090", "--enable-metrics=false"), None),
+    ],
+)
+def test_metrics_port_is_served_when_it_is_given(flags: tuple[str, ...], port: int | None) -> None:
+    assert parse(*ROOT, *flags).metrics_port == port

@@ -38,7 +38,9 @@ def test_section_is_read_whole(tmp_path: Path) -> None:
     assert mtls.token_validators[0].options.source == "/keys.json"
 
 
-@pytest.mark.parametrize("text", ["kind: Configuration", "kind: Configuration\nspec: {mtls: }"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "---\n", "kind: Configuration", "kind: Configuration\nspec: {mtls: }"]
+)
 def test_section_left_out_is_empty(tmp_path: Path, text: str) -> None:
     assert read_mtls(written(tmp_path, text)).token_validators == ()
 
