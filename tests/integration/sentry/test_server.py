@@ -429,7 +429,7 @@ async def test_credentials_in_a_folder_that_others_may_enter_are_taken_with_a_wa
     with running_sentry(root, *flags, "-allow-loose-store") as sentry:
         anchors = TrustBundle.parse((store / "ca.crt").read_bytes())
         assert (await fetch(sentry.client(anchors=anchors))).spiffe_id == CART
-        assert f"{store} has mode 0755" in sentry.log.read_text()
+        assert f"{store}: has mode 0755" in sentry.log.read_text()
 
 
 async def test_audit_tells_grants_and_refusals(root: Path) -> None:
