@@ -89,7 +89,10 @@ def unsupported(app: AppView, ask: Asking) -> tuple[Cause, str] | None:
 def to_app(
     ask: Asking, app: AppView, *, caller: Caller | None, labels: Labels, surface: Surface, rewrite: Edits
 ) -> Plan | Reply:
-    """The Plan to the own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface."""
+    """The Plan to the own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface.
+
+    caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
+    """
     refused = unsupported(app, ask)
     if refused is not None:
         cause, text = refused
@@ -103,7 +106,9 @@ def to_app(
         Edit(op=Op.TRACE),
     ]
     edits.append(Edit(op=Op.DEADLINE))
-    if caller is not None:
+    if caller is None:
+        edits.append(Edit(op=Op.CALLER))
+    else:
         edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=caller.app_id.encode()))
         edits.append(Edit(op=Op.SET, name=b"dapr-caller-namespace", data=caller.namespace.encode()))
     edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=app.app_id.encode()))

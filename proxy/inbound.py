@@ -55,7 +55,7 @@ class Inbound:
         labels = replace(labels, decision=describe(decision))
         if not decision.allowed:
             return denied(ask, app, labels=labels, surface=surface, peer=peer or "")
-        return to_app(ask, app, caller=caller, labels=labels, surface=surface, rewrite=())
+        return to_app(ask, app, caller=None, labels=labels, surface=surface, rewrite=())
 
 
 def _misdirected(ask: Asking, app: AppView, labels: Labels) -> Reply | None:

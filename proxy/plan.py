@@ -79,7 +79,8 @@ NAMING_HEADERS = frozenset(
         b"authorization",
     }
 )
-MAX_KEY_BYTES = 256  # a longer naming value is never a key: it reads as LONG, which names nobody
+# A longer naming value is never a key: deciders themselves read LONG, which names nobody. Who calls is always the whole value.
+MAX_KEY_BYTES = 256
 LONG = "\x00long"
 
 
@@ -93,6 +94,7 @@ class Op(Enum):
     HOP_BY_HOP = "hop-by-hop"  # RFC 9110 §7.6.1: connection-listed names and the fixed set
     AUTHORITY = "authority"  # replace :authority / Host
     DAPR_PATH = "dapr-path"  # the canonical path, re-encoded, query as it came; data `strip`: only what follows `/method`
+    CALLER = "caller"  # dapr-caller-app-id and dapr-caller-namespace of the peer that this call's certificate proves; none: nothing
     TRACE = "trace"  # a fresh traceparent (and grpc-trace-bin on gRPC) of this hop's span
     DEADLINE = "deadline"  # grpc-timeout with what is left
 

@@ -37,13 +37,20 @@ class Mint:
         """The trust anchors."""
         return self._holdings.bundle.pem
 
-    def identity(self, app: str, *, life: timedelta = timedelta(hours=1), roots: bytes = b"") -> TlsIdentity:
+    def identity(
+        self,
+        app: str,
+        *,
+        life: timedelta = timedelta(hours=1),
+        roots: bytes = b"",
+        namespace: str = NAMESPACE,
+    ) -> TlsIdentity:
         """A workload's identity. A negative `life` makes one that has ended. `roots`: further anchors to trust."""
         now = datetime.now(UTC).replace(microsecond=0)
         key = new_key()
         leaf = self._holdings.issuer.sign(
             LeafTemplate(
-                spiffe_id=SpiffeId(DOMAIN, NAMESPACE, app),
+                spiffe_id=SpiffeId(DOMAIN, namespace, app),
                 public_key=key.public_key(),
                 not_before=min(now, now + life) - timedelta(minutes=5),
                 not_after=now + life,
@@ -63,6 +70,7 @@ class Mint:
         alpn: tuple[str, ...] = ("postern/1", "h2"),
         newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
         life: timedelta = timedelta(hours=1),
+        namespace: str = NAMESPACE,
     ) -> ssl.SSLContext:
         """A hand-made client; `app` None shows no certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -72,7 +80,7 @@ class Mint:
         if alpn:
             context.set_alpn_protocols(list(alpn))
         if app is not None:
-            _load(context, self.identity(app, life=life))
+            _load(context, self.identity(app, life=life, namespace=namespace))
         return context
 
     def server_context(self, app: str, *, alpn: tuple[str, ...] = ("postern/1", "h2")) -> ssl.SSLContext:

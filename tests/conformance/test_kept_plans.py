@@ -1,12 +1,17 @@
 """Plans that are kept: for which calls they stand, and until when."""
 
 import asyncio
+import json
 
+import pytest
 from msgspec.structs import replace
 
-from proxy.plan import Asking, Cause, Decision
+from proxy.plan import Asking, Cause, Decision, Edit, Op, Route
+from sentry.spiffe import SpiffeId
 from tests.conformance.apps import http_app, raw_app
+from tests.conformance.frames import Message, dial
 from tests.conformance.harness import deciding, leading, plan, reply, running
+from tests.conformance.identities import DOMAIN, Mint
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
 
@@ -120,3 +125,79 @@ async def test_calls_in_flight_keep_the_plan_they_began_with(engine: str) -> Non
         go.set()
         response = await caller.read_response("GET")
     assert (response.status, response.body) == (200, b"ok")
+
+
+@pytest.mark.parametrize("length", [255, 256, 257, 300, 2048])
+async def test_kept_decision_never_serves_another_caller_however_long_its_id(
+    engine: str, mint: Mint, length: int
+) -> None:
+    namespace = "n" * (length - len(f"spiffe://{DOMAIN}/ns//good"))
+    good, evil = (str(SpiffeId(DOMAIN, namespace, app)) for app in ("good", "evil"))
+    assert len(good) == len(evil) == length
+    told = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.CALLER))
+
+    def decide(ask: Asking) -> Decision:
+        return plan(routes=(Route(cluster="app", edits=told),)) if ask.peer() == good else reply(Cause.DENIED)
+
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_identity(mint.identity("callee"))
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide), name="peer", tls="mesh")
+        answers: dict[str, list[Message]] = {}
+        for app_id in ("evil", "good", "evil", "good"):
+            context = mint.client_context(app_id, namespace=namespace)
+            async with dial(port, tls=context) as caller:
+                answer = await caller.whole(await caller.request(b"/echo"))
+            answers.setdefault(app_id, []).append(answer)
+    assert [answer.status for answer in answers["evil"]] == [403, 403]
+    assert [answer.status for answer in answers["good"]] == [200, 200]
+    for answer in answers["good"]:
+        seen = dict(json.loads(answer.body)["headers"])
+        assert (seen["dapr-caller-app-id"], seen["dapr-caller-namespace"]) == ("good", namespace)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_app_is_told_of_this_calls_caller_and_never_of_the_kept_decisions(
+    engine: str, mint: Mint, shared: bool
+) -> None:
+    told = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.CALLER))
+
+    def decide(ask: Asking) -> Decision:
+        if not shared:
+            ask.peer()
+        return plan(routes=(Route(cluster="app", edits=told),))
+
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_identity(mint.identity("callee"))
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide), name="peer", tls="mesh")
+        for app_id in ("one", "two", "one"):
+            async with dial(port, tls=mint.client_context(app_id)) as caller:
+                forged = ((b"dapr-caller-app-id", b"forged"), (b"dapr-caller-namespace", b"forged"))
+                answer = await caller.whole(await caller.request(b"/echo", headers=forged))
+            seen = [(name, value) for name, value in json.loads(answer.body)["headers"] if "caller" in name]
+            assert seen == [("dapr-caller-app-id", app_id), ("dapr-caller-namespace", "default")]
+
+
+BOUND = 256  # MAX_KEY_BYTES in proxy/plan.py
+
+
+@pytest.mark.parametrize(
+    "value", ["c" * (BOUND - 1), "c" * BOUND, "c" * (BOUND + 1), "é" * 200, "é" * BOUND], ids=len
+)
+async def test_naming_header_around_the_bound_of_keys_gets_the_decision_of_its_own(
+    engine: str, value: str
+) -> None:
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.naming(b"dapr-app-id") == value else reply(Cause.NO_APP)
+
+    async def status(port: int, sent: str) -> int:
+        async with connect(port) as caller:
+            return (await caller.request("GET", "/echo", headers=(("dapr-app-id", sent),))).status
+
+    async with http_app() as app, running(engine) as node:
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        found = [await status(port, sent) for sent in (value[:-1] + "d", value, value[:-1] + "d", value)]
+    wanted = 200 if len(value) <= BOUND else 404  # a longer one reads as LONG, for the decider as well
+    assert found == [404, wanted, 404, wanted]

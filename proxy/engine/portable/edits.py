@@ -22,6 +22,7 @@ HOP_BY_HOP = frozenset(
         b"proxy-authenticate",
     }
 )
+_CALLER_HEADERS = frozenset({b"dapr-caller-app-id", b"dapr-caller-namespace"})
 _TRACE_HEADERS = frozenset({b"traceparent", b"grpc-trace-bin"})
 _NOTHING: frozenset[bytes] = frozenset()
 _DAPR_MARK = "/method"
@@ -34,6 +35,7 @@ class Compiled(Struct, frozen=True):
     prefixes: tuple[bytes, ...]
     add: Headers
     hop_by_hop: bool
+    caller: bool
     trace: bool
     deadline: bool
     dapr_path: bytes | None  # b"strip": what follows `/method`; b"": the whole path
@@ -53,6 +55,8 @@ def compile_edits(edits: Edits) -> Compiled:
             add.append((edit.name, edit.data))
         elif edit.op is Op.REMOVE:
             remove.add(edit.name)
+    if Op.CALLER in ops:
+        remove |= _CALLER_HEADERS
     if Op.TRACE in ops:
         remove |= _TRACE_HEADERS
     if Op.DEADLINE in ops:
@@ -62,6 +66,7 @@ def compile_edits(edits: Edits) -> Compiled:
         prefixes=tuple(edit.name for edit in edits if edit.op is Op.REMOVE_PREFIX),
         add=tuple(add),
         hop_by_hop=Op.HOP_BY_HOP in ops,
+        caller=Op.CALLER in ops,
         trace=Op.TRACE in ops,
         deadline=Op.DEADLINE in ops,
         dapr_path=next((edit.data for edit in edits if edit.op is Op.DAPR_PATH), None),
@@ -116,6 +121,12 @@ def edit_request(
     """The head to send on. `left_s`: what is left of the call's time, if it has a limit."""
     headers = edit_headers(compiled, raw.headers)
     grpc = raw.protocol == "grpc"
+    if compiled.caller and head.peer is not None:
+        _, namespace, app_id = head.peer.rsplit(
+            "/", 2
+        )  # spiffe://<trust domain>/ns/<namespace>/<app-id>, read in the handshake
+        headers.append((b"dapr-caller-app-id", app_id.encode()))
+        headers.append((b"dapr-caller-namespace", namespace.encode()))
     if grpc:
         headers.append((b"te", b"trailers"))
     if compiled.trace:

@@ -113,6 +113,7 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
             "hop-by-hop" => made.hop_by_hop = true,
             "authority" => made.authority = Some(data.into()),
             "dapr-path" => made.path = if data == b"strip" { PathEdit::Strip } else { PathEdit::Whole },
+            "caller" => made.caller = true,
             "trace" => made.trace = true,
             "deadline" => made.deadline = true,
             other => return Err(invalid(format!("unknown edit {other}"))),

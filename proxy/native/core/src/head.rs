@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header;
+use http::{HeaderValue, header};
 
 use crate::decision::target;
 use crate::fields::Headers;
@@ -65,7 +65,25 @@ pub struct RawHead {
 pub struct Entry {
     pub listener: Arc<str>,
     pub peer: Option<Arc<str>>,
+    pub caller: Option<Arc<Caller>>,
     pub address: Arc<str>,
+}
+
+/// Whom a peer's certificate names, as an app is told.
+#[derive(Debug)]
+pub struct Caller {
+    pub app_id: HeaderValue,
+    pub namespace: HeaderValue,
+}
+
+impl Caller {
+    /// Of `spiffe://<trust domain>/ns/<namespace>/<app-id>`, as read in the handshake.
+    pub fn of(peer: &str) -> Option<Self> {
+        let mut parts = peer.rsplitn(3, '/');
+        let app_id = HeaderValue::from_str(parts.next()?).ok()?;
+        let namespace = HeaderValue::from_str(parts.next()?).ok()?;
+        Some(Self { app_id, namespace })
+    }
 }
 
 /// A head with its canonical path; see `RequestHead` in `proxy/plan.py`. `headers` leave with the last attempt.

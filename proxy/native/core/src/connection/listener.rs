@@ -21,7 +21,7 @@ use crate::connection::dial;
 use crate::connection::handout::{Parcel, Seat, Seats};
 use crate::connection::io::{Io, Kind};
 use crate::connection::leaving::Leaving;
-use crate::head::Entry;
+use crate::head::{Caller, Entry};
 use crate::http1;
 use crate::http2::{self, frames::PREFACE};
 use crate::limits::Limits;
@@ -269,7 +269,8 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
         leaving.ask();
     }
     listener.connections.borrow_mut().push(Rc::downgrade(&leaving));
-    let entry = Entry { listener: listener.name.clone(), peer, address };
+    let caller = peer.as_deref().and_then(Caller::of).map(Arc::new);
+    let entry = Entry { listener: listener.name.clone(), peer, caller, address };
     let mut io = Io::new(kind);
     let Some(seen) = timeout(shared.limits.head, sniff(&mut io)).await.ok().flatten() else { return };
     let is_http2 = seen.starts_with(PREFACE);

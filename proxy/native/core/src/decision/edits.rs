@@ -18,6 +18,7 @@ pub struct Edits {
     pub prefixes: Vec<String>,
     pub add: Vec<(HeaderName, HeaderValue)>,
     pub hop_by_hop: bool,
+    pub caller: bool,
     pub trace: bool,
     pub deadline: bool,
     pub path: PathEdit,
@@ -42,6 +43,8 @@ static ENDED_HERE: [HeaderName; 4] = [header::TE, header::TRAILER, header::PROXY
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     is_of_hop(name) || ENDED_HERE.contains(name)
 }
+const CALLER_APP_ID: HeaderName = HeaderName::from_static("dapr-caller-app-id");
+const CALLER_NAMESPACE: HeaderName = HeaderName::from_static("dapr-caller-namespace");
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 static WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
 
@@ -85,7 +88,8 @@ impl Edits {
 
     fn takes(&self, name: &HeaderName) -> bool {
         let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
-        self.remove.contains(name) || self.written().contains(name) || has_prefix()
+        let of_caller = self.caller && (*name == CALLER_APP_ID || *name == CALLER_NAMESPACE);
+        of_caller || self.remove.contains(name) || self.written().contains(name) || has_prefix()
     }
 
     /// Edit the fields of a response, or of a request before what only a request has.
@@ -115,6 +119,10 @@ impl Edits {
         }
         for (name, value) in &self.add {
             headers.append(name, value.clone());
+        }
+        if let (true, Some(caller)) = (self.caller, &head.entry.caller) {
+            headers.append(CALLER_APP_ID, caller.app_id.clone());
+            headers.append(CALLER_NAMESPACE, caller.namespace.clone());
         }
         if grpc {
             headers.append(header::TE, HeaderValue::from_static("trailers"));

@@ -15,7 +15,7 @@ use crate::decision::edits::method_start;
 use crate::decision::plan::Read;
 use crate::head::Head;
 
-const MAX_KEY_BYTES: usize = 256; // a longer value is never a key: it reads as LONG, which names nobody
+const MAX_KEY_BYTES: usize = 256; // of a naming value; deciders read a longer one as LONG too, see `proxy/plan.py`
 const MAX_METHOD_BYTES: usize = 32;
 const MAX_PATHS: usize = 65_536; // of a table that only the decider can read, twice: the newer half and the older
 const INVOKE: &str = "/v1.0/invoke/";
@@ -107,10 +107,12 @@ impl Tables {
             Read::Framing => out.push(head.framing as u8),
             Read::Method if head.method.len() > MAX_METHOD_BYTES => out.push(b'*'),
             Read::Method => out.extend_from_slice(&head.method),
-            Read::Authority => bounded(Some(head.authority.as_bytes()), out),
+            // In characters, as deciders measure it: what they read whole must be a key as a whole.
+            Read::Authority if head.authority.chars().nth(MAX_KEY_BYTES).is_some() => out.push(1),
+            Read::Authority => whole(Some(head.authority.as_bytes()), out),
             Read::Form => out.push(u8::from(head.absolute)),
             Read::Exact => out.push(u8::from(head.exact)),
-            Read::Peer => bounded(head.entry.peer.as_deref().map(str::as_bytes), out),
+            Read::Peer => whole(head.entry.peer.as_deref().map(str::as_bytes), out),
             Read::Path(number) => return self.class(*number, &head.path, out),
             Read::Naming(name) if *name == http::header::AUTHORIZATION => {
                 let app_id = head.headers.get(name).and_then(|value| basic_app_id(value.as_bytes()));
@@ -159,8 +161,14 @@ fn told(known: &Remembered, path: &str, out: &mut Vec<u8>) -> bool {
 
 fn bounded(value: Option<&[u8]>, out: &mut Vec<u8>) {
     match value {
-        None => out.push(0),
         Some(long) if long.len() > MAX_KEY_BYTES => out.push(1),
+        value => whole(value, out),
+    }
+}
+
+fn whole(value: Option<&[u8]>, out: &mut Vec<u8>) {
+    match value {
+        None => out.push(0),
         Some(value) => {
             out.push(2);
             out.extend_from_slice(value);
