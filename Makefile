@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check native fuzz bench soak clean
+.PHONY: demo test check native stock fuzz bench soak clean
 
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
@@ -39,6 +39,27 @@ fuzz:
 			-artifact_prefix=failures/$$name- corpus/$$name 2>corpus/$$name.log || { cat corpus/$$name.log; exit 1; }; \
 		echo "$$name: $$(sed -n 's/^stat::number_of_executed_units: *//p' corpus/$$name.log) inputs hold"; \
 	done
+
+# Programs on stock gRPC libraries that tests call through sidecars, in the languages whose tools are here (tests/stock/README.md).
+STOCK := .cache/stock
+stock: $(if $(shell command -v go),$(STOCK)/go/stock) $(if $(shell command -v mvn),$(STOCK)/java/built) \
+	$(if $(shell command -v npm),$(STOCK)/node/built) $(if $(shell command -v cargo),$(STOCK)/rust/release/stock)
+
+$(STOCK)/go/stock: $(wildcard tests/stock/go/*)
+	go build -C tests/stock/go -o $(CURDIR)/$@ .
+
+$(STOCK)/java/built: $(wildcard tests/stock/java/*)
+	mvn -B -q -ntp -f tests/stock/java/pom.xml -Dfolder=$(CURDIR)/$(STOCK)/java process-classes
+	@touch $@
+
+$(STOCK)/node/built: $(wildcard tests/stock/node/*)
+	@mkdir -p $(@D) && cp tests/stock/node/* $(@D)
+	npm ci --prefix $(@D) --silent --ignore-scripts
+	@touch $@
+
+$(STOCK)/rust/release/stock: $(wildcard tests/stock/rust/*.* tests/stock/rust/src/*)
+	cargo build --quiet --release --locked --manifest-path tests/stock/rust/Cargo.toml --target-dir $(STOCK)/rust
+	@touch $@
 
 bench: $(VENV)/.ready
 	@$(BIN)/python -m tests.bench

@@ -1,0 +1,1 @@
+"""gRPC programs as their makers' libraries have them, called through two sidecars."""

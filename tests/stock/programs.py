@@ -1,0 +1,100 @@
+"""The stock programs: how each is started, what it needs, what its calls came to."""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.support.processes import REPOSITORY, Process, Processes
+
+BUILT: Final = REPOSITORY / ".cache" / "stock"
+_START_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """`command` starts it once `built` is there, for which `tools` are needed; `install` says how to get those."""
+
+    command: tuple[str, ...]
+    built: Path | None = None
+    tools: tuple[str, ...] = ()
+    install: str = ""
+
+
+# Java: the least that it takes; two of them run beside two proxies.
+_JVM: Final = ("java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+PROGRAMS: Final = {
+    "go": Program(
+        command=(str(BUILT / "go" / "stock"),),
+        built=BUILT / "go" / "stock",
+        tools=("go",),
+        install="install Go 1.25 or newer",
+    ),
+    "java": Program(
+        command=(*_JVM, "-cp", f"{BUILT}/java/classes:{BUILT}/java/lib/*", "Stock"),
+        built=BUILT / "java" / "built",
+        tools=("java", "mvn"),
+        install="apt-get install openjdk-17-jdk-headless maven",
+    ),
+    "node": Program(
+        command=("node", str(BUILT / "node" / "stock.js")),
+        built=BUILT / "node" / "built",
+        tools=("node", "npm"),
+        install="install Node.js 20 or newer, with npm",
+    ),
+    "python": Program(command=(sys.executable, str(REPOSITORY / "tests" / "stock" / "python" / "stock.py"))),
+    "rust": Program(
+        command=(str(BUILT / "rust" / "release" / "stock"),),
+        built=BUILT / "rust" / "release" / "stock",
+        tools=("cargo",),
+        install="install Rust, https://rustup.rs",
+    ),
+}
+
+Outcomes = dict[str, dict[str, int]]
+
+
+def reason_missing(language: str) -> str | None:
+    """Why a program can't be run here, and what to do about it; None if it can."""
+    program = PROGRAMS[language]
+    if program.built is None or program.built.exists():
+        return None
+    missing = [tool for tool in program.tools if shutil.which(tool) is None]
+    if missing:
+        return f"{' and '.join(missing)} missing: {program.install}, then make stock"
+    return f"the stock program in {language} is not built: make stock"
+
+
+async def serve(processes: Processes, language: str) -> int:
+    """Start a server; its port."""
+    process = processes.start([*PROGRAMS[language].command, "serve"], name=f"server in {language}")
+    return int((await process.line(r"^serving (\d+)$", timeout_s=_START_S))[1])
+
+
+async def call(
+    processes: Processes, language: str, port: int, *, count: int, flight: int, within_s: float
+) -> Outcomes:
+    """Have a client make `count` calls of each kind to a port of loopback, `flight` of each at a time."""
+    command = [*PROGRAMS[language].command, "call", f"127.0.0.1:{port}", str(count), str(flight)]
+    process = processes.start(command, name=f"client in {language}")
+    return await outcomes(process, within_s)
+
+
+async def outcomes(process: Process, within_s: float) -> Outcomes:
+    """What a client says its calls came to."""
+    told = await process.line(r"^result (.*)$", timeout_s=within_s)
+    ended: Outcomes = json.loads(told[1])
+    return ended
+
+
+def failures(ended: Outcomes) -> Outcomes:
+    """The outcomes that were not expected, of the kinds that had any."""
+    wrong = {kind: {text: n for text, n in counts.items() if text != "ok"} for kind, counts in ended.items()}
+    return {kind: counts for kind, counts in wrong.items() if counts}
+
+
+def expected(count: int) -> Outcomes:
+    """What `call` returns when nothing failed."""
+    return {kind: {"ok": count} for kind in ("cancelled", "early", "missing", "pages", "unary")}
