@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check native stock fuzz bench soak clean
+.PHONY: demo test check reference native stock fuzz bench soak clean
 
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
@@ -24,6 +24,9 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy proxy nameresolution sentry policies telemetry tests examples
 	$(BIN)/lint-imports
+
+reference: $(VENV)/.ready
+	@$(BIN)/python -m proxy.reference
 
 native:
 	cd proxy/native && cargo clippy --locked --all-targets && cargo test --locked --quiet

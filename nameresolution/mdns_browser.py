@@ -17,7 +17,7 @@ MORE_QUESTIONS_S = (1.15, 1.4, 1.65, 1.85)
 REFRESH_S = 30.0
 REFRESH_SHARE = 0.8  # of the TTL, where that is sooner
 RETRY_S = 10.0  # between refreshes that an instance does not answer
-_MAX_INSTANCES = 1000  # of one app-id; a host that invents instances must not fill our memory
+MAX_INSTANCES = 1000  # of one app-id; a host that invents instances must not fill our memory
 
 
 class Due(Struct, frozen=True, kw_only=True):
@@ -99,7 +99,7 @@ class Browser:
         if sought is None:
             return False
         before = sought.instances.get(sighting.key)
-        if before is None and len(sought.instances) >= _MAX_INSTANCES:
+        if before is None and len(sought.instances) >= MAX_INSTANCES:
             return False
         changed = before is None or before.sighting.endpoint() != sighting.endpoint() or sought.lost
         sought.instances[sighting.key] = _Held(sighting, now)

@@ -24,6 +24,7 @@ from policies.conform import conform
 from policies.construct import Place
 from policies.documents import Document
 from policies.durations import is_bare, parse_duration
+from policies.effects import CONFIGURATION, warn_of_nothing
 from policies.errors import DurationError
 from policies.report import Report
 
@@ -39,7 +40,7 @@ def compile_configuration(
 ) -> ConfigurationValues:
     """The values of Configurations laid one over the other. Each is checked by itself, so that faults have a place."""
     for document, configuration in documents:
-        _note_unbuilt(document, report)
+        warn_of_nothing(document, CONFIGURATION, report)
         _tracing(document, configuration.spec.tracing, report)
         _metrics(document, _spec(document), report)
         _mtls(document, configuration.spec.mtls, report)
@@ -89,12 +90,6 @@ def _laid_over(below: dict[str, object], above: dict[str, object]) -> dict[str, 
             _laid_over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
         )
     return joined
-
-
-def _note_unbuilt(document: Document, report: Report) -> None:
-    for name in schema.UNBUILT_SECTIONS:
-        if document.has(("spec", name)):
-            report.warn(document, ("spec", name), "is known and has no effect in postern")
 
 
 def _duration(document: Document, place: Place, text: str, report: Report) -> float | None:

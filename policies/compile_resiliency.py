@@ -10,6 +10,7 @@ from policies.codes import parse_codes
 from policies.construct import Place
 from policies.documents import Document
 from policies.durations import is_bare, parse_duration
+from policies.effects import RESILIENCY, warn_of_nothing
 from policies.errors import CodesError, DurationError
 from policies.report import Report
 from policies.resiliency import (
@@ -51,7 +52,8 @@ def compile_resiliency(
         else:
             merged.names.append(resiliency.metadata.name)
         _read_policies(document, resiliency.spec.policies, into, report)
-        _read_targets(document, resiliency.spec.targets, into, report)
+        _read_targets(document, resiliency.spec.targets, into)
+        warn_of_nothing(document, RESILIENCY, report)
     builtin = _builtin(merged, documents, report)
     targets = {
         name: _target(document, name, target, merged, report)
@@ -88,8 +90,6 @@ def _read_policies(
         _duration(document, (*place, "interval"), breaker.interval, report)
         _duration(document, (*place, "timeout"), breaker.timeout, report)
         merged.breakers.add(name)
-    if policies.circuit_breakers:
-        report.warn(document, (*_POLICIES, "circuitBreakers"), "breakers are read but not enforced yet")
 
 
 def _duration(document: Document, place: Place, text: str, report: Report) -> float:
@@ -136,10 +136,7 @@ def _codes(
         return None
 
 
-def _read_targets(document: Document, targets: schema.Targets, merged: _Merged, report: Report) -> None:
-    for name in ("actors", "components"):
-        if document.has(("spec", "targets", name)):
-            report.warn(document, ("spec", "targets", name), "is known and has no effect in postern")
+def _read_targets(document: Document, targets: schema.Targets, merged: _Merged) -> None:
     for name, target in targets.apps.items():
         merged.targets[name] = (document, target)
 

@@ -175,18 +175,6 @@ class ConfigurationSpec(Section, frozen=True):
     workflow: JsonValue = None
 
 
-UNBUILT_SECTIONS = (
-    "api",
-    "appHttpPipeline",
-    "components",
-    "features",
-    "httpPipeline",
-    "secrets",
-    "wasm",
-    "workflow",
-)
-
-
 class Configuration(Section, frozen=True):
     """kind: Configuration."""
 

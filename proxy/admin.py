@@ -23,7 +23,8 @@ Json = dict[str, Any]
 Query = Mapping[str, list[str]]
 _TRACE_ID = re.compile(r"[0-9A-Fa-f]{1,32}")
 _PUBLIC = frozenset({"/v1.0/healthz", "/v1.0/healthz/outbound", "/v1.0/metadata"})
-_MAX_METADATA = 64  # keys that an app may set; each is kept in memory
+MAX_METADATA = 64  # keys that an app may set; each is kept in memory
+MAX_METADATA_BYTES = 4_096
 
 
 class Health:
@@ -139,10 +140,10 @@ class Admin:
 
     def _set_metadata(self, key: str, body: bytes) -> LocalResponse:
         key = key.replace("+", " ")  # a form-encoded key (spec/invocation.md §6.1)
-        if key not in self.extended and len(self.extended) >= _MAX_METADATA:
-            return _error(400, "ERR_BAD_REQUEST", f"more than {_MAX_METADATA} metadata keys")
-        if len(body) > 4_096:
-            return _error(400, "ERR_BAD_REQUEST", "a metadata value is at most 4096 bytes")
+        if key not in self.extended and len(self.extended) >= MAX_METADATA:
+            return _error(400, "ERR_BAD_REQUEST", f"more than {MAX_METADATA} metadata keys")
+        if len(body) > MAX_METADATA_BYTES:
+            return _error(400, "ERR_BAD_REQUEST", f"a metadata value is at most {MAX_METADATA_BYTES} bytes")
         self.extended[key] = body.decode("utf-8", "replace")
         return LocalResponse(204)
 

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from nameresolution.addresses import advertised_address
 from nameresolution.directory import Directory
 from nameresolution.errors import NameResolutionError
@@ -26,7 +28,7 @@ from policies.watching import watch
 from proxy.admin import Admin, Health, Json
 from proxy.app_watch import AppWatch
 from proxy.control import Control
-from proxy.engine.base import Cluster, Limits, Upstream
+from proxy.engine.base import Cluster, Upstream
 from proxy.engines import choose
 from proxy.errors import ConfigError
 from proxy.identity import Identity, WorkloadName
@@ -119,7 +121,7 @@ class Sidecar:
         chosen = choose(settings.engine, threads=settings.threads)
         self._engine_notice = chosen.notice
         self._engine = chosen.make(
-            Limits(head_bytes=max(settings.read_buffer_bytes, 16_384) * 4),
+            replace(settings.limits, head_bytes=max(settings.read_buffer_bytes, 16_384) * 4),
             self._reporter,
             self._hops,
             self._control.explain,

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from proxy.engine.base import Limits
 from proxy.errors import ConfigError
 from proxy.flags import Given, scan
 from proxy.readers import Reader
@@ -25,6 +26,7 @@ ANY_HOST = "0.0.0.0"  # noqa: S104 - peers call from other hosts; mutual TLS gua
 DAPR_BODY_BYTES = 4 * 1024 * 1024
 DAPR_HEAD_BYTES = 4 * 1024
 HEAD_BYTES = 64 * 1024
+REPLAY_BYTES = 64 * 1024
 KUBERNETES_PEER_PORT = 50002
 MAX_THREADS = 256
 DERIVED_FROM, DERIVED_COUNT = 47300, 18235
@@ -130,6 +132,9 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         allowed_origins=read.words("allowed-origins"),
         max_body_bytes=_body_limit(read, profile),
         read_buffer_bytes=_head_limit(read, profile),
+        limits=_limits(read),
+        connect_s=read.period("connect-timeout", 5.0),
+        replay_bytes=_replay_limit(read, profile),
         graceful_shutdown_s=_graceful(read),
         block_shutdown_s=read.duration("dapr-block-shutdown-duration", 0.0),
         drain_s=read.duration("drain", 5.0 if mode == "kubernetes" else 2.0),
@@ -333,6 +338,27 @@ def _body_limit(read: Reader, profile: Profile) -> int | None:
 def _head_limit(read: Reader, profile: Profile) -> int:
     size = read.size("read-buffer-size", old="dapr-http-read-buffer-size", old_factor=1024)
     return size if size is not None and size > 0 else DAPR_HEAD_BYTES if profile == "daprd" else HEAD_BYTES
+
+
+def _limits(read: Reader) -> Limits:
+    default = Limits()
+    return Limits(
+        connections=read.count("max-connections", default.connections),
+        streams=read.count("max-streams", default.streams),
+        header_count=read.count("max-headers", default.header_count),
+        head_s=read.period("head-timeout", default.head_s),
+        idle_s=read.period("idle-timeout", default.idle_s),
+        stall_s=read.period("stall-timeout", default.stall_s),
+        ping_s=read.period("keepalive-time", default.ping_s),
+        pong_s=read.period("keepalive-timeout", default.pong_s),
+    )
+
+
+def _replay_limit(read: Reader, profile: Profile) -> int:
+    size = read.size("replay-buffer-size")
+    if size is not None and size >= 0:
+        return size
+    return (_body_limit(read, profile) or DAPR_BODY_BYTES) if profile == "daprd" else REPLAY_BYTES
 
 
 def _threads(read: Reader) -> int:

@@ -12,7 +12,6 @@ from nameresolution.host_registry import Entry
 from nameresolution.resolver import AppName, EndpointSet
 from policies.loading import PolicySnapshot
 from proxy.app_watch import AppWatch
-from proxy.config import DAPR_BODY_BYTES
 from proxy.deliver import APP_CLUSTER, APP_GATE, AppView
 from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
 from proxy.inbound import Inbound, InboundView
@@ -36,7 +35,6 @@ from sentry.client import Svid
 
 HOLD_S = 2.2  # the cold lookup's budget is 2 s (spec/nameresolution.md D6)
 LEARNING_S = 2.0
-REPLAY_BYTES = 65_536
 _TRUTHY = frozenset(
     {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
 )
@@ -247,9 +245,8 @@ def _app_view(settings: Settings, *, healthy: bool | None) -> AppView:
         token=settings.app_api_token.encode() if settings.app_api_token else None,
         gated=settings.app_max_concurrency is not None,
         body_bytes=settings.max_body_bytes,
-        replay_bytes=(settings.max_body_bytes or DAPR_BODY_BYTES)
-        if settings.profile == "daprd"
-        else REPLAY_BYTES,
+        replay_bytes=settings.replay_bytes,
+        connect_s=settings.connect_s,
     )
 
 

@@ -59,6 +59,7 @@ class AppView(Struct, frozen=True, kw_only=True):
     gated: bool
     body_bytes: int | None
     replay_bytes: int = 65_536
+    connect_s: float = 5.0
 
     @property
     def is_grpc(self) -> bool:
@@ -119,6 +120,7 @@ def to_app(
         routes=(Route(cluster=APP_CLUSTER, edits=tuple(edits)),),
         again=_app_retries(ask, grpc=grpc),
         gates=(APP_GATE,) if app.gated and not grpc else (),
+        connect_s=app.connect_s,
         body_bytes=app.body_bytes,
         reply_edits=STRIP_REPLY,
         on_cause=CauseReplies(labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True),

@@ -96,6 +96,33 @@ ANSWERS: dict[Cause, Answer] = {
     Cause.APP_UNHEALTHY: Answer(503, 14, 500, 14, "ERR_APP_UNHEALTHY"),
     Cause.NOT_READY: Answer(503, 14, 500, 14, "ERR_NOT_READY", retryable=True),
 }
+#: What each `postern-error` tells a caller.
+MEANINGS: dict[Cause, str] = {
+    Cause.NO_APP: "no app was named, or nobody knows the one that was",
+    Cause.NO_ENDPOINT: "the app is known, and no instance of it takes calls",
+    Cause.DENIED: "an access policy says no",
+    Cause.CONNECT: "no proxy of the callee accepted a connection",
+    Cause.TLS_IDENTITY: "who answered could not prove to be the callee",
+    Cause.REFUSED: "the callee refused the call before it looked at it",
+    Cause.RESET_EARLY: "the connection broke before an answer",
+    Cause.RESET_LATE: "the connection broke within the answer",
+    Cause.TIMEOUT: "a timeout of a policy, or the caller's deadline, passed",
+    Cause.BREAKER: "a circuit breaker is open (not built yet)",
+    Cause.SHED: "the app has as many calls as it takes, and as many wait",
+    Cause.RATE: "a rate limit was reached (not built yet)",
+    Cause.TOO_LARGE: "the request's body is over the limit",
+    Cause.STATUS: "the app's own answer counts as a failure; in metrics and logs only",
+    Cause.CALLER_LEFT: "the caller hung up; in metrics and logs only",
+    Cause.DRAINING: "the proxy is shutting down",
+    Cause.BAD_REQUEST: "the request is not valid HTTP, or asks for what can't be",
+    Cause.UNAUTHENTICATED: "the API token is missing or wrong",
+    Cause.FORBIDDEN_ORIGIN: "a browser's page of another origin asked",
+    Cause.MISDIRECTED: "the call reached a proxy of another app",
+    Cause.UNSUPPORTED: "the call can't be carried to an app of this protocol",
+    Cause.APP_DOWN: "the callee's app does not accept connections",
+    Cause.APP_UNHEALTHY: "the callee's app fails its health probes",
+    Cause.NOT_READY: "a proxy has no certificate yet, and sends no plaintext instead",
+}
 HEADER = b"postern-error"
 _RETRY_AFTER = frozenset(
     {Cause.SHED, Cause.RATE, Cause.NO_ENDPOINT, Cause.DRAINING, Cause.NOT_READY, Cause.APP_UNHEALTHY}

@@ -323,6 +323,7 @@ class Outbound:
             again=again_rules(ask, rules, view.random),
             attempt_s=attempt_timeout(ask, rules),
             body_bytes=app.body_bytes,
+            connect_s=app.connect_s,
             replay_bytes=app.replay_bytes,
             reply_edits=(Edit(op=Op.HOP_BY_HOP),),
             on_cause=CauseReplies(labels, named.surface, callee.name, callee.text, at_app=False),

@@ -97,6 +97,13 @@ class Reader:
             return default
         return int(text)
 
+    def count(self, flag: str, default: int) -> int:
+        """A whole number from 1."""
+        found = self.number(flag, default)
+        if found < 1:
+            self.fault(f"--{flag}", str(found), "a whole number from 1")
+        return found
+
     def natural(self, flag: str) -> int | None:
         """A whole number that is not negative, or nothing."""
         found = self.number(flag, -1)
@@ -126,11 +133,18 @@ class Reader:
             self.fault(f"--{flag}", repr(text), "a duration that is not negative")
         return seconds
 
-    def size(self, flag: str, *, old: str, old_factor: int) -> int | None:
+    def period(self, flag: str, default: float) -> float:
+        """Seconds of a Go duration above zero."""
+        seconds = self.duration(flag, default)
+        if seconds == 0:
+            self.fault(f"--{flag}", repr(self.text(flag)), "a duration above zero, such as 5s")
+        return seconds
+
+    def size(self, flag: str, *, old: str = "", old_factor: int = 1) -> int | None:
         """Bytes of a quantity; the deprecated flag counts in units of `old_factor`, and only without the new one."""
         text = self.text(flag)
         if not text:
-            older = self.number(old, -1)
+            older = self.number(old, -1) if old else -1
             return older * old_factor if older >= 0 else None
         try:
             return parse_quantity(text)

@@ -1,12 +1,14 @@
 """What one sidecar was told to be: frozen values, made by `config` from flags and environment.
 
-This module holds no defaults and reads nothing; it imports nothing of ours.
+This module holds no defaults and reads nothing; of ours it imports the engines' contract alone.
 """
 
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
+
+from proxy.engine.base import Limits
 
 Profile = Literal["dev", "production", "daprd"]
 EngineChoice = Literal["auto", "native", "portable"]
@@ -109,6 +111,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...]
     max_body_bytes: int | None  # None: no limit on relayed bodies
     read_buffer_bytes: int
+    limits: Limits  # of the engine; the size of heads is `read_buffer_bytes`
+    connect_s: float
+    replay_bytes: int  # of a request body, kept for another attempt
     graceful_shutdown_s: float | None  # None: no limit
     block_shutdown_s: float
     drain_s: float

@@ -89,7 +89,7 @@ class RunFile(Struct, frozen=True, kw_only=True):
 
 
 # run file key (as a field) -> flag, for values that are passed on as they are
-_PASSED = {
+PASSED = {
     "app_protocol": "app-protocol",
     "api_listen_addresses": "dapr-listen-addresses",
     "enable_profiling": "enable-profiling",
@@ -113,6 +113,32 @@ _PASSED = {
     "dapr_internal_grpc_port": "dapr-internal-grpc-port",
     "metrics_port": "metrics-port",
     "profile_port": "profile-port",
+}
+
+# run file key (as a field) -> what it does, for all others
+KEYS = {
+    "version": "1",
+    "name": "the run's name, in `postern list`",
+    "common": "keys for all apps; an app's own win, `env`, `routes` and `upstreams` are joined",
+    "apps": "the apps",
+    "config_file_path": "`--config`; without it `.dapr/config.yaml` in the app's folder, if it is there",
+    "resources_path": "as `resourcesPaths`, with one folder",
+    "resources_paths": "`--resources-path` of each; without it `.dapr/resources` in the app's folder, if it is there",
+    "env": "variables for the app, as text; `${APP_PORT}` and the like are put in",
+    "app_log_destination": "console, file or fileAndConsole: where the app's output goes (fileAndConsole)",
+    "daprd_log_destination": "the same for the sidecar's",
+    "routes": "`--route` of each, as `service: app` or a list of `service=app`",
+    "upstreams": "`--upstream` of each, as `app: port` or a list",
+    "app_dir_path": "the folder that the app runs in, and that its paths are relative to; required",
+    "app_id": "`--app-id`; without it the folder's name",
+    "app_port": "`--app-port`; 0 is a free one, told to the app as APP_PORT and PORT",
+    "unix_domain_socket": "`--unix-domain-socket`",
+    "command": "the app's command, as a list of words; without it the sidecar runs alone",
+    "container_image": "for Kubernetes: no effect",
+    "container_image_pull_policy": "for Kubernetes: no effect",
+    "create_service": "for Kubernetes: no effect",
+    "grpc_services": "`--grpc-service` of each: what the app serves, where it has no server reflection",
+    "depends_on": "apps of this file that must be ready before this one starts",
 }
 
 
@@ -284,7 +310,7 @@ class _Reading:
 
     def _passed(self, app: App, common: Shared) -> list[str]:
         flags = []
-        for name, flag in _PASSED.items():
+        for name, flag in PASSED.items():
             value = getattr(app, name, None)
             if value is None:
                 value = getattr(common, name, None)

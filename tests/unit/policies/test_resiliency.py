@@ -154,7 +154,7 @@ def test_breakers_are_checked_and_noted(tmp_path: Path) -> None:
     text = resiliency(
         "policies: {circuitBreakers: {cb: {timeout: 5s}}}\ntargets: {apps: {a: {circuitBreaker: cb}}}"
     )
-    assert "breakers are read but not enforced yet" in "\n".join(of(tmp_path, text).warnings)
+    assert "circuit breakers are not built" in "\n".join(of(tmp_path, text).warnings)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import derived_peer_port, http_port_of, parse
+from proxy.engine.base import Limits
 from proxy.errors import ConfigError
 from proxy.flags import FLAGS, scan
 from proxy.settings import AppHealth, OwnPort, PortWish, Settings
@@ -478,3 +479,31 @@ def test_wait_port_is_read_without_the_other_flags() -> None:
     assert http_port_of(scan(["--dapr-http-port=3600"]), {}) == 3600
     with pytest.raises(ConfigError):
         http_port_of(scan(["--dapr-http-port=x"]), {})
+
+
+def test_limits_are_the_engines_own_unless_flags_move_them() -> None:
+    assert parse(["--app-id", "a"], {}).limits == Limits()
+    flags = ("--max-connections=5", "--max-streams=7", "--max-headers=50", "--head-timeout=3s")
+    times = ("--idle-timeout=1m", "--stall-timeout=20s", "--keepalive-time=4s", "--keepalive-timeout=2s")
+    settings = parse(
+        ["--app-id=a", *flags, *times, "--connect-timeout=1500ms", "--replay-buffer-size=1Mi"], {}
+    )
+    assert settings.limits == Limits(
+        connections=5,
+        streams=7,
+        header_count=50,
+        head_s=3.0,
+        idle_s=60.0,
+        stall_s=20.0,
+        ping_s=4.0,
+        pong_s=2.0,
+    )
+    assert (settings.connect_s, settings.replay_bytes) == (1.5, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--max-connections=0", "--max-streams=-1", "--idle-timeout=0s", "--connect-timeout=x"]
+)
+def test_limit_that_would_stop_everything_is_a_fault(flag: str) -> None:
+    with pytest.raises(ConfigError, match=flag.partition("=")[0]):
+        parse(["--app-id=a", flag], {})

@@ -1,0 +1,141 @@
+"""Every limit in one table, for the reference page: what is bounded, where, and the flag that moves it. A test holds it complete."""
+
+from msgspec import Struct
+
+from nameresolution.mdns_browser import MAX_INSTANCES
+from policies.backoff import MAX_ELAPSED_S
+from policies.compile import MAX_PATTERN_CHARS, MAX_RULES
+from policies.documents import MAX_FILE_BYTES
+from proxy.admin import MAX_METADATA, MAX_METADATA_BYTES
+from proxy.config import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
+from proxy.engine.base import Limits
+from proxy.plan import MAX_KEY_BYTES
+from telemetry.exporting import ExportLimits
+from telemetry.logs import LINES_PER_S
+from telemetry.series import SERIES_LIMIT
+
+
+class Limit(Struct, frozen=True):
+    """One bound. value: as people write it. beyond: what happens there."""
+
+    about: str
+    value: str
+    beyond: str
+    flag: str = ""
+
+
+#: Fields of an engine's `Limits` -> what is bounded, what happens beyond it, and the flag.
+ENGINE = {
+    "head_bytes": (
+        "a request's or answer's head",
+        "431; a connection over HTTP/2 goes on",
+        "read-buffer-size",
+    ),
+    "header_count": ("fields of a head", "431", "max-headers"),
+    "head_s": ("time for a head to arrive", "the connection is closed", "head-timeout"),
+    "handshake_s": ("time for a TLS handshake", "the connection is closed", ""),
+    "idle_s": ("time without a call on a connection", "the connection is closed", "idle-timeout"),
+    "rest_s": ("time without a call on an HTTP/2 connection", "the native engine gives back its memory", ""),
+    "stall_s": (
+        "time in which a caller moves less than the next row's bytes",
+        "the call is cut",
+        "stall-timeout",
+    ),
+    "stall_bytes": ("bytes that a caller must move in that time", "the call is cut", ""),
+    "ping_s": ("silence on an HTTP/2 connection with calls", "a PING is sent", "keepalive-time"),
+    "pong_s": ("time for its answer", "the connection is given up", "keepalive-timeout"),
+    "connections": ("connections open on one port", "more are closed at once", "max-connections"),
+    "streams": (
+        "calls at once on an HTTP/2 connection that we accept",
+        "more are refused (RFC 9113 §5.1.2)",
+        "max-streams",
+    ),
+    "window_bytes": ("bytes of one call's body held for a slow reader", "the sender waits", ""),
+    "connection_window_bytes": ("the same, of all calls on a connection", "the sender waits", ""),
+    "resets_per_s": ("RST_STREAM frames a second, sustained, on a connection", "GOAWAY", ""),
+    "resets_burst": ("RST_STREAM frames in a burst", "GOAWAY", ""),
+    "control_per_s": ("PING, SETTINGS, PRIORITY and empty DATA frames a second, sustained", "GOAWAY", ""),
+    "control_burst": ("the same in a burst", "GOAWAY", ""),
+    "continuations": ("CONTINUATION frames of one head", "GOAWAY", ""),
+    "drain_s": ("time for calls in flight at shutdown, where nothing else is told", "they are cut", ""),
+}
+
+
+def engine_limits() -> tuple[Limit, ...]:
+    """The engine's limits with their defaults. Raises KeyError for a field that `ENGINE` lacks."""
+    default = Limits()
+    return tuple(
+        Limit(about, _shown(name, getattr(default, name)), beyond, flag)
+        for name in Limits.__struct_fields__
+        for about, beyond, flag in [ENGINE[name]]
+    )
+
+
+def other_limits() -> tuple[Limit, ...]:
+    """The limits outside the engine."""
+    export = ExportLimits()
+    return (
+        Limit(
+            "a request's body",
+            f"none; {_bytes(DAPR_BODY_BYTES)} as daprd",
+            "413 or RESOURCE_EXHAUSTED",
+            "max-body-size",
+        ),
+        Limit(
+            "a request's head",
+            f"{_bytes(HEAD_BYTES)}; {_bytes(DAPR_HEAD_BYTES)} as daprd",
+            "431",
+            "read-buffer-size",
+        ),
+        Limit(
+            "bytes of a request's body kept for another attempt",
+            f"{_bytes(REPLAY_BYTES)}; the body's limit as daprd",
+            "the call is tried once",
+            "replay-buffer-size",
+        ),
+        Limit("calls to the app at once", "none", "calls wait, then 503", "app-max-concurrency"),
+        Limit(
+            "time of one connection attempt",
+            "5 s",
+            "the next address, then 502 or UNAVAILABLE",
+            "connect-timeout",
+        ),
+        Limit(
+            "time of the retries of one call with an exponential policy",
+            f"{MAX_ELAPSED_S / 60:g} min",
+            "the last failure is the answer",
+        ),
+        Limit("an app-id or authority as a key of kept decisions", f"{MAX_KEY_BYTES} B", "it names nobody"),
+        Limit("operations of all access policies", f"{MAX_RULES:,}", "the file is refused"),
+        Limit("an operation's path", f"{MAX_PATTERN_CHARS:,} characters", "the file is refused"),
+        Limit("a policy file", _bytes(MAX_FILE_BYTES), "the file is refused"),
+        Limit("instances of one app-id by multicast", f"{MAX_INSTANCES:,}", "more are ignored"),
+        Limit("metadata keys that an app sets", str(MAX_METADATA), "400"),
+        Limit("a metadata value", _bytes(MAX_METADATA_BYTES), "400"),
+        Limit(
+            "label sets of one metric",
+            f"{SERIES_LIMIT:,}",
+            "counted as `other`, and in `postern_series_folded_total`",
+        ),
+        Limit(
+            "spans waiting for one exporter", f"{export.queue:,}", "counted in `postern_spans_dropped_total`"
+        ),
+        Limit("log lines a second of one kind", str(LINES_PER_S), "left out, and their number told"),
+    )
+
+
+def _shown(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return _bytes(int(value))
+    if name.endswith("_per_s"):
+        return f"{value:,}/s"
+    if name.endswith("_s"):
+        return f"{value / 60:g} min" if value >= 60 and value % 60 == 0 else f"{value:g} s"
+    return f"{value:,}"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count % size == 0:
+            return f"{count // size} {unit}"
+    return f"{count:,} B"
