@@ -14,6 +14,7 @@ DEFAULT_RTT_S = 0.030  # what an endpoint costs before it was measured
 DECAY_S = 10.0
 WARM_UP = 5  # answers before an endpoint's latency counts
 SAME = 1.9  # costs nearer than this are noise: two equal endpoints share evenly, one more call in flight still counts
+REFUSED_RTT_S = 1.0  # what an endpoint costs that refused a call
 EJECT_FIRST_S = 1.0  # D5: re-probed with back-off
 EJECT_MAX_S = 30.0
 
@@ -41,6 +42,10 @@ class Load(Struct):
         self.seen_at = now
         self.failures = 0
         self.ejected_until = 0.0
+
+    def yield_way(self) -> None:
+        """It takes calls, but not this one: let others take the next."""
+        self.rtt_s = max(self.rtt_s, REFUSED_RTT_S)
 
     def eject(self, now: float) -> None:
         """It refused or broke a connection: leave it alone, each time twice as long."""

@@ -128,11 +128,17 @@ def to_app(
 
 
 def _app_retries(ask: Asking, *, grpc: bool) -> tuple[Again, ...]:
-    """An app that closed a kept connection just as it was used never saw the call: once more, where that is safe."""
-    causes_ = {Cause.REFUSED}
+    """An app that closed kept connections just as they were used never saw the call; one that broke off may have: once, where safe."""
+    unseen = _at_once(frozenset({Cause.REFUSED}), attempts=4)
     if not grpc and ask.framing() == "none" and ask.method() in IDEMPOTENT:
-        causes_.add(Cause.RESET_EARLY)
-    return (Again(attempts=2, on=frozenset(causes_), grpc_codes=frozenset(), delays_s=lambda: iter((0.0,))),)
+        return (unseen, _at_once(frozenset({Cause.RESET_EARLY}), attempts=2))
+    return (unseen,)
+
+
+def _at_once(on: frozenset[Cause], *, attempts: int) -> Again:
+    return Again(
+        attempts=attempts, on=on, grpc_codes=frozenset(), delays_s=lambda: iter((0.0,) * (attempts - 1))
+    )
 
 
 def denied(ask: Asking, app: AppView, *, labels: Labels, surface: Surface, peer: str) -> Reply:

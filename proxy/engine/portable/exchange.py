@@ -9,6 +9,7 @@ from asyncio import TimerHandle
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from proxy import errors
 from proxy.balance import Load
 from proxy.engine.base import ListenerSpec
 from proxy.engine.portable import answers
@@ -35,6 +36,11 @@ _IMMEDIATE = frozenset(
     {Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY}
 )  # nobody processed it: another endpoint may, at once
 _IMMEDIATE_TRIES = 3
+# What a peer's proxy says when it kept a call from an app: it failed as an endpoint, however fast the answer.
+_KEPT_FROM_APP = {
+    cause.value.encode(): cause
+    for cause in (Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED, Cause.REFUSED)
+}
 
 
 class Exchange:
@@ -56,12 +62,15 @@ class Exchange:
         "_head",
         "_head_at",
         "_held_head",
+        "_is_mesh",
+        "_is_peer",
         "_kept",
         "_listener",
         "_load",
         "_moved",
         "_raw",
         "_refusal",
+        "_refused_as",
         "_response_head_ns",
         "_retrying",
         "_route",
@@ -103,6 +112,8 @@ class Exchange:
         self._tried: set[str] = set()
         self._retrying = Retrying(())
         self._held_head: tuple[int, Headers] | None = None
+        self._is_peer = self._is_mesh = False  # the other end is a postern proxy, reached over mutual TLS
+        self._refused_as: Cause | None = None
         self._sent_at = self._head_at = 0.0
         self._body = RequestBody(raw.framing)
         # the answer
@@ -220,6 +231,8 @@ class Exchange:
         self._tried.add(load.address)
         self._attempts.append(Attempt(load.address, time.time_ns()))
         cluster = state.cluster
+        self._is_peer, self._is_mesh = cluster.wire == "postern", cluster.tls is not None
+        self._refused_as = None
         origin = Origin(cluster.key, load.address, cluster.wire, cluster.tls, route.expect, plan.connect_s)
         if plan.attempt_s is not None:
             self._timers.append(self._carrier.later(plan.attempt_s, self._attempt_timer(len(self._attempts))))
@@ -254,9 +267,9 @@ class Exchange:
     def _send(self, connection: UpstreamConnection) -> None:
         self._cancels.clear()
         plan = self._plan
-        if connection.alpn == "h2" and self._raw.protocol != "grpc" and self._load is not None:
-            state = self._carrier.clusters.get(plan.routes[self._route].cluster)
-            if state is not None and state.cluster.wire == "postern" and state.cluster.tls is not None:
+        if self._is_peer and connection.alpn == "h2" and self._is_mesh:
+            self._is_peer = False  # a daprd
+            if self._raw.protocol != "grpc":
                 detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it"
                 self._end_attempt(Cause.UNSUPPORTED, detail, abort=False)
                 self._fail_for_good(Cause.UNSUPPORTED, detail)
@@ -362,6 +375,8 @@ class Exchange:
         attempt.head_ns = self._response_head_ns
         attempt.status = status
         grpc = self._raw.protocol == "grpc"
+        if self._is_peer and (status >= 400 or (grpc and end)) and self._kept_from_app(headers):
+            return
         if grpc and not end and self._body.is_whole and self._retrying.may_read_grpc:
             self._held_head = (status, headers)
             return
@@ -372,6 +387,22 @@ class Exchange:
         if end:
             attempt.grpc_code = code
             self._complete()
+
+    def _kept_from_app(self, headers: Headers) -> bool:
+        """Whether another endpoint is asked now, as the peer's proxy says that its app never saw the call."""
+        said = next((data for name, data in headers if name == errors.HEADER), None)
+        self._refused_as = cause = _KEPT_FROM_APP.get(said) if said is not None else None
+        if cause is None:
+            return False
+        if self._load is not None and cause is Cause.REFUSED:
+            self._load.yield_way()
+        elif self._load is not None:
+            self._load.eject(self._carrier.now())
+        if not self._may_try_another():
+            return False  # its answer says more than ours could
+        self._end_attempt(cause, "", abort=True)
+        self._attempt(self._plan)
+        return True
 
     def _refused_by_status(self, status: int, code: int | None) -> bool:
         """Whether this answer is thrown away for another attempt, now under way."""
@@ -427,7 +458,7 @@ class Exchange:
             return
         self._call = None
         if cause is Cause.REFUSED and self._load is not None:
-            self._load.rtt_s = max(self._load.rtt_s, 1.0)
+            self._load.yield_way()
         self._end_attempt(cause, detail, abort=False)
         if self._committed:
             self._fail_for_good(cause, detail)
@@ -438,22 +469,24 @@ class Exchange:
 
     def _failed(self, cause: Cause, detail: str) -> None:
         """An attempt came to nothing before an answer: another endpoint at once, another attempt later, or the answer for the cause."""
-        plan = self._plan
-        state = self._carrier.clusters.get(plan.routes[self._route].cluster)
-        if (
-            cause in _IMMEDIATE
-            and self._body.is_whole
-            and state is not None
-            and state.untried(self._tried)
-            and len(self._tried) <= _IMMEDIATE_TRIES
-        ):
-            self._attempt(plan)
+        if cause in _IMMEDIATE and self._may_try_another():
+            self._attempt(self._plan)
             return
         delay = self._next_delay(cause)
         if delay is None:
             self._fail_for_good(cause, detail)
         else:
             self._pause(delay)
+
+    def _may_try_another(self) -> bool:
+        """Whether an endpoint is left for a call that surely nobody processed."""
+        state = self._carrier.clusters.get(self._plan.routes[self._route].cluster)
+        return (
+            self._body.is_whole
+            and state is not None
+            and state.untried(self._tried)
+            and len(self._tried) <= _IMMEDIATE_TRIES
+        )
 
     def _next_delay(self, cause: Cause, status: int = 0, code: int | None = None) -> float | None:
         if not self._body.is_whole:
@@ -508,14 +541,14 @@ class Exchange:
             attempt.ended_ns = time.time_ns()
             attempt.cause = cause
             attempt.detail = detail
-            if load is not None and attempt.head_ns:
+            if load is not None and attempt.head_ns and self._refused_as is None:
                 load.observe(self._head_at - self._sent_at, now)
         if load is not None:
             load.in_flight -= 1
 
     def _complete(self) -> None:
         call = self._call
-        self._end_attempt(None, "", abort=False)
+        self._end_attempt(self._refused_as, "", abort=False)
         if call is not None and not self._body.has_left:
             call.abort()  # a full answer before the end of the request: the callee wants no more of it
         self._finish(None)

@@ -111,11 +111,14 @@ def test_concurrency_gate_stands_before_http_calls(
 def test_app_is_asked_twice_only_where_it_can_not_have_acted(
     changes: dict[str, Any], again: set[Cause]
 ) -> None:
-    (rule,) = plan(**changes).again
-    assert rule.on == again
-    assert rule.attempts == 2
-    assert (rule.http_codes, rule.grpc_codes) == (frozenset(), frozenset())
-    assert list(rule.delays_s()) == [0.0]  # type: ignore[call-overload]
+    rules = plan(**changes).again
+    assert set().union(*(rule.on for rule in rules)) == again
+    attempts = {cause: rule.attempts for rule in rules for cause in rule.on}
+    assert attempts == {cause: 4 if cause is Cause.REFUSED else 2 for cause in again}
+    for rule in rules:
+        assert rule.attempts is not None
+        assert (rule.http_codes, rule.grpc_codes) == (frozenset(), frozenset())
+        assert list(rule.delays_s()) == [0.0] * (rule.attempts - 1)  # type: ignore[call-overload]
 
 
 def test_grpc_call_is_repeated_only_when_refused() -> None:

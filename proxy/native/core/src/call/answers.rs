@@ -8,7 +8,8 @@ use crate::decision::plan::Reply;
 use crate::fields::Headers;
 
 const DETAIL: u8 = 1; // stands in a body or message for what the engine knows
-const ERROR: HeaderName = HeaderName::from_static("postern-error");
+/// Names why postern itself answered.
+pub const ERROR: HeaderName = HeaderName::from_static("postern-error");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use crate::call::answers::grpc_code;
+use crate::call::answers::{self, grpc_code};
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Down, Gone, Lost, Part, Up};
 use crate::call::exchange::{Call, Stop, now_ns};
@@ -94,7 +94,10 @@ impl Call {
                 return Ok(Ended::Failed(lost.cause, lost.detail));
             }
         };
-        if wire == Wire::Postern && tls != Tls::None && connection.is_plain_h2() && self.head.protocol != Protocol::Grpc {
+        let is_daprd = tls != Tls::None && connection.is_plain_h2();
+        self.is_peer = wire == Wire::Postern && !is_daprd;
+        self.refused_as = None;
+        if wire == Wire::Postern && is_daprd && self.head.protocol != Protocol::Grpc {
             let detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it";
             self.end_attempt(Some(Cause::Unsupported), detail);
             return Ok(Ended::ForGood(Cause::Unsupported, detail.into()));
@@ -144,6 +147,11 @@ impl Call {
             Ok(answered) => answered,
             Err(ended) => return Ok(ended),
         };
+        // Where no other is left, the peer's answer says more than ours could.
+        if self.refused_as.is_some() && self.may_try_another(plan) {
+            self.end_attempt(self.refused_as, "");
+            return Ok(Ended::Again(Duration::ZERO));
+        }
         let code = match (&answered.first, answered.end) {
             _ if self.head.protocol != Protocol::Grpc => None,
             (None, true) => grpc_code(&answered.headers),
@@ -189,8 +197,7 @@ impl Call {
     fn lost(&mut self, lost: Lost) -> Ended {
         if lost.cause == Cause::Refused {
             if let Some(endpoint) = &self.endpoint {
-                let mut load = endpoint.load.borrow_mut();
-                load.rtt_s = load.rtt_s.max(1.0);
+                endpoint.load.borrow_mut().yield_way();
             }
         }
         self.end_attempt(Some(lost.cause), &lost.detail);
@@ -236,7 +243,7 @@ impl Call {
                         down.inform(status, headers);
                     }
                     Poll::Ready(Ok(Answer::Head { status, headers, end })) => {
-                        self.note_head(status);
+                        self.note_head(status, &headers, end);
                         if wants_code && !end && !self.body.spent {
                             held = Some((status, headers));
                             continue;
@@ -253,11 +260,20 @@ impl Call {
         .await
     }
 
-    fn note_head(&mut self, status: u16) {
+    fn note_head(&mut self, status: u16, headers: &Headers, end: bool) {
         self.head_ns = now_ns();
         let now = Instant::now();
+        if self.is_peer && (status >= 400 || (end && self.head.protocol == Protocol::Grpc)) {
+            self.refused_as = kept_from_app(headers);
+        }
         if let Some(endpoint) = &self.endpoint {
-            endpoint.load.borrow_mut().observe(now - self.sent_at, now);
+            let mut load = endpoint.load.borrow_mut();
+            match self.refused_as {
+                Some(Cause::Refused) => load.yield_way(),
+                // It failed as an endpoint, however fast the answer.
+                Some(_) => load.eject(now),
+                None => load.observe(now - self.sent_at, now),
+            }
         }
         if let Some(attempt) = self.attempts.last_mut() {
             (attempt.head_ns, attempt.status) = (self.head_ns, status);
@@ -385,8 +401,14 @@ impl Call {
                 attempt.grpc_code = code;
             }
         }
-        self.end_attempt(None, "");
+        self.end_attempt(self.refused_as, "");
     }
+}
+
+/// What a peer's proxy says when its app never saw the call.
+fn kept_from_app(headers: &Headers) -> Option<Cause> {
+    let said = headers.get(answers::ERROR)?.to_str().ok()?;
+    Cause::parse(said).filter(|cause| matches!(cause, Cause::AppDown | Cause::AppUnhealthy | Cause::Misdirected | Cause::Refused))
 }
 
 /// Where the request stands.

@@ -8,6 +8,7 @@ const DEFAULT_RTT_S: f64 = 0.030; // what an endpoint costs before it was measur
 const DECAY_S: f64 = 10.0;
 const WARM_UP: u32 = 5; // answers before an endpoint's latency counts
 const SAME: f64 = 1.9; // costs nearer than this are noise
+const REFUSED_RTT_S: f64 = 1.0; // what an endpoint costs that refused a call
 const EJECT_FIRST_S: f64 = 1.0;
 const EJECT_MAX_S: f64 = 30.0;
 
@@ -84,6 +85,11 @@ impl Load {
         };
         self.seen_at = Some(now);
         self.health.restore();
+    }
+
+    /// It takes calls, but not this one: let others take the next.
+    pub fn yield_way(&mut self) {
+        self.rtt_s = self.rtt_s.max(REFUSED_RTT_S);
     }
 
     /// It refused or broke a connection: leave it alone, each time twice as long.

@@ -61,6 +61,10 @@ pub struct Call {
     pub owes_down: bool,
     /// More of the request is for the caller to send.
     pub up_waits: bool,
+    /// The other end of the attempt is a postern proxy.
+    pub is_peer: bool,
+    /// The peer's proxy says that it kept the call from its app.
+    pub refused_as: Option<Cause>,
     pub sent_at: Instant,
     pub status: u16,
     pub down_bytes: u64,
@@ -100,6 +104,8 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         body: RequestBody::new(framing == Framing::None),
         span: None,
         committed: false,
+        is_peer: false,
+        refused_as: None,
         sent_at: Instant::now(),
         status: 0,
         down_bytes: 0,
@@ -254,17 +260,21 @@ impl Call {
             if self.committed {
                 return Box::pin(self.fail(down, cause, &detail)).await;
             }
-            if IMMEDIATE & cause.bit() != 0 && !self.body.spent && self.tried.len() <= IMMEDIATE_TRIES {
-                let cluster = &plan.routes[self.route].cluster;
-                if self.shared.clusters.borrow().get(cluster).is_some_and(|state| state.has_untried(&self.tried)) {
-                    continue;
-                }
+            if IMMEDIATE & cause.bit() != 0 && self.may_try_another(plan) {
+                continue;
             }
             match Box::pin(self.next_pause(plan, cause, 0, None)).await? {
                 Some(pause) => Box::pin(self.pause(down, pause)).await?,
                 None => return Box::pin(self.fail(down, cause, &detail)).await,
             }
         }
+    }
+
+    /// Whether an endpoint is left for a call that surely nobody processed.
+    pub fn may_try_another(&self, plan: &Plan) -> bool {
+        let cluster = &plan.routes[self.route].cluster;
+        let has_untried = || self.shared.clusters.borrow().get(cluster).is_some_and(|state| state.has_untried(&self.tried));
+        !self.body.spent && self.tried.len() <= IMMEDIATE_TRIES && has_untried()
     }
 
     async fn pause(&mut self, down: &mut Down, pause: Duration) -> Result<(), Stop> {
