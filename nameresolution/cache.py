@@ -21,6 +21,7 @@ class Lifetimes(Struct, frozen=True, kw_only=True):
     negative_s: float = 0.25  # a callee that starts just now must be found by the next call
     forget_s: float = 30.0  # a name that nobody has stops being listened for
     stale_s: float = 3600.0
+    max_lost: int = 1000  # names that nobody has any more are listened for all the time: whoever comes back is known at once
     max_names: int = 4096  # an app that asks for made-up names must not grow us without limit
 
 
@@ -32,12 +33,13 @@ class Ticked(Struct, frozen=True, kw_only=True):
 
 
 class _Known(Struct):
-    """One watched name. `flight_until` and `negative_until` are moments, at most one of them set."""
+    """One watched name. `flight_until` and `negative_until` are moments, at most one of them set. `was_found`: somebody had it once."""
 
     reports: dict[str, Report]
     wanted_at: float
     flight_until: float | None = None
     negative_until: float | None = None
+    was_found: bool = False
     failed_at: dict[str, float] = field(default_factory=dict)  # source -> since when its endpoints are stale
 
 
@@ -110,9 +112,17 @@ class Cache:
             published = self._age(name, known, now)
             if published is not None:
                 changed.append(published)
-            if self._is_forgettable(name, known) and now >= known.wanted_at + self._lifetimes.forget_s:
+            if self._is_passing(name, known) and now >= known.wanted_at + self._lifetimes.forget_s:
                 del self._names[name]
                 forgotten.append(name)
+        lost = [
+            name
+            for name, known in self._names.items()
+            if known.was_found and self._is_forgettable(name, known)
+        ]
+        for name in lost[: max(0, len(lost) - self._lifetimes.max_lost)]:
+            del self._names[name]
+            forgotten.append(name)
         return Ticked(changed=tuple(changed), forgotten=tuple(forgotten))
 
     def next_at(self) -> float | None:
@@ -121,7 +131,7 @@ class Cache:
         for name, known in self._names.items():
             moments += [moment for moment in (known.flight_until, known.negative_until) if moment is not None]
             moments += [since + self._lifetimes.stale_s for since in known.failed_at.values()]
-            if self._is_forgettable(name, known):
+            if self._is_passing(name, known):
                 moments.append(known.wanted_at + self._lifetimes.forget_s)
         return min(moments, default=None)
 
@@ -132,6 +142,10 @@ class Cache:
             return ("not looked for yet",)
         return tuple(describe(report, name, self._own) for report in known.reports.values())
 
+    def is_watched(self, name: AppName) -> bool:
+        """Whether the sources were asked for a name and go on listening for it."""
+        return name in self._names
+
     def names(self) -> tuple[AppName, ...]:
         """Every name that is watched."""
         return tuple(self._names)
@@ -140,6 +154,7 @@ class Cache:
         merged = merge(name, known.reports.values(), self._own)
         published = self.sets.get(name)
         if merged.endpoints:
+            known.was_found = True
             if not any(report.pending for report in known.reports.values()):
                 known.flight_until = None
             known.negative_until = None
@@ -184,15 +199,19 @@ class Cache:
             self.sets.pop(name, None)
         return changed
 
+    def _is_passing(self, name: AppName, known: _Known) -> bool:
+        """Whether a name is listened for only as long as it is wanted: nobody ever had it."""
+        return not known.was_found and self._is_forgettable(name, known)
+
     def _is_forgettable(self, name: AppName, known: _Known) -> bool:
         return name not in self.sets and known.flight_until is None
 
     def _evict(self) -> bool:
-        """Make room for one name by dropping the one without endpoints that was wanted longest ago."""
+        """Make room for one name by dropping one without endpoints: one that nobody ever had first, then what was wanted longest ago."""
         spare = [name for name, known in self._names.items() if self._is_forgettable(name, known)]
         if not spare:
             return False
-        oldest = min(spare, key=lambda name: self._names[name].wanted_at)
+        oldest = min(spare, key=lambda name: (self._names[name].was_found, self._names[name].wanted_at))
         del self._names[oldest]
         self._evicted.append(oldest)
         return True

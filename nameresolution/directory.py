@@ -64,6 +64,10 @@ class Directory:
                 resolver.watch(name)
             self._changed.set()
 
+    def is_watched(self, name: AppName) -> bool:
+        """Whether news of a name is pushed: whoever appears under it is known at once."""
+        return self._cache.is_watched(name)
+
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Have every new set pushed, synchronously on the loop; returns what ends that."""
         key = object()

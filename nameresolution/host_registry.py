@@ -31,7 +31,8 @@ _MAX_BYTES = 1 << 20  # an entry is 1 kB; whatever is larger is no entry
 class Entry(Struct, frozen=True, kw_only=True):
     """One sidecar as others on its host see it. `host` is the address it advertises, `started_at` epoch seconds.
 
-    `serving` turns False when it has said goodbye and finishes what it has.
+    `serving` is False while it takes no calls: its app does not accept or is not healthy (`app_state`), or it has said goodbye and
+    finishes what it has. `services_learnt`: the app named its services itself, by reflection.
     """
 
     app_id: str
@@ -44,9 +45,11 @@ class Entry(Struct, frozen=True, kw_only=True):
     grpc_port: int = 0
     metrics_port: int = 0
     app_port: int = 0
+    app_state: str = ""
     admin_socket: str = ""
     mesh: str = ""
     grpc_services: tuple[str, ...] = ()
+    services_learnt: bool = False
     command: str = ""
     started_at: float = 0.0
     run_template: str = ""

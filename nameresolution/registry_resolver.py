@@ -23,6 +23,7 @@ _NO_ENTRY = SourceFailure(reason="no entry", missing=True)
 
 def endpoints_of(name: AppName, entries: tuple[Entry, ...]) -> Found:
     """The endpoints of one name among the entries of this host."""
+    of_name = [entry for entry in entries if (entry.app_id, entry.namespace) == (name.app_id, name.namespace)]
     found = tuple(
         Endpoint(
             host="127.0.0.1",
@@ -31,10 +32,24 @@ def endpoints_of(name: AppName, entries: tuple[Entry, ...]) -> Found:
             source=REGISTRY_SOURCE,
             attributes=((NAMESPACE_ATTRIBUTE, entry.namespace), (MESH_ATTRIBUTE, entry.mesh)),
         )
-        for entry in entries
-        if entry.app_id == name.app_id and entry.namespace == name.namespace and entry.serving
+        for entry in of_name
+        if entry.serving
     )
-    return found or _NO_ENTRY
+    if found or not of_name:
+        return found or _NO_ENTRY
+    return SourceFailure(reason=", ".join(dict.fromkeys(map(why_not_serving, of_name))), missing=True)
+
+
+def why_not_serving(entry: Entry) -> str:
+    """Why a registered sidecar takes no calls, for people."""
+    match entry.app_state:
+        case "starting" | "down":
+            yet = "does not listen yet" if entry.app_state == "starting" else "no longer listens"
+            return f"registered (pid {entry.pid}), but its app {yet} on port {entry.app_port}"
+        case "unhealthy":
+            return f"registered (pid {entry.pid}), but its app fails its health probes"
+        case _:
+            return f"registered (pid {entry.pid}), but it is starting or leaving"
 
 
 class RegistryResolver:

@@ -85,6 +85,7 @@ class Sidecar:
         self._policy_error: str | None = None
         self._mesh = ""
         self._serving = self._leaving = False
+        self._app_turned = asyncio.Event()
         self._entry_due = False  # the entry is older than we are, as it could not be written
         root = settings.runtime_root
         self._admin_path = root / "run" / f"{settings.instance}.sock"
@@ -117,7 +118,8 @@ class Sidecar:
         self._tracer = Tracer(settings.app_id, exporters(tracing, settings.app_id))
         self._hops = HopTracing(Sampler(sampling_rate(tracing, settings.profile), random.Random()))  # noqa: S311 - ids, no secrets
         recorder = CallRecorder(settings.app_id, settings.namespace, self._meters, self._tracer)
-        self._reporter = Reporter(recorder, self._meters, get_logger("postern.engine"))
+        self._app = AppWatch(settings, self._app_changed, self._app_pid)
+        self._reporter = Reporter(recorder, self._meters, get_logger("postern.engine"), self._app.doubt)
         chosen = choose(settings.engine, threads=settings.threads)
         self._engine_notice = chosen.notice
         self._engine = chosen.make(
@@ -133,7 +135,6 @@ class Sidecar:
             *(("app",) if settings.app_port else ()),
         )
         self._health = Health(parts)
-        self._app = AppWatch(settings, self._app_changed)
         self._identity: Identity | None = None
         self._admin = Admin(
             settings,
@@ -234,7 +235,9 @@ class Sidecar:
                 self._identity.subscribe(lambda _: held.set())
                 tasks.create_task(self._identity.run())
                 await held.wait()
-            await self._announce()
+            else:
+                self._directory.identify(self._settings.instance, self._mesh)
+            await self._keep_announced()
 
     async def _watch_policies(self) -> None:
         reader = Reader()
@@ -250,12 +253,30 @@ class Sidecar:
         finally:
             reader.close()
 
-    async def _announce(self) -> None:
-        settings = self._settings
-        port = self._listening.ports["peer"]
-        assert port is not None
+    async def _keep_announced(self) -> None:
+        """Have callers know of us while our app takes calls; the registry's entry stays all the time."""
         await self._directory.wait_running()
-        instance = Instance(
+        self._renew_entry()
+        while not self._leaving:
+            self._app_turned.clear()
+            if self._app.takes_calls == self._serving:
+                await self._app_turned.wait()
+                continue
+            self._serving = not self._serving
+            self._renew_entry()
+            if self._serving:
+                instance = self._instance()
+                await self._directory.announce(instance)
+                where = address(instance.host, instance.port)
+                self._log.info("serving", app_id=instance.app_id, peer=where)
+            else:
+                await self._directory.withdraw()
+                self._log.warning("not announced until the app takes calls again", app=self._app.state)
+
+    def _instance(self) -> Instance:
+        settings, port = self._settings, self._listening.ports["peer"]
+        assert port is not None
+        return Instance(
             app_id=settings.app_id,
             namespace=settings.namespace,
             host=self._host_ip,
@@ -263,11 +284,6 @@ class Sidecar:
             instance=settings.instance,
             mesh=self._mesh,
         )
-        if not self._leaving:
-            self._serving = True
-            self._renew_entry()
-            await self._directory.announce(instance)
-            self._log.info("serving", app_id=settings.app_id, peer=address(self._host_ip, port))
 
     # --- news --------------------------------------------------------------------------------------------------------------
 
@@ -282,6 +298,14 @@ class Sidecar:
             self._health.ready("app")
         self._control.app_changed(self._app)
         self._renew_entry()
+        self._app_turned.set()
+
+    def _app_pid(self) -> int | None:
+        """The process of the app where it is known, else the command that started it and us."""
+        told = self._admin.extended.get("appPID", "")
+        return (
+            int(told) if told.isascii() and told.isdigit() and int(told) > 0 else self._settings.run.cli_pid
+        )
 
     def _renew_entry(self) -> None:
         """Write what we are now into the host's registry; a full disk must not end a sidecar that serves."""
@@ -313,7 +337,7 @@ class Sidecar:
     async def _learn(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
-                self._registry.watch(lambda entries: self._control.services_claimed(entries, self._mesh))
+                self._registry.watch(lambda entries: self._control.registry_changed(entries, self._mesh))
             )
             await asyncio.sleep(_LEARNING_S)
             self._control.learning_settled()
@@ -367,9 +391,11 @@ class Sidecar:
             grpc_port=ports.get("grpc") or 0,
             metrics_port=ports.get("metrics") or 0,
             app_port=settings.app_port or 0,
+            app_state=self._app.state,
             admin_socket=str(self._admin_path),
             mesh=self._mesh,
             grpc_services=self._app.services,
+            services_learnt=not settings.grpc_services,
             command=settings.run.command,
             started_at=self._started_at,
             run_template=settings.run.run_template,
@@ -407,6 +433,10 @@ class Sidecar:
                 "protocol": settings.app_protocol,
                 "healthy": self._app.healthy,
                 "open": self._app.is_open,
+                "state": self._app.state,
+                "announced": self._serving and not self._leaving,
+                "heldBy": str(self._app.held_by) if self._app.held_by is not None else None,
+                "heldByForeign": self._app.held_by is not None and self._app.held_by.is_foreign,
             },
             "naming": {
                 str(found.name): [end.address for end in found.endpoints] for found in self._directory.known()

@@ -4,6 +4,8 @@ Runs on the loop; every handler is short and never awaits. Deciders see only wha
 """
 
 import random
+import time
+from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
@@ -14,6 +16,7 @@ from policies.loading import PolicySnapshot
 from proxy.app_watch import AppWatch
 from proxy.deliver import APP_CLUSTER, APP_GATE, AppView
 from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
+from proxy.heard_names import Claimed, HeardNames
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
 from proxy.outbound import FOREIGN_SITES, SERVICES_HOLD, Outbound, OutboundView
@@ -28,6 +31,7 @@ from proxy.target import (
     TRUTHY_SET,
     OutPaths,
     Services,
+    parse_callee,
     parse_key,
     parse_routes,
 )
@@ -44,13 +48,23 @@ class Control:
     """Owns the snapshots behind both deciders; mutable state is theirs, and the learnt claims."""
 
     def __init__(
-        self, settings: Settings, policy: PolicySnapshot, directory: Directory, hostname: str, host_ip: str
+        self,
+        settings: Settings,
+        policy: PolicySnapshot,
+        directory: Directory,
+        hostname: str,
+        host_ip: str,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._directory = directory
+        self._now = now
         self._engine: Engine | None = None
         self._random = random.Random()  # noqa: S311 - jitter
-        self._claims: dict[str, frozenset[str]] = {}
+        self._claims: dict[str, dict[str, Claimed]] = {}
+        own = AppName(settings.app_id, settings.namespace)
+        self._heard = HeardNames(own, _configured(settings))
         routes = parse_routes(settings.routes)
         self._explicit = routes
         app = _app_view(settings, healthy=False if settings.app_health is not None else None)
@@ -65,6 +79,7 @@ class Control:
                 judge=judge,
                 resiliency=policy.resiliency,
                 known=frozenset(),
+                heard=self._heard,
                 own_ports={own_port_listener(own.app): own.app for own in settings.upstreams},
                 routes=routes,
                 token_required=settings.api_token is not None,
@@ -89,13 +104,16 @@ class Control:
         if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
             return decision
         name = AppName(*parse_key(decision.key))
+        is_settled = self._directory.is_watched(name) and self._heard.is_absent_everywhere(name)
         if not self._is_absent(name):
             self._directory.want(name)
             if (
                 decision.key in self.outbound.view.known
             ):  # a source knew, and told us before anybody could wait
                 return self.outbound.decide(ask)
-        return replace(decision, for_s=0.0) if self._is_absent(name) else decision
+        if is_settled or self._is_absent(name):
+            return replace(decision, for_s=0.0)
+        return decision
 
     def _is_absent(self, name: AppName) -> bool:
         """Looked for, and nobody found: no news will come soon."""
@@ -103,10 +121,16 @@ class Control:
         return known is not None and not known.endpoints
 
     def explain(self, key: str) -> str:
-        """What was tried for a cluster, for error messages."""
+        """What may be meant, then what was tried for a cluster, for error messages."""
         if not key.startswith("peer:"):
             return ""
-        return self._directory.explain(AppName(*parse_key(key))) or "nothing was found yet"
+        name = AppName(*parse_key(key))
+        tried = self._directory.explain(name) or "nothing was found yet"
+        if self._heard.is_known(name):
+            return tried
+        near = self._heard.nearest(name.app_id, name.namespace)
+        meant = f"did you mean {' or '.join(map(repr, near))}? " if near else "is the name spelt right? "
+        return f"{meant}tried: {tried}"
 
     # --- pushes ----------------------------------------------------------------------------------------------------------------
 
@@ -134,6 +158,7 @@ class Control:
         """A name's endpoints changed: push the cluster; nobody left means that calls wait for somebody again."""
         assert self._engine is not None
         key = f"peer:{found.name.app_id}.{found.name.namespace}"
+        self._heard.found(found, self._now())
         known = self.outbound.view.known
         if found.endpoints:
             upstreams = tuple(
@@ -178,25 +203,23 @@ class Control:
         )
 
     def app_changed(self, watch: AppWatch) -> None:
-        """The app's health turned."""
+        """The app's health turned, or something else of it that decides nothing."""
         assert self._engine is not None
+        if watch.healthy == self.inbound.view.app.healthy:
+            return
         app = replace(self.inbound.view.app, healthy=watch.healthy)
         self.inbound.view = replace(self.inbound.view, app=app)
         self._outbound(app=app)
         self._engine.bump("app")
 
-    def services_claimed(self, entries: tuple[Entry, ...], mesh: str) -> None:
-        """What callees on this host say they serve: only of the own namespace and mesh."""
+    def registry_changed(self, entries: tuple[Entry, ...], mesh: str) -> None:
+        """What runs on this host: names, why some take no calls, and what callees of the own namespace say they serve."""
+        self._heard.registered(entries, mesh, self._now())
         if not self._settings.learn_names:
             return
-        claims: dict[str, set[str]] = {}
-        for entry in entries:
-            if entry.namespace == self._settings.namespace and entry.mesh == mesh and entry.serving:
-                for service in entry.grpc_services:
-                    claims.setdefault(service, set()).add(entry.app_id)
-        frozen = {service: frozenset(apps) for service, apps in claims.items()}
-        if frozen != self._claims:
-            self._claims = frozen
+        claims = self._heard.claims()
+        if claims != self._claims:
+            self._claims = claims
             self._routes_changed()
 
     def learning_settled(self) -> None:
@@ -206,7 +229,8 @@ class Control:
 
     def _routes_changed(self) -> None:
         assert self._engine is not None
-        self._outbound(routes=self._explicit.with_learnt(self._claims))
+        claims = {service: frozenset(apps) for service, apps in self._claims.items()}
+        self._outbound(routes=self._explicit.with_learnt(claims))
         self._engine.bump("routes")
         self._engine.wake(SERVICES_HOLD)
 
@@ -227,6 +251,15 @@ class Control:
             *self._settings.routes,
             *(f"{service}={app} (learnt)" for service, app in sorted(learnt.items())),
         ]
+
+
+def _configured(settings: Settings) -> Iterator[AppName]:
+    """The names that our own settings speak of."""
+    routes = parse_routes(settings.routes).exact.values()
+    for text in (*(own.app for own in settings.upstreams), *routes):
+        callee = parse_callee(text, settings.namespace)
+        if callee is not None:
+            yield AppName(callee.app_id, callee.namespace)
 
 
 def own_port_listener(app: str) -> str:

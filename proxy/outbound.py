@@ -6,6 +6,7 @@ Source: design §4, §9; spec/invocation.md §2, §3.
 
 import random
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -49,6 +50,7 @@ from proxy.target import (
 LOCAL_API = "local-api"
 # What a browser says of a request that another site's page makes (Fetch Metadata); a plain GET of an image has no Origin.
 FOREIGN_SITES = frozenset({b"cross-site", b"same-site"})
+ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
 SERVICES_HOLD = "services"  # held until routes are learnt
 _STRIP_PATH: Edits = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
 _WHOLE_PATH: Edits = (Edit(op=Op.DAPR_PATH),)
@@ -56,6 +58,27 @@ _BASIC: Edits = (
     *_WHOLE_PATH,
     Edit(op=Op.REMOVE, name=b"authorization"),
 )  # it was for us, not for the callee's app
+
+
+class Heard(Protocol):
+    """What was heard of names that have no endpoints, for answers."""
+
+    def absent(self, callee: Callee) -> str | None:
+        """Why a name that was heard of has no instance that takes calls; None: it was not heard of, or will be found."""
+
+    def nearest_services(self, service: str) -> tuple[str, ...]:
+        """Services that resemble one that nobody serves."""
+
+
+class NothingHeard:
+    """Of nobody."""
+
+    def absent(self, callee: Callee) -> str | None:
+        """See Heard."""
+
+    def nearest_services(self, service: str) -> tuple[str, ...]:
+        """See Heard."""
+        return ()
 
 
 class OutboundView(Struct, frozen=True, kw_only=True):
@@ -81,6 +104,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     hold_s: float
     learning_for_s: float
     random: Callable[[], random.Random]
+    heard: Heard = NothingHeard()
 
 
 class Named(Struct, frozen=True):
@@ -244,8 +268,10 @@ class Outbound:
         if claimants:
             found = f"{service} is served by {' and by '.join(claimants)}: say which with --route {service}=<app-id>"
         else:
+            near = self.view.heard.nearest_services(service)
+            meant = f" (did you mean {' or '.join(near)}?)" if near else ""
             found = (
-                f"no app is known to serve {service}: name it with --route {service}=<app-id>, "
+                f"no app is known to serve {service}{meant}: name it with --route {service}=<app-id>, "
                 "or let the callee say so with --grpc-service"
             )
         reply = self._reply(Cause.UNSUPPORTED, found)
@@ -292,6 +318,11 @@ class Outbound:
         return replace(found, again=again, attempt_s=attempt_timeout(ask, rules))
 
     def _hold(self, ask: Asking, callee: Callee, labels: Labels, surface: Surface) -> Hold:
+        why = self.view.heard.absent(callee)
+        if why is not None:
+            text = f"no instance of {callee.name} takes calls: {why}; {DETAIL}"
+            then = errors.reply(Cause.NO_ENDPOINT, labels, text, surface=surface, callee=callee.text)
+            return Hold(key=callee.key, for_s=ABSENT_HOLD_S, then=then)
         text = f"couldn't find service: {callee.text}: no endpoint of {callee.name} was found: {DETAIL}"
         if ask.form() == "absolute":
             text += "; this is no open proxy: put the host into no_proxy to reach it directly"

@@ -1,7 +1,8 @@
 """The engine's Observer: outcomes to telemetry, and what went wrong on connections to log and counters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from proxy.deliver import APP_CLUSTER
 from proxy.engine.base import Measures, Sampling, SpanIds
 from proxy.plan import Attempt, Cause, Header, Outcome, Tally
 from proxy.target import method_path
@@ -57,8 +58,15 @@ class HopTracing:
 class Reporter:
     """Takes outcomes on the engine's thread and hands them on. Mutable state: the open-connection count by listener."""
 
-    def __init__(self, recorder: CallRecorder, meters: Meters, log: Logger) -> None:
+    def __init__(
+        self,
+        recorder: CallRecorder,
+        meters: Meters,
+        log: Logger,
+        app_not_reached: Callable[[], None] = lambda: None,
+    ) -> None:
         self._recorder = recorder
+        self._app_not_reached = app_not_reached
         self._meters = meters
         self._log = log
         self._connections: dict[str, int] = {}
@@ -127,6 +135,8 @@ class Reporter:
 
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """No connection to an endpoint."""
+        if cluster == APP_CLUSTER:
+            self._app_not_reached()
         self._log.warning("endpoint not reached", cluster=cluster, endpoint=address, reason=reason)
 
 

@@ -23,14 +23,16 @@ class Watch:
         settings = parse([*given, "--profile", profile, *flags], {"POSTERN_HOME": "/nowhere"})
         self._told: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
         self.watch = AppWatch(settings, self._changed)
-        self.ended = asyncio.Event()
 
     def _changed(self) -> None:
         self._told.put_nowait(self.watch.services)
 
     async def run(self) -> None:
         await self.watch.run()
-        self.ended.set()
+
+    async def opened(self) -> None:
+        await self._told.get()
+        assert self.watch.is_open
 
     async def learnt(self) -> tuple[str, ...]:
         while not (services := await self._told.get()):
@@ -75,7 +77,8 @@ async def test_older_version_is_not_asked_where_the_newer_answers() -> None:
 
 async def test_app_without_reflection_is_left_alone() -> None:
     async with grpc_server() as port, watching(Watch(port)) as watch:
-        await watch.ended.wait()
+        while watch.watch.learns:  # noqa: ASYNC110 - nobody is told of it
+            await asyncio.sleep(0.01)
         assert watch.watch.services == ()
 
 
@@ -101,5 +104,5 @@ async def test_nobody_is_asked_where_learning_has_no_place(
     script = Script(listed("a.A"))
     async with grpc_server(reflection(V1, script)) as port:
         async with watching(Watch(port, *flags, profile=profile, protocol=protocol)) as watch:
-            await watch.ended.wait()
-        assert (watch.watch.services, script.asked) == (services, 0)
+            await watch.opened()
+        assert (watch.watch.learns, watch.watch.services, script.asked) == (False, services, 0)

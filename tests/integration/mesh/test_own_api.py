@@ -94,7 +94,7 @@ async def test_sidecar_calls_out_before_its_app_listens(mesh: Standing) -> None:
     assert (await ask(late, "GET", invoke("shop", "/echo"))).status == 200
     refused = await ask(mesh.web, "GET", invoke("late", "/echo"))
     assert (refused.status, error_of(refused)) == (500, "ERR_DIRECT_INVOKE")
-    assert "does not accept connections" in json.loads(refused.body)["message"]
+    assert f"its app does not listen yet on port {port}" in json.loads(refused.body)["message"]
     app = await mesh.mesh.http_app("late", "--port", str(port))
     await asyncio.to_thread(wait_status, late.http_port, "/v1.0/healthz", 204, late.process)
     assert (await ask(mesh.web, "GET", invoke("late", "/echo"))).status == 200

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from nameresolution.host_registry import Entry
@@ -24,7 +25,22 @@ def test_endpoints_of_other_names_namespaces_and_withdrawn_entries_are_none() ->
     entries = (
         replace(ENTRY, app_id="pay"),
         replace(ENTRY, namespace="shop"),
-        replace(ENTRY, serving=False),
         replace(ENTRY, app_id="Cart"),
     )
     assert endpoints_of(CART, entries) == SourceFailure(reason="no entry", missing=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("starting", "its app does not listen yet on port 8080"),
+        ("down", "its app no longer listens on port 8080"),
+        ("unhealthy", "its app fails its health probes"),
+        ("listening", "it is starting or leaving"),
+    ],
+)
+def test_entry_that_takes_no_calls_says_why(state: str, reason: str) -> None:
+    entry = replace(ENTRY, serving=False, app_state=state, app_port=8080, pid=7)
+    found = endpoints_of(CART, (entry, entry))
+    assert found == SourceFailure(reason=f"registered (pid 7), but {reason}", missing=True)
+    assert isinstance(endpoints_of(CART, (entry, ENTRY)), tuple)

@@ -21,7 +21,7 @@ from proxy.app_watch import AppWatch
 from proxy.config import parse
 from proxy.control import HOLD_S, LEARNING_S, Control
 from proxy.engine.base import Cluster, EngineStats, ListenerSpec, TlsIdentity
-from proxy.outbound import SERVICES_HOLD
+from proxy.outbound import ABSENT_HOLD_S, SERVICES_HOLD
 from proxy.plan import Asking, Cause, Decision, Hold, Op, Plan, Reply, Table, Tables
 from proxy.settings import Settings
 from proxy.target import API_TOKEN_SET, TRUTHY_SET
@@ -179,7 +179,7 @@ def make(tmp_path: Path) -> Make:
         policy = load(PolicySources(own_app_id="web", own_namespace=settings.namespace, profile="dev"))
         source = Source()
         directory = Directory([source])
-        control = Control(settings, policy, directory, "box", "10.1.1.1")
+        control = Control(settings, policy, directory, "box", "10.1.1.1", now=lambda: 0.0)
         world = World(control, settings, directory, policy, source)
         control.attach(world.engine)
         return world
@@ -339,6 +339,69 @@ async def test_source_that_knows_of_nobody_at_once_leaves_nobody_waiting(make: M
         assert held.for_s == 0.0
 
 
+async def test_name_that_lost_its_last_instance_is_answered_at_once_by_who_served_it(make: Make) -> None:
+    world = make()
+    async with running(world):
+        world.decide()
+        world.source.say((ONE,))
+        world.source.say(SourceFailure(reason="the last instance said goodbye", missing=True))
+        for _ in range(2):  # also once the cache's short negative answer is over
+            held = world.decide()
+            assert isinstance(held, Hold)
+            assert (held.for_s, held.then.cause, held.then.grpc_code) == (0.0, Cause.NO_ENDPOINT, 14)
+            text = held.then.grpc_message
+            assert "gone since 1970-01-01T00:00:00Z, served until then by 10.0.0.1:5000 (fake)" in text
+            world.control.names_changed(found())
+        assert world.control.explain(KEY) == "fake: the last instance said goodbye"
+        world.source.say((TWO,))
+        assert isinstance(world.decide(), Plan)
+
+
+async def test_registry_and_directory_may_tell_of_a_loss_in_any_order(make: Make) -> None:
+    world, serving = make(), entry("cart")
+    idle = replace(serving, serving=False, app_state="down")
+    async with running(world):
+        for late in (True, False):
+            world.control.registry_changed((serving,), "m")
+            world.decide()
+            world.source.say((ONE,))
+            assert isinstance(world.decide(), Plan)
+            if not late:
+                world.control.registry_changed((idle,), "m")
+            world.source.say(SourceFailure(reason="registered", missing=True))
+            for _ in range(2):
+                held = world.decide()
+                assert isinstance(held, Hold)
+                assert (held.for_s, held.then.cause) == (0.0, Cause.NO_ENDPOINT)
+                world.control.registry_changed((idle,), "m")
+
+
+async def test_name_whose_instances_take_no_calls_yet_is_held_briefly(make: Make) -> None:
+    world = make()
+    starting = Entry(
+        app_id="cart", instance="a", peer_port=1, pid=7, app_port=81, app_state="starting", serving=False
+    )
+    async with running(world):
+        world.control.registry_changed((starting,), "")
+        held = world.decide()
+        assert isinstance(held, Hold)
+        assert (held.for_s, held.then.cause) == (ABSENT_HOLD_S, Cause.NO_ENDPOINT)
+        assert "its app does not listen yet on port 81" in held.then.grpc_message
+        world.source.say(SourceFailure(reason="no entry", missing=True))
+        again = world.decide()
+        assert isinstance(again, Hold)
+        assert again.for_s == 0.0
+
+
+def test_misspelt_name_is_told_what_it_resembles(make: Make) -> None:
+    world = make("--route", "shop.Cart=cart", "--upstream", "checkout=7001")
+    assert world.control.explain("peer:crat.default").startswith("did you mean 'cart'? tried: ")
+    assert world.control.explain("peer:checkuot.default").startswith("did you mean 'checkout'? ")
+    world.control.names_changed(found(ONE, name=AppName("payments", "shop")))
+    assert world.control.explain("peer:payments.default").startswith("did you mean 'payments.shop'? ")
+    assert world.control.explain("peer:zzz.default").startswith("is the name spelt right? ")
+
+
 def test_other_decisions_look_for_nobody(make: Make) -> None:
     world = make()
     for target in ("/v1.0/healthz", "/v1.0/invoke/web/method/x", "/v1.0/invoke/a.b.c/method/x"):
@@ -347,7 +410,13 @@ def test_other_decisions_look_for_nobody(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "text"), [(KEY, "not looked for yet"), ("app", ""), ("local-api", ""), (SERVICES_HOLD, "")]
+    ("key", "text"),
+    [
+        (KEY, "is the name spelt right? tried: not looked for yet"),
+        ("app", ""),
+        ("local-api", ""),
+        (SERVICES_HOLD, ""),
+    ],
 )
 def test_explanation_of_a_cluster(make: Make, key: str, text: str) -> None:
     assert make().control.explain(key) == text
@@ -431,18 +500,16 @@ def test_declared_service_leads_to_its_app(make: Make) -> None:
     world = make()
     world.control.names_changed(found(ONE))
     assert named(world, "shop.Cart") == f"held for {SERVICES_HOLD}"
-    world.control.services_claimed((entry("cart", "shop.Cart"),), "m")
+    world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
     assert (world.engine.bumped[-1], world.engine.woken) == ("routes", [SERVICES_HOLD])
     assert named(world, "shop.Cart") == KEY
     assert world.control.routes() == ["shop.Cart=cart (learnt)"]
 
 
-@pytest.mark.parametrize(
-    "changes", [{"namespace": "other"}, {"mesh": "theirs"}, {"mesh": ""}, {"serving": False}]
-)
+@pytest.mark.parametrize("changes", [{"namespace": "other"}, {"mesh": "theirs"}, {"mesh": ""}])
 def test_claim_from_elsewhere_is_not_heard(make: Make, changes: dict[str, Any]) -> None:
     world = make()
-    world.control.services_claimed((entry("thief", "shop.Cart", **changes),), "m")
+    world.control.registry_changed((entry("thief", "shop.Cart", **changes),), "m")
     assert world.control.routes() == []
     assert world.engine.woken == []
 
@@ -451,34 +518,65 @@ def test_two_claimants_are_a_conflict_and_two_instances_are_not(make: Make) -> N
     world = make()
     world.control.names_changed(found(ONE))
     claims = (entry("cart", "shop.Cart"), entry("cart", "shop.Cart", instance="second"))
-    world.control.services_claimed(claims, "m")
+    world.control.registry_changed(claims, "m")
     assert named(world, "shop.Cart") == KEY
-    world.control.services_claimed((*claims, entry("thief", "shop.Cart")), "m")
+    world.control.registry_changed((*claims, entry("thief", "shop.Cart")), "m")
     answer = world.decide("/shop.Cart/Get", **GRPC)
     assert isinstance(answer, Reply)
     assert "cart and by thief" in answer.grpc_message
-    world.control.services_claimed(claims, "m")
+    world.control.registry_changed(claims, "m")
     assert named(world, "shop.Cart") == KEY
+
+
+def test_service_whose_only_app_left_is_not_unknown(make: Make) -> None:
+    world = make()
+    world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
+    world.control.registry_changed((), "m")
+    decision = world.decide("/shop.Cart/Get", **GRPC)
+    assert isinstance(decision, Hold)
+    assert (decision.key, decision.then.cause, decision.then.grpc_code) == (KEY, Cause.NO_ENDPOINT, 14)
+    assert "gone since" in decision.then.grpc_message
+    near = world.decide("/shop.Catr/Get", **GRPC)
+    assert isinstance(near, Hold)
+    assert "did you mean shop.Cart (cart)?" in near.then.grpc_message
+
+
+def test_service_that_an_app_serves_no_more_is_nobodys(make: Make) -> None:
+    world = make()
+    world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
+    world.control.registry_changed((entry("cart"),), "m")  # it has not said yet what it serves
+    assert named(world, "shop.Cart") == f"held for {KEY}"
+    world.control.registry_changed((entry("cart", "shop.Basket"),), "m")
+    assert world.control.routes() == ["shop.Basket=cart (learnt)"]
+
+
+def test_instance_that_serves_claims_before_those_that_do_not(make: Make) -> None:
+    world = make()
+    old = entry("old-cart", "shop.Cart", serving=False)
+    world.control.registry_changed((old,), "m")
+    assert named(world, "shop.Cart") == "held for peer:old-cart.default"
+    world.control.registry_changed((old, entry("cart", "shop.Cart")), "m")
+    assert named(world, "shop.Cart") == f"held for {KEY}"
 
 
 def test_same_claims_change_nothing(make: Make) -> None:
     world = make()
     for _ in range(2):
-        world.control.services_claimed((entry("cart", "shop.Cart"),), "m")
+        world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
     assert world.engine.bumped == ["routes"]
 
 
 def test_explicit_route_wins_over_a_claim(make: Make) -> None:
     world = make("--route", "shop.Cart=cart")
     world.control.names_changed(found(ONE))
-    world.control.services_claimed((entry("thief", "shop.Cart"),), "m")
+    world.control.registry_changed((entry("thief", "shop.Cart"),), "m")
     assert named(world, "shop.Cart") == KEY
     assert world.control.routes()[0] == "shop.Cart=cart"
 
 
 def test_production_learns_nothing(make: Make) -> None:
     world = make(profile="production")
-    world.control.services_claimed((entry("cart", "shop.Cart"),), "m")
+    world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
     assert (world.engine.bumped, world.engine.woken) == ([], [])
     assert named(world, "shop.Cart") == Cause.UNSUPPORTED.value
 

@@ -1,0 +1,105 @@
+"""Instances of one app of which some don't take calls: the others answer, and who is down is not announced until it is back."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from nameresolution.host_registry import HostRegistry
+from proxy.version import has_native
+from tests.integration.mesh.standing import eventually
+from tests.support.http_client import connect, request
+from tests.support.http_wire import Response
+from tests.support.mesh import DAPR_APP_ID, Mesh, Sidecar
+from tests.support.ports import free_port
+
+_ENGINES = (
+    "portable",
+    pytest.param(
+        "native",
+        marks=pytest.mark.skipif(
+            not has_native(), reason="the native engine is not part of this installation"
+        ),
+    ),
+)
+_CALLERS = 4
+
+
+@asynccontextmanager
+async def _loading(web: Sidecar) -> AsyncIterator[list[Response]]:
+    """Calls to `cart` without a pause, while inside; the failed ones."""
+    failed: list[Response] = []
+    over = asyncio.Event()
+
+    async def calling(body: bytes | None) -> None:
+        async with connect(web.http_port) as connection:
+            while not over.is_set():
+                method = "POST" if body else "GET"
+                answer = await connection.request(method, "/echo", headers=[(DAPR_APP_ID, "cart")], body=body)
+                if answer.status != 200:
+                    failed.append(answer)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(_CALLERS):
+            tasks.create_task(calling(b"x" if number % 2 else None))
+        try:
+            yield failed
+        finally:
+            over.set()
+
+
+async def _known(web: Sidecar) -> set[str]:
+    found = json.loads((await web.admin("/endpoints?app=cart")).body).get("cart.default", {"endpoints": []})
+    return {end["address"] for end in found["endpoints"]}
+
+
+def _peers(*sidecars: Sidecar) -> set[str]:
+    return {f"127.0.0.1:{sidecar.peer_port}" for sidecar in sidecars}
+
+
+@pytest.mark.parametrize("engine", _ENGINES)
+async def test_calls_go_to_instances_whose_app_takes_them(engine: str, mesh: Mesh) -> None:
+    flags = ("--engine", engine)
+    web = await mesh.sidecar("web", flags=flags)
+    first, second = await mesh.http_app("first"), await mesh.http_app("second")
+    unhealthy = ("--enable-app-health-check", "--app-health-check-path", "/status?code=500")
+    good = await mesh.sidecar("cart", app=first, flags=flags)
+    doomed = await mesh.sidecar("cart", app=second, flags=flags)
+    sick = await mesh.sidecar("cart", app=first, flags=(*flags, *unhealthy))
+    absent = await mesh.sidecar("cart", app_port=free_port(), flags=flags)
+
+    async def are_known(*sidecars: Sidecar) -> bool:
+        return await _known(web) == _peers(*sidecars)
+
+    await eventually(lambda: are_known(good, doomed))
+    async with _loading(web) as failed:
+        for _ in range(2):
+            second.process.kill()
+            await eventually(lambda: are_known(good))
+            second = await mesh.http_app("second", "--port", str(second.port))
+            await eventually(lambda: are_known(good, doomed))
+        second.process.kill()
+        await eventually(lambda: are_known(good))
+    assert len(failed) <= 3 * _CALLERS, failed  # what was in flight when the app died
+    assert {answer.get("postern-error") for answer in failed} <= {"reset-early"}, failed
+
+    entries = HostRegistry(mesh.root).entries({"cart"})  # admin verbs still find them
+    states = {entry.pid: (entry.serving, entry.app_state) for entry in entries}
+    assert states == {
+        good.process.pid: (True, "listening"),
+        doomed.process.pid: (False, "down"),
+        sick.process.pid: (False, "unhealthy"),
+        absent.process.pid: (False, "starting"),
+    }
+
+    first.process.kill()
+    await eventually(are_known)
+    async with asyncio.timeout(1.0):  # at once: nothing is looked for that was known
+        gone = await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "cart")])
+    assert gone.get("postern-error") == "no-endpoint"
+    assert re.search(
+        rf"gone since \S+, served until then by 127\.0\.0\.1:{good.peer_port}\b", gone.body.decode()
+    )
