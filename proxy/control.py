@@ -20,7 +20,7 @@ from proxy.heard_names import Claimed, HeardNames
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
 from proxy.outbound import FOREIGN_SITES, SERVICES_HOLD, Outbound, OutboundView
-from proxy.peer import peer_id
+from proxy.peer import peer_leaf
 from proxy.plan import Asking, Decision, Edit, Hold, Op
 from proxy.settings import Settings, address
 from proxy.target import (
@@ -197,7 +197,8 @@ class Control:
                 chain_pem=svid.chain_pem,
                 key_pem=svid.key_pem,
                 roots_pem=svid.bundle.pem,
-                verify=peer_id,
+                ends_at=svid.not_after.timestamp(),
+                verify=peer_leaf,
                 strict=svid.bundle.is_strict,
             )
         )

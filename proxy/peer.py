@@ -4,19 +4,21 @@ The chain, its times and its root were verified in the handshake.
 """
 
 from policies.access import Caller
+from proxy.plan import PeerLeaf
 from sentry.errors import IdentityError
-from sentry.spiffe import SpiffeId, verify_leaf
+from sentry.spiffe import SpiffeId, judge_leaf
 
 
-def peer_id(der: bytes, as_server: bool) -> str:
-    """The SPIFFE id of a peer's leaf, in the form that engines compare; `as_server`: whether the peer is the server.
+def peer_leaf(der: bytes, as_server: bool) -> PeerLeaf:
+    """Whose a peer's leaf is, in the form that engines compare, and until when; `as_server`: whether the peer is the server.
 
     Raises: ValueError.
     """
     try:
-        return str(verify_leaf(der, as_server=as_server))
+        leaf = judge_leaf(der, as_server=as_server)
     except IdentityError as error:
         raise ValueError(str(error)) from error
+    return PeerLeaf(str(leaf.spiffe_id), leaf.ends_at)
 
 
 def caller_of(peer: str | None) -> Caller | None:

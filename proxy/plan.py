@@ -10,7 +10,7 @@ in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until on
 import binascii
 from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -108,6 +108,13 @@ class Edit(Struct, frozen=True, kw_only=True):
 
 
 Edits = tuple[Edit, ...]
+
+
+class PeerLeaf(NamedTuple):
+    """Whose a peer's leaf is, by SPIFFE id, and when it ends, in epoch seconds."""
+
+    spiffe_id: str
+    ends_at: float
 
 
 class RequestHead(Struct, frozen=True):

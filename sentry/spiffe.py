@@ -112,8 +112,20 @@ def sentry_id(trust_domain: str, namespace: str) -> SpiffeId:
     return SpiffeId(trust_domain, namespace, SENTRY_APP_ID)
 
 
+class Leaf(Struct, frozen=True):
+    """A leaf that passed: whose it is, and its notAfter in epoch seconds."""
+
+    spiffe_id: SpiffeId
+    ends_at: float
+
+
 def verify_leaf(der: bytes, *, as_server: bool) -> SpiffeId:
-    """Judge a peer's leaf by the rules of X509-SVID and return its id.
+    """As `judge_leaf`, for those who ask for the id alone."""
+    return judge_leaf(der, as_server=as_server).spiffe_id
+
+
+def judge_leaf(der: bytes, *, as_server: bool) -> Leaf:
+    """Judge a peer's leaf by the rules of X509-SVID.
 
     The chain, its times and its anchors must have been verified by the TLS library already.
     `as_server` says which role the peer plays. Raises: IdentityError, for any input whatsoever.
@@ -124,11 +136,12 @@ def verify_leaf(der: bytes, *, as_server: bool) -> SpiffeId:
         _check_not_authority(extensions)
         _check_purpose(extensions, as_server=as_server)
         uri = _single_uri(extensions, has_subject=bool(list(certificate.subject)))
+        ends_at = certificate.not_valid_after_utc.timestamp()
     except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise IdentityError("encoding", f"certificate can't be read: {error}") from error
     except x509.InvalidVersion as error:
         raise IdentityError("encoding", f"certificate version {error.parsed_version} is unknown") from error
-    return SpiffeId.parse(uri)
+    return Leaf(SpiffeId.parse(uri), ends_at)
 
 
 def _check_segment(what: str, value: str) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from proxy.plan import Decide, Header, Outcome, Table, Tally
+from proxy.plan import Decide, Header, Outcome, PeerLeaf, Table, Tally
 
 WireProtocol = Literal["postern", "http1", "h2c"]
 # The largest frame that the native engine takes: with its head it fills four TLS records (RFC 8446 §5.1) and no fifth.
@@ -74,6 +74,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     resets_burst: int = 400
     control_per_s: int = 50  # PING, SETTINGS, PRIORITY, empty DATA per connection (CVE-2019-9512..9518)
     control_burst: int = 1_000
+    expiry_lead_s: float = 60.0  # before a certificate of either end ends, its connections drain; at most a quarter of what is left of it
+    expiry_skew_s: float = 10.0  # after it, they are closed with all that is on them
     continuations: int = 8  # frames of one header block (VU#421644)
     drain_s: float = 30.0  # in-flight calls at shutdown
 
@@ -169,12 +171,16 @@ class Observer(Protocol):
 
 
 class TlsIdentity(Struct, frozen=True, kw_only=True):
-    """What mutual TLS is made of. `verify(der, as_server)` checks a peer's leaf and returns its SPIFFE id, or raises ValueError."""
+    """What mutual TLS is made of, until `ends_at` (epoch seconds).
+
+    `verify(der, as_server)` checks a peer's leaf, or raises ValueError.
+    """
 
     chain_pem: bytes
     key_pem: bytes
     roots_pem: bytes
-    verify: Callable[[bytes, bool], str]
+    ends_at: float
+    verify: Callable[[bytes, bool], PeerLeaf]
     strict: bool = True
 
     def __repr__(self) -> str:

@@ -40,6 +40,7 @@ from proxy.plan import (
     Hold,
     Labels,
     Outcome,
+    PeerLeaf,
     Plan,
     Reply,
     RequestHead,
@@ -101,7 +102,7 @@ class NativeEngine:
         self._paths: dict[int, Table] = {}
         self._classes: dict[int, dict[Hashable, int]] = {}
         self._deciders: dict[str, ListenerSpec] = {}
-        self._verify: Callable[[bytes, bool], str] | None = None
+        self._verify: Callable[[bytes, bool], PeerLeaf] | None = None
         self._decisions: dict[int, Plan | Reply] = {}
         self._spans: dict[int, Span] = {}
         self._pauses: dict[tuple[int, int], Iterator[float]] = {}
@@ -188,7 +189,7 @@ class NativeEngine:
         if identity is None:
             self._core.set_identity(None)
             return
-        self._core.set_identity((identity.chain_pem, identity.key_pem, identity.roots_pem))
+        self._core.set_identity((identity.chain_pem, identity.key_pem, identity.roots_pem, identity.ends_at))
         self._verify = identity.verify
 
     def bump(self, scope: str) -> None:

@@ -26,7 +26,7 @@ from proxy.engine.base import (
     Upstream,
 )
 from proxy.engine.native import NativeEngine
-from proxy.peer import peer_id as spiffe_id_of
+from proxy.peer import peer_leaf
 from proxy.plan import Asking, Edit, Header, Labels, Op, Outcome, Plan, Route, Tally
 from tests.bench.cases import peer_id
 from tests.bench.certificates import CALLEE, sentry_client
@@ -117,7 +117,8 @@ async def serve(runtime_path: Path, count: int, app_port: int) -> None:
                     chain_pem=svid.chain_pem,
                     key_pem=svid.key_pem,
                     roots_pem=svid.bundle.pem,
-                    verify=spiffe_id_of,
+                    ends_at=svid.not_after.timestamp(),
+                    verify=peer_leaf,
                 )
             )
             engine.set_cluster(app)

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from proxy.engine.base import TlsIdentity
+from proxy.plan import PeerLeaf
 from sentry.authority import Holdings, generate
 from sentry.issuer import dump_key, new_key
-from sentry.spiffe import SpiffeId, verify_leaf
+from sentry.spiffe import SpiffeId, judge_leaf
 from sentry.template import LeafTemplate
 
 DOMAIN = "mesh.test"
@@ -21,9 +22,10 @@ def spiffe(app: str) -> str:
     return str(SpiffeId(DOMAIN, NAMESPACE, app))
 
 
-def verify(der: bytes, as_server: bool) -> str:
+def verify(der: bytes, as_server: bool) -> PeerLeaf:
     """As the control plane gives it to an engine."""
-    return str(verify_leaf(der, as_server=as_server))
+    leaf = judge_leaf(der, as_server=as_server)
+    return PeerLeaf(str(leaf.spiffe_id), leaf.ends_at)
 
 
 class Mint:
@@ -60,6 +62,7 @@ class Mint:
             chain_pem=leaf.public_bytes(Encoding.PEM) + self._holdings.issuer.chain_pem,
             key_pem=dump_key(key),
             roots_pem=self.roots_pem + roots,
+            ends_at=(now + life).timestamp(),
             verify=verify,
         )
 
@@ -83,12 +86,18 @@ class Mint:
             _load(context, self.identity(app, life=life, namespace=namespace))
         return context
 
-    def server_context(self, app: str, *, alpn: tuple[str, ...] = ("postern/1", "h2")) -> ssl.SSLContext:
+    def server_context(
+        self,
+        app: str,
+        *,
+        alpn: tuple[str, ...] = ("postern/1", "h2"),
+        life: timedelta = timedelta(hours=1),
+    ) -> ssl.SSLContext:
         """A hand-made server that asks for no client certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         if alpn:
             context.set_alpn_protocols(list(alpn))
-        _load(context, self.identity(app))
+        _load(context, self.identity(app, life=life))
         return context
 
 

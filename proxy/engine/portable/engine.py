@@ -1,6 +1,7 @@
 """The portable engine: pure Python on asyncio, h2 and h11. Runs wherever Python runs; the oracle in differential tests."""
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 
@@ -32,9 +33,10 @@ class PortableEngine:
                 while True:
                     await asyncio.sleep(_SWEEP_S)
                     now = asyncio.get_running_loop().time()
-                    self._carrier.pool.sweep(now)
+                    wall = time.time()
+                    self._carrier.pool.sweep(now, wall)
                     for listener in self._listeners.values():
-                        listener.sweep(now)
+                        listener.sweep(now, wall)
         finally:
             self._tasks = None
             for calls in list(self._carrier.calls.values()):

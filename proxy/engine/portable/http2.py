@@ -21,6 +21,7 @@ from proxy.engine.portable.field_decoder import FieldDecoder
 from proxy.engine.portable.field_encoder import FieldEncoder
 from proxy.engine.portable.frame_gate import FloodError, FrameGate, GoAway, goaway_frame
 from proxy.engine.portable.streams import CountFrame
+from proxy.engine.portable.term import Term
 from proxy.plan import Header, Headers
 
 Codes = h2.errors.ErrorCodes
@@ -110,6 +111,7 @@ class Http2End(asyncio.Protocol):
         self.streams: dict[int, Stream] = {}
         self.active_at = self._loop.time()
         self._ping_sent_at: float | None = None
+        self.term: Term | None = None  # between proxies: until when the certificates of both hold
 
     # --- transport -----------------------------------------------------------------------------------------------------
 
@@ -225,6 +227,16 @@ class Http2End(asyncio.Protocol):
         transport.close()
         self._loop.call_later(self._limits.head_s, transport.abort)
 
+    def check_term(self, wall: float) -> None:
+        """Called every second or so: leave before a certificate of this connection ends, and close once it has. `wall`: epoch seconds."""
+        if self.term is None or self.closing:
+            return
+        if wall >= self.term.end_at:
+            self._count("certificate-expired")
+            self.fail(Codes.NO_ERROR, "a certificate of this connection has expired")
+        elif wall >= self.term.drain_at:
+            self.leave()
+
     def check_alive(self, now: float) -> None:
         """Called every second or so: ping a silent connection that has calls, drop one that does not answer or ends no head."""
         if self._gate.block_at is not None and now - self._gate.block_at > self._limits.head_s:
@@ -243,6 +255,9 @@ class Http2End(asyncio.Protocol):
 
     def said_goodbye(self, goaway: GoAway) -> None:
         """The peer sent GOAWAY."""
+
+    def leave(self) -> None:
+        """Take no new calls, and close with the last; again is harmless."""
 
     def lost(self, detail: str) -> None:
         """The connection is gone; called at least once, calls end now."""

@@ -123,6 +123,10 @@ class Http2Client(Http2End):
         if events is not None:
             events.response_lost(cause, detail)
 
+    def leave(self) -> None:
+        """See Http2End."""
+        self.retire()
+
     def retire(self) -> None:
         """No new calls; close with the last."""
         self._retired = True

@@ -94,6 +94,10 @@ class Http2Server(Http2End):
         """Whether calls are in flight."""
         return bool(self.streams)
 
+    def leave(self) -> None:
+        """See Http2End."""
+        self.goodbye()
+
     def goodbye(self) -> None:
         """Take no new calls: GOAWAY for the future, then a PING; once it is back and calls have ended, close (RFC 9113 §6.8)."""
         if self._leaving or self._transport is None or self.closing:

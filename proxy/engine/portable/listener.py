@@ -6,6 +6,7 @@ The TLS context is chosen when a connection begins, so a renewed identity serves
 import asyncio
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from proxy.engine.portable.carrier import Carrier
 from proxy.engine.portable.frame_gate import PREFACE
 from proxy.engine.portable.http1_server import Http1Server
 from proxy.engine.portable.http2_server import Http2Server
+from proxy.engine.portable.term import Term
 from proxy.engine.portable.tls import IdentityMismatchError, peer_identity
 from proxy.errors import ListenError
 
@@ -190,21 +192,23 @@ class Listener:
 
     def hand_over(self, transport: asyncio.Transport, seen: bytes, *, http2: bool) -> ServerEnd | None:
         """The protocol is known: give the connection to its end; None where the peer is not let in."""
-        peer = None
+        peer = term = None
         if self.spec.tls == "mesh":
             try:
-                peer = peer_identity(transport, self.carrier.contexts, server=False)
+                met = peer_identity(transport, self.carrier.contexts, server=False)
             except IdentityMismatchError as error:
                 self.refused(str(error))
                 transport.abort()
                 self.gone()
                 return None
+            peer, term = met.spiffe_id, Term.until(met.ends_at, time.time(), self.carrier.limits)
         address = _host(transport.get_extra_info("peername"))
         accept = self.carrier.acceptor(self.spec, peer, address)
         count = self.carrier.observer.refused_frames
         end: ServerEnd
         if http2:
             end = second = Http2Server(accept, self.carrier.limits, count, self._end_closed)
+            second.term = term
             self.ends.add(second)
             transport.set_protocol(second)
             second.connection_made(transport)
@@ -281,10 +285,13 @@ class Listener:
             for end in list(self.ends):
                 end.goodbye()
 
-    def sweep(self, now: float) -> None:
-        """Ping silent HTTP/2 connections that have calls, say goodbye to idle ones, cut off callers that stall."""
+    def sweep(self, now: float, wall: float) -> None:
+        """Ping silent HTTP/2 connections that have calls, say goodbye to idle ones and to those whose certificates end, cut off callers
+        that stall. `wall`: epoch seconds.
+        """
         for end in list(self.ends):
             if isinstance(end, Http2Server):
+                end.check_term(wall)
                 end.check_alive(now)
                 if not end.streams and now - end.active_at > self.carrier.limits.idle_s:
                     end.goodbye()

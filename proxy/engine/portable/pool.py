@@ -5,6 +5,7 @@ A call that finds a free connection never waits; one that does not becomes a wai
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Coroutine
 
 from msgspec import Struct, field
@@ -13,6 +14,7 @@ from proxy.engine.base import Limits, Observer, WireProtocol
 from proxy.engine.portable.http1_client import Http1Client
 from proxy.engine.portable.http2_client import Http2Client
 from proxy.engine.portable.streams import UpstreamConnection
+from proxy.engine.portable.term import Term
 from proxy.engine.portable.tls import IdentityMismatchError, TlsContexts, check_server
 from proxy.plan import Cause
 
@@ -201,10 +203,13 @@ class Pool:
         self, origin: Origin, client: Http1Client | Http2Client, transport: asyncio.Transport
     ) -> None:
         """Check whom we reached; an HTTP/2 peer is up once its SETTINGS came."""
+        term: Term | None = None
         try:
             if origin.tls == "mesh":
-                client.alpn = check_server(transport, origin.expect, self._contexts)
+                client.alpn, ends_at = check_server(transport, origin.expect, self._contexts)
+                term = Term.until(ends_at, time.time(), self._limits)
             if isinstance(client, Http2Client):
+                client.term = term
                 await client.ready
         except IdentityMismatchError as error:
             transport.abort()
@@ -296,11 +301,12 @@ class Pool:
                 for connection in list(host.connections):
                     connection.retire()
 
-    def sweep(self, now: float) -> None:
-        """Look after idle and silent connections."""
+    def sweep(self, now: float, wall: float) -> None:
+        """Look after idle and silent connections, and those whose certificates end. `wall`: epoch seconds."""
         for host in list(self._hosts.values()):
             for connection in list(host.connections):
                 if isinstance(connection, Http2Client):
+                    connection.check_term(wall)
                     connection.check_alive(now)
                     if not connection.streams and now - connection.active_at > self._limits.idle_s:
                         connection.retire()

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from proxy.engine.base import TlsIdentity, WireProtocol
+from proxy.plan import PeerLeaf
 
 ALPN_OWN = "postern/1"
 ALPN_H2 = "h2"
@@ -90,25 +91,31 @@ def _private_file(content: bytes) -> Iterator[str]:
             Path(name).unlink()
 
 
-def peer_identity(transport: asyncio.BaseTransport, contexts: TlsContexts, *, server: bool) -> str:
-    """The SPIFFE id of the other end. `server`: whether the other end is the server. Raises IdentityMismatchError."""
+def peer_identity(transport: asyncio.BaseTransport, contexts: TlsContexts, *, server: bool) -> PeerLeaf:
+    """Whose the other end is, and until when both certificates hold. `server`: whether the other end is the server.
+
+    Raises IdentityMismatchError.
+    """
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     leaf = tls.getpeercert(binary_form=True) if tls is not None else None
     if leaf is None or contexts.identity is None:
         raise IdentityMismatchError("the peer showed no certificate")
     try:
-        return contexts.identity.verify(leaf, server)
+        met = contexts.identity.verify(leaf, server)
     except ValueError as error:
         raise IdentityMismatchError(f"the peer's certificate is no workload's: {error}") from error
+    return PeerLeaf(met.spiffe_id, min(met.ends_at, contexts.identity.ends_at))
 
 
-def check_server(transport: asyncio.BaseTransport, expect: frozenset[str], contexts: TlsContexts) -> str:
-    """Check whom we reached, and return the ALPN it chose. Raises IdentityMismatchError."""
+def check_server(
+    transport: asyncio.BaseTransport, expect: frozenset[str], contexts: TlsContexts
+) -> tuple[str, float]:
+    """Check whom we reached; returns the ALPN it chose, and until when both certificates hold. Raises IdentityMismatchError."""
     met = peer_identity(transport, contexts, server=True)
-    if met not in expect:
-        raise IdentityMismatchError(f"expected {' or '.join(sorted(expect))}, met {met}")
+    if met.spiffe_id not in expect:
+        raise IdentityMismatchError(f"expected {' or '.join(sorted(expect))}, met {met.spiffe_id}")
     tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
     alpn = tls.selected_alpn_protocol()
     if alpn is None:
         raise IdentityMismatchError("the peer chose no application protocol (ALPN)")
-    return alpn
+    return alpn, met.ends_at

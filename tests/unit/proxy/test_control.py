@@ -464,7 +464,7 @@ def test_new_identity_is_pushed_with_its_check(make: Make) -> None:
     assert (identity.chain_pem, identity.key_pem) == (b"chain", b"key")
     assert identity.roots_pem == svid.bundle.pem
     assert identity.strict is svid.bundle.is_strict
-    assert identity.verify(Forgery().der(), False) == "spiffe://public/ns/default/cart"
+    assert identity.verify(Forgery().der(), False).spiffe_id == "spiffe://public/ns/default/cart"
 
 
 def test_health_of_the_app_reaches_both_deciders(make: Make) -> None:

@@ -1,21 +1,27 @@
 """A peer's leaf -> its id -> the caller that access rules judge."""
 
+import math
+
 import pytest
+from cryptography import x509
 
 from policies.access import Caller
-from proxy.peer import caller_of, peer_id
+from proxy.peer import caller_of, peer_leaf
 from tests.unit.sentry.forge import Forgery
 
 
 @pytest.mark.parametrize("as_server", [False, True])
 def test_peer_with_a_sound_leaf_is_known(as_server: bool) -> None:
-    assert peer_id(Forgery().der(), as_server) == "spiffe://public/ns/default/cart"
+    leaf = peer_leaf(Forgery().der(), as_server)
+    assert leaf.spiffe_id == "spiffe://public/ns/default/cart"
+    certificate = x509.load_der_x509_certificate(Forgery().der())
+    assert math.isclose(leaf.ends_at, certificate.not_valid_after_utc.timestamp())
 
 
 @pytest.mark.parametrize("der", [Forgery(is_ca=True).der(), b"", b"\x30\x03junk"])
 def test_leaf_that_is_no_workloads_is_refused_as_engines_expect(der: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        peer_id(der, False)
+        peer_leaf(der, False)
 
 
 def test_caller_is_what_the_id_says() -> None:

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -66,6 +66,11 @@ fn strings(texts: Vec<String>) -> Vec<Arc<str>> {
 
 fn seconds(length_s: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(length_s).map_err(invalid)
+}
+
+/// Epoch seconds as a moment.
+pub(crate) fn moment(epoch_s: f64) -> PyResult<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(seconds(epoch_s)?).ok_or_else(|| invalid("a moment beyond the clock's reach"))
 }
 
 pub(crate) fn reply(parts: ReplyParts, graveyard: &Graveyard) -> PyResult<Box<Reply>> {

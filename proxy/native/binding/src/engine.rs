@@ -83,6 +83,8 @@ fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
         control_per_s: get(given, "control_per_s")?,
         control_burst: get(given, "control_burst")?,
         continuations: get(given, "continuations")?,
+        expiry_lead: length("expiry_lead_s")?,
+        expiry_skew: length("expiry_skew_s")?,
     })
 }
 
@@ -192,8 +194,10 @@ impl NativeEngine {
     }
 
     /// Raises `ValueError` where the material is unusable; the identity in force stays then.
-    fn set_identity(&self, material: Option<(Vec<u8>, Vec<u8>, Vec<u8>)>) -> PyResult<()> {
-        let identity = material.map(|(chain, key, roots)| Identity::new(&chain, &key, &roots)).transpose().map_err(invalid)?;
+    fn set_identity(&self, material: Option<(Vec<u8>, Vec<u8>, Vec<u8>, f64)>) -> PyResult<()> {
+        let made = material
+            .map(|(chain, key, roots, ends_at)| Identity::new(&chain, &key, &roots, convert::moment(ends_at)?).map_err(invalid));
+        let identity = made.transpose()?;
         self.command(|| Command::SetIdentity(identity.clone()));
         Ok(())
     }

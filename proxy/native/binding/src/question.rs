@@ -114,10 +114,14 @@ impl Question {
         Ok(())
     }
 
-    /// Answer `verify`: the SPIFFE id, or why there is none.
-    fn verify(&self, spiffe_id: Option<String>, reason: String) -> PyResult<()> {
+    /// Answer `verify`: the SPIFFE id and when the leaf ends (epoch seconds), or why there is none.
+    fn verify(&self, leaf: Option<(String, f64)>, reason: String) -> PyResult<()> {
         let ask::Question::Verify { answer, .. } = self.take()? else { return Err(invalid("not a question to verify")) };
-        drop(answer.send(spiffe_id.ok_or(reason)));
+        let found = match leaf {
+            Some((spiffe_id, ends_at)) => Ok(ask::Leaf { spiffe_id, ends_at: convert::moment(ends_at)? }),
+            None => Err(reason),
+        };
+        drop(answer.send(found));
         Ok(())
     }
 }

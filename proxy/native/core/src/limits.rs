@@ -26,6 +26,8 @@ pub struct Limits {
     pub control_per_s: f64,
     pub control_burst: f64,
     pub continuations: u32,
+    pub expiry_lead: Duration,
+    pub expiry_skew: Duration,
 }
 
 impl Default for Limits {
@@ -50,6 +52,8 @@ impl Default for Limits {
             control_per_s: 50.0,
             control_burst: 1_000.0,
             continuations: 8,
+            expiry_lead: Duration::from_secs(60),
+            expiry_skew: Duration::from_secs(10),
         }
     }
 }

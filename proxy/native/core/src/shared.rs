@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -274,9 +274,13 @@ impl Shared {
                 self.note(Notice::RefusedFrames { kind });
             }
         }
+        let wall = SystemTime::now();
+        for _ in 0..self.pool.check_terms(wall) {
+            self.note(Notice::RefusedFrames { kind: listener::EXPIRED });
+        }
         self.pool.sweep(now, self.limits.idle);
         for listener in self.listeners.borrow().values() {
-            listener.sweep(now, &self.limits);
+            listener.sweep(now, wall, self);
         }
     }
 }

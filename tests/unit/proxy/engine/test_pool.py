@@ -10,7 +10,7 @@ from proxy.engine.base import Limits, TlsIdentity
 from proxy.engine.portable.pool import DialError, Origin, Pool, Waiter
 from proxy.engine.portable.streams import UpstreamConnection
 from proxy.engine.portable.tls import TlsContexts
-from proxy.plan import Cause
+from proxy.plan import Cause, PeerLeaf
 from tests.conformance.harness import Recorder
 
 Dial = Callable[[], Awaitable[UpstreamConnection]]
@@ -145,7 +145,11 @@ async def test_connection_begun_under_an_identity_since_replaced_is_not_used(ori
         call = Call(pool, origin)
         await pool.dialling(1)
         pool.contexts.identity = TlsIdentity(
-            chain_pem=b"", key_pem=b"", roots_pem=b"", verify=lambda der, as_server: ""
+            chain_pem=b"",
+            key_pem=b"",
+            roots_pem=b"",
+            ends_at=0.0,
+            verify=lambda der, as_server: PeerLeaf("", 0.0),
         )
         old = Connection()
         pool.dials[0].set_result(cast("UpstreamConnection", old))

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
@@ -15,6 +15,7 @@ use crate::call::cause::Cause;
 use crate::call::ends::{Lost, Up};
 use crate::clusters::{Tls, Wire};
 use crate::connection::dial;
+use crate::connection::leaving::Leaving;
 use crate::head::RawHead;
 use crate::http1::client::{H1Conn, H1Up, Owner};
 use crate::http2::{
@@ -87,9 +88,12 @@ struct HostState {
 }
 
 /// Hosts by origin.
+///
+/// `terms`: every HTTP/2 connection, also those that take no more calls, by whose word it ends with its certificates.
 #[derive(Default)]
 pub struct Pool {
     hosts: RefCell<HashMap<Origin, Rc<Host>, foldhash::fast::RandomState>>,
+    terms: RefCell<Vec<Weak<Leaving>>>,
 }
 
 impl Pool {
@@ -140,14 +144,32 @@ impl Pool {
         }
     }
 
-    /// Let go of what was idle for too long.
+    /// Have a connection end with its certificates.
+    pub fn watch(&self, leaving: &Rc<Leaving>) {
+        self.terms.borrow_mut().push(Rc::downgrade(leaving));
+    }
+
+    /// Have connections leave before their certificates end, and end soon after; returns how many were ended so.
+    pub fn check_terms(&self, wall: SystemTime) -> usize {
+        let mut ended = 0;
+        self.terms.borrow_mut().retain(|leaving| {
+            let Some(leaving) = leaving.upgrade() else { return false };
+            ended += usize::from(leaving.check_term(wall));
+            true
+        });
+        ended
+    }
+
+    /// Let go of what was idle for too long, and of what leaves.
     pub fn sweep(&self, now: Instant, idle: Duration) {
         let hosts: Vec<Rc<Host>> = self.hosts.borrow().values().cloned().collect();
         for host in hosts {
             let mut state = host.state.borrow_mut();
             let before = state.shared_ones.len() + state.idle.len();
             state.shared_ones.retain(|conn| {
-                !conn.closed.get() && (conn.in_flight.get() > 0 || now.saturating_duration_since(conn.active_at.get()) <= idle)
+                !conn.closed.get()
+                    && !conn.leaving.is_leaving()
+                    && (conn.in_flight.get() > 0 || now.saturating_duration_since(conn.active_at.get()) <= idle)
             });
             let kept = state.idle.len();
             state.idle.retain(|conn| now.saturating_duration_since(conn.active_at) <= H1_IDLE.min(idle));

@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpStream, UnixStream};
@@ -15,15 +16,17 @@ use crate::call::pool::{Fresh, Origin};
 use crate::clusters::{Tls, Wire};
 use crate::connection::ahead::Ahead;
 use crate::connection::io::{Io, Kind};
+use crate::connection::leaving::Leaving;
 use crate::connection::tls::{ALPN_H2, app_config};
 use crate::http1::client::H1Conn;
 use crate::http2::client::H2Conn;
-use crate::seam::ask::Question;
+use crate::seam::ask::{Leaf, Question};
 use crate::shared::Shared;
 
 /// Connect, and prove whom we reached; an HTTP/2 peer is up once its SETTINGS came.
 pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 'static) -> Result<Fresh, Lost> {
     let mut is_plain_h2 = false;
+    let leaving = Leaving::new();
     let kind = match origin.tls {
         Tls::None => socket(origin).await?,
         Tls::App => {
@@ -34,9 +37,11 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
         Tls::Mesh => {
             let identity = shared.identity.borrow().clone();
             let none = || Lost::new(Cause::NotReady, "this proxy holds no certificate yet");
-            let config = identity.ok_or_else(none)?.client;
-            let stream = handshake(origin, config, tcp(origin).await?).await?;
-            is_plain_h2 = prove(shared, origin, &stream).await?;
+            let identity = identity.ok_or_else(none)?;
+            let stream = handshake(origin, identity.client, tcp(origin).await?).await?;
+            let ends_at;
+            (is_plain_h2, ends_at) = prove(shared, origin, &stream).await?;
+            leaving.limit(ends_at.min(identity.ends_at), &shared.limits);
             Kind::Client(Box::new(stream))
         }
     };
@@ -45,7 +50,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
         return Ok(Fresh::H1(H1Conn::new(shared, io)));
     }
     let hint = if origin.wire == Wire::Postern && origin.tls == Tls::None { "; it may want mutual TLS" } else { "" };
-    let conn = H2Conn::begin(shared, io, is_plain_h2, changed).await;
+    let conn = H2Conn::begin(shared, io, is_plain_h2, leaving, changed).await;
     conn.map(Fresh::H2).map_err(|lost| Lost { detail: lost.detail + hint, ..lost })
 }
 
@@ -97,22 +102,23 @@ fn wanted(origin: &Origin) -> String {
     if origin.expect.is_empty() { String::new() } else { format!("expected {}, ", origin.expect.join(" or ")) }
 }
 
-/// Check whom we reached; returns whether it speaks HTTP/2 alone.
-async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<bool, Lost> {
+/// Check whom we reached; returns whether it speaks HTTP/2 alone, and when its certificate ends.
+async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<(bool, SystemTime), Lost> {
     let mismatch = |detail: String| Lost::new(Cause::TlsIdentity, detail);
     let tls = stream.get_ref().1;
     let leaf = tls.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
     let leaf = leaf.ok_or_else(|| mismatch("the peer showed no certificate".into()))?.to_vec();
     let is_plain_h2 = tls.alpn_protocol().map(|chosen| chosen == ALPN_H2);
     let met = whose(shared, leaf, true).await.map_err(mismatch)?;
-    if !origin.expect.contains(&met) {
-        return Err(mismatch(format!("{}met {met}", wanted(origin))));
+    if !origin.expect.contains(&met.spiffe_id) {
+        return Err(mismatch(format!("{}met {}", wanted(origin), met.spiffe_id)));
     }
-    is_plain_h2.ok_or_else(|| mismatch("the peer chose no application protocol (ALPN)".into()))
+    let is_plain_h2 = is_plain_h2.ok_or_else(|| mismatch("the peer chose no application protocol (ALPN)".into()))?;
+    Ok((is_plain_h2, met.ends_at))
 }
 
-/// The SPIFFE id of a leaf whose chain was verified, or why it is no workload's.
-pub async fn whose(shared: &Shared, der: Vec<u8>, as_server: bool) -> Result<String, String> {
+/// Whose a leaf is whose chain was verified, or why it is no workload's.
+pub async fn whose(shared: &Shared, der: Vec<u8>, as_server: bool) -> Result<Leaf, String> {
     let (answer, told) = oneshot::channel();
     shared.inbox.ask(Question::Verify { der, as_server, answer });
     let found = told.await.map_err(|_| "the proxy is shutting down".to_owned())?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -21,15 +21,17 @@ use crate::connection::dial;
 use crate::connection::handout::{Parcel, Seat, Seats};
 use crate::connection::io::{Io, Kind};
 use crate::connection::leaving::Leaving;
+use crate::connection::tls::Identity;
 use crate::head::{Caller, Entry};
 use crate::http1;
 use crate::http2::{self, frames::PREFACE};
-use crate::limits::Limits;
-use crate::seam::ask::Notice;
+use crate::seam::ask::{Leaf, Notice};
 use crate::shared::Shared;
 
 /// Connections that begin to rest at one sweep: each takes some 10 us, and calls wait meanwhile.
 const RESTS: usize = 500;
+/// How connections are counted whose certificates ended while they had calls or a peer that stayed.
+pub const EXPIRED: &str = "certificate-expired";
 
 /// A bound socket.
 #[derive(Debug)]
@@ -126,11 +128,15 @@ impl Listener {
         }
     }
 
-    /// Let connections without a call rest, and say goodbye to those that have had none for long.
-    pub fn sweep(&self, now: Instant, limits: &Limits) {
+    /// Let connections without a call rest, and say goodbye to those that have had none for long, or whose certificates end.
+    pub fn sweep(&self, now: Instant, wall: SystemTime, shared: &Shared) {
+        let limits = &shared.limits;
         let mut tired = 0;
         self.connections.borrow_mut().retain(|connection| {
             let Some(connection) = connection.upgrade() else { return false };
+            if connection.check_term(wall) {
+                shared.note(Notice::RefusedFrames { kind: EXPIRED });
+            }
             let silent = now.saturating_duration_since(connection.active_at.get());
             if connection.calls.get() > 0 {
                 return true;
@@ -252,19 +258,20 @@ async fn accept(shared: Rc<Shared>, listener: Rc<Listener>, socket: Socket, ways
 
 async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address: Arc<str>) {
     let refused = |reason: String| shared.note(Notice::RefusedPeer { listener: listener.name.clone(), reason });
+    let leaving = Leaving::new();
     let mut is_stale = false; // the identity was renewed during the handshake
     let (kind, peer) = match (kind, listener.mesh) {
         (Kind::Tcp(stream), true) => match secure(shared, stream).await {
             Ok((kind, peer, under)) => {
-                let current = shared.identity.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(&now.server, &under));
+                let current = shared.identity.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(&now.server, &under.server));
                 is_stale = !current;
-                (kind, Some(peer.into()))
+                leaving.limit(peer.ends_at.min(under.ends_at), &shared.limits);
+                (kind, Some(peer.spiffe_id.into()))
             }
             Err(reason) => return refused(reason),
         },
         (kind, _) => (kind, None),
     };
-    let leaving = Leaving::new();
     if listener.draining.get() || is_stale {
         leaving.ask();
     }
@@ -299,10 +306,9 @@ async fn sniff(io: &mut Io) -> Option<BytesMut> {
 }
 
 /// Mutual TLS: the stream, whose it is, and under which identity of ours.
-async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, String, Arc<rustls::ServerConfig>), String> {
-    let identity = shared.identity.borrow().clone();
-    let config = identity.ok_or("this proxy holds no certificate yet")?.server;
-    let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(config.clone()).accept(Ahead::new(stream))).await;
+async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, Leaf, Identity), String> {
+    let identity = shared.identity.borrow().clone().ok_or("this proxy holds no certificate yet")?;
+    let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(identity.server.clone()).accept(Ahead::new(stream))).await;
     let stream = accepted
         .map_err(|_| "the TLS handshake took too long".to_owned())?
         .map_err(|error| format!("the TLS handshake failed: {error}"))?;
@@ -312,5 +318,5 @@ async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, String, Arc
     }
     let leaf = tls.peer_certificates().and_then(|chain| chain.first()).ok_or("the peer showed no certificate")?;
     let peer = dial::whose(shared, leaf.to_vec(), false).await?;
-    Ok((Kind::Server(Box::new(stream)), peer, config))
+    Ok((Kind::Server(Box::new(stream)), peer, identity))
 }

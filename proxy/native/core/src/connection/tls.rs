@@ -3,6 +3,7 @@
 //! Chains, times and anchors are verified here; whose leaf it is, the other side says (`Question::Verify`), once per leaf.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
@@ -20,6 +21,7 @@ pub const ALPN_H2: &[u8] = b"h2";
 pub struct Identity {
     pub server: Arc<ServerConfig>,
     pub client: Arc<ClientConfig>,
+    pub ends_at: SystemTime,
 }
 
 /// Why an identity can't be used; the old one stays in force.
@@ -42,7 +44,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 impl Identity {
     /// Make the configurations.
-    pub fn new(chain_pem: &[u8], key_pem: &[u8], roots_pem: &[u8]) -> Result<Self, IdentityError> {
+    pub fn new(chain_pem: &[u8], key_pem: &[u8], roots_pem: &[u8], ends_at: SystemTime) -> Result<Self, IdentityError> {
         let chain = CertificateDer::pem_slice_iter(chain_pem).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(key_pem)?;
         let mut roots = RootCertStore::empty();
@@ -65,7 +67,7 @@ impl Identity {
             .with_client_auth_cert(chain, key)?;
         client.alpn_protocols = vec![ALPN_OWN.to_vec(), ALPN_H2.to_vec()];
         client.resumption = Resumption::disabled();
-        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), ends_at })
     }
 }
 

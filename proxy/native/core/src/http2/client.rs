@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Lost, Part};
 use crate::connection::io::{Io, STEP};
+use crate::connection::leaving::Leaving;
+use crate::connection::listener::EXPIRED;
 use crate::fields::Headers;
 use crate::head::{Protocol, RawHead};
 use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME};
@@ -39,19 +41,26 @@ pub struct H2Conn {
     pub in_flight: Cell<usize>,
     pub closed: Cell<bool>,
     pub active_at: Cell<Instant>,
+    pub leaving: Rc<Leaving>,
 }
 
 impl H2Conn {
     /// Calls it takes now.
     pub fn capacity(&self) -> usize {
-        if self.closed.get() || self.gate.has_goaway() || self.gate.is_flooded() {
+        if self.closed.get() || self.leaving.is_leaving() || self.gate.has_goaway() || self.gate.is_flooded() {
             return 0;
         }
         self.sender.current_max_send_streams().min(MAX_CALLS).saturating_sub(self.in_flight.get())
     }
 
     /// Speak HTTP/2 on `io`; up once the peer's SETTINGS came. `changed` is called when capacity may have changed, and at the end.
-    pub async fn begin(shared: &Rc<Shared>, io: Io, is_plain_h2: bool, changed: impl Fn() + 'static) -> Result<Rc<Self>, Lost> {
+    pub async fn begin(
+        shared: &Rc<Shared>,
+        io: Io,
+        is_plain_h2: bool,
+        leaving: Rc<Leaving>,
+        changed: impl Fn() + 'static,
+    ) -> Result<Rc<Self>, Lost> {
         let gate = FrameGate::new(&shared.limits, false);
         let limits = &shared.limits;
         let (sender, connection) = client::Builder::new()
@@ -77,10 +86,12 @@ impl H2Conn {
             in_flight,
             closed,
             active_at,
+            leaving: leaving.clone(),
         });
+        shared.pool.watch(&leaving);
         let (up, is_up) = oneshot::channel();
         let weak = Rc::downgrade(&this);
-        let driven = drive(shared.clone(), connection, gate, weak.clone(), up);
+        let driven = drive(shared.clone(), connection, gate, leaving, weak.clone(), up);
         tokio::task::spawn_local(async move {
             driven.await;
             if let Some(this) = weak.upgrade() {
@@ -134,6 +145,7 @@ async fn drive(
     shared: Rc<Shared>,
     mut connection: client::Connection<Io, Bytes>,
     gate: Rc<FrameGate>,
+    leaving: Rc<Leaving>,
     conn: Weak<H2Conn>,
     up: oneshot::Sender<Result<(), String>>,
 ) {
@@ -142,6 +154,9 @@ async fn drive(
     let ended = poll_fn(|cx| {
         if let Poll::Ready(kind) = gate.poll_flood(cx) {
             return Poll::Ready(Err(kind));
+        }
+        if leaving.is_asked(cx) && leaving.is_over() {
+            return Poll::Ready(Err(Flood { kind: EXPIRED, reason: Reason::NO_ERROR }));
         }
         let has_calls = conn.upgrade().is_some_and(|conn| conn.in_flight.get() > 0);
         if let Poll::Ready(kind) = pulse.poll(cx, &gate, has_calls) {
@@ -160,6 +175,7 @@ async fn drive(
         Ok(Ok(())) => "the connection was closed".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(Flood { kind: "http1", .. }) => "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)".to_owned(),
+        Err(Flood { kind: EXPIRED, .. }) => "its certificate has expired".to_owned(),
         Err(Flood { kind, .. }) => {
             shared.note(Notice::RefusedFrames { kind });
             format!("too many {kind} frames")
@@ -250,6 +266,7 @@ impl H2Up {
                 self.place.conn.gate.count_reset();
                 Lost::new(Cause::Unsupported, format!("the answer is malformed: {error}"))
             }
+            _ if self.place.conn.leaving.is_over() => Lost::new(early, "a certificate of the connection has expired"),
             _ => Lost::new(early, format!("the connection broke: {error}")),
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
@@ -37,7 +38,14 @@ pub enum Question {
     /// What was tried to find a cluster.
     Explain { key: Arc<str>, answer: oneshot::Sender<String> },
     /// Whose a verified chain's leaf is.
-    Verify { der: Vec<u8>, as_server: bool, answer: oneshot::Sender<Result<String, String>> },
+    Verify { der: Vec<u8>, as_server: bool, answer: oneshot::Sender<Result<Leaf, String>> },
+}
+
+/// A peer's leaf: whose it is, and when it ends.
+#[derive(Debug)]
+pub struct Leaf {
+    pub spiffe_id: String,
+    pub ends_at: SystemTime,
 }
 
 /// One try at one endpoint; times are epoch nanoseconds, 0 where it did not come to that.
