@@ -33,7 +33,7 @@ from proxy.engines import choose
 from proxy.errors import ConfigError
 from proxy.identity import Identity, WorkloadName
 from proxy.lifetime import Lifetime
-from proxy.listening import Listening
+from proxy.listening import Listening, guarded
 from proxy.local_http import LocalHttp
 from proxy.outbound import LOCAL_API
 from proxy.policy_sources import policy_sources
@@ -176,7 +176,11 @@ class Sidecar:
     @asynccontextmanager
     async def _open(self, servers: list[LocalHttp]) -> AsyncIterator[None]:
         self._api_path.parent.mkdir(mode=0o700, exist_ok=True)
-        metrics, public = LocalHttp(self._admin.metrics), LocalHttp(self._admin.public)
+        settings, name = self._settings, self._hostname
+        metrics = LocalHttp(
+            guarded(self._admin.metrics, settings, name, settings.metrics_listen_address, scraped=True)
+        )
+        public = LocalHttp(guarded(self._admin.public, settings, name, settings.public_listen_address))
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(server.run()) for server in (*servers, metrics, public)]
             try:

@@ -130,6 +130,8 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         api_token=read.env.get("DAPR_API_TOKEN") or None,
         app_api_token=read.env.get("APP_API_TOKEN") or None,
         allowed_origins=read.words("allowed-origins"),
+        allowed_hosts=tuple(host.lower() for host in read.words("allowed-hosts"))
+        or (("*",) if profile == "daprd" else ()),
         max_body_bytes=_body_limit(read, profile),
         read_buffer_bytes=_head_limit(read, profile),
         limits=_limits(read),

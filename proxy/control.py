@@ -14,19 +14,22 @@ from nameresolution.host_registry import Entry
 from nameresolution.resolver import AppName, EndpointSet
 from policies.loading import PolicySnapshot
 from proxy.app_watch import AppWatch
+from proxy.browsers import BEYOND_PAGES, FOREIGN_SITES, PREFLIGHT, Browsers, own_names
 from proxy.deliver import APP_CLUSTER, APP_GATE, AppView
 from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
 from proxy.heard_names import Claimed, HeardNames
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
-from proxy.outbound import FOREIGN_SITES, SERVICES_HOLD, Outbound, OutboundView
+from proxy.outbound import SERVICES_HOLD, Outbound, OutboundView
 from proxy.peer import peer_leaf
 from proxy.plan import Asking, Decision, Edit, Hold, Op
-from proxy.settings import Settings, address
+from proxy.settings import Settings, address, is_loopback
 from proxy.target import (
     API_TOKEN_SET,
+    BEYOND_PAGES_SET,
     FOREIGN_SITE_SET,
     OUT_PATHS,
+    PREFLIGHT_SET,
     SERVICES,
     TRUTHY_SET,
     OutPaths,
@@ -81,10 +84,10 @@ class Control:
                 known=frozenset(),
                 heard=self._heard,
                 own_ports={own_port_listener(own.app): own.app for own in settings.upstreams},
+                sockets=frozenset({"http", "grpc"} if settings.unix_domain_socket is not None else ()),
                 routes=routes,
                 token_required=settings.api_token is not None,
-                allowed_origins=settings.allowed_origins,
-                hostname=hostname,
+                browsers=browsers_of(settings, hostname),
                 forwarded=(
                     Edit(op=Op.ADD, name=b"x-forwarded-for", data=host_ip.encode()),
                     Edit(op=Op.ADD, name=b"x-forwarded-host", data=hostname.encode()),
@@ -145,6 +148,8 @@ class Control:
         )
         engine.set_members(TRUTHY_SET, _TRUTHY)
         engine.set_members(FOREIGN_SITE_SET, FOREIGN_SITES)
+        engine.set_members(BEYOND_PAGES_SET, BEYOND_PAGES)
+        engine.set_members(PREFLIGHT_SET, PREFLIGHT)
         self._push_tables()
         if settings.app_port is not None:
             wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"
@@ -261,6 +266,16 @@ def _configured(settings: Settings) -> Iterator[AppName]:
         callee = parse_callee(text, settings.namespace)
         if callee is not None:
             yield AppName(callee.app_id, callee.namespace)
+
+
+def browsers_of(settings: Settings, hostname: str) -> Browsers:
+    """The rules of the API ports and of ports of single callees."""
+    beyond = not all(is_loopback(host) for host in settings.listen_addresses)
+    return Browsers(
+        hosts=(*settings.allowed_hosts, *own_names(hostname, beyond=beyond)),
+        origins=settings.allowed_origins,
+        origins_open=settings.profile == "daprd" and not settings.allowed_origins,
+    )
 
 
 def own_port_listener(app: str) -> str:

@@ -14,6 +14,7 @@ from proxy.plan import (
     Cause,
     Edit,
     Edits,
+    Headers,
     Labels,
     Op,
     Plan,
@@ -156,20 +157,32 @@ class CauseReplies(Mapping[Cause, Reply]):
     `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy.
     """
 
-    __slots__ = ("_at_app", "_callee", "_labels", "_surface", "_who")
+    __slots__ = ("_at_app", "_callee", "_extra", "_labels", "_surface", "_who")
 
-    def __init__(self, labels: Labels, surface: Surface, who: str, callee: str, *, at_app: bool) -> None:
+    def __init__(
+        self, labels: Labels, surface: Surface, who: str, callee: str, *, at_app: bool, extra: Headers = ()
+    ) -> None:
         self._labels = labels
         self._surface = surface
         self._who = who
         self._callee = callee
         self._at_app = at_app
+        self._extra = extra
+
+    def adding(self, headers: Headers) -> "CauseReplies":
+        """The same answers with more headers."""
+        extra = (*self._extra, *headers)
+        return CauseReplies(
+            self._labels, self._surface, self._who, self._callee, at_app=self._at_app, extra=extra
+        )
 
     def __getitem__(self, cause: Cause) -> Reply:
         texts = _AT_APP if self._at_app else _AT_PEER
         shown = _APP_CAUSES.get(cause, cause) if self._at_app else cause
         text = texts.get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
-        return errors.reply(shown, self._labels, text, surface=self._surface, callee=self._callee)
+        return errors.reply(
+            shown, self._labels, text, surface=self._surface, callee=self._callee, extra=self._extra
+        )
 
     def __iter__(self) -> Iterator[Cause]:
         return iter(Cause)

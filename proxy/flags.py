@@ -51,7 +51,12 @@ _BUILT = (
     _flag("dapr-http-read-buffer-size", "KB", "deprecated: --read-buffer-size"),
     _flag("components-path", "DIR", "deprecated: --resources-path", "many"),
     _flag("app-ssl", "", "deprecated: --app-protocol https or grpcs", "switch"),
-    _flag("allowed-origins", "ORIGINS", "comma-separated origins of browsers that may call the API; *: any"),
+    _flag(
+        "allowed-origins", "ORIGINS", "origins of pages that may call (CORS), comma-separated, one * in each"
+    ),
+    _flag(
+        "allowed-hosts", "HOSTS", "names that this machine may be called by, comma-separated, one * in each"
+    ),
     _flag("dapr-graceful-shutdown-seconds", "SECONDS", "bound on the end of calls in flight (5); 0: none"),
     _flag(
         "dapr-block-shutdown-duration", "DURATION", "serve on this long, unready, before the shutdown starts"

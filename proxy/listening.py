@@ -2,11 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 
-from proxy.control import Control, own_port_listener
+from proxy.browsers import own_names, stranger
+from proxy.control import Control, browsers_of, own_port_listener
 from proxy.engine.base import Engine, ListenerSpec
-from proxy.errors import ListenError
-from proxy.local_http import LocalHttp
-from proxy.settings import PortWish, Settings, address
+from proxy.errors import ListenError, reply
+from proxy.local_http import Handler, LocalHttp, LocalRequest, LocalResponse
+from proxy.plan import Cause, Labels
+from proxy.settings import PortWish, Settings, address, is_loopback
 
 
 class Listening:
@@ -110,3 +112,20 @@ async def _bind(listen: Callable[[int], Awaitable[str]], wish: PortWish) -> int:
             raise
         found = await listen(0)
     return int(found.rpartition(":")[2])
+
+
+def guarded(
+    handler: Handler, settings: Settings, hostname: str, host: str, *, scraped: bool = False
+) -> Handler:
+    """The same for the app and other machines' programs, not for pages in a browser. host: where it listens."""
+    browsers = browsers_of(settings, hostname)
+    names = None if is_loopback(host) else own_names(hostname, beyond=True)
+
+    async def answer(request: LocalRequest) -> LocalResponse:
+        why = stranger(browsers, request.authority, request.headers, names=names, scraped=scraped)
+        if why is None:
+            return await handler(request)
+        found = reply(Cause.FORBIDDEN_ORIGIN, Labels(direction="inbound"), why)
+        return LocalResponse(found.status, found.headers, found.body)
+
+    return answer

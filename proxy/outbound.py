@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from policies.access import Caller
 from policies.resiliency import ResiliencyRules
 from proxy import errors
+from proxy.browsers import Browsers, as_headers
 from proxy.deliver import STRIP, AppView, CauseReplies, denied, to_app
 from proxy.judge import Judge, describe
 from proxy.plan import (
@@ -35,21 +36,16 @@ from proxy.retries import again_rules, attempt_timeout
 from proxy.target import (
     API_TOKEN_SET,
     API_VERBS,
-    FOREIGN_SITE_SET,
     OUT_PATHS,
     SERVICES,
     Callee,
     ServiceRoutes,
-    is_own_host,
     local_name,
-    origin_allowed,
     parse_callee,
     split_authority,
 )
 
 LOCAL_API = "local-api"
-# What a browser says of a request that another site's page makes (Fetch Metadata); a plain GET of an image has no Origin.
-FOREIGN_SITES = frozenset({b"cross-site", b"same-site"})
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
 SERVICES_HOLD = "services"  # held until routes are learnt
 _STRIP_PATH: Edits = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
@@ -84,7 +80,8 @@ class NothingHeard:
 class OutboundView(Struct, frozen=True, kw_only=True):
     """What the app's requests are judged by: a snapshot, replaced whole.
 
-    known: cluster keys that have endpoints. own_ports: listener name to callee text. forwarded: X-Forwarded-* of this host.
+    known: cluster keys that have endpoints. own_ports: listener name to callee text. sockets: listeners that no browser reaches.
+    forwarded: X-Forwarded-* of this host.
     learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
     """
 
@@ -96,10 +93,10 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     resiliency: ResiliencyRules
     known: frozenset[str]
     own_ports: Mapping[str, str]
+    sockets: frozenset[str]
     routes: ServiceRoutes
     token_required: bool
-    allowed_origins: tuple[str, ...]
-    hostname: str
+    browsers: Browsers
     forwarded: Edits
     hold_s: float
     learning_for_s: float
@@ -125,7 +122,7 @@ class Outbound:
 
     def decide(self, ask: Asking) -> Decision:
         """The decision, with what it read."""
-        found = self._decide(ask)
+        found = self._readable(ask, self._decide(ask))
         if isinstance(found, Hold):
             return found
         scopes = (*found.scopes, "access", "app", "resiliency", "routes")
@@ -138,47 +135,66 @@ class Outbound:
                 "this is no open proxy: CONNECT is not taken; put the host into no_proxy to reach it directly"
             )
             return self._reply(Cause.NO_APP, text, status=404)
+        refused = self._page(ask)
+        if refused is not None:
+            return refused
         if own_port is None:
             answered = self._api(ask)
             if answered is not None:
                 return answered
-        refused = self._guard(ask)
+        refused = self._token(ask)
         if refused is not None:
             return refused
-        named = self._name(ask) if own_port is None else self._by_own_port(ask, own_port)
+        named = (
+            self._name(ask)
+            if own_port is None
+            else Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
+        )
         return self._to(ask, named) if isinstance(named, Named) else named
 
     # --- guards ----------------------------------------------------------------------------------------------------------
 
-    def _guard(self, ask: Asking) -> Reply | None:
-        """A browser is not the app (foreign Origin or Host), nor is who lacks the token (design §8)."""
-        origin = ask.naming(b"origin")
-        if origin is not None and not origin_allowed(origin, self.view.allowed_origins):
-            return self._reply(
-                Cause.FORBIDDEN_ORIGIN,
-                f"origin {origin!r} may not use this API; --allowed-origins lets it in",
+    def _page(self, ask: Asking) -> Reply | None:
+        """A page in a browser is not the app (design §8): its Host, its Origin, and its question for leave."""
+        browsers = self.view.browsers
+        if ask.listener() in self.view.sockets:
+            return None
+        # As to an HTTP proxy, where the authority is the callee's, only who is told to use one sends.
+        why = None if ask.form() == "absolute" else browsers.host_refused(ask.authority())
+        if why is None and browsers.is_preflight(ask):
+            return Reply(
+                cause=Cause.STATUS,  # none: no call came of it
+                status=200,
+                headers=browsers.leave(ask),
+                body=b"",
+                grpc_code=0,
+                grpc_message="",
+                labels=self._labels("own"),
             )
-        if (
-            origin is None
-            and ask.header_is(b"sec-fetch-site", FOREIGN_SITE_SET)
-            and "*" not in self.view.allowed_origins
-        ):
-            text = "a page of another site may not use this API (Sec-Fetch-Site); --allowed-origins '*' lets it in"
-            return self._reply(Cause.FORBIDDEN_ORIGIN, text)
+        why = why or browsers.refused(ask)
+        return None if why is None else self._reply(Cause.FORBIDDEN_ORIGIN, why)
+
+    def _readable(self, ask: Asking, found: Decision) -> Decision:
+        """The same with what a listed origin's page needs to read the answer (CORS)."""
+        browsers = self.view.browsers
+        if not browsers.origins or ask.listener() in self.view.sockets:
+            return found
+        edits = browsers.edits(ask.naming(b"origin"))
+        headers = as_headers(edits)
+        if isinstance(found, Hold):
+            return replace(found, then=replace(found.then, headers=(*found.then.headers, *headers)))
+        if isinstance(found, Reply):
+            known = {name for name, _ in found.headers}
+            return replace(found, headers=(*found.headers, *(h for h in headers if h[0] not in known)))
+        on_cause = found.on_cause
+        if isinstance(on_cause, CauseReplies):
+            on_cause = on_cause.adding(headers)
+        return replace(found, reply_edits=(*found.reply_edits, *edits), on_cause=on_cause)
+
+    def _token(self, ask: Asking) -> Reply | None:
         if self.view.token_required and not ask.header_is(b"dapr-api-token", API_TOKEN_SET):
             return self._reply(Cause.UNAUTHENTICATED, "the header dapr-api-token is missing or wrong")
         return None
-
-    def _host(self, ask: Asking) -> Reply | None:
-        authority = ask.authority()
-        if (
-            ask.protocol() == "grpc"
-            or is_own_host(authority, self.view.hostname)
-            or "*" in self.view.allowed_origins
-        ):
-            return None
-        text = f"host {authority!r} is not this machine: use localhost, or a name below it such as cart.localhost"
-        return self._reply(Cause.FORBIDDEN_ORIGIN, text)
 
     # --- the own API -----------------------------------------------------------------------------------------------------
 
@@ -190,12 +206,9 @@ class Outbound:
         if path_class[0] != "api" or ask.method() != API_VERBS[path_class[1]] or local_name(ask.authority()):
             return None
         if path_class[1] not in ("healthz", "outbound"):
-            refused = self._guard(ask)
+            refused = self._token(ask)
             if refused is not None:
                 return refused
-        refused = self._host(ask)
-        if refused is not None:
-            return refused
         labels = self._labels("dapr")
         return Plan(
             labels=labels,
@@ -214,9 +227,6 @@ class Outbound:
         name = local_name(ask.authority())
         if header is None and name is not None:
             return Named(parse_callee(name, own), name, "own")
-        refused = self._host(ask)
-        if refused is not None:
-            return refused
         if ask.protocol() == "grpc":
             return (
                 Named(parse_callee(header, own), header, "dapr")
@@ -237,12 +247,6 @@ class Outbound:
             "http://<app-id>.localhost, or a port of its own (--upstream)"
         )
         return self._reply(Cause.NO_APP, text, surface="dapr", status=404)
-
-    def _by_own_port(self, ask: Asking, own_port: str) -> Named | Decision:
-        refused = self._host(ask)  # a page whose name was rebound to loopback sends no Origin
-        if refused is not None:
-            return refused
-        return Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
 
     def _by_proxy(self, ask: Asking) -> Named | Decision:
         authority = ask.authority()

@@ -65,10 +65,11 @@ class Facet(Enum):
     PATH = "path"  # always the class in a pushed table
     PEER = "peer"
     HEADER = "header"  # the value of a naming header, or membership in a pushed set
+    CARRIES = "carries"  # whether any field matches a pushed set of patterns
 
 
-# Headers whose value names a callee: short, not secret, so the value itself may be a key. Of `authorization` it is the app-id in
-# `http://dapr-app-id:<app-id>@localhost` alone (spec/invocation.md §2.1); any other credentials read as absent.
+# Headers whose value names a callee, or what a page asks for: short, not secret, so the value itself may be a key. Of `authorization`
+# it is the app-id in `http://dapr-app-id:<app-id>@localhost` alone (spec/invocation.md §2.1); any other credentials read as absent.
 NAMING_HEADERS = frozenset(
     {
         b"dapr-app-id",
@@ -76,6 +77,8 @@ NAMING_HEADERS = frozenset(
         b"postern-callee",
         b"postern-surface",
         b"origin",
+        b"access-control-request-headers",
+        b"access-control-request-method",
         b"authorization",
     }
 )
@@ -89,6 +92,7 @@ class Op(Enum):
 
     SET = "set"
     ADD = "add"
+    LIST = "list"  # one more member of a comma-separated field (RFC 9110 §5.6.1), unless it is among them
     REMOVE = "remove"
     REMOVE_PREFIX = "remove-prefix"  # every header whose name starts so
     HOP_BY_HOP = "hop-by-hop"  # RFC 9110 §7.6.1: connection-listed names and the fixed set
@@ -208,8 +212,27 @@ class Tables:
                 return any(k == read.name and v in self._sets[read.table] for k, v in head.headers)
             case Facet.HEADER:
                 return _naming_value(head, read.name)
+            case Facet.CARRIES:
+                return carries(head.headers, self._sets[read.table or 0])
             case facet:
                 return _PLAIN[facet](head)
+
+
+def carries(headers: Headers, patterns: frozenset[bytes]) -> bool:
+    """Whether a field matches a pattern: `name`, or `name: word` (lower-case, the value up to a space, `;` or `,`); `*` ends either."""
+    for name, data in headers:
+        for field_ in (name, b"%b: %b" % (name, _first_word(data))):
+            if field_ in patterns:
+                return True
+            if any(pattern[-1:] == b"*" and field_.startswith(pattern[:-1]) for pattern in patterns):
+                return True
+    return False
+
+
+def _first_word(data: bytes) -> bytes:
+    for end in (b";", b",", b"\t", b" "):
+        data = data.strip(b" \t").partition(end)[0]
+    return data.lower()
 
 
 def _naming_value(head: RequestHead, name: bytes) -> str | None:
@@ -307,6 +330,10 @@ class Asking:
     def header_is(self, name: bytes, accepted: int) -> bool:
         """Whether a header's value is in a pushed set; the value itself is not kept."""
         return bool(self._ask(Read(facet=Facet.HEADER, name=name, table=accepted)))
+
+    def carries(self, patterns: int) -> bool:
+        """Whether any field matches a pushed set of patterns; see `carries`."""
+        return bool(self._ask(Read(facet=Facet.CARRIES, table=patterns)))
 
     @property
     def vary(self) -> tuple[Read, ...]:

@@ -109,6 +109,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     app_api_token: str | None
     # limits and manners
     allowed_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
     max_body_bytes: int | None  # None: no limit on relayed bodies
     read_buffer_bytes: int
     limits: Limits  # of the engine; the size of heads is `read_buffer_bytes`

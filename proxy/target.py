@@ -3,7 +3,6 @@
 Source: design §4, spec/invocation.md §2.1 and §3.1.
 """
 
-import ipaddress
 import re
 from collections.abc import Hashable, Mapping
 from typing import Literal
@@ -19,6 +18,8 @@ FIRST_ACCESS_TABLE = 16
 API_TOKEN_SET = 1  # numbers of the pushed header sets
 TRUTHY_SET = 2
 FOREIGN_SITE_SET = 3
+BEYOND_PAGES_SET = 4
+PREFLIGHT_SET = 5
 
 # One SPIFFE path segment, at most 64 bytes (spec/identity.md §1); `id` or `id.namespace`.
 _SEGMENT = r"[A-Za-z0-9_-]{1,64}"
@@ -153,34 +154,6 @@ def local_name(authority: str) -> str | None:
     """`cart` from `cart.localhost:50001`, None where it is no name below localhost."""
     host = split_authority(authority)[0].removesuffix(".")
     return host[: -len(_LOCALHOST)] if host.endswith(_LOCALHOST) and len(host) > len(_LOCALHOST) else None
-
-
-def is_own_host(authority: str, hostname: str) -> bool:
-    """Whether a Host names this machine beyond doubt: empty, localhost, an IP literal (no name to rebind) or the own host name."""
-    host = split_authority(authority)[0].removesuffix(".")
-    if host in ("", "localhost", hostname.lower()) or host.endswith(_LOCALHOST):
-        return True
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
-
-
-def origin_allowed(origin: str, allowed: tuple[str, ...]) -> bool:
-    """`*`, an exact origin, or a pattern with one `*` (spec/invocation.md §1.2)."""
-    for pattern in allowed:
-        if pattern in ("*", origin):
-            return True
-        before, star, after = pattern.partition("*")
-        if (
-            star
-            and origin.startswith(before)
-            and origin.endswith(after)
-            and len(origin) >= len(before) + len(after)
-        ):
-            return True
-    return False
 
 
 # --- service routes ------------------------------------------------------------------------------------------------------------

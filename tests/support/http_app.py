@@ -103,6 +103,12 @@ async def echo(exchange: Exchange) -> None:
     await exchange.reply_json(200, content, [("x-app", exchange.app_name)])
 
 
+async def cors(exchange: Exchange) -> None:
+    """An app that lets in every page itself."""
+    headers = [("access-control-allow-origin", "*"), ("vary", "Accept-Encoding, origin")]
+    await exchange.reply_json(200, {"app": exchange.app_name}, headers)
+
+
 async def send_bytes(exchange: Exchange) -> None:
     """`?n=`: so many bytes, by length; `&chunk=` sends them chunked in pieces of that size."""
     remaining, size = int(exchange.argument("n", "1024")), int(exchange.argument("chunk", "0"))
@@ -239,6 +245,7 @@ async def websocket(exchange: Exchange) -> None:
 
 ENDPOINTS: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
     "/echo": echo,
+    "/cors": cors,
     "/bytes": send_bytes,
     "/sink": sink,
     "/duplex": duplex,

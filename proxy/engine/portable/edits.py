@@ -34,6 +34,7 @@ class Compiled(Struct, frozen=True):
     remove: frozenset[bytes]
     prefixes: tuple[bytes, ...]
     add: Headers
+    members: Headers  # of lists: each once
     hop_by_hop: bool
     caller: bool
     trace: bool
@@ -65,6 +66,7 @@ def compile_edits(edits: Edits) -> Compiled:
         remove=frozenset(remove),
         prefixes=tuple(edit.name for edit in edits if edit.op is Op.REMOVE_PREFIX),
         add=tuple(add),
+        members=tuple((edit.name, edit.data) for edit in edits if edit.op is Op.LIST),
         hop_by_hop=Op.HOP_BY_HOP in ops,
         caller=Op.CALLER in ops,
         trace=Op.TRACE in ops,
@@ -90,7 +92,15 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     if compiled.prefixes:
         kept = [header for header in kept if not header[0].startswith(compiled.prefixes)]
     kept.extend(compiled.add)
+    for name, member in compiled.members:
+        if not _is_listed(kept, name, member.lower()):
+            kept.append((name, member))
     return kept
+
+
+def _is_listed(headers: list[Header], name: bytes, member: bytes) -> bool:
+    listed = (item.strip().lower() for known, data in headers if known == name for item in data.split(b","))
+    return any(item in (member, b"*") for item in listed)
 
 
 def edit_trailers(compiled: Compiled | None, trailers: Headers) -> Headers:

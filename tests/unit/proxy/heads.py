@@ -7,16 +7,19 @@ from msgspec.structs import replace
 
 from policies.access import AccessRules, without_policy
 from policies.resiliency import ResiliencyRules
+from proxy.browsers import BEYOND_PAGES, FOREIGN_SITES, PREFLIGHT, Browsers
 from proxy.deliver import AppView
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
-from proxy.outbound import FOREIGN_SITES, Outbound, OutboundView
+from proxy.outbound import Outbound, OutboundView
 from proxy.path import parse
 from proxy.plan import Asking, RequestHead, Tables
 from proxy.target import (
     API_TOKEN_SET,
+    BEYOND_PAGES_SET,
     FOREIGN_SITE_SET,
     OUT_PATHS,
+    PREFLIGHT_SET,
     SERVICES,
     TRUTHY_SET,
     OutPaths,
@@ -56,10 +59,10 @@ def outbound(**changes: Any) -> Outbound:
         resiliency=ResiliencyRules(),
         known=frozenset({"peer:cart.shop", "peer:cart.other"}),
         own_ports={"own:cart": "cart"},
+        sockets=frozenset(),
         routes=parse_routes(("shop.{Name}Service={name}",)),
         token_required=False,
-        allowed_origins=(),
-        hostname="box",
+        browsers=Browsers(hosts=("box",)),
         forwarded=(),
         hold_s=2.0,
         learning_for_s=0.0,
@@ -81,6 +84,8 @@ def tables(judge: Judge | None = None, token: bytes | None = None) -> Tables:
     made.put_set(API_TOKEN_SET, frozenset({token} if token else ()))
     made.put_set(TRUTHY_SET, frozenset({b"true"}))
     made.put_set(FOREIGN_SITE_SET, FOREIGN_SITES)
+    made.put_set(BEYOND_PAGES_SET, BEYOND_PAGES)
+    made.put_set(PREFLIGHT_SET, PREFLIGHT)
     for number, table in (judge or Judge(rules())).tables():
         made.put_paths(number, table)
     return made

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from policies.resiliency import ResiliencyRules, RetryRule, TargetRules
+from proxy.browsers import Browsers
 from proxy.plan import Cause, Decision, Edit, Headers, Hold, Op, Plan, Reply, RequestHead
 from proxy.target import parse_routes
 from tests.unit.proxy.heads import APP, asking, head, outbound, tables
@@ -144,18 +145,18 @@ def test_address_typed_into_a_browser_passes(site: bytes) -> None:
 def test_page_of_another_site_on_an_own_port_is_refused_and_any_origin_lets_it_in() -> None:
     one = head("/x", listener="own:cart", headers=((b"sec-fetch-site", b"cross-site"),))
     assert refused(decide(one)).cause is Cause.FORBIDDEN_ORIGIN
-    assert cluster(decide(one, allowed_origins=("*",))) == "peer:cart.shop"
+    assert cluster(decide(one, browsers=Browsers(origins=("*",)))) == "peer:cart.shop"
 
 
 def test_page_of_an_allowed_origin_passes_whatever_its_site() -> None:
     headers = ((b"origin", b"http://dev.example"), (b"sec-fetch-site", b"cross-site"))
     one = head("/v1.0/invoke/cart/method/x", headers=headers)
-    assert cluster(decide(one, allowed_origins=("http://dev.example",))) == "peer:cart.shop"
+    assert cluster(decide(one, browsers=Browsers(origins=("http://dev.example",)))) == "peer:cart.shop"
 
 
 def test_allowed_origin_passes() -> None:
     one = head("/v1.0/invoke/cart/method/x", headers=((b"origin", b"http://dev.example:3000"),))
-    assert cluster(decide(one, allowed_origins=("http://*.example:3000",))) == "peer:cart.shop"
+    assert cluster(decide(one, browsers=Browsers(origins=("http://*.example:3000",)))) == "peer:cart.shop"
 
 
 def test_token_is_demanded_but_never_a_key() -> None:
@@ -278,7 +279,7 @@ def test_self_call_to_an_unhealthy_app_is_refused() -> None:
         (head("/v1.0/invoke//method/x"), Cause.NO_APP),
         (head("/v1.0x"), Cause.NO_APP),
         (head("/v1.0/healthz", method="POST"), Cause.NO_APP),
-        (head("/v1.0/metadata/x", headers=((b"origin", b"null"),), method="PUT"), Cause.FORBIDDEN_ORIGIN),
+        (head("/v1.0/shutdown", headers=((b"origin", b"null"),), method="POST"), Cause.FORBIDDEN_ORIGIN),
         (
             head("/x", listener="own:cart", headers=((b"origin", b"http://evil.example"),)),
             Cause.FORBIDDEN_ORIGIN,
@@ -306,7 +307,7 @@ def test_what_names_nobody_or_may_not_is_answered_here(one: RequestHead, cause: 
         (head("//v1.0//healthz"), "local-api"),
         (head("/v1.0/healthz", listener="own:cart"), "peer:cart.shop"),
         (head("/x.Y/Z", **GRPC | {"listener": "own:cart", "authority": "web.localhost"}), "peer:cart.shop"),
-        (head("/x.Y/Z", **GRPC | {"authority": "foreign.example", "headers": NAMED}), "peer:cart.shop"),
+        (head("/x.Y/Z", **GRPC | {"authority": "box:50001", "headers": NAMED}), "peer:cart.shop"),
     ],
 )
 def test_callee_is_found_in_odd_but_right_requests(one: RequestHead, expected: str) -> None:
@@ -397,7 +398,18 @@ def test_unlearnt_service_of_the_infrastructure_is_answered_at_once() -> None:
     assert found.cause is Cause.UNSUPPORTED
 
 
-def test_any_origin_lets_any_host_in() -> None:
-    one = head("/v1.0/invoke/cart/method/x", authority="anything.example")
-    assert refused(decide(one)).cause is Cause.FORBIDDEN_ORIGIN
-    assert cluster(decide(one, allowed_origins=("*",))) == "peer:cart.shop"
+def test_only_allowed_hosts_lets_another_host_in() -> None:
+    for one in (
+        head("/v1.0/invoke/cart/method/x", authority="anything.example"),
+        head("/x", listener="own:cart", authority="anything.example"),
+        head("/shop.CartService/Get", **GRPC | {"authority": "anything.example"}),
+    ):
+        assert b"--allowed-hosts=anything.example" in refused(decide(one)).body
+        assert refused(decide(one, browsers=Browsers(origins=("*",)))).cause is Cause.FORBIDDEN_ORIGIN
+        assert cluster(decide(one, browsers=Browsers(hosts=("*.example",)))) == "peer:cart.shop"
+
+
+def test_nobody_is_a_stranger_on_a_socket() -> None:
+    headers = ((b"origin", b"null"),)
+    one = head("/v1.0/invoke/cart/method/x", authority="anything.example", headers=headers)
+    assert cluster(decide(one, sockets=frozenset({"http"}))) == "peer:cart.shop"

@@ -51,10 +51,11 @@ def test_every_question_records_what_it_read() -> None:
         *(one.listener(), one.protocol(), one.framing(), one.method(), one.authority()),
         *(one.peer(), one.exact(), one.form(), one.path_class(7), one.naming(b"dapr-app-id")),
         one.header_is(b"dapr-api-token", TOKENS),
+        one.carries(TOKENS),
     ]
     assert {read.facet for read in one.vary} == set(Facet)
     assert list(one.key) == answers
-    assert len(one.vary) == len(one.key) == 11
+    assert len(one.vary) == len(one.key) == 12
 
 
 def test_question_asked_twice_is_read_once() -> None:
@@ -131,7 +132,7 @@ def test_tables_are_replaced_whole() -> None:
 
 @given(st.sampled_from(list(Facet)), st.text("ab/", max_size=4), st.text("ab/", max_size=4))
 def test_facet_value_depends_on_its_facet_alone(facet: Facet, one: str, other: str) -> None:
-    read = Read(facet=facet, name=b"dapr-app-id", table=7 if facet is Facet.PATH else None)
+    read = Read(facet=facet, name=b"dapr-app-id", table={Facet.PATH: 7, Facet.CARRIES: TOKENS}.get(facet))
     tables = pushed()
     first, second = head(f"/{one}", authority="x"), head(f"/{other}", authority="x")
     same = facet is not Facet.PATH or len(first.path) == len(second.path)
@@ -182,4 +183,4 @@ def test_plan_module_imports_nothing_of_ours() -> None:
 
 def test_head_has_a_field_for_every_facet_that_is_one() -> None:
     names = {field.name for field in fields(RequestHead)}
-    assert {facet.value for facet in Facet} - {"header"} <= names
+    assert {facet.value for facet in Facet} - {"header", "carries"} <= names

@@ -113,6 +113,7 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
                 made.add.push((name(&key)?, value(&data)?));
             }
             "add" => made.add.push((name(&key)?, value(&data)?)),
+            "list" => made.members.push((name(&key)?, value(&data)?)),
             "remove" => made.remove.push(name(&key)?),
             "remove-prefix" => made.prefixes.push(String::from_utf8(key).map_err(invalid)?),
             "hop-by-hop" => made.hop_by_hop = true,
@@ -139,6 +140,7 @@ pub(crate) fn read((facet, key, table, class): ReadParts) -> PyResult<(Read, Opt
         ("peer", _) => Read::Peer,
         ("path", Some(table)) => Read::Path(table),
         ("header", Some(table)) => Read::Member(name(&key)?, table),
+        ("carries", Some(table)) => Read::Carries(table),
         ("header", None) => Read::Naming(name(&key)?),
         (other, _) => return Err(invalid(format!("unknown facet {other}"))),
     };

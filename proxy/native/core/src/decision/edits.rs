@@ -17,6 +17,8 @@ pub struct Edits {
     pub remove: Vec<HeaderName>,
     pub prefixes: Vec<String>,
     pub add: Vec<(HeaderName, HeaderValue)>,
+    /// Of lists: each once.
+    pub members: Vec<(HeaderName, HeaderValue)>,
     pub hop_by_hop: bool,
     pub caller: bool,
     pub trace: bool,
@@ -52,6 +54,11 @@ static WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
 fn listed(headers: &Headers) -> Vec<HeaderName> {
     let items = headers.get_all(header::CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     items.filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).collect()
+}
+
+fn is_member(headers: &Headers, name: &HeaderName, member: &[u8]) -> bool {
+    let mut items = headers.get_all(name).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    items.any(|item| matches!(item.trim_ascii(), item if item == b"*" || item.eq_ignore_ascii_case(member)))
 }
 
 /// Leave out the fields of this hop only, as engines without edits do.
@@ -98,6 +105,11 @@ impl Edits {
         headers.retain(|name| self.keeps(name, &listed));
         for (name, value) in &self.add {
             headers.append(name, value.clone());
+        }
+        for (name, member) in &self.members {
+            if !is_member(headers, name, member.as_bytes()) {
+                headers.append(name, member.clone());
+            }
         }
     }
 

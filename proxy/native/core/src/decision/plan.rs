@@ -27,6 +27,8 @@ pub enum Read {
     Naming(HeaderName),
     /// Whether a header's value is in a pushed set.
     Member(HeaderName, u32),
+    /// Whether any header matches a pushed set of patterns.
+    Carries(u32),
 }
 
 /// Tokens that no Plan or outcome holds any more, for the other side to forget.

@@ -13,6 +13,7 @@ use http::HeaderName;
 use crate::decision::access::{AccessTable, Class};
 use crate::decision::edits::method_start;
 use crate::decision::plan::Read;
+use crate::fields::Headers;
 use crate::head::Head;
 
 const MAX_KEY_BYTES: usize = 256; // of a naming value; deciders read a longer one as LONG too, see `proxy/plan.py`
@@ -120,6 +121,7 @@ impl Tables {
             }
             Read::Naming(name) => bounded(head.headers.get(name).map(http::HeaderValue::as_bytes), out),
             Read::Member(name, number) => out.push(u8::from(self.is_member(head, name, *number))),
+            Read::Carries(number) => out.push(u8::from(self.sets.get(number).is_some_and(|set| carries(&head.headers, set)))),
         }
         true
     }
@@ -132,6 +134,27 @@ impl Tables {
     fn class(&self, number: u32, path: &str, out: &mut Vec<u8>) -> bool {
         self.paths.get(&number).is_some_and(|table| table.class(path, out))
     }
+}
+
+/// Whether a field matches a pattern; see `carries` in `proxy/plan.py`.
+fn carries(headers: &Headers, patterns: &HashSet<Box<[u8]>>) -> bool {
+    headers.iter().any(|(name, value)| {
+        let word = [name.as_str().as_bytes(), b": ", &first_word(value.as_bytes())].concat();
+        patterns.iter().any(|pattern| {
+            let (name, word) = (name.as_str().as_bytes(), &word[..]);
+            match pattern.strip_suffix(b"*") {
+                Some(start) => name.starts_with(start) || word.starts_with(start),
+                None => name == &**pattern || word == &**pattern,
+            }
+        })
+    })
+}
+
+/// Up to a space, `;` or `,`, lower-case.
+fn first_word(value: &[u8]) -> Vec<u8> {
+    let value = value.trim_ascii();
+    let end = value.iter().position(|byte| matches!(byte, b';' | b',' | b'\t' | b' ')).unwrap_or(value.len());
+    value[..end].to_ascii_lowercase()
 }
 
 /// What access rules look at.

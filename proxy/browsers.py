@@ -1,0 +1,229 @@
+"""Tells the app from a page in a browser, which reaches this machine's ports as well: whose Host is ours, whose Origin is foreign. Pure.
+
+A page can't make a browser leave out Origin (RFC 6454 §7) nor send what the Fetch Standard §4.8 wants a preflight for; so a request with
+a gateway's own fields was not sent by a page, unless we gave leave. A page whose name was rebound to our address looks as if it were
+of our own origin: the Host check is what finds that.
+"""
+
+import ipaddress
+import re
+
+from msgspec import Struct
+
+from proxy.plan import Asking, Edit, Edits, Headers, Op, carries
+from proxy.target import BEYOND_PAGES_SET, FOREIGN_SITE_SET, PREFLIGHT_SET, split_authority
+
+# What a browser says of a request that another site's page makes (Fetch Metadata §2.1); a plain GET of an image has no Origin.
+FOREIGN_SITES = frozenset({b"cross-site", b"same-site"})
+# Patterns as `proxy.plan.carries` reads them: fields that no page can send without a preflight.
+BEYOND_PAGES = frozenset(
+    {
+        b"dapr-*",
+        b"forwarded",
+        b"via",
+        b"x-forwarded-*",
+        b"x-request-id",
+        b"traceparent",
+        b"authorization: bearer",
+        b"content-type: application/json",
+        b"content-type: application/grpc*",
+        b"content-type: application/x-protobuf",
+        b"content-type: application/octet-stream",
+    }
+)
+PREFLIGHT = frozenset({b"access-control-request-method"})
+PAGE_METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})  # any other wants a preflight
+# What scrapers ask for. Every browser sends Accept-Language, and no page can leave it out.
+_SCRAPER = frozenset({b"x-prometheus-scrape-timeout-seconds"})
+_EXPOSITION = (b"application/openmetrics-text", b"version=0.0.4", b"io.prometheus.client.metricfamily")
+_PRIVATE = re.compile(r".+\.(?:local|localdomain|internal|lan|svc|home\.arpa|svc\..+|cluster\.local)")
+_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,256}")
+_EXPOSED = (b"grpc-status", b"grpc-message", b"postern-error", b"traceparent")
+_MAX_AGE = b"600"  # seconds that a browser may keep a leave
+_VARY = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+
+
+class Browsers(Struct, frozen=True, kw_only=True):
+    """What is let in beside the app. `hosts` and `origins` are patterns with at most one `*`; loopback names and IP literals always pass.
+
+    origins_open: every origin is let in and CORS left to the app, as daprd does without --allowed-origins.
+    """
+
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    origins_open: bool = False
+
+    def host_refused(self, authority: str) -> str | None:
+        """Why a request with this Host is not answered, or None."""
+        if is_unmistakable(authority) or _matches(
+            split_authority(authority)[0].removesuffix("."), self.hosts
+        ):
+            return None
+        host = split_authority(authority)[0]
+        return (
+            f"host {authority!r} is not known to be this machine: use localhost, a name below it such as cart.localhost "
+            f"or an IP address, or start this proxy with --allowed-hosts={host}"
+        )
+
+    def refused(self, ask: Asking) -> str | None:
+        """Why the page that sent this is not answered, or None."""
+        if self.origins_open:
+            return None
+        origin = ask.naming(b"origin")
+        if origin is None:
+            if not ask.header_is(b"sec-fetch-site", FOREIGN_SITE_SET) or "*" in self.origins:
+                return None
+        elif self.listed(origin) or is_own_origin(origin, ask.authority()):
+            return None
+        if ask.protocol() != "websocket" and (
+            ask.method() not in PAGE_METHODS or ask.carries(BEYOND_PAGES_SET)
+        ):
+            return None
+        return _refusal(origin)
+
+    def is_preflight(self, ask: Asking) -> bool:
+        """Whether a browser asks for leave here that it may get (Fetch Standard §4.8)."""
+        if self.origins_open or ask.protocol() == "grpc" or ask.method() != "OPTIONS":
+            return False
+        origin = ask.naming(b"origin")
+        return origin is not None and self.listed(origin) and ask.carries(PREFLIGHT_SET)
+
+    def listed(self, origin: str) -> bool:
+        """Whether --allowed-origins has it."""
+        return _matches(origin, self.origins)
+
+    def leave(self, ask: Asking) -> Headers:
+        """The fields of the answer to a listed origin's preflight."""
+        asked = ask.naming(b"access-control-request-headers") or ""
+        verb = ask.naming(b"access-control-request-method") or ""
+        names = asked.encode("latin-1") if _NAMES.fullmatch(asked) else b"*, authorization"
+        methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+        if verb not in methods and verb.isascii() and verb.isalpha():
+            methods.append(verb)
+        return (
+            (b"access-control-allow-origin", self._granted(ask.naming(b"origin"))),
+            (b"access-control-allow-methods", ", ".join(methods).encode()),
+            (b"access-control-allow-headers", names),
+            (b"access-control-allow-private-network", b"true"),
+            (b"access-control-max-age", _MAX_AGE),
+            (b"vary", _VARY),
+        )
+
+    def edits(self, origin: str | None) -> Edits:
+        """What is written into an answer, so that a listed origin's page may read it; the app's own word on this gives way."""
+        if not self.origins:
+            return ()
+        vary = (Edit(op=Op.LIST, name=b"vary", data=b"Origin"),)
+        if origin is None or not self.listed(origin):
+            return vary
+        exposed = tuple(
+            Edit(op=Op.LIST, name=b"access-control-expose-headers", data=name) for name in _EXPOSED
+        )
+        granted = self._granted(origin)
+        return (*vary, Edit(op=Op.SET, name=b"access-control-allow-origin", data=granted), *exposed)
+
+    def _granted(self, origin: str | None) -> bytes:
+        # For `*` never the origin itself: with an app that allows credentials, that would allow them to everybody.
+        return b"*" if origin is None or "*" in self.origins else origin.encode("latin-1")
+
+
+def as_headers(edits: Edits) -> Headers:
+    """The same fields for an answer of our own, one line a name."""
+    found: dict[bytes, bytes] = {}
+    for edit in edits:
+        found[edit.name] = b", ".join((found[edit.name], edit.data)) if edit.name in found else edit.data
+    return tuple(found.items())
+
+
+def own_names(hostname: str, *, beyond: bool) -> tuple[str, ...]:
+    """The machine's names. beyond: also those that others on the network know it by."""
+    name = hostname.lower()
+    short = name.partition(".")[0]
+    return (name, short, f"{short}.local") if beyond else (name,)
+
+
+def stranger(
+    browsers: Browsers, authority: str, headers: Headers, *, names: tuple[str, ...] | None, scraped: bool
+) -> str | None:
+    """Why a request to the metrics or public port is not answered, or None.
+
+    names: the machine's, where the port listens beyond loopback. There other machines call: by names that are not public, and by
+    any whose first label is this machine's; nobody can rebind those. scraped: a scraper is let in by any name, as long as it says
+    that it is one and sends no Accept-Language, which every browser does.
+    """
+    authority = authority.lower()
+    why = browsers.host_refused(authority)
+    if why is not None and names is not None and _is_private(split_authority(authority)[0], names):
+        why = None
+    if why is not None and scraped and _is_scraper(headers):
+        why = None
+    if why is not None or browsers.origins_open:
+        return why
+    origin = next((data.decode("latin-1") for name, data in headers if name == b"origin"), None)
+    if origin is None:
+        foreign = "*" not in browsers.origins and any(
+            name == b"sec-fetch-site" and data in FOREIGN_SITES for name, data in headers
+        )
+    else:
+        foreign = not (browsers.listed(origin) or is_own_origin(origin, authority))
+    return _refusal(origin) if foreign and not carries(headers, BEYOND_PAGES) else None
+
+
+def _is_private(host: str, names: tuple[str, ...]) -> bool:
+    host = host.removesuffix(".")
+    return "." not in host or host.partition(".")[0] in names or _PRIVATE.fullmatch(host) is not None
+
+
+def _is_scraper(headers: Headers) -> bool:
+    if any(name == b"accept-language" for name, _ in headers):
+        return False
+    accepts = b",".join(data.lower().replace(b" ", b"") for name, data in headers if name == b"accept")
+    return carries(headers, _SCRAPER) or any(kind in accepts for kind in _EXPOSITION)
+
+
+def _refusal(origin: str | None) -> str:
+    who = "a page of another site (Sec-Fetch-Site)" if origin is None else f"a page of origin {origin!r}"
+    flag = "'*'" if origin is None or origin == "null" else origin
+    return (
+        f"{who} may not call this: --allowed-origins={flag} lets it in; a gateway that passes a browser's headers on "
+        "needs that too, unless it adds one of its own, such as x-forwarded-for, x-request-id or traceparent"
+    )
+
+
+def is_unmistakable(authority: str) -> bool:
+    """Whether a Host is no name that could be rebound: empty, localhost, a name below it, or an IP literal."""
+    host = split_authority(authority)[0].removesuffix(".")
+    if host in ("", "localhost") or host.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def is_own_origin(origin: str, authority: str) -> bool:
+    """Whether an Origin is the scheme, host and port that the request itself was sent to."""
+    scheme, separator, rest = origin.lower().partition("://")
+    return bool(separator) and scheme == "http" and _with_port(rest) == _with_port(authority)
+
+
+def _with_port(authority: str) -> tuple[str, str]:
+    host, port = split_authority(authority)
+    return host, port or "80"
+
+
+def _matches(text: str, patterns: tuple[str, ...]) -> bool:
+    """`*`, the text itself, or a pattern with one `*` (spec of --allowed-origins)."""
+    for pattern in patterns:
+        if pattern in ("*", text):
+            return True
+        before, star, after = pattern.partition("*")
+        if (
+            star
+            and text.startswith(before)
+            and text.endswith(after)
+            and len(text) >= len(before) + len(after)
+        ):
+            return True
+    return False
