@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -23,6 +25,11 @@ from msgspec.structs import replace
 
 from nameresolution.errors import RegistrationError
 
+_LOG = logging.getLogger("postern.nameresolution.registry")
+
+# What stands under an entry's name may be anything: a FIFO must not make us wait, a link not lead us elsewhere.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 POLL_S = 0.15  # watchers learn of a crash, which touches no file, within 200 ms
 _ORPHAN_S = 60.0  # a temporary file this old was left by a crash between writing and renaming
 _MAX_BYTES = 1 << 20  # an entry is 1 kB; whatever is larger is no entry
@@ -103,7 +110,7 @@ class Registration:
         temporary = self._path.with_name(f".{self._path.name}.tmp")
         descriptor = -1
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(temporary, _WRITE, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(descriptor, format_entry(entry))
             temporary.rename(self._path)
@@ -137,6 +144,7 @@ class HostRegistry:
         self._folder = root / "registry"
         self._registrations: list[Registration] = []
         self._parsed: dict[str, tuple[int, int, Entry | None]] = {}  # file name -> inode, mtime, entry
+        self._told: set[str] = set()  # names of what is no file, told once
 
     def register(self, entry: Entry) -> Registration:
         """Write our entry and hold it until the registration is closed or this process ends.
@@ -179,6 +187,7 @@ class HostRegistry:
                     live.append(entry)
         for name in self._parsed.keys() - set(names):
             del self._parsed[name]
+        self._told &= set(names)
         return tuple(sorted(live, key=lambda entry: (entry.app_id, entry.started_at, entry.instance)))
 
     async def watch(self, callback: Callable[[tuple[Entry, ...]], None]) -> None:
@@ -200,13 +209,18 @@ class HostRegistry:
         """The entry in a live file; a dead one is removed."""
         path = f"{self._folder}/{name}"  # a Path would cost as much as the system calls; this runs 7 times a second
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(path, _READ)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise  # says nothing of the entry
+            if error.errno != errno.ENOENT:
+                self._skip(name, error.strerror or str(error))
             return None
         try:
             facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                self._skip(name, "it is not a regular file")
+                return None
             if _is_unlocked(descriptor) and _is_current(path, facts):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -218,6 +232,11 @@ class HostRegistry:
             return known[2]
         finally:
             os.close(descriptor)
+
+    def _skip(self, name: str, reason: str) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            _LOG.warning("host registry: %r in %s is skipped: %s", name, self._folder, reason)
 
     def _sweep(self, name: str) -> None:
         path = self._folder / name
@@ -236,7 +255,7 @@ def _prefix(app_id: str) -> str:
 def _is_held(path: Path) -> bool:
     """Whether a live owner holds the file of this name."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, _READ)
     except OSError:
         return False
     try:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,6 +107,44 @@ def test_unreadable_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
     assert registry.entries() == (ENTRY,)
     assert not (folder / "dead-1.json").exists()
     held.close()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+def test_what_is_no_file_is_skipped_and_told_once(
+    tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = HostRegistry(tmp_path)
+    held = registry.register(ENTRY)
+    make(tmp_path / "registry" / "cart-odd.json")
+    for _ in range(2):
+        assert registry.entries({"cart"}) == (ENTRY,)
+    assert [record.getMessage().partition(" in ")[0] for record in caplog.records] == [
+        "host registry: 'cart-odd.json'"
+    ]
+    assert os.path.lexists(tmp_path / "registry" / "cart-odd.json"), "what is not ours is left alone"
+    held.close()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_entry_whose_place_is_taken_by_no_file_is_refused(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    (tmp_path / "registry").mkdir()
+    make(tmp_path / "registry" / ".cart-a1.json.tmp")
+    with pytest.raises(RegistrationError):
+        HostRegistry(tmp_path).register(ENTRY)
+
+
+async def test_registry_that_is_no_folder_is_a_source_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "registry").write_text("")
+    directory = Directory([RegistryResolver(HostRegistry(tmp_path))])
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(directory.run())
+        directory.want(CART)
+        while directory.get(CART) is None:  # noqa: ASYNC110 - its outcome is what is asked for
+            await asyncio.sleep(0.01)
+        task.cancel()
+    assert directory.explain(CART) == "host registry: can't be read: Not a directory"
 
 
 async def test_watch_outlives_a_folder_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
