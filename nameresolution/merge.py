@@ -1,7 +1,8 @@
 """How the reports of several sources on one name become one set of endpoints; pure.
 
 The rules: an entry of the static file wins outright; all else is merged without duplicates, by instance id or, where
-there is none, by address, the earlier source winning; endpoints of a foreign mesh or namespace are left out.
+there is none, by address, the earlier source winning; endpoints of a foreign mesh or namespace are left out. Without mTLS, an
+app that nobody has in the namespace asked for is taken from any: nothing there proves a namespace (as with Dapr's mDNS).
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ FILE_SOURCE = "file"
 
 
 class Own(Struct, frozen=True, kw_only=True):
-    """Who asks. `mesh` is the hash of our trust anchors, "" without mTLS, None while not known (nothing is foreign)."""
+    """Who asks. `mesh` is the hash of our trust anchors, "" without mTLS, None while not known (nothing is foreign).
+
+    `any_namespace`: nobody is in the one asked for, and none can be proven.
+    """
 
     instance: str = ""
     mesh: str | None = None
+    any_namespace: bool = False
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -42,6 +47,7 @@ class Report(Struct, frozen=True, kw_only=True):
 def merge(name: AppName, reports: Iterable[Report], own: Own) -> EndpointSet:
     """The set that these reports, in order of precedence, amount to."""
     reports = tuple(reports)
+    own = replace(own, any_namespace=own.mesh == "" and not any(is_of_use(one, name, own) for one in reports))
     decisive = next((report for report in reports if report.source == FILE_SOURCE and report.endpoints), None)
     counted = (decisive,) if decisive else reports
     seen: set[str] = set()
@@ -67,8 +73,7 @@ def merge(name: AppName, reports: Iterable[Report], own: Own) -> EndpointSet:
 
 def describe(report: Report, name: AppName, own: Own) -> str:
     """One line for people: the source and what came of asking it."""
-    ignored = len(report.endpoints) - len(_acceptable(report, name, own))
-    note = f", {ignored} of another mesh or namespace ignored" if ignored else ""
+    note = "".join(f", {ignored}" for ignored in _ignored(report, name, own))
     if report.failure is not None:
         kept = f", keeping {_count(len(report.endpoints))}" if report.endpoints else ""
         return f"{report.source}: {report.failure}{kept}{note}"
@@ -82,16 +87,28 @@ def is_of_use(report: Report, name: AppName, own: Own) -> bool:
 
 
 def _acceptable(report: Report, name: AppName, own: Own) -> tuple[Endpoint, ...]:
-    return tuple(endpoint for endpoint in report.endpoints if not _is_foreign(endpoint, name, own))
+    return tuple(endpoint for endpoint in report.endpoints if _why_foreign(endpoint, name, own) is None)
 
 
-def _is_foreign(endpoint: Endpoint, name: AppName, own: Own) -> bool:
+def _ignored(report: Report, name: AppName, own: Own) -> list[str]:
+    """How many endpoints are left out, by reason."""
+    reasons = [_why_foreign(endpoint, name, own) for endpoint in report.endpoints]
+    return [
+        f"{reasons.count(reason)} ignored {reason}" for reason in dict.fromkeys(reasons) if reason is not None
+    ]
+
+
+def _why_foreign(endpoint: Endpoint, name: AppName, own: Own) -> str | None:
     """A peer that says nothing of mesh or namespace (a daprd) is judged by its certificate alone."""
     mesh = endpoint.attribute(MESH_ATTRIBUTE)
     namespace = endpoint.attribute(NAMESPACE_ATTRIBUTE)
-    return bool(mesh and own.mesh is not None and mesh != own.mesh) or bool(
-        namespace and namespace != name.namespace
-    )
+    if mesh and own.mesh is not None and mesh != own.mesh:
+        if not own.mesh:
+            return "because it uses mTLS and this sidecar does not (drop --insecure-plaintext, or add --enable-mtls as daprd)"
+        return "because it is of another mesh (its trust anchors are not ours)"
+    if namespace and namespace != name.namespace and not own.any_namespace:
+        return f"because it is in namespace {namespace[:64]!r}, not {name.namespace!r}"
+    return None
 
 
 def _recognised(endpoint: Endpoint, own: Own) -> Endpoint:

@@ -23,7 +23,10 @@ _NO_ENTRY = SourceFailure(reason="no entry", missing=True)
 
 def endpoints_of(name: AppName, entries: tuple[Entry, ...]) -> Found:
     """The endpoints of one name among the entries of this host."""
-    of_name = [entry for entry in entries if (entry.app_id, entry.namespace) == (name.app_id, name.namespace)]
+    of_app = [entry for entry in entries if entry.app_id == name.app_id]
+    of_name = [entry for entry in of_app if entry.namespace == name.namespace]
+    if not of_name:  # without mTLS a namespace is but a word, as with Dapr; the merge has the last one
+        of_name = [entry for entry in of_app if not entry.mesh and entry.serving]
     found = tuple(
         Endpoint(
             host="127.0.0.1",
@@ -92,9 +95,14 @@ class RegistryResolver:
         self._registry.withdraw()
 
     def _compare(self, push: Push) -> None:
-        entries = self._registry.entries({name.app_id for name in self._pushed})
+        problem: SourceFailure | None = None
+        entries: tuple[Entry, ...] = ()
+        try:
+            entries = self._registry.entries({name.app_id for name in self._pushed})
+        except OSError as error:
+            problem = SourceFailure(reason=f"can't be read: {error.strerror}")
         for name, pushed in tuple(self._pushed.items()):
-            found = endpoints_of(name, entries)
+            found = problem or endpoints_of(name, entries)
             if found != pushed:
                 self._pushed[name] = found
                 push(REGISTRY_SOURCE, name, found)

@@ -20,7 +20,7 @@ from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
 from proxy.heard_names import Claimed, HeardNames
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
-from proxy.outbound import SERVICES_HOLD, Outbound, OutboundView
+from proxy.outbound import SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
 from proxy.peer import peer_leaf
 from proxy.plan import Asking, Decision, Edit, Hold, Op
 from proxy.settings import Settings, address, is_loopback
@@ -67,12 +67,13 @@ class Control:
         self._random = random.Random()  # noqa: S311 - jitter
         self._claims: dict[str, dict[str, Claimed]] = {}
         own = AppName(settings.app_id, settings.namespace)
-        self._heard = HeardNames(own, _configured(settings))
+        self._heard = HeardNames(own, _configured(settings), directory.want)
+        self._heard_generation = self._heard.generation
         routes = parse_routes(settings.routes)
         self._explicit = routes
         app = _app_view(settings, healthy=False if settings.app_health is not None else None)
         judge = Judge(policy.access)
-        self.inbound = Inbound(InboundView(app=app, judge=judge))
+        self.inbound = Inbound(InboundView(app=app, judge=judge, mtls=settings.mtls))
         self.outbound = Outbound(
             OutboundView(
                 app=app,
@@ -164,6 +165,7 @@ class Control:
         assert self._engine is not None
         key = f"peer:{found.name.app_id}.{found.name.namespace}"
         self._heard.found(found, self._now())
+        self._names_heard()
         known = self.outbound.view.known
         if found.endpoints:
             upstreams = tuple(
@@ -221,12 +223,19 @@ class Control:
     def registry_changed(self, entries: tuple[Entry, ...], mesh: str) -> None:
         """What runs on this host: names, why some take no calls, and what callees of the own namespace say they serve."""
         self._heard.registered(entries, mesh, self._now())
+        self._names_heard()
         if not self._settings.learn_names:
             return
         claims = self._heard.claims()
         if claims != self._claims:
             self._claims = claims
             self._routes_changed()
+
+    def _names_heard(self) -> None:
+        assert self._engine is not None
+        if self._heard.generation != self._heard_generation:
+            self._heard_generation = self._heard.generation
+            self._engine.bump(SPELLINGS)
 
     def learning_settled(self) -> None:
         """The first seconds are over: an unknown service is answered at once from now on."""

@@ -4,7 +4,7 @@ For answers only: calls go by the directory's endpoints. Everything is bounded; 
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -26,6 +26,7 @@ Claimed = Literal["declared", "learnt"]
 class _Heard(Struct):
     """One name. `lost_at`: epoch seconds since when nobody serves it that did, None where somebody does or nobody ever did."""
 
+    exists: bool = False  # not only our own settings speak of it
     is_found: bool = False  # the directory has endpoints
     is_serving: bool = False  # the host's registry has an instance that takes calls
     served_by: tuple[str, ...] = ()
@@ -46,24 +47,35 @@ class _Heard(Struct):
 
 
 class HeardNames:
-    """Owns `_names`, what was heard of each, and `_claims`, who claims or last claimed a service."""
+    """Owns `_names`, what was heard of each, and `_claims`, who claims or last claimed a service.
 
-    def __init__(self, own: AppName, configured: Iterable[AppName] = ()) -> None:
+    `look_for`: has the sources asked for a name, in the background.
+    """
+
+    def __init__(
+        self,
+        own: AppName,
+        configured: Iterable[AppName] = (),
+        look_for: Callable[[AppName], None] = lambda _: None,
+    ) -> None:
         self._own = own
-        self._names: dict[AppName, _Heard] = {name: _Heard() for name in (own, *configured)}
+        self._look_for = look_for
+        self.generation = 0  # counts changes of what `spellings` says
+        self._names: dict[AppName, _Heard] = {name: _Heard() for name in configured}
+        self._names[own] = _Heard(exists=True)
         self._claims: dict[str, dict[str, Claimed]] = {}
-        self.folded: Mapping[str, tuple[AppName, ...]] = {}
+        self._folded: Mapping[str, tuple[AppName, ...]] = {}
         self._fold()
 
     # --- news ------------------------------------------------------------------------------------------------------------
 
     def found(self, endpoints: EndpointSet, now: float) -> None:
         """The directory's newest word on a name."""
+        if endpoints.endpoints:
+            self._hear(endpoints.name)
         heard = self._names.get(endpoints.name)
         if heard is None:
-            if not endpoints.endpoints:
-                return  # asked for, and unknown: not heard of
-            heard = self._hear(endpoints.name)
+            return  # asked for, and unknown: not heard of
         heard.turn(found=bool(endpoints.endpoints), now=now)
         if endpoints.endpoints:
             heard.served_by = tuple(f"{end.address} ({end.source})" for end in endpoints.endpoints)
@@ -77,8 +89,7 @@ class HeardNames:
             if entry.mesh == mesh:
                 by_name.setdefault(AppName(entry.app_id, entry.namespace), []).append(entry)
         for name in by_name:
-            if name not in self._names:
-                self._hear(name)
+            self._hear(name)
         for name, heard in self._names.items():
             here = by_name.get(name, ())
             heard.turn(serving=any(entry.serving for entry in here), now=now)
@@ -89,29 +100,48 @@ class HeardNames:
                 )
         self._claim(entry for named in by_name.values() for entry in named)
 
-    def _hear(self, name: AppName) -> _Heard:
+    def _hear(self, name: AppName) -> None:
+        heard = self._names.get(name)
+        if heard is not None and heard.exists:
+            return
         while len(self._names) >= MAX_NAMES:
             oldest = next((known for known in self._names if known != self._own), None)
             if oldest is None:
                 break
             del self._names[oldest]
-        heard = self._names[name] = _Heard()
+        self._names[name] = _Heard(exists=True)
+        before = self._folded
         self._fold()
-        return heard
+        if self._folded != before or str(name) in self._folded:
+            self.generation += 1
 
     def _fold(self) -> None:
         folded: dict[str, list[AppName]] = {}
-        for name in self._names:
+        for name in (name for name, heard in self._names.items() if heard.exists):
             lower = str(name).lower()
             if lower != str(name):
                 folded.setdefault(lower, []).append(name)
-        self.folded = {lower: tuple(sorted(names, key=str)) for lower, names in folded.items()}
+        self._folded = {lower: tuple(sorted(names, key=str)) for lower, names in folded.items()}
 
     # --- answers -----------------------------------------------------------------------------------------------------------
 
     def is_known(self, name: AppName) -> bool:
         """Whether somebody of exactly this name was heard of."""
         return name in self._names
+
+    def spellings(self, callee: Callee) -> tuple[Callee, ...]:
+        """Those whom a name in lower case may mean as nobody of exactly this name was heard of: clients lower what they take for hosts."""
+        exact = AppName(callee.app_id, callee.namespace)
+        heard = self._names.get(exact)
+        if heard is not None and heard.exists:
+            return ()
+        means = self._folded.get(str(exact), ())
+        if means:
+            self._look_for(exact)  # it may be on another host; then it wins
+        is_qualified = "." in callee.text
+        return tuple(
+            Callee(name.app_id, name.namespace, str(name) if is_qualified else name.app_id) for name in means
+        )
 
     def absent(self, callee: Callee) -> str | None:
         """Why a name that was heard of has no instance that takes calls, None where it has one or was never served."""

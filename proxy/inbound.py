@@ -21,6 +21,7 @@ class InboundView(Struct, frozen=True, kw_only=True):
 
     app: AppView
     judge: Judge
+    mtls: bool = True  # without, nothing proves a namespace, and callers may have found us under another
 
 
 class Inbound:
@@ -48,7 +49,7 @@ class Inbound:
             dst_namespace=app.namespace,
             peer_id=peer or "",
         )
-        refused = _misdirected(ask, app, labels) or _uncarriable(ask, labels)
+        refused = _misdirected(ask, self.view, labels) or _uncarriable(ask, labels)
         if refused is not None:
             return refused
         decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
@@ -58,13 +59,13 @@ class Inbound:
         return to_app(ask, app, caller=None, labels=labels, surface=surface, rewrite=())
 
 
-def _misdirected(ask: Asking, app: AppView, labels: Labels) -> Reply | None:
-    wanted = ask.naming(b"postern-callee")
+def _misdirected(ask: Asking, view: InboundView, labels: Labels) -> Reply | None:
+    app, wanted = view.app, ask.naming(b"postern-callee")
     own = f"{app.app_id}.{app.namespace}"
     if wanted is None:
         wanted = ask.naming(b"dapr-callee-app-id")
         own = app.app_id
-    if wanted is None or wanted == own:
+    if wanted is None or wanted == own or (not view.mtls and wanted.partition(".")[0] == app.app_id):
         return None
     text = f"this is the proxy of {app.app_id}.{app.namespace}, the call is for {wanted}"
     return errors.reply(Cause.MISDIRECTED, labels, text)

@@ -47,6 +47,7 @@ from proxy.target import (
 
 LOCAL_API = "local-api"
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
+SPELLINGS = "spellings"  # the scope of what was decided for a name in lower case that is spelt otherwise
 SERVICES_HOLD = "services"  # held until routes are learnt
 _STRIP_PATH: Edits = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
 _WHOLE_PATH: Edits = (Edit(op=Op.DAPR_PATH),)
@@ -62,6 +63,9 @@ class Heard(Protocol):
     def absent(self, callee: Callee) -> str | None:
         """Why a name that was heard of has no instance that takes calls; None: it was not heard of, or will be found."""
 
+    def spellings(self, callee: Callee) -> tuple[Callee, ...]:
+        """Those whom a name in lower case may mean where nobody is known of exactly that name."""
+
     def nearest_services(self, service: str) -> tuple[str, ...]:
         """Services that resemble one that nobody serves."""
 
@@ -71,6 +75,10 @@ class NothingHeard:
 
     def absent(self, callee: Callee) -> str | None:
         """See Heard."""
+
+    def spellings(self, callee: Callee) -> tuple[Callee, ...]:
+        """See Heard."""
+        return ()
 
     def nearest_services(self, service: str) -> tuple[str, ...]:
         """See Heard."""
@@ -290,6 +298,19 @@ class Outbound:
         if callee is None:
             text = f"{named.text!r} is no app-id: expected letters, digits, '-' or '_', and at most one '.namespace'"
             return self._reply(Cause.NO_APP, text, surface=surface, callee=named.text[:80])
+        meant = self.view.heard.spellings(callee)
+        if not meant:
+            return self._to_callee(ask, named, callee)
+        if len(meant) > 1:
+            text = f"{callee.text!r} may mean {' or '.join(repr(one.text) for one in meant)}: write the app-id as it is spelt"
+            found: Decision = self._reply(Cause.NO_APP, text, surface=surface, callee=callee.text)
+        else:
+            named = Named(meant[0], meant[0].text, surface, named.rewrite, named.strip)
+            found = self._to_callee(ask, named, meant[0])
+        return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, SPELLINGS))
+
+    def _to_callee(self, ask: Asking, named: Named, callee: Callee) -> Decision:
+        surface = named.surface
         labels = replace(
             self._labels(surface), dst=callee.app_id, dst_namespace=callee.namespace, strip=named.strip
         )

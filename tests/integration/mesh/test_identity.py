@@ -381,7 +381,7 @@ async def test_plaintext_pair_works_and_mixed_pairs_fail_saying_why(mesh: Mesh, 
     assert "speaks no TLS" in message(to_bare.body)
     to_proven = await ask(trusting.result(), proven)
     assert to_proven.status == 500
-    assert "of another mesh" in message(to_proven.body)
+    assert "it uses mTLS and this sidecar does not" in message(to_proven.body)
     to_forced = await ask(trusting.result(), "forced")
     assert to_forced.status == 500
     assert "mutual TLS" in message(to_forced.body)

@@ -2,16 +2,22 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import grpc
 import pytest
 
+from proxy.version import has_native
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.http_client import request
 from tests.support.mesh import Mesh
 from tests.support.ports import free_port
 from tests.support.proto.echo_pb2 import EchoRequest
+
+needs_native = pytest.mark.skipif(
+    not has_native(), reason="the native engine is not part of this installation"
+)
 
 
 async def test_http_callee_is_reached_by_every_way(mesh: Mesh, http_app: App) -> None:
@@ -105,3 +111,19 @@ async def test_two_instances_are_balanced(mesh: Mesh) -> None:
         names += [json.loads(response.body)["app"] for response in await asyncio.gather(*calls)]
     assert names.count("one") >= 10
     assert names.count("two") >= 10
+
+
+@pytest.mark.parametrize("engine", ["portable", pytest.param("native", marks=needs_native)])
+async def test_without_mtls_names_are_found_in_any_namespace_and_spelt_in_lower_case(
+    engine: str, tmp_path: Path
+) -> None:
+    flags = ("--engine", engine, "--insecure-plaintext")
+    async with Mesh(tmp_path, with_sentry=False) as plain:
+        app = await plain.http_app("cart")
+        await plain.sidecar("CartApp", app=app, flags=flags, env={"NAMESPACE": "shop"})
+        web = await plain.sidecar("web", flags=flags)
+        for host in ("cartapp.shop.localhost", "CartApp.shop.localhost"):
+            answer = await request(web.http_port, "GET", "/echo", headers=[("Host", host)])
+            assert answer.status == 200, (host, answer)
+        answer = await request(web.http_port, "GET", "/echo", headers=[("dapr-app-id", "CartApp")])
+        assert answer.status == 200

@@ -93,7 +93,9 @@ def test_only_strangers_end_as_a_negative_that_names_them(cache: Cache) -> None:
     cache.report("host registry", CART, NOBODY, 0.0)
     cache.report("mdns", CART, (foreign,), 0.1)
     (published,) = cache.tick(2.0).changed
-    assert published.tried[1] == "mdns: 1 endpoint, 1 of another mesh or namespace ignored"
+    assert (
+        published.tried[1] == "mdns: 1 endpoint, 1 ignored because it is in namespace 'shop', not 'default'"
+    )
 
 
 def test_tick_ends_a_flight_whose_sources_are_silent(cache: Cache) -> None:

@@ -69,7 +69,29 @@ def test_merge_ignores_foreign_mesh_and_namespace_but_keeps_peers_that_say_neith
     )
     merged = merge(CART, (Report(source="mdns", endpoints=found),), US)
     assert {endpoint.host for endpoint in merged.endpoints} == {"10.0.0.3", "10.0.0.4"}
-    assert merged.tried == ("mdns: 4 endpoints, 2 of another mesh or namespace ignored",)
+    (tried,) = merged.tried
+    assert tried.startswith("mdns: 4 endpoints, 1 ignored because it is of another mesh")
+    assert tried.endswith("1 ignored because it is in namespace 'shop', not 'default'")
+
+
+def test_caller_without_mtls_takes_an_app_from_any_namespace_unless_the_right_one_has_it() -> None:
+    plain = Own(instance="me", mesh="")
+    shop, default = remote("10.0.0.2", 1, "b", ns="shop"), remote("10.0.0.3", 1, "c", ns="default")
+    (found,) = merge(CART, (Report(source="mdns", endpoints=(shop,)),), plain).endpoints
+    assert found.host == "10.0.0.2"
+    reports = (Report(source="host registry", endpoints=(shop,)), Report(source="mdns", endpoints=(default,)))
+    (found,) = merge(CART, reports, plain).endpoints
+    assert found.host == "10.0.0.3"
+    assert merge(CART, (Report(source="mdns", endpoints=(shop,)),), US).endpoints == ()
+
+
+def test_caller_without_mtls_is_told_that_those_with_it_are_ignored() -> None:
+    secured = remote("10.0.0.1", 1, "a", m="abc")
+    (tried,) = merge(CART, (Report(source="mdns", endpoints=(secured,)),), Own(mesh="")).tried
+    assert (
+        "it uses mTLS and this sidecar does not (drop --insecure-plaintext, or add --enable-mtls as daprd)"
+        in tried
+    )
 
 
 def test_merge_without_mtls_ignores_every_mesh_and_before_identity_none() -> None:

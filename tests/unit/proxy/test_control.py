@@ -21,7 +21,7 @@ from proxy.app_watch import AppWatch
 from proxy.config import parse
 from proxy.control import HOLD_S, LEARNING_S, Control
 from proxy.engine.base import Cluster, EngineStats, ListenerSpec, TlsIdentity
-from proxy.outbound import ABSENT_HOLD_S, SERVICES_HOLD
+from proxy.outbound import ABSENT_HOLD_S, SERVICES_HOLD, SPELLINGS
 from proxy.plan import Asking, Cause, Decision, Hold, Op, Plan, Reply, Table, Tables
 from proxy.settings import Settings
 from proxy.target import API_TOKEN_SET, TRUTHY_SET
@@ -400,6 +400,44 @@ def test_misspelt_name_is_told_what_it_resembles(make: Make) -> None:
     world.control.names_changed(found(ONE, name=AppName("payments", "shop")))
     assert world.control.explain("peer:payments.default").startswith("did you mean 'payments.shop'? ")
     assert world.control.explain("peer:zzz.default").startswith("is the name spelt right? ")
+
+
+def _cluster(decision: Decision) -> str:
+    assert isinstance(decision, Plan)
+    return decision.routes[0].cluster
+
+
+async def test_name_in_lower_case_means_the_one_app_that_is_spelt_otherwise(make: Make) -> None:
+    world = make()
+    async with running(world):
+        world.control.names_changed(found(ONE, name=AppName("Cart", "default")))
+        decision = world.decide()
+        assert _cluster(decision) == "peer:Cart.default"
+        assert isinstance(decision, Plan)
+        assert decision.routes[0].expect == {"spiffe://public/ns/default/Cart"}
+        assert SPELLINGS in decision.scopes
+        assert _cluster(world.decide("/x", authority="cart.localhost")) == "peer:Cart.default"
+        assert _cluster(world.decide("/x", authority="cart.default.localhost")) == "peer:Cart.default"
+        assert isinstance(world.decide("/v1.0/invoke/CART/method/x"), Hold)  # capitals are meant as they are
+        world.source.say((TWO,))  # an app of exactly that name, which was looked for meanwhile
+        assert world.engine.bumped.count(SPELLINGS) == 2
+        assert _cluster(world.decide()) == KEY
+
+
+def test_name_in_lower_case_that_may_mean_two_names_both(make: Make) -> None:
+    world = make("--upstream", "cart=7001")
+    for app in ("Cart", "CART"):
+        world.control.names_changed(found(ONE, name=AppName(app, "default")))
+    answer = world.decide("/x", authority="cart.localhost")
+    assert isinstance(answer, Reply)
+    assert answer.cause is Cause.NO_APP
+    assert "'cart' may mean 'CART' or 'Cart'" in answer.grpc_message
+    assert _cluster(world.decide("/v1.0/invoke/Cart/method/x")) == "peer:Cart.default"
+
+
+def test_own_name_in_lower_case_means_ourselves(make: Make) -> None:
+    world = make("--app-id", "Web")
+    assert _cluster(world.decide("/x", authority="web.localhost")) == "app"
 
 
 def test_other_decisions_look_for_nobody(make: Make) -> None:

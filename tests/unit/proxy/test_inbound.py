@@ -1,6 +1,7 @@
 """What a peer may do at the callee's proxy."""
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.plan import Cause, Op, Plan, Reply
 from tests.unit.proxy.heads import asking, head, inbound
@@ -55,6 +56,16 @@ def test_refused(changes: dict[str, object], app: dict[str, object], cause: Caus
     reply = inbound(**app).decide(asking(head("/x", **PEER | changes)))
     assert isinstance(reply, Reply), reply
     assert reply.cause is cause
+
+
+def test_without_mtls_a_caller_may_have_found_us_under_another_namespace() -> None:
+    decider = inbound()
+    decider.view = replace(decider.view, mtls=False)
+    for callee, is_right in ((b"web.default", True), (b"webs.shop", False)):
+        found = decider.decide(asking(head("/x", **PEER | {"headers": ((b"postern-callee", callee),)})))
+        assert (found.cause if isinstance(found, Reply) else None) == (
+            None if is_right else Cause.MISDIRECTED
+        )
 
 
 def test_denial_speaks_the_surface_of_the_caller() -> None:
