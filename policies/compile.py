@@ -20,6 +20,7 @@ MAX_PATTERN_CHARS = 2048  # longer than any path that the edge lets through
 MAX_RULES = 10_000  # of one sidecar; classifying a path stays under a millisecond
 
 _ACCESS: Place = ("spec", "accessControl")
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _VERB = re.compile(r"[A-Z][A-Z0-9_-]*")
 
 
@@ -29,6 +30,7 @@ class AccessContext(Struct, frozen=True, kw_only=True):
     own_app_id: str
     own_namespace: str
     own_trust_domain: str | None
+    is_trust_domain_given: bool = True  # False: `accessControl.trustDomain` names it
     app_protocol: str
     profile: Profile
     mtls: bool
@@ -44,6 +46,7 @@ class _Merged(Struct):
 
     default_action: str | None = None
     trust_domain: str = "public"
+    trust_domain_home: Document | None = None
     policies: Sequence[schema.Policy] | None = None
     home: Document | None = None
     default_home: Document | None = None
@@ -56,19 +59,20 @@ def compile_access(
 ) -> AccessRules:
     """The rules of Configurations in the order of their files. Faults go to `report`; the rules then mean nothing."""
     merged = _merge(documents)
+    own_trust_domain = _own_trust_domain(merged, context, report)
     if merged.default_action is None and not merged.policies:
         return without_policy(
             profile=context.profile,
             own_app_id=context.own_app_id,
             own_namespace=context.own_namespace,
-            own_trust_domain=context.own_trust_domain,
+            own_trust_domain=own_trust_domain,
             mtls=context.mtls,
         )
     return AccessRules(
         default_allow=_global_default(merged, context, report),
         own_app_id=context.own_app_id,
         own_namespace=context.own_namespace,
-        own_trust_domain=context.own_trust_domain,
+        own_trust_domain=own_trust_domain,
         judges_verbs=context.judges_verbs,
         callers=_callers(merged, context, report),
     )
@@ -81,10 +85,33 @@ def _merge(documents: Sequence[tuple[Document, schema.Configuration]]) -> _Merge
         if document.has((*_ACCESS, "defaultAction")):
             merged.default_action, merged.default_home = access.default_action, document
         if document.has((*_ACCESS, "trustDomain")):
-            merged.trust_domain = access.trust_domain
+            merged.trust_domain, merged.trust_domain_home = access.trust_domain, document
         if document.has((*_ACCESS, "policies")):
             merged.policies, merged.home = access.policies, document
     return merged
+
+
+def _own_trust_domain(merged: _Merged, context: AccessContext, report: Report) -> str | None:
+    """The file's where no flag names it; an identity keeps its name until the sidecar starts anew."""
+    home, written = merged.trust_domain_home, merged.trust_domain
+    if home is None or not written:
+        return context.own_trust_domain
+    place: Place = (*_ACCESS, "trustDomain")
+    if _TRUST_DOMAIN.fullmatch(written) is None:
+        report.fault(
+            home, place, f"`{written}` is no trust domain (expected a-z, 0-9, dot, dash, underscore)"
+        )
+        return context.own_trust_domain
+    if context.own_trust_domain in {None, written}:
+        return context.own_trust_domain
+    if not context.is_trust_domain_given:
+        return written
+    report.warn(
+        home,
+        place,
+        f"has no effect: ours is {context.own_trust_domain}, by --trust-domain or since the start of this sidecar",
+    )
+    return context.own_trust_domain
 
 
 def _global_default(merged: _Merged, context: AccessContext, report: Report) -> bool:

@@ -15,7 +15,6 @@ from policies.configuration import (
     LoggingConfig,
     MetricRule,
     MetricsConfig,
-    MtlsConfig,
     NameResolutionConfig,
     OtelConfig,
     TracingConfig,
@@ -43,7 +42,8 @@ def compile_configuration(
         warn_of_nothing(document, CONFIGURATION, report)
         _tracing(document, configuration.spec.tracing, report)
         _metrics(document, _spec(document), report)
-        _mtls(document, configuration.spec.mtls, report)
+        _check_mtls(document, configuration.spec.mtls, report)
+        _check_name_resolution(document, configuration.spec.name_resolution, report)
     if not documents:
         return ConfigurationValues()
     last = documents[-1][0]
@@ -58,7 +58,6 @@ def compile_configuration(
     return ConfigurationValues(
         tracing=_tracing(last, spec.tracing, quiet),
         metrics=_metrics(last, raw, quiet),
-        mtls=_mtls(last, spec.mtls, quiet),
         name_resolution=_name_resolution(spec.name_resolution),
         logging=LoggingConfig(
             api_enabled=spec.logging.api_logging.enabled,
@@ -205,17 +204,16 @@ def _check_patterns(document: Document, place: Place, patterns: dict[str, str], 
             report.fault(document, (*place, replacement), f"is no regular expression: {error.msg}")
 
 
-def _mtls(document: Document, mtls: schema.Mtls, report: Report) -> MtlsConfig:
-    return MtlsConfig(
-        enabled=mtls.enabled,
-        workload_cert_ttl_s=_duration(document, (*_MTLS, "workloadCertTTL"), mtls.workload_cert_ttl, report),
-        allowed_clock_skew_s=_duration(
-            document, (*_MTLS, "allowedClockSkew"), mtls.allowed_clock_skew, report
-        ),
-        sentry_address=mtls.sentry_address,
-        control_plane_trust_domain=mtls.control_plane_trust_domain,
-        token_validators=tuple(validator.name for validator in mtls.token_validators),
-    )
+def _check_mtls(document: Document, mtls: schema.Mtls, report: Report) -> None:
+    """For the sentry that may read the same file."""
+    _duration(document, (*_MTLS, "workloadCertTTL"), mtls.workload_cert_ttl, report)
+    _duration(document, (*_MTLS, "allowedClockSkew"), mtls.allowed_clock_skew, report)
+
+
+def _check_name_resolution(document: Document, section: schema.NameResolution, report: Report) -> None:
+    if section.version.lower() not in {"", "v1"}:
+        problem = f"`{section.version}` is no version of {section.component} (expected v1)"
+        report.fault(document, ("spec", "nameResolution", "version"), problem, is_lenient=True)
 
 
 def _name_resolution(section: schema.NameResolution) -> NameResolutionConfig | None:
@@ -223,6 +221,5 @@ def _name_resolution(section: schema.NameResolution) -> NameResolutionConfig | N
         return None
     return NameResolutionConfig(
         component=section.component.lower(),
-        version=section.version.lower() or "v1",
         configuration=section.configuration,
     )

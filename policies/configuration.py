@@ -49,22 +49,10 @@ class MetricsConfig(Struct, frozen=True, kw_only=True):
     rules: tuple[MetricRule, ...] = ()
 
 
-class MtlsConfig(Struct, frozen=True, kw_only=True):
-    """`spec.mtls`; None and empty where nothing is written."""
-
-    enabled: bool | None = None
-    workload_cert_ttl_s: float | None = None
-    allowed_clock_skew_s: float | None = None
-    sentry_address: str = ""
-    control_plane_trust_domain: str = ""
-    token_validators: tuple[str, ...] = ()
-
-
 class NameResolutionConfig(Struct, frozen=True, kw_only=True):
     """`spec.nameResolution`. `configuration` is JSON-like, for the component to check; don't change it."""
 
     component: str
-    version: str = "v1"
     configuration: object = None
 
 
@@ -81,6 +69,5 @@ class ConfigurationValues(Struct, frozen=True, kw_only=True):
 
     tracing: TracingConfig = field(default_factory=TracingConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
-    mtls: MtlsConfig = field(default_factory=MtlsConfig)
     name_resolution: NameResolutionConfig | None = None
     logging: LoggingConfig = field(default_factory=LoggingConfig)

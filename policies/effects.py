@@ -69,9 +69,7 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.tracing.stdout": Effect("a log line for each finished span"),
     "spec.tracing.zipkin.endpointAddress": Effect("URL that spans are posted to as Zipkin JSON v2"),
     "spec.tracing.otel.endpointAddress": Effect("host:port of an OTLP collector"),
-    "spec.tracing.otel.protocol": Effect(
-        "grpc or http; needs the extra `otlp`: `pip install 'postern[otlp]'`"
-    ),
+    "spec.tracing.otel.protocol": Effect("grpc or http; needs the extra `otlp`: `pipx install '.[otlp]'`"),
     "spec.tracing.otel.isSecure": Effect("TLS to the collector (true)"),
     "spec.tracing.otel.headers": Effect("headers for the collector, as `name=value`"),
     "spec.tracing.otel.headers.*.name": Effect("the same, as a mapping"),

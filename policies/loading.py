@@ -35,6 +35,7 @@ class PolicySources(Struct, frozen=True, kw_only=True):
     lenient: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     own_trust_domain: str | None = None
+    is_trust_domain_given: bool = True
 
     @property
     def has_files(self) -> bool:
@@ -76,6 +77,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
             own_app_id=sources.own_app_id,
             own_namespace=sources.own_namespace,
             own_trust_domain=sources.own_trust_domain,
+            is_trust_domain_given=sources.is_trust_domain_given,
             app_protocol=sources.app_protocol,
             profile=sources.profile,
             mtls=sources.mtls,

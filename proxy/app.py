@@ -91,8 +91,10 @@ class Sidecar:
         self._admin_path = root / "run" / f"{settings.instance}.sock"
         self._api_path = root / "run" / f"{settings.instance}.api"
         try:
-            self._sources = loading.sources
             self._policy = loading.finish()
+            domain = self._policy.access.own_trust_domain or settings.trust_domain
+            self._settings = settings = replace(settings, trust_domain=domain)
+            self._sources = replace(loading.sources, own_trust_domain=domain, is_trust_domain_given=True)
             resolution = self._policy.configuration.name_resolution
             self._registry = HostRegistry(root)
             surroundings = Surroundings(

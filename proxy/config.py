@@ -15,11 +15,10 @@ from proxy.engine.base import Limits
 from proxy.errors import ConfigError
 from proxy.flags import Given, scan
 from proxy.readers import Reader
-from proxy.settings import AppHealth, AppProtocol, Mode, OwnPort, PortWish, Profile, RunMetadata, Settings
+from proxy.settings import AppHealth, AppProtocol, OwnPort, PortWish, Profile, RunMetadata, Settings
 
 PROFILES: tuple[Profile, ...] = ("dev", "production", "daprd")
 PROTOCOLS: tuple[AppProtocol, ...] = ("http", "https", "h2c", "grpc", "grpcs")
-MODES: tuple[Mode, ...] = ("standalone", "kubernetes")
 LOOPBACK = ("127.0.0.1", "::1")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - Dapr's default, under its name only
 ANY_HOST = "0.0.0.0"  # noqa: S104 - peers call from other hosts; mutual TLS guards the port
@@ -27,7 +26,6 @@ DAPR_BODY_BYTES = 4 * 1024 * 1024
 DAPR_HEAD_BYTES = 4 * 1024
 HEAD_BYTES = 64 * 1024
 REPLAY_BYTES = 64 * 1024
-KUBERNETES_PEER_PORT = 50002
 MAX_THREADS = 256
 DERIVED_FROM, DERIVED_COUNT = 47300, 18235
 _APP_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
@@ -35,10 +33,6 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SERVICE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _TRUTHY = frozenset({"y", "yes", "true", "t", "on", "1"})
-_TOKEN_FILES = (
-    Path("/var/run/secrets/dapr.io/sentrytoken/token"),
-    Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
-)
 
 
 def parse(argv: Sequence[str], env: Mapping[str, str], *, profile_hint: Profile | None = None) -> Settings:
@@ -62,16 +56,17 @@ def derived_peer_port(app_id: str, folder: str, user_id: int, hostname: str) -> 
 
 
 def _settings(read: Reader, profile: Profile) -> Settings | None:
-    mode = read.choice("mode", MODES, "standalone")
+    _check_mode(read)
+    read.words("disable-init-endpoints", allowed=("config", "subscribe"))  # we make no such calls
     app_id = _name(read)
     app_port = read.port("app-port", absent=("", "0", "-1"))
     upstreams = tuple(_own_port(read, text) for text in read.given.every("upstream"))
     http, grpc = _api_ports(read, profile, app_port)
     metrics = _metrics_port(read, profile)
-    peer, public = _peer_port(read, app_id, mode, profile), read.port("dapr-public-port", absent=("", "-1"))
+    peer, public = _peer_port(read, app_id), read.port("dapr-public-port", absent=("", "-1"))
     mtls = _mtls(read, profile)
     namespace = _namespace(read, mtls=mtls)
-    sentry_address = _sentry_address(read, profile, mtls=mtls, mode=mode)
+    sentry_address = _sentry_address(read, profile, mtls=mtls)
     _no_collisions(read, app_port, {"dapr-http-port": http, "dapr-grpc-port": grpc}, upstreams)
     trust_domain = read.text("trust-domain")
     anchors = _anchors(read, needed=mtls and sentry_address is not None)
@@ -83,14 +78,12 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         namespace=namespace,
         instance=os.urandom(16).hex(),
         profile=profile,
-        mode=mode,
         run=_run(read),
         app_port=app_port,
         app_protocol=_protocol(read),
         app_channel_address=read.host("app-channel-address", "127.0.0.1"),
         app_max_concurrency=_at_least_one(read.number("app-max-concurrency", -1)),
         app_health=_health(read),
-        disable_init_endpoints=read.words("disable-init-endpoints", allowed=("config", "subscribe")),
         http_port=http,
         grpc_port=grpc,
         peer_port=peer,
@@ -104,7 +97,6 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         ),
         unix_domain_socket=read.folder("unix-domain-socket"),
         host_ip=read.ip("host-ip", variable="DAPR_HOST_IP"),
-        http_h2c=read.env.get("DAPR_HTTP_DISABLE_H2C", "").lower() not in _TRUTHY,
         upstreams=upstreams,
         routes=tuple(_route(read, text) for text in read.given.every("route")),
         grpc_services=tuple(_service(read, text) for text in read.given.every("grpc-service")),
@@ -115,7 +107,7 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         mtls=mtls,
         sentry_address=sentry_address,
         trust_anchors_pem=anchors,
-        sentry_token_file=_token_file(read, mode),
+        sentry_token_file=_token_file(read),
         sentry_local_identity=read.env.get("SENTRY_LOCAL_IDENTITY") or None,
         control_plane_trust_domain=read.or_env(
             "control-plane-trust-domain", "DAPR_CONTROLPLANE_TRUST_DOMAIN", "localhost"
@@ -139,7 +131,7 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         replay_bytes=_replay_limit(read, profile),
         graceful_shutdown_s=_graceful(read),
         block_shutdown_s=read.duration("dapr-block-shutdown-duration", 0.0),
-        drain_s=read.duration("drain", 5.0 if mode == "kubernetes" else 2.0),
+        drain_s=read.duration("drain", 2.0),
         log_level=read.log_level(),
         log_json=read.switch("log-as-json", default=False),
         log_file=read.path("log-file"),
@@ -162,6 +154,15 @@ def _name(read: Reader) -> str:
         read.fault("--app-id", "missing", _APP_ID_SHAPE)
         return ""
     return read.matching("app-id", app_id, _APP_ID, f"{_APP_ID_SHAPE} (no dot: it parts app from namespace)")
+
+
+def _check_mode(read: Reader) -> None:
+    if read.choice("mode", ("standalone", "kubernetes"), "standalone") == "kubernetes":
+        read.fault(
+            "--mode",
+            "kubernetes is not built yet",
+            "standalone, which knows names and peers of this host and network",
+        )
 
 
 def _namespace(read: Reader, *, mtls: bool) -> str:
@@ -204,12 +205,10 @@ def _wish(read: Reader, flag: str, default: int, profile: Profile, *, taken: int
     return PortWish(default)
 
 
-def _peer_port(read: Reader, app_id: str, mode: Mode, profile: Profile) -> PortWish:
+def _peer_port(read: Reader, app_id: str) -> PortWish:
     given = read.port("dapr-internal-grpc-port", absent=("", "0", "-1"))
     if given is not None:
         return PortWish(given)
-    if mode == "kubernetes" and profile != "daprd":
-        return PortWish(KUBERNETES_PEER_PORT)
     number = derived_peer_port(app_id, str(Path.cwd()), os.getuid(), socket.gethostname())
     return PortWish(number, fallback=True)
 
@@ -286,11 +285,11 @@ def _mtls(read: Reader, profile: Profile) -> bool:
     return False
 
 
-def _sentry_address(read: Reader, profile: Profile, *, mtls: bool, mode: Mode) -> str | None:
+def _sentry_address(read: Reader, profile: Profile, *, mtls: bool) -> str | None:
     given = read.text("sentry-address") or None
     if given is not None:
         _check_address(read, given)
-    elif mtls and (profile == "daprd" or mode == "kubernetes"):
+    elif mtls and profile == "daprd":
         read.fault(
             "--sentry-address", "missing", "host:port of the certificate authority, as mutual TLS is on"
         )
@@ -320,13 +319,11 @@ def _anchors(read: Reader, *, needed: bool) -> bytes | None:
     return pem
 
 
-def _token_file(read: Reader, mode: Mode) -> Path | None:
+def _token_file(read: Reader) -> Path | None:
     named = read.env.get("DAPR_SENTRY_TOKEN_FILE")
     if named == "":
         read.fault("DAPR_SENTRY_TOKEN_FILE", "set but empty", "the path of a token, or no such variable")
-    if named:
-        return Path(named)
-    return next((path for path in _TOKEN_FILES if path.exists()), None) if mode == "kubernetes" else None
+    return Path(named) if named else None
 
 
 def _body_limit(read: Reader, profile: Profile) -> int | None:
@@ -396,6 +393,8 @@ def _warnings(read: Reader, profile: Profile, *, mtls: bool) -> tuple[str, ...]:
     warnings = [
         f"--{name} has no effect: postern has no such building block" for name in read.given.unbuilt()
     ]
+    if read.env.get("DAPR_HTTP_DISABLE_H2C", "").lower() in _TRUTHY:
+        warnings.append("DAPR_HTTP_DISABLE_H2C has no effect: who begins in HTTP/2 is answered in HTTP/2")
     if not mtls and profile != "daprd":
         warnings.append("mutual TLS is off: peers are neither proven nor encrypted")
     return tuple(warnings)

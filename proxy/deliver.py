@@ -80,7 +80,7 @@ def unsupported(app: AppView, ask: Asking) -> tuple[Cause, str] | None:
     if not app.has_port:
         return Cause.APP_DOWN, f"{who} takes no calls: its proxy was started without --app-port"
     if app.healthy is False:
-        return Cause.APP_UNHEALTHY, f"{who} is not healthy: its health probes fail"
+        return Cause.APP_UNHEALTHY, f"{who}: app is not in a healthy state: its health probes fail"
     if protocol == "grpc" and app.is_http1:
         return Cause.UNSUPPORTED, f"{who} speaks {app.protocol}, not gRPC; set --app-protocol grpc if it does"
     if protocol == "websocket" and not app.is_http1:

@@ -14,7 +14,7 @@ READ: Mapping[str, str] = {
     "DAPR_API_TOKEN": "the token that the API asks of the app (and that `postern invoke` sends)",
     "APP_API_TOKEN": "the token that the app is given with each call",
     "DAPR_HTTP_PORT": "the HTTP API that `postern wait` asks where no flag names it",
-    "DAPR_HTTP_DISABLE_H2C": "true: the HTTP API's port speaks HTTP/1.1 only",
+    "DAPR_HTTP_DISABLE_H2C": "no effect, and named in a warning: who begins in HTTP/2 is answered in HTTP/2",
     "DAPR_TRUST_ANCHORS": "PEM roots of the mesh; `--trust-anchors-file` wins",
     "DAPR_SENTRY_TOKEN_FILE": "a file with the token that sentry asks for",
     "DAPR_CONTROLPLANE_TRUST_DOMAIN": "trust domain of sentry's identity; `--control-plane-trust-domain` wins",

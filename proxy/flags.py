@@ -25,8 +25,16 @@ def _flag(name: str, shows: str, about: str, kind: Kind = "value") -> Flag:
 
 
 _BUILT = (
-    _flag("app-id", "ID", "the name that others call this app by; required"),
-    _flag("app-port", "PORT", "where the app listens; none: the sidecar only calls out"),
+    _flag(
+        "app-id",
+        "ID",
+        "the name that others call this app by; required, but `postern run` takes the folder's",
+    ),
+    _flag(
+        "app-port",
+        "PORT",
+        "where the app listens; none: the sidecar only calls out; 0: none, but for the command of `postern run` any free one",
+    ),
     _flag("app-protocol", "NAME", "http, https, h2c, grpc or grpcs (http)"),
     _flag("app-channel-address", "HOST", "host of the app (127.0.0.1)"),
     _flag("app-max-concurrency", "N", "calls in flight to the app; -1: no limit"),
@@ -63,7 +71,7 @@ _BUILT = (
     ),
     _flag("config", "FILE", "Configuration; later files are laid over earlier ones", "many"),
     _flag("resources-path", "DIR", "folder of resources, such as Resiliency", "many"),
-    _flag("mode", "NAME", "standalone or kubernetes (standalone)"),
+    _flag("mode", "NAME", "standalone; kubernetes is refused, as it is not built yet"),
     _flag("enable-mtls", "", "mutual TLS between proxies; on unless the name is daprd", "switch"),
     _flag("sentry-address", "ADDRESS", "the certificate authority; none: a local one is started"),
     _flag("control-plane-trust-domain", "NAME", "trust domain of sentry's own identity (localhost)"),
@@ -73,7 +81,11 @@ _BUILT = (
     _flag("log-as-json", "", "one JSON object a line", "switch"),
     _flag("log-file", "FILE", "log there instead of to standard output"),
     _flag("enable-metrics", "", "serve metrics (true)", "switch"),
-    _flag("disable-init-endpoints", "NAMES", "start-up calls to the app to leave out: config, subscribe"),
+    _flag(
+        "disable-init-endpoints",
+        "NAMES",
+        "start-up calls to the app to leave out: config, subscribe; postern makes none",
+    ),
     # our own
     _flag("profile", "NAME", "dev, production or daprd: which defaults hold"),
     _flag("engine", "NAME", "auto, native or portable (auto)"),
@@ -97,7 +109,7 @@ _BUILT = (
     _flag("grpc-service", "SERVICE", "a gRPC service that our app serves", "many"),
     _flag("no-learn-names", "", "ask no app which gRPC services it serves", "switch"),
     _flag("runtime-path", "DIR", "where this user's sidecars meet (environment: POSTERN_HOME, else by XDG)"),
-    _flag("drain", "DURATION", "serve on after goodbye (2s; 5s in Kubernetes)"),
+    _flag("drain", "DURATION", "serve on after goodbye (2s)"),
     _flag("config-lenient", "", "faults in documents are warnings where that is safe", "switch"),
     _flag("host-ip", "IP", "own address for naming (environment: DAPR_HOST_IP)"),
     _flag("run-command", "TEXT", "the app's command, for `postern list`"),
@@ -120,6 +132,9 @@ _UNBUILT = tuple(
         "sentry-request-jwt-audiences",
         "profile-port",
         "profile-listen-address",
+        "hot-reload-reconcile-interval",
+        "actors-disseminate-timeout",
+        "app-binding-options-timeout",
     )
 )
 _UNBUILT_SWITCHES = tuple(
@@ -194,7 +209,12 @@ def suggestion(word: str, known: Sequence[str] | dict[str, Flag]) -> str:
 def help_text(program: str) -> str:
     """Usage of the sidecar, one line a flag."""
     shown = [(f"--{flag.name} {flag.shows}".rstrip(), flag.about) for flag in _BUILT]
-    shown.append(("--version | --build-info | --wait", "print, print, or wait until the sidecar is ready"))
+    if program == "postern run":
+        shown.append(("--version", "print the version"))
+    else:
+        shown.append(
+            ("--version | --build-info | --wait", "print, print, or wait until the sidecar is ready")
+        )
     lines = [f"usage: {program} --app-id ID [flags]", "", "flags:"]
     lines.extend(f"  {flag:<46} {about}" for flag, about in shown)
     lines.append("")

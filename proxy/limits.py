@@ -56,6 +56,16 @@ ENGINE = {
     "resets_burst": ("RST_STREAM frames in a burst", "GOAWAY", ""),
     "control_per_s": ("PING, SETTINGS, PRIORITY and empty DATA frames a second, sustained", "GOAWAY", ""),
     "control_burst": ("the same in a burst", "GOAWAY", ""),
+    "expiry_lead_s": (
+        "time before a certificate's end",
+        "its connections drain, at most a quarter of what is left of it",
+        "",
+    ),
+    "expiry_skew_s": (
+        "time after a certificate's end",
+        "its connections are closed with all calls on them",
+        "",
+    ),
     "continuations": ("CONTINUATION frames of one head", "GOAWAY", ""),
     "drain_s": ("time for calls in flight at shutdown, where nothing else is told", "they are cut", ""),
 }

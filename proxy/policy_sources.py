@@ -19,4 +19,5 @@ def policy_sources(settings: Settings) -> PolicySources:
         lenient=settings.config_lenient,
         env=dict(os.environ),
         own_trust_domain=settings.trust_domain,
+        is_trust_domain_given=settings.trust_domain_given,
     )

@@ -13,7 +13,6 @@ from proxy.engine.base import Limits
 Profile = Literal["dev", "production", "daprd"]
 EngineChoice = Literal["auto", "native", "portable"]
 AppProtocol = Literal["http", "https", "h2c", "grpc", "grpcs"]
-Mode = Literal["standalone", "kubernetes"]
 LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
 
 
@@ -64,7 +63,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     namespace: str
     instance: str  # 32 hex digits, new at each start
     profile: Profile
-    mode: Mode
     run: RunMetadata
     # the app
     app_port: int | None  # None: no app channel, the sidecar only calls out
@@ -72,7 +70,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     app_channel_address: str
     app_max_concurrency: int | None
     app_health: AppHealth | None
-    disable_init_endpoints: tuple[str, ...]
     # where we listen
     http_port: PortWish
     grpc_port: PortWish
@@ -85,7 +82,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics_listen_address: str
     unix_domain_socket: Path | None  # a directory: the API listens there instead of on TCP
     host_ip: str | None  # announced as ours; None: find out
-    http_h2c: bool  # False: the API's HTTP port speaks HTTP/1.1 only
     # naming the callee
     upstreams: tuple[OwnPort, ...]
     routes: tuple[str, ...]  # raw: `shop.CartService=cart`, or a pattern
@@ -104,7 +100,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     control_plane_trust_domain: str
     control_plane_namespace: str
     trust_domain: str
-    trust_domain_given: bool  # True: the flag was there, and beats the Configuration
+    trust_domain_given: bool  # False: a Configuration may name another
     api_token: str | None
     app_api_token: str | None
     # limits and manners

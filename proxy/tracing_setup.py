@@ -48,4 +48,4 @@ def _with_remedy(error: ExporterConfigError) -> str:
     if not error.exporter.startswith("otlp_proto_"):
         return str(error)
     package = f"opentelemetry-exporter-{error.exporter.replace('_', '-')}"
-    return f"{error}; OTLP needs the package {package} in this environment"
+    return f"{error}; install postern with its extra `otlp` (pipx install '.[otlp]'), or {package} beside it"

@@ -14,12 +14,13 @@ from pathlib import Path
 from msgspec import Struct
 
 from proxy.cli.errors import FAILED, CliError, UsageError
-from proxy.cli.launch import AppSpec
+from proxy.cli.launch import AppSpec, free_ports
 from proxy.cli.output import Console
 from proxy.cli.tables import tell, tell_error
 from proxy.config import parse
 from proxy.errors import ConfigError
 from proxy.flags import FLAGS, help_text
+from proxy.version import VERSION
 from telemetry.failures import causes
 
 SHORT = {
@@ -35,7 +36,7 @@ SHORT = {
     "-u": "--unix-domain-socket",
     "-f": "--run-file",
 }
-_SWITCHES = frozenset({"--keep-going", "--exit-on-failure", "--help", "-h"})
+_SWITCHES = frozenset({"--keep-going", "--exit-on-failure", "--help", "-h", "--version"})
 # Flags that go to every sidecar of a run file, since no key of it says the same.
 _FILE_PASSES = frozenset(
     {
@@ -75,6 +76,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     run_file: str | None
     keep_going: bool
     help: bool
+    version: bool
 
 
 def main(argv: Sequence[str]) -> int:
@@ -84,7 +86,10 @@ def main(argv: Sequence[str]) -> int:
         if asked.help:
             sys.stdout.write(USAGE + help_text("postern run").partition("\n\n")[2])
             return 0
-        specs = _specs(asked, os.environ)
+        if asked.version:
+            sys.stdout.write(f"{VERSION}\n")
+            return 0
+        specs = _specs(asked, os.environ, random.Random())  # noqa: S311 - ports, not secrets
         width = max(len(spec.app_id) for spec in specs)
         as_json = specs[0].settings.log_json
         console = Console(sys.stdout.buffer, sys.stderr.buffer, os.environ, width=width, as_json=as_json)
@@ -134,6 +139,7 @@ def read(argv: Sequence[str]) -> Asked:
         run_file=run_file,
         keep_going="--keep-going" in switches,
         help=bool(switches & {"--help", "-h"}),
+        version="--version" in switches,
     )
 
 
@@ -152,9 +158,9 @@ def _next(rest: list[str], name: str) -> str:
     return rest.pop(0)
 
 
-def _specs(asked: Asked, env: Mapping[str, str]) -> tuple[AppSpec, ...]:
+def _specs(asked: Asked, env: Mapping[str, str], chance: random.Random) -> tuple[AppSpec, ...]:
     if asked.run_file is None:
-        return (single(asked, env, Path.cwd()),)
+        return (single(asked, env, Path.cwd(), chance),)
     if asked.command:
         raise UsageError("a command together with --run-file", hint="the run file holds the commands")
     from proxy.cli.runfile import read_run_file  # noqa: PLC0415 - YAML for run files only
@@ -162,20 +168,30 @@ def _specs(asked: Asked, env: Mapping[str, str]) -> tuple[AppSpec, ...]:
     ignored = [flag for flag in asked.flags if flag.partition("=")[0] not in _FILE_PASSES]
     if ignored:
         raise UsageError(f"{', '.join(ignored)} together with --run-file", hint="write it into the run file")
-    return read_run_file(asked.run_file, flags=asked.flags, env=env, chance=random.Random())  # noqa: S311 - ports, not secrets
+    return read_run_file(asked.run_file, flags=asked.flags, env=env, chance=chance)
 
 
-def single(asked: Asked, env: Mapping[str, str], folder: Path) -> AppSpec:
-    """The one app of a command line; without a command, its sidecar alone. Raises: UsageError."""
+def single(asked: Asked, env: Mapping[str, str], folder: Path, chance: random.Random) -> AppSpec:
+    """The one app of a command line; without a command, its sidecar alone. Raises: UsageError, CliError."""
     flags = ("--profile=dev", *asked.flags)
     if not any(flag.startswith("--app-id=") for flag in flags):
         flags = (*flags, f"--app-id={app_id_of(folder)}")
+    chosen = asked.command and [flag for flag in flags if flag.startswith("--app-port=")][-1:] == [
+        "--app-port=0"
+    ]
+    if chosen:
+        flags = (*flags, f"--app-port={free_ports(1, chance)[0]}")
     try:
         settings = parse(flags, env)
     except ConfigError as error:
         raise UsageError("\n  ".join(error.faults)) from error
     return AppSpec(
-        app_id=settings.app_id, command=asked.command, folder=folder, flags=flags, settings=settings
+        app_id=settings.app_id,
+        command=asked.command,
+        folder=folder,
+        flags=flags,
+        settings=settings,
+        chosen_port=bool(chosen),
     )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from policies.errors import DocumentError
-from tests.unit.policies.writing import OWN, A, Json, acl, asker, entry, loaded, op
+from policies.loading import load
+from tests.unit.policies.writing import OWN, A, Json, acl, asker, configuration, entry, loaded, op, sources
 
 
 def single(*operations: Json, d: str = "allow") -> str:
@@ -103,3 +104,20 @@ def test_harmless_second_document_is_forgiven(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="second document"):
         loaded(tmp_path, text)
     assert not loaded(tmp_path, text, lenient=True).configuration.tracing.is_rate_given
+
+
+def test_trust_domain_of_a_file_is_our_own_unless_a_flag_names_it(tmp_path: Path) -> None:
+    text = configuration({"accessControl": {"trustDomain": "shop.example", "defaultAction": "deny"}})
+    free = sources(tmp_path, text, own_trust_domain="public", is_trust_domain_given=False)
+    assert load(free).access.own_trust_domain == "shop.example"
+    bound = load(sources(tmp_path, text, own_trust_domain="public"))
+    assert bound.access.own_trust_domain == "public"
+    assert ["trustDomain: has no effect: ours is public" in warning for warning in bound.warnings] == [True]
+    again = load(sources(tmp_path, text, own_trust_domain="shop.example"))
+    assert (again.access.own_trust_domain, again.warnings) == ("shop.example", ())
+
+
+def test_trust_domain_that_is_none_is_a_fault(tmp_path: Path) -> None:
+    text = configuration({"accessControl": {"trustDomain": "Shop", "defaultAction": "deny"}})
+    with pytest.raises(DocumentError, match="`Shop` is no trust domain"):
+        loaded(tmp_path, text)

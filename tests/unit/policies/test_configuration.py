@@ -8,7 +8,6 @@ from policies.configuration import (
     ConfigurationValues,
     LoggingConfig,
     MetricRule,
-    MtlsConfig,
     NameResolutionConfig,
     OtelConfig,
 )
@@ -86,29 +85,29 @@ def test_metrics_win_over_metric_field_by_field(tmp_path: Path) -> None:
     assert metrics.rules == (MetricRule(metric="m", label="path", replacements=(("/o/x", "/o/.+"),)),)
 
 
-def test_mtls_name_resolution_and_logging_are_read(tmp_path: Path) -> None:
-    values = of(
+def test_name_resolution_and_logging_are_read_and_mtls_is_told_to_be_sentrys(tmp_path: Path) -> None:
+    snapshot = loaded(
         tmp_path,
-        {
-            "mtls": {
-                "enabled": True,
-                "workloadCertTTL": "24h",
-                "allowedClockSkew": "15m",
-                "sentryAddress": "h:1",
-            },
-            "nameResolution": {"component": "SQLite", "configuration": {"connectionString": "x.db"}},
-            "logging": {"apiLogging": {"enabled": True, "obfuscateURLs": True}},
-        },
+        configuration(
+            {
+                "mtls": {
+                    "enabled": True,
+                    "workloadCertTTL": "24h",
+                    "allowedClockSkew": "15m",
+                    "sentryAddress": "h:1",
+                },
+                "nameResolution": {"component": "SQLite", "configuration": {"connectionString": "x.db"}},
+                "logging": {"apiLogging": {"enabled": True, "obfuscateURLs": True}},
+            }
+        ),
     )
-    assert values.mtls == MtlsConfig(
-        enabled=True,
-        workload_cert_ttl_s=86400.0,
-        allowed_clock_skew_s=900.0,
-        sentry_address="h:1",
-    )
+    values = snapshot.configuration
+    warnings = "\n".join(snapshot.warnings)
+    assert len(snapshot.warnings) == 4
+    assert "spec.mtls.enabled: is known and has no effect in postern: `--enable-mtls` decides" in warnings
+    assert "spec.mtls.workloadCertTTL" in warnings
     assert values.name_resolution == NameResolutionConfig(
         component="sqlite",
-        version="v1",
         configuration={"connectionString": "x.db"},
     )
     assert values.logging == LoggingConfig(api_enabled=True, obfuscate_urls=True)
@@ -119,14 +118,14 @@ def test_later_file_is_laid_over_the_earlier(tmp_path: Path) -> None:
         tmp_path,
         {
             "tracing": {"samplingRate": "1", "zipkin": {"endpointAddress": "http://a/x"}},
-            "mtls": {"enabled": True},
+            "metrics": {"recordErrorCodes": True},
         },
         {"tracing": {"zipkin": {"endpointAddress": "http://b/x"}}},
         {"accessControl": {"defaultAction": "deny"}},
     )
     assert values.tracing.sampling_rate == 1.0
     assert values.tracing.zipkin_endpoint == "http://b/x"
-    assert values.mtls.enabled is True
+    assert values.metrics.record_error_codes is True
 
 
 @pytest.mark.parametrize(
@@ -183,3 +182,8 @@ def test_fault_is_told_and_forgiven_only_where_that_is_safe(
     else:
         with pytest.raises(DocumentError):
             loaded(tmp_path, text, lenient=True)
+
+
+def test_name_resolution_of_another_version_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="`v2` is no version of mdns"):
+        of(tmp_path, {"nameResolution": {"component": "mdns", "version": "v2"}})

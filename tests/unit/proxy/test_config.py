@@ -212,10 +212,9 @@ def test_durations_are_gos(read: Parse) -> None:
     assert settings.drain_s == 0.25
 
 
-def test_kubernetes_mode_drains_longer_and_listens_on_its_peer_port(read: Parse) -> None:
-    settings = read("--mode=kubernetes", "--sentry-address=sentry:443", DAPR_TRUST_ANCHORS=PEM)
-    assert settings.drain_s == 5.0
-    assert settings.peer_port == PortWish(50002)
+def test_kubernetes_mode_is_refused_until_it_is_built(read: Parse) -> None:
+    with pytest.raises(ConfigError, match="--mode: kubernetes is not built yet, expected standalone"):
+        read("--mode=kubernetes", "--sentry-address=sentry:443", DAPR_TRUST_ANCHORS=PEM)
 
 
 def test_upstreams_and_routes_are_read(read: Parse) -> None:
@@ -322,7 +321,7 @@ def test_environment_is_read(read: Parse, tmp_path: Path) -> None:
     assert settings.control_plane_namespace == "dapr-system"
     assert settings.sentry_local_identity == "other"
     assert settings.sentry_token_file == tmp_path / "token"
-    assert not settings.http_h2c
+    assert any(warning.startswith("DAPR_HTTP_DISABLE_H2C has no effect") for warning in settings.warnings)
     assert (settings.engine, settings.threads) == ("portable", 2)
     assert settings.runtime_root == tmp_path / "root"
 

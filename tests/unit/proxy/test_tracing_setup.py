@@ -1,5 +1,8 @@
 """Which exporters a Configuration asks for."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from policies.configuration import OtelConfig, TracingConfig
@@ -8,6 +11,7 @@ from proxy.tracing_setup import exporters, otlp, sampling_rate
 from telemetry.stdout import StdoutExporter
 from telemetry.zipkin import ZipkinExporter
 
+ROOT = Path(__file__).parents[3]
 ZIPKIN = "http://127.0.0.1:9411/api/v2/spans"
 
 
@@ -68,3 +72,13 @@ def test_dev_samples_everything_unless_a_rate_is_written() -> None:
     assert sampling_rate(TracingConfig(), "dev") == 1.0
     assert sampling_rate(TracingConfig(), "daprd") == 0.0001
     assert sampling_rate(TracingConfig(sampling_rate=0.5, is_rate_given=True), "dev") == 0.5
+
+
+def test_otlp_without_its_package_names_the_extra_that_brings_it() -> None:
+    otel = OtelConfig(endpoint="otel:4317", protocol="grpc")
+    with pytest.raises(ConfigError) as caught:
+        exporters(TracingConfig(otel=otel), "cart")
+    assert "pipx install '.[otlp]'" in str(caught.value)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [word.partition(">=")[0] for word in project["optional-dependencies"]["otlp"]]
+    assert needed == ["opentelemetry-exporter-otlp-proto-grpc", "opentelemetry-exporter-otlp-proto-http"]

@@ -1,12 +1,14 @@
 """The command line of `postern run`."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from proxy.cli.errors import UsageError
-from proxy.cli.run import app_id_of, read, single
+from proxy.cli.run import app_id_of, main, read, single
 from proxy.cli.unit import sidecar_alone
+from proxy.version import VERSION
 
 
 def test_run_parts_the_sidecars_flags_from_the_apps_command() -> None:
@@ -35,7 +37,7 @@ def test_run_knows_the_short_names(short: str, flag: str) -> None:
 def test_run_leaves_unknown_flags_to_the_sidecars_parser(tmp_path: Path) -> None:
     asked = read(["--ap-port=1", "--app-id=a", "--", "x"])
     with pytest.raises(UsageError, match="did you mean --app-port"):
-        single(asked, {"POSTERN_HOME": str(tmp_path / "root")}, tmp_path)
+        single(asked, {"POSTERN_HOME": str(tmp_path / "root")}, tmp_path, random.Random(1))
 
 
 def test_run_flag_without_value_is_refused() -> None:
@@ -54,7 +56,12 @@ def test_run_reads_its_own_flags() -> None:
 
 
 def test_run_without_a_command_is_a_sidecar_alone(tmp_path: Path) -> None:
-    spec = single(read(["--app-id=a", "--app-port=5000"]), {"POSTERN_HOME": str(tmp_path / "root")}, tmp_path)
+    spec = single(
+        read(["--app-id=a", "--app-port=5000"]),
+        {"POSTERN_HOME": str(tmp_path / "root")},
+        tmp_path,
+        random.Random(1),
+    )
     assert spec.command == ()
     assert sidecar_alone(spec) == "start the app yourself, on 127.0.0.1:5000"
 
@@ -62,7 +69,7 @@ def test_run_without_a_command_is_a_sidecar_alone(tmp_path: Path) -> None:
 def test_run_is_dev_and_names_the_app_after_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "my shop.v2"
     folder.mkdir()
-    spec = single(read(["--", "x"]), {"POSTERN_HOME": str(tmp_path / "root")}, folder)
+    spec = single(read(["--", "x"]), {"POSTERN_HOME": str(tmp_path / "root")}, folder, random.Random(1))
     assert spec.app_id == "my-shop-v2"
     assert spec.settings.profile == "dev"
     assert spec.folder == folder
@@ -77,6 +84,26 @@ def test_app_id_of_a_folder_is_always_valid(name: str, app_id: str) -> None:
 
 def test_run_profile_can_be_chosen(tmp_path: Path) -> None:
     spec = single(
-        read(["--profile=production", "-a", "x", "y"]), {"POSTERN_HOME": str(tmp_path / "root")}, tmp_path
+        read(["--profile=production", "-a", "x", "y"]),
+        {"POSTERN_HOME": str(tmp_path / "root")},
+        tmp_path,
+        random.Random(1),
     )
     assert spec.settings.profile == "production"
+
+
+def test_run_app_port_0_is_any_free_one_for_a_command_and_none_without(tmp_path: Path) -> None:
+    env = {"POSTERN_HOME": str(tmp_path / "root")}
+    spec = single(read(["--app-id=a", "-p", "0", "--", "x"]), env, tmp_path, random.Random(1))
+    assert spec.settings.app_port in range(20_000, 30_000)
+    assert spec.chosen_port
+    alone = single(read(["--app-id=a", "-p", "0"]), env, tmp_path, random.Random(1))
+    assert (alone.settings.app_port, alone.chosen_port) == (None, False)
+
+
+def test_run_tells_its_version_and_leaves_the_apps_own_question_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{VERSION}\n"
+    assert not read(["--", "python", "--version"]).version
