@@ -38,7 +38,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 class Decision(Struct, frozen=True, kw_only=True):
     """The answer and why.
 
-    `reason` is one of `no-policy` (nothing is configured and all may call), `no-id`, `self`, `own-namespace`, `rule`,
+    `reason` is one of `no-policy` (nothing is configured: the profile decides), `no-id`, `self`, `own-namespace`, `rule`,
     `default-app`, `default-global`, `bad-path`, `no-verb`. `policy` is the app-id of the entry that was read and `rule`
     the pattern that decided, both empty where there is none. `scope` is `app` where the entry has a default of its own,
     `global` where the global one stands behind the answer, else empty.
@@ -78,6 +78,7 @@ class AccessRules(Struct, frozen=True, kw_only=True):
 
     default_allow: bool
     is_off: bool = False
+    profile: Profile | None = None  # set where no document says anything, and the profile alone decides
     own_app_id: str = ""
     own_namespace: str = ""
     own_trust_domain: str | None = None
@@ -115,7 +116,8 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         if self.is_off:
             return Decision(allowed=True, reason="no-policy")
         if caller is None:
-            return Decision(allowed=self.default_allow, reason="no-id", scope="global")
+            reason = "no-id" if self.profile is None else "no-policy"
+            return Decision(allowed=self.default_allow, reason=reason, scope="global")
         rules = self.callers.get(caller)
         if rules is None:
             return self._without_entry(caller)
@@ -127,7 +129,8 @@ class AccessRules(Struct, frozen=True, kw_only=True):
                 return Decision(allowed=True, reason="self")
             if self.admits_own_namespace:
                 return Decision(allowed=True, reason="own-namespace")
-        return Decision(allowed=self.default_allow, reason="default-global", scope="global")
+        reason = "default-global" if self.profile is None else "no-policy"
+        return Decision(allowed=self.default_allow, reason=reason, scope="global")
 
     def _judge(self, rules: CallerRules, path_class: int, verb: str, protocol: Protocol) -> Decision:
         if self.judges_verbs:
@@ -210,6 +213,7 @@ def without_policy(
     return AccessRules(
         default_allow=is_off,
         is_off=is_off,
+        profile=profile,
         own_app_id=own_app_id,
         own_namespace=own_namespace,
         own_trust_domain=own_trust_domain,

@@ -53,6 +53,10 @@ from telemetry.tracing import Tracer
 _APP_END_S = 10.0  # a supervised app's time to end once we take no calls for it
 _LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown one is answered at once
 _TICK_S = 1.0
+_NO_POLICY = (
+    "no access policy is given, so the profile production denies every caller: write one for --config, "
+    "or start with --profile dev, which admits callers of the own namespace"
+)
 
 
 async def run_sidecar(settings: Settings, loading: Loading | None = None) -> int:
@@ -155,6 +159,8 @@ class Sidecar:
         """Serve until asked to stop, then leave in order."""
         for warning in (*self._settings.warnings, *self._policy.warnings):
             self._log.warning(warning)
+        if self._policy.access.profile == "production" and self._settings.app_port is not None:
+            self._log.warning(_NO_POLICY)
         if self._engine_notice:
             self._log.info(self._engine_notice)
         async with asyncio.TaskGroup() as tasks:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from policies.access import Caller
+from policies.access import Caller, Profile
 from proxy import errors
 from proxy.plan import (
     DETAIL,
@@ -142,13 +142,38 @@ def _at_once(on: frozenset[Cause], *, attempts: int) -> Again:
     )
 
 
-def denied(ask: Asking, app: AppView, *, labels: Labels, surface: Surface, peer: str) -> Reply:
-    """The answer to a caller that may not (spec/access-control.md §8); the rule is in the labels only, for our own log (AC-7)."""
+def denied(
+    ask: Asking,
+    app: AppView,
+    *,
+    labels: Labels,
+    surface: Surface,
+    peer: str,
+    posture: Profile | None = None,
+) -> Reply:
+    """The answer to a caller that may not (spec/access-control.md §8); the rule is in the labels only, for our own log (AC-7).
+
+    posture: the profile that denied, where no policy is written: there is no rule to keep, and a way out to tell.
+    """
     verb = "" if ask.protocol() == "grpc" else f" verb: {ask.method()}"
-    text = f"access control policy has denied access to id: {peer or 'anonymous'} operation: {DETAIL}{verb}"
+    asked = f"id: {peer or 'anonymous'} operation: {DETAIL}{verb}"
+    text = f"access control policy has denied access to {asked}"
+    if posture is not None:
+        does, otherwise = _POSTURES[posture]
+        text = (
+            f"access denied to {asked}: {app.app_id}.{app.namespace} has no access policy, and without one its profile {does} "
+            f"(reason=no-policy, profile {posture}): give its proxy a policy with --config{otherwise}"
+        )
     http = f"rpc error: code = PermissionDenied desc = {text}" if surface == "dapr" else text
     found = errors.reply(Cause.DENIED, labels, http, surface=surface, callee=app.app_id)
     return replace(found, grpc_message=text)
+
+
+# `daprd` admits everybody where there is no policy.
+_POSTURES = {
+    "production": ("denies everybody", ", or start it with --profile dev, which admits its own namespace"),
+    "dev": ("admits its own namespace alone", ""),
+}
 
 
 class CauseReplies(Mapping[Cause, Reply]):

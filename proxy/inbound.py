@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from proxy import errors
 from proxy.deliver import AppView, denied, to_app
-from proxy.judge import Judge, describe
+from proxy.judge import Judge
 from proxy.peer import caller_of
 from proxy.plan import Asking, Cause, Labels, Plan, Reply, Surface
 from proxy.target import SERVICES
@@ -53,9 +53,11 @@ class Inbound:
         if refused is not None:
             return refused
         decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
-        labels = replace(labels, decision=describe(decision))
+        labels = replace(labels, decision=self.view.judge.describe(decision))
         if not decision.allowed:
-            return denied(ask, app, labels=labels, surface=surface, peer=peer or "")
+            return denied(
+                ask, app, labels=labels, surface=surface, peer=peer or "", posture=self.view.judge.posture
+            )
         return to_app(ask, app, caller=None, labels=labels, surface=surface, rewrite=())
 
 

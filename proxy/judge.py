@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator
 
 from msgspec import Struct
 
-from policies.access import AccessRules, Caller, Decision, Protocol
+from policies.access import AccessRules, Caller, Decision, Profile, Protocol
 from policies.matcher import PathTable
 from proxy.plan import Asking, Shape, Table
 from proxy.target import FIRST_ACCESS_TABLE, MethodPaths
@@ -36,6 +36,11 @@ class Judge:
         after = first_table + len(self._numbers)
         self._stripped = {caller: after + index for index, caller in enumerate(selves)}
 
+    @property
+    def posture(self) -> Profile | None:
+        """The profile that decides alone, as no policy is written; None where one is."""
+        return self.rules.profile
+
     def tables(self) -> Iterator[tuple[int, Table]]:
         """What must be pushed before this judge decides."""
         for caller, number in self._numbers.items():
@@ -63,7 +68,7 @@ class Judge:
             verb = "GET"  # no rule names a verb for this caller: any stands for all
         return self.rules.decide(caller, path_class, verb, protocol)
 
-
-def describe(decision: Decision) -> str:
-    """A decision for telemetry."""
-    return f"policy={decision.policy or '-'} rule={decision.rule or '-'} reason={decision.reason}"
+    def describe(self, decision: Decision) -> str:
+        """A decision for telemetry."""
+        told = f"policy={decision.policy or '-'} rule={decision.rule or '-'} reason={decision.reason}"
+        return f"{told} profile={self.rules.profile}" if decision.reason == "no-policy" else told

@@ -16,7 +16,7 @@ from policies.resiliency import ResiliencyRules
 from proxy import errors
 from proxy.browsers import Browsers, as_headers
 from proxy.deliver import STRIP, AppView, CauseReplies, denied, to_app
-from proxy.judge import Judge, describe
+from proxy.judge import Judge
 from proxy.plan import (
     DETAIL,
     Asking,
@@ -331,10 +331,12 @@ class Outbound:
         app = self.view.app
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
         decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http", strip=named.strip)
-        labels = replace(labels, decision=describe(decision))
+        labels = replace(labels, decision=self.view.judge.describe(decision))
         if not decision.allowed:
             own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
-            return denied(ask, app, labels=labels, surface=named.surface, peer=own_id)
+            return denied(
+                ask, app, labels=labels, surface=named.surface, peer=own_id, posture=self.view.judge.posture
+            )
         found = to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.rewrite)
         if isinstance(found, Reply) or ask.protocol() == "grpc":
             return found

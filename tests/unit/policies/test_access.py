@@ -37,6 +37,8 @@ def test_posture_without_policy_follows_the_profile(profile: Profile, mtls: bool
     rules = posture(profile, mtls=mtls)
     assert {name for name, caller in callers.items() if rules.evaluate(caller, GET).allowed} == allowed
     assert all(rules.table(caller) is None for caller in callers.values())
+    denied = [rules.evaluate(callers[name], GET) for name in callers if name not in allowed]
+    assert {(decision.reason, rules.profile) for decision in denied} <= {("no-policy", profile)}
 
 
 def test_own_name_in_a_foreign_trust_domain_is_not_the_own_app() -> None:

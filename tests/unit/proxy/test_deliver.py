@@ -187,6 +187,16 @@ def test_denial_tells_caller_and_operation_but_no_rule(surface: Surface) -> None
         assert "policy=" not in text
 
 
+def test_denial_without_a_policy_tells_so_and_the_way_out() -> None:
+    found = denied(
+        asking(head("/x")), APP, labels=LABELS, surface="dapr", peer=PEER, posture="production"
+    ).grpc_message
+    assert "has no access policy" in found
+    assert "reason=no-policy, profile production" in found
+    assert "--config" in found
+    assert "--profile dev" in found
+
+
 def test_denial_is_labelled_with_the_whole_decision_for_our_own_log() -> None:
     assert deny("own").labels.decision == "policy=cart rule=/secret-rule reason=rule"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policies.access import Caller, CallerRules, Decision, Operation, Protocol, Rule
 from policies.matcher import path_table
-from proxy.judge import Judge, describe
+from proxy.judge import Judge
 from proxy.plan import Asking, Cause, Facet, Plan, Reply
 from tests.unit.proxy.heads import asking, head, outbound, rules, tables
 
@@ -122,6 +122,7 @@ def test_call_to_oneself_in_the_path_form_is_judged_by_its_method() -> None:
     ("decision", "expected"),
     [
         (Decision(allowed=True, reason="self"), "policy=- rule=- reason=self"),
+        (Decision(allowed=False, reason="no-policy"), "policy=- rule=- reason=no-policy profile=dev"),
         (
             Decision(allowed=False, reason="rule", policy="cart", rule="/admin"),
             "policy=cart rule=/admin reason=rule",
@@ -129,4 +130,4 @@ def test_call_to_oneself_in_the_path_form_is_judged_by_its_method() -> None:
     ],
 )
 def test_decision_is_described_in_three_words(decision: Decision, expected: str) -> None:
-    assert describe(decision) == expected
+    assert Judge(rules()).describe(decision) == expected
