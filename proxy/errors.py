@@ -138,11 +138,13 @@ def reply(
     callee: str = "",
     status: int | None = None,
     grpc: int | None = None,
+    code: str | None = None,
     extra: Headers = (),
 ) -> Reply:
     """The answer for a cause. `text` says what failed, why and what to do; it may hold `DETAIL`.
 
     On Dapr's surface the message is `failed to invoke, id: <callee>, err: <text>` with errorCode ERR_DIRECT_INVOKE.
+    code: another errorCode.
     """
     answer = ANSWERS[cause]
     dapr = surface == "dapr"
@@ -154,7 +156,7 @@ def reply(
         cause=cause,
         status=status or (answer.dapr_status if dapr else answer.status),
         headers=headers,
-        body=_body("ERR_DIRECT_INVOKE" if dapr else answer.code, message),
+        body=_body(code or ("ERR_DIRECT_INVOKE" if dapr else answer.code), message),
         grpc_code=grpc if grpc is not None else (answer.dapr_grpc if dapr else answer.grpc),
         grpc_message=text,
         labels=labels,

@@ -15,6 +15,7 @@ from policies.access import Caller
 from policies.resiliency import ResiliencyRules
 from proxy import errors
 from proxy.browsers import Browsers, as_headers
+from proxy.building_blocks import missing, missing_service
 from proxy.deliver import STRIP, AppView, CauseReplies, denied, to_app
 from proxy.judge import Judge
 from proxy.plan import (
@@ -250,6 +251,9 @@ class Outbound:
         assert isinstance(path_class, tuple)
         if path_class[0] == "invoke":
             return Named(parse_callee(path_class[1], own), path_class[1], "dapr", _STRIP_PATH, strip=True)
+        if path_class[0] == "block":
+            text, code = missing(path_class[1])
+            return errors.reply(Cause.UNSUPPORTED, self._labels("dapr"), text, status=501, code=code)
         text = (
             "no app is named: use /v1.0/invoke/<app-id>/method/<path>, the header dapr-app-id, "
             "http://<app-id>.localhost, or a port of its own (--upstream)"
@@ -272,7 +276,7 @@ class Outbound:
         if not service:
             return self._reply(Cause.UNSUPPORTED, "a gRPC path is exactly /package.Service/Method")
         if service.startswith("dapr.proto."):
-            return self._reply(Cause.UNSUPPORTED, f"{service} is not served by this version")
+            return self._reply(Cause.UNSUPPORTED, missing_service(service))
         text = self.view.routes.find(service)
         if text is not None:
             return Named(parse_callee(text, self.view.app.namespace), text, "own")

@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from proxy.building_blocks import block_of
 from proxy.plan import Shape, ShapedTable, Table
 
 OUT_PATHS = 1  # numbers of the pushed tables
@@ -79,7 +80,7 @@ _METHOD = "/method"
 
 
 class OutPaths:
-    """The table of the app's side: ("api", which), ("invoke", app), ("v1",) or ("app",)."""
+    """The table of the app's side: ("api", which), ("invoke", app), ("block", which), ("v1",) or ("app",)."""
 
     shape = Shape(kind="out-paths")
 
@@ -94,6 +95,9 @@ class OutPaths:
             return _invoke(path)
         if path.startswith("/v1.0/metadata/") and path.count("/") == 3:
             return ("api", "metadata-key")
+        block = block_of(path)
+        if block is not None:
+            return ("block", block)
         return ("v1",) if path[5:6] in ("", "/") else ("app",)
 
 

@@ -20,6 +20,22 @@ const MAX_KEY_BYTES: usize = 256; // of a naming value; deciders read a longer o
 const MAX_METHOD_BYTES: usize = 32;
 const MAX_PATHS: usize = 65_536; // of a table that only the decider can read, twice: the newer half and the older
 const INVOKE: &str = "/v1.0/invoke/";
+const BLOCKS: [&str; 14] = [
+    "state",
+    "publish",
+    "subscribe",
+    "bindings",
+    "secrets",
+    "actors",
+    "workflows",
+    "configuration",
+    "lock",
+    "unlock",
+    "crypto",
+    "subtlecrypto",
+    "jobs",
+    "conversation",
+];
 
 /// How the paths of a pushed table are told apart.
 #[derive(Clone, Debug)]
@@ -224,9 +240,22 @@ fn out_paths(path: &str, out: &mut Vec<u8>) {
         "/shutdown" => out.push(4),
         _ if path.starts_with(INVOKE) => invoke(&path[INVOKE.len()..], out),
         _ if after.strip_prefix("/metadata/").is_some_and(|key| !key.contains('/')) => out.push(5),
-        _ if after.is_empty() || after.starts_with('/') => out.push(b'v'),
-        _ => out.push(b'a'),
+        _ => match block(after) {
+            Some(block) => {
+                out.push(b'b');
+                out.extend_from_slice(block.as_bytes());
+            }
+            None if after.is_empty() || after.starts_with('/') => out.push(b'v'),
+            None => out.push(b'a'),
+        },
     }
+}
+
+/// The building block of Dapr's that a path is one of; see `proxy/building_blocks.py`.
+fn block(after: &str) -> Option<&str> {
+    let rest = ["/", "-alpha1/", "-alpha2/", "-beta1/"].iter().find_map(|version| after.strip_prefix(version))?;
+    let name = rest.split('/').next()?;
+    BLOCKS.contains(&name).then_some(name)
 }
 
 fn invoke(rest: &str, out: &mut Vec<u8>) {
@@ -272,6 +301,11 @@ mod tests {
             ("/v1.0/invoke/cart/method", b"icart"),
             ("/v1.0/invoke//method/x", b"v"),
             ("/v1.0/invoke/cart", b"v"),
+            ("/v1.0/state/store/key", b"bstate"),
+            ("/v1.0-alpha1/lock/store", b"block"),
+            ("/v1.0-beta1/workflows", b"bworkflows"),
+            ("/v1.0/states", b"v"),
+            ("/v1.0-gamma/state", b"a"),
         ] {
             assert_eq!(out_class(path), class, "{path}");
         }
