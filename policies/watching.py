@@ -1,6 +1,7 @@
 """The replacement of the snapshot in force when a policy file changes."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -29,21 +30,28 @@ async def watch(
     read: Read = load,
     rest: Callable[[], None] | None = None,
     poll_s: float = POLL_S,
+    asked: asyncio.Event | None = None,
 ) -> None:
     """Call `on_new` with each new snapshot, and `on_bad` once for each state of the files that can't be used.
 
     After `on_bad` the old snapshot stays in force; when the files are good again `on_new` is called even if they say
     the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
     `read` is how a snapshot is made; what it could not read at all is tried again. `rest`, as blocking as `read` and
-    never beside it, is called at each poll. Runs until cancelled.
+    never beside it, is called at each poll. `asked` is an order to read now, whatever the files look like, and to tell what came of it;
+    it is cleared. Runs until cancelled.
     """
+    asked = asked or asyncio.Event()
     handled = previous = current.fingerprint
     is_bad = False
     while True:
-        await asyncio.sleep(poll_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(poll_s):
+                await asked.wait()
+        is_asked = asked.is_set()
+        asked.clear()
         seen = await asyncio.to_thread(_look, sources, rest)
         is_settled, previous = seen == previous, seen
-        if not is_settled or seen == handled:
+        if not is_asked and (not is_settled or seen == handled):
             continue
         handled = seen
         try:
@@ -57,7 +65,7 @@ async def watch(
             continue
         handled = fresh.fingerprint
         same = replace(fresh, generation=current.generation, fingerprint=current.fingerprint) == current
-        if is_bad or not same:
+        if is_bad or is_asked or not same:
             is_bad, current = False, fresh
             on_new(fresh)
 

@@ -57,6 +57,7 @@ _NO_POLICY = (
     "no access policy is given, so the profile production denies every caller: write one for --config, "
     "or start with --profile dev, which admits callers of the own namespace"
 )
+_BLOCK_LOOK_S = 0.1  # between looks at the app's health while the shutdown is blocked
 
 
 async def run_sidecar(settings: Settings, loading: Loading | None = None) -> int:
@@ -163,6 +164,7 @@ class Sidecar:
             self._log.warning(_NO_POLICY)
         if self._engine_notice:
             self._log.info(self._engine_notice)
+        cut = 0
         async with asyncio.TaskGroup() as tasks:
             engine = tasks.create_task(self._engine.run())
             servers = [LocalHttp(self._admin.api), LocalHttp(self._admin.admin)]
@@ -171,13 +173,13 @@ class Sidecar:
                 async with self._open(servers):
                     running.append(tasks.create_task(self._serve()))
                     reason = await self._lifetime.stop_asked()
-                    await self._leave(reason)
+                    cut = await self._leave(reason)
             finally:
                 for task in running:
                     task.cancel()
                 if self._registration is not None:
                     self._registration.close()
-        return 0
+        return 1 if cut else 0
 
     # --- starting ----------------------------------------------------------------------------------------------------------
 
@@ -232,8 +234,9 @@ class Sidecar:
             tasks.create_task(self._app.run())
             tasks.create_task(self._tick())
             tasks.create_task(self._learn())
-            if self._sources.has_files:
-                tasks.create_task(self._watch_policies())
+            tasks.create_task(
+                self._watch_policies() if self._sources.has_files else self._tell_of_nothing_to_reload()
+            )
             if self._settings.mtls:
                 source = await svid_source(self._settings, self._log)
                 name = WorkloadName(
@@ -261,9 +264,15 @@ class Sidecar:
                 self._policy_refused,
                 read=reader,
                 rest=reader.rest,
+                asked=self._lifetime.reload_asked,
             )
         finally:
             reader.close()
+
+    async def _tell_of_nothing_to_reload(self) -> None:
+        while await self._lifetime.reload_asked.wait():
+            self._lifetime.reload_asked.clear()
+            self._log.info("nothing to reload: neither --config nor --resources-path was given")
 
     async def _keep_announced(self) -> None:
         """Have callers know of us while our app takes calls; the registry's entry stays all the time."""
@@ -365,11 +374,14 @@ class Sidecar:
 
     # --- leaving -----------------------------------------------------------------------------------------------------------
 
-    async def _leave(self, reason: str) -> None:
+    async def _leave(self, reason: str) -> int:
+        """Returns how many calls were cut."""
         settings = self._settings
         self._log.info("leaving", reason=reason)
-        self._leaving = True
         self._health.leaving = True
+        if self._lifetime.by_signal and settings.block_shutdown_s:
+            await self._block(settings.block_shutdown_s)
+        self._leaving = True
         await self._directory.withdraw()
         if self._registration is not None:
             try:
@@ -377,7 +389,7 @@ class Sidecar:
             except NameResolutionError as error:
                 self._log.warning("the registry entry can't be withdrawn", reason=str(error))
         # Nobody need be served on once the app has ended by itself.
-        await self._lifetime.app_ended(settings.drain_s + settings.block_shutdown_s)
+        await self._lifetime.app_ended(self._drain_s())
         within = settings.graceful_shutdown_s
         cut = await self._engine.drain(("peer",), within if within is not None else 3_600.0)
         self._lifetime.drained()
@@ -387,6 +399,21 @@ class Sidecar:
         if cut:
             self._log.warning("calls were cut at shutdown", calls=cut, after_s=within)
         self._log.info("stopped")
+        return cut
+
+    async def _block(self, for_s: float) -> None:
+        """Serve on, announced and unready, until the time is over, or the app is unhealthy or has ended."""
+        self._log.info("serving on before the shutdown", for_s=for_s)
+        until = asyncio.get_running_loop().time() + for_s
+        while self._app.healthy is not False and asyncio.get_running_loop().time() < until:
+            if await self._lifetime.app_ended(_BLOCK_LOOK_S):
+                return
+
+    def _drain_s(self) -> float:
+        """How long to serve on after goodbye. As daprd not at all where nobody is served: its users' scripts wait for the end."""
+        if self._settings.profile == "daprd" and not self._engine.stats().calls_in_flight:
+            return 0.0
+        return self._settings.drain_s
 
     # --- what we say of ourselves ------------------------------------------------------------------------------------------
 

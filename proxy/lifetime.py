@@ -1,6 +1,7 @@
 """When a sidecar must stop, and what its supervisor hears of it.
 
-Signals, the shutdown API and the death of the supervisor all end in one event; a second signal ends the process at once.
+SIGINT, SIGTERM, the shutdown API and the death of the supervisor all end in one event; a second signal ends the process at once. SIGHUP
+is an order to reload, as for daprd; but where it says that our terminal was closed it ends us like any other program in it.
 
 `--ready-fd` takes one JSON line once the listeners are bound. A supervisor (`postern run`, known by `--cli-pid`) gives a socket there
 and keeps it: it hears `{"drained": true}` once no call comes in any more, and shuts its half when the app has ended. The socket
@@ -42,11 +43,14 @@ class Lifetime:
         self._link = ready_fd
         self.supervised = supervised and ready_fd is not None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_terminal = os.isatty(0)
+        self.reload_asked = asyncio.Event()
 
     def __enter__(self) -> Self:
         loop = self._loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         if self._link is not None:
             os.set_inheritable(self._link, False)
             if self.supervised:
@@ -58,7 +62,7 @@ class Lifetime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._loop is not None:
-            for number in SIGNALS:
+            for number in (*SIGNALS, signal.SIGHUP):
                 self._loop.remove_signal_handler(number)
         self._drop_link()
 
@@ -102,6 +106,17 @@ class Lifetime:
             self._exit_at_once(128 + number)
         self._signalled = True
         self.stop(number.name)
+
+    def _on_hangup(self) -> None:
+        if self._has_terminal and not os.isatty(0):
+            self._on_signal(signal.SIGHUP)
+        else:
+            self.reload_asked.set()
+
+    @property
+    def by_signal(self) -> bool:
+        """Whether a signal is what began the end."""
+        return self.reason in {number.name for number in (*SIGNALS, signal.SIGHUP)}
 
     def _on_link(self) -> None:
         """The supervisor never writes: readable means that it shut its half (the app has ended) or is gone."""

@@ -87,3 +87,26 @@ async def test_one_who_only_waits_for_ready_may_leave(ends: tuple[socket.socket,
         supervisor.close()
         assert not await lifetime.app_ended(0.05)
         assert lifetime.reason == ""
+
+
+async def test_hangup_asks_for_a_reload_and_ends_nothing() -> None:
+    with Lifetime(None, supervised=False) as lifetime:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.wait_for(lifetime.reload_asked.wait(), 5.0)
+        assert lifetime.reason == ""
+
+
+async def test_hangup_of_the_terminal_that_it_was_started_in_ends_it() -> None:
+    leader, terminal = os.openpty()
+    kept = os.dup(0)
+    try:
+        os.dup2(terminal, 0)
+        os.close(terminal)
+        with Lifetime(None, supervised=False) as lifetime:
+            os.close(leader)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert await asyncio.wait_for(lifetime.stop_asked(), 5.0) == "SIGHUP"
+            assert lifetime.by_signal
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)

@@ -197,3 +197,8 @@ async def test_production_admits_whom_a_policy_names(mesh: Mesh, http_app: App) 
     assert await status_of(near.result(), "strict") == 200
     assert await status_of(other.result(), "strict") == 403
     assert (await near.result().status())["profile"] == "production"
+
+
+async def test_idle_daprd_leaves_at_once(daprds: Daprds) -> None:
+    process, _, _ = await daprds.start("idle", "--drain", "1h")
+    assert await process.end(timeout_s=15.0) == 0

@@ -22,6 +22,7 @@ from tests.integration.mesh.standing import Standing, eventually, invoke, standi
 from tests.support.http_client import connect, request
 
 RESTARTS = 5
+POLICY = "kind: Configuration\nspec: {accessControl: {defaultAction: allow}}\n"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -139,8 +140,41 @@ async def test_stuck_call_is_cut_at_the_bound_and_said_so(mesh: Standing) -> Non
         head = await slow.read_response_head()
         assert head.second == "500"
         assert head.get("postern-error")
-    assert await stuck.process.ended() == 0
+    assert await stuck.process.ended() == 1
     assert "calls were cut at shutdown" in stuck.process.output
+
+
+async def test_blocked_shutdown_is_unready_and_announced_and_goodbye_comes_after_it(mesh: Standing) -> None:
+    flags = ("--dapr-block-shutdown-duration", "1500ms", "--drain", "0s")
+    blocked = await mesh.mesh.sidecar("blocked", app=mesh.http_app, flags=flags)
+    assert await call(mesh, "blocked") == 200
+    started = time.monotonic()
+    blocked.process.send_signal(signal.SIGTERM)
+    await blocked.process.line("serving on before the shutdown")
+    assert (await request(blocked.http_port, "GET", "/v1.0/healthz")).status == 500
+    entries = HostRegistry(mesh.mesh.root).entries()
+    assert [entry.serving for entry in entries if entry.app_id == "blocked"] == [True]
+    assert await call(mesh, "blocked") == 200
+    assert await blocked.process.ended() == 0
+    assert time.monotonic() - started >= 1.5
+
+
+async def test_shutdown_by_api_is_not_blocked(mesh: Standing) -> None:
+    flags = ("--dapr-block-shutdown-duration", "1h", "--drain", "0s")
+    unblocked = await mesh.mesh.sidecar("unblocked", flags=flags)
+    assert (await request(unblocked.http_port, "POST", "/v1.0/shutdown")).status == 204
+    assert await unblocked.process.ended() == 0
+
+
+async def test_hangup_reloads_and_serves_on(mesh: Standing) -> None:
+    policy = mesh.mesh.write("hup.yaml", POLICY)
+    reloaded = await mesh.mesh.sidecar("reloaded", app=mesh.http_app, flags=("--config", str(policy)))
+    bare = await mesh.mesh.sidecar("bare")
+    for sidecar, told in ((reloaded, "policies reloaded"), (bare, "nothing to reload")):
+        sidecar.process.send_signal(signal.SIGHUP)
+        await sidecar.process.line(told)
+        assert sidecar.process.is_running
+    assert await call(mesh, "reloaded") == 200
 
 
 # --- with a supervisor --------------------------------------------------------------------------------------------------------

@@ -190,3 +190,16 @@ async def test_slowly_written_file_is_not_read_in_between(tmp_path: Path) -> Non
         await seen.wait_until(lambda s: len(s.new) >= 1)
     assert (len(seen.new), len(seen.bad)) == (1, 0)
     assert not seen.newest_allows
+
+
+async def test_asked_to_read_it_reads_what_stands_there_and_tells(tmp_path: Path) -> None:
+    path, sources = a_config(tmp_path, ALLOW)
+    seen, asked, current = Seen(), asyncio.Event(), load(sources)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(watch(sources, current, seen.on_new, seen.on_bad, poll_s=60.0, asked=asked))
+        asked.set()
+        await seen.wait_until(lambda now: [each.generation for each in now.new] == [2])
+        path.write_text("kind: Configuration\nspec: {accessControl: {defaultAction: maybe}}\n")
+        asked.set()
+        await seen.wait_until(lambda now: "`maybe` is no action" in "".join(map(str, now.bad)))
+        task.cancel()
