@@ -41,6 +41,9 @@ pub(crate) type ReadParts = (String, Vec<u8>, Option<u32>, Option<u64>);
 /// kind, (pattern for the ordered reading, for the open one, verbs), whether case is folded, whether only what follows `/method` counts
 pub(crate) type ShapeParts = (String, Vec<(String, String, HashSet<String>)>, bool, bool);
 
+/// chain, key, roots (all PEM), and when the leaf ends, in epoch seconds
+pub(crate) type IdentityParts = (Vec<u8>, Vec<u8>, Vec<u8>, f64);
+
 /// upper and lower half of the trace id, span id, sampled, tracestate
 type RemoteParts = (u64, u64, u64, bool, String);
 

@@ -22,7 +22,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::convert::{self, ShapeParts, invalid};
+use crate::convert::{self, IdentityParts, ShapeParts, invalid};
 use crate::question::Question;
 
 const STATUS_WAIT: Duration = Duration::from_secs(1);
@@ -194,7 +194,7 @@ impl NativeEngine {
     }
 
     /// Raises `ValueError` where the material is unusable; the identity in force stays then.
-    fn set_identity(&self, material: Option<(Vec<u8>, Vec<u8>, Vec<u8>, f64)>) -> PyResult<()> {
+    fn set_identity(&self, material: Option<IdentityParts>) -> PyResult<()> {
         let made = material
             .map(|(chain, key, roots, ends_at)| Identity::new(&chain, &key, &roots, convert::moment(ends_at)?).map_err(invalid));
         let identity = made.transpose()?;
