@@ -117,9 +117,11 @@ class Reporter:
         self._connections[listener] = count
         self._meters.connections.set(count, listener, "in")
 
-    def refused_frames(self, kind: str) -> None:
+    def refused_frames(self, kind: str, who: str = "") -> None:
         """A flood limit or a rule was broken."""
         self._meters.h2_frame_refused(kind)
+        if who:
+            self._log.warning("frames refused", kind=kind, peer=who)
 
     def refused_peer(self, listener: str, reason: str) -> None:
         """A peer was not let in."""

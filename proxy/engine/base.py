@@ -70,10 +70,15 @@ class Limits(Struct, frozen=True, kw_only=True):
     # what is left over would go out as a frame and a TLS record of its own.
     window_bytes: int = 16 * _FRAME_BYTES
     connection_window_bytes: int = 128 * _FRAME_BYTES
-    resets_per_s: int = 100  # sustained rate of RST_STREAM (either side's) per connection before GOAWAY (CVE-2023-44487, CVE-2025-8671)
+    # Per HTTP/2 connection, beyond what its calls and data account for. A call accounts for its own cancellation, data for the PINGs and
+    # window updates of a peer that measures the path.
+    resets_per_s: int = 100  # streams that the peer makes us reset (CVE-2025-8671)
     resets_burst: int = 400
-    control_per_s: int = 50  # PING, SETTINGS, PRIORITY, empty DATA per connection (CVE-2019-9512..9518)
-    control_burst: int = 1_000
+    control_per_s: int = 50  # PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, resets of nothing (CVE-2019-9512..9518, CVE-2023-44487)
+    control_burst: int = (
+        1_000  # as many again slow our reading down, at half of them the peer is sent away, past them cut off
+    )
+    own_app_factor: float = 10.0  # of all four for the own app, which is ours to trust
     expiry_lead_s: float = 60.0  # before a certificate of either end ends, its connections drain; at most a quarter of what is left of it
     expiry_skew_s: float = 10.0  # after it, they are closed with all that is on them
     continuations: int = 8  # frames of one header block (VU#421644)
@@ -157,8 +162,8 @@ class Observer(Protocol):
     def connection(self, listener: str, change: int) -> None:
         """A connection opened (+1) or closed (-1)."""
 
-    def refused_frames(self, kind: str) -> None:
-        """A peer broke a flood limit or sent what HTTP forbids."""
+    def refused_frames(self, kind: str, who: str = "") -> None:
+        """A peer broke a flood limit or sent what HTTP forbids. `who`: for people, empty where nobody can tell."""
 
     def refused_peer(self, listener: str, reason: str) -> None:
         """A TLS handshake or an identity check failed."""

@@ -81,7 +81,7 @@ class Deaf:
     def connection(self, listener: str, change: int) -> None:
         """See Observer."""
 
-    def refused_frames(self, kind: str) -> None:
+    def refused_frames(self, kind: str, who: str = "") -> None:
         """See Observer."""
         sys.stdout.write(f"refused frames: {kind}\n")
 

@@ -110,6 +110,7 @@ class Recorder:
         self._changed = asyncio.Event()
         self.outcomes: list[Outcome] = []
         self.refused: Counter[str] = Counter()
+        self.refused_of: list[tuple[str, str]] = []
         self.refused_peers: list[str] = []
         self.cache: list[bool] = []
         self.upstream_failures: list[str] = []
@@ -130,9 +131,10 @@ class Recorder:
         self.opened += max(change, 0)
         self._tell()
 
-    def refused_frames(self, kind: str) -> None:
+    def refused_frames(self, kind: str, who: str = "") -> None:
         """See Observer."""
         self.refused[kind] += 1
+        self.refused_of.append((kind, who))
         self._tell()
 
     def refused_peer(self, listener: str, reason: str) -> None:

@@ -27,7 +27,7 @@ from tests.conformance.frames import (
     window,
 )
 from tests.conformance.harness import Way, always, leading, plan, running
-from tests.conformance.identities import Mint
+from tests.conformance.identities import Mint, spiffe
 from tests.support.http_client import connect
 
 TIGHT = Limits(
@@ -40,6 +40,7 @@ TIGHT = Limits(
     header_count=64,
     head_s=0.3,
     idle_s=0.4,
+    own_app_factor=1.0,
 )
 PATIENT = replace(TIGHT, idle_s=30.0)  # where an end by idleness would be taken for one by a limit
 
@@ -71,14 +72,26 @@ async def calmed(way: Way, attacker: FramePeer, kind: str) -> None:
     await way.front.seen.until(lambda: way.front.seen.refused[kind] >= 1)
 
 
-async def test_rapid_reset_is_ended(engine: str) -> None:
+async def test_rapid_reset_leaves_no_work_behind(engine: str) -> None:
+    """CVE-2023-44487: each call that is cancelled ends here and at the app, and those under way are bounded; who cancels may go on."""
     async with beside(engine) as (way, attacker, _):
-        attacker.acking = False
-        for _ in range(100):
-            stream = await attacker.request(b"/slow?s=30")
-            await attacker.send(reset(stream))
-        await calmed(way, attacker, "reset")
-        await way.front.seen.until(lambda: way.front.engine.stats().calls_in_flight == 1)
+        for _ in range(5):
+            for _ in range(100):
+                stream = await attacker.request(b"/slow?s=30")
+                await attacker.send(reset(stream))
+            await way.front.seen.until(lambda: way.front.engine.stats().calls_in_flight == 1)
+        assert (await attacker.whole(await attacker.request(b"/echo"))).status == 200
+        assert not way.front.seen.refused
+
+
+async def test_resets_of_calls_that_are_over_are_ended(engine: str) -> None:
+    async with beside(engine) as (way, attacker, _):
+        stream = await attacker.request(b"/echo")
+        await attacker.whole(stream)
+        with suppress(ConnectionError):
+            await attacker.send(reset(stream) * 500)
+            await attacker.to_the_end()
+        await way.front.seen.until(lambda: way.front.seen.refused["reset"] >= 1)
 
 
 async def test_resets_that_the_engine_is_made_to_send_count_too(engine: str) -> None:
@@ -273,7 +286,7 @@ async def test_too_many_fields_are_a_431(engine: str) -> None:
 async def test_flood_in_the_first_bytes_ends_the_connection_at_once(
     engine: str, mint: Mint, kind: str, data: bytes, tls: bool
 ) -> None:
-    async with running(engine, limits=Limits(control_burst=50)) as node:
+    async with running(engine, limits=Limits(control_burst=50, own_app_factor=1.0)) as node:
         node.engine.set_identity(mint.identity("callee"))
         port = await node.listen(always(plan()), tls="mesh" if tls else None)
         context = mint.client_context("caller") if tls else None
@@ -339,6 +352,138 @@ async def test_frame_larger_than_announced_is_refused_before_it_is_collected(eng
         assert attacker.goodbye is not None
         assert attacker.goodbye.code == Code.FRAME_SIZE_ERROR
         assert way.front.seen.refused["frame-size"] == 1
+
+
+# --- what is never a flood
+
+
+async def test_ping_for_each_answer_is_fine_for_ever(engine: str) -> None:
+    """gRPC's clients measure the path with a PING when data comes."""
+    async with beside(engine, PATIENT) as (way, caller, _):
+        for _ in range(1_000):
+            stream = await caller.request(b"/echo")
+            message = await caller.whole(stream)
+            assert message.status == 200
+            await caller.send(frame(Kind.PING, 0, 0, bytes(8)))
+        assert not way.front.seen.refused
+
+
+async def test_app_may_ping_for_each_piece_of_a_body(engine: str) -> None:
+    async def app(peer: FramePeer) -> None:
+        while True:
+            stream = await peer.next_request()
+            message = peer.message(stream)
+            while not message.ended:
+                before = len(message.body)
+                await peer.read()
+                if len(message.body) > before:
+                    await peer.send(frame(Kind.PING, 0, 0, bytes(8)))
+            await peer.respond(stream, body=b"fine")
+
+    async with (
+        serving(app) as port,
+        leading(engine, "two", port, wire="h2c", limits=PATIENT) as way,
+        dial(way.port) as caller,
+    ):
+        for _ in range(200):
+            stream = await caller.request(b"/", method=b"POST", body=b"x" * 20_000)
+            assert (await caller.whole(stream)).status == 200
+        assert not way.front.seen.refused
+        assert not way.back.seen.refused
+
+
+@pytest.mark.parametrize("calls", [1_000])
+async def test_app_that_answers_before_the_body_ends_costs_nobody_a_call(engine: str, calls: int) -> None:
+    """RFC 9113 §8.1: an early answer may be followed by RST_STREAM with NO_ERROR, as Go's servers do."""
+
+    async def app(peer: FramePeer) -> None:
+        while True:
+            stream = await peer.next_request()
+            if peer.message(stream).get(b":path") == b"/early":
+                await peer.respond(stream, body=b"early")
+                await peer.send(reset(stream, Code.NO_ERROR))
+            elif peer.message(stream).get(b":path") == b"/last":
+                await peer.respond(stream, body=b"fine")
+
+    async with (
+        serving(app) as port,
+        leading(engine, "two", port, wire="h2c", limits=PATIENT) as way,
+        dial(way.port) as caller,
+        dial(way.port) as neighbour,
+    ):
+        waiting = await neighbour.request(b"/wait")
+        for _ in range(calls // 50):
+            streams = [
+                await caller.request(b"/early", method=b"POST", body=b"x" * 100, end=False) for _ in range(50)
+            ]
+            for stream in streams:
+                message = await caller.whole(stream)
+                assert (message.status, bytes(message.body)) == (200, b"early")
+        assert not neighbour.message(waiting).over
+        assert (await caller.whole(await caller.request(b"/last"))).status == 200
+        assert not way.front.seen.refused
+        assert not way.back.seen.refused
+
+
+async def test_caller_may_cancel_all_of_its_calls(engine: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, "two", app, limits=PATIENT) as way,
+        dial(way.port) as caller,
+        dial(way.port) as neighbour,
+    ):
+        call = await neighbour.request(b"/echo", method=b"POST", body=b"part", end=False)
+        await neighbour.settled()
+        for _ in range(20):
+            streams = [await caller.request(b"/slow?s=30") for _ in range(50)]
+            await caller.settled()
+            await caller.send(*(reset(stream) for stream in streams))
+            await way.back.seen.until(lambda: way.back.engine.stats().calls_in_flight <= 1)
+        await neighbour.send_body(call, b"ial", end=True)
+        assert (await neighbour.whole(call)).status == 200
+        assert (await caller.whole(await caller.request(b"/echo"))).status == 200
+        assert not way.front.seen.refused
+        assert not way.back.seen.refused
+
+
+async def test_app_whose_every_answer_is_malformed_keeps_its_connection(engine: str) -> None:
+    async def app(peer: FramePeer) -> None:
+        while True:
+            stream = await peer.next_request()
+            if peer.message(stream).get(b":path") == b"/bad":
+                await peer.respond(stream, headers=((b"content-length", b"9"),), body=b"less")
+            elif peer.message(stream).get(b":path") == b"/last":
+                await peer.respond(stream, body=b"fine")
+
+    async with (
+        serving(app) as port,
+        leading(engine, "one", port, wire="h2c", limits=PATIENT) as way,
+        dial(way.port) as caller,
+        dial(way.port) as neighbour,
+    ):
+        waiting = await neighbour.request(b"/wait")
+        for _ in range(100):
+            await caller.whole(await caller.request(b"/bad"))
+        assert not neighbour.message(waiting).over
+        assert (await caller.whole(await caller.request(b"/last"))).status == 200
+
+
+async def test_peer_beyond_its_budget_ends_its_calls_in_peace_and_is_named(engine: str, mint: Mint) -> None:
+    async with http_app() as app, running(engine, limits=PATIENT) as node:
+        node.engine.set_identity(mint.identity("callee"))
+        node.cluster("app", app)
+        port = await node.listen(always(plan()), name="peer", tls="mesh")
+        async with dial(port, tls=mint.client_context("noisy")) as peer:
+            call = await peer.request(b"/echo", method=b"POST", body=b"part", end=False)
+            await peer.settled()
+            await peer.send(frame(Kind.PING, 0, 0, bytes(8)) * (PATIENT.control_burst * 8 // 5))
+            goodbye = await peer.until(lambda f: f.kind == Kind.GOAWAY)
+            await peer.send_body(call, b"ial", end=True)
+            message = await peer.whole(call)
+            await peer.to_the_end()
+    assert goodbye.code == Code.NO_ERROR
+    assert message.status == 200
+    assert [(kind, spiffe("noisy") in who) for kind, who in node.seen.refused_of] == [("ping", True)]
 
 
 # --- slow and silent peers

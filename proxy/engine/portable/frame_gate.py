@@ -2,7 +2,11 @@
 
 h2 refuses every frame after a GOAWAY in either direction, so GOAWAY is read and written by hand here; and h2 counts no resets, pings,
 settings or empty frames, so this does. Sans-io: bytes in, bytes for h2 out, `Flood` raised when a peer passes a limit.
-Source: RFC 9113 §4.1, §6.8; spec/hardening.md (CVE-2023-44487, CVE-2025-8671, VU#421644, CVE-2019-9511..9518).
+
+What calls and data account for is never a flood: a receiver of data pings to measure the path and sends window updates (gRPC's clients
+and servers do), a caller may cancel each of its calls, a server may stop each request that it has answered. What goes beyond that has a
+budget; past it the peer is read more slowly (`take_pause`), then sent away (`take_strain`), then cut off (`FloodError`).
+Source: RFC 9113 §4.1, §5.1.2, §6.8, §8.1; CVE-2023-44487, CVE-2025-8671, VU#421644, CVE-2019-9511..9518.
 """
 
 from collections.abc import Callable
@@ -17,8 +21,12 @@ _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x6, 0x7, 0x8, 0x9
 _KINDS = {_PRIORITY: "priority", _SETTINGS: "settings", _PING: "ping", _WINDOW_UPDATE: "window-update"}
 _END_STREAM = 0x1
 _END_HEADERS = 0x4
+_PADDED = 0x8
 _MAX_FRAME_BYTES = 16_384  # what we announce (RFC 9113 §4.2); h2 would collect up to 16 MiB of a frame before it looks at the size
 _UPDATES_PER_DATA = 10  # WINDOW_UPDATEs that a DATA frame of ours may bring about
+_CONTROL_PER_HEAD = 2  # control frames that a head accounts for, besides its reset
+_MAX_DUE = 4_096  # resets that may come for calls that were
+_MAX_PAUSE_S = 1.0
 _PROTOCOL_ERROR, _FRAME_SIZE_ERROR, _ENHANCE_YOUR_CALM = 0x1, 0x6, 0xB
 
 
@@ -62,23 +70,36 @@ class Bucket:
 
 
 class FrameGate:
-    """One direction of one connection. Mutable state: what is held of a frame cut in two, and the buckets."""
+    """One direction of one connection. Mutable state: what is held of a frame cut in two, and what the peer may send.
+
+    `_earned`: control frames that calls and data account for; `_over`: those beyond the bucket; `_resets_due`: calls that the peer may
+    reset.
+    """
 
     __slots__ = (
+        "_burst",
         "_continuations",
         "_control",
+        "_earned",
         "_held",
         "_limits",
         "_now",
+        "_over",
+        "_pause_s",
         "_preface_left",
         "_resets",
+        "_resets_due",
         "_skip",
+        "_slowed_s",
+        "_strain",
         "_updates",
         "block_at",
         "goaway",
     )
 
-    def __init__(self, limits: Limits, now: Callable[[], float], *, server: bool) -> None:
+    def __init__(self, limits: Limits, now: Callable[[], float], *, server: bool, own: bool = False) -> None:
+        """`own`: our own app is at the other end."""
+        factor = limits.own_app_factor if own else 1.0
         self._limits = limits
         self._preface_left = len(PREFACE) if server else 0
         self._held = b""
@@ -87,23 +108,48 @@ class FrameGate:
         self._now = now
         self._updates = 0  # WINDOW_UPDATEs that our DATA accounts for
         self.block_at: float | None = None  # when the header block began that has not ended
-        self._resets = Bucket(limits.resets_per_s, limits.resets_burst, now)
-        self._control = Bucket(limits.control_per_s, limits.control_burst, now)
+        self._burst = int(limits.control_burst * factor)
+        self._resets = Bucket(limits.resets_per_s * factor, int(limits.resets_burst * factor), now)
+        self._control = Bucket(limits.control_per_s * factor, self._burst, now)
+        self._slowed_s = 1.0 / max(limits.control_per_s * factor, 1.0)
+        self._earned = 0
+        self._over = 0
+        self._pause_s = 0.0
+        self._strain = ""
+        self._resets_due = 0
         self.goaway: GoAway | None = None
 
+    def take_pause(self) -> float:
+        """For how many seconds to read no more, as the peer is beyond its budget; 0: it is not."""
+        pause_s, self._pause_s = self._pause_s, 0.0
+        return min(pause_s, _MAX_PAUSE_S)
+
+    def take_strain(self) -> str:
+        """What the peer is to be sent away for, told once; its calls in flight end in peace."""
+        strain, self._strain = self._strain, ""
+        return strain
+
+    def began_call(self) -> None:
+        """A call began: it accounts for some control frames, and for its reset."""
+        self._earn(_CONTROL_PER_HEAD)
+        self._resets_due = min(self._resets_due + 1, _MAX_DUE)
+
+    def _earn(self, frames: int) -> None:
+        self._earned = min(self._earned + frames, self._burst)
+
     def count_reset(self) -> None:
-        """Count a stream reset of either side. Raises FloodError."""
+        """Count a stream that the peer made us reset. Raises FloodError."""
         if not self._resets.take():
             raise FloodError("reset")
 
     def count_empty(self) -> None:
         """Count a DATA frame that holds nothing but padding. Raises FloodError."""
-        if not self._control.take():
-            raise FloodError("empty-data")
+        self._spend("empty-data")
 
     def sent_data(self) -> None:
         """We sent DATA: WINDOW_UPDATEs will follow."""
         self._updates = min(self._updates + _UPDATES_PER_DATA, self._limits.control_burst)
+        self._earn(1)
 
     def feed(self, data: bytes) -> bytes:
         """The bytes for h2; a GOAWAY met on the way is in `goaway`. Raises FloodError."""
@@ -137,7 +183,9 @@ class FrameGate:
                 parts.append(data[start:position])
                 start = position = end
                 continue
-            if not (kind == _HEADERS and flags & _END_HEADERS) and (kind != _DATA or length == 0):
+            if kind == _DATA and length > 0:
+                self._earn(0 if flags & _PADDED else 1)  # padding may be all that there is
+            else:
                 self._count(kind, flags)
             position += 9 + length
         if position > size:
@@ -156,17 +204,35 @@ class FrameGate:
 
     def _count(self, kind: int, flags: int) -> None:
         if kind == _RST:
-            self.count_reset()
+            if self._resets_due:
+                self._resets_due -= 1
+            else:
+                self._spend("reset")
         elif kind == _PUSH_PROMISE:  # nobody may push here: a client never, a server after our ENABLE_PUSH=0
             raise FloodError("push-promise", "a PUSH_PROMISE, which was never allowed", _PROTOCOL_ERROR)
         elif kind == _HEADERS:
-            self.block_at = self._now()
+            self.began_call()
+            if not flags & _END_HEADERS:
+                self.block_at = self._now()
         elif kind == _CONTINUATION:
             self._continue(ended=bool(flags & _END_HEADERS))
         elif kind == _WINDOW_UPDATE and self._updates:
             self._updates -= 1
-        elif (kind != _DATA or not flags & _END_STREAM) and not self._control.take():
-            raise FloodError("empty-data" if kind == _DATA else _KINDS.get(kind, "unknown"))
+        elif kind != _DATA or not flags & _END_STREAM:
+            self._spend("empty-data" if kind == _DATA else _KINDS.get(kind, "unknown"))
+
+    def _spend(self, kind: str) -> None:
+        if self._earned:
+            self._earned -= 1
+        elif self._control.take():
+            self._over = max(0, self._over - 1)
+        else:
+            self._over += 1
+            self._pause_s += self._slowed_s
+            if self._over > self._burst:
+                raise FloodError(kind)
+            if self._over == self._burst // 2 + 1:
+                self._strain = kind
 
     def _continue(self, *, ended: bool) -> None:
         self._continuations = 0 if ended else self._continuations + 1

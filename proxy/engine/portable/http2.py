@@ -87,7 +87,8 @@ class Http2End(asyncio.Protocol):
     `_starved` (streams with queued bytes that a window or the transport holds back, in the order of their turns).
     """
 
-    def __init__(self, limits: Limits, count: CountFrame, *, server: bool) -> None:
+    def __init__(self, limits: Limits, count: CountFrame, *, server: bool, own: bool) -> None:
+        """`own`: our own app is at the other end."""
         self._limits = limits
         self._count = count
         self._server = server
@@ -103,7 +104,7 @@ class Http2End(asyncio.Protocol):
         self._h2 = h2.connection.H2Connection(config)
         self._h2.encoder = FieldEncoder()  # type: ignore[assignment]
         self._h2.decoder = FieldDecoder()  # type: ignore[assignment]
-        self._gate = FrameGate(limits, self._loop.time, server=server)
+        self._gate = FrameGate(limits, self._loop.time, server=server, own=own)
         self._transport: asyncio.Transport | None = None
         self._dirty = False
         self._paused = False
@@ -161,7 +162,23 @@ class Http2End(asyncio.Protocol):
         if self._gate.goaway is not None:
             goaway, self._gate.goaway = self._gate.goaway, None
             self.said_goodbye(goaway)
+        self._slow_down()
         self.schedule_flush()
+
+    def _slow_down(self) -> None:
+        """Read on later where the peer is beyond its budget, and send it away before that gets worse."""
+        strain = self._gate.take_strain()
+        if strain:
+            self._count(strain)
+            self.leave()
+        pause_s = self._gate.take_pause()
+        if pause_s and self._transport is not None and not self.closing:
+            self._transport.pause_reading()
+            self._loop.call_later(pause_s, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self.closing:
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """A half-closed HTTP/2 connection is of no use."""

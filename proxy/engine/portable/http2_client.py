@@ -60,8 +60,10 @@ class ClientStream(Stream):
 class Http2Client(Http2End):
     """One connection to an upstream; up once the peer's SETTINGS came (`ready`)."""
 
-    def __init__(self, owner: ConnectionOwner, limits: Limits, count: CountFrame, alpn: str) -> None:
-        super().__init__(limits, count, server=False)
+    def __init__(
+        self, owner: ConnectionOwner, limits: Limits, count: CountFrame, alpn: str, *, own: bool = False
+    ) -> None:
+        super().__init__(limits, count, server=False, own=own)
         self._owner: ConnectionOwner | None = owner
         self.alpn = alpn
         self.in_flight = 0
@@ -111,6 +113,7 @@ class Http2Client(Http2End):
             fields.insert(1, (b":protocol", b"websocket"))
         fields.extend(allowed(head.headers))
         stream.id = self._h2.get_next_available_stream_id()
+        self._gate.began_call()
         self.streams[stream.id] = stream
         self.active_at = self._loop.time()
         stream.ended = end
@@ -278,8 +281,6 @@ class Http2Client(Http2End):
             self.forget(stream)
 
     def _on_reset(self, event: h2.events.StreamReset) -> None:
-        if not event.remote_reset:
-            self._gate.count_reset()
         stream = self._stream(event.stream_id)
         if stream is None:
             return

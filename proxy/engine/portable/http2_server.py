@@ -79,9 +79,15 @@ class Http2Server(Http2End):
     """One accepted HTTP/2 connection."""
 
     def __init__(
-        self, accept: AcceptCall, limits: Limits, count: CountFrame, closed: Callable[["Http2Server"], None]
+        self,
+        accept: AcceptCall,
+        limits: Limits,
+        count: CountFrame,
+        closed: Callable[["Http2Server"], None],
+        *,
+        own: bool = False,
     ) -> None:
-        super().__init__(limits, count, server=True)
+        super().__init__(limits, count, server=True, own=own)
         self._accept = accept
         self._closed: Callable[[Http2Server], None] | None = closed
         self._leaving = False

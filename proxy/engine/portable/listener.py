@@ -204,10 +204,14 @@ class Listener:
             peer, term = met.spiffe_id, Term.until(met.ends_at, time.time(), self.carrier.limits)
         address = _host(transport.get_extra_info("peername"))
         accept = self.carrier.acceptor(self.spec, peer, address)
-        count = self.carrier.observer.refused_frames
+        who = _who(peer, address, self.spec.name)
+
+        def count(kind: str) -> None:
+            self.carrier.observer.refused_frames(kind, who)
+
         end: ServerEnd
         if http2:
-            end = second = Http2Server(accept, self.carrier.limits, count, self._end_closed)
+            end = second = Http2Server(accept, self.carrier.limits, count, self._end_closed, own=peer is None)
             second.term = term
             self.ends.add(second)
             transport.set_protocol(second)
@@ -297,6 +301,13 @@ class Listener:
                     end.goodbye()
         for exchange in list(self.carrier.calls.get(self.spec.name, ())):
             exchange.check_progress(now)
+
+
+def _who(peer: str | None, address: str, listener: str) -> str:
+    """Who is at the other end, for people."""
+    if peer is not None:
+        return f"{peer} at {address}"
+    return f"a caller at {address} on {listener}" if address else f"a caller on the socket of {listener}"
 
 
 def _host(address: object) -> str:

@@ -178,13 +178,17 @@ class Pool:
     async def _connect(self, origin: Origin) -> UpstreamConnection:
         context = self._context(origin)
         holder: list[Http1Client | Http2Client] = []
+        who = f"{origin.cluster} at {origin.address}"
+
+        def count(kind: str) -> None:
+            self._observer.refused_frames(kind, who)
 
         def make() -> asyncio.Protocol:
             client: Http1Client | Http2Client
             if origin.wire == "http1":
-                client = Http1Client(self, self._limits, self._observer.refused_frames)
+                client = Http1Client(self, self._limits, count)
             else:
-                client = Http2Client(self, self._limits, self._observer.refused_frames, "h2")
+                client = Http2Client(self, self._limits, count, "h2", own=origin.tls != "mesh")
             holder.append(client)
             return client
 

@@ -82,6 +82,7 @@ fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
         resets_burst: get(given, "resets_burst")?,
         control_per_s: get(given, "control_per_s")?,
         control_burst: get(given, "control_burst")?,
+        own_app_factor: get(given, "own_app_factor")?,
         continuations: get(given, "continuations")?,
         expiry_lead: length("expiry_lead_s")?,
         expiry_skew: length("expiry_skew_s")?,
@@ -302,7 +303,7 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
 fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, PyTuple>> {
     match notice {
         Notice::Connection { listener, change } => ("connection", &**listener, *change).into_pyobject(py),
-        Notice::RefusedFrames { kind } => ("refused_frames", *kind).into_pyobject(py),
+        Notice::RefusedFrames { kind, who } => ("refused_frames", *kind, &**who).into_pyobject(py),
         Notice::RefusedPeer { listener, reason } => ("refused_peer", &**listener, reason.as_str()).into_pyobject(py),
         Notice::UpstreamFailed { cluster, address, reason } => {
             ("upstream_failed", &**cluster, &**address, reason.as_str()).into_pyobject(py)

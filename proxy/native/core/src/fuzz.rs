@@ -7,7 +7,7 @@ use crate::decision::target::{encode, parse};
 use crate::decision::trace::{format_grpc_trace_bin, format_traceparent, parse_grpc_trace_bin, parse_traceparent};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{RequestStart, find_end, scan_request, scan_response};
-use crate::http2::frame_gate::FrameGate;
+use crate::http2::frame_gate::{FrameGate, Side};
 use crate::http2::hpack::{Broken, Decoder};
 use crate::limits::Limits;
 
@@ -105,7 +105,7 @@ fn frames(data: &[u8]) {
 }
 
 fn through_gate(data: &[u8], size: usize, limits: &Limits, is_server: bool) -> (BytesMut, bool) {
-    let (gate, mut out) = (FrameGate::new(limits, is_server), BytesMut::new());
+    let (gate, mut out) = (FrameGate::new(limits, Side { is_server, is_own: false }), BytesMut::new());
     data.chunks(size).for_each(|piece| gate.feed(piece, &mut out));
     (out, gate.is_flooded())
 }

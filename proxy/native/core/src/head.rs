@@ -69,6 +69,17 @@ pub struct Entry {
     pub address: Arc<str>,
 }
 
+impl Entry {
+    /// Who is at the other end, for people.
+    pub fn who(&self) -> Arc<str> {
+        match &self.peer {
+            Some(peer) => format!("{peer} at {}", self.address).into(),
+            None if self.address.is_empty() => format!("a caller on the socket of {}", self.listener).into(),
+            None => format!("a caller at {} on {}", self.address, self.listener).into(),
+        }
+    }
+}
+
 /// Whom a peer's certificate names, as an app is told.
 #[derive(Debug)]
 pub struct Caller {

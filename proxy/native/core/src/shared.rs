@@ -93,6 +93,11 @@ impl Shared {
         self.inbox.note(notice);
     }
 
+    /// Count what a limit or a rule forbids, where nobody can say who sent it.
+    pub fn refused(&self, kind: &'static str) {
+        self.note(Notice::RefusedFrames { kind, who: "".into() });
+    }
+
     /// The gate of that name; `None` where it stands open.
     pub fn gate(&self, name: &str) -> Option<Arc<Gate>> {
         self.gates.borrow().get(name).cloned()
@@ -271,12 +276,12 @@ impl Shared {
         let now = Instant::now();
         for call in self.calls.borrow().values() {
             if let Some(kind) = call.check_progress(now, &self.limits) {
-                self.note(Notice::RefusedFrames { kind });
+                self.refused(kind);
             }
         }
         let wall = SystemTime::now();
         for _ in 0..self.pool.check_terms(wall) {
-            self.note(Notice::RefusedFrames { kind: listener::EXPIRED });
+            self.refused(listener::EXPIRED);
         }
         self.pool.sweep(now, self.limits.idle);
         for listener in self.listeners.borrow().values() {

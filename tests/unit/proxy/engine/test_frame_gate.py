@@ -130,13 +130,60 @@ FLOODS = [
 
 
 @pytest.mark.parametrize(("kind", "data"), FLOODS)
-def test_feed_as_many_as_the_burst_pass_and_one_more_is_a_flood(kind: str, data: bytes) -> None:
-    burst = LIMITS.resets_burst if kind == "reset" else LIMITS.control_burst
+def test_feed_beyond_the_burst_is_read_later_then_sent_away_then_a_flood(kind: str, data: bytes) -> None:
+    burst = LIMITS.control_burst
     made = gate()
     assert made.feed(data * burst) == data * burst
+    assert (made.take_pause(), made.take_strain()) == (0.0, "")
+    made.feed(data * (burst // 2))
+    assert made.take_pause() == pytest.approx(1.0)
+    assert made.take_strain() == ""
+    made.feed(data * (burst // 2))
+    assert (made.take_strain(), made.take_strain()) == (kind, "")
     with pytest.raises(FloodError) as caught:
         made.feed(data)
     assert (caught.value.kind, caught.value.code) == (kind, Code.ENHANCE_YOUR_CALM)
+
+
+@pytest.mark.parametrize(("kind", "data"), FLOODS)
+def test_own_app_may_send_ten_times_as_much(kind: str, data: bytes) -> None:
+    made = FrameGate(LIMITS, Clock(), server=False, own=True)
+    made.feed(data * LIMITS.control_burst * 10)
+    assert (made.take_pause(), made.take_strain()) == (0.0, "")
+
+
+def test_feed_reset_of_each_call_is_never_counted() -> None:
+    made = gate(server=True)
+    made.feed(PREFACE)
+    for _ in range(1_000):
+        made.feed(frame(Kind.HEADERS, END_HEADERS, 1, b"\x82") + reset(1))
+    assert (made.take_pause(), made.take_strain()) == (0.0, "")
+
+
+@pytest.mark.parametrize("data", [frame(Kind.PING, 0, 0, bytes(8)), settings({}), window(0, 1)])
+def test_feed_control_frame_for_each_piece_of_data_is_never_counted(data: bytes) -> None:
+    made = gate()
+    for _ in range(1_000):
+        made.feed(frame(Kind.DATA, 0, 1, b"x") + data)
+    for _ in range(1_000):
+        made.sent_data()
+        made.feed(data)
+    assert (made.take_pause(), made.take_strain()) == (0.0, "")
+
+
+def test_feed_padding_earns_nothing() -> None:
+    made = gate()
+    padded = frame(Kind.DATA, 0x8, 1, b"\x09" + bytes(9))
+    made.feed(padded * 1_000)
+    with pytest.raises(FloodError):
+        made.feed(frame(Kind.PING, 0, 0, bytes(8)) * (2 * LIMITS.control_burst + 1))
+
+
+def test_what_calls_and_data_earn_is_bounded() -> None:
+    made = gate()
+    made.feed(frame(Kind.DATA, 0, 1, b"x") * 10_000)
+    with pytest.raises(FloodError):
+        made.feed(frame(Kind.PING, 0, 0, bytes(8)) * (3 * LIMITS.control_burst + 1))
 
 
 @pytest.mark.parametrize(("kind", "data"), FLOODS)
@@ -154,10 +201,10 @@ def test_feed_empty_data_that_ends_a_stream_is_never_counted() -> None:
     assert made.feed(data * 1_000) == data * 1_000
 
 
-def test_count_reset_shares_the_bucket_of_the_peers_resets() -> None:
+def test_count_reset_has_a_bucket_of_its_own() -> None:
     made = gate()
     made.feed(reset(1) * 10)
-    for _ in range(10):
+    for _ in range(LIMITS.resets_burst):
         made.count_reset()
     with pytest.raises(FloodError):
         made.count_reset()
@@ -165,16 +212,16 @@ def test_count_reset_shares_the_bucket_of_the_peers_resets() -> None:
 
 def test_sent_data_earns_window_updates() -> None:
     made = gate()
-    made.feed(window(0, 1) * LIMITS.control_burst)
+    made.feed(window(0, 1) * 2 * LIMITS.control_burst)
     made.sent_data()
-    made.feed(window(0, 1) * 10)
+    made.feed(window(0, 1) * 11)
     with pytest.raises(FloodError):
         made.feed(window(0, 1))
 
 
 def test_count_empty_counts_with_control_frames() -> None:
     made = gate()
-    made.feed(frame(Kind.PING, 0, 0, bytes(8)) * (LIMITS.control_burst - 1))
+    made.feed(frame(Kind.PING, 0, 0, bytes(8)) * (2 * LIMITS.control_burst - 1))
     made.count_empty()
     with pytest.raises(FloodError) as caught:
         made.count_empty()

@@ -276,12 +276,19 @@ async def test_server_protocol_error_ends_every_call() -> None:
     assert heard.gone is not None
 
 
-async def test_server_resets_beyond_the_burst_are_a_flood() -> None:
+async def test_server_call_may_always_be_cancelled_by_its_caller() -> None:
     server = Server()
-    data = b""
-    for stream in range(1, 21, 2):
-        data += server.peer.head(stream, PSEUDO) + reset(stream)
-    frames = server.say(data)
+    for stream in range(1, 201, 2):
+        frames = server.say(server.peer.head(stream, PSEUDO) + reset(stream))
+        assert all(sent.kind != Kind.GOAWAY for sent in frames)
+    assert server.counted == []
+    assert not server.end.streams
+
+
+async def test_server_resets_of_nothing_are_a_flood() -> None:
+    server = Server()
+    server.say(server.peer.head(1, PSEUDO) + reset(1))
+    frames = server.say(reset(1) * 3 * LIMITS.control_burst)
     assert (frames[-1].kind, frames[-1].code) == (Kind.GOAWAY, Code.ENHANCE_YOUR_CALM)
     assert server.counted == ["reset"]
 

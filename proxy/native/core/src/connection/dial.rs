@@ -50,7 +50,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
         return Ok(Fresh::H1(H1Conn::new(shared, io)));
     }
     let hint = if origin.wire == Wire::Postern && origin.tls == Tls::None { "; it may want mutual TLS" } else { "" };
-    let conn = H2Conn::begin(shared, io, is_plain_h2, leaving, changed).await;
+    let conn = H2Conn::begin(shared, io, origin, is_plain_h2, leaving, changed).await;
     conn.map(Fresh::H2).map_err(|lost| Lost { detail: lost.detail + hint, ..lost })
 }
 

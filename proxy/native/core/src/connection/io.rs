@@ -1,6 +1,7 @@
 //! One connection's bytes, whatever carries them, with the frame gate for HTTP/2.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -76,6 +77,8 @@ struct Gated {
     /// What is to go out before anything else, and whether the socket took no more.
     passed: BytesMut,
     is_blocked: bool,
+    /// Until when nothing is read.
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Io {
@@ -97,8 +100,16 @@ impl Io {
     pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
         let preface = if self.prefix.starts_with(PREFACE) { PREFACE.len() } else { 0 };
         let ready = BytesMut::from(self.prefix.split_to(preface));
-        self.gated =
-            Some(Box::new(Gated { gate, ready, most: 0, given: 0, greeting: 0, passed: BytesMut::new(), is_blocked: false }));
+        self.gated = Some(Box::new(Gated {
+            gate,
+            ready,
+            most: 0,
+            given: 0,
+            greeting: 0,
+            passed: BytesMut::new(),
+            is_blocked: false,
+            pause: None,
+        }));
         self
     }
 
@@ -286,6 +297,14 @@ impl Gated {
                 self.give(buffer, self.ready.len());
                 return Poll::Ready(Ok(()));
             }
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            if let Some(length) = self.gate.take_pause() {
+                self.pause = Some(Box::pin(tokio::time::sleep(length)));
+                continue;
+            }
             let passing = if io.is_secure() { self.gate.passing().min(buffer.remaining()) } else { 0 };
             if passing > 0 {
                 // What is only passed on goes where it is wanted, not through buffers of ours; rustls has read ahead already.
@@ -360,6 +379,11 @@ impl Gated {
             let size = left.min(slice.len());
             ledger.said(&slice[..size]);
             left -= size;
+        }
+        let resets = ledger.take_resets();
+        drop(ledger);
+        if resets > 0 {
+            self.gate.said_resets(resets);
         }
     }
 }

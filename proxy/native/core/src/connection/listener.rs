@@ -135,7 +135,7 @@ impl Listener {
         self.connections.borrow_mut().retain(|connection| {
             let Some(connection) = connection.upgrade() else { return false };
             if connection.check_term(wall) {
-                shared.note(Notice::RefusedFrames { kind: EXPIRED });
+                shared.refused(EXPIRED);
             }
             let silent = now.saturating_duration_since(connection.active_at.get());
             if connection.calls.get() > 0 {
@@ -237,12 +237,12 @@ async fn accept(shared: Rc<Shared>, listener: Rc<Listener>, socket: Socket, ways
             if listener.draining.get() {
                 break; // the socket was shut from outside
             }
-            shared.note(Notice::RefusedFrames { kind: "accept" });
+            shared.refused("accept");
             tokio::time::sleep(Duration::from_millis(50)).await; // out of file descriptors: leave the backlog alone for a moment
             continue;
         };
         let Some(seat) = listener.seats.take(shared.limits.connections) else {
-            shared.note(Notice::RefusedFrames { kind: "connections" });
+            shared.refused("connections");
             continue;
         };
         if seat.worker == listener.worker {

@@ -19,7 +19,6 @@ use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, ResponseStart, find_end, scan_response};
 use crate::http1::out::{Out, ROOM};
 use crate::http1::websocket::{is_accepted, make_key, strip_handshake};
-use crate::seam::ask::Notice;
 use crate::shared::Shared;
 
 const INFORMS: u32 = 32; // 1xx answers to one request; more is a flood
@@ -79,7 +78,7 @@ impl H1Conn {
         match self.io.poll_fill(&mut cx, &mut self.held) {
             Poll::Pending => true,
             Poll::Ready(Ok(count)) if count > 0 => {
-                self.shared.note(Notice::RefusedFrames { kind: "unasked-bytes" });
+                self.shared.refused("unasked-bytes");
                 false
             }
             Poll::Ready(_) => false,
@@ -281,7 +280,7 @@ impl H1Up {
 
     fn refused(&mut self, refusal: &Refusal) -> Lost {
         if let Some(conn) = &self.conn {
-            conn.shared.note(Notice::RefusedFrames { kind: refusal.kind });
+            conn.shared.refused(refusal.kind);
         }
         self.broke(Cause::Unsupported, format!("the app's answer is not valid HTTP/1.1: {}", refusal.text))
     }
@@ -331,7 +330,7 @@ impl H1Up {
         }
         if self.informs > INFORMS {
             if let Some(conn) = &self.conn {
-                conn.shared.note(Notice::RefusedFrames { kind: "informational" });
+                conn.shared.refused("informational");
             }
             return Err(self.broke(Cause::ResetEarly, format!("the app sent more than {INFORMS} informational answers")));
         }
@@ -344,7 +343,7 @@ impl H1Up {
     fn recycle(&mut self) {
         let Some(conn) = self.conn.take() else { return };
         if !conn.held.is_empty() {
-            conn.shared.note(Notice::RefusedFrames { kind: "unasked-bytes" });
+            conn.shared.refused("unasked-bytes");
         } else if self.keep && self.told_end && self.out.is_empty() && !self.write_broken {
             conn.give_back();
         }
@@ -369,7 +368,7 @@ impl H1Up {
                 }
                 Ok(Piece::More) => {}
                 Err(refusal) => {
-                    conn.shared.note(Notice::RefusedFrames { kind: refusal.kind });
+                    conn.shared.refused(refusal.kind);
                     let detail = format!("the app's response body is malformed: {}", refusal.text);
                     return Poll::Ready(Err(self.broke(Cause::ResetLate, detail)));
                 }

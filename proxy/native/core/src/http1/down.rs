@@ -17,7 +17,6 @@ use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, RequestStart};
 use crate::http1::out::{Out, ROOM};
 use crate::http1::websocket::{accept_of, offered_key, strip_handshake};
-use crate::seam::ask::Notice;
 use crate::shared::Shared;
 
 /// An unread request body up to this is read for keep-alive's sake; a longer one costs the connection.
@@ -195,7 +194,7 @@ impl H1Down {
                     Ok(Piece::More) => {}
                     Err(refusal) => {
                         let text = refusal.text.to_string();
-                        this.shared.note(Notice::RefusedFrames { kind: refusal.kind });
+                        this.shared.refused(refusal.kind);
                         this.turn.broken = Some(refusal);
                         return Poll::Ready(Err(Gone(text)));
                     }

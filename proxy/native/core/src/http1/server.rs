@@ -18,7 +18,6 @@ use crate::head::Entry;
 use crate::http1::body_scan::Piece;
 use crate::http1::down::{Conn, DISCARD_BYTES, H1Down, Said, reason};
 use crate::http1::head_scan::{Refusal, find_end, scan_request};
-use crate::seam::ask::Notice;
 use crate::shared::Shared;
 
 const LINGER: Duration = Duration::from_secs(2); // how long an early answer may stand before unread bytes turn our close into a reset
@@ -194,7 +193,7 @@ async fn linger(conn: &Rc<RefCell<Conn>>) {
 }
 
 async fn refuse(conn: &Rc<RefCell<Conn>>, shared: &Shared, refusal: &Refusal) {
-    shared.note(Notice::RefusedFrames { kind: refusal.kind });
+    shared.refused(refusal.kind);
     let text = refusal.text.replace('\\', "\\\\").replace('"', "\\\"");
     let body = format!("{{\"errorCode\":\"ERR_BAD_REQUEST\",\"message\":\"{text}\"}}");
     let head = format!(

@@ -1,9 +1,10 @@
 //! The upstream end of HTTP/2: to peers (mutual TLS) and to apps that speak h2c or gRPC.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -15,14 +16,16 @@ use tokio::sync::oneshot;
 
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Lost, Part};
+use crate::call::pool::Origin;
+use crate::clusters::Tls;
 use crate::connection::io::{Io, STEP};
 use crate::connection::leaving::Leaving;
 use crate::connection::listener::EXPIRED;
 use crate::fields::Headers;
 use crate::head::{Protocol, RawHead};
-use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME};
-use crate::http2::pulse::Pulse;
-use crate::http2::server::{data_frame_budget, finish, only_allowed, poll_part, poll_room};
+use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME, Side};
+use crate::http2::pulse::{Pulse, UNANSWERED};
+use crate::http2::server::{RESET_STREAMS, data_frame_budget, finish, only_allowed, poll_part, poll_room};
 use crate::seam::ask::Notice;
 use crate::shared::Shared;
 
@@ -42,12 +45,19 @@ pub struct H2Conn {
     pub closed: Cell<bool>,
     pub active_at: Cell<Instant>,
     pub leaving: Rc<Leaving>,
+    /// Why it ended.
+    ended: RefCell<Option<String>>,
 }
 
 impl H2Conn {
     /// Calls it takes now.
     pub fn capacity(&self) -> usize {
-        if self.closed.get() || self.leaving.is_leaving() || self.gate.has_goaway() || self.gate.is_flooded() {
+        if self.closed.get()
+            || self.leaving.is_leaving()
+            || self.gate.is_strained()
+            || self.gate.has_goaway()
+            || self.gate.is_flooded()
+        {
             return 0;
         }
         self.sender.current_max_send_streams().min(MAX_CALLS).saturating_sub(self.in_flight.get())
@@ -57,11 +67,12 @@ impl H2Conn {
     pub async fn begin(
         shared: &Rc<Shared>,
         io: Io,
+        origin: &Origin,
         is_plain_h2: bool,
         leaving: Rc<Leaving>,
         changed: impl Fn() + 'static,
     ) -> Result<Rc<Self>, Lost> {
-        let gate = FrameGate::new(&shared.limits, false);
+        let gate = FrameGate::new(&shared.limits, Side { is_server: false, is_own: origin.tls != Tls::Mesh });
         let limits = &shared.limits;
         let (sender, connection) = client::Builder::new()
             .initial_window_size(limits.window_bytes)
@@ -70,7 +81,8 @@ impl H2Conn {
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(STEP)
             .data_frame_budget(data_frame_budget(limits))
-            .max_local_error_reset_streams(Some(limits.resets_burst as usize))
+            .max_concurrent_reset_streams(RESET_STREAMS)
+            .max_local_error_reset_streams(None) // a sum over the connection's whole life; each is of a call of ours
             .enable_push(false)
             .handshake::<_, Bytes>(io.with_gate(gate.clone()))
             .await
@@ -87,11 +99,13 @@ impl H2Conn {
             closed,
             active_at,
             leaving: leaving.clone(),
+            ended: RefCell::default(),
         });
         shared.pool.watch(&leaving);
         let (up, is_up) = oneshot::channel();
         let weak = Rc::downgrade(&this);
-        let driven = drive(shared.clone(), connection, gate, leaving, weak.clone(), up);
+        let who: Arc<str> = format!("{} at {}", origin.cluster, origin.address).into();
+        let driven = drive(shared.clone(), connection, gate, leaving, weak.clone(), who, up);
         tokio::task::spawn_local(async move {
             driven.await;
             if let Some(this) = weak.upgrade() {
@@ -147,6 +161,7 @@ async fn drive(
     gate: Rc<FrameGate>,
     leaving: Rc<Leaving>,
     conn: Weak<H2Conn>,
+    who: Arc<str>,
     up: oneshot::Sender<Result<(), String>>,
 ) {
     let mut up = Some(up);
@@ -157,6 +172,9 @@ async fn drive(
         }
         if leaving.is_asked(cx) && leaving.is_over() {
             return Poll::Ready(Err(Flood { kind: EXPIRED, reason: Reason::NO_ERROR }));
+        }
+        if let Some(kind) = gate.take_strain() {
+            shared.note(Notice::RefusedFrames { kind, who: who.clone() });
         }
         let has_calls = conn.upgrade().is_some_and(|conn| conn.in_flight.get() > 0);
         if let Poll::Ready(kind) = pulse.poll(cx, &gate, has_calls) {
@@ -175,12 +193,19 @@ async fn drive(
         Ok(Ok(())) => "the connection was closed".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(Flood { kind: "http1", .. }) => "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)".to_owned(),
-        Err(Flood { kind: EXPIRED, .. }) => "its certificate has expired".to_owned(),
+        Err(Flood { kind: EXPIRED, .. }) => "a certificate of the connection has expired".to_owned(),
+        Err(Flood { kind: UNANSWERED, .. }) => {
+            shared.note(Notice::RefusedFrames { kind: UNANSWERED, who });
+            "the other end answers no PING".to_owned()
+        }
         Err(Flood { kind, .. }) => {
-            shared.note(Notice::RefusedFrames { kind });
-            format!("too many {kind} frames")
+            shared.note(Notice::RefusedFrames { kind, who });
+            format!("this proxy ended the connection: too many {kind} frames")
         }
     };
+    if let Some(conn) = conn.upgrade() {
+        *conn.ended.borrow_mut() = Some(detail.clone());
+    }
     if let Some(up) = up {
         drop(up.send(Err(detail)));
     }
@@ -262,12 +287,11 @@ impl H2Up {
             Some(reason) if error.is_reset() && error.is_remote() => {
                 Lost::new(early, format!("the peer reset the call ({})", reason_name(reason)))
             }
-            Some(_) if error.is_reset() => {
-                self.place.conn.gate.count_reset();
-                Lost::new(Cause::Unsupported, format!("the answer is malformed: {error}"))
-            }
-            _ if self.place.conn.leaving.is_over() => Lost::new(early, "a certificate of the connection has expired"),
-            _ => Lost::new(early, format!("the connection broke: {error}")),
+            Some(_) if error.is_reset() => Lost::new(Cause::Unsupported, format!("the answer is malformed: {error}")),
+            _ => match &*self.place.conn.ended.borrow() {
+                Some(why) => Lost::new(early, why.clone()),
+                None => Lost::new(early, format!("the connection broke: {error}")),
+            },
         }
     }
 

@@ -1,11 +1,15 @@
 //! Stands before `h2` where an HTTP/2 connection's bytes come in: counts what floods are made of, notes SETTINGS and GOAWAY, of
-//! which `h2` tells nobody, and takes the header blocks out (`head_blocks.rs`). Other frames are not changed. Source: RFC 9113 §4.1, §6.8; CVE-2023-44487, CVE-2025-8671,
-//! VU#421644, CVE-2019-9511 to 9518.
+//! which `h2` tells nobody, and takes the header blocks out (`head_blocks.rs`). Other frames are not changed.
+//!
+//! What calls and data account for is never a flood: a receiver of data pings to measure the path and sends window updates (gRPC's
+//! clients and servers do), a caller may cancel each of its calls, a server may stop each request that it has answered. What goes beyond
+//! that has a budget; past it the peer is read more slowly, then sent away, then cut off. Source: RFC 9113 §4.1, §5.1.2, §6.8, §8.1;
+//! CVE-2023-44487, CVE-2025-8671, VU#421644, CVE-2019-9511 to 9518.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use h2::Reason;
@@ -24,6 +28,10 @@ pub const MAX_FRAME: u32 = 65_536 - 9;
 const SMALL_FRAME: usize = 1_024; // of DATA, as many peers cut them
 const UPDATES_PER_FRAME: u32 = 10;
 const MAX_UPDATES: u32 = 65_536;
+const CONTROL_PER_HEAD: u32 = 2; // control frames that a head accounts for, besides its reset
+const MAX_DUE: u32 = 4_096; // resets that may come, or go out, for calls that were
+const RESETS_PER_STREAM: u32 = 5; // of ours: one, and one for each frame that was on its way when the first left
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// What passed its limit, and how the peer is told.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +63,15 @@ impl Bucket {
     }
 }
 
+/// Whose frames a gate looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// Whether requests come in, not answers.
+    pub is_server: bool,
+    /// Whether it is our own app at the other end, which is ours to trust.
+    pub is_own: bool,
+}
+
 /// Owns what is known of one direction of one connection.
 #[derive(Debug)]
 pub struct FrameGate {
@@ -65,6 +82,17 @@ pub struct FrameGate {
     max_continuations: u32,
     resets: Bucket,
     control: Bucket,
+    /// Control frames that calls and data account for; those beyond the bucket, and how many of these cost the connection.
+    earned: Cell<u32>,
+    most_earned: u32,
+    over: Cell<u32>,
+    most_over: u32,
+    pause: Cell<Duration>,
+    strain: Cell<Option<&'static str>>,
+    is_strained: Cell<bool>,
+    /// Resets that the peer, and we, may send for calls that were begun.
+    resets_due: Cell<u32>,
+    own_resets_due: Cell<u32>,
     flood: Cell<Option<Flood>>,
     updates: Cell<u32>,
     settings: Cell<bool>,
@@ -82,16 +110,28 @@ pub struct FrameGate {
 }
 
 impl FrameGate {
-    /// `server`: whether requests come in. The preface is no business of the gate.
-    pub fn new(limits: &Limits, server: bool) -> Rc<Self> {
+    /// The preface is no business of the gate.
+    pub fn new(limits: &Limits, side: Side) -> Rc<Self> {
+        let server = side.is_server;
+        let factor = if side.is_own { limits.own_app_factor } else { 1.0 };
+        let burst = limits.control_burst * factor;
         Rc::new(Self {
             first: Cell::new(!server),
             header: RefCell::new(Vec::with_capacity(HEADER)),
             skip: Cell::new(0),
             continuations: Cell::new(0),
             max_continuations: limits.continuations,
-            resets: Bucket::new(limits.resets_per_s, limits.resets_burst),
-            control: Bucket::new(limits.control_per_s, limits.control_burst),
+            resets: Bucket::new(limits.resets_per_s * factor, limits.resets_burst * factor),
+            control: Bucket::new(limits.control_per_s * factor, burst),
+            earned: Cell::new(0),
+            most_earned: burst as u32,
+            over: Cell::new(0),
+            most_over: burst as u32,
+            pause: Cell::new(Duration::ZERO),
+            strain: Cell::new(None),
+            is_strained: Cell::new(false),
+            resets_due: Cell::new(0),
+            own_resets_due: Cell::new(0),
             flood: Cell::new(None),
             updates: Cell::new(0),
             settings: Cell::new(false),
@@ -134,6 +174,41 @@ impl FrameGate {
         self.goaway.get()
     }
 
+    /// How long to read no more, as the peer is beyond its budget.
+    pub fn take_pause(&self) -> Option<Duration> {
+        let pause = self.pause.take();
+        (!pause.is_zero()).then_some(pause.min(MAX_PAUSE))
+    }
+
+    /// Whether the peer is to be sent away, and its calls in flight to end in peace.
+    pub fn is_strained(&self) -> bool {
+        self.is_strained.get()
+    }
+
+    /// By what, said once.
+    pub fn take_strain(&self) -> Option<&'static str> {
+        self.strain.take()
+    }
+
+    fn earn(&self, frames: u32) {
+        self.earned.set(self.earned.get().saturating_add(frames).min(self.most_earned));
+    }
+
+    /// Our side ends a stream that goes on: a reset of ours goes out, and more for what is on its way to us.
+    pub fn expect_reset(&self) {
+        self.own_resets_due.set((self.own_resets_due.get() + RESETS_PER_STREAM).min(MAX_DUE));
+    }
+
+    /// Resets went out. Those that are not our own doing the peer has provoked.
+    pub fn said_resets(&self, count: u32) {
+        for _ in 0..count {
+            match self.own_resets_due.get() {
+                0 => self.count_reset(),
+                due => self.own_resets_due.set(due - 1),
+            }
+        }
+    }
+
     /// Count a stream that we reset for the peer's fault.
     pub fn count_reset(&self) {
         if !self.resets.take() {
@@ -154,6 +229,7 @@ impl FrameGate {
     /// So many bytes of a body are sent: the peer may answer them with window updates.
     pub fn sent_data(&self, count: usize) {
         let frames = u32::try_from(count / SMALL_FRAME).unwrap_or(u32::MAX).saturating_add(1);
+        self.earn(frames);
         self.updates.set(self.updates.get().saturating_add(frames.saturating_mul(UPDATES_PER_FRAME)).min(MAX_UPDATES));
     }
 
@@ -164,7 +240,14 @@ impl FrameGate {
 
     /// A call of ours begins.
     pub fn expect(&self, stream: u32) {
+        self.begins();
         self.blocks.borrow_mut().expect(stream);
+    }
+
+    /// A call: it accounts for some control frames, and for its reset.
+    fn begins(&self) {
+        self.earn(CONTROL_PER_HEAD);
+        self.resets_due.set((self.resets_due.get() + 1).min(MAX_DUE));
     }
 
     /// The response head of that status, of which `h2` told.
@@ -335,7 +418,10 @@ impl FrameGate {
             DATA if goes_on && header.length == 0 => self.count_control("empty-data"),
             DATA if goes_on && header.length == 1 && header.has(PADDED) => self.count_control("empty-data"),
             PRIORITY => self.count_control("priority"),
-            RST_STREAM => self.count_reset(),
+            DATA if header.has(PADDED) => {} // padding may be all that there is
+            DATA => self.earn(1),
+            RST_STREAM if self.resets_due.get() > 0 => self.resets_due.set(self.resets_due.get() - 1),
+            RST_STREAM => self.count_control("reset"),
             SETTINGS => {
                 self.count_control("settings");
                 if !header.has(ACK) && !self.settings.replace(true) {
@@ -356,7 +442,7 @@ impl FrameGate {
                     self.set_flood("continuation");
                 }
             }
-            DATA | HEADERS => {}
+            HEADERS => self.begins(),
             _ => self.count_control("unknown"),
         }
     }
@@ -417,8 +503,19 @@ impl FrameGate {
     }
 
     fn count_control(&self, kind: &'static str) {
-        if !self.control.take() {
+        if self.earned.get() > 0 {
+            return self.earned.set(self.earned.get() - 1);
+        }
+        if self.control.take() {
+            return self.over.set(self.over.get().saturating_sub(1));
+        }
+        self.over.set(self.over.get() + 1);
+        self.pause.set(self.pause.get().saturating_add(Duration::from_secs_f64(1.0 / self.control.per_s.max(1.0))));
+        if self.over.get() > self.most_over {
             self.set_flood(kind);
+        } else if self.over.get() > self.most_over / 2 && !self.is_strained.replace(true) {
+            self.strain.set(Some(kind));
+            self.wake();
         }
     }
 }
@@ -437,7 +534,7 @@ mod tests {
     fn frames_are_seen_however_they_are_cut() {
         let data = [frame(4, 0, 12), frame(0, 0, 300), frame(7, 0, 8)].concat();
         for size in [1, 2, 7, 9, 64, 1_000] {
-            let gate = FrameGate::new(&Limits::default(), true);
+            let gate = FrameGate::new(&Limits::default(), Side { is_server: true, is_own: false });
             let mut out = BytesMut::new();
             data.chunks(size).for_each(|piece| gate.feed(piece, &mut out));
             assert_eq!(out, data);
@@ -455,12 +552,12 @@ mod tests {
             (0, 0, 0, "empty-data"),
             (9, 0, 1, "continuation"),
         ] {
-            let gate = FrameGate::new(&Limits::default(), false);
+            let gate = FrameGate::new(&Limits::default(), Side { is_server: false, is_own: false });
             let mut out = BytesMut::new();
             if kind == 9 {
                 gate.feed(&frame(1, 0, 0), &mut out);
             }
-            for _ in 0..1_500 {
+            for _ in 0..2_500 {
                 gate.feed(&frame(kind, flags, length), &mut out);
             }
             assert_eq!(gate.flood.get().map(|flood| flood.kind), Some(name));

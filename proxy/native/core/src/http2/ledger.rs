@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::http2::frames::{ACK, DATA, HEADER, Header, PREFACE, SETTINGS, WINDOW_UPDATE};
+use crate::http2::frames::{ACK, DATA, HEADER, Header, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE};
 
 const WINDOW: i64 = 65_535; // of every new connection
 const SETTING: usize = 6; // bytes of one
@@ -26,6 +26,8 @@ pub struct Ledger {
     header: [u8; HEADER + INCREMENT],
     begun: usize,
     skip: usize,
+    /// Resets (`RST_STREAM`) that went out since somebody asked.
+    resets: u32,
     filter: Option<Filter>,
 }
 
@@ -80,11 +82,17 @@ impl Ledger {
         let head = Header::new(header);
         match (head.kind, head.stream) {
             (DATA, _) => self.sent += head.length as i64,
+            (RST_STREAM, _) => self.resets += 1,
             (WINDOW_UPDATE, 0) => self.updated += i64::from(u32::from_be_bytes([a, b, c, d])),
             _ => {}
         }
         self.skip = head.length - (self.begun - HEADER);
         self.begun = 0;
+    }
+
+    /// How many resets went out since the last call.
+    pub fn take_resets(&mut self) -> u32 {
+        std::mem::take(&mut self.resets)
     }
 
     /// Whether `h2` may go: nothing half said, its SETTINGS known, and windows that one of its new connections can have.

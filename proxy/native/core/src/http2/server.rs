@@ -19,7 +19,7 @@ use crate::connection::leaving::Leaving;
 use crate::fields::{Headers, is_of_hop};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::http1::head_scan::is_authority;
-use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME};
+use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME, Side};
 use crate::http2::head_blocks::Block;
 use crate::http2::pulse::{Pulse, UNANSWERED};
 use crate::limits::Limits;
@@ -40,6 +40,11 @@ enum Turn {
     Rest,
 }
 
+/// Streams that were reset and of which `h2` remembers so for a moment.
+pub const RESET_STREAMS: usize = 4_096;
+/// Calls whose work here goes on, beside the streams that we allow: a caller counts one as over as soon as it has cancelled it.
+const ENDING: usize = 2;
+
 /// What small DATA frames may cost beyond their bytes while they wait, in bytes: frames of 32 fill every window without passing it.
 pub fn data_frame_budget(limits: &Limits) -> usize {
     limits.connection_window_bytes as usize * 8
@@ -55,16 +60,16 @@ fn builder(limits: &Limits) -> server::Builder {
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(STEP)
         .data_frame_budget(data_frame_budget(limits))
-        .max_concurrent_reset_streams(limits.streams as usize)
-        .max_pending_accept_reset_streams(limits.streams as usize)
-        .max_local_error_reset_streams(Some(limits.resets_burst as usize))
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(None) // a sum over the connection's whole life: the gate counts them instead
         .enable_connect_protocol();
     builder
 }
 
 /// Serve one connection until it ends. Without calls for a while, it rests: there is no `h2` until the peer goes on.
 pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving>) {
-    let gate = FrameGate::new(&shared.limits, true);
+    let gate = FrameGate::new(&shared.limits, Side { is_server: true, is_own: entry.peer.is_none() });
     let io = SharedIo::new(io.with_gate(gate.clone()));
     // In a box, so that what rests holds nothing of it.
     while Box::pin(serve_awake(&shared, &io, &entry, &leaving, &gate)).await {
@@ -96,7 +101,10 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
             if let Poll::Ready(flood) = gate.poll_flood(cx) {
                 return Poll::Ready(Err(Turn::Flood(flood)));
             }
-            let asked = leaving.is_asked(cx);
+            let asked = leaving.is_asked(cx) || gate.is_strained();
+            if let Some(kind) = gate.take_strain() {
+                shared.note(Notice::RefusedFrames { kind, who: entry.who() });
+            }
             if leaving.is_over() {
                 return Poll::Ready(Err(Turn::Over));
             }
@@ -130,12 +138,13 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
         .await;
         match turn {
             Ok(Some(Ok((_, mut respond)))) if parted => {
+                gate.expect_reset();
                 respond.send_reset(Reason::REFUSED_STREAM); // who ignores a goodbye does not stay
             }
             Ok(Some(Ok((request, respond)))) => accept(shared, entry, leaving, gate, request, respond),
             Ok(Some(Err(error))) => {
                 if error.is_go_away() || error.is_library() {
-                    shared.note(Notice::RefusedFrames { kind: "protocol" });
+                    shared.note(Notice::RefusedFrames { kind: "protocol", who: entry.who() });
                     gate.end("protocol", error.reason().unwrap_or(Reason::PROTOCOL_ERROR));
                 }
                 break;
@@ -143,7 +152,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
             Ok(None) => break,
             Err(Turn::Rest) => return true,
             Err(Turn::Flood(Flood { kind, reason })) => {
-                shared.note(Notice::RefusedFrames { kind });
+                shared.note(Notice::RefusedFrames { kind, who: entry.who() });
                 if kind != UNANSWERED {
                     end_at_once(connection, reason).await;
                 }
@@ -175,24 +184,43 @@ fn accept(
 ) {
     let body = request.into_body();
     let stream = respond.stream_id().as_u32();
-    let Some(block) = gate.accept(stream) else { return respond.send_reset(Reason::INTERNAL_ERROR) };
-    if block.is_over || block.count > shared.limits.header_count {
-        shared.note(Notice::RefusedFrames { kind: if block.is_over { "head-size" } else { "header-count" } });
+    let Some(block) = gate.accept(stream) else {
+        gate.expect_reset();
+        return respond.send_reset(Reason::INTERNAL_ERROR);
+    };
+    if leaving.calls.get() >= ENDING * shared.limits.streams as usize {
         gate.forget(stream);
+        gate.expect_reset();
+        return respond.send_reset(Reason::REFUSED_STREAM);
+    }
+    if block.is_over || block.count > shared.limits.header_count {
+        let kind = if block.is_over { "head-size" } else { "header-count" };
+        shared.note(Notice::RefusedFrames { kind, who: entry.who() });
+        gate.forget(stream);
+        gate.expect_reset();
         let mut refusal = Response::new(());
         *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         drop(respond.send_response(refusal, true));
         return;
     }
     if is_malformed(&block) {
-        shared.note(Notice::RefusedFrames { kind: "protocol" });
+        shared.note(Notice::RefusedFrames { kind: "protocol", who: entry.who() });
         gate.forget(stream);
+        gate.expect_reset();
         gate.count_reset();
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
     let raw = read_head(block, body.is_end_stream());
-    let down =
-        Down::H2(H2Down { respond, send: None, body, stream, waited: false, gate: gate.clone(), leaving: leaving.clone() });
+    let down = Down::H2(H2Down {
+        respond,
+        send: None,
+        body,
+        stream,
+        waited: false,
+        over: Over::No,
+        gate: gate.clone(),
+        leaving: leaving.clone(),
+    });
     leaving.calls.set(leaving.calls.get() + 1);
     leaving.refresh();
     // In a box: a task is moved when it begins and again when it ends.
@@ -261,12 +289,26 @@ pub struct H2Down {
     body: RecvStream,
     stream: u32,
     waited: bool,
+    over: Over,
     gate: Rc<FrameGate>,
     leaving: Rc<Leaving>,
 }
 
+/// What has become of a stream.
+#[derive(PartialEq, Eq)]
+enum Over {
+    No,
+    /// The answer is whole.
+    Answered,
+    /// It was reset, or its connection broke.
+    Broken,
+}
+
 impl Drop for H2Down {
     fn drop(&mut self) {
+        if self.over == Over::No || self.over == Over::Answered && !self.body.is_end_stream() {
+            self.gate.expect_reset(); // `h2` ends it, or tells the caller to stop (RFC 9113 §8.1)
+        }
         self.gate.forget(self.stream);
         self.leaving.calls.set(self.leaving.calls.get() - 1);
         self.leaving.active_at.set(Instant::now());
@@ -275,8 +317,10 @@ impl Drop for H2Down {
 
 impl H2Down {
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Gone>> {
-        poll_part(&mut self.body, &self.gate, self.stream, cx)
-            .map_err(|error| Gone(format!("the caller cancelled the call: {error}")))
+        poll_part(&mut self.body, &self.gate, self.stream, cx).map_err(|error| {
+            self.over = Over::Broken;
+            Gone(format!("the caller cancelled the call: {error}"))
+        })
     }
 
     pub(crate) fn is_read(&self) -> bool {
@@ -292,6 +336,9 @@ impl H2Down {
             Some(send) => send.poll_reset(cx),
             None => self.respond.poll_reset(cx),
         };
+        if reset.is_ready() {
+            self.over = Over::Broken;
+        }
         reset.map(|_| Gone("the caller cancelled the call".into()))
     }
 
@@ -304,6 +351,7 @@ impl H2Down {
     pub(crate) fn respond(&mut self, status: u16, headers: Headers, end: bool) {
         if let Some(response) = response(status, headers) {
             self.send = self.respond.send_response(response, end).ok();
+            self.ends(end);
         }
     }
 
@@ -317,12 +365,20 @@ impl H2Down {
         if let Some(send) = &mut self.send {
             self.gate.sent_data(data.len());
             drop(send.send_data(data, last)); // a caller that left is met at the next poll
+            self.ends(last);
         }
     }
 
     pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
         if let Some(send) = &mut self.send {
             finish(send, trailers);
+            self.ends(true);
+        }
+    }
+
+    fn ends(&mut self, is_last: bool) {
+        if is_last && self.over == Over::No {
+            self.over = Over::Answered;
         }
     }
 

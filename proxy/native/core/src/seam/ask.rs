@@ -81,10 +81,24 @@ pub struct Outcome {
 /// News of connections.
 #[derive(Debug)]
 pub enum Notice {
-    Connection { listener: Arc<str>, change: i8 },
-    RefusedFrames { kind: &'static str },
-    RefusedPeer { listener: Arc<str>, reason: String },
-    UpstreamFailed { cluster: Arc<str>, address: Arc<str>, reason: String },
+    Connection {
+        listener: Arc<str>,
+        change: i8,
+    },
+    /// `who` sent them, for people; empty where nobody can tell.
+    RefusedFrames {
+        kind: &'static str,
+        who: Arc<str>,
+    },
+    RefusedPeer {
+        listener: Arc<str>,
+        reason: String,
+    },
+    UpstreamFailed {
+        cluster: Arc<str>,
+        address: Arc<str>,
+        reason: String,
+    },
 }
 
 /// Numbers for status, written by one worker and read anywhere.

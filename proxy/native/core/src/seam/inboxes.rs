@@ -133,7 +133,7 @@ mod tests {
     fn no_worker_waits_behind_the_others() {
         let inboxes = Inboxes::new(2, Box::new(|| ()), false);
         for inbox in inboxes.each() {
-            (0..10).for_each(|_| inbox.note(Notice::RefusedFrames { kind: "a" }));
+            (0..10).for_each(|_| inbox.note(Notice::RefusedFrames { kind: "a", who: "".into() }));
             inbox.stats.hits.fetch_add(3, Ordering::Relaxed);
         }
         let firsts: Vec<_> = (0..4).map(|_| std::ptr::from_ref(inboxes.in_turn().next().unwrap())).collect();
