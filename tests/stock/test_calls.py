@@ -12,9 +12,6 @@ from tests.support.ports import free_port
 # Each client once, each server once. Not among them, as they fail direct: tonic ends the connection of a grpc-go client that has ended
 # calls which it answered early (ENHANCE_YOUR_CALM, too_many_resets), and grpc-js waits for its deadline with it now and then.
 COVER = (("go", "java"), ("java", "rust"), ("rust", "node"), ("node", "python"), ("python", "go"))
-MENDED = pytest.mark.xfail(
-    strict=False, reason="pings and resets of these libraries are still taken for floods"
-)
 ENGINES = tuple(name for name in CHOSEN if name in {"portable", "native"})
 
 
@@ -38,7 +35,6 @@ async def through_sidecars(
     assert not worse, f"{worse}\nand direct: {direct}"
 
 
-@MENDED
 @pytest.mark.parametrize("pair", COVER, ids="-".join)
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_no_call_fails_that_does_not_fail_direct(
@@ -47,7 +43,6 @@ async def test_no_call_fails_that_does_not_fail_direct(
     await through_sidecars(mesh, engine, pair, count=500, flight=16, within_s=50)
 
 
-@MENDED
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
@@ -60,7 +55,6 @@ async def test_no_call_between_any_two_fails_that_does_not_fail_direct(
     await through_sidecars(mesh, engine, pair, count=500, flight=16, within_s=100)
 
 
-@MENDED
 @pytest.mark.soak
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("flight", [1, 64], ids=["trickle", "burst"])
