@@ -10,7 +10,8 @@ import re
 
 from msgspec import Struct
 
-from proxy.plan import Asking, Edit, Edits, Headers, Op, carries
+from proxy.fields import carries
+from proxy.plan import Asking, Edit, Edits, Headers, Op
 from proxy.target import BEYOND_PAGES_SET, FOREIGN_SITE_SET, PREFLIGHT_SET, split_authority
 
 # What a browser says of a request that another site's page makes (Fetch Metadata §2.1); a plain GET of an image has no Origin.

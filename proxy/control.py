@@ -89,6 +89,7 @@ class Control:
                 routes=routes,
                 token_required=settings.api_token is not None,
                 browsers=browsers_of(settings, hostname),
+                is_baggage_strict=settings.profile == "daprd",
                 forwarded=(
                     Edit(op=Op.ADD, name=b"x-forwarded-for", data=host_ip.encode()),
                     Edit(op=Op.ADD, name=b"x-forwarded-host", data=hostname.encode()),

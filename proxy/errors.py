@@ -10,7 +10,7 @@ import os
 
 from msgspec import Struct
 
-from proxy.plan import DETAIL, Cause, Headers, Labels, Reply, Surface
+from proxy.plan import DETAIL, TRACE_ID, Cause, Headers, Labels, Reply, Surface
 
 
 class ProxyError(Exception):
@@ -164,6 +164,6 @@ def reply(
 
 
 def _body(code: str, message: str) -> bytes:
-    """JSON in which DETAIL stays bare: the engine puts an escaped detail in its place."""
+    """JSON in which DETAIL and TRACE_ID stay bare: the engine puts an escaped detail and the trace's id in their places."""
     escaped = DETAIL.join(json.dumps(part, ensure_ascii=False)[1:-1] for part in message.split(DETAIL))
-    return f'{{"errorCode": "{code}", "message": "{escaped}"}}'.encode()
+    return f'{{"errorCode": "{code}", "message": "{escaped}", "traceId": "{TRACE_ID}"}}'.encode()

@@ -1,13 +1,14 @@
 """Where a sidecar listens: the app's two API ports, the peers' port, ports of single callees, metrics and the public API."""
 
+import json
 from collections.abc import Awaitable, Callable
 
 from proxy.browsers import own_names, stranger
 from proxy.control import Control, browsers_of, own_port_listener
 from proxy.engine.base import Engine, ListenerSpec
-from proxy.errors import ListenError, reply
+from proxy.errors import ANSWERS, HEADER, ListenError
 from proxy.local_http import Handler, LocalHttp, LocalRequest, LocalResponse
-from proxy.plan import Cause, Labels
+from proxy.plan import Cause
 from proxy.settings import PortWish, Settings, address, is_loopback
 
 
@@ -125,7 +126,8 @@ def guarded(
         why = stranger(browsers, request.authority, request.headers, names=names, scraped=scraped)
         if why is None:
             return await handler(request)
-        found = reply(Cause.FORBIDDEN_ORIGIN, Labels(direction="inbound"), why)
-        return LocalResponse(found.status, found.headers, found.body)
+        body = json.dumps({"errorCode": ANSWERS[Cause.FORBIDDEN_ORIGIN].code, "message": why}).encode()
+        mark = (HEADER, Cause.FORBIDDEN_ORIGIN.value.encode())
+        return LocalResponse(403, ((b"content-type", b"application/json"), mark), body)
 
     return answer

@@ -17,6 +17,7 @@ from proxy import errors
 from proxy.browsers import Browsers, as_headers
 from proxy.building_blocks import missing, missing_service
 from proxy.deliver import STRIP, AppView, CauseReplies, denied, to_app
+from proxy.fields import MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS
 from proxy.judge import Judge
 from proxy.plan import (
     DETAIL,
@@ -90,7 +91,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     """What the app's requests are judged by: a snapshot, replaced whole.
 
     known: cluster keys that have endpoints. own_ports: listener name to callee text. sockets: listeners that no browser reaches.
-    forwarded: X-Forwarded-* of this host.
+    forwarded: X-Forwarded-* of this host. is_baggage_strict: invalid baggage is refused and sound baggage echoed, as daprd does.
     learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
     """
 
@@ -106,6 +107,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     routes: ServiceRoutes
     token_required: bool
     browsers: Browsers
+    is_baggage_strict: bool
     forwarded: Edits
     hold_s: float
     learning_for_s: float
@@ -131,7 +133,7 @@ class Outbound:
 
     def decide(self, ask: Asking) -> Decision:
         """The decision, with what it read."""
-        found = self._readable(ask, self._decide(ask))
+        found = self._readable(ask, self._answered(ask, self._decide(ask)))
         if isinstance(found, Hold):
             return found
         scopes = (*found.scopes, "access", "app", "resiliency", "routes")
@@ -183,6 +185,15 @@ class Outbound:
         why = why or browsers.refused(ask)
         return None if why is None else self._reply(Cause.FORBIDDEN_ORIGIN, why)
 
+    def _answered(self, ask: Asking, found: Decision) -> Decision:
+        """The same with what every answer of a callee's is given."""
+        if not isinstance(found, Plan) or not found.labels.dst:
+            return found
+        edits: Edits = () if ask.protocol() in ("grpc", "websocket") else (Edit(op=Op.TELL_TRACE),)
+        if self.view.is_baggage_strict:
+            edits = (*edits, Edit(op=Op.ECHO, name=b"baggage"))
+        return replace(found, reply_edits=(*found.reply_edits, *edits))
+
     def _readable(self, ask: Asking, found: Decision) -> Decision:
         """The same with what a listed origin's page needs to read the answer (CORS)."""
         browsers = self.view.browsers
@@ -198,7 +209,8 @@ class Outbound:
         on_cause = found.on_cause
         if isinstance(on_cause, CauseReplies):
             on_cause = on_cause.adding(headers)
-        return replace(found, reply_edits=(*found.reply_edits, *edits), on_cause=on_cause)
+        before = found.reply_edits or (Edit(op=Op.HOP_BY_HOP),)
+        return replace(found, reply_edits=(*before, *edits), on_cause=on_cause)
 
     def _token(self, ask: Asking) -> Reply | None:
         if self.view.token_required and not ask.header_is(b"dapr-api-token", API_TOKEN_SET):
@@ -318,6 +330,14 @@ class Outbound:
         labels = replace(
             self._labels(surface), dst=callee.app_id, dst_namespace=callee.namespace, strip=named.strip
         )
+        wrong = ask.baggage()
+        if wrong and self.view.is_baggage_strict:
+            return _bad_baggage(labels, wrong)
+        if wrong:
+            labels = replace(labels, baggage=wrong)
+            named = Named(
+                named.callee, named.text, surface, (*named.rewrite, Edit(op=Op.BAGGAGE)), named.strip
+            )
         if ask.protocol() == "grpc":
             if ask.path_class(SERVICES) == "" or not ask.exact():
                 text = "a gRPC path is exactly /package.Service/Method"
@@ -406,3 +426,21 @@ class Outbound:
         status: int | None = None,
     ) -> Reply:
         return errors.reply(cause, self._labels(surface), text, surface=surface, callee=callee, status=status)
+
+
+def _bad_baggage(labels: Labels, wrong: str) -> Reply:
+    """As daprd refuses it: in plain text (spec/telemetry.md §3)."""
+    text = f"invalid baggage header: {_BAGGAGE_FAULTS[wrong]}"
+    found = errors.reply(Cause.BAD_REQUEST, labels, text)
+    headers = tuple(
+        (name, b"text/plain; charset=utf-8" if name == b"content-type" else data)
+        for name, data in found.headers
+    )
+    return replace(found, headers=headers, body=text.encode())
+
+
+_BAGGAGE_FAULTS = {
+    "malformed": "a member is not key=value in the characters that W3C Baggage allows",
+    "too-many": f"more than {MAX_BAGGAGE_MEMBERS} members",
+    "too-large": f"more than {MAX_BAGGAGE_BYTES} bytes",
+}

@@ -1,7 +1,7 @@
 """The contract between deciding and carrying: what arrived, what to do about it, what came of it.
 
 Deciders (`outbound`, `inbound`) turn a `RequestHead` into a `Plan`, a `Reply` or a `Hold`; an engine carries it out and reports an
-`Outcome`. Everything here is a frozen value. This module imports nothing of ours and does no I/O.
+`Outcome`. Everything here is a frozen value. This module imports nothing of ours but `fields`, which imports nothing, and does no I/O.
 
 `vary` is recorded, never declared: a decider asks through `Asking`, which writes down every facet it read. Two heads that are equal
 in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until one of its `scopes` is replaced.
@@ -13,6 +13,8 @@ from enum import Enum
 from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct, field
+
+from proxy.fields import carries, read_baggage
 
 T = TypeVar("T")
 
@@ -66,6 +68,7 @@ class Facet(Enum):
     PEER = "peer"
     HEADER = "header"  # the value of a naming header, or membership in a pushed set
     CARRIES = "carries"  # whether any field matches a pushed set of patterns
+    BAGGAGE = "baggage"  # what is wrong with it
 
 
 # Headers whose value names a callee, or what a page asks for: short, not secret, so the value itself may be a key. Of `authorization`
@@ -99,8 +102,11 @@ class Op(Enum):
     AUTHORITY = "authority"  # replace :authority / Host
     DAPR_PATH = "dapr-path"  # the canonical path, re-encoded, query as it came; data `strip`: only what follows `/method`
     CALLER = "caller"  # dapr-caller-app-id and dapr-caller-namespace of the peer that this call's certificate proves; none: nothing
-    TRACE = "trace"  # a fresh traceparent (and grpc-trace-bin on gRPC) of this hop's span
+    TRACE = "trace"  # a fresh traceparent of this hop's span, and grpc-trace-bin on gRPC and where the request has one
     DEADLINE = "deadline"  # grpc-timeout with what is left
+    BAGGAGE = "baggage"  # of a request: its sound members alone
+    TELL_TRACE = "tell-trace"  # into an answer: traceparent of this hop's span, unless it has one
+    ECHO = "echo"  # into an answer: a field as the request has it, unless the answer has it
 
 
 class Edit(Struct, frozen=True, kw_only=True):
@@ -214,25 +220,10 @@ class Tables:
                 return _naming_value(head, read.name)
             case Facet.CARRIES:
                 return carries(head.headers, self._sets[read.table or 0])
+            case Facet.BAGGAGE:
+                return read_baggage(head.headers)[0]
             case facet:
                 return _PLAIN[facet](head)
-
-
-def carries(headers: Headers, patterns: frozenset[bytes]) -> bool:
-    """Whether a field matches a pattern: `name`, or `name: word` (lower-case, the value up to a space, `;` or `,`); `*` ends either."""
-    for name, data in headers:
-        for field_ in (name, b"%b: %b" % (name, _first_word(data))):
-            if field_ in patterns:
-                return True
-            if any(pattern[-1:] == b"*" and field_.startswith(pattern[:-1]) for pattern in patterns):
-                return True
-    return False
-
-
-def _first_word(data: bytes) -> bytes:
-    for end in (b";", b",", b"\t", b" "):
-        data = data.strip(b" \t").partition(end)[0]
-    return data.lower()
 
 
 def _naming_value(head: RequestHead, name: bytes) -> str | None:
@@ -335,6 +326,10 @@ class Asking:
         """Whether any field matches a pushed set of patterns; see `carries`."""
         return bool(self._ask(Read(facet=Facet.CARRIES, table=patterns)))
 
+    def baggage(self) -> str:
+        """What is wrong with the baggage: "" (nothing), malformed, too-many or too-large."""
+        return str(self._ask(_BAGGAGE))
+
     @property
     def vary(self) -> tuple[Read, ...]:
         """What was read so far, in order."""
@@ -354,6 +349,7 @@ _AUTHORITY = Read(facet=Facet.AUTHORITY)
 _PEER = Read(facet=Facet.PEER)
 _FORM = Read(facet=Facet.FORM)
 _EXACT = Read(facet=Facet.EXACT)
+_BAGGAGE = Read(facet=Facet.BAGGAGE)
 
 
 class Labels(Struct, frozen=True, kw_only=True):
@@ -368,6 +364,7 @@ class Labels(Struct, frozen=True, kw_only=True):
     peer_id: str = ""
     decision: str = ""
     strip: bool = False  # Dapr's path form: the method is what follows `/method`
+    baggage: str = ""  # why some of it was dropped
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -418,6 +415,7 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 DETAIL = "\x01"
+TRACE_ID = "\x02"  # likewise, for the trace's id in hexadecimal digits
 
 
 class Plan(Struct, frozen=True, kw_only=True):

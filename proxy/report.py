@@ -84,6 +84,8 @@ class Reporter:
                 verb=outcome.head.method,
                 path=outcome.head.path,
             )
+        if outcome.labels.baggage:
+            self._meters.baggage_dropped.add(outcome.labels.baggage)
         self._recorder.record(_call(outcome))
 
     @property
@@ -100,6 +102,8 @@ class Reporter:
         """Calls with equal labels ended."""
         if tally.labels.dst:
             self._recorder.record_batch(*_batch(tally))
+            if tally.labels.baggage:
+                self._meters.baggage_dropped.add(tally.labels.baggage, amount=tally.calls)
 
     def traced(self, outcome: Outcome) -> None:
         """A sampled call ended that is in a tally."""

@@ -63,8 +63,8 @@ _new = tuple.__new__
 def extract(headers: Iterable[tuple[bytes, bytes]], *, grpc: bool, b3: bool = True) -> SpanContext | None:
     """The remote span that these headers (lower-case names) name, or None; invalid counts as absent.
 
-    On gRPC `grpc-trace-bin` comes first, then `traceparent`, then B3. Where a gRPC call carries several values,
-    the last was added by the nearest hop and wins; on HTTP two different `traceparent`s are invalid.
+    On gRPC `grpc-trace-bin` comes first, then `traceparent`, then B3; elsewhere `traceparent` is first. Where a gRPC call
+    carries several values, the last was added by the nearest hop and wins; on HTTP two different `traceparent`s are invalid.
     """
     found: list[tuple[bytes, bytes]] | None = None
     for header in headers:
@@ -83,7 +83,7 @@ def _from_found(found: list[tuple[bytes, bytes]], *, grpc: bool, b3: bool) -> Sp
         return parse_traceparent(found[0][1])
     parent = _traceparent_of([value for name, value in found if name == TRACEPARENT], last_wins=grpc)
     context = parent
-    if grpc:
+    if grpc or parent is None:
         for name, value in found:
             if name == GRPC_TRACE_BIN:
                 context = parse_grpc_trace_bin(value) or context

@@ -234,7 +234,9 @@ class Meters:
         )
         self.loop_lag = self.gauge("postern_loop_lag_seconds", "How late the event loop last ran a timer.")
         self.baggage_dropped = self.counter(
-            "postern_baggage_dropped_total", "Baggage members dropped.", ("reason",)
+            "postern_baggage_dropped_total",
+            "Calls whose baggage was passed on in part or not at all.",
+            ("reason",),
         )
         self.spans_exported = self.counter("postern_spans_exported_total", "Spans taken.", ("exporter",))
         self.spans_dropped = self.counter(

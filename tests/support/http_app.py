@@ -109,6 +109,11 @@ async def cors(exchange: Exchange) -> None:
     await exchange.reply_json(200, {"app": exchange.app_name}, headers)
 
 
+async def traced(exchange: Exchange) -> None:
+    """An app that tells of a trace itself."""
+    await exchange.reply_json(200, {}, [("traceparent", "00-app-app-00")])
+
+
 async def send_bytes(exchange: Exchange) -> None:
     """`?n=`: so many bytes, by length; `&chunk=` sends them chunked in pieces of that size."""
     remaining, size = int(exchange.argument("n", "1024")), int(exchange.argument("chunk", "0"))
@@ -246,6 +251,7 @@ async def websocket(exchange: Exchange) -> None:
 ENDPOINTS: Final[dict[str, Callable[[Exchange], Awaitable[None]]]] = {
     "/echo": echo,
     "/cors": cors,
+    "/traced": traced,
     "/bytes": send_bytes,
     "/sink": sink,
     "/duplex": duplex,

@@ -4,21 +4,25 @@ import json
 from urllib.parse import quote
 
 from proxy import errors
+from proxy.engine.base import Span
 from proxy.engine.portable.streams import Downstream
-from proxy.plan import DETAIL, Cause, Headers, Labels, Reply
+from proxy.plan import DETAIL, TRACE_ID, Cause, Headers, Labels, Reply
 
 _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 
-def send(down: Downstream, reply: Reply, detail: str, *, grpc: bool, head: bool) -> int | None:
+def send(down: Downstream, reply: Reply, detail: str, span: Span, *, grpc: bool, head: bool) -> int | None:
     """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses)."""
     if grpc:
-        down.respond(200, ((b"content-type", b"application/grpc"), *grpc_trailers(reply, detail)), end=True)
+        down.respond(
+            200, ((b"content-type", b"application/grpc"), *grpc_trailers(reply, detail, span)), end=True
+        )
         return reply.grpc_code
     body = reply.body.replace(
         DETAIL.encode(), json.dumps(detail, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
     )
-    headers = (*reply.headers, (b"content-length", b"%d" % len(body)))
+    body = body.replace(TRACE_ID.encode(), span.traceparent[3:35])
+    headers = (*reply.headers, (b"traceparent", span.traceparent), (b"content-length", b"%d" % len(body)))
     if head or not body:
         down.respond(reply.status, headers, end=True)
     else:
@@ -28,12 +32,17 @@ def send(down: Downstream, reply: Reply, detail: str, *, grpc: bool, head: bool)
     return None
 
 
-def grpc_trailers(reply: Reply, detail: str) -> Headers:
+def grpc_trailers(reply: Reply, detail: str, span: Span) -> Headers:
     """How a gRPC call ends with a reply of ours."""
     text = reply.grpc_message.replace(DETAIL, detail)
     message = quote(text, safe=_GRPC_SAFE, errors="replace").encode("ascii")
     extra = tuple(header for header in reply.headers if header[0] == errors.HEADER)
-    return ((b"grpc-status", b"%d" % reply.grpc_code), (b"grpc-message", message), *extra)
+    return (
+        (b"grpc-status", b"%d" % reply.grpc_code),
+        (b"grpc-message", message),
+        (b"traceparent", span.traceparent),
+        *extra,
+    )
 
 
 def unlabelled(listener: str) -> Labels:

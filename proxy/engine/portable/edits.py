@@ -5,6 +5,7 @@ from msgspec import Struct
 from proxy import path
 from proxy.engine.base import Span
 from proxy.engine.portable.streams import RawHead
+from proxy.fields import read_baggage
 from proxy.plan import Edits, Header, Headers, Op, RequestHead
 
 # RFC 9110 §7.6.1 and Dapr's list (spec/invocation.md §2.4); `te: trailers` is put back for gRPC.
@@ -39,6 +40,9 @@ class Compiled(Struct, frozen=True):
     caller: bool
     trace: bool
     deadline: bool
+    baggage: bool
+    tells_trace: bool
+    echoes: tuple[bytes, ...]
     dapr_path: bytes | None  # b"strip": what follows `/method`; b"": the whole path
     authority: bytes
 
@@ -62,6 +66,8 @@ def compile_edits(edits: Edits) -> Compiled:
         remove |= _TRACE_HEADERS
     if Op.DEADLINE in ops:
         remove.add(b"grpc-timeout")
+    if Op.BAGGAGE in ops:
+        remove.add(b"baggage")
     return Compiled(
         remove=frozenset(remove),
         prefixes=tuple(edit.name for edit in edits if edit.op is Op.REMOVE_PREFIX),
@@ -71,6 +77,9 @@ def compile_edits(edits: Edits) -> Compiled:
         caller=Op.CALLER in ops,
         trace=Op.TRACE in ops,
         deadline=Op.DEADLINE in ops,
+        baggage=Op.BAGGAGE in ops,
+        tells_trace=Op.TELL_TRACE in ops,
+        echoes=tuple(edit.name for edit in edits if edit.op is Op.ECHO),
         dapr_path=next((edit.data for edit in edits if edit.op is Op.DAPR_PATH), None),
         authority=next((edit.data for edit in edits if edit.op is Op.AUTHORITY), b""),
     )
@@ -95,6 +104,16 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     for name, member in compiled.members:
         if not _is_listed(kept, name, member.lower()):
             kept.append((name, member))
+    return kept
+
+
+def edit_answer(compiled: Compiled, headers: Headers, asked: RawHead, span: Span) -> list[Header]:
+    """The answer's headers to send on to who asked."""
+    kept = edit_headers(compiled, headers)
+    names = {name for name, _ in kept}
+    if compiled.tells_trace and b"traceparent" not in names:
+        kept.append((b"traceparent", span.traceparent))
+    kept.extend(field for field in asked.headers if field[0] in compiled.echoes and field[0] not in names)
     return kept
 
 
@@ -141,8 +160,11 @@ def edit_request(
         headers.append((b"te", b"trailers"))
     if compiled.trace:
         headers.append((b"traceparent", span.traceparent))
-        if grpc:
+        if grpc or any(name == b"grpc-trace-bin" for name, _ in raw.headers):
             headers.append((b"grpc-trace-bin", span.grpc_trace_bin))
+    if compiled.baggage:
+        sound = read_baggage(raw.headers)[1]
+        headers.extend([(b"baggage", sound)] if sound else [])
     if compiled.deadline and grpc and left_s is not None:
         headers.append((b"grpc-timeout", format_grpc_timeout(left_s)))
     return RawHead(

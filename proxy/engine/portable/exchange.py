@@ -16,7 +16,7 @@ from proxy.engine.portable import answers
 from proxy.engine.portable.clusters import ClusterState
 from proxy.engine.portable.edits import (
     HOP_BY_HOP,
-    edit_headers,
+    edit_answer,
     edit_request,
     edit_trailers,
     parse_grpc_timeout,
@@ -421,7 +421,7 @@ class Exchange:
         self._body.committed()
         edits = self._kept.reply_edits
         if edits is not None:
-            self._down.respond(status, tuple(edit_headers(edits, headers)), end=end)
+            self._down.respond(status, tuple(edit_answer(edits, headers, self._raw, self._span)), end=end)
         else:
             self._down.respond(status, tuple(h for h in headers if h[0] not in HOP_BY_HOP), end=end)
 
@@ -513,7 +513,7 @@ class Exchange:
             return
         if self._committed and cause is Cause.TIMEOUT and self._can_end_grpc():
             reply = self._plan.on_cause[cause]
-            self._down.finish(answers.grpc_trailers(reply, detail))
+            self._down.finish(answers.grpc_trailers(reply, detail, self._span))
             self._finish(cause, None, reply.grpc_code)
         elif self._committed:
             self._down.abort(cause)
@@ -557,7 +557,12 @@ class Exchange:
         """An answer of our own, HTTP or gRPC by what was asked."""
         self._status = reply.status
         code = answers.send(
-            self._down, reply, detail, grpc=self._raw.protocol == "grpc", head=self._head.method == "HEAD"
+            self._down,
+            reply,
+            detail,
+            self._span,
+            grpc=self._raw.protocol == "grpc",
+            head=self._head.method == "HEAD",
         )
         self._finish(reply.cause, reply, code)
 

@@ -1,15 +1,18 @@
-"""What an app meets at its own proxy beside the calls themselves, on each engine: building blocks that are missing."""
+"""What an app meets at its own proxy beside the calls themselves, on each engine: missing building blocks, trace context and baggage."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import pytest
 import pytest_asyncio
 
 from proxy.version import has_native
+from telemetry.context import extract, format_grpc_trace_bin
+from tests.integration.mesh.standing import eventually
 from tests.support.echo_client import EchoClient
 from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
@@ -18,12 +21,13 @@ from tests.support.proto.echo_pb2 import EchoRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """`web` calls `cart` (HTTP) and `echo` (gRPC)."""
+    """`web` calls `cart` (HTTP) and `echo` (gRPC); `daprd` has its profile and calls itself."""
 
     mesh: Mesh
     web: Sidecar
     cart: Sidecar
     echo: Sidecar
+    daprd: Sidecar
 
 
 def _engines() -> list[object]:
@@ -44,7 +48,15 @@ async def edge(
             cart = tasks.create_task(mesh.sidecar("cart", app=http, flags=engine))
             echo = tasks.create_task(mesh.sidecar("echo", app=grpc_app, flags=engine))
             web = tasks.create_task(mesh.sidecar("web", flags=engine))
-        yield Edge(mesh=mesh, web=web.result(), cart=cart.result(), echo=echo.result())
+            compat = (*engine, "--profile", "daprd", "--read-buffer-size", "64Ki")
+            daprd = tasks.create_task(mesh.sidecar("daprd", app=http, flags=compat))
+        yield Edge(
+            mesh=mesh,
+            web=web.result(),
+            cart=cart.result(),
+            echo=echo.result(),
+            daprd=daprd.result(),
+        )
 
 
 # --- building blocks ---------------------------------------------------------------------------------------------------------
@@ -90,3 +102,100 @@ async def test_grpc_api_of_dapr_says_what_is_carried(edge: Edge) -> None:
         call = client.unary(EchoRequest(), method="GetState")
         assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "service invocation only" in await call.details()
+
+
+# --- trace context and baggage -----------------------------------------------------------------------------------------------
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+async def test_http_answer_tells_its_trace(edge: Edge) -> None:
+    port = edge.web.http_port
+    for target, way in (
+        ("/v1.0/invoke/cart/method/echo", ()),
+        ("/echo", (("dapr-app-id", "cart"),)),
+        ("/echo", (("Host", "cart.localhost"),)),
+    ):
+        answer = await request(port, "GET", target, headers=[*way, ("traceparent", PARENT)])
+        (told,) = [value for name, value in answer.headers if name.lower() == "traceparent"]
+        seen = received(answer.body, "traceparent")
+        assert told.split("-")[1] == seen.split("-")[1] == TRACE
+        assert len({told, seen, PARENT}) == 3  # the caller's span, the callee's, and the parent of both
+        without = await request(port, "GET", target, headers=way)
+        assert without.get("traceparent").split("-")[1] == received(without.body, "traceparent").split("-")[1]
+
+
+async def test_app_that_tells_a_trace_itself_is_heard(edge: Edge) -> None:
+    answer = await request(edge.web.http_port, "GET", "/v1.0/invoke/cart/method/traced")
+    assert [value for name, value in answer.headers if name.lower() == "traceparent"] == ["00-app-app-00"]
+
+
+async def test_answer_of_a_proxy_tells_its_trace(edge: Edge) -> None:
+    for target in ("/v1.0/nowhere", "/v1.0/state/s", "/v1.0/invoke/echo/method/x"):
+        answer = await request(edge.web.http_port, "GET", target, headers=[("traceparent", PARENT)])
+        assert answer.get("postern-error")
+        assert answer.get("traceparent").split("-")[1] == json.loads(answer.body)["traceId"] == TRACE
+    async with grpc.aio.insecure_channel(f"localhost:{edge.web.grpc_port}") as channel:
+        metadata = (("dapr-app-id", "cart"), ("traceparent", PARENT))
+        call = EchoClient(channel, metadata=metadata).unary(EchoRequest())
+        assert await call.code() is not grpc.StatusCode.OK
+        found = dict([*(await call.initial_metadata()), *(await call.trailing_metadata())])
+        assert str(found["traceparent"]).split("-")[1] == TRACE
+
+
+async def test_binary_trace_context_is_passed_on_over_http_too(edge: Edge) -> None:
+    context = extract([(b"traceparent", PARENT.encode())], grpc=False)
+    assert context is not None
+    headers = [("grpc-trace-bin", format_grpc_trace_bin(context).decode())]
+    answer = await request(edge.web.http_port, "GET", "/v1.0/invoke/cart/method/echo", headers=headers)
+    sent = received(answer.body, "grpc-trace-bin").encode()
+    passed = extract([(b"grpc-trace-bin", sent)], grpc=True)
+    assert passed is not None
+    assert passed.trace_id == context.trace_id
+    assert passed.span_id != context.span_id
+    assert received(answer.body, "traceparent").split("-")[1] == TRACE
+    plain = await request(edge.web.http_port, "GET", "/v1.0/invoke/cart/method/echo")
+    assert received(plain.body, "grpc-trace-bin") == ""
+
+
+def received(body: bytes, name: str) -> str:
+    """The value of a header that the app was sent, "" for none; several are joined."""
+    return "|".join(value for key, value in json.loads(body)["headers"] if key.lower() == name)
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [("a=1,b=2;p", "a=1,b=2;p"), ("a=1,broken,b=2", "a=1,b=2"), ("broken", ""), ("a=" + "x" * 8191, "")],
+)
+async def test_sound_baggage_is_passed_on_and_the_rest_is_dropped(
+    edge: Edge, sent: str, arrives: str
+) -> None:
+    headers = [("baggage", sent)]
+    answer = await request(edge.web.http_port, "GET", "/v1.0/invoke/cart/method/echo", headers=headers)
+    assert (answer.status, answer.get("baggage")) == (200, "")
+    assert received(answer.body, "baggage") == arrives
+
+
+async def test_dropped_baggage_is_counted(edge: Edge) -> None:
+    headers = [("baggage", ",".join("k=1" for _ in range(65)))]
+    for _ in range(3):
+        await request(edge.web.http_port, "GET", "/v1.0/invoke/cart/method/echo", headers=headers)
+    await eventually(partial(_is_counted, edge.web.metrics_port))
+
+
+async def _is_counted(port: int) -> bool:
+    scraped = (await request(port, "GET", "/metrics")).body
+    return b'postern_baggage_dropped_total{reason="too-many"} 3.0' in scraped
+
+
+async def test_daprd_refuses_bad_baggage_and_echoes_good(edge: Edge) -> None:
+    target = "/v1.0/invoke/daprd/method/echo"
+    port = edge.daprd.http_port
+    for wrong in ("broken", "a=" + "x" * 8191, ",".join("k=1" for _ in range(65))):
+        answer = await request(port, "GET", target, headers=[("baggage", wrong)])
+        assert (answer.status, answer.get("content-type")[:10]) == (400, "text/plain")
+        assert answer.body.startswith(b"invalid baggage header: ")
+    answer = await request(port, "GET", target, headers=[("baggage", "a=1, b=2;p")])
+    assert (answer.status, answer.get("baggage")) == (200, "a=1, b=2;p")
+    assert received(answer.body, "baggage") == "a=1, b=2;p"

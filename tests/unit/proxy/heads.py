@@ -63,6 +63,7 @@ def outbound(**changes: Any) -> Outbound:
         routes=parse_routes(("shop.{Name}Service={name}",)),
         token_required=False,
         browsers=Browsers(hosts=("box",)),
+        is_baggage_strict=False,
         forwarded=(),
         hold_s=2.0,
         learning_for_s=0.0,

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.browsers import BEYOND_PAGES, Browsers, is_own_origin, own_names, stranger
-from proxy.plan import Headers, carries
+from proxy.fields import carries
+from proxy.plan import Headers
 from proxy.settings import address
 from proxy.target import split_authority
 

@@ -1,6 +1,7 @@
 """The one table of answers, and how they read on the wire: HTTP and gRPC, on both surfaces."""
 
 import json
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -22,9 +23,19 @@ from proxy.errors import (
 from proxy.local_http import LocalHttpError
 from proxy.plan import DETAIL, Cause, Headers, Labels, Surface
 
+TRACE = "0123456789abcdef0123456789abcdef"
+TRACEPARENT = b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 LABELS = Labels(direction="outbound")
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters=DETAIL), max_size=40)
 DETAILS = TEXTS | st.just('a "quoted" C:\\path\nüñ €\x00') | st.just("\\u0001")
+
+
+@dataclass
+class FixedSpan:
+    """The span of every call."""
+
+    traceparent: bytes = TRACEPARENT
+    grpc_trace_bin: bytes = b""
 
 
 class Wire:
@@ -51,7 +62,7 @@ class Wire:
 
 def sent(found: Any, detail: str = "", *, grpc: bool = False, head: bool = False) -> tuple[Wire, int | None]:
     wire = Wire()
-    code = answers.send(cast("Downstream", wire), found, detail, grpc=grpc, head=head)
+    code = answers.send(cast("Downstream", wire), found, detail, FixedSpan(), grpc=grpc, head=head)
     assert wire.ended
     return wire, code
 
@@ -125,14 +136,16 @@ def test_every_cause_is_answered_in_both_forms(cause: Cause, surface: Surface) -
     assert wire.headers[HEADER] == cause.value.encode()
     assert wire.headers[b"content-type"] == b"application/json"
     assert wire.headers[b"content-length"] == str(len(wire.body)).encode()
+    assert wire.headers[b"traceparent"] == TRACEPARENT
     body = json.loads(wire.body)
     if surface == "dapr":
         assert body == {
             "errorCode": "ERR_DIRECT_INVOKE",
             "message": "failed to invoke, id: cart, err: it failed: here",
+            "traceId": TRACE,
         }
     else:
-        assert body == {"errorCode": ANSWERS[cause].code, "message": "it failed: here"}
+        assert body == {"errorCode": ANSWERS[cause].code, "message": "it failed: here", "traceId": TRACE}
 
     wire, code = sent(found, "here", grpc=True)
     assert (wire.status, wire.body) == (200, b"")
@@ -141,20 +154,21 @@ def test_every_cause_is_answered_in_both_forms(cause: Cause, surface: Surface) -
         b"content-type": b"application/grpc",
         b"grpc-status": str(code).encode(),
         b"grpc-message": b"it failed: here",
+        b"traceparent": TRACEPARENT,
         HEADER: cause.value.encode(),
     }
 
 
 def test_no_callee_no_invoke_message() -> None:
     body = json.loads(sent(reply(Cause.NO_APP, LABELS, "no app is named", surface="dapr"))[0].body)
-    assert body == {"errorCode": "ERR_DIRECT_INVOKE", "message": "no app is named"}
+    assert body == {"errorCode": "ERR_DIRECT_INVOKE", "message": "no app is named", "traceId": TRACE}
 
 
 def test_head_is_answered_without_a_body_but_with_its_length() -> None:
     found = reply(Cause.DENIED, LABELS, "no")
     wire, _ = sent(found, head=True)
     assert wire.body == b""
-    assert wire.headers[b"content-length"] == str(len(found.body)).encode()
+    assert wire.headers[b"content-length"] == str(len(sent(found)[0].body)).encode()
 
 
 @given(TEXTS, TEXTS, DETAILS, st.sampled_from(["own", "dapr"]))

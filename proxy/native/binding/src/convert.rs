@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use postern_core::call::cause::Cause;
 use postern_core::decision::access::{AccessTable, Rule};
+use postern_core::decision::baggage;
 use postern_core::decision::edits::{Edits, PathEdit};
 use postern_core::decision::plan::{Again, Graveyard, Plan, Read, Reply, Route, Token};
-use postern_core::decision::tables::{PathTable, Remembered};
+use postern_core::decision::tables::{self, PathTable, Remembered};
 use postern_core::decision::target;
 use postern_core::decision::trace::{self, Context, Span};
 use postern_core::fields::Headers;
@@ -125,6 +126,9 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
             "caller" => made.caller = true,
             "trace" => made.trace = true,
             "deadline" => made.deadline = true,
+            "baggage" => made.baggage = true,
+            "tell-trace" => made.tells_trace = true,
+            "echo" => made.echoes.push(name(&key)?),
             other => return Err(invalid(format!("unknown edit {other}"))),
         }
     }
@@ -143,6 +147,7 @@ pub(crate) fn read((facet, key, table, class): ReadParts) -> PyResult<(Read, Opt
         ("peer", _) => Read::Peer,
         ("path", Some(table)) => Read::Path(table),
         ("header", Some(table)) => Read::Member(name(&key)?, table),
+        ("baggage", _) => Read::Baggage,
         ("carries", Some(table)) => Read::Carries(table),
         ("header", None) => Read::Naming(name(&key)?),
         (other, _) => return Err(invalid(format!("unknown facet {other}"))),
@@ -247,15 +252,34 @@ pub(crate) fn path_class<'py>(py: Python<'py>, shape: ShapeParts, path: &str) ->
 /// For differential tests: the remote span that headers name, as (trace id's halves, span id, sampled, tracestate).
 #[pyfunction]
 pub(crate) fn extract_context(headers: Pairs, grpc: bool, b3: bool) -> PyResult<Option<RemoteParts>> {
-    let mut fields = Headers::new();
-    for (key, data) in &headers {
-        fields.append(name(key)?, value(data)?);
-    }
+    let fields = fields(&headers)?;
     Ok(trace::extract(&fields, grpc, b3).map(|(context, tells_state)| {
         let (upper, lower) = halves(context.trace_id);
         let state = if tells_state { trace::tracestate(&fields) } else { String::new() };
         (upper, lower, context.span_id, context.sampled, state)
     }))
+}
+
+fn fields(pairs: &Pairs) -> PyResult<Headers> {
+    let mut fields = Headers::new();
+    for (key, data) in pairs {
+        fields.append(name(key)?, value(data)?);
+    }
+    Ok(fields)
+}
+
+/// For differential tests: what is wrong with the baggage of these headers, and what is passed on of it.
+#[pyfunction]
+pub(crate) fn read_baggage(py: Python<'_>, headers: Pairs) -> PyResult<(&'static str, Bound<'_, PyBytes>)> {
+    let (wrong, sound) = baggage::read(&fields(&headers)?);
+    Ok((wrong, PyBytes::new(py, &sound)))
+}
+
+/// For differential tests: whether a field matches a pattern.
+#[pyfunction]
+pub(crate) fn carries(headers: Pairs, patterns: HashSet<Vec<u8>>) -> PyResult<bool> {
+    let patterns = patterns.into_iter().map(Vec::into_boxed_slice).collect();
+    Ok(tables::carries(&fields(&headers)?, &patterns))
 }
 
 /// For differential tests: both wire forms of a context.

@@ -23,5 +23,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(convert::path_class, module)?)?;
     module.add_function(wrap_pyfunction!(convert::extract_context, module)?)?;
     module.add_function(wrap_pyfunction!(convert::format_context, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::read_baggage, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::carries, module)?)?;
     module.add_function(wrap_pyfunction!(convert::parse_target, module)?)
 }

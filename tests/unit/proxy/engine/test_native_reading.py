@@ -8,6 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policies.matcher import NOT_CANONICAL, PathTable, path_table
+from proxy.browsers import BEYOND_PAGES
+from proxy.fields import carries, read_baggage
 from proxy.judge import AccessPaths
 from proxy.plan import Shape, ShapedTable
 from proxy.target import MethodPaths, OutPaths, Services
@@ -259,3 +261,90 @@ def test_contexts_are_written_alike(upper: int, lower: int, span_id: int, *, sam
     traceparent, binary = native.format_context(upper, lower, span_id, sampled)
     assert traceparent == context.format_traceparent(known)
     assert binary.encode() == context.format_grpc_trace_bin(known)
+
+
+# --- fields
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"a=1",
+                b"a=",
+                b"=1",
+                b"a",
+                b"",
+                b" k = v ",
+                b"k=v;p",
+                b"k=v;p=1",
+                b"k=v;",
+                b'k="v"',
+                b"k=\xe4",
+                b"k=a b",
+                b"k=v=w",
+            ]
+        )
+        | st.binary(max_size=6).map(lambda raw: bytes(c for c in raw if c == 9 or 32 <= c != 127)),
+        max_size=70,
+    ),
+    st.sampled_from([b",", b" , ", b",\t"]),
+    st.integers(1, 3),
+)
+def test_baggage_is_read_alike(members: list[bytes], comma: bytes, lines: int) -> None:
+    cut = len(members) // lines
+    parts = [members[:cut], members[cut:]] if lines > 1 else [members]
+    fields = [(b"baggage", comma.join(part)) for part in parts]
+    assert native.read_baggage(fields) == read_baggage(fields)
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong", "sound"),
+    [
+        (b"", "", b""),
+        (b"a=1, b=2;p=3", "", b"a=1,b=2;p=3"),
+        (b"a=1,broken,b=2", "malformed", b"a=1,b=2"),
+        (b"a=1,", "", b"a=1"),
+        (b",".join(b"k%d=1" % number for number in range(64)), "", None),
+        (b",".join(b"k%d=1" % number for number in range(65)), "too-many", b""),
+        (b"a=" + b"x" * 8190, "", None),
+        (b"a=" + b"x" * 8191, "too-large", b""),
+    ],
+)
+def test_baggage_that_is_sound(value: bytes, wrong: str, sound: bytes | None) -> None:
+    fields = [(b"baggage", value)]
+    assert native.read_baggage(fields) == read_baggage(fields) == (wrong, value if sound is None else sound)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    b"via",
+                    b"viaduct",
+                    b"dapr-",
+                    b"dapr-app-id",
+                    b"content-type",
+                    b"authorization",
+                    b"x-forwarded-for",
+                ]
+            ),
+            st.sampled_from(
+                [
+                    b"",
+                    b"1",
+                    b"Bearer x",
+                    b"bearer",
+                    b"Basic x",
+                    b"application/json",
+                    b"Application/JSON ; q",
+                    b"text/plain, application/json",
+                ]
+            ),
+        ),
+        max_size=4,
+    )
+)
+def test_patterns_are_matched_alike(fields: list[tuple[bytes, bytes]]) -> None:
+    assert native.carries(fields, set(BEYOND_PAGES)) == carries(fields, BEYOND_PAGES)

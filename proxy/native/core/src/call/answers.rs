@@ -5,28 +5,35 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::call::ends::Down;
 use crate::decision::plan::Reply;
+use crate::decision::trace::{Span, TRACEPARENT};
 use crate::fields::Headers;
 
 const DETAIL: u8 = 1; // stands in a body or message for what the engine knows
+const TRACE_ID: u8 = 2; // in a body, for the trace's id
 /// Names why postern itself answered.
 pub const ERROR: HeaderName = HeaderName::from_static("postern-error");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Answer a call. gRPC errors are trailers-only.
-pub fn send(down: &mut Down, reply: &Reply, detail: &str, grpc: bool, head: bool) {
+pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, grpc: bool, head: bool) {
     if grpc {
-        let mut headers = grpc_trailers(reply, detail);
+        let mut headers = grpc_trailers(reply, detail, span);
         headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         down.respond(200, headers, true);
         return;
     }
     let mut headers = Headers::with_capacity(reply.headers.len() + 4);
-    let body = fill(&reply.body, json(detail).as_bytes());
+    let traceparent = span.map(Span::traceparent);
+    let trace_id = traceparent.as_ref().and_then(|value| value.as_bytes().get(3..35)).unwrap_or_default();
+    let body = fill(&fill(&reply.body, DETAIL, json(detail).as_bytes()), TRACE_ID, trace_id);
     for (name, value) in &reply.headers {
         headers.append(name, value.clone());
     }
     headers.append(header::CONTENT_LENGTH, body.len().into());
+    if let Some(traceparent) = traceparent {
+        headers.append(TRACEPARENT, traceparent);
+    }
     if head || body.is_empty() {
         down.respond(reply.status, headers, true);
     } else {
@@ -36,19 +43,22 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, grpc: bool, head: bool
 }
 
 /// How a gRPC call ends with a reply of ours.
-pub fn grpc_trailers(reply: &Reply, detail: &str) -> Headers {
+pub fn grpc_trailers(reply: &Reply, detail: &str, span: Option<&Span>) -> Headers {
     let mut headers = Headers::with_capacity(4);
     headers.append(GRPC_STATUS, reply.grpc_code.into());
     let text = reply.grpc_message.replace(char::from(DETAIL), detail);
     headers.append(GRPC_MESSAGE, HeaderValue::try_from(percent(&text)).unwrap_or(HeaderValue::from_static("")));
+    if let Some(span) = span {
+        headers.append(TRACEPARENT, span.traceparent());
+    }
     for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR) {
         headers.append(name, value.clone());
     }
     headers
 }
 
-fn fill(body: &Bytes, detail: &[u8]) -> Bytes {
-    let mut parts = body.split(|byte| *byte == DETAIL);
+fn fill(body: &Bytes, place: u8, detail: &[u8]) -> Bytes {
+    let mut parts = body.split(|byte| *byte == place);
     let mut out = parts.next().unwrap_or_default().to_vec();
     for part in parts {
         out.extend_from_slice(detail);
@@ -103,7 +113,7 @@ mod tests {
     #[test]
     fn details_are_escaped_where_they_are_put_in() {
         assert_eq!(
-            &fill(&Bytes::from_static(b"a \x01 b"), json("\"x\"\n\u{1}ä").as_bytes())[..],
+            &fill(&Bytes::from_static(b"a \x01 b"), DETAIL, json("\"x\"\n\u{1}ä").as_bytes())[..],
             "a \\\"x\\\"\\n\\u0001ä b".as_bytes()
         );
         assert_eq!(percent("näh: 100%"), "n%C3%A4h: 100%25");

@@ -330,7 +330,7 @@ impl Call {
         let mut headers = answered.headers;
         let code = if answered.end { grpc_code(&headers) } else { None };
         match &plan.reply_edits {
-            Some(edits) => edits.apply(&mut headers),
+            Some(edits) => edits.answer(&mut headers, &self.head, self.span.as_ref()),
             None => drop_hop_by_hop(&mut headers),
         }
         down.respond(answered.status, headers, answered.end);

@@ -115,6 +115,13 @@ impl Call {
         Ok(())
     }
 
+    /// The same for an answer of ours, whatever else would stop the call.
+    pub async fn ask_span(&mut self) {
+        let (answer, begun) = oneshot::channel();
+        self.shared.inbox.ask(Question::Span { head: self.head.clone(), answer });
+        self.span = begun.await.ok();
+    }
+
     /// The same without a question; false where only the other side can begin it.
     pub fn begin_own_span(&mut self) -> bool {
         if self.span.is_none() {

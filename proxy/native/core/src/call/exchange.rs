@@ -145,7 +145,7 @@ impl Call {
     async fn carry(&mut self, down: &mut Down, refusal: Option<String>) -> Result<(), Stop> {
         if let Some(reason) = refusal {
             let reply = Box::pin(self.undecided(Some(reason))).await?;
-            self.reply(down, &reply, "");
+            self.reply(down, &reply, "").await;
             return Ok(());
         }
         if self.head.protocol == Protocol::Grpc {
@@ -160,7 +160,7 @@ impl Call {
             Decided::Kept(kept) => kept,
             Decided::Late(reply, key) => {
                 let detail = Box::pin(self.explain(key)).await?;
-                self.reply(down, &reply, &detail);
+                self.reply(down, &reply, &detail).await;
                 return Ok(());
             }
         };
@@ -168,7 +168,7 @@ impl Call {
         let plan = match &kept.decision {
             Decision::Reply(reply) => {
                 let path = self.head.path.clone();
-                self.reply(down, reply, &path);
+                self.reply(down, reply, &path).await;
                 return Ok(());
             }
             Decision::Plan(plan) => plan,
@@ -321,7 +321,7 @@ impl Call {
             // Not behind bytes that the caller may never read; else an answer that has begun can still end with a status.
             let reply = self.ready_made(cause).await?;
             if let Some(reply) = reply {
-                down.finish(Some(answers::grpc_trailers(&reply, detail)));
+                down.finish(Some(answers::grpc_trailers(&reply, detail, self.span.as_ref())));
                 self.ended_code = Some(reply.grpc_code);
                 return Ok(());
             }
@@ -337,7 +337,7 @@ impl Call {
             Some(reply) => reply,
             None => Rc::from(self.undecided(None).await?),
         };
-        self.reply(down, &reply, detail);
+        self.reply(down, &reply, detail).await;
         Ok(())
     }
 
@@ -355,10 +355,13 @@ impl Call {
         Ok(Some(reply))
     }
 
-    fn reply(&mut self, down: &mut Down, reply: &Reply, detail: &str) {
+    async fn reply(&mut self, down: &mut Down, reply: &Reply, detail: &str) {
+        if !self.begin_own_span() {
+            Box::pin(self.ask_span()).await;
+        }
         self.status = reply.status;
         let grpc = self.head.protocol == Protocol::Grpc;
-        answers::send(down, reply, detail, grpc, &self.head.method[..] == b"HEAD");
+        answers::send(down, reply, detail, self.span.as_ref(), grpc, &self.head.method[..] == b"HEAD");
         self.answer = Some((reply.token.clone(), reply.cause, grpc.then_some(reply.grpc_code)));
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 
+use crate::decision::baggage::{self, BAGGAGE};
 use crate::decision::target;
 use crate::decision::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT, once};
 use crate::fields::{Headers, is_of_hop};
@@ -23,6 +24,9 @@ pub struct Edits {
     pub caller: bool,
     pub trace: bool,
     pub deadline: bool,
+    pub baggage: bool,
+    pub tells_trace: bool,
+    pub echoes: Vec<HeaderName>,
     pub path: PathEdit,
     pub authority: Option<Bytes>,
 }
@@ -96,7 +100,8 @@ impl Edits {
     fn takes(&self, name: &HeaderName) -> bool {
         let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
         let of_caller = self.caller && (*name == CALLER_APP_ID || *name == CALLER_NAMESPACE);
-        of_caller || self.remove.contains(name) || self.written().contains(name) || has_prefix()
+        let of_baggage = self.baggage && *name == BAGGAGE;
+        of_caller || of_baggage || self.remove.contains(name) || self.written().contains(name) || has_prefix()
     }
 
     /// Edit the fields of a response, or of a request before what only a request has.
@@ -109,6 +114,19 @@ impl Edits {
         for (name, member) in &self.members {
             if !is_member(headers, name, member.as_bytes()) {
                 headers.append(name, member.clone());
+            }
+        }
+    }
+
+    /// Edit the fields of an answer to who asked.
+    pub fn answer(&self, headers: &mut Headers, asked: &Head, span: Option<&Span>) {
+        self.apply(headers);
+        if let (true, Some(span)) = (self.tells_trace && !headers.contains_key(TRACEPARENT), span) {
+            headers.append(TRACEPARENT, span.traceparent());
+        }
+        for name in &self.echoes {
+            if !headers.contains_key(name) {
+                asked.headers.get_all(name).for_each(|value| headers.append(name, value.clone()));
             }
         }
     }
@@ -141,8 +159,14 @@ impl Edits {
         }
         if self.trace {
             headers.append(TRACEPARENT, span.traceparent());
-            if grpc {
+            if grpc || head.headers.contains_key(GRPC_TRACE_BIN) {
                 headers.append(GRPC_TRACE_BIN, span.grpc_trace_bin());
+            }
+        }
+        if self.baggage {
+            let (_, sound) = baggage::read(&head.headers);
+            if let Some(sound) = HeaderValue::from_bytes(&sound).ok().filter(|sound| !sound.is_empty()) {
+                headers.append(BAGGAGE, sound);
             }
         }
         if let (true, true, Some(left)) = (self.deadline, grpc, left) {

@@ -1,6 +1,7 @@
 //! What deciders say, made ready, kept, and found again by what a call's head says.
 
 pub mod access;
+pub mod baggage;
 pub mod cache;
 pub mod edits;
 pub mod plan;

@@ -29,6 +29,8 @@ pub enum Read {
     Member(HeaderName, u32),
     /// Whether any header matches a pushed set of patterns.
     Carries(u32),
+    /// What is wrong with the baggage.
+    Baggage,
 }
 
 /// Tokens that no Plan or outcome holds any more, for the other side to forget.

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 
 use crate::decision::access::{AccessTable, Class};
+use crate::decision::baggage;
 use crate::decision::edits::method_start;
 use crate::decision::plan::Read;
 use crate::fields::Headers;
@@ -137,6 +138,7 @@ impl Tables {
             }
             Read::Naming(name) => bounded(head.headers.get(name).map(http::HeaderValue::as_bytes), out),
             Read::Member(name, number) => out.push(u8::from(self.is_member(head, name, *number))),
+            Read::Baggage => out.extend_from_slice(baggage::fault(&head.headers).as_bytes()),
             Read::Carries(number) => out.push(u8::from(self.sets.get(number).is_some_and(|set| carries(&head.headers, set)))),
         }
         true
@@ -153,7 +155,7 @@ impl Tables {
 }
 
 /// Whether a field matches a pattern; see `carries` in `proxy/plan.py`.
-fn carries(headers: &Headers, patterns: &HashSet<Box<[u8]>>) -> bool {
+pub fn carries(headers: &Headers, patterns: &HashSet<Box<[u8]>>) -> bool {
     headers.iter().any(|(name, value)| {
         let word = [name.as_str().as_bytes(), b": ", &first_word(value.as_bytes())].concat();
         patterns.iter().any(|pattern| {

@@ -113,7 +113,7 @@ impl Sampler {
 pub fn extract(headers: &Headers, grpc: bool, b3: bool) -> Option<(Context, bool)> {
     let parent = traceparent_of(headers, grpc);
     let mut context = parent;
-    if grpc {
+    if grpc || parent.is_none() {
         for value in headers.get_all(GRPC_TRACE_BIN) {
             context = parse_grpc_trace_bin(value.as_bytes()).or(context);
         }
