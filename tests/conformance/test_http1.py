@@ -11,7 +11,7 @@ from proxy.plan import Cause
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.harness import TRACEPARENT, leading
 from tests.support.http_client import connect
-from tests.support.http_wire import Response, read_head
+from tests.support.http_wire import Response, format_chunk, format_end, read_head
 
 
 def echoed(response: Response) -> dict[str, Any]:
@@ -213,6 +213,22 @@ async def test_early_answer_ends_the_upload(engine: str, hops: str) -> None:
         await caller.send(b"x" * 1000)
         response = await caller.read_response("POST")
     assert (response.status, response.body) == (401, b"early")
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+async def test_upload_answered_early_leaves_the_connection_for_the_next_request(
+    engine: str, hops: str, chunked: bool
+) -> None:
+    """A caller that has written all of it, as far as it can see, goes on at once."""
+    body = b"x" * 400_000
+    framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))
+    async with http_app() as app, leading(engine, hops, app) as way, connect(way.port) as caller:
+        await caller.send_head("POST", "/early?code=404", [framing])
+        first = await caller.read_response("POST")
+        await caller.send(format_chunk(body) + format_end([]) if chunked else body)
+        second = await caller.request("POST", "/echo", body=b"next")
+    assert (first.status, first.get("connection")) == (404, "")
+    assert (second.status, echoed(second)["body"]) == (200, "next")
 
 
 async def test_event_stream_is_flushed_per_event(engine: str, hops: str) -> None:

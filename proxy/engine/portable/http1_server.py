@@ -20,7 +20,6 @@ from proxy.engine.portable.http1_wire import Alarm, Outbox, read_body, reset
 from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead
 from proxy.engine.portable.websocket import offered_key, without_handshake
 
-_DISCARD_BYTES = 65_536  # an unread request body up to this is read for keep-alive's sake; a longer one costs the connection
 _LINGER_S = 2.0  # how long an answer given early may stand before unread bytes turn our close into a reset
 
 
@@ -29,7 +28,9 @@ class _Phase(Enum):
     BODY = auto()  # a request body, for the call
     ENDED = auto()  # the request is complete, its response is not
     TUNNEL = auto()  # after 101
-    DISCARD = auto()  # the rest of a request whose response is complete
+    # The rest of a request whose response is complete. Bounded in time alone: a caller that has handed all of it to its system takes the
+    # connection for free, and would lose its next request with it.
+    DISCARD = auto()
     LINGER = auto()  # we said all; what comes is dropped until the caller closes
     CLOSED = auto()
 
@@ -56,7 +57,6 @@ class Http1Server(asyncio.Protocol):
         self._gate = HeadGate(limits)
         self._body: BodyScan | None = None
         self._call: ServerCall | None = None
-        self._discarded = 0
         self._pumping = False
         self._paused = False
         self._leaving = False
@@ -150,8 +150,10 @@ class Http1Server(asyncio.Protocol):
         match self._phase:
             case _Phase.HEAD if self._gate.started:
                 self._refuse(Refusal(408, "head-timeout", "the request head took too long"))
-            case _Phase.HEAD | _Phase.DISCARD:
+            case _Phase.HEAD:
                 self._shut()
+            case _Phase.DISCARD:
+                self.linger()
             case _:
                 self._transport.abort()
 
@@ -251,7 +253,10 @@ class Http1Server(asyncio.Protocol):
         if self._body.done:
             self._rest = self._body.rest
         if self._phase is _Phase.DISCARD:
-            return self._discard(len(data), ended)
+            if ended:
+                self._phase = _Phase.ENDED
+                self._next()
+            return True
         if ended:
             self._phase = _Phase.ENDED
         call = self._call
@@ -262,28 +267,14 @@ class Http1Server(asyncio.Protocol):
                 call.end(trailers)
         return True
 
-    def _discard(self, count: int, ended: bool) -> bool:
-        self._discarded += count
-        if ended:
-            self._phase = _Phase.ENDED
-            self._next()
-            return True
-        if self._discarded > _DISCARD_BYTES:
-            self.linger()
-            return False
-        return True
-
     # --- between calls
 
     def must_close(self, call: ServerCall) -> bool:
         """Whether the response of `call` is the last on this connection, as far as is known when its head leaves."""
         if self._leaving or call.method == b"CONNECT":
             return True
-        if self._phase is not _Phase.BODY:
-            return False
         # A caller that waits for a 100 may send the body or leave it out: the next bytes have no sure meaning.
-        left = self._body.left if isinstance(self._body, LengthScan) else 0
-        return left > _DISCARD_BYTES or self._conn.they_are_waiting_for_100_continue
+        return self._phase is _Phase.BODY and self._conn.they_are_waiting_for_100_continue
 
     def finished(self) -> None:
         """The response of the call is complete."""
@@ -291,7 +282,6 @@ class Http1Server(asyncio.Protocol):
         self.out.flush()
         if self._phase is _Phase.BODY and self._conn.our_state is h11.DONE:
             self._phase = _Phase.DISCARD
-            self._discarded = 0
             self._alarm.set(self.limits.head_s)
             self._pump()
         elif self._phase is _Phase.BODY:

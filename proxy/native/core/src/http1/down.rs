@@ -19,9 +19,6 @@ use crate::http1::out::{Out, ROOM};
 use crate::http1::websocket::{accept_of, offered_key, strip_handshake};
 use crate::shared::Shared;
 
-/// An unread request body up to this is read for keep-alive's sake; a longer one costs the connection.
-pub const DISCARD_BYTES: u64 = 65_536;
-
 /// What became of the response. `Cut(true)`: only a reset tells the caller that it is incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
@@ -134,12 +131,8 @@ impl Conn {
     /// Whether the response is the last on this connection, as far as is known when its head leaves.
     fn must_close(&self) -> bool {
         let turn = &self.turn;
-        let left = if let Body::Length(left) = turn.body { left } else { 0 };
-        turn.close
-            || turn.is_connect
-            || self.leaving_asked()
-            // A caller that waits for a 100 may send the body or leave it out: the next bytes have no sure meaning.
-            || (!turn.body_ended && (left > DISCARD_BYTES || turn.waits_for_100))
+        // A caller that waits for a 100 may send the body or leave it out: the next bytes have no sure meaning.
+        turn.close || turn.is_connect || self.leaving_asked() || (!turn.body_ended && turn.waits_for_100)
     }
 
     fn put_head(&mut self, status: u16, headers: &Headers) {

@@ -16,7 +16,7 @@ use crate::connection::io::Io;
 use crate::connection::leaving::Leaving;
 use crate::head::Entry;
 use crate::http1::body_scan::Piece;
-use crate::http1::down::{Conn, DISCARD_BYTES, H1Down, Said, reason};
+use crate::http1::down::{Conn, H1Down, Said, reason};
 use crate::http1::head_scan::{Refusal, find_end, scan_request};
 use crate::shared::Shared;
 
@@ -130,9 +130,9 @@ async fn settle(conn: &Rc<RefCell<Conn>>, shared: &Rc<Shared>) -> bool {
     false
 }
 
-/// Read the rest of a request whose response is complete; false where it is too long or broken.
+/// Read the rest of a request whose response is complete; false where it is broken. Bounded in time alone: a caller that has handed all of
+/// it to its system takes the connection for free, and would lose its next request with it.
 async fn discard(conn: &Rc<RefCell<Conn>>, shared: &Shared) -> bool {
-    let mut count = 0;
     poll_fn(|cx| {
         let this = &mut *conn.borrow_mut();
         if let Poll::Ready(Err(_)) = this.out.poll_write(cx, &mut this.io) {
@@ -142,13 +142,7 @@ async fn discard(conn: &Rc<RefCell<Conn>>, shared: &Shared) -> bool {
             match this.turn.body.next(&mut this.held, &shared.limits) {
                 Err(_) => return Poll::Ready(false),
                 Ok(Piece::End(_)) => return Poll::Ready(true),
-                Ok(Piece::Data(data)) => {
-                    count += data.len() as u64;
-                    if count > DISCARD_BYTES {
-                        return Poll::Ready(false);
-                    }
-                    continue;
-                }
+                Ok(Piece::Data(_)) => continue,
                 Ok(Piece::More) => {}
             }
             match this.io.poll_fill(cx, &mut this.held) {
