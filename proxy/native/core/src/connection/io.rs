@@ -79,6 +79,8 @@ struct Gated {
     is_blocked: bool,
     /// Until when nothing is read.
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// An upstream takes nothing more: what it said before it closed is still to be read, so `h2` hears of its end by reading.
+    is_deaf: bool,
 }
 
 impl Io {
@@ -109,6 +111,7 @@ impl Io {
             passed: BytesMut::new(),
             is_blocked: false,
             pause: None,
+            is_deaf: false,
         }));
         self
     }
@@ -323,8 +326,14 @@ impl Gated {
                     }
                     return Poll::Pending;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => {
+                    self.gate.hear_end();
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(Ok(0)) => {
+                    self.gate.hear_end();
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(Ok(_)) => self.most = self.most.max(self.ready.len()),
             }
         }
@@ -340,10 +349,9 @@ impl AsyncWrite for Io {
         let this = self.get_mut();
         ready!(this.poll_passed(cx))?;
         let flushed = carried!(&mut this.kind, stream => Pin::new(stream).poll_flush(cx), gone());
-        if let Some(gated) = &mut this.gated {
-            gated.is_blocked |= flushed.is_pending();
-        }
-        flushed
+        let Some(gated) = &mut this.gated else { return flushed };
+        gated.is_blocked |= flushed.is_pending();
+        gated.hears(flushed, ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -359,10 +367,12 @@ impl AsyncWrite for Io {
         }
         ready!(this.poll_passed(cx))?;
         let written = carried!(&mut this.kind, stream => Pin::new(stream).poll_write_vectored(cx, data), gone());
-        if let Some(gated) = &mut this.gated {
-            gated.wrote(&written, data);
+        let Some(gated) = &mut this.gated else { return written };
+        gated.wrote(&written, data);
+        if written.is_pending() {
+            return written;
         }
-        written
+        gated.hears(written, data.iter().map(|slice| slice.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -371,6 +381,12 @@ impl AsyncWrite for Io {
 }
 
 impl Gated {
+    /// Whether a write failed is what an upstream's last words tell; `all`: what it would have taken.
+    fn hears<T>(&mut self, done: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
+        self.is_deaf |= self.gate.ledger().is_none() && matches!(done, Poll::Ready(Err(_)));
+        if self.is_deaf { Poll::Ready(Ok(all)) } else { done }
+    }
+
     fn wrote(&mut self, written: &Poll<io::Result<usize>>, data: &[io::IoSlice<'_>]) {
         self.is_blocked = written.is_pending();
         let (Poll::Ready(Ok(count)), Some(ledger)) = (written, self.gate.ledger()) else { return };

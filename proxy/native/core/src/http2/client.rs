@@ -341,7 +341,13 @@ impl H2Up {
 
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
         let Some(body) = &mut self.body else { return Poll::Pending };
-        poll_part(body, &self.place.conn.gate, self.stream, cx).map_err(|error| self.lost(&error))
+        let gate = &self.place.conn.gate;
+        match poll_part(body, gate, self.stream, cx) {
+            Poll::Ready(Err(error)) if error.is_io() && gate.came_whole(self.stream) => {
+                Poll::Ready(Ok(Part::End(gate.trailers(self.stream))))
+            }
+            polled => polled.map_err(|error| self.lost(&error)),
+        }
     }
 
     pub(crate) fn is_read(&self) -> bool {

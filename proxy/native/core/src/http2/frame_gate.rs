@@ -106,6 +106,10 @@ pub struct FrameGate {
     held: RefCell<BytesMut>,
     blocks: RefCell<HeadBlocks>,
     block_at: Cell<Option<Instant>>,
+    /// The stream whose last DATA passes.
+    ending: Cell<u32>,
+    /// All that the peer ever sent has gone to `h2`.
+    is_heard_out: Cell<bool>,
     heard_at: Cell<Instant>,
 }
 
@@ -143,6 +147,8 @@ impl FrameGate {
             held: RefCell::default(),
             blocks: RefCell::new(HeadBlocks::new(limits, server)),
             block_at: Cell::new(None),
+            ending: Cell::new(0),
+            is_heard_out: Cell::new(false),
             heard_at: Cell::new(Instant::now()),
         })
     }
@@ -259,6 +265,17 @@ impl FrameGate {
     /// The trailers of which `h2` told.
     pub fn trailers(&self, stream: u32) -> Option<Headers> {
         self.blocks.borrow_mut().next(stream).map(|block| block.headers).filter(|headers| !headers.is_empty())
+    }
+
+    /// The peer closed the connection, or it broke; `h2` has read what came before.
+    pub fn hear_end(&self) {
+        self.is_heard_out.set(true);
+    }
+
+    /// Whether the response of a call came whole before the connection ended, of which `h2` keeps no note where it was still sending.
+    pub fn came_whole(&self, stream: u32) -> bool {
+        let is_cut = self.ending.get() == stream && self.skip.get() > 0;
+        self.is_heard_out.get() && !is_cut && self.blocks.borrow().has_ended(stream)
     }
 
     /// A call is over.
@@ -399,6 +416,11 @@ impl FrameGate {
         self.count(header);
         if self.is_flooded() {
             return;
+        }
+        self.ending.set(0);
+        if header.kind == DATA && header.has(END_STREAM) && self.ledger.is_none() {
+            self.ending.set(header.stream);
+            self.blocks.borrow_mut().end(header.stream);
         }
         if header.kind == HEADERS && self.is_over(header.stream) {
             self.end("protocol", Reason::STREAM_CLOSED);

@@ -122,10 +122,11 @@ fn is_scheme(scheme: &[u8]) -> bool {
     scheme.first().is_some_and(u8::is_ascii_alphabetic) && scheme.iter().all(is_more)
 }
 
-/// A stream whose call still reads. `headed`: its final head came.
+/// A stream whose call still reads. `headed`: its final head came. `ended`: so did its end, as far as we are told.
 #[derive(Debug, Default)]
 struct Reading {
     headed: bool,
+    ended: bool,
     blocks: VecDeque<Block>,
 }
 
@@ -237,14 +238,14 @@ impl HeadBlocks {
         let at = out.len();
         Header { length: 0, kind: HEADERS, flags, stream }.put(out);
         let from = out.len();
-        self.judge(stream, found, out).inspect_err(|_| out.truncate(at))?;
+        self.judge(stream, flags, found, out).inspect_err(|_| out.truncate(at))?;
         let length = (out.len() - from) as u16;
         out[at + 1..at + 3].copy_from_slice(&length.to_be_bytes());
         Ok(())
     }
 
     /// Keep a block, and write what stands for it.
-    fn judge(&mut self, stream: u32, mut block: Block, out: &mut BytesMut) -> Result<(), Fault> {
+    fn judge(&mut self, stream: u32, flags: u8, mut block: Block, out: &mut BytesMut) -> Result<(), Fault> {
         let is_fresh = self.is_server && stream > self.last;
         if is_fresh {
             self.last = stream;
@@ -279,6 +280,7 @@ impl HeadBlocks {
         if let Some(length) = block.headers.get(header::CONTENT_LENGTH).filter(|_| !is_trailer) {
             put_field(out, b"content-length", length.as_bytes().get(..100).unwrap_or(length.as_bytes()));
         }
+        reading.ended |= flags & END_STREAM != 0;
         reading.headed = self.is_server || block.status.is_none_or(|status| status >= 200);
         reading.blocks.push_back(block);
         Ok(())
@@ -301,6 +303,18 @@ impl HeadBlocks {
     /// A call of ours begins.
     pub fn expect(&mut self, stream: u32) {
         self.open.insert(stream, Reading::default());
+    }
+
+    /// The last of a call's body comes.
+    pub fn end(&mut self, stream: u32) {
+        if let Some(reading) = self.open.get_mut(&stream) {
+            reading.ended = true;
+        }
+    }
+
+    /// Whether a call's end came.
+    pub fn has_ended(&self, stream: u32) -> bool {
+        self.open.get(&stream).is_some_and(|reading| reading.ended)
     }
 
     /// The next block of a stream: a response head, or trailers.
