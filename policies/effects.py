@@ -127,10 +127,10 @@ RESILIENCY: Mapping[str, Effect] = {
     ),
     f"{_RETRY}.maxRetries": Effect("attempts after the first; -1: no limit (-1)"),
     f"{_RETRY}.matching.httpStatusCodes": Effect(
-        "which of the callee's HTTP statuses are tried again: see below (all failures)"
+        "which of the callee's HTTP statuses are tried again, see below (all failures)"
     ),
     f"{_RETRY}.matching.gRPCStatusCodes": Effect(
-        "which of the callee's gRPC statuses are tried again: see below (all failures)"
+        "which of the callee's gRPC statuses are tried again, see below (all failures)"
     ),
     "spec.policies.circuitBreakers": _BREAKER,
     f"{_TARGET}.timeout": Effect("name of the timeout for calls to this app"),

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from nameresolution.mdns_browser import MAX_INSTANCES
-from policies.backoff import MAX_ELAPSED_S
+from policies.backoff import EXPONENTIAL_WITHIN_S
 from policies.compile import MAX_PATTERN_CHARS, MAX_RULES
 from policies.documents import MAX_FILE_BYTES
 from proxy.admin import MAX_METADATA, MAX_METADATA_BYTES
@@ -52,10 +52,19 @@ ENGINE = {
     ),
     "window_bytes": ("bytes of one call's body held for a slow reader", "the sender waits", ""),
     "connection_window_bytes": ("the same, of all calls on a connection", "the sender waits", ""),
-    "resets_per_s": ("RST_STREAM frames a second, sustained, on a connection", "GOAWAY", ""),
-    "resets_burst": ("RST_STREAM frames in a burst", "GOAWAY", ""),
-    "control_per_s": ("PING, SETTINGS, PRIORITY and empty DATA frames a second, sustained", "GOAWAY", ""),
-    "control_burst": ("the same in a burst", "GOAWAY", ""),
+    "resets_per_s": (
+        "resets a second, sustained, that a peer makes us send, beyond what its calls account for",
+        "GOAWAY",
+        "",
+    ),
+    "resets_burst": ("the same in a burst", "GOAWAY", ""),
+    "control_per_s": (
+        "PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA a second, beyond what calls and data account for",
+        "reading slows, then GOAWAY",
+        "",
+    ),
+    "control_burst": ("the same in a burst", "reading slows, then GOAWAY", ""),
+    "own_app_factor": ("as many times more of these four from the own app", "as there", ""),
     "expiry_lead_s": (
         "time before a certificate's end",
         "its connections drain, at most a quarter of what is left of it",
@@ -74,6 +83,8 @@ ENGINE = {
 def engine_limits() -> tuple[Limit, ...]:
     """The engine's limits with their defaults. Raises KeyError for a field that `ENGINE` lacks."""
     default = Limits()
+    if lacking := set(Limits.__struct_fields__) - set(ENGINE):
+        raise KeyError(f"{', '.join(sorted(lacking))}: say in proxy/limits.py what is bounded")
     return tuple(
         Limit(about, _shown(name, getattr(default, name)), beyond, flag)
         for name in Limits.__struct_fields__
@@ -112,7 +123,7 @@ def other_limits() -> tuple[Limit, ...]:
         ),
         Limit(
             "time of the retries of one call with an exponential policy",
-            f"{MAX_ELAPSED_S / 60:g} min",
+            f"{EXPONENTIAL_WITHIN_S / 60:g} min",
             "the last failure is the answer",
         ),
         Limit("an app-id or authority as a key of kept decisions", f"{MAX_KEY_BYTES} B", "it names nobody"),

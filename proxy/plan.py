@@ -379,7 +379,8 @@ class Route(Struct, frozen=True, kw_only=True):
 class Again(Struct, frozen=True, kw_only=True):
     """Retry as data; the engine loops. Several rules: the first that covers the failure decides.
 
-    delays_s draws the pauses of one call. http_codes/grpc_codes: None means every failure status, empty none.
+    delays_s draws the pauses of one call. http_codes/grpc_codes: None means every failure status, empty none. within_s: no attempt
+    begins later than so long after the call.
     """
 
     attempts: int | None  # in all, None: no limit
@@ -387,7 +388,7 @@ class Again(Struct, frozen=True, kw_only=True):
     http_codes: frozenset[int] | None = frozenset()
     grpc_codes: frozenset[int] | None = frozenset()
     delays_s: Callable[[], "Delays"]
-    budget: str | None = None
+    within_s: float | None = None
 
 
 class Delays(Protocol):

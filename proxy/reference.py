@@ -40,6 +40,19 @@ _LOGS = """A sidecar logs to standard output, or to `--log-file`. `postern run` 
 and `daprdLogDestination` choose `console`, `file` or `fileAndConsole`, and `postern list -o wide` shows the paths. The local sentry that
 `postern run` starts logs to `sentry/sentry.log` in the runtime root, and what it signed to `sentry/audit.jsonl`.
 """
+_RETRIES = """A retry policy tries again what failed in one of two ways. An answer failed by its code: an HTTP status below 200 or above
+399, a gRPC status but OK; `matching` narrows these down, each protocol for itself. And what brought no answer failed whatever `matching`
+says, as in Dapr: no connection, a connection that broke, a timeout of an attempt. So with `timeout: 500ms`, `maxRetries: 3` and
+`gRPCStatusCodes: "14"` a callee that never answers is waited for four times, and the pauses between; an answer DEADLINE_EXCEEDED (4) of
+the callee's own is final.
+
+Nothing is tried again once the answer's head has reached the caller, after the caller left or its deadline, for an HTTP body of
+unknown length, for a body larger than the replay buffer, or beyond the opening of a gRPC stream declared by `dapr-stream`.
+
+`DefaultAppRetryPolicy` or `DefaultRetryPolicy` hold for apps without an entry. They take the place of the built-in retry (three more tries
+after a second each for what surely did not reach the app), where Dapr multiplies the two: `maxRetries: 1` is two attempts here and eight
+there.
+"""
 _SIGNALS = """SIGTERM and SIGINT end a sidecar in order: it says goodbye, serves on for `--drain`, lets calls in flight finish for
 `--dapr-graceful-shutdown-seconds`, and ends. A second one ends it at once. SIGHUP has it read its policies
 anew. The exit code is 0, 1 if calls were cut or
@@ -67,6 +80,8 @@ def page() -> str:
         table(("field", "what it does here"), effect_rows(schema.Configuration, CONFIGURATION)),
         "## Fields of a Resiliency",
         table(("field", "what it does here"), effect_rows(schema.Resiliency, RESILIENCY)),
+        "### What is tried again",
+        _RETRIES,
         "## Errors",
         "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with `errorCode` and"
         " `message`. On Dapr's paths the `errorCode` is `ERR_DIRECT_INVOKE`, and the codes are those in the last two columns.",

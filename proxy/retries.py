@@ -8,7 +8,7 @@ Source: spec/resiliency.md §4, §6, §8; spec/users.md 12, 14.
 import random
 from collections.abc import Callable, Iterator
 
-from policies.backoff import delays
+from policies.backoff import delays, within_s
 from policies.resiliency import RetryRule, TargetRules
 from proxy.deliver import IDEMPOTENT
 from proxy.plan import Again, Asking, Cause
@@ -66,12 +66,18 @@ def _written(rule: RetryRule, rng: Callable[[], random.Random], *, opening_only:
         http_codes=rule.http_codes,
         grpc_codes=rule.grpc_codes,
         delays_s=_drawn(rule, rng),
+        within_s=within_s(rule),
     )
 
 
 def _of(rule: RetryRule, on: frozenset[Cause], rng: Callable[[], random.Random]) -> Again:
     return Again(
-        attempts=None, on=on, http_codes=frozenset(), grpc_codes=frozenset(), delays_s=_drawn(rule, rng)
+        attempts=None,
+        on=on,
+        http_codes=frozenset(),
+        grpc_codes=frozenset(),
+        delays_s=_drawn(rule, rng),
+        within_s=within_s(rule),
     )
 
 

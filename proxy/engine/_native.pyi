@@ -8,7 +8,7 @@ Pairs = list[tuple[bytes, bytes]]
 ReplyParts = tuple[int, int, Pairs, bytes, int, str, str, list[str]]
 EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts]]
-AgainParts = tuple[int | None, list[str], list[int] | None, list[int] | None]
+AgainParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None]
 Times = tuple[float, float | None, float | None]
 PlanParts = tuple[
     int, list[RouteParts], list[AgainParts], list[str], Times, int | None, int, list[EditParts], list[str]

@@ -493,6 +493,7 @@ def _again_parts(again: Again) -> "AgainParts":
         [cause.value for cause in again.on],
         None if again.http_codes is None else sorted(again.http_codes),
         None if again.grpc_codes is None else sorted(again.grpc_codes),
+        again.within_s,
     )
 
 

@@ -374,6 +374,35 @@ async def test_pause_that_would_pass_the_deadline_is_not_begun(engine: str) -> N
     assert (response.status, len(app.heads)) == (503, 1)
 
 
+async def test_attempts_count_towards_the_time_that_a_rule_has(engine: str) -> None:
+    app = Never()
+    rules = (again(None, Cause.TIMEOUT, within_s=0.25),)
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, again=rules, attempt_s=0.1) as way,
+        connect(way.port) as caller,
+    ):
+        response = await caller.request("GET", "/")
+        outcome = await way.front.seen.outcome()
+    assert response.status == 504
+    assert 1 < len(outcome.attempts) <= 3  # they begin at 0, 0.1 and 0.2 s, or later
+
+
+async def test_codes_of_a_rule_are_of_answers_and_not_of_attempts_that_got_none(engine: str) -> None:
+    """A timeout carries no code, so `matching` leaves it to be tried again; the code 4 of an answer is filtered by it."""
+    silent, answering = Never(), Answering([BUSY])
+    rules = (again(3, Cause.TIMEOUT, http_codes=frozenset({500}), grpc_codes=frozenset({14})),)
+    fields: dict[str, Any] = {"again": rules, "attempt_s": 0.05}
+    async with raw_app(silent) as port, leading(engine, "one", port, **fields) as way:
+        async with connect(way.port) as caller:
+            assert (await caller.request("GET", "/")).status == 504
+        assert len((await way.front.seen.outcome()).attempts) == 3
+    async with raw_app(answering) as port, leading(engine, "one", port, again=rules) as way:
+        async with connect(way.port) as caller:
+            assert (await caller.request("GET", "/")).status == 503
+        assert len((await way.front.seen.outcome()).attempts) == 1
+
+
 async def test_each_attempt_is_a_fresh_head(engine: str) -> None:
     app = Answering([BUSY, OK])
     rules = (again(2, http_codes=None),)

@@ -491,7 +491,8 @@ class Exchange:
     def _next_delay(self, cause: Cause, status: int = 0, code: int | None = None) -> float | None:
         if not self._body.is_whole:
             return None
-        delay = self._retrying.next_delay(len(self._attempts), cause, status, code)
+        elapsed_s = (time.time_ns() - self._started_ns) / 1e9
+        delay = self._retrying.next_delay(len(self._attempts), elapsed_s, cause, status, code)
         if delay is None or (
             self._deadline_at is not None and self._carrier.now() + delay >= self._deadline_at
         ):

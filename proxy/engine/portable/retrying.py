@@ -29,12 +29,16 @@ class Retrying:
         return any(again.grpc_codes is None or again.grpc_codes for again in self._rules)
 
     def next_delay(
-        self, attempts: int, cause: Cause, status: int = 0, code: int | None = None
+        self, attempts: int, elapsed_s: float, cause: Cause, status: int = 0, code: int | None = None
     ) -> float | None:
-        """Seconds until the next attempt after so many; None: there is none. The first rule that covers the failure decides."""
+        """Seconds until the next attempt after so many and so long; None: no more. The first rule that covers the failure decides."""
         for number, again in enumerate(self._rules):
             if covers(again, cause, status, code):
                 if again.attempts is not None and attempts >= again.attempts:
                     return None
-                return next(self._delays.setdefault(number, again.delays_s()), None)
+                delay = next(self._delays.setdefault(number, again.delays_s()), None)
+                is_late = (
+                    delay is not None and again.within_s is not None and elapsed_s + delay > again.within_s
+                )
+                return None if is_late else delay
         return None

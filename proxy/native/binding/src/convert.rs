@@ -30,7 +30,7 @@ type EditParts = (String, Vec<u8>, Vec<u8>);
 /// cluster, weight, expect, edits
 type RouteParts = (String, u32, Vec<String>, Vec<EditParts>);
 /// attempts, causes, HTTP codes, gRPC codes
-type AgainParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>);
+type AgainParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>);
 /// connect, attempt, total
 type TimeParts = (f64, Option<f64>, Option<f64>);
 /// token, routes, again, gates, times, body bytes, replay bytes, reply edits, scopes
@@ -100,12 +100,13 @@ fn route((cluster, weight, expect, ops): RouteParts) -> PyResult<Route> {
     Ok(Route { cluster: cluster.into(), weight, expect: expect.into(), edits: edits(ops)? })
 }
 
-fn rule((attempts, on, http_codes, grpc_codes): AgainParts) -> PyResult<Again> {
+fn rule((attempts, on, http_codes, grpc_codes, within_s): AgainParts) -> PyResult<Again> {
     let mut bits = 0;
     for text in on {
         bits |= cause(&text)?.bit();
     }
-    Ok(Again { attempts, on: bits, http_codes, grpc_codes })
+    let within = within_s.map(|within_s| Duration::try_from_secs_f64(within_s).unwrap_or(Duration::MAX));
+    Ok(Again { attempts, on: bits, http_codes, grpc_codes, within })
 }
 
 fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {

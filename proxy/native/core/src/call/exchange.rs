@@ -309,7 +309,9 @@ impl Call {
             self.pauses.push((rule, fresh));
         }
         let pause = drawn.map(|pause_s| Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX));
-        Ok(pause.filter(|pause| self.left().is_none_or(|left| *pause < left)))
+        let elapsed = Duration::from_nanos(now_ns().saturating_sub(self.started_ns));
+        let is_late = |pause: Duration| plan.again[rule].within.is_some_and(|within| elapsed.saturating_add(pause) > within);
+        Ok(pause.filter(|pause| !is_late(*pause) && self.left().is_none_or(|left| *pause < left)))
     }
 
     // --- answering and ending

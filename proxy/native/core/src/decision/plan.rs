@@ -65,13 +65,14 @@ pub struct Route {
     pub edits: Edits,
 }
 
-/// Retry as data. `on`: causes as bits. Codes: `None` means every failure status.
+/// Retry as data. `on`: causes as bits. Codes: `None` means every failure status. `within`: from the call's start to an attempt's.
 #[derive(Debug)]
 pub struct Again {
     pub attempts: Option<u32>,
     pub on: u32,
     pub http_codes: Option<Vec<u16>>,
     pub grpc_codes: Option<Vec<u32>>,
+    pub within: Option<Duration>,
 }
 
 impl Again {
