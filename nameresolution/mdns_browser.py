@@ -113,7 +113,8 @@ class Browser:
             gone = [
                 key
                 for key, held in sought.instances.items()
-                if held.sighting.instance_name == goodbye.instance_name and goodbye.key in {"", key}
+                if held.sighting.instance_name == goodbye.instance_name
+                and goodbye.instance in {"", held.sighting.instance}
             ]
             for key in gone:
                 del sought.instances[key]

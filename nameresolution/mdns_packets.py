@@ -149,7 +149,7 @@ def _read_response(records: Iterable[DNSRecord], *, from_this_host: bool) -> Res
         elif record.ttl == 0:
             name = _leaving_name(record)
             if name:
-                leaving[name] = Goodbye(instance_name=name, key=_instance_id(texts.get(name)))
+                leaving[name] = Goodbye(instance_name=name, instance=_instance_id(texts.get(name)))
     return Response(sightings=tuple(sightings), goodbyes=tuple(leaving.values()))
 
 

@@ -59,9 +59,14 @@ class Sighting(Struct, frozen=True, kw_only=True):
     attributes: tuple[tuple[str, str], ...] = ()
 
     @property
+    def instance(self) -> str:
+        """The instance id that it claims, "" without one."""
+        return dict(self.attributes).get(INSTANCE_ATTRIBUTE, "")
+
+    @property
     def key(self) -> str:
-        """What tells instances apart; without an instance id two hosts may share host name and pid."""
-        return dict(self.attributes).get(INSTANCE_ATTRIBUTE) or f"{self.instance_name} {self.host}"
+        """What tells instances apart: the address too, as anybody may claim a name or an id."""
+        return f"{self.instance or self.instance_name} {self.host} {self.port}"
 
     def endpoint(self) -> Endpoint:
         """The endpoint that this amounts to."""
@@ -77,10 +82,10 @@ class Sighting(Struct, frozen=True, kw_only=True):
 
 
 class Goodbye(Struct, frozen=True, kw_only=True):
-    """An instance that leaves. `key` is its instance id, "" when the packet names none."""
+    """An instance that leaves. `instance` is its id, "" when the packet names none."""
 
     instance_name: str
-    key: str = ""
+    instance: str = ""
 
 
 class Response(Struct, frozen=True, kw_only=True):

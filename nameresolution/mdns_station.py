@@ -13,7 +13,7 @@ from collections.abc import Callable
 from nameresolution import mdns_packets
 from nameresolution.interfaces import Interface, InterfaceFilter, Network
 from nameresolution.mdns_browser import Browser
-from nameresolution.mdns_records import Advert, Query, Response, make_advert
+from nameresolution.mdns_records import Advert, Goodbye, Query, Response, make_advert
 from nameresolution.mdns_sockets import Link, describe, survey
 from nameresolution.resolver import Found, Instance, SourceFailure
 
@@ -174,11 +174,20 @@ class Station:
         now = self._clock()
         changed = [sighting.app_id for sighting in response.sightings if self._browser.hear(sighting, now)]
         for goodbye in response.goodbyes:
+            self._contradict(goodbye)
             changed += self._browser.leave(goodbye)
         for app_id in dict.fromkeys(changed):
             self._tell(app_id)
         if changed:
             self._woken.set()
+
+    def _contradict(self, goodbye: Goodbye) -> None:
+        """Somebody says goodbye in our name: announce ourselves again (RFC 6762 §9), at most once a second."""
+        advert = self._advert
+        if advert is None or self._unsent or goodbye.instance_name != advert.instance_name:
+            return
+        if goodbye.instance in {"", advert.instance.instance}:
+            self._schedule(mdns_packets.announcement(advert), _ANNOUNCEMENTS_S)
 
     def _survey(self, now: float) -> None:
         """Open links on interfaces that came, close those on interfaces that went."""

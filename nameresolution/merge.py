@@ -1,8 +1,9 @@
 """How the reports of several sources on one name become one set of endpoints; pure.
 
-The rules: an entry of the static file wins outright; all else is merged without duplicates, by instance id or, where
-there is none, by address, the earlier source winning; endpoints of a foreign mesh or namespace are left out. Without mTLS, an
-app that nobody has in the namespace asked for is taken from any: nothing there proves a namespace (as with Dapr's mDNS).
+The rules: an entry of the static file wins outright; all else is merged without duplicates: by address, and by the
+instance id where an earlier source named it (within one source an id is but a claim: it must not hide another's
+address); endpoints of a foreign mesh or namespace are left out. Without mTLS, an app that nobody has in the namespace
+asked for is taken from any: nothing there proves a namespace (as with Dapr's mDNS).
 """
 
 from __future__ import annotations
@@ -50,19 +51,19 @@ def merge(name: AppName, reports: Iterable[Report], own: Own) -> EndpointSet:
     own = replace(own, any_namespace=own.mesh == "" and not any(is_of_use(one, name, own) for one in reports))
     decisive = next((report for report in reports if report.source == FILE_SOURCE and report.endpoints), None)
     counted = (decisive,) if decisive else reports
-    seen: set[str] = set()
+    addresses: set[str] = set()
+    instances: set[str] = set()  # of earlier sources
     endpoints: list[Endpoint] = []
     stale = False
     for report in counted:
         for endpoint in sorted(
             _acceptable(report, name, own), key=lambda found: (found.instance, found.address)
         ):
-            keys = {f"i={endpoint.instance}"} if endpoint.instance else set()
-            keys.add(endpoint.address)
-            if seen.isdisjoint(keys):
+            if endpoint.address not in addresses and endpoint.instance not in instances:
+                addresses.add(endpoint.address)
                 endpoints.append(_recognised(endpoint, own))
                 stale = stale or report.failure is not None
-            seen |= keys
+        instances |= {endpoint.instance for endpoint in report.endpoints if endpoint.instance}
     return EndpointSet(
         name=name,
         endpoints=tuple(endpoints),

@@ -17,10 +17,18 @@ SAME = 1.9  # costs nearer than this are noise: two equal endpoints share evenly
 REFUSED_RTT_S = 1.0  # what an endpoint costs that refused a call
 EJECT_FIRST_S = 1.0  # D5: re-probed with back-off
 EJECT_MAX_S = 30.0
+AWAY_FIRST_S = (
+    30.0  # an address that shows a wrong identity or none is no instance: it is looked at again seldom
+)
+AWAY_MAX_S = 300.0
 
 
 class Load(Struct):
-    """What one engine knows of one endpoint. Owned by the cluster that holds it."""
+    """What one engine knows of one endpoint. Owned by the cluster that holds it.
+
+    proven: its certificate was the right one (without mutual TLS nothing has to be proven). rank: of its source, lower before higher,
+    among those that are not. mismatches: how often in a row it was not the right one. proving: a connection to find that out is under way.
+    """
 
     address: str
     weight: int = 1
@@ -30,6 +38,10 @@ class Load(Struct):
     samples: int = 0
     failures: int = 0
     ejected_until: float = 0.0
+    rank: int = 0
+    proven: bool = True
+    mismatches: int = 0
+    proving: bool = False
 
     def observe(self, took_s: float, now: float) -> None:
         """One attempt got its answer after so long."""
@@ -40,7 +52,11 @@ class Load(Struct):
             keep = math.exp(-max(0.0, now - self.seen_at) / DECAY_S)
             self.rtt_s = took_s + (self.rtt_s - took_s) * keep * 0.9
         self.seen_at = now
-        self.failures = 0
+        self.restore()
+
+    def restore(self) -> None:
+        """Nothing is held against it."""
+        self.failures = self.mismatches = 0
         self.ejected_until = 0.0
 
     def yield_way(self) -> None:
@@ -53,12 +69,33 @@ class Load(Struct):
             self.failures += 1
             self.ejected_until = now + min(EJECT_MAX_S, EJECT_FIRST_S * 2 ** (self.failures - 1))
 
+    def put_away(self, now: float) -> None:
+        """It could not prove to be an instance of this app."""
+        self.proven = False
+        if now >= self.ejected_until:
+            self.mismatches += 1
+            self.ejected_until = now + min(AWAY_MAX_S, AWAY_FIRST_S * 2 ** (self.mismatches - 1))
+
+    def tier(self, now: float) -> int:
+        """Endpoints of a lower tier are chosen before those of a higher one.
+
+        What was only announced may be anybody: it comes after what has proven itself, even where that is ejected just now, unless this
+        host itself knows of it; and what was seen to be somebody else comes last.
+        """
+        is_ejected = now < self.ejected_until
+        if self.proven:
+            return 2 if is_ejected else 0
+        if self.mismatches:
+            return 5
+        return 4 if is_ejected else 3 if self.rank else 1
+
 
 def choose(loads: Sequence[Load], tried: Collection[str], now: float, rng: random.Random) -> Load | None:
-    """The endpoint for the next attempt: untried before tried, healthy before ejected; when all are ejected, any (panic rule)."""
+    """The endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any (panic rule)."""
     untried = [load for load in loads if load.address not in tried] or list(loads)
-    healthy = [load for load in untried if load.ejected_until <= now]
-    pool = healthy or untried
+    tiers = [load.tier(now) for load in untried]
+    best = min(tiers, default=0)
+    pool = [load for load, tier in zip(untried, tiers, strict=True) if tier == best]
     if len(pool) <= 1:
         return pool[0] if pool else None
     first, second = rng.sample(pool, 2) if len(pool) > 2 else pool

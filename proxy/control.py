@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from nameresolution.directory import Directory
 from nameresolution.host_registry import Entry
+from nameresolution.mdns_records import MDNS_SOURCE
 from nameresolution.resolver import AppName, EndpointSet
 from policies.loading import PolicySnapshot
 from proxy.app_watch import AppWatch
@@ -170,7 +171,12 @@ class Control:
         known = self.outbound.view.known
         if found.endpoints:
             upstreams = tuple(
-                Upstream(address=end.address, instance=end.instance, weight=end.weight)
+                Upstream(
+                    address=end.address,
+                    instance=end.instance,
+                    weight=end.weight,
+                    rank=int(end.source == MDNS_SOURCE),  # anybody on the link may announce anything
+                )
                 for end in found.endpoints
             )
             tls = "mesh" if self._settings.mtls else None

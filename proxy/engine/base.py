@@ -17,11 +17,15 @@ _FRAME_BYTES: Final = 65_536 - 9
 
 
 class Upstream(Struct, frozen=True, kw_only=True):
-    """One address of a cluster. `address`: `ip:port`, `[v6]:port` or `unix:/path`. `instance` names the process behind it."""
+    """One address of a cluster. `address`: `ip:port`, `[v6]:port` or `unix:/path`. `instance` names the process behind it.
+
+    `rank`: among those that no certificate has proven yet, a lower one is tried before a higher one.
+    """
 
     address: str
     instance: str = ""
     weight: int = 1
+    rank: int = 0
 
 
 class Cluster(Struct, frozen=True, kw_only=True):

@@ -153,7 +153,7 @@ class NativeEngine:
 
     def set_cluster(self, cluster: Cluster) -> None:
         """Add or replace a cluster; connections to addresses that are gone drain."""
-        upstreams = [(upstream.address, upstream.weight) for upstream in cluster.upstreams]
+        upstreams = [(upstream.address, upstream.weight, upstream.rank) for upstream in cluster.upstreams]
         self._core.set_cluster(cluster.key, cluster.wire, cluster.tls, upstreams)
 
     def drop_cluster(self, key: str) -> None:
@@ -229,8 +229,9 @@ class NativeEngine:
                 "inFlight": in_flight,
                 "rttMs": round(rtt_s * 1e3, 2),
                 "ejectedForS": round(ejected_s, 1),
+                "proven": is_proven,
             }
-            for address, in_flight, rtt_s, ejected_s in self._core.loads(key)
+            for address, in_flight, rtt_s, ejected_s, is_proven in self._core.loads(key)
         )
 
     # --- questions -------------------------------------------------------------------------------------------------------

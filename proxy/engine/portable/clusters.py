@@ -6,13 +6,21 @@ from collections.abc import Callable, Collection
 from proxy.balance import Load, choose
 from proxy.engine.base import Cluster, Upstream
 
+_MAX_AWAY = (
+    1_024  # addresses that are gone and remembered as somebody else's: announcing them again gains nothing
+)
+_MAX_PROVING = 2
+
 
 class ClusterState:
-    """One cluster as it stands. Mutable state: the loads, which outlive a push for the addresses that stay."""
+    """One cluster as it stands. Mutable state: the loads, which outlive a push for the addresses that stay; `_away`, those of addresses
+    that are gone and were seen to be somebody else's.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._loads: dict[str, Load] = {}
+        self._away: dict[str, Load] = {}
         self._upstreams: dict[str, Upstream] = {}
         self.update(cluster)
 
@@ -21,17 +29,43 @@ class ClusterState:
         old = self._loads
         self.cluster = cluster
         self._upstreams = {upstream.address: upstream for upstream in cluster.upstreams}
+        is_proven = cluster.tls != "mesh"
         self._loads = {
-            address: old.get(address) or Load(address=address, weight=upstream.weight)
-            for address, upstream in self._upstreams.items()
+            address: old.get(address)
+            or self._away.pop(address, None)
+            or Load(address=address, proven=is_proven)
+            for address in self._upstreams
         }
         for address, load in self._loads.items():
-            load.weight = self._upstreams[address].weight
+            load.weight, load.rank = self._upstreams[address].weight, self._upstreams[address].rank
+        self._away |= {
+            address: load for address, load in old.items() if address not in self._loads and load.mismatches
+        }
+        for address in list(self._away)[: max(0, len(self._away) - _MAX_AWAY)]:
+            del self._away[address]
         return frozenset(old) - frozenset(self._loads)
 
     def pick(self, tried: Collection[str], now: float, rng: random.Random) -> Load | None:
         """The endpoint for an attempt."""
         return choose(tuple(self._loads.values()), tried, now, rng)
+
+    def to_prove(self, but: str, now: float) -> Load | None:
+        """An endpoint to connect to beside a call, so that it may take calls: not `but`, which the call itself goes to."""
+        unproven = [load for load in self._loads.values() if not load.proven]
+        if not unproven or sum(load.proving for load in unproven) >= _MAX_PROVING:
+            return None
+        due = [
+            load
+            for load in unproven
+            if load.ejected_until <= now and not load.proving and load.address != but
+        ]
+        return min(due, key=lambda load: (load.mismatches, load.rank), default=None)
+
+    def restore(self) -> None:
+        """Hold nothing against any endpoint."""
+        self._away.clear()
+        for load in self._loads.values():
+            load.restore()
 
     def untried(self, tried: Collection[str]) -> bool:
         """Whether another address is left to try."""
@@ -77,6 +111,11 @@ class Clusters:
         """Have who waits for `key` ask again."""
         for wake in tuple(self._waiting.pop(key, ())):  # each takes itself off the list
             wake()
+
+    def restore(self) -> None:
+        """The identity was renewed: who could not be proven under the old one may be under the new one."""
+        for state in self._clusters.values():
+            state.restore()
 
     def drop(self, key: str) -> ClusterState | None:
         """Forget a cluster."""

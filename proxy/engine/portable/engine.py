@@ -71,13 +71,13 @@ class PortableEngine:
         """Add or replace a cluster; connections to addresses that are gone drain."""
         gone = self._carrier.clusters.put(cluster)
         if gone:
-            self._carrier.pool.retire(gone)
+            self._carrier.pool.retire(cluster.key, gone)
 
     def drop_cluster(self, key: str) -> None:
         """Forget a cluster."""
         state = self._carrier.clusters.drop(key)
         if state is not None:
-            self._carrier.pool.retire(frozenset(load.address for load in state.loads()))
+            self._carrier.pool.retire(key, frozenset(load.address for load in state.loads()))
 
     def wake(self, key: str) -> None:
         """Have calls that are held for `key` ask again."""
@@ -99,6 +99,7 @@ class PortableEngine:
         """New contexts for new connections; connections under the old ones drain, at both ends."""
         self._carrier.contexts.put(identity)
         self._carrier.pool.retire_mesh()
+        self._carrier.clusters.restore()
         for listener in self._listeners.values():
             listener.identity_changed()
 
@@ -144,6 +145,7 @@ class PortableEngine:
                 "inFlight": load.in_flight,
                 "rttMs": round(load.rtt_s * 1e3, 2),
                 "ejectedForS": round(max(0.0, load.ejected_until - now), 1),
+                "proven": load.proven,
             }
             for load in state.loads()
         )

@@ -13,7 +13,6 @@ from proxy import errors
 from proxy.balance import Load
 from proxy.engine.base import ListenerSpec
 from proxy.engine.portable import answers
-from proxy.engine.portable.clusters import ClusterState
 from proxy.engine.portable.edits import (
     HOP_BY_HOP,
     edit_answer,
@@ -23,6 +22,7 @@ from proxy.engine.portable.edits import (
 )
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.pool import Origin, Waiter
+from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
 from proxy.engine.portable.retrying import Retrying
@@ -36,6 +36,7 @@ _IMMEDIATE = frozenset(
     {Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY}
 )  # nobody processed it: another endpoint may, at once
 _IMMEDIATE_TRIES = 3
+_PROOF_S = 1.0  # for an endpoint that was only announced to show who it is, where another one is left
 # What a peer's proxy says when it kept a call from an app: it failed as an endpoint, however fast the answer.
 _KEPT_FROM_APP = {
     cause.value.encode(): cause
@@ -236,12 +237,17 @@ class Exchange:
         origin = Origin(cluster.key, load.address, cluster.wire, cluster.tls, route.expect, plan.connect_s)
         if plan.attempt_s is not None:
             self._timers.append(self._carrier.later(plan.attempt_s, self._attempt_timer(len(self._attempts))))
+        if cluster.tls == "mesh":
+            prove_another(self._carrier, state, origin)
         connection = self._carrier.pool.take(origin)
         if connection is not None:
             self._send(connection)
             return
-        waiter = Waiter(self._send, lambda cause, detail: self._not_connected(state, cause, detail))
-        self._cancels.append(self._carrier.pool.wait(origin, waiter))
+        self._cancels.append(self._carrier.pool.wait(origin, Waiter(self._connected, self._not_connected)))
+        if not load.proven and state.untried(self._tried):
+            late = f"no connection within {_PROOF_S:g} s"
+            timer = self._carrier.later(_PROOF_S, lambda: self._not_connected(Cause.CONNECT, late))
+            self._cancels.append(timer.cancel)
 
     def _attempt_timer(self, number: int) -> Callable[[], None]:
         def fire() -> None:
@@ -257,10 +263,16 @@ class Exchange:
 
         return fire
 
-    def _not_connected(self, state: ClusterState, cause: Cause, detail: str) -> None:
-        self._cancels.clear()
-        if self._load is not None and cause in _IMMEDIATE:
-            self._load.eject(self._carrier.now())
+    def _connected(self, connection: UpstreamConnection) -> None:
+        self._cancel_waits()
+        if self._load is not None:
+            self._load.proven = True
+        self._send(connection)
+
+    def _not_connected(self, cause: Cause, detail: str) -> None:
+        self._cancel_waits()
+        if self._load is not None:
+            lost(self._load, cause, self._carrier.now(), is_mesh=self._is_peer and self._is_mesh)
         self._end_attempt(cause, detail, abort=False)
         self._failed(cause, detail)
 

@@ -291,9 +291,9 @@ class Pool:
 
     # --- lifetime ------------------------------------------------------------------------------------------------------
 
-    def retire(self, addresses: frozenset[str]) -> None:
-        """Addresses that are gone: no new calls on their connections."""
-        self._retire(lambda host: host.origin.address in addresses)
+    def retire(self, cluster: str, addresses: frozenset[str]) -> None:
+        """Addresses that are gone from a cluster: no new calls on their connections."""
+        self._retire(lambda host: host.origin.cluster == cluster and host.origin.address in addresses)
 
     def retire_mesh(self) -> None:
         """The identity was renewed: connections under the old one drain."""

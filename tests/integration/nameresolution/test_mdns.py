@@ -17,7 +17,7 @@ import pytest
 from nameresolution.directory import Directory
 from nameresolution.interfaces import Interface, InterfaceFilter
 from nameresolution.mdns import MdnsResolver
-from nameresolution.mdns_packets import answer, question, read
+from nameresolution.mdns_packets import answer, goodbye, question, read
 from nameresolution.mdns_records import Query, Response, make_advert
 from nameresolution.mdns_sockets import Link
 from nameresolution.resolver import AppName, EndpointSet, Instance
@@ -183,6 +183,21 @@ async def test_announcement_comes_twice_and_goodbye_three_times(app_id: str) -> 
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await listener.receive(is_cart)
+
+
+async def test_forged_goodbye_is_contradicted_by_whom_it_names(app_id: str) -> None:
+    cart, asker = Peer(), Peer()
+    advert = make_advert(instance(app_id), socket.gethostname(), os.getpid())
+    async with peers(cart, asker), raw_peer() as forger, asyncio.timeout(10):
+        await cart.directory.announce(instance(app_id))
+        assert len((await asker.look_up(app_id)).endpoints) == 1
+        for _ in range(2):  # the second announcement is a second after the first
+            await forger.receive(
+                lambda heard: isinstance(heard, Response) and any(app_id in name for name in names_in(heard))
+            )
+        forger.link.send(goodbye(advert))
+        assert (await asker.pushed.get()).endpoints == ()
+        assert len((await asker.pushed.get()).endpoints) == 1
 
 
 async def test_daprd_is_found_although_its_record_names_no_instance(app_id: str) -> None:

@@ -130,7 +130,7 @@ def test_goodbye_removes_at_once_and_only_that_instance(browser: Browser) -> Non
     browser.watch("cart", 0.0)
     browser.hear(seen(1, instance="a"), 0.0)
     browser.hear(seen(2, instance="b"), 0.0)
-    assert browser.leave(Goodbye(instance_name="box:1.cart.local.", key="a")) == ("cart",)
+    assert browser.leave(Goodbye(instance_name="box:1.cart.local.", instance="a")) == ("cart",)
     assert [endpoint.instance for endpoint in browser.endpoints("cart")] == ["b"]
     assert not browser.has_left("cart")
     assert browser.leave(Goodbye(instance_name="box:2.cart.local.")) == ("cart",)
@@ -141,7 +141,7 @@ def test_goodbye_removes_at_once_and_only_that_instance(browser: Browser) -> Non
 def test_goodbye_of_another_instance_id_under_the_same_name_changes_nothing(browser: Browser) -> None:
     browser.watch("cart", 0.0)
     browser.hear(seen(1, instance="new"), 0.0)
-    assert browser.leave(Goodbye(instance_name="box:1.cart.local.", key="old")) == ()
+    assert browser.leave(Goodbye(instance_name="box:1.cart.local.", instance="old")) == ()
 
 
 def test_same_host_name_and_pid_on_two_hosts_are_two_instances(browser: Browser) -> None:
@@ -151,11 +151,11 @@ def test_same_host_name_and_pid_on_two_hosts_are_two_instances(browser: Browser)
     assert len(browser.endpoints("cart")) == 2
 
 
-def test_instance_that_moves_to_another_address_keeps_one_endpoint(browser: Browser) -> None:
+def test_second_address_under_an_instance_id_hides_no_other(browser: Browser) -> None:
     browser.watch("cart", 0.0)
     browser.hear(seen(1, instance="a"), 0.0)
     assert browser.hear(seen(1, instance="a", host="10.0.0.2"), 1.0)
-    assert [endpoint.host for endpoint in browser.endpoints("cart")] == ["10.0.0.2"]
+    assert [endpoint.host for endpoint in browser.endpoints("cart")] == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_instances_of_unwatched_or_forgotten_names_are_not_held(browser: Browser) -> None:

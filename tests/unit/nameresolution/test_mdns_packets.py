@@ -95,7 +95,7 @@ def test_goodbye_takes_back_service_text_and_pointer_but_no_shared_record(advert
     assert bytes([10, 0, 0, 5]) not in packet
     assert b"_services" not in packet
     assert read(packet, from_this_host=False) == Response(
-        goodbyes=(Goodbye(instance_name="box:7.Cart-1.local.", key="i1"),)
+        goodbyes=(Goodbye(instance_name="box:7.Cart-1.local.", instance="i1"),)
     )
 
 

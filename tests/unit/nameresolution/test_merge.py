@@ -132,3 +132,11 @@ def test_merge_a_failed_source_without_endpoints_makes_nothing_stale() -> None:
         Report(source="mdns", failure=SourceFailure(reason="blocked")),
     )
     assert not merge(CART, reports, US).stale
+
+
+def test_claim_to_an_instance_id_hides_no_address_of_the_same_source_but_an_earlier_source_wins() -> None:
+    honest, claim = remote("10.0.0.9", 1, "a"), remote("10.0.0.1", 1, "a")
+    merged = merge(CART, (Report(source="mdns", endpoints=(honest, claim)),), US)
+    assert {endpoint.host for endpoint in merged.endpoints} == {"10.0.0.9", "10.0.0.1"}
+    reports = (Report(source="host registry", endpoints=(honest,)), Report(source="mdns", endpoints=(claim,)))
+    assert [endpoint.host for endpoint in merge(CART, reports, US).endpoints] == ["10.0.0.9"]

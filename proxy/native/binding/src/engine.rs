@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postern_core::clusters::{Cluster, Tls, Wire};
+use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
 use postern_core::connection::tls::Identity;
 use postern_core::decision::plan::Graveyard;
 use postern_core::decision::trace::Sampler;
@@ -140,8 +140,8 @@ impl NativeEngine {
         self.engine.unlisten(name);
     }
 
-    /// upstreams: (address, weight).
-    fn set_cluster(&self, key: &str, wire: &str, tls: Option<&str>, upstreams: Vec<(String, u32)>) -> PyResult<()> {
+    /// upstreams: (address, weight, rank).
+    fn set_cluster(&self, key: &str, wire: &str, tls: Option<&str>, upstreams: Vec<(String, u32, u8)>) -> PyResult<()> {
         let wire = match wire {
             "postern" => Wire::Postern,
             "http1" => Wire::Http1,
@@ -154,7 +154,8 @@ impl NativeEngine {
             Some("app") => Tls::App,
             Some(other) => return Err(invalid(format!("unknown tls {other}"))),
         };
-        let upstreams = upstreams.into_iter().map(|(address, weight)| (address.into(), weight)).collect();
+        let upstream = |(address, weight, rank): (String, _, _)| Upstream { address: address.into(), weight, rank };
+        let upstreams = upstreams.into_iter().map(upstream).collect();
         self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams });
         Ok(())
     }
@@ -199,7 +200,7 @@ impl NativeEngine {
         let made = material
             .map(|(chain, key, roots, ends_at)| Identity::new(&chain, &key, &roots, convert::moment(ends_at)?).map_err(invalid));
         let identity = made.transpose()?;
-        self.command(|| Command::SetIdentity(identity.clone()));
+        self.engine.set_identity(identity);
         Ok(())
     }
 
@@ -223,11 +224,14 @@ impl NativeEngine {
     }
 
     /// (address, in flight, rtt in seconds, ejected for so many seconds) of each endpoint.
-    fn loads(&self, py: Python<'_>, key: &str) -> Vec<(String, u32, f64, f64)> {
+    fn loads(&self, py: Python<'_>, key: &str) -> Vec<(String, u32, f64, f64, bool)> {
         let loads = py.detach(|| self.engine.loads(key, STATUS_WAIT));
         loads
             .into_iter()
-            .map(|load| (load.address.to_string(), load.in_flight, load.rtt.as_secs_f64(), load.ejected_for.as_secs_f64()))
+            .map(|load| {
+                let (rtt_s, ejected_s) = (load.rtt.as_secs_f64(), load.ejected_for.as_secs_f64());
+                (load.address.to_string(), load.in_flight, rtt_s, ejected_s, load.is_proven)
+            })
             .collect()
     }
 

@@ -1,12 +1,15 @@
 //! The clusters pushed to the engine, with the load and health of each address.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::call::balance::{self, Health, Load};
+
+const MAX_AWAY: usize = 1_024; // addresses of a cluster
+const MAX_PROVING: usize = 2;
 
 /// What is spoken to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +36,15 @@ pub struct Cluster {
     pub key: Arc<str>,
     pub wire: Wire,
     pub tls: Tls,
-    pub upstreams: Vec<(Arc<str>, u32)>,
+    pub upstreams: Vec<Upstream>,
+}
+
+/// One address of a cluster. `rank`: among those that no certificate has proven yet, lower before higher.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub address: Arc<str>,
+    pub weight: u32,
+    pub rank: u8,
 }
 
 /// One address with what is known of it.
@@ -62,6 +73,26 @@ impl ClusterState {
         balance::choose(&loads, now).map(|place| self.endpoints[place].clone())
     }
 
+    /// An endpoint to connect to beside a call to `but`, so that it may take calls.
+    pub fn to_prove(&self, but: &str, now: Instant) -> Option<Rc<Endpoint>> {
+        let mut proving = 0;
+        let mut first: Option<((i32, u8), &Rc<Endpoint>)> = None;
+        for endpoint in &self.endpoints {
+            let load = endpoint.load.borrow();
+            if load.health.is_proven() {
+                continue;
+            }
+            proving += usize::from(load.health.is_proving());
+            if let Some(turn) = load.health.turn(now).map(|mismatches| (mismatches, load.rank)) {
+                if *endpoint.address != *but && first.is_none_or(|(before, _)| turn < before) {
+                    first = Some((turn, endpoint));
+                }
+            }
+        }
+        let (_, endpoint) = first.filter(|_| proving < MAX_PROVING)?;
+        endpoint.load.borrow().health.begin_proving().then(|| endpoint.clone())
+    }
+
     /// Whether another address is left to try.
     pub fn has_untried(&self, tried: &[Arc<str>]) -> bool {
         self.endpoints.iter().any(|endpoint| !tried.contains(&endpoint.address))
@@ -88,10 +119,12 @@ impl Clusters {
             .upstreams
             .iter()
             .zip(health)
-            .map(|((address, weight), health)| {
+            .map(|(Upstream { address, weight, rank }, health)| {
                 // An address of this worker's own: each call counts its holders, and workers that shared one would slow each other.
-                let made = || Endpoint { address: (**address).into(), load: RefCell::new(Load::new(*weight, health)) };
-                kept(address).unwrap_or_else(|| Rc::new(made()))
+                let made = || Endpoint { address: (**address).into(), load: RefCell::new(Load::new(*weight, *rank, health)) };
+                let endpoint = kept(address).unwrap_or_else(|| Rc::new(made()));
+                endpoint.load.borrow_mut().describe(*weight, *rank);
+                endpoint
             })
             .collect();
         let state = ClusterState { cluster, endpoints };
@@ -114,23 +147,47 @@ impl Clusters {
 /// The health of every endpoint that was pushed, for all workers to share.
 #[derive(Debug, Default)]
 pub struct HealthRegistry {
-    known: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Health>>>,
+    known: HashMap<Arc<str>, Healths>,
+}
+
+/// Of one cluster. `away`: of addresses that are gone and were seen to be somebody else's; announcing them again gains nothing.
+#[derive(Debug, Default)]
+struct Healths {
+    now: HashMap<Arc<str>, Arc<Health>>,
+    away: VecDeque<(Arc<str>, Arc<Health>)>,
 }
 
 impl HealthRegistry {
     /// Of each upstream of a cluster; that of addresses that stay is kept.
     pub fn put(&mut self, cluster: &Cluster) -> Vec<Arc<Health>> {
-        let old = self.known.remove(&cluster.key).unwrap_or_default();
-        let health = |address: &Arc<str>| old.get(address).cloned().unwrap_or_default();
-        let health: Vec<_> = cluster.upstreams.iter().map(|(address, _)| health(address)).collect();
-        let addresses = cluster.upstreams.iter().map(|(address, _)| address.clone());
-        self.known.insert(cluster.key.clone(), addresses.zip(health.iter().cloned()).collect());
+        let mut old = self.known.remove(&cluster.key).unwrap_or_default();
+        let mut known = Healths::default();
+        let mut take = |address: &Arc<str>| {
+            let mut back = || old.away.iter().position(|(gone, _)| gone == address).and_then(|at| old.away.remove(at));
+            let kept = old.now.remove(address).or_else(|| back().map(|(_, health)| health));
+            kept.unwrap_or_else(|| Arc::new(Health::new(cluster.tls != Tls::Mesh)))
+        };
+        let health: Vec<_> = cluster.upstreams.iter().map(|upstream| take(&upstream.address)).collect();
+        let addresses = cluster.upstreams.iter().map(|upstream| upstream.address.clone());
+        known.now = addresses.zip(health.iter().cloned()).collect();
+        known.away = old.away;
+        known.away.extend(old.now.into_iter().filter(|(_, health)| health.is_put_away()));
+        known.away.drain(..known.away.len().saturating_sub(MAX_AWAY));
+        self.known.insert(cluster.key.clone(), known);
         health
     }
 
     /// Forget a cluster.
     pub fn forget(&mut self, key: &str) {
         self.known.remove(key);
+    }
+
+    /// Hold nothing against any endpoint.
+    pub fn restore(&mut self) {
+        for healths in self.known.values_mut() {
+            healths.away.clear();
+            healths.now.values().for_each(|health| health.restore());
+        }
     }
 }
 
@@ -144,7 +201,7 @@ mod tests {
             key: "c".into(),
             wire: Wire::Http1,
             tls: Tls::None,
-            upstreams: addresses.iter().map(|address| ((*address).into(), 1)).collect(),
+            upstreams: addresses.iter().map(|address| Upstream { address: (*address).into(), weight: 1, rank: 0 }).collect(),
         };
         let mut registry = HealthRegistry::default();
         let first = registry.put(&cluster(&["a", "b"]));

@@ -17,6 +17,7 @@ use crate::call::gate::Gates;
 use crate::clusters::{Cluster, HealthRegistry};
 use crate::connection::handout::{Seats, ways};
 use crate::connection::listener::{Bound, Socket, Source};
+use crate::connection::tls::Identity;
 use crate::limits::Limits;
 use crate::seam::commands::{Command, Commands, Cut, EndpointLoad, Tell};
 use crate::seam::inboxes::Inboxes;
@@ -116,6 +117,12 @@ impl Engine {
     pub fn drop_cluster(&self, key: &str) {
         lock(&self.health).forget(key);
         self.commands.send(|| Command::DropCluster(key.to_owned()));
+    }
+
+    /// What mutual TLS is made of; who could not be proven under the old identity may be under the new one.
+    pub fn set_identity(&self, identity: Option<Identity>) {
+        lock(&self.health).restore();
+        self.commands.send(|| Command::SetIdentity(identity.clone()));
     }
 
     /// A gate on calls in flight; `None` takes it down.

@@ -145,13 +145,13 @@ impl Shared {
                 let key = cluster.key.clone();
                 let gone = self.clusters.borrow_mut().put(cluster, health);
                 if !gone.is_empty() {
-                    self.pool.retire(&gone);
+                    self.pool.retire(&key, &gone);
                 }
                 self.wake(&key);
             }
             Command::DropCluster(key) => {
                 let gone = self.clusters.borrow_mut().drop(&key);
-                self.pool.retire(&gone);
+                self.pool.retire(&key, &gone);
             }
             Command::Wake(key) => self.wake(&key),
             Command::SetPaths(table, paths) => {
@@ -266,6 +266,7 @@ impl Shared {
                     rtt: Duration::from_secs_f64(load.rtt_s),
                     seen_at: load.seen_at,
                     ejected_for: load.ejected_for(now),
+                    is_proven: load.health.is_proven(),
                 }
             })
             .collect()

@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,16 @@ use crate::call::ends::{Answer, Down, Gone, Lost, Part, Up};
 use crate::call::exchange::{Call, Stop, now_ns};
 use crate::call::pool::{Connection, Origin};
 use crate::call::request_body::Pumped;
-use crate::clusters::{Tls, Wire};
+use crate::clusters::{Endpoint, Tls, Wire};
 use crate::decision::edits::{self, drop_hop_by_hop};
 use crate::decision::plan::Plan;
 use crate::fields::Headers;
 use crate::head::{Protocol, RawHead};
 use crate::seam::ask::Attempt;
+use crate::shared::Shared;
+
+/// For an endpoint that was only announced to show who it is, where another one is left.
+const PROOF: Duration = Duration::from_secs(1);
 
 /// How an attempt ended.
 pub enum Ended {
@@ -49,10 +54,12 @@ impl Call {
             let clusters = self.shared.clusters.borrow();
             clusters.get(&route.cluster).and_then(|state| {
                 let endpoint = state.pick(&self.tried, now)?;
-                Some((endpoint, state.cluster.wire, state.cluster.tls))
+                let is_alone = state.endpoints.len() == 1;
+                let other = if is_alone { None } else { state.to_prove(&endpoint.address, now) };
+                Some((endpoint, other, state.cluster.wire, state.cluster.tls))
             })
         };
-        let Some((endpoint, wire, tls)) = picked else {
+        let Some((endpoint, other, wire, tls)) = picked else {
             let at = now_ns();
             let none = Some(Cause::NoEndpoint);
             self.attempts.push(Attempt { started_ns: at, ended_ns: at, cause: none, ..Attempt::default() });
@@ -72,24 +79,33 @@ impl Call {
             expect: route.expect.clone(),
             connect: plan.connect,
         };
+        if let Some(other) = other {
+            tokio::task::spawn_local(prove(
+                self.shared.clone(),
+                Origin { address: other.address.clone(), ..origin.clone() },
+                other,
+            ));
+        }
         let mut timer = plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit)));
         if !self.begin_own_span() {
             Box::pin(self.begin_span(down)).await?;
         }
         let shared = self.shared.clone();
+        let has_other = self.may_try_another(plan);
         let connected = match shared.pool.take(&origin) {
             Some(connection) => Ok(connection),
-            None => match self.timed(down, &mut timer, Box::pin(shared.pool.get(&shared, &origin))).await? {
-                None => return Ok(self.timed_out(plan)),
-                Some(connected) => connected,
-            },
+            None => {
+                match self.timed(down, &mut timer, Box::pin(connect(shared.clone(), origin, endpoint.clone(), has_other))).await?
+                {
+                    None => return Ok(self.timed_out(plan)),
+                    Some(connected) => connected,
+                }
+            }
         };
         let connection = match connected {
             Ok(connection) => connection,
             Err(lost) => {
-                if matches!(lost.cause, Cause::Connect | Cause::Refused | Cause::TlsIdentity) {
-                    endpoint.load.borrow_mut().eject(Instant::now());
-                }
+                endpoint.load.borrow_mut().lose(lost.cause, tls == Tls::Mesh, Instant::now());
                 self.end_attempt(Some(lost.cause), &lost.detail);
                 return Ok(Ended::Failed(lost.cause, lost.detail));
             }
@@ -403,6 +419,33 @@ impl Call {
         }
         self.end_attempt(self.refused_as, "");
     }
+}
+
+/// Connect to an endpoint that has not shown yet who it is, beside a call to another.
+async fn prove(shared: Rc<Shared>, origin: Origin, endpoint: Rc<Endpoint>) {
+    let found = shared.pool.get(&shared, &origin).await;
+    let mut load = endpoint.load.borrow_mut();
+    load.health.end_proving();
+    match found {
+        Ok(_) => load.health.prove(),
+        Err(lost) => load.lose(lost.cause, true, Instant::now()),
+    }
+}
+
+/// A connection to an endpoint; one that was only announced has to show soon who it is, where another one is left.
+async fn connect(shared: Rc<Shared>, origin: Origin, endpoint: Rc<Endpoint>, has_other: bool) -> Result<Connection, Lost> {
+    let health = endpoint.load.borrow().health.clone();
+    let getting = shared.pool.get(&shared, &origin);
+    let found = if has_other && !health.is_proven() {
+        let late = |_| Err(Lost::new(Cause::Connect, format!("no connection within {} s", PROOF.as_secs())));
+        tokio::time::timeout(PROOF, getting).await.unwrap_or_else(late)
+    } else {
+        getting.await
+    };
+    if found.is_ok() {
+        health.prove();
+    }
+    found
 }
 
 /// What a peer's proxy says when its app never saw the call.

@@ -112,9 +112,9 @@ impl Pool {
         served.await.unwrap_or_else(|_| Err(Lost::new(Cause::Connect, "the proxy is shutting down")))
     }
 
-    /// Addresses that are gone: no new calls on their connections.
-    pub fn retire(&self, addresses: &[Arc<str>]) {
-        self.retire_where(|origin| addresses.contains(&origin.address));
+    /// Addresses that are gone from a cluster: no new calls on their connections.
+    pub fn retire(&self, cluster: &str, addresses: &[Arc<str>]) {
+        self.retire_where(|origin| *origin.cluster == *cluster && addresses.contains(&origin.address));
     }
 
     /// The identity was renewed: connections under the old one drain.

@@ -52,6 +52,7 @@ pub struct EndpointLoad {
     pub rtt: Duration,
     pub seen_at: Option<Instant>,
     pub ejected_for: Duration,
+    pub is_proven: bool,
 }
 
 impl EndpointLoad {
@@ -197,6 +198,7 @@ mod tests {
             rtt: Duration::from_millis(rtt_ms),
             seen_at,
             ejected_for: Duration::from_secs(ejected_s),
+            is_proven: true,
         };
         let mut sum = load(1, 30, None, 0);
         sum.add(&load(2, 5, Some(now), 1));

@@ -1,0 +1,40 @@
+"""Which endpoints are who they should be: found out by connections beside the calls, so that calls need not meet impostors."""
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from proxy.balance import Load
+from proxy.engine.portable.clusters import ClusterState
+from proxy.engine.portable.pool import Origin, Waiter
+from proxy.engine.portable.streams import UpstreamConnection
+from proxy.plan import Cause
+
+if TYPE_CHECKING:
+    from proxy.engine.portable.carrier import Carrier
+
+
+def prove_another(carrier: "Carrier", state: ClusterState, beside: Origin) -> None:
+    """Connect to an endpoint that has not shown yet who it is, if there is one to try beside this call's own."""
+    load = state.to_prove(beside.address, carrier.now())
+    if load is None:
+        return
+    load.proving = True
+
+    def ready(_: UpstreamConnection) -> None:
+        load.proving = False
+        load.proven = True
+
+    def failed(cause: Cause, _: str) -> None:
+        load.proving = False
+        lost(load, cause, carrier.now(), is_mesh=True)
+
+    carrier.pool.wait(replace(beside, address=load.address), Waiter(ready, failed))
+
+
+def lost(load: Load, cause: Cause, now: float, *, is_mesh: bool) -> None:
+    """An endpoint could not be reached, or is somebody else: leave it alone for a while."""
+    if cause is Cause.TLS_IDENTITY and is_mesh:
+        load.put_away(now)
+    elif cause in (Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY):
+        load.eject(now)
