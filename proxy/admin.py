@@ -56,6 +56,7 @@ class Admin:
         *,
         engine: str,
         status: Callable[[], Json],
+        explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
         shutdown: Callable[[str], None],
         abort: Callable[[], None],
@@ -66,6 +67,7 @@ class Admin:
         self._tracer = tracer
         self._engine = engine
         self._status = status
+        self._explain = explain
         self._endpoints = endpoints
         self._shutdown = shutdown
         self._abort = abort
@@ -136,7 +138,7 @@ class Admin:
     def _not_ready(self, code: str, missing: list[str]) -> LocalResponse:
         if not missing:
             return LocalResponse(204)
-        return _error(500, code, f"not ready: {', '.join(missing)}")
+        return _error(500, code, f"not ready: {'; '.join(self._explain(missing)) or ', '.join(missing)}")
 
     def _set_metadata(self, key: str, body: bytes) -> LocalResponse:
         key = key.replace("+", " ")  # a form-encoded key (spec/invocation.md §6.1)

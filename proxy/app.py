@@ -35,6 +35,7 @@ from proxy.identity import Identity, WorkloadName
 from proxy.lifetime import Lifetime
 from proxy.listening import Listening, guarded
 from proxy.local_http import LocalHttp
+from proxy.not_ready import reasons
 from proxy.outbound import LOCAL_API
 from proxy.policy_sources import policy_sources
 from proxy.report import HopTracing, Reporter
@@ -150,6 +151,7 @@ class Sidecar:
             self._tracer,
             engine=self._engine.name,
             status=self._status,
+            explain=self._not_ready,
             endpoints=self._endpoints,
             shutdown=lifetime.stop,
             abort=lifetime.abort,
@@ -443,9 +445,15 @@ class Sidecar:
             serving=serving,
         )
 
+    def _not_ready(self, missing: list[str]) -> list[str]:
+        """Why we are not ready, of the parts that are missing and the app."""
+        identity = self._identity.status() if self._identity is not None else {}
+        return reasons(missing, self._settings, identity, self._app)
+
     def _status(self) -> Json:
         settings, stats = self._settings, self._engine.stats()
         identity = self._identity.status() if self._identity is not None else {}
+        not_ready = self._not_ready([*self._health.missing(but=("app",)), "app"])
         return {
             "appId": settings.app_id,
             "namespace": settings.namespace,
@@ -455,8 +463,8 @@ class Sidecar:
             "engine": self._engine.name,
             "engineNotice": self._engine_notice,
             "profile": settings.profile,
-            "ready": not self._health.missing(),
-            "notReady": self._health.missing(),
+            "ready": not not_ready,
+            "notReady": not_ready,
             "startedAt": self._started_at,
             "ports": {**self._listening.ports, "app": settings.app_port},
             "addresses": {"advertised": self._host_ip, "adminSocket": str(self._admin_path)},

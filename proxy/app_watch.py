@@ -27,7 +27,7 @@ _RELEARN_S = 30.0  # an app may add services as it goes
 
 class AppWatch:
     """Mutable state: `is_open`, `healthy` (None while nobody probes) and `services`, each told to `changed` when it turns; `held_by`,
-    and `learns`: the app is asked for its services.
+    `mismatch`, and `learns`: the app is asked for its services.
 
     `app_pid`: the process of the app, or one that it descends from; None where that is not known.
     """
@@ -49,6 +49,7 @@ class AppWatch:
         self.healthy: bool | None = False if settings.app_health is not None else None
         self.services: tuple[str, ...] = settings.grpc_services
         self.held_by: Holder | None = None
+        self.mismatch = ""  # what it speaks, where that is another protocol than we were told
         self.learns = (
             settings.learn_names and not settings.grpc_services and settings.app_protocol in ("grpc", "grpcs")
         )
@@ -104,8 +105,15 @@ class AppWatch:
                 told = True
                 self._log.info("waiting for the app", address=address(host, port), reason=reason)
             await asyncio.sleep(_PROBE_S)
+        self.mismatch = await _mismatch(host, port) if self._settings.app_protocol in ("grpc", "h2c") else ""
         self.is_open = self._was_open = True
         self._log.info("the app listens", address=address(host, port))
+        if self.mismatch:
+            self._log.warning(
+                f"the app {self.mismatch}: is --app-protocol right?",
+                address=address(host, port),
+                app_protocol=self._settings.app_protocol,
+            )
         self._changed()
 
     async def _wait_closed(self, host: str, port: int) -> None:
@@ -183,6 +191,27 @@ class AppWatch:
                 self._changed()
             pause_s = _RELEARN_S if found else min(pause_s * 2, _RELEARN_S)
             await asyncio.sleep(pause_s)
+
+
+# The preface and an empty SETTINGS frame (RFC 9113 §3.4): every HTTP/2 server answers with its own SETTINGS, and sees no request.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+
+async def _mismatch(host: str, port: int) -> str:
+    """What an app says that should speak HTTP/2 and does not; empty where it does, or says nothing."""
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_DIAL_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(_HELLO)
+                said = await reader.read(9)
+            finally:
+                writer.close()
+        if said.startswith(b"HTTP/1"):
+            return "speaks HTTP/1.1, not HTTP/2"
+        if said and said[3:4] != b"\x04":  # the type of a SETTINGS frame
+            return "does not speak HTTP/2"
+    return ""
 
 
 _LATE = "no answer"

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from proxy.cli.errors import FAILED, MISUSED, UsageError
-from proxy.readiness import WAIT_S, wait_ready
+from proxy.readiness import WAIT_S, wait_all_ready, wait_ready
 from proxy.units import parse_duration_s
 from telemetry.printable import printable
 
 USAGE = "usage: postern wait [APP-ID] [--port PORT] [--timeout 60s] [--runtime-path DIR]\n"
 ABOUT = """
-Waits until the sidecar of APP-ID is ready; without one, the sidecar on --port, $DAPR_HTTP_PORT or 3500.
+Waits until the sidecar of APP-ID and its app are ready, as `postern status` has it. Without an APP-ID, until the sidecar on --port,
+$DAPR_HTTP_PORT or 3500 can call out: that is for the app itself, which it does not wait for.
 Exit codes: 0 it is ready, 1 it was not in time, 2 used wrongly.
 """
 _POLL_S = 0.1
@@ -46,15 +47,29 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     except UsageError as error:
         sys.stderr.write(f"postern wait: {printable(error)}\n{USAGE}")
         return MISUSED
-    until = time.monotonic() + waited.timeout_s
-    port = waited.port or (_port_of(waited, env, until) if waited.app_id else _default_port(env))
-    if port is not None and wait_ready("127.0.0.1", port, max(until - time.monotonic(), 0.0)):
+    why = _wait_app(waited, env) if waited.app_id and not waited.port else _wait_port(waited, env)
+    if why is None:
         return 0
-    what = printable(waited.app_id or f"port {port}")
-    sys.stderr.write(
-        f"postern wait: {what}: no ready sidecar within {waited.timeout_s:g} s; see `postern status`\n"
-    )
+    sys.stderr.write(f"postern wait: {printable(why)}\n")
     return FAILED
+
+
+def _wait_port(waited: Waited, env: Mapping[str, str]) -> str | None:
+    port = waited.port or _default_port(env)
+    if wait_ready("127.0.0.1", port, waited.timeout_s):
+        return None
+    return f"port {port}: no ready sidecar within {waited.timeout_s:g} s; see `postern status`"
+
+
+def _wait_app(waited: Waited, env: Mapping[str, str]) -> str | None:
+    until = time.monotonic() + waited.timeout_s
+    admin_socket = _admin_socket_of(waited, env, until)
+    if admin_socket is None:
+        return f"{waited.app_id}: no sidecar of it was started within {waited.timeout_s:g} s; `postern list` shows those that run"
+    why = wait_all_ready(admin_socket, max(until - time.monotonic(), 0.0))
+    return (
+        None if why is None else f"{waited.app_id}: not ready within {waited.timeout_s:g} s: {'; '.join(why)}"
+    )
 
 
 def read(argv: Sequence[str]) -> Waited:
@@ -97,16 +112,16 @@ def _default_port(env: Mapping[str, str]) -> int:
     return int(given) if given.isascii() and given.isdigit() else 3500
 
 
-def _port_of(waited: Waited, env: Mapping[str, str], until: float) -> int | None:
+def _admin_socket_of(waited: Waited, env: Mapping[str, str], until: float) -> str | None:
     """Poll the host's registry until the app's sidecar is in it."""
     from nameresolution.host_registry import HostRegistry  # noqa: PLC0415 - not needed when a port is given
     from nameresolution.runtime_root import choose  # noqa: PLC0415
 
     registry = HostRegistry(choose(waited.root, env))
     while True:
-        ports = [e.http_port for e in registry.entries() if e.app_id == waited.app_id and e.http_port]
-        if ports:
-            return ports[-1]
+        sockets = [e.admin_socket for e in registry.entries() if e.app_id == waited.app_id and e.admin_socket]
+        if sockets:
+            return sockets[-1]
         if time.monotonic() + _POLL_S >= until:
             return None
         time.sleep(_POLL_S)

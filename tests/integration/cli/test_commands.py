@@ -8,6 +8,7 @@ import yaml
 
 from tests.integration.cli.conftest import Commands
 from tests.integration.cli.test_run import LISTENING, READY
+from tests.support.ports import free_port
 
 SAMPLED = """
 apiVersion: dapr.io/v1alpha1
@@ -113,7 +114,31 @@ async def test_endpoints_of_an_app_that_nobody_called_yet_are_looked_up(commands
 
 async def test_wait_for_what_never_comes_fails_in_time(commands: Commands) -> None:
     code, output = await commands.done("wait", "nobody", "--timeout=300ms")
-    assert (code, "no ready sidecar within 0.3 s" in output) == (1, True)
+    assert (code, "no sidecar of it was started within 0.3 s" in output) == (1, True)
+    code, output = await commands.done("wait", "--port=1", "--timeout=300ms")
+    assert (code, "port 1: no ready sidecar within 0.3 s" in output) == (1, True)
+
+
+async def test_wait_and_status_say_the_same_of_an_app_that_is_not_there_yet(commands: Commands) -> None:
+    port = free_port()
+    run = commands.run("cart", f"--app-port={port}", command=("sleep", "60"))
+    http = int((await run.line(READY))[1])
+    why = f"app: nothing listens on 127.0.0.1:{port} yet"
+    code, output = await commands.done("wait", "cart", "--timeout=500ms")
+    assert (code, why in output) == (1, True)
+    code, output = await commands.done("status", "cart")
+    assert (code, "not ready" in output, why in output) == (1, True, True)
+    assert (await commands.done("wait", f"--port={http}", "--timeout=20s"))[0] == 0  # for the app itself
+
+
+async def test_app_that_speaks_another_protocol_than_told_is_not_ready(commands: Commands) -> None:
+    port = free_port()
+    run = commands.run("cart", f"--app-port={port}", "--app-protocol=grpc")
+    await run.line(LISTENING)
+    await run.line("the app does not speak HTTP/2")
+    code, output = await commands.done("status", "cart")
+    assert code == 1
+    assert "does not speak HTTP/2, and --app-protocol is grpc" in output
 
 
 async def test_commands_of_other_building_blocks_are_refused(commands: Commands) -> None:

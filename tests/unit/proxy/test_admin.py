@@ -38,6 +38,7 @@ class Api:
             self.tracer,
             engine="portable",
             status=lambda: {"appId": "web"},
+            explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),
@@ -76,7 +77,7 @@ async def test_health_names_what_is_missing_then_nothing() -> None:
     assert answer.status == 500
     assert said(answer) == {
         "errorCode": "ERR_HEALTH_NOT_READY",
-        "message": "not ready: listeners, identity, app",
+        "message": "not ready: listeners: why; identity: why; app: why",
     }
     for part in PARTS:
         api.health.ready(part)
@@ -188,6 +189,7 @@ def test_metadata_without_an_app_has_no_connection() -> None:
         Tracer("web"),
         engine="native",
         status=dict,
+        explain=list,
         endpoints=lambda _: {},
         shutdown=lambda _: None,
         abort=lambda: None,
