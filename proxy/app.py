@@ -503,12 +503,15 @@ class Sidecar:
                 "threads": stats.threads,
             },
             "routes": self._control.routes(),
+            "services": self._control.services(),
             "upstreams": self._listening.upstream_ports,
             "shutdown": "draining" if self._leaving else "serving",
         }
 
     def _endpoints(self, app: str | None) -> Json:
-        callee = parse_callee(app, self._settings.namespace) if app else None
+        callee = parse_callee(self._control.app_serving(app), self._settings.namespace) if app else None
+        if app and callee is None:
+            return {app: {"endpoints": [], "tried": [self._control.why_nobody(app)]}}
         wanted = AppName(callee.app_id, callee.namespace) if callee else None
         if wanted is not None:
             self._directory.want(wanted)  # who asks again finds the outcome

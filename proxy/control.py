@@ -266,6 +266,38 @@ class Control:
 
     # --- status ----------------------------------------------------------------------------------------------------------------
 
+    def services(self) -> list[dict[str, str | bool]]:
+        """Which app serves which gRPC service, who said so and how; `inForce` is False where another route goes before, or two claim it."""
+        find = self.outbound.view.routes.find
+        own = self._settings.app_id
+        named = [route.partition("=")[::2] for route in self._settings.routes]
+        rows: list[dict[str, str | bool]] = [
+            {
+                "service": service,
+                "app": app,
+                "how": "pattern" if "{" in service else "route",
+                "by": own,
+                "inForce": "{" in service or find(service) == app,
+            }
+            for service, app in named
+        ]
+        for service, apps in sorted(self._claims.items()):
+            rows += [
+                {"service": service, "app": app, "how": how, "by": app, "inForce": find(service) == app}
+                for app, how in sorted(apps.items())
+            ]
+        return rows
+
+    def app_serving(self, text: str) -> str:
+        """The app that a gRPC service leads to; anything else is as it was."""
+        return self.outbound.view.routes.find(text) or text
+
+    def why_nobody(self, service: str) -> str:
+        """What to say of a text that is no app-id and no known service."""
+        near = self._heard.nearest_services(service)
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"no app is known to serve {service}{meant}"
+
     def routes(self) -> list[str]:
         """Explicit routes as written, then learnt ones."""
         learnt = self.outbound.view.routes.learnt or {}

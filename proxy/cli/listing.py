@@ -76,6 +76,14 @@ _ENDPOINTS = (
     Column("from", "from", 1),
     Column("instance", "instance", 2),
 )
+_SERVICES = (
+    Column("service", "service"),
+    Column("app", "app"),
+    Column("how", "how"),
+    Column("said by", "by"),
+    Column("in force", "in force"),
+    Column("from", "from", 1),
+)
 _COMMAND_WIDTH = 20
 LOOK_UP_S = 4.0  # multicast asks for two seconds before it gives up
 POLL_S = 0.05
@@ -175,6 +183,10 @@ def status(
         is_wide = output is OutputFormat.WIDE
         columns = _STATUS + (_STATUS_WIDE if is_wide else ())
         put_table(columns, [_status_row(sidecar, time.time()) for sidecar in sidecars], is_wide=is_wide)
+        services = merged([row for sidecar in sidecars for row in service_rows(sidecar)]) if is_wide else []
+        if services:
+            put("")
+            put_table(_SERVICES, services, is_wide=True)
         for line in (line for sidecar in sidecars for line in notes(sidecar)):
             tell(line)
     if any(sidecar.answer is None or not sidecar.answer.get("ready") for sidecar in sidecars):
@@ -261,7 +273,10 @@ def _part(answer: Mapping[str, object], key: str) -> Mapping[str, object]:
 
 def endpoints(
     app_id: Annotated[
-        str | None, typer.Argument(help="the callee; none: all that are known", autocompletion=app_ids)
+        str | None,
+        typer.Argument(
+            help="the callee, or a gRPC service; none: all that are known", autocompletion=app_ids
+        ),
     ] = None,
     caller: Annotated[
         str | None, typer.Option("--from", help="ask this app's sidecar only", autocompletion=app_ids)
@@ -269,7 +284,7 @@ def endpoints(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show where sidecars would send calls for an app."""
+    """Show where sidecars would send calls for an app or a gRPC service."""
     root = root_of(runtime_path, os.environ)
     asked = of_app(root, caller) if caller else entries(root)
     if not asked:
@@ -304,6 +319,20 @@ def tried_for(sidecar: Sidecar) -> list[str]:
     answer = sidecar.answer or {}
     ways = [_part(answer, name).get("tried") for name in answer]
     return [str(way) for listed in ways if isinstance(listed, list) for way in listed]
+
+
+def service_rows(sidecar: Sidecar) -> list[Row]:
+    """Which app serves which gRPC service, as one sidecar has it."""
+    told = (sidecar.answer or {}).get("services")
+    return [
+        {
+            **{key: row.get(key) for key in ("service", "app", "how", "by")},
+            "in force": "yes" if row.get("inForce") else "no",
+            "from": sidecar.entry.app_id,
+        }
+        for row in (told if isinstance(told, list) else ())
+        if isinstance(row, dict)
+    ]
 
 
 def endpoint_rows(sidecar: Sidecar) -> list[Row]:

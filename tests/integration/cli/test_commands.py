@@ -112,6 +112,22 @@ async def test_endpoints_of_an_app_that_nobody_called_yet_are_looked_up(commands
     assert "nobody: no endpoint was found; host registry: no entry" in output
 
 
+async def test_services_are_looked_up_and_listed_with_who_said_so(commands: Commands) -> None:
+    await running(commands)
+    declares = ("--app-protocol", "grpc", "--grpc-service", "shop.Basket")
+    await commands.mesh.sidecar("web", flags=("--route", "shop.Cart=cart", *declares), app_port=free_port())
+    code, output = await commands.done("endpoints", "shop.Cart", "--from", "web", "-o", "json")
+    assert code == 0, output
+    assert json.loads(output)[0]["app"] == "cart.default"
+    code, output = await commands.done("endpoints", "shop.v1.Crat", "--from", "web")
+    assert code == 1
+    assert "no app is known to serve shop.v1.Crat" in output
+    code, output = await commands.done("status", "web", "-o", "wide")
+    rows = [line.split() for line in output.splitlines()]
+    assert ["shop.Cart", "cart", "route", "web", "yes", "web"] in rows, output
+    assert ["shop.Basket", "web", "declared", "web", "yes", "web"] in rows, output
+
+
 async def test_wait_for_what_never_comes_fails_in_time(commands: Commands) -> None:
     code, output = await commands.done("wait", "nobody", "--timeout=300ms")
     assert (code, "no sidecar of it was started within 0.3 s" in output) == (1, True)

@@ -597,6 +597,34 @@ def test_instance_that_serves_claims_before_those_that_do_not(make: Make) -> Non
     assert named(world, "shop.Cart") == f"held for {KEY}"
 
 
+def test_services_are_told_with_who_said_so_and_how(make: Make) -> None:
+    world = make("--route", "shop.Cart=cart", "--route", "pay.{Name}={name}")
+    claims = (
+        entry("thief", "shop.Cart"),
+        entry("stock", "shop.Stock", "shop.Item", services_learnt=True),
+        entry("items", "shop.Item"),
+    )
+    world.control.registry_changed(claims, "m")
+    found = {
+        (row["service"], row["app"]): (row["how"], row["by"], row["inForce"])
+        for row in world.control.services()
+    }
+    assert found == {
+        ("shop.Cart", "cart"): ("route", "web", True),
+        ("pay.{Name}", "{name}"): ("pattern", "web", True),
+        ("shop.Cart", "thief"): ("declared", "thief", False),
+        ("shop.Stock", "stock"): ("learnt", "stock", True),
+        ("shop.Item", "stock"): ("learnt", "stock", False),
+        ("shop.Item", "items"): ("declared", "items", False),
+    }
+    assert world.control.app_serving("shop.Stock") == "stock"
+    assert world.control.app_serving("stock") == "stock"
+    assert (
+        world.control.why_nobody("shop.v1.Stokc")
+        == "no app is known to serve shop.v1.Stokc; did you mean shop.Stock (stock)?"
+    )
+
+
 def test_same_claims_change_nothing(make: Make) -> None:
     world = make()
     for _ in range(2):

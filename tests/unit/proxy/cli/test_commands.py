@@ -12,7 +12,7 @@ from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import Sidecar, of_app
 from proxy.cli.guard import note
 from proxy.cli.invoke import address_of, choose_callers, exit_code, parse_headers
-from proxy.cli.listing import endpoint_rows, extended, listed, merged, notes, tried_for
+from proxy.cli.listing import endpoint_rows, extended, listed, merged, notes, service_rows, tried_for
 from proxy.cli.stop import of_instance
 from proxy.cli.supervisor import exit_code as run_code
 from proxy.cli.tables import format_age
@@ -85,6 +85,16 @@ def test_endpoint_rows_are_flat_and_survive_odd_answers() -> None:
         {"from": "cart", "app": "pay.default", "address": "2:2", "state": "stale"},
     ]
     assert endpoint_rows(sidecar(None)) == []
+
+
+def test_service_rows_tell_who_said_so_and_survive_odd_answers() -> None:
+    row = {"service": "shop.Cart", "app": "cart", "how": "learnt", "by": "cart"}
+    answer: dict[str, object] = {"services": [{**row, "inForce": True}, {**row, "by": "web"}, "odd"]}
+    assert service_rows(sidecar(answer)) == [
+        {**row, "in force": "yes", "from": "cart"},
+        {**row, "by": "web", "in force": "no", "from": "cart"},
+    ]
+    assert service_rows(sidecar({"services": 7})) == service_rows(sidecar(None)) == []
 
 
 def test_what_was_tried_is_told_and_survives_odd_answers() -> None:
