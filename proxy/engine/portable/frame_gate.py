@@ -69,11 +69,30 @@ class Bucket:
         return True
 
 
+class Budget:
+    """What a peer may send beyond what calls and data account for. Mutable state: `over`, how many there were beyond the bucket."""
+
+    __slots__ = ("_bucket", "most_over", "over", "slowed_s")
+
+    def __init__(self, per_s: float, burst: int, now: Callable[[], float]) -> None:
+        self._bucket = Bucket(per_s, burst, now)
+        self.slowed_s = 1.0 / max(per_s, 1.0)
+        self.most_over = burst
+        self.over = 0
+
+    def take(self) -> bool:
+        """Whether one more is within the bucket."""
+        if self._bucket.take():
+            self.over = max(0, self.over - 1)
+            return True
+        self.over += 1
+        return False
+
+
 class FrameGate:
     """One direction of one connection. Mutable state: what is held of a frame cut in two, and what the peer may send.
 
-    `_earned`: control frames that calls and data account for; `_over`: those beyond the bucket; `_resets_due`: calls that the peer may
-    reset.
+    `_earned`: control frames that calls and data account for; `_resets_due`: calls that the peer may reset.
     """
 
     __slots__ = (
@@ -84,13 +103,11 @@ class FrameGate:
         "_held",
         "_limits",
         "_now",
-        "_over",
         "_pause_s",
         "_preface_left",
         "_resets",
         "_resets_due",
         "_skip",
-        "_slowed_s",
         "_strain",
         "_updates",
         "block_at",
@@ -109,11 +126,9 @@ class FrameGate:
         self._updates = 0  # WINDOW_UPDATEs that our DATA accounts for
         self.block_at: float | None = None  # when the header block began that has not ended
         self._burst = int(limits.control_burst * factor)
-        self._resets = Bucket(limits.resets_per_s * factor, int(limits.resets_burst * factor), now)
-        self._control = Bucket(limits.control_per_s * factor, self._burst, now)
-        self._slowed_s = 1.0 / max(limits.control_per_s * factor, 1.0)
+        self._resets = Budget(limits.resets_per_s * factor, int(limits.resets_burst * factor), now)
+        self._control = Budget(limits.control_per_s * factor, self._burst, now)
         self._earned = 0
-        self._over = 0
         self._pause_s = 0.0
         self._strain = ""
         self._resets_due = 0
@@ -139,12 +154,11 @@ class FrameGate:
 
     def count_reset(self) -> None:
         """Count a stream that the peer made us reset. Raises FloodError."""
-        if not self._resets.take():
-            raise FloodError("reset")
+        self._spend(self._resets, "reset")
 
     def count_empty(self) -> None:
         """Count a DATA frame that holds nothing but padding. Raises FloodError."""
-        self._spend("empty-data")
+        self._count_control("empty-data")
 
     def sent_data(self) -> None:
         """We sent DATA: WINDOW_UPDATEs will follow."""
@@ -207,7 +221,7 @@ class FrameGate:
             if self._resets_due:
                 self._resets_due -= 1
             else:
-                self._spend("reset")
+                self._count_control("reset")
         elif kind == _PUSH_PROMISE:  # nobody may push here: a client never, a server after our ENABLE_PUSH=0
             raise FloodError("push-promise", "a PUSH_PROMISE, which was never allowed", _PROTOCOL_ERROR)
         elif kind == _HEADERS:
@@ -219,20 +233,22 @@ class FrameGate:
         elif kind == _WINDOW_UPDATE and self._updates:
             self._updates -= 1
         elif kind != _DATA or not flags & _END_STREAM:
-            self._spend("empty-data" if kind == _DATA else _KINDS.get(kind, "unknown"))
+            self._count_control("empty-data" if kind == _DATA else _KINDS.get(kind, "unknown"))
 
-    def _spend(self, kind: str) -> None:
+    def _count_control(self, kind: str) -> None:
         if self._earned:
             self._earned -= 1
-        elif self._control.take():
-            self._over = max(0, self._over - 1)
         else:
-            self._over += 1
-            self._pause_s += self._slowed_s
-            if self._over > self._burst:
-                raise FloodError(kind)
-            if self._over == self._burst // 2 + 1:
-                self._strain = kind
+            self._spend(self._control, kind)
+
+    def _spend(self, budget: Budget, kind: str) -> None:
+        if budget.take():
+            return
+        self._pause_s += budget.slowed_s
+        if budget.over > budget.most_over:
+            raise FloodError(kind)
+        if budget.over == budget.most_over // 2 + 1:
+            self._strain = kind
 
     def _continue(self, *, ended: bool) -> None:
         self._continuations = 0 if ended else self._continuations + 1

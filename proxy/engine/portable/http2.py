@@ -59,6 +59,20 @@ def read_trailers(fields: list[Header]) -> Headers:
     return tuple(fields)
 
 
+def _uncancelled(events: list[h2.events.Event]) -> list[h2.events.Event]:
+    """Without requests that were cancelled before anybody looked at them: they never become calls."""
+    over = {
+        event.stream_id for event in events if isinstance(event, h2.events.StreamReset) and event.remote_reset
+    }
+    if not over:
+        return events
+    return [
+        event
+        for event in events
+        if not isinstance(event, h2.events.RequestReceived) or event.stream_id not in over
+    ]
+
+
 _UNREAD = 8  # windows of answers that a peer may leave unread: bodies wait for room, but heads and answers without a body do not
 
 
@@ -146,7 +160,7 @@ class Http2End(asyncio.Protocol):
         try:
             passed = self._gate.feed(data)
             events = self._h2.receive_data(passed) if passed else []
-            for event in events:
+            for event in _uncancelled(events):
                 handler = self._HANDLERS.get(type(event))
                 if handler is not None:
                     handler(self, event)

@@ -201,11 +201,15 @@ def test_feed_empty_data_that_ends_a_stream_is_never_counted() -> None:
     assert made.feed(data * 1_000) == data * 1_000
 
 
-def test_count_reset_has_a_bucket_of_its_own() -> None:
+def test_count_reset_has_a_budget_of_its_own() -> None:
     made = gate()
     made.feed(reset(1) * 10)
     for _ in range(LIMITS.resets_burst):
         made.count_reset()
+    assert (made.take_pause(), made.take_strain()) == (0.0, "")
+    for _ in range(LIMITS.resets_burst):
+        made.count_reset()
+    assert (made.take_pause() > 0, made.take_strain()) == (True, "reset")
     with pytest.raises(FloodError):
         made.count_reset()
 

@@ -253,7 +253,7 @@ impl AsyncRead for Io {
         let this = self.get_mut();
         let Some(mut gated) = this.gated.take() else { return this.poll_raw(cx, buffer) };
         let before = buffer.filled().len();
-        let polled = if gated.given >= STEP {
+        let polled = if gated.given >= STEP || gated.gate.is_full() {
             gated.given = 0;
             cx.waker().wake_by_ref();
             Poll::Pending

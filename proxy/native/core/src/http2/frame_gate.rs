@@ -32,6 +32,7 @@ const CONTROL_PER_HEAD: u32 = 2; // control frames that a head accounts for, bes
 const MAX_DUE: u32 = 4_096; // resets that may come, or go out, for calls that were
 const RESETS_PER_STREAM: u32 = 5; // of ours: one, and one for each frame that was on its way when the first left
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+const HEADS_AT_ONCE: u32 = 256; // requests that `h2` is given before those that it has are taken from it
 
 /// What passed its limit, and how the peer is told.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +64,41 @@ impl Bucket {
     }
 }
 
+/// What a peer may send beyond what calls and data account for: a bucket, and frames beyond it, of which `most_over` cost the connection.
+#[derive(Debug)]
+struct Budget {
+    bucket: Bucket,
+    over: Cell<u32>,
+    most_over: u32,
+}
+
+/// What a frame beyond the bucket comes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Slowed,
+    Strained,
+    Flood,
+}
+
+impl Budget {
+    fn new(per_s: f64, burst: f64) -> Self {
+        Self { bucket: Bucket::new(per_s, burst), over: Cell::new(0), most_over: burst as u32 }
+    }
+
+    fn spend(&self) -> Option<Over> {
+        if self.bucket.take() {
+            self.over.set(self.over.get().saturating_sub(1));
+            return None;
+        }
+        self.over.set(self.over.get() + 1);
+        Some(match self.over.get() {
+            over if over > self.most_over => Over::Flood,
+            over if over > self.most_over / 2 => Over::Strained,
+            _ => Over::Slowed,
+        })
+    }
+}
+
 /// Whose frames a gate looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Side {
@@ -80,19 +116,19 @@ pub struct FrameGate {
     skip: Cell<usize>,
     continuations: Cell<u32>,
     max_continuations: u32,
-    resets: Bucket,
-    control: Bucket,
-    /// Control frames that calls and data account for; those beyond the bucket, and how many of these cost the connection.
+    resets: Budget,
+    control: Budget,
+    /// Control frames that calls and data account for.
     earned: Cell<u32>,
     most_earned: u32,
-    over: Cell<u32>,
-    most_over: u32,
     pause: Cell<Duration>,
     strain: Cell<Option<&'static str>>,
     is_strained: Cell<bool>,
     /// Resets that the peer, and we, may send for calls that were begun.
     resets_due: Cell<u32>,
     own_resets_due: Cell<u32>,
+    /// Requests that `h2` was given since it was last asked for all that it has.
+    heads: Cell<u32>,
     flood: Cell<Option<Flood>>,
     updates: Cell<u32>,
     settings: Cell<bool>,
@@ -125,17 +161,16 @@ impl FrameGate {
             skip: Cell::new(0),
             continuations: Cell::new(0),
             max_continuations: limits.continuations,
-            resets: Bucket::new(limits.resets_per_s * factor, limits.resets_burst * factor),
-            control: Bucket::new(limits.control_per_s * factor, burst),
+            resets: Budget::new(limits.resets_per_s * factor, limits.resets_burst * factor),
+            control: Budget::new(limits.control_per_s * factor, burst),
             earned: Cell::new(0),
             most_earned: burst as u32,
-            over: Cell::new(0),
-            most_over: burst as u32,
             pause: Cell::new(Duration::ZERO),
             strain: Cell::new(None),
             is_strained: Cell::new(false),
             resets_due: Cell::new(0),
             own_resets_due: Cell::new(0),
+            heads: Cell::new(0),
             flood: Cell::new(None),
             updates: Cell::new(0),
             settings: Cell::new(false),
@@ -217,8 +252,17 @@ impl FrameGate {
 
     /// Count a stream that we reset for the peer's fault.
     pub fn count_reset(&self) {
-        if !self.resets.take() {
-            self.set_flood("reset");
+        self.spend(&self.resets, "reset");
+    }
+
+    fn spend(&self, budget: &Budget, kind: &'static str) {
+        let Some(over) = budget.spend() else { return };
+        self.pause.set(self.pause.get().saturating_add(Duration::from_secs_f64(1.0 / budget.bucket.per_s.max(1.0))));
+        if over == Over::Flood {
+            self.set_flood(kind);
+        } else if over == Over::Strained && !self.is_strained.replace(true) {
+            self.strain.set(Some(kind));
+            self.wake();
         }
     }
 
@@ -239,7 +283,18 @@ impl FrameGate {
         self.updates.set(self.updates.get().saturating_add(frames.saturating_mul(UPDATES_PER_FRAME)).min(MAX_UPDATES));
     }
 
-    /// The head of a request that `h2` gave out.
+    /// Whether `h2` is to give out what it has before it reads on: it ends a connection for thousands of requests that were cancelled
+    /// meanwhile.
+    pub fn is_full(&self) -> bool {
+        self.heads.get() >= HEADS_AT_ONCE
+    }
+
+    /// It has given out all that it had. Returns whether it may have more to read.
+    pub fn take_turn(&self) -> bool {
+        self.heads.replace(0) >= HEADS_AT_ONCE
+    }
+
+    /// The head of a request that `h2` gave out; none where it was cancelled already.
     pub fn accept(&self, stream: u32) -> Option<Block> {
         self.blocks.borrow_mut().accept(stream)
     }
@@ -442,8 +497,13 @@ impl FrameGate {
             PRIORITY => self.count_control("priority"),
             DATA if header.has(PADDED) => {} // padding may be all that there is
             DATA => self.earn(1),
-            RST_STREAM if self.resets_due.get() > 0 => self.resets_due.set(self.resets_due.get() - 1),
-            RST_STREAM => self.count_control("reset"),
+            RST_STREAM => {
+                self.blocks.borrow_mut().cancel(header.stream);
+                match self.resets_due.get() {
+                    0 => self.count_control("reset"),
+                    due => self.resets_due.set(due - 1),
+                }
+            }
             SETTINGS => {
                 self.count_control("settings");
                 if !header.has(ACK) && !self.settings.replace(true) {
@@ -464,7 +524,10 @@ impl FrameGate {
                     self.set_flood("continuation");
                 }
             }
-            HEADERS => self.begins(),
+            HEADERS => {
+                self.heads.set(self.heads.get() + u32::from(self.ledger.is_some()));
+                self.begins();
+            }
             _ => self.count_control("unknown"),
         }
     }
@@ -528,17 +591,7 @@ impl FrameGate {
         if self.earned.get() > 0 {
             return self.earned.set(self.earned.get() - 1);
         }
-        if self.control.take() {
-            return self.over.set(self.over.get().saturating_sub(1));
-        }
-        self.over.set(self.over.get() + 1);
-        self.pause.set(self.pause.get().saturating_add(Duration::from_secs_f64(1.0 / self.control.per_s.max(1.0))));
-        if self.over.get() > self.most_over {
-            self.set_flood(kind);
-        } else if self.over.get() > self.most_over / 2 && !self.is_strained.replace(true) {
-            self.strain.set(Some(kind));
-            self.wake();
-        }
+        self.spend(&self.control, kind);
     }
 }
 

@@ -300,6 +300,13 @@ impl HeadBlocks {
         block
     }
 
+    /// A request that nobody accepted yet is cancelled: it never becomes a call.
+    pub fn cancel(&mut self, stream: u32) {
+        if let Some(at) = self.fresh.iter().rposition(|(known, _)| *known == stream) {
+            self.fresh.remove(at);
+        }
+    }
+
     /// A call of ours begins.
     pub fn expect(&mut self, stream: u32) {
         self.open.insert(stream, Reading::default());

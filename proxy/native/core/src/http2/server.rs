@@ -125,6 +125,10 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
                 return Poll::Ready(Err(Turn::Flood(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM })));
             }
             let accepted = connection.poll_accept(cx);
+            if accepted.is_pending() && gate.take_turn() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending; // what was begun or cancelled has its turn first
+            }
             if accepted.is_pending() && gate.has_goaway() && leaving.calls.get() == 0 {
                 return Poll::Ready(Ok(None)); // what came before the goodbye was read
             }
@@ -164,7 +168,16 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
             }
         }
     }
-    drop(tokio::time::timeout(shared.limits.head, poll_fn(|cx| connection.poll_closed(cx))).await);
+    drop(
+        tokio::time::timeout(
+            shared.limits.head,
+            poll_fn(|cx| {
+                gate.take_turn();
+                connection.poll_closed(cx)
+            }),
+        )
+        .await,
+    );
     false
 }
 
@@ -184,10 +197,7 @@ fn accept(
 ) {
     let body = request.into_body();
     let stream = respond.stream_id().as_u32();
-    let Some(block) = gate.accept(stream) else {
-        gate.expect_reset();
-        return respond.send_reset(Reason::INTERNAL_ERROR);
-    };
+    let Some(block) = gate.accept(stream) else { return };
     if leaving.calls.get() >= ENDING * shared.limits.streams as usize {
         gate.forget(stream);
         gate.expect_reset();

@@ -1,0 +1,153 @@
+"""What bursts and early ends cost nobody, and what becomes of those who imitate them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from proxy.engine.base import Limits
+from tests.conformance.apps import http_app
+from tests.conformance.frames import (
+    ACK,
+    WIDE,
+    Code,
+    FramePeer,
+    Kind,
+    dial,
+    frame,
+    reset,
+    serving,
+    settings,
+    window,
+)
+from tests.conformance.harness import always, leading, plan, running
+from tests.conformance.identities import Mint, spiffe
+
+TIGHT = Limits(resets_per_s=1, resets_burst=40, control_per_s=1, control_burst=50, own_app_factor=1.0)
+PING = frame(Kind.PING, 0, 0, bytes(8))
+
+
+async def app(peer: FramePeer) -> None:
+    """An h2c app: `/wait` is never answered, `/gone` reset as if it had been, `/pings` answered after many PINGs."""
+    while True:
+        stream = await peer.next_request()
+        path = peer.message(stream).get(b":path")
+        if path == b"/gone":
+            await peer.send(reset(stream, Code.NO_ERROR))
+        elif path == b"/pings":
+            await peer.send(PING * (TIGHT.control_burst * 8 // 5))
+        if path in {b"/last", b"/pings"}:
+            await peer.respond(stream, body=b"fine")
+
+
+def begun(peer: FramePeer, path: bytes) -> tuple[int, bytes]:
+    """A request's stream and frame, yet to be sent."""
+    stream = peer.new_stream()
+    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"app"), (b":path", path))
+    return stream, peer.head(stream, fields, end=True)
+
+
+async def test_burst_of_cancellations_costs_no_other_call(engine: str, hops: str) -> None:
+    """CVE-2023-44487: what is cancelled before it was looked at never becomes a call."""
+    async with (
+        serving(app) as port,
+        leading(engine, hops, port, wire="h2c") as way,
+        dial(way.port) as caller,
+        dial(way.port) as neighbour,
+    ):
+        waiting = await neighbour.request(b"/wait")
+        await neighbour.settled()
+        burst = b""
+        for _ in range(6_000):
+            stream, head = begun(caller, b"/wait")
+            burst += head + reset(stream)
+        last, head = begun(caller, b"/last")
+        await caller.send(burst + head)
+        message = await caller.whole(last)
+        assert (message.status, message.reset, message.lost) == (200, None, False)
+        assert (await neighbour.whole(await neighbour.request(b"/last"))).status == 200
+        assert not neighbour.message(waiting).over
+        await way.front.seen.until(lambda: way.front.engine.stats().calls_in_flight == 1)
+        assert not way.front.seen.refused
+        assert not way.back.seen.refused
+
+
+async def test_app_that_resets_without_an_answer_fails_those_calls_alone(engine: str) -> None:
+    async with (
+        serving(app) as port,
+        leading(engine, "one", port, wire="h2c", limits=TIGHT) as way,
+        dial(way.port) as caller,
+        dial(way.port) as neighbour,
+    ):
+        waiting = await neighbour.request(b"/wait")
+        await neighbour.settled()
+        for _ in range(300):
+            assert (await caller.whole(await caller.request(b"/gone"))).status == 502
+        assert (await caller.whole(await caller.request(b"/last"))).status == 200
+        assert not neighbour.message(waiting).over
+        assert not way.front.seen.refused
+
+
+async def test_app_beyond_its_budget_still_answers_what_it_was_asked(engine: str) -> None:
+    async with (
+        serving(app) as port,
+        leading(engine, "one", port, wire="h2c", limits=TIGHT) as way,
+        dial(way.port) as caller,
+    ):
+        assert (await caller.whole(await caller.request(b"/pings"))).status == 200
+        assert (await caller.whole(await caller.request(b"/last"))).status == 200
+    assert way.front.seen.refused_of == [("ping", f"app at 127.0.0.1:{port}")]
+
+
+_FLOODS: dict[str, Callable[[int], bytes]] = {
+    "calls-that-earn": lambda stream: reset(stream) + PING * 20,
+    "alternating": lambda stream: (
+        PING
+        + settings({})
+        + frame(Kind.PRIORITY, 0, stream, bytes(4) + b"\x01")
+        + reset(stream)
+        + frame(Kind.SETTINGS, ACK)
+        + frame(0xF0)
+    ),
+    "resets-of-nothing": lambda stream: reset(stream, Code.NO_ERROR) * 8,
+}
+
+
+@pytest.mark.parametrize("flood", _FLOODS)
+async def test_calls_opened_to_earn_a_budget_buy_no_flood(engine: str, flood: str) -> None:
+    async with (
+        http_app() as port,
+        leading(engine, "one", port, limits=TIGHT) as way,
+        dial(way.port) as attacker,
+        dial(way.port) as neighbour,
+    ):
+        attacker.acking = False
+        for _ in range(200):
+            stream, head = begun(attacker, b"/slow?s=30")
+            await attacker.send(head + _FLOODS[flood](stream))
+        await attacker.to_the_end()
+        assert attacker.goodbye is not None
+        assert attacker.goodbye.code == Code.ENHANCE_YOUR_CALM
+        assert sum(way.front.seen.refused.values()) >= 1
+        assert (await neighbour.whole(await neighbour.request(b"/echo"))).status == 200
+        await way.front.seen.until(lambda: way.front.engine.stats().calls_in_flight == 0)
+
+
+async def test_peer_that_provokes_resets_ends_its_calls_in_peace_and_is_named(
+    engine: str, mint: Mint
+) -> None:
+    """CVE-2025-8671."""
+    async with http_app() as port, running(engine, limits=TIGHT) as node:
+        node.engine.set_identity(mint.identity("callee"))
+        node.cluster("app", port)
+        at = await node.listen(always(plan()), name="peer", tls="mesh")
+        async with dial(at, tls=mint.client_context("noisy")) as peer:
+            call = await peer.request(b"/echo", method=b"POST", body=b"part", end=False)
+            await peer.settled()
+            for _ in range(TIGHT.resets_burst * 8 // 5):
+                stream, head = begun(peer, b"/slow?s=30")
+                await peer.send(head + window(stream, WIDE))  # a stream error (RFC 9113 §6.9.1)
+            goodbye = await peer.until(lambda f: f.kind == Kind.GOAWAY)
+            await peer.send_body(call, b"ial", end=True)
+            message = await peer.whole(call)
+    assert (goodbye.code, message.status) == (Code.NO_ERROR, 200)
+    assert [(kind, spiffe("noisy") in who) for kind, who in node.seen.refused_of] == [("reset", True)]
