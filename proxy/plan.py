@@ -466,6 +466,7 @@ class Attempt(Struct):
     status: int = 0
     grpc_code: int | None = None
     detail: str = ""
+    said: Cause | None = None  # by the peer's proxy, of an answer that it made in its app's place
 
 
 class Outcome(Struct):

@@ -8,11 +8,14 @@ from proxy.plan import Attempt, Cause, Header, Outcome, Tally
 from proxy.target import method_path
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
-from telemetry.logs import Logger
+from telemetry.kinds import edge_name
+from telemetry.logs import Logger, call_fields
 from telemetry.metrics import Meters
 from telemetry.report import AttemptNote, Batch, Buckets, Call
 
 _PROTOCOLS = {"grpc": "grpc", "websocket": "websocket"}
+# Answers that are none of a failure, a caller that did not wait for any, and what has a line of its own.
+_NO_FAILURE = frozenset({Cause.STATUS, Cause.CALLER_LEFT, Cause.DENIED})
 _UNTRACED = SpanContext(0, 0, 0, sampled=False)
 
 
@@ -73,6 +76,7 @@ class Reporter:
 
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
+        self._warn(outcome)
         if not outcome.labels.dst:
             return  # the own API, or nobody was named: no call crossed the mesh
         if outcome.cause is Cause.DENIED:
@@ -83,10 +87,35 @@ class Reporter:
                 decision=labels.decision,
                 verb=outcome.head.method,
                 path=outcome.head.path,
+                **_trace_of(outcome),
             )
         if outcome.labels.baggage:
             self._meters.baggage_dropped.add(outcome.labels.baggage)
         self._recorder.record(_call(outcome))
+
+    def _warn(self, outcome: Outcome) -> None:
+        """The caller's log has a line for each call of its app that a proxy ended, as many as fit (the log bounds them)."""
+        labels, last = outcome.labels, outcome.attempts[-1] if outcome.attempts else None
+        cause = outcome.cause or (last.said if last is not None else None)
+        if labels.direction != "outbound" or cause is None or outcome.cause in _NO_FAILURE:
+            return
+        facts: dict[str, object] = {"status": outcome.status}
+        if outcome.grpc_code is not None:
+            facts = {"grpc_code": outcome.grpc_code}
+        if last is not None and last.detail:
+            facts["reason"] = last.detail
+        self._log.warning(
+            "call failed",
+            callee=edge_name(labels.dst, labels.dst_namespace) or "-",
+            cause=cause.value,
+            by="this proxy" if outcome.cause is not None else "the callee's proxy",
+            attempts=len(outcome.attempts),
+            endpoint=last.endpoint if last is not None else "",
+            verb=outcome.head.method,
+            path=method_path(outcome.head.path) if labels.strip else outcome.head.path,
+            **facts,
+            **_trace_of(outcome),
+        )
 
     @property
     def measures(self) -> Measures | None:
@@ -144,6 +173,11 @@ class Reporter:
         if cluster == APP_CLUSTER:
             self._app_not_reached()
         self._log.warning("endpoint not reached", cluster=cluster, endpoint=address, reason=reason)
+
+
+def _trace_of(outcome: Outcome) -> dict[str, str]:
+    assert isinstance(outcome.trace, HopSpan)
+    return call_fields(outcome.trace.context)
 
 
 def _call(outcome: Outcome) -> Call:

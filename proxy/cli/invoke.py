@@ -166,11 +166,17 @@ def _show(app_id: str, caller: Entry, response: LocalResponse, seconds: float, *
 
 def cause_of(response: LocalResponse) -> str | None:
     """Why a proxy answered in the app's place; None for the app's own answer."""
-    return next((_text(content) for name, content in response.headers if _text(name).lower() == _MARK), None)
+    return _header(response, _MARK)
+
+
+def _header(response: LocalResponse, wanted: str) -> str | None:
+    return next((_text(content) for name, content in response.headers if _text(name).lower() == wanted), None)
 
 
 def outcome(app_id: str, caller: str, response: LocalResponse, status: str, took: str) -> str:
     """One line on how the call went. An answer marked `postern-error` is a proxy's, not the app's."""
+    parent = _header(response, "traceparent")
+    took += f", trace {parent.split('-')[1]}" if parent and parent.count("-") >= 3 else ""
     cause = cause_of(response)
     if cause is not None:
         hint = "; --from chooses another caller" if cause == "denied" else ""

@@ -32,7 +32,7 @@ HeadParts = tuple[
     str,
 ]
 SpanParts = tuple[int, int, int, int, bool, str]
-AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str]
+AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, str | None]
 OutcomeParts = tuple[
     HeadParts,
     int | None,

@@ -143,8 +143,8 @@ class Measures(Struct, frozen=True, kw_only=True):
 class Observer(Protocol):
     """Where an engine reports. Every method is quick and never raises.
 
-    An engine may add calls up where `measures` says how: all but those that were refused by a rule or tried again, which are `finished`
-    one by one.
+    An engine may add calls up where `measures` says how: all but those that a proxy ended (of many at once, some) or that were tried
+    again, which are `finished` one by one.
     """
 
     @property

@@ -479,9 +479,14 @@ def _shape_parts(shape: Shape | None) -> "ShapeParts":
 
 
 def _attempt(parts: "AttemptParts") -> Attempt:
-    endpoint, started_ns, head_ns, ended_ns, cause, status, grpc_code, detail = parts
-    known = Cause(cause) if cause is not None else None
-    return Attempt(endpoint, started_ns, head_ns, ended_ns, known, status, grpc_code, detail)
+    endpoint, started_ns, head_ns, ended_ns, cause, status, grpc_code, detail, said = parts
+    return Attempt(
+        endpoint, started_ns, head_ns, ended_ns, _cause(cause), status, grpc_code, detail, _cause(said)
+    )
+
+
+def _cause(name: str | None) -> Cause | None:
+    return Cause(name) if name is not None else None
 
 
 def _edit_parts(edits: Edits) -> "list[EditParts]":

@@ -38,10 +38,8 @@ _IMMEDIATE = frozenset(
 _IMMEDIATE_TRIES = 3
 _PROOF_S = 1.0  # for an endpoint that was only announced to show who it is, where another one is left
 # What a peer's proxy says when it kept a call from an app: it failed as an endpoint, however fast the answer.
-_KEPT_FROM_APP = {
-    cause.value.encode(): cause
-    for cause in (Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED, Cause.REFUSED)
-}
+_SAID = {cause.value.encode(): cause for cause in Cause}
+_KEPT_FROM_APP = frozenset({Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED, Cause.REFUSED})
 
 
 class Exchange:
@@ -402,10 +400,11 @@ class Exchange:
 
     def _kept_from_app(self, headers: Headers) -> bool:
         """Whether another endpoint is asked now, as the peer's proxy says that its app never saw the call."""
-        said = next((data for name, data in headers if name == errors.HEADER), None)
-        self._refused_as = cause = _KEPT_FROM_APP.get(said) if said is not None else None
-        if cause is None:
+        word = next((data for name, data in headers if name == errors.HEADER), b"")
+        self._attempts[-1].said = cause = _SAID.get(word)
+        if cause is None or cause not in _KEPT_FROM_APP:
             return False
+        self._refused_as = cause
         if self._load is not None and cause is Cause.REFUSED:
             self._load.yield_way()
         elif self._load is not None:

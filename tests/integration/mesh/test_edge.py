@@ -1,4 +1,4 @@
-"""What an app meets at its own proxy beside the calls themselves, on each engine: missing building blocks, trace context and baggage."""
+"""What an app meets at its own proxy beside the calls themselves, on each engine: building blocks, traces, baggage, failures."""
 
 import asyncio
 import json
@@ -21,13 +21,14 @@ from tests.support.proto.echo_pb2 import EchoRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """`web` calls `cart` (HTTP) and `echo` (gRPC); `daprd` has its profile and calls itself."""
+    """`web` calls `cart` (HTTP) and `echo` (gRPC); `daprd` calls itself, `strict` lets nobody in."""
 
     mesh: Mesh
     web: Sidecar
     cart: Sidecar
     echo: Sidecar
     daprd: Sidecar
+    strict: Sidecar
 
 
 def _engines() -> list[object]:
@@ -48,6 +49,8 @@ async def edge(
             cart = tasks.create_task(mesh.sidecar("cart", app=http, flags=engine))
             echo = tasks.create_task(mesh.sidecar("echo", app=grpc_app, flags=engine))
             web = tasks.create_task(mesh.sidecar("web", flags=engine))
+            production = (*engine, "--profile", "production")
+            strict = tasks.create_task(mesh.sidecar("strict", app=http, flags=production))
             compat = (*engine, "--profile", "daprd", "--read-buffer-size", "64Ki")
             daprd = tasks.create_task(mesh.sidecar("daprd", app=http, flags=compat))
         yield Edge(
@@ -56,6 +59,7 @@ async def edge(
             cart=cart.result(),
             echo=echo.result(),
             daprd=daprd.result(),
+            strict=strict.result(),
         )
 
 
@@ -199,3 +203,36 @@ async def test_daprd_refuses_bad_baggage_and_echoes_good(edge: Edge) -> None:
     answer = await request(port, "GET", target, headers=[("baggage", "a=1, b=2;p")])
     assert (answer.status, answer.get("baggage")) == (200, "a=1, b=2;p")
     assert received(answer.body, "baggage") == "a=1, b=2;p"
+
+
+# --- calls that fail ---------------------------------------------------------------------------------------------------------
+
+
+async def test_call_that_failed_is_told_in_the_callers_log(edge: Edge) -> None:
+    for number, (target, headers, callee, by) in enumerate(
+        (
+            ("/v1.0/nowhere", [], "- cause=no-app", "this proxy"),
+            ("/v1.0/invoke/echo/method/x", [], "echo.default", "the callee's proxy"),
+            ("/v1.0/invoke/strict/method/x", [], "strict.default cause=denied", "the callee's proxy"),
+            ("/v1.0/invoke/cart/method/x", [("Origin", "null")], "- cause=forbidden-origin", "this proxy"),
+        )
+    ):
+        trace = f"{number + 1:032x}"
+        parent = ("traceparent", f"00-{trace}-b7ad6b7169203331-00")
+        origin = [] if headers else [parent]  # which excuses an origin
+        answer = await request(edge.cart.http_port, "GET", target, headers=[*headers, *origin])
+        assert answer.status in (403, 404, 500)
+        told = json.loads(answer.body)["traceId"]
+        assert told == trace or headers
+        line = await edge.cart.process.line(f"call failed.*trace_id={told}")
+        for part in (f"callee={callee}", f'by="{by}"', "attempts="):
+            assert part in line.string, line.string
+    assert "trace_id=" in (await edge.strict.process.line("access denied.*")).group()
+
+
+async def test_answer_of_the_app_is_no_failure_of_ours(edge: Edge) -> None:
+    parent = ("traceparent", f"00-{'e' * 32}-b7ad6b7169203331-00")
+    for target in ("/v1.0/invoke/cart/method/status?code=500", "/v1.0/nowhere"):
+        await request(edge.cart.http_port, "GET", target, headers=[parent])
+    await edge.cart.process.line(f"call failed.*path=/v1.0/nowhere.*trace_id={'e' * 32}")
+    assert "path=/status" not in edge.cart.process.output

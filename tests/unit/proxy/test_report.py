@@ -28,6 +28,7 @@ LABELS = Labels(
     decision="policy=web rule=/x reason=rule",
 )
 SPAN = HopSpan(SpanContext(0xABC, 0x12, 0, False))
+TRACE = {"trace_id": f"{0xABC:032x}", "span_id": f"{0x12:016x}", "sampled": "false"}
 FIRST = Attempt("10.0.0.1:5000", 10, 20, 30, Cause.CONNECT, detail="refused")
 SECOND = Attempt("10.0.0.2:5000", 40, 50, 60, None, 200)
 
@@ -173,6 +174,7 @@ def test_denial_is_logged_with_its_decision_and_counted() -> None:
         "decision": "policy=web rule=/x reason=rule",
         "verb": "GET",
         "path": "/secret",
+        **TRACE,
     }
     assert telling.metric("postern_acl_decisions_total", 'policy="web"', 'decision="denied"') == 1
 
@@ -183,9 +185,46 @@ def test_denied_caller_without_an_identity_is_anonymous() -> None:
     assert telling.log.lines[0][1]["caller"] == "anonymous"
 
 
-def test_other_failures_are_no_denials() -> None:
+def test_call_of_the_app_that_a_proxy_ended_has_a_line() -> None:
     telling = Telling()
-    telling.reporter.finished(outcome(cause=Cause.TIMEOUT, status=504))
+    telling.reporter.finished(
+        outcome("/secret?x=1", cause=Cause.TIMEOUT, status=504, attempts=[FIRST, FIRST])
+    )
+    peers = replace(SECOND, status=403, said=Cause.DENIED)
+    telling.reporter.finished(outcome(status=200, grpc_code=7, attempts=[peers]))
+    telling.reporter.finished(outcome(labels=Labels(direction="outbound"), cause=Cause.UNAUTHENTICATED))
+    (event, facts), (_, by_peer), (_, unnamed) = telling.log.lines
+    assert (event, facts) == (
+        "call failed",
+        {
+            "callee": "cart.far",
+            "cause": "timeout",
+            "by": "this proxy",
+            "attempts": 2,
+            "endpoint": "10.0.0.1:5000",
+            "reason": "refused",
+            "verb": "GET",
+            "path": "/secret",
+            "status": 504,
+            **TRACE,
+        },
+    )
+    assert (by_peer["cause"], by_peer["by"], by_peer["grpc_code"]) == ("denied", "the callee's proxy", 7)
+    assert unnamed["callee"] == "-"
+
+
+def test_what_is_no_failure_of_a_proxy_has_no_line() -> None:
+    telling = Telling()
+    inbound = replace(LABELS, direction="inbound")
+    for one in (
+        outcome(),
+        outcome(status=500),
+        outcome(cause=Cause.CALLER_LEFT),
+        outcome(attempts=[replace(SECOND, said=Cause.DENIED)], cause=Cause.CALLER_LEFT),
+        outcome(labels=inbound, cause=Cause.TIMEOUT),
+        outcome(attempts=[FIRST, SECOND]),
+    ):
+        telling.reporter.finished(one)
     assert telling.log.lines == []
 
 

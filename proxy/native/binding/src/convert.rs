@@ -279,7 +279,7 @@ pub(crate) fn read_baggage(py: Python<'_>, headers: Pairs) -> PyResult<(&'static
 /// For differential tests: whether a field matches a pattern.
 #[pyfunction]
 pub(crate) fn carries(headers: Pairs, patterns: HashSet<Vec<u8>>) -> PyResult<bool> {
-    let patterns = patterns.into_iter().map(Vec::into_boxed_slice).collect();
+    let patterns: HashSet<Box<[u8]>> = patterns.into_iter().map(Vec::into_boxed_slice).collect();
     Ok(tables::carries(&fields(&headers)?, &patterns))
 }
 

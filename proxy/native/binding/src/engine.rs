@@ -283,7 +283,8 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
     let attempt = |attempt: &Attempt| {
         let cause = attempt.cause.map(postern_core::call::cause::Cause::name);
         let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
-        (&*attempt.endpoint, times.0, times.1, times.2, cause, attempt.status, attempt.grpc_code, attempt.detail.as_str())
+        let said = attempt.said.map(postern_core::call::cause::Cause::name);
+        (&*attempt.endpoint, times.0, times.1, times.2, cause, attempt.status, attempt.grpc_code, attempt.detail.as_str(), said)
             .into_pyobject(py)
     };
     let attempts = outcome.attempts.iter().map(attempt).collect::<PyResult<Vec<_>>>()?;

@@ -51,6 +51,8 @@ def test_answer_of_the_mesh_is_not_taken_for_the_apps() -> None:
     ours = LocalResponse(500, ((b"postern-error", b"no-app"),))
     said = outcome("cart", "web", ours, "500 Internal Server Error", "3 ms")
     assert said == "✗ cart did not answer web: 500 Internal Server Error (no-app) from the mesh in 3 ms"
+    traced = LocalResponse(200, ((b"traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-00"),))
+    assert outcome("cart", "web", traced, "200 OK", "3 ms").endswith(f"3 ms, trace {'a' * 32}")
     assert outcome("cart", "web", LocalResponse(404), "404 Not Found", "3 ms").startswith(
         "✗ cart answered 404"
     )

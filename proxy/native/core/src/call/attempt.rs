@@ -279,9 +279,9 @@ impl Call {
     fn note_head(&mut self, status: u16, headers: &Headers, end: bool) {
         self.head_ns = now_ns();
         let now = Instant::now();
-        if self.is_peer && (status >= 400 || (end && self.head.protocol == Protocol::Grpc)) {
-            self.refused_as = kept_from_app(headers);
-        }
+        let may_be_made = self.is_peer && (status >= 400 || (end && self.head.protocol == Protocol::Grpc));
+        let said = if may_be_made { said_by_proxy(headers) } else { None };
+        self.refused_as = said.filter(|cause| KEPT_FROM_APP & cause.bit() != 0);
         if let Some(endpoint) = &self.endpoint {
             let mut load = endpoint.load.borrow_mut();
             match self.refused_as {
@@ -292,7 +292,7 @@ impl Call {
             }
         }
         if let Some(attempt) = self.attempts.last_mut() {
-            (attempt.head_ns, attempt.status) = (self.head_ns, status);
+            (attempt.head_ns, attempt.status, attempt.said) = (self.head_ns, status, said);
         }
     }
 
@@ -449,9 +449,12 @@ async fn connect(shared: Rc<Shared>, origin: Origin, endpoint: Rc<Endpoint>, has
 }
 
 /// What a peer's proxy says when its app never saw the call.
-fn kept_from_app(headers: &Headers) -> Option<Cause> {
-    let said = headers.get(answers::ERROR)?.to_str().ok()?;
-    Cause::parse(said).filter(|cause| matches!(cause, Cause::AppDown | Cause::AppUnhealthy | Cause::Misdirected | Cause::Refused))
+const KEPT_FROM_APP: u32 =
+    1 << Cause::AppDown as u32 | 1 << Cause::AppUnhealthy as u32 | 1 << Cause::Misdirected as u32 | 1 << Cause::Refused as u32;
+
+/// What a peer's proxy says of an answer that it made itself.
+fn said_by_proxy(headers: &Headers) -> Option<Cause> {
+    Cause::parse(headers.get(answers::ERROR)?.to_str().ok()?)
 }
 
 /// Where the request stands.

@@ -43,7 +43,7 @@ fn trimmed(mut text: &[u8]) -> &[u8] {
 fn is_sound(member: &[u8]) -> bool {
     let mut parts = member.split(|byte| *byte == b';');
     let is_pair = |part: &[u8]| match part.iter().position(|byte| *byte == b'=') {
-        Some(equals) => is_token(trimmed(&part[..equals])) && trimmed(&part[equals + 1..]).iter().all(is_octet),
+        Some(equals) => is_token(trimmed(&part[..equals])) && trimmed(&part[equals + 1..]).iter().copied().all(is_octet),
         None => false,
     };
     parts.next().is_some_and(is_pair) && parts.all(|part| is_pair(part) || is_token(trimmed(part)))
@@ -53,6 +53,6 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(byte))
 }
 
-fn is_octet(byte: &u8) -> bool {
+fn is_octet(byte: u8) -> bool {
     matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e)
 }

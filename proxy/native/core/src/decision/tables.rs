@@ -155,7 +155,7 @@ impl Tables {
 }
 
 /// Whether a field matches a pattern; see `carries` in `proxy/plan.py`.
-pub fn carries(headers: &Headers, patterns: &HashSet<Box<[u8]>>) -> bool {
+pub fn carries<S>(headers: &Headers, patterns: &HashSet<Box<[u8]>, S>) -> bool {
     headers.iter().any(|(name, value)| {
         let word = [name.as_str().as_bytes(), b": ", &first_word(value.as_bytes())].concat();
         patterns.iter().any(|pattern| {

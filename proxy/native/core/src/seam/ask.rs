@@ -17,6 +17,7 @@ use crate::seam::inboxes::Bell;
 use crate::seam::tally::{Bounds, Kind, Tallies, Tally};
 
 const MAX_OUTCOMES: usize = 65_536; // about two seconds of calls; further ones are counted and dropped
+const MAX_FAILURES: usize = 16; // that wait to be told one by one: a callee that is down must not cost its callers more than others
 const MAX_SPANS: usize = 4_096; // of calls that are in the sums already; a head each
 const MAX_NOTICES: usize = 16_384;
 
@@ -59,6 +60,16 @@ pub struct Attempt {
     pub status: u16,
     pub grpc_code: Option<u32>,
     pub detail: String,
+    /// By the peer's proxy, of an answer that it made in its app's place.
+    pub said: Option<Cause>,
+}
+
+impl Outcome {
+    /// Whether a proxy ended the call, here or at the peer's.
+    fn is_failure(&self) -> bool {
+        let is_peers = self.attempts.last().is_some_and(|attempt| attempt.said.is_some());
+        is_peers || self.cause.is_some_and(|cause| !matches!(cause, Cause::CallerLeft | Cause::Status))
+    }
 }
 
 /// What came of one call. `decision`: whose labels it bears.
@@ -182,10 +193,14 @@ impl Inbox {
         }
     }
 
-    /// Whether a call is one of many, and went into the sums: not refused by a rule (that is logged), and not tried again.
+    /// Whether a call is one of many, and went into the sums: not refused by a rule or failed otherwise (that is logged; many failures
+    /// at once are one of many again), and not tried again.
     fn add_up(&self, outcome: &Outcome) -> bool {
         let Some(token) = &outcome.decision else { return false };
         if outcome.attempts.len() > 1 || outcome.cause == Some(Cause::Denied) {
+            return false;
+        }
+        if outcome.is_failure() && lock(&self.outcomes).len() < MAX_FAILURES {
             return false;
         }
         let Books { bounds, tallies } = &mut *lock(&self.books);
@@ -238,5 +253,63 @@ impl Inbox {
     /// All notices, oldest first.
     pub fn take_notices(&self) -> Vec<Notice> {
         lock(&self.notices).drain(..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::decision::plan::Graveyard;
+    use crate::fields::Headers;
+    use crate::head::{self, Entry, Framing, Protocol, RawHead};
+    use crate::seam::inboxes::Inboxes;
+
+    fn outcome(cause: Option<Cause>, said: Option<Cause>) -> Outcome {
+        let raw = RawHead {
+            protocol: Protocol::Http1,
+            method: Bytes::from_static(b"GET"),
+            authority: Bytes::new(),
+            target: Bytes::from_static(b"/x"),
+            headers: Headers::new(),
+            framing: Framing::None,
+            length: None,
+        };
+        Outcome {
+            head: Arc::new(head::read(raw, Entry { listener: "http".into(), peer: None, caller: None, address: "".into() }).0),
+            decision: Some(Token::new(1, Graveyard::default())),
+            span: None,
+            started_ns: 0,
+            head_ns: 0,
+            ended_ns: 0,
+            status: 0,
+            grpc_code: None,
+            cause,
+            attempts: vec![Attempt { said, ..Attempt::default() }],
+            up_bytes: 0,
+            down_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn failures_are_told_one_by_one_and_many_at_once_are_added_up() {
+        let inboxes = Inboxes::new(1, Box::new(|| ()), false);
+        inboxes.set_bounds(Some(&Bounds::default()));
+        let inbox = &inboxes.each()[0];
+        for (cause, said) in [(None, None), (Some(Cause::CallerLeft), None), (Some(Cause::Status), None)] {
+            inbox.tell(outcome(cause, said));
+        }
+        assert!(inbox.take_outcomes(100).is_empty());
+        for (cause, said) in [(Some(Cause::Timeout), None), (None, Some(Cause::Denied))] {
+            inbox.tell(outcome(cause, said));
+        }
+        assert_eq!(inbox.take_outcomes(100).len(), 2);
+        for _ in 0..100 {
+            inbox.tell(outcome(Some(Cause::Connect), None));
+        }
+        assert_eq!(inbox.take_outcomes(200).len(), MAX_FAILURES);
+        let counted: u64 = inboxes.take_tallies().iter().map(|(_, tally)| tally.calls).sum();
+        assert_eq!(counted, 3 + 100 - MAX_FAILURES as u64);
     }
 }
