@@ -21,6 +21,7 @@ _LOG = logging.getLogger("postern.nameresolution.mdns")
 
 _SURVEY_S = 1.5  # a new interface is in use within 2 s
 _ANNOUNCEMENTS_S = (0.0, 1.0)
+_TELL_S = 0.1  # between news of one app-id: a host that announces without end must not keep everybody busy
 _GOODBYES_S = (0.0, 0.125, 0.25)
 _BLOCKED_FIX = (
     "is it running under this app-id? is multicast (UDP 224.0.0.251 port 5353) blocked by a VPN, a firewall or security "
@@ -57,6 +58,8 @@ class Station:
         self._own_addresses: frozenset[str] = frozenset()
         self._surveyed_at: float | None = None
         self._woken = asyncio.Event()
+        self._told_at: dict[str, float] = {}  # when an app-id's endpoints were told last
+        self._untold: set[str] = set()  # app-ids with news that wait
 
     async def run(self) -> None:
         """Ask, answer and announce until cancelled."""
@@ -67,6 +70,7 @@ class Station:
                 self._survey(now)
                 self._send_unsent(now)
                 self._ask(now)
+                self._tell_due(now)
                 await self._sleep()
         finally:
             for link in self._links.values():
@@ -84,6 +88,8 @@ class Station:
     def forget(self, app_id: str) -> None:
         """Keep an app-id fresh no longer."""
         self._browser.forget(app_id)
+        self._told_at.pop(app_id, None)
+        self._untold.discard(app_id)
 
     def announce(self, instance: Instance) -> None:
         """Announce an instance twice, a second apart, and answer for it from now on.
@@ -128,7 +134,14 @@ class Station:
             for app_id in due.ask:
                 self._tell(app_id)
 
+    def _tell_due(self, now: float) -> None:
+        for app_id in tuple(self._untold):
+            if now >= self._told_at.get(app_id, 0.0) + _TELL_S:
+                self._tell(app_id)
+
     def _tell(self, app_id: str) -> None:
+        self._untold.discard(app_id)
+        self._told_at[app_id] = self._clock()
         endpoints = self._browser.endpoints(app_id)
         self._push(app_id, endpoints or self._failure(app_id))
 
@@ -176,9 +189,9 @@ class Station:
         for goodbye in response.goodbyes:
             self._contradict(goodbye)
             changed += self._browser.leave(goodbye)
-        for app_id in dict.fromkeys(changed):
-            self._tell(app_id)
         if changed:
+            self._untold.update(changed)
+            self._tell_due(now)
             self._woken.set()
 
     def _contradict(self, goodbye: Goodbye) -> None:
@@ -229,6 +242,7 @@ class Station:
     async def _sleep(self) -> None:
         moments = [moment for moment in (self._browser.next_at(),) if moment is not None]
         moments += [at for at, _ in self._unsent]
+        moments += [self._told_at.get(app_id, 0.0) + _TELL_S for app_id in self._untold]
         if self._surveyed_at is not None:
             moments.append(self._surveyed_at + _SURVEY_S)
         try:

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from nameresolution.host_registry import HostRegistry
+from proxy.version import has_native
 from tests.integration.mesh.standing import eventually, invoke
 from tests.support import netns
 from tests.support.http_client import request
@@ -23,6 +25,9 @@ from tests.support.processes import Process
 
 _WHY_NOT = netns.unavailable_reason()
 
+needs_native = pytest.mark.skipif(
+    not has_native(), reason="the native engine is not part of this installation"
+)
 pytestmark = [pytest.mark.netns, pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "")]
 
 
@@ -119,12 +124,18 @@ async def meshes(
 Meshes = tuple[HostMesh, HostMesh, HostSidecar]
 
 
-async def endpoints(sidecar: HostSidecar, mesh: HostMesh, app_id: str) -> list[str]:
-    """Where a sidecar finds an app, as `host source`."""
+async def found_of(sidecar: HostSidecar, mesh: HostMesh, app_id: str) -> dict[str, Any]:
+    """What a sidecar knows of an app."""
     entries = HostRegistry(mesh.mesh.root).entries()
     path = next(entry.admin_socket for entry in entries if entry.app_id == sidecar.app_id)
     answer = await request(0, "GET", f"/endpoints?app={app_id}", unix=path)
-    found = json.loads(answer.body).get(f"{app_id}.default", {"endpoints": []})["endpoints"]
+    found: dict[str, Any] = json.loads(answer.body).get(f"{app_id}.default", {"endpoints": [], "loads": []})
+    return found
+
+
+async def endpoints(sidecar: HostSidecar, mesh: HostMesh, app_id: str) -> list[str]:
+    """Where a sidecar finds an app, as `host source`."""
+    found = (await found_of(sidecar, mesh, app_id))["endpoints"]
     return sorted(f"{end['address'].rpartition(':')[0]} {end['source']}" for end in found)
 
 
@@ -148,7 +159,8 @@ async def test_instances_on_both_hosts_are_used_and_a_crash_leaves_the_other(mes
 
     async def are_both_known() -> bool:
         await web.get(invoke("twin", "/echo"))
-        return len(await endpoints(web, right, "twin")) == 2
+        loads = (await found_of(web, right, "twin"))["loads"]
+        return [load["proven"] for load in loads] == [True, True]
 
     await eventually(are_both_known)
     assert await endpoints(web, right, "twin") == [f"{left.host.address} mdns", "127.0.0.1 host registry"]
@@ -178,6 +190,34 @@ async def test_foreign_mesh_on_the_same_network_is_not_called(meshes: Meshes, tm
         assert {await web.app_of("pay") for _ in range(10)} == {"ours"}
         await ours.end()
         await stranger.end()
+
+
+@pytest.mark.parametrize("engine", ["portable", pytest.param("native", marks=needs_native)])
+async def test_400_bogus_announcements_stop_no_calls(meshes: Meshes, engine: str) -> None:
+    left, right, _ = meshes
+    shop = await right.sidecar(f"shop-{engine}", app="shop")
+    web = await right.sidecar(f"web-{engine}", "--engine", engine)
+    (entry,) = HostRegistry(right.mesh.root).entries({shop.app_id})
+    flood = [
+        sys.executable,
+        "-u",
+        "-m",
+        "tests.integration.mesh.bogus",
+        shop.app_id,
+        entry.mesh,
+        left.host.address,
+    ]
+    process = left.mesh.processes.start(left.host.command(flood), name="bogus announcements")
+
+    async def are_heard() -> bool:
+        return len(await endpoints(web, right, shop.app_id)) > 400
+
+    await eventually(are_heard)
+    assert {await web.app_of(shop.app_id) for _ in range(30)} == {"shop"}
+    assert process.is_running
+    await process.end()
+    await web.end()
+    await shop.end()
 
 
 async def test_without_multicast_one_host_still_resolves_and_errors_name_the_block(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 //! The clusters pushed to the engine, with the load and health of each address.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -114,7 +114,9 @@ impl Clusters {
     /// Add or replace; loads of addresses that stay are kept. `health`: of each upstream. Returns the addresses that are gone.
     pub fn put(&mut self, cluster: Cluster, health: Vec<Arc<Health>>) -> Vec<Arc<str>> {
         let old = self.known.remove(&cluster.key).map(|state| state.endpoints).unwrap_or_default();
-        let kept = |address: &Arc<str>| old.iter().find(|endpoint| endpoint.address == *address).cloned();
+        // By address: hostile announcements may push a thousand, time and again.
+        let mut by_address: HashMap<Arc<str>, Rc<Endpoint>> =
+            old.into_iter().map(|endpoint| (endpoint.address.clone(), endpoint)).collect();
         let endpoints = cluster
             .upstreams
             .iter()
@@ -122,17 +124,13 @@ impl Clusters {
             .map(|(Upstream { address, weight, rank }, health)| {
                 // An address of this worker's own: each call counts its holders, and workers that shared one would slow each other.
                 let made = || Endpoint { address: (**address).into(), load: RefCell::new(Load::new(*weight, *rank, health)) };
-                let endpoint = kept(address).unwrap_or_else(|| Rc::new(made()));
+                let endpoint = by_address.remove(address).unwrap_or_else(|| Rc::new(made()));
                 endpoint.load.borrow_mut().describe(*weight, *rank);
                 endpoint
             })
             .collect();
         let state = ClusterState { cluster, endpoints };
-        let gone = old
-            .iter()
-            .filter(|endpoint| !state.endpoints.iter().any(|new| new.address == endpoint.address))
-            .map(|endpoint| endpoint.address.clone())
-            .collect();
+        let gone = by_address.into_keys().collect();
         self.known.insert(state.cluster.key.clone(), state);
         gone
     }
@@ -154,7 +152,7 @@ pub struct HealthRegistry {
 #[derive(Debug, Default)]
 struct Healths {
     now: HashMap<Arc<str>, Arc<Health>>,
-    away: VecDeque<(Arc<str>, Arc<Health>)>,
+    away: HashMap<Arc<str>, Arc<Health>>,
 }
 
 impl HealthRegistry {
@@ -163,16 +161,15 @@ impl HealthRegistry {
         let mut old = self.known.remove(&cluster.key).unwrap_or_default();
         let mut known = Healths::default();
         let mut take = |address: &Arc<str>| {
-            let mut back = || old.away.iter().position(|(gone, _)| gone == address).and_then(|at| old.away.remove(at));
-            let kept = old.now.remove(address).or_else(|| back().map(|(_, health)| health));
+            let kept = old.now.remove(address).or_else(|| old.away.remove(address));
             kept.unwrap_or_else(|| Arc::new(Health::new(cluster.tls != Tls::Mesh)))
         };
         let health: Vec<_> = cluster.upstreams.iter().map(|upstream| take(&upstream.address)).collect();
         let addresses = cluster.upstreams.iter().map(|upstream| upstream.address.clone());
         known.now = addresses.zip(health.iter().cloned()).collect();
         known.away = old.away;
-        known.away.extend(old.now.into_iter().filter(|(_, health)| health.is_put_away()));
-        known.away.drain(..known.away.len().saturating_sub(MAX_AWAY));
+        let gone = old.now.into_iter().filter(|(_, health)| health.is_put_away());
+        known.away.extend(gone.take(MAX_AWAY.saturating_sub(known.away.len())));
         self.known.insert(cluster.key.clone(), known);
         health
     }
