@@ -38,12 +38,12 @@ class MetricRule(Struct, frozen=True, kw_only=True):
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True):
-    """`spec.metrics`, field by field over `spec.metric`."""
+    """`spec.metrics`, field by field over `spec.metric`. increased_cardinality: None where nothing is written."""
 
     enabled: bool = True
     record_error_codes: bool = False
     latency_buckets_ms: tuple[int, ...] = LATENCY_BUCKETS_MS
-    increased_cardinality: bool = True
+    increased_cardinality: bool | None = None
     path_matching: tuple[str, ...] = ()
     exclude_verbs: bool = False
     rules: tuple[MetricRule, ...] = ()

@@ -100,7 +100,7 @@ class MetricRule(Section, frozen=True):
 class MetricHttp(Section, frozen=True):
     """`metrics.http`."""
 
-    increased_cardinality: bool = True
+    increased_cardinality: bool | None = None
     path_matching: list[str] = []
     exclude_verbs: bool = False
 

@@ -35,6 +35,7 @@ from proxy.identity import Identity, WorkloadName
 from proxy.lifetime import Lifetime
 from proxy.listening import Listening, guarded
 from proxy.local_http import LocalHttp
+from proxy.metrics_setup import api_log, fixed_sections_changed, meters, recorder
 from proxy.not_ready import reasons
 from proxy.outbound import LOCAL_API
 from proxy.policy_sources import policy_sources
@@ -45,10 +46,8 @@ from proxy.target import parse_callee
 from proxy.tracing_setup import exporters, sampling_rate
 from proxy.version import VERSION
 from sentry.client import Svid
-from telemetry.calls import CallRecorder
 from telemetry.context import Sampler
 from telemetry.logs import configure, get_logger
-from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
 
 _APP_END_S = 10.0  # a supervised app's time to end once we take no calls for it
@@ -99,7 +98,12 @@ class Sidecar:
         try:
             self._policy = loading.finish()
             domain = self._policy.access.own_trust_domain or settings.trust_domain
-            self._settings = settings = replace(settings, trust_domain=domain)
+            has_metrics = self._policy.configuration.metrics.enabled
+            self._settings = settings = replace(
+                settings,
+                trust_domain=domain,
+                metrics_port=settings.metrics_port if has_metrics else None,
+            )
             self._sources = replace(loading.sources, own_trust_domain=domain, is_trust_domain_given=True)
             resolution = self._policy.configuration.name_resolution
             self._registry = HostRegistry(root)
@@ -121,13 +125,19 @@ class Sidecar:
             raise ConfigError(tuple(str(error).splitlines())) from error
         except (NameResolutionError, ValueError) as error:
             raise ConfigError((str(error),)) from error
-        tracing = self._policy.configuration.tracing
-        self._meters = Meters(settings.app_id, settings.namespace)
-        self._tracer = Tracer(settings.app_id, exporters(tracing, settings.app_id))
-        self._hops = HopTracing(Sampler(sampling_rate(tracing, settings.profile), random.Random()))  # noqa: S311 - ids, no secrets
-        recorder = CallRecorder(settings.app_id, settings.namespace, self._meters, self._tracer)
+        configuration = self._policy.configuration
+        self._meters = meters(settings, configuration)
+        self._tracer = Tracer(settings.app_id, exporters(configuration.tracing, settings.app_id))
+        rate = sampling_rate(configuration.tracing, settings.profile)
+        self._hops = HopTracing(Sampler(rate, random.Random()))  # noqa: S311 - ids, no secrets
         self._app = AppWatch(settings, self._app_changed, self._app_pid)
-        self._reporter = Reporter(recorder, self._meters, get_logger("postern.engine"), self._app.doubt)
+        self._reporter = Reporter(
+            recorder(settings, configuration, self._meters, self._tracer),
+            self._meters,
+            get_logger("postern.engine"),
+            self._app.doubt,
+            api_log=api_log(settings, configuration.logging),
+        )
         chosen = choose(settings.engine, threads=settings.threads)
         self._engine_notice = chosen.notice
         self._engine = chosen.make(
@@ -162,6 +172,12 @@ class Sidecar:
         """Serve until asked to stop, then leave in order."""
         for warning in (*self._settings.warnings, *self._policy.warnings):
             self._log.warning(warning)
+        for rule in self._meters.misfits:
+            self._log.warning(
+                "a rule of spec.metrics.rules has no effect: no metric has that name and label",
+                metric=rule.metric,
+                label=rule.label,
+            )
         if self._policy.access.profile == "production" and self._settings.app_port is not None:
             self._log.warning(_NO_POLICY)
         if self._engine_notice:
@@ -344,6 +360,7 @@ class Sidecar:
             self._entry_due = False
 
     def _policy_changed(self, policy: PolicySnapshot) -> None:
+        before = self._policy.configuration
         self._policy, self._policy_error = policy, None
         self._control.policy_changed(policy)
         rate = sampling_rate(policy.configuration.tracing, self._settings.profile)
@@ -351,6 +368,8 @@ class Sidecar:
         self._log.info("policies reloaded", generation=policy.generation)
         for warning in policy.warnings:
             self._log.warning(warning)
+        for section in fixed_sections_changed(before, policy.configuration):
+            self._log.warning("a change takes effect at the next start", section=section)
 
     def _policy_refused(self, error: DocumentError) -> None:
         self._policy_error = str(error)
@@ -531,6 +550,9 @@ class Sidecar:
 
     def _scrape(self) -> None:
         self._meters.policy_generation.set(self._policy.generation)
+        stats = self._engine.stats()
+        self._meters.calls_in_flight.set(stats.calls_in_flight)
+        self._meters.upstream_connections.set(stats.upstream_connections)
         svid = self._identity.current if self._identity is not None else None
         if svid is not None:
             self._meters.cert_expiry.set(svid.not_after.timestamp(), "workload")

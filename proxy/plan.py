@@ -492,7 +492,8 @@ Sums = tuple[list[int], float]  # observations per bucket, and their sum
 class Tally(Struct, frozen=True, kw_only=True):
     """Finished calls with the same labels and answer, added up. Buckets by `Measures`; the last is what lies above all bounds.
 
-    `path`: of gRPC calls; "other" beyond the first of them. `to_head_whole_ms`: in whole milliseconds, as `to_end_ms`.
+    `path`: of gRPC calls, and of HTTP's where `Measures` asks for it; "other" beyond the first of them.
+    `to_head_whole_ms`: in whole milliseconds, as `to_end_ms`.
     """
 
     labels: Labels

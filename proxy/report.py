@@ -6,6 +6,7 @@ from proxy.deliver import APP_CLUSTER
 from proxy.engine.base import Measures, Sampling, SpanIds
 from proxy.plan import Attempt, Cause, Header, Outcome, Tally
 from proxy.target import method_path
+from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
 from telemetry.kinds import edge_name
@@ -67,7 +68,10 @@ class Reporter:
         meters: Meters,
         log: Logger,
         app_not_reached: Callable[[], None] = lambda: None,
+        *,
+        api_log: ApiLog | None = None,
     ) -> None:
+        self._api_log = api_log
         self._recorder = recorder
         self._app_not_reached = app_not_reached
         self._meters = meters
@@ -77,6 +81,8 @@ class Reporter:
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
         self._warn(outcome)
+        if self._api_log is not None:
+            self._api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
         if not outcome.labels.dst:
             return  # the own API, or nobody was named: no call crossed the mesh
         if outcome.cause is Cause.DENIED:
@@ -119,12 +125,17 @@ class Reporter:
 
     @property
     def measures(self) -> Measures | None:
-        """The bounds of the metrics' buckets."""
-        bounds = self._recorder.bounds
+        """The bounds of the metrics' buckets; None where each call is logged."""
+        bounds = self._recorder.bounds if self._api_log is None else None
         return (
             None
             if bounds is None
-            else Measures(duration_s=bounds[0], latency_ms=bounds[1], size_bytes=bounds[2])
+            else Measures(
+                duration_s=bounds[0],
+                latency_ms=bounds[1],
+                size_bytes=bounds[2],
+                http_paths=self._recorder.http_paths,
+            )
         )
 
     def counted(self, tally: Tally) -> None:
@@ -180,6 +191,10 @@ def _trace_of(outcome: Outcome) -> dict[str, str]:
     return call_fields(outcome.trace.context)
 
 
+def _user_agent(outcome: Outcome) -> str:
+    return (outcome.head.get(b"user-agent") or b"").decode("latin-1")
+
+
 def _call(outcome: Outcome) -> Call:
     head, labels = outcome.head, outcome.labels
     trace = outcome.trace
@@ -209,6 +224,7 @@ def _call(outcome: Outcome) -> Call:
         peer_id=labels.peer_id,
         decision=labels.decision,
         peer_address=head.peer_address,
+        is_by_path=labels.strip,
     )
 
 
@@ -233,6 +249,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         ended_ns=0,
         peer_id=labels.peer_id,
         decision=labels.decision,
+        is_by_path=labels.strip,
     )
     batch = Batch(
         calls=tally.calls,

@@ -62,10 +62,19 @@ class AccessLog:
         self._write(json.dumps(access_fields(call)) + "\n")
 
 
-class ApiLog:
-    """Dapr's API log: one info line per call of the app, none for peers' calls.
+#: Dapr's names of its own endpoints, where URLs are obfuscated.
+ENDPOINTS = {
+    "/v1.0/healthz": "Healthz",
+    "/v1.0/healthz/outbound": "HealthzOutbound",
+    "/v1.0/metadata": "Metadata",
+    "/v1.0/shutdown": "Shutdown",
+}
 
-    `obfuscate` replaces the path by the callee (`InvokeService/b`).
+
+class ApiLog:
+    """Dapr's API log: one info line per call of the app, also to the proxy's own API; none for peers' calls.
+
+    `obfuscate` replaces the path by the callee (`InvokeService/b`) or the endpoint's name.
     """
 
     def __init__(
@@ -80,21 +89,24 @@ class ApiLog:
         self._obfuscate = obfuscate
         self._omit_health_checks = omit_health_checks
 
-    def __call__(self, call: Call) -> None:
-        """Logs a call that came from the app."""
-        if call.direction != "outbound" or (self._omit_health_checks and "/healthz" in call.path):
+    def __call__(self, call: Call, target: str, user_agent: str) -> None:
+        """Logs a call that came from the app. target: its path as the app sent it, without the query."""
+        if call.direction != "outbound" or (self._omit_health_checks and "/healthz" in target):
             return
         duration_ms = (call.ended_ns - call.started_ns) // 1_000_000
+        sent = {"useragent": user_agent} if user_agent else {}
         if call.protocol == "grpc":
-            self._grpc.info(
-                "gRPC API Called", method=call.path, code=str(call.grpc_code or 0), duration=duration_ms
-            )
+            code = str(call.grpc_code or 0)
+            self._grpc.info("gRPC API Called", method=target, code=code, duration=duration_ms, **sent)
             return
-        method = f"InvokeService/{call.dst}" if self._obfuscate else f"{call.verb} {call.path}"
+        method = f"{call.verb} {target}"
+        if self._obfuscate:
+            method = f"InvokeService/{call.dst}" if call.dst else ENDPOINTS.get(target, "Unknown")
         self._http.info(
             "HTTP API Called",
             method=method,
             code=str(call.status),
             duration=duration_ms,
             size=call.bytes_out,
+            **sent,
         )

@@ -4,9 +4,12 @@ Runs once per call on the loop's thread, so label sets are resolved once per kin
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 from telemetry.kinds import Kind, attempt_result, edge_name, kind_of
 from telemetry.metrics import Meters
+from telemetry.names import INVOKE_PREFIX
+from telemetry.path_labels import METHOD, PathLabels
 from telemetry.report import AttemptNote, Batch, Buckets, Call
 from telemetry.spans import reason_of, span_of
 from telemetry.tracing import Tracer
@@ -32,7 +35,7 @@ class CallRecorder:
         tracer: Tracer,
         access_log: Callable[[Call], None] | None = None,
         *,
-        path_label: Callable[[str], str] | None = None,
+        path_label: PathLabels | None = None,
     ) -> None:
         self.service = service
         self.namespace = namespace
@@ -56,7 +59,7 @@ class CallRecorder:
     @property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None:
         """The buckets' bounds that a Batch must have (seconds, milliseconds, bytes); None: each call is to be recorded by itself."""
-        if self._access_log is not None or self._path_label is not None:
+        if self._access_log is not None:
             return None
         meters = self._meters
         return (
@@ -64,6 +67,13 @@ class CallRecorder:
             meters.res_recv_latency.bounds,
             meters.http_server_request_bytes.bounds,
         )
+
+    @property
+    def http_paths(self) -> Literal["none", "first", "all"]:
+        """Whether batches of HTTP calls must have a path: none, the first few (then `other`), or all of them."""
+        if self._path_label is None:
+            return "none"
+        return "all" if self._path_label.has_patterns else "first"
 
     def record_batch(self, like: Call, batch: Batch) -> None:
         """Counts many calls, each with a single attempt or none, that are `like` this one but for their times and sizes."""
@@ -94,7 +104,7 @@ class CallRecorder:
             # Of gRPC calls only the app's own are labelled with their method; a peer can't make series.
             path = call.path if call.direction == "outbound" else ""
         else:
-            path = "" if self._path_label is None else self._path_label(call.path)
+            path = self._path(call) if self._path_label is not None else ""
         key = (
             call.direction,
             call.protocol,
@@ -117,6 +127,13 @@ class CallRecorder:
                 self._kinds.clear()
             kind = self._kinds[key] = kind_of(call, path, self._meters)
         return kind
+
+    def _path(self, call: Call) -> str:
+        assert self._path_label is not None
+        below = (
+            f"{INVOKE_PREFIX}{call.dst}{METHOD}" if call.is_by_path and call.direction == "outbound" else ""
+        )
+        return self._path_label(call.path, below)
 
     def _count(self, call: Call, kind: Kind) -> None:
         took_ns = call.ended_ns - call.started_ns

@@ -10,6 +10,8 @@ from telemetry.metrics import Meters
 from telemetry.report import Call
 from telemetry.series import Distribution, Value
 
+DAPR_ERROR = "ERR_DIRECT_INVOKE"  # Dapr's one code for calls that its proxy failed
+
 
 class Kind(NamedTuple):
     """The slots of one kind of call.
@@ -49,6 +51,10 @@ def kind_of(call: Call, path: str, meters: Meters) -> Kind:
 def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     me, status = meters.app_id, _status_label(call)
     type_ = "streaming" if call.protocol == "websocket" else "unary"
+    if not _is_apps_own(call) and (code := meters.options.error_codes.get(call.cause or "")):
+        shown = DAPR_ERROR if call.surface == "dapr" else code
+        counted = meters.error_codes.slot(me, shown, "service-invocation")
+        kind = kind._replace(counted=(*kind.counted, counted))
     if kind.sent:
         kind = kind._replace(sent=(*kind.sent, meters.req_sent.slot(me, call.dst, type_)))
     if _is_apps_own(call):
@@ -62,13 +68,10 @@ def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
             counted=(*kind.counted, meters.grpc_server_completed.slot(*rpc)),
             to_end_ms=(meters.grpc_server_latency.slot(*rpc),),
         )
-    labels = (me, _verb(call), path, status)
+    labels = (me, _verb(call, meters), path, status)
+    answers = (meters.http_server_responses.slot(*labels),) if meters.options.counts_answers else ()
     return kind._replace(
-        counted=(
-            *kind.counted,
-            meters.http_server_requests.slot(*labels),
-            meters.http_server_responses.slot(*labels),
-        ),
+        counted=(*kind.counted, meters.http_server_requests.slot(*labels), *answers),
         to_end_ms=(meters.http_server_latency.slot(*labels),),
         request_bytes=(meters.http_server_request_bytes.slot(me),),
         response_bytes=(meters.http_server_response_bytes.slot(me),),
@@ -87,7 +90,7 @@ def _inbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     )
     if call.protocol == "grpc" or not _is_apps_own(call):
         return kind
-    verb = _verb(call)
+    verb = _verb(call, meters)
     labels = (me, verb, path, status)
     return kind._replace(
         counted=(*kind.counted, meters.http_client_completed.slot(*labels)),
@@ -158,5 +161,7 @@ def _status_label(call: Call) -> str:
     return str(call.grpc_code or 0) if call.protocol == "grpc" else str(call.status)
 
 
-def _verb(call: Call) -> str:
+def _verb(call: Call, meters: Meters) -> str:
+    if not meters.options.has_verbs:
+        return ""
     return call.verb if call.verb in names.HTTP_VERBS else "UNKNOWN"

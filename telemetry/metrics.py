@@ -5,9 +5,12 @@ meter is a plain Python number. `dapr_*` names, labels and buckets are those of 
 """
 
 import asyncio
+import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
+
+from msgspec import Struct
 
 from telemetry.errors import MetricError
 from telemetry.series import SERIES_LIMIT, AnyFamily, Counter, Gauge, Histogram, Value
@@ -29,6 +32,33 @@ _FLOW = ("app_id", "name", "namespace", "policy", "flow_direction", "target", "s
 _PEER = ("app_id", "trustDomain", "namespace")
 
 
+class LabelRule(Struct, frozen=True, kw_only=True):
+    """What is found by the patterns in a label's value is replaced: `replacements` as (replacement, pattern), in order."""
+
+    metric: str
+    label: str
+    replacements: tuple[tuple[str, str], ...]
+
+    def rewrite(self, value: str) -> str:
+        """The value that is shown."""
+        for replacement, pattern in self.replacements:
+            value = re.sub(pattern, lambda _, text=replacement: text, value)  # type: ignore[misc]
+        return value
+
+
+class MetricOptions(Struct, frozen=True, kw_only=True):
+    """How metrics are kept. error_codes: the code of each cause, where errors are counted by code; empty: they are not.
+
+    counts_answers: keep `dapr_http_server_response_count`. has_verbs: tell HTTP methods apart.
+    """
+
+    latency_buckets_ms: tuple[float, ...] = LATENCY_BUCKETS_MS
+    counts_answers: bool = True
+    has_verbs: bool = True
+    error_codes: Mapping[str, str] = {}
+    rules: tuple[LabelRule, ...] = ()
+
+
 class Meters:
     """The meters of one sidecar. Public attributes are the metrics; one thread, the loop's, writes them.
 
@@ -40,13 +70,14 @@ class Meters:
         app_id: str,
         namespace: str = "",
         *,
-        latency_buckets_ms: Sequence[float] = LATENCY_BUCKETS_MS,
+        options: MetricOptions | None = None,
         series_limit: int = SERIES_LIMIT,
     ) -> None:
         self.app_id = app_id
         self.namespace = namespace
+        self.options = options = options or MetricOptions()
         self._limit = series_limit
-        self._latency_ms = tuple(latency_buckets_ms)
+        self._latency_ms = tuple(options.latency_buckets_ms)
         self._families: dict[str, AnyFamily] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._writing = threading.Lock()  # one scrape at a time, however many ask
@@ -56,6 +87,15 @@ class Meters:
         self._resiliency()
         self._edges()
         self._sidecar()
+        self.misfits = tuple(rule for rule in options.rules if not self._apply(rule))
+        """Rules that no metric has."""
+
+    def _apply(self, rule: LabelRule) -> bool:
+        family = self._families.get(rule.metric) or self._families.get(f"dapr_{rule.metric}")
+        if family is None or rule.label not in family.labels:
+            return False
+        family.rewrite(rule.label, rule.rewrite)
+        return True
 
     def _invocation(self) -> None:
         prefix = "dapr_runtime_service_invocation_"
@@ -179,7 +219,6 @@ class Meters:
         self.resiliency_activations = self.counter(
             f"{prefix}activations_total", "Policies that changed what happened to a call.", _FLOW
         )
-        self.breaker_state = self.gauge(f"{prefix}cb_state", "1 for the state that a breaker is in.", _FLOW)
 
     def _edges(self) -> None:
         self.edge_requests = self.counter(
@@ -195,9 +234,6 @@ class Meters:
             "Time of calls over an edge, to their end.",
             ("src", "dst", "protocol", "direction"),
             EDGE_BUCKETS_S,
-        )
-        self.edge_in_flight = self.gauge(
-            "postern_edge_in_flight", "Calls running.", ("src", "dst", "direction")
         )
         self.retries = self.counter(
             "postern_retries_total",
@@ -219,7 +255,10 @@ class Meters:
         self.connections = self.gauge(
             "postern_connections_open", "Connections open.", ("listener", "direction")
         )
-        self.streams = self.gauge("postern_streams_open", "Streams open.", ("listener", "direction"))
+        self.calls_in_flight = self.gauge("postern_calls_in_flight", "Calls running, in and out.")
+        self.upstream_connections = self.gauge(
+            "postern_upstream_connections_open", "Connections open to peers and to the app."
+        )
         self.h2_refused = self.counter(
             "postern_h2_frames_refused_total", "HTTP/2 frames refused by the frame gate.", ("kind",)
         )

@@ -8,10 +8,17 @@ import re
 from collections.abc import Iterable
 
 from telemetry.errors import MetricError
+from telemetry.names import INVOKE_PREFIX
+from telemetry.series import OTHER
 
 #: Asked of every app by its sidecar, and therefore labels of their own.
 FIXED = frozenset({"/dapr/config", "/dapr/metrics", "/dapr/subscribe", "/healthz"})
 
+METHOD = "/method"
+#: Characters of a path that is its own label.
+LONGEST = 256
+
+_ANY_APP = f"{INVOKE_PREFIX}{{app_id}}{METHOD}"
 _WILDCARD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 
 
@@ -32,12 +39,21 @@ class PathLabels:
         )
         self._raw = raw
 
-    def __call__(self, path: str) -> str:
-        """The label of a path."""
+    @property
+    def has_patterns(self) -> bool:
+        """Whether any path has another label than itself."""
+        return bool(self._patterns)
+
+    def __call__(self, path: str, below: str = "") -> str:
+        """The label of a path; `below`: what stands before it in a call by Dapr's path form, `/v1.0/invoke/<app-id>/method`."""
+        if path == OTHER:
+            return OTHER
         for pattern, matches in self._patterns:
             if matches(path) is not None:
-                return pattern
-        return path if self._raw or path in FIXED else ""
+                return f"{_ANY_APP}{pattern}" if below else pattern
+        if not self._raw and path not in FIXED:
+            return ""
+        return f"{below}{path}" if len(path) <= LONGEST else OTHER
 
 
 def _segments(pattern: str) -> list[str]:

@@ -5,7 +5,7 @@ sets of each metric. How they are written out is `exposition`'s business.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Generic, TypeVar
 
@@ -74,6 +74,7 @@ class Distribution:
         return list(accumulate(self.counts))
 
 
+Rewrite = Callable[[str], str]
 SlotT = TypeVar("SlotT", Value, Distribution)
 
 
@@ -93,6 +94,11 @@ class Family(Generic[SlotT]):
         self.slots: dict[tuple[str, ...], SlotT] = {}
         self.folded = 0
         self._limit = limit
+        self._rewritten: dict[int, Rewrite] = {}
+
+    def rewrite(self, label: str, rewrite: Rewrite) -> None:
+        """Have the values of a label pass through `rewrite` before they name a slot. Raises: ValueError for an unknown label."""
+        self._rewritten[self.labels.index(label)] = rewrite
 
     def _new_slot(self) -> SlotT:
         raise MetricError(self.name, "has no slots of its own kind")
@@ -107,6 +113,11 @@ class Family(Generic[SlotT]):
             return found
         if len(values) != len(self.labels):
             raise MetricError(self.name, f"expected {len(self.labels)} label values, met {len(values)}")
+        if self._rewritten:
+            unchanged: Rewrite = str
+            values = tuple(self._rewritten.get(place, unchanged)(value) for place, value in enumerate(values))
+            if (found := self.slots.get(values)) is not None:
+                return found
         if len(self.slots) >= self._limit:
             self.folded += 1
             values = (OTHER,) * len(self.labels)

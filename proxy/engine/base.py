@@ -133,11 +133,15 @@ class Tracing(Protocol):
 
 
 class Measures(Struct, frozen=True, kw_only=True):
-    """Upper bounds (inclusive) of the buckets that an Observer counts calls in."""
+    """Upper bounds (inclusive) of the buckets that an Observer counts calls in.
+
+    http_paths: whether tallies of HTTP calls have a path: none, the first few (then `other`), or all of them.
+    """
 
     duration_s: tuple[float, ...]
     latency_ms: tuple[float, ...]
     size_bytes: tuple[float, ...]
+    http_paths: Literal["none", "first", "all"] = "none"
 
 
 class Observer(Protocol):

@@ -114,8 +114,8 @@ class NativeEngine:
         self._loop = asyncio.get_running_loop()
         measures = observer.measures
         if measures is not None:
-            bounds = (measures.duration_s, measures.latency_ms, measures.size_bytes)
-            self._core.set_measures((list(bounds[0]), list(bounds[1]), list(bounds[2])))
+            bounds = (list(measures.duration_s), list(measures.latency_ms), list(measures.size_bytes))
+            self._core.set_measures((*bounds, measures.http_paths))
         self._push_sampling()
 
     async def run(self) -> None:

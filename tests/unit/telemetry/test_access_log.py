@@ -51,30 +51,34 @@ def test_access_log_slower_leaves_out_quick_calls() -> None:
 def test_api_log_http_and_grpc_lines() -> None:
     logged = KeptLines()
     log = ApiLog(logged.get)
-    log(a_call(bytes_out=7))
-    log(a_grpc_call(grpc_code=5))
-    log(a_call(direction="inbound"))
+    log(a_call(bytes_out=7), "/v1.0/invoke/checkout/method/orders/1", "curl/8")
+    log(a_grpc_call(grpc_code=5), "/shop.Checkout/Pay", "")
+    log(a_call(direction="inbound"), "/orders/1", "")
     http, grpc = logged.lines
     assert http == {
         "event": "HTTP API Called",
         "level": "INFO",
         "scope": "dapr.runtime.http-info",
-        "method": "GET /orders/1",
+        "method": "GET /v1.0/invoke/checkout/method/orders/1",
         "code": "200",
         "duration": 2,
         "size": 7,
+        "useragent": "curl/8",
     }
     assert (grpc["event"], grpc["method"], grpc["code"]) == ("gRPC API Called", "/shop.Checkout/Pay", "5")
 
 
 def test_api_log_obfuscated_names_the_callee_only() -> None:
     logged = KeptLines()
-    ApiLog(logged.get, obfuscate=True)(a_call(path="/secret"))
-    assert logged.lines[0]["method"] == "InvokeService/checkout"
+    log = ApiLog(logged.get, obfuscate=True)
+    log(a_call(path="/secret"), "/v1.0/invoke/checkout/method/secret", "")
+    log(a_call(dst=""), "/v1.0/metadata", "")
+    log(a_call(dst=""), "/v1.0/state/secret", "")
+    assert [line["method"] for line in logged.lines] == ["InvokeService/checkout", "Metadata", "Unknown"]
 
 
 def test_api_log_health_checks_are_left_out_on_request() -> None:
     logged = KeptLines()
-    ApiLog(logged.get, omit_health_checks=True)(a_call(path="/healthz"))
-    ApiLog(logged.get)(a_call(path="/healthz"))
+    ApiLog(logged.get, omit_health_checks=True)(a_call(), "/v1.0/healthz", "")
+    ApiLog(logged.get)(a_call(), "/v1.0/healthz", "")
     assert len(logged.lines) == 1

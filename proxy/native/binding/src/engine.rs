@@ -17,7 +17,7 @@ use postern_core::limits::Limits;
 use postern_core::seam::ask::{Attempt, Notice, Outcome};
 use postern_core::seam::commands::Command;
 use postern_core::seam::inboxes::Inboxes;
-use postern_core::seam::tally::{Bounds, Kind, Tally};
+use postern_core::seam::tally::{Bounds, HttpPaths, Kind, Tally};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -180,9 +180,17 @@ impl NativeEngine {
         self.command(|| Command::SetSampler(rate.map(|rate| Sampler::new(rate, b3))));
     }
 
-    /// Add finished calls up, in buckets with these upper bounds (seconds, milliseconds, bytes); `None`: tell of each.
-    fn set_measures(&self, bounds: Option<(Vec<f64>, Vec<f64>, Vec<f64>)>) {
-        let bounds = bounds.map(|(duration_s, latency_ms, size_bytes)| Bounds { duration_s, latency_ms, size_bytes });
+    /// Add finished calls up, in buckets with these upper bounds (seconds, milliseconds, bytes), HTTP's by path `none`, `first` or `all`;
+    /// `None`: tell of each.
+    fn set_measures(&self, bounds: Option<(Vec<f64>, Vec<f64>, Vec<f64>, String)>) {
+        let bounds = bounds.map(|(duration_s, latency_ms, size_bytes, paths)| {
+            let http_paths = match paths.as_str() {
+                "first" => HttpPaths::First,
+                "all" => HttpPaths::All,
+                _ => HttpPaths::None,
+            };
+            Bounds { duration_s, latency_ms, size_bytes, http_paths }
+        });
         self.engine.inboxes.set_bounds(bounds.as_ref());
     }
 

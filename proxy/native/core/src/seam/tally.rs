@@ -1,5 +1,5 @@
 //! Finished calls of one kind, added up until somebody takes them: so that a call which nobody wants to see by itself costs the other
-//! side nothing. Which kinds there are: by decision, protocol, method, answer, and for gRPC the path.
+//! side nothing. Which kinds there are: by decision, protocol, method, answer, for gRPC the path, and for HTTP where it is asked for.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::head::Protocol;
 use crate::seam::ask::Outcome;
 
 const MAX_KINDS: usize = 4_096; // between two visits; calls of further kinds are told one by one
-const MAX_PATHS: usize = 512; // of gRPC that are told apart at all; then a path is `other` (3 KB each, in all that counts them)
+const MAX_PATHS: usize = 512; // that are told apart at all; then a path is `other` (3 KB each, in all that counts them)
+const MAX_PATH_BYTES: usize = 256;
 
 /// Upper bounds of the buckets that calls are counted in, as the metrics have them.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,16 @@ pub struct Bounds {
     pub duration_s: Vec<f64>,
     pub latency_ms: Vec<f64>,
     pub size_bytes: Vec<f64>,
+    pub http_paths: HttpPaths,
+}
+
+/// Whether HTTP calls are told apart by path: not at all, or the first `MAX_PATHS` of them; then a path is `other`, or its call told alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HttpPaths {
+    #[default]
+    None,
+    First,
+    All,
 }
 
 /// A histogram: a count per bucket (the last is everything above), and the sum.
@@ -98,7 +109,7 @@ impl Tally {
     }
 }
 
-/// Owns the sums since they were last taken, and the gRPC paths that are told apart.
+/// Owns the sums since they were last taken, and the paths that are told apart.
 #[derive(Debug)]
 pub struct Tallies {
     kinds: HashMap<Kind, Tally, RandomState>,
@@ -114,14 +125,24 @@ impl Default for Tallies {
 }
 
 impl Tallies {
-    /// Add a call; false where there are too many kinds.
+    /// Add a call; false where there are too many kinds or paths.
     pub fn add(&mut self, outcome: &Outcome, token: &Arc<Token>, bounds: &Bounds) -> bool {
         let head = &outcome.head;
+        let is_grpc = head.protocol == Protocol::Grpc;
+        let path = if !is_grpc && bounds.http_paths == HttpPaths::None {
+            self.none.clone()
+        } else if let Some(path) = self.path(&head.path) {
+            path
+        } else if is_grpc || bounds.http_paths == HttpPaths::First {
+            self.other.clone()
+        } else {
+            return false;
+        };
         let kind = Kind {
             decision: token.id,
             protocol: head.protocol,
             method: head.method.clone(),
-            path: if head.protocol == Protocol::Grpc { self.path(&head.path) } else { self.none.clone() },
+            path,
             status: outcome.status,
             grpc_code: outcome.grpc_code,
             cause: outcome.cause,
@@ -137,16 +158,16 @@ impl Tallies {
         true
     }
 
-    fn path(&mut self, path: &str) -> Arc<str> {
+    fn path(&mut self, path: &str) -> Option<Arc<str>> {
         if let Some(known) = self.paths.get(path) {
-            return known.clone();
+            return Some(known.clone());
         }
-        if self.paths.len() >= MAX_PATHS {
-            return self.other.clone();
+        if self.paths.len() >= MAX_PATHS || path.len() > MAX_PATH_BYTES {
+            return None;
         }
         let made: Arc<str> = path.into();
         self.paths.insert(made.clone());
-        made
+        Some(made)
     }
 
     /// What was added since this was last asked.
