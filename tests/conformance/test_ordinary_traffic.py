@@ -71,6 +71,25 @@ async def test_burst_of_cancellations_costs_no_other_call(engine: str, hops: str
         assert not way.back.seen.refused
 
 
+async def test_reader_may_give_credit_for_every_few_bytes(engine: str) -> None:
+    """Go's HTTP/2 gives it for each read of a body, however small."""
+    async with (
+        http_app() as port,
+        leading(engine, "one", port, limits=TIGHT) as way,
+        dial(way.port, window_bytes=65_535) as caller,
+    ):
+        stream = await caller.request(b"/bytes?n=200000")
+        while not caller.message(stream).over:
+            got = await caller.read()
+            assert got is not None
+            if got.kind == Kind.DATA:
+                whole, rest = divmod(len(got.payload), 256)
+                credit = [256] * whole + [rest] * (rest > 0)
+                await caller.send(*(window(0, some) + window(stream, some) for some in credit))
+        assert len(caller.message(stream).body) == 200_000
+        assert not way.front.seen.refused
+
+
 async def test_app_that_resets_without_an_answer_fails_those_calls_alone(engine: str) -> None:
     async with (
         serving(app) as port,

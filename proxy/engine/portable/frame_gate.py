@@ -23,7 +23,9 @@ _END_STREAM = 0x1
 _END_HEADERS = 0x4
 _PADDED = 0x8
 _MAX_FRAME_BYTES = 16_384  # what we announce (RFC 9113 §4.2); h2 would collect up to 16 MiB of a frame before it looks at the size
-_UPDATES_PER_DATA = 10  # WINDOW_UPDATEs that a DATA frame of ours may bring about
+_SMALL_FRAME_BYTES = 1_024  # of DATA, as many peers cut them
+_UPDATES_PER_FRAME = 10  # WINDOW_UPDATEs that one may bring about
+_MAX_UPDATES = 65_536
 _CONTROL_PER_HEAD = 2  # control frames that a head accounts for, besides its reset
 _MAX_DUE = 4_096  # resets that may come for calls that were
 _MAX_PAUSE_S = 1.0
@@ -160,10 +162,11 @@ class FrameGate:
         """Count a DATA frame that holds nothing but padding. Raises FloodError."""
         self._count_control("empty-data")
 
-    def sent_data(self) -> None:
-        """We sent DATA: WINDOW_UPDATEs will follow."""
-        self._updates = min(self._updates + _UPDATES_PER_DATA, self._limits.control_burst)
-        self._earn(1)
+    def sent_data(self, count: int) -> None:
+        """We sent so many bytes of bodies: WINDOW_UPDATEs will follow."""
+        frames = count // _SMALL_FRAME_BYTES + 1
+        self._updates = min(self._updates + frames * _UPDATES_PER_FRAME, _MAX_UPDATES)
+        self._earn(frames)
 
     def feed(self, data: bytes) -> bytes:
         """The bytes for h2; a GOAWAY met on the way is in `goaway`. Raises FloodError."""

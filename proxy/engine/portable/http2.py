@@ -354,7 +354,7 @@ class Http2End(asyncio.Protocol):
                 sent += size
         stream.queued -= sent
         if sent:
-            self._gate.sent_data()
+            self._gate.sent_data(sent)
         if sent or not stream.queue:
             self._starved.pop(stream.id, None)
         if stream.queue:  # behind all others, if it had its turn: they share what little room there is

@@ -242,9 +242,11 @@ def test_open_connections_are_counted_by_listener() -> None:
 def test_refusals_are_counted_and_peers_named_in_the_log() -> None:
     telling = Telling()
     telling.reporter.refused_frames("reset")
+    telling.reporter.refused_frames("ping", "spiffe://public/ns/shop/noisy at 10.0.0.1")
     telling.reporter.refused_peer("peer", "no certificate")
     telling.reporter.upstream_failed("peer:cart.shop", "10.0.0.1:5000", "refused")
     assert telling.log.lines == [
+        ("frames refused", {"kind": "ping", "peer": "spiffe://public/ns/shop/noisy at 10.0.0.1"}),
         ("peer refused", {"listener": "peer", "reason": "no certificate"}),
         (
             "endpoint not reached",

@@ -166,7 +166,7 @@ def test_feed_control_frame_for_each_piece_of_data_is_never_counted(data: bytes)
     for _ in range(1_000):
         made.feed(frame(Kind.DATA, 0, 1, b"x") + data)
     for _ in range(1_000):
-        made.sent_data()
+        made.sent_data(1)
         made.feed(data)
     assert (made.take_pause(), made.take_strain()) == (0.0, "")
 
@@ -217,7 +217,7 @@ def test_count_reset_has_a_budget_of_its_own() -> None:
 def test_sent_data_earns_window_updates() -> None:
     made = gate()
     made.feed(window(0, 1) * 2 * LIMITS.control_burst)
-    made.sent_data()
+    made.sent_data(1)
     made.feed(window(0, 1) * 11)
     with pytest.raises(FloodError):
         made.feed(window(0, 1))
