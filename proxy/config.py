@@ -121,7 +121,7 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         trust_domain_given=bool(trust_domain),
         api_token=read.env.get("DAPR_API_TOKEN") or None,
         app_api_token=read.env.get("APP_API_TOKEN") or None,
-        allowed_origins=read.words("allowed-origins"),
+        allowed_origins=tuple(one.lower().rstrip("/") for one in read.words("allowed-origins")),
         allowed_hosts=tuple(host.lower() for host in read.words("allowed-hosts"))
         or (("*",) if profile == "daprd" else ()),
         max_body_bytes=_body_limit(read, profile),
@@ -393,6 +393,11 @@ def _warnings(read: Reader, profile: Profile, *, mtls: bool) -> tuple[str, ...]:
     warnings = [
         f"--{name} has no effect: postern has no such building block" for name in read.given.unbuilt()
     ]
+    warnings.extend(
+        f"--allowed-origins {one!r} matches nobody: an origin is scheme://host[:port] (RFC 6454)"
+        for one in read.words("allowed-origins")
+        if "://" not in one and "*" not in one and one != "null"
+    )
     if read.env.get("DAPR_HTTP_DISABLE_H2C", "").lower() in _TRUTHY:
         warnings.append("DAPR_HTTP_DISABLE_H2C has no effect: who begins in HTTP/2 is answered in HTTP/2")
     if not mtls and profile != "daprd":

@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import pytest
+
 from proxy.plan import Asking, Cause, Decision, Edit, Hold, Op, Route
 from tests.conformance.accepting import Script
 from tests.conformance.apps import http_app, raw_app
@@ -19,7 +21,7 @@ from tests.conformance.harness import (
     running,
 )
 from tests.support.http_client import connect
-from tests.support.http_wire import read_head
+from tests.support.http_wire import format_head, read_head
 
 GRPC = ((b"content-type", b"application/grpc+proto"), (b"te", b"trailers"))
 
@@ -300,6 +302,71 @@ async def test_dapr_path_is_canonical_and_keeps_query_and_trailing_slash(engine:
     ):
         body = (await caller.request("GET", target)).body
     assert b'"target": "/a/b%20c/?q=%zz"' in body
+
+
+@pytest.mark.parametrize(
+    ("told", "vary", "echoed"),
+    [((), ["Origin"], ["a=1", "b=2"]), ((("Vary", "x, ORIGIN"),), ["x, ORIGIN"], ["a=1", "b=2"])],
+)
+async def test_edits_of_an_answer_are_applied(
+    engine: str, told: tuple[tuple[str, str], ...], vary: list[str], echoed: list[str]
+) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_head(reader) is not None:
+            fields = [("content-length", "0"), ("x-old", "app"), *told]
+            writer.write(format_head("HTTP/1.1 200 OK", fields))
+
+    edits = (
+        Edit(op=Op.SET, name=b"x-old", data=b"new"),
+        Edit(op=Op.LIST, name=b"vary", data=b"Origin"),
+        Edit(op=Op.TELL_TRACE),
+        Edit(op=Op.ECHO, name=b"baggage"),
+    )
+    sent = [("Baggage", "a=1"), ("Baggage", "b=2")]
+    async with (
+        raw_app(script) as app,
+        leading(engine, "one", app, reply_edits=edits) as way,
+        connect(way.port) as caller,
+    ):
+        answer = await caller.request("GET", "/", headers=sent)
+    found = [(name.lower(), value) for name, value in answer.headers]
+    assert [value for name, value in found if name == "vary"] == vary
+    assert [value for name, value in found if name == "baggage"] == echoed
+    assert [value for name, value in found if name == "x-old"] == ["new"]
+    assert [value for name, value in found if name == "traceparent"] == [TRACEPARENT.decode()]
+
+
+async def test_answer_that_has_a_field_is_not_given_another(engine: str) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_head(reader) is not None:
+            own = [("content-length", "0"), ("traceparent", "app"), ("baggage", "app")]
+            writer.write(format_head("HTTP/1.1 200 OK", own))
+
+    edits = (Edit(op=Op.TELL_TRACE), Edit(op=Op.ECHO, name=b"baggage"))
+    async with (
+        raw_app(script) as app,
+        leading(engine, "one", app, reply_edits=edits) as way,
+        connect(way.port) as caller,
+    ):
+        answer = await caller.request("GET", "/", headers=[("Baggage", "a=1")])
+    found = [(name.lower(), value) for name, value in answer.headers]
+    assert [field for field in found if field[1] in ("app", "a=1")] == [
+        ("traceparent", "app"),
+        ("baggage", "app"),
+    ]
+
+
+async def test_baggage_is_passed_on_as_far_as_it_is_sound(engine: str) -> None:
+    route = Route(cluster="app", edits=(*EDITS, Edit(op=Op.BAGGAGE)))
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, routes=(route,)) as way,
+        connect(way.port) as caller,
+    ):
+        for sent, arrives in (("a=1,broken,b=2;p", ["a=1,b=2;p"]), ("broken", [])):
+            answer = await caller.request("GET", "/echo", headers=[("Baggage", sent)])
+            fields = json.loads(answer.body)["headers"]
+            assert [value for name, value in fields if name.lower() == "baggage"] == arrives
 
 
 async def test_weights_split_calls_between_routes(engine: str) -> None:

@@ -71,6 +71,37 @@ async def test_header_counts_as_membership_in_a_set(engine: str) -> None:
     assert node.seen.cache == [False, False, True, True]
 
 
+async def test_fields_count_as_whether_one_matches_a_pattern(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.carries(4) else reply(Cause.FORBIDDEN_ORIGIN)
+
+    asked = (
+        *(("X-Forwarded-For", "1"), ("X-Forwarded-Host", "2"), ("Via", "x"), ("Viaduct", "x")),
+        *(("Content-Type", "Text/Word; q=1"), ("Content-Type", "text/words"), ("Accept", "text/word")),
+    )
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_members(4, frozenset({b"x-forwarded-*", b"via", b"content-type: text/word"}))
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            statuses = [(await caller.request("GET", "/", headers=[field])).status for field in asked]
+    assert statuses == [200, 200, 200, 403, 200, 403, 403]
+    assert node.seen.cache == [False, True, True, False, True, True, True]
+
+
+async def test_baggage_counts_as_what_is_wrong_with_it(engine: str) -> None:
+    asked = ("", "a=1", "b=2,c=3;p", "broken", "a=1,also broken", ",".join(["a=1"] * 65))
+    async with http_app() as app, running(engine) as node:
+        node.cluster("app", app)
+        port = await node.listen(deciding(lambda ask: reply(Cause.BAD_REQUEST) if ask.baggage() else plan()))
+        async with connect(port) as caller:
+            statuses = [
+                (await caller.request("GET", "/", headers=[("Baggage", text)])).status for text in asked
+            ]
+    assert statuses == [200, 200, 200, 400, 400, 400]
+    assert node.seen.cache == [False, True, True, False, True, False]
+
+
 async def test_bump_drops_the_plans_of_its_scope_alone(engine: str) -> None:
     closed = False
 

@@ -506,3 +506,17 @@ def test_limits_are_the_engines_own_unless_flags_move_them() -> None:
 def test_limit_that_would_stop_everything_is_a_fault(flag: str) -> None:
     with pytest.raises(ConfigError, match=flag.partition("=")[0]):
         parse(["--app-id=a", flag], {})
+
+
+def test_origins_and_hosts_are_compared_as_browsers_write_them(read: Parse) -> None:
+    settings = read(
+        "--app-id=a",
+        "--allowed-origins=https://Shop.example/, http://*.test, null, shop.example",
+        "--allowed-hosts=Box.example",
+    )
+    assert settings.allowed_origins[:2] == ("https://shop.example", "http://*.test")
+    assert settings.allowed_hosts == ("box.example",)
+    (warning,) = [text for text in settings.warnings if "--allowed-origins" in text]
+    assert "'shop.example' matches nobody" in warning
+    assert read("--app-id=a", "--profile=daprd").allowed_hosts == ("*",)
+    assert read("--app-id=a", "--profile=daprd", "--allowed-hosts=x").allowed_hosts == ("x",)
