@@ -157,6 +157,7 @@ def listed(sidecar: Sidecar, now: float, told: Mapping[str, str]) -> Row:
         "daprdLogPath": told.get("daprdLogPath", ""),
         "runTemplateName": told.get("runTemplateName", ""),
         "profile": entry.profile,
+        "appState": entry.app_state,
         "instance": entry.instance,
         "status": "running" if state == "serving" else state,
     }
@@ -258,6 +259,11 @@ def notes(sidecar: Sidecar) -> list[str]:
     missing = sidecar.answer.get("notReady")
     if isinstance(missing, list) and missing:
         found.append(f"{sidecar.entry.app_id}: not ready: {', '.join(map(str, missing))}")
+    app = _part(sidecar.answer, "app")
+    if app.get("heldByForeign"):
+        found.append(
+            f"{sidecar.entry.app_id}: port {app.get('port')} is held by {app.get('heldBy')}, which is not the app that was started here"
+        )
     if sidecar.answer.get("engineNotice"):
         found.append(f"{sidecar.entry.app_id}: {sidecar.answer['engineNotice']}")
     warnings = _part(sidecar.answer, "policy").get("warnings")

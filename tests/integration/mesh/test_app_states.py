@@ -6,15 +6,18 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
 import pytest
 
 from nameresolution.host_registry import HostRegistry
 from proxy.version import has_native
 from tests.integration.mesh.standing import eventually
+from tests.support.echo_client import EchoClient
 from tests.support.http_client import connect, request
 from tests.support.http_wire import Response
 from tests.support.mesh import DAPR_APP_ID, Mesh, Sidecar
 from tests.support.ports import free_port
+from tests.support.proto.echo_pb2 import EchoRequest
 
 _ENGINES = (
     "portable",
@@ -75,6 +78,9 @@ async def test_calls_go_to_instances_whose_app_takes_them(engine: str, mesh: Mes
         return await _known(web) == _peers(*sidecars)
 
     await eventually(lambda: are_known(good, doomed))
+    own = "/status?code=502&header=postern-error:app-down"  # what an app says is not what its proxy says
+    told = await request(web.http_port, "GET", own, headers=[(DAPR_APP_ID, "cart")])
+    assert (told.status, told.get("postern-error"), told.body) == (502, "", b"status 502")
     async with _loading(web) as failed:
         for _ in range(2):
             second.process.kill()
@@ -103,3 +109,26 @@ async def test_calls_go_to_instances_whose_app_takes_them(engine: str, mesh: Mes
     assert re.search(
         rf"gone since \S+, served until then by 127\.0\.0\.1:{good.peer_port}\b", gone.body.decode()
     )
+
+
+@pytest.mark.parametrize("engine", _ENGINES)
+async def test_learnt_service_whose_app_left_is_unavailable_at_once(engine: str, mesh: Mesh) -> None:
+    flags = ("--engine", engine)
+    app = await mesh.grpc_app("echo")
+    echo = await mesh.sidecar("echo", app=app, flags=flags)
+    web = await mesh.sidecar("web", flags=flags)
+    async with grpc.aio.insecure_channel(f"localhost:{web.grpc_port}") as channel:
+        client = EchoClient(channel)
+        assert (await client.unary(EchoRequest(message="one"))).message == "one"
+        await echo.end()
+
+        async def is_gone() -> bool:
+            return (
+                not json.loads((await web.admin("/endpoints")).body).get("echo.default", {}).get("endpoints")
+            )
+
+        await eventually(is_gone)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.unary(EchoRequest(message="two"), timeout_s=1.0)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert f"served until then by 127.0.0.1:{echo.peer_port}" in str(caught.value.details())

@@ -65,10 +65,12 @@ def test_notes_tell_what_is_wrong() -> None:
         "identity": {"lastError": "sentry refused"},
         "policy": {"lastError": None, "warnings": ["x unused"]},
         "notReady": ["identity", "naming"],
+        "app": {"port": 8080, "heldBy": "nginx (pid 7)", "heldByForeign": True},
     }
     assert notes(sidecar(answer)) == [
         "cart: identity: sentry refused",
         "cart: not ready: identity, naming",
+        "cart: port 8080 is held by nginx (pid 7), which is not the app that was started here",
         "cart: policy: x unused",
     ]
     assert "does not answer" in notes(sidecar(None))[0]
