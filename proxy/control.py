@@ -16,7 +16,7 @@ from nameresolution.resolver import AppName, EndpointSet
 from policies.loading import PolicySnapshot
 from proxy.app_watch import AppWatch
 from proxy.browsers import BEYOND_PAGES, FOREIGN_SITES, PREFLIGHT, Browsers, own_names
-from proxy.deliver import APP_CLUSTER, APP_GATE, AppView
+from proxy.deliver import APP_CLUSTER, APP_GATE, GRPC_WEB, AppView
 from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
 from proxy.heard_names import Claimed, HeardNames
 from proxy.inbound import Inbound, InboundView
@@ -29,6 +29,7 @@ from proxy.target import (
     API_TOKEN_SET,
     BEYOND_PAGES_SET,
     FOREIGN_SITE_SET,
+    GRPC_WEB_SET,
     OUT_PATHS,
     PREFLIGHT_SET,
     SERVICES,
@@ -153,6 +154,7 @@ class Control:
         engine.set_members(FOREIGN_SITE_SET, FOREIGN_SITES)
         engine.set_members(BEYOND_PAGES_SET, BEYOND_PAGES)
         engine.set_members(PREFLIGHT_SET, PREFLIGHT)
+        engine.set_members(GRPC_WEB_SET, GRPC_WEB)
         self._push_tables()
         if settings.app_port is not None:
             wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"

@@ -22,9 +22,11 @@ from proxy.plan import (
     Route,
     Surface,
 )
+from proxy.target import GRPC_WEB_SET
 
 APP_CLUSTER = "app"
 APP_GATE = "app-concurrency"
+GRPC_WEB = frozenset({b"content-type: application/grpc-web*"})  # a pattern as `proxy.plan.carries` reads it
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 §9.2.2
 # Identity and routing headers: every copy that this proxy did not write is dropped (design §3).
 STRIP: Edits = (
@@ -73,6 +75,16 @@ class AppView(Struct, frozen=True, kw_only=True):
         return self.protocol in ("http", "https")
 
 
+def is_grpc_web(ask: Asking, app: AppView) -> bool:
+    """Whether this is a call of gRPC-Web for an app that speaks gRPC only: to others it is HTTP, and their own matter."""
+    return (
+        app.is_grpc
+        and ask.protocol() in ("http1", "http2")
+        and ask.method() == "POST"
+        and ask.carries(GRPC_WEB_SET)
+    )
+
+
 def unsupported(app: AppView, ask: Asking) -> tuple[Cause, str] | None:
     """Why this call can't be given to the app at all."""
     protocol = ask.protocol()
@@ -99,7 +111,8 @@ def to_app(
     if refused is not None:
         cause, text = refused
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
-    grpc = ask.protocol() == "grpc"
+    web = is_grpc_web(ask, app)
+    grpc = ask.protocol() == "grpc" or web
     edits = [
         Edit(op=Op.HOP_BY_HOP),
         *STRIP,
@@ -108,6 +121,8 @@ def to_app(
         Edit(op=Op.TRACE),
     ]
     edits.append(Edit(op=Op.DEADLINE))
+    if web:
+        edits.append(Edit(op=Op.GRPC_WEB))
     if caller is None:
         edits.append(Edit(op=Op.CALLER))
     else:

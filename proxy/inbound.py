@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy import errors
-from proxy.deliver import AppView, denied, to_app
+from proxy.deliver import AppView, denied, is_grpc_web, to_app
 from proxy.judge import Judge
 from proxy.peer import caller_of
 from proxy.plan import Asking, Cause, Labels, Plan, Reply, Surface
@@ -49,7 +49,7 @@ class Inbound:
             dst_namespace=app.namespace,
             peer_id=peer or "",
         )
-        refused = _misdirected(ask, self.view, labels) or _uncarriable(ask, labels)
+        refused = _misdirected(ask, self.view, labels) or _uncarriable(ask, self.view.app, labels)
         if refused is not None:
             return refused
         decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
@@ -73,8 +73,8 @@ def _misdirected(ask: Asking, view: InboundView, labels: Labels) -> Reply | None
     return errors.reply(Cause.MISDIRECTED, labels, text)
 
 
-def _uncarriable(ask: Asking, labels: Labels) -> Reply | None:
-    if ask.protocol() == "grpc":
+def _uncarriable(ask: Asking, app: AppView, labels: Labels) -> Reply | None:
+    if ask.protocol() == "grpc" or is_grpc_web(ask, app):
         service = str(ask.path_class(SERVICES))
         if service.startswith("dapr.proto.internals."):
             text = (

@@ -103,7 +103,8 @@ class Op(Enum):
     DAPR_PATH = "dapr-path"  # the canonical path, re-encoded, query as it came; data `strip`: only what follows `/method`
     CALLER = "caller"  # dapr-caller-app-id and dapr-caller-namespace of the peer that this call's certificate proves; none: nothing
     TRACE = "trace"  # a fresh traceparent of this hop's span, and grpc-trace-bin on gRPC and where the request has one
-    DEADLINE = "deadline"  # grpc-timeout with what is left
+    DEADLINE = "deadline"  # of gRPC: grpc-timeout with what is left
+    GRPC_WEB = "grpc-web"  # a call of gRPC-Web becomes one of gRPC, and its answer one of gRPC-Web
     BAGGAGE = "baggage"  # of a request: its sound members alone
     TELL_TRACE = "tell-trace"  # into an answer: traceparent of this hop's span, unless it has one
     ECHO = "echo"  # into an answer: a field as the request has it, unless the answer has it

@@ -21,6 +21,7 @@ TRUTHY_SET = 2
 FOREIGN_SITE_SET = 3
 BEYOND_PAGES_SET = 4
 PREFLIGHT_SET = 5
+GRPC_WEB_SET = 6
 
 # One SPIFFE path segment, at most 64 bytes (spec/identity.md §1); `id` or `id.namespace`.
 _SEGMENT = r"[A-Za-z0-9_-]{1,64}"

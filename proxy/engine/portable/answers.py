@@ -5,14 +5,27 @@ from urllib.parse import quote
 
 from proxy import errors
 from proxy.engine.base import Span
+from proxy.engine.portable.grpc_web import trailer_frame
 from proxy.engine.portable.streams import Downstream
 from proxy.plan import DETAIL, TRACE_ID, Cause, Headers, Labels, Reply
 
 _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 
-def send(down: Downstream, reply: Reply, detail: str, span: Span, *, grpc: bool, head: bool) -> int | None:
-    """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses)."""
+def send(
+    down: Downstream, reply: Reply, detail: str, span: Span, *, grpc: bool, head: bool, web: bytes = b""
+) -> int | None:
+    """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses).
+
+    web: the content type of a call of gRPC-Web, else empty. Its trailers are a body: a page may not read all fields of a head.
+    """
+    if web:
+        frame = trailer_frame(grpc_trailers(reply, detail, span), web)
+        told = tuple(field for field in reply.headers if field[0] == errors.HEADER)
+        down.respond(200, ((b"content-type", web), (b"content-length", b"%d" % len(frame)), *told), end=False)
+        down.send(frame)
+        down.finish(())
+        return reply.grpc_code
     if grpc:
         down.respond(
             200, ((b"content-type", b"application/grpc"), *grpc_trailers(reply, detail, span)), end=True

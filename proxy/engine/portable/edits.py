@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from proxy import path
 from proxy.engine.base import Span
+from proxy.engine.portable.grpc_web import as_grpc, content_type
 from proxy.engine.portable.streams import RawHead
 from proxy.fields import read_baggage
 from proxy.plan import Edits, Header, Headers, Op, RequestHead
@@ -40,6 +41,7 @@ class Compiled(Struct, frozen=True):
     caller: bool
     trace: bool
     deadline: bool
+    grpc_web: bool
     baggage: bool
     tells_trace: bool
     echoes: tuple[bytes, ...]
@@ -64,8 +66,6 @@ def compile_edits(edits: Edits) -> Compiled:
         remove |= _CALLER_HEADERS
     if Op.TRACE in ops:
         remove |= _TRACE_HEADERS
-    if Op.DEADLINE in ops:
-        remove.add(b"grpc-timeout")
     if Op.BAGGAGE in ops:
         remove.add(b"baggage")
     return Compiled(
@@ -77,6 +77,7 @@ def compile_edits(edits: Edits) -> Compiled:
         caller=Op.CALLER in ops,
         trace=Op.TRACE in ops,
         deadline=Op.DEADLINE in ops,
+        grpc_web=Op.GRPC_WEB in ops,
         baggage=Op.BAGGAGE in ops,
         tells_trace=Op.TELL_TRACE in ops,
         echoes=tuple(edit.name for edit in edits if edit.op is Op.ECHO),
@@ -149,7 +150,13 @@ def edit_request(
 ) -> RawHead:
     """The head to send on. `left_s`: what is left of the call's time, if it has a limit."""
     headers = edit_headers(compiled, raw.headers)
-    grpc = raw.protocol == "grpc"
+    sent_as = content_type(raw) if compiled.grpc_web else b""
+    grpc = raw.protocol == "grpc" or bool(sent_as)
+    if sent_as:
+        headers = [field for field in headers if field[0] not in {b"content-type", b"content-length"}]
+        headers.append((b"content-type", as_grpc(sent_as)))
+    if compiled.deadline and grpc:
+        headers = [field for field in headers if field[0] != b"grpc-timeout"]
     if compiled.caller and head.peer is not None:
         _, namespace, app_id = head.peer.rsplit(
             "/", 2
@@ -168,15 +175,15 @@ def edit_request(
     if compiled.deadline and grpc and left_s is not None:
         headers.append((b"grpc-timeout", format_grpc_timeout(left_s)))
     return RawHead(
-        protocol=raw.protocol,
+        protocol="grpc" if grpc else raw.protocol,
         method=raw.method,
         authority=compiled.authority or raw.authority,
         target=head.target
         if compiled.dapr_path is None
         else _dapr_target(head, strip=compiled.dapr_path == b"strip"),
         headers=tuple(headers),
-        framing=raw.framing,
-        length=raw.length,
+        framing="stream" if sent_as else raw.framing,
+        length=None if sent_as else raw.length,
         scheme=b"http",
     )
 

@@ -20,6 +20,8 @@ from proxy.engine.portable.edits import (
     edit_trailers,
     parse_grpc_timeout,
 )
+from proxy.engine.portable.grpc_web import content_type, trailer_frame
+from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
@@ -79,6 +81,7 @@ class Exchange:
         "_status",
         "_timers",
         "_tried",
+        "_web",
     )
 
     def __init__(
@@ -113,6 +116,7 @@ class Exchange:
         self._held_head: tuple[int, Headers] | None = None
         self._is_peer = self._is_mesh = False  # the other end is a postern proxy, reached over mutual TLS
         self._refused_as: Cause | None = None
+        self._web: WebCall | None = None  # where gRPC-Web is made gRPC
         self._sent_at = self._head_at = 0.0
         self._body = RequestBody(raw.framing)
         # the answer
@@ -172,6 +176,8 @@ class Exchange:
             self._answer(plan.on_cause[Cause.TOO_LARGE], f"{size} bytes, the limit is {plan.body_bytes}")
             return
         self._limit(plan.total_s)
+        if kept.edits[0].grpc_web and (left := self._head.get(b"grpc-timeout")) is not None:
+            self._limit(parse_grpc_timeout(left))
         self._body.keep_bytes = plan.replay_bytes
         self._retrying = Retrying(plan.again)
         self._enter_gates(list(plan.gates), plan)
@@ -291,7 +297,9 @@ class Exchange:
         raw = edit_request(self._kept.edits[self._route], self._raw, self._head, self._span, left)
         self._body.restart()
         self._sent_at = self._carrier.now()
-        self._call = call = connection.open(self)
+        sent_as = content_type(self._raw) if self._kept.edits[self._route].grpc_web else b""
+        self._web = WebCall(self, sent_as, connection) if sent_as else None
+        self._call = call = self._web or connection.open(self)
         end = self._body.is_empty
         call.start(raw, end=end)
         if not end and self._call is call:
@@ -385,7 +393,8 @@ class Exchange:
         attempt.head_ns = self._response_head_ns
         attempt.status = status
         grpc = self._raw.protocol == "grpc"
-        if self._is_peer and (status >= 400 or (grpc and end)) and self._kept_from_app(headers):
+        may_be_peers = status >= 400 or (grpc and end) or bool(content_type(self._raw))
+        if self._is_peer and may_be_peers and self._kept_from_app(headers):
             return
         if grpc and not end and self._body.is_whole and self._retrying.may_read_grpc:
             self._held_head = (status, headers)
@@ -525,7 +534,11 @@ class Exchange:
             return
         if self._committed and cause is Cause.TIMEOUT and self._can_end_grpc():
             reply = self._plan.on_cause[cause]
-            self._down.finish(answers.grpc_trailers(reply, detail, self._span))
+            trailers = answers.grpc_trailers(reply, detail, self._span)
+            if self._web is not None:
+                self._down.send(trailer_frame(trailers, content_type(self._raw)))
+                trailers = ()
+            self._down.finish(trailers)
             self._finish(cause, None, reply.grpc_code)
         elif self._committed:
             self._down.abort(cause)
@@ -537,7 +550,8 @@ class Exchange:
 
     def _can_end_grpc(self) -> bool:
         """Whether a begun gRPC answer can still end with a status: not behind bytes that the caller may never read."""
-        return self._raw.protocol == "grpc" and self._down_drained == self._down_bytes
+        is_grpc = self._raw.protocol == "grpc" or (self._web is not None and self._web.is_between_messages)
+        return is_grpc and self._down_drained == self._down_bytes
 
     def _end_attempt(self, cause: Cause | None, detail: str, *, abort: bool) -> None:
         """Close the books on the current attempt; one that still waits for its connection must not be sent later."""
@@ -574,6 +588,7 @@ class Exchange:
             detail,
             self._span,
             grpc=self._raw.protocol == "grpc",
+            web=content_type(self._raw),
             head=self._head.method == "HEAD",
         )
         self._finish(reply.cause, reply, code)

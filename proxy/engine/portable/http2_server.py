@@ -260,7 +260,7 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
             headers.append(field)
             if name == b"content-length":
                 lengths.append(int(data))
-            elif name == b"content-type" and data.startswith(b"application/grpc"):
+            elif name == b"content-type" and is_grpc(data):
                 protocol = "grpc"
     if len(hosts) > 1 or len(lengths) > 1:
         raise ProtocolError("two host or two content-length fields")
@@ -283,6 +283,17 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
         framing=framing,
         length=0 if ended and length is None else length,
         scheme=pseudo.get(b":scheme", b"http"),
+    )
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether it is gRPC's: gRPC-Web's, which begins alike, is HTTP's."""
+    return content_type.startswith(b"application/grpc") and content_type[16:17] in (
+        b"",
+        b"+",
+        b";",
+        b" ",
+        b"\t",
     )
 
 

@@ -22,7 +22,7 @@ Wire = Literal["http1", "http2", "grpc", "websocket"]
 class RawHead(Struct, frozen=True):
     """A request head as a wire end read it. authority: Host or :authority, b"" if none. target: as it came (origin- or absolute-form).
 
-    protocol: "grpc" when content-type starts with application/grpc. length: of the body, where known.
+    protocol: "grpc" when the content type is application/grpc, with a suffix or without. length: of the body, where known.
     """
 
     protocol: Wire

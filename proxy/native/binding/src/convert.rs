@@ -127,6 +127,7 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
             "caller" => made.caller = true,
             "trace" => made.trace = true,
             "deadline" => made.deadline = true,
+            "grpc-web" => made.grpc_web = true,
             "baggage" => made.baggage = true,
             "tell-trace" => made.tells_trace = true,
             "echo" => made.echoes.push(name(&key)?),

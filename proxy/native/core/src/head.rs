@@ -170,7 +170,8 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
     (head, refusal)
 }
 
-/// Whether a content type is gRPC's.
+/// Whether a content type is gRPC's; gRPC-Web's, which begins alike, is HTTP's.
 pub fn is_grpc(headers: &Headers) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let rest = headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\t')))
 }

@@ -4,9 +4,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 
 use crate::call::ends::Down;
+use crate::call::grpc_web;
 use crate::decision::plan::Reply;
 use crate::decision::trace::{Span, TRACEPARENT};
 use crate::fields::Headers;
+use crate::head::{Head, Protocol};
 
 const DETAIL: u8 = 1; // stands in a body or message for what the engine knows
 const TRACE_ID: u8 = 2; // in a body, for the trace's id
@@ -15,9 +17,20 @@ pub const ERROR: HeaderName = HeaderName::from_static("postern-error");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Answer a call. gRPC errors are trailers-only.
-pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, grpc: bool, head: bool) {
-    if grpc {
+/// Answer a call. gRPC errors are trailers-only; gRPC-Web's are a body, as a page may not read all fields of a head.
+pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, asked: &Head) {
+    if let Some(sent_as) = grpc_web::content_type(asked) {
+        let frame = grpc_web::trailer_frame(&grpc_trailers(reply, detail, span), sent_as);
+        let mut headers = Headers::with_capacity(3);
+        headers.append(header::CONTENT_TYPE, sent_as.clone());
+        headers.append(header::CONTENT_LENGTH, frame.len().into());
+        for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR) {
+            headers.append(name, value.clone());
+        }
+        down.respond(200, headers, false);
+        return down.send(frame, true);
+    }
+    if asked.protocol == Protocol::Grpc {
         let mut headers = grpc_trailers(reply, detail, span);
         headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         down.respond(200, headers, true);
@@ -34,7 +47,7 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, g
     if let Some(traceparent) = traceparent {
         headers.append(TRACEPARENT, traceparent);
     }
-    if head || body.is_empty() {
+    if &asked.method[..] == b"HEAD" || body.is_empty() {
         down.respond(reply.status, headers, true);
     } else {
         down.respond(reply.status, headers, false);

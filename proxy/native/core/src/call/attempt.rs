@@ -13,13 +13,14 @@ use crate::call::answers::{self, grpc_code};
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Down, Gone, Lost, Part, Up};
 use crate::call::exchange::{Call, Stop, now_ns};
+use crate::call::grpc_web::{self, WebUp};
 use crate::call::pool::{Connection, Origin};
 use crate::call::request_body::Pumped;
 use crate::clusters::{Endpoint, Tls, Wire};
 use crate::decision::edits::{self, drop_hop_by_hop};
 use crate::decision::plan::Plan;
 use crate::fields::Headers;
-use crate::head::{Protocol, RawHead};
+use crate::head::{Framing, Protocol, RawHead};
 use crate::seam::ask::Attempt;
 use crate::shared::Shared;
 
@@ -158,6 +159,10 @@ impl Call {
             Ok(up) => up,
             Err(lost) => return Ok(self.lost(lost)),
         };
+        if let Some(sent_as) = plan.routes[self.route].edits.sent_as(&self.head) {
+            let between = self.web_between.insert(Rc::default());
+            up = Up::Web(Box::new(WebUp::new(up, sent_as.clone(), between.clone())));
+        }
         let mut pump = if end { Pump::Done } else { Pump::Running };
         let answered = match self.until_head(down, plan, &mut up, &mut pump, timer).await? {
             Ok(answered) => answered,
@@ -199,14 +204,15 @@ impl Call {
             Some(span) => edits.request(&self.head, span, left),
             None => self.head.headers.clone(),
         };
+        let web = edits.sent_as(&self.head).is_some();
         RawHead {
-            protocol: self.head.protocol,
+            protocol: if web { Protocol::Grpc } else { self.head.protocol },
             method: self.head.method.clone(),
             authority: edits.authority.clone().unwrap_or_else(|| self.head.raw_authority.clone()),
             target: edits.target(&self.head),
             headers,
-            framing: self.head.framing,
-            length: self.head.length,
+            framing: if web { Framing::Stream } else { self.head.framing },
+            length: if web { None } else { self.head.length },
         }
     }
 
@@ -279,7 +285,8 @@ impl Call {
     fn note_head(&mut self, status: u16, headers: &Headers, end: bool) {
         self.head_ns = now_ns();
         let now = Instant::now();
-        let may_be_made = self.is_peer && (status >= 400 || (end && self.head.protocol == Protocol::Grpc));
+        let is_failure = status >= 400 || (end && self.head.protocol == Protocol::Grpc);
+        let may_be_made = self.is_peer && (is_failure || grpc_web::content_type(&self.head).is_some());
         let said = if may_be_made { said_by_proxy(headers) } else { None };
         self.refused_as = said.filter(|cause| KEPT_FROM_APP & cause.bit() != 0);
         if let Some(endpoint) = &self.endpoint {

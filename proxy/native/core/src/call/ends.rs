@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::call::cause::Cause;
+use crate::call::grpc_web::WebUp;
 use crate::fields::Headers;
 use crate::http1::client::H1Up;
 use crate::http1::down::H1Down;
@@ -57,6 +58,7 @@ pub enum Down {
 pub enum Up {
     H2(H2Up),
     H1(H1Up),
+    Web(Box<WebUp>),
 }
 
 macro_rules! both {
@@ -64,6 +66,16 @@ macro_rules! both {
         match $self {
             Self::H2($end) => $call,
             Self::H1($end) => $call,
+        }
+    };
+}
+
+macro_rules! any {
+    ($self:ident, $end:ident => $call:expr) => {
+        match $self {
+            Self::H2($end) => $call,
+            Self::H1($end) => $call,
+            Self::Web($end) => $call,
         }
     };
 }
@@ -140,37 +152,37 @@ impl Down {
 impl Up {
     /// How many of `want` bytes of the request body may be given now.
     pub fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
-        both!(self, end => end.poll_room(cx, want))
+        any!(self, end => end.poll_room(cx, want))
     }
 
     /// Some of the request body, no more than there is room for. `last`: the request ends with it.
     pub fn send(&mut self, data: Bytes, last: bool) {
-        both!(self, end => end.send(data, last));
+        any!(self, end => end.send(data, last));
     }
 
     /// The end of the request.
     pub fn finish(&mut self, trailers: Option<Headers>) {
-        both!(self, end => end.finish(trailers));
+        any!(self, end => end.finish(trailers));
     }
 
     /// What comes before the body.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Lost>> {
-        both!(self, end => end.poll_head(cx))
+        any!(self, end => end.poll_head(cx))
     }
 
     /// Some of the response body; owe `release`.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
-        both!(self, end => end.poll_body(cx))
+        any!(self, end => end.poll_body(cx))
     }
 
     /// Whether the data given last was the end of the response body: no trailers follow.
     pub fn is_read(&self) -> bool {
-        both!(self, end => end.is_read())
+        any!(self, end => end.is_read())
     }
 
     /// So many bytes of the response body were carried on; more may be read.
     pub fn release(&mut self, count: usize) {
-        both!(self, end => end.release(count));
+        any!(self, end => end.release(count));
     }
 
     /// Move what was given towards the wire; ready only where the call broke.
@@ -178,6 +190,7 @@ impl Up {
         match self {
             Self::H2(_) => Poll::Pending,
             Self::H1(end) => end.poll_drive(cx),
+            Self::Web(end) => end.poll_drive(cx),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Runs one call: finds its decision (`deciding.rs`), passes gates, tries endpoints, answers where it can't. `attempt.rs` does
 //! the relaying. Equal in what it does to `portable/exchange.py`.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use crate::call::cause::Cause;
 use crate::call::deciding::Decided;
 use crate::call::ends::Down;
 use crate::call::gate::{Pass, QUEUE};
+use crate::call::grpc_web;
 use crate::call::request_body::RequestBody;
 use crate::call::state::{CallState, Cut, SLOW_BODY, SLOW_READER};
 use crate::clusters::Endpoint;
@@ -65,6 +67,8 @@ pub struct Call {
     pub is_peer: bool,
     /// The peer's proxy says that it kept the call from its app.
     pub refused_as: Option<Cause>,
+    /// Where gRPC-Web is made gRPC: whether the answer stands between two messages.
+    pub web_between: Option<Rc<Cell<bool>>>,
     pub sent_at: Instant,
     pub status: u16,
     pub down_bytes: u64,
@@ -106,6 +110,7 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         committed: false,
         is_peer: false,
         refused_as: None,
+        web_between: None,
         sent_at: Instant::now(),
         status: 0,
         down_bytes: 0,
@@ -149,8 +154,7 @@ impl Call {
             return Ok(());
         }
         if self.head.protocol == Protocol::Grpc {
-            let left = self.head.headers.get(GRPC_TIMEOUT).and_then(|value| parse_grpc_timeout(value.as_bytes()));
-            self.limit(left);
+            self.limit(self.asked_limit());
         }
         let decided = match self.find_now() {
             Found::Kept(kept) => Decided::Kept(kept),
@@ -180,6 +184,9 @@ impl Call {
             }
         }
         self.limit(plan.total);
+        if plan.routes.first().is_some_and(|route| route.edits.grpc_web) {
+            self.limit(self.asked_limit());
+        }
         self.body.replay_limit = plan.replay_bytes;
         for name in &plan.gates {
             let Some(gate) = self.shared.gate(name) else { continue };
@@ -192,6 +199,11 @@ impl Call {
     }
 
     // --- waiting
+
+    /// What a gRPC caller leaves us.
+    fn asked_limit(&self) -> Option<Duration> {
+        self.head.headers.get(GRPC_TIMEOUT).and_then(|value| parse_grpc_timeout(value.as_bytes()))
+    }
 
     fn limit(&mut self, limit: Option<Duration>) {
         let Some(limit) = limit else { return };
@@ -319,11 +331,16 @@ impl Call {
     /// The ready-made answer for a cause, or the visible end of what has begun.
     async fn fail(&mut self, down: &mut Down, cause: Cause, detail: &str) -> Result<(), Stop> {
         self.cause = Some(cause);
-        if self.committed && cause == Cause::Timeout && self.head.protocol == Protocol::Grpc && !self.owes_down {
+        let is_grpc = self.head.protocol == Protocol::Grpc || self.web_between.as_ref().is_some_and(|between| between.get());
+        if self.committed && cause == Cause::Timeout && is_grpc && !self.owes_down {
             // Not behind bytes that the caller may never read; else an answer that has begun can still end with a status.
             let reply = self.ready_made(cause).await?;
             if let Some(reply) = reply {
-                down.finish(Some(answers::grpc_trailers(&reply, detail, self.span.as_ref())));
+                let trailers = answers::grpc_trailers(&reply, detail, self.span.as_ref());
+                match grpc_web::content_type(&self.head) {
+                    Some(sent_as) => down.send(grpc_web::trailer_frame(&trailers, sent_as), true),
+                    None => down.finish(Some(trailers)),
+                }
                 self.ended_code = Some(reply.grpc_code);
                 return Ok(());
             }
@@ -362,8 +379,8 @@ impl Call {
             Box::pin(self.ask_span()).await;
         }
         self.status = reply.status;
-        let grpc = self.head.protocol == Protocol::Grpc;
-        answers::send(down, reply, detail, self.span.as_ref(), grpc, &self.head.method[..] == b"HEAD");
+        let grpc = self.head.protocol == Protocol::Grpc || grpc_web::content_type(&self.head).is_some();
+        answers::send(down, reply, detail, self.span.as_ref(), &self.head);
         self.answer = Some((reply.token.clone(), reply.cause, grpc.then_some(reply.grpc_code)));
     }
 

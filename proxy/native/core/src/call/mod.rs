@@ -10,5 +10,6 @@ pub(crate) mod deciding;
 pub(crate) mod ends;
 pub(crate) mod exchange;
 pub(crate) mod gate;
+pub(crate) mod grpc_web;
 pub(crate) mod pool;
 pub(crate) mod request_body;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 
+use crate::call::grpc_web;
 use crate::decision::baggage::{self, BAGGAGE};
 use crate::decision::target;
 use crate::decision::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT, once};
@@ -24,6 +25,7 @@ pub struct Edits {
     pub caller: bool,
     pub trace: bool,
     pub deadline: bool,
+    pub grpc_web: bool,
     pub baggage: bool,
     pub tells_trace: bool,
     pub echoes: Vec<HeaderName>,
@@ -52,7 +54,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 const CALLER_APP_ID: HeaderName = HeaderName::from_static("dapr-caller-app-id");
 const CALLER_NAMESPACE: HeaderName = HeaderName::from_static("dapr-caller-namespace");
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-static WRITTEN: [HeaderName; 3] = [TRACEPARENT, GRPC_TRACE_BIN, GRPC_TIMEOUT];
+static WRITTEN: [HeaderName; 2] = [TRACEPARENT, GRPC_TRACE_BIN];
 
 /// The names that Connection lists.
 fn listed(headers: &Headers) -> Vec<HeaderName> {
@@ -91,17 +93,11 @@ pub fn trailers(edits: Option<&Edits>, mut trailers: Headers) -> Option<Headers>
 }
 
 impl Edits {
-    fn written(&self) -> &'static [HeaderName] {
-        let from = if self.trace { 0 } else { 2 };
-        let to = if self.deadline { 3 } else { 2 };
-        &WRITTEN[from..to]
-    }
-
     fn takes(&self, name: &HeaderName) -> bool {
         let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
         let of_caller = self.caller && (*name == CALLER_APP_ID || *name == CALLER_NAMESPACE);
         let of_baggage = self.baggage && *name == BAGGAGE;
-        of_caller || of_baggage || self.remove.contains(name) || self.written().contains(name) || has_prefix()
+        of_caller || of_baggage || self.remove.contains(name) || (self.trace && WRITTEN.contains(name)) || has_prefix()
     }
 
     /// Edit the fields of a response, or of a request before what only a request has.
@@ -137,15 +133,26 @@ impl Edits {
         !of_hop && !self.takes(name)
     }
 
+    /// What a call of gRPC-Web came as that becomes one of gRPC.
+    pub fn sent_as<'a>(&self, head: &'a Head) -> Option<&'a HeaderValue> {
+        if self.grpc_web { grpc_web::content_type(head) } else { None }
+    }
+
     /// The fields of a request to send on. `left`: of the call's time, if it has a limit.
     pub fn request(&self, head: &Head, span: &Span, left: Option<Duration>) -> Headers {
-        let grpc = head.protocol == Protocol::Grpc;
+        let web = self.sent_as(head);
+        let grpc = head.protocol == Protocol::Grpc || web.is_some();
+        let timed = self.deadline && grpc;
         let listed = if self.hop_by_hop { listed(&head.headers) } else { Vec::new() };
-        let mut headers = Headers::with_capacity(head.headers.len() + self.add.len() + WRITTEN.len() + 1);
+        let mut headers = Headers::with_capacity(head.headers.len() + self.add.len() + WRITTEN.len() + 2);
         for (name, value) in head.headers.iter() {
-            if self.keeps(name, &listed) {
+            if self.keeps(name, &listed) && !(timed && *name == GRPC_TIMEOUT) {
                 headers.append(name.clone(), value.clone());
             }
+        }
+        if let Some(sent_as) = web {
+            headers.remove(header::CONTENT_LENGTH);
+            headers.insert(header::CONTENT_TYPE, grpc_web::as_grpc(sent_as));
         }
         for (name, value) in &self.add {
             headers.append(name, value.clone());
@@ -169,7 +176,7 @@ impl Edits {
                 headers.append(BAGGAGE, sound);
             }
         }
-        if let (true, true, Some(left)) = (self.deadline, grpc, left) {
+        if let (true, Some(left)) = (timed, left) {
             headers.append(GRPC_TIMEOUT, format_grpc_timeout(left));
         }
         headers
