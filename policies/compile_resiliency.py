@@ -35,7 +35,9 @@ class _Merged(Struct):
     retries: dict[str, RetryRule] = field(default_factory=dict)
     breakers: set[str] = field(default_factory=set)
     targets: dict[str, tuple[Document, schema.AppTarget]] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
+    resources: list[tuple[str, str]] = field(default_factory=list)
+    homes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by the document's identity
+    defaults_home: tuple[str, str] = ("", "")
 
 
 def compile_resiliency(
@@ -47,12 +49,18 @@ def compile_resiliency(
     merged = _Merged()
     for document, resiliency in documents:
         into = merged
+        merged.homes[id(document)] = (resiliency.metadata.name, resiliency.metadata.namespace)
         if resiliency.scopes and own_app_id not in resiliency.scopes:
             into = _Merged()
         else:
-            merged.names.append(resiliency.metadata.name)
+            merged.resources.append((resiliency.metadata.name, resiliency.metadata.namespace))
         _read_policies(document, resiliency.spec.policies, into, report)
         _read_targets(document, resiliency.spec.targets, into)
+        if {*_DEFAULT_RETRIES, *_DEFAULT_TIMEOUTS} & {
+            *resiliency.spec.policies.retries,
+            *resiliency.spec.policies.timeouts,
+        }:
+            into.defaults_home = (resiliency.metadata.name, resiliency.metadata.namespace)
         warn_of_nothing(document, RESILIENCY, report)
     builtin = _builtin(merged, documents, report)
     targets = {
@@ -63,13 +71,14 @@ def compile_resiliency(
     retry = next((merged.retries[name] for name in _DEFAULT_RETRIES if name in merged.retries), None)
     has_default = timeout_s is not None or retry is not None
     return ResiliencyRules(
-        names=tuple(merged.names),
+        resources=tuple(merged.resources),
         targets={name: replace(rules, builtin_retry=builtin) for name, rules in targets.items()},
         default=TargetRules(
             timeout_s=timeout_s,
             retry=retry,
             builtin_retry=builtin,
             source="default" if has_default else "built-in",
+            resource=merged.defaults_home,
         ),
     )
 
@@ -183,4 +192,5 @@ def _target(
         timeout_s=merged.timeouts.get(target.timeout),
         retry=merged.retries.get(target.retry),
         source=f"targets.apps.{name}",
+        resource=merged.homes[id(document)],
     )

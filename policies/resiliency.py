@@ -42,19 +42,27 @@ BUILTIN_RETRY = RetryRule(
 class TargetRules(Struct, frozen=True, kw_only=True):
     """What holds for calls to one target: `retry` round `builtin_retry` round `timeout_s`, which is per attempt.
 
-    `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`.
+    `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`; `resource` in which one it is written, by name and
+    namespace.
     """
 
     timeout_s: float | None = None
     retry: RetryRule | None = None
     builtin_retry: RetryRule | None = BUILTIN_RETRY
     source: str = "built-in"
+    resource: tuple[str, str] = ("", "")
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The kinds of policy that were written."""
+        kinds = (("timeout", self.timeout_s), ("retry", self.retry))
+        return tuple(kind for kind, policy in kinds if policy is not None)
 
 
 class ResiliencyRules(Struct, frozen=True, kw_only=True):
-    """All of one caller's resiliency. `names` are the resources that were loaded, in order."""
+    """All of one caller's resiliency. `resources` are those that were loaded, in order: name and namespace."""
 
-    names: tuple[str, ...] = ()
+    resources: tuple[tuple[str, str], ...] = ()
     targets: Mapping[str, TargetRules] = field(default_factory=dict)
     default: TargetRules = field(default_factory=TargetRules)
 

@@ -71,7 +71,8 @@ class Admin:
         self._endpoints = endpoints
         self._shutdown = shutdown
         self._abort = abort
-        self.extended: dict[str, str] = {}
+        logs = {"appLogPath": settings.run.app_log, "daprdLogPath": settings.run.sidecar_log}
+        self.extended = {key: path for key, path in logs.items() if path}
 
     async def api(self, request: LocalRequest) -> LocalResponse:
         """What the app may ask: `/v1.0/…`."""

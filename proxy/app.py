@@ -130,7 +130,7 @@ class Sidecar:
         self._tracer = Tracer(settings.app_id, exporters(configuration.tracing, settings.app_id))
         rate = sampling_rate(configuration.tracing, settings.profile)
         self._hops = HopTracing(Sampler(rate, random.Random()))  # noqa: S311 - ids, no secrets
-        self._app = AppWatch(settings, self._app_changed, self._app_pid)
+        self._app = AppWatch(settings, self._app_changed, self._app_pid, self._app_probed)
         self._reporter = Reporter(
             recorder(settings, configuration, self._meters, self._tracer),
             self._meters,
@@ -167,6 +167,7 @@ class Sidecar:
             abort=lifetime.abort,
         )
         self._meters.on_scrape(self._scrape)
+        self._count_resources(self._policy)
 
     async def run(self) -> int:
         """Serve until asked to stop, then leave in order."""
@@ -346,6 +347,15 @@ class Sidecar:
             int(told) if told.isascii() and told.isdigit() and int(told) > 0 else self._settings.run.cli_pid
         )
 
+    def _app_probed(self, status: str, took_ms: float) -> None:
+        app_id, by_grpc = self._settings.app_id, self._settings.app_protocol in ("grpc", "grpcs")
+        if by_grpc:
+            self._meters.grpc_probes.add(app_id, status)
+            self._meters.grpc_probe_latency.slot(app_id, status).observe(took_ms)
+        else:
+            self._meters.http_probes.add(app_id, status)
+            self._meters.http_probe_latency.slot(app_id, status).observe(took_ms)
+
     def _renew_entry(self) -> None:
         """Write what we are now into the host's registry; a full disk must not end a sidecar that serves."""
         if self._registration is None or self._leaving:
@@ -359,10 +369,15 @@ class Sidecar:
         else:
             self._entry_due = False
 
+    def _count_resources(self, policy: PolicySnapshot) -> None:
+        for name, namespace in policy.resiliency.resources:
+            self._meters.resiliency_loaded.add(self._settings.app_id, name, namespace)
+
     def _policy_changed(self, policy: PolicySnapshot) -> None:
         before = self._policy.configuration
         self._policy, self._policy_error = policy, None
         self._control.policy_changed(policy)
+        self._count_resources(policy)
         rate = sampling_rate(policy.configuration.tracing, self._settings.profile)
         self._hops.sampler = Sampler(rate, random.Random())  # noqa: S311 - ids, no secrets
         self._log.info("policies reloaded", generation=policy.generation)

@@ -5,8 +5,11 @@ Source: spec/invocation.md §6.3, §6.4; design §4 (reflection v1, then v1alpha
 """
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
+
+from msgspec import Struct
 
 from proxy.engine.portable.tls import TlsContexts
 from proxy.engine.portable.unary import UnaryError, status_of, unary
@@ -14,6 +17,7 @@ from proxy.local_http import LocalHttpError, request
 from proxy.settings import AppHealth, Settings, address
 from sentry.wire import sized_fields
 from telemetry.logs import get_logger
+from telemetry.names import grpc_code_label
 
 _REFLECT_S = 3.0
 _REFLECTION = (
@@ -26,6 +30,15 @@ _HIDDEN = ("grpc.", "dapr.")
 _NAME = re.compile(r"[A-Za-z0-9._]{1,256}")
 _MAX_SERVICES = 512  # they travel in the host registry's entry, which is bounded
 _UNAVAILABLE = 14
+_UNANSWERED = "500"  # as Dapr counts an HTTP probe that got no answer
+
+
+class Probe(Struct, frozen=True):
+    """One probe: `status` is HTTP's, or the gRPC code's name."""
+
+    is_good: bool
+    status: str
+    took_ms: float
 
 
 class AppAsks:
@@ -36,8 +49,13 @@ class AppAsks:
         self._log = get_logger("postern.app")
         self._tls = TlsContexts()
 
-    async def is_good(self, health: AppHealth) -> bool:
-        """Whether its health check passes."""
+    async def probe(self, health: AppHealth) -> Probe:
+        """Ask for its health once."""
+        began = time.monotonic()
+        is_good, status = await self._health(health)
+        return Probe(is_good, status, (time.monotonic() - began) * 1000)
+
+    async def _health(self, health: AppHealth) -> tuple[bool, str]:
         settings = self._settings
         assert settings.app_port is not None
         host, port = settings.app_channel_address, settings.app_port
@@ -46,17 +64,19 @@ class AppAsks:
                 await unary(
                     host, port, _HEALTH, b"", tls=settings.app_protocol == "grpcs", timeout_s=health.timeout_s
                 )
-                return True
+                return True, "OK"
             if settings.app_protocol == "h2c":
                 status = await status_of(host, port, health.path, timeout_s=health.timeout_s)
-                return 200 <= status < 300
+                return 200 <= status < 300, str(status)
             tls = self._tls.app("http1") if settings.app_protocol == "https" else None
             answer = await request(
                 address(host, port), "GET", health.path, timeout_s=health.timeout_s, tls=tls
             )
-        except (UnaryError, OSError, LocalHttpError):
-            return False
-        return bool(200 <= answer.status < 300)
+        except UnaryError as error:
+            return False, grpc_code_label(_UNAVAILABLE if error.code is None else error.code)
+        except (OSError, LocalHttpError):
+            return False, _UNANSWERED
+        return 200 <= answer.status < 300, str(answer.status)
 
     async def services(self) -> tuple[str, ...] | None:
         """The app's services, () where it can't say just now, None where it offers no reflection."""

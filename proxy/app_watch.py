@@ -30,6 +30,7 @@ class AppWatch:
     `mismatch`, and `learns`: the app is asked for its services.
 
     `app_pid`: the process of the app, or one that it descends from; None where that is not known.
+    `probed` hears of each probe's status and milliseconds.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class AppWatch:
         settings: Settings,
         changed: Callable[[], None],
         app_pid: Callable[[], int | None] = lambda: None,
+        probed: Callable[[str, float], None] = lambda _status, _took_ms: None,
     ) -> None:
+        self._probed = probed
         self._settings = settings
         self._changed = changed
         self._app_pid = app_pid
@@ -157,7 +160,9 @@ class AppWatch:
     async def _probe(self, asks: "AppAsks", health: AppHealth) -> None:
         failures = 0
         while True:
-            good = await asks.is_good(health)
+            probe = await asks.probe(health)
+            good = probe.is_good
+            self._probed(probe.status, probe.took_ms)
             failures = 0 if good else failures + 1
             if good and not self.healthy:
                 self._turn(healthy=True)

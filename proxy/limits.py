@@ -76,7 +76,6 @@ ENGINE = {
         "",
     ),
     "continuations": ("CONTINUATION frames of one head", "GOAWAY", ""),
-    "drain_s": ("time for calls in flight at shutdown, where nothing else is told", "they are cut", ""),
 }
 
 

@@ -384,6 +384,8 @@ class Outbound:
         view, app = self.view, self.view.app
         grpc = ask.protocol() == "grpc"
         rules = view.resiliency.for_app(callee.text, app.app_id)
+        policies = tuple((*rules.resource, kind, f"app_{callee.text}") for kind in rules.policies)
+        labels = replace(labels, policies=policies)
         edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.rewrite, Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
         edits.append(Edit(op=Op.AUTHORITY, data=callee.name.encode()))
         edits.append(Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()))

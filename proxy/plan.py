@@ -366,6 +366,7 @@ class Labels(Struct, frozen=True, kw_only=True):
     decision: str = ""
     strip: bool = False  # Dapr's path form: the method is what follows `/method`
     baggage: str = ""  # why some of it was dropped
+    policies: tuple[tuple[str, str, str, str], ...] = ()  # in force: resource, its namespace, kind, target
 
 
 class Route(Struct, frozen=True, kw_only=True):

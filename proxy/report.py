@@ -225,6 +225,7 @@ def _call(outcome: Outcome) -> Call:
         decision=labels.decision,
         peer_address=head.peer_address,
         is_by_path=labels.strip,
+        policies=labels.policies,
     )
 
 
@@ -250,6 +251,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         peer_id=labels.peer_id,
         decision=labels.decision,
         is_by_path=labels.strip,
+        policies=labels.policies,
     )
     batch = Batch(
         calls=tally.calls,

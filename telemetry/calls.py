@@ -3,12 +3,12 @@
 Runs once per call on the loop's thread, so label sets are resolved once per kind of call and kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Literal
 
-from telemetry.kinds import Kind, attempt_result, edge_name, kind_of
+from telemetry import names
+from telemetry.kinds import Kind, attempt_result, edge_name, kind_of, resiliency_labels
 from telemetry.metrics import Meters
-from telemetry.names import INVOKE_PREFIX
 from telemetry.path_labels import METHOD, PathLabels
 from telemetry.report import AttemptNote, Batch, Buckets, Call
 from telemetry.spans import reason_of, span_of
@@ -43,7 +43,7 @@ class CallRecorder:
         self._tracer = tracer
         self._access_log = access_log
         self._path_label = path_label
-        self._kinds: dict[tuple[str | int | None, ...], Kind] = {}
+        self._kinds: dict[tuple[Hashable, ...], Kind] = {}
         meters.on_scrape(self._read_tracer)
 
     def record(self, call: Call) -> None:
@@ -108,6 +108,7 @@ class CallRecorder:
         key = (
             call.direction,
             call.protocol,
+            call.surface,
             call.src,
             call.src_namespace,
             call.dst,
@@ -119,6 +120,7 @@ class CallRecorder:
             call.peer_id,
             call.decision,
             path,
+            call.policies,
             not call.attempts,
         )
         kind = self._kinds.get(key)
@@ -131,7 +133,9 @@ class CallRecorder:
     def _path(self, call: Call) -> str:
         assert self._path_label is not None
         below = (
-            f"{INVOKE_PREFIX}{call.dst}{METHOD}" if call.is_by_path and call.direction == "outbound" else ""
+            f"{names.INVOKE_PREFIX}{call.dst}{METHOD}"
+            if call.is_by_path and call.direction == "outbound"
+            else ""
         )
         return self._path_label(call.path, below)
 
@@ -159,6 +163,12 @@ class CallRecorder:
             meters.edge_attempts.add(src, dst, call.protocol, attempt_result(attempt.cause), call.direction)
             for value in kind.sent[1:]:
                 value.value += 1
+        timed_out = call.cause != names.TIMEOUT_CAUSE and any(
+            attempt.cause == names.TIMEOUT_CAUSE for attempt in call.attempts
+        )
+        for policy in call.policies:
+            if policy[2] == "retry" or timed_out:
+                meters.resiliency_activations.add(*resiliency_labels(meters.app_id, policy))
 
     def _read_tracer(self) -> None:
         meters = self._meters

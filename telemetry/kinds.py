@@ -53,8 +53,14 @@ def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     type_ = "streaming" if call.protocol == "websocket" else "unary"
     if not _is_apps_own(call) and (code := meters.options.error_codes.get(call.cause or "")):
         shown = DAPR_ERROR if call.surface == "dapr" else code
-        counted = meters.error_codes.slot(me, shown, "service-invocation")
-        kind = kind._replace(counted=(*kind.counted, counted))
+        failures = meters.error_codes.slot(me, shown, "service-invocation")
+        kind = kind._replace(counted=(*kind.counted, failures))
+    for policy in call.policies:
+        labels = resiliency_labels(me, policy)
+        counted = (*kind.counted, meters.resiliency_count.slot(*labels))
+        if policy[2] == "timeout" and call.cause == names.TIMEOUT_CAUSE:
+            counted = (*counted, meters.resiliency_activations.slot(*labels))
+        kind = kind._replace(counted=counted)
     if kind.sent:
         kind = kind._replace(sent=(*kind.sent, meters.req_sent.slot(me, call.dst, type_)))
     if _is_apps_own(call):
@@ -99,6 +105,12 @@ def _inbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
         request_bytes=(meters.http_client_sent_bytes.slot(me, verb, path, ""),),
         response_bytes=(meters.http_client_received_bytes.slot(me),),
     )
+
+
+def resiliency_labels(app_id: str, policy: tuple[str, str, str, str]) -> tuple[str, ...]:
+    """The labels of `dapr_resiliency_*` for a policy in force on a call that went out."""
+    name, namespace, kind, target = policy
+    return (app_id, name, namespace, kind, "outbound", target, "")
 
 
 def _attempt_slots(call: Call, src: str, dst: str, meters: Meters) -> tuple[Value, ...]:

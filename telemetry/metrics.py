@@ -173,6 +173,12 @@ class Meters:
             "Health probes of the gRPC app.",
             ("app_id", "grpc_client_status"),
         )
+        self.grpc_probe_latency = self.histogram(
+            "dapr_grpc_io_healthprobes_roundtrip_latency",
+            "Time of health probes, in milliseconds.",
+            ("app_id", "grpc_client_status"),
+            latency,
+        )
         self.error_codes = self.counter(
             "dapr_error_code_total", "Errors answered by the API.", ("app_id", "error_code", "category")
         )

@@ -25,6 +25,7 @@ RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
 ERROR_TYPE = "error.type"
 POSTERN_DECISION = "postern.decision"
 
+TIMEOUT_CAUSE = "timeout"
 SERVICE_INVOCATION = "ServiceInvocation"
 CALL_LOCAL_STREAM = "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream"
 INVOKE_PREFIX = "/v1.0/invoke/"

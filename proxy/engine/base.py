@@ -86,7 +86,6 @@ class Limits(Struct, frozen=True, kw_only=True):
     expiry_lead_s: float = 60.0  # before a certificate of either end ends, its connections drain; at most a quarter of what is left of it
     expiry_skew_s: float = 10.0  # after it, they are closed with all that is on them
     continuations: int = 8  # frames of one header block (VU#421644)
-    drain_s: float = 30.0  # in-flight calls at shutdown
 
 
 class Span(Protocol):

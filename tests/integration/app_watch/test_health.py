@@ -36,14 +36,17 @@ def settings_of(port: int, protocol: str = "http", probes: AppHealth | None = FA
 
 
 @asynccontextmanager
-async def watching(settings: Settings, script: Script | None = None) -> AsyncIterator[asyncio.Queue[Any]]:
-    """Each change as (open, healthy, questions asked until then)."""
+async def watching(
+    settings: Settings, script: Script | None = None, probed: list[str] | None = None
+) -> AsyncIterator[asyncio.Queue[Any]]:
+    """Each change as (open, healthy, questions asked until then). probed: takes the status of each probe."""
     changes: asyncio.Queue[Any] = asyncio.Queue()
 
     def changed() -> None:
         changes.put_nowait((watch.is_open, watch.healthy, script.asked if script else 0))
 
-    watch = AppWatch(settings, changed)
+    told = probed if probed is not None else []
+    watch = AppWatch(settings, changed, probed=lambda status, took_ms: told.append(f"{status} {took_ms > 0}"))
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(watch.run())
         yield changes
@@ -116,6 +119,13 @@ async def test_app_of_http2_alone_is_probed_by_http2() -> None:
     script = Script(503, 204, 500, 404, 302, 200)
     async with h2c_app(script) as port, watching(settings_of(port, "h2c"), script) as changes:
         assert await turns(changes, 3) == [(True, 2), (False, 5), (True, 6)]
+
+
+async def test_each_probe_is_told_with_its_status() -> None:
+    script, probed = Script(503, 200), list[str]()
+    async with http_app(script) as port, watching(settings_of(port), script, probed) as changes:
+        await turns(changes, 1)
+    assert probed[:2] == ["503 True", "200 True"]
 
 
 async def test_probe_that_takes_too_long_is_a_failure() -> None:

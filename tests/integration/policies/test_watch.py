@@ -166,10 +166,10 @@ async def test_resources_that_come_and_go_are_seen(tmp_path: Path) -> None:
         path = tmp_path / "r.yaml"
         path.write_text("kind: Resiliency\nmetadata: {name: mesh}\nspec: {targets: {apps: {b: {}}}}\n")
         await seen.wait_until(lambda s: len(s.new) == 1)
-        assert seen.new[0].resiliency.names == ("mesh",)
+        assert seen.new[0].resiliency.resources == (("mesh", ""),)
         path.unlink()
         await seen.wait_until(lambda s: len(s.new) == 2)
-    assert seen.new[1].resiliency.names == ()
+    assert seen.new[1].resiliency.resources == ()
 
 
 async def test_slowly_written_file_is_not_read_in_between(tmp_path: Path) -> None:

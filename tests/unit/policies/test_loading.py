@@ -41,7 +41,7 @@ def test_resources_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     made = sources(tmp_path, resources=files)
     (tmp_path / "resources" / "folder.yaml").mkdir()
     snapshot = load(made)
-    assert snapshot.resiliency.names == ("first", "second")
+    assert [name for name, _ in snapshot.resiliency.resources] == ["first", "second"]
     assert [warning.partition("resources/")[2] for warning in snapshot.warnings] == [
         "c.txt: is not read (expected a name ending in .yaml or .yml)",
     ]
@@ -111,7 +111,7 @@ def test_environment_reaches_config_files_and_not_resources(tmp_path: Path) -> N
         ),
     )
     assert snapshot.configuration.tracing.sampling_rate == 0.5
-    assert snapshot.resiliency.names == ("$RATE",)
+    assert snapshot.resiliency.resources == (("$RATE", ""),)
 
 
 def test_equal_files_give_equal_snapshots(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_no_document_leaves_the_built_in_retry() -> None:
 
 def test_target_gets_its_named_policies_and_no_built_in(tmp_path: Path) -> None:
     rules = of(tmp_path, FULL).resiliency
-    assert rules.names == ("mesh",)
+    assert rules.resources == (("mesh", ""),)
     assert rules.for_app("inventory", "own") == TargetRules(
         timeout_s=2.0,
         retry=RetryRule(
@@ -61,10 +61,13 @@ def test_target_gets_its_named_policies_and_no_built_in(tmp_path: Path) -> None:
         ),
         builtin_retry=None,
         source="targets.apps.inventory",
+        resource=("mesh", ""),
     )
     assert rules.for_app("slow", "own").timeout_s is None
     assert rules.for_app("slow", "own").retry == RetryRule(name="plain")
-    assert rules.for_app("bare", "own") == TargetRules(builtin_retry=None, source="targets.apps.bare")
+    assert rules.for_app("bare", "own") == TargetRules(
+        builtin_retry=None, source="targets.apps.bare", resource=("mesh", "")
+    )
 
 
 def test_namespaced_target_goes_by_its_spelling_and_the_built_in_by_the_app(tmp_path: Path) -> None:
@@ -93,7 +96,9 @@ targets: {{apps: {{listed: {{}}}}}}
     assert (found.timeout_s, found.source, found.builtin_retry) == (1.0, "default", BUILTIN_RETRY)
     assert found.retry is not None
     assert found.retry.max_retries == 1
-    assert rules.for_app("listed", "own") == TargetRules(builtin_retry=None, source="targets.apps.listed")
+    assert rules.for_app("listed", "own") == TargetRules(
+        builtin_retry=None, source="targets.apps.listed", resource=("mesh", "")
+    )
 
 
 def test_default_with_app_comes_before_the_one_without(tmp_path: Path) -> None:
@@ -129,7 +134,7 @@ def test_later_resources_replace_and_may_use_policies_of_others(tmp_path: Path) 
     rules = of(tmp_path, first, second).resiliency
     assert rules.for_app("a", "own").timeout_s == 3.0
     assert rules.for_app("b", "own").timeout_s is None
-    assert rules.names == ("mesh", "mesh")
+    assert rules.resources == (("mesh", ""), ("mesh", ""))
 
 
 def test_all_documents_of_a_file_are_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from telemetry.calls import CallRecorder
-from telemetry.metrics import Meters
+from telemetry.metrics import Meters, MetricOptions
 from telemetry.path_labels import PathLabels
 from telemetry.report import Batch, Buckets, Call
 from telemetry.series import AnyFamily, Distribution
@@ -21,7 +21,7 @@ class Recorded:
     """A recorder and what it fills."""
 
     def __init__(self, app_id: str = "cart", **options: Any) -> None:
-        self.meters = Meters(app_id, "shop")
+        self.meters = Meters(app_id, "shop", options=options.pop("meters", None))
         self.tracer = Tracer(app_id)
         self.recorder = CallRecorder(app_id, "shop", self.meters, self.tracer, **options)
 
@@ -241,3 +241,34 @@ def test_trace_keeps_the_span_and_counts_nothing() -> None:
 
 def test_access_log_wants_every_call_by_itself() -> None:
     assert CallRecorder("a", "", Meters("a"), Tracer("a"), lambda _: None).bounds is None
+
+
+POLICIES = (("mesh", "prod", "timeout", "app_checkout"), ("mesh", "prod", "retry", "app_checkout"))
+
+
+def test_record_policies_count_once_a_call_and_when_they_changed_it() -> None:
+    it = Recorded()
+    timeout, retry = (
+        (("cart", "mesh", "prod", kind, "outbound", "app_checkout", "")) for kind in ("timeout", "retry")
+    )
+    it.recorder.record(a_call(policies=POLICIES))
+    it.recorder.record(a_call(policies=POLICIES, cause="timeout", status=504))
+    late = an_attempt(cause="timeout", status=0)
+    it.recorder.record(a_call(policies=POLICIES, attempts=(late, an_attempt())))
+    it.recorder.record(a_call(policies=POLICIES, cause="timeout", status=504, attempts=(late, late, late)))
+    it.recorder.record(a_call())
+    assert it.values(it.meters.resiliency_count) == {timeout: 4, retry: 4}
+    assert it.values(it.meters.resiliency_activations) == {timeout: 3, retry: 2}
+
+
+def test_record_errors_by_code_only_where_asked_for() -> None:
+    failed = {"cause": "no-app", "status": 404}
+    it = Recorded()
+    it.recorder.record(a_call(**failed))
+    assert it.values(it.meters.error_codes) == {}
+    it = Recorded(meters=MetricOptions(error_codes={"no-app": "ERR_NO_APP"}))
+    it.recorder.record(a_call(surface="own", **failed))
+    it.recorder.record(a_call(surface="dapr", **failed))
+    it.recorder.record(a_call(cause="status", status=500))
+    codes = {code: count for (_, code, _), count in it.values(it.meters.error_codes).items()}
+    assert codes == {"ERR_NO_APP": 1, "ERR_DIRECT_INVOKE": 1}
