@@ -85,6 +85,13 @@ def _uncarriable(ask: Asking, app: AppView, labels: Labels) -> Reply | None:
             return errors.reply(Cause.UNSUPPORTED, labels, "a gRPC path is exactly /package.Service/Method")
     elif ask.method() == "CONNECT":
         return errors.reply(Cause.BAD_REQUEST, labels, "CONNECT is not taken here", status=501)
+    elif ask.peer() is None and ask.naming(b"postern-callee") is None:
+        # In the clear a page in a browser reaches this port as well. It can't send that header without a preflight, which has none.
+        text = (
+            "this port is for proxies, which name the callee in postern-callee: call the app through its proxy's API, "
+            "or with the header"
+        )
+        return errors.reply(Cause.BAD_REQUEST, labels, text)
     elif not ask.exact():
         return errors.reply(
             Cause.BAD_REQUEST, labels, "the path has empty or dot segments: send it in its canonical form"

@@ -289,6 +289,17 @@ async def test_metrics_and_public_ports_are_for_programs(pages: Pages) -> None:
     ).status == 204
 
 
+async def test_peer_port_in_the_clear_takes_calls_from_proxies_alone(pages: Pages) -> None:
+    """A page reaches it too, and a preflight must not come through to an app that lets everybody in."""
+    port = pages.daprd.peer_port
+    for verb, headers in (("GET", [EVIL]), ("POST", []), ("OPTIONS", [EVIL, *PREFLIGHT])):
+        answer = await request(port, verb, "/cors", headers=headers, body=b"" if verb == "POST" else None)
+        assert (answer.status, answer.get("postern-error")) == (400, "bad-request"), answer.body
+        assert not answer.get("access-control-allow-origin")
+    named = await request(port, "GET", "/cors", headers=[("postern-callee", "daprd.default")])
+    assert named.status == 200
+
+
 # --- a real browser ----------------------------------------------------------------------------------------------------------
 
 _PAGE = """<!doctype html><pre id=out>waiting</pre><script>

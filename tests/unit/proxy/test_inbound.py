@@ -46,6 +46,8 @@ def test_identity_comes_from_the_certificate_never_from_a_header() -> None:
         ({"protocol": "grpc", "path": "/a.B/C", "exact": False}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
         ({"method": "CONNECT"}, {}, Cause.BAD_REQUEST),
         ({"exact": False}, {}, Cause.BAD_REQUEST),
+        ({"peer": None, "headers": ()}, {}, Cause.BAD_REQUEST),
+        ({"peer": None, "headers": (), "protocol": "websocket"}, {}, Cause.BAD_REQUEST),
         ({}, {"has_port": False}, Cause.APP_DOWN),
         ({}, {"healthy": False}, Cause.APP_UNHEALTHY),
         ({"protocol": "websocket"}, {"protocol": "h2c"}, Cause.UNSUPPORTED),
