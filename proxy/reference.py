@@ -5,6 +5,7 @@ unsaid.
 """
 
 import sys
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -16,16 +17,27 @@ from msgspec.structs import fields
 from policies import schema
 from policies.effects import CONFIGURATION, RESILIENCY, Effect
 from proxy import environment
+from proxy.cli.run import SHORT
 from proxy.cli.runfile import KEYS, PASSED, App, RunFile, Shared
 from proxy.errors import ANSWERS, MEANINGS
 from proxy.flags import FLAGS, Flag
 from proxy.limits import Limit, engine_limits, other_limits
 from proxy.plan import Cause
+from sentry.config import make_parser
 from telemetry import names
 from telemetry.metrics import Meters
 
 Kind: TypeAlias = Any  # an annotation: a type, or what `typing` makes of types
 PAGE = Path(__file__).parent / "REFERENCE.md"
+_OF_RUN = (
+    (
+        "`--run-file`",
+        "FILE",
+        "run the apps of a file; a folder is searched for dapr.yaml, `-` is standard input",
+    ),
+    ("`--keep-going`", "switch", "a failing app does not stop the others"),
+    ("`--exit-on-failure`", "switch", "it does, which is so anyway"),
+)
 _HEAD = """# Reference
 
 Made from the code by `make reference`; don't edit it. A default is in parentheses.
@@ -69,6 +81,11 @@ def page() -> str:
         "Accepted without effect, and named in a warning: "
         + ", ".join(f"`--{flag.name}`" for flag in FLAGS.values() if flag.kind.startswith("unbuilt"))
         + ".\n",
+        "`postern run` has these beside:",
+        table(("flag", "value", "what it does"), _OF_RUN),
+        "Short forms there: " + ", ".join(f"`{short}` for `{long}`" for short, long in SHORT.items()) + ".",
+        "## Flags of `postern sentry`",
+        table(("flag", "value", "what it does"), sentry_rows()),
         "## Environment variables",
         "Read:",
         table(("variable", "what it does"), _named(environment.READ)),
@@ -108,6 +125,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     body = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
     return f"\n{body}"
+
+
+def sentry_rows() -> Iterator[tuple[str, str, str]]:
+    """A row for each flag of the certificate authority."""
+    for action in make_parser()._actions:
+        about = "accepted without effect" if action.help == SUPPRESS else str(action.help)
+        value = "" if action.nargs == 0 else str(action.metavar or "VALUE")
+        shown = about.replace("%(default)s", str(action.default))
+        yield ", ".join(f"`{name}`" for name in action.option_strings), value or "switch", shown
 
 
 def _built() -> Iterator[Flag]:

@@ -80,7 +80,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def parse_settings(arguments: Sequence[str], env: Mapping[str, str]) -> Settings:
     """Read flags, `NAMESPACE` from `env`, and the file of `--config`. Raises SettingsError with every fault."""
-    parser = _parser()
+    parser = make_parser()
     flags = parser.parse_args(_as_argparse(arguments, parser))
     faults: list[str] = []
     trust_domain, terms, sources = _from_file(flags, faults)
@@ -195,7 +195,8 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError((message,))
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The flags, for the process and for the reference page."""
     parser = _Parser(
         prog="postern sentry",
         usage="postern sentry [flags]",

@@ -31,6 +31,9 @@ spec:
   targets:
     apps: {CALLEE: {retry: two}}
 """
+TRUST_DOMAIN = (
+    "kind: Configuration\nspec: {accessControl: {trustDomain: shop.example, defaultAction: allow}}\n"
+)
 
 
 class Daprds:
@@ -202,3 +205,11 @@ async def test_production_admits_whom_a_policy_names(mesh: Mesh, http_app: App) 
 async def test_idle_daprd_leaves_at_once(daprds: Daprds) -> None:
     process, _, _ = await daprds.start("idle", "--drain", "1h")
     assert await process.end(timeout_s=15.0) == 0
+
+
+async def test_trust_domain_of_a_configuration_is_the_identitys_own(mesh: Mesh) -> None:
+    path = mesh.write("domain.yaml", TRUST_DOMAIN)
+    named = await mesh.sidecar("named", flags=("--config", str(path)))
+    identity = (await named.status())["identity"]
+    assert isinstance(identity, dict)
+    assert identity["spiffeId"] == "spiffe://shop.example/ns/default/named"

@@ -16,6 +16,8 @@ from proxy.config import parse
 from proxy.engine.base import Limits
 from proxy.flags import FLAGS
 from proxy.settings import AppHealth, OwnPort, PortWish, RunMetadata, Settings
+from sentry import config as sentry_config
+from sentry.config import Settings as SentrySettings
 from telemetry.metrics import Meters
 from telemetry.series import Family
 
@@ -71,6 +73,8 @@ def _name_of(node: ast.expr) -> str:
         (OwnPort, {"own", "self"}),
         (PortWish, {"wish"}),
         (RunMetadata, {"run"}),
+        (SentrySettings, {"settings"}),
+        (sentry_config.TokenSource, {"source", "token_source", "found"}),
     ],
 )
 def test_every_setting_has_a_reader(model: type[Struct], names: set[str]) -> None:
