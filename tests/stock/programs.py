@@ -23,6 +23,8 @@ class Program:
     install: str = ""
 
 
+_NODE_TOOLS: Final = ("node", "npm")
+_NODE_INSTALL: Final = "install Node.js 20 or newer, with npm"
 # Java: the least that it takes; two of them run beside two proxies.
 _JVM: Final = ("java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 PROGRAMS: Final = {
@@ -41,8 +43,8 @@ PROGRAMS: Final = {
     "node": Program(
         command=("node", str(BUILT / "node" / "stock.js")),
         built=BUILT / "node" / "built",
-        tools=("node", "npm"),
-        install="install Node.js 20 or newer, with npm",
+        tools=_NODE_TOOLS,
+        install=_NODE_INSTALL,
     ),
     "python": Program(command=(sys.executable, str(REPOSITORY / "tests" / "stock" / "python" / "stock.py"))),
     "rust": Program(
@@ -53,12 +55,27 @@ PROGRAMS: Final = {
     ),
 }
 
+# The client by grpc-web, in JavaScript as well; it has no server.
+WEB: Final = "web"
+_CLIENTS: Final = PROGRAMS | {
+    WEB: Program(
+        command=("node", str(BUILT / "node" / "web.js")),
+        built=BUILT / "node" / "built",
+        tools=_NODE_TOOLS,
+        install=_NODE_INSTALL,
+    )
+}
+KINDS: Final = ("cancelled", "early", "missing", "pages", "unary")
+WEB_KINDS: Final = tuple(
+    f"{kind}-{form}" for kind in ("missing", "pages", "unary") for form in ("binary", "text")
+)
+
 Outcomes = dict[str, dict[str, int]]
 
 
 def reason_missing(language: str) -> str | None:
     """Why a program can't be run here, and what to do about it; None if it can."""
-    program = PROGRAMS[language]
+    program = _CLIENTS[language]
     if program.built is None or program.built.exists():
         return None
     missing = [tool for tool in program.tools if shutil.which(tool) is None]
@@ -77,7 +94,7 @@ async def call(
     processes: Processes, language: str, port: int, *, count: int, flight: int, within_s: float
 ) -> Outcomes:
     """Have a client make `count` calls of each kind to a port of loopback, `flight` of each at a time."""
-    command = [*PROGRAMS[language].command, "call", f"127.0.0.1:{port}", str(count), str(flight)]
+    command = [*_CLIENTS[language].command, "call", f"127.0.0.1:{port}", str(count), str(flight)]
     process = processes.start(command, name=f"client in {language}")
     return await outcomes(process, within_s)
 
@@ -95,6 +112,6 @@ def failures(ended: Outcomes) -> Outcomes:
     return {kind: counts for kind, counts in wrong.items() if counts}
 
 
-def expected(count: int) -> Outcomes:
+def expected(language: str, count: int) -> Outcomes:
     """What `call` returns when nothing failed."""
-    return {kind: {"ok": count} for kind in ("cancelled", "early", "missing", "pages", "unary")}
+    return {kind: {"ok": count} for kind in (WEB_KINDS if language == WEB else KINDS)}

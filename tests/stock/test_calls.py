@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from tests.conformance.harness import CHOSEN
-from tests.stock.programs import PROGRAMS, call, expected, failures, reason_missing, serve
+from tests.stock.programs import PROGRAMS, WEB, call, expected, failures, reason_missing, serve
 from tests.support.mesh import Mesh
 from tests.support.ports import free_port
 
@@ -28,8 +28,9 @@ async def through_sidecars(
     upstream = free_port()
     await mesh.sidecar("client", flags=(*flags, "--upstream", f"server={upstream}"))
     ended = await call(mesh.processes, client, upstream, count=count, flight=flight, within_s=within_s)
-    if ended == expected(count):
+    if ended == expected(client, count):
         return
+    assert client != WEB, failures(ended)  # there is no direct way
     direct = failures(await call(mesh.processes, client, port, count=count, flight=flight, within_s=within_s))
     worse = {kind: told for kind, told in failures(ended).items() if kind not in direct}
     assert not worse, f"{worse}\nand direct: {direct}"
@@ -41,6 +42,11 @@ async def test_no_call_fails_that_does_not_fail_direct(
     mesh: Mesh, engine: str, pair: tuple[str, str]
 ) -> None:
     await through_sidecars(mesh, engine, pair, count=500, flight=16, within_s=50)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_grpc_web_reaches_a_grpc_server(mesh: Mesh, engine: str) -> None:
+    await through_sidecars(mesh, engine, (WEB, "python"), count=50, flight=4, within_s=50)
 
 
 @pytest.mark.soak

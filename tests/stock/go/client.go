@@ -120,7 +120,7 @@ func sendPastAnswer(ctx context.Context, connection *grpc.ClientConn) error {
 		return err
 	}
 	sent := make([]byte, 16<<10)
-	for range 32 {
+	for range 8 {
 		if err := stream.SendMsg(&sent); err != nil {
 			break // the answer is there
 		}

@@ -155,11 +155,11 @@ final class StockClient {
     return '"' + text.replaceAll("[\\\\\"\\p{Cntrl}]", " ") + '"';
   }
 
-  /** Sends 32 messages of 16 KiB, whatever has been answered meanwhile. */
+  /** Sends 8 messages of 16 KiB, whatever has been answered meanwhile. */
   private static final class Sending implements ClientResponseObserver<byte[], byte[]> {
     private final CompletableFuture<String> outcome;
     private String got = "";
-    private int left = 32;
+    private int left = 8;
 
     Sending(CompletableFuture<String> outcome) {
       this.outcome = outcome;

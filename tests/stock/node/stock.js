@@ -79,7 +79,7 @@ const KINDS = {
       const call = client.early(options(), (error, got) =>
         done(error ? told(error) : got.toString() === "early" ? "ok" : `another answer: ${got}`),
       );
-      let left = 32;
+      let left = 8;
       const write = () => {
         while (left-- > 0) {
           if (!call.write(Buffer.alloc(16 << 10))) {

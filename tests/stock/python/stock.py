@@ -74,7 +74,7 @@ def _read_pages(channel: grpc.Channel) -> str:
 
 def _send_past_answer(channel: grpc.Channel) -> str:
     got = channel.stream_unary("/stock.Stock/Early", AS_IS, AS_IS)(
-        iter([bytes(16_384)] * 32), timeout=DEADLINE_S
+        iter([bytes(16_384)] * 8), timeout=DEADLINE_S
     )
     return "ok" if got == b"early" else f"another answer: {got!r}"
 

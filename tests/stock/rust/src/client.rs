@@ -100,7 +100,7 @@ async fn read_pages(mut grpc: Grpc<Channel>, count: &'static str) -> Result<usiz
 }
 
 async fn send_past_answer(mut grpc: Grpc<Channel>) -> Result<(), String> {
-    let messages = tokio_stream::iter((0..32).map(|_| Bytes::from(vec![0; 16 << 10])));
+    let messages = tokio_stream::iter((0..8).map(|_| Bytes::from(vec![0; 16 << 10])));
     let answer = grpc.client_streaming(Request::new(messages), path("/stock.Stock/Early"), Raw).await;
     let got = answer.map_err(told)?.into_inner();
     if got == "early" { Ok(()) } else { Err(format!("another answer: {got:?}")) }
