@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -44,6 +44,8 @@ enum Turn {
 pub const RESET_STREAMS: usize = 4_096;
 /// Calls whose work here goes on, beside the streams that we allow: a caller counts one as over as soon as it has cancelled it.
 const ENDING: usize = 2;
+/// How often other tasks, some tens each time, go before a call that is refused for their number.
+const YIELDS: usize = 64;
 
 /// What small DATA frames may cost beyond their bytes while they wait, in bytes: frames of 32 fill every window without passing it.
 pub fn data_frame_budget(limits: &Limits) -> usize {
@@ -145,7 +147,14 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
                 gate.expect_reset();
                 respond.send_reset(Reason::REFUSED_STREAM); // who ignores a goodbye does not stay
             }
-            Ok(Some(Ok((request, respond)))) => accept(shared, entry, leaving, gate, request, respond),
+            Ok(Some(Ok((request, respond)))) => {
+                for _ in 0..YIELDS {
+                    if is_crowded(leaving, &shared.limits) {
+                        tokio::task::yield_now().await; // those that were cancelled end first
+                    }
+                }
+                accept(shared, entry, leaving, gate, request, respond);
+            }
             Ok(Some(Err(error))) => {
                 if error.is_go_away() || error.is_library() {
                     shared.note(Notice::RefusedFrames { kind: "protocol", who: entry.who() });
@@ -187,6 +196,11 @@ async fn end_at_once(mut connection: Connection<SharedIo, Bytes>, reason: Reason
     drop(tokio::time::timeout(std::time::Duration::from_millis(100), poll_fn(|cx| connection.poll_closed(cx))).await);
 }
 
+/// Whether more calls go on here than the peer may have open, beside as many that it has cancelled.
+fn is_crowded(leaving: &Leaving, limits: &Limits) -> bool {
+    leaving.calls.get() >= ENDING * limits.streams as usize
+}
+
 fn accept(
     shared: &Rc<Shared>,
     entry: &Entry,
@@ -197,8 +211,15 @@ fn accept(
 ) {
     let body = request.into_body();
     let stream = respond.stream_id().as_u32();
-    let Some(block) = gate.accept(stream) else { return };
-    if leaving.calls.get() >= ENDING * shared.limits.streams as usize {
+    let Some(block) = gate.accept(stream) else {
+        // Cancelled already, of which `h2` may not have read yet.
+        if respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_pending() {
+            gate.expect_reset();
+            respond.send_reset(Reason::CANCEL);
+        }
+        return;
+    };
+    if is_crowded(leaving, &shared.limits) {
         gate.forget(stream);
         gate.expect_reset();
         return respond.send_reset(Reason::REFUSED_STREAM);
