@@ -44,6 +44,8 @@ pub(crate) type ShapeParts = (String, Vec<(String, String, HashSet<String>)>, bo
 
 /// chain, key, roots (all PEM), and when the leaf ends, in epoch seconds
 pub(crate) type IdentityParts = (Vec<u8>, Vec<u8>, Vec<u8>, f64);
+/// seconds, milliseconds, bytes, and how HTTP's paths are told apart
+pub(crate) type BoundsParts = (Vec<f64>, Vec<f64>, Vec<f64>, String);
 
 /// upper and lower half of the trace id, span id, sampled, tracestate
 type RemoteParts = (u64, u64, u64, bool, String);

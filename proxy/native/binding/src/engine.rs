@@ -22,7 +22,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::convert::{self, IdentityParts, ShapeParts, invalid};
+use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, invalid};
 use crate::question::Question;
 
 const STATUS_WAIT: Duration = Duration::from_secs(1);
@@ -182,7 +182,7 @@ impl NativeEngine {
 
     /// Add finished calls up, in buckets with these upper bounds (seconds, milliseconds, bytes), HTTP's by path `none`, `first` or `all`;
     /// `None`: tell of each.
-    fn set_measures(&self, bounds: Option<(Vec<f64>, Vec<f64>, Vec<f64>, String)>) {
+    fn set_measures(&self, bounds: Option<BoundsParts>) {
         let bounds = bounds.map(|(duration_s, latency_ms, size_bytes, paths)| {
             let http_paths = match paths.as_str() {
                 "first" => HttpPaths::First,

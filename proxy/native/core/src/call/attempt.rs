@@ -92,15 +92,13 @@ impl Call {
             Box::pin(self.begin_span(down)).await?;
         }
         let shared = self.shared.clone();
-        let connected = match shared.pool.take(&origin) {
-            Some(connection) => Ok(connection),
-            None => {
-                let has_other = self.may_try_another(plan);
-                match self.timed(down, &mut timer, Box::pin(connect(shared.clone(), origin, endpoint.clone(), has_other))).await?
-                {
-                    None => return Ok(self.timed_out(plan)),
-                    Some(connected) => connected,
-                }
+        let connected = if let Some(connection) = shared.pool.take(&origin) {
+            Ok(connection)
+        } else {
+            let has_other = self.may_try_another(plan);
+            match self.timed(down, &mut timer, Box::pin(connect(shared.clone(), origin, endpoint.clone(), has_other))).await? {
+                None => return Ok(self.timed_out(plan)),
+                Some(connected) => connected,
             }
         };
         let connection = match connected {
