@@ -39,7 +39,7 @@ _SCRAPER = frozenset({b"x-prometheus-scrape-timeout-seconds"})
 _EXPOSITION = (b"application/openmetrics-text", b"version=0.0.4", b"io.prometheus.client.metricfamily")
 _PRIVATE = re.compile(r".+\.(?:local|localdomain|internal|lan|svc|home\.arpa|svc\..+|cluster\.local)")
 _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,256}")
-_EXPOSED = (b"grpc-status", b"grpc-message", b"postern-error", b"traceparent")
+_EXPOSED = b"grpc-status, grpc-message, postern-error, traceparent"
 _MAX_AGE = b"600"  # seconds that a browser may keep a leave
 _VARY = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 
@@ -117,11 +117,9 @@ class Browsers(Struct, frozen=True, kw_only=True):
         vary = (Edit(op=Op.LIST, name=b"vary", data=b"Origin"),)
         if origin is None or not self.listed(origin):
             return vary
-        exposed = tuple(
-            Edit(op=Op.LIST, name=b"access-control-expose-headers", data=name) for name in _EXPOSED
-        )
+        exposed = Edit(op=Op.LIST, name=b"access-control-expose-headers", data=_EXPOSED)
         granted = self._granted(origin)
-        return (*vary, Edit(op=Op.SET, name=b"access-control-allow-origin", data=granted), *exposed)
+        return (*vary, Edit(op=Op.SET, name=b"access-control-allow-origin", data=granted), exposed)
 
     def _granted(self, origin: str | None) -> bytes:
         # For `*` never the origin itself: with an app that allows credentials, that would allow them to everybody.
@@ -129,11 +127,8 @@ class Browsers(Struct, frozen=True, kw_only=True):
 
 
 def as_headers(edits: Edits) -> Headers:
-    """The same fields for an answer of our own, one line a name."""
-    found: dict[bytes, bytes] = {}
-    for edit in edits:
-        found[edit.name] = b", ".join((found[edit.name], edit.data)) if edit.name in found else edit.data
-    return tuple(found.items())
+    """The same fields for an answer of our own."""
+    return tuple((edit.name, edit.data) for edit in edits)
 
 
 def own_names(hostname: str, *, beyond: bool) -> tuple[str, ...]:

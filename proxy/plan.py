@@ -95,7 +95,7 @@ class Op(Enum):
 
     SET = "set"
     ADD = "add"
-    LIST = "list"  # one more member of a comma-separated field (RFC 9110 §5.6.1), unless it is among them
+    LIST = "list"  # more members of a comma-separated field (RFC 9110 §5.6.1), those that are not among them
     REMOVE = "remove"
     REMOVE_PREFIX = "remove-prefix"  # every header whose name starts so
     HOP_BY_HOP = "hop-by-hop"  # RFC 9110 §7.6.1: connection-listed names and the fixed set

@@ -36,7 +36,7 @@ class Compiled(Struct, frozen=True):
     remove: frozenset[bytes]
     prefixes: tuple[bytes, ...]
     add: Headers
-    members: Headers  # of lists: each once
+    members: Headers  # of lists: those that are missing
     hop_by_hop: bool
     caller: bool
     trace: bool
@@ -102,9 +102,10 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     if compiled.prefixes:
         kept = [header for header in kept if not header[0].startswith(compiled.prefixes)]
     kept.extend(compiled.add)
-    for name, member in compiled.members:
-        if not _is_listed(kept, name, member.lower()):
-            kept.append((name, member))
+    for name, members in compiled.members:
+        missing = [item for item in members.split(b", ") if not _is_listed(kept, name, item.lower())]
+        if missing:
+            kept.append((name, b", ".join(missing)))
     return kept
 
 

@@ -19,7 +19,7 @@ pub struct Edits {
     pub remove: Vec<HeaderName>,
     pub prefixes: Vec<String>,
     pub add: Vec<(HeaderName, HeaderValue)>,
-    /// Of lists: each once.
+    /// Of lists: those that are missing.
     pub members: Vec<(HeaderName, HeaderValue)>,
     pub hop_by_hop: bool,
     pub caller: bool,
@@ -60,6 +60,16 @@ static WRITTEN: [HeaderName; 2] = [TRACEPARENT, GRPC_TRACE_BIN];
 fn listed(headers: &Headers) -> Vec<HeaderName> {
     let items = headers.get_all(header::CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     items.filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).collect()
+}
+
+/// Of some members of a list, those that it lacks.
+fn missing(headers: &Headers, name: &HeaderName, members: &HeaderValue) -> Option<HeaderValue> {
+    if !headers.contains_key(name) {
+        return Some(members.clone());
+    }
+    let members = members.to_str().ok()?.split(", ");
+    let lacks: Vec<&str> = members.filter(|member| !is_member(headers, name, member.as_bytes())).collect();
+    (!lacks.is_empty()).then(|| HeaderValue::try_from(lacks.join(", ")).ok())?
 }
 
 fn is_member(headers: &Headers, name: &HeaderName, member: &[u8]) -> bool {
@@ -107,9 +117,9 @@ impl Edits {
         for (name, value) in &self.add {
             headers.append(name, value.clone());
         }
-        for (name, member) in &self.members {
-            if !is_member(headers, name, member.as_bytes()) {
-                headers.append(name, member.clone());
+        for (name, members) in &self.members {
+            if let Some(missing) = missing(headers, name, members) {
+                headers.append(name, missing);
             }
         }
     }
