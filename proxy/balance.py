@@ -26,8 +26,9 @@ AWAY_MAX_S = 300.0
 class Load(Struct):
     """What one engine knows of one endpoint. Owned by the cluster that holds it.
 
-    proven: its certificate was the right one (without mutual TLS nothing has to be proven). rank: of its source, lower before higher,
-    among those that are not. mismatches: how often in a row it was not the right one. proving: a connection to find that out is under way.
+    proven: its certificate was the right one (without mutual TLS: it was reached, and speaks as a peer does). rank: of its source, lower
+    before higher, among those that are not. mismatches: how often in a row its certificate was not the right one. proving: a connection
+    to find that out is under way.
     """
 
     address: str

@@ -98,6 +98,30 @@ async def test_calls_stay_with_what_was_proven_when_bogus_announcements_come(eng
         )
 
 
+async def test_without_mtls_calls_stay_with_those_that_speak_as_peers_do(engine: str) -> None:
+    async def garble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    async with (
+        http_app() as app,
+        raw_app(garble) as garbling,
+        running(engine) as front,
+        running(engine) as peer,
+    ):
+        peer.cluster("app", app)
+        honest = await peer.listen(always(plan()), name="peer")
+        upstreams = (
+            *(Upstream(address=f"127.0.0.{n}:{garbling if n == 1 else 9}", rank=1) for n in range(1, 40)),
+            Upstream(address=f"127.0.0.1:{honest}"),
+        )
+        front.engine.set_cluster(Cluster(key=KEY, wire="postern", tls=None, upstreams=upstreams))
+        port = await front.listen(always(plan(KEY)))
+        async with connect(port) as caller:
+            assert {(await caller.request("GET", "/echo")).status for _ in range(30)} == {200}
+        await front.seen.until(lambda: len(front.seen.outcomes) == 30)
+        assert {len(outcome.attempts) for outcome in front.seen.outcomes} == {1}
+
+
 async def test_instance_that_was_only_announced_is_proven_beside_the_calls(engine: str, mint: Mint) -> None:
     async with scene(engine, mint) as mesh:
         mesh.announce(known=mesh.honest[:1], heard=[*mesh.bogus(2), mesh.honest[1]])

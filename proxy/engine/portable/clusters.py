@@ -29,7 +29,7 @@ class ClusterState:
         old = self._loads
         self.cluster = cluster
         self._upstreams = {upstream.address: upstream for upstream in cluster.upstreams}
-        is_proven = cluster.tls != "mesh"
+        is_proven = cluster.wire != "postern"  # apps and our own sockets were not announced by anybody
         self._loads = {
             address: old.get(address)
             or self._away.pop(address, None)

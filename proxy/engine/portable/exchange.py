@@ -241,7 +241,7 @@ class Exchange:
         origin = Origin(cluster.key, load.address, cluster.wire, cluster.tls, route.expect, plan.connect_s)
         if plan.attempt_s is not None:
             self._timers.append(self._carrier.later(plan.attempt_s, self._attempt_timer(len(self._attempts))))
-        if cluster.tls == "mesh":
+        if self._is_peer:
             prove_another(self._carrier, state, origin)
         connection = self._carrier.pool.take(origin)
         if connection is not None:

@@ -27,7 +27,7 @@ def prove_another(carrier: "Carrier", state: ClusterState, beside: Origin) -> No
 
     def failed(cause: Cause, _: str) -> None:
         load.proving = False
-        lost(load, cause, carrier.now(), is_mesh=True)
+        lost(load, cause, carrier.now(), is_mesh=beside.tls == "mesh")
 
     carrier.pool.wait(replace(beside, address=load.address), Waiter(ready, failed))
 

@@ -162,7 +162,7 @@ impl HealthRegistry {
         let mut known = Healths::default();
         let mut take = |address: &Arc<str>| {
             let kept = old.now.remove(address).or_else(|| old.away.remove(address));
-            kept.unwrap_or_else(|| Arc::new(Health::new(cluster.tls != Tls::Mesh)))
+            kept.unwrap_or_else(|| Arc::new(Health::new(cluster.wire != Wire::Postern)))
         };
         let health: Vec<_> = cluster.upstreams.iter().map(|upstream| take(&upstream.address)).collect();
         let addresses = cluster.upstreams.iter().map(|upstream| upstream.address.clone());

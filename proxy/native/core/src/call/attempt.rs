@@ -429,11 +429,12 @@ impl Call {
 /// Connect to an endpoint that has not shown yet who it is, beside a call to another.
 async fn prove(shared: Rc<Shared>, origin: Origin, endpoint: Rc<Endpoint>) {
     let found = shared.pool.get(&shared, &origin).await;
+    let is_mesh = origin.tls == Tls::Mesh;
     let mut load = endpoint.load.borrow_mut();
     load.health.end_proving();
     match found {
         Ok(_) => load.health.prove(),
-        Err(lost) => load.lose(lost.cause, true, Instant::now()),
+        Err(lost) => load.lose(lost.cause, is_mesh, Instant::now()),
     }
 }
 

@@ -17,7 +17,8 @@ const AWAY_FIRST_S: f64 = 30.0; // an address that shows a wrong identity or non
 const AWAY_MAX_S: f64 = 300.0;
 
 /// What all workers know of one endpoint: what one of them met, the others need not meet. `is_ailing`: there is something to look up,
-/// so that healthy endpoints cost no lock. `is_proven`: its certificate was the right one. `is_proving`: a connection beside the calls
+/// so that healthy endpoints cost no lock. `is_proven`: its certificate was the right one (without mutual
+/// TLS: it was reached, and speaks as a peer does). `is_proving`: a connection beside the calls
 /// finds that out.
 #[derive(Debug)]
 pub struct Health {
@@ -42,7 +43,7 @@ impl Ejections {
 }
 
 impl Health {
-    /// Of an endpoint that nobody used. Without mutual TLS nothing has to be proven.
+    /// Of an endpoint that nobody used. Apps and our own sockets were not announced by anybody: nothing has to be proven.
     pub fn new(is_proven: bool) -> Self {
         let flag = AtomicBool::new;
         Self { is_ailing: flag(false), is_proven: flag(is_proven), is_proving: flag(false), ejections: Mutex::default() }
