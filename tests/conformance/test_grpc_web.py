@@ -105,6 +105,19 @@ async def test_call_and_its_answer_are_translated(engine: str, content_type: str
     assert trailers == {"grpc-status": "0", "grpc-message": "fine", "x-end": "2"}
 
 
+@pytest.mark.parametrize("content_type", TYPES[1:])
+async def test_bodies_beyond_all_windows_pass_both_ways(engine: str, content_type: str) -> None:
+    size = 3 << 19
+    message = b"\x00" + size.to_bytes(4, "big") + bytes(size)
+    body = base64.b64encode(message) if "-text" in content_type else message
+    async with serving(echo) as app, way_to(engine, app) as way, connect(way.port) as caller:
+        response = await caller.request(
+            "POST", "/shop.Cart/Get", headers=[("Content-Type", content_type)], body=body
+        )
+    messages, trailers = read_answer(content_type, response.body)
+    assert (response.status, messages == message, trailers["grpc-status"]) == (200, True, "0")
+
+
 @pytest.mark.parametrize("content_type", TYPES)
 async def test_answer_of_trailers_alone_has_them_in_its_body(engine: str, content_type: str) -> None:
     async with serving(echo) as app, way_to(engine, app) as way, connect(way.port) as caller:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from policies.access import AccessRules, without_policy
 from policies.resiliency import ResiliencyRules
 from proxy.browsers import BEYOND_PAGES, FOREIGN_SITES, PREFLIGHT, Browsers
-from proxy.deliver import AppView
+from proxy.deliver import GRPC_WEB, AppView
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
 from proxy.outbound import Outbound, OutboundView
@@ -18,6 +18,7 @@ from proxy.target import (
     API_TOKEN_SET,
     BEYOND_PAGES_SET,
     FOREIGN_SITE_SET,
+    GRPC_WEB_SET,
     OUT_PATHS,
     PREFLIGHT_SET,
     SERVICES,
@@ -87,6 +88,7 @@ def tables(judge: Judge | None = None, token: bytes | None = None) -> Tables:
     made.put_set(FOREIGN_SITE_SET, FOREIGN_SITES)
     made.put_set(BEYOND_PAGES_SET, BEYOND_PAGES)
     made.put_set(PREFLIGHT_SET, PREFLIGHT)
+    made.put_set(GRPC_WEB_SET, GRPC_WEB)
     for number, table in (judge or Judge(rules())).tables():
         made.put_paths(number, table)
     return made

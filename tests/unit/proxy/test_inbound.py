@@ -60,6 +60,41 @@ def test_refused(changes: dict[str, object], app: dict[str, object], cause: Caus
     assert reply.cause is cause
 
 
+def web(path: str = "/a.B/C", **changes: object) -> dict[str, object]:
+    """A call of gRPC-Web."""
+    kind = (b"content-type", b"application/grpc-web+proto")
+    return PEER | {"method": "POST", "path": path, "headers": (*PEER["headers"], kind)} | changes
+
+
+@pytest.mark.parametrize(
+    ("asked", "protocol", "translated"),
+    [
+        (web(), "grpc", True),
+        (web(), "grpcs", True),
+        (web(), "http", False),
+        (web(), "h2c", False),
+        (web(method="GET"), "grpc", False),
+        (web(headers=PEER["headers"]), "grpc", False),
+    ],
+)
+def test_grpc_web_is_translated_for_apps_that_speak_grpc_alone(
+    asked: dict[str, object], protocol: str, translated: bool
+) -> None:
+    plan = inbound(protocol=protocol).decide(asking(head("/x", **asked)))
+    assert isinstance(plan, Plan)
+    assert any(edit.op is Op.GRPC_WEB for edit in plan.routes[0].edits) is translated
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [web("/a/b/c"), web(exact=False), web("/dapr.proto.internals.v1.ServiceInvocation/CallLocal")],
+)
+def test_grpc_web_is_judged_as_the_grpc_call_that_it_is(asked: dict[str, object]) -> None:
+    reply = inbound(protocol="grpc").decide(asking(head("/x", **asked)))
+    assert isinstance(reply, Reply)
+    assert reply.cause is Cause.UNSUPPORTED
+
+
 def test_without_mtls_a_caller_may_have_found_us_under_another_namespace() -> None:
     decider = inbound()
     decider.view = replace(decider.view, mtls=False)
