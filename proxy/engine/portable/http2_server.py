@@ -324,6 +324,8 @@ def _checked_method(pseudo: dict[bytes, bytes]) -> bytes:
     if b":protocol" in pseudo and method != b"CONNECT":
         raise ProtocolError(":protocol with another method than CONNECT")
     if method == b"CONNECT" and b":protocol" not in pseudo:
+        if b":authority" not in pseudo:
+            raise ProtocolError("CONNECT without :authority")  # RFC 9113 §8.5
         if b":path" in pseudo or b":scheme" in pseudo:
             raise ProtocolError("CONNECT with :path or :scheme")
     elif b":scheme" not in pseudo or not pseudo.get(b":path"):

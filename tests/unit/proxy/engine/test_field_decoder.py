@@ -6,7 +6,7 @@ from h2.exceptions import ProtocolError
 from h2.utilities import HeaderValidationFlags, validate_headers
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hpack.struct import NeverIndexedHeaderTuple
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.engine.portable.field_decoder import FieldDecoder
@@ -79,6 +79,7 @@ def test_any_bytes_are_read_as_hpack_reads_them_or_refused(blocks: list[bytes]) 
 
 
 @given(_FIELDS)
+@example([(b":method", b"CONNECT")])
 def test_requests_that_h2_would_take_are_taken_and_no_others(fields: list[Header]) -> None:
     flags = HeaderValidationFlags(
         is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
