@@ -109,18 +109,44 @@ impl Tally {
     }
 }
 
+/// The first paths that were met, so that no caller can fill the memory with others.
+#[derive(Debug, Default)]
+struct Paths(HashSet<Arc<str>, RandomState>);
+
+impl Paths {
+    /// The path, if it is one of the first.
+    fn get(&mut self, path: &str) -> Option<Arc<str>> {
+        if let Some(known) = self.0.get(path) {
+            return Some(known.clone());
+        }
+        if self.0.len() >= MAX_PATHS || path.len() > MAX_PATH_BYTES {
+            return None;
+        }
+        let made: Arc<str> = path.into();
+        self.0.insert(made.clone());
+        Some(made)
+    }
+}
+
 /// Owns the sums since they were last taken, and the paths that are told apart.
 #[derive(Debug)]
 pub struct Tallies {
     kinds: HashMap<Kind, Tally, RandomState>,
-    paths: HashSet<Arc<str>, RandomState>,
+    grpc_paths: Paths,
+    http_paths: Paths,
     none: Arc<str>,
     other: Arc<str>,
 }
 
 impl Default for Tallies {
     fn default() -> Self {
-        Self { kinds: HashMap::default(), paths: HashSet::default(), none: "".into(), other: "other".into() }
+        Self {
+            kinds: HashMap::default(),
+            grpc_paths: Paths::default(),
+            http_paths: Paths::default(),
+            none: "".into(),
+            other: "other".into(),
+        }
     }
 }
 
@@ -131,7 +157,7 @@ impl Tallies {
         let is_grpc = head.protocol == Protocol::Grpc;
         let path = if !is_grpc && bounds.http_paths == HttpPaths::None {
             self.none.clone()
-        } else if let Some(path) = self.path(&head.path) {
+        } else if let Some(path) = if is_grpc { &mut self.grpc_paths } else { &mut self.http_paths }.get(&head.path) {
             path
         } else if is_grpc || bounds.http_paths == HttpPaths::First {
             self.other.clone()
@@ -158,20 +184,24 @@ impl Tallies {
         true
     }
 
-    fn path(&mut self, path: &str) -> Option<Arc<str>> {
-        if let Some(known) = self.paths.get(path) {
-            return Some(known.clone());
-        }
-        if self.paths.len() >= MAX_PATHS || path.len() > MAX_PATH_BYTES {
-            return None;
-        }
-        let made: Arc<str> = path.into();
-        self.paths.insert(made.clone());
-        Some(made)
-    }
-
     /// What was added since this was last asked.
     pub fn take(&mut self) -> HashMap<Kind, Tally, RandomState> {
         std::mem::take(&mut self.kinds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_bounded_in_number_and_length() {
+        let mut paths = Paths::default();
+        assert_eq!(paths.get(&"/".repeat(MAX_PATH_BYTES + 1)), None);
+        for number in 0..MAX_PATHS {
+            assert!(paths.get(&format!("/{number}")).is_some());
+        }
+        assert_eq!(paths.get("/one-more"), None);
+        assert!(paths.get("/0").is_some());
     }
 }
