@@ -192,6 +192,7 @@ async def test_foreign_mesh_on_the_same_network_is_not_called(meshes: Meshes, tm
         await stranger.end()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("engine", ["portable", pytest.param("native", marks=needs_native)])
 async def test_400_bogus_announcements_stop_no_calls(meshes: Meshes, engine: str) -> None:
     left, right, _ = meshes
