@@ -104,6 +104,7 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         config_paths=read.files("config"),
         resources_paths=(*read.folders("resources-path"), *read.folders("components-path")),
         config_lenient=read.switch("config-lenient", default=False),
+        keep_open_calls=read.switch("keep-open-calls", default=False, variable="POSTERN_KEEP_OPEN_CALLS"),
         mtls=mtls,
         sentry_address=sentry_address,
         trust_anchors_pem=anchors,

@@ -204,6 +204,8 @@ class Control:
         self._push_tables()
         self._engine.bump("access")
         self._engine.bump("resiliency")
+        if not self._settings.keep_open_calls:
+            self._engine.judge_open()
 
     def identity_changed(self, svid: Svid) -> None:
         """A new SVID: new TLS contexts for new connections."""

@@ -9,6 +9,7 @@ READ: Mapping[str, str] = {
     "HOME": "without either, `.local/state/postern` in this folder is the runtime root",
     "POSTERN_ENGINE": "auto, native or portable; `--engine` wins",
     "POSTERN_THREADS": "threads of the native engine; `--threads` wins",
+    "POSTERN_KEEP_OPEN_CALLS": "true: a new access policy leaves open calls alone; `--keep-open-calls` wins",
     "NAMESPACE": "our namespace (default); `--namespace` wins",
     "DAPR_HOST_IP": "the address that peers are told to dial; `--host-ip` wins",
     "DAPR_API_TOKEN": "the token that the API asks of the app (and that `postern invoke` sends)",

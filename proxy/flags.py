@@ -110,6 +110,13 @@ _BUILT = (
     _flag("no-learn-names", "", "ask no app which gRPC services it serves", "switch"),
     _flag("runtime-path", "DIR", "where this user's sidecars meet (environment: POSTERN_HOME, else by XDG)"),
     _flag("drain", "DURATION", "serve on after goodbye (2s)"),
+    _flag(
+        "keep-open-calls",
+        "",
+        "calls that are open when the access policy changes go on, even where it denies them now"
+        " (environment: POSTERN_KEEP_OPEN_CALLS)",
+        "switch",
+    ),
     _flag("config-lenient", "", "faults in documents are warnings where that is safe", "switch"),
     _flag("host-ip", "IP", "own address for naming (environment: DAPR_HOST_IP)"),
     _flag("run-command", "TEXT", "the app's command, for `postern list`"),

@@ -82,9 +82,14 @@ class Reader:
             self.fault(f"--{flag}", repr(text), "true or false")
         return _SWITCH.get(text)
 
-    def switch(self, flag: str, *, default: bool) -> bool:
-        """A switch."""
+    def switch(self, flag: str, *, default: bool, variable: str = "") -> bool:
+        """A switch, else the variable."""
         found = self.maybe_switch(flag)
+        text = self.env.get(variable) if variable and found is None else None
+        if text:
+            found = _SWITCH.get(text.lower())
+            if found is None:
+                self.fault(variable, repr(text), "true or false")
         return default if found is None else found
 
     def number(self, flag: str, default: int) -> int:

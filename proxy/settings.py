@@ -91,6 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     config_paths: tuple[Path, ...]
     resources_paths: tuple[Path, ...]
     config_lenient: bool
+    keep_open_calls: bool  # a new access policy holds for new calls alone
     # identity
     mtls: bool
     sentry_address: str | None  # `host:port` or `unix:/path`; None with mtls: a local sentry is ensured

@@ -247,6 +247,9 @@ class Engine(Protocol):
     def bump(self, scope: str) -> None:
         """Drop every kept Plan of a scope."""
 
+    def judge_open(self) -> None:
+        """Decide about every open call again, once for all that kept decisions cover together; end those that are denied now."""
+
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
         """Say goodbye on the listeners' connections and wait for their calls; returns how many were cut."""
 

@@ -196,6 +196,10 @@ class NativeEngine:
         """Drop every kept Plan of a scope."""
         self._core.bump(scope)
 
+    def judge_open(self) -> None:
+        """Decide about open calls again; end those that are denied now."""
+        self._core.judge_open()
+
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
         """Goodbye on the listeners' connections; wait for their calls; returns how many were cut."""
         done: asyncio.Future[int] = self._loop.create_future()

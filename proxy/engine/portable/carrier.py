@@ -16,6 +16,8 @@ from proxy.engine.portable.streams import AcceptCall, Downstream, RawHead
 from proxy.engine.portable.tls import TlsContexts
 from proxy.plan import Hold, Outcome, RequestHead, Tables
 
+_JUDGED = 64  # open calls that are judged again in one turn of the loop
+
 Explain = Callable[[str], str]
 
 
@@ -121,6 +123,14 @@ class Carrier:
         kept = self.plans.find(head)
         self.observer.plan_cache(kept is not None)
         return kept if kept is not None else self.plans.decide(listener.decide, head)
+
+    async def judge_open(self) -> None:
+        """Decide about open calls again, a few in one turn of the loop."""
+        calls = [exchange for calls in self.calls.values() for exchange in calls]
+        for number, exchange in enumerate(calls, 1):
+            exchange.judge_again()
+            if number % _JUDGED == 0:
+                await asyncio.sleep(0)
 
     def finished(self, exchange: Exchange, outcome: Outcome) -> None:
         """A call is over."""

@@ -107,6 +107,10 @@ class PortableEngine:
         """Drop every kept Plan of a scope."""
         self._carrier.plans.bump(scope)
 
+    def judge_open(self) -> None:
+        """Decide about open calls again; end those that are denied now."""
+        self._spawn(self._carrier.judge_open())
+
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
         """Goodbye on the listeners' connections; wait for their calls; returns how many were cut."""
         chosen = [self._listeners[name] for name in listeners if name in self._listeners]

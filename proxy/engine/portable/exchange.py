@@ -150,6 +150,30 @@ class Exchange:
         else:
             self._carry(decision, decision.decision)
 
+    def judge_again(self) -> None:
+        """The rules changed: a call that they deny now ends, answered where no answer has begun."""
+        if self._done or self._kept is None:
+            return
+        plans = self._carrier.plans
+        found = plans.find(self._head) or plans.decide(self._listener.decide, self._head)
+        if isinstance(found, Hold) or not isinstance(found.decision, Reply):
+            return
+        reply = found.decision
+        if reply.cause is Cause.DENIED:
+            self._deny(reply)
+
+    def _deny(self, reply: Reply) -> None:
+        detail = "the access policy changed while the call was open"
+        self._end_attempt(Cause.DENIED, detail, abort=True)
+        if not self._committed:
+            self._answer(reply, self._head.path)
+        elif self._can_end_grpc():
+            self._end_grpc(reply, detail)
+            self._finish(Cause.DENIED, reply, reply.grpc_code)
+        else:
+            self._down.abort(Cause.DENIED)
+            self._finish(Cause.DENIED, reply)
+
     def _hold(self, hold: Hold, since: float) -> None:
         left = since + hold.for_s - self._carrier.now()
         if left <= 0:
@@ -534,11 +558,7 @@ class Exchange:
             return
         if self._committed and cause is Cause.TIMEOUT and self._can_end_grpc():
             reply = self._plan.on_cause[cause]
-            trailers = answers.grpc_trailers(reply, detail, self._span)
-            if self._web is not None:
-                self._down.send(trailer_frame(trailers, content_type(self._raw)))
-                trailers = ()
-            self._down.finish(trailers)
+            self._end_grpc(reply, detail)
             self._finish(cause, None, reply.grpc_code)
         elif self._committed:
             self._down.abort(cause)
@@ -547,6 +567,13 @@ class Exchange:
             self._answer(answers.timed_out(self._listener.name), detail)
         else:
             self._answer(self._plan.on_cause[cause], detail)
+
+    def _end_grpc(self, reply: Reply, detail: str) -> None:
+        trailers = answers.grpc_trailers(reply, detail, self._span)
+        if self._web is not None:
+            self._down.send(trailer_frame(trailers, content_type(self._raw)))
+            trailers = ()
+        self._down.finish(trailers)
 
     def _can_end_grpc(self) -> bool:
         """Whether a begun gRPC answer can still end with a status: not behind bytes that the caller may never read."""

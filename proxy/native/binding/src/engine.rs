@@ -216,6 +216,10 @@ impl NativeEngine {
         self.command(|| Command::Bump(scope.clone()));
     }
 
+    fn judge_open(&self) {
+        self.command(|| Command::JudgeOpen);
+    }
+
     /// Goodbye on the listeners' connections; `done(count)` is called from an engine's thread once their calls ended or were cut.
     fn drain(&self, names: Vec<String>, within_s: f64, done: Py<PyAny>) -> PyResult<()> {
         let within = Duration::try_from_secs_f64(within_s.max(0.0)).map_err(invalid)?;

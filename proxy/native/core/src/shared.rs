@@ -9,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use crate::call::cause::Cause;
+use crate::call::deciding;
 use crate::call::gate::Gate;
 use crate::call::pool::Pool;
 use crate::call::state::CallState;
@@ -16,6 +18,7 @@ use crate::clusters::Clusters;
 use crate::connection::listener::{self, Listener};
 use crate::connection::tls::Identity;
 use crate::decision::cache::PlanCache;
+use crate::decision::plan::Decision;
 use crate::decision::tables::Tables;
 use crate::decision::trace::Sampler;
 use crate::limits::Limits;
@@ -176,6 +179,9 @@ impl Shared {
                 plans.bump(&scope);
                 self.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
             }
+            Command::JudgeOpen => {
+                tokio::task::spawn_local(self.clone().judge_open());
+            }
             Command::Listen(bound) => {
                 let listener = Listener::new(&bound, self.place.worker);
                 self.listeners.borrow_mut().insert(bound.name.clone(), listener.clone());
@@ -201,6 +207,18 @@ impl Shared {
         }
     }
 
+    /// Decide about every open call again, one after the other so that equal ones find what the first was told; end those denied now.
+    async fn judge_open(self: Rc<Self>) {
+        let calls: Vec<Rc<CallState>> = self.calls.borrow().values().cloned().collect();
+        for call in calls {
+            if let Some(decided) = deciding::again(&self, &call.head).await {
+                if matches!(&decided.decision, Decision::Reply(reply) if reply.cause == Cause::Denied) {
+                    call.deny(decided);
+                }
+            }
+        }
+    }
+
     async fn drain(self: Rc<Self>, names: Vec<String>, within: Duration, cut: Arc<Cut>) {
         let chosen: Vec<Rc<Listener>> = {
             let listeners = self.listeners.borrow();
@@ -216,8 +234,13 @@ impl Shared {
             }
         };
         drop(tokio::time::timeout(within, all_empty).await); // late ones are cut
-        let left: Vec<Rc<CallState>> =
-            self.calls.borrow().values().filter(|call| names.iter().any(|name| **name == *call.listener)).cloned().collect();
+        let left: Vec<Rc<CallState>> = self
+            .calls
+            .borrow()
+            .values()
+            .filter(|call| names.iter().any(|name| **name == *call.head.entry.listener))
+            .cloned()
+            .collect();
         for call in &left {
             call.cut();
         }

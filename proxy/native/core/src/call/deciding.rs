@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -11,14 +11,72 @@ use crate::call::ends::Down;
 use crate::call::exchange::{Call, Stop};
 use crate::decision::cache::{Found, Kept};
 use crate::decision::plan::{Reply, Verdict};
-use crate::head::Protocol;
+use crate::head::{Head, Protocol};
 use crate::seam::ask::Question;
+use crate::shared::Shared;
 
 /// What came of asking.
 pub enum Decided {
     Kept(Rc<Kept>),
     /// A hold that nobody ended, and for what.
     Late(Box<Reply>, Arc<str>),
+}
+
+/// What the side that decides said.
+enum Asked {
+    Kept(Rc<Kept>),
+    Hold { key: Arc<str>, within: Duration, then: Box<Reply> },
+}
+
+/// The decision about the head of a call under way by what holds now; `None` where there is none at once.
+pub async fn again(shared: &Rc<Shared>, head: &Arc<Head>) -> Option<Rc<Kept>> {
+    if let Some(kept) = find(shared.clone(), head.clone()).await.ok()? {
+        return Some(kept);
+    }
+    match ask(shared.clone(), head.clone()).await.ok()? {
+        Asked::Kept(kept) => Some(kept),
+        Asked::Hold { .. } => None,
+    }
+}
+
+/// The kept decision for a head, once the classes of its path that it turns on are known.
+async fn find(shared: Rc<Shared>, head: Arc<Head>) -> Result<Option<Rc<Kept>>, Stop> {
+    loop {
+        let found = shared.plans.borrow_mut().find(&head, &shared.tables.borrow());
+        let table = match found {
+            Found::Kept(kept) => return Ok(Some(kept)),
+            Found::Nothing => return Ok(None),
+            Found::Class(table) => table,
+        };
+        let (answer, told) = oneshot::channel();
+        shared.inbox.ask(Question::Class { head: head.clone(), table, answer });
+        let (class, as_of) = told.await.map_err(|_| Stop::Silent)?;
+        shared.apply();
+        match class {
+            Some(class) if shared.is_current(as_of) => shared.tables.borrow_mut().learn(table, &head.path, class),
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// A fresh decision about a head, kept for others like it.
+async fn ask(shared: Rc<Shared>, head: Arc<Head>) -> Result<Asked, Stop> {
+    let (answer, verdict) = oneshot::channel();
+    shared.inbox.ask(Question::Decide { head: head.clone(), answer });
+    let (verdict, as_of) = verdict.await.map_err(|_| Stop::Silent)?;
+    shared.apply();
+    Ok(match verdict {
+        Verdict::Keep { decision, reads } => {
+            let kept = Kept::new(decision);
+            if shared.is_current(as_of) {
+                let mut plans = shared.plans.borrow_mut();
+                plans.keep(&head, reads, &kept, &mut shared.tables.borrow_mut());
+                shared.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
+            }
+            Asked::Kept(kept)
+        }
+        Verdict::Hold { key, within, then } => Asked::Hold { key, within, then },
+    })
 }
 
 impl Call {
@@ -33,28 +91,16 @@ impl Call {
     pub async fn decide(&mut self, down: &mut Down) -> Result<Decided, Stop> {
         let mut until: Option<Instant> = None;
         loop {
-            let found = self.find(down).await?;
+            let found = self.guarded(down, find(self.shared.clone(), self.head.clone())).await??;
             if let Some(kept) = found {
                 self.shared.inbox.count_lookup(true);
                 return Ok(Decided::Kept(kept));
             }
             self.shared.inbox.count_lookup(false);
             let wakes = self.shared.wakes();
-            let (answer, verdict) = oneshot::channel();
-            self.shared.inbox.ask(Question::Decide { head: self.head.clone(), answer });
-            let (verdict, as_of) = self.guarded(down, verdict).await?.map_err(|_| Stop::Silent)?;
-            self.shared.apply();
-            let (key, within, then) = match verdict {
-                Verdict::Keep { decision, reads } => {
-                    let kept = Kept::new(decision);
-                    if self.shared.is_current(as_of) {
-                        let mut plans = self.shared.plans.borrow_mut();
-                        plans.keep(&self.head, reads, &kept, &mut self.shared.tables.borrow_mut());
-                        self.shared.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
-                    }
-                    return Ok(Decided::Kept(kept));
-                }
-                Verdict::Hold { key, within, then } => (key, within, then),
+            let (key, within, then) = match self.guarded(down, ask(self.shared.clone(), self.head.clone())).await?? {
+                Asked::Kept(kept) => return Ok(Decided::Kept(kept)),
+                Asked::Hold { key, within, then } => (key, within, then),
             };
             let until = *until.get_or_insert_with(|| Instant::now() + within);
             if Instant::now() >= until {
@@ -66,28 +112,6 @@ impl Call {
                 if !self.guarded(down, held).await? {
                     return Ok(Decided::Late(then, key));
                 }
-            }
-        }
-    }
-
-    /// The kept decision for this head, once the classes of its path that it turns on are known.
-    async fn find(&mut self, down: &mut Down) -> Result<Option<Rc<Kept>>, Stop> {
-        loop {
-            let found = self.shared.plans.borrow_mut().find(&self.head, &self.shared.tables.borrow());
-            let table = match found {
-                Found::Kept(kept) => return Ok(Some(kept)),
-                Found::Nothing => return Ok(None),
-                Found::Class(table) => table,
-            };
-            let (answer, told) = oneshot::channel();
-            self.shared.inbox.ask(Question::Class { head: self.head.clone(), table, answer });
-            let (class, as_of) = self.guarded(down, told).await?.map_err(|_| Stop::Silent)?;
-            self.shared.apply();
-            match class {
-                Some(class) if self.shared.is_current(as_of) => {
-                    self.shared.tables.borrow_mut().learn(table, &self.head.path, class);
-                }
-                _ => return Ok(None),
             }
         }
     }

@@ -42,6 +42,8 @@ pub enum Stop {
     Cut,
     /// The caller neither sends nor reads.
     Stalled,
+    /// The access rules changed, and deny it now.
+    Denied,
     /// The side that decides is gone.
     Silent,
 }
@@ -94,11 +96,12 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
     shared.apply();
     let framing = raw.framing;
     let (head, refusal) = head::read(raw, entry);
-    let state = CallState::new(head.entry.listener.clone());
+    let head = Arc::new(head);
+    let state = CallState::new(head.clone());
     let number = shared.enter_call(state.clone());
     // In a box, so that the task is not moved with it.
     let mut call = Box::new(Call {
-        head: Arc::new(head),
+        head,
         state,
         kept: None,
         route: 0,
@@ -223,6 +226,7 @@ impl Call {
         match self.state.poll_cut(cx) {
             Some(Cut::Ending) => return Poll::Ready(Stop::Cut),
             Some(Cut::Stalled) => return Poll::Ready(Stop::Stalled),
+            Some(Cut::Denied) => return Poll::Ready(Stop::Denied),
             None => self.note_progress(),
         }
         if let Some(deadline) = &mut self.deadline {
@@ -331,17 +335,10 @@ impl Call {
     /// The ready-made answer for a cause, or the visible end of what has begun.
     async fn fail(&mut self, down: &mut Down, cause: Cause, detail: &str) -> Result<(), Stop> {
         self.cause = Some(cause);
-        let is_grpc = self.head.protocol == Protocol::Grpc || self.web_between.as_ref().is_some_and(|between| between.get());
-        if self.committed && cause == Cause::Timeout && is_grpc && !self.owes_down {
-            // Not behind bytes that the caller may never read; else an answer that has begun can still end with a status.
+        if self.committed && cause == Cause::Timeout && self.can_end_grpc() {
             let reply = self.ready_made(cause).await?;
             if let Some(reply) = reply {
-                let trailers = answers::grpc_trailers(&reply, detail, self.span.as_ref());
-                match grpc_web::content_type(&self.head) {
-                    Some(sent_as) => down.send(grpc_web::trailer_frame(&trailers, sent_as), true),
-                    None => down.finish(Some(trailers)),
-                }
-                self.ended_code = Some(reply.grpc_code);
+                self.end_grpc(down, &reply, detail);
                 return Ok(());
             }
         }
@@ -374,6 +371,21 @@ impl Call {
         Ok(Some(reply))
     }
 
+    /// Whether a gRPC answer that has begun can still end with a status: not behind bytes that the caller may never read.
+    fn can_end_grpc(&self) -> bool {
+        let is_grpc = self.head.protocol == Protocol::Grpc || self.web_between.as_ref().is_some_and(|between| between.get());
+        is_grpc && !self.owes_down
+    }
+
+    fn end_grpc(&mut self, down: &mut Down, reply: &Reply, detail: &str) {
+        let trailers = answers::grpc_trailers(reply, detail, self.span.as_ref());
+        match grpc_web::content_type(&self.head) {
+            Some(sent_as) => down.send(grpc_web::trailer_frame(&trailers, sent_as), true),
+            None => down.finish(Some(trailers)),
+        }
+        self.ended_code = Some(reply.grpc_code);
+    }
+
     async fn reply(&mut self, down: &mut Down, reply: &Reply, detail: &str) {
         if !self.begin_own_span() {
             Box::pin(self.ask_span()).await;
@@ -401,11 +413,29 @@ impl Call {
                 let limit = self.shared.limits.stall.as_secs_f64();
                 (Cause::CallerLeft, format!("the caller stalled for {limit} s"))
             }
+            Stop::Denied => return Box::pin(self.denied(down)).await,
             Stop::Cut | Stop::Silent => (Cause::Draining, "the proxy is shutting down".to_owned()),
         };
         self.end_attempt(Some(cause), &detail);
         down.abort(cause);
         self.cause = Some(cause);
+    }
+
+    /// A newer decision denies the call: answer with it, or end visibly what has begun.
+    async fn denied(&mut self, down: &mut Down) {
+        let detail = "the access policy changed while the call was open";
+        self.end_attempt(Some(Cause::Denied), detail);
+        self.cause = Some(Cause::Denied);
+        self.kept = self.state.take_denial().or_else(|| self.kept.take());
+        let kept = self.kept.clone();
+        match kept.as_ref().map(|kept| &kept.decision) {
+            Some(Decision::Reply(reply)) if !self.committed => {
+                let path = self.head.path.clone();
+                self.reply(down, reply, &path).await;
+            }
+            Some(Decision::Reply(reply)) if self.can_end_grpc() => self.end_grpc(down, reply, detail),
+            _ => down.abort(Cause::Denied),
+        }
     }
 
     /// Close the books on the current attempt.

@@ -1,4 +1,4 @@
-//! What others may do to a call under way: cut it, and see whether its caller stalls.
+//! What others may do to a call under way: cut it, deny it, and see whether its caller stalls.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Instant;
 
+use crate::decision::cache::Kept;
+use crate::head::Head;
 use crate::limits::Limits;
 
 /// The caller does not send what it announced.
@@ -18,12 +20,14 @@ pub const SLOW_READER: &str = "slow-reader";
 pub enum Cut {
     Ending,
     Stalled,
+    Denied,
 }
 
 /// One call, seen from outside.
 #[derive(Debug)]
 pub struct CallState {
-    pub listener: Arc<str>,
+    pub head: Arc<Head>,
+    denial: RefCell<Option<Rc<Kept>>>,
     cut: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
     /// What the caller is waited for, and the bytes that it has moved.
@@ -35,9 +39,10 @@ pub struct CallState {
 
 impl CallState {
     /// A call that nobody has looked at.
-    pub fn new(listener: Arc<str>) -> Rc<Self> {
+    pub fn new(head: Arc<Head>) -> Rc<Self> {
         Rc::new(Self {
-            listener,
+            head,
+            denial: RefCell::default(),
             cut: Cell::default(),
             waker: RefCell::default(),
             waits: Cell::default(),
@@ -49,6 +54,17 @@ impl CallState {
     /// End the call visibly.
     pub fn cut(&self) {
         self.end(Cut::Ending);
+    }
+
+    /// End the call by a newer decision, which denies it.
+    pub fn deny(&self, decision: Rc<Kept>) {
+        *self.denial.borrow_mut() = Some(decision);
+        self.end(Cut::Denied);
+    }
+
+    /// The decision that denied the call.
+    pub fn take_denial(&self) -> Option<Rc<Kept>> {
+        self.denial.borrow_mut().take()
     }
 
     fn end(&self, cut: Cut) {
@@ -102,11 +118,27 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fields::Headers;
+    use crate::head::{self, Entry, Framing, Protocol, RawHead};
+
+    fn head() -> Arc<Head> {
+        let entry = Entry { listener: "in".into(), peer: None, caller: None, address: "".into() };
+        let raw = RawHead {
+            protocol: Protocol::Http1,
+            method: "GET".into(),
+            authority: "a".into(),
+            target: "/".into(),
+            headers: Headers::new(),
+            framing: Framing::None,
+            length: None,
+        };
+        Arc::new(head::read(raw, entry).0)
+    }
 
     #[test]
     fn only_who_is_waited_for_and_moves_too_little_stalls() {
         let limits = Limits { stall: Duration::from_secs(10), stall_bytes: 100, ..Limits::default() };
-        let (state, start) = (CallState::new("in".into()), Instant::now());
+        let (state, start) = (CallState::new(head()), Instant::now());
         let at = |second: u64| state.check_progress(start + Duration::from_secs(second), &limits);
         state.note_progress(Some(SLOW_BODY), 0);
         assert_eq!((at(0), at(9)), (None, None));

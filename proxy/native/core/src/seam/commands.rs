@@ -30,6 +30,7 @@ pub enum Command {
     SetIdentity(Option<Identity>),
     SetSampler(Option<Sampler>),
     Bump(String),
+    JudgeOpen,
     Listen(Bound),
     Unlisten(String),
     Drain {
