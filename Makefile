@@ -45,11 +45,14 @@ fuzz:
 
 # Programs on stock gRPC libraries that tests call through sidecars, in the languages whose tools are here (tests/stock/README.md).
 STOCK := .cache/stock
-stock: $(if $(shell command -v go),$(STOCK)/go/stock) $(if $(shell command -v mvn),$(STOCK)/java/built) \
+stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec) $(if $(shell command -v mvn),$(STOCK)/java/built) \
 	$(if $(shell command -v npm),$(STOCK)/node/built) $(if $(shell command -v cargo),$(STOCK)/rust/release/stock)
 
 $(STOCK)/go/stock: $(wildcard tests/stock/go/*)
 	go build -C tests/stock/go -o $(CURDIR)/$@ .
+
+$(STOCK)/h2spec:
+	GOBIN=$(CURDIR)/$(STOCK) go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1
 
 $(STOCK)/java/built: $(wildcard tests/stock/java/*)
 	mvn -B -q -ntp -f tests/stock/java/pom.xml -Dfolder=$(CURDIR)/$(STOCK)/java process-classes

@@ -131,6 +131,7 @@ def to_app(
     edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=app.app_id.encode()))
     if app.token is not None:
         edits.append(Edit(op=Op.SET, name=b"dapr-api-token", data=app.token))
+    hint = _SPEAKS_GRPC.format(protocol=app.protocol) if app.is_grpc and not grpc else ""
     return Plan(
         labels=labels,
         routes=(Route(cluster=APP_CLUSTER, edits=tuple(edits)),),
@@ -139,7 +140,9 @@ def to_app(
         connect_s=app.connect_s,
         body_bytes=app.body_bytes,
         reply_edits=STRIP_REPLY,
-        on_cause=CauseReplies(labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True),
+        on_cause=CauseReplies(
+            labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True, hint=hint
+        ),
     )
 
 
@@ -194,14 +197,24 @@ _POSTURES = {
 class CauseReplies(Mapping[Cause, Reply]):
     """Answers for all that an engine may meet on the way to `who`, each made when asked for: a Plan that holds all is 13 KB.
 
-    `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy.
+    `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy. `hint`: what may be amiss where
+    it breaks the call off.
     """
 
-    __slots__ = ("_at_app", "_callee", "_extra", "_labels", "_surface", "_who")
+    __slots__ = ("_at_app", "_callee", "_extra", "_hint", "_labels", "_surface", "_who")
 
     def __init__(
-        self, labels: Labels, surface: Surface, who: str, callee: str, *, at_app: bool, extra: Headers = ()
+        self,
+        labels: Labels,
+        surface: Surface,
+        who: str,
+        callee: str,
+        *,
+        at_app: bool,
+        extra: Headers = (),
+        hint: str = "",
     ) -> None:
+        self._hint = hint
         self._labels = labels
         self._surface = surface
         self._who = who
@@ -213,13 +226,21 @@ class CauseReplies(Mapping[Cause, Reply]):
         """The same answers with more headers."""
         extra = (*self._extra, *headers)
         return CauseReplies(
-            self._labels, self._surface, self._who, self._callee, at_app=self._at_app, extra=extra
+            self._labels,
+            self._surface,
+            self._who,
+            self._callee,
+            at_app=self._at_app,
+            extra=extra,
+            hint=self._hint,
         )
 
     def __getitem__(self, cause: Cause) -> Reply:
         texts = _AT_APP if self._at_app else _AT_PEER
         shown = _APP_CAUSES.get(cause, cause) if self._at_app else cause
         text = texts.get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
+        if self._hint and cause in _BROKEN_OFF:
+            text += self._hint
         return errors.reply(
             shown, self._labels, text, surface=self._surface, callee=self._callee, extra=self._extra
         )
@@ -231,6 +252,11 @@ class CauseReplies(Mapping[Cause, Reply]):
         return len(Cause)
 
 
+_BROKEN_OFF = frozenset({Cause.RESET_EARLY, Cause.INVALID_ANSWER})
+_SPEAKS_GRPC = (
+    "; the call came as HTTP, and the app speaks gRPC (--app-protocol {protocol}): call its gRPC methods, "
+    "or set --app-protocol to http or h2c if it speaks HTTP"
+)
 _APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}
 _SHARED = {
     Cause.TIMEOUT: "{who} did not answer in time: {detail}",
@@ -238,6 +264,7 @@ _SHARED = {
     Cause.SHED: "{who} is busy: {detail}; --app-max-concurrency sets how many calls it takes at once",
     Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
     Cause.REFUSED: "{who} refused the call: {detail}",
+    Cause.INVALID_ANSWER: "{who} gave an answer that is not valid HTTP: {detail}",
 }
 _AT_PEER = {
     **_SHARED,

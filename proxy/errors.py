@@ -95,6 +95,7 @@ ANSWERS: dict[Cause, Answer] = {
     Cause.APP_DOWN: Answer(502, 14, 500, 14, "ERR_APP_DOWN"),
     Cause.APP_UNHEALTHY: Answer(503, 14, 500, 14, "ERR_APP_UNHEALTHY"),
     Cause.NOT_READY: Answer(503, 14, 500, 14, "ERR_NOT_READY", retryable=True),
+    Cause.INVALID_ANSWER: Answer(502, 13, 500, 13, "ERR_INVALID_ANSWER"),
 }
 #: What each `postern-error` tells a caller.
 MEANINGS: dict[Cause, str] = {
@@ -122,6 +123,7 @@ MEANINGS: dict[Cause, str] = {
     Cause.APP_DOWN: "the callee's app does not accept connections",
     Cause.APP_UNHEALTHY: "the callee's app fails its health probes",
     Cause.NOT_READY: "a proxy has no certificate yet, and sends no plaintext instead",
+    Cause.INVALID_ANSWER: "the answer is not valid HTTP, or holds too many fields",
 }
 HEADER = b"postern-error"
 _RETRY_AFTER = frozenset(

@@ -52,6 +52,7 @@ class Cause(Enum):
     APP_DOWN = "app-down"  # our own app does not accept connections
     APP_UNHEALTHY = "app-unhealthy"
     NOT_READY = "not-ready"  # no SVID yet: we neither send nor accept plaintext instead
+    INVALID_ANSWER = "invalid-answer"  # the answer breaks HTTP's rules
 
 
 class Facet(Enum):

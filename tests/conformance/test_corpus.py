@@ -83,4 +83,4 @@ async def test_bad_answer_never_looks_whole(engine: str, hops: str, bad: BadAnsw
     if bad.late:
         assert not answer.endswith(b"0\r\n\r\n")
     else:
-        assert re.findall(rb"^HTTP/1.1 ([0-9]{3}) ", answer, re.MULTILINE)[-1] in (b"501", b"502")
+        assert re.findall(rb"^HTTP/1.1 ([0-9]{3}) ", answer, re.MULTILINE)[-1] == b"502"

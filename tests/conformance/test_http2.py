@@ -369,14 +369,14 @@ async def test_malformed_status_of_an_app_fails_its_call_alone(engine: str, stat
     async def answer(peer: FramePeer, stream: int) -> None:
         await peer.send(peer.head(stream, ((b":status", status),), end=True))
 
-    assert (await _bad_then_good(engine, answer)).status in (501, 502)
+    assert (await _bad_then_good(engine, answer)).status == 502
 
 
 async def test_answer_with_two_lengths_fails_its_call_alone(engine: str) -> None:
     async def answer(peer: FramePeer, stream: int) -> None:
         await peer.respond(stream, headers=((b"content-length", b"4"),) * 2, body=b"fine")
 
-    assert (await _bad_then_good(engine, answer)).status in (501, 502)
+    assert (await _bad_then_good(engine, answer)).status == 502
 
 
 async def test_plain_connect_is_refused_and_harms_no_other_call(engine: str, hops: str) -> None:

@@ -1,15 +1,16 @@
 """HPACK decoding for the portable engine: each field is checked once, when it enters the table; equal blocks are read once.
 
 Stands in for hpack's Decoder in h2 (same four members), and for h2's checks of what came in: no name or value that HTTP/2 forbids gets
-past here, nor a pseudo-header field that is unknown, late or given twice. What a request, a response or trailers must hold is for the
-reader of the head to say. A field that was never to be indexed keeps its mark, so that it leaves us as it came (RFC 7541 §6.2.3).
+past here, nor a pseudo-header field that is unknown, late or given twice. A block with such a field is read to its end, as the table is
+the connection's, and stands as `MALFORMED`: it costs one call, not the connection (RFC 9113 §8.1.1). What a request, a response or
+trailers must hold is for the reader of the head to say.
+A field that was never to be indexed keeps its mark, so that it leaves us as it came (RFC 7541 §6.2.3).
 Source: RFC 7541 §2.3, §3, §5, §6; RFC 9113 §8.2, §8.3.
 """
 
 import re
 from collections import deque
 
-from h2.exceptions import ProtocolError
 from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
 from hpack.huffman_table import decode_huffman
 from hpack.struct import NeverIndexedHeaderTuple
@@ -28,7 +29,16 @@ _MAX_KEPT_BYTES = 1_024
 # RFC 9110 §5.1, §5.5 in lower case (RFC 9113 §8.2.1): names, and what is in no value; RFC 9113 §8.2.2: what belongs to a connection.
 _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
+MALFORMED = (
+    b":malformed"  # in place of all the fields of a block that no message may hold; the value says why
+)
 _CONNECTION = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
+
+
+class _Unsound(tuple[bytes, bytes]):
+    """A field that no message may hold. It may stand in the table all the same."""
+
+    __slots__ = ()
 
 
 class FieldDecoder:
@@ -36,6 +46,9 @@ class FieldDecoder:
 
     def __init__(self) -> None:
         self.max_header_list_size = 65_536
+        self.max_fields = (
+            256  # beyond these one more is kept, for the reader to refuse, and the rest only read
+        )
         self.max_allowed_table_size = self._limit = 4_096
         self._entries: deque[Header] = deque()
         self._size = 0
@@ -52,11 +65,13 @@ class FieldDecoder:
         self._shrink()
 
     def decode(self, data: bytes, raw: bool = True) -> list[Header]:
-        """A header block's fields. Raises: HPACKError or h2's ProtocolError; the connection is then of no use."""
+        """A header block's fields. Raises: HPACKError; the connection is then of no use."""
         kept = self._kept.get(data)
         if kept is None:
             kept, is_lasting = self._read(data)
-            _check_order(kept)
+            fault = _fault(kept)
+            if fault:
+                kept = [(MALFORMED, fault.encode())]
             if is_lasting and len(data) <= _MAX_KEPT_BYTES:
                 if len(self._kept) >= _MAX_KEPT:
                     self._kept.clear()
@@ -84,9 +99,8 @@ class FieldDecoder:
                 if first & 0x40:
                     self._insert(field)
                     changed = True
-                elif first & 0x10:
-                    field = NeverIndexedHeaderTuple(*field)
-            fields.append(field)
+            if len(fields) <= self.max_fields:
+                fields.append(field)
             size += len(field[0]) + len(field[1]) + _ENTRY_OVERHEAD
             if size > self.max_header_list_size:
                 raise OversizedHeaderListError(
@@ -99,26 +113,26 @@ class FieldDecoder:
         return fields, not changed
 
     def _literal(self, data: bytes, at: int, prefix: int) -> tuple[Header, int]:
+        start = at
         index, at = _integer(data, at, prefix)
+        is_never_indexed = data[start] & 0xF0 == 0x10
         if index:
-            name = self._entry(index)[0]
+            known = self._entry(index)
+            name = known[0]
+            is_sound = not isinstance(known, _Unsound) or not _name_fault(name)
         else:
             name, at = _text(data, at)
-            if _NAME.fullmatch(name) is None:
-                raise ProtocolError(f"a field is named {name!r}")
-            if name in _CONNECTION:
-                raise ProtocolError(f"a field that belongs to a connection: {name!r}")
-            if name[:1] == b":" and name not in PSEUDO:
-                raise ProtocolError(f"an unknown pseudo-header field: {name!r}")
+            is_sound = not _name_fault(name)
         value, at = _text(data, at)
-        if _BAD_VALUE.search(value) is not None or (name == b"te" and value.lower() != b"trailers"):
-            raise ProtocolError(f"the field {name!r} has a value that HTTP/2 forbids")
-        return (name, value), at
+        is_sound = is_sound and not _value_fault(name, value)
+        if not is_sound:
+            return _Unsound((name, value)), at
+        return NeverIndexedHeaderTuple(name, value) if is_never_indexed else (name, value), at
 
     def _entry(self, index: int) -> Header:
         if 0 < index <= _STATIC_LENGTH:
             if index == _TRANSFER_ENCODING:
-                raise ProtocolError("a field that belongs to a connection: b'transfer-encoding'")
+                return _Unsound(_STATIC[index - 1])
             return _STATIC[index - 1]
         place = index - _STATIC_LENGTH - 1
         if not 0 <= place < len(self._entries):
@@ -145,17 +159,38 @@ class FieldDecoder:
             self._size -= len(name) + len(value) + _ENTRY_OVERHEAD
 
 
-def _check_order(fields: list[Header]) -> None:
-    """Pseudo-header fields come first, each once (RFC 9113 §8.3)."""
+def _name_fault(name: bytes) -> str:
+    """What is wrong with a name; empty: nothing."""
+    if _NAME.fullmatch(name) is None:
+        return f"a field is named {name!r}"
+    if name in _CONNECTION:
+        return f"a field that belongs to a connection: {name!r}"
+    if name[:1] == b":" and name not in PSEUDO:
+        return f"an unknown pseudo-header field: {name!r}"
+    return ""
+
+
+def _value_fault(name: bytes, value: bytes) -> str:
+    if _BAD_VALUE.search(value) is not None or (name == b"te" and value.lower() != b"trailers"):
+        return f"the field {name!r} has a value that HTTP/2 forbids"
+    return ""
+
+
+def _fault(fields: list[Header]) -> str:
+    """What is wrong with a block's fields. Pseudo-header fields come first, each once (RFC 9113 §8.3)."""
     seen: set[bytes] = set()
     is_head = True
-    for name, _ in fields:
+    for field in fields:
+        name = field[0]
+        if isinstance(field, _Unsound):
+            return _name_fault(name) or _value_fault(name, field[1])
         if name[:1] != b":":
             is_head = False
         elif not is_head or name in seen:
-            raise ProtocolError(f"the pseudo-header field {name!r} comes late or twice")
+            return f"the pseudo-header field {name!r} comes late or twice"
         else:
             seen.add(name)
+    return ""
 
 
 def _text(data: bytes, at: int) -> tuple[bytes, int]:

@@ -19,7 +19,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _PRIORITY, _RST, _SETTINGS, _PUSH_PROMISE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x5
 _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x6, 0x7, 0x8, 0x9
 _KINDS = {_PRIORITY: "priority", _SETTINGS: "settings", _PING: "ping", _WINDOW_UPDATE: "window-update"}
-_END_STREAM = 0x1
+_END_STREAM = _ACK = 0x1
 _END_HEADERS = 0x4
 _PADDED = 0x8
 _MAX_FRAME_BYTES = 16_384  # what we announce (RFC 9113 §4.2); h2 would collect up to 16 MiB of a frame before it looks at the size
@@ -203,6 +203,10 @@ class FrameGate:
             if kind == _DATA and length > 0:
                 self._earn(0 if flags & _PADDED else 1)  # padding may be all that there is
             else:
+                if kind == _SETTINGS and length and flags & _ACK:  # h2 says PROTOCOL_ERROR (RFC 9113 §6.5)
+                    raise FloodError(
+                        "frame-size", "a SETTINGS acknowledgement with a payload", _FRAME_SIZE_ERROR
+                    )
                 self._count(kind, flags)
             position += 9 + length
         if position > size:

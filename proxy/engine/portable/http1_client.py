@@ -217,7 +217,9 @@ class Http1Client(asyncio.Protocol):
     def _inform_is_fine(self, call: ClientCall, start: ResponseStart) -> bool:
         self._informs += 1
         if start.status == 101 and (call.key is None or not is_accepted(start, call.key)):
-            self.fail(Cause.UNSUPPORTED, "the app switched protocols without being asked, or to another one")
+            self.fail(
+                Cause.INVALID_ANSWER, "the app switched protocols without being asked, or to another one"
+            )
             return False
         if self._informs > _INFORMS:
             self._count("informational")
@@ -310,7 +312,7 @@ class Http1Client(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> bool:
         self._count(refusal.kind)
-        self.fail(Cause.UNSUPPORTED, f"the app's answer is not valid HTTP/1.1: {refusal.text}")
+        self.fail(Cause.INVALID_ANSWER, f"the app's answer is not valid HTTP/1.1: {refusal.text}")
         return False
 
     def fail(self, cause: Cause, detail: str) -> None:

@@ -15,9 +15,11 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+import h2.stream
+from hpack.exceptions import HPACKError
 
 from proxy.engine.base import Limits
-from proxy.engine.portable.field_decoder import FieldDecoder
+from proxy.engine.portable.field_decoder import MALFORMED, FieldDecoder
 from proxy.engine.portable.field_encoder import FieldEncoder
 from proxy.engine.portable.frame_gate import FloodError, FrameGate, GoAway, goaway_frame
 from proxy.engine.portable.streams import CountFrame
@@ -52,8 +54,29 @@ def allowed(headers: Headers) -> Headers:
     )
 
 
-def read_trailers(fields: list[Header]) -> Headers:
-    """Raises: ProtocolError, for a pseudo-header field (RFC 9113 §8.1)."""
+def check_sound(fields: list[Header]) -> None:
+    """Raises: ProtocolError, for a block that the decoder has found malformed."""
+    if fields and fields[0][0] == MALFORMED:
+        raise h2.exceptions.ProtocolError(fields[0][1].decode())
+
+
+def read_length(headers: Headers) -> int | None:
+    """The content-length; None where there is none. Raises: ProtocolError, where it is no number or given twice."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if not lengths:
+        return None
+    if len(lengths) > 1:  # equal or not, the next parser may take the other one
+        raise h2.exceptions.ProtocolError("two content-length fields")
+    if not lengths[0].isdigit() or len(lengths[0]) > _MAX_LENGTH_DIGITS:
+        raise h2.exceptions.ProtocolError("the content-length is no number")
+    return int(lengths[0])
+
+
+def read_trailers(fields: list[Header], most: int) -> Headers:
+    """Raises: ProtocolError, for a pseudo-header field (RFC 9113 §8.1) or more than `most` fields."""
+    check_sound(fields)
+    if len(fields) > most:
+        raise h2.exceptions.ProtocolError(f"more than {most} fields in trailers")
     if fields and fields[0][0][:1] == b":":  # they come first, or the decoder would have refused them
         raise h2.exceptions.ProtocolError(f"a pseudo-header field in trailers: {fields[0][0]!r}")
     return tuple(fields)
@@ -73,13 +96,14 @@ def _uncancelled(events: list[h2.events.Event]) -> list[h2.events.Event]:
     ]
 
 
+_MAX_LENGTH_DIGITS = 19  # what fits 64 bits
 _UNREAD = 8  # windows of answers that a peer may leave unread: bodies wait for room, but heads and answers without a body do not
 
 
 class Stream:
     """One stream's sending side and the credit owed for what it received."""
 
-    __slots__ = ("closed", "ended", "id", "owed", "queue", "queued", "trailers")
+    __slots__ = ("closed", "due", "ended", "id", "owed", "queue", "queued", "trailers")
 
     def __init__(self, stream_id: int) -> None:
         self.id = stream_id
@@ -87,11 +111,27 @@ class Stream:
         self.queued = 0
         self.trailers: Headers | None = None  # set: finish with these once the queue is empty
         self.owed = 0
+        self.due: int | None = None  # bytes of the body to come, where its length was announced
         self.ended = False  # we have sent END_STREAM
         self.closed = False
 
     def drained(self, count: int) -> None:
         """So many bytes left for the wire."""
+
+
+class _Frames(h2.connection.H2Connection):
+    """h2, without its check of lengths: what ends a connection there is an error of one stream (RFC 9113 §8.1.1)."""
+
+    def _begin_new_stream(
+        self, stream_id: int, allowed_ids: h2.connection.AllowedStreamIDs
+    ) -> h2.stream.H2Stream:
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        stream._initialize_content_length = stream._track_content_length = _unchecked  # type: ignore[method-assign,assignment]
+        return stream
+
+
+def _unchecked(*_: object) -> None:
+    """`Http2End.take` counts."""
 
 
 class Http2End(asyncio.Protocol):
@@ -115,7 +155,7 @@ class Http2End(asyncio.Protocol):
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
-        self._h2 = h2.connection.H2Connection(config)
+        self._h2 = _Frames(config)
         self._h2.encoder = FieldEncoder()  # type: ignore[assignment]
         self._h2.decoder = FieldDecoder()  # type: ignore[assignment]
         self._gate = FrameGate(limits, self._loop.time, server=server, own=own)
@@ -149,6 +189,7 @@ class Http2End(asyncio.Protocol):
             del local[Setting.ENABLE_PUSH]
         self._h2.local_settings = local
         self._h2.decoder.max_header_list_size = self._limits.head_bytes
+        self._h2.decoder.max_fields = self._limits.header_count  # type: ignore[attr-defined]
         self._h2.initiate_connection()
         extra = self._limits.connection_window_bytes - 65_535
         if extra > 0:
@@ -171,7 +212,11 @@ class Http2End(asyncio.Protocol):
         except h2.exceptions.ProtocolError as error:
             is_bomb = isinstance(error, h2.exceptions.DenialOfServiceError)
             self._count("head-size" if is_bomb else "protocol")
-            self.fail(Codes(error.error_code), str(error) or type(error).__name__)
+            is_coding = (
+                isinstance(error.__cause__, HPACKError) and not is_bomb
+            )  # h2 says PROTOCOL_ERROR (RFC 9113 §4.3)
+            code = Codes.COMPRESSION_ERROR if is_coding else Codes(error.error_code)
+            self.fail(code, str(error) or type(error).__name__)
             return
         if self._gate.goaway is not None:
             goaway, self._gate.goaway = self._gate.goaway, None
@@ -405,6 +450,13 @@ class Http2End(asyncio.Protocol):
         self.stream_closed(stream)
 
     # --- receiving -----------------------------------------------------------------------------------------------------
+
+    def take(self, stream: Stream, count: int, *, ended: bool) -> bool:
+        """Count bytes of a body that came; whether they keep to the length that was announced (RFC 9113 §8.1.1)."""
+        if stream.due is None:
+            return True
+        stream.due -= count
+        return stream.due == 0 if ended else stream.due >= 0
 
     def owe(self, stream: Stream, data: h2.events.DataReceived) -> None:
         """Note the credit for received body bytes; padding is given back at once."""

@@ -4,13 +4,25 @@ import re
 from typing import ClassVar
 
 import h2.events
+from h2.exceptions import ProtocolError
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.frame_gate import GoAway
-from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed, read_trailers
+from proxy.engine.portable.http2 import (
+    Codes,
+    Handlers,
+    Http2End,
+    Stream,
+    allowed,
+    check_sound,
+    read_length,
+    read_trailers,
+)
 from proxy.engine.portable.streams import ConnectionOwner, CountFrame, RawHead, ResponseEvents
 from proxy.plan import Cause, Header, Headers
 
+_UNFIT = re.compile(rb'["<>`]')
+_UNESCAPED = re.compile(rb'[<>`]|\?.*"')
 _STATUS = re.compile(rb"[1-9][0-9]{2}")
 _MAX_STREAM_ID = 0x7FFFFFFF - 2_000  # retire a connection before its ids run out (RFC 9113 §5.1.1)
 MAX_CALLS = (
@@ -21,13 +33,14 @@ MAX_CALLS = (
 class ClientStream(Stream):
     """One call to the callee; the exchange's `UpstreamCall`."""
 
-    __slots__ = ("_end", "events", "head_seen", "response_ended")
+    __slots__ = ("_end", "bodiless", "events", "head_seen", "response_ended")
 
     def __init__(self, end: "Http2Client", events: ResponseEvents) -> None:
         super().__init__(0)
         self._end = end
         self.events: ResponseEvents | None = events
         self.head_seen = False
+        self.bodiless = False  # to HEAD: a length is of what is not sent
         self.response_ended = False
 
     def start(self, head: RawHead, *, end: bool) -> None:
@@ -105,7 +118,7 @@ class Http2Client(Http2End):
         fields: list[Header] = [
             (b":method", b"CONNECT" if tunnel else head.method),
             (b":scheme", head.scheme),
-            (b":path", head.target),
+            (b":path", _target(head.target)),
         ]
         if head.authority:
             fields.append((b":authority", head.authority))
@@ -117,6 +130,7 @@ class Http2Client(Http2End):
         self.streams[stream.id] = stream
         self.active_at = self._loop.time()
         stream.ended = end
+        stream.bodiless = head.method == b"HEAD"
         self.send_head(stream.id, fields, end=end)
 
     def _refuse(self, stream: ClientStream, cause: Cause, detail: str) -> None:
@@ -214,11 +228,14 @@ class Http2Client(Http2End):
     def _on_inform(self, event: h2.events.InformationalResponseReceived) -> None:
         stream = self._stream(event.stream_id)
         if stream is not None and stream.events is not None:
-            status, headers = _read_response(event.headers)
-            if status in (0, 101):
-                self._lose_reset(stream, "the response has a malformed head")
-            else:
-                stream.events.response_inform(status, headers)
+            try:
+                status, headers = _read_response(event.headers)
+                if status == 101 or len(event.headers) > self._limits.header_count:
+                    raise ProtocolError("an informational answer with status 101, or with too many fields")  # noqa: TRY301 - RFC 9113 §8.6
+            except ProtocolError as error:
+                self._malformed(stream, error)
+                return
+            stream.events.response_inform(status, headers)
 
     def _on_response(self, event: h2.events.ResponseReceived) -> None:
         stream = self._stream(event.stream_id)
@@ -228,23 +245,31 @@ class Http2Client(Http2End):
             self._count("header-count")
             self._lose_reset(stream, "the response has too many headers")
             return
-        status, headers = _read_response(event.headers)
-        if not status:
-            self._count("protocol")
-            self._lose_reset(stream, "the response has a malformed head")
+        ended = event.stream_ended is not None
+        try:
+            status, headers = _read_response(event.headers)
+            length = read_length(headers)
+            if ended and length and not stream.bodiless and status != 304:
+                raise ProtocolError("a content-length without a body")  # noqa: TRY301 - RFC 9113 §8.1.1
+        except ProtocolError as error:
+            self._malformed(stream, error)
             return
+        stream.due = 0 if stream.bodiless else length
         stream.head_seen = True
         events = stream.events
-        ended = event.stream_ended is not None
         if ended:
             self._ended(stream)
         events.response_head(status, headers, end=ended)
+
+    def _malformed(self, stream: ClientStream, error: ProtocolError) -> None:
+        self._count("protocol")
+        self._lose_reset(stream, f"the answer is malformed: {error}")
 
     def _lose_reset(self, stream: ClientStream, detail: str) -> None:
         events, stream.events = stream.events, None
         self.reset(stream, Codes.CANCEL)
         if events is not None:
-            events.response_lost(Cause.UNSUPPORTED, detail)
+            events.response_lost(Cause.INVALID_ANSWER, detail)
 
     def _on_data(self, event: h2.events.DataReceived) -> None:
         stream = self._stream(event.stream_id)
@@ -252,14 +277,24 @@ class Http2Client(Http2End):
             self._acknowledge(event.stream_id, event.flow_controlled_length or 0)
             return
         self.owe(stream, event)
-        if stream.events is not None and event.data:
+        if not self.take(stream, len(event.data), ended=event.stream_ended is not None):
+            self._malformed(stream, ProtocolError("a body of another length than its content-length"))
+        elif stream.events is not None and event.data:
             stream.events.response_data(event.data)
 
     def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
-        trailers = read_trailers(event.headers)
         stream = self._stream(event.stream_id)
-        if stream is not None:
+        if stream is None:
+            return
+        try:
+            trailers = read_trailers(event.headers, self._limits.header_count)
+        except ProtocolError as error:
+            self._malformed(stream, error)
+            return
+        if self.take(stream, 0, ended=True):
             self._response_end(stream, trailers)
+        else:
+            self._malformed(stream, ProtocolError("a body of another length than its content-length"))
 
     def _on_end(self, event: h2.events.StreamEnded) -> None:
         stream = self._stream(event.stream_id)
@@ -312,15 +347,24 @@ def _code_name(code: int) -> str:
 
 
 def _read_response(fields: list[tuple[bytes, bytes]]) -> tuple[int, Headers]:
-    """The status and the headers; 0 where the status is malformed (h2 does not look at it), or two lengths are given."""
-    status = lengths = 0
+    """The status and the headers. Raises: ProtocolError, where no response may hold them."""
+    check_sound(fields)
+    status = 0
     headers: list[Header] = []
     for field in fields:
         if field[0][:1] != b":":
             headers.append(field)
-            lengths += field[0] == b"content-length"
         elif field[0] != b":status" or _STATUS.fullmatch(field[1]) is None:
-            return 0, ()
+            raise ProtocolError("the status is malformed, or a pseudo-header field is none of a response's")
         else:
             status = int(field[1])
-    return (status, tuple(headers)) if lengths < 2 else (0, ())
+    if not status:
+        raise ProtocolError("a response without :status")
+    return status, tuple(headers)
+
+
+def _target(target: bytes) -> bytes:
+    """With what RFC 3986 §2 has escaped in escapes: some clients send a few such characters as they are, and HTTP/2 servers refuse them."""
+    if _UNESCAPED.search(target) is None:
+        return target
+    return _UNFIT.sub(lambda found: b"%%%02X" % found[0][0], target)

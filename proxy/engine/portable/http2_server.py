@@ -10,10 +10,20 @@ from h2.exceptions import ProtocolError
 from proxy.engine.base import Limits
 from proxy.engine.portable.frame_gate import GoAway, goaway_frame
 from proxy.engine.portable.head_scan import AUTHORITY, TOKEN
-from proxy.engine.portable.http2 import Codes, Handlers, Http2End, Stream, allowed, read_trailers
+from proxy.engine.portable.http2 import (
+    Codes,
+    Handlers,
+    Http2End,
+    Stream,
+    allowed,
+    check_sound,
+    read_length,
+    read_trailers,
+)
 from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead, RequestEvents, Wire
 from proxy.plan import Cause, Framing, Header, Headers
 
+_OTHER_LENGTH = "the body has another length than its content-length"
 _LAST_STREAM_ID = 0x7FFFFFFF
 _GOODBYE = b"goodbye!"
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986 §3.1
@@ -180,12 +190,17 @@ class Http2Server(Http2End):
             self.reset(stream, Codes.REFUSED_STREAM)
             return
         ended = event.stream_ended is not None
-        raw = read_head(event.headers, ended=ended)
         if len(event.headers) > self._limits.header_count:
             self._count("header-count")
             stream.respond(431, (), end=True)
             return
+        try:
+            raw = read_head(event.headers, ended=ended)
+        except ProtocolError as error:
+            self._refuse(stream, str(error))
+            return
         stream.request_ended = ended
+        stream.due = None if ended else raw.length
         stream.tunnel = raw.protocol == "websocket"
         events = self._accept(stream, raw)
         if stream.closed:
@@ -194,6 +209,15 @@ class Http2Server(Http2End):
         if ended:
             events.request_end(())
 
+    def _refuse(self, stream: ServerStream, detail: str) -> None:
+        """A malformed request costs its stream, not the others (RFC 9113 §8.1.1)."""
+        self._count("protocol")
+        self._gate.count_reset()
+        events, stream.events = stream.events, None
+        self.reset(stream, Codes.PROTOCOL_ERROR)
+        if events is not None:
+            events.request_gone(detail)
+
     def _on_data(self, event: h2.events.DataReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is None:
@@ -201,14 +225,24 @@ class Http2Server(Http2End):
             return
         assert isinstance(stream, ServerStream)
         self.owe(stream, event)
-        if stream.events is not None and event.data:
+        if not self.take(stream, len(event.data), ended=event.stream_ended is not None):
+            self._refuse(stream, _OTHER_LENGTH)
+        elif stream.events is not None and event.data:
             stream.events.request_data(event.data)
 
     def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
-        trailers = read_trailers(event.headers)
         stream = self.streams.get(event.stream_id)
-        if isinstance(stream, ServerStream):
+        if not isinstance(stream, ServerStream):
+            return
+        try:
+            trailers = read_trailers(event.headers, self._limits.header_count)
+        except ProtocolError as error:
+            self._refuse(stream, str(error))
+            return
+        if self.take(stream, 0, ended=True):
             self._request_end(stream, trailers)
+        else:
+            self._refuse(stream, _OTHER_LENGTH)
 
     def _on_end(self, event: h2.events.StreamEnded) -> None:
         stream = self.streams.get(event.stream_id)
@@ -242,9 +276,9 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
 
     Raises: ProtocolError, where a request lacks what it needs or holds what it must not (RFC 9113 §8.3.1, §8.5; RFC 8441 §4).
     """
+    check_sound(fields)
     pseudo: dict[bytes, bytes] = {}
     headers: list[Header] = []
-    lengths: list[int] = []
     protocol: Wire = "http2"
     hosts: list[bytes] = []
     crumbs: list[bytes] = []
@@ -258,14 +292,12 @@ def read_head(fields: list[Header], *, ended: bool) -> RawHead:
             crumbs.append(data)
         else:
             headers.append(field)
-            if name == b"content-length":
-                lengths.append(int(data))
-            elif name == b"content-type" and is_grpc(data):
+            if name == b"content-type" and is_grpc(data):
                 protocol = "grpc"
-    if len(hosts) > 1 or len(lengths) > 1:
-        raise ProtocolError("two host or two content-length fields")
+    if len(hosts) > 1:
+        raise ProtocolError("two host fields")
     host = hosts[0] if hosts else None
-    length = lengths[0] if lengths else None
+    length = read_length(tuple(headers))
     headers += _one_cookie(crumbs)
     if ended and length:
         raise ProtocolError("a content-length without a body")  # RFC 9113 §8.1.1

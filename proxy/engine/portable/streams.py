@@ -89,7 +89,7 @@ class ResponseEvents(Protocol):
         """The response is complete."""
 
     def response_lost(self, cause: Cause, detail: str) -> None:
-        """The call broke: REFUSED (surely not processed), RESET_EARLY/RESET_LATE (maybe processed), UNSUPPORTED. Nothing follows."""
+        """The call broke: REFUSED (surely not processed), RESET_EARLY/RESET_LATE (maybe processed), or another cause. Nothing follows."""
 
     def request_drained(self, count: int) -> None:
         """So many bytes of the request body have left."""

@@ -233,3 +233,10 @@ def test_app_that_does_not_listen_is_down_not_the_mesh() -> None:
     assert (at_app[Cause.CONNECT].cause, at_peer[Cause.CONNECT].cause) == (Cause.APP_DOWN, Cause.CONNECT)
     assert "--app-port" in at_app[Cause.CONNECT].grpc_message
     assert "peer port" in at_peer[Cause.CONNECT].grpc_message
+
+
+def test_http_call_that_a_grpc_app_breaks_off_says_what_each_side_speaks() -> None:
+    hinted = CauseReplies(LABELS, "own", "cart.shop", "cart", at_app=True, hint="; the app speaks gRPC")
+    for made in (hinted, hinted.adding(((b"a", b"b"),))):
+        assert "speaks gRPC" in made[Cause.RESET_EARLY].grpc_message
+        assert "speaks gRPC" not in made[Cause.TIMEOUT].grpc_message

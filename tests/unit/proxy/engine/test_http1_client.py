@@ -283,7 +283,7 @@ async def test_answer_with_a_large_head_says_so() -> None:
     dialled = Dialled(Limits(head_bytes=100))
     heard = dialled.call()
     dialled.transport.feed(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100)
-    assert heard.lost is Cause.UNSUPPORTED
+    assert heard.lost is Cause.INVALID_ANSWER
     assert "larger than 100 bytes" in heard.detail
 
 
@@ -541,17 +541,17 @@ async def test_websocket_refused_by_the_app_is_an_ordinary_response() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "cause"),
     [
-        (b"Accept: ", b"Accept: x"),
-        (b"Upgrade: websocket", b"Upgrade: h2c"),
-        (b"101", b"200"),
-        (b": Upgrade", b": x"),
+        ((b"Accept: ", b"Accept: x"), Cause.INVALID_ANSWER),
+        ((b"Upgrade: websocket", b"Upgrade: h2c"), Cause.INVALID_ANSWER),
+        ((b"101", b"200"), Cause.UNSUPPORTED),
+        ((b": Upgrade", b": x"), Cause.INVALID_ANSWER),
     ],
 )
-async def test_websocket_accepted_wrongly_is_lost(change: tuple[bytes, bytes]) -> None:
+async def test_websocket_accepted_wrongly_is_lost(change: tuple[bytes, bytes], cause: Cause) -> None:
     dialled = Dialled()
     heard = dialled.call(websocket_head(), end=False)
     dialled.transport.feed(accepting(dialled.transport.written).replace(*change))
-    assert heard.lost is Cause.UNSUPPORTED
+    assert heard.lost is cause
     assert not heard.status

@@ -28,10 +28,11 @@ pub enum Cause {
     AppDown,
     AppUnhealthy,
     NotReady,
+    InvalidAnswer,
 }
 
 /// All causes by their names on the wire, in the order of the enum.
-pub const CAUSES: [(Cause, &str); 24] = [
+pub const CAUSES: [(Cause, &str); 25] = [
     (Cause::NoApp, "no-app"),
     (Cause::NoEndpoint, "no-endpoint"),
     (Cause::Denied, "denied"),
@@ -56,6 +57,7 @@ pub const CAUSES: [(Cause, &str); 24] = [
     (Cause::AppDown, "app-down"),
     (Cause::AppUnhealthy, "app-unhealthy"),
     (Cause::NotReady, "not-ready"),
+    (Cause::InvalidAnswer, "invalid-answer"),
 ];
 
 impl Cause {

@@ -282,7 +282,7 @@ impl H1Up {
         if let Some(conn) = &self.conn {
             conn.shared.refused(refusal.kind);
         }
-        self.broke(Cause::Unsupported, format!("the app's answer is not valid HTTP/1.1: {}", refusal.text))
+        self.broke(Cause::InvalidAnswer, format!("the app's answer is not valid HTTP/1.1: {}", refusal.text))
     }
 
     fn head(&mut self, mut start: ResponseStart) -> Result<Answer, Lost> {
@@ -318,7 +318,7 @@ impl H1Up {
         if start.status == 101 {
             if !self.key.as_ref().is_some_and(|key| is_accepted(&start, key)) {
                 let detail = "the app switched protocols without being asked, or to another one";
-                return Err(self.broke(Cause::Unsupported, detail));
+                return Err(self.broke(Cause::InvalidAnswer, detail));
             }
             self.tunnel = true;
             self.answered = true;

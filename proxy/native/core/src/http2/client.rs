@@ -131,7 +131,7 @@ impl H2Conn {
         if method == Method::CONNECT && !tunnel {
             return Err(unsupported("CONNECT can't be sent to an app".into()));
         }
-        let target = uri::PathAndQuery::from_maybe_shared(head.target);
+        let target = path_and_query(head.target);
         let mut parts = uri::Parts::default();
         parts.path_and_query = Some(target.map_err(|error| unsupported(format!("the target can't be sent on: {error}")))?);
         // `h2` writes no authority with escapes, as clients of a Unix socket send; our own apps' is in the plan.
@@ -152,6 +152,20 @@ impl H2Conn {
         }
         Ok(request)
     }
+}
+
+/// As `h2` takes it: with what RFC 3986 §2 has escaped in escapes, of which some clients send a few as they are.
+fn path_and_query(target: Bytes) -> Result<uri::PathAndQuery, uri::InvalidUri> {
+    uri::PathAndQuery::from_maybe_shared(target.clone()).or_else(|_| {
+        let mut escaped = Vec::with_capacity(target.len() + 16);
+        for byte in target {
+            match byte {
+                b'"' | b'<' | b'>' | b'`' => escaped.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+                _ => escaped.push(byte),
+            }
+        }
+        uri::PathAndQuery::from_maybe_shared(Bytes::from(escaped))
+    })
 }
 
 /// Drive a connection to its end; `up` hears of its SETTINGS, or why none came.
@@ -287,7 +301,7 @@ impl H2Up {
             Some(reason) if error.is_reset() && error.is_remote() => {
                 Lost::new(early, format!("the peer reset the call ({})", reason_name(reason)))
             }
-            Some(_) if error.is_reset() => Lost::new(Cause::Unsupported, format!("the answer is malformed: {error}")),
+            Some(_) if error.is_reset() => Lost::new(Cause::InvalidAnswer, format!("the answer is malformed: {error}")),
             _ => match &*self.place.conn.ended.borrow() {
                 Some(why) => Lost::new(early, why.clone()),
                 None => Lost::new(early, format!("the connection broke: {error}")),
@@ -330,7 +344,7 @@ impl H2Up {
                 let (status, body) = (response.status().as_u16(), response.into_body());
                 let block = self.place.conn.gate.response(self.stream, status).unwrap_or_default();
                 if block.is_over || block.count > self.most_fields {
-                    return Poll::Ready(Err(Lost::new(Cause::Unsupported, "the response has too many headers")));
+                    return Poll::Ready(Err(Lost::new(Cause::InvalidAnswer, "the response has too many headers")));
                 }
                 let end = body.is_end_stream();
                 self.body = Some(body);

@@ -441,6 +441,7 @@ impl FrameGate {
         match fault {
             Fault::Compression => self.end("protocol", Reason::COMPRESSION_ERROR),
             Fault::Frame => self.end("protocol", Reason::PROTOCOL_ERROR),
+            Fault::Closed => self.end("protocol", Reason::STREAM_CLOSED),
             Fault::Fresh => self.set_flood("stream"),
             Fault::Bomb => self.set_flood("head-size"),
         }
@@ -468,13 +469,18 @@ impl FrameGate {
         if header.length > MAX_FRAME as usize {
             return self.end("frame-size", Reason::FRAME_SIZE_ERROR);
         }
+        if !has_legal_length(header) {
+            return self.end("frame-size", Reason::FRAME_SIZE_ERROR); // `h2` would say PROTOCOL_ERROR
+        }
         self.count(header);
         if self.is_flooded() {
             return;
         }
         self.ending.set(0);
-        if header.kind == DATA && header.has(END_STREAM) && self.ledger.is_none() {
-            self.ending.set(header.stream);
+        if header.kind == DATA && header.has(END_STREAM) {
+            if self.ledger.is_none() {
+                self.ending.set(header.stream);
+            }
             self.blocks.borrow_mut().end(header.stream);
         }
         if header.kind == HEADERS && self.is_over(header.stream) {
@@ -592,6 +598,19 @@ impl FrameGate {
             return self.earned.set(self.earned.get() - 1);
         }
         self.spend(&self.control, kind);
+    }
+}
+
+/// Whether a frame of a fixed size has it (RFC 9113 §6.3 to §6.9).
+fn has_legal_length(header: Header) -> bool {
+    match header.kind {
+        PRIORITY => header.length == 5,
+        RST_STREAM | WINDOW_UPDATE => header.length == 4,
+        PING => header.length == 8,
+        SETTINGS if header.has(ACK) => header.length == 0,
+        SETTINGS => header.length % 6 == 0,
+        GOAWAY => header.length >= 8,
+        _ => true,
     }
 }
 

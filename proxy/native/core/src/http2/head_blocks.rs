@@ -112,6 +112,7 @@ impl Block {
 
     fn is_response(&self) -> bool {
         self.status.is_some()
+            && self.status != Some(101) // HTTP/2 has none (RFC 9113 §8.6)
             && [&self.method, &self.scheme, &self.authority, &self.path, &self.protocol].iter().all(|field| field.is_none())
     }
 }
@@ -151,6 +152,8 @@ pub struct HeadBlocks {
 pub enum Fault {
     Compression,
     Frame,
+    /// A header block after the end of its stream.
+    Closed,
     /// More requests than the peer may have open wait to be refused.
     Fresh,
     /// A small block that unpacks into a huge one.
@@ -259,6 +262,9 @@ impl HeadBlocks {
             out.put_u8(SOME_FIELD); // of a call that is over: `h2` knows what to do about it
             return Ok(());
         };
+        if reading.ended {
+            return Err(Fault::Closed);
+        }
         let is_trailer = reading.headed;
         let sound = match (is_trailer, self.is_server) {
             _ if block.is_over => !is_trailer,
@@ -314,7 +320,8 @@ impl HeadBlocks {
 
     /// The last of a call's body comes.
     pub fn end(&mut self, stream: u32) {
-        if let Some(reading) = self.open.get_mut(&stream) {
+        let fresh = self.fresh.iter_mut().rev().find(|(known, _)| *known == stream).map(|(_, reading)| reading);
+        if let Some(reading) = fresh.or_else(|| self.open.get_mut(&stream)) {
             reading.ended = true;
         }
     }
