@@ -28,10 +28,14 @@ MAX_METADATA_BYTES = 4_096
 
 
 class Health:
-    """What must be true to be ready. Mutable state: the parts that are not ready yet, and whether we are leaving."""
+    """What must be true to be ready. Mutable state: the parts that are not ready yet, and whether we are leaving.
 
-    def __init__(self, parts: tuple[str, ...]) -> None:
+    `lost` names the parts that were ready and are not now.
+    """
+
+    def __init__(self, parts: tuple[str, ...], lost: Callable[[], tuple[str, ...]] = tuple) -> None:
         self._missing = dict.fromkeys(parts)
+        self._lost = lost
         self.leaving = False
 
     def ready(self, part: str) -> None:
@@ -40,7 +44,7 @@ class Health:
 
     def missing(self, *, but: tuple[str, ...] = ()) -> list[str]:
         """What is not ready."""
-        found = [part for part in self._missing if part not in but]
+        found = [part for part in dict.fromkeys((*self._missing, *self._lost())) if part not in but]
         return ["leaving", *found] if self.leaving else found
 
 

@@ -152,7 +152,7 @@ class Sidecar:
             *(("identity",) if settings.mtls else ()),
             *(("app",) if settings.app_port else ()),
         )
-        self._health = Health(parts)
+        self._health = Health(parts, self._lost)
         self._identity: Identity | None = None
         self._admin = Admin(
             settings,
@@ -263,7 +263,7 @@ class Sidecar:
                     namespace=self._settings.namespace,
                     trust_domain=self._settings.trust_domain,
                 )
-                self._identity = Identity(source, name)
+                self._identity = Identity(source, name, observe=self._identity_asked)
                 held = asyncio.Event()
                 self._identity.subscribe(self._identity_changed)
                 self._identity.subscribe(lambda _: held.set())
@@ -326,6 +326,17 @@ class Sidecar:
         )
 
     # --- news --------------------------------------------------------------------------------------------------------------
+
+    def _lost(self) -> tuple[str, ...]:
+        """The parts that were ready and are not now: peers refuse a certificate that has ended."""
+        return ("identity",) if self._identity is not None and self._identity.is_expired else ()
+
+    def _identity_asked(self, failed_at: str | None, *, first: bool) -> None:
+        meters, app_id = self._meters, self._settings.app_id
+        if failed_at is None:
+            (meters.mtls_init if first else meters.cert_rotations).add(app_id)
+        else:
+            (meters.mtls_init_failures if first else meters.cert_rotation_failures).add(app_id, failed_at)
 
     def _identity_changed(self, svid: Svid) -> None:
         self._control.identity_changed(svid)

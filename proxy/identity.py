@@ -44,6 +44,13 @@ class WorkloadName(Struct, frozen=True, kw_only=True):
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/{self.app_id}"
 
 
+class Observe(Protocol):
+    """Told of each answer of the source."""
+
+    def __call__(self, failed_at: str | None, *, first: bool) -> None:
+        """`failed_at`: the step that failed, as FetchError names it; `first`: no SVID was held before."""
+
+
 class Clocks(Struct, frozen=True, kw_only=True):
     """Wall and monotonic time, and chance in [0, 1)."""
 
@@ -66,8 +73,16 @@ class Identity:
     thread in the order of subscription and must not block.
     """
 
-    def __init__(self, source: SvidSource, name: WorkloadName, *, clocks: Clocks | None = None) -> None:
+    def __init__(
+        self,
+        source: SvidSource,
+        name: WorkloadName,
+        *,
+        clocks: Clocks | None = None,
+        observe: Observe | None = None,
+    ) -> None:
         """Nothing is fetched before `run`."""
+        self._observe = observe
         self._source = source
         self._name = name
         self._clocks = clocks or Clocks()
@@ -84,6 +99,12 @@ class Identity:
     def current(self) -> Svid | None:
         """What is held, expired or not; None before the first."""
         return None if self._held is None else self._held.svid
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether what is held has ended."""
+        left = self._seconds_left()
+        return left is not None and left <= 0
 
     def subscribe(self, callback: Callable[[Svid], None]) -> None:
         """Call `callback` with each new SVID, and at once with the one held, if any."""
@@ -164,6 +185,8 @@ class Identity:
         self._failures = 0
         self._last_error = None
         self._first.set()
+        if self._observe is not None:
+            self._observe(None, first=before is None)
         _LOG.info("identity %s held, serial %s, %.0f s left", svid.spiffe_id, svid.serial, self._held.life_s)
         return True
 
@@ -236,6 +259,8 @@ class Identity:
     def _note(self, error: FetchError) -> None:
         self._failures += 1
         self._last_error = str(error)
+        if self._observe is not None:
+            self._observe(error.step, first=self._held is None)
         left, held = self._seconds_left(), self._held
         tail = "none is held" if left is None else f"the one held has {left:.0f} s left"
         is_urgent = left is not None and held is not None and rotation.is_urgent(left, held.life_s)

@@ -112,6 +112,17 @@ def test_part_may_be_ready_twice_and_unknown() -> None:
     assert health.missing() == []
 
 
+def test_part_that_is_lost_is_missing_until_it_is_there_again() -> None:
+    lost: list[str] = []
+    health = Health(("identity",), lambda: tuple(lost))
+    health.ready("identity")
+    assert health.missing() == []
+    lost.append("identity")
+    assert (health.missing(), health.missing(but=("identity",))) == (["identity"], [])
+    lost.clear()
+    assert health.missing() == []
+
+
 @pytest.mark.parametrize(("query", "status"), [("web", 204), ("other", 500), ("", 204)])
 async def test_health_of_another_app_is_refused(query: str, status: int) -> None:
     answer = await Api(parts=()).ask(f"/v1.0/healthz?appid={query}")

@@ -142,8 +142,31 @@ async def test_identity_that_ends_unrenewed_is_expired_and_still_shown() -> None
         passed = 101.0
         identity.renew_now()
         await source.wait_asked(2)
-        assert identity.status()["state"] == "expired"
+        assert (identity.status()["state"], identity.is_expired) == ("expired", True)
         assert identity.current is held
+        source.is_down = False
+        identity.renew_now()
+        await wait_until(lambda: identity.current is not held)
+        assert not identity.is_expired
+
+
+async def test_identity_tells_each_answer_of_its_source() -> None:
+    told: list[tuple[str | None, bool]] = []
+    source = Source()
+    identity = Identity(source, NAME, observe=lambda failed_at, *, first: told.append((failed_at, first)))
+    source.is_down = True
+    async with running(identity):
+        await wait_until(lambda: len(told) == 1)
+        source.is_down = False
+        identity.renew_now()
+        await identity.first(5)
+        source.is_down = True
+        identity.renew_now()
+        await wait_until(lambda: len(told) == 3)
+        source.is_down = False
+        identity.renew_now()
+        await wait_until(lambda: len(told) == 4)
+    assert told == [("sentry_conn", True), (None, True), ("sentry_conn", False), (None, False)]
 
 
 async def test_identity_notices_a_wall_clock_that_jumps_ahead() -> None:
