@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -232,3 +233,26 @@ async def test_naming_header_around_the_bound_of_keys_gets_the_decision_of_its_o
         found = [await status(port, sent) for sent in (value[:-1] + "d", value, value[:-1] + "d", value)]
     wanted = 200 if len(value) <= BOUND else 404  # a longer one reads as LONG, for the decider as well
     assert found == [404, wanted, 404, wanted]
+
+
+async def test_paths_that_only_the_decider_can_class_take_no_memory_for_ever(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        assert ask.path_class(7) == "open"
+        return reply(Cause.DENIED)
+
+    def resident_kb() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    async with running(engine) as node:
+        node.engine.set_paths(7, FirstSegment())
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            before, statuses = 0, set()
+            for number in range(600):
+                if number == 100:  # what the first of them take is taken once
+                    before = resident_kb()
+                node.seen.outcomes.clear()
+                statuses.add((await caller.request("GET", f"/open/{number}/{'x' * 50_000}")).status)
+    assert statuses == {403}
+    assert resident_kb() - before < 12_000  # 500 paths of 50 kB, of which 1 MiB may stay

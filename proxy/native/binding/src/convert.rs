@@ -11,7 +11,7 @@ use postern_core::decision::access::{AccessTable, Rule};
 use postern_core::decision::baggage;
 use postern_core::decision::edits::{Edits, PathEdit};
 use postern_core::decision::plan::{Again, Graveyard, Plan, Read, Reply, Route, Token};
-use postern_core::decision::tables::{self, PathTable, Remembered};
+use postern_core::decision::tables::{self, PathTable};
 use postern_core::decision::target;
 use postern_core::decision::trace::{self, Context, Span};
 use postern_core::fields::Headers;
@@ -204,9 +204,9 @@ pub(crate) fn path_table((kind, rules, fold_case, strip): ShapeParts) -> PyResul
         "access" => {
             let rules = rules.into_iter().map(|(ordered, open, verbs)| Rule { ordered, open, verbs }).collect();
             let table = Arc::new(AccessTable::new(rules, fold_case));
-            PathTable::Access { table, strip, known: Remembered::default() }
+            PathTable::Access { table, strip }
         }
-        "opaque" => PathTable::Opaque(Remembered::default()),
+        "opaque" => PathTable::Opaque,
         other => return Err(invalid(format!("unknown table {other}"))),
     })
 }

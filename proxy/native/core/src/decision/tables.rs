@@ -19,7 +19,8 @@ use crate::head::Head;
 
 const MAX_KEY_BYTES: usize = 256; // of a naming value; deciders read a longer one as LONG too, see `proxy/plan.py`
 const MAX_METHOD_BYTES: usize = 32;
-const MAX_PATHS: usize = 65_536; // of a table that only the decider can read, twice: the newer half and the older
+const MAX_REMEMBERED_BYTES: usize = 512 * 1024; // paths that only the decider can read, of all tables, twice: the newer half and the older
+const ENTRY_BYTES: usize = 64; // what an entry takes besides its path, about
 const INVOKE: &str = "/v1.0/invoke/";
 const BLOCKS: [&str; 14] = [
     "state",
@@ -45,11 +46,10 @@ pub enum PathTable {
     OutPaths,
     /// The service of a gRPC path; see `Services` in `proxy/target.py`.
     Services,
-    /// A caller's access rules, on what follows `/method` where `strip` says so. The answers for paths that only the decider can read are
-    /// remembered.
-    Access { table: Arc<AccessTable>, strip: bool, known: Remembered },
-    /// Only the decider can tell: its answers are remembered.
-    Opaque(Remembered),
+    /// A caller's access rules, on what follows `/method` where `strip` says so.
+    Access { table: Arc<AccessTable>, strip: bool },
+    /// Only the decider can tell.
+    Opaque,
 }
 
 impl PathTable {
@@ -58,33 +58,48 @@ impl PathTable {
         match self {
             Self::OutPaths => out_paths(path, out),
             Self::Services => out.extend_from_slice(service(path).as_bytes()),
-            Self::Access { table, strip, known } => match table.classify(judged(path, *strip)) {
+            Self::Access { table, strip } => match table.classify(judged(path, *strip)) {
                 Some(class) => write(&class, out),
-                None => return told(known, path, out),
+                None => return false,
             },
-            Self::Opaque(known) => return told(known, path, out),
+            Self::Opaque => return false,
         }
         true
     }
 }
 
-/// Classes of paths seen, in two generations; a path that neither knows is asked for again.
-#[derive(Clone, Debug, Default)]
-pub struct Remembered {
-    newer: HashMap<Box<str>, u64>,
-    older: HashMap<Box<str>, u64>,
+/// Classes of paths that only the decider can read, by table and path, in two generations; a path that neither knows is asked for again.
+#[derive(Debug, Default)]
+struct Remembered {
+    newer: Generation,
+    older: Generation,
+}
+
+#[derive(Debug, Default)]
+struct Generation {
+    classes: HashMap<u32, HashMap<Box<str>, u64>>,
+    bytes: usize,
 }
 
 impl Remembered {
-    fn get(&self, path: &str) -> Option<u64> {
-        self.newer.get(path).or_else(|| self.older.get(path)).copied()
+    fn get(&self, table: u32, path: &str) -> Option<u64> {
+        [&self.newer, &self.older].into_iter().find_map(|half| half.classes.get(&table)?.get(path)).copied()
     }
 
-    fn put(&mut self, path: &str, class: u64) {
-        if self.newer.len() >= MAX_PATHS {
+    fn put(&mut self, table: u32, path: &str, class: u64) {
+        let bytes = path.len() + ENTRY_BYTES;
+        if self.newer.bytes + bytes > MAX_REMEMBERED_BYTES {
             self.older = std::mem::take(&mut self.newer);
         }
-        self.newer.insert(path.into(), class);
+        if self.newer.classes.entry(table).or_default().insert(path.into(), class).is_none() {
+            self.newer.bytes += bytes;
+        }
+    }
+
+    /// Forget a table; its bytes count on until their generation goes.
+    fn forget(&mut self, table: u32) {
+        self.newer.classes.remove(&table);
+        self.older.classes.remove(&table);
     }
 }
 
@@ -93,11 +108,13 @@ impl Remembered {
 pub struct Tables {
     paths: HashMap<u32, PathTable, foldhash::fast::RandomState>,
     sets: HashMap<u32, Arc<HashSet<Box<[u8]>>>>,
+    remembered: Remembered,
 }
 
 impl Tables {
     /// Add or replace a path table.
     pub fn put_paths(&mut self, number: u32, table: PathTable) {
+        self.remembered.forget(number);
         self.paths.insert(number, table);
     }
 
@@ -108,12 +125,9 @@ impl Tables {
 
     /// Remember what the decider said of a path.
     pub fn learn(&mut self, number: u32, path: &str, class: u64) {
-        match self.paths.get_mut(&number) {
-            Some(PathTable::Opaque(known)) => known.put(path, class),
-            Some(PathTable::Access { table, strip, known }) if table.classify(judged(path, *strip)).is_none() => {
-                known.put(path, class);
-            }
-            _ => {}
+        let is_told = self.paths.get(&number).is_some_and(|table| !table.class(path, &mut Vec::new()));
+        if is_told {
+            self.remembered.put(number, path, class);
         }
     }
 
@@ -150,7 +164,8 @@ impl Tables {
     }
 
     fn class(&self, number: u32, path: &str, out: &mut Vec<u8>) -> bool {
-        self.paths.get(&number).is_some_and(|table| table.class(path, out))
+        let Some(table) = self.paths.get(&number) else { return false };
+        table.class(path, out) || self.remembered.get(number, path).inspect(|class| write_told(*class, out)).is_some()
     }
 }
 
@@ -193,11 +208,9 @@ fn write(class: &Class, out: &mut Vec<u8>) {
     }
 }
 
-fn told(known: &Remembered, path: &str, out: &mut Vec<u8>) -> bool {
-    let Some(class) = known.get(path) else { return false };
+fn write_told(class: u64, out: &mut Vec<u8>) {
     out.push(2);
     out.extend_from_slice(&class.to_le_bytes());
-    true
 }
 
 fn bounded(value: Option<&[u8]>, out: &mut Vec<u8>) {
@@ -333,12 +346,23 @@ mod tests {
     }
 
     #[test]
-    fn remembered_paths_are_bounded() {
+    fn remembered_paths_are_bounded_in_bytes_over_all_tables() {
         let mut known = Remembered::default();
-        for number in 0..3 * MAX_PATHS as u64 {
-            known.put(&number.to_string(), number);
+        for number in 0..200_000_u64 {
+            known.put((number % 7) as u32, &format!("/{number}/{}", "x".repeat((number % 5_000) as usize)), number);
+            assert!(known.newer.bytes <= MAX_REMEMBERED_BYTES && known.older.bytes <= MAX_REMEMBERED_BYTES);
         }
-        assert!(known.newer.len() + known.older.len() <= 2 * MAX_PATHS);
-        assert_eq!((known.get("0"), known.get("150000")), (None, Some(150_000)));
+        let held = [&known.newer, &known.older].into_iter().flat_map(|half| half.classes.values()).flat_map(HashMap::keys);
+        assert!(held.map(|path| path.len() + ENTRY_BYTES).sum::<usize>() <= 2 * MAX_REMEMBERED_BYTES);
+        assert_eq!(known.get(0, "/0/"), None);
+        assert_eq!(known.get(199_999 % 7, &format!("/199999/{}", "x".repeat(4_999))), Some(199_999));
+        known.put(1, &"y".repeat(65_536), 1);
+        assert_eq!(
+            known.get(1, &"y".repeat(65_536)),
+            Some(1),
+            "any path that was just told is known, or a call would ask for ever"
+        );
+        known.forget(1);
+        assert_eq!(known.get(1, &"y".repeat(65_536)), None);
     }
 }
