@@ -102,8 +102,8 @@ class AccessRules(Struct, frozen=True, kw_only=True):
     def evaluate(self, caller: Caller | None, operation: Operation) -> Decision:
         """The decision for one call. `caller` is None for a peer without a proven identity."""
         table = self.table(caller)
-        path_class = table.classify(operation.path) if table is not None else NOT_CANONICAL
-        return self.decide(caller, path_class, operation.verb, operation.protocol)
+        classes = table.classes(operation.path) if table is not None else ()
+        return self.decide(caller, classes, operation.verb, operation.protocol)
 
     def table(self, caller: Caller | None) -> PathTable | None:
         """The patterns that paths of this caller are classified by; None if no path changes its decision."""
@@ -111,8 +111,10 @@ class AccessRules(Struct, frozen=True, kw_only=True):
             return None
         return rules.table
 
-    def decide(self, caller: Caller | None, path_class: int, verb: str, protocol: Protocol) -> Decision:
-        """The decision for every path of a class; `path_class` is ignored where `table` gives None."""
+    def decide(
+        self, caller: Caller | None, classes: tuple[int, ...], verb: str, protocol: Protocol
+    ) -> Decision:
+        """The decision for every path of these classes, which all must be allowed; ignored where `table` gives None."""
         if self.is_off:
             return Decision(allowed=True, reason="no-policy")
         if caller is None:
@@ -121,7 +123,12 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         rules = self.callers.get(caller)
         if rules is None:
             return self._without_entry(caller)
-        return self._judge(rules, path_class, verb, protocol)
+        found = self._judge(rules, classes[0] if classes else NOT_CANONICAL, verb, protocol)
+        for path_class in classes[1:]:
+            if not found.allowed:
+                break
+            found = self._judge(rules, path_class, verb, protocol)
+        return found
 
     def _without_entry(self, caller: Caller) -> Decision:
         if caller.namespace == self.own_namespace and self.own_trust_domain in {None, caller.trust_domain}:

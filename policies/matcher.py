@@ -182,6 +182,17 @@ class PathTable(Struct, frozen=True, kw_only=True):
             number = number * (2 * len(self.patterns) + 1) + digit
         return 1 + (self.first_fit(path) + 1) + number * (len(self.patterns) + 1)
 
+    def classes(self, path: str) -> tuple[int, ...]:
+        """The distinct classes of what apps may read a canonical path as: with its path parameters, and ended by the first `;`.
+
+        Source: RFC 3986 §3.3; routers such as find-my-way end a path at `;` by default.
+        """
+        whole = self.classify(path)
+        before, semicolon, _ = path.partition(";")
+        if not semicolon or whole == NOT_CANONICAL:
+            return (whole,)
+        return tuple(sorted({whole, self.classify(before)}))
+
     def outcome(self, path_class: int) -> tuple[int, tuple[Candidate, ...]]:
         """What a class stands for: the rule of the ordered reading (-1: none) and the candidates of the open one."""
         number, walked = divmod(path_class - 1, len(self.patterns) + 1)

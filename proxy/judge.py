@@ -21,8 +21,8 @@ class AccessPaths(Struct, frozen=True):
         return Shape(kind="access", rules=self.table.rules, fold_case=self.table.fold_case)
 
     def classify(self, path: str) -> Hashable:
-        """The class of a path under the rules."""
-        return self.table.classify(path)
+        """The classes of a path's readings under the rules."""
+        return self.table.classes(path)
 
 
 class Judge:
@@ -59,14 +59,16 @@ class Judge:
         `strip`: a call of the app to itself in the path form, whose app sees only what follows `/method`.
         """
         table = self.rules.table(caller)
-        path_class = 0
+        classes: tuple[int, ...] = ()
         if caller is not None and table is not None:
             numbers = self._stripped if strip else self._numbers
-            path_class = int(str(ask.path_class(numbers[caller])))
+            found = ask.path_class(numbers[caller])
+            assert isinstance(found, tuple)
+            classes = found
         verb = "" if protocol == "grpc" or table is None else ask.method()
         if protocol == "http" and table is None:
             verb = "GET"  # no rule names a verb for this caller: any stands for all
-        return self.rules.decide(caller, path_class, verb, protocol)
+        return self.rules.decide(caller, classes, verb, protocol)
 
     def describe(self, decision: Decision) -> str:
         """A decision for telemetry."""

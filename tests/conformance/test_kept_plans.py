@@ -3,10 +3,13 @@
 import asyncio
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from msgspec.structs import replace
 
+from policies.matcher import path_table
+from proxy.judge import AccessPaths
 from proxy.plan import Asking, Cause, Decision, Edit, Op, Route
 from sentry.spiffe import SpiffeId
 from tests.conformance.apps import http_app, raw_app
@@ -233,6 +236,26 @@ async def test_naming_header_around_the_bound_of_keys_gets_the_decision_of_its_o
         found = [await status(port, sent) for sent in (value[:-1] + "d", value, value[:-1] + "d", value)]
     wanted = 200 if len(value) <= BOUND else 404  # a longer one reads as LONG, for the decider as well
     assert found == [404, wanted, 404, wanted]
+
+
+async def test_decision_for_a_path_is_not_that_for_one_with_parameters(engine: str) -> None:
+    rules = path_table(["/item/*"], [frozenset("*")], fold_case=True)
+
+    def decide(ask: Asking) -> Decision:
+        found = ask.path_class(16)
+        assert isinstance(found, tuple)
+        is_met = any(rules.outcome(one)[1] for one in found)
+        return reply(Cause.DENIED) if is_met else plan()
+
+    asked = ("/item/7/y", "/item/7;x/y", "/ITEM/7;x/y", "/item/7%3Bx/y", "/item/ä;x/y")
+    targets = [quote(target, safe="/;%") for target in asked]
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_paths(16, AccessPaths(rules))
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            statuses = [(await caller.request("GET", target)).status for target in (*targets, *targets)]
+    assert statuses == [200, 403, 403, 403, 403] * 2
 
 
 async def test_paths_that_only_the_decider_can_class_take_no_memory_for_ever(engine: str) -> None:

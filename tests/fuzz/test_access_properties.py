@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.access import KNOWN_VERBS, AccessRules, Caller, CallerRules, Operation, Rule
-from policies.matcher import NOT_CANONICAL, path_table
+from policies.matcher import path_table
 
 A = Caller(trust_domain="public", namespace="default", app_id="app1")
 
@@ -95,17 +95,17 @@ def test_evaluate_equals_decide_of_the_class(
         is_shadowed=is_shadowed,
     )
     table = made.table(A)
-    number = table.classify(path) if table is not None else NOT_CANONICAL
+    classes = table.classes(path) if table is not None else ()
     whole = made.evaluate(A, Operation(protocol="http", verb=verb, path=path))
-    assert made.decide(A, number, verb, "http") == whole
-    assert table is None or table.classify(path) == number
+    assert made.decide(A, classes, verb, "http") == whole
+    assert table is None or table.classes(path) == classes
 
 
 @given(rule_lists, paths, paths, verbs)
 def test_paths_of_one_class_are_decided_alike(listed: list[Rule], one: str, other: str, verb: str) -> None:
     made = access(listed, default=None)
     table = made.table(A)
-    if table is not None and table.classify(one) == table.classify(other):
+    if table is not None and table.classes(one) == table.classes(other):
         decided = {
             made.evaluate(A, Operation(protocol="http", verb=verb, path=path)) for path in (one, other)
         }

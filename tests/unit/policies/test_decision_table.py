@@ -85,6 +85,12 @@ ROWS = [
     row("26", ROW_26, allowed=("GET /x",), denied=("GET /admin", "GET /Admin", "GET /admin/x")),
     row("27", ROW_26, denied=("GET /%61dmin",)),
     row("28", ROW_26, denied=("GET /admin;x=1", "GET /a\\..\\admin", "GET /;x/admin", "GET /a/..;/admin")),
+    row(
+        "28 path parameters",
+        acl(entry(op("/item/*", "deny", "*"), d="allow"), g="allow"),
+        allowed=("GET /item/7/y", "GET /item/7/y;x", "GET /items;x"),
+        denied=("GET /item/7;x", "GET /item/7;x/y", "GET /item/7;/y/z", "GET /item;x/7"),
+    ),
     row("30", ROW_26, allowed=("GET /adm\u0131n",), denied=("GET /ADM\u0130N",)),
     row("30 allow", single(op("/kick", "allow", "*")), allowed=("GET /KICK",), denied=("GET /\u212aick",)),
     row(

@@ -198,6 +198,15 @@ impl AccessTable {
         found
     }
 
+    /// The classes of what apps may read a canonical path as; see `PathTable.classes` in `policies/matcher.py`. `None` as `classify`.
+    pub fn classes(&self, path: &str) -> Option<(Class, Option<Class>)> {
+        let whole = self.classify(path)?;
+        match path.split_once(';') {
+            Some((before, _)) if whole != Class::NotCanonical => Some((whole, Some(self.classify(before)?))),
+            _ => Some((whole, None)),
+        }
+    }
+
     /// The class of a canonical path; `None` where only the decider can tell (letters beyond ASCII whose case is to be folded: which
     /// those are differs from one edition of Unicode to the next).
     pub fn classify(&self, path: &str) -> Option<Class> {
@@ -374,6 +383,14 @@ mod tests {
         for path in ["/...", "/a%2", "/a/.b", "/;."] {
             assert_ne!(table.classify(path), Some(Class::NotCanonical), "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_with_parameters_has_the_class_of_what_stands_before_them_too() {
+        let table = table(&["/item/*", "/item/7/y"], false);
+        let met = |walked, rule| Class::Met(walked, vec![Candidate { rule, is_parent: false }]);
+        assert_eq!(table.classes("/item/7;x/y"), Some((met(None, 1), Some(met(Some(0), 0)))));
+        assert_eq!(table.classes("/item/7"), Some((met(Some(0), 0), None)));
     }
 
     #[test]

@@ -58,8 +58,16 @@ impl PathTable {
         match self {
             Self::OutPaths => out_paths(path, out),
             Self::Services => out.extend_from_slice(service(path).as_bytes()),
-            Self::Access { table, strip } => match table.classify(judged(path, *strip)) {
-                Some(class) => write(&class, out),
+            Self::Access { table, strip } => match table.classes(judged(path, *strip)) {
+                Some((class, None)) => write(&class, out),
+                Some((class, Some(other))) => {
+                    out.extend_from_slice(&[3, 0, 0, 0, 0]); // and the first one's length, so that no two pairs are written alike
+                    let start = out.len();
+                    write(&class, out);
+                    let length = (out.len() - start) as u32;
+                    out[start - 4..start].copy_from_slice(&length.to_le_bytes());
+                    write(&other, out);
+                }
                 None => return false,
             },
             Self::Opaque => return false,
