@@ -141,7 +141,7 @@ class Sidecar:
         chosen = choose(settings.engine, threads=settings.threads)
         self._engine_notice = chosen.notice
         self._engine = chosen.make(
-            replace(settings.limits, head_bytes=max(settings.read_buffer_bytes, 16_384) * 4),
+            replace(settings.limits, head_bytes=settings.read_buffer_bytes),
             self._reporter,
             self._hops,
             self._control.explain,

@@ -264,7 +264,7 @@ _SHARED = {
     Cause.SHED: "{who} is busy: {detail}; --app-max-concurrency sets how many calls it takes at once",
     Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
     Cause.REFUSED: "{who} refused the call: {detail}",
-    Cause.INVALID_ANSWER: "{who} gave an answer that is not valid HTTP: {detail}",
+    Cause.INVALID_ANSWER: "{who} gave an answer that is not valid HTTP: {detail}; is --app-protocol right?",
 }
 _AT_PEER = {
     **_SHARED,

@@ -85,7 +85,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     own_app_factor: float = 10.0  # of all four for the own app, which is ours to trust
     expiry_lead_s: float = 60.0  # before a certificate of either end ends, its connections drain; at most a quarter of what is left of it
     expiry_skew_s: float = 10.0  # after it, they are closed with all that is on them
-    continuations: int = 8  # frames of one header block (VU#421644)
+    continuations: int = 60  # frames of one header block (VU#421644): a megabyte; h2 has a bound at 64
 
 
 class Span(Protocol):

@@ -243,6 +243,17 @@ async def test_header_list_beyond_the_limit_is_refused(engine: str) -> None:
         assert sum(way.front.seen.refused.values()) >= 1
 
 
+@pytest.mark.parametrize("size", [20_000, 200_000])
+async def test_head_over_the_limit_costs_no_other_call(engine: str, size: int) -> None:
+    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
+        other = await caller.request(b"/slow?s=0.5")
+        large = await caller.request(headers=[(b"x-%d" % n, b"y" * (size // 5)) for n in range(20)])
+        assert (await caller.whole(large)).status in (0, 431)
+        assert (await caller.whole(other)).status == 200
+        assert (await caller.whole(await caller.request(b"/echo"))).status == 200
+        assert not caller.ended
+
+
 async def test_header_list_that_unpacks_beyond_the_limit_is_refused(engine: str) -> None:
     async with beside(engine) as (way, attacker, _):
         attacker.block(((b"x-bomb", b"y" * 3_900),))  # in the table; each use is then one byte on the wire

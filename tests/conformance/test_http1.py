@@ -3,6 +3,9 @@
 import asyncio
 import hashlib
 import json
+import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -340,3 +343,48 @@ async def test_large_bodies_arrive_intact_both_ways(engine: str, hops: str) -> N
         wanted.update(block)
     assert got.digest() == wanted.digest()
     assert (outcome.up_bytes, outcome.down_bytes, outcome.cause) == (size, size, None)
+
+
+# --- what a strict reader may forgive ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [b"\r\n", b"\r\n\r\n"])
+async def test_empty_lines_before_a_request_are_skipped(engine: str, start: bytes) -> None:
+    """RFC 9112 §2.2."""
+    async with http_app() as app, leading(engine, "one", app) as way, connect(way.port) as caller:
+        await caller.send(start)
+        assert (await caller.request("GET", "/")).status == 200
+        await caller.send(start)
+        assert (await caller.request("GET", "/")).status == 200
+
+
+async def test_later_minor_version_is_read_as_http_1_1(engine: str) -> None:
+    """RFC 9110 §2.5."""
+    async with http_app() as app, leading(engine, "one", app) as way, connect(way.port) as caller:
+        await caller.send(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n")
+        assert (await caller.read_response("GET")).status == 200
+
+
+@pytest.mark.parametrize("size", [65_000, 200_000])
+async def test_target_of_any_length_passes_or_is_414(engine: str, hops: str, size: int) -> None:
+    async with http_app() as app, leading(engine, hops, app) as way, connect(way.port) as caller:
+        with suppress(ConnectionError):
+            await caller.send(b"GET /echo?%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * size))
+        assert (await caller.read_response("GET")).status == (200 if size < 65_536 else 414)
+
+
+async def test_answer_without_a_date_gets_one(engine: str, hops: str) -> None:
+    """RFC 9110 §6.6.1."""
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nDate: Tue, 15 Nov 1994 08:12:31 GMT\r\nContent-Length: 0\r\n\r\n")
+
+    async with raw_app(app) as port, leading(engine, hops, port) as way, connect(way.port) as caller:
+        added = (await caller.request("GET", "/")).get("date")
+        own = (await caller.request("GET", "/")).get("date")
+    assert added is not None
+    assert abs(parsedate_to_datetime(added).timestamp() - time.time()) < 10.0
+    assert own == "Tue, 15 Nov 1994 08:12:31 GMT"

@@ -1,6 +1,9 @@
 """Replies on the wire: HTTP or gRPC form, with the engine's detail put in; and the few answers given before any decision."""
 
 import json
+import time
+from email.utils import formatdate
+from functools import lru_cache
 from urllib.parse import quote
 
 from proxy import errors
@@ -35,7 +38,9 @@ def send(
         DETAIL.encode(), json.dumps(detail, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
     )
     body = body.replace(TRACE_ID.encode(), span.traceparent[3:35])
-    headers = (*reply.headers, (b"traceparent", span.traceparent), (b"content-length", b"%d" % len(body)))
+    headers = dated(
+        (*reply.headers, (b"traceparent", span.traceparent), (b"content-length", b"%d" % len(body)))
+    )
     if head or not body:
         down.respond(reply.status, headers, end=True)
     else:
@@ -43,6 +48,18 @@ def send(
         down.send(body)
         down.finish(())
     return None
+
+
+def dated(headers: Headers) -> Headers:
+    """With a Date where there is none (RFC 9110 §6.6.1)."""
+    if any(name == b"date" for name, _ in headers):
+        return headers
+    return (*headers, (b"date", _date(int(time.time()))))
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode("ascii")
 
 
 def grpc_trailers(reply: Reply, detail: str, span: Span) -> Headers:

@@ -465,9 +465,10 @@ class Exchange:
         self._body.committed()
         edits = self._kept.reply_edits
         if edits is not None:
-            self._down.respond(status, tuple(edit_answer(edits, headers, self._raw, self._span)), end=end)
+            passed = tuple(edit_answer(edits, headers, self._raw, self._span))
         else:
-            self._down.respond(status, tuple(h for h in headers if h[0] not in HOP_BY_HOP), end=end)
+            passed = tuple(h for h in headers if h[0] not in HOP_BY_HOP)
+        self._down.respond(status, passed if self._raw.protocol == "grpc" else answers.dated(passed), end=end)
 
     def _release_held(self) -> None:
         if self._held_head is not None:

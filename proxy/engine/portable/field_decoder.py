@@ -29,9 +29,10 @@ _MAX_KEPT_BYTES = 1_024
 # RFC 9110 §5.1, §5.5 in lower case (RFC 9113 §8.2.1): names, and what is in no value; RFC 9113 §8.2.2: what belongs to a connection.
 _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
-MALFORMED = (
-    b":malformed"  # in place of all the fields of a block that no message may hold; the value says why
-)
+# In place of all the fields of a block that no message may hold; the value says why.
+MALFORMED = b":malformed"
+OVERSIZED = (MALFORMED, b"the head is larger than allowed")
+_BOMB = 16  # times the limit of a head: beyond that nothing is decoded, and the connection ends
 _CONNECTION = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 
 
@@ -99,18 +100,18 @@ class FieldDecoder:
                 if first & 0x40:
                     self._insert(field)
                     changed = True
-            if len(fields) <= self.max_fields:
+            if len(fields) <= self.max_fields and size <= self.max_header_list_size:
                 fields.append(field)
             size += len(field[0]) + len(field[1]) + _ENTRY_OVERHEAD
-            if size > self.max_header_list_size:
+            if size > self.max_header_list_size * _BOMB:
                 raise OversizedHeaderListError(
-                    f"a header list of more than {self.max_header_list_size} bytes"
+                    f"a header list of more than {self.max_header_list_size * _BOMB} bytes"
                 )
         if self._limit > self.max_allowed_table_size:
             raise InvalidTableSizeError("the table was not made as small as it has to be")
         if changed:
             self._kept.clear()
-        return fields, not changed
+        return [OVERSIZED] if size > self.max_header_list_size else fields, not changed
 
     def _literal(self, data: bytes, at: int, prefix: int) -> tuple[Header, int]:
         start = at

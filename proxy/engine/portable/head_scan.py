@@ -32,13 +32,15 @@ Kind = Literal[
     "version",
 ]
 
-AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")  # RFC 3986 §3.2 without user information
+# RFC 3986 §3.2 without user information: a name or an address in brackets, and a port.
+AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9._~!$&'()*+,;=%:-]+\])(?::[0-9]{0,5})?")
+MAX_TARGET_BYTES = 65_534  # what the native engine's library holds
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 TOKEN = re.compile(_NAME)  # RFC 9110 §5.6.2: methods and names of fields
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # The possessive quantifiers keep a hostile line linear. CR and LF are known to come in pairs when this runs.
 _FIELD = re.compile(rb"^(" + _NAME + rb"):[ \t]*+([^\r\n]*+)\r\n", re.MULTILINE)
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([\x21-\x7e]+) HTTP/1\.([01])")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([\x21-\x7e]+) HTTP/1\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _LINE_PARTS = re.compile(rb"([^ ]*) ([^ ]*) ([^ ]*)")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -143,12 +145,12 @@ class HeadGate:
             held.clear()
             return self._complete(whole, end + 4)
         if len(held) > self._limit:
-            return _too_large(self._limit)
+            return _too_large(held, self._limit)
         return _check_bytes(bytes(held[max(0, start - 1) :]), partial=True)
 
     def _complete(self, data: bytes, end: int) -> bytes | Refusal:
         if end > self._limit:
-            return _too_large(self._limit)
+            return _too_large(data, self._limit)
         if end == len(data):
             self.rest = b""
             return data
@@ -156,7 +158,9 @@ class HeadGate:
         return data[:end]
 
 
-def _too_large(limit: int) -> Refusal:
+def _too_large(data: bytes | bytearray, limit: int) -> Refusal:
+    if data.find(b"\r\n", 0, limit) < 0:
+        return Refusal(414, "target", f"the request line is longer than {limit} bytes")
     return Refusal(431, "head-size", f"the head is larger than {limit} bytes")
 
 
@@ -180,7 +184,10 @@ def scan_request(head: bytes, limits: Limits) -> RequestStart | Refusal:
     bad = _check_bytes(head, partial=False)
     if bad is not None or line is None:
         return bad or _explain_request_line(head[:cut])
-    method, target, minor = line[1], line[2], int(line[3])
+    # A later 1.x is read as the latest that we know (RFC 9110 §2.5).
+    method, target, minor = line[1], line[2], min(int(line[3]), 1)
+    if len(target) > MAX_TARGET_BYTES:
+        return Refusal(414, "target", f"the request target is longer than {MAX_TARGET_BYTES} bytes")
     if target[:1] != b"/" or b"#" in target or method == b"CONNECT":
         refused = _check_target(method, target)
         if refused is not None:
@@ -217,7 +224,7 @@ def _explain_request_line(line: bytes) -> Refusal:
         return Refusal(400, "method", "methods are upper-case")
     if _VERSION.fullmatch(version) is None:
         return Refusal(400, "start-line", "the request line does not end in an HTTP version")
-    if version not in (b"HTTP/1.0", b"HTTP/1.1"):
+    if version[:7] != b"HTTP/1.":
         return Refusal(505, "version", "this port speaks HTTP/1.1, HTTP/1.0 and HTTP/2")
     return Refusal(400, "target", "the request target is empty or holds bytes that must be escaped")
 

@@ -190,6 +190,12 @@ class Http1Server(asyncio.Protocol):
     def _step_head(self) -> bool:
         was_started = self._gate.started
         data, self._rest = self._rest, b""
+        if not was_started and data[:1] == b"\r":  # empty lines before a request (RFC 9112 §2.2)
+            while data[:2] == b"\r\n":
+                data = data[2:]
+            if data in (b"", b"\r"):
+                self._rest = data
+                return False
         head = self._gate.feed(data)
         if head is None:
             if not was_started:

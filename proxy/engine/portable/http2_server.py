@@ -8,6 +8,7 @@ import h2.events
 from h2.exceptions import ProtocolError
 
 from proxy.engine.base import Limits
+from proxy.engine.portable.field_decoder import OVERSIZED
 from proxy.engine.portable.frame_gate import GoAway, goaway_frame
 from proxy.engine.portable.head_scan import AUTHORITY, TOKEN
 from proxy.engine.portable.http2 import (
@@ -190,8 +191,10 @@ class Http2Server(Http2End):
             self.reset(stream, Codes.REFUSED_STREAM)
             return
         ended = event.stream_ended is not None
-        if len(event.headers) > self._limits.header_count:
-            self._count("header-count")
+        is_large = event.headers[:1] == [OVERSIZED]
+        if is_large or len(event.headers) > self._limits.header_count:
+            self._count("head-size" if is_large else "header-count")
+            self._gate.count_reset()
             stream.respond(431, (), end=True)
             return
         try:

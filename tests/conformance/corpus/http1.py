@@ -59,7 +59,6 @@ BAD_HEADS = (
     Bad("lower-case-version", _get(start=b"GET / http/1.1")),
     Bad("version-without-minor", _get(start=b"GET / HTTP/1")),
     Bad("version-with-sign", _get(start=b"GET / HTTP/+1.1")),
-    Bad("http-1.2", _get(start=b"GET / HTTP/1.2"), 505),
     Bad("http-3.0", _get(start=b"GET / HTTP/3.0"), 505),
     Bad("utf-8-in-target", _get(start="GET /ä HTTP/1.1".encode())),
     Bad("fragment-in-target", _get(start=b"GET /a#b HTTP/1.1")),
@@ -129,7 +128,9 @@ BAD_HEADS = (
     # sizes
     Bad("head-too-large", _get(b"X: " + b"a" * _LIMITS.head_bytes), 431),
     Bad("head-too-large-without-end", b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * _LIMITS.head_bytes, 431),
-    Bad("target-too-large", _get(start=b"GET /" + b"a" * _LIMITS.head_bytes + b" HTTP/1.1"), 431),
+    Bad("target-too-large", _get(start=b"GET /" + b"a" * _LIMITS.head_bytes + b" HTTP/1.1"), 414),
+    Bad("target-too-large-without-end", b"GET /" + b"a" * _LIMITS.head_bytes, 414),
+    Bad("host-with-an-open-bracket", b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
     Bad("too-many-fields", _get(*[b"X: y"] * _LIMITS.header_count), 431),
 )
 

@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from sentry.spiffe import SpiffeId
 from tests.integration.mesh.peers import Forge, h2_head, h2_request, peer_connection, until_closed
+from tests.integration.mesh.standing import eventually
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.http_client import Connection, connect, request
@@ -165,11 +166,15 @@ async def test_app_that_is_not_up_yet_is_named_and_found_once_it_is(mesh: Mesh) 
     assert early.status == 500
     said = json.loads(early.body)["message"]
     assert "late" in said
-    assert "--app-port" in said
+    assert f"does not listen yet on port {port}" in said
     assert "app" in json.loads((await request(late.http_port, "GET", "/v1.0/healthz")).body)["message"]
     await mesh.http_app("late", "--port", str(port))
     await late.process.line("the app listens")
-    assert (await request(web.http_port, "GET", target)).status == 200
+
+    async def answers() -> bool:
+        return (await request(web.http_port, "GET", target)).status == 200
+
+    await eventually(answers)
     assert (await request(late.http_port, "GET", "/v1.0/healthz")).status == 204
 
 

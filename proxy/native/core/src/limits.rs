@@ -53,7 +53,7 @@ impl Default for Limits {
             control_per_s: 50.0,
             control_burst: 1_000.0,
             own_app_factor: 10.0,
-            continuations: 8,
+            continuations: 60,
             expiry_lead: Duration::from_secs(60),
             expiry_skew: Duration::from_secs(10),
         }

@@ -1,5 +1,8 @@
 //! Replies on the wire: HTTP or gRPC form, with the engine's detail put in. Equal to `portable/answers.py`.
 
+use std::cell::RefCell;
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 
@@ -44,6 +47,7 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
         headers.append(name, value.clone());
     }
     headers.append(header::CONTENT_LENGTH, body.len().into());
+    date(&mut headers);
     if let Some(traceparent) = traceparent {
         headers.append(TRACEPARENT, traceparent);
     }
@@ -53,6 +57,26 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
         down.respond(reply.status, headers, false);
         down.send(body, true);
     }
+}
+
+/// Add a Date where there is none (RFC 9110 §6.6.1).
+pub fn date(headers: &mut Headers) {
+    thread_local! {
+        static NOW: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    }
+    if headers.get(header::DATE).is_some() {
+        return;
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let value = NOW.with_borrow_mut(|(kept, value)| {
+        if *kept != second {
+            (*kept, *value) =
+                (second, HeaderValue::try_from(httpdate::fmt_http_date(now)).unwrap_or(HeaderValue::from_static("")));
+        }
+        value.clone()
+    });
+    headers.append(header::DATE, value);
 }
 
 /// How a gRPC call ends with a reply of ours.

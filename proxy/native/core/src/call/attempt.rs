@@ -354,6 +354,9 @@ impl Call {
             Some(edits) => edits.answer(&mut headers, &self.head, self.span.as_ref()),
             None => drop_hop_by_hop(&mut headers),
         }
+        if self.head.protocol != Protocol::Grpc {
+            answers::date(&mut headers);
+        }
         down.respond(answered.status, headers, answered.end);
         if answered.end {
             self.whole(code);

@@ -105,7 +105,7 @@ fn trailers(held: &mut BytesMut, seen: &mut usize, limits: &Limits) -> Result<Pi
         return Ok(Piece::End(None));
     }
     let end = find_end(held, *seen, limits).map_err(|refusal| match refusal.status {
-        431 => Refusal { status: 431, kind: "trailer", text: "the trailers are too large".into() },
+        431 | 414 => Refusal { status: 431, kind: "trailer", text: "the trailers are too large".into() },
         _ => Refusal { kind: "trailer", ..refuse("a trailer line holds a control byte, or does not end in CRLF") },
     })?;
     let Some(end) = end else {

@@ -11,6 +11,9 @@ use memchr::{memchr, memmem};
 use crate::fields::{Headers, is_of_hop};
 use crate::limits::Limits;
 
+/// What `h2` takes as a target.
+pub const MAX_TARGET: usize = 65_534;
+
 /// Why a message is not read. `status`: the answer if it was a request. `kind`: for counters. `text`: for people.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -71,16 +74,19 @@ pub fn find_end(held: &[u8], seen: usize, limits: &Limits) -> Result<Option<usiz
     let from = seen.saturating_sub(3);
     if let Some(at) = memmem::find(&held[from..], b"\r\n\r\n") {
         let end = from + at + 4;
-        return if end > limits.head_bytes { Err(too_large(limits)) } else { Ok(Some(end)) };
+        return if end > limits.head_bytes { Err(too_large(held, limits)) } else { Ok(Some(end)) };
     }
     if held.len() > limits.head_bytes {
-        return Err(too_large(limits));
+        return Err(too_large(held, limits));
     }
     check_bytes(&held[seen.saturating_sub(1)..], true)?;
     Ok(None)
 }
 
-fn too_large(limits: &Limits) -> Refusal {
+fn too_large(held: &[u8], limits: &Limits) -> Refusal {
+    if memmem::find(&held[..limits.head_bytes], b"\r\n").is_none() {
+        return refuse(414, "target", format!("the request line is longer than {} bytes", limits.head_bytes));
+    }
     refuse(431, "head-size", format!("the head is larger than {} bytes", limits.head_bytes))
 }
 
@@ -142,8 +148,9 @@ fn request_line(head: &Bytes, cut: usize) -> Result<(Bytes, Bytes, u8), Refusal>
         return Err(refuse(400, "method", "methods are upper-case"));
     }
     let minor = match &version[..] {
-        b"HTTP/1.1" => 1,
         b"HTTP/1.0" => 0,
+        // A later 1.x is read as the latest that we know (RFC 9110 §2.5).
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor] if minor.is_ascii_digit() => 1,
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             return Err(refuse(505, "version", "this port speaks HTTP/1.1, HTTP/1.0 and HTTP/2"));
         }
@@ -151,6 +158,9 @@ fn request_line(head: &Bytes, cut: usize) -> Result<(Bytes, Bytes, u8), Refusal>
     };
     if target.is_empty() || target.iter().any(|byte| !(0x21..=0x7e).contains(byte)) {
         return Err(refuse(400, "target", "the request target is empty or holds bytes that must be escaped"));
+    }
+    if target.len() > MAX_TARGET {
+        return Err(refuse(414, "target", format!("the request target is longer than {MAX_TARGET} bytes")));
     }
     Ok((method, target, minor))
 }
@@ -187,9 +197,27 @@ fn is_http_url(target: &[u8]) -> bool {
     after(b"http://") || after(b"https://")
 }
 
-/// Whether it has only what a host and port may have; no user information (RFC 3986 §3.2, RFC 9113 §8.3.1).
+/// Whether it is a name, or an address in brackets, and a port; no user information (RFC 3986 §3.2, RFC 9113 §8.3.1).
 pub fn is_authority(authority: &[u8]) -> bool {
-    authority.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"._~!$&'()*+,;=%:[]-".contains(&byte))
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~!$&'()*+,;=%-".contains(byte);
+    let after_host = if authority.first() == Some(&b'[') {
+        let Some(end) = memchr(b']', authority).filter(|end| *end > 1) else { return false };
+        if !authority[1..end].iter().all(|byte| *byte == b':' || is_plain(byte)) {
+            return false;
+        }
+        &authority[end + 1..]
+    } else {
+        let end = memchr(b':', authority).unwrap_or(authority.len());
+        if !authority[..end].iter().all(is_plain) {
+            return false;
+        }
+        &authority[end..]
+    };
+    match after_host {
+        [] => true,
+        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
 }
 
 fn the_host(hosts: &[Bytes], minor: u8) -> Result<Bytes, Refusal> {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -55,7 +55,10 @@ async fn read_head(conn: &Rc<RefCell<Conn>>, shared: &Shared) -> Option<Result<B
             return Poll::Ready(None);
         }
         loop {
-            if !this.held.is_empty() {
+            while seen == 0 && this.held.starts_with(b"\r\n") {
+                this.held.advance(2); // empty lines before a request (RFC 9112 §2.2)
+            }
+            if !this.held.is_empty() && (seen > 0 || &this.held[..] != b"\r") {
                 match find_end(&this.held, seen, &shared.limits) {
                     Err(refusal) => return Poll::Ready(Some(Err(refusal))),
                     Ok(Some(end)) => return Poll::Ready(Some(Ok(this.held.split_to(end).freeze()))),
