@@ -99,6 +99,7 @@ def _serve(argv: list[str], program: str) -> int:
 
         loading = Loading(policy_sources(settings), child=child)
         _take_descriptors()
+        _forbid_dumps(program)
         import asyncio  # noqa: PLC0415
 
         from nameresolution.errors import NameResolutionError  # noqa: PLC0415
@@ -126,6 +127,18 @@ def _take_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # a system that allows less than it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _forbid_dumps(program: str) -> None:
+    """Before the first private key is made. What this process starts later holds none, or is a sentry, which wants the same."""
+    from sentry.undumpable import forbid_dumps  # noqa: PLC0415
+
+    try:
+        forbid_dumps()
+    except OSError as error:
+        sys.stderr.write(
+            f"{program}: warning: other processes of this user may read this one's memory, private keys included: {error}\n"
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from sentry.config import Settings, parse_settings
 from sentry.errors import SentryError, SettingsError
+from sentry.undumpable import forbid_dumps
 from telemetry.failures import causes
 
 _LOG = logging.getLogger("sentry")
@@ -40,6 +41,12 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"postern sentry: {fault}\n")
         return 2
     _configure_logs(settings)
+    try:
+        forbid_dumps()
+    except OSError as error:
+        _LOG.warning(
+            "other processes of this user may read this one's memory, private keys included: %s", error
+        )
     if settings.unused_flags:
         _LOG.warning("accepted without effect: %s", ", ".join(settings.unused_flags))
     try:
