@@ -7,6 +7,7 @@ that file may be any workload here, and nobody else may. Dapr's sidecars send it
 import base64
 import hashlib
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -56,6 +57,23 @@ def jwks(root: Path) -> dict[str, list[dict[str, str]]]:
     """The public half of the join key as a JSON Web Key Set; makes the key on first use. Raises StoreError."""
     public = _load_or_make_key(root).public_key()
     return {"keys": [{**_public_members(public), "kid": key_id(public), "alg": ALGORITHM, "use": "sig"}]}
+
+
+def key_stamp(root: Path) -> tuple[int, ...]:
+    """Changes with the join key's file, its mode and owner, and those of its folder; looks only, a few microseconds. Empty: no key."""
+    try:
+        folder, file = os.lstat(root / _FOLDER), os.lstat(root / _FOLDER / _KEY)
+    except OSError:
+        return ()
+    return (
+        folder.st_ino,
+        folder.st_mode,
+        folder.st_uid,
+        file.st_dev,
+        file.st_ino,
+        file.st_size,
+        file.st_ctime_ns,
+    )
 
 
 def key_id(public: ec.EllipticCurvePublicKey) -> str:

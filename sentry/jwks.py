@@ -234,10 +234,13 @@ class KeySet:
         rules: RefreshRules | None = None,
         max_token_lifetime_s: float | None = 600.0,
         grants_control_plane: bool = False,
+        stamp: Callable[[], object] = lambda: None,
     ) -> None:
         """`clock` is monotonic; `max_token_lifetime_s` is what this set's tokens may live from `iat` to `exp`, None as long as they say.
 
-        `grants_control_plane`: whether these tokens may prove the control plane's reserved ids.
+        `grants_control_plane`: whether these tokens may prove the control plane's reserved ids. `stamp` is looked at before each use:
+        where it has changed, the keys of before are forgotten and the source is read again, which may find that it is no longer to be
+        believed.
         """
         self._source = source
         self._clock = clock
@@ -246,6 +249,8 @@ class KeySet:
         self.grants_control_plane = grants_control_plane
         self._keys: Mapping[str, VerificationKey] = {}
         self._read_at = float("-inf")
+        self._stamp = stamp
+        self._stamped: object = None
         self._lock = asyncio.Lock()
         self.last_error: str | None = None
 
@@ -257,6 +262,8 @@ class KeySet:
     async def find(self, kid: str) -> VerificationKey | None:
         """The key named `kid`, read anew if it is unknown or the set is old; None if there is none."""
         async with self._lock:
+            if (stamp := self._stamp()) != self._stamped:
+                self._keys, self._read_at, self._stamped = {}, float("-inf"), stamp
             age = self._clock() - self._read_at
             if age > self._rules.max_age_s or (kid not in self._keys and age >= self._rules.min_interval_s):
                 await self._refresh()
@@ -269,4 +276,5 @@ class KeySet:
             self.last_error = None
         except SourceError as error:
             self.last_error = str(error)
-            _LOG.warning("token keys of %s can't be read, the old ones stay: %s", self.name, error)
+            left = "the old ones stay" if self._keys else "no token of theirs is taken"
+            _LOG.warning("token keys of %s can't be read, %s: %s", self.name, left, error)

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from sentry.bundle import TrustBundle
 from sentry.errors import BundleError, LocalSentryError, StoreError
-from sentry.private_files import check_folder, make_folder, read_file
+from sentry.private_files import check_folder, make_folder, overwrite, read_file
 from sentry.spiffe import SpiffeId, sentry_id
 
 START_DEADLINE_S: Final = 10.0
@@ -107,7 +107,8 @@ def ensure_local_sentry(
             was_started = not answers(paths.socket)
             if was_started:
                 _start(paths, (trust_domain, namespace), end, idle_s, extra_flags)
-            paths.wanted.touch(mode=0o600)
+            overwrite(paths.wanted, b"")
+            os.utime(paths.wanted, follow_symlinks=False)
             anchors = TrustBundle.parse(read_file(paths.anchors, is_secret=False))
     except (OSError, StoreError, BundleError) as error:
         raise LocalSentryError(f"local sentry in {paths.folder}: {error}") from error

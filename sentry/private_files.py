@@ -72,6 +72,23 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         os.fsync(descriptor)
 
 
+def overwrite(path: Path, content: bytes) -> None:
+    """Write a small file of ours (0600 if it is new), never through a link or into anything but a plain file. Raises: StoreError."""
+    try:
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600
+        )
+    except OSError as error:
+        why = "is a symbolic link, which is not followed: remove it" if path.is_symlink() else error.strerror
+        raise StoreError(str(path), f"can't be written: {why}") from error
+    with os.fdopen(descriptor, "wb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+            raise StoreError(str(path), "can't be written: is not a plain file of one name: remove it")
+        file.truncate()
+        file.write(content)
+
+
 def publish_once(path: Path, content: bytes) -> bool:
     """Make `path` with `content` (0600) unless it exists; True if it was made. Readers never see it half-written."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

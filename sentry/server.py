@@ -23,13 +23,13 @@ from sentry.ca_pb2 import SignCertificateRequest, SignCertificateResponse
 from sentry.config import Settings
 from sentry.errors import AttestationError, BundleError, RateLimitError, RequestError, SentryError, StoreError
 from sentry.idle import IdleWatch
-from sentry.join import jwks
+from sentry.join import jwks, key_stamp
 from sentry.jwks import CallSource, KeySet, RefreshRules, source_of
 from sentry.key_ledger import KeyLedger
 from sentry.listener import OwnLeaf
 from sentry.local import LocalPaths, answers, is_any_registered, take_leave
 from sentry.pages import Page, address_of, serve_page
-from sentry.private_files import check_folder, make_folder
+from sentry.private_files import check_folder, make_folder, overwrite
 from sentry.rate import RateLimiter
 from sentry.reload import StoreWatch
 from sentry.service import ServicePolicy, SigningService
@@ -85,6 +85,7 @@ class SentryServer:
         if settings.runtime_path is not None:
             make_folder(settings.runtime_path / "sentry")
             check_folder(settings.runtime_path / "sentry")
+            jwks(settings.runtime_path)  # a join key open to others ends the start, not the first request
         # A local sentry may have to wait for its predecessor, which is just finishing its last answers.
         wait_s = 2 * _GRACE_S if settings.exit_when_idle_s else 0.0
         loose = settings.allow_loose_store
@@ -112,9 +113,9 @@ class SentryServer:
         await server.start()
         health = await self._start_health(authority)
         scraped = await self._start_metrics(service, authority)
-        if self._settings.runtime_path is not None:
-            LocalPaths(root=self._settings.runtime_path).pid.write_text(f"{os.getpid()}\n")
         try:
+            if self._settings.runtime_path is not None:
+                overwrite(LocalPaths(root=self._settings.runtime_path).pid, f"{os.getpid()}\n".encode())
             on_started(
                 Started(
                     addresses=addresses,
@@ -167,7 +168,8 @@ class SentryServer:
         memory = TokenMemory(time.time)
         sets = []
         if (root := settings.runtime_path) is not None:
-            sets.append(KeySet(CallSource(name="join key", call=lambda: jwks(root)), clock=time.monotonic))
+            own = CallSource(name="join key", call=lambda: jwks(root))
+            sets.append(KeySet(own, clock=time.monotonic, stamp=lambda: key_stamp(root)))
         for source in settings.token_sources:
             read = source_of(source.source, ca=source.ca, timeout_s=source.timeout_s)
             rules = RefreshRules(max_age_s=source.refresh_s, min_interval_s=5.0)

@@ -133,6 +133,16 @@ def test_local_sentry_in_an_open_folder_is_refused(root: Path) -> None:
         ensure_local_sentry(root)
 
 
+def test_local_sentry_touches_nothing_through_a_link(root: Path) -> None:
+    ensure_local_sentry(root)
+    paths = LocalPaths(root=root)
+    paths.wanted.unlink()
+    paths.wanted.symlink_to(root / "victim")
+    with pytest.raises(LocalSentryError, match=r"wanted: can't be written: is a symbolic link"):
+        ensure_local_sentry(root)
+    assert not (root / "victim").exists()
+
+
 def test_local_sentry_with_a_path_too_long_for_sockets_says_so(root: Path) -> None:
     with pytest.raises(LocalSentryError, match="too long"):
         ensure_local_sentry(root / ("x" * 100))

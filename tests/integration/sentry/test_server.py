@@ -432,6 +432,58 @@ async def test_credentials_in_a_folder_that_others_may_enter_are_taken_with_a_wa
         assert f"{store}: has mode 0755" in sentry.log.read_text()
 
 
+async def test_join_key_open_to_others_proves_nothing_until_it_is_closed_again(root: Path) -> None:
+    key = root / "sentry" / "join.key"
+    with running_sentry(root) as sentry:
+        await fetch(sentry.client())
+        token = mint(root, CART, SENTRY_ID)
+        key.chmod(0o644)
+        assert "not known here" in str(await refusal_of(sentry.client(fixed(token))))
+        assert f"{key}: has mode 0644, expected 0600: chmod 0600 {key}" in sentry.log.read_text()
+        assert "has mode 0644" in str(await refusal_of(sentry.client()))
+        key.chmod(0o600)
+        await fetch(sentry.client(fixed(token)))
+
+
+async def test_join_key_that_was_removed_proves_nothing_any_more(root: Path) -> None:
+    with running_sentry(root) as sentry:
+        await fetch(sentry.client())
+        token = mint(root, CART, SENTRY_ID)
+        (root / "sentry" / "join.key").unlink()
+        assert "not known here" in str(await refusal_of(sentry.client(fixed(token))))
+        await fetch(sentry.client())
+
+
+def test_join_key_open_to_others_ends_the_start(root: Path) -> None:
+    with running_sentry(root):
+        pass
+    key = root / "sentry" / "join.key"
+    key.chmod(0o640)
+    done = run_sentry("--runtime-path", str(root), "--unix-socket", str(root / "s"))
+    assert (done.returncode, f"{key}: has mode 0640" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "pipe"])
+def test_pid_is_written_into_a_plain_file_of_its_own_alone(root: Path, kind: str) -> None:
+    (root / "sentry").mkdir(mode=0o700)
+    victim, pid = root / "victim", root / "sentry" / "sentry.pid"
+    victim.write_text("precious")
+    if kind == "symbolic link":
+        pid.symlink_to(victim)
+    elif kind == "hard link":
+        pid.hardlink_to(victim)
+    else:
+        os.mkfifo(pid)
+    done = run_sentry("--runtime-path", str(root), "--unix-socket", str(root / "s"))
+    assert done.returncode == 1
+    assert f"{pid}: can't be written: " in done.stderr
+    assert kind != "symbolic link" or "is a symbolic link, which is not followed: remove it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert victim.read_text() == "precious"
+    pid.unlink()
+
+
 async def test_audit_tells_grants_and_refusals(root: Path) -> None:
     with running_sentry(root) as sentry:
         svid = await fetch(sentry.client())
