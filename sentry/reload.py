@@ -42,7 +42,9 @@ class StoreWatch:
                 self.fault = None
                 return False
             holdings = self._judge(stored)
-            is_news = holdings != self._authority.holdings
+            current = self._authority.holdings
+            # A root's key that was taken away is news: kept in memory, it would be written back with the next issuer.
+            is_news = holdings != current or (holdings.root_key is None) != (current.root_key is None)
             if is_news:
                 self._take_up(holdings)
         except SentryError as error:

@@ -54,6 +54,18 @@ def test_root_added_by_hand_is_taken_up() -> None:
     assert not shelf.watch.look()
 
 
+def test_root_key_taken_away_is_given_up_and_taken_up_again() -> None:
+    shelf = Shelf()
+    assert not shelf.watch.look()
+    shelf.put(root_key_pem=None)
+    assert shelf.watch.look()
+    assert shelf.authority.holdings.root_key is None
+    assert shelf.authority.issuer == HOLDINGS.issuer
+    shelf.put()
+    assert shelf.watch.look()
+    assert shelf.authority.holdings.root_key is not None
+
+
 def test_issuer_replaced_by_hand_is_taken_up() -> None:
     shelf, key = Shelf(), new_key()
     assert HOLDINGS.root_key is not None
