@@ -358,7 +358,10 @@ def _replay_limit(read: Reader, profile: Profile) -> int:
     size = read.size("replay-buffer-size")
     if size is not None and size >= 0:
         return size
-    return (_body_limit(read, profile) or DAPR_BODY_BYTES) if profile == "daprd" else REPLAY_BYTES
+    if profile != "daprd":
+        return REPLAY_BYTES
+    # A larger limit of bodies is no reason to hold them.
+    return min(_body_limit(read, profile) or DAPR_BODY_BYTES, DAPR_BODY_BYTES)
 
 
 def _threads(read: Reader) -> int:

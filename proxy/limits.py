@@ -109,7 +109,7 @@ def other_limits() -> tuple[Limit, ...]:
         ),
         Limit(
             "bytes of a request's body kept for another attempt",
-            f"{_bytes(REPLAY_BYTES)}; the body's limit as daprd",
+            f"{_bytes(REPLAY_BYTES)}; 4 MiB as daprd, or the body's limit where that is lower",
             "the call is tried once",
             "replay-buffer-size",
         ),

@@ -76,7 +76,7 @@ def test_daprd_profile_has_daprs_defaults(read: Parse) -> None:
     assert settings.metrics_listen_address == "0.0.0.0"
     assert settings.peer_listen_address == "0.0.0.0"
     assert settings.max_body_bytes == 4 * 1024 * 1024
-    assert settings.read_buffer_bytes == 4096
+    assert settings.read_buffer_bytes == 16_384
     assert settings.warnings == ()
 
 
