@@ -92,6 +92,7 @@ def told(
         body = b""
         fields.pop("content-length", None)
     fields.pop("transfer-encoding", None)  # who re-frames a body may choose
+    fields.pop("date", None)  # added where an answer has none; the engines are asked one after another
     return Told(start, fields, body, grouped(trailers), cut)
 
 

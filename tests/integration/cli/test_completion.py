@@ -25,7 +25,7 @@ async def offered(commands: Commands, *words: str) -> list[str]:
     [
         (("sid",), ["sidecar"]),
         (("run", "--app-p"), ["--app-port", "--app-protocol"]),
-        (("run", "--keep"), ["--keep-going"]),
+        (("run", "--keep-g"), ["--keep-going"]),
         (("sidecar", "--sentry-a"), ["--sentry-address"]),
         (("sidecar", "--engine", "n"), ["native"]),
         (("run", "--app-protocol", "grpc"), ["grpc", "grpcs"]),
