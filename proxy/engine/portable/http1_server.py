@@ -6,6 +6,7 @@ bytes not yet looked at.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import cast
@@ -20,6 +21,7 @@ from proxy.engine.portable.http1_wire import Alarm, Outbox, read_body, reset
 from proxy.engine.portable.streams import AcceptCall, CountFrame, RawHead
 from proxy.engine.portable.websocket import offered_key, without_handshake
 
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")  # before a request (RFC 9112 §2.2)
 _LINGER_S = 2.0  # how long an answer given early may stand before unread bytes turn our close into a reset
 
 
@@ -190,9 +192,8 @@ class Http1Server(asyncio.Protocol):
     def _step_head(self) -> bool:
         was_started = self._gate.started
         data, self._rest = self._rest, b""
-        if not was_started and data[:1] == b"\r":  # empty lines before a request (RFC 9112 §2.2)
-            while data[:2] == b"\r\n":
-                data = data[2:]
+        if not was_started and data[:1] == b"\r":
+            data = _EMPTY_LINES.sub(b"", data, count=1)
             if data in (b"", b"\r"):
                 self._rest = data
                 return False
