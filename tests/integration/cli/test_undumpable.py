@@ -9,10 +9,10 @@ import sys
 import psutil
 import pytest
 
-from proxy.version import has_native
 from tests.integration.cli.conftest import POSTERN, Commands
 from tests.integration.cli.test_run import LISTENING, READY, sidecar_of
 from tests.integration.sentry.process import end_local
+from tests.support.engines import ENGINES
 from tests.support.http_client import request
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
@@ -23,7 +23,6 @@ ORDINARY = (
     "-c",
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 19, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])",
 )
-ENGINES = ["portable", pytest.param("native", marks=pytest.mark.skipif(not has_native(), reason="not built"))]
 
 
 def can_read_memory_of(pid: int) -> bool:

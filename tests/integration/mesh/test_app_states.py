@@ -10,24 +10,15 @@ import grpc
 import pytest
 
 from nameresolution.host_registry import HostRegistry
-from proxy.version import has_native
 from tests.integration.mesh.standing import eventually
 from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES
 from tests.support.http_client import connect, request
 from tests.support.http_wire import Response
 from tests.support.mesh import DAPR_APP_ID, Mesh, Sidecar
 from tests.support.ports import free_port
 from tests.support.proto.echo_pb2 import EchoRequest
 
-_ENGINES = (
-    "portable",
-    pytest.param(
-        "native",
-        marks=pytest.mark.skipif(
-            not has_native(), reason="the native engine is not part of this installation"
-        ),
-    ),
-)
 _CALLERS = 4
 
 
@@ -63,7 +54,7 @@ def _peers(*sidecars: Sidecar) -> set[str]:
     return {f"127.0.0.1:{sidecar.peer_port}" for sidecar in sidecars}
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_calls_go_to_instances_whose_app_takes_them(engine: str, mesh: Mesh) -> None:
     flags = ("--engine", engine)
     web = await mesh.sidecar("web", flags=flags)
@@ -109,7 +100,7 @@ async def test_calls_go_to_instances_whose_app_takes_them(engine: str, mesh: Mes
     assert re.search(rf"gone since \S+, served until then by [0-9.]+:{good.peer_port}\b", gone.body.decode())
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_learnt_service_whose_app_left_is_unavailable_at_once(engine: str, mesh: Mesh) -> None:
     flags = ("--engine", engine)
     app = await mesh.grpc_app("echo")

@@ -10,10 +10,10 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from proxy.version import has_native
 from telemetry.context import extract, format_grpc_trace_bin
 from tests.integration.mesh.standing import eventually
 from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
@@ -31,12 +31,7 @@ class Edge:
     strict: Sidecar
 
 
-def _engines() -> list[object]:
-    native = pytest.mark.skipif(not has_native(), reason="the native engine is not part of this installation")
-    return ["portable", pytest.param("native", marks=native)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=_engines())
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
 async def edge(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Edge]:

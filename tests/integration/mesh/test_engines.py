@@ -11,17 +11,17 @@ import pytest
 from proxy.version import has_native
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES, needs_native
 from tests.support.errors import ProcessEndedError
 from tests.support.http_client import request
 from tests.support.mesh import DAPR_APP_ID, Mesh, Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
 
-_native = pytest.mark.skipif(not has_native(), reason="the native engine is not part of this installation")
 _PAIRS = (
     pytest.param("portable", "portable"),
-    pytest.param("native", "native", marks=_native),
-    pytest.param("native", "portable", marks=_native),
-    pytest.param("portable", "native", marks=_native),
+    pytest.param("native", "native", marks=needs_native),
+    pytest.param("native", "portable", marks=needs_native),
+    pytest.param("portable", "native", marks=needs_native),
 )
 
 
@@ -51,7 +51,7 @@ async def test_grpc_crosses(near: str, far: str, mesh: Mesh, grpc_app: App) -> N
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-@pytest.mark.parametrize("engine", ["portable", pytest.param("native", marks=_native)])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_engine_in_use_is_told(engine: str, mesh: Mesh) -> None:
     web = await mesh.sidecar("web", env={"POSTERN_ENGINE": engine})
     assert re.search(rf"listening.*engine={engine}", re.sub(r"\x1b\[\d*m", "", web.process.output))
@@ -86,7 +86,7 @@ async def test_sidecar_takes_as_many_open_files_as_it_may_have(tmp_path: Path) -
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@_native
+@needs_native
 async def test_threads_of_the_native_engine_carry_calls_and_are_told(mesh: Mesh, http_app: App) -> None:
     shop = await mesh.sidecar("shop", app=http_app, flags=("--engine", "native", "--threads", "2"))
     web = await mesh.sidecar("web", env={"POSTERN_ENGINE": "native", "POSTERN_THREADS": "2"})

@@ -4,14 +4,12 @@ import re
 
 import pytest
 
-from proxy.version import has_native
 from tests.integration.mesh.standing import eventually, invoke
 from tests.support.apps import App
+from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
 
-_native = pytest.mark.skipif(not has_native(), reason="the native engine is not part of this installation")
-ENGINES = pytest.mark.parametrize("engine", ["portable", pytest.param("native", marks=_native)])
 CONFIG = """
 kind: Configuration
 metadata: {name: told}
@@ -43,7 +41,7 @@ async def metrics_of(sidecar: Sidecar, awaited: str) -> str:
     return text
 
 
-@ENGINES
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_each_field_of_metrics_and_logging_is_in_force(engine: str, mesh: Mesh, http_app: App) -> None:
     flags = ("--engine", engine, "--config", str(mesh.write("told.yaml", CONFIG)))
     shop = await mesh.sidecar("shop", app=http_app, flags=flags)
@@ -70,7 +68,7 @@ async def test_each_field_of_metrics_and_logging_is_in_force(engine: str, mesh: 
     assert "HTTP API Called" not in shop.process.output
 
 
-@ENGINES
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_paths_are_labels_where_cardinality_is_wanted_and_nothing_is_served_where_metrics_are_off(
     engine: str, mesh: Mesh, http_app: App
 ) -> None:

@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 
 from nameresolution.host_registry import HostRegistry
-from proxy.version import has_native
 from tests.integration.mesh.standing import eventually, invoke
 from tests.support import netns
+from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.http_wire import Response
 from tests.support.mesh import Mesh
@@ -25,9 +25,6 @@ from tests.support.processes import Process
 
 _WHY_NOT = netns.unavailable_reason()
 
-needs_native = pytest.mark.skipif(
-    not has_native(), reason="the native engine is not part of this installation"
-)
 pytestmark = [pytest.mark.netns, pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "")]
 
 
@@ -193,7 +190,7 @@ async def test_foreign_mesh_on_the_same_network_is_not_called(meshes: Meshes, tm
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("engine", ["portable", pytest.param("native", marks=needs_native)])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_400_bogus_announcements_stop_no_calls(meshes: Meshes, engine: str) -> None:
     left, right, _ = meshes
     shop = await right.sidecar(f"shop-{engine}", app="shop")

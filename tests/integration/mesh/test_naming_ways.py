@@ -7,17 +7,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from proxy.version import has_native
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import Mesh
 from tests.support.ports import free_port
 from tests.support.proto.echo_pb2 import EchoRequest
-
-needs_native = pytest.mark.skipif(
-    not has_native(), reason="the native engine is not part of this installation"
-)
 
 
 async def test_http_callee_is_reached_by_every_way(mesh: Mesh, http_app: App) -> None:
@@ -113,7 +109,7 @@ async def test_two_instances_are_balanced(mesh: Mesh) -> None:
     assert names.count("two") >= 10
 
 
-@pytest.mark.parametrize("engine", ["portable", pytest.param("native", marks=needs_native)])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_without_mtls_names_are_found_in_any_namespace_and_spelt_in_lower_case(
     engine: str, tmp_path: Path
 ) -> None:

@@ -13,8 +13,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from proxy.version import has_native
 from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.http_wire import Response, format_head, read_head
 from tests.support.mesh import Mesh, Sidecar
@@ -54,12 +54,7 @@ class Pages:
         return ((port, DAPR, ()), (port, "", (("dapr-app-id", "cart"),)), (self.own[0], "", ()))
 
 
-def _engines() -> list[object]:
-    native = pytest.mark.skipif(not has_native(), reason="the native engine is not part of this installation")
-    return ["portable", pytest.param("native", marks=native)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=_engines())
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
 async def pages(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Pages]:

@@ -14,6 +14,7 @@ import pytest
 from sentry.join import mint
 from tests.integration.mesh.test_access import configuration, policy
 from tests.support.apps import App
+from tests.support.engines import ENGINES
 from tests.support.http_client import connect, request
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.ports import free_port, free_ports
@@ -219,7 +220,7 @@ async def test_trust_domain_of_a_configuration_is_the_identitys_own(mesh: Mesh) 
     assert identity["spiffeId"] == "spiffe://shop.example/ns/default/named"
 
 
-@pytest.mark.parametrize("engine", ["portable", "native"])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_daprd_holds_no_large_body_for_another_attempt(daprds: Daprds, engine: str) -> None:
     """With a large limit of bodies and a retry policy, an upload of unknown length streams once 4 MiB are behind."""
     app = await daprds.mesh.http_app()
