@@ -21,6 +21,9 @@ AWAY_FIRST_S = (
     30.0  # an address that shows a wrong identity or none is no instance: it is looked at again seldom
 )
 AWAY_MAX_S = 300.0
+_DOUBLINGS = (
+    16  # beyond any maximum; without a bound the number outgrows a float in some hours of a dead endpoint
+)
 
 
 class Load(Struct):
@@ -68,14 +71,14 @@ class Load(Struct):
         """It refused or broke a connection: leave it alone, each time twice as long."""
         if now >= self.ejected_until:
             self.failures += 1
-            self.ejected_until = now + min(EJECT_MAX_S, EJECT_FIRST_S * 2 ** (self.failures - 1))
+            self.ejected_until = now + _doubled(EJECT_FIRST_S, self.failures, EJECT_MAX_S)
 
     def put_away(self, now: float) -> None:
         """It could not prove to be an instance of this app."""
         self.proven = False
         if now >= self.ejected_until:
             self.mismatches += 1
-            self.ejected_until = now + min(AWAY_MAX_S, AWAY_FIRST_S * 2 ** (self.mismatches - 1))
+            self.ejected_until = now + _doubled(AWAY_FIRST_S, self.mismatches, AWAY_MAX_S)
 
     def tier(self, now: float) -> int:
         """Endpoints of a lower tier are chosen before those of a higher one.
@@ -89,6 +92,10 @@ class Load(Struct):
         if self.mismatches:
             return 5
         return 4 if is_ejected else 3 if self.rank else 1
+
+
+def _doubled(first_s: float, times: int, most_s: float) -> float:
+    return min(most_s, math.ldexp(first_s, min(times - 1, _DOUBLINGS)))
 
 
 def choose(loads: Sequence[Load], tried: Collection[str], now: float, rng: random.Random) -> Load | None:

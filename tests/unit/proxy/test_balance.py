@@ -116,6 +116,17 @@ def test_eject_doubles_up_to_a_bound() -> None:
     assert lengths[-1] == EJECT_MAX_S
 
 
+def test_endpoint_may_stay_away_for_as_long_as_it_likes() -> None:
+    dead, stranger = Load("a"), Load("b")
+    for _ in range(2_000):
+        dead.eject(dead.ejected_until)
+        stranger.put_away(stranger.ejected_until)
+    assert (dead.failures, stranger.mismatches) == (2_000, 2_000)
+    last = dead.ejected_until
+    dead.eject(last)
+    assert dead.ejected_until - last == EJECT_MAX_S
+
+
 def test_eject_while_ejected_changes_nothing() -> None:
     load = Load(address="a")
     load.eject(0.0)
