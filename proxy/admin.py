@@ -178,7 +178,7 @@ class Admin:
                     "healthProbeTimeout": f"{round(health.timeout_s * 1000)}ms",
                     "healthThreshold": health.threshold,
                 }
-                if settings.app_protocol not in ("grpc", "grpcs"):
+                if not settings.app_speaks_grpc:
                     app["health"]["healthCheckPath"] = health.path
             found["appConnectionProperties"] = app
         return found

@@ -359,8 +359,8 @@ class Sidecar:
         )
 
     def _app_probed(self, status: str, took_ms: float) -> None:
-        app_id, by_grpc = self._settings.app_id, self._settings.app_protocol in ("grpc", "grpcs")
-        if by_grpc:
+        app_id = self._settings.app_id
+        if self._settings.app_speaks_grpc:
             self._meters.grpc_probes.add(app_id, status)
             self._meters.grpc_probe_latency.slot(app_id, status).observe(took_ms)
         else:

@@ -60,7 +60,7 @@ class AppAsks:
         assert settings.app_port is not None
         host, port = settings.app_channel_address, settings.app_port
         try:
-            if settings.app_protocol in ("grpc", "grpcs"):
+            if settings.app_speaks_grpc:
                 await unary(
                     host, port, _HEALTH, b"", tls=settings.app_protocol == "grpcs", timeout_s=health.timeout_s
                 )

@@ -53,9 +53,7 @@ class AppWatch:
         self.services: tuple[str, ...] = settings.grpc_services
         self.held_by: Holder | None = None
         self.mismatch = ""  # what it speaks, where that is another protocol than we were told
-        self.learns = (
-            settings.learn_names and not settings.grpc_services and settings.app_protocol in ("grpc", "grpcs")
-        )
+        self.learns = settings.learn_names and not settings.grpc_services and settings.app_speaks_grpc
 
     @property
     def state(self) -> AppState:

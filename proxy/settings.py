@@ -131,6 +131,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return f"Settings({self.app_id})"  # tokens belong in no log
 
     @property
+    def app_speaks_grpc(self) -> bool:
+        """Whether the app speaks gRPC only."""
+        return self.app_protocol in ("grpc", "grpcs")
+
+    @property
     def advertised_host(self) -> str | None:
         """The address that naming must announce: as told, or a loopback that the peer listener is bound to; None: find out."""
         if self.host_ip:
