@@ -321,8 +321,7 @@ class Outbound:
             text = f"{callee.text!r} may mean {' or '.join(repr(one.text) for one in meant)}: write the app-id as it is spelt"
             found: Decision = self._reply(Cause.NO_APP, text, surface=surface, callee=callee.text)
         else:
-            named = Named(meant[0], meant[0].text, surface, named.rewrite, named.strip)
-            found = self._to_callee(ask, named, meant[0])
+            found = self._to_callee(ask, replace(named, callee=meant[0], text=meant[0].text), meant[0])
         return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, SPELLINGS))
 
     def _to_callee(self, ask: Asking, named: Named, callee: Callee) -> Decision:
@@ -335,9 +334,7 @@ class Outbound:
             return _bad_baggage(labels, wrong)
         if wrong:
             labels = replace(labels, baggage=wrong)
-            named = Named(
-                named.callee, named.text, surface, (*named.rewrite, Edit(op=Op.BAGGAGE)), named.strip
-            )
+            named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
         if ask.protocol() == "grpc":
             if ask.path_class(SERVICES) == "" or not ask.exact():
                 text = "a gRPC path is exactly /package.Service/Method"
