@@ -19,10 +19,10 @@ _UNPRINTABLE = re.compile(r"[^\x00-\x1f\x20-\x7e]")  # JSON escapes the control 
 
 
 class Column(Struct, frozen=True):
-    """One column: its header and its key in a row. rank: where a terminal is too narrow, the highest ranks are left out first."""
+    """One column. key: in a row, where that is not the title. rank: on a terminal that is too narrow, the highest are left out first."""
 
     title: str
-    key: str
+    key: str = ""
     rank: int = 0
 
 
@@ -38,7 +38,7 @@ def format_table(
 
     A column that is blank in every row is dropped. Where the table is too wide, long cells are cut, then columns left out by rank.
     """
-    cells = {column: [_cell(row.get(column.key)) for row in rows] for column in columns}
+    cells = {column: [_cell(row.get(column.key or column.title)) for row in rows] for column in columns}
     shown = [column for column in columns if any(cells[column])]
     left_out: list[Column] = []
     if width is not None:
