@@ -99,7 +99,7 @@ def _own_trust_domain(merged: _Merged, context: AccessContext, report: Report) -
     place: Place = (*_ACCESS, "trustDomain")
     if _TRUST_DOMAIN.fullmatch(written) is None:
         report.fault(
-            home, place, f"`{written}` is no trust domain (expected a-z, 0-9, dot, dash, underscore)"
+            home, place, f"invalid trust domain `{written}` (expected a-z, 0-9, dot, dash, underscore)"
         )
         return context.own_trust_domain
     if context.own_trust_domain in {None, written}:

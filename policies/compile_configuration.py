@@ -212,7 +212,7 @@ def _check_mtls(document: Document, mtls: schema.Mtls, report: Report) -> None:
 
 def _check_name_resolution(document: Document, section: schema.NameResolution, report: Report) -> None:
     if section.version.lower() not in {"", "v1"}:
-        problem = f"`{section.version}` is no version of {section.component} (expected v1)"
+        problem = f"unknown version `{section.version}` of {section.component} (expected v1)"
         report.fault(document, ("spec", "nameResolution", "version"), problem, is_lenient=True)
 
 

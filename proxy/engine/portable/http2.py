@@ -68,7 +68,7 @@ def read_length(headers: Headers) -> int | None:
     if len(lengths) > 1:  # equal or not, the next parser may take the other one
         raise h2.exceptions.ProtocolError("two content-length fields")
     if not lengths[0].isdigit() or len(lengths[0]) > _MAX_LENGTH_DIGITS:
-        raise h2.exceptions.ProtocolError("the content-length is no number")
+        raise h2.exceptions.ProtocolError("the content-length is not a number")
     return int(lengths[0])
 
 

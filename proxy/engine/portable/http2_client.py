@@ -355,7 +355,9 @@ def _read_response(fields: list[tuple[bytes, bytes]]) -> tuple[int, Headers]:
         if field[0][:1] != b":":
             headers.append(field)
         elif field[0] != b":status" or _STATUS.fullmatch(field[1]) is None:
-            raise ProtocolError("the status is malformed, or a pseudo-header field is none of a response's")
+            raise ProtocolError(
+                "the status is malformed, or a pseudo-header field does not belong in a response"
+            )
         else:
             status = int(field[1])
     if not status:

@@ -119,5 +119,5 @@ def test_trust_domain_of_a_file_is_our_own_unless_a_flag_names_it(tmp_path: Path
 
 def test_trust_domain_that_is_none_is_a_fault(tmp_path: Path) -> None:
     text = configuration({"accessControl": {"trustDomain": "Shop", "defaultAction": "deny"}})
-    with pytest.raises(DocumentError, match="`Shop` is no trust domain"):
+    with pytest.raises(DocumentError, match="invalid trust domain `Shop`"):
         loaded(tmp_path, text)

@@ -185,5 +185,5 @@ def test_fault_is_told_and_forgiven_only_where_that_is_safe(
 
 
 def test_name_resolution_of_another_version_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(DocumentError, match="`v2` is no version of mdns"):
+    with pytest.raises(DocumentError, match="unknown version `v2` of mdns"):
         of(tmp_path, {"nameResolution": {"component": "mdns", "version": "v2"}})
