@@ -144,7 +144,7 @@ class HostRegistry:
         self._folder = root / "registry"
         self._registrations: list[Registration] = []
         self._parsed: dict[str, tuple[int, int, Entry | None]] = {}  # file name -> inode, mtime, entry
-        self._told: set[str] = set()  # names of what is no file, told once
+        self._told: set[str] = set()  # names that are not regular files, told once
 
     def register(self, entry: Entry) -> Registration:
         """Write our entry and hold it until the registration is closed or this process ends.
