@@ -51,8 +51,8 @@ stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec) $(if $(she
 $(STOCK)/go/stock: $(wildcard tests/stock/go/*)
 	go build -C tests/stock/go -o $(CURDIR)/$@ .
 
-$(STOCK)/h2spec:
-	GOBIN=$(CURDIR)/$(STOCK) go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1
+$(STOCK)/h2spec: $(wildcard tests/stock/go/go.*)
+	go build -C tests/stock/go -o $(CURDIR)/$@ github.com/summerwind/h2spec/cmd/h2spec
 
 $(STOCK)/java/built: $(wildcard tests/stock/java/*)
 	mvn -B -q -ntp -f tests/stock/java/pom.xml -Dfolder=$(CURDIR)/$(STOCK)/java process-classes
