@@ -48,6 +48,7 @@ class Inbound:
             dst=app.app_id,
             dst_namespace=app.namespace,
             peer_id=peer or "",
+            is_grpc_web=is_grpc_web(ask, app),
         )
         refused = _misdirected(ask, self.view, labels) or _uncarriable(ask, self.view.app, labels)
         if refused is not None:

@@ -16,7 +16,7 @@ from policies.resiliency import ResiliencyRules
 from proxy import errors
 from proxy.browsers import Browsers, as_headers
 from proxy.building_blocks import missing, missing_service
-from proxy.deliver import STRIP, AppView, CauseReplies, denied, to_app
+from proxy.deliver import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app
 from proxy.fields import MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS
 from proxy.judge import Judge
 from proxy.plan import (
@@ -352,7 +352,9 @@ class Outbound:
         app = self.view.app
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
         decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http", strip=named.strip)
-        labels = replace(labels, decision=self.view.judge.describe(decision))
+        labels = replace(
+            labels, decision=self.view.judge.describe(decision), is_grpc_web=is_grpc_web(ask, app)
+        )
         if not decision.allowed:
             own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
             return denied(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.deliver import APP_CLUSTER
 from proxy.engine.base import Measures, Sampling, SpanIds
-from proxy.plan import Attempt, Cause, Header, Outcome, Tally
+from proxy.plan import Attempt, Cause, Header, Labels, Outcome, Tally
 from proxy.target import method_path
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
@@ -14,7 +14,6 @@ from telemetry.logs import Logger, call_fields
 from telemetry.metrics import Meters
 from telemetry.report import AttemptNote, Batch, Buckets, Call
 
-_PROTOCOLS = {"grpc": "grpc", "websocket": "websocket"}
 # Answers that are none of a failure, a caller that did not wait for any, and what has a line of its own.
 _NO_FAILURE = frozenset({Cause.STATUS, Cause.CALLER_LEFT, Cause.DENIED})
 _UNTRACED = SpanContext(0, 0, 0, sampled=False)
@@ -195,6 +194,12 @@ def _user_agent(outcome: Outcome) -> str:
     return (outcome.head.get(b"user-agent") or b"").decode("latin-1")
 
 
+def _protocol(asked: str, labels: Labels) -> str:
+    if labels.is_grpc_web:
+        return "grpc"
+    return asked if asked in ("grpc", "websocket") else "http"
+
+
 def _call(outcome: Outcome) -> Call:
     head, labels = outcome.head, outcome.labels
     trace = outcome.trace
@@ -202,7 +207,7 @@ def _call(outcome: Outcome) -> Call:
     last = outcome.attempts[-1] if outcome.attempts else None
     return Call(
         direction=labels.direction,
-        protocol=_PROTOCOLS.get(head.protocol, "http"),
+        protocol=_protocol(head.protocol, labels),
         surface=labels.surface,
         src=labels.src,
         dst=labels.dst,
@@ -233,7 +238,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
     labels = tally.labels
     like = Call(
         direction=labels.direction,
-        protocol=_PROTOCOLS.get(tally.protocol, "http"),
+        protocol=_protocol(tally.protocol, labels),
         surface=labels.surface,
         src=labels.src,
         dst=labels.dst,

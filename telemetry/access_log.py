@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from telemetry import names
+from telemetry.kinds import rpc_code
 from telemetry.logs import Logger, format_time
 from telemetry.report import Call
 
@@ -96,7 +97,7 @@ class ApiLog:
         duration_ms = (call.ended_ns - call.started_ns) // 1_000_000
         sent = {"useragent": user_agent} if user_agent else {}
         if call.protocol == "grpc":
-            code = str(call.grpc_code or 0)
+            code = str(rpc_code(call))
             self._grpc.info("gRPC API Called", method=target, code=code, duration=duration_ms, **sent)
             return
         method = f"{call.verb} {target}"

@@ -12,6 +12,8 @@ from telemetry.series import Distribution, Value
 
 DAPR_ERROR = "ERR_DIRECT_INVOKE"  # Dapr's one code for calls that its proxy failed
 
+_CANCELLED, _UNKNOWN, _UNAVAILABLE = 1, 2, 14
+
 
 class Kind(NamedTuple):
     """The slots of one kind of call.
@@ -69,7 +71,7 @@ def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
             to_head_ms=(meters.res_recv_latency.slot(me, call.dst, status),),
         )
     if call.protocol == "grpc":
-        rpc = (me, call.path, names.grpc_code_label(call.grpc_code or 0))
+        rpc = (me, call.path, names.grpc_code_label(rpc_code(call)))
         return kind._replace(
             counted=(*kind.counted, meters.grpc_server_completed.slot(*rpc)),
             to_end_ms=(meters.grpc_server_latency.slot(*rpc),),
@@ -159,9 +161,21 @@ def code_class(call: Call) -> str:
     if cause is not None and cause != names.STATUS_CAUSE:
         return names.CAUSE_CLASSES.get(cause, cause)
     if call.protocol == "grpc":
-        code = call.grpc_code or 0
+        code = rpc_code(call)
         return names.GRPC_CODE_CLASSES[code] if 0 <= code < len(names.GRPC_CODE_CLASSES) else "5xx"
     return f"{call.status // 100}xx" if call.status else "none"
+
+
+def rpc_code(call: Call) -> int:
+    """The gRPC status of a call, where it ended without one what its end stands for.
+
+    Source: grpc/doc/http-grpc-status-mapping.md.
+    """
+    if call.grpc_code is not None:
+        return call.grpc_code
+    if not _is_apps_own(call):
+        return _CANCELLED if call.cause == names.CALLER_LEFT_CAUSE else _UNAVAILABLE
+    return names.GRPC_CODE_OF_HTTP.get(call.status, _UNKNOWN)
 
 
 def _is_apps_own(call: Call) -> bool:
@@ -170,7 +184,7 @@ def _is_apps_own(call: Call) -> bool:
 
 
 def _status_label(call: Call) -> str:
-    return str(call.grpc_code or 0) if call.protocol == "grpc" else str(call.status)
+    return str(rpc_code(call)) if call.protocol == "grpc" else str(call.status)
 
 
 def _verb(call: Call, meters: Meters) -> str:

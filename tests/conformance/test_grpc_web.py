@@ -100,9 +100,11 @@ async def test_call_and_its_answer_are_translated(engine: str, content_type: str
                 message = await caller.whole(stream)
             status, answered, got = message.status, bytes(message.body), message.get(b"content-type").decode()
             head = message.get(b"x-head").decode()
+        outcome = await way.front.seen.outcome()
     messages, trailers = read_answer(content_type, answered)
     assert (status, got, head, messages) == (200, content_type, "1", many)
     assert trailers == {"grpc-status": "0", "grpc-message": "fine", "x-end": "2"}
+    assert (outcome.status, outcome.grpc_code, outcome.attempts[-1].grpc_code) == (200, 0, 0)
 
 
 @pytest.mark.parametrize("content_type", TYPES[1:])
@@ -124,9 +126,11 @@ async def test_answer_of_trailers_alone_has_them_in_its_body(engine: str, conten
         response = await caller.request(
             "POST", "/shop.Cart/Only", headers=[("Content-Type", content_type)], body=b""
         )
+        outcome = await way.front.seen.outcome()
     messages, trailers = read_answer(content_type, response.body)
     assert (response.status, response.get("grpc-status"), messages) == (200, "", b"")
     assert trailers == {"grpc-status": "5", "grpc-message": "none"}
+    assert (outcome.status, outcome.grpc_code, outcome.attempts[-1].grpc_code) == (200, 5, 5)
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["no-answer", "begun"])

@@ -602,6 +602,8 @@ class Exchange:
 
     def _complete(self) -> None:
         call = self._call
+        if self._web is not None:
+            self._attempts[-1].grpc_code = self._web.grpc_code
         self._end_attempt(self._refused_as, "", abort=False)
         if call is not None and not self._body.has_left:
             call.abort()  # a full answer before the end of the request: the callee wants no more of it

@@ -6,6 +6,7 @@ Bodies are the same frames, base64 in the text form; the trailers follow them in
 import base64
 import binascii
 
+from proxy.engine.portable.answers import grpc_code
 from proxy.engine.portable.edits import HOP_BY_HOP
 from proxy.engine.portable.grpc_web import decode_base64, form_of, trailer_frame
 from proxy.engine.portable.streams import RawHead, ResponseEvents, UpstreamCall, UpstreamConnection
@@ -31,6 +32,7 @@ class WebCall:
         self._frame_head = b""
         self._message_left = 0
         self._is_web = False  # the answer is gRPC's
+        self.grpc_code: int | None = None  # how it ended
         self._call: UpstreamCall = connection.open(self)
 
     @property
@@ -127,6 +129,7 @@ class WebCall:
         if not self._is_web:
             self._events.response_end(trailers)
             return
+        self.grpc_code = grpc_code(trailers)
         kept = tuple(
             field for field in trailers if field[0] not in HOP_BY_HOP and not field[0].startswith(b"postern-")
         )

@@ -83,6 +83,7 @@ def test_grpc_web_is_translated_for_apps_that_speak_grpc_alone(
     plan = inbound(protocol=protocol).decide(asking(head("/x", **asked)))
     assert isinstance(plan, Plan)
     assert any(edit.op is Op.GRPC_WEB for edit in plan.routes[0].edits) is translated
+    assert plan.labels.is_grpc_web is translated
 
 
 @pytest.mark.parametrize(

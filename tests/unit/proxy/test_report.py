@@ -114,6 +114,16 @@ def test_outcome_is_told_whole() -> None:
     )
 
 
+def test_translated_grpc_web_counts_as_the_grpc_call_that_it_is() -> None:
+    telling = Telling()
+    labels = replace(LABELS, direction="inbound", is_grpc_web=True)
+    telling.reporter.finished(outcome(labels=labels, grpc_code=5))
+    assert [(call.protocol, call.grpc_code) for call in telling.calls] == [("grpc", 5)]
+    sent = "dapr_runtime_service_invocation_res_sent_total"
+    assert telling.metric(sent, 'status="5"') == 1
+    assert telling.metric("postern_edge_requests_total", 'protocol="grpc"', 'code_class="4xx"') == 1
+
+
 @pytest.mark.parametrize(
     ("target", "strip", "path"),
     [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from telemetry.kinds import attempt_result, code_class, edge_name, method_class
+from telemetry.kinds import attempt_result, code_class, edge_name, method_class, rpc_code
 from tests.unit.telemetry.building import a_call, a_grpc_call
 
 
@@ -31,10 +31,27 @@ def test_code_class_http_by_hundreds(status: int, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"), [(0, "2xx"), (5, "4xx"), (14, "5xx"), (4, "5xx"), (99, "5xx"), (None, "2xx")]
+    ("code", "expected"), [(0, "2xx"), (5, "4xx"), (14, "5xx"), (4, "5xx"), (99, "5xx"), (None, "5xx")]
 )
 def test_code_class_grpc_by_the_status_it_stands_for(code: int | None, expected: str) -> None:
     assert code_class(a_grpc_call(grpc_code=code)) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "code"),
+    [
+        (200, None, 2),
+        (404, None, 12),
+        (503, None, 14),
+        (418, None, 2),
+        (200, "reset-late", 14),
+        (0, "caller-left", 1),
+    ],
+)
+def test_grpc_call_without_a_status_counts_as_what_its_end_stands_for(
+    status: int, cause: str | None, code: int
+) -> None:
+    assert rpc_code(a_grpc_call(grpc_code=None, status=status, cause=cause)) == code
 
 
 def test_method_class_is_bounded() -> None:

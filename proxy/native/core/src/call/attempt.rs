@@ -158,8 +158,8 @@ impl Call {
             Err(lost) => return Ok(self.lost(lost)),
         };
         if let Some(sent_as) = plan.routes[self.route].edits.sent_as(&self.head) {
-            let between = self.web_between.insert(Rc::default());
-            up = Up::Web(Box::new(WebUp::new(up, sent_as.clone(), between.clone())));
+            let progress = self.web.insert(Rc::default());
+            up = Up::Web(Box::new(WebUp::new(up, sent_as.clone(), progress.clone())));
         }
         let mut pump = if end { Pump::Done } else { Pump::Running };
         let answered = match self.until_head(down, plan, &mut up, &mut pump, timer).await? {
@@ -420,10 +420,11 @@ impl Call {
     }
 
     fn whole(&mut self, code: Option<u32>) {
-        if self.head.protocol == Protocol::Grpc {
-            if let Some(attempt) = self.attempts.last_mut() {
-                attempt.grpc_code = code;
-            }
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.grpc_code = match &self.web {
+                Some(progress) => progress.code.get(),
+                None => code.filter(|_| self.head.protocol == Protocol::Grpc),
+            };
         }
         self.end_attempt(self.refused_as, "");
     }

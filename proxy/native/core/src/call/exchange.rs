@@ -1,7 +1,6 @@
 //! Runs one call: finds its decision (`deciding.rs`), passes gates, tries endpoints, answers where it can't. `attempt.rs` does
 //! the relaying. Equal in what it does to `portable/exchange.py`.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -70,7 +69,7 @@ pub struct Call {
     /// The peer's proxy says that it kept the call from its app.
     pub refused_as: Option<Cause>,
     /// Where gRPC-Web is made gRPC: whether the answer stands between two messages.
-    pub web_between: Option<Rc<Cell<bool>>>,
+    pub web: Option<Rc<grpc_web::Progress>>,
     pub sent_at: Instant,
     pub status: u16,
     pub down_bytes: u64,
@@ -113,7 +112,7 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         committed: false,
         is_peer: false,
         refused_as: None,
-        web_between: None,
+        web: None,
         sent_at: Instant::now(),
         status: 0,
         down_bytes: 0,
@@ -373,7 +372,7 @@ impl Call {
 
     /// Whether a gRPC answer that has begun can still end with a status: not behind bytes that the caller may never read.
     fn can_end_grpc(&self) -> bool {
-        let is_grpc = self.head.protocol == Protocol::Grpc || self.web_between.as_ref().is_some_and(|between| between.get());
+        let is_grpc = self.head.protocol == Protocol::Grpc || self.web.as_ref().is_some_and(|progress| progress.between.get());
         is_grpc && !self.owes_down
     }
 

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, header};
 
+use crate::call::answers::grpc_code;
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Lost, Part, Up};
 use crate::decision::edits;
@@ -84,7 +85,14 @@ impl Passed {
     }
 }
 
-/// The app's end. `between`: the answer has begun, and stands between two messages.
+/// How far the answer of a call is. `between`: it has begun, and stands between two messages; `code`: how it ended.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub between: Cell<bool>,
+    pub code: Cell<Option<u32>>,
+}
+
+/// The app's end.
 pub struct WebUp {
     up: Up,
     sent_as: HeaderValue,
@@ -97,12 +105,12 @@ pub struct WebUp {
     down: Passed,
     message_left: usize,
     frame_head: Vec<u8>,
-    between: Rc<Cell<bool>>,
+    progress: Rc<Progress>,
 }
 
 impl WebUp {
     /// Translate between the exchange and the app's end.
-    pub fn new(up: Up, sent_as: HeaderValue, between: Rc<Cell<bool>>) -> Self {
+    pub fn new(up: Up, sent_as: HeaderValue, progress: Rc<Progress>) -> Self {
         let is_text = is_text(&sent_as);
         Self {
             up,
@@ -116,7 +124,7 @@ impl WebUp {
             down: Passed::default(),
             message_left: 0,
             frame_head: Vec::new(),
-            between,
+            progress,
         }
     }
 
@@ -166,13 +174,14 @@ impl WebUp {
         if end {
             self.end(Some(std::mem::replace(&mut headers, Headers::new()))); // all of a Trailers-Only answer is trailers
         } else {
-            self.between.set(true);
+            self.progress.between.set(true);
         }
         headers.append(header::CONTENT_TYPE, self.sent_as.clone());
         Poll::Ready(Ok(Answer::Head { status, headers, end: false }))
     }
 
     fn end(&mut self, trailers: Option<Headers>) {
+        self.progress.code.set(trailers.as_ref().and_then(grpc_code));
         let mut kept = trailers.and_then(|trailers| edits::trailers(None, trailers)).unwrap_or_default();
         kept.retain(|name| !name.as_str().starts_with("postern-"));
         self.last = Some(trailer_frame(&kept, &self.sent_as));
@@ -236,7 +245,7 @@ impl WebUp {
             };
             left = &left[step..];
         }
-        self.between.set(self.message_left == 0 && self.frame_head.is_empty());
+        self.progress.between.set(self.message_left == 0 && self.frame_head.is_empty());
         if self.is_text { STANDARD.encode(&data).into() } else { data }
     }
 }

@@ -154,7 +154,7 @@ impl Tallies {
     /// Add a call; false where there are too many kinds or paths.
     pub fn add(&mut self, outcome: &Outcome, token: &Arc<Token>, bounds: &Bounds) -> bool {
         let head = &outcome.head;
-        let is_grpc = head.protocol == Protocol::Grpc;
+        let is_grpc = head.protocol == Protocol::Grpc || outcome.grpc_code.is_some(); // as is a call of gRPC-Web
         let path = if !is_grpc && bounds.http_paths == HttpPaths::None {
             self.none.clone()
         } else if let Some(path) = if is_grpc { &mut self.grpc_paths } else { &mut self.http_paths }.get(&head.path) {
