@@ -39,9 +39,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     """The answer and why.
 
     `reason` is one of `no-policy` (nothing is configured: the profile decides), `no-id`, `self`, `own-namespace`, `rule`,
-    `default-app`, `default-global`, `bad-path`, `no-verb`. `policy` is the app-id of the entry that was read and `rule`
-    the pattern that decided, both empty where there is none. `scope` is `app` where the entry has a default of its own,
-    `global` where the global one stands behind the answer, else empty.
+    `default-app`, `default-global`, `bad-path`, `no-verb`, `trust-domain` (one that nothing names). `policy` is the app-id
+    of the entry that was read and `rule` the pattern that decided, both empty where there is none. `scope` is `app` where
+    the entry has a default of its own, `global` where the global one stands behind the answer, else empty.
     """
 
     allowed: bool
@@ -74,7 +74,11 @@ class CallerRules(Struct, frozen=True, kw_only=True):
 
 
 class AccessRules(Struct, frozen=True, kw_only=True):
-    """All of one app's access control. Made by `compile.py` or `without_policy`."""
+    """All of one app's access control. Made by `compile.py` or `without_policy`.
+
+    `own_trust_domain` None takes any trust domain for the own one. `trusts_all`: a default of allow is for callers of every
+    trust domain, as with daprd; else for those of the own one, and of those that an entry names.
+    """
 
     default_allow: bool
     is_off: bool = False
@@ -82,6 +86,7 @@ class AccessRules(Struct, frozen=True, kw_only=True):
     own_app_id: str = ""
     own_namespace: str = ""
     own_trust_domain: str | None = None
+    trusts_all: bool = False
     admits_own_namespace: bool = False
     judges_verbs: bool = True
     callers: Mapping[Caller, CallerRules] = field(default_factory=dict)
@@ -98,6 +103,12 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         )
         # An unknown verb is a POST in Dapr's reading: then the known ones must be told from it.
         return KNOWN_VERBS if "POST" in named else named
+
+    def trusts(self, trust_domain: str) -> bool:
+        """Whether callers of this trust domain are let in, to be judged: it is our own, or an entry names it."""
+        if self.own_trust_domain in {None, trust_domain} or (self.trusts_all and self.default_allow):
+            return True
+        return any(caller.trust_domain == trust_domain for caller in self.callers)
 
     def evaluate(self, caller: Caller | None, operation: Operation) -> Decision:
         """The decision for one call. `caller` is None for a peer without a proven identity."""
@@ -131,6 +142,8 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         return found
 
     def _without_entry(self, caller: Caller) -> Decision:
+        if not self.trusts(caller.trust_domain):
+            return Decision(allowed=False, reason="trust-domain", scope="global")
         if caller.namespace == self.own_namespace and self.own_trust_domain in {None, caller.trust_domain}:
             if caller.app_id == self.own_app_id:
                 return Decision(allowed=True, reason="self")
@@ -224,5 +237,6 @@ def without_policy(
         own_app_id=own_app_id,
         own_namespace=own_namespace,
         own_trust_domain=own_trust_domain,
+        trusts_all=profile == "daprd",
         admits_own_namespace=profile == "dev",
     )

@@ -73,6 +73,7 @@ def compile_access(
         own_app_id=context.own_app_id,
         own_namespace=context.own_namespace,
         own_trust_domain=own_trust_domain,
+        trusts_all=context.profile == "daprd",
         judges_verbs=context.judges_verbs,
         callers=_callers(merged, context, report),
     )

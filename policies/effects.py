@@ -51,13 +51,17 @@ CONFIGURATION: Mapping[str, Effect] = {
     **_EVERY_KIND,
     "auth": _none(),
     "spec.accessControl.defaultAction": Effect(
-        "allow or deny for callers and operations that no policy names"
+        "allow or deny for callers and operations that no policy names; allow is for our own trust domain and those that policies name"
+        " (every one in the `daprd` profile)"
     ),
     "spec.accessControl.trustDomain": Effect(
         "the trust domain of our own identity, unless `--trust-domain` is given (public)"
     ),
     f"{_CALLER}.appId": Effect("the caller, as its certificate names it"),
-    f"{_CALLER}.trustDomain": Effect("the caller's trust domain"),
+    f"{_CALLER}.trustDomain": Effect(
+        "the caller's trust domain: TLS handshakes of peers in others than our own and those named here are refused; the app named is"
+        " also called there"
+    ),
     f"{_CALLER}.namespace": Effect("the caller's namespace"),
     f"{_CALLER}.defaultAction": Effect("allow or deny for this caller where no operation fits"),
     f"{_CALLER}.operations.*.name": Effect("a path or gRPC method; `*` one segment, `**` any number"),

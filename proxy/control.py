@@ -22,8 +22,8 @@ from proxy.heard_names import Claimed, HeardNames
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
 from proxy.outbound import SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
-from proxy.peer import peer_leaf
-from proxy.plan import Asking, Decision, Edit, Hold, Op
+from proxy.peer import admitted_leaf
+from proxy.plan import Asking, Decision, Edit, Hold, Op, PeerLeaf
 from proxy.settings import Settings, address, is_loopback
 from proxy.target import (
     API_TOKEN_SET,
@@ -80,7 +80,6 @@ class Control:
             OutboundView(
                 app=app,
                 trust_domain=settings.trust_domain,
-                peer_trust_domains=(settings.trust_domain,),
                 mtls=settings.mtls,
                 judge=judge,
                 resiliency=policy.resiliency,
@@ -216,10 +215,13 @@ class Control:
                 key_pem=svid.key_pem,
                 roots_pem=svid.bundle.pem,
                 ends_at=svid.not_after.timestamp(),
-                verify=peer_leaf,
+                verify=self._verify,
                 strict=svid.bundle.is_strict,
             )
         )
+
+    def _verify(self, der: bytes, as_server: bool) -> PeerLeaf:
+        return admitted_leaf(der, as_server, self.inbound.view.judge.rules)
 
     def app_changed(self, watch: AppWatch) -> None:
         """The app's health turned, or something else of it that decides nothing."""

@@ -1,5 +1,6 @@
 """Asks the access rules of one policy generation, through pushed path tables, so that a decision can be kept. Pure."""
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterator
 
 from msgspec import Struct
@@ -35,11 +36,18 @@ class Judge:
         self._numbers = {caller: first_table + index for index, caller in enumerate(rules.callers)}
         after = first_table + len(self._numbers)
         self._stripped = {caller: after + index for index, caller in enumerate(selves)}
+        self._domains: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for caller in rules.callers:
+            self._domains[caller.app_id, caller.namespace].append(caller.trust_domain)
 
     @property
     def posture(self) -> Profile | None:
         """The profile that decides alone, as no policy is written; None where one is."""
         return self.rules.profile
+
+    def trust_domains_of(self, app_id: str, namespace: str) -> tuple[str, ...]:
+        """Those that entries name for an app."""
+        return tuple(self._domains.get((app_id, namespace), ()))
 
     def tables(self) -> Iterator[tuple[int, Table]]:
         """What must be pushed before this judge decides."""

@@ -97,7 +97,6 @@ class OutboundView(Struct, frozen=True, kw_only=True):
 
     app: AppView
     trust_domain: str
-    peer_trust_domains: tuple[str, ...]
     mtls: bool
     judge: Judge
     resiliency: ResiliencyRules
@@ -395,9 +394,8 @@ class Outbound:
             edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=app.app_id.encode()))
         elif named.surface == "dapr":
             edits.extend(view.forwarded)
-        expect = frozenset(
-            f"spiffe://{domain}/ns/{callee.namespace}/{callee.app_id}" for domain in view.peer_trust_domains
-        )
+        domains = (view.trust_domain, *view.judge.trust_domains_of(callee.app_id, callee.namespace))
+        expect = frozenset(f"spiffe://{domain}/ns/{callee.namespace}/{callee.app_id}" for domain in domains)
         return Plan(
             labels=labels,
             routes=(

@@ -3,7 +3,7 @@
 The chain, its times and its root were verified in the handshake.
 """
 
-from policies.access import Caller
+from policies.access import AccessRules, Caller
 from proxy.plan import PeerLeaf
 from sentry.errors import IdentityError
 from sentry.spiffe import SpiffeId, judge_leaf
@@ -17,8 +17,23 @@ def peer_leaf(der: bytes, as_server: bool) -> PeerLeaf:
     try:
         leaf = judge_leaf(der, as_server=as_server)
     except IdentityError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"the peer's certificate is no workload's: {error}") from error
     return PeerLeaf(str(leaf.spiffe_id), leaf.ends_at)
+
+
+def admitted_leaf(der: bytes, as_server: bool, rules: AccessRules) -> PeerLeaf:
+    """As `peer_leaf`, for those alone whose trust domain the rules in force know; of a server, its whole id is compared later.
+
+    Raises: ValueError.
+    """
+    leaf = peer_leaf(der, as_server)
+    trust_domain = SpiffeId.parse(leaf.spiffe_id).trust_domain
+    if not as_server and not rules.trusts(trust_domain):
+        raise ValueError(
+            f"{leaf.spiffe_id} is of the trust domain {trust_domain}, which is neither our own nor named by an entry of our "
+            "access policy"
+        )
+    return leaf
 
 
 def caller_of(peer: str | None) -> Caller | None:

@@ -103,7 +103,7 @@ def peer_identity(transport: asyncio.BaseTransport, contexts: TlsContexts, *, se
     try:
         met = contexts.identity.verify(leaf, server)
     except ValueError as error:
-        raise IdentityMismatchError(f"the peer's certificate is no workload's: {error}") from error
+        raise IdentityMismatchError(str(error)) from error
     return PeerLeaf(met.spiffe_id, min(met.ends_at, contexts.identity.ends_at))
 
 

@@ -25,6 +25,7 @@ from tests.integration.mesh.peers import (
 )
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES
 from tests.support.http_client import connect, request
 from tests.support.http_wire import Response
 from tests.support.mesh import Mesh, Sidecar
@@ -257,10 +258,10 @@ async def still_serves(knock: Knock) -> None:
     assert (await request(knock.web.http_port, "GET", TO_CART)).status == 200
 
 
-async def is_refused(port: int, context: ssl.SSLContext | None) -> bool:
+async def is_refused(port: int, context: ssl.SSLContext | None, callee: str = "cart.default") -> bool:
     """Whether a stranger's request gets no answer; a TLS alert or a reset is none."""
     try:
-        answer = await h2_request(port, h2_head("GET", "/echo", authority="cart.default"), context=context)
+        answer = await h2_request(port, h2_head("GET", "/echo", authority=callee), context=context)
     except (ssl.SSLError, ConnectionError):
         return True
     return answer.status == 0
@@ -300,6 +301,38 @@ async def test_certificate_without_a_workload_id_is_refused(knock: Knock, tmp_pa
     mesh, callee = knock.mesh, knock.cart
     assert await is_refused(callee.peer_port, Forge.of(mesh.root, tmp_path).raw_context(uri))
     await still_serves(knock)
+
+
+def naming(*apps: tuple[str, str]) -> str:
+    """A policy that allows by default, and names apps of trust domains."""
+    entries = "".join(
+        f"    - {{appId: {app}, trustDomain: {domain}, namespace: default, defaultAction: allow}}\n"
+        for app, domain in apps
+    )
+    return f"kind: Configuration\nspec:\n  accessControl:\n    defaultAction: allow\n    policies:\n{entries}"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_foreign_trust_domain_is_let_in_once_a_policy_names_it(
+    mesh: Mesh, http_app: App, tmp_path: Path, engine: str
+) -> None:
+    rules = mesh.write("shop.yaml", naming(("front", "public")))
+    to_shop = mesh.write("front.yaml", naming(("shop", "shop.example")))
+    abroad = ("--trust-domain", "shop.example", "--config", str(rules), "--engine", engine)
+    async with asyncio.TaskGroup() as starting:
+        shop = starting.create_task(mesh.sidecar("shop", app=http_app, flags=abroad))
+        front = starting.create_task(
+            mesh.sidecar("front", flags=("--config", str(to_shop), "--engine", engine))
+        )
+    # both ways: `shop` names its caller's trust domain, `front` that of its callee
+    assert (await request(front.result().http_port, "GET", "/v1.0/invoke/shop/method/echo")).status == 200
+    port = shop.result().peer_port
+    stranger = Forge.of(mesh.root, tmp_path).context(SpiffeId("elsewhere", "default", "front"))
+    assert await is_refused(port, stranger, "shop.default")
+    await shop.result().process.line("trust domain elsewhere")
+    mesh.write("shop.yaml", naming(("front", "public"), ("front", "elsewhere")))
+    await shop.result().process.line("policies reloaded")
+    assert not await is_refused(port, stranger, "shop.default")
 
 
 async def test_certificate_of_the_mesh_is_let_in_and_names_the_caller(knock: Knock, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from policies.access import AccessRules, Caller, Operation, Profile, without_policy
-from tests.unit.policies.writing import OWN, A, acl, asker, entry, loaded, op
+from policies.loading import load
+from tests.unit.policies.writing import OWN, A, acl, asker, entry, loaded, op, sources
 
 STRANGER = Caller(trust_domain="public", namespace="elsewhere", app_id="app1")
 GET = Operation(protocol="http", verb="GET", path="/x")
@@ -46,6 +47,36 @@ def test_own_name_in_a_foreign_trust_domain_is_not_the_own_app() -> None:
     assert rules.evaluate(OWN, GET).reason == "self"
     impostor = Caller(trust_domain="evil", namespace=OWN.namespace, app_id=OWN.app_id)
     assert not rules.evaluate(impostor, GET).allowed
+
+
+@pytest.mark.parametrize(
+    ("profile", "default", "trusted"),
+    [
+        ("production", "deny", {"public", "partner"}),
+        ("production", "allow", {"public", "partner"}),
+        ("dev", "allow", {"public", "partner"}),
+        ("daprd", "deny", {"public", "partner"}),
+        ("daprd", "allow", {"public", "partner", "evil"}),
+    ],
+)
+def test_default_of_allow_is_for_trust_domains_that_are_named_but_as_daprd(
+    tmp_path: Path, profile: Profile, default: str, trusted: set[str]
+) -> None:
+    text = acl(entry(td="partner", d="deny"), g=default)
+    rules = load(sources(tmp_path, text, profile=profile, own_trust_domain="public")).access
+    assert {domain for domain in ("public", "partner", "evil") if rules.trusts(domain)} == trusted
+    stranger = Caller(trust_domain="evil", namespace="default", app_id="app1")
+    decision = rules.evaluate(stranger, GET)
+    assert decision.allowed is ("evil" in trusted)
+    assert decision.allowed or decision.reason == "trust-domain"
+
+
+@pytest.mark.parametrize(("profile", "trusts"), [("daprd", True), ("dev", False), ("production", False)])
+def test_without_a_policy_no_foreign_trust_domain_is_let_in_but_as_daprd(
+    profile: Profile, trusts: bool
+) -> None:
+    rules = posture(profile, own_trust_domain="public")
+    assert (rules.trusts("public"), rules.trusts("evil")) == (True, trusts)
 
 
 def test_decision_names_policy_rule_and_reason(tmp_path: Path) -> None:

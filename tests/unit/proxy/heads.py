@@ -54,7 +54,6 @@ def outbound(**changes: Any) -> Outbound:
     view = OutboundView(
         app=APP,
         trust_domain="public",
-        peer_trust_domains=("public",),
         mtls=True,
         judge=Judge(rules()),
         resiliency=ResiliencyRules(),

@@ -5,11 +5,15 @@ import base64
 import pytest
 from msgspec.structs import replace
 
+from policies.access import Caller, CallerRules
+from policies.matcher import path_table
 from policies.resiliency import ResiliencyRules, RetryRule, TargetRules
 from proxy.browsers import Browsers
+from proxy.judge import Judge
 from proxy.plan import Cause, Decision, Edit, Headers, Hold, Op, Plan, Reply, RequestHead
 from proxy.target import parse_routes
 from tests.unit.proxy.heads import APP, asking, head, outbound, tables
+from tests.unit.proxy.heads import rules as access_rules
 
 GRPC = {
     "protocol": "grpc",
@@ -18,6 +22,9 @@ GRPC = {
     "listener": "grpc",
     "authority": "localhost:50001",
 }
+CALLER_RULES = CallerRules(
+    policy="cart", default_allow=False, rules=(), table=path_table((), (), fold_case=True)
+)
 NAMED = ((b"dapr-app-id", b"cart"),)
 
 
@@ -362,11 +369,16 @@ def test_grpc_call_says_what_a_daprd_routes_by() -> None:
     }
 
 
-def test_plain_mesh_expects_no_identity_and_a_mesh_of_many_domains_any_of_them() -> None:
+def test_callee_is_expected_in_our_own_trust_domain_and_where_an_access_entry_names_it() -> None:
     one = head("/v1.0/invoke/cart/method/x")
     assert plan_of(one, mtls=False).routes[0].expect == frozenset()
-    assert plan_of(one, peer_trust_domains=("a", "b")).routes[0].expect == {
-        "spiffe://a/ns/shop/cart",
+    assert plan_of(one).routes[0].expect == {"spiffe://public/ns/shop/cart"}
+    named = {
+        Caller(trust_domain=domain, namespace=namespace, app_id=app): CALLER_RULES
+        for domain, namespace, app in (("b", "shop", "cart"), ("c", "shop", "other"), ("d", "else", "cart"))
+    }
+    assert plan_of(one, judge=Judge(access_rules(callers=named))).routes[0].expect == {
+        "spiffe://public/ns/shop/cart",
         "spiffe://b/ns/shop/cart",
     }
 

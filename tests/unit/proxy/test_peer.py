@@ -6,7 +6,8 @@ import pytest
 from cryptography import x509
 
 from policies.access import Caller
-from proxy.peer import caller_of, peer_leaf
+from proxy.peer import admitted_leaf, caller_of, peer_leaf
+from tests.unit.proxy.heads import rules
 from tests.unit.sentry.forge import Forgery
 
 
@@ -22,6 +23,14 @@ def test_peer_with_a_sound_leaf_is_known(as_server: bool) -> None:
 def test_leaf_that_is_no_workloads_is_refused_as_engines_expect(der: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         peer_leaf(der, False)
+
+
+def test_caller_of_a_trust_domain_that_nothing_names_is_not_let_in() -> None:
+    der, foreign = Forgery().der(), rules(own_trust_domain="elsewhere")
+    assert admitted_leaf(der, False, rules()).spiffe_id == "spiffe://public/ns/default/cart"
+    with pytest.raises(ValueError, match="trust domain public, which is neither our own nor named"):
+        admitted_leaf(der, False, foreign)
+    assert admitted_leaf(der, True, foreign)  # of a server, the whole id is compared
 
 
 def test_caller_is_what_the_id_says() -> None:

@@ -117,10 +117,9 @@ async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<(
     Ok((is_plain_h2, met.ends_at))
 }
 
-/// Whose a leaf is whose chain was verified, or why it is no workload's.
+/// Whose a leaf is whose chain was verified, or why its owner is not let in.
 pub async fn whose(shared: &Shared, der: Vec<u8>, as_server: bool) -> Result<Leaf, String> {
     let (answer, told) = oneshot::channel();
     shared.inbox.ask(Question::Verify { der, as_server, answer });
-    let found = told.await.map_err(|_| "the proxy is shutting down".to_owned())?;
-    found.map_err(|reason| format!("the peer's certificate is no workload's: {reason}"))
+    told.await.map_err(|_| "the proxy is shutting down".to_owned())?
 }
