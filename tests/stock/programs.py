@@ -55,27 +55,41 @@ PROGRAMS: Final = {
     ),
 }
 
-# The client by grpc-web, in JavaScript as well; it has no server.
+# Clients of browsers' protocols, in JavaScript as well: by grpc-web, by Connect of its own server, and by Connect of gRPC's.
 WEB: Final = "web"
-_CLIENTS: Final = PROGRAMS | {
-    WEB: Program(
-        command=("node", str(BUILT / "node" / "web.js")),
+CONNECT: Final = "connect"
+CONNECT_TO_GRPC: Final = "connect-to-grpc"
+_BROWSERS: Final = {
+    WEB: ("web.js",),
+    CONNECT: ("connect.js",),
+    CONNECT_TO_GRPC: ("connect.js", "--grpc"),
+}
+_ALL: Final = PROGRAMS | {
+    name: Program(
+        command=("node", str(BUILT / "node" / script), *flags),
         built=BUILT / "node" / "built",
         tools=_NODE_TOOLS,
         install=_NODE_INSTALL,
     )
+    for name, (script, *flags) in _BROWSERS.items()
 }
 KINDS: Final = ("cancelled", "early", "missing", "pages", "unary")
-WEB_KINDS: Final = tuple(
-    f"{kind}-{form}" for kind in ("missing", "pages", "unary") for form in ("binary", "text")
-)
+_KINDS_OF: Final = {
+    WEB: tuple(f"{kind}-{form}" for kind in ("missing", "pages", "unary") for form in ("binary", "text")),
+    CONNECT: tuple(
+        f"{kind}-{way}"
+        for kind in ("missing", "pages", "unary")
+        for way in ("binary", "get", "json", "web", "web-json")
+    ),
+    CONNECT_TO_GRPC: ("missing-web", "unary-web"),
+}
 
 Outcomes = dict[str, dict[str, int]]
 
 
 def reason_missing(language: str) -> str | None:
     """Why a program can't be run here, and what to do about it; None if it can."""
-    program = _CLIENTS[language]
+    program = _ALL[language]
     if program.built is None or program.built.exists():
         return None
     missing = [tool for tool in program.tools if shutil.which(tool) is None]
@@ -86,7 +100,7 @@ def reason_missing(language: str) -> str | None:
 
 async def serve(processes: Processes, language: str) -> int:
     """Start a server; its port."""
-    process = processes.start([*PROGRAMS[language].command, "serve"], name=f"server in {language}")
+    process = processes.start([*_ALL[language].command, "serve"], name=f"server in {language}")
     return int((await process.line(r"^serving (\d+)$", timeout_s=_START_S))[1])
 
 
@@ -94,7 +108,7 @@ async def call(
     processes: Processes, language: str, port: int, *, count: int, flight: int, within_s: float
 ) -> Outcomes:
     """Have a client make `count` calls of each kind to a port of loopback, `flight` of each at a time."""
-    command = [*_CLIENTS[language].command, "call", f"127.0.0.1:{port}", str(count), str(flight)]
+    command = [*_ALL[language].command, "call", f"127.0.0.1:{port}", str(count), str(flight)]
     process = processes.start(command, name=f"client in {language}")
     return await outcomes(process, within_s)
 
@@ -114,4 +128,4 @@ def failures(ended: Outcomes) -> Outcomes:
 
 def expected(language: str, count: int) -> Outcomes:
     """What `call` returns when nothing failed."""
-    return {kind: {"ok": count} for kind in (WEB_KINDS if language == WEB else KINDS)}
+    return {kind: {"ok": count} for kind in _KINDS_OF.get(language, KINDS)}

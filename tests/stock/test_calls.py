@@ -5,7 +5,17 @@ from itertools import product
 import pytest
 
 from tests.conformance.harness import CHOSEN
-from tests.stock.programs import PROGRAMS, WEB, call, expected, failures, reason_missing, serve
+from tests.stock.programs import (
+    CONNECT,
+    CONNECT_TO_GRPC,
+    PROGRAMS,
+    WEB,
+    call,
+    expected,
+    failures,
+    reason_missing,
+    serve,
+)
 from tests.support.mesh import Mesh
 from tests.support.ports import free_port
 
@@ -16,7 +26,14 @@ ENGINES = tuple(name for name in CHOSEN if name in {"portable", "native"})
 
 
 async def through_sidecars(
-    mesh: Mesh, engine: str, pair: tuple[str, str], *, count: int, flight: int, within_s: float
+    mesh: Mesh,
+    engine: str,
+    pair: tuple[str, str],
+    *,
+    count: int,
+    flight: int,
+    within_s: float,
+    app_protocol: str = "grpc",
 ) -> None:
     """Call through two sidecars, and direct only if a call failed: what fails there as well says nothing about us."""
     client, server = pair
@@ -24,13 +41,13 @@ async def through_sidecars(
         pytest.skip(missing)
     port = await serve(mesh.processes, server)
     flags = ("--engine", engine)
-    await mesh.sidecar("server", app_port=port, app_protocol="grpc", flags=flags)
+    await mesh.sidecar("server", app_port=port, app_protocol=app_protocol, flags=flags)
     upstream = free_port()
     await mesh.sidecar("client", flags=(*flags, "--upstream", f"server={upstream}"))
     ended = await call(mesh.processes, client, upstream, count=count, flight=flight, within_s=within_s)
     if ended == expected(client, count):
         return
-    assert client != WEB, failures(ended)  # there is no direct way
+    assert client not in {WEB, CONNECT_TO_GRPC}, failures(ended)  # there is no direct way
     direct = failures(await call(mesh.processes, client, port, count=count, flight=flight, within_s=within_s))
     worse = {kind: told for kind, told in failures(ended).items() if kind not in direct}
     assert not worse, f"{worse}\nand direct: {direct}"
@@ -45,8 +62,15 @@ async def test_no_call_fails_that_does_not_fail_direct(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_grpc_web_reaches_a_grpc_server(mesh: Mesh, engine: str) -> None:
-    await through_sidecars(mesh, engine, (WEB, "python"), count=50, flight=4, within_s=50)
+@pytest.mark.parametrize("client", [WEB, pytest.param(CONNECT_TO_GRPC, marks=pytest.mark.soak)])
+async def test_grpc_web_reaches_a_grpc_server(mesh: Mesh, engine: str, client: str) -> None:
+    await through_sidecars(mesh, engine, (client, "python"), count=50, flight=4, within_s=50)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_connect_and_grpc_web_pass_to_a_server_that_speaks_them(mesh: Mesh, engine: str) -> None:
+    pair = (CONNECT, CONNECT)
+    await through_sidecars(mesh, engine, pair, count=10, flight=4, within_s=50, app_protocol="http")
 
 
 @pytest.mark.soak
