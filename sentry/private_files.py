@@ -14,10 +14,11 @@ from sentry.errors import StoreError
 MAX_FILE_BYTES: Final = 1024 * 1024
 
 
-def read_file(path: Path, *, is_secret: bool, allow_loose: bool = False) -> bytes:
+def read_file(path: Path, *, is_secret: bool, allow_loose: bool = False, flag: str = "") -> bytes:
     """Read a small regular file without following a link at `path`.
 
-    A secret must be ours and closed to group and others; anything else must be closed to their writing.
+    A secret must be ours and closed to group and others; anything else must be closed to their writing. `flag`: the one that
+    would allow a looser mode, for the error.
     Raises: StoreError; FileNotFoundError when there is no such file.
     """
     try:
@@ -31,7 +32,7 @@ def read_file(path: Path, *, is_secret: bool, allow_loose: bool = False) -> byte
         if not stat.S_ISREG(facts.st_mode):
             raise StoreError(str(path), "is not a plain file")
         if not allow_loose:
-            _check_facts(path, facts, forbidden=0o077 if is_secret else 0o022)
+            _check_facts(path, facts, forbidden=0o077 if is_secret else 0o022, flag=flag)
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise StoreError(str(path), f"is larger than {MAX_FILE_BYTES} bytes")
@@ -46,15 +47,15 @@ def make_folder(path: Path) -> None:
         raise StoreError(str(path), f"can't be made a folder: {error.strerror}") from error
 
 
-def check_folder(path: Path) -> None:
-    """Refuse a folder that others may enter, or below one where others may swap it.
+def check_folder(path: Path, *, flag: str = "") -> None:
+    """Refuse a folder that others may enter, or below one where others may swap it. `flag`: as in `read_file`.
 
     Raises: StoreError.
     """
     facts = path.lstat()
     if not stat.S_ISDIR(facts.st_mode):
         raise StoreError(str(path), "is not a folder")
-    _check_facts(path, facts, forbidden=0o077)
+    _check_facts(path, facts, forbidden=0o077, flag=flag)
     for parent in path.resolve().parents:
         above = parent.stat()
         if above.st_uid not in {0, os.geteuid()}:
@@ -112,13 +113,11 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _check_facts(path: Path, facts: os.stat_result, *, forbidden: int) -> None:
+def _check_facts(path: Path, facts: os.stat_result, *, forbidden: int, flag: str) -> None:
     if facts.st_uid != os.geteuid():
         raise StoreError(str(path), f"belongs to user {facts.st_uid}, expected {os.geteuid()}")
     mode = stat.S_IMODE(facts.st_mode)
     if mode & forbidden:
         wanted = f"{mode & ~forbidden:04o}"
-        raise StoreError(
-            str(path),
-            f"has mode {mode:04o}, expected {wanted}: chmod {wanted} {path}, or --allow-loose-store",
-        )
+        remedy = f"chmod {wanted} {path}{f', or {flag}' if flag else ''}"
+        raise StoreError(str(path), f"has mode {mode:04o}, expected {wanted}: {remedy}")

@@ -25,6 +25,7 @@ from sentry.private_files import check_folder, make_folder, read_file, sync_fold
 
 _NEXT: Final = ".next"
 _DRAFT: Final = ".next.draft"
+_FLAG: Final = "--allow-loose-store"
 _LOCK: Final = ".lock"
 _LOCK_POLL_S: Final = 0.02
 _LOG: Final = logging.getLogger("sentry")
@@ -69,7 +70,7 @@ class DiskStore:
         """
         make_folder(self._folder)
         try:
-            check_folder(self._folder)
+            check_folder(self._folder, flag=_FLAG)
         except StoreError as error:
             if not self._allow_loose:
                 raise
@@ -161,7 +162,9 @@ class DiskStore:
     def _read(self, name: str) -> bytes | None:
         is_secret = name in {self._names.issuer_key, self._names.root_key}
         try:
-            return read_file(self._folder / name, is_secret=is_secret, allow_loose=self._allow_loose)
+            return read_file(
+                self._folder / name, is_secret=is_secret, allow_loose=self._allow_loose, flag=_FLAG
+            )
         except FileNotFoundError:
             return None
 

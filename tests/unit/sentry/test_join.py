@@ -65,8 +65,10 @@ def test_key_open_to_others_or_broken_is_refused(root: Path, content: bytes, mod
     (root / "sentry").mkdir(mode=0o700)
     (root / "sentry" / "join.key").write_bytes(content)
     (root / "sentry" / "join.key").chmod(mode)
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError) as refused:
         mint(root, CART, SENTRY)
+    assert "--allow-loose-store" not in str(refused.value)  # it is about the authority's files alone
+    assert mode == 0o600 or str(refused.value).endswith("chmod 0600 " + str(root / "sentry" / "join.key"))
 
 
 def test_key_behind_a_link_is_refused(root: Path) -> None:
