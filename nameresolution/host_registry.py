@@ -38,8 +38,8 @@ _MAX_BYTES = 1 << 20  # an entry is 1 kB; whatever is larger is no entry
 class Entry(Struct, frozen=True, kw_only=True):
     """One sidecar as others on its host see it. `host` is the address it advertises, `started_at` epoch seconds.
 
-    `serving` is False while it takes no calls: its app does not accept or is not healthy (`app_state`), or it has said goodbye and
-    finishes what it has. `services_learnt`: the app named its services itself, by reflection.
+    `serving` is False while it takes no calls: its app does not accept or is not healthy (`app_state`), its certificate has
+    `expired`, or it has said goodbye and finishes what it has. `services_learnt`: the app named its services itself, by reflection.
     """
 
     app_id: str
@@ -53,6 +53,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     metrics_port: int = 0
     app_port: int = 0
     app_state: str = ""
+    expired: bool = False
     admin_socket: str = ""
     mesh: str = ""
     grpc_services: tuple[str, ...] = ()

@@ -51,6 +51,8 @@ def why_not_serving(entry: Entry) -> str:
             return f"registered (pid {entry.pid}), but its app {yet} on port {entry.app_port}"
         case "unhealthy":
             return f"registered (pid {entry.pid}), but its app fails its health probes"
+        case _ if entry.expired:
+            return f"registered (pid {entry.pid}), but its certificate has expired"
         case _:
             return f"registered (pid {entry.pid}), but it is starting or leaving"
 

@@ -19,7 +19,7 @@ from nameresolution.addresses import advertised_address
 from nameresolution.directory import Directory
 from nameresolution.errors import NameResolutionError
 from nameresolution.host_registry import Entry, HostRegistry, Registration
-from nameresolution.resolver import AppName, Instance
+from nameresolution.resolver import Instance
 from nameresolution.resolvers import Surroundings, build
 from policies.apart import Loading, Reader
 from policies.errors import DocumentError
@@ -42,7 +42,6 @@ from proxy.policy_sources import policy_sources
 from proxy.report import HopTracing, Reporter
 from proxy.settings import Settings, address
 from proxy.svid_source import svid_source
-from proxy.target import parse_callee
 from proxy.tracing_setup import exporters, sampling_rate
 from proxy.version import VERSION
 from sentry.client import Svid
@@ -90,7 +89,7 @@ class Sidecar:
         self._policy_error: str | None = None
         self._mesh = ""
         self._serving = self._leaving = False
-        self._app_turned = asyncio.Event()
+        self._turned = asyncio.Event()
         self._entry_due = False  # the entry is older than we are, as it could not be written
         root = settings.runtime_root
         self._admin_path = root / "run" / f"{settings.instance}.sock"
@@ -162,7 +161,7 @@ class Sidecar:
             engine=self._engine.name,
             status=self._status,
             explain=self._not_ready,
-            endpoints=self._endpoints,
+            endpoints=self._control.endpoints,
             shutdown=lifetime.stop,
             abort=lifetime.abort,
         )
@@ -294,13 +293,13 @@ class Sidecar:
             self._log.info("nothing to reload: neither --config nor --resources-path was given")
 
     async def _keep_announced(self) -> None:
-        """Have callers know of us while our app takes calls; the registry's entry stays all the time."""
+        """Have callers know of us while our app takes calls and they can prove who we are; the registry's entry stays all the time."""
         await self._directory.wait_running()
         self._renew_entry()
         while not self._leaving:
-            self._app_turned.clear()
-            if self._app.takes_calls == self._serving:
-                await self._app_turned.wait()
+            self._turned.clear()
+            if self._takes_calls == self._serving:
+                await self._turned.wait()
                 continue
             self._serving = not self._serving
             self._renew_entry()
@@ -311,7 +310,16 @@ class Sidecar:
                 self._log.info("serving", app_id=instance.app_id, peer=where)
             else:
                 await self._directory.withdraw()
-                self._log.warning("not announced until the app takes calls again", app=self._app.state)
+                until = "the certificate is renewed" if self._has_expired else "the app takes calls again"
+                self._log.warning(f"not announced until {until}", app=self._app.state)
+
+    @property
+    def _has_expired(self) -> bool:
+        return self._identity is not None and self._identity.is_expired
+
+    @property
+    def _takes_calls(self) -> bool:
+        return self._app.takes_calls and not self._has_expired
 
     def _instance(self) -> Instance:
         settings, port = self._settings, self._listening.ports["peer"]
@@ -329,7 +337,7 @@ class Sidecar:
 
     def _lost(self) -> tuple[str, ...]:
         """The parts that were ready and are not now: peers refuse a certificate that has ended."""
-        return ("identity",) if self._identity is not None and self._identity.is_expired else ()
+        return ("identity",) if self._has_expired else ()
 
     def _identity_asked(self, failed_at: str | None, *, first: bool) -> None:
         meters, app_id = self._meters, self._settings.app_id
@@ -343,13 +351,14 @@ class Sidecar:
         self._mesh = svid.bundle.mesh_hash()
         self._directory.identify(self._settings.instance, self._mesh)
         self._health.ready("identity")
+        self._turned.set()
 
     def _app_changed(self) -> None:
         if self._app.is_open:
             self._health.ready("app")
         self._control.app_changed(self._app)
         self._renew_entry()
-        self._app_turned.set()
+        self._turned.set()
 
     def _app_pid(self) -> int | None:
         """The process of the app where it is known, else the command that started it and us."""
@@ -418,6 +427,8 @@ class Sidecar:
             self._meters.loop_lag.set(max(0.0, loop.time() - due))
             if self._entry_due:
                 self._renew_entry()
+            if self._has_expired and self._serving:
+                self._turned.set()
 
     # --- leaving -----------------------------------------------------------------------------------------------------------
 
@@ -478,6 +489,7 @@ class Sidecar:
             metrics_port=ports.get("metrics") or 0,
             app_port=settings.app_port or 0,
             app_state=self._app.state,
+            expired=self._has_expired,
             admin_socket=str(self._admin_path),
             mesh=self._mesh,
             grpc_services=self._app.services,
@@ -552,27 +564,6 @@ class Sidecar:
             "upstreams": self._listening.upstream_ports,
             "shutdown": "draining" if self._leaving else "serving",
         }
-
-    def _endpoints(self, app: str | None) -> Json:
-        callee = parse_callee(self._control.app_serving(app), self._settings.namespace) if app else None
-        if app and callee is None:
-            return {app: {"endpoints": [], "tried": [self._control.why_nobody(app)]}}
-        wanted = AppName(callee.app_id, callee.namespace) if callee else None
-        if wanted is not None:
-            self._directory.want(wanted)  # who asks again finds the outcome
-        found: Json = {}
-        for known in self._directory.known():
-            if app is None or known.name == wanted:
-                found[str(known.name)] = {
-                    "endpoints": [
-                        {"address": end.address, "instance": end.instance, "source": end.source}
-                        for end in known.endpoints
-                    ],
-                    "loads": list(self._engine.loads(f"peer:{known.name}")),
-                    "stale": known.stale,
-                    "tried": list(known.tried),
-                }
-        return found
 
     def _scrape(self) -> None:
         self._meters.policy_generation.set(self._policy.generation)

@@ -304,6 +304,29 @@ class Control:
         meant = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"no app is known to serve {service}{meant}"
 
+    def endpoints(self, app: str | None) -> dict[str, object]:
+        """What is known of an app, by its app-id or a service that it serves; of everybody without one."""
+        assert self._engine is not None
+        callee = parse_callee(self.app_serving(app), self._settings.namespace) if app else None
+        if app and callee is None:
+            return {app: {"endpoints": [], "tried": [self.why_nobody(app)]}}
+        wanted = AppName(callee.app_id, callee.namespace) if callee else None
+        if wanted is not None:
+            self._directory.want(wanted)  # who asks again finds the outcome
+        found: dict[str, object] = {}
+        for known in self._directory.known():
+            if app is None or known.name == wanted:
+                found[str(known.name)] = {
+                    "endpoints": [
+                        {"address": end.address, "instance": end.instance, "source": end.source}
+                        for end in known.endpoints
+                    ],
+                    "loads": list(self._engine.loads(f"peer:{known.name}")),
+                    "stale": known.stale,
+                    "tried": list(known.tried),
+                }
+        return found
+
     def routes(self) -> list[str]:
         """Explicit routes as written, then learnt ones."""
         learnt = self.outbound.view.routes.learnt or {}

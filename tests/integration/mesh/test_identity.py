@@ -15,6 +15,8 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from nameresolution.host_registry import HostRegistry
+from nameresolution.registry_resolver import why_not_serving
 from sentry.join import mint
 from sentry.spiffe import SpiffeId
 from tests.integration.mesh.peers import (
@@ -70,6 +72,13 @@ async def wait_held(sidecar: Sidecar, times: int, timeout_s: float = 30.0) -> No
 async def identity_of(sidecar: Sidecar) -> dict[str, Any]:
     """What `/status` says of the identity."""
     found = (await sidecar.status())["identity"]
+    assert isinstance(found, dict)
+    return found
+
+
+async def app_of(sidecar: Sidecar) -> dict[str, Any]:
+    """What `/status` says of the app."""
+    found = (await sidecar.status())["app"]
     assert isinstance(found, dict)
     return found
 
@@ -203,12 +212,22 @@ async def test_sentry_out_of_reach_is_said_and_survived_at_start_and_later(mesh:
         while (await identity_of(cart))["lastError"] is None:  # noqa: ASYNC110 - a process has no events
             await asyncio.sleep(0.05)
     assert f"127.0.0.1:{port}" in (await identity_of(cart))["lastError"]
+    # Once it has ended callers are no longer told of this instance, until it is renewed.
+    await cart.process.line("not announced until the certificate is renewed")
+    entry = next(entry for entry in HostRegistry(mesh.root).entries() if entry.app_id == "cart")
+    assert (entry.serving, entry.expired) == (False, True)
+    assert "its certificate has expired" in why_not_serving(entry)
     before = held(cart)
     rewrite(
         environment["DAPR_SENTRY_TOKEN_FILE"], mint(mesh.root, spiffe("cart"), SENTRY_ID)
     )  # it serves once
     await mesh.start_sentry(*at)
     await wait_held(cart, before + 1, 20.0)
+    async with asyncio.timeout(5.0):
+        while not (await app_of(cart))["announced"]:  # noqa: ASYNC110 - a process has no events
+            await asyncio.sleep(0.02)
+    entry = next(entry for entry in HostRegistry(mesh.root).entries() if entry.app_id == "cart")
+    assert (entry.serving, entry.expired) == (True, False)
 
 
 def rewrite(path: str, text: str) -> None:
