@@ -123,6 +123,8 @@ def to_app(
     edits.append(Edit(op=Op.DEADLINE))
     if web:
         edits.append(Edit(op=Op.GRPC_WEB))
+    elif app.is_grpc and not grpc:
+        edits.append(Edit(op=Op.HTTP_ONLY))
     if caller is None:
         edits.append(Edit(op=Op.CALLER))
     else:
@@ -198,7 +200,7 @@ class CauseReplies(Mapping[Cause, Reply]):
     """Answers for all that an engine may meet on the way to `who`, each made when asked for: a Plan that holds all is 13 KB.
 
     `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy. `hint`: what may be amiss where
-    it breaks the call off.
+    it breaks the call off, or can't take it.
     """
 
     __slots__ = ("_at_app", "_callee", "_extra", "_hint", "_labels", "_surface", "_who")
@@ -252,10 +254,11 @@ class CauseReplies(Mapping[Cause, Reply]):
         return len(Cause)
 
 
-_BROKEN_OFF = frozenset({Cause.RESET_EARLY, Cause.INVALID_ANSWER})
+_BROKEN_OFF = frozenset({Cause.RESET_EARLY, Cause.INVALID_ANSWER, Cause.UNSUPPORTED})
 _SPEAKS_GRPC = (
     "; the call came as HTTP, and the app speaks gRPC (--app-protocol {protocol}): call its gRPC methods, "
-    "or set --app-protocol to http or h2c if it speaks HTTP"
+    "or set --app-protocol to http or h2c if it speaks HTTP. An app by Dapr's SDK for gRPC expects such a call as AppCallback/OnInvoke, "
+    "which postern does not make yet: serve a gRPC service or HTTP in it instead"
 )
 _APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}
 _SHARED = {

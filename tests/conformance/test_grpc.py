@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 import pytest
 
-from proxy.plan import Cause
+from proxy.plan import Cause, Edit, Op, Route
 from tests.conformance.apps import grpc_app
 from tests.conformance.frames import Code, FramePeer, Kind, dial, serving
-from tests.conformance.harness import Way, leading
+from tests.conformance.harness import EDITS, Way, always, leading, plan
 from tests.support.echo_client import EchoClient
 from tests.support.proto.echo_pb2 import EchoRequest
 
@@ -234,6 +234,37 @@ async def test_app_that_ends_without_a_status_is_passed_on_as_it_is(engine: str)
         message = await caller.whole(await caller.request(b"/s/M", method=b"POST", headers=GRPC, body=b""))
         outcome = await way.front.seen.outcome()
     assert (message.status, message.ended, outcome.grpc_code) == (200, True, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "is_gone"),
+    [
+        (200, b"application/grpc", True),
+        (415, b"application/grpc+proto", True),
+        (200, b"application/grpc-web", False),
+        (415, b"text/plain", False),
+    ],
+)
+@pytest.mark.parametrize("end", [True, False], ids=["head-alone", "with-body"])
+async def test_answer_in_grpc_to_an_http_call_is_unsupported_where_the_plan_says_so(
+    engine: str, status: int, content_type: bytes, is_gone: bool, end: bool
+) -> None:
+    async def app(peer: FramePeer) -> None:
+        while True:
+            stream = await peer.next_request()
+            fields = ((b"content-type", content_type), (b"grpc-status", b"12"))
+            await peer.respond(stream, status, headers=fields, body=None if end else b"body")
+
+    http_only = plan(routes=(Route(cluster="app", edits=(*EDITS, Edit(op=Op.HTTP_ONLY))),))
+    async with (
+        serving(app) as port,
+        leading(engine, "one", port, wire="h2c", decide=always(http_only)) as way,
+        dial(way.port) as caller,
+    ):
+        message = await caller.whole(await caller.request(b"/echo"))
+        outcome = await way.front.seen.outcome()
+    assert (message.status, outcome.cause) == ((501, Cause.UNSUPPORTED) if is_gone else (status, None))
+    assert (b"answered in gRPC, with HTTP %d" % status in bytes(message.body)) is is_gone
 
 
 async def test_large_message_arrives_whole(engine: str, hops: str) -> None:

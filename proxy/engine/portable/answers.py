@@ -90,6 +90,12 @@ def timed_out(listener: str) -> Reply:
     return errors.reply(Cause.TIMEOUT, unlabelled(listener), f"the call's deadline passed: {DETAIL}")
 
 
+def is_grpc(headers: Headers) -> bool:
+    """Whether an answer is gRPC's; gRPC-Web's is HTTP."""
+    kind = next((data for name, data in headers if name == b"content-type"), b"").lower()
+    return kind.startswith(b"application/grpc") and kind[16:20] != b"-web"
+
+
 def grpc_code(headers: Headers) -> int | None:
     """The grpc-status among trailers, or None."""
     for name, data in headers:

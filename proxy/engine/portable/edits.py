@@ -42,6 +42,7 @@ class Compiled(Struct, frozen=True):
     trace: bool
     deadline: bool
     grpc_web: bool
+    http_only: bool
     baggage: bool
     tells_trace: bool
     echoes: tuple[bytes, ...]
@@ -78,6 +79,7 @@ def compile_edits(edits: Edits) -> Compiled:
         trace=Op.TRACE in ops,
         deadline=Op.DEADLINE in ops,
         grpc_web=Op.GRPC_WEB in ops,
+        http_only=Op.HTTP_ONLY in ops,
         baggage=Op.BAGGAGE in ops,
         tells_trace=Op.TELL_TRACE in ops,
         echoes=tuple(edit.name for edit in edits if edit.op is Op.ECHO),

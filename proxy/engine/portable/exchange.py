@@ -423,6 +423,12 @@ class Exchange:
         if grpc and not end and self._body.is_whole and self._retrying.may_read_grpc:
             self._held_head = (status, headers)
             return
+        assert self._kept is not None
+        if self._kept.edits[self._route].http_only and answers.is_grpc(headers):
+            detail = f"it answered in gRPC, with HTTP {status}"
+            self._end_attempt(Cause.UNSUPPORTED, detail, abort=True)
+            self._fail_for_good(Cause.UNSUPPORTED, detail)
+            return
         code = answers.grpc_code(headers) if grpc and end else None
         if self._refused_by_status(status, code):
             return

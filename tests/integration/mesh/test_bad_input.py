@@ -13,6 +13,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from proxy.version import has_native
 from sentry.spiffe import SpiffeId
 from tests.integration.mesh.peers import Forge, h2_head, h2_request, peer_connection, until_closed
 from tests.integration.mesh.standing import eventually
@@ -179,9 +180,12 @@ async def test_app_that_is_not_up_yet_is_named_and_found_once_it_is(mesh: Mesh) 
 
 
 async def test_wrong_app_protocol_is_named_on_both_sides(mesh: Mesh, http_app: App, grpc_app: App) -> None:
+    engines = ("portable", "native") if has_native() else ("portable",)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(mesh.sidecar("web-as-grpc", app=http_app, app_protocol="grpc"))
         tasks.create_task(mesh.sidecar("grpc-as-web", app=grpc_app, app_protocol="http"))
+        for engine in engines:
+            tasks.create_task(mesh.sidecar(f"grpc-{engine}", app=grpc_app, flags=("--engine", engine)))
         start = tasks.create_task(mesh.sidecar("caller"))
     caller = start.result()
     async with grpc.aio.insecure_channel(f"localhost:{caller.grpc_port}") as channel:
@@ -201,6 +205,11 @@ async def test_wrong_app_protocol_is_named_on_both_sides(mesh: Mesh, http_app: A
         said = json.loads(answer.body)["message"]
         assert callee in said
         assert "--app-protocol" in said, said
+    for engine in engines:
+        answer = await request(caller.http_port, "GET", f"/v1.0/invoke/grpc-{engine}/method/echo")
+        said = json.loads(answer.body)["message"]
+        assert "the call came as HTTP, and the app speaks gRPC (--app-protocol grpc)" in said, said
+        assert "AppCallback/OnInvoke" in said
 
 
 # --- sizes and bytes ---------------------------------------------------------------------------------------------------------

@@ -239,4 +239,16 @@ def test_http_call_that_a_grpc_app_breaks_off_says_what_each_side_speaks() -> No
     hinted = CauseReplies(LABELS, "own", "cart.shop", "cart", at_app=True, hint="; the app speaks gRPC")
     for made in (hinted, hinted.adding(((b"a", b"b"),))):
         assert "speaks gRPC" in made[Cause.RESET_EARLY].grpc_message
+        assert "speaks gRPC" in made[Cause.UNSUPPORTED].grpc_message
         assert "speaks gRPC" not in made[Cause.TIMEOUT].grpc_message
+
+
+@pytest.mark.parametrize(
+    ("app_protocol", "protocol", "is_http_only"),
+    [("grpc", "http1", True), ("grpcs", "http2", True), ("grpc", "grpc", False), ("h2c", "http1", False)],
+)
+def test_http_call_to_a_grpc_app_takes_no_answer_in_grpc(
+    app_protocol: str, protocol: str, is_http_only: bool
+) -> None:
+    found = plan(app=replace(APP, protocol=app_protocol), protocol=protocol)
+    assert any(edit.op is Op.HTTP_ONLY for edit in found.routes[0].edits) is is_http_only

@@ -130,6 +130,7 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
             "trace" => made.trace = true,
             "deadline" => made.deadline = true,
             "grpc-web" => made.grpc_web = true,
+            "http-only" => made.http_only = true,
             "baggage" => made.baggage = true,
             "tell-trace" => made.tells_trace = true,
             "echo" => made.echoes.push(name(&key)?),

@@ -136,6 +136,13 @@ fn percent(text: &str) -> String {
     out
 }
 
+/// Whether an answer is gRPC's; gRPC-Web's is HTTP.
+pub fn is_grpc(headers: &Headers) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|some| some.eq_ignore_ascii_case(with));
+    begins(b"application/grpc") && !begins(b"application/grpc-web")
+}
+
 /// The grpc-status among trailers: 2 (UNKNOWN) where it is malformed.
 pub fn grpc_code(headers: &Headers) -> Option<u32> {
     let value = headers.get(GRPC_STATUS)?.as_bytes();

@@ -171,6 +171,11 @@ impl Call {
             self.end_attempt(self.refused_as, "");
             return Ok(Ended::Again(Duration::ZERO));
         }
+        if plan.routes[self.route].edits.http_only && answers::is_grpc(&answered.headers) {
+            let detail = format!("it answered in gRPC, with HTTP {}", answered.status);
+            self.end_attempt(Some(Cause::Unsupported), &detail);
+            return Ok(Ended::ForGood(Cause::Unsupported, detail));
+        }
         let code = match (&answered.first, answered.end) {
             _ if self.head.protocol != Protocol::Grpc => None,
             (None, true) => grpc_code(&answered.headers),

@@ -26,6 +26,7 @@ pub struct Edits {
     pub trace: bool,
     pub deadline: bool,
     pub grpc_web: bool,
+    pub http_only: bool,
     pub baggage: bool,
     pub tells_trace: bool,
     pub echoes: Vec<HeaderName>,
