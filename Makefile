@@ -43,10 +43,14 @@ fuzz:
 		echo "$$name: $$(sed -n 's/^stat::number_of_executed_units: *//p' corpus/$$name.log) inputs hold"; \
 	done
 
-# Programs on stock gRPC libraries that tests call through sidecars, in the languages whose tools are here (tests/stock/README.md).
+# Programs on stock gRPC libraries and web frameworks that tests call through sidecars, in the languages whose tools are here
+# (tests/stock/README.md, tests/routers/README.md).
 STOCK := .cache/stock
-stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec) $(if $(shell command -v mvn),$(STOCK)/java/built) \
-	$(if $(shell command -v npm),$(STOCK)/node/built) $(if $(shell command -v cargo),$(STOCK)/rust/release/stock)
+ROUTERS := $(STOCK)/routers
+stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(ROUTERS)/go/routers) \
+	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built) \
+	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built) \
+	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock)
 
 $(STOCK)/go/stock: $(wildcard tests/stock/go/*)
 	go build -C tests/stock/go -o $(CURDIR)/$@ .
@@ -65,6 +69,18 @@ $(STOCK)/node/built: $(wildcard tests/stock/node/*)
 
 $(STOCK)/rust/release/stock: $(wildcard tests/stock/rust/*.* tests/stock/rust/src/*)
 	cargo build --quiet --release --locked --manifest-path tests/stock/rust/Cargo.toml --target-dir $(STOCK)/rust
+	@touch $@
+
+$(ROUTERS)/go/routers: $(wildcard tests/routers/go/*)
+	go build -C tests/routers/go -o $(CURDIR)/$@ .
+
+$(ROUTERS)/java/built: $(wildcard tests/routers/java/*)
+	mvn -B -q -ntp -f tests/routers/java/pom.xml -Dfolder=$(CURDIR)/$(ROUTERS)/java process-classes
+	@touch $@
+
+$(ROUTERS)/node/built: $(wildcard tests/routers/node/*)
+	@mkdir -p $(@D) && cp tests/routers/node/* $(@D)
+	npm ci --prefix $(@D) --silent --ignore-scripts
 	@touch $@
 
 bench: $(VENV)/.ready

@@ -1,5 +1,6 @@
 """The stock programs: how each is started, what it needs, what its calls came to."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -15,18 +16,32 @@ _START_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """`command` starts it once `built` is there, for which `tools` are needed; `install` says how to get those."""
+    """`command` starts it once `built` is there, for which `tools` are needed; `install` says how to get those.
+
+    `modules` are what it imports, if it is in Python.
+    """
 
     command: tuple[str, ...]
     built: Path | None = None
     tools: tuple[str, ...] = ()
     install: str = ""
+    modules: tuple[str, ...] = ()
+
+    def reason_missing(self) -> str | None:
+        """Why it can't be run here, and what to do about it; None if it can."""
+        if absent := [name for name in self.modules if importlib.util.find_spec(name) is None]:
+            return f"{' and '.join(absent)} not installed: pip install -c .ci/constraints.txt -e '.[dev]'"
+        if self.built is None or self.built.exists():
+            return None
+        if absent := [tool for tool in self.tools if shutil.which(tool) is None]:
+            return f"{' and '.join(absent)} missing: {self.install}, then make stock"
+        return f"{self.built.relative_to(REPOSITORY)} is not built: make stock"
 
 
-_NODE_TOOLS: Final = ("node", "npm")
-_NODE_INSTALL: Final = "install Node.js 20 or newer, with npm"
+NODE_TOOLS: Final = ("node", "npm")
+NODE_INSTALL: Final = "install Node.js 20 or newer, with npm"
 # Java: the least that it takes; two of them run beside two proxies.
-_JVM: Final = ("java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JVM: Final = ("java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 PROGRAMS: Final = {
     "go": Program(
         command=(str(BUILT / "go" / "stock"),),
@@ -35,7 +50,7 @@ PROGRAMS: Final = {
         install="install Go 1.25 or newer",
     ),
     "java": Program(
-        command=(*_JVM, "-cp", f"{BUILT}/java/classes:{BUILT}/java/lib/*", "Stock"),
+        command=(*JVM, "-cp", f"{BUILT}/java/classes:{BUILT}/java/lib/*", "Stock"),
         built=BUILT / "java" / "built",
         tools=("java", "mvn"),
         install="apt-get install openjdk-17-jdk-headless maven",
@@ -43,8 +58,8 @@ PROGRAMS: Final = {
     "node": Program(
         command=("node", str(BUILT / "node" / "stock.js")),
         built=BUILT / "node" / "built",
-        tools=_NODE_TOOLS,
-        install=_NODE_INSTALL,
+        tools=NODE_TOOLS,
+        install=NODE_INSTALL,
     ),
     "python": Program(command=(sys.executable, str(REPOSITORY / "tests" / "stock" / "python" / "stock.py"))),
     "rust": Program(
@@ -68,8 +83,8 @@ _ALL: Final = PROGRAMS | {
     name: Program(
         command=("node", str(BUILT / "node" / script), *flags),
         built=BUILT / "node" / "built",
-        tools=_NODE_TOOLS,
-        install=_NODE_INSTALL,
+        tools=NODE_TOOLS,
+        install=NODE_INSTALL,
     )
     for name, (script, *flags) in _BROWSERS.items()
 }
@@ -89,13 +104,7 @@ Outcomes = dict[str, dict[str, int]]
 
 def reason_missing(language: str) -> str | None:
     """Why a program can't be run here, and what to do about it; None if it can."""
-    program = _ALL[language]
-    if program.built is None or program.built.exists():
-        return None
-    missing = [tool for tool in program.tools if shutil.which(tool) is None]
-    if missing:
-        return f"{' and '.join(missing)} missing: {program.install}, then make stock"
-    return f"the stock program in {language} is not built: make stock"
+    return _ALL[language].reason_missing()
 
 
 async def serve(processes: Processes, language: str) -> int:
