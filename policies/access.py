@@ -10,7 +10,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from policies.matcher import NOT_CANONICAL, Candidate, PathTable
+from policies.matcher import UNREADABLE, Candidate, PathTable
+from policies.readings import readings
 
 Profile = Literal["dev", "production", "daprd"]
 Protocol = Literal["http", "grpc"]
@@ -28,7 +29,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """What is asked for: the verb as sent (empty: unknown; gRPC has none), and the canonical decoded path."""
+    """What is asked for: the verb as sent (empty: unknown; gRPC has none), and the path as sent."""
 
     protocol: Protocol
     verb: str
@@ -134,12 +135,23 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         rules = self.callers.get(caller)
         if rules is None:
             return self._without_entry(caller)
-        found = self._judge(rules, classes[0] if classes else NOT_CANONICAL, verb, protocol)
+        found = self._judge(rules, classes[0] if classes else UNREADABLE, verb, protocol)
         for path_class in classes[1:]:
             if not found.allowed:
                 break
             found = self._judge(rules, path_class, verb, protocol)
         return found
+
+    def denied_reading(self, caller: Caller | None, operation: Operation) -> str:
+        """Of a denied call: the first reading of its path that the rules deny; "" where no path turns the decision."""
+        table = self.table(caller)
+        if table is None:
+            return ""
+        for reading in readings(operation.path) or ():
+            classes = (table.classify(reading),)
+            if not self.decide(caller, classes, operation.verb, operation.protocol).allowed:
+                return reading
+        return ""
 
     def _without_entry(self, caller: Caller) -> Decision:
         if not self.trusts(caller.trust_domain):
@@ -157,7 +169,7 @@ class AccessRules(Struct, frozen=True, kw_only=True):
             verb = verb or ("POST" if protocol == "grpc" else "")
             if verb in {"", "NONE"}:
                 return Decision(allowed=False, reason="no-verb", policy=rules.policy, scope=_scope(rules))
-        if rules.rules and path_class == NOT_CANONICAL:
+        if rules.rules and path_class == UNREADABLE:
             return Decision(allowed=False, reason="bad-path", policy=rules.policy, scope=_scope(rules))
         walked, candidates = rules.table.outcome(path_class) if rules.rules else (-1, ())
         safe = self._read_safely(rules, candidates, verb)

@@ -1,6 +1,7 @@
 """Which rules of one caller's policy a path meets; pure.
 
-Two readings of the same patterns stand side by side, and `access.py` allows only what both allow:
+A path is judged in every way that an app may read it (`readings.py`). Of the patterns there are two readings side by
+side, and `access.py` allows only what both allow:
 
 - the *ordered* one is Dapr's: a trie of segments, children tried in the order of configuration, no way back;
 - the *open* one finds every rule that fits, and says which of them is more specific.
@@ -10,22 +11,18 @@ is arithmetic on rule numbers: the same in every process, no table of what was s
 """
 
 import bisect
-import re
 from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from msgspec import Struct, field
 
-NOT_CANONICAL = 0  # the class of a path that has no canonical form; it is denied wherever paths are judged
+from policies.readings import readings
+
+UNREADABLE = 0  # the class of a path whose readings can't be judged; it is denied wherever paths are judged
+MAX_CLASSES = 8  # of one path's readings, which are part of a kept decision's key
 
 _LITERAL = 1 << 20  # above any glob, whose rank is 2 + its literal characters
 _ONE_SEGMENT = 1
-_NOT_CANONICAL = re.compile(
-    r"[\x00-\x1f\x7f?#\\]"  # bytes that no edge lets through
-    r"|%[0-9A-Fa-f]{2}"  # an escape that is still there would be decoded again behind us
-    r"|//"
-    r"|/\.\.?(?:;[^/]*)?(?:/|\Z)",
-)
 NodeT = TypeVar("NodeT")
 
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
@@ -172,9 +169,9 @@ class PathTable(Struct, frozen=True, kw_only=True):
         )
 
     def classify(self, path: str) -> int:
-        """The class of a canonical path (leading `/`, decoded once, dots resolved); a trailing `/` is ignored."""
-        if not path.startswith("/") or _NOT_CANONICAL.search(path) is not None:
-            return NOT_CANONICAL
+        """The class of one reading of a path; a trailing `/` is ignored."""
+        if not path.startswith("/"):
+            return UNREADABLE
         candidates = self.candidates(path)
         number = 0
         for candidate in candidates:
@@ -183,15 +180,14 @@ class PathTable(Struct, frozen=True, kw_only=True):
         return 1 + (self.first_fit(path) + 1) + number * (len(self.patterns) + 1)
 
     def classes(self, path: str) -> tuple[int, ...]:
-        """The distinct classes of what apps may read a canonical path as: with its path parameters, and ended by the first `;`.
-
-        Source: RFC 3986 §3.3; routers such as find-my-way end a path at `;` by default.
-        """
-        whole = self.classify(path)
-        before, semicolon, _ = path.partition(";")
-        if not semicolon or whole == NOT_CANONICAL:
-            return (whole,)
-        return tuple(sorted({whole, self.classify(before)}))
+        """The distinct classes of all that apps may read a path as, sent in this form; ascending."""
+        found = readings(path)
+        if found is None:
+            return (UNREADABLE,)
+        if len(found) == 1:
+            return (self.classify(found[0]),)
+        distinct = {self.classify(one) for one in found}
+        return tuple(sorted(distinct)) if len(distinct) <= MAX_CLASSES else (UNREADABLE,)
 
     def outcome(self, path_class: int) -> tuple[int, tuple[Candidate, ...]]:
         """What a class stands for: the rule of the ordered reading (-1: none) and the candidates of the open one."""

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote_plus
 
 from msgspec.structs import replace
 
@@ -146,7 +146,7 @@ class Admin:
         return _error(500, code, f"not ready: {'; '.join(self._explain(missing)) or ', '.join(missing)}")
 
     def _set_metadata(self, key: str, body: bytes) -> LocalResponse:
-        key = key.replace("+", " ")  # a form-encoded key (spec/invocation.md §6.1)
+        key = unquote_plus(key)  # a form-encoded key (spec/invocation.md §6.1)
         if key not in self.extended and len(self.extended) >= MAX_METADATA:
             return _error(400, "ERR_BAD_REQUEST", f"more than {MAX_METADATA} metadata keys")
         if len(body) > MAX_METADATA_BYTES:
@@ -197,12 +197,12 @@ class Admin:
 
 
 def _asked(request: LocalRequest) -> tuple[str, Query]:
-    """Canonical path and query; a target without a canonical form has the path "", which is no route."""
+    """Clean path and query; an invalid target has the path "", which is no route."""
     try:
         target = paths.parse(request.target.encode("latin-1"))
     except paths.BadTargetError:
         return "", {}
-    return target.path, parse_qs(target.query.decode("latin-1"))
+    return paths.clean(target.path), parse_qs(target.query.decode("latin-1"))
 
 
 def _json(status: int, body: Json) -> LocalResponse:

@@ -136,6 +136,7 @@ class Sidecar:
             get_logger("postern.engine"),
             self._app.doubt,
             api_log=api_log(settings, configuration.logging),
+            denied_as=self._control.denied_as,
         )
         chosen = choose(settings.engine, threads=settings.threads)
         self._engine_notice = chosen.notice

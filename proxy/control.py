@@ -13,6 +13,7 @@ from nameresolution.directory import Directory
 from nameresolution.host_registry import Entry
 from nameresolution.mdns_records import MDNS_SOURCE
 from nameresolution.resolver import AppName, EndpointSet
+from policies.access import Caller, Protocol
 from policies.loading import PolicySnapshot
 from proxy.app_watch import AppWatch
 from proxy.browsers import BEYOND_PAGES, FOREIGN_SITES, PREFLIGHT, Browsers, own_names
@@ -23,7 +24,7 @@ from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
 from proxy.outbound import SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
 from proxy.peer import admitted_leaf
-from proxy.plan import Asking, Decision, Edit, Hold, Op, PeerLeaf
+from proxy.plan import Asking, Decision, Edit, Hold, Op, Outcome, PeerLeaf
 from proxy.settings import Settings, address, is_loopback
 from proxy.target import (
     API_TOKEN_SET,
@@ -125,6 +126,13 @@ class Control:
         """Looked for, and nobody found: no news will come soon."""
         known = self._directory.get(name)
         return known is not None and not known.endpoints
+
+    def denied_as(self, outcome: Outcome) -> str:
+        """As which reading of its path a call was denied by the rules in force; "" where none turned the decision."""
+        app, view = self.inbound.view.app, self.outbound.view
+        own = Caller(trust_domain=view.trust_domain, namespace=app.namespace, app_id=app.app_id)
+        protocol: Protocol = "grpc" if app.is_grpc else "http"
+        return self.inbound.view.judge.denied_as(outcome.head, outcome.labels, protocol, own)
 
     def explain(self, key: str) -> str:
         """What may be meant, then what was tried for a cluster, for error messages."""

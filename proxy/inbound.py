@@ -82,7 +82,7 @@ def _uncarriable(ask: Asking, app: AppView, labels: Labels) -> Reply | None:
                 f"{service} is not served here: this proxy takes gRPC as it is, and HTTP from postern peers"
             )
             return errors.reply(Cause.UNSUPPORTED, labels, text)
-        if not service or not ask.exact():
+        if not service:
             return errors.reply(Cause.UNSUPPORTED, labels, "a gRPC path is exactly /package.Service/Method")
     elif ask.method() == "CONNECT":
         return errors.reply(Cause.BAD_REQUEST, labels, "CONNECT is not taken here", status=501)
@@ -93,8 +93,4 @@ def _uncarriable(ask: Asking, app: AppView, labels: Labels) -> Reply | None:
             "or with the header"
         )
         return errors.reply(Cause.BAD_REQUEST, labels, text)
-    elif not ask.exact():
-        return errors.reply(
-            Cause.BAD_REQUEST, labels, "the path has empty or dot segments: send it in its canonical form"
-        )
     return None

@@ -5,10 +5,14 @@ from collections.abc import Hashable, Iterator
 
 from msgspec import Struct
 
-from policies.access import AccessRules, Caller, Decision, Profile, Protocol
+from policies.access import AccessRules, Caller, Decision, Operation, Profile, Protocol
 from policies.matcher import PathTable
-from proxy.plan import Asking, Shape, Table
-from proxy.target import FIRST_ACCESS_TABLE, MethodPaths
+from proxy.path import Form, as_forwarded
+from proxy.peer import caller_of
+from proxy.plan import Asking, Labels, RequestHead, Shape, Table
+from proxy.target import FIRST_ACCESS_TABLE, ForwardedPaths
+
+_FORMS: tuple[Form, ...] = ("whole", "method")
 
 
 class AccessPaths(Struct, frozen=True):
@@ -35,7 +39,8 @@ class Judge:
         selves = [caller for caller in rules.callers if (caller.app_id, caller.namespace) == own]
         self._numbers = {caller: first_table + index for index, caller in enumerate(rules.callers)}
         after = first_table + len(self._numbers)
-        self._stripped = {caller: after + index for index, caller in enumerate(selves)}
+        forms = [(caller, form) for caller in selves for form in _FORMS]
+        self._forwarded = {key: after + index for index, key in enumerate(forms)}
         self._domains: dict[tuple[str, str], list[str]] = defaultdict(list)
         for caller in rules.callers:
             self._domains[caller.app_id, caller.namespace].append(caller.trust_domain)
@@ -56,27 +61,40 @@ class Judge:
             if table is not None:
                 paths = AccessPaths(table)
                 yield number, paths
-                if caller in self._stripped:
-                    yield self._stripped[caller], MethodPaths(paths)
+                for form in _FORMS:
+                    forwarded = self._forwarded.get((caller, form))
+                    if forwarded is not None:
+                        yield forwarded, ForwardedPaths(paths, form)
 
     def decide(
-        self, ask: Asking, caller: Caller | None, protocol: Protocol, *, strip: bool = False
+        self, ask: Asking, caller: Caller | None, protocol: Protocol, *, form: Form = "sent"
     ) -> Decision:
         """May this caller do this? Reads the path's class and the verb only where a rule could turn on them.
 
-        `strip`: a call of the app to itself in the path form, whose app sees only what follows `/method`.
+        `form`: of a call of the app to itself, the path that it finds; from a peer it comes in its form already.
         """
         table = self.rules.table(caller)
         classes: tuple[int, ...] = ()
         if caller is not None and table is not None:
-            numbers = self._stripped if strip else self._numbers
-            found = ask.path_class(numbers[caller])
+            number = self._numbers[caller] if form == "sent" else self._forwarded[caller, form]
+            found = ask.path_class(number)
             assert isinstance(found, tuple)
             classes = found
         verb = "" if protocol == "grpc" or table is None else ask.method()
         if protocol == "http" and table is None:
             verb = "GET"  # no rule names a verb for this caller: any stands for all
         return self.rules.decide(caller, classes, verb, protocol)
+
+    def denied_as(self, head: RequestHead, labels: Labels, protocol: Protocol, own: Caller) -> str:
+        """As which reading of its path a call was denied; "" where no path turned the decision, or none could be judged."""
+        form: Form = "sent"
+        if labels.direction == "inbound":
+            caller = caller_of(labels.peer_id or None)
+        else:
+            is_as_sent = labels.surface == "own" or head.protocol == "grpc"
+            caller, form = own, "sent" if is_as_sent else "method" if labels.strip else "whole"
+        asked = Operation(protocol=protocol, verb=head.method, path=as_forwarded(head.path, form))
+        return self.rules.denied_reading(caller, asked)
 
     def describe(self, decision: Decision) -> str:
         """A decision for telemetry."""

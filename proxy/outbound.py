@@ -19,6 +19,7 @@ from proxy.building_blocks import missing, missing_service
 from proxy.deliver import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app
 from proxy.fields import MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS
 from proxy.judge import Judge
+from proxy.path import Form
 from proxy.plan import (
     DETAIL,
     Asking,
@@ -51,12 +52,7 @@ LOCAL_API = "local-api"
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
 SPELLINGS = "spellings"  # the scope of what was decided for a name in lower case that is spelt otherwise
 SERVICES_HOLD = "services"  # held until routes are learnt
-_STRIP_PATH: Edits = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
-_WHOLE_PATH: Edits = (Edit(op=Op.DAPR_PATH),)
-_BASIC: Edits = (
-    *_WHOLE_PATH,
-    Edit(op=Op.REMOVE, name=b"authorization"),
-)  # it was for us, not for the callee's app
+_BASIC: Edits = (Edit(op=Op.REMOVE, name=b"authorization"),)  # it was for us, not for the callee's app
 
 
 class Heard(Protocol):
@@ -115,13 +111,19 @@ class OutboundView(Struct, frozen=True, kw_only=True):
 
 
 class Named(Struct, frozen=True):
-    """Which callee, by which surface, and how the target must be rewritten. callee None: `text` names nobody."""
+    """Which callee, by which surface, which path it gets, and what else is rewritten. callee None: `text` names nobody."""
 
     callee: Callee | None
     text: str
     surface: Surface
+    form: Form = "sent"
     rewrite: Edits = ()
-    strip: bool = False
+
+    @property
+    def edits(self) -> Edits:
+        """All that is rewritten."""
+        path = () if self.form == "sent" else (Edit(op=Op.DAPR_PATH, data=self.form.encode()),)
+        return (*path, *self.rewrite)
 
 
 class Outbound:
@@ -254,14 +256,14 @@ class Outbound:
                 else self._by_service(ask)
             )
         if header is not None:
-            return Named(parse_callee(header, own), header, "dapr", _WHOLE_PATH)
+            return Named(parse_callee(header, own), header, "dapr", "whole")
         basic = ask.naming(b"authorization")
         if basic is not None:
-            return Named(parse_callee(basic, own), basic, "dapr", _BASIC)
+            return Named(parse_callee(basic, own), basic, "dapr", "whole", _BASIC)
         path_class = ask.path_class(OUT_PATHS)
         assert isinstance(path_class, tuple)
         if path_class[0] == "invoke":
-            return Named(parse_callee(path_class[1], own), path_class[1], "dapr", _STRIP_PATH, strip=True)
+            return Named(parse_callee(path_class[1], own), path_class[1], "dapr", "method")
         if path_class[0] == "block":
             text, code = missing(path_class[1])
             return errors.reply(Cause.UNSUPPORTED, self._labels("dapr"), text, status=501, code=code)
@@ -326,7 +328,10 @@ class Outbound:
     def _to_callee(self, ask: Asking, named: Named, callee: Callee) -> Decision:
         surface = named.surface
         labels = replace(
-            self._labels(surface), dst=callee.app_id, dst_namespace=callee.namespace, strip=named.strip
+            self._labels(surface),
+            dst=callee.app_id,
+            dst_namespace=callee.namespace,
+            strip=named.form == "method",
         )
         wrong = ask.baggage()
         if wrong and self.view.is_baggage_strict:
@@ -334,13 +339,9 @@ class Outbound:
         if wrong:
             labels = replace(labels, baggage=wrong)
             named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
-        if ask.protocol() == "grpc":
-            if ask.path_class(SERVICES) == "" or not ask.exact():
-                text = "a gRPC path is exactly /package.Service/Method"
-                return errors.reply(Cause.UNSUPPORTED, labels, text, surface=surface, callee=callee.text)
-        elif surface == "own" and not ask.exact():
-            text = "the path has empty or dot segments: send it in its canonical form"
-            return errors.reply(Cause.BAD_REQUEST, labels, text)
+        if ask.protocol() == "grpc" and ask.path_class(SERVICES) == "":
+            text = "a gRPC path is exactly /package.Service/Method"
+            return errors.reply(Cause.UNSUPPORTED, labels, text, surface=surface, callee=callee.text)
         if (callee.app_id, callee.namespace) == (self.view.app.app_id, self.view.app.namespace):
             return self._to_self(ask, named, labels)
         if callee.key not in self.view.known:
@@ -350,7 +351,7 @@ class Outbound:
     def _to_self(self, ask: Asking, named: Named, labels: Labels) -> Decision:
         app = self.view.app
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
-        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http", strip=named.strip)
+        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http", form=named.form)
         labels = replace(
             labels, decision=self.view.judge.describe(decision), is_grpc_web=is_grpc_web(ask, app)
         )
@@ -359,7 +360,7 @@ class Outbound:
             return denied(
                 ask, app, labels=labels, surface=named.surface, peer=own_id, posture=self.view.judge.posture
             )
-        found = to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.rewrite)
+        found = to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.edits)
         if isinstance(found, Reply) or ask.protocol() == "grpc":
             return found
         rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
@@ -384,7 +385,7 @@ class Outbound:
         rules = view.resiliency.for_app(callee.text, app.app_id)
         policies = tuple((*rules.resource, kind, f"app_{callee.text}") for kind in rules.policies)
         labels = replace(labels, policies=policies)
-        edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.rewrite, Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
+        edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.edits, Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
         edits.append(Edit(op=Op.AUTHORITY, data=callee.name.encode()))
         edits.append(Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()))
         if named.surface == "dapr":

@@ -1,29 +1,34 @@
-"""One canonical form of a request target, made once at the edge; what has none is refused.
+"""Request targets: which are refused, and the forms of their path.
 
-Policy, telemetry and routing see the canonical path. What is forwarded is either the bytes as they came (own surfaces; refused
-when decoding once, merging slashes or resolving dots would change the segments) or the canonical form (Dapr's surfaces).
-Source: RFC 3986 §3.3, §5.2.4, RFC 9110 §4.2.3; design §9; spec/access-control.md §9.
+A path travels as it was sent, whatever RFC 3986 lets it hold; how an app may read it is judged by `policies/readings.py`. On Dapr's
+surfaces it is cleaned first, as Dapr cleans it, with its escapes as sent.
+Source: RFC 3986 §2.1, §3.3, §5.2.4, RFC 9110 §4.2.3; design §9; spec/invocation.md §2.
 """
 
 import re
-from urllib.parse import quote
+from typing import Literal
+from urllib.parse import quote, unquote_to_bytes
 
 from msgspec import Struct
 
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+Form = Literal["sent", "whole", "method"]
+"""Which path an app is sent: as it came, cleaned (Dapr's surfaces), or cleaned from what follows `/method` on (Dapr's path form)."""
+
+MAX_APP_BYTES = 256  # of an app-id in the path form, as sent
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)+/?")
+_CONTROL_ESCAPE = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
 _UNWRITABLE = re.compile(
     rb"[^\x21-\x7e]"
 )  # never in a target (RFC 3986 §2); HTTP/2 itself does not look (RFC 9113 §8.2.1)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LEFTOVER = re.compile(r"%[0-9A-Fa-f]{2}")
-# Go's default path encoding leaves these as they are (spec/invocation.md §2.3).
-_SAFE = "/-._~!$&'()*+,;=:@"
+_UNCLEAN = re.compile(r"//|/\.\.?(?:/|\Z)")
+_INVOKE = re.compile(r"/+v1\.0/+invoke/+")
+_NOT_READABLE = re.compile(r"[\x00-\x1f\x7f-\x9f?#%;\\\u2028\u2029]|//|/\.\.?(?:/|\Z)")
+# Go's default path encoding leaves these as they are (spec/invocation.md §2.3); escapes stay what they are.
+_SAFE = "/-._~!$&'()*+,;=:@%"
 
 
 class BadTargetError(ValueError):
-    """A request target without a canonical form. `reason` is for people."""
+    """A request target that is no valid one. `reason` is for people."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -31,19 +36,16 @@ class BadTargetError(ValueError):
 
 
 class Target(Struct, frozen=True):
-    """path: canonical, decoded, starting with `/`, trailing slash dropped. query: raw, without `?`. same: forwarding the raw bytes
-    names the same segments. absolute: the target's raw path and query begin at `offset` (absolute-form), else 0.
-    """
+    """path: as sent, starting with `/`. query: raw, without `?`. absolute-form: path and query begin at `offset`, else 0."""
 
     path: str
     query: bytes
-    same: bool
     offset: int
     authority: bytes
 
 
 def parse(target: bytes) -> Target:
-    """The canonical form of a target in origin-form, absolute-form or `*`.
+    """The parts of a target in origin-form, absolute-form or `*`, whose path is `/`.
 
     Raises BadTargetError.
     """
@@ -52,17 +54,17 @@ def parse(target: bytes) -> Target:
         raise BadTargetError("the request target holds bytes that must be escaped")
     if target[:1] != b"/":
         if target == b"*":
-            return Target("/", b"", same=True, offset=0, authority=b"")
+            return Target("/", b"", offset=0, authority=b"")
         offset, authority = _absolute(target)
-    raw, _, query = target[offset:].partition(b"?")
+    path, _, query = target[offset:].partition(b"?")
     if b"#" in target:
         raise BadTargetError("the request target holds a fragment ('#')")
-    if _PLAIN.fullmatch(raw) is not None:
-        path = raw.decode("ascii")
-        return Target(
-            path[:-1] if path[-1] == "/" else path, query, same=True, offset=offset, authority=authority
-        )
-    return _canonical(raw or b"/", query, offset, authority)
+    if b"%" in path:
+        if _BAD_ESCAPE.search(path) is not None:
+            raise BadTargetError("the path holds a malformed percent escape")
+        if _CONTROL_ESCAPE.search(path) is not None:
+            raise BadTargetError("the path holds an escaped control character")
+    return Target(path.decode("ascii") or "/", query, offset=offset, authority=authority)
 
 
 def _absolute(target: bytes) -> tuple[int, bytes]:
@@ -79,40 +81,52 @@ def _absolute(target: bytes) -> tuple[int, bytes]:
     return end, authority
 
 
-def _canonical(raw: bytes, query: bytes, offset: int, authority: bytes) -> Target:
-    if _BAD_ESCAPE.search(raw):
-        raise BadTargetError("the path holds a malformed percent escape")
-    lowered = raw.lower()
-    if b"%2f" in lowered or b"%5c" in lowered or b"\\" in raw:
-        raise BadTargetError("the path holds an encoded slash or a backslash")
-    try:
-        decoded = _ESCAPE.sub(lambda m: bytes((int(m[1], 16),)), raw).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadTargetError("the path is not UTF-8") from error
-    if _CONTROL.search(decoded) or "?" in decoded or "#" in decoded:
-        raise BadTargetError("the path holds a control character, '?' or '#'")
-    if _LEFTOVER.search(decoded):
-        raise BadTargetError("the path still holds a percent escape after decoding once")
-    segments = decoded.split("/")[1:]
-    clean = _resolve(segments)
-    trimmed = segments[:-1] if segments and segments[-1] == "" else segments
-    return Target("/" + "/".join(clean), query, same=clean == trimmed, offset=offset, authority=authority)
+def invoked(path: str) -> tuple[str, str] | None:
+    """App-id and method of Dapr's path form, both as sent: cut at the first `/method/`. None for any other path."""
+    start = _INVOKE.match(path)
+    if start is None:
+        return None
+    rest = path[start.end() :]
+    end = rest.find("/method/")
+    if end < 0 and rest.endswith("/method"):
+        end = len(rest) - len("/method")
+    if not 0 < end <= MAX_APP_BYTES:
+        return None
+    return rest[:end], rest[end + len("/method") :] or "/"
 
 
-def _resolve(segments: list[str]) -> list[str]:
-    clean: list[str] = []
-    for segment in segments:
-        name = segment.partition(";")[0]
-        if name in (".", "..") and name != segment:
-            raise BadTargetError("the path hides a dot segment behind ';'")
+def clean(path: str) -> str:
+    """Without empty and dot segments and the trailing slash; only plain dots count (RFC 3986 §5.2.4)."""
+    if _UNCLEAN.search(path) is None:
+        return path.rstrip("/") or "/"
+    kept: list[str] = []
+    for segment in path.split("/"):
         if segment == "..":
-            if clean:
-                clean.pop()
+            del kept[-1:]
         elif segment not in ("", "."):
-            clean.append(segment)
-    return clean
+            kept.append(segment)
+    return "/" + "/".join(kept)
 
 
-def encode(path: str) -> bytes:
-    """A canonical path as bytes for the wire."""
-    return quote(path, safe=_SAFE).encode("ascii")
+def as_forwarded(path: str, form: Form) -> str:
+    """The path that the app finds; a trailing slash stays."""
+    if form == "sent":
+        return path
+    if form == "method":
+        split = invoked(path)
+        path = split[1] if split is not None else path
+    found = quote(clean(path), safe=_SAFE)
+    return found + "/" if path.endswith("/") and found != "/" else found
+
+
+def readable(path: str) -> str:
+    """A path for people, metrics and traces: clean, and decoded where that can't be taken for anything else."""
+    found = clean(path)
+    if "%" not in found:
+        return found
+    try:
+        decoded = unquote_to_bytes(found).decode()
+    except UnicodeDecodeError:
+        return found
+    is_other = decoded.count("/") != found.count("/") or _NOT_READABLE.search(decoded) is not None
+    return found if is_other else decoded

@@ -1,7 +1,8 @@
 """The contract between deciding and carrying: what arrived, what to do about it, what came of it.
 
 Deciders (`outbound`, `inbound`) turn a `RequestHead` into a `Plan`, a `Reply` or a `Hold`; an engine carries it out and reports an
-`Outcome`. Everything here is a frozen value. This module imports nothing of ours but `fields`, which imports nothing, and does no I/O.
+`Outcome`. Everything here is a frozen value. This module does no I/O and imports nothing of ours but `fields` and
+`path`, which import nothing of ours.
 
 `vary` is recorded, never declared: a decider asks through `Asking`, which writes down every facet it read. Two heads that are equal
 in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until one of its `scopes` is replaced.
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 from msgspec import Struct, field
 
 from proxy.fields import carries, read_baggage
+from proxy.path import Form
 
 T = TypeVar("T")
 
@@ -64,7 +66,6 @@ class Facet(Enum):
     METHOD = "method"
     AUTHORITY = "authority"
     FORM = "form"  # origin or absolute
-    EXACT = "exact"  # forwarding the raw target names the same segments; on gRPC: the very same bytes
     PATH = "path"  # always the class in a pushed table
     PEER = "peer"
     HEADER = "header"  # the value of a naming header, or membership in a pushed set
@@ -101,7 +102,9 @@ class Op(Enum):
     REMOVE_PREFIX = "remove-prefix"  # every header whose name starts so
     HOP_BY_HOP = "hop-by-hop"  # RFC 9110 §7.6.1: connection-listed names and the fixed set
     AUTHORITY = "authority"  # replace :authority / Host
-    DAPR_PATH = "dapr-path"  # the canonical path, re-encoded, query as it came; data `strip`: only what follows `/method`
+    DAPR_PATH = (
+        "dapr-path"  # the path as `proxy.path.as_forwarded` has it in the form `data`, query as it came
+    )
     CALLER = "caller"  # dapr-caller-app-id and dapr-caller-namespace of the peer that this call's certificate proves; none: nothing
     TRACE = "trace"  # a fresh traceparent of this hop's span, and grpc-trace-bin on gRPC and where the request has one
     DEADLINE = "deadline"  # of gRPC: grpc-timeout with what is left
@@ -131,7 +134,7 @@ class PeerLeaf(NamedTuple):
 
 
 class RequestHead(Struct, frozen=True):
-    """What arrived. `target` as it came; `path` canonical and decoded, `query` raw without `?`.
+    """What arrived. `target` as it came; `path` as sent, of gRPC the whole target; `query` raw without `?`.
 
     protocol: http1, http2, grpc or websocket (an HTTP/1.1 Upgrade and an RFC 8441 CONNECT alike, method then GET). `headers` lower-case,
     in order, without pseudo-headers. `peer`: SPIFFE id proven by mutual TLS, else None.
@@ -149,7 +152,6 @@ class RequestHead(Struct, frozen=True):
     peer: str | None = None
     peer_address: str = ""
     length: int | None = None
-    exact: bool = True
     form: Literal["origin", "absolute"] = "origin"
 
     def get(self, name: bytes) -> bytes | None:
@@ -161,7 +163,7 @@ class RequestHead(Struct, frozen=True):
 
 
 class Table(Protocol):
-    """A pushed table: maps a canonical path to one of few classes."""
+    """A pushed table: maps a path as sent to one of few classes."""
 
     def classify(self, path: str) -> Hashable:
         """The class of a path; equal paths give equal classes."""
@@ -171,13 +173,13 @@ class Shape(Struct, frozen=True, kw_only=True):
     """How an engine may class a table's paths by itself; paths in one class there must be in one class here.
 
     `rules` of access tables: the pattern as the ordered reading compares it, as the open one does, and its verbs
-    (`policies/matcher.py`). strip: only what follows `/method` counts.
+    (`policies/matcher.py`). form: which path counts, see `Form`.
     """
 
     kind: Literal["out-paths", "services", "access"]
     rules: tuple[tuple[str, str, frozenset[str]], ...] = ()
     fold_case: bool = False
-    strip: bool = False
+    form: Form = "sent"
 
 
 @runtime_checkable
@@ -258,7 +260,6 @@ _PLAIN: dict[Facet, Callable[[RequestHead], Hashable]] = {
     Facet.AUTHORITY: lambda head: head.authority if len(head.authority) <= MAX_KEY_BYTES else LONG,
     Facet.PEER: lambda head: head.peer,
     Facet.FORM: lambda head: head.form,
-    Facet.EXACT: lambda head: head.exact,
 }
 
 
@@ -302,16 +303,12 @@ class Asking:
         found = self._ask(_PEER)
         return None if found is None else str(found)
 
-    def exact(self) -> bool:
-        """Whether forwarding the target as it came names the same segments as the canonical path."""
-        return bool(self._ask(_EXACT))
-
     def form(self) -> str:
         """origin, or absolute: the request was sent as to an HTTP proxy."""
         return str(self._ask(_FORM))
 
     def path_class(self, table: int) -> Hashable:
-        """The class of the canonical path in a pushed table."""
+        """The class of the path in a pushed table."""
         return self._ask(Read(facet=Facet.PATH, table=table))
 
     def naming(self, name: bytes) -> str | None:
@@ -351,7 +348,6 @@ _METHOD = Read(facet=Facet.METHOD)
 _AUTHORITY = Read(facet=Facet.AUTHORITY)
 _PEER = Read(facet=Facet.PEER)
 _FORM = Read(facet=Facet.FORM)
-_EXACT = Read(facet=Facet.EXACT)
 _BAGGAGE = Read(facet=Facet.BAGGAGE)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from proxy.deliver import APP_CLUSTER
 from proxy.engine.base import Measures, Sampling, SpanIds
+from proxy.path import as_forwarded, readable
 from proxy.plan import Attempt, Cause, Header, Labels, Outcome, Tally
-from proxy.target import method_path
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
@@ -69,7 +69,9 @@ class Reporter:
         app_not_reached: Callable[[], None] = lambda: None,
         *,
         api_log: ApiLog | None = None,
+        denied_as: Callable[[Outcome], str] = lambda _: "",
     ) -> None:
+        self._denied_as = denied_as
         self._api_log = api_log
         self._recorder = recorder
         self._app_not_reached = app_not_reached
@@ -85,13 +87,15 @@ class Reporter:
         if not outcome.labels.dst:
             return  # the own API, or nobody was named: no call crossed the mesh
         if outcome.cause is Cause.DENIED:
-            labels = outcome.labels
+            labels, path = outcome.labels, _path(outcome.head.path, outcome.labels)
+            reading = self._denied_as(outcome)  # what an app may take the path for, which a rule denies
             self._log.warning(
                 "access denied",
                 caller=labels.peer_id or "anonymous",
                 decision=labels.decision,
                 verb=outcome.head.method,
-                path=outcome.head.path,
+                path=path,
+                **({"read_as": reading} if reading not in ("", path, outcome.head.path) else {}),
                 **_trace_of(outcome),
             )
         if outcome.labels.baggage:
@@ -117,7 +121,7 @@ class Reporter:
             attempts=len(outcome.attempts),
             endpoint=last.endpoint if last is not None else "",
             verb=outcome.head.method,
-            path=method_path(outcome.head.path) if labels.strip else outcome.head.path,
+            path=_path(outcome.head.path, labels),
             **facts,
             **_trace_of(outcome),
         )
@@ -185,6 +189,11 @@ class Reporter:
         self._log.warning("endpoint not reached", cluster=cluster, endpoint=address, reason=reason)
 
 
+def _path(sent: str, labels: Labels) -> str:
+    """The path that the app found, for people."""
+    return readable(as_forwarded(sent, "method") if labels.strip else sent)
+
+
 def _trace_of(outcome: Outcome) -> dict[str, str]:
     assert isinstance(outcome.trace, HopSpan)
     return call_fields(outcome.trace.context)
@@ -214,7 +223,7 @@ def _call(outcome: Outcome) -> Call:
         src_namespace=labels.src_namespace,
         dst_namespace=labels.dst_namespace,
         verb=head.method,
-        path=method_path(head.path) if labels.strip else head.path,
+        path=_path(head.path, labels),
         status=outcome.status,
         grpc_code=outcome.grpc_code,
         cause=outcome.cause.value if outcome.cause is not None else None,
@@ -245,7 +254,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         src_namespace=labels.src_namespace,
         dst_namespace=labels.dst_namespace,
         verb=tally.method,
-        path=method_path(tally.path) if labels.strip else tally.path,
+        path=_path(tally.path, labels),
         status=tally.status,
         grpc_code=tally.grpc_code,
         cause=tally.cause.value if tally.cause is not None else None,

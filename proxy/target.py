@@ -6,11 +6,13 @@ Source: design §4, spec/invocation.md §2.1 and §3.1.
 import re
 from collections.abc import Hashable, Mapping
 from typing import Literal
+from urllib.parse import unquote
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.building_blocks import block_of
+from proxy.path import Form, as_forwarded, clean, invoked
 from proxy.plan import Shape, ShapedTable, Table
 
 OUT_PATHS = 1  # numbers of the pushed tables
@@ -27,7 +29,7 @@ GRPC_WEB_SET = 6
 _SEGMENT = r"[A-Za-z0-9_-]{1,64}"
 _APP = re.compile(rf"({_SEGMENT})(?:\.({_SEGMENT}))?")
 _GRPC_PATH = re.compile(
-    r"/([A-Za-z0-9._]{1,256})/[A-Za-z0-9._]+"
+    r"/(?!\.\.?/)([A-Za-z0-9._]{1,256})/(?!\.\.?\Z)[A-Za-z0-9._]+"
 )  # the service is a class, and kept: not of any length
 _LOCALHOST = ".localhost"
 
@@ -76,8 +78,6 @@ API_VERBS: dict[Api, str] = {
     "metadata-key": "PUT",
     "shutdown": "POST",
 }
-_INVOKE = "/v1.0/invoke/"
-_METHOD = "/method"
 
 
 class OutPaths:
@@ -86,14 +86,16 @@ class OutPaths:
     shape = Shape(kind="out-paths")
 
     def classify(self, path: str) -> tuple[str, ...]:
-        """The class of a path; an app-id is part of it, what follows `/method` is not."""
+        """The class of a path; an app-id is part of it, decoded once, what follows `/method` is not."""
+        split = invoked(path)
+        if split is not None:
+            return ("invoke", unquote(split[0]))
+        path = clean(path)
         if not path.startswith("/v1.0"):
             return ("app",)
         api = _API.get(path)
         if api is not None:
             return ("api", api)
-        if path.startswith(_INVOKE):
-            return _invoke(path)
         if path.startswith("/v1.0/metadata/") and path.count("/") == 3:
             return ("api", "metadata-key")
         block = block_of(path)
@@ -102,38 +104,25 @@ class OutPaths:
         return ("v1",) if path[5:6] in ("", "/") else ("app",)
 
 
-def _invoke(path: str) -> tuple[str, ...]:
-    rest = path[len(_INVOKE) :]
-    end = rest.find("/method/")
-    if end < 0 and rest.endswith("/method"):
-        end = len(rest) - len("/method")
-    return ("invoke", rest[:end]) if 0 < end <= 256 else ("v1",)
-
-
-def method_path(path: str) -> str:
-    """What follows `/method` in the path form of a call, as the callee's app finds it; any other path as it is."""
-    end = path.find(_METHOD, len(_INVOKE)) if path.startswith(_INVOKE) else -1
-    return path if end < 0 else path[end + len(_METHOD) :] or "/"
-
-
-class MethodPaths(Struct, frozen=True):
-    """A table over the method alone: classes of what follows `/method`."""
+class ForwardedPaths(Struct, frozen=True):
+    """A table over the path that the app finds, on Dapr's surfaces."""
 
     table: Table
+    form: Form
 
     @property
     def shape(self) -> Shape | None:
-        """That of the table within, stripped."""
+        """That of the table within, over this form."""
         within = self.table.shape if isinstance(self.table, ShapedTable) else None
-        return None if within is None else replace(within, strip=True)
+        return None if within is None else replace(within, form=self.form)
 
     def classify(self, path: str) -> Hashable:
-        """The method's class in the table within."""
-        return self.table.classify(method_path(path))
+        """The class of what the app finds in the table within."""
+        return self.table.classify(as_forwarded(path, self.form))
 
 
 class Services:
-    """The table of gRPC paths: the service name, or "" where the path is not `/package.Service/Method`."""
+    """The table of gRPC targets: the service name, or "" where one is not exactly `/package.Service/Method`."""
 
     shape = Shape(kind="services")
 

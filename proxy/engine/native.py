@@ -477,9 +477,9 @@ def _head(fields: Sequence[object]) -> RequestHead:
 
 def _shape_parts(shape: Shape | None) -> "ShapeParts":
     if shape is None:
-        return ("opaque", [], False, False)
+        return ("opaque", [], False, "sent")
     rules = [(ordered, opened, set(verbs)) for ordered, opened, verbs in shape.rules]
-    return (shape.kind, rules, shape.fold_case, shape.strip)
+    return (shape.kind, rules, shape.fold_case, shape.form)
 
 
 def _attempt(parts: "AttemptParts") -> Attempt:

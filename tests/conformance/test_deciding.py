@@ -72,7 +72,7 @@ async def test_detail_in_a_reply_is_escaped(engine: str) -> None:
         port = await node.listen(always(reply(Cause.NO_APP)))
         async with connect(port) as caller:
             response = await caller.request("GET", '/a"b%22<x>')
-    assert json.loads(response.body)["message"] == 'no-app: /a"b"<x>'
+    assert json.loads(response.body)["message"] == 'no-app: /a"b%22<x>'
 
 
 # --- holds
@@ -291,17 +291,29 @@ async def test_edits_of_a_route_are_applied(engine: str) -> None:
         assert gone not in body
 
 
-async def test_dapr_path_is_canonical_and_keeps_query_and_trailing_slash(engine: str) -> None:
-    edits = (*EDITS, Edit(op=Op.DAPR_PATH, data=b"strip"))
+@pytest.mark.parametrize("form", ["whole", "method"])
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        ("//a/./x/../b%20c/?q=%zz", "/a/b%20c/?q=%zz"),
+        ("/../../a%2Fb%5c%23%3F%252F%FF", "/a%2Fb%5c%23%3F%252F%FF"),
+        ("/a/%2e%2e/b;c/..;/d?", "/a/%2e%2e/b;c/..;/d"),
+        ("/a\\b|c", "/a%5Cb%7Cc"),
+    ],
+)
+async def test_dapr_path_is_clean_and_keeps_escapes_query_and_trailing_slash(
+    engine: str, form: str, sent: str, found: str
+) -> None:
+    edits = (*EDITS, Edit(op=Op.DAPR_PATH, data=form.encode()))
     routes = (Route(cluster="app", edits=edits),)
-    target = "/v1.0/invoke/cart/method//a/./x/../b%20c/?q=%zz"
+    target = f"/v1.0/invoke/cart/method{sent}" if form == "method" else sent
     async with (
         http_app() as app,
         leading(engine, "one", app, routes=routes) as way,
         connect(way.port) as caller,
     ):
         body = (await caller.request("GET", target)).body
-    assert b'"target": "/a/b%20c/?q=%zz"' in body
+    assert json.loads(body)["target"] == found
 
 
 @pytest.mark.parametrize(

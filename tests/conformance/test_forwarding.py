@@ -3,6 +3,7 @@
 import pytest
 
 from proxy.plan import Asking, Edit, Op, Plan, Route
+from proxy.target import SERVICES, Services
 from tests.conformance.frames import END_HEADERS, END_STREAM, FramePeer, Kind, dial, frame, serving
 from tests.conformance.harness import EDITS, deciding, leading, plan
 
@@ -19,16 +20,52 @@ async def answer(peer: FramePeer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "exact"),
-    [(b"/a.B/C", True), (b"/a.B/C/", False), (b"/a.B//C", False), (b"/a.B/%43", False), (b"/a.B/C?d", False)],
+    "path",
+    [
+        *(
+            b"/a%2Fb",
+            b"/my%23t",
+            b"/x%3Fy",
+            b"/a%252Fb",
+            b"/a%5Cb",
+            b"/f/https%3A%2F%2Fshop.example%2Fx",
+            b"/%FF",
+        ),
+        *(
+            b"/100%25ab",
+            b"//a//b/",
+            b"/./a/../b",
+            b"/a/%2e%2e/b",
+            b"/a;b=1/..;/c",
+            b"/a\\b",
+            b"/%e4%BD%a0?%zz=//..",
+        ),
+    ],
 )
-async def test_grpc_path_is_exact_only_where_its_bytes_are_those_judged(
-    engine: str, path: bytes, exact: bool
+async def test_target_that_rfc_3986_allows_is_forwarded_byte_for_byte(engine: str, path: bytes) -> None:
+    async with (
+        serving(answer) as app,
+        leading(engine, "two", app, wire="h2c") as way,
+        dial(way.port) as caller,
+    ):
+        message = await caller.whole(await caller.request(path))
+    assert (message.status, message.get(b"x-path")) == (200, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [
+        *((b"/a.B/C", "a.B"), (b"/a.B/C/", ""), (b"/a.B//C", ""), (b"/a.B/%43", ""), (b"/a.B/C?d", "")),
+        *((b"/a.B/../C", ""), (b"/a.B/..", ""), (b"/./C", ""), (b"//a.B/C", "")),
+    ],
+)
+async def test_grpc_target_names_a_service_only_where_it_is_exactly_service_and_method(
+    engine: str, path: bytes, service: str
 ) -> None:
-    seen: list[bool] = []
+    seen: list[object] = []
 
     def rule(ask: Asking) -> Plan:
-        seen.append(ask.exact())
+        seen.append(ask.path_class(SERVICES))
         return plan()
 
     async with (
@@ -36,8 +73,9 @@ async def test_grpc_path_is_exact_only_where_its_bytes_are_those_judged(
         leading(engine, "one", app, wire="h2c", decide=deciding(rule)) as way,
         dial(way.port) as caller,
     ):
+        way.front.engine.set_paths(SERVICES, Services())
         await caller.whole(await caller.request(path, method=b"POST", headers=GRPC))
-    assert seen == [exact]
+    assert seen == [service]
 
 
 async def test_star_is_a_target_of_options_alone(engine: str) -> None:

@@ -1,4 +1,4 @@
-"""From a head as the wire end read it to the head that deciders see: one canonical path, the target to forward."""
+"""From a head as the wire end read it to the head that deciders see: the path, and the target to forward."""
 
 from proxy import path
 from proxy.engine.portable.streams import RawHead
@@ -8,9 +8,9 @@ from proxy.plan import RequestHead
 def request_head(
     raw: RawHead, listener: str, peer: str | None, address: str
 ) -> tuple[RequestHead, str | None]:
-    """The head with its canonical path, and why it has none (the path is then `/`)."""
+    """The head with its path, and why it is refused (the path is then `/`)."""
     method, refusal, authority, sent = raw.method, None, raw.authority, raw.target
-    target = path.Target("/", b"", same=True, offset=0, authority=b"")
+    target = path.Target("/", b"", offset=0, authority=b"")
     if method != method.upper() or not method:
         refusal = f"the method {method.decode('latin-1')!r} is not upper-case; methods are case-sensitive (RFC 9110 §9.1)"
     elif raw.target == b"*" and method != b"OPTIONS":
@@ -23,8 +23,6 @@ def request_head(
     if target.offset:
         sent, authority = raw.target[target.offset :] or b"/", target.authority
         sent = sent if sent[:1] == b"/" else b"/" + sent
-    # A gRPC server compares bytes: there only the canonical path itself names what was judged.
-    exact = target.same if raw.protocol != "grpc" else sent == target.path.encode()
     head = RequestHead(
         listener=listener,
         protocol=raw.protocol,
@@ -32,13 +30,13 @@ def request_head(
         method=method.decode("latin-1"),
         authority=authority.decode("latin-1").lower(),
         target=sent,
-        path=target.path,
+        # A gRPC server compares bytes: there the whole target is the path, or it is none.
+        path=sent.decode("ascii") if raw.protocol == "grpc" and refusal is None else target.path,
         query=target.query,
         headers=raw.headers,
         peer=peer,
         peer_address=address,
         length=raw.length,
-        exact=exact,
         form="absolute" if target.offset else "origin",
     )
     return head, refusal

@@ -127,7 +127,8 @@ ROWS: tuple[Row, ...] = (
     ("11", "app1", "orders", "DELETE", ("op1/sub/deep",), 200),
     ("12", "app1", "orders", "GET", ("op10", "op", "op1/../op2", ""), 403),
     ("13", "app1", "orders", "GET", ("op1;x=1",), 403),
-    ("14", "app1", "orders", "GET", ("op1%3Fx=1", "op1%23f", "op1%00"), 400),
+    ("14", "app1", "orders", "GET", ("op1%00", "op1%1f"), 400),
+    ("14 escaped", "app1", "orders", "GET", ("op1%3Fx=1", "op1%23f"), 403),
     ("15", "shop", "orders", "GET", ("op1",), 403),
     ("21 allowed", "app2", "orders", "POST", ("op1",), 200),
     ("21 allowed too", "app2", "orders", "PUT", ("op1",), 200),
@@ -136,9 +137,10 @@ ROWS: tuple[Row, ...] = (
     ("21 unknown verb", "app2", "orders", "FOO", ("op1",), 403),
     ("26", "app1", "shop", "GET", ("admin", "Admin", "admin/x", "%61dmin", "//admin"), 403),
     ("26 others", "app1", "shop", "GET", ("else", "admins"), 200),
-    ("27", "app1", "shop", "GET", ("%2561dmin",), 400),
+    ("27", "app1", "shop", "GET", ("%2561dmin", "100%25ab"), 403),
+    ("27 others", "app1", "shop", "GET", ("a%2Fb", "my%23t", "x%3Fy", "a%252Fb", "a%5Cb", "100%25"), 200),
     ("28 parameter", "app1", "shop", "GET", ("admin;x=1",), 403),
-    ("28 backslash", "app1", "shop", "GET", ("a%5C..%5Cadmin",), 400),
+    ("28 backslash", "app1", "shop", "GET", ("a%5C..%5Cadmin", "a\\..\\admin"), 403),
     ("30 dotless i", "app1", "shop", "GET", ("adm%C4%B1n",), 200),
     ("39", "app2", "shop", "GET", ("admin", "admin/x"), 403),
     ("39 others", "app2", "shop", "GET", ("else",), 200),
@@ -244,41 +246,43 @@ async def test_rogue_peer_with_a_good_certificate_is_judged_by_it_alone(rules: R
 
 # --- paths in disguise -------------------------------------------------------------------------------------------------------
 
-# Target, status on Dapr's path form, status where the target is forwarded as it is (authority, header-less peer port).
+# Some app may read each as /admin; the status is the same at every entrance.
 DISGUISES = (
-    ("/admin", 403, 403),
-    ("/%61dmin", 403, 403),
-    ("/%2561dmin", 400, 400),
-    ("/%252e%252e/admin", 400, 400),
-    ("//admin", 403, 400),
-    ("/./admin", 403, 400),
-    ("/x/../admin", 403, 400),
-    ("/x/%2e%2e/admin", 403, 400),
-    ("/x/.%2e/admin", 403, 400),
-    ("/x/..;/admin", 400, 400),
-    ("/.;x=1/admin", 400, 400),
-    ("/admin/", 403, 403),
-    ("/admin;v=1", 403, 403),
-    ("/admin;v=1/x", 403, 403),
-    ("/ADMIN", 403, 403),
-    ("/admin%2Fx", 400, 400),
-    ("/x%5C..%5Cadmin", 400, 400),
-    ("/x\\..\\admin", 400, 400),
-    ("/admin%3Fq", 400, 400),
-    ("/admin%23f", 400, 400),
-    ("/admin%00", 400, 400),
-    ("/admin%0a", 400, 400),
-    ("/admin%ff", 400, 400),
-    ("/%c0%af/admin", 400, 400),
-    ("/admin%zz", 400, 400),
-    ("/admin?x=/else", 403, 403),
+    ("/admin", 403),
+    ("/%61dmin", 403),
+    ("/%2561dmin", 403),
+    ("/%252e%252e/admin", 403),
+    ("//admin", 403),
+    ("/./admin", 403),
+    ("/x/../admin", 403),
+    ("/x/%2e%2e/admin", 403),
+    ("/x/.%2e/admin", 403),
+    ("/x/..;/admin", 403),
+    ("/.;x=1/admin", 403),
+    ("/admin/", 403),
+    ("/admin;v=1", 403),
+    ("/admin;v=1/x", 403),
+    ("/ADMIN", 403),
+    ("/admin%2Fx", 403),
+    ("/x%5C..%5Cadmin", 403),
+    ("/x\\..\\admin", 403),
+    ("/admin%3Fq", 403),
+    ("/admin%23f", 403),
+    ("/admin%00", 400),
+    ("/admin%0a", 400),
+    ("/admin%ff", 403),
+    ("/%c0%af/admin", 403),
+    ("/admin%zz", 400),
+    ("/x/%252e%252e/admin", 403),
+    ("/x%2Fy/%2e%2e/admin", 403),
+    ("/admin?x=/else", 403),
 )
 IDS = [row[0] for row in DISGUISES]
 
 
-@pytest.mark.parametrize(("target", "dapr", "own"), DISGUISES, ids=IDS)
+@pytest.mark.parametrize(("target", "status"), DISGUISES, ids=IDS)
 async def test_disguised_path_passes_by_no_entrance(
-    rules: Rules, tmp_path: Path, target: str, dapr: int, own: int
+    rules: Rules, tmp_path: Path, target: str, status: int
 ) -> None:
     before = await rules.app_calls()
     app1, shop = rules.sidecars["app1"], rules.sidecars["shop"]
@@ -306,8 +310,7 @@ async def test_disguised_path_passes_by_no_entrance(
             )
         ).status,
     }
-    expected = {way: dapr if way.split()[-1] in ("path", "header") else own for way in met}
-    assert met == expected
+    assert met == dict.fromkeys(met, status)
     assert await rules.app_calls() == before
 
 

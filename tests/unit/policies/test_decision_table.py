@@ -65,7 +65,15 @@ ROWS = [
     row(
         "14",
         ROW_9,
-        denied=("GET /op1?x=1", "GET /op1#f", "GET /op1\0", "GET op1", "GET //op1", "GET /x/../op1"),
+        denied=(
+            "GET /op1?x=1",
+            "GET /op1#f",
+            "GET /op1\0",
+            "GET op1",
+            "GET //op1",
+            "GET /x/../op1",
+            "GET /op1%00",
+        ),
     ),
     row("15 trust domain", ROW_9, caller=OTHER_DOMAIN, denied=("GET /op1",)),
     row("15 namespace", ROW_9, caller=OTHER_NAMESPACE, denied=("GET /op1",)),
@@ -83,7 +91,12 @@ ROWS = [
     row("24", single(op("/op1", "allow")), denied=("POST /op1",), lint="an allow admits nothing"),
     row("24 grpc", single(op("/op1", "allow")), app="grpc", allowed=(" /op1",)),
     row("26", ROW_26, allowed=("GET /x",), denied=("GET /admin", "GET /Admin", "GET /admin/x")),
-    row("27", ROW_26, denied=("GET /%61dmin",)),
+    row(
+        "27",
+        ROW_26,
+        allowed=("GET /x%2Fy", "GET /x%252Fy", "GET /x%23%3Fy", "GET /100%25"),
+        denied=("GET /%61dmin", "GET /%2561dmin", "GET /x%2F..%2Fadmin", "GET /100%25ab", "GET /x%FF"),
+    ),
     row("28", ROW_26, denied=("GET /admin;x=1", "GET /a\\..\\admin", "GET /;x/admin", "GET /a/..;/admin")),
     row(
         "28 path parameters",

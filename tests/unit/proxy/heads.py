@@ -106,7 +106,6 @@ def head(target: str = "/", **changes: Any) -> RequestHead:
         path=read.path,
         query=read.query,
         headers=(),
-        exact=read.same,
         form="absolute" if read.offset else "origin",
     )
     if read.offset:

@@ -133,10 +133,16 @@ async def test_health_of_another_app_is_refused(query: str, status: int) -> None
 
 @pytest.mark.parametrize(
     "target",
-    ["/v1.0/healthz/", "//v1.0//healthz", "/v1.0/./healthz", "/v1.0/%68ealthz", "//[/../v1.0/healthz"],
+    ["/v1.0/healthz/", "//v1.0//healthz", "/v1.0/./healthz", "//[/../v1.0/healthz"],
 )
-async def test_routes_are_found_by_their_canonical_path(target: str) -> None:
+async def test_routes_are_found_by_their_clean_path(target: str) -> None:
     assert (await Api(parts=()).ask(target)).status == 204
+
+
+@pytest.mark.parametrize("target", ["/v1.0/%68ealthz", "/v1.0%2Fhealthz", "/x/%2e%2e/v1.0/healthz"])
+async def test_route_in_escapes_is_none(target: str) -> None:
+    """The edge, whose checks go by the class of a path, reads it alike."""
+    assert (await Api(parts=()).ask(target)).status == 404
 
 
 @pytest.mark.parametrize("port", ["api", "admin", "public"])

@@ -73,7 +73,7 @@ def test_plan_leads_to_the_app_under_its_own_authority() -> None:
 
 
 def test_rewrite_of_the_target_is_kept() -> None:
-    rewrite = (Edit(op=Op.DAPR_PATH, data=b"strip"),)
+    rewrite = (Edit(op=Op.DAPR_PATH, data=b"method"),)
     assert rewrite[0] in plan(rewrite=rewrite).routes[0].edits
     assert all(edit.op is not Op.DAPR_PATH for edit in plan().routes[0].edits)
 

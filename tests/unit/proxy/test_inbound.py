@@ -31,6 +31,13 @@ def test_identity_comes_from_the_certificate_never_from_a_header() -> None:
     assert plan.labels.src == "cart"
 
 
+@pytest.mark.parametrize("path", ["//a", "/a/../b", "/a%2Fb", "/a%FF", "/100%25ab", "/a;b", "/a\\b"])
+def test_path_that_rfc_3986_allows_is_carried_as_it_came(path: str) -> None:
+    plan = inbound().decide(asking(head(path, **PEER)))
+    assert isinstance(plan, Plan)
+    assert all(edit.op is not Op.DAPR_PATH for edit in plan.routes[0].edits)
+
+
 @pytest.mark.parametrize(
     ("changes", "app", "cause"),
     [
@@ -43,9 +50,8 @@ def test_identity_comes_from_the_certificate_never_from_a_header() -> None:
             Cause.UNSUPPORTED,
         ),
         ({"protocol": "grpc", "path": "/a/b/c"}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
-        ({"protocol": "grpc", "path": "/a.B/C", "exact": False}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
+        ({"protocol": "grpc", "path": "/a.B/C/"}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
         ({"method": "CONNECT"}, {}, Cause.BAD_REQUEST),
-        ({"exact": False}, {}, Cause.BAD_REQUEST),
         ({"peer": None, "headers": ()}, {}, Cause.BAD_REQUEST),
         ({"peer": None, "headers": (), "protocol": "websocket"}, {}, Cause.BAD_REQUEST),
         ({}, {"has_port": False}, Cause.APP_DOWN),
@@ -88,7 +94,7 @@ def test_grpc_web_is_translated_for_apps_that_speak_grpc_alone(
 
 @pytest.mark.parametrize(
     "asked",
-    [web("/a/b/c"), web(exact=False), web("/dapr.proto.internals.v1.ServiceInvocation/CallLocal")],
+    [web("/a/b/c"), web("/a.B/../C"), web("/dapr.proto.internals.v1.ServiceInvocation/CallLocal")],
 )
 def test_grpc_web_is_judged_as_the_grpc_call_that_it_is(asked: dict[str, object]) -> None:
     reply = inbound(protocol="grpc").decide(asking(head("/x", **asked)))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policies.access import Caller, CallerRules, Decision, Operation, Protocol, Rule
 from policies.matcher import path_table
 from proxy.judge import Judge
-from proxy.plan import Asking, Cause, Facet, Plan, Reply
+from proxy.plan import Asking, Cause, Facet, Labels, Plan, Reply
 from tests.unit.proxy.heads import asking, head, outbound, rules, tables
 
 CART = Caller(trust_domain="public", namespace="shop", app_id="cart")
@@ -96,7 +96,9 @@ def test_rules_that_are_off_need_no_tables() -> None:
 
 def test_tables_have_numbers_of_their_own() -> None:
     numbers = [number for number, _ in judge().tables()]
-    assert len(set(numbers)) == len(numbers) == 3  # cart, web, and web's own path form; `free` has no rules
+    assert (
+        len(set(numbers)) == len(numbers) == 4
+    )  # cart, web, and web's on Dapr's surfaces; `free` has no rules
 
 
 def test_call_to_oneself_in_the_path_form_is_judged_by_its_method() -> None:
@@ -116,6 +118,49 @@ def test_call_to_oneself_in_the_path_form_is_judged_by_its_method() -> None:
     named = ((b"dapr-app-id", b"web"),)
     assert isinstance(decide("/admin", "POST", headers=named), Reply)
     assert isinstance(decide("/v1.0/invoke/web/method/admin", "POST", headers=named), Plan)
+
+
+def test_call_to_oneself_is_judged_by_the_path_that_the_app_finds() -> None:
+    """Row 9 of the decision table: on Dapr's surfaces the path is cleaned, on others empty and dot segments are sent."""
+    allow = caller_rules(("/op1", "*", True), default=False)
+    made = judge(callers={SELF: allow})
+    pushed = tables(made)
+
+    def is_denied(target: str, **changes: Any) -> bool:
+        return isinstance(outbound(judge=made).decide(asking(head(target, **changes), pushed)), Reply)
+
+    named = ((b"dapr-app-id", b"web"),)
+    for path in ("/op1", "//op1", "/x/../op1", "/op1/"):
+        assert not is_denied(f"/v1.0/invoke/web/method{path}")
+        assert not is_denied(path, headers=named)
+        assert is_denied(path, authority="web.localhost") is (path in ("//op1", "/x/../op1"))
+    for path in ("/x%2F..%2Fop1", "/op1/%2e%2e/op2"):
+        assert is_denied(f"/v1.0/invoke/web/method{path}")
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "reading"),
+    [
+        ("/x;/%2e%2e/admin", {}, "/admin"),
+        ("/admin", {}, "/admin"),
+        ("/a%FF", {}, ""),
+        ("/a", {"peer": "spiffe://public/ns/far/x"}, ""),
+    ],
+)
+def test_denied_reading_is_that_which_a_rule_denies(
+    target: str, changes: dict[str, str], reading: str
+) -> None:
+    made = judge(callers={CART: caller_rules(("/admin", "*", False))})
+    peer = changes.get("peer", "spiffe://public/ns/shop/cart")
+    inbound = Labels(direction="inbound", peer_id=peer)
+    assert made.denied_as(head(target), inbound, "http", SELF) == reading
+
+
+def test_denied_reading_of_a_call_to_oneself_is_of_what_the_app_finds() -> None:
+    made = judge(callers={SELF: caller_rules(("/admin", "*", False))})
+    labels = Labels(direction="outbound", surface="dapr", strip=True)
+    one = head("/v1.0/invoke/web/method//x/%2e%2e/admin")
+    assert made.denied_as(one, labels, "http", SELF) == "/admin"
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,6 @@ def refused(decision: Decision) -> Reply:
             403,
             7,
         ),
-        (head("//items", authority="cart.localhost"), Cause.BAD_REQUEST, 400, 3),
         (head("/unknown.Service/Get", **GRPC), Cause.UNSUPPORTED, 501, 12),
         (head("/dapr.proto.runtime.v1.Dapr/InvokeService", **GRPC), Cause.UNSUPPORTED, 501, 12),
         (head("/a/b/c", **GRPC), Cause.UNSUPPORTED, 501, 12),
@@ -338,7 +337,7 @@ def test_own_surface_forwards_the_target_as_it_came_and_daprs_rewrites_it() -> N
             "proxy": head("http://cart/x"),
         }.items()
     }
-    assert rewrites == {"path": [b"strip"], "header": [b""], "authority": [], "port": [], "proxy": []}
+    assert rewrites == {"path": [b"method"], "header": [b"whole"], "authority": [], "port": [], "proxy": []}
 
 
 def test_forwarded_headers_and_the_surface_travel_on_daprs_http_calls_only() -> None:
@@ -353,11 +352,23 @@ def test_forwarded_headers_and_the_surface_travel_on_daprs_http_calls_only() -> 
 
 
 @pytest.mark.parametrize("headers", [(), ((b"dapr-app-id", b"cart"),)], ids=["service", "header"])
-def test_grpc_path_that_is_not_sent_as_it_is_judged_is_refused(
+def test_grpc_path_that_is_not_exactly_service_and_method_is_refused(
     headers: tuple[tuple[bytes, bytes], ...],
 ) -> None:
-    one = head("/shop.CartService/Get", **GRPC | {"headers": headers, "exact": False})
-    assert refused(decide(one)).cause is Cause.UNSUPPORTED
+    for path in (
+        "/shop.CartService/Get/",
+        "/shop.CartService/../Get",
+        "/shop.CartService/..",
+        "//shop.CartService/Get",
+    ):
+        assert refused(decide(head(path, **GRPC | {"headers": headers}))).cause is Cause.UNSUPPORTED
+
+
+@pytest.mark.parametrize("path", ["//a", "/a/../b", "/a%2Fb", "/a%FF", "/100%25ab", "/a;b", "/a%23%3F%5C"])
+def test_path_that_rfc_3986_allows_is_carried(path: str) -> None:
+    assert plan_of(head(path, authority="cart.localhost")).labels.dst == "cart"
+    assert plan_of(head(f"/v1.0/invoke/cart/method{path}")).labels.dst == "cart"
+    assert plan_of(head(path, headers=NAMED)).labels.dst == "cart"
 
 
 def test_grpc_call_says_what_a_daprd_routes_by() -> None:

@@ -52,7 +52,8 @@ class Telling:
         self.meters = Meters("web", "shop")
         access_log = self.calls.append if is_every_call_wanted else None
         recorder = CallRecorder("web", "shop", self.meters, Tracer("web", ()), access_log)
-        self.reporter = Reporter(recorder, self.meters, self.log)  # type: ignore[arg-type]
+        self.denied_as = ""
+        self.reporter = Reporter(recorder, self.meters, self.log, denied_as=lambda _: self.denied_as)  # type: ignore[arg-type]
 
     def metric(self, name: str, *parts: str) -> float:
         """The sum of the series of a name whose labels hold all parts."""
@@ -187,6 +188,20 @@ def test_denial_is_logged_with_its_decision_and_counted() -> None:
         **TRACE,
     }
     assert telling.metric("postern_acl_decisions_total", 'policy="web"', 'decision="denied"') == 1
+
+
+def test_denial_names_the_reading_that_a_rule_denies() -> None:
+    telling = Telling()
+    for target, reading in (
+        ("/x%2F..%2Fsecret", "/secret"),
+        ("/secret/", "/secret"),
+        ("/a%20b", "/a b"),
+        ("/x", ""),
+    ):
+        telling.denied_as = reading
+        telling.reporter.finished(outcome(target, cause=Cause.DENIED))
+    shown = [(facts["path"], facts.get("read_as")) for _, facts in telling.log.lines]
+    assert shown == [("/x%2F..%2Fsecret", "/secret"), ("/secret", None), ("/a b", None), ("/x", None)]
 
 
 def test_denied_caller_without_an_identity_is_anonymous() -> None:

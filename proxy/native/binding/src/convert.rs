@@ -9,10 +9,11 @@ use http::{HeaderName, HeaderValue};
 use postern_core::call::cause::Cause;
 use postern_core::decision::access::{AccessTable, Rule};
 use postern_core::decision::baggage;
-use postern_core::decision::edits::{Edits, PathEdit};
+use postern_core::decision::edits::Edits;
 use postern_core::decision::plan::{Again, Graveyard, Plan, Read, Reply, Route, Token};
+use postern_core::decision::readings;
 use postern_core::decision::tables::{self, PathTable};
-use postern_core::decision::target;
+use postern_core::decision::target::{self, Form};
 use postern_core::decision::trace::{self, Context, Span};
 use postern_core::fields::Headers;
 use postern_core::head::Head;
@@ -39,8 +40,8 @@ pub(crate) type PlanParts =
 /// facet, header name, table, class
 pub(crate) type ReadParts = (String, Vec<u8>, Option<u32>, Option<u64>);
 
-/// kind, (pattern for the ordered reading, for the open one, verbs), whether case is folded, whether only what follows `/method` counts
-pub(crate) type ShapeParts = (String, Vec<(String, String, HashSet<String>)>, bool, bool);
+/// kind, (pattern for the ordered reading, for the open one, verbs), whether case is folded, which form of the path counts
+pub(crate) type ShapeParts = (String, Vec<(String, String, HashSet<String>)>, bool, String);
 
 /// chain, key, roots (all PEM), and when the leaf ends, in epoch seconds
 pub(crate) type IdentityParts = (Vec<u8>, Vec<u8>, Vec<u8>, f64);
@@ -125,7 +126,7 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
             "remove-prefix" => made.prefixes.push(String::from_utf8(key).map_err(invalid)?),
             "hop-by-hop" => made.hop_by_hop = true,
             "authority" => made.authority = Some(data.into()),
-            "dapr-path" => made.path = if data == b"strip" { PathEdit::Strip } else { PathEdit::Whole },
+            "dapr-path" => made.path = path_form(&String::from_utf8_lossy(&data))?,
             "caller" => made.caller = true,
             "trace" => made.trace = true,
             "deadline" => made.deadline = true,
@@ -148,7 +149,6 @@ pub(crate) fn read((facet, key, table, class): ReadParts) -> PyResult<(Read, Opt
         ("method", _) => Read::Method,
         ("authority", _) => Read::Authority,
         ("form", _) => Read::Form,
-        ("exact", _) => Read::Exact,
         ("peer", _) => Read::Peer,
         ("path", Some(table)) => Read::Path(table),
         ("header", Some(table)) => Read::Member(name(&key)?, table),
@@ -185,27 +185,31 @@ pub(crate) fn head<'py>(py: Python<'py>, head: &Head, with_headers: bool) -> PyR
         if with_headers { pairs(py, &head.headers)? } else { PyTuple::empty(py) },
     )
         .into_pyobject(py)?;
-    let second = (head.entry.peer.as_deref(), &*head.entry.address, head.length, head.exact, form).into_pyobject(py)?;
+    let second = (head.entry.peer.as_deref(), &*head.entry.address, head.length, form).into_pyobject(py)?;
     first.add(second)?.downcast_into::<PyTuple>().map_err(PyErr::from)
 }
 
-/// For differential tests: path, query, same, offset, authority of a target; `ValueError` with the reason where it has none.
+/// For differential tests: path, query, offset, authority of a target; `ValueError` with the reason where it is refused.
 #[pyfunction]
 pub(crate) fn parse_target<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
     let found = target::parse(data).map_err(invalid)?;
     let (query, authority) = (PyBytes::new(py, &data[found.query]), PyBytes::new(py, &data[found.authority]));
-    (found.path, query, found.same, found.offset, authority).into_pyobject(py)
+    (found.path, query, found.offset, authority).into_pyobject(py)
+}
+
+fn path_form(name: &str) -> PyResult<Form> {
+    Form::of(name).ok_or_else(|| invalid(format!("unknown form of paths {name}")))
 }
 
 /// A table by how its paths are classed.
-pub(crate) fn path_table((kind, rules, fold_case, strip): ShapeParts) -> PyResult<PathTable> {
+pub(crate) fn path_table((kind, rules, fold_case, form): ShapeParts) -> PyResult<PathTable> {
     Ok(match kind.as_str() {
         "out-paths" => PathTable::OutPaths,
         "services" => PathTable::Services,
         "access" => {
             let rules = rules.into_iter().map(|(ordered, open, verbs)| Rule { ordered, open, verbs }).collect();
             let table = Arc::new(AccessTable::new(rules, fold_case));
-            PathTable::Access { table, strip }
+            PathTable::Access { table, form: path_form(&form)? }
         }
         "opaque" => PathTable::Opaque,
         other => return Err(invalid(format!("unknown table {other}"))),
@@ -252,6 +256,18 @@ pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult
 pub(crate) fn path_class<'py>(py: Python<'py>, shape: ShapeParts, path: &str) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut class = Vec::new();
     Ok(path_table(shape)?.class(path, &mut class).then(|| PyBytes::new(py, &class)))
+}
+
+/// For differential tests: all that an app may read a path as; `None` where it can't be judged.
+#[pyfunction]
+pub(crate) fn path_readings(path: &str) -> Option<Vec<String>> {
+    if readings::is_ambiguous(path.as_bytes()) { readings::readings(path) } else { Some(vec![path.to_owned()]) }
+}
+
+/// For differential tests: a path as an app finds it in this form.
+#[pyfunction]
+pub(crate) fn forwarded_path(path: &str, form: &str) -> PyResult<String> {
+    Ok(target::as_forwarded(path, path_form(form)?).into_owned())
 }
 
 /// For differential tests: the remote span that headers name, as (trace id's halves, span id, sampled, tracestate).

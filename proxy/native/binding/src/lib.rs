@@ -21,6 +21,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Tallies>()?;
     module.add_class::<question::Question>()?;
     module.add_function(wrap_pyfunction!(convert::path_class, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::path_readings, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::forwarded_path, module)?)?;
     module.add_function(wrap_pyfunction!(convert::extract_context, module)?)?;
     module.add_function(wrap_pyfunction!(convert::format_context, module)?)?;
     module.add_function(wrap_pyfunction!(convert::read_baggage, module)?)?;

@@ -3,7 +3,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::decision::target::{encode, parse};
+use crate::decision::readings::{is_ambiguous, readings};
+use crate::decision::target::{Form, as_forwarded, parse};
 use crate::decision::trace::{format_grpc_trace_bin, format_traceparent, parse_grpc_trace_bin, parse_traceparent};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{RequestStart, find_end, scan_request, scan_response};
@@ -18,14 +19,21 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: [Target; 6] =
     [("target", target), ("head", head), ("body", body), ("frames", frames), ("hpack", hpack), ("trace", trace)];
 
-/// A canonical path is a fixed point: it is read back as itself, and has no way out of the root.
+/// What an app is sent on Dapr's surfaces is a fixed point and has no way out of the root; the way that Dapr reads it is judged.
 fn target(data: &[u8]) {
     let Ok(found) = parse(data) else { return };
-    assert!(found.path.split('/').all(|segment| segment != ".." && segment != "."), "{found:?}");
     assert!(data.get(found.query.clone()).is_some() && data.get(found.authority.clone()).is_some());
-    let written = encode(&found.path);
-    let again = parse(if written.is_empty() { b"/" } else { &written });
-    assert_eq!(again.map(|again| again.path), Ok(if found.path.is_empty() { String::new() } else { found.path }));
+    let sent = as_forwarded(&found.path, Form::Whole);
+    assert!(sent.split('/').all(|segment| segment != ".." && segment != "."), "{sent}");
+    assert_eq!(parse(sent.as_bytes()).map(|again| again.path).as_deref(), Ok(&*sent));
+    assert_eq!(as_forwarded(&sent, Form::Whole), sent);
+    if let Some(read) = readings(&found.path).filter(|_| is_ambiguous(found.path.as_bytes())) {
+        let bare = |path: &str| path.trim_end_matches('/').to_owned();
+        assert_eq!(bare(&read[0]), bare(&found.path));
+        assert!(
+            !sent.bytes().all(|byte| found.path.as_bytes().contains(&byte)) || read.iter().any(|one| bare(one) == bare(&sent))
+        );
+    }
 }
 
 /// Where a head ends does not depend on how it is cut, and what is taken of it holds nothing that another parser could read otherwise.

@@ -97,7 +97,7 @@ impl Caller {
     }
 }
 
-/// A head with its canonical path; see `RequestHead` in `proxy/plan.py`. `headers` leave with the last attempt.
+/// A head with its path as sent, of gRPC the whole target; see `RequestHead` in `proxy/plan.py`. `headers` leave with the last attempt.
 #[derive(Debug)]
 pub struct Head {
     pub entry: Entry,
@@ -111,7 +111,6 @@ pub struct Head {
     pub query: Bytes,
     pub headers: Headers,
     pub length: Option<u64>,
-    pub exact: bool,
     pub absolute: bool,
 }
 
@@ -127,7 +126,7 @@ fn lowered(authority: &[u8]) -> String {
     }
 }
 
-/// The canonical head, and why it has none (its path is `/` then).
+/// The head, and why it is refused (its path is `/` then).
 pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
     let (mut refusal, mut found) = (None, None);
     if raw.method.is_empty() || raw.method.iter().any(u8::is_ascii_lowercase) {
@@ -141,7 +140,7 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
             Err(reason) => refusal = Some(reason.to_owned()),
         }
     }
-    let found = found.unwrap_or(target::Target { path: "/".into(), query: 0..0, same: true, offset: 0, authority: 0..0 });
+    let found = found.unwrap_or(target::Target { path: "/".into(), query: 0..0, offset: 0, authority: 0..0 });
     let (mut sent, mut authority) = (raw.target.clone(), raw.authority.clone());
     if found.offset > 0 {
         sent = raw.target.slice(found.offset..);
@@ -150,8 +149,11 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
         }
         authority = raw.target.slice(found.authority.clone());
     }
-    // A gRPC server compares bytes: there only the canonical path itself names what was judged.
-    let exact = if raw.protocol == Protocol::Grpc { sent == found.path.as_bytes() } else { found.same };
+    let path = if raw.protocol == Protocol::Grpc && refusal.is_none() {
+        String::from_utf8_lossy(&sent).into_owned() // a gRPC server compares bytes: there the whole target is the path, or it is none
+    } else {
+        found.path
+    };
     let head = Head {
         entry,
         protocol: raw.protocol,
@@ -160,11 +162,10 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
         raw_authority: raw.authority,
         target: sent,
         query: raw.target.slice(found.query),
-        path: found.path,
+        path,
         method: raw.method,
         headers: raw.headers,
         length: raw.length,
-        exact,
         absolute: found.offset > 0,
     };
     (head, refusal)

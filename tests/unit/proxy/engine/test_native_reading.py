@@ -7,12 +7,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policies.matcher import NOT_CANONICAL, PathTable, path_table
+from policies.matcher import UNREADABLE, PathTable, path_table
+from policies.readings import readings
 from proxy.browsers import BEYOND_PAGES
 from proxy.fields import carries, read_baggage
 from proxy.judge import AccessPaths
+from proxy.path import Form, as_forwarded
 from proxy.plan import Shape, ShapedTable
-from proxy.target import MethodPaths, OutPaths, Services
+from proxy.target import ForwardedPaths, OutPaths, Services
 from telemetry import context
 
 native = pytest.importorskip("proxy.engine._native")
@@ -65,11 +67,22 @@ _PATH_PARTS: Final = st.sampled_from(
         "\x7f",
         "\\",
         "x?",
+        "%2F",
+        "%5c..",
+        "%2e%2E",
+        "%252F",
+        "%3Bx",
+        "a%25",
+        "%C3%A4",
+        "%ff",
+        "%00",
+        "method",
     )
 )
 _PATHS: Final = st.lists(_PATH_PARTS, max_size=5).map(lambda parts: "/" + "/".join(parts)) | st.text(
     max_size=20
 )
+_ROOTED: Final = _PATHS.map(lambda path: path if path.startswith("/") else f"/{path}")
 _VERBS: Final = st.frozensets(st.sampled_from(("*", "GET", "PUT")), min_size=1)
 
 
@@ -80,11 +93,11 @@ def tables(draw: st.DrawFn) -> PathTable:
     return path_table(patterns, [draw(_VERBS) for _ in patterns], fold_case=draw(st.booleans()))
 
 
-def parts(shape: Shape | None) -> tuple[str, list[tuple[str, str, set[str]]], bool, bool]:
+def parts(shape: Shape | None) -> tuple[str, list[tuple[str, str, set[str]]], bool, str]:
     """A shape as the extension takes it."""
     assert shape is not None
     rules = [(ordered, opened, set(verbs)) for ordered, opened, verbs in shape.rules]
-    return shape.kind, rules, shape.fold_case, shape.strip
+    return shape.kind, rules, shape.fold_case, shape.form
 
 
 Outcome = tuple[int, tuple[tuple[int, bool], ...]] | None
@@ -94,8 +107,12 @@ def read_all(data: bytes) -> set[Outcome]:
     """The outcomes that the native class of a path stands for, one a reading."""
     if data[0] != 3:
         return {read(data)}
-    end = 5 + int.from_bytes(data[1:5], "little")
-    return {read(data[5:end]), read(data[end:])}
+    found, at = set(), 1
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        found.add(read(data[at + 4 : end]))
+        at = end
+    return found
 
 
 def read(data: bytes) -> Outcome:
@@ -108,7 +125,7 @@ def read(data: bytes) -> Outcome:
 
 def outcomes(table: PathTable, classes: tuple[int, ...]) -> set[Outcome]:
     """What classes stand for in Python."""
-    return {None if one == NOT_CANONICAL else table.outcome(one) for one in classes}
+    return {None if one == UNREADABLE else table.outcome(one) for one in classes}
 
 
 @given(tables(), _PATHS)
@@ -118,25 +135,44 @@ def test_paths_fall_into_the_same_class_of_access_rules(table: PathTable, path: 
     found = native.path_class(parts(AccessPaths(table).shape), path)
     if found is None:
         assert table.fold_case
-        assert not path.isascii()
+        assert not "".join(readings(path) or ()).isascii()
         return
     assert read_all(found) == outcomes(table, table.classes(path))
 
 
+_FORMS: Final[st.SearchStrategy[Form]] = st.sampled_from(("sent", "whole", "method"))
+
+
 @given(
     tables(),
-    _PATHS,
+    _ROOTED,
     st.sampled_from(("/v1.0/invoke/a/method", "/v1.0/invoke//method", "/v1.0/invoke/a/methods", "")),
+    _FORMS,
 )
-def test_access_rules_on_the_method_alone_see_what_follows_it(
-    table: PathTable, path: str, prefix: str
+def test_access_rules_see_the_path_that_the_app_finds(
+    table: PathTable, path: str, prefix: str, form: Form
 ) -> None:
-    stripped = MethodPaths(AccessPaths(table))
+    stripped = ForwardedPaths(AccessPaths(table), form)
     found = native.path_class(parts(stripped.shape), prefix + path)
     if found is not None:
         classes = stripped.classify(prefix + path)
         assert isinstance(classes, tuple)
         assert read_all(found) == outcomes(table, classes)
+
+
+@given(_PATHS)
+def test_paths_have_the_same_readings(path: str) -> None:
+    found, expected = native.path_readings(path), readings(path)
+    assert (found and tuple(found)) == expected
+
+
+@given(
+    _ROOTED,
+    st.sampled_from(("/v1.0/invoke/a/method", "//v1.0//invoke/%61/method", "/v1.0/invoke//method", "")),
+    _FORMS,
+)
+def test_apps_find_the_same_path(path: str, prefix: str, form: Form) -> None:
+    assert native.forwarded_path(prefix + path, form) == as_forwarded(prefix + path, form)
 
 
 _NAMING: Final = st.lists(
@@ -152,6 +188,11 @@ _NAMING: Final = st.lists(
             "/outbound",
             "x",
             ".",
+            "//",
+            "%61",
+            "%2F",
+            "/..",
+            "?",
             "shop.Cart",
             "ä",
             "a" * 257,

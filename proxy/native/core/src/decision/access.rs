@@ -3,8 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::decision::readings::readings;
+
 const LITERAL: u32 = 1 << 20;
 const ONE_SEGMENT: u32 = 1;
+const MAX_CLASSES: usize = 8;
 
 /// A pattern of the table, once for each reading, in lower case already where case is folded. `verbs`: `*` stands for all.
 #[derive(Debug, Clone)]
@@ -111,9 +114,10 @@ pub struct AccessTable {
 }
 
 /// What a path's class stands for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    NotCanonical,
+    /// Its readings can't be judged.
+    Unreadable,
     /// The rule that the ordered reading finds, and those that fit in the open one.
     Met(Option<u32>, Vec<Candidate>),
 }
@@ -198,20 +202,21 @@ impl AccessTable {
         found
     }
 
-    /// The classes of what apps may read a canonical path as; see `PathTable.classes` in `policies/matcher.py`. `None` as `classify`.
-    pub fn classes(&self, path: &str) -> Option<(Class, Option<Class>)> {
-        let whole = self.classify(path)?;
-        match path.split_once(';') {
-            Some((before, _)) if whole != Class::NotCanonical => Some((whole, Some(self.classify(before)?))),
-            _ => Some((whole, None)),
-        }
+    /// The distinct classes of all that apps may read an ambiguous path as; see `PathTable.classes` in `policies/matcher.py`. `None` as
+    /// `classify`.
+    pub fn classes(&self, path: &str) -> Option<Vec<Class>> {
+        let Some(found) = readings(path) else { return Some(vec![Class::Unreadable]) };
+        let mut classes = found.iter().map(|one| self.classify(one)).collect::<Option<Vec<_>>>()?;
+        classes.sort_unstable();
+        classes.dedup();
+        Some(if classes.len() > MAX_CLASSES { vec![Class::Unreadable] } else { classes })
     }
 
-    /// The class of a canonical path; `None` where only the decider can tell (letters beyond ASCII whose case is to be folded: which
+    /// The class of one reading; `None` where only the decider can tell (letters beyond ASCII whose case is to be folded: which
     /// those are differs from one edition of Unicode to the next).
     pub fn classify(&self, path: &str) -> Option<Class> {
-        if !path.starts_with('/') || !is_canonical(path.as_bytes()) {
-            return Some(Class::NotCanonical);
+        if !path.starts_with('/') {
+            return Some(Class::Unreadable);
         }
         if !self.fold_case {
             return Some(Class::Met(self.first_fit(path), self.candidates(path)));
@@ -323,27 +328,6 @@ fn segment_rank(segment: &str, is_last: bool) -> u32 {
     2 + segment.chars().filter(|letter| *letter != '*').count() as u32
 }
 
-/// Whether a path that begins with `/` has the form that edges let through, see `_NOT_CANONICAL` in `policies/matcher.py`.
-fn is_canonical(path: &[u8]) -> bool {
-    for (place, byte) in path.iter().enumerate() {
-        let after = &path[place + 1..];
-        let is_bad = match byte {
-            0..=0x1f | 0x7f | b'?' | b'#' | b'\\' => true,
-            b'%' => after.len() >= 2 && after[0].is_ascii_hexdigit() && after[1].is_ascii_hexdigit(),
-            b'/' => {
-                let segment = after.split(|byte| *byte == b'/').next().unwrap_or_default();
-                let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
-                after.first() == Some(&b'/') || name == b"." || name == b".."
-            }
-            _ => false,
-        };
-        if is_bad {
-            return false;
-        }
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,22 +359,22 @@ mod tests {
     }
 
     #[test]
-    fn what_no_edge_lets_through_has_no_class() {
-        let table = table(&["/a"], false);
-        for path in ["a", "/a//b", "/a/../b", "/a/..;x", "/.", "/a%2f", "/a?b", "/a\\b", "/a\x7f"] {
-            assert_eq!(table.classify(path), Some(Class::NotCanonical), "{path}");
-        }
-        for path in ["/...", "/a%2", "/a/.b", "/;."] {
-            assert_ne!(table.classify(path), Some(Class::NotCanonical), "{path}");
-        }
+    fn a_path_has_the_classes_of_all_its_readings() {
+        let table = table(&["/item/*", "/item/7/y", "/admin"], false);
+        let met = |walked, rule| Class::Met(walked, vec![Candidate { rule, is_parent: false }]);
+        assert_eq!(table.classes("/item/7;x/y"), Some(vec![met(None, 1), met(Some(0), 0), met(Some(1), 1)]));
+        assert_eq!(table.classes("/x/%2e%2e/admin"), Some(vec![Class::Met(None, vec![]), met(Some(2), 2)]));
+        assert_eq!(table.classes("/a%FF"), Some(vec![Class::Unreadable]));
+        assert_eq!(table.classify("a"), Some(Class::Unreadable));
     }
 
     #[test]
-    fn a_path_with_parameters_has_the_class_of_what_stands_before_them_too() {
-        let table = table(&["/item/*", "/item/7/y"], false);
-        let met = |walked, rule| Class::Met(walked, vec![Candidate { rule, is_parent: false }]);
-        assert_eq!(table.classes("/item/7;x/y"), Some((met(None, 1), Some(met(Some(0), 0)))));
-        assert_eq!(table.classes("/item/7"), Some((met(Some(0), 0), None)));
+    fn a_path_of_too_many_classes_is_unreadable() {
+        let path = "/a/../b//c%2Fd%5C..%5Ce";
+        let patterns = readings(path).unwrap();
+        let distinct = table(&patterns.iter().map(String::as_str).collect::<Vec<_>>(), false);
+        assert!(patterns.len() > MAX_CLASSES);
+        assert_eq!(distinct.classes(path), Some(vec![Class::Unreadable]));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::call::grpc_web;
 use crate::decision::baggage::{self, BAGGAGE};
-use crate::decision::target;
+use crate::decision::target::{self, Form};
 use crate::decision::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT, once};
 use crate::fields::{Headers, is_of_hop};
 use crate::head::{Head, Protocol};
@@ -30,20 +30,8 @@ pub struct Edits {
     pub baggage: bool,
     pub tells_trace: bool,
     pub echoes: Vec<HeaderName>,
-    pub path: PathEdit,
+    pub path: Form,
     pub authority: Option<Bytes>,
-}
-
-/// How the target is rewritten.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum PathEdit {
-    /// As it came.
-    #[default]
-    Keep,
-    /// The canonical path, encoded again.
-    Whole,
-    /// Of it, what follows `/method`.
-    Strip,
 }
 
 /// Besides those of any hop, by Dapr's list; `te: trailers` is put back for gRPC.
@@ -195,30 +183,15 @@ impl Edits {
 
     /// The target to send on.
     pub fn target(&self, head: &Head) -> Bytes {
-        let start = match self.path {
-            PathEdit::Keep => return head.target.clone(),
-            PathEdit::Whole => 0,
-            PathEdit::Strip => method_start(&head.path).unwrap_or(0),
-        };
-        let path = &head.path[start..];
-        let mut target = target::encode(if path.is_empty() { "/" } else { path });
-        let sent = memchr::memchr(b'?', &head.target).map_or(&head.target[..], |cut| &head.target[..cut]);
-        if target.last() != Some(&b'/') && sent.ends_with(b"/") {
-            target.push(b'/'); // forwarded, ignored in judging
+        if self.path == Form::Sent {
+            return head.target.clone();
         }
-        if !head.query.is_empty() {
-            target.push(b'?');
-            target.extend_from_slice(&head.query);
+        let path = target::as_forwarded(&head.path, self.path);
+        if head.query.is_empty() {
+            return Bytes::copy_from_slice(path.as_bytes());
         }
-        target.into()
+        [path.as_bytes(), b"?", &head.query].concat().into()
     }
-}
-
-/// Where what follows `/method` begins in the path form of a call.
-pub fn method_start(path: &str) -> Option<usize> {
-    const INVOKE: &str = "/v1.0/invoke/";
-    let after = path.strip_prefix(INVOKE)?;
-    after.find("/method").map(|at| INVOKE.len() + at + "/method".len())
 }
 
 /// `None` where the value is malformed (at most 8 digits and a unit; gRPC over HTTP/2, Timeout).

@@ -5,6 +5,7 @@ pub mod baggage;
 pub mod cache;
 pub mod edits;
 pub mod plan;
+pub mod readings;
 pub mod tables;
 pub mod target;
 pub mod trace;

@@ -19,7 +19,6 @@ pub enum Read {
     Method,
     Authority,
     Form,
-    Exact,
     Peer,
     /// The class of the path in a pushed table.
     Path(u32),

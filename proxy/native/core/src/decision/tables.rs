@@ -12,8 +12,9 @@ use http::HeaderName;
 
 use crate::decision::access::{AccessTable, Class};
 use crate::decision::baggage;
-use crate::decision::edits::method_start;
 use crate::decision::plan::Read;
+use crate::decision::readings::is_ambiguous;
+use crate::decision::target::{Form, as_forwarded, clean, invoked};
 use crate::fields::Headers;
 use crate::head::Head;
 
@@ -21,7 +22,6 @@ const MAX_KEY_BYTES: usize = 256; // of a naming value; deciders read a longer o
 const MAX_METHOD_BYTES: usize = 32;
 const MAX_REMEMBERED_BYTES: usize = 512 * 1024; // paths that only the decider can read, of all tables, twice: the newer half and the older
 const ENTRY_BYTES: usize = 64; // what an entry takes besides its path, about
-const INVOKE: &str = "/v1.0/invoke/";
 const BLOCKS: [&str; 14] = [
     "state",
     "publish",
@@ -46,8 +46,8 @@ pub enum PathTable {
     OutPaths,
     /// The service of a gRPC path; see `Services` in `proxy/target.py`.
     Services,
-    /// A caller's access rules, on what follows `/method` where `strip` says so.
-    Access { table: Arc<AccessTable>, strip: bool },
+    /// A caller's access rules, on the path in this form.
+    Access { table: Arc<AccessTable>, form: Form },
     /// Only the decider can tell.
     Opaque,
 }
@@ -58,18 +58,7 @@ impl PathTable {
         match self {
             Self::OutPaths => out_paths(path, out),
             Self::Services => out.extend_from_slice(service(path).as_bytes()),
-            Self::Access { table, strip } => match table.classes(judged(path, *strip)) {
-                Some((class, None)) => write(&class, out),
-                Some((class, Some(other))) => {
-                    out.extend_from_slice(&[3, 0, 0, 0, 0]); // and the first one's length, so that no two pairs are written alike
-                    let start = out.len();
-                    write(&class, out);
-                    let length = (out.len() - start) as u32;
-                    out[start - 4..start].copy_from_slice(&length.to_le_bytes());
-                    write(&other, out);
-                }
-                None => return false,
-            },
+            Self::Access { table, form } => return access(table, &as_forwarded(path, *form), out),
             Self::Opaque => return false,
         }
         true
@@ -151,7 +140,6 @@ impl Tables {
             Read::Authority if head.authority.chars().nth(MAX_KEY_BYTES).is_some() => out.push(1),
             Read::Authority => whole(Some(head.authority.as_bytes()), out),
             Read::Form => out.push(u8::from(head.absolute)),
-            Read::Exact => out.push(u8::from(head.exact)),
             Read::Peer => whole(head.entry.peer.as_deref().map(str::as_bytes), out),
             Read::Path(number) => return self.class(*number, &head.path, out),
             Read::Naming(name) if *name == http::header::AUTHORIZATION => {
@@ -198,13 +186,21 @@ fn first_word(value: &[u8]) -> Vec<u8> {
     value[..end].to_ascii_lowercase()
 }
 
-/// What access rules look at.
-fn judged(path: &str, strip: bool) -> &str {
-    match method_start(path).filter(|_| strip).map(|start| &path[start..]) {
-        None => path,
-        Some("") => "/",
-        Some(method) => method,
+/// The class of a path under access rules, or those of its readings, each with its length: no two lists are written alike.
+fn access(table: &AccessTable, path: &str, out: &mut Vec<u8>) -> bool {
+    if !is_ambiguous(path.as_bytes()) {
+        return table.classify(path).inspect(|class| write(class, out)).is_some();
     }
+    let Some(classes) = table.classes(path) else { return false };
+    out.push(3);
+    for class in classes {
+        let start = out.len() + 4;
+        out.extend_from_slice(&[0; 4]);
+        write(&class, out);
+        let length = (out.len() - start) as u32;
+        out[start - 4..start].copy_from_slice(&length.to_le_bytes());
+    }
+    true
 }
 
 fn write(class: &Class, out: &mut Vec<u8>) {
@@ -252,6 +248,12 @@ fn basic_app_id(credentials: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn out_paths(path: &str, out: &mut Vec<u8>) {
+    if let Some((app, _)) = invoked(path) {
+        out.push(b'i');
+        out.extend_from_slice(app.as_bytes());
+        return;
+    }
+    let path = clean(path);
     let Some(after) = path.strip_prefix("/v1.0") else {
         out.push(b'a');
         return;
@@ -261,7 +263,6 @@ fn out_paths(path: &str, out: &mut Vec<u8>) {
         "/healthz/outbound" => out.push(2),
         "/metadata" => out.push(3),
         "/shutdown" => out.push(4),
-        _ if path.starts_with(INVOKE) => invoke(&path[INVOKE.len()..], out),
         _ if after.strip_prefix("/metadata/").is_some_and(|key| !key.contains('/')) => out.push(5),
         _ => match block(after) {
             Some(block) => {
@@ -281,20 +282,11 @@ fn block(after: &str) -> Option<&str> {
     BLOCKS.contains(&name).then_some(name)
 }
 
-fn invoke(rest: &str, out: &mut Vec<u8>) {
-    let end = rest.find("/method/").or_else(|| rest.ends_with("/method").then(|| rest.len() - "/method".len()));
-    match end {
-        Some(end) if end > 0 && rest[..end].chars().take(MAX_KEY_BYTES + 1).count() <= MAX_KEY_BYTES => {
-            out.push(b'i');
-            out.extend_from_slice(&rest.as_bytes()[..end]);
-        }
-        _ => out.push(b'v'),
-    }
-}
-
 /// The service of `/package.Service/Method`, else "".
 fn service(path: &str) -> &str {
-    let is_name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_');
+    let is_name = |text: &str| {
+        !matches!(text, "" | "." | "..") && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_')
+    };
     match path.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
         Some((service, method)) if is_name(service) && is_name(method) && service.len() <= MAX_KEY_BYTES => service,
         _ => "",
@@ -322,6 +314,10 @@ mod tests {
             ("/v1.0/metadata/a/b", b"v"),
             ("/v1.0/invoke/cart/method/x/method/y", b"icart"),
             ("/v1.0/invoke/cart/method", b"icart"),
+            ("//v1.0//invoke/c%61rt/method/..", b"ic%61rt"),
+            ("//v1.0/./healthz/", b"\x01"),
+            ("/v1.0/%68ealthz", b"v"),
+            ("/v1.0%2Fhealthz", b"a"),
             ("/v1.0/invoke//method/x", b"v"),
             ("/v1.0/invoke/cart", b"v"),
             ("/v1.0/state/store/key", b"bstate"),
@@ -348,7 +344,7 @@ mod tests {
     #[test]
     fn services_are_those_of_grpc_paths() {
         assert_eq!(service("/shop.Cart/Get"), "shop.Cart");
-        for other in ["/shop.Cart", "/a/b/c", "/a b/c", "/", "//x"] {
+        for other in ["/shop.Cart", "/a/b/c", "/a b/c", "/", "//x", "/a/b/", "/a/b?c", "/../b", "/a/.", "/a/%62"] {
             assert_eq!(service(other), "");
         }
     }

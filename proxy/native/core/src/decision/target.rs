@@ -1,26 +1,48 @@
-//! One canonical form of a request target; what has none is refused. Equal to `proxy/path.py`, which a differential test holds.
+//! Request targets: which are refused, and the forms of their path. Equal to `proxy/path.py`, which a differential test holds.
 //!
-//! Source: RFC 3986 §3.3, §5.2.4, RFC 9110 §4.2.3.
+//! Source: RFC 3986 §2.1, §3.3, §5.2.4, RFC 9110 §4.2.3.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
-/// A target's parts. `path`: canonical and decoded, trailing slash dropped. `query`: raw, without `?`.
-/// `same`: forwarding the raw bytes names the same segments. `offset`: where path and query begin (absolute-form).
+const MAX_APP_BYTES: usize = 256; // of an app-id in the path form, as sent
+
+/// A target's parts. `path`: as sent. `query`: raw, without `?`. `offset`: where path and query begin (absolute-form).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Target {
     pub path: String,
     pub query: Range<usize>,
-    pub same: bool,
     pub offset: usize,
     pub authority: Range<usize>,
 }
 
-/// Why a target has no canonical form, for people.
+/// Which path an app is sent: as it came, cleaned, or cleaned from what follows `/method` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    #[default]
+    Sent,
+    Whole,
+    Method,
+}
+
+impl Form {
+    /// By its name in `proxy/path.py`.
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "sent" => Self::Sent,
+            "whole" => Self::Whole,
+            "method" => Self::Method,
+            _ => return None,
+        })
+    }
+}
+
+/// Why a target is refused, for people.
 pub type Reason = &'static str;
 
-/// The canonical form of a target in origin-form, absolute-form or `*`.
+/// The parts of a target in origin-form, absolute-form or `*`, whose path is `/`.
 pub fn parse(target: &[u8]) -> Result<Target, Reason> {
     let (mut offset, mut authority) = (0, 0..0);
     if target.iter().any(|byte| !(0x21..=0x7e).contains(byte)) {
@@ -28,7 +50,7 @@ pub fn parse(target: &[u8]) -> Result<Target, Reason> {
     }
     if target.first() != Some(&b'/') {
         if target == b"*" {
-            return Ok(Target { path: "/".into(), query: 1..1, same: true, offset: 0, authority: 0..0 });
+            return Ok(Target { path: "/".into(), query: 1..1, offset: 0, authority: 0..0 });
         }
         (offset, authority) = absolute(target)?;
     }
@@ -39,13 +61,21 @@ pub fn parse(target: &[u8]) -> Result<Target, Reason> {
     if memchr(b'#', target).is_some() {
         return Err("the request target holds a fragment ('#')");
     }
-    if is_plain(raw) {
-        let path = raw.strip_suffix(b"/").unwrap_or(raw);
-        let path = String::from_utf8_lossy(path).into_owned();
-        return Ok(Target { path, query, same: true, offset, authority });
+    check_escapes(raw)?;
+    let path = if raw.is_empty() { "/".to_owned() } else { String::from_utf8_lossy(raw).into_owned() };
+    Ok(Target { path, query, offset, authority })
+}
+
+fn check_escapes(path: &[u8]) -> Result<(), Reason> {
+    let mut is_control = false;
+    for at in memchr::memchr_iter(b'%', path) {
+        let [Some(high), Some(low)] = [at + 1, at + 2].map(|at| path.get(at).and_then(|byte| char::from(*byte).to_digit(16)))
+        else {
+            return Err("the path holds a malformed percent escape");
+        };
+        is_control |= matches!(high << 4 | low, 0..=0x1f | 0x7f);
     }
-    let (path, same) = canonical(if raw.is_empty() { b"/" } else { raw })?;
-    Ok(Target { path, query, same, offset, authority })
+    if is_control { Err("the path holds an escaped control character") } else { Ok(()) }
 }
 
 fn absolute(target: &[u8]) -> Result<(usize, Range<usize>), Reason> {
@@ -65,124 +95,70 @@ fn absolute(target: &[u8]) -> Result<(usize, Range<usize>), Reason> {
     Ok((end, start..end))
 }
 
-/// Segments of the commonest bytes, none empty, none beginning with a dot; perhaps a trailing slash.
-fn is_plain(raw: &[u8]) -> bool {
-    if raw.len() < 2 || raw[0] != b'/' {
-        return false;
+/// App-id and method of Dapr's path form, both as sent; see `invoked` in `proxy/path.py`.
+pub fn invoked(path: &str) -> Option<(&str, &str)> {
+    let after = |text: &'_ str| text.starts_with('/').then(|| text.trim_start_matches('/').len()).map(|left| text.len() - left);
+    let mut rest = path;
+    for name in ["v1.0", "invoke", ""] {
+        rest = rest[after(rest)?..].strip_prefix(name)?;
     }
-    let mut first = false;
-    for (at, byte) in raw.iter().enumerate() {
-        match byte {
-            b'/' => {
-                if first {
-                    return false;
-                }
-                first = true;
-            }
-            b'.' if first => return false,
-            b'A'..=b'Z'
-            | b'a'..=b'z'
-            | b'0'..=b'9'
-            | b'_'
-            | b'~'
-            | b'!'
-            | b'$'
-            | b'&'
-            | b'\''
-            | b'('
-            | b')'
-            | b'*'
-            | b'+'
-            | b','
-            | b'='
-            | b':'
-            | b'@'
-            | b'-'
-            | b'.' => first = false,
-            _ => return false,
-        }
-        if at == 0 {
-            first = true;
-        }
-    }
-    true
+    let end = rest.find("/method/").or_else(|| rest.strip_suffix("/method").map(str::len))?;
+    let method = &rest[end + "/method".len()..];
+    (1..=MAX_APP_BYTES).contains(&end).then_some((&rest[..end], if method.is_empty() { "/" } else { method }))
 }
 
-fn canonical(raw: &[u8]) -> Result<(String, bool), Reason> {
-    let decoded = decode(raw)?;
-    let decoded = String::from_utf8(decoded).map_err(|_| "the path is not UTF-8")?;
-    if decoded.bytes().any(|byte| byte < 0x20 || byte == 0x7f || byte == b'?' || byte == b'#') {
-        return Err("the path holds a control character, '?' or '#'");
-    }
-    if escapes(decoded.as_bytes()) {
-        return Err("the path still holds a percent escape after decoding once");
-    }
-    let mut segments: Vec<&str> = decoded.split('/').skip(1).collect();
-    let clean = resolve(&segments)?;
-    if segments.last() == Some(&"") {
-        segments.pop();
-    }
-    Ok((format!("/{}", clean.join("/")), clean == segments))
+fn is_clean(path: &[u8]) -> bool {
+    let is_unclean = |rest: &[u8]| matches!(rest, [b'/', ..] | [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..]);
+    !memchr::memchr_iter(b'/', path).any(|at| is_unclean(&path[at + 1..]))
 }
 
-fn hex(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
-}
-
-fn decode(raw: &[u8]) -> Result<Vec<u8>, Reason> {
-    const SLASH: Reason = "the path holds an encoded slash or a backslash";
-    let mut out = Vec::with_capacity(raw.len());
-    let mut slash = memchr(b'\\', raw).is_some();
-    let mut at = 0;
-    while at < raw.len() {
-        if raw[at] == b'%' {
-            let pair = (raw.get(at + 1).copied().and_then(hex), raw.get(at + 2).copied().and_then(hex));
-            let (Some(high), Some(low)) = pair else {
-                return Err("the path holds a malformed percent escape");
-            };
-            let byte = high << 4 | low;
-            slash |= byte == b'/' || byte == b'\\';
-            out.push(byte);
-            at += 3;
-        } else {
-            out.push(raw[at]);
-            at += 1;
-        }
+/// Without empty and dot segments and the trailing slash; only plain dots count.
+pub fn clean(path: &str) -> Cow<'_, str> {
+    if is_clean(path.as_bytes()) {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        return Cow::Borrowed(if path.is_empty() { "/" } else { path });
     }
-    if slash { Err(SLASH) } else { Ok(out) }
-}
-
-fn escapes(decoded: &[u8]) -> bool {
-    decoded.windows(3).any(|three| three[0] == b'%' && hex(three[1]).is_some() && hex(three[2]).is_some())
-}
-
-fn resolve<'a>(segments: &[&'a str]) -> Result<Vec<&'a str>, Reason> {
-    let mut clean = Vec::with_capacity(segments.len());
-    for segment in segments {
-        let name = segment.split_once(';').map_or(*segment, |(name, _)| name);
-        if (name == "." || name == "..") && name != *segment {
-            return Err("the path hides a dot segment behind ';'");
-        }
-        match *segment {
-            ".." => {
-                clean.pop();
-            }
+    let mut kept = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            ".." => drop(kept.pop()),
             "" | "." => {}
-            kept => clean.push(kept),
+            segment => kept.push(segment),
         }
     }
-    Ok(clean)
+    Cow::Owned(format!("/{}", kept.join("/")))
 }
 
-/// A canonical path as bytes for the wire; what Go's default path encoding leaves stays as it is.
-pub fn encode(path: &str) -> Vec<u8> {
+/// The path that the app finds; a trailing slash stays.
+pub fn as_forwarded(path: &str, form: Form) -> Cow<'_, str> {
+    let path = match form {
+        Form::Sent => return Cow::Borrowed(path),
+        Form::Whole => path,
+        Form::Method => invoked(path).map_or(path, |(_, method)| method),
+    };
+    if is_clean(path.as_bytes()) && path.bytes().all(is_safe) {
+        return Cow::Borrowed(path);
+    }
+    let mut found = encode(&clean(path));
+    if path.ends_with('/') && found != "/" {
+        found.push('/');
+    }
+    Cow::Owned(found)
+}
+
+/// What Go's default path encoding leaves as it is, and escapes.
+fn is_safe(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte)
+}
+
+fn encode(path: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut out = Vec::with_capacity(path.len());
+    let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte) {
-            out.push(byte);
+        if is_safe(byte) {
+            out.push(char::from(byte));
         } else {
-            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            out.extend(['%', char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])]);
         }
     }
     out
@@ -193,24 +169,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_targets_are_themselves() {
-        for (target, path) in [("/a/b", "/a/b"), ("/a/b/", "/a/b"), ("/", "/"), ("*", "/"), ("/a;b=1/c", "/a;b=1/c")] {
-            let found = parse(target.as_bytes()).unwrap();
-            assert_eq!((found.path.as_str(), found.same), (path, true), "{target}");
+    fn a_path_stays_as_it_was_sent() {
+        for (target, path) in
+            [("/a/b/", "/a/b/"), ("/", "/"), ("*", "/"), ("//a/../b", "//a/../b"), ("/a%2Fb%ff;x?y", "/a%2Fb%ff;x")]
+        {
+            assert_eq!(parse(target.as_bytes()).unwrap().path, path, "{target}");
         }
     }
 
     #[test]
-    fn what_another_parser_reads_otherwise_says_so() {
-        for (target, path) in [("//a//b", "/a/b"), ("/a/x/../b", "/a/b"), ("/a/%2e%2E/b", "/b"), ("/..", "/"), ("/a//", "/a")] {
-            let found = parse(target.as_bytes()).unwrap();
-            assert_eq!((found.path.as_str(), found.same), (path, false), "{target}");
-        }
-    }
-
-    #[test]
-    fn what_has_no_canonical_form_is_refused() {
-        for target in ["", "a/b", "/a%zz", "/a%4", "/a%2Fb", "/a\\b", "/a%00b", "/a%253f%2541", "/a#b", "/..;x", "http://u@a/"] {
+    fn what_is_no_target_is_refused() {
+        for target in ["", "a/b", "/a%zz", "/a%4", "/a%00b", "/a%7F", "/a%1f", "/a#b", "/a b", "http://u@a/"] {
             assert!(parse(target.as_bytes()).is_err(), "{target}");
         }
     }
@@ -224,8 +193,33 @@ mod tests {
     }
 
     #[test]
-    fn encoding_is_undone_by_parsing() {
-        assert_eq!(encode("/a b/ä"), b"/a%20b/%C3%A4");
-        assert_eq!(parse(&encode("/a b/ä")).unwrap().path, "/a b/ä");
+    fn the_path_form_is_cut_at_the_first_method() {
+        for (path, split) in [
+            ("/v1.0/invoke/cart/method/a/method/b", Some(("cart", "/a/method/b"))),
+            ("//v1.0//invoke///c%61rt/method", Some(("c%61rt", "/"))),
+            ("/v1.0/invoke/cart/method/../../x", Some(("cart", "/../../x"))),
+            ("/v1.0/invoke/method/x", None),
+            ("/v1.0/invoke//method/x", None),
+            ("/v1.0/invoke/cart%2Fmethod/x", None),
+            ("/x/v1.0/invoke/cart/method/y", None),
+        ] {
+            assert_eq!(invoked(path), split, "{path}");
+        }
+    }
+
+    #[test]
+    fn on_daprs_surfaces_a_path_is_cleaned_and_its_escapes_stay() {
+        for (path, whole) in [
+            ("/a/b/", "/a/b/"),
+            ("//a//./b/../c", "/a/c"),
+            ("/../a/%2e%2e/b%2Fc", "/a/%2e%2e/b%2Fc"),
+            ("/a\"b\\c|d", "/a%22b%5Cc%7Cd"),
+            ("//", "/"),
+            ("/a/..", "/"),
+        ] {
+            assert_eq!(as_forwarded(path, Form::Whole), whole, "{path}");
+            assert_eq!(as_forwarded(&format!("/v1.0/invoke/cart/method{path}"), Form::Method), whole, "{path}");
+            assert_eq!(as_forwarded(path, Form::Sent), path);
+        }
     }
 }

@@ -1,0 +1,149 @@
+"""Everything that an app may take a path for: routers decode, cut and clean it in different ways and orders. Pure.
+
+Rules judge each of these readings, and a path is allowed only if every one is. They are the closure of a few steps
+over the path as sent, decoded once and decoded twice, so each step may come before or after a decoding.
+Source: RFC 3986 §3.3, §5.2.4, §6.2.2; the WHATWG URL standard; the routers of Spring, Tomcat, Go, Fastify and Node.
+The native engine reads paths alike (`proxy/native/core/src/decision/readings.rs`).
+"""
+
+import re
+from collections.abc import Callable
+from itertools import islice
+
+MAX_PATH_BYTES = 8_192  # of a path that can be read in more than one way
+MAX_READINGS = 64  # a path with more of them was made to have them
+MAX_READ_BYTES = 32_768  # of all readings together, which bounds what judging one call costs
+_DECODINGS = 2
+
+_AMBIGUOUS = re.compile(r"[%;\\?#\x00-\x1f\x7f]|//|/\.")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ESCAPE_IN_SEGMENT = re.compile(rb"%(?!2[Ff]|5[Cc])([0-9A-Fa-f]{2})")
+_PARAMETERS = re.compile(rb";[^/]*")
+_SLASHES = re.compile(rb"/{2,}")
+_QUERY = re.compile(rb"[?#].*", re.DOTALL)
+
+
+def readings(path: str) -> tuple[str, ...] | None:
+    """The distinct readings of a path, the path itself first, without trailing slashes.
+
+    None: one holds control characters or is not UTF-8, or there are too many to judge.
+    """
+    if _AMBIGUOUS.search(path) is None:
+        return (path,)
+    try:
+        sent = path.encode()
+    except UnicodeEncodeError:
+        return None
+    if len(sent) > MAX_PATH_BYTES:
+        return None
+    found = _closure(sent)
+    if found is None or any(_CONTROL.search(one) is not None for one in found):
+        return None
+    try:
+        return tuple(one.decode() for one in found)
+    except UnicodeDecodeError:
+        return None
+
+
+def _closure(sent: bytes) -> list[bytes] | None:
+    found: list[bytes] = []
+    known: set[bytes] = set()
+
+    def add(one: bytes) -> None:
+        one = one.rstrip(b"/") or b"/"
+        if one not in known:
+            known.add(one)
+            found.append(one)
+
+    level = [sent]
+    for _ in range(_DECODINGS + 1):
+        begin, read_bytes = len(found), sum(map(len, found))
+        for one in level:
+            add(one)
+        for one in islice(found, begin, None):  # which grows meanwhile
+            read_bytes += len(one)
+            if len(found) > MAX_READINGS or read_bytes > MAX_READ_BYTES:
+                return None
+            for step in _STEPS:
+                add(step(one))
+        level = [decode(one) for one in found[begin:] for decode in _DECODERS]
+    return found
+
+
+def _first_parameter(path: bytes) -> bytes:
+    return path.partition(b";")[0]
+
+
+def _each_parameter(path: bytes) -> bytes:
+    return _PARAMETERS.sub(b"", path)
+
+
+def _backslashes(path: bytes) -> bytes:
+    return path.replace(b"\\", b"/")
+
+
+def _merged(path: bytes) -> bytes:
+    return _SLASHES.sub(b"/", path)
+
+
+def _resolved(path: bytes) -> bytes:
+    return _without_dots(path, lambda segment: segment)
+
+
+def _resolved_escaped(path: bytes) -> bytes:
+    """Escaped dots are dots already (WHATWG URL, "double-dot URL path segment")."""
+    return _without_dots(path, lambda segment: segment.replace(b"%2e", b".").replace(b"%2E", b"."))
+
+
+def _without_dots(path: bytes, name: Callable[[bytes], bytes]) -> bytes:
+    if b"/." not in path and b"/%2" not in path:
+        return path
+    kept: list[bytes] = []
+    for segment in path.split(b"/")[1:]:
+        match name(segment):
+            case b"..":
+                del kept[-1:]
+            case b".":
+                pass
+            case _:
+                kept.append(segment)
+    return b"/" + b"/".join(kept)
+
+
+def _after_authority(path: bytes) -> bytes:
+    """`new URL(path, base)`, as many Node apps read a path, takes what follows two slashes for a host."""
+    if not path.startswith(b"//"):
+        return path
+    return b"/" + path.lstrip(b"/").partition(b"/")[2]
+
+
+def _before_query(path: bytes) -> bytes:
+    """A path that was decoded and then parsed again ends at an escaped `?` or `#`."""
+    return _QUERY.sub(b"", path)
+
+
+def _decoded(path: bytes) -> bytes:
+    return _ESCAPE.sub(_byte, path)
+
+
+def _decoded_segments(path: bytes) -> bytes:
+    """Split first, then decoded: an escaped slash stays within its segment."""
+    return _ESCAPE_IN_SEGMENT.sub(_byte, path)
+
+
+def _byte(escape: re.Match[bytes]) -> bytes:
+    return bytes((int(escape[1], 16),))
+
+
+_DECODERS = (_decoded, _decoded_segments)
+_STEPS = (
+    _first_parameter,
+    _each_parameter,
+    _backslashes,
+    _merged,
+    _resolved,
+    _resolved_escaped,
+    _after_authority,
+    _before_query,
+)
