@@ -207,14 +207,17 @@ class Cache:
         return name not in self.sets and known.flight_until is None
 
     def _evict(self) -> bool:
-        """Make room for one name by dropping one without endpoints: one that nobody ever had first, then what was wanted longest ago."""
+        """Make room by dropping names without endpoints: those that nobody ever had first, then what was wanted longest ago.
+
+        Several at once, as finding them looks at all.
+        """
         spare = [name for name, known in self._names.items() if self._is_forgettable(name, known)]
-        if not spare:
-            return False
-        oldest = min(spare, key=lambda name: (self._names[name].was_found, self._names[name].wanted_at))
-        del self._names[oldest]
-        self._evicted.append(oldest)
-        return True
+        spare.sort(key=lambda name: (self._names[name].was_found, self._names[name].wanted_at))
+        dropped = spare[: max(1, self._lifetimes.max_names // 16)]
+        for name in dropped:
+            del self._names[name]
+        self._evicted += dropped
+        return bool(dropped)
 
 
 def _is_same(one: EndpointSet, other: EndpointSet) -> bool:

@@ -20,6 +20,7 @@ Subscriber = Callable[[EndpointSet], None]
 
 _RESTART_S = (0.5, 2.0, 8.0, 30.0)  # a source that broke is started again, ever more slowly
 _TELL_TIMEOUT_S = 5.0
+_PAUSE_PER_NAME_S = 10e-6  # between two looks at all names, which take a tenth of it: many names must not take the loop's time
 
 
 class Directory:
@@ -144,7 +145,8 @@ class Directory:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()
             except TimeoutError:
-                continue
+                pass
+            await asyncio.sleep(len(self._cache.names()) * _PAUSE_PER_NAME_S)
 
     async def _tell(self, verb: str, call: Callable[[Resolver], Awaitable[None]]) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from nameresolution.cache import Lifetimes
 from nameresolution.mdns_browser import MAX_INSTANCES
 from policies.backoff import EXPONENTIAL_WITHIN_S
 from policies.compile import MAX_PATTERN_CHARS, MAX_RULES
@@ -9,10 +10,12 @@ from policies.documents import MAX_FILE_BYTES
 from proxy.admin import MAX_METADATA, MAX_METADATA_BYTES
 from proxy.config import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
 from proxy.engine.base import Limits
+from proxy.engine.portable.plans import MAX_PLAN_BYTES, MAX_REPLY_BYTES
+from proxy.heard_names import MAX_NAMES, MAX_SERVICES
 from proxy.plan import MAX_KEY_BYTES
 from telemetry.exporting import ExportLimits
 from telemetry.logs import LINES_PER_S
-from telemetry.series import SERIES_LIMIT
+from telemetry.series import LABEL_CHARS, SERIES_LIMIT
 
 
 class Limit(Struct, frozen=True):
@@ -126,6 +129,16 @@ def other_limits() -> tuple[Limit, ...]:
             "the last failure is the answer",
         ),
         Limit("an app-id or authority as a key of kept decisions", f"{MAX_KEY_BYTES} B", "it names nobody"),
+        Limit(
+            "decisions kept on how to carry calls, for each thread",
+            f"{_bytes(MAX_PLAN_BYTES)}, some 2,000",
+            "kept afresh",
+        ),
+        Limit(
+            "decisions kept to refuse calls, for each thread",
+            _bytes(MAX_REPLY_BYTES),
+            "these are kept afresh",
+        ),
         Limit("operations of all access policies", f"{MAX_RULES:,}", "the file is refused"),
         Limit("an operation's path", f"{MAX_PATTERN_CHARS:,} characters", "the file is refused"),
         Limit("a policy file", _bytes(MAX_FILE_BYTES), "the file is refused"),
@@ -136,6 +149,13 @@ def other_limits() -> tuple[Limit, ...]:
             "label sets of one metric",
             f"{SERIES_LIMIT:,}",
             "counted as `other`, and in `postern_series_folded_total`",
+        ),
+        Limit("a label's value", f"{LABEL_CHARS:,} characters; a path, 256", "`other`"),
+        Limit("app-ids watched", f"{Lifetimes().max_names:,}", "the one wanted longest ago is forgotten"),
+        Limit(
+            "names heard of for error messages, and gRPC services",
+            f"{MAX_NAMES:,} and {MAX_SERVICES:,}",
+            "the first heard is forgotten",
         ),
         Limit(
             "spans waiting for one exporter", f"{export.queue:,}", "counted in `postern_spans_dropped_total`"

@@ -9,8 +9,9 @@ from typing import Literal
 from telemetry import names
 from telemetry.kinds import Kind, attempt_result, edge_name, kind_of, resiliency_labels
 from telemetry.metrics import Meters
-from telemetry.path_labels import METHOD, PathLabels
+from telemetry.path_labels import LONGEST, METHOD, PathLabels
 from telemetry.report import AttemptNote, Batch, Buckets, Call
+from telemetry.series import OTHER
 from telemetry.spans import reason_of, span_of
 from telemetry.tracing import Tracer
 
@@ -103,6 +104,7 @@ class CallRecorder:
         if call.protocol == "grpc":
             # Of gRPC calls only the app's own are labelled with their method; a peer can't make series.
             path = call.path if call.direction == "outbound" else ""
+            path = path if len(path) <= LONGEST else OTHER
         else:
             path = self._path(call) if self._path_label is not None else ""
         key = (
@@ -113,7 +115,7 @@ class CallRecorder:
             call.src_namespace,
             call.dst,
             call.dst_namespace,
-            call.verb,
+            call.verb if call.verb in names.HTTP_VERBS else "",
             call.status,
             call.grpc_code,
             call.cause,

@@ -71,7 +71,7 @@ def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
             to_head_ms=(meters.res_recv_latency.slot(me, call.dst, status),),
         )
     if call.protocol == "grpc":
-        rpc = (me, call.path, names.grpc_code_label(rpc_code(call)))
+        rpc = (me, path, names.grpc_code_label(rpc_code(call)))
         return kind._replace(
             counted=(*kind.counted, meters.grpc_server_completed.slot(*rpc)),
             to_end_ms=(meters.grpc_server_latency.slot(*rpc),),

@@ -15,6 +15,8 @@ from telemetry.errors import MetricError
 #: Label sets of one metric; a caller that makes up paths must not fill the memory.
 SERIES_LIMIT = 2000
 OTHER = "other"
+#: Characters of a label's value; no name of ours, nor a path that is its own label, is longer than some 600.
+LABEL_CHARS = 1024
 
 
 class Value:
@@ -116,6 +118,10 @@ class Family(Generic[SlotT]):
         if self._rewritten:
             unchanged: Rewrite = str
             values = tuple(self._rewritten.get(place, unchanged)(value) for place, value in enumerate(values))
+            if (found := self.slots.get(values)) is not None:
+                return found
+        if any(len(value) > LABEL_CHARS for value in values):
+            values = tuple(value if len(value) <= LABEL_CHARS else OTHER for value in values)
             if (found := self.slots.get(values)) is not None:
                 return found
         if len(self.slots) >= self._limit:

@@ -288,3 +288,24 @@ async def test_paths_that_only_the_decider_can_class_take_no_memory_for_ever(eng
                 statuses.add((await caller.request("GET", f"/open/{number}/{'x' * 50_000}")).status)
     assert statuses == {403}
     assert resident_kb() - before < 12_000  # 500 paths of 50 kB, of which 1 MiB may stay
+
+
+async def test_refused_callers_push_out_no_plan_of_others(engine: str) -> None:
+    def decide(ask: Asking) -> Decision:
+        if ask.naming(b"dapr-app-id") == "friend":
+            return plan()
+        return reply(Cause.DENIED, body=b"x" * 60_000)
+
+    async with http_app() as app, running(engine) as node:
+        node.cluster("app", app)
+        port = await node.listen(deciding(decide))
+        async with connect(port) as caller:
+            names = ("friend", *(f"stranger-{number}" for number in range(200)), "friend")
+            statuses = [
+                (await caller.request("GET", "/echo", headers=(("dapr-app-id", name),))).status
+                for name in names
+            ]
+        kept = node.engine.stats().plans_kept
+    assert statuses == [200, *[403] * 200, 200]
+    assert (node.seen.cache[-1], node.seen.cache.count(True)) == (True, 1)
+    assert kept < 100  # 8 MiB of answers, which are held on both sides of the engine

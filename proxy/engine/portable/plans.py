@@ -1,7 +1,8 @@
 """Kept decisions, found again by what their deciders read.
 
 A tree per listener: at each node the facet that the decider asked for next, an edge per answer, a `Kept` at the end. As deciders are
-pure, heads with equal answers so far are asked the same next question. Bounded: a full cache starts afresh.
+pure, heads with equal answers so far are asked the same next question. Bounded in bytes: Plans that find no room start all afresh,
+ready-made answers only the answers, so that callers who are refused can't push out the decisions of others.
 """
 
 from collections.abc import Hashable
@@ -11,7 +12,12 @@ from msgspec import Struct, field
 from proxy.engine.portable.edits import Compiled, compile_edits
 from proxy.plan import Asking, Decide, Decision, Hold, Plan, Read, Reply, RequestHead, Tables
 
-MAX_KEPT = 10_000
+#: As in `native/core/src/decision/cache.rs`, where a Plan takes more: an engine keeps as many as the other.
+MAX_PLAN_BYTES = 32 << 20
+MAX_REPLY_BYTES = 8 << 20
+_PLAN_BYTES = 16 << 10
+_REPLY_BYTES = 3 << 10
+_EDGE_BYTES = 64
 
 
 class Kept(Struct):
@@ -30,14 +36,14 @@ class _Node(Struct):
 
 
 class PlanCache:
-    """Mutable state: the trees, how many are kept, and which belong to a scope."""
+    """Mutable state: the trees, how many are kept, the bytes they take, and which belong to a scope."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._roots: dict[str, _Node] = {}
         self._scopes: dict[str, list[Kept]] = {}
         self.size = 0
-        self._made = 0  # since the trees were last empty; dead ones still take up a place
+        self._plan_bytes = self._reply_bytes = 0  # made since they were last dropped: dead ones take up room
 
     def find(self, head: RequestHead) -> Kept | None:
         """The kept decision that covers a head."""
@@ -60,8 +66,10 @@ class PlanCache:
         return kept
 
     def _keep(self, listener: str, asking: Asking, kept: Kept) -> None:
-        if self._made >= MAX_KEPT:
+        if self._plan_bytes > MAX_PLAN_BYTES:
             self.clear()
+        elif self._reply_bytes > MAX_REPLY_BYTES:
+            self._drop_replies()
         node = self._roots.setdefault(listener, _Node())
         for read, answer in zip(asking.vary, asking.key, strict=True):
             if node.read is None:
@@ -72,7 +80,12 @@ class PlanCache:
             node = node.edges.setdefault(answer, _Node())
         node.read, node.edges, node.kept = None, {}, kept
         self.size += 1
-        self._made += 1
+        key_bytes = sum(_EDGE_BYTES + (len(a) if isinstance(a, str) else 0) for a in asking.key)
+        if isinstance(kept.decision, Reply):
+            texts = len(kept.decision.body) + len(kept.decision.grpc_message)
+            self._reply_bytes += key_bytes + _REPLY_BYTES + 2 * texts
+        else:
+            self._plan_bytes += key_bytes + _PLAN_BYTES
         for scope in kept.decision.scopes:
             self._scopes.setdefault(scope, []).append(kept)
 
@@ -87,7 +100,30 @@ class PlanCache:
         """Start afresh."""
         self._roots.clear()
         self._scopes.clear()
-        self.size = self._made = 0
+        self.size = self._plan_bytes = self._reply_bytes = 0
+
+    def _drop_replies(self) -> None:
+        for root in self._roots.values():
+            _prune(root)
+        self._scopes = {
+            scope: [one for one in kept if isinstance(one.decision, Plan)]
+            for scope, kept in self._scopes.items()
+        }
+        self.size = sum(map(_count, self._roots.values()))
+        self._reply_bytes = 0
+
+
+def _prune(node: _Node) -> bool:
+    """Let go of ready-made answers and of what is dead; True where nothing is left."""
+    node.edges = {answer: after for answer, after in node.edges.items() if not _prune(after)}
+    kept = node.kept
+    if kept is not None and (kept.dead or isinstance(kept.decision, Reply)):
+        node.kept = None
+    return not node.edges and node.kept is None
+
+
+def _count(node: _Node) -> int:
+    return (node.kept is not None) + sum(map(_count, node.edges.values()))
 
 
 def _ready(decision: Plan | Reply) -> Kept:

@@ -155,6 +155,13 @@ def test_record_many_kinds_are_all_counted() -> None:
     assert sum(it.values(it.meters.edge_requests).values()) == 5000
 
 
+def test_record_long_grpc_methods_are_one_series() -> None:
+    it = Recorded()
+    for number in range(3):
+        it.recorder.record(a_grpc_call(path=f"/shop.Cart/{number}" + "x" * 60_000))
+    assert list(it.values(it.meters.grpc_server_completed)) == [("cart", "other", "OK")]
+
+
 def test_record_sampled_makes_a_span_and_an_exemplar_and_unsampled_none() -> None:
     it = Recorded()
     it.recorder.record(a_call(context=UNSAMPLED))

@@ -3,7 +3,7 @@
 import pytest
 
 from telemetry.errors import MetricError
-from telemetry.series import Counter, Distribution, Gauge, Histogram
+from telemetry.series import SERIES_LIMIT, Counter, Distribution, Gauge, Histogram
 from tests.unit.telemetry.building import SAMPLED
 
 
@@ -50,3 +50,16 @@ def test_gauge_replace_leaves_nothing_of_what_is_gone() -> None:
     gauge.set(1, "a")
     gauge.replace({("b",): 2})
     assert {labels: slot.value for labels, slot in gauge.slots.items()} == {("b",): 2}
+
+
+def test_slots_are_bounded_in_number_and_length_whatever_callers_name() -> None:
+    family = Counter("calls_total", "Calls.", ("app", "path"))
+    for number in range(20_000):
+        family.add("cart", f"/{number}")
+    family.add("cart", "x" * 100_000)
+    assert len(family.slots) == SERIES_LIMIT + 1
+    assert sum(slot.value for slot in family.slots.values()) == 20_001
+    few = Counter("few_total", "Few.", ("app", "path"))
+    for number in range(3):
+        few.add("cart", f"{number}" * 100_000)
+    assert {labels: slot.value for labels, slot in few.slots.items()} == {("cart", "other"): 3}

@@ -119,7 +119,7 @@ def test_edges_of_a_question_no_longer_asked_are_never_walked_again() -> None:
 
 
 def test_cache_is_bounded_also_when_scopes_are_bumped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "MAX_KEPT", 10)
+    monkeypatch.setattr(plans, "MAX_PLAN_BYTES", 9 * 17_000)
     cache = PlanCache(Tables())
     most = 0
     for number in range(100):
@@ -129,6 +129,23 @@ def test_cache_is_bounded_also_when_scopes_are_bumped(monkeypatch: pytest.Monkey
         most = max(most, cache.size)
     assert most <= 10
     assert sum(cache.find(head(authority=str(number))) is not None for number in range(100)) <= 10
+
+
+def test_ready_made_answers_are_bounded_in_bytes_and_push_out_no_plan() -> None:
+    cache = PlanCache(Tables())
+
+    def decide(ask: Asking) -> Decision:
+        return plan() if ask.authority() == "friend" else reply(Cause.DENIED, body=b"x" * 60_000)
+
+    cache.decide(decide, head(authority="friend"))
+    most = 0
+    for number in range(1_000):
+        cache.decide(decide, head(authority=str(number)))
+        most = max(most, cache.size)
+    assert most <= 2 + plans.MAX_REPLY_BYTES // 120_000
+    assert cache.find(head(authority="friend")) is not None
+    assert cache.find(head(authority="0")) is None
+    assert cache.find(head(authority="999")) is not None
 
 
 HEADS = st.builds(

@@ -1,9 +1,10 @@
 //! Kept decisions, found again by what their deciders read: a tree per listener, as in `portable/plans.py`.
 //!
 //! At each node the facet that the decider asked for next, an edge per answer, a decision at the end. As deciders are pure, heads
-//! with equal answers so far are asked the same next question. Bounded: a full cache starts afresh.
+//! with equal answers so far are asked the same next question. Bounded in bytes: Plans that find no room start all afresh, ready-made
+//! answers only the answers, so that callers who are refused can't push out the decisions of others.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -13,7 +14,12 @@ use crate::decision::plan::{Decision, Plan, Read, Reply};
 use crate::decision::tables::Tables;
 use crate::head::Head;
 
-const MAX_KEPT: usize = 10_000;
+const MAX_PLAN_BYTES: usize = 32 * 1024 * 1024; // as in `portable/plans.py`, for each worker
+const MAX_REPLY_BYTES: usize = 8 * 1024 * 1024;
+const PLAN_BYTES: usize = 16 * 1024; // what one takes on both sides of the boundary, besides its key; measured
+const REPLY_BYTES: usize = 3 * 1024;
+const EDGE_BYTES: usize = 64;
+const MAX_REPLIES: usize = 4; // ready-made answers that are kept with one Plan
 const FEW: usize = 8;
 
 /// A decision in force; `dead` once a scope was bumped. `replies`: its ready-made answers, fetched when first needed.
@@ -45,15 +51,61 @@ impl Kept {
 
     /// Remember the answer for a cause.
     pub fn set_reply(&self, cause: Cause, reply: Rc<Reply>) {
-        self.replies.borrow_mut().insert(cause, reply);
+        let mut replies = self.replies.borrow_mut();
+        if replies.len() >= MAX_REPLIES {
+            replies.clear();
+        }
+        replies.insert(cause, reply);
     }
+
+    /// What is held for it with a key of so many bytes.
+    fn held(&self, key_bytes: usize) -> Held {
+        match &self.decision {
+            Decision::Plan(_) => Held { count: 1, plan_bytes: key_bytes + PLAN_BYTES, reply_bytes: 0 },
+            Decision::Reply(reply) => Held {
+                count: 1,
+                plan_bytes: 0,
+                reply_bytes: key_bytes + REPLY_BYTES + 2 * (reply.body.len() + reply.grpc_message.len()), // Python's and ours
+            },
+        }
+    }
+}
+
+/// How many decisions there are, and about how many bytes they take.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    count: usize,
+    plan_bytes: usize,
+    reply_bytes: usize,
+}
+
+impl std::ops::AddAssign for Held {
+    fn add_assign(&mut self, other: Self) {
+        self.count += other.count;
+        self.plan_bytes += other.plan_bytes;
+        self.reply_bytes += other.reply_bytes;
+    }
+}
+
+impl std::ops::SubAssign for Held {
+    fn sub_assign(&mut self, other: Self) {
+        self.count -= other.count;
+        self.plan_bytes -= other.plan_bytes;
+        self.reply_bytes -= other.reply_bytes;
+    }
+}
+
+#[derive(Debug)]
+struct Leaf {
+    kept: Rc<Kept>,
+    held: Held,
 }
 
 #[derive(Debug, Default)]
 struct Node {
     read: Option<Read>,
     edges: Edges,
-    kept: OnceCell<Rc<Kept>>,
+    leaf: Option<Leaf>,
 }
 
 /// The nodes after one, by the answer. Most nodes have but a few, found sooner one by one than by a hash.
@@ -135,18 +187,18 @@ pub struct PlanCache {
     roots: HashMap<Arc<str>, Node, foldhash::fast::RandomState>,
     scopes: HashMap<Arc<str>, Vec<Weak<Kept>>>,
     buffer: Vec<u8>,
-    size: usize,
+    held: Held,
 }
 
 impl PlanCache {
     /// How many decisions are kept.
     pub fn len(&self) -> usize {
-        self.size
+        self.held.count
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.size == 0
+        self.held.count == 0
     }
 
     /// The kept decision that covers a head.
@@ -160,27 +212,30 @@ impl PlanCache {
             let Some(next) = node.edges.get(self.buffer.as_slice()) else { return Found::Nothing };
             node = next;
         }
-        match node.kept.get() {
-            Some(kept) if !kept.dead.get() => Found::Kept(kept.clone()),
+        match &node.leaf {
+            Some(leaf) if !leaf.kept.dead.get() => Found::Kept(leaf.kept.clone()),
             _ => Found::Nothing,
         }
     }
 
     /// Keep what the decider said of a head.
     pub fn keep(&mut self, head: &Head, reads: Vec<(Read, Option<u64>)>, kept: &Rc<Kept>, tables: &mut Tables) {
-        if self.size >= MAX_KEPT {
+        if self.held.plan_bytes > MAX_PLAN_BYTES {
             *self = Self::default();
+        } else if self.held.reply_bytes > MAX_REPLY_BYTES {
+            self.drop_where(|kept| kept.plan().is_none());
         }
         for (read, class) in &reads {
             if let (Read::Path(number), Some(class)) = (read, class) {
                 tables.learn(*number, &head.path, *class);
             }
         }
+        let mut key_bytes = 0;
         let mut node = self.roots.entry(head.entry.listener.clone()).or_default();
         for (read, _) in reads {
             if node.read.as_ref() != Some(&read) {
                 // Only a decider that changed its mind (a new snapshot) asks something else here: the old branch is stale.
-                self.size -= count(node);
+                self.held -= held(node);
                 *node = Node { read: Some(read), ..Node::default() };
             }
             self.buffer.clear();
@@ -189,12 +244,14 @@ impl PlanCache {
                     return; // the table changed meanwhile: it is asked for again
                 }
             }
+            key_bytes += self.buffer.len() + EDGE_BYTES;
             let Some(next) = node.edges.get_or_add(&self.buffer) else { return };
             node = next;
         }
-        self.size -= count(node);
-        *node = Node { kept: OnceCell::from(kept.clone()), ..Node::default() };
-        self.size += 1;
+        self.held -= held(node);
+        let leaf = Leaf { kept: kept.clone(), held: kept.held(key_bytes) };
+        self.held += leaf.held;
+        *node = Node { leaf: Some(leaf), ..Node::default() };
         for scope in kept.decision.scopes() {
             let members = self.scopes.entry(scope.clone()).or_default();
             if members.len() == members.capacity() {
@@ -211,22 +268,114 @@ impl PlanCache {
                 kept.dead.set(true);
             }
         }
+        self.drop_where(|kept| kept.dead.get());
+    }
+
+    fn drop_where(&mut self, is_over: impl Fn(&Kept) -> bool) {
         for root in self.roots.values_mut() {
-            prune(root);
+            prune(root, &is_over);
         }
-        self.size = self.roots.values().map(count).sum();
+        self.held = Held::default();
+        for root in self.roots.values() {
+            self.held += held(root);
+        }
     }
 }
 
-fn count(node: &Node) -> usize {
-    usize::from(node.kept.get().is_some()) + node.edges.values().map(count).sum::<usize>()
+fn held(node: &Node) -> Held {
+    let mut sum = node.leaf.as_ref().map(|leaf| leaf.held).unwrap_or_default();
+    for next in node.edges.values() {
+        sum += held(next);
+    }
+    sum
 }
 
-/// Let go of what is dead; true where nothing is left.
-fn prune(node: &mut Node) -> bool {
-    node.edges.retain(|next| !prune(next));
-    if node.kept.get().is_some_and(|kept| kept.dead.get()) {
-        node.kept.take();
+/// Let go of what is over; true where nothing is left.
+fn prune(node: &mut Node, is_over: &impl Fn(&Kept) -> bool) -> bool {
+    node.edges.retain(|next| !prune(next, is_over));
+    if node.leaf.as_ref().is_some_and(|leaf| is_over(&leaf.kept)) {
+        node.leaf = None;
     }
-    node.edges.is_empty() && node.kept.get().is_none()
+    node.edges.is_empty() && node.leaf.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::decision::plan::Token;
+    use crate::fields::Headers;
+    use crate::head::{Entry, Framing, Protocol, RawHead};
+
+    fn reply(body_bytes: usize) -> Decision {
+        Decision::Reply(Box::new(Reply {
+            token: Token::new(1, Arc::default()),
+            cause: Cause::Denied,
+            status: 403,
+            headers: Vec::new(),
+            body: Bytes::from(vec![0; body_bytes]),
+            grpc_code: 7,
+            grpc_message: String::new(),
+            scopes: vec!["access".into()],
+        }))
+    }
+
+    fn plan() -> Decision {
+        Decision::Plan(Box::new(Plan {
+            token: Token::new(2, Arc::default()),
+            routes: Vec::new(),
+            again: Vec::new(),
+            gates: Vec::new(),
+            connect: Duration::ZERO,
+            attempt: None,
+            total: None,
+            body_bytes: None,
+            replay_bytes: 0,
+            reply_edits: None,
+            scopes: vec!["access".into()],
+        }))
+    }
+
+    fn head(method: &str) -> Head {
+        let raw = RawHead {
+            protocol: Protocol::Http1,
+            method: Bytes::copy_from_slice(method.as_bytes()),
+            authority: Bytes::new(),
+            target: Bytes::from_static(b"/"),
+            headers: Headers::new(),
+            framing: Framing::None,
+            length: None,
+        };
+        let entry = Entry { listener: "test".into(), peer: None, caller: None, address: "".into() };
+        crate::head::read(raw, entry).0
+    }
+
+    fn is_kept(cache: &mut PlanCache, method: &str) -> bool {
+        matches!(cache.find(&head(method), &Tables::default()), Found::Kept(_))
+    }
+
+    #[test]
+    fn kept_decisions_are_bounded_in_bytes_and_answers_push_out_no_plan() {
+        let (mut cache, mut tables) = (PlanCache::default(), Tables::default());
+        let mut keep = |cache: &mut PlanCache, method: &str, decision| {
+            cache.keep(&head(method), vec![(Read::Method, None)], &Kept::new(decision), &mut tables);
+        };
+        keep(&mut cache, "PLAN", plan());
+        for number in 0..2_000 {
+            keep(&mut cache, &number.to_string(), reply(number));
+            assert!(cache.held.reply_bytes <= MAX_REPLY_BYTES + REPLY_BYTES + 2 * number + EDGE_BYTES + 4);
+        }
+        assert!(is_kept(&mut cache, "PLAN") && is_kept(&mut cache, "1999") && !is_kept(&mut cache, "0"));
+        for number in 0..200_000 {
+            keep(&mut cache, &format!("P{number}"), plan());
+            assert!(cache.held.plan_bytes <= MAX_PLAN_BYTES + 2 * PLAN_BYTES);
+        }
+        assert!(!is_kept(&mut cache, "PLAN") && is_kept(&mut cache, "P199999"));
+        assert_eq!(held(&cache.roots["test"]), cache.held);
+        cache.bump("access");
+        assert_eq!((cache.len(), cache.held), (0, Held::default()));
+    }
 }

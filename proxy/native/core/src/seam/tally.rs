@@ -15,6 +15,7 @@ use crate::seam::ask::Outcome;
 const MAX_KINDS: usize = 4_096; // between two visits; calls of further kinds are told one by one
 const MAX_PATHS: usize = 512; // that are told apart at all; then a path is `other` (3 KB each, in all that counts them)
 const MAX_PATH_BYTES: usize = 256;
+const MAX_METHOD_BYTES: usize = 16; // none that metrics tell apart is longer
 
 /// Upper bounds of the buckets that calls are counted in, as the metrics have them.
 #[derive(Debug, Clone, Default)]
@@ -167,7 +168,7 @@ impl Tallies {
         let kind = Kind {
             decision: token.id,
             protocol: head.protocol,
-            method: head.method.clone(),
+            method: if head.method.len() > MAX_METHOD_BYTES { Bytes::from_static(b"OTHER") } else { head.method.clone() },
             path,
             status: outcome.status,
             grpc_code: outcome.grpc_code,
