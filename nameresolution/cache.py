@@ -33,13 +33,16 @@ class Ticked(Struct, frozen=True, kw_only=True):
 
 
 class _Known(Struct):
-    """One watched name. `flight_until` and `negative_until` are moments, at most one of them set. `was_found`: somebody had it once."""
+    """One watched name. `flight_until` and `negative_until` are moments, at most one of them set. `was_found`: somebody had it once;
+    `was_missed`: a whole lookup ended with nobody.
+    """
 
     reports: dict[str, Report]
     wanted_at: float
     flight_until: float | None = None
     negative_until: float | None = None
     was_found: bool = False
+    was_missed: bool = False
     failed_at: dict[str, float] = field(default_factory=dict)  # source -> since when its endpoints are stale
 
 
@@ -79,9 +82,7 @@ class Cache:
         known.flight_until = now + self._lifetimes.budget_s
         for source in self._sources:
             before = known.reports.get(source, Report(source=source))
-            known.reports[source] = replace(
-                before, pending=True, failure=before.failure if before.endpoints else None
-            )
+            known.reports[source] = replace(before, pending=True)
         return True
 
     def report(self, source: str, name: AppName, found: Found, now: float) -> EndpointSet | None:
@@ -146,6 +147,11 @@ class Cache:
         """Whether the sources were asked for a name and go on listening for it."""
         return name in self._names
 
+    def was_missed(self, name: AppName) -> bool:
+        """Whether a whole lookup of a name ended with nobody since the sources began to listen for it."""
+        known = self._names.get(name)
+        return known is not None and known.was_missed
+
     def names(self) -> tuple[AppName, ...]:
         """Every name that is watched."""
         return tuple(self._names)
@@ -173,6 +179,7 @@ class Cache:
 
     def _publish_negative(self, name: AppName, known: _Known, merged: EndpointSet, now: float) -> EndpointSet:
         known.flight_until = None
+        known.was_missed = True
         known.negative_until = now + self._lifetimes.negative_s
         self.sets[name] = merged
         return merged

@@ -69,6 +69,10 @@ class Directory:
         """Whether news of a name is pushed: whoever appears under it is known at once."""
         return self._cache.is_watched(name)
 
+    def was_missed(self, name: AppName) -> bool:
+        """Whether a whole lookup found nobody since the sources began to listen for a name: who appears now is heard at once."""
+        return self._cache.was_missed(name)
+
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Have every new set pushed, synchronously on the loop; returns what ends that."""
         key = object()

@@ -77,7 +77,8 @@ def describe(report: Report, name: AppName, own: Own) -> str:
     note = "".join(f", {ignored}" for ignored in _ignored(report, name, own))
     if report.failure is not None:
         kept = f", keeping {_count(len(report.endpoints))}" if report.endpoints else ""
-        return f"{report.source}: {report.failure}{kept}{note}"
+        again = ", asking again" if report.pending and not report.endpoints else ""
+        return f"{report.source}: {report.failure}{kept}{again}{note}"
     waiting = "still asking" if report.pending else "not asked"
     return f"{report.source}: {_count(len(report.endpoints)) if report.endpoints else waiting}{note}"
 

@@ -44,6 +44,7 @@ from proxy.target import (
 from sentry.client import Svid
 
 HOLD_S = 2.2  # the cold lookup's budget is 2 s (spec/nameresolution.md D6)
+AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
 LEARNING_S = 2.0
 _TRUTHY = frozenset(
     {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
@@ -111,6 +112,7 @@ class Control:
         if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
             return decision
         name = AppName(*parse_key(decision.key))
+        was_missed = self._directory.was_missed(name)
         is_settled = self._directory.is_watched(name) and self._heard.is_absent_everywhere(name)
         if not self._is_absent(name):
             self._directory.want(name)
@@ -120,6 +122,8 @@ class Control:
                 return self.outbound.decide(ask)
         if is_settled or self._is_absent(name):
             return replace(decision, for_s=0.0)
+        if was_missed:  # the lookup goes on in the background, for whoever asks next
+            return replace(decision, for_s=min(decision.for_s, AGAIN_HOLD_S))
         return decision
 
     def _is_absent(self, name: AppName) -> bool:

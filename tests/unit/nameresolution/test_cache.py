@@ -59,6 +59,16 @@ def test_negative_lasts_a_quarter_second_then_the_next_want_asks_again(cache: Ca
     assert cache.want(CART, 1.3)
 
 
+def test_name_that_a_whole_lookup_missed_is_remembered_as_long_as_it_is_listened_for(cache: Cache) -> None:
+    cache.want(CART, 0.0)
+    cache.report("host registry", CART, NOBODY, 0.0)
+    assert not cache.was_missed(CART)
+    cache.report("mdns", CART, NOBODY, 1.0)
+    assert cache.was_missed(CART)
+    cache.tick(40.0)
+    assert not cache.was_missed(CART)
+
+
 def test_negative_is_dropped_at_once_by_an_announcement(cache: Cache) -> None:
     cache.want(CART, 0.0)
     cache.report("host registry", CART, NOBODY, 0.0)

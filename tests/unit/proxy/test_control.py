@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
+from nameresolution.cache import Lifetimes
 from nameresolution.directory import Directory
 from nameresolution.host_registry import Entry
 from nameresolution.resolver import AppName, Endpoint, EndpointSet, Found, Instance, Push, SourceFailure
@@ -19,7 +20,7 @@ from policies.loading import PolicySnapshot, PolicySources, load
 from policies.resiliency import ResiliencyRules, TargetRules
 from proxy.app_watch import AppWatch
 from proxy.config import parse
-from proxy.control import HOLD_S, LEARNING_S, Control
+from proxy.control import AGAIN_HOLD_S, HOLD_S, LEARNING_S, Control
 from proxy.engine.base import Cluster, EngineStats, ListenerSpec, TlsIdentity
 from proxy.outbound import ABSENT_HOLD_S, SERVICES_HOLD, SPELLINGS
 from proxy.plan import Asking, Cause, Decision, Hold, Op, Plan, Reply, Table, Tables
@@ -177,12 +178,14 @@ Make = Callable[..., World]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def making(*flags: str, profile: str = "dev", **variables: str) -> World:
+    def making(
+        *flags: str, profile: str = "dev", lifetimes: Lifetimes | None = None, **variables: str
+    ) -> World:
         env = {"POSTERN_HOME": str(tmp_path / "root"), **variables}
         settings = parse(["--app-id", "web", "--app-port", "8080", "--profile", profile, *flags], env)
         policy = load(PolicySources(own_app_id="web", own_namespace=settings.namespace, profile="dev"))
         source = Source()
-        directory = Directory([source])
+        directory = Directory([source], lifetimes=lifetimes)
         control = Control(settings, policy, directory, "box", "10.1.1.1", now=lambda: 0.0)
         world = World(control, settings, directory, policy, source)
         control.attach(world.engine)
@@ -325,6 +328,23 @@ async def test_name_just_not_found_is_answered_at_once_with_what_was_tried(make:
         assert held.for_s == 0.0
         assert held.then.cause is Cause.NO_APP
         assert "nobody answers to cart" in world.control.explain(KEY)
+
+
+async def test_name_that_a_whole_lookup_missed_is_held_briefly_while_it_is_looked_for_again(
+    make: Make,
+) -> None:
+    world = make(lifetimes=Lifetimes(negative_s=0.0))
+    async with running(world):
+        world.decide()
+        world.source.say(SourceFailure(reason="nobody answers", missing=True))
+        for _ in range(5):  # the directory's task ends the short negative answer
+            await asyncio.sleep(0)
+        assert world.directory.get(CART) is None
+        held = world.decide()
+        assert isinstance(held, Hold)
+        assert (held.for_s, world.source.asked) == (AGAIN_HOLD_S, [CART, CART])
+        world.source.say((ONE,))
+        assert isinstance(world.decide(), Plan)
 
 
 async def test_source_that_knows_at_once_leaves_nobody_waiting(make: Make) -> None:
