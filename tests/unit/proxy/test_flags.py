@@ -4,6 +4,23 @@ import pytest
 
 from proxy.flags import FLAGS, help_text, scan
 
+# Of daprd 1.18.3, cmd/daprd/options; --version, --build-info and --wait are questions, not settings.
+DAPRD = """
+    actors-disseminate-timeout actors-service allowed-origins app-binding-options-timeout
+    app-channel-address app-health-check-path app-health-probe-interval app-health-probe-timeout
+    app-health-threshold app-id app-max-concurrency app-port app-protocol app-ssl components-path config
+    control-plane-address control-plane-namespace control-plane-trust-domain
+    dapr-block-shutdown-duration dapr-graceful-shutdown-seconds dapr-grpc-port
+    dapr-http-max-request-size dapr-http-port dapr-http-read-buffer-size
+    dapr-internal-grpc-listen-address dapr-internal-grpc-port dapr-listen-addresses
+    dapr-public-listen-address dapr-public-port disable-builtin-k8s-secret-store disable-init-endpoints
+    enable-api-logging enable-app-health-check enable-metrics enable-mtls enable-profiling
+    hot-reload-reconcile-interval log-as-json log-file log-level max-body-size metrics-listen-address
+    metrics-port mode placement-host-address profile-listen-address profile-port read-buffer-size
+    reminders-service resources-path scheduler-host-address scheduler-job-streams sentry-address
+    sentry-request-jwt-audiences unix-domain-socket
+"""
+
 
 @pytest.mark.parametrize("words", [["--app-id", "a"], ["--app-id=a"], ["-app-id", "a"], ["-app-id=a"]])
 def test_scan_accepts_one_dash_or_two_and_both_forms_of_value(words: list[str]) -> None:
@@ -66,6 +83,10 @@ def test_unbuilt_flag_that_asks_for_nothing_is_not_named(text: str) -> None:
 def test_unbuilt_flag_is_named_once_however_often_given() -> None:
     given = scan(["--placement-host-address=a", "--placement-host-address=b", "--enable-profiling"])
     assert given.unbuilt() == ("placement-host-address", "enable-profiling")
+
+
+def test_every_flag_of_daprd_is_known() -> None:
+    assert [name for name in DAPRD.split() if name not in FLAGS] == []
 
 
 def test_help_names_every_flag() -> None:
