@@ -103,7 +103,7 @@ MEANINGS: dict[Cause, str] = {
     Cause.NO_ENDPOINT: "the app is known, and no instance of it takes calls",
     Cause.DENIED: "an access policy says no",
     Cause.CONNECT: "no proxy of the callee accepted a connection",
-    Cause.TLS_IDENTITY: "who answered could not prove to be the callee",
+    Cause.TLS_IDENTITY: "who answered could not prove to be the callee, or did not take our certificate",
     Cause.REFUSED: "the callee refused the call before it looked at it",
     Cause.RESET_EARLY: "the connection broke before an answer",
     Cause.RESET_LATE: "the connection broke within the answer",

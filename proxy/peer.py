@@ -4,7 +4,7 @@ The chain, its times and its root were verified in the handshake.
 """
 
 from policies.access import AccessRules, Caller
-from proxy.plan import PeerLeaf
+from proxy.plan import PeerLeaf, RefusedLeafError
 from sentry.errors import IdentityError
 from sentry.spiffe import SpiffeId, judge_leaf
 
@@ -12,26 +12,27 @@ from sentry.spiffe import SpiffeId, judge_leaf
 def peer_leaf(der: bytes, as_server: bool) -> PeerLeaf:
     """Whose a peer's leaf is, in the form that engines compare, and until when; `as_server`: whether the peer is the server.
 
-    Raises: ValueError.
+    Raises: RefusedLeafError.
     """
     try:
         leaf = judge_leaf(der, as_server=as_server)
     except IdentityError as error:
-        raise ValueError(f"the peer's certificate is no workload's: {error}") from error
+        raise RefusedLeafError("no-workload", f"the peer's certificate is no workload's: {error}") from error
     return PeerLeaf(str(leaf.spiffe_id), leaf.ends_at)
 
 
 def admitted_leaf(der: bytes, as_server: bool, rules: AccessRules) -> PeerLeaf:
     """As `peer_leaf`, for those alone whose trust domain the rules in force know; of a server, its whole id is compared later.
 
-    Raises: ValueError.
+    Raises: RefusedLeafError.
     """
     leaf = peer_leaf(der, as_server)
     trust_domain = SpiffeId.parse(leaf.spiffe_id).trust_domain
     if not as_server and not rules.trusts(trust_domain):
-        raise ValueError(
+        raise RefusedLeafError(
+            "trust-domain",
             f"{leaf.spiffe_id} is of the trust domain {trust_domain}, which is neither our own nor named by an entry of our "
-            "access policy"
+            "access policy",
         )
     return leaf
 

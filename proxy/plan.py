@@ -126,6 +126,31 @@ class Edit(Struct, frozen=True, kw_only=True):
 Edits = tuple[Edit, ...]
 
 
+PeerRefusal = Literal[
+    "no-certificate",  # the peer showed none
+    "expired",  # its certificate has ended, or has not begun
+    "unknown-ca",  # it chains to no root of ours
+    "bad-certificate",  # it is invalid otherwise
+    "no-workload",  # it is no workload's
+    "trust-domain",  # neither our own nor named by a policy
+    "rejected-by-peer",  # the peer ended the handshake: it does not take our certificate
+    "protocol",  # no TLS 1.3, no protocol of ours, or no HTTP/2 within
+    "timeout",
+    "closed",  # the peer hung up
+    "not-ready",  # we hold no certificate yet
+    "other",
+]
+"""Why a peer was not let in, as metrics count it."""
+
+
+class RefusedLeafError(ValueError):
+    """A peer's leaf whose owner is not let in."""
+
+    def __init__(self, reason: PeerRefusal, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class PeerLeaf(NamedTuple):
     """Whose a peer's leaf is, by SPIFFE id, and when it ends, in epoch seconds."""
 

@@ -1,11 +1,12 @@
 """The engine's Observer: outcomes to telemetry, and what went wrong on connections to log and counters."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from proxy.deliver import APP_CLUSTER
 from proxy.engine.base import Measures, Sampling, SpanIds
 from proxy.path import as_forwarded, readable
-from proxy.plan import Attempt, Cause, Header, Labels, Outcome, Tally
+from proxy.plan import Attempt, Cause, Header, Labels, Outcome, PeerRefusal, Tally
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
@@ -16,6 +17,8 @@ from telemetry.report import AttemptNote, Batch, Buckets, Call
 
 # Answers that are none of a failure, a caller that did not wait for any, and what has a line of its own.
 _NO_FAILURE = frozenset({Cause.STATUS, Cause.CALLER_LEFT, Cause.DENIED})
+_TELL_S = 60.0  # a refused peer is told of once in this time, for each reason
+_MAX_TOLD = 1_024
 _UNTRACED = SpanContext(0, 0, 0, sampled=False)
 
 
@@ -70,6 +73,7 @@ class Reporter:
         *,
         api_log: ApiLog | None = None,
         denied_as: Callable[[Outcome], str] = lambda _: "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._denied_as = denied_as
         self._api_log = api_log
@@ -78,6 +82,7 @@ class Reporter:
         self._meters = meters
         self._log = log
         self._connections: dict[str, int] = {}
+        self._refusals = _Sparingly(clock)
 
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
@@ -170,10 +175,15 @@ class Reporter:
         if who:
             self._log.warning("frames refused", kind=kind, peer=who)
 
-    def refused_peer(self, listener: str, reason: str) -> None:
+    def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
         """A peer was not let in."""
-        self._meters.h2_frame_refused("peer")
-        self._log.warning("peer refused", listener=listener, reason=reason)
+        self._meters.handshakes_refused.add(reason)
+        suppressed = self._refusals.seen((reason, address))
+        if suppressed is not None:
+            more = {"suppressed": suppressed} if suppressed else {}
+            self._log.warning(
+                "peer refused", listener=listener, peer=address, reason=reason, detail=detail, **more
+            )
 
     def plan_cache(self, hit: bool, count: int = 1) -> None:
         """Whether a kept Plan covered heads."""
@@ -192,6 +202,26 @@ class Reporter:
 def _path(sent: str, labels: Labels) -> str:
     """The path that the app found, for people."""
     return readable(as_forwarded(sent, "method") if labels.strip else sent)
+
+
+class _Sparingly:
+    """Says which of equal events to tell of: the first of each in `_TELL_S`. Owns when each was told, and how many were not since."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def seen(self, what: tuple[str, str]) -> int | None:
+        """How many were not told since the last one that was; None: nor is this one."""
+        now = self._clock()
+        told_at, untold = self._told.get(what, (-_TELL_S, 0))
+        if now - told_at < _TELL_S:
+            self._told[what] = (told_at, untold + 1)
+            return None
+        if what not in self._told and len(self._told) >= _MAX_TOLD:
+            del self._told[next(iter(self._told))]
+        self._told[what] = (now, 0)
+        return untold
 
 
 def _trace_of(outcome: Outcome) -> dict[str, str]:

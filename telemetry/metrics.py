@@ -268,6 +268,11 @@ class Meters:
         self.h2_refused = self.counter(
             "postern_h2_frames_refused_total", "HTTP/2 frames refused by the frame gate.", ("kind",)
         )
+        self.handshakes_refused = self.counter(
+            "postern_handshakes_refused_total",
+            "Peers that were not let in, by why: their certificate, protocol or trust domain, or they did not take ours.",
+            ("reason",),
+        )
         self.resolver_endpoints = self.gauge(
             "postern_resolver_endpoints", "Endpoints known of an app.", ("app_id", "source")
         )

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from proxy.plan import Decide, Header, Outcome, PeerLeaf, Table, Tally
+from proxy.plan import Decide, Header, Outcome, PeerLeaf, PeerRefusal, Table, Tally
 
 WireProtocol = Literal["postern", "http1", "h2c"]
 # The largest frame that the native engine takes: with its head it fills four TLS records (RFC 8446 §5.1) and no fifth.
@@ -172,8 +172,8 @@ class Observer(Protocol):
     def refused_frames(self, kind: str, who: str = "") -> None:
         """A peer broke a flood limit or sent what HTTP forbids. `who`: for people, empty where nobody can tell."""
 
-    def refused_peer(self, listener: str, reason: str) -> None:
-        """A TLS handshake or an identity check failed."""
+    def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
+        """A TLS handshake or an identity check failed. `address`: the peer's, without its port."""
 
     def plan_cache(self, hit: bool, count: int = 1) -> None:
         """Heads were covered by a kept Plan, or not."""
@@ -185,7 +185,7 @@ class Observer(Protocol):
 class TlsIdentity(Struct, frozen=True, kw_only=True):
     """What mutual TLS is made of, until `ends_at` (epoch seconds).
 
-    `verify(der, as_server)` checks a peer's leaf, or raises ValueError.
+    `verify(der, as_server)` checks a peer's leaf, or raises RefusedLeafError.
     """
 
     chain_pem: bytes

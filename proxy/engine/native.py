@@ -42,6 +42,7 @@ from proxy.plan import (
     Outcome,
     PeerLeaf,
     Plan,
+    RefusedLeafError,
     Reply,
     RequestHead,
     Shape,
@@ -311,12 +312,12 @@ class NativeEngine:
 
     def _answer_verify(self, question: Question, der: bytes, as_server: bool) -> None:
         if self._verify is None:
-            question.verify(None, "this proxy holds no certificate yet")
+            question.verify(None, "not-ready", "this proxy holds no certificate yet")
             return
         try:
-            question.verify(self._verify(der, as_server), "")
-        except ValueError as error:
-            question.verify(None, str(error))
+            question.verify(self._verify(der, as_server), "", "")
+        except RefusedLeafError as error:
+            question.verify(None, error.reason, str(error))
 
     def _token(self, decision: Plan | Reply) -> int:
         self._number += 1

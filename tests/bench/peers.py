@@ -85,7 +85,7 @@ class Deaf:
         """See Observer."""
         sys.stdout.write(f"refused frames: {kind}\n")
 
-    def refused_peer(self, listener: str, reason: str) -> None:
+    def refused_peer(self, listener: str, reason: str, detail: str, address: str) -> None:
         """See Observer."""
         sys.stdout.write(f"refused a peer: {reason}\n")
 

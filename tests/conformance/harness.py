@@ -39,6 +39,7 @@ from proxy.plan import (
     Labels,
     Op,
     Outcome,
+    PeerRefusal,
     Plan,
     Reply,
     Route,
@@ -111,7 +112,7 @@ class Recorder:
         self.outcomes: list[Outcome] = []
         self.refused: Counter[str] = Counter()
         self.refused_of: list[tuple[str, str]] = []
-        self.refused_peers: list[str] = []
+        self.refused_peers: list[tuple[PeerRefusal, str, str]] = []
         self.cache: list[bool] = []
         self.upstream_failures: list[str] = []
         self.open = 0
@@ -137,9 +138,9 @@ class Recorder:
         self.refused_of.append((kind, who))
         self._tell()
 
-    def refused_peer(self, listener: str, reason: str) -> None:
+    def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
         """See Observer."""
-        self.refused_peers.append(reason)
+        self.refused_peers.append((reason, detail, address))
         self._tell()
 
     measures = None

@@ -1,6 +1,7 @@
 """Mutual TLS between engines: who is let in, who is believed, and how certificates change under running calls."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -10,7 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from proxy.engine.base import Limits
-from proxy.plan import Asking, Cause, Decision
+from proxy.engine.portable.refusal import ALERTS
+from proxy.plan import Asking, Cause, Decision, PeerLeaf, PeerRefusal, RefusedLeafError
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import FramePeer, dial, serving
 from tests.conformance.harness import Node, always, deciding, leading, plan, reply, running
@@ -42,6 +44,15 @@ async def refuses(port: int, context: ssl.SSLContext) -> None:
         return
     assert message.lost
     assert not message.headers
+
+
+async def refusal(node: Node) -> PeerRefusal:
+    """Why the one peer was not let in."""
+    await node.seen.until(lambda: bool(node.seen.refused_peers))
+    [(reason, detail, address)] = node.seen.refused_peers
+    assert detail
+    assert address == "127.0.0.1"
+    return reason
 
 
 async def test_peer_with_a_certificate_of_the_mesh_is_let_in_by_its_id(engine: str, mint: Mint) -> None:
@@ -80,7 +91,7 @@ async def test_peers_are_told_apart_in_kept_plans(engine: str, mint: Mint) -> No
 async def test_peer_without_a_certificate_is_refused(engine: str, mint: Mint) -> None:
     async with peer_port(engine, mint) as (node, port):
         await refuses(port, mint.client_context(None))
-        await node.seen.until(lambda: bool(node.seen.refused_peers))
+        assert await refusal(node) == "no-certificate"
         await node.seen.until(lambda: node.seen.open == 0)
     assert node.seen.outcomes == []
 
@@ -90,21 +101,21 @@ async def test_peer_of_a_foreign_mesh_is_refused(engine: str, mint: Mint) -> Non
     foreign.load_verify_locations(cadata=mint.roots_pem.decode())
     async with peer_port(engine, mint) as (node, port):
         await refuses(port, foreign)
-        await node.seen.until(lambda: bool(node.seen.refused_peers))
+        assert await refusal(node) == "unknown-ca"
     assert node.seen.outcomes == []
 
 
 async def test_peer_whose_certificate_has_ended_is_refused(engine: str, mint: Mint) -> None:
     async with peer_port(engine, mint) as (node, port):
         await refuses(port, mint.client_context("caller", life=timedelta(minutes=-1)))
-        await node.seen.until(lambda: bool(node.seen.refused_peers))
+        assert await refusal(node) == "expired"
     assert node.seen.outcomes == []
 
 
 async def test_tls_1_2_is_refused(engine: str, mint: Mint) -> None:
     async with peer_port(engine, mint) as (node, port):
         await refuses(port, mint.client_context("caller", newest=ssl.TLSVersion.TLSv1_2))
-        await node.seen.until(lambda: bool(node.seen.refused_peers))
+        assert await refusal(node) == "protocol"
 
 
 @pytest.mark.parametrize("alpn", [(), ("http/1.1",)], ids=["none", "http1"])
@@ -113,7 +124,7 @@ async def test_peer_that_offers_no_protocol_of_ours_is_refused(
 ) -> None:
     async with peer_port(engine, mint) as (node, port):
         await refuses(port, mint.client_context("caller", alpn=alpn))
-        await node.seen.until(lambda: bool(node.seen.refused_peers))
+        assert await refusal(node) == "protocol"
         await node.seen.until(lambda: node.seen.open == 0)
     assert node.seen.outcomes == []
 
@@ -159,7 +170,8 @@ async def test_plaintext_on_the_peer_port_is_refused(engine: str, mint: Mint, da
             except ConnectionError:
                 answer = b""
         writer.close()
-        await node.seen.until(lambda: node.seen.open == 0 and bool(node.seen.refused_peers))
+        await node.seen.until(lambda: node.seen.open == 0)
+        assert await refusal(node) == "protocol"
     assert b"HTTP" not in answer
 
 
@@ -171,6 +183,72 @@ async def test_silent_handshake_is_cut_off_in_time(engine: str, mint: Mint) -> N
                 assert await reader.read() == b""
         writer.close()
         await node.seen.until(lambda: node.seen.open == 0)
+        assert await refusal(node) == "timeout"
+
+
+async def test_peer_that_hangs_up_in_the_handshake_is_counted_so(engine: str, mint: Mint) -> None:
+    async with peer_port(engine, mint) as (node, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        assert await refusal(node) == "closed"
+
+
+async def test_peer_that_does_not_take_our_certificate_is_counted_so(engine: str, mint: Mint) -> None:
+    context = Mint().client_context("caller")
+
+    def knock() -> None:  # blocking: only so `ssl` sends the alert
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5.0) as connection,
+            pytest.raises(ssl.SSLError),
+        ):
+            context.wrap_socket(connection)
+
+    async with peer_port(engine, mint) as (node, port):
+        await asyncio.to_thread(knock)
+        assert await refusal(node) == "rejected-by-peer"
+
+
+async def test_peer_that_the_control_plane_does_not_let_in_is_refused(engine: str, mint: Mint) -> None:
+    def verify(der: bytes, as_server: bool) -> PeerLeaf:
+        if is_open:
+            return identity.verify(der, as_server)
+        raise RefusedLeafError("trust-domain", "not one of ours")
+
+    is_open, identity = False, mint.identity("callee")
+    async with peer_port(engine, mint) as (node, port):
+        node.engine.set_identity(replace(identity, verify=verify))
+        await refuses(port, mint.client_context("caller"))
+        assert await refusal(node) == "trust-domain"
+        is_open = True  # from the next handshake on
+        async with dial(port, tls=mint.client_context("caller")) as caller:
+            assert (await caller.whole(await caller.request(b"/echo"))).status == 200
+
+
+def refuse_one(server: socket.socket, context: ssl.SSLContext) -> None:
+    """A blocking server: only so `ssl` sends the alert."""
+    connection, _ = server.accept()
+    connection.settimeout(5.0)
+    with connection, suppress(ssl.SSLError, OSError):
+        context.wrap_socket(connection, server_side=True)
+
+
+async def test_callee_that_does_not_take_our_certificate_is_told_in_the_error(
+    engine: str, mint: Mint
+) -> None:
+    context = mint.server_context("callee")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=Mint().roots_pem.decode())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5.0)
+        async with asyncio.TaskGroup() as tasks, running(engine) as front:
+            tasks.create_task(asyncio.to_thread(refuse_one, server, context))
+            front.engine.set_identity(mint.identity("caller"))
+            front.cluster("app", server.getsockname()[1], wire="postern", tls="mesh")
+            entry = await front.listen(always(plan(expect=EXPECT)))
+            async with connect(entry) as caller:
+                response = await caller.request("GET", "/")
+    assert (response.status, response.get("postern-error")) == (502, "tls-identity")
+    assert f"the other proxy refused our certificate: {ALERTS['UNKNOWN_CA']}" in response.body.decode()
 
 
 async def test_no_session_ticket_is_given(engine: str, mint: Mint) -> None:
@@ -185,7 +263,7 @@ async def test_engine_without_an_identity_lets_nobody_in(engine: str, mint: Mint
     async with running(engine) as node:
         port = await node.listen(always(reply(Cause.NO_APP)), name="peer", tls="mesh")
         await refuses(port, mint.client_context("caller"))
-    assert len(node.seen.refused_peers) == 1
+    assert await refusal(node) == "not-ready"
 
 
 async def test_engine_without_an_identity_calls_nobody(engine: str) -> None:

@@ -1,6 +1,7 @@
 """The upstream end of HTTP/2: to peers (mutual TLS) and to apps that speak h2c or gRPC."""
 
 import re
+import ssl
 from typing import ClassVar
 
 import h2.events
@@ -184,6 +185,13 @@ class Http2Client(Http2End):
             self._owner.capacity_changed(self)
         if not self.streams:
             self.shut()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Who dialled wants to know the alert by which a peer ended TLS."""
+        if isinstance(exc, ssl.SSLError) and not self.ready.done():
+            self.ready.set_exception(exc)
+            self.ready.exception()  # seen, as below
+        super().connection_lost(exc)
 
     def lost(self, detail: str) -> None:
         """Every call in flight is lost."""

@@ -15,9 +15,11 @@ from proxy.engine.portable.carrier import Carrier
 from proxy.engine.portable.frame_gate import PREFACE
 from proxy.engine.portable.http1_server import Http1Server
 from proxy.engine.portable.http2_server import Http2Server
+from proxy.engine.portable.refusal import of_handshake
 from proxy.engine.portable.term import Term
 from proxy.engine.portable.tls import IdentityMismatchError, peer_identity
 from proxy.errors import ListenError
+from proxy.plan import PeerRefusal
 
 ServerEnd = Http1Server | Http2Server
 _BACKLOG = 1_024
@@ -46,7 +48,9 @@ class Sniffer(asyncio.Protocol):
         if self._listener.spec.tls == "mesh":
             tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
             if tls.selected_alpn_protocol() is None:
-                self._listener.refused("the peer offered neither postern/1 nor h2 (ALPN)")
+                self._listener.refused(
+                    "protocol", "the peer offered neither postern/1 nor h2 (ALPN)", _peer(transport)
+                )
                 transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -59,7 +63,9 @@ class Sniffer(asyncio.Protocol):
         if transport is not None:
             self._done()
             if self._listener.spec.tls == "mesh" and head != PREFACE:
-                self._listener.refused("the peer speaks no HTTP/2")
+                self._listener.refused(
+                    "protocol", "the peer spoke no HTTP/2 within mutual TLS", _peer(transport)
+                )
                 transport.abort()
                 self._listener.gone()
                 return
@@ -174,7 +180,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         context = self.context
         if self.spec.tls == "mesh" and context is None:
-            self.refused("this proxy holds no certificate yet")
+            self.refused("not-ready", "this proxy holds no certificate yet", _host(address))
             connection.close()
             self.gone()
             return
@@ -186,7 +192,7 @@ class Listener:
                 lambda: Sniffer(self, context), connection, ssl=context, ssl_handshake_timeout=timeout
             )
         except (OSError, ssl.SSLError) as error:
-            self.refused(f"TLS handshake with {_host(address)} failed: {error}")
+            self.refused(of_handshake(error), f"the TLS handshake failed: {error}", _host(address))
             connection.close()
             self.gone()
 
@@ -197,12 +203,12 @@ class Listener:
             try:
                 met = peer_identity(transport, self.carrier.contexts, server=False)
             except IdentityMismatchError as error:
-                self.refused(str(error))
+                self.refused(error.reason, str(error), _peer(transport))
                 transport.abort()
                 self.gone()
                 return None
             peer, term = met.spiffe_id, Term.until(met.ends_at, time.time(), self.carrier.limits)
-        address = _host(transport.get_extra_info("peername"))
+        address = _peer(transport)
         accept = self.carrier.acceptor(self.spec, peer, address)
         who = _who(peer, address, self.spec.name)
 
@@ -225,9 +231,9 @@ class Listener:
             self.goodbye()
         return end
 
-    def refused(self, reason: str) -> None:
+    def refused(self, reason: PeerRefusal, detail: str, address: str) -> None:
         """Report a peer that was not let in."""
-        self.carrier.observer.refused_peer(self.spec.name, reason)
+        self.carrier.observer.refused_peer(self.spec.name, reason, detail, address)
 
     def _opened(self) -> None:
         self._open += 1
@@ -308,6 +314,10 @@ def _who(peer: str | None, address: str, listener: str) -> str:
     if peer is not None:
         return f"{peer} at {address}"
     return f"a caller at {address} on {listener}" if address else f"a caller on the socket of {listener}"
+
+
+def _peer(transport: asyncio.BaseTransport) -> str:
+    return _host(transport.get_extra_info("peername"))
 
 
 def _host(address: object) -> str:

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from proxy.engine.base import Limits, Observer, WireProtocol
 from proxy.engine.portable.http1_client import Http1Client
 from proxy.engine.portable.http2_client import Http2Client
+from proxy.engine.portable.refusal import by_alert
 from proxy.engine.portable.streams import UpstreamConnection
 from proxy.engine.portable.term import Term
 from proxy.engine.portable.tls import IdentityMismatchError, TlsContexts, check_server
@@ -218,6 +219,8 @@ class Pool:
         except IdentityMismatchError as error:
             transport.abort()
             raise DialError(Cause.TLS_IDENTITY, str(error)) from error
+        except ssl.SSLError as error:
+            raise DialError(Cause.TLS_IDENTITY, by_alert(error) or f"TLS failed: {error}") from error
         except OSError as error:
             hint = "; it may want mutual TLS" if origin.wire == "postern" and origin.tls is None else ""
             raise DialError(Cause.CONNECT, f"{error}{hint}") from error
@@ -324,7 +327,7 @@ class Pool:
 
 def _tls_failed(origin: Origin, error: ssl.SSLError) -> str:
     wanted = f"expected {' or '.join(sorted(origin.expect))}, " if origin.expect else ""
-    why = getattr(error, "verify_message", "") or error.reason or str(error)
+    why = by_alert(error) or getattr(error, "verify_message", "") or error.reason or str(error)
     if error.reason == "WRONG_VERSION_NUMBER":
         why = "the other end speaks no TLS"
     return f"{wanted}TLS failed: {why}"

@@ -13,14 +13,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from proxy.engine.base import TlsIdentity, WireProtocol
-from proxy.plan import PeerLeaf
+from proxy.plan import PeerLeaf, PeerRefusal, RefusedLeafError
 
 ALPN_OWN = "postern/1"
 ALPN_H2 = "h2"
 
 
 class IdentityMismatchError(Exception):
-    """The peer's certificate is valid, but not for who was called."""
+    """The peer's certificate is valid, but not for who was called, or its owner is not let in."""
+
+    def __init__(self, detail: str, reason: PeerRefusal = "other") -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class TlsContexts:
@@ -99,11 +103,11 @@ def peer_identity(transport: asyncio.BaseTransport, contexts: TlsContexts, *, se
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     leaf = tls.getpeercert(binary_form=True) if tls is not None else None
     if leaf is None or contexts.identity is None:
-        raise IdentityMismatchError("the peer showed no certificate")
+        raise IdentityMismatchError("the peer showed no certificate", "no-certificate")
     try:
         met = contexts.identity.verify(leaf, server)
-    except ValueError as error:
-        raise IdentityMismatchError(str(error)) from error
+    except RefusedLeafError as error:
+        raise IdentityMismatchError(str(error), error.reason) from error
     return PeerLeaf(met.spiffe_id, min(met.ends_at, contexts.identity.ends_at))
 
 

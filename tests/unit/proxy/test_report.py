@@ -2,13 +2,15 @@
 
 import random
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from proxy.engine.base import Sampling, SpanIds
-from proxy.plan import Attempt, Cause, Labels, Outcome, Tally
+from proxy.plan import Attempt, Cause, Labels, Outcome, PeerRefusal, Tally
 from proxy.report import HopSpan, HopTracing, Reporter
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract
@@ -46,14 +48,22 @@ class Log:
 class Telling:
     """A reporter and what it told: calls, log lines, metrics."""
 
-    def __init__(self, *, is_every_call_wanted: bool = True) -> None:
+    def __init__(
+        self, *, is_every_call_wanted: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.calls: list[Call] = []
         self.log = Log()
         self.meters = Meters("web", "shop")
         access_log = self.calls.append if is_every_call_wanted else None
         recorder = CallRecorder("web", "shop", self.meters, Tracer("web", ()), access_log)
         self.denied_as = ""
-        self.reporter = Reporter(recorder, self.meters, self.log, denied_as=lambda _: self.denied_as)  # type: ignore[arg-type]
+        self.reporter = Reporter(
+            recorder,
+            self.meters,
+            self.log,  # type: ignore[arg-type]
+            denied_as=lambda _: self.denied_as,
+            clock=clock,
+        )
 
     def metric(self, name: str, *parts: str) -> float:
         """The sum of the series of a name whose labels hold all parts."""
@@ -268,18 +278,42 @@ def test_refusals_are_counted_and_peers_named_in_the_log() -> None:
     telling = Telling()
     telling.reporter.refused_frames("reset")
     telling.reporter.refused_frames("ping", "spiffe://public/ns/shop/noisy at 10.0.0.1")
-    telling.reporter.refused_peer("peer", "no certificate")
+    telling.reporter.refused_peer("peer", "expired", "it has ended", "10.0.0.2")
     telling.reporter.upstream_failed("peer:cart.shop", "10.0.0.1:5000", "refused")
     assert telling.log.lines == [
         ("frames refused", {"kind": "ping", "peer": "spiffe://public/ns/shop/noisy at 10.0.0.1"}),
-        ("peer refused", {"listener": "peer", "reason": "no certificate"}),
+        (
+            "peer refused",
+            {"listener": "peer", "peer": "10.0.0.2", "reason": "expired", "detail": "it has ended"},
+        ),
         (
             "endpoint not reached",
             {"cluster": "peer:cart.shop", "endpoint": "10.0.0.1:5000", "reason": "refused"},
         ),
     ]
     assert telling.metric("postern_h2_frames_refused_total", '"reset"') == 1
-    assert telling.metric("postern_h2_frames_refused_total", '"peer"') == 1
+    assert telling.metric("postern_handshakes_refused_total", '"expired"') == 1
+
+
+def test_refused_peer_is_told_once_a_minute_for_each_reason_and_always_counted() -> None:
+    now = [0.0]
+    telling = Telling(clock=lambda: now[0])
+
+    def refuse(reason: PeerRefusal, address: str = "10.0.0.2") -> list[dict[str, object]]:
+        before = len(telling.log.lines)
+        telling.reporter.refused_peer("peer", reason, "why", address)
+        return [fields for _, fields in telling.log.lines[before:]]
+
+    assert len(refuse("expired")) == 1
+    now[0] = 59.0
+    assert [refuse("expired"), refuse("expired")] == [[], []]
+    assert (len(refuse("closed")), len(refuse("expired", "10.0.0.3"))) == (1, 1)
+    now[0] = 60.0
+    assert [fields["suppressed"] for fields in refuse("expired")] == [2]
+    assert telling.metric("postern_handshakes_refused_total", '"expired"') == 5
+    for number in range(2_000):
+        refuse("closed", f"10.1.{number // 250}.{number % 250}")
+    assert len(refuse("expired")) == 1  # forgotten: what is remembered is bounded
 
 
 def test_plan_cache_hits_and_misses_are_counted() -> None:

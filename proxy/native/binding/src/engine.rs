@@ -321,7 +321,9 @@ fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, Py
     match notice {
         Notice::Connection { listener, change } => ("connection", &**listener, *change).into_pyobject(py),
         Notice::RefusedFrames { kind, who } => ("refused_frames", *kind, &**who).into_pyobject(py),
-        Notice::RefusedPeer { listener, reason } => ("refused_peer", &**listener, reason.as_str()).into_pyobject(py),
+        Notice::RefusedPeer { listener, refusal, address } => {
+            ("refused_peer", &**listener, &*refusal.reason, refusal.detail.as_str(), &**address).into_pyobject(py)
+        }
         Notice::UpstreamFailed { cluster, address, reason } => {
             ("upstream_failed", &**cluster, &**address, reason.as_str()).into_pyobject(py)
         }

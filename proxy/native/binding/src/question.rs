@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
+use postern_core::connection::refusal::Refusal;
 use postern_core::decision::plan::{Decision, Graveyard, Verdict};
 use postern_core::decision::trace::Span;
 use postern_core::seam::ask;
@@ -114,12 +115,12 @@ impl Question {
         Ok(())
     }
 
-    /// Answer `verify`: the SPIFFE id and when the leaf ends (epoch seconds), or why there is none.
-    fn verify(&self, leaf: Option<(String, f64)>, reason: String) -> PyResult<()> {
+    /// Answer `verify`: the SPIFFE id and when the leaf ends (epoch seconds), or why its owner is not let in.
+    fn verify(&self, leaf: Option<(String, f64)>, reason: String, detail: String) -> PyResult<()> {
         let ask::Question::Verify { answer, .. } = self.take()? else { return Err(invalid("not a question to verify")) };
         let found = match leaf {
             Some((spiffe_id, ends_at)) => Ok(ask::Leaf { spiffe_id, ends_at: convert::moment(ends_at)? }),
-            None => Err(reason),
+            None => Err(Refusal { reason: reason.into(), detail }),
         };
         drop(answer.send(found));
         Ok(())

@@ -17,6 +17,7 @@ use crate::clusters::{Tls, Wire};
 use crate::connection::ahead::Ahead;
 use crate::connection::io::{Io, Kind};
 use crate::connection::leaving::Leaving;
+use crate::connection::refusal::{Refusal, by_alert};
 use crate::connection::tls::{ALPN_H2, app_config};
 use crate::http1::client::H1Conn;
 use crate::http2::client::H2Conn;
@@ -92,7 +93,10 @@ async fn handshake(origin: &Origin, config: Arc<rustls::ClientConfig>, tcp: TcpS
         let Some(tls) = tls else { return Lost::new(Cause::Connect, format!("TLS failed: {error}")) };
         let why = match tls {
             rustls::Error::InvalidMessage(_) => "the other end speaks no TLS".to_owned(),
-            other => other.to_string(),
+            other => {
+                let text = other.to_string();
+                by_alert(&text).unwrap_or(text)
+            }
         };
         Lost::new(Cause::TlsIdentity, format!("{}TLS failed: {why}", wanted(origin)))
     })
@@ -109,7 +113,7 @@ async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<(
     let leaf = tls.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
     let leaf = leaf.ok_or_else(|| mismatch("the peer showed no certificate".into()))?.to_vec();
     let is_plain_h2 = tls.alpn_protocol().map(|chosen| chosen == ALPN_H2);
-    let met = whose(shared, leaf, true).await.map_err(mismatch)?;
+    let met = whose(shared, leaf, true).await.map_err(|refusal| mismatch(refusal.detail))?;
     if !origin.expect.contains(&met.spiffe_id) {
         return Err(mismatch(format!("{}met {}", wanted(origin), met.spiffe_id)));
     }
@@ -118,8 +122,8 @@ async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<(
 }
 
 /// Whose a leaf is whose chain was verified, or why its owner is not let in.
-pub async fn whose(shared: &Shared, der: Vec<u8>, as_server: bool) -> Result<Leaf, String> {
+pub async fn whose(shared: &Shared, der: Vec<u8>, as_server: bool) -> Result<Leaf, Refusal> {
     let (answer, told) = oneshot::channel();
     shared.inbox.ask(Question::Verify { der, as_server, answer });
-    told.await.map_err(|_| "the proxy is shutting down".to_owned())?
+    told.await.map_err(|_| Refusal::new("other", "the proxy is shutting down"))?
 }

@@ -21,6 +21,7 @@ use crate::connection::dial;
 use crate::connection::handout::{Parcel, Seat, Seats};
 use crate::connection::io::{Io, Kind};
 use crate::connection::leaving::Leaving;
+use crate::connection::refusal::Refusal;
 use crate::connection::tls::Identity;
 use crate::head::{Caller, Entry};
 use crate::http1;
@@ -257,7 +258,9 @@ async fn accept(shared: Rc<Shared>, listener: Rc<Listener>, socket: Socket, ways
 }
 
 async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address: Arc<str>) {
-    let refused = |reason: String| shared.note(Notice::RefusedPeer { listener: listener.name.clone(), reason });
+    let refused = |refusal: Refusal| {
+        shared.note(Notice::RefusedPeer { listener: listener.name.clone(), refusal, address: address.clone() });
+    };
     let leaving = Leaving::new();
     let mut is_stale = false; // the identity was renewed during the handshake
     let (kind, peer) = match (kind, listener.mesh) {
@@ -268,7 +271,7 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
                 leaving.limit(peer.ends_at.min(under.ends_at), &shared.limits);
                 (kind, Some(peer.spiffe_id.into()))
             }
-            Err(reason) => return refused(reason),
+            Err(refusal) => return refused(refusal),
         },
         (kind, _) => (kind, None),
     };
@@ -277,7 +280,7 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
     }
     listener.connections.borrow_mut().push(Rc::downgrade(&leaving));
     let caller = peer.as_deref().and_then(Caller::of).map(Arc::new);
-    let entry = Entry { listener: listener.name.clone(), peer, caller, address };
+    let entry = Entry { listener: listener.name.clone(), peer, caller, address: address.clone() };
     let mut io = Io::new(kind);
     let Some(seen) = timeout(shared.limits.head, sniff(&mut io)).await.ok().flatten() else { return };
     let is_http2 = seen.starts_with(PREFACE);
@@ -285,7 +288,7 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
     if is_http2 {
         http2::server::serve(shared.clone(), io, entry, leaving).await;
     } else if listener.mesh {
-        refused("the peer spoke no HTTP/2 within mutual TLS".into());
+        refused(Refusal::new("protocol", "the peer spoke no HTTP/2 within mutual TLS"));
     } else {
         http1::server::serve(shared.clone(), io, entry, leaving).await;
     }
@@ -306,17 +309,19 @@ async fn sniff(io: &mut Io) -> Option<BytesMut> {
 }
 
 /// Mutual TLS: the stream, whose it is, and under which identity of ours.
-async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, Leaf, Identity), String> {
-    let identity = shared.identity.borrow().clone().ok_or("this proxy holds no certificate yet")?;
+async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, Leaf, Identity), Refusal> {
+    let identity = shared.identity.borrow().clone();
+    let identity = identity.ok_or_else(|| Refusal::new("not-ready", "this proxy holds no certificate yet"))?;
     let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(identity.server.clone()).accept(Ahead::new(stream))).await;
     let stream = accepted
-        .map_err(|_| "the TLS handshake took too long".to_owned())?
-        .map_err(|error| format!("the TLS handshake failed: {error}"))?;
+        .map_err(|_| Refusal::new("timeout", "the TLS handshake took too long"))?
+        .map_err(|error| Refusal::of_handshake(&error))?;
     let tls = stream.get_ref().1;
     if tls.alpn_protocol().is_none() {
-        return Err("the peer offered neither postern/1 nor h2 (ALPN)".into());
+        return Err(Refusal::new("protocol", "the peer offered neither postern/1 nor h2 (ALPN)"));
     }
-    let leaf = tls.peer_certificates().and_then(|chain| chain.first()).ok_or("the peer showed no certificate")?;
+    let leaf = tls.peer_certificates().and_then(|chain| chain.first());
+    let leaf = leaf.ok_or_else(|| Refusal::new("no-certificate", "the peer showed no certificate"))?;
     let peer = dial::whose(shared, leaf.to_vec(), false).await?;
     Ok((Kind::Server(Box::new(stream)), peer, identity))
 }

@@ -8,3 +8,4 @@ pub(crate) mod handout;
 pub(crate) mod io;
 pub(crate) mod leaving;
 pub(crate) mod listener;
+pub mod refusal;

@@ -21,6 +21,7 @@ use crate::clusters::Tls;
 use crate::connection::io::{Io, STEP};
 use crate::connection::leaving::Leaving;
 use crate::connection::listener::EXPIRED;
+use crate::connection::refusal::by_alert;
 use crate::fields::Headers;
 use crate::head::{Protocol, RawHead};
 use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME, Side};
@@ -115,7 +116,10 @@ impl H2Conn {
         });
         match is_up.await {
             Ok(Ok(())) => Ok(this),
-            Ok(Err(detail)) => Err(Lost::new(Cause::Connect, detail)),
+            Ok(Err(detail)) => Err(match by_alert(&detail) {
+                Some(why) => Lost::new(Cause::TlsIdentity, why),
+                None => Lost::new(Cause::Connect, detail),
+            }),
             Err(_) => Err(Lost::new(Cause::Connect, "the connection was closed")),
         }
     }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 
 use crate::call::cause::Cause;
+use crate::connection::refusal::Refusal;
 use crate::decision::plan::{Reply, Token, Verdict};
 use crate::decision::trace::Span;
 use crate::head::Head;
@@ -39,7 +40,7 @@ pub enum Question {
     /// What was tried to find a cluster.
     Explain { key: Arc<str>, answer: oneshot::Sender<String> },
     /// Whose a verified chain's leaf is.
-    Verify { der: Vec<u8>, as_server: bool, answer: oneshot::Sender<Result<Leaf, String>> },
+    Verify { der: Vec<u8>, as_server: bool, answer: oneshot::Sender<Result<Leaf, Refusal>> },
 }
 
 /// A peer's leaf: whose it is, and when it ends.
@@ -103,7 +104,8 @@ pub enum Notice {
     },
     RefusedPeer {
         listener: Arc<str>,
-        reason: String,
+        refusal: Refusal,
+        address: Arc<str>,
     },
     UpstreamFailed {
         cluster: Arc<str>,
