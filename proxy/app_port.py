@@ -6,6 +6,7 @@ Linux only (sock_diag(7), /proc); elsewhere, and where it is forbidden, `listene
 import errno
 import ipaddress
 import os
+import pwd
 import socket
 import struct
 from collections.abc import Iterator
@@ -27,23 +28,27 @@ _LOOPBACKS = frozenset({"127.0.0.1", "::1"})
 
 
 class Listener(Struct, frozen=True, kw_only=True):
-    """A socket that accepts connections. `inode` finds the processes that have it open."""
+    """A socket that accepts connections. `inode` finds the processes that have it open. uid: the user who opened it."""
 
     address: str
+    port: int
     uid: int
     inode: int
 
 
 class Holder(Struct, frozen=True, kw_only=True):
-    """A process that has a listener open. `pid` 0: another user's, that we can't see. `is_foreign`: surely not of our app's family."""
+    """A process that listens on `port`. `pid` 0: another user's, that we can't see. `is_foreign`: surely not of our app's family."""
 
     uid: int
+    port: int
     pid: int = 0
     name: str = ""
     is_foreign: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name} (pid {self.pid})" if self.pid else f"a process of user {self.uid}"
+        if self.pid:
+            return f"{self.name} (pid {self.pid})"
+        return f"a process of user {_user(self.uid)} (which one only root sees: sudo ss -ltnp 'sport = :{self.port}')"
 
 
 def listeners(host: str, port: int) -> tuple[Listener, ...] | None:
@@ -70,9 +75,11 @@ def holder(listener: Listener, ours: int | None) -> Holder:
                 pid=pid,
                 name=_name(pid),
                 uid=listener.uid,
+                port=listener.port,
                 is_foreign=ours is not None and pid not in mine,
             )
-    return Holder(uid=listener.uid)
+    is_foreign = bool(mine) and _sees_all() and not any(listener.uid in _uids(pid) for pid in mine)
+    return Holder(uid=listener.uid, port=listener.port, is_foreign=is_foreign)
 
 
 def _family_of(pid: int) -> frozenset[int]:
@@ -132,7 +139,7 @@ def _listener(family: int, port: int, message: memoryview) -> Iterator[Listener]
     uid, inode = _FACTS.unpack_from(message)
     if local == port:
         packed = bytes(source[:4]) if family == socket.AF_INET else bytes(source)
-        yield Listener(address=socket.inet_ntop(family, packed), uid=uid, inode=inode)
+        yield Listener(address=socket.inet_ntop(family, packed), port=port, uid=uid, inode=inode)
 
 
 def _pids() -> list[int]:
@@ -149,6 +156,28 @@ def _stat(pid: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return int(fields[1]), int(fields[2])
+
+
+def _sees_all() -> bool:
+    """Whether /proc lists other users' processes, as it does unless it is mounted with hidepid=2."""
+    return Path("/proc/1").exists()
+
+
+def _uids(pid: int) -> frozenset[int]:
+    """The users that a process runs as: real, effective, saved."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return frozenset()
+    uids = next((line for line in status.splitlines() if line.startswith("Uid:")), "")
+    return frozenset(map(int, uids.split()[1:4]))
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _name(pid: int) -> str:

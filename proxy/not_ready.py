@@ -49,5 +49,10 @@ def _app(settings: Settings, app: AppWatch) -> str:
         return f"{where} {app.mismatch}, and --app-protocol is {settings.app_protocol}; set --app-protocol to what the app speaks"
     if app.state == "unhealthy":
         check = settings.app_health.path if settings.app_health is not None else ""
+        if settings.app_speaks_grpc:
+            return (
+                f"its health check, a gRPC call of dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck, fails at {where}; "
+                "does the app serve it? its own log may say why"
+            )
         return f"its health check fails at {where}{check}; the app's own log may say why"
     return ""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from proxy.app_port import Holder, holder, listeners
 from proxy.app_watch import AppWatch
 from proxy.config import parse
 from tests.support.ports import free_port
+from tests.support.processes import REPOSITORY
 
 needs_sock_diag = pytest.mark.skipif(
     listeners("127.0.0.1", 9) is None, reason="sock_diag is not available here: the port is dialled instead"
@@ -55,8 +57,44 @@ def test_addresses_elsewhere_are_not_looked_at() -> None:
 
 
 def test_holder_that_cannot_be_seen_is_named_by_its_user() -> None:
-    assert str(Holder(uid=1234)) == "a process of user 1234"
-    assert str(Holder(uid=0, pid=7, name="nginx")) == "nginx (pid 7)"
+    told = "a process of user {} (which one only root sees: sudo ss -ltnp 'sport = :8080')"
+    assert str(Holder(uid=1234, port=8080)) == told.format(1234)
+    assert str(Holder(uid=0, port=8080)) == told.format("root")
+    assert str(Holder(uid=0, port=8080, pid=7, name="nginx")) == "nginx (pid 7)"
+
+
+@needs_sock_diag
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to look as another user")
+@pytest.mark.parametrize(("app_user", "is_foreign"), [(1234, True), (0, False)], ids=["foreign", "sudo"])
+def test_holder_of_another_user_is_foreign_unless_the_app_runs_as_that_user(
+    app_user: int, is_foreign: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (listener,) = listeners("127.0.0.1", server.getsockname()[1]) or ()
+        with subprocess.Popen(
+            ["/bin/cat"], stdin=subprocess.PIPE, user=app_user, start_new_session=True
+        ) as app:
+            found = subprocess.run(
+                [sys.executable, "-c", _LOOK, *map(str, (listener.port, listener.inode, app.pid))],
+                cwd=REPOSITORY,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=20,
+            )
+            app.communicate()
+    assert found.stdout.split() == ["0", str(is_foreign)]
+
+
+_LOOK = """
+import os
+import sys
+from proxy.app_port import Listener, holder
+os.setuid(1234)
+port, inode, ours = map(int, sys.argv[1:])
+found = holder(Listener(address="127.0.0.1", port=port, uid=0, inode=inode), ours)
+print(found.pid, found.is_foreign)
+"""
 
 
 async def _until(watch: AppWatch, turned: asyncio.Event, condition: Callable[[], bool]) -> None:

@@ -36,6 +36,7 @@ def test_app_that_takes_calls_is_no_reason() -> None:
     [
         (("--app-protocol=grpc",), {"mismatch": "speaks HTTP/1.1, not HTTP/2"}, ("speaks HTTP/1.1", "--app-protocol is grpc")),
         (("--enable-app-health-check",), {"healthy": False}, ("health check fails at 127.0.0.1:8080/healthz",)),
+        (("--enable-app-health-check", "--app-protocol=grpc"), {"healthy": False}, ("AppCallbackHealthCheck", "fails at 127.0.0.1:8080;")),
     ],
 )  # fmt: skip
 def test_app_that_listens_and_takes_no_calls_is_told_with_the_cause(
