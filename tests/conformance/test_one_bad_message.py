@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.conformance.apps import http_app
-from tests.conformance.frames import Code, FramePeer, Kind, dial, frame, serving
+from tests.conformance.frames import Code, FramePeer, Kind, dial, frame, serving, window
 from tests.conformance.harness import leading
 from tests.support.http_client import connect
 
@@ -36,6 +36,30 @@ async def _switch(peer: FramePeer, stream: int) -> None:
     await peer.respond(stream, body=b"x")
 
 
+async def _end_with_inform(peer: FramePeer, stream: int) -> None:
+    await peer.send(peer.head(stream, ((b":status", b"103"),), end=True))
+
+
+async def _begin_with_body(peer: FramePeer, stream: int) -> None:
+    await peer.send(frame(Kind.DATA, 0, stream, b"x"))
+    await peer.respond(stream)
+
+
+async def _go_on_after_trailers(peer: FramePeer, stream: int) -> None:
+    trailers = peer.head(stream, ((b"x", b"1"),))
+    await peer.respond(stream, body=b"x", end=False)
+    await peer.send(trailers + trailers + frame(Kind.DATA, 1, stream, b"x"))
+
+
+async def _inform_after_the_head(peer: FramePeer, stream: int) -> None:
+    await peer.respond(stream, end=False)
+    await peer.send(peer.head(stream, ((b":status", b"103"),)))
+
+
+# Their heads are sound, so that they are passed on.
+_BROKEN_LATE = (_announce_more, _announce_less, _go_on_after_trailers, _inform_after_the_head)
+
+
 def _with(fields: tuple[tuple[bytes, bytes], ...]) -> Answer:
     async def answer(peer: FramePeer, stream: int) -> None:
         await peer.respond(stream, headers=fields, body=b"x")
@@ -58,6 +82,50 @@ async def test_malformed_request_costs_no_other_call(
     assert (message.status, caller.goodbye) == (200, None)
 
 
+@pytest.mark.parametrize("fields", [((b"x", b"1"),), ((b":status", b"103"),)])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_request_that_goes_on_after_trailers_costs_no_other_call(
+    engine: str, fields: tuple[tuple[bytes, bytes], ...], times: int
+) -> None:
+    """RFC 9113 §8.1: trailers end a message."""
+    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
+        other = await caller.request(b"/echo", method=b"POST", end=False)
+        stream = await caller.request(b"/echo", method=b"POST", body=b"x", end=False)
+        await caller.send(b"".join(caller.head(stream, fields) for _ in range(times)))
+        bad = await caller.whole(stream)
+        await caller.send_body(other, b"fine", end=True)
+        message = await caller.whole(other)
+    assert bad.reset == Code.PROTOCOL_ERROR
+    assert (message.status, caller.goodbye) == (200, None)
+
+
+@pytest.mark.parametrize("end", [True, False])
+async def test_request_that_is_an_answer_costs_no_other_call(engine: str, *, end: bool) -> None:
+    """RFC 9113 §8.3."""
+    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
+        other = await caller.request(b"/echo", method=b"POST", end=False)
+        stream = caller.new_stream()
+        await caller.send(caller.head(stream, ((b":status", b"103"),), end=end))
+        bad = await caller.whole(stream)
+        await caller.send_body(other, b"fine", end=True)
+        message = await caller.whole(other)
+    assert bad.reset == Code.PROTOCOL_ERROR
+    assert (message.status, caller.goodbye) == (200, None)
+
+
+async def test_window_update_of_nothing_costs_no_other_call(engine: str) -> None:
+    """RFC 9113 §6.9."""
+    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
+        other = await caller.request(b"/echo", method=b"POST", end=False)
+        stream = await caller.request(b"/echo", method=b"POST", end=False)
+        await caller.send(window(stream, 0))
+        bad = await caller.whole(stream)
+        await caller.send_body(other, b"fine", end=True)
+        message = await caller.whole(other)
+    assert bad.reset == Code.PROTOCOL_ERROR
+    assert (message.status, caller.goodbye) == (200, None)
+
+
 @pytest.mark.parametrize("body", [b"", b"short", b"far too long a body"])
 async def test_request_of_another_length_than_announced_costs_no_other_call(engine: str, body: bytes) -> None:
     async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
@@ -74,9 +142,10 @@ async def test_request_of_another_length_than_announced_costs_no_other_call(engi
     "answer",
     [
         *(_with(fields) for fields in BAD_FIELDS),
-        _announce_more,
-        _announce_less,
+        *_BROKEN_LATE,
         _switch,
+        _end_with_inform,
+        _begin_with_body,
     ],
 )
 async def test_malformed_answer_costs_no_other_call_and_is_502(engine: str, answer: Answer) -> None:
@@ -102,13 +171,13 @@ async def test_malformed_answer_costs_no_other_call_and_is_502(engine: str, answ
                 await second.send_head("GET", "/bad", [("Connection", "keep-alive")])
                 async with asyncio.timeout(5.0):
                     head = await second.reader.readuntil(b"\r\n\r\n")
-                if answer in (_announce_more, _announce_less):
-                    break  # its head was sound, so that it was passed on
+                if answer in _BROKEN_LATE:
+                    break
                 assert head.startswith(b"HTTP/1.1 502 ")
                 assert b"\r\npostern-error: invalid-answer\r\n" in head
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
                 await second.reader.readexactly(length)
-        if answer in (_announce_more, _announce_less):
+        if answer in _BROKEN_LATE:
             async with connect(way.port) as third:
                 await third.send_head("GET", "/bad", [])
                 response = await first.read_response("GET")

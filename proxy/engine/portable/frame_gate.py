@@ -114,6 +114,7 @@ class FrameGate:
         "_updates",
         "block_at",
         "goaway",
+        "stalled",
     )
 
     def __init__(self, limits: Limits, now: Callable[[], float], *, server: bool, own: bool = False) -> None:
@@ -135,6 +136,9 @@ class FrameGate:
         self._strain = ""
         self._resets_due = 0
         self.goaway: GoAway | None = None
+        self.stalled: list[
+            int
+        ] = []  # streams with a WINDOW_UPDATE of 0, which is an error of theirs (RFC 9113 §6.9)
 
     def take_pause(self) -> float:
         """For how many seconds to read no more, as the peer is beyond its budget; 0: it is not."""
@@ -192,14 +196,15 @@ class FrameGate:
                 raise FloodError(
                     "frame-size", _oversized(data[position : position + 9], length), _FRAME_SIZE_ERROR
                 )
-            if kind == _GOAWAY:
+            if kind in (_GOAWAY, _WINDOW_UPDATE):
                 end = position + 9 + length
                 if end > size:
                     break
-                self._read_goaway(data[position + 9 : end])
-                parts.append(data[start:position])
-                start = position = end
-                continue
+                instead = self._stand_in(kind, data[position:end])
+                if instead is not None:
+                    parts += (data[start:position], instead)
+                    start = position = end
+                    continue
             if kind == _DATA and length > 0:
                 self._earn(0 if flags & _PADDED else 1)  # padding may be all that there is
             else:
@@ -216,6 +221,17 @@ class FrameGate:
             parts.append(data[start:position])
             self._held = data[position:]
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _stand_in(self, kind: int, frame: bytes) -> bytes | None:
+        """What h2 is to see of a frame; None: the frame itself."""
+        if kind == _GOAWAY:
+            self._read_goaway(frame[9:])
+            return b""
+        if len(frame) != 13 or not any(frame[5:9]) or int.from_bytes(frame[9:], "big") & 0x7FFFFFFF:
+            return None
+        self._count(kind, 0)
+        self.stalled.append(int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF)
+        return b""  # h2 would end the connection
 
     def _read_goaway(self, payload: bytes) -> None:
         if len(payload) < 8:

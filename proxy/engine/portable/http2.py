@@ -16,7 +16,10 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import h2.stream
+from h2.stream import StreamInputs
+from h2.utilities import is_informational_response
 from hpack.exceptions import HPACKError
+from hyperframe.frame import Frame
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.field_decoder import MALFORMED, FieldDecoder
@@ -72,9 +75,12 @@ def read_length(headers: Headers) -> int | None:
     return int(lengths[0])
 
 
-def read_trailers(fields: list[Header], most: int) -> Headers:
-    """Raises: ProtocolError, for a pseudo-header field (RFC 9113 §8.1) or more than `most` fields."""
+def read_trailers(event: h2.events.TrailersReceived, most: int) -> Headers:
+    """Raises: ProtocolError, where they do not end the message, for a pseudo-header field (RFC 9113 §8.1) or more than `most` fields."""
+    fields = event.headers
     check_sound(fields)
+    if event.stream_ended is None:
+        raise h2.exceptions.ProtocolError("a second head, or trailers without END_STREAM")
     if len(fields) > most:
         raise h2.exceptions.ProtocolError(f"more than {most} fields in trailers")
     if fields and fields[0][0][:1] == b":":  # they come first, or the decoder would have refused them
@@ -120,18 +126,49 @@ class Stream:
 
 
 class _Frames(h2.connection.H2Connection):
-    """h2, without its check of lengths: what ends a connection there is an error of one stream (RFC 9113 §8.1.1)."""
+    """h2, with streams that leave it to the ends to judge messages."""
 
     def _begin_new_stream(
         self, stream_id: int, allowed_ids: h2.connection.AllowedStreamIDs
     ) -> h2.stream.H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)
-        stream._initialize_content_length = stream._track_content_length = _unchecked  # type: ignore[method-assign,assignment]
+        stream.__class__ = _Messages
         return stream
 
 
-def _unchecked(*_: object) -> None:
-    """`Http2End.take` counts."""
+class _Messages(h2.stream.H2Stream):
+    """A stream that takes frames in an order that no message has, and bodies of any length.
+
+    What ends the connection in h2 is an error of one stream (RFC 9113 §8.1.1): the ends find it in the events, and reset the stream.
+    """
+
+    def receive_headers(
+        self, headers: Iterable[Header], end_stream: bool, header_encoding: bool | str | None
+    ) -> tuple[list[Frame], list[h2.events.Event]]:
+        """What comes to a client before the answer's head is informational if it says so; after a head come trailers, again and again."""
+        machine = self.state_machine
+        is_interim = machine.client and not machine.headers_received and not end_stream
+        if is_interim and is_informational_response(headers):
+            events = machine.process_input(StreamInputs.RECV_INFORMATIONAL_HEADERS)
+        else:
+            machine.trailers_received = False
+            events = machine.process_input(StreamInputs.RECV_HEADERS)
+        block = cast("h2.events.ResponseReceived", events[0])
+        block.headers = list(headers)
+        if end_stream:
+            events += machine.process_input(StreamInputs.RECV_END_STREAM)
+            block.stream_ended = cast("h2.events.StreamEnded", events[-1])
+        return [], events
+
+    def receive_data(
+        self, data: bytes, end_stream: bool, flow_control_len: int
+    ) -> tuple[list[Frame], list[h2.events.Event]]:
+        """Also before an answer's head."""
+        self.state_machine.headers_received = True
+        return super().receive_data(data, end_stream, flow_control_len)
+
+    def _track_content_length(self, length: int, end_stream: bool) -> None:
+        """`Http2End.take` counts."""
 
 
 class Http2End(asyncio.Protocol):
@@ -205,6 +242,8 @@ class Http2End(asyncio.Protocol):
                 handler = self._HANDLERS.get(type(event))
                 if handler is not None:
                     handler(self, event)
+            if self._gate.stalled:
+                self._break_off_stalled()
         except FloodError as error:
             self._count(error.kind)
             self.fail(error.code, str(error))
@@ -223,6 +262,15 @@ class Http2End(asyncio.Protocol):
             self.said_goodbye(goaway)
         self._slow_down()
         self.schedule_flush()
+
+    def _break_off_stalled(self) -> None:
+        stalled, self._gate.stalled = self._gate.stalled, []
+        begun = max(self._h2.highest_inbound_stream_id, self._h2.highest_outbound_stream_id)
+        for stream_id in stalled:
+            if stream_id > begun:
+                raise h2.exceptions.ProtocolError("a WINDOW_UPDATE of a stream that has not begun")
+            if stream_id in self.streams:
+                self.break_off(self.streams[stream_id], "a WINDOW_UPDATE of 0")
 
     def _slow_down(self) -> None:
         """Read on later where the peer is beyond its budget, and send it away before that gets worse."""
@@ -334,6 +382,9 @@ class Http2End(asyncio.Protocol):
 
     def leave(self) -> None:
         """Take no new calls, and close with the last; again is harmless."""
+
+    def break_off(self, stream: Stream, detail: str) -> None:
+        """The peer broke a rule of this stream: reset it, and end its call, but no other (RFC 9113 §5.4.2, §8.1.1)."""
 
     def lost(self, detail: str) -> None:
         """The connection is gone; called at least once, calls end now."""

@@ -22,6 +22,7 @@ from proxy.engine.portable.http2 import (
 from proxy.engine.portable.streams import ConnectionOwner, CountFrame, RawHead, ResponseEvents
 from proxy.plan import Cause, Header, Headers
 
+_OTHER_LENGTH = "a body of another length than its content-length"
 _UNFIT = re.compile(rb'["<>`]')
 _UNESCAPED = re.compile(rb'[<>`]|\?.*"')
 _STATUS = re.compile(rb"[1-9][0-9]{2}")
@@ -241,7 +242,7 @@ class Http2Client(Http2End):
                 if status == 101 or len(event.headers) > self._limits.header_count:
                     raise ProtocolError("an informational answer with status 101, or with too many fields")  # noqa: TRY301 - RFC 9113 §8.6
             except ProtocolError as error:
-                self._malformed(stream, error)
+                self.break_off(stream, str(error))
                 return
             stream.events.response_inform(status, headers)
 
@@ -251,16 +252,18 @@ class Http2Client(Http2End):
             return
         if len(event.headers) > self._limits.header_count:
             self._count("header-count")
-            self._lose_reset(stream, "the response has too many headers")
+            self._lose_reset(stream, Codes.CANCEL, "the response has too many headers")
             return
         ended = event.stream_ended is not None
         try:
             status, headers = _read_response(event.headers)
+            if status < 200:
+                raise ProtocolError("an informational answer with END_STREAM")  # noqa: TRY301 - RFC 9113 §8.1
             length = read_length(headers)
             if ended and length and not stream.bodiless and status != 304:
                 raise ProtocolError("a content-length without a body")  # noqa: TRY301 - RFC 9113 §8.1.1
         except ProtocolError as error:
-            self._malformed(stream, error)
+            self.break_off(stream, str(error))
             return
         stream.due = 0 if stream.bodiless else length
         stream.head_seen = True
@@ -269,13 +272,15 @@ class Http2Client(Http2End):
             self._ended(stream)
         events.response_head(status, headers, end=ended)
 
-    def _malformed(self, stream: ClientStream, error: ProtocolError) -> None:
+    def break_off(self, stream: Stream, detail: str) -> None:
+        """See Http2End."""
+        assert isinstance(stream, ClientStream)
         self._count("protocol")
-        self._lose_reset(stream, f"the answer is malformed: {error}")
+        self._lose_reset(stream, Codes.PROTOCOL_ERROR, f"the answer is malformed: {detail}")
 
-    def _lose_reset(self, stream: ClientStream, detail: str) -> None:
+    def _lose_reset(self, stream: ClientStream, code: int, detail: str) -> None:
         events, stream.events = stream.events, None
-        self.reset(stream, Codes.CANCEL)
+        self.reset(stream, code)
         if events is not None:
             events.response_lost(Cause.INVALID_ANSWER, detail)
 
@@ -285,8 +290,10 @@ class Http2Client(Http2End):
             self._acknowledge(event.stream_id, event.flow_controlled_length or 0)
             return
         self.owe(stream, event)
-        if not self.take(stream, len(event.data), ended=event.stream_ended is not None):
-            self._malformed(stream, ProtocolError("a body of another length than its content-length"))
+        if not stream.head_seen:
+            self.break_off(stream, "a body without a head")
+        elif not self.take(stream, len(event.data), ended=event.stream_ended is not None):
+            self.break_off(stream, _OTHER_LENGTH)
         elif stream.events is not None and event.data:
             stream.events.response_data(event.data)
 
@@ -295,14 +302,14 @@ class Http2Client(Http2End):
         if stream is None:
             return
         try:
-            trailers = read_trailers(event.headers, self._limits.header_count)
+            trailers = read_trailers(event, self._limits.header_count)
         except ProtocolError as error:
-            self._malformed(stream, error)
+            self.break_off(stream, str(error))
             return
         if self.take(stream, 0, ended=True):
             self._response_end(stream, trailers)
         else:
-            self._malformed(stream, ProtocolError("a body of another length than its content-length"))
+            self.break_off(stream, _OTHER_LENGTH)
 
     def _on_end(self, event: h2.events.StreamEnded) -> None:
         stream = self._stream(event.stream_id)

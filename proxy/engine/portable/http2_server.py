@@ -200,7 +200,7 @@ class Http2Server(Http2End):
         try:
             raw = read_head(event.headers, ended=ended)
         except ProtocolError as error:
-            self._refuse(stream, str(error))
+            self.break_off(stream, str(error))
             return
         stream.request_ended = ended
         stream.due = None if ended else raw.length
@@ -212,8 +212,9 @@ class Http2Server(Http2End):
         if ended:
             events.request_end(())
 
-    def _refuse(self, stream: ServerStream, detail: str) -> None:
-        """A malformed request costs its stream, not the others (RFC 9113 §8.1.1)."""
+    def break_off(self, stream: Stream, detail: str) -> None:
+        """See Http2End."""
+        assert isinstance(stream, ServerStream)
         self._count("protocol")
         self._gate.count_reset()
         events, stream.events = stream.events, None
@@ -229,7 +230,7 @@ class Http2Server(Http2End):
         assert isinstance(stream, ServerStream)
         self.owe(stream, event)
         if not self.take(stream, len(event.data), ended=event.stream_ended is not None):
-            self._refuse(stream, _OTHER_LENGTH)
+            self.break_off(stream, _OTHER_LENGTH)
         elif stream.events is not None and event.data:
             stream.events.request_data(event.data)
 
@@ -238,14 +239,14 @@ class Http2Server(Http2End):
         if not isinstance(stream, ServerStream):
             return
         try:
-            trailers = read_trailers(event.headers, self._limits.header_count)
+            trailers = read_trailers(event, self._limits.header_count)
         except ProtocolError as error:
-            self._refuse(stream, str(error))
+            self.break_off(stream, str(error))
             return
         if self.take(stream, 0, ended=True):
             self._request_end(stream, trailers)
         else:
-            self._refuse(stream, _OTHER_LENGTH)
+            self.break_off(stream, _OTHER_LENGTH)
 
     def _on_end(self, event: h2.events.StreamEnded) -> None:
         stream = self.streams.get(event.stream_id)

@@ -32,6 +32,7 @@ const CONTROL_PER_HEAD: u32 = 2; // control frames that a head accounts for, bes
 const MAX_DUE: u32 = 4_096; // resets that may come, or go out, for calls that were
 const RESETS_PER_STREAM: u32 = 5; // of ours: one, and one for each frame that was on its way when the first left
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+const PRIORITY_BYTES: usize = 5;
 const HEADS_AT_ONCE: u32 = 256; // requests that `h2` is given before those that it has are taken from it
 
 /// What passed its limit, and how the peer is told.
@@ -134,8 +135,8 @@ pub struct FrameGate {
     settings: Cell<bool>,
     goaway: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    /// The kind of the frame whose payload is collected in `held`.
-    collecting: Cell<Option<u8>>,
+    /// The kind and stream of the frame whose payload is collected in `held`.
+    collecting: Cell<Option<(u8, u32)>>,
     /// Where requests come in: what must outlive `h2`, and the last stream of the one before it.
     ledger: Option<RefCell<Ledger>>,
     rested_at: Cell<u32>,
@@ -413,9 +414,9 @@ impl FrameGate {
     }
 
     fn end_payload(&self, payload: &[u8], out: &mut BytesMut) {
-        let Some(kind) = self.collecting.take() else { return };
+        let Some((kind, stream)) = self.collecting.take() else { return };
         if !matches!(kind, HEADERS | CONTINUATION) {
-            return self.end_noted(kind, payload, out);
+            return self.end_noted(kind, stream, payload, out);
         }
         let mut blocks = self.blocks.borrow_mut();
         let ended = blocks.payload(kind, payload, out);
@@ -427,11 +428,17 @@ impl FrameGate {
         }
     }
 
-    fn end_noted(&self, kind: u8, payload: &[u8], out: &mut BytesMut) {
-        let Some(ledger) = &self.ledger else { return };
-        match kind {
-            SETTINGS => ledger.borrow_mut().heard_settings(payload),
-            WINDOW_UPDATE => ledger.borrow_mut().heard_update(payload),
+    fn end_noted(&self, kind: u8, stream: u32, payload: &[u8], out: &mut BytesMut) {
+        match (kind, &self.ledger) {
+            (WINDOW_UPDATE, _) if stream != 0 && is_nothing(payload) => {
+                // An error of the stream (RFC 9113 §6.9), of the connection in `h2`, which has this as one of the stream: it depends on itself.
+                Header { length: PRIORITY_BYTES, kind: PRIORITY, flags: 0, stream }.put(out);
+                out.extend_from_slice(&stream.to_be_bytes());
+                return out.extend_from_slice(&[0]);
+            }
+            (WINDOW_UPDATE, _) if stream != 0 => Header { length: payload.len(), kind, flags: 0, stream }.put(out),
+            (WINDOW_UPDATE, Some(ledger)) => ledger.borrow_mut().heard_update(payload),
+            (SETTINGS, Some(ledger)) => ledger.borrow_mut().heard_settings(payload),
             _ => return, // of a stream that is over
         }
         out.extend_from_slice(payload);
@@ -451,7 +458,7 @@ impl FrameGate {
         if let Err(fault) = self.blocks.borrow_mut().begin(header.kind, header.flags, header.stream) {
             return self.fault(fault);
         }
-        self.collecting.set(Some(header.kind));
+        self.collecting.set(Some((header.kind, header.stream)));
         if self.block_at.get().is_none() {
             self.block_at.set(Some(Instant::now()));
         }
@@ -477,6 +484,9 @@ impl FrameGate {
             return;
         }
         self.ending.set(0);
+        if header.kind == DATA && self.ledger.is_none() {
+            self.blocks.borrow_mut().body(header.stream, out);
+        }
         if header.kind == DATA && header.has(END_STREAM) {
             if self.ledger.is_none() {
                 self.ending.set(header.stream);
@@ -545,9 +555,13 @@ impl FrameGate {
 
     /// Keep what must outlive `h2`; returns whether the frame is for it.
     fn note(&self, header: Header) -> bool {
+        let collect = |kind| self.collecting.set((header.length > 0).then_some((kind, header.stream)));
+        if header.kind == WINDOW_UPDATE && header.stream != 0 && !self.is_over(header.stream) {
+            collect(WINDOW_UPDATE);
+            return false;
+        }
         let Some(ledger) = &self.ledger else { return true };
         let is_over = self.is_over(header.stream);
-        let collect = |kind| self.collecting.set((header.length > 0).then_some(kind));
         match header.kind {
             DATA if is_over => {
                 self.end("protocol", Reason::STREAM_CLOSED);
@@ -601,10 +615,15 @@ impl FrameGate {
     }
 }
 
+/// Whether a window is to grow by 0.
+fn is_nothing(increment: &[u8]) -> bool {
+    matches!(increment, [0 | 0x80, 0, 0, 0]) // the first bit is reserved
+}
+
 /// Whether a frame of a fixed size has it (RFC 9113 §6.3 to §6.9).
 fn has_legal_length(header: Header) -> bool {
     match header.kind {
-        PRIORITY => header.length == 5,
+        PRIORITY => header.length == PRIORITY_BYTES,
         RST_STREAM | WINDOW_UPDATE => header.length == 4,
         PING => header.length == 8,
         SETTINGS if header.has(ACK) => header.length == 0,

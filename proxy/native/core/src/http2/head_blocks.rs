@@ -266,6 +266,9 @@ impl HeadBlocks {
             return Err(Fault::Closed);
         }
         let is_trailer = reading.headed;
+        if !self.is_server && !is_trailer && flags & END_STREAM != 0 && block.status.is_some_and(|status| status < 200) {
+            block.status = None; // as it ends, it is the final answer, which has no such status
+        }
         let sound = match (is_trailer, self.is_server) {
             _ if block.is_over => !is_trailer,
             (true, _) => !block.has_pseudo(),
@@ -324,6 +327,17 @@ impl HeadBlocks {
         if let Some(reading) = fresh.or_else(|| self.open.get_mut(&stream)) {
             reading.ended = true;
         }
+    }
+
+    /// Some of an answer's body comes. Before its head, `h2` is told of a malformed one: it would end the connection for the body.
+    pub fn body(&mut self, stream: u32, out: &mut BytesMut) {
+        let Some(reading) = self.open.get_mut(&stream).filter(|reading| !reading.headed) else { return };
+        reading.headed = true;
+        let mut block = BytesMut::new();
+        put_status(&mut block, 200);
+        put_field(&mut block, b"connection", b"x");
+        Header { length: block.len(), kind: HEADERS, flags: END_HEADERS, stream }.put(out);
+        out.extend_from_slice(&block);
     }
 
     /// Whether a call's end came.
