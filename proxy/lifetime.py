@@ -21,6 +21,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ABORT_S = 0.1  # as Dapr has it (spec/invocation.md §6.1)
 
 
+class Terminal:
+    """The one that this process was started in, if any. SIGHUP means its end, or else a wish to reload."""
+
+    def __init__(self) -> None:
+        self._was_there = os.isatty(0)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether there was one, and it is gone."""
+        return self._was_there and not os.isatty(0)
+
+
 class Lifetime:
     """One sidecar's life. Enter it inside the running loop; it installs the signal handlers and removes them on leaving.
 
@@ -43,7 +55,7 @@ class Lifetime:
         self._link = ready_fd
         self.supervised = supervised and ready_fd is not None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._has_terminal = os.isatty(0)
+        self._terminal = Terminal()
         self.reload_asked = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -108,7 +120,7 @@ class Lifetime:
         self.stop(number.name)
 
     def _on_hangup(self) -> None:
-        if self._has_terminal and not os.isatty(0):
+        if self._terminal.is_closed:
             self._on_signal(signal.SIGHUP)
         else:
             self.reload_asked.set()

@@ -67,7 +67,7 @@ there.
 """
 _SIGNALS = """SIGTERM and SIGINT end a sidecar in order: it says goodbye, serves on for `--drain`, lets calls in flight finish for
 `--dapr-graceful-shutdown-seconds`, and ends. A second one ends it at once. SIGHUP has it read its policies
-anew. The exit code is 0, 1 if calls were cut or
+anew, and `postern run` have all of its sidecars do so. The exit code is 0, 1 if calls were cut or
 something failed, 2 for flags that can't be used, 128 and the signal's number after a second signal.
 """
 

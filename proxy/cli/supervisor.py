@@ -9,15 +9,16 @@ from proxy.cli.errors import FAILED, PARTLY
 from proxy.cli.launch import AppSpec
 from proxy.cli.output import Console
 from proxy.cli.unit import Ended, Unit, Why
+from proxy.lifetime import Terminal
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEPENDENCY_S = 60.0  # how long an app waits for those that it depends on
 CONNECT_S = 0.5
 CONNECT_PAUSE_S = 0.05
 
 
 class Run:
-    """One `postern run`. The first signal stops in order, the second kills.
+    """One `postern run`. The first signal stops in order, the second kills; SIGHUP, unless the terminal is gone, reloads all.
 
     State: `_signal` is the first signal, None until it came; `_results` the ended units by app-id.
     """
@@ -34,6 +35,7 @@ class Run:
         self._console = console
         self._environment = environment
         self._keep_going = keep_going
+        self._terminal = Terminal()
         self._signal: signal.Signals | None = None
         self._first_failure: Ended | None = None
         self._results: dict[str, Ended] = {}
@@ -43,7 +45,7 @@ class Run:
         """Run all until they end; the exit code."""
         loop = asyncio.get_running_loop()
         self._console.on_broken = self._stop_all
-        for number in STOPPING:
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             with Guard() as guard:
@@ -54,7 +56,7 @@ class Run:
                     for unit in self._units.values():
                         tasks.create_task(self._one(unit))
         finally:
-            for number in STOPPING:
+            for number in SIGNALS:
                 loop.remove_signal_handler(number)
         if (
             self._first_failure is not None and len(self._results) > 1
@@ -65,7 +67,11 @@ class Run:
         )
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self._signal is None:
+        if number is signal.SIGHUP and not self._terminal.is_closed:
+            self._console.say("info", "reloading the policies of every sidecar")
+            for unit in self._units.values():
+                unit.reload()
+        elif self._signal is None:
             self._signal = number
             self._console.say("info", "stopping; once more to end at once")
             self._stop_all()

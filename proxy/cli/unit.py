@@ -94,6 +94,11 @@ class Unit:
         """Whether `stop` was called."""
         return self._asked
 
+    def reload(self) -> None:
+        """Have the sidecar read its policies anew; one that is just starting reads the newest anyway."""
+        if self._sidecar is not None and self.ready is not None:
+            self._sidecar.send(signal.SIGHUP)
+
     def kill(self) -> None:
         """End everything now."""
         self.stop()

@@ -1,6 +1,7 @@
 """`postern run -f`: many apps as one."""
 
 import json
+import signal
 
 from tests.integration.cli.conftest import Commands
 
@@ -68,6 +69,25 @@ async def test_stop_of_one_app_leaves_the_others(commands: Commands) -> None:
     assert run.is_running
     code, output = await commands.done("list", "-o", "json")
     assert [row["appId"] for row in json.loads(output)] == ["cart"]
+    assert await run.end(timeout_s=20.0) == 143
+
+
+async def test_hangup_reloads_every_sidecar_and_ends_nothing(commands: Commands) -> None:
+    policy = commands.folder / "policy.yaml"
+    policy.write_text("kind: Configuration\nspec: {accessControl: {defaultAction: allow}}\n")
+    configured = BOTH.replace("upstreams: {pay: 0}", "configFilePath: policy.yaml")
+    run = commands.run_file(configured.replace("daprdLogDestination: file", "daprdLogDestination: console"))
+    await run.line(r"^pay  \| listening")
+    for name in ("cart", "pay"):
+        assert (await commands.done("wait", name, "--timeout=20s"))[0] == 0
+    before = json.loads((await commands.done("list", "-o", "json"))[1])
+    run.send_signal(signal.SIGHUP)
+    await run.line(r"^cart .*policies reloaded")
+    await run.line(r"^pay .*nothing to reload")
+    after = json.loads((await commands.done("list", "-o", "json"))[1])
+    ids = [[(row["daprdPid"], row["appPid"]) for row in rows] for rows in (before, after)]
+    assert ids[0] == ids[1]
+    assert len(after) == 2
     assert await run.end(timeout_s=20.0) == 143
 
 
