@@ -19,6 +19,7 @@ from proxy.building_blocks import missing, missing_service
 from proxy.deliver import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app
 from proxy.fields import MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS
 from proxy.judge import Judge
+from proxy.max_forwards import forwarded_once, read_max_forwards
 from proxy.path import Form
 from proxy.plan import (
     DETAIL,
@@ -162,7 +163,28 @@ class Outbound:
             if own_port is None
             else Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
         )
-        return self._to(ask, named) if isinstance(named, Named) else named
+        if not isinstance(named, Named):
+            return named
+        left = read_max_forwards(ask)
+        if left == 0:
+            return self._final(ask, named)
+        found = self._to(ask, named)
+        return found if left is None else forwarded_once(found, left)
+
+    def _final(self, ask: Asking, named: Named) -> Reply:
+        """A request that is not to be forwarded. TRACE is not echoed: it would show the app what only proxies are to read."""
+        if ask.method() == "TRACE":
+            text = "TRACE with Max-Forwards: 0 is for this proxy, which echoes no requests"
+            return self._reply(Cause.UNSUPPORTED, text, surface=named.surface, status=501)
+        return Reply(
+            cause=Cause.STATUS,  # none: no call came of it
+            status=200,
+            headers=(),
+            body=b"",
+            grpc_code=0,
+            grpc_message="",
+            labels=self._labels(named.surface),
+        )
 
     # --- guards ----------------------------------------------------------------------------------------------------------
 

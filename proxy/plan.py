@@ -85,6 +85,7 @@ NAMING_HEADERS = frozenset(
         b"access-control-request-headers",
         b"access-control-request-method",
         b"authorization",
+        b"max-forwards",
     }
 )
 # A longer naming value is never a key: deciders themselves read LONG, which names nobody. Who calls is always the whole value.

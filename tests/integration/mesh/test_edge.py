@@ -95,6 +95,29 @@ async def test_path_that_is_no_building_block_names_no_app(edge: Edge) -> None:
         assert (answer.status, answer.get("postern-error")) == (404, "no-app")
 
 
+@pytest.mark.parametrize(
+    ("method", "left", "status", "sent"),
+    [
+        ("OPTIONS", "0", 200, None),
+        ("OPTIONS", "2", 200, "1"),
+        ("TRACE", "0", 501, None),
+        ("GET", "0", 200, "0"),
+    ],
+)
+async def test_max_forwards_counts_the_callers_proxy(
+    edge: Edge, method: str, left: str, status: int, sent: str | None
+) -> None:
+    """RFC 9110 §7.6.2; the callee's proxy is of the same hop."""
+    headers = [("dapr-app-id", "cart"), ("Max-Forwards", left)]
+    answer = await request(edge.web.http_port, method, "/echo", headers=headers)
+    assert answer.status == status
+    if sent is None:
+        assert b'"target"' not in answer.body
+    else:
+        told = {name.lower(): value for name, value in json.loads(answer.body)["headers"]}
+        assert told["max-forwards"] == sent
+
+
 async def test_grpc_api_of_dapr_says_what_is_carried(edge: Edge) -> None:
     async with grpc.aio.insecure_channel(f"localhost:{edge.web.grpc_port}") as channel:
         client = EchoClient(channel, service="dapr.proto.runtime.v1.Dapr")

@@ -1,0 +1,26 @@
+"""Max-Forwards of OPTIONS and TRACE (RFC 9110 §7.6.2). Both proxies of a call are one hop: the caller's alone counts. Pure."""
+
+import re
+
+from msgspec.structs import replace
+
+from proxy.plan import Asking, Decision, Edit, Op, Plan
+
+NAME = b"max-forwards"
+_COUNT = re.compile(r"[0-9]{1,9}")
+
+
+def read_max_forwards(ask: Asking) -> int | None:
+    """How many more times a request may be forwarded; None: as often as it takes."""
+    if ask.method() not in ("OPTIONS", "TRACE") or ask.protocol() == "grpc":
+        return None
+    text = ask.naming(NAME)
+    return int(text) if text is not None and _COUNT.fullmatch(text) else None
+
+
+def forwarded_once(found: Decision, left: int) -> Decision:
+    """The same, with one forwarding less for whoever gets the request next."""
+    if not isinstance(found, Plan):
+        return found
+    fewer = Edit(op=Op.SET, name=NAME, data=b"%d" % (left - 1))
+    return replace(found, routes=tuple(replace(route, edits=(*route.edits, fewer)) for route in found.routes))
