@@ -7,8 +7,9 @@ The native engine reads paths alike (`proxy/native/core/src/decision/readings.rs
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from itertools import islice
+from urllib.parse import unquote_to_bytes
 
 MAX_PATH_BYTES = 8_192  # of a path that can be read in more than one way
 MAX_READINGS = 64  # a path with more of them was made to have them
@@ -17,10 +18,17 @@ _DECODINGS = 2
 
 _AMBIGUOUS = re.compile(r"[%;\\?#\x00-\x1f\x7f]|//|/\.")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
-_ESCAPE_IN_SEGMENT = re.compile(rb"%(?!2[Ff]|5[Cc])([0-9A-Fa-f]{2})")
+_ESCAPED_SLASH = re.compile(rb"%(2[Ff]|5[Cc])")
 _PARAMETERS = re.compile(rb";[^/]*")
 _SLASHES = re.compile(rb"/{2,}")
+_DOTS = re.compile(rb"/\.\.?(?:/|\Z)")
+_ESCAPED_DOT = re.compile(rb"/(?:\.%2[Ee]|%2[Ee]\.?|%2[Ee]%2[Ee])(?:/|\Z)")
+_PLAIN_DOTS = {b".": 1, b"..": 2}
+_DOT_FORMS = (b".", b"%2e", b"%2E")
+_ESCAPED_DOTS = {
+    **dict.fromkeys(_DOT_FORMS, 1),
+    **dict.fromkeys((one + other for one in _DOT_FORMS for other in _DOT_FORMS), 2),
+}
 _QUERY = re.compile(rb"[?#].*", re.DOTALL)
 
 
@@ -76,7 +84,7 @@ def _first_parameter(path: bytes) -> bytes:
 
 
 def _each_parameter(path: bytes) -> bytes:
-    return _PARAMETERS.sub(b"", path)
+    return _PARAMETERS.sub(b"", path) if b";" in path else path
 
 
 def _backslashes(path: bytes) -> bytes:
@@ -84,30 +92,26 @@ def _backslashes(path: bytes) -> bytes:
 
 
 def _merged(path: bytes) -> bytes:
-    return _SLASHES.sub(b"/", path)
+    return _SLASHES.sub(b"/", path) if b"//" in path else path
 
 
 def _resolved(path: bytes) -> bytes:
-    return _without_dots(path, lambda segment: segment)
+    return _without_dots(path) if _DOTS.search(path) is not None else path
 
 
 def _resolved_escaped(path: bytes) -> bytes:
     """Escaped dots are dots already (WHATWG URL, "double-dot URL path segment")."""
-    return _without_dots(path, lambda segment: segment.replace(b"%2e", b".").replace(b"%2E", b"."))
+    return _without_dots(path, _ESCAPED_DOTS) if _ESCAPED_DOT.search(path) is not None else path
 
 
-def _without_dots(path: bytes, name: Callable[[bytes], bytes]) -> bytes:
-    if b"/." not in path and b"/%2" not in path:
-        return path
+def _without_dots(path: bytes, dots: Mapping[bytes, int] = _PLAIN_DOTS) -> bytes:
     kept: list[bytes] = []
     for segment in path.split(b"/")[1:]:
-        match name(segment):
-            case b"..":
-                del kept[-1:]
-            case b".":
-                pass
-            case _:
-                kept.append(segment)
+        count = dots.get(segment)
+        if count is None:
+            kept.append(segment)
+        elif count == 2:
+            del kept[-1:]
     return b"/" + b"/".join(kept)
 
 
@@ -123,20 +127,12 @@ def _before_query(path: bytes) -> bytes:
     return _QUERY.sub(b"", path)
 
 
-def _decoded(path: bytes) -> bytes:
-    return _ESCAPE.sub(_byte, path)
-
-
 def _decoded_segments(path: bytes) -> bytes:
     """Split first, then decoded: an escaped slash stays within its segment."""
-    return _ESCAPE_IN_SEGMENT.sub(_byte, path)
+    return unquote_to_bytes(_ESCAPED_SLASH.sub(rb"%25\1", path))
 
 
-def _byte(escape: re.Match[bytes]) -> bytes:
-    return bytes((int(escape[1], 16),))
-
-
-_DECODERS = (_decoded, _decoded_segments)
+_DECODERS = (unquote_to_bytes, _decoded_segments)
 _STEPS = (
     _first_parameter,
     _each_parameter,

@@ -42,7 +42,7 @@ class Call(Struct, kw_only=True):
     """One finished call.
 
     direction `outbound` (app to peer) or `inbound` (peer to app); protocol `http`, `grpc` or `websocket`; surface
-    `dapr` or `own`. `path` is canonical and has no query. Times are epoch nanoseconds, `head_ns` 0 when no
+    `dapr` or `own`. `path` is for people, without the query. Times are epoch nanoseconds, `head_ns` 0 when no
     response head came. `status` is HTTP's, 0 for none. `cause` names a failure made by a proxy, not by the app,
     in lower case with dashes. `endpoint` and `peer_address` are `ip:port` or "". `bytes_in` is the request's body,
     `bytes_out` the answer's. `attempts` may stay empty when there was but one.

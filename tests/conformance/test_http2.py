@@ -482,8 +482,8 @@ async def test_body_unlike_its_content_length_is_no_whole_request(
     assert message.status != 200
 
 
-@pytest.mark.parametrize("path", [b"/a#b", b"/a%00b", b"/a%2fb", b"/%zz", b"/a\\b", b"x", b"/a%5cb", b"/%ff"])
-async def test_path_without_canonical_form_is_a_400(engine: str, path: bytes) -> None:
+@pytest.mark.parametrize("path", [b"/a#b", b"/a%00b", b"/a%1fb", b"/%zz", b"/a%7F", b"x"])
+async def test_invalid_target_is_a_400(engine: str, path: bytes) -> None:
     async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
         message = await caller.whole(await caller.request(path))
     assert (message.status, message.get(b"postern-error")) == (400, b"bad-request")

@@ -81,7 +81,7 @@ def unlabelled(listener: str) -> Labels:
 
 
 def bad_request(reason: str, listener: str) -> Reply:
-    """400: the head has no canonical form."""
+    """400: the head is refused."""
     return errors.reply(Cause.BAD_REQUEST, unlabelled(listener), f"bad request: {reason}")
 
 

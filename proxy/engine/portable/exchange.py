@@ -131,7 +131,7 @@ class Exchange:
     # --- deciding --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Make the head canonical, decide, and go."""
+        """Read the head, decide, and go."""
         if self._refusal is not None:
             self._answer(answers.bad_request(self._refusal, self._listener.name), "")
             return

@@ -106,11 +106,12 @@ fn resolved_escaped(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn without_dots(path: &[u8], dots: impl Fn(&[u8]) -> Option<usize>) -> Option<Vec<u8>> {
-    if memchr::memmem::find(path, b"/.").is_none() && memchr::memmem::find(path, b"/%2").is_none() {
+    let segments = || path.split(|byte| *byte == b'/').skip(1);
+    if !segments().any(|segment| matches!(dots(segment), Some(1 | 2))) {
         return None;
     }
     let mut kept: Vec<&[u8]> = Vec::new();
-    for segment in path.split(|byte| *byte == b'/').skip(1) {
+    for segment in segments() {
         match dots(segment) {
             Some(2) => drop(kept.pop()),
             Some(1) => {}
