@@ -5,17 +5,15 @@ a gateway's own fields was not sent by a page, unless we gave leave. A page whos
 of our own origin: the Host check is what finds that.
 """
 
-import ipaddress
 import re
 
 from msgspec import Struct
 
 from proxy.fields import carries
 from proxy.plan import Asking, Edit, Edits, Headers, Op
-from proxy.target import BEYOND_PAGES_SET, FOREIGN_SITE_SET, PREFLIGHT_SET, split_authority
+from proxy.target import BEYOND_PAGES_SET, FOREIGN_SITE_SET, PREFLIGHT_SET
+from telemetry.hosts import is_host_known, is_own_origin, matches, origin_of, split_authority, stranger
 
-# What a browser says of a request that another site's page makes (Fetch Metadata §2.1); a plain GET of an image has no Origin.
-FOREIGN_SITES = frozenset({b"cross-site", b"same-site"})
 # Patterns as `proxy.plan.carries` reads them: fields that no page can send without a preflight.
 BEYOND_PAGES = frozenset(
     {
@@ -34,10 +32,6 @@ BEYOND_PAGES = frozenset(
 )
 PREFLIGHT = frozenset({b"access-control-request-method"})
 PAGE_METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})  # any other wants a preflight
-# What scrapers ask for. Every browser sends Accept-Language, and no page can leave it out.
-_SCRAPER = frozenset({b"x-prometheus-scrape-timeout-seconds"})
-_EXPOSITION = (b"application/openmetrics-text", b"version=0.0.4", b"io.prometheus.client.metricfamily")
-_PRIVATE = re.compile(r".+\.(?:local|localdomain|internal|lan|svc|home\.arpa|svc\..+|cluster\.local)")
 _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,256}")
 _EXPOSED = b"grpc-status, grpc-message, postern-error, traceparent"
 _MAX_AGE = b"600"  # seconds that a browser may keep a leave
@@ -56,9 +50,7 @@ class Browsers(Struct, frozen=True, kw_only=True):
 
     def host_refused(self, authority: str) -> str | None:
         """Why a request with this Host is not answered, or None."""
-        if is_unmistakable(authority) or _matches(
-            split_authority(authority)[0].removesuffix("."), self.hosts
-        ):
+        if is_host_known(authority, self.hosts):
             return None
         host = split_authority(authority)[0]
         return (
@@ -91,7 +83,7 @@ class Browsers(Struct, frozen=True, kw_only=True):
 
     def listed(self, origin: str) -> bool:
         """Whether --allowed-origins has it."""
-        return _matches(origin, self.origins)
+        return matches(origin, self.origins)
 
     def leave(self, ask: Asking) -> Headers:
         """The fields of the answer to a listed origin's preflight."""
@@ -131,50 +123,18 @@ def as_headers(edits: Edits) -> Headers:
     return tuple((edit.name, edit.data) for edit in edits)
 
 
-def own_names(hostname: str, *, beyond: bool) -> tuple[str, ...]:
-    """The machine's names. beyond: also those that others on the network know it by."""
-    name = hostname.lower()
-    short = name.partition(".")[0]
-    return (name, short, f"{short}.local") if beyond else (name,)
-
-
-def stranger(
+def refused_page(
     browsers: Browsers, authority: str, headers: Headers, *, names: tuple[str, ...] | None, scraped: bool
 ) -> str | None:
-    """Why a request to the metrics or public port is not answered, or None.
-
-    names: the machine's, where the port listens beyond loopback. There other machines call: by names that are not public, and by
-    any whose first label is this machine's; nobody can rebind those. scraped: a scraper is let in by any name, as long as it says
-    that it is one and sends no Accept-Language, which every browser does.
-    """
-    authority = authority.lower()
-    why = browsers.host_refused(authority)
-    if why is not None and names is not None and _is_private(split_authority(authority)[0], names):
-        why = None
-    if why is not None and scraped and _is_scraper(headers):
-        why = None
-    if why is not None or browsers.origins_open:
-        return why
-    origin = next((data.decode("latin-1") for name, data in headers if name == b"origin"), None)
-    if origin is None:
-        foreign = "*" not in browsers.origins and any(
-            name == b"sec-fetch-site" and data in FOREIGN_SITES for name, data in headers
-        )
-    else:
-        foreign = not (browsers.listed(origin) or is_own_origin(origin, authority))
-    return _refusal(origin) if foreign and not carries(headers, BEYOND_PAGES) else None
-
-
-def _is_private(host: str, names: tuple[str, ...]) -> bool:
-    host = host.removesuffix(".")
-    return "." not in host or host.partition(".")[0] in names or _PRIVATE.fullmatch(host) is not None
-
-
-def _is_scraper(headers: Headers) -> bool:
-    if any(name == b"accept-language" for name, _ in headers):
-        return False
-    accepts = b",".join(data.lower().replace(b" ", b"") for name, data in headers if name == b"accept")
-    return carries(headers, _SCRAPER) or any(kind in accepts for kind in _EXPOSITION)
+    """Why a request to the metrics or public port is not answered, or None. `names`, `scraped`: see `telemetry.hosts.stranger`."""
+    what = stranger(
+        authority, headers, hosts=browsers.hosts, origins=browsers.origins, names=names, scraped=scraped
+    )
+    if what == "host":
+        return browsers.host_refused(authority.lower())
+    if what is None or browsers.origins_open or carries(headers, BEYOND_PAGES):
+        return None
+    return _refusal(origin_of(headers))
 
 
 def _refusal(origin: str | None) -> str:
@@ -184,42 +144,3 @@ def _refusal(origin: str | None) -> str:
         f"{who} may not call this: --allowed-origins={flag} lets it in; a gateway that passes a browser's headers on "
         "needs that too, unless it adds one of its own, such as x-forwarded-for, x-request-id or traceparent"
     )
-
-
-def is_unmistakable(authority: str) -> bool:
-    """Whether a Host is no name that could be rebound: empty, localhost, a name below it, or an IP literal."""
-    host = split_authority(authority)[0].removesuffix(".")
-    if host in ("", "localhost") or host.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
-
-
-def is_own_origin(origin: str, authority: str) -> bool:
-    """Whether an Origin is the scheme, host and port that the request itself was sent to."""
-    scheme, separator, rest = origin.lower().partition("://")
-    return bool(separator) and scheme == "http" and _with_port(rest) == _with_port(authority)
-
-
-def _with_port(authority: str) -> tuple[str, str]:
-    host, port = split_authority(authority)
-    return host, port or "80"
-
-
-def _matches(text: str, patterns: tuple[str, ...]) -> bool:
-    """`*`, the text itself, or a pattern with one `*` (spec of --allowed-origins)."""
-    for pattern in patterns:
-        if pattern in ("*", text):
-            return True
-        before, star, after = pattern.partition("*")
-        if (
-            star
-            and text.startswith(before)
-            and text.endswith(after)
-            and len(text) >= len(before) + len(after)
-        ):
-            return True
-    return False

@@ -16,7 +16,7 @@ from nameresolution.resolver import AppName, EndpointSet
 from policies.access import Caller, Protocol
 from policies.loading import PolicySnapshot
 from proxy.app_watch import AppWatch
-from proxy.browsers import BEYOND_PAGES, FOREIGN_SITES, PREFLIGHT, Browsers, own_names
+from proxy.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
 from proxy.deliver import APP_CLUSTER, APP_GATE, GRPC_WEB, AppView
 from proxy.engine.base import Cluster, Engine, TlsIdentity, Upstream
 from proxy.heard_names import Claimed, HeardNames
@@ -42,6 +42,7 @@ from proxy.target import (
     parse_routes,
 )
 from sentry.client import Svid
+from telemetry.hosts import FOREIGN_SITES, own_names
 
 HOLD_S = 2.2  # the cold lookup's budget is 2 s (spec/nameresolution.md D6)
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Awaitable, Callable
 
-from proxy.browsers import own_names, stranger
+from proxy.browsers import refused_page
 from proxy.control import Control, browsers_of, own_port_listener
 from proxy.engine.base import Engine, ListenerSpec
 from proxy.errors import ANSWERS, HEADER, ListenError
 from proxy.local_http import Handler, LocalHttp, LocalRequest, LocalResponse
 from proxy.plan import Cause
 from proxy.settings import PortWish, Settings, address, is_loopback
+from telemetry.hosts import own_names
 
 
 class Listening:
@@ -123,7 +124,7 @@ def guarded(
     names = None if is_loopback(host) else own_names(hostname, beyond=True)
 
     async def answer(request: LocalRequest) -> LocalResponse:
-        why = stranger(browsers, request.authority, request.headers, names=names, scraped=scraped)
+        why = refused_page(browsers, request.authority, request.headers, names=names, scraped=scraped)
         if why is None:
             return await handler(request)
         body = json.dumps({"errorCode": ANSWERS[Cause.FORBIDDEN_ORIGIN].code, "message": why}).encode()

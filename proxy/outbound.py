@@ -46,8 +46,8 @@ from proxy.target import (
     ServiceRoutes,
     local_name,
     parse_callee,
-    split_authority,
 )
+from telemetry.hosts import split_authority
 
 LOCAL_API = "local-api"
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here

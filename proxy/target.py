@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from proxy.building_blocks import block_of
 from proxy.path import Form, as_forwarded, clean, invoked
 from proxy.plan import Shape, ShapedTable, Table
+from telemetry.hosts import split_authority
 
 OUT_PATHS = 1  # numbers of the pushed tables
 SERVICES = 2
@@ -133,15 +134,6 @@ class Services:
 
 
 # --- authorities -------------------------------------------------------------------------------------------------------------
-
-
-def split_authority(authority: str) -> tuple[str, str]:
-    """Host without brackets, and port ("" if none)."""
-    if authority.startswith("["):
-        host, _, port = authority[1:].partition("]")
-        return host, port.removeprefix(":")
-    host, colon, port = authority.rpartition(":")
-    return (host, port) if colon else (authority, "")
 
 
 def local_name(authority: str) -> str | None:

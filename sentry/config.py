@@ -66,6 +66,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     healthz_port: int = DEFAULT_HEALTHZ_PORT
     metrics_address: str = ""
     metrics_port: int | None = None
+    allowed_hosts: tuple[str, ...] = ()
     runtime_path: Path | None = None
     exit_when_idle_s: float = 0.0
     token_sources: tuple[TokenSource, ...] = ()
@@ -108,6 +109,7 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str]) -> Settings
         healthz_port=flags.healthz_port,
         metrics_address=flags.metrics_listen_address,
         metrics_port=flags.metrics_port if flags.enable_metrics else None,
+        allowed_hosts=tuple(filter(None, flags.allowed_hosts.lower().replace(" ", "").split(","))),
         runtime_path=runtime_path,
         exit_when_idle_s=flags.exit_when_idle,
         token_sources=sources,
@@ -225,6 +227,12 @@ def make_parser() -> argparse.ArgumentParser:
         ("--metrics-port", number, None, "Prometheus metrics; none by default, 0: any free port"),
         ("--metrics-listen-address", text, "127.0.0.1", "address of the metrics port (%(default)s)"),
         ("--enable-metrics", {"type": _boolean}, True, "false: no metrics, whatever the port"),
+        (
+            "--allowed-hosts",
+            text,
+            "",
+            "names, with commas, by which the health and metrics ports may be asked for beside this machine's own",
+        ),
         ("--mode", text, "standalone", "standalone, the only one there is yet"),
         ("--runtime-path", path, None, "where this user's sidecars meet; their join tokens are honoured"),
         (

@@ -1,14 +1,17 @@
-"""One page over HTTP, for probes and scrapers: a GET or HEAD of one path, answered at once and closed."""
+"""One page over HTTP, for probes and scrapers and not for browsers' pages: a GET or HEAD of one path, answered at once and closed."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from msgspec import Struct
 
 from sentry.errors import StoreError
+from telemetry.hosts import Fields, own_names, split_authority, stranger
 
 _ASK_S = 5.0
-_LINE_BYTES = 4096
+_HEAD_BYTES = 16_384
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Page(Struct, frozen=True):
@@ -19,39 +22,61 @@ class Page(Struct, frozen=True):
     body: bytes = b""
 
 
-async def serve_page(host: str, port: int, path: str, answer: Callable[[], Page]) -> asyncio.Server:
-    """Serve `path` on `host` ("" for all addresses) and `port`; the caller closes it.
+async def serve_page(
+    host: str, port: int, path: str, answer: Callable[[], Page], *, hosts: tuple[str, ...] = ()
+) -> asyncio.Server:
+    """Serve `path` on `host` ("" for all addresses) and `port`; the caller closes it. `hosts`: names by which it may be asked for too.
 
     Raises: StoreError when the port can't be listened on.
     """
 
+    names = None if host in _LOOPBACK else own_names(socket.gethostname(), beyond=True)
+
+    def judged(authority: str, fields: Fields) -> Page:
+        what = stranger(authority, fields, hosts=hosts, names=names, scraped=True)
+        return answer() if what is None else _refusal(what, authority)
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_ASK_S):
-                writer.write(_response(await reader.readline(), path, answer))
+                writer.write(_response(await reader.readuntil(b"\r\n\r\n"), path, judged))
                 await writer.drain()
-        except (OSError, TimeoutError, ValueError):
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
             writer.close()
 
     try:
-        return await asyncio.start_server(serve, host or None, port, limit=_LINE_BYTES)
+        return await asyncio.start_server(serve, host or None, port, limit=_HEAD_BYTES)
     except OSError as error:
         raise StoreError(
             f"{host or '*'}:{port}", f"can't be listened on for {path}: {error.strerror}"
         ) from error
 
 
-def _response(line: bytes, path: str, answer: Callable[[], Page]) -> bytes:
+def _response(head: bytes, path: str, judged: Callable[[str, Fields], Page]) -> bytes:
+    line, *rest = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     parts = line.split(b" ")
     is_asked = (
         len(parts) == 3 and parts[0] in {b"GET", b"HEAD"} and parts[1].partition(b"?")[0] == path.encode()
     )
-    page = answer() if is_asked else Page("404 Not Found")
+    fields = tuple((name.lower(), data.strip()) for name, _, data in (each.partition(b":") for each in rest))
+    authority = next((data.decode("latin-1") for name, data in fields if name == b"host"), "")
+    page = judged(authority, fields) if is_asked else Page("404 Not Found")
     kind = f"content-type: {page.kind}\r\n" if page.kind else ""
-    head = f"HTTP/1.1 {page.status}\r\n{kind}content-length: {len(page.body)}\r\nconnection: close\r\n\r\n"
-    return head.encode() + (b"" if parts[0] == b"HEAD" else page.body)
+    told = f"HTTP/1.1 {page.status}\r\n{kind}content-length: {len(page.body)}\r\nconnection: close\r\n\r\n"
+    return told.encode() + (b"" if parts[0] == b"HEAD" else page.body)
+
+
+def _refusal(what: str, authority: str) -> Page:
+    text = "a page of another site may not read this\n"
+    if what == "host":
+        name = split_authority(authority)[0]
+        text = (
+            f"host {authority!r} is not known to be this machine: use localhost or an IP address, or start sentry with "
+            f"--allowed-hosts={name}\n"
+        )
+    return Page("403 Forbidden", "text/plain; charset=utf-8", text.encode())
 
 
 def address_of(server: asyncio.Server | None) -> str:

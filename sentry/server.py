@@ -218,7 +218,11 @@ class SentryServer:
             return Page("200 OK" if is_usable else "503 Service Unavailable")
 
         return await serve_page(
-            self._settings.healthz_address, self._settings.healthz_port, "/healthz", answer
+            self._settings.healthz_address,
+            self._settings.healthz_port,
+            "/healthz",
+            answer,
+            hosts=self._settings.allowed_hosts,
         )
 
     async def _start_metrics(self, service: SigningService, authority: Authority) -> asyncio.Server | None:
@@ -229,7 +233,9 @@ class SentryServer:
         def answer() -> Page:
             return Page("200 OK", metrics.CONTENT_TYPE, metrics.render(service, authority))
 
-        return await serve_page(self._settings.metrics_address, port, "/metrics", answer)
+        return await serve_page(
+            self._settings.metrics_address, port, "/metrics", answer, hosts=self._settings.allowed_hosts
+        )
 
     async def _upkeep(self, authority: Authority) -> None:
         """Renew the issuer in time, warn of what ends soon."""

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from policies.access import AccessRules, without_policy
 from policies.resiliency import ResiliencyRules
-from proxy.browsers import BEYOND_PAGES, FOREIGN_SITES, PREFLIGHT, Browsers
+from proxy.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
 from proxy.deliver import GRPC_WEB, AppView
 from proxy.inbound import Inbound, InboundView
 from proxy.judge import Judge
@@ -27,6 +27,7 @@ from proxy.target import (
     Services,
     parse_routes,
 )
+from telemetry.hosts import FOREIGN_SITES
 
 APP = AppView(
     app_id="web",

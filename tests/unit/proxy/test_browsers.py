@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.browsers import BEYOND_PAGES, Browsers, is_own_origin, own_names, stranger
+from proxy.browsers import BEYOND_PAGES, Browsers, refused_page
 from proxy.fields import carries
 from proxy.plan import Headers
 from proxy.settings import address
-from proxy.target import split_authority
+from telemetry.hosts import own_names, split_authority
 
 
 def let_in(authority: str, hostname: str) -> bool:
@@ -85,24 +85,6 @@ def test_origin_is_matched_whole(origin: str, allowed: tuple[str, ...], expected
 
 
 @pytest.mark.parametrize(
-    ("origin", "authority", "expected"),
-    [
-        ("http://localhost:3500", "localhost:3500", True),
-        ("http://localhost", "localhost:80", True),
-        ("http://cart.localhost:3500", "cart.localhost:3500", True),
-        ("https://localhost:3500", "localhost:3500", False),
-        ("http://localhost:3501", "localhost:3500", False),
-        ("http://localhost", "localhost:3500", False),
-        ("http://127.0.0.1:3500", "localhost:3500", False),
-        ("null", "localhost:3500", False),
-        ("", "", False),
-    ],
-)
-def test_own_origin_is_scheme_host_and_port(origin: str, authority: str, expected: bool) -> None:
-    assert is_own_origin(origin, authority) is expected
-
-
-@pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         (b"dapr-app-id", b"cart", True),
@@ -165,6 +147,6 @@ BEYOND = own_names("node1", beyond=True)
 def test_metrics_are_for_scrapers_and_not_for_pages(
     authority: str, headers: Headers, names: tuple[str, ...] | None, expected: bool
 ) -> None:
-    why = stranger(Browsers(), authority, headers, names=names, scraped=True)
+    why = refused_page(Browsers(), authority, headers, names=names, scraped=True)
     assert (why is None) is expected
     assert expected or "--allowed-" in str(why)

@@ -17,7 +17,6 @@ from proxy.target import (
     parse_callee,
     parse_key,
     parse_routes,
-    split_authority,
 )
 
 SEGMENTS = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=64)
@@ -171,25 +170,6 @@ def test_service_of_a_grpc_path(path: str, expected: str) -> None:
 
 
 # --- authorities
-
-
-@pytest.mark.parametrize(
-    ("authority", "expected"),
-    [
-        ("cart", ("cart", "")),
-        ("cart:80", ("cart", "80")),
-        ("cart:", ("cart", "")),
-        ("", ("", "")),
-        (":80", ("", "80")),
-        ("[::1]:3500", ("::1", "3500")),
-        ("[::1]", ("::1", "")),
-        ("[fe80::1%25eth0]:1", ("fe80::1%25eth0", "1")),
-        ("[::1", ("::1", "")),
-        ("a:b:c", ("a:b", "c")),
-    ],
-)
-def test_authority_splits_into_host_and_port(authority: str, expected: tuple[str, str]) -> None:
-    assert split_authority(authority) == expected
 
 
 @pytest.mark.parametrize(
