@@ -7,8 +7,8 @@ The native engine reads paths alike (`proxy/native/core/src/decision/readings.rs
 """
 
 import re
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from urllib.parse import unquote_to_bytes
 
 MAX_PATH_BYTES = 8_192  # of a path that can be read in more than one way
@@ -21,6 +21,7 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _ESCAPED_SLASH = re.compile(rb"%(2[Ff]|5[Cc])")
 _PARAMETERS = re.compile(rb";[^/]*")
 _SLASHES = re.compile(rb"/{2,}")
+_BLANKS = re.compile(rb"/ +")
 _DOTS = re.compile(rb"/\.\.?(?:/|\Z)")
 _ESCAPED_DOT = re.compile(rb"/(?:\.%2[Ee]|%2[Ee]\.?|%2[Ee]%2[Ee])(?:/|\Z)")
 _PLAIN_DOTS = {b".": 1, b"..": 2}
@@ -75,6 +76,11 @@ def _closure(sent: bytes) -> list[bytes] | None:
                 return None
             for step in _STEPS:
                 add(step(one))
+            for resolved in chain(_resolved(one), _resolved_escaped(one)):
+                read_bytes += len(one)
+                if len(found) > MAX_READINGS or read_bytes > MAX_READ_BYTES:
+                    return None
+                add(resolved)
         level = [decode(one) for one in found[begin:] for decode in _DECODERS]
     return found
 
@@ -95,24 +101,41 @@ def _merged(path: bytes) -> bytes:
     return _SLASHES.sub(b"/", path) if b"//" in path else path
 
 
-def _resolved(path: bytes) -> bytes:
-    return _without_dots(path) if _DOTS.search(path) is not None else path
+def _unblanked(path: bytes) -> bytes:
+    """Spring's static files begin behind blanks."""
+    return _BLANKS.sub(b"/", path) if b"/ " in path else path
 
 
-def _resolved_escaped(path: bytes) -> bytes:
+def _resolved(path: bytes) -> Iterator[bytes]:
+    return _without_dots(path, _PLAIN_DOTS) if _DOTS.search(path) is not None else iter(())
+
+
+def _resolved_escaped(path: bytes) -> Iterator[bytes]:
     """Escaped dots are dots already (WHATWG URL, "double-dot URL path segment")."""
-    return _without_dots(path, _ESCAPED_DOTS) if _ESCAPED_DOT.search(path) is not None else path
+    return _without_dots(path, _ESCAPED_DOTS) if _ESCAPED_DOT.search(path) is not None else iter(())
 
 
-def _without_dots(path: bytes, dots: Mapping[bytes, int] = _PLAIN_DOTS) -> bytes:
-    kept: list[bytes] = []
-    for segment in path.split(b"/")[1:]:
-        count = dots.get(segment)
-        if count is None:
-            kept.append(segment)
-        elif count == 2:
-            del kept[-1:]
-    return b"/" + b"/".join(kept)
+def _without_dots(path: bytes, dots: Mapping[bytes, int]) -> Iterator[bytes]:
+    """Resolved behind each prefix that an app may have cut off before, the longest first.
+
+    No dots lead out of such a mount: Go's `http.StripPrefix` and `http.FileServer` read `/files/%2e%2e/x` as `/files/x`.
+    """
+    segments = path.split(b"/")[1:]
+    first = next(at for at, segment in enumerate(segments) if segment in dots)
+    for depth in range(first, -1, -1):
+        kept = segments[:depth]
+        is_held = False
+        for segment in segments[depth:]:
+            count = dots.get(segment)
+            if count is None:
+                kept.append(segment)
+            elif count == 2 and len(kept) > depth:
+                kept.pop()
+            elif count == 2:
+                is_held = True
+        yield b"/" + b"/".join(kept)
+        if not is_held:  # shorter prefixes make no difference
+            return
 
 
 def _after_authority(path: bytes) -> bytes:
@@ -138,8 +161,7 @@ _STEPS = (
     _each_parameter,
     _backslashes,
     _merged,
-    _resolved,
-    _resolved_escaped,
+    _unblanked,
     _after_authority,
     _before_query,
 )

@@ -21,7 +21,10 @@ def test_plain_path_is_read_in_one_way(path: str) -> None:
         ("/f/a%5Cb", {"/f/a%5Cb", "/f/a\\b", "/f/a/b"}),
         ("/f/100%25", {"/f/100%25", "/f/100%"}),
         ("/a;b/c;d", {"/a;b/c;d", "/a", "/a/c"}),
-        ("/a/../b", {"/a/../b", "/b"}),
+        ("/a/../b", {"/a/../b", "/b", "/a/b"}),
+        ("/a/b/../../../c", {"/a/b/../../../c", "/c", "/a/c", "/a/b/c"}),
+        ("/a/b/../c", {"/a/b/../c", "/a/c", "/a/b/c"}),
+        ("/a/./b", {"/a/./b", "/a/b"}),
         ("/a//b", {"/a//b", "/a/b"}),
         ("/.well-known/x", {"/.well-known/x"}),
     ],
@@ -62,6 +65,19 @@ def test_reading_that_some_router_serves_is_found(path: str) -> None:
     assert "/admin" in (readings(path) or ())
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/files/../private", "/files/%2e%2e/private", "/files/..%2Fprivate", "/files/x/.%2e/%2e./private"),
+        *("/files/x%2F..%2F..%2Fprivate", "/files/x;/../%2e%2e/private", "/files/x/..%5C..%5Cprivate"),
+        *("/files/%20private", "/files/%20%20/private", "/files/x/../%2520private"),
+    ],
+)
+def test_reading_of_what_follows_a_mount_is_found(path: str) -> None:
+    """Go's `http.StripPrefix` with `http.FileServer`, Spring's static files."""
+    assert "/files/private" in (readings(path) or ())
+
+
 def test_segments_are_decoded_after_splitting_too() -> None:
     """Go's ServeMux and Spring's PathPattern match `/{id}/admin`."""
     assert "/a%2Fb/admin" in (readings("/a%2Fb/%61dmin") or ())
@@ -97,6 +113,7 @@ PIECES = (
     "%3F",
     "ä",
     "%41",
+    "%20",
 )
 
 

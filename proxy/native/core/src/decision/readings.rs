@@ -44,6 +44,15 @@ pub fn readings(path: &str) -> Option<Vec<String>> {
                     add(&mut found, next);
                 }
             }
+            for escaped in [false, true] {
+                for next in without_dots(&one, |segment| dots(segment, escaped)) {
+                    read_bytes += one.len();
+                    if found.len() > MAX_READINGS || read_bytes > MAX_READ_BYTES {
+                        return None;
+                    }
+                    add(&mut found, next);
+                }
+            }
             at += 1;
         }
         level = found[begin..].iter().flat_map(|one| [decoded(one, false), decoded(one, true)]).flatten().collect();
@@ -68,8 +77,7 @@ fn add(found: &mut Vec<Vec<u8>>, mut one: Vec<u8>) {
 /// A step of reading; `None` where it changes nothing.
 type Step = fn(&[u8]) -> Option<Vec<u8>>;
 
-const STEPS: [Step; 8] =
-    [first_parameter, each_parameter, backslashes, merged, resolved, resolved_escaped, after_authority, before_query];
+const STEPS: [Step; 7] = [first_parameter, each_parameter, backslashes, merged, unblanked, after_authority, before_query];
 
 fn first_parameter(path: &[u8]) -> Option<Vec<u8>> {
     memchr::memchr(b';', path).map(|at| path[..at].to_vec())
@@ -97,28 +105,36 @@ fn merged(path: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn resolved(path: &[u8]) -> Option<Vec<u8>> {
-    without_dots(path, |segment| dots(segment, false))
+fn unblanked(path: &[u8]) -> Option<Vec<u8>> {
+    memchr::memmem::find(path, b"/ ")?;
+    let mut is_start = false;
+    let kept = path.iter().filter(|byte| {
+        is_start = **byte == b'/' || (is_start && **byte == b' ');
+        !is_start || **byte == b'/'
+    });
+    Some(kept.copied().collect())
 }
 
-fn resolved_escaped(path: &[u8]) -> Option<Vec<u8>> {
-    without_dots(path, |segment| dots(segment, true))
-}
-
-fn without_dots(path: &[u8], dots: impl Fn(&[u8]) -> Option<usize>) -> Option<Vec<u8>> {
-    let segments = || path.split(|byte| *byte == b'/').skip(1);
-    if !segments().any(|segment| matches!(dots(segment), Some(1 | 2))) {
-        return None;
-    }
-    let mut kept: Vec<&[u8]> = Vec::new();
-    for segment in segments() {
-        match dots(segment) {
-            Some(2) => drop(kept.pop()),
-            Some(1) => {}
-            _ => kept.push(segment),
+/// Resolved behind each prefix that an app may have cut off before, the longest first.
+fn without_dots<'a>(path: &'a [u8], dots: impl Fn(&[u8]) -> Option<usize> + 'a) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let can_have = memchr::memmem::find(path, b"/.").is_some() || memchr::memmem::find(path, b"/%2").is_some();
+    let segments: Vec<&[u8]> = if can_have { path.split(|byte| *byte == b'/').skip(1).collect() } else { Vec::new() };
+    let mut next_depth = segments.iter().position(|segment| matches!(dots(segment), Some(1 | 2)));
+    std::iter::from_fn(move || {
+        let depth = next_depth?;
+        let mut kept = segments[..depth].to_vec();
+        let mut is_held = false;
+        for segment in &segments[depth..] {
+            match dots(segment) {
+                Some(2) if kept.len() == depth => is_held = true,
+                Some(2) => drop(kept.pop()),
+                Some(1) => {}
+                _ => kept.push(segment),
+            }
         }
-    }
-    Some([b"/", &kept.join(&b'/')[..]].concat())
+        next_depth = if is_held { depth.checked_sub(1) } else { None }; // shorter prefixes make no difference
+        Some([b"/", &kept.join(&b'/')[..]].concat())
+    })
 }
 
 /// How many dots a segment is, if it is nothing else.
@@ -202,6 +218,10 @@ mod tests {
             ("/x%255C..%255Cadmin", "/admin"),
             ("//x/admin", "/admin"),
             ("/admin%3Fx", "/admin"),
+            ("/files/%2e%2e/admin", "/files/admin"),
+            ("/files/x%2F..%2F..%2Fadmin", "/files/admin"),
+            ("/files/x/%2e%2e/%2e%2e/admin", "/admin"),
+            ("/files/%20%20/%20admin", "/files/admin"),
         ] {
             assert!(all(path).iter().any(|one| one == wanted), "{path}: {:?}", all(path));
         }
