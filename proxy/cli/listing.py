@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 from urllib.parse import quote
 
@@ -188,7 +188,7 @@ def status(
         if services:
             put("")
             put_table(_SERVICES, services, is_wide=True)
-        for line in (line for sidecar in sidecars for line in notes(sidecar)):
+        for line in notes(sidecars):
             tell(line)
     if any(sidecar.answer is None or not sidecar.answer.get("ready") for sidecar in sidecars):
         raise typer.Exit(FAILED)
@@ -246,29 +246,36 @@ def _status_row(sidecar: Sidecar, now: float) -> Row:
     return row
 
 
-def notes(sidecar: Sidecar) -> list[str]:
-    """What deserves a line of its own below the table."""
+def notes(sidecars: Iterable[Sidecar]) -> list[str]:
+    """What deserves a line of its own beside the table; what is the same for several apps is told once."""
+    told: dict[str, list[str]] = {}
+    for sidecar in sidecars:
+        for text in _notes_of(sidecar):
+            told.setdefault(text, []).append(sidecar.entry.app_id)
+    return [f"{', '.join(dict.fromkeys(apps))}: {text}" for text, apps in told.items()]
+
+
+def _notes_of(sidecar: Sidecar) -> list[str]:
     if sidecar.answer is None:
-        entry = sidecar.entry
-        return [f"{entry.app_id}: process {entry.pid} does not answer on {entry.admin_socket}"]
+        return [f"process {sidecar.entry.pid} does not answer on {sidecar.entry.admin_socket}"]
     found = []
     for part in ("identity", "policy"):
         error = _part(sidecar.answer, part).get("lastError")
         if error:
-            found.append(f"{sidecar.entry.app_id}: {part}: {error}")
+            found.append(f"{part}: {error}")
     missing = sidecar.answer.get("notReady")
     if isinstance(missing, list) and missing:
-        found.append(f"{sidecar.entry.app_id}: not ready: {', '.join(map(str, missing))}")
+        found.append(f"not ready: {', '.join(map(str, missing))}")
     app = _part(sidecar.answer, "app")
     if app.get("heldByForeign"):
         found.append(
-            f"{sidecar.entry.app_id}: port {app.get('port')} is held by {app.get('heldBy')}, which is not the app that was started here"
+            f"port {app.get('port')} is held by {app.get('heldBy')}, which is not the app that was started here"
         )
     if sidecar.answer.get("engineNotice"):
-        found.append(f"{sidecar.entry.app_id}: {sidecar.answer['engineNotice']}")
+        found.append(str(sidecar.answer["engineNotice"]))
     warnings = _part(sidecar.answer, "policy").get("warnings")
     if isinstance(warnings, list):
-        found.extend(f"{sidecar.entry.app_id}: policy: {warning}" for warning in warnings)
+        found.extend(f"policy: {warning}" for warning in warnings)
     return found
 
 

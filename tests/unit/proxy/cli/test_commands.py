@@ -67,13 +67,19 @@ def test_notes_tell_what_is_wrong() -> None:
         "notReady": ["identity", "naming"],
         "app": {"port": 8080, "heldBy": "nginx (pid 7)", "heldByForeign": True},
     }
-    assert notes(sidecar(answer)) == [
+    assert notes([sidecar(answer)]) == [
         "cart: identity: sentry refused",
         "cart: not ready: identity, naming",
         "cart: port 8080 is held by nginx (pid 7), which is not the app that was started here",
         "cart: policy: x unused",
     ]
-    assert "does not answer" in notes(sidecar(None))[0]
+    assert "does not answer" in notes([sidecar(None)])[0]
+
+
+def test_note_that_is_the_same_for_several_apps_is_told_once() -> None:
+    one = sidecar({"engineNotice": "slow"})
+    other = sidecar({"engineNotice": "slow", "notReady": ["app"]}, "web")
+    assert notes([one, other]) == ["cart, web: slow", "web: not ready: app"]
 
 
 def test_endpoint_rows_are_flat_and_survive_odd_answers() -> None:
