@@ -14,7 +14,7 @@ from proxy.engine.base import Limits
 from proxy.engine.portable.refusal import ALERTS
 from proxy.plan import Asking, Cause, Decision, PeerLeaf, PeerRefusal, RefusedLeafError
 from tests.conformance.apps import http_app, raw_app
-from tests.conformance.frames import FramePeer, dial, serving
+from tests.conformance.frames import PREFACE, FramePeer, Kind, dial, frame, serving
 from tests.conformance.harness import Node, always, deciding, leading, plan, reply, running
 from tests.conformance.hellos import TLS_1_3, X25519MLKEM768, tap
 from tests.conformance.identities import Mint, spiffe
@@ -127,6 +127,45 @@ async def test_peer_that_offers_no_protocol_of_ours_is_refused(
         assert await refusal(node) == "protocol"
         await node.seen.until(lambda: node.seen.open == 0)
     assert node.seen.outcomes == []
+
+
+def tls_end(port: int, context: ssl.SSLContext, data: bytes) -> str:
+    """How TLS ends for a client that sends `data`: closed, cut (without an alert), or the alert that came. Blocks."""
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), 10) as plain,
+            context.wrap_socket(plain, suppress_ragged_eofs=False) as tls,
+        ):
+            tls.sendall(data)
+            while tls.recv(65_536):
+                pass
+    except ssl.SSLEOFError:
+        return "cut"
+    except ssl.SSLError as error:
+        return str(error)
+    return "closed"
+
+
+@pytest.mark.parametrize(
+    ("alpn", "data"),
+    [
+        ((), b""),
+        (("http/1.1",), b""),
+        (("h2",), b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"),
+        (("h2",), PREFACE + frame(Kind.SETTINGS) + frame(Kind.DATA, 0, 0, b"x")),
+    ],
+    ids=["no protocol", "another protocol", "no HTTP/2", "broken HTTP/2"],
+)
+async def test_peer_that_is_sent_away_hears_it_in_tls(
+    engine: str, mint: Mint, alpn: tuple[str, ...], data: bytes
+) -> None:
+    """RFC 8446 §6.1, RFC 7301 §3.2. Python's `ssl` has no way to refuse a protocol: the portable engine closes."""
+    async with peer_port(engine, mint) as (_, port):
+        end = await asyncio.to_thread(tls_end, port, mint.client_context("caller", alpn=alpn), data)
+    if engine == "portable" or alpn != ("http/1.1",):
+        assert end == "closed"
+    else:
+        assert "no application protocol" in end
 
 
 async def test_own_protocol_is_preferred_and_h2_accepted(engine: str, mint: Mint) -> None:

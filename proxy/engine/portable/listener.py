@@ -51,10 +51,12 @@ class Sniffer(asyncio.Protocol):
                 self._listener.refused(
                     "protocol", "the peer offered neither postern/1 nor h2 (ALPN)", _peer(transport)
                 )
-                transport.abort()
+                transport.close()  # `connection_lost` or the timer ends it
 
     def data_received(self, data: bytes) -> None:
         """Decide as soon as the bytes differ from the preface or hold all of it."""
+        if self._transport is None or self._transport.is_closing():
+            return
         self._seen += data
         head = self._seen[: len(PREFACE)]
         if PREFACE.startswith(head) and len(head) < len(PREFACE):
@@ -66,8 +68,7 @@ class Sniffer(asyncio.Protocol):
                 self._listener.refused(
                     "protocol", "the peer spoke no HTTP/2 within mutual TLS", _peer(transport)
                 )
-                transport.abort()
-                self._listener.gone()
+                self._listener.send_away(transport)
                 return
             end = self._listener.hand_over(transport, self._seen, http2=head == PREFACE)
             if end is not None and self._context is not self._listener.context:
@@ -204,8 +205,7 @@ class Listener:
                 met = peer_identity(transport, self.carrier.contexts, server=False)
             except IdentityMismatchError as error:
                 self.refused(error.reason, str(error), _peer(transport))
-                transport.abort()
-                self.gone()
+                self.send_away(transport)
                 return None
             peer, term = met.spiffe_id, Term.until(met.ends_at, time.time(), self.carrier.limits)
         address = _peer(transport)
@@ -230,6 +230,12 @@ class Listener:
         if self._draining:
             self.goodbye()
         return end
+
+    def send_away(self, transport: asyncio.Transport) -> None:
+        """Close, so that TLS says that it ends (RFC 8446 §6.1)."""
+        transport.close()
+        asyncio.get_running_loop().call_later(self.carrier.limits.head_s, transport.abort)
+        self.gone()
 
     def refused(self, reason: PeerRefusal, detail: str, address: str) -> None:
         """Report a peer that was not let in."""

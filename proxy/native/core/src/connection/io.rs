@@ -164,20 +164,44 @@ impl Drop for Io {
         if !self.gated.as_ref().is_some_and(|gated| gated.gate.is_flooded()) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        let Kind::Tcp(mut stream) = std::mem::replace(&mut self.kind, Kind::Gone) else { return };
-        tokio::task::spawn_local(async move {
-            let mut scratch = [0; 4_096];
-            let rest = async {
-                if stream.shutdown().await.is_ok() {
-                    while stream.read(&mut scratch).await.is_ok_and(|count| count > 0) {}
-                }
-            };
-            drop(tokio::time::timeout(LINGER, rest).await);
-        });
+        part(std::mem::replace(&mut self.kind, Kind::Gone));
     }
 }
 
+/// Close a connection so that the peer hears it: TLS says that it ends (RFC 8446 §6.1).
+pub fn part(kind: Kind) {
+    let parting = async move {
+        match kind {
+            Kind::Tcp(mut stream) => {
+                stream.shutdown().await?;
+                drain(stream).await
+            }
+            Kind::Server(mut tls) => {
+                tls.shutdown().await?;
+                drain(tls.into_inner().0).await
+            }
+            Kind::Client(mut tls) => {
+                tls.shutdown().await?;
+                drain(tls.into_inner().0).await
+            }
+            Kind::Unix(_) | Kind::Gone => Ok(()),
+        }
+    };
+    tokio::task::spawn_local(tokio::time::timeout(LINGER, parting));
+}
+
+async fn drain(mut stream: impl AsyncRead + Unpin) -> io::Result<()> {
+    let mut scratch = [0; 4_096];
+    while stream.read(&mut scratch).await? > 0 {}
+    Ok(())
+}
+
 impl Io {
+    /// See `part`.
+    pub fn part(mut self) {
+        part(std::mem::replace(&mut self.kind, Kind::Gone));
+    }
+
     fn is_secure(&self) -> bool {
         matches!(self.kind, Kind::Server(_) | Kind::Client(_))
     }

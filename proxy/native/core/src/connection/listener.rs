@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
+use rustls::ServerConnection;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -19,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::connection::ahead::Ahead;
 use crate::connection::dial;
 use crate::connection::handout::{Parcel, Seat, Seats};
-use crate::connection::io::{Io, Kind};
+use crate::connection::io::{Io, Kind, part};
 use crate::connection::leaving::Leaving;
 use crate::connection::refusal::Refusal;
 use crate::connection::tls::Identity;
@@ -288,6 +289,7 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
     if is_http2 {
         http2::server::serve(shared.clone(), io, entry, leaving).await;
     } else if listener.mesh {
+        io.part();
         refused(Refusal::new("protocol", "the peer spoke no HTTP/2 within mutual TLS"));
     } else {
         http1::server::serve(shared.clone(), io, entry, leaving).await;
@@ -316,12 +318,23 @@ async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, Leaf, Ident
     let stream = accepted
         .map_err(|_| Refusal::new("timeout", "the TLS handshake took too long"))?
         .map_err(|error| Refusal::of_handshake(&error))?;
-    let tls = stream.get_ref().1;
+    let peer = admit(shared, stream.get_ref().1).await;
+    let kind = Kind::Server(Box::new(stream));
+    match peer {
+        Ok(peer) => Ok((kind, peer, identity)),
+        Err(refusal) => {
+            part(kind);
+            Err(refusal)
+        }
+    }
+}
+
+/// Whose the other end is, where we speak with it.
+async fn admit(shared: &Shared, tls: &ServerConnection) -> Result<Leaf, Refusal> {
     if tls.alpn_protocol().is_none() {
         return Err(Refusal::new("protocol", "the peer offered neither postern/1 nor h2 (ALPN)"));
     }
     let leaf = tls.peer_certificates().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| Refusal::new("no-certificate", "the peer showed no certificate"))?;
-    let peer = dial::whose(shared, leaf.to_vec(), false).await?;
-    Ok((Kind::Server(Box::new(stream)), peer, identity))
+    dial::whose(shared, leaf.to_vec(), false).await
 }
