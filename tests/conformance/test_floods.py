@@ -630,3 +630,41 @@ async def test_call_to_an_app_that_answers_garbage_is_a_502(engine: str) -> None
             outcome = await way.front.seen.outcome()
         assert response.status in (501, 502)
         assert outcome.cause in (Cause.UNSUPPORTED, Cause.CONNECT, Cause.RESET_EARLY)
+
+
+def _surplus_head(peer: FramePeer, number: int, *, indexed: bool) -> bytes:
+    """A head of 300 small fields, none like another's; `indexed`: each goes into the table."""
+    pseudo = peer.block(
+        ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"a"))
+    )
+    start = b"\x40" if indexed else b"\x00"
+    fields = b"".join(
+        start + b"\x02" + b"%02d" % (field % 100) + b"\x06" + b"%06d" % (number * 300 + field)
+        for field in range(300)
+    )
+    return frame(Kind.HEADERS, END_HEADERS | 1, peer.new_stream(), pseudo + fields)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_heads_of_too_many_fields_do_not_take_the_loop_from_others(engine: str, indexed: bool) -> None:
+    """A connection has its turn as any other: a caller beside it isn't served after all that has come there."""
+    heads = 800
+    limits = Limits(resets_burst=10 * heads, streams=2 * heads)
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, limits=limits) as way,
+        dial(way.port) as attacker,
+        dial(way.port) as honest,
+    ):
+        assert (await honest.whole(await honest.request(b"/echo"))).status == 200
+        await attacker.settled()
+        flood = [_surplus_head(attacker, number, indexed=indexed) for number in range(heads)]
+        attacker.writer.write(b"".join(flood))
+        assert (await honest.whole(await honest.request(b"/echo"))).status == 200
+        refused = way.front.seen.refused["header-count"]
+        assert (
+            engine == "native" or refused < heads // 2
+        )  # that one may be through with all before this loop has sent the call
+        while (stream := 2 * heads - 1) not in attacker.messages or not attacker.messages[stream].over:
+            assert await attacker.read() is not None
+        assert {attacker.messages[2 * number + 1].status for number in range(heads)} == {431}

@@ -25,13 +25,14 @@ _TRANSFER_ENCODING = 1 + _STATIC.index((b"transfer-encoding", b""))  # the one o
 _ENTRY_OVERHEAD = 32  # RFC 7541 §4.1
 _MAX_INTEGER_BYTES = 6  # 32 bits and then some; more is an attack
 _MAX_KEPT = 64  # blocks that were read under one state of the table
-_MAX_KEPT_BYTES = 1_024
+_MAX_KEPT_BYTES = 8_192  # of all of them, as they came
 # RFC 9110 §5.1, §5.5 in lower case (RFC 9113 §8.2.1): names, and what is in no value; RFC 9113 §8.2.2: what belongs to a connection.
 _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
 # In place of all the fields of a block that no message may hold; the value says why.
 MALFORMED = b":malformed"
 OVERSIZED = (MALFORMED, b"the head is larger than allowed")
+_SURPLUS = (b"x", b"")  # stands for each field of a head that has too many to be read
 _BOMB = 16  # times the limit of a head: beyond that nothing is decoded, and the connection ends
 _CONNECTION = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 
@@ -54,6 +55,7 @@ class FieldDecoder:
         self._entries: deque[Header] = deque()
         self._size = 0
         self._kept: dict[bytes, list[Header]] = {}
+        self._kept_bytes = 0
 
     @property
     def header_table_size(self) -> int:
@@ -69,15 +71,48 @@ class FieldDecoder:
         """A header block's fields. Raises: HPACKError; the connection is then of no use."""
         kept = self._kept.get(data)
         if kept is None:
+            if len(data) > self.max_fields and self._is_surplus(data):
+                return [_SURPLUS] * (self.max_fields + 1)
             kept, is_lasting = self._read(data)
             fault = _fault(kept)
             if fault:
                 kept = [(MALFORMED, fault.encode())]
-            if is_lasting and len(data) <= _MAX_KEPT_BYTES:
-                if len(self._kept) >= _MAX_KEPT:
-                    self._kept.clear()
+            if is_lasting and len(data) <= _MAX_KEPT_BYTES // 8:
+                if len(self._kept) >= _MAX_KEPT or self._kept_bytes + len(data) > _MAX_KEPT_BYTES:
+                    self._forget()
                 self._kept[data] = kept
+                self._kept_bytes += len(data)
         return kept.copy()
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._kept_bytes = 0
+
+    def _is_surplus(self, data: bytes) -> bool:
+        """Whether a block has more fields than a head may, all sound as HPACK, and leaves the table as it is: nobody has to read them."""
+        at = count = size = 0
+        known = _STATIC_LENGTH + len(self._entries)
+        while at < len(data):
+            first = data[at]
+            if first & 0x80:
+                index, at = _integer(data, at, 0x7F)
+                if not 0 < index <= known:
+                    return False
+            elif first & 0x60:  # it changes the table
+                return False
+            else:
+                index, at = _integer(data, at, 0x0F)
+                if index > known:
+                    return False
+                start = at
+                for _ in range(1 if index else 2):
+                    length, at = _integer(data, at, 0x7F) if at < len(data) else (1, at)
+                    at += length
+                if at > len(data):
+                    return False
+                size += at - start
+            count += 1
+        return count > self.max_fields and size <= self.max_header_list_size
 
     def _read(self, data: bytes) -> tuple[list[Header], bool]:
         """The fields, and whether the block left the table as it was."""
@@ -110,7 +145,7 @@ class FieldDecoder:
         if self._limit > self.max_allowed_table_size:
             raise InvalidTableSizeError("the table was not made as small as it has to be")
         if changed:
-            self._kept.clear()
+            self._forget()
         return [OVERSIZED] if size > self.max_header_list_size else fields, not changed
 
     def _literal(self, data: bytes, at: int, prefix: int) -> tuple[Header, int]:

@@ -18,6 +18,7 @@ from proxy.engine.base import Limits
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _PRIORITY, _RST, _SETTINGS, _PUSH_PROMISE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x5
 _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x6, 0x7, 0x8, 0x9
+_BLOCKS = frozenset({_HEADERS, _CONTINUATION})
 _KINDS = {_PRIORITY: "priority", _SETTINGS: "settings", _PING: "ping", _WINDOW_UPDATE: "window-update"}
 _END_STREAM = _ACK = 0x1
 _END_HEADERS = 0x4
@@ -29,6 +30,8 @@ _MAX_UPDATES = 65_536
 _CONTROL_PER_HEAD = 2  # control frames that a head accounts for, besides its reset
 _MAX_DUE = 4_096  # resets that may come for calls that were
 _MAX_PAUSE_S = 1.0
+_PIECE_BYTES = 512  # of header blocks, as much as a loop's turn should have to read at least: one large head, several small ones
+_HEAD_BYTES = 64  # for what a head costs whatever its size
 _PROTOCOL_ERROR, _FRAME_SIZE_ERROR, _ENHANCE_YOUR_CALM = 0x1, 0x6, 0xB
 
 
@@ -98,6 +101,7 @@ class FrameGate:
     """
 
     __slots__ = (
+        "_blocks",
         "_burst",
         "_continuations",
         "_control",
@@ -114,6 +118,7 @@ class FrameGate:
         "_updates",
         "block_at",
         "goaway",
+        "pending",
         "stalled",
     )
 
@@ -126,6 +131,7 @@ class FrameGate:
         self._skip = 0
         self._continuations = 0
         self._now = now
+        self._blocks = 0  # bytes of header blocks in the piece that is being read
         self._updates = 0  # WINDOW_UPDATEs that our DATA accounts for
         self.block_at: float | None = None  # when the header block began that has not ended
         self._burst = int(limits.control_burst * factor)
@@ -136,9 +142,9 @@ class FrameGate:
         self._strain = ""
         self._resets_due = 0
         self.goaway: GoAway | None = None
-        self.stalled: list[
-            int
-        ] = []  # streams with a WINDOW_UPDATE of 0, which is an error of theirs (RFC 9113 §6.9)
+        # Streams with a WINDOW_UPDATE of 0, which is an error of theirs (RFC 9113 §6.9).
+        self.stalled: list[int] = []
+        self.pending = b""  # what was fed and is for a later piece, to be fed again: it begins with a head
 
     def take_pause(self) -> float:
         """For how many seconds to read no more, as the peer is beyond its budget; 0: it is not."""
@@ -173,8 +179,8 @@ class FrameGate:
         self._earn(frames)
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes for h2; a GOAWAY met on the way is in `goaway`. Raises FloodError."""
-        preface = b""
+        """The bytes for h2; a GOAWAY met on the way is in `goaway`, what comes after many heads in `pending`. Raises FloodError."""
+        self.pending = preface = b""
         if self._preface_left:
             preface, data = data[: self._preface_left], data[self._preface_left :]
             self._preface_left -= len(preface)
@@ -189,9 +195,13 @@ class FrameGate:
     def _frames(self, data: bytes) -> bytes:
         position, self._skip = self._skip, 0
         size, start, parts = len(data), 0, list[bytes]()
+        self._blocks = 0
         while position + 9 <= size:
             length = int.from_bytes(data[position : position + 3], "big")
             kind, flags = data[position + 3], data[position + 4]
+            if kind in _BLOCKS and self._is_full(kind, length):
+                self.pending, data, size = data[position:], data[:position], position
+                break
             if length > _MAX_FRAME_BYTES:
                 raise FloodError(
                     "frame-size", _oversized(data[position : position + 9], length), _FRAME_SIZE_ERROR
@@ -232,6 +242,13 @@ class FrameGate:
         self._count(kind, 0)
         self.stalled.append(int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF)
         return b""  # h2 would end the connection
+
+    def _is_full(self, kind: int, length: int) -> bool:
+        """Whether the piece that is being read ends before this frame of a header block."""
+        if kind == _HEADERS and self._blocks >= _PIECE_BYTES:
+            return True
+        self._blocks += length + _HEAD_BYTES
+        return False
 
     def _read_goaway(self, payload: bytes) -> None:
         if len(payload) < 8:

@@ -27,6 +27,7 @@ from proxy.engine.portable.field_encoder import FieldEncoder
 from proxy.engine.portable.frame_gate import FloodError, FrameGate, GoAway, goaway_frame
 from proxy.engine.portable.streams import CountFrame
 from proxy.engine.portable.term import Term
+from proxy.engine.portable.turns import Turns
 from proxy.plan import Header, Headers
 
 Codes = h2.errors.ErrorCodes
@@ -199,6 +200,7 @@ class Http2End(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._dirty = False
         self._paused = False
+        self._turns = Turns(self._feed, self._loop)
         self._starved: dict[int, Stream] = {}
         self.streams: dict[int, Stream] = {}
         self.active_at = self._loop.time()
@@ -211,6 +213,7 @@ class Http2End(asyncio.Protocol):
         """Send our settings."""
         transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
         self._transport = transport
+        self._turns.begin(transport)
         transport.set_write_buffer_limits(high=self._limits.window_bytes)
         local = h2.settings.Settings(
             client=not self._server,
@@ -235,6 +238,10 @@ class Http2End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the gate, then h2, then dispatch; any broken rule ends the connection with GOAWAY."""
+        self._turns.received(data)
+
+    def _feed(self, data: bytes) -> bytes | None:
+        """Read a piece; what is left for later ones, None where the connection is over."""
         try:
             passed = self._gate.feed(data)
             events = self._h2.receive_data(passed) if passed else []
@@ -247,7 +254,7 @@ class Http2End(asyncio.Protocol):
         except FloodError as error:
             self._count(error.kind)
             self.fail(error.code, str(error))
-            return
+            return None
         except h2.exceptions.ProtocolError as error:
             is_bomb = isinstance(error, h2.exceptions.DenialOfServiceError)
             self._count("head-size" if is_bomb else "protocol")
@@ -256,12 +263,14 @@ class Http2End(asyncio.Protocol):
             )  # h2 says PROTOCOL_ERROR (RFC 9113 §4.3)
             code = Codes.COMPRESSION_ERROR if is_coding else Codes(error.error_code)
             self.fail(code, str(error) or type(error).__name__)
-            return
+            return None
         if self._gate.goaway is not None:
             goaway, self._gate.goaway = self._gate.goaway, None
             self.said_goodbye(goaway)
-        self._slow_down()
+        if not self._gate.pending:
+            self._slow_down()
         self.schedule_flush()
+        return self._gate.pending
 
     def _break_off_stalled(self) -> None:
         stalled, self._gate.stalled = self._gate.stalled, []
@@ -279,13 +288,8 @@ class Http2End(asyncio.Protocol):
             self._count(strain)
             self.leave()
         pause_s = self._gate.take_pause()
-        if pause_s and self._transport is not None and not self.closing:
-            self._transport.pause_reading()
-            self._loop.call_later(pause_s, self._read_on)
-
-    def _read_on(self) -> None:
-        if self._transport is not None and not self.closing:
-            self._transport.resume_reading()
+        if pause_s:
+            self._turns.slow_down(pause_s)
 
     def eof_received(self) -> bool:
         """A half-closed HTTP/2 connection is of no use."""
@@ -293,6 +297,8 @@ class Http2End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every call."""
+        if not self._server:
+            self._turns.read_all()  # answers that came before the end
         self._transport = None
         self.lost(str(exc) if exc else "the connection was closed")
 

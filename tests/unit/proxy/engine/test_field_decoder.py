@@ -122,6 +122,46 @@ def test_list_of_fields_is_bounded() -> None:
         decoder.decode(b"\x82" * 50)
 
 
+def test_head_of_too_many_fields_is_not_read_where_the_table_stays_as_it_is() -> None:
+    decoder = FieldDecoder()
+    decoder.decode(b"\x40\x01a\x01b")
+    surplus = b"\x82" + b"".join(b"\x00\x02%02d\x81\xff" % (n % 100) for n in range(200)) + b"\xbe" * 100
+    assert len(decoder.decode(surplus)) == decoder.max_fields + 1
+    assert decoder.decode(b"\xbe") == [(b"a", b"b")]
+
+
+@pytest.mark.parametrize(
+    "spoilt", [b"\xbf", b"\x80", b"\x0f\xff\x7f\x01y", b"\x00\x01x\x05y", b"\x00\x01x", b"\x00"]
+)
+def test_head_of_too_many_fields_that_is_no_hpack_ends_the_connection(spoilt: bytes) -> None:
+    decoder = FieldDecoder()
+    decoder.decode(b"\x40\x01a\x01b")
+    with pytest.raises(HPACKError):
+        decoder.decode(b"\x82" * 300 + spoilt)
+
+
+def test_head_of_too_many_fields_that_go_into_the_table_is_read() -> None:
+    decoder = FieldDecoder()
+    assert len(decoder.decode(b"\x40\x01a\x01b" * 300)) == decoder.max_fields + 1
+    assert decoder.decode(b"\xbe") == [(b"a", b"b")]
+
+
+_CODED = (b"\x82", b"\xbe", b"\xbf", b"\x00\x01a\x01b", b"\x00\x01A\x01b", b"\x0f\x20\x01b", b"\x10\x00\x00")
+
+
+@given(st.lists(st.sampled_from(_CODED), max_size=8))
+def test_fields_are_counted_as_they_are_read(parts: list[bytes]) -> None:
+    decoder = FieldDecoder()
+    decoder.max_fields = 2
+    decoder.decode(b"\x40\x01a\x01b")
+    if b"\xbf" in parts:  # there is no such entry
+        with pytest.raises(HPACKError):
+            decoder.decode(b"".join(parts))
+        return
+    found = decoder.decode(b"".join(parts))
+    assert len(found) == min(len(parts), 3) or (len(parts) <= 2 and found[0][0] == MALFORMED)
+
+
 def test_huge_number_is_refused() -> None:
     with pytest.raises(HPACKError, match="too many bytes"):
         FieldDecoder().decode(b"\xff" * 30)

@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.engine.base import Limits
+from proxy.engine.portable import turns
 from proxy.engine.portable.http2_client import Http2Client
 from proxy.engine.portable.http2_server import Http2Server
 from proxy.engine.portable.streams import RawHead
@@ -105,6 +107,48 @@ async def test_server_request_head_is_read() -> None:
     heard = server.ask(more=((b"content-type", b"application/grpc+x"), (b"content-length", b"0")))
     assert (heard.head.protocol, heard.head.method, heard.head.target) == ("grpc", b"GET", b"/")
     assert (heard.head.authority, heard.head.framing, heard.ended) == (b"a", "none", True)
+
+
+async def test_server_many_heads_are_read_in_turns_with_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    server = Server(limits=replace(LIMITS, streams=200))
+    large = tuple((b"x-%d" % number, b"y" * 100) for number in range(10))
+    heads = b"".join(bare_peer().head(2 * n + 1, (*PSEUDO, *large), end=True) for n in range(50))
+    server.transport.feed(heads)
+    seen = [len(server.end.streams)]
+    while server.transport.paused:
+        server.transport.feed(b"")
+        await asyncio.sleep(0)
+        seen.append(len(server.end.streams))
+    assert seen == list(range(1, 51))
+    assert server.say(frame(Kind.PING, payload=bytes(8)))[-1].kind == Kind.PING
+
+
+async def test_server_bytes_that_come_between_turns_are_read_after_the_earlier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    server = Server(limits=replace(LIMITS, streams=200))
+    peer = bare_peer()
+    heads = [peer.head(2 * n + 1, (*PSEUDO, (b"x", b"%d" % n * 1_200)), end=True) for n in range(6)]
+    server.transport.feed(b"".join(heads[:3]))
+    for head in heads[3:]:  # TLS hands on what it has read
+        server.transport.feed(head)
+    for _ in heads:
+        await asyncio.sleep(0)
+    assert not server.transport.paused
+    assert list(server.end.streams) == [1, 3, 5, 7, 9, 11]
+
+
+async def test_server_that_ends_reads_no_more_of_many_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    server = Server()
+    peer = bare_peer()
+    heads = [peer.head(2 * n + 1, (*PSEUDO, (b"x", b"%d" % n * 1_200)), end=True) for n in range(6)]
+    server.transport.feed(b"".join(heads))
+    server.end.end()
+    await asyncio.sleep(0)
+    assert (len(server.requests.heard), server.closed) == (1, 1)
 
 
 async def test_server_response_with_trailers_goes_out_in_order() -> None:
@@ -332,6 +376,18 @@ async def test_client_is_up_once_settings_came() -> None:
     client.say(settings({Setting.MAX_CONCURRENT_STREAMS: 3}))
     assert client.end.capacity == 3
     assert client.end.ready.done()
+
+
+async def test_client_reads_all_answers_that_came_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    client = Client()
+    calls = [HeardResponse() for _ in range(6)]
+    for heard in calls:
+        client.end.open(heard).start(HEAD, end=True)
+    fields = ((b":status", b"200"), (b"x", b"y" * 600))
+    client.transport.feed(b"".join(client.peer.head(2 * n + 1, fields, end=True) for n in range(len(calls))))
+    client.transport.lose()
+    assert [heard.status for heard in calls] == [200] * len(calls)
 
 
 async def test_client_call_is_carried_and_frees_its_place() -> None:

@@ -1,0 +1,80 @@
+"""A connection's turns at reading, so that one that sends many heads at once does not take the loop from the others.
+
+Bytes are read piece by piece. What a turn leaves waits here for the next one, and the transport reads no more meanwhile.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+TURN_S = 0.002  # for which a connection's heads are read before the others have their turn
+
+#: Reads a piece; what is left for later ones, None where the connection is over.
+Feed = Callable[[bytes], bytes | None]
+
+
+class Turns:
+    """Mutable state: `_unread`, what came and waits for the next turn; `_is_slowed`, the peer is beyond its budget."""
+
+    __slots__ = ("_feed", "_is_slowed", "_loop", "_transport", "_unread")
+
+    def __init__(self, feed: Feed, loop: asyncio.AbstractEventLoop) -> None:
+        self._feed = feed
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._unread = b""
+        self._is_slowed = False
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """The transport is there."""
+        self._transport = transport
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self._unread:  # a transport may hand on what it had read when it was told to stop
+            self._unread += data
+        else:
+            self._read(data)
+
+    def slow_down(self, pause_s: float) -> None:
+        """Have the transport read no more for a while."""
+        if self._transport is not None and self._is_open():
+            self._is_slowed = True
+            self._transport.pause_reading()
+            self._loop.call_later(pause_s, self._speed_up)
+
+    def read_all(self) -> None:
+        """Read at once what waits, as nothing more will come."""
+        data, self._unread = self._unread, b""
+        left: bytes | None = data
+        while left:
+            left = self._feed(left)
+
+    def _read(self, data: bytes) -> None:
+        until = time.monotonic() + TURN_S
+        left = self._feed(data)
+        while left and self._is_open():
+            if time.monotonic() >= until:
+                self._unread = left
+                if self._transport is not None:
+                    self._transport.pause_reading()
+                self._loop.call_soon(self._take)
+                return
+            left = self._feed(left)
+
+    def _take(self) -> None:
+        data, self._unread = self._unread, b""
+        if data and self._is_open():
+            self._read(data)
+            self._resume()
+
+    def _speed_up(self) -> None:
+        self._is_slowed = False
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._transport is not None and not (self._unread or self._is_slowed) and self._is_open():
+            self._transport.resume_reading()
+
+    def _is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
