@@ -23,7 +23,7 @@ def check_pattern(document: Document, place: Place, rule: Rule, report: Report) 
     if pattern.endswith("/") and pattern != "/":
         never = "never fits, since paths lose their last / (leave it out)"
     elif _NEVER.search(pattern) is not None:
-        never = "never fits, since no path holds this (expected a decoded path without ?, #, \\, // or ..)"
+        never = "never fits as meant (write the path decoded and clean, without ?, #, \\, // or ..)"
     elif "{" in pattern and "}" in pattern:
         never = "braces stand for themselves (write * for one segment)"
     if never and not rule.is_allow:
