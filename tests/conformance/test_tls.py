@@ -263,6 +263,21 @@ async def test_peer_that_the_control_plane_does_not_let_in_is_refused(engine: st
             assert (await caller.whole(await caller.request(b"/echo"))).status == 200
 
 
+async def test_caller_that_is_not_let_in_is_told_where_the_reason_stands(engine: str, mint: Mint) -> None:
+    def verify(der: bytes, as_server: bool) -> PeerLeaf:
+        raise RefusedLeafError("trust-domain", "not one of ours")
+
+    async with peer_port(engine, mint) as (node, port), running(engine) as front:
+        node.engine.set_identity(replace(mint.identity("callee"), verify=verify))
+        front.engine.set_identity(mint.identity("caller"))
+        front.cluster("app", port, wire="postern", tls="mesh")
+        entry = await front.listen(always(plan(expect=EXPECT)))
+        async with connect(entry) as caller:
+            response = await caller.request("GET", "/")
+    assert (response.status, response.get("postern-error")) == (502, "connect")
+    assert "it may not have let us in: then its log tells why (peer refused)" in response.body.decode()
+
+
 def refuse_one(server: socket.socket, context: ssl.SSLContext) -> None:
     """A blocking server: only so `ssl` sends the alert."""
     connection, _ = server.accept()

@@ -222,7 +222,11 @@ class Pool:
         except ssl.SSLError as error:
             raise DialError(Cause.TLS_IDENTITY, by_alert(error) or f"TLS failed: {error}") from error
         except OSError as error:
-            hint = "; it may want mutual TLS" if origin.wire == "postern" and origin.tls is None else ""
+            hint = ""
+            if origin.tls == "mesh":
+                hint = "; it may not have let us in: then its log tells why (peer refused)"
+            elif origin.wire == "postern" and origin.tls is None:
+                hint = "; it may want mutual TLS"
             raise DialError(Cause.CONNECT, f"{error}{hint}") from error
         except asyncio.CancelledError:
             transport.abort()

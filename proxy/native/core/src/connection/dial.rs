@@ -50,9 +50,16 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
     if origin.wire == Wire::Http1 {
         return Ok(Fresh::H1(H1Conn::new(shared, io)));
     }
-    let hint = if origin.wire == Wire::Postern && origin.tls == Tls::None { "; it may want mutual TLS" } else { "" };
+    let hint = match origin.tls {
+        Tls::None if origin.wire == Wire::Postern => "; it may want mutual TLS",
+        Tls::Mesh => "; it may not have let us in: then its log tells why (peer refused)",
+        _ => "",
+    };
     let conn = H2Conn::begin(shared, io, origin, is_plain_h2, leaving, changed).await;
-    conn.map(Fresh::H2).map_err(|lost| Lost { detail: lost.detail + hint, ..lost })
+    conn.map(Fresh::H2).map_err(|lost| match lost.cause {
+        Cause::Connect => Lost { detail: lost.detail + hint, ..lost },
+        _ => lost,
+    })
 }
 
 async fn socket(origin: &Origin) -> Result<Kind, Lost> {
