@@ -136,6 +136,7 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         log_level=read.log_level(),
         log_json=read.switch("log-as-json", default=False),
         log_file=read.path("log-file"),
+        access_log=read.path("access-log"),
         api_logging=read.maybe_switch("enable-api-logging"),
         engine=read.choice("engine", ("auto", "native", "portable"), "auto", variable="POSTERN_ENGINE"),
         threads=_threads(read),

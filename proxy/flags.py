@@ -80,6 +80,7 @@ _BUILT = (
     _flag("log-level", "LEVEL", "debug, info, warn, error or fatal (info)"),
     _flag("log-as-json", "", "one JSON object a line", "switch"),
     _flag("log-file", "FILE", "log there instead of to standard output"),
+    _flag("access-log", "FILE", "append a line of JSON for each call there, of the app's and of peers'"),
     _flag("enable-metrics", "", "serve metrics (true)", "switch"),
     _flag(
         "disable-init-endpoints",

@@ -1,11 +1,13 @@
 """What a Configuration says of metrics and of the API log, made."""
 
+from pathlib import Path
+
 from msgspec.structs import replace
 
 from policies.configuration import ConfigurationValues, LoggingConfig, MetricsConfig
 from proxy.errors import ANSWERS, ConfigError
 from proxy.settings import Profile, Settings
-from telemetry.access_log import ApiLog
+from telemetry.access_log import AccessLog, ApiLog, AppendedFile
 from telemetry.calls import CallRecorder
 from telemetry.errors import MetricError
 from telemetry.logs import get_logger
@@ -55,9 +57,18 @@ def meters(settings: Settings, configuration: ConfigurationValues) -> Meters:
 def recorder(
     settings: Settings, configuration: ConfigurationValues, counted: Meters, tracer: Tracer
 ) -> CallRecorder:
-    """What records finished calls in them. Raises: ConfigError."""
+    """What records finished calls in them, and in the access log where one is wanted. Raises: ConfigError."""
     labels = path_labels(configuration.metrics, settings.profile)
-    return CallRecorder(settings.app_id, settings.namespace, counted, tracer, path_label=labels)
+    hidden = configuration.logging.obfuscate_urls
+    written = _access_log(settings.access_log, obfuscate=hidden) if settings.access_log is not None else None
+    return CallRecorder(settings.app_id, settings.namespace, counted, tracer, written, path_label=labels)
+
+
+def _access_log(path: Path, *, obfuscate: bool) -> AccessLog:
+    try:
+        return AccessLog(AppendedFile(path), obfuscate=obfuscate)
+    except OSError as error:
+        raise ConfigError((f"--access-log {path}: {error.strerror}",)) from error
 
 
 def api_log(settings: Settings, logging: LoggingConfig) -> ApiLog | None:

@@ -51,6 +51,10 @@ _LOGS = """A sidecar logs to standard output, or to `--log-file`. `postern run` 
 `postern run -f` they are also written to `<appDirPath>/.dapr/logs/<app-id>_app_<time>.log` and `…_daprd_<time>.log`; `appLogDestination`
 and `daprdLogDestination` choose `console`, `file` or `fileAndConsole`, and `postern list -o wide` shows the paths. The local sentry that
 `postern run` starts logs to `sentry/sentry.log` in the runtime root, and what it signed to `sentry/audit.jsonl`.
+
+`--access-log` gets a line of JSON for each call that a sidecar carried, of its app and of peers: who called whom, path (none with
+`obfuscateURLs`), status, cause, bytes, microseconds, attempts, trace; no header, query or body. The file has mode 0600 and is appended to;
+rotate it by copying and truncating (logrotate's `copytruncate`). Each call is then reported by itself, which costs some speed.
 """
 _RETRIES = """A retry policy tries again what failed in one of two ways. An answer failed by its code: an HTTP status below 200 or above
 399, a gRPC status but OK; `matching` narrows these down, each protocol for itself. And what brought no answer failed whatever `matching`

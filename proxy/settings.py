@@ -119,6 +119,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: LogLevel
     log_json: bool
     log_file: Path | None
+    access_log: Path | None
     api_logging: bool | None  # None: the Configuration decides
     # machinery
     engine: EngineChoice

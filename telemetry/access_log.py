@@ -1,12 +1,14 @@
 """One line per call: the access log (JSON, both sidecars), and Dapr's API log (the caller's, through `logs`)."""
 
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from telemetry import names
 from telemetry.kinds import rpc_code
-from telemetry.logs import Logger, format_time
+from telemetry.logs import Logger, format_time, get_logger
 from telemetry.report import Call
 
 HTTP_SCOPE = "dapr.runtime.http-info"
@@ -46,11 +48,20 @@ def access_fields(call: Call) -> dict[str, Any]:
 class AccessLog:
     """Writes one JSON object per call to `write`, which gets a line with its end.
 
-    `min_status` leaves out successful calls below it (failures of gRPC and of the proxy stay), `slower_s` quick ones.
+    `min_status` leaves out successful calls below it (failures of gRPC and of the proxy stay), `slower_s` quick ones;
+    `obfuscate` all paths.
     """
 
-    def __init__(self, write: Callable[[str], object], *, min_status: int = 0, slower_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        *,
+        min_status: int = 0,
+        slower_s: float = 0.0,
+        obfuscate: bool = False,
+    ) -> None:
         self._write = write
+        self._hidden = {"path": ""} if obfuscate else {}
         self._min_status = min_status
         self._slower_ns = int(slower_s * 1e9)
 
@@ -60,7 +71,27 @@ class AccessLog:
             return
         if call.ended_ns - call.started_ns < self._slower_ns:
             return
-        self._write(json.dumps(access_fields(call)) + "\n")
+        self._write(json.dumps(access_fields(call) | self._hidden) + "\n")
+
+
+class AppendedFile:
+    """Appends each text that it is called with to a file, never waiting: what finds no room is lost, and a warning says so.
+
+    Owns the descriptor. Appending stands at the file's end, so a rotation that copies and truncates works. Raises: OSError when made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o600)
+        self._path = path
+        self._log = get_logger("postern.access_log")
+
+    def __call__(self, text: str) -> None:
+        """Writes the text in one piece."""
+        try:
+            os.write(self._fd, text.encode())
+        except OSError as error:
+            self._log.warning("access log line lost", path=str(self._path), reason=error.strerror)
 
 
 #: Dapr's names of its own endpoints, where URLs are obfuscated.

@@ -1,5 +1,6 @@
 """`spec.metrics` and `spec.logging`: each field changes what a sidecar says of its calls, on both engines."""
 
+import json
 import re
 
 import pytest
@@ -44,7 +45,8 @@ async def metrics_of(sidecar: Sidecar, awaited: str) -> str:
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_each_field_of_metrics_and_logging_is_in_force(engine: str, mesh: Mesh, http_app: App) -> None:
     flags = ("--engine", engine, "--config", str(mesh.write("told.yaml", CONFIG)))
-    shop = await mesh.sidecar("shop", app=http_app, flags=flags)
+    access = mesh.files / "access.jsonl"
+    shop = await mesh.sidecar("shop", app=http_app, flags=(*flags, "--access-log", str(access)))
     web = await mesh.sidecar("web", flags=flags)
     for target in (invoke("shop", "/echo"), invoke("shop", "/echo"), invoke("nobody", "/x"), "/v1.0/healthz"):
         await request(web.http_port, "GET", target)
@@ -66,6 +68,10 @@ async def test_each_field_of_metrics_and_logging_is_in_force(engine: str, mesh: 
     assert "GET /v1.0/invoke/shop/method/echo" in told
     assert "a rule of spec.metrics.rules has no effect" in told
     assert "HTTP API Called" not in shop.process.output
+    lines = [json.loads(line) for line in access.read_text().splitlines()]
+    assert [(line["src"], line["dst"], line["path"], line["status"]) for line in lines] == [
+        ("web", "shop", "/echo", 200)
+    ] * 2
 
 
 @pytest.mark.parametrize("engine", ENGINES)
