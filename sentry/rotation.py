@@ -34,10 +34,13 @@ def is_urgent(life_left_s: float, life_on_receipt_s: float) -> bool:
 def retry_delay_s(attempt: int, life_left_s: float | None, chance: float) -> float:
     """The wait after failed renewal number `attempt` (from 1): 1 s doubling to 60 s, ± 10 %.
 
-    While the leaf lives, the wait never passes a fifth of what is left, so that several tries fit before its end.
+    While the leaf lives, the wait never passes a fifth of what is left, so that several tries fit before its end. Those many
+    don't count after it: then the wait is as long as it has been over, which doubles too.
     `life_left_s` is None where there is no leaf yet.
     """
     delay = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(attempt - 1, 10))
+    if life_left_s is not None and life_left_s <= 0:
+        delay = min(_LAST_RETRY_S, max(_FIRST_RETRY_S, -life_left_s))
     delay *= 1 + _JITTER * (2 * chance - 1)
     if life_left_s is not None and life_left_s > 0:
         delay = min(delay, life_left_s / 5)

@@ -46,4 +46,4 @@ def test_retries_never_wait_past_a_fifth_of_the_life_left() -> None:
     assert retry_delay_s(20, 100, 0.5) == pytest.approx(20)
     assert retry_delay_s(1, 0.2, 0.5) == pytest.approx(0.1)
     assert retry_delay_s(20, 2000, 0.5) == pytest.approx(60)
-    assert retry_delay_s(20, -1, 0.5) == pytest.approx(60)
+    assert [retry_delay_s(20, left, 0.5) for left in (0, -1, -30, -1_000)] == pytest.approx([1, 1, 30, 60])
