@@ -127,6 +127,19 @@ async def test_bodiless_status_ends_with_its_head(engine: str, hops: str, code: 
     assert (response.status, response.get("etag"), response.body, after.status) == (code, "x", b"", 200)
 
 
+async def test_426_says_what_to_upgrade_to(engine: str, hops: str) -> None:
+    """RFC 9110 §15.5.22. An app's own header of the name that carries it is no one's word."""
+    for target, told in (
+        ("/status?code=426&header=upgrade:foo/2&header=postern-upgrade:bar", "foo/2"),
+        ("/status?code=200&header=upgrade:foo/2", ""),
+    ):
+        async with http_app() as app, leading(engine, hops, app) as way, connect(way.port) as caller:
+            response = await caller.request("GET", target)
+        assert response.get("upgrade", "") == told
+        assert ("upgrade" in response.get("connection", "").lower()) == bool(told)
+        assert not response.get("postern-upgrade", "")
+
+
 async def test_304_may_say_the_length_that_a_200_would_have(engine: str, hops: str) -> None:
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await read_head(reader):

@@ -22,6 +22,7 @@ from proxy.engine.portable.edits import (
 )
 from proxy.engine.portable.grpc_web import content_type, trailer_frame
 from proxy.engine.portable.grpc_web_call import WebCall
+from proxy.engine.portable.head_scan import UPGRADE
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
@@ -474,6 +475,11 @@ class Exchange:
             passed = tuple(edit_answer(edits, headers, self._raw, self._span))
         else:
             passed = tuple(h for h in headers if h[0] not in HOP_BY_HOP)
+        if status == 426:
+            passed = (
+                *(h for h in passed if h[0] != UPGRADE),
+                *(h for h in headers if h[0] == UPGRADE),
+            )
         self._down.respond(status, passed if self._raw.protocol == "grpc" else answers.dated(passed), end=end)
 
     def _release_held(self) -> None:

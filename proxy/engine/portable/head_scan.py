@@ -95,7 +95,11 @@ class ResponseStart(Struct, frozen=True):
     def forwarded(self) -> Headers:
         """The fields that concern the next hop. A 1xx or 204 has no length, whatever it says (RFC 9110 §8.6)."""
         drop = _HOP if self.status >= 200 and self.status != 204 else _HOP | {b"content-length"}
-        return _forwarded(self.headers, drop, self.options)
+        if self.status != 426:
+            return _forwarded(self.headers, drop, self.options)
+        upgrade = b", ".join([data for name, data in self.headers if name == b"upgrade"])
+        kept = _forwarded(self.headers, drop | {UPGRADE}, self.options)
+        return (*kept, (UPGRADE, upgrade)) if upgrade else kept
 
 
 class _Fields(Struct, frozen=True):
@@ -107,6 +111,8 @@ class _Fields(Struct, frozen=True):
 
 
 _NO_OPTIONS: frozenset[bytes] = frozenset()
+# What a 426 must say (RFC 9110 §15.5.22), between the two HTTP/1.1 ends of a call: Upgrade itself goes no further than one hop.
+UPGRADE = b"postern-upgrade"
 
 
 def _forwarded(headers: list[Header], drop: frozenset[bytes], options: frozenset[bytes]) -> Headers:

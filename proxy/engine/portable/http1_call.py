@@ -6,11 +6,11 @@ from typing import Protocol
 
 import h11
 
-from proxy.engine.portable.head_scan import RequestStart
+from proxy.engine.portable.head_scan import UPGRADE, RequestStart
 from proxy.engine.portable.http1_wire import Outbox
 from proxy.engine.portable.streams import RequestEvents
 from proxy.engine.portable.websocket import accept_of, without_handshake
-from proxy.plan import Cause, Headers
+from proxy.plan import Cause, Header, Headers
 
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -150,6 +150,8 @@ class ServerCall:
         fields = (
             [field for field in headers if field[0] != b"content-length"] if status == 204 else [*headers]
         )
+        if status == 426:
+            fields = _with_upgrade(fields)
         sized = any(name == b"content-length" for name, _ in fields)
         if end and not sized and not bodiless and not self._mute:
             fields.append((b"content-length", b"0"))
@@ -244,3 +246,10 @@ class ServerCall:
         if self.events is not _NOBODY:
             asyncio.get_running_loop().call_soon(self.events.request_gone, str(error))
         return False
+
+
+def _with_upgrade(fields: list[Header]) -> list[Header]:
+    """The fields of a 426, which says what to upgrade to (RFC 9110 §15.5.22)."""
+    told = [(b"upgrade", data) for name, data in fields if name == UPGRADE]
+    kept = [field for field in fields if field[0] != UPGRADE]
+    return [*kept, *told, (b"connection", b"upgrade")] if told else kept

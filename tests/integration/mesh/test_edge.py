@@ -118,6 +118,16 @@ async def test_max_forwards_counts_the_callers_proxy(
         assert told["max-forwards"] == sent
 
 
+async def test_426_says_what_to_upgrade_to_across_the_mesh(edge: Edge) -> None:
+    """RFC 9110 §15.5.22; to the app's own proxy alike."""
+    for sidecar in (edge.web, edge.cart):
+        target = "/status?code=426&header=upgrade:foo/2"
+        answer = await request(sidecar.http_port, "GET", target, headers=[("dapr-app-id", "cart")])
+        options = ",".join(value for name, value in answer.headers if name.lower() == "connection")
+        assert (answer.status, answer.get("upgrade")) == (426, "foo/2")
+        assert "upgrade" in options
+
+
 async def test_grpc_api_of_dapr_says_what_is_carried(edge: Edge) -> None:
     async with grpc.aio.insecure_channel(f"localhost:{edge.web.grpc_port}") as channel:
         client = EchoClient(channel, service="dapr.proto.runtime.v1.Dapr")

@@ -11,6 +11,8 @@ static OF_CONNECTIONS: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+/// What a 426 must say (RFC 9110 §15.5.22), between the two HTTP/1.1 ends of a call: Upgrade itself goes no further than one hop.
+pub const UPGRADE: HeaderName = HeaderName::from_static("postern-upgrade");
 static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Whether a field belongs to one connection, so that no message on HTTP/2 holds it (RFC 9113 §8.2.2).

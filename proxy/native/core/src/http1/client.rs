@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Lost, Part};
 use crate::connection::io::Io;
-use crate::fields::Headers;
+use crate::fields::{Headers, UPGRADE};
 use crate::head::{Protocol, RawHead};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, ResponseStart, find_end, scan_response};
@@ -302,7 +302,14 @@ impl H1Up {
             Some(length) => Body::Length(length),
             None => Body::Close,
         };
+        let upgrade = if status == 426 { start.fields.headers.remove(header::UPGRADE) } else { None };
         start.fields.strip_hop();
+        if status == 426 {
+            start.fields.headers.remove(UPGRADE);
+        }
+        if let Some(upgrade) = upgrade {
+            start.fields.headers.append(UPGRADE, upgrade);
+        }
         if status == 204 {
             start.fields.headers.remove(header::CONTENT_LENGTH);
         }

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
 use crate::call::cause::Cause;
 use crate::call::ends::{Gone, Part};
 use crate::connection::io::Io;
 use crate::connection::leaving::Leaving;
-use crate::fields::Headers;
+use crate::fields::{Headers, UPGRADE};
 use crate::head::{Framing, Protocol, RawHead};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, RequestStart};
@@ -253,6 +253,10 @@ impl H1Down {
             this.out.put(b"\r\n");
             return;
         }
+        if let Some(upgrade) = if status == 426 { headers.remove(UPGRADE) } else { None } {
+            headers.append(header::UPGRADE, upgrade);
+            headers.append(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         let bodiless = status == 204 || status == 304;
         if status == 204 {
             headers.remove(header::CONTENT_LENGTH);
@@ -267,10 +271,10 @@ impl H1Down {
         this.turn.mute = this.turn.mute || bodiless;
         this.turn.close = this.must_close() || this.turn.delimited;
         if this.turn.chunked {
-            headers.insert(header::TRANSFER_ENCODING, http::HeaderValue::from_static("chunked"));
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         if this.turn.close {
-            headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+            headers.append(header::CONNECTION, HeaderValue::from_static("close"));
         }
         this.put_head(status, &headers);
         if end {
