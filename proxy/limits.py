@@ -17,6 +17,9 @@ from telemetry.exporting import ExportLimits
 from telemetry.logs import LINES_PER_S
 from telemetry.series import LABEL_CHARS, SERIES_LIMIT
 
+#: What names that callers make up may take in a process with one thread, all that is kept of them together; tests/soak/test_growth.py.
+CALLERS_MIB = 64
+
 
 class Limit(Struct, frozen=True):
     """One bound. value: as people write it. beyond: what happens there."""
@@ -149,6 +152,11 @@ def other_limits() -> tuple[Limit, ...]:
             "label sets of one metric",
             f"{SERIES_LIMIT:,}",
             "counted as `other`, and in `postern_series_folded_total`",
+        ),
+        Limit(
+            "memory for names that callers make up: decisions, labels, app-ids, all in all",
+            f"{CALLERS_MIB} MiB, and 48 for each thread beyond the first",
+            "the above, each by itself",
         ),
         Limit("a label's value", f"{LABEL_CHARS:,} characters; a path, 256", "`other`"),
         Limit("app-ids watched", f"{Lifetimes().max_names:,}", "the one wanted longest ago is forgotten"),
