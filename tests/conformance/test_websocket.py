@@ -56,6 +56,28 @@ async def test_refused_upgrade_is_the_apps_answer(engine: str, hops: str) -> Non
     assert (head.second, body) == ("403", b"refused")
 
 
+@pytest.mark.parametrize("status", [200, 202, 204])
+async def test_app_that_goes_on_in_http_is_heard(engine: str, hops: str, status: int) -> None:
+    """It may ignore Upgrade (RFC 9110 §7.8)."""
+    async with http_app() as app, leading(engine, hops, app) as way, connect(way.port) as caller:
+        for _ in range(2):
+            head, _ = await upgrade(caller, f"/status?code={status}")
+            body = b"".join([part async for part in caller.body("GET", head, [])])
+            assert (head.second, body) == (str(status), b"" if status == 204 else b"status %d" % status)
+            assert not head.get("postern-declined", "")
+
+
+async def test_http2_caller_hears_that_no_websocket_was_opened(engine: str) -> None:
+    """Over HTTP/2 a 2xx would have opened it (RFC 8441 §5)."""
+    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
+        stream = caller.new_stream()
+        pseudo = ((b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"http"))
+        target = ((b":authority", b"app"), (b":path", b"/status?code=200"))
+        await caller.send(caller.head(stream, (*pseudo, *target, (b"sec-websocket-version", b"13"))))
+        message = await caller.headed(stream)
+    assert message.status == 501
+
+
 async def test_close_of_the_app_reaches_the_caller(engine: str, hops: str) -> None:
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await read_head(reader)

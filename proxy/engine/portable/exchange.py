@@ -22,7 +22,7 @@ from proxy.engine.portable.edits import (
 )
 from proxy.engine.portable.grpc_web import content_type, trailer_frame
 from proxy.engine.portable.grpc_web_call import WebCall
-from proxy.engine.portable.head_scan import UPGRADE
+from proxy.engine.portable.head_scan import DECLINED, UPGRADE
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
@@ -42,6 +42,7 @@ _IMMEDIATE_TRIES = 3
 _PROOF_S = 1.0  # for an endpoint that was only announced to show who it is, where another one is left
 # What a peer's proxy says when it kept a call from an app: it failed as an endpoint, however fast the answer.
 _SAID = {cause.value.encode(): cause for cause in Cause}
+_MARKS = {426: UPGRADE, 501: DECLINED}
 _KEPT_FROM_APP = frozenset({Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED, Cause.REFUSED})
 
 
@@ -475,11 +476,9 @@ class Exchange:
             passed = tuple(edit_answer(edits, headers, self._raw, self._span))
         else:
             passed = tuple(h for h in headers if h[0] not in HOP_BY_HOP)
-        if status == 426:
-            passed = (
-                *(h for h in passed if h[0] != UPGRADE),
-                *(h for h in headers if h[0] == UPGRADE),
-            )
+        mark = _MARKS.get(status)  # from one HTTP/1.1 end to the other
+        if mark is not None:
+            passed = (*(h for h in passed if h[0] != mark), *(h for h in headers if h[0] == mark))
         self._down.respond(status, passed if self._raw.protocol == "grpc" else answers.dated(passed), end=end)
 
     def _release_held(self) -> None:

@@ -113,6 +113,8 @@ class _Fields(Struct, frozen=True):
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 # What a 426 must say (RFC 9110 §15.5.22), between the two HTTP/1.1 ends of a call: Upgrade itself goes no further than one hop.
 UPGRADE = b"postern-upgrade"
+# The status of an app that goes on in HTTP where it was offered a WebSocket: over HTTP/2 a 2xx accepts (RFC 8441 §5), so 501 stands for it.
+DECLINED = b"postern-declined"
 
 
 def _forwarded(headers: list[Header], drop: frozenset[bytes], options: frozenset[bytes]) -> Headers:

@@ -1,17 +1,19 @@
 """The caller's end of one HTTP/1.1 call: the exchange's commands become bytes of `h11`'s making, or a tunnel's."""
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Protocol
 
 import h11
 
-from proxy.engine.portable.head_scan import UPGRADE, RequestStart
+from proxy.engine.portable.head_scan import DECLINED, UPGRADE, RequestStart
 from proxy.engine.portable.http1_wire import Outbox
 from proxy.engine.portable.streams import RequestEvents
 from proxy.engine.portable.websocket import accept_of, without_handshake
 from proxy.plan import Cause, Header, Headers
 
+_ACCEPTING = re.compile(rb"2[0-9]{2}")
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -146,6 +148,7 @@ class ServerCall:
         if self._key is not None and status == 200 and not end:
             self._switch(self._key, headers)
             return
+        status, headers = self._declined(status, headers)
         bodiless = status in (204, 304)
         fields = (
             [field for field in headers if field[0] != b"content-length"] if status == 204 else [*headers]
@@ -200,6 +203,13 @@ class ServerCall:
         self.unacked -= count
         if self.live:
             self._server.steer()
+
+    def _declined(self, status: int, headers: Headers) -> tuple[int, Headers]:
+        """The app's own answer where it goes on in HTTP after a WebSocket was offered."""
+        told = [data for name, data in headers if name == DECLINED] if status == 501 else []
+        if self._key is None or not told or _ACCEPTING.fullmatch(told[0]) is None:
+            return status, headers
+        return int(told[0]), tuple([field for field in headers if field[0] != DECLINED])
 
     # --- writing
 

@@ -12,7 +12,7 @@ import h11
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.body_scan import BodyScan, ChunkScan, CloseScan, LengthScan
-from proxy.engine.portable.head_scan import HeadGate, Refusal, ResponseStart, scan_response
+from proxy.engine.portable.head_scan import DECLINED, HeadGate, Refusal, ResponseStart, scan_response
 from proxy.engine.portable.http1_request import ClientCall
 from proxy.engine.portable.http1_wire import Alarm, Outbox, read_body, reset
 from proxy.engine.portable.streams import ConnectionOwner, CountFrame, ResponseEvents
@@ -198,9 +198,6 @@ class Http1Client(asyncio.Protocol):
         status = start.status
         if status < 200 and not self._inform_is_fine(call, start):
             return False
-        if call.key is not None and 200 <= status < 300:
-            self.fail(Cause.UNSUPPORTED, f"the app answered {status} to a WebSocket request, not 101")
-            return False
         self._conn.receive_data(head)
         try:
             self._conn.next_event()
@@ -229,16 +226,18 @@ class Http1Client(asyncio.Protocol):
 
     def _respond(self, call: ClientCall, start: ResponseStart) -> None:
         self._body = self._framing(call, start)
-        headers = start.forwarded()
+        status, headers = start.status, start.forwarded()
+        if call.key is not None and status < 300:
+            status, headers = 501, (*headers, (DECLINED, b"%d" % status))
         if self._body is None:
             self._conn.next_event()  # its EndOfMessage
             self._recycle(call)
-            call.events.response_head(start.status, headers, end=True)
+            call.events.response_head(status, headers, end=True)
             self._offer()
             return
         self._phase = _Phase.BODY
         call.answered = True
-        call.events.response_head(start.status, headers, end=False)
+        call.events.response_head(status, headers, end=False)
 
     def _framing(self, call: ClientCall, start: ResponseStart) -> BodyScan | None:
         """RFC 9112 §6.3, for what the strict scan lets pass."""

@@ -14,9 +14,10 @@ from telemetry.context import extract, format_grpc_trace_bin
 from tests.integration.mesh.standing import eventually
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
-from tests.support.http_client import request
+from tests.support.http_client import connect, request
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
+from tests.support.websocket import new_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,15 @@ async def test_426_says_what_to_upgrade_to_across_the_mesh(edge: Edge) -> None:
         options = ",".join(value for name, value in answer.headers if name.lower() == "connection")
         assert (answer.status, answer.get("upgrade")) == (426, "foo/2")
         assert "upgrade" in options
+
+
+async def test_app_that_declines_a_websocket_with_200_is_heard_across_the_mesh(edge: Edge) -> None:
+    offer = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", new_key())]
+    async with connect(edge.web.http_port) as caller:
+        headers = [*offer, ("Connection", "Upgrade"), ("dapr-app-id", "cart")]
+        await caller.send_head("GET", "/status?code=200", headers)
+        answer = await caller.read_response("GET")
+    assert (answer.status, answer.body) == (200, b"status 200")
 
 
 async def test_grpc_api_of_dapr_says_what_is_carried(edge: Edge) -> None:

@@ -13,6 +13,8 @@ static OF_CONNECTIONS: [HeaderName; 5] = [
 ];
 /// What a 426 must say (RFC 9110 §15.5.22), between the two HTTP/1.1 ends of a call: Upgrade itself goes no further than one hop.
 pub const UPGRADE: HeaderName = HeaderName::from_static("postern-upgrade");
+/// The status of an app that goes on in HTTP where it was offered a WebSocket: over HTTP/2 a 2xx accepts (RFC 8441 §5), so 501 stands for it.
+pub const DECLINED: HeaderName = HeaderName::from_static("postern-declined");
 static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Whether a field belongs to one connection, so that no message on HTTP/2 holds it (RFC 9113 §8.2.2).

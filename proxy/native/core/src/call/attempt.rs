@@ -19,7 +19,7 @@ use crate::call::request_body::Pumped;
 use crate::clusters::{Endpoint, Tls, Wire};
 use crate::decision::edits::{self, drop_hop_by_hop};
 use crate::decision::plan::Plan;
-use crate::fields::{Headers, UPGRADE};
+use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::{Framing, Protocol, RawHead};
 use crate::seam::ask::Attempt;
 use crate::shared::Shared;
@@ -355,13 +355,18 @@ impl Call {
         self.status = answered.status;
         let mut headers = answered.headers;
         let code = if answered.end { grpc_code(&headers) } else { None };
-        let upgrade = if answered.status == 426 { headers.remove(UPGRADE) } else { None };
+        let mark = match answered.status {
+            426 => Some(UPGRADE),
+            501 => Some(DECLINED),
+            _ => None,
+        };
+        let mark = mark.and_then(|name| Some((headers.remove(&name)?, name))); // from one HTTP/1.1 end to the other
         match &plan.reply_edits {
             Some(edits) => edits.answer(&mut headers, &self.head, self.span.as_ref()),
             None => drop_hop_by_hop(&mut headers),
         }
-        if let Some(upgrade) = upgrade {
-            headers.append(UPGRADE, upgrade);
+        if let Some((value, name)) = mark {
+            headers.append(name, value);
         }
         if self.head.protocol != Protocol::Grpc {
             answers::date(&mut headers);

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Lost, Part};
 use crate::connection::io::Io;
-use crate::fields::{Headers, UPGRADE};
+use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::{Protocol, RawHead};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, ResponseStart, find_end, scan_response};
@@ -290,9 +290,6 @@ impl H1Up {
         if status < 200 {
             return self.inform(start);
         }
-        if self.key.is_some() && status < 300 {
-            return Err(self.broke(Cause::Unsupported, format!("the app answered {status} to a WebSocket request, not 101")));
-        }
         self.answered = true;
         self.keep = start.minor == 1 && !start.fields.has_option(b"close");
         self.body = match start.fields.length {
@@ -317,7 +314,12 @@ impl H1Up {
         if end {
             self.recycle();
         }
-        Ok(Answer::Head { status, headers: start.fields.headers, end })
+        let mut headers = start.fields.headers;
+        if self.key.is_some() && status < 300 {
+            headers.insert(DECLINED, status.into());
+            return Ok(Answer::Head { status: 501, headers, end });
+        }
+        Ok(Answer::Head { status, headers, end })
     }
 
     fn inform(&mut self, mut start: ResponseStart) -> Result<Answer, Lost> {

@@ -11,7 +11,7 @@ use crate::call::cause::Cause;
 use crate::call::ends::{Gone, Part};
 use crate::connection::io::Io;
 use crate::connection::leaving::Leaving;
-use crate::fields::{Headers, UPGRADE};
+use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::{Framing, Protocol, RawHead};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, RequestStart};
@@ -237,7 +237,7 @@ impl H1Down {
         }
     }
 
-    pub(crate) fn respond(&mut self, status: u16, mut headers: Headers, end: bool) {
+    pub(crate) fn respond(&mut self, mut status: u16, mut headers: Headers, end: bool) {
         let this = &mut *self.conn.borrow_mut();
         this.turn.said = Said::Head;
         if let (Some(key), 200, false) = (&this.turn.key, status, end) {
@@ -256,6 +256,13 @@ impl H1Down {
         if let Some(upgrade) = if status == 426 { headers.remove(UPGRADE) } else { None } {
             headers.append(header::UPGRADE, upgrade);
             headers.append(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        if status == 501 && this.turn.key.is_some() {
+            let told = headers.get(&DECLINED).and_then(|value| value.to_str().ok()?.parse().ok());
+            if let Some(declined) = told.filter(|status| (200..300).contains(status)) {
+                headers.remove(&DECLINED);
+                status = declined;
+            }
         }
         let bodiless = status == 204 || status == 304;
         if status == 204 {
