@@ -10,7 +10,8 @@ from typing import Literal
 
 # What a browser says of a request that another site's page makes (Fetch Metadata §2.1); a plain GET of an image has no Origin.
 FOREIGN_SITES = frozenset({b"cross-site", b"same-site"})
-_PRIVATE = re.compile(r".+\.(?:local|localdomain|internal|lan|svc|home\.arpa|svc\..+|cluster\.local)")
+# Nobody can register a name below these.
+_PRIVATE = re.compile(r".+\.(?:local|localdomain|internal|lan|svc|home\.arpa)")
 # What scrapers ask for. Every browser sends Accept-Language, and no page can leave it out.
 _SCRAPER = b"x-prometheus-scrape-timeout-seconds"
 _EXPOSITION = (b"application/openmetrics-text", b"version=0.0.4", b"io.prometheus.client.metricfamily")
@@ -31,7 +32,9 @@ def own_names(hostname: str, *, beyond: bool) -> tuple[str, ...]:
     """The machine's names. beyond: also those that others on the network know it by."""
     name = hostname.lower()
     short = name.partition(".")[0]
-    return (name, short, f"{short}.local") if beyond else (name,)
+    if not beyond or short == "localhost":  # which is no machine's in particular
+        return (name,)
+    return (name, short, f"{short}.local")
 
 
 def is_unmistakable(authority: str) -> bool:
@@ -85,8 +88,8 @@ def stranger(
     """What shows that a request for metrics or health may come from another site's page, or None.
 
     names: the machine's, where the port listens beyond loopback. There other machines call: by names that are not public, and by
-    any whose first label is this machine's; nobody can rebind those. scraped: a scraper is let in by any name, as long as it says
-    that it is one and sends no Accept-Language, which every browser does.
+    any whose first label is this machine's, which a page would have to know. scraped: a scraper is let in by any name, as long as
+    it says that it is one and sends no Accept-Language, which every browser does.
     """
     authority, fields = authority.lower(), tuple(headers)
     if not (
