@@ -18,7 +18,7 @@ _DECODINGS = 2
 
 _AMBIGUOUS = re.compile(r"[%;\\?#\x00-\x1f\x7f]|//|/\.")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-_ESCAPED_SLASH = re.compile(rb"%(2[Ff]|5[Cc])")
+_ESCAPED_SLASHES = (b"%2F", b"%2f", b"%5C", b"%5c")
 _PARAMETERS = re.compile(rb";[^/]*")
 _SLASHES = re.compile(rb"/{2,}")
 _BLANKS = re.compile(rb"/ +")
@@ -152,7 +152,9 @@ def _before_query(path: bytes) -> bytes:
 
 def _decoded_segments(path: bytes) -> bytes:
     """Split first, then decoded: an escaped slash stays within its segment."""
-    return unquote_to_bytes(_ESCAPED_SLASH.sub(rb"%25\1", path))
+    for escape in _ESCAPED_SLASHES:
+        path = path.replace(escape, b"%25" + escape[1:])
+    return unquote_to_bytes(path)
 
 
 _DECODERS = (unquote_to_bytes, _decoded_segments)

@@ -112,12 +112,17 @@ class FieldDecoder:
                     return False
                 size += at - start
             count += 1
+            self._check_count(count)
         return count > self.max_fields and size <= self.max_header_list_size
+
+    def _check_count(self, count: int) -> None:
+        if count > self.max_fields * _BOMB:
+            raise OversizedHeaderListError(f"a header list of more than {self.max_fields * _BOMB} fields")
 
     def _read(self, data: bytes) -> tuple[list[Header], bool]:
         """The fields, and whether the block left the table as it was."""
         fields: list[Header] = []
-        at = size = 0
+        at = size = count = 0
         changed = False
         while at < len(data):
             first = data[at]
@@ -135,6 +140,8 @@ class FieldDecoder:
                 if first & 0x40:
                     self._insert(field)
                     changed = True
+            count += 1
+            self._check_count(count)
             if len(fields) <= self.max_fields and size <= self.max_header_list_size:
                 fields.append(field)
             size += len(field[0]) + len(field[1]) + _ENTRY_OVERHEAD

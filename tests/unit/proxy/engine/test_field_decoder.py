@@ -130,6 +130,17 @@ def test_head_of_too_many_fields_is_not_read_where_the_table_stays_as_it_is() ->
     assert decoder.decode(b"\xbe") == [(b"a", b"b")]
 
 
+@pytest.mark.parametrize("field", [b"\xa0", b"\x00\x01a\x00"])
+@pytest.mark.parametrize("start", [b"", b"\x40\x01a\x01b"])
+def test_fields_are_counted_up_to_sixteen_times_their_limit(start: bytes, field: bytes) -> None:
+    """However small they are: each takes time of the loop, though none is read."""
+    decoder = FieldDecoder()
+    decoder.max_fields = 100
+    assert len(decoder.decode(start + field * 1_500)) == decoder.max_fields + 1
+    with pytest.raises(OversizedHeaderListError):
+        decoder.decode(start + field * 1_601)
+
+
 @pytest.mark.parametrize(
     "spoilt", [b"\xbf", b"\x80", b"\x0f\xff\x7f\x01y", b"\x00\x01x\x05y", b"\x00\x01x", b"\x00"]
 )
