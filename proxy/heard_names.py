@@ -11,7 +11,6 @@ from typing import Literal
 from msgspec import Struct
 
 from nameresolution.host_registry import Entry
-from nameresolution.registry_resolver import why_not_serving
 from nameresolution.resolver import AppName, EndpointSet
 from proxy.target import Callee
 
@@ -30,7 +29,7 @@ class _Heard(Struct):
     is_found: bool = False  # the directory has endpoints
     is_serving: bool = False  # the host's registry has an instance that takes calls
     served_by: tuple[str, ...] = ()
-    idle: tuple[str, ...] = ()  # why registered instances take no calls
+    is_idle: bool = False  # the host's registry has an instance that takes none
     lost_at: float | None = None
     was_looked_for: bool = False  # and nobody was found
 
@@ -93,7 +92,7 @@ class HeardNames:
         for name, heard in self._names.items():
             here = by_name.get(name, ())
             heard.turn(serving=any(entry.serving for entry in here), now=now)
-            heard.idle = tuple(why_not_serving(entry) for entry in here if not entry.serving)
+            heard.is_idle = any(not entry.serving for entry in here)
             if heard.is_serving and not heard.is_found:
                 heard.served_by = tuple(
                     f"127.0.0.1:{entry.peer_port} (pid {entry.pid})" for entry in here if entry.serving
@@ -144,19 +143,22 @@ class HeardNames:
         )
 
     def absent(self, callee: Callee) -> str | None:
-        """Why a name that was heard of has no instance that takes calls, None where it has one or was never served."""
+        """Since when a name that was heard of has no instance that takes calls, and who served it; None where it has one.
+
+        Empty where it was never served but is registered: what the registry says of it stands in what was tried.
+        """
         heard = self._names.get(AppName(callee.app_id, callee.namespace))
         if heard is None or heard.is_found:
             return None
         if heard.lost_at is None:
-            return "; ".join(dict.fromkeys(heard.idle)) or None
+            return "" if heard.is_idle else None
         since = datetime.fromtimestamp(heard.lost_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return f"gone since {since}, served until then by {', '.join(heard.served_by)}"
 
     def is_absent_everywhere(self, name: AppName) -> bool:
         """Whether a name that was heard of was looked for since it was served last, and the sources knew nobody."""
         heard = self._names.get(name)
-        return heard is not None and heard.was_looked_for and bool(heard.idle or heard.lost_at is not None)
+        return heard is not None and heard.was_looked_for and (heard.is_idle or heard.lost_at is not None)
 
     def nearest(self, app_id: str, namespace: str) -> tuple[str, ...]:
         """Names that resemble one that is not known, the likeliest first, as a caller in the own namespace writes them."""

@@ -60,7 +60,10 @@ class Heard(Protocol):
     """What was heard of names that have no endpoints, for answers."""
 
     def absent(self, callee: Callee) -> str | None:
-        """Why a name that was heard of has no instance that takes calls; None: it was not heard of, or will be found."""
+        """Since when a known name has no instance that takes calls, and who served it; empty where nobody did.
+
+        None where it was not heard of, or will be found.
+        """
 
     def spellings(self, callee: Callee) -> tuple[Callee, ...]:
         """Those whom a name in lower case may mean where nobody is known of exactly that name."""
@@ -392,7 +395,7 @@ class Outbound:
     def _hold(self, ask: Asking, callee: Callee, labels: Labels, surface: Surface) -> Hold:
         why = self.view.heard.absent(callee)
         if why is not None:
-            text = f"no instance of {callee.name} takes calls: {why}; {DETAIL}"
+            text = f"no instance of {callee.name} takes calls: {'; '.join(filter(None, (why, DETAIL)))}"
             then = errors.reply(Cause.NO_ENDPOINT, labels, text, surface=surface, callee=callee.text)
             return Hold(key=callee.key, for_s=ABSENT_HOLD_S, then=then)
         text = f"couldn't find service: {callee.text}: no endpoint of {callee.name} was found: {DETAIL}"

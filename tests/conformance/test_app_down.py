@@ -10,7 +10,7 @@ import pytest
 
 from proxy.plan import Cause
 from tests.conformance.apps import grpc_app, http_app, raw_app
-from tests.conformance.harness import DEADLINE_S, Node, always, plan, reply, running
+from tests.conformance.harness import DEADLINE_S, Node, always, leading, plan, reply, running
 from tests.conformance.identities import Mint, spiffe
 from tests.support.echo_client import EchoClient
 from tests.support.http_client import connect
@@ -97,6 +97,24 @@ async def test_answer_of_the_peer_passes_where_no_instance_is_left(engine: str, 
         outcome = await way.front.seen.outcome()
     assert (answer.status, answer.get("postern-error")) == (503, "app-unhealthy")
     assert [attempt.cause for attempt in outcome.attempts] == [Cause.APP_UNHEALTHY] * 2
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"<!DOCTYPE HTML>\n", b"220 mail ESMTP\r\n"]
+)
+async def test_app_that_speaks_no_http2_is_told_as_such(engine: str, greeting: bytes) -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        await reader.read()
+
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, wire="h2c") as way,
+        connect(way.port) as caller,
+    ):
+        answer = await caller.request("GET", "/")
+    assert (answer.status, answer.get("postern-error")) == (502, "connect")
+    assert b"HTTP/2" in answer.body
 
 
 async def test_header_of_an_app_is_no_word_of_a_proxy(engine: str) -> None:

@@ -54,3 +54,9 @@ def test_lower_case_finds_a_name_until_it_makes_room_for_others() -> None:
     assert [callee.text for callee in names.spellings(Callee("web", "default", "web.default"))] == [
         "Web.default"
     ]
+
+
+def test_registered_app_that_takes_no_calls_is_known_and_its_reason_left_to_what_was_tried() -> None:
+    names = HeardNames(OWN)
+    names.registered([Entry(app_id="cart", instance="a", peer_port=1, serving=False)], "", 0.0)
+    assert absent(names, "cart") == ""

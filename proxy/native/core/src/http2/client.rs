@@ -211,6 +211,7 @@ async fn drive(
         Ok(Ok(())) => "the connection was closed".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(Flood { kind: "http1", .. }) => "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)".to_owned(),
+        Err(Flood { kind: "text", .. }) => "it does not speak HTTP/2 (is its protocol set right?)".to_owned(),
         Err(Flood { kind: EXPIRED, .. }) => "a certificate of the connection has expired".to_owned(),
         Err(Flood { kind: UNANSWERED, .. }) => {
             shared.note(Notice::RefusedFrames { kind: UNANSWERED, who });

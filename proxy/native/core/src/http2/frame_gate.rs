@@ -468,8 +468,8 @@ impl FrameGate {
     }
 
     fn frame(&self, bytes: [u8; HEADER], out: &mut BytesMut) {
-        if self.first.replace(false) && bytes.starts_with(b"HTTP/1.") {
-            return self.set_flood("http1"); // not a flood, but as hopeless
+        if self.first.replace(false) && bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+            return self.set_flood(if bytes.starts_with(b"HTTP/1.") { "http1" } else { "text" }); // no floods, but as hopeless
         }
         let header = Header::new(bytes);
         self.skip.set(header.length);
