@@ -362,11 +362,12 @@ class Sidecar:
         self._turned.set()
 
     def _app_pid(self) -> int | None:
-        """The process of the app where it is known, else the command that started it and us."""
+        """The process of the app where it is known, else the command that started it and us; None where the app is started elsewhere."""
         told = self._admin.extended.get("appPID", "")
-        return (
-            int(told) if told.isascii() and told.isdigit() and int(told) > 0 else self._settings.run.cli_pid
-        )
+        if told.isascii() and told.isdigit() and int(told) > 0:
+            return int(told)
+        run = self._settings.run
+        return run.cli_pid if run.command else None
 
     def _app_probed(self, status: str, took_ms: float) -> None:
         app_id = self._settings.app_id

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from proxy.app_port import Holder, Listener, holder, listeners
+from proxy.errors import os_reason
 from proxy.settings import AppHealth, Settings, address
 from telemetry.logs import get_logger
 
@@ -228,6 +229,6 @@ async def _dial(host: str, port: int) -> str | None:
     except TimeoutError:
         return _LATE
     except OSError as error:
-        return error.strerror or "refused"
+        return os_reason(error)
     writer.close()
     return None

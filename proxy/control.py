@@ -329,7 +329,7 @@ class Control:
         found: dict[str, object] = {}
         for known in self._directory.known():
             if app is None or known.name == wanted:
-                found[str(known.name)] = {
+                entry: dict[str, object] = {
                     "endpoints": [
                         {"address": end.address, "instance": end.instance, "source": end.source}
                         for end in known.endpoints
@@ -338,6 +338,9 @@ class Control:
                     "stale": known.stale,
                     "tried": list(known.tried),
                 }
+                if not known.endpoints and not self._heard.is_known(known.name):
+                    entry["near"] = list(self._heard.nearest(known.name.app_id, known.name.namespace))
+                found[str(known.name)] = entry
         return found
 
     def routes(self) -> list[str]:

@@ -7,6 +7,8 @@ gRPC. Source: design §9, spec/invocation.md §2.9 and §3.4, spec/resiliency.md
 import errno
 import json
 import os
+import socket
+import ssl
 
 from msgspec import Struct
 
@@ -15,6 +17,13 @@ from proxy.plan import DETAIL, TRACE_ID, Cause, Headers, Labels, Reply, Surface
 
 class ProxyError(Exception):
     """Base of everything the proxy raises on purpose."""
+
+
+def os_reason(error: OSError) -> str:
+    """Why the system refused, in its own words: asyncio's text of a failed connection says "Connect call failed" and the address."""
+    if error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 class ConfigError(ProxyError):

@@ -19,7 +19,7 @@ from proxy.engine.base import Limits
 from proxy.engine.portable.http1_client import Http1Client
 from proxy.engine.portable.http1_server import Http1Server
 from proxy.engine.portable.streams import Downstream, RawHead, UpstreamConnection
-from proxy.errors import ListenError, ProxyError
+from proxy.errors import ListenError, ProxyError, os_reason
 from proxy.plan import Cause, Header, Headers
 
 _LOG = logging.getLogger("postern.local-http")
@@ -428,5 +428,5 @@ async def _dial(address: str, tls: ssl.SSLContext | None) -> tuple[asyncio.Trans
                 lambda: client, host or "localhost", port, ssl=tls, server_hostname="" if tls else None
             )
     except OSError as error:
-        raise LocalHttpError(f"{address}: {error.strerror or error}") from error
+        raise LocalHttpError(f"{address}: {os_reason(error)}") from error
     return transport, client

@@ -258,11 +258,11 @@ def notes(sidecars: Iterable[Sidecar]) -> list[str]:
 def _notes_of(sidecar: Sidecar) -> list[str]:
     if sidecar.answer is None:
         return [f"process {sidecar.entry.pid} does not answer on {sidecar.entry.admin_socket}"]
-    found = []
+    found: list[str] = []
     for part in ("identity", "policy"):
         error = _part(sidecar.answer, part).get("lastError")
         if error:
-            found.append(f"{part}: {error}")
+            found.extend(f"{part}: {line}" for line in str(error).split("\n"))
     missing = sidecar.answer.get("notReady")
     if isinstance(missing, list) and missing:
         found.append(f"not ready: {', '.join(map(str, missing))}")
@@ -309,9 +309,8 @@ def endpoints(
     elif rows:
         put_table(_ENDPOINTS, merged(rows), is_wide=output is OutputFormat.WIDE)
     if not rows:
-        tried = "; ".join(dict.fromkeys(way for sidecar in answers for way in tried_for(sidecar)))
         if app_id:
-            raise CliError(f"{app_id}: no endpoint was found", hint=tried)
+            raise CliError(f"{app_id}: no endpoint was found", hint=why_nothing(answers))
         raise CliError("no endpoint is known yet", hint="name the app to have it looked for")
 
 
@@ -327,11 +326,18 @@ async def _looked_up(asked: Sequence[Entry], app_id: str) -> tuple[Sidecar, ...]
     return answers
 
 
-def tried_for(sidecar: Sidecar) -> list[str]:
-    """What was tried to find the names in one sidecar's answer."""
-    answer = sidecar.answer or {}
-    ways = [_part(answer, name).get("tried") for name in answer]
-    return [str(way) for listed in ways if isinstance(listed, list) for way in listed]
+def why_nothing(sidecars: Iterable[Sidecar]) -> str:
+    """Which names may have been meant, as far as the sidecars know, then what was tried; each once."""
+    told = [_part(sidecar.answer, name) for sidecar in sidecars if sidecar.answer for name in sidecar.answer]
+    near, tried = _texts(told, "near"), _texts(told, "tried")
+    meant = f"did you mean {' or '.join(map(repr, near))}? tried: " if near else ""
+    return meant + "; ".join(tried)
+
+
+def _texts(parts: Iterable[Mapping[str, object]], key: str) -> list[str]:
+    """The texts that lists under a key hold, each once."""
+    lists = [part.get(key) for part in parts]
+    return list(dict.fromkeys(str(text) for texts in lists if isinstance(texts, list) for text in texts))
 
 
 def service_rows(sidecar: Sidecar) -> list[Row]:

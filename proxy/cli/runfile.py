@@ -321,34 +321,34 @@ class _Reading:
     def _paths(self, app: App, common: Shared, index: int, folder: Path) -> list[str]:
         """Paths: the app's own are relative to its folder, common ones to the file; else `<app>/.dapr/…` if it is there."""
         here: tuple[str | int, ...] = ("apps", index)
+        place: tuple[str | int, ...]
         flags: list[str] = []
         own_config, own_folder = folder / ".dapr" / "config.yaml", folder / ".dapr" / "resources"
         if app.config_file_path:
-            flags.append(
-                f"--config={self._existing(folder, app.config_file_path, (*here, 'configFilePath'))}"
-            )
+            flags += self._path_flag("config", folder, app.config_file_path, (*here, "configFilePath"))
         elif own_config.is_file():
             flags.append(f"--config={own_config}")
         elif common.config_file_path:
-            flags.append(
-                f"--config={self._existing(self._folder, common.config_file_path, ('common', 'configFilePath'))}"
-            )
+            place = ("common", "configFilePath")
+            flags += self._path_flag("config", self._folder, common.config_file_path, place)
         if own := _resources(app):
-            flags += [
-                f"--resources-path={self._existing(folder, path, (*here, 'resourcesPaths'))}" for path in own
-            ]
+            for path in own:
+                flags += self._path_flag("resources-path", folder, path, (*here, "resourcesPaths"))
         elif own_folder.is_dir():
             flags.append(f"--resources-path={own_folder}")
         else:
             place = ("common", "resourcesPaths")
-            flags += [
-                f"--resources-path={self._existing(self._folder, path, place)}" for path in _resources(common)
-            ]
+            for path in _resources(common):
+                flags += self._path_flag("resources-path", self._folder, path, place)
         if app.unix_domain_socket:
-            flags.append(
-                f"--unix-domain-socket={self._existing(folder, app.unix_domain_socket, (*here, 'unixDomainSocket'))}"
-            )
+            place = (*here, "unixDomainSocket")
+            flags += self._path_flag("unix-domain-socket", folder, app.unix_domain_socket, place)
         return flags
+
+    def _path_flag(self, flag: str, base: Path, text: str, place: tuple[str | int, ...]) -> list[str]:
+        """The flag for a path; none for one that is not there, which `_existing` has told of by its place in the file."""
+        path = self._existing(base, text, place)
+        return [f"--{flag}={path}"] if path.exists() else []
 
     def _existing(self, base: Path, text: str, place: tuple[str | int, ...]) -> Path:
         path = (base / Path(text).expanduser()).resolve()

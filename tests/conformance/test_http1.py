@@ -198,8 +198,8 @@ async def test_hop_by_hop_trailer_of_an_app_harms_no_other_call(engine: str, hop
 async def test_early_hints_come_before_the_answer(engine: str, hops: str) -> None:
     async with http_app() as app, leading(engine, hops, app) as way, connect(way.port) as caller:
         response = await caller.request("GET", "/hints")
-    assert [(head.second, head.get("link")) for head in response.interim] == [
-        ("103", "</a.css>; rel=preload")
+    assert [(head.first, head.second, head.third, head.get("link")) for head in response.interim] == [
+        ("HTTP/1.1", "103", "Early Hints", "</a.css>; rel=preload")
     ]
     assert response.body == b"hinted"
 

@@ -139,7 +139,8 @@ class ServerCall:
     def inform(self, status: int, headers: Headers) -> None:
         """See Downstream. An HTTP/1.0 caller does not know of 1xx."""
         if self.live and self._minor and not self.answered:
-            self._write(h11.InformationalResponse(status_code=status, headers=list(headers)))
+            reason = REASONS.get(status, b"")
+            self._write(h11.InformationalResponse(status_code=status, headers=list(headers), reason=reason))
 
     def respond(self, status: int, headers: Headers, *, end: bool) -> None:
         """See Downstream."""

@@ -17,6 +17,7 @@ from proxy.engine.portable.refusal import by_alert
 from proxy.engine.portable.streams import UpstreamConnection
 from proxy.engine.portable.term import Term
 from proxy.engine.portable.tls import IdentityMismatchError, TlsContexts, check_server
+from proxy.errors import os_reason
 from proxy.plan import Cause
 
 Spawn = Callable[[Coroutine[None, None, None]], object]
@@ -198,7 +199,7 @@ class Pool:
         except ssl.SSLError as error:
             raise DialError(Cause.TLS_IDENTITY, _tls_failed(origin, error)) from error
         except OSError as error:
-            raise DialError(Cause.CONNECT, error.strerror or str(error)) from error
+            raise DialError(Cause.CONNECT, os_reason(error)) from error
         except (ValueError, OverflowError) as error:  # a port that is none, a name that can't be looked up
             raise DialError(Cause.CONNECT, f"{origin.address[:80]!r} is no address") from error
         await self._prove(origin, holder[0], transport)

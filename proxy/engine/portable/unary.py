@@ -11,6 +11,7 @@ from proxy.engine.base import Limits
 from proxy.engine.portable.http2_client import Http2Client
 from proxy.engine.portable.streams import RawHead, UpstreamCall, UpstreamConnection
 from proxy.engine.portable.tls import TlsContexts
+from proxy.errors import os_reason
 from proxy.plan import Cause, Headers
 
 _HEADERS: Headers = (
@@ -159,7 +160,7 @@ async def _connected(host: str, port: int, *, tls: bool) -> AsyncIterator[Http2C
     except TimeoutError:
         raise
     except OSError as error:
-        raise UnaryError(None, error.strerror or str(error)) from error
+        raise UnaryError(None, os_reason(error)) from error
     finally:
         if client is not None:
             client.close()

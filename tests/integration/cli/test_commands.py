@@ -1,6 +1,9 @@
 """The other commands, on what `postern run` started and on nothing."""
 
+import asyncio
 import json
+import os
+import socket
 import sys
 
 import pytest
@@ -39,6 +42,24 @@ async def test_status_tells_how_a_sidecar_is(secured: Commands) -> None:
     (answer,) = json.loads(output)
     assert answer["ports"]["http"] == http
     assert answer["identity"]["state"] == "held"
+
+
+async def test_app_that_is_started_elsewhere_may_hold_the_port(commands: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as app:
+        ports = (
+            "--dapr-http-port=0",
+            "--dapr-grpc-port=0",
+            "--metrics-port=0",
+            "--drain=0s",
+            *commands.flags,
+        )
+        commands.start("run", "--app-id", "cart", f"--app-port={app.getsockname()[1]}", *ports)
+        told: dict[str, object] = {}
+        async with asyncio.timeout(20):
+            while not told.get("heldBy"):
+                _, output = await commands.done("status", "cart", "-o", "json")
+                told = json.loads(output)[0]["app"] if output.startswith("[") else {}
+    assert (f"pid {os.getpid()}" in str(told["heldBy"]), told["heldByForeign"]) == (True, False)
 
 
 async def test_list_shows_a_table(commands: Commands) -> None:
@@ -110,6 +131,9 @@ async def test_endpoints_of_an_app_that_nobody_called_yet_are_looked_up(commands
     code, output = await commands.done("endpoints", "nobody")
     assert code == 1
     assert "nobody: no endpoint was found; host registry: no entry" in output
+    await commands.mesh.sidecar("shop")  # it has heard of cart, which does not hear of itself
+    code, output = await commands.done("endpoints", "crat")
+    assert (code, "did you mean 'cart'? tried: host registry" in output) == (1, True), output
 
 
 async def test_services_are_looked_up_and_listed_with_who_said_so(commands: Commands) -> None:

@@ -12,7 +12,7 @@ from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import Sidecar, of_app
 from proxy.cli.guard import note
 from proxy.cli.invoke import address_of, choose_callers, exit_code, parse_headers
-from proxy.cli.listing import endpoint_rows, extended, listed, merged, notes, service_rows, tried_for
+from proxy.cli.listing import endpoint_rows, extended, listed, merged, notes, service_rows, why_nothing
 from proxy.cli.stop import of_instance
 from proxy.cli.supervisor import exit_code as run_code
 from proxy.cli.tables import format_age
@@ -82,6 +82,13 @@ def test_note_that_is_the_same_for_several_apps_is_told_once() -> None:
     assert notes([one, other]) == ["cart, web: slow", "web: not ready: app"]
 
 
+def test_each_fault_of_a_policy_is_a_note_of_its_own() -> None:
+    assert notes([sidecar({"policy": {"lastError": "a.yaml:1: x\na.yaml:2: y"}})]) == [
+        "cart: policy: a.yaml:1: x",
+        "cart: policy: a.yaml:2: y",
+    ]
+
+
 def test_endpoint_rows_are_flat_and_survive_odd_answers() -> None:
     answer: dict[str, object] = {
         "pay.default": {"stale": True, "endpoints": [{"address": "1:1"}, {"address": "2:2"}, "odd"]},
@@ -107,8 +114,9 @@ def test_service_rows_tell_who_said_so_and_survive_odd_answers() -> None:
 
 def test_what_was_tried_is_told_and_survives_odd_answers() -> None:
     answer: dict[str, object] = {"pay.default": {"tried": ["host registry: no entry"]}, "odd": 7}
-    assert tried_for(sidecar(answer)) == ["host registry: no entry"]
-    assert tried_for(sidecar(None)) == []
+    assert why_nothing([sidecar(answer), sidecar(answer), sidecar(None)]) == "host registry: no entry"
+    answer["pay.default"] = {"tried": ["host registry: no entry"], "near": ["pays"]}
+    assert why_nothing([sidecar(answer)]) == "did you mean 'pays'? tried: host registry: no entry"
 
 
 def test_same_endpoint_seen_by_several_is_one_row() -> None:

@@ -258,6 +258,12 @@ def test_faults_are_told_all_at_once(read: Read) -> None:
     assert "ftp" in said
 
 
+@pytest.mark.parametrize("key", ["configFilePath", "resourcesPath", "unixDomainSocket"])
+def test_path_that_is_not_there_is_one_fault(read: Read, key: str) -> None:
+    said = fault(read, f"version: 1\napps:\n- {{appDirPath: a, command: [x], {key}: absent}}\n")
+    assert said.count("absent") == 1, said
+
+
 def test_unknown_keys_are_dropped_when_asked_to_be_lenient(read: Read) -> None:
     text = "version: 1\napps:\n  - {appDirPath: a, command: [x], daprHTTPMaxRequestSize: 4}\n"
     assert "daprHTTPMaxRequestSize" in fault(read, text)
