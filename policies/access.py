@@ -6,7 +6,7 @@ specific rule wins, a deny wins among equals, and a rule for `/a` speaks for all
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from msgspec import Struct, field
 
@@ -36,17 +36,40 @@ class Operation(Struct, frozen=True, kw_only=True):
     path: str
 
 
+Reason: TypeAlias = Literal[
+    "no-policy",
+    "no-id",
+    "self",
+    "own-namespace",
+    "rule",
+    "default-app",
+    "default-global",
+    "bad-path",
+    "no-verb",
+    "trust-domain",
+]
+DENIALS: Mapping[Reason, str] = {
+    "rule": "an operation denies the path, or a way in which an app could read it; the log names them as `rule` and `read_as`",
+    "bad-path": "an app could read the path in a way that can't be judged, or in too many, and operations name paths for this caller",
+    "default-app": "no operation of the caller's entry fits, and the entry's `defaultAction` is deny",
+    "default-global": "no entry names the caller, or its entry has no `defaultAction`, and that of the policy is deny",
+    "no-policy": "no access policy is configured, and the profile denies: production does",
+    "no-id": "the caller proved no identity, and the policy's `defaultAction` is deny",
+    "trust-domain": "the caller is of a trust domain that is not our own and that no entry names",
+    "no-verb": "the call names no HTTP verb, and the app is judged by verbs",
+}
+
+
 class Decision(Struct, frozen=True, kw_only=True):
     """The answer and why.
 
-    `reason` is one of `no-policy` (nothing is configured: the profile decides), `no-id`, `self`, `own-namespace`, `rule`,
-    `default-app`, `default-global`, `bad-path`, `no-verb`, `trust-domain` (one that nothing names). `policy` is the app-id
-    of the entry that was read and `rule` the pattern that decided, both empty where there is none. `scope` is `app` where
-    the entry has a default of its own, `global` where the global one stands behind the answer, else empty.
+    `reason` is one of `DENIALS`, or of an allowed call `self` or `own-namespace`. `policy` is the app-id of the entry that was
+    read and `rule` the pattern that decided, both empty where there is none. `scope` is `app` where the entry has a default of
+    its own, `global` where the global one stands behind the answer, else empty.
     """
 
     allowed: bool
-    reason: str
+    reason: Reason
     policy: str = ""
     rule: str = ""
     scope: Literal["", "app", "global"] = ""
@@ -130,7 +153,7 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         if self.is_off:
             return Decision(allowed=True, reason="no-policy")
         if caller is None:
-            reason = "no-id" if self.profile is None else "no-policy"
+            reason: Reason = "no-id" if self.profile is None else "no-policy"
             return Decision(allowed=self.default_allow, reason=reason, scope="global")
         rules = self.callers.get(caller)
         if rules is None:
@@ -161,7 +184,7 @@ class AccessRules(Struct, frozen=True, kw_only=True):
                 return Decision(allowed=True, reason="self")
             if self.admits_own_namespace:
                 return Decision(allowed=True, reason="own-namespace")
-        reason = "default-global" if self.profile is None else "no-policy"
+        reason: Reason = "default-global" if self.profile is None else "no-policy"
         return Decision(allowed=self.default_allow, reason=reason, scope="global")
 
     def _judge(self, rules: CallerRules, path_class: int, verb: str, protocol: Protocol) -> Decision:

@@ -65,7 +65,8 @@ CONFIGURATION: Mapping[str, Effect] = {
     f"{_CALLER}.namespace": Effect("the caller's namespace"),
     f"{_CALLER}.defaultAction": Effect("allow or deny for this caller where no operation fits"),
     f"{_CALLER}.operations.*.name": Effect(
-        "a path or gRPC method; `*` one segment, `**` any number; every way to read a path is judged"
+        "a path or gRPC method; `*` one segment, `**` any number; every way to read a path is judged; as in Dapr, denying a path denies"
+        " all below it too"
     ),
     f"{_CALLER}.operations.*.httpVerb": Effect('verbs that the operation is for; `["*"]` is every verb'),
     f"{_CALLER}.operations.*.action": Effect("allow or deny"),

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from policies import schema
+from policies.access import DENIALS
 from policies.effects import CONFIGURATION, RESILIENCY, Effect
 from proxy import environment
 from proxy.cli.run import SHORT
@@ -110,6 +111,9 @@ def page() -> str:
             ("postern-error", "meaning", "errorCode", "HTTP", "gRPC", "HTTP, Dapr's", "gRPC, Dapr's"),
             _error_rows(),
         ),
+        "### Why a call was denied",
+        "The callee's proxy logs `access denied` with the caller, the path and its `reason`:",
+        table(("reason", "meaning"), ((f"`{reason}`", text) for reason, text in DENIALS.items())),
         "## Metrics",
         table(("metric", "type", "labels", "what it counts"), metric_rows()),
         "## Limits",

@@ -1,10 +1,11 @@
 """Decisions that no document speaks about, and the reasons that decisions give."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from policies.access import AccessRules, Caller, Operation, Profile, without_policy
+from policies.access import DENIALS, AccessRules, Caller, Operation, Profile, Reason, without_policy
 from policies.loading import load
 from tests.unit.policies.writing import OWN, A, acl, asker, entry, loaded, op, sources
 
@@ -133,3 +134,18 @@ def test_deny_without_verbs_denies_every_verb(tmp_path: Path) -> None:
     snapshot = loaded(tmp_path, acl(entry(op("/a", "deny"), d="allow"), g="allow"))
     assert not asker(snapshot)(A, "GET", "/a").allowed
     assert "denies every verb" in "\n".join(snapshot.warnings)
+
+
+def test_every_reason_to_deny_is_explained() -> None:
+    assert DENIALS.keys() == set(get_args(Reason)) - {"self", "own-namespace"}
+
+
+@pytest.mark.parametrize("other", ["/pkg/**", "/pkg/*/-/*", "/pkg/secret/-/f"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_denying_a_path_denies_all_below_it(tmp_path: Path, other: str, is_first: bool) -> None:
+    operations = [op("/pkg/secret", "deny", "*"), op(other, "allow", "*")]
+    text = acl(entry(*(reversed(operations) if is_first else operations), d="allow"), g="allow")
+    ask = asker(loaded(tmp_path, text, lenient=True))
+    assert not ask(A, "GET", "/pkg/secret/-/f").allowed
+    assert not ask(A, "GET", "/pkg/secret").allowed
+    assert ask(A, "GET", "/pkg/secrets").allowed
