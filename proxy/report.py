@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.deliver import APP_CLUSTER
 from proxy.engine.base import Measures, Sampling, SpanIds
-from proxy.path import as_forwarded, readable
+from proxy.path import as_forwarded, clean, readable
 from proxy.plan import Attempt, Cause, Header, Labels, Outcome, PeerRefusal, Tally
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
@@ -94,13 +94,14 @@ class Reporter:
         if outcome.cause is Cause.DENIED:
             labels, path = outcome.labels, _path(outcome.head.path, outcome.labels)
             reading = self._denied_as(outcome)  # what an app may take the path for, which a rule denies
+            is_shown = reading == path or reading == outcome.head.path == clean(reading)
             self._log.warning(
                 "access denied",
                 caller=labels.peer_id or "anonymous",
                 decision=labels.decision,
                 verb=outcome.head.method,
                 path=path,
-                **({"read_as": reading} if reading not in ("", path, outcome.head.path) else {}),
+                **({"read_as": reading} if reading and not is_shown else {}),
                 **_trace_of(outcome),
             )
         if outcome.labels.baggage:

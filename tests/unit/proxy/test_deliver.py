@@ -157,6 +157,12 @@ def test_what_can_not_be_carried(app: dict[str, Any], protocol: str, cause: Caus
         assert "web.shop" in found[1]
 
 
+def test_unhealthy_app_is_told_in_daprs_words() -> None:
+    found = unsupported(replace(APP, healthy=False), asking(head("/x")))
+    assert found is not None
+    assert "app is not in a healthy state" in found[1]
+
+
 def test_what_can_not_be_carried_is_answered_on_the_callers_surface() -> None:
     found = deliver(app=replace(APP, has_port=False), surface="dapr")
     assert isinstance(found, Reply)

@@ -205,13 +205,20 @@ def test_denial_names_the_reading_that_a_rule_denies() -> None:
     for target, reading in (
         ("/x%2F..%2Fsecret", "/secret"),
         ("/secret/", "/secret"),
-        ("/a%20b", "/a b"),
+        ("/a%20b", "/a%20b"),
+        ("//x", "//x"),
         ("/x", ""),
     ):
         telling.denied_as = reading
         telling.reporter.finished(outcome(target, cause=Cause.DENIED))
     shown = [(facts["path"], facts.get("read_as")) for _, facts in telling.log.lines]
-    assert shown == [("/x%2F..%2Fsecret", "/secret"), ("/secret", None), ("/a b", None), ("/x", None)]
+    assert shown == [
+        ("/x%2F..%2Fsecret", "/secret"),
+        ("/secret", None),
+        ("/a b", None),
+        ("/x", "//x"),
+        ("/x", None),
+    ]
 
 
 def test_denied_caller_without_an_identity_is_anonymous() -> None:
