@@ -401,3 +401,11 @@ async def test_answer_without_a_date_gets_one(engine: str, hops: str) -> None:
     assert added is not None
     assert abs(parsedate_to_datetime(added).timestamp() - time.time()) < 10.0
     assert own == "Tue, 15 Nov 1994 08:12:31 GMT"
+
+
+async def test_refusal_of_a_request_has_a_date(engine: str) -> None:
+    """RFC 9110 §6.6.1."""
+    async with http_app() as app, leading(engine, "one", app) as way, connect(way.port) as caller:
+        answer = await caller.request("GET", "/" + "a" * 70_000)
+    assert answer.status == 414
+    assert abs(parsedate_to_datetime(answer.get("date")).timestamp() - time.time()) < 10.0

@@ -54,7 +54,12 @@ def dated(headers: Headers) -> Headers:
     """With a Date where there is none (RFC 9110 §6.6.1)."""
     if any(name == b"date" for name, _ in headers):
         return headers
-    return (*headers, (b"date", _date(int(time.time()))))
+    return (*headers, (b"date", now()))
+
+
+def now() -> bytes:
+    """The present second as a Date has it."""
+    return _date(int(time.time()))
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from typing import cast
 import h11
 
 from proxy.engine.base import Limits
+from proxy.engine.portable import answers
 from proxy.engine.portable.body_scan import BodyScan, ChunkScan, LengthScan
 from proxy.engine.portable.head_scan import HeadGate, Refusal, RequestStart, scan_request
 from proxy.engine.portable.http1_call import REASONS, ServerCall
@@ -337,7 +338,8 @@ class Http1Server(asyncio.Protocol):
             status,
             REASONS.get(status, b""),
         )
-        self.out.put([head, b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body])
+        date = b"date: %b\r\n" % answers.now()
+        self.out.put([head, date, b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body])
         self.linger()
 
     def _break_off(self, refusal: Refusal) -> None:

@@ -61,22 +61,25 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
 
 /// Add a Date where there is none (RFC 9110 §6.6.1).
 pub fn date(headers: &mut Headers) {
+    if headers.get(header::DATE).is_none() {
+        headers.append(header::DATE, date_now());
+    }
+}
+
+/// The present second as a Date has it.
+pub fn date_now() -> HeaderValue {
     thread_local! {
         static NOW: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
     }
-    if headers.get(header::DATE).is_some() {
-        return;
-    }
     let now = SystemTime::now();
     let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let value = NOW.with_borrow_mut(|(kept, value)| {
+    NOW.with_borrow_mut(|(kept, value)| {
         if *kept != second {
             (*kept, *value) =
                 (second, HeaderValue::try_from(httpdate::fmt_http_date(now)).unwrap_or(HeaderValue::from_static("")));
         }
         value.clone()
-    });
-    headers.append(header::DATE, value);
+    })
 }
 
 /// How a gRPC call ends with a reply of ours.

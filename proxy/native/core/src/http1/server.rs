@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use crate::call::answers::date_now;
 use crate::call::ends::Down;
 use crate::call::exchange;
 use crate::connection::io::Io;
@@ -194,12 +195,14 @@ async fn refuse(conn: &Rc<RefCell<Conn>>, shared: &Shared, refusal: &Refusal) {
     let text = refusal.text.replace('\\', "\\\\").replace('"', "\\\"");
     let body = format!("{{\"errorCode\":\"ERR_BAD_REQUEST\",\"message\":\"{text}\"}}");
     let head = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\npostern-error: bad-request\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\npostern-error: bad-request\r\ncontent-length: {}\r\nconnection: close\r\ndate: ",
         refusal.status,
         reason(refusal.status),
         body.len(),
     );
     conn.borrow_mut().out.put(head.as_bytes());
+    conn.borrow_mut().out.put(date_now().as_bytes());
+    conn.borrow_mut().out.put(b"\r\n\r\n");
     conn.borrow_mut().out.put(body.as_bytes());
     flush(conn, shared).await;
     linger(conn).await;
