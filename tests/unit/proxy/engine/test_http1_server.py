@@ -288,7 +288,7 @@ async def test_informational_answers_precede_the_response() -> None:
     assert dict(wire.last.head.headers)[b"expect"] == b"100-continue"
     wire.last.down.inform(100, ())
     await turn()
-    assert wire.transport.written == b"HTTP/1.1 100 \r\n\r\n"
+    assert wire.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
     wire.transport.feed(b"hi")
     ok(wire.last)
     wire.transport.feed(GET)
