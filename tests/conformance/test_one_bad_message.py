@@ -240,6 +240,30 @@ async def test_header_block_that_is_none_is_told_so(engine: str) -> None:
     assert int.from_bytes(caller.goodbye.payload[4:8], "big") == Code.COMPRESSION_ERROR
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        frame(Kind.WINDOW_UPDATE, 0, 1, bytes(4)),
+        frame(Kind.GOAWAY, 0, 0, bytes(8)),
+        frame(Kind.PING, 0, 0, bytes(8)),
+    ],
+    ids=("window-update", "goaway", "ping"),
+)
+async def test_nothing_comes_within_a_header_block(engine: str, between: bytes) -> None:
+    """RFC 9113 §4.3."""
+    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
+        block = caller.block(
+            ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"a"))
+        )
+        await caller.send(
+            frame(Kind.HEADERS, 1, 1, block[:5]) + between + frame(Kind.CONTINUATION, 4, 1, block[5:])
+        )
+        await caller.to_the_end()
+        assert not way.front.seen.outcomes
+    assert caller.goodbye is not None
+    assert int.from_bytes(caller.goodbye.payload[4:8], "big") == Code.PROTOCOL_ERROR
+
+
 @pytest.mark.parametrize("target", [b"/a<b>c`d", b'/a?q="<x>"'])
 async def test_target_with_characters_that_want_escapes_is_carried(
     engine: str, hops: str, target: bytes

@@ -234,6 +234,8 @@ class FrameGate:
 
     def _stand_in(self, kind: int, frame: bytes) -> bytes | None:
         """What h2 is to see of a frame; None: the frame itself."""
+        if self.block_at is not None:  # it may not come here (RFC 9113 §4.3), which h2 says
+            return None
         if kind == _GOAWAY:
             self._read_goaway(frame[9:])
             return b""

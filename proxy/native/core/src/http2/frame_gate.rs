@@ -530,10 +530,11 @@ impl FrameGate {
             PING => self.count_control("ping"),
             WINDOW_UPDATE if self.updates.get() > 0 => self.updates.set(self.updates.get() - 1),
             WINDOW_UPDATE => self.count_control("window-update"),
-            GOAWAY => {
+            GOAWAY if self.block_at.get().is_none() => {
                 self.goaway.set(true);
                 self.wake();
             }
+            GOAWAY => {} // it may not come here, which is what counts
             CONTINUATION => {
                 self.continuations.set(if header.has(END_HEADERS) { 0 } else { self.continuations.get() + 1 });
                 if self.continuations.get() > self.max_continuations {
