@@ -67,6 +67,13 @@ async def test_app_that_goes_on_in_http_is_heard(engine: str, hops: str, status:
             assert not head.get("postern-declined", "")
 
 
+async def test_an_apps_own_word_on_declining_is_dropped(engine: str, hops: str) -> None:
+    async with http_app() as app, leading(engine, hops, app) as way, connect(way.port) as caller:
+        head, _ = await upgrade(caller, "/status?code=501&header=postern-declined:204")
+        body = b"".join([part async for part in caller.body("GET", head, [])])
+    assert (head.second, head.get("postern-declined", ""), body) == ("501", "", b"status 501")
+
+
 async def test_http2_caller_hears_that_no_websocket_was_opened(engine: str) -> None:
     """Over HTTP/2 a 2xx would have opened it (RFC 8441 §5)."""
     async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:

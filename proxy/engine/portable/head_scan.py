@@ -95,6 +95,8 @@ class ResponseStart(Struct, frozen=True):
     def forwarded(self) -> Headers:
         """The fields that concern the next hop. A 1xx or 204 has no length, whatever it says (RFC 9110 §8.6)."""
         drop = _HOP if self.status >= 200 and self.status != 204 else _HOP | {b"content-length"}
+        if self.status == 501:
+            drop |= {DECLINED}  # ours to say
         if self.status != 426:
             return _forwarded(self.headers, drop, self.options)
         upgrade = b", ".join([data for name, data in self.headers if name == b"upgrade"])

@@ -301,9 +301,11 @@ impl H1Up {
         };
         let upgrade = if status == 426 { start.fields.headers.remove(header::UPGRADE) } else { None };
         start.fields.strip_hop();
-        if status == 426 {
-            start.fields.headers.remove(UPGRADE);
-        }
+        match status {
+            426 => start.fields.headers.remove(UPGRADE),
+            501 => start.fields.headers.remove(DECLINED),
+            _ => None,
+        };
         if let Some(upgrade) = upgrade {
             start.fields.headers.append(UPGRADE, upgrade);
         }
