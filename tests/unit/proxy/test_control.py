@@ -23,7 +23,7 @@ from proxy.config import parse
 from proxy.control import AGAIN_HOLD_S, HOLD_S, LEARNING_S, Control
 from proxy.engine.base import Cluster, EngineStats, ListenerSpec, TlsIdentity
 from proxy.outbound import ABSENT_HOLD_S, SERVICES_HOLD, SPELLINGS
-from proxy.plan import Asking, Cause, Decision, Hold, Op, Plan, Reply, Table, Tables
+from proxy.plan import DETAIL, Asking, Cause, Decision, Hold, Op, Plan, Reply, Table, Tables
 from proxy.settings import Settings
 from proxy.target import API_TOKEN_SET, TRUTHY_SET
 from sentry.bundle import TrustBundle
@@ -410,7 +410,7 @@ async def test_name_whose_instances_take_no_calls_yet_is_held_briefly(make: Make
         held = world.decide()
         assert isinstance(held, Hold)
         assert (held.for_s, held.then.cause) == (ABSENT_HOLD_S, Cause.NO_ENDPOINT)
-        assert "its app does not listen yet on port 81" in held.then.grpc_message
+        assert held.then.grpc_message == f"no instance of cart.default takes calls: {DETAIL}"
         world.source.say(SourceFailure(reason="no entry", missing=True))
         again = world.decide()
         assert isinstance(again, Hold)
