@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.conformance.apps import http_app
+from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import Code, FramePeer, Kind, dial, frame, serving, window
 from tests.conformance.harness import leading
 from tests.support.http_client import connect
@@ -288,3 +288,17 @@ async def test_target_with_characters_that_want_escapes_is_carried(
     for raw, escape in escapes.items():
         target = target.replace(raw, escape)
     assert paths == [target]
+
+
+async def test_app_that_speaks_http2_where_http1_is_expected_is_told_as_such(engine: str) -> None:
+    """A gRPC server without `--app-protocol grpc`: it answers with its SETTINGS (RFC 9113 §3.4)."""
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(Kind.SETTINGS, 0, 0, b"\x00\x03\x00\x00\x00\x64"))
+        await writer.drain()
+
+    async with raw_app(app) as port, leading(engine, "one", port) as way, connect(way.port) as caller:
+        response = await caller.request("GET", "/")
+    assert (response.status, response.get("postern-error")) == (502, "invalid-answer")
+    assert b"frames of HTTP/2" in response.body

@@ -177,6 +177,8 @@ def _too_large(data: bytes | bytearray, limit: int) -> Refusal:
 def _check_bytes(data: bytes, *, partial: bool) -> Refusal | None:
     control = _CONTROL.search(data)
     if control is not None:
+        if control[0] == b"\0" and control.start() == 0:
+            return Refusal(400, "control-byte", "the head begins with the byte 0x00, as frames of HTTP/2 do")
         return Refusal(400, "control-byte", f"the head holds the control byte 0x{control[0][0]:02x}")
     pairs = data.count(b"\r\n")
     # The piece may begin with the last byte of the one before and end between CR and LF.

@@ -104,6 +104,9 @@ fn check_bytes(data: &[u8], partial: bool) -> Result<(), Refusal> {
                 Some(next) => *next != b'\n',
                 None => !partial,
             },
+            0 if at == 0 => {
+                return Err(refuse(400, "control-byte", "the head begins with the byte 0x00, as frames of HTTP/2 do"));
+            }
             other => return Err(refuse(400, "control-byte", format!("the head holds the control byte 0x{other:02x}"))),
         };
         if bare {
