@@ -7,7 +7,7 @@ The native engine reads paths alike (`proxy/native/core/src/decision/readings.rs
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from urllib.parse import unquote_to_bytes
 
@@ -65,7 +65,7 @@ def _closure(sent: bytes) -> list[bytes] | None:
             known.add(one)
             found.append(one)
 
-    level = [sent]
+    level: Iterable[bytes] = [sent]
     for _ in range(_DECODINGS + 1):
         begin, read_bytes = len(found), sum(map(len, found))
         for one in level:
@@ -81,7 +81,7 @@ def _closure(sent: bytes) -> list[bytes] | None:
                 if len(found) > MAX_READINGS or read_bytes > MAX_READ_BYTES:
                     return None
                 add(resolved)
-        level = [decode(one) for one in found[begin:] for decode in _DECODERS]
+        level = (decode(one) for one in found[begin:] for decode in _DECODERS)  # when they are asked for
     return found
 
 

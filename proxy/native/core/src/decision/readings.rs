@@ -26,7 +26,7 @@ pub fn readings(path: &str) -> Option<Vec<String>> {
     }
     let mut found: Vec<Vec<u8>> = Vec::with_capacity(8);
     let mut level = vec![path.as_bytes().to_vec()];
-    for _ in 0..=DECODINGS {
+    for left in (0..=DECODINGS).rev() {
         let begin = found.len();
         let mut read_bytes: usize = found.iter().map(Vec::len).sum();
         for one in level {
@@ -55,7 +55,8 @@ pub fn readings(path: &str) -> Option<Vec<String>> {
             }
             at += 1;
         }
-        level = found[begin..].iter().flat_map(|one| [decoded(one, false), decoded(one, true)]).flatten().collect();
+        let last: &[Vec<u8>] = if left > 0 { &found[begin..] } else { &[] };
+        level = last.iter().flat_map(|one| [decoded(one, false), decoded(one, true)]).flatten().collect();
     }
     found
         .into_iter()
