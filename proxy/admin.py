@@ -1,7 +1,6 @@
 """The sidecar's own API: health, metadata and shutdown for the app; status, traces and endpoints for the `postern` command.
 
 Both live on private unix sockets (0600); the engine forwards `/v1.0/…` here, so that one port serves all.
-Source: spec/invocation.md §6.1, §6.2; design §7.
 """
 
 import json
@@ -119,7 +118,7 @@ class Admin:
         return await self.api(request)
 
     async def public(self, request: LocalRequest) -> LocalResponse:
-        """The public port: health and metadata only (spec/invocation.md §1.1); nothing is set there (≠)."""
+        """The public port: health and metadata only; unlike Dapr's, nothing is set there."""
         if request.method in ("GET", "HEAD") and _asked(request)[0] in _PUBLIC:
             return await self.api(replace(request, method="GET"))
         return _error(404, "ERR_NOT_FOUND", "this port serves health and metadata only")
@@ -146,7 +145,7 @@ class Admin:
         return _error(500, code, f"not ready: {'; '.join(self._explain(missing)) or ', '.join(missing)}")
 
     def _set_metadata(self, key: str, body: bytes) -> LocalResponse:
-        key = unquote_plus(key)  # a form-encoded key (spec/invocation.md §6.1)
+        key = unquote_plus(key)  # a form-encoded key, as Dapr reads it
         if key not in self.extended and len(self.extended) >= MAX_METADATA:
             return _error(400, "ERR_BAD_REQUEST", f"more than {MAX_METADATA} metadata keys")
         if len(body) > MAX_METADATA_BYTES:

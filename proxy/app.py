@@ -1,7 +1,7 @@
 """Composition root of one sidecar: the one module that constructs everything; owns the outer TaskGroup.
 
 Order of life: bind, say so, get an identity, announce, serve; then unready, goodbye, serve on for `drain`, GOAWAY, finish what is in
-flight, let the app end, keep outbound open until it has (design §7).
+flight, let the app end, keep outbound open until it has.
 """
 
 import asyncio
@@ -582,6 +582,6 @@ class Sidecar:
 
 
 def _static_file(root: Path) -> Path | None:
-    """`endpoints.yaml` in the runtime root, if the user wrote one (design §5)."""
+    """`endpoints.yaml` in the runtime root, if the user wrote one."""
     path = root / "endpoints.yaml"
     return path if path.exists() else None

@@ -1,7 +1,7 @@
 """What a sidecar asks its own app: are you well, and which gRPC services do you serve.
 
 Its HTTP/1.1 and HTTP/2 clients are loaded when there is an app to ask: they are no part of a start.
-Source: spec/invocation.md §6.3, §6.4; design §4 (reflection v1, then v1alpha; `grpc.*` and `dapr.*` never).
+Reflection is asked in v1, then v1alpha; `grpc.*` and `dapr.*` are never learnt.
 """
 
 import re

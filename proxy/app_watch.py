@@ -1,6 +1,6 @@
 """Looks after the own app: does its port accept, who holds it, is it healthy, which gRPC services does it serve.
 
-What it asks is `app_asks`, what it sees without asking `app_port`. Source: spec/invocation.md §6.3, §6.4.
+What it asks is `app_asks`, what it sees without asking `app_port`.
 """
 
 import asyncio

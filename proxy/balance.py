@@ -1,7 +1,6 @@
 """Orders the endpoints of a cluster by load and ejections. Pure: clock and randomness are passed in.
 
 Power of two choices on in-flight calls and a latency average that rises at once and decays slowly (peak EWMA).
-Source: spec/resiliency.md L1, O1; spec/nameresolution.md D5, D7, D9.
 """
 
 import math

@@ -50,7 +50,7 @@ def parse(argv: Sequence[str], env: Mapping[str, str], *, profile_hint: Profile 
 
 
 def derived_peer_port(app_id: str, folder: str, user_id: int, hostname: str) -> int:
-    """The peer port of a sidecar that was given none: the same at each start. Source: spec/invocation.md §1.1."""
+    """The peer port of a sidecar that was given none: the same at each start."""
     digest = hashlib.sha256(f"{app_id}|{folder}|{user_id}|{hostname}".encode()).digest()
     return DERIVED_FROM + int.from_bytes(digest[:2], "little") % DERIVED_COUNT
 

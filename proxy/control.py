@@ -44,7 +44,7 @@ from proxy.target import (
 from sentry.client import Svid
 from telemetry.hosts import FOREIGN_SITES, own_names
 
-HOLD_S = 2.2  # the cold lookup's budget is 2 s (spec/nameresolution.md D6)
+HOLD_S = 2.2  # the cold lookup's budget is 2 s
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
 LEARNING_S = 2.0
 _TRUTHY = frozenset(

@@ -28,7 +28,7 @@ APP_CLUSTER = "app"
 APP_GATE = "app-concurrency"
 GRPC_WEB = frozenset({b"content-type: application/grpc-web*"})  # a pattern as `proxy.plan.carries` reads it
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 §9.2.2
-# Identity and routing headers: every copy that this proxy did not write is dropped (design §3).
+# Identity and routing headers: every copy that this proxy did not write is dropped.
 STRIP: Edits = (
     *(
         Edit(op=Op.REMOVE, name=name)
@@ -49,7 +49,7 @@ STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"p
 class AppView(Struct, frozen=True, kw_only=True):
     """The own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
 
-    replay_bytes: of a request body kept for another attempt (spec/resiliency.md B8).
+    replay_bytes: of a request body kept for another attempt.
     """
 
     app_id: str
@@ -171,7 +171,7 @@ def denied(
     peer: str,
     posture: Profile | None = None,
 ) -> Reply:
-    """The answer to a caller that may not (spec/access-control.md §8); the rule is in the labels only, for our own log (AC-7).
+    """The answer to a caller that may not; the rule is in the labels only, for our own log.
 
     posture: the profile that denied, where no policy is written: there is no rule to keep, and a way out to tell.
     """

@@ -1,7 +1,7 @@
 """What went wrong, and the one table that says how a caller hears of it.
 
 Each cause has an answer on our own surfaces (the standards' codes) and one on Dapr's (what its users' code checks for), in HTTP and in
-gRPC. Source: design §9, spec/invocation.md §2.9 and §3.4, spec/resiliency.md §10.
+gRPC.
 """
 
 import errno

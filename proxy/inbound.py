@@ -1,7 +1,4 @@
-"""A peer's request to a Plan to the own app, or a Reply. Pure; the caller is whom the certificate proves, never a header.
-
-Source: design §3, §9; spec/access-control.md §1, §9; spec/invocation.md §5.
-"""
+"""A peer's request to a Plan to the own app, or a Reply. Pure; the caller is whom the certificate proves, never a header."""
 
 from msgspec import Struct
 from msgspec.structs import replace

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ABORT_S = 0.1  # as Dapr has it (spec/invocation.md §6.1)
+_ABORT_S = 0.1  # as Dapr has it
 
 
 class Terminal:

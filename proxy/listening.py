@@ -67,7 +67,7 @@ class Listening:
     async def _listen_api(self, name: str, wish: PortWish) -> int:
         """Listen on each API address with one port; an address that this host lacks is tolerated while another binds.
 
-        A given port that is taken on one address is not: calls to `localhost` would reach a stranger (≠ spec/invocation.md §1.1).
+        A given port that is taken on one address is not: calls to `localhost` would reach a stranger, which daprd allows.
         """
         bound: int | None = None
         failure: ListenError | None = None

@@ -1,7 +1,6 @@
 """The app's request to a Plan towards the callee's proxy (or to the own app, or the own API), a Reply, or a Hold. Pure.
 
 Six ways name the callee; when two name different ones: own port, header, proxy, authority, path, service name.
-Source: design §4, §9; spec/invocation.md §2, §3.
 """
 
 import random
@@ -192,7 +191,7 @@ class Outbound:
     # --- guards ----------------------------------------------------------------------------------------------------------
 
     def _page(self, ask: Asking) -> Reply | None:
-        """A page in a browser is not the app (design §8): its Host, its Origin, and its question for leave."""
+        """A page in a browser is not the app: its Host, its Origin, and its question for leave."""
         browsers = self.view.browsers
         if ask.listener() in self.view.sockets:
             return None
@@ -454,7 +453,7 @@ class Outbound:
 
 
 def _bad_baggage(labels: Labels, wrong: str) -> Reply:
-    """As daprd refuses it: in plain text (spec/telemetry.md §3)."""
+    """As daprd refuses it: in plain text."""
     text = f"invalid baggage header: {_BAGGAGE_FAULTS[wrong]}"
     found = errors.reply(Cause.BAD_REQUEST, labels, text)
     headers = tuple(

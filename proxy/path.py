@@ -2,7 +2,7 @@
 
 A path travels as it was sent, whatever RFC 3986 lets it hold; how an app may read it is judged by `policies/readings.py`. On Dapr's
 surfaces it is cleaned first, as Dapr cleans it, with its escapes as sent.
-Source: RFC 3986 §2.1, §3.3, §5.2.4, RFC 9110 §4.2.3; design §9; spec/invocation.md §2.
+Source: RFC 3986 §2.1, §3.3, §5.2.4, RFC 9110 §4.2.3.
 """
 
 import re
@@ -23,7 +23,7 @@ _UNWRITABLE = re.compile(
 _UNCLEAN = re.compile(r"//|/\.\.?(?:/|\Z)")
 _INVOKE = re.compile(r"/+v1\.0/+invoke/+")
 _NOT_READABLE = re.compile(r"[\x00-\x1f\x7f-\x9f?#%;\\\u2028\u2029]|//|/\.\.?(?:/|\Z)")
-# Go's default path encoding leaves these as they are (spec/invocation.md §2.3); escapes stay what they are.
+# Go's default path encoding leaves these as they are; escapes stay what they are.
 _SAFE = "/-._~!$&'()*+,;=:@%"
 
 

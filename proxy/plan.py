@@ -74,7 +74,7 @@ class Facet(Enum):
 
 
 # Headers whose value names a callee, or what a page asks for: short, not secret, so the value itself may be a key. Of `authorization`
-# it is the app-id in `http://dapr-app-id:<app-id>@localhost` alone (spec/invocation.md §2.1); any other credentials read as absent.
+# it is the app-id in `http://dapr-app-id:<app-id>@localhost` alone; any other credentials read as absent.
 NAMING_HEADERS = frozenset(
     {
         b"dapr-app-id",

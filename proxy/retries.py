@@ -2,7 +2,6 @@
 
 Without a user's policy: what surely did not reach the app goes once more (after a second, three times, as Dapr's built-in retry), a
 broken idempotent call without a body too; never an app's own answer. A written policy does what it says.
-Source: spec/resiliency.md §4, §6, §8; spec/users.md 12, 14.
 """
 
 import random
@@ -16,11 +15,11 @@ from proxy.target import TRUTHY_SET
 
 _UNSENT = frozenset({Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY, Cause.NO_ENDPOINT, Cause.NOT_READY})
 _BROKEN = _UNSENT | {Cause.RESET_EARLY, Cause.TIMEOUT}
-_REDIAL_S = (0.0, 0.05)  # a proxied gRPC call is redialled at once, then fails (spec/invocation.md §3.3)
+_REDIAL_S = (0.0, 0.05)  # a proxied gRPC call is redialled at once, then fails
 
 
 def is_declared_stream(ask: Asking) -> bool:
-    """`dapr-stream`: timeout and retries cover the opening only (spec/resiliency.md §9)."""
+    """`dapr-stream`: timeout and retries cover the opening only."""
     return ask.protocol() == "grpc" and ask.header_is(b"dapr-stream", TRUTHY_SET)
 
 

@@ -1,7 +1,4 @@
-"""Names the callee of a request: app-ids, path and service tables, authorities, service routes. Pure.
-
-Source: design §4, spec/invocation.md §2.1 and §3.1.
-"""
+"""Names the callee of a request: app-ids, path and service tables, authorities, service routes. Pure."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -26,7 +23,7 @@ BEYOND_PAGES_SET = 4
 PREFLIGHT_SET = 5
 GRPC_WEB_SET = 6
 
-# One SPIFFE path segment, at most 64 bytes (spec/identity.md §1); `id` or `id.namespace`.
+# One SPIFFE path segment, at most 64 bytes; `id` or `id.namespace`.
 _SEGMENT = r"[A-Za-z0-9_-]{1,64}"
 _APP = re.compile(rf"({_SEGMENT})(?:\.({_SEGMENT}))?")
 _GRPC_PATH = re.compile(
@@ -36,7 +33,7 @@ _LOCALHOST = ".localhost"
 
 
 class Callee(Struct, frozen=True):
-    """An app-id in its namespace; `text` as the caller wrote it (policies are looked up by it, spec/resiliency.md §8)."""
+    """An app-id in its namespace; `text` as the caller wrote it (policies are looked up by it)."""
 
     app_id: str
     namespace: str

@@ -77,7 +77,7 @@ def sidecar_environment(spec: AppSpec, caller: Mapping[str, str]) -> dict[str, s
 
 
 def app_environment(spec: AppSpec, ready: Ready, caller: Mapping[str, str]) -> dict[str, str]:
-    """The app's environment. Source: spec/invocation.md §1.4; the own ports of upstreams are ours."""
+    """The app's environment. The variables are Dapr's; those of upstreams' own ports are ours."""
     facts = _facts(spec, ready)
     defaults = {"PYTHONUNBUFFERED": "1"}  # else a piped Python app keeps its lines to itself
     for own in spec.settings.upstreams:

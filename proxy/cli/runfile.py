@@ -1,7 +1,7 @@
 """The run file: its schema, and what each of its apps becomes. Keys are those of `dapr.yaml`, plus postern's own.
 
 Own keys: `routes`, `upstreams`, `grpcServices`, `dependsOn`; `appPort: 0` is a free port, told to the app as APP_PORT and PORT. Unknown
-keys are errors. Source: spec/cli.md B.
+keys are errors.
 """
 
 import random

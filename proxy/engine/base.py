@@ -56,7 +56,7 @@ class ListenerSpec(Struct, frozen=True, kw_only=True):
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """Bounds of an engine; each has a reason beside it (spec/hardening.md)."""
+    """Bounds of an engine; each has a reason beside it."""
 
     head_bytes: int = 65_536  # one request or response head, decoded; larger ones get 431
     header_count: int = 256  # h2 itself has no bound on the number of fields

@@ -9,7 +9,7 @@ from proxy.engine.portable.streams import RawHead
 from proxy.fields import read_baggage
 from proxy.plan import Edits, Header, Headers, Op, RequestHead
 
-# RFC 9110 §7.6.1 and Dapr's list (spec/invocation.md §2.4); `te: trailers` is put back for gRPC.
+# RFC 9110 §7.6.1 and Dapr's list; `te: trailers` is put back for gRPC.
 HOP_BY_HOP = frozenset(
     {
         b"connection",

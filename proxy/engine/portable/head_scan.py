@@ -2,7 +2,7 @@
 
 `h11` forgives bare LF, folded lines and `Content-Length: 3, 3`; the next parser on the way may read such bytes otherwise, and that
 difference is request smuggling. Here nothing is forgiven: what RFC 9112 does not allow is a `Refusal`. Pure; no I/O, no clock.
-Source: RFC 9112 §2 to §7, RFC 9110 §5, spec/hardening.md.
+Source: RFC 9112 §2 to §7, RFC 9110 §5.
 """
 
 import re

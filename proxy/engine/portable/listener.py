@@ -28,7 +28,7 @@ _ACCEPT_PAUSE_S = 0.05
 
 
 class Sniffer(asyncio.Protocol):
-    """Reads the first bytes only: the HTTP/2 preface or anything else (design §3; HTTP/2 by prior knowledge, RFC 9113 §3.3)."""
+    """Reads the first bytes only: the HTTP/2 preface or anything else (HTTP/2 by prior knowledge, RFC 9113 §3.3)."""
 
     def __init__(self, listener: "Listener", context: ssl.SSLContext | None) -> None:
         self._listener = listener

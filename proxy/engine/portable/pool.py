@@ -21,7 +21,7 @@ from proxy.errors import os_reason
 from proxy.plan import Cause
 
 Spawn = Callable[[Coroutine[None, None, None]], object]
-MAX_PER_ADDRESS = 1_024  # connections; daprd's bound towards an app (spec/invocation.md §1.5)
+MAX_PER_ADDRESS = 1_024  # connections; daprd's bound towards an app
 GROW_AT = 64  # calls on each connection before another is dialled beside them
 
 

@@ -1,7 +1,6 @@
 """Key, leaf and roots to TLS contexts: mutual TLS 1.3 between proxies, ALPN `postern/1` then `h2`, no session tickets.
 
 A context can't lose a root or change its leaf safely, so each rotation makes new ones; they are chosen when a connection begins.
-Source: design §3, §6; spec/identity.md ID-23, T23, T30.
 """
 
 import asyncio
@@ -46,7 +45,7 @@ class TlsContexts:
         self.identity, self.server, self.client = identity, server, client
 
     def app(self, wire: WireProtocol) -> ssl.SSLContext:
-        """TLS to the own app is never verified, minimum 1.2 (spec/invocation.md §1.2): it is on this host."""
+        """TLS to the own app is never verified, minimum 1.2: it is on this host."""
         context = self._app.get(wire)
         if context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -234,7 +234,7 @@ async def test_body_by_length_is_sent_whole_each_time(scene: Scene) -> None:  # 
 
 
 async def test_body_over_the_replay_limit_is_sent_once(scene: Scene) -> None:
-    # Row 15 differs (≠, B8): beyond 64 KiB a body is not kept, but under the daprd profile (test_profiles).
+    # Otherwise than in Dapr: beyond 64 KiB a body is not kept, but under the daprd profile (test_profiles).
     key = new_key()
     answer = await scene.call("a", f"script?key={key}&codes=500,200", method="POST", body=b"x" * 100_000)
     assert answer.status == 500
@@ -399,7 +399,7 @@ async def test_grpc_app_is_asked_as_often_as_the_policy_says(
 async def test_stream_of_requests_passes_under_a_retry_policy(
     channel: grpc.aio.Channel, declared: tuple[tuple[str, str], ...]
 ) -> None:
-    # Row 37 differs where the stream is undeclared (≠): it is carried, and only what is kept of it is sent again.
+    # Otherwise than in Dapr where the stream is undeclared: it is carried, and only what is kept of it is sent again.
     requests = [EchoRequest(message=text) for text in ("a", "b", "c")]
     reply = await client(channel, "g", *declared).client_stream(requests)
     assert (reply.message, reply.number) == ("a b c", 3)

@@ -1,4 +1,4 @@
-"""A sidecar's orderly end (design §7): what callers, peers, the registry and the supervisor see of it, in which order."""
+"""A sidecar's orderly end: what callers, peers, the registry and the supervisor see of it, in which order."""
 
 import asyncio
 import json
