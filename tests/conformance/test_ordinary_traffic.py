@@ -45,6 +45,31 @@ def begun(peer: FramePeer, path: bytes) -> tuple[int, bytes]:
     return stream, peer.head(stream, fields, end=True)
 
 
+async def test_what_was_under_way_of_a_cancelled_call_is_dropped(engine: str) -> None:
+    """Servers such as Node's count resets, and leave after too many: one a call is what it takes."""
+    resets: list[int] = []
+
+    async def late_app(peer: FramePeer) -> None:
+        stream = await peer.next_request()
+        await peer.send(peer.head(stream, ((b":status", b"200"),)))
+        await peer.until(lambda f: f.kind == Kind.RST_STREAM)
+        await peer.send(frame(Kind.DATA, 0, stream, b"late") * 20 + PING)
+        while (got := await peer.read()) is not None and got.kind != Kind.PING:
+            resets.extend([got.stream] * (got.kind == Kind.RST_STREAM))
+        await peer.respond(await peer.next_request(), body=b"fine")
+
+    async with (
+        serving(late_app) as port,
+        leading(engine, "one", port, wire="h2c") as way,
+        dial(way.port) as caller,
+    ):
+        stream = await caller.request(b"/pages")
+        await caller.headed(stream)
+        await caller.send(reset(stream))
+        assert (await caller.whole(await caller.request(b"/last"))).body == b"fine"
+    assert not resets
+
+
 @pytest.mark.parametrize("at_once", [1, 200])
 async def test_burst_of_cancellations_costs_no_other_call(engine: str, hops: str, at_once: int) -> None:
     """CVE-2023-44487: what is cancelled before it was looked at never becomes a call."""

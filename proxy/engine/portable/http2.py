@@ -16,10 +16,10 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import h2.stream
-from h2.stream import StreamInputs
+from h2.stream import StreamClosedBy, StreamInputs
 from h2.utilities import is_informational_response
 from hpack.exceptions import HPACKError
-from hyperframe.frame import Frame
+from hyperframe.frame import Frame, RstStreamFrame
 
 from proxy.engine.base import Limits
 from proxy.engine.portable.field_decoder import MALFORMED, FieldDecoder
@@ -127,7 +127,20 @@ class Stream:
 
 
 class _Frames(h2.connection.H2Connection):
-    """h2, with streams that leave it to the ends to judge messages."""
+    """h2, with streams that leave it to the ends to judge messages, and that are reset once."""
+
+    _late = False  # what is being received belongs to a stream that we have reset
+
+    def _receive_frame(self, frame: Frame) -> list[h2.events.Event]:
+        self._late = self._stream_closed_by(frame.stream_id) is StreamClosedBy.SEND_RST_STREAM
+        return super()._receive_frame(frame)
+
+    def _prepare_for_sending(self, frames: list[Frame]) -> None:
+        """What was under way when we reset a stream is dropped (RFC 9113 §5.1): h2 would reset it again for each frame, as floods do."""
+        if self._late:
+            self._late = False
+            frames = [frame for frame in frames if not isinstance(frame, RstStreamFrame)]
+        super()._prepare_for_sending(frames)
 
     def _begin_new_stream(
         self, stream_id: int, allowed_ids: h2.connection.AllowedStreamIDs
