@@ -70,6 +70,31 @@ async def test_what_was_under_way_of_a_cancelled_call_is_dropped(engine: str) ->
     assert not resets
 
 
+async def test_app_that_stops_a_request_itself_hears_of_no_reset(engine: str) -> None:
+    resets: list[int] = []
+
+    async def early_app(peer: FramePeer) -> None:
+        stream = await peer.next_request()
+        answer = peer.head(stream, ((b":status", b"200"),), end=True)
+        await peer.send(answer + PING)
+        while (got := await peer.read()) is not None and got.kind != Kind.PING:
+            resets.extend([got.stream] * (got.kind == Kind.RST_STREAM))
+        await peer.send(reset(stream, Code.NO_ERROR))
+        while (got := await peer.read()) is not None and got.kind != Kind.HEADERS:
+            resets.extend([got.stream] * (got.kind == Kind.RST_STREAM))
+        await peer.respond(got.stream if got is not None else 0, body=b"fine")
+
+    async with (
+        serving(early_app) as port,
+        leading(engine, "one", port, wire="h2c") as way,
+        dial(way.port) as caller,
+    ):
+        stream = await caller.request(b"/early", method=b"POST", body=b"some", end=False)
+        assert (await caller.headed(stream)).status == 200
+        assert (await caller.whole(await caller.request(b"/last"))).body == b"fine"
+    assert not resets
+
+
 @pytest.mark.parametrize("at_once", [1, 200])
 async def test_burst_of_cancellations_costs_no_other_call(engine: str, hops: str, at_once: int) -> None:
     """CVE-2023-44487: what is cancelled before it was looked at never becomes a call."""

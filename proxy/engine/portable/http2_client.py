@@ -30,6 +30,8 @@ _MAX_STREAM_ID = 0x7FFFFFFF - 2_000  # retire a connection before its ids run ou
 MAX_CALLS = (
     100  # per connection; beyond it the pool dials another, so one connection's window is not everyone's
 )
+# For a callee that answered in full to stop the request itself, as servers do (RFC 9113 §8.1): some count the resets that they get.
+_PARTING_S = 0.5
 
 
 class ClientStream(Stream):
@@ -58,9 +60,12 @@ class ClientStream(Stream):
         self._end.send_end(self, trailers)
 
     def abort(self) -> None:
-        """RST_STREAM CANCEL."""
+        """RST_STREAM CANCEL; after a full answer only if the callee does not stop the request itself."""
         self.events = None
-        self._end.reset(self, Codes.CANCEL)
+        if self.response_ended:
+            self._end.part(self)
+        else:
+            self._end.reset(self, Codes.CANCEL)
 
     def ack(self, count: int) -> None:
         """Give the callee credit again."""
@@ -329,6 +334,10 @@ class Http2Client(Http2End):
         stream.events = None
         if stream.ended:
             self.forget(stream)
+
+    def part(self, stream: ClientStream) -> None:
+        """No more of a request comes, as it is answered."""
+        self._loop.call_later(_PARTING_S, self.reset, stream, Codes.CANCEL)
 
     def _on_reset(self, event: h2.events.StreamReset) -> None:
         stream = self._stream(event.stream_id)

@@ -374,13 +374,14 @@ impl Call {
         down.respond(answered.status, headers, answered.end);
         if answered.end {
             self.whole(code);
+            up.part();
             return Ok(Ended::Whole);
         }
         if self.head.protocol == Protocol::Websocket {
             *timer = None; // an attempt at a tunnel ends with its acceptance
         }
         let mut next = answered.first;
-        poll_fn(|cx| {
+        let ended = poll_fn(|cx| {
             if let Some(timer) = timer {
                 if timer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Ok(self.timed_out(plan)));
@@ -430,7 +431,11 @@ impl Call {
             }
             self.poll_stop(cx, down).map(Err)
         })
-        .await
+        .await;
+        if let Ok(Ended::Whole) = ended {
+            up.part();
+        }
+        ended
     }
 
     fn whole(&mut self, code: Option<u32>) {

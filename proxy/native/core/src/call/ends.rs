@@ -150,6 +150,13 @@ impl Down {
 }
 
 impl Up {
+    /// The answer is whole.
+    pub fn part(self) {
+        if let Self::H2(end) = self {
+            end.part();
+        }
+    }
+
     /// How many of `want` bytes of the request body may be given now.
     pub fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
         any!(self, end => end.poll_room(cx, want))

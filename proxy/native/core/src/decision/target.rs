@@ -147,7 +147,7 @@ pub fn as_forwarded(path: &str, form: Form) -> Cow<'_, str> {
 }
 
 /// What Go's default path encoding leaves as it is, and escapes.
-fn is_safe(byte: u8) -> bool {
+pub(crate) fn is_safe(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte)
 }
 

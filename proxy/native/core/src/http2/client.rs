@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
@@ -35,6 +35,8 @@ const MAX_CALLS: usize = 100;
 /// Of a request body given before the stream has room: a stream gets its window only once its head is written, and what is given
 /// before leaves with the head, in one write.
 const EARLY_BYTES: usize = 16_384;
+/// For a callee to stop a request that it has answered: some count the resets that they get.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// One connection to an upstream. The pool holds it while it takes calls; the last holder gone, it closes.
 pub struct H2Conn {
@@ -271,7 +273,7 @@ impl Place {
         let stream = response.stream_id().as_u32();
         self.conn.gate.expect(stream);
         let most_fields = self.conn.most_fields;
-        Ok(H2Up { response, send, body: None, stream, early: EARLY_BYTES, waited: false, most_fields, place: self })
+        Ok(H2Up { response, send, body: None, stream, early: EARLY_BYTES, waited: false, is_sent: end, most_fields, place: self })
     }
 }
 
@@ -283,6 +285,7 @@ pub struct H2Up {
     stream: u32,
     early: usize,
     waited: bool,
+    is_sent: bool,
     most_fields: usize,
     place: Place,
 }
@@ -325,11 +328,23 @@ impl H2Up {
     pub(crate) fn send(&mut self, data: Bytes, last: bool) {
         self.early = self.early.saturating_sub(data.len());
         self.place.conn.gate.sent_data(data.len());
+        self.is_sent = last;
         drop(self.send.send_data(data, last)); // a stream that broke says so in its answer
     }
 
     pub(crate) fn finish(&mut self, trailers: Option<Headers>) {
+        self.is_sent = true;
         finish(&mut self.send, trailers);
+    }
+
+    /// The callee has answered in full: it may stop what is left of the request itself, as servers do (RFC 9113 §8.1), before it is reset.
+    pub(crate) fn part(mut self) {
+        if !self.is_sent {
+            tokio::task::spawn_local(async move {
+                let stopped = poll_fn(|cx| self.send.poll_reset(cx));
+                drop(tokio::time::timeout(PARTING, stopped).await); // either way it is over
+            });
+        }
     }
 
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Lost>> {
