@@ -1,5 +1,6 @@
 """Fixtures for tests with real processes: apps under test and a mesh of sidecars."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from tests.support.apps import App, start_grpc_app, start_http_app
 from tests.support.mesh import Mesh
 from tests.support.netns import Host
 from tests.support.processes import Processes
+
+# Shells have their background jobs ignore SIGINT, and children inherit that: those of the tests are to hear Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
