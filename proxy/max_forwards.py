@@ -12,10 +12,12 @@ _COUNT = re.compile(r"[0-9]{1,9}")
 
 def read_max_forwards(ask: Asking) -> int | None:
     """How many more times a request may be forwarded; None: as often as it takes."""
-    if ask.method() not in ("OPTIONS", "TRACE") or ask.protocol() == "grpc":
+    text = ask.naming(
+        NAME
+    )  # first: hardly a request has it, and what is not asked is no part of a kept decision
+    if text is None or _COUNT.fullmatch(text) is None:
         return None
-    text = ask.naming(NAME)
-    return int(text) if text is not None and _COUNT.fullmatch(text) else None
+    return int(text) if ask.method() in ("OPTIONS", "TRACE") and ask.protocol() != "grpc" else None
 
 
 def forwarded_once(found: Decision, left: int) -> Decision:
