@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -305,6 +306,13 @@ async def _send(peer: FramePeer, data: bytes) -> None:
         await peer.send(data)
 
 
+def _tls_to(mesh: Standing, tmp_path: Path, listener: str) -> ssl.SSLContext | None:
+    """What a stranger with a certificate of the mesh dials the peers' port with; the others are plain."""
+    if listener != "peer":
+        return None
+    return Forge.of(mesh.mesh.root, tmp_path / "forge").context(SpiffeId("public", "default", "rogue"))
+
+
 @pytest.mark.parametrize("flood", FLOODS)
 @pytest.mark.parametrize("listener", HTTP2)
 async def test_http2_flood_ends_or_slows_its_connection_alone(
@@ -313,10 +321,11 @@ async def test_http2_flood_ends_or_slows_its_connection_alone(
     """Control frames of our own app are read as slowly as their budget has it; anybody else is sent away for them."""
     is_slowed = listener != "peer" and flood in SLOWED
     port = await port_of(mesh, listener)
-    context = None
-    if listener == "peer":
-        context = Forge.of(mesh.mesh.root, tmp_path / "forge").context(SpiffeId("public", "default", "rogue"))
-    async with asyncio.timeout(20.0), dial(port, tls=context) as peer, asyncio.TaskGroup() as tasks:
+    async with (
+        asyncio.timeout(20.0),
+        dial(port, tls=_tls_to(mesh, tmp_path, listener)) as peer,
+        asyncio.TaskGroup() as tasks,
+    ):
         other = tasks.create_task(request(mesh.web.http_port, "GET", invoke("shop", "/echo"), timeout_s=15.0))
         sending = tasks.create_task(_send(peer, FLOODS[flood](peer)))
         with suppress(ConnectionError):
@@ -333,10 +342,11 @@ async def test_requests_cancelled_at_once_cost_nobody_a_call(
 ) -> None:
     """A request that is cancelled before anybody looked at it never becomes a call (CVE-2023-44487)."""
     port = await port_of(mesh, listener)
-    context = None
-    if listener == "peer":
-        context = Forge.of(mesh.mesh.root, tmp_path / "forge").context(SpiffeId("public", "default", "rogue"))
-    async with asyncio.timeout(20.0), dial(port, tls=context) as peer, asyncio.TaskGroup() as tasks:
+    async with (
+        asyncio.timeout(20.0),
+        dial(port, tls=_tls_to(mesh, tmp_path, listener)) as peer,
+        asyncio.TaskGroup() as tasks,
+    ):
         other = tasks.create_task(request(mesh.web.http_port, "GET", invoke("shop", "/echo"), timeout_s=15.0))
         await peer.send(_rapid_resets(peer))
         await peer.settled()
