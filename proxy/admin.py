@@ -196,7 +196,7 @@ class Admin:
 
 
 def _asked(request: LocalRequest) -> tuple[str, Query]:
-    """Clean path and query; an invalid target has the path "", which is no route."""
+    """Clean path and query; an invalid target has the path "", which matches no route."""
     try:
         target = paths.parse(request.target.encode("latin-1"))
     except paths.BadTargetError:

@@ -28,7 +28,7 @@ _SAFE = "/-._~!$&'()*+,;=:@%"
 
 
 class BadTargetError(ValueError):
-    """A request target that is no valid one. `reason` is for people."""
+    """An invalid request target. `reason` is for people."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

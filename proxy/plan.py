@@ -110,7 +110,7 @@ class Op(Enum):
     TRACE = "trace"  # a fresh traceparent of this hop's span, and grpc-trace-bin on gRPC and where the request has one
     DEADLINE = "deadline"  # of gRPC: grpc-timeout with what is left
     GRPC_WEB = "grpc-web"  # a call of gRPC-Web becomes one of gRPC, and its answer one of gRPC-Web
-    HTTP_ONLY = "http-only"  # of a call that is no gRPC: an answer in gRPC fails it as UNSUPPORTED
+    HTTP_ONLY = "http-only"  # of a call that is not gRPC: an answer in gRPC fails it as UNSUPPORTED
     BAGGAGE = "baggage"  # of a request: its sound members alone
     TELL_TRACE = "tell-trace"  # into an answer: traceparent of this hop's span, unless it has one
     ECHO = "echo"  # into an answer: a field as the request has it, unless the answer has it

@@ -165,7 +165,7 @@ fn before_query(path: &[u8]) -> Option<Vec<u8>> {
     memchr::memchr2(b'?', b'#', path).map(|at| path[..at].to_vec())
 }
 
-/// Decoded once, whole or segment by segment: then an escaped slash stays within its segment. What is no escape stays.
+/// Decoded once, whole or segment by segment: then an escaped slash stays within its segment. Whatever is not an escape stays.
 fn decoded(path: &[u8], by_segment: bool) -> Option<Vec<u8>> {
     memchr::memchr(b'%', path)?;
     let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
