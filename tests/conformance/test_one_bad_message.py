@@ -210,6 +210,18 @@ async def test_frame_of_a_wrong_size_is_told_so(
     assert int.from_bytes(caller.goodbye.payload[4:8], "big") == Code.FRAME_SIZE_ERROR
 
 
+async def test_peer_that_sends_on_after_a_bad_frame_reads_why_it_was_sent_away(engine: str) -> None:
+    """A close with bytes unread is a reset, which may take the GOAWAY with it (RFC 9113 §5.4.1)."""
+    async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
+        await caller.settled()
+        await caller.send(frame(Kind.PING, 0, 0, bytes(7)), bytes(1 << 20))
+        for _ in range(20):
+            await caller.send(bytes(1 << 18))
+        said = await asyncio.wait_for(caller.reader.read(), 5.0)  # a reset would raise
+    assert said[-17:-8] == frame(Kind.GOAWAY, 0, 0, bytes(8))[:9]
+    assert said[-4:] == Code.FRAME_SIZE_ERROR.to_bytes(4, "big")
+
+
 @pytest.mark.parametrize("with_data", [False, True])
 async def test_head_after_the_end_of_a_request_is_told_so(engine: str, with_data: bool) -> None:
     """RFC 9113 §5.1, half-closed (remote)."""

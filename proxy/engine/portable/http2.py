@@ -104,6 +104,7 @@ def _uncancelled(events: list[h2.events.Event]) -> list[h2.events.Event]:
 
 
 _MAX_LENGTH_DIGITS = 19  # what fits 64 bits
+_LINGER_S = 1.0  # for which a peer that broke a rule may take to read why
 _UNREAD = 8  # windows of answers that a peer may leave unread: bodies wait for room, but heads and answers without a body do not
 
 
@@ -189,7 +190,8 @@ class Http2End(asyncio.Protocol):
     """The shared half of a server or client connection.
 
     Mutable state: `streams` (open ones by id), `_dirty` (a flush is scheduled), `_paused` (the transport's buffer is full),
-    `_starved` (streams with queued bytes that a window or the transport holds back, in the order of their turns).
+    `_is_lingering` (we said GOAWAY, and what still comes is dropped), `_starved` (streams with queued bytes that a window or the
+    transport holds back, in the order of their turns).
     """
 
     def __init__(self, limits: Limits, count: CountFrame, *, server: bool, own: bool) -> None:
@@ -213,6 +215,7 @@ class Http2End(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._dirty = False
         self._paused = False
+        self._is_lingering = False
         self._turns = Turns(self._feed, self._loop)
         self._starved: dict[int, Stream] = {}
         self.streams: dict[int, Stream] = {}
@@ -327,7 +330,7 @@ class Http2End(asyncio.Protocol):
     @property
     def closing(self) -> bool:
         """Whether the transport is gone or going."""
-        return self._transport is None or self._transport.is_closing()
+        return self._transport is None or self._is_lingering or self._transport.is_closing()
 
     def schedule_flush(self) -> None:
         """Write what h2 has ready once this loop turn is over."""
@@ -355,7 +358,7 @@ class Http2End(asyncio.Protocol):
         if self._transport is not None and not self.closing:
             self._h2.clear_outbound_data_buffer()
             self._transport.write(goaway_frame(self._h2.highest_inbound_stream_id, code))
-            self._close(self._transport)
+            self._linger(self._transport)
         self.lost(detail)
 
     def shut(self) -> None:
@@ -364,6 +367,16 @@ class Http2End(asyncio.Protocol):
             self.flush()
             self._transport.write(goaway_frame(self._h2.highest_inbound_stream_id, Codes.NO_ERROR))
             self._close(self._transport)
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        """Close once the peer has, or after a moment: unread bytes would turn the close into a reset, which may overtake the GOAWAY."""
+        if not transport.can_write_eof():  # TLS reads on until the peer's close_notify
+            self._close(transport)
+            return
+        self._is_lingering = True
+        self._turns.stop()
+        transport.write_eof()
+        self._loop.call_later(min(_LINGER_S, self._limits.head_s), transport.abort)
 
     def _close(self, transport: asyncio.Transport) -> None:
         """Close once all is written; a peer that does not read can't keep us."""

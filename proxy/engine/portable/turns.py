@@ -31,6 +31,8 @@ class Turns:
 
     def received(self, data: bytes) -> None:
         """Bytes came."""
+        if self._transport is None:
+            return
         if self._unread:  # a transport may hand on what it had read when it was told to stop
             self._unread += data
         else:
@@ -42,6 +44,13 @@ class Turns:
             self._is_slowed = True
             self._transport.pause_reading()
             self._loop.call_later(pause_s, self._speed_up)
+
+    def stop(self) -> None:
+        """Drop what waits, and what comes."""
+        transport, self._transport = self._transport, None
+        self._unread = b""
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def read_all(self) -> None:
         """Read at once what waits, as nothing more will come."""

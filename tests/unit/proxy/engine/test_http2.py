@@ -294,7 +294,8 @@ async def test_server_header_block_that_never_ends_is_cut_in_time() -> None:
     server = Server()
     server.say(frame(Kind.HEADERS, 0, 1, b"\x82"))
     server.end.check_alive(asyncio.get_running_loop().time() + LIMITS.head_s + 1)
-    assert server.transport.closing
+    assert server.end.closing
+    assert server.transport.eof_written
     assert server.counted == ["head-timeout"]
 
 
