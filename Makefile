@@ -29,14 +29,14 @@ reference: $(VENV)/.ready
 	@$(BIN)/python -m proxy.reference
 
 native:
-	cd proxy/native && cargo clippy --locked --all-targets && cargo test --locked --quiet
+	cd proxy/engine/native/crates && cargo clippy --locked --all-targets && cargo test --locked --quiet
 
 # Seconds for each parser, and where chance begins (0: anywhere). --target keeps the flags of .cargo/config.toml from build scripts.
 FUZZ_S ?= 60
 FUZZ_SEED ?= 0
 fuzz:
-	cd proxy/native/fuzz && cargo build --locked --quiet --release --target "$$(rustc -vV | sed -n 's/^host: //p')"
-	@cd proxy/native/target/fuzz && for name in target head body frames hpack trace; do \
+	cd proxy/engine/native/crates/fuzz && cargo build --locked --quiet --release --target "$$(rustc -vV | sed -n 's/^host: //p')"
+	@cd proxy/engine/native/crates/target/fuzz && for name in target head body frames hpack trace; do \
 		mkdir -p corpus/$$name failures; \
 		FUZZ_TARGET=$$name */release/postern-fuzz -max_total_time=$(FUZZ_S) -seed=$(FUZZ_SEED) -max_len=4096 -timeout=10 -verbosity=0 -print_final_stats=1 \
 			-artifact_prefix=failures/$$name- corpus/$$name 2>corpus/$$name.log || { cat corpus/$$name.log; exit 1; }; \

@@ -10,7 +10,7 @@ from msgspec import Struct
 from nameresolution.errors import ComponentConfigurationError, UnknownComponentError
 from nameresolution.host_registry import HostRegistry
 from nameresolution.interfaces import InterfaceFilter
-from nameresolution.mdns import MdnsResolver
+from nameresolution.mdns.resolver import MdnsResolver
 from nameresolution.registry_resolver import RegistryResolver
 from nameresolution.resolver import Resolver
 

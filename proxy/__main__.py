@@ -34,23 +34,23 @@ def asked(argv: Sequence[str]) -> str | None:
 
 def _answer(question: str, argv: list[str], program: str) -> int:
     if question == "help":
-        from proxy.flags import help_text  # noqa: PLC0415
+        from proxy.settings.flags import help_text  # noqa: PLC0415
 
         sys.stdout.write(help_text(program))
         return 0
     if question == "wait":
         return _wait([word for word in argv if word.lstrip("-") != "wait"], os.environ, program)
-    from proxy.version import VERSION, build_info  # noqa: PLC0415
+    from proxy.settings.version import VERSION, build_info  # noqa: PLC0415
 
     sys.stdout.write((VERSION if question == "version" else build_info()) + "\n")
     return 0
 
 
 def _wait(argv: list[str], env: Mapping[str, str], program: str) -> int:
-    from proxy.config import http_port_of  # noqa: PLC0415
+    from proxy.api.readiness import WAIT_S, wait_ready  # noqa: PLC0415
     from proxy.errors import ConfigError  # noqa: PLC0415
-    from proxy.flags import scan  # noqa: PLC0415
-    from proxy.readiness import WAIT_S, wait_ready  # noqa: PLC0415
+    from proxy.settings.flags import scan  # noqa: PLC0415
+    from proxy.settings.parsing import http_port_of  # noqa: PLC0415
 
     try:
         port = http_port_of(scan(argv), env)
@@ -81,12 +81,12 @@ def _collector_at_rest() -> Iterator[None]:
 
 def _serve(argv: list[str], program: str) -> int:
     with _collector_at_rest():
-        from policies.child import Child  # noqa: PLC0415 - the questions are answered without it
+        from policies.reloading.reader_worker import Child  # noqa: PLC0415 - the questions are answered without it
 
         # A process of its own reads policies, and makes itself ready to while we import the rest.
         child = Child() if any(word.lstrip("-").startswith(_POLICY_FLAGS) for word in argv) else None
-        from proxy.config import parse  # noqa: PLC0415
         from proxy.errors import ConfigError, ProxyError  # noqa: PLC0415
+        from proxy.settings.parsing import parse  # noqa: PLC0415
 
         try:
             settings = parse(argv, os.environ)
@@ -94,8 +94,8 @@ def _serve(argv: list[str], program: str) -> int:
             if child is not None:
                 child.close()
             return _refuse(error.faults, program)
-        from policies.apart import Loading  # noqa: PLC0415
-        from proxy.policy_sources import policy_sources  # noqa: PLC0415
+        from policies.reloading.reader_process import Loading  # noqa: PLC0415
+        from proxy.control.policy_sources import policy_sources  # noqa: PLC0415
 
         loading = Loading(policy_sources(settings), child=child)
         _take_descriptors()
@@ -104,7 +104,7 @@ def _serve(argv: list[str], program: str) -> int:
 
         from nameresolution.errors import NameResolutionError  # noqa: PLC0415
         from proxy.app import run_sidecar  # noqa: PLC0415
-        from proxy.engines import loop_factory  # noqa: PLC0415
+        from proxy.engine.selection import loop_factory  # noqa: PLC0415
         from sentry.errors import SentryError  # noqa: PLC0415
 
     try:

@@ -21,29 +21,29 @@ from nameresolution.errors import NameResolutionError
 from nameresolution.host_registry import Entry, HostRegistry, Registration
 from nameresolution.resolver import Instance
 from nameresolution.resolvers import Surroundings, build
-from policies.apart import Loading, Reader
 from policies.errors import DocumentError
-from policies.loading import PolicySnapshot
-from policies.watching import watch
-from proxy.admin import Admin, Health, Json
-from proxy.app_watch import AppWatch
-from proxy.control import Control
-from proxy.engine.base import Cluster, Upstream
-from proxy.engines import choose
+from policies.reloading.loading import PolicySnapshot
+from policies.reloading.reader_process import Loading, Reader
+from policies.reloading.watching import watch
+from proxy.api.admin import Admin, Health, Json
+from proxy.api.server import LocalHttp
+from proxy.contract.engine import Cluster, Upstream
+from proxy.control.app_watch import AppWatch
+from proxy.control.identity import Identity, WorkloadName
+from proxy.control.lifetime import Lifetime
+from proxy.control.listening import Listening, guarded
+from proxy.control.metrics_setup import api_log, fixed_sections_changed, meters, recorder
+from proxy.control.not_ready import reasons
+from proxy.control.observer import HopTracing, Reporter
+from proxy.control.plane import Control
+from proxy.control.policy_sources import policy_sources
+from proxy.control.svid_source import svid_source
+from proxy.control.tracing_setup import exporters, sampling_rate
+from proxy.deciding.outbound import LOCAL_API
+from proxy.engine.selection import choose
 from proxy.errors import ConfigError
-from proxy.identity import Identity, WorkloadName
-from proxy.lifetime import Lifetime
-from proxy.listening import Listening, guarded
-from proxy.local_http import LocalHttp
-from proxy.metrics_setup import api_log, fixed_sections_changed, meters, recorder
-from proxy.not_ready import reasons
-from proxy.outbound import LOCAL_API
-from proxy.policy_sources import policy_sources
-from proxy.report import HopTracing, Reporter
-from proxy.settings import Settings, address
-from proxy.svid_source import svid_source
-from proxy.tracing_setup import exporters, sampling_rate
-from proxy.version import VERSION
+from proxy.settings.values import Settings, address
+from proxy.settings.version import VERSION
 from sentry.client import Svid
 from telemetry.context import Sampler
 from telemetry.logs import configure, get_logger

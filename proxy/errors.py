@@ -12,7 +12,8 @@ import ssl
 
 from msgspec import Struct
 
-from proxy.plan import DETAIL, TRACE_ID, Cause, Headers, Labels, Reply, Surface
+from proxy.contract.head import Headers
+from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Labels, Reply, Surface
 
 
 class ProxyError(Exception):

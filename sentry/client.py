@@ -1,7 +1,7 @@
 """The workload's side: makes a key, asks a sentry for its certificate, and believes nothing that doesn't hold.
 
 Owns the TLS rules towards a sentry (its exact SPIFFE id under our anchors; host names mean nothing) and the quick
-retries of one fetch. Keys are born here and stay in memory. When to ask again is `proxy.identity`'s business.
+retries of one fetch. Keys are born here and stay in memory. When to ask again is `proxy.control.plane.identity`'s business.
 """
 
 import asyncio

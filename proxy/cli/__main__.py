@@ -42,7 +42,7 @@ def _run(words: list[str]) -> int:
 
 
 def _version(rest: Sequence[str]) -> int:
-    from proxy.version import VERSION, has_native  # noqa: PLC0415
+    from proxy.settings.version import VERSION, has_native  # noqa: PLC0415
 
     engine = "native" if has_native() else "portable"
     if list(rest) in (["-o", "json"], ["-ojson"], ["-o=json"], ["--output", "json"], ["--output=json"]):

@@ -15,7 +15,7 @@ from nameresolution.host_registry import HostRegistry
 from nameresolution.runtime_root import choose
 from proxy.cli.run import SHORT
 from proxy.cli.wait import FLAGS as WAIT_FLAGS
-from proxy.flags import FLAGS, Flag
+from proxy.settings.flags import FLAGS, Flag
 
 COMPLETING = "_POSTERN_COMPLETE"  # set by the script that `postern --show-completion` prints
 _VALUES = {

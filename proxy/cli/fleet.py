@@ -11,7 +11,7 @@ from nameresolution.errors import RuntimeRootError
 from nameresolution.host_registry import Entry, HostRegistry
 from nameresolution.runtime_root import choose
 from proxy.cli.errors import CliError
-from proxy.local_http import LocalResponse, request
+from proxy.wire.http_client import LocalResponse, request
 
 ASK_S = 0.3  # a hung sidecar must not hold up the others' answers; cli.md D2
 

@@ -18,7 +18,7 @@ from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import entries, nothing_runs, of_app, root_of
 from proxy.cli.options import RuntimePath
 from proxy.cli.tables import put, tell
-from proxy.local_http import LocalResponse, request
+from proxy.wire.http_client import LocalResponse, request
 from telemetry.printable import printable
 
 _MARK = "postern-error"

@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from proxy.cli.errors import CliError
-from proxy.settings import Settings
+from proxy.settings.values import Settings
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _APP_PORTS = range(

@@ -17,10 +17,10 @@ from proxy.cli.errors import FAILED, CliError, UsageError
 from proxy.cli.launch import AppSpec, free_ports
 from proxy.cli.output import Console
 from proxy.cli.tables import tell, tell_error
-from proxy.config import parse
 from proxy.errors import ConfigError
-from proxy.flags import FLAGS, help_text
-from proxy.version import VERSION
+from proxy.settings.flags import FLAGS, help_text
+from proxy.settings.parsing import parse
+from proxy.settings.version import VERSION
 from telemetry.failures import causes
 
 SHORT = {

@@ -15,12 +15,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from policies.documents import Document, examine, read_documents
 from policies.errors import DocumentError, Fault
+from policies.reading.documents import Document, examine, read_documents
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.launch import AppSpec, free_ports
-from proxy.config import parse
 from proxy.errors import ConfigError
+from proxy.settings.parsing import parse
 
 NAMES = ("dapr.yaml", "dapr.yml")
 SUFFIXES = (".yaml", ".yml")

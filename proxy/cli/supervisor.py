@@ -9,7 +9,7 @@ from proxy.cli.errors import FAILED, PARTLY
 from proxy.cli.launch import AppSpec
 from proxy.cli.output import Console
 from proxy.cli.unit import Ended, Unit, Why
-from proxy.lifetime import Terminal
+from proxy.control.lifetime import Terminal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEPENDENCY_S = 60.0  # how long an app waits for those that it depends on

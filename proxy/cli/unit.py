@@ -349,7 +349,7 @@ def metadata(spec: AppSpec, app_pid: int | None) -> dict[str, str]:
 
 async def tell_metadata(admin_socket: str, told: dict[str, str]) -> None:
     """Tell the sidecar of a run; what it has taken leaves `told`, and what it did not take in time stays."""
-    from proxy.local_http import request  # noqa: PLC0415 - after the app's start, where it delays nothing
+    from proxy.wire.http_client import request  # noqa: PLC0415 - after the app's start, where it delays nothing
 
     with contextlib.suppress(OSError, TimeoutError, ValueError):
         for key, text in tuple(told.items()):

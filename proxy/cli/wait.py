@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from proxy.api.readiness import WAIT_S, wait_all_ready, wait_ready
 from proxy.cli.errors import FAILED, MISUSED, UsageError
-from proxy.readiness import WAIT_S, wait_all_ready, wait_ready
-from proxy.units import parse_duration_s
+from proxy.settings.units import parse_duration_s
 from telemetry.printable import printable
 
 USAGE = "usage: postern wait [APP-ID] [--port PORT] [--timeout 60s] [--runtime-path DIR]\n"

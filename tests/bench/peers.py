@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 from msgspec.structs import replace
 
-from proxy.engine.base import (
+from proxy.contract.engine import (
     Cluster,
     Limits,
     ListenerSpec,
@@ -25,9 +25,12 @@ from proxy.engine.base import (
     TlsIdentity,
     Upstream,
 )
-from proxy.engine.native import NativeEngine
-from proxy.peer import peer_leaf
-from proxy.plan import Asking, Edit, Header, Labels, Op, Outcome, Plan, Route, Tally
+from proxy.contract.head import Header
+from proxy.contract.outcome import Outcome, Tally
+from proxy.contract.plan import Edit, Labels, Op, Plan, Route
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.peer import peer_leaf
+from proxy.engine.native.adapter import NativeEngine
 from tests.bench.cases import peer_id
 from tests.bench.certificates import CALLEE, sentry_client
 
@@ -97,7 +100,7 @@ class Deaf:
         sys.stdout.write(f"no connection to {address}: {reason}\n")
 
 
-def decide(asking: Asking) -> Plan:
+def decide(asking: RecordingHead) -> Plan:
     """All to the app."""
     return replace(_PLAN, vary=asking.vary, key=asking.key)
 

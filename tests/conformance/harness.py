@@ -1,6 +1,6 @@
 """Engines under test, in-process, with deciders of the test, an observer that remembers, and real sockets on both sides.
 
-Written against `proxy.engine.base` alone: an engine is a name in `ENGINES`.
+Written against `proxy.contract.engine` alone: an engine is a name in `ENGINES`.
 """
 
 import asyncio
@@ -15,37 +15,24 @@ from typing import Any, Final, Literal
 from msgspec.structs import replace
 
 from proxy import errors
-from proxy.engine.base import (
+from proxy.contract.engine import (
     Cluster,
     Engine,
     Limits,
     ListenerSpec,
     Observer,
+    PeerRefusal,
     SpanIds,
     Tracing,
     Upstream,
     WireProtocol,
 )
+from proxy.contract.head import Header
+from proxy.contract.outcome import Outcome, Tally
+from proxy.contract.plan import DETAIL, Again, Cause, Decide, Decision, Edit, Labels, Op, Plan, Reply, Route
+from proxy.contract.recording import RecordingHead
 from proxy.engine.portable.engine import PortableEngine
-from proxy.plan import (
-    DETAIL,
-    Again,
-    Asking,
-    Cause,
-    Decide,
-    Decision,
-    Edit,
-    Header,
-    Labels,
-    Op,
-    Outcome,
-    PeerRefusal,
-    Plan,
-    Reply,
-    Route,
-    Tally,
-)
-from proxy.version import has_native
+from proxy.settings.version import has_native
 from tests.conformance.identities import Mint, spiffe
 
 DEADLINE_S: Final = 10.0
@@ -61,7 +48,7 @@ def native(
     limits: Limits, observer: Observer, tracing: Tracing, explain: Explain, *, threads: int = THREADS
 ) -> Engine:
     """The native engine, reporting at once."""
-    from proxy.engine.native import NativeEngine  # noqa: PLC0415 - the extension is not part of every installation
+    from proxy.engine.native.adapter import NativeEngine  # noqa: PLC0415 - the extension is not part of every installation
 
     return NativeEngine(limits, observer, tracing, explain, threads=threads, report_s=0)
 
@@ -208,10 +195,10 @@ def plan(cluster: str = "app", *, expect: frozenset[str] = frozenset(), **fields
     return Plan(**(given | fields))
 
 
-def deciding(rule: Callable[[Asking], Decision]) -> Decide:
+def deciding(rule: Callable[[RecordingHead], Decision]) -> Decide:
     """A decider whose answers carry what it read, as `outbound` and `inbound` make them."""
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         found = rule(ask)
         if isinstance(found, Plan | Reply):
             return replace(found, vary=ask.vary, key=ask.key)

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from proxy.engine.base import TlsIdentity
-from proxy.plan import PeerLeaf
+from proxy.contract.engine import PeerLeaf, TlsIdentity
 from sentry.authority import Holdings, generate
 from sentry.issuer import dump_key, new_key
 from sentry.spiffe import SpiffeId, judge_leaf

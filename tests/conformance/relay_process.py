@@ -5,7 +5,7 @@ import sys
 
 import uvloop
 
-from proxy.engine.base import Cluster, Limits, ListenerSpec, Upstream
+from proxy.contract.engine import Cluster, Limits, ListenerSpec, Upstream
 from tests.conformance.harness import ENGINES, FixedTracing, Recorder, always, plan
 
 

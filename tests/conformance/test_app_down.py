@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from proxy.plan import Cause
+from proxy.contract.plan import Cause
 from tests.conformance.apps import grpc_app, http_app, raw_app
 from tests.conformance.harness import DEADLINE_S, Node, always, leading, plan, reply, running
 from tests.conformance.identities import Mint, spiffe

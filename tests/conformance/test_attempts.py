@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy.engine.base import Cluster, Upstream
-from proxy.plan import Cause
+from proxy.contract.engine import Cluster, Upstream
+from proxy.contract.plan import Cause
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import Code, FramePeer, dial, goaway, reset, serving
 from tests.conformance.harness import DEADLINE_S, Node, again, always, leading, plan, running

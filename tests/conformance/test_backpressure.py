@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from proxy.engine.base import Limits
+from proxy.contract.engine import Limits
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import FramePeer, Kind, Setting, dial, frame, serving
 from tests.conformance.harness import leading

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from proxy.engine.base import Limits
-from proxy.plan import Cause
+from proxy.contract.engine import Limits
+from proxy.contract.plan import Cause
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import Code, FramePeer, Kind, dial, reset, serving
 from tests.conformance.harness import leading

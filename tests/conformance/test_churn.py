@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from proxy.engine.base import Limits
-from proxy.plan import Cause
+from proxy.contract.engine import Limits
+from proxy.contract.plan import Cause
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import Code, FramePeer, dial, reset, serving
 from tests.conformance.harness import Node, Way, again, leading

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from proxy.engine.base import Cluster
+from proxy.contract.engine import Cluster
 from tests.conformance.accepting import Script
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import dial

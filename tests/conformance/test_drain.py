@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from proxy.engine.base import ListenerSpec
+from proxy.contract.engine import ListenerSpec
+from proxy.contract.plan import Cause
 from proxy.errors import ListenError
-from proxy.plan import Cause
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import Code, Kind, dial
 from tests.conformance.harness import always, leading, plan, running

@@ -7,8 +7,8 @@ import asyncio
 import time
 from datetime import timedelta
 
-from proxy.engine.base import Limits
-from proxy.plan import Cause
+from proxy.contract.engine import Limits
+from proxy.contract.plan import Cause
 from tests.conformance.apps import http_app
 from tests.conformance.frames import FramePeer, Kind, dial, serving
 from tests.conformance.harness import always, plan, running

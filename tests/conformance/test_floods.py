@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from msgspec.structs import replace
 
-from proxy.engine.base import Limits, WireProtocol
-from proxy.plan import Cause
+from proxy.contract.engine import Limits, WireProtocol
+from proxy.contract.plan import Cause
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import (
     ACK,

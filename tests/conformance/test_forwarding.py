@@ -2,8 +2,9 @@
 
 import pytest
 
-from proxy.plan import Asking, Edit, Op, Plan, Route
-from proxy.target import SERVICES, Services
+from proxy.contract.plan import Edit, Op, Plan, Route
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.callee import SERVICES, Services
 from tests.conformance.frames import END_HEADERS, END_STREAM, FramePeer, Kind, dial, frame, serving
 from tests.conformance.harness import EDITS, deciding, leading, plan
 
@@ -64,7 +65,7 @@ async def test_grpc_target_names_a_service_only_where_it_is_exactly_service_and_
 ) -> None:
     seen: list[object] = []
 
-    def rule(ask: Asking) -> Plan:
+    def rule(ask: RecordingHead) -> Plan:
         seen.append(ask.path_class(SERVICES))
         return plan()
 

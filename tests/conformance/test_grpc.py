@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from proxy.plan import Cause, Edit, Op, Route
+from proxy.contract.plan import Cause, Edit, Op, Route
 from tests.conformance.apps import grpc_app
 from tests.conformance.frames import Code, FramePeer, Kind, dial, serving
 from tests.conformance.harness import EDITS, Way, always, leading, plan

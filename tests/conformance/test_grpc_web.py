@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.plan import Edit, Op, Route
+from proxy.contract.plan import Edit, Op, Route
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import FramePeer, dial, serving
 from tests.conformance.harness import EDITS, Way, always, leading, plan

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.plan import Cause
+from proxy.contract.plan import Cause
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.harness import TRACEPARENT, leading
 from tests.support.http_client import connect

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from proxy.plan import Cause
+from proxy.contract.plan import Cause
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import (
     WIDE,

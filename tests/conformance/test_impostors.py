@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from proxy.engine.base import Cluster, ListenerSpec, Upstream
-from proxy.plan import Cause
+from proxy.contract.engine import Cluster, ListenerSpec, Upstream
+from proxy.contract.plan import Cause
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.harness import Node, always, plan, running
 from tests.conformance.identities import Mint, spiffe

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from policies.access import AccessRules, Caller, CallerRules, Rule
-from policies.matcher import path_table
-from proxy.judge import AccessPaths
-from proxy.plan import Asking, Cause, Decision, Edit, Op, Route
+from policies.rules.access import AccessRules, Caller, CallerRules, Rule
+from policies.rules.matcher import path_table
+from proxy.contract.plan import Cause, Decision, Edit, Op, Route
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.authorizer import AccessPaths
 from sentry.spiffe import SpiffeId
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import Message, dial
@@ -29,7 +30,7 @@ class FirstSegment:
 
 
 async def test_plan_is_kept_for_equal_answers_and_made_anew_for_others(engine: str) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.method() == "GET" else reply(Cause.DENIED)
 
     async with http_app() as app, leading(engine, "one", app, decide=deciding(decide)) as way:
@@ -43,7 +44,7 @@ async def test_plan_is_kept_for_equal_answers_and_made_anew_for_others(engine: s
 
 
 async def test_path_counts_as_its_class(engine: str) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.path_class(7) == "open" else reply(Cause.DENIED)
 
     async with http_app() as app, running(engine) as node:
@@ -59,7 +60,7 @@ async def test_path_counts_as_its_class(engine: str) -> None:
 
 
 async def test_header_counts_as_membership_in_a_set(engine: str) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.header_is(b"x-token", 3) else reply(Cause.UNAUTHENTICATED)
 
     async with http_app() as app, running(engine) as node:
@@ -76,7 +77,7 @@ async def test_header_counts_as_membership_in_a_set(engine: str) -> None:
 
 
 async def test_fields_count_as_whether_one_matches_a_pattern(engine: str) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.carries(4) else reply(Cause.FORBIDDEN_ORIGIN)
 
     asked = (
@@ -109,7 +110,7 @@ async def test_baggage_counts_as_what_is_wrong_with_it(engine: str) -> None:
 async def test_bump_drops_the_plans_of_its_scope_alone(engine: str) -> None:
     closed = False
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         if ask.method() == "GET":
             return replace(reply(Cause.DENIED) if closed else plan(), scopes=("access",))
         return replace(plan(), scopes=("naming",))
@@ -171,7 +172,7 @@ async def test_kept_decision_never_serves_another_caller_however_long_its_id(
     assert len(good) == len(evil) == length
     told = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.CALLER))
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return plan(routes=(Route(cluster="app", edits=told),)) if ask.peer() == good else reply(Cause.DENIED)
 
     async with http_app() as app, running(engine) as node:
@@ -197,7 +198,7 @@ async def test_app_is_told_of_this_calls_caller_and_never_of_the_kept_decisions(
 ) -> None:
     told = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.CALLER))
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         if not shared:
             ask.peer()
         return plan(routes=(Route(cluster="app", edits=told),))
@@ -214,7 +215,7 @@ async def test_app_is_told_of_this_calls_caller_and_never_of_the_kept_decisions(
             assert seen == [("dapr-caller-app-id", app_id), ("dapr-caller-namespace", "default")]
 
 
-BOUND = 256  # MAX_KEY_BYTES in proxy/plan.py
+BOUND = 256  # MAX_KEY_BYTES in proxy/contract/plan.py
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ BOUND = 256  # MAX_KEY_BYTES in proxy/plan.py
 async def test_naming_header_around_the_bound_of_keys_gets_the_decision_of_its_own(
     engine: str, value: str
 ) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.naming(b"dapr-app-id") == value else reply(Cause.NO_APP)
 
     async def status(port: int, sent: str) -> int:
@@ -245,7 +246,7 @@ async def test_decision_for_a_path_is_not_that_for_another_reading_of_it(engine:
     known = {caller_id: CallerRules(policy="cart", default_allow=True, rules=(deny,), table=table)}
     rules = AccessRules(default_allow=False, callers=known)
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         classes = ask.path_class(16)
         assert isinstance(classes, tuple)
         return plan() if rules.decide(caller_id, classes, "GET", "http").allowed else reply(Cause.DENIED)
@@ -268,7 +269,7 @@ async def test_decision_for_a_path_is_not_that_for_another_reading_of_it(engine:
 
 
 async def test_paths_that_only_the_decider_can_class_take_no_memory_for_ever(engine: str) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         assert ask.path_class(7) == "open"
         return reply(Cause.DENIED)
 
@@ -291,7 +292,7 @@ async def test_paths_that_only_the_decider_can_class_take_no_memory_for_ever(eng
 
 
 async def test_refused_callers_push_out_no_plan_of_others(engine: str) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         if ask.naming(b"dapr-app-id") == "friend":
             return plan()
         return reply(Cause.DENIED, body=b"x" * 60_000)

@@ -3,8 +3,8 @@
 import asyncio
 from contextlib import suppress
 
-from proxy.engine.base import Limits
-from proxy.plan import Cause
+from proxy.contract.engine import Limits
+from proxy.contract.plan import Cause
 from tests.conformance.apps import http_app
 from tests.conformance.frames import WIDE, FramePeer, Kind, dial, frame, serving, window
 from tests.conformance.harness import leading

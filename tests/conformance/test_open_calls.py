@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 from msgspec.structs import replace
 
-from proxy.plan import Asking, Cause, Decision
+from proxy.contract.plan import Cause, Decision
+from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import http_app
 from tests.conformance.frames import Code, FramePeer, dial, serving
 from tests.conformance.harness import DEADLINE_S, Node, deciding, plan, reply, running
@@ -25,7 +26,7 @@ class Rules:
         self.turned = False
         self.asked = 0
 
-    def decide(self, ask: Asking) -> Decision:
+    def decide(self, ask: RecordingHead) -> Decision:
         """By the header `x-caller`."""
         self.asked += 1
         is_evil = ask.header_is(b"x-caller", EVIL)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.engine.base import Limits
+from proxy.contract.engine import Limits
 from tests.conformance.apps import http_app
 from tests.conformance.frames import (
     WIDE,

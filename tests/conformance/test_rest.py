@@ -1,6 +1,6 @@
 """HTTP/2 connections that have no call for a while, and go on as if nothing had been. The native engine lets them rest."""
 
-from proxy.engine.base import Limits
+from proxy.contract.engine import Limits
 from tests.conformance.apps import http_app
 from tests.conformance.frames import Code, FramePeer, Kind, Setting, dial, frame, reset, window
 from tests.conformance.harness import Way, leading

@@ -1,6 +1,6 @@
 """A renewed identity reaches who is connected already: nobody stays in for ever on a certificate shown once."""
 
-from proxy.engine.base import Limits
+from proxy.contract.engine import Limits
 from tests.conformance.apps import http_app
 from tests.conformance.frames import Code, Kind, dial
 from tests.conformance.harness import always, plan, running

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.engine.base import Limits, ListenerSpec
-from proxy.plan import Asking, Cause, Decision, Hold
+from proxy.contract.engine import Limits, ListenerSpec
+from proxy.contract.plan import Cause, Decision, Hold
+from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import FramePeer, Kind, dial
 from tests.conformance.harness import CHOSEN, Way, always, deciding, leading, plan, reply, running
@@ -163,7 +164,7 @@ async def test_drain_waits_for_the_calls_of_all_threads() -> None:
 async def test_bump_drops_what_every_thread_keeps() -> None:
     cause = Cause.DENIED
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return reply(cause, scopes=("rules",))
 
     async with running(THREADED) as node:
@@ -182,7 +183,7 @@ async def test_new_cluster_wakes_the_calls_held_on_every_thread() -> None:
     asked = asyncio.Semaphore(0)
     known = False
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         asked.release()
         return plan() if known else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
 

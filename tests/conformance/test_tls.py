@@ -10,9 +10,10 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from proxy.engine.base import Limits
+from proxy.contract.engine import Limits, PeerLeaf, PeerRefusal, RefusedLeafError
+from proxy.contract.plan import Cause, Decision
+from proxy.contract.recording import RecordingHead
 from proxy.engine.portable.refusal import ALERTS
-from proxy.plan import Asking, Cause, Decision, PeerLeaf, PeerRefusal, RefusedLeafError
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import PREFACE, FramePeer, Kind, dial, frame, serving
 from tests.conformance.harness import Node, always, deciding, leading, plan, reply, running
@@ -58,7 +59,7 @@ async def refusal(node: Node) -> PeerRefusal:
 async def test_peer_with_a_certificate_of_the_mesh_is_let_in_by_its_id(engine: str, mint: Mint) -> None:
     seen: list[str | None] = []
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         seen.append(ask.peer())
         return plan()
 
@@ -74,7 +75,7 @@ async def test_peer_with_a_certificate_of_the_mesh_is_let_in_by_its_id(engine: s
 
 
 async def test_peers_are_told_apart_in_kept_plans(engine: str, mint: Mint) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.peer() == spiffe("friend") else reply(Cause.DENIED)
 
     statuses = []
@@ -344,7 +345,7 @@ async def test_callee_with_another_id_than_expected_is_refused(engine: str, mint
 
 
 async def test_connection_made_for_one_id_never_serves_another(engine: str, mint: Mint) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         wanted = "callee" if ask.method() == "GET" else "other"
         return plan(expect=frozenset({spiffe(wanted)}))
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from proxy.plan import Cause
+from proxy.contract.plan import Cause
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import END_STREAM, Kind, Setting, dial, frame, serving
 from tests.conformance.harness import leading

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from proxy.plan import Cause
-from proxy.version import has_native
+from proxy.contract.plan import Cause
+from proxy.settings.version import has_native
 from tests.conformance.apps import raw_app
 from tests.conformance.harness import ENGINES, Way, leading
 from tests.conformance.identities import Mint

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from proxy.engine.portable.streams import Downstream, RawHead, UpstreamConnection
-from proxy.plan import Cause, Headers
+from proxy.contract.head import Headers
+from proxy.contract.plan import Cause
+from proxy.wire.streams import Downstream, RawHead, UpstreamConnection
 
 
 class HeardRequest:

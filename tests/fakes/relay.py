@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable
 
-from proxy.engine.base import Limits
-from proxy.engine.portable.http1_client import Http1Client
-from proxy.engine.portable.streams import Downstream, RawHead, UpstreamCall, UpstreamConnection
-from proxy.plan import Cause, Headers
+from proxy.contract.engine import Limits
+from proxy.contract.head import Headers
+from proxy.contract.plan import Cause
+from proxy.wire.http1_client import Http1Client
+from proxy.wire.streams import Downstream, RawHead, UpstreamCall, UpstreamConnection
 
 
 class Relay:

@@ -8,20 +8,13 @@ import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.engine.base import Limits
-from proxy.engine.portable.body_scan import ChunkScan
-from proxy.engine.portable.head_scan import (
-    HeadGate,
-    Refusal,
-    RequestStart,
-    ResponseStart,
-    scan_request,
-    scan_response,
-)
-from proxy.engine.portable.http1_client import Http1Client
-from proxy.engine.portable.http1_server import Http1Server
-from proxy.engine.portable.streams import RawHead
-from proxy.plan import Headers
+from proxy.contract.engine import Limits
+from proxy.contract.head import Headers
+from proxy.wire.body_scan import ChunkScan
+from proxy.wire.head_scan import HeadGate, Refusal, RequestStart, ResponseStart, scan_request, scan_response
+from proxy.wire.http1_client import Http1Client
+from proxy.wire.http1_server import Http1Server
+from proxy.wire.streams import RawHead
 from tests.conformance.corpus.http1 import BAD_ANSWERS, BAD_BODIES, BAD_HEADS, GOOD
 from tests.fakes.exchange import HeardRequest, HeardResponse, Owner, Requests
 from tests.fakes.transport import FakeTransport

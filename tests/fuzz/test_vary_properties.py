@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import fields
 
-from policies.access import Caller, CallerRules, Rule
-from policies.matcher import path_table
+from policies.rules.access import Caller, CallerRules, Rule
+from policies.rules.matcher import path_table
+from proxy.contract.head import RequestHead
+from proxy.contract.plan import Decision, Hold
+from proxy.contract.recording import RecordingHead, Tables
+from proxy.deciding.authorizer import Judge
 from proxy.engine.portable.plans import PlanCache
-from proxy.judge import Judge
-from proxy.path import BadTargetError
-from proxy.plan import Asking, Decision, Hold, RequestHead, Tables
+from proxy.wire.target import BadTargetError
 from tests.unit.proxy.heads import head, inbound, outbound, rules, tables
 
 _TARGETS = st.sampled_from(
@@ -96,10 +98,10 @@ def _comparable(decision: Decision) -> tuple[object, ...]:
 
 
 def _check(decide: Any, pushed: Tables, one: RequestHead, other: RequestHead) -> None:
-    asking = Asking(one, pushed)
+    asking = RecordingHead(one, pushed)
     decision = decide(asking)
     if all(pushed.facet_value(read, one) == pushed.facet_value(read, other) for read in asking.vary):
-        again = decide(Asking(other, pushed))
+        again = decide(RecordingHead(other, pushed))
         assert _comparable(decision) == _comparable(again)
 
 
@@ -129,7 +131,7 @@ def test_plan_cache_answers_as_the_decider_does(drawn: list[dict[str, Any]]) -> 
     decider = outbound(judge=_JUDGE)
     cache = PlanCache(pushed)
     for one in filter(None, map(_head, drawn)):
-        fresh = decider.decide(Asking(one, pushed))
+        fresh = decider.decide(RecordingHead(one, pushed))
         kept = cache.find(one)
         if kept is not None:
             assert _comparable(kept.decision) == _comparable(fresh)

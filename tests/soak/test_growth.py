@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.limits import CALLERS_MIB
+from proxy.reference.limits import CALLERS_MIB
 from tests.conformance.frames import dial
 from tests.support.engines import ENGINES
 from tests.support.http_client import connect

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.version import has_native
+from proxy.settings.version import has_native
 
 needs_native = pytest.mark.skipif(
     not has_native(), reason="the native engine is not part of this installation"

@@ -24,7 +24,7 @@ WITHOUT_A_SOURCE = {
     "tests/unit/test_layout.py": "about the repository",
     "tests/unit/proxy/cli/test_commands.py": "every command of `proxy.cli.app`, over the modules behind it",
     "tests/unit/proxy/engine/test_edit_headers.py": "`edits.edit_headers`, beside the rest of `edits`",
-    "tests/unit/policies/test_decision_table.py": "the table of the access rules' decisions, over several modules",
+    "tests/unit/policies/rules/test_decision_table.py": "the table of the access rules' decisions, over several modules",
 }
 # Modules beyond 600 lines, and why they are not cut.
 LONG = {
@@ -53,8 +53,7 @@ def packages() -> Iterator[Path]:
     """Every package of ours that holds modules."""
     for top in PACKAGES:
         for init in sorted((ROOT / top).rglob("__init__.py")):
-            if "native" not in init.parts:
-                yield init.parent
+            yield init.parent
 
 
 def modules(folder: Path) -> Iterator[Path]:
@@ -130,7 +129,8 @@ def test_unit_tests_mirror_the_source() -> None:
             continue
         folder, stem = ROOT / where.parent, path.stem.removeprefix("test_")
         # named after a module, or after a family of them: http1_pipelining stands beside http1_server
-        families = {source.stem.strip("_").partition("_")[0] for source in folder.rglob("*.py")}
+        sources = [*folder.rglob("*.py"), *folder.rglob("*.pyi")]
+        families = {source.stem.strip("_").partition("_")[0] for source in sources}
         if stem.partition("_")[0] not in families:
             strangers.append(str(where))
     assert strangers == []

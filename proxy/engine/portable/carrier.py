@@ -7,14 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 
-from proxy.engine.base import Limits, ListenerSpec, Observer, Tracing
+from proxy.contract.engine import Limits, ListenerSpec, Observer, Tracing
+from proxy.contract.head import RequestHead
+from proxy.contract.outcome import Outcome
+from proxy.contract.plan import Hold
+from proxy.contract.recording import Tables
 from proxy.engine.portable.clusters import Clusters
 from proxy.engine.portable.exchange import Exchange
 from proxy.engine.portable.plans import Kept, PlanCache
 from proxy.engine.portable.pool import Pool
-from proxy.engine.portable.streams import AcceptCall, Downstream, RawHead
-from proxy.engine.portable.tls import TlsContexts
-from proxy.plan import Hold, Outcome, RequestHead, Tables
+from proxy.wire.streams import AcceptCall, Downstream, RawHead
+from proxy.wire.tls import TlsContexts
 
 _JUDGED = 64  # open calls that are judged again in one turn of the loop
 

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Callable, Collection
 
-from proxy.balance import Load, choose
-from proxy.engine.base import Cluster, Upstream
+from proxy.contract.engine import Cluster, Upstream
+from proxy.engine.portable.balance import Load, choose
 
 _MAX_AWAY = (
     1_024  # addresses that are gone and remembered as somebody else's: announcing them again gains nothing

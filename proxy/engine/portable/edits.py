@@ -2,12 +2,13 @@
 
 from msgspec import Struct
 
-from proxy import path
-from proxy.engine.base import Span
-from proxy.engine.portable.grpc_web import as_grpc, content_type
-from proxy.engine.portable.streams import RawHead
-from proxy.fields import read_baggage
-from proxy.plan import Edits, Header, Headers, Op, RequestHead
+from proxy.contract.engine import Span
+from proxy.contract.fields import read_baggage
+from proxy.contract.head import Form, Header, Headers, RequestHead
+from proxy.contract.plan import Edits, Op
+from proxy.wire.grpc_web import as_grpc, content_type
+from proxy.wire.streams import RawHead
+from proxy.wire.target import as_forwarded
 
 # RFC 9110 §7.6.1 and Dapr's list; `te: trailers` is put back for gRPC.
 HOP_BY_HOP = frozenset(
@@ -27,7 +28,7 @@ HOP_BY_HOP = frozenset(
 _CALLER_HEADERS = frozenset({b"dapr-caller-app-id", b"dapr-caller-namespace"})
 _TRACE_HEADERS = frozenset({b"traceparent", b"grpc-trace-bin"})
 _NOTHING: frozenset[bytes] = frozenset()
-_FORMS: dict[bytes, path.Form] = {b"whole": "whole", b"method": "method"}
+_FORMS: dict[bytes, Form] = {b"whole": "whole", b"method": "method"}
 
 
 class Compiled(Struct, frozen=True):
@@ -46,7 +47,7 @@ class Compiled(Struct, frozen=True):
     baggage: bool
     tells_trace: bool
     echoes: tuple[bytes, ...]
-    form: path.Form
+    form: Form
     authority: bytes
 
 
@@ -189,8 +190,8 @@ def edit_request(
     )
 
 
-def _dapr_target(head: RequestHead, form: path.Form) -> bytes:
-    target = path.as_forwarded(head.path, form).encode()
+def _dapr_target(head: RequestHead, form: Form) -> bytes:
+    target = as_forwarded(head.path, form).encode()
     return target + b"?" + head.query if head.query else target
 
 

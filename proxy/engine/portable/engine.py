@@ -5,10 +5,10 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 
-from proxy.engine.base import Cluster, EngineStats, Limits, ListenerSpec, Observer, TlsIdentity, Tracing
+from proxy.contract.engine import Cluster, EngineStats, Limits, ListenerSpec, Observer, TlsIdentity, Tracing
+from proxy.contract.recording import Table
 from proxy.engine.portable.carrier import Carrier, Explain
 from proxy.engine.portable.listener import Listener
-from proxy.plan import Table
 
 _SWEEP_S = 1.0
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from proxy import errors
-from proxy.balance import Load
-from proxy.engine.base import ListenerSpec
-from proxy.engine.portable import answers
+from proxy.contract.engine import ListenerSpec
+from proxy.contract.head import Headers
+from proxy.contract.outcome import Attempt, Outcome
+from proxy.contract.plan import Cause, Hold, Plan, Reply, Route
+from proxy.engine.portable.balance import Load
 from proxy.engine.portable.edits import (
     HOP_BY_HOP,
     edit_answer,
@@ -20,17 +22,17 @@ from proxy.engine.portable.edits import (
     edit_trailers,
     parse_grpc_timeout,
 )
-from proxy.engine.portable.grpc_web import content_type, trailer_frame
 from proxy.engine.portable.grpc_web_call import WebCall
-from proxy.engine.portable.head_scan import DECLINED, UPGRADE
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
 from proxy.engine.portable.retrying import Retrying
-from proxy.engine.portable.streams import Downstream, RawHead, UpstreamCall, UpstreamConnection
-from proxy.plan import Attempt, Cause, Headers, Hold, Outcome, Plan, Reply, Route
+from proxy.wire import answers
+from proxy.wire.grpc_web import content_type, trailer_frame
+from proxy.wire.head_scan import DECLINED, UPGRADE
+from proxy.wire.streams import Downstream, RawHead, UpstreamCall, UpstreamConnection
 
 if TYPE_CHECKING:
     from proxy.engine.portable.carrier import Carrier, Gate

@@ -6,11 +6,12 @@ Bodies are the same frames, base64 in the text form; the trailers follow them in
 import base64
 import binascii
 
-from proxy.engine.portable.answers import grpc_code
+from proxy.contract.head import Headers
+from proxy.contract.plan import Cause
 from proxy.engine.portable.edits import HOP_BY_HOP
-from proxy.engine.portable.grpc_web import decode_base64, form_of, trailer_frame
-from proxy.engine.portable.streams import RawHead, ResponseEvents, UpstreamCall, UpstreamConnection
-from proxy.plan import Cause, Headers
+from proxy.wire.answers import grpc_code
+from proxy.wire.grpc_web import decode_base64, form_of, trailer_frame
+from proxy.wire.streams import RawHead, ResponseEvents, UpstreamCall, UpstreamConnection
 
 _FRAME_HEAD = 5  # a byte of flags, four of length
 

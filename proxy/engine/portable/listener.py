@@ -10,16 +10,15 @@ import time
 from pathlib import Path
 from typing import cast
 
-from proxy.engine.base import ListenerSpec
+from proxy.contract.engine import ListenerSpec, PeerRefusal
 from proxy.engine.portable.carrier import Carrier
-from proxy.engine.portable.frame_gate import PREFACE
-from proxy.engine.portable.http1_server import Http1Server
-from proxy.engine.portable.http2_server import Http2Server
 from proxy.engine.portable.refusal import of_handshake
-from proxy.engine.portable.term import Term
-from proxy.engine.portable.tls import IdentityMismatchError, peer_identity
 from proxy.errors import ListenError
-from proxy.plan import PeerRefusal
+from proxy.wire.frame_gate import PREFACE
+from proxy.wire.http1_server import Http1Server
+from proxy.wire.http2_server import Http2Server
+from proxy.wire.term import Term
+from proxy.wire.tls import IdentityMismatchError, peer_identity
 
 ServerEnd = Http1Server | Http2Server
 _BACKLOG = 1_024

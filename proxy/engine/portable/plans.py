@@ -9,12 +9,12 @@ from collections.abc import Hashable
 
 from msgspec import Struct, field
 
+from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES
+from proxy.contract.head import RequestHead
+from proxy.contract.plan import Decide, Decision, Hold, Plan, Reply
+from proxy.contract.recording import Read, RecordingHead, Tables
 from proxy.engine.portable.edits import Compiled, compile_edits
-from proxy.plan import Asking, Decide, Decision, Hold, Plan, Read, Reply, RequestHead, Tables
 
-#: As in `native/core/src/decision/cache.rs`, where a Plan takes more: an engine keeps as many as the other.
-MAX_PLAN_BYTES = 32 << 20
-MAX_REPLY_BYTES = 8 << 20
 _PLAN_BYTES = 16 << 10
 _REPLY_BYTES = 3 << 10
 _EDGE_BYTES = 64
@@ -57,7 +57,7 @@ class PlanCache:
 
     def decide(self, decide: Decide, head: RequestHead) -> Kept | Hold:
         """Ask the decider, and keep what it says."""
-        asking = Asking(head, self._tables)
+        asking = RecordingHead(head, self._tables)
         decision: Decision = decide(asking)
         if isinstance(decision, Hold):
             return decision
@@ -65,7 +65,7 @@ class PlanCache:
         self._keep(head.listener, asking, kept)
         return kept
 
-    def _keep(self, listener: str, asking: Asking, kept: Kept) -> None:
+    def _keep(self, listener: str, asking: RecordingHead, kept: Kept) -> None:
         if self._plan_bytes > MAX_PLAN_BYTES:
             self.clear()
         elif self._reply_bytes > MAX_REPLY_BYTES:

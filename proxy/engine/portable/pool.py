@@ -10,15 +10,15 @@ from collections.abc import Callable, Coroutine
 
 from msgspec import Struct, field
 
-from proxy.engine.base import Limits, Observer, WireProtocol
-from proxy.engine.portable.http1_client import Http1Client
-from proxy.engine.portable.http2_client import Http2Client
+from proxy.contract.engine import Limits, Observer, WireProtocol
+from proxy.contract.plan import Cause
 from proxy.engine.portable.refusal import by_alert
-from proxy.engine.portable.streams import UpstreamConnection
-from proxy.engine.portable.term import Term
-from proxy.engine.portable.tls import IdentityMismatchError, TlsContexts, check_server
 from proxy.errors import os_reason
-from proxy.plan import Cause
+from proxy.wire.http1_client import Http1Client
+from proxy.wire.http2_client import Http2Client
+from proxy.wire.streams import UpstreamConnection
+from proxy.wire.term import Term
+from proxy.wire.tls import IdentityMismatchError, TlsContexts, check_server
 
 Spawn = Callable[[Coroutine[None, None, None]], object]
 MAX_PER_ADDRESS = 1_024  # connections; daprd's bound towards an app

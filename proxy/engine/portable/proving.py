@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from proxy.balance import Load
+from proxy.contract.plan import Cause
+from proxy.engine.portable.balance import Load
 from proxy.engine.portable.clusters import ClusterState
 from proxy.engine.portable.pool import Origin, Waiter
-from proxy.engine.portable.streams import UpstreamConnection
-from proxy.plan import Cause
+from proxy.wire.streams import UpstreamConnection
 
 if TYPE_CHECKING:
     from proxy.engine.portable.carrier import Carrier

@@ -1,8 +1,8 @@
 """From a head as the wire end read it to the head that deciders see: the path, and the target to forward."""
 
-from proxy import path
-from proxy.engine.portable.streams import RawHead
-from proxy.plan import RequestHead
+from proxy.contract.head import RequestHead
+from proxy.wire.streams import RawHead
+from proxy.wire.target import BadTargetError, Target, parse
 
 
 def request_head(
@@ -10,15 +10,15 @@ def request_head(
 ) -> tuple[RequestHead, str | None]:
     """The head with its path, and why it is refused (the path is then `/`)."""
     method, refusal, authority, sent = raw.method, None, raw.authority, raw.target
-    target = path.Target("/", b"", offset=0, authority=b"")
+    target = Target("/", b"", offset=0, authority=b"")
     if method != method.upper() or not method:
         refusal = f"the method {method.decode('latin-1')!r} is not upper-case; methods are case-sensitive (RFC 9110 §9.1)"
     elif raw.target == b"*" and method != b"OPTIONS":
         refusal = "the target '*' is for OPTIONS alone (RFC 9112 §3.2.4)"
     elif method != b"CONNECT":  # whose target is an authority, not a path: deciders answer it
         try:
-            target = path.parse(raw.target)
-        except path.BadTargetError as error:
+            target = parse(raw.target)
+        except BadTargetError as error:
             refusal = error.reason
     if target.offset:
         sent, authority = raw.target[target.offset :] or b"/", target.authority

@@ -3,7 +3,7 @@
 import ssl
 from typing import Final
 
-from proxy.plan import PeerRefusal
+from proxy.contract.engine import PeerRefusal
 
 # X509_V_ERR_*, as OpenSSL's x509_vfy.h numbers them.
 _TIMES: Final = frozenset({9, 10})

@@ -3,8 +3,8 @@
 Sans-io. Bytes are acknowledged to the caller once, when they first leave for a callee; a later attempt replays them without.
 """
 
-from proxy.engine.portable.streams import UpstreamCall
-from proxy.plan import Framing, Headers
+from proxy.contract.head import Framing, Headers
+from proxy.wire.streams import UpstreamCall
 
 
 class RequestBody:

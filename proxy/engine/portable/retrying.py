@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from proxy.plan import Again, Cause, Delays
+from proxy.contract.plan import Again, Cause, Delays
 
 
 def covers(again: Again, cause: Cause, status: int, code: int | None) -> bool:

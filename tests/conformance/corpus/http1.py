@@ -5,7 +5,7 @@ Sources: RFC 9112 and RFC 9110 (section beside the entry where it isn't plain); 
 
 from dataclasses import dataclass
 
-from proxy.engine.base import Limits
+from proxy.contract.engine import Limits
 
 
 @dataclass(frozen=True, slots=True)

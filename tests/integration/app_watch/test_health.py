@@ -14,10 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
-from proxy.app_watch import AppWatch
-from proxy.config import parse
-from proxy.local_http import LocalHttp, LocalRequest, LocalResponse
-from proxy.settings import AppHealth, Settings
+from proxy.api.server import LocalHttp, LocalRequest
+from proxy.control.app_watch import AppWatch
+from proxy.settings.parsing import parse
+from proxy.settings.values import AppHealth, Settings
+from proxy.wire.http_client import LocalResponse
 from sentry.issuer import dump_key
 from tests.integration.app_watch.servers import Script, grpc_server, health, tls_server
 from tests.support.ports import free_port

@@ -8,8 +8,8 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection as real_reflection
 
-from proxy.app_watch import AppWatch
-from proxy.config import parse
+from proxy.control.app_watch import AppWatch
+from proxy.settings.parsing import parse
 from tests.integration.app_watch.servers import V1, V1ALPHA, Script, grpc_server, listed, reflection
 
 NONE = grpc.StatusCode.UNIMPLEMENTED

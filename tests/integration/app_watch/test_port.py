@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from proxy.app_port import Holder, holder, listeners
-from proxy.app_watch import AppWatch
-from proxy.config import parse
+from proxy.control.app_port import Holder, holder, listeners
+from proxy.control.app_watch import AppWatch
+from proxy.settings.parsing import parse
 from tests.support.ports import free_port
 from tests.support.processes import REPOSITORY
 
@@ -89,7 +89,7 @@ def test_holder_of_another_user_is_foreign_unless_the_app_runs_as_that_user(
 _LOOK = """
 import os
 import sys
-from proxy.app_port import Listener, holder
+from proxy.control.app_port import Listener, holder
 os.setuid(1234)
 port, inode, ours = map(int, sys.argv[1:])
 found = holder(Listener(address="127.0.0.1", port=port, uid=0, inode=inode), ours)

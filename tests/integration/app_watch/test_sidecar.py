@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from policies.apart import Loading
+from policies.reloading.reader_process import Loading
+from proxy.api.server import LocalHttp, LocalRequest
 from proxy.app import Sidecar
-from proxy.config import parse
+from proxy.control.lifetime import Lifetime
+from proxy.control.policy_sources import policy_sources
 from proxy.errors import ListenError
-from proxy.lifetime import Lifetime
-from proxy.local_http import LocalHttp, LocalRequest, LocalResponse
-from proxy.policy_sources import policy_sources
-from proxy.settings import OwnPort, PortWish, Settings
+from proxy.settings.parsing import parse
+from proxy.settings.values import OwnPort, PortWish, Settings
+from proxy.wire.http_client import LocalResponse
 from sentry.local import LocalPaths
 from telemetry.failures import leaves
 from tests.integration.app_watch.servers import V1, Script, grpc_server, listed, reflection

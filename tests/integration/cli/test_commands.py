@@ -191,7 +191,7 @@ async def test_commands_of_other_building_blocks_are_refused(commands: Commands)
 async def test_quick_commands_load_no_framework(commands: Commands, words: list[str]) -> None:
     script = (
         "import sys; from proxy.cli.__main__ import main; main(sys.argv[1:]);"
-        "heavy = {'typer', 'rich', 'asyncio', 'ssl', 'grpc', 'yaml', 'proxy.plan'} & set(sys.modules);"
+        "heavy = {'typer', 'rich', 'asyncio', 'ssl', 'grpc', 'yaml', 'proxy.contract.plan'} & set(sys.modules);"
         "print('loaded', sorted(heavy))"
     )
     process = commands.mesh.processes.start([sys.executable, "-I", "-c", script, *words], name="quick")

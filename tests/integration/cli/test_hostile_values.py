@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from nameresolution.host_registry import Entry, HostRegistry
-from proxy.local_http import LocalHttp, LocalRequest, LocalResponse
+from proxy.api.server import LocalHttp, LocalRequest
+from proxy.wire.http_client import LocalResponse
 from tests.integration.cli.conftest import Commands
 
 EVIL = "evil\n\x1b[2J\x1b]0;owned\x07\r\x9b31m\u202egnp.exe\u2066\x7f"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.lifetime import Lifetime
+from proxy.control.lifetime import Lifetime
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import yaml
 
 from examples.boutique.mesh import RUN_FILE, run_file_with_zipkin, runtime_root
 from examples.boutique.trace_check import CHECKOUT_CALLS
-from policies import schema
-from policies.access import AccessRules, Caller, Operation
-from policies.compile import AccessContext, compile_access
-from policies.documents import read_documents, validate
-from policies.report import Report
+from policies.reading import schema
+from policies.reading.compile_access import AccessContext, compile_access
+from policies.reading.documents import read_documents, validate
+from policies.reading.findings import Findings
+from policies.rules.access import AccessRules, Caller, Operation
 
 BOUTIQUE = RUN_FILE.parent
 QUICKSTART = BOUTIQUE.parent / "quickstart"
@@ -22,7 +22,7 @@ HTTP_APPS = frozenset({"frontend", "reviews"})
 
 def compile_rules(path: Path, app_id: str, protocol: str) -> AccessRules:
     (document,) = read_documents(path, {})
-    report = Report()
+    findings = Findings()
     context = AccessContext(
         own_app_id=app_id,
         own_namespace="default",
@@ -31,9 +31,9 @@ def compile_rules(path: Path, app_id: str, protocol: str) -> AccessRules:
         profile="dev",
         mtls=True,
     )
-    rules = compile_access([(document, validate(document, schema.Configuration))], context, report)
-    assert report.faults == []
-    assert report.warnings == []
+    rules = compile_access([(document, validate(document, schema.Configuration))], context, findings)
+    assert findings.faults == []
+    assert findings.warnings == []
     return rules
 
 

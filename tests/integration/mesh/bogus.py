@@ -7,9 +7,9 @@ import asyncio
 import sys
 
 from nameresolution.interfaces import Interface
-from nameresolution.mdns_packets import announcement
-from nameresolution.mdns_records import make_advert
-from nameresolution.mdns_sockets import Link
+from nameresolution.mdns.packets import announcement
+from nameresolution.mdns.records import make_advert
+from nameresolution.mdns.sockets import Link
 from nameresolution.resolver import Instance
 
 INSTANCES = 400

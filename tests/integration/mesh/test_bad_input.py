@@ -13,7 +13,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from proxy.version import has_native
+from proxy.settings.version import has_native
 from sentry.spiffe import SpiffeId
 from tests.integration.mesh.peers import Forge, h2_head, h2_request, peer_connection, until_closed
 from tests.integration.mesh.standing import eventually

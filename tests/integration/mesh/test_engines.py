@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from proxy.version import has_native
+from proxy.settings.version import has_native
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES, needs_native

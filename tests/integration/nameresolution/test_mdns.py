@@ -16,10 +16,10 @@ import pytest
 
 from nameresolution.directory import Directory
 from nameresolution.interfaces import Interface, InterfaceFilter
-from nameresolution.mdns import MdnsResolver
-from nameresolution.mdns_packets import answer, goodbye, question, read
-from nameresolution.mdns_records import Query, Response, make_advert
-from nameresolution.mdns_sockets import Link
+from nameresolution.mdns.packets import answer, goodbye, question, read
+from nameresolution.mdns.records import Query, Response, make_advert
+from nameresolution.mdns.resolver import MdnsResolver
+from nameresolution.mdns.sockets import Link
 from nameresolution.resolver import AppName, EndpointSet, Instance
 
 LOOPBACK_ONLY = InterfaceFilter(include=("lo*",))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from policies.access import Caller, Operation
 from policies.errors import DocumentError, Fault, UnreadError
-from policies.loading import PolicySnapshot, PolicySources, load
-from policies.watching import Read, watch
+from policies.reloading.loading import PolicySnapshot, PolicySources, load
+from policies.reloading.watching import Read, watch
+from policies.rules.access import Caller, Operation
 
 POLL_S = 0.05
 CALLER = Caller(trust_domain="public", namespace="default", app_id="app1")

@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 import uvloop
 
-from proxy.engine.base import Limits
-from proxy.engine.portable.http1_server import Http1Server
-from proxy.engine.portable.websocket import accept_of
-from proxy.plan import Cause
+from proxy.contract.engine import Limits
+from proxy.contract.plan import Cause
+from proxy.wire.http1_server import Http1Server
+from proxy.wire.websocket import accept_of
 from tests.conformance.corpus.http1 import BAD_BODIES, BAD_HEADS, GOOD
 from tests.fakes.relay import Relay
 

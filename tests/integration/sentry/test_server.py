@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from proxy.identity import Identity, WorkloadName
+from proxy.control.identity import Identity, WorkloadName
 from sentry.authority import StoredBundle, generate
 from sentry.bundle import TrustBundle
 from sentry.ca_pb2 import SignCertificateRequest

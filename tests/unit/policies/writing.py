@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from policies.access import Caller, Decision, Operation, Profile
-from policies.loading import PolicySnapshot, PolicySources, load
+from policies.reloading.loading import PolicySnapshot, PolicySources, load
+from policies.rules.access import Caller, Decision, Operation, Profile
 
 A = Caller(trust_domain="public", namespace="default", app_id="app1")
 OWN = Caller(trust_domain="public", namespace="default", app_id="callee")

@@ -5,16 +5,14 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from policies.access import AccessRules, without_policy
-from policies.resiliency import ResiliencyRules
-from proxy.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
-from proxy.deliver import GRPC_WEB, AppView
-from proxy.inbound import Inbound, InboundView
-from proxy.judge import Judge
-from proxy.outbound import Outbound, OutboundView
-from proxy.path import parse
-from proxy.plan import Asking, RequestHead, Tables
-from proxy.target import (
+from policies.rules.access import AccessRules, without_policy
+from policies.rules.resiliency import ResiliencyRules
+from proxy.contract.head import RequestHead
+from proxy.contract.recording import RecordingHead, Tables
+from proxy.deciding.app_plan import GRPC_WEB, AppView
+from proxy.deciding.authorizer import Judge
+from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
+from proxy.deciding.callee import (
     API_TOKEN_SET,
     BEYOND_PAGES_SET,
     FOREIGN_SITE_SET,
@@ -27,6 +25,9 @@ from proxy.target import (
     Services,
     parse_routes,
 )
+from proxy.deciding.inbound import Inbound, InboundView
+from proxy.deciding.outbound import Outbound, OutboundView
+from proxy.wire.target import parse
 from telemetry.hosts import FOREIGN_SITES
 
 APP = AppView(
@@ -114,6 +115,6 @@ def head(target: str = "/", **changes: Any) -> RequestHead:
     return replace(made, **changes)
 
 
-def asking(one: RequestHead, pushed: Tables | None = None) -> Asking:
+def asking(one: RequestHead, pushed: Tables | None = None) -> RecordingHead:
     """What a decider gets."""
-    return Asking(one, pushed or tables())
+    return RecordingHead(one, pushed or tables())

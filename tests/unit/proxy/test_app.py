@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from policies.apart import Loading
+from policies.reloading.reader_process import Loading
 from proxy.app import Sidecar
-from proxy.config import parse
+from proxy.control.lifetime import Lifetime
+from proxy.control.policy_sources import policy_sources
 from proxy.errors import ConfigError
-from proxy.lifetime import Lifetime
-from proxy.policy_sources import policy_sources
-from proxy.settings import Settings
+from proxy.settings.parsing import parse
+from proxy.settings.values import Settings
 
 
 def settings_of(root: Path, *flags: str, **changes: Any) -> Settings:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.engine.portable import answers
-from proxy.engine.portable.streams import Downstream
+from proxy.contract.head import Headers
+from proxy.contract.plan import DETAIL, Cause, Labels, Surface
 from proxy.errors import (
     ANSWERS,
     HEADER,
@@ -20,8 +20,9 @@ from proxy.errors import (
     ProxyError,
     reply,
 )
-from proxy.local_http import LocalHttpError
-from proxy.plan import DETAIL, Cause, Headers, Labels, Surface
+from proxy.wire import answers
+from proxy.wire.http_client import LocalHttpError
+from proxy.wire.streams import Downstream
 
 TRACE = "0123456789abcdef0123456789abcdef"
 TRACEPARENT = b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"

@@ -5,8 +5,8 @@ from importlib import metadata
 import pytest
 
 from proxy.__main__ import asked, main
-from proxy.settings import OwnPort, address, is_loopback
-from proxy.version import VERSION, build_info, has_native
+from proxy.settings.values import OwnPort, address, is_loopback
+from proxy.settings.version import VERSION, build_info, has_native
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from proxy.cli.__main__ import main
 from proxy.cli.invoke import outcome
 from proxy.cli.unit import killed_by
-from proxy.local_http import LocalResponse
+from proxy.wire.http_client import LocalResponse
 
 
 @pytest.mark.parametrize(

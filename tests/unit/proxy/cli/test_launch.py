@@ -19,7 +19,7 @@ from proxy.cli.launch import (
     sidecar_environment,
     with_loopback,
 )
-from proxy.config import parse
+from proxy.settings.parsing import parse
 
 READY = Ready(http=3501, grpc=50011, peer=47000, metrics=9091, upstreams={"pay": 7777}, admin_socket="/s")
 

@@ -8,7 +8,7 @@ import pytest
 from proxy.cli.errors import UsageError
 from proxy.cli.run import app_id_of, main, read, single
 from proxy.cli.unit import sidecar_alone
-from proxy.version import VERSION
+from proxy.settings.version import VERSION
 
 
 def test_run_parts_the_sidecars_flags_from_the_apps_command() -> None:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from proxy.engine.base import Cluster, Upstream
+from proxy.contract.engine import Cluster, Upstream
 from proxy.engine.portable.clusters import Clusters
 
 

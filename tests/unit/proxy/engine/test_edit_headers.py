@@ -3,7 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.deliver import STRIP
+from proxy.contract.head import Headers
+from proxy.contract.plan import Edit, Op
+from proxy.deciding.app_plan import STRIP
 from proxy.engine.portable.edits import (
     HOP_BY_HOP,
     compile_edits,
@@ -11,7 +13,6 @@ from proxy.engine.portable.edits import (
     format_grpc_timeout,
     parse_grpc_timeout,
 )
-from proxy.plan import Edit, Headers, Op
 
 COMPILED = compile_edits(
     (Edit(op=Op.HOP_BY_HOP), *STRIP, Edit(op=Op.SET, name=b"dapr-caller-app-id", data=b"web"))

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.contract.head import Headers, RequestHead
+from proxy.contract.plan import Edit, Op
 from proxy.engine.portable.edits import (
     compile_edits,
     edit_headers,
@@ -11,8 +13,7 @@ from proxy.engine.portable.edits import (
     format_grpc_timeout,
     parse_grpc_timeout,
 )
-from proxy.engine.portable.streams import RawHead
-from proxy.plan import Edit, Headers, Op, RequestHead
+from proxy.wire.streams import RawHead
 from tests.conformance.harness import TRACEPARENT, FixedSpan
 
 

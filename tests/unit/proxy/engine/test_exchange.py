@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.engine.base import Cluster, Limits, ListenerSpec, Upstream
+from proxy.contract.engine import Cluster, Limits, ListenerSpec, Upstream
+from proxy.contract.head import Headers
+from proxy.contract.outcome import Outcome
+from proxy.contract.plan import Cause, Plan
 from proxy.engine.portable.carrier import Carrier
 from proxy.engine.portable.exchange import Exchange
 from proxy.engine.portable.pool import Origin, Waiter
-from proxy.engine.portable.streams import RawHead, ResponseEvents
-from proxy.plan import Cause, Headers, Outcome, Plan
+from proxy.wire.streams import RawHead, ResponseEvents
 from tests.conformance.harness import FixedTracing, Recorder, again, always, plan
 
 GRPC: Headers = ((b"content-type", b"application/grpc"),)

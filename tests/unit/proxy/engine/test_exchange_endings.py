@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proxy.plan import Asking, Cause, Decision, Edit, Headers, Op, Route
+from proxy.contract.head import Headers
+from proxy.contract.plan import Cause, Decision, Edit, Op, Route
+from proxy.contract.recording import RecordingHead
 from tests.conformance.harness import again, plan
 from tests.unit.proxy.engine.test_exchange import GRPC, Bench, get, post
 
@@ -114,7 +116,7 @@ async def test_response_trailers_lose_what_headers_lose() -> None:
 
 
 async def test_call_that_no_decider_could_decide_is_not_kept() -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         raise KeyError(ask.path_class(99))
 
     bench = Bench(plan())

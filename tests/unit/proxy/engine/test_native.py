@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import path
-from proxy.plan import Cause
+from proxy.contract.plan import Cause
+from proxy.wire.target import BadTargetError, parse
 
-native = pytest.importorskip("proxy.engine._native")
+native = pytest.importorskip("proxy.engine.native._native")
 
 _PIECES = st.sampled_from(
     (
@@ -49,8 +49,8 @@ _TARGETS = st.lists(_PIECES, max_size=12).map(b"".join) | st.binary(max_size=40)
 def read(target: bytes) -> tuple[str, bytes, int, bytes] | str:
     """What the portable parser makes of a target."""
     try:
-        found = path.parse(target)
-    except path.BadTargetError:
+        found = parse(target)
+    except BadTargetError:
         return "refused"
     return (found.path, found.query, found.offset, found.authority)
 

@@ -7,17 +7,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policies.matcher import UNREADABLE, PathTable, path_table
-from policies.readings import readings
-from proxy.browsers import BEYOND_PAGES
-from proxy.fields import carries, read_baggage
-from proxy.judge import AccessPaths
-from proxy.path import Form, as_forwarded
-from proxy.plan import Shape, ShapedTable
-from proxy.target import ForwardedPaths, OutPaths, Services
+from policies.rules.matcher import UNREADABLE, PathTable, path_table
+from policies.rules.path_readings import readings
+from proxy.contract.fields import carries, read_baggage
+from proxy.contract.head import Form
+from proxy.contract.recording import Shape, ShapedTable
+from proxy.deciding.authorizer import AccessPaths
+from proxy.deciding.browsers import BEYOND_PAGES
+from proxy.deciding.callee import ForwardedPaths, OutPaths, Services
+from proxy.wire.target import as_forwarded
 from telemetry import context
 
-native = pytest.importorskip("proxy.engine._native")
+native = pytest.importorskip("proxy.engine.native._native")
 
 _SEGMENTS: Final = st.sampled_from(
     (

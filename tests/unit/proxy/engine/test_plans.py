@@ -5,9 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from proxy.contract.engine import MAX_REPLY_BYTES
+from proxy.contract.head import RequestHead
+from proxy.contract.plan import Cause, Decision, Hold
+from proxy.contract.recording import RecordingHead, Tables
 from proxy.engine.portable import plans
 from proxy.engine.portable.plans import Kept, PlanCache
-from proxy.plan import Asking, Cause, Decision, Hold, RequestHead, Tables
 from tests.conformance.harness import plan, reply
 
 
@@ -22,7 +25,7 @@ def scoped(*scopes: str) -> Decision:
     return plan(scopes=scopes)
 
 
-def by_method(ask: Asking) -> Decision:
+def by_method(ask: RecordingHead) -> Decision:
     """Reads the method, and the authority for GET alone."""
     if ask.method() == "GET":
         ask.authority()
@@ -89,7 +92,7 @@ def test_decide_after_a_bump_may_ask_something_else() -> None:
     cache.decide(by_method, head())
     cache.bump("get")
 
-    def by_authority(ask: Asking) -> Decision:
+    def by_authority(ask: RecordingHead) -> Decision:
         ask.authority()
         return scoped("new")
 
@@ -103,11 +106,11 @@ def test_edges_of_a_question_no_longer_asked_are_never_walked_again() -> None:
     tables.put_set(1, frozenset({b"yes"}))
     cache = PlanCache(tables)
 
-    def by_token(ask: Asking) -> Decision:
+    def by_token(ask: RecordingHead) -> Decision:
         ask.header_is(b"one", 1)
         return scoped("kept")
 
-    def by_other(ask: Asking) -> Decision:
+    def by_other(ask: RecordingHead) -> Decision:
         ask.header_is(b"two", 1)
         return scoped("new")
 
@@ -134,7 +137,7 @@ def test_cache_is_bounded_also_when_scopes_are_bumped(monkeypatch: pytest.Monkey
 def test_ready_made_answers_are_bounded_in_bytes_and_push_out_no_plan() -> None:
     cache = PlanCache(Tables())
 
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.authority() == "friend" else reply(Cause.DENIED, body=b"x" * 60_000)
 
     cache.decide(decide, head(authority="friend"))
@@ -142,7 +145,7 @@ def test_ready_made_answers_are_bounded_in_bytes_and_push_out_no_plan() -> None:
     for number in range(1_000):
         cache.decide(decide, head(authority=str(number)))
         most = max(most, cache.size)
-    assert most <= 2 + plans.MAX_REPLY_BYTES // 120_000
+    assert most <= 2 + MAX_REPLY_BYTES // 120_000
     assert cache.find(head(authority="friend")) is not None
     assert cache.find(head(authority="0")) is None
     assert cache.find(head(authority="999")) is not None
@@ -158,7 +161,7 @@ HEADS = st.builds(
 
 @given(st.lists(HEADS, max_size=30))
 def test_find_never_gives_what_the_decider_would_not(heads: list[RequestHead]) -> None:
-    def decide(ask: Asking) -> Decision:
+    def decide(ask: RecordingHead) -> Decision:
         if ask.method() == "POST":
             return plan("posts")
         return plan(ask.authority() if ask.protocol() == "grpc" else "rest")

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.engine.base import Limits, TlsIdentity
+from proxy.contract.engine import Limits, PeerLeaf, TlsIdentity
+from proxy.contract.plan import Cause
 from proxy.engine.portable.pool import DialError, Origin, Pool, Waiter
-from proxy.engine.portable.streams import UpstreamConnection
-from proxy.engine.portable.tls import TlsContexts
-from proxy.plan import Cause, PeerLeaf
+from proxy.wire.streams import UpstreamConnection
+from proxy.wire.tls import TlsContexts
 from tests.conformance.harness import Recorder
 
 Dial = Callable[[], Awaitable[UpstreamConnection]]

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.engine.portable.read_head import request_head
-from proxy.engine.portable.streams import RawHead, Wire
+from proxy.wire.streams import RawHead, Wire
 
 
 def raw(target: bytes, *, method: bytes = b"GET", protocol: Wire = "http2") -> RawHead:

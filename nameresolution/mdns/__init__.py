@@ -1,0 +1,1 @@
+"""mDNS: apps announced and found on the local link."""

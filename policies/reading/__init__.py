@@ -1,0 +1,1 @@
+"""YAML documents to rules and values, with every fault at its place."""

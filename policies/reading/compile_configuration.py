@@ -1,0 +1,227 @@
+"""The sections of Configurations beside access control -> ConfigurationValues; every fault at once."""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from policies.errors import DurationError
+from policies.reading import schema
+from policies.reading.construct import Place
+from policies.reading.documents import Document
+from policies.reading.durations import is_bare, parse_duration
+from policies.reading.effects import CONFIGURATION, warn_of_nothing
+from policies.reading.findings import Findings
+from policies.reading.validation import to_struct
+from policies.rules.configuration import (
+    DEFAULT_SAMPLING_RATE,
+    LATENCY_BUCKETS_MS,
+    ConfigurationValues,
+    LoggingConfig,
+    MetricRule,
+    MetricsConfig,
+    NameResolutionConfig,
+    OtelConfig,
+    TracingConfig,
+)
+
+SectionT = TypeVar("SectionT", bound=schema.Section)
+
+_TRACING: Place = ("spec", "tracing")
+_MTLS: Place = ("spec", "mtls")
+
+
+def compile_configuration(
+    documents: Sequence[tuple[Document, schema.Configuration]],
+    findings: Findings,
+) -> ConfigurationValues:
+    """The values of Configurations laid one over the other. Each is checked by itself, so that faults have a place."""
+    for document, configuration in documents:
+        warn_of_nothing(document, CONFIGURATION, findings)
+        _tracing(document, configuration.spec.tracing, findings)
+        _metrics(document, _spec(document), findings)
+        _check_mtls(document, configuration.spec.mtls, findings)
+        _check_name_resolution(document, configuration.spec.name_resolution, findings)
+    if not documents:
+        return ConfigurationValues()
+    last = documents[-1][0]
+    spec, raw = documents[0][1].spec, _spec(documents[0][0])
+    if len(documents) > 1:
+        raw = {}
+        for document, _ in documents:
+            raw = _laid_over(raw, _spec(document))
+        raw.pop("accessControl", None)
+        spec = _known(raw, schema.ConfigurationSpec)
+    quiet = Findings()
+    return ConfigurationValues(
+        tracing=_tracing(last, spec.tracing, quiet),
+        metrics=_metrics(last, raw, quiet),
+        name_resolution=_name_resolution(spec.name_resolution),
+        logging=LoggingConfig(
+            api_enabled=spec.logging.api_logging.enabled,
+            obfuscate_urls=spec.logging.api_logging.obfuscate_urls,
+            omit_health_checks=spec.logging.api_logging.omit_health_checks,
+        ),
+    )
+
+
+def _spec(document: Document) -> dict[str, object]:
+    return _mapping(_mapping(document.value).get("spec"))
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _known(raw: dict[str, object], model: type[SectionT]) -> SectionT:
+    """A section of values whose faults were told where they stand; unknown keys are left out."""
+    return to_struct(raw, model, lambda *_: None) or model()
+
+
+def _laid_over(below: dict[str, object], above: dict[str, object]) -> dict[str, object]:
+    """Mappings join key by key; anything else of `above` replaces what is below."""
+    joined = dict(below)
+    for key, value in above.items():
+        under = joined.get(key)
+        joined[key] = (
+            _laid_over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+        )
+    return joined
+
+
+def _duration(document: Document, place: Place, text: str, findings: Findings) -> float | None:
+    if not text:
+        return None
+    if is_bare(text):
+        problem = f"`{text}` has no unit and counts milliseconds (write {text}ms, or {text}s for seconds)"
+        findings.fault(document, place, problem, is_lenient=True)
+    try:
+        return parse_duration(text)
+    except DurationError as error:
+        findings.fault(document, place, str(error))
+        return None
+
+
+def _tracing(document: Document, tracing: schema.Tracing, findings: Findings) -> TracingConfig:
+    rate, is_given = DEFAULT_SAMPLING_RATE, False
+    if tracing.sampling_rate:
+        try:
+            rate, is_given = min(max(float(tracing.sampling_rate), 0.0), 1.0), True
+        except ValueError:
+            problem = f"`{tracing.sampling_rate}` is no rate (expected a number from 0 to 1)"
+            findings.fault(document, (*_TRACING, "samplingRate"), problem, is_lenient=True)
+    zipkin = tracing.zipkin.endpoint_address if tracing.zipkin is not None else ""
+    if zipkin and not _is_http_url(zipkin):
+        problem = f"`{zipkin}` is no URL (expected one such as http://localhost:9411/api/v2/spans)"
+        findings.fault(document, (*_TRACING, "zipkin", "endpointAddress"), problem)
+    return TracingConfig(
+        sampling_rate=0.0 if math.isnan(rate) else rate,
+        is_rate_given=is_given,
+        stdout=tracing.stdout,
+        zipkin_endpoint=zipkin or None,
+        otel=_otel(document, tracing.otel, findings),
+    )
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # a bad port raises only when it is asked for
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _otel(document: Document, otel: schema.Otel | None, findings: Findings) -> OtelConfig | None:
+    if otel is None or not otel.endpoint_address:
+        return None
+    place: Place = (*_TRACING, "otel")
+    if "://" in otel.endpoint_address:
+        problem = "has a scheme (expected host:port)"
+        findings.fault(document, (*place, "endpointAddress"), problem, is_lenient=True)
+    if not otel.protocol:
+        problem = "has no protocol, and exports nothing without (expected grpc or http)"
+        findings.fault(document, place, problem, is_lenient=True)
+    elif otel.protocol not in {"grpc", "http"}:
+        findings.fault(
+            document, (*place, "protocol"), f"`{otel.protocol}` is unknown (expected grpc or http)"
+        )
+    headers: list[tuple[str, str]] = []
+    for number, header in enumerate(otel.headers):
+        if isinstance(header, schema.OtelHeader):
+            headers.append((header.name, header.value))
+            continue
+        name, equals, value = header.partition("=")
+        if not equals or not name:
+            problem = "is no header (expected key=value)"
+            findings.fault(document, (*place, "headers", number), problem, is_lenient=True)
+            continue
+        headers.append((name, value))
+    timeout_s = _duration(document, (*place, "timeout"), otel.timeout, findings)
+    if otel.protocol not in {"grpc", "http"}:
+        return None
+    return OtelConfig(
+        endpoint=otel.endpoint_address.rpartition("://")[2],
+        protocol=otel.protocol,
+        is_secure=otel.is_secure,
+        headers=tuple(headers),
+        timeout_s=timeout_s,
+    )
+
+
+def _metrics(document: Document, spec: dict[str, object], findings: Findings) -> MetricsConfig:
+    """Of `spec.metrics` laid over the older `spec.metric`; both were found to fit the schema."""
+    place: Place = ("spec", "metrics" if "metrics" in spec else "metric")
+    metrics = _known(_laid_over(_mapping(spec.get("metric")), _mapping(spec.get("metrics"))), schema.Metrics)
+    buckets = tuple(metrics.latency_distribution_buckets)
+    if any(low >= high for low, high in itertools.pairwise(buckets)) or any(b <= 0 for b in buckets):
+        problem = "doesn't rise from above 0 (expected milliseconds in ascending order)"
+        findings.fault(document, (*place, "latencyDistributionBuckets"), problem)
+    rules: list[MetricRule] = []
+    for number, rule in enumerate(metrics.rules):
+        for position, label in enumerate(rule.labels):
+            spot: Place = (*place, "rules", number, "labels", position, "regex")
+            _check_patterns(document, spot, label.regex, findings)
+            rules.append(
+                MetricRule(metric=rule.name, label=label.name, replacements=tuple(label.regex.items())),
+            )
+    return MetricsConfig(
+        enabled=metrics.enabled,
+        record_error_codes=metrics.record_error_codes,
+        latency_buckets_ms=buckets or LATENCY_BUCKETS_MS,
+        increased_cardinality=metrics.http.increased_cardinality,
+        path_matching=tuple(metrics.http.path_matching),
+        exclude_verbs=metrics.http.exclude_verbs,
+        rules=tuple(rules),
+    )
+
+
+def _check_patterns(document: Document, place: Place, patterns: dict[str, str], findings: Findings) -> None:
+    for replacement, pattern in patterns.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            findings.fault(document, (*place, replacement), f"is no regular expression: {error.msg}")
+
+
+def _check_mtls(document: Document, mtls: schema.Mtls, findings: Findings) -> None:
+    """For the sentry that may read the same file."""
+    _duration(document, (*_MTLS, "workloadCertTTL"), mtls.workload_cert_ttl, findings)
+    _duration(document, (*_MTLS, "allowedClockSkew"), mtls.allowed_clock_skew, findings)
+
+
+def _check_name_resolution(document: Document, section: schema.NameResolution, findings: Findings) -> None:
+    if section.version.lower() not in {"", "v1"}:
+        problem = f"unknown version `{section.version}` of {section.component} (expected v1)"
+        findings.fault(document, ("spec", "nameResolution", "version"), problem, is_lenient=True)
+
+
+def _name_resolution(section: schema.NameResolution) -> NameResolutionConfig | None:
+    if not section.component:
+        return None
+    return NameResolutionConfig(
+        component=section.component.lower(),
+        configuration=section.configuration,
+    )

@@ -1,0 +1,196 @@
+"""Resiliency documents -> ResiliencyRules; every fault at once."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from policies.errors import CodesError, DurationError
+from policies.reading import schema
+from policies.reading.codes import parse_codes
+from policies.reading.construct import Place
+from policies.reading.documents import Document
+from policies.reading.durations import is_bare, parse_duration
+from policies.reading.effects import RESILIENCY, warn_of_nothing
+from policies.reading.findings import Findings
+from policies.rules.resiliency import (
+    BUILTIN_MIN_RETRIES,
+    BUILTIN_NAME,
+    BUILTIN_RETRY,
+    ResiliencyRules,
+    RetryRule,
+    TargetRules,
+)
+
+_POLICIES: Place = ("spec", "policies")
+_APPS: Place = ("spec", "targets", "apps")
+_DEFAULT_RETRIES = ("DefaultAppRetryPolicy", "DefaultRetryPolicy")
+_DEFAULT_TIMEOUTS = ("DefaultAppTimeoutPolicy", "DefaultTimeoutPolicy")
+
+
+class _Merged(Struct):
+    """One table of all documents in force; a later policy or target replaces the earlier of its name whole."""
+
+    timeouts: dict[str, float | None] = field(default_factory=dict)
+    retries: dict[str, RetryRule] = field(default_factory=dict)
+    breakers: set[str] = field(default_factory=set)
+    targets: dict[str, tuple[Document, schema.AppTarget]] = field(default_factory=dict)
+    resources: list[tuple[str, str]] = field(default_factory=list)
+    homes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by the document's identity
+    defaults_home: tuple[str, str] = ("", "")
+
+
+def compile_resiliency(
+    documents: Sequence[tuple[Document, schema.Resiliency]],
+    own_app_id: str,
+    findings: Findings,
+) -> ResiliencyRules:
+    """The rules of documents in load order. Those scoped to other apps are checked and left out."""
+    merged = _Merged()
+    for document, resiliency in documents:
+        into = merged
+        merged.homes[id(document)] = (resiliency.metadata.name, resiliency.metadata.namespace)
+        if resiliency.scopes and own_app_id not in resiliency.scopes:
+            into = _Merged()
+        else:
+            merged.resources.append((resiliency.metadata.name, resiliency.metadata.namespace))
+        _read_policies(document, resiliency.spec.policies, into, findings)
+        _read_targets(document, resiliency.spec.targets, into)
+        if {*_DEFAULT_RETRIES, *_DEFAULT_TIMEOUTS} & {
+            *resiliency.spec.policies.retries,
+            *resiliency.spec.policies.timeouts,
+        }:
+            into.defaults_home = (resiliency.metadata.name, resiliency.metadata.namespace)
+        warn_of_nothing(document, RESILIENCY, findings)
+    builtin = _builtin(merged, documents, findings)
+    targets = {
+        name: _target(document, name, target, merged, findings)
+        for name, (document, target) in merged.targets.items()
+    }
+    timeout_s = next((merged.timeouts[name] for name in _DEFAULT_TIMEOUTS if name in merged.timeouts), None)
+    retry = next((merged.retries[name] for name in _DEFAULT_RETRIES if name in merged.retries), None)
+    has_default = timeout_s is not None or retry is not None
+    return ResiliencyRules(
+        resources=tuple(merged.resources),
+        targets={name: replace(rules, builtin_retry=builtin) for name, rules in targets.items()},
+        default=TargetRules(
+            timeout_s=timeout_s,
+            retry=retry,
+            builtin_retry=builtin,
+            source="default" if has_default else "built-in",
+            resource=merged.defaults_home,
+        ),
+    )
+
+
+def _read_policies(
+    document: Document,
+    policies: schema.ResiliencyPolicies,
+    merged: _Merged,
+    findings: Findings,
+) -> None:
+    for name, text in policies.timeouts.items():
+        timeout_s = _duration(document, (*_POLICIES, "timeouts", name), text, findings)
+        merged.timeouts[name] = timeout_s if timeout_s > 0 else None
+    for name, retry in policies.retries.items():
+        merged.retries[name] = _retry(document, name, retry, findings)
+    for name, breaker in policies.circuit_breakers.items():
+        place: Place = (*_POLICIES, "circuitBreakers", name)
+        _duration(document, (*place, "interval"), breaker.interval, findings)
+        _duration(document, (*place, "timeout"), breaker.timeout, findings)
+        merged.breakers.add(name)
+
+
+def _duration(document: Document, place: Place, text: str, findings: Findings) -> float:
+    if is_bare(text):
+        problem = f"`{text}` has no unit and counts milliseconds (write {text}ms, or {text}s for seconds)"
+        findings.fault(document, place, problem, is_lenient=True)
+    try:
+        return parse_duration(text)
+    except DurationError as error:
+        findings.fault(document, place, str(error))
+        return 0.0
+
+
+def _retry(document: Document, name: str, retry: schema.Retry, findings: Findings) -> RetryRule:
+    place: Place = (*_POLICIES, "retries", name)
+    kind = retry.policy.lower()
+    if kind not in {"constant", "exponential"}:
+        problem = f"`{retry.policy}` is no kind of retry (expected constant or exponential)"
+        findings.fault(document, (*place, "policy"), problem)
+    matching: Place = (*place, "matching")
+    http, grpc = retry.matching.http_status_codes, retry.matching.grpc_status_codes
+    return RetryRule(
+        name=name,
+        kind="exponential" if kind == "exponential" else "constant",
+        duration_s=_duration(document, (*place, "duration"), retry.duration, findings),
+        max_interval_s=_duration(document, (*place, "maxInterval"), retry.max_interval, findings),
+        max_retries=max(retry.max_retries, -1),
+        http_codes=_codes(document, (*matching, "httpStatusCodes"), http, (100, 599), findings),
+        grpc_codes=_codes(document, (*matching, "gRPCStatusCodes"), grpc, (0, 16), findings),
+    )
+
+
+def _codes(
+    document: Document,
+    place: Place,
+    text: str,
+    bounds: tuple[int, int],
+    findings: Findings,
+) -> frozenset[int] | None:
+    try:
+        return parse_codes(text, *bounds)
+    except CodesError as error:
+        findings.fault(document, place, str(error))
+        return None
+
+
+def _read_targets(document: Document, targets: schema.Targets, merged: _Merged) -> None:
+    for name, target in targets.apps.items():
+        merged.targets[name] = (document, target)
+
+
+def _builtin(
+    merged: _Merged,
+    documents: Sequence[tuple[Document, schema.Resiliency]],
+    findings: Findings,
+) -> RetryRule:
+    """The built-in retry, which a policy of its name may change but not weaken."""
+    override = merged.retries.get(BUILTIN_NAME)
+    if override is None:
+        return BUILTIN_RETRY
+    if override.max_retries < BUILTIN_MIN_RETRIES:
+        home = next(d for d, r in reversed(documents) if BUILTIN_NAME in r.spec.policies.retries)
+        place: Place = (*_POLICIES, "retries", BUILTIN_NAME, "maxRetries")
+        findings.warn(home, place, f"is raised to {BUILTIN_MIN_RETRIES}, the least of the built-in retry")
+    return replace(
+        override,
+        max_retries=max(override.max_retries, BUILTIN_MIN_RETRIES),
+        http_codes=BUILTIN_RETRY.http_codes,
+        grpc_codes=BUILTIN_RETRY.grpc_codes,
+    )
+
+
+def _target(
+    document: Document,
+    name: str,
+    target: schema.AppTarget,
+    merged: _Merged,
+    findings: Findings,
+) -> TargetRules:
+    place: Place = (*_APPS, name)
+    named = (
+        ("timeout", target.timeout, merged.timeouts),
+        ("retry", target.retry, merged.retries),
+        ("circuitBreaker", target.circuit_breaker, merged.breakers),
+    )
+    for key, policy, known in named:
+        if policy and policy not in known:
+            problem = f"there is no such policy as {policy} (expected {', '.join(sorted(known)) or 'none'})"
+            findings.fault(document, (*place, key), problem, is_lenient=True)
+    return TargetRules(
+        timeout_s=merged.timeouts.get(target.timeout),
+        retry=merged.retries.get(target.retry),
+        source=f"targets.apps.{name}",
+        resource=merged.homes[id(document)],
+    )

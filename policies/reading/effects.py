@@ -1,0 +1,172 @@
+"""What each field of the resources does in postern: one table, from which loads warn and the reference page is made.
+
+Paths are written as in YAML; `*` stands for any key or entry, and a path without effect for all that is below it. A test holds that no
+field of a schema is missing here.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+
+from policies.reading.construct import Place
+from policies.reading.documents import Document
+from policies.reading.findings import Findings
+
+
+class Effect(Struct, frozen=True):
+    """`does`: for readers of the reference; of a field without effect, what to use instead, or empty. It is then named in a warning."""
+
+    does: str
+    has_effect: bool = True
+
+
+def _none(instead: str = "") -> Effect:
+    return Effect(instead, has_effect=False)
+
+
+_EVERY_KIND: Mapping[str, Effect] = {
+    "kind": Effect("which kind of resource this is; other kinds are left alone"),
+    "apiVersion": Effect("must be `dapr.io/v1alpha1`, or be left out"),
+    "metadata.name": Effect("the resource's name, for people and metrics"),
+    "metadata.namespace": Effect("for people: files are read whatever namespace they name"),
+    "metadata.labels": Effect("for people and other tools"),
+    "metadata.annotations": Effect("for people and other tools"),
+}
+_METRICS: Mapping[str, str] = {
+    "enabled": "false: serve no metrics, as `--enable-metrics=false` (true)",
+    "recordErrorCodes": "count errors by code in `dapr_error_code_total`",
+    "latencyDistributionBuckets": "upper bounds of the buckets of `dapr_*` latencies, in milliseconds",
+    "http.increasedCardinality": (
+        "true: paths that no pattern matches are labels as they are; false: they are empty, and"
+        " `dapr_http_server_response_count` is not kept (true in the `daprd` profile, else false)"
+    ),
+    "http.pathMatching": "patterns such as `/orders/{id}`: the values of the label `path`",
+    "http.excludeVerbs": "leave the label `method` of HTTP metrics empty",
+    "rules.*.name": "the metric whose labels are rewritten",
+    "rules.*.labels.*.name": "the label that is rewritten",
+    "rules.*.labels.*.regex.*": "replacement: pattern; what the pattern finds in the label's value is replaced",
+}
+_CALLER = "spec.accessControl.policies.*"
+CONFIGURATION: Mapping[str, Effect] = {
+    **_EVERY_KIND,
+    "auth": _none(),
+    "spec.accessControl.defaultAction": Effect(
+        "allow or deny for callers and operations that no policy names; allow is for our own trust domain and those that policies name"
+        " (every one in the `daprd` profile)"
+    ),
+    "spec.accessControl.trustDomain": Effect(
+        "the trust domain of our own identity, unless `--trust-domain` is given (public)"
+    ),
+    f"{_CALLER}.appId": Effect("the caller, as its certificate names it"),
+    f"{_CALLER}.trustDomain": Effect(
+        "the caller's trust domain: TLS handshakes of peers in others than our own and those named here are refused; the app named is"
+        " also called there"
+    ),
+    f"{_CALLER}.namespace": Effect("the caller's namespace"),
+    f"{_CALLER}.defaultAction": Effect("allow or deny for this caller where no operation fits"),
+    f"{_CALLER}.operations.*.name": Effect(
+        "a path or gRPC method; `*` one segment, `**` any number; every way to read a path is judged; as in Dapr, denying a path denies"
+        " all below it too"
+    ),
+    f"{_CALLER}.operations.*.httpVerb": Effect('verbs that the operation is for; `["*"]` is every verb'),
+    f"{_CALLER}.operations.*.action": Effect("allow or deny"),
+    "spec.tracing.samplingRate": Effect(
+        "share of new traces that are recorded, 0 to 1 (0.0001; 1 under `postern run`)"
+    ),
+    "spec.tracing.stdout": Effect("a log line for each finished span"),
+    "spec.tracing.zipkin.endpointAddress": Effect("URL that spans are posted to as Zipkin JSON v2"),
+    "spec.tracing.otel.endpointAddress": Effect("host:port of an OTLP collector"),
+    "spec.tracing.otel.protocol": Effect("grpc or http; needs the extra `otlp`: `pipx install '.[otlp]'`"),
+    "spec.tracing.otel.isSecure": Effect("TLS to the collector (true)"),
+    "spec.tracing.otel.headers": Effect("headers for the collector, as `name=value`"),
+    "spec.tracing.otel.headers.*.name": Effect("the same, as a mapping"),
+    "spec.tracing.otel.headers.*.value": Effect("the same, as a mapping"),
+    "spec.tracing.otel.headers.*.secretKeyRef": _none(
+        "write the value, or `$VARIABLE` for one of the environment"
+    ),
+    "spec.tracing.otel.timeout": Effect("of one export, as `5s` (the exporter's own: 10s)"),
+    "spec.mtls.enabled": _none("`--enable-mtls` decides"),
+    "spec.mtls.workloadCertTTL": _none("`postern sentry --config` reads it"),
+    "spec.mtls.allowedClockSkew": _none("`postern sentry --config` reads it"),
+    "spec.mtls.sentryAddress": _none("`--sentry-address` decides"),
+    "spec.mtls.controlPlaneTrustDomain": _none("`--control-plane-trust-domain` decides"),
+    "spec.mtls.tokenValidators": _none("`postern sentry --config` reads it"),
+    "spec.nameResolution.component": Effect("`mdns` or `file`, beside the registry of the host"),
+    "spec.nameResolution.version": Effect("of the component; `v1` is all there is, another is refused"),
+    "spec.nameResolution.configuration": Effect("what the component asks for: `path` of `file`"),
+    **{
+        f"spec.{section}.{field}": Effect(does + also)
+        for section, also in (("metrics", ""), ("metric", ", where `spec.metrics` says nothing"))
+        for field, does in _METRICS.items()
+    },
+    "spec.logging.apiLogging.enabled": Effect(
+        "log each call of the app, unless `--enable-api-logging` is given"
+    ),
+    "spec.logging.apiLogging.obfuscateURLs": Effect("name the callee there instead of the path"),
+    "spec.logging.apiLogging.omitHealthChecks": Effect("leave health checks out there"),
+    **{
+        f"spec.{name}": _none()
+        for name in (
+            "api",
+            "appHttpPipeline",
+            "components",
+            "features",
+            "httpPipeline",
+            "secrets",
+            "wasm",
+            "workflow",
+        )
+    },
+}
+_RETRY = "spec.policies.retries.*"
+_TARGET = "spec.targets.apps.*"
+_BREAKER = _none("circuit breakers are not built")
+RESILIENCY: Mapping[str, Effect] = {
+    **_EVERY_KIND,
+    "scopes": Effect("callers that the resource is for; none: all"),
+    "spec.policies.timeouts.*": Effect(
+        "of one attempt, as `2s`; a bare number counts milliseconds; 0s: none"
+    ),
+    f"{_RETRY}.policy": Effect("constant or exponential (constant)"),
+    f"{_RETRY}.duration": Effect("pause of a constant policy (5s)"),
+    f"{_RETRY}.maxInterval": Effect(
+        "largest pause of an exponential policy (60s); it ends after 15 minutes in all"
+    ),
+    f"{_RETRY}.maxRetries": Effect("attempts after the first; -1: no limit (-1)"),
+    f"{_RETRY}.matching.httpStatusCodes": Effect(
+        "which of the callee's HTTP statuses are tried again, see below (all failures)"
+    ),
+    f"{_RETRY}.matching.gRPCStatusCodes": Effect(
+        "which of the callee's gRPC statuses are tried again, see below (all failures)"
+    ),
+    "spec.policies.circuitBreakers": _BREAKER,
+    f"{_TARGET}.timeout": Effect("name of the timeout for calls to this app"),
+    f"{_TARGET}.retry": Effect("name of the retry policy for calls to this app"),
+    f"{_TARGET}.circuitBreaker": _BREAKER,
+    f"{_TARGET}.circuitBreakerCacheSize": _BREAKER,
+    "spec.targets.actors": _none(),
+    "spec.targets.components": _none(),
+}
+
+
+def warn_of_nothing(document: Document, effects: Mapping[str, Effect], findings: Findings) -> None:
+    """Name each written field that has no effect, once for all entries of a mapping or list."""
+    for path, effect in effects.items():
+        if effect.has_effect:
+            continue
+        place = next(_written(document.value, path.split(".")), None)
+        if place is not None:
+            instead = f": {effect.does}" if effect.does else ""
+            findings.warn(document, place, f"is known and has no effect in postern{instead}")
+
+
+def _written(value: object, parts: list[str], place: Place = ()) -> Iterator[Place]:
+    """The places of a document that a path stands for."""
+    if not parts:
+        yield place
+    elif isinstance(value, dict):
+        for key in value if parts[0] == "*" else [parts[0]] if parts[0] in value else []:
+            yield from _written(value[key], parts[1:], (*place, key))
+    elif isinstance(value, list) and parts[0] == "*":
+        for number, item in enumerate(value):
+            yield from _written(item, parts[1:], (*place, number))

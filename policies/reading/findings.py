@@ -1,0 +1,22 @@
+"""Collects what is wrong and what is odd while documents are compiled."""
+
+from msgspec import Struct, field
+
+from policies.errors import Fault
+from policies.reading.construct import Place
+from policies.reading.documents import Document
+
+
+class Findings(Struct):
+    """Grows during one load: `faults` stop it (the lenient ones only without `--config-lenient`), `warnings` don't."""
+
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def fault(self, document: Document, place: Place, problem: str, *, is_lenient: bool = False) -> None:
+        """Note a fault at a field."""
+        self.faults.append(document.fault(place, problem, is_lenient=is_lenient))
+
+    def warn(self, document: Document, place: Place, text: str) -> None:
+        """Note something that the author should know and that changes nothing."""
+        self.warnings.append(str(document.fault(place, text)))

@@ -1,0 +1,213 @@
+"""The sidecar's own API: health, metadata and shutdown for the app; status, traces and endpoints for the `postern` command.
+
+Both live on private unix sockets (0600); the engine forwards `/v1.0/…` here, so that one port serves all.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs, unquote_plus
+
+from msgspec.structs import replace
+
+from proxy.api.server import LocalRequest
+from proxy.settings.values import Settings
+from proxy.settings.version import VERSION
+from proxy.wire.http_client import LocalResponse
+from proxy.wire.target import BadTargetError, clean, parse
+from telemetry.metrics import Meters
+from telemetry.tracing import Tracer
+
+Json = dict[str, Any]
+Query = Mapping[str, list[str]]
+_TRACE_ID = re.compile(r"[0-9A-Fa-f]{1,32}")
+_PUBLIC = frozenset({"/v1.0/healthz", "/v1.0/healthz/outbound", "/v1.0/metadata"})
+MAX_METADATA = 64  # keys that an app may set; each is kept in memory
+MAX_METADATA_BYTES = 4_096
+
+
+class Health:
+    """What must be true to be ready. Mutable state: the parts that are not ready yet, and whether we are leaving.
+
+    `lost` names the parts that were ready and are not now.
+    """
+
+    def __init__(self, parts: tuple[str, ...], lost: Callable[[], tuple[str, ...]] = tuple) -> None:
+        self._missing = dict.fromkeys(parts)
+        self._lost = lost
+        self.leaving = False
+
+    def ready(self, part: str) -> None:
+        """A part is ready."""
+        self._missing.pop(part, None)
+
+    def missing(self, *, but: tuple[str, ...] = ()) -> list[str]:
+        """What is not ready."""
+        found = [part for part in dict.fromkeys((*self._missing, *self._lost())) if part not in but]
+        return ["leaving", *found] if self.leaving else found
+
+
+class Admin:
+    """Answers requests on both sockets. Mutable state: `extended`, what the app set as metadata."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        health: Health,
+        meters: Meters,
+        tracer: Tracer,
+        *,
+        engine: str,
+        status: Callable[[], Json],
+        explain: Callable[[list[str]], list[str]],
+        endpoints: Callable[[str | None], Json],
+        shutdown: Callable[[str], None],
+        abort: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._health = health
+        self._meters = meters
+        self._tracer = tracer
+        self._engine = engine
+        self._status = status
+        self._explain = explain
+        self._endpoints = endpoints
+        self._shutdown = shutdown
+        self._abort = abort
+        logs = {"appLogPath": settings.run.app_log, "daprdLogPath": settings.run.sidecar_log}
+        self.extended = {key: path for key, path in logs.items() if path}
+
+    async def api(self, request: LocalRequest) -> LocalResponse:
+        """What the app may ask: `/v1.0/…`."""
+        path, query = _asked(request)
+        if path == "/v1.0/healthz":
+            return self._healthz(query)
+        if path == "/v1.0/healthz/outbound":
+            return self._not_ready("ERR_OUTBOUND_HEALTH_NOT_READY", self._health.missing(but=("app",)))
+        if path == "/v1.0/metadata" and request.method == "GET":
+            return _json(200, self._metadata())
+        if path.startswith("/v1.0/metadata/") and request.method == "PUT":
+            return self._set_metadata(path.removeprefix("/v1.0/metadata/"), request.body)
+        if path == "/v1.0/shutdown" and request.method == "POST":
+            if (b"dapr-force-shutdown", b"true") in request.headers:
+                self._abort()
+            else:
+                self._shutdown("shutdown API")
+            return LocalResponse(204)
+        return _error(404, "ERR_DIRECT_INVOKE", f"{request.method} {path} is not part of this API")
+
+    async def admin(self, request: LocalRequest) -> LocalResponse:
+        """What the `postern` command may ask, and all that the app may."""
+        path, query = _asked(request)
+        match request.method, path:
+            case "GET", "/status":
+                return _json(200, self._status())
+            case "GET", "/metadata":
+                return _json(200, self._metadata())
+            case "GET", "/metrics":
+                return await self.metrics(request)
+            case "GET", "/trace":
+                return self._trace(query)
+            case "GET", "/endpoints":
+                return _json(200, self._endpoints(query.get("app", [None])[0]))
+            case "POST", "/shutdown":
+                self._shutdown("postern stop")
+                return LocalResponse(204)
+            case "PUT", _ if path.startswith("/metadata/"):
+                return self._set_metadata(path.removeprefix("/metadata/"), request.body)
+        return await self.api(request)
+
+    async def public(self, request: LocalRequest) -> LocalResponse:
+        """The public port: health and metadata only; unlike Dapr's, nothing is set there."""
+        if request.method in ("GET", "HEAD") and _asked(request)[0] in _PUBLIC:
+            return await self.api(replace(request, method="GET"))
+        return _error(404, "ERR_NOT_FOUND", "this port serves health and metadata only")
+
+    async def metrics(self, request: LocalRequest) -> LocalResponse:
+        """Prometheus text."""
+        accept = next((data.decode("latin-1") for name, data in request.headers if name == b"accept"), "")
+        body, kind = await self._meters.scrape(accept)
+        return LocalResponse(200, ((b"content-type", kind.encode()),), body)
+
+    def _healthz(self, query: Query) -> LocalResponse:
+        wanted = query.get("appid", [self._settings.app_id])[0]
+        if wanted != self._settings.app_id:
+            return _error(
+                500,
+                "ERR_HEALTH_APPID_NOT_MATCH",
+                f"this is the proxy of {self._settings.app_id}, not of {wanted}",
+            )
+        return self._not_ready("ERR_HEALTH_NOT_READY", self._health.missing())
+
+    def _not_ready(self, code: str, missing: list[str]) -> LocalResponse:
+        if not missing:
+            return LocalResponse(204)
+        return _error(500, code, f"not ready: {'; '.join(self._explain(missing)) or ', '.join(missing)}")
+
+    def _set_metadata(self, key: str, body: bytes) -> LocalResponse:
+        key = unquote_plus(key)  # a form-encoded key, as Dapr reads it
+        if key not in self.extended and len(self.extended) >= MAX_METADATA:
+            return _error(400, "ERR_BAD_REQUEST", f"more than {MAX_METADATA} metadata keys")
+        if len(body) > MAX_METADATA_BYTES:
+            return _error(400, "ERR_BAD_REQUEST", f"a metadata value is at most {MAX_METADATA_BYTES} bytes")
+        self.extended[key] = body.decode("utf-8", "replace")
+        return LocalResponse(204)
+
+    def _metadata(self) -> Json:
+        settings = self._settings
+        found: Json = {
+            "id": settings.app_id,
+            "runtimeVersion": VERSION,
+            "enabledFeatures": [],
+            "extended": {"daprRuntimeVersion": VERSION, "posternEngine": self._engine, **self.extended},
+            "actorRuntime": {"runtimeStatus": "DISABLED"},
+        }
+        if settings.app_port is not None:
+            app: Json = {
+                "port": settings.app_port,
+                "protocol": settings.app_protocol,
+                "channelAddress": settings.app_channel_address,
+            }
+            if settings.app_max_concurrency is not None:
+                app["maxConcurrency"] = settings.app_max_concurrency
+            if settings.app_health is not None:
+                health = settings.app_health
+                app["health"] = {
+                    "healthProbeInterval": f"{health.interval_s:g}s",
+                    "healthProbeTimeout": f"{round(health.timeout_s * 1000)}ms",
+                    "healthThreshold": health.threshold,
+                }
+                if not settings.app_speaks_grpc:
+                    app["health"]["healthCheckPath"] = health.path
+            found["appConnectionProperties"] = app
+        return found
+
+    def _trace(self, query: Query) -> LocalResponse:
+        wanted = query.get("id", [""])[0]
+        if wanted and not _TRACE_ID.fullmatch(wanted):
+            return _error(400, "ERR_BAD_REQUEST", f"{wanted!r} is no trace id: expected up to 32 hex digits")
+        trace_id = int(wanted, 16) if wanted else self._tracer.last_trace_id()
+        spans = self._tracer.recent(trace_id) if trace_id is not None else ()
+        found: Json = {
+            "traceId": f"{trace_id:032x}" if trace_id else "",
+            "spans": [span.as_dict() for span in spans],
+        }
+        return _json(200, found)
+
+
+def _asked(request: LocalRequest) -> tuple[str, Query]:
+    """Clean path and query; an invalid target has the path "", which matches no route."""
+    try:
+        target = parse(request.target.encode("latin-1"))
+    except BadTargetError:
+        return "", {}
+    return clean(target.path), parse_qs(target.query.decode("latin-1"))
+
+
+def _json(status: int, body: Json) -> LocalResponse:
+    return LocalResponse(status, ((b"content-type", b"application/json"),), json.dumps(body).encode())
+
+
+def _error(status: int, code: str, message: str) -> LocalResponse:
+    return _json(status, {"errorCode": code, "message": message})

@@ -1,0 +1,1 @@
+"""The contract between deciding and carrying: frozen values and protocols; imports nothing of ours."""

@@ -1,0 +1,297 @@
+"""What every engine promises, and what it is given.
+
+The control plane pushes clusters, tables, gates and the identity; nothing is looked up on the way of a call. The conformance suite is
+written against this module.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from proxy.contract.head import Header
+from proxy.contract.outcome import Outcome, Tally
+from proxy.contract.plan import Decide
+from proxy.contract.recording import Table
+
+WireProtocol = Literal["postern", "http1", "h2c"]
+# The largest frame that the native engine takes: with its head it fills four TLS records (RFC 8446 §5.1) and no fifth.
+_FRAME_BYTES: Final = 65_536 - 9
+#: As in `crates/core/src/decision/cache.rs`, where a Plan takes more: an engine keeps as many as the other.
+MAX_PLAN_BYTES = 32 << 20
+MAX_REPLY_BYTES = 8 << 20
+
+PeerRefusal = Literal[
+    "no-certificate",  # the peer showed none
+    "expired",  # its certificate has ended, or has not begun
+    "unknown-ca",  # it chains to no root of ours
+    "bad-certificate",  # it is invalid otherwise
+    "no-workload",  # it is no workload's
+    "trust-domain",  # neither our own nor named by a policy
+    "rejected-by-peer",  # the peer ended the handshake: it does not take our certificate
+    "protocol",  # no TLS 1.3, no protocol of ours, or no HTTP/2 within
+    "timeout",
+    "closed",  # the peer hung up
+    "not-ready",  # we hold no certificate yet
+    "other",
+]
+"""Why a peer was not let in, as metrics count it."""
+
+
+class RefusedLeafError(ValueError):
+    """A peer's leaf whose owner is not let in."""
+
+    def __init__(self, reason: PeerRefusal, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class PeerLeaf(NamedTuple):
+    """Whose a peer's leaf is, by SPIFFE id, and when it ends, in epoch seconds."""
+
+    spiffe_id: str
+    ends_at: float
+
+
+class Upstream(Struct, frozen=True, kw_only=True):
+    """One address of a cluster. `address`: `ip:port`, `[v6]:port` or `unix:/path`. `instance` names the process behind it.
+
+    `rank`: among those that no certificate has proven yet, a lower one is tried before a higher one.
+    """
+
+    address: str
+    instance: str = ""
+    weight: int = 1
+    rank: int = 0
+
+
+class Cluster(Struct, frozen=True, kw_only=True):
+    """Where a route leads. wire: `postern` is HTTP/2 with ALPN over mutual TLS, the others are for apps and private sockets.
+
+    tls: "mesh" uses the pushed identity and checks the route's `expect`; "app" is TLS without verification, as Dapr has it for https
+    and grpcs apps; None is plaintext.
+    Plaintext peers (mTLS off by explicit wish) are wire "postern" with tls None: HTTP/2, prior knowledge.
+    """
+
+    key: str
+    wire: WireProtocol
+    tls: Literal["mesh", "app"] | None
+    upstreams: tuple[Upstream, ...]
+    stale: bool = False
+
+
+class ListenerSpec(Struct, frozen=True, kw_only=True):
+    """One place to listen. `decide` has the rules; tls: "mesh" demands a client certificate.
+
+    address: `host:port` (port 0: any free one) or `unix:/path`.
+    """
+
+    name: str
+    address: str
+    decide: Decide
+    tls: Literal["mesh"] | None = None
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Bounds of an engine; each has a reason beside it."""
+
+    head_bytes: int = 65_536  # one request or response head, decoded; larger ones get 431
+    header_count: int = 256  # h2 itself has no bound on the number of fields
+    head_s: float = 10.0  # slow heads (slowloris)
+    handshake_s: float = 10.0
+    idle_s: float = 180.0  # a connection without a call
+    rest_s: float = 1.0  # an HTTP/2 connection without one; then the native engine holds but what it must
+    stall_s: float = 300.0  # in which a caller moves less than `stall_bytes` of a body of announced length, or of an answer
+    stall_bytes: int = 1_024
+    ping_s: float = 10.0  # of silence on an HTTP/2 connection with calls, then a PING
+    pong_s: float = 5.0  # for its answer; then the peer is dead
+    connections: int = 10_000  # per listener
+    streams: int = 250  # concurrent per HTTP/2 connection that we accept
+    # Per stream, about a MiB: what one slow reader may make us hold (a quarter of it slows large bodies by a tenth). In whole frames:
+    # what is left over would go out as a frame and a TLS record of its own.
+    window_bytes: int = 16 * _FRAME_BYTES
+    connection_window_bytes: int = 128 * _FRAME_BYTES
+    # Per HTTP/2 connection, beyond what its calls and data account for. A call accounts for its own cancellation, data for the PINGs and
+    # window updates of a peer that measures the path.
+    resets_per_s: int = 100  # streams that the peer makes us reset (CVE-2025-8671)
+    resets_burst: int = 400
+    control_per_s: int = 50  # PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, resets of nothing (CVE-2019-9512..9518, CVE-2023-44487)
+    control_burst: int = (
+        1_000  # as many again slow our reading down, at half of them the peer is sent away, past them cut off
+    )
+    own_app_factor: float = 10.0  # of all four for the own app, which is ours to trust
+    expiry_lead_s: float = 60.0  # before a certificate of either end ends, its connections drain; at most a quarter of what is left of it
+    expiry_skew_s: float = 10.0  # after it, they are closed with all that is on them
+    continuations: int = 60  # frames of one header block (VU#421644): a megabyte; h2 has a bound at 64
+
+
+class Span(Protocol):
+    """This hop's span as engines see it: wire values only."""
+
+    @property
+    def traceparent(self) -> bytes:
+        """The traceparent to send on."""
+
+    @property
+    def grpc_trace_bin(self) -> bytes:
+        """The same in gRPC's binary form, base64."""
+
+
+class SpanIds(NamedTuple):
+    """A span that an engine began by itself."""
+
+    trace_id: int
+    span_id: int
+    parent_id: int  # 0: a root
+    is_sampled: bool
+    tracestate: str
+
+
+class Sampling(Struct, frozen=True, kw_only=True):
+    """How spans begin, for engines that begin them: the parent's decision holds, a root is sampled by its trace id at this rate."""
+
+    rate: float
+    is_b3_read: bool = True
+
+
+class Tracing(Protocol):
+    """Makes the span of a call from its headers."""
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """What `begin` does, in so many words; None: only `begin` can tell. Read again now and then."""
+
+    def begun(self, ids: SpanIds) -> Span:
+        """The span that an engine began by `sampling`."""
+
+    def begin(self, headers: Sequence[Header], *, grpc: bool) -> Span:
+        """A fresh span, child of what the headers carry."""
+
+
+class Measures(Struct, frozen=True, kw_only=True):
+    """Upper bounds (inclusive) of the buckets that an Observer counts calls in.
+
+    http_paths: whether tallies of HTTP calls have a path: none, the first few (then `other`), or all of them.
+    """
+
+    duration_s: tuple[float, ...]
+    latency_ms: tuple[float, ...]
+    size_bytes: tuple[float, ...]
+    http_paths: Literal["none", "first", "all"] = "none"
+
+
+class Observer(Protocol):
+    """Where an engine reports. Every method is quick and never raises.
+
+    An engine may add calls up where `measures` says how: all but those that a proxy ended (of many at once, some) or that were tried
+    again, which are `finished` one by one.
+    """
+
+    @property
+    def measures(self) -> Measures | None:
+        """None: every call is wanted by itself. Read once."""
+
+    def counted(self, tally: Tally) -> None:
+        """Calls ended."""
+
+    def traced(self, outcome: Outcome) -> None:
+        """A sampled call ended that is in a tally already; its head comes without headers."""
+
+    def lost(self, reports: int, spans: int) -> None:
+        """So many could not be told, and nobody will know more of them."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """One call ended."""
+
+    def connection(self, listener: str, change: int) -> None:
+        """A connection opened (+1) or closed (-1)."""
+
+    def refused_frames(self, kind: str, who: str = "") -> None:
+        """A peer broke a flood limit or sent what HTTP forbids. `who`: for people, empty where nobody can tell."""
+
+    def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
+        """A TLS handshake or an identity check failed. `address`: the peer's, without its port."""
+
+    def plan_cache(self, hit: bool, count: int = 1) -> None:
+        """Heads were covered by a kept Plan, or not."""
+
+    def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
+        """A connection to an upstream could not be made, or broke."""
+
+
+class TlsIdentity(Struct, frozen=True, kw_only=True):
+    """What mutual TLS is made of, until `ends_at` (epoch seconds).
+
+    `verify(der, as_server)` checks a peer's leaf, or raises RefusedLeafError.
+    """
+
+    chain_pem: bytes
+    key_pem: bytes
+    roots_pem: bytes
+    ends_at: float
+    verify: Callable[[bytes, bool], PeerLeaf]
+    strict: bool = True
+
+    def __repr__(self) -> str:
+        return "TlsIdentity(…)"
+
+
+class EngineStats(Struct, frozen=True):
+    """A glance at an engine, for status pages."""
+
+    connections: int
+    calls_in_flight: int
+    plans_kept: int
+    upstream_connections: int
+    threads: int = 1
+
+
+class Engine(Protocol):
+    """Carries Plans. All `set_*` take effect for the next call and never block."""
+
+    name: str
+
+    async def run(self) -> None:
+        """Own every task of the engine until cancelled."""
+
+    async def listen(self, spec: ListenerSpec) -> str:
+        """Bind and accept; returns the bound address. Raises ListenError."""
+
+    async def unlisten(self, name: str) -> None:
+        """Stop accepting on a listener; its connections go on."""
+
+    def set_cluster(self, cluster: Cluster) -> None:
+        """Add or replace a cluster; wakes calls held for it."""
+
+    def drop_cluster(self, key: str) -> None:
+        """Forget a cluster; its idle connections close."""
+
+    def wake(self, key: str) -> None:
+        """Have calls that are held for `key` ask again."""
+
+    def set_paths(self, number: int, table: Table) -> None:
+        """Push a path table."""
+
+    def set_members(self, number: int, members: frozenset[bytes]) -> None:
+        """Push a header set."""
+
+    def set_concurrency(self, gate: str, limit: int | None) -> None:
+        """A gate on calls in flight; None opens it."""
+
+    def set_identity(self, identity: TlsIdentity | None) -> None:
+        """New contexts for new connections; connections under the old ones drain."""
+
+    def bump(self, scope: str) -> None:
+        """Drop every kept Plan of a scope."""
+
+    def judge_open(self) -> None:
+        """Decide about every open call again, once for all that kept decisions cover together; end those that are denied now."""
+
+    async def drain(self, listeners: Sequence[str], within_s: float) -> int:
+        """Say goodbye on the listeners' connections and wait for their calls; returns how many were cut."""
+
+    def loads(self, key: str) -> tuple[dict[str, object], ...]:
+        """Load and health of a cluster's endpoints, for status."""
+
+    def stats(self) -> EngineStats:
+        """Numbers for status."""

@@ -1,0 +1,42 @@
+"""What arrived: a request's head, as engines read it and deciders see it. Frozen."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Header = tuple[bytes, bytes]
+Headers = tuple[Header, ...]
+Framing = Literal["none", "length", "stream"]
+
+
+Form = Literal["sent", "whole", "method"]
+"""Which path an app is sent: as it came, cleaned (Dapr's surfaces), or cleaned from what follows `/method` on (Dapr's path form)."""
+
+
+class RequestHead(Struct, frozen=True):
+    """What arrived. `target` as it came; `path` as sent, of gRPC the whole target; `query` raw without `?`.
+
+    protocol: http1, http2, grpc or websocket (an HTTP/1.1 Upgrade and an RFC 8441 CONNECT alike, method then GET). `headers` lower-case,
+    in order, without pseudo-headers. `peer`: SPIFFE id proven by mutual TLS, else None.
+    """
+
+    listener: str
+    protocol: Literal["http1", "http2", "grpc", "websocket"]
+    framing: Framing
+    method: str
+    authority: str
+    target: bytes
+    path: str
+    query: bytes
+    headers: Headers
+    peer: str | None = None
+    peer_address: str = ""
+    length: int | None = None
+    form: Literal["origin", "absolute"] = "origin"
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a header, or None."""
+        for key, data in self.headers:
+            if key == name:
+                return data
+        return None

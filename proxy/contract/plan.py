@@ -1,0 +1,182 @@
+"""What to do about a request: a Plan to carry out, a Reply made here, or a Hold until the callee is known.
+
+Everything here is a frozen value. A kept Plan holds no value of one call: what differs per call is an operation in its edits.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from enum import Enum
+from typing import Literal, Protocol
+
+from msgspec import Struct, field
+
+from proxy.contract.head import Headers
+from proxy.contract.recording import Read, RecordingHead
+
+Surface = Literal["dapr", "own"]
+
+
+class Cause(Enum):
+    """Why postern itself ended an attempt or a call; the value is what the `postern-error` header says."""
+
+    NO_APP = "no-app"  # the app-id is unknown, or no app was named
+    NO_ENDPOINT = "no-endpoint"  # known, but nothing healthy to send to
+    DENIED = "denied"  # an access rule says no
+    CONNECT = "connect"  # nobody accepted the connection
+    TLS_IDENTITY = "tls-identity"  # the peer is not who it should be
+    REFUSED = "refused"  # the stream was refused before the peer looked at it
+    RESET_EARLY = "reset-early"  # cut before a response head
+    RESET_LATE = "reset-late"  # cut after the response head
+    TIMEOUT = "timeout"
+    BREAKER = "breaker-open"
+    SHED = "shed"
+    RATE = "rate-limited"
+    TOO_LARGE = "too-large"
+    STATUS = "status"  # the app's own answer counts as a failure
+    CALLER_LEFT = "caller-left"
+    DRAINING = "draining"
+    BAD_REQUEST = "bad-request"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN_ORIGIN = "forbidden-origin"
+    MISDIRECTED = "misdirected"
+    UNSUPPORTED = "unsupported"  # what was asked for cannot be carried to this peer or app
+    APP_DOWN = "app-down"  # our own app does not accept connections
+    APP_UNHEALTHY = "app-unhealthy"
+    NOT_READY = "not-ready"  # no SVID yet: we neither send nor accept plaintext instead
+    INVALID_ANSWER = "invalid-answer"  # the answer breaks HTTP's rules
+
+
+class Op(Enum):
+    """Edits on a head. A kept Plan holds no value of one call, so what differs per call is an operation."""
+
+    SET = "set"
+    ADD = "add"
+    LIST = "list"  # more members of a comma-separated field (RFC 9110 §5.6.1), those that are not among them
+    REMOVE = "remove"
+    REMOVE_PREFIX = "remove-prefix"  # every header whose name starts so
+    HOP_BY_HOP = "hop-by-hop"  # RFC 9110 §7.6.1: connection-listed names and the fixed set
+    AUTHORITY = "authority"  # replace :authority / Host
+    DAPR_PATH = "dapr-path"  # the path as `proxy.wire.target.as_forwarded` has it in the form `data`, query as it came
+    CALLER = "caller"  # dapr-caller-app-id and dapr-caller-namespace of the peer that this call's certificate proves; none: nothing
+    TRACE = "trace"  # a fresh traceparent of this hop's span, and grpc-trace-bin on gRPC and where the request has one
+    DEADLINE = "deadline"  # of gRPC: grpc-timeout with what is left
+    GRPC_WEB = "grpc-web"  # a call of gRPC-Web becomes one of gRPC, and its answer one of gRPC-Web
+    HTTP_ONLY = "http-only"  # of a call that is not gRPC: an answer in gRPC fails it as UNSUPPORTED
+    BAGGAGE = "baggage"  # of a request: its sound members alone
+    TELL_TRACE = "tell-trace"  # into an answer: traceparent of this hop's span, unless it has one
+    ECHO = "echo"  # into an answer: a field as the request has it, unless the answer has it
+
+
+class Edit(Struct, frozen=True, kw_only=True):
+    """One operation; `name` and `data` mean what the operation says, empty where it needs none."""
+
+    op: Op
+    name: bytes = b""
+    data: bytes = b""
+
+
+Edits = tuple[Edit, ...]
+
+
+class Labels(Struct, frozen=True, kw_only=True):
+    """What telemetry says of every call under one Plan or Reply."""
+
+    direction: Literal["outbound", "inbound"]
+    surface: Surface = "own"
+    src: str = ""
+    src_namespace: str = ""
+    dst: str = ""
+    dst_namespace: str = ""
+    peer_id: str = ""
+    decision: str = ""
+    strip: bool = False  # Dapr's path form: the method is what follows `/method`
+    is_grpc_web: bool = False  # translated for an app that speaks gRPC: counts as a gRPC call
+    baggage: str = ""  # why some of it was dropped
+    policies: tuple[tuple[str, str, str, str], ...] = ()  # in force: resource, its namespace, kind, target
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """weight: for splits. expect: SPIFFE ids that may answer; empty means a cluster without mutual TLS."""
+
+    cluster: str
+    weight: int = 1
+    expect: frozenset[str] = frozenset()
+    edits: Edits = ()
+
+
+class Again(Struct, frozen=True, kw_only=True):
+    """Retry as data; the engine loops. Several rules: the first that covers the failure decides.
+
+    delays_s draws the pauses of one call. http_codes/grpc_codes: None means every failure status, empty none. within_s: no attempt
+    begins later than so long after the call.
+    """
+
+    attempts: int | None  # in all, None: no limit
+    on: frozenset[Cause]
+    http_codes: frozenset[int] | None = frozenset()
+    grpc_codes: frozenset[int] | None = frozenset()
+    delays_s: Callable[[], "Delays"]
+    within_s: float | None = None
+
+
+class Delays(Protocol):
+    """The pauses of one call, in seconds."""
+
+    def __next__(self) -> float: ...
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """An answer made here, HTTP and gRPC form together. Only before the response head has left; afterwards a reset.
+
+    In `body` and `grpc_message`, `DETAIL` stands for what the engine knows (an address, a system error); it is escaped when put in.
+    """
+
+    cause: Cause
+    status: int
+    headers: Headers
+    body: bytes
+    grpc_code: int
+    grpc_message: str
+    labels: Labels
+    vary: tuple[Read, ...] = ()
+    key: tuple[Hashable, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+
+DETAIL = "\x01"
+TRACE_ID = "\x02"  # likewise, for the trace's id in hexadecimal digits
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """How to carry a call. Dies with its scopes. gates: breaker, concurrency, rate, fault. on_cause: the answer for each.
+
+    attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call, idle_s a silent one.
+    """
+
+    labels: Labels
+    routes: tuple[Route, ...]
+    again: tuple[Again, ...] = ()
+    gates: tuple[str, ...] = ()
+    mirror: tuple[tuple[str, float], ...] = ()
+    connect_s: float = 5.0
+    attempt_s: float | None = None
+    total_s: float | None = None
+    idle_s: float | None = None
+    body_bytes: int | None = None
+    replay_bytes: int = 65_536  # of a request body kept for another attempt; a larger body is sent once
+    reply_edits: Edits = ()
+    on_cause: Mapping[Cause, Reply] = field(default_factory=dict)
+    vary: tuple[Read, ...] = ()
+    key: tuple[Hashable, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """The callee is being resolved. Ask again when the cluster `key` is set; after `for_s` seconds, answer `then`."""
+
+    key: str
+    for_s: float
+    then: Reply
+
+
+Decision = Plan | Reply | Hold
+Decide = Callable[[RecordingHead], Decision]

@@ -1,0 +1,135 @@
+"""Where a sidecar listens: the app's two API ports, the peers' port, ports of single callees, metrics and the public API."""
+
+import json
+from collections.abc import Awaitable, Callable
+
+from proxy.api.server import Handler, LocalHttp, LocalRequest
+from proxy.contract.engine import Engine, ListenerSpec
+from proxy.contract.plan import Cause
+from proxy.control.plane import Control, browsers_of, own_port_listener
+from proxy.deciding.browsers import refused_page
+from proxy.errors import ANSWERS, HEADER, ListenError
+from proxy.settings.values import PortWish, Settings, address, is_loopback
+from proxy.wire.http_client import LocalResponse
+from telemetry.hosts import own_names
+
+
+class Listening:
+    """Binds once; then `ports` has each port by its name (None: a socket of the file system, or not asked for).
+
+    `upstream_ports`: those of single callees, by app; `local`: the listeners that the app calls.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, control: Control) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._control = control
+        self.ports: dict[str, int | None] = {}
+        self.upstream_ports: dict[str, int] = {}
+        self.local: list[str] = []
+
+    async def bind(self, metrics: LocalHttp, public: LocalHttp) -> None:
+        """Listen everywhere. Raises ListenError."""
+        settings = self._settings
+        await self._bind_api()
+        self.ports["peer"] = await self._listen(
+            ListenerSpec(
+                name="peer",
+                address=settings.peer_listen_address,
+                decide=self._control.inbound.decide,
+                tls="mesh" if settings.mtls else None,
+            ),
+            settings.peer_port,
+        )
+        for own in settings.upstreams:
+            spec = ListenerSpec(
+                name=own_port_listener(own.app), address="127.0.0.1", decide=self._control.decide_outbound
+            )
+            self.upstream_ports[own.app] = await self._listen_for_app(spec, PortWish(own.port))
+        for name, server, asked, host in (
+            ("metrics", metrics, settings.metrics_port, settings.metrics_listen_address),
+            ("public", public, settings.public_port, settings.public_listen_address),
+        ):
+            self.ports[name] = None if asked is None else await _listen_local(server, name, asked, host)
+
+    async def _bind_api(self) -> None:
+        settings = self._settings
+        if settings.unix_domain_socket is None:
+            for name, wish in (("http", settings.http_port), ("grpc", settings.grpc_port)):
+                self.ports[name] = await self._listen_api(name, wish)
+            return
+        for name in ("http", "grpc"):
+            path = settings.unix_domain_socket / f"dapr-{settings.app_id}-{name}.socket"
+            spec = ListenerSpec(name=name, address=f"unix:{path}", decide=self._control.decide_outbound)
+            await self._engine.listen(spec)
+            self.local.append(name)
+            self.ports[name] = None
+
+    async def _listen_api(self, name: str, wish: PortWish) -> int:
+        """Listen on each API address with one port; an address that this host lacks is tolerated while another binds.
+
+        A given port that is taken on one address is not: calls to `localhost` would reach a stranger, which daprd allows.
+        """
+        bound: int | None = None
+        failure: ListenError | None = None
+        for number, host in enumerate(self._settings.listen_addresses):
+            spec = ListenerSpec(
+                name=name if number == 0 else f"{name}@{host}",
+                address=host,
+                decide=self._control.decide_outbound,
+            )
+            try:
+                bound = await self._listen_for_app(spec, wish if bound is None else PortWish(bound))
+            except ListenError as error:
+                if error.is_taken and wish.number and not wish.fallback:
+                    raise
+                failure = error
+        if bound is None and failure is not None:
+            raise failure
+        assert bound is not None
+        return bound
+
+    async def _listen_for_app(self, spec: ListenerSpec, wish: PortWish) -> int:
+        port = await self._listen(spec, wish)
+        self.local.append(spec.name)
+        return port
+
+    async def _listen(self, spec: ListenerSpec, wish: PortWish) -> int:
+        return await _bind(lambda port: self._engine.listen(_at(spec, port)), wish)
+
+
+def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
+    return ListenerSpec(name=spec.name, address=address(spec.address, port), decide=spec.decide, tls=spec.tls)
+
+
+async def _listen_local(server: LocalHttp, name: str, wish: PortWish, host: str) -> int:
+    return await _bind(lambda port: server.serve(address(host, port), name=name), wish)
+
+
+async def _bind(listen: Callable[[int], Awaitable[str]], wish: PortWish) -> int:
+    """The port that `listen` bound: the one wished for, or any if that is taken and another will do."""
+    try:
+        found = await listen(wish.number)
+    except ListenError:
+        if not wish.fallback:
+            raise
+        found = await listen(0)
+    return int(found.rpartition(":")[2])
+
+
+def guarded(
+    handler: Handler, settings: Settings, hostname: str, host: str, *, scraped: bool = False
+) -> Handler:
+    """The same for the app and other machines' programs, not for pages in a browser. host: where it listens."""
+    browsers = browsers_of(settings, hostname)
+    names = None if is_loopback(host) else own_names(hostname, beyond=True)
+
+    async def answer(request: LocalRequest) -> LocalResponse:
+        why = refused_page(browsers, request.authority, request.headers, names=names, scraped=scraped)
+        if why is None:
+            return await handler(request)
+        body = json.dumps({"errorCode": ANSWERS[Cause.FORBIDDEN_ORIGIN].code, "message": why}).encode()
+        mark = (HEADER, Cause.FORBIDDEN_ORIGIN.value.encode())
+        return LocalResponse(403, ((b"content-type", b"application/json"), mark), body)
+
+    return answer

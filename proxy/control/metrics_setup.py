@@ -1,0 +1,91 @@
+"""What a Configuration says of metrics and of the API log, made."""
+
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig
+from proxy.errors import ANSWERS, ConfigError
+from proxy.settings.values import Profile, Settings
+from telemetry.access_log import AccessLog, ApiLog, AppendedFile
+from telemetry.calls import CallRecorder
+from telemetry.errors import MetricError
+from telemetry.logs import get_logger
+from telemetry.metrics import LabelRule, Meters, MetricOptions
+from telemetry.path_labels import PathLabels
+from telemetry.tracing import Tracer
+
+
+def has_raw_paths(metrics: MetricsConfig, profile: Profile) -> bool:
+    """Whether paths are labels as they are: as written, else as daprd only under its name, since any caller can make series by it."""
+    written = metrics.increased_cardinality
+    return profile == "daprd" if written is None else written
+
+
+def metric_options(metrics: MetricsConfig, profile: Profile) -> MetricOptions:
+    """How metrics are kept."""
+    codes = {cause.value: answer.code for cause, answer in ANSWERS.items()}
+    return MetricOptions(
+        latency_buckets_ms=metrics.latency_buckets_ms,
+        counts_answers=has_raw_paths(metrics, profile),
+        has_verbs=not metrics.exclude_verbs,
+        error_codes=codes if metrics.record_error_codes else {},
+        rules=tuple(
+            LabelRule(metric=rule.metric, label=rule.label, replacements=rule.replacements)
+            for rule in metrics.rules
+        ),
+    )
+
+
+def path_labels(metrics: MetricsConfig, profile: Profile) -> PathLabels | None:
+    """The labels of HTTP paths; None: all are empty. Raises: ConfigError for a pattern that is none."""
+    raw = has_raw_paths(metrics, profile)
+    if not raw and not metrics.path_matching:
+        return None
+    try:
+        return PathLabels(metrics.path_matching, raw=raw)
+    except MetricError as error:
+        raise ConfigError((f"spec.metrics.http.pathMatching: {error}",)) from error
+
+
+def meters(settings: Settings, configuration: ConfigurationValues) -> Meters:
+    """The meters of a sidecar."""
+    options = metric_options(configuration.metrics, settings.profile)
+    return Meters(settings.app_id, settings.namespace, options=options)
+
+
+def recorder(
+    settings: Settings, configuration: ConfigurationValues, counted: Meters, tracer: Tracer
+) -> CallRecorder:
+    """What records finished calls in them, and in the access log where one is wanted. Raises: ConfigError."""
+    labels = path_labels(configuration.metrics, settings.profile)
+    hidden = configuration.logging.obfuscate_urls
+    written = _access_log(settings.access_log, obfuscate=hidden) if settings.access_log is not None else None
+    return CallRecorder(settings.app_id, settings.namespace, counted, tracer, written, path_label=labels)
+
+
+def _access_log(path: Path, *, obfuscate: bool) -> AccessLog:
+    try:
+        return AccessLog(AppendedFile(path), obfuscate=obfuscate)
+    except OSError as error:
+        raise ConfigError((f"--access-log {path}: {error.strerror}",)) from error
+
+
+def api_log(settings: Settings, logging: LoggingConfig) -> ApiLog | None:
+    """The log of calls on the APIs, where it is wanted: the flag wins over the file."""
+    wanted = settings.api_logging if settings.api_logging is not None else logging.api_enabled
+    if not wanted:
+        return None
+    return ApiLog(get_logger, obfuscate=logging.obfuscate_urls, omit_health_checks=logging.omit_health_checks)
+
+
+def fixed_sections_changed(before: ConfigurationValues, after: ConfigurationValues) -> tuple[str, ...]:
+    """The sections of a Configuration that differ and are read at the start only; of tracing the rate is read at each reload."""
+    rate = {"sampling_rate": 0.0, "is_rate_given": False}
+    pairs = {
+        "spec.tracing": (replace(before.tracing, **rate), replace(after.tracing, **rate)),
+        "spec.metrics": (before.metrics, after.metrics),
+        "spec.logging": (before.logging, after.logging),
+        "spec.nameResolution": (before.name_resolution, after.name_resolution),
+    }
+    return tuple(name for name, (old, new) in pairs.items() if old != new)

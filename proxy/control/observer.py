@@ -1,0 +1,323 @@
+"""The engine's Observer: outcomes to telemetry, and what went wrong on connections to log and counters."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from proxy.contract.engine import Measures, PeerRefusal, Sampling, SpanIds
+from proxy.contract.head import Header
+from proxy.contract.outcome import Attempt, Outcome, Tally
+from proxy.contract.plan import Cause, Labels
+from proxy.deciding.app_plan import APP_CLUSTER
+from proxy.wire.target import as_forwarded, clean, readable
+from telemetry.access_log import ApiLog
+from telemetry.calls import CallRecorder
+from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
+from telemetry.kinds import edge_name
+from telemetry.logs import Logger, call_fields
+from telemetry.metrics import Meters
+from telemetry.report import AttemptNote, Batch, Buckets, Call
+
+# Answers that are none of a failure, a caller that did not wait for any, and what has a line of its own.
+_NO_FAILURE = frozenset({Cause.STATUS, Cause.CALLER_LEFT, Cause.DENIED})
+_TELL_S = 60.0  # a refused peer is told of once in this time, for each reason
+_MAX_TOLD = 1_024
+_UNTRACED = SpanContext(0, 0, 0, sampled=False)
+
+
+class HopSpan:
+    """This hop's span for engines: wire values made only when asked for."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: SpanContext) -> None:
+        self.context = context
+
+    @property
+    def traceparent(self) -> bytes:
+        """The traceparent to send on."""
+        return format_traceparent(self.context)
+
+    @property
+    def grpc_trace_bin(self) -> bytes:
+        """The same in gRPC's binary form."""
+        return format_grpc_trace_bin(self.context)
+
+
+class HopTracing:
+    """Begins spans by the sampler in force. Mutable state: `sampler`, replaced when the sampling rate changes."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+
+    def begin(self, headers: Sequence[Header], *, grpc: bool) -> HopSpan:
+        """A fresh span, child of what the headers carry."""
+        return HopSpan(self.sampler.start(extract(headers, grpc=grpc)))
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampler's rate, for engines that begin spans themselves."""
+        return Sampling(rate=self.sampler.rate)
+
+    def begun(self, ids: SpanIds) -> HopSpan:
+        """The span that an engine began."""
+        return HopSpan(SpanContext(*ids))
+
+
+class Reporter:
+    """Takes outcomes on the engine's thread and hands them on. Mutable state: the open-connection count by listener."""
+
+    def __init__(
+        self,
+        recorder: CallRecorder,
+        meters: Meters,
+        log: Logger,
+        app_not_reached: Callable[[], None] = lambda: None,
+        *,
+        api_log: ApiLog | None = None,
+        denied_as: Callable[[Outcome], str] = lambda _: "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._denied_as = denied_as
+        self._api_log = api_log
+        self._recorder = recorder
+        self._app_not_reached = app_not_reached
+        self._meters = meters
+        self._log = log
+        self._connections: dict[str, int] = {}
+        self._refusals = _Sparingly(clock)
+
+    def finished(self, outcome: Outcome) -> None:
+        """One call ended."""
+        self._warn(outcome)
+        if self._api_log is not None:
+            self._api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
+        if not outcome.labels.dst:
+            return  # the own API, or nobody was named: no call crossed the mesh
+        if outcome.cause is Cause.DENIED:
+            labels, path = outcome.labels, _path(outcome.head.path, outcome.labels)
+            reading = self._denied_as(outcome)  # what an app may take the path for, which a rule denies
+            is_shown = reading == path or reading == outcome.head.path == clean(reading)
+            self._log.warning(
+                "access denied",
+                caller=labels.peer_id or "anonymous",
+                decision=labels.decision,
+                verb=outcome.head.method,
+                path=path,
+                **({"read_as": reading} if reading and not is_shown else {}),
+                **_trace_of(outcome),
+            )
+        if outcome.labels.baggage:
+            self._meters.baggage_dropped.add(outcome.labels.baggage)
+        self._recorder.record(_call(outcome))
+
+    def _warn(self, outcome: Outcome) -> None:
+        """The caller's log has a line for each call of its app that a proxy ended, as many as fit (the log bounds them)."""
+        labels, last = outcome.labels, outcome.attempts[-1] if outcome.attempts else None
+        cause = outcome.cause or (last.said if last is not None else None)
+        if labels.direction != "outbound" or cause is None or outcome.cause in _NO_FAILURE:
+            return
+        facts: dict[str, object] = {"status": outcome.status}
+        if outcome.grpc_code is not None:
+            facts = {"grpc_code": outcome.grpc_code}
+        if last is not None and last.detail:
+            facts["reason"] = last.detail
+        self._log.warning(
+            "call failed",
+            callee=edge_name(labels.dst, labels.dst_namespace) or "-",
+            cause=cause.value,
+            by="this proxy" if outcome.cause is not None else "the callee's proxy",
+            attempts=len(outcome.attempts),
+            endpoint=last.endpoint if last is not None else "",
+            verb=outcome.head.method,
+            path=_path(outcome.head.path, labels),
+            **facts,
+            **_trace_of(outcome),
+        )
+
+    @property
+    def measures(self) -> Measures | None:
+        """The bounds of the metrics' buckets; None where each call is logged."""
+        bounds = self._recorder.bounds if self._api_log is None else None
+        return (
+            None
+            if bounds is None
+            else Measures(
+                duration_s=bounds[0],
+                latency_ms=bounds[1],
+                size_bytes=bounds[2],
+                http_paths=self._recorder.http_paths,
+            )
+        )
+
+    def counted(self, tally: Tally) -> None:
+        """Calls with equal labels ended."""
+        if tally.labels.dst:
+            self._recorder.record_batch(*_batch(tally))
+            if tally.labels.baggage:
+                self._meters.baggage_dropped.add(tally.labels.baggage, amount=tally.calls)
+
+    def traced(self, outcome: Outcome) -> None:
+        """A sampled call ended that is in a tally."""
+        if outcome.labels.dst:
+            self._recorder.trace(_call(outcome))
+
+    def lost(self, reports: int, spans: int) -> None:
+        """Reports found no room."""
+        self._meters.reports_lost.add("call", amount=reports)
+        self._meters.reports_lost.add("span", amount=spans)
+
+    def connection(self, listener: str, change: int) -> None:
+        """A connection opened or closed."""
+        count = self._connections.get(listener, 0) + change
+        self._connections[listener] = count
+        self._meters.connections.set(count, listener, "in")
+
+    def refused_frames(self, kind: str, who: str = "") -> None:
+        """A flood limit or a rule was broken."""
+        self._meters.h2_frame_refused(kind)
+        if who:
+            self._log.warning("frames refused", kind=kind, peer=who)
+
+    def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
+        """A peer was not let in."""
+        self._meters.handshakes_refused.add(reason)
+        suppressed = self._refusals.seen((reason, address))
+        if suppressed is not None:
+            more = {"suppressed": suppressed} if suppressed else {}
+            self._log.warning(
+                "peer refused", listener=listener, peer=address, reason=reason, detail=detail, **more
+            )
+
+    def plan_cache(self, hit: bool, count: int = 1) -> None:
+        """Whether a kept Plan covered heads."""
+        if hit:
+            self._meters.plan_cache_hits.value += count
+        else:
+            self._meters.plan_cache_misses.value += count
+
+    def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
+        """No connection to an endpoint."""
+        if cluster == APP_CLUSTER:
+            self._app_not_reached()
+        self._log.warning("endpoint not reached", cluster=cluster, endpoint=address, reason=reason)
+
+
+def _path(sent: str, labels: Labels) -> str:
+    """The path that the app found, for people."""
+    return readable(as_forwarded(sent, "method") if labels.strip else sent)
+
+
+class _Sparingly:
+    """Says which of equal events to tell of: the first of each in `_TELL_S`. Owns when each was told, and how many were not since."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def seen(self, what: tuple[str, str]) -> int | None:
+        """How many were not told since the last one that was; None: nor is this one."""
+        now = self._clock()
+        told_at, untold = self._told.get(what, (-_TELL_S, 0))
+        if now - told_at < _TELL_S:
+            self._told[what] = (told_at, untold + 1)
+            return None
+        if what not in self._told and len(self._told) >= _MAX_TOLD:
+            del self._told[next(iter(self._told))]
+        self._told[what] = (now, 0)
+        return untold
+
+
+def _trace_of(outcome: Outcome) -> dict[str, str]:
+    assert isinstance(outcome.trace, HopSpan)
+    return call_fields(outcome.trace.context)
+
+
+def _user_agent(outcome: Outcome) -> str:
+    return (outcome.head.get(b"user-agent") or b"").decode("latin-1")
+
+
+def _protocol(asked: str, labels: Labels) -> str:
+    if labels.is_grpc_web:
+        return "grpc"
+    return asked if asked in ("grpc", "websocket") else "http"
+
+
+def _call(outcome: Outcome) -> Call:
+    head, labels = outcome.head, outcome.labels
+    trace = outcome.trace
+    assert isinstance(trace, HopSpan)
+    last = outcome.attempts[-1] if outcome.attempts else None
+    return Call(
+        direction=labels.direction,
+        protocol=_protocol(head.protocol, labels),
+        surface=labels.surface,
+        src=labels.src,
+        dst=labels.dst,
+        src_namespace=labels.src_namespace,
+        dst_namespace=labels.dst_namespace,
+        verb=head.method,
+        path=_path(head.path, labels),
+        status=outcome.status,
+        grpc_code=outcome.grpc_code,
+        cause=outcome.cause.value if outcome.cause is not None else None,
+        context=trace.context,
+        started_ns=outcome.started_ns,
+        head_ns=outcome.head_ns,
+        ended_ns=outcome.ended_ns,
+        attempts=tuple(map(_note, outcome.attempts)) if len(outcome.attempts) > 1 else (),
+        bytes_in=outcome.up_bytes,
+        bytes_out=outcome.down_bytes,
+        endpoint=last.endpoint if last is not None else "",
+        peer_id=labels.peer_id,
+        decision=labels.decision,
+        peer_address=head.peer_address,
+        is_by_path=labels.strip,
+        policies=labels.policies,
+    )
+
+
+def _batch(tally: Tally) -> tuple[Call, Batch]:
+    labels = tally.labels
+    like = Call(
+        direction=labels.direction,
+        protocol=_protocol(tally.protocol, labels),
+        surface=labels.surface,
+        src=labels.src,
+        dst=labels.dst,
+        src_namespace=labels.src_namespace,
+        dst_namespace=labels.dst_namespace,
+        verb=tally.method,
+        path=_path(tally.path, labels),
+        status=tally.status,
+        grpc_code=tally.grpc_code,
+        cause=tally.cause.value if tally.cause is not None else None,
+        context=_UNTRACED,
+        started_ns=0,
+        head_ns=0,
+        ended_ns=0,
+        peer_id=labels.peer_id,
+        decision=labels.decision,
+        is_by_path=labels.strip,
+        policies=labels.policies,
+    )
+    batch = Batch(
+        calls=tally.calls,
+        duration_s=Buckets(*tally.duration_s),
+        to_end_ms=Buckets(*tally.to_end_ms),
+        to_head_ms=Buckets(*tally.to_head_ms),
+        to_head_whole_ms=Buckets(*tally.to_head_whole_ms),
+        bytes_in=Buckets(*tally.up_bytes),
+        bytes_out=Buckets(*tally.down_bytes),
+    )
+    return like, batch
+
+
+def _note(attempt: Attempt) -> AttemptNote:
+    return AttemptNote(
+        endpoint=attempt.endpoint,
+        started_ns=attempt.started_ns,
+        ended_ns=attempt.ended_ns,
+        cause=attempt.cause.value if attempt.cause is not None else None,
+        status=attempt.status,
+        grpc_code=attempt.grpc_code,
+    )

@@ -1,0 +1,399 @@
+"""The control plane of one sidecar: turns news (names, policies, identity, the app's state, routes) into snapshots and pushes them.
+
+Runs on the loop; every handler is short and never awaits. Deciders see only what is pushed here.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from msgspec.structs import replace
+
+from nameresolution.directory import Directory
+from nameresolution.host_registry import Entry
+from nameresolution.mdns.records import MDNS_SOURCE
+from nameresolution.resolver import AppName, EndpointSet
+from policies.reloading.loading import PolicySnapshot
+from policies.rules.access import Caller, Protocol
+from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream
+from proxy.contract.outcome import Outcome
+from proxy.contract.plan import Decision, Edit, Hold, Op
+from proxy.contract.recording import RecordingHead
+from proxy.control.app_watch import AppWatch
+from proxy.control.heard_names import Claimed, HeardNames
+from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, GRPC_WEB, AppView
+from proxy.deciding.authorizer import Judge
+from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
+from proxy.deciding.callee import (
+    API_TOKEN_SET,
+    BEYOND_PAGES_SET,
+    FOREIGN_SITE_SET,
+    GRPC_WEB_SET,
+    OUT_PATHS,
+    PREFLIGHT_SET,
+    SERVICES,
+    TRUTHY_SET,
+    OutPaths,
+    Services,
+    parse_callee,
+    parse_key,
+    parse_routes,
+)
+from proxy.deciding.inbound import Inbound, InboundView
+from proxy.deciding.outbound import SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
+from proxy.deciding.peer import admitted_leaf
+from proxy.settings.values import Settings, address, is_loopback
+from sentry.client import Svid
+from telemetry.hosts import FOREIGN_SITES, own_names
+
+HOLD_S = 2.2  # the cold lookup's budget is 2 s
+AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
+LEARNING_S = 2.0
+_TRUTHY = frozenset(
+    {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
+)
+
+
+class Control:
+    """Owns the snapshots behind both deciders; mutable state is theirs, and the learnt claims."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: PolicySnapshot,
+        directory: Directory,
+        hostname: str,
+        host_ip: str,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._now = now
+        self._engine: Engine | None = None
+        self._random = random.Random()  # noqa: S311 - jitter
+        self._claims: dict[str, dict[str, Claimed]] = {}
+        own = AppName(settings.app_id, settings.namespace)
+        self._heard = HeardNames(own, _configured(settings), directory.want)
+        self._heard_generation = self._heard.generation
+        routes = parse_routes(settings.routes)
+        self._explicit = routes
+        app = _app_view(settings, healthy=False if settings.app_health is not None else None)
+        judge = Judge(policy.access)
+        self.inbound = Inbound(InboundView(app=app, judge=judge, mtls=settings.mtls))
+        self.outbound = Outbound(
+            OutboundView(
+                app=app,
+                trust_domain=settings.trust_domain,
+                mtls=settings.mtls,
+                judge=judge,
+                resiliency=policy.resiliency,
+                known=frozenset(),
+                heard=self._heard,
+                own_ports={own_port_listener(own.app): own.app for own in settings.upstreams},
+                sockets=frozenset({"http", "grpc"} if settings.unix_domain_socket is not None else ()),
+                routes=routes,
+                token_required=settings.api_token is not None,
+                browsers=browsers_of(settings, hostname),
+                is_baggage_strict=settings.profile == "daprd",
+                forwarded=(
+                    Edit(op=Op.ADD, name=b"x-forwarded-for", data=host_ip.encode()),
+                    Edit(op=Op.ADD, name=b"x-forwarded-host", data=hostname.encode()),
+                    Edit(op=Op.ADD, name=b"forwarded", data=_forwarded(host_ip, hostname)),
+                ),
+                hold_s=HOLD_S,
+                learning_for_s=LEARNING_S if settings.learn_names else 0.0,
+                random=lambda: self._random,
+            )
+        )
+
+    # --- deciders, with the wish to know a name -------------------------------------------------------------------------------
+
+    def decide_outbound(self, ask: RecordingHead) -> Decision:
+        """The outbound decision; a held name is looked for, and one just not found is answered at once."""
+        decision = self.outbound.decide(ask)
+        if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
+            return decision
+        name = AppName(*parse_key(decision.key))
+        was_missed = self._directory.was_missed(name)
+        is_settled = self._directory.is_watched(name) and self._heard.is_absent_everywhere(name)
+        if not self._is_absent(name):
+            self._directory.want(name)
+            if (
+                decision.key in self.outbound.view.known
+            ):  # a source knew, and told us before anybody could wait
+                return self.outbound.decide(ask)
+        if is_settled or self._is_absent(name):
+            return replace(decision, for_s=0.0)
+        if was_missed:  # the lookup goes on in the background, for whoever asks next
+            return replace(decision, for_s=min(decision.for_s, AGAIN_HOLD_S))
+        return decision
+
+    def _is_absent(self, name: AppName) -> bool:
+        """Looked for, and nobody found: no news will come soon."""
+        known = self._directory.get(name)
+        return known is not None and not known.endpoints
+
+    def denied_as(self, outcome: Outcome) -> str:
+        """As which reading of its path a call was denied by the rules in force; "" where none turned the decision."""
+        app, view = self.inbound.view.app, self.outbound.view
+        own = Caller(trust_domain=view.trust_domain, namespace=app.namespace, app_id=app.app_id)
+        protocol: Protocol = "grpc" if app.is_grpc else "http"
+        return self.inbound.view.judge.denied_as(outcome.head, outcome.labels, protocol, own)
+
+    def explain(self, key: str) -> str:
+        """What may be meant, then what was tried for a cluster, for error messages."""
+        if not key.startswith("peer:"):
+            return ""
+        name = AppName(*parse_key(key))
+        tried = self._directory.explain(name) or "nothing was found yet"
+        if self._heard.is_known(name):
+            return tried
+        near = self._heard.nearest(name.app_id, name.namespace)
+        meant = f"did you mean {' or '.join(map(repr, near))}? " if near else "is the name spelt right? "
+        return f"{meant}tried: {tried}"
+
+    # --- pushes ----------------------------------------------------------------------------------------------------------------
+
+    def attach(self, engine: Engine) -> None:
+        """Give the engine its first picture."""
+        self._engine = engine
+        settings = self._settings
+        engine.set_paths(OUT_PATHS, OutPaths())
+        engine.set_paths(SERVICES, Services())
+        engine.set_members(
+            API_TOKEN_SET, frozenset({settings.api_token.encode()} if settings.api_token else ())
+        )
+        engine.set_members(TRUTHY_SET, _TRUTHY)
+        engine.set_members(FOREIGN_SITE_SET, FOREIGN_SITES)
+        engine.set_members(BEYOND_PAGES_SET, BEYOND_PAGES)
+        engine.set_members(PREFLIGHT_SET, PREFLIGHT)
+        engine.set_members(GRPC_WEB_SET, GRPC_WEB)
+        self._push_tables()
+        if settings.app_port is not None:
+            wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"
+            tls = "app" if settings.app_protocol in ("https", "grpcs") else None
+            where = Upstream(address=address(settings.app_channel_address, settings.app_port))
+            engine.set_cluster(Cluster(key=APP_CLUSTER, wire=wire, tls=tls, upstreams=(where,)))  # type: ignore[arg-type]
+        engine.set_concurrency(APP_GATE, settings.app_max_concurrency)
+        self._directory.subscribe(self.names_changed)
+
+    def names_changed(self, found: EndpointSet) -> None:
+        """A name's endpoints changed: push the cluster; nobody left means that calls wait for somebody again."""
+        assert self._engine is not None
+        key = f"peer:{found.name.app_id}.{found.name.namespace}"
+        self._heard.found(found, self._now())
+        self._names_heard()
+        known = self.outbound.view.known
+        if found.endpoints:
+            upstreams = tuple(
+                Upstream(
+                    address=end.address,
+                    instance=end.instance,
+                    weight=end.weight,
+                    rank=int(end.source == MDNS_SOURCE),  # anybody on the link may announce anything
+                )
+                for end in found.endpoints
+            )
+            tls = "mesh" if self._settings.mtls else None
+            if key not in known:
+                self._outbound(known=known | {key})
+                self._engine.bump(f"name:{key}")
+            self._engine.set_cluster(
+                Cluster(key=key, wire="postern", tls=tls, upstreams=upstreams, stale=found.stale)  # type: ignore[arg-type]
+            )
+        else:
+            if key in known:
+                self._outbound(known=known - {key})
+                self._engine.bump(f"name:{key}")
+                self._engine.drop_cluster(key)
+            self._engine.wake(key)
+
+    def policy_changed(self, policy: PolicySnapshot) -> None:
+        """New rules: new tables, and no decision under the old ones is kept."""
+        assert self._engine is not None
+        judge = Judge(policy.access)
+        self.inbound.view = replace(self.inbound.view, judge=judge)
+        self._outbound(judge=judge, resiliency=policy.resiliency)
+        self._push_tables()
+        self._engine.bump("access")
+        self._engine.bump("resiliency")
+        if not self._settings.keep_open_calls:
+            self._engine.judge_open()
+
+    def identity_changed(self, svid: Svid) -> None:
+        """A new SVID: new TLS contexts for new connections."""
+        assert self._engine is not None
+        self._engine.set_identity(
+            TlsIdentity(
+                chain_pem=svid.chain_pem,
+                key_pem=svid.key_pem,
+                roots_pem=svid.bundle.pem,
+                ends_at=svid.not_after.timestamp(),
+                verify=self._verify,
+                strict=svid.bundle.is_strict,
+            )
+        )
+
+    def _verify(self, der: bytes, as_server: bool) -> PeerLeaf:
+        return admitted_leaf(der, as_server, self.inbound.view.judge.rules)
+
+    def app_changed(self, watch: AppWatch) -> None:
+        """The app's health turned, or something else of it that decides nothing."""
+        assert self._engine is not None
+        if watch.healthy == self.inbound.view.app.healthy:
+            return
+        app = replace(self.inbound.view.app, healthy=watch.healthy)
+        self.inbound.view = replace(self.inbound.view, app=app)
+        self._outbound(app=app)
+        self._engine.bump("app")
+
+    def registry_changed(self, entries: tuple[Entry, ...], mesh: str) -> None:
+        """What runs on this host: names, why some take no calls, and what callees of the own namespace say they serve."""
+        self._heard.registered(entries, mesh, self._now())
+        self._names_heard()
+        if not self._settings.learn_names:
+            return
+        claims = self._heard.claims()
+        if claims != self._claims:
+            self._claims = claims
+            self._routes_changed()
+
+    def _names_heard(self) -> None:
+        assert self._engine is not None
+        if self._heard.generation != self._heard_generation:
+            self._heard_generation = self._heard.generation
+            self._engine.bump(SPELLINGS)
+
+    def learning_settled(self) -> None:
+        """The first seconds are over: an unknown service is answered at once from now on."""
+        self._outbound(learning_for_s=0.0)
+        self._routes_changed()
+
+    def _routes_changed(self) -> None:
+        assert self._engine is not None
+        claims = {service: frozenset(apps) for service, apps in self._claims.items()}
+        self._outbound(routes=self._explicit.with_learnt(claims))
+        self._engine.bump("routes")
+        self._engine.wake(SERVICES_HOLD)
+
+    def _outbound(self, **changes: object) -> None:
+        self.outbound.view = replace(self.outbound.view, **changes)
+
+    def _push_tables(self) -> None:
+        assert self._engine is not None
+        for number, table in self.inbound.view.judge.tables():
+            self._engine.set_paths(number, table)
+
+    # --- status ----------------------------------------------------------------------------------------------------------------
+
+    def services(self) -> list[dict[str, str | bool]]:
+        """Which app serves which gRPC service, who said so and how; `inForce` is False where another route goes before, or two claim it."""
+        find = self.outbound.view.routes.find
+        own = self._settings.app_id
+        named = [route.partition("=")[::2] for route in self._settings.routes]
+        rows: list[dict[str, str | bool]] = [
+            {
+                "service": service,
+                "app": app,
+                "how": "pattern" if "{" in service else "route",
+                "by": own,
+                "inForce": "{" in service or find(service) == app,
+            }
+            for service, app in named
+        ]
+        for service, apps in sorted(self._claims.items()):
+            rows += [
+                {"service": service, "app": app, "how": how, "by": app, "inForce": find(service) == app}
+                for app, how in sorted(apps.items())
+            ]
+        return rows
+
+    def app_serving(self, text: str) -> str:
+        """The app that a gRPC service leads to; anything else is as it was."""
+        return self.outbound.view.routes.find(text) or text
+
+    def why_nobody(self, service: str) -> str:
+        """What to say of a text that is no app-id and no known service."""
+        near = self._heard.nearest_services(service)
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"no app is known to serve {service}{meant}"
+
+    def endpoints(self, app: str | None) -> dict[str, object]:
+        """What is known of an app, by its app-id or a service that it serves; of everybody without one."""
+        assert self._engine is not None
+        callee = parse_callee(self.app_serving(app), self._settings.namespace) if app else None
+        if app and callee is None:
+            return {app: {"endpoints": [], "tried": [self.why_nobody(app)]}}
+        wanted = AppName(callee.app_id, callee.namespace) if callee else None
+        if wanted is not None:
+            self._directory.want(wanted)  # who asks again finds the outcome
+        found: dict[str, object] = {}
+        for known in self._directory.known():
+            if app is None or known.name == wanted:
+                entry: dict[str, object] = {
+                    "endpoints": [
+                        {"address": end.address, "instance": end.instance, "source": end.source}
+                        for end in known.endpoints
+                    ],
+                    "loads": list(self._engine.loads(f"peer:{known.name}")),
+                    "stale": known.stale,
+                    "tried": list(known.tried),
+                }
+                if not known.endpoints and not self._heard.is_known(known.name):
+                    entry["near"] = list(self._heard.nearest(known.name.app_id, known.name.namespace))
+                found[str(known.name)] = entry
+        return found
+
+    def routes(self) -> list[str]:
+        """Explicit routes as written, then learnt ones."""
+        learnt = self.outbound.view.routes.learnt or {}
+        return [
+            *self._settings.routes,
+            *(f"{service}={app} (learnt)" for service, app in sorted(learnt.items())),
+        ]
+
+
+def _configured(settings: Settings) -> Iterator[AppName]:
+    """The names that our own settings speak of."""
+    routes = parse_routes(settings.routes).exact.values()
+    for text in (*(own.app for own in settings.upstreams), *routes):
+        callee = parse_callee(text, settings.namespace)
+        if callee is not None:
+            yield AppName(callee.app_id, callee.namespace)
+
+
+def browsers_of(settings: Settings, hostname: str) -> Browsers:
+    """The rules of the API ports and of ports of single callees."""
+    beyond = not all(is_loopback(host) for host in settings.listen_addresses)
+    return Browsers(
+        hosts=(*settings.allowed_hosts, *own_names(hostname, beyond=beyond)),
+        origins=settings.allowed_origins,
+        origins_open=settings.profile == "daprd" and not settings.allowed_origins,
+    )
+
+
+def own_port_listener(app: str) -> str:
+    """The listener of a port of its own."""
+    return f"own:{app}"
+
+
+def _app_view(settings: Settings, *, healthy: bool | None) -> AppView:
+    return AppView(
+        app_id=settings.app_id,
+        namespace=settings.namespace,
+        protocol=settings.app_protocol,
+        authority=address(settings.app_channel_address, settings.app_port or 0).encode(),
+        has_port=settings.app_port is not None,
+        healthy=healthy,
+        token=settings.app_api_token.encode() if settings.app_api_token else None,
+        gated=settings.app_max_concurrency is not None,
+        body_bytes=settings.max_body_bytes,
+        replay_bytes=settings.replay_bytes,
+        connect_s=settings.connect_s,
+    )
+
+
+def _forwarded(host_ip: str, hostname: str) -> bytes:
+    node = f'"[{host_ip}]"' if ":" in host_ip else host_ip
+    return f"for={node};by={node};host={hostname}".encode()

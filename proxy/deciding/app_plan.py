@@ -1,0 +1,284 @@
+"""How a call reaches the own app: judged, then a Plan to the app's port. Shared by calls from peers and from the app to itself. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from policies.rules.access import Caller, Profile
+from proxy import errors
+from proxy.contract.head import Headers
+from proxy.contract.plan import DETAIL, Again, Cause, Edit, Edits, Labels, Op, Plan, Reply, Route, Surface
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.callee import GRPC_WEB_SET
+
+APP_CLUSTER = "app"
+APP_GATE = "app-concurrency"
+GRPC_WEB = frozenset(
+    {b"content-type: application/grpc-web*"}
+)  # a pattern as `proxy.contract.plan.carries` reads it
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 §9.2.2
+# Identity and routing headers: every copy that this proxy did not write is dropped.
+STRIP: Edits = (
+    *(
+        Edit(op=Op.REMOVE, name=name)
+        for name in (
+            b"dapr-app-id",
+            b"dapr-callee-app-id",
+            b"destination-app-id",
+            b"dapr-api-token",
+            b"x-forwarded-client-cert",
+        )
+    ),
+    Edit(op=Op.REMOVE_PREFIX, name=b"dapr-caller-"),
+    Edit(op=Op.REMOVE_PREFIX, name=b"postern-"),
+)
+STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"postern-"))
+
+
+class AppView(Struct, frozen=True, kw_only=True):
+    """The own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
+
+    replay_bytes: of a request body kept for another attempt.
+    """
+
+    app_id: str
+    namespace: str
+    protocol: str
+    authority: bytes
+    has_port: bool
+    healthy: bool | None
+    token: bytes | None
+    gated: bool
+    body_bytes: int | None
+    replay_bytes: int = 65_536
+    connect_s: float = 5.0
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether the app speaks gRPC only."""
+        return self.protocol in ("grpc", "grpcs")
+
+    @property
+    def is_http1(self) -> bool:
+        """Whether the app speaks HTTP/1.1."""
+        return self.protocol in ("http", "https")
+
+
+def is_grpc_web(ask: RecordingHead, app: AppView) -> bool:
+    """Whether this is a call of gRPC-Web for an app that speaks gRPC only: to others it is HTTP, and their own matter."""
+    return (
+        app.is_grpc
+        and ask.protocol() in ("http1", "http2")
+        and ask.method() == "POST"
+        and ask.carries(GRPC_WEB_SET)
+    )
+
+
+def unsupported(app: AppView, ask: RecordingHead) -> tuple[Cause, str] | None:
+    """Why this call can't be given to the app at all."""
+    protocol = ask.protocol()
+    who = f"{app.app_id}.{app.namespace}"
+    if not app.has_port:
+        return Cause.APP_DOWN, f"{who} takes no calls: its proxy was started without --app-port"
+    if app.healthy is False:
+        return Cause.APP_UNHEALTHY, f"{who}: app is not in a healthy state: its health probes fail"
+    if protocol == "grpc" and app.is_http1:
+        return Cause.UNSUPPORTED, f"{who} speaks {app.protocol}, not gRPC; set --app-protocol grpc if it does"
+    if protocol == "websocket" and not app.is_http1:
+        return Cause.UNSUPPORTED, f"{who} speaks {app.protocol}: WebSockets need an HTTP/1.1 app"
+    return None
+
+
+def to_app(
+    ask: RecordingHead,
+    app: AppView,
+    *,
+    caller: Caller | None,
+    labels: Labels,
+    surface: Surface,
+    rewrite: Edits,
+) -> Plan | Reply:
+    """The Plan to the own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface.
+
+    caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
+    """
+    refused = unsupported(app, ask)
+    if refused is not None:
+        cause, text = refused
+        return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
+    web = is_grpc_web(ask, app)
+    grpc = ask.protocol() == "grpc" or web
+    edits = [
+        Edit(op=Op.HOP_BY_HOP),
+        *STRIP,
+        *rewrite,
+        Edit(op=Op.AUTHORITY, data=app.authority),
+        Edit(op=Op.TRACE),
+    ]
+    edits.append(Edit(op=Op.DEADLINE))
+    if web:
+        edits.append(Edit(op=Op.GRPC_WEB))
+    elif app.is_grpc and not grpc:
+        edits.append(Edit(op=Op.HTTP_ONLY))
+    if caller is None:
+        edits.append(Edit(op=Op.CALLER))
+    else:
+        edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=caller.app_id.encode()))
+        edits.append(Edit(op=Op.SET, name=b"dapr-caller-namespace", data=caller.namespace.encode()))
+    edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=app.app_id.encode()))
+    if app.token is not None:
+        edits.append(Edit(op=Op.SET, name=b"dapr-api-token", data=app.token))
+    hint = _SPEAKS_GRPC.format(protocol=app.protocol) if app.is_grpc and not grpc else ""
+    return Plan(
+        labels=labels,
+        routes=(Route(cluster=APP_CLUSTER, edits=tuple(edits)),),
+        again=_app_retries(ask, grpc=grpc),
+        gates=(APP_GATE,) if app.gated and not grpc else (),
+        connect_s=app.connect_s,
+        body_bytes=app.body_bytes,
+        reply_edits=STRIP_REPLY,
+        on_cause=CauseReplies(
+            labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True, hint=hint
+        ),
+    )
+
+
+def _app_retries(ask: RecordingHead, *, grpc: bool) -> tuple[Again, ...]:
+    """An app that closed kept connections just as they were used never saw the call; one that broke off may have: once, where safe."""
+    unseen = _at_once(frozenset({Cause.REFUSED}), attempts=4)
+    if not grpc and ask.framing() == "none" and ask.method() in IDEMPOTENT:
+        return (unseen, _at_once(frozenset({Cause.RESET_EARLY}), attempts=2))
+    return (unseen,)
+
+
+def _at_once(on: frozenset[Cause], *, attempts: int) -> Again:
+    return Again(
+        attempts=attempts, on=on, grpc_codes=frozenset(), delays_s=lambda: iter((0.0,) * (attempts - 1))
+    )
+
+
+def denied(
+    ask: RecordingHead,
+    app: AppView,
+    *,
+    labels: Labels,
+    surface: Surface,
+    peer: str,
+    posture: Profile | None = None,
+) -> Reply:
+    """The answer to a caller that may not; the rule is in the labels only, for our own log.
+
+    posture: the profile that denied, where no policy is written: there is no rule to keep, and a way out to tell.
+    """
+    verb = "" if ask.protocol() == "grpc" else f" verb: {ask.method()}"
+    asked = f"id: {peer or 'anonymous'} operation: {DETAIL}{verb}"
+    text = f"access control policy has denied access to {asked}"
+    if posture is not None:
+        does, otherwise = _POSTURES[posture]
+        text = (
+            f"access denied to {asked}: {app.app_id}.{app.namespace} has no access policy, and without one its profile {does} "
+            f"(reason=no-policy, profile {posture}): give its proxy a policy with --config{otherwise}"
+        )
+    http = f"rpc error: code = PermissionDenied desc = {text}" if surface == "dapr" else text
+    found = errors.reply(Cause.DENIED, labels, http, surface=surface, callee=app.app_id)
+    return replace(found, grpc_message=text)
+
+
+# `daprd` admits everybody where there is no policy.
+_POSTURES = {
+    "production": ("denies everybody", ", or start it with --profile dev, which admits its own namespace"),
+    "dev": ("admits its own namespace alone", ""),
+}
+
+
+class CauseReplies(Mapping[Cause, Reply]):
+    """Answers for all that an engine may meet on the way to `who`, each made when asked for: a Plan that holds all is 13 KB.
+
+    `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy. `hint`: what may be amiss where
+    it breaks the call off, or can't take it.
+    """
+
+    __slots__ = ("_at_app", "_callee", "_extra", "_hint", "_labels", "_surface", "_who")
+
+    def __init__(
+        self,
+        labels: Labels,
+        surface: Surface,
+        who: str,
+        callee: str,
+        *,
+        at_app: bool,
+        extra: Headers = (),
+        hint: str = "",
+    ) -> None:
+        self._hint = hint
+        self._labels = labels
+        self._surface = surface
+        self._who = who
+        self._callee = callee
+        self._at_app = at_app
+        self._extra = extra
+
+    def adding(self, headers: Headers) -> "CauseReplies":
+        """The same answers with more headers."""
+        extra = (*self._extra, *headers)
+        return CauseReplies(
+            self._labels,
+            self._surface,
+            self._who,
+            self._callee,
+            at_app=self._at_app,
+            extra=extra,
+            hint=self._hint,
+        )
+
+    def __getitem__(self, cause: Cause) -> Reply:
+        texts = _AT_APP if self._at_app else _AT_PEER
+        shown = _APP_CAUSES.get(cause, cause) if self._at_app else cause
+        text = texts.get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
+        if self._hint and cause in _BROKEN_OFF:
+            text += self._hint
+        return errors.reply(
+            shown, self._labels, text, surface=self._surface, callee=self._callee, extra=self._extra
+        )
+
+    def __iter__(self) -> Iterator[Cause]:
+        return iter(Cause)
+
+    def __len__(self) -> int:
+        return len(Cause)
+
+
+_BROKEN_OFF = frozenset({Cause.RESET_EARLY, Cause.INVALID_ANSWER, Cause.UNSUPPORTED})
+_SPEAKS_GRPC = (
+    "; the call came as HTTP, and the app speaks gRPC (--app-protocol {protocol}): call its gRPC methods, "
+    "or set --app-protocol to http or h2c if it speaks HTTP. An app by Dapr's SDK for gRPC expects such a call as AppCallback/OnInvoke, "
+    "which postern does not make yet: serve a gRPC service or HTTP in it instead"
+)
+_APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}
+_SHARED = {
+    Cause.TIMEOUT: "{who} did not answer in time: {detail}",
+    Cause.TOO_LARGE: "the request to {who} is too large: {detail}; --max-body-size sets the limit",
+    Cause.SHED: "{who} is busy: {detail}; --app-max-concurrency sets how many calls it takes at once",
+    Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
+    Cause.REFUSED: "{who} refused the call: {detail}",
+    Cause.INVALID_ANSWER: "{who} gave an answer that is not valid HTTP: {detail}; is --app-protocol right?",
+}
+_AT_PEER = {
+    **_SHARED,
+    Cause.NO_ENDPOINT: "no endpoint of {who} is known: {detail}",
+    Cause.CONNECT: "could not reach the proxy of {who}: {detail}; is it running, and its peer port open?",
+    Cause.TLS_IDENTITY: "mutual TLS with the proxy of {who} failed: {detail}",
+    Cause.RESET_EARLY: "the call to {who} broke before an answer: {detail}",
+    Cause.RESET_LATE: "the answer of {who} broke off: {detail}",
+    Cause.NOT_READY: "the call to {who} was not sent: {detail}; `postern status` tells why",
+}
+_AT_APP = {
+    **_SHARED,
+    Cause.NO_ENDPOINT: "{who}: its proxy knows no address of the app: {detail}",
+    Cause.CONNECT: "the app {who} does not accept connections: {detail}; is it running, and are --app-port and --app-protocol right?",
+    Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}; is --app-protocol right?",
+    Cause.RESET_EARLY: "the connection to the app {who} ended before an answer: {detail}",
+    Cause.RESET_LATE: "the app {who} broke off its answer: {detail}",
+}

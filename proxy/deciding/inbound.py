@@ -1,0 +1,94 @@
+"""A peer's request to a Plan to the own app, or a Reply. Pure; the caller is whom the certificate proves, never a header."""
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from proxy import errors
+from proxy.contract.plan import Cause, Labels, Plan, Reply, Surface
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.app_plan import AppView, denied, is_grpc_web, to_app
+from proxy.deciding.authorizer import Judge
+from proxy.deciding.callee import SERVICES
+from proxy.deciding.peer import caller_of
+
+SCOPES = ("access", "app")
+
+
+class InboundView(Struct, frozen=True, kw_only=True):
+    """What a peer's request is judged by: a snapshot, replaced whole."""
+
+    app: AppView
+    judge: Judge
+    mtls: bool = True  # without, nothing proves a namespace, and callers may have found us under another
+
+
+class Inbound:
+    """Decides for the peer listener. Mutable state: `view`, the snapshot in force."""
+
+    def __init__(self, view: InboundView) -> None:
+        self.view = view
+
+    def decide(self, ask: RecordingHead) -> Plan | Reply:
+        """The decision, with what it read."""
+        found = self._decide(ask)
+        return replace(found, vary=ask.vary, key=ask.key, scopes=SCOPES)
+
+    def _decide(self, ask: RecordingHead) -> Plan | Reply:
+        app = self.view.app
+        peer = ask.peer()
+        caller = caller_of(peer)
+        surface: Surface = "dapr" if ask.naming(b"postern-surface") == "dapr" else "own"
+        labels = Labels(
+            direction="inbound",
+            surface=surface,
+            src=caller.app_id if caller else "",
+            src_namespace=caller.namespace if caller else "",
+            dst=app.app_id,
+            dst_namespace=app.namespace,
+            peer_id=peer or "",
+            is_grpc_web=is_grpc_web(ask, app),
+        )
+        refused = _misdirected(ask, self.view, labels) or _uncarriable(ask, self.view.app, labels)
+        if refused is not None:
+            return refused
+        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
+        labels = replace(labels, decision=self.view.judge.describe(decision))
+        if not decision.allowed:
+            return denied(
+                ask, app, labels=labels, surface=surface, peer=peer or "", posture=self.view.judge.posture
+            )
+        return to_app(ask, app, caller=None, labels=labels, surface=surface, rewrite=())
+
+
+def _misdirected(ask: RecordingHead, view: InboundView, labels: Labels) -> Reply | None:
+    app, wanted = view.app, ask.naming(b"postern-callee")
+    own = f"{app.app_id}.{app.namespace}"
+    if wanted is None:
+        wanted = ask.naming(b"dapr-callee-app-id")
+        own = app.app_id
+    if wanted is None or wanted == own or (not view.mtls and wanted.partition(".")[0] == app.app_id):
+        return None
+    text = f"this is the proxy of {app.app_id}.{app.namespace}, the call is for {wanted}"
+    return errors.reply(Cause.MISDIRECTED, labels, text)
+
+
+def _uncarriable(ask: RecordingHead, app: AppView, labels: Labels) -> Reply | None:
+    if ask.protocol() == "grpc" or is_grpc_web(ask, app):
+        service = str(ask.path_class(SERVICES))
+        if service.startswith("dapr.proto.internals."):
+            text = (
+                f"{service} is not served here: this proxy takes gRPC as it is, and HTTP from postern peers"
+            )
+            return errors.reply(Cause.UNSUPPORTED, labels, text)
+        if not service:
+            return errors.reply(Cause.UNSUPPORTED, labels, "a gRPC path is exactly /package.Service/Method")
+    elif ask.method() == "CONNECT":
+        return errors.reply(Cause.BAD_REQUEST, labels, "CONNECT is not taken here", status=501)
+    elif ask.peer() is None and ask.naming(b"postern-callee") is None:
+        # In the clear a page in a browser reaches this port as well. It can't send that header without a preflight, which has none.
+        text = (
+            "this port is for proxies, which name the callee in postern-callee: call the app through its proxy's API, "
+            "or with the header"
+        )
+        return errors.reply(Cause.BAD_REQUEST, labels, text)
+    return None

@@ -1,0 +1,470 @@
+"""The app's request to a Plan towards the callee's proxy (or to the own app, or the own API), a Reply, or a Hold. Pure.
+
+Six ways name the callee; when two name different ones: own port, header, proxy, authority, path, service name.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from policies.rules.access import Caller
+from policies.rules.resiliency import ResiliencyRules
+from proxy import errors
+from proxy.contract.fields import MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS
+from proxy.contract.head import Form
+from proxy.contract.plan import (
+    DETAIL,
+    Cause,
+    Decision,
+    Edit,
+    Edits,
+    Hold,
+    Labels,
+    Op,
+    Plan,
+    Reply,
+    Route,
+    Surface,
+)
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.app_plan import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app
+from proxy.deciding.authorizer import Judge
+from proxy.deciding.browsers import Browsers, as_headers
+from proxy.deciding.building_blocks import missing, missing_service
+from proxy.deciding.callee import (
+    API_TOKEN_SET,
+    API_VERBS,
+    OUT_PATHS,
+    SERVICES,
+    Callee,
+    ServiceRoutes,
+    local_name,
+    parse_callee,
+)
+from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
+from proxy.deciding.retry_policies import again_rules, attempt_timeout
+from telemetry.hosts import split_authority
+
+LOCAL_API = "local-api"
+ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
+SPELLINGS = "spellings"  # the scope of what was decided for a name in lower case that is spelt otherwise
+SERVICES_HOLD = "services"  # held until routes are learnt
+_BASIC: Edits = (Edit(op=Op.REMOVE, name=b"authorization"),)  # it was for us, not for the callee's app
+
+
+class Heard(Protocol):
+    """What was heard of names that have no endpoints, for answers."""
+
+    def absent(self, callee: Callee) -> str | None:
+        """Since when a known name has no instance that takes calls, and who served it; empty where nobody did.
+
+        None where it was not heard of, or will be found.
+        """
+
+    def spellings(self, callee: Callee) -> tuple[Callee, ...]:
+        """Those whom a name in lower case may mean where nobody is known of exactly that name."""
+
+    def nearest_services(self, service: str) -> tuple[str, ...]:
+        """Services that resemble one that nobody serves."""
+
+
+class NothingHeard:
+    """Of nobody."""
+
+    def absent(self, callee: Callee) -> str | None:
+        """See Heard."""
+
+    def spellings(self, callee: Callee) -> tuple[Callee, ...]:
+        """See Heard."""
+        return ()
+
+    def nearest_services(self, service: str) -> tuple[str, ...]:
+        """See Heard."""
+        return ()
+
+
+class OutboundView(Struct, frozen=True, kw_only=True):
+    """What the app's requests are judged by: a snapshot, replaced whole.
+
+    known: cluster keys that have endpoints. own_ports: listener name to callee text. sockets: listeners that no browser reaches.
+    forwarded: X-Forwarded-* of this host. is_baggage_strict: invalid baggage is refused and sound baggage echoed, as daprd does.
+    learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
+    """
+
+    app: AppView
+    trust_domain: str
+    mtls: bool
+    judge: Judge
+    resiliency: ResiliencyRules
+    known: frozenset[str]
+    own_ports: Mapping[str, str]
+    sockets: frozenset[str]
+    routes: ServiceRoutes
+    token_required: bool
+    browsers: Browsers
+    is_baggage_strict: bool
+    forwarded: Edits
+    hold_s: float
+    learning_for_s: float
+    random: Callable[[], random.Random]
+    heard: Heard = NothingHeard()
+
+
+class Named(Struct, frozen=True):
+    """Which callee, by which surface, which path it gets, and what else is rewritten. callee None: `text` names nobody."""
+
+    callee: Callee | None
+    text: str
+    surface: Surface
+    form: Form = "sent"
+    rewrite: Edits = ()
+
+    @property
+    def edits(self) -> Edits:
+        """All that is rewritten."""
+        path = () if self.form == "sent" else (Edit(op=Op.DAPR_PATH, data=self.form.encode()),)
+        return (*path, *self.rewrite)
+
+
+class Outbound:
+    """Decides for the API ports and own ports. Mutable state: `view`, the snapshot in force."""
+
+    def __init__(self, view: OutboundView) -> None:
+        self.view = view
+
+    def decide(self, ask: RecordingHead) -> Decision:
+        """The decision, with what it read."""
+        found = self._readable(ask, self._answered(ask, self._decide(ask)))
+        if isinstance(found, Hold):
+            return found
+        scopes = (*found.scopes, "access", "app", "resiliency", "routes")
+        return replace(found, vary=ask.vary, key=ask.key, scopes=scopes)
+
+    def _decide(self, ask: RecordingHead) -> Decision:
+        own_port = self.view.own_ports.get(ask.listener())
+        if ask.protocol() != "grpc" and ask.method() == "CONNECT":
+            text = (
+                "this is no open proxy: CONNECT is not taken; put the host into no_proxy to reach it directly"
+            )
+            return self._reply(Cause.NO_APP, text, status=404)
+        refused = self._page(ask)
+        if refused is not None:
+            return refused
+        if own_port is None:
+            answered = self._api(ask)
+            if answered is not None:
+                return answered
+        refused = self._token(ask)
+        if refused is not None:
+            return refused
+        named = (
+            self._name(ask)
+            if own_port is None
+            else Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
+        )
+        if not isinstance(named, Named):
+            return named
+        left = read_max_forwards(ask)
+        if left == 0:
+            return self._final(ask, named)
+        found = self._to(ask, named)
+        return found if left is None else forwarded_once(found, left)
+
+    def _final(self, ask: RecordingHead, named: Named) -> Reply:
+        """A request that is not to be forwarded. TRACE is not echoed: it would show the app what only proxies are to read."""
+        if ask.method() == "TRACE":
+            text = "TRACE with Max-Forwards: 0 is for this proxy, which echoes no requests"
+            return self._reply(Cause.UNSUPPORTED, text, surface=named.surface, status=501)
+        return Reply(
+            cause=Cause.STATUS,  # none: no call came of it
+            status=200,
+            headers=(),
+            body=b"",
+            grpc_code=0,
+            grpc_message="",
+            labels=self._labels(named.surface),
+        )
+
+    # --- guards ----------------------------------------------------------------------------------------------------------
+
+    def _page(self, ask: RecordingHead) -> Reply | None:
+        """A page in a browser is not the app: its Host, its Origin, and its question for leave."""
+        browsers = self.view.browsers
+        if ask.listener() in self.view.sockets:
+            return None
+        # As to an HTTP proxy, where the authority is the callee's, only who is told to use one sends.
+        why = None if ask.form() == "absolute" else browsers.host_refused(ask.authority())
+        if why is None and browsers.is_preflight(ask):
+            return Reply(
+                cause=Cause.STATUS,  # none: no call came of it
+                status=200,
+                headers=browsers.leave(ask),
+                body=b"",
+                grpc_code=0,
+                grpc_message="",
+                labels=self._labels("own"),
+            )
+        why = why or browsers.refused(ask)
+        return None if why is None else self._reply(Cause.FORBIDDEN_ORIGIN, why)
+
+    def _answered(self, ask: RecordingHead, found: Decision) -> Decision:
+        """The same with what every answer of a callee's is given."""
+        if not isinstance(found, Plan) or not found.labels.dst:
+            return found
+        edits: Edits = () if ask.protocol() in ("grpc", "websocket") else (Edit(op=Op.TELL_TRACE),)
+        if self.view.is_baggage_strict:
+            edits = (*edits, Edit(op=Op.ECHO, name=b"baggage"))
+        return replace(found, reply_edits=(*found.reply_edits, *edits))
+
+    def _readable(self, ask: RecordingHead, found: Decision) -> Decision:
+        """The same with what a listed origin's page needs to read the answer (CORS)."""
+        browsers = self.view.browsers
+        if not browsers.origins or ask.listener() in self.view.sockets:
+            return found
+        edits = browsers.edits(ask.naming(b"origin"))
+        headers = as_headers(edits)
+        if isinstance(found, Hold):
+            return replace(found, then=replace(found.then, headers=(*found.then.headers, *headers)))
+        if isinstance(found, Reply):
+            known = {name for name, _ in found.headers}
+            return replace(found, headers=(*found.headers, *(h for h in headers if h[0] not in known)))
+        on_cause = found.on_cause
+        if isinstance(on_cause, CauseReplies):
+            on_cause = on_cause.adding(headers)
+        before = found.reply_edits or (Edit(op=Op.HOP_BY_HOP),)
+        return replace(found, reply_edits=(*before, *edits), on_cause=on_cause)
+
+    def _token(self, ask: RecordingHead) -> Reply | None:
+        if self.view.token_required and not ask.header_is(b"dapr-api-token", API_TOKEN_SET):
+            return self._reply(Cause.UNAUTHENTICATED, "the header dapr-api-token is missing or wrong")
+        return None
+
+    # --- the own API -----------------------------------------------------------------------------------------------------
+
+    def _api(self, ask: RecordingHead) -> Decision | None:
+        if ask.protocol() == "grpc" or ask.form() != "origin":
+            return None
+        path_class = ask.path_class(OUT_PATHS)
+        assert isinstance(path_class, tuple)
+        if path_class[0] != "api" or ask.method() != API_VERBS[path_class[1]] or local_name(ask.authority()):
+            return None
+        if path_class[1] not in ("healthz", "outbound"):
+            refused = self._token(ask)
+            if refused is not None:
+                return refused
+        labels = self._labels("dapr")
+        return Plan(
+            labels=labels,
+            routes=(Route(cluster=LOCAL_API, edits=(Edit(op=Op.HOP_BY_HOP),)),),
+            body_bytes=1_048_576,
+            on_cause=CauseReplies(labels, "dapr", "this proxy's own API", "", at_app=False),
+        )
+
+    # --- naming ----------------------------------------------------------------------------------------------------------
+
+    def _name(self, ask: RecordingHead) -> Named | Decision:
+        own = self.view.app.namespace
+        header = ask.naming(b"dapr-app-id")
+        if ask.form() == "absolute":
+            return self._by_proxy(ask) if header is None else Named(parse_callee(header, own), header, "own")
+        name = local_name(ask.authority())
+        if header is None and name is not None:
+            return Named(parse_callee(name, own), name, "own")
+        if ask.protocol() == "grpc":
+            return (
+                Named(parse_callee(header, own), header, "dapr")
+                if header is not None
+                else self._by_service(ask)
+            )
+        if header is not None:
+            return Named(parse_callee(header, own), header, "dapr", "whole")
+        basic = ask.naming(b"authorization")
+        if basic is not None:
+            return Named(parse_callee(basic, own), basic, "dapr", "whole", _BASIC)
+        path_class = ask.path_class(OUT_PATHS)
+        assert isinstance(path_class, tuple)
+        if path_class[0] == "invoke":
+            return Named(parse_callee(path_class[1], own), path_class[1], "dapr", "method")
+        if path_class[0] == "block":
+            text, code = missing(path_class[1])
+            return errors.reply(Cause.UNSUPPORTED, self._labels("dapr"), text, status=501, code=code)
+        text = (
+            "no app is named: use /v1.0/invoke/<app-id>/method/<path>, the header dapr-app-id, "
+            "http://<app-id>.localhost, or a port of its own (--upstream)"
+        )
+        return self._reply(Cause.NO_APP, text, surface="dapr", status=404)
+
+    def _by_proxy(self, ask: RecordingHead) -> Named | Decision:
+        authority = ask.authority()
+        host, port = split_authority(authority)
+        callee = parse_callee(local_name(authority) or host, self.view.app.namespace)
+        if callee is None or port not in ("", "80"):
+            text = (
+                f"{authority!r} is not an app of this mesh, and this is no open proxy; put it into no_proxy"
+            )
+            return self._reply(Cause.NO_APP, text)
+        return Named(callee, callee.text, "own")
+
+    def _by_service(self, ask: RecordingHead) -> Named | Decision:
+        service = str(ask.path_class(SERVICES))
+        if not service:
+            return self._reply(Cause.UNSUPPORTED, "a gRPC path is exactly /package.Service/Method")
+        if service.startswith("dapr.proto."):
+            return self._reply(Cause.UNSUPPORTED, missing_service(service))
+        text = self.view.routes.find(service)
+        if text is not None:
+            return Named(parse_callee(text, self.view.app.namespace), text, "own")
+        claimants = self.view.routes.claimants(service)
+        if claimants:
+            found = f"{service} is served by {' and by '.join(claimants)}: say which with --route {service}=<app-id>"
+        else:
+            near = self.view.heard.nearest_services(service)
+            meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+            found = (
+                f"no app is known to serve {service}{meant}: name it with --route {service}=<app-id>, "
+                "or let the callee say so with --grpc-service"
+            )
+        reply = self._reply(Cause.UNSUPPORTED, found)
+        if self.view.learning_for_s > 0 and not claimants and not service.startswith("grpc."):
+            return Hold(key=SERVICES_HOLD, for_s=self.view.learning_for_s, then=reply)
+        return reply
+
+    # --- the Plan --------------------------------------------------------------------------------------------------------
+
+    def _to(self, ask: RecordingHead, named: Named) -> Decision:
+        callee, surface = named.callee, named.surface
+        if callee is None:
+            text = f"{named.text!r} is no app-id: expected letters, digits, '-' or '_', and at most one '.namespace'"
+            return self._reply(Cause.NO_APP, text, surface=surface, callee=named.text[:80])
+        meant = self.view.heard.spellings(callee)
+        if not meant:
+            return self._to_callee(ask, named, callee)
+        if len(meant) > 1:
+            text = f"{callee.text!r} may mean {' or '.join(repr(one.text) for one in meant)}: write the app-id as it is spelt"
+            found: Decision = self._reply(Cause.NO_APP, text, surface=surface, callee=callee.text)
+        else:
+            found = self._to_callee(ask, replace(named, callee=meant[0], text=meant[0].text), meant[0])
+        return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, SPELLINGS))
+
+    def _to_callee(self, ask: RecordingHead, named: Named, callee: Callee) -> Decision:
+        surface = named.surface
+        labels = replace(
+            self._labels(surface),
+            dst=callee.app_id,
+            dst_namespace=callee.namespace,
+            strip=named.form == "method",
+        )
+        wrong = ask.baggage()
+        if wrong and self.view.is_baggage_strict:
+            return _bad_baggage(labels, wrong)
+        if wrong:
+            labels = replace(labels, baggage=wrong)
+            named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
+        if ask.protocol() == "grpc" and ask.path_class(SERVICES) == "":
+            text = "a gRPC path is exactly /package.Service/Method"
+            return errors.reply(Cause.UNSUPPORTED, labels, text, surface=surface, callee=callee.text)
+        if (callee.app_id, callee.namespace) == (self.view.app.app_id, self.view.app.namespace):
+            return self._to_self(ask, named, labels)
+        if callee.key not in self.view.known:
+            return self._hold(ask, callee, labels, surface)
+        return self._to_peer(ask, named, callee, labels)
+
+    def _to_self(self, ask: RecordingHead, named: Named, labels: Labels) -> Decision:
+        app = self.view.app
+        caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
+        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http", form=named.form)
+        labels = replace(
+            labels, decision=self.view.judge.describe(decision), is_grpc_web=is_grpc_web(ask, app)
+        )
+        if not decision.allowed:
+            own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
+            return denied(
+                ask, app, labels=labels, surface=named.surface, peer=own_id, posture=self.view.judge.posture
+            )
+        found = to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.edits)
+        if isinstance(found, Reply) or ask.protocol() == "grpc":
+            return found
+        rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
+        again = (*again_rules(ask, rules, self.view.random), *found.again)
+        return replace(found, again=again, attempt_s=attempt_timeout(ask, rules))
+
+    def _hold(self, ask: RecordingHead, callee: Callee, labels: Labels, surface: Surface) -> Hold:
+        why = self.view.heard.absent(callee)
+        if why is not None:
+            text = f"no instance of {callee.name} takes calls: {'; '.join(filter(None, (why, DETAIL)))}"
+            then = errors.reply(Cause.NO_ENDPOINT, labels, text, surface=surface, callee=callee.text)
+            return Hold(key=callee.key, for_s=ABSENT_HOLD_S, then=then)
+        text = f"couldn't find service: {callee.text}: no endpoint of {callee.name} was found: {DETAIL}"
+        if ask.form() == "absolute":
+            text += "; this is no open proxy: put the host into no_proxy to reach it directly"
+        then = errors.reply(Cause.NO_APP, labels, text, surface=surface, callee=callee.text)
+        return Hold(key=callee.key, for_s=self.view.hold_s, then=then)
+
+    def _to_peer(self, ask: RecordingHead, named: Named, callee: Callee, labels: Labels) -> Plan:
+        view, app = self.view, self.view.app
+        grpc = ask.protocol() == "grpc"
+        rules = view.resiliency.for_app(callee.text, app.app_id)
+        policies = tuple((*rules.resource, kind, f"app_{callee.text}") for kind in rules.policies)
+        labels = replace(labels, policies=policies)
+        edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.edits, Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
+        edits.append(Edit(op=Op.AUTHORITY, data=callee.name.encode()))
+        edits.append(Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()))
+        if named.surface == "dapr":
+            edits.append(Edit(op=Op.SET, name=b"postern-surface", data=b"dapr"))
+        if grpc:  # what a daprd routes by; a postern peer goes by the certificate and postern-callee
+            edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=callee.app_id.encode()))
+            edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=app.app_id.encode()))
+        elif named.surface == "dapr":
+            edits.extend(view.forwarded)
+        domains = (view.trust_domain, *view.judge.trust_domains_of(callee.app_id, callee.namespace))
+        expect = frozenset(f"spiffe://{domain}/ns/{callee.namespace}/{callee.app_id}" for domain in domains)
+        return Plan(
+            labels=labels,
+            routes=(
+                Route(cluster=callee.key, expect=expect if view.mtls else frozenset(), edits=tuple(edits)),
+            ),
+            again=again_rules(ask, rules, view.random),
+            attempt_s=attempt_timeout(ask, rules),
+            body_bytes=app.body_bytes,
+            connect_s=app.connect_s,
+            replay_bytes=app.replay_bytes,
+            reply_edits=(Edit(op=Op.HOP_BY_HOP),),
+            on_cause=CauseReplies(labels, named.surface, callee.name, callee.text, at_app=False),
+            scopes=(f"name:{callee.key}",),
+        )
+
+    def _labels(self, surface: Surface) -> Labels:
+        app = self.view.app
+        return Labels(direction="outbound", surface=surface, src=app.app_id, src_namespace=app.namespace)
+
+    def _reply(
+        self,
+        cause: Cause,
+        text: str,
+        *,
+        surface: Surface = "own",
+        callee: str = "",
+        status: int | None = None,
+    ) -> Reply:
+        return errors.reply(cause, self._labels(surface), text, surface=surface, callee=callee, status=status)
+
+
+def _bad_baggage(labels: Labels, wrong: str) -> Reply:
+    """As daprd refuses it: in plain text."""
+    text = f"invalid baggage header: {_BAGGAGE_FAULTS[wrong]}"
+    found = errors.reply(Cause.BAD_REQUEST, labels, text)
+    headers = tuple(
+        (name, b"text/plain; charset=utf-8" if name == b"content-type" else data)
+        for name, data in found.headers
+    )
+    return replace(found, headers=headers, body=text.encode())
+
+
+_BAGGAGE_FAULTS = {
+    "malformed": "a member is not key=value in the characters that W3C Baggage allows",
+    "too-many": f"more than {MAX_BAGGAGE_MEMBERS} members",
+    "too-large": f"more than {MAX_BAGGAGE_BYTES} bytes",
+}

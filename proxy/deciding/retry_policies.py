@@ -1,0 +1,87 @@
+"""Retry rules of a target as data for engines. Pure; what may safely be sent twice is decided here.
+
+Without a user's policy: what surely did not reach the app goes once more (after a second, three times, as Dapr's built-in retry), a
+broken idempotent call without a body too; never an app's own answer. A written policy does what it says.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+
+from policies.rules.backoff import delays, within_s
+from policies.rules.resiliency import RetryRule, TargetRules
+from proxy.contract.plan import Again, Cause
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.app_plan import IDEMPOTENT
+from proxy.deciding.callee import TRUTHY_SET
+
+_UNSENT = frozenset({Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY, Cause.NO_ENDPOINT, Cause.NOT_READY})
+_BROKEN = _UNSENT | {Cause.RESET_EARLY, Cause.TIMEOUT}
+_REDIAL_S = (0.0, 0.05)  # a proxied gRPC call is redialled at once, then fails
+
+
+def is_declared_stream(ask: RecordingHead) -> bool:
+    """`dapr-stream`: timeout and retries cover the opening only."""
+    return ask.protocol() == "grpc" and ask.header_is(b"dapr-stream", TRUTHY_SET)
+
+
+def again_rules(
+    ask: RecordingHead, rules: TargetRules, rng: Callable[[], random.Random]
+) -> tuple[Again, ...]:
+    """What may be tried again, first match first."""
+    grpc = ask.protocol() == "grpc"
+    if not grpc and ask.framing() == "stream":
+        return ()  # a body of unknown length is never sent twice
+    made: list[Again] = []
+    if rules.retry is not None:
+        made.append(_written(rules.retry, rng, opening_only=is_declared_stream(ask)))
+    elif grpc:
+        made.append(
+            Again(
+                attempts=None,
+                on=_UNSENT,
+                grpc_codes=frozenset(),
+                http_codes=frozenset(),
+                delays_s=lambda: iter(_REDIAL_S),
+            )
+        )
+    if rules.builtin_retry is not None and not grpc and rules.retry is None:
+        on = _UNSENT
+        if ask.method() in IDEMPOTENT and ask.framing() == "none":
+            on = _UNSENT | {Cause.RESET_EARLY}
+        made.append(_of(rules.builtin_retry, on, rng))
+    return tuple(made)
+
+
+def attempt_timeout(ask: RecordingHead, rules: TargetRules) -> float | None:
+    """Seconds for one attempt; a declared stream has none beyond its opening."""
+    if rules.timeout_s is None or rules.timeout_s <= 0 or is_declared_stream(ask):
+        return None
+    return rules.timeout_s
+
+
+def _written(rule: RetryRule, rng: Callable[[], random.Random], *, opening_only: bool) -> Again:
+    if opening_only:
+        return _of(rule, _UNSENT, rng)
+    return Again(
+        attempts=None if rule.max_retries < 0 else rule.max_retries + 1,
+        on=_BROKEN,
+        http_codes=rule.http_codes,
+        grpc_codes=rule.grpc_codes,
+        delays_s=_drawn(rule, rng),
+        within_s=within_s(rule),
+    )
+
+
+def _of(rule: RetryRule, on: frozenset[Cause], rng: Callable[[], random.Random]) -> Again:
+    return Again(
+        attempts=None,
+        on=on,
+        http_codes=frozenset(),
+        grpc_codes=frozenset(),
+        delays_s=_drawn(rule, rng),
+        within_s=within_s(rule),
+    )
+
+
+def _drawn(rule: RetryRule, rng: Callable[[], random.Random]) -> Callable[[], Iterator[float]]:
+    return lambda: delays(rule, rng())

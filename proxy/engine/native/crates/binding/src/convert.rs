@@ -1,0 +1,318 @@
+//! Python values to the core's and back. Malformed values raise `ValueError`, never panic.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use postern_core::call::cause::Cause;
+use postern_core::decision::access::{AccessTable, Rule};
+use postern_core::decision::baggage;
+use postern_core::decision::edits::Edits;
+use postern_core::decision::path_readings::{is_ambiguous, readings};
+use postern_core::decision::plan::{Again, Graveyard, Plan, Read, Reply, Route, Token};
+use postern_core::decision::tables::{self, PathTable};
+use postern_core::decision::target::{self, Form};
+use postern_core::decision::trace::{self, Context, Span};
+use postern_core::fields::Headers;
+use postern_core::head::Head;
+use postern_core::seam::tally::{Counts, Kind, Tally};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+/// token, status, headers, body, grpc code, grpc message, cause, scopes
+pub(crate) type ReplyParts = (u64, u16, Pairs, Vec<u8>, u32, String, String, Vec<String>);
+/// (op, name, data)
+type EditParts = (String, Vec<u8>, Vec<u8>);
+/// cluster, weight, expect, edits
+type RouteParts = (String, u32, Vec<String>, Vec<EditParts>);
+/// attempts, causes, HTTP codes, gRPC codes
+type AgainParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>);
+/// connect, attempt, total
+type TimeParts = (f64, Option<f64>, Option<f64>);
+/// token, routes, again, gates, times, body bytes, replay bytes, reply edits, scopes
+pub(crate) type PlanParts =
+    (u64, Vec<RouteParts>, Vec<AgainParts>, Vec<String>, TimeParts, Option<u64>, usize, Vec<EditParts>, Vec<String>);
+/// facet, header name, table, class
+pub(crate) type ReadParts = (String, Vec<u8>, Option<u32>, Option<u64>);
+
+/// kind, (pattern for the ordered reading, for the open one, verbs), whether case is folded, which form of the path counts
+pub(crate) type ShapeParts = (String, Vec<(String, String, HashSet<String>)>, bool, String);
+
+/// chain, key, roots (all PEM), and when the leaf ends, in epoch seconds
+pub(crate) type IdentityParts = (Vec<u8>, Vec<u8>, Vec<u8>, f64);
+/// seconds, milliseconds, bytes, and how HTTP's paths are told apart
+pub(crate) type BoundsParts = (Vec<f64>, Vec<f64>, Vec<f64>, String);
+
+/// upper and lower half of the trace id, span id, sampled, tracestate
+type RemoteParts = (u64, u64, u64, bool, String);
+
+pub(crate) fn invalid(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+fn name(data: &[u8]) -> PyResult<HeaderName> {
+    HeaderName::from_bytes(data).map_err(invalid)
+}
+
+pub(crate) fn value(data: &[u8]) -> PyResult<HeaderValue> {
+    HeaderValue::from_bytes(data).map_err(invalid)
+}
+
+fn cause(text: &str) -> PyResult<Cause> {
+    Cause::parse(text).ok_or_else(|| invalid(format!("unknown cause {text}")))
+}
+
+fn strings(texts: Vec<String>) -> Vec<Arc<str>> {
+    texts.into_iter().map(Arc::from).collect()
+}
+
+fn seconds(length_s: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(length_s).map_err(invalid)
+}
+
+/// Epoch seconds as a moment.
+pub(crate) fn moment(epoch_s: f64) -> PyResult<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(seconds(epoch_s)?).ok_or_else(|| invalid("a moment beyond the clock's reach"))
+}
+
+pub(crate) fn reply(parts: ReplyParts, graveyard: &Graveyard) -> PyResult<Box<Reply>> {
+    let (token, status, headers, body, grpc_code, grpc_message, of, scopes) = parts;
+    let token = Token::new(token, graveyard.clone());
+    let headers = headers.iter().map(|(key, data)| Ok((name(key)?, value(data)?))).collect::<PyResult<_>>()?;
+    let (cause, body) = (cause(&of)?, Bytes::from(body));
+    Ok(Box::new(Reply { token, cause, status, headers, body, grpc_code, grpc_message, scopes: strings(scopes) }))
+}
+
+pub(crate) fn plan(parts: PlanParts, graveyard: &Graveyard) -> PyResult<Box<Plan>> {
+    let (token, routes, again, gates, (connect, attempt, total), body_bytes, replay_bytes, reply_edits, scopes) = parts;
+    let token = Token::new(token, graveyard.clone());
+    let routes = routes.into_iter().map(route).collect::<PyResult<_>>()?;
+    let again = again.into_iter().map(rule).collect::<PyResult<_>>()?;
+    let reply_edits = if reply_edits.is_empty() { None } else { Some(edits(reply_edits)?) };
+    let (attempt, total) = (attempt.map(seconds).transpose()?, total.map(seconds).transpose()?);
+    let (gates, scopes, connect) = (strings(gates), strings(scopes), seconds(connect)?);
+    Ok(Box::new(Plan { token, routes, again, gates, connect, attempt, total, body_bytes, replay_bytes, reply_edits, scopes }))
+}
+
+fn route((cluster, weight, expect, ops): RouteParts) -> PyResult<Route> {
+    Ok(Route { cluster: cluster.into(), weight, expect: expect.into(), edits: edits(ops)? })
+}
+
+fn rule((attempts, on, http_codes, grpc_codes, within_s): AgainParts) -> PyResult<Again> {
+    let mut bits = 0;
+    for text in on {
+        bits |= cause(&text)?.bit();
+    }
+    let within = within_s.map(|within_s| Duration::try_from_secs_f64(within_s).unwrap_or(Duration::MAX));
+    Ok(Again { attempts, on: bits, http_codes, grpc_codes, within })
+}
+
+fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
+    let mut made = Edits::default();
+    for (op, key, data) in ops {
+        match op.as_str() {
+            "set" => {
+                made.remove.push(name(&key)?);
+                made.add.push((name(&key)?, value(&data)?));
+            }
+            "add" => made.add.push((name(&key)?, value(&data)?)),
+            "list" => made.members.push((name(&key)?, value(&data)?)),
+            "remove" => made.remove.push(name(&key)?),
+            "remove-prefix" => made.prefixes.push(String::from_utf8(key).map_err(invalid)?),
+            "hop-by-hop" => made.hop_by_hop = true,
+            "authority" => made.authority = Some(data.into()),
+            "dapr-path" => made.path = path_form(&String::from_utf8_lossy(&data))?,
+            "caller" => made.caller = true,
+            "trace" => made.trace = true,
+            "deadline" => made.deadline = true,
+            "grpc-web" => made.grpc_web = true,
+            "http-only" => made.http_only = true,
+            "baggage" => made.baggage = true,
+            "tell-trace" => made.tells_trace = true,
+            "echo" => made.echoes.push(name(&key)?),
+            other => return Err(invalid(format!("unknown edit {other}"))),
+        }
+    }
+    Ok(made)
+}
+
+pub(crate) fn read((facet, key, table, class): ReadParts) -> PyResult<(Read, Option<u64>)> {
+    let read = match (facet.as_str(), table) {
+        ("listener", _) => Read::Listener,
+        ("protocol", _) => Read::Protocol,
+        ("framing", _) => Read::Framing,
+        ("method", _) => Read::Method,
+        ("authority", _) => Read::Authority,
+        ("form", _) => Read::Form,
+        ("peer", _) => Read::Peer,
+        ("path", Some(table)) => Read::Path(table),
+        ("header", Some(table)) => Read::Member(name(&key)?, table),
+        ("baggage", _) => Read::Baggage,
+        ("carries", Some(table)) => Read::Carries(table),
+        ("header", None) => Read::Naming(name(&key)?),
+        (other, _) => return Err(invalid(format!("unknown facet {other}"))),
+    };
+    Ok((read, class))
+}
+
+/// Header fields as Python's tuple of pairs of bytes.
+pub(crate) fn pairs<'py>(py: Python<'py>, headers: &Headers) -> PyResult<Bound<'py, PyTuple>> {
+    let pair = |(key, data): (&HeaderName, &HeaderValue)| {
+        PyTuple::new(py, [PyBytes::new(py, key.as_str().as_bytes()), PyBytes::new(py, data.as_bytes())])
+    };
+    let fields: Vec<_> = headers.iter().map(pair).collect::<PyResult<_>>()?;
+    PyTuple::new(py, fields)
+}
+
+/// A head as the fields of `RequestHead`, in their order; without its headers where nobody reads them.
+pub(crate) fn head<'py>(py: Python<'py>, head: &Head, with_headers: bool) -> PyResult<Bound<'py, PyTuple>> {
+    let method: String = head.method.iter().copied().map(char::from).collect();
+    let (path, form) = (head.path.as_str(), if head.absolute { "absolute" } else { "origin" });
+    let first = (
+        &*head.entry.listener,
+        head.protocol.name(),
+        head.framing.name(),
+        method,
+        head.authority.as_str(),
+        PyBytes::new(py, &head.target),
+        path,
+        PyBytes::new(py, &head.query),
+        if with_headers { pairs(py, &head.headers)? } else { PyTuple::empty(py) },
+    )
+        .into_pyobject(py)?;
+    let second = (head.entry.peer.as_deref(), &*head.entry.address, head.length, form).into_pyobject(py)?;
+    first.add(second)?.downcast_into::<PyTuple>().map_err(PyErr::from)
+}
+
+/// For differential tests: path, query, offset, authority of a target; `ValueError` with the reason where it is refused.
+#[pyfunction]
+pub(crate) fn parse_target<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
+    let found = target::parse(data).map_err(invalid)?;
+    let (query, authority) = (PyBytes::new(py, &data[found.query]), PyBytes::new(py, &data[found.authority]));
+    (found.path, query, found.offset, authority).into_pyobject(py)
+}
+
+fn path_form(name: &str) -> PyResult<Form> {
+    Form::of(name).ok_or_else(|| invalid(format!("unknown form of paths {name}")))
+}
+
+/// A table by how its paths are classed.
+pub(crate) fn path_table((kind, rules, fold_case, form): ShapeParts) -> PyResult<PathTable> {
+    Ok(match kind.as_str() {
+        "out-paths" => PathTable::OutPaths,
+        "services" => PathTable::Services,
+        "access" => {
+            let rules = rules.into_iter().map(|(ordered, open, verbs)| Rule { ordered, open, verbs }).collect();
+            let table = Arc::new(AccessTable::new(rules, fold_case));
+            PathTable::Access { table, form: path_form(&form)? }
+        }
+        "opaque" => PathTable::Opaque,
+        other => return Err(invalid(format!("unknown table {other}"))),
+    })
+}
+
+fn halves(number: u128) -> (u64, u64) {
+    ((number >> 64) as u64, number as u64)
+}
+
+/// A span as Python knows it: the number of one that it made, else the upper and lower half of the trace id, span id, parent id,
+/// whether it is sampled, and its tracestate.
+pub(crate) fn span<'py>(py: Python<'py>, span: Option<&Span>) -> PyResult<Bound<'py, PyAny>> {
+    match span {
+        None => Ok(py.None().into_bound(py)),
+        Some(Span::Foreign { id, .. }) => id.into_bound_py_any(py),
+        Some(Span::Own { context, tracestate }) => {
+            let (upper, lower) = halves(context.trace_id);
+            (upper, lower, context.span_id, context.parent_id, context.sampled, &**tracestate).into_bound_py_any(py)
+        }
+    }
+}
+
+/// Calls of one kind: decision, protocol, method, path, status, gRPC code, cause, how many, and a histogram
+/// each of duration, times to the end and to the head (this one also in whole milliseconds), bytes up and down.
+pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult<Bound<'py, PyTuple>> {
+    let method: String = kind.method.iter().copied().map(char::from).collect();
+    let counts = |counts: Counts| (counts.counts, counts.sum);
+    let of_kind =
+        (kind.decision, kind.protocol.name(), method, &*kind.path, kind.status, kind.grpc_code, kind.cause.map(Cause::name));
+    let sums = (
+        counts(tally.duration_s),
+        counts(tally.to_end_ms),
+        counts(tally.to_head_ms),
+        counts(tally.to_head_whole_ms),
+        counts(tally.up_bytes),
+        counts(tally.down_bytes),
+    );
+    (of_kind, tally.calls, sums).into_pyobject(py)
+}
+
+/// For differential tests: what a table of this shape tells a path apart by; `None` where only Python can say.
+#[pyfunction]
+pub(crate) fn path_class<'py>(py: Python<'py>, shape: ShapeParts, path: &str) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let mut class = Vec::new();
+    Ok(path_table(shape)?.class(path, &mut class).then(|| PyBytes::new(py, &class)))
+}
+
+/// For differential tests: all that an app may read a path as; `None` where it can't be judged.
+#[pyfunction]
+pub(crate) fn path_readings(path: &str) -> Option<Vec<String>> {
+    if is_ambiguous(path.as_bytes()) { readings(path) } else { Some(vec![path.to_owned()]) }
+}
+
+/// For differential tests: a path as an app finds it in this form.
+#[pyfunction]
+pub(crate) fn forwarded_path(path: &str, form: &str) -> PyResult<String> {
+    Ok(target::as_forwarded(path, path_form(form)?).into_owned())
+}
+
+/// For differential tests: the remote span that headers name, as (trace id's halves, span id, sampled, tracestate).
+#[pyfunction]
+pub(crate) fn extract_context(headers: Pairs, grpc: bool, b3: bool) -> PyResult<Option<RemoteParts>> {
+    let fields = fields(&headers)?;
+    Ok(trace::extract(&fields, grpc, b3).map(|(context, tells_state)| {
+        let (upper, lower) = halves(context.trace_id);
+        let state = if tells_state { trace::tracestate(&fields) } else { String::new() };
+        (upper, lower, context.span_id, context.sampled, state)
+    }))
+}
+
+fn fields(pairs: &Pairs) -> PyResult<Headers> {
+    let mut fields = Headers::new();
+    for (key, data) in pairs {
+        fields.append(name(key)?, value(data)?);
+    }
+    Ok(fields)
+}
+
+/// For differential tests: what is wrong with the baggage of these headers, and what is passed on of it.
+#[pyfunction]
+pub(crate) fn read_baggage(py: Python<'_>, headers: Pairs) -> PyResult<(&'static str, Bound<'_, PyBytes>)> {
+    let (wrong, sound) = baggage::read(&fields(&headers)?);
+    Ok((wrong, PyBytes::new(py, &sound)))
+}
+
+/// For differential tests: whether a field matches a pattern.
+#[pyfunction]
+pub(crate) fn carries(headers: Pairs, patterns: HashSet<Vec<u8>>) -> PyResult<bool> {
+    let patterns: HashSet<Box<[u8]>> = patterns.into_iter().map(Vec::into_boxed_slice).collect();
+    Ok(tables::carries(&fields(&headers)?, &patterns))
+}
+
+/// For differential tests: both wire forms of a context.
+#[pyfunction]
+pub(crate) fn format_context(
+    py: Python<'_>,
+    upper: u64,
+    lower: u64,
+    span_id: u64,
+    sampled: bool,
+) -> (Bound<'_, PyBytes>, String) {
+    let trace_id = u128::from(upper) << 64 | u128::from(lower);
+    let context = Context { trace_id, span_id, parent_id: 0, sampled };
+    (PyBytes::new(py, &trace::format_traceparent(&context)), trace::format_grpc_trace_bin(&context))
+}

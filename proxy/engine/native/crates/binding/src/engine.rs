@@ -1,0 +1,331 @@
+//! The engine as Python holds it.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::{Read, Write};
+use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
+use postern_core::connection::tls::Identity;
+use postern_core::decision::plan::Graveyard;
+use postern_core::decision::trace::Sampler;
+use postern_core::engine::Engine;
+use postern_core::limits::Limits;
+use postern_core::seam::ask::{Attempt, Notice, Outcome};
+use postern_core::seam::commands::Command;
+use postern_core::seam::inboxes::Inboxes;
+use postern_core::seam::tally::{Bounds, HttpPaths, Kind, Tally};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, invalid};
+use crate::question::Question;
+
+const STATUS_WAIT: Duration = Duration::from_secs(1);
+
+/// One engine with its threads. Every method is quick; none waits for the network.
+#[pyclass(frozen)]
+pub(crate) struct NativeEngine {
+    engine: Engine,
+    graveyard: Graveyard,
+    bell: UnixStream,
+}
+
+/// Sums on their way to Python, each made into Python's objects when it is its turn: together they are megabytes.
+#[pyclass(frozen)]
+pub(crate) struct Tallies {
+    left: Mutex<std::vec::IntoIter<(Kind, Tally)>>,
+}
+
+#[pymethods]
+impl Tallies {
+    /// How many are left.
+    fn __len__(&self) -> usize {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let next = self.left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        next.map(|(kind, tally)| convert::tally(py, &kind, tally)).transpose()
+    }
+}
+
+fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
+    fn get<'py, T: for<'a> FromPyObject<'a>>(given: &Bound<'py, PyDict>, name: &str) -> PyResult<T> {
+        given.get_item(name)?.ok_or_else(|| invalid(format!("no limit {name}")))?.extract()
+    }
+    let length = |name: &str| -> PyResult<Duration> { Duration::try_from_secs_f64(get(given, name)?).map_err(invalid) };
+    Ok(Limits {
+        head_bytes: get(given, "head_bytes")?,
+        header_count: get(given, "header_count")?,
+        head: length("head_s")?,
+        handshake: length("handshake_s")?,
+        idle: length("idle_s")?,
+        rest: length("rest_s")?,
+        stall: length("stall_s")?,
+        stall_bytes: get(given, "stall_bytes")?,
+        ping: length("ping_s")?,
+        pong: length("pong_s")?,
+        connections: get(given, "connections")?,
+        streams: get(given, "streams")?,
+        window_bytes: get(given, "window_bytes")?,
+        connection_window_bytes: get(given, "connection_window_bytes")?,
+        resets_per_s: get(given, "resets_per_s")?,
+        resets_burst: get(given, "resets_burst")?,
+        control_per_s: get(given, "control_per_s")?,
+        control_burst: get(given, "control_burst")?,
+        own_app_factor: get(given, "own_app_factor")?,
+        continuations: get(given, "continuations")?,
+        expiry_lead: length("expiry_lead_s")?,
+        expiry_skew: length("expiry_skew_s")?,
+    })
+}
+
+impl NativeEngine {
+    fn command(&self, make: impl Fn() -> Command) {
+        self.engine.commands.send(make);
+    }
+}
+
+#[pymethods]
+impl NativeEngine {
+    /// Start so many threads. `limits`: the fields of `proxy.contract.engine.Limits`. `prompt`: the bell rings for reports too.
+    #[new]
+    fn new(limits_given: &Bound<'_, PyDict>, prompt: bool, threads: NonZeroUsize) -> PyResult<Self> {
+        let (bell, ringer) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        ringer.set_nonblocking(true)?;
+        let ringer = Mutex::new(ringer);
+        let bell_rope = Box::new(move || {
+            // A full pipe has rung already.
+            drop(ringer.lock().unwrap_or_else(PoisonError::into_inner).write(b"!"));
+        });
+        let engine = Engine::start(&limits(limits_given)?, Inboxes::new(threads.get(), bell_rope, prompt))?;
+        let graveyard = Arc::new(Mutex::new(VecDeque::new()));
+        Ok(Self { engine, graveyard, bell })
+    }
+
+    /// The descriptor that becomes readable when there are questions.
+    fn bell(&self) -> i32 {
+        self.bell.as_raw_fd()
+    }
+
+    /// Take what rang; to be followed by `next_question` until there is none.
+    fn hush(&self) {
+        let mut taken = [0; 64];
+        while (&self.bell).read(&mut taken).is_ok_and(|count| count == taken.len()) {}
+    }
+
+    fn next_question(&self, py: Python<'_>) -> PyResult<Option<Question>> {
+        let Some(asked) = self.engine.inboxes.next_question() else { return Ok(None) };
+        Question::new(py, asked, self.graveyard.clone(), self.engine.commands.clone()).map(Some)
+    }
+
+    fn listen(&self, name: &str, address: &str, mesh: bool) -> PyResult<String> {
+        self.engine.listen(name, address, mesh).map_err(|error| match error.raw_os_error() {
+            Some(code) => PyOSError::new_err((code, error.to_string())),
+            None => PyOSError::new_err(error.to_string()),
+        })
+    }
+
+    fn unlisten(&self, name: &str) {
+        self.engine.unlisten(name);
+    }
+
+    /// upstreams: (address, weight, rank).
+    fn set_cluster(&self, key: &str, wire: &str, tls: Option<&str>, upstreams: Vec<(String, u32, u8)>) -> PyResult<()> {
+        let wire = match wire {
+            "postern" => Wire::Postern,
+            "http1" => Wire::Http1,
+            "h2c" => Wire::H2c,
+            other => return Err(invalid(format!("unknown wire {other}"))),
+        };
+        let tls = match tls {
+            None => Tls::None,
+            Some("mesh") => Tls::Mesh,
+            Some("app") => Tls::App,
+            Some(other) => return Err(invalid(format!("unknown tls {other}"))),
+        };
+        let upstream = |(address, weight, rank): (String, _, _)| Upstream { address: address.into(), weight, rank };
+        let upstreams = upstreams.into_iter().map(upstream).collect();
+        self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams });
+        Ok(())
+    }
+
+    fn drop_cluster(&self, key: &str) {
+        self.engine.drop_cluster(key);
+    }
+
+    fn wake(&self, key: String) {
+        self.command(|| Command::Wake(key.clone()));
+    }
+
+    /// The kind of `shape`: `out-paths`, `services`, `access`, or `opaque` for a table that only Python can read.
+    fn set_paths(&self, number: u32, shape: ShapeParts) -> PyResult<()> {
+        let table = convert::path_table(shape)?;
+        self.command(|| Command::SetPaths(number, table.clone()));
+        Ok(())
+    }
+
+    /// Begin spans here, by this rate; `None`: ask for each. `b3`: whether those headers are read.
+    fn set_sampling(&self, rate: Option<f64>, b3: bool) {
+        self.command(|| Command::SetSampler(rate.map(|rate| Sampler::new(rate, b3))));
+    }
+
+    /// Add finished calls up, in buckets with these upper bounds (seconds, milliseconds, bytes), HTTP's by path `none`, `first` or `all`;
+    /// `None`: tell of each.
+    fn set_measures(&self, bounds: Option<BoundsParts>) {
+        let bounds = bounds.map(|(duration_s, latency_ms, size_bytes, paths)| {
+            let http_paths = match paths.as_str() {
+                "first" => HttpPaths::First,
+                "all" => HttpPaths::All,
+                _ => HttpPaths::None,
+            };
+            Bounds { duration_s, latency_ms, size_bytes, http_paths }
+        });
+        self.engine.inboxes.set_bounds(bounds.as_ref());
+    }
+
+    fn set_members(&self, number: u32, members: Vec<Vec<u8>>) {
+        let members: Arc<HashSet<Box<[u8]>>> = Arc::new(members.into_iter().map(Vec::into_boxed_slice).collect());
+        self.command(|| Command::SetMembers(number, members.clone()));
+    }
+
+    fn set_concurrency(&self, gate: &str, limit: Option<usize>) {
+        self.engine.set_gate(gate, limit);
+    }
+
+    /// Raises `ValueError` where the material is unusable; the identity in force stays then.
+    fn set_identity(&self, material: Option<IdentityParts>) -> PyResult<()> {
+        let made = material
+            .map(|(chain, key, roots, ends_at)| Identity::new(&chain, &key, &roots, convert::moment(ends_at)?).map_err(invalid));
+        let identity = made.transpose()?;
+        self.engine.set_identity(identity);
+        Ok(())
+    }
+
+    fn bump(&self, scope: String) {
+        self.command(|| Command::Bump(scope.clone()));
+    }
+
+    fn judge_open(&self) {
+        self.command(|| Command::JudgeOpen);
+    }
+
+    /// Goodbye on the listeners' connections; `done(count)` is called from an engine's thread once their calls ended or were cut.
+    fn drain(&self, names: Vec<String>, within_s: f64, done: Py<PyAny>) -> PyResult<()> {
+        let within = Duration::try_from_secs_f64(within_s.max(0.0)).map_err(invalid)?;
+        let cut = Box::new(move |count: usize| {
+            // The one place where an engine's thread takes the GIL: at shutdown, once.
+            Python::attach(|py| {
+                if let Err(error) = done.call1(py, (count,)) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        });
+        self.engine.drain(&names, within, cut);
+        Ok(())
+    }
+
+    /// (address, in flight, rtt in seconds, ejected for so many seconds) of each endpoint.
+    fn loads(&self, py: Python<'_>, key: &str) -> Vec<(String, u32, f64, f64, bool)> {
+        let loads = py.detach(|| self.engine.loads(key, STATUS_WAIT));
+        loads
+            .into_iter()
+            .map(|load| {
+                let (rtt_s, ejected_s) = (load.rtt.as_secs_f64(), load.ejected_for.as_secs_f64());
+                (load.address.to_string(), load.in_flight, rtt_s, ejected_s, load.is_proven)
+            })
+            .collect()
+    }
+
+    /// (connections, calls in flight, Plans kept, upstream connections).
+    fn stats(&self) -> (i64, i64, i64, i64) {
+        let sums = &self.engine.inboxes;
+        (sums.sum(|of| &of.connections), sums.sum(|of| &of.calls), sums.sum(|of| &of.plans), sums.sum(|of| &of.upstream))
+    }
+
+    /// Since this was last asked: (heads that a kept decision covered, that none did, reports lost, spans lost).
+    fn take_counts(&self) -> (u64, u64, u64, u64) {
+        let sums = &self.engine.inboxes;
+        let take = (sums.take_sum(|of| &of.hits), sums.take_sum(|of| &of.misses));
+        (take.0, take.1, sums.take_sum(|of| &of.dropped), sums.take_sum(|of| &of.spans_lost))
+    }
+
+    /// Sums of the calls that were added up since this was last asked.
+    fn take_tallies(&self) -> Tallies {
+        Tallies { left: Mutex::new(self.engine.inboxes.take_tallies().into_iter()) }
+    }
+
+    /// At most `most` calls that are in the sums and whose spans are to be recorded, oldest first; heads without their headers.
+    fn take_spans<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.engine.inboxes.take_spans(most).iter().map(|outcome| outcome_tuple(py, outcome, false)).collect()
+    }
+
+    /// At most `most` outcomes, oldest first, as tuples.
+    fn take_outcomes<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.engine.inboxes.take_outcomes(most).iter().map(|outcome| outcome_tuple(py, outcome, true)).collect()
+    }
+
+    /// All news of connections, oldest first, as tuples that begin with the Observer's method.
+    fn take_notices<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.engine.inboxes.take_notices().iter().map(|notice| notice_tuple(py, notice)).collect()
+    }
+
+    /// Tokens of decisions that nothing holds any more.
+    fn take_dead(&self) -> Vec<u64> {
+        self.graveyard.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+    }
+
+    /// End every call and connection, and wait for the threads.
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.engine.stop());
+    }
+}
+
+fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) -> PyResult<Bound<'py, PyTuple>> {
+    let attempt = |attempt: &Attempt| {
+        let cause = attempt.cause.map(postern_core::call::cause::Cause::name);
+        let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
+        let said = attempt.said.map(postern_core::call::cause::Cause::name);
+        (&*attempt.endpoint, times.0, times.1, times.2, cause, attempt.status, attempt.grpc_code, attempt.detail.as_str(), said)
+            .into_pyobject(py)
+    };
+    let attempts = outcome.attempts.iter().map(attempt).collect::<PyResult<Vec<_>>>()?;
+    (
+        convert::head(py, &outcome.head, with_headers)?,
+        outcome.decision.as_ref().map(|token| token.id),
+        convert::span(py, outcome.span.as_ref())?,
+        outcome.started_ns,
+        outcome.head_ns,
+        outcome.ended_ns,
+        outcome.status,
+        outcome.grpc_code,
+        outcome.cause.map(postern_core::call::cause::Cause::name),
+        attempts,
+        outcome.up_bytes,
+        outcome.down_bytes,
+    )
+        .into_pyobject(py)
+}
+
+fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, PyTuple>> {
+    match notice {
+        Notice::Connection { listener, change } => ("connection", &**listener, *change).into_pyobject(py),
+        Notice::RefusedFrames { kind, who } => ("refused_frames", *kind, &**who).into_pyobject(py),
+        Notice::RefusedPeer { listener, refusal, address } => {
+            ("refused_peer", &**listener, &*refusal.reason, refusal.detail.as_str(), &**address).into_pyobject(py)
+        }
+        Notice::UpstreamFailed { cluster, address, reason } => {
+            ("upstream_failed", &**cluster, &**address, reason.as_str()).into_pyobject(py)
+        }
+    }
+}

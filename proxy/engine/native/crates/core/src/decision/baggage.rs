@@ -1,0 +1,58 @@
+//! Baggage: what is wrong with it, and the members to pass on. Equal to `read_baggage` in `proxy/contract/fields.py`; a differential test holds
+//! the two together.
+
+use http::HeaderName;
+
+use crate::fields::Headers;
+
+pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const MAX_MEMBERS: usize = 64; // W3C Baggage §3.3.2: what every platform must pass on
+const MAX_BYTES: usize = 8_192;
+
+/// "" where nothing is wrong; the sound members, joined.
+pub fn read(headers: &Headers) -> (&'static str, Vec<u8>) {
+    let lines: Vec<&[u8]> = headers.get_all(BAGGAGE).map(http::HeaderValue::as_bytes).collect();
+    if lines.is_empty() {
+        return ("", Vec::new());
+    }
+    let whole = lines.join(&b',');
+    let members: Vec<&[u8]> = whole.split(|byte| *byte == b',').map(trimmed).filter(|member| !member.is_empty()).collect();
+    if whole.len() > MAX_BYTES {
+        return ("too-large", Vec::new());
+    }
+    if members.len() > MAX_MEMBERS {
+        return ("too-many", Vec::new());
+    }
+    let sound: Vec<&[u8]> = members.iter().copied().filter(|member| is_sound(member)).collect();
+    (if sound.len() == members.len() { "" } else { "malformed" }, sound.join(&b','))
+}
+
+/// The same without the members.
+pub fn fault(headers: &Headers) -> &'static str {
+    if headers.contains_key(BAGGAGE) { read(headers).0 } else { "" }
+}
+
+fn trimmed(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// `key=value`, then properties, each a key or again `key=value`.
+fn is_sound(member: &[u8]) -> bool {
+    let mut parts = member.split(|byte| *byte == b';');
+    let is_pair = |part: &[u8]| match part.iter().position(|byte| *byte == b'=') {
+        Some(equals) => is_token(trimmed(&part[..equals])) && trimmed(&part[equals + 1..]).iter().copied().all(is_octet),
+        None => false,
+    };
+    parts.next().is_some_and(is_pair) && parts.all(|part| is_pair(part) || is_token(trimmed(part)))
+}
+
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(byte))
+}
+
+fn is_octet(byte: u8) -> bool {
+    matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e)
+}

@@ -1,0 +1,149 @@
+//! What deciders say, as an engine needs it: the values of `proxy/contract/plan.py` without Python. `Token` names the value over there.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use crate::call::cause::Cause;
+use crate::decision::edits::Edits;
+
+/// One facet that a decider read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Read {
+    Listener,
+    Protocol,
+    Framing,
+    Method,
+    Authority,
+    Form,
+    Peer,
+    /// The class of the path in a pushed table.
+    Path(u32),
+    /// The value of a naming header.
+    Naming(HeaderName),
+    /// Whether a header's value is in a pushed set.
+    Member(HeaderName, u32),
+    /// Whether any header matches a pushed set of patterns.
+    Carries(u32),
+    /// What is wrong with the baggage.
+    Baggage,
+}
+
+/// Tokens that no Plan or outcome holds any more, for the other side to forget.
+pub type Graveyard = Arc<Mutex<VecDeque<u64>>>;
+
+/// Names a decision on the other side of the boundary, and says when it is needed no more.
+#[derive(Debug)]
+pub struct Token {
+    pub id: u64,
+    graveyard: Graveyard,
+}
+
+impl Token {
+    /// A token that lands in `graveyard` when dropped.
+    pub fn new(id: u64, graveyard: Graveyard) -> Arc<Self> {
+        Arc::new(Self { id, graveyard })
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.graveyard.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.id);
+    }
+}
+
+/// Where a call may go.
+#[derive(Debug)]
+pub struct Route {
+    pub cluster: Arc<str>,
+    pub weight: u32,
+    pub expect: Arc<[String]>,
+    pub edits: Edits,
+}
+
+/// Retry as data. `on`: causes as bits. Codes: `None` means every failure status. `within`: from the call's start to an attempt's.
+#[derive(Debug)]
+pub struct Again {
+    pub attempts: Option<u32>,
+    pub on: u32,
+    pub http_codes: Option<Vec<u16>>,
+    pub grpc_codes: Option<Vec<u32>>,
+    pub within: Option<Duration>,
+}
+
+impl Again {
+    /// Whether the rule covers a failure.
+    pub fn covers(&self, cause: Cause, status: u16, code: Option<u32>) -> bool {
+        if cause != Cause::Status {
+            return self.on & cause.bit() != 0;
+        }
+        if let Some(code) = code {
+            return code != 0 && self.grpc_codes.as_ref().is_none_or(|codes| codes.contains(&code));
+        }
+        !(200..=399).contains(&status) && self.http_codes.as_ref().is_none_or(|codes| codes.contains(&status))
+    }
+}
+
+/// How to carry a call; see `Plan` in `proxy/contract/plan.py`.
+#[derive(Debug)]
+pub struct Plan {
+    pub token: Arc<Token>,
+    pub routes: Vec<Route>,
+    pub again: Vec<Again>,
+    pub gates: Vec<Arc<str>>,
+    pub connect: Duration,
+    pub attempt: Option<Duration>,
+    pub total: Option<Duration>,
+    pub body_bytes: Option<u64>,
+    pub replay_bytes: usize,
+    pub reply_edits: Option<Edits>,
+    pub scopes: Vec<Arc<str>>,
+}
+
+/// An answer made here; see `Reply` in `proxy/contract/plan.py`.
+#[derive(Debug)]
+pub struct Reply {
+    pub token: Arc<Token>,
+    pub cause: Cause,
+    pub status: u16,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Bytes,
+    pub grpc_code: u32,
+    pub grpc_message: String,
+    pub scopes: Vec<Arc<str>>,
+}
+
+/// What may be kept.
+#[derive(Debug)]
+pub enum Decision {
+    Plan(Box<Plan>),
+    Reply(Box<Reply>),
+}
+
+impl Decision {
+    /// What it dies with.
+    pub fn scopes(&self) -> &[Arc<str>] {
+        match self {
+            Self::Plan(plan) => &plan.scopes,
+            Self::Reply(reply) => &reply.scopes,
+        }
+    }
+
+    /// Its name on the other side.
+    pub fn token(&self) -> &Arc<Token> {
+        match self {
+            Self::Plan(plan) => &plan.token,
+            Self::Reply(reply) => &reply.token,
+        }
+    }
+}
+
+/// What a decider answered. `reads`: what it read, in order; a path in a table that only the decider can read comes with its class.
+#[derive(Debug)]
+pub enum Verdict {
+    Keep { decision: Decision, reads: Vec<(Read, Option<u64>)> },
+    Hold { key: Arc<str>, within: Duration, then: Box<Reply> },
+}

@@ -1,0 +1,225 @@
+//! Request targets: which are refused, and the forms of their path. Equal to `proxy/wire/target.py`, which a differential test holds.
+//!
+//! Source: RFC 3986 §2.1, §3.3, §5.2.4, RFC 9110 §4.2.3.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::{memchr, memchr2};
+
+const MAX_APP_BYTES: usize = 256; // of an app-id in the path form, as sent
+
+/// A target's parts. `path`: as sent. `query`: raw, without `?`. `offset`: where path and query begin (absolute-form).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    pub path: String,
+    pub query: Range<usize>,
+    pub offset: usize,
+    pub authority: Range<usize>,
+}
+
+/// Which path an app is sent: as it came, cleaned, or cleaned from what follows `/method` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    #[default]
+    Sent,
+    Whole,
+    Method,
+}
+
+impl Form {
+    /// By its name in `proxy/wire/target.py`.
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "sent" => Self::Sent,
+            "whole" => Self::Whole,
+            "method" => Self::Method,
+            _ => return None,
+        })
+    }
+}
+
+/// Why a target is refused, for people.
+pub type Reason = &'static str;
+
+/// The parts of a target in origin-form, absolute-form or `*`, whose path is `/`.
+pub fn parse(target: &[u8]) -> Result<Target, Reason> {
+    let (mut offset, mut authority) = (0, 0..0);
+    if target.iter().any(|byte| !(0x21..=0x7e).contains(byte)) {
+        return Err("the request target holds bytes that must be escaped"); // HTTP/2 itself does not look
+    }
+    if target.first() != Some(&b'/') {
+        if target == b"*" {
+            return Ok(Target { path: "/".into(), query: 1..1, offset: 0, authority: 0..0 });
+        }
+        (offset, authority) = absolute(target)?;
+    }
+    let rest = &target[offset..];
+    let cut = memchr(b'?', rest).unwrap_or(rest.len());
+    let raw = &rest[..cut];
+    let query = (offset + cut + 1).min(target.len())..target.len();
+    if memchr(b'#', target).is_some() {
+        return Err("the request target holds a fragment ('#')");
+    }
+    check_escapes(raw)?;
+    let path = if raw.is_empty() { "/".to_owned() } else { String::from_utf8_lossy(raw).into_owned() };
+    Ok(Target { path, query, offset, authority })
+}
+
+fn check_escapes(path: &[u8]) -> Result<(), Reason> {
+    let mut is_control = false;
+    for at in memchr::memchr_iter(b'%', path) {
+        let [Some(high), Some(low)] = [at + 1, at + 2].map(|at| path.get(at).and_then(|byte| char::from(*byte).to_digit(16)))
+        else {
+            return Err("the path holds a malformed percent escape");
+        };
+        is_control |= matches!(high << 4 | low, 0..=0x1f | 0x7f);
+    }
+    if is_control { Err("the path holds an escaped control character") } else { Ok(()) }
+}
+
+fn absolute(target: &[u8]) -> Result<(usize, Range<usize>), Reason> {
+    let starts = |scheme: &[u8]| target.len() >= scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme);
+    let start = if starts(b"http://") {
+        7
+    } else if starts(b"https://") {
+        8
+    } else {
+        return Err("the request target is neither a path nor an http URL");
+    };
+    let end = memchr2(b'/', b'?', &target[start..]).map_or(target.len(), |at| start + at);
+    let authority = &target[start..end];
+    if authority.is_empty() || memchr(b'@', authority).is_some() {
+        return Err("the request target's authority is empty or holds user information");
+    }
+    Ok((end, start..end))
+}
+
+/// App-id and method of Dapr's path form, both as sent; see `invoked` in `proxy/wire/target.py`.
+pub fn invoked(path: &str) -> Option<(&str, &str)> {
+    let after = |text: &'_ str| text.starts_with('/').then(|| text.trim_start_matches('/').len()).map(|left| text.len() - left);
+    let mut rest = path;
+    for name in ["v1.0", "invoke", ""] {
+        rest = rest[after(rest)?..].strip_prefix(name)?;
+    }
+    let end = rest.find("/method/").or_else(|| rest.strip_suffix("/method").map(str::len))?;
+    let method = &rest[end + "/method".len()..];
+    (1..=MAX_APP_BYTES).contains(&end).then_some((&rest[..end], if method.is_empty() { "/" } else { method }))
+}
+
+fn is_clean(path: &[u8]) -> bool {
+    let is_unclean = |rest: &[u8]| matches!(rest, [b'/', ..] | [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..]);
+    !memchr::memchr_iter(b'/', path).any(|at| is_unclean(&path[at + 1..]))
+}
+
+/// Without empty and dot segments and the trailing slash; only plain dots count.
+pub fn clean(path: &str) -> Cow<'_, str> {
+    if is_clean(path.as_bytes()) {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        return Cow::Borrowed(if path.is_empty() { "/" } else { path });
+    }
+    let mut kept = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            ".." => drop(kept.pop()),
+            "" | "." => {}
+            segment => kept.push(segment),
+        }
+    }
+    Cow::Owned(format!("/{}", kept.join("/")))
+}
+
+/// The path that the app finds; a trailing slash stays.
+pub fn as_forwarded(path: &str, form: Form) -> Cow<'_, str> {
+    let path = match form {
+        Form::Sent => return Cow::Borrowed(path),
+        Form::Whole => path,
+        Form::Method => invoked(path).map_or(path, |(_, method)| method),
+    };
+    if is_clean(path.as_bytes()) && path.bytes().all(is_safe) {
+        return Cow::Borrowed(path);
+    }
+    let mut found = encode(&clean(path));
+    if path.ends_with('/') && found != "/" {
+        found.push('/');
+    }
+    Cow::Owned(found)
+}
+
+/// What Go's default path encoding leaves as it is, and escapes.
+pub(crate) fn is_safe(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte)
+}
+
+fn encode(path: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if is_safe(byte) {
+            out.push(char::from(byte));
+        } else {
+            out.extend(['%', char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])]);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_as_it_was_sent() {
+        for (target, path) in
+            [("/a/b/", "/a/b/"), ("/", "/"), ("*", "/"), ("//a/../b", "//a/../b"), ("/a%2Fb%ff;x?y", "/a%2Fb%ff;x")]
+        {
+            assert_eq!(parse(target.as_bytes()).unwrap().path, path, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for target in ["", "a/b", "/a%zz", "/a%4", "/a%00b", "/a%7F", "/a%1f", "/a#b", "/a b", "http://u@a/"] {
+            assert!(parse(target.as_bytes()).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn absolute_form_names_its_parts() {
+        let target = b"HTTP://cart/x?y=1";
+        let found = parse(target).unwrap();
+        assert_eq!(&target[found.authority.clone()], b"cart");
+        assert_eq!((found.path.as_str(), &target[found.query.clone()], found.offset), ("/x", &b"y=1"[..], 11));
+    }
+
+    #[test]
+    fn the_path_form_is_cut_at_the_first_method() {
+        for (path, split) in [
+            ("/v1.0/invoke/cart/method/a/method/b", Some(("cart", "/a/method/b"))),
+            ("//v1.0//invoke///c%61rt/method", Some(("c%61rt", "/"))),
+            ("/v1.0/invoke/cart/method/../../x", Some(("cart", "/../../x"))),
+            ("/v1.0/invoke/method/x", None),
+            ("/v1.0/invoke//method/x", None),
+            ("/v1.0/invoke/cart%2Fmethod/x", None),
+            ("/x/v1.0/invoke/cart/method/y", None),
+        ] {
+            assert_eq!(invoked(path), split, "{path}");
+        }
+    }
+
+    #[test]
+    fn on_daprs_surfaces_a_path_is_cleaned_and_its_escapes_stay() {
+        for (path, whole) in [
+            ("/a/b/", "/a/b/"),
+            ("//a//./b/../c", "/a/c"),
+            ("/../a/%2e%2e/b%2Fc", "/a/%2e%2e/b%2Fc"),
+            ("/a\"b\\c|d", "/a%22b%5Cc%7Cd"),
+            ("//", "/"),
+            ("/a/..", "/"),
+        ] {
+            assert_eq!(as_forwarded(path, Form::Whole), whole, "{path}");
+            assert_eq!(as_forwarded(&format!("/v1.0/invoke/cart/method{path}"), Form::Method), whole, "{path}");
+            assert_eq!(as_forwarded(path, Form::Sent), path);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+"""Which engine carries the bytes: the native one where this installation has it, else the portable one.
+
+Only the one that runs is imported: each costs start-up time.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from msgspec import Struct
+
+from proxy.contract.engine import Engine, Limits, Observer, Tracing
+from proxy.errors import ConfigError
+from proxy.settings.values import EngineChoice
+from proxy.settings.version import has_native
+
+BUILD: Final = (
+    "`pip install` builds it where cargo (https://rustup.rs) and a C compiler are, and with POSTERN_REQUIRE_NATIVE=1 "
+    "says why it can't"
+)
+Make = Callable[[Limits, Observer, Tracing, Callable[[str], str]], Engine]
+
+
+def loop_factory(wish: EngineChoice) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes the loop that an engine goes well with: uvloop carries calls at half the cost of asyncio's own; a native engine's
+    calls are carried elsewhere, and asyncio is loaded already.
+    """
+    if wish == "native" or (wish == "auto" and has_native()):
+        return asyncio.new_event_loop
+    try:
+        import uvloop  # noqa: PLC0415 - see above
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+class Chosen(Struct, frozen=True):
+    """The engine to run, and why it is not the preferred one; "" when it is."""
+
+    make: Make
+    notice: str = ""
+
+
+def choose(wish: EngineChoice, *, threads: int = 1) -> Chosen:
+    """Load the engine that is wished for. Raises ConfigError where it is missing."""
+    if wish == "portable":
+        return _portable(threads)
+    try:
+        return Chosen(_native(threads))
+    except ImportError as error:
+        reason = f"it does not load: {error}" if has_native() else "this installation has none"
+        if wish == "native":
+            raise ConfigError((f"--engine native: {reason}; {BUILD}; `auto` does without",)) from error
+        return _portable(
+            threads, f"the portable engine serves; the native one is faster, but {reason}; {BUILD}"
+        )
+
+
+def _native(threads: int) -> Make:
+    from proxy.engine.native.adapter import NativeEngine  # noqa: PLC0415 - see above
+
+    return NativeEngine if threads == 1 else partial(NativeEngine, threads=threads)
+
+
+def _portable(threads: int, *notices: str) -> Chosen:
+    from proxy.engine.portable.engine import PortableEngine  # noqa: PLC0415 - see above
+
+    if threads > 1:
+        notices = (*notices, f"--threads {threads} has no effect: the portable engine runs on one thread")
+    return Chosen(PortableEngine, "; ".join(notices))

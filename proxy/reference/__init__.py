@@ -1,0 +1,1 @@
+"""The reference page, generated from the tables that the code itself uses."""

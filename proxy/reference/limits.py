@@ -1,0 +1,188 @@
+"""Every limit in one table, for the reference page: what is bounded, where, and the flag that moves it. A test holds it complete."""
+
+from msgspec import Struct
+
+from nameresolution.cache import Lifetimes
+from nameresolution.mdns.browser import MAX_INSTANCES
+from policies.reading.compile_access import MAX_PATTERN_CHARS, MAX_RULES
+from policies.reading.documents import MAX_FILE_BYTES
+from policies.rules.backoff import EXPONENTIAL_WITHIN_S
+from proxy.api.admin import MAX_METADATA, MAX_METADATA_BYTES
+from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
+from proxy.contract.recording import MAX_KEY_BYTES
+from proxy.control.heard_names import MAX_NAMES, MAX_SERVICES
+from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
+from telemetry.exporting import ExportLimits
+from telemetry.logs import LINES_PER_S
+from telemetry.series import LABEL_CHARS, SERIES_LIMIT
+
+#: What names that callers make up may take in a process with one thread, all that is kept of them together; tests/soak/test_growth.py.
+CALLERS_MIB = 64
+
+
+class Limit(Struct, frozen=True):
+    """One bound. value: as people write it. beyond: what happens there."""
+
+    about: str
+    value: str
+    beyond: str
+    flag: str = ""
+
+
+#: Fields of an engine's `Limits` -> what is bounded, what happens beyond it, and the flag.
+ENGINE = {
+    "head_bytes": (
+        "a request's or answer's head",
+        "431; a connection over HTTP/2 goes on",
+        "read-buffer-size",
+    ),
+    "header_count": ("fields of a head", "431", "max-headers"),
+    "head_s": ("time for a head to arrive", "the connection is closed", "head-timeout"),
+    "handshake_s": ("time for a TLS handshake", "the connection is closed", ""),
+    "idle_s": ("time without a call on a connection", "the connection is closed", "idle-timeout"),
+    "rest_s": ("time without a call on an HTTP/2 connection", "the native engine gives back its memory", ""),
+    "stall_s": (
+        "time in which a caller moves less than the next row's bytes",
+        "the call is cut",
+        "stall-timeout",
+    ),
+    "stall_bytes": ("bytes that a caller must move in that time", "the call is cut", ""),
+    "ping_s": ("silence on an HTTP/2 connection with calls", "a PING is sent", "keepalive-time"),
+    "pong_s": ("time for its answer", "the connection is given up", "keepalive-timeout"),
+    "connections": ("connections open on one port", "more are closed at once", "max-connections"),
+    "streams": (
+        "calls at once on an HTTP/2 connection that we accept",
+        "more are refused (RFC 9113 §5.1.2)",
+        "max-streams",
+    ),
+    "window_bytes": ("bytes of one call's body held for a slow reader", "the sender waits", ""),
+    "connection_window_bytes": ("the same, of all calls on a connection", "the sender waits", ""),
+    "resets_per_s": (
+        "resets a second, sustained, that a peer makes us send, beyond what its calls account for",
+        "GOAWAY",
+        "",
+    ),
+    "resets_burst": ("the same in a burst", "GOAWAY", ""),
+    "control_per_s": (
+        "PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA a second, beyond what calls and data account for",
+        "reading slows, then GOAWAY",
+        "",
+    ),
+    "control_burst": ("the same in a burst", "reading slows, then GOAWAY", ""),
+    "own_app_factor": ("as many times more of these four from the own app", "as there", ""),
+    "expiry_lead_s": (
+        "time before a certificate's end",
+        "its connections drain, at most a quarter of what is left of it",
+        "",
+    ),
+    "expiry_skew_s": (
+        "time after a certificate's end",
+        "its connections are closed with all calls on them",
+        "",
+    ),
+    "continuations": ("CONTINUATION frames of one head", "GOAWAY", ""),
+}
+
+
+def engine_limits() -> tuple[Limit, ...]:
+    """The engine's limits with their defaults. Raises KeyError for a field that `ENGINE` lacks."""
+    default = Limits()
+    if lacking := set(Limits.__struct_fields__) - set(ENGINE):
+        raise KeyError(f"{', '.join(sorted(lacking))}: say in proxy/reference/limits.py what is bounded")
+    return tuple(
+        Limit(about, _shown(name, getattr(default, name)), beyond, flag)
+        for name in Limits.__struct_fields__
+        for about, beyond, flag in [ENGINE[name]]
+    )
+
+
+def other_limits() -> tuple[Limit, ...]:
+    """The limits outside the engine."""
+    export = ExportLimits()
+    return (
+        Limit(
+            "a request's body",
+            f"none; {_bytes(DAPR_BODY_BYTES)} as daprd",
+            "413 or RESOURCE_EXHAUSTED",
+            "max-body-size",
+        ),
+        Limit(
+            "a request's head",
+            f"{_bytes(HEAD_BYTES)}; {_bytes(DAPR_HEAD_BYTES)} as daprd",
+            "431",
+            "read-buffer-size",
+        ),
+        Limit(
+            "bytes of a request's body kept for another attempt",
+            f"{_bytes(REPLAY_BYTES)}; 4 MiB as daprd, or the body's limit where that is lower",
+            "the call is tried once",
+            "replay-buffer-size",
+        ),
+        Limit("calls to the app at once", "none", "calls wait, then 503", "app-max-concurrency"),
+        Limit(
+            "time of one connection attempt",
+            "5 s",
+            "the next address, then 502 or UNAVAILABLE",
+            "connect-timeout",
+        ),
+        Limit(
+            "time of the retries of one call with an exponential policy",
+            f"{EXPONENTIAL_WITHIN_S / 60:g} min",
+            "the last failure is the answer",
+        ),
+        Limit("an app-id or authority as a key of kept decisions", f"{MAX_KEY_BYTES} B", "it names nobody"),
+        Limit(
+            "decisions kept on how to carry calls, for each thread",
+            f"{_bytes(MAX_PLAN_BYTES)}, some 2,000",
+            "kept afresh",
+        ),
+        Limit(
+            "decisions kept to refuse calls, for each thread",
+            _bytes(MAX_REPLY_BYTES),
+            "these are kept afresh",
+        ),
+        Limit("operations of all access policies", f"{MAX_RULES:,}", "the file is refused"),
+        Limit("an operation's path", f"{MAX_PATTERN_CHARS:,} characters", "the file is refused"),
+        Limit("a policy file", _bytes(MAX_FILE_BYTES), "the file is refused"),
+        Limit("instances of one app-id by multicast", f"{MAX_INSTANCES:,}", "more are ignored"),
+        Limit("metadata keys that an app sets", str(MAX_METADATA), "400"),
+        Limit("a metadata value", _bytes(MAX_METADATA_BYTES), "400"),
+        Limit(
+            "label sets of one metric",
+            f"{SERIES_LIMIT:,}",
+            "counted as `other`, and in `postern_series_folded_total`",
+        ),
+        Limit(
+            "memory for names that callers make up: decisions, labels, app-ids, all in all",
+            f"{CALLERS_MIB} MiB, and 48 for each thread beyond the first",
+            "the above, each by itself",
+        ),
+        Limit("a label's value", f"{LABEL_CHARS:,} characters; a path, 256", "`other`"),
+        Limit("app-ids watched", f"{Lifetimes().max_names:,}", "the one wanted longest ago is forgotten"),
+        Limit(
+            "names heard of for error messages, and gRPC services",
+            f"{MAX_NAMES:,} and {MAX_SERVICES:,}",
+            "the first heard is forgotten",
+        ),
+        Limit(
+            "spans waiting for one exporter", f"{export.queue:,}", "counted in `postern_spans_dropped_total`"
+        ),
+        Limit("log lines a second of one kind", str(LINES_PER_S), "left out, and their number told"),
+    )
+
+
+def _shown(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return _bytes(int(value))
+    if name.endswith("_per_s"):
+        return f"{value:,}/s"
+    if name.endswith("_s"):
+        return f"{value / 60:g} min" if value >= 60 and value % 60 == 0 else f"{value:g} s"
+    return f"{value:,}"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count % size == 0:
+            return f"{count // size} {unit}"
+    return f"{count:,} B"

@@ -1,0 +1,258 @@
+"""`python -m proxy.reference`: writes `proxy/REFERENCE.md` from the tables that the code itself uses.
+
+Knows no fact of its own beyond headings and what no table can hold. What a table lacks is an error here, so that nothing new stays
+unsaid.
+"""
+
+import sys
+from argparse import SUPPRESS
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeAlias, Union, get_args, get_origin
+
+from msgspec import Struct
+from msgspec.structs import fields
+
+from policies.reading import schema
+from policies.reading.effects import CONFIGURATION, RESILIENCY, Effect
+from policies.rules.access import DENIALS
+from proxy.cli.run import SHORT
+from proxy.cli.runfile import KEYS, PASSED, App, RunFile, Shared
+from proxy.contract.plan import Cause
+from proxy.errors import ANSWERS, MEANINGS
+from proxy.reference import environment
+from proxy.reference.limits import Limit, engine_limits, other_limits
+from proxy.settings.flags import FLAGS, Flag
+from sentry.config import make_parser
+from telemetry import names
+from telemetry.metrics import Meters
+
+Kind: TypeAlias = Any  # an annotation: a type, or what `typing` makes of types
+PAGE = Path(__file__).parents[1] / "REFERENCE.md"
+_OF_RUN = (
+    (
+        "`--run-file`",
+        "FILE",
+        "run the apps of a file; a folder is searched for dapr.yaml, `-` is standard input",
+    ),
+    ("`--keep-going`", "switch", "a failing app does not stop the others"),
+    ("`--exit-on-failure`", "switch", "it does, which is so anyway"),
+)
+_HEAD = """# Reference
+
+Made from the code by `make reference`; don't edit it. A default is in parentheses.
+"""
+_RUNTIME_ROOT = """The sidecars and commands of one user meet in one folder, the *runtime root*: `--runtime-path`, else `$POSTERN_HOME`,
+else `$XDG_RUNTIME_DIR/postern`, else `$XDG_STATE_HOME/postern`, else `~/.local/state/postern`. It has mode 0700 and holds the registry of
+what runs (`run/`), the keys and certificates of the local sentry (`sentry/`), and `endpoints.yaml` if you write one. `postern list` and its
+kin see what runs under the root that they look in; where they find nothing they name it.
+"""
+_LOGS = """A sidecar logs to standard output, or to `--log-file`. `postern run` shows the logs of app and sidecar in its terminal. Under
+`postern run -f` they are also written to `<appDirPath>/.dapr/logs/<app-id>_app_<time>.log` and `…_daprd_<time>.log`; `appLogDestination`
+and `daprdLogDestination` choose `console`, `file` or `fileAndConsole`, and `postern list -o wide` shows the paths. The local sentry that
+`postern run` starts logs to `sentry/sentry.log` in the runtime root, and what it signed to `sentry/audit.jsonl`.
+
+`--access-log` gets a line of JSON for each call that a sidecar carried, of its app and of peers: who called whom, path (none with
+`obfuscateURLs`), status, cause, bytes, microseconds, attempts, trace; no header, query or body. The file has mode 0600 and is appended to;
+rotate it by copying and truncating (logrotate's `copytruncate`). Each call is then reported by itself, which costs some speed.
+"""
+_RETRIES = """A retry policy tries again what failed in one of two ways. An answer failed by its code: an HTTP status below 200 or above
+399, a gRPC status but OK; `matching` narrows these down, each protocol for itself. And what brought no answer failed whatever `matching`
+says, as in Dapr: no connection, a connection that broke, a timeout of an attempt. So with `timeout: 500ms`, `maxRetries: 3` and
+`gRPCStatusCodes: "14"` a callee that never answers is waited for four times, and the pauses between; an answer DEADLINE_EXCEEDED (4) of
+the callee's own is final.
+
+Nothing is tried again once the answer's head has reached the caller, after the caller left or its deadline, for an HTTP body of
+unknown length, for a body larger than the replay buffer, or beyond the opening of a gRPC stream declared by `dapr-stream`.
+
+`DefaultAppRetryPolicy` or `DefaultRetryPolicy` hold for apps without an entry. They take the place of the built-in retry (three more tries
+after a second each for what surely did not reach the app), where Dapr multiplies the two: `maxRetries: 1` is two attempts here and eight
+there.
+"""
+_SIGNALS = """SIGTERM and SIGINT end a sidecar in order: it says goodbye, serves on for `--drain`, lets calls in flight finish for
+`--dapr-graceful-shutdown-seconds`, and ends. A second one ends it at once. SIGHUP has it read its policies
+anew, and `postern run` have all of its sidecars do so. The exit code is 0, 1 if calls were cut or
+something failed, 2 for flags that can't be used, 128 and the signal's number after a second signal.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        _HEAD,
+        "## Flags of `postern run` and `postern sidecar`",
+        table(("flag", "value", "what it does"), map(_flag_row, _built())),
+        "Accepted without effect, and named in a warning: "
+        + ", ".join(f"`--{flag.name}`" for flag in FLAGS.values() if flag.kind.startswith("unbuilt"))
+        + ".\n",
+        "`postern run` has these beside:",
+        table(("flag", "value", "what it does"), _OF_RUN),
+        "Short forms there: " + ", ".join(f"`{short}` for `{long}`" for short, long in SHORT.items()) + ".",
+        "## Flags of `postern sentry`",
+        table(("flag", "value", "what it does"), sentry_rows()),
+        "## Environment variables",
+        "Read:",
+        table(("variable", "what it does"), _named(environment.READ)),
+        "Set by `postern run` for the app:",
+        table(("variable", "what it holds"), _named(environment.SET)),
+        "## Keys of a run file",
+        table(("key", "where", "what it does"), run_file_rows()),
+        "## Fields of a Configuration",
+        table(("field", "what it does here"), effect_rows(schema.Configuration, CONFIGURATION)),
+        "## Fields of a Resiliency",
+        table(("field", "what it does here"), effect_rows(schema.Resiliency, RESILIENCY)),
+        "### What is tried again",
+        _RETRIES,
+        "## Errors",
+        "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with `errorCode` and"
+        " `message`. On Dapr's paths the `errorCode` is `ERR_DIRECT_INVOKE`, and the codes are those in the last two columns.",
+        table(
+            ("postern-error", "meaning", "errorCode", "HTTP", "gRPC", "HTTP, Dapr's", "gRPC, Dapr's"),
+            _error_rows(),
+        ),
+        "### Why a call was denied",
+        "The callee's proxy logs `access denied` with the caller, the path and its `reason`:",
+        table(("reason", "meaning"), ((f"`{reason}`", text) for reason, text in DENIALS.items())),
+        "## Metrics",
+        table(("metric", "type", "labels", "what it counts"), metric_rows()),
+        "## Limits",
+        table(("limit", "value", "beyond it", "flag"), map(_limit_row, (*engine_limits(), *other_limits()))),
+        "## The runtime root",
+        _RUNTIME_ROOT,
+        "## Logs",
+        _LOGS,
+        "## Signals and exit codes",
+        _SIGNALS,
+    ]
+    return "\n".join(parts).replace("\n\n\n", "\n\n")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    body = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    return f"\n{body}"
+
+
+def sentry_rows() -> Iterator[tuple[str, str, str]]:
+    """A row for each flag of the certificate authority."""
+    for action in make_parser()._actions:
+        about = "accepted without effect" if action.help == SUPPRESS else str(action.help)
+        value = "" if action.nargs == 0 else str(action.metavar or "VALUE")
+        shown = about.replace("%(default)s", str(action.default))
+        yield ", ".join(f"`{name}`" for name in action.option_strings), value or "switch", shown
+
+
+def _built() -> Iterator[Flag]:
+    return (flag for flag in FLAGS.values() if not flag.kind.startswith("unbuilt"))
+
+
+def _flag_row(flag: Flag) -> tuple[str, str, str]:
+    shows = flag.shows + (", repeatable" if flag.kind == "many" else "")
+    return f"`--{flag.name}`", shows or "switch", flag.about
+
+
+def _named(variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    return ((f"`{name}`", about) for name, about in variables.items())
+
+
+def run_file_rows() -> Iterator[tuple[str, str, str]]:
+    """A row for each key of a run file. Raises: KeyError for one that neither becomes a flag nor is in `KEYS`."""
+    shared = set(Shared.__struct_fields__)
+    for model, where in ((RunFile, "file"), (Shared, "`common` and apps"), (App, "apps")):
+        for field in fields(model):
+            if model is App and field.name in shared:
+                continue
+            flag = PASSED.get(field.name)
+            does = KEYS[field.name] if flag is None else f"`--{flag}`"
+            if flag is not None and FLAGS[flag].kind.startswith("unbuilt"):
+                does += ": no effect"
+            yield f"`{field.encode_name}`", where, does
+
+
+def effect_rows(model: type[Struct], effects: Mapping[str, Effect]) -> Iterator[tuple[str, str]]:
+    """A row for each field of a kind. Raises: KeyError for a field that `effects` lacks."""
+    told = set[str]()
+    for path in field_paths(model):
+        known = covering(path, effects)
+        if known not in told:
+            told.add(known)
+            effect = effects[known]
+            does = (
+                effect.does if effect.has_effect else f"no effect{': ' if effect.does else ''}{effect.does}"
+            )
+            yield f"`{known}`", does
+
+
+def covering(path: str, effects: Mapping[str, Effect]) -> str:
+    """The entry for a field: its own, or one without effect that stands for all below it. Raises: KeyError."""
+    parts = path.split(".")
+    for length in range(1, len(parts)):
+        above = ".".join(parts[:length])
+        if above in effects and not effects[above].has_effect:
+            return above
+    if path not in effects:
+        raise KeyError(f"{path}: say what it does in policies/reading/effects.py")
+    return path
+
+
+def field_paths(kind: Kind, path: str = "") -> Iterator[str]:
+    """Every field below a schema's type, as `policies.reading.effects` writes it; itself where it holds none."""
+    origin: Kind = get_origin(kind)
+    arguments: tuple[Kind, ...] = get_args(kind)
+    below = list[tuple[str, Kind]]()
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        below = [(field.encode_name, field.type) for field in fields(kind)]
+    elif origin is dict:
+        below = [("*", arguments[1])]
+    elif origin is list and not _is_plain(arguments[0]):
+        members = get_args(arguments[0]) or (arguments[0],)
+        below = [("*", member) for member in members if not _is_plain(member)]
+        if len(below) < len(members):
+            yield path
+    elif origin in (Union, UnionType):
+        member = next((each for each in arguments if not _is_plain(each)), None)
+        if member is not None:
+            yield from field_paths(member, path)
+            return
+    if not below:
+        yield path
+    for name, inner in below:
+        yield from field_paths(inner, f"{path}.{name}" if path else name)
+
+
+def _is_plain(kind: Kind) -> bool:
+    return isinstance(kind, type) and not issubclass(kind, Struct)
+
+
+def _error_rows() -> Iterator[tuple[str, ...]]:
+    for cause in Cause:
+        answer = ANSWERS[cause]
+        yield (
+            f"`{cause.value}`",
+            MEANINGS[cause],
+            f"`{answer.code}`",
+            str(answer.status),
+            names.GRPC_CODES[answer.grpc],
+            str(answer.dapr_status),
+            names.GRPC_CODES[answer.dapr_grpc],
+        )
+
+
+def metric_rows() -> Iterator[tuple[str, ...]]:
+    """A row for each metric of a sidecar."""
+    for family in Meters("app").families():
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        yield f"`{family.name}`", type(family).__name__.lower(), labels, family.help.removesuffix(".")
+
+
+def _limit_row(limit: Limit) -> tuple[str, ...]:
+    return limit.about, limit.value, limit.beyond, f"`--{limit.flag}`" if limit.flag else ""
+
+
+def main(write: Callable[[str], object] = sys.stdout.write) -> int:
+    """Write the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+    write(f"{PAGE} is written\n")
+    return 0

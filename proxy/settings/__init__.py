@@ -1,0 +1,1 @@
+"""Flags, environment and files to frozen settings, or every fault at once."""

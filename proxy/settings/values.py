@@ -1,0 +1,154 @@
+"""What one sidecar was told to be: frozen values, made by `config` from flags and environment.
+
+This module holds no defaults and reads nothing; of ours it imports the engines' contract alone.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from proxy.contract.engine import Limits
+
+Profile = Literal["dev", "production", "daprd"]
+EngineChoice = Literal["auto", "native", "portable"]
+AppProtocol = Literal["http", "https", "h2c", "grpc", "grpcs"]
+LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
+
+
+class PortWish(Struct, frozen=True):
+    """A TCP port to listen on: 0 is any free one; with `fallback` a taken number becomes any free one instead of an error."""
+
+    number: int
+    fallback: bool = False
+
+
+class AppHealth(Struct, frozen=True, kw_only=True):
+    """How to probe the app: `threshold` failures in a row make it unhealthy; `path` is for HTTP apps only."""
+
+    path: str
+    interval_s: float
+    timeout_s: float
+    threshold: int
+
+
+class OwnPort(Struct, frozen=True):
+    """A local port that leads to one callee: `app` is an app-id, or `app.namespace`. Port 0 is any free one."""
+
+    app: str
+    port: int
+
+    @property
+    def variable(self) -> str:
+        """The name under which the app finds the address: `cart` gives `CART_ADDR`."""
+        return "".join(c if c.isascii() and c.isalnum() else "_" for c in self.app).upper() + "_ADDR"
+
+
+class RunMetadata(Struct, frozen=True, kw_only=True):
+    """Who started this sidecar, for `list` and `stop`; empty when nobody but the user did."""
+
+    command: str = ""
+    run_template: str = ""
+    run_template_name: str = ""
+    app_log: str = ""
+    sidecar_log: str = ""
+    cli_pid: int | None = None
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All that a sidecar is told. Hosts in addresses are bare (`::1`, not `[::1]`); `address` joins them with a port."""
+
+    # who we are
+    app_id: str
+    namespace: str
+    instance: str  # 32 hex digits, new at each start
+    profile: Profile
+    run: RunMetadata
+    # the app
+    app_port: int | None  # None: no app channel, the sidecar only calls out
+    app_protocol: AppProtocol
+    app_channel_address: str
+    app_max_concurrency: int | None
+    app_health: AppHealth | None
+    # where we listen
+    http_port: PortWish
+    grpc_port: PortWish
+    peer_port: PortWish
+    public_port: PortWish | None
+    metrics_port: PortWish | None
+    listen_addresses: tuple[str, ...]  # at least one must bind
+    peer_listen_address: str
+    public_listen_address: str
+    metrics_listen_address: str
+    unix_domain_socket: Path | None  # a directory: the API listens there instead of on TCP
+    host_ip: str | None  # announced as ours; None: find out
+    # naming the callee
+    upstreams: tuple[OwnPort, ...]
+    routes: tuple[str, ...]  # raw: `shop.CartService=cart`, or a pattern
+    grpc_services: tuple[str, ...]  # what our app declares to serve
+    learn_names: bool
+    # documents
+    config_paths: tuple[Path, ...]
+    resources_paths: tuple[Path, ...]
+    config_lenient: bool
+    keep_open_calls: bool  # a new access policy holds for new calls alone
+    # identity
+    mtls: bool
+    sentry_address: str | None  # `host:port` or `unix:/path`; None with mtls: a local sentry is ensured
+    trust_anchors_pem: bytes | None
+    sentry_token_file: Path | None
+    sentry_local_identity: str | None
+    control_plane_trust_domain: str
+    control_plane_namespace: str
+    trust_domain: str
+    trust_domain_given: bool  # False: a Configuration may name another
+    api_token: str | None
+    app_api_token: str | None
+    # limits and manners
+    allowed_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    max_body_bytes: int | None  # None: no limit on relayed bodies
+    read_buffer_bytes: int
+    limits: Limits  # of the engine; the size of heads is `read_buffer_bytes`
+    connect_s: float
+    replay_bytes: int  # of a request body, kept for another attempt
+    graceful_shutdown_s: float | None  # None: no limit
+    block_shutdown_s: float
+    drain_s: float
+    # what we say
+    log_level: LogLevel
+    log_json: bool
+    log_file: Path | None
+    access_log: Path | None
+    api_logging: bool | None  # None: the Configuration decides
+    # machinery
+    engine: EngineChoice
+    threads: int  # of the native engine
+    runtime_root: Path
+    ready_fd: int | None  # a socket to our supervisor: see proxy.lifetime
+    warnings: tuple[str, ...]  # accepted, but without effect; to be logged once at start
+
+    def __repr__(self) -> str:
+        return f"Settings({self.app_id})"  # tokens belong in no log
+
+    @property
+    def app_speaks_grpc(self) -> bool:
+        """Whether the app speaks gRPC only."""
+        return self.app_protocol in ("grpc", "grpcs")
+
+    @property
+    def advertised_host(self) -> str | None:
+        """The address that naming must announce: as told, or a loopback that the peer listener is bound to; None: find out."""
+        if self.host_ip:
+            return self.host_ip
+        return self.peer_listen_address if is_loopback(self.peer_listen_address) else None
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bare host reaches this machine alone."""
+    return host in {"localhost", "::1"} or host.startswith("127.")

@@ -1,0 +1,21 @@
+"""Which postern this is."""
+
+from importlib.util import find_spec
+
+VERSION = "0.1.0"  # as in pyproject.toml; a constant, since asking the package's metadata takes longer than all the rest
+
+
+def has_native() -> bool:
+    """Whether the native engine is part of this installation; it may still not load."""
+    return find_spec("proxy.engine.native._native") is not None
+
+
+def build_info() -> str:
+    """Version, engines and interpreter, a line each."""
+    import platform  # noqa: PLC0415 - `--version` does without
+
+    engines = "native, portable" if has_native() else "portable"
+    interpreter = f"{platform.python_implementation()} {platform.python_version()}"
+    return (
+        f"Version: {VERSION}\nEngines: {engines}\nInterpreter: {interpreter}\nPlatform: {platform.platform()}"
+    )

@@ -1,0 +1,110 @@
+"""Replies on the wire: HTTP or gRPC form, with the engine's detail put in; and the few answers given before any decision."""
+
+import json
+import time
+from email.utils import formatdate
+from functools import lru_cache
+from urllib.parse import quote
+
+from proxy import errors
+from proxy.contract.engine import Span
+from proxy.contract.head import Headers
+from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Labels, Reply
+from proxy.wire.grpc_web import trailer_frame
+from proxy.wire.streams import Downstream
+
+_GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
+
+
+def send(
+    down: Downstream, reply: Reply, detail: str, span: Span, *, grpc: bool, head: bool, web: bytes = b""
+) -> int | None:
+    """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses).
+
+    web: the content type of a call of gRPC-Web, else empty. Its trailers are a body: a page may not read all fields of a head.
+    """
+    if web:
+        frame = trailer_frame(grpc_trailers(reply, detail, span), web)
+        told = tuple(field for field in reply.headers if field[0] == errors.HEADER)
+        down.respond(200, ((b"content-type", web), (b"content-length", b"%d" % len(frame)), *told), end=False)
+        down.send(frame)
+        down.finish(())
+        return reply.grpc_code
+    if grpc:
+        down.respond(
+            200, ((b"content-type", b"application/grpc"), *grpc_trailers(reply, detail, span)), end=True
+        )
+        return reply.grpc_code
+    body = reply.body.replace(
+        DETAIL.encode(), json.dumps(detail, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
+    )
+    body = body.replace(TRACE_ID.encode(), span.traceparent[3:35])
+    headers = dated(
+        (*reply.headers, (b"traceparent", span.traceparent), (b"content-length", b"%d" % len(body)))
+    )
+    if head or not body:
+        down.respond(reply.status, headers, end=True)
+    else:
+        down.respond(reply.status, headers, end=False)
+        down.send(body)
+        down.finish(())
+    return None
+
+
+def dated(headers: Headers) -> Headers:
+    """With a Date where there is none (RFC 9110 §6.6.1)."""
+    if any(name == b"date" for name, _ in headers):
+        return headers
+    return (*headers, (b"date", now()))
+
+
+def now() -> bytes:
+    """The present second as a Date has it."""
+    return _date(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode("ascii")
+
+
+def grpc_trailers(reply: Reply, detail: str, span: Span) -> Headers:
+    """How a gRPC call ends with a reply of ours."""
+    text = reply.grpc_message.replace(DETAIL, detail)
+    message = quote(text, safe=_GRPC_SAFE, errors="replace").encode("ascii")
+    extra = tuple(header for header in reply.headers if header[0] == errors.HEADER)
+    return (
+        (b"grpc-status", b"%d" % reply.grpc_code),
+        (b"grpc-message", message),
+        (b"traceparent", span.traceparent),
+        *extra,
+    )
+
+
+def unlabelled(listener: str) -> Labels:
+    """What telemetry says of a call that no decider saw."""
+    return Labels(direction="inbound" if listener == "peer" else "outbound")
+
+
+def bad_request(reason: str, listener: str) -> Reply:
+    """400: the head is refused."""
+    return errors.reply(Cause.BAD_REQUEST, unlabelled(listener), f"bad request: {reason}")
+
+
+def timed_out(listener: str) -> Reply:
+    """The caller's deadline passed before a decision."""
+    return errors.reply(Cause.TIMEOUT, unlabelled(listener), f"the call's deadline passed: {DETAIL}")
+
+
+def is_grpc(headers: Headers) -> bool:
+    """Whether an answer is gRPC's; gRPC-Web's is HTTP."""
+    kind = next((data for name, data in headers if name == b"content-type"), b"").lower()
+    return kind.startswith(b"application/grpc") and kind[16:20] != b"-web"
+
+
+def grpc_code(headers: Headers) -> int | None:
+    """The grpc-status among trailers, or None."""
+    for name, data in headers:
+        if name == b"grpc-status":
+            return int(data) if data.isdigit() and len(data) <= 3 else 2
+    return None

@@ -1,0 +1,172 @@
+"""Short HTTP/1.1 calls, one a connection: to private sockets, to other sidecars' APIs and to the own app. Bodies are whole and bounded."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+
+from msgspec import Struct
+
+from proxy.contract.engine import Limits
+from proxy.contract.head import Header, Headers
+from proxy.contract.plan import Cause
+from proxy.errors import ProxyError, os_reason
+from proxy.wire.http1_client import Http1Client
+from proxy.wire.streams import RawHead, UpstreamConnection
+
+_LOG = logging.getLogger("postern.local-http")
+_ANSWER_BYTES = 67_108_864  # `postern invoke` prints bodies; nobody reads 64 MiB of them
+_EMPTY_BODY_VERBS = frozenset({b"POST", b"PUT", b"PATCH"})  # RFC 9110 §8.6: an empty body of these says so
+
+
+class LocalHttpError(ProxyError, OSError):
+    """A short call failed: no connection, a broken or an oversized answer."""
+
+
+class LocalResponse(Struct, frozen=True):
+    """A whole response. Content-Length is written from the body."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+
+
+class _Alone:
+    """ConnectionOwner of a connection that is used once."""
+
+    def capacity_changed(self, connection: UpstreamConnection) -> None:
+        """See ConnectionOwner."""
+
+    def connection_closed(self, connection: UpstreamConnection, detail: str) -> None:
+        """See ConnectionOwner."""
+
+
+class _Answer:
+    """ResponseEvents of one call, gathered."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.done = asyncio.Event()
+        self.response: LocalResponse | None = None
+        self.problem = ""
+        self.ack: Callable[[int], None] = _count_nothing
+        self._limit = limit_bytes
+        self._status = 0
+        self._headers: Headers = ()
+        self._body = bytearray()
+
+    def response_inform(self, status: int, headers: Headers) -> None:
+        """See ResponseEvents. Only the final answer counts."""
+
+    def response_head(self, status: int, headers: Headers, *, end: bool) -> None:
+        """See ResponseEvents."""
+        self._status = status
+        self._headers = headers
+        if end:
+            self.response_end(())
+
+    def response_data(self, data: bytes) -> None:
+        """See ResponseEvents."""
+        self._body += data
+        if len(self._body) > self._limit:
+            self.problem = f"the answer is larger than {self._limit} bytes"
+            self.done.set()
+        else:
+            self.ack(len(data))
+
+    def response_end(self, trailers: Headers) -> None:
+        """See ResponseEvents."""
+        self.response = LocalResponse(self._status, self._headers, bytes(self._body))
+        self.done.set()
+
+    def response_lost(self, cause: Cause, detail: str) -> None:
+        """See ResponseEvents."""
+        self.problem = detail
+        self.done.set()
+
+    def request_drained(self, count: int) -> None:
+        """See ResponseEvents."""
+
+
+def _count_nothing(count: int) -> None:
+    """Before the call is open there is nothing to acknowledge."""
+
+
+async def request(
+    address: str,
+    method: str,
+    target: str,
+    *,
+    headers: Iterable[tuple[str | bytes, str | bytes]] = (),
+    body: bytes = b"",
+    timeout_s: float,
+    tls: ssl.SSLContext | None = None,
+    limit_bytes: int = _ANSWER_BYTES,
+) -> LocalResponse:
+    """One call on a connection of its own to `unix:/path` or `host:port`. Redirects are answers.
+
+    Raises: LocalHttpError (an OSError); TimeoutError after `timeout_s` seconds; ValueError for an address that is none.
+    """
+    head = _head(
+        address, method, target, [(_bytes(name).lower(), _bytes(data)) for name, data in headers], body
+    )
+    answer = _Answer(limit_bytes)
+    async with asyncio.timeout(timeout_s):
+        transport, client = await _dial(address, tls)
+        try:
+            call = client.open(answer)
+            answer.ack = call.ack
+            call.start(head, end=not body)
+            if body:
+                call.send(body)
+                call.finish(())
+            await answer.done.wait()
+        finally:
+            transport.abort()
+    if answer.response is None or answer.problem:
+        raise LocalHttpError(f"{address}: {answer.problem}")
+    return answer.response
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1")
+
+
+def _head(address: str, method: str, target: str, fields: list[Header], body: bytes) -> RawHead:
+    verb = method.encode("latin-1")
+    host = next((data for name, data in fields if name == b"host"), None)
+    if host is None:
+        host = b"localhost" if address.startswith("unix:") else address.encode("latin-1")
+    fields = [field for field in fields if field[0] not in (b"host", b"content-length")]
+    if body or verb in _EMPTY_BODY_VERBS:
+        fields.append((b"content-length", b"%d" % len(body)))
+    return RawHead(
+        "http1", verb, host, target.encode("latin-1"), tuple(fields), "length" if body else "none", len(body)
+    )
+
+
+async def _dial(address: str, tls: ssl.SSLContext | None) -> tuple[asyncio.Transport, Http1Client]:
+    loop = asyncio.get_running_loop()
+    client = Http1Client(_Alone(), Limits(), _count_refused)
+    try:
+        if address.startswith("unix:"):
+            transport, _ = await loop.create_unix_connection(lambda: client, address[5:])
+        else:
+            host, port = split_address(address)
+            transport, _ = await loop.create_connection(
+                lambda: client, host or "localhost", port, ssl=tls, server_hostname="" if tls else None
+            )
+    except OSError as error:
+        raise LocalHttpError(f"{address}: {os_reason(error)}") from error
+    return transport, client
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host, without brackets, and port of `host:port`. Raises: ValueError."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise ValueError(f"{address!r} is neither unix:/path nor host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _count_refused(kind: str) -> None:
+    _LOG.debug("refused a message: %s", kind)

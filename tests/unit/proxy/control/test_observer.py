@@ -1,0 +1,408 @@
+"""Outcomes of an engine become reports of calls; what went wrong is logged and counted."""
+
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from proxy.contract.engine import PeerRefusal, Sampling, SpanIds
+from proxy.contract.outcome import Attempt, Outcome, Tally
+from proxy.contract.plan import Cause, Labels
+from proxy.control.observer import HopSpan, HopTracing, Reporter
+from telemetry.calls import CallRecorder
+from telemetry.context import Sampler, SpanContext, extract
+from telemetry.metrics import Meters
+from telemetry.report import Call
+from telemetry.tracing import Tracer
+from tests.unit.proxy.heads import head
+
+LABELS = Labels(
+    direction="outbound",
+    surface="dapr",
+    src="web",
+    src_namespace="shop",
+    dst="cart",
+    dst_namespace="far",
+    peer_id="spiffe://public/ns/shop/web",
+    decision="policy=web rule=/x reason=rule",
+)
+SPAN = HopSpan(SpanContext(0xABC, 0x12, 0, False))
+TRACE = {"trace_id": f"{0xABC:032x}", "span_id": f"{0x12:016x}", "sampled": "false"}
+FIRST = Attempt("10.0.0.1:5000", 10, 20, 30, Cause.CONNECT, detail="refused")
+SECOND = Attempt("10.0.0.2:5000", 40, 50, 60, None, 200)
+
+
+class Log:
+    """A logger that keeps its warnings."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def warning(self, event: str, **facts: Any) -> None:
+        self.lines.append((event, facts))
+
+
+class Telling:
+    """A reporter and what it told: calls, log lines, metrics."""
+
+    def __init__(
+        self, *, is_every_call_wanted: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.calls: list[Call] = []
+        self.log = Log()
+        self.meters = Meters("web", "shop")
+        access_log = self.calls.append if is_every_call_wanted else None
+        recorder = CallRecorder("web", "shop", self.meters, Tracer("web", ()), access_log)
+        self.denied_as = ""
+        self.reporter = Reporter(
+            recorder,
+            self.meters,
+            self.log,  # type: ignore[arg-type]
+            denied_as=lambda _: self.denied_as,
+            clock=clock,
+        )
+
+    def metric(self, name: str, *parts: str) -> float:
+        """The sum of the series of a name whose labels hold all parts."""
+        text = self.meters.render("")[0].decode()
+        lines = [line for line in text.splitlines() if re.match(rf"{name}[{{ ]", line)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(part in line for part in parts))
+
+
+def outcome(target: str = "/x", **changes: Any) -> Outcome:
+    facts: dict[str, Any] = {
+        "head": replace(head(target), peer_address="127.0.0.1:9"),
+        "labels": LABELS,
+        "trace": SPAN,
+        "started_ns": 5,
+        "head_ns": 55,
+        "ended_ns": 65,
+        "status": 200,
+        "grpc_code": None,
+        "cause": None,
+        "attempts": [SECOND],
+        "up_bytes": 7,
+        "down_bytes": 9,
+    }
+    return Outcome(**{**facts, **changes})
+
+
+def told(one: Outcome) -> Call:
+    telling = Telling()
+    telling.reporter.finished(one)
+    (call,) = telling.calls
+    return call
+
+
+def test_outcome_is_told_whole() -> None:
+    assert told(outcome()) == Call(
+        direction="outbound",
+        protocol="http",
+        surface="dapr",
+        src="web",
+        dst="cart",
+        src_namespace="shop",
+        dst_namespace="far",
+        verb="GET",
+        path="/x",
+        status=200,
+        grpc_code=None,
+        cause=None,
+        context=SPAN.context,
+        started_ns=5,
+        head_ns=55,
+        ended_ns=65,
+        attempts=(),
+        bytes_in=7,
+        bytes_out=9,
+        endpoint="10.0.0.2:5000",
+        peer_id="spiffe://public/ns/shop/web",
+        decision="policy=web rule=/x reason=rule",
+        peer_address="127.0.0.1:9",
+    )
+
+
+def test_translated_grpc_web_counts_as_the_grpc_call_that_it_is() -> None:
+    telling = Telling()
+    labels = replace(LABELS, direction="inbound", is_grpc_web=True)
+    telling.reporter.finished(outcome(labels=labels, grpc_code=5))
+    assert [(call.protocol, call.grpc_code) for call in telling.calls] == [("grpc", 5)]
+    sent = "dapr_runtime_service_invocation_res_sent_total"
+    assert telling.metric(sent, 'status="5"') == 1
+    assert telling.metric("postern_edge_requests_total", 'protocol="grpc"', 'code_class="4xx"') == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "strip", "path"),
+    [
+        ("/v1.0/invoke/cart/method/orders/1?q=1", True, "/orders/1"),
+        ("/v1.0/invoke/cart/method", True, "/"),
+        ("/v1.0/invoke/method/method/method/x", True, "/method/x"),
+        ("/v1.0/invoke/cart/method/orders", False, "/v1.0/invoke/cart/method/orders"),
+        ("/orders?q=secret", False, "/orders"),
+    ],
+)
+def test_path_is_the_methods_and_has_no_query(target: str, strip: bool, path: str) -> None:
+    assert told(outcome(target, labels=replace(LABELS, strip=strip))).path == path
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [("http1", "http"), ("http2", "http"), ("grpc", "grpc"), ("websocket", "websocket")],
+)
+def test_protocol_is_the_apps_not_the_wires(protocol: str, expected: str) -> None:
+    assert told(outcome(head=head("/x", protocol=protocol))).protocol == expected
+
+
+def test_several_attempts_are_noted_in_order() -> None:
+    call = told(outcome(attempts=[FIRST, SECOND]))
+    assert [(note.endpoint, note.cause, note.status) for note in call.attempts] == [
+        ("10.0.0.1:5000", "connect", 0),
+        ("10.0.0.2:5000", None, 200),
+    ]
+    assert (call.attempts[0].started_ns, call.attempts[0].ended_ns) == (10, 30)
+    assert call.endpoint == "10.0.0.2:5000"
+
+
+def test_retries_are_counted_by_the_reason_of_the_attempt_before() -> None:
+    telling = Telling()
+    telling.reporter.finished(outcome(attempts=[FIRST, SECOND]))
+    assert telling.metric("postern_retries_total", 'dst="cart.far"') == 1
+
+
+def test_call_that_never_was_sent_has_no_endpoint() -> None:
+    call = told(outcome(attempts=[], cause=Cause.NO_ENDPOINT, status=503, head_ns=0))
+    assert (call.endpoint, call.cause, call.head_ns) == ("", "no-endpoint", 0)
+
+
+def test_own_api_and_nobody_are_no_calls_of_the_mesh() -> None:
+    telling = Telling()
+    telling.reporter.finished(outcome(labels=Labels(direction="outbound", src="web")))
+    assert telling.calls == []
+
+
+def test_denial_is_logged_with_its_decision_and_counted() -> None:
+    telling = Telling()
+    inbound = replace(LABELS, direction="inbound")
+    telling.reporter.finished(outcome("/secret?token=1", labels=inbound, cause=Cause.DENIED, status=403))
+    ((event, facts),) = telling.log.lines
+    assert event == "access denied"
+    assert facts == {
+        "caller": "spiffe://public/ns/shop/web",
+        "decision": "policy=web rule=/x reason=rule",
+        "verb": "GET",
+        "path": "/secret",
+        **TRACE,
+    }
+    assert telling.metric("postern_acl_decisions_total", 'policy="web"', 'decision="denied"') == 1
+
+
+def test_denial_names_the_reading_that_a_rule_denies() -> None:
+    telling = Telling()
+    for target, reading in (
+        ("/x%2F..%2Fsecret", "/secret"),
+        ("/secret/", "/secret"),
+        ("/a%20b", "/a%20b"),
+        ("//x", "//x"),
+        ("/x", ""),
+    ):
+        telling.denied_as = reading
+        telling.reporter.finished(outcome(target, cause=Cause.DENIED))
+    shown = [(facts["path"], facts.get("read_as")) for _, facts in telling.log.lines]
+    assert shown == [
+        ("/x%2F..%2Fsecret", "/secret"),
+        ("/secret", None),
+        ("/a b", None),
+        ("/x", "//x"),
+        ("/x", None),
+    ]
+
+
+def test_denied_caller_without_an_identity_is_anonymous() -> None:
+    telling = Telling()
+    telling.reporter.finished(outcome(labels=replace(LABELS, peer_id=""), cause=Cause.DENIED))
+    assert telling.log.lines[0][1]["caller"] == "anonymous"
+
+
+def test_call_of_the_app_that_a_proxy_ended_has_a_line() -> None:
+    telling = Telling()
+    telling.reporter.finished(
+        outcome("/secret?x=1", cause=Cause.TIMEOUT, status=504, attempts=[FIRST, FIRST])
+    )
+    peers = replace(SECOND, status=403, said=Cause.DENIED)
+    telling.reporter.finished(outcome(status=200, grpc_code=7, attempts=[peers]))
+    telling.reporter.finished(outcome(labels=Labels(direction="outbound"), cause=Cause.UNAUTHENTICATED))
+    (event, facts), (_, by_peer), (_, unnamed) = telling.log.lines
+    assert (event, facts) == (
+        "call failed",
+        {
+            "callee": "cart.far",
+            "cause": "timeout",
+            "by": "this proxy",
+            "attempts": 2,
+            "endpoint": "10.0.0.1:5000",
+            "reason": "refused",
+            "verb": "GET",
+            "path": "/secret",
+            "status": 504,
+            **TRACE,
+        },
+    )
+    assert (by_peer["cause"], by_peer["by"], by_peer["grpc_code"]) == ("denied", "the callee's proxy", 7)
+    assert unnamed["callee"] == "-"
+
+
+def test_what_is_no_failure_of_a_proxy_has_no_line() -> None:
+    telling = Telling()
+    inbound = replace(LABELS, direction="inbound")
+    for one in (
+        outcome(),
+        outcome(status=500),
+        outcome(cause=Cause.CALLER_LEFT),
+        outcome(attempts=[replace(SECOND, said=Cause.DENIED)], cause=Cause.CALLER_LEFT),
+        outcome(labels=inbound, cause=Cause.TIMEOUT),
+        outcome(attempts=[FIRST, SECOND]),
+    ):
+        telling.reporter.finished(one)
+    assert telling.log.lines == []
+
+
+# --- connections
+
+
+def test_open_connections_are_counted_by_listener() -> None:
+    telling = Telling()
+    for listener, change in (("http", 1), ("http", 1), ("peer", 1), ("http", -1)):
+        telling.reporter.connection(listener, change)
+    assert telling.metric("postern_connections_open", '"http"') == 1
+    assert telling.metric("postern_connections_open", '"peer"') == 1
+
+
+def test_refusals_are_counted_and_peers_named_in_the_log() -> None:
+    telling = Telling()
+    telling.reporter.refused_frames("reset")
+    telling.reporter.refused_frames("ping", "spiffe://public/ns/shop/noisy at 10.0.0.1")
+    telling.reporter.refused_peer("peer", "expired", "it has ended", "10.0.0.2")
+    telling.reporter.upstream_failed("peer:cart.shop", "10.0.0.1:5000", "refused")
+    assert telling.log.lines == [
+        ("frames refused", {"kind": "ping", "peer": "spiffe://public/ns/shop/noisy at 10.0.0.1"}),
+        (
+            "peer refused",
+            {"listener": "peer", "peer": "10.0.0.2", "reason": "expired", "detail": "it has ended"},
+        ),
+        (
+            "endpoint not reached",
+            {"cluster": "peer:cart.shop", "endpoint": "10.0.0.1:5000", "reason": "refused"},
+        ),
+    ]
+    assert telling.metric("postern_h2_frames_refused_total", '"reset"') == 1
+    assert telling.metric("postern_handshakes_refused_total", '"expired"') == 1
+
+
+def test_refused_peer_is_told_once_a_minute_for_each_reason_and_always_counted() -> None:
+    now = [0.0]
+    telling = Telling(clock=lambda: now[0])
+
+    def refuse(reason: PeerRefusal, address: str = "10.0.0.2") -> list[dict[str, object]]:
+        before = len(telling.log.lines)
+        telling.reporter.refused_peer("peer", reason, "why", address)
+        return [fields for _, fields in telling.log.lines[before:]]
+
+    assert len(refuse("expired")) == 1
+    now[0] = 59.0
+    assert [refuse("expired"), refuse("expired")] == [[], []]
+    assert (len(refuse("closed")), len(refuse("expired", "10.0.0.3"))) == (1, 1)
+    now[0] = 60.0
+    assert [fields["suppressed"] for fields in refuse("expired")] == [2]
+    assert telling.metric("postern_handshakes_refused_total", '"expired"') == 5
+    for number in range(2_000):
+        refuse("closed", f"10.1.{number // 250}.{number % 250}")
+    assert len(refuse("expired")) == 1  # forgotten: what is remembered is bounded
+
+
+def test_plan_cache_hits_and_misses_are_counted() -> None:
+    telling = Telling()
+    for hit in (True, True, False):
+        telling.reporter.plan_cache(hit=hit)
+    assert telling.meters.plan_cache_hits.value == 2
+    assert telling.meters.plan_cache_misses.value == 1
+
+
+# --- the hop's span
+
+
+@pytest.mark.parametrize("grpc", [True, False])
+def test_span_of_a_hop_is_a_child_of_what_the_headers_carry(grpc: bool) -> None:
+    tracing = HopTracing(Sampler(0.0, random.Random(1)))
+    parent = ((b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),)
+    span = tracing.begin(parent, grpc=grpc)
+    assert span.context.trace_id == 0x4BF92F3577B34DA6A3CE929D0E0E4736
+    assert span.context.parent_id == 0x00F067AA0BA902B7
+    assert span.context.sampled
+    sent_on = extract(((b"traceparent", span.traceparent),), grpc=grpc)
+    assert sent_on is not None
+    assert sent_on.span_id == span.context.span_id
+    binary = extract(((b"grpc-trace-bin", span.grpc_trace_bin),), grpc=True)
+    assert binary is not None
+    assert (binary.trace_id, binary.span_id) == (span.context.trace_id, span.context.span_id)
+
+
+def test_new_sampler_holds_for_the_next_span() -> None:
+    tracing = HopTracing(Sampler(0.0, random.Random(1)))
+    assert not tracing.begin((), grpc=False).context.sampled
+    tracing.sampler = Sampler(1.0, random.Random(1))
+    assert tracing.begin((), grpc=False).context.sampled
+
+
+def sums(value: float, bounds: tuple[float, ...]) -> tuple[list[int], float]:
+    """Two equal observations below all bounds."""
+    return [2, *(0 for _ in bounds)], 2 * value
+
+
+def tally(reporter: Reporter, **changes: Any) -> Tally:
+    """Two calls that went well."""
+    measures = reporter.measures
+    assert measures is not None
+    latency, size = sums(0, measures.latency_ms), sums(0, measures.size_bytes)
+    facts: dict[str, Any] = {
+        "labels": LABELS,
+        "protocol": "grpc",
+        "method": "POST",
+        "path": "/shop.Cart/Get",
+        "status": 200,
+        "grpc_code": 0,
+        "cause": None,
+        "calls": 2,
+        "duration_s": sums(0, measures.duration_s),
+        "to_end_ms": latency,
+        "to_head_ms": latency,
+        "to_head_whole_ms": latency,
+        "up_bytes": size,
+        "down_bytes": size,
+    }
+    return Tally(**{**facts, **changes})
+
+
+def test_calls_that_were_added_up_are_counted_by_their_labels() -> None:
+    telling = Telling(is_every_call_wanted=False)
+    telling.reporter.counted(tally(telling.reporter))
+    telling.reporter.counted(tally(telling.reporter, labels=Labels(direction="outbound")))
+    assert telling.metric("postern_edge_requests_total", 'dst="cart.far"', 'code_class="2xx"') == 2
+    assert telling.metric("dapr_grpc_io_server_completed_rpcs", 'method="/shop.Cart/Get"') == 2
+
+
+def test_reports_that_found_no_room_are_counted() -> None:
+    telling = Telling()
+    telling.reporter.lost(3, 4)
+    assert telling.metric("postern_reports_lost_total", 'kind="call"') == 3
+    assert telling.metric("postern_reports_lost_total", 'kind="span"') == 4
+
+
+def test_spans_that_the_engine_began_are_as_it_says() -> None:
+    hops = HopTracing(Sampler(0.25, random.Random(1)))
+    assert hops.sampling == Sampling(rate=0.25, is_b3_read=True)
+    assert hops.begun(SpanIds(1, 2, 3, True, "a=1")).context == SpanContext(1, 2, 3, True, "a=1")

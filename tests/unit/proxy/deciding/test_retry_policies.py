@@ -1,0 +1,236 @@
+"""What may be sent twice: the rows of the failure and built-in tables that are decided before a call begins."""
+
+import random
+from itertools import islice
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from policies.rules.resiliency import BUILTIN_RETRY, ResiliencyRules, RetryRule, TargetRules
+from proxy.contract.plan import Again, Cause, Plan
+from proxy.deciding.retry_policies import again_rules, attempt_timeout, is_declared_stream
+from proxy.engine.portable.retrying import covers
+from tests.unit.proxy.heads import APP, asking, head, outbound
+
+UNSENT = {Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY, Cause.NO_ENDPOINT, Cause.NOT_READY}
+NEVER = {Cause.CALLER_LEFT, Cause.BREAKER, Cause.DENIED, Cause.RESET_LATE, Cause.SHED, Cause.RATE}
+STREAM = ((b"dapr-stream", b"true"),)
+GRPC: dict[str, Any] = {"protocol": "grpc", "method": "POST", "framing": "stream"}
+ENTRY = TargetRules(builtin_retry=None)  # `targets.apps.<id>: {}`
+
+
+def few(**changes: Any) -> RetryRule:
+    return RetryRule(**{"name": "few", "duration_s": 0.1, "max_retries": 3, **changes})
+
+
+def rules_of(rules: TargetRules, **changes: Any) -> tuple[Again, ...]:
+    return again_rules(asking(head("/x", **changes)), rules, lambda: random.Random(1))
+
+
+def pauses(again: Again, most: int = 10) -> list[float]:
+    return list(islice(again.delays_s(), most))  # type: ignore[call-overload]
+
+
+def retried(rules: tuple[Again, ...], cause: Cause, status: int = 0, code: int | None = None) -> bool:
+    return any(covers(again, cause, status, code) for again in rules)
+
+
+# --- the built-in retry
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken_too"),
+    [
+        ({}, True),
+        ({"method": "HEAD"}, True),
+        ({"method": "DELETE"}, True),
+        ({"method": "PUT", "framing": "length"}, False),
+        ({"method": "POST", "framing": "length"}, False),
+        ({"method": "POST"}, False),
+        ({"method": "PATCH"}, False),
+        ({"method": "QUERY"}, False),
+    ],
+)
+def test_builtin_covers_what_did_not_reach_the_app(changes: dict[str, Any], broken_too: bool) -> None:
+    (again,) = rules_of(TargetRules(), **changes)
+    assert again.on == UNSENT | ({Cause.RESET_EARLY} if broken_too else set())
+    assert pauses(again) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(500, None), (404, None), (503, None), (0, 13), (0, 14), (0, 7)]
+)
+def test_builtin_never_repeats_an_apps_own_answer(status: int, code: int | None) -> None:
+    assert not retried(rules_of(TargetRules()), Cause.STATUS, status, code)
+
+
+def test_builtin_does_not_hold_for_an_entry_or_grpc() -> None:
+    assert rules_of(ENTRY) == ()
+    (again,) = rules_of(TargetRules(), **GRPC)
+    assert pauses(again) == [0.0, 0.05]  # redialled at once, not the built-in
+    assert again.on == UNSENT
+
+
+def test_builtin_is_as_slow_as_its_own_policy_says() -> None:
+    rules = TargetRules(builtin_retry=few(name=BUILTIN_RETRY.name, duration_s=0.02))
+    assert pauses(rules_of(rules)[0]) == [0.02, 0.02, 0.02]
+
+
+# --- a written policy
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        *((200, False), (204, False), (302, False), (304, False), (399, False)),
+        *((101, True), (400, True), (401, True), (404, True), (409, True), (500, True), (599, True)),
+    ],
+)
+def test_http_failure_is_any_status_outside_200_to_399(status: int, expected: bool) -> None:
+    made = rules_of(TargetRules(retry=few(), builtin_retry=None))
+    assert retried(made, Cause.STATUS, status) is expected
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, False), (1, True), (5, True), (13, True), (14, True)])
+def test_grpc_failure_is_any_code_but_ok(code: int, expected: bool) -> None:
+    made = rules_of(TargetRules(retry=few(), builtin_retry=None), **GRPC)
+    assert retried(made, Cause.STATUS, 200, code) is expected
+
+
+def test_matching_filters_answers_with_a_status_only() -> None:
+    rule = few(http_codes=frozenset({503}), grpc_codes=frozenset({14}))
+    made = rules_of(TargetRules(retry=rule, builtin_retry=None))
+    assert retried(made, Cause.STATUS, 503)
+    assert not retried(made, Cause.STATUS, 404)
+    assert retried(made, Cause.STATUS, 200, 14)
+    assert not retried(made, Cause.STATUS, 200, 5)
+    for cause in (Cause.CONNECT, Cause.TIMEOUT, Cause.RESET_EARLY, Cause.NO_ENDPOINT):
+        assert retried(made, cause)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
+def test_written_policy_does_what_it_says_for_every_method(method: str) -> None:
+    made = rules_of(TargetRules(retry=few(), builtin_retry=None), method=method, framing="length")
+    for cause in UNSENT | {Cause.RESET_EARLY, Cause.TIMEOUT}:
+        assert retried(made, cause)
+
+
+@pytest.mark.parametrize("cause", sorted(NEVER, key=str))
+def test_what_ends_a_call_is_never_repeated(cause: Cause) -> None:
+    for changes in ({}, GRPC):
+        for rules in (TargetRules(), TargetRules(retry=few())):
+            assert not retried(rules_of(rules, **changes), cause)
+
+
+@pytest.mark.parametrize(
+    ("max_retries", "attempts", "count"), [(0, 1, 0), (1, 2, 1), (3, 4, 3), (-1, None, 10)]
+)
+def test_retries_are_counted_after_the_first_attempt(
+    max_retries: int, attempts: int | None, count: int
+) -> None:
+    (again,) = rules_of(TargetRules(retry=few(max_retries=max_retries), builtin_retry=None))
+    assert again.attempts == attempts
+    assert pauses(again) == [0.1] * count
+
+
+def test_pauses_of_an_exponential_rule_are_drawn_for_each_call() -> None:
+    rule = few(kind="exponential", max_retries=5)
+    rng = random.Random(7)
+    (again,) = again_rules(asking(head("/x")), TargetRules(retry=rule, builtin_retry=None), lambda: rng)
+    first, second = pauses(again), pauses(again)
+    assert len(first) == len(second) == 5
+    assert first != second
+    assert 0.25 <= first[0] <= 0.75
+
+
+def test_default_policy_takes_the_place_of_the_builtin() -> None:
+    made = rules_of(TargetRules(retry=few(max_retries=1), source="default"))
+    assert len(made) == 1
+    assert made[0].attempts == 2
+
+
+# --- bodies and streams
+
+
+@pytest.mark.parametrize("rules", [TargetRules(), ENTRY, TargetRules(retry=few(), builtin_retry=None)])
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+def test_body_of_unknown_length_is_never_sent_twice(rules: TargetRules, protocol: str) -> None:
+    assert rules_of(rules, protocol=protocol, method="POST", framing="stream") == ()
+
+
+def test_declared_stream_is_repeated_and_timed_in_its_opening_only() -> None:
+    rules = TargetRules(retry=few(), timeout_s=0.3, builtin_retry=None)
+    made = rules_of(rules, **GRPC, headers=STREAM)
+    assert made[0].on == UNSENT
+    assert not retried(made, Cause.STATUS, 200, 14)
+    assert not retried(made, Cause.RESET_EARLY)
+    assert pauses(made[0]) == [0.1, 0.1, 0.1]
+    assert attempt_timeout(asking(head("/x", **GRPC, headers=STREAM)), rules) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({**GRPC, "headers": STREAM}, True),
+        ({**GRPC, "headers": ((b"dapr-stream", b"no"),)}, False),
+        ({**GRPC}, False),
+        ({"headers": STREAM}, False),
+    ],
+)
+def test_stream_is_declared_on_grpc_only(changes: dict[str, Any], expected: bool) -> None:
+    assert is_declared_stream(asking(head("/x", **changes))) is expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, None), (0.0, None), (-1.0, None), (0.3, 0.3)])
+def test_timeout_bounds_each_attempt(given: float | None, expected: float | None) -> None:
+    rules = TargetRules(timeout_s=given)
+    for changes in ({}, {"method": "POST", "framing": "stream"}, GRPC):
+        assert attempt_timeout(asking(head("/x", **changes)), rules) == expected
+
+
+# --- which rules a call gets
+
+
+def planned(target: str, resiliency: ResiliencyRules, **changes: Any) -> Plan:
+    found = outbound(resiliency=resiliency).decide(asking(head(target, **changes)))
+    assert isinstance(found, Plan), found
+    return found
+
+
+CART = TargetRules(timeout_s=0.3, retry=few(), builtin_retry=None, source="targets.apps.cart")
+
+
+def test_entry_is_found_by_the_very_spelling() -> None:
+    known = ResiliencyRules(targets={"cart": CART})
+    assert planned("/v1.0/invoke/cart/method/x", known).attempt_s == 0.3
+    spelled = planned("/v1.0/invoke/cart.shop/method/x", known)
+    assert spelled.attempt_s is None
+    assert spelled.again == ()  # no built-in either: that goes by the app-id alone
+
+
+def test_own_spelling_of_a_namespaced_target_applies() -> None:
+    known = ResiliencyRules(targets={"cart.other": CART})
+    assert planned("/v1.0/invoke/cart.other/method/x", known).attempt_s == 0.3
+    assert len(planned("/v1.0/invoke/cart/method/x", known).again) == 1
+
+
+def test_call_to_oneself_over_http_obeys_its_policy_but_no_builtin() -> None:
+    mine = TargetRules(timeout_s=0.3, retry=few(max_retries=2), source="targets.apps.web")
+    found = planned("/v1.0/invoke/web/method/x", ResiliencyRules(targets={"web": mine}))
+    assert found.attempt_s == 0.3
+    assert retried(found.again, Cause.STATUS, 500)
+    assert found.again[0].attempts == 3
+    plain = planned("/v1.0/invoke/web/method/x", ResiliencyRules())
+    assert not retried(plain.again, Cause.CONNECT)
+    assert retried(plain.again, Cause.REFUSED)  # a kept connection that the app had closed
+
+
+def test_proxied_grpc_call_to_oneself_has_no_policy() -> None:
+    mine = TargetRules(timeout_s=0.3, retry=few(max_retries=2), source="targets.apps.web")
+    found = outbound(
+        resiliency=ResiliencyRules(targets={"web": mine}), app=replace(APP, protocol="grpc")
+    ).decide(asking(head("/a.B/C", **GRPC, authority="web.localhost")))
+    assert isinstance(found, Plan)
+    assert found.attempt_s is None
+    assert not retried(found.again, Cause.STATUS, 200, 14)
