@@ -518,13 +518,18 @@ class Http2End(asyncio.Protocol):
             self.schedule_flush()
         self.forget(stream)
 
+    def drop_unsent(self, stream: Stream) -> None:
+        """What of a body waits for a window will not be sent; the windows are for other streams."""
+        stream.queue.clear()
+        stream.queued = 0
+        self._starved.pop(stream.id, None)
+
     def forget(self, stream: Stream) -> None:
         """A stream is over: give back the connection credit that its unread bytes hold."""
         if stream.closed:
             return
         stream.closed = True
-        stream.queue.clear()
-        self._starved.pop(stream.id, None)
+        self.drop_unsent(stream)
         self.streams.pop(stream.id, None)
         self.active_at = self._loop.time()
         if stream.owed:

@@ -338,6 +338,7 @@ class Http2Client(Http2End):
 
     def part(self, stream: ClientStream) -> None:
         """No more of a request comes, as it is answered."""
+        self.drop_unsent(stream)
         self._loop.call_later(_PARTING_S, self.reset, stream, Codes.CANCEL)
 
     def _on_reset(self, event: h2.events.StreamReset) -> None:

@@ -1,5 +1,6 @@
 """What bursts and early ends cost nobody, and what becomes of those who imitate them."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -93,6 +94,38 @@ async def test_app_that_stops_a_request_itself_hears_of_no_reset(engine: str) ->
         assert (await caller.headed(stream)).status == 200
         assert (await caller.whole(await caller.request(b"/last"))).body == b"fine"
     assert not resets
+
+
+async def test_request_that_was_answered_early_holds_no_window_back_from_others(engine: str) -> None:
+    """A server may answer and not read the rest (RFC 9113 §8.1): until the stream ends, its connection's window is for other calls."""
+    all_came = asyncio.Event()
+    arrived: list[bool] = []
+
+    async def early_app(peer: FramePeer) -> None:
+        early = await peer.next_request()
+        while len(peer.message(early).body) < 65_535:  # the connection's window (RFC 9113 §6.9.2)
+            await peer.read()
+        await peer.respond(early)
+        last = await peer.next_request()
+        await all_came.wait()
+        await peer.send(window(0, 20_000))
+        for _ in range(20):  # some milliseconds; the early stream is reset after half a second
+            await peer.settled()
+        arrived.append(peer.message(last).ended)
+        await peer.respond(last, body=b"fine")
+
+    async with (
+        serving(early_app, window_bytes=1 << 20) as port,
+        leading(engine, "one", port, wire="h2c") as way,
+        dial(way.port) as caller,
+    ):
+        stream = await caller.request(b"/early", method=b"POST", body=bytes(200_000), end=False)
+        assert (await caller.headed(stream)).status == 200
+        last = await caller.request(b"/last", method=b"POST", body=bytes(10_000))
+        await caller.settled()
+        all_came.set()
+        assert (await caller.whole(last)).body == b"fine"
+    assert arrived == [True]
 
 
 @pytest.mark.parametrize("at_once", [1, 200])

@@ -340,6 +340,7 @@ impl H2Up {
     /// The callee has answered in full: it may stop what is left of the request itself, as servers do (RFC 9113 §8.1), before it is reset.
     pub(crate) fn part(mut self) {
         if !self.is_sent {
+            self.send.reserve_capacity(0); // or its share of the connection's window would be no other call's
             tokio::task::spawn_local(async move {
                 let stopped = poll_fn(|cx| self.send.poll_reset(cx));
                 drop(tokio::time::timeout(PARTING, stopped).await); // either way it is over
