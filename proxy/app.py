@@ -8,7 +8,6 @@ import asyncio
 import os
 import random
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +17,7 @@ from msgspec.structs import replace
 from nameresolution.addresses import advertised_address
 from nameresolution.directory import Directory
 from nameresolution.errors import NameResolutionError
-from nameresolution.host_registry import Entry, HostRegistry, Registration
-from nameresolution.resolver import Instance
+from nameresolution.host_registry import HostRegistry
 from nameresolution.resolvers import Surroundings, build
 from policies.errors import DocumentError
 from policies.reloading.loading import PolicySnapshot
@@ -28,6 +26,7 @@ from policies.reloading.watching import watch
 from proxy.api.admin import Admin, Health, Json
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
+from proxy.control.announcing import Announcing
 from proxy.control.app_watch import AppWatch
 from proxy.control.identity import Identity, WorkloadName
 from proxy.control.lifetime import Lifetime
@@ -42,7 +41,7 @@ from proxy.control.tracing_setup import exporters, sampling_rate
 from proxy.deciding.outbound import LOCAL_API
 from proxy.engine.selection import choose
 from proxy.errors import ConfigError
-from proxy.settings.values import Settings, address
+from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
 from sentry.client import Svid
 from telemetry.context import Sampler
@@ -77,20 +76,14 @@ async def run_sidecar(settings: Settings, loading: Loading | None = None) -> int
 
 
 class Sidecar:
-    """All parts of one sidecar. Mutable state: the registry entry, the policies in force and the last error of theirs."""
+    """All parts of one sidecar. Mutable state: the policies in force and the last error of theirs."""
 
     def __init__(self, settings: Settings, lifetime: Lifetime, loading: Loading) -> None:
         self._settings = settings
         self._lifetime = lifetime
         self._log = get_logger("postern")
-        self._started_at = time.time()
         self._hostname = socket.gethostname()
-        self._registration: Registration | None = None
         self._policy_error: str | None = None
-        self._mesh = ""
-        self._serving = self._leaving = False
-        self._turned = asyncio.Event()
-        self._entry_due = False  # the entry is older than we are, as it could not be written
         root = settings.runtime_root
         self._admin_path = root / "run" / f"{settings.instance}.sock"
         self._api_path = root / "run" / f"{settings.instance}.api"
@@ -147,6 +140,16 @@ class Sidecar:
             self._control.explain,
         )
         self._listening = Listening(settings, self._engine, self._control)
+        self._announcing = Announcing(
+            settings,
+            self._registry,
+            self._directory,
+            self._listening,
+            self._app,
+            host_ip=self._host_ip,
+            admin_socket=self._admin_path,
+            has_expired=self._has_expired,
+        )
         parts = (
             "listeners",
             *(("identity",) if settings.mtls else ()),
@@ -196,8 +199,7 @@ class Sidecar:
             finally:
                 for task in running:
                     task.cancel()
-                if self._registration is not None:
-                    self._registration.close()
+                self._announcing.close()
         return 1 if cut else 0
 
     # --- starting ----------------------------------------------------------------------------------------------------------
@@ -225,9 +227,7 @@ class Sidecar:
                 )
                 self._control.attach(self._engine)
                 await self._listening.bind(metrics, public)
-                self._registration = await asyncio.to_thread(
-                    self._registry.register, self._entry(serving=False)
-                )
+                await self._announcing.register()
                 self._health.ready("listeners")
                 self._lifetime.ready(
                     {
@@ -270,8 +270,8 @@ class Sidecar:
                 tasks.create_task(self._identity.run())
                 await held.wait()
             else:
-                self._directory.identify(self._settings.instance, self._mesh)
-            await self._keep_announced()
+                self._announcing.identify("")
+            await self._announcing.keep()
 
     async def _watch_policies(self) -> None:
         reader = Reader()
@@ -293,52 +293,14 @@ class Sidecar:
             self._lifetime.reload_asked.clear()
             self._log.info("nothing to reload: neither --config nor --resources-path was given")
 
-    async def _keep_announced(self) -> None:
-        """Have callers know of us while our app takes calls and they can prove who we are; the registry's entry stays all the time."""
-        await self._directory.wait_running()
-        self._renew_entry()
-        while not self._leaving:
-            self._turned.clear()
-            if self._takes_calls == self._serving:
-                await self._turned.wait()
-                continue
-            self._serving = not self._serving
-            self._renew_entry()
-            if self._serving:
-                instance = self._instance()
-                await self._directory.announce(instance)
-                where = address(instance.host, instance.port)
-                self._log.info("serving", app_id=instance.app_id, peer=where)
-            else:
-                await self._directory.withdraw()
-                until = "the certificate is renewed" if self._has_expired else "the app takes calls again"
-                self._log.warning(f"not announced until {until}", app=self._app.state)
-
-    @property
     def _has_expired(self) -> bool:
         return self._identity is not None and self._identity.is_expired
-
-    @property
-    def _takes_calls(self) -> bool:
-        return self._app.takes_calls and not self._has_expired
-
-    def _instance(self) -> Instance:
-        settings, port = self._settings, self._listening.ports["peer"]
-        assert port is not None
-        return Instance(
-            app_id=settings.app_id,
-            namespace=settings.namespace,
-            host=self._host_ip,
-            port=port,
-            instance=settings.instance,
-            mesh=self._mesh,
-        )
 
     # --- news --------------------------------------------------------------------------------------------------------------
 
     def _lost(self) -> tuple[str, ...]:
         """The parts that were ready and are not now: peers refuse a certificate that has ended."""
-        return ("identity",) if self._has_expired else ()
+        return ("identity",) if self._has_expired() else ()
 
     def _identity_asked(self, failed_at: str | None, *, first: bool) -> None:
         meters, app_id = self._meters, self._settings.app_id
@@ -349,17 +311,14 @@ class Sidecar:
 
     def _identity_changed(self, svid: Svid) -> None:
         self._control.identity_changed(svid)
-        self._mesh = svid.bundle.mesh_hash()
-        self._directory.identify(self._settings.instance, self._mesh)
+        self._announcing.identify(svid.bundle.mesh_hash())
         self._health.ready("identity")
-        self._turned.set()
 
     def _app_changed(self) -> None:
         if self._app.is_open:
             self._health.ready("app")
         self._control.app_changed(self._app)
-        self._renew_entry()
-        self._turned.set()
+        self._announcing.app_changed()
 
     def _app_pid(self) -> int | None:
         """The process of the app where it is known, else the command that started it and us; None where the app is started elsewhere."""
@@ -377,19 +336,6 @@ class Sidecar:
         else:
             self._meters.http_probes.add(app_id, status)
             self._meters.http_probe_latency.slot(app_id, status).observe(took_ms)
-
-    def _renew_entry(self) -> None:
-        """Write what we are now into the host's registry; a full disk must not end a sidecar that serves."""
-        if self._registration is None or self._leaving:
-            return
-        try:
-            self._registration.update(self._entry(serving=self._serving))
-        except NameResolutionError as error:
-            if not self._entry_due:
-                self._log.warning("the registry entry can't be renewed, trying again", reason=str(error))
-            self._entry_due = True
-        else:
-            self._entry_due = False
 
     def _count_resources(self, policy: PolicySnapshot) -> None:
         for name, namespace in policy.resiliency.resources:
@@ -416,7 +362,9 @@ class Sidecar:
     async def _learn(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
-                self._registry.watch(lambda entries: self._control.registry_changed(entries, self._mesh))
+                self._registry.watch(
+                    lambda entries: self._control.registry_changed(entries, self._announcing.mesh)
+                )
             )
             await asyncio.sleep(_LEARNING_S)
             self._control.learning_settled()
@@ -427,10 +375,7 @@ class Sidecar:
             due = loop.time() + _TICK_S
             await asyncio.sleep(_TICK_S)
             self._meters.loop_lag.set(max(0.0, loop.time() - due))
-            if self._entry_due:
-                self._renew_entry()
-            if self._has_expired and self._serving:
-                self._turned.set()
+            self._announcing.tick()
 
     # --- leaving -----------------------------------------------------------------------------------------------------------
 
@@ -441,13 +386,7 @@ class Sidecar:
         self._health.leaving = True
         if self._lifetime.by_signal and settings.block_shutdown_s:
             await self._block(settings.block_shutdown_s)
-        self._leaving = True
-        await self._directory.withdraw()
-        if self._registration is not None:
-            try:
-                self._registration.withdraw()
-            except NameResolutionError as error:
-                self._log.warning("the registry entry can't be withdrawn", reason=str(error))
+        await self._announcing.withdraw()
         # Nobody need be served on once the app has ended by itself.
         await self._lifetime.app_ended(self._drain_s())
         within = settings.graceful_shutdown_s
@@ -477,33 +416,6 @@ class Sidecar:
 
     # --- what we say of ourselves ------------------------------------------------------------------------------------------
 
-    def _entry(self, *, serving: bool) -> Entry:
-        settings, ports = self._settings, self._listening.ports
-        return Entry(
-            app_id=settings.app_id,
-            namespace=settings.namespace,
-            instance=settings.instance,
-            pid=os.getpid(),
-            host=self._host_ip,
-            peer_port=ports.get("peer") or 0,
-            http_port=ports.get("http") or 0,
-            grpc_port=ports.get("grpc") or 0,
-            metrics_port=ports.get("metrics") or 0,
-            app_port=settings.app_port or 0,
-            app_state=self._app.state,
-            expired=self._has_expired,
-            admin_socket=str(self._admin_path),
-            mesh=self._mesh,
-            grpc_services=self._app.services,
-            services_learnt=not settings.grpc_services,
-            command=settings.run.command,
-            started_at=self._started_at,
-            run_template=settings.run.run_template,
-            cli_pid=settings.run.cli_pid or 0,
-            profile=settings.profile,
-            serving=serving,
-        )
-
     def _not_ready(self, missing: list[str]) -> list[str]:
         """Why we are not ready, of the parts that are missing and the app."""
         identity = self._identity.status() if self._identity is not None else {}
@@ -524,7 +436,7 @@ class Sidecar:
             "profile": settings.profile,
             "ready": not not_ready,
             "notReady": not_ready,
-            "startedAt": self._started_at,
+            "startedAt": self._announcing.started_at,
             "ports": {**self._listening.ports, "app": settings.app_port},
             "addresses": {"advertised": self._host_ip, "adminSocket": str(self._admin_path)},
             "identity": {
@@ -540,7 +452,7 @@ class Sidecar:
                 "healthy": self._app.healthy,
                 "open": self._app.is_open,
                 "state": self._app.state,
-                "announced": self._serving and not self._leaving,
+                "announced": self._announcing.serving and not self._announcing.leaving,
                 "heldBy": str(self._app.held_by) if self._app.held_by is not None else None,
                 "heldByForeign": self._app.held_by is not None and self._app.held_by.is_foreign,
             },
@@ -564,7 +476,7 @@ class Sidecar:
             "routes": self._control.routes(),
             "services": self._control.services(),
             "upstreams": self._listening.upstream_ports,
-            "shutdown": "draining" if self._leaving else "serving",
+            "shutdown": "draining" if self._announcing.leaving else "serving",
         }
 
     def _scrape(self) -> None:
