@@ -103,8 +103,8 @@ class Route(Struct, frozen=True, kw_only=True):
     edits: Edits = ()
 
 
-class Again(Struct, frozen=True, kw_only=True):
-    """Retry as data; the engine loops. Several rules: the first that covers the failure decides.
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """A retry policy as data; the engine loops. Of several, the first that covers the failure decides.
 
     delays_s draws the pauses of one call. http_codes/grpc_codes: None means every failure status, empty none. within_s: no attempt
     begins later than so long after the call.
@@ -147,14 +147,15 @@ TRACE_ID = "\x02"  # likewise, for the trace's id in hexadecimal digits
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """How to carry a call. Dies with its scopes. gates: breaker, concurrency, rate, fault. on_cause: the answer for each.
+    """How to carry a call. Dies with its scopes.
 
+    gates: breaker, concurrency, rate, fault. local_replies: the answer to each cause for which the call ends here.
     attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call, idle_s a silent one.
     """
 
     labels: Labels
     routes: tuple[Route, ...]
-    again: tuple[Again, ...] = ()
+    retries: tuple[RetryPolicy, ...] = ()
     gates: tuple[str, ...] = ()
     mirror: tuple[tuple[str, float], ...] = ()
     connect_s: float = 5.0
@@ -164,7 +165,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     body_bytes: int | None = None
     replay_bytes: int = 65_536  # of a request body kept for another attempt; a larger body is sent once
     reply_edits: Edits = ()
-    on_cause: Mapping[Cause, Reply] = field(default_factory=dict)
+    local_replies: Mapping[Cause, Reply] = field(default_factory=dict)
     vary: tuple[Read, ...] = ()
     key: tuple[Hashable, ...] = ()
     scopes: tuple[str, ...] = ()

@@ -8,7 +8,19 @@ from msgspec.structs import replace
 from policies.rules.access import Caller, Profile
 from proxy import errors
 from proxy.contract.head import Headers
-from proxy.contract.plan import DETAIL, Again, Cause, Edit, Edits, Labels, Op, Plan, Reply, Route, Surface
+from proxy.contract.plan import (
+    DETAIL,
+    Cause,
+    Edit,
+    Edits,
+    Labels,
+    Op,
+    Plan,
+    Reply,
+    RetryPolicy,
+    Route,
+    Surface,
+)
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.callee import GRPC_WEB_SET
 
@@ -133,18 +145,18 @@ def to_app(
     return Plan(
         labels=labels,
         routes=(Route(cluster=APP_CLUSTER, edits=tuple(edits)),),
-        again=_app_retries(ask, grpc=grpc),
+        retries=_app_retries(ask, grpc=grpc),
         gates=(APP_GATE,) if app.gated and not grpc else (),
         connect_s=app.connect_s,
         body_bytes=app.body_bytes,
         reply_edits=STRIP_REPLY,
-        on_cause=CauseReplies(
+        local_replies=CauseReplies(
             labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True, hint=hint
         ),
     )
 
 
-def _app_retries(ask: RecordingHead, *, grpc: bool) -> tuple[Again, ...]:
+def _app_retries(ask: RecordingHead, *, grpc: bool) -> tuple[RetryPolicy, ...]:
     """An app that closed kept connections just as they were used never saw the call; one that broke off may have: once, where safe."""
     unseen = _at_once(frozenset({Cause.REFUSED}), attempts=4)
     if not grpc and ask.framing() == "none" and ask.method() in IDEMPOTENT:
@@ -152,8 +164,8 @@ def _app_retries(ask: RecordingHead, *, grpc: bool) -> tuple[Again, ...]:
     return (unseen,)
 
 
-def _at_once(on: frozenset[Cause], *, attempts: int) -> Again:
-    return Again(
+def _at_once(on: frozenset[Cause], *, attempts: int) -> RetryPolicy:
+    return RetryPolicy(
         attempts=attempts, on=on, grpc_codes=frozenset(), delays_s=lambda: iter((0.0,) * (attempts - 1))
     )
 

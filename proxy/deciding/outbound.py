@@ -45,7 +45,7 @@ from proxy.deciding.callee import (
     parse_callee,
 )
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
-from proxy.deciding.retry_policies import again_rules, attempt_timeout
+from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 from telemetry.hosts import split_authority
 
 LOCAL_API = "local-api"
@@ -231,11 +231,11 @@ class Outbound:
         if isinstance(found, Reply):
             known = {name for name, _ in found.headers}
             return replace(found, headers=(*found.headers, *(h for h in headers if h[0] not in known)))
-        on_cause = found.on_cause
-        if isinstance(on_cause, CauseReplies):
-            on_cause = on_cause.adding(headers)
+        local_replies = found.local_replies
+        if isinstance(local_replies, CauseReplies):
+            local_replies = local_replies.adding(headers)
         before = found.reply_edits or (Edit(op=Op.HOP_BY_HOP),)
-        return replace(found, reply_edits=(*before, *edits), on_cause=on_cause)
+        return replace(found, reply_edits=(*before, *edits), local_replies=local_replies)
 
     def _token(self, ask: RecordingHead) -> Reply | None:
         if self.view.token_required and not ask.header_is(b"dapr-api-token", API_TOKEN_SET):
@@ -260,7 +260,7 @@ class Outbound:
             labels=labels,
             routes=(Route(cluster=LOCAL_API, edits=(Edit(op=Op.HOP_BY_HOP),)),),
             body_bytes=1_048_576,
-            on_cause=CauseReplies(labels, "dapr", "this proxy's own API", "", at_app=False),
+            local_replies=CauseReplies(labels, "dapr", "this proxy's own API", "", at_app=False),
         )
 
     # --- naming ----------------------------------------------------------------------------------------------------------
@@ -388,8 +388,8 @@ class Outbound:
         if isinstance(found, Reply) or ask.protocol() == "grpc":
             return found
         rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
-        again = (*again_rules(ask, rules, self.view.random), *found.again)
-        return replace(found, again=again, attempt_s=attempt_timeout(ask, rules))
+        retries = (*retry_policies(ask, rules, self.view.random), *found.retries)
+        return replace(found, retries=retries, attempt_s=attempt_timeout(ask, rules))
 
     def _hold(self, ask: RecordingHead, callee: Callee, labels: Labels, surface: Surface) -> Hold:
         why = self.view.heard.absent(callee)
@@ -426,13 +426,13 @@ class Outbound:
             routes=(
                 Route(cluster=callee.key, expect=expect if view.mtls else frozenset(), edits=tuple(edits)),
             ),
-            again=again_rules(ask, rules, view.random),
+            retries=retry_policies(ask, rules, view.random),
             attempt_s=attempt_timeout(ask, rules),
             body_bytes=app.body_bytes,
             connect_s=app.connect_s,
             replay_bytes=app.replay_bytes,
             reply_edits=(Edit(op=Op.HOP_BY_HOP),),
-            on_cause=CauseReplies(labels, named.surface, callee.name, callee.text, at_app=False),
+            local_replies=CauseReplies(labels, named.surface, callee.name, callee.text, at_app=False),
             scopes=(f"name:{callee.key}",),
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from policies.rules.backoff import delays, within_s
 from policies.rules.resiliency import RetryRule, TargetRules
-from proxy.contract.plan import Again, Cause
+from proxy.contract.plan import Cause, RetryPolicy
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import IDEMPOTENT
 from proxy.deciding.callee import TRUTHY_SET
@@ -24,19 +24,19 @@ def is_declared_stream(ask: RecordingHead) -> bool:
     return ask.protocol() == "grpc" and ask.header_is(b"dapr-stream", TRUTHY_SET)
 
 
-def again_rules(
+def retry_policies(
     ask: RecordingHead, rules: TargetRules, rng: Callable[[], random.Random]
-) -> tuple[Again, ...]:
+) -> tuple[RetryPolicy, ...]:
     """What may be tried again, first match first."""
     grpc = ask.protocol() == "grpc"
     if not grpc and ask.framing() == "stream":
         return ()  # a body of unknown length is never sent twice
-    made: list[Again] = []
+    made: list[RetryPolicy] = []
     if rules.retry is not None:
         made.append(_written(rules.retry, rng, opening_only=is_declared_stream(ask)))
     elif grpc:
         made.append(
-            Again(
+            RetryPolicy(
                 attempts=None,
                 on=_UNSENT,
                 grpc_codes=frozenset(),
@@ -59,10 +59,10 @@ def attempt_timeout(ask: RecordingHead, rules: TargetRules) -> float | None:
     return rules.timeout_s
 
 
-def _written(rule: RetryRule, rng: Callable[[], random.Random], *, opening_only: bool) -> Again:
+def _written(rule: RetryRule, rng: Callable[[], random.Random], *, opening_only: bool) -> RetryPolicy:
     if opening_only:
         return _of(rule, _UNSENT, rng)
-    return Again(
+    return RetryPolicy(
         attempts=None if rule.max_retries < 0 else rule.max_retries + 1,
         on=_BROKEN,
         http_codes=rule.http_codes,
@@ -72,8 +72,8 @@ def _written(rule: RetryRule, rng: Callable[[], random.Random], *, opening_only:
     )
 
 
-def _of(rule: RetryRule, on: frozenset[Cause], rng: Callable[[], random.Random]) -> Again:
-    return Again(
+def _of(rule: RetryRule, on: frozenset[Cause], rng: Callable[[], random.Random]) -> RetryPolicy:
+    return RetryPolicy(
         attempts=None,
         on=on,
         http_codes=frozenset(),

@@ -29,7 +29,19 @@ from proxy.contract.engine import (
 )
 from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Tally
-from proxy.contract.plan import DETAIL, Again, Cause, Decide, Decision, Edit, Labels, Op, Plan, Reply, Route
+from proxy.contract.plan import (
+    DETAIL,
+    Cause,
+    Decide,
+    Decision,
+    Edit,
+    Labels,
+    Op,
+    Plan,
+    Reply,
+    RetryPolicy,
+    Route,
+)
 from proxy.contract.recording import RecordingHead
 from proxy.engine.portable.engine import PortableEngine
 from proxy.settings.version import has_native
@@ -169,10 +181,10 @@ def reply(cause: Cause, **changes: Any) -> Reply:
     return replace(errors.reply(cause, LABELS, f"{cause.value}: {DETAIL}"), **changes)
 
 
-ON_CAUSE: Final = {cause: reply(cause) for cause in Cause}
+LOCAL_REPLIES: Final = {cause: reply(cause) for cause in Cause}
 
 
-def again(attempts: int | None, *on: Cause, **fields: Any) -> Again:
+def retry(attempts: int | None, *on: Cause, **fields: Any) -> RetryPolicy:
     """A retry rule without pauses."""
     delay_s = fields.pop("delay_s", 0.0)
 
@@ -180,7 +192,7 @@ def again(attempts: int | None, *on: Cause, **fields: Any) -> Again:
         def __next__(self) -> float:
             return float(delay_s)
 
-    return Again(attempts=attempts, on=frozenset(on), delays_s=Constant, **fields)
+    return RetryPolicy(attempts=attempts, on=frozenset(on), delays_s=Constant, **fields)
 
 
 def plan(cluster: str = "app", *, expect: frozenset[str] = frozenset(), **fields: Any) -> Plan:
@@ -189,7 +201,7 @@ def plan(cluster: str = "app", *, expect: frozenset[str] = frozenset(), **fields
     given: dict[str, Any] = {
         "labels": LABELS,
         "routes": (route,),
-        "on_cause": ON_CAUSE,
+        "local_replies": LOCAL_REPLIES,
         "reply_edits": EDITS[:1],
     }
     return Plan(**(given | fields))

@@ -10,7 +10,7 @@ from proxy.contract.engine import Cluster, Upstream
 from proxy.contract.plan import Cause
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import Code, FramePeer, dial, goaway, reset, serving
-from tests.conformance.harness import DEADLINE_S, Node, again, always, leading, plan, running
+from tests.conformance.harness import DEADLINE_S, Node, always, leading, plan, retry, running
 from tests.support.http_client import connect
 from tests.support.http_wire import Head, read_body, read_head
 from tests.support.ports import free_ports
@@ -68,8 +68,8 @@ async def test_attempt_limit_without_retry_is_a_504(engine: str) -> None:
 
 async def test_attempt_limit_with_retry_tries_again(engine: str) -> None:
     app = Never()
-    rules = (again(3, Cause.TIMEOUT),)
-    async with raw_app(app) as port, leading(engine, "one", port, attempt_s=0.05, again=rules) as way:
+    rules = (retry(3, Cause.TIMEOUT),)
+    async with raw_app(app) as port, leading(engine, "one", port, attempt_s=0.05, retries=rules) as way:
         async with connect(way.port) as caller:
             response = await caller.request("GET", "/")
         outcome = await way.front.seen.outcome()
@@ -79,8 +79,8 @@ async def test_attempt_limit_with_retry_tries_again(engine: str) -> None:
 
 async def test_total_limit_ends_all_attempts(engine: str) -> None:
     app = Never()
-    rules = (again(None, Cause.TIMEOUT),)
-    fields: dict[str, Any] = {"attempt_s": 0.05, "total_s": 0.5, "again": rules}
+    rules = (retry(None, Cause.TIMEOUT),)
+    fields: dict[str, Any] = {"attempt_s": 0.05, "total_s": 0.5, "retries": rules}
     async with (
         raw_app(app) as port,
         leading(engine, "one", port, **fields) as way,
@@ -113,10 +113,10 @@ async def test_attempt_limit_bounds_an_answer_up_to_its_end(engine: str) -> None
 
 async def test_status_that_the_rule_covers_is_retried(engine: str, hops: str) -> None:
     app = Answering([BUSY, BUSY, OK])
-    rules = (again(3, http_codes=frozenset({503})),)
+    rules = (retry(3, http_codes=frozenset({503})),)
     async with (
         raw_app(app) as port,
-        leading(engine, hops, port, again=rules) as way,
+        leading(engine, hops, port, retries=rules) as way,
         connect(way.port) as caller,
     ):
         response = await caller.request("POST", "/", body=b"replay me")
@@ -129,10 +129,10 @@ async def test_status_that_the_rule_covers_is_retried(engine: str, hops: str) ->
 
 async def test_status_that_no_rule_covers_passes(engine: str) -> None:
     app = Answering([BUSY, OK])
-    rules = (again(3, http_codes=frozenset({500})),)
+    rules = (retry(3, http_codes=frozenset({500})),)
     async with (
         raw_app(app) as port,
-        leading(engine, "one", port, again=rules) as way,
+        leading(engine, "one", port, retries=rules) as way,
         connect(way.port) as caller,
     ):
         response = await caller.request("GET", "/")
@@ -141,10 +141,10 @@ async def test_status_that_no_rule_covers_passes(engine: str) -> None:
 
 async def test_last_failing_answer_passes_when_attempts_are_spent(engine: str) -> None:
     app = Answering([BUSY])
-    rules = (again(3, http_codes=None),)
+    rules = (retry(3, http_codes=None),)
     async with (
         raw_app(app) as port,
-        leading(engine, "one", port, again=rules) as way,
+        leading(engine, "one", port, retries=rules) as way,
         connect(way.port) as caller,
     ):
         response = await caller.request("GET", "/")
@@ -153,7 +153,7 @@ async def test_last_failing_answer_passes_when_attempts_are_spent(engine: str) -
 
 async def test_body_larger_than_replay_bytes_is_sent_once(engine: str) -> None:
     app = Answering([BUSY, OK])
-    fields: dict[str, Any] = {"again": (again(3, http_codes=None),), "replay_bytes": 10}
+    fields: dict[str, Any] = {"retries": (retry(3, http_codes=None),), "replay_bytes": 10}
     async with (
         raw_app(app) as port,
         leading(engine, "one", port, **fields) as way,
@@ -168,10 +168,10 @@ async def test_body_larger_than_replay_bytes_is_sent_once(engine: str) -> None:
 
 async def test_chunked_body_within_replay_bytes_is_replayed(engine: str, hops: str) -> None:
     app = Answering([BUSY, OK])
-    rules = (again(3, http_codes=None),)
+    rules = (retry(3, http_codes=None),)
     async with (
         raw_app(app) as port,
-        leading(engine, hops, port, again=rules) as way,
+        leading(engine, hops, port, retries=rules) as way,
         connect(way.port) as caller,
     ):
         response = await caller.request("POST", "/", chunks=[b"ab", b"cd"])
@@ -181,7 +181,7 @@ async def test_chunked_body_within_replay_bytes_is_replayed(engine: str, hops: s
 async def test_answer_under_way_is_never_retried(engine: str) -> None:
     app = Answering([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", b""])
     app.answers = [app.answers[0]]
-    rules = (again(5, Cause.RESET_LATE, Cause.RESET_EARLY, http_codes=None),)
+    rules = (retry(5, Cause.RESET_LATE, Cause.RESET_EARLY, http_codes=None),)
     calls = 0
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -192,7 +192,7 @@ async def test_answer_under_way_is_never_retried(engine: str) -> None:
 
     async with (
         raw_app(once) as port,
-        leading(engine, "one", port, again=rules) as way,
+        leading(engine, "one", port, retries=rules) as way,
         connect(way.port) as caller,
     ):
         await caller.send_head("GET", "/")
@@ -205,10 +205,10 @@ async def test_call_cut_before_an_answer_is_retried_only_by_rule(engine: str) ->
     without, covered = Answering([b"", OK]), Answering([b"", OK])
     async with raw_app(without) as port, leading(engine, "one", port) as way, connect(way.port) as caller:
         first = await caller.request("GET", "/")
-    rules = (again(2, Cause.RESET_EARLY),)
+    rules = (retry(2, Cause.RESET_EARLY),)
     async with (
         raw_app(covered) as port,
-        leading(engine, "one", port, again=rules) as way,
+        leading(engine, "one", port, retries=rules) as way,
         connect(way.port) as caller,
     ):
         second = await caller.request("GET", "/")
@@ -231,11 +231,11 @@ async def test_grpc_status_that_the_rule_covers_is_retried(engine: str, hops: st
             else:
                 await peer.respond(stream, headers=(*head, (b"grpc-status", code)))
 
-    rules = (again(5, grpc_codes=frozenset({14})),)
+    rules = (retry(5, grpc_codes=frozenset({14})),)
     headers = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
     async with (
         serving(app) as port,
-        leading(engine, hops, port, wire="h2c", again=rules) as way,
+        leading(engine, hops, port, wire="h2c", retries=rules) as way,
         dial(way.port) as caller,
     ):
         message = await caller.whole(
@@ -349,10 +349,10 @@ async def test_call_above_the_last_stream_of_a_goaway_is_replayed_elsewhere(engi
 
 async def test_pause_of_a_rule_is_kept_between_attempts(engine: str) -> None:
     app = Answering([BUSY, OK])
-    rules = (again(2, http_codes=None, delay_s=0.2),)
+    rules = (retry(2, http_codes=None, delay_s=0.2),)
     async with (
         raw_app(app) as port,
-        leading(engine, "one", port, again=rules) as way,
+        leading(engine, "one", port, retries=rules) as way,
         connect(way.port) as caller,
     ):
         response = await caller.request("GET", "/")
@@ -364,10 +364,10 @@ async def test_pause_of_a_rule_is_kept_between_attempts(engine: str) -> None:
 
 async def test_pause_that_would_pass_the_deadline_is_not_begun(engine: str) -> None:
     app = Answering([BUSY, OK])
-    rules = (again(2, http_codes=None, delay_s=30.0),)
+    rules = (retry(2, http_codes=None, delay_s=30.0),)
     async with (
         raw_app(app) as port,
-        leading(engine, "one", port, again=rules, total_s=5.0) as way,
+        leading(engine, "one", port, retries=rules, total_s=5.0) as way,
         connect(way.port) as caller,
     ):
         response = await caller.request("GET", "/")
@@ -376,10 +376,10 @@ async def test_pause_that_would_pass_the_deadline_is_not_begun(engine: str) -> N
 
 async def test_attempts_count_towards_the_time_that_a_rule_has(engine: str) -> None:
     app = Never()
-    rules = (again(None, Cause.TIMEOUT, within_s=0.25),)
+    rules = (retry(None, Cause.TIMEOUT, within_s=0.25),)
     async with (
         raw_app(app) as port,
-        leading(engine, "one", port, again=rules, attempt_s=0.1) as way,
+        leading(engine, "one", port, retries=rules, attempt_s=0.1) as way,
         connect(way.port) as caller,
     ):
         response = await caller.request("GET", "/")
@@ -391,13 +391,13 @@ async def test_attempts_count_towards_the_time_that_a_rule_has(engine: str) -> N
 async def test_codes_of_a_rule_are_of_answers_and_not_of_attempts_that_got_none(engine: str) -> None:
     """A timeout carries no code, so `matching` leaves it to be tried again; the code 4 of an answer is filtered by it."""
     silent, answering = Never(), Answering([BUSY])
-    rules = (again(3, Cause.TIMEOUT, http_codes=frozenset({500}), grpc_codes=frozenset({14})),)
-    fields: dict[str, Any] = {"again": rules, "attempt_s": 0.05}
+    rules = (retry(3, Cause.TIMEOUT, http_codes=frozenset({500}), grpc_codes=frozenset({14})),)
+    fields: dict[str, Any] = {"retries": rules, "attempt_s": 0.05}
     async with raw_app(silent) as port, leading(engine, "one", port, **fields) as way:
         async with connect(way.port) as caller:
             assert (await caller.request("GET", "/")).status == 504
         assert len((await way.front.seen.outcome()).attempts) == 3
-    async with raw_app(answering) as port, leading(engine, "one", port, again=rules) as way:
+    async with raw_app(answering) as port, leading(engine, "one", port, retries=rules) as way:
         async with connect(way.port) as caller:
             assert (await caller.request("GET", "/")).status == 503
         assert len((await way.front.seen.outcome()).attempts) == 1
@@ -405,10 +405,10 @@ async def test_codes_of_a_rule_are_of_answers_and_not_of_attempts_that_got_none(
 
 async def test_each_attempt_is_a_fresh_head(engine: str) -> None:
     app = Answering([BUSY, OK])
-    rules = (again(2, http_codes=None),)
+    rules = (retry(2, http_codes=None),)
     async with (
         raw_app(app) as port,
-        leading(engine, "one", port, again=rules) as way,
+        leading(engine, "one", port, retries=rules) as way,
         connect(way.port) as caller,
     ):
         await caller.request("GET", "/", headers=[("traceparent", "00-bad")])

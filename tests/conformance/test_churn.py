@@ -14,13 +14,13 @@ from proxy.contract.engine import Limits
 from proxy.contract.plan import Cause
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import Code, FramePeer, dial, reset, serving
-from tests.conformance.harness import Node, Way, again, leading
+from tests.conformance.harness import Node, Way, leading, retry
 from tests.conformance.identities import Mint
 from tests.support.http_wire import read_body, read_head
 
 LIMITS = Limits(window_bytes=65_535, connection_window_bytes=65_535)
 RULES = (
-    again(
+    retry(
         3,
         Cause.REFUSED,
         Cause.RESET_EARLY,
@@ -128,7 +128,7 @@ async def test_churn_leaves_nothing_behind(engine: str, mint: Mint, wire: str) -
     app = serving(second) if wire == "h2c" else raw_app(first)
     async with app as port:
         descriptors = len(os.listdir("/proc/self/fd"))
-        fields = {"again": RULES, "attempt_s": 3.0, "total_s": 8.0, "gates": ("gate",)}
+        fields = {"retries": RULES, "attempt_s": 3.0, "total_s": 8.0, "gates": ("gate",)}
         way_to = leading(engine, "two", port, wire=wire, limits=LIMITS, mint=mint, **fields)  # type: ignore[arg-type]
         async with way_to as way:
             over = asyncio.Event()

@@ -93,7 +93,7 @@ def _head(drawn: dict[str, Any]) -> RequestHead | None:
 
 
 def _comparable(decision: Decision) -> tuple[object, ...]:
-    skip = {"again", "on_cause"}  # callables, and what follows from the labels
+    skip = {"retries", "local_replies"}  # callables, and what follows from the labels
     return (type(decision), *(getattr(decision, f.name) for f in fields(decision) if f.name not in skip))
 
 

@@ -8,10 +8,10 @@ Pairs = list[tuple[bytes, bytes]]
 ReplyParts = tuple[int, int, Pairs, bytes, int, str, str, list[str]]
 EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts]]
-AgainParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None]
+RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None]
 Times = tuple[float, float | None, float | None]
 PlanParts = tuple[
-    int, list[RouteParts], list[AgainParts], list[str], Times, int | None, int, list[EditParts], list[str]
+    int, list[RouteParts], list[RetryParts], list[str], Times, int | None, int, list[EditParts], list[str]
 ]
 ReadParts = tuple[str, bytes, int | None, int | None]
 

@@ -30,20 +30,20 @@ from proxy.contract.engine import (
 )
 from proxy.contract.head import Header, RequestHead
 from proxy.contract.outcome import Attempt, Outcome, Tally
-from proxy.contract.plan import DETAIL, Again, Cause, Edits, Hold, Labels, Plan, Reply
+from proxy.contract.plan import DETAIL, Cause, Edits, Hold, Labels, Plan, Reply, RetryPolicy
 from proxy.contract.recording import Facet, RecordingHead, Shape, ShapedTable, Table, Tables
 from proxy.engine.native import _native
 from proxy.engine.native._native import Question
 
 if TYPE_CHECKING:
     from proxy.engine.native._native import (
-        AgainParts,
         AttemptParts,
         EditParts,
         OutcomeParts,
         PlanParts,
         ReadParts,
         ReplyParts,
+        RetryParts,
         ShapeParts,
         SpanParts,
         TallyParts,
@@ -270,7 +270,7 @@ class NativeEngine:
     def _answer_reply(self, question: Question, token: int, cause: str) -> None:
         plan = self._decisions[token]
         assert isinstance(plan, Plan)
-        question.reply(self._reply_parts(plan.on_cause[Cause(cause)]), [])
+        question.reply(self._reply_parts(plan.local_replies[Cause(cause)]), [])
 
     def _answer_undecided(self, question: Question, listener: str, reason: str | None) -> None:
         labels = _unlabelled(listener)
@@ -287,7 +287,7 @@ class NativeEngine:
             assert isinstance(plan, Plan)
             if len(self._pauses) >= _MAX_CALLS_RETRYING:
                 self._pauses.pop(next(iter(self._pauses)))
-            drawing = self._pauses[call, rule] = _draw(plan.again[rule])
+            drawing = self._pauses[call, rule] = _draw(plan.retries[rule])
         question.pauses(list(islice(drawing, _PAUSES)))
 
     def _answer_explain(self, question: Question, key: str) -> None:
@@ -327,7 +327,7 @@ class NativeEngine:
         return (
             self._token(plan),
             routes,
-            [_again_parts(again) for again in plan.again],
+            [_retry_parts(policy) for policy in plan.retries],
             list(plan.gates),
             (plan.connect_s, plan.attempt_s, plan.total_s),
             plan.body_bytes,
@@ -481,18 +481,18 @@ def _edit_parts(edits: Edits) -> "list[EditParts]":
     return [(edit.op.value, edit.name, edit.data) for edit in edits]
 
 
-def _again_parts(again: Again) -> "AgainParts":
+def _retry_parts(policy: RetryPolicy) -> "RetryParts":
     return (
-        again.attempts,
-        [cause.value for cause in again.on],
-        None if again.http_codes is None else sorted(again.http_codes),
-        None if again.grpc_codes is None else sorted(again.grpc_codes),
-        again.within_s,
+        policy.attempts,
+        [cause.value for cause in policy.on],
+        None if policy.http_codes is None else sorted(policy.http_codes),
+        None if policy.grpc_codes is None else sorted(policy.grpc_codes),
+        policy.within_s,
     )
 
 
-def _draw(again: Again) -> Iterator[float]:
-    drawn = again.delays_s()
+def _draw(policy: RetryPolicy) -> Iterator[float]:
+    drawn = policy.delays_s()
     with suppress(StopIteration):
         while True:
             yield next(drawn)

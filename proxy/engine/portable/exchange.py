@@ -201,13 +201,13 @@ class Exchange:
         self._kept = kept
         size = max(self._raw.length or 0, self._body.size)  # a held call may have its body already
         if plan.body_bytes is not None and size > plan.body_bytes:
-            self._answer(plan.on_cause[Cause.TOO_LARGE], f"{size} bytes, the limit is {plan.body_bytes}")
+            self._answer(plan.local_replies[Cause.TOO_LARGE], f"{size} bytes, the limit is {plan.body_bytes}")
             return
         self._limit(plan.total_s)
         if kept.edits[0].grpc_web and (left := self._head.get(b"grpc-timeout")) is not None:
             self._limit(parse_grpc_timeout(left))
         self._body.keep_bytes = plan.replay_bytes
-        self._retrying = Retrying(plan.again)
+        self._retrying = Retrying(plan.retries)
         self._enter_gates(list(plan.gates), plan)
 
     def _enter_gates(self, gates: list[str], plan: Plan) -> None:
@@ -216,7 +216,7 @@ class Exchange:
             if gate is not None and not gate.enter():
                 cancel = gate.wait(lambda: self._enter_gates(gates, plan))
                 if cancel is None:
-                    self._answer(plan.on_cause[Cause.SHED], f"more than {gate.queue} calls wait already")
+                    self._answer(plan.local_replies[Cause.SHED], f"more than {gate.queue} calls wait already")
                 else:
                     self._cancels.append(cancel)
                 return
@@ -571,7 +571,7 @@ class Exchange:
         if self._done:
             return
         if self._committed and cause is Cause.TIMEOUT and self._can_end_grpc():
-            reply = self._plan.on_cause[cause]
+            reply = self._plan.local_replies[cause]
             self._end_grpc(reply, detail)
             self._finish(cause, None, reply.grpc_code)
         elif self._committed:
@@ -580,7 +580,7 @@ class Exchange:
         elif self._kept is None:
             self._answer(answers.timed_out(self._listener.name), detail)
         else:
-            self._answer(self._plan.on_cause[cause], detail)
+            self._answer(self._plan.local_replies[cause], detail)
 
     def _end_grpc(self, reply: Reply, detail: str) -> None:
         trailers = answers.grpc_trailers(reply, detail, self._span)

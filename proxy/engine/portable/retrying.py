@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from proxy.contract.plan import Again, Cause, Delays
+from proxy.contract.plan import Cause, Delays, RetryPolicy
 
 
-def covers(again: Again, cause: Cause, status: int, code: int | None) -> bool:
+def covers(policy: RetryPolicy, cause: Cause, status: int, code: int | None) -> bool:
     """Whether a rule speaks of this failure: a cause of ours, or an answer by its gRPC code or HTTP status."""
     if cause is not Cause.STATUS:
-        return cause in again.on
+        return cause in policy.on
     if code is not None:
-        return code != 0 and (again.grpc_codes is None or code in again.grpc_codes)
-    return (status < 200 or status > 399) and (again.http_codes is None or status in again.http_codes)
+        return code != 0 and (policy.grpc_codes is None or code in policy.grpc_codes)
+    return (status < 200 or status > 399) and (policy.http_codes is None or status in policy.http_codes)
 
 
 class Retrying:
@@ -19,26 +19,26 @@ class Retrying:
 
     __slots__ = ("_delays", "_rules")
 
-    def __init__(self, rules: Sequence[Again]) -> None:
+    def __init__(self, rules: Sequence[RetryPolicy]) -> None:
         self._rules = rules
         self._delays: dict[int, Delays] = {}
 
     @property
     def may_read_grpc(self) -> bool:
         """Whether a gRPC status that comes after the head could still mean another attempt."""
-        return any(again.grpc_codes is None or again.grpc_codes for again in self._rules)
+        return any(policy.grpc_codes is None or policy.grpc_codes for policy in self._rules)
 
     def next_delay(
         self, attempts: int, elapsed_s: float, cause: Cause, status: int = 0, code: int | None = None
     ) -> float | None:
         """Seconds until the next attempt after so many and so long; None: no more. The first rule that covers the failure decides."""
-        for number, again in enumerate(self._rules):
-            if covers(again, cause, status, code):
-                if again.attempts is not None and attempts >= again.attempts:
+        for number, policy in enumerate(self._rules):
+            if covers(policy, cause, status, code):
+                if policy.attempts is not None and attempts >= policy.attempts:
                     return None
-                delay = next(self._delays.setdefault(number, again.delays_s()), None)
+                delay = next(self._delays.setdefault(number, policy.delays_s()), None)
                 is_late = (
-                    delay is not None and again.within_s is not None and elapsed_s + delay > again.within_s
+                    delay is not None and policy.within_s is not None and elapsed_s + delay > policy.within_s
                 )
                 return None if is_late else delay
         return None

@@ -99,7 +99,7 @@ def test_concurrency_gate_stands_before_http_calls(
 
 
 @pytest.mark.parametrize(
-    ("changes", "again"),
+    ("changes", "retried"),
     [
         ({}, {Cause.REFUSED, Cause.RESET_EARLY}),
         ({"method": "DELETE"}, {Cause.REFUSED, Cause.RESET_EARLY}),
@@ -109,12 +109,12 @@ def test_concurrency_gate_stands_before_http_calls(
     ],
 )
 def test_app_is_asked_twice_only_where_it_can_not_have_acted(
-    changes: dict[str, Any], again: set[Cause]
+    changes: dict[str, Any], retried: set[Cause]
 ) -> None:
-    rules = plan(**changes).again
-    assert set().union(*(rule.on for rule in rules)) == again
+    rules = plan(**changes).retries
+    assert set().union(*(rule.on for rule in rules)) == retried
     attempts = {cause: rule.attempts for rule in rules for cause in rule.on}
-    assert attempts == {cause: 4 if cause is Cause.REFUSED else 2 for cause in again}
+    assert attempts == {cause: 4 if cause is Cause.REFUSED else 2 for cause in retried}
     for rule in rules:
         assert rule.attempts is not None
         assert (rule.http_codes, rule.grpc_codes) == (frozenset(), frozenset())
@@ -122,7 +122,7 @@ def test_app_is_asked_twice_only_where_it_can_not_have_acted(
 
 
 def test_grpc_call_is_repeated_only_when_refused() -> None:
-    (rule,) = plan(protocol="grpc", method="POST", app=replace(APP, protocol="grpc")).again
+    (rule,) = plan(protocol="grpc", method="POST", app=replace(APP, protocol="grpc")).retries
     assert rule.on == {Cause.REFUSED}
 
 

@@ -246,11 +246,11 @@ def test_unknown_service_waits_while_learning() -> None:
 def test_builtin_retry_covers_what_was_not_sent_only() -> None:
     post = decide(head("/v1.0/invoke/cart/method/x", method="POST", framing="length"))
     assert isinstance(post, Plan)
-    assert all(Cause.RESET_EARLY not in again.on for again in post.again)
-    assert all(again.http_codes == frozenset() for again in post.again)
+    assert all(Cause.RESET_EARLY not in policy.on for policy in post.retries)
+    assert all(policy.http_codes == frozenset() for policy in post.retries)
     stream = decide(head("/v1.0/invoke/cart/method/x", method="POST", framing="stream"))
     assert isinstance(stream, Plan)
-    assert stream.again == ()
+    assert stream.retries == ()
 
 
 def test_written_retry_does_what_it_says() -> None:
@@ -262,8 +262,8 @@ def test_written_retry_does_what_it_says() -> None:
     plan = decide(head("/v1.0/invoke/cart/method/x"), resiliency=rules)
     assert isinstance(plan, Plan)
     assert plan.attempt_s == 0.3
-    assert plan.again[0].attempts == 3
-    assert plan.again[0].http_codes is None
+    assert plan.retries[0].attempts == 3
+    assert plan.retries[0].http_codes is None
 
 
 def test_self_call_to_an_unhealthy_app_is_refused() -> None:

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from policies.rules.resiliency import BUILTIN_RETRY, ResiliencyRules, RetryRule, TargetRules
-from proxy.contract.plan import Again, Cause, Plan
-from proxy.deciding.retry_policies import again_rules, attempt_timeout, is_declared_stream
+from proxy.contract.plan import Cause, Plan, RetryPolicy
+from proxy.deciding.retry_policies import attempt_timeout, is_declared_stream, retry_policies
 from proxy.engine.portable.retrying import covers
 from tests.unit.proxy.heads import APP, asking, head, outbound
 
@@ -24,16 +24,16 @@ def few(**changes: Any) -> RetryRule:
     return RetryRule(**{"name": "few", "duration_s": 0.1, "max_retries": 3, **changes})
 
 
-def rules_of(rules: TargetRules, **changes: Any) -> tuple[Again, ...]:
-    return again_rules(asking(head("/x", **changes)), rules, lambda: random.Random(1))
+def rules_of(rules: TargetRules, **changes: Any) -> tuple[RetryPolicy, ...]:
+    return retry_policies(asking(head("/x", **changes)), rules, lambda: random.Random(1))
 
 
-def pauses(again: Again, most: int = 10) -> list[float]:
-    return list(islice(again.delays_s(), most))  # type: ignore[call-overload]
+def pauses(policy: RetryPolicy, most: int = 10) -> list[float]:
+    return list(islice(policy.delays_s(), most))  # type: ignore[call-overload]
 
 
-def retried(rules: tuple[Again, ...], cause: Cause, status: int = 0, code: int | None = None) -> bool:
-    return any(covers(again, cause, status, code) for again in rules)
+def retried(rules: tuple[RetryPolicy, ...], cause: Cause, status: int = 0, code: int | None = None) -> bool:
+    return any(covers(policy, cause, status, code) for policy in rules)
 
 
 # --- the built-in retry
@@ -53,9 +53,9 @@ def retried(rules: tuple[Again, ...], cause: Cause, status: int = 0, code: int |
     ],
 )
 def test_builtin_covers_what_did_not_reach_the_app(changes: dict[str, Any], broken_too: bool) -> None:
-    (again,) = rules_of(TargetRules(), **changes)
-    assert again.on == UNSENT | ({Cause.RESET_EARLY} if broken_too else set())
-    assert pauses(again) == [1.0, 1.0, 1.0]
+    (policy,) = rules_of(TargetRules(), **changes)
+    assert policy.on == UNSENT | ({Cause.RESET_EARLY} if broken_too else set())
+    assert pauses(policy) == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_builtin_never_repeats_an_apps_own_answer(status: int, code: int | None)
 
 def test_builtin_does_not_hold_for_an_entry_or_grpc() -> None:
     assert rules_of(ENTRY) == ()
-    (again,) = rules_of(TargetRules(), **GRPC)
-    assert pauses(again) == [0.0, 0.05]  # redialled at once, not the built-in
-    assert again.on == UNSENT
+    (policy,) = rules_of(TargetRules(), **GRPC)
+    assert pauses(policy) == [0.0, 0.05]  # redialled at once, not the built-in
+    assert policy.on == UNSENT
 
 
 def test_builtin_is_as_slow_as_its_own_policy_says() -> None:
@@ -129,16 +129,16 @@ def test_what_ends_a_call_is_never_repeated(cause: Cause) -> None:
 def test_retries_are_counted_after_the_first_attempt(
     max_retries: int, attempts: int | None, count: int
 ) -> None:
-    (again,) = rules_of(TargetRules(retry=few(max_retries=max_retries), builtin_retry=None))
-    assert again.attempts == attempts
-    assert pauses(again) == [0.1] * count
+    (policy,) = rules_of(TargetRules(retry=few(max_retries=max_retries), builtin_retry=None))
+    assert policy.attempts == attempts
+    assert pauses(policy) == [0.1] * count
 
 
 def test_pauses_of_an_exponential_rule_are_drawn_for_each_call() -> None:
     rule = few(kind="exponential", max_retries=5)
     rng = random.Random(7)
-    (again,) = again_rules(asking(head("/x")), TargetRules(retry=rule, builtin_retry=None), lambda: rng)
-    first, second = pauses(again), pauses(again)
+    (policy,) = retry_policies(asking(head("/x")), TargetRules(retry=rule, builtin_retry=None), lambda: rng)
+    first, second = pauses(policy), pauses(policy)
     assert len(first) == len(second) == 5
     assert first != second
     assert 0.25 <= first[0] <= 0.75
@@ -206,24 +206,24 @@ def test_entry_is_found_by_the_very_spelling() -> None:
     assert planned("/v1.0/invoke/cart/method/x", known).attempt_s == 0.3
     spelled = planned("/v1.0/invoke/cart.shop/method/x", known)
     assert spelled.attempt_s is None
-    assert spelled.again == ()  # no built-in either: that goes by the app-id alone
+    assert spelled.retries == ()  # no built-in either: that goes by the app-id alone
 
 
 def test_own_spelling_of_a_namespaced_target_applies() -> None:
     known = ResiliencyRules(targets={"cart.other": CART})
     assert planned("/v1.0/invoke/cart.other/method/x", known).attempt_s == 0.3
-    assert len(planned("/v1.0/invoke/cart/method/x", known).again) == 1
+    assert len(planned("/v1.0/invoke/cart/method/x", known).retries) == 1
 
 
 def test_call_to_oneself_over_http_obeys_its_policy_but_no_builtin() -> None:
     mine = TargetRules(timeout_s=0.3, retry=few(max_retries=2), source="targets.apps.web")
     found = planned("/v1.0/invoke/web/method/x", ResiliencyRules(targets={"web": mine}))
     assert found.attempt_s == 0.3
-    assert retried(found.again, Cause.STATUS, 500)
-    assert found.again[0].attempts == 3
+    assert retried(found.retries, Cause.STATUS, 500)
+    assert found.retries[0].attempts == 3
     plain = planned("/v1.0/invoke/web/method/x", ResiliencyRules())
-    assert not retried(plain.again, Cause.CONNECT)
-    assert retried(plain.again, Cause.REFUSED)  # a kept connection that the app had closed
+    assert not retried(plain.retries, Cause.CONNECT)
+    assert retried(plain.retries, Cause.REFUSED)  # a kept connection that the app had closed
 
 
 def test_proxied_grpc_call_to_oneself_has_no_policy() -> None:
@@ -233,4 +233,4 @@ def test_proxied_grpc_call_to_oneself_has_no_policy() -> None:
     ).decide(asking(head("/a.B/C", **GRPC, authority="web.localhost")))
     assert isinstance(found, Plan)
     assert found.attempt_s is None
-    assert not retried(found.again, Cause.STATUS, 200, 14)
+    assert not retried(found.retries, Cause.STATUS, 200, 14)

@@ -13,7 +13,7 @@ from proxy.engine.portable.carrier import Carrier
 from proxy.engine.portable.exchange import Exchange
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.wire.streams import RawHead, ResponseEvents
-from tests.conformance.harness import FixedTracing, Recorder, again, always, plan
+from tests.conformance.harness import FixedTracing, Recorder, always, plan, retry
 
 GRPC: Headers = ((b"content-type", b"application/grpc"),)
 
@@ -188,7 +188,7 @@ async def test_body_flows_with_credit_both_ways() -> None:
 
 
 async def test_replayed_body_is_acked_to_the_caller_once() -> None:
-    bench = Bench(plan(again=(again(2, http_codes=frozenset({503})),)), "a", "b")
+    bench = Bench(plan(retries=(retry(2, http_codes=frozenset({503})),)), "a", "b")
     exchange, down = bench.call(post())
     exchange.request_data(b"12345")
     first = bench.up
@@ -204,7 +204,7 @@ async def test_replayed_body_is_acked_to_the_caller_once() -> None:
 
 
 async def test_body_beyond_replay_bytes_is_never_sent_twice() -> None:
-    bench = Bench(plan(replay_bytes=4, again=(again(5, Cause.RESET_EARLY),)), "a", "b")
+    bench = Bench(plan(replay_bytes=4, retries=(retry(5, Cause.RESET_EARLY),)), "a", "b")
     exchange, down = bench.call(post())
     exchange.request_data(b"12345")
     bench.up.events.response_lost(Cause.RESET_EARLY, "gone")
@@ -229,7 +229,7 @@ async def test_refused_everywhere_is_the_answer_for_refused() -> None:
 
 
 async def test_loss_after_the_head_aborts_the_caller() -> None:
-    bench = Bench(plan(again=(again(5, Cause.RESET_LATE),)), "a", "b")
+    bench = Bench(plan(retries=(retry(5, Cause.RESET_LATE),)), "a", "b")
     _, down = bench.call(get())
     bench.up.events.response_head(200, (), end=False)
     bench.up.events.response_lost(Cause.RESET_LATE, "gone")
@@ -237,7 +237,7 @@ async def test_loss_after_the_head_aborts_the_caller() -> None:
 
 
 async def test_grpc_head_is_held_until_its_status_cannot_be_retried() -> None:
-    bench = Bench(plan(again=(again(2, grpc_codes=frozenset({14})),)), "a", "b")
+    bench = Bench(plan(retries=(retry(2, grpc_codes=frozenset({14})),)), "a", "b")
     exchange, down = bench.call(post(GRPC, grpc=True))
     exchange.request_data(b"m")
     exchange.request_end(())

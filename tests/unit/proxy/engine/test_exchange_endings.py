@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from proxy.contract.head import Headers
 from proxy.contract.plan import Cause, Decision, Edit, Op, Route
 from proxy.contract.recording import RecordingHead
-from tests.conformance.harness import again, plan
+from tests.conformance.harness import plan, retry
 from tests.unit.proxy.engine.test_exchange import GRPC, Bench, get, post
 
 STRIPPING = (Edit(op=Op.REMOVE, name=b"dapr-app-id"), Edit(op=Op.REMOVE_PREFIX, name=b"dapr-caller-"))
@@ -23,7 +23,7 @@ async def later(delay_s: float) -> None:
 
 
 async def test_attempt_that_ran_out_while_dialling_is_not_sent_when_the_connection_comes() -> None:
-    fields: dict[str, Any] = {"attempt_s": 0.01, "again": (again(2, Cause.TIMEOUT, delay_s=30.0),)}
+    fields: dict[str, Any] = {"attempt_s": 0.01, "retries": (retry(2, Cause.TIMEOUT, delay_s=30.0),)}
     bench = Bench(plan(**fields), "a")
     bench.pool.slow = {"a"}
     exchange, _ = bench.call(get())
@@ -38,7 +38,7 @@ async def test_head_held_by_an_attempt_that_timed_out_is_not_the_next_ones() -> 
     fields: dict[str, Any] = {
         "attempt_s": 0.02,
         "replay_bytes": 4,
-        "again": (again(2, Cause.TIMEOUT, grpc_codes=frozenset({14})),),
+        "retries": (retry(2, Cause.TIMEOUT, grpc_codes=frozenset({14})),),
     }
     bench = Bench(plan(**fields), "a", "b")
     exchange, down = bench.call(post(GRPC, grpc=True))

@@ -11,7 +11,7 @@ use postern_core::decision::access::{AccessTable, Rule};
 use postern_core::decision::baggage;
 use postern_core::decision::edits::Edits;
 use postern_core::decision::path_readings::{is_ambiguous, readings};
-use postern_core::decision::plan::{Again, Graveyard, Plan, Read, Reply, Route, Token};
+use postern_core::decision::plan::{Graveyard, Plan, Read, Reply, RetryPolicy, Route, Token};
 use postern_core::decision::tables::{self, PathTable};
 use postern_core::decision::target::{self, Form};
 use postern_core::decision::trace::{self, Context, Span};
@@ -31,12 +31,12 @@ type EditParts = (String, Vec<u8>, Vec<u8>);
 /// cluster, weight, expect, edits
 type RouteParts = (String, u32, Vec<String>, Vec<EditParts>);
 /// attempts, causes, HTTP codes, gRPC codes
-type AgainParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>);
+type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>);
 /// connect, attempt, total
 type TimeParts = (f64, Option<f64>, Option<f64>);
-/// token, routes, again, gates, times, body bytes, replay bytes, reply edits, scopes
+/// token, routes, retries, gates, times, body bytes, replay bytes, reply edits, scopes
 pub(crate) type PlanParts =
-    (u64, Vec<RouteParts>, Vec<AgainParts>, Vec<String>, TimeParts, Option<u64>, usize, Vec<EditParts>, Vec<String>);
+    (u64, Vec<RouteParts>, Vec<RetryParts>, Vec<String>, TimeParts, Option<u64>, usize, Vec<EditParts>, Vec<String>);
 /// facet, header name, table, class
 pub(crate) type ReadParts = (String, Vec<u8>, Option<u32>, Option<u64>);
 
@@ -89,27 +89,27 @@ pub(crate) fn reply(parts: ReplyParts, graveyard: &Graveyard) -> PyResult<Box<Re
 }
 
 pub(crate) fn plan(parts: PlanParts, graveyard: &Graveyard) -> PyResult<Box<Plan>> {
-    let (token, routes, again, gates, (connect, attempt, total), body_bytes, replay_bytes, reply_edits, scopes) = parts;
+    let (token, routes, retries, gates, (connect, attempt, total), body_bytes, replay_bytes, reply_edits, scopes) = parts;
     let token = Token::new(token, graveyard.clone());
     let routes = routes.into_iter().map(route).collect::<PyResult<_>>()?;
-    let again = again.into_iter().map(rule).collect::<PyResult<_>>()?;
+    let retries = retries.into_iter().map(retry_policy).collect::<PyResult<_>>()?;
     let reply_edits = if reply_edits.is_empty() { None } else { Some(edits(reply_edits)?) };
     let (attempt, total) = (attempt.map(seconds).transpose()?, total.map(seconds).transpose()?);
     let (gates, scopes, connect) = (strings(gates), strings(scopes), seconds(connect)?);
-    Ok(Box::new(Plan { token, routes, again, gates, connect, attempt, total, body_bytes, replay_bytes, reply_edits, scopes }))
+    Ok(Box::new(Plan { token, routes, retries, gates, connect, attempt, total, body_bytes, replay_bytes, reply_edits, scopes }))
 }
 
 fn route((cluster, weight, expect, ops): RouteParts) -> PyResult<Route> {
     Ok(Route { cluster: cluster.into(), weight, expect: expect.into(), edits: edits(ops)? })
 }
 
-fn rule((attempts, on, http_codes, grpc_codes, within_s): AgainParts) -> PyResult<Again> {
+fn retry_policy((attempts, on, http_codes, grpc_codes, within_s): RetryParts) -> PyResult<RetryPolicy> {
     let mut bits = 0;
     for text in on {
         bits |= cause(&text)?.bit();
     }
     let within = within_s.map(|within_s| Duration::try_from_secs_f64(within_s).unwrap_or(Duration::MAX));
-    Ok(Again { attempts, on: bits, http_codes, grpc_codes, within })
+    Ok(RetryPolicy { attempts, on: bits, http_codes, grpc_codes, within })
 }
 
 fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {

@@ -184,7 +184,7 @@ impl Call {
         };
         let waits_for_code = self.head.protocol == Protocol::Grpc && !answered.end && answered.first.is_none();
         if !waits_for_code && !matches!(answered.first, Some(Part::Data(_))) {
-            let failed = plan.again.iter().any(|again| again.covers(Cause::Status, answered.status, code));
+            let failed = plan.retries.iter().any(|policy| policy.covers(Cause::Status, answered.status, code));
             let pause = if failed { Box::pin(self.next_pause(plan, Cause::Status, answered.status, code)).await? } else { None };
             if let Some(pause) = pause {
                 if let Some(attempt) = self.attempts.last_mut() {
@@ -238,7 +238,7 @@ impl Call {
         timer: &mut Option<Pin<Box<Sleep>>>,
     ) -> Result<Result<Answered, Ended>, Stop> {
         let wants_code = self.head.protocol == Protocol::Grpc
-            && plan.again.iter().any(|again| again.grpc_codes.as_ref().is_none_or(|codes| !codes.is_empty()));
+            && plan.retries.iter().any(|policy| policy.grpc_codes.as_ref().is_none_or(|codes| !codes.is_empty()));
         let mut held: Option<(u16, Headers)> = None;
         poll_fn(|cx| {
             if let Some(timer) = timer {

@@ -310,8 +310,8 @@ impl Call {
         if self.body.spent {
             return Ok(None);
         }
-        let Some(rule) = plan.again.iter().position(|again| again.covers(cause, status, code)) else { return Ok(None) };
-        if plan.again[rule].attempts.is_some_and(|most| self.attempts.len() >= most as usize) {
+        let Some(rule) = plan.retries.iter().position(|policy| policy.covers(cause, status, code)) else { return Ok(None) };
+        if plan.retries[rule].attempts.is_some_and(|most| self.attempts.len() >= most as usize) {
             return Ok(None);
         }
         let mut drawn = self.pauses.iter_mut().find(|(known, _)| *known == rule).and_then(|(_, pauses)| pauses.next());
@@ -325,7 +325,7 @@ impl Call {
         }
         let pause = drawn.map(|pause_s| Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX));
         let elapsed = Duration::from_nanos(now_ns().saturating_sub(self.started_ns));
-        let is_late = |pause: Duration| plan.again[rule].within.is_some_and(|within| elapsed.saturating_add(pause) > within);
+        let is_late = |pause: Duration| plan.retries[rule].within.is_some_and(|within| elapsed.saturating_add(pause) > within);
         Ok(pause.filter(|pause| !is_late(*pause) && self.left().is_none_or(|left| *pause < left)))
     }
 

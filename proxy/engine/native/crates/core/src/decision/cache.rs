@@ -327,7 +327,7 @@ mod tests {
         Decision::Plan(Box::new(Plan {
             token: Token::new(2, Arc::default()),
             routes: Vec::new(),
-            again: Vec::new(),
+            retries: Vec::new(),
             gates: Vec::new(),
             connect: Duration::ZERO,
             attempt: None,

@@ -66,7 +66,7 @@ pub struct Route {
 
 /// Retry as data. `on`: causes as bits. Codes: `None` means every failure status. `within`: from the call's start to an attempt's.
 #[derive(Debug)]
-pub struct Again {
+pub struct RetryPolicy {
     pub attempts: Option<u32>,
     pub on: u32,
     pub http_codes: Option<Vec<u16>>,
@@ -74,7 +74,7 @@ pub struct Again {
     pub within: Option<Duration>,
 }
 
-impl Again {
+impl RetryPolicy {
     /// Whether the rule covers a failure.
     pub fn covers(&self, cause: Cause, status: u16, code: Option<u32>) -> bool {
         if cause != Cause::Status {
@@ -92,7 +92,7 @@ impl Again {
 pub struct Plan {
     pub token: Arc<Token>,
     pub routes: Vec<Route>,
-    pub again: Vec<Again>,
+    pub retries: Vec<RetryPolicy>,
     pub gates: Vec<Arc<str>>,
     pub connect: Duration,
     pub attempt: Option<Duration>,
