@@ -10,7 +10,12 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def accepting(
-    script: Script, *, quiet: tuple[type[Exception], ...], limit: int, tls: ssl.SSLContext | None = None
+    script: Script,
+    *,
+    quiet: tuple[type[Exception], ...],
+    limit: int,
+    tls: ssl.SSLContext | None = None,
+    port: int = 0,
 ) -> AsyncIterator[int]:
     """Run `script` on each connection; yields the port. An exception of `quiet` ends its script without further notice."""
     running: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -30,7 +35,7 @@ async def accepting(
             running[task] = writer
             task.add_done_callback(running.pop)
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, limit=limit)
+        server = await asyncio.start_server(connected, "127.0.0.1", port, ssl=tls, limit=limit)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:

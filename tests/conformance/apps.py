@@ -12,12 +12,12 @@ from tests.support.http_wire import MAX_HEAD_BYTES
 
 
 @asynccontextmanager
-async def raw_app(script: Script) -> AsyncIterator[int]:
+async def raw_app(script: Script, port: int = 0) -> AsyncIterator[int]:
     """A server that runs `script` on each connection; its port. A connection that breaks ends its script quietly."""
 
     quiet = (OSError, HttpSyntaxError, asyncio.IncompleteReadError)
-    async with accepting(script, quiet=quiet, limit=MAX_HEAD_BYTES) as port:
-        yield port
+    async with accepting(script, quiet=quiet, limit=MAX_HEAD_BYTES, port=port) as bound:
+        yield bound
 
 
 @asynccontextmanager

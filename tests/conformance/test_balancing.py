@@ -5,11 +5,30 @@ import asyncio
 from proxy.contract.engine import Cluster, Upstream
 from tests.conformance.accepting import Script
 from tests.conformance.apps import raw_app
-from tests.conformance.harness import always, plan, running
+from tests.conformance.harness import Node, always, leading, plan, running
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
+from tests.support.ports import free_ports
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+
+
+def load(node: Node, cluster: str = "app") -> tuple[object, object, object]:
+    """Of a cluster's only endpoint: calls in flight, its latency in milliseconds, and for how long it is ejected."""
+    (known,) = node.engine.loads(cluster)
+    return known["inFlight"], known["rttMs"], known["ejectedForS"]
+
+
+def two_steps(go: asyncio.Event) -> Script:
+    """An app that gives its head at once and the body when told to."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_head(reader):
+            writer.write(HEAD)
+            await go.wait()
+            writer.write(b"ok")
+
+    return serve
 
 
 async def test_changed_weight_of_a_known_endpoint_takes_effect(engine: str) -> None:
@@ -41,3 +60,39 @@ async def test_changed_weight_of_a_known_endpoint_takes_effect(engine: str) -> N
             for _ in range(100):
                 await caller.request("GET", "/")
     assert hits["b"] > 90
+
+
+async def test_latency_counts_at_the_head_and_a_call_is_in_flight_until_its_end(engine: str) -> None:
+    go = asyncio.Event()
+    async with (
+        raw_app(two_steps(go)) as port,
+        leading(engine, "one", port) as way,
+        connect(way.port) as caller,
+    ):
+        _, unmeasured, _ = load(way.front)
+        await caller.send_head("GET", "/")
+        assert await caller.reader.readuntil(b"\r\n\r\n")
+        in_flight, measured, _ = load(way.front)
+        go.set()
+        assert await caller.reader.readexactly(2) == b"ok"
+        await way.front.seen.outcome()
+        after = load(way.front)
+    assert (in_flight, unmeasured) == (1, 30.0)
+    assert measured != unmeasured
+    assert after[:2] == (0, measured)
+
+
+async def test_endpoint_is_ejected_at_the_failure_and_taken_back_at_the_next_head(engine: str) -> None:
+    go = asyncio.Event()
+    (port,) = free_ports(1)
+    async with leading(engine, "one", port) as way, connect(way.port) as caller:
+        assert (await caller.request("GET", "/")).status == 502
+        ejected = load(way.front)
+        async with raw_app(two_steps(go), port):
+            await caller.send_head("GET", "/")
+            assert await caller.reader.readuntil(b"\r\n\r\n")
+            taken_back = load(way.front)
+            go.set()
+            assert await caller.reader.readexactly(2) == b"ok"
+    assert (ejected[0], taken_back[0], taken_back[2]) == (0, 1, 0.0)
+    assert ejected[2] != 0.0

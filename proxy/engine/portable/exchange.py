@@ -65,7 +65,6 @@ class Exchange:
         "_down_drained",
         "_gates",
         "_head",
-        "_head_at",
         "_held_head",
         "_is_mesh",
         "_is_peer",
@@ -121,7 +120,7 @@ class Exchange:
         self._is_peer = self._is_mesh = False  # the other end is a postern proxy, reached over mutual TLS
         self._refused_as: Cause | None = None
         self._web: WebCall | None = None  # where gRPC-Web is made gRPC
-        self._sent_at = self._head_at = 0.0
+        self._sent_at = 0.0
         self._body = RequestBody(raw.framing)
         # the answer
         self._committed = False
@@ -416,7 +415,6 @@ class Exchange:
         if self._done:
             return
         self._response_head_ns = time.time_ns()
-        self._head_at = self._carrier.now()
         attempt = self._attempts[-1]
         attempt.head_ns = self._response_head_ns
         attempt.status = status
@@ -424,6 +422,8 @@ class Exchange:
         may_be_peers = status >= 400 or (grpc and end) or bool(content_type(self._raw))
         if self._is_peer and may_be_peers and self._kept_from_app(headers):
             return
+        if self._load is not None and self._refused_as is None:
+            self._load.observe(self._carrier.now() - self._sent_at, self._carrier.now())
         if grpc and not end and self._body.is_whole and self._retrying.may_read_grpc:
             self._held_head = (status, headers)
             return
@@ -602,14 +602,11 @@ class Exchange:
         if call is not None and abort:
             call.abort()
         load, self._load = self._load, None
-        now = self._carrier.now()
         if self._attempts and not self._attempts[-1].ended_ns:
             attempt = self._attempts[-1]
             attempt.ended_ns = time.time_ns()
             attempt.cause = cause
             attempt.detail = detail
-            if load is not None and attempt.head_ns and self._refused_as is None:
-                load.observe(self._head_at - self._sent_at, now)
         if load is not None:
             load.in_flight -= 1
 
