@@ -3,9 +3,10 @@
 import asyncio
 
 from proxy.contract.engine import Cluster, Upstream
+from proxy.contract.plan import Route
 from tests.conformance.accepting import Script
 from tests.conformance.apps import raw_app
-from tests.conformance.harness import Node, always, leading, plan, running
+from tests.conformance.harness import EDITS, Node, always, leading, plan, retry, running
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
 from tests.support.ports import free_ports
@@ -96,3 +97,28 @@ async def test_endpoint_is_ejected_at_the_failure_and_taken_back_at_the_next_hea
             assert await caller.reader.readexactly(2) == b"ok"
     assert (ejected[0], taken_back[0], taken_back[2]) == (0, 1, 0.0)
     assert ejected[2] != 0.0
+
+
+async def test_route_of_a_split_is_drawn_once_per_call(engine: str) -> None:
+    calls: list[tuple[str, int]] = []
+
+    def app(name: str) -> Script:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while head := await read_head(reader):
+                calls.append((name, int(head.get("number") or -1)))
+                writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+
+        return serve
+
+    routes = (Route(cluster="a", edits=EDITS), Route(cluster="b", edits=EDITS))
+    async with raw_app(app("a")) as a, raw_app(app("b")) as b, running(engine) as node:
+        node.cluster("a", a)
+        node.cluster("b", b)
+        made = plan(routes=routes, retries=(retry(2, http_codes=None),))
+        async with connect(await node.listen(always(made))) as caller:
+            for number in range(40):
+                await caller.request("GET", "/", headers=[("number", str(number))])
+    sides = [{name for name, called in calls if called == number} for number in range(40)]
+    assert len(calls) == 80
+    assert {len(side) for side in sides} == {1}
+    assert set().union(*sides) == {"a", "b"}

@@ -207,6 +207,7 @@ class Exchange:
             self._limit(parse_grpc_timeout(left))
         self._body.keep_bytes = plan.replay_bytes
         self._retrying = Retrying(plan.retries)
+        self._route = _draw_route(plan.routes, self._carrier)  # once: attempts stay on one side of a split
         self._enter_gates(list(plan.gates), plan)
 
     def _enter_gates(self, gates: list[str], plan: Plan) -> None:
@@ -248,7 +249,6 @@ class Exchange:
 
     def _attempt(self, plan: Plan) -> None:
         self._cancel_waits()
-        self._route = _pick_route(plan.routes, self._carrier)
         route = plan.routes[self._route]
         state = self._carrier.clusters.get(route.cluster)
         load = state.pick(self._tried, self._carrier.now(), self._carrier.rng) if state is not None else None
@@ -678,7 +678,7 @@ class Exchange:
             self._finish(Cause.DRAINING)
 
 
-def _pick_route(routes: Iterable[Route], carrier: "Carrier") -> int:
+def _draw_route(routes: Iterable[Route], carrier: "Carrier") -> int:
     weights = [route.weight for route in routes]
     if len(weights) == 1:
         return 0

@@ -48,7 +48,6 @@ struct Answered {
 impl Call {
     /// Try one endpoint.
     pub async fn attempt(&mut self, down: &mut Down, plan: &Plan) -> Result<Ended, Stop> {
-        self.route = pick_route(plan);
         let route = &plan.routes[self.route];
         let now = Instant::now();
         let picked = {
@@ -492,19 +491,4 @@ enum Pump {
     Done,
     /// The callee takes no more of it.
     Broken,
-}
-
-fn pick_route(plan: &Plan) -> usize {
-    if plan.routes.len() == 1 {
-        return 0;
-    }
-    let total: u32 = plan.routes.iter().map(|route| route.weight).sum();
-    let mut drawn = fastrand::u32(..total.max(1));
-    for (place, route) in plan.routes.iter().enumerate() {
-        if drawn < route.weight {
-            return place;
-        }
-        drawn -= route.weight;
-    }
-    0
 }

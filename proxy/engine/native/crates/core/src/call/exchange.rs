@@ -190,6 +190,7 @@ impl Call {
             self.limit(self.asked_limit());
         }
         self.body.replay_limit = plan.replay_bytes;
+        self.route = draw_route(plan); // once: attempts stay on one side of a split
         for name in &plan.gates {
             let Some(gate) = self.shared.gate(name) else { continue };
             match Box::pin(self.guarded(down, async move { gate.enter().await })).await? {
@@ -479,4 +480,19 @@ impl Call {
             down_bytes: self.down_bytes,
         });
     }
+}
+
+fn draw_route(plan: &Plan) -> usize {
+    if plan.routes.len() == 1 {
+        return 0;
+    }
+    let total: u32 = plan.routes.iter().map(|route| route.weight).sum();
+    let mut drawn = fastrand::u32(..total.max(1));
+    for (place, route) in plan.routes.iter().enumerate() {
+        if drawn < route.weight {
+            return place;
+        }
+        drawn -= route.weight;
+    }
+    0
 }
