@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check reference native stock fuzz bench soak clean
+.PHONY: demo test quick check reference native native-dev stock fuzz bench soak clean
 
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
@@ -19,6 +19,10 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m 'not soak' --cov --cov-report=term:skip-covered
 
+# No process of ours but the readers of policies, and no real clock: what to run while editing.
+quick: $(VENV)/.ready
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/unit tests/fuzz tests/differential
+
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -30,6 +34,13 @@ reference: $(VENV)/.ready
 
 native:
 	cd proxy/engine/native/crates && cargo clippy --locked --all-targets && cargo test --locked --quiet
+
+# The engine of a change, in seconds; `pip install -e .` makes the release build again. A new file is renamed into place: processes may
+# have the old one mapped.
+ENGINE := proxy/engine/native/_native.abi3.so
+native-dev:
+	cd proxy/engine/native/crates && cargo build --locked --quiet --profile native-dev --package postern-binding
+	@cp proxy/engine/native/crates/target/native-dev/lib_native.so $(ENGINE).new && mv $(ENGINE).new $(ENGINE)
 
 # Seconds for each parser, and where chance begins (0: anywhere). --target keeps the flags of .cargo/config.toml from build scripts.
 FUZZ_S ?= 60

@@ -19,7 +19,7 @@ from tests.bench.cases import CASES, NATIVE, Case
 from tests.bench.errors import BenchError
 from tests.bench.floors import PORTABLE
 from tests.bench.results import Row
-from tests.bench.tools import require_programs
+from tests.bench.tools import require_programs, require_release_engine
 from tests.bench.verdicts import verdicts
 from tests.support.errors import SupportError
 from tests.support.processes import REPOSITORY
@@ -96,6 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
         require_programs()
+        require_release_engine()
         return asyncio.run(run(names, cases, QUICK if options.quick else THOROUGH, console))
     except (BenchError, SupportError) as error:
         console.print(str(error), style="red", markup=False)

@@ -13,6 +13,15 @@ class ToolMissingError(BenchError):
         super().__init__(f"missing: {', '.join(names)}; run: {remedy}")
 
 
+class SlowEngineError(BenchError):
+    """The native engine was not optimised: its figures would mean nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the native engine is the one of `make native-dev`; build a release: .venv/bin/python -m pip install -e ."
+        )
+
+
 class WrongAnswerError(BenchError):
     """A target answers, but not with what the upstream sent: its speed would mean nothing."""
 

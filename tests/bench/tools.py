@@ -1,12 +1,17 @@
 """What the bench needs from the machine, named in one line when it is missing."""
 
+import filecmp
 import importlib.util
 import shutil
 from pathlib import Path
 from typing import Final
 
-from tests.bench.errors import ToolMissingError
+from tests.bench.errors import SlowEngineError, ToolMissingError
+from tests.support.processes import REPOSITORY
 
+_NATIVE: Final = REPOSITORY / "proxy" / "engine" / "native"
+ENGINE: Final = _NATIVE / "_native.abi3.so"
+NATIVE_DEV: Final = _NATIVE / "crates" / "target" / "native-dev" / "lib_native.so"
 _APT: Final = {"h2load": "nghttp2-client"}
 
 
@@ -20,6 +25,12 @@ def require_programs() -> None:
         raise ToolMissingError(missing, f"apt-get install {' '.join(_APT[program] for program in missing)}")
     if importlib.util.find_spec("envoy") is None:
         raise _NO_ENVOY
+
+
+def require_release_engine(engine: Path = ENGINE, dev: Path = NATIVE_DEV) -> None:
+    """Raises SlowEngineError where the native engine is the one that `make native-dev` built."""
+    if engine.exists() and dev.exists() and filecmp.cmp(engine, dev, shallow=False):
+        raise SlowEngineError
 
 
 def envoy_program() -> Path:
