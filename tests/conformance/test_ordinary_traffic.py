@@ -128,6 +128,7 @@ async def test_request_that_was_answered_early_holds_no_window_back_from_others(
     assert arrived == [True]
 
 
+@pytest.mark.serial  # the portable engine is busy for seconds, of the ten that a wait may take
 @pytest.mark.parametrize("at_once", [1, 200])
 async def test_burst_of_cancellations_costs_no_other_call(engine: str, hops: str, at_once: int) -> None:
     """CVE-2023-44487: what is cancelled before it was looked at never becomes a call."""

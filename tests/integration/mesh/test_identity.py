@@ -133,6 +133,7 @@ class Traffic:
             assert await call.code() is grpc.StatusCode.OK
 
 
+@pytest.mark.serial  # certificates of three seconds expire where the processor is away that long
 async def test_second_long_identities_are_renewed_under_traffic_even_by_a_sentry_started_anew(
     mesh: Mesh, http_app: App, grpc_app: App
 ) -> None:

@@ -18,7 +18,7 @@ from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.http_wire import Response, format_head, read_head
 from tests.support.mesh import Mesh, Sidecar
-from tests.support.ports import free_port
+from tests.support.ports import free_ports
 from tests.support.proto.echo_pb2 import EchoRequest
 from tests.support.websocket import new_key
 
@@ -62,7 +62,7 @@ async def pages(
     engine = ("--engine", str(request.param))
     async with Mesh(tmp_path_factory.mktemp("pages")) as mesh:
         http, echo = await mesh.http_app(), await mesh.grpc_app()
-        own, public = (free_port(), free_port()), free_port()
+        *own, public = free_ports(3)
         origins = ("--allowed-origins", f"{SHOP},https://*.test,http://127.0.0.1:*")
         await mesh.start_sentry()
         async with asyncio.TaskGroup() as tasks:
@@ -75,7 +75,13 @@ async def pages(
             )
             compat = ("--profile", "daprd", "--upstream", f"daprd={own[1]}")
             daprd = tasks.create_task(mesh.sidecar("daprd", app=http, flags=(*engine, *compat)))
-        yield Pages(plain=plain.result(), open=opened.result(), daprd=daprd.result(), own=own, public=public)
+        yield Pages(
+            plain=plain.result(),
+            open=opened.result(),
+            daprd=daprd.result(),
+            own=(own[0], own[1]),
+            public=public,
+        )
 
 
 def refused(answer: Response) -> bool:

@@ -29,6 +29,10 @@ from tests.support.mesh import Mesh, Sidecar
 from tests.support.ports import free_port
 from tests.support.proto.echo_pb2 import EchoRequest
 
+pytestmark = (
+    pytest.mark.serial
+)  # timeouts of 300 ms and counted attempts: beside others a call may not even arrive in time
+
 # One caller's rules. A policy goes by the callee's spelling, so `a` and `a.default` are one app under two policies.
 RESILIENCY = """
 apiVersion: dapr.io/v1alpha1
