@@ -62,7 +62,7 @@ fuzz:
 # (tests/stock/README.md, tests/routers/README.md).
 STOCK := .cache/stock
 ROUTERS := $(STOCK)/routers
-stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(ROUTERS)/go/routers) \
+stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers) \
 	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built) \
 	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock)
@@ -72,6 +72,9 @@ $(STOCK)/go/stock: $(wildcard tests/stock/go/*)
 
 $(STOCK)/h2spec: $(wildcard tests/stock/go/go.*)
 	go build -C tests/stock/go -o $(CURDIR)/$@ github.com/summerwind/h2spec/cmd/h2spec
+
+$(STOCK)/actionlint: $(wildcard tests/stock/go/go.*)
+	go build -C tests/stock/go -o $(CURDIR)/$@ github.com/rhysd/actionlint/cmd/actionlint
 
 $(STOCK)/java/built: $(wildcard tests/stock/java/*)
 	mvn -B -q -ntp -f tests/stock/java/pom.xml -Dfolder=$(CURDIR)/$(STOCK)/java process-classes

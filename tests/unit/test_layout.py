@@ -11,14 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("proxy", "nameresolution", "sentry", "policies", "telemetry")
-FOLDERS = {*PACKAGES, "tests", "examples", ".ci"}
+FOLDERS = {*PACKAGES, "tests", "examples", ".ci", ".github"}
 FILES = {
-    *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md"),
+    *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
     *(
         "pyproject.toml",
         "setup.py",
     ),  # setup.py: an extension that may be left out can't be declared elsewhere
 }
+ACTIONLINT = ROOT / ".cache" / "stock" / "actionlint"
 # Test modules without a module of their own name, and why.
 WITHOUT_A_SOURCE = {
     "tests/unit/test_layout.py": "about the repository",
@@ -148,6 +149,16 @@ def test_import_directions_hold() -> None:
         text=True,
         timeout=50,
         check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not ACTIONLINT.exists(), reason="actionlint is not built: install Go, then make stock")
+def test_workflows_of_github_are_sound() -> None:
+    found = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert found
+    done = subprocess.run(
+        [ACTIONLINT, *found], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
