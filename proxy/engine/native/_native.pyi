@@ -2,7 +2,12 @@
 
 from typing import Final, Literal
 
+from proxy.contract.engine import PeerRefusal
+from proxy.contract.head import Framing, Headers
+
 causes: Final[list[str]]
+question_kinds: Final[list[str]]  # those of Asked
+notice_kinds: Final[list[str]]  # those of Notice
 
 Pairs = list[tuple[bytes, bytes]]
 ReplyParts = tuple[int, int, Pairs, bytes, int, str, str, list[str]]
@@ -15,21 +20,21 @@ PlanParts = tuple[
 ]
 ReadParts = tuple[str, bytes, int | None, int | None]
 
+# The fields of a RequestHead, in order.
 HeadParts = tuple[
     str,
-    str,
-    str,
+    Literal["http1", "http2", "grpc", "websocket"],
+    Framing,
     str,
     str,
     bytes,
     str,
     bytes,
-    tuple[tuple[bytes, bytes], ...],
+    Headers,
     str | None,
     str,
     int | None,
-    bool,
-    str,
+    Literal["origin", "absolute"],
 ]
 SpanParts = tuple[int, int, int, int, bool, str]
 AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, str | None]
@@ -58,9 +63,28 @@ class Tallies:
     def __iter__(self) -> Tallies: ...
     def __next__(self) -> TallyParts: ...
 
+# What is asked: (kind, arguments, where to answer). Each is answered by the method of Question that its kind names, unless it says else.
+Asked = (
+    tuple[Literal["decide"], HeadParts, Question]  # by `plan`, `reply` or `hold`
+    | tuple[Literal["class"], tuple[str, int], Question]  # of a path in a table; by `class_is`
+    | tuple[Literal["span"], tuple[Headers, bool], Question]  # this hop's; of gRPC?
+    | tuple[Literal["reply"], tuple[int, str], Question]  # of the Plan with this token for a cause
+    | tuple[
+        Literal["undecided"], tuple[str, str | None], Question
+    ]  # listener, what is bad of a request; by `reply`
+    | tuple[Literal["pauses"], tuple[int, int, int], Question]  # call, token of its Plan, number of the rule
+    | tuple[Literal["explain"], tuple[str], Question]  # a cluster's key
+    | tuple[Literal["verify"], tuple[bytes, bool], Question]  # a leaf; was it shown by a server?
+)
+# News, as the Observer's methods of these names take it.
+Notice = (
+    tuple[Literal["connection"], str, int]
+    | tuple[Literal["refused_frames"], str, str]
+    | tuple[Literal["refused_peer"], str, PeerRefusal, str, str]
+    | tuple[Literal["upstream_failed"], str, str, str]
+)
+
 class Question:
-    kind: Literal["decide", "class", "span", "reply", "undecided", "pauses", "explain", "verify"]
-    args: tuple[object, ...]
     def plan(self, parts: PlanParts, reads: list[ReadParts]) -> None: ...
     def reply(self, parts: ReplyParts, reads: list[ReadParts]) -> None: ...
     def hold(self, key: str, within_s: float, then: ReplyParts) -> None: ...
@@ -74,7 +98,7 @@ class NativeEngine:
     def __init__(self, limits_given: dict[str, float], prompt: bool, threads: int) -> None: ...
     def bell(self) -> int: ...
     def hush(self) -> None: ...
-    def next_question(self) -> Question | None: ...
+    def next_question(self) -> Asked | None: ...
     def listen(self, name: str, address: str, mesh: bool) -> str: ...
     def unlisten(self, name: str) -> None: ...
     def set_cluster(
@@ -97,7 +121,7 @@ class NativeEngine:
     def take_tallies(self) -> Tallies: ...
     def take_spans(self, most: int) -> list[OutcomeParts]: ...
     def take_outcomes(self, most: int) -> list[OutcomeParts]: ...
-    def take_notices(self) -> list[tuple[object, ...]]: ...
+    def take_notices(self) -> list[Notice]: ...
     def take_dead(self) -> list[int]: ...
     def stop(self) -> None: ...
 

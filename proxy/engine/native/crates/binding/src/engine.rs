@@ -124,9 +124,10 @@ impl NativeEngine {
         while (&self.bell).read(&mut taken).is_ok_and(|count| count == taken.len()) {}
     }
 
-    fn next_question(&self, py: Python<'_>) -> PyResult<Option<Question>> {
+    /// The oldest question, as a tuple that begins with its kind.
+    fn next_question<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(asked) = self.engine.inboxes.next_question() else { return Ok(None) };
-        Question::new(py, asked, self.graveyard.clone(), self.engine.commands.clone()).map(Some)
+        Question::tuple(py, asked, self.graveyard.clone(), self.engine.commands.clone()).map(Some)
     }
 
     fn listen(&self, name: &str, address: &str, mesh: bool) -> PyResult<String> {
@@ -275,7 +276,7 @@ impl NativeEngine {
         self.engine.inboxes.take_outcomes(most).iter().map(|outcome| outcome_tuple(py, outcome, true)).collect()
     }
 
-    /// All news of connections, oldest first, as tuples that begin with the Observer's method.
+    /// All news of connections, oldest first, as tuples that begin with their kind.
     fn take_notices<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         self.engine.inboxes.take_notices().iter().map(|notice| notice_tuple(py, notice)).collect()
     }
@@ -317,15 +318,18 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         .into_pyobject(py)
 }
 
+/// What is news, by the names that Python knows: those of the Observer's methods.
+pub(crate) const NOTICES: [&str; 4] = ["connection", "refused_frames", "refused_peer", "upstream_failed"];
+
 fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, PyTuple>> {
     match notice {
-        Notice::Connection { listener, change } => ("connection", &**listener, *change).into_pyobject(py),
-        Notice::RefusedFrames { kind, who } => ("refused_frames", *kind, &**who).into_pyobject(py),
+        Notice::Connection { listener, change } => (NOTICES[0], &**listener, *change).into_pyobject(py),
+        Notice::RefusedFrames { kind, who } => (NOTICES[1], *kind, &**who).into_pyobject(py),
         Notice::RefusedPeer { listener, refusal, address } => {
-            ("refused_peer", &**listener, &*refusal.reason, refusal.detail.as_str(), &**address).into_pyobject(py)
+            (NOTICES[2], &**listener, &*refusal.reason, refusal.detail.as_str(), &**address).into_pyobject(py)
         }
         Notice::UpstreamFailed { cluster, address, reason } => {
-            ("upstream_failed", &**cluster, &**address, reason.as_str()).into_pyobject(py)
+            (NOTICES[3], &**cluster, &**address, reason.as_str()).into_pyobject(py)
         }
     }
 }

@@ -17,6 +17,8 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("causes", postern_core::call::cause::CAUSES.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
+    module.add("question_kinds", question::KINDS)?;
+    module.add("notice_kinds", engine::NOTICES)?;
     module.add_class::<engine::NativeEngine>()?;
     module.add_class::<engine::Tallies>()?;
     module.add_class::<question::Question>()?;

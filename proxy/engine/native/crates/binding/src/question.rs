@@ -14,38 +14,58 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use crate::convert::{self, PlanParts, ReadParts, ReplyParts, invalid, value};
 
-/// A question. `kind` and `args` say what is asked; the method named after the kind answers.
+/// What is asked, by the names that Python knows; `kind` has them in this order.
+pub(crate) const KINDS: [&str; 8] = ["decide", "class", "span", "reply", "undecided", "pauses", "explain", "verify"];
+
+/// The answering end of a question: the method named after what was asked answers it.
 #[pyclass(frozen)]
 pub(crate) struct Question {
-    #[pyo3(get)]
-    kind: &'static str,
-    #[pyo3(get)]
-    args: Py<PyTuple>,
     inner: Mutex<Option<ask::Question>>,
     graveyard: Graveyard,
     commands: Arc<Commands>,
 }
 
+/// The name of what is asked.
+const fn kind(asked: &ask::Question) -> &'static str {
+    match asked {
+        ask::Question::Decide { .. } => KINDS[0],
+        ask::Question::Class { .. } => KINDS[1],
+        ask::Question::Span { .. } => KINDS[2],
+        ask::Question::Reply { .. } => KINDS[3],
+        ask::Question::Undecided { .. } => KINDS[4],
+        ask::Question::Pauses { .. } => KINDS[5],
+        ask::Question::Explain { .. } => KINDS[6],
+        ask::Question::Verify { .. } => KINDS[7],
+    }
+}
+
+/// What Python needs to know to answer.
+fn args<'py>(py: Python<'py>, asked: &ask::Question) -> PyResult<Bound<'py, PyTuple>> {
+    match asked {
+        ask::Question::Decide { head, .. } => convert::head(py, head, true),
+        ask::Question::Class { head, table, .. } => (head.path.as_str(), *table).into_pyobject(py),
+        ask::Question::Span { head, .. } => {
+            let grpc = head.protocol == postern_core::head::Protocol::Grpc;
+            (convert::pairs(py, &head.headers)?, grpc).into_pyobject(py)
+        }
+        ask::Question::Reply { token, cause, .. } => (*token, cause.name()).into_pyobject(py),
+        ask::Question::Undecided { listener, bad_request, .. } => (&**listener, bad_request.as_deref()).into_pyobject(py),
+        ask::Question::Pauses { call, token, rule, .. } => (*call, *token, *rule).into_pyobject(py),
+        ask::Question::Explain { key, .. } => (&**key,).into_pyobject(py),
+        ask::Question::Verify { der, as_server, .. } => (PyBytes::new(py, der).into_py_any(py)?, *as_server).into_pyobject(py),
+    }
+}
+
 impl Question {
-    pub(crate) fn new(py: Python<'_>, asked: ask::Question, graveyard: Graveyard, commands: Arc<Commands>) -> PyResult<Self> {
-        let (kind, args) = match &asked {
-            ask::Question::Decide { head, .. } => ("decide", convert::head(py, head, true)?),
-            ask::Question::Class { head, table, .. } => ("class", (head.path.as_str(), *table).into_pyobject(py)?),
-            ask::Question::Span { head, .. } => {
-                let grpc = head.protocol == postern_core::head::Protocol::Grpc;
-                ("span", (convert::pairs(py, &head.headers)?, grpc).into_pyobject(py)?)
-            }
-            ask::Question::Reply { token, cause, .. } => ("reply", (*token, cause.name()).into_pyobject(py)?),
-            ask::Question::Undecided { listener, bad_request, .. } => {
-                ("undecided", (&**listener, bad_request.as_deref()).into_pyobject(py)?)
-            }
-            ask::Question::Pauses { call, token, rule, .. } => ("pauses", (*call, *token, *rule).into_pyobject(py)?),
-            ask::Question::Explain { key, .. } => ("explain", (&**key,).into_pyobject(py)?),
-            ask::Question::Verify { der, as_server, .. } => {
-                ("verify", (PyBytes::new(py, der).into_py_any(py)?, *as_server).into_pyobject(py)?)
-            }
-        };
-        Ok(Self { kind, args: args.unbind(), inner: Mutex::new(Some(asked)), graveyard, commands })
+    /// (kind, arguments, where to answer).
+    pub(crate) fn tuple(
+        py: Python<'_>,
+        asked: ask::Question,
+        graveyard: Graveyard,
+        commands: Arc<Commands>,
+    ) -> PyResult<Bound<'_, PyTuple>> {
+        let (kind, args) = (kind(&asked), args(py, &asked)?);
+        (kind, args, Self { inner: Mutex::new(Some(asked)), graveyard, commands }).into_pyobject(py)
     }
 
     fn take(&self) -> PyResult<ask::Question> {

@@ -1,0 +1,50 @@
+"""What Rust knows by number: decisions and spans of Python's, until it says that nothing holds them any more."""
+
+from collections.abc import Iterable
+
+from proxy.contract.engine import Span
+from proxy.contract.plan import Plan, Reply
+
+
+class Known:
+    """Mutable state: decisions and spans by the numbers that the engine knows them by. A span is taken once, by its call's report."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._decisions: dict[int, Plan | Reply] = {}
+        self._spans: dict[int, Span] = {}
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def add_decision(self, decision: Plan | Reply) -> int:
+        """The number of a decision from now on."""
+        number = self._next()
+        self._decisions[number] = decision
+        return number
+
+    def add_span(self, span: Span) -> int:
+        """The number of a span from now on."""
+        number = self._next()
+        self._spans[number] = span
+        return number
+
+    def decision(self, token: int | None) -> Plan | Reply | None:
+        """The decision of a number, or None where it was forgotten."""
+        return self._decisions.get(token) if token is not None else None
+
+    def plan(self, token: int) -> Plan:
+        """The Plan of a number that calls are being carried by."""
+        plan = self._decisions[token]
+        assert isinstance(plan, Plan)
+        return plan
+
+    def take_span(self, number: int | None) -> Span | None:
+        """The span of a number, which nobody asks for again."""
+        return self._spans.pop(number, None) if number is not None else None
+
+    def forget(self, tokens: Iterable[int]) -> None:
+        """Nothing holds these decisions any more."""
+        for token in tokens:
+            self._decisions.pop(token, None)

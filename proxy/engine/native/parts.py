@@ -1,0 +1,146 @@
+"""Values of the contract as the tuples that cross to Rust, and back; `_native.pyi` names them. Pure."""
+
+from typing import TYPE_CHECKING, Never
+
+from proxy.contract.head import RequestHead
+from proxy.contract.outcome import Attempt, Outcome, Tally
+from proxy.contract.plan import Cause, Edits, Labels, Plan, Reply, RetryPolicy
+from proxy.contract.recording import Shape
+
+if TYPE_CHECKING:
+    from proxy.contract.engine import Span
+    from proxy.engine.native._native import (
+        AttemptParts,
+        EditParts,
+        HeadParts,
+        OutcomeParts,
+        PlanParts,
+        ReplyParts,
+        RetryParts,
+        ShapeParts,
+        TallyParts,
+    )
+
+
+def head(parts: "HeadParts") -> RequestHead:
+    """A head that came."""
+    return RequestHead(*parts)
+
+
+def reply_parts(token: int, reply: Reply) -> "ReplyParts":
+    """An answer made here, known by `token` from now on."""
+    return (
+        token,
+        reply.status,
+        list(reply.headers),
+        reply.body,
+        reply.grpc_code,
+        reply.grpc_message,
+        reply.cause.value,
+        list(reply.scopes),
+    )
+
+
+def plan_parts(token: int, plan: Plan) -> "PlanParts":
+    """A Plan, known by `token` from now on."""
+    routes = [
+        (route.cluster, route.weight, sorted(route.expect), _edit_parts(route.edits)) for route in plan.routes
+    ]
+    return (
+        token,
+        routes,
+        [_retry_parts(policy) for policy in plan.retries],
+        list(plan.gates),
+        (plan.connect_s, plan.attempt_s, plan.total_s),
+        plan.body_bytes,
+        plan.replay_bytes,
+        _edit_parts(plan.reply_edits),
+        list(plan.scopes),
+    )
+
+
+def shape_parts(shape: Shape | None) -> "ShapeParts":
+    """How a table's paths are classed; None: only here."""
+    if shape is None:
+        return ("opaque", [], False, "sent")
+    rules = [(ordered, opened, set(verbs)) for ordered, opened, verbs in shape.rules]
+    return (shape.kind, rules, shape.fold_case, shape.form)
+
+
+def tally(parts: "TallyParts", labels: Labels) -> Tally:
+    """Calls that were added up."""
+    (_, protocol, method, path, status, grpc_code, cause), calls, sums = parts
+    duration_s, to_end_ms, to_head_ms, to_head_whole_ms, up_bytes, down_bytes = sums
+    return Tally(
+        labels=labels,
+        protocol=protocol,
+        method=method,
+        path=path,
+        status=status,
+        grpc_code=grpc_code,
+        cause=_cause(cause),
+        calls=calls,
+        duration_s=duration_s,
+        to_end_ms=to_end_ms,
+        to_head_ms=to_head_ms,
+        to_head_whole_ms=to_head_whole_ms,
+        up_bytes=up_bytes,
+        down_bytes=down_bytes,
+    )
+
+
+def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "Span") -> Outcome:
+    """What came of the call that `of` began."""
+    _, _, _, started_ns, head_ns, ended_ns, status, grpc_code, cause, attempts, up_bytes, down_bytes = parts
+    return Outcome(
+        head=of,
+        labels=labels,
+        trace=span,
+        started_ns=started_ns,
+        head_ns=head_ns,
+        ended_ns=ended_ns,
+        status=status,
+        grpc_code=grpc_code,
+        cause=_cause(cause),
+        attempts=[_attempt(attempt) for attempt in attempts],
+        up_bytes=up_bytes,
+        down_bytes=down_bytes,
+    )
+
+
+def _attempt(parts: "AttemptParts") -> Attempt:
+    endpoint, started_ns, head_ns, ended_ns, cause, status, grpc_code, detail, said = parts
+    return Attempt(
+        endpoint, started_ns, head_ns, ended_ns, _cause(cause), status, grpc_code, detail, _cause(said)
+    )
+
+
+def _cause(name: str | None) -> Cause | None:
+    return Cause(name) if name is not None else None
+
+
+def _edit_parts(edits: Edits) -> "list[EditParts]":
+    return [(edit.op.value, edit.name, edit.data) for edit in edits]
+
+
+def _retry_parts(policy: RetryPolicy) -> "RetryParts":
+    return (
+        policy.attempts,
+        [cause.value for cause in policy.on],
+        None if policy.http_codes is None else sorted(policy.http_codes),
+        None if policy.grpc_codes is None else sorted(policy.grpc_codes),
+        policy.within_s,
+    )
+
+
+def unlabelled(listener: str) -> Labels:
+    """The labels of a call that no decision was made about."""
+    return Labels(direction="inbound" if listener == "peer" else "outbound")
+
+
+def unknown(told: Never) -> Never:
+    """What no case covers: never, where the extension and this package were built together. Raises TypeError."""
+    kind: str = told[0]
+    raise TypeError(
+        f"the native engine speaks of {kind!r}, which this package does not know: install both from one build"
+    )

@@ -1,0 +1,143 @@
+"""Answers what only Python can say: decisions, classes of paths, spans, ready-made answers, pauses, whose a certificate is.
+
+Every kind of question is a case of `Answers.answer`; `Asked` in `_native.pyi` says what each carries.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from proxy import errors
+from proxy.contract.engine import ListenerSpec, PeerLeaf, RefusedLeafError, Tracing
+from proxy.contract.head import Headers
+from proxy.contract.plan import DETAIL, Cause, Hold, Reply, RetryPolicy
+from proxy.contract.recording import Facet, RecordingHead, ShapedTable, Table, Tables
+from proxy.engine.native import parts
+from proxy.engine.native.known import Known
+
+if TYPE_CHECKING:
+    from proxy.engine.native._native import Asked, HeadParts, Question, ReadParts, ReplyParts, ShapeParts
+
+Explain = Callable[[str], str]
+_PAUSES = 16  # of a retry rule, drawn at once
+_MAX_CALLS_RETRYING = 4_096
+
+
+class Answers:
+    """Mutable state: what was pushed (deciders, tables, the check of leaves), classes of paths by table, pauses of calls that retry."""
+
+    def __init__(self, known: Known, tracing: Tracing, explain: Explain) -> None:
+        self._known = known
+        self._tracing = tracing
+        self._explain = explain
+        self._tables = Tables()
+        self._paths: dict[int, Table] = {}
+        self._classes: dict[int, dict[Hashable, int]] = {}
+        self._classed_there: set[int] = set()
+        self._pauses: dict[tuple[int, int], Iterator[float]] = {}
+        self.listeners: dict[str, ListenerSpec] = {}
+        self.verify: Callable[[bytes, bool], PeerLeaf] | None = None
+
+    def set_paths(self, number: int, table: Table) -> "ShapeParts":
+        """Put a path table; says how the engine may class its paths by itself. Those of other tables are classed here."""
+        self._tables.put_paths(number, table)
+        self._paths[number] = table
+        self._classes[number] = {}
+        shape = table.shape if isinstance(table, ShapedTable) else None
+        self._classed_there.discard(number)
+        if shape is not None and shape.kind != "access":
+            self._classed_there.add(number)
+        return parts.shape_parts(shape)
+
+    def set_members(self, number: int, members: frozenset[bytes]) -> None:
+        """Put a header set."""
+        self._tables.put_set(number, members)
+
+    def answer(self, asked: "Asked") -> None:
+        """Answer one question."""
+        match asked:
+            case ("decide", head, question):
+                self._decide(question, head)
+            case ("class", (path, number), question):
+                table = self._paths.get(number)
+                question.class_is(self._class(number, table.classify(path)) if table is not None else None)
+            case ("span", (headers, is_grpc), question):
+                self._span(question, headers, is_grpc=is_grpc)
+            case ("reply", (token, cause), question):
+                question.reply(self._reply_parts(self._known.plan(token).local_replies[Cause(cause)]), [])
+            case ("undecided", (listener, reason), question):
+                question.reply(self._reply_parts(_undecided(listener, reason)), [])
+            case ("pauses", (call, token, rule), question):
+                question.pauses(list(islice(self._drawing(call, token, rule), _PAUSES)))
+            case ("explain", (key,), question):
+                question.explain(self._explain(key))
+            case ("verify", (der, as_server), question):
+                self._verify(question, der, as_server=as_server)
+            case _:
+                parts.unknown(asked)
+
+    def _decide(self, question: "Question", fields: "HeadParts") -> None:
+        head = parts.head(fields)
+        asking = RecordingHead(head, self._tables)
+        decision = self.listeners[head.listener].decide(asking)
+        if isinstance(decision, Hold):
+            question.hold(decision.key, decision.for_s, self._reply_parts(decision.then))
+        elif isinstance(decision, Reply):
+            question.reply(self._reply_parts(decision), self._reads(asking))
+        else:
+            token = self._known.add_decision(decision)
+            question.plan(parts.plan_parts(token, decision), self._reads(asking))
+
+    def _reply_parts(self, reply: Reply) -> "ReplyParts":
+        return parts.reply_parts(self._known.add_decision(reply), reply)
+
+    def _class(self, table: int, answer: Hashable) -> int:
+        classes = self._classes.setdefault(table, {})
+        return classes.setdefault(answer, len(classes))
+
+    def _reads(self, asking: RecordingHead) -> "list[ReadParts]":
+        found: list[ReadParts] = []
+        for read, answer in zip(asking.vary, asking.key, strict=True):
+            table = read.table if read.facet is not Facet.PATH or read.table is not None else 0
+            kind = None
+            if read.facet is Facet.PATH and table is not None and table not in self._classed_there:
+                kind = self._class(table, answer)
+            found.append((read.facet.value, read.name, table, kind))
+        return found
+
+    def _span(self, question: "Question", headers: Headers, *, is_grpc: bool) -> None:
+        span = self._tracing.begin(headers, grpc=is_grpc)
+        number = self._known.add_span(span)
+        question.span(number, span.traceparent, span.grpc_trace_bin if is_grpc else b"")
+
+    def _drawing(self, call: int, token: int, rule: int) -> Iterator[float]:
+        drawing = self._pauses.get((call, rule))
+        if drawing is None:
+            if len(self._pauses) >= _MAX_CALLS_RETRYING:
+                self._pauses.pop(next(iter(self._pauses)))
+            drawing = self._pauses[call, rule] = _draw(self._known.plan(token).retries[rule])
+        return drawing
+
+    def _verify(self, question: "Question", der: bytes, *, as_server: bool) -> None:
+        if self.verify is None:
+            question.verify(None, "not-ready", "this proxy holds no certificate yet")
+            return
+        try:
+            question.verify(self.verify(der, as_server), "", "")
+        except RefusedLeafError as error:
+            question.verify(None, error.reason, str(error))
+
+
+def _undecided(listener: str, reason: str | None) -> Reply:
+    labels = parts.unlabelled(listener)
+    if reason is None:
+        return errors.reply(Cause.TIMEOUT, labels, f"the call's deadline passed: {DETAIL}")
+    return errors.reply(Cause.BAD_REQUEST, labels, f"bad request: {reason}")
+
+
+def _draw(policy: RetryPolicy) -> Iterator[float]:
+    drawn = policy.delays_s()
+    with suppress(StopIteration):
+        while True:
+            yield next(drawn)

@@ -1,0 +1,125 @@
+"""Hands on what the engine counted and saw: news of connections, sums of calls, outcomes one by one, in pieces that leave the loop free."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from proxy.contract.engine import Observer, Span, SpanIds, Tracing
+from proxy.contract.head import RequestHead
+from proxy.contract.outcome import Outcome
+from proxy.engine.native import parts
+from proxy.engine.native.known import Known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.engine.native import _native
+    from proxy.engine.native._native import Notice, OutcomeParts, SpanParts, TallyParts
+
+_BATCH = 32  # reports handed on in one piece: the loop has other work
+_BATCHES = 128  # of which so many at most at a time, so that a report comes to an end under any load
+# Pause for each kind of call that was counted, which takes 0.1 ms: many kinds are added up longer, at a bounded share of time.
+_COUNT_S = 0.005
+_MAX_COUNT_S = 2.0
+
+
+class Reports:
+    """Mutable state: when sums are due again. `now`: the loop's clock."""
+
+    def __init__(
+        self,
+        core: "_native.NativeEngine",
+        known: Known,
+        observer: Observer,
+        tracing: Tracing,
+        now: "Callable[[], float]",
+    ) -> None:
+        self._core = core
+        self._known = known
+        self._observer = observer
+        self._tracing = tracing
+        self._now = now
+        self._counts_due = 0.0
+
+    def tell_all(self) -> None:
+        """Hand on what there is, at once."""
+        self._counts_due = 0.0
+        for _ in self.tell():
+            pass
+
+    def tell(self) -> Iterator[None]:
+        """Hand on what there is, in pieces."""
+        core, observer = self._core, self._observer
+        for notice in core.take_notices():
+            tell_notice(observer, notice)
+        self._tell_counts()
+        dead = core.take_dead()  # before what may still name a token is taken: those are forgotten next time
+        yield from self._count()
+        for take, tell in ((core.take_outcomes, observer.finished), (core.take_spans, observer.traced)):
+            for _ in range(_BATCHES):
+                outcomes = take(_BATCH)
+                for outcome in outcomes:
+                    tell(self._outcome(outcome))
+                if len(outcomes) < _BATCH:
+                    break
+                yield
+        self._known.forget(dead)
+
+    def _count(self) -> Iterator[None]:
+        now = self._now()
+        if now < self._counts_due:
+            return
+        left = self._core.take_tallies()
+        self._counts_due = now + min(len(left) * _COUNT_S, _MAX_COUNT_S)
+        try:
+            for number, tally in enumerate(left, 1):
+                self._counted(tally)
+                if number % _BATCH == 0:
+                    yield
+            yield
+        finally:
+            for tally in left:  # at the end of the engine nobody comes again
+                self._counted(tally)
+
+    def _tell_counts(self) -> None:
+        hits, misses, reports, spans = self._core.take_counts()
+        if misses:
+            self._observer.plan_cache(hit=False, count=misses)
+        if hits:
+            self._observer.plan_cache(hit=True, count=hits)
+        if reports or spans:
+            self._observer.lost(reports, spans)
+
+    def _counted(self, counted: "TallyParts") -> None:
+        decision = self._known.decision(counted[0][0])
+        if decision is not None:
+            self._observer.counted(parts.tally(counted, decision.labels))
+
+    def _outcome(self, ended: "OutcomeParts") -> Outcome:
+        head = parts.head(ended[0])
+        decision = self._known.decision(ended[1])
+        labels = decision.labels if decision is not None else parts.unlabelled(head.listener)
+        return parts.outcome(ended, head, labels, self._span(ended[2], head))
+
+    def _span(self, begun: "SpanParts | int | None", head: RequestHead) -> Span:
+        if isinstance(begun, tuple):
+            upper, lower, span_id, parent_id, is_sampled, tracestate = begun
+            return self._tracing.begun(
+                SpanIds(upper << 64 | lower, span_id, parent_id, is_sampled, tracestate)
+            )
+        span = self._known.take_span(begun)
+        return span or self._tracing.begin(head.headers, grpc=head.protocol == "grpc")
+
+
+def tell_notice(observer: Observer, notice: "Notice") -> None:
+    """Hand on one piece of news."""
+    match notice:
+        case ("connection", listener, change):
+            observer.connection(listener, change)
+        case ("refused_frames", kind, who):
+            observer.refused_frames(kind, who)
+        case ("refused_peer", listener, reason, detail, address):
+            observer.refused_peer(listener, reason, detail, address)
+        case ("upstream_failed", cluster, address, reason):
+            observer.upstream_failed(cluster, address, reason)
+        case _:
+            parts.unknown(notice)
