@@ -3,14 +3,14 @@
 Everything here is a frozen value. A kept Plan holds no value of one call: what differs per call is an operation in its edits.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
 from proxy.contract.head import Headers
-from proxy.contract.recording import Read, RecordingHead
+from proxy.contract.recording import RecordingHead
 
 Surface = Literal["dapr", "own"]
 
@@ -137,8 +137,6 @@ class Reply(Struct, frozen=True, kw_only=True):
     grpc_code: int
     grpc_message: str
     labels: Labels
-    vary: tuple[Read, ...] = ()
-    key: tuple[Hashable, ...] = ()
     scopes: tuple[str, ...] = ()
 
 
@@ -150,24 +148,20 @@ class Plan(Struct, frozen=True, kw_only=True):
     """How to carry a call. Dies with its scopes.
 
     gates: breaker, concurrency, rate, fault. local_replies: the answer to each cause for which the call ends here.
-    attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call, idle_s a silent one.
+    attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call.
     """
 
     labels: Labels
     routes: tuple[Route, ...]
     retries: tuple[RetryPolicy, ...] = ()
     gates: tuple[str, ...] = ()
-    mirror: tuple[tuple[str, float], ...] = ()
     connect_s: float = 5.0
     attempt_s: float | None = None
     total_s: float | None = None
-    idle_s: float | None = None
     body_bytes: int | None = None
     replay_bytes: int = 65_536  # of a request body kept for another attempt; a larger body is sent once
     reply_edits: Edits = ()
     local_replies: Mapping[Cause, Reply] = field(default_factory=dict)
-    vary: tuple[Read, ...] = ()
-    key: tuple[Hashable, ...] = ()
     scopes: tuple[str, ...] = ()
 
 

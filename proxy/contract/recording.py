@@ -1,7 +1,7 @@
 """What a decision may depend on, and the record of what it read.
 
 `vary` is recorded, never declared: a decider asks through `RecordingHead`, which writes down every facet it read. Two heads that are equal
-in a Plan's `vary` get equal decisions, so an engine may reuse the Plan until one of its `scopes` is replaced.
+in what one decision read get equal decisions, so an engine may reuse the Plan until one of its `scopes` is replaced.
 """
 
 import binascii

@@ -29,9 +29,9 @@ class Inbound:
         self.view = view
 
     def decide(self, ask: RecordingHead) -> Plan | Reply:
-        """The decision, with what it read."""
+        """The decision, with the scopes that it dies with."""
         found = self._decide(ask)
-        return replace(found, vary=ask.vary, key=ask.key, scopes=SCOPES)
+        return replace(found, scopes=SCOPES)
 
     def _decide(self, ask: RecordingHead) -> Plan | Reply:
         app = self.view.app

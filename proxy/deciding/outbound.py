@@ -136,12 +136,12 @@ class Outbound:
         self.view = view
 
     def decide(self, ask: RecordingHead) -> Decision:
-        """The decision, with what it read."""
+        """The decision, with the scopes that it dies with."""
         found = self._readable(ask, self._answered(ask, self._decide(ask)))
         if isinstance(found, Hold):
             return found
         scopes = (*found.scopes, "access", "app", "resiliency", "routes")
-        return replace(found, vary=ask.vary, key=ask.key, scopes=scopes)
+        return replace(found, scopes=scopes)
 
     def _decide(self, ask: RecordingHead) -> Decision:
         own_port = self.view.own_ports.get(ask.listener())

@@ -42,7 +42,6 @@ from proxy.contract.plan import (
     RetryPolicy,
     Route,
 )
-from proxy.contract.recording import RecordingHead
 from proxy.engine.portable.engine import PortableEngine
 from proxy.settings.version import has_native
 from tests.conformance.identities import Mint, spiffe
@@ -207,21 +206,9 @@ def plan(cluster: str = "app", *, expect: frozenset[str] = frozenset(), **fields
     return Plan(**(given | fields))
 
 
-def deciding(rule: Callable[[RecordingHead], Decision]) -> Decide:
-    """A decider whose answers carry what it read, as `outbound` and `inbound` make them."""
-
-    def decide(ask: RecordingHead) -> Decision:
-        found = rule(ask)
-        if isinstance(found, Plan | Reply):
-            return replace(found, vary=ask.vary, key=ask.key)
-        return found
-
-    return decide
-
-
 def always(decision: Decision) -> Decide:
     """A decider with one answer."""
-    return deciding(lambda _: decision)
+    return lambda _: decision
 
 
 class Node:

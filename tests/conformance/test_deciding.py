@@ -15,7 +15,6 @@ from tests.conformance.harness import (
     TRACEPARENT,
     Node,
     always,
-    deciding,
     leading,
     plan,
     reply,
@@ -88,7 +87,7 @@ async def test_hold_wakes_when_its_cluster_is_set(engine: str) -> None:
             held.set()
             return plan() if known else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
 
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connect(port) as caller:
             await caller.send_head("POST", "/echo", [("Content-Length", "5")])
             await caller.send(b"early")
@@ -110,7 +109,7 @@ async def test_hold_wakes_by_name_without_a_new_cluster(engine: str) -> None:
             return plan() if allowed else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
 
         node.cluster("app", app)
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connect(port) as caller:
             await caller.send_head("GET", "/echo")
             await held.wait()

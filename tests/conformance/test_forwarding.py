@@ -6,7 +6,7 @@ from proxy.contract.plan import Edit, Op, Plan, Route
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.callee import SERVICES, Services
 from tests.conformance.frames import END_HEADERS, END_STREAM, FramePeer, Kind, dial, frame, serving
-from tests.conformance.harness import EDITS, deciding, leading, plan
+from tests.conformance.harness import EDITS, leading, plan
 
 GRPC = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
 STRIPPING = (*EDITS, Edit(op=Op.REMOVE_PREFIX, name=b"dapr-caller-"), Edit(op=Op.REMOVE, name=b"x-gone"))
@@ -71,7 +71,7 @@ async def test_grpc_target_names_a_service_only_where_it_is_exactly_service_and_
 
     async with (
         serving(answer) as app,
-        leading(engine, "one", app, wire="h2c", decide=deciding(rule)) as way,
+        leading(engine, "one", app, wire="h2c", decide=rule) as way,
         dial(way.port) as caller,
     ):
         way.front.engine.set_paths(SERVICES, Services())

@@ -15,7 +15,7 @@ from proxy.deciding.authorizer import AccessPaths
 from sentry.spiffe import SpiffeId
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import Message, dial
-from tests.conformance.harness import deciding, leading, plan, reply, running
+from tests.conformance.harness import leading, plan, reply, running
 from tests.conformance.identities import DOMAIN, Mint
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
@@ -33,7 +33,7 @@ async def test_plan_is_kept_for_equal_answers_and_made_anew_for_others(engine: s
     def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.method() == "GET" else reply(Cause.DENIED)
 
-    async with http_app() as app, leading(engine, "one", app, decide=deciding(decide)) as way:
+    async with http_app() as app, leading(engine, "one", app, decide=decide) as way:
         async with connect(way.port) as caller:
             statuses = [(await caller.request("GET", f"/echo/{n}")).status for n in range(3)]
             statuses += [(await caller.request("POST", "/echo", body=b"")).status for _ in range(2)]
@@ -50,7 +50,7 @@ async def test_path_counts_as_its_class(engine: str) -> None:
     async with http_app() as app, running(engine) as node:
         node.engine.set_paths(7, FirstSegment())
         node.cluster("app", app)
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connect(port) as caller:
             statuses = [
                 (await caller.request("GET", t)).status for t in ("/open/1", "/open/2", "/shut/1", "/shut/2")
@@ -66,7 +66,7 @@ async def test_header_counts_as_membership_in_a_set(engine: str) -> None:
     async with http_app() as app, running(engine) as node:
         node.engine.set_members(3, frozenset({b"secret"}))
         node.cluster("app", app)
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connect(port) as caller:
             statuses = [
                 (await caller.request("GET", "/", headers=[("X-Token", token)])).status
@@ -87,7 +87,7 @@ async def test_fields_count_as_whether_one_matches_a_pattern(engine: str) -> Non
     async with http_app() as app, running(engine) as node:
         node.engine.set_members(4, frozenset({b"x-forwarded-*", b"via", b"content-type: text/word"}))
         node.cluster("app", app)
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connect(port) as caller:
             statuses = [(await caller.request("GET", "/", headers=[field])).status for field in asked]
     assert statuses == [200, 200, 200, 403, 200, 403, 403]
@@ -98,7 +98,7 @@ async def test_baggage_counts_as_what_is_wrong_with_it(engine: str) -> None:
     asked = ("", "a=1", "b=2,c=3;p", "broken", "a=1,also broken", ",".join(["a=1"] * 65))
     async with http_app() as app, running(engine) as node:
         node.cluster("app", app)
-        port = await node.listen(deciding(lambda ask: reply(Cause.BAD_REQUEST) if ask.baggage() else plan()))
+        port = await node.listen(lambda ask: reply(Cause.BAD_REQUEST) if ask.baggage() else plan())
         async with connect(port) as caller:
             statuses = [
                 (await caller.request("GET", "/", headers=[("Baggage", text)])).status for text in asked
@@ -115,7 +115,7 @@ async def test_bump_drops_the_plans_of_its_scope_alone(engine: str) -> None:
             return replace(reply(Cause.DENIED) if closed else plan(), scopes=("access",))
         return replace(plan(), scopes=("naming",))
 
-    async with http_app() as app, leading(engine, "one", app, decide=deciding(decide)) as way:
+    async with http_app() as app, leading(engine, "one", app, decide=decide) as way:
         async with connect(way.port) as caller:
             before = [(await caller.request(method, "/echo")).status for method in ("GET", "HEAD")]
             closed = True
@@ -178,7 +178,7 @@ async def test_kept_decision_never_serves_another_caller_however_long_its_id(
     async with http_app() as app, running(engine) as node:
         node.engine.set_identity(mint.identity("callee"))
         node.cluster("app", app)
-        port = await node.listen(deciding(decide), name="peer", tls="mesh")
+        port = await node.listen(decide, name="peer", tls="mesh")
         answers: dict[str, list[Message]] = {}
         for app_id in ("evil", "good", "evil", "good"):
             context = mint.client_context(app_id, namespace=namespace)
@@ -206,7 +206,7 @@ async def test_app_is_told_of_this_calls_caller_and_never_of_the_kept_decisions(
     async with http_app() as app, running(engine) as node:
         node.engine.set_identity(mint.identity("callee"))
         node.cluster("app", app)
-        port = await node.listen(deciding(decide), name="peer", tls="mesh")
+        port = await node.listen(decide, name="peer", tls="mesh")
         for app_id in ("one", "two", "one"):
             async with dial(port, tls=mint.client_context(app_id)) as caller:
                 forged = ((b"dapr-caller-app-id", b"forged"), (b"dapr-caller-namespace", b"forged"))
@@ -233,7 +233,7 @@ async def test_naming_header_around_the_bound_of_keys_gets_the_decision_of_its_o
 
     async with http_app() as app, running(engine) as node:
         node.cluster("app", app)
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         found = [await status(port, sent) for sent in (value[:-1] + "d", value, value[:-1] + "d", value)]
     wanted = 200 if len(value) <= BOUND else 404  # a longer one reads as LONG, for the decider as well
     assert found == [404, wanted, 404, wanted]
@@ -261,7 +261,7 @@ async def test_decision_for_a_path_is_not_that_for_another_reading_of_it(engine:
     async with http_app() as app, running(engine) as node:
         node.engine.set_paths(16, AccessPaths(table))
         node.cluster("app", app)
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connect(port) as caller:
             for _ in range(2):
                 found = {target: (await caller.request("GET", target)).status for target in asked}
@@ -279,7 +279,7 @@ async def test_paths_that_only_the_decider_can_class_take_no_memory_for_ever(eng
 
     async with running(engine) as node:
         node.engine.set_paths(7, FirstSegment())
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connect(port) as caller:
             before, statuses = 0, set()
             for number in range(600):
@@ -299,7 +299,7 @@ async def test_refused_callers_push_out_no_plan_of_others(engine: str) -> None:
 
     async with http_app() as app, running(engine) as node:
         node.cluster("app", app)
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connect(port) as caller:
             names = ("friend", *(f"stranger-{number}" for number in range(200)), "friend")
             statuses = [

@@ -10,7 +10,7 @@ from proxy.contract.plan import Cause, Decision
 from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import http_app
 from tests.conformance.frames import Code, FramePeer, dial, serving
-from tests.conformance.harness import DEADLINE_S, Node, deciding, plan, reply, running
+from tests.conformance.harness import DEADLINE_S, Node, plan, reply, running
 from tests.conformance.test_websocket import upgrade
 from tests.support.http_client import connect
 from tests.support.websocket import TEXT, Frame, format_frame, read_frame
@@ -55,7 +55,7 @@ async def holding(engine: str, rules: Rules, arrived: asyncio.Queue[int]) -> Asy
     async with serving(app) as port, running(engine) as node:
         node.cluster("app", port, wire="h2c")
         node.engine.set_members(EVIL, frozenset({b"evil"}))
-        yield node, await node.listen(deciding(rules.decide), name="peer")
+        yield node, await node.listen(rules.decide, name="peer")
 
 
 async def test_denied_open_calls_end_and_others_go_on(engine: str) -> None:
@@ -109,7 +109,7 @@ async def test_tunnel_of_a_caller_denied_now_is_closed(engine: str) -> None:
     async with http_app() as app, running(engine) as node:
         node.cluster("app", app)
         node.engine.set_members(EVIL, frozenset({b"evil"}))
-        port = await node.listen(deciding(rules.decide))
+        port = await node.listen(rules.decide)
         async with connect(port) as caller:
             head, _ = await upgrade(caller, "/ws", ("X-Caller", "evil"))
             await caller.send(format_frame(Frame(TEXT, b"hello"), is_client=True))

@@ -15,7 +15,7 @@ from proxy.contract.plan import Cause, Decision, Hold
 from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import FramePeer, Kind, dial
-from tests.conformance.harness import CHOSEN, Way, always, deciding, leading, plan, reply, running
+from tests.conformance.harness import CHOSEN, Way, always, leading, plan, reply, running
 from tests.conformance.identities import Mint
 from tests.support.http_client import Connection, connect
 from tests.support.http_wire import read_head
@@ -171,7 +171,7 @@ async def test_bump_drops_what_every_thread_keeps() -> None:
         return reply(cause, scopes=("rules",))
 
     async with running(THREADED) as node:
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connected(port, 4) as callers:
             before = [(await caller.request("GET", "/")).status for caller in callers]
             cause = Cause.NO_APP
@@ -191,7 +191,7 @@ async def test_new_cluster_wakes_the_calls_held_on_every_thread() -> None:
         return plan() if known else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
 
     async with http_app() as app, running(THREADED) as node:
-        port = await node.listen(deciding(decide))
+        port = await node.listen(decide)
         async with connected(port, 4) as callers:
             for caller in callers:
                 await caller.send_head("GET", "/echo")

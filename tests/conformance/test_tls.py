@@ -16,7 +16,7 @@ from proxy.contract.recording import RecordingHead
 from proxy.engine.portable.refusal import ALERTS
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import PREFACE, FramePeer, Kind, dial, frame, serving
-from tests.conformance.harness import Node, always, deciding, leading, plan, reply, running
+from tests.conformance.harness import Node, always, leading, plan, reply, running
 from tests.conformance.hellos import TLS_1_3, X25519MLKEM768, tap
 from tests.conformance.identities import Mint, spiffe
 from tests.support.http_client import connect
@@ -66,7 +66,7 @@ async def test_peer_with_a_certificate_of_the_mesh_is_let_in_by_its_id(engine: s
     async with http_app() as app, running(engine) as node:
         node.engine.set_identity(mint.identity("callee"))
         node.cluster("app", app)
-        port = await node.listen(deciding(decide), name="peer", tls="mesh")
+        port = await node.listen(decide, name="peer", tls="mesh")
         async with dial(port, tls=mint.client_context("caller")) as caller:
             message = await caller.whole(await caller.request(b"/echo"))
         outcome = await node.seen.outcome()
@@ -82,7 +82,7 @@ async def test_peers_are_told_apart_in_kept_plans(engine: str, mint: Mint) -> No
     async with http_app() as app, running(engine) as node:
         node.engine.set_identity(mint.identity("callee"))
         node.cluster("app", app)
-        port = await node.listen(deciding(decide), name="peer", tls="mesh")
+        port = await node.listen(decide, name="peer", tls="mesh")
         for name in ("friend", "foe", "friend", "foe"):
             async with dial(port, tls=mint.client_context(name)) as caller:
                 statuses.append((await caller.whole(await caller.request(b"/echo"))).status)
@@ -352,7 +352,7 @@ async def test_connection_made_for_one_id_never_serves_another(engine: str, mint
     async with peer_port(engine, mint) as (_, port), running(engine) as front:
         front.engine.set_identity(mint.identity("caller"))
         front.cluster("app", port, wire="postern", tls="mesh")
-        entry = await front.listen(deciding(decide))
+        entry = await front.listen(decide)
         async with connect(entry) as caller:
             statuses = [
                 (await caller.request(m, "/status", body=b"")).status for m in ("GET", "POST", "GET", "POST")
