@@ -131,7 +131,7 @@ class Sidecar:
             api_log=api_log(settings, configuration.logging),
             denied_as=self._control.denied_as,
         )
-        chosen = choose(settings.engine, threads=settings.threads)
+        chosen = choose(settings.engine, threads=settings.threads, keep_decisions=settings.keep_decisions)
         self._engine_notice = chosen.notice
         self._engine = chosen.make(
             replace(settings.limits, head_bytes=settings.read_buffer_bytes),

@@ -42,30 +42,35 @@ class Chosen(Struct, frozen=True):
     notice: str = ""
 
 
-def choose(wish: EngineChoice, *, threads: int = 1) -> Chosen:
-    """Load the engine that is wished for. Raises ConfigError where it is missing."""
+def choose(wish: EngineChoice, *, threads: int = 1, keep_decisions: bool = True) -> Chosen:
+    """Load the engine that is wished for. Raises ConfigError where it is missing.
+
+    keep_decisions: False, and a decider is asked about every call.
+    """
     if wish == "portable":
-        return _portable(threads)
+        return _portable(threads, keep_decisions)
     try:
-        return Chosen(_native(threads))
+        return Chosen(_native(threads, keep_decisions))
     except ImportError as error:
         reason = f"it does not load: {error}" if has_native() else "this installation has none"
         if wish == "native":
             raise ConfigError((f"--engine native: {reason}; {BUILD}; `auto` does without",)) from error
         return _portable(
-            threads, f"the portable engine serves; the native one is faster, but {reason}; {BUILD}"
+            threads,
+            keep_decisions,
+            f"the portable engine serves; the native one is faster, but {reason}; {BUILD}",
         )
 
 
-def _native(threads: int) -> Make:
+def _native(threads: int, keep_decisions: bool) -> Make:
     from proxy.engine.native.adapter import NativeEngine  # noqa: PLC0415 - see above
 
-    return NativeEngine if threads == 1 else partial(NativeEngine, threads=threads)
+    return partial(NativeEngine, threads=threads, keep_decisions=keep_decisions)
 
 
-def _portable(threads: int, *notices: str) -> Chosen:
+def _portable(threads: int, keep_decisions: bool, *notices: str) -> Chosen:
     from proxy.engine.portable.engine import PortableEngine  # noqa: PLC0415 - see above
 
     if threads > 1:
         notices = (*notices, f"--threads {threads} has no effect: the portable engine runs on one thread")
-    return Chosen(PortableEngine, "; ".join(notices))
+    return Chosen(partial(PortableEngine, keep_decisions=keep_decisions), "; ".join(notices))

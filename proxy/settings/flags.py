@@ -118,6 +118,13 @@ _BUILT = (
         " (environment: POSTERN_KEEP_OPEN_CALLS)",
         "switch",
     ),
+    _flag(
+        "no-decision-cache",
+        "",
+        "decide about every call afresh: a breakpoint in the rules stops each; slow"
+        " (environment: POSTERN_NO_DECISION_CACHE)",
+        "switch",
+    ),
     _flag("config-lenient", "", "faults in documents are warnings where that is safe", "switch"),
     _flag("host-ip", "IP", "own address for naming (environment: DAPR_HOST_IP)"),
     _flag("run-command", "TEXT", "the app's command, for `postern list`"),

@@ -140,6 +140,9 @@ def _settings(read: Reader, profile: Profile) -> Settings | None:
         api_logging=read.maybe_switch("enable-api-logging"),
         engine=read.choice("engine", ("auto", "native", "portable"), "auto", variable="POSTERN_ENGINE"),
         threads=_threads(read),
+        keep_decisions=not read.switch(
+            "no-decision-cache", default=False, variable="POSTERN_NO_DECISION_CACHE"
+        ),
         runtime_root=root,
         ready_fd=read.natural("ready-fd"),
         warnings=_warnings(read, profile, mtls=mtls),

@@ -124,6 +124,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     # machinery
     engine: EngineChoice
     threads: int  # of the native engine
+    keep_decisions: bool  # False: every call is decided afresh
     runtime_root: Path
     ready_fd: int | None  # a socket to our supervisor: see proxy.lifetime
     warnings: tuple[str, ...]  # accepted, but without effect; to be logged once at start

@@ -48,7 +48,6 @@ from tests.conformance.identities import Mint, spiffe
 
 DEADLINE_S: Final = 10.0
 Explain = Callable[[str], str]
-Make = Callable[[Limits, Observer, Tracing, Explain], Engine]
 
 
 # POSTERN_TEST_THREADS=2 runs the whole suite with so many threads in the native engine.
@@ -56,15 +55,23 @@ THREADS: Final = int(os.environ.get("POSTERN_TEST_THREADS", "1"))
 
 
 def native(
-    limits: Limits, observer: Observer, tracing: Tracing, explain: Explain, *, threads: int = THREADS
+    limits: Limits,
+    observer: Observer,
+    tracing: Tracing,
+    explain: Explain,
+    *,
+    threads: int = THREADS,
+    keep_decisions: bool = True,
 ) -> Engine:
     """The native engine, reporting at once."""
     from proxy.engine.native.adapter import NativeEngine  # noqa: PLC0415 - the extension is not part of every installation
 
-    return NativeEngine(limits, observer, tracing, explain, threads=threads, report_s=0)
+    return NativeEngine(
+        limits, observer, tracing, explain, threads=threads, report_s=0, keep_decisions=keep_decisions
+    )
 
 
-ENGINES: Final[Mapping[str, Make]] = {
+ENGINES: Final[Mapping[str, Callable[..., Engine]]] = {
     "portable": PortableEngine,
     "native": native,
     "native-threads": partial(native, threads=max(THREADS, 2)),
@@ -243,7 +250,9 @@ def _is_of_another_loop(context: Mapping[str, Any]) -> bool:
 
 
 @asynccontextmanager
-async def running(engine: str, *, limits: Limits | None = None) -> AsyncIterator[Node]:
+async def running(
+    engine: str, *, limits: Limits | None = None, keep_decisions: bool = True
+) -> AsyncIterator[Node]:
     """A running engine. Ends it, and fails if anything went wrong where nobody looks (callbacks, lost futures)."""
     loop = asyncio.get_running_loop()
     strays: list[Mapping[str, Any]] = []
@@ -252,7 +261,10 @@ async def running(engine: str, *, limits: Limits | None = None) -> AsyncIterator
         lambda _, context: None if _is_of_another_loop(context) else strays.append(context)
     )
     seen = Recorder()
-    made = ENGINES[engine](limits or Limits(), seen, FixedTracing(), lambda key: f"looked for {key}")
+    made = ENGINES[engine](
+        *(limits or Limits(), seen, FixedTracing(), lambda key: f"looked for {key}"),
+        keep_decisions=keep_decisions,
+    )
     try:
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(made.run())

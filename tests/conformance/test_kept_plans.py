@@ -43,6 +43,27 @@ async def test_plan_is_kept_for_equal_answers_and_made_anew_for_others(engine: s
     assert seen.cache == [False, True, True, False, True]
 
 
+@pytest.mark.parametrize(("keep_decisions", "asked"), [(True, 2), (False, 6)])
+async def test_decider_is_asked_about_every_call_where_no_decision_is_kept(
+    engine: str, keep_decisions: bool, asked: int
+) -> None:
+    heads = []
+
+    def decide(ask: RecordingHead) -> Decision:
+        heads.append(ask.method())
+        return plan() if heads[-1] == "GET" else reply(Cause.DENIED)
+
+    async with http_app() as app, running(engine, keep_decisions=keep_decisions) as node:
+        node.cluster("app", app)
+        port = await node.listen(decide)
+        async with connect(port) as caller:
+            statuses = [(await caller.request(verb, "/echo")).status for verb in ["GET", "POST"] * 3]
+        kept = node.engine.stats().plans_kept
+    assert statuses == [200, 403] * 3
+    assert len(heads) == asked
+    assert kept == (2 if keep_decisions else 0)
+
+
 async def test_path_counts_as_its_class(engine: str) -> None:
     def decide(ask: RecordingHead) -> Decision:
         return plan() if ask.path_class(7) == "open" else reply(Cause.DENIED)

@@ -44,6 +44,7 @@ class NativeEngine:
         *,
         threads: int = 1,
         report_s: float = REPORT_S,
+        keep_decisions: bool = True,
     ) -> None:
         self._core = _native.NativeEngine(asdict(limits), prompt=report_s == 0, threads=threads)
         self._threads = threads
@@ -52,7 +53,7 @@ class NativeEngine:
         self._tracing = tracing
         self._loop = asyncio.get_running_loop()
         known = Known()
-        self._answers = Answers(known, tracing, explain)
+        self._answers = Answers(known, tracing, explain, keep_decisions=keep_decisions)
         self._reports = Reports(self._core, known, observer, tracing, self._loop.time)
         self._sampling: Sampling | None = None
         self._running = asyncio.Event()

@@ -27,10 +27,11 @@ _MAX_CALLS_RETRYING = 4_096
 class Answers:
     """Mutable state: what was pushed (deciders, tables, the check of leaves), classes of paths by table, pauses of calls that retry."""
 
-    def __init__(self, known: Known, tracing: Tracing, explain: Explain) -> None:
+    def __init__(self, known: Known, tracing: Tracing, explain: Explain, *, keep_decisions: bool) -> None:
         self._known = known
         self._tracing = tracing
         self._explain = explain
+        self._keep_decisions = keep_decisions
         self._tables = Tables()
         self._paths: dict[int, Table] = {}
         self._classes: dict[int, dict[Hashable, int]] = {}
@@ -96,7 +97,9 @@ class Answers:
         classes = self._classes.setdefault(table, {})
         return classes.setdefault(answer, len(classes))
 
-    def _reads(self, asking: RecordingHead) -> "list[ReadParts]":
+    def _reads(self, asking: RecordingHead) -> "list[ReadParts] | None":
+        if not self._keep_decisions:
+            return None
         found: list[ReadParts] = []
         for read, answer in zip(asking.vary, asking.key, strict=True):
             table = read.table if read.facet is not Facet.PATH or read.table is not None else 0

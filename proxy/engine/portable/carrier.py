@@ -86,6 +86,8 @@ class Carrier:
         tracing: Tracing,
         explain: Explain,
         spawn: Callable[[Coroutine[None, None, None]], object],
+        *,
+        keep_decisions: bool = True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
@@ -96,7 +98,7 @@ class Carrier:
         self.tracing = tracing
         self.explain = explain
         self.tables = Tables()
-        self.plans = PlanCache(self.tables)
+        self.plans = PlanCache(self.tables, keep=keep_decisions)
         self.clusters = Clusters()
         self.contexts = TlsContexts()
         self.pool = Pool(limits, self.contexts, observer, spawn)

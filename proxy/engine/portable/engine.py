@@ -18,8 +18,18 @@ class PortableEngine:
 
     name = "portable"
 
-    def __init__(self, limits: Limits, observer: Observer, tracing: Tracing, explain: Explain) -> None:
-        self._carrier = Carrier(limits, observer, tracing, explain, self._spawn)
+    def __init__(
+        self,
+        limits: Limits,
+        observer: Observer,
+        tracing: Tracing,
+        explain: Explain,
+        *,
+        keep_decisions: bool = True,
+    ) -> None:
+        self._carrier = Carrier(
+            limits, observer, tracing, explain, self._spawn, keep_decisions=keep_decisions
+        )
         self._listeners: dict[str, Listener] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()

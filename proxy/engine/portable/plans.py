@@ -36,10 +36,14 @@ class _Node(Struct):
 
 
 class PlanCache:
-    """Mutable state: the trees, how many are kept, the bytes they take, and which belong to a scope."""
+    """Mutable state: the trees, how many are kept, the bytes they take, and which belong to a scope.
 
-    def __init__(self, tables: Tables) -> None:
+    keep: False, and every head is decided afresh, for whoever follows a decider.
+    """
+
+    def __init__(self, tables: Tables, *, keep: bool = True) -> None:
         self._tables = tables
+        self._is_keeping = keep
         self._roots: dict[str, _Node] = {}
         self._scopes: dict[str, list[Kept]] = {}
         self.size = 0
@@ -62,7 +66,8 @@ class PlanCache:
         if isinstance(decision, Hold):
             return decision
         kept = _ready(decision)
-        self._keep(head.listener, asking, kept)
+        if self._is_keeping:
+            self._keep(head.listener, asking, kept)
         return kept
 
     def _keep(self, listener: str, asking: RecordingHead, kept: Kept) -> None:

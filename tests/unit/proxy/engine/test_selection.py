@@ -20,14 +20,20 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "has_native", lambda: False)
 
 
+def made_by(chosen: selection.Chosen) -> tuple[object, dict[str, object]]:
+    """The engine's class, and what it is told besides."""
+    assert isinstance(chosen.make, partial)
+    return chosen.make.func, chosen.make.keywords
+
+
 def test_portable_is_portable() -> None:
-    assert choose("portable") == selection.Chosen(PortableEngine)
+    chosen = choose("portable")
+    assert (*made_by(chosen), chosen.notice) == (PortableEngine, {"keep_decisions": True}, "")
 
 
 def test_portable_engine_says_that_threads_do_not_count() -> None:
-    assert choose("portable", threads=2) == selection.Chosen(
-        PortableEngine, "--threads 2 has no effect: the portable engine runs on one thread"
-    )
+    notice = choose("portable", threads=2).notice
+    assert notice == "--threads 2 has no effect: the portable engine runs on one thread"
 
 
 @pytest.mark.usefixtures("without_native")
@@ -46,7 +52,7 @@ def test_missing_native_engine_is_an_error_where_it_is_wished_for() -> None:
 @pytest.mark.usefixtures("without_native")
 def test_missing_native_engine_is_a_notice_where_it_is_preferred() -> None:
     chosen = choose("auto")
-    assert chosen.make is PortableEngine
+    assert made_by(chosen)[0] is PortableEngine
     assert "the portable engine serves" in chosen.notice
     assert "cargo" in chosen.notice
 
@@ -63,8 +69,10 @@ def test_extension_that_does_not_load_is_told_apart_from_none(monkeypatch: pytes
 def test_native_engine_is_preferred_where_it_is() -> None:
     from proxy.engine.native.adapter import NativeEngine  # noqa: PLC0415 - not everywhere
 
-    assert choose("native") == selection.Chosen(NativeEngine)
-    assert choose("auto") == selection.Chosen(NativeEngine)
+    wishes: tuple[EngineChoice, ...] = ("native", "auto")
+    for wish in wishes:
+        chosen = choose(wish)
+        assert (made_by(chosen)[0], chosen.notice) == (NativeEngine, "")
 
 
 @pytest.mark.parametrize("wish", ["auto", "native", "portable"])
@@ -73,9 +81,6 @@ def test_each_wish_has_a_loop(wish: EngineChoice) -> None:
 
 
 @pytest.mark.skipif(not has_native(), reason="this installation has no native engine")
-def test_native_engine_gets_its_threads() -> None:
-    from proxy.engine.native.adapter import NativeEngine  # noqa: PLC0415 - not everywhere
-
-    chosen = choose("native", threads=3)
-    assert isinstance(chosen.make, partial)
-    assert (chosen.make.func, chosen.make.keywords, chosen.notice) == (NativeEngine, {"threads": 3}, "")
+def test_native_engine_gets_what_it_is_told() -> None:
+    told = {"threads": 3, "keep_decisions": False}
+    assert made_by(choose("native", threads=3, keep_decisions=False))[1] == told

@@ -53,7 +53,7 @@ def test_production_is_the_default_profile(read: Parse) -> None:
     assert settings.namespace == "default"
     assert settings.trust_domain == "public"
     assert not settings.trust_domain_given
-    assert (settings.engine, settings.threads) == ("auto", 1)
+    assert (settings.engine, settings.threads, settings.keep_decisions) == ("auto", 1, True)
     assert settings.drain_s == 2.0
     assert settings.graceful_shutdown_s == 5.0
     assert settings.warnings == ()
@@ -314,6 +314,7 @@ def test_environment_is_read(read: Parse, tmp_path: Path) -> None:
         DAPR_HTTP_DISABLE_H2C="Yes",
         POSTERN_ENGINE="portable",
         POSTERN_THREADS="2",
+        POSTERN_NO_DECISION_CACHE="true",
     )
     assert settings.namespace == "shop"
     assert (settings.api_token, settings.app_api_token) == ("t1", "t2")
@@ -322,7 +323,7 @@ def test_environment_is_read(read: Parse, tmp_path: Path) -> None:
     assert settings.sentry_local_identity == "other"
     assert settings.sentry_token_file == tmp_path / "token"
     assert any(warning.startswith("DAPR_HTTP_DISABLE_H2C has no effect") for warning in settings.warnings)
-    assert (settings.engine, settings.threads) == ("portable", 2)
+    assert (settings.engine, settings.threads, settings.keep_decisions) == ("portable", 2, False)
     assert settings.runtime_root == tmp_path / "root"
 
 
@@ -332,17 +333,19 @@ def test_flags_beat_the_environment(read: Parse, tmp_path: Path) -> None:
         "--control-plane-trust-domain=b",
         "--engine=native",
         "--threads=3",
+        "--no-decision-cache=false",
         "--host-ip=10.0.0.1",
         f"--runtime-path={tmp_path / 'other'}",
         NAMESPACE="x",
         DAPR_CONTROLPLANE_TRUST_DOMAIN="y",
         POSTERN_ENGINE="portable",
         POSTERN_THREADS="2",
+        POSTERN_NO_DECISION_CACHE="true",
         DAPR_HOST_IP="10.0.0.2",
     )
     assert settings.namespace == "a"
     assert settings.control_plane_trust_domain == "b"
-    assert (settings.engine, settings.threads) == ("native", 3)
+    assert (settings.engine, settings.threads, settings.keep_decisions) == ("native", 3, True)
     assert settings.host_ip == "10.0.0.1"
     assert settings.runtime_root == tmp_path / "other"
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
 use postern_core::connection::refusal::Refusal;
-use postern_core::decision::plan::{Decision, Graveyard, Verdict};
+use postern_core::decision::plan::{Decision, Graveyard, Read, Verdict};
 use postern_core::decision::trace::Span;
 use postern_core::seam::ask;
 use postern_core::seam::commands::Commands;
@@ -77,19 +77,19 @@ impl Question {
 // A call that ended meanwhile takes no answer; that is no fault of who answers, so failed sends are dropped below.
 #[pymethods]
 impl Question {
-    /// Answer `decide`: carry the call so.
-    fn plan(&self, parts: PlanParts, reads: Vec<ReadParts>) -> PyResult<()> {
+    /// Answer `decide`: carry the call so. `reads`: keep that for heads which are alike in these; `None`: for no other.
+    fn plan(&self, parts: PlanParts, reads: Option<Vec<ReadParts>>) -> PyResult<()> {
         let decision = Decision::Plan(convert::plan(parts, &self.graveyard)?);
         self.keep(decision, reads)
     }
 
     /// Answer `decide`, `reply` or `undecided`: say so.
-    fn reply(&self, parts: ReplyParts, reads: Vec<ReadParts>) -> PyResult<()> {
+    fn reply(&self, parts: ReplyParts, reads: Option<Vec<ReadParts>>) -> PyResult<()> {
         let reply = convert::reply(parts, &self.graveyard)?;
         match self.take()? {
             ask::Question::Reply { answer, .. } | ask::Question::Undecided { answer, .. } => drop(answer.send(reply)),
             ask::Question::Decide { answer, .. } => {
-                let reads = reads.into_iter().map(convert::read).collect::<PyResult<_>>()?;
+                let reads = made_of(reads)?;
                 let verdict = Verdict::Keep { decision: Decision::Reply(reply), reads };
                 drop(answer.send((verdict, self.commands.sent())));
             }
@@ -148,10 +148,14 @@ impl Question {
 }
 
 impl Question {
-    fn keep(&self, decision: Decision, reads: Vec<ReadParts>) -> PyResult<()> {
-        let reads = reads.into_iter().map(convert::read).collect::<PyResult<_>>()?;
+    fn keep(&self, decision: Decision, reads: Option<Vec<ReadParts>>) -> PyResult<()> {
+        let reads = made_of(reads)?;
         let ask::Question::Decide { answer, .. } = self.take()? else { return Err(invalid("not a question to decide")) };
         drop(answer.send((Verdict::Keep { decision, reads }, self.commands.sent())));
         Ok(())
     }
+}
+
+fn made_of(reads: Option<Vec<ReadParts>>) -> PyResult<Option<Vec<(Read, Option<u64>)>>> {
+    reads.map(|reads| reads.into_iter().map(convert::read).collect()).transpose()
 }

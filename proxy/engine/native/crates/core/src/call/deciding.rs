@@ -68,7 +68,7 @@ async fn ask(shared: Rc<Shared>, head: Arc<Head>) -> Result<Asked, Stop> {
     Ok(match verdict {
         Verdict::Keep { decision, reads } => {
             let kept = Kept::new(decision);
-            if shared.is_current(as_of) {
+            if let Some(reads) = reads.filter(|_| shared.is_current(as_of)) {
                 let mut plans = shared.plans.borrow_mut();
                 plans.keep(&head, reads, &kept, &mut shared.tables.borrow_mut());
                 shared.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);

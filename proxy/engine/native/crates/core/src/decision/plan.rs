@@ -141,9 +141,10 @@ impl Decision {
     }
 }
 
-/// What a decider answered. `reads`: what it read, in order; a path in a table that only the decider can read comes with its class.
+/// What a decider answered. `reads`: what it read, in order; a path in a table that only the decider can read comes with its
+/// class. `None`: the decision is for this head alone.
 #[derive(Debug)]
 pub enum Verdict {
-    Keep { decision: Decision, reads: Vec<(Read, Option<u64>)> },
+    Keep { decision: Decision, reads: Option<Vec<(Read, Option<u64>)>> },
     Hold { key: Arc<str>, within: Duration, then: Box<Reply> },
 }
