@@ -22,7 +22,7 @@ from proxy.contract.recording import RecordingHead
 from proxy.control.app_watch import AppWatch
 from proxy.control.heard_names import Claimed, HeardNames
 from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, GRPC_WEB, AppView
-from proxy.deciding.authorizer import Judge
+from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
 from proxy.deciding.callee import (
     API_TOKEN_SET,
@@ -79,14 +79,14 @@ class Control:
         routes = parse_routes(settings.routes)
         self._explicit = routes
         app = _app_view(settings, healthy=False if settings.app_health is not None else None)
-        judge = Judge(policy.access)
-        self.inbound = Inbound(InboundView(app=app, judge=judge, mtls=settings.mtls))
+        authorizer = Authorizer(policy.access)
+        self.inbound = Inbound(InboundView(app=app, authorizer=authorizer, mtls=settings.mtls))
         self.outbound = Outbound(
             OutboundView(
                 app=app,
                 trust_domain=settings.trust_domain,
                 mtls=settings.mtls,
-                judge=judge,
+                authorizer=authorizer,
                 resiliency=policy.resiliency,
                 known=frozenset(),
                 heard=self._heard,
@@ -109,9 +109,9 @@ class Control:
 
     # --- deciders, with the wish to know a name -------------------------------------------------------------------------------
 
-    def decide_outbound(self, ask: RecordingHead) -> Decision:
+    def decide_outbound(self, head: RecordingHead) -> Decision:
         """The outbound decision; a held name is looked for, and one just not found is answered at once."""
-        decision = self.outbound.decide(ask)
+        decision = self.outbound.decide(head)
         if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
             return decision
         name = AppName(*parse_key(decision.key))
@@ -122,7 +122,7 @@ class Control:
             if (
                 decision.key in self.outbound.view.known
             ):  # a source knew, and told us before anybody could wait
-                return self.outbound.decide(ask)
+                return self.outbound.decide(head)
         if is_settled or self._is_absent(name):
             return replace(decision, for_s=0.0)
         if was_missed:  # the lookup goes on in the background, for whoever asks next
@@ -139,7 +139,7 @@ class Control:
         app, view = self.inbound.view.app, self.outbound.view
         own = Caller(trust_domain=view.trust_domain, namespace=app.namespace, app_id=app.app_id)
         protocol: Protocol = "grpc" if app.is_grpc else "http"
-        return self.inbound.view.judge.denied_as(outcome.head, outcome.labels, protocol, own)
+        return self.inbound.view.authorizer.denied_as(outcome.head, outcome.labels, protocol, own)
 
     def explain(self, key: str) -> str:
         """What may be meant, then what was tried for a cluster, for error messages."""
@@ -212,9 +212,9 @@ class Control:
     def policy_changed(self, policy: PolicySnapshot) -> None:
         """New rules: new tables, and no decision under the old ones is kept."""
         assert self._engine is not None
-        judge = Judge(policy.access)
-        self.inbound.view = replace(self.inbound.view, judge=judge)
-        self._outbound(judge=judge, resiliency=policy.resiliency)
+        authorizer = Authorizer(policy.access)
+        self.inbound.view = replace(self.inbound.view, authorizer=authorizer)
+        self._outbound(authorizer=authorizer, resiliency=policy.resiliency)
         self._push_tables()
         self._engine.bump("access")
         self._engine.bump("resiliency")
@@ -236,7 +236,7 @@ class Control:
         )
 
     def _verify(self, der: bytes, as_server: bool) -> PeerLeaf:
-        return admitted_leaf(der, as_server, self.inbound.view.judge.rules)
+        return admitted_leaf(der, as_server, self.inbound.view.authorizer.rules)
 
     def app_changed(self, watch: AppWatch) -> None:
         """The app's health turned, or something else of it that decides nothing."""
@@ -282,7 +282,7 @@ class Control:
 
     def _push_tables(self) -> None:
         assert self._engine is not None
-        for number, table in self.inbound.view.judge.tables():
+        for number, table in self.inbound.view.authorizer.tables():
             self._engine.set_paths(number, table)
 
     # --- status ----------------------------------------------------------------------------------------------------------------

@@ -77,19 +77,19 @@ class AppView(Struct, frozen=True, kw_only=True):
         return self.protocol in ("http", "https")
 
 
-def is_grpc_web(ask: RecordingHead, app: AppView) -> bool:
+def is_grpc_web(head: RecordingHead, app: AppView) -> bool:
     """Whether this is a call of gRPC-Web for an app that speaks gRPC only: to others it is HTTP, and their own matter."""
     return (
         app.is_grpc
-        and ask.protocol() in ("http1", "http2")
-        and ask.method() == "POST"
-        and ask.carries(GRPC_WEB_SET)
+        and head.protocol() in ("http1", "http2")
+        and head.method() == "POST"
+        and head.carries(GRPC_WEB_SET)
     )
 
 
-def unsupported(app: AppView, ask: RecordingHead) -> tuple[Cause, str] | None:
+def unsupported(app: AppView, head: RecordingHead) -> tuple[Cause, str] | None:
     """Why this call can't be given to the app at all."""
-    protocol = ask.protocol()
+    protocol = head.protocol()
     who = f"{app.app_id}.{app.namespace}"
     if not app.has_port:
         return Cause.APP_DOWN, f"{who} takes no calls: its proxy was started without --app-port"
@@ -103,7 +103,7 @@ def unsupported(app: AppView, ask: RecordingHead) -> tuple[Cause, str] | None:
 
 
 def to_app(
-    ask: RecordingHead,
+    head: RecordingHead,
     app: AppView,
     *,
     caller: Caller | None,
@@ -115,12 +115,12 @@ def to_app(
 
     caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
     """
-    refused = unsupported(app, ask)
+    refused = unsupported(app, head)
     if refused is not None:
         cause, text = refused
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
-    web = is_grpc_web(ask, app)
-    grpc = ask.protocol() == "grpc" or web
+    web = is_grpc_web(head, app)
+    grpc = head.protocol() == "grpc" or web
     edits = [
         Edit(op=Op.HOP_BY_HOP),
         *STRIP,
@@ -145,7 +145,7 @@ def to_app(
     return Plan(
         labels=labels,
         routes=(Route(cluster=APP_CLUSTER, edits=tuple(edits)),),
-        retries=_app_retries(ask, grpc=grpc),
+        retries=_app_retries(head, grpc=grpc),
         gates=(APP_GATE,) if app.gated and not grpc else (),
         connect_s=app.connect_s,
         body_bytes=app.body_bytes,
@@ -156,10 +156,10 @@ def to_app(
     )
 
 
-def _app_retries(ask: RecordingHead, *, grpc: bool) -> tuple[RetryPolicy, ...]:
+def _app_retries(head: RecordingHead, *, grpc: bool) -> tuple[RetryPolicy, ...]:
     """An app that closed kept connections just as they were used never saw the call; one that broke off may have: once, where safe."""
     unseen = _at_once(frozenset({Cause.REFUSED}), attempts=4)
-    if not grpc and ask.framing() == "none" and ask.method() in IDEMPOTENT:
+    if not grpc and head.framing() == "none" and head.method() in IDEMPOTENT:
         return (unseen, _at_once(frozenset({Cause.RESET_EARLY}), attempts=2))
     return (unseen,)
 
@@ -171,7 +171,7 @@ def _at_once(on: frozenset[Cause], *, attempts: int) -> RetryPolicy:
 
 
 def denied(
-    ask: RecordingHead,
+    head: RecordingHead,
     app: AppView,
     *,
     labels: Labels,
@@ -183,7 +183,7 @@ def denied(
 
     posture: the profile that denied, where no policy is written: there is no rule to keep, and a way out to tell.
     """
-    verb = "" if ask.protocol() == "grpc" else f" verb: {ask.method()}"
+    verb = "" if head.protocol() == "grpc" else f" verb: {head.method()}"
     asked = f"id: {peer or 'anonymous'} operation: {DETAIL}{verb}"
     text = f"access control policy has denied access to {asked}"
     if posture is not None:

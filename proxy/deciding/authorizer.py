@@ -32,7 +32,7 @@ class AccessPaths(Struct, frozen=True):
         return self.table.classes(path)
 
 
-class Judge:
+class Authorizer:
     """Access rules and the numbers under which their tables are pushed; replaced whole at each policy change."""
 
     def __init__(self, rules: AccessRules, first_table: int = FIRST_ACCESS_TABLE) -> None:
@@ -57,7 +57,7 @@ class Judge:
         return tuple(self._domains.get((app_id, namespace), ()))
 
     def tables(self) -> Iterator[tuple[int, Table]]:
-        """What must be pushed before this judge decides."""
+        """What must be pushed before it decides."""
         for caller, number in self._numbers.items():
             table = self.rules.table(caller)
             if table is not None:
@@ -69,7 +69,7 @@ class Judge:
                         yield forwarded, ForwardedPaths(paths, form)
 
     def decide(
-        self, ask: RecordingHead, caller: Caller | None, protocol: Protocol, *, form: Form = "sent"
+        self, head: RecordingHead, caller: Caller | None, protocol: Protocol, *, form: Form = "sent"
     ) -> Decision:
         """May this caller do this? Reads the path's class and the verb only where a rule could turn on them.
 
@@ -79,10 +79,10 @@ class Judge:
         classes: tuple[int, ...] = ()
         if caller is not None and table is not None:
             number = self._numbers[caller] if form == "sent" else self._forwarded[caller, form]
-            found = ask.path_class(number)
+            found = head.path_class(number)
             assert isinstance(found, tuple)
             classes = found
-        verb = "" if protocol == "grpc" or table is None else ask.method()
+        verb = "" if protocol == "grpc" or table is None else head.method()
         if protocol == "http" and table is None:
             verb = "GET"  # no rule names a verb for this caller: any stands for all
         return self.rules.decide(caller, classes, verb, protocol)

@@ -60,43 +60,43 @@ class Browsers(Struct, frozen=True, kw_only=True):
             f"or an IP address, or start this proxy with --allowed-hosts={host}"
         )
 
-    def refused(self, ask: RecordingHead) -> str | None:
+    def refused(self, head: RecordingHead) -> str | None:
         """Why the page that sent this is not answered, or None."""
         if self.origins_open:
             return None
-        origin = ask.naming(b"origin")
+        origin = head.naming(b"origin")
         if origin is None:
-            if not ask.header_is(b"sec-fetch-site", FOREIGN_SITE_SET) or "*" in self.origins:
+            if not head.header_is(b"sec-fetch-site", FOREIGN_SITE_SET) or "*" in self.origins:
                 return None
-        elif self.listed(origin) or is_own_origin(origin, ask.authority()):
+        elif self.listed(origin) or is_own_origin(origin, head.authority()):
             return None
-        if ask.protocol() != "websocket" and (
-            ask.method() not in PAGE_METHODS or ask.carries(BEYOND_PAGES_SET)
+        if head.protocol() != "websocket" and (
+            head.method() not in PAGE_METHODS or head.carries(BEYOND_PAGES_SET)
         ):
             return None
         return _refusal(origin)
 
-    def is_preflight(self, ask: RecordingHead) -> bool:
+    def is_preflight(self, head: RecordingHead) -> bool:
         """Whether a browser asks for leave here that it may get (Fetch Standard §4.8)."""
-        if self.origins_open or ask.protocol() == "grpc" or ask.method() != "OPTIONS":
+        if self.origins_open or head.protocol() == "grpc" or head.method() != "OPTIONS":
             return False
-        origin = ask.naming(b"origin")
-        return origin is not None and self.listed(origin) and ask.carries(PREFLIGHT_SET)
+        origin = head.naming(b"origin")
+        return origin is not None and self.listed(origin) and head.carries(PREFLIGHT_SET)
 
     def listed(self, origin: str) -> bool:
         """Whether --allowed-origins has it."""
         return matches(origin, self.origins)
 
-    def leave(self, ask: RecordingHead) -> Headers:
+    def leave(self, head: RecordingHead) -> Headers:
         """The fields of the answer to a listed origin's preflight."""
-        asked = ask.naming(b"access-control-request-headers") or ""
-        verb = ask.naming(b"access-control-request-method") or ""
+        asked = head.naming(b"access-control-request-headers") or ""
+        verb = head.naming(b"access-control-request-method") or ""
         names = asked.encode("latin-1") if _NAMES.fullmatch(asked) else b"*, authorization"
         methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
         if verb not in methods and verb.isascii() and verb.isalpha():
             methods.append(verb)
         return (
-            (b"access-control-allow-origin", self._granted(ask.naming(b"origin"))),
+            (b"access-control-allow-origin", self._granted(head.naming(b"origin"))),
             (b"access-control-allow-methods", ", ".join(methods).encode()),
             (b"access-control-allow-headers", names),
             (b"access-control-allow-private-network", b"true"),

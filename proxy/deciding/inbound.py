@@ -7,7 +7,7 @@ from proxy import errors
 from proxy.contract.plan import Cause, Labels, Plan, Reply, Surface
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import AppView, denied, is_grpc_web, to_app
-from proxy.deciding.authorizer import Judge
+from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.callee import SERVICES
 from proxy.deciding.peer import caller_of
 
@@ -18,7 +18,7 @@ class InboundView(Struct, frozen=True, kw_only=True):
     """What a peer's request is judged by: a snapshot, replaced whole."""
 
     app: AppView
-    judge: Judge
+    authorizer: Authorizer
     mtls: bool = True  # without, nothing proves a namespace, and callers may have found us under another
 
 
@@ -28,16 +28,16 @@ class Inbound:
     def __init__(self, view: InboundView) -> None:
         self.view = view
 
-    def decide(self, ask: RecordingHead) -> Plan | Reply:
+    def decide(self, head: RecordingHead) -> Plan | Reply:
         """The decision, with the scopes that it dies with."""
-        found = self._decide(ask)
+        found = self._decide(head)
         return replace(found, scopes=SCOPES)
 
-    def _decide(self, ask: RecordingHead) -> Plan | Reply:
+    def _decide(self, head: RecordingHead) -> Plan | Reply:
         app = self.view.app
-        peer = ask.peer()
+        peer = head.peer()
         caller = caller_of(peer)
-        surface: Surface = "dapr" if ask.naming(b"postern-surface") == "dapr" else "own"
+        surface: Surface = "dapr" if head.naming(b"postern-surface") == "dapr" else "own"
         labels = Labels(
             direction="inbound",
             surface=surface,
@@ -46,25 +46,30 @@ class Inbound:
             dst=app.app_id,
             dst_namespace=app.namespace,
             peer_id=peer or "",
-            is_grpc_web=is_grpc_web(ask, app),
+            is_grpc_web=is_grpc_web(head, app),
         )
-        refused = _misdirected(ask, self.view, labels) or _uncarriable(ask, self.view.app, labels)
+        refused = _misdirected(head, self.view, labels) or _uncarriable(head, self.view.app, labels)
         if refused is not None:
             return refused
-        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http")
-        labels = replace(labels, decision=self.view.judge.describe(decision))
+        decision = self.view.authorizer.decide(head, caller, "grpc" if app.is_grpc else "http")
+        labels = replace(labels, decision=self.view.authorizer.describe(decision))
         if not decision.allowed:
             return denied(
-                ask, app, labels=labels, surface=surface, peer=peer or "", posture=self.view.judge.posture
+                head,
+                app,
+                labels=labels,
+                surface=surface,
+                peer=peer or "",
+                posture=self.view.authorizer.posture,
             )
-        return to_app(ask, app, caller=None, labels=labels, surface=surface, rewrite=())
+        return to_app(head, app, caller=None, labels=labels, surface=surface, rewrite=())
 
 
-def _misdirected(ask: RecordingHead, view: InboundView, labels: Labels) -> Reply | None:
-    app, wanted = view.app, ask.naming(b"postern-callee")
+def _misdirected(head: RecordingHead, view: InboundView, labels: Labels) -> Reply | None:
+    app, wanted = view.app, head.naming(b"postern-callee")
     own = f"{app.app_id}.{app.namespace}"
     if wanted is None:
-        wanted = ask.naming(b"dapr-callee-app-id")
+        wanted = head.naming(b"dapr-callee-app-id")
         own = app.app_id
     if wanted is None or wanted == own or (not view.mtls and wanted.partition(".")[0] == app.app_id):
         return None
@@ -72,9 +77,9 @@ def _misdirected(ask: RecordingHead, view: InboundView, labels: Labels) -> Reply
     return errors.reply(Cause.MISDIRECTED, labels, text)
 
 
-def _uncarriable(ask: RecordingHead, app: AppView, labels: Labels) -> Reply | None:
-    if ask.protocol() == "grpc" or is_grpc_web(ask, app):
-        service = str(ask.path_class(SERVICES))
+def _uncarriable(head: RecordingHead, app: AppView, labels: Labels) -> Reply | None:
+    if head.protocol() == "grpc" or is_grpc_web(head, app):
+        service = str(head.path_class(SERVICES))
         if service.startswith("dapr.proto.internals."):
             text = (
                 f"{service} is not served here: this proxy takes gRPC as it is, and HTTP from postern peers"
@@ -82,9 +87,9 @@ def _uncarriable(ask: RecordingHead, app: AppView, labels: Labels) -> Reply | No
             return errors.reply(Cause.UNSUPPORTED, labels, text)
         if not service:
             return errors.reply(Cause.UNSUPPORTED, labels, "a gRPC path is exactly /package.Service/Method")
-    elif ask.method() == "CONNECT":
+    elif head.method() == "CONNECT":
         return errors.reply(Cause.BAD_REQUEST, labels, "CONNECT is not taken here", status=501)
-    elif ask.peer() is None and ask.naming(b"postern-callee") is None:
+    elif head.peer() is None and head.naming(b"postern-callee") is None:
         # In the clear a page in a browser reaches this port as well. It can't send that header without a preflight, which has none.
         text = (
             "this port is for proxies, which name the callee in postern-callee: call the app through its proxy's API, "

@@ -11,14 +11,14 @@ NAME = b"max-forwards"
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
-def read_max_forwards(ask: RecordingHead) -> int | None:
+def read_max_forwards(head: RecordingHead) -> int | None:
     """How many more times a request may be forwarded; None: as often as it takes."""
-    text = ask.naming(
+    text = head.naming(
         NAME
     )  # first: hardly a request has it, and what is not asked is no part of a kept decision
     if text is None or _COUNT.fullmatch(text) is None:
         return None
-    return int(text) if ask.method() in ("OPTIONS", "TRACE") and ask.protocol() != "grpc" else None
+    return int(text) if head.method() in ("OPTIONS", "TRACE") and head.protocol() != "grpc" else None
 
 
 def forwarded_once(found: Decision, left: int) -> Decision:

@@ -31,7 +31,7 @@ from proxy.contract.plan import (
 )
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app
-from proxy.deciding.authorizer import Judge
+from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import Browsers, as_headers
 from proxy.deciding.building_blocks import missing, missing_service
 from proxy.deciding.callee import (
@@ -97,7 +97,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     app: AppView
     trust_domain: str
     mtls: bool
-    judge: Judge
+    authorizer: Authorizer
     resiliency: ResiliencyRules
     known: frozenset[str]
     own_ports: Mapping[str, str]
@@ -135,47 +135,47 @@ class Outbound:
     def __init__(self, view: OutboundView) -> None:
         self.view = view
 
-    def decide(self, ask: RecordingHead) -> Decision:
+    def decide(self, head: RecordingHead) -> Decision:
         """The decision, with the scopes that it dies with."""
-        found = self._readable(ask, self._answered(ask, self._decide(ask)))
+        found = self._readable(head, self._answered(head, self._decide(head)))
         if isinstance(found, Hold):
             return found
         scopes = (*found.scopes, "access", "app", "resiliency", "routes")
         return replace(found, scopes=scopes)
 
-    def _decide(self, ask: RecordingHead) -> Decision:
-        own_port = self.view.own_ports.get(ask.listener())
-        if ask.protocol() != "grpc" and ask.method() == "CONNECT":
+    def _decide(self, head: RecordingHead) -> Decision:
+        own_port = self.view.own_ports.get(head.listener())
+        if head.protocol() != "grpc" and head.method() == "CONNECT":
             text = (
                 "this is no open proxy: CONNECT is not taken; put the host into no_proxy to reach it directly"
             )
             return self._reply(Cause.NO_APP, text, status=404)
-        refused = self._page(ask)
+        refused = self._page(head)
         if refused is not None:
             return refused
         if own_port is None:
-            answered = self._api(ask)
+            answered = self._api(head)
             if answered is not None:
                 return answered
-        refused = self._token(ask)
+        refused = self._token(head)
         if refused is not None:
             return refused
         named = (
-            self._name(ask)
+            self._name(head)
             if own_port is None
             else Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
         )
         if not isinstance(named, Named):
             return named
-        left = read_max_forwards(ask)
+        left = read_max_forwards(head)
         if left == 0:
-            return self._final(ask, named)
-        found = self._to(ask, named)
+            return self._final(head, named)
+        found = self._to(head, named)
         return found if left is None else forwarded_once(found, left)
 
-    def _final(self, ask: RecordingHead, named: Named) -> Reply:
+    def _final(self, head: RecordingHead, named: Named) -> Reply:
         """A request that is not to be forwarded. TRACE is not echoed: it would show the app what only proxies are to read."""
-        if ask.method() == "TRACE":
+        if head.method() == "TRACE":
             text = "TRACE with Max-Forwards: 0 is for this proxy, which echoes no requests"
             return self._reply(Cause.UNSUPPORTED, text, surface=named.surface, status=501)
         return Reply(
@@ -190,41 +190,41 @@ class Outbound:
 
     # --- guards ----------------------------------------------------------------------------------------------------------
 
-    def _page(self, ask: RecordingHead) -> Reply | None:
+    def _page(self, head: RecordingHead) -> Reply | None:
         """A page in a browser is not the app: its Host, its Origin, and its question for leave."""
         browsers = self.view.browsers
-        if ask.listener() in self.view.sockets:
+        if head.listener() in self.view.sockets:
             return None
         # As to an HTTP proxy, where the authority is the callee's, only who is told to use one sends.
-        why = None if ask.form() == "absolute" else browsers.host_refused(ask.authority())
-        if why is None and browsers.is_preflight(ask):
+        why = None if head.form() == "absolute" else browsers.host_refused(head.authority())
+        if why is None and browsers.is_preflight(head):
             return Reply(
                 cause=Cause.STATUS,  # none: no call came of it
                 status=200,
-                headers=browsers.leave(ask),
+                headers=browsers.leave(head),
                 body=b"",
                 grpc_code=0,
                 grpc_message="",
                 labels=self._labels("own"),
             )
-        why = why or browsers.refused(ask)
+        why = why or browsers.refused(head)
         return None if why is None else self._reply(Cause.FORBIDDEN_ORIGIN, why)
 
-    def _answered(self, ask: RecordingHead, found: Decision) -> Decision:
+    def _answered(self, head: RecordingHead, found: Decision) -> Decision:
         """The same with what every answer of a callee's is given."""
         if not isinstance(found, Plan) or not found.labels.dst:
             return found
-        edits: Edits = () if ask.protocol() in ("grpc", "websocket") else (Edit(op=Op.TELL_TRACE),)
+        edits: Edits = () if head.protocol() in ("grpc", "websocket") else (Edit(op=Op.TELL_TRACE),)
         if self.view.is_baggage_strict:
             edits = (*edits, Edit(op=Op.ECHO, name=b"baggage"))
         return replace(found, reply_edits=(*found.reply_edits, *edits))
 
-    def _readable(self, ask: RecordingHead, found: Decision) -> Decision:
+    def _readable(self, head: RecordingHead, found: Decision) -> Decision:
         """The same with what a listed origin's page needs to read the answer (CORS)."""
         browsers = self.view.browsers
-        if not browsers.origins or ask.listener() in self.view.sockets:
+        if not browsers.origins or head.listener() in self.view.sockets:
             return found
-        edits = browsers.edits(ask.naming(b"origin"))
+        edits = browsers.edits(head.naming(b"origin"))
         headers = as_headers(edits)
         if isinstance(found, Hold):
             return replace(found, then=replace(found.then, headers=(*found.then.headers, *headers)))
@@ -237,22 +237,26 @@ class Outbound:
         before = found.reply_edits or (Edit(op=Op.HOP_BY_HOP),)
         return replace(found, reply_edits=(*before, *edits), local_replies=local_replies)
 
-    def _token(self, ask: RecordingHead) -> Reply | None:
-        if self.view.token_required and not ask.header_is(b"dapr-api-token", API_TOKEN_SET):
+    def _token(self, head: RecordingHead) -> Reply | None:
+        if self.view.token_required and not head.header_is(b"dapr-api-token", API_TOKEN_SET):
             return self._reply(Cause.UNAUTHENTICATED, "the header dapr-api-token is missing or wrong")
         return None
 
     # --- the own API -----------------------------------------------------------------------------------------------------
 
-    def _api(self, ask: RecordingHead) -> Decision | None:
-        if ask.protocol() == "grpc" or ask.form() != "origin":
+    def _api(self, head: RecordingHead) -> Decision | None:
+        if head.protocol() == "grpc" or head.form() != "origin":
             return None
-        path_class = ask.path_class(OUT_PATHS)
+        path_class = head.path_class(OUT_PATHS)
         assert isinstance(path_class, tuple)
-        if path_class[0] != "api" or ask.method() != API_VERBS[path_class[1]] or local_name(ask.authority()):
+        if (
+            path_class[0] != "api"
+            or head.method() != API_VERBS[path_class[1]]
+            or local_name(head.authority())
+        ):
             return None
         if path_class[1] not in ("healthz", "outbound"):
-            refused = self._token(ask)
+            refused = self._token(head)
             if refused is not None:
                 return refused
         labels = self._labels("dapr")
@@ -265,26 +269,26 @@ class Outbound:
 
     # --- naming ----------------------------------------------------------------------------------------------------------
 
-    def _name(self, ask: RecordingHead) -> Named | Decision:
+    def _name(self, head: RecordingHead) -> Named | Decision:
         own = self.view.app.namespace
-        header = ask.naming(b"dapr-app-id")
-        if ask.form() == "absolute":
-            return self._by_proxy(ask) if header is None else Named(parse_callee(header, own), header, "own")
-        name = local_name(ask.authority())
+        header = head.naming(b"dapr-app-id")
+        if head.form() == "absolute":
+            return self._by_proxy(head) if header is None else Named(parse_callee(header, own), header, "own")
+        name = local_name(head.authority())
         if header is None and name is not None:
             return Named(parse_callee(name, own), name, "own")
-        if ask.protocol() == "grpc":
+        if head.protocol() == "grpc":
             return (
                 Named(parse_callee(header, own), header, "dapr")
                 if header is not None
-                else self._by_service(ask)
+                else self._by_service(head)
             )
         if header is not None:
             return Named(parse_callee(header, own), header, "dapr", "whole")
-        basic = ask.naming(b"authorization")
+        basic = head.naming(b"authorization")
         if basic is not None:
             return Named(parse_callee(basic, own), basic, "dapr", "whole", _BASIC)
-        path_class = ask.path_class(OUT_PATHS)
+        path_class = head.path_class(OUT_PATHS)
         assert isinstance(path_class, tuple)
         if path_class[0] == "invoke":
             return Named(parse_callee(path_class[1], own), path_class[1], "dapr", "method")
@@ -297,8 +301,8 @@ class Outbound:
         )
         return self._reply(Cause.NO_APP, text, surface="dapr", status=404)
 
-    def _by_proxy(self, ask: RecordingHead) -> Named | Decision:
-        authority = ask.authority()
+    def _by_proxy(self, head: RecordingHead) -> Named | Decision:
+        authority = head.authority()
         host, port = split_authority(authority)
         callee = parse_callee(local_name(authority) or host, self.view.app.namespace)
         if callee is None or port not in ("", "80"):
@@ -308,8 +312,8 @@ class Outbound:
             return self._reply(Cause.NO_APP, text)
         return Named(callee, callee.text, "own")
 
-    def _by_service(self, ask: RecordingHead) -> Named | Decision:
-        service = str(ask.path_class(SERVICES))
+    def _by_service(self, head: RecordingHead) -> Named | Decision:
+        service = str(head.path_class(SERVICES))
         if not service:
             return self._reply(Cause.UNSUPPORTED, "a gRPC path is exactly /package.Service/Method")
         if service.startswith("dapr.proto."):
@@ -334,22 +338,22 @@ class Outbound:
 
     # --- the Plan --------------------------------------------------------------------------------------------------------
 
-    def _to(self, ask: RecordingHead, named: Named) -> Decision:
+    def _to(self, head: RecordingHead, named: Named) -> Decision:
         callee, surface = named.callee, named.surface
         if callee is None:
             text = f"{named.text!r} is no app-id: expected letters, digits, '-' or '_', and at most one '.namespace'"
             return self._reply(Cause.NO_APP, text, surface=surface, callee=named.text[:80])
         meant = self.view.heard.spellings(callee)
         if not meant:
-            return self._to_callee(ask, named, callee)
+            return self._to_callee(head, named, callee)
         if len(meant) > 1:
             text = f"{callee.text!r} may mean {' or '.join(repr(one.text) for one in meant)}: write the app-id as it is spelt"
             found: Decision = self._reply(Cause.NO_APP, text, surface=surface, callee=callee.text)
         else:
-            found = self._to_callee(ask, replace(named, callee=meant[0], text=meant[0].text), meant[0])
+            found = self._to_callee(head, replace(named, callee=meant[0], text=meant[0].text), meant[0])
         return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, SPELLINGS))
 
-    def _to_callee(self, ask: RecordingHead, named: Named, callee: Callee) -> Decision:
+    def _to_callee(self, head: RecordingHead, named: Named, callee: Callee) -> Decision:
         surface = named.surface
         labels = replace(
             self._labels(surface),
@@ -357,55 +361,62 @@ class Outbound:
             dst_namespace=callee.namespace,
             strip=named.form == "method",
         )
-        wrong = ask.baggage()
+        wrong = head.baggage()
         if wrong and self.view.is_baggage_strict:
             return _bad_baggage(labels, wrong)
         if wrong:
             labels = replace(labels, baggage=wrong)
             named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
-        if ask.protocol() == "grpc" and ask.path_class(SERVICES) == "":
+        if head.protocol() == "grpc" and head.path_class(SERVICES) == "":
             text = "a gRPC path is exactly /package.Service/Method"
             return errors.reply(Cause.UNSUPPORTED, labels, text, surface=surface, callee=callee.text)
         if (callee.app_id, callee.namespace) == (self.view.app.app_id, self.view.app.namespace):
-            return self._to_self(ask, named, labels)
+            return self._to_self(head, named, labels)
         if callee.key not in self.view.known:
-            return self._hold(ask, callee, labels, surface)
-        return self._to_peer(ask, named, callee, labels)
+            return self._hold(head, callee, labels, surface)
+        return self._to_peer(head, named, callee, labels)
 
-    def _to_self(self, ask: RecordingHead, named: Named, labels: Labels) -> Decision:
+    def _to_self(self, head: RecordingHead, named: Named, labels: Labels) -> Decision:
         app = self.view.app
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
-        decision = self.view.judge.decide(ask, caller, "grpc" if app.is_grpc else "http", form=named.form)
+        decision = self.view.authorizer.decide(
+            head, caller, "grpc" if app.is_grpc else "http", form=named.form
+        )
         labels = replace(
-            labels, decision=self.view.judge.describe(decision), is_grpc_web=is_grpc_web(ask, app)
+            labels, decision=self.view.authorizer.describe(decision), is_grpc_web=is_grpc_web(head, app)
         )
         if not decision.allowed:
             own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
             return denied(
-                ask, app, labels=labels, surface=named.surface, peer=own_id, posture=self.view.judge.posture
+                head,
+                app,
+                labels=labels,
+                surface=named.surface,
+                peer=own_id,
+                posture=self.view.authorizer.posture,
             )
-        found = to_app(ask, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.edits)
-        if isinstance(found, Reply) or ask.protocol() == "grpc":
+        found = to_app(head, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.edits)
+        if isinstance(found, Reply) or head.protocol() == "grpc":
             return found
         rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
-        retries = (*retry_policies(ask, rules, self.view.random), *found.retries)
-        return replace(found, retries=retries, attempt_s=attempt_timeout(ask, rules))
+        retries = (*retry_policies(head, rules, self.view.random), *found.retries)
+        return replace(found, retries=retries, attempt_s=attempt_timeout(head, rules))
 
-    def _hold(self, ask: RecordingHead, callee: Callee, labels: Labels, surface: Surface) -> Hold:
+    def _hold(self, head: RecordingHead, callee: Callee, labels: Labels, surface: Surface) -> Hold:
         why = self.view.heard.absent(callee)
         if why is not None:
             text = f"no instance of {callee.name} takes calls: {'; '.join(filter(None, (why, DETAIL)))}"
             then = errors.reply(Cause.NO_ENDPOINT, labels, text, surface=surface, callee=callee.text)
             return Hold(key=callee.key, for_s=ABSENT_HOLD_S, then=then)
         text = f"couldn't find service: {callee.text}: no endpoint of {callee.name} was found: {DETAIL}"
-        if ask.form() == "absolute":
+        if head.form() == "absolute":
             text += "; this is no open proxy: put the host into no_proxy to reach it directly"
         then = errors.reply(Cause.NO_APP, labels, text, surface=surface, callee=callee.text)
         return Hold(key=callee.key, for_s=self.view.hold_s, then=then)
 
-    def _to_peer(self, ask: RecordingHead, named: Named, callee: Callee, labels: Labels) -> Plan:
+    def _to_peer(self, head: RecordingHead, named: Named, callee: Callee, labels: Labels) -> Plan:
         view, app = self.view, self.view.app
-        grpc = ask.protocol() == "grpc"
+        grpc = head.protocol() == "grpc"
         rules = view.resiliency.for_app(callee.text, app.app_id)
         policies = tuple((*rules.resource, kind, f"app_{callee.text}") for kind in rules.policies)
         labels = replace(labels, policies=policies)
@@ -419,15 +430,15 @@ class Outbound:
             edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=app.app_id.encode()))
         elif named.surface == "dapr":
             edits.extend(view.forwarded)
-        domains = (view.trust_domain, *view.judge.trust_domains_of(callee.app_id, callee.namespace))
+        domains = (view.trust_domain, *view.authorizer.trust_domains_of(callee.app_id, callee.namespace))
         expect = frozenset(f"spiffe://{domain}/ns/{callee.namespace}/{callee.app_id}" for domain in domains)
         return Plan(
             labels=labels,
             routes=(
                 Route(cluster=callee.key, expect=expect if view.mtls else frozenset(), edits=tuple(edits)),
             ),
-            retries=retry_policies(ask, rules, view.random),
-            attempt_s=attempt_timeout(ask, rules),
+            retries=retry_policies(head, rules, view.random),
+            attempt_s=attempt_timeout(head, rules),
             body_bytes=app.body_bytes,
             connect_s=app.connect_s,
             replay_bytes=app.replay_bytes,

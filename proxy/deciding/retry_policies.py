@@ -19,21 +19,21 @@ _BROKEN = _UNSENT | {Cause.RESET_EARLY, Cause.TIMEOUT}
 _REDIAL_S = (0.0, 0.05)  # a proxied gRPC call is redialled at once, then fails
 
 
-def is_declared_stream(ask: RecordingHead) -> bool:
+def is_declared_stream(head: RecordingHead) -> bool:
     """`dapr-stream`: timeout and retries cover the opening only."""
-    return ask.protocol() == "grpc" and ask.header_is(b"dapr-stream", TRUTHY_SET)
+    return head.protocol() == "grpc" and head.header_is(b"dapr-stream", TRUTHY_SET)
 
 
 def retry_policies(
-    ask: RecordingHead, rules: TargetRules, rng: Callable[[], random.Random]
+    head: RecordingHead, rules: TargetRules, rng: Callable[[], random.Random]
 ) -> tuple[RetryPolicy, ...]:
     """What may be tried again, first match first."""
-    grpc = ask.protocol() == "grpc"
-    if not grpc and ask.framing() == "stream":
+    grpc = head.protocol() == "grpc"
+    if not grpc and head.framing() == "stream":
         return ()  # a body of unknown length is never sent twice
     made: list[RetryPolicy] = []
     if rules.retry is not None:
-        made.append(_written(rules.retry, rng, opening_only=is_declared_stream(ask)))
+        made.append(_written(rules.retry, rng, opening_only=is_declared_stream(head)))
     elif grpc:
         made.append(
             RetryPolicy(
@@ -46,15 +46,15 @@ def retry_policies(
         )
     if rules.builtin_retry is not None and not grpc and rules.retry is None:
         on = _UNSENT
-        if ask.method() in IDEMPOTENT and ask.framing() == "none":
+        if head.method() in IDEMPOTENT and head.framing() == "none":
             on = _UNSENT | {Cause.RESET_EARLY}
         made.append(_of(rules.builtin_retry, on, rng))
     return tuple(made)
 
 
-def attempt_timeout(ask: RecordingHead, rules: TargetRules) -> float | None:
+def attempt_timeout(head: RecordingHead, rules: TargetRules) -> float | None:
     """Seconds for one attempt; a declared stream has none beyond its opening."""
-    if rules.timeout_s is None or rules.timeout_s <= 0 or is_declared_stream(ask):
+    if rules.timeout_s is None or rules.timeout_s <= 0 or is_declared_stream(head):
         return None
     return rules.timeout_s
 

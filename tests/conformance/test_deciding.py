@@ -83,7 +83,7 @@ async def test_hold_wakes_when_its_cluster_is_set(engine: str) -> None:
         held = asyncio.Event()
         known = False
 
-        def decide(ask: RecordingHead) -> Decision:
+        def decide(head: RecordingHead) -> Decision:
             held.set()
             return plan() if known else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
 
@@ -104,7 +104,7 @@ async def test_hold_wakes_by_name_without_a_new_cluster(engine: str) -> None:
         held = asyncio.Event()
         allowed = False
 
-        def decide(ask: RecordingHead) -> Decision:
+        def decide(head: RecordingHead) -> Decision:
             held.set()
             return plan() if allowed else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
 
@@ -132,7 +132,7 @@ async def test_hold_is_one_wait_however_often_it_is_woken(engine: str) -> None:
     asked = asyncio.Semaphore(0)
     times = 0
 
-    def decide(ask: RecordingHead) -> Decision:
+    def decide(head: RecordingHead) -> Decision:
         asked.release()
         return Hold(key="cart", for_s=0.5, then=reply(Cause.NO_APP))
 

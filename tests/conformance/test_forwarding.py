@@ -65,8 +65,8 @@ async def test_grpc_target_names_a_service_only_where_it_is_exactly_service_and_
 ) -> None:
     seen: list[object] = []
 
-    def rule(ask: RecordingHead) -> Plan:
-        seen.append(ask.path_class(SERVICES))
+    def rule(head: RecordingHead) -> Plan:
+        seen.append(head.path_class(SERVICES))
         return plan()
 
     async with (

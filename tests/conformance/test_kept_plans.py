@@ -30,8 +30,8 @@ class FirstSegment:
 
 
 async def test_plan_is_kept_for_equal_answers_and_made_anew_for_others(engine: str) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        return plan() if ask.method() == "GET" else reply(Cause.DENIED)
+    def decide(head: RecordingHead) -> Decision:
+        return plan() if head.method() == "GET" else reply(Cause.DENIED)
 
     async with http_app() as app, leading(engine, "one", app, decide=decide) as way:
         async with connect(way.port) as caller:
@@ -49,8 +49,8 @@ async def test_decider_is_asked_about_every_call_where_no_decision_is_kept(
 ) -> None:
     heads = []
 
-    def decide(ask: RecordingHead) -> Decision:
-        heads.append(ask.method())
+    def decide(head: RecordingHead) -> Decision:
+        heads.append(head.method())
         return plan() if heads[-1] == "GET" else reply(Cause.DENIED)
 
     async with http_app() as app, running(engine, keep_decisions=keep_decisions) as node:
@@ -65,8 +65,8 @@ async def test_decider_is_asked_about_every_call_where_no_decision_is_kept(
 
 
 async def test_path_counts_as_its_class(engine: str) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        return plan() if ask.path_class(7) == "open" else reply(Cause.DENIED)
+    def decide(head: RecordingHead) -> Decision:
+        return plan() if head.path_class(7) == "open" else reply(Cause.DENIED)
 
     async with http_app() as app, running(engine) as node:
         node.engine.set_paths(7, FirstSegment())
@@ -81,8 +81,8 @@ async def test_path_counts_as_its_class(engine: str) -> None:
 
 
 async def test_header_counts_as_membership_in_a_set(engine: str) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        return plan() if ask.header_is(b"x-token", 3) else reply(Cause.UNAUTHENTICATED)
+    def decide(head: RecordingHead) -> Decision:
+        return plan() if head.header_is(b"x-token", 3) else reply(Cause.UNAUTHENTICATED)
 
     async with http_app() as app, running(engine) as node:
         node.engine.set_members(3, frozenset({b"secret"}))
@@ -98,8 +98,8 @@ async def test_header_counts_as_membership_in_a_set(engine: str) -> None:
 
 
 async def test_fields_count_as_whether_one_matches_a_pattern(engine: str) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        return plan() if ask.carries(4) else reply(Cause.FORBIDDEN_ORIGIN)
+    def decide(head: RecordingHead) -> Decision:
+        return plan() if head.carries(4) else reply(Cause.FORBIDDEN_ORIGIN)
 
     asked = (
         *(("X-Forwarded-For", "1"), ("X-Forwarded-Host", "2"), ("Via", "x"), ("Viaduct", "x")),
@@ -119,7 +119,7 @@ async def test_baggage_counts_as_what_is_wrong_with_it(engine: str) -> None:
     asked = ("", "a=1", "b=2,c=3;p", "broken", "a=1,also broken", ",".join(["a=1"] * 65))
     async with http_app() as app, running(engine) as node:
         node.cluster("app", app)
-        port = await node.listen(lambda ask: reply(Cause.BAD_REQUEST) if ask.baggage() else plan())
+        port = await node.listen(lambda head: reply(Cause.BAD_REQUEST) if head.baggage() else plan())
         async with connect(port) as caller:
             statuses = [
                 (await caller.request("GET", "/", headers=[("Baggage", text)])).status for text in asked
@@ -131,8 +131,8 @@ async def test_baggage_counts_as_what_is_wrong_with_it(engine: str) -> None:
 async def test_bump_drops_the_plans_of_its_scope_alone(engine: str) -> None:
     closed = False
 
-    def decide(ask: RecordingHead) -> Decision:
-        if ask.method() == "GET":
+    def decide(head: RecordingHead) -> Decision:
+        if head.method() == "GET":
             return replace(reply(Cause.DENIED) if closed else plan(), scopes=("access",))
         return replace(plan(), scopes=("naming",))
 
@@ -193,8 +193,10 @@ async def test_kept_decision_never_serves_another_caller_however_long_its_id(
     assert len(good) == len(evil) == length
     told = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.CALLER))
 
-    def decide(ask: RecordingHead) -> Decision:
-        return plan(routes=(Route(cluster="app", edits=told),)) if ask.peer() == good else reply(Cause.DENIED)
+    def decide(head: RecordingHead) -> Decision:
+        return (
+            plan(routes=(Route(cluster="app", edits=told),)) if head.peer() == good else reply(Cause.DENIED)
+        )
 
     async with http_app() as app, running(engine) as node:
         node.engine.set_identity(mint.identity("callee"))
@@ -219,9 +221,9 @@ async def test_app_is_told_of_this_calls_caller_and_never_of_the_kept_decisions(
 ) -> None:
     told = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.CALLER))
 
-    def decide(ask: RecordingHead) -> Decision:
+    def decide(head: RecordingHead) -> Decision:
         if not shared:
-            ask.peer()
+            head.peer()
         return plan(routes=(Route(cluster="app", edits=told),))
 
     async with http_app() as app, running(engine) as node:
@@ -245,8 +247,8 @@ BOUND = 256  # MAX_KEY_BYTES in proxy/contract/plan.py
 async def test_naming_header_around_the_bound_of_keys_gets_the_decision_of_its_own(
     engine: str, value: str
 ) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        return plan() if ask.naming(b"dapr-app-id") == value else reply(Cause.NO_APP)
+    def decide(head: RecordingHead) -> Decision:
+        return plan() if head.naming(b"dapr-app-id") == value else reply(Cause.NO_APP)
 
     async def status(port: int, sent: str) -> int:
         async with connect(port) as caller:
@@ -267,8 +269,8 @@ async def test_decision_for_a_path_is_not_that_for_another_reading_of_it(engine:
     known = {caller_id: CallerRules(policy="cart", default_allow=True, rules=(deny,), table=table)}
     rules = AccessRules(default_allow=False, callers=known)
 
-    def decide(ask: RecordingHead) -> Decision:
-        classes = ask.path_class(16)
+    def decide(head: RecordingHead) -> Decision:
+        classes = head.path_class(16)
         assert isinstance(classes, tuple)
         return plan() if rules.decide(caller_id, classes, "GET", "http").allowed else reply(Cause.DENIED)
 
@@ -290,8 +292,8 @@ async def test_decision_for_a_path_is_not_that_for_another_reading_of_it(engine:
 
 
 async def test_paths_that_only_the_decider_can_class_take_no_memory_for_ever(engine: str) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        assert ask.path_class(7) == "open"
+    def decide(head: RecordingHead) -> Decision:
+        assert head.path_class(7) == "open"
         return reply(Cause.DENIED)
 
     def resident_kb() -> int:
@@ -313,8 +315,8 @@ async def test_paths_that_only_the_decider_can_class_take_no_memory_for_ever(eng
 
 
 async def test_refused_callers_push_out_no_plan_of_others(engine: str) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        if ask.naming(b"dapr-app-id") == "friend":
+    def decide(head: RecordingHead) -> Decision:
+        if head.naming(b"dapr-app-id") == "friend":
             return plan()
         return reply(Cause.DENIED, body=b"x" * 60_000)
 

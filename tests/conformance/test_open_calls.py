@@ -26,10 +26,10 @@ class Rules:
         self.turned = False
         self.asked = 0
 
-    def decide(self, ask: RecordingHead) -> Decision:
+    def decide(self, head: RecordingHead) -> Decision:
         """By the header `x-caller`."""
         self.asked += 1
-        is_evil = ask.header_is(b"x-caller", EVIL)
+        is_evil = head.header_is(b"x-caller", EVIL)
         found = reply(Cause.DENIED) if is_evil and self.turned else plan()
         return replace(found, scopes=("access",))
 

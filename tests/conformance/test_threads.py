@@ -167,7 +167,7 @@ async def test_drain_waits_for_the_calls_of_all_threads() -> None:
 async def test_bump_drops_what_every_thread_keeps() -> None:
     cause = Cause.DENIED
 
-    def decide(ask: RecordingHead) -> Decision:
+    def decide(head: RecordingHead) -> Decision:
         return reply(cause, scopes=("rules",))
 
     async with running(THREADED) as node:
@@ -186,7 +186,7 @@ async def test_new_cluster_wakes_the_calls_held_on_every_thread() -> None:
     asked = asyncio.Semaphore(0)
     known = False
 
-    def decide(ask: RecordingHead) -> Decision:
+    def decide(head: RecordingHead) -> Decision:
         asked.release()
         return plan() if known else Hold(key="app", for_s=30.0, then=reply(Cause.NO_APP))
 

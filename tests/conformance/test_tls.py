@@ -59,8 +59,8 @@ async def refusal(node: Node) -> PeerRefusal:
 async def test_peer_with_a_certificate_of_the_mesh_is_let_in_by_its_id(engine: str, mint: Mint) -> None:
     seen: list[str | None] = []
 
-    def decide(ask: RecordingHead) -> Decision:
-        seen.append(ask.peer())
+    def decide(head: RecordingHead) -> Decision:
+        seen.append(head.peer())
         return plan()
 
     async with http_app() as app, running(engine) as node:
@@ -75,8 +75,8 @@ async def test_peer_with_a_certificate_of_the_mesh_is_let_in_by_its_id(engine: s
 
 
 async def test_peers_are_told_apart_in_kept_plans(engine: str, mint: Mint) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        return plan() if ask.peer() == spiffe("friend") else reply(Cause.DENIED)
+    def decide(head: RecordingHead) -> Decision:
+        return plan() if head.peer() == spiffe("friend") else reply(Cause.DENIED)
 
     statuses = []
     async with http_app() as app, running(engine) as node:
@@ -345,8 +345,8 @@ async def test_callee_with_another_id_than_expected_is_refused(engine: str, mint
 
 
 async def test_connection_made_for_one_id_never_serves_another(engine: str, mint: Mint) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        wanted = "callee" if ask.method() == "GET" else "other"
+    def decide(head: RecordingHead) -> Decision:
+        wanted = "callee" if head.method() == "GET" else "other"
         return plan(expect=frozenset({spiffe(wanted)}))
 
     async with peer_port(engine, mint) as (_, port), running(engine) as front:

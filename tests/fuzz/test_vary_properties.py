@@ -11,7 +11,7 @@ from policies.rules.matcher import path_table
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Decision, Hold
 from proxy.contract.recording import RecordingHead, Tables
-from proxy.deciding.authorizer import Judge
+from proxy.deciding.authorizer import Authorizer
 from proxy.engine.portable.plans import PlanCache
 from proxy.wire.target import BadTargetError
 from tests.unit.proxy.heads import head, inbound, outbound, rules, tables
@@ -68,7 +68,7 @@ _HEADS = st.fixed_dictionaries(
         "peer": st.sampled_from([None, "spiffe://public/ns/shop/cart", "spiffe://public/ns/far/x"]),
     }
 )
-_JUDGE = Judge(
+_AUTHORIZER = Authorizer(
     rules(
         is_off=False,
         default_allow=False,
@@ -118,8 +118,8 @@ def test_heads_equal_in_vary_get_equal_decisions(
     one, two = _head(first), _head(other)
     if one is None or two is None:
         return
-    pushed = tables(_JUDGE, token=b"secret")
-    _check(outbound(token_required=True, judge=_JUDGE).decide, pushed, one, two)
+    pushed = tables(_AUTHORIZER, token=b"secret")
+    _check(outbound(token_required=True, authorizer=_AUTHORIZER).decide, pushed, one, two)
     decider = inbound()
     _check(decider.decide, pushed, one, two)
 
@@ -127,8 +127,8 @@ def test_heads_equal_in_vary_get_equal_decisions(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(_HEADS, min_size=1, max_size=12))
 def test_plan_cache_answers_as_the_decider_does(drawn: list[dict[str, Any]]) -> None:
-    pushed = tables(_JUDGE, token=b"secret")
-    decider = outbound(judge=_JUDGE)
+    pushed = tables(_AUTHORIZER, token=b"secret")
+    decider = outbound(authorizer=_AUTHORIZER)
     cache = PlanCache(pushed)
     for one in filter(None, map(_head, drawn)):
         fresh = decider.decide(RecordingHead(one, pushed))

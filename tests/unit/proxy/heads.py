@@ -10,7 +10,7 @@ from policies.rules.resiliency import ResiliencyRules
 from proxy.contract.head import RequestHead
 from proxy.contract.recording import RecordingHead, Tables
 from proxy.deciding.app_plan import GRPC_WEB, AppView
-from proxy.deciding.authorizer import Judge
+from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
 from proxy.deciding.callee import (
     API_TOKEN_SET,
@@ -57,7 +57,7 @@ def outbound(**changes: Any) -> Outbound:
         app=APP,
         trust_domain="public",
         mtls=True,
-        judge=Judge(rules()),
+        authorizer=Authorizer(rules()),
         resiliency=ResiliencyRules(),
         known=frozenset({"peer:cart.shop", "peer:cart.other"}),
         own_ports={"own:cart": "cart"},
@@ -76,10 +76,10 @@ def outbound(**changes: Any) -> Outbound:
 
 def inbound(**changes: Any) -> Inbound:
     """The decider for peers of `web`."""
-    return Inbound(InboundView(app=replace(APP, **changes), judge=Judge(rules())))
+    return Inbound(InboundView(app=replace(APP, **changes), authorizer=Authorizer(rules())))
 
 
-def tables(judge: Judge | None = None, token: bytes | None = None) -> Tables:
+def tables(authorizer: Authorizer | None = None, token: bytes | None = None) -> Tables:
     """What the control plane pushes."""
     made = Tables()
     made.put_paths(OUT_PATHS, OutPaths())
@@ -90,7 +90,7 @@ def tables(judge: Judge | None = None, token: bytes | None = None) -> Tables:
     made.put_set(BEYOND_PAGES_SET, BEYOND_PAGES)
     made.put_set(PREFLIGHT_SET, PREFLIGHT)
     made.put_set(GRPC_WEB_SET, GRPC_WEB)
-    for number, table in (judge or Judge(rules())).tables():
+    for number, table in (authorizer or Authorizer(rules())).tables():
         made.put_paths(number, table)
     return made
 

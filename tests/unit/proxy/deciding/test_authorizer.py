@@ -10,7 +10,7 @@ from policies.rules.access import Caller, CallerRules, Decision, Operation, Prot
 from policies.rules.matcher import path_table
 from proxy.contract.plan import Cause, Labels, Plan, Reply
 from proxy.contract.recording import Facet, RecordingHead
-from proxy.deciding.authorizer import Judge
+from proxy.deciding.authorizer import Authorizer
 from tests.unit.proxy.heads import asking, head, outbound, rules, tables
 
 CART = Caller(trust_domain="public", namespace="shop", app_id="cart")
@@ -27,14 +27,14 @@ def caller_rules(*given_rules: tuple[str, str, bool], default: bool | None = Tru
     return CallerRules(policy="some", default_allow=default, rules=made, table=table)
 
 
-def judge(**changes: Any) -> Judge:
+def authorizer(**changes: Any) -> Authorizer:
     """Cart and the app itself must not touch /admin by POST; `free` has a default only."""
     rule = ("/admin", "POST", False)
     callers = {CART: caller_rules(rule), SELF: caller_rules(rule), FREE: caller_rules()}
-    return Judge(rules(**{"is_off": False, "default_allow": False, "callers": callers, **changes}))
+    return Authorizer(rules(**{"is_off": False, "default_allow": False, "callers": callers, **changes}))
 
 
-def ask(made: Judge, target: str = "/", **changes: Any) -> RecordingHead:
+def ask(made: Authorizer, target: str = "/", **changes: Any) -> RecordingHead:
     return asking(head(target, **changes), tables(made))
 
 
@@ -57,7 +57,7 @@ def test_kept_decision_is_that_of_the_rules(
     default: bool | None,
     fallback: bool,
 ) -> None:
-    made = judge(
+    made = authorizer(
         callers={CART: caller_rules(*drawn, default=default), FREE: caller_rules()}, default_allow=fallback
     )
     decided = made.decide(ask(made, path, method=verb), caller, "http")
@@ -69,45 +69,45 @@ def test_kept_decision_is_that_of_the_rules(
 def test_path_and_verb_are_not_read_where_no_rule_turns_on_them(
     caller: Caller | None, protocol: Protocol
 ) -> None:
-    made = judge()
+    made = authorizer()
     one = ask(made, "/admin", method="POST")
     made.decide(one, caller, protocol)
     assert one.vary == ()
 
 
 def test_path_and_verb_are_read_where_a_rule_turns_on_them() -> None:
-    made = judge()
+    made = authorizer()
     one = ask(made, "/admin", method="POST")
     assert not made.decide(one, CART, "http").allowed
     assert {read.facet for read in one.vary} == {Facet.PATH, Facet.METHOD}
 
 
 def test_grpc_has_no_verb_to_read() -> None:
-    made = judge()
+    made = authorizer()
     one = ask(made, "/admin", method="POST")
     made.decide(one, CART, "grpc")
     assert [read.facet for read in one.vary] == [Facet.PATH]
 
 
 def test_rules_that_are_off_need_no_tables() -> None:
-    made = Judge(rules(is_off=True))
+    made = Authorizer(rules(is_off=True))
     assert list(made.tables()) == []
     assert made.decide(ask(made), None, "http").allowed
 
 
 def test_tables_have_numbers_of_their_own() -> None:
-    numbers = [number for number, _ in judge().tables()]
+    numbers = [number for number, _ in authorizer().tables()]
     assert (
         len(set(numbers)) == len(numbers) == 4
     )  # cart, web, and web's on Dapr's surfaces; `free` has no rules
 
 
 def test_call_to_oneself_in_the_path_form_is_judged_by_its_method() -> None:
-    made = judge()
+    made = authorizer()
     pushed = tables(made)
 
     def decide(target: str, verb: str, **changes: Any) -> Plan | Reply:
-        found = outbound(judge=made).decide(asking(head(target, method=verb, **changes), pushed))
+        found = outbound(authorizer=made).decide(asking(head(target, method=verb, **changes), pushed))
         assert isinstance(found, Plan | Reply)
         return found
 
@@ -124,11 +124,11 @@ def test_call_to_oneself_in_the_path_form_is_judged_by_its_method() -> None:
 def test_call_to_oneself_is_judged_by_the_path_that_the_app_finds() -> None:
     """Row 9 of the decision table: on Dapr's surfaces the path is cleaned, on others empty and dot segments are sent."""
     allow = caller_rules(("/op1", "*", True), default=False)
-    made = judge(callers={SELF: allow})
+    made = authorizer(callers={SELF: allow})
     pushed = tables(made)
 
     def is_denied(target: str, **changes: Any) -> bool:
-        return isinstance(outbound(judge=made).decide(asking(head(target, **changes), pushed)), Reply)
+        return isinstance(outbound(authorizer=made).decide(asking(head(target, **changes), pushed)), Reply)
 
     named = ((b"dapr-app-id", b"web"),)
     for path in ("/op1", "//op1", "/x/../op1", "/op1/"):
@@ -151,14 +151,14 @@ def test_call_to_oneself_is_judged_by_the_path_that_the_app_finds() -> None:
 def test_denied_reading_is_that_which_a_rule_denies(
     target: str, changes: dict[str, str], reading: str
 ) -> None:
-    made = judge(callers={CART: caller_rules(("/admin", "*", False))})
+    made = authorizer(callers={CART: caller_rules(("/admin", "*", False))})
     peer = changes.get("peer", "spiffe://public/ns/shop/cart")
     inbound = Labels(direction="inbound", peer_id=peer)
     assert made.denied_as(head(target), inbound, "http", SELF) == reading
 
 
 def test_denied_reading_of_a_call_to_oneself_is_of_what_the_app_finds() -> None:
-    made = judge(callers={SELF: caller_rules(("/admin", "*", False))})
+    made = authorizer(callers={SELF: caller_rules(("/admin", "*", False))})
     labels = Labels(direction="outbound", surface="dapr", strip=True)
     one = head("/v1.0/invoke/web/method//x/%2e%2e/admin")
     assert made.denied_as(one, labels, "http", SELF) == "/admin"
@@ -176,4 +176,4 @@ def test_denied_reading_of_a_call_to_oneself_is_of_what_the_app_finds() -> None:
     ],
 )
 def test_decision_is_described_in_three_words(decision: Decision, expected: str) -> None:
-    assert Judge(rules()).describe(decision) == expected
+    assert Authorizer(rules()).describe(decision) == expected

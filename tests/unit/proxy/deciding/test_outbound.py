@@ -10,7 +10,7 @@ from policies.rules.matcher import path_table
 from policies.rules.resiliency import ResiliencyRules, RetryRule, TargetRules
 from proxy.contract.head import Headers, RequestHead
 from proxy.contract.plan import Cause, Decision, Edit, Hold, Op, Plan, Reply
-from proxy.deciding.authorizer import Judge
+from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import Browsers
 from proxy.deciding.callee import parse_routes
 from tests.unit.proxy.heads import APP, asking, head, outbound, tables
@@ -390,7 +390,7 @@ def test_callee_is_expected_in_our_own_trust_domain_and_where_an_access_entry_na
         Caller(trust_domain=domain, namespace=namespace, app_id=app): CALLER_RULES
         for domain, namespace, app in (("b", "shop", "cart"), ("c", "shop", "other"), ("d", "else", "cart"))
     }
-    assert plan_of(one, judge=Judge(access_rules(callers=named))).routes[0].expect == {
+    assert plan_of(one, authorizer=Authorizer(access_rules(callers=named))).routes[0].expect == {
         "spiffe://public/ns/shop/cart",
         "spiffe://b/ns/shop/cart",
     }

@@ -116,8 +116,8 @@ async def test_response_trailers_lose_what_headers_lose() -> None:
 
 
 async def test_call_that_no_decider_could_decide_is_not_kept() -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        raise KeyError(ask.path_class(99))
+    def decide(head: RecordingHead) -> Decision:
+        raise KeyError(head.path_class(99))
 
     bench = Bench(plan())
     bench.listener = replace(bench.listener, decide=decide)

@@ -25,10 +25,10 @@ def scoped(*scopes: str) -> Decision:
     return plan(scopes=scopes)
 
 
-def by_method(ask: RecordingHead) -> Decision:
+def by_method(head: RecordingHead) -> Decision:
     """Reads the method, and the authority for GET alone."""
-    if ask.method() == "GET":
-        ask.authority()
+    if head.method() == "GET":
+        head.authority()
         return scoped("get")
     return scoped("other")
 
@@ -92,8 +92,8 @@ def test_decide_after_a_bump_may_ask_something_else() -> None:
     cache.decide(by_method, head())
     cache.bump("get")
 
-    def by_authority(ask: RecordingHead) -> Decision:
-        ask.authority()
+    def by_authority(head: RecordingHead) -> Decision:
+        head.authority()
         return scoped("new")
 
     kept = cache.decide(by_authority, head())
@@ -106,12 +106,12 @@ def test_edges_of_a_question_no_longer_asked_are_never_walked_again() -> None:
     tables.put_set(1, frozenset({b"yes"}))
     cache = PlanCache(tables)
 
-    def by_token(ask: RecordingHead) -> Decision:
-        ask.header_is(b"one", 1)
+    def by_token(head: RecordingHead) -> Decision:
+        head.header_is(b"one", 1)
         return scoped("kept")
 
-    def by_other(ask: RecordingHead) -> Decision:
-        ask.header_is(b"two", 1)
+    def by_other(head: RecordingHead) -> Decision:
+        head.header_is(b"two", 1)
         return scoped("new")
 
     cache.decide(by_token, head(headers=((b"one", b"yes"),)))
@@ -137,8 +137,8 @@ def test_cache_is_bounded_also_when_scopes_are_bumped(monkeypatch: pytest.Monkey
 def test_ready_made_answers_are_bounded_in_bytes_and_push_out_no_plan() -> None:
     cache = PlanCache(Tables())
 
-    def decide(ask: RecordingHead) -> Decision:
-        return plan() if ask.authority() == "friend" else reply(Cause.DENIED, body=b"x" * 60_000)
+    def decide(head: RecordingHead) -> Decision:
+        return plan() if head.authority() == "friend" else reply(Cause.DENIED, body=b"x" * 60_000)
 
     cache.decide(decide, head(authority="friend"))
     most = 0
@@ -161,10 +161,10 @@ HEADS = st.builds(
 
 @given(st.lists(HEADS, max_size=30))
 def test_find_never_gives_what_the_decider_would_not(heads: list[RequestHead]) -> None:
-    def decide(ask: RecordingHead) -> Decision:
-        if ask.method() == "POST":
+    def decide(head: RecordingHead) -> Decision:
+        if head.method() == "POST":
             return plan("posts")
-        return plan(ask.authority() if ask.protocol() == "grpc" else "rest")
+        return plan(head.authority() if head.protocol() == "grpc" else "rest")
 
     cache = PlanCache(Tables())
     for one in heads:
