@@ -69,7 +69,7 @@ def _refuse(faults: Sequence[str], program: str) -> int:
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
+def _gc_paused() -> Iterator[None]:
     """For imports: what they make stays, and looking through it for garbage time and again is 15 to 20 ms of a start."""
     gc.disable()
     try:
@@ -80,7 +80,7 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 def _serve(argv: list[str], program: str) -> int:
-    with _collector_at_rest():
+    with _gc_paused():
         from policies.reloading.reader_worker import Child  # noqa: PLC0415 - the questions are answered without it
 
         # A process of its own reads policies, and makes itself ready to while we import the rest.

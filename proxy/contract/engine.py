@@ -161,7 +161,7 @@ class Tracing(Protocol):
     def sampling(self) -> Sampling | None:
         """What `begin` does, in so many words; None: only `begin` can tell. Read again now and then."""
 
-    def begun(self, ids: SpanIds) -> Span:
+    def from_ids(self, ids: SpanIds) -> Span:
         """The span that an engine began by `sampling`."""
 
     def begin(self, headers: Sequence[Header], *, grpc: bool) -> Span:
@@ -281,7 +281,7 @@ class Engine(Protocol):
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections; connections under the old ones drain."""
 
-    def bump(self, scope: str) -> None:
+    def invalidate(self, scope: str) -> None:
         """Drop every kept Plan of a scope."""
 
     def judge_open(self) -> None:

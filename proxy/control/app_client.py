@@ -36,12 +36,12 @@ _UNANSWERED = "500"  # as Dapr counts an HTTP probe that got no answer
 class Probe(Struct, frozen=True):
     """One probe: `status` is HTTP's, or the gRPC code's name."""
 
-    is_good: bool
+    is_healthy: bool
     status: str
     took_ms: float
 
 
-class AppAsks:
+class AppClient:
     """Asks one app. Mutable state: its TLS context, made for the first question."""
 
     def __init__(self, settings: Settings) -> None:
@@ -52,8 +52,8 @@ class AppAsks:
     async def probe(self, health: AppHealth) -> Probe:
         """Ask for its health once."""
         began = time.monotonic()
-        is_good, status = await self._health(health)
-        return Probe(is_good, status, (time.monotonic() - began) * 1000)
+        is_healthy, status = await self._health(health)
+        return Probe(is_healthy, status, (time.monotonic() - began) * 1000)
 
     async def _health(self, health: AppHealth) -> tuple[bool, str]:
         settings = self._settings

@@ -1,6 +1,6 @@
 """Looks after the own app: does its port accept, who holds it, is it healthy, which gRPC services does it serve.
 
-What it asks is `app_asks`, what it sees without asking `app_port`.
+Its questions to the app are in `app_client`; what it sees without asking is in `app_port`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from proxy.settings.values import AppHealth, Settings, address
 from telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from proxy.control.app_client import AppAsks
+    from proxy.control.app_client import AppClient
 
 AppState = Literal["none", "starting", "listening", "healthy", "unhealthy", "down"]
 
@@ -85,13 +85,13 @@ class AppWatch:
             tasks.create_task(self._follow(host, port))
             if settings.app_health is None and not self.learns:
                 return
-            from proxy.control.app_client import AppAsks  # noqa: PLC0415 - two HTTP clients, no part of a start
+            from proxy.control.app_client import AppClient  # noqa: PLC0415 - two HTTP clients, no part of a start
 
-            asks = AppAsks(settings)
+            client = AppClient(settings)
             if settings.app_health is not None:
-                tasks.create_task(self._probe(asks, settings.app_health))
+                tasks.create_task(self._probe(client, settings.app_health))
             if self.learns:
-                tasks.create_task(self._learn(asks))
+                tasks.create_task(self._learn(client))
 
     # --- the port ------------------------------------------------------------------------------------------------------------
 
@@ -156,11 +156,11 @@ class AppWatch:
 
     # --- health ------------------------------------------------------------------------------------------------------------
 
-    async def _probe(self, asks: "AppAsks", health: AppHealth) -> None:
+    async def _probe(self, client: "AppClient", health: AppHealth) -> None:
         failures = 0
         while True:
-            probe = await asks.probe(health)
-            good = probe.is_good
+            probe = await client.probe(health)
+            good = probe.is_healthy
             self._probed(probe.status, probe.took_ms)
             failures = 0 if good else failures + 1
             if good and not self.healthy:
@@ -179,10 +179,10 @@ class AppWatch:
 
     # --- learning ------------------------------------------------------------------------------------------------------------
 
-    async def _learn(self, asks: "AppAsks") -> None:
+    async def _learn(self, client: "AppClient") -> None:
         pause_s = _PROBE_S
         while True:
-            found = await asks.services()
+            found = await client.services()
             if found is None:
                 self.learns = False
                 self._log.info(

@@ -133,7 +133,7 @@ class Identity:
     async def run(self) -> None:
         """Fetch, then renew for ever; ends by cancellation only."""
         while True:
-            svid = await self._fetch_stubbornly()
+            svid = await self._fetch_with_retry()
             if self._accept(svid):
                 await self._wait_due()
             else:
@@ -214,7 +214,7 @@ class Identity:
             return 0.0
         return left - (held.life_s - held.renew_after_s)
 
-    async def _fetch_stubbornly(self) -> Svid:
+    async def _fetch_with_retry(self) -> Svid:
         self._is_fetching = True
         try:
             return await self._fetch()

@@ -58,7 +58,7 @@ class HopTracing:
         """The sampler's rate, for engines that begin spans themselves."""
         return Sampling(rate=self.sampler.rate)
 
-    def begun(self, ids: SpanIds) -> HopSpan:
+    def from_ids(self, ids: SpanIds) -> HopSpan:
         """The span that an engine began."""
         return HopSpan(SpanContext(*ids))
 

@@ -198,14 +198,14 @@ class Control:
             tls = "mesh" if self._settings.mtls else None
             if key not in known:
                 self._outbound(known=known | {key})
-                self._engine.bump(f"name:{key}")
+                self._engine.invalidate(f"name:{key}")
             self._engine.set_cluster(
                 Cluster(key=key, wire="postern", tls=tls, upstreams=upstreams, stale=found.stale)  # type: ignore[arg-type]
             )
         else:
             if key in known:
                 self._outbound(known=known - {key})
-                self._engine.bump(f"name:{key}")
+                self._engine.invalidate(f"name:{key}")
                 self._engine.drop_cluster(key)
             self._engine.wake(key)
 
@@ -216,8 +216,8 @@ class Control:
         self.inbound.view = replace(self.inbound.view, authorizer=authorizer)
         self._outbound(authorizer=authorizer, resiliency=policy.resiliency)
         self._push_tables()
-        self._engine.bump("access")
-        self._engine.bump("resiliency")
+        self._engine.invalidate("access")
+        self._engine.invalidate("resiliency")
         if not self._settings.keep_open_calls:
             self._engine.judge_open()
 
@@ -246,7 +246,7 @@ class Control:
         app = replace(self.inbound.view.app, healthy=watch.healthy)
         self.inbound.view = replace(self.inbound.view, app=app)
         self._outbound(app=app)
-        self._engine.bump("app")
+        self._engine.invalidate("app")
 
     def registry_changed(self, entries: tuple[Entry, ...], mesh: str) -> None:
         """What runs on this host: names, why some take no calls, and what callees of the own namespace say they serve."""
@@ -263,7 +263,7 @@ class Control:
         assert self._engine is not None
         if self._heard.generation != self._heard_generation:
             self._heard_generation = self._heard.generation
-            self._engine.bump(SPELLINGS)
+            self._engine.invalidate(SPELLINGS)
 
     def learning_settled(self) -> None:
         """The first seconds are over: an unknown service is answered at once from now on."""
@@ -274,7 +274,7 @@ class Control:
         assert self._engine is not None
         claims = {service: frozenset(apps) for service, apps in self._claims.items()}
         self._outbound(routes=self._explicit.with_learnt(claims))
-        self._engine.bump("routes")
+        self._engine.invalidate("routes")
         self._engine.wake(SERVICES_HOLD)
 
     def _outbound(self, **changes: object) -> None:

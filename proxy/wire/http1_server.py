@@ -77,7 +77,7 @@ class Http1Server(asyncio.Protocol):
         if not transport.is_reading():
             transport.resume_reading()
 
-    def goodbye(self) -> None:
+    def start_drain(self) -> None:
         """Take no further request: an idle connection closes now, another when its call has ended."""
         self._leaving = True
         if self._phase is _Phase.HEAD and not self._gate.started and not self._rest:

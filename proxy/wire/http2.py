@@ -282,7 +282,7 @@ class Http2End(asyncio.Protocol):
             return None
         if self._gate.goaway is not None:
             goaway, self._gate.goaway = self._gate.goaway, None
-            self.said_goodbye(goaway)
+            self.goaway_received(goaway)
         if not self._gate.pending:
             self._slow_down()
         self.schedule_flush()
@@ -409,7 +409,7 @@ class Http2End(asyncio.Protocol):
 
     # --- for the ends to fill in -----------------------------------------------------------------------------------------
 
-    def said_goodbye(self, goaway: GoAway) -> None:
+    def goaway_received(self, goaway: GoAway) -> None:
         """The peer sent GOAWAY."""
 
     def leave(self) -> None:

@@ -182,7 +182,7 @@ class Http2Client(Http2End):
         if self._owner is not None:
             self._owner.capacity_changed(self)
 
-    def said_goodbye(self, goaway: GoAway) -> None:
+    def goaway_received(self, goaway: GoAway) -> None:
         """Streams above the last one were surely not processed: they may go elsewhere."""
         self._retired = True
         for stream in list(self.streams.values()):

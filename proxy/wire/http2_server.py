@@ -27,7 +27,7 @@ from proxy.wire.streams import AcceptCall, CountFrame, RawHead, RequestEvents, W
 
 _OTHER_LENGTH = "the body has another length than its content-length"
 _LAST_STREAM_ID = 0x7FFFFFFF
-_GOODBYE = b"goodbye!"
+_DRAIN_PING = b"goodbye!"
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986 §3.1
 _RESET_CODES = {
     Cause.RESET_EARLY: Codes.INTERNAL_ERROR,
@@ -114,9 +114,9 @@ class Http2Server(Http2End):
 
     def leave(self) -> None:
         """See Http2End."""
-        self.goodbye()
+        self.start_drain()
 
-    def goodbye(self) -> None:
+    def start_drain(self) -> None:
         """Take no new calls: GOAWAY for the future, then a PING; once it is back and calls have ended, close (RFC 9113 §6.8)."""
         if self._leaving or self._transport is None or self.closing:
             return
@@ -124,7 +124,7 @@ class Http2Server(Http2End):
         self._left_at = self._loop.time()
         self.flush()
         self._transport.write(goaway_frame(_LAST_STREAM_ID, Codes.NO_ERROR))
-        self._h2.ping(_GOODBYE)
+        self._h2.ping(_DRAIN_PING)
         self.schedule_flush()
 
     def end(self) -> None:
@@ -142,7 +142,7 @@ class Http2Server(Http2End):
 
     def answered_ping(self, data: bytes) -> None:
         """After our goodbye nothing new is under way."""
-        if data == _GOODBYE:
+        if data == _DRAIN_PING:
             self._parted = True
             if not self.streams:
                 self.shut()
@@ -152,7 +152,7 @@ class Http2Server(Http2End):
         if self._parted and not self.streams:
             self._loop.call_soon(self.shut)
 
-    def said_goodbye(self, goaway: GoAway) -> None:
+    def goaway_received(self, goaway: GoAway) -> None:
         """The caller wants no more of us; its calls in flight go on."""
         if not self.streams:
             self.shut()

@@ -53,7 +53,7 @@ class NoTracing:
 
     sampling = Sampling(rate=0.0)
 
-    def begun(self, ids: SpanIds) -> NoSpan:
+    def from_ids(self, ids: SpanIds) -> NoSpan:
         """See Tracing."""
         return NoSpan()
 

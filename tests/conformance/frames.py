@@ -144,7 +144,7 @@ def window(stream: int, increment: int) -> bytes:
 
 
 class FramePeer:
-    """One end of a connection. Mutable state: `messages` by stream, the sending windows, `goodbye` (the last GOAWAY seen)."""
+    """One end of a connection. Mutable state: `messages` by stream, the sending windows, `goaway` (the last one seen)."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, window_bytes: int = WIDE
@@ -152,7 +152,7 @@ class FramePeer:
         self.reader = reader
         self.writer = writer
         self.messages: dict[int, Message] = {}
-        self.goodbye: Frame | None = None
+        self.goaway: Frame | None = None
         self.peer_settings: dict[int, int] = {}
         self.ended = False
         self.acking = True  # answer SETTINGS and PING
@@ -297,7 +297,7 @@ class FramePeer:
         elif got.kind == Kind.RST_STREAM:
             self.message(got.stream).reset = got.code
         elif got.kind == Kind.GOAWAY:
-            self.goodbye = got
+            self.goaway = got
         elif got.kind == Kind.WINDOW_UPDATE:
             increment = int.from_bytes(got.payload, "big")
             if got.stream:

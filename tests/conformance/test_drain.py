@@ -55,7 +55,7 @@ async def test_drain_says_goodbye_and_lets_calls_finish(engine: str) -> None:
         await app.begun.acquire()
         async with asyncio.TaskGroup() as tasks:
             draining = tasks.create_task(way.front.engine.drain(["in"], 5.0))
-            goodbye = await second.until(lambda f: f.kind == Kind.GOAWAY)
+            goaway = await second.until(lambda f: f.kind == Kind.GOAWAY)
             await idle.to_the_end()
             await also_idle.to_the_end()
             await refused(way.port)
@@ -65,7 +65,7 @@ async def test_drain_says_goodbye_and_lets_calls_finish(engine: str) -> None:
             await second.to_the_end()
             assert await first.reader.read() == b""
         cut = draining.result()
-    assert goodbye.code == Code.NO_ERROR
+    assert goaway.code == Code.NO_ERROR
     assert (message.status, response.status, response.body, cut) == (200, 200, b"ok", 0)
     assert response.get("connection") == "close"
 

@@ -38,9 +38,9 @@ async def _callee_ends_it(engine: str, mint: Mint, *, callers: timedelta, own: t
         async with dial(port, tls=context) as peer:
             assert (await peer.whole(await peer.request(b"/echo"))).status == 200
             stream = await peer.request(b"/echo", method=b"POST", body=b"on and on", end=False)
-            goodbye = await peer.until(lambda f: f.kind == Kind.GOAWAY)
+            goaway = await peer.until(lambda f: f.kind == Kind.GOAWAY)
             assert time.time() < ends_at, "it was not drained before"
-            assert goodbye.last_stream >= stream
+            assert goaway.last_stream >= stream
             await peer.to_the_end()
             assert -1.0 < time.time() - ends_at < LATE_S
             assert not peer.message(stream).ended

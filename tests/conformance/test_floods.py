@@ -67,8 +67,8 @@ async def beside(engine: str, limits: Limits = TIGHT) -> AsyncIterator[tuple[Way
 async def calmed(way: Way, attacker: FramePeer, kind: str) -> None:
     """The attacker was told to calm down, cut off, and counted."""
     await attacker.to_the_end()
-    assert attacker.goodbye is not None
-    assert attacker.goodbye.code == Code.ENHANCE_YOUR_CALM
+    assert attacker.goaway is not None
+    assert attacker.goaway.code == Code.ENHANCE_YOUR_CALM
     await way.front.seen.until(lambda: way.front.seen.refused[kind] >= 1)
 
 
@@ -102,7 +102,7 @@ async def test_resets_that_the_engine_is_made_to_send_count_too(engine: str) -> 
             )
             await attacker.send(frame(Kind.HEADERS, END_HEADERS, stream, attacker.block(((b"x", b"y"),))))
         await attacker.to_the_end()
-        assert attacker.goodbye is not None
+        assert attacker.goaway is not None
         assert sum(way.front.seen.refused.values()) >= 1
 
 
@@ -360,8 +360,8 @@ async def test_frame_larger_than_announced_is_refused_before_it_is_collected(eng
         announced = attacker.peer_settings.get(Setting.MAX_FRAME_SIZE, 16_384)
         await attacker.send((announced + 1).to_bytes(3, "big") + bytes((Kind.DATA, 0, 0, 0, 0, 1)))
         await attacker.to_the_end()
-        assert attacker.goodbye is not None
-        assert attacker.goodbye.code == Code.FRAME_SIZE_ERROR
+        assert attacker.goaway is not None
+        assert attacker.goaway.code == Code.FRAME_SIZE_ERROR
         assert way.front.seen.refused["frame-size"] == 1
 
 
@@ -488,11 +488,11 @@ async def test_peer_beyond_its_budget_ends_its_calls_in_peace_and_is_named(engin
             call = await peer.request(b"/echo", method=b"POST", body=b"part", end=False)
             await peer.settled()
             await peer.send(frame(Kind.PING, 0, 0, bytes(8)) * (PATIENT.control_burst * 8 // 5))
-            goodbye = await peer.until(lambda f: f.kind == Kind.GOAWAY)
+            goaway = await peer.until(lambda f: f.kind == Kind.GOAWAY)
             await peer.send_body(call, b"ial", end=True)
             message = await peer.whole(call)
             await peer.to_the_end()
-    assert goodbye.code == Code.NO_ERROR
+    assert goaway.code == Code.NO_ERROR
     assert message.status == 200
     assert [(kind, spiffe("noisy") in who) for kind, who in node.seen.refused_of] == [("ping", True)]
 
@@ -545,8 +545,8 @@ async def test_idle_http2_connection_gets_a_goodbye(engine: str) -> None:
     async with beside(engine) as (_, caller, _other):
         assert (await caller.whole(await caller.request(b"/echo"))).status == 200
         await caller.to_the_end()
-        assert caller.goodbye is not None
-        assert caller.goodbye.code == Code.NO_ERROR
+        assert caller.goaway is not None
+        assert caller.goaway.code == Code.NO_ERROR
 
 
 async def test_idle_http2_connection_that_answers_nothing_is_closed_all_the_same(engine: str) -> None:

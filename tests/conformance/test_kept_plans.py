@@ -128,7 +128,7 @@ async def test_baggage_counts_as_what_is_wrong_with_it(engine: str) -> None:
     assert node.seen.cache == [False, True, True, False, True, False]
 
 
-async def test_bump_drops_the_plans_of_its_scope_alone(engine: str) -> None:
+async def test_invalidate_drops_the_plans_of_its_scope_alone(engine: str) -> None:
     closed = False
 
     def decide(head: RecordingHead) -> Decision:
@@ -141,7 +141,7 @@ async def test_bump_drops_the_plans_of_its_scope_alone(engine: str) -> None:
             before = [(await caller.request(method, "/echo")).status for method in ("GET", "HEAD")]
             closed = True
             kept = (await caller.request("GET", "/echo")).status
-            way.front.engine.bump("access")
+            way.front.engine.invalidate("access")
             after = [(await caller.request(method, "/echo")).status for method in ("GET", "HEAD")]
         seen = way.front.seen
     assert (before, kept, after) == ([200, 200], 200, [403, 200])
@@ -177,7 +177,7 @@ async def test_calls_in_flight_keep_the_plan_they_began_with(engine: str) -> Non
     ):
         await caller.send_head("GET", "/")
         await begun.wait()
-        way.front.engine.bump("s")
+        way.front.engine.invalidate("s")
         way.front.engine.drop_cluster("app")
         go.set()
         response = await caller.read_response("GET")

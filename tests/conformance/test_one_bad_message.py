@@ -79,7 +79,7 @@ async def test_malformed_request_costs_no_other_call(
             assert bad.reset == Code.PROTOCOL_ERROR
         await caller.send_body(other, b"fine", end=True)
         message = await caller.whole(other)
-    assert (message.status, caller.goodbye) == (200, None)
+    assert (message.status, caller.goaway) == (200, None)
 
 
 @pytest.mark.parametrize("fields", [((b"x", b"1"),), ((b":status", b"103"),)])
@@ -96,7 +96,7 @@ async def test_request_that_goes_on_after_trailers_costs_no_other_call(
         await caller.send_body(other, b"fine", end=True)
         message = await caller.whole(other)
     assert bad.reset == Code.PROTOCOL_ERROR
-    assert (message.status, caller.goodbye) == (200, None)
+    assert (message.status, caller.goaway) == (200, None)
 
 
 @pytest.mark.parametrize("end", [True, False])
@@ -110,7 +110,7 @@ async def test_request_that_is_an_answer_costs_no_other_call(engine: str, *, end
         await caller.send_body(other, b"fine", end=True)
         message = await caller.whole(other)
     assert bad.reset == Code.PROTOCOL_ERROR
-    assert (message.status, caller.goodbye) == (200, None)
+    assert (message.status, caller.goaway) == (200, None)
 
 
 async def test_window_update_of_nothing_costs_no_other_call(engine: str) -> None:
@@ -123,7 +123,7 @@ async def test_window_update_of_nothing_costs_no_other_call(engine: str) -> None
         await caller.send_body(other, b"fine", end=True)
         message = await caller.whole(other)
     assert bad.reset == Code.PROTOCOL_ERROR
-    assert (message.status, caller.goodbye) == (200, None)
+    assert (message.status, caller.goaway) == (200, None)
 
 
 @pytest.mark.parametrize("body", [b"", b"short", b"far too long a body"])
@@ -135,7 +135,7 @@ async def test_request_of_another_length_than_announced_costs_no_other_call(engi
         assert bad.reset == Code.PROTOCOL_ERROR or bad.status == 400
         await caller.send_body(other, b"fine", end=True)
         message = await caller.whole(other)
-    assert (message.status, caller.goodbye) == (200, None)
+    assert (message.status, caller.goaway) == (200, None)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_request_of_another_length_than_announced_costs_no_other_call(engi
 )
 async def test_malformed_answer_costs_no_other_call_and_is_502(engine: str, answer: Answer) -> None:
     """RFC 9112 §6.3, RFC 9113 §8.1.1, §8.6."""
-    goodbyes = []
+    goaways = []
 
     async def app(peer: FramePeer) -> None:
         good = await peer.next_request()
@@ -158,7 +158,7 @@ async def test_malformed_answer_costs_no_other_call_and_is_502(engine: str, answ
             await answer(peer, await peer.next_request())
         await peer.respond(good, body=b"fine")
         await peer.to_the_end()
-        goodbyes.append(peer.goodbye)
+        goaways.append(peer.goaway)
 
     async with (
         serving(app) as port,
@@ -206,8 +206,8 @@ async def test_frame_of_a_wrong_size_is_told_so(
         stream = await caller.request(method=b"POST", end=False)
         await caller.send(frame(kind, flags, stream if on_stream else 0, bytes(length)))
         await caller.to_the_end()
-    assert caller.goodbye is not None
-    assert int.from_bytes(caller.goodbye.payload[4:8], "big") == Code.FRAME_SIZE_ERROR
+    assert caller.goaway is not None
+    assert int.from_bytes(caller.goaway.payload[4:8], "big") == Code.FRAME_SIZE_ERROR
 
 
 async def test_peer_that_sends_on_after_a_bad_frame_reads_why_it_was_sent_away(engine: str) -> None:
@@ -248,8 +248,8 @@ async def test_header_block_that_is_none_is_told_so(engine: str) -> None:
     async with http_app() as app, leading(engine, "one", app) as way, dial(way.port) as caller:
         await caller.send(frame(Kind.HEADERS, 0x5, 1, b"\xff\xff\xff\xff\xff\xff\xff\xff"))
         await caller.to_the_end()
-    assert caller.goodbye is not None
-    assert int.from_bytes(caller.goodbye.payload[4:8], "big") == Code.COMPRESSION_ERROR
+    assert caller.goaway is not None
+    assert int.from_bytes(caller.goaway.payload[4:8], "big") == Code.COMPRESSION_ERROR
 
 
 @pytest.mark.parametrize(
@@ -272,8 +272,8 @@ async def test_nothing_comes_within_a_header_block(engine: str, between: bytes) 
         )
         await caller.to_the_end()
         assert not way.front.seen.outcomes
-    assert caller.goodbye is not None
-    assert int.from_bytes(caller.goodbye.payload[4:8], "big") == Code.PROTOCOL_ERROR
+    assert caller.goaway is not None
+    assert int.from_bytes(caller.goaway.payload[4:8], "big") == Code.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("target", [b"/a<b>c`d", b'/a?q="<x>"'])

@@ -36,7 +36,7 @@ class Rules:
     def turn(self, node: Node) -> None:
         """New rules, as the control plane brings them."""
         self.asked, self.turned = 0, True
-        node.engine.bump("access")
+        node.engine.invalidate("access")
         node.engine.judge_open()
 
 

@@ -227,8 +227,8 @@ async def test_calls_opened_to_earn_a_budget_buy_no_flood(engine: str, flood: st
             stream, head = begun(attacker, b"/slow?s=30")
             await attacker.send(head + _FLOODS[flood](stream))
         await attacker.to_the_end()
-        assert attacker.goodbye is not None
-        assert attacker.goodbye.code == Code.ENHANCE_YOUR_CALM
+        assert attacker.goaway is not None
+        assert attacker.goaway.code == Code.ENHANCE_YOUR_CALM
         assert sum(way.front.seen.refused.values()) >= 1
         assert (await neighbour.whole(await neighbour.request(b"/echo"))).status == 200
         await way.front.seen.until(lambda: way.front.engine.stats().calls_in_flight == 0)
@@ -248,8 +248,8 @@ async def test_peer_that_provokes_resets_ends_its_calls_in_peace_and_is_named(
             for _ in range(TIGHT.resets_burst * 8 // 5):
                 stream, head = begun(peer, b"/slow?s=30")
                 await peer.send(head + window(stream, WIDE))  # a stream error (RFC 9113 §6.9.1)
-            goodbye = await peer.until(lambda f: f.kind == Kind.GOAWAY)
+            goaway = await peer.until(lambda f: f.kind == Kind.GOAWAY)
             await peer.send_body(call, b"ial", end=True)
             message = await peer.whole(call)
-    assert (goodbye.code, message.status) == (Code.NO_ERROR, 200)
+    assert (goaway.code, message.status) == (Code.NO_ERROR, 200)
     assert [(kind, spiffe("noisy") in who) for kind, who in node.seen.refused_of] == [("reset", True)]

@@ -31,7 +31,7 @@ async def test_calls_go_on_after_a_rest(engine: str) -> None:
         await call(caller, 6_000_000)
         await caller.settled()
     assert not way.front.seen.refused
-    assert caller.goodbye is None
+    assert caller.goaway is None
 
 
 async def test_windows_are_what_they_were(engine: str) -> None:
@@ -102,8 +102,8 @@ async def test_caller_at_rest_is_told_goodbye(engine: str) -> None:
         await rested(way)
         assert await way.front.engine.drain(["in"], 5.0) == 0
         await caller.to_the_end()
-    assert caller.goodbye is not None
-    assert caller.goodbye.code == Code.NO_ERROR
+    assert caller.goaway is not None
+    assert caller.goaway.code == Code.NO_ERROR
 
 
 async def test_caller_that_leaves_at_rest_is_counted_out(engine: str) -> None:

@@ -17,14 +17,14 @@ async def test_peers_let_in_under_the_old_identity_are_asked_to_come_again(engin
             assert (await peer.whole(await peer.request(b"/echo"))).status == 200
             assert (await local.whole(await local.request(b"/echo"))).status == 200
             node.engine.set_identity(mint.identity("callee"))
-            goodbye = await peer.until(lambda f: f.kind == Kind.GOAWAY)
+            goaway = await peer.until(lambda f: f.kind == Kind.GOAWAY)
             late = await peer.whole(await peer.request(b"/echo"))
             await peer.to_the_end()
             await local.settled()
-            assert local.goodbye is None
+            assert local.goaway is None
         async with dial(port, tls=mint.client_context("caller")) as again:
             assert (await again.whole(await again.request(b"/echo"))).status == 200
-    assert (goodbye.code, goodbye.last_stream) == (Code.NO_ERROR, 0x7FFFFFFF)
+    assert (goaway.code, goaway.last_stream) == (Code.NO_ERROR, 0x7FFFFFFF)
     assert late.status in (200, 0)  # sent after the goodbye: answered, or refused for another connection
 
 

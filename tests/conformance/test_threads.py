@@ -1,4 +1,4 @@
-"""What holds over all threads of an engine as it does on one: gates, bounds, goodbyes, pushes, health.
+"""What holds over all threads of an engine as it does on one: gates, bounds, goaways, pushes, health.
 
 Connections go to the threads in turn, so two of them are served by two threads; each thread keeps Plans of its own.
 """
@@ -164,7 +164,7 @@ async def test_drain_waits_for_the_calls_of_all_threads() -> None:
     assert draining.result() == 0
 
 
-async def test_bump_drops_what_every_thread_keeps() -> None:
+async def test_invalidate_drops_what_every_thread_keeps() -> None:
     cause = Cause.DENIED
 
     def decide(head: RecordingHead) -> Decision:
@@ -175,7 +175,7 @@ async def test_bump_drops_what_every_thread_keeps() -> None:
         async with connected(port, 4) as callers:
             before = [(await caller.request("GET", "/")).status for caller in callers]
             cause = Cause.NO_APP
-            node.engine.bump("rules")
+            node.engine.invalidate("rules")
             after = [(await caller.request("GET", "/")).status for caller in callers]
             await node.seen.until(lambda: len(node.seen.cache) == 8)
     assert (before, after) == ([403] * 4, [404] * 4)

@@ -147,14 +147,14 @@ async def _call(way: Way, case: Case) -> Answered:
             return [], REFUSED
         answers = [_told(message)] if message.headers else []
         if message.lost:
-            return answers, f"connection lost, {caller.goodbye.code if caller.goodbye else 'without a word'}"
+            return answers, f"connection lost, {caller.goaway.code if caller.goaway else 'without a word'}"
         return answers, "ended" if message.ended else f"reset with {message.reset}"
 
 
 def _is_refused(caller: FramePeer, message: Message) -> bool:
     """Malformed: a 400, a stream's error or the connection's are all allowed (RFC 9113 §5.4, §8.1.1)."""
     if message.lost:
-        return caller.goodbye is not None and caller.goodbye.code == Code.PROTOCOL_ERROR
+        return caller.goaway is not None and caller.goaway.code == Code.PROTOCOL_ERROR
     is_answered = message.status == 400 and message.get(b"postern-error") == b"bad-request"
     return is_answered or message.reset == Code.PROTOCOL_ERROR
 

@@ -130,9 +130,9 @@ class NativeEngine:
         self._core.set_identity((identity.chain_pem, identity.key_pem, identity.roots_pem, identity.ends_at))
         self._answers.verify = identity.verify
 
-    def bump(self, scope: str) -> None:
+    def invalidate(self, scope: str) -> None:
         """Drop every kept Plan of a scope."""
-        self._core.bump(scope)
+        self._core.invalidate(scope)
 
     def judge_open(self) -> None:
         """Decide about open calls again; end those that are denied now."""
@@ -179,7 +179,7 @@ class NativeEngine:
     # --- questions and reports -------------------------------------------------------------------------------------------
 
     def _rung(self) -> None:
-        self._core.hush()
+        self._core.clear_wakeup()
         while (asked := self._core.next_question()) is not None:
             self._answers.answer(asked)
         if self._is_prompt:

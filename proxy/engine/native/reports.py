@@ -103,7 +103,7 @@ class Reports:
     def _span(self, begun: "SpanParts | int | None", head: RequestHead) -> Span:
         if isinstance(begun, tuple):
             upper, lower, span_id, parent_id, is_sampled, tracestate = begun
-            return self._tracing.begun(
+            return self._tracing.from_ids(
                 SpanIds(upper << 64 | lower, span_id, parent_id, is_sampled, tracestate)
             )
         span = self._known.take_span(begun)

@@ -113,9 +113,9 @@ class PortableEngine:
         for listener in self._listeners.values():
             listener.identity_changed()
 
-    def bump(self, scope: str) -> None:
+    def invalidate(self, scope: str) -> None:
         """Drop every kept Plan of a scope."""
-        self._carrier.plans.bump(scope)
+        self._carrier.plans.invalidate(scope)
 
     def judge_open(self) -> None:
         """Decide about open calls again; end those that are denied now."""
@@ -126,7 +126,7 @@ class PortableEngine:
         chosen = [self._listeners[name] for name in listeners if name in self._listeners]
         for listener in chosen:
             listener.stop_accepting()
-            listener.goodbye()
+            listener.start_drain()
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 for listener in chosen:

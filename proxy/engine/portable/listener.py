@@ -71,7 +71,7 @@ class Sniffer(asyncio.Protocol):
                 return
             end = self._listener.hand_over(transport, self._seen, http2=head == PREFACE)
             if end is not None and self._context is not self._listener.context:
-                end.goodbye()  # the identity was renewed during the handshake
+                end.start_drain()  # the identity was renewed during the handshake
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It went before it said anything."""
@@ -227,7 +227,7 @@ class Listener:
             self.ends.add(first)
             first.take_over(transport, seen)
         if self._draining:
-            self.goodbye()
+            self.start_drain()
         return end
 
     def send_away(self, transport: asyncio.Transport) -> None:
@@ -275,13 +275,13 @@ class Listener:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def goodbye(self) -> None:
+    def start_drain(self) -> None:
         """Tell every connection to finish what it has and come no more."""
         self._draining = True
         for sniffer in list(self.sniffing):
             sniffer.close()
         for end in list(self.ends):
-            end.goodbye()
+            end.start_drain()
 
     def end(self) -> None:
         """The engine stops: say so on every connection, and answer for none any more."""
@@ -298,7 +298,7 @@ class Listener:
         """Who was let in under the old identity comes again, to show a certificate once more; calls under way end in peace."""
         if self.spec.tls == "mesh":
             for end in list(self.ends):
-                end.goodbye()
+                end.start_drain()
 
     def sweep(self, now: float, wall: float) -> None:
         """Ping silent HTTP/2 connections that have calls, say goodbye to idle ones and to those whose certificates end, cut off callers
@@ -309,7 +309,7 @@ class Listener:
                 end.check_term(wall)
                 end.check_alive(now)
                 if not end.streams and now - end.active_at > self.carrier.limits.idle_s:
-                    end.goodbye()
+                    end.start_drain()
         for exchange in list(self.carrier.calls.get(self.spec.name, ())):
             exchange.check_progress(now)
 

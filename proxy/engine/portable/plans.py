@@ -21,7 +21,7 @@ _EDGE_BYTES = 64
 
 
 class Kept(Struct):
-    """A decision with its routes' edits made ready; `dead` once a scope was bumped."""
+    """A decision with its routes' edits made ready; `dead` once a scope was invalidated."""
 
     decision: Plan | Reply
     edits: tuple[Compiled, ...] = ()
@@ -94,7 +94,7 @@ class PlanCache:
         for scope in kept.decision.scopes:
             self._scopes.setdefault(scope, []).append(kept)
 
-    def bump(self, scope: str) -> None:
+    def invalidate(self, scope: str) -> None:
         """Drop every kept decision of a scope."""
         for kept in self._scopes.pop(scope, ()):
             if not kept.dead:

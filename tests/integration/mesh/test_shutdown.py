@@ -97,8 +97,8 @@ async def test_http2_client_is_told_by_goaway(mesh: Standing) -> None:
         await peer.settled()
         leaving.process.send_signal(signal.SIGTERM)
         await peer.to_the_end()
-        assert peer.goodbye is not None
-        assert peer.goodbye.code == 0
+        assert peer.goaway is not None
+        assert peer.goaway.code == 0
     assert await leaving.process.ended() == 0
 
 

@@ -329,10 +329,10 @@ async def test_http2_flood_ends_or_slows_its_connection_alone(
         other = tasks.create_task(request(mesh.web.http_port, "GET", invoke("shop", "/echo"), timeout_s=15.0))
         sending = tasks.create_task(_send(peer, FLOODS[flood](peer)))
         with suppress(ConnectionError):
-            while not is_slowed and peer.goodbye is None and await peer.read(timeout_s=15.0) is not None:
+            while not is_slowed and peer.goaway is None and await peer.read(timeout_s=15.0) is not None:
                 pass
         assert (await other).status == 200
-        assert is_slowed or peer.ended or peer.goodbye is not None
+        assert is_slowed or peer.ended or peer.goaway is not None
         sending.cancel()
 
 

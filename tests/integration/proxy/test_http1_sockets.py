@@ -342,7 +342,7 @@ async def test_drain_lets_calls_finish() -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         await arrived.wait()
         for end in list(hop.ends):
-            end.goodbye()
+            end.start_drain()
         assert await idle_reader.read() == b""
         release.set()
         answer = await reader.read()

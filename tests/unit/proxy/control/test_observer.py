@@ -405,4 +405,4 @@ def test_reports_that_found_no_room_are_counted() -> None:
 def test_spans_that_the_engine_began_are_as_it_says() -> None:
     hops = HopTracing(Sampler(0.25, random.Random(1)))
     assert hops.sampling == Sampling(rate=0.25, is_b3_read=True)
-    assert hops.begun(SpanIds(1, 2, 3, True, "a=1")).context == SpanContext(1, 2, 3, True, "a=1")
+    assert hops.from_ids(SpanIds(1, 2, 3, True, "a=1")).context == SpanContext(1, 2, 3, True, "a=1")

@@ -67,7 +67,7 @@ class Recorder:
         self.clusters: dict[str, Cluster] = {}
         self.gates: dict[str, int | None] = {}
         self.identity: TlsIdentity | None = None
-        self.bumped: list[str] = []
+        self.invalidated: list[str] = []
         self.woken: list[str] = []
         self.judged_open = 0
 
@@ -102,8 +102,8 @@ class Recorder:
     def set_identity(self, identity: TlsIdentity | None) -> None:
         self.identity = identity
 
-    def bump(self, scope: str) -> None:
-        self.bumped.append(scope)
+    def invalidate(self, scope: str) -> None:
+        self.invalidated.append(scope)
 
     def judge_open(self) -> None:
         self.judged_open += 1
@@ -270,7 +270,7 @@ def test_found_name_becomes_a_cluster_of_the_mesh(make: Make) -> None:
         ("10.0.0.1:5000", "a", 2),
         ("[fd00::2]:5000", "b", 1),
     ]
-    assert world.engine.bumped == [f"name:{KEY}"]
+    assert world.engine.invalidated == [f"name:{KEY}"]
     assert isinstance(world.decide(), Plan)
 
 
@@ -283,19 +283,19 @@ def test_plain_mesh_has_plain_clusters(make: Make) -> None:
 def test_new_endpoints_of_a_known_name_drop_no_plan(make: Make) -> None:
     world = make()
     world.control.names_changed(found(ONE))
-    world.engine.bumped.clear()
+    world.engine.invalidated.clear()
     world.control.names_changed(found(ONE, TWO))
-    assert world.engine.bumped == []
+    assert world.engine.invalidated == []
     assert len(world.engine.clusters[KEY].upstreams) == 2
 
 
 def test_name_without_endpoints_loses_its_cluster_and_plans(make: Make) -> None:
     world = make()
     world.control.names_changed(found(ONE))
-    world.engine.bumped.clear()
+    world.engine.invalidated.clear()
     world.control.names_changed(found())
     assert KEY not in world.engine.clusters
-    assert world.engine.bumped == [f"name:{KEY}"]
+    assert world.engine.invalidated == [f"name:{KEY}"]
     assert world.engine.woken == [KEY]
     assert isinstance(world.decide(), Hold)
 
@@ -303,7 +303,7 @@ def test_name_without_endpoints_loses_its_cluster_and_plans(make: Make) -> None:
 def test_name_never_known_wakes_its_callers_only(make: Make) -> None:
     world = make()
     world.control.names_changed(found())
-    assert (world.engine.bumped, world.engine.woken) == ([], [KEY])
+    assert (world.engine.invalidated, world.engine.woken) == ([], [KEY])
 
 
 async def test_unknown_name_is_looked_for_and_held(make: Make) -> None:
@@ -445,7 +445,7 @@ async def test_name_in_lower_case_means_the_one_app_that_is_spelt_otherwise(make
         assert _cluster(world.decide("/x", authority="cart.default.localhost")) == "peer:Cart.default"
         assert isinstance(world.decide("/v1.0/invoke/CART/method/x"), Hold)  # capitals are meant as they are
         world.source.say((TWO,))  # an app of exactly that name, which was looked for meanwhile
-        assert world.engine.bumped.count(SPELLINGS) == 2
+        assert world.engine.invalidated.count(SPELLINGS) == 2
         assert _cluster(world.decide()) == KEY
 
 
@@ -498,7 +498,7 @@ def test_new_policy_is_in_force_and_no_old_decision_is_kept(make: Make, tmp_path
     )
     limits = ResiliencyRules(targets={"cart": TargetRules(timeout_s=0.5, builtin_retry=None)})
     world.control.policy_changed(replace(load(sources), resiliency=limits))
-    assert (world.engine.bumped, world.engine.judged_open) == (["access", "resiliency"], 1)
+    assert (world.engine.invalidated, world.engine.judged_open) == (["access", "resiliency"], 1)
     denied = world.judge_peer("POST")
     assert isinstance(denied, Reply)
     assert denied.cause is Cause.DENIED
@@ -538,7 +538,7 @@ def test_health_of_the_app_reaches_both_deciders(make: Make) -> None:
     watch = AppWatch(world.settings, lambda: None)
     watch.healthy = True
     world.control.app_changed(watch)
-    assert world.engine.bumped == ["app"]
+    assert world.engine.invalidated == ["app"]
     assert isinstance(world.judge_peer("GET"), Plan)
     assert isinstance(world.decide("/v1.0/invoke/web/method/x"), Plan)
 
@@ -564,7 +564,7 @@ def test_declared_service_leads_to_its_app(make: Make) -> None:
     world.control.names_changed(found(ONE))
     assert named(world, "shop.Cart") == f"held for {SERVICES_HOLD}"
     world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
-    assert (world.engine.bumped[-1], world.engine.woken) == ("routes", [SERVICES_HOLD])
+    assert (world.engine.invalidated[-1], world.engine.woken) == ("routes", [SERVICES_HOLD])
     assert named(world, "shop.Cart") == KEY
     assert world.control.routes() == ["shop.Cart=cart (learnt)"]
 
@@ -654,7 +654,7 @@ def test_same_claims_change_nothing(make: Make) -> None:
     world = make()
     for _ in range(2):
         world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
-    assert world.engine.bumped == ["routes"]
+    assert world.engine.invalidated == ["routes"]
 
 
 def test_explicit_route_wins_over_a_claim(make: Make) -> None:
@@ -668,7 +668,7 @@ def test_explicit_route_wins_over_a_claim(make: Make) -> None:
 def test_production_learns_nothing(make: Make) -> None:
     world = make(profile="production")
     world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
-    assert (world.engine.bumped, world.engine.woken) == ([], [])
+    assert (world.engine.invalidated, world.engine.woken) == ([], [])
     assert named(world, "shop.Cart") == Cause.UNSUPPORTED.value
 
 

@@ -67,30 +67,30 @@ def test_decide_reply_is_kept_like_a_plan() -> None:
     assert cache.find(head()) is kept
 
 
-def test_bump_drops_the_scope_alone() -> None:
+def test_invalidate_drops_the_scope_alone() -> None:
     cache = PlanCache(Tables())
     cache.decide(by_method, head())
     kept = cache.decide(by_method, head(method="POST"))
-    cache.bump("get")
-    cache.bump("get")
-    cache.bump("never seen")
+    cache.invalidate("get")
+    cache.invalidate("get")
+    cache.invalidate("never seen")
     assert cache.find(head()) is None
     assert cache.find(head(method="POST")) is kept
     assert cache.size == 1
 
 
-def test_bump_plan_of_two_scopes_dies_once() -> None:
+def test_invalidate_plan_of_two_scopes_dies_once() -> None:
     cache = PlanCache(Tables())
     cache.decide(lambda _: scoped("a", "b"), head())
-    cache.bump("a")
-    cache.bump("b")
+    cache.invalidate("a")
+    cache.invalidate("b")
     assert cache.size == 0
 
 
-def test_decide_after_a_bump_may_ask_something_else() -> None:
+def test_decide_after_an_invalidation_may_ask_something_else() -> None:
     cache = PlanCache(Tables())
     cache.decide(by_method, head())
-    cache.bump("get")
+    cache.invalidate("get")
 
     def by_authority(head: RecordingHead) -> Decision:
         head.authority()
@@ -116,19 +116,19 @@ def test_edges_of_a_question_no_longer_asked_are_never_walked_again() -> None:
 
     cache.decide(by_token, head(headers=((b"one", b"yes"),)))
     cache.decide(lambda _: scoped("brief"), head())
-    cache.bump("brief")
+    cache.invalidate("brief")
     cache.decide(by_other, head())
     assert cache.find(head(headers=((b"two", b"yes"),))) is None
 
 
-def test_cache_is_bounded_also_when_scopes_are_bumped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_is_bounded_also_when_scopes_are_invalidated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "MAX_PLAN_BYTES", 9 * 17_000)
     cache = PlanCache(Tables())
     most = 0
     for number in range(100):
         cache.decide(by_method, head(authority=str(number)))
         if number % 7 == 0:
-            cache.bump("get")
+            cache.invalidate("get")
         most = max(most, cache.size)
     assert most <= 10
     assert sum(cache.find(head(authority=str(number))) is not None for number in range(100)) <= 10

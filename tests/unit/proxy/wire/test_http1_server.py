@@ -391,7 +391,7 @@ async def test_caller_that_hangs_up_is_told_once(lost: bool) -> None:
 
 async def test_goodbye_closes_idle_connections_at_once() -> None:
     wire = Wire()
-    wire.server.goodbye()
+    wire.server.start_drain()
     await turn()
     assert wire.closed == 1
 
@@ -399,7 +399,7 @@ async def test_goodbye_closes_idle_connections_at_once() -> None:
 async def test_goodbye_lets_the_call_finish_and_says_close() -> None:
     wire = Wire()
     wire.transport.feed(GET + GET)
-    wire.server.goodbye()
+    wire.server.start_drain()
     assert wire.server.busy
     ok(wire.last)
     assert b"connection: close" in wire.transport.written.lower()

@@ -267,8 +267,8 @@ async def test_server_goodbye_waits_for_the_ping_and_the_last_call() -> None:
     server = Server()
     heard = server.ask()
     before = len(server.transport.writes)
-    server.end.goodbye()
-    server.end.goodbye()
+    server.end.start_drain()
+    server.end.start_drain()
     server.end.flush()
     frames = server.since(before)
     assert [f.kind for f in frames] == [Kind.GOAWAY, Kind.PING]
@@ -282,7 +282,7 @@ async def test_server_goodbye_waits_for_the_ping_and_the_last_call() -> None:
 
 async def test_server_goodbye_that_is_never_answered_ends_in_time() -> None:
     server = Server()
-    server.end.goodbye()
+    server.end.start_drain()
     now = asyncio.get_running_loop().time()
     server.end.check_alive(now + LIMITS.head_s - 1)
     assert not server.transport.closing

@@ -65,7 +65,7 @@ async def test_answers_to_a_peer_that_pauses_for_a_moment_wait() -> None:
 async def test_request_under_way_when_the_last_call_ends_is_still_taken_after_a_goodbye() -> None:
     server = Server()
     heard = server.ask(1)
-    server.end.goodbye()
+    server.end.start_drain()
     server.did()
     heard.down.respond(200, (), end=True)
     server.did()
@@ -83,7 +83,7 @@ async def test_answer_to_an_earlier_ping_is_none_to_the_goodbye() -> None:
     server = Server()
     heard = server.ask(1)
     server.end.check_alive(server.end.active_at + 11.0)
-    server.end.goodbye()
+    server.end.start_drain()
     heard.down.respond(200, (), end=True)
     server.did()
     server.say(frame(Kind.PING, ACK, 0, b"postern!"))
@@ -115,7 +115,7 @@ async def test_call_begun_after_the_goodbye_was_understood_is_refused() -> None:
     """Else who ignores it could stay for ever, on a certificate that has ended since."""
     server = Server()
     server.ask(1, end=False)
-    server.end.goodbye()
+    server.end.start_drain()
     server.say(frame(Kind.PING, ACK, 0, b"goodbye!"))
     answers = server.say(server.peer.head(3, PSEUDO, end=True))
     assert [(f.kind, f.stream, f.code) for f in answers] == [(Kind.RST_STREAM, 3, Code.REFUSED_STREAM)]
@@ -126,7 +126,7 @@ async def test_call_begun_after_the_goodbye_was_understood_is_refused() -> None:
 async def test_call_begun_long_after_a_goodbye_that_was_never_answered_is_refused() -> None:
     server = Server()
     server.ask(1, end=False)
-    server.end.goodbye()
+    server.end.start_drain()
     server.end.check_alive(asyncio.get_running_loop().time() + Limits().head_s + 1.0)
     answers = server.say(server.peer.head(3, PSEUDO, end=True))
     assert [(f.kind, f.code) for f in answers if f.stream == 3] == [(Kind.RST_STREAM, Code.REFUSED_STREAM)]
@@ -138,7 +138,7 @@ async def test_connection_that_is_closing_is_left_alone() -> None:
     server = Server()
     server.say(frame(Kind.HEADERS, 0, 1, b"\x82"))  # a head that never ends
     server.end.shut()
-    server.end.goodbye()
+    server.end.start_drain()
     server.end.shut()
     server.end.check_alive(asyncio.get_running_loop().time() + Limits().head_s + 1.0)
     assert server.transport.closing

@@ -11,7 +11,7 @@ use postern_core::decision::access::{AccessTable, Rule};
 use postern_core::decision::baggage;
 use postern_core::decision::edits::Edits;
 use postern_core::decision::path_readings::{is_ambiguous, readings};
-use postern_core::decision::plan::{Graveyard, Plan, Read, Reply, RetryPolicy, Route, Token};
+use postern_core::decision::plan::{Plan, Read, ReleasedTokens, Reply, RetryPolicy, Route, Token};
 use postern_core::decision::tables::{self, PathTable};
 use postern_core::decision::target::{self, Form};
 use postern_core::decision::trace::{self, Context, Span};
@@ -80,17 +80,17 @@ pub(crate) fn moment(epoch_s: f64) -> PyResult<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(seconds(epoch_s)?).ok_or_else(|| invalid("a moment beyond the clock's reach"))
 }
 
-pub(crate) fn reply(parts: ReplyParts, graveyard: &Graveyard) -> PyResult<Box<Reply>> {
+pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Box<Reply>> {
     let (token, status, headers, body, grpc_code, grpc_message, of, scopes) = parts;
-    let token = Token::new(token, graveyard.clone());
+    let token = Token::new(token, released.clone());
     let headers = headers.iter().map(|(key, data)| Ok((name(key)?, value(data)?))).collect::<PyResult<_>>()?;
     let (cause, body) = (cause(&of)?, Bytes::from(body));
     Ok(Box::new(Reply { token, cause, status, headers, body, grpc_code, grpc_message, scopes: strings(scopes) }))
 }
 
-pub(crate) fn plan(parts: PlanParts, graveyard: &Graveyard) -> PyResult<Box<Plan>> {
+pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<Plan>> {
     let (token, routes, retries, gates, (connect, attempt, total), body_bytes, replay_bytes, reply_edits, scopes) = parts;
-    let token = Token::new(token, graveyard.clone());
+    let token = Token::new(token, released.clone());
     let routes = routes.into_iter().map(route).collect::<PyResult<_>>()?;
     let retries = retries.into_iter().map(retry_policy).collect::<PyResult<_>>()?;
     let reply_edits = if reply_edits.is_empty() { None } else { Some(edits(reply_edits)?) };

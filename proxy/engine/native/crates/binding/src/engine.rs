@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
 use postern_core::connection::tls::Identity;
-use postern_core::decision::plan::Graveyard;
+use postern_core::decision::plan::ReleasedTokens;
 use postern_core::decision::trace::Sampler;
 use postern_core::engine::Engine;
 use postern_core::limits::Limits;
@@ -31,7 +31,7 @@ const STATUS_WAIT: Duration = Duration::from_secs(1);
 #[pyclass(frozen)]
 pub(crate) struct NativeEngine {
     engine: Engine,
-    graveyard: Graveyard,
+    released: ReleasedTokens,
     bell: UnixStream,
 }
 
@@ -109,8 +109,8 @@ impl NativeEngine {
             drop(ringer.lock().unwrap_or_else(PoisonError::into_inner).write(b"!"));
         });
         let engine = Engine::start(&limits(limits_given)?, Inboxes::new(threads.get(), bell_rope, prompt))?;
-        let graveyard = Arc::new(Mutex::new(VecDeque::new()));
-        Ok(Self { engine, graveyard, bell })
+        let released = Arc::new(Mutex::new(VecDeque::new()));
+        Ok(Self { engine, released, bell })
     }
 
     /// The descriptor that becomes readable when there are questions.
@@ -119,7 +119,7 @@ impl NativeEngine {
     }
 
     /// Take what rang; to be followed by `next_question` until there is none.
-    fn hush(&self) {
+    fn clear_wakeup(&self) {
         let mut taken = [0; 64];
         while (&self.bell).read(&mut taken).is_ok_and(|count| count == taken.len()) {}
     }
@@ -127,7 +127,7 @@ impl NativeEngine {
     /// The oldest question, as a tuple that begins with its kind.
     fn next_question<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(asked) = self.engine.inboxes.next_question() else { return Ok(None) };
-        Question::tuple(py, asked, self.graveyard.clone(), self.engine.commands.clone()).map(Some)
+        Question::tuple(py, asked, self.released.clone(), self.engine.commands.clone()).map(Some)
     }
 
     fn listen(&self, name: &str, address: &str, mesh: bool) -> PyResult<String> {
@@ -213,7 +213,7 @@ impl NativeEngine {
         Ok(())
     }
 
-    fn bump(&self, scope: String) {
+    fn invalidate(&self, scope: String) {
         self.command(|| Command::Bump(scope.clone()));
     }
 
@@ -283,7 +283,7 @@ impl NativeEngine {
 
     /// Tokens of decisions that nothing holds any more.
     fn take_dead(&self) -> Vec<u64> {
-        self.graveyard.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 
     /// End every call and connection, and wait for the threads.

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
 use postern_core::connection::refusal::Refusal;
-use postern_core::decision::plan::{Decision, Graveyard, Read, Verdict};
+use postern_core::decision::plan::{Decision, Read, ReleasedTokens, Verdict};
 use postern_core::decision::trace::Span;
 use postern_core::seam::ask;
 use postern_core::seam::commands::Commands;
@@ -21,7 +21,7 @@ pub(crate) const KINDS: [&str; 8] = ["decide", "class", "span", "reply", "undeci
 #[pyclass(frozen)]
 pub(crate) struct Question {
     inner: Mutex<Option<ask::Question>>,
-    graveyard: Graveyard,
+    released: ReleasedTokens,
     commands: Arc<Commands>,
 }
 
@@ -61,11 +61,11 @@ impl Question {
     pub(crate) fn tuple(
         py: Python<'_>,
         asked: ask::Question,
-        graveyard: Graveyard,
+        released: ReleasedTokens,
         commands: Arc<Commands>,
     ) -> PyResult<Bound<'_, PyTuple>> {
         let (kind, args) = (kind(&asked), args(py, &asked)?);
-        (kind, args, Self { inner: Mutex::new(Some(asked)), graveyard, commands }).into_pyobject(py)
+        (kind, args, Self { inner: Mutex::new(Some(asked)), released, commands }).into_pyobject(py)
     }
 
     fn take(&self) -> PyResult<ask::Question> {
@@ -79,13 +79,13 @@ impl Question {
 impl Question {
     /// Answer `decide`: carry the call so. `reads`: keep that for heads which are alike in these; `None`: for no other.
     fn plan(&self, parts: PlanParts, reads: Option<Vec<ReadParts>>) -> PyResult<()> {
-        let decision = Decision::Plan(convert::plan(parts, &self.graveyard)?);
+        let decision = Decision::Plan(convert::plan(parts, &self.released)?);
         self.keep(decision, reads)
     }
 
     /// Answer `decide`, `reply` or `undecided`: say so.
     fn reply(&self, parts: ReplyParts, reads: Option<Vec<ReadParts>>) -> PyResult<()> {
-        let reply = convert::reply(parts, &self.graveyard)?;
+        let reply = convert::reply(parts, &self.released)?;
         match self.take()? {
             ask::Question::Reply { answer, .. } | ask::Question::Undecided { answer, .. } => drop(answer.send(reply)),
             ask::Question::Decide { answer, .. } => {
@@ -102,7 +102,7 @@ impl Question {
     fn hold(&self, key: &str, within_s: f64, then: ReplyParts) -> PyResult<()> {
         let ask::Question::Decide { answer, .. } = self.take()? else { return Err(invalid("not a question to hold")) };
         let within = std::time::Duration::try_from_secs_f64(within_s.max(0.0)).map_err(invalid)?;
-        let then = convert::reply(then, &self.graveyard)?;
+        let then = convert::reply(then, &self.released)?;
         drop(answer.send((Verdict::Hold { key: key.into(), within, then }, self.commands.sent())));
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::connection::tls::Identity;
 use crate::limits::Limits;
 use crate::seam::commands::{Command, Commands, Cut, EndpointLoad, Tell};
 use crate::seam::inboxes::Inboxes;
-use crate::shared::{Place, Shared};
+use crate::shared::{Shared, WorkerIndex};
 
 const BACKLOG: i32 = 1_024;
 const SWEEP: Duration = Duration::from_secs(1);
@@ -66,15 +66,15 @@ impl Engine {
     }
 
     fn spawn(&self, worker: usize, limits: Limits) -> io::Result<JoinHandle<()>> {
-        let place = Place { worker, of: self.workers() };
-        let (inbox, lane) = (self.inboxes.each()[worker].clone(), self.commands.lanes()[worker].clone());
+        let worker_index = WorkerIndex { worker, of: self.workers() };
+        let (inbox, commands) = (self.inboxes.each()[worker].clone(), self.commands.queues()[worker].clone());
         let (tell, built) = mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("postern-{worker}")).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let (runtime, fault) = runtime.map_or_else(|error| (None, Err(error)), |runtime| (Some(runtime), Ok(())));
             let is_heard = tell.send(fault).is_ok();
             if let (Some(runtime), true) = (runtime, is_heard) {
-                runtime.block_on(run(Shared::new(place, limits, inbox, lane)));
+                runtime.block_on(run(Shared::new(worker_index, limits, inbox, commands)));
                 drop(runtime); // what still runs is dropped here, and its connections close
             }
         })?;
@@ -206,7 +206,7 @@ async fn run(shared: std::rc::Rc<Shared>) {
         contained(|| shared.apply());
         tokio::select! {
             () = shared.stop.notified() => return shared.end().await,
-            () = shared.lane.arrived.notified() => {}
+            () = shared.commands.arrived.notified() => {}
             _ = sweep.tick() => contained(|| shared.sweep()),
         }
     }

@@ -23,24 +23,24 @@ use crate::decision::tables::Tables;
 use crate::decision::trace::Sampler;
 use crate::limits::Limits;
 use crate::seam::ask::{Inbox, Notice};
-use crate::seam::commands::{Command, Cut, EndpointLoad, Lane};
+use crate::seam::commands::{Command, CommandQueue, Cut, EndpointLoad};
 
 const END: Duration = Duration::from_millis(250); // for each half of the end
 const END_STEP: Duration = Duration::from_millis(2);
 
 /// A worker's place among all of an engine, counted from 0.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct WorkerIndex {
     pub worker: usize,
     pub of: usize,
 }
 
 /// Owned by one worker's thread: workers share nothing that a call writes.
 pub struct Shared {
-    pub place: Place,
+    pub worker_index: WorkerIndex,
     pub limits: Limits,
     pub inbox: Arc<Inbox>,
-    pub lane: Arc<Lane>,
+    pub commands: Arc<CommandQueue>,
     pub tables: RefCell<Tables>,
     pub plans: RefCell<PlanCache>,
     pub clusters: RefCell<Clusters>,
@@ -61,12 +61,12 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing pushed yet.
-    pub fn new(place: Place, limits: Limits, inbox: Arc<Inbox>, lane: Arc<Lane>) -> Rc<Self> {
+    pub fn new(worker_index: WorkerIndex, limits: Limits, inbox: Arc<Inbox>, commands: Arc<CommandQueue>) -> Rc<Self> {
         Rc::new(Self {
-            place,
+            worker_index,
             limits,
             inbox,
-            lane,
+            commands,
             tables: RefCell::default(),
             plans: RefCell::default(),
             clusters: RefCell::default(),
@@ -79,7 +79,7 @@ impl Shared {
             wakes: Cell::new(0),
             staled: Cell::new(0),
             calls: RefCell::default(),
-            next_call: Cell::new(place.worker as u64),
+            next_call: Cell::new(worker_index.worker as u64),
             listeners: RefCell::default(),
         })
     }
@@ -88,7 +88,7 @@ impl Shared {
     #[cfg(test)]
     pub fn alone(limits: Limits) -> Rc<Self> {
         let inboxes = crate::seam::inboxes::Inboxes::new(1, Box::new(|| ()), false);
-        Self::new(Place { worker: 0, of: 1 }, limits, inboxes.each()[0].clone(), Arc::default())
+        Self::new(WorkerIndex { worker: 0, of: 1 }, limits, inboxes.each()[0].clone(), Arc::default())
     }
 
     /// Tell news.
@@ -123,7 +123,7 @@ impl Shared {
 
     /// A call begins; returns its number, which no other worker gives.
     pub fn enter_call(&self, state: Rc<CallState>) -> u64 {
-        let number = self.next_call.replace(self.next_call.get() + self.place.of as u64);
+        let number = self.next_call.replace(self.next_call.get() + self.worker_index.of as u64);
         self.calls.borrow_mut().insert(number, state);
         self.inbox.stats.calls.fetch_add(1, Ordering::Relaxed);
         number
@@ -137,7 +137,7 @@ impl Shared {
 
     /// Do what was commanded.
     pub fn apply(self: &Rc<Self>) {
-        for (number, command) in self.lane.take() {
+        for (number, command) in self.commands.take() {
             self.apply_one(number, command);
         }
     }
@@ -176,14 +176,14 @@ impl Shared {
             Command::Bump(scope) => {
                 self.staled.set(number);
                 let mut plans = self.plans.borrow_mut();
-                plans.bump(&scope);
+                plans.invalidate(&scope);
                 self.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
             }
             Command::JudgeOpen => {
                 tokio::task::spawn_local(self.clone().judge_open());
             }
             Command::Listen(bound) => {
-                let listener = Listener::new(&bound, self.place.worker);
+                let listener = Listener::new(&bound, self.worker_index.worker);
                 self.listeners.borrow_mut().insert(bound.name.clone(), listener.clone());
                 tokio::task::spawn_local(listener::run(self.clone(), listener, bound));
             }
@@ -226,7 +226,7 @@ impl Shared {
         };
         for listener in &chosen {
             listener.stop_accepting();
-            listener.goodbye();
+            listener.start_drain();
         }
         let all_empty = async {
             for listener in &chosen {

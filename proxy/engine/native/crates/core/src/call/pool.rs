@@ -228,7 +228,7 @@ impl Host {
         state.waiting.retain(|waiter| !waiter.is_closed());
         let per_connection = if self.origin.wire == Wire::Http1 { 1 } else { GROW_AT };
         let wanted = state.waiting.len().max(1).div_ceil(per_connection);
-        let most = (MAX_PER_ADDRESS / shared.place.of).max(1);
+        let most = (MAX_PER_ADDRESS / shared.worker_index.of).max(1);
         let room = most.saturating_sub(state.shared_ones.len() + state.open + state.dialling);
         for _ in 0..wanted.saturating_sub(state.dialling).min(room) {
             state.dialling += 1;

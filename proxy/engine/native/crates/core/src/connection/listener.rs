@@ -102,7 +102,7 @@ impl Listener {
     }
 
     /// Tell every connection to finish what it has and come no more.
-    pub fn goodbye(&self) {
+    pub fn start_drain(&self) {
         self.draining.set(true);
         self.ask_all();
     }

@@ -22,7 +22,7 @@ const EDGE_BYTES: usize = 64;
 const MAX_REPLIES: usize = 4; // ready-made answers that are kept with one Plan
 const FEW: usize = 8;
 
-/// A decision in force; `dead` once a scope was bumped. `replies`: its ready-made answers, fetched when first needed.
+/// A decision in force; `dead` once a scope was invalidated. `replies`: its ready-made answers, fetched when first needed.
 #[derive(Debug)]
 pub struct Kept {
     pub decision: Decision,
@@ -262,7 +262,7 @@ impl PlanCache {
     }
 
     /// Drop every kept decision of a scope.
-    pub fn bump(&mut self, scope: &str) {
+    pub fn invalidate(&mut self, scope: &str) {
         for kept in self.scopes.remove(scope).unwrap_or_default() {
             if let Some(kept) = kept.upgrade() {
                 kept.dead.set(true);
@@ -375,7 +375,7 @@ mod tests {
         }
         assert!(!is_kept(&mut cache, "PLAN") && is_kept(&mut cache, "P199999"));
         assert_eq!(held(&cache.roots["test"]), cache.held);
-        cache.bump("access");
+        cache.invalidate("access");
         assert_eq!((cache.len(), cache.held), (0, Held::default()));
     }
 }

@@ -33,25 +33,25 @@ pub enum Read {
 }
 
 /// Tokens that no Plan or outcome holds any more, for the other side to forget.
-pub type Graveyard = Arc<Mutex<VecDeque<u64>>>;
+pub type ReleasedTokens = Arc<Mutex<VecDeque<u64>>>;
 
 /// Names a decision on the other side of the boundary, and says when it is needed no more.
 #[derive(Debug)]
 pub struct Token {
     pub id: u64,
-    graveyard: Graveyard,
+    released: ReleasedTokens,
 }
 
 impl Token {
-    /// A token that lands in `graveyard` when dropped.
-    pub fn new(id: u64, graveyard: Graveyard) -> Arc<Self> {
-        Arc::new(Self { id, graveyard })
+    /// A token that lands in `released` when dropped.
+    pub fn new(id: u64, released: ReleasedTokens) -> Arc<Self> {
+        Arc::new(Self { id, released })
     }
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.graveyard.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.id);
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.id);
     }
 }
 

@@ -132,7 +132,7 @@ pub struct Stats {
 
 /// Sums of calls; none while every call is wanted by itself.
 #[derive(Default)]
-struct Books {
+struct TallyState {
     bounds: Option<Bounds>,
     tallies: Tallies,
 }
@@ -142,7 +142,7 @@ pub struct Inbox {
     questions: Mutex<VecDeque<Question>>,
     outcomes: Mutex<VecDeque<Outcome>>,
     spans: Mutex<VecDeque<Outcome>>,
-    books: Mutex<Books>,
+    tally_state: Mutex<TallyState>,
     notices: Mutex<VecDeque<Notice>>,
     bell: Arc<Bell>,
     prompt: bool,
@@ -160,7 +160,7 @@ impl Inbox {
             questions: Mutex::default(),
             outcomes: Mutex::default(),
             spans: Mutex::default(),
-            books: Mutex::default(),
+            tally_state: Mutex::default(),
             notices: Mutex::default(),
             bell,
             prompt,
@@ -205,13 +205,13 @@ impl Inbox {
         if outcome.is_failure() && lock(&self.outcomes).len() < MAX_FAILURES {
             return false;
         }
-        let Books { bounds, tallies } = &mut *lock(&self.books);
+        let TallyState { bounds, tallies } = &mut *lock(&self.tally_state);
         bounds.as_ref().is_some_and(|bounds| tallies.add(outcome, token, bounds))
     }
 
     /// Add calls up from now on, or tell each by itself.
     pub fn set_bounds(&self, bounds: Option<Bounds>) {
-        lock(&self.books).bounds = bounds;
+        lock(&self.tally_state).bounds = bounds;
     }
 
     /// Tell news of connections.
@@ -243,7 +243,7 @@ impl Inbox {
 
     /// The sums since this was last asked.
     pub fn take_tallies(&self) -> impl Iterator<Item = (Kind, Tally)> + use<> {
-        lock(&self.books).tallies.take().into_iter()
+        lock(&self.tally_state).tallies.take().into_iter()
     }
 
     /// A head was covered by a kept decision, or not.
@@ -263,7 +263,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::decision::plan::Graveyard;
+    use crate::decision::plan::ReleasedTokens;
     use crate::fields::Headers;
     use crate::head::{self, Entry, Framing, Protocol, RawHead};
     use crate::seam::inboxes::Inboxes;
@@ -280,7 +280,7 @@ mod tests {
         };
         Outcome {
             head: Arc::new(head::read(raw, Entry { listener: "http".into(), peer: None, caller: None, address: "".into() }).0),
-            decision: Some(Token::new(1, Graveyard::default())),
+            decision: Some(Token::new(1, ReleasedTokens::default())),
             span: None,
             started_ns: 0,
             head_ns: 0,

@@ -97,13 +97,13 @@ impl Cut {
 
 /// What waits for one worker.
 #[derive(Default)]
-pub struct Lane {
+pub struct CommandQueue {
     queue: Mutex<VecDeque<(u64, Command)>>,
     waiting: AtomicBool,
     pub arrived: Notify,
 }
 
-impl Lane {
+impl CommandQueue {
     fn put(&self, number: u64, command: Command) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((number, command));
         self.waiting.store(true, Ordering::Release);
@@ -120,21 +120,21 @@ impl Lane {
     }
 }
 
-/// The way to all workers. Invariant: who reads a number finds every command up to it in every lane.
+/// The way to all workers. Invariant: who reads a number finds every command up to it in every queue.
 pub struct Commands {
-    lanes: Vec<Arc<Lane>>,
+    queues: Vec<Arc<CommandQueue>>,
     sent: Mutex<u64>,
 }
 
 impl Commands {
     /// To so many workers.
     pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { lanes: repeat_with(Arc::default).take(workers).collect(), sent: Mutex::new(0) })
+        Arc::new(Self { queues: repeat_with(Arc::default).take(workers).collect(), sent: Mutex::new(0) })
     }
 
     /// Each worker's queue.
-    pub fn lanes(&self) -> &[Arc<Lane>] {
-        &self.lanes
+    pub fn queues(&self) -> &[Arc<CommandQueue>] {
+        &self.queues
     }
 
     /// Send every worker the same.
@@ -146,8 +146,8 @@ impl Commands {
     pub fn send_each(&self, commands: impl IntoIterator<Item = Command>) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         *sent += 1;
-        for (lane, command) in self.lanes.iter().zip(commands) {
-            lane.put(*sent, command);
+        for (queue, command) in self.queues.iter().zip(commands) {
+            queue.put(*sent, command);
         }
     }
 
@@ -161,22 +161,22 @@ impl Commands {
 mod tests {
     use super::*;
 
-    fn numbers(lane: &Lane) -> Vec<u64> {
-        lane.take().into_iter().map(|(number, _)| number).collect()
+    fn numbers(queue: &CommandQueue) -> Vec<u64> {
+        queue.take().into_iter().map(|(number, _)| number).collect()
     }
 
     #[test]
     fn every_worker_gets_every_command_under_the_same_number() {
         let commands = Commands::new(3);
         commands.send(|| Command::Bump("a".into()));
-        assert_eq!(numbers(&commands.lanes()[0]), [1]);
+        assert_eq!(numbers(&commands.queues()[0]), [1]);
         commands.send_each(["b", "c", "d"].map(|key| Command::Wake(key.into())));
         assert_eq!(commands.sent(), 2);
-        assert_eq!(numbers(&commands.lanes()[0]), [2]);
-        let last = commands.lanes()[2].take();
+        assert_eq!(numbers(&commands.queues()[0]), [2]);
+        let last = commands.queues()[2].take();
         assert_eq!(last.len(), 2);
         assert!(matches!(&last[1], (2, Command::Wake(key)) if key == "d"));
-        assert!(numbers(&commands.lanes()[2]).is_empty());
+        assert!(numbers(&commands.queues()[2]).is_empty());
     }
 
     #[test]
