@@ -95,7 +95,7 @@ def _parse_endpoint(where: str, item: object, faults: list[str]) -> Endpoint | N
 
 
 def _split_address(address: object) -> tuple[str, int]:
-    """Host and port, ("", 0) for what is no address."""
+    """Host and port, ("", 0) for an invalid address."""
     host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     if not port.isascii() or not port.isdigit() or len(port) > 5 or any(char.isspace() for char in host):
         return "", 0

@@ -213,7 +213,7 @@ def _verified_claims(token: str, key: VerificationKey) -> Mapping[str, Any]:
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
         raise AttestationError("token-signature", "the token's signature is wrong") from error
     if not isinstance(claims, dict):
-        raise AttestationError("token-encoding", "the token's claims are no JSON object")
+        raise AttestationError("token-encoding", "the token's claims are not a JSON object")
     return claims
 
 

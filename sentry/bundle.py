@@ -41,7 +41,7 @@ class TrustBundle:
             if not is_issued_by(root, root):
                 raise BundleError(f"trust anchor {number} is not self-signed")
             if (problem := authority_problem(root)) is not None:
-                raise BundleError(f"trust anchor {number} is no authority: {problem}")
+                raise BundleError(f"trust anchor {number} is not a certificate authority: {problem}")
         return cls(pem=b"".join(root.public_bytes(Encoding.PEM) for root in unique), roots=unique)
 
     @property

@@ -155,7 +155,7 @@ class SvidClient:
         try:
             spiffe_id = SpiffeId(trust_domain, namespace, app_id)
         except IdentityError as error:
-            raise FetchError("sign", f"no legal identity: {error}") from error
+            raise FetchError("sign", f"invalid identity: {error}") from error
         if self._prepare is not None:
             await self._prepare()
         key = new_key()
@@ -244,7 +244,7 @@ class SvidClient:
         try:
             named = verify_leaf(tls.getpeercert(True) or b"", as_server=True)
         except IdentityError as error:
-            problem = f"sentry at {self._address} shows a certificate that is no SVID: {error}"
+            problem = f"sentry at {self._address} presented a certificate that is not a valid SVID: {error}"
             raise FetchError("sentry_identity", problem) from error
         if named != self._sentry_id:
             problem = f"sentry at {self._address} is {named}, expected {self._sentry_id}"

@@ -204,7 +204,7 @@ def _inline(text: str) -> object:
                 return json.loads(candidate)
             except ValueError as error:
                 raise SettingsError(
-                    (f"token validator source: inline key set is no JSON: {error}",)
+                    (f"token validator source: inline key set is not valid JSON: {error}",)
                 ) from error
     return None
 
@@ -276,5 +276,5 @@ class KeySet:
             self.last_error = None
         except SourceError as error:
             self.last_error = str(error)
-            left = "the old ones stay" if self._keys else "no token of theirs is taken"
+            left = "the old ones stay" if self._keys else "none of their tokens are accepted"
             _LOG.warning("token keys of %s can't be read, %s: %s", self.name, left, error)

@@ -29,7 +29,7 @@ def sized_fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         else:
             raise ValueError(f"wire type {kind} in a message")
         if position + size > len(message):
-            raise ValueError("a message ends too soon")
+            raise ValueError("truncated message")
         if kind == _SIZED:
             yield key >> 3, message[position : position + size]
         position += size

@@ -18,7 +18,9 @@ def parse_codes(text: str, lowest: int, highest: int) -> frozenset[int] | None:
             continue
         match = _ITEM.fullmatch(item)
         if match is None:
-            raise CodesError(f"`{item}` is no code or range (expected such as 429,500-504, without blanks)")
+            raise CodesError(
+                f"`{item}` is not a code or a range of codes (expected one such as 429,500-504, without blanks)"
+            )
         first = int(match[1])
         last = int(match[2]) if match[2] is not None else first
         if first > last:

@@ -141,7 +141,9 @@ def _global_default(merged: _Merged, context: AccessContext, findings: Findings)
 def _action(document: Document, place: Place, text: str, findings: Findings) -> bool:
     """Whether an action is allow. Anything that isn't either word is deny to Dapr, so the fault is lenient."""
     if text.lower() not in {"allow", "deny"}:
-        findings.fault(document, place, f"`{text}` is no action (expected allow or deny)", is_lenient=True)
+        findings.fault(
+            document, place, f"`{text}` is not an action (expected allow or deny)", is_lenient=True
+        )
     return text.lower() == "allow"
 
 
@@ -251,10 +253,12 @@ class _Entry(Struct):
             spot: Place = (*place, "httpVerb", number)
             if _VERB.fullmatch(verb) is None:
                 problem = (
-                    f'`{verb}` is no verb (expected upper case, such as {verb.upper() or "GET"}, or "*")'
+                    f'`{verb}` is not a verb (expected upper case, such as {verb.upper() or "GET"}, or "*")'
                 )
             else:
-                problem = f'`{verb}` is fitted only by "*" (expected one of {", ".join(sorted(KNOWN_VERBS))})'
+                problem = (
+                    f'`{verb}` is matched only by "*" (expected one of {", ".join(sorted(KNOWN_VERBS))})'
+                )
             self.findings.fault(self.document, spot, problem, is_lenient=is_allow)
         if not operation.http_verb and self.context.judges_verbs:
             text = (

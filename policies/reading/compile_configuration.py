@@ -110,11 +110,11 @@ def _tracing(document: Document, tracing: schema.Tracing, findings: Findings) ->
         try:
             rate, is_given = min(max(float(tracing.sampling_rate), 0.0), 1.0), True
         except ValueError:
-            problem = f"`{tracing.sampling_rate}` is no rate (expected a number from 0 to 1)"
+            problem = f"`{tracing.sampling_rate}` is not a sampling rate (expected a number from 0 to 1)"
             findings.fault(document, (*_TRACING, "samplingRate"), problem, is_lenient=True)
     zipkin = tracing.zipkin.endpoint_address if tracing.zipkin is not None else ""
     if zipkin and not _is_http_url(zipkin):
-        problem = f"`{zipkin}` is no URL (expected one such as http://localhost:9411/api/v2/spans)"
+        problem = f"`{zipkin}` is not a URL (expected one such as http://localhost:9411/api/v2/spans)"
         findings.fault(document, (*_TRACING, "zipkin", "endpointAddress"), problem)
     return TracingConfig(
         sampling_rate=0.0 if math.isnan(rate) else rate,
@@ -155,7 +155,7 @@ def _otel(document: Document, otel: schema.Otel | None, findings: Findings) -> O
             continue
         name, equals, value = header.partition("=")
         if not equals or not name:
-            problem = "is no header (expected key=value)"
+            problem = "is not a header (expected key=value)"
             findings.fault(document, (*place, "headers", number), problem, is_lenient=True)
             continue
         headers.append((name, value))
@@ -203,7 +203,7 @@ def _check_patterns(document: Document, place: Place, patterns: dict[str, str], 
         try:
             re.compile(pattern)
         except re.error as error:
-            findings.fault(document, (*place, replacement), f"is no regular expression: {error.msg}")
+            findings.fault(document, (*place, replacement), f"is not a valid regular expression: {error.msg}")
 
 
 def _check_mtls(document: Document, mtls: schema.Mtls, findings: Findings) -> None:

@@ -116,7 +116,7 @@ def _retry(document: Document, name: str, retry: schema.Retry, findings: Finding
     place: Place = (*_POLICIES, "retries", name)
     kind = retry.policy.lower()
     if kind not in {"constant", "exponential"}:
-        problem = f"`{retry.policy}` is no kind of retry (expected constant or exponential)"
+        problem = f"`{retry.policy}` is not a kind of retry (expected constant or exponential)"
         findings.fault(document, (*place, "policy"), problem)
     matching: Place = (*place, "matching")
     http, grpc = retry.matching.http_status_codes, retry.matching.grpc_status_codes
@@ -186,7 +186,7 @@ def _target(
     )
     for key, policy, known in named:
         if policy and policy not in known:
-            problem = f"there is no such policy as {policy} (expected {', '.join(sorted(known)) or 'none'})"
+            problem = f"there is no policy {policy} (expected {', '.join(sorted(known)) or 'none'})"
             findings.fault(document, (*place, key), problem, is_lenient=True)
     return TargetRules(
         timeout_s=merged.timeouts.get(target.timeout),

@@ -126,7 +126,7 @@ class _Builder(Struct):
 
     def key(self, node: yaml.Node, place: Place) -> str | None:
         if not isinstance(node, yaml.ScalarNode):
-            self.fault(node, place, "has a key that is no text (expected key: value)")
+            self.fault(node, place, "has a key that is not text (expected key: value)")
             return None
         text: str = node.value
         if self.is_text((*place, text)):
@@ -184,7 +184,7 @@ def construct(
 ) -> Built:
     """The values of a composed document. Faults name `path`; places are written by `format_place`.
 
-    Where `is_text` says so a scalar stays the text that is written, whatever YAML takes it for; null is no text.
+    Where `is_text` says so a scalar stays the text that is written, whatever YAML takes it for; null is not text.
     """
     builder = _Builder(path, format_place, is_text)
     builder.places[()] = _mark(node)

@@ -80,7 +80,7 @@ def read_documents(
 ) -> tuple[Document, ...]:
     """All documents of a file that are not empty; `$VAR` is replaced from `env` unless that is None.
 
-    Scalars at places where `is_text` says so keep the text that is written: `3.10` and `yes` there are no number and no boolean.
+    Scalars at places where `is_text` says so keep the text that is written: `3.10` and `yes` there are neither a number nor a boolean.
 
     Blocks on the disk. Raises: DocumentError with every fault of the file.
     """
@@ -155,7 +155,7 @@ def _expand(path: Path, text: str, env: Mapping[str, str], unset: list[Fault]) -
         name = match.group(1) if match.group(1) is not None else match.group(2)
         if _NAME.fullmatch(name) is None:
             return fault(
-                match, f"{match.group(0)} is no variable (expected $NAME or ${{NAME}}; $$ is a plain $)"
+                match, f"{match.group(0)} is not a variable (expected $NAME or ${{NAME}}; $$ is a plain $)"
             )
         value = env.get(name)
         if value is None:

@@ -25,11 +25,11 @@ def parse_duration(text: str) -> float:
             total = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
             return _checked(text, -total if text.startswith("-") else total)
     raise DurationError(
-        f"`{text[:64]}` is no duration (expected a number and a unit, such as 300ms, 1.5s or 1h30m)"
+        f"`{text[:64]}` is not a duration (expected a number and a unit, such as 300ms, 1.5s or 1h30m)"
     )
 
 
 def _checked(text: str, seconds: float) -> float:
     if abs(seconds) > MAX_S:
-        raise DurationError(f"`{text}` is too long a duration (expected at most 290 years)")
+        raise DurationError(f"`{text}` is too long (expected a duration of at most 290 years)")
     return seconds

@@ -95,7 +95,7 @@ def _tell_unreached(
     if is_same:
         findings.warn(document, place, f"{rule.pattern} has no effect: {first}, with the same outcome")
     elif "*" in rule.pattern.split("/")[1:-1]:
-        problem = f"{rule.pattern}: * before the end fits only `*` itself (write ** for any one segment)"
+        problem = f"{rule.pattern}: * before the end matches only `*` itself (write ** for any one segment)"
         findings.fault(document, place, problem, is_lenient=rule.is_allow)
     elif not rule.is_allow:
         text = f"{rule.pattern} denies here as the more specific rule, though to Dapr {first}"

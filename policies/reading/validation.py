@@ -22,8 +22,8 @@ ModelT = TypeVar("ModelT", bound=Struct)
 
 _NOT_A_MAPPING: Final = "is not a mapping (expected key: value lines)"
 _NOT_A_LIST: Final = "is not a list (expected lines beginning with `- `, or [a, b])"
-_NOT_A_BOOLEAN: Final = "is no boolean (expected true or false, without quotes)"
-_NOT_A_NUMBER: Final = "is no whole number (expected digits, without quotes)"
+_NOT_A_BOOLEAN: Final = "is not a boolean (expected true or false, without quotes)"
+_NOT_A_NUMBER: Final = "is not a whole number (expected digits, without quotes)"
 _NOT_TEXT: Final = "is not text (expected one value)"
 _BOOLEAN_FOR_TEXT: Final = "is a YAML boolean, not text (expected it in quotes)"
 _NOTHING: Final = "has no value (expected one, or leave the key out)"
@@ -183,5 +183,5 @@ _READERS: Final[dict[Any, Callable[[Any, Any, Place, Tell], Any]]] = {
     str: _text,
     bool: _exact(_NOT_A_BOOLEAN),
     int: _exact(_NOT_A_NUMBER),
-    float: _exact("is no number"),
+    float: _exact("is not a number"),
 }

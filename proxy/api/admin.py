@@ -186,7 +186,9 @@ class Admin:
     def _trace(self, query: Query) -> LocalResponse:
         wanted = query.get("id", [""])[0]
         if wanted and not _TRACE_ID.fullmatch(wanted):
-            return _error(400, "ERR_BAD_REQUEST", f"{wanted!r} is no trace id: expected up to 32 hex digits")
+            return _error(
+                400, "ERR_BAD_REQUEST", f"invalid trace id {wanted!r}: expected up to 32 hex digits"
+            )
         trace_id = int(wanted, 16) if wanted else self._tracer.last_trace_id()
         spans = self._tracer.recent(trace_id) if trace_id is not None else ()
         found: Json = {

@@ -34,7 +34,7 @@ def trace(
     if output not in {"text", "json", "yaml"}:
         raise UsageError(f"--output {output!r}", hint="expected text, json or yaml")
     if trace_id and _ID.fullmatch(trace_id.lower()) is None:
-        raise UsageError(f"{trace_id!r} is no trace id", hint="expected 16 or 32 hex digits")
+        raise UsageError(f"invalid trace id {trace_id!r}", hint="expected 16 or 32 hex digits")
     root = root_of(runtime_path, os.environ)
     found, spans = asyncio.run(collect(root, trace_id.lower() if trace_id else None))
     if output != "text":

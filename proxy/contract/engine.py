@@ -26,7 +26,7 @@ PeerRefusal = Literal[
     "expired",  # its certificate has ended, or has not begun
     "unknown-ca",  # it chains to no root of ours
     "bad-certificate",  # it is invalid otherwise
-    "no-workload",  # it is no workload's
+    "no-workload",  # it has no workload SPIFFE ID
     "trust-domain",  # neither our own nor named by a policy
     "rejected-by-peer",  # the peer ended the handshake: it does not take our certificate
     "protocol",  # no TLS 1.3, no protocol of ours, or no HTTP/2 within

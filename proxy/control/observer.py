@@ -199,7 +199,7 @@ class Reporter:
         """No connection to an endpoint."""
         if cluster == APP_CLUSTER:
             self._app_not_reached()
-        self._log.warning("endpoint not reached", cluster=cluster, endpoint=address, reason=reason)
+        self._log.warning("upstream connect failed", cluster=cluster, endpoint=address, reason=reason)
 
 
 def _path(sent: str, labels: Labels) -> str:

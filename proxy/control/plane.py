@@ -314,7 +314,7 @@ class Control:
         return self.outbound.view.routes.find(text) or text
 
     def why_nobody(self, service: str) -> str:
-        """What to say of a text that is no app-id and no known service."""
+        """What to say of a text that is neither an app-id nor a known service."""
         near = self._heard.nearest_services(service)
         meant = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"no app is known to serve {service}{meant}"

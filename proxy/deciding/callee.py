@@ -200,7 +200,7 @@ def parse_routes(routes: tuple[str, ...]) -> ServiceRoutes:
             raise RouteError(f"route {route!r}: expected SERVICE=APP, for example shop.CartService=cart")
         if not _HOLE.search(service):
             if parse_callee(app, "default") is None:
-                raise RouteError(f"route {route!r}: {app!r} is no app-id")
+                raise RouteError(f"route {route!r}: invalid app-id {app!r}")
             exact[service] = app
             continue
         patterns.append(_pattern(route, service, app))
@@ -215,7 +215,7 @@ def _pattern(route: str, service: str, app: str) -> _Pattern:
     if unknown:
         raise RouteError(f"route {route!r}: {{{unknown[0]}}} stands on the right only")
     if parse_callee(_HOLE.sub("x", app), "default") is None:
-        raise RouteError(f"route {route!r}: {app!r} makes no app-id")
+        raise RouteError(f"route {route!r}: {app!r} does not make a valid app-id")
     expression = "".join(
         f"(?P<{part.lower()}>[A-Za-z0-9_]+)" if number % 2 else re.escape(part)
         for number, part in enumerate(_HOLE.split(service))

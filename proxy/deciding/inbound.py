@@ -88,7 +88,7 @@ def _uncarriable(head: RecordingHead, app: AppView, labels: Labels) -> Reply | N
         if not service:
             return errors.reply(Cause.UNSUPPORTED, labels, "a gRPC path is exactly /package.Service/Method")
     elif head.method() == "CONNECT":
-        return errors.reply(Cause.BAD_REQUEST, labels, "CONNECT is not taken here", status=501)
+        return errors.reply(Cause.BAD_REQUEST, labels, "CONNECT is not supported", status=501)
     elif head.peer() is None and head.naming(b"postern-callee") is None:
         # In the clear a page in a browser reaches this port as well. It can't send that header without a preflight, which has none.
         text = (

@@ -146,9 +146,7 @@ class Outbound:
     def _decide(self, head: RecordingHead) -> Decision:
         own_port = self.view.own_ports.get(head.listener())
         if head.protocol() != "grpc" and head.method() == "CONNECT":
-            text = (
-                "this is no open proxy: CONNECT is not taken; put the host into no_proxy to reach it directly"
-            )
+            text = "CONNECT is not supported, as this is not an open proxy: put the host into no_proxy to reach it directly"
             return self._reply(Cause.NO_APP, text, status=404)
         refused = self._page(head)
         if refused is not None:
@@ -306,9 +304,7 @@ class Outbound:
         host, port = split_authority(authority)
         callee = parse_callee(local_name(authority) or host, self.view.app.namespace)
         if callee is None or port not in ("", "80"):
-            text = (
-                f"{authority!r} is not an app of this mesh, and this is no open proxy; put it into no_proxy"
-            )
+            text = f"{authority!r} is not an app of this mesh, and this is not an open proxy: put it into no_proxy to reach it directly"
             return self._reply(Cause.NO_APP, text)
         return Named(callee, callee.text, "own")
 
@@ -341,7 +337,7 @@ class Outbound:
     def _to(self, head: RecordingHead, named: Named) -> Decision:
         callee, surface = named.callee, named.surface
         if callee is None:
-            text = f"{named.text!r} is no app-id: expected letters, digits, '-' or '_', and at most one '.namespace'"
+            text = f"invalid app-id {named.text!r}: use letters, digits, '-' or '_', and at most one '.namespace'"
             return self._reply(Cause.NO_APP, text, surface=surface, callee=named.text[:80])
         meant = self.view.heard.spellings(callee)
         if not meant:
@@ -410,7 +406,7 @@ class Outbound:
             return Hold(key=callee.key, for_s=ABSENT_HOLD_S, then=then)
         text = f"couldn't find service: {callee.text}: no endpoint of {callee.name} was found: {DETAIL}"
         if head.form() == "absolute":
-            text += "; this is no open proxy: put the host into no_proxy to reach it directly"
+            text += "; this is not an open proxy: put the host into no_proxy to reach it directly"
         then = errors.reply(Cause.NO_APP, labels, text, surface=surface, callee=callee.text)
         return Hold(key=callee.key, for_s=self.view.hold_s, then=then)
 

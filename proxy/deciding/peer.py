@@ -17,7 +17,9 @@ def peer_leaf(der: bytes, as_server: bool) -> PeerLeaf:
     try:
         leaf = judge_leaf(der, as_server=as_server)
     except IdentityError as error:
-        raise RefusedLeafError("no-workload", f"the peer's certificate is no workload's: {error}") from error
+        raise RefusedLeafError(
+            "no-workload", f"the peer's certificate has no workload SPIFFE ID: {error}"
+        ) from error
     return PeerLeaf(str(leaf.spiffe_id), leaf.ends_at)
 
 

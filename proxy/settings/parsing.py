@@ -320,7 +320,7 @@ def _anchors(read: Reader, *, needed: bool) -> bytes | None:
             read.fault(source, "missing", "PEM roots of the mesh, as mutual TLS with --sentry-address is on")
         return None
     if b"-----BEGIN CERTIFICATE-----" not in pem:
-        read.fault(source, "no certificate in it", "PEM roots of the mesh")
+        read.fault(source, "no certificate in the file", "PEM roots of the mesh")
     return pem
 
 

@@ -239,12 +239,12 @@ def _fault(fields: list[Header]) -> str:
 def _text(data: bytes, at: int) -> tuple[bytes, int]:
     """RFC 7541 §5.2."""
     if at >= len(data):
-        raise HPACKDecodingError("a header block ends too soon")
+        raise HPACKDecodingError("truncated header block")
     is_huffman = data[at] & 0x80
     size, at = _integer(data, at, 0x7F)
     end = at + size
     if end > len(data):
-        raise HPACKDecodingError("a header block ends too soon")
+        raise HPACKDecodingError("truncated header block")
     text = data[at:end]
     return (decode_huffman(text) if is_huffman else text), end
 
@@ -257,10 +257,10 @@ def _integer(data: bytes, at: int, prefix: int) -> tuple[int, int]:
         return number, at
     for shift in range(0, 7 * _MAX_INTEGER_BYTES, 7):
         if at >= len(data):
-            raise HPACKDecodingError("a header block ends too soon")
+            raise HPACKDecodingError("truncated header block")
         byte = data[at]
         at += 1
         number += (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise HPACKDecodingError("a number of too many bytes")
+    raise HPACKDecodingError("HPACK integer overflow")

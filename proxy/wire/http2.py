@@ -65,7 +65,7 @@ def check_sound(fields: list[Header]) -> None:
 
 
 def read_length(headers: Headers) -> int | None:
-    """The content-length; None where there is none. Raises: ProtocolError, where it is no number or given twice."""
+    """The content-length; None where there is none. Raises: ProtocolError, where it is not a number or given twice."""
     lengths = [value for name, value in headers if name == b"content-length"]
     if not lengths:
         return None

@@ -368,5 +368,5 @@ def _checked_method(pseudo: dict[bytes, bytes]) -> bytes:
     elif b":scheme" not in pseudo or not pseudo.get(b":path"):
         raise ProtocolError("a request without :scheme or :path")
     elif _SCHEME.fullmatch(pseudo[b":scheme"]) is None:
-        raise ProtocolError("the scheme is none")
+        raise ProtocolError("invalid :scheme")
     return method

@@ -104,7 +104,7 @@ async def request(
 ) -> LocalResponse:
     """One call on a connection of its own to `unix:/path` or `host:port`. Redirects are answers.
 
-    Raises: LocalHttpError (an OSError); TimeoutError after `timeout_s` seconds; ValueError for an address that is none.
+    Raises: LocalHttpError (an OSError); TimeoutError after `timeout_s` seconds; ValueError for an invalid address.
     """
     head = _head(
         address, method, target, [(_bytes(name).lower(), _bytes(data)) for name, data in headers], body

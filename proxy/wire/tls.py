@@ -101,7 +101,7 @@ def peer_identity(transport: asyncio.BaseTransport, contexts: TlsContexts, *, se
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     leaf = tls.getpeercert(binary_form=True) if tls is not None else None
     if leaf is None or contexts.identity is None:
-        raise IdentityMismatchError("the peer showed no certificate", "no-certificate")
+        raise IdentityMismatchError("the peer presented no certificate", "no-certificate")
     try:
         met = contexts.identity.verify(leaf, server)
     except RefusedLeafError as error:

@@ -239,9 +239,9 @@ class Bench:
             postern.restless_mesh(mesh, self._upstreams, sink_port) as target,
         ):
             await self._load(case, target.ports[case.protocol], Window(seconds=_SETTLE_S))
-            before = await postern.unrest(target)
+            before = await postern.config_churn(target)
             sample = await self._plain_sample(case, target.proxies(case), target.ports[case.protocol], window)
-            after = await postern.unrest(target)
+            after = await postern.config_churn(target)
         replaced = [new - old for old, new in zip(before, after, strict=True)]
         if min(replaced) < window.seconds / postern.RESTLESS_S * _RESTLESS_SHARE:
             raise LoadError(

@@ -135,7 +135,7 @@ async def restless_mesh(mesh: Mesh, upstreams: Upstreams, sink_port: int) -> Asy
         raise failure
 
 
-async def unrest(target: Target) -> tuple[int, int]:
+async def config_churn(target: Target) -> tuple[int, int]:
     """What grows with each new policy and each new certificate: generations, and ends in epoch seconds; the least of the sidecars."""
     told = [await scrape(sidecar) for sidecar in target.sidecars]
     return (

@@ -124,7 +124,7 @@ class Answers:
 
     def _verify(self, question: "Question", der: bytes, *, as_server: bool) -> None:
         if self.verify is None:
-            question.verify(None, "not-ready", "this proxy holds no certificate yet")
+            question.verify(None, "not-ready", "this proxy has no certificate yet")
             return
         try:
             question.verify(self.verify(der, as_server), "", "")

@@ -65,7 +65,7 @@ class Sniffer(asyncio.Protocol):
             self._done()
             if self._listener.spec.tls == "mesh" and head != PREFACE:
                 self._listener.refused(
-                    "protocol", "the peer spoke no HTTP/2 within mutual TLS", _peer(transport)
+                    "protocol", "the peer did not speak HTTP/2 over mutual TLS", _peer(transport)
                 )
                 self._listener.send_away(transport)
                 return
@@ -180,7 +180,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         context = self.context
         if self.spec.tls == "mesh" and context is None:
-            self.refused("not-ready", "this proxy holds no certificate yet", _host(address))
+            self.refused("not-ready", "this proxy has no certificate yet", _host(address))
             connection.close()
             self.gone()
             return

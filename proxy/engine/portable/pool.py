@@ -200,8 +200,8 @@ class Pool:
             raise DialError(Cause.TLS_IDENTITY, _tls_failed(origin, error)) from error
         except OSError as error:
             raise DialError(Cause.CONNECT, os_reason(error)) from error
-        except (ValueError, OverflowError) as error:  # a port that is none, a name that can't be looked up
-            raise DialError(Cause.CONNECT, f"{origin.address[:80]!r} is no address") from error
+        except (ValueError, OverflowError) as error:  # an invalid port, a name that can't be looked up
+            raise DialError(Cause.CONNECT, f"invalid address {origin.address[:80]!r}") from error
         await self._prove(origin, holder[0], transport)
         return holder[0]
 
@@ -240,7 +240,7 @@ class Pool:
             return self._contexts.app(origin.wire)
         context = self._contexts.client
         if context is None:
-            raise DialError(Cause.NOT_READY, "this proxy holds no certificate yet")
+            raise DialError(Cause.NOT_READY, "this proxy has no certificate yet")
         return context
 
     async def _open(

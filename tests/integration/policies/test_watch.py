@@ -201,5 +201,5 @@ async def test_asked_to_read_it_reads_what_stands_there_and_tells(tmp_path: Path
         await seen.wait_until(lambda now: [each.generation for each in now.new] == [2])
         path.write_text("kind: Configuration\nspec: {accessControl: {defaultAction: maybe}}\n")
         asked.set()
-        await seen.wait_until(lambda now: "`maybe` is no action" in "".join(map(str, now.bad)))
+        await seen.wait_until(lambda now: "`maybe` is not an action" in "".join(map(str, now.bad)))
         task.cancel()

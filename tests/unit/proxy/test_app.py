@@ -34,7 +34,7 @@ async def test_sidecar_that_was_only_made_has_opened_nothing(tmp_path: Path) -> 
     ("routes", "text"),
     [
         (("nonsense",), "SERVICE=APP"),
-        (("shop.Cart=a.b.c",), "no app-id"),
+        (("shop.Cart=a.b.c",), "invalid app-id"),
         (("{A}{A}={a}",), "twice"),
         (("ok.S=cart", "x.{N}={m}"), "right only"),
     ],

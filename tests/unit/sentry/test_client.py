@@ -95,7 +95,7 @@ def test_context_is_strict_under_our_roots_only_unless_told() -> None:
 
 async def test_fetch_of_an_illegal_name_fails_before_any_connection() -> None:
     client = SvidClient("unix:/nowhere", OURS.bundle, sentry_id("localhost", "default"), no_token())
-    with pytest.raises(FetchError, match="no legal identity"):
+    with pytest.raises(FetchError, match="invalid identity"):
         await client.fetch("a/b", "default", "public")
 
 

@@ -21,9 +21,9 @@ def single(*operations: Json, d: str = "allow") -> str:
         (single(op("/a//b", "deny", "*")), "never fits"),
         (single(op("/a/../b", "deny", "*")), "never fits"),
         (single(op("/orders/{id}", "deny", "*")), "braces stand for themselves"),
-        (single(op("/a", "deny", "get")), "`get` is no verb"),
-        (single(op("/a", "deny", "PROPFIND")), "is fitted only by"),
-        (single(op("/a/*/b", "deny", "*"), op("/a/**", "allow", "*")), "fits only `*` itself"),
+        (single(op("/a", "deny", "get")), "`get` is not a verb"),
+        (single(op("/a", "deny", "PROPFIND")), "is matched only by"),
+        (single(op("/a/*/b", "deny", "*"), op("/a/**", "allow", "*")), "matches only `*` itself"),
         (single(op("/a", "allow", "*"), op("/a", "deny", "POST")), "is named again"),
         (single({"action": "deny", "httpVerb": ["*"]}), "has no name"),
         (single(op("/" + "a" * 2048, "deny", "*")), "is too long"),
@@ -43,8 +43,8 @@ def test_fault_that_could_admit_is_never_forgiven(tmp_path: Path, text: str, fau
     [
         (single(op("/a", "deny", "*"), op("/a/b", "allow", "*")), "/a/b never admits anything: /a on line"),
         (single(op("/Op", "allow", "GET"), op("/op", "allow", "POST")), "is named again"),
-        (single(op("/a", "allow", "PROPFIND")), "is fitted only by"),
-        (acl(entry(d="dney"), g="deny"), "`dney` is no action"),
+        (single(op("/a", "allow", "PROPFIND")), "is matched only by"),
+        (acl(entry(d="dney"), g="deny"), "`dney` is not an action"),
     ],
 )
 def test_fault_that_denies_is_forgiven(tmp_path: Path, text: str, fault: str) -> None:

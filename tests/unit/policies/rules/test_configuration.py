@@ -140,7 +140,7 @@ def test_section_without_effect_is_named_once(tmp_path: Path, section: str) -> N
 @pytest.mark.parametrize(
     ("spec", "fault", "is_forgiven"),
     [
-        ({"tracing": {"samplingRate": "often"}}, "samplingRate: `often` is no rate", True),
+        ({"tracing": {"samplingRate": "often"}}, "samplingRate: `often` is not a sampling rate", True),
         ({"tracing": {"otel": {"endpointAddress": "h:1"}}}, "has no protocol", True),
         ({"tracing": {"otel": {"endpointAddress": "http://h:1", "protocol": "http"}}}, "has a scheme", True),
         (
@@ -152,10 +152,10 @@ def test_section_without_effect_is_named_once(tmp_path: Path, section: str) -> N
         ({"tracing": {"sampling": 1}}, "did you mean samplingRate?", True),
         ({"newThing": {}}, "unknown key", True),
         ({"tracing": {"otel": {"endpointAddress": "h:1", "protocol": "udp"}}}, "`udp` is unknown", False),
-        ({"tracing": {"zipkin": {"endpointAddress": "localhost:9411"}}}, "is no URL", False),
-        ({"tracing": {"zipkin": {"endpointAddress": "http://h:x/"}}}, "is no URL", False),
-        ({"tracing": {"stdout": "true"}}, "is no boolean", False),
-        ({"mtls": {"allowedClockSkew": "long"}}, "is no duration", False),
+        ({"tracing": {"zipkin": {"endpointAddress": "localhost:9411"}}}, "is not a URL", False),
+        ({"tracing": {"zipkin": {"endpointAddress": "http://h:x/"}}}, "is not a URL", False),
+        ({"tracing": {"stdout": "true"}}, "is not a boolean", False),
+        ({"mtls": {"allowedClockSkew": "long"}}, "is not a duration", False),
         ({"metrics": {"latencyDistributionBuckets": [5, 1]}}, "ascending", False),
         (
             {"metrics": {"rules": [{"name": "m", "labels": [{"name": "l", "regex": {"x": "("}}]}]}},

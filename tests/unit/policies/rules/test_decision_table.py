@@ -260,10 +260,10 @@ BROKEN = [
         "defaultAction: is empty",
         False,
     ),
-    ("6", (acl(g="alow"),), "`alow` is no action", True),
-    ("23", (single(op("/op1", "allow", "post")),), "`post` is no verb", True),
+    ("6", (acl(g="alow"),), "`alow` is not an action", True),
+    ("23", (single(op("/op1", "allow", "post")),), "`post` is not a verb", True),
     ("25", (single(op("/op1", None, "*")),), "has no action", True),
-    ("35", (single(op("/op1/*/a", "allow", "*")),), "fits only `*` itself", True),
+    ("35", (single(op("/op1/*/a", "allow", "*")),), "matches only `*` itself", True),
     (
         "41",
         (single(op("/op", "allow", "GET"), op("/op", "allow", "POST")),),

@@ -295,7 +295,7 @@ def test_refusals_are_counted_and_peers_named_in_the_log() -> None:
             {"listener": "peer", "peer": "10.0.0.2", "reason": "expired", "detail": "it has ended"},
         ),
         (
-            "endpoint not reached",
+            "upstream connect failed",
             {"cluster": "peer:cart.shop", "endpoint": "10.0.0.1:5000", "reason": "refused"},
         ),
     ]

@@ -1,4 +1,4 @@
-//! What holds of our parsers for any bytes: a target for each, run on soups of words in every run of the tests, and by libFuzzer in
+//! What holds of our parsers for any bytes: a target for each, run on random token sequences in every run of the tests, and by libFuzzer in
 //! `make fuzz` (feature `fuzzing`, crate `fuzz`).
 
 use bytes::{Bytes, BytesMut};

@@ -37,7 +37,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
         }
         Tls::Mesh => {
             let identity = shared.identity.borrow().clone();
-            let none = || Lost::new(Cause::NotReady, "this proxy holds no certificate yet");
+            let none = || Lost::new(Cause::NotReady, "this proxy has no certificate yet");
             let identity = identity.ok_or_else(none)?;
             let stream = handshake(origin, identity.client, tcp(origin).await?).await?;
             let ends_at;
@@ -72,7 +72,7 @@ async fn socket(origin: &Origin) -> Result<Kind, Lost> {
 async fn tcp(origin: &Origin) -> Result<TcpStream, Lost> {
     let no_address = || {
         let shown: String = origin.address.chars().take(80).collect();
-        Lost::new(Cause::Connect, format!("'{shown}' is no address"))
+        Lost::new(Cause::Connect, format!("invalid address '{shown}'"))
     };
     let (host, port) = origin.address.rsplit_once(':').ok_or_else(no_address)?;
     let port: u16 = port.parse().map_err(|_| no_address())?;
@@ -118,7 +118,7 @@ async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<(
     let mismatch = |detail: String| Lost::new(Cause::TlsIdentity, detail);
     let tls = stream.get_ref().1;
     let leaf = tls.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
-    let leaf = leaf.ok_or_else(|| mismatch("the peer showed no certificate".into()))?.to_vec();
+    let leaf = leaf.ok_or_else(|| mismatch("the peer presented no certificate".into()))?.to_vec();
     let is_plain_h2 = tls.alpn_protocol().map(|chosen| chosen == ALPN_H2);
     let met = whose(shared, leaf, true).await.map_err(|refusal| mismatch(refusal.detail))?;
     if !origin.expect.contains(&met.spiffe_id) {

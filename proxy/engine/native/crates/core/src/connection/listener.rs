@@ -290,7 +290,7 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
         http2::server::serve(shared.clone(), io, entry, leaving).await;
     } else if listener.mesh {
         io.part();
-        refused(Refusal::new("protocol", "the peer spoke no HTTP/2 within mutual TLS"));
+        refused(Refusal::new("protocol", "the peer did not speak HTTP/2 over mutual TLS"));
     } else {
         http1::server::serve(shared.clone(), io, entry, leaving).await;
     }
@@ -313,7 +313,7 @@ async fn sniff(io: &mut Io) -> Option<BytesMut> {
 /// Mutual TLS: the stream, whose it is, and under which identity of ours.
 async fn secure(shared: &Shared, stream: TcpStream) -> Result<(Kind, Leaf, Identity), Refusal> {
     let identity = shared.identity.borrow().clone();
-    let identity = identity.ok_or_else(|| Refusal::new("not-ready", "this proxy holds no certificate yet"))?;
+    let identity = identity.ok_or_else(|| Refusal::new("not-ready", "this proxy has no certificate yet"))?;
     let accepted = timeout(shared.limits.handshake, TlsAcceptor::from(identity.server.clone()).accept(Ahead::new(stream))).await;
     let stream = accepted
         .map_err(|_| Refusal::new("timeout", "the TLS handshake took too long"))?
@@ -335,6 +335,6 @@ async fn admit(shared: &Shared, tls: &ServerConnection) -> Result<Leaf, Refusal>
         return Err(Refusal::new("protocol", "the peer offered neither postern/1 nor h2 (ALPN)"));
     }
     let leaf = tls.peer_certificates().and_then(|chain| chain.first());
-    let leaf = leaf.ok_or_else(|| Refusal::new("no-certificate", "the peer showed no certificate"))?;
+    let leaf = leaf.ok_or_else(|| Refusal::new("no-certificate", "the peer presented no certificate"))?;
     dial::whose(shared, leaf.to_vec(), false).await
 }

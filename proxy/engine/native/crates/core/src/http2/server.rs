@@ -258,7 +258,7 @@ fn accept(
     tokio::task::spawn_local(Box::pin(exchange::run(shared.clone(), down, raw, entry.clone())));
 }
 
-/// What frames can't show: a length that is no number, a Host that is not the authority (RFC 9113 §8.1.1, §8.3.1).
+/// What frames can't show: a length that is not a number, a Host that is not the authority (RFC 9113 §8.1.1, §8.3.1).
 fn is_malformed(block: &Block) -> bool {
     let is_number = |value: &http::HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
     let mut hosts = block.headers.get_all(header::HOST).iter();
