@@ -4,11 +4,12 @@ The control plane pushes clusters, tables, gates and the identity; nothing is lo
 written against this module.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Tally
 from proxy.contract.plan import Decide
@@ -244,6 +245,7 @@ class EngineStats(Struct, frozen=True):
     plans_kept: int
     upstream_connections: int
     threads: int = 1
+    gates: Mapping[str, GateState] = {}
 
 
 class Engine(Protocol):
@@ -275,8 +277,8 @@ class Engine(Protocol):
     def set_members(self, number: int, members: frozenset[bytes]) -> None:
         """Push a header set."""
 
-    def set_concurrency(self, gate: str, limit: int | None) -> None:
-        """A gate on calls in flight; None opens it."""
+    def set_gate(self, name: str, spec: GateSpec | None) -> None:
+        """Put up a gate or change the one that stands; None takes it down. A gate that nobody put up stands open."""
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections; connections under the old ones drain."""

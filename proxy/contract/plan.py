@@ -95,12 +95,16 @@ class Labels(Struct, frozen=True, kw_only=True):
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """weight: for splits. expect: SPIFFE ids that may answer; empty means a cluster without mutual TLS."""
+    """weight: for splits. expect: SPIFFE ids that may answer; empty means a cluster without mutual TLS.
+
+    gates: names of those that each attempt passes, within its time and before an endpoint is chosen; what one refuses is a failed attempt.
+    """
 
     cluster: str
     weight: int = 1
     expect: frozenset[str] = frozenset()
     edits: Edits = ()
+    gates: tuple[str, ...] = ()
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -147,7 +151,8 @@ TRACE_ID = "\x02"  # likewise, for the trace's id in hexadecimal digits
 class Plan(Struct, frozen=True, kw_only=True):
     """How to carry a call. Dies with its scopes.
 
-    gates: breaker, concurrency, rate, fault. local_replies: the answer to each cause for which the call ends here.
+    gates: names of those that the call passes once, before its first attempt.
+    local_replies: the answer to each cause for which the call ends here.
     attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call.
     """
 

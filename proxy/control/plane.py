@@ -16,6 +16,7 @@ from nameresolution.resolver import AppName, EndpointSet
 from policies.reloading.loading import PolicySnapshot
 from policies.rules.access import Caller, Protocol
 from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream
+from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Decision, Edit, Hold, Op
 from proxy.contract.recording import RecordingHead
@@ -175,7 +176,8 @@ class Control:
             tls = "app" if settings.app_protocol in ("https", "grpcs") else None
             where = Upstream(address=address(settings.app_channel_address, settings.app_port))
             engine.set_cluster(Cluster(key=APP_CLUSTER, wire=wire, tls=tls, upstreams=(where,)))  # type: ignore[arg-type]
-        engine.set_concurrency(APP_GATE, settings.app_max_concurrency)
+        if settings.app_max_concurrency is not None:
+            engine.set_gate(APP_GATE, ConcurrencyGate(limit=settings.app_max_concurrency))
         self._directory.subscribe(self.names_changed)
 
     def names_changed(self, found: EndpointSet) -> None:

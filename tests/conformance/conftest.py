@@ -30,6 +30,7 @@ WITH_THREADS = frozenset(
         "clusters",
         "deciding",
         "drain",
+        "gates",
         "kept_plans",
         "rotation",
         "tls",

@@ -27,6 +27,7 @@ from proxy.contract.engine import (
     Upstream,
     WireProtocol,
 )
+from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Tally
 from proxy.contract.plan import (
@@ -229,6 +230,10 @@ class Node:
         """Listen on any free port; returns it."""
         spec = ListenerSpec(name=name, address="127.0.0.1:0", decide=decide, tls=tls)
         return int((await self.engine.listen(spec)).rpartition(":")[2])
+
+    def gate(self, name: str, limit: int | None) -> None:
+        """Put up a gate for so many at once, or take it down."""
+        self.engine.set_gate(name, None if limit is None else ConcurrencyGate(limit=limit))
 
     def cluster(
         self,

@@ -141,7 +141,7 @@ async def test_connection_that_dies_mid_body_resets_every_call_on_it(engine: str
 
 async def test_caller_that_leaves_while_held_is_forgotten(engine: str) -> None:
     async with leading(engine, "one", 1, total_s=30.0, gates=("g",)) as way:
-        way.front.engine.set_concurrency("g", 0)
+        way.front.gate("g", 0)
         async with dial(way.port) as caller:
             await caller.request()
             async with asyncio.timeout(10.0):

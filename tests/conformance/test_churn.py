@@ -109,7 +109,7 @@ async def rotating(way: Way, mint: Mint, over: asyncio.Event) -> None:
     while not over.is_set():
         way.front.engine.set_identity(mint.identity("caller"))
         way.back.engine.set_identity(mint.identity("callee"))
-        way.front.engine.set_concurrency("gate", rng.choice([2, 5, None]))
+        way.front.gate("gate", rng.choice([2, 5, None]))
         with suppress(TimeoutError):
             async with asyncio.timeout(0.1):
                 await over.wait()
@@ -142,7 +142,7 @@ async def test_churn_leaves_nothing_behind(engine: str, mint: Mint, wire: str) -
             await empty(way.back)
             causes = {outcome.cause for outcome in way.front.seen.outcomes}
             assert Cause.TIMEOUT not in causes  # a stall: some credit, some wait or some gate was lost
-            way.front.engine.set_concurrency("gate", 1)  # nobody is left inside
+            way.front.gate("gate", 1)  # nobody is left inside
             async with dial(way.port) as peer:
                 for _ in range(3):
                     stream = await peer.request(b"/a.B/C", method=b"POST", body=bytes(100_000))

@@ -90,7 +90,7 @@ async def test_connections_are_served_by_all_threads(tmp_path: Path) -> None:
 async def test_gate_bounds_the_calls_of_all_threads_and_forgets_none() -> None:
     app = Parking()
     async with gated(app) as (way, one, two):
-        way.front.engine.set_concurrency("g", 2)
+        way.front.gate("g", 2)
         calls = [(caller, await caller.request()) for caller in (one, two) * 5]
         await app.begun.acquire()
         await app.begun.acquire()
@@ -104,12 +104,12 @@ async def test_gate_bounds_the_calls_of_all_threads_and_forgets_none() -> None:
 async def test_gate_made_wider_lets_in_who_waits_on_any_thread() -> None:
     app = Parking()
     async with gated(app) as (way, one, two):
-        way.front.engine.set_concurrency("g", 0)
+        way.front.gate("g", 0)
         calls = [(caller, await caller.request()) for caller in (one, two) * 3]
         await one.settled()
         await two.settled()
         for limit in (2, 4, None):
-            way.front.engine.set_concurrency("g", limit)
+            way.front.gate("g", limit)
             await app.begun.acquire()
             await app.begun.acquire()
         app.go.set()

@@ -21,6 +21,7 @@ from proxy.contract.engine import (
     TlsIdentity,
     Tracing,
 )
+from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.recording import Table
 from proxy.engine.native import _native
 from proxy.engine.native.known import Known
@@ -118,9 +119,9 @@ class NativeEngine:
         self._answers.set_members(number, members)
         self._core.set_members(number, list(members))
 
-    def set_concurrency(self, gate: str, limit: int | None) -> None:
-        """Put up or take down a gate."""
-        self._core.set_concurrency(gate, limit)
+    def set_gate(self, name: str, spec: GateSpec | None) -> None:
+        """Put up, change or take down a gate."""
+        self._core.set_gate(name, None if spec is None else (str(spec.__struct_config__.tag), asdict(spec)))
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections. Raises ValueError and leaves the old ones where the material is unusable."""
@@ -161,6 +162,10 @@ class NativeEngine:
             plans_kept=plans,
             upstream_connections=upstream,
             threads=self._threads,
+            gates={
+                name: GateState(inside=inside, waiting=waiting, left=left)
+                for name, inside, waiting, left in self._core.gates()
+            },
         )
 
     def loads(self, key: str) -> tuple[dict[str, object], ...]:

@@ -44,7 +44,8 @@ def reply_parts(token: int, reply: Reply) -> "ReplyParts":
 def plan_parts(token: int, plan: Plan) -> "PlanParts":
     """A Plan, known by `token` from now on."""
     routes = [
-        (route.cluster, route.weight, sorted(route.expect), _edit_parts(route.edits)) for route in plan.routes
+        (route.cluster, route.weight, sorted(route.expect), _edit_parts(route.edits), list(route.gates))
+        for route in plan.routes
     ]
     return (
         token,

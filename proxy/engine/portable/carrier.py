@@ -2,9 +2,7 @@
 
 import asyncio
 import random
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 
 from proxy.contract.engine import Limits, ListenerSpec, Observer, Tracing
@@ -14,6 +12,7 @@ from proxy.contract.plan import Hold
 from proxy.contract.recording import Tables
 from proxy.engine.portable.clusters import Clusters
 from proxy.engine.portable.exchange import Exchange
+from proxy.engine.portable.gates import Gates
 from proxy.engine.portable.plans import Kept, PlanCache
 from proxy.engine.portable.pool import Pool
 from proxy.wire.streams import AcceptCall, Downstream, RawHead
@@ -24,60 +23,8 @@ _JUDGED = 64  # open calls that are judged again in one turn of the loop
 Explain = Callable[[str], str]
 
 
-class Gate:
-    """A bound on calls in flight with a bounded queue. Mutable state: `inside`, who waits, and whether they are being let in."""
-
-    __slots__ = ("_admitting", "_waiting", "inside", "limit", "queue")
-
-    def __init__(self, limit: int, queue: int = 1_024) -> None:
-        self.limit = limit
-        self.queue = queue
-        self.inside = 0
-        self._admitting = False
-        self._waiting: deque[Callable[[], None]] = deque()
-
-    def enter(self) -> bool:
-        """Whether there was room."""
-        if self.inside >= self.limit:
-            return False
-        self.inside += 1
-        return True
-
-    def wait(self, again: Callable[[], None]) -> Callable[[], None] | None:
-        """Queue a call; returns what cancels the wait, or None where the queue is full."""
-        if len(self._waiting) >= self.queue:
-            return None
-        self._waiting.append(again)
-
-        def cancel() -> None:
-            if again in self._waiting:
-                self._waiting.remove(again)
-
-        return cancel
-
-    def leave(self) -> None:
-        """One is out, the next may come in."""
-        self.inside -= 1
-        self._admit()
-
-    def resize(self, limit: int) -> None:
-        """Another bound; who waits may come in at once."""
-        self.limit = limit
-        self._admit()
-
-    def _admit(self) -> None:
-        if self._admitting:  # a call that ended at once: the loop below goes on, however long the queue
-            return
-        self._admitting = True
-        try:
-            while self._waiting and self.inside < self.limit:
-                self._waiting.popleft()()
-        finally:
-            self._admitting = False
-
-
 class Carrier:
-    """Shared by every exchange. Mutable state: `calls` in flight, and `gates` by name."""
+    """Shared by every exchange. Mutable state: `calls` in flight."""
 
     def __init__(
         self,
@@ -100,10 +47,10 @@ class Carrier:
         self.tables = Tables()
         self.plans = PlanCache(self.tables, keep=keep_decisions)
         self.clusters = Clusters()
+        self.gates = Gates()
         self.contexts = TlsContexts()
         self.pool = Pool(limits, self.contexts, observer, spawn)
         self.calls: dict[str, set[Exchange]] = {}
-        self._gates: dict[str, Gate] = {}
 
     def acceptor(self, listener: ListenerSpec, peer: str | None, address: str) -> AcceptCall:
         """What a connection hands its request heads to."""
@@ -141,17 +88,3 @@ class Carrier:
         """A call is over."""
         self.calls[outcome.head.listener].discard(exchange)
         self.observer.finished(outcome)
-
-    def gate(self, name: str) -> Gate | None:
-        """The gate of that name; None where it stands open."""
-        return self._gates.get(name)
-
-    def set_gate(self, name: str, limit: int | None) -> None:
-        """Put up, change or take down a gate. Calls inside leave the gate that they entered, whatever stands there by then."""
-        gate = self._gates.get(name)
-        if limit is None:
-            self._gates.pop(name, None)
-        elif gate is None:
-            self._gates[name] = Gate(limit)
-        if gate is not None:
-            gate.resize(sys.maxsize if limit is None else limit)

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 
 from proxy.contract.engine import Cluster, EngineStats, Limits, ListenerSpec, Observer, TlsIdentity, Tracing
+from proxy.contract.gates import GateSpec
 from proxy.contract.recording import Table
 from proxy.engine.portable.carrier import Carrier, Explain
 from proxy.engine.portable.listener import Listener
@@ -101,9 +102,9 @@ class PortableEngine:
         """Push a header set."""
         self._carrier.tables.put_set(number, members)
 
-    def set_concurrency(self, gate: str, limit: int | None) -> None:
-        """Put up or take down a gate."""
-        self._carrier.set_gate(gate, limit)
+    def set_gate(self, name: str, spec: GateSpec | None) -> None:
+        """Put up, change or take down a gate."""
+        self._carrier.gates.set(name, spec)
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections; connections under the old ones drain, at both ends."""
@@ -145,6 +146,7 @@ class PortableEngine:
             calls_in_flight=sum(len(calls) for calls in self._carrier.calls.values()),
             plans_kept=self._carrier.plans.size,
             upstream_connections=self._carrier.pool.size,
+            gates=self._carrier.gates.states(),
         )
 
     def loads(self, key: str) -> tuple[dict[str, object], ...]:

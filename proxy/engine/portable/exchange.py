@@ -22,20 +22,21 @@ from proxy.engine.portable.edits import (
     edit_trailers,
     parse_grpc_timeout,
 )
+from proxy.engine.portable.gates import Passage, Refused
 from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
-from proxy.engine.portable.retrying import Retrying
+from proxy.engine.portable.retrying import Retrying, is_failure
 from proxy.wire import answers
 from proxy.wire.grpc_web import content_type, trailer_frame
 from proxy.wire.head_scan import DECLINED, UPGRADE
 from proxy.wire.streams import Downstream, RawHead, UpstreamCall, UpstreamConnection
 
 if TYPE_CHECKING:
-    from proxy.engine.portable.carrier import Carrier, Gate
+    from proxy.engine.portable.carrier import Carrier
 
 _IMMEDIATE = frozenset(
     {Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY}
@@ -64,6 +65,7 @@ class Exchange:
         "_down_bytes",
         "_down_drained",
         "_gates",
+        "_gates_of_attempt",
         "_head",
         "_held_head",
         "_is_mesh",
@@ -107,12 +109,13 @@ class Exchange:
         self._kept: Kept | None = None
         self._route = 0
         self._deadline_at: float | None = None
-        self._gates: list[Gate] = []
+        self._gates: Passage | None = None
         self._cancels: list[Callable[[], None]] = []
         self._timers: list[TimerHandle] = []
         # the attempt
         self._call: UpstreamCall | None = None
         self._load: Load | None = None
+        self._gates_of_attempt: Passage | None = None
         self._attempts: list[Attempt] = []
         self._tried: set[str] = set()
         self._retrying = Retrying(())
@@ -208,22 +211,17 @@ class Exchange:
         self._body.keep_bytes = plan.replay_bytes
         self._retrying = Retrying(plan.retries)
         self._route = _draw_route(plan.routes, self._carrier)  # once: attempts stay on one side of a split
-        self._enter_gates(list(plan.gates), plan)
+        if plan.gates:
+            self._gates = Passage(self._carrier, plan.gates, self._let_through)
+            self._gates.go_on()
+        else:
+            self._attempt(plan)
 
-    def _enter_gates(self, gates: list[str], plan: Plan) -> None:
-        while gates:
-            gate = self._carrier.gate(gates[0])
-            if gate is not None and not gate.enter():
-                cancel = gate.wait(lambda: self._enter_gates(gates, plan))
-                if cancel is None:
-                    self._answer(plan.local_replies[Cause.SHED], f"more than {gate.queue} calls wait already")
-                else:
-                    self._cancels.append(cancel)
-                return
-            if gate is not None:
-                self._gates.append(gate)
-            gates.pop(0)
-        self._attempt(plan)
+    def _let_through(self, refused: Refused | None) -> None:
+        if refused is None:
+            self._attempt(self._plan)
+        else:
+            self._answer(self._plan.local_replies[refused.cause], refused.detail)
 
     def _limit(self, limit_s: float | None) -> None:
         if limit_s is None:
@@ -249,25 +247,39 @@ class Exchange:
 
     def _attempt(self, plan: Plan) -> None:
         self._cancel_waits()
+        self._attempts.append(Attempt("", time.time_ns()))
+        if plan.attempt_s is not None:
+            self._timers.append(self._carrier.later(plan.attempt_s, self._attempt_timer(len(self._attempts))))
+        gates = plan.routes[self._route].gates
+        if gates:
+            self._gates_of_attempt = Passage(self._carrier, gates, self._attempt_let_through)
+            self._gates_of_attempt.go_on()
+        else:
+            self._choose(plan)
+
+    def _attempt_let_through(self, refused: Refused | None) -> None:
+        if refused is None:
+            self._choose(self._plan)
+        else:
+            self._end_attempt(refused.cause, refused.detail, abort=False)
+            self._failed(refused.cause, refused.detail)
+
+    def _choose(self, plan: Plan) -> None:
         route = plan.routes[self._route]
         state = self._carrier.clusters.get(route.cluster)
         load = state.pick(self._tried, self._carrier.now(), self._carrier.rng) if state is not None else None
         if state is None or load is None:
-            self._attempts.append(
-                Attempt("", time.time_ns(), ended_ns=time.time_ns(), cause=Cause.NO_ENDPOINT)
-            )
+            self._end_attempt(Cause.NO_ENDPOINT, "", abort=False)
             self._failed(Cause.NO_ENDPOINT, self._carrier.explain(route.cluster))
             return
         self._load = load
         load.in_flight += 1
         self._tried.add(load.address)
-        self._attempts.append(Attempt(load.address, time.time_ns()))
+        self._attempts[-1].endpoint = load.address
         cluster = state.cluster
         self._is_peer, self._is_mesh = cluster.wire == "postern", cluster.tls is not None
         self._refused_as = None
         origin = Origin(cluster.key, load.address, cluster.wire, cluster.tls, route.expect, plan.connect_s)
-        if plan.attempt_s is not None:
-            self._timers.append(self._carrier.later(plan.attempt_s, self._attempt_timer(len(self._attempts))))
         if self._is_peer:
             prove_another(self._carrier, state, origin)
         connection = self._carrier.pool.take(origin)
@@ -609,6 +621,10 @@ class Exchange:
             attempt.detail = detail
         if load is not None:
             load.in_flight -= 1
+        gates, self._gates_of_attempt = self._gates_of_attempt, None
+        if gates is not None:
+            attempt = self._attempts[-1]
+            gates.leave(_outcome(attempt.cause, attempt.status, attempt.grpc_code))
 
     def _complete(self) -> None:
         call = self._call
@@ -641,11 +657,11 @@ class Exchange:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        for gate in self._gates:
-            gate.leave()
         self._body.let_go()
         if grpc_code is None and self._attempts and cause is None:
             grpc_code = self._attempts[-1].grpc_code
+        if self._gates is not None:
+            self._gates.leave(_outcome(cause, self._status, grpc_code))
         decision = reply or (self._kept.decision if self._kept is not None else None)
         self._carrier.finished(
             self,
@@ -683,3 +699,8 @@ def _draw_route(routes: Iterable[Route], carrier: "Carrier") -> int:
     if len(weights) == 1:
         return 0
     return int(carrier.rng.choices(range(len(weights)), weights)[0])
+
+
+def _outcome(cause: Cause | None, status: int, code: int | None) -> Cause | None:
+    """As gates hear it: an app's answer that is a failure counts, whether or not it was passed on."""
+    return Cause.STATUS if cause is None and is_failure(status, code) else cause

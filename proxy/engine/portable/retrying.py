@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from proxy.contract.plan import Cause, Delays, RetryPolicy
 
 
+def is_failure(status: int, code: int | None) -> bool:
+    """Whether an answer counts as one, by its gRPC code or its HTTP status."""
+    return code != 0 if code is not None else not 200 <= status <= 399
+
+
 def covers(policy: RetryPolicy, cause: Cause, status: int, code: int | None) -> bool:
     """Whether a rule speaks of this failure: a cause of ours, or an answer by its gRPC code or HTTP status."""
     if cause is not Cause.STATUS:
         return cause in policy.on
-    if code is not None:
-        return code != 0 and (policy.grpc_codes is None or code in policy.grpc_codes)
-    return (status < 200 or status > 399) and (policy.http_codes is None or status in policy.http_codes)
+    codes, found = (policy.http_codes, status) if code is None else (policy.grpc_codes, code)
+    return is_failure(status, code) and (codes is None or found in codes)
 
 
 class Retrying:

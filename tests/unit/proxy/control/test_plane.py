@@ -19,6 +19,7 @@ from nameresolution.resolver import AppName, Endpoint, EndpointSet, Found, Insta
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
 from policies.rules.resiliency import ResiliencyRules, TargetRules
 from proxy.contract.engine import Cluster, EngineStats, ListenerSpec, TlsIdentity
+from proxy.contract.gates import ConcurrencyGate, GateSpec
 from proxy.contract.plan import DETAIL, Cause, Decision, Hold, Op, Plan, Reply
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
@@ -65,7 +66,7 @@ class Recorder:
         self.tables = Tables()
         self.sets: dict[int, frozenset[bytes]] = {}
         self.clusters: dict[str, Cluster] = {}
-        self.gates: dict[str, int | None] = {}
+        self.gates: dict[str, GateSpec | None] = {}
         self.identity: TlsIdentity | None = None
         self.invalidated: list[str] = []
         self.woken: list[str] = []
@@ -96,8 +97,8 @@ class Recorder:
         self.sets[number] = members
         self.tables.put_set(number, members)
 
-    def set_concurrency(self, gate: str, limit: int | None) -> None:
-        self.gates[gate] = limit
+    def set_gate(self, name: str, spec: GateSpec | None) -> None:
+        self.gates[name] = spec
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         self.identity = identity
@@ -230,10 +231,10 @@ def test_app_is_pushed_in_its_own_protocol(make: Make, protocol: str, wire: str,
 
 def test_first_picture_has_tables_sets_and_gates(make: Make) -> None:
     engine = make("--app-max-concurrency", "3", DAPR_API_TOKEN="secret").engine
-    assert engine.gates == {"app-concurrency": 3}
+    assert engine.gates == {"app-concurrency": ConcurrencyGate(limit=3)}
     assert engine.sets[API_TOKEN_SET] == {b"secret"}
     assert {b"true", b"1", b"ON", b"y"} <= engine.sets[TRUTHY_SET]
-    assert make().engine.gates == {"app-concurrency": None}
+    assert make().engine.gates == {}
     assert make().engine.sets[API_TOKEN_SET] == frozenset()
 
 

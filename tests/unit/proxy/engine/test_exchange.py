@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.contract.engine import Cluster, Limits, ListenerSpec, Upstream
+from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.head import Headers
 from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Cause, Plan
@@ -333,7 +334,7 @@ async def test_cut_ends_a_call_visibly() -> None:
 
 async def test_every_end_leaves_load_and_gate_as_they_were() -> None:
     bench = Bench(plan(gates=("g",)), "a")
-    bench.carrier.set_gate("g", 1)
+    bench.carrier.gates.set("g", ConcurrencyGate(limit=1))
     ends: list[Callable[[Exchange, Up], None]] = [
         lambda _, up: up.events.response_head(200, (), end=True),
         lambda _, up: up.events.response_lost(Cause.RESET_EARLY, ""),
@@ -344,37 +345,8 @@ async def test_every_end_leaves_load_and_gate_as_they_were() -> None:
         exchange, _ = bench.call(get())
         end(exchange, bench.up)
     state = bench.carrier.clusters.get("app")
-    gate = bench.carrier.gate("g")
+    gate = bench.carrier.gates.get("g")
     assert state is not None
     assert gate is not None
-    assert ([load.in_flight for load in state.loads()], gate.inside) == ([0], 0)
+    assert ([load.in_flight for load in state.loads()], gate.state().inside) == ([0], 0)
     assert not bench.carrier.calls["in"]
-
-
-async def test_call_inside_a_gate_that_was_replaced_leaves_the_one_it_entered() -> None:
-    bench = Bench(plan(gates=("g",)))
-    bench.carrier.set_gate("g", 1)
-    exchange, _ = bench.call(get())
-    bench.carrier.set_gate("g", None)
-    bench.carrier.set_gate("g", 1)
-    exchange.request_gone("")
-    gate = bench.carrier.gate("g")
-    assert gate is not None
-    assert gate.inside == 0
-
-
-async def test_gates_are_entered_in_order_and_all_left() -> None:
-    bench = Bench(plan(gates=("one", "two")))
-    for name in ("one", "two"):
-        bench.carrier.set_gate(name, 1)
-    first, _ = bench.call(get())
-    second, _ = bench.call(get())
-    assert len(bench.pool.attempts) == 1
-    first.request_gone("")
-    assert len(bench.pool.attempts) == 2
-    second.request_gone("")
-    await asyncio.sleep(0)
-    for name in ("one", "two"):
-        gate = bench.carrier.gate(name)
-        assert gate is not None
-        assert gate.inside == 0

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.head import Headers
 from proxy.contract.plan import Cause, Decision, Edit, Op, Route
 from proxy.contract.recording import RecordingHead
@@ -129,13 +130,13 @@ async def test_call_that_no_decider_could_decide_is_not_kept() -> None:
 async def test_crowd_before_a_gate_is_let_through_without_a_deep_stack() -> None:
     """Each call that fails at once makes room for the next: a thousand of them must not nest."""
     bench = Bench(plan(gates=("g",)), "a")
-    bench.carrier.set_gate("g", 1)
+    bench.carrier.gates.set("g", ConcurrencyGate(limit=1))
     first, _ = bench.call(get())
     for _ in range(1_000):
         bench.call(get())
     bench.carrier.clusters.drop("app")
     first.cut()
-    gate = bench.carrier.gate("g")
+    gate = bench.carrier.gates.get("g")
     assert gate is not None
-    assert gate.inside == 0
+    assert gate.state().inside == 0
     assert (len(bench.seen.outcomes), bench.carrier.calls["in"]) == (1_001, set())

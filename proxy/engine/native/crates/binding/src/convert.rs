@@ -28,8 +28,8 @@ type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 pub(crate) type ReplyParts = (u64, u16, Pairs, Vec<u8>, u32, String, String, Vec<String>);
 /// (op, name, data)
 type EditParts = (String, Vec<u8>, Vec<u8>);
-/// cluster, weight, expect, edits
-type RouteParts = (String, u32, Vec<String>, Vec<EditParts>);
+/// cluster, weight, expect, edits, gates
+type RouteParts = (String, u32, Vec<String>, Vec<EditParts>, Vec<String>);
 /// attempts, causes, HTTP codes, gRPC codes
 type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>);
 /// connect, attempt, total
@@ -99,8 +99,8 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<
     Ok(Box::new(Plan { token, routes, retries, gates, connect, attempt, total, body_bytes, replay_bytes, reply_edits, scopes }))
 }
 
-fn route((cluster, weight, expect, ops): RouteParts) -> PyResult<Route> {
-    Ok(Route { cluster: cluster.into(), weight, expect: expect.into(), edits: edits(ops)? })
+fn route((cluster, weight, expect, ops, gates): RouteParts) -> PyResult<Route> {
+    Ok(Route { cluster: cluster.into(), weight, expect: expect.into(), edits: edits(ops)?, gates: strings(gates) })
 }
 
 fn retry_policy((attempts, on, http_codes, grpc_codes, within_s): RetryParts) -> PyResult<RetryPolicy> {

@@ -1,6 +1,6 @@
 //! The engine as Python holds it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use postern_core::call::gates::GateSpec;
 use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
 use postern_core::connection::tls::Identity;
 use postern_core::decision::plan::ReleasedTokens;
@@ -24,6 +25,9 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, invalid};
 use crate::question::Question;
+
+/// name, inside, waiting, how often what it let through ended: by the cause's name, empty for well
+type GateParts = (String, usize, usize, HashMap<&'static str, u64>);
 
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
@@ -200,8 +204,17 @@ impl NativeEngine {
         self.command(|| Command::SetMembers(number, members.clone()));
     }
 
-    fn set_concurrency(&self, gate: &str, limit: Option<usize>) {
-        self.engine.set_gate(gate, limit);
+    /// spec: the name of the kind, and its numbers.
+    fn set_gate(&self, name: &str, spec: Option<(String, HashMap<String, f64>)>) -> PyResult<()> {
+        let spec = spec.map(|(kind, numbers)| GateSpec::parse(&kind, &numbers).map_err(invalid)).transpose()?;
+        self.engine.set_gate(name, spec.as_ref());
+        Ok(())
+    }
+
+    /// A glance at each gate, for status.
+    fn gates(&self) -> Vec<GateParts> {
+        let gates = self.engine.gates().into_iter();
+        gates.map(|(name, state)| (name, state.inside, state.waiting, state.left.by_name().collect())).collect()
     }
 
     /// Raises `ValueError` where the material is unusable; the identity in force stays then.

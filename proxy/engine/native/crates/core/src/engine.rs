@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Type};
 use tokio::runtime::LocalOptions;
 
-use crate::call::gate::Gates;
+use crate::call::gates::{GateSpec, GateState, Gates};
 use crate::clusters::{Cluster, HealthRegistry};
 use crate::connection::handout::{Seats, ways};
 use crate::connection::listener::{Bound, Socket, Source};
@@ -125,10 +125,15 @@ impl Engine {
         self.commands.send(|| Command::SetIdentity(identity.clone()));
     }
 
-    /// A gate on calls in flight; `None` takes it down.
-    pub fn set_gate(&self, name: &str, limit: Option<usize>) {
-        let gate = lock(&self.gates).set(name, limit);
+    /// Put up a gate or change the one that stands; `None` takes it down.
+    pub fn set_gate(&self, name: &str, spec: Option<&GateSpec>) {
+        let gate = lock(&self.gates).set(name, spec);
         self.commands.send(|| Command::SetGate(name.to_owned(), gate.clone()));
+    }
+
+    /// A glance at each gate, by name.
+    pub fn gates(&self) -> Vec<(String, GateState)> {
+        lock(&self.gates).states().map(|(name, state)| (name.to_owned(), state)).collect()
     }
 
     /// Goodbye on the listeners' connections; `tell` gets the number of calls that were cut, once, from a worker's thread.

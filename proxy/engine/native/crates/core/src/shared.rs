@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::call::cause::Cause;
 use crate::call::deciding;
-use crate::call::gate::Gate;
+use crate::call::gates::Gate;
 use crate::call::pool::Pool;
 use crate::call::state::CallState;
 use crate::clusters::Clusters;
@@ -49,7 +49,7 @@ pub struct Shared {
     pub sampler: Cell<Option<Sampler>>,
     pub pool: Pool,
     pub stop: Notify,
-    gates: RefCell<HashMap<String, Arc<Gate>, foldhash::fast::RandomState>>,
+    gates: RefCell<HashMap<String, Arc<dyn Gate>, foldhash::fast::RandomState>>,
     held: RefCell<HashMap<Arc<str>, Rc<Notify>>>,
     wakes: Cell<u64>,
     /// The number of the newest command that made verdicts stale.
@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// The gate of that name; `None` where it stands open.
-    pub fn gate(&self, name: &str) -> Option<Arc<Gate>> {
+    pub fn gate(&self, name: &str) -> Option<Arc<dyn Gate>> {
         self.gates.borrow().get(name).cloned()
     }
 

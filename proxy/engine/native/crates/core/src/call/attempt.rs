@@ -4,6 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::call::answers::{self, grpc_code};
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Down, Gone, Lost, Part, Up};
 use crate::call::exchange::{Call, Stop, now_ns};
+use crate::call::gates::Refusal;
 use crate::call::grpc_web::{self, WebUp};
 use crate::call::pool::{Connection, Origin};
 use crate::call::request_body::Pumped;
@@ -49,6 +51,12 @@ impl Call {
     /// Try one endpoint.
     pub async fn attempt(&mut self, down: &mut Down, plan: &Plan) -> Result<Ended, Stop> {
         let route = &plan.routes[self.route];
+        let mut timer = plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        if !route.gates.is_empty() {
+            if let Some(ended) = Box::pin(self.enter_attempt(down, plan, &mut timer)).await? {
+                return Ok(ended);
+            }
+        }
         let now = Instant::now();
         let picked = {
             let clusters = self.shared.clusters.borrow();
@@ -60,9 +68,8 @@ impl Call {
             })
         };
         let Some((endpoint, other, wire, tls)) = picked else {
-            let at = now_ns();
-            let none = Some(Cause::NoEndpoint);
-            self.attempts.push(Attempt { started_ns: at, ended_ns: at, cause: none, ..Attempt::default() });
+            self.begin_attempt(Arc::default());
+            self.end_attempt(Some(Cause::NoEndpoint), "");
             return Ok(Ended::Failed(Cause::NoEndpoint, self.explain(route.cluster.clone()).await?));
         };
         endpoint.load.borrow_mut().in_flight += 1;
@@ -70,7 +77,7 @@ impl Call {
         if !self.tried.contains(&endpoint.address) {
             self.tried.push(endpoint.address.clone());
         }
-        self.attempts.push(Attempt { endpoint: endpoint.address.clone(), started_ns: now_ns(), ..Attempt::default() });
+        self.begin_attempt(endpoint.address.clone());
         let origin = Origin {
             cluster: route.cluster.clone(),
             address: endpoint.address.clone(),
@@ -86,7 +93,6 @@ impl Call {
                 other,
             ));
         }
-        let mut timer = plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit)));
         if !self.begin_own_span() {
             Box::pin(self.begin_span(down)).await?;
         }
@@ -119,7 +125,37 @@ impl Call {
         self.over(down, plan, connection, &mut timer).await
     }
 
-    async fn timed<T>(
+    /// Pass the gates of an attempt; says so where that ends it.
+    async fn enter_attempt(
+        &mut self,
+        down: &mut Down,
+        plan: &Plan,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Result<Option<Ended>, Stop> {
+        self.begin_attempt(Arc::default());
+        for name in &plan.routes[self.route].gates {
+            match self.enter(down, name, timer).await? {
+                Some(Ok(pass)) => self.attempt_passes.push(pass),
+                Some(Err(Refusal { cause, detail })) => {
+                    self.end_attempt(Some(cause), &detail);
+                    return Ok(Some(Ended::Failed(cause, detail)));
+                }
+                None if timer.as_ref().is_some_and(|timer| timer.is_elapsed()) => return Ok(Some(self.timed_out(plan))),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// A record of the attempt, or the endpoint to the one that gates have begun.
+    fn begin_attempt(&mut self, endpoint: Arc<str>) {
+        match self.attempts.last_mut().filter(|attempt| attempt.ended_ns == 0) {
+            Some(attempt) => attempt.endpoint = endpoint,
+            None => self.attempts.push(Attempt { endpoint, started_ns: now_ns(), ..Attempt::default() }),
+        }
+    }
+
+    pub async fn timed<T>(
         &mut self,
         down: &mut Down,
         timer: &mut Option<Pin<Box<Sleep>>>,

@@ -16,14 +16,14 @@ use crate::call::attempt::Ended;
 use crate::call::cause::Cause;
 use crate::call::deciding::Decided;
 use crate::call::ends::Down;
-use crate::call::gate::{Pass, QUEUE};
+use crate::call::gates::{Entered, Pass, Refusal};
 use crate::call::grpc_web;
 use crate::call::request_body::RequestBody;
 use crate::call::state::{CallState, Cut, SLOW_BODY, SLOW_READER};
 use crate::clusters::Endpoint;
 use crate::decision::cache::{Found, Kept};
 use crate::decision::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
-use crate::decision::plan::{Decision, Plan, Reply, Token};
+use crate::decision::plan::{self, Decision, Plan, Reply, Token};
 use crate::decision::trace::Span;
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
 use crate::seam::ask::{Attempt, Outcome, Question};
@@ -77,6 +77,8 @@ pub struct Call {
     number: u64,
     deadline: Option<Pin<Box<Sleep>>>,
     passes: Vec<Pass>,
+    /// Of the gates that the attempt has passed.
+    pub attempt_passes: Vec<Pass>,
     pauses: Vec<(usize, std::vec::IntoIter<f64>)>,
     started_ns: u64,
     answer: Option<(Arc<Token>, Cause, Option<u32>)>,
@@ -120,6 +122,7 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         number,
         deadline: None,
         passes: Vec::new(),
+        attempt_passes: Vec::new(),
         pauses: Vec::new(),
         started_ns: now_ns(),
         answer: None,
@@ -192,10 +195,10 @@ impl Call {
         self.body.replay_limit = plan.replay_bytes;
         self.route = draw_route(plan); // once: attempts stay on one side of a split
         for name in &plan.gates {
-            let Some(gate) = self.shared.gate(name) else { continue };
-            match Box::pin(self.guarded(down, async move { gate.enter().await })).await? {
-                Ok(pass) => self.passes.push(pass),
-                Err(_) => return Box::pin(self.fail(down, Cause::Shed, &format!("more than {QUEUE} calls wait already"))).await,
+            match Box::pin(self.enter(down, name, &mut None)).await? {
+                None => {}
+                Some(Ok(pass)) => self.passes.push(pass),
+                Some(Err(refusal)) => return Box::pin(self.fail(down, refusal.cause, &refusal.detail)).await,
             }
         }
         self.attempts(down, plan).await
@@ -258,6 +261,21 @@ impl Call {
             self.poll_stop(cx, down).map(Err)
         })
         .await
+    }
+
+    /// Be let in by a gate; `None` where none stands, or where the timer was over first.
+    pub async fn enter(
+        &mut self,
+        down: &mut Down,
+        name: &str,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Result<Option<Result<Pass, Refusal>>, Stop> {
+        let Some(gate) = self.shared.gate(name) else { return Ok(None) };
+        match gate.enter(Instant::now(), fastrand::f64()) {
+            Entered::Passed(pass) => Ok(Some(Ok(pass))),
+            Entered::Refused(refusal) => Ok(Some(Err(refusal))),
+            Entered::Wait(wait) => self.timed(down, timer, wait).await,
+        }
     }
 
     // --- attempts
@@ -446,6 +464,10 @@ impl Call {
             detail.clone_into(&mut attempt.detail);
         }
         self.release_endpoint();
+        if let (Some(attempt), false) = (self.attempts.last(), self.attempt_passes.is_empty()) {
+            let outcome = outcome(attempt.cause, attempt.status, attempt.grpc_code);
+            self.attempt_passes.drain(..).for_each(|pass| pass.leave(outcome));
+        }
     }
 
     fn release_endpoint(&mut self) {
@@ -458,13 +480,14 @@ impl Call {
         self.reported = true;
         self.shared.leave_call(self.number); // whoever is told of its end finds it gone
         self.end_attempt(self.cause, "");
-        self.passes.clear();
         let _is_begun = self.begin_own_span();
         let (decision, cause, grpc_code) = match self.answer.take() {
             Some((token, cause, code)) => (Some(token), Some(cause), code),
             None => (self.kept.as_ref().map(|kept| kept.decision.token().clone()), self.cause, None),
         };
         let of_attempt = self.attempts.last().filter(|_| cause.is_none()).and_then(|attempt| attempt.grpc_code);
+        let grpc_code = grpc_code.or(self.ended_code).or(of_attempt);
+        self.passes.drain(..).for_each(|pass| pass.leave(outcome(cause, self.status, grpc_code)));
         self.shared.inbox.tell(Outcome {
             head: self.head.clone(),
             decision,
@@ -473,7 +496,7 @@ impl Call {
             head_ns: self.head_ns,
             ended_ns: now_ns(),
             status: self.status,
-            grpc_code: grpc_code.or(self.ended_code).or(of_attempt),
+            grpc_code,
             cause,
             attempts: std::mem::take(&mut self.attempts),
             up_bytes: self.body.bytes,
@@ -495,4 +518,9 @@ fn draw_route(plan: &Plan) -> usize {
         drawn -= route.weight;
     }
     0
+}
+
+/// As gates hear it: an app's answer that is a failure counts, whether or not it was passed on.
+fn outcome(cause: Option<Cause>, status: u16, code: Option<u32>) -> Option<Cause> {
+    cause.or(plan::is_failure(status, code).then_some(Cause::Status))
 }

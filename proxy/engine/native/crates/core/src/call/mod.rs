@@ -1,6 +1,7 @@
 //! One call: its decision found, gates passed, endpoints tried, an answer given.
 
 pub mod cause;
+pub mod gates;
 pub mod state;
 
 pub(crate) mod answers;
@@ -9,7 +10,6 @@ pub(crate) mod balance;
 pub(crate) mod deciding;
 pub(crate) mod ends;
 pub(crate) mod exchange;
-pub(crate) mod gate;
 pub(crate) mod grpc_web;
 pub(crate) mod pool;
 pub(crate) mod request_body;

@@ -62,6 +62,7 @@ pub struct Route {
     pub weight: u32,
     pub expect: Arc<[String]>,
     pub edits: Edits,
+    pub gates: Vec<Arc<str>>,
 }
 
 /// Retry as data. `on`: causes as bits. Codes: `None` means every failure status. `within`: from the call's start to an attempt's.
@@ -80,11 +81,17 @@ impl RetryPolicy {
         if cause != Cause::Status {
             return self.on & cause.bit() != 0;
         }
-        if let Some(code) = code {
-            return code != 0 && self.grpc_codes.as_ref().is_none_or(|codes| codes.contains(&code));
-        }
-        !(200..=399).contains(&status) && self.http_codes.as_ref().is_none_or(|codes| codes.contains(&status))
+        let is_named = match code {
+            Some(code) => self.grpc_codes.as_ref().is_none_or(|codes| codes.contains(&code)),
+            None => self.http_codes.as_ref().is_none_or(|codes| codes.contains(&status)),
+        };
+        is_named && is_failure(status, code)
     }
+}
+
+/// Whether an answer counts as one, by its gRPC code or its HTTP status.
+pub fn is_failure(status: u16, code: Option<u32>) -> bool {
+    code.map_or_else(|| !(200..=399).contains(&status), |code| code != 0)
 }
 
 /// How to carry a call; see `Plan` in `proxy/contract/plan.py`.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::call::balance::Health;
-use crate::call::gate::Gate;
+use crate::call::gates::Gate;
 use crate::clusters::Cluster;
 use crate::connection::listener::Bound;
 use crate::connection::tls::Identity;
@@ -26,7 +26,7 @@ pub enum Command {
     Wake(String),
     SetPaths(u32, PathTable),
     SetMembers(u32, Arc<HashSet<Box<[u8]>>>),
-    SetGate(String, Option<Arc<Gate>>),
+    SetGate(String, Option<Arc<dyn Gate>>),
     SetIdentity(Option<Identity>),
     SetSampler(Option<Sampler>),
     Bump(String),

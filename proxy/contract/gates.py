@@ -1,0 +1,24 @@
+"""Gates: what stands before calls and attempts, as data. A Plan names them; engines keep them by name and know how each kind works."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+
+class ConcurrencyGate(Struct, frozen=True, kw_only=True, tag="concurrency"):
+    """At most `limit` inside at once. `queue` more wait, and come in as they came; others are refused as SHED."""
+
+    limit: int
+    queue: int = 1_024
+
+
+GateSpec = ConcurrencyGate
+"""A gate of any kind; its tag names the kind."""
+
+
+class GateState(Struct, frozen=True, kw_only=True):
+    """A glance at a gate. left: how often what it let through ended, by the cause's name; "" is well."""
+
+    inside: int
+    waiting: int
+    left: Mapping[str, int]

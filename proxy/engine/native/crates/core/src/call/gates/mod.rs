@@ -1,0 +1,164 @@
+//! Gates: what stands before calls and attempts, over all workers. A kind of gate is a file here; see `proxy/contract/gates.py`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::call::cause::{CAUSES, Cause};
+use crate::call::gates::concurrency::Concurrency;
+
+pub(crate) mod concurrency;
+
+/// One gate of some kind. Only what passes a gate meets its lock, held for a few instructions and never while somebody is told.
+pub trait Gate: fmt::Debug + Send + Sync {
+    /// Ask to be let in. `chance`: in [0, 1).
+    fn enter(self: Arc<Self>, now: Instant, chance: f64) -> Entered;
+
+    /// Take over a spec of the same kind, by which who waits may come in; false where it is of another.
+    fn change(self: Arc<Self>, spec: &GateSpec) -> bool;
+
+    /// It is taken down: who waits comes in. What is inside leaves it as before.
+    fn open(self: Arc<Self>);
+
+    /// A glance, for status.
+    fn state(&self) -> GateState;
+}
+
+/// What comes of asking to be let in.
+pub enum Entered {
+    Passed(Pass),
+    Wait(Wait),
+    Refused(Refusal),
+}
+
+/// Until the gate says more, or the clock does. Dropped, nobody waits any more.
+pub type Wait = Pin<Box<dyn Future<Output = Result<Pass, Refusal>>>>;
+
+/// Nobody is let in: the attempt or the call fails by this.
+#[derive(Debug)]
+pub struct Refusal {
+    pub cause: Cause,
+    pub detail: String,
+}
+
+/// What a gate let through, until it leaves; dropped without a word, its caller has left.
+pub struct Pass(Option<Box<dyn FnOnce(Option<Cause>) + Send>>);
+
+impl Pass {
+    /// `leave` is told how it ended.
+    pub fn new(leave: impl FnOnce(Option<Cause>) + Send + 'static) -> Self {
+        Self(Some(Box::new(leave)))
+    }
+
+    /// It ended: well, or failed by a cause. `Status`: the app's answer is a failure, whether or not it was passed on.
+    pub fn leave(mut self, outcome: Option<Cause>) {
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Option<Cause>) {
+        if let Some(leave) = self.0.take() {
+            leave(outcome);
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.end(Some(Cause::CallerLeft));
+    }
+}
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Pass")
+    }
+}
+
+/// A glance at a gate. `left`: how often what it let through ended; the first is well, the others by `CAUSES`.
+#[derive(Debug, Default)]
+pub struct GateState {
+    pub inside: usize,
+    pub waiting: usize,
+    pub left: Left,
+}
+
+/// How often what a gate let through ended, well or by a cause.
+#[derive(Clone, Copy, Debug)]
+pub struct Left([u64; 1 + CAUSES.len()]);
+
+impl Default for Left {
+    fn default() -> Self {
+        Self([0; 1 + CAUSES.len()])
+    }
+}
+
+impl Left {
+    /// One more.
+    pub fn count(&mut self, outcome: Option<Cause>) {
+        self.0[outcome.map_or(0, |cause| 1 + cause as usize)] += 1;
+    }
+
+    /// By the cause's name, empty for well; without those that never came.
+    pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = [""].into_iter().chain(CAUSES.iter().map(|(_, name)| *name));
+        names.zip(self.0).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// A gate of any kind, as pushed.
+#[derive(Clone, Debug)]
+pub enum GateSpec {
+    Concurrency { limit: usize, queue: usize },
+}
+
+impl GateSpec {
+    /// By the name of its kind and its numbers.
+    pub fn parse(kind: &str, numbers: &HashMap<String, f64>) -> Result<Self, String> {
+        let number = |name: &str| numbers.get(name).copied().ok_or_else(|| format!("a {kind} gate needs {name}"));
+        match kind {
+            "concurrency" => Ok(Self::Concurrency { limit: number("limit")? as usize, queue: number("queue")? as usize }),
+            _ => Err(format!("unknown kind of gate: {kind}")),
+        }
+    }
+
+    fn build(&self) -> Arc<dyn Gate> {
+        match *self {
+            Self::Concurrency { limit, queue } => Concurrency::new(limit, queue),
+        }
+    }
+}
+
+/// The gates that stand, by name.
+#[derive(Debug, Default)]
+pub struct Gates {
+    known: HashMap<String, Arc<dyn Gate>>,
+}
+
+impl Gates {
+    /// Put a gate up, change the one that stands, or take it down. What is inside leaves the gate that it entered, whatever stands there
+    /// by then. Returns what stands there now.
+    pub fn set(&mut self, name: &str, spec: Option<&GateSpec>) -> Option<Arc<dyn Gate>> {
+        if let (Some(spec), Some(gate)) = (spec, self.known.get(name)) {
+            if gate.clone().change(spec) {
+                return Some(gate.clone());
+            }
+        }
+        let made = spec.map(GateSpec::build);
+        let before = match &made {
+            Some(gate) => self.known.insert(name.to_owned(), gate.clone()),
+            None => self.known.remove(name),
+        };
+        if let Some(gate) = before {
+            gate.open();
+        }
+        made
+    }
+
+    /// A glance at each, for status.
+    pub fn states(&self) -> impl Iterator<Item = (&str, GateState)> {
+        self.known.iter().map(|(name, gate)| (&**name, gate.state()))
+    }
+}
