@@ -28,9 +28,7 @@ WITHOUT_A_SOURCE = {
     "tests/unit/policies/rules/test_decision_table.py": "the table of the access rules' decisions, over several modules",
 }
 # Modules beyond 600 lines, and why they are not cut.
-LONG = {
-    "proxy/engine/portable/exchange.py": "one state machine: its parts would share all of its state",
-}
+LONG: dict[str, str] = {}
 # Pauses of a given length in tests, with their reason. Anything else waits for an event, turns the clock, or polls under a deadline.
 PAUSES = {
     "tests/integration/mesh/test_resiliency.py": "a third attempt must not come: only time can show that",

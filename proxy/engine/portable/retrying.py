@@ -10,6 +10,11 @@ def is_failure(status: int, code: int | None) -> bool:
     return code != 0 if code is not None else not 200 <= status <= 399
 
 
+def heard_by_gates(cause: Cause | None, status: int, code: int | None) -> Cause | None:
+    """How something ended: an app's answer that is a failure counts, whether or not it was passed on."""
+    return Cause.STATUS if cause is None and is_failure(status, code) else cause
+
+
 def covers(policy: RetryPolicy, cause: Cause, status: int, code: int | None) -> bool:
     """Whether a rule speaks of this failure: a cause of ours, or an answer by its gRPC code or HTTP status."""
     if cause is not Cause.STATUS:

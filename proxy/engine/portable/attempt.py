@@ -1,0 +1,314 @@
+"""One attempt of a call: the gates before it, an endpoint, a connection, the request up and the answer down.
+
+The exchange that begins an attempt owns what outlives it (the request's body, the answer so far, whether to try again) and is told what
+became of it. An attempt that is over ignores whatever its upstream still says.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy import errors
+from proxy.contract.head import Headers
+from proxy.contract.outcome import Attempt
+from proxy.contract.plan import Cause
+from proxy.engine.portable.balance import Load
+from proxy.engine.portable.edits import HOP_BY_HOP, Compiled, edit_request, edit_trailers
+from proxy.engine.portable.gates import Passage, Refused
+from proxy.engine.portable.grpc_web_call import WebCall
+from proxy.engine.portable.pool import Origin, Waiter
+from proxy.engine.portable.proving import lost, prove_another
+from proxy.engine.portable.retrying import heard_by_gates
+from proxy.wire import answers
+from proxy.wire.grpc_web import content_type
+from proxy.wire.streams import UpstreamCall, UpstreamConnection
+
+if TYPE_CHECKING:
+    from proxy.engine.portable.exchange import Exchange
+
+_PROOF_S = 1.0  # for an endpoint that was only announced to show who it is, where another one is left
+# What a peer's proxy says when it kept a call from an app: it failed as an endpoint, however fast the answer.
+_SAID = {cause.value.encode(): cause for cause in Cause}
+_KEPT_FROM_APP = frozenset({Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED, Cause.REFUSED})
+
+
+class UpstreamAttempt:
+    """Hears the events of one upstream call. Mutable state: the endpoint chosen, what is waited for, and the answer's head while held."""
+
+    __slots__ = (
+        "_cancels",
+        "_exchange",
+        "_gates",
+        "_held_head",
+        "_is_mesh",
+        "_is_over",
+        "_is_peer",
+        "_load",
+        "_refused_as",
+        "_sent_at",
+        "_timer",
+        "record",
+        "upstream",
+        "web",
+    )
+
+    def __init__(self, exchange: "Exchange") -> None:
+        self._exchange = exchange
+        self.record = Attempt("", time.time_ns())
+        self.upstream: UpstreamCall | None = None
+        self.web: WebCall | None = None  # where gRPC-Web is made gRPC
+        self._is_over = False
+        self._load: Load | None = None
+        self._gates: Passage | None = None
+        self._cancels: list[Callable[[], None]] = []  # of what is waited for until there is a connection
+        self._timer: Callable[[], None] | None = None
+        self._held_head: tuple[int, Headers] | None = None
+        self._is_peer = self._is_mesh = False  # the other end is a postern proxy, reached over mutual TLS
+        self._refused_as: Cause | None = None
+        self._sent_at = 0.0
+
+    @property
+    def _edits(self) -> Compiled:
+        return self._exchange.kept_plan.edits[self._exchange.route]
+
+    # --- the way up --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Pass the gates, choose an endpoint, connect and send."""
+        exchange = self._exchange
+        limit_s = exchange.plan.attempt_s
+        if limit_s is not None:
+            self._timer = exchange.carrier.later(limit_s, self._expire, limit_s).cancel
+        gates = exchange.plan.routes[exchange.route].gates
+        if gates:
+            self._gates = Passage(exchange.carrier, gates, self._let_through)
+            self._gates.go_on()
+        else:
+            self._choose()
+
+    def _expire(self, limit_s: float) -> None:
+        if not (
+            self._exchange.is_committed and self._exchange.raw.protocol == "websocket"
+        ):  # tunnels have no end
+            self._fail(Cause.TIMEOUT, f"no complete answer within {limit_s:g} s")
+
+    def _let_through(self, refused: Refused | None) -> None:
+        if refused is None:
+            self._choose()
+        else:
+            self._fail(refused.cause, refused.detail)
+
+    def _choose(self) -> None:
+        exchange, carrier = self._exchange, self._exchange.carrier
+        route = exchange.plan.routes[exchange.route]
+        state = carrier.clusters.get(route.cluster)
+        load = state.pick(exchange.tried, carrier.now(), carrier.rng) if state is not None else None
+        if state is None or load is None:
+            self.end(Cause.NO_ENDPOINT, "", abort=False)
+            exchange.attempt_failed(Cause.NO_ENDPOINT, carrier.explain(route.cluster))
+            return
+        self._load = load
+        load.in_flight += 1
+        exchange.tried.add(load.address)
+        self.record.endpoint = load.address
+        cluster = state.cluster
+        self._is_peer, self._is_mesh = cluster.wire == "postern", cluster.tls is not None
+        connect_s = exchange.plan.connect_s
+        origin = Origin(cluster.key, load.address, cluster.wire, cluster.tls, route.expect, connect_s)
+        if self._is_peer:
+            prove_another(carrier, state, origin)
+        connection = carrier.pool.take(origin)
+        if connection is not None:
+            self._send(connection)
+            return
+        self._cancels.append(carrier.pool.wait(origin, Waiter(self._connected, self._not_connected)))
+        if not load.proven and state.untried(exchange.tried):
+            late = f"no connection within {_PROOF_S:g} s"
+            self._cancels.append(carrier.later(_PROOF_S, self._not_connected, Cause.CONNECT, late).cancel)
+
+    def _connected(self, connection: UpstreamConnection) -> None:
+        self._cancel_waits()
+        if self._load is not None:
+            self._load.proven = True
+        self._send(connection)
+
+    def _not_connected(self, cause: Cause, detail: str) -> None:
+        self._cancel_waits()
+        if self._load is not None:
+            lost(self._load, cause, self._exchange.carrier.now(), is_mesh=self._is_peer and self._is_mesh)
+        self._fail(cause, detail)
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        self._cancels.clear()
+        exchange = self._exchange
+        raw = exchange.raw
+        if self._is_peer and connection.alpn == "h2" and self._is_mesh:
+            self._is_peer = False  # a daprd
+            if raw.protocol != "grpc":
+                detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it"
+                self._fail_for_good(Cause.UNSUPPORTED, detail)
+                return
+        edited = edit_request(self._edits, raw, exchange.head, exchange.span, exchange.left_s())
+        exchange.body.restart()
+        self._sent_at = exchange.carrier.now()
+        sent_as = content_type(raw) if self._edits.grpc_web else b""
+        self.web = WebCall(self, sent_as, connection) if sent_as else None
+        self.upstream = upstream = self.web or connection.open(self)
+        end = exchange.body.is_empty
+        upstream.start(edited, end=end)
+        if not end:
+            while self.upstream is upstream and exchange.body.give(upstream):
+                pass  # a call may be lost in the middle of what is held
+            if exchange.body.ended:
+                self.finish_request()
+
+    def finish_request(self) -> None:
+        """The request is complete: so is what is sent of it."""
+        if self.upstream is not None:
+            self.upstream.finish(edit_trailers(self._edits, self._exchange.body.trailers))
+
+    # --- what the upstream says --------------------------------------------------------------------------------------------
+
+    def request_drained(self, count: int) -> None:
+        """Bytes left for the callee: the caller may send more."""
+        self._exchange.request_drained(count)
+
+    def response_inform(self, status: int, headers: Headers) -> None:
+        """A 1xx answer goes through."""
+        if not self._is_over:
+            self._exchange.inform(status, tuple(h for h in headers if h[0] not in HOP_BY_HOP))
+
+    def response_head(self, status: int, headers: Headers, *, end: bool) -> None:
+        """The callee's answer: pass it on, or try again where the Plan says that this one is a failure."""
+        if self._is_over:
+            return
+        exchange, record = self._exchange, self.record
+        exchange.head_ns = record.head_ns = time.time_ns()
+        record.status = status
+        is_grpc = exchange.raw.protocol == "grpc"
+        may_be_peers = status >= 400 or (is_grpc and end) or bool(content_type(exchange.raw))
+        if self._is_peer and may_be_peers and self._kept_from_app(headers):
+            return
+        if self._load is not None and self._refused_as is None:
+            now = exchange.carrier.now()
+            self._load.observe(now - self._sent_at, now)
+        if is_grpc and not end and exchange.may_retry_grpc:
+            self._held_head = (status, headers)
+            return
+        if self._edits.http_only and answers.is_grpc(headers):
+            self._fail_for_good(Cause.UNSUPPORTED, f"it answered in gRPC, with HTTP {status}")
+            return
+        code = answers.grpc_code(headers) if is_grpc and end else None
+        if self._refused_by_status(status, code):
+            return
+        exchange.commit(status, headers, end=end)
+        if end:
+            record.grpc_code = code
+            self._complete()
+
+    def _kept_from_app(self, headers: Headers) -> bool:
+        """Whether another endpoint is asked now, as the peer's proxy says that its app never saw the call."""
+        word = next((data for name, data in headers if name == errors.HEADER), b"")
+        self.record.said = cause = _SAID.get(word)
+        if cause is None or cause not in _KEPT_FROM_APP:
+            return False
+        self._refused_as = cause
+        if self._load is not None and cause is Cause.REFUSED:
+            self._load.yield_way()
+        elif self._load is not None:
+            self._load.eject(self._exchange.carrier.now())
+        if not self._exchange.may_try_another():
+            return False  # its answer says more than ours could
+        self.end(cause, "", abort=True)
+        self._exchange.attempt()
+        return True
+
+    def _refused_by_status(self, status: int, code: int | None) -> bool:
+        """Whether this answer is thrown away for another attempt, now under way."""
+        delay_s = self._exchange.next_delay(Cause.STATUS, status, code)
+        if delay_s is None:
+            return False
+        self.record.grpc_code = code
+        self.end(Cause.STATUS, "", abort=True)
+        self._exchange.pause(delay_s)
+        return True
+
+    def _release_held(self) -> None:
+        if self._held_head is not None:
+            (status, headers), self._held_head = self._held_head, None
+            self._exchange.commit(status, headers, end=False)
+
+    def response_data(self, data: bytes) -> None:
+        """Some of the answer's body."""
+        if not self._is_over:
+            self._release_held()
+            self._exchange.deliver(data)
+
+    def response_end(self, trailers: Headers) -> None:
+        """The answer is complete."""
+        if self._is_over:
+            return
+        if self._exchange.raw.protocol == "grpc":
+            code = answers.grpc_code(trailers)
+            if self._held_head is not None and self._refused_by_status(self._held_head[0], code):
+                return
+            self.record.grpc_code = code
+        self._release_held()
+        self._exchange.end_answer(trailers)
+        self._complete()
+
+    def response_lost(self, cause: Cause, detail: str) -> None:
+        """The callee's end broke."""
+        if self._is_over:
+            return
+        self.upstream = None
+        if cause is Cause.REFUSED and self._load is not None:
+            self._load.yield_way()
+        self._fail(cause, detail)
+
+    # --- its end -----------------------------------------------------------------------------------------------------------
+
+    def _fail(self, cause: Cause, detail: str) -> None:
+        if self._is_over:
+            return
+        self.end(cause, detail, abort=True)
+        self._exchange.attempt_failed(cause, detail)
+
+    def _fail_for_good(self, cause: Cause, detail: str) -> None:
+        self.end(cause, detail, abort=True)
+        self._exchange.fail_for_good(cause, detail)
+
+    def _complete(self) -> None:
+        upstream = self.upstream
+        if self.web is not None:
+            self.record.grpc_code = self.web.grpc_code
+        self.end(self._refused_as, "", abort=False)
+        if upstream is not None and not self._exchange.body.has_left:
+            upstream.abort()  # a full answer before the end of the request: the callee wants no more of it
+        self._exchange.complete()
+
+    def end(self, cause: Cause | None, detail: str, *, abort: bool) -> None:
+        """Close the books, once; an attempt that still waits for its connection must not be sent later."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._cancel_waits()
+        if self._timer is not None:
+            self._timer()
+        self._held_head = None
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None and abort:
+            upstream.abort()
+        record = self.record
+        record.ended_ns = time.time_ns()
+        record.cause, record.detail = cause, detail
+        if self._load is not None:
+            self._load.in_flight -= 1
+        gates, self._gates = self._gates, None
+        if gates is not None:
+            gates.leave(heard_by_gates(cause, record.status, record.grpc_code))
+
+    def _cancel_waits(self) -> None:
+        cancels, self._cancels = self._cancels, []
+        for cancel in cancels:
+            cancel()
