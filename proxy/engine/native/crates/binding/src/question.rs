@@ -156,6 +156,9 @@ impl Question {
     }
 }
 
-fn made_of(reads: Option<Vec<ReadParts>>) -> PyResult<Option<Vec<(Read, Option<u64>)>>> {
+/// What a decider read, in order, each with its class where there is one.
+type Reads = Vec<(Read, Option<u64>)>;
+
+fn made_of(reads: Option<Vec<ReadParts>>) -> PyResult<Option<Reads>> {
     reads.map(|reads| reads.into_iter().map(convert::read).collect()).transpose()
 }
