@@ -2,7 +2,9 @@
 
 from importlib.util import find_spec
 
-VERSION = "0.1.0"  # as in pyproject.toml; a constant, since asking the package's metadata takes longer than all the rest
+# The only place of it: pyproject.toml reads it here, the crates have none. A constant, since asking the package's metadata takes longer
+# than all the rest of a start.
+VERSION = "0.1.0"
 
 
 def has_native() -> bool:

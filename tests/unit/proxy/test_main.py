@@ -1,5 +1,6 @@
 """How a sidecar's process answers questions and reports errors."""
 
+import tomllib
 from importlib import metadata
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from proxy.__main__ import asked, main
 from proxy.settings.values import OwnPort, address, is_loopback
 from proxy.settings.version import VERSION, build_info, has_native
+from tests.support.processes import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,14 @@ def test_version_is_one_line_and_the_packages_own(capsys: pytest.CaptureFixture[
     assert metadata.version("postern") == VERSION
     assert f"Version: {VERSION}" in build_info()
     assert ("native" in build_info()) is has_native()
+
+
+def test_version_is_written_nowhere_else() -> None:
+    crates = sorted((REPOSITORY / "proxy" / "engine" / "native" / "crates").glob("**/Cargo.toml"))
+    for path in (REPOSITORY / "pyproject.toml", *crates):
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+        for table in (read.get("project"), read.get("package"), read.get("workspace", {}).get("package")):
+            assert "version" not in (table or {}), path
 
 
 def test_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
