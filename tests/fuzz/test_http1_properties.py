@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import Sequence
 
 import h11
@@ -97,7 +98,11 @@ def test_cutting_requests_anywhere_changes_nothing(data: bytes, sizes: list[int]
 def _without_broken_bodies(outcome: tuple[object, ...]) -> tuple[object, ...]:
     heard, *rest = outcome
     assert isinstance(heard, list)
-    return [(head, b"" if gone else body, trailers, gone) for head, body, trailers, gone in heard], *rest
+    undated = [_DATE.sub(b"", one) if isinstance(one, bytes) else one for one in rest]  # a second may pass
+    return [(head, b"" if gone else body, trailers, gone) for head, body, trailers, gone in heard], *undated
+
+
+_DATE = re.compile(rb"\r\ndate: [^\r]*")
 
 
 async def _ask(pieces: list[bytes]) -> tuple[object, ...]:
