@@ -28,6 +28,7 @@ from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
 from proxy.control.announcing import Announcing
 from proxy.control.app_watch import AppWatch
+from proxy.control.explaining import Explainer
 from proxy.control.identity import Identity, WorkloadName
 from proxy.control.lifetime import Lifetime
 from proxy.control.listening import Listening, guarded
@@ -166,6 +167,7 @@ class Sidecar:
             status=self._status,
             explain=self._not_ready,
             endpoints=self._control.endpoints,
+            decision=Explainer(self._control, self._listening.names_by_port).explain,
             shutdown=lifetime.stop,
             abort=lifetime.abort,
         )

@@ -62,6 +62,7 @@ class Admin:
         status: Callable[[], Json],
         explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
+        decision: Callable[[Query], Json],
         shutdown: Callable[[str], None],
         abort: Callable[[], None],
     ) -> None:
@@ -73,6 +74,7 @@ class Admin:
         self._status = status
         self._explain = explain
         self._endpoints = endpoints
+        self._decision = decision
         self._shutdown = shutdown
         self._abort = abort
         logs = {"appLogPath": settings.run.app_log, "daprdLogPath": settings.run.sidecar_log}
@@ -107,8 +109,8 @@ class Admin:
                 return _json(200, self._metadata())
             case "GET", "/metrics":
                 return await self.metrics(request)
-            case "GET", "/trace":
-                return self._trace(query)
+            case "GET", "/trace" | "/explain":
+                return self._trace(query) if path == "/trace" else self._explained(query)
             case "GET", "/endpoints":
                 return _json(200, self._endpoints(query.get("app", [None])[0]))
             case "POST", "/shutdown":
@@ -182,6 +184,12 @@ class Admin:
                     app["health"]["healthCheckPath"] = health.path
             found["appConnectionProperties"] = app
         return found
+
+    def _explained(self, query: Query) -> LocalResponse:
+        try:
+            return _json(200, self._decision(query))
+        except ValueError as error:
+            return _error(400, "ERR_BAD_REQUEST", str(error))
 
     def _trace(self, query: Query) -> LocalResponse:
         wanted = query.get("id", [""])[0]

@@ -8,6 +8,7 @@ import typer
 
 from proxy.cli.completion import COMPLETING, listed
 from proxy.cli.errors import FAILED, CliError
+from proxy.cli.explain import explain
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
 from proxy.cli.stop import stop
@@ -22,7 +23,7 @@ _ELSEWHERE = {
     "wait": "Wait until a sidecar is ready.",
     "version": "Print the version.",
 }
-_COMMANDS: tuple[Callable[..., None], ...] = (status, stop, invoke, trace, endpoints)
+_COMMANDS: tuple[Callable[..., None], ...] = (status, stop, invoke, explain, trace, endpoints)
 _UNBUILT = ("publish", "scheduler", "workflow", "mcpservers")
 
 

@@ -28,6 +28,12 @@ class Listening:
         self.upstream_ports: dict[str, int] = {}
         self.local: list[str] = []
 
+    def names_by_port(self) -> dict[int, str]:
+        """The names of the listeners that the app calls, by their ports."""
+        found = {port: name for name in ("http", "grpc") if (port := self.ports.get(name))}
+        own = {port: own_port_listener(app) for app, port in self.upstream_ports.items()}
+        return {**found, **own}
+
     async def bind(self, metrics: LocalHttp, public: LocalHttp) -> None:
         """Listen everywhere. Raises ListenError."""
         settings = self._settings

@@ -5,7 +5,7 @@ Runs on the loop; every handler is short and never awaits. Deciders see only wha
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -17,9 +17,10 @@ from policies.reloading.loading import PolicySnapshot
 from policies.rules.access import Caller, Protocol
 from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream
 from proxy.contract.gates import ConcurrencyGate
+from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Outcome
-from proxy.contract.plan import Decision, Edit, Hold, Op
-from proxy.contract.recording import RecordingHead
+from proxy.contract.plan import Decision, Edit, Hold, Labels, Op
+from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
 from proxy.control.heard_names import Claimed, HeardNames
 from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, GRPC_WEB, AppView
@@ -50,6 +51,7 @@ from telemetry.hosts import FOREIGN_SITES, own_names
 HOLD_S = 2.2  # the cold lookup's budget is 2 s
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
 LEARNING_S = 2.0
+_NAMING: Mapping[int, Table] = {OUT_PATHS: OutPaths(), SERVICES: Services()}
 _TRUTHY = frozenset(
     {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
 )
@@ -137,10 +139,14 @@ class Control:
 
     def denied_as(self, outcome: Outcome) -> str:
         """As which reading of its path a call was denied by the rules in force; "" where none turned the decision."""
+        return self.reading_denied(outcome.head, outcome.labels)
+
+    def reading_denied(self, head: RequestHead, labels: Labels) -> str:
+        """The same of a head that was denied under these labels."""
         app, view = self.inbound.view.app, self.outbound.view
         own = Caller(trust_domain=view.trust_domain, namespace=app.namespace, app_id=app.app_id)
         protocol: Protocol = "grpc" if app.is_grpc else "http"
-        return self.inbound.view.authorizer.denied_as(outcome.head, outcome.labels, protocol, own)
+        return self.inbound.view.authorizer.denied_as(head, labels, protocol, own)
 
     def explain(self, key: str) -> str:
         """What may be meant, then what was tried for a cluster, for error messages."""
@@ -160,16 +166,10 @@ class Control:
         """Give the engine its first picture."""
         self._engine = engine
         settings = self._settings
-        engine.set_paths(OUT_PATHS, OutPaths())
-        engine.set_paths(SERVICES, Services())
-        engine.set_members(
-            API_TOKEN_SET, frozenset({settings.api_token.encode()} if settings.api_token else ())
-        )
-        engine.set_members(TRUTHY_SET, _TRUTHY)
-        engine.set_members(FOREIGN_SITE_SET, FOREIGN_SITES)
-        engine.set_members(BEYOND_PAGES_SET, BEYOND_PAGES)
-        engine.set_members(PREFLIGHT_SET, PREFLIGHT)
-        engine.set_members(GRPC_WEB_SET, GRPC_WEB)
+        for number, table in _NAMING.items():
+            engine.set_paths(number, table)
+        for number, members in self._sets().items():
+            engine.set_members(number, members)
         self._push_tables()
         if settings.app_port is not None:
             wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"
@@ -281,6 +281,26 @@ class Control:
 
     def _outbound(self, **changes: object) -> None:
         self.outbound.view = replace(self.outbound.view, **changes)
+
+    def _sets(self) -> dict[int, frozenset[bytes]]:
+        token = self._settings.api_token
+        return {
+            API_TOKEN_SET: frozenset({token.encode()} if token else ()),
+            TRUTHY_SET: _TRUTHY,
+            FOREIGN_SITE_SET: FOREIGN_SITES,
+            BEYOND_PAGES_SET: BEYOND_PAGES,
+            PREFLIGHT_SET: PREFLIGHT,
+            GRPC_WEB_SET: GRPC_WEB,
+        }
+
+    def tables(self) -> Tables:
+        """What was pushed, for who asks a decider without an engine."""
+        made = Tables()
+        for number, table in (*_NAMING.items(), *self.inbound.view.authorizer.tables()):
+            made.put_paths(number, table)
+        for number, members in self._sets().items():
+            made.put_set(number, members)
+        return made
 
     def _push_tables(self) -> None:
         assert self._engine is not None

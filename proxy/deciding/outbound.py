@@ -5,7 +5,7 @@ Six ways name the callee; when two name different ones: own port, header, proxy,
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -112,12 +112,22 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     random: Callable[[], random.Random]
     heard: Heard = NothingHeard()
 
+    @property
+    def own_id(self) -> str:
+        """The SPIFFE id that our certificate proves."""
+        return f"spiffe://{self.trust_domain}/ns/{self.app.namespace}/{self.app.app_id}"
+
+
+NamedBy = Literal["own-port", "proxy", "authority", "header", "basic", "path", "service"]
+"""What of a request named the callee."""
+
 
 class Named(Struct, frozen=True):
-    """Which callee, by which surface, which path it gets, and what else is rewritten. callee None: `text` names nobody."""
+    """Which callee, by what, by which surface, which path it gets, and what else is rewritten. callee None: `text` names nobody."""
 
     callee: Callee | None
     text: str
+    by: NamedBy
     surface: Surface
     form: Form = "sent"
     rewrite: Edits = ()
@@ -158,11 +168,7 @@ class Outbound:
         refused = self._token(head)
         if refused is not None:
             return refused
-        named = (
-            self._name(head)
-            if own_port is None
-            else Named(parse_callee(own_port, self.view.app.namespace), own_port, "own")
-        )
+        named = self._name(head)
         if not isinstance(named, Named):
             return named
         left = read_max_forwards(head)
@@ -267,29 +273,44 @@ class Outbound:
 
     # --- naming ----------------------------------------------------------------------------------------------------------
 
+    def named_by(self, head: RecordingHead) -> NamedBy | None:
+        """What of a request names its callee; None where nothing does."""
+        named = self._name(head)
+        return named.by if isinstance(named, Named) else None
+
     def _name(self, head: RecordingHead) -> Named | Decision:
+        own_port = self.view.own_ports.get(head.listener())
+        if own_port is None:
+            return self._by_request(head)
+        return Named(parse_callee(own_port, self.view.app.namespace), own_port, "own-port", "own")
+
+    def _by_request(self, head: RecordingHead) -> Named | Decision:
         own = self.view.app.namespace
         header = head.naming(b"dapr-app-id")
         if head.form() == "absolute":
-            return self._by_proxy(head) if header is None else Named(parse_callee(header, own), header, "own")
+            return (
+                self._by_proxy(head)
+                if header is None
+                else Named(parse_callee(header, own), header, "header", "own")
+            )
         name = local_name(head.authority())
         if header is None and name is not None:
-            return Named(parse_callee(name, own), name, "own")
+            return Named(parse_callee(name, own), name, "authority", "own")
         if head.protocol() == "grpc":
             return (
-                Named(parse_callee(header, own), header, "dapr")
+                Named(parse_callee(header, own), header, "header", "dapr")
                 if header is not None
                 else self._by_service(head)
             )
         if header is not None:
-            return Named(parse_callee(header, own), header, "dapr", "whole")
+            return Named(parse_callee(header, own), header, "header", "dapr", "whole")
         basic = head.naming(b"authorization")
         if basic is not None:
-            return Named(parse_callee(basic, own), basic, "dapr", "whole", _BASIC)
+            return Named(parse_callee(basic, own), basic, "basic", "dapr", "whole", _BASIC)
         path_class = head.path_class(OUT_PATHS)
         assert isinstance(path_class, tuple)
         if path_class[0] == "invoke":
-            return Named(parse_callee(path_class[1], own), path_class[1], "dapr", "method")
+            return Named(parse_callee(path_class[1], own), path_class[1], "path", "dapr", "method")
         if path_class[0] == "block":
             text, code = missing(path_class[1])
             return errors.reply(Cause.UNSUPPORTED, self._labels("dapr"), text, status=501, code=code)
@@ -306,7 +327,7 @@ class Outbound:
         if callee is None or port not in ("", "80"):
             text = f"{authority!r} is not an app of this mesh, and this is not an open proxy: put it into no_proxy to reach it directly"
             return self._reply(Cause.NO_APP, text)
-        return Named(callee, callee.text, "own")
+        return Named(callee, callee.text, "proxy", "own")
 
     def _by_service(self, head: RecordingHead) -> Named | Decision:
         service = str(head.path_class(SERVICES))
@@ -316,7 +337,7 @@ class Outbound:
             return self._reply(Cause.UNSUPPORTED, missing_service(service))
         text = self.view.routes.find(service)
         if text is not None:
-            return Named(parse_callee(text, self.view.app.namespace), text, "own")
+            return Named(parse_callee(text, self.view.app.namespace), text, "service", "own")
         claimants = self.view.routes.claimants(service)
         if claimants:
             found = f"{service} is served by {' and by '.join(claimants)}: say which with --route {service}=<app-id>"
@@ -382,13 +403,11 @@ class Outbound:
             labels, decision=self.view.authorizer.describe(decision), is_grpc_web=is_grpc_web(head, app)
         )
         if not decision.allowed:
-            own_id = f"spiffe://{self.view.trust_domain}/ns/{app.namespace}/{app.app_id}"
             return denied(
-                head,
-                app,
+                *(head, app),
                 labels=labels,
                 surface=named.surface,
-                peer=own_id,
+                peer=self.view.own_id,
                 posture=self.view.authorizer.posture,
             )
         found = to_app(head, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.edits)

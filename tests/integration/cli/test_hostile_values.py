@@ -32,6 +32,18 @@ ANSWERS = {
         "extended": dict.fromkeys(("appCommand", "appLogPath", "daprdLogPath", "cliPID", "appPID", "runTemplatePath"), EVIL)
     },
     "/endpoints": {EVIL: {"endpoints": [{"address": EVIL, "instance": EVIL, "source": EVIL}], "tried": [EVIL]}},
+    "/explain": {
+        "appId": EVIL,
+        "namespace": EVIL,
+        "request": {"method": EVIL, "path": EVIL, "protocol": EVIL, "listener": EVIL},
+        "callee": {"appId": EVIL, "namespace": EVIL},
+        "verdict": EVIL,
+        "namedBy": EVIL,
+        "access": EVIL,
+        "readAs": EVIL,
+        "answer": {"cause": EVIL, "status": 500, "grpcCode": 2, "message": EVIL},
+        "read": [{"facet": EVIL, "name": EVIL, "table": EVIL, "value": EVIL}],
+    },
     "/trace": {
         "traceId": "0" * 31 + "1",
         "spans": [
@@ -93,7 +105,14 @@ async def test_no_command_prints_what_a_terminal_would_obey(
     commands: Commands, tmp_path: Path, form: str
 ) -> None:
     async with hostile_sidecar(commands.mesh.root, tmp_path):
-        listings = [("list",), ("status",), ("endpoints",), ("endpoints", EVIL), ("trace", "--last")]
+        listings = [
+            ("list",),
+            ("status",),
+            ("endpoints",),
+            ("endpoints", EVIL),
+            ("trace", "--last"),
+            ("explain", "--from", "evil", "GET", "/x"),
+        ]
         told = [
             (*words, "-o", "text" if words[0] == "trace" and form in {"table", "wide"} else form)
             for words in listings
@@ -101,6 +120,8 @@ async def test_no_command_prints_what_a_terminal_would_obey(
         others = [
             ("invoke", "-a", EVIL, "-m", EVIL, "-i", "--from", "evil", "-u", str(tmp_path)),
             ("invoke", "-a", "x", "-m", "x", "--from", EVIL),
+            ("explain", "--from", EVIL, "GET", "/x"),
+            ("explain", "--from", "evil", EVIL, EVIL, "-H", f"x: {EVIL}"),
             ("stop", EVIL),
             ("stop", "evil", "--timeout", "0.1"),
             ("stop", "--instance", EVIL, "--timeout", "0.1"),

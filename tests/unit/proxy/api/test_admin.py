@@ -41,6 +41,7 @@ class Api:
             status=lambda: {"appId": "web"},
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
+            decision=lambda query: {"asked": sorted(query)},
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),
         )
@@ -209,6 +210,7 @@ def test_metadata_without_an_app_has_no_connection() -> None:
         status=dict,
         explain=list,
         endpoints=lambda _: {},
+        decision=lambda query: {"asked": sorted(query)},
         shutdown=lambda _: None,
         abort=lambda: None,
     )

@@ -1,0 +1,307 @@
+"""What this sidecar would do with a request and what it read to decide, for `postern explain`.
+
+Deciders are pure, so a decision can be asked for without a call. Nothing is sent; a name that nobody looked up yet is looked up, as a
+call would have it. Secrets are left out.
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from proxy.contract.head import Form, Header, Headers, RequestHead
+from proxy.contract.plan import DETAIL, TRACE_ID, Decision, Edits, Hold, Op, Plan, Reply, RetryPolicy
+from proxy.contract.recording import Facet, Read, RecordingHead
+from proxy.control.plane import Control
+from proxy.deciding.callee import (
+    API_TOKEN_SET,
+    BEYOND_PAGES_SET,
+    FOREIGN_SITE_SET,
+    GRPC_WEB_SET,
+    OUT_PATHS,
+    PREFLIGHT_SET,
+    SERVICES,
+    TRUTHY_SET,
+    parse_key,
+)
+from proxy.wire.target import BadTargetError, as_forwarded, parse
+
+Json = dict[str, Any]
+Query = Mapping[str, list[str]]
+_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
+_SECRET = frozenset({b"dapr-api-token", b"authorization", b"cookie"})
+_PATHS = {OUT_PATHS: "paths of the API", SERVICES: "gRPC services"}
+_SETS = {
+    API_TOKEN_SET: "the API's token",
+    TRUTHY_SET: "words for true",
+    FOREIGN_SITE_SET: "what pages of other sites say",
+    BEYOND_PAGES_SET: "what no page can send",
+    PREFLIGHT_SET: "what preflights say",
+    GRPC_WEB_SET: "content types of gRPC-Web",
+}
+_PAUSES = 3  # of a retry rule, drawn to show what they are like
+
+
+class Explainer:
+    """Asks the deciders of one sidecar. `listeners`: the names of those that the app calls, by port."""
+
+    def __init__(self, control: Control, listeners: Callable[[], Mapping[int, str]]) -> None:
+        self._control = control
+        self._listeners = listeners
+
+    def explain(self, query: Query) -> Json:
+        """What would become of the request in a query: `method`, `url`, any number of `header` and `grpc`.
+
+        With `peer` it is one that another sidecar sends, proven to be of that SPIFFE id ("": in the clear). Raises ValueError where
+        there can be no such request.
+        """
+        method, url = query.get("method", [""])[0], query.get("url", [""])[0]
+        headers = tuple(map(_header, query.get("header", [])))
+        is_grpc = "grpc" in query
+        if "peer" in query:
+            return self._inbound(inbound_head(method, url, headers, is_grpc=is_grpc, peer=query["peer"][0]))
+        listeners = self._listeners()
+        return self._outbound(outbound_head(method, url, headers, is_grpc=is_grpc, listeners=listeners))
+
+    def _outbound(self, head: RequestHead) -> Json:
+        control = self._control
+        tables = control.tables()
+        ask = RecordingHead(head, tables)
+        decision = control.decide_outbound(ask)
+        view = control.outbound.view
+        told = self._told(head, ask, decision)
+        told["namedBy"] = control.outbound.named_by(RecordingHead(head, tables))
+        told["spiffeId"] = view.own_id if view.mtls else ""
+        return told
+
+    def _inbound(self, head: RequestHead) -> Json:
+        ask = RecordingHead(head, self._control.tables())
+        return self._told(head, ask, self._control.inbound.decide(ask))
+
+    def _told(self, head: RequestHead, ask: RecordingHead, decision: Decision) -> Json:
+        answer = decision.then if isinstance(decision, Hold) else decision
+        labels, app = answer.labels, self._control.inbound.view.app
+        told: Json = {
+            "appId": app.app_id,
+            "namespace": app.namespace,
+            "direction": labels.direction,
+            "request": _request(head),
+            "surface": labels.surface,
+            "callee": {"appId": labels.dst, "namespace": labels.dst_namespace} if labels.dst else None,
+            "access": labels.decision,
+            "readAs": self._control.reading_denied(head, labels) if _is_denied(answer) else "",
+            "policies": [list(policy) for policy in labels.policies],
+            "read": [_read(read, value) for read, value in zip(ask.vary, ask.key, strict=True)],
+        }
+        if isinstance(decision, Plan):
+            return {**told, "verdict": "forwarded", **self._plan(head, decision)}
+        if isinstance(decision, Hold):
+            held = {"key": decision.key, "forS": decision.for_s}
+            detail = self._control.explain(decision.key)
+            return {**told, "verdict": "held", "held": held, "answer": _answer(decision.then, detail)}
+        return {**told, "verdict": "answered", "answer": _answer(decision, "")}
+
+    def _plan(self, head: RequestHead, plan: Plan) -> Json:
+        (route, *_) = plan.routes
+        return {
+            "routes": [
+                {
+                    "cluster": route.cluster,
+                    "weight": route.weight,
+                    "expect": sorted(route.expect),
+                    "gates": list(route.gates),
+                    "edits": _edits(route.edits),
+                    "endpoints": self._endpoints(route.cluster),
+                }
+                for route in plan.routes
+            ],
+            "timeouts": {"connectS": plan.connect_s, "attemptS": plan.attempt_s, "totalS": plan.total_s},
+            "retries": [_retry(policy) for policy in plan.retries],
+            "gates": list(plan.gates),
+            "bodyBytes": plan.body_bytes,
+            "replyEdits": _edits(plan.reply_edits),
+            "scopes": list(plan.scopes),
+            "sends": _sends(head, route.edits),
+        }
+
+    def _endpoints(self, cluster: str) -> list[Json]:
+        if not cluster.startswith("peer:"):
+            return []
+        name = ".".join(parse_key(cluster))
+        known: Any = self._control.endpoints(name).get(name, {})
+        ejected = {load["address"]: load["ejectedForS"] for load in known.get("loads", ())}
+        return [
+            {**end, "ejectedForS": ejected.get(end["address"], 0.0)} for end in known.get("endpoints", ())
+        ]
+
+
+def outbound_head(
+    method: str, url: str, headers: Headers, *, is_grpc: bool, listeners: Mapping[int, str]
+) -> RequestHead:
+    """The head of a request by the app: a URL of the sidecar's API, of a port of one callee, or one sent as to an HTTP proxy.
+
+    listeners: names by port; without a port it is the API's. Raises ValueError.
+    """
+    if url.startswith("/"):
+        return _head(method, url, headers, "localhost", is_grpc=is_grpc, listener=_api(is_grpc))
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError(f"{url!r} is not a request's URL: expected /path or http://host[:port]/path")
+    host, port = parts.hostname.lower(), parts.port
+    if parts.username is not None:
+        headers = (*headers, (b"authorization", _basic(parts.username, parts.password or "")))
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    authority = parts.netloc.rpartition("@")[2].lower()
+    if is_grpc or host in {"localhost", "127.0.0.1", "::1"} or host.endswith(".localhost"):
+        listener = listeners.get(port or 0, _api(is_grpc))
+        return _head(method, target, headers, authority, is_grpc=is_grpc, listener=listener)
+    absolute = f"http://{authority}{target}"
+    return _head(method, absolute, headers, authority, is_grpc=False, listener="http")
+
+
+def inbound_head(method: str, target: str, headers: Headers, *, is_grpc: bool, peer: str) -> RequestHead:
+    """The head of a request by another sidecar. Raises ValueError."""
+    return _head(method, target, headers, "", is_grpc=is_grpc, listener="peer", peer=peer or None)
+
+
+def _api(is_grpc: bool) -> str:
+    return "grpc" if is_grpc else "http"
+
+
+def _head(
+    method: str,
+    target: str,
+    headers: Headers,
+    authority: str,
+    *,
+    is_grpc: bool,
+    listener: str,
+    peer: str | None = None,
+) -> RequestHead:
+    if not method.isascii() or not method.isalpha():
+        raise ValueError(f"{method!r} is not an HTTP method: expected one like GET or POST")
+    try:
+        sent = target.encode("ascii")
+        found = parse(sent)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{target!r} is not a request's target: letters beyond ASCII must be escaped"
+        ) from error
+    except BadTargetError as error:
+        raise ValueError(f"{target!r}: {error.reason}") from error
+    is_socket = any(name == b"upgrade" and data.lower() == b"websocket" for name, data in headers)
+    return RequestHead(
+        listener=listener,
+        protocol="grpc" if is_grpc else "websocket" if is_socket else "http1",
+        framing="stream" if is_grpc else "none" if method in _BODILESS else "length",
+        method="POST" if is_grpc else method,
+        authority=authority,
+        target=sent[found.offset :] or b"/",
+        path=found.path,
+        query=found.query,
+        headers=headers,
+        peer=peer,
+        form="absolute" if found.offset else "origin",
+    )
+
+
+def _basic(user: str, password: str) -> bytes:
+    return b"Basic " + b64encode(f"{user}:{password}".encode())
+
+
+def _header(text: str) -> Header:
+    name, colon, data = text.partition(":")
+    if not colon or not name.strip():
+        raise ValueError(f"invalid header {text!r}: expected 'Name: value'")
+    return name.strip().lower().encode("latin-1"), data.strip().encode("latin-1")
+
+
+def _request(head: RequestHead) -> Json:
+    return {
+        "listener": head.listener,
+        "protocol": head.protocol,
+        "method": head.method,
+        "authority": head.authority,
+        "form": head.form,
+        "path": head.path,
+        "framing": head.framing,
+        "peer": head.peer,
+    }
+
+
+def _answer(reply: Reply, detail: str) -> Json:
+    message = reply.grpc_message.replace(DETAIL, detail).replace(TRACE_ID, "")
+    return {
+        "cause": reply.cause.value,
+        "status": reply.status,
+        "grpcCode": reply.grpc_code,
+        "message": message.removesuffix(": "),
+    }
+
+
+def _is_denied(answer: Plan | Reply) -> bool:
+    return isinstance(answer, Reply) and answer.cause.value == "denied"
+
+
+def _edits(edits: Edits) -> list[Json]:
+    return [
+        {
+            "op": edit.op.value,
+            "name": edit.name.decode("latin-1"),
+            "data": "(secret)" if edit.name in _SECRET and edit.data else edit.data.decode("latin-1"),
+        }
+        for edit in edits
+    ]
+
+
+def _retry(policy: RetryPolicy) -> Json:
+    drawn = policy.delays_s()
+    pauses = []
+    for _ in range(min(_PAUSES, (policy.attempts or _PAUSES + 1) - 1)):
+        try:
+            pauses.append(round(next(drawn), 3))
+        except StopIteration:
+            break
+    return {
+        "attempts": policy.attempts,
+        "on": sorted(cause.value for cause in policy.on),
+        "httpCodes": None if policy.http_codes is None else sorted(policy.http_codes),
+        "grpcCodes": None if policy.grpc_codes is None else sorted(policy.grpc_codes),
+        "withinS": policy.within_s,
+        "pausesS": pauses,
+    }
+
+
+def _sends(head: RequestHead, edits: Edits) -> Json:
+    """The request as it goes on, as far as the other side's decision can turn on it."""
+    path, headers = head.path, list(head.headers)
+    for edit in edits:
+        if edit.op is Op.DAPR_PATH:
+            form: Form = "method" if edit.data == b"method" else "whole"
+            path = as_forwarded(path, form)
+        elif edit.op is Op.REMOVE:
+            headers = [one for one in headers if one[0] != edit.name]
+        elif edit.op is Op.REMOVE_PREFIX:
+            headers = [one for one in headers if not one[0].startswith(edit.name)]
+        elif edit.op is Op.SET:
+            headers = [*(one for one in headers if one[0] != edit.name), (edit.name, edit.data)]
+    shown = [f"{n.decode('latin-1')}: {d.decode('latin-1')}" for n, d in headers if n not in _SECRET]
+    query = f"?{head.query.decode('latin-1')}" if head.query else ""
+    return {"method": head.method, "target": path + query, "headers": shown, "grpc": head.protocol == "grpc"}
+
+
+def _plain(value: Hashable) -> object:
+    if isinstance(value, tuple | frozenset):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, str | bool | int | None) else str(value)
+
+
+def _read(read: Read, value: Hashable) -> Json:
+    told: Json = {"facet": read.facet.value, "value": _plain(value)}
+    if read.name:
+        told["name"] = read.name.decode("latin-1")
+    if read.facet is Facet.PATH and read.table is not None:
+        told["table"] = _PATHS.get(read.table, "access rules")
+    elif read.table is not None:
+        told["table"] = _SETS[read.table]
+    return told

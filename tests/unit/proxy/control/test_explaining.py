@@ -1,0 +1,96 @@
+"""What `postern explain` is told: the request as the deciders see it, and the decision with what it read."""
+
+import pytest
+
+from proxy.control.explaining import Explainer, inbound_head, outbound_head
+from tests.unit.proxy.control.test_plane import ONE, Make, found, make  # noqa: F401 - a fixture
+
+LISTENERS = {3500: "http", 50001: "grpc", 4000: "own:cart"}
+PEER = "spiffe://public/ns/default/cart"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/v1.0/invoke/cart/method/x", ("http", "localhost", "/v1.0/invoke/cart/method/x", "origin")),
+        ("http://localhost:3500/x?y", ("http", "localhost:3500", "/x", "origin")),
+        ("http://Cart.localhost/x", ("http", "cart.localhost", "/x", "origin")),
+        ("http://localhost:4000/x", ("own:cart", "localhost:4000", "/x", "origin")),
+        ("http://cart/x", ("http", "cart", "/x", "absolute")),
+        ("http://localhost", ("http", "localhost", "/", "origin")),
+    ],
+)
+def test_url_is_read_as_a_client_would_send_it(url: str, expected: tuple[str, str, str, str]) -> None:
+    head = outbound_head("GET", url, (), is_grpc=False, listeners=LISTENERS)
+    assert (head.listener, head.authority, head.path, head.form) == expected
+
+
+def test_user_information_becomes_credentials_and_an_upgrade_a_websocket() -> None:
+    url = "http://dapr-app-id:cart@localhost:3500/x"
+    head = outbound_head("GET", url, ((b"upgrade", b"WebSocket"),), is_grpc=False, listeners=LISTENERS)
+    assert head.get(b"authorization") == b"Basic ZGFwci1hcHAtaWQ6Y2FydA=="
+    assert (head.protocol, head.authority) == ("websocket", "localhost:3500")
+
+
+def test_grpc_call_is_a_stream_to_the_grpc_port() -> None:
+    head = outbound_head("GET", "/shop.Cart/Get", (), is_grpc=True, listeners=LISTENERS)
+    assert (head.protocol, head.method, head.framing, head.listener) == ("grpc", "POST", "stream", "grpc")
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "fault"),
+    [
+        ("GET", "cart/x", "expected /path or http://host"),
+        ("GET", "https://cart/x", "expected /path or http://host"),
+        ("G T", "/x", "not an HTTP method"),
+        ("GET", "/ä", "beyond ASCII"),
+        ("GET", "/a b", "must be escaped"),
+    ],
+)
+def test_what_no_client_can_send_is_refused_with_what_to_write(method: str, url: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        outbound_head(method, url, (), is_grpc=False, listeners=LISTENERS)
+
+
+def test_call_of_a_known_app_tells_route_and_identity_and_what_was_read(make: Make) -> None:  # noqa: F811
+    world = make()
+    world.control.names_changed(found(ONE))
+    told = Explainer(world.control, lambda: LISTENERS).explain(
+        {"method": ["GET"], "url": ["/v1.0/invoke/cart/method/x"], "header": ["dapr-api-token: s3cret"]}
+    )
+    assert (told["verdict"], told["namedBy"]) == ("forwarded", "path")
+    assert told["callee"] == {"appId": "cart", "namespace": "default"}
+    (route,) = told["routes"]
+    assert (route["cluster"], route["expect"]) == ("peer:cart.default", [PEER])
+    assert told["sends"]["target"] == "/x"
+    assert {"facet": "path", "table": "paths of the API", "value": ["invoke", "cart"]} in told["read"]
+    assert "s3cret" not in str(told)
+
+
+def test_unknown_name_is_held_and_says_what_was_tried(make: Make) -> None:  # noqa: F811
+    told = Explainer(make().control, lambda: LISTENERS).explain(
+        {"method": ["GET"], "url": ["http://ghost.localhost/x"]}
+    )
+    assert (told["verdict"], told["namedBy"], told["answer"]["cause"]) == ("held", "authority", "no-app")
+    assert "ghost.default" in told["answer"]["message"]
+
+
+def test_request_of_a_peer_is_decided_by_its_certificate(make: Make) -> None:  # noqa: F811
+    explainer = Explainer(make().control, lambda: LISTENERS)
+    asked = {"method": ["GET"], "url": ["/x"], "header": ["postern-callee: web.default"]}
+    told = explainer.explain({**asked, "peer": [PEER]})
+    assert (told["direction"], told["verdict"], told["request"]["peer"]) == ("inbound", "forwarded", PEER)
+    assert "reason=" in told["access"]
+    other = explainer.explain({**asked, "header": ["postern-callee: shop.default"], "peer": [PEER]})
+    assert (other["verdict"], other["answer"]["cause"]) == ("answered", "misdirected")
+
+
+def test_header_without_a_colon_is_refused(make: Make) -> None:  # noqa: F811
+    with pytest.raises(ValueError, match="'Name: value'"):
+        Explainer(make().control, lambda: LISTENERS).explain(
+            {"method": ["GET"], "url": ["/"], "header": ["x"]}
+        )
+
+
+def test_head_of_a_peer_in_the_clear_proves_nobody() -> None:
+    assert inbound_head("GET", "/x", (), is_grpc=False, peer="").peer is None
