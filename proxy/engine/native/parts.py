@@ -134,11 +134,6 @@ def _retry_parts(policy: RetryPolicy) -> "RetryParts":
     )
 
 
-def unlabelled(listener: str) -> Labels:
-    """The labels of a call that no decision was made about."""
-    return Labels(direction="inbound" if listener == "peer" else "outbound")
-
-
 def unknown(told: Never) -> Never:
     """What no case covers: never, where the extension and this package were built together. Raises TypeError."""
     kind: str = told[0]

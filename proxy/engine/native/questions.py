@@ -8,13 +8,13 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from proxy import errors
 from proxy.contract.engine import ListenerSpec, PeerLeaf, RefusedLeafError, Tracing
 from proxy.contract.head import Headers
-from proxy.contract.plan import DETAIL, Cause, Hold, Reply, RetryPolicy
+from proxy.contract.plan import Cause, Hold, Reply, RetryPolicy
 from proxy.contract.recording import Facet, RecordingHead, ShapedTable, Table, Tables
 from proxy.engine.native import parts
 from proxy.engine.native.known import Known
+from proxy.wire import answers
 
 if TYPE_CHECKING:
     from proxy.engine.native._native import Asked, HeadParts, Question, ReadParts, ReplyParts, ShapeParts
@@ -68,7 +68,10 @@ class Answers:
             case ("reply", (token, cause), question):
                 question.reply(self._reply_parts(self._known.plan(token).local_replies[Cause(cause)]), [])
             case ("undecided", (listener, reason), question):
-                question.reply(self._reply_parts(_undecided(listener, reason)), [])
+                made = (
+                    answers.timed_out(listener) if reason is None else answers.bad_request(reason, listener)
+                )
+                question.reply(self._reply_parts(made), [])
             case ("pauses", (call, token, rule), question):
                 question.pauses(list(islice(self._drawing(call, token, rule), _PAUSES)))
             case ("explain", (key,), question):
@@ -130,13 +133,6 @@ class Answers:
             question.verify(self.verify(der, as_server), "", "")
         except RefusedLeafError as error:
             question.verify(None, error.reason, str(error))
-
-
-def _undecided(listener: str, reason: str | None) -> Reply:
-    labels = parts.unlabelled(listener)
-    if reason is None:
-        return errors.reply(Cause.TIMEOUT, labels, f"the call's deadline passed: {DETAIL}")
-    return errors.reply(Cause.BAD_REQUEST, labels, f"bad request: {reason}")
 
 
 def _draw(policy: RetryPolicy) -> Iterator[float]:

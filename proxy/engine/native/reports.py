@@ -8,6 +8,7 @@ from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Outcome
 from proxy.engine.native import parts
 from proxy.engine.native.known import Known
+from proxy.wire import answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,7 @@ class Reports:
     def _outcome(self, ended: "OutcomeParts") -> Outcome:
         head = parts.head(ended[0])
         decision = self._known.decision(ended[1])
-        labels = decision.labels if decision is not None else parts.unlabelled(head.listener)
+        labels = decision.labels if decision is not None else answers.unlabelled(head.listener)
         return parts.outcome(ended, head, labels, self._span(ended[2], head))
 
     def _span(self, begun: "SpanParts | int | None", head: RequestHead) -> Span:
