@@ -9,8 +9,9 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy.contract.head import Form, Header, Headers, RequestHead
-from proxy.contract.plan import DETAIL, TRACE_ID, Decision, Edits, Hold, Op, Plan, Reply, RetryPolicy
+from proxy.contract.fields import read_baggage
+from proxy.contract.head import Header, Headers, RequestHead
+from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Decision, Edits, Hold, Plan, Reply, RetryPolicy
 from proxy.contract.recording import Facet, Read, RecordingHead
 from proxy.control.plane import Control
 from proxy.deciding.callee import (
@@ -24,6 +25,7 @@ from proxy.deciding.callee import (
     TRUTHY_SET,
     parse_key,
 )
+from proxy.wire.edits import compile_edits, edit_headers
 from proxy.wire.target import BadTargetError, as_forwarded, parse
 
 Json = dict[str, Any]
@@ -240,7 +242,7 @@ def _answer(reply: Reply, detail: str) -> Json:
 
 
 def _is_denied(answer: Plan | Reply) -> bool:
-    return isinstance(answer, Reply) and answer.cause.value == "denied"
+    return isinstance(answer, Reply) and answer.cause is Cause.DENIED
 
 
 def _edits(edits: Edits) -> list[Json]:
@@ -274,18 +276,12 @@ def _retry(policy: RetryPolicy) -> Json:
 
 def _sends(head: RequestHead, edits: Edits) -> Json:
     """The request as it goes on, as far as the other side's decision can turn on it."""
-    path, headers = head.path, list(head.headers)
-    for edit in edits:
-        if edit.op is Op.DAPR_PATH:
-            form: Form = "method" if edit.data == b"method" else "whole"
-            path = as_forwarded(path, form)
-        elif edit.op is Op.REMOVE:
-            headers = [one for one in headers if one[0] != edit.name]
-        elif edit.op is Op.REMOVE_PREFIX:
-            headers = [one for one in headers if not one[0].startswith(edit.name)]
-        elif edit.op is Op.SET:
-            headers = [*(one for one in headers if one[0] != edit.name), (edit.name, edit.data)]
+    compiled = compile_edits(edits)
+    headers = edit_headers(compiled, head.headers)
+    if compiled.baggage and (valid := read_baggage(head.headers)[1]):
+        headers.append((b"baggage", valid))
     shown = [f"{n.decode('latin-1')}: {d.decode('latin-1')}" for n, d in headers if n not in _SECRET]
+    path = head.path if compiled.form == "sent" else as_forwarded(head.path, compiled.form)
     query = f"?{head.query.decode('latin-1')}" if head.query else ""
     return {"method": head.method, "target": path + query, "headers": shown, "grpc": head.protocol == "grpc"}
 

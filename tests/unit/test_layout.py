@@ -24,7 +24,7 @@ ACTIONLINT = ROOT / ".cache" / "stock" / "actionlint"
 WITHOUT_A_SOURCE = {
     "tests/unit/test_layout.py": "about the repository",
     "tests/unit/proxy/cli/test_commands.py": "every command of `proxy.cli.app`, over the modules behind it",
-    "tests/unit/proxy/engine/test_edit_headers.py": "`edits.edit_headers`, beside the rest of `edits`",
+    "tests/unit/proxy/wire/test_edit_headers.py": "`edits.edit_headers`, beside the rest of `edits`",
     "tests/unit/policies/rules/test_decision_table.py": "the table of the access rules' decisions, over several modules",
 }
 # Modules beyond 600 lines, and why they are not cut.

@@ -13,13 +13,13 @@ from proxy.contract.head import Headers
 from proxy.contract.outcome import Attempt
 from proxy.contract.plan import Cause
 from proxy.engine.portable.balance import Load
-from proxy.engine.portable.edits import HOP_BY_HOP, Compiled, edit_request, edit_trailers
 from proxy.engine.portable.gates import Passage, Refused
 from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.retrying import heard_by_gates
 from proxy.wire import answers
+from proxy.wire.edits import HOP_BY_HOP, Compiled, edit_request, edit_trailers
 from proxy.wire.grpc_web import content_type
 from proxy.wire.streams import UpstreamCall, UpstreamConnection
 

@@ -14,18 +14,18 @@ from proxy.contract.head import Headers
 from proxy.contract.outcome import Attempt, Outcome
 from proxy.contract.plan import Cause, Hold, Plan, Reply, Route
 from proxy.engine.portable.attempt import UpstreamAttempt
-from proxy.engine.portable.edits import (
-    HOP_BY_HOP,
-    edit_answer,
-    edit_trailers,
-    parse_grpc_timeout,
-)
 from proxy.engine.portable.gates import Passage, Refused
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
 from proxy.engine.portable.retrying import Retrying, heard_by_gates
 from proxy.wire import answers
+from proxy.wire.edits import (
+    HOP_BY_HOP,
+    edit_answer,
+    edit_trailers,
+    parse_grpc_timeout,
+)
 from proxy.wire.grpc_web import content_type, trailer_frame
 from proxy.wire.head_scan import DECLINED, UPGRADE
 from proxy.wire.streams import Downstream, RawHead, UpstreamCall

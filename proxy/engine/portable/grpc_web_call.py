@@ -8,8 +8,8 @@ import binascii
 
 from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
-from proxy.engine.portable.edits import HOP_BY_HOP
 from proxy.wire.answers import grpc_code
+from proxy.wire.edits import HOP_BY_HOP
 from proxy.wire.grpc_web import decode_base64, form_of, trailer_frame
 from proxy.wire.streams import RawHead, ResponseEvents, UpstreamCall, UpstreamConnection
 

@@ -13,7 +13,7 @@ from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Decide, Decision, Hold, Plan, Reply
 from proxy.contract.recording import Read, RecordingHead, Tables
-from proxy.engine.portable.edits import Compiled, compile_edits
+from proxy.wire.edits import Compiled, compile_edits
 
 _PLAN_BYTES = 16 << 10
 _REPLY_BYTES = 3 << 10

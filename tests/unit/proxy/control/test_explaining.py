@@ -67,6 +67,18 @@ def test_call_of_a_known_app_tells_route_and_identity_and_what_was_read(make: Ma
     assert "s3cret" not in str(told)
 
 
+def test_headers_are_sent_on_as_engines_send_them(make: Make) -> None:  # noqa: F811
+    world = make()
+    world.control.names_changed(found(ONE))
+    given = ["Connection: x-hop", "X-Hop: 1", "X-Kept: 2", "dapr_caller_app_id: admin"]
+    told = Explainer(world.control, lambda: LISTENERS).explain(
+        {"method": ["GET"], "url": ["/v1.0/invoke/cart/method/x"], "header": given}
+    )
+    names = {header.partition(":")[0] for header in told["sends"]["headers"]}
+    assert "x-kept" in names
+    assert not names & {"connection", "x-hop", "dapr_caller_app_id"}
+
+
 def test_unknown_name_is_held_and_says_what_was_tried(make: Make) -> None:  # noqa: F811
     told = Explainer(make().control, lambda: LISTENERS).explain(
         {"method": ["GET"], "url": ["http://ghost.localhost/x"]}

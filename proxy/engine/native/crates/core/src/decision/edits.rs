@@ -1,4 +1,4 @@
-//! A Plan's edits, made ready once and applied once per attempt. Equal to `portable/edits.py`.
+//! A Plan's edits, made ready once and applied once per attempt. Equal to `proxy/wire/edits.py`.
 
 use std::borrow::Cow;
 use std::time::Duration;

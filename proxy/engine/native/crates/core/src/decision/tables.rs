@@ -234,7 +234,7 @@ fn whole(value: Option<&[u8]>, out: &mut Vec<u8>) {
     }
 }
 
-/// X of `Basic base64("dapr-app-id:X")`; other credentials are no key. See `proxy/contract/plan.py`.
+/// X of `Basic base64("dapr-app-id:X")`; any other credentials read as absent. See `proxy/contract/plan.py`.
 fn basic_app_id(credentials: &[u8]) -> Option<Vec<u8>> {
     let space = credentials.iter().position(|byte| *byte == b' ')?;
     let (scheme, encoded) = credentials.split_at(space);

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from proxy.contract.head import Headers
 from proxy.contract.plan import Edit, Op
 from proxy.deciding.app_plan import STRIP
-from proxy.engine.portable.edits import (
+from proxy.wire.edits import (
     HOP_BY_HOP,
     compile_edits,
     edit_headers,

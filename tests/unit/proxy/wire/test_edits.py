@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.contract.head import Headers, RequestHead
 from proxy.contract.plan import Edit, Op
-from proxy.engine.portable.edits import (
+from proxy.wire.edits import (
     compile_edits,
     edit_headers,
     edit_request,
