@@ -79,6 +79,13 @@ class Admin:
         self._abort = abort
         logs = {"appLogPath": settings.run.app_log, "daprdLogPath": settings.run.sidecar_log}
         self.extended = {key: path for key, path in logs.items() if path}
+        self._pages: dict[str, Callable[[Query], LocalResponse]] = {
+            "/status": lambda _: _json(200, self._status()),
+            "/metadata": lambda _: _json(200, self._metadata()),
+            "/endpoints": lambda query: _json(200, self._endpoints(query.get("app", [None])[0])),
+            "/trace": self._trace,
+            "/explain": self._explained,
+        }
 
     async def api(self, request: LocalRequest) -> LocalResponse:
         """What the app may ask: `/v1.0/…`."""
@@ -102,17 +109,11 @@ class Admin:
     async def admin(self, request: LocalRequest) -> LocalResponse:
         """What the `postern` command may ask, and all that the app may."""
         path, query = _asked(request)
+        if request.method == "GET" and path in self._pages:
+            return self._pages[path](query)
         match request.method, path:
-            case "GET", "/status":
-                return _json(200, self._status())
-            case "GET", "/metadata":
-                return _json(200, self._metadata())
             case "GET", "/metrics":
                 return await self.metrics(request)
-            case "GET", "/trace" | "/explain":
-                return self._trace(query) if path == "/trace" else self._explained(query)
-            case "GET", "/endpoints":
-                return _json(200, self._endpoints(query.get("app", [None])[0]))
             case "POST", "/shutdown":
                 self._shutdown("postern stop")
                 return LocalResponse(204)
