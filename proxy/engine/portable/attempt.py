@@ -288,7 +288,7 @@ class UpstreamAttempt:
         self._exchange.complete()
 
     def end(self, cause: Cause | None, detail: str, *, abort: bool) -> None:
-        """Close the books, once; an attempt that still waits for its connection must not be sent later."""
+        """Settle it, once; an attempt that still waits for its connection must not be sent later."""
         if self._is_over:
             return
         self._is_over = True

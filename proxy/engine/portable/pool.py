@@ -16,6 +16,7 @@ from proxy.engine.portable.refusal import by_alert
 from proxy.errors import os_reason
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http2_client import Http2Client
+from proxy.wire.http_client import split_address
 from proxy.wire.streams import UpstreamConnection
 from proxy.wire.term import Term
 from proxy.wire.tls import IdentityMismatchError, TlsContexts, check_server
@@ -250,11 +251,9 @@ class Pool:
         if origin.address.startswith("unix:"):
             transport, _ = await loop.create_unix_connection(make, origin.address[5:])
             return transport
-        host, _, port = origin.address.rpartition(":")
+        host, port = split_address(origin.address)
         name = "" if context is not None else None
-        transport, _ = await loop.create_connection(
-            make, host.strip("[]"), int(port), ssl=context, server_hostname=name
-        )
+        transport, _ = await loop.create_connection(make, host, port, ssl=context, server_hostname=name)
         return transport
 
     def _failed(self, host: _Host, cause: Cause, detail: str) -> None:
