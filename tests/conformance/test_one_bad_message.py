@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.conformance.apps import http_app, raw_app
-from tests.conformance.frames import Code, FramePeer, Kind, dial, frame, serving, window
+from tests.conformance.frames import Code, FramePeer, Kind, dial, frame, reset, serving, window
 from tests.conformance.harness import leading
 from tests.support.http_client import connect
 
@@ -240,6 +240,28 @@ async def test_head_after_the_end_of_a_request_is_told_so(engine: str, with_data
     code = (
         told.payload[4:8] if told.kind == Kind.GOAWAY else told.payload
     )  # an error of the stream, or of all (§5.4.1)
+    assert int.from_bytes(code, "big") == Code.STREAM_CLOSED
+
+
+async def test_head_after_the_reset_of_a_call_under_way_is_told_so(engine: str) -> None:
+    """RFC 9113 §5.1, closed: nothing but PRIORITY may follow a RST_STREAM."""
+    begun = asyncio.Event()
+
+    async def silent(peer: FramePeer) -> None:
+        await peer.next_request()
+        begun.set()
+        await peer.to_the_end()
+
+    async with (
+        serving(silent) as app,
+        leading(engine, "one", app, wire="h2c") as way,
+        dial(way.port) as caller,
+    ):
+        stream = await caller.request(method=b"POST", end=False)
+        await begun.wait()
+        await caller.send(reset(stream) + caller.head(stream, ((b"x", b"1"),)))
+        told = await caller.until(lambda got: got.kind in (Kind.RST_STREAM, Kind.GOAWAY))
+    code = told.payload[4:8] if told.kind == Kind.GOAWAY else told.payload
     assert int.from_bytes(code, "big") == Code.STREAM_CLOSED
 
 

@@ -309,10 +309,12 @@ impl HeadBlocks {
         block
     }
 
-    /// A request that nobody accepted yet is cancelled: it never becomes a call.
+    /// The peer resets a stream. A request that nobody accepted yet never becomes a call; of others nothing more may come (RFC 9113 §5.1).
     pub fn cancel(&mut self, stream: u32) {
         if let Some(at) = self.fresh.iter().rposition(|(known, _)| *known == stream) {
             self.fresh.remove(at);
+        } else if let Some(reading) = self.open.get_mut(&stream).filter(|_| self.is_server) {
+            reading.ended = true;
         }
     }
 
