@@ -128,6 +128,23 @@ async def test_hold_expires_with_its_answer_and_what_was_tried(engine: str) -> N
     assert b"looked for cart" in response.body
 
 
+async def test_hold_that_expires_asks_once_more(engine: str) -> None:
+    """Nothing woke it: the news came while its push was on the way."""
+    times = 0
+
+    def decide(head: RecordingHead) -> Decision:
+        nonlocal times
+        times += 1
+        return plan() if times > 1 else Hold(key="cart", for_s=0.05, then=reply(Cause.NO_APP))
+
+    async with http_app() as app, running(engine) as node:
+        node.cluster("app", app)
+        port = await node.listen(decide)
+        async with connect(port) as caller:
+            response = await caller.request("GET", "/")
+    assert (response.status, times) == (200, 2)
+
+
 async def test_hold_is_one_wait_however_often_it_is_woken(engine: str) -> None:
     asked = asyncio.Semaphore(0)
     times = 0

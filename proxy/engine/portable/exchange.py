@@ -162,18 +162,13 @@ class Exchange:
             self._answer(hold.then, self.carrier.explain(hold.key))
             return
 
-        def wake() -> None:
+        def decide() -> None:
             self._cancel_waits()
             if not self._done:
                 self._decide(since)
 
-        def expire() -> None:
-            self._cancel_waits()
-            if not self._done:
-                self._answer(hold.then, self.carrier.explain(hold.key))
-
-        self._cancels.append(self.carrier.clusters.wait(hold.key, wake))
-        self._cancels.append(self.carrier.later(left, expire).cancel)
+        self._cancels.append(self.carrier.clusters.wait(hold.key, decide))
+        self._cancels.append(self.carrier.later(left, decide).cancel)  # the news may be in, and its push on the way
 
     def _carry(self, kept: Kept, plan: Plan) -> None:
         self._kept = kept

@@ -97,7 +97,7 @@ async def test_sidecar_calls_out_before_its_app_listens(mesh: Standing) -> None:
     assert f"its app does not listen yet on port {port}" in json.loads(refused.body)["message"]
     app = await mesh.mesh.http_app("late", "--port", str(port))
     await asyncio.to_thread(wait_status, late.http_port, "/v1.0/healthz", 204, late.process)
-    assert (await ask(mesh.web, "GET", invoke("late", "/echo"))).status == 200
+    await until(mesh.web, invoke("late", "/echo"), 200)  # its caller polls the registry
     assert await late.end() == 0
     await app.process.end()
 

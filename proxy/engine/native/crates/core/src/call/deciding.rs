@@ -108,10 +108,9 @@ impl Call {
             }
             if wakes == self.shared.wakes() {
                 let woken = self.shared.held(&key);
+                // Late or not, ask again: the news may be in, and its push on the way.
                 let held = async move { tokio::time::timeout_at(until.into(), woken.notified()).await.is_ok() };
-                if !self.guarded(down, held).await? {
-                    return Ok(Decided::Late(then, key));
-                }
+                self.guarded(down, held).await?;
             }
         }
     }
