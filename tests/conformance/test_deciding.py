@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ from tests.conformance.harness import (
     reply,
     running,
 )
-from tests.support.http_client import connect
+from tests.support.http_client import connect, request
 from tests.support.http_wire import format_head, read_head
 
 GRPC = ((b"content-type", b"application/grpc+proto"), (b"te", b"trailers"))
@@ -73,6 +75,30 @@ async def test_detail_in_a_reply_is_escaped(engine: str) -> None:
         async with connect(port) as caller:
             response = await caller.request("GET", '/a"b%22<x>')
     assert json.loads(response.body)["message"] == 'no-app: /a"b%22<x>'
+
+
+async def test_decider_that_raises_fails_those_calls_alone(engine: str) -> None:
+    told: set[str] = set()  # not the exceptions, which hold on to the calls
+
+    def tell(_: object, context: Mapping[str, Any]) -> None:
+        told.add(str(context["exception"]))
+
+    def decide(head: RecordingHead) -> Decision:
+        if head.method() == "PUT":
+            raise RuntimeError("a fault in a decider")
+        return plan()
+
+    async with http_app() as app, running(engine) as node:
+        node.cluster("app", app)
+        port = await node.listen(decide)
+        asyncio.get_running_loop().set_exception_handler(tell)
+        methods = ["PUT", "GET"] * 50
+        calls = [request(port, method, "/echo") for method in methods]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [getattr(answer, "status", None) == 200 for answer in answers] == [
+        verb == "GET" for verb in methods
+    ]
+    assert told == {"a fault in a decider"}
 
 
 # --- holds

@@ -10,13 +10,22 @@ question_kinds: Final[list[str]]  # those of Asked
 notice_kinds: Final[list[str]]  # those of Notice
 
 Pairs = list[tuple[bytes, bytes]]
-ReplyParts = tuple[int, int, Pairs, bytes, int, str, str, list[str]]
+TokenParts = tuple[int, int]  # number of the decision, and of its labels
+ReplyParts = tuple[TokenParts, int, Pairs, bytes, int, str, str, list[str]]
 EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts], list[str]]
 RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None]
 Times = tuple[float, float | None, float | None]
 PlanParts = tuple[
-    int, list[RouteParts], list[RetryParts], list[str], Times, int | None, int, list[EditParts], list[str]
+    TokenParts,
+    list[RouteParts],
+    list[RetryParts],
+    list[str],
+    Times,
+    int | None,
+    int,
+    list[EditParts],
+    list[str],
 ]
 ReadParts = tuple[str, bytes, int | None, int | None]
 

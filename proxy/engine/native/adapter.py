@@ -29,6 +29,7 @@ from proxy.engine.native.questions import Answers, Explain
 from proxy.engine.native.reports import Reports
 
 REPORT_S = 0.1  # how long a report may lie; 0: not at all, for tests
+_ANSWERS = 32  # questions answered in one piece: the loop has other work
 
 
 class NativeEngine:
@@ -185,8 +186,21 @@ class NativeEngine:
 
     def _rung(self) -> None:
         self._core.clear_wakeup()
-        while (asked := self._core.next_question()) is not None:
-            self._answers.answer(asked)
+        self._answer()
+
+    def _answer(self) -> None:
+        """Answer some questions; the rest after other work, also where a decider raised: the bell rings only once none is left."""
+        is_more = True
+        try:
+            for _ in range(_ANSWERS):
+                asked = self._core.next_question()
+                if asked is None:
+                    is_more = False
+                    break
+                self._answers.answer(asked)
+        finally:
+            if is_more:
+                self._loop.call_soon(self._answer)
         if self._is_prompt:
             self._reports.tell_all()
 

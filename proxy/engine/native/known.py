@@ -3,26 +3,34 @@
 from collections.abc import Iterable
 
 from proxy.contract.engine import Span
-from proxy.contract.plan import Plan, Reply
+from proxy.contract.plan import Labels, Plan, Reply
+
+_MAX_LABELS = 4_096
 
 
 class Known:
-    """Mutable state: decisions and spans by the numbers that the engine knows them by. A span is taken once, by its call's report."""
+    """Mutable state: decisions, labels and spans by the numbers that the engine knows them by.
+
+    Calls under equal labels are added up together. A span is taken once, by its call's report.
+    """
 
     def __init__(self) -> None:
         self._number = 0
         self._decisions: dict[int, Plan | Reply] = {}
+        self._labels: dict[Labels, int] = {}
         self._spans: dict[int, Span] = {}
 
     def _next(self) -> int:
         self._number += 1
         return self._number
 
-    def add_decision(self, decision: Plan | Reply) -> int:
-        """The number of a decision from now on."""
+    def add_decision(self, decision: Plan | Reply) -> tuple[int, int]:
+        """The number of a decision from now on, and that of its labels."""
         number = self._next()
         self._decisions[number] = decision
-        return number
+        if len(self._labels) >= _MAX_LABELS:
+            self._labels.clear()  # equal ones get another number: they are added up apart
+        return number, self._labels.setdefault(decision.labels, number)
 
     def add_span(self, span: Span) -> int:
         """The number of a span from now on."""

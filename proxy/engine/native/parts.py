@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RetryParts,
         ShapeParts,
         TallyParts,
+        TokenParts,
     )
 
 
@@ -27,7 +28,7 @@ def head(parts: "HeadParts") -> RequestHead:
     return RequestHead(*parts)
 
 
-def reply_parts(token: int, reply: Reply) -> "ReplyParts":
+def reply_parts(token: "TokenParts", reply: Reply) -> "ReplyParts":
     """An answer made here, known by `token` from now on."""
     return (
         token,
@@ -41,7 +42,7 @@ def reply_parts(token: int, reply: Reply) -> "ReplyParts":
     )
 
 
-def plan_parts(token: int, plan: Plan) -> "PlanParts":
+def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
     """A Plan, known by `token` from now on."""
     routes = [
         (route.cluster, route.weight, sorted(route.expect), _edit_parts(route.edits), list(route.gates))

@@ -90,8 +90,7 @@ class Answers:
         elif isinstance(decision, Reply):
             question.reply(self._reply_parts(decision), self._reads(asking))
         else:
-            token = self._known.add_decision(decision)
-            question.plan(parts.plan_parts(token, decision), self._reads(asking))
+            question.plan(parts.plan_parts(self._known.add_decision(decision), decision), self._reads(asking))
 
     def _reply_parts(self, reply: Reply) -> "ReplyParts":
         return parts.reply_parts(self._known.add_decision(reply), reply)

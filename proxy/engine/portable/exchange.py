@@ -168,7 +168,9 @@ class Exchange:
                 self._decide(since)
 
         self._cancels.append(self.carrier.clusters.wait(hold.key, decide))
-        self._cancels.append(self.carrier.later(left, decide).cancel)  # the news may be in, and its push on the way
+        self._cancels.append(
+            self.carrier.later(left, decide).cancel
+        )  # the news may be in, and its push on the way
 
     def _carry(self, kept: Kept, plan: Plan) -> None:
         self._kept = kept

@@ -24,8 +24,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+/// number of the decision, and of its labels
+type TokenParts = (u64, u64);
 /// token, status, headers, body, grpc code, grpc message, cause, scopes
-pub(crate) type ReplyParts = (u64, u16, Pairs, Vec<u8>, u32, String, String, Vec<String>);
+pub(crate) type ReplyParts = (TokenParts, u16, Pairs, Vec<u8>, u32, String, String, Vec<String>);
 /// (op, name, data)
 type EditParts = (String, Vec<u8>, Vec<u8>);
 /// cluster, weight, expect, edits, gates
@@ -36,7 +38,7 @@ type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>,
 type TimeParts = (f64, Option<f64>, Option<f64>);
 /// token, routes, retries, gates, times, body bytes, replay bytes, reply edits, scopes
 pub(crate) type PlanParts =
-    (u64, Vec<RouteParts>, Vec<RetryParts>, Vec<String>, TimeParts, Option<u64>, usize, Vec<EditParts>, Vec<String>);
+    (TokenParts, Vec<RouteParts>, Vec<RetryParts>, Vec<String>, TimeParts, Option<u64>, usize, Vec<EditParts>, Vec<String>);
 /// facet, header name, table, class
 pub(crate) type ReadParts = (String, Vec<u8>, Option<u32>, Option<u64>);
 
@@ -81,16 +83,17 @@ pub(crate) fn moment(epoch_s: f64) -> PyResult<SystemTime> {
 }
 
 pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Box<Reply>> {
-    let (token, status, headers, body, grpc_code, grpc_message, of, scopes) = parts;
-    let token = Token::new(token, released.clone());
+    let ((token, labels), status, headers, body, grpc_code, grpc_message, of, scopes) = parts;
+    let token = Token::new(token, labels, released.clone());
     let headers = headers.iter().map(|(key, data)| Ok((name(key)?, value(data)?))).collect::<PyResult<_>>()?;
     let (cause, body) = (cause(&of)?, Bytes::from(body));
     Ok(Box::new(Reply { token, cause, status, headers, body, grpc_code, grpc_message, scopes: strings(scopes) }))
 }
 
 pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<Plan>> {
-    let (token, routes, retries, gates, (connect, attempt, total), body_bytes, replay_bytes, reply_edits, scopes) = parts;
-    let token = Token::new(token, released.clone());
+    let ((token, labels), routes, retries, gates, (connect, attempt, total), body_bytes, replay_bytes, reply_edits, scopes) =
+        parts;
+    let token = Token::new(token, labels, released.clone());
     let routes = routes.into_iter().map(route).collect::<PyResult<_>>()?;
     let retries = retries.into_iter().map(retry_policy).collect::<PyResult<_>>()?;
     let reply_edits = if reply_edits.is_empty() { None } else { Some(edits(reply_edits)?) };
@@ -233,13 +236,13 @@ pub(crate) fn span<'py>(py: Python<'py>, span: Option<&Span>) -> PyResult<Bound<
     }
 }
 
-/// Calls of one kind: decision, protocol, method, path, status, gRPC code, cause, how many, and a histogram
+/// Calls of one kind: decision of one of them, protocol, method, path, status, gRPC code, cause, how many, and a histogram
 /// each of duration, times to the end and to the head (this one also in whole milliseconds), bytes up and down.
 pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult<Bound<'py, PyTuple>> {
     let method: String = kind.method.iter().copied().map(char::from).collect();
     let counts = |counts: Counts| (counts.counts, counts.sum);
     let of_kind =
-        (kind.decision, kind.protocol.name(), method, &*kind.path, kind.status, kind.grpc_code, kind.cause.map(Cause::name));
+        (tally.token.id, kind.protocol.name(), method, &*kind.path, kind.status, kind.grpc_code, kind.cause.map(Cause::name));
     let sums = (
         counts(tally.duration_s),
         counts(tally.to_end_ms),

@@ -312,7 +312,7 @@ mod tests {
 
     fn reply(body_bytes: usize) -> Decision {
         Decision::Reply(Box::new(Reply {
-            token: Token::new(1, Arc::default()),
+            token: Token::new(1, 1, Arc::default()),
             cause: Cause::Denied,
             status: 403,
             headers: Vec::new(),
@@ -325,7 +325,7 @@ mod tests {
 
     fn plan() -> Decision {
         Decision::Plan(Box::new(Plan {
-            token: Token::new(2, Arc::default()),
+            token: Token::new(2, 2, Arc::default()),
             routes: Vec::new(),
             retries: Vec::new(),
             gates: Vec::new(),

@@ -35,17 +35,19 @@ pub enum Read {
 /// Tokens that no Plan or outcome holds any more, for the other side to forget.
 pub type ReleasedTokens = Arc<Mutex<VecDeque<u64>>>;
 
-/// Names a decision on the other side of the boundary, and says when it is needed no more.
+/// Names a decision on the other side of the boundary, and says when it is needed no more. `labels`: equal for decisions of which
+/// telemetry says the same.
 #[derive(Debug)]
 pub struct Token {
     pub id: u64,
+    pub labels: u64,
     released: ReleasedTokens,
 }
 
 impl Token {
     /// A token that lands in `released` when dropped.
-    pub fn new(id: u64, released: ReleasedTokens) -> Arc<Self> {
-        Arc::new(Self { id, released })
+    pub fn new(id: u64, labels: u64, released: ReleasedTokens) -> Arc<Self> {
+        Arc::new(Self { id, labels, released })
     }
 }
 

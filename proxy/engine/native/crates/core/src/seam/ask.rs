@@ -19,6 +19,7 @@ use crate::seam::tally::{Bounds, Kind, Tallies, Tally};
 
 const MAX_OUTCOMES: usize = 65_536; // about two seconds of calls; further ones are counted and dropped
 const MAX_FAILURES: usize = 16; // that wait to be told one by one: a callee that is down must not cost its callers more than others
+const MAX_DENIALS: usize = 1_024; // the same for calls that a rule denied, each of which is to have its line in the log
 const MAX_SPANS: usize = 4_096; // of calls that are in the sums already; a head each
 const MAX_NOTICES: usize = 16_384;
 
@@ -195,14 +196,17 @@ impl Inbox {
         }
     }
 
-    /// Whether a call is one of many, and went into the sums: not refused by a rule or failed otherwise (that is logged; many failures
-    /// at once are one of many again), and not tried again.
+    /// Whether a call is one of many, and went into the sums: one that was refused by a rule, failed otherwise or was tried again is told
+    /// by itself, for the log, until so many wait to be told.
     fn add_up(&self, outcome: &Outcome) -> bool {
         let Some(token) = &outcome.decision else { return false };
-        if outcome.attempts.len() > 1 || outcome.cause == Some(Cause::Denied) {
-            return false;
-        }
-        if outcome.is_failure() && lock(&self.outcomes).len() < MAX_FAILURES {
+        let most_waiting = match outcome.cause {
+            _ if outcome.attempts.len() > 1 => MAX_OUTCOMES,
+            Some(Cause::Denied) => MAX_DENIALS,
+            _ if outcome.is_failure() => MAX_FAILURES,
+            _ => 0,
+        };
+        if most_waiting > 0 && lock(&self.outcomes).len() < most_waiting {
             return false;
         }
         let TallyState { bounds, tallies } = &mut *lock(&self.tally_state);
@@ -280,7 +284,7 @@ mod tests {
         };
         Outcome {
             head: Arc::new(head::read(raw, Entry { listener: "http".into(), peer: None, caller: None, address: "".into() }).0),
-            decision: Some(Token::new(1, ReleasedTokens::default())),
+            decision: Some(Token::new(1, 1, ReleasedTokens::default())),
             span: None,
             started_ns: 0,
             head_ns: 0,
@@ -311,7 +315,24 @@ mod tests {
             inbox.tell(outcome(Some(Cause::Connect), None));
         }
         assert_eq!(inbox.take_outcomes(200).len(), MAX_FAILURES);
+        for _ in 0..2 * MAX_DENIALS {
+            inbox.tell(outcome(Some(Cause::Denied), None));
+        }
+        assert_eq!(inbox.take_outcomes(2 * MAX_DENIALS).len(), MAX_DENIALS);
         let counted: u64 = inboxes.take_tallies().iter().map(|(_, tally)| tally.calls).sum();
-        assert_eq!(counted, 3 + 100 - MAX_FAILURES as u64);
+        assert_eq!(counted, (3 + 100 - MAX_FAILURES + MAX_DENIALS) as u64);
+    }
+
+    #[test]
+    fn calls_under_equal_labels_are_added_up_together() {
+        let inboxes = Inboxes::new(1, Box::new(|| ()), false);
+        inboxes.set_bounds(Some(&Bounds::default()));
+        for (decision, labels) in [(1, 1), (2, 1), (3, 3)] {
+            let decision = Some(Token::new(decision, labels, ReleasedTokens::default()));
+            inboxes.each()[0].tell(Outcome { decision, ..outcome(None, None) });
+        }
+        let mut calls: Vec<u64> = inboxes.take_tallies().iter().map(|(_, tally)| tally.calls).collect();
+        calls.sort_unstable();
+        assert_eq!(calls, [1, 2]);
     }
 }

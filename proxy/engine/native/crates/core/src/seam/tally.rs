@@ -1,5 +1,5 @@
 //! Finished calls of one kind, added up until somebody takes them: so that a call which nobody wants to see by itself costs the other
-//! side nothing. Which kinds there are: by decision, protocol, method, answer, for gRPC the path, and for HTTP where it is asked for.
+//! side nothing. Which kinds there are: by labels, protocol, method, answer, for gRPC the path, and for HTTP where it is asked for.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Counts {
 /// What calls of one kind have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Kind {
-    pub decision: u64,
+    pub labels: u64,
     pub protocol: Protocol,
     pub method: Bytes,
     pub path: Arc<str>,
@@ -66,7 +66,7 @@ pub struct Kind {
     pub cause: Option<Cause>,
 }
 
-/// The calls of a kind. Latencies to the end and `to_head_whole` are whole milliseconds, as the metrics of old count them.
+/// The calls of a kind. `token`: of the first one's decision, whose labels are those of all. Latencies to the end and `to_head_whole` are whole milliseconds, as the metrics of old count them.
 #[derive(Debug)]
 pub struct Tally {
     pub token: Arc<Token>,
@@ -166,7 +166,7 @@ impl Tallies {
             return false;
         };
         let kind = Kind {
-            decision: token.id,
+            labels: token.labels,
             protocol: head.protocol,
             method: if head.method.len() > MAX_METHOD_BYTES { Bytes::from_static(b"OTHER") } else { head.method.clone() },
             path,
