@@ -81,10 +81,10 @@ def _gc_paused() -> Iterator[None]:
 
 def _serve(argv: list[str], program: str) -> int:
     with _gc_paused():
-        from policies.reloading.reader_worker import Child  # noqa: PLC0415 - the questions are answered without it
+        from policies.reloading.reader_worker import ReaderWorker  # noqa: PLC0415 - the questions are answered without it
 
         # A process of its own reads policies, and makes itself ready to while we import the rest.
-        child = Child() if any(word.lstrip("-").startswith(_POLICY_FLAGS) for word in argv) else None
+        child = ReaderWorker() if any(word.lstrip("-").startswith(_POLICY_FLAGS) for word in argv) else None
         from proxy.errors import ConfigError, ProxyError  # noqa: PLC0415
         from proxy.settings.parsing import parse  # noqa: PLC0415
 

@@ -21,7 +21,7 @@ from nameresolution.host_registry import HostRegistry
 from nameresolution.resolvers import Surroundings, build
 from policies.errors import DocumentError
 from policies.reloading.loading import PolicySnapshot
-from policies.reloading.reader_process import Loading, Reader
+from policies.reloading.reader_process import Loading, ReaderProcess
 from policies.reloading.watching import watch
 from proxy.api.admin import Admin, Health, Json
 from proxy.api.server import LocalHttp
@@ -276,7 +276,7 @@ class Sidecar:
             await self._announcing.keep()
 
     async def _watch_policies(self) -> None:
-        reader = Reader()
+        reader = ReaderProcess()
         try:
             await watch(
                 self._sources,

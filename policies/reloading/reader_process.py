@@ -11,7 +11,7 @@ import time
 
 from policies.errors import DocumentError, Fault, UnreadError
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
-from policies.reloading.reader_worker import Child
+from policies.reloading.reader_worker import ReaderWorker
 
 TIMEOUT_S = 30.0
 _RELOAD_NICENESS = 10  # calls go before: one that meets a reader of its own rank waits 3 to 5 ms for a core
@@ -21,11 +21,11 @@ _KEPT_S = 5.0  # after a reload: a reader takes 140 ms of a core to start and 1 
 class Loading:
     """The first load, under way in a child; in `child` if one was started before there were `sources`. Finish it once."""
 
-    def __init__(self, sources: PolicySources, *, child: Child | None = None) -> None:
+    def __init__(self, sources: PolicySources, *, child: ReaderWorker | None = None) -> None:
         self.sources = sources
-        self._child: Child | None = None
+        self._child: ReaderWorker | None = None
         if sources.has_files:
-            self._child = child or Child()
+            self._child = child or ReaderWorker()
             _ask(self._child, sources, generation=1)
         elif child is not None:
             child.close()
@@ -40,7 +40,7 @@ class Loading:
             self._child.close()
 
 
-class Reader:
+class ReaderProcess:
     """Loads as `loading.load`, in a child that lets calls go before and is kept for `kept_s` after each load.
 
     Call it and `rest` from threads, one at a time; `close` from anywhere.
@@ -48,7 +48,7 @@ class Reader:
 
     def __init__(self, *, kept_s: float = _KEPT_S) -> None:
         self._kept_s = kept_s
-        self._child: Child | None = None
+        self._child: ReaderWorker | None = None
         self._last_use = 0.0
         self._busy = threading.Lock()
 
@@ -65,7 +65,7 @@ class Reader:
             if self._child is not None and self._child.has_ended:
                 self._end()
             if self._child is None:
-                self._child = Child(niceness=_RELOAD_NICENESS)
+                self._child = ReaderWorker(niceness=_RELOAD_NICENESS)
             _ask(self._child, sources, generation)
             try:
                 return _answer(self._child, sources)
@@ -94,11 +94,11 @@ class Reader:
             self._child = None
 
 
-def _ask(child: Child, sources: PolicySources, generation: int) -> None:
+def _ask(child: ReaderWorker, sources: PolicySources, generation: int) -> None:
     child.ask(pickle.dumps((sources, generation)))
 
 
-def _answer(child: Child, sources: PolicySources) -> PolicySnapshot:
+def _answer(child: ReaderWorker, sources: PolicySources) -> PolicySnapshot:
     try:
         made = pickle.loads(child.answer(TIMEOUT_S))  # noqa: S301 - pickled by our own child
     except TimeoutError as error:

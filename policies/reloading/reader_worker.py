@@ -13,7 +13,7 @@ _COMMAND = (sys.executable, "-I", "-m", "policies.reloading.reader_worker")
 _LENGTH_BYTES = 8  # before each answer
 
 
-class Child:
+class ReaderWorker:
     """Gets ready to read from the moment it is made, and answers until it is closed. `niceness`: how much nicer than we it is."""
 
     def __init__(self, *, niceness: int = 0) -> None:

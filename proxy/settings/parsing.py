@@ -14,7 +14,7 @@ from pathlib import Path
 from proxy.contract.engine import Limits
 from proxy.errors import ConfigError
 from proxy.settings.flags import Given, scan
-from proxy.settings.readers import Reader
+from proxy.settings.readers import FlagReader
 from proxy.settings.values import AppHealth, AppProtocol, OwnPort, PortWish, Profile, RunMetadata, Settings
 
 PROFILES: tuple[Profile, ...] = ("dev", "production", "daprd")
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str], env: Mapping[str, str], *, profile_hint: Profile 
     Raises: ConfigError that lists every fault, one line each: the flag or variable, what was met, what is expected.
     """
     given = scan(argv)
-    read = Reader(given, env)
+    read = FlagReader(given, env)
     profile = read.choice("profile", PROFILES, profile_hint or "production")
     settings = _settings(read, profile)
     if read.faults or settings is None:
@@ -55,7 +55,7 @@ def derived_peer_port(app_id: str, folder: str, user_id: int, hostname: str) -> 
     return DERIVED_FROM + int.from_bytes(digest[:2], "little") % DERIVED_COUNT
 
 
-def _settings(read: Reader, profile: Profile) -> Settings | None:
+def _settings(read: FlagReader, profile: Profile) -> Settings | None:
     _check_mode(read)
     read.words("disable-init-endpoints", allowed=("config", "subscribe"))  # we make no such calls
     app_id = _name(read)
@@ -153,7 +153,7 @@ _TRUST_DOMAIN_SHAPE = "a lower-case domain name of a-z, 0-9, dot, dash, undersco
 _APP_ID_SHAPE = "1 to 63 letters, digits, dashes or underscores"
 
 
-def _name(read: Reader) -> str:
+def _name(read: FlagReader) -> str:
     app_id = read.text("app-id")
     if not app_id:
         read.fault("--app-id", "missing", _APP_ID_SHAPE)
@@ -161,7 +161,7 @@ def _name(read: Reader) -> str:
     return read.matching("app-id", app_id, _APP_ID, f"{_APP_ID_SHAPE} (no dot: it parts app from namespace)")
 
 
-def _check_mode(read: Reader) -> None:
+def _check_mode(read: FlagReader) -> None:
     if read.choice("mode", ("standalone", "kubernetes"), "standalone") == "kubernetes":
         read.fault(
             "--mode",
@@ -170,7 +170,7 @@ def _check_mode(read: Reader) -> None:
         )
 
 
-def _namespace(read: Reader, *, mtls: bool) -> str:
+def _namespace(read: FlagReader, *, mtls: bool) -> str:
     namespace = read.text("namespace") or read.env.get("NAMESPACE", "default")
     if not namespace:
         if mtls:
@@ -180,28 +180,30 @@ def _namespace(read: Reader, *, mtls: bool) -> str:
     return read.matching("namespace", namespace, _NAMESPACE, shape)
 
 
-def _protocol(read: Reader) -> AppProtocol:
+def _protocol(read: FlagReader) -> AppProtocol:
     protocol = read.choice("app-protocol", PROTOCOLS, "http")
     if read.switch("app-ssl", default=False):
         return "https" if protocol == "http" else "grpcs" if protocol == "grpc" else protocol
     return protocol
 
 
-def _api_ports(read: Reader, profile: Profile, app_port: int | None) -> tuple[PortWish, PortWish]:
+def _api_ports(read: FlagReader, profile: Profile, app_port: int | None) -> tuple[PortWish, PortWish]:
     return (
         _wish(read, "dapr-http-port", 3500, profile, taken=app_port),
         _wish(read, "dapr-grpc-port", 50001, profile, taken=app_port),
     )
 
 
-def _metrics_port(read: Reader, profile: Profile) -> PortWish | None:
+def _metrics_port(read: FlagReader, profile: Profile) -> PortWish | None:
     if not read.switch("enable-metrics", default=True):
         read.port("metrics-port", absent=("", "-1"))
         return None
     return _wish(read, "metrics-port", 9090, profile)
 
 
-def _wish(read: Reader, flag: str, default: int, profile: Profile, *, taken: int | None = None) -> PortWish:
+def _wish(
+    read: FlagReader, flag: str, default: int, profile: Profile, *, taken: int | None = None
+) -> PortWish:
     given = read.port(flag, absent=("", "-1"))
     if given is not None:
         return PortWish(given)
@@ -210,7 +212,7 @@ def _wish(read: Reader, flag: str, default: int, profile: Profile, *, taken: int
     return PortWish(default)
 
 
-def _peer_port(read: Reader, app_id: str) -> PortWish:
+def _peer_port(read: FlagReader, app_id: str) -> PortWish:
     given = read.port("dapr-internal-grpc-port", absent=("", "0", "-1"))
     if given is not None:
         return PortWish(given)
@@ -223,7 +225,7 @@ def _peer_host(profile: Profile, *, mtls: bool) -> str:
 
 
 def _no_collisions(
-    read: Reader, app_port: int | None, apis: Mapping[str, PortWish], upstreams: Sequence[OwnPort]
+    read: FlagReader, app_port: int | None, apis: Mapping[str, PortWish], upstreams: Sequence[OwnPort]
 ) -> None:
     taken: dict[int, str] = {} if app_port is None else {app_port: "--app-port"}
     wishes = [(f"--{flag}", wish.number) for flag, wish in apis.items() if not wish.fallback]
@@ -236,7 +238,7 @@ def _no_collisions(
         read.fault("--upstream", f"{app} twice", "one port for each app")
 
 
-def _own_port(read: Reader, text: str) -> OwnPort:
+def _own_port(read: FlagReader, text: str) -> OwnPort:
     app, equals, digits = text.partition("=")
     app_id, dot, namespace = app.partition(".")
     known = _APP_ID.fullmatch(app_id) and (not dot or _NAMESPACE.fullmatch(namespace))
@@ -248,20 +250,20 @@ def _own_port(read: Reader, text: str) -> OwnPort:
     return OwnPort(app, int(digits or 0))
 
 
-def _route(read: Reader, text: str) -> str:
+def _route(read: FlagReader, text: str) -> str:
     service, equals, app = text.partition("=")
     if not (service and equals and app) or any(c.isspace() for c in text):
         read.fault("--route", repr(text), "service=app, such as shop.CartService=cart")
     return text
 
 
-def _service(read: Reader, text: str) -> str:
+def _service(read: FlagReader, text: str) -> str:
     return read.matching(
         "grpc-service", text, _SERVICE, "the full name of a gRPC service, such as shop.CartService"
     )
 
 
-def _health(read: Reader) -> AppHealth | None:
+def _health(read: FlagReader) -> AppHealth | None:
     interval = read.number("app-health-probe-interval", 5)
     timeout = read.number("app-health-probe-timeout", 500)
     threshold = read.number("app-health-threshold", 3)
@@ -281,7 +283,7 @@ def _health(read: Reader) -> AppHealth | None:
     )
 
 
-def _mtls(read: Reader, profile: Profile) -> bool:
+def _mtls(read: FlagReader, profile: Profile) -> bool:
     asked = read.maybe_switch("enable-mtls")
     if not read.switch("insecure-plaintext", default=False):
         return asked if asked is not None else profile != "daprd"
@@ -290,7 +292,7 @@ def _mtls(read: Reader, profile: Profile) -> bool:
     return False
 
 
-def _sentry_address(read: Reader, profile: Profile, *, mtls: bool) -> str | None:
+def _sentry_address(read: FlagReader, profile: Profile, *, mtls: bool) -> str | None:
     given = read.text("sentry-address") or None
     if given is not None:
         _check_address(read, given)
@@ -301,7 +303,7 @@ def _sentry_address(read: Reader, profile: Profile, *, mtls: bool) -> str | None
     return given
 
 
-def _check_address(read: Reader, given: str) -> None:
+def _check_address(read: FlagReader, given: str) -> None:
     host, _, port = given.rpartition(":")
     if given.startswith("unix:/") or (
         host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536
@@ -310,7 +312,7 @@ def _check_address(read: Reader, given: str) -> None:
     read.fault("--sentry-address", repr(given), "host:port or unix:/path")
 
 
-def _anchors(read: Reader, *, needed: bool) -> bytes | None:
+def _anchors(read: FlagReader, *, needed: bool) -> bytes | None:
     path = read.path("trust-anchors-file")
     source, pem = "DAPR_TRUST_ANCHORS", read.env.get("DAPR_TRUST_ANCHORS", "").encode()
     if path is not None:
@@ -324,14 +326,14 @@ def _anchors(read: Reader, *, needed: bool) -> bytes | None:
     return pem
 
 
-def _token_file(read: Reader) -> Path | None:
+def _token_file(read: FlagReader) -> Path | None:
     named = read.env.get("DAPR_SENTRY_TOKEN_FILE")
     if named == "":
         read.fault("DAPR_SENTRY_TOKEN_FILE", "set but empty", "the path of a token, or no such variable")
     return Path(named) if named else None
 
 
-def _body_limit(read: Reader, profile: Profile) -> int | None:
+def _body_limit(read: FlagReader, profile: Profile) -> int | None:
     default = DAPR_BODY_BYTES if profile == "daprd" else None
     size = read.size("max-body-size", old="dapr-http-max-request-size", old_factor=1024 * 1024)
     if size is None or size < 0:
@@ -339,12 +341,12 @@ def _body_limit(read: Reader, profile: Profile) -> int | None:
     return size or None  # 0: no limit
 
 
-def _head_limit(read: Reader, profile: Profile) -> int:
+def _head_limit(read: FlagReader, profile: Profile) -> int:
     size = read.size("read-buffer-size", old="dapr-http-read-buffer-size", old_factor=1024)
     return size if size is not None and size > 0 else DAPR_HEAD_BYTES if profile == "daprd" else HEAD_BYTES
 
 
-def _limits(read: Reader) -> Limits:
+def _limits(read: FlagReader) -> Limits:
     default = Limits()
     return Limits(
         connections=read.count("max-connections", default.connections),
@@ -358,7 +360,7 @@ def _limits(read: Reader) -> Limits:
     )
 
 
-def _replay_limit(read: Reader, profile: Profile) -> int:
+def _replay_limit(read: FlagReader, profile: Profile) -> int:
     size = read.size("replay-buffer-size")
     if size is not None and size >= 0:
         return size
@@ -368,7 +370,7 @@ def _replay_limit(read: Reader, profile: Profile) -> int:
     return min(_body_limit(read, profile) or DAPR_BODY_BYTES, DAPR_BODY_BYTES)
 
 
-def _threads(read: Reader) -> int:
+def _threads(read: FlagReader) -> int:
     text = read.or_env("threads", "POSTERN_THREADS", "1")
     if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_THREADS:
         return int(text)
@@ -377,7 +379,7 @@ def _threads(read: Reader) -> int:
     return 1
 
 
-def _graceful(read: Reader) -> float | None:
+def _graceful(read: FlagReader) -> float | None:
     seconds = read.number("dapr-graceful-shutdown-seconds", 5)
     return 5.0 if seconds < 0 else float(seconds) or None
 
@@ -386,7 +388,7 @@ def _at_least_one(number: int) -> int | None:
     return number if number > 0 else None
 
 
-def _run(read: Reader) -> RunMetadata:
+def _run(read: FlagReader) -> RunMetadata:
     return RunMetadata(
         command=read.text("run-command") or "",
         run_template=read.text("run-template") or "",
@@ -397,7 +399,7 @@ def _run(read: Reader) -> RunMetadata:
     )
 
 
-def _warnings(read: Reader, profile: Profile, *, mtls: bool) -> tuple[str, ...]:
+def _warnings(read: FlagReader, profile: Profile, *, mtls: bool) -> tuple[str, ...]:
     warnings = [
         f"--{name} has no effect: postern has no such building block" for name in read.given.unbuilt()
     ]
@@ -415,7 +417,7 @@ def _warnings(read: Reader, profile: Profile, *, mtls: bool) -> tuple[str, ...]:
 
 def http_port_of(given: Given, env: Mapping[str, str]) -> int:
     """The port of the HTTP API that `--wait` asks; raises ConfigError."""
-    read = Reader(given, env)
+    read = FlagReader(given, env)
     port = read.port("dapr-http-port", absent=("", "-1", "0"))
     if read.faults:
         raise ConfigError(tuple(read.faults))

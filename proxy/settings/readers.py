@@ -28,7 +28,7 @@ _LEVELS: dict[str, LogLevel] = {
 }
 
 
-class Reader:
+class FlagReader:
     """Typed reading with faults collected in `faults`; after a fault a method returns a harmless stand-in.
 
     Owned by one parse; only its own methods and the parse write `faults`.

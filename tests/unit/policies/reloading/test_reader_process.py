@@ -10,7 +10,7 @@ import pytest
 
 from policies.errors import DocumentError, UnreadError
 from policies.reloading.loading import PolicySources, load
-from policies.reloading.reader_process import Loading, Reader
+from policies.reloading.reader_process import Loading, ReaderProcess
 
 POLICY = """
 apiVersion: dapr.io/v1alpha1
@@ -44,13 +44,13 @@ def _sources(tmp_path: Path, text: str | None) -> PolicySources:
 
 
 @pytest.fixture
-def reader() -> Iterator[Reader]:
-    reader = Reader()
+def reader() -> Iterator[ReaderProcess]:
+    reader = ReaderProcess()
     yield reader
     reader.close()
 
 
-def _read(reader: Reader, sources: PolicySources) -> int:
+def _read(reader: ReaderProcess, sources: PolicySources) -> int:
     """The process that read them."""
     reader(sources)
     assert reader.pid is not None
@@ -61,7 +61,7 @@ def _is_running(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
 
-def test_snapshot_crosses_whole(tmp_path: Path, reader: Reader) -> None:
+def test_snapshot_crosses_whole(tmp_path: Path, reader: ReaderProcess) -> None:
     sources = _sources(tmp_path, POLICY)
     assert Loading(sources).finish() == load(sources)
     assert reader(sources, generation=3) == load(sources, generation=3)
@@ -77,7 +77,7 @@ def test_every_fault_crosses_with_its_place(tmp_path: Path) -> None:
     assert len(apart.value.faults) == 2
 
 
-def test_one_child_reads_edits_in_a_row_good_and_bad(tmp_path: Path, reader: Reader) -> None:
+def test_one_child_reads_edits_in_a_row_good_and_bad(tmp_path: Path, reader: ReaderProcess) -> None:
     good = _sources(tmp_path, POLICY)
     child = _read(reader, good)
     bad = _sources(tmp_path, POLICY.replace("defaultAction: deny", "defaultAction: dany"))
@@ -89,7 +89,7 @@ def test_one_child_reads_edits_in_a_row_good_and_bad(tmp_path: Path, reader: Rea
 
 
 def test_child_ends_once_it_has_not_been_asked_for_a_while(tmp_path: Path) -> None:
-    reader = Reader(kept_s=0.0)
+    reader = ReaderProcess(kept_s=0.0)
     child = _read(reader, _sources(tmp_path, POLICY))
     assert _is_running(child)
     reader.rest()
@@ -97,13 +97,13 @@ def test_child_ends_once_it_has_not_been_asked_for_a_while(tmp_path: Path) -> No
     assert not _is_running(child)
 
 
-def test_child_stays_while_edits_may_follow(tmp_path: Path, reader: Reader) -> None:
+def test_child_stays_while_edits_may_follow(tmp_path: Path, reader: ReaderProcess) -> None:
     child = _read(reader, _sources(tmp_path, POLICY))
     reader.rest()
     assert reader.pid == child
 
 
-def test_child_that_was_killed_at_rest_is_replaced(tmp_path: Path, reader: Reader) -> None:
+def test_child_that_was_killed_at_rest_is_replaced(tmp_path: Path, reader: ReaderProcess) -> None:
     sources = _sources(tmp_path, POLICY)
     child = _read(reader, sources)
     os.kill(child, signal.SIGKILL)
@@ -112,7 +112,7 @@ def test_child_that_was_killed_at_rest_is_replaced(tmp_path: Path, reader: Reade
     assert reader.pid != child
 
 
-def test_child_that_is_killed_at_work_leaves_policies_unread(tmp_path: Path, reader: Reader) -> None:
+def test_child_that_is_killed_at_work_leaves_policies_unread(tmp_path: Path, reader: ReaderProcess) -> None:
     sources = _sources(tmp_path, POLICY)
     child = _read(reader, sources)
     os.kill(child, signal.SIGSTOP)
@@ -125,7 +125,7 @@ def test_child_that_is_killed_at_work_leaves_policies_unread(tmp_path: Path, rea
     assert reader(sources, generation=2) == load(sources, generation=2)
 
 
-def test_close_ends_a_load_under_way(tmp_path: Path, reader: Reader) -> None:
+def test_close_ends_a_load_under_way(tmp_path: Path, reader: ReaderProcess) -> None:
     sources = _sources(tmp_path, POLICY)
     child = _read(reader, sources)
     os.kill(child, signal.SIGSTOP)
@@ -137,20 +137,20 @@ def test_close_ends_a_load_under_way(tmp_path: Path, reader: Reader) -> None:
     assert reader.pid is None
 
 
-def test_child_leaves_ctrl_c_to_the_sidecar(tmp_path: Path, reader: Reader) -> None:
+def test_child_leaves_ctrl_c_to_the_sidecar(tmp_path: Path, reader: ReaderProcess) -> None:
     sources = _sources(tmp_path, POLICY)
     child = _read(reader, sources)
     os.kill(child, signal.SIGINT)
     assert _read(reader, sources) == child
 
 
-def test_reloads_are_nicer_than_we_are(tmp_path: Path, reader: Reader) -> None:
+def test_reloads_are_nicer_than_we_are(tmp_path: Path, reader: ReaderProcess) -> None:
     child = _read(reader, _sources(tmp_path, POLICY))
     ranks = [os.getpriority(os.PRIO_PROCESS, process) for process in (0, child)]
     assert ranks[1] == min(ranks[0] + 10, 19)
 
 
-def test_without_files_nothing_is_started(tmp_path: Path, reader: Reader) -> None:
+def test_without_files_nothing_is_started(tmp_path: Path, reader: ReaderProcess) -> None:
     sources = _sources(tmp_path, None)
     assert reader(sources) == Loading(sources).finish() == load(sources)
     assert reader.pid is None
