@@ -16,7 +16,7 @@ from proxy.wire.http_client import LocalResponse, request
 ASK_S = 0.3  # a hung sidecar must not hold up the others' answers; cli.md D2
 
 
-class Sidecar(Struct, frozen=True, kw_only=True):
+class SidecarAnswer(Struct, frozen=True, kw_only=True):
     """One sidecar: its registry entry, and what it said; None when it said nothing in time."""
 
     entry: Entry
@@ -52,7 +52,7 @@ def of_app(root: Path, app_id: str) -> tuple[Entry, ...]:
     return found
 
 
-async def ask(listed: Sequence[Entry], target: str, *, timeout_s: float = ASK_S) -> tuple[Sidecar, ...]:
+async def ask(listed: Sequence[Entry], target: str, *, timeout_s: float = ASK_S) -> tuple[SidecarAnswer, ...]:
     """GET `target` of every sidecar's admin socket, in parallel; in the order of `listed`."""
     answers: dict[str, Mapping[str, object] | None] = {}
 
@@ -62,7 +62,7 @@ async def ask(listed: Sequence[Entry], target: str, *, timeout_s: float = ASK_S)
     async with asyncio.TaskGroup() as tasks:
         for entry in listed:
             tasks.create_task(one(entry))
-    return tuple(Sidecar(entry=entry, answer=answers[entry.instance]) for entry in listed)
+    return tuple(SidecarAnswer(entry=entry, answer=answers[entry.instance]) for entry in listed)
 
 
 async def _answer(entry: Entry, target: str, timeout_s: float) -> Mapping[str, object] | None:

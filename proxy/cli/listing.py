@@ -13,7 +13,7 @@ import typer
 from nameresolution.host_registry import Entry
 from proxy.cli.completion import app_ids
 from proxy.cli.errors import FAILED, CliError
-from proxy.cli.fleet import Sidecar, ask, entries, nothing_runs, of_app, root_of
+from proxy.cli.fleet import SidecarAnswer, ask, entries, nothing_runs, of_app, root_of
 from proxy.cli.options import Output, OutputFormat, RuntimePath
 from proxy.cli.tables import Column, Row, format_age, format_data, format_time, put, put_table, tell
 
@@ -106,14 +106,14 @@ def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = N
         put_table(columns, [_for_people(row, is_wide=is_wide) for row in rows], is_wide=is_wide)
 
 
-async def _ask_both(found: Sequence[Entry]) -> tuple[tuple[Sidecar, ...], tuple[Sidecar, ...]]:
+async def _ask_both(found: Sequence[Entry]) -> tuple[tuple[SidecarAnswer, ...], tuple[SidecarAnswer, ...]]:
     async with asyncio.TaskGroup() as tasks:
         status_task = tasks.create_task(ask(found, "/status"))
         metadata_task = tasks.create_task(ask(found, "/metadata"))
     return status_task.result(), metadata_task.result()
 
 
-def extended(sidecar: Sidecar) -> Mapping[str, str]:
+def extended(sidecar: SidecarAnswer) -> Mapping[str, str]:
     """What was told to a sidecar about its run, from its `/metadata`."""
     return {
         key: text for key, text in _part(sidecar.answer or {}, "extended").items() if isinstance(text, str)
@@ -130,7 +130,7 @@ def _for_people(row: Row, *, is_wide: bool) -> Row:
     }
 
 
-def listed(sidecar: Sidecar, now: float, told: Mapping[str, str]) -> Row:
+def listed(sidecar: SidecarAnswer, now: float, told: Mapping[str, str]) -> Row:
     """One sidecar as `postern list -o json` has it; the keys are those of `dapr list`, and a few more."""
     entry, answer = sidecar.entry, sidecar.answer or {}
     state = "unresponsive" if sidecar.answer is None else str(answer.get("shutdown") or "serving")
@@ -205,7 +205,7 @@ def _unresponsive(entry: Entry) -> Row:
     }
 
 
-def _status_row(sidecar: Sidecar, now: float) -> Row:
+def _status_row(sidecar: SidecarAnswer, now: float) -> Row:
     entry, answer = sidecar.entry, sidecar.answer
     row: dict[str, object] = {
         "app id": entry.app_id,
@@ -246,7 +246,7 @@ def _status_row(sidecar: Sidecar, now: float) -> Row:
     return row
 
 
-def notes(sidecars: Iterable[Sidecar]) -> list[str]:
+def notes(sidecars: Iterable[SidecarAnswer]) -> list[str]:
     """What deserves a line of its own beside the table; what is the same for several apps is told once."""
     told: dict[str, list[str]] = {}
     for sidecar in sidecars:
@@ -255,7 +255,7 @@ def notes(sidecars: Iterable[Sidecar]) -> list[str]:
     return [f"{', '.join(dict.fromkeys(apps))}: {text}" for text, apps in told.items()]
 
 
-def _notes_of(sidecar: Sidecar) -> list[str]:
+def _notes_of(sidecar: SidecarAnswer) -> list[str]:
     if sidecar.answer is None:
         return [f"process {sidecar.entry.pid} does not answer on {sidecar.entry.admin_socket}"]
     found: list[str] = []
@@ -314,7 +314,7 @@ def endpoints(
         raise CliError("no endpoint is known yet", hint="name the app to have it looked for")
 
 
-async def _looked_up(asked: Sequence[Entry], app_id: str) -> tuple[Sidecar, ...]:
+async def _looked_up(asked: Sequence[Entry], app_id: str) -> tuple[SidecarAnswer, ...]:
     """Ask until every sidecar has looked for the app, or has had the time."""
     target = f"/endpoints?app={quote(app_id, safe='')}"
     answers = await ask(asked, target)
@@ -326,7 +326,7 @@ async def _looked_up(asked: Sequence[Entry], app_id: str) -> tuple[Sidecar, ...]
     return answers
 
 
-def why_nothing(sidecars: Iterable[Sidecar]) -> str:
+def why_nothing(sidecars: Iterable[SidecarAnswer]) -> str:
     """Which names may have been meant, as far as the sidecars know, then what was tried; each once."""
     told = [_part(sidecar.answer, name) for sidecar in sidecars if sidecar.answer for name in sidecar.answer]
     near, tried = _texts(told, "near"), _texts(told, "tried")
@@ -340,7 +340,7 @@ def _texts(parts: Iterable[Mapping[str, object]], key: str) -> list[str]:
     return list(dict.fromkeys(str(text) for texts in lists if isinstance(texts, list) for text in texts))
 
 
-def service_rows(sidecar: Sidecar) -> list[Row]:
+def service_rows(sidecar: SidecarAnswer) -> list[Row]:
     """Which app serves which gRPC service, as one sidecar has it."""
     told = (sidecar.answer or {}).get("services")
     return [
@@ -354,7 +354,7 @@ def service_rows(sidecar: Sidecar) -> list[Row]:
     ]
 
 
-def endpoint_rows(sidecar: Sidecar) -> list[Row]:
+def endpoint_rows(sidecar: SidecarAnswer) -> list[Row]:
     """The endpoints in one sidecar's answer, flat: one row an address."""
     rows: list[Row] = []
     for name in sidecar.answer or {}:

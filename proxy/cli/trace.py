@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from proxy.cli.errors import CliError, UsageError
-from proxy.cli.fleet import Sidecar, ask, entries, nothing_runs, root_of
+from proxy.cli.fleet import SidecarAnswer, ask, entries, nothing_runs, root_of
 from proxy.cli.options import RuntimePath
 from proxy.cli.output import wants_colour
 from proxy.cli.tables import format_data, put
@@ -62,7 +62,7 @@ async def collect(root: Path, trace_id: str | None) -> tuple[str, list[SpanJson]
     return trace_id, spans
 
 
-def newest(answers: Sequence[Sidecar]) -> str | None:
+def newest(answers: Sequence[SidecarAnswer]) -> str | None:
     """The id of the trace whose first span began last."""
     starts: dict[str, int] = {}
     for span in merge(answers):
@@ -72,7 +72,7 @@ def newest(answers: Sequence[Sidecar]) -> str | None:
     return max(starts, key=lambda name: starts[name]) if starts else None
 
 
-def merge(answers: Sequence[Sidecar]) -> list[SpanJson]:
+def merge(answers: Sequence[SidecarAnswer]) -> list[SpanJson]:
     """All spans in the answers, each once, by start."""
     spans: dict[tuple[object, object, object], SpanJson] = {}
     for sidecar in answers:

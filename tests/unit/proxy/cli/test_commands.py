@@ -9,7 +9,7 @@ import pytest
 
 from nameresolution.host_registry import Entry, HostRegistry
 from proxy.cli.errors import CliError, UsageError
-from proxy.cli.fleet import Sidecar, of_app
+from proxy.cli.fleet import SidecarAnswer, of_app
 from proxy.cli.guard import note
 from proxy.cli.invoke import address_of, choose_callers, exit_code, parse_headers
 from proxy.cli.listing import endpoint_rows, extended, listed, merged, notes, service_rows, why_nothing
@@ -25,8 +25,8 @@ def entry(app_id: str = "cart", **facts: object) -> Entry:
     return Entry(app_id=app_id, instance=f"{app_id}-1", peer_port=47000, **facts)  # type: ignore[arg-type]
 
 
-def sidecar(answer: dict[str, object] | None, app_id: str = "cart", **facts: object) -> Sidecar:
-    return Sidecar(entry=entry(app_id, **facts), answer=answer)
+def sidecar(answer: dict[str, object] | None, app_id: str = "cart", **facts: object) -> SidecarAnswer:
+    return SidecarAnswer(entry=entry(app_id, **facts), answer=answer)
 
 
 @pytest.mark.parametrize(
