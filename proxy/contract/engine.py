@@ -126,7 +126,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     continuations: int = 60  # frames of one header block (VU#421644): a megabyte; h2 has a bound at 64
 
 
-class Span(Protocol):
+class HopSpan(Protocol):
     """This hop's span as engines see it: wire values only."""
 
     @property
@@ -162,10 +162,10 @@ class Tracing(Protocol):
     def sampling(self) -> Sampling | None:
         """What `begin` does, in so many words; None: only `begin` can tell. Read again now and then."""
 
-    def from_ids(self, ids: SpanIds) -> Span:
+    def from_ids(self, ids: SpanIds) -> HopSpan:
         """The span that an engine began by `sampling`."""
 
-    def begin(self, headers: Sequence[Header], *, grpc: bool) -> Span:
+    def begin(self, headers: Sequence[Header], *, grpc: bool) -> HopSpan:
         """A fresh span, child of what the headers carry."""
 
 

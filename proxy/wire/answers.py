@@ -7,7 +7,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from proxy import errors
-from proxy.contract.engine import Span
+from proxy.contract.engine import HopSpan
 from proxy.contract.head import Headers
 from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Labels, Reply
 from proxy.wire.grpc_web import trailer_frame
@@ -17,7 +17,7 @@ _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 
 def send(
-    down: Downstream, reply: Reply, detail: str, span: Span, *, grpc: bool, head: bool, web: bytes = b""
+    down: Downstream, reply: Reply, detail: str, span: HopSpan, *, grpc: bool, head: bool, web: bytes = b""
 ) -> int | None:
     """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses).
 
@@ -68,7 +68,7 @@ def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode("ascii")
 
 
-def grpc_trailers(reply: Reply, detail: str, span: Span) -> Headers:
+def grpc_trailers(reply: Reply, detail: str, span: HopSpan) -> Headers:
     """How a gRPC call ends with a reply of ours."""
     text = reply.grpc_message.replace(DETAIL, detail)
     message = quote(text, safe=_GRPC_SAFE, errors="replace").encode("ascii")

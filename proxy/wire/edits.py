@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from proxy.contract.engine import Span
+from proxy.contract.engine import HopSpan
 from proxy.contract.fields import read_baggage
 from proxy.contract.head import Form, Header, Headers, RequestHead
 from proxy.contract.plan import Edits, Op
@@ -112,7 +112,7 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     return kept
 
 
-def edit_answer(compiled: Compiled, headers: Headers, asked: RawHead, span: Span) -> list[Header]:
+def edit_answer(compiled: Compiled, headers: Headers, asked: RawHead, span: HopSpan) -> list[Header]:
     """The answer's headers to send on to who asked."""
     kept = edit_headers(compiled, headers)
     names = {name for name, _ in kept}
@@ -150,7 +150,7 @@ def _listed(headers: Headers) -> frozenset[bytes]:
 
 
 def edit_request(
-    compiled: Compiled, raw: RawHead, head: RequestHead, span: Span, left_s: float | None
+    compiled: Compiled, raw: RawHead, head: RequestHead, span: HopSpan, left_s: float | None
 ) -> RawHead:
     """The head to send on. `left_s`: what is left of the call's time, if it has a limit."""
     headers = edit_headers(compiled, raw.headers)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from proxy.contract.engine import Span
+from proxy.contract.engine import HopSpan
 from proxy.contract.plan import Labels, Plan, Reply
 
 _MAX_LABELS = 4_096
@@ -18,7 +18,7 @@ class Known:
         self._number = 0
         self._decisions: dict[int, Plan | Reply] = {}
         self._labels: dict[Labels, int] = {}
-        self._spans: dict[int, Span] = {}
+        self._spans: dict[int, HopSpan] = {}
 
     def _next(self) -> int:
         self._number += 1
@@ -32,7 +32,7 @@ class Known:
             self._labels.clear()  # equal ones get another number: they are added up apart
         return number, self._labels.setdefault(decision.labels, number)
 
-    def add_span(self, span: Span) -> int:
+    def add_span(self, span: HopSpan) -> int:
         """The number of a span from now on."""
         number = self._next()
         self._spans[number] = span
@@ -48,7 +48,7 @@ class Known:
         assert isinstance(plan, Plan)
         return plan
 
-    def take_span(self, number: int | None) -> Span | None:
+    def take_span(self, number: int | None) -> HopSpan | None:
         """The span of a number, which nobody asks for again."""
         return self._spans.pop(number, None) if number is not None else None
 

@@ -8,7 +8,7 @@ from proxy.contract.plan import Cause, Edits, Labels, Plan, Reply, RetryPolicy
 from proxy.contract.recording import Shape
 
 if TYPE_CHECKING:
-    from proxy.contract.engine import Span
+    from proxy.contract.engine import HopSpan
     from proxy.engine.native._native import (
         AttemptParts,
         EditParts,
@@ -91,7 +91,7 @@ def tally(parts: "TallyParts", labels: Labels) -> Tally:
     )
 
 
-def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "Span") -> Outcome:
+def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSpan") -> Outcome:
     """What came of the call that `of` began."""
     _, _, _, started_ns, head_ns, ended_ns, status, grpc_code, cause, attempts, up_bytes, down_bytes = parts
     return Outcome(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from proxy.contract.engine import Observer, Span, SpanIds, Tracing
+from proxy.contract.engine import HopSpan, Observer, SpanIds, Tracing
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Outcome
 from proxy.engine.native import parts
@@ -101,7 +101,7 @@ class Reports:
         labels = decision.labels if decision is not None else answers.unlabelled(head.listener)
         return parts.outcome(ended, head, labels, self._span(ended[2], head))
 
-    def _span(self, begun: "SpanParts | int | None", head: RequestHead) -> Span:
+    def _span(self, begun: "SpanParts | int | None", head: RequestHead) -> HopSpan:
         if isinstance(begun, tuple):
             upper, lower, span_id, parent_id, is_sampled, tracestate = begun
             return self._tracing.from_ids(
