@@ -60,7 +60,7 @@ DENIALS: Mapping[Reason, str] = {
 }
 
 
-class Decision(Struct, frozen=True, kw_only=True):
+class AccessDecision(Struct, frozen=True, kw_only=True):
     """The answer and why.
 
     `reason` is one of `DENIALS`, or of an allowed call `self` or `own-namespace`. `policy` is the app-id of the entry that was
@@ -134,7 +134,7 @@ class AccessRules(Struct, frozen=True, kw_only=True):
             return True
         return any(caller.trust_domain == trust_domain for caller in self.callers)
 
-    def evaluate(self, caller: Caller | None, operation: Operation) -> Decision:
+    def evaluate(self, caller: Caller | None, operation: Operation) -> AccessDecision:
         """The decision for one call. `caller` is None for a peer without a proven identity."""
         table = self.table(caller)
         classes = table.classes(operation.path) if table is not None else ()
@@ -148,13 +148,13 @@ class AccessRules(Struct, frozen=True, kw_only=True):
 
     def decide(
         self, caller: Caller | None, classes: tuple[int, ...], verb: str, protocol: Protocol
-    ) -> Decision:
+    ) -> AccessDecision:
         """The decision for every path of these classes, which all must be allowed; ignored where `table` gives None."""
         if self.is_off:
-            return Decision(allowed=True, reason="no-policy")
+            return AccessDecision(allowed=True, reason="no-policy")
         if caller is None:
             reason: Reason = "no-id" if self.profile is None else "no-policy"
-            return Decision(allowed=self.default_allow, reason=reason, scope="global")
+            return AccessDecision(allowed=self.default_allow, reason=reason, scope="global")
         rules = self.callers.get(caller)
         if rules is None:
             return self._without_entry(caller)
@@ -176,24 +176,26 @@ class AccessRules(Struct, frozen=True, kw_only=True):
                 return reading
         return ""
 
-    def _without_entry(self, caller: Caller) -> Decision:
+    def _without_entry(self, caller: Caller) -> AccessDecision:
         if not self.trusts(caller.trust_domain):
-            return Decision(allowed=False, reason="trust-domain", scope="global")
+            return AccessDecision(allowed=False, reason="trust-domain", scope="global")
         if caller.namespace == self.own_namespace and self.own_trust_domain in {None, caller.trust_domain}:
             if caller.app_id == self.own_app_id:
-                return Decision(allowed=True, reason="self")
+                return AccessDecision(allowed=True, reason="self")
             if self.admits_own_namespace:
-                return Decision(allowed=True, reason="own-namespace")
+                return AccessDecision(allowed=True, reason="own-namespace")
         reason: Reason = "default-global" if self.profile is None else "no-policy"
-        return Decision(allowed=self.default_allow, reason=reason, scope="global")
+        return AccessDecision(allowed=self.default_allow, reason=reason, scope="global")
 
-    def _judge(self, rules: CallerRules, path_class: int, verb: str, protocol: Protocol) -> Decision:
+    def _judge(self, rules: CallerRules, path_class: int, verb: str, protocol: Protocol) -> AccessDecision:
         if self.judges_verbs:
             verb = verb or ("POST" if protocol == "grpc" else "")
             if verb in {"", "NONE"}:
-                return Decision(allowed=False, reason="no-verb", policy=rules.policy, scope=_scope(rules))
+                return AccessDecision(
+                    allowed=False, reason="no-verb", policy=rules.policy, scope=_scope(rules)
+                )
         if rules.rules and path_class == UNREADABLE:
-            return Decision(allowed=False, reason="bad-path", policy=rules.policy, scope=_scope(rules))
+            return AccessDecision(allowed=False, reason="bad-path", policy=rules.policy, scope=_scope(rules))
         walked, candidates = rules.table.outcome(path_class) if rules.rules else (-1, ())
         safe = self._read_safely(rules, candidates, verb)
         if not safe.allowed:
@@ -201,9 +203,9 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         daprs = self._read_as_dapr(rules, walked, verb)
         return safe if daprs.allowed else daprs
 
-    def _read_as_dapr(self, rules: CallerRules, walked: int, verb: str) -> Decision:
+    def _read_as_dapr(self, rules: CallerRules, walked: int, verb: str) -> AccessDecision:
         if rules.is_shadowed:
-            return Decision(allowed=self.default_allow, reason="default-global", scope="global")
+            return AccessDecision(allowed=self.default_allow, reason="default-global", scope="global")
         if walked < 0:
             return self._default(rules)
         rule = rules.rules[walked]
@@ -213,7 +215,9 @@ class AccessRules(Struct, frozen=True, kw_only=True):
                 return self._default(rules)
         return _by_rule(rules, walked)
 
-    def _read_safely(self, rules: CallerRules, candidates: tuple[Candidate, ...], verb: str) -> Decision:
+    def _read_safely(
+        self, rules: CallerRules, candidates: tuple[Candidate, ...], verb: str
+    ) -> AccessDecision:
         table = rules.table
         fitting = [one for one in candidates if "*" in table.verbs[one.rule] or verb in table.verbs[one.rule]]
         if not fitting:
@@ -225,20 +229,22 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         top = next(one for one in allows if not any(table.is_over(other, one) for other in allows))
         return _by_rule(rules, top.rule)
 
-    def _default(self, rules: CallerRules) -> Decision:
+    def _default(self, rules: CallerRules) -> AccessDecision:
         if rules.default_allow is None:
-            return Decision(
+            return AccessDecision(
                 allowed=self.default_allow,
                 reason="default-global",
                 policy=rules.policy,
                 scope="global",
             )
-        return Decision(allowed=rules.default_allow, reason="default-app", policy=rules.policy, scope="app")
+        return AccessDecision(
+            allowed=rules.default_allow, reason="default-app", policy=rules.policy, scope="app"
+        )
 
 
-def _by_rule(rules: CallerRules, number: int) -> Decision:
+def _by_rule(rules: CallerRules, number: int) -> AccessDecision:
     rule = rules.rules[number]
-    return Decision(
+    return AccessDecision(
         allowed=rule.is_allow,
         reason="rule",
         policy=rules.policy,

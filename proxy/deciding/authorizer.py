@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator
 
 from msgspec import Struct
 
-from policies.rules.access import AccessRules, Caller, Decision, Operation, Profile, Protocol
+from policies.rules.access import AccessDecision, AccessRules, Caller, Operation, Profile, Protocol
 from policies.rules.matcher import PathTable
 from proxy.contract.head import Form, RequestHead
 from proxy.contract.plan import Labels
@@ -70,7 +70,7 @@ class Authorizer:
 
     def decide(
         self, head: RecordingHead, caller: Caller | None, protocol: Protocol, *, form: Form = "sent"
-    ) -> Decision:
+    ) -> AccessDecision:
         """May this caller do this? Reads the path's class and the verb only where a rule could turn on them.
 
         `form`: of a call of the app to itself, the path that it finds; from a peer it comes in its form already.
@@ -98,7 +98,7 @@ class Authorizer:
         asked = Operation(protocol=protocol, verb=head.method, path=as_forwarded(head.path, form))
         return self.rules.denied_reading(caller, asked)
 
-    def describe(self, decision: Decision) -> str:
+    def describe(self, decision: AccessDecision) -> str:
         """A decision for telemetry."""
         told = f"policy={decision.policy or '-'} rule={decision.rule or '-'} reason={decision.reason}"
         return f"{told} profile={self.rules.profile}" if decision.reason == "no-policy" else told

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
-from policies.rules.access import Caller, Decision, Operation, Profile
+from policies.rules.access import AccessDecision, Caller, Operation, Profile
 
 A = Caller(trust_domain="public", namespace="default", app_id="app1")
 OWN = Caller(trust_domain="public", namespace="default", app_id="callee")
@@ -99,10 +99,10 @@ def loaded(
 
 def asker(
     snapshot: PolicySnapshot, *, is_grpc: bool = False
-) -> Callable[[Caller | None, str, str], Decision]:
+) -> Callable[[Caller | None, str, str], AccessDecision]:
     """(caller, verb, path) -> decision."""
 
-    def ask(caller: Caller | None, verb: str, path: str) -> Decision:
+    def ask(caller: Caller | None, verb: str, path: str) -> AccessDecision:
         protocol = "grpc" if is_grpc else "http"
         return snapshot.access.evaluate(caller, Operation(protocol=protocol, verb=verb, path=path))  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.rules.access import Caller, CallerRules, Decision, Operation, Protocol, Rule
+from policies.rules.access import AccessDecision, Caller, CallerRules, Operation, Protocol, Rule
 from policies.rules.matcher import path_table
 from proxy.contract.plan import Cause, Labels, Plan, Reply
 from proxy.contract.recording import Facet, RecordingHead
@@ -167,13 +167,13 @@ def test_denied_reading_of_a_call_to_oneself_is_of_what_the_app_finds() -> None:
 @pytest.mark.parametrize(
     ("decision", "expected"),
     [
-        (Decision(allowed=True, reason="self"), "policy=- rule=- reason=self"),
-        (Decision(allowed=False, reason="no-policy"), "policy=- rule=- reason=no-policy profile=dev"),
+        (AccessDecision(allowed=True, reason="self"), "policy=- rule=- reason=self"),
+        (AccessDecision(allowed=False, reason="no-policy"), "policy=- rule=- reason=no-policy profile=dev"),
         (
-            Decision(allowed=False, reason="rule", policy="cart", rule="/admin"),
+            AccessDecision(allowed=False, reason="rule", policy="cart", rule="/admin"),
             "policy=cart rule=/admin reason=rule",
         ),
     ],
 )
-def test_decision_is_described_in_three_words(decision: Decision, expected: str) -> None:
+def test_decision_is_described_in_three_words(decision: AccessDecision, expected: str) -> None:
     assert Authorizer(rules()).describe(decision) == expected
