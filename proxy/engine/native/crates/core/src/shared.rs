@@ -211,7 +211,7 @@ impl Shared {
     async fn judge_open(self: Rc<Self>) {
         let calls: Vec<Rc<CallState>> = self.calls.borrow().values().cloned().collect();
         for call in calls {
-            if let Some(decided) = deciding::again(&self, &call.head).await {
+            if let Some(decided) = deciding::decide_again(&self, &call.head).await {
                 if matches!(&decided.decision, Decision::Reply(reply) if reply.cause == Cause::Denied) {
                     call.deny(decided);
                 }

@@ -33,7 +33,7 @@ const PROOF: Duration = Duration::from_secs(1);
 pub enum Ended {
     Whole,
     /// The answer counts as a failure: try again after so long.
-    Again(Duration),
+    Retry(Duration),
     Failed(Cause, String),
     /// No other attempt may help.
     ForGood(Cause, String),
@@ -204,7 +204,7 @@ impl Call {
         // Where no other is left, the peer's answer says more than ours could.
         if self.refused_as.is_some() && self.may_try_another(plan) {
             self.end_attempt(self.refused_as, "");
-            return Ok(Ended::Again(Duration::ZERO));
+            return Ok(Ended::Retry(Duration::ZERO));
         }
         if plan.routes[self.route].edits.http_only && answers::is_grpc(&answered.headers) {
             let detail = format!("it answered in gRPC, with HTTP {}", answered.status);
@@ -226,7 +226,7 @@ impl Call {
                     attempt.grpc_code = code;
                 }
                 self.end_attempt(Some(Cause::Status), "");
-                return Ok(Ended::Again(pause));
+                return Ok(Ended::Retry(pause));
             }
         }
         self.relay(down, plan, up, pump, answered, timer).await

@@ -29,7 +29,7 @@ enum Asked {
 }
 
 /// The decision about the head of a call under way by what holds now; `None` where there is none at once.
-pub async fn again(shared: &Rc<Shared>, head: &Arc<Head>) -> Option<Rc<Kept>> {
+pub async fn decide_again(shared: &Rc<Shared>, head: &Arc<Head>) -> Option<Rc<Kept>> {
     if let Some(kept) = find(shared.clone(), head.clone()).await.ok()? {
         return Some(kept);
     }

@@ -126,7 +126,7 @@ impl Down {
         both!(self, end => end.finish(trailers));
     }
 
-    /// The call is over. What was said last is on its way once this returns: whoever waits for it does not wait for our books.
+    /// The call is over. What was said last is on its way once this returns: whoever waits for it does not wait for what we record and report.
     pub async fn leave(self) {
         let mut end = Some(self);
         poll_fn(|cx| match end.take() {

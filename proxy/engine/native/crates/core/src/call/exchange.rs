@@ -284,7 +284,7 @@ impl Call {
         loop {
             let (cause, detail) = match self.attempt(down, plan).await? {
                 Ended::Whole => return Ok(()),
-                Ended::Again(pause) => {
+                Ended::Retry(pause) => {
                     Box::pin(self.pause(down, pause)).await?;
                     continue;
                 }
@@ -456,7 +456,7 @@ impl Call {
         }
     }
 
-    /// Close the books on the current attempt.
+    /// Record how the current attempt ended, and release its endpoint and passes.
     pub fn end_attempt(&mut self, cause: Option<Cause>, detail: &str) {
         if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.ended_ns == 0) {
             attempt.ended_ns = now_ns();
