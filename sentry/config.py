@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn
 
 from msgspec import Struct, field
 
+from sentry.durations import parse_lifetime
 from sentry.errors import IdentityError, SettingsError
 from sentry.spiffe import SpiffeId, TrustDomain, sentry_id
 from sentry.store import StoreNames
@@ -296,10 +297,8 @@ def _duration(text: str) -> timedelta:
     try:
         return timedelta(seconds=float(text))
     except ValueError:
-        from sentry.schema import parse_duration  # noqa: PLC0415 -- see _from_file
-
         try:
-            return parse_duration(text)
+            return parse_lifetime(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 

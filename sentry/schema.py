@@ -1,30 +1,14 @@
 """The `spec.mtls` section of a Configuration document, as sentry reads it."""
 
-import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 from msgspec import Struct, ValidationError, convert, field
 
+from sentry.durations import parse_lifetime
 from sentry.errors import SettingsError
-
-_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_UNIT_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def parse_duration(text: str) -> timedelta:
-    """Go's duration text without sign, such as `24h` or `1h30m`. Raises ValueError."""
-    if text == "0":
-        return timedelta()
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"expected a duration such as 24h or 15m, met {text!r}")
-    try:
-        return timedelta(seconds=sum(float(number) * _UNIT_S[unit] for number, unit in parts))
-    except OverflowError as error:
-        raise ValueError(f"duration {text!r} is too long") from error
 
 
 class Duration(timedelta):
@@ -90,4 +74,4 @@ def read_mtls(path: Path) -> Mtls:
 
 def _duration(kind: type, value: object) -> Duration:
     assert kind is Duration
-    return Duration(seconds=parse_duration(str(value)).total_seconds())
+    return Duration(seconds=parse_lifetime(str(value)).total_seconds())

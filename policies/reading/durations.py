@@ -1,4 +1,7 @@
-"""Durations as Dapr's resources write them; pure."""
+"""Durations as Dapr's resources write them; pure.
+
+Go's, but for a number without a unit, which counts milliseconds. Not by `sentry.durations`: policies import nothing of ours.
+"""
 
 import re
 

@@ -1,26 +1,13 @@
-"""Go durations and Kubernetes quantities, as flags and documents write them. Pure."""
+"""Kubernetes quantities, as flags and documents write them. Pure. Durations are in `sentry.durations`."""
 
 import re
 
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _QUANTITY = re.compile(
     r"([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,2})|(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E))?", re.ASCII
 )
 _TENS = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _TWOS = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 MAX_LENGTH = 64  # longer than any number that makes sense; bounds the work on nonsense
-
-
-def parse_duration_s(text: str) -> float:
-    """Seconds of a Go duration such as `1h2m3.5s`, `500ms` or `0`. Raises ValueError. Source: Go `time.ParseDuration`."""
-    sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
-    if rest == "0":
-        return 0.0
-    parts = _DURATION_PART.findall(rest) if len(text) <= MAX_LENGTH else []
-    if not parts or "".join(number + unit for number, unit in parts) != rest:
-        raise ValueError("a duration such as 500ms, 5s or 1m30s")
-    return sign * sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def parse_quantity(text: str) -> int:

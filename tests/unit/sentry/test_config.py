@@ -7,7 +7,6 @@ import pytest
 
 from sentry.config import Settings, parse_settings
 from sentry.errors import SettingsError
-from sentry.schema import parse_duration
 
 ROOT = ("--runtime-path", "/run/postern")
 
@@ -79,19 +78,6 @@ def test_flags_without_effect_are_accepted_and_named() -> None:
         *ROOT, "--enable-metrics=true", "--metrics-port", "9090", "--jwt-enabled", "--oidc-enabled"
     )
     assert settings.unused_flags == ("--jwt-enabled", "--oidc-enabled")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("24h", 86400), ("1h30m", 5400), ("1.5s", 1.5), ("250ms", 0.25), ("0", 0)]
-)
-def test_duration_is_read_as_go_does(text: str, seconds: float) -> None:
-    assert parse_duration(text) == timedelta(seconds=seconds)
-
-
-@pytest.mark.parametrize("text", ["", "5", "h", "1h 30m", "-1h", "1x", "9" * 400 + "h"])
-def test_duration_in_another_form_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="duration"):
-        parse_duration(text)
 
 
 def test_flags_may_be_written_as_go_writes_them() -> None:
