@@ -58,10 +58,11 @@ class PortableEngine:
                 listener.end()
 
     def _spawn(self, task: Coroutine[None, None, None]) -> object:
-        if self._tasks is None:
-            task.close()
-            return None
-        return self._tasks.create_task(task)
+        if self._tasks is not None:
+            with suppress(RuntimeError):  # a TaskGroup that is ending takes no task, and leaves it to us
+                return self._tasks.create_task(task)
+        task.close()
+        return None
 
     async def listen(self, spec: ListenerSpec) -> str:
         """Bind and accept; returns the bound address. Raises ListenError."""
