@@ -85,8 +85,8 @@ def test_every_setting_has_a_reader(model: type[Struct], names: set[str]) -> Non
 class Told(dict[str, str]):
     """An environment that notes what it is asked for."""
 
-    def __init__(self) -> None:
-        super().__init__(HOME="/nowhere")
+    def __init__(self, home: Path) -> None:
+        super().__init__(HOME=str(home))
         self.asked = set[str]()
 
     def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
@@ -105,12 +105,12 @@ def test_every_flag_is_read_or_warned_of(tmp_path: Path) -> None:
     assert {name for name in warned if f"--{name} " not in warnings} == set()
 
 
-def test_every_variable_that_is_read_is_in_the_reference_and_no_other() -> None:
+def test_every_variable_that_is_read_is_in_the_reference_and_no_other(tmp_path: Path) -> None:
     read = {
         text for name in sources() if name != "proxy/reference/environment.py" for text in _variables_in(name)
     }
     assert read == set(environment.READ)
-    told = Told()
+    told = Told(tmp_path)
     parse(["--app-id=a", "--sentry-address=127.0.0.1:1", "--insecure-plaintext"], told)
     assert told.asked <= set(environment.READ)
 
