@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check reference native native-dev wheel stock fuzz bench soak clean
+.PHONY: demo test quick check reference native native-dev wheel stock fuzz bench soak nightly clean
 
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
@@ -117,6 +117,12 @@ bench: $(VENV)/.ready
 
 soak: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m soak --timeout 1800
+
+# What takes too long for each change: properties on many inputs (tests/conftest.py), the parsers' fuzzers for longer, and the soaks.
+nightly: $(VENV)/.ready
+	@$(BIN)/python -m pytest -q -n 2 --hypothesis-profile nightly --timeout 1800 tests/unit tests/fuzz tests/differential
+	@$(if $(shell command -v cargo),$(MAKE) fuzz FUZZ_S=300,echo "cargo is missing: the native engine's parsers are not fuzzed")
+	@$(MAKE) soak
 
 clean:
 	rm -rf $(VENV) build *.egg-info .demo .bench

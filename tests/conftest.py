@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import netns
 from tests.support.apps import App, start_grpc_app, start_http_app
@@ -16,6 +17,14 @@ from tests.support.processes import Processes
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# How many inputs a property tries: a few in `make test`, for its time; many in `make nightly`. None is on a clock: a busy machine takes
+# the processor away for longer than any deadline that would tell something.
+for profile, inputs in {"brief": 50, "nightly": 1_000}.items():
+    settings.register_profile(
+        profile, max_examples=inputs, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("brief")
 
 # What is shared for longer than a test and costs a start of processes: who uses it runs in one worker, so that it is made once.
 SHARED = ("module", "package")

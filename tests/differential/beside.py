@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -116,7 +116,6 @@ class Beside(Struct, frozen=True):
     ) -> None:
         """Drive every engine with each of the generated cases. Asserts that the same happens."""
 
-        @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(cases)
         def check(case: CaseT) -> None:
             self._compare(lambda way: drive(way, case))

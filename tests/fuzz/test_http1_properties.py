@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 import h11
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.contract.engine import Limits
@@ -87,7 +87,6 @@ async def _serve(pieces: list[bytes]) -> tuple[object, ...]:
 
 
 @given(data=messages, sizes=splits)
-@settings(max_examples=120, deadline=None)
 def test_cutting_requests_anywhere_changes_nothing(data: bytes, sizes: list[int]) -> None:
     whole = asyncio.run(_serve([data]))
     # The body of a request that breaks off later may have been told in part or not at all.
@@ -135,20 +134,17 @@ def _get(extra: Headers = ()) -> RawHead:
 
 
 @given(data=st.sampled_from(_ANSWERS), sizes=splits)
-@settings(max_examples=80, deadline=None)
 def test_cutting_answers_anywhere_changes_nothing(data: bytes, sizes: list[int]) -> None:
     assert asyncio.run(_ask(cut(data, sizes))) == asyncio.run(_ask([data]))
 
 
 @given(data=soup, sizes=splits)
-@settings(max_examples=120, deadline=None)
 def test_any_bytes_end_in_answers_never_in_errors(data: bytes, sizes: list[int]) -> None:
     asyncio.run(_serve(cut(b"POST / HTTP/1.1\r\n" + data, sizes)))
     asyncio.run(_ask(cut(b"HTTP/1.1 200 OK\r\n" + data, sizes)))
 
 
 @given(data=soup | st.binary(max_size=80))
-@settings(max_examples=250, deadline=None)
 def test_head_that_passes_is_read_alike_by_h11(data: bytes) -> None:
     head = HeadGate(LIMITS).feed(b"POST / HTTP/1.1\r\nHost: a\r\n" + data + b"\r\n\r\n")
     found = scan_request(head, LIMITS) if isinstance(head, bytes) else head
@@ -165,7 +161,6 @@ def test_head_that_passes_is_read_alike_by_h11(data: bytes) -> None:
 
 
 @given(fields=headers, body=st.binary(max_size=200), sizes=splits)
-@settings(max_examples=80, deadline=None)
 def test_request_written_by_the_client_end_reads_back_alike(
     fields: Headers, body: bytes, sizes: list[int]
 ) -> None:
@@ -198,7 +193,6 @@ async def _through(fields: Headers, body: bytes, sizes: list[int]) -> None:
 
 
 @given(fields=headers, status=st.integers(200, 599))
-@settings(max_examples=80, deadline=None)
 def test_response_head_written_by_the_server_end_reads_back_alike(fields: Headers, status: int) -> None:
     asyncio.run(_answered(fields, status))
 
@@ -224,7 +218,6 @@ async def _answered(fields: Headers, status: int) -> None:
     sizes=splits,
     after=st.binary(max_size=10),
 )
-@settings(max_examples=80, deadline=None)
 def test_chunks_cut_anywhere_give_the_body_and_what_follows(
     chunks: list[bytes], sizes: list[int], after: bytes
 ) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import fields
 
@@ -105,7 +105,6 @@ def _check(decide: Any, pushed: Tables, one: RequestHead, other: RequestHead) ->
         assert _comparable(decision) == _comparable(again)
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     _HEADS,
     _HEADS,
@@ -124,7 +123,6 @@ def test_heads_equal_in_vary_get_equal_decisions(
     _check(decider.decide, pushed, one, two)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(_HEADS, min_size=1, max_size=12))
 def test_plan_cache_answers_as_the_decider_does(drawn: list[dict[str, Any]]) -> None:
     pushed = tables(_AUTHORIZER, token=b"secret")

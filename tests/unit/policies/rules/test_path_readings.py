@@ -1,7 +1,7 @@
 """What apps may take a path for."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.rules.path_readings import MAX_PATH_BYTES, MAX_READ_BYTES, MAX_READINGS, readings
@@ -117,7 +117,6 @@ PIECES = (
 )
 
 
-@settings(deadline=None)  # a busy machine takes the processor away for longer than that
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: "/" + "".join(pieces)))
 def test_readings_are_few_and_distinct(path: str) -> None:
     found = readings(path)
