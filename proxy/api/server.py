@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from msgspec import Struct
 
+from proxy.contract.addresses import split_address
 from proxy.contract.engine import Limits
 from proxy.contract.head import Headers
 from proxy.errors import ListenError
 from proxy.wire.http1_server import Http1Server
-from proxy.wire.http_client import LocalResponse, split_address
+from proxy.wire.http_client import LocalResponse
 from proxy.wire.streams import Downstream, RawHead
 
 _LOG = logging.getLogger("postern.local-http")

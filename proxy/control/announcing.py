@@ -10,9 +10,10 @@ from nameresolution.directory import Directory
 from nameresolution.errors import NameResolutionError
 from nameresolution.host_registry import Entry, HostRegistry, Registration
 from nameresolution.resolver import Instance
+from proxy.contract.addresses import join_address
 from proxy.control.app_watch import AppWatch
 from proxy.control.listening import Listening
-from proxy.settings.values import Settings, address
+from proxy.settings.values import Settings
 from telemetry.logs import get_logger
 
 
@@ -72,7 +73,7 @@ class Announcing:
             if self.serving:
                 instance = self._instance()
                 await self._directory.announce(instance)
-                where = address(instance.host, instance.port)
+                where = join_address(instance.host, instance.port)
                 self._log.info("serving", app_id=instance.app_id, peer=where)
             else:
                 await self._directory.withdraw()

@@ -11,7 +11,8 @@ from itertools import islice
 
 from msgspec import Struct
 
-from proxy.settings.values import AppHealth, Settings, address
+from proxy.contract.addresses import join_address
+from proxy.settings.values import AppHealth, Settings
 from proxy.wire.http_client import LocalHttpError, request
 from proxy.wire.tls import TlsContexts
 from proxy.wire.unary import UnaryError, status_of, unary
@@ -70,7 +71,7 @@ class AppClient:
                 return 200 <= status < 300, str(status)
             tls = self._tls.app("http1") if settings.app_protocol == "https" else None
             answer = await request(
-                address(host, port), "GET", health.path, timeout_s=health.timeout_s, tls=tls
+                join_address(host, port), "GET", health.path, timeout_s=health.timeout_s, tls=tls
             )
         except UnaryError as error:
             return False, grpc_code_label(_UNAVAILABLE if error.code is None else error.code)

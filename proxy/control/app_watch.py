@@ -8,9 +8,10 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from proxy.contract.addresses import join_address
 from proxy.control.app_port import Holder, Listener, holder, listeners
 from proxy.errors import os_reason
-from proxy.settings.values import AppHealth, Settings, address
+from proxy.settings.values import AppHealth, Settings
 from telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -105,15 +106,15 @@ class AppWatch:
         while (reason := await _dial(host, port)) is not None:
             if not told:
                 told = True
-                self._log.info("waiting for the app", address=address(host, port), reason=reason)
+                self._log.info("waiting for the app", address=join_address(host, port), reason=reason)
             await asyncio.sleep(_PROBE_S)
         self.mismatch = await _mismatch(host, port) if self._settings.app_protocol in ("grpc", "h2c") else ""
         self.is_open = self._was_open = True
-        self._log.info("the app listens", address=address(host, port))
+        self._log.info("the app listens", address=join_address(host, port))
         if self.mismatch:
             self._log.warning(
                 f"the app {self.mismatch}: is --app-protocol right?",
-                address=address(host, port),
+                address=join_address(host, port),
                 app_protocol=self._settings.app_protocol,
             )
         self._changed()
@@ -130,7 +131,9 @@ class AppWatch:
             late = late + 1 if reason == _LATE else 0
             if reason is not None and (reason != _LATE or late >= _LATE_DIALS):
                 self.is_open = False
-                self._log.warning("the app no longer listens", address=address(host, port), reason=reason)
+                self._log.warning(
+                    "the app no longer listens", address=join_address(host, port), reason=reason
+                )
                 self._changed()
                 return
             self._doubted.clear()

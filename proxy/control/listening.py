@@ -4,12 +4,13 @@ import json
 from collections.abc import Awaitable, Callable
 
 from proxy.api.server import Handler, LocalHttp, LocalRequest
+from proxy.contract.addresses import join_address, split_address
 from proxy.contract.engine import Engine, ListenerSpec
 from proxy.contract.plan import Cause
 from proxy.control.plane import Control, browsers_of, own_port_listener
 from proxy.deciding.browsers import refused_page
 from proxy.errors import ANSWERS, HEADER, ListenError
-from proxy.settings.values import PortWish, Settings, address, is_loopback
+from proxy.settings.values import PortWish, Settings, is_loopback
 from proxy.wire.http_client import LocalResponse
 from telemetry.hosts import own_names
 
@@ -105,11 +106,13 @@ class Listening:
 
 
 def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
-    return ListenerSpec(name=spec.name, address=address(spec.address, port), decide=spec.decide, tls=spec.tls)
+    return ListenerSpec(
+        name=spec.name, address=join_address(spec.address, port), decide=spec.decide, tls=spec.tls
+    )
 
 
 async def _listen_local(server: LocalHttp, name: str, wish: PortWish, host: str) -> int:
-    return await _bind(lambda port: server.serve(address(host, port), name=name), wish)
+    return await _bind(lambda port: server.serve(join_address(host, port), name=name), wish)
 
 
 async def _bind(listen: Callable[[int], Awaitable[str]], wish: PortWish) -> int:
@@ -120,7 +123,7 @@ async def _bind(listen: Callable[[int], Awaitable[str]], wish: PortWish) -> int:
         if not wish.fallback:
             raise
         found = await listen(0)
-    return int(found.rpartition(":")[2])
+    return split_address(found)[1]
 
 
 def guarded(

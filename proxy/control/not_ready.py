@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from proxy.contract.addresses import join_address
 from proxy.control.app_watch import AppWatch
-from proxy.settings.values import Settings, address
+from proxy.settings.values import Settings
 
 Facts = Mapping[str, str | int | float | None]
 
@@ -40,7 +41,7 @@ def _app(settings: Settings, app: AppWatch) -> str:
     """What is wrong with the app; empty where it takes calls, or there is none."""
     if settings.app_port is None:
         return ""
-    where = address(settings.app_channel_address, settings.app_port)
+    where = join_address(settings.app_channel_address, settings.app_port)
     if app.state == "starting":
         return f"nothing listens on {where} yet; start the app there, or set --app-port"
     if app.state == "down":

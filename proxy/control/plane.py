@@ -15,6 +15,7 @@ from nameresolution.mdns.records import MDNS_SOURCE
 from nameresolution.resolver import AppName, EndpointSet
 from policies.reloading.loading import PolicySnapshot
 from policies.rules.access import Caller, Protocol
+from proxy.contract.addresses import join_address
 from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream
 from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.head import RequestHead
@@ -44,7 +45,7 @@ from proxy.deciding.callee import (
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.outbound import SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
 from proxy.deciding.peer import admitted_leaf
-from proxy.settings.values import Settings, address, is_loopback
+from proxy.settings.values import Settings, is_loopback
 from sentry.client import Svid
 from telemetry.hosts import FOREIGN_SITES, own_names
 
@@ -174,7 +175,7 @@ class Control:
         if settings.app_port is not None:
             wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"
             tls = "app" if settings.app_protocol in ("https", "grpcs") else None
-            where = Upstream(address=address(settings.app_channel_address, settings.app_port))
+            where = Upstream(address=join_address(settings.app_channel_address, settings.app_port))
             engine.set_cluster(Cluster(key=APP_CLUSTER, wire=wire, tls=tls, upstreams=(where,)))  # type: ignore[arg-type]
         if settings.app_max_concurrency is not None:
             engine.set_gate(APP_GATE, ConcurrencyGate(limit=settings.app_max_concurrency))
@@ -405,7 +406,7 @@ def _app_view(settings: Settings, *, healthy: bool | None) -> AppView:
         app_id=settings.app_id,
         namespace=settings.namespace,
         protocol=settings.app_protocol,
-        authority=address(settings.app_channel_address, settings.app_port or 0).encode(),
+        authority=join_address(settings.app_channel_address, settings.app_port or 0).encode(),
         has_port=settings.app_port is not None,
         healthy=healthy,
         token=settings.app_api_token.encode() if settings.app_api_token else None,

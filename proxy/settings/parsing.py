@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from proxy.contract.addresses import split_address
 from proxy.contract.engine import Limits
 from proxy.errors import ConfigError
 from proxy.settings.flags import Given, scan
@@ -304,10 +305,11 @@ def _sentry_address(read: FlagReader, profile: Profile, *, mtls: bool) -> str | 
 
 
 def _check_address(read: FlagReader, given: str) -> None:
-    host, _, port = given.rpartition(":")
-    if given.startswith("unix:/") or (
-        host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536
-    ):
+    try:
+        host, port = split_address(given)
+    except ValueError:
+        host, port = "", 0
+    if given.startswith("unix:/") or (host and 0 < port < 65536):
         return
     read.fault("--sentry-address", repr(given), "host:port or unix:/path")
 

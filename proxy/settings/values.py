@@ -145,11 +145,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.peer_listen_address if is_loopback(self.peer_listen_address) else None
 
 
-def address(host: str, port: int) -> str:
-    """`host:port`, an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def is_loopback(host: str) -> bool:
     """Whether a bare host reaches this machine alone."""
     return host in {"localhost", "::1"} or host.startswith("127.")

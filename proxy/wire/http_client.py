@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
+from proxy.contract.addresses import split_address
 from proxy.contract.engine import Limits
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
@@ -158,14 +159,6 @@ async def _dial(address: str, tls: ssl.SSLContext | None) -> tuple[asyncio.Trans
     except OSError as error:
         raise LocalHttpError(f"{address}: {os_reason(error)}") from error
     return transport, client
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host, without brackets, and port of `host:port`. Raises: ValueError."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        raise ValueError(f"{address!r} is neither unix:/path nor host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _count_refused(kind: str) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import cast
 
+from proxy.contract.addresses import join_address, split_address
 from proxy.contract.engine import ListenerSpec, PeerRefusal
 from proxy.engine.portable.carrier import Carrier
 from proxy.engine.portable.refusal import of_handshake
@@ -119,13 +120,12 @@ class Listener:
                 self._socket.bind(str(self._path))
                 self._path.chmod(0o600)
             else:
-                host, _, port = address.rpartition(":")
+                host, port = split_address(address)
                 family = socket.AF_INET6 if ":" in host else socket.AF_INET
                 self._socket = socket.create_server(
-                    (host.strip("[]"), int(port)), family=family, backlog=_BACKLOG, reuse_port=False
+                    (host, port), family=family, backlog=_BACKLOG, reuse_port=False
                 )
-                port = str(self._socket.getsockname()[1])
-                address = f"{host}:{port}"
+                address = join_address(host, self._socket.getsockname()[1])
         except OSError as error:
             if self._socket is not None:
                 self._socket.close()

@@ -10,13 +10,13 @@ from collections.abc import Callable, Coroutine
 
 from msgspec import Struct, field
 
+from proxy.contract.addresses import split_address
 from proxy.contract.engine import Limits, Observer, WireProtocol
 from proxy.contract.plan import Cause
 from proxy.engine.portable.refusal import by_alert
 from proxy.errors import os_reason
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http2_client import Http2Client
-from proxy.wire.http_client import split_address
 from proxy.wire.streams import UpstreamConnection
 from proxy.wire.term import Term
 from proxy.wire.tls import IdentityMismatchError, TlsContexts, check_server

@@ -6,7 +6,7 @@ from importlib import metadata
 import pytest
 
 from proxy.__main__ import asked, main
-from proxy.settings.values import OwnPort, address, is_loopback
+from proxy.settings.values import OwnPort, is_loopback
 from proxy.settings.version import VERSION, build_info, has_native
 from tests.support.processes import REPOSITORY
 
@@ -61,11 +61,6 @@ def test_faults_go_to_standard_error_with_exit_code_two(capsys: pytest.CaptureFi
 def test_wait_with_a_bad_port_is_used_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--wait", "--dapr-http-port=x"]) == 2
     assert "--dapr-http-port" in capsys.readouterr().err
-
-
-def test_address_brackets_ipv6_only() -> None:
-    assert address("127.0.0.1", 80) == "127.0.0.1:80"
-    assert address("::1", 80) == "[::1]:80"
 
 
 @pytest.mark.parametrize(

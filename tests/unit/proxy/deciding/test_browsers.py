@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.contract.addresses import join_address
 from proxy.contract.fields import carries
 from proxy.contract.head import Headers
 from proxy.deciding.browsers import BEYOND_PAGES, Browsers, refused_page
-from proxy.settings.values import address
 from telemetry.hosts import own_names, split_authority
 
 
@@ -21,7 +21,7 @@ def let_in(authority: str, hostname: str) -> bool:
 
 @given(st.ip_addresses(), st.integers(0, 65535))
 def test_authority_of_any_address_splits_back_and_is_own(ip: object, port: int) -> None:
-    authority = address(str(ip), port)
+    authority = join_address(str(ip), port)
     assert split_authority(authority) == (str(ip), str(port))
     assert let_in(authority, "box")
 
