@@ -16,6 +16,7 @@ import yaml
 from nameresolution.errors import StaticFileError
 from nameresolution.merge import FILE_SOURCE
 from nameresolution.resolver import AppName, Endpoint, Found, Instance, Push, SourceFailure
+from telemetry.hosts import split_address
 
 _LOG = logging.getLogger("postern.nameresolution.file")
 
@@ -95,13 +96,15 @@ def _parse_endpoint(where: str, item: object, faults: list[str]) -> Endpoint | N
 
 
 def _split_address(address: object) -> tuple[str, int]:
-    """Host and port, ("", 0) for an invalid address."""
-    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-    if not port.isascii() or not port.isdigit() or len(port) > 5 or any(char.isspace() for char in host):
+    """Host and port, ("", 0) for an invalid address.
+
+    Stricter than others, as people write the file: an IPv6 host needs its brackets, and no host has a slash or a blank.
+    """
+    if not isinstance(address, str):
         return "", 0
-    if host.startswith("[") and host.endswith("]"):
-        return host[1:-1], int(port)
-    return ("", 0) if ":" in host or "/" in host else (host, int(port))
+    host, port = split_address(address)
+    is_loose = "/" in host or any(char.isspace() for char in host)
+    return ("", 0) if is_loose or (":" in host and not address.startswith("[")) else (host, port)
 
 
 def load_table(path: Path, own_namespace: str) -> Table:

@@ -26,6 +26,7 @@ from sentry.grpc_call import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE,
 from sentry.issuer import dump_key, new_key, public_bytes
 from sentry.private_files import read_file
 from sentry.spiffe import SpiffeId, verify_leaf
+from telemetry.hosts import split_address
 
 METHOD: Final = "/dapr.proto.sentry.v1.CA/SignCertificate"
 TRY_TIMEOUT_S: Final = 3.0
@@ -223,7 +224,7 @@ class SvidClient:
         if self._address.startswith("unix:"):
             path = self._address.removeprefix("unix:")
             return await asyncio.open_unix_connection(path, ssl=context, server_hostname="")
-        host, port = split_address(self._address)
+        host, port = parse_address(self._address)
         return await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
 
     async def _exchange(
@@ -324,10 +325,9 @@ def _verifying_bundle(offered: bytes, chain_pem: bytes, anchors: TrustBundle, no
     return bundle
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port` with or without brackets and scheme. Raises FetchError."""
-    bare = address.rpartition("//")[2]
-    host, _, port = bare.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`; as Dapr's flag takes it, maybe with a scheme. Raises FetchError."""
+    host, port = split_address(address.rpartition("//")[2])
+    if not host or port > 65535:
         raise FetchError("sentry_conn", f"sentry address {address!r}: expected host:port or unix:/path")
-    return host.strip("[]"), int(port)
+    return host, port

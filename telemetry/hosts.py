@@ -1,4 +1,4 @@
-"""Whose a Host and an Origin are, for ports that a page in a browser reaches as well as the programs that they are for. Pure.
+"""Hosts: those of addresses, and whose a Host and an Origin are, for ports that a page in a browser can reach too. Pure.
 
 A page whose name was rebound to our address looks as if it were of our own origin: the Host is what finds that.
 """
@@ -20,12 +20,23 @@ Fields = Iterable[tuple[bytes, bytes]]
 
 
 def split_authority(authority: str) -> tuple[str, str]:
-    """Host without brackets, and port ("" if none)."""
+    """Host without brackets, and port ("" if none), of what a caller sent: neither is checked."""
     if authority.startswith("["):
         host, _, port = authority[1:].partition("]")
         return host, port.removeprefix(":")
     host, colon, port = authority.rpartition(":")
     return (host, port) if colon else (authority, "")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host without brackets, and port, of an address that must have both; ("", 0) for anything else.
+
+    For sentry and nameresolution too. Engines import nothing of telemetry: `proxy.contract.addresses` is for them.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or len(port) > 5:
+        return "", 0
+    return (host[1:-1] if host.startswith("[") and host.endswith("]") else host), int(port)
 
 
 def own_names(hostname: str, *, beyond: bool) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from telemetry import names
 from telemetry.context import SpanContext
+from telemetry.hosts import split_address
 from telemetry.report import AttemptNote, Call
 
 #: Characters of a path in a span.
@@ -276,11 +277,3 @@ def reason_of(attempt: AttemptNote) -> str:
     if attempt.grpc_code:
         return names.grpc_code_name(attempt.grpc_code)
     return str(attempt.status) if attempt.status else "none"
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`10.0.0.1:80`, `[::1]:80` or `::1:80` -> (host, port); ("", 0) for anything else."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or len(port) > 5:
-        return "", 0
-    return (host[1:-1] if host.startswith("[") and host.endswith("]") else host), int(port)

@@ -36,7 +36,7 @@ from sentry.client import (
     join_token,
     make_csr,
     no_token,
-    split_address,
+    parse_address,
 )
 from sentry.errors import BundleError, FetchError
 from sentry.grpc_call import CallError, UnaryCall
@@ -74,7 +74,7 @@ def run_sentry(*flags: str) -> "subprocess.CompletedProcess[str]":
 
 async def raw_call(sentry: Running, message: bytes, path: str = METHOD) -> bytes:
     """One call past our client's own checks. Raises CallError."""
-    host, port = split_address(sentry.addresses[0])
+    host, port = parse_address(sentry.addresses[0])
     context = client_context(sentry.anchors)
     async with asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)

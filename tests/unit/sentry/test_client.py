@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sentry.authority import Authority, Holdings, generate
 from sentry.bundle import TrustBundle
 from sentry.ca_pb2 import SignCertificateResponse
-from sentry.client import SvidClient, client_context, no_token, read_answer, split_address
+from sentry.client import SvidClient, client_context, no_token, parse_address, read_answer
 from sentry.errors import FetchError
 from sentry.spiffe import SpiffeId, sentry_id
 from sentry.template import LeafTerms
@@ -108,13 +108,13 @@ async def test_fetch_of_an_illegal_name_fails_before_any_connection() -> None:
     ],
 )
 def test_address_is_split(text: str, parts: tuple[str, int]) -> None:
-    assert split_address(text) == parts
+    assert parse_address(text) == parts
 
 
 @pytest.mark.parametrize("text", ["", "localhost", ":1", "localhost:x", "localhost:99999"])
 def test_address_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(FetchError):
-        split_address(text)
+        parse_address(text)
 
 
 def test_bundle_repr_is_short() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from telemetry.hosts import is_own_origin, split_authority
+from telemetry.hosts import is_own_origin, split_address, split_authority
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,23 @@ from telemetry.hosts import is_own_origin, split_authority
 )
 def test_authority_splits_into_host_and_port(authority: str, expected: tuple[str, str]) -> None:
     assert split_authority(authority) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        ("::1:80", ("::1", 80)),
+        ("unix:/run/x", ("", 0)),
+        ("host", ("", 0)),
+        (":80", ("", 0)),
+        ("h:123456", ("", 0)),
+        ("h:٣", ("", 0)),
+    ],
+)
+def test_split_address_forms(address: str, expected: tuple[str, int]) -> None:
+    assert split_address(address) == expected
 
 
 @pytest.mark.parametrize(

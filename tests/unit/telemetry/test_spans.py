@@ -5,7 +5,7 @@ import json
 import pytest
 
 from telemetry.report import Call
-from telemetry.spans import PATH_LIMIT, Span, method_of, span_of, split_address
+from telemetry.spans import PATH_LIMIT, Span, method_of, span_of
 from tests.unit.telemetry.building import BEGAN, a_call, a_grpc_call, a_span, an_attempt
 
 
@@ -169,22 +169,6 @@ def test_span_of_very_long_path_is_cut_visibly() -> None:
 )
 def test_method_of_path_forms(path: str, method: str) -> None:
     assert method_of(path) == method
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("10.0.0.1:80", ("10.0.0.1", 80)),
-        ("[::1]:80", ("::1", 80)),
-        ("::1:80", ("::1", 80)),
-        ("unix:/run/x", ("", 0)),
-        ("host", ("", 0)),
-        (":80", ("", 0)),
-        ("h:123456", ("", 0)),
-    ],
-)
-def test_split_address_forms(address: str, expected: tuple[str, int]) -> None:
-    assert split_address(address) == expected
 
 
 def test_as_dict_is_zipkins_json_with_names_as_they_are() -> None:
