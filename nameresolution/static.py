@@ -50,7 +50,7 @@ def parse_table(text: str, own_namespace: str, path: Path) -> Table:
         if name is None:
             continue
         if name in table:
-            faults.append(f"{key}: {name} is there twice")
+            faults.append(f"{key}: {name} is given twice")
         table[name] = endpoints
     if faults:
         raise StaticFileError(path, faults)

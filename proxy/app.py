@@ -354,7 +354,7 @@ class Sidecar:
         for warning in policy.warnings:
             self._log.warning(warning)
         for section in fixed_sections_changed(before, policy.configuration):
-            self._log.warning("a change takes effect at the next start", section=section)
+            self._log.warning("a changed section takes effect at the next start", section=section)
 
     def _policy_refused(self, error: DocumentError) -> None:
         self._policy_error = str(error)
@@ -384,7 +384,7 @@ class Sidecar:
     async def _leave(self, reason: str) -> int:
         """Returns how many calls were cut."""
         settings = self._settings
-        self._log.info("leaving", reason=reason)
+        self._log.info("shutting down", reason=reason)
         self._health.leaving = True
         if self._lifetime.by_signal and settings.block_shutdown_s:
             await self._block(settings.block_shutdown_s)
@@ -404,7 +404,7 @@ class Sidecar:
 
     async def _block(self, for_s: float) -> None:
         """Serve on, announced and unready, until the time is over, or the app is unhealthy or has ended."""
-        self._log.info("serving on before the shutdown", for_s=for_s)
+        self._log.info("delaying the shutdown", for_s=for_s)
         until = asyncio.get_running_loop().time() + for_s
         while self._app.healthy is not False and asyncio.get_running_loop().time() < until:
             if await self._lifetime.app_ended(_BLOCK_LOOK_S):

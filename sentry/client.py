@@ -300,7 +300,7 @@ def read_answer(
         named = verify_leaf(der, as_server=True)
         verify_leaf(der, as_server=False)
     except (BundleError, IdentityError) as error:
-        raise FetchError("leaf", f"sentry's certificate for us does not hold: {error}") from error
+        raise FetchError("leaf", f"sentry issued us an invalid certificate: {error}") from error
     if named != asked:
         raise FetchError("leaf", f"sentry's certificate names {named}, asked for {asked}")
     if public_bytes(leaf.public_key()) != public_bytes(key.public_key()):

@@ -54,7 +54,7 @@ def parse_csr(pem: bytes) -> SigningRequest:
         if isinstance(request.signature_hash_algorithm, hashes.SHA1 | hashes.MD5):
             raise RequestError("csr-digest", "the certificate signing request is signed with SHA-1 or MD5")
         if not request.is_signature_valid:
-            raise RequestError("csr-signature", "the certificate signing request's own signature is wrong")
+            raise RequestError("csr-signature", "the certificate signing request's own signature is invalid")
         extras = _extras(request)
     except (
         ValueError,
@@ -88,7 +88,7 @@ def _judge_key(key: CertificatePublicKeyTypes) -> str:
         if _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS and key.public_numbers().e == 65537:
             return f"RSA-{key.key_size}"
         raise RequestError("key-policy", "RSA keys need 2048 to 4096 bits and the exponent 65537")
-    raise RequestError("key-policy", "the key is of a kind not signed here: use P-256, P-384, Ed25519 or RSA")
+    raise RequestError("key-policy", "unsupported key type: use P-256, P-384, Ed25519 or RSA")
 
 
 def _extras(request: x509.CertificateSigningRequest) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def load_key(pem: bytes) -> SigningKey:
         raise BundleError("the private key can't be read: expected an unencrypted PEM key") from error
     if isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey):
         return key
-    raise BundleError("the private key is of an unknown kind: expected EC, RSA or Ed25519")
+    raise BundleError("the private key has an unsupported type: expected EC, RSA or Ed25519")
 
 
 def dump_key(key: SigningKey) -> bytes:
@@ -215,4 +215,4 @@ def _signing_public(
     key = issuer.public_key()
     if isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
         return key
-    raise BundleError("the issuer's key is of an unknown kind: expected EC, RSA or Ed25519")
+    raise BundleError("the issuer's key has an unsupported type: expected EC, RSA or Ed25519")

@@ -26,11 +26,11 @@ def read_file(path: Path, *, is_secret: bool, allow_loose: bool = False, flag: s
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StoreError(str(path), f"can't be opened as a plain file: {error.strerror}") from error
+        raise StoreError(str(path), f"can't be opened as a regular file: {error.strerror}") from error
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
-            raise StoreError(str(path), "is not a plain file")
+            raise StoreError(str(path), "is not a regular file")
         if not allow_loose:
             _check_facts(path, facts, forbidden=0o077 if is_secret else 0o022, flag=flag)
         content = file.read(MAX_FILE_BYTES + 1)
@@ -44,7 +44,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(str(path), f"can't be made a folder: {error.strerror}") from error
+        raise StoreError(str(path), f"the folder can't be created: {error.strerror}") from error
 
 
 def check_folder(path: Path, *, flag: str = "") -> None:
@@ -74,7 +74,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def overwrite(path: Path, content: bytes) -> None:
-    """Write a small file of ours (0600 if it is new), never through a link or into anything but a plain file. Raises: StoreError."""
+    """Write a small file of ours (0600 if it is new), never through a link or into anything but a regular file. Raises: StoreError."""
     try:
         descriptor = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600
@@ -85,7 +85,9 @@ def overwrite(path: Path, content: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
-            raise StoreError(str(path), "can't be written: is not a plain file of one name: remove it")
+            raise StoreError(
+                str(path), "can't be written: not a regular file, or one with hard links: remove it"
+            )
         file.truncate()
         file.write(content)
 

@@ -58,7 +58,7 @@ class StoreWatch:
         before, after = self._authority.bundle.mesh_hash(), holdings.bundle.mesh_hash()
         self._audit.write("authority-reloaded", {"mesh_before": before, "mesh": after})
         self._authority.replace(holdings)
-        _LOG.info("took up the changed authority: mesh %s, was %s", after, before)
+        _LOG.info("reloaded the changed authority: mesh %s, was %s", after, before)
 
     def _judge(self, stored: StoredBundle | None) -> Holdings:
         now = self._clock()
@@ -73,5 +73,5 @@ class StoreWatch:
 
     def _report(self, fault: str) -> None:
         if fault != self.fault:
-            _LOG.error("the store changed and does not hold; the authority in memory stays: %s", fault)
+            _LOG.error("the changed store is invalid; the authority in memory stays in force: %s", fault)
         self.fault = fault

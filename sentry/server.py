@@ -273,7 +273,7 @@ class SentryServer:
                 continue
             # Looked at again under the lock: nobody can have found this sentry since. The lock is kept for good.
             if watch.is_over():
-                _LOG.info("no sidecar for %.0f s: ending", settings.exit_when_idle_s)
+                _LOG.info("no sidecar for %.0f s: shutting down", settings.exit_when_idle_s)
                 paths.socket.unlink(missing_ok=True)
                 self.stop()
                 return

@@ -186,7 +186,7 @@ def _target(
     )
     for key, policy, known in named:
         if policy and policy not in known:
-            problem = f"there is no policy {policy} (expected {', '.join(sorted(known)) or 'none'})"
+            problem = f"unknown policy {policy!r} (expected {', '.join(sorted(known)) or 'none'})"
             findings.fault(document, (*place, key), problem, is_lenient=True)
     return TargetRules(
         timeout_s=merged.timeouts.get(target.timeout),

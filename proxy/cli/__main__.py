@@ -54,7 +54,7 @@ def _version(rest: Sequence[str]) -> int:
         sys.stdout.write("usage: postern version [-o json]\n")
         return 0
     if rest:
-        sys.stderr.write(f"postern version: {rest[0]!r}: unexpected, expected -o json or nothing\n")
+        sys.stderr.write(f"postern version: unexpected argument {rest[0]!r}, expected -o json or nothing\n")
         return 2
     sys.stdout.write(f"CLI version: {VERSION}\nRuntime version: {VERSION}\nEngine: {engine}\n")
     return 0

@@ -85,7 +85,7 @@ def explain(  # noqa: PLR0917 - the framework passes them by name
         )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise CliError(
-            f"{entry.app_id}: its sidecar says what this command does not understand",
+            f"{entry.app_id}: this command does not understand the answer of its sidecar",
             hint="restart it with this version",
         ) from error
     put(text)

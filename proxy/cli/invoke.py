@@ -55,7 +55,7 @@ def invoke(  # noqa: PLR0917 - the framework passes them by name
 ) -> None:
     """Call a method of an app through a sidecar."""
     if data is not None and data_file is not None:
-        raise UsageError("--data together with --data-file")
+        raise UsageError("--data can't be combined with --data-file")
     body = data.encode() if data is not None else read_body(data_file)
     headers = [*parse_headers(header or ()), *_token(os.environ)]
     if not any(name.lower() == "content-type" for name, _ in headers):

@@ -162,12 +162,16 @@ def _specs(asked: Asked, env: Mapping[str, str], chance: random.Random) -> tuple
     if asked.run_file is None:
         return (single(asked, env, Path.cwd(), chance),)
     if asked.command:
-        raise UsageError("a command together with --run-file", hint="the run file holds the commands")
+        raise UsageError(
+            "a command can't be combined with --run-file", hint="the run file holds the commands"
+        )
     from proxy.cli.runfile import read_run_file  # noqa: PLC0415 - YAML for run files only
 
     ignored = [flag for flag in asked.flags if flag.partition("=")[0] not in _FILE_PASSES]
     if ignored:
-        raise UsageError(f"{', '.join(ignored)} together with --run-file", hint="write it into the run file")
+        raise UsageError(
+            f"{', '.join(ignored)} can't be combined with --run-file", hint="write it into the run file"
+        )
     return read_run_file(asked.run_file, flags=asked.flags, env=env, chance=chance)
 
 

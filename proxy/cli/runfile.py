@@ -246,12 +246,12 @@ class _Reading:
                 if needed not in ids or needed == name:
                     others = ", ".join(other for other in ids if other != name) or "no other app"
                     self._fault(
-                        ("apps", index, "dependsOn"), f"{needed} is not here (expected one of {others})"
+                        ("apps", index, "dependsOn"), f"unknown app {needed!r} (expected one of {others})"
                     )
         self._check_ports(ids)
         needs = {name: tuple(app.depends_on or ()) for app, name in zip(self._file.apps, ids, strict=True)}
-        if circle := find_circle(needs):
-            self._fault(("apps",), f"dependsOn runs in a circle: {' -> '.join(circle)}")
+        if cycle := find_cycle(needs):
+            self._fault(("apps",), f"dependsOn has a cycle: {' -> '.join(cycle)}")
 
     def _check_ports(self, ids: Sequence[str]) -> None:
         """Each port of this machine is one listener's."""
@@ -260,7 +260,7 @@ class _Reading:
             for key, port in _ports(app):
                 if port in taken:
                     problem = (
-                        f"{port} is also {taken[port]} (expected ports that differ, or 0 for any free one)"
+                        f"{port} is also {taken[port]} (expected different ports, or 0 for any free one)"
                     )
                     self._fault(("apps", index, key), problem)
                 else:
@@ -346,14 +346,14 @@ class _Reading:
         return flags
 
     def _path_flag(self, flag: str, base: Path, text: str, place: tuple[str | int, ...]) -> list[str]:
-        """The flag for a path; none for one that is not there, which `_existing` has told of by its place in the file."""
+        """The flag for a path; none for one that does not exist, which `_existing` reports by its place in the file."""
         path = self._existing(base, text, place)
         return [f"--{flag}={path}"] if path.exists() else []
 
     def _existing(self, base: Path, text: str, place: tuple[str | int, ...]) -> Path:
         path = (base / Path(text).expanduser()).resolve()
         if not path.exists():
-            self._fault(place, f"{path} is not there (expected a path relative to {base})")
+            self._fault(place, f"{path} does not exist (expected a path relative to {base})")
         return path
 
     def _fault(self, place: tuple[str | int, ...], problem: str) -> None:
@@ -381,8 +381,8 @@ def _ports(app: App) -> list[tuple[str, int]]:
     return [(key, port) for key, port in (*ports, *(("upstreams", port) for _, port in upstreams)) if port]
 
 
-def find_circle(needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """A circle among dependencies, its first name repeated at the end; empty if there is none."""
+def find_cycle(needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A cycle among dependencies, its first name repeated at the end; empty if there is none."""
     done: set[str] = set()
 
     def walk(name: str, way: tuple[str, ...]) -> tuple[str, ...]:
@@ -397,8 +397,8 @@ def find_circle(needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         return found
 
     for name in needs:
-        if circle := walk(name, ()):
-            return circle
+        if cycle := walk(name, ()):
+            return cycle
     return ()
 
 

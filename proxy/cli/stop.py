@@ -44,9 +44,9 @@ def stop(  # noqa: PLR0917 - the framework passes them by name
     root = root_of(runtime_path, os.environ)
     names = [*(app_ids or ()), *(app_id or ())]
     if bool(names or instance) == bool(run_file):
-        raise UsageError("expected app-ids, --instance, or --run-file, and not both")
+        raise UsageError("expected one of app-ids, --instance and --run-file")
     if len(names) > 1 and instance:
-        raise UsageError("--instance together with several apps")
+        raise UsageError("--instance can't be combined with several apps")
     if instance:
         failed, total = asyncio.run(_stop_instance(root, names, instance, timeout)), 1
     elif run_file:
@@ -65,7 +65,7 @@ async def _stop_run(root: Path, run_file: str, timeout_s: float) -> int:
     template = str(find(run_file)[0])
     mine = [entry for entry in entries(root) if entry.run_template == template]
     if not mine:
-        raise CliError(f"{template}: nothing of it runs here")
+        raise CliError(f"{template}: none of its apps runs here")
     for pid in sorted({entry.cli_pid for entry in mine}):
         _terminate(pid)
     return _report(template, await _gone(root, mine, timeout_s), timeout_s)
@@ -85,7 +85,7 @@ def of_instance(running: Sequence[Entry], instance: str) -> Entry:
     if len(found) == 1:
         return found[0]
     shown = ", ".join(f"{entry.instance[:_SHORT]} ({entry.app_id}, process {entry.pid})" for entry in running)
-    problem = "several instances have ids that begin so" if found else "no such instance runs here"
+    problem = "several instances have ids that start with this" if found else "no such instance runs here"
     raise CliError(f"{instance}: {problem}", hint=f"running: {shown or 'none'}")
 
 

@@ -30,7 +30,7 @@ def trace(
 ) -> None:
     """Show a trace as a tree."""
     if trace_id and last:
-        raise UsageError("a trace id together with --last")
+        raise UsageError("a trace id can't be combined with --last")
     if output not in {"text", "json", "yaml"}:
         raise UsageError(f"--output {output!r}", hint="expected text, json or yaml")
     if trace_id and _ID.fullmatch(trace_id.lower()) is None:

@@ -84,7 +84,7 @@ def read(argv: Sequence[str]) -> Waited:
                 raise UsageError(f"{name}: a value is missing")
             texts[FLAGS[name]] = value
         elif word.startswith("-") or "app_id" in texts:
-            raise UsageError(f"{word!r}: unexpected")
+            raise UsageError(f"unexpected argument {word!r}")
         else:
             texts["app_id"] = word
     port = texts.get("port")

@@ -110,7 +110,7 @@ class AppWatch:
             await asyncio.sleep(_PROBE_S)
         self.mismatch = await _mismatch(host, port) if self._settings.app_protocol in ("grpc", "h2c") else ""
         self.is_open = self._was_open = True
-        self._log.info("the app listens", address=join_address(host, port))
+        self._log.info("the app is listening", address=join_address(host, port))
         if self.mismatch:
             self._log.warning(
                 f"the app {self.mismatch}: is --app-protocol right?",
@@ -132,7 +132,7 @@ class AppWatch:
             if reason is not None and (reason != _LATE or late >= _LATE_DIALS):
                 self.is_open = False
                 self._log.warning(
-                    "the app no longer listens", address=join_address(host, port), reason=reason
+                    "the app stopped listening", address=join_address(host, port), reason=reason
                 )
                 self._changed()
                 return

@@ -187,7 +187,7 @@ class Identity:
         self._first.set()
         if self._observe is not None:
             self._observe(None, first=before is None)
-        _LOG.info("identity %s held, serial %s, %.0f s left", svid.spiffe_id, svid.serial, self._held.life_s)
+        _LOG.info("SVID %s received, serial %s, %.0f s left", svid.spiffe_id, svid.serial, self._held.life_s)
         return True
 
     def _take(self, svid: Svid) -> _Held:

@@ -210,10 +210,10 @@ def parse_routes(routes: tuple[str, ...]) -> ServiceRoutes:
 def _pattern(route: str, service: str, app: str) -> _Pattern:
     holes = [hole.lower() for hole in _HOLE.findall(service)]
     if len(set(holes)) < len(holes):
-        raise RouteError(f"route {route!r}: a name in braces stands twice on the left")
+        raise RouteError(f"route {route!r}: a name in braces appears twice on the left")
     unknown = [hole for hole in _HOLE.findall(app) if hole.lower() not in holes]
     if unknown:
-        raise RouteError(f"route {route!r}: {{{unknown[0]}}} stands on the right only")
+        raise RouteError(f"route {route!r}: {{{unknown[0]}}} appears on the right only")
     if parse_callee(_HOLE.sub("x", app), "default") is None:
         raise RouteError(f"route {route!r}: {app!r} does not make a valid app-id")
     expression = "".join(

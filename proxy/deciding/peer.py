@@ -33,7 +33,7 @@ def admitted_leaf(der: bytes, as_server: bool, rules: AccessRules) -> PeerLeaf:
     if not as_server and not rules.trusts(trust_domain):
         raise RefusedLeafError(
             "trust-domain",
-            f"{leaf.spiffe_id} is of the trust domain {trust_domain}, which is neither our own nor named by an entry of our "
+            f"{leaf.spiffe_id} is in the trust domain {trust_domain}, which is neither our own nor named by an entry of our "
             "access policy",
         )
     return leaf

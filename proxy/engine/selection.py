@@ -58,7 +58,7 @@ def choose(wish: EngineChoice, *, threads: int = 1, keep_decisions: bool = True)
         return _portable(
             threads,
             keep_decisions,
-            f"the portable engine serves; the native one is faster, but {reason}; {BUILD}",
+            f"the portable engine is in use; the native one is faster, but {reason}; {BUILD}",
         )
 
 

@@ -159,7 +159,9 @@ def _name(read: FlagReader) -> str:
     if not app_id:
         read.fault("--app-id", "missing", _APP_ID_SHAPE)
         return ""
-    return read.matching("app-id", app_id, _APP_ID, f"{_APP_ID_SHAPE} (no dot: it parts app from namespace)")
+    return read.matching(
+        "app-id", app_id, _APP_ID, f"{_APP_ID_SHAPE} (no dot: a dot separates app and namespace)"
+    )
 
 
 def _check_mode(read: FlagReader) -> None:
@@ -232,7 +234,7 @@ def _no_collisions(
     wishes = [(f"--{flag}", wish.number) for flag, wish in apis.items() if not wish.fallback]
     for flag, number in (*wishes, *((f"--upstream {own.app}", own.port) for own in upstreams)):
         if number and number in taken:
-            read.faults.append(f"{flag}: port {number} is also {taken[number]}, expected ports that differ")
+            read.faults.append(f"{flag}: port {number} is also {taken[number]}, expected different ports")
         taken.setdefault(number, flag)
     apps = [own.app for own in upstreams if own.app]
     for app in sorted({app for app in apps if apps.count(app) > 1}):

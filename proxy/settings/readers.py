@@ -215,9 +215,11 @@ class FlagReader:
     def _existing(self, flag: str, text: str, *, folder: bool) -> Path:
         path = Path(text).expanduser()
         if folder and not path.is_dir():
-            self.fault(f"--{flag}", f"{text!r} is not there" if not path.exists() else repr(text), "a folder")
+            self.fault(
+                f"--{flag}", f"{text!r} does not exist" if not path.exists() else repr(text), "a folder"
+            )
         elif not folder and not path.is_file():
-            self.fault(f"--{flag}", f"{text!r} is not there" if not path.exists() else repr(text), "a file")
+            self.fault(f"--{flag}", f"{text!r} does not exist" if not path.exists() else repr(text), "a file")
         return path
 
     def content(self, flag: str, path: Path) -> bytes:

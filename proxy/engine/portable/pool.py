@@ -226,7 +226,7 @@ class Pool:
         except OSError as error:
             hint = ""
             if origin.tls == "mesh":
-                hint = "; it may not have let us in: then its log tells why (peer refused)"
+                hint = "; it may have refused us: look for 'peer refused' in its log"
             elif origin.wire == "postern" and origin.tls is None:
                 hint = "; it may want mutual TLS"
             raise DialError(Cause.CONNECT, f"{error}{hint}") from error

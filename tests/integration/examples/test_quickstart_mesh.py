@@ -50,7 +50,7 @@ def running_hello(env: Mapping[str, str], *flags: str) -> Iterator[None]:
     )
     assert process.stdout is not None
     try:
-        assert any("the app listens" in line for line in process.stdout)
+        assert any("the app is listening" in line for line in process.stdout)
         yield
     finally:
         process.send_signal(signal.SIGINT)

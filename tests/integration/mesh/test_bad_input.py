@@ -108,7 +108,7 @@ async def test_all_faulty_flags_are_told_at_once_with_suggestions(mesh: Mesh) ->
         "--app-protocl: unknown flag; did you mean --app-protocol?",
         "--app-port: '70000', expected a port number from 0 to 65535",
         "--enable-mtls: 'maybe', expected true or false",
-        "absent.yaml' is not there, expected a file",
+        "absent.yaml' does not exist, expected a file",
         "--resources-path: '/etc/hostname', expected a folder",
         "--upstream: 'cart=x', expected app=port",
         "--route: 'nothing', expected service=app",
@@ -170,7 +170,7 @@ async def test_app_that_is_not_up_yet_is_named_and_found_once_it_is(mesh: Mesh) 
     assert f"does not listen yet on port {port}" in said
     assert "app" in json.loads((await request(late.http_port, "GET", "/v1.0/healthz")).body)["message"]
     await mesh.http_app("late", "--port", str(port))
-    await late.process.line("the app listens")
+    await late.process.line("the app is listening")
 
     async def answers() -> bool:
         return (await request(web.http_port, "GET", target)).status == 200

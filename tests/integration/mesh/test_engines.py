@@ -71,7 +71,7 @@ async def test_missing_engine_is_told_once_where_none_is_wished_for(mesh: Mesh, 
     await mesh.sidecar("shop", app=http_app)
     web = await mesh.sidecar("web")
     assert (await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "shop")])).status == 200
-    assert web.process.output.count("the portable engine serves") == 1
+    assert web.process.output.count("the portable engine is in use") == 1
     assert "cargo" in str((await web.status())["engineNotice"])
 
 

@@ -59,7 +59,7 @@ def message(answer_body: bytes) -> str:
 
 def held(sidecar: Sidecar) -> int:
     """How many identities the sidecar has had."""
-    return len(re.findall(r"identity \S+ held", sidecar.process.output))
+    return len(re.findall(r"SVID \S+ received", sidecar.process.output))
 
 
 async def wait_held(sidecar: Sidecar, times: int, timeout_s: float = 30.0) -> None:

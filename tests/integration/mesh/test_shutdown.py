@@ -80,7 +80,7 @@ async def test_call_in_flight_finishes_and_new_ones_still_find_the_way_out(mesh:
         body = slow.body("POST", head, [])
         assert await anext(body) == b"ab"
         leaving.process.send_signal(signal.SIGTERM)
-        await leaving.process.line("leaving")
+        await leaving.process.line("shutting down")
         assert (await request(leaving.http_port, "GET", invoke("shop", "/echo"))).status == 200
         assert leaving.process.is_running
         await slow.send(b"cd")
@@ -116,7 +116,7 @@ async def test_idle_keep_alive_connection_is_closed_and_does_not_hold_the_end(me
 async def test_second_signal_ends_at_once(mesh: Standing) -> None:
     leaving = await mesh.mesh.sidecar("hurried", flags=("--drain", "30s"))
     leaving.process.send_signal(signal.SIGTERM)
-    await leaving.process.line("leaving")
+    await leaving.process.line("shutting down")
     started = time.monotonic()
     leaving.process.send_signal(signal.SIGINT)
     assert await leaving.process.ended() == 128 + signal.SIGINT
@@ -150,7 +150,7 @@ async def test_blocked_shutdown_is_unready_and_announced_and_goodbye_comes_after
     assert await call(mesh, "blocked") == 200
     started = time.monotonic()
     blocked.process.send_signal(signal.SIGTERM)
-    await blocked.process.line("serving on before the shutdown")
+    await blocked.process.line("delaying the shutdown")
     assert (await request(blocked.http_port, "GET", "/v1.0/healthz")).status == 500
     entries = HostRegistry(mesh.mesh.root).entries()
     assert [entry.serving for entry in entries if entry.app_id == "blocked"] == [True]

@@ -437,7 +437,7 @@ async def test_json_logs_are_one_object_a_line(mesh: Standing) -> None:
     for line in lines:
         assert {"time", "level", "msg", "app_id", "instance", "scope", "type", "ver"} <= line.keys()
         assert (line["app_id"], line["type"]) == ("chatty", "log")
-    assert {"listening", "leaving", "stopped"} <= {line["msg"] for line in lines}
+    assert {"listening", "shutting down", "stopped"} <= {line["msg"] for line in lines}
 
 
 async def test_trace_command_draws_the_newest_call(mesh: Standing) -> None:

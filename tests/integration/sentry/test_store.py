@@ -94,14 +94,14 @@ def test_store_certificates_may_be_read_by_others(folder: Path) -> None:
 def test_store_file_that_is_a_link_is_refused(folder: Path, root: Path, name: str) -> None:
     (folder / name).rename(root / "elsewhere")
     (folder / name).symlink_to(root / "elsewhere")
-    with pytest.raises(StoreError, match="plain file"):
+    with pytest.raises(StoreError, match="regular file"):
         load(folder)
 
 
 def test_store_file_that_is_a_pipe_or_too_large_is_refused(folder: Path) -> None:
     (folder / "ca.crt").unlink()
     os.mkfifo(folder / "ca.crt", 0o600)
-    with pytest.raises(StoreError, match="plain file"):
+    with pytest.raises(StoreError, match="regular file"):
         load(folder)
     (folder / "ca.crt").unlink()
     (folder / "ca.crt").write_bytes(bytes(1024 * 1024 + 1))

@@ -67,7 +67,7 @@ def test_parse_refuses_what_is_no_address(address: str) -> None:
         ("cart: []", "at least one address"),
         ("a.b.c: h:1", "expected an app-id"),
         ("1: h:1", "expected an app-id"),
-        ("cart: h:1\ncart.default: h:2", "is there twice"),
+        ("cart: h:1\ncart.default: h:2", "is given twice"),
         ("cart: [{address: 'h:1', weight: 0}]", "expected a weight"),
         ("cart: [{address: 'h:1', weight: true}]", "expected a weight"),
         ("cart: [{address: 'h:1', wait: 1}]", "unknown field wait"),

@@ -76,5 +76,5 @@ def test_key_behind_a_link_is_refused(root: Path) -> None:
     (root / "elsewhere").write_bytes(dump_key(KEY))
     (root / "elsewhere").chmod(0o600)
     (root / "sentry" / "join.key").symlink_to(root / "elsewhere")
-    with pytest.raises(StoreError, match="plain file"):
+    with pytest.raises(StoreError, match="regular file"):
         mint(root, CART, SENTRY)

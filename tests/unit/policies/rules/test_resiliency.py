@@ -168,10 +168,10 @@ def test_breakers_are_checked_and_noted(tmp_path: Path) -> None:
         ("policies: {timeouts: {t: 5}}", "r0.yaml:5: spec.policies.timeouts.t: `5` has no unit", True),
         (
             "targets: {apps: {a: {retry: nope}}}",
-            "targets.apps.a.retry: there is no policy nope",
+            "targets.apps.a.retry: unknown policy 'nope'",
             True,
         ),
-        ("targets: {apps: {a: {circuitBreaker: nope}}}", "there is no policy", True),
+        ("targets: {apps: {a: {circuitBreaker: nope}}}", "unknown policy", True),
         ("targets: {apps: {a: {retyr: x}}}", "did you mean retry?", True),
         ("policies: {retries: {r: {initialInterval: 1s}}}", "unknown key", True),
         ("policies: {timeouts: {t: soon}}", "`soon` is not a duration", False),

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.cli.errors import CliError
 from proxy.cli.launch import AppSpec
-from proxy.cli.runfile import find, find_circle, read_run_file
+from proxy.cli.runfile import find, find_cycle, read_run_file
 
 Read = Callable[..., tuple[AppSpec, ...]]
 
@@ -224,7 +224,7 @@ apps:
         ("apps: [{appDirPath: a, command: [x]}]\n", ("version", "missing")),
         ("version: 1\napps: [{command: [x]}]\n", ("appDirPath", "missing")),
         ("version: 1\napps: [{appDirPath: a, command: []}]\n", ("command",)),
-        ("version: 1\napps: [{appDirPath: nope, command: [x]}]\n", ("appDirPath", "is not there")),
+        ("version: 1\napps: [{appDirPath: nope, command: [x]}]\n", ("appDirPath", "does not exist")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appPort: 70000}]\n", ("appPort: 70000 is out of range", "at most 65535")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appPort: -1}]\n", ("appPort: -1 is out of range (expected at least 0)",)),
         (SAME_PORT, (":8", "apps[1].appPort: 8080 is also appPort of x")),
@@ -232,10 +232,10 @@ apps:
         ("version: 1\napps: [{appDirPath: a, command: [x], appLogDestination: disk}]\n", ("appLogDestination", "console")),
         ("version: 1\napps: [{appDirPath: a, command: [x], appProtocol: ftp}]\n", ("--app-protocol", "ftp")),
         ("version: 1\napps: [{appDirPath: a, appID: x.y, command: [x]}]\n", ("--app-id",)),
-        ("version: 1\napps: [{appDirPath: a, command: [x], configFilePath: c.yaml}]\n", ("configFilePath", "is not there")),
+        ("version: 1\napps: [{appDirPath: a, command: [x], configFilePath: c.yaml}]\n", ("configFilePath", "does not exist")),
         ("version: 1\napps:\n- {appDirPath: a, command: [x]}\n- {appDirPath: a, command: [x]}\n", ("a is given twice",)),
-        ("version: 1\napps: [{appDirPath: a, command: [x], dependsOn: [b]}]\n", ("dependsOn", "b is not here")),
-        ("version: 1\napps: [{appDirPath: a, command: [x], dependsOn: [a]}]\n", ("dependsOn", "a is not here")),
+        ("version: 1\napps: [{appDirPath: a, command: [x], dependsOn: [b]}]\n", ("dependsOn", "unknown app 'b'")),
+        ("version: 1\napps: [{appDirPath: a, command: [x], dependsOn: [a]}]\n", ("dependsOn", "unknown app 'a'")),
         ("- 1\n", ("mapping",)),
         ("", ("0 documents",)),
         ("version: 1\n---\nversion: 1\n", ("2 documents",)),
@@ -270,7 +270,7 @@ def test_unknown_keys_are_dropped_when_asked_to_be_lenient(read: Read) -> None:
     assert len(read(text, "--config-lenient")) == 1
 
 
-def test_dependencies_in_a_circle_are_a_fault(read: Read) -> None:
+def test_dependencies_in_a_cycle_are_a_fault(read: Read) -> None:
     text = """
 version: 1
 apps:
@@ -287,10 +287,10 @@ def test_dependencies_are_kept(read: Read) -> None:
     assert second.depends_on == ("a",)
 
 
-def test_circles_are_found_wherever_they_are() -> None:
-    assert find_circle({"a": ["b"], "b": ["c"], "c": []}) == ()
-    assert find_circle({"a": ["b"], "b": ["c"], "c": ["b"]}) == ("b", "c", "b")
-    assert find_circle({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}) == ()
+def test_cycles_are_found_wherever_they_are() -> None:
+    assert find_cycle({"a": ["b"], "b": ["c"], "c": []}) == ()
+    assert find_cycle({"a": ["b"], "b": ["c"], "c": ["b"]}) == ("b", "c", "b")
+    assert find_cycle({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}) == ()
 
 
 def test_run_file_comes_from_a_folder_a_file_or_standard_input(

@@ -39,7 +39,7 @@ def test_portable_engine_says_that_threads_do_not_count() -> None:
 @pytest.mark.usefixtures("without_native")
 def test_all_that_was_wished_for_in_vain_is_in_one_notice() -> None:
     notice = choose("auto", threads=4).notice
-    assert notice.startswith("the portable engine serves; ")
+    assert notice.startswith("the portable engine is in use; ")
     assert notice.endswith("; --threads 4 has no effect: the portable engine runs on one thread")
 
 
@@ -53,7 +53,7 @@ def test_missing_native_engine_is_an_error_where_it_is_wished_for() -> None:
 def test_missing_native_engine_is_a_notice_where_it_is_preferred() -> None:
     chosen = choose("auto")
     assert made_by(chosen)[0] is PortableEngine
-    assert "the portable engine serves" in chosen.notice
+    assert "the portable engine is in use" in chosen.notice
     assert "cargo" in chosen.notice
 
 

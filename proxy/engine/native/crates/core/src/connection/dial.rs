@@ -52,7 +52,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
     }
     let hint = match origin.tls {
         Tls::None if origin.wire == Wire::Postern => "; it may want mutual TLS",
-        Tls::Mesh => "; it may not have let us in: then its log tells why (peer refused)",
+        Tls::Mesh => "; it may have refused us: look for 'peer refused' in its log",
         _ => "",
     };
     let conn = H2Conn::begin(shared, io, origin, is_plain_h2, leaving, changed).await;
