@@ -4,7 +4,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,8 @@ use tokio::time::Sleep;
 use crate::call::answers::{self, grpc_code};
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Down, Gone, Lost, Part, Up};
-use crate::call::exchange::{Call, Stop, now_ns};
-use crate::call::gates::Refusal;
+use crate::call::exchange::{Call, Stop, now_ns, outcome};
+use crate::call::gates::{Pass, Refusal};
 use crate::call::grpc_web::{self, WebUp};
 use crate::call::pool::{Connection, Origin};
 use crate::call::request_body::Pumped;
@@ -23,7 +22,7 @@ use crate::decision::edits::{self, drop_hop_by_hop};
 use crate::decision::plan::Plan;
 use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::{Framing, Protocol, RawHead};
-use crate::seam::ask::Attempt;
+use crate::seam::ask::AttemptRecord;
 use crate::shared::Shared;
 
 /// For an endpoint that was only announced to show who it is, where another one is left.
@@ -47,37 +46,73 @@ struct Answered {
     end: bool,
 }
 
-impl Call {
+/// An attempt under way. Its record is the call's; all else of it is its own.
+pub struct Attempt {
+    /// Place of its record among the call's.
+    number: usize,
+    endpoint: Option<Rc<Endpoint>>,
+    /// Of the gates that it has passed.
+    passes: Vec<Pass>,
+    timer: Option<Pin<Box<Sleep>>>,
+    sent_at: Instant,
+    pump: Pump,
+    /// The other end is a postern proxy.
+    is_peer: bool,
+    /// The peer's proxy says that it kept the call from its app.
+    refused_as: Option<Cause>,
+}
+
+/// Dropped before its end, it no longer counts in its endpoint's load.
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.release_endpoint();
+    }
+}
+
+impl Attempt {
+    /// One more of a call, whose record begins.
+    pub fn begin(call: &mut Call, plan: &Plan) -> Self {
+        call.attempts.push(AttemptRecord { started_ns: now_ns(), ..AttemptRecord::default() });
+        Self {
+            number: call.attempts.len() - 1,
+            endpoint: None,
+            passes: Vec::new(),
+            timer: plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit))),
+            sent_at: Instant::now(),
+            pump: Pump::Running,
+            is_peer: false,
+            refused_as: None,
+        }
+    }
+
     /// Try one endpoint.
-    pub async fn attempt(&mut self, down: &mut Down, plan: &Plan) -> Result<Ended, Stop> {
-        let route = &plan.routes[self.route];
-        let mut timer = plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit)));
+    pub async fn run(&mut self, call: &mut Call, down: &mut Down, plan: &Plan) -> Result<Ended, Stop> {
+        let route = &plan.routes[call.route];
         if !route.gates.is_empty() {
-            if let Some(ended) = Box::pin(self.enter_attempt(down, plan, &mut timer)).await? {
+            if let Some(ended) = Box::pin(self.enter(call, down, plan)).await? {
                 return Ok(ended);
             }
         }
         let now = Instant::now();
         let picked = {
-            let clusters = self.shared.clusters.borrow();
+            let clusters = call.shared.clusters.borrow();
             clusters.get(&route.cluster).and_then(|state| {
-                let endpoint = state.pick(&self.tried, now)?;
+                let endpoint = state.pick(&call.tried, now)?;
                 let is_alone = state.endpoints.len() == 1;
                 let other = if is_alone { None } else { state.to_prove(&endpoint.address, now) };
                 Some((endpoint, other, state.cluster.wire, state.cluster.tls))
             })
         };
         let Some((endpoint, other, wire, tls)) = picked else {
-            self.begin_attempt(Arc::default());
-            self.end_attempt(Some(Cause::NoEndpoint), "");
-            return Ok(Ended::Failed(Cause::NoEndpoint, self.explain(route.cluster.clone()).await?));
+            self.end(call, Some(Cause::NoEndpoint), "");
+            return Ok(Ended::Failed(Cause::NoEndpoint, call.explain(route.cluster.clone()).await?));
         };
         endpoint.load.borrow_mut().in_flight += 1;
         self.endpoint = Some(endpoint.clone());
-        if !self.tried.contains(&endpoint.address) {
-            self.tried.push(endpoint.address.clone());
+        if !call.tried.contains(&endpoint.address) {
+            call.tried.push(endpoint.address.clone());
         }
-        self.begin_attempt(endpoint.address.clone());
+        call.attempts[self.number].endpoint = endpoint.address.clone();
         let origin = Origin {
             cluster: route.cluster.clone(),
             address: endpoint.address.clone(),
@@ -88,21 +123,21 @@ impl Call {
         };
         if let Some(other) = other {
             tokio::task::spawn_local(prove(
-                self.shared.clone(),
+                call.shared.clone(),
                 Origin { address: other.address.clone(), ..origin.clone() },
                 other,
             ));
         }
-        if !self.begin_own_span() {
-            Box::pin(self.begin_span(down)).await?;
+        if !call.begin_own_span() {
+            Box::pin(call.begin_span(down)).await?;
         }
-        let shared = self.shared.clone();
+        let shared = call.shared.clone();
         let connected = if let Some(connection) = shared.pool.take(&origin) {
             Ok(connection)
         } else {
-            let has_other = self.may_try_another(plan);
-            match self.timed(down, &mut timer, Box::pin(connect(shared.clone(), origin, endpoint.clone(), has_other))).await? {
-                None => return Ok(self.timed_out(plan)),
+            let connecting = connect(shared.clone(), origin, endpoint.clone(), call.may_try_another(plan));
+            match call.timed(down, &mut self.timer, Box::pin(connecting)).await? {
+                None => return Ok(self.timed_out(call, plan)),
                 Some(connected) => connected,
             }
         };
@@ -110,128 +145,336 @@ impl Call {
             Ok(connection) => connection,
             Err(lost) => {
                 endpoint.load.borrow_mut().lose(lost.cause, tls == Tls::Mesh, Instant::now());
-                self.end_attempt(Some(lost.cause), &lost.detail);
+                self.end(call, Some(lost.cause), &lost.detail);
                 return Ok(Ended::Failed(lost.cause, lost.detail));
             }
         };
         let is_daprd = tls != Tls::None && connection.is_plain_h2();
         self.is_peer = wire == Wire::Postern && !is_daprd;
-        self.refused_as = None;
-        if wire == Wire::Postern && is_daprd && self.head.protocol != Protocol::Grpc {
+        if wire == Wire::Postern && is_daprd && call.head.protocol != Protocol::Grpc {
             let detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it";
-            self.end_attempt(Some(Cause::Unsupported), detail);
+            self.end(call, Some(Cause::Unsupported), detail);
             return Ok(Ended::ForGood(Cause::Unsupported, detail.into()));
         }
-        self.over(down, plan, connection, &mut timer).await
+        self.over(call, down, plan, connection).await
     }
 
-    /// Pass the gates of an attempt; says so where that ends it.
-    async fn enter_attempt(
-        &mut self,
-        down: &mut Down,
-        plan: &Plan,
-        timer: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Result<Option<Ended>, Stop> {
-        self.begin_attempt(Arc::default());
-        for name in &plan.routes[self.route].gates {
-            match self.enter(down, name, timer).await? {
-                Some(Ok(pass)) => self.attempt_passes.push(pass),
+    /// Pass its gates; says so where that ends it.
+    async fn enter(&mut self, call: &mut Call, down: &mut Down, plan: &Plan) -> Result<Option<Ended>, Stop> {
+        for name in &plan.routes[call.route].gates {
+            match call.enter(down, name, &mut self.timer).await? {
+                Some(Ok(pass)) => self.passes.push(pass),
                 Some(Err(Refusal { cause, detail })) => {
-                    self.end_attempt(Some(cause), &detail);
+                    self.end(call, Some(cause), &detail);
                     return Ok(Some(Ended::Failed(cause, detail)));
                 }
-                None if timer.as_ref().is_some_and(|timer| timer.is_elapsed()) => return Ok(Some(self.timed_out(plan))),
+                None if self.timer.as_ref().is_some_and(|timer| timer.is_elapsed()) => {
+                    return Ok(Some(self.timed_out(call, plan)));
+                }
                 None => {}
             }
         }
         Ok(None)
     }
 
-    /// A record of the attempt, or the endpoint to the one that gates have begun.
-    fn begin_attempt(&mut self, endpoint: Arc<str>) {
-        match self.attempts.last_mut().filter(|attempt| attempt.ended_ns == 0) {
-            Some(attempt) => attempt.endpoint = endpoint,
-            None => self.attempts.push(Attempt { endpoint, started_ns: now_ns(), ..Attempt::default() }),
-        }
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
     }
 
-    pub async fn timed<T>(
-        &mut self,
-        down: &mut Down,
-        timer: &mut Option<Pin<Box<Sleep>>>,
-        wait: impl Future<Output = T>,
-    ) -> Result<Option<T>, Stop> {
-        let Some(timer) = timer else { return self.guarded(down, wait).await.map(Some) };
-        let mut wait = std::pin::pin!(wait);
-        let either = poll_fn(|cx| {
-            if let Poll::Ready(found) = wait.as_mut().poll(cx) {
-                return Poll::Ready(Some(found));
-            }
-            timer.as_mut().poll(cx).map(|()| None)
-        });
-        self.guarded(down, either).await
-    }
-
-    fn timed_out(&mut self, plan: &Plan) -> Ended {
+    fn timed_out(&mut self, call: &mut Call, plan: &Plan) -> Ended {
         let detail = format!("no complete answer within {} s", plan.attempt.unwrap_or_default().as_secs_f64());
-        self.end_attempt(Some(Cause::Timeout), &detail);
+        self.end(call, Some(Cause::Timeout), &detail);
         Ended::Failed(Cause::Timeout, detail)
     }
 
     /// Send the request over a connection and pass the answer on.
-    async fn over(
-        &mut self,
-        down: &mut Down,
-        plan: &Plan,
-        connection: Connection,
-        timer: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Result<Ended, Stop> {
-        let end = self.body.rewind();
+    async fn over(&mut self, call: &mut Call, down: &mut Down, plan: &Plan, connection: Connection) -> Result<Ended, Stop> {
+        let end = call.body.rewind();
         self.sent_at = Instant::now();
-        let mut up = match connection.start(self.edited(plan), end) {
+        let mut up = match connection.start(call.edited(plan), end) {
             Ok(up) => up,
-            Err(lost) => return Ok(self.lost(lost)),
+            Err(lost) => return Ok(self.lost(call, lost)),
         };
-        if let Some(sent_as) = plan.routes[self.route].edits.sent_as(&self.head) {
-            let progress = self.web.insert(Rc::default());
+        if let Some(sent_as) = plan.routes[call.route].edits.sent_as(&call.head) {
+            let progress = call.web.insert(Rc::default());
             up = Up::Web(Box::new(WebUp::new(up, sent_as.clone(), progress.clone())));
         }
-        let mut pump = if end { Pump::Done } else { Pump::Running };
-        let answered = match self.until_head(down, plan, &mut up, &mut pump, timer).await? {
+        if end {
+            self.pump = Pump::Done;
+        }
+        let answered = match self.until_head(call, down, plan, &mut up).await? {
             Ok(answered) => answered,
             Err(ended) => return Ok(ended),
         };
         // Where no other is left, the peer's answer says more than ours could.
-        if self.refused_as.is_some() && self.may_try_another(plan) {
-            self.end_attempt(self.refused_as, "");
+        if self.refused_as.is_some() && call.may_try_another(plan) {
+            self.end(call, self.refused_as, "");
             return Ok(Ended::Retry(Duration::ZERO));
         }
-        if plan.routes[self.route].edits.http_only && answers::is_grpc(&answered.headers) {
+        if plan.routes[call.route].edits.http_only && answers::is_grpc(&answered.headers) {
             let detail = format!("it answered in gRPC, with HTTP {}", answered.status);
-            self.end_attempt(Some(Cause::Unsupported), &detail);
+            self.end(call, Some(Cause::Unsupported), &detail);
             return Ok(Ended::ForGood(Cause::Unsupported, detail));
         }
         let code = match (&answered.first, answered.end) {
-            _ if self.head.protocol != Protocol::Grpc => None,
+            _ if call.head.protocol != Protocol::Grpc => None,
             (None, true) => grpc_code(&answered.headers),
             (Some(Part::End(trailers)), _) => trailers.as_ref().and_then(grpc_code),
             _ => None,
         };
-        let waits_for_code = self.head.protocol == Protocol::Grpc && !answered.end && answered.first.is_none();
+        let waits_for_code = call.head.protocol == Protocol::Grpc && !answered.end && answered.first.is_none();
         if !waits_for_code && !matches!(answered.first, Some(Part::Data(_))) {
             let failed = plan.retries.iter().any(|policy| policy.covers(Cause::Status, answered.status, code));
-            let pause = if failed { Box::pin(self.next_pause(plan, Cause::Status, answered.status, code)).await? } else { None };
+            let pause = if failed { Box::pin(call.next_pause(plan, Cause::Status, answered.status, code)).await? } else { None };
             if let Some(pause) = pause {
-                if let Some(attempt) = self.attempts.last_mut() {
-                    attempt.grpc_code = code;
-                }
-                self.end_attempt(Some(Cause::Status), "");
+                call.attempts[self.number].grpc_code = code;
+                self.end(call, Some(Cause::Status), "");
                 return Ok(Ended::Retry(pause));
             }
         }
-        self.relay(down, plan, up, pump, answered, timer).await
+        self.relay(call, down, plan, up, answered).await
     }
 
+    fn lost(&mut self, call: &mut Call, lost: Lost) -> Ended {
+        if lost.cause == Cause::Refused {
+            if let Some(endpoint) = &self.endpoint {
+                endpoint.load.borrow_mut().yield_way();
+            }
+        }
+        self.end(call, Some(lost.cause), &lost.detail);
+        Ended::Failed(lost.cause, lost.detail)
+    }
+
+    async fn until_head(
+        &mut self,
+        call: &mut Call,
+        down: &mut Down,
+        plan: &Plan,
+        up: &mut Up,
+    ) -> Result<Result<Answered, Ended>, Stop> {
+        let wants_code = call.head.protocol == Protocol::Grpc
+            && plan.retries.iter().any(|policy| policy.grpc_codes.as_ref().is_none_or(|codes| !codes.is_empty()));
+        let mut held: Option<(u16, Headers)> = None;
+        poll_fn(|cx| {
+            if self.poll_timer(cx) {
+                return Poll::Ready(Ok(Err(self.timed_out(call, plan))));
+            }
+            if let Some(ended) = self.poll_request(cx, call, down, up, plan) {
+                return Poll::Ready(ended.map(Err));
+            }
+            loop {
+                if held.is_some() {
+                    match up.poll_body(cx) {
+                        Poll::Pending => break,
+                        Poll::Ready(Err(lost)) => return Poll::Ready(Ok(Err(self.lost(call, lost)))),
+                        Poll::Ready(Ok(part)) => {
+                            let (status, headers) = held.take().unwrap_or_default();
+                            return Poll::Ready(Ok(Ok(Answered { status, headers, first: Some(part), end: false })));
+                        }
+                    }
+                }
+                match up.poll_head(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Err(lost)) => return Poll::Ready(Ok(Err(self.lost(call, lost)))),
+                    Poll::Ready(Ok(Answer::Inform(status, mut headers))) => {
+                        drop_hop_by_hop(&mut headers);
+                        down.inform(status, headers);
+                    }
+                    Poll::Ready(Ok(Answer::Head { status, headers, end })) => {
+                        self.note_head(call, status, &headers, end);
+                        if wants_code && !end && !call.body.spent {
+                            held = Some((status, headers));
+                            continue;
+                        }
+                        return Poll::Ready(Ok(Ok(Answered { status, headers, first: None, end })));
+                    }
+                }
+            }
+            if let Poll::Ready(lost) = up.poll_drive(cx) {
+                return Poll::Ready(Ok(Err(self.lost(call, lost))));
+            }
+            call.poll_stop(cx, down).map(Err)
+        })
+        .await
+    }
+
+    fn note_head(&mut self, call: &mut Call, status: u16, headers: &Headers, end: bool) {
+        call.head_ns = now_ns();
+        let now = Instant::now();
+        let is_failure = status >= 400 || (end && call.head.protocol == Protocol::Grpc);
+        let may_be_made = self.is_peer && (is_failure || grpc_web::content_type(&call.head).is_some());
+        let said = if may_be_made { said_by_proxy(headers) } else { None };
+        self.refused_as = said.filter(|cause| KEPT_FROM_APP & cause.bit() != 0);
+        if let Some(endpoint) = &self.endpoint {
+            let mut load = endpoint.load.borrow_mut();
+            match self.refused_as {
+                Some(Cause::Refused) => load.yield_way(),
+                // It failed as an endpoint, however fast the answer.
+                Some(_) => load.eject(now),
+                None => load.observe(now - self.sent_at, now),
+            }
+        }
+        let record = &mut call.attempts[self.number];
+        (record.head_ns, record.status, record.said) = (call.head_ns, status, said);
+    }
+
+    /// Move the request on; says so where that ends the attempt.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: &mut Call,
+        down: &mut Down,
+        up: &mut Up,
+        plan: &Plan,
+    ) -> Option<Result<Ended, Stop>> {
+        call.up_waits = false;
+        if !matches!(self.pump, Pump::Running) {
+            return None;
+        }
+        match call.body.poll(cx, down, up, plan.body_bytes, &plan.routes[call.route].edits, !call.committed) {
+            Poll::Pending => {
+                call.up_waits = call.body.is_drained();
+                None
+            }
+            Poll::Ready(Pumped::Whole) => {
+                self.pump = Pump::Done;
+                None
+            }
+            // What the callee said before it broke off is still to be read: that tells more.
+            Poll::Ready(Pumped::Lost) => {
+                self.pump = Pump::Broken;
+                None
+            }
+            Poll::Ready(Pumped::Gone(Gone(detail))) => Some(Err(Stop::Gone(detail))),
+            Poll::Ready(Pumped::TooLarge(limit)) => {
+                self.end(call, Some(Cause::TooLarge), "");
+                Some(Ok(Ended::ForGood(Cause::TooLarge, format!("more than {limit} bytes"))))
+            }
+        }
+    }
+
+    /// Pass the answer on to its end.
+    async fn relay(
+        &mut self,
+        call: &mut Call,
+        down: &mut Down,
+        plan: &Plan,
+        mut up: Up,
+        answered: Answered,
+    ) -> Result<Ended, Stop> {
+        call.committed = true;
+        call.status = answered.status;
+        let mut headers = answered.headers;
+        let code = if answered.end { grpc_code(&headers) } else { None };
+        let mark = match answered.status {
+            426 => Some(UPGRADE),
+            501 => Some(DECLINED),
+            _ => None,
+        };
+        let mark = mark.and_then(|name| Some((headers.remove(&name)?, name))); // from one HTTP/1.1 end to the other
+        match &plan.reply_edits {
+            Some(edits) => edits.answer(&mut headers, &call.head, call.span.as_ref()),
+            None => drop_hop_by_hop(&mut headers),
+        }
+        if let Some((value, name)) = mark {
+            headers.append(name, value);
+        }
+        if call.head.protocol != Protocol::Grpc {
+            answers::date(&mut headers);
+        }
+        down.respond(answered.status, headers, answered.end);
+        if answered.end {
+            self.whole(call, code);
+            up.part();
+            return Ok(Ended::Whole);
+        }
+        if call.head.protocol == Protocol::Websocket {
+            self.timer = None; // an attempt at a tunnel ends with its acceptance
+        }
+        let mut next = answered.first;
+        let ended = poll_fn(|cx| {
+            if self.poll_timer(cx) {
+                return Poll::Ready(Ok(self.timed_out(call, plan)));
+            }
+            if let Some(ended) = self.poll_request(cx, call, down, &mut up, plan) {
+                return Poll::Ready(ended);
+            }
+            loop {
+                match next.take() {
+                    Some(Part::Data(mut data)) => match down.poll_room(cx, data.len()) {
+                        Poll::Pending => {
+                            next = Some(Part::Data(data));
+                            call.owes_down = true;
+                            break;
+                        }
+                        Poll::Ready(Err(Gone(detail))) => return Poll::Ready(Err(Stop::Gone(detail))),
+                        Poll::Ready(Ok(room)) => {
+                            call.owes_down = false;
+                            let chunk = data.split_to(room.min(data.len()));
+                            call.down_bytes += chunk.len() as u64;
+                            up.release(chunk.len());
+                            let last = data.is_empty() && up.is_read();
+                            down.send(chunk, last);
+                            if last {
+                                self.whole(call, None);
+                                return Poll::Ready(Ok(Ended::Whole));
+                            }
+                            next = (!data.is_empty()).then_some(Part::Data(data));
+                        }
+                    },
+                    Some(Part::End(trailers)) => {
+                        let code = trailers.as_ref().and_then(grpc_code);
+                        down.finish(trailers.and_then(|trailers| edits::trailers(plan.reply_edits.as_ref(), trailers)));
+                        self.whole(call, code);
+                        return Poll::Ready(Ok(Ended::Whole));
+                    }
+                    None => match up.poll_body(cx) {
+                        Poll::Pending => break,
+                        Poll::Ready(Ok(part)) => next = Some(part),
+                        Poll::Ready(Err(lost)) => return Poll::Ready(Ok(self.lost(call, lost))),
+                    },
+                }
+            }
+            if let Poll::Ready(lost) = up.poll_drive(cx) {
+                return Poll::Ready(Ok(self.lost(call, lost)));
+            }
+            call.poll_stop(cx, down).map(Err)
+        })
+        .await;
+        if let Ok(Ended::Whole) = ended {
+            up.part();
+        }
+        ended
+    }
+
+    fn whole(&mut self, call: &mut Call, code: Option<u32>) {
+        call.attempts[self.number].grpc_code = match &call.web {
+            Some(progress) => progress.code.get(),
+            None => code.filter(|_| call.head.protocol == Protocol::Grpc),
+        };
+        self.end(call, self.refused_as, "");
+    }
+
+    /// Record how it ended, and release its endpoint and passes.
+    pub fn end(&mut self, call: &mut Call, cause: Option<Cause>, detail: &str) {
+        let record = &mut call.attempts[self.number];
+        record.end(now_ns(), cause, detail);
+        self.release_endpoint();
+        if !self.passes.is_empty() {
+            let outcome = outcome(record.cause, record.status, record.grpc_code);
+            self.passes.drain(..).for_each(|pass| pass.leave(outcome));
+        }
+    }
+
+    fn release_endpoint(&mut self) {
+        if let Some(endpoint) = self.endpoint.take() {
+            endpoint.load.borrow_mut().in_flight -= 1;
+        }
+    }
+}
+
+impl Call {
+    /// The request as the route has it sent.
     fn edited(&self, plan: &Plan) -> RawHead {
         let edits = &plan.routes[self.route].edits;
         let left = match (self.left(), plan.attempt) {
@@ -252,235 +495,6 @@ impl Call {
             framing: if web { Framing::Stream } else { self.head.framing },
             length: if web { None } else { self.head.length },
         }
-    }
-
-    fn lost(&mut self, lost: Lost) -> Ended {
-        if lost.cause == Cause::Refused {
-            if let Some(endpoint) = &self.endpoint {
-                endpoint.load.borrow_mut().yield_way();
-            }
-        }
-        self.end_attempt(Some(lost.cause), &lost.detail);
-        Ended::Failed(lost.cause, lost.detail)
-    }
-
-    async fn until_head(
-        &mut self,
-        down: &mut Down,
-        plan: &Plan,
-        up: &mut Up,
-        pump: &mut Pump,
-        timer: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Result<Result<Answered, Ended>, Stop> {
-        let wants_code = self.head.protocol == Protocol::Grpc
-            && plan.retries.iter().any(|policy| policy.grpc_codes.as_ref().is_none_or(|codes| !codes.is_empty()));
-        let mut held: Option<(u16, Headers)> = None;
-        poll_fn(|cx| {
-            if let Some(timer) = timer {
-                if timer.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ok(Err(self.timed_out(plan))));
-                }
-            }
-            if let Some(ended) = self.poll_request(cx, down, up, plan, pump) {
-                return Poll::Ready(ended.map(Err));
-            }
-            loop {
-                if held.is_some() {
-                    match up.poll_body(cx) {
-                        Poll::Pending => break,
-                        Poll::Ready(Err(lost)) => return Poll::Ready(Ok(Err(self.lost(lost)))),
-                        Poll::Ready(Ok(part)) => {
-                            let (status, headers) = held.take().unwrap_or_default();
-                            return Poll::Ready(Ok(Ok(Answered { status, headers, first: Some(part), end: false })));
-                        }
-                    }
-                }
-                match up.poll_head(cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(Err(lost)) => return Poll::Ready(Ok(Err(self.lost(lost)))),
-                    Poll::Ready(Ok(Answer::Inform(status, mut headers))) => {
-                        drop_hop_by_hop(&mut headers);
-                        down.inform(status, headers);
-                    }
-                    Poll::Ready(Ok(Answer::Head { status, headers, end })) => {
-                        self.note_head(status, &headers, end);
-                        if wants_code && !end && !self.body.spent {
-                            held = Some((status, headers));
-                            continue;
-                        }
-                        return Poll::Ready(Ok(Ok(Answered { status, headers, first: None, end })));
-                    }
-                }
-            }
-            if let Poll::Ready(lost) = up.poll_drive(cx) {
-                return Poll::Ready(Ok(Err(self.lost(lost))));
-            }
-            self.poll_stop(cx, down).map(Err)
-        })
-        .await
-    }
-
-    fn note_head(&mut self, status: u16, headers: &Headers, end: bool) {
-        self.head_ns = now_ns();
-        let now = Instant::now();
-        let is_failure = status >= 400 || (end && self.head.protocol == Protocol::Grpc);
-        let may_be_made = self.is_peer && (is_failure || grpc_web::content_type(&self.head).is_some());
-        let said = if may_be_made { said_by_proxy(headers) } else { None };
-        self.refused_as = said.filter(|cause| KEPT_FROM_APP & cause.bit() != 0);
-        if let Some(endpoint) = &self.endpoint {
-            let mut load = endpoint.load.borrow_mut();
-            match self.refused_as {
-                Some(Cause::Refused) => load.yield_way(),
-                // It failed as an endpoint, however fast the answer.
-                Some(_) => load.eject(now),
-                None => load.observe(now - self.sent_at, now),
-            }
-        }
-        if let Some(attempt) = self.attempts.last_mut() {
-            (attempt.head_ns, attempt.status, attempt.said) = (self.head_ns, status, said);
-        }
-    }
-
-    /// Move the request on; says so where that ends the attempt.
-    fn poll_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        down: &mut Down,
-        up: &mut Up,
-        plan: &Plan,
-        pump: &mut Pump,
-    ) -> Option<Result<Ended, Stop>> {
-        self.up_waits = false;
-        if !matches!(pump, Pump::Running) {
-            return None;
-        }
-        match self.body.poll(cx, down, up, plan.body_bytes, &plan.routes[self.route].edits, !self.committed) {
-            Poll::Pending => {
-                self.up_waits = self.body.is_drained();
-                None
-            }
-            Poll::Ready(Pumped::Whole) => {
-                *pump = Pump::Done;
-                None
-            }
-            // What the callee said before it broke off is still to be read: that tells more.
-            Poll::Ready(Pumped::Lost) => {
-                *pump = Pump::Broken;
-                None
-            }
-            Poll::Ready(Pumped::Gone(Gone(detail))) => Some(Err(Stop::Gone(detail))),
-            Poll::Ready(Pumped::TooLarge(limit)) => {
-                self.end_attempt(Some(Cause::TooLarge), "");
-                Some(Ok(Ended::ForGood(Cause::TooLarge, format!("more than {limit} bytes"))))
-            }
-        }
-    }
-
-    /// Pass the answer on to its end.
-    async fn relay(
-        &mut self,
-        down: &mut Down,
-        plan: &Plan,
-        mut up: Up,
-        mut pump: Pump,
-        answered: Answered,
-        timer: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Result<Ended, Stop> {
-        self.committed = true;
-        self.status = answered.status;
-        let mut headers = answered.headers;
-        let code = if answered.end { grpc_code(&headers) } else { None };
-        let mark = match answered.status {
-            426 => Some(UPGRADE),
-            501 => Some(DECLINED),
-            _ => None,
-        };
-        let mark = mark.and_then(|name| Some((headers.remove(&name)?, name))); // from one HTTP/1.1 end to the other
-        match &plan.reply_edits {
-            Some(edits) => edits.answer(&mut headers, &self.head, self.span.as_ref()),
-            None => drop_hop_by_hop(&mut headers),
-        }
-        if let Some((value, name)) = mark {
-            headers.append(name, value);
-        }
-        if self.head.protocol != Protocol::Grpc {
-            answers::date(&mut headers);
-        }
-        down.respond(answered.status, headers, answered.end);
-        if answered.end {
-            self.whole(code);
-            up.part();
-            return Ok(Ended::Whole);
-        }
-        if self.head.protocol == Protocol::Websocket {
-            *timer = None; // an attempt at a tunnel ends with its acceptance
-        }
-        let mut next = answered.first;
-        let ended = poll_fn(|cx| {
-            if let Some(timer) = timer {
-                if timer.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ok(self.timed_out(plan)));
-                }
-            }
-            if let Some(ended) = self.poll_request(cx, down, &mut up, plan, &mut pump) {
-                return Poll::Ready(ended);
-            }
-            loop {
-                match next.take() {
-                    Some(Part::Data(mut data)) => match down.poll_room(cx, data.len()) {
-                        Poll::Pending => {
-                            next = Some(Part::Data(data));
-                            self.owes_down = true;
-                            break;
-                        }
-                        Poll::Ready(Err(Gone(detail))) => return Poll::Ready(Err(Stop::Gone(detail))),
-                        Poll::Ready(Ok(room)) => {
-                            self.owes_down = false;
-                            let chunk = data.split_to(room.min(data.len()));
-                            self.down_bytes += chunk.len() as u64;
-                            up.release(chunk.len());
-                            let last = data.is_empty() && up.is_read();
-                            down.send(chunk, last);
-                            if last {
-                                self.whole(None);
-                                return Poll::Ready(Ok(Ended::Whole));
-                            }
-                            next = (!data.is_empty()).then_some(Part::Data(data));
-                        }
-                    },
-                    Some(Part::End(trailers)) => {
-                        let code = trailers.as_ref().and_then(grpc_code);
-                        down.finish(trailers.and_then(|trailers| edits::trailers(plan.reply_edits.as_ref(), trailers)));
-                        self.whole(code);
-                        return Poll::Ready(Ok(Ended::Whole));
-                    }
-                    None => match up.poll_body(cx) {
-                        Poll::Pending => break,
-                        Poll::Ready(Ok(part)) => next = Some(part),
-                        Poll::Ready(Err(lost)) => return Poll::Ready(Ok(self.lost(lost))),
-                    },
-                }
-            }
-            if let Poll::Ready(lost) = up.poll_drive(cx) {
-                return Poll::Ready(Ok(self.lost(lost)));
-            }
-            self.poll_stop(cx, down).map(Err)
-        })
-        .await;
-        if let Ok(Ended::Whole) = ended {
-            up.part();
-        }
-        ended
-    }
-
-    fn whole(&mut self, code: Option<u32>) {
-        if let Some(attempt) = self.attempts.last_mut() {
-            attempt.grpc_code = match &self.web {
-                Some(progress) => progress.code.get(),
-                None => code.filter(|_| self.head.protocol == Protocol::Grpc),
-            };
-        }
-        self.end_attempt(self.refused_as, "");
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::call::answers;
-use crate::call::attempt::Ended;
+use crate::call::attempt::{Attempt, Ended};
 use crate::call::cause::Cause;
 use crate::call::deciding::Decided;
 use crate::call::ends::Down;
@@ -20,18 +20,18 @@ use crate::call::gates::{Entered, Pass, Refusal};
 use crate::call::grpc_web;
 use crate::call::request_body::RequestBody;
 use crate::call::state::{CallState, Cut, SLOW_BODY, SLOW_READER};
-use crate::clusters::Endpoint;
 use crate::decision::cache::{Found, Kept};
 use crate::decision::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
 use crate::decision::plan::{self, Decision, Plan, Reply, Token};
 use crate::decision::trace::Span;
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
-use crate::seam::ask::{Attempt, Outcome, Question};
+use crate::seam::ask::{AttemptRecord, Outcome, Question};
 use crate::shared::Shared;
 
 /// Nobody processed it: another endpoint may, at once.
 const IMMEDIATE: u32 = 1 << Cause::Connect as u32 | 1 << Cause::Refused as u32 | 1 << Cause::TlsIdentity as u32;
 const IMMEDIATE_TRIES: usize = 3;
+const POLICY_CHANGED: &str = "the access policy changed while the call was open";
 
 /// What ends a call from outside.
 #[derive(Debug)]
@@ -54,9 +54,8 @@ pub struct Call {
     pub state: Rc<CallState>,
     pub kept: Option<Rc<Kept>>,
     pub route: usize,
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<AttemptRecord>,
     pub tried: Vec<Arc<str>>,
-    pub endpoint: Option<Rc<Endpoint>>,
     pub body: RequestBody,
     pub span: Option<Span>,
     pub committed: bool,
@@ -64,21 +63,14 @@ pub struct Call {
     pub owes_down: bool,
     /// More of the request is for the caller to send.
     pub up_waits: bool,
-    /// The other end of the attempt is a postern proxy.
-    pub is_peer: bool,
-    /// The peer's proxy says that it kept the call from its app.
-    pub refused_as: Option<Cause>,
     /// Where gRPC-Web is made gRPC: whether the answer stands between two messages.
     pub web: Option<Rc<grpc_web::Progress>>,
-    pub sent_at: Instant,
     pub status: u16,
     pub down_bytes: u64,
     pub head_ns: u64,
     number: u64,
     deadline: Option<Pin<Box<Sleep>>>,
     passes: Vec<Pass>,
-    /// Of the gates that the attempt has passed.
-    pub attempt_passes: Vec<Pass>,
     pauses: Vec<(usize, std::vec::IntoIter<f64>)>,
     started_ns: u64,
     answer: Option<(Arc<Token>, Cause, Option<u32>)>,
@@ -108,21 +100,16 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
         route: 0,
         attempts: Vec::with_capacity(1),
         tried: Vec::with_capacity(1),
-        endpoint: None,
         body: RequestBody::new(framing == Framing::None),
         span: None,
         committed: false,
-        is_peer: false,
-        refused_as: None,
         web: None,
-        sent_at: Instant::now(),
         status: 0,
         down_bytes: 0,
         head_ns: 0,
         number,
         deadline: None,
         passes: Vec::new(),
-        attempt_passes: Vec::new(),
         pauses: Vec::new(),
         started_ns: now_ns(),
         answer: None,
@@ -147,7 +134,6 @@ impl Drop for Call {
             self.cause = self.cause.or(Some(Cause::Draining));
             self.report();
         }
-        self.release_endpoint();
     }
 }
 
@@ -263,6 +249,24 @@ impl Call {
         .await
     }
 
+    /// The same until a timer, which gives `None`.
+    pub async fn timed<T>(
+        &mut self,
+        down: &mut Down,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        wait: impl Future<Output = T>,
+    ) -> Result<Option<T>, Stop> {
+        let Some(timer) = timer else { return self.guarded(down, wait).await.map(Some) };
+        let mut wait = pin!(wait);
+        let either = poll_fn(|cx| {
+            if let Poll::Ready(found) = wait.as_mut().poll(cx) {
+                return Poll::Ready(Some(found));
+            }
+            timer.as_mut().poll(cx).map(|()| None)
+        });
+        self.guarded(down, either).await
+    }
+
     /// Be let in by a gate; `None` where none stands, or where the timer was over first.
     pub async fn enter(
         &mut self,
@@ -282,7 +286,12 @@ impl Call {
 
     async fn attempts(&mut self, down: &mut Down, plan: &Plan) -> Result<(), Stop> {
         loop {
-            let (cause, detail) = match self.attempt(down, plan).await? {
+            let mut attempt = Attempt::begin(self, plan);
+            let ended = attempt.run(self, down, plan).await.inspect_err(|stop| {
+                let (cause, detail) = self.told(stop);
+                attempt.end(self, Some(cause), &detail);
+            });
+            let (cause, detail) = match ended? {
                 Ended::Whole => return Ok(()),
                 Ended::Retry(pause) => {
                     Box::pin(self.pause(down, pause)).await?;
@@ -414,35 +423,39 @@ impl Call {
         self.answer = Some((reply.token.clone(), reply.cause, grpc.then_some(reply.grpc_code)));
     }
 
+    /// What ended the call, as an attempt hears it.
+    fn told(&self, stop: &Stop) -> (Cause, String) {
+        match stop {
+            Stop::Deadline => (Cause::Timeout, "the call's time is over".to_owned()),
+            Stop::Gone(detail) => (Cause::CallerLeft, detail.clone()),
+            Stop::Stalled => (Cause::CallerLeft, format!("the caller stalled for {} s", self.shared.limits.stall.as_secs_f64())),
+            Stop::Denied => (Cause::Denied, POLICY_CHANGED.to_owned()),
+            Stop::Cut | Stop::Silent => (Cause::Draining, "the proxy is shutting down".to_owned()),
+        }
+    }
+
     async fn stopped(&mut self, stop: Stop, down: &mut Down) {
-        let (cause, detail) = match stop {
+        let cause = match stop {
             Stop::Deadline => {
-                self.end_attempt(Some(Cause::Timeout), "the call's time is over");
                 if self.fail(down, Cause::Timeout, "the call's deadline passed").await.is_ok() {
                     return;
                 }
-                (Cause::Draining, "the proxy is shutting down".to_owned())
+                Cause::Draining
             }
-            Stop::Gone(detail) => {
+            Stop::Gone(_) => {
                 self.cause = Some(Cause::CallerLeft);
-                return self.end_attempt(Some(Cause::CallerLeft), &detail);
-            }
-            Stop::Stalled => {
-                let limit = self.shared.limits.stall.as_secs_f64();
-                (Cause::CallerLeft, format!("the caller stalled for {limit} s"))
+                return;
             }
             Stop::Denied => return Box::pin(self.denied(down)).await,
-            Stop::Cut | Stop::Silent => (Cause::Draining, "the proxy is shutting down".to_owned()),
+            Stop::Stalled => Cause::CallerLeft,
+            Stop::Cut | Stop::Silent => Cause::Draining,
         };
-        self.end_attempt(Some(cause), &detail);
         down.abort(cause);
         self.cause = Some(cause);
     }
 
     /// A newer decision denies the call: answer with it, or end visibly what has begun.
     async fn denied(&mut self, down: &mut Down) {
-        let detail = "the access policy changed while the call was open";
-        self.end_attempt(Some(Cause::Denied), detail);
         self.cause = Some(Cause::Denied);
         self.kept = self.state.take_denial().or_else(|| self.kept.take());
         let kept = self.kept.clone();
@@ -451,35 +464,17 @@ impl Call {
                 let path = self.head.path.clone();
                 self.reply(down, reply, &path).await;
             }
-            Some(Decision::Reply(reply)) if self.can_end_grpc() => self.end_grpc(down, reply, detail),
+            Some(Decision::Reply(reply)) if self.can_end_grpc() => self.end_grpc(down, reply, POLICY_CHANGED),
             _ => down.abort(Cause::Denied),
-        }
-    }
-
-    /// Record how the current attempt ended, and release its endpoint and passes.
-    pub fn end_attempt(&mut self, cause: Option<Cause>, detail: &str) {
-        if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.ended_ns == 0) {
-            attempt.ended_ns = now_ns();
-            attempt.cause = cause;
-            detail.clone_into(&mut attempt.detail);
-        }
-        self.release_endpoint();
-        if let (Some(attempt), false) = (self.attempts.last(), self.attempt_passes.is_empty()) {
-            let outcome = outcome(attempt.cause, attempt.status, attempt.grpc_code);
-            self.attempt_passes.drain(..).for_each(|pass| pass.leave(outcome));
-        }
-    }
-
-    fn release_endpoint(&mut self) {
-        if let Some(endpoint) = self.endpoint.take() {
-            endpoint.load.borrow_mut().in_flight -= 1;
         }
     }
 
     fn report(&mut self) {
         self.reported = true;
         self.shared.leave_call(self.number); // whoever is told of its end finds it gone
-        self.end_attempt(self.cause, "");
+        if let Some(record) = self.attempts.last_mut() {
+            record.end(now_ns(), self.cause, ""); // where the call is dropped, nobody else does
+        }
         let _is_begun = self.begin_own_span();
         let (decision, cause, grpc_code) = match self.answer.take() {
             Some((token, cause, code)) => (Some(token), Some(cause), code),
@@ -521,6 +516,6 @@ fn draw_route(plan: &Plan) -> usize {
 }
 
 /// As gates hear it: an app's answer that is a failure counts, whether or not it was passed on.
-fn outcome(cause: Option<Cause>, status: u16, code: Option<u32>) -> Option<Cause> {
+pub fn outcome(cause: Option<Cause>, status: u16, code: Option<u32>) -> Option<Cause> {
     cause.or(plan::is_failure(status, code).then_some(Cause::Status))
 }

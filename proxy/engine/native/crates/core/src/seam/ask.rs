@@ -53,7 +53,7 @@ pub struct Leaf {
 
 /// One try at one endpoint; times are epoch nanoseconds, 0 where it did not come to that.
 #[derive(Debug, Clone, Default)]
-pub struct Attempt {
+pub struct AttemptRecord {
     pub endpoint: Arc<str>,
     pub started_ns: u64,
     pub head_ns: u64,
@@ -64,6 +64,17 @@ pub struct Attempt {
     pub detail: String,
     /// By the peer's proxy, of an answer that it made in its app's place.
     pub said: Option<Cause>,
+}
+
+impl AttemptRecord {
+    /// It ended, unless it had before.
+    pub fn end(&mut self, now_ns: u64, cause: Option<Cause>, detail: &str) {
+        if self.ended_ns == 0 {
+            self.ended_ns = now_ns;
+            self.cause = cause;
+            detail.clone_into(&mut self.detail);
+        }
+    }
 }
 
 impl Outcome {
@@ -86,7 +97,7 @@ pub struct Outcome {
     pub status: u16,
     pub grpc_code: Option<u32>,
     pub cause: Option<Cause>,
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<AttemptRecord>,
     pub up_bytes: u64,
     pub down_bytes: u64,
 }
@@ -292,7 +303,7 @@ mod tests {
             status: 0,
             grpc_code: None,
             cause,
-            attempts: vec![Attempt { said, ..Attempt::default() }],
+            attempts: vec![AttemptRecord { said, ..AttemptRecord::default() }],
             up_bytes: 0,
             down_bytes: 0,
         }
