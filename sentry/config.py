@@ -232,9 +232,9 @@ def make_parser() -> argparse.ArgumentParser:
             "--allowed-hosts",
             text,
             "",
-            "names, with commas, by which the health and metrics ports may be asked for beside this machine's own",
+            "comma-separated names, besides this machine's own, by which the health and metrics ports may be requested",
         ),
-        ("--mode", text, "standalone", "standalone, the only one there is yet"),
+        ("--mode", text, "standalone", "standalone, the only mode so far"),
         ("--runtime-path", path, None, "where this user's sidecars meet; their join tokens are honoured"),
         (
             "--exit-when-idle",

@@ -1,6 +1,6 @@
 """Every meter of a sidecar, by name: label sets fixed here, values fed by the rooms that know them.
 
-prometheus_client renders them and is imported at the first scrape (40 ms that no start should pay); until then a
+prometheus_client renders them and is imported at the first scrape (40 ms that no startup should pay); until then a
 meter is a plain Python number. `dapr_*` names, labels and buckets are those of Dapr's service invocation.
 """
 
@@ -213,7 +213,7 @@ class Meters:
             ("app_id", "reason"),
         )
         self.cert_expiry = self.gauge(
-            "postern_cert_expiry_timestamp_seconds", "When a certificate ends (epoch seconds).", ("kind",)
+            "postern_cert_expiry_timestamp_seconds", "When a certificate expires (epoch seconds).", ("kind",)
         )
 
     def _resiliency(self) -> None:
@@ -243,18 +243,18 @@ class Meters:
         )
         self.retries = self.counter(
             "postern_retries_total",
-            "Attempts after the first, by why the one before failed.",
+            "Attempts after the first, by the reason why the previous one failed.",
             ("dst", "reason"),
         )
 
     def _sidecar(self) -> None:
         self.reports_lost = self.counter(
             "postern_reports_lost_total",
-            "Reports of the engine that found no room: of calls, or of spans alone.",
+            "Reports that the engine dropped for lack of room: of calls, or of spans alone.",
             ("kind",),
         )
         self.plan_cache = self.counter(
-            "postern_plan_cache_total", "Decisions looked up among the kept ones.", ("result",)
+            "postern_plan_cache_total", "Lookups in the decision cache.", ("result",)
         )
         self.plan_cache_hits = self.plan_cache.slot("hit")
         self.plan_cache_misses = self.plan_cache.slot("miss")
@@ -270,7 +270,7 @@ class Meters:
         )
         self.handshakes_refused = self.counter(
             "postern_handshakes_refused_total",
-            "Peers that were not let in, by why: their certificate, protocol or trust domain, or they did not take ours.",
+            "Peers refused, by reason: their certificate, protocol or trust domain, or they rejected our certificate.",
             ("reason",),
         )
         self.resolver_endpoints = self.gauge(
@@ -288,7 +288,7 @@ class Meters:
             "Calls whose baggage was passed on in part or not at all.",
             ("reason",),
         )
-        self.spans_exported = self.counter("postern_spans_exported_total", "Spans taken.", ("exporter",))
+        self.spans_exported = self.counter("postern_spans_exported_total", "Spans exported.", ("exporter",))
         self.spans_dropped = self.counter(
             "postern_spans_dropped_total", "Spans lost on the way.", ("exporter", "reason")
         )

@@ -1,6 +1,6 @@
-"""What each field of the resources does in postern: one table, from which loads warn and the reference page is made.
+"""What each field of the resources does in postern: one table, the source of the warnings at loading and of the reference page.
 
-Paths are written as in YAML; `*` stands for any key or entry, and a path without effect for all that is below it. A test holds that no
+Paths are written as in YAML; `*` stands for any key or entry, and a path without effect for all that is below it. A test checks that no
 field of a schema is missing here.
 """
 
@@ -134,10 +134,10 @@ RESILIENCY: Mapping[str, Effect] = {
     ),
     f"{_RETRY}.maxRetries": Effect("attempts after the first; -1: no limit (-1)"),
     f"{_RETRY}.matching.httpStatusCodes": Effect(
-        "which of the callee's HTTP statuses are tried again, see below (all failures)"
+        "which of the callee's HTTP statuses are retried, see below (all failures)"
     ),
     f"{_RETRY}.matching.gRPCStatusCodes": Effect(
-        "which of the callee's gRPC statuses are tried again, see below (all failures)"
+        "which of the callee's gRPC statuses are retried, see below (all failures)"
     ),
     "spec.policies.circuitBreakers": _BREAKER,
     f"{_TARGET}.timeout": Effect("name of the timeout for calls to this app"),

@@ -1,4 +1,4 @@
-"""The environment variables that postern reads and that `postern run` sets, for the reference page. A test holds both tables complete."""
+"""The environment variables that postern reads and that `postern run` sets, for the reference page. A test checks both."""
 
 from collections.abc import Mapping
 
@@ -16,12 +16,12 @@ READ: Mapping[str, str] = {
     "DAPR_API_TOKEN": "the token that the API asks of the app (and that `postern invoke` sends)",
     "APP_API_TOKEN": "the token that the app is given with each call",
     "DAPR_HTTP_PORT": "the HTTP API that `postern wait` asks where no flag names it",
-    "DAPR_HTTP_DISABLE_H2C": "no effect, and named in a warning: who begins in HTTP/2 is answered in HTTP/2",
+    "DAPR_HTTP_DISABLE_H2C": "no effect but a warning: HTTP/2 with prior knowledge is always accepted",
     "DAPR_TRUST_ANCHORS": "PEM roots of the mesh; `--trust-anchors-file` wins",
     "DAPR_SENTRY_TOKEN_FILE": "a file with the token that sentry asks for",
     "DAPR_CONTROLPLANE_TRUST_DOMAIN": "trust domain of sentry's identity; `--control-plane-trust-domain` wins",
     "DAPR_CONTROLPLANE_NAMESPACE": "namespace of sentry's identity; `--control-plane-namespace` wins",
-    "SENTRY_LOCAL_IDENTITY": "the name to ask a certificate for, instead of the app-id",
+    "SENTRY_LOCAL_IDENTITY": "the name to request a certificate for, instead of the app-id",
     "NO_COLOR": "if set, commands print without colours (no-color.org)",
     "TERM": "`dumb`: commands print without colours",
     "NO_PROXY": "passed on to the app with the loopback addresses added",

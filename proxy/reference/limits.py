@@ -1,4 +1,4 @@
-"""Every limit in one table, for the reference page: what is bounded, where, and the flag that moves it. A test holds it complete."""
+"""Every limit in one table, for the reference page: what is bounded, where, and the flag that changes it. A test checks completeness."""
 
 from msgspec import Struct
 
@@ -69,7 +69,7 @@ ENGINE = {
         "",
     ),
     "control_burst": ("the same in a burst", "reading slows, then GOAWAY", ""),
-    "own_app_factor": ("as many times more of these four from the own app", "as there", ""),
+    "own_app_factor": ("factor on these four limits for the sidecar's own app", "as there", ""),
     "expiry_lead_s": (
         "time before a certificate's end",
         "its connections drain, at most a quarter of what is left of it",
@@ -167,7 +167,7 @@ def other_limits() -> tuple[Limit, ...]:
         Limit(
             "spans waiting for one exporter", f"{export.queue:,}", "counted in `postern_spans_dropped_total`"
         ),
-        Limit("log lines a second of one kind", str(LINES_PER_S), "left out, and their number told"),
+        Limit("log lines a second of one kind", str(LINES_PER_S), "dropped, and counted in a later line"),
     )
 
 

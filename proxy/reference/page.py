@@ -1,7 +1,7 @@
 """`python -m proxy.reference`: writes `proxy/REFERENCE.md` from the tables that the code itself uses.
 
-Knows no fact of its own beyond headings and what no table can hold. What a table lacks is an error here, so that nothing new stays
-unsaid.
+Holds no facts of its own beyond headings and what no table can hold. What a table lacks is an error here, so that nothing new goes
+undocumented.
 """
 
 import sys
@@ -37,7 +37,7 @@ _OF_RUN = (
         "run the apps of a file; a folder is searched for dapr.yaml, `-` is standard input",
     ),
     ("`--keep-going`", "switch", "a failing app does not stop the others"),
-    ("`--exit-on-failure`", "switch", "it does, which is so anyway"),
+    ("`--exit-on-failure`", "switch", "a failing app stops the others; the default"),
 )
 _HEAD = """# Reference
 
@@ -45,8 +45,8 @@ Made from the code by `make reference`; don't edit it. A default is in parenthes
 """
 _RUNTIME_ROOT = """The sidecars and commands of one user meet in one folder, the *runtime root*: `--runtime-path`, else `$POSTERN_HOME`,
 else `$XDG_RUNTIME_DIR/postern`, else `$XDG_STATE_HOME/postern`, else `~/.local/state/postern`. It has mode 0700 and holds the registry of
-what runs (`run/`), the keys and certificates of the local sentry (`sentry/`), and `endpoints.yaml` if you write one. `postern list` and its
-kin see what runs under the root that they look in; where they find nothing they name it.
+what runs (`run/`), the keys and certificates of the local sentry (`sentry/`), and `endpoints.yaml` if you write one. `postern list` and
+the other commands see what runs under the root that they look in, and name it if they find nothing.
 """
 _LOGS = """A sidecar logs to standard output, or to `--log-file`. `postern run` shows the logs of app and sidecar in its terminal. Under
 `postern run -f` they are also written to `<appDirPath>/.dapr/logs/<app-id>_app_<time>.log` and `…_daprd_<time>.log`; `appLogDestination`
@@ -55,25 +55,24 @@ and `daprdLogDestination` choose `console`, `file` or `fileAndConsole`, and `pos
 
 `--access-log` gets a line of JSON for each call that a sidecar carried, of its app and of peers: who called whom, path (none with
 `obfuscateURLs`), status, cause, bytes, microseconds, attempts, trace; no header, query or body. The file has mode 0600 and is appended to;
-rotate it by copying and truncating (logrotate's `copytruncate`). Each call is then reported by itself, which costs some speed.
+rotate it by copying and truncating (logrotate's `copytruncate`). Each call is then reported individually, which costs some speed.
 """
-_RETRIES = """A retry policy tries again what failed in one of two ways. An answer failed by its code: an HTTP status below 200 or above
-399, a gRPC status but OK; `matching` narrows these down, each protocol for itself. And what brought no answer failed whatever `matching`
+_RETRIES = """A retry policy retries two kinds of failure. A response fails by its code: an HTTP status below 200 or above 399, or a gRPC
+status other than OK; `matching` narrows these down, separately for each protocol. An attempt without a response fails whatever `matching`
 says, as in Dapr: no connection, a connection that broke, a timeout of an attempt. So with `timeout: 500ms`, `maxRetries: 3` and
-`gRPCStatusCodes: "14"` a callee that never answers is waited for four times, and the pauses between; an answer DEADLINE_EXCEEDED (4) of
-the callee's own is final.
+`gRPCStatusCodes: "14"` a callee that never answers is tried four times, with the pauses between; the callee's own DEADLINE_EXCEEDED (4)
+is final.
 
-Nothing is tried again once the answer's head has reached the caller, after the caller left or its deadline, for an HTTP body of
-unknown length, for a body larger than the replay buffer, or beyond the opening of a gRPC stream declared by `dapr-stream`.
+Nothing is retried once the response head has reached the caller, after the caller has hung up or its deadline has passed, for an HTTP body
+of unknown length, for a body larger than the replay buffer, or beyond the opening of a gRPC stream declared by `dapr-stream`.
 
-`DefaultAppRetryPolicy` or `DefaultRetryPolicy` hold for apps without an entry. They take the place of the built-in retry (three more tries
-after a second each for what surely did not reach the app), where Dapr multiplies the two: `maxRetries: 1` is two attempts here and eight
-there.
+`DefaultAppRetryPolicy` or `DefaultRetryPolicy` apply to apps without an entry. They replace the built-in retry (three retries, a second
+apart, of what certainly did not reach the app), whereas Dapr multiplies the two: `maxRetries: 1` is two attempts here and eight there.
 """
-_SIGNALS = """SIGTERM and SIGINT end a sidecar in order: it says goodbye, serves on for `--drain`, lets calls in flight finish for
-`--dapr-graceful-shutdown-seconds`, and ends. A second one ends it at once. SIGHUP has it read its policies
-anew, and `postern run` have all of its sidecars do so. The exit code is 0, 1 if calls were cut or
-something failed, 2 for flags that can't be used, 128 and the signal's number after a second signal.
+_SIGNALS = """SIGTERM and SIGINT shut a sidecar down gracefully: it withdraws its announcement, keeps serving for `--drain`, gives calls in
+flight `--dapr-graceful-shutdown-seconds` to finish, and exits. A second signal ends it at once. SIGHUP makes it reload its policies, and
+makes `postern run` reload those of all its sidecars. The exit code is 0, 1 if calls were cut or something failed, 2 for flags that can't be
+used, 128 plus the signal's number after a second signal.
 """
 
 
@@ -86,7 +85,7 @@ def page() -> str:
         "Accepted without effect, and named in a warning: "
         + ", ".join(f"`--{flag.name}`" for flag in FLAGS.values() if flag.kind.startswith("unbuilt"))
         + ".\n",
-        "`postern run` has these beside:",
+        "`postern run` has these as well:",
         table(("flag", "value", "what it does"), _OF_RUN),
         "Short forms there: " + ", ".join(f"`{short}` for `{long}`" for short, long in SHORT.items()) + ".",
         "## Flags of `postern sentry`",
@@ -102,7 +101,7 @@ def page() -> str:
         table(("field", "what it does here"), effect_rows(schema.Configuration, CONFIGURATION)),
         "## Fields of a Resiliency",
         table(("field", "what it does here"), effect_rows(schema.Resiliency, RESILIENCY)),
-        "### What is tried again",
+        "### What is retried",
         _RETRIES,
         "## Errors",
         "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with `errorCode` and"

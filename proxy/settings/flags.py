@@ -33,7 +33,7 @@ _BUILT = (
     _flag(
         "app-port",
         "PORT",
-        "where the app listens; none: the sidecar only calls out; 0: none, but for the command of `postern run` any free one",
+        "the app's port; left out or 0: the sidecar only makes outbound calls; with a command of `postern run`, 0 is any free port",
     ),
     _flag("app-protocol", "NAME", "http, https, h2c, grpc or grpcs (http)"),
     _flag("app-channel-address", "HOST", "host of the app (127.0.0.1)"),
@@ -65,7 +65,11 @@ _BUILT = (
     _flag(
         "allowed-hosts", "HOSTS", "names that this machine may be called by, comma-separated, one * in each"
     ),
-    _flag("dapr-graceful-shutdown-seconds", "SECONDS", "bound on the end of calls in flight (5); 0: none"),
+    _flag(
+        "dapr-graceful-shutdown-seconds",
+        "SECONDS",
+        "how long calls in flight may take to finish at shutdown (5); 0: no limit",
+    ),
     _flag(
         "dapr-block-shutdown-duration", "DURATION", "serve on this long, unready, before the shutdown starts"
     ),
@@ -78,7 +82,7 @@ _BUILT = (
     _flag("control-plane-namespace", "NAME", "namespace of sentry's own identity (default)"),
     _flag("enable-api-logging", "", "log each call on the APIs", "switch"),
     _flag("log-level", "LEVEL", "debug, info, warn, error or fatal (info)"),
-    _flag("log-as-json", "", "one JSON object a line", "switch"),
+    _flag("log-as-json", "", "one JSON object per line", "switch"),
     _flag("log-file", "FILE", "log there instead of to standard output"),
     _flag("access-log", "FILE", "append a line of JSON for each call there, of the app's and of peers'"),
     _flag("enable-metrics", "", "serve metrics (true)", "switch"),
@@ -88,9 +92,11 @@ _BUILT = (
         "start-up calls to the app to leave out: config, subscribe; postern makes none",
     ),
     # our own
-    _flag("profile", "NAME", "dev, production or daprd: which defaults hold"),
+    _flag("profile", "NAME", "dev, production or daprd: which defaults apply"),
     _flag("engine", "NAME", "auto, native or portable (auto)"),
-    _flag("threads", "N", "threads of the native engine, best one a core (1; environment: POSTERN_THREADS)"),
+    _flag(
+        "threads", "N", "threads of the native engine, at best one per core (1; environment: POSTERN_THREADS)"
+    ),
     _flag("max-connections", "N", "connections open at once on each port (10000)"),
     _flag("max-streams", "N", "calls at once on one HTTP/2 connection that we accept (250)"),
     _flag("max-headers", "N", "header fields of one request or response (256)"),
@@ -104,13 +110,18 @@ _BUILT = (
     _flag("namespace", "NAME", "own namespace (environment: NAMESPACE, else default)"),
     _flag("trust-domain", "NAME", "trust domain of our identity (public)"),
     _flag("trust-anchors-file", "FILE", "PEM roots (environment: DAPR_TRUST_ANCHORS)"),
-    _flag("insecure-plaintext", "", "no mutual TLS: peers are neither proven nor encrypted", "switch"),
+    _flag(
+        "insecure-plaintext",
+        "",
+        "no mutual TLS: peers are not authenticated, and nothing is encrypted",
+        "switch",
+    ),
     _flag("upstream", "APP[=PORT]", "a local port that leads to one app; no port: any free one", "many"),
     _flag("route", "SERVICE=APP", "which app serves a gRPC service, or a pattern", "many"),
     _flag("grpc-service", "SERVICE", "a gRPC service that our app serves", "many"),
     _flag("no-learn-names", "", "ask no app which gRPC services it serves", "switch"),
     _flag("runtime-path", "DIR", "where this user's sidecars meet (environment: POSTERN_HOME, else by XDG)"),
-    _flag("drain", "DURATION", "serve on after goodbye (2s)"),
+    _flag("drain", "DURATION", "how long to keep serving once the announcement is withdrawn (2s)"),
     _flag(
         "keep-open-calls",
         "",
