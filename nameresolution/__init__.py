@@ -1,1 +1,1 @@
-"""App-id to endpoints."""
+"""Resolves an app-id to endpoints."""

@@ -1,4 +1,4 @@
-"""Which address of this host others are told to dial; the choice is pure, the look at the host a thin shell.
+"""Which address of this host others are told to dial; the choice is pure, reading the host's addresses a thin shell.
 
 The order is a daprd's, except that a host with nothing but loopback advertises loopback instead of failing.
 """
@@ -34,7 +34,7 @@ def advertised_address(
     A listener on one address advertises that one; one on all addresses advertises DAPR_HOST_IP, else the source
     address of the default route, else the best interface address, else loopback.
 
-    Raises: AnnouncementError if DAPR_HOST_IP is no IP address.
+    Raises: AnnouncementError if DAPR_HOST_IP is not an IP address.
     """
     listen = listen_address.strip("[]")
     if listen in {"localhost", "::1", LOOPBACK}:
@@ -62,7 +62,7 @@ def choose(host: HostAddresses) -> str:
 
 
 def survey_host() -> HostAddresses:
-    """Look at this host: its routes (no packet is sent) and, only where there are none, its interfaces."""
+    """Inspect this host: its routes (no packet is sent) and, only where there are none, its interfaces."""
     routed = tuple(address for family, target in _PROBES if (address := _source_towards(family, target)))
     return HostAddresses(routed=routed, interfaces=() if routed else _interface_addresses())
 

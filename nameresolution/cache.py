@@ -1,4 +1,4 @@
-"""Lifetimes, single flight, short negatives and stale-on-error of everything that is known; pure, time is passed in.
+"""The cache's lifetimes, single flight, negative entries and stale-on-error; pure, time is passed in.
 
 Knows no resolver and no event loop: `directory` drives it.
 """

@@ -1,4 +1,4 @@
-"""The directory: one cache over all sources, kept fresh by them, pushed to subscribers; the shell round `cache`.
+"""The directory: one cache over all sources, kept fresh by them, pushed to subscribers; the shell around `cache`.
 
 A call never waits here: `get` is a dictionary lookup, `want` only starts a flight, and what it finds is pushed.
 """

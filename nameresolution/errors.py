@@ -1,4 +1,4 @@
-"""The exceptions of this package; each names what was met and what would mend it."""
+"""The exceptions of this package; each names what was met and how to fix it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What runs on this host for this user: one file per sidecar, locked by its owner for the owner's whole life.
 
-The kernel frees the lock when the owner dies, however it dies, so a file without a lock is a dead entry. An update
+The kernel releases the lock when the owner dies, however it dies, so a file without a lock is a dead entry. An update
 writes a new file, locks it and renames it over the old one: readers see the old or the new entry, never half of one,
 and the path names a locked file at every moment of the owner's life.
 """
@@ -32,7 +32,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 POLL_S = 0.15  # watchers learn of a crash, which touches no file, within 200 ms
 _ORPHAN_S = 60.0  # a temporary file this old was left by a crash between writing and renaming
-_MAX_BYTES = 1 << 20  # an entry is 1 kB; whatever is larger is no entry
+_MAX_BYTES = 1 << 20  # an entry is 1 kB; anything larger is not an entry
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ def format_entry(entry: Entry) -> bytes:
 
 
 def parse_entry(data: bytes) -> Entry | None:
-    """The entry in a file, None if it is none. Unknown fields are left out: a newer postern may write them."""
+    """The entry in a file, None if it holds none. Unknown fields are left out: a newer postern may write them."""
     try:
         return msgspec.json.decode(data, type=Entry)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

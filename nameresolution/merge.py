@@ -1,7 +1,7 @@
 """How the reports of several sources on one name become one set of endpoints; pure.
 
 The rules: an entry of the static file wins outright; all else is merged without duplicates: by address, and by the
-instance id where an earlier source named it (within one source an id is but a claim: it must not hide another's
+instance id where an earlier source named it (within one source an id is only a claim: it must not hide another's
 address); endpoints of a foreign mesh or namespace are left out. Without mTLS, an app that nobody has in the namespace
 asked for is taken from any: nothing there proves a namespace (as with Dapr's mDNS).
 """

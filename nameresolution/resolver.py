@@ -1,4 +1,4 @@
-"""The values of name resolution and the contract of a source: what every resolver promises.
+"""The values of name resolution and the contract of a source: what every resolver guarantees.
 
 Knows no network, no file and no clock.
 """

@@ -1,4 +1,4 @@
-"""What can be wrong with a policy or configuration document, told with its place."""
+"""What can be wrong with a policy or configuration document, and where."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,8 +47,8 @@ class UnreadError(DocumentError):
 
 
 class DurationError(PolicyError, ValueError):
-    """A text is no duration."""
+    """A text is not a duration."""
 
 
 class CodesError(PolicyError, ValueError):
-    """A text is no list of status codes."""
+    """A text is not a list of status codes."""

@@ -1,1 +1,1 @@
-"""The sidecar: decides per request, hands a Plan to an engine."""
+"""The sidecar: decides about each request and hands a Plan to an engine."""

@@ -1,6 +1,6 @@
 """One sidecar as a process: arguments in, exit code out. Parses, then runs the app; nothing else.
 
-Exit codes: 0 a clean end, 1 failed, 2 used wrongly.
+Exit codes: 0 clean exit, 1 failure, 2 usage error.
 """
 
 import gc

@@ -1,7 +1,7 @@
 """Composition root of one sidecar: the one module that constructs everything; owns the outer TaskGroup.
 
-Order of life: bind, say so, get an identity, announce, serve; then unready, goodbye, serve on for `drain`, GOAWAY, finish what is in
-flight, let the app end, keep outbound open until it has.
+Life cycle: bind, report the ports, get an identity, announce, serve; then turn unready, withdraw, serve on for `drain`, send GOAWAY, finish
+what is in flight, let the app end, keep outbound open until it has.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What went wrong, and the one table that says how a caller hears of it.
+"""What went wrong, and the one table that maps it to the caller's answer.
 
 Each cause has an answer on our own surfaces (the standards' codes) and one on Dapr's (what its users' code checks for), in HTTP and in
 gRPC.

@@ -1,4 +1,4 @@
-"""`python -I -m sentry`: reads flags, serves until told to end. Exit codes: 0 ended, 1 failed, 2 bad flags."""
+"""`python -I -m sentry`: reads flags, serves until told to stop. Exit codes: 0 clean exit, 1 failure, 2 bad flags."""
 
 import asyncio
 import json

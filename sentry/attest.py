@@ -1,7 +1,7 @@
 """Checks the proof that a workload presents: may its bearer have the identity that it asks for?
 
-Owns the token rules and the memory of tokens seen. A grant always equals the proof's subject, never the request's
-wishes. The control plane's reserved ids are refused by every validator but a key set that was configured to prove them.
+Owns the token rules and the memory of tokens seen. A grant always equals the proof's subject, never what the request
+asks for. The control plane's reserved ids are refused by every validator except a key set that was configured to prove them.
 """
 
 import hashlib

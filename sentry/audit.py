@@ -1,7 +1,7 @@
 """The audit log: one JSON line for each request, granted or refused, and for each change of the authority.
 
-Append-only and apart from the debug log. Never holds a token or a key. A line that can't be written fails the
-request that it is about: what is not on record is not granted.
+Append-only and separate from the debug log. Never holds a token or a key. A line that can't be written fails the
+request that it is about: what is not recorded is not granted.
 """
 
 import json

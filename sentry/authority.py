@@ -2,7 +2,7 @@
 
 State (`_holdings`, replaced whole under `_lock`) has one invariant: the issuer's chain ends at one of the roots.
 Storage is the caller's: a new issuer takes effect only after `save` returned, so a crash never leaves leaves whose
-issuer nobody kept. Signing may be called from several threads.
+issuer was not stored. Signing may be called from several threads.
 """
 
 import threading

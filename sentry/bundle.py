@@ -1,4 +1,4 @@
-"""The trust bundle: the roots that this mesh believes, several while one replaces another.
+"""The trust bundle: the roots that this mesh trusts, several while one replaces another.
 
 Pure and frozen; a bundle is replaced whole, never edited.
 """

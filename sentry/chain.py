@@ -1,4 +1,4 @@
-"""Walks a certificate chain to a trust anchor by RFC 5280's rules, for chains that no TLS handshake has judged.
+"""Walks a certificate chain to a trust anchor by RFC 5280's rules, for chains that no TLS handshake has verified.
 
 Pure. `cryptography`'s own path verifier refuses Ed25519 keys, which Dapr's authorities use; hence this small one.
 """

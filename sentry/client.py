@@ -1,7 +1,7 @@
-"""The workload's side: makes a key, asks a sentry for its certificate, and believes nothing that doesn't hold.
+"""The workload's side: makes a key, asks a sentry for its certificate, and accepts nothing that doesn't verify.
 
-Owns the TLS rules towards a sentry (its exact SPIFFE id under our anchors; host names mean nothing) and the quick
-retries of one fetch. Keys are born here and stay in memory. When to ask again is `proxy.control.plane.identity`'s business.
+Owns the TLS rules for calling a sentry (its exact SPIFFE id under our anchors; host names mean nothing) and the quick
+retries of one fetch. Keys are generated here and stay in memory. When to ask again is for `proxy.control.identity` to decide.
 """
 
 import asyncio

@@ -50,7 +50,7 @@ class AttestationError(SentryError):
 
 
 class RateLimitError(SentryError):
-    """Asked too often (RESOURCE_EXHAUSTED); `retry_after_s` says when the next try has a chance."""
+    """Asked too often (RESOURCE_EXHAUSTED); `retry_after_s` says when to try again."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"too many requests for this identity, retry in {retry_after_s:.1f} s")

@@ -1,4 +1,4 @@
-"""Decides when a local sentry is no longer needed. Pure but for the probes passed in."""
+"""Decides when a local sentry is no longer needed. Pure, except for the probes passed in."""
 
 from collections.abc import Callable
 

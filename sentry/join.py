@@ -1,6 +1,6 @@
 """Join tokens: the proof that a workload of this host's user gives to the sentry of the same runtime root.
 
-A token is a JWT (ES256, at most ten minutes) signed by `sentry/join.key` (0600) in the runtime root: who can read
+A token is a JWT (ES256, at most ten minutes) signed by `sentry/join.key` (0600) in the runtime root: whoever can read
 that file may be any workload here, and nobody else may. Dapr's sidecars send it too, through DAPR_SENTRY_TOKEN_FILE.
 """
 

@@ -1,7 +1,7 @@
 """Key sets that token issuers publish, and where they are read from: a file, inline JSON, HTTPS, the join key.
 
-Owns parsing, the allow-list of keys, and when a source is read again. Symmetric keys are never taken, so no token can
-be signed with a public key's bytes; which algorithm verifies a token is the key's say, not the token's.
+Owns parsing, the allow-list of keys, and when a source is read again. Symmetric keys are never accepted, so no token can
+be signed with a public key's bytes; the key says which algorithm verifies a token, not the token.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class KeySource(Protocol):
 def parse_set(content: bytes) -> Mapping[str, VerificationKey]:
     """Keys by `kid`; those that can't verify tokens here (no kid, symmetric, weak, unknown) are skipped.
 
-    Raises: SourceError when the document is no key set.
+    Raises: SourceError when the document is not a key set.
     """
     try:
         document: Any = json.loads(content)
@@ -260,7 +260,7 @@ class KeySet:
         return self._source.name
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The key named `kid`, read anew if it is unknown or the set is old; None if there is none."""
+        """The key named `kid`, reloaded if it is unknown or the set is old; None if there is none."""
         async with self._lock:
             if (stamp := self._stamp()) != self._stamped:
                 self._keys, self._read_at, self._stamped = {}, float("-inf"), stamp

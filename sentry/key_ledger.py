@@ -1,4 +1,4 @@
-"""Remembers which identity a key was certified for: a key that turns up under a second name is somebody else's."""
+"""Remembers which identity a key was certified for: a key that turns up under a second identity is refused."""
 
 from collections import OrderedDict
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Sentry's own leaf on its own listener: made fresh at half of its life, handed out per handshake."""
+"""Sentry's own leaf on its own listener: renewed at half of its lifetime, chosen per handshake."""
 
 import threading
 from collections.abc import Callable

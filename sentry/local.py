@@ -1,7 +1,7 @@
 """The sentry of one runtime root: found running, or started detached.
 
-Owns the paths below ROOT/sentry, the race between starters, and the tiny question whether any sidecar of the root is
-alive. Starting is serialised by `start.lock`; the sentry takes the same lock to leave, so it never leaves while
+Owns the paths below ROOT/sentry, the race between starters, and the small question whether any sidecar of the root is
+alive. Starting is serialised by `start.lock`; the sentry takes the same lock to exit, so it never exits while
 somebody has just found it.
 """
 

@@ -1,4 +1,4 @@
-"""How Prometheus reads what sentry counts: Dapr's six names, and under our own the refusals by reason and the root's end.
+"""Sentry's counters as Prometheus metrics: Dapr's six names, and our own for refusals by reason and the root's expiry.
 
 Reasons are the audit log's, a fixed set of words; nothing that a request says becomes a label.
 """

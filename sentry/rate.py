@@ -1,4 +1,4 @@
-"""Token buckets, one for each identity, in bounded memory. Pure but for the clock passed in."""
+"""Token buckets, one for each identity, in bounded memory. Pure, except for the clock passed in."""
 
 from collections import OrderedDict
 from collections.abc import Callable

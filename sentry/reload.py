@@ -1,4 +1,4 @@
-"""Takes up what an operator changed in the store, whole and valid or not at all.
+"""Reloads what an operator changed in the store: all of it, if all is valid, or nothing.
 
 A missing, torn or wrong set of files leaves the authority as it is and is reported once; roots that were added by
 hand (the overlap of a root's replacement) reach every workload with its next certificate.

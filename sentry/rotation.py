@@ -1,4 +1,4 @@
-"""When certificates are replaced: pure functions over moments in epoch seconds, chance passed in."""
+"""When certificates are replaced: pure functions over moments in epoch seconds, randomness passed in."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The gRPC shell of the authority: listeners, TLS, status codes, health, and the end of an idle local sentry."""
+"""The gRPC shell of the authority: listeners, TLS, status codes, health, and shutting down an idle local sentry."""
 
 import asyncio
 import importlib

@@ -135,7 +135,7 @@ def _asked_id(request: SignCertificateRequest, default_trust_domain: str) -> Spi
     try:
         return SpiffeId(TrustDomain.parse(trust_domain), request.namespace, request.id)
     except IdentityError as error:
-        # Dapr's sentry answers PermissionDenied to a bad trust domain or app-id; what is no legal id at all, or too
+        # Dapr's sentry answers PermissionDenied to a bad trust domain or app-id; what is not a legal id at all, or too
         # long, is the request's fault.
         if error.rule in {"trust-domain", "app-id"} and len(trust_domain) <= MAX_AUDIENCE_BYTES:
             raise AttestationError(error.rule, str(error)) from error

@@ -1,7 +1,7 @@
-"""SPIFFE ids and what a leaf must look like to carry one.
+"""SPIFFE IDs and what a leaf must look like to carry one.
 
 Owns the one parser that issuance and handshakes share, so that no spelling passes one and fails the other.
-Knows nothing of trust: whether a certificate chains to an anchor is the TLS library's word (or `chain`'s).
+Knows nothing of trust: whether a certificate chains to an anchor is for the TLS library (or `chain`) to say.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What a leaf holds: who it names, for how long, and nothing that a request asked for beside its public key."""
+"""What a leaf contains: whom it names, for how long, and nothing that a request asked for besides its public key."""
 
 from datetime import datetime, timedelta
 from typing import Final

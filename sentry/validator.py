@@ -1,4 +1,4 @@
-"""Checks every certificate again before it leaves: a bug in signing must not become a forged identity."""
+"""Checks every certificate again before it is released: a bug in signing must not become a forged identity."""
 
 from datetime import datetime
 

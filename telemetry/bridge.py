@@ -1,7 +1,7 @@
 """Lets any OpenTelemetry span exporter take our spans: OTLP, `opentelemetry.exporter.zipkin.json`, a user's own.
 
 Imported on use only: OpenTelemetry's SDK costs 200 ms and 20 MB. Such exporters block, so they run on a thread, one
-call at a time; it is a daemon, for a stuck exporter must not keep the process from ending.
+call at a time; it is a daemon thread, since a stuck exporter must not keep the process from exiting.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def load_exporter(name: str, options: Mapping[str, Any] | None = None) -> SpanEx
     """An exporter by entry-point name (`zipkin_json`), by module (`opentelemetry.exporter.zipkin.json`) or by
     `module:Class`; `options` are its constructor's arguments.
 
-    Raises: ExporterConfigError when there is none of that name, or it refuses the options.
+    Raises: ExporterConfigError when none has that name, or it rejects the options.
     """
     try:
         made = _constructor(name)(**dict(options or {}))

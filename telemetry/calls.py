@@ -1,4 +1,4 @@
-"""Turns the report of a finished call into what we say about it: metrics, a span if it is sampled, an access line.
+"""Turns the report of a finished call into metrics, a span if it is sampled, and an access line.
 
 Runs once per call on the loop's thread, so label sets are resolved once per kind of call and kept.
 """
@@ -59,7 +59,7 @@ class CallRecorder:
 
     @property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None:
-        """The buckets' bounds that a Batch must have (seconds, milliseconds, bytes); None: each call is to be recorded by itself."""
+        """The buckets' bounds that a Batch must have (seconds, milliseconds, bytes); None: each call is recorded individually."""
         if self._access_log is not None:
             return None
         meters = self._meters

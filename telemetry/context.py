@@ -1,6 +1,6 @@
 """Trace context: reading W3C, gRPC and B3 headers, deciding what is sampled, writing the headers of the next hop.
 
-Pure: bytes in, values out. It knows nothing of requests, spans or clocks; `baggage` is not its business.
+Pure: bytes in, values out. It knows nothing of requests, spans or clocks; `baggage` is left to others.
 Source: W3C Trace Context; OpenCensus binary encoding (`grpc-trace-bin`); B3 propagation.
 """
 

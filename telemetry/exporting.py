@@ -1,6 +1,6 @@
-"""The queue between the call path and one exporter: bounded, drops the oldest, retries, says little.
+"""The queue between the call path and one exporter: bounded, drops the oldest, retries, logs sparingly.
 
-Owns when a batch leaves and what becomes of one that fails; knows no wire format. A slow or dead collector costs
+Owns when a batch is sent and what happens to one that fails; knows no wire format. A slow or dead collector costs
 the queue's memory and its spans, never a call and never the start.
 """
 

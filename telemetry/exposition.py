@@ -1,6 +1,6 @@
 """The meters as Prometheus text or OpenMetrics, written by prometheus_client from a registry of their own.
 
-Imported at the first scrape only. Adds what prometheus_client knows of the process: CPU, memory, file descriptors,
+Imported at the first scrape only. Adds what prometheus_client knows about the process: CPU, memory, file descriptors,
 garbage collection.
 """
 

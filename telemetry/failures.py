@@ -1,4 +1,4 @@
-"""What ended a process, in lines for people: the environment's doings (files, ports, disks) never need a traceback. Pure."""
+"""What ended a process, in lines for people: failures of the environment (files, ports, disks) never need a traceback. Pure."""
 
 
 def leaves(error: BaseException) -> list[BaseException]:

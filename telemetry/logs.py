@@ -1,7 +1,7 @@
 """Structured logs: one line per event in logfmt or JSON, same keys in both, carried by Python's `logging`.
 
 Owns the keys, the level filter and the rate limit; knows nothing of what is logged. A process configures it once,
-at its start; loggers taken earlier follow. Lines of asyncio, grpc and zeroconf take the same way.
+at startup; loggers obtained earlier follow. Lines of asyncio, grpc and zeroconf take the same path.
 """
 
 import json

@@ -32,7 +32,7 @@ class PathLabels:
     __slots__ = ("_patterns", "_raw")
 
     def __init__(self, patterns: Iterable[str] = (), *, raw: bool = False) -> None:
-        """Raises: MetricError for a pattern that is no path pattern."""
+        """Raises: MetricError for an invalid path pattern."""
         ranked = sorted(set(patterns), key=_specificity)
         self._patterns = tuple(
             (pattern, re.compile(_expression(pattern), re.DOTALL).fullmatch) for pattern in ranked

@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe to print: one line, and nothing that a terminal would obey or that would reorder what is read. Pure."""
+"""Text from elsewhere, made safe to print: one line, without terminal control sequences or characters that reorder text. Pure."""
 
 
 def printable(text: object) -> str:

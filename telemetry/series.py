@@ -1,7 +1,7 @@
 """Counters, gauges and histograms cheap enough for the call path: a label set is resolved once, to a slot.
 
 Plain attributes, no locks (one thread writes; a reader may see a sum one observation old), and a cap on the label
-sets of each metric. How they are written out is `exposition`'s business.
+sets of each metric. Writing them out is up to `exposition`.
 """
 
 from bisect import bisect_left

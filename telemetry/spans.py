@@ -1,7 +1,7 @@
 """A finished call -> its span: names, kinds, attributes, status, events. Pure.
 
 Names and attributes are those of Dapr's service invocation, and OpenTelemetry's stable HTTP and RPC conventions
-beside them. Attempts after the first are events named `retry`; what a proxy did to a call is `error.type`.
+beside them. Attempts after the first are events named `retry`; a failure caused by a proxy is `error.type`.
 """
 
 import ipaddress
@@ -215,7 +215,7 @@ def _grpc_attributes(call: Call, path: str, outbound: bool) -> list[tuple[str, s
 
 
 def error_type_of(call: Call) -> str | None:
-    """`error.type`: our own cause first, then the code that the app gave; None when the span is no error.
+    """`error.type`: our own cause first, then the code that the app gave; None when the span is not an error.
 
     A caller's span is an error from 400 on, a callee's from 500 on (the app refused, it did not fail).
     """

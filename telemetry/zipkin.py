@@ -1,6 +1,6 @@
-"""Zipkin JSON v2, written and sent by ourselves: lower-case names, both endpoints, microseconds, gzip, no threads.
+"""Zipkin JSON v2, encoded and sent by our own code: lower-case names, both endpoints, microseconds, gzip, no threads.
 
-Encodes 64 spans at a time and lets the loop run in between: a batch of 512 would hold the interpreter for 6 ms.
+Encodes 64 spans at a time and lets the loop run in between: a batch of 512 would block it for 6 ms.
 Source: Zipkin API v2; OpenTelemetry's mapping to Zipkin.
 """
 
@@ -56,7 +56,7 @@ class ZipkinExporter:
         headers: Headers = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Raises: ExporterConfigError when `endpoint` is no http(s) address."""
+        """Raises: ExporterConfigError when `endpoint` is not an http(s) address."""
         self._poster = HttpPoster(
             PostTarget.parse(self.name, endpoint),
             headers=(("Content-Type", "application/json"), *headers),

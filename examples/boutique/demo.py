@@ -1,7 +1,7 @@
 """Shows the shop in the mesh: `python -m examples.boutique.demo [--once]`.
 
 Starts everything, buys something through the page, prints where to look, and stays until Ctrl-C; with `--once` it
-looks for itself instead, and its exit code says whether all was as it should be.
+checks itself instead, and its exit code says whether all was as it should be.
 """
 
 import argparse

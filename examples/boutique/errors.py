@@ -1,4 +1,4 @@
-"""What can keep the demonstration from being shown."""
+"""What can keep the demo from running."""
 
 
 class DemoError(Exception):

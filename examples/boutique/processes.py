@@ -1,4 +1,4 @@
-"""Waiting for child processes, never for ever."""
+"""Waits for child processes, under a deadline."""
 
 import subprocess
 import time

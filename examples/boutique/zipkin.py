@@ -1,4 +1,4 @@
-"""A real Zipkin for the demonstration, where Java and Maven are present: fetched once, started, stopped."""
+"""A real Zipkin for the demo, where Java and Maven are present: fetched once, started, stopped."""
 
 import http.client
 import json

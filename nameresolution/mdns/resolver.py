@@ -1,4 +1,4 @@
-"""mDNS as a source of endpoints: announces us on the local link and finds the others there.
+"""mDNS as a source of endpoints: announces this sidecar on the local link and finds the others there.
 
 Light to import: the station with its codec is loaded in a thread once `run` begins, off the path of a start-up.
 """

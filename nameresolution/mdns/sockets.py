@@ -1,4 +1,4 @@
-"""Multicast sockets, one a network interface, so that no membership limit or routing rule of one touches the others.
+"""Multicast sockets, one per network interface, so that no membership limit or routing rule of one touches the others.
 
 Knows nothing of DNS. The loopback interface is used too: multicast works on it although it lacks the flag.
 """

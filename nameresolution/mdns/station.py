@@ -1,4 +1,4 @@
-"""The mDNS station of one sidecar: sockets, answers and questions; the shell round packets and browser.
+"""The mDNS station of one sidecar: sockets, answers and questions; the shell around packets and browser.
 
 Import it late, it brings in the packet codec.
 """

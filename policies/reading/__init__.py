@@ -1,1 +1,1 @@
-"""YAML documents to rules and values, with every fault at its place."""
+"""Turns YAML documents into rules and values, with every fault at its place."""

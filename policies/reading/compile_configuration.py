@@ -1,4 +1,4 @@
-"""The sections of Configurations beside access control -> ConfigurationValues; every fault at once."""
+"""The sections of Configurations other than access control -> ConfigurationValues; every fault at once."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def compile_configuration(
     documents: Sequence[tuple[Document, schema.Configuration]],
     findings: Findings,
 ) -> ConfigurationValues:
-    """The values of Configurations laid one over the other. Each is checked by itself, so that faults have a place."""
+    """The values of Configurations merged in order. Each is checked on its own, so that faults have a place."""
     for document, configuration in documents:
         warn_of_nothing(document, CONFIGURATION, findings)
         _tracing(document, configuration.spec.tracing, findings)

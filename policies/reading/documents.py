@@ -1,6 +1,6 @@
 """YAML files -> documents of plain values, each field with the line that it stands on.
 
-Owns reading, `$VAR` expansion, and turning a schema's complaints into faults. Knows no schema of its own, so that
+Owns reading, `$VAR` expansion, and turning schema violations into faults. Knows no schema of its own, so that
 run files are read by the same code as policies.
 """
 

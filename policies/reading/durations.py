@@ -1,6 +1,6 @@
 """Durations as Dapr's resources write them; pure.
 
-Go's, but for a number without a unit, which counts milliseconds. Not by `sentry.durations`: policies import nothing of ours.
+As in Go, except that a number without a unit counts milliseconds. Not `sentry.durations`, as policies import nothing of ours.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Collects what is wrong and what is odd while documents are compiled."""
+"""Collects faults and warnings while documents are compiled."""
 
 from msgspec import Struct, field
 

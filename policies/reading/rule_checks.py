@@ -1,6 +1,6 @@
 """Rules that don't do what their author must have meant: faults and warnings about patterns and their order.
 
-A fault where the author's wish is lost in silence; a warning where the decision is the wished one, or a stricter one.
+A fault where the author's intent is silently lost; a warning where the decision is the intended one, or a stricter one.
 """
 
 import re

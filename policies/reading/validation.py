@@ -1,4 +1,4 @@
-"""Plain values -> the Structs of a schema, with everything that is wrong told at once and each with its place. Pure.
+"""Plain values -> the Structs of a schema, with everything that is wrong reported at once, each with its place. Pure.
 
 A schema is written in annotations: text, whole numbers, booleans, `list[...]`, `dict[str, ...]`, `Literal[...]`, unions, `object` for
 anything, Structs for mappings whose keys are all known, and `Annotated[..., Meta(ge=, le=, min_length=)]` for bounds.

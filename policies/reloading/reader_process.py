@@ -1,8 +1,8 @@
 """Reads policies in a process of their own.
 
 YAML and schemas cost memory and time to import, and a load holds the interpreter for milliseconds: a sidecar would pay for all of it for
-life. So its documents are read and compiled next door, at start while the sidecar itself is still starting, and at each reload.
-What crosses the pipe is pickled by us for us: the child is our own interpreter, isolated from the user's paths.
+as long as it runs. So documents are read and compiled in a child, at startup while the sidecar is still starting, and at each reload.
+What crosses the pipe is pickled by our own code for our own code: the child is our own interpreter, isolated from the user's paths.
 """
 
 import pickle

@@ -1,4 +1,4 @@
-"""The process that reads policies: its start, and its inside. Imports next to nothing, so that it can be started first of all."""
+"""The process that reads policies: how it is started, and what it runs. Imports next to nothing, so that it can be started first."""
 
 import gc
 import os

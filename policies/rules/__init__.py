@@ -1,1 +1,1 @@
-"""Rules as frozen values, and what they decide: pure, clock and chance passed in."""
+"""Rules as frozen values, and what they decide: pure, clock and randomness passed in."""

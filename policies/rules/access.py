@@ -1,8 +1,8 @@
 """May this caller do this? Frozen rules, and the decision; pure.
 
 An answer is allow only if two readings of the policy allow: Dapr's own algorithm, and the safe one, in which the most
-specific rule wins, a deny wins among equals, and a rule for `/a` speaks for all below it. Nothing here reads YAML:
-`compile.py` makes the rules of a document, `without_policy` those of none.
+specific rule wins, a deny wins among equals, and a rule for `/a` covers everything below it. Nothing here reads YAML:
+`compile_access.py` makes the rules of a document, `without_policy` those of none.
 """
 
 from collections.abc import Mapping

@@ -1,13 +1,13 @@
 """Which rules of one caller's policy a path meets; pure.
 
-A path is judged in every way that an app may read it (`readings.py`). Of the patterns there are two readings side by
+A path is judged in every way that an app may read it (`path_readings.py`). Of the patterns there are two readings side by
 side, and `access.py` allows only what both allow:
 
-- the *ordered* one is Dapr's: a trie of segments, children tried in the order of configuration, no way back;
+- the *ordered* one is Dapr's: a trie of segments, children tried in the order of configuration, no backtracking;
 - the *open* one finds every rule that fits, and says which of them is more specific.
 
 A path's *class* is the number of the outcome of both, so that all paths with one outcome share one decision. A class
-is arithmetic on rule numbers: the same in every process, no table of what was seen before.
+is computed from rule numbers: the same in every process, without a table of what was seen before.
 """
 
 import bisect
@@ -322,7 +322,7 @@ def ascii_lower(text: str) -> str:
 
 
 def _go_lower(text: str) -> str:
-    """Lower case letter by letter, as Go does: U+0130 becomes `i`, a final sigma is none."""
+    """Lower case letter by letter, as Go does: U+0130 becomes `i`, and a final sigma is an ordinary one."""
     if text.isascii():
         return text.lower()
     return "".join("i" if letter == "\u0130" else letter.lower() for letter in text)

@@ -69,7 +69,7 @@ class ResiliencyRules(Struct, frozen=True, kw_only=True):
     def for_app(self, target: str, own_app_id: str) -> TargetRules:
         """The rules for `target`, spelled as the app called it: `id`, `id.namespace` or a URL.
 
-        Policies go by that very spelling; the built-in retry goes by the app-id alone, and never to the own app.
+        Policies go by that very spelling; the built-in retry goes by the app-id alone, and never to our own app.
         """
         rules = self.targets.get(target, self.default)
         is_url = target.startswith(("http://", "https://"))

@@ -1,7 +1,7 @@
-"""Small HTTP/1.1 servers for what is ours: the private sockets, the metrics port, the public API.
+"""Small HTTP/1.1 servers for the sidecar's own endpoints: the private sockets, the metrics port, the public API.
 
-Bodies are whole and bounded, one handler answers every request, each step has a deadline. The wire is that of engines' HTTP/1.1 ends, so
-the strict scan stands before these sockets too. Knows no routes.
+Bodies are whole and bounded, one handler answers every request, each step has a deadline. They are built on the engines' HTTP/1.1 code, so
+the strict scan guards these sockets too. Knows no routes.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The postern command: decides what is asked before anything large is loaded.
+"""The postern command: finds out which command was given before anything large is loaded.
 
 `sidecar`, `sentry`, `run`, `version` and `wait` start without the command-line framework; the rest goes through it.
-Exit codes: 0 went well, 1 failed, 2 used wrongly, 3 failed in part, 128+n after signal n.
+Exit codes: 0 success, 1 failure, 2 usage error, 3 partial failure, 128+n after signal n.
 """
 
 import os

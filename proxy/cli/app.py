@@ -1,4 +1,4 @@
-"""Puts the commands together. Loaded only for those that `__main__` does not decide itself."""
+"""Puts the commands together. Loaded only for those that `__main__` does not run itself."""
 
 import difflib
 import os
@@ -56,7 +56,7 @@ def _names() -> list[str]:
 
 
 def unknown(word: str) -> str:
-    """What to say of a command that there is none of."""
+    """The message for an unknown command."""
     names = _names()
     close = difflib.get_close_matches(word, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(names)}"

@@ -1,6 +1,6 @@
 """What the shell offers after Tab: the flags of commands that run without the framework, their values, and the app-ids that run here.
 
-Loaded while completing only, but for the two functions that list apps.
+Loaded only for completion, except for the two functions that list apps.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""What the postern command fails with: a message for people and an exit code."""
+"""The errors of the postern command: a message for people and an exit code."""
 
 from proxy.errors import ProxyError
 

@@ -1,4 +1,4 @@
-"""The sidecars that run on this host for this user, and their answers to questions, asked all at once."""
+"""The sidecars that run on this host for this user, and their answers to questions, asked in parallel."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Ends what `postern run` started when that command itself was killed. Runs alone, without the rest of postern, to be small.
+"""Ends what `postern run` started if that command itself is killed. Runs without the rest of postern, to stay small.
 
 Standard input is a pipe from the command: `+N` and `-N` lines name process groups that began and ended. The kernel closes the pipe
 however the command dies; every group still named is then told to end, and killed if it does not in time.

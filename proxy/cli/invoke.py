@@ -1,4 +1,4 @@
-"""`postern invoke`: calls an app through a sidecar, as that sidecar's own app would: resolved, proven, judged by policy."""
+"""`postern invoke`: calls an app through a sidecar, as that sidecar's own app would: resolved, authenticated, judged by policy."""
 
 import asyncio
 import os

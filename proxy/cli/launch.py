@@ -1,4 +1,4 @@
-"""What to start for one app: the sidecar's arguments and the app's environment. Pure but for the choice of a free port."""
+"""What to start for one app: the sidecar's arguments and the app's environment. Pure, except for the choice of a free port."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""`postern list`, `postern status` and `postern endpoints`: what runs here, how it is, and where it would send calls."""
+"""`postern list`, `postern status` and `postern endpoints`: what runs here, in which state, and where it would send calls."""
 
 import asyncio
 import contextlib

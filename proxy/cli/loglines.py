@@ -1,4 +1,4 @@
-"""A sidecar's log line as a person at a terminal wants it: what happened first, without what every line repeats. Pure."""
+"""A sidecar's log line for a person at a terminal: the event first, without the fields that every line repeats. Pure."""
 
 import re
 from typing import Literal
@@ -21,7 +21,7 @@ class Shortened(Struct, frozen=True, kw_only=True):
 
 
 def shorten(line: str) -> Shortened | None:
-    """`time=… level=warning msg="access denied" … verb=GET` -> `warning: access denied  verb=GET`; None for what is no such line."""
+    """`time=… level=warning msg="access denied" … verb=GET` -> `warning: access denied  verb=GET`; None for any other line."""
     if not line.startswith('time="'):
         return None
     fields = dict(_FIELD.findall(line))

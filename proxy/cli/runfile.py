@@ -368,7 +368,7 @@ def _of_apps(problem: str, names: Sequence[str]) -> str:
 
 
 def _ports(app: App) -> list[tuple[str, int]]:
-    """The ports that an app and its sidecar listen on, by key; those that are left to chance are not among them."""
+    """The ports that an app and its sidecar listen on, by key; ports picked at random are left out."""
     own_app = None if app.app_channel_address else app.app_port
     ports = [
         ("appPort", own_app),

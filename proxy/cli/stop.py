@@ -80,7 +80,7 @@ async def _stop_instance(root: Path, names: Sequence[str], instance: str, timeou
 
 
 def of_instance(running: Sequence[Entry], instance: str) -> Entry:
-    """The one sidecar whose instance id begins so, or whose process it is. Raises: CliError if there is none, or several."""
+    """The one sidecar whose instance id starts with this, or whose process id it is. Raises: CliError if there is none, or several."""
     found = [entry for entry in running if entry.instance.startswith(instance) or str(entry.pid) == instance]
     if len(found) == 1:
         return found[0]

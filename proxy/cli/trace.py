@@ -1,4 +1,4 @@
-"""`postern trace`: one trace as a tree, put together from what all sidecars here remember."""
+"""`postern trace`: one trace as a tree, put together from the spans that all sidecars here keep in memory."""
 
 import asyncio
 import os

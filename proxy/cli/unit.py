@@ -1,6 +1,6 @@
 """One app and its sidecar, from start to end, in order.
 
-The sidecar starts first and says which ports it took; then the app starts. At the end the sidecar drains first, then the app is told to
+The sidecar starts first and reports which ports it took; then the app starts. At the end the sidecar drains first, then the app is told to
 end, and the sidecar's outbound side stays open until it has.
 """
 

@@ -1,6 +1,6 @@
-"""What every engine promises, and what it is given.
+"""The contract of every engine: what it must do, and what it is given.
 
-The control plane pushes clusters, tables, gates and the identity; nothing is looked up on the way of a call. The conformance suite is
+The control plane pushes clusters, tables, gates and the identity; nothing is looked up in the path of a call. The conformance suite is
 written against this module.
 """
 
@@ -120,7 +120,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     control_burst: int = (
         1_000  # as many again slow our reading down, at half of them the peer is sent away, past them cut off
     )
-    own_app_factor: float = 10.0  # of all four for the own app, which is ours to trust
+    own_app_factor: float = 10.0  # of all four for our own app, which is ours to trust
     expiry_lead_s: float = 60.0  # before a certificate of either end ends, its connections drain; at most a quarter of what is left of it
     expiry_skew_s: float = 10.0  # after it, they are closed with all that is on them
     continuations: int = 60  # frames of one header block (VU#421644): a megabyte; h2 has a bound at 64
@@ -160,7 +160,7 @@ class Tracing(Protocol):
 
     @property
     def sampling(self) -> Sampling | None:
-        """What `begin` does, in so many words; None: only `begin` can tell. Read again now and then."""
+        """What `begin` does, as a rule that an engine can apply; None: only `begin` can tell. Read again now and then."""
 
     def from_ids(self, ids: SpanIds) -> HopSpan:
         """The span that an engine began by `sampling`."""
@@ -190,7 +190,7 @@ class Observer(Protocol):
 
     @property
     def measures(self) -> Measures | None:
-        """None: every call is wanted by itself. Read once."""
+        """None: every call must be reported individually. Read once."""
 
     def counted(self, tally: Tally) -> None:
         """Calls ended."""

@@ -1,4 +1,4 @@
-"""What deciders may ask of header fields without a value becoming a key: patterns, and whether baggage is sound. Imports nothing."""
+"""What deciders may ask of header fields without a value becoming a key: patterns, and whether baggage is valid. Imports nothing."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Gates: what stands before calls and attempts, as data. A Plan names them; engines keep them by name and know how each kind works."""
+"""Gates: what calls and attempts must pass first, as data. A Plan names them; engines keep them by name and know how each kind works."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What came of a call, told once after its last byte, or added up with others."""
+"""The outcome of a call, reported once after its last byte, or added up with others."""
 
 from msgspec import Struct
 

@@ -59,7 +59,7 @@ class Table(Protocol):
 
 
 class Shape(Struct, frozen=True, kw_only=True):
-    """How an engine may class a table's paths by itself; paths in one class there must be in one class here.
+    """How an engine may classify a table's paths by itself; paths in one class there must be in one class here.
 
     `rules` of access tables: the pattern as the ordered reading compares it, as the open one does, and its verbs
     (`policies/rules/matcher.py`). form: which path counts, see `Form`.

@@ -1,1 +1,1 @@
-"""The control plane: what changes Plans, and how the sidecar's parts live together."""
+"""The control plane: what changes Plans, and the life cycle of the sidecar's parts."""

@@ -1,4 +1,4 @@
-"""Has others know of this sidecar: an entry in the host's registry for as long as it runs, an announcement while it takes calls."""
+"""Makes this sidecar known to others: an entry in the host's registry for as long as it runs, an announcement while it takes calls."""
 
 import asyncio
 import os

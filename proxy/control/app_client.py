@@ -1,6 +1,6 @@
-"""What a sidecar asks its own app: are you well, and which gRPC services do you serve.
+"""What a sidecar asks its own app: is it healthy, and which gRPC services does it serve.
 
-Its HTTP/1.1 and HTTP/2 clients are loaded when there is an app to ask: they are no part of a start.
+Its HTTP/1.1 and HTTP/2 clients are loaded when there is an app to ask, not at startup.
 Reflection is asked in v1, then v1alpha; `grpc.*` and `dapr.*` are never learnt.
 """
 
@@ -108,7 +108,7 @@ class AppClient:
 
 
 def visible_services(names: Iterable[str]) -> tuple[str, ...]:
-    """Those that callers may be routed by, sorted and bounded: neither infrastructure nor what is no service name."""
+    """Those that callers may be routed by, sorted and bounded: neither infrastructure nor invalid service names."""
     fitting = (name for name in names if _NAME.fullmatch(name) and not name.startswith(_HIDDEN))
     return tuple(sorted(set(islice(fitting, _MAX_SERVICES))))
 

@@ -1,4 +1,4 @@
-"""Who listens on the own app's port, as the kernel tells it: without a connection that the app would have to accept.
+"""Who listens on the app's own port, according to the kernel: without a connection that the app would have to accept.
 
 Linux only (sock_diag(7), /proc); elsewhere, and where it is forbidden, `listeners` is None and the port has to be dialled.
 """

@@ -1,4 +1,4 @@
-"""Looks after the own app: does its port accept, who holds it, is it healthy, which gRPC services does it serve.
+"""Watches the app behind this sidecar: does its port accept, who holds it, is it healthy, which gRPC services does it serve.
 
 Its questions to the app are in `app_client`; what it sees without asking is in `app_port`.
 """

@@ -1,7 +1,7 @@
 """What this sidecar would do with a request and what it read to decide, for `postern explain`.
 
-Deciders are pure, so a decision can be asked for without a call. Nothing is sent; a name that nobody looked up yet is looked up, as a
-call would have it. Secrets are left out.
+Deciders are pure, so a decision can be asked for without a call. Nothing is sent; a name that nobody has looked up yet is looked up, as for
+a call. Secrets are left out.
 """
 
 from base64 import b64encode

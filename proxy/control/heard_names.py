@@ -1,6 +1,6 @@
 """What this proxy has heard of other apps' names: who served them and is gone, how they are spelt, which gRPC services they claim. Pure.
 
-For answers only: calls go by the directory's endpoints. Everything is bounded; what was heard first is forgotten first.
+For error messages only: calls use the directory's endpoints. Everything is bounded; what was heard first is forgotten first.
 """
 
 import difflib

@@ -1,7 +1,7 @@
-"""When a sidecar must stop, and what its supervisor hears of it.
+"""When a sidecar must stop, and what its supervisor is told.
 
 SIGINT, SIGTERM, the shutdown API and the death of the supervisor all end in one event; a second signal ends the process at once. SIGHUP
-is an order to reload, as for daprd; but where it says that our terminal was closed it ends us like any other program in it.
+means reload, as for daprd; but if it comes because our terminal was closed, it ends us like any other program there.
 
 `--ready-fd` takes one JSON line once the listeners are bound. A supervisor (`postern run`, known by `--cli-pid`) gives a socket there
 and keeps it: it hears `{"drained": true}` once no call comes in any more, and shuts its half when the app has ended. The socket

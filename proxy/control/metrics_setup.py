@@ -1,4 +1,4 @@
-"""What a Configuration says of metrics and of the API log, made."""
+"""Builds the metrics and the API log that a Configuration asks for."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def metric_options(metrics: MetricsConfig, profile: Profile) -> MetricOptions:
 
 
 def path_labels(metrics: MetricsConfig, profile: Profile) -> PathLabels | None:
-    """The labels of HTTP paths; None: all are empty. Raises: ConfigError for a pattern that is none."""
+    """The labels of HTTP paths; None: all are empty. Raises: ConfigError for an invalid pattern."""
     raw = has_raw_paths(metrics, profile)
     if not raw and not metrics.path_matching:
         return None

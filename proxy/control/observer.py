@@ -1,4 +1,4 @@
-"""The engine's Observer: outcomes to telemetry, and what went wrong on connections to log and counters."""
+"""The engine's Observer: passes outcomes to telemetry, and connection errors to the log and counters."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from telemetry.logs import Logger, call_fields
 from telemetry.metrics import Meters
 from telemetry.report import AttemptNote, Batch, Buckets, Call
 
-# Answers that are none of a failure, a caller that did not wait for any, and what has a line of its own.
+# Answers that are not failures, callers that hung up, and what has a log line of its own.
 _NO_FAILURE = frozenset({Cause.STATUS, Cause.CALLER_LEFT, Cause.DENIED})
 _TELL_S = 60.0  # a refused peer is told of once in this time, for each reason
 _MAX_TOLD = 1_024
@@ -92,7 +92,7 @@ class Reporter:
         if self._api_log is not None:
             self._api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
         if not outcome.labels.dst:
-            return  # the own API, or nobody was named: no call crossed the mesh
+            return  # our own API, or nobody was named: no call crossed the mesh
         if outcome.cause is Cause.DENIED:
             labels, path = outcome.labels, _path(outcome.head.path, outcome.labels)
             reading = self._denied_as(outcome)  # what an app may take the path for, which a rule denies

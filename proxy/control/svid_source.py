@@ -1,4 +1,4 @@
-"""Where this sidecar's SVIDs come from: the local sentry, started when there is none, or the one that was named."""
+"""Where this sidecar's SVIDs come from: the local sentry, started if none is running, or the one that was configured."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What a Configuration says of tracing, made: the rate, and the exporters; each of these is imported only where it is used."""
+"""Builds what a Configuration says about tracing: the sampling rate and the exporters, each imported only where it is used."""
 
 from policies.rules.configuration import OtelConfig, TracingConfig
 from proxy.errors import ConfigError

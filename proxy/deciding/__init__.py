@@ -1,1 +1,1 @@
-"""A request's head to a Plan, a Reply or a Hold. Pure."""
+"""Turns a request's head into a Plan, a Reply or a Hold. Pure."""

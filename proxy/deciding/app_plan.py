@@ -1,4 +1,4 @@
-"""How a call reaches the own app: judged, then a Plan to the app's port. Shared by calls from peers and from the app to itself. Pure."""
+"""How a call reaches the sidecar's own app: judged, then a Plan to its port. For calls from peers and from the app to itself. Pure."""
 
 from collections.abc import Iterator, Mapping
 
@@ -49,7 +49,7 @@ STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"p
 
 
 class AppView(Struct, frozen=True, kw_only=True):
-    """The own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
+    """Our own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
 
     replay_bytes: of a request body kept for another attempt.
     """
@@ -111,7 +111,7 @@ def to_app(
     surface: Surface,
     rewrite: Edits,
 ) -> Plan | Reply:
-    """The Plan to the own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface.
+    """The Plan to our own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface.
 
     caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
     """

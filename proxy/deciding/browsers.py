@@ -1,7 +1,7 @@
 """Tells the app from a page in a browser, which reaches this machine's ports as well: whose Host is ours, whose Origin is foreign. Pure.
 
 A page can't make a browser leave out Origin (RFC 6454 §7) nor send what the Fetch Standard §4.8 wants a preflight for; so a request with
-a gateway's own fields was not sent by a page, unless we gave leave. A page whose name was rebound to our address looks as if it were
+a gateway's own fields was not sent by a page, unless we allowed it. A page whose name was rebound to our address looks as if it were
 of our own origin: the Host check is what finds that.
 """
 

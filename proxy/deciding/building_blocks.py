@@ -1,4 +1,4 @@
-"""Dapr's building blocks that postern does not have: their paths, and what a call to one is told. Pure.
+"""Dapr's building blocks that postern does not have: their paths, and how a call to one is answered. Pure.
 
 Source: Dapr's HTTP API reference; the error codes are those that a daprd without such a component gives.
 """

@@ -135,7 +135,7 @@ class Services:
 
 
 def local_name(authority: str) -> str | None:
-    """`cart` from `cart.localhost:50001`, None where it is no name below localhost."""
+    """`cart` from `cart.localhost:50001`, None if it is not a name below localhost."""
     host = split_authority(authority)[0].removesuffix(".")
     return host[: -len(_LOCALHOST)] if host.endswith(_LOCALHOST) and len(host) > len(_LOCALHOST) else None
 

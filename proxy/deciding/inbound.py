@@ -1,4 +1,4 @@
-"""A peer's request to a Plan to the own app, or a Reply. Pure; the caller is whom the certificate proves, never a header."""
+"""Turns a peer's request into a Plan to the sidecar's own app, or a Reply. Pure; the certificate names the caller, never a header."""
 
 from msgspec import Struct
 from msgspec.structs import replace

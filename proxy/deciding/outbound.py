@@ -1,4 +1,4 @@
-"""The app's request to a Plan towards the callee's proxy (or to the own app, or the own API), a Reply, or a Hold. Pure.
+"""Turns the app's request into a Plan to the callee's proxy (or to the app itself, or our API), a Reply, or a Hold. Pure.
 
 Six ways name the callee; when two name different ones: own port, header, proxy, authority, path, service name.
 """
@@ -246,7 +246,7 @@ class Outbound:
             return self._reply(Cause.UNAUTHENTICATED, "the header dapr-api-token is missing or wrong")
         return None
 
-    # --- the own API -----------------------------------------------------------------------------------------------------
+    # --- our own API -----------------------------------------------------------------------------------------------------
 
     def _api(self, head: RecordingHead) -> Decision | None:
         if head.protocol() == "grpc" or head.form() != "origin":

@@ -1,4 +1,4 @@
-"""Who a peer is: its verified leaf to a SPIFFE id, its id to the caller that access rules judge. Pure.
+"""Who a peer is: maps its verified leaf to a SPIFFE ID, and that to the caller that access rules judge. Pure.
 
 The chain, its times and its root were verified in the handshake.
 """

@@ -1,7 +1,7 @@
 """Retry rules of a target as data for engines. Pure; what may safely be sent twice is decided here.
 
-Without a user's policy: what surely did not reach the app goes once more (after a second, three times, as Dapr's built-in retry), a
-broken idempotent call without a body too; never an app's own answer. A written policy does what it says.
+Without a user's policy: what certainly did not reach the app is retried once (after a second, three times, as Dapr's built-in retry), and
+so is a broken idempotent call without a body; never an app's own answer. A written policy does what it says.
 """
 
 import random

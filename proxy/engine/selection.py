@@ -1,6 +1,6 @@
 """Which engine carries the bytes: the native one where this installation has it, else the portable one.
 
-Only the one that runs is imported: each costs start-up time.
+Only the engine in use is imported: each costs start-up time.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""`python -m proxy.reference`: writes the reference page anew."""
+"""`python -m proxy.reference`: regenerates the reference page."""
 
 import sys
 

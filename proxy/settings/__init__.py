@@ -1,1 +1,1 @@
-"""Flags, environment and files to frozen settings, or every fault at once."""
+"""Turns flags, environment and files into frozen settings, or reports every fault at once."""

@@ -1,4 +1,4 @@
-"""Reads typed values out of flags and environment and collects what is wrong with them, so that all faults are told at once."""
+"""Reads typed values out of flags and environment and collects what is wrong with them, so that all faults are reported at once."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What one sidecar was told to be: frozen values, made by `config` from flags and environment.
+"""What one sidecar was told to be: frozen values, made by `parsing` from flags and environment.
 
 This module holds no defaults and reads nothing; of ours it imports the engines' contract alone.
 """

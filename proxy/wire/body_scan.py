@@ -1,4 +1,4 @@
-"""Where a message's body ends: strict framing of HTTP/1.1 bodies, made on the bytes before `h11` sees them.
+"""Where a message's body ends: strict framing of HTTP/1.1 bodies, checked on the bytes before `h11` sees them.
 
 Each scan takes bytes as they arrive and returns those that `h11` shall read: exactly this message's, chunks re-framed as one per
 piece (so a flood of one-byte chunks costs one event, and only our own framing is ever parsed leniently). What follows the message

@@ -1,4 +1,4 @@
-"""Edits made ready once per Plan, and applied once per attempt in one pass over the headers."""
+"""Edits, compiled once per Plan and applied once per attempt in one pass over the headers."""
 
 from msgspec import Struct
 

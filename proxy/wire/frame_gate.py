@@ -1,4 +1,4 @@
-"""What stands before h2: takes GOAWAY out of the byte stream and counts what floods are made of.
+"""The filter in front of h2: takes GOAWAY out of the byte stream and counts the frames that floods are made of.
 
 h2 refuses every frame after a GOAWAY in either direction, so GOAWAY is read and written by hand here; and h2 counts no resets, pings,
 settings or empty frames, so this does. Sans-io: bytes in, bytes for h2 out, `Flood` raised when a peer passes a limit.

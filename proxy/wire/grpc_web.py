@@ -16,7 +16,7 @@ _TRAILERS = 0x80
 
 
 def content_type(head: RawHead) -> bytes:
-    """What a call of gRPC-Web is sent as and answered as; empty where it is none."""
+    """What a gRPC-Web call is sent as and answered as; empty if it is not one."""
     if head.method != b"POST" or head.protocol not in {"http1", "http2"}:
         return b""
     found = next((data for name, data in head.headers if name == b"content-type"), b"")

@@ -1,7 +1,7 @@
-"""A strict scan of HTTP/1.1 heads and chunked bodies, made on the bytes before `h11` sees them.
+"""A strict scan of HTTP/1.1 heads and chunked bodies, on the bytes before `h11` sees them.
 
-`h11` forgives bare LF, folded lines and `Content-Length: 3, 3`; the next parser on the way may read such bytes otherwise, and that
-difference is request smuggling. Here nothing is forgiven: what RFC 9112 does not allow is a `Refusal`. Pure; no I/O, no clock.
+`h11` tolerates bare LF, folded lines and `Content-Length: 3, 3`; the next parser on the path may read such bytes differently, and that
+difference is request smuggling. Here nothing is tolerated: what RFC 9112 does not allow is a `Refusal`. Pure; no I/O, no clock.
 Source: RFC 9112 §2 to §7, RFC 9110 §5.
 """
 

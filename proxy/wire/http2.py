@@ -1,6 +1,6 @@
 """What both ends of HTTP/2 share: bytes through the frame gate and h2, body credit, queues bounded by flow control.
 
-One object a connection, driven by the transport. Everything is a plain call; writes are gathered and leave once a loop turn.
+One object per connection, driven by the transport. Everything is a plain call; writes are gathered and sent once per loop turn.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Short HTTP/1.1 calls, one a connection: to private sockets, to other sidecars' APIs and to the own app. Bodies are whole and bounded."""
+"""Short HTTP/1.1 calls, one per connection: to private sockets, other sidecars and our own app. Bodies are whole and bounded."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Request targets: which are refused, and the forms of their path.
+"""Request targets: which are refused, and the forms of their paths.
 
 A path travels as it was sent, whatever RFC 3986 lets it hold; how an app may read it is judged by
 `policies/rules/path_readings.py`. On Dapr's surfaces it is cleaned first, as Dapr cleans it, with its escapes as sent.

@@ -1,4 +1,4 @@
-"""How long a connection between proxies may live: to the end of the certificate, of either side, that ends first.
+"""How long a connection between proxies may live: until the first of the two sides' certificates expires.
 
 TLS itself looks at a certificate in the handshake only (RFC 8446 §4.4.2), and connections are kept for as long as they are used.
 """

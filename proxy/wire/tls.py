@@ -1,4 +1,4 @@
-"""Key, leaf and roots to TLS contexts: mutual TLS 1.3 between proxies, ALPN `postern/1` then `h2`, no session tickets.
+"""TLS contexts from key, leaf and roots: mutual TLS 1.3 between proxies, ALPN `postern/1` then `h2`, no session tickets.
 
 A context can't lose a root or change its leaf safely, so each rotation makes new ones; they are chosen when a connection begins.
 """
@@ -44,7 +44,7 @@ class TlsContexts:
         self.identity, self.server, self.client = identity, server, client
 
     def app(self, wire: WireProtocol) -> ssl.SSLContext:
-        """TLS to the own app is never verified, minimum 1.2: it is on this host."""
+        """TLS to our own app is never verified, minimum 1.2: it is on this host."""
         context = self._app.get(wire)
         if context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,4 +1,4 @@
-"""A connection's turns at reading, so that one that sends many heads at once does not take the loop from the others.
+"""Takes turns at reading connections, so that one that sends many heads at once does not starve the others.
 
 Bytes are read piece by piece. What a turn leaves waits here for the next one, and the transport reads no more meanwhile.
 """

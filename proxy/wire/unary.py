@@ -1,4 +1,4 @@
-"""One call to the own app for the control plane (reflection, health): a gRPC message out and in, or a GET by HTTP/2.
+"""One call to the sidecar's own app for the control plane (reflection, health): a gRPC message out and in, or a GET over HTTP/2.
 
 On the engine's own HTTP/2 client, because grpcio would add 20 MB to every sidecar for one call at start-up.
 """

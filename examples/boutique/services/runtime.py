@@ -1,4 +1,4 @@
-"""What every service of the shop does alike: listen, answer health and reflection, call others, stop."""
+"""What every service of the shop does the same way: listen, answer health and reflection, call others, stop."""
 
 import http.client
 import json

@@ -1,6 +1,6 @@
-"""Carries the trace context of what came in over to what goes out; it starts no span and reports none.
+"""Propagates the trace context of incoming requests to outgoing calls; it starts no span and reports none.
 
-Nothing outside a service can know which of its calls belongs to which request, so each service hands the
+Nothing outside a service can know which of its calls belongs to which request, so each service passes the
 headers on. An OpenTelemetry instrumentation does the same; this is all there is to it.
 """
 

@@ -1,1 +1,1 @@
-"""The native engine: Rust crates, and their side in Python."""
+"""The native engine: Rust crates, and the Python side of them."""

@@ -1,4 +1,4 @@
-"""The native engine's side in Python: answers its questions, hands on its reports, pushes what the control plane says.
+"""The Python side of the native engine: answers its questions, passes on its reports, pushes what the control plane sets.
 
 Runs on the loop. The engine's own threads write questions and reports into queues and ring a bell (a descriptor that the loop
 watches), so they never wait for the interpreter; a head that no kept Plan covers waits alone until the loop has decided.

@@ -1,4 +1,4 @@
-"""What Rust knows by number: decisions and spans of Python's, until it says that nothing holds them any more."""
+"""What Rust refers to by number: Python's decisions and spans, until Rust says that nothing holds them any more."""
 
 from collections.abc import Iterable
 

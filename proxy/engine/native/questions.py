@@ -1,4 +1,4 @@
-"""Answers what only Python can say: decisions, classes of paths, spans, ready-made answers, pauses, whose a certificate is.
+"""Answers what only Python can say: decisions, classes of paths, spans, ready-made answers, pauses, whom a certificate names.
 
 Every kind of question is a case of `Answers.answer`; `Asked` in `_native.pyi` says what each carries.
 """
@@ -41,7 +41,7 @@ class Answers:
         self.verify: Callable[[bytes, bool], PeerLeaf] | None = None
 
     def set_paths(self, number: int, table: Table) -> "ShapeParts":
-        """Put a path table; says how the engine may class its paths by itself. Those of other tables are classed here."""
+        """Put a path table; says how the engine may classify its paths by itself. Those of other tables are classified here."""
         self._tables.put_paths(number, table)
         self._paths[number] = table
         self._classes[number] = {}

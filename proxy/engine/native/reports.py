@@ -1,4 +1,4 @@
-"""Hands on what the engine counted and saw: news of connections, sums of calls, outcomes one by one, in pieces that leave the loop free."""
+"""Passes on what the engine counted and saw: connection events, sums of calls, outcomes one by one, in pieces that leave the loop free."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
 """One attempt of a call: the gates before it, an endpoint, a connection, the request up and the answer down.
 
-The exchange that begins an attempt owns what outlives it (the request's body, the answer so far, whether to try again) and is told what
-became of it. An attempt that is over ignores whatever its upstream still says.
+The exchange that begins an attempt owns what outlives it (the request's body, the answer so far, whether to retry) and is told
+how it ended. An attempt that is over ignores whatever its upstream still says.
 """
 
 import time

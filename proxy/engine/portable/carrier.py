@@ -1,4 +1,4 @@
-"""What the calls of one portable engine share: clusters, kept Plans, the pool, gates, clock and chance."""
+"""What the calls of one portable engine share: clusters, kept Plans, the pool, gates, clock and randomness."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The portable engine: pure Python on asyncio, h2 and h11. Runs wherever Python runs; the oracle in differential tests."""
+"""The portable engine: pure Python on asyncio, h2 and h11. Runs wherever Python runs; the reference in differential tests."""
 
 import asyncio
 import time

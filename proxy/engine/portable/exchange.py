@@ -1,4 +1,4 @@
-"""Runs one call: decides (or finds the kept decision), picks an endpoint, relays both ways, tries again where the Plan allows.
+"""Runs one call: decides (or finds the kept decision), picks an endpoint, relays both ways, retries where the Plan allows.
 
 A state machine of plain calls between a downstream and an upstream end; it waits only by leaving callbacks (for a cluster, a gate, a
 connection, a pause), so a call on a warm path costs no task. Back-pressure: bytes are acknowledged to one side once they left on the other.

@@ -1,6 +1,6 @@
-"""The gates that stand, by name, and the way of a call or an attempt through a list of them.
+"""The gates in force, by name, and how a call or an attempt passes a list of them.
 
-A kind of gate is a class with the methods of `Gate`; it is given the clock and chance, and owns no timer and no task.
+A kind of gate is a class with the methods of `Gate`; it is given the clock and randomness, and owns no timer and no task.
 """
 
 from collections import Counter, deque

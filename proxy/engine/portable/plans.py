@@ -1,8 +1,9 @@
 """Kept decisions, found again by what their deciders read.
 
 A tree per listener: at each node the facet that the decider asked for next, an edge per answer, a `Kept` at the end. As deciders are
-pure, heads with equal answers so far are asked the same next question. Bounded in bytes: Plans that find no room start all afresh,
-ready-made answers only the answers, so that callers who are refused can't push out the decisions of others.
+pure, heads with equal answers so far are asked the same next question. Bounded in bytes: when Plans run
+out of room everything is dropped, when ready-made answers do only those are, so that callers who are refused can't push out the decisions
+of others.
 """
 
 from collections.abc import Hashable

@@ -1,4 +1,4 @@
-"""Which endpoints are who they should be: found out by connections beside the calls, so that calls need not meet impostors."""
+"""Which endpoints are genuine: found out by connections of their own, so that calls need not meet impostors."""
 
 from typing import TYPE_CHECKING
 

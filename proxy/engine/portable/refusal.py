@@ -1,4 +1,4 @@
-"""Why a TLS handshake between proxies failed: the reason that metrics count it by, and in words. Pure."""
+"""Why a TLS handshake between proxies failed: the reason as a metric label, and in words. Pure."""
 
 import ssl
 from typing import Final

@@ -1,6 +1,6 @@
 """The request body of one call, as far as it must be held: until an upstream takes it, and while another attempt may need it.
 
-Sans-io. Bytes are acknowledged to the caller once, when they first leave for a callee; a later attempt replays them without.
+Sans-io. Bytes are acknowledged to the caller once, when they first leave for a callee; a later attempt replays them without another ack.
 """
 
 from proxy.contract.head import Framing, Headers

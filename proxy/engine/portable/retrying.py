@@ -1,4 +1,4 @@
-"""Which failures of one call are tried again, and after what pause: a Plan's rules with the pauses drawn so far."""
+"""Which failures of one call are retried, and after what pause: a Plan's rules with the pauses drawn so far."""
 
 from collections.abc import Sequence
 

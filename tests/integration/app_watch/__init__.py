@@ -1,1 +1,1 @@
-"""Tests of the watch over the own app: real servers, with and without reflection and health."""
+"""Tests of the watch over our own app: real servers, with and without reflection and health."""

@@ -1,4 +1,4 @@
-"""setuptools, and what pyproject.toml can't say of the native engine: when it may be missing, and that no stale one stays behind."""
+"""setuptools, and what pyproject.toml can't say about the native engine: when it may be missing, and that no stale one stays behind."""
 
 import os
 import zipfile

@@ -1,4 +1,4 @@
-"""What the own app is given: who calls, the token, gates; and what can't be carried to it."""
+"""What our own app is given: who calls, the token, gates; and what can't be carried to it."""
 
 from typing import Any
 

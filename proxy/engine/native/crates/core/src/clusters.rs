@@ -26,7 +26,7 @@ pub enum Tls {
     None,
     /// The pushed identity, and the route's `expect` is checked.
     Mesh,
-    /// Not verified: the own app, on this host.
+    /// Not verified: our own app, on this host.
     App,
 }
 

@@ -23,7 +23,7 @@ const TEXT: &[u8] = b"-text";
 const TRAILERS: u8 = 0x80;
 const FRAME_HEAD: usize = 5; // a byte of flags, four of length
 
-/// What a call of gRPC-Web is sent as and answered as; `None` where it is none.
+/// What a gRPC-Web call is sent as and answered as; `None` if it is not one.
 pub fn content_type(head: &Head) -> Option<&HeaderValue> {
     if !matches!(head.protocol, Protocol::Http1 | Protocol::Http2) || &head.method[..] != b"POST" {
         return None;

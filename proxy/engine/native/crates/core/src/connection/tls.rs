@@ -71,7 +71,7 @@ impl Identity {
     }
 }
 
-/// TLS to the own app is never verified, minimum 1.2: it is on this host.
+/// TLS to our own app is never verified, minimum 1.2: it is on this host.
 pub fn app_config(http1: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = provider();
     let mut config = ClientConfig::builder_with_provider(provider.clone())
@@ -90,7 +90,7 @@ struct ChainOnly {
     provider: Arc<CryptoProvider>,
 }
 
-/// The own app.
+/// Our own app.
 #[derive(Debug)]
 struct Anybody {
     provider: Arc<CryptoProvider>,
