@@ -148,7 +148,7 @@ class Cache:
         return name in self._names
 
     def was_missed(self, name: AppName) -> bool:
-        """Whether a whole lookup of a name ended with nobody since the sources began to listen for it."""
+        """Whether a full lookup of a name found none since the sources began to listen for it."""
         known = self._names.get(name)
         return known is not None and known.was_missed
 
@@ -228,5 +228,5 @@ class Cache:
 
 
 def _is_same(one: EndpointSet, other: EndpointSet) -> bool:
-    """Equal for whoever dials; `tried` differs with every look."""
+    """Equal for the purpose of dialling; `tried` differs with every lookup."""
     return one.endpoints == other.endpoints and one.stale == other.stale

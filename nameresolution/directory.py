@@ -55,7 +55,7 @@ class Directory:
         await self._running.wait()
 
     def get(self, name: AppName) -> EndpointSet | None:
-        """The newest set of a name; None while nothing is known of it; without endpoints when nobody was found."""
+        """The newest set of a name; None while nothing is known of it; without endpoints when none was found."""
         return self._cache.sets.get(name)
 
     def want(self, name: AppName) -> None:

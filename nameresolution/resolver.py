@@ -52,7 +52,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 class EndpointSet(Struct, frozen=True, kw_only=True):
-    """All known endpoints of one name, in a stable order; empty means: looked for, nobody found.
+    """All known endpoints of one name, in a stable order; empty means: looked up, none found.
 
     `stale` says that a source which gave some of them has failed since. `tried` has one line a source.
     """

@@ -411,7 +411,7 @@ class Sidecar:
                 return
 
     def _drain_s(self) -> float:
-        """How long to serve on after goodbye. As daprd not at all where nobody is served: its users' scripts wait for the end."""
+        """How long to serve on after withdrawing. As daprd not at all without calls in flight: its users' scripts wait for the exit."""
         if self._settings.profile == "daprd" and not self._engine.stats().calls_in_flight:
             return 0.0
         return self._settings.drain_s

@@ -36,7 +36,7 @@ from sentry.validator import check_signed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBundle:
-    """An authority at rest, as PEM: what a store keeps and swaps as one."""
+    """A stored authority, as PEM: what a store keeps and swaps as one."""
 
     anchors_pem: bytes
     issuer_pem: bytes
@@ -55,7 +55,7 @@ class Holdings:
 
     @classmethod
     def parse(cls, stored: StoredBundle, now: datetime) -> "Holdings":
-        """Check a stored authority, whoever made it. Raises BundleError.
+        """Check a stored authority, wherever it came from. Raises BundleError.
 
         An expired issuer under a root of ours still loads, because it can be replaced.
         """

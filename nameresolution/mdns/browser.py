@@ -21,7 +21,7 @@ MAX_INSTANCES = 1000  # of one app-id; a host that invents instances must not fi
 
 
 class Due(Struct, frozen=True, kw_only=True):
-    """What is to be done now: app-ids to ask for, those whose instances changed, those that nobody answered for."""
+    """What to do now: app-ids to ask for, those whose instances changed, those without an answer."""
 
     ask: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()

@@ -259,7 +259,7 @@ def _bind_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """A socket file that nobody answers on was left by a crash."""
+    """A socket file without a listener was left by a crash."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return

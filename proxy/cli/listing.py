@@ -247,7 +247,7 @@ def _status_row(sidecar: SidecarAnswer, now: float) -> Row:
 
 
 def notes(sidecars: Iterable[SidecarAnswer]) -> list[str]:
-    """What deserves a line of its own beside the table; what is the same for several apps is told once."""
+    """Notes that deserve a line of their own below the table; a note that several apps share is printed once."""
     told: dict[str, list[str]] = {}
     for sidecar in sidecars:
         for text in _notes_of(sidecar):

@@ -95,7 +95,7 @@ class Unit:
         return self._asked
 
     def reload(self) -> None:
-        """Have the sidecar read its policies anew; one that is just starting reads the newest anyway."""
+        """Make the sidecar reload its policies; one that is just starting reads the newest anyway."""
         if self._sidecar is not None and self.ready is not None:
             self._sidecar.send(signal.SIGHUP)
 

@@ -36,11 +36,11 @@ PeerRefusal = Literal[
     "not-ready",  # we hold no certificate yet
     "other",
 ]
-"""Why a peer was not let in, as metrics count it."""
+"""Why a peer was refused, as metrics count it."""
 
 
 class RefusedLeafError(ValueError):
-    """A peer's leaf whose owner is not let in."""
+    """A leaf whose owner is refused."""
 
     def __init__(self, reason: PeerRefusal, detail: str) -> None:
         super().__init__(detail)
@@ -199,7 +199,7 @@ class Observer(Protocol):
         """A sampled call ended that is in a tally already; its head comes without headers."""
 
     def lost(self, reports: int, spans: int) -> None:
-        """So many could not be told, and nobody will know more of them."""
+        """So many reports were lost for good."""
 
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
@@ -208,7 +208,7 @@ class Observer(Protocol):
         """A connection opened (+1) or closed (-1)."""
 
     def refused_frames(self, kind: str, who: str = "") -> None:
-        """A peer broke a flood limit or sent what HTTP forbids. `who`: for people, empty where nobody can tell."""
+        """A peer broke a flood limit or sent what HTTP forbids. `who`: for people, empty if unknown."""
 
     def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
         """A TLS handshake or an identity check failed. `address`: the peer's, without its port."""
@@ -278,7 +278,7 @@ class Engine(Protocol):
         """Push a header set."""
 
     def set_gate(self, name: str, spec: GateSpec | None) -> None:
-        """Put up a gate or change the one that stands; None takes it down. A gate that nobody put up stands open."""
+        """Set a gate or replace it; None removes it. A gate that was never set is open."""
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections; connections under the old ones drain."""

@@ -106,7 +106,7 @@ class Announcing:
             self._is_due = False
 
     async def withdraw(self) -> None:
-        """We leave: nobody is to come any more."""
+        """Shutdown: no new caller should come."""
         self.leaving = True
         await self._directory.withdraw()
         if self._registration is not None:

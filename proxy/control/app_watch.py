@@ -68,7 +68,7 @@ class AppWatch:
 
     @property
     def takes_calls(self) -> bool:
-        """Whether callers may be told of this instance. Without an app port the proxy says itself what is missing."""
+        """Whether callers may be told of this instance. Without an app port the proxy itself says what is missing."""
         return self.is_open and self.healthy is not False
 
     def doubt(self) -> None:

@@ -23,7 +23,7 @@ Claimed = Literal["declared", "learnt"]
 
 
 class _Heard(Struct):
-    """One name. `lost_at`: epoch seconds since when nobody serves it that did, None where somebody does or nobody ever did."""
+    """One name. `lost_at`: epoch seconds when its last instance went away, None while it has one or if it never had any."""
 
     exists: bool = False  # not only our own settings speak of it
     is_found: bool = False  # the directory has endpoints
@@ -125,7 +125,7 @@ class HeardNames:
     # --- answers -----------------------------------------------------------------------------------------------------------
 
     def is_known(self, name: AppName) -> bool:
-        """Whether somebody of exactly this name was heard of."""
+        """Whether exactly this name was heard of."""
         return name in self._names
 
     def spellings(self, callee: Callee) -> tuple[Callee, ...]:

@@ -171,7 +171,7 @@ class Identity:
         return min(held.svid.not_after.timestamp() - self._clocks.wall(), held.life_s - passed)
 
     def _accept(self, svid: Svid) -> bool:
-        """Hold it and tell of it; one that cannot be put to use (no descriptor left, a broken key) leaves the old one in force."""
+        """Hold it and report it; one that cannot be put to use (no descriptor left, a broken key) leaves the old one in force."""
         before, self._held = self._held, self._take(svid)
         try:
             for callback in tuple(self._callbacks):

@@ -179,7 +179,7 @@ class Reporter:
             self._log.warning("frames refused", kind=kind, peer=who)
 
     def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
-        """A peer was not let in."""
+        """A peer was refused."""
         self._meters.handshakes_refused.add(reason)
         suppressed = self._refusals.seen((reason, address))
         if suppressed is not None:
@@ -208,7 +208,7 @@ def _path(sent: str, labels: Labels) -> str:
 
 
 class _Sparingly:
-    """Says which of equal events to tell of: the first of each in `_TELL_S`. Owns when each was told, and how many were not since."""
+    """Which of equal events to log: the first of each in `_TELL_S`. Owns when each was logged, and how many were suppressed since."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

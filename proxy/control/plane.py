@@ -134,7 +134,7 @@ class Control:
         return decision
 
     def _is_absent(self, name: AppName) -> bool:
-        """Looked for, and nobody found: no news will come soon."""
+        """The name was looked up without a result: no news will come soon."""
         known = self._directory.get(name)
         return known is not None and not known.endpoints
 
@@ -182,7 +182,7 @@ class Control:
         self._directory.subscribe(self.names_changed)
 
     def names_changed(self, found: EndpointSet) -> None:
-        """A name's endpoints changed: push the cluster; nobody left means that calls wait for somebody again."""
+        """A name's endpoints changed: push the cluster; if none is left, calls wait for an endpoint again."""
         assert self._engine is not None
         key = f"peer:{found.name.app_id}.{found.name.namespace}"
         self._heard.found(found, self._now())

@@ -41,7 +41,7 @@ _VARY = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 
 
 class Browsers(Struct, frozen=True, kw_only=True):
-    """What is let in beside the app. `hosts` and `origins` are patterns with at most one `*`; loopback names and IP literals always pass.
+    """What is admitted besides the app. `hosts`, `origins`: patterns with at most one `*`; loopback names and IP literals always pass.
 
     origins_open: every origin is let in and CORS left to the app, as daprd does without --allowed-origins.
     """

@@ -35,7 +35,7 @@ def block_of(path: str) -> str | None:
 
 
 def missing(block: str) -> tuple[str, str]:
-    """What the caller of a building block is told, and the error code."""
+    """The error message and code for the caller of a building block."""
     what, code = _BLOCKS[block]
     text = (
         f"postern carries service invocation only and has no such building block: {what} (/{block}); "

@@ -22,7 +22,7 @@ def read_max_forwards(head: RecordingHead) -> int | None:
 
 
 def forwarded_once(found: Decision, left: int) -> Decision:
-    """The same, with one forwarding less for whoever gets the request next."""
+    """The same decision, with one hop less left for the next recipient."""
     if not isinstance(found, Plan):
         return found
     fewer = Edit(op=Op.SET, name=NAME, data=b"%d" % (left - 1))

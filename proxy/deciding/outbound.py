@@ -59,7 +59,7 @@ class Heard(Protocol):
     """What was heard of names that have no endpoints, for answers."""
 
     def absent(self, callee: Callee) -> str | None:
-        """Since when a known name has no instance that takes calls, and who served it; empty where nobody did.
+        """Since when a known name has no instance that takes calls, and who served it; empty if none did.
 
         None where it was not heard of, or will be found.
         """
@@ -123,7 +123,7 @@ NamedBy = Literal["own-port", "proxy", "authority", "header", "basic", "path", "
 
 
 class Named(Struct, frozen=True):
-    """Which callee, by what, by which surface, which path it gets, and what else is rewritten. callee None: `text` names nobody."""
+    """Which callee, by what, by which surface, which path it gets, and what else is rewritten. callee None: `text` names no app."""
 
     callee: Callee | None
     text: str

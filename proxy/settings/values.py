@@ -45,7 +45,7 @@ class OwnPort(Struct, frozen=True):
 
 
 class RunMetadata(Struct, frozen=True, kw_only=True):
-    """Who started this sidecar, for `list` and `stop`; empty when nobody but the user did."""
+    """Who started this sidecar, for `list` and `stop`; empty if the user did."""
 
     command: str = ""
     run_template: str = ""
@@ -56,7 +56,7 @@ class RunMetadata(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """All that a sidecar is told. Hosts in addresses are bare (`::1`, not `[::1]`); `address` joins them with a port."""
+    """Everything a sidecar is configured with. Hosts in addresses are bare (`::1`, not `[::1]`); `join_address` adds a port."""
 
     # who we are
     app_id: str

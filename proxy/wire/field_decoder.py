@@ -89,7 +89,7 @@ class FieldDecoder:
         self._kept_bytes = 0
 
     def _is_surplus(self, data: bytes) -> bool:
-        """Whether a block has more fields than a head may, all sound as HPACK, and leaves the table as it is: nobody has to read them."""
+        """Whether a block has more fields than a head may, all valid HPACK, and leaves the table as it is: they need not be read."""
         at = count = size = 0
         known = _STATIC_LENGTH + len(self._entries)
         while at < len(data):

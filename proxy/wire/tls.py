@@ -18,7 +18,7 @@ ALPN_H2 = "h2"
 
 
 class IdentityMismatchError(Exception):
-    """The peer's certificate is valid, but not for who was called, or its owner is not let in."""
+    """The peer's certificate is valid, but not for the app that was called, or its owner is refused."""
 
     def __init__(self, detail: str, reason: PeerRefusal = "other") -> None:
         super().__init__(detail)

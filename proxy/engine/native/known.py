@@ -49,7 +49,7 @@ class Known:
         return plan
 
     def take_span(self, number: int | None) -> HopSpan | None:
-        """The span of a number, which nobody asks for again."""
+        """The span with this number, which is not asked for again."""
         return self._spans.pop(number, None) if number is not None else None
 
     def forget(self, tokens: Iterable[int]) -> None:

@@ -266,7 +266,7 @@ class Exchange:
             self._attempt.finish_request()
 
     def request_gone(self, detail: str) -> None:
-        """The caller left: the callee is told at once."""
+        """The caller hung up: cancel the call at the callee at once."""
         if self._done:
             return
         self._end_attempt(Cause.CALLER_LEFT, detail)
@@ -356,7 +356,7 @@ class Exchange:
         return self.body.is_whole and self._retrying.may_read_grpc
 
     def may_try_another(self) -> bool:
-        """Whether an endpoint is left for a call that surely nobody processed."""
+        """Whether an endpoint is left for a call that certainly was not processed."""
         state = self.carrier.clusters.get(self.plan.routes[self.route].cluster)
         return (
             self.body.is_whole

@@ -22,7 +22,7 @@ class Passed(Protocol):
 
 
 class Refused(NamedTuple):
-    """A gate lets nobody in, and why: the attempt or the call fails by this."""
+    """A gate refuses, and why: the attempt or the call fails with this."""
 
     cause: Cause
     detail: str
@@ -60,7 +60,7 @@ class Gate(Protocol):
     """One gate of some kind."""
 
     def enter(self, now: float, chance: float) -> Passed | Waiting | Refused:
-        """Ask to be let in. now: the loop's clock; chance: in [0, 1)."""
+        """Ask to be admitted. now: the loop's clock; chance: in [0, 1)."""
 
     def change(self, spec: GateSpec) -> None:
         """Take over a spec of the same kind; who waits may come in by it."""
@@ -73,7 +73,7 @@ class Gate(Protocol):
 
 
 class Concurrency:
-    """See ConcurrencyGate. Mutable state: `_inside`, who waits, and whether they are being let in."""
+    """See ConcurrencyGate. Mutable state: `_inside`, who waits, and whether they are being admitted."""
 
     __slots__ = ("_admitting", "_inside", "_left", "_queue", "_spec")
 
@@ -185,7 +185,7 @@ class Passage:
         self._timer: Callable[[], None] | None = None
 
     def go_on(self) -> None:
-        """Enter what is ahead, as far as one is let in."""
+        """Enter the gates ahead, until one refuses or makes us wait."""
         while self._ahead:
             gate = self._carrier.gates.get(self._ahead.pop())
             found = None if gate is None else gate.enter(self._carrier.now(), self._carrier.rng.random())

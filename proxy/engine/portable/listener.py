@@ -197,7 +197,7 @@ class Listener:
             self.gone()
 
     def hand_over(self, transport: asyncio.Transport, seen: bytes, *, http2: bool) -> ServerEnd | None:
-        """The protocol is known: give the connection to its end; None where the peer is not let in."""
+        """The protocol is known: give the connection to its end; None if the peer is refused."""
         peer = term = None
         if self.spec.tls == "mesh":
             try:
@@ -237,7 +237,7 @@ class Listener:
         self.gone()
 
     def refused(self, reason: PeerRefusal, detail: str, address: str) -> None:
-        """Report a peer that was not let in."""
+        """Report a peer that was refused."""
         self.carrier.observer.refused_peer(self.spec.name, reason, detail, address)
 
     def _opened(self) -> None:
@@ -295,7 +295,7 @@ class Listener:
             self.gone()
 
     def identity_changed(self) -> None:
-        """Who was let in under the old identity comes again, to show a certificate once more; calls under way end in peace."""
+        """Peers admitted under the old identity must reconnect, to show a certificate again; calls under way may finish."""
         if self.spec.tls == "mesh":
             for end in list(self.ends):
                 end.start_drain()

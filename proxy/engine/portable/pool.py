@@ -122,7 +122,7 @@ class Pool:
         return best
 
     def wait(self, origin: Origin, waiter: Waiter) -> Callable[[], None]:
-        """Queue a call, and dial if nobody does so for it; returns what takes it out again."""
+        """Queue a call, and dial unless a dial is already under way for it; returns what dequeues it."""
         host = self._hosts.get(origin)
         if host is None:
             host = self._hosts[origin] = _Host(origin)

@@ -33,7 +33,7 @@ def prove_another(carrier: "Carrier", state: ClusterState, beside: Origin) -> No
 
 
 def lost(load: Load, cause: Cause, now: float, *, is_mesh: bool) -> None:
-    """An endpoint could not be reached, or is somebody else: leave it alone for a while."""
+    """An endpoint could not be reached, or is an impostor: leave it alone for a while."""
     if cause is Cause.TLS_IDENTITY and is_mesh:
         load.put_away(now)
     elif cause in (Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY):
