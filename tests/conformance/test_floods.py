@@ -26,7 +26,7 @@ from tests.conformance.frames import (
     settings,
     window,
 )
-from tests.conformance.harness import Way, always, leading, plan, running
+from tests.conformance.harness import PINGLESS, Way, always, leading, plan, running
 from tests.conformance.identities import Mint, spiffe
 from tests.support.http_client import connect
 
@@ -40,6 +40,7 @@ TIGHT = Limits(
     header_count=64,
     head_s=0.3,
     idle_s=0.4,
+    ping_s=PINGLESS.ping_s,
     own_app_factor=1.0,
 )
 PATIENT = replace(TIGHT, idle_s=30.0)  # where an end by idleness would be taken for one by a limit

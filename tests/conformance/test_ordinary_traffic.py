@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
-from proxy.contract.engine import Limits
 from tests.conformance.apps import http_app
 from tests.conformance.frames import (
     WIDE,
@@ -19,10 +19,12 @@ from tests.conformance.frames import (
     settings,
     window,
 )
-from tests.conformance.harness import always, leading, plan, running
+from tests.conformance.harness import PINGLESS, always, leading, plan, running
 from tests.conformance.identities import Mint, spiffe
 
-TIGHT = Limits(resets_per_s=1, resets_burst=40, control_per_s=1, control_burst=50, own_app_factor=1.0)
+TIGHT = replace(
+    PINGLESS, resets_per_s=1, resets_burst=40, control_per_s=1, control_burst=50, own_app_factor=1.0
+)
 PING = frame(Kind.PING, 0, 0, bytes(8))
 
 

@@ -9,7 +9,7 @@ from tests.support.grpc_app import SERVICE
 from tests.support.proto.echo_pb2 import EchoReply, EchoRequest, ProbeReply, ProbeRequest
 
 Metadata = tuple[tuple[str, str | bytes], ...]
-DEFAULT_TIMEOUT_S: Final = 10.0
+DEFAULT_TIMEOUT_S: Final = 30.0
 
 
 class EchoClient:
