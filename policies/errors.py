@@ -43,7 +43,7 @@ class DocumentError(PolicyError):
 
 
 class UnreadError(DocumentError):
-    """The documents were not read, through no fault of theirs: worth another try."""
+    """The documents were not read, through no fault of theirs: worth a retry."""
 
 
 class DurationError(PolicyError, ValueError):

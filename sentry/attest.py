@@ -175,7 +175,9 @@ class JwksValidator:
         if issued_at > now + _LEEWAY_S or ("nbf" in claims and _number(claims, "nbf") > now + _LEEWAY_S):
             raise AttestationError("token-early", "the token is not valid yet (is a clock wrong?)")
         if max_lifetime_s is not None and expires_at - issued_at > max_lifetime_s:
-            raise AttestationError("token-lifetime", f"the token lives longer than {max_lifetime_s:.0f} s")
+            raise AttestationError(
+                "token-lifetime", f"the token's lifetime is longer than {max_lifetime_s:.0f} s"
+            )
         return expires_at, expires_at - issued_at
 
     def _check_names(self, claims: Mapping[str, Any], asked: SpiffeId) -> None:
@@ -211,7 +213,7 @@ def _verified_claims(token: str, key: VerificationKey) -> Mapping[str, Any]:
     try:
         claims: Any = jwt.decode(token, key.key, algorithms=[key.algorithm], options=options)
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-        raise AttestationError("token-signature", "the token's signature is wrong") from error
+        raise AttestationError("token-signature", "the token's signature is invalid") from error
     if not isinstance(claims, dict):
         raise AttestationError("token-encoding", "the token's claims are not a JSON object")
     return claims

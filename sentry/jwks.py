@@ -184,7 +184,7 @@ def source_of(text: str, *, ca: str | None = None, timeout_s: float = 10.0) -> K
     """
     if text.startswith("http://"):
         raise SettingsError(
-            (f"token validator source {text!r}: expected https, because its keys decide who is who",)
+            (f"token validator source {text!r}: expected https, because its keys authenticate workloads",)
         )
     if text.startswith("https://"):
         is_pem = ca is not None and "-----BEGIN" in ca

@@ -37,7 +37,7 @@ class Exporter(Protocol):
 
 
 class ExportLimits(Struct, frozen=True, kw_only=True):
-    """How a queue behaves; `backoff_s` is the range that each pause before another try is drawn from."""
+    """How a queue behaves; `backoff_s` is the range that each pause before a retry is drawn from."""
 
     queue: int = 2048
     batch: int = 512

@@ -162,7 +162,7 @@ def _builtin(
     if override.max_retries < BUILTIN_MIN_RETRIES:
         home = next(d for d, r in reversed(documents) if BUILTIN_NAME in r.spec.policies.retries)
         place: Place = (*_POLICIES, "retries", BUILTIN_NAME, "maxRetries")
-        findings.warn(home, place, f"is raised to {BUILTIN_MIN_RETRIES}, the least of the built-in retry")
+        findings.warn(home, place, f"is raised to {BUILTIN_MIN_RETRIES}, the minimum of the built-in retry")
     return replace(
         override,
         max_retries=max(override.max_retries, BUILTIN_MIN_RETRIES),

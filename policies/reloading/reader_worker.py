@@ -59,7 +59,7 @@ class ReaderWorker:
                 raise TimeoutError
             piece = self._process.stdout.read(size - len(made))
             if not piece:
-                raise ChildProcessError(f"the process that does so ended with {self._process.wait()}")
+                raise ChildProcessError(f"the reader process ended with {self._process.wait()}")
             made += piece
         return bytes(made)
 

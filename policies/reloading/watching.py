@@ -11,7 +11,7 @@ from policies.errors import DocumentError, UnreadError
 from policies.reloading.loading import Fingerprint, PolicySnapshot, PolicySources, fingerprint_of, load
 
 POLL_S = 0.1  # a change is seen within two of these, and read by another process in half a second
-UNREAD_POLLS = 20  # pause before documents that could not be read at all are tried again
+UNREAD_POLLS = 20  # pause before documents that could not be read at all are retried
 
 
 class Read(Protocol):
@@ -36,7 +36,7 @@ async def watch(
 
     After `on_bad` the old snapshot stays in force; when the files are good again `on_new` is called even if they say
     the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
-    `read` is how a snapshot is made; what it could not read at all is tried again. `rest`, as blocking as `read` and
+    `read` is how a snapshot is made; what it could not read at all is retried. `rest`, as blocking as `read` and
     never beside it, is called at each poll. `asked` is an order to read now, whatever the files look like, and to tell what came of it;
     it is cleared. Runs until cancelled.
     """

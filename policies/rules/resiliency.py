@@ -14,7 +14,7 @@ BUILTIN_MIN_RETRIES = 3
 
 
 class RetryRule(Struct, frozen=True, kw_only=True):
-    """When to try again. `http_codes` and `grpc_codes` None mean every failure of that protocol, empty none.
+    """When to retry. `http_codes` and `grpc_codes` None mean every failure of that protocol, empty none.
 
     Failures without a status (connections, timeouts) are for retry whatever the codes say. `max_retries` counts
     retries after the first attempt; -1 is without limit.

@@ -311,7 +311,7 @@ def endpoints(
     if not rows:
         if app_id:
             raise CliError(f"{app_id}: no endpoint was found", hint=why_nothing(answers))
-        raise CliError("no endpoint is known yet", hint="name the app to have it looked for")
+        raise CliError("no endpoint is known yet", hint="name the app to look it up")
 
 
 async def _looked_up(asked: Sequence[Entry], app_id: str) -> tuple[SidecarAnswer, ...]:

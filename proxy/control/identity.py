@@ -265,4 +265,6 @@ class Identity:
         tail = "none is held" if left is None else f"the one held has {left:.0f} s left"
         is_urgent = left is not None and held is not None and rotation.is_urgent(left, held.life_s)
         level = logging.ERROR if is_urgent else logging.WARNING
-        _LOG.log(level, "identity %s not renewed (try %d): %s; %s", self._name, self._failures, error, tail)
+        _LOG.log(
+            level, "SVID of %s not renewed (attempt %d): %s; %s", self._name, self._failures, error, tail
+        )

@@ -32,7 +32,7 @@ def _why(part: str, settings: Settings, identity: Facts) -> str:
                 else "it has no certificate, as"
             )
             why = identity.get("last_error") or "has not answered yet"
-            return f"{state} {sentry} gives none: {why}; is sentry running, and does it know this workload?"
+            return f"{state} {sentry} issued none: {why}; is sentry running, and does it know this workload?"
         case _:
             return "not yet"
 

@@ -27,7 +27,7 @@ def is_declared_stream(head: RecordingHead) -> bool:
 def retry_policies(
     head: RecordingHead, rules: TargetRules, rng: Callable[[], random.Random]
 ) -> tuple[RetryPolicy, ...]:
-    """What may be tried again, first match first."""
+    """What may be retried, first match first."""
     grpc = head.protocol() == "grpc"
     if not grpc and head.framing() == "stream":
         return ()  # a body of unknown length is never sent twice

@@ -179,7 +179,7 @@ class UpstreamAttempt:
             self._exchange.inform(status, tuple(h for h in headers if h[0] not in HOP_BY_HOP))
 
     def response_head(self, status: int, headers: Headers, *, end: bool) -> None:
-        """The callee's answer: pass it on, or try again where the Plan says that this one is a failure."""
+        """The callee's answer: pass it on, or retry if the Plan says that it is a failure."""
         if self._is_over:
             return
         exchange, record = self._exchange, self.record

@@ -119,7 +119,7 @@ def test_child_that_is_killed_at_work_leaves_policies_unread(tmp_path: Path, rea
     end = threading.Timer(0.2, os.kill, (child, signal.SIGKILL))
     end.start()
     with pytest.raises(
-        UnreadError, match=r"policy.yaml.*could not be read: the process that does so ended with -9"
+        UnreadError, match=r"policy.yaml.*could not be read: the reader process ended with -9"
     ):
         reader(sources, generation=2)
     assert reader(sources, generation=2) == load(sources, generation=2)

@@ -52,7 +52,7 @@ def test_app_that_listens_and_takes_no_calls_is_told_with_the_cause(
 
 
 def test_identity_names_the_sentry_and_its_last_word() -> None:
-    assert "the local sentry gives none: has not answered yet" in told("identity", settings_of())
+    assert "the local sentry issued none: has not answered yet" in told("identity", settings_of())
     line = told("identity", settings_of(), state="expired", last_error="connection refused")
     assert "its certificate has expired" in line
     assert "connection refused" in line

@@ -31,7 +31,7 @@ const PROOF: Duration = Duration::from_secs(1);
 /// How an attempt ended.
 pub enum Ended {
     Whole,
-    /// The answer counts as a failure: try again after so long.
+    /// The answer counts as a failure: retry after this pause.
     Retry(Duration),
     Failed(Cause, String),
     /// No other attempt may help.

@@ -207,7 +207,7 @@ impl Inbox {
         }
     }
 
-    /// Whether a call is one of many, and went into the sums: one that was refused by a rule, failed otherwise or was tried again is told
+    /// Whether a call is one of many, and went into the sums: one that was refused by a rule, failed otherwise or was retried is told
     /// by itself, for the log, until so many wait to be told.
     fn add_up(&self, outcome: &Outcome) -> bool {
         let Some(token) = &outcome.decision else { return false };
