@@ -3,7 +3,7 @@
 Rules judge each of these readings, and a path is allowed only if every one is. They are the closure of a few steps
 over the path as sent, decoded once and decoded twice, so each step may come before or after a decoding.
 Source: RFC 3986 §3.3, §5.2.4, §6.2.2; the WHATWG URL standard; the routers of Spring, Tomcat, Go, Fastify and Node.
-The native engine reads paths the same way (`proxy/engine/native/crates/core/src/decision/path_readings.rs`).
+The native engine reads paths the same way (`proxy/engine/native/crates/core/src/decision/path_readings.rs`): `tests/vectors/readings.json`.
 """
 
 import re

@@ -1,9 +1,12 @@
 """Patterns, and the classes of paths."""
 
+from typing import Literal
+
 import pytest
 
 from policies.rules.matcher import MAX_CLASSES, UNREADABLE, PathTable, ascii_lower, path_table
 from policies.rules.path_readings import readings
+from tests.support.vectors import Vector, vectors
 
 ALL = frozenset({"*"})
 
@@ -12,9 +15,27 @@ def table(*patterns: str, fold_case: bool = False) -> PathTable:
     return path_table(patterns, [ALL] * len(patterns), fold_case=fold_case)
 
 
-@pytest.mark.parametrize("path", ["/a\0", "/\x7f", "/a%FF", "/100%25ab", "/a%2500", "/%61" + "a" * 8_192])
-def test_path_whose_readings_can_t_be_judged_has_a_class_of_its_own(path: str) -> None:
-    assert table("/**").classes(path) == (UNREADABLE,)
+class Classes(Vector, frozen=True, kw_only=True):
+    patterns: list[str]
+    verbs: list[list[str]] | None = None
+    fold_case: bool = False
+    path: str
+    classes: list[Literal["unreadable"] | tuple[int | None, tuple[tuple[int, bool], ...]]]
+    asks_python: bool = False
+
+
+@vectors("access", "classes", Classes)
+def test_path_has_the_classes_of_all_its_readings(vector: Classes) -> None:
+    verbs = (
+        [ALL] * len(vector.patterns) if vector.verbs is None else [frozenset(some) for some in vector.verbs]
+    )
+    one = path_table(vector.patterns, verbs, fold_case=vector.fold_case)
+    found: list[object] = []
+    for path_class in one.classes(vector.path):
+        walked, candidates = one.outcome(path_class) if path_class != UNREADABLE else (-1, ())
+        met = (walked if walked >= 0 else None, tuple((rule, is_parent) for rule, is_parent in candidates))
+        found.append("unreadable" if path_class == UNREADABLE else met)
+    assert sorted(map(repr, found)) == sorted(map(repr, vector.classes))
 
 
 @pytest.mark.parametrize("path", ["", "a", "x/a"])
@@ -45,28 +66,12 @@ def test_path_of_too_many_classes_is_unreadable() -> None:
     assert table(*found).classes(path) == (UNREADABLE,)
 
 
-def test_classify_ignores_a_trailing_slash() -> None:
-    assert table("/a", "/b").classify("/a/") == table("/a", "/b").classify("/a")
-
-
 def test_classify_gives_equal_numbers_in_equal_tables() -> None:
     patterns = ("/a", "/a/*", "/a*", "/**")
     paths = ["/a", "/a/b", "/ab/c", "/x", "/"]
     assert [table(*patterns).classify(p) for p in paths] == [
         table(*patterns).classify(p) for p in reversed(paths)
     ][::-1]
-
-
-def test_outcome_is_what_the_readings_found() -> None:
-    one = path_table(["/a/**", "/a/b"], [frozenset({"GET"}), frozenset({"POST"})], fold_case=False)
-    walked, candidates = one.outcome(one.classify("/a/b"))
-    assert walked == one.first_fit("/a/b") == 0
-    assert candidates == one.candidates("/a/b")
-    assert [candidate.rule for candidate in candidates] == [0, 1]
-
-
-def test_candidates_leave_out_what_a_more_specific_rule_of_all_verbs_covers() -> None:
-    assert [candidate.rule for candidate in table("/**", "/a", "/a/b").candidates("/a/b")] == [2]
 
 
 @pytest.mark.parametrize(
@@ -97,14 +102,6 @@ def test_patterns_that_cross_are_not_over_each_other(left: str, right: str, path
     first, second = one.candidates(path)
     assert not one.is_over(first, second)
     assert not one.is_over(second, first)
-
-
-def test_glob_pieces_don_t_overlap() -> None:
-    one = table("/ab*ba", "/x*yz*yz*")
-    assert not one.candidates("/aba")
-    assert one.candidates("/abba")
-    assert not one.candidates("/xyz")
-    assert one.candidates("/xyzyz")
 
 
 def test_long_path_of_many_stars_is_classified_in_linear_time() -> None:

@@ -2,6 +2,7 @@
 
 import string
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from proxy.deciding.callee import (
     parse_routes,
 )
 from proxy.wire.target import BadTargetError, parse
+from tests.support.vectors import Text, Vector, spelt, vectors
 
 SEGMENTS = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=64)
 
@@ -75,56 +77,15 @@ def test_cluster_key_names_the_callee_again(app_id: str, namespace: str) -> None
 # --- path tables
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/", ("app",)),
-        ("/items", ("app",)),
-        ("/v1.0", ("v1",)),
-        ("/v1.0/state/x", ("block", "state")),
-        ("/v1.0x", ("app",)),
-        ("/v1.0-beta1/workflows", ("block", "workflows")),
-        ("/v1.0-gamma/state", ("app",)),
-        ("/v1.0/states", ("v1",)),
-        ("/v1.0x/invoke/cart/method/a", ("app",)),
-        ("/V1.0/invoke/cart/method/a", ("app",)),
-        ("/x/v1.0/healthz", ("app",)),
-        ("/v1.0/healthz", ("api", "healthz")),
-        ("/v1.0/healthz/outbound", ("api", "outbound")),
-        ("/v1.0/healthz/other", ("v1",)),
-        ("/v1.0/metadata", ("api", "metadata")),
-        ("/v1.0/metadata/key", ("api", "metadata-key")),
-        ("/v1.0/metadata/a/b", ("v1",)),
-        ("/v1.0/shutdown", ("api", "shutdown")),
-        ("/v1.0/shutdown/now", ("v1",)),
-        ("/v1.0/invoke/cart/method/items", ("invoke", "cart")),
-        ("/v1.0/invoke/cart/method/", ("invoke", "cart")),
-        ("/v1.0/invoke/a/method", ("invoke", "a")),
-        ("/v1.0/invoke/a/method/x/method/y", ("invoke", "a")),
-        ("/v1.0/invoke/a/method/method", ("invoke", "a")),
-        ("/v1.0/invoke/method/method/x", ("invoke", "method")),
-        ("/v1.0/invoke/a/b/method/x", ("invoke", "a/b")),
-        ("/v1.0/invoke//method/x", ("v1",)),
-        ("/v1.0/invoke/method/x", ("v1",)),
-        ("/v1.0/invoke/a/methods/x", ("v1",)),
-        ("/v1.0/invoke/a/xmethod", ("v1",)),
-        ("/v1.0/invoke/a", ("v1",)),
-        ("/v1.0/invoke", ("v1",)),
-        ("/v1.0/invoke/c%61rt%2Eshop/method/a%2Fb", ("invoke", "cart.shop")),
-        ("/v1.0/invoke/http%3A%2F%2Fh/method/a", ("invoke", "http://h")),
-        ("/v1.0/invoke/cart/method/../../../healthz", ("invoke", "cart")),
-        ("//v1.0//invoke//cart/method/x", ("invoke", "cart")),
-        ("/v1.0/invoke/cart%2Fmethod/x", ("v1",)),
-        ("//v1.0/./healthz/", ("api", "healthz")),
-        ("/v1.0/%68ealthz", ("v1",)),
-        ("/v1.0%2Fhealthz", ("app",)),
-        ("/%761.0/shutdown", ("app",)),
-        ("/v1.0/invoke/" + "a" * 256 + "/method/x", ("invoke", "a" * 256)),
-        ("/v1.0/invoke/" + "a" * 257 + "/method/x", ("v1",)),
-    ],
-)
-def test_path_class_of_the_apps_side(path: str, expected: tuple[str, ...]) -> None:
-    assert OutPaths().classify(path) == expected
+class Naming(Vector, frozen=True, kw_only=True):
+    path: str
+    class_: list[str] = msgspec.field(name="class")
+    app_as_sent: str = ""
+
+
+@vectors("targets", "naming", Naming)
+def test_path_class_of_the_apps_side(vector: Naming) -> None:
+    assert OutPaths().classify(vector.path) == tuple(vector.class_)
 
 
 def test_every_own_route_has_a_verb() -> None:
@@ -141,32 +102,14 @@ def test_path_class_holds_nothing_of_the_method(app: str, method: str) -> None:
     assert OutPaths().classify(path) == ("invoke", app)
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/shop.Cart/Get", "shop.Cart"),
-        ("/Cart/Get", "Cart"),
-        ("/a_b.C1/Get_2", "a_b.C1"),
-        ("/", ""),
-        ("/Cart", ""),
-        ("/Cart/", ""),
-        ("/a/b/c", ""),
-        ("//Get", ""),
-        ("/a.B/C/", ""),
-        ("/a.B/C?d", ""),
-        ("/a.B/%43", ""),
-        ("/a.B/..", ""),
-        ("/./C", ""),
-        ("/../C", ""),
-        ("/..B/.C", "..B"),
-        ("/shop Cart/Get", ""),
-        ("/shöp.Cart/Get", ""),
-        ("/shop.Cart/Get\n", ""),
-        ("shop.Cart/Get", ""),
-    ],
-)
-def test_service_of_a_grpc_path(path: str, expected: str) -> None:
-    assert Services().classify(path) == expected
+class GrpcPath(Vector, frozen=True, kw_only=True):
+    path: Text
+    service: Text
+
+
+@vectors("targets", "services", GrpcPath)
+def test_service_of_a_grpc_path(vector: GrpcPath) -> None:
+    assert Services().classify(spelt(vector.path)) == spelt(vector.service)
 
 
 # --- authorities

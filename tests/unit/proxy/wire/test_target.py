@@ -1,4 +1,4 @@
-"""Request targets and the forms of their path: RFC 3986 §3.3 and §5.2.4, the tables of the invocation surface, and properties."""
+"""Request targets and the forms of their path: RFC 3986 §3.3 and §5.2.4, the vectors of the invocation surface, and properties."""
 
 import posixpath
 import time
@@ -10,124 +10,54 @@ from hypothesis import strategies as st
 
 from policies.rules.path_readings import readings
 from proxy.wire.target import BadTargetError, Target, as_forwarded, clean, invoked, parse, readable
+from tests.support.vectors import Text, Vector, octets, spelt, vectors
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        *(b"/", b"/a/b", b"/a/b/", b"/a+b", b"/a%2Bb", b"/a%20b", b"/a;b=1/c", b"/a:b,c$&=!*'()"),
-        *(b"/%E4%BD%A0", b'/a"b|c^d', b"/a\\b", b"/a%25b", b"/a%25zz", b"/...", b"/.a/b.."),
-        *(b"/a%2Fb", b"/a%5Cb", b"/a%23b", b"/a%3Fb", b"/a%252Fb", b"/100%25ab", b"/a%C3%28", b"/a%FF"),
-        *(b"//a//b", b"/a/./b", b"/a/x/../b", b"/a/%2e%2E/b", b"/..", b"/a/..;/b", b"/a/%2e%2e;x=1/b"),
-    ],
-)
-def test_path_stays_as_it_was_sent(target: bytes) -> None:
-    assert parse(target) == Target(target.decode(), b"", offset=0, authority=b"")
+class Parse(Vector, frozen=True, kw_only=True):
+    target: Text
+    path: Text | None = None
+    query: Text = ""
+    authority: Text = ""
+    offset: int = 0
+    refused: str | None = None
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        *(b"", b"a/b", b"?a", b"/a%zz", b"/a%", b"/a%4", b"/a\tb", b"/a b", b"/\xc3\xa4", b"/a#b", b"/a?b#c"),
-        *(b"/a%00b", b"/a%0Ab", b"/a%7Fb", b"/a%7f", b"/a%1f"),
-        *(
-            b"ftp://a/b",
-            b"http://",
-            b"http:///a",
-            b"http://?a",
-            b"http://u@a/b",
-            b"http://u:p@a/b",
-            b"cart:80",
-        ),
-    ],
-)
-def test_what_is_no_target_is_refused(target: bytes) -> None:
-    with pytest.raises(BadTargetError) as error:
-        parse(target)
-    assert error.value.reason
+@vectors("targets", "parse", Parse)
+def test_target_has_its_parts_or_is_refused(vector: Parse) -> None:
+    if vector.path is None:
+        with pytest.raises(BadTargetError) as error:
+            parse(octets(vector.target))
+        assert error.value.reason == vector.refused
+        return
+    assert parse(octets(vector.target)) == Target(
+        spelt(vector.path), octets(vector.query), offset=vector.offset, authority=octets(vector.authority)
+    )
 
 
-def test_star_is_the_root() -> None:
-    assert parse(b"*").path == "/"
+class Invoked(Vector, frozen=True, kw_only=True):
+    path: Text
+    app: Text | None = None
+    method: str = ""
 
 
-def test_query_stays_as_it_came() -> None:
-    for raw in (b"a=%zz&b=1;c", b"?", b"/../x", b"%00", b"a=%2F"):
-        assert parse(b"/a/b?" + raw).query == raw
-        assert parse(b"/a%20b?" + raw).query == raw
-    assert parse(b"/a?").query == b""
+@vectors("targets", "invoked", Invoked)
+def test_path_form_is_cut_at_the_first_method_as_it_was_sent(vector: Invoked) -> None:
+    expected = None if vector.app is None else (spelt(vector.app), vector.method)
+    assert invoked(spelt(vector.path)) == expected
 
 
-@pytest.mark.parametrize(
-    ("target", "path", "query", "authority", "rest"),
-    [
-        (b"http://cart/a/b?c", "/a/b", b"c", b"cart", b"/a/b?c"),
-        (b"HTTP://cart:80/a%20b", "/a%20b", b"", b"cart:80", b"/a%20b"),
-        (b"https://[::1]:1/", "/", b"", b"[::1]:1", b"/"),
-        (b"http://cart", "/", b"", b"cart", b""),
-        (b"http://cart?a/b", "/", b"a/b", b"cart", b"?a/b"),
-        (b"http://cart//a", "//a", b"", b"cart", b"//a"),
-    ],
-)
-def test_absolute_form_gives_authority_and_where_the_path_begins(
-    target: bytes, path: str, query: bytes, authority: bytes, rest: bytes
-) -> None:
-    found = parse(target)
-    assert (found.path, found.query, found.authority) == (path, query, authority)
-    assert target[found.offset :] == rest
+class Forwarded(Vector, frozen=True, kw_only=True):
+    path: str
+    sent: str
+    whole: str
+    method: str
 
 
-@pytest.mark.parametrize(
-    ("path", "app", "method"),
-    [
-        ("/v1.0/invoke/cart/method/items/1", "cart", "/items/1"),
-        ("/v1.0/invoke/cart/method", "cart", "/"),
-        ("/v1.0/invoke/cart/method/", "cart", "/"),
-        ("/v1.0/invoke/method/method/x", "method", "/x"),
-        ("/v1.0/invoke/a/method/x/method/y", "a", "/x/method/y"),
-        ("/v1.0/invoke/a/method//x/../y", "a", "//x/../y"),
-        ("/v1.0/invoke/a/method/../../b/method/y", "a", "/../../b/method/y"),
-        ("/v1.0/invoke/c%61rt%2Eshop/method/a%2Fb", "c%61rt%2Eshop", "/a%2Fb"),
-        ("//v1.0///invoke//a/method/x", "a", "/x"),
-    ],
-)
-def test_path_form_is_cut_at_the_first_method_as_it_was_sent(path: str, app: str, method: str) -> None:
-    assert invoked(path) == (app, method)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/items", "/v1.0/invoke/cart", "/x/method/y", "/v1.0/invoke/method/x", "/v1.0/invoke//method/x"),
-        *("/v1.0/invoke/cart%2Fmethod/x", "/v1.0/%69nvoke/cart/method/x", "/x/../v1.0/invoke/cart/method/y"),
-        *("/v1.0/invoke/" + "a" * 257 + "/method/x", "/v1.0/invoke/a/xmethod", "/v1.0/invoke/a/methods/x"),
-    ],
-)
-def test_any_other_path_is_none_of_the_path_form(path: str) -> None:
-    assert invoked(path) is None
-
-
-@pytest.mark.parametrize(
-    ("path", "whole"),
-    [
-        ("/a/b/", "/a/b/"),
-        ("//a//b", "/a/b"),
-        ("/a/./x/../b", "/a/b"),
-        ("/../a/b", "/a/b"),
-        ("/a/..", "/"),
-        ("//", "/"),
-        ("/a//", "/a/"),
-        ("/.well-known/x", "/.well-known/x"),
-        ("/a%2fb%2Fc%5C/%2e%2e/%252F%25%ff%E4%BD%A0", "/a%2fb%2Fc%5C/%2e%2e/%252F%25%ff%E4%BD%A0"),
-        ('/a"b|c^d\\e<f>', "/a%22b%7Cc%5Ed%5Ce%3Cf%3E"),
-        ("/a;b=1,c$&=!*'()+@:~", "/a;b=1,c$&=!*'()+@:~"),
-        ("/a/..;/b", "/a/..;/b"),
-    ],
-)
-def test_on_daprs_surfaces_a_path_is_cleaned_and_its_escapes_are_as_sent(path: str, whole: str) -> None:
-    assert as_forwarded(path, "whole") == whole
-    assert as_forwarded("/v1.0/invoke/cart/method" + path, "method") == whole
-    assert as_forwarded(path, "sent") == path
+@vectors("targets", "forwarded", Forwarded)
+def test_app_finds_the_path_in_the_form_of_its_surface(vector: Forwarded) -> None:
+    assert as_forwarded(vector.path, "sent") == vector.sent
+    assert as_forwarded(vector.path, "whole") == vector.whole
+    assert as_forwarded(vector.path, "method") == vector.method
 
 
 @pytest.mark.parametrize(

@@ -17,3 +17,5 @@ pub mod shared;
 
 mod http1;
 mod http2;
+#[cfg(test)]
+mod vectors;

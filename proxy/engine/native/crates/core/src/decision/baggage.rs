@@ -1,5 +1,5 @@
-//! Baggage: what is wrong with it, and the members to pass on. Equal to `read_baggage` in `proxy/contract/fields.py`; a differential test holds
-//! the two together.
+//! Baggage: what is wrong with it, and the members to pass on. Equal to `read_baggage` in `proxy/contract/fields.py`:
+//! `tests/vectors/baggage.json`.
 
 use http::HeaderName;
 
@@ -55,4 +55,30 @@ fn is_token(text: &[u8]) -> bool {
 
 fn is_octet(byte: u8) -> bool {
     matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::vectors::{self, Text};
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Read {
+        why: String,
+        lines: Vec<Text>,
+        wrong: String,
+        sound: Text,
+    }
+
+    #[test]
+    fn sound_members_are_passed_on_and_others_told() {
+        for case in vectors::read::<Read>("baggage", "read") {
+            let headers = vectors::headers(case.lines.iter().map(|line| ("baggage", line)));
+            assert_eq!(read(&headers), (&*case.wrong, case.sound.octets()), "{}", case.why);
+            assert_eq!(fault(&headers), case.wrong, "{}", case.why);
+        }
+    }
 }

@@ -78,7 +78,7 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Whether the rule covers a failure.
+    /// Whether the rule covers a failure: `covers` in `proxy/engine/portable/retrying.py`, by `tests/vectors/retries.json`.
     pub fn covers(&self, cause: Cause, status: u16, code: Option<u32>) -> bool {
         if cause != Cause::Status {
             return self.on & cause.bit() != 0;
@@ -156,4 +156,37 @@ impl Decision {
 pub enum Verdict {
     Keep { decision: Decision, reads: Option<Vec<(Read, Option<u64>)>> },
     Hold { key: Arc<str>, within: Duration, then: Box<Reply> },
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::vectors;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Failure {
+        why: String,
+        on: Vec<String>,
+        http_codes: Option<Vec<u16>>,
+        grpc_codes: Option<Vec<u32>>,
+        cause: String,
+        #[serde(default)]
+        status: u16,
+        code: Option<u32>,
+        covers: bool,
+    }
+
+    #[test]
+    fn rules_cover_the_failures_that_they_name() {
+        for case in vectors::read::<Failure>("retries", "covers") {
+            let on = case.on.iter().fold(0, |on, name| on | Cause::parse(name).unwrap().bit());
+            let (http_codes, grpc_codes) = (case.http_codes, case.grpc_codes);
+            let policy = RetryPolicy { attempts: None, on, http_codes, grpc_codes, within: None };
+            let cause = Cause::parse(&case.cause).unwrap();
+            assert_eq!(policy.covers(cause, case.status, case.code), case.covers, "{}", case.why);
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Request targets: which are refused, and the forms of their path. Equal to `proxy/wire/target.py`, which a differential test holds.
+//! Request targets: which are refused, and the forms of their path. Equal to `proxy/wire/target.py`: `tests/vectors/targets.json`.
 //!
 //! Source: RFC 3986 §2.1, §3.3, §5.2.4, RFC 9110 §4.2.3.
 
@@ -166,60 +166,73 @@ fn encode(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
+    use crate::vectors::{self, Text};
 
-    #[test]
-    fn a_path_stays_as_it_was_sent() {
-        for (target, path) in
-            [("/a/b/", "/a/b/"), ("/", "/"), ("*", "/"), ("//a/../b", "//a/../b"), ("/a%2Fb%ff;x?y", "/a%2Fb%ff;x")]
-        {
-            assert_eq!(parse(target.as_bytes()).unwrap().path, path, "{target}");
-        }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Parse {
+        why: String,
+        target: Text,
+        path: Option<Text>,
+        #[serde(default)]
+        query: Text,
+        #[serde(default)]
+        authority: Text,
+        #[serde(default)]
+        offset: usize,
+        refused: Option<String>,
     }
 
     #[test]
-    fn what_is_no_target_is_refused() {
-        for target in ["", "a/b", "/a%zz", "/a%4", "/a%00b", "/a%7F", "/a%1f", "/a#b", "/a b", "http://u@a/"] {
-            assert!(parse(target.as_bytes()).is_err(), "{target}");
+    fn targets_have_their_parts_or_are_refused() {
+        for case in vectors::read::<Parse>("targets", "parse") {
+            let target = case.target.octets();
+            let found = parse(&target);
+            assert_eq!(found.as_ref().err().copied(), case.refused.as_deref(), "{}", case.why);
+            let Ok(found) = found else { continue };
+            let parts = (found.path, &target[found.query], &target[found.authority], found.offset);
+            let wanted = (case.path.unwrap().spelt(), &case.query.octets()[..], &case.authority.octets()[..], case.offset);
+            assert_eq!(parts, wanted, "{}", case.why);
         }
     }
 
-    #[test]
-    fn absolute_form_names_its_parts() {
-        let target = b"HTTP://cart/x?y=1";
-        let found = parse(target).unwrap();
-        assert_eq!(&target[found.authority.clone()], b"cart");
-        assert_eq!((found.path.as_str(), &target[found.query.clone()], found.offset), ("/x", &b"y=1"[..], 11));
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Invoked {
+        why: String,
+        path: Text,
+        app: Option<Text>,
+        method: Option<String>,
     }
 
     #[test]
     fn the_path_form_is_cut_at_the_first_method() {
-        for (path, split) in [
-            ("/v1.0/invoke/cart/method/a/method/b", Some(("cart", "/a/method/b"))),
-            ("//v1.0//invoke///c%61rt/method", Some(("c%61rt", "/"))),
-            ("/v1.0/invoke/cart/method/../../x", Some(("cart", "/../../x"))),
-            ("/v1.0/invoke/method/x", None),
-            ("/v1.0/invoke//method/x", None),
-            ("/v1.0/invoke/cart%2Fmethod/x", None),
-            ("/x/v1.0/invoke/cart/method/y", None),
-        ] {
-            assert_eq!(invoked(path), split, "{path}");
+        for case in vectors::read::<Invoked>("targets", "invoked") {
+            let path = case.path.spelt();
+            let found = invoked(&path).map(|(app, method)| (app.to_owned(), method.to_owned()));
+            assert_eq!(found, case.app.map(|app| app.spelt()).zip(case.method), "{}", case.why);
         }
     }
 
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Forwarded {
+        why: String,
+        path: String,
+        sent: String,
+        whole: String,
+        method: String,
+    }
+
     #[test]
-    fn on_daprs_surfaces_a_path_is_cleaned_and_its_escapes_stay() {
-        for (path, whole) in [
-            ("/a/b/", "/a/b/"),
-            ("//a//./b/../c", "/a/c"),
-            ("/../a/%2e%2e/b%2Fc", "/a/%2e%2e/b%2Fc"),
-            ("/a\"b\\c|d", "/a%22b%5Cc%7Cd"),
-            ("//", "/"),
-            ("/a/..", "/"),
-        ] {
-            assert_eq!(as_forwarded(path, Form::Whole), whole, "{path}");
-            assert_eq!(as_forwarded(&format!("/v1.0/invoke/cart/method{path}"), Form::Method), whole, "{path}");
-            assert_eq!(as_forwarded(path, Form::Sent), path);
+    fn an_app_finds_the_path_in_the_form_of_its_surface() {
+        for case in vectors::read::<Forwarded>("targets", "forwarded") {
+            for (form, wanted) in [("sent", &case.sent), ("whole", &case.whole), ("method", &case.method)] {
+                assert_eq!(as_forwarded(&case.path, Form::of(form).unwrap()), *wanted, "{}: {form}", case.why);
+            }
         }
     }
 }

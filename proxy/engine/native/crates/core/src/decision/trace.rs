@@ -1,5 +1,5 @@
 //! Trace context: reads the W3C, gRPC and B3 headers, decides what is sampled, writes the headers of the next hop. Equal to
-//! `telemetry/context.py`; a differential test holds the two together. Where the sampling rule is not known here, spans come from the
+//! `telemetry/context.py`: `tests/vectors/trace.json`. Where the sampling rule is not known here, spans come from the
 //! other side; see `ask`.
 
 use base64::Engine as _;
@@ -95,13 +95,18 @@ impl Sampler {
         Self { bound: (rate * (1_u64 << 63) as f64) as u64, b3 }
     }
 
+    /// Whether a root of this id is sampled.
+    fn takes(&self, trace_id: u128) -> bool {
+        ((trace_id as u64) >> 1) < self.bound
+    }
+
     /// A new span: the child of the one that the headers name, or a root.
     pub fn begin(&self, headers: &Headers, grpc: bool) -> Span {
         let span_id = fastrand::u64(1..);
         let Some((parent, tells_state)) = extract(headers, grpc, self.b3) else {
             let trace_id = fastrand::u128(1..);
-            let sampled = ((trace_id as u64) >> 1) < self.bound;
-            return Span::Own { context: Context { trace_id, span_id, parent_id: 0, sampled }, tracestate: "".into() };
+            let context = Context { trace_id, span_id, parent_id: 0, sampled: self.takes(trace_id) };
+            return Span::Own { context, tracestate: "".into() };
         };
         let context = Context { span_id, parent_id: parent.span_id, ..parent };
         let tracestate = if tells_state && context.sampled { tracestate(headers) } else { String::new() };
@@ -292,59 +297,97 @@ pub fn format_grpc_trace_bin(context: &Context) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
+    use crate::vectors::{self, Text};
 
-    const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    /// Trace id, span id, whether it is sampled, tracestate.
+    #[derive(Deserialize)]
+    struct Remote(String, String, bool, Text);
 
-    fn headers(fields: &[(&'static str, &str)]) -> Headers {
-        let mut headers = Headers::new();
-        for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+    impl Remote {
+        fn context(&self) -> Context {
+            let number = |digits: &str| hex(digits.as_bytes()).unwrap();
+            Context { trace_id: number(&self.0), span_id: number(&self.1) as u64, parent_id: 0, sampled: self.2 }
         }
-        headers
     }
 
-    fn context() -> Context {
-        parse_traceparent(W3C.as_bytes()).unwrap()
+    fn yes() -> bool {
+        true
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Read {
+        why: String,
+        fields: Vec<(String, Text)>,
+        #[serde(default)]
+        grpc: bool,
+        #[serde(default = "yes")]
+        b3: bool,
+        span: Option<Remote>,
     }
 
     #[test]
-    fn both_forms_are_written_as_they_are_read() {
-        assert_eq!(format_traceparent(&context()), W3C.as_bytes());
-        assert_eq!(parse_grpc_trace_bin(format_grpc_trace_bin(&context()).as_bytes()), Some(context()));
+    fn fields_name_the_remote_span() {
+        for case in vectors::read::<Read>("trace", "read") {
+            let headers = vectors::headers(case.fields.iter().map(|(name, value)| (&**name, value)));
+            let found = extract(&headers, case.grpc, case.b3)
+                .map(|(context, tells_state)| (context, if tells_state { tracestate(&headers) } else { String::new() }));
+            let wanted = case.span.map(|span| (span.context(), span.3.spelt()));
+            assert_eq!(found, wanted, "{}", case.why);
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        why: String,
+        span: Remote,
+        traceparent: String,
+        grpc_trace_bin: String,
     }
 
     #[test]
-    fn malformed_contexts_are_absent() {
-        let upper = W3C.to_uppercase();
-        for bad in ["", &W3C[..54], &format!("{W3C}-x"), &upper, &W3C.replace("0af7", "+af7"), &format!("ff{}", &W3C[2..])] {
-            assert_eq!(parse_traceparent(bad.as_bytes()), None, "{bad}");
+    fn both_forms_are_written() {
+        for case in vectors::read::<Written>("trace", "written") {
+            assert_eq!(format_traceparent(&case.span.context()), case.traceparent.as_bytes(), "{}", case.why);
+            assert_eq!(format_grpc_trace_bin(&case.span.context()), case.grpc_trace_bin, "{}", case.why);
         }
-        assert_eq!(extract(&headers(&[("traceparent", W3C), ("traceparent", "x")]), false, true), None);
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sampling {
+        why: String,
+        rate: f64,
+        trace_id: String,
+        sampled: bool,
+    }
+
+    #[test]
+    fn roots_are_sampled_by_rate_and_id() {
+        for case in vectors::read::<Sampling>("trace", "sampling") {
+            let trace_id = hex(case.trace_id.as_bytes()).unwrap();
+            assert_eq!(Sampler::new(case.rate, true).takes(trace_id), case.sampled, "{}", case.why);
+        }
     }
 
     #[test]
     fn spans_are_children_that_keep_the_decision_or_roots_by_rate() {
+        let w3c = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let mut headers = Headers::new();
+        headers.append(TRACEPARENT, w3c.clone());
+        headers.append(TRACESTATE, HeaderValue::from_static("a=1 , b=2"));
+        let parent = parse_traceparent(w3c.as_bytes()).unwrap();
         for rate in [0.0, 1.0] {
-            let Span::Own { context: child, tracestate } =
-                Sampler::new(rate, true).begin(&headers(&[("traceparent", W3C), ("tracestate", "a=1 , b=2")]), false)
-            else {
+            let Span::Own { context: child, tracestate } = Sampler::new(rate, true).begin(&headers, false) else {
                 panic!("not made here");
             };
-            assert_eq!((child.trace_id, child.parent_id, child.sampled), (context().trace_id, context().span_id, true));
+            assert_eq!((child.trace_id, child.parent_id, child.sampled), (parent.trace_id, parent.span_id, true));
             assert_eq!(&*tracestate, "a=1,b=2");
             assert_eq!(Sampler::new(rate, true).begin(&Headers::new(), false).is_sampled(), rate > 0.5);
         }
-    }
-
-    #[test]
-    fn b3_counts_where_nothing_else_names_a_span() {
-        let trace = "0af7651916cd43dd8448eb211c80319c";
-        let single = format!("{trace}-b7ad6b7169203331-1");
-        let found = extract(&headers(&[("b3", &single)]), true, true);
-        assert_eq!(found, Some((context(), false)));
-        let multi = headers(&[("x-b3-traceid", trace), ("x-b3-spanid", "b7ad6b7169203331"), ("x-b3-sampled", "True")]);
-        assert_eq!(extract(&multi, false, true), found);
-        assert_eq!(extract(&multi, false, false), None);
     }
 }
