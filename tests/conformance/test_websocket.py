@@ -144,7 +144,7 @@ async def test_caller_that_is_cut_off_cuts_the_app_off(engine: str, hops: str) -
         await upgrade(caller, "/")
         await caller.send(b"bytes")
         caller.writer.transport.abort()
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(5.0):
             await ended.wait()
         outcome = await way.front.seen.outcome()
     assert outcome.head.protocol == "websocket"

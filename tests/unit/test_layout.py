@@ -33,6 +33,19 @@ LONG: dict[str, str] = {}
 PAUSES = {
     "tests/integration/mesh/test_resiliency.py": "a third attempt must not come: only time can show that",
 }
+# Limits of real time of a second or less, with the reason why no event, turned clock or longer limit would do. A reason that says "early"
+# tells why a busy machine fails no test.
+SHORT_LIMITS = {
+    "tests/conformance/test_backpressure.py": "that nobody takes a byte shows in time alone; an early end leaves less written",
+    "tests/conformance/test_churn.py": "a pace, not a limit: how often identities change",
+    "tests/conformance/test_floods.py": "a pace, not a limit: between the bytes of a slow head",
+    "tests/conformance/test_liveness.py": "a pace, not a limit: between the bytes of a slow body",
+    "tests/integration/mesh/test_app_states.py": "what is known is told at once; what is looked for, after two seconds",
+    "tests/integration/mesh/test_own_api.py": "a call must not get through: only time can show that; an early end asks less",
+    "tests/integration/mesh/test_wire_safety.py": "a pace, not a limit: between the bytes of a slow head",
+    "tests/integration/nameresolution/test_mdns.py": "no answer must come: only time can show that; an early end asks less",
+    "tests/integration/proxy/test_http1_sockets.py": "that a writer is stuck shows in time alone; an early end asks less",
+}
 # Where real processes are asked over and over: only there may a loop pause.
 POLLING = ("tests/integration/", "tests/conformance/", "tests/support/", "tests/chaos/", "tests/soak/")
 
@@ -194,4 +207,39 @@ def test_no_test_sleeps_until_something_may_have_happened() -> None:
 
 def test_every_allowed_pause_is_still_there() -> None:
     gone = [name for name in PAUSES if not list(_pauses(ROOT / name))]
+    assert gone == []
+
+
+def _short_limits(path: Path) -> Iterator[int]:
+    """Lines where at most a second may pass: `asyncio.timeout(0.5)` or `time.monotonic() - began < 0.5`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(attr="timeout" | "wait_for"), args=[*_, ast.Constant(value=limit)]
+            ):
+                timed = True
+            case ast.Call(
+                func=ast.Attribute(attr="wait"), keywords=[ast.keyword(value=ast.Constant(value=limit))]
+            ):
+                timed = True
+            case ast.Compare(ops=[*_, ast.Lt() | ast.LtE()], comparators=[*_, ast.Constant(value=limit)]):
+                timed = "monotonic()" in ast.unparse(node) or "perf_counter()" in ast.unparse(node)
+            case _:
+                continue
+        if timed and isinstance(limit, int | float) and 0 < limit <= 1:
+            yield node.lineno
+
+
+def test_no_test_fails_because_a_machine_is_busy() -> None:
+    found = {
+        name: lines
+        for path in modules(ROOT / "tests")
+        if (name := str(path.relative_to(ROOT))) not in SHORT_LIMITS and not name.startswith("tests/bench/")
+        if (lines := list(_short_limits(path)))
+    }
+    assert found == {}
+
+
+def test_every_allowed_short_limit_is_still_there() -> None:
+    gone = [name for name in SHORT_LIMITS if not list(_short_limits(ROOT / name))]
     assert gone == []

@@ -131,7 +131,7 @@ async def test_each_probe_is_told_with_its_status() -> None:
 
 async def test_probe_that_takes_too_long_is_a_failure() -> None:
     script = Script(200, asyncio.Event().wait)
-    probes = replace(FAST, timeout_s=0.05, threshold=2)
+    probes = replace(FAST, timeout_s=0.5, threshold=2)
     async with (
         http_app(script) as port,
         watching(settings_of(port, probes=probes), script) as changes,
@@ -175,7 +175,7 @@ async def test_grpc_probe_that_takes_too_long_is_a_failure() -> None:
         return OK
 
     script = Script(OK, never)
-    probes = replace(FAST, timeout_s=0.2, threshold=1)
+    probes = replace(FAST, timeout_s=1.0, threshold=1)
     async with (
         grpc_server(health(script)) as port,
         watching(settings_of(port, "grpc", probes), script) as changes,
