@@ -1,12 +1,15 @@
 """Each engine in real sidecars, alone and beside the other: calls cross, and what runs is told everywhere."""
 
+import asyncio
 import json
 import re
 import resource
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from proxy.settings.version import has_native
 from tests.support.apps import App
@@ -25,24 +28,37 @@ _PAIRS = (
 )
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def crossing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Sidecar]]:
+    """One mesh with each engine that is here at `web`, `shop` (HTTP) and `echo` (gRPC), by names such as `web-native`."""
+    engines = ("portable", "native") if has_native() else ("portable",)
+    async with Mesh(tmp_path_factory.mktemp("engines")) as mesh:
+        await mesh.start_sentry()
+        shops, echoes = await asyncio.gather(mesh.http_app(), mesh.grpc_app())
+        made = await asyncio.gather(
+            *(mesh.sidecar(f"web-{engine}", env={"POSTERN_ENGINE": engine}) for engine in engines),
+            *(mesh.sidecar(f"shop-{engine}", app=shops, flags=("--engine", engine)) for engine in engines),
+            *(mesh.sidecar(f"echo-{engine}", app=echoes, flags=("--engine", engine)) for engine in engines),
+        )
+        yield {sidecar.app_id: sidecar for sidecar in made}
+
+
 @pytest.mark.parametrize(("near", "far"), _PAIRS)
-async def test_http_crosses(near: str, far: str, mesh: Mesh, http_app: App) -> None:
-    shop = await mesh.sidecar("shop", app=http_app, flags=("--engine", far))
-    web = await mesh.sidecar("web", flags=("--engine", near))
+async def test_http_crosses(near: str, far: str, crossing: dict[str, Sidecar]) -> None:
+    web, shop = crossing[f"web-{near}"], crossing[f"shop-{far}"]
     for number in range(3):
+        headers = [(DAPR_APP_ID, shop.app_id)]
         answer = await request(
-            web.http_port, "POST", f"/echo?n={number}", headers=[(DAPR_APP_ID, "shop")], body=b"one" * 50_000
+            web.http_port, "POST", f"/echo?n={number}", headers=headers, body=b"one" * 50_000
         )
         assert answer.status == 200
         assert (await shop.status())["engine"] == far
 
 
 @pytest.mark.parametrize(("near", "far"), _PAIRS)
-async def test_grpc_crosses(near: str, far: str, mesh: Mesh, grpc_app: App) -> None:
-    await mesh.sidecar("echo", app=grpc_app, flags=("--engine", far))
-    web = await mesh.sidecar("web", flags=("--engine", near))
-    async with grpc.aio.insecure_channel(f"localhost:{web.grpc_port}") as channel:
-        client = EchoClient(channel, metadata=((DAPR_APP_ID, "echo"),))
+async def test_grpc_crosses(near: str, far: str, crossing: dict[str, Sidecar]) -> None:
+    async with grpc.aio.insecure_channel(f"localhost:{crossing[f'web-{near}'].grpc_port}") as channel:
+        client = EchoClient(channel, metadata=((DAPR_APP_ID, f"echo-{far}"),))
         assert (await client.unary(EchoRequest(message="one"))).message == "one"
         replies = [reply.number async for reply in client.server_stream(EchoRequest(message="s", count=5))]
         assert len(replies) == 5
@@ -52,8 +68,8 @@ async def test_grpc_crosses(near: str, far: str, mesh: Mesh, grpc_app: App) -> N
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_engine_in_use_is_told(engine: str, mesh: Mesh) -> None:
-    web = await mesh.sidecar("web", env={"POSTERN_ENGINE": engine})
+async def test_engine_in_use_is_told(engine: str, crossing: dict[str, Sidecar]) -> None:
+    web = crossing[f"web-{engine}"]
     assert re.search(rf"listening.*engine={engine}", re.sub(r"\x1b\[\d*m", "", web.process.output))
     assert (await web.status())["engine"] == engine
     told = json.loads((await request(web.http_port, "GET", "/v1.0/metadata")).body)
