@@ -1,11 +1,12 @@
-"""Orders the endpoints of a cluster by load and ejections. Pure: clock and randomness are passed in.
+"""Orders the endpoints of a cluster by load and ejections. Pure: clock and chance are passed in.
+
+The native engine's is kept in step by `tests/vectors/balance.json`.
 
 Power of two choices on in-flight calls and a latency average that rises at once and decays slowly (peak EWMA).
 """
 
 import math
-import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
@@ -97,19 +98,30 @@ def _doubled(first_s: float, times: int, most_s: float) -> float:
     return min(most_s, math.ldexp(first_s, min(times - 1, _DOUBLINGS)))
 
 
-def choose(loads: Sequence[Load], tried: Collection[str], now: float, rng: random.Random) -> Load | None:
-    """The endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any (panic rule)."""
+def choose(
+    loads: Sequence[Load], tried: Collection[str], now: float, chance: Callable[[], float]
+) -> Load | None:
+    """The endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any (panic rule).
+
+    chance: in [0, 1); twice to pick two of more, and once between two that cost about the same.
+    """
     untried = [load for load in loads if load.address not in tried] or list(loads)
     tiers = [load.tier(now) for load in untried]
     best = min(tiers, default=0)
     pool = [load for load, tier in zip(untried, tiers, strict=True) if tier == best]
     if len(pool) <= 1:
         return pool[0] if pool else None
-    first, second = rng.sample(pool, 2) if len(pool) > 2 else pool
+    first, second = pool if len(pool) == 2 else _two(pool, chance)
     one, other = _cost(first, second, now), _cost(second, first, now)
     if max(one, other) < SAME * min(one, other):
-        return first if rng.random() < 0.5 else second
+        return first if chance() < 0.5 else second
     return first if one < other else second
+
+
+def _two(pool: Sequence[Load], chance: Callable[[], float]) -> tuple[Load, Load]:
+    one = int(chance() * len(pool))
+    other = (one + 1 + int(chance() * (len(pool) - 1))) % len(pool)
+    return pool[one], pool[other]
 
 
 def _cost(load: Load, beside: Load, now: float) -> float:

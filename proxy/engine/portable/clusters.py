@@ -47,7 +47,7 @@ class ClusterState:
 
     def pick(self, tried: Collection[str], now: float, rng: random.Random) -> Load | None:
         """The endpoint for an attempt."""
-        return choose(tuple(self._loads.values()), tried, now, rng)
+        return choose(tuple(self._loads.values()), tried, now, rng.random)
 
     def to_prove(self, but: str, now: float) -> Load | None:
         """An endpoint to connect to beside a call, so that it may take calls: not `but`, which the call itself goes to."""

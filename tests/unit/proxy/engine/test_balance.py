@@ -2,8 +2,13 @@
 
 import random
 from collections import Counter
+from typing import Literal
 
-from proxy.engine.portable.balance import EJECT_FIRST_S, EJECT_MAX_S, WARM_UP, Load, choose
+import msgspec
+import pytest
+
+from proxy.engine.portable.balance import EJECT_MAX_S, Load, choose
+from tests.support.vectors import Vector, vectors
 
 
 def simulate(
@@ -19,7 +24,7 @@ def simulate(
             load.in_flight -= 1
             load.observe(took[load.address], at)
             ends.remove((at, load))
-        chosen = choose(loads, (), now, rng)
+        chosen = choose(loads, (), now, rng.random)
         assert chosen is not None
         chosen.in_flight += 1
         hits[chosen.address] += 1
@@ -48,46 +53,81 @@ def test_choose_endpoint_that_is_quick_again_gets_its_share_back() -> None:
     loads = [Load(address="a"), Load(address="b")]
     simulate(loads, {"a": 0.005, "b": 0.100}, 2_000)
     rng = random.Random(3)
-    picked = [choose(loads, (), 1_000.0, rng) for _ in range(100)]
+    picked = [choose(loads, (), 1_000.0, rng.random) for _ in range(100)]
     assert any(load is not None and load.address == "b" for load in picked)
 
 
-def test_choose_without_endpoints_is_none() -> None:
-    assert choose((), (), 0.0, random.Random(1)) is None
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    weight: int = 1
+    rank: int = 0
+    proven: bool = True
 
 
-def test_choose_prefers_untried_over_tried() -> None:
-    loads = [Load(address="a"), Load(address="b", in_flight=50)]
-    for seed in range(20):
-        chosen = choose(loads, {"a"}, 0.0, random.Random(seed))
-        assert chosen is loads[1]
+class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens to the endpoint `to` at a moment, or is asked: `choose` one, or what is to `see` of it."""
+
+    at: float
+    do: Literal[
+        "observe", "yield_way", "eject", "put_away", "restore", "prove", "begin", "end", "choose", "see"
+    ]
+    to: int = 0
+    took_s: float = 0.0
+    times: int = 1
+    tried: tuple[int, ...] = ()
+    chance: tuple[float, ...] = ()
+    chosen: int | None = None
+    ejected_s: float | None = None
+    rtt_s: float | None = None
 
 
-def test_choose_all_tried_tries_any_again() -> None:
-    loads = [Load(address="a"), Load(address="b")]
-    assert choose(loads, {"a", "b"}, 0.0, random.Random(1)) in loads
+class Choices(Vector, frozen=True, kw_only=True):
+    endpoints: list[Endpoint]
+    steps: list[Step]
 
 
-def test_choose_avoids_an_ejected_endpoint_until_its_time_is_over() -> None:
-    loads = [Load(address="a"), Load(address="b")]
-    loads[0].eject(10.0)
-    assert {choose(loads, (), 10.5, random.Random(n)) is loads[1] for n in range(20)} == {True}
-    after = {choose(loads, (), 10.0 + EJECT_FIRST_S, random.Random(n)) is loads[0] for n in range(20)}
-    assert True in after
+def change(load: Load, step: Step) -> None:
+    match step.do:
+        case "observe":
+            load.observe(step.took_s, step.at)
+        case "yield_way":
+            load.yield_way()
+        case "eject":
+            load.eject(step.at)
+        case "put_away":
+            load.put_away(step.at)
+        case "restore":
+            load.restore()
+        case "prove":
+            load.proven = True
+        case "begin":
+            load.in_flight += 1
+        case "end":
+            load.in_flight -= 1
+        case other:
+            raise AssertionError(other)
 
 
-def test_choose_all_ejected_takes_any() -> None:
-    loads = [Load(address="a"), Load(address="b")]
-    for load in loads:
-        load.eject(10.0)
-    picked = {chosen.address for n in range(40) if (chosen := choose(loads, (), 10.1, random.Random(n)))}
-    assert picked == {"a", "b"}
-
-
-def test_choose_untried_but_ejected_goes_before_tried() -> None:
-    loads = [Load(address="a"), Load(address="b")]
-    loads[1].eject(10.0)
-    assert choose(loads, {"a"}, 10.1, random.Random(1)) is loads[1]
+@vectors("balance", "choices", Choices)
+def test_endpoints_are_chosen_by_what_happened_to_them(vector: Choices) -> None:
+    loads = [
+        Load(address=str(number), weight=end.weight, rank=end.rank, proven=end.proven)
+        for number, end in enumerate(vector.endpoints)
+    ]
+    for step in vector.steps:
+        if step.do == "choose":
+            chances = iter(step.chance)
+            chosen = choose(loads, {str(number) for number in step.tried}, step.at, lambda: next(chances))  # noqa: B023 - called at once
+            assert chosen is (None if step.chosen is None else loads[step.chosen]), step
+            assert not list(chances), step
+        elif step.do == "see":
+            load = loads[step.to]
+            if step.ejected_s is not None:
+                assert max(0.0, load.ejected_until - step.at) == pytest.approx(step.ejected_s), step
+            if step.rtt_s is not None:
+                assert load.rtt_s == pytest.approx(step.rtt_s, rel=1e-5), step
+        else:
+            for _ in range(step.times):
+                change(loads[step.to], step)
 
 
 def test_choose_weight_draws_more() -> None:
@@ -95,7 +135,7 @@ def test_choose_weight_draws_more() -> None:
     loads = [Load(address="a", weight=4), Load(address="b", weight=1)]
     hits: Counter[str] = Counter()
     for number in range(1_000):
-        chosen = choose(loads, (), 1.0, rng)
+        chosen = choose(loads, (), 1.0, rng.random)
         assert chosen is not None
         chosen.in_flight += 1
         hits[chosen.address] += 1
@@ -103,17 +143,6 @@ def test_choose_weight_draws_more() -> None:
             for load in loads:
                 load.in_flight = 0
     assert hits["a"] > 2 * hits["b"]
-
-
-def test_eject_doubles_up_to_a_bound() -> None:
-    load = Load(address="a")
-    now, lengths = 0.0, []
-    for _ in range(8):
-        load.eject(now)
-        lengths.append(load.ejected_until - now)
-        now = load.ejected_until
-    assert lengths[:3] == [EJECT_FIRST_S, 2 * EJECT_FIRST_S, 4 * EJECT_FIRST_S]
-    assert lengths[-1] == EJECT_MAX_S
 
 
 def test_endpoint_may_stay_away_for_as_long_as_it_likes() -> None:
@@ -127,29 +156,6 @@ def test_endpoint_may_stay_away_for_as_long_as_it_likes() -> None:
     assert dead.ejected_until - last == EJECT_MAX_S
 
 
-def test_eject_while_ejected_changes_nothing() -> None:
-    load = Load(address="a")
-    load.eject(0.0)
-    load.eject(0.5)
-    assert (load.failures, load.ejected_until) == (1, EJECT_FIRST_S)
-
-
-def test_observe_success_readmits_at_once() -> None:
-    load = Load(address="a")
-    load.eject(0.0)
-    load.observe(0.01, 0.5)
-    assert (load.failures, load.ejected_until) == (0, 0.0)
-
-
-def test_observe_rises_at_once_and_decays_slowly() -> None:
-    load = Load(address="a", samples=WARM_UP)
-    load.observe(0.010, 1.0)
-    load.observe(1.0, 1.1)
-    assert load.rtt_s == 1.0
-    load.observe(0.010, 1.2)
-    assert 0.5 < load.rtt_s < 1.0
-
-
 def test_slow_first_answer_does_not_cost_an_endpoint_its_share() -> None:
     rng = random.Random(7)
     cold, warm = Load(address="cold"), Load(address="warm")
@@ -157,7 +163,7 @@ def test_slow_first_answer_does_not_cost_an_endpoint_its_share() -> None:
     chosen: list[str] = []
     for number in range(200):
         now = 0.01 * number
-        load = choose((cold, warm), (), now, rng)
+        load = choose((cold, warm), (), now, rng.random)
         assert load is not None
         chosen.append(load.address)
         load.observe(0.005, now)

@@ -1,13 +1,94 @@
-"""The way through gates of a kind that waits by the clock, which no engine has yet."""
+"""Gates of the kind there is, and the way through those of a kind that waits by the clock, which no engine has yet."""
 
 import asyncio
+from typing import Literal
+
+import msgspec
 
 from proxy.contract.engine import Limits
 from proxy.contract.gates import ConcurrencyGate, GateSpec, GateState
 from proxy.contract.plan import Cause
 from proxy.engine.portable.carrier import Carrier
-from proxy.engine.portable.gates import Gates, Passage, Passed, Refused, Waiting
+from proxy.engine.portable.gates import Concurrency, Gates, Passage, Passed, Refused, Waiting
 from tests.conformance.harness import FixedTracing, Recorder
+from tests.support.vectors import Vector, vectors
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `who` does at a moment and what comes of it, another spec, or what is to `see`. let_in: who waited and came in by it."""
+
+    at: float
+    chance: float = 0.0
+    do: Literal["enter", "leave", "give_up", "change", "open", "see"]
+    who: str = ""
+    then: Literal["", "inside", "waits", "shed"] = ""
+    detail: str = ""
+    cause: str = ""
+    let_in: list[str] = msgspec.field(default_factory=list)
+    limit: int = 0
+    queue: int = 0
+    inside: int = 0
+    waiting: int = 0
+    left: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class Calls(Vector, frozen=True, kw_only=True):
+    limit: int
+    queue: int
+    steps: list[Step]
+
+
+class Crowd:
+    """Those who are at a gate. Mutable state: who is inside, who waits, and who came in since that was looked at."""
+
+    def __init__(self, gate: Concurrency) -> None:
+        self.gate = gate
+        self.inside: dict[str, Passed] = {}
+        self.waiting: dict[str, Waiting] = {}
+        self.let_in: list[str] = []
+
+    def enter(self, step: Step) -> None:
+        found = self.gate.enter(step.at, step.chance)
+        if isinstance(found, Refused):
+            assert (found.cause, step.then, found.detail) == (Cause.SHED, "shed", step.detail), step
+        elif isinstance(found, Waiting):
+            assert (step.then, found.at) == ("waits", None), step
+            self.waiting[step.who] = found
+            found.tell = lambda passed: self.told(step.who, passed)
+        else:
+            assert step.then == "inside", step
+            self.inside[step.who] = found
+
+    def told(self, who: str, found: Passed | Refused) -> None:
+        assert not isinstance(found, Refused)
+        del self.waiting[who]
+        self.inside[who] = found
+        self.let_in.append(who)
+
+    def take(self, step: Step) -> None:
+        match step.do:
+            case "enter":
+                self.enter(step)
+            case "leave":
+                self.inside.pop(step.who).leave(Cause(step.cause) if step.cause else None)
+            case "give_up":
+                self.waiting.pop(step.who).cancel(Cause.CALLER_LEFT)
+            case "change":
+                self.gate.change(ConcurrencyGate(limit=step.limit, queue=step.queue))
+            case "open":
+                self.gate.open()
+            case "see":
+                state = GateState(inside=step.inside, waiting=step.waiting, left=step.left)
+                assert self.gate.state() == state, step
+
+
+@vectors("gates", "concurrency", Calls)
+def test_concurrency_lets_in_as_many_as_there_is_room_for(vector: Calls) -> None:
+    crowd = Crowd(Concurrency(ConcurrencyGate(limit=vector.limit, queue=vector.queue)))
+    for step in vector.steps:
+        crowd.let_in.clear()
+        crowd.take(step)
+        assert crowd.let_in == step.let_in, step
 
 
 class Slow:

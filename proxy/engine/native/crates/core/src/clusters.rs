@@ -70,7 +70,7 @@ impl ClusterState {
         let borrowed: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.load.borrow()).collect();
         let loads: Vec<(&Load, bool)> =
             borrowed.iter().zip(&self.endpoints).map(|(load, endpoint)| (&**load, tried.contains(&endpoint.address))).collect();
-        balance::choose(&loads, now).map(|place| self.endpoints[place].clone())
+        balance::choose(&loads, now, fastrand::f64).map(|place| self.endpoints[place].clone())
     }
 
     /// An endpoint to connect to beside a call to `but`, so that it may take calls.

@@ -1,4 +1,5 @@
-//! Orders the endpoints of a cluster by load and ejections: `proxy/engine/portable/balance.py`, with the same numbers. Clock passed in.
+//! Orders the endpoints of a cluster by load and ejections: `proxy/engine/portable/balance.py`, with the same numbers, kept in
+//! step by `tests/vectors/balance.json`. Clock and chance are passed in.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -226,8 +227,8 @@ fn decay(seen: Instant, now: Instant) -> f64 {
     (-now.saturating_duration_since(seen).as_secs_f64() / DECAY_S).exp()
 }
 
-/// The place of the endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any.
-pub fn choose(loads: &[(&Load, bool)], now: Instant) -> Option<usize> {
+/// The place of the endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any. `chance`: in [0, 1).
+pub fn choose(loads: &[(&Load, bool)], now: Instant, mut chance: impl FnMut() -> f64) -> Option<usize> {
     let all = 0..loads.len();
     if let [_] = loads {
         return Some(0);
@@ -242,37 +243,113 @@ pub fn choose(loads: &[(&Load, bool)], now: Instant) -> Option<usize> {
         [only] => return Some(only),
         [first, second] => [first, second],
         _ => {
-            let one = fastrand::usize(..pool.len());
-            let other = (one + fastrand::usize(1..pool.len())) % pool.len();
+            let mut below = |count: usize| (chance() * count as f64) as usize;
+            let one = below(pool.len());
+            let other = (one + 1 + below(pool.len() - 1)) % pool.len();
             [pool[one], pool[other]]
         }
     };
     let (a, b) = (loads[first].0, loads[second].0);
     let (one, other) = (a.cost(b, now), b.cost(a, now));
     if one.max(other) < SAME * one.min(other) {
-        return Some(if fastrand::bool() { first } else { second });
+        return Some(if chance() < 0.5 { first } else { second });
     }
     Some(if one < other { first } else { second })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde::Deserialize;
 
-    fn load() -> Load {
-        Load::new(1, 0, Arc::new(Health::new(true)))
+    use super::*;
+    use crate::vectors;
+
+    fn one() -> u32 {
+        1
+    }
+
+    fn yes() -> bool {
+        true
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Endpoint {
+        #[serde(default = "one")]
+        weight: u32,
+        #[serde(default)]
+        rank: u8,
+        #[serde(default = "yes")]
+        proven: bool,
+    }
+
+    /// What happens to the endpoint `to` at a moment, or is asked: `choose` one, or what is to `see` of it.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Step {
+        at: f64,
+        r#do: String,
+        #[serde(default)]
+        to: usize,
+        #[serde(default)]
+        took_s: f64,
+        #[serde(default = "one")]
+        times: u32,
+        #[serde(default)]
+        tried: Vec<usize>,
+        #[serde(default)]
+        chance: Vec<f64>,
+        chosen: Option<usize>,
+        ejected_s: Option<f64>,
+        rtt_s: Option<f64>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Choices {
+        why: String,
+        endpoints: Vec<Endpoint>,
+        steps: Vec<Step>,
+    }
+
+    fn change(load: &mut Load, step: &Step, now: Instant) {
+        match &*step.r#do {
+            "observe" => load.observe(Duration::from_secs_f64(step.took_s), now),
+            "yield_way" => load.yield_way(),
+            "eject" => load.eject(now),
+            "put_away" => load.lose(Cause::TlsIdentity, true, now),
+            "restore" => load.health.restore(),
+            "prove" => load.health.prove(),
+            "begin" => load.in_flight += 1,
+            "end" => load.in_flight -= 1,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn take(loads: &mut [Load], step: &Step, now: Instant) {
+        if step.r#do == "choose" {
+            let all: Vec<_> = loads.iter().enumerate().map(|(place, load)| (load, step.tried.contains(&place))).collect();
+            let mut chances = step.chance.iter().copied();
+            assert_eq!(choose(&all, now, || chances.next().unwrap()), step.chosen, "{step:?}");
+            assert_eq!(chances.next(), None, "{step:?}");
+        } else if step.r#do == "see" {
+            let is_near = |found: f64, wanted: Option<f64>| wanted.is_none_or(|wanted| (found - wanted).abs() <= 1e-5 * wanted);
+            assert!(is_near(loads[step.to].ejected_for(now).as_secs_f64(), step.ejected_s), "{step:?}");
+            assert!(is_near(loads[step.to].rtt_s, step.rtt_s), "{step:?}: {}", loads[step.to].rtt_s);
+        } else {
+            (0..step.times).for_each(|_| change(&mut loads[step.to], step, now));
+        }
     }
 
     #[test]
-    fn ejected_endpoints_come_last_and_pauses_double() {
-        let now = Instant::now();
-        let (mut bad, good) = (load(), load());
-        bad.eject(now);
-        assert!((0..50).all(|_| choose(&[(&bad, false), (&good, false)], now) == Some(1)));
-        assert_eq!(choose(&[(&bad, false), (&good, true)], now), Some(0));
-        let later = now + Duration::from_secs(2);
-        bad.eject(later);
-        assert_eq!(bad.ejected_for(later), Duration::from_secs(2));
+    fn endpoints_are_chosen_by_what_happened_to_them() {
+        let begin = Instant::now();
+        for case in vectors::read::<Choices>("balance", "choices") {
+            println!("{}", case.why);
+            let load = |end: &Endpoint| Load::new(end.weight, end.rank, Arc::new(Health::new(end.proven)));
+            let mut loads: Vec<_> = case.endpoints.iter().map(load).collect();
+            case.steps.iter().for_each(|step| take(&mut loads, step, begin + Duration::from_secs_f64(step.at)));
+        }
     }
 
     #[test]
@@ -287,41 +364,5 @@ mod tests {
         assert_eq!(here.ejected_for(now), Duration::ZERO);
         here.eject(now);
         assert_eq!(there.ejected_for(now), Duration::from_secs(1), "it begins afresh");
-    }
-
-    #[test]
-    fn proven_ones_come_first_and_impostors_last() {
-        let now = Instant::now();
-        let announced = |rank| Load::new(1, rank, Arc::new(Health::new(false)));
-        let (mut proven, here, there, mut impostor) = (load(), announced(0), announced(1), announced(0));
-        impostor.lose(Cause::TlsIdentity, true, now);
-        let later = now + Duration::from_secs_f64(AWAY_FIRST_S);
-        assert_eq!(choose(&[(&impostor, false), (&there, false), (&here, false), (&proven, false)], later), Some(3));
-        assert_eq!(choose(&[(&impostor, false), (&there, false), (&here, false)], later), Some(2));
-        assert_eq!(choose(&[(&impostor, false), (&there, false)], later), Some(1));
-        proven.eject(later);
-        assert_eq!(choose(&[(&there, false), (&proven, false)], later), Some(1), "it may be back; the other may be anybody");
-        assert_eq!(choose(&[(&here, false), (&proven, false)], later), Some(0));
-        impostor.lose(Cause::TlsIdentity, true, later);
-        assert_eq!(impostor.ejected_for(later), Duration::from_secs(60));
-    }
-
-    #[test]
-    fn first_answers_tell_no_endpoints_apart() {
-        let now = Instant::now();
-        let (mut cold, mut warm) = (load(), load());
-        cold.observe(Duration::from_millis(80), now);
-        (0..20).for_each(|_| warm.observe(Duration::from_millis(1), now));
-        assert!((0..200).any(|_| choose(&[(&cold, false), (&warm, false)], now) == Some(0)));
-        (0..WARM_UP).for_each(|_| cold.observe(Duration::from_millis(80), now));
-        assert!((0..200).all(|_| choose(&[(&cold, false), (&warm, false)], now) == Some(1)));
-    }
-
-    #[test]
-    fn busier_endpoint_yields() {
-        let now = Instant::now();
-        let (mut busy, idle) = (load(), load());
-        busy.in_flight = 3;
-        assert!((0..50).all(|_| choose(&[(&busy, false), (&idle, false)], now) == Some(1)));
     }
 }

@@ -1,5 +1,5 @@
-//! Access tables: which rules of one caller's policy a path meets. Equal in what it tells apart to `policies/rules/matcher.py`, which says why
-//! there are two readings and decides: `tests/vectors/access.json`, and a differential test on generated tables.
+//! Access tables: which rules of one caller's policy a path meets. What it tells apart is kept equal to
+//! `policies/rules/matcher.py`, which says why there are two readings, by `tests/vectors/access.json` and a differential test.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! Baggage: what is wrong with it, and the members to pass on. Equal to `read_baggage` in `proxy/contract/fields.py`:
+//! Baggage: what is wrong with it, and the members to pass on. Kept equal to `read_baggage` in `proxy/contract/fields.py` by
 //! `tests/vectors/baggage.json`.
 
 use http::HeaderName;

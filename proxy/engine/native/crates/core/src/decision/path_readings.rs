@@ -1,5 +1,5 @@
-//! Everything that an app may take a path for. Equal to `policies/rules/path_readings.py`, which gives the reasons:
-//! `tests/vectors/readings.json`, and a differential test on generated paths.
+//! Everything that an app may take a path for. Kept equal to `policies/rules/path_readings.py`, which gives the
+//! reasons, by `tests/vectors/readings.json` and a differential test.
 
 const MAX_PATH_BYTES: usize = 8_192;
 const MAX_READINGS: usize = 64;

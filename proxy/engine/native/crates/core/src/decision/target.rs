@@ -1,4 +1,5 @@
-//! Request targets: which are refused, and the forms of their path. Equal to `proxy/wire/target.py`: `tests/vectors/targets.json`.
+//! Request targets: which are refused, and the forms of their path. Kept equal to `proxy/wire/target.py` by
+//! `tests/vectors/targets.json`.
 //!
 //! Source: RFC 3986 §2.1, §3.3, §5.2.4, RFC 9110 §4.2.3.
 

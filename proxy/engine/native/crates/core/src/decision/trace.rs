@@ -1,5 +1,5 @@
-//! Trace context: reads the W3C, gRPC and B3 headers, decides what is sampled, writes the headers of the next hop. Equal to
-//! `telemetry/context.py`: `tests/vectors/trace.json`. Where the sampling rule is not known here, spans come from the
+//! Trace context: reads the W3C, gRPC and B3 headers, decides what is sampled, writes the headers of the next hop. Kept equal
+//! to `telemetry/context.py` by `tests/vectors/trace.json`. Where the sampling rule is not known here, spans come from the
 //! other side; see `ask`.
 
 use base64::Engine as _;

@@ -1,4 +1,5 @@
-//! A bound on what is inside at once, with one bounded queue: who came first comes in first, whichever worker serves it.
+//! A bound on what is inside at once, with one bounded queue: who came first comes in first, whichever worker serves it. Kept in
+//! step with `Concurrency` in `proxy/engine/portable/gates.py` by `tests/vectors/gates.json`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,13 +114,18 @@ impl Gate for Concurrency {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};
     use std::thread;
+    use std::time::Duration;
+
+    use serde::Deserialize;
 
     use super::*;
-    use crate::call::gates::Gates;
+    use crate::call::gates::{Gates, Wait};
+    use crate::vectors;
 
     const QUEUE: usize = 16;
 
@@ -135,22 +141,98 @@ mod tests {
         entering.poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    #[test]
-    fn who_came_first_comes_in_first_and_who_left_is_passed_over() {
-        let gate = Concurrency::new(1, 10);
-        let Poll::Ready(Ok(inside)) = poll(pin!(entering(gate.clone()))) else { panic!("there is room") };
-        let (mut first, mut last) = (pin!(entering(gate.clone())), pin!(entering(gate.clone())));
-        assert!(poll(first.as_mut()).is_pending());
-        {
-            let mut leaver = pin!(entering(gate.clone()));
-            assert!(poll(leaver.as_mut()).is_pending());
+    /// What `who` does at a moment and what comes of it, another spec, or what is to `see`. `let_in`: who waited and came in by it.
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Step {
+        at: f64,
+        chance: f64,
+        r#do: String,
+        who: String,
+        then: String,
+        detail: String,
+        cause: String,
+        let_in: Vec<String>,
+        limit: usize,
+        queue: usize,
+        inside: usize,
+        waiting: usize,
+        left: BTreeMap<String, u64>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Calls {
+        why: String,
+        limit: usize,
+        queue: usize,
+        steps: Vec<Step>,
+    }
+
+    /// Those who are at a gate: inside it, and waiting in their order.
+    struct Crowd {
+        gate: Arc<Concurrency>,
+        begin: Instant,
+        inside: BTreeMap<String, Pass>,
+        waiting: Vec<(String, Wait)>,
+    }
+
+    impl Crowd {
+        fn enter(&mut self, step: &Step) {
+            match self.gate.clone().enter(self.begin + Duration::from_secs_f64(step.at), step.chance) {
+                Entered::Passed(pass) => {
+                    assert_eq!(step.then, "inside", "{step:?}");
+                    self.inside.insert(step.who.clone(), pass);
+                }
+                Entered::Wait(wait) => {
+                    assert_eq!(step.then, "waits", "{step:?}");
+                    self.waiting.push((step.who.clone(), wait));
+                }
+                Entered::Refused(refusal) => {
+                    assert_eq!((refusal.cause, &*step.then, &refusal.detail), (Cause::Shed, "shed", &step.detail), "{step:?}");
+                }
+            }
         }
-        assert!(poll(last.as_mut()).is_pending());
-        drop(inside);
-        assert!(poll(last.as_mut()).is_pending());
-        let Poll::Ready(Ok(inside)) = poll(first) else { panic!("it is its turn") };
-        drop(inside);
-        assert!(matches!(poll(last), Poll::Ready(Ok(_))));
+
+        fn take(&mut self, step: &Step) {
+            match &*step.r#do {
+                "enter" => self.enter(step),
+                "leave" => self.inside.remove(&step.who).unwrap().leave(Cause::parse(&step.cause)),
+                "give_up" => self.waiting.retain(|(who, _)| *who != step.who),
+                "change" => {
+                    let spec = GateSpec::Concurrency { limit: step.limit, queue: step.queue };
+                    assert!(self.gate.clone().change(&spec));
+                }
+                "open" => self.gate.clone().open(),
+                "see" => {
+                    let state = self.gate.state();
+                    let left = state.left.by_name().map(|(cause, times)| (cause.to_owned(), times)).collect();
+                    assert_eq!((state.inside, state.waiting, &left), (step.inside, step.waiting, &step.left), "{step:?}");
+                }
+                other => panic!("{other}"),
+            }
+            let mut let_in = Vec::new();
+            for (who, mut wait) in std::mem::take(&mut self.waiting) {
+                match wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(pass) => {
+                        self.inside.insert(who.clone(), pass.unwrap());
+                        let_in.push(who);
+                    }
+                    Poll::Pending => self.waiting.push((who, wait)),
+                }
+            }
+            assert_eq!(let_in, step.let_in, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn as_many_come_in_as_there_is_room_for() {
+        for case in vectors::read::<Calls>("gates", "concurrency") {
+            println!("{}", case.why);
+            let (inside, waiting) = (BTreeMap::new(), Vec::new());
+            let mut crowd = Crowd { gate: Concurrency::new(case.limit, case.queue), begin: Instant::now(), inside, waiting };
+            case.steps.iter().for_each(|step| crowd.take(step));
+        }
     }
 
     #[test]
