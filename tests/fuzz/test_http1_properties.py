@@ -30,7 +30,9 @@ _ANSWERS = [
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nuntil the end",
 ]
 
-messages = st.lists(st.sampled_from(_MESSAGES), min_size=1, max_size=4).map(b"".join)
+# One bad message at most: of a head with two faults the one is told that came first, and a head without its end goes on in the next one.
+_sound = st.lists(st.sampled_from([m.data for m in GOOD if len(m.data) < _SMALL]), max_size=2).map(b"".join)
+messages = st.tuples(_sound, st.sampled_from(_MESSAGES), _sound).map(b"".join)
 splits = st.lists(st.integers(min_value=1, max_value=60), min_size=1, max_size=8)
 tokens = st.from_regex(rb"[!#$%&'*+.^_`|~0-9a-z-]{1,12}", fullmatch=True).filter(
     lambda name: (
