@@ -1,6 +1,6 @@
-"""Baggage: what is passed on, and what is wrong with the rest."""
+"""Baggage: what is passed on, and what is wrong with the rest; and patterns of fields."""
 
-from proxy.contract.fields import read_baggage
+from proxy.contract.fields import carries, read_baggage
 from tests.support.vectors import Text, Vector, octets, vectors
 
 
@@ -14,3 +14,15 @@ class Read(Vector, frozen=True, kw_only=True):
 def test_sound_members_are_passed_on_and_others_told(vector: Read) -> None:
     fields = [(b"baggage", octets(line)) for line in vector.lines]
     assert read_baggage([(b"via", b"x"), *fields]) == (vector.wrong, octets(vector.sound))
+
+
+class Carries(Vector, frozen=True, kw_only=True):
+    patterns: list[Text]
+    fields: list[tuple[str, Text]]
+    carries: bool
+
+
+@vectors("fields", "carries", Carries)
+def test_patterns_are_names_or_names_with_their_first_word(vector: Carries) -> None:
+    fields = [(name.encode(), octets(value)) for name, value in vector.fields]
+    assert carries(fields, frozenset(map(octets, vector.patterns))) == vector.carries

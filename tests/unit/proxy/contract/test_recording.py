@@ -10,6 +10,7 @@ from proxy.contract import engine, outcome, plan, recording
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Cause, Edit, Op, Route
 from proxy.contract.recording import LONG, MAX_KEY_BYTES, NAMING_HEADERS, Facet, Read, RecordingHead, Tables
+from tests.support.vectors import Text, Vector, octets, spelt, vectors
 from tests.unit.proxy.heads import head
 
 TOKENS = 1
@@ -165,3 +166,15 @@ def test_causes_are_header_values_of_their_own() -> None:
 def test_head_has_a_field_for_every_facet_that_is_one() -> None:
     names = {field.name for field in fields(RequestHead)}
     assert {facet.value for facet in Facet} - {"header", "carries", "baggage"} <= names
+
+
+class Naming(Vector, frozen=True, kw_only=True):
+    name: str
+    values: list[Text]
+    found: Text | None
+
+
+@vectors("fields", "naming", Naming)
+def test_naming_headers_are_read(vector: Naming) -> None:
+    one = asking(headers=tuple((vector.name.encode(), octets(value)) for value in vector.values))
+    assert one.naming(vector.name.encode()) == (None if vector.found is None else spelt(vector.found))
