@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
@@ -43,20 +45,37 @@ async def test_http_callee_is_reached_by_every_way(mesh: Mesh, http_app: App) ->
         assert len([name for name, _ in seen["headers"] if name.lower() == "traceparent"]) == 1
 
 
-@pytest.mark.parametrize("way", ["learnt", "route", "pattern", "header", "authority", "own-port", "declared"])
-async def test_grpc_callee_is_reached_by_every_way(mesh: Mesh, grpc_app: App, way: str) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def echoing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    """A mesh with the gRPC app `echo`, which each way's test gives a caller of its own."""
+    async with Mesh(tmp_path_factory.mktemp("ways")) as started:
+        await started.sidecar("echo", app=await started.grpc_app())
+        yield started
+
+
+@pytest.mark.parametrize("way", ["learnt", "route", "pattern", "header", "authority", "own-port"])
+async def test_grpc_callee_is_reached_by_every_way(echoing: Mesh, way: str) -> None:
     own = free_port()
     flags = {
         "route": ("--route", "testing.EchoService=echo", "--no-learn-names"),
         "pattern": ("--route", "testing.{Name}Service={name}", "--no-learn-names"),
         "own-port": ("--upstream", f"echo={own}", "--no-learn-names"),
     }.get(way, ("--no-learn-names",) if way in ("header", "authority") else ())
-    callee = ("--grpc-service", "testing.EchoService") if way == "declared" else ()
-    await mesh.sidecar("echo", app=grpc_app, flags=callee)
-    web = await mesh.sidecar("web", flags=flags)
+    web = await echoing.sidecar("web", flags=flags)
     target = f"localhost:{own if way == 'own-port' else web.grpc_port}"
     options = [("grpc.default_authority", f"echo.localhost:{web.grpc_port}")] if way == "authority" else []
-    metadata = (("dapr-app-id", "echo"),) if way == "header" else ()
+    await _reaches(target, (("dapr-app-id", "echo"),) if way == "header" else (), options)
+
+
+async def test_grpc_callee_is_reached_by_the_services_that_it_declares(mesh: Mesh, grpc_app: App) -> None:
+    await mesh.sidecar("echo", app=grpc_app, flags=("--grpc-service", "testing.EchoService"))
+    web = await mesh.sidecar("web")
+    await _reaches(f"localhost:{web.grpc_port}")
+
+
+async def _reaches(
+    target: str, metadata: tuple[tuple[str, str], ...] = (), options: list[tuple[str, str]] | None = None
+) -> None:
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         reply = await EchoClient(channel, metadata=metadata).unary(EchoRequest(message="hi"))
     assert reply.message == "hi"
