@@ -333,3 +333,23 @@ async def test_refused_callers_push_out_no_plan_of_others(engine: str) -> None:
     assert statuses == [200, *[403] * 200, 200]
     assert (node.seen.cache[-1], node.seen.cache.count(True)) == (True, 1)
     assert kept < 100  # 8 MiB of answers, which are held on both sides of the engine
+
+
+@pytest.mark.parametrize("credentials", ["ZGFwci1hcHAtaWQ6Y2FydA==", "ZGFwci1hcHAtaWQ6Y2FydB=="])
+async def test_decision_by_an_app_id_in_credentials_is_not_kept_for_calls_without_any(
+    engine: str, credentials: str
+) -> None:
+    """Of the second, pad bits are set: RFC 4648 §3.5 leaves open whether that is base64, and both sides must read it alike."""
+
+    def decide(head: RecordingHead) -> Decision:
+        return plan() if head.naming(b"authorization") == "cart" else reply(Cause.DENIED)
+
+    async with http_app() as app, running(engine) as node:
+        node.cluster("app", app)
+        port = await node.listen(decide)
+        named = [("Authorization", f"Basic {credentials}")]
+        async with connect(port) as caller:
+            statuses = [
+                (await caller.request("GET", "/", headers=fields)).status for fields in (named, [], named)
+            ]
+    assert statuses == [200, 403, 200]
