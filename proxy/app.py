@@ -24,6 +24,7 @@ from policies.reloading.loading import PolicySnapshot
 from policies.reloading.reader_process import Loading, ReaderProcess
 from policies.reloading.watching import watch
 from proxy.api.admin import Admin, Health, Json
+from proxy.api.dapr.starting import DaprApi
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
 from proxy.control.announcing import Announcing
@@ -42,6 +43,7 @@ from proxy.control.tracing_setup import exporters, sampling_rate
 from proxy.deciding.outbound import LOCAL_API
 from proxy.engine.selection import choose
 from proxy.errors import ConfigError
+from proxy.settings.parsing import DAPR_BODY_BYTES
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
 from sentry.client import Svid
@@ -88,6 +90,12 @@ class Sidecar:
         root = settings.runtime_root
         self._admin_path = root / "run" / f"{settings.instance}.sock"
         self._api_path = root / "run" / f"{settings.instance}.api"
+        self._dapr_api = DaprApi(
+            root / "run" / f"{settings.instance}.rpc",
+            root / "run" / f"{settings.instance}.way",
+            settings.max_body_bytes or DAPR_BODY_BYTES,
+            self._log,
+        )
         try:
             self._policy = loading.finish()
             domain = self._policy.access.own_trust_domain or settings.trust_domain
@@ -113,7 +121,10 @@ class Sidecar:
                 os.environ, settings.peer_listen_address
             )
             self._directory = Directory(resolvers)
-            self._control = Control(settings, self._policy, self._directory, self._hostname, self._host_ip)
+            self._control = Control(
+                *(settings, self._policy, self._directory, self._hostname, self._host_ip),
+                want_dapr_api=self._dapr_api.want,
+            )
         except DocumentError as error:
             raise ConfigError(tuple(str(error).splitlines())) from error
         except (NameResolutionError, ValueError) as error:
@@ -216,6 +227,7 @@ class Sidecar:
         public = LocalHttp(guarded(self._admin.public, settings, name, settings.public_listen_address))
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(server.run()) for server in (*servers, metrics, public)]
+            running.append(tasks.create_task(self._dapr_api.run(self._admin, self)))
             try:
                 await servers[0].serve(f"unix:{self._api_path}")
                 await servers[1].serve(f"unix:{self._admin_path}")
@@ -246,6 +258,14 @@ class Sidecar:
                     task.cancel()
                 self._api_path.unlink(missing_ok=True)
                 self._admin_path.unlink(missing_ok=True)
+
+    async def open_invoker(self, address: str) -> None:
+        """See `Surroundings`."""
+        await self._listening.open_invoker(address)
+
+    def dapr_api_started(self, address: str) -> None:
+        """See `Surroundings`."""
+        self._control.dapr_api_started(address)
 
     async def _serve(self) -> None:
         """Everything that keeps a listening sidecar useful, until cancelled."""

@@ -81,7 +81,7 @@ class Admin:
         self.extended = {key: path for key, path in logs.items() if path}
         self._pages: dict[str, Callable[[Query], LocalResponse]] = {
             "/status": lambda _: _json(200, self._status()),
-            "/metadata": lambda _: _json(200, self._metadata()),
+            "/metadata": lambda _: _json(200, self.metadata()),
             "/endpoints": lambda query: _json(200, self._endpoints(query.get("app", [None])[0])),
             "/trace": self._trace,
             "/explain": self._explained,
@@ -95,14 +95,11 @@ class Admin:
         if path == "/v1.0/healthz/outbound":
             return self._not_ready("ERR_OUTBOUND_HEALTH_NOT_READY", self._health.missing(but=("app",)))
         if path == "/v1.0/metadata" and request.method == "GET":
-            return _json(200, self._metadata())
+            return _json(200, self.metadata())
         if path.startswith("/v1.0/metadata/") and request.method == "PUT":
             return self._set_metadata(path.removeprefix("/v1.0/metadata/"), request.body)
         if path == "/v1.0/shutdown" and request.method == "POST":
-            if (b"dapr-force-shutdown", b"true") in request.headers:
-                self._abort()
-            else:
-                self._shutdown("shutdown API")
+            self.shut_down(force=(b"dapr-force-shutdown", b"true") in request.headers)
             return LocalResponse(204)
         return _error(404, "ERR_DIRECT_INVOKE", f"{request.method} {path} is not part of this API")
 
@@ -133,6 +130,22 @@ class Admin:
         body, kind = await self._meters.scrape(accept)
         return LocalResponse(200, ((b"content-type", kind.encode()),), body)
 
+    def shut_down(self, *, force: bool) -> None:
+        """Ask for the end; force: at once, without order."""
+        if force:
+            self._abort()
+        else:
+            self._shutdown("shutdown API")
+
+    def put_metadata(self, key: str, value: str) -> str | None:
+        """Keep a value that the app set; why not, where there are too many or it is too large."""
+        if key not in self.extended and len(self.extended) >= MAX_METADATA:
+            return f"more than {MAX_METADATA} metadata keys"
+        if len(value.encode()) > MAX_METADATA_BYTES:
+            return f"a metadata value is at most {MAX_METADATA_BYTES} bytes"
+        self.extended[key] = value
+        return None
+
     def _healthz(self, query: Query) -> LocalResponse:
         wanted = query.get("appid", [self._settings.app_id])[0]
         if wanted != self._settings.app_id:
@@ -149,15 +162,12 @@ class Admin:
         return _error(500, code, f"not ready: {'; '.join(self._explain(missing)) or ', '.join(missing)}")
 
     def _set_metadata(self, key: str, body: bytes) -> LocalResponse:
-        key = unquote_plus(key)  # a form-encoded key, as Dapr reads it
-        if key not in self.extended and len(self.extended) >= MAX_METADATA:
-            return _error(400, "ERR_BAD_REQUEST", f"more than {MAX_METADATA} metadata keys")
-        if len(body) > MAX_METADATA_BYTES:
-            return _error(400, "ERR_BAD_REQUEST", f"a metadata value is at most {MAX_METADATA_BYTES} bytes")
-        self.extended[key] = body.decode("utf-8", "replace")
-        return LocalResponse(204)
+        # a form-encoded key, as Dapr reads it
+        fault = self.put_metadata(unquote_plus(key), body.decode("utf-8", "replace"))
+        return LocalResponse(204) if fault is None else _error(400, "ERR_BAD_REQUEST", fault)
 
-    def _metadata(self) -> Json:
+    def metadata(self) -> Json:
+        """What this sidecar says of itself, as Dapr has it."""
         settings = self._settings
         found: Json = {
             "id": settings.app_id,

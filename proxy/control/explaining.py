@@ -17,6 +17,7 @@ from proxy.control.plane import Control
 from proxy.deciding.callee import (
     API_TOKEN_SET,
     BEYOND_PAGES_SET,
+    DAPR_METHODS,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
     OUT_PATHS,
@@ -32,7 +33,11 @@ Json = dict[str, Any]
 Query = Mapping[str, list[str]]
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 _SECRET = frozenset({b"dapr-api-token", b"authorization", b"cookie"})
-_PATHS = {OUT_PATHS: "paths of the API", SERVICES: "gRPC services"}
+_PATHS = {
+    OUT_PATHS: "paths of the API",
+    SERVICES: "gRPC services",
+    DAPR_METHODS: "methods of Dapr's gRPC API",
+}
 _SETS = {
     API_TOKEN_SET: "the API's token",
     TRUTHY_SET: "words for true",

@@ -9,6 +9,7 @@ from proxy.contract.engine import Engine, ListenerSpec
 from proxy.contract.plan import Cause
 from proxy.control.plane import Control, browsers_of, own_port_listener
 from proxy.deciding.browsers import refused_page
+from proxy.deciding.outbound import INVOKER
 from proxy.errors import ANSWERS, HEADER, ListenError
 from proxy.settings.values import PortWish, Settings, is_loopback
 from proxy.wire.http_client import LocalResponse
@@ -58,6 +59,12 @@ class Listening:
             ("public", public, settings.public_port, settings.public_listen_address),
         ):
             self.ports[name] = None if asked is None else await _listen_local(server, name, asked, host)
+
+    async def open_invoker(self, address: str) -> None:
+        """Listen where Dapr's gRPC API calls apps. It ends with the engine: who is shut down may still have calls to make."""
+        await self._engine.listen(
+            ListenerSpec(name=INVOKER, address=address, decide=self._control.decide_outbound)
+        )
 
     async def _bind_api(self) -> None:
         settings = self._settings

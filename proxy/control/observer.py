@@ -8,6 +8,7 @@ from proxy.contract.head import Header
 from proxy.contract.outcome import Attempt, Outcome, Tally
 from proxy.contract.plan import Cause, Labels
 from proxy.deciding.app_plan import APP_CLUSTER
+from proxy.deciding.outbound import INVOKER
 from proxy.wire.target import as_forwarded, clean, readable
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
@@ -89,7 +90,7 @@ class Reporter:
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
         self._warn(outcome)
-        if self._api_log is not None:
+        if self._api_log is not None and outcome.head.listener != INVOKER:  # the app called InvokeService
             self._api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
         if not outcome.labels.dst:
             return  # our own API, or nobody was named: no call crossed the mesh

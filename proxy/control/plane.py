@@ -30,12 +30,14 @@ from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
 from proxy.deciding.callee import (
     API_TOKEN_SET,
     BEYOND_PAGES_SET,
+    DAPR_METHODS,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
     OUT_PATHS,
     PREFLIGHT_SET,
     SERVICES,
     TRUTHY_SET,
+    DaprMethods,
     OutPaths,
     Services,
     parse_callee,
@@ -43,7 +45,7 @@ from proxy.deciding.callee import (
     parse_routes,
 )
 from proxy.deciding.inbound import Inbound, InboundView
-from proxy.deciding.outbound import SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
+from proxy.deciding.outbound import DAPR_API, INVOKER, SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
 from proxy.deciding.peer import admitted_leaf
 from proxy.settings.values import Settings, is_loopback
 from sentry.client import Svid
@@ -52,7 +54,7 @@ from telemetry.hosts import FOREIGN_SITES, own_names
 HOLD_S = 2.2  # the cold lookup's budget is 2 s
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
 LEARNING_S = 2.0
-_NAMING: Mapping[int, Table] = {OUT_PATHS: OutPaths(), SERVICES: Services()}
+_NAMING: Mapping[int, Table] = {OUT_PATHS: OutPaths(), SERVICES: Services(), DAPR_METHODS: DaprMethods()}
 _TRUTHY = frozenset(
     {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
 )
@@ -70,8 +72,10 @@ class Control:
         host_ip: str,
         *,
         now: Callable[[], float] = time.time,
+        want_dapr_api: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._want_dapr_api = want_dapr_api
         self._directory = directory
         self._now = now
         self._engine: Engine | None = None
@@ -95,7 +99,9 @@ class Control:
                 known=frozenset(),
                 heard=self._heard,
                 own_ports={own_port_listener(own.app): own.app for own in settings.upstreams},
-                sockets=frozenset({"http", "grpc"} if settings.unix_domain_socket is not None else ()),
+                sockets=frozenset(
+                    {INVOKER, "http", "grpc"} if settings.unix_domain_socket is not None else {INVOKER}
+                ),
                 routes=routes,
                 token_required=settings.api_token is not None,
                 browsers=browsers_of(settings, hostname),
@@ -116,6 +122,8 @@ class Control:
     def decide_outbound(self, head: RecordingHead) -> Decision:
         """The outbound decision; a held name is looked for, and one just not found is answered at once."""
         decision = self.outbound.decide(head)
+        if isinstance(decision, Hold) and decision.key == DAPR_API:
+            self._want_dapr_api()
         if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
             return decision
         name = AppName(*parse_key(decision.key))
@@ -211,6 +219,14 @@ class Control:
                 self._engine.invalidate(f"name:{key}")
                 self._engine.drop_cluster(key)
             self._engine.wake(key)
+
+    def dapr_api_started(self, address: str) -> None:
+        """Dapr's gRPC API answers at this address: calls that wait for it go there."""
+        assert self._engine is not None
+        self._outbound(known=self.outbound.view.known | {DAPR_API})
+        self._engine.set_cluster(
+            Cluster(key=DAPR_API, wire="h2c", tls=None, upstreams=(Upstream(address=address),))
+        )
 
     def policy_changed(self, policy: PolicySnapshot) -> None:
         """New rules: new tables, and no decision under the old ones is kept."""

@@ -28,6 +28,45 @@ _BLOCKS = {
 }
 
 
+# Of Dapr's gRPC API: a part of a method's name, and the block that it belongs to. The first that fits counts: there are states of actors.
+_METHODS = (
+    ("Actor", "actors"),
+    ("Workflow", "workflows"),
+    ("State", "state"),
+    ("Publish", "publish"),
+    ("TopicEvents", "subscribe"),
+    ("Binding", "bindings"),
+    ("Secret", "secrets"),
+    ("Configuration", "configuration"),
+    ("TryLock", "lock"),
+    ("Unlock", "unlock"),
+    ("Encrypt", "crypto"),
+    ("Decrypt", "crypto"),
+    ("Subtle", "crypto"),
+    ("Job", "jobs"),
+    ("Converse", "conversation"),
+    ("Vector", "vectors"),
+    ("Collection", "vectors"),
+    ("BinaryFile", "binaryfiles"),
+    ("Index", "search"),
+    ("Document", "search"),
+    ("Search", "search"),
+)
+# Blocks that only the gRPC API has.
+_OF_GRPC = {"vectors": "a vector store", "binaryfiles": "a store of binary files", "search": "search"}
+
+
+def block_of_method(method: str) -> str | None:
+    """`state` for `SaveState`, `DeleteBulkState` and the like; None for a method that is not a building block's."""
+    return next((block for part, block in _METHODS if part in method), None)
+
+
+def missing_method(block: str) -> str:
+    """What the caller of a building block's method is told."""
+    what = _OF_GRPC[block] if block in _OF_GRPC else _BLOCKS[block][0]
+    return f"postern carries service invocation only and has no such building block: {what}; run a daprd beside it for that"
+
+
 def block_of(path: str) -> str | None:
     """`state` for `/v1.0/state/…`; None for a path that is not a building block's."""
     match = _PATH.fullmatch(path)
@@ -45,8 +84,8 @@ def missing(block: str) -> tuple[str, str]:
 
 
 def missing_service(service: str) -> str:
-    """The same for a service of Dapr's gRPC API."""
+    """The same for a service or method of Dapr's gRPC API that is none of those."""
     return (
-        f"{service} is not served: postern carries service invocation only, gRPC as it is (call the app's own service, with the "
-        "metadata dapr-app-id), and has no state store, publish and subscribe or other building block"
+        f"this method of {service} is not served: of Dapr's gRPC API postern has InvokeService, GetMetadata, SetMetadata and "
+        "Shutdown, and no building block but service invocation; an app's own service is called as it is, with the metadata dapr-app-id"
     )

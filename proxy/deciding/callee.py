@@ -10,12 +10,13 @@ from msgspec.structs import replace
 
 from proxy.contract.head import Form
 from proxy.contract.recording import Shape, ShapedTable, Table
-from proxy.deciding.building_blocks import block_of
+from proxy.deciding.building_blocks import block_of, block_of_method
 from proxy.wire.target import as_forwarded, clean, invoked
 from telemetry.hosts import split_authority
 
 OUT_PATHS = 1  # numbers of the pushed tables
 SERVICES = 2
+DAPR_METHODS = 3
 FIRST_ACCESS_TABLE = 16
 API_TOKEN_SET = 1  # numbers of the pushed header sets
 TRUTHY_SET = 2
@@ -129,6 +130,24 @@ class Services:
         """The service of a path."""
         match = _GRPC_PATH.fullmatch(path)
         return match[1] if match else ""
+
+
+DAPR_SERVICE = "dapr.proto.runtime.v1.Dapr"
+_DAPR_SERVED = frozenset({"InvokeService", "GetMetadata", "SetMetadata", "Shutdown"})
+
+
+class DaprMethods:
+    """The table of methods of Dapr's gRPC API: ("served",), ("block", which) or ("unknown",). Few call it, so engines need no shape."""
+
+    def classify(self, path: str) -> tuple[str, ...]:
+        """The class of a path."""
+        service, _, method = path[1:].partition("/")
+        if service != DAPR_SERVICE:
+            return ("unknown",)
+        if method in _DAPR_SERVED:
+            return ("served",)
+        block = block_of_method(method)
+        return ("unknown",) if block is None else ("block", block)
 
 
 # --- authorities -------------------------------------------------------------------------------------------------------------

@@ -33,10 +33,12 @@ from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import Browsers, as_headers
-from proxy.deciding.building_blocks import missing, missing_service
+from proxy.deciding.building_blocks import missing, missing_method, missing_service
 from proxy.deciding.callee import (
     API_TOKEN_SET,
     API_VERBS,
+    DAPR_METHODS,
+    DAPR_SERVICE,
     OUT_PATHS,
     SERVICES,
     Callee,
@@ -49,6 +51,9 @@ from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 from telemetry.hosts import split_authority
 
 LOCAL_API = "local-api"
+DAPR_API = "dapr-api"  # the server of Dapr's gRPC API, started by the first call of it
+DAPR_API_HOLD_S = 10.0  # for that start, on a busy machine
+INVOKER = "invoker"  # the private listener that InvokeService calls apps by: its callers were judged as they came in
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
 SPELLINGS = "spellings"  # the scope of what was decided for a name in lower case that is spelt otherwise
 SERVICES_HOLD = "services"  # held until routes are learnt
@@ -155,17 +160,17 @@ class Outbound:
 
     def _decide(self, head: RecordingHead) -> Decision:
         own_port = self.view.own_ports.get(head.listener())
+        is_judged = head.listener() == INVOKER
         if head.protocol() != "grpc" and head.method() == "CONNECT":
             text = "CONNECT is not supported, as this is not an open proxy: put the host into no_proxy to reach it directly"
             return self._reply(Cause.NO_APP, text, status=404)
         refused = self._page(head)
         if refused is not None:
             return refused
-        if own_port is None:
-            answered = self._api(head)
-            if answered is not None:
-                return answered
-        refused = self._token(head)
+        answered = None if is_judged or own_port is not None else self._api(head)
+        if answered is not None:
+            return answered
+        refused = None if is_judged else self._token(head)
         if refused is not None:
             return refused
         named = self._name(head)
@@ -249,7 +254,9 @@ class Outbound:
     # --- our own API -----------------------------------------------------------------------------------------------------
 
     def _api(self, head: RecordingHead) -> Decision | None:
-        if head.protocol() == "grpc" or head.form() != "origin":
+        if head.protocol() == "grpc":
+            return self._dapr_api(head)
+        if head.form() != "origin":
             return None
         path_class = head.path_class(OUT_PATHS)
         assert isinstance(path_class, tuple)
@@ -263,12 +270,40 @@ class Outbound:
             refused = self._token(head)
             if refused is not None:
                 return refused
+        return self._to_api(LOCAL_API, (), body_bytes=1_048_576)
+
+    def _dapr_api(self, head: RecordingHead) -> Decision | None:
+        """Dapr's gRPC API: what it serves can't be carried to an app by dapr-app-id, as with daprd."""
+        if head.path_class(SERVICES) != DAPR_SERVICE or local_name(head.authority()):
+            return None
+        method = head.path_class(DAPR_METHODS)
+        assert isinstance(method, tuple)
+        if method[0] == "unknown":
+            return None
+        refused = self._token(head)
+        if refused is not None:
+            return refused
+        if method[0] == "block":
+            return self._reply(Cause.UNSUPPORTED, missing_method(method[1]), surface="dapr")
+        if DAPR_API not in self.view.known:
+            text = "Dapr's gRPC API did not start in time, see the log of this proxy"
+            return Hold(
+                key=DAPR_API,
+                for_s=DAPR_API_HOLD_S,
+                then=self._reply(Cause.NOT_READY, text, surface="dapr"),
+            )
+        # The message limits are the server's: it answers in gRPC's own words.
+        edits = (Edit(op=Op.REMOVE, name=b"dapr-api-token"), Edit(op=Op.DEADLINE))
+        return self._to_api(DAPR_API, edits, body_bytes=None)
+
+    def _to_api(self, cluster: str, edits: Edits, *, body_bytes: int | None) -> Plan:
         labels = self._labels("dapr")
         return Plan(
             labels=labels,
-            routes=(Route(cluster=LOCAL_API, edits=(Edit(op=Op.HOP_BY_HOP),)),),
-            body_bytes=1_048_576,
+            routes=(Route(cluster=cluster, edits=(Edit(op=Op.HOP_BY_HOP), *edits)),),
+            body_bytes=body_bytes,
             local_replies=CauseReplies(labels, "dapr", "this proxy's own API", "", at_app=False),
+            scopes=(f"name:{cluster}",),
         )
 
     # --- naming ----------------------------------------------------------------------------------------------------------

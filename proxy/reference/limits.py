@@ -8,6 +8,7 @@ from policies.reading.compile_access import MAX_PATTERN_CHARS, MAX_RULES
 from policies.reading.documents import MAX_FILE_BYTES
 from policies.rules.backoff import EXPONENTIAL_WITHIN_S
 from proxy.api.admin import MAX_METADATA, MAX_METADATA_BYTES
+from proxy.api.dapr.server import CALLS
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
 from proxy.contract.recording import MAX_KEY_BYTES
 from proxy.control.heard_names import MAX_NAMES, MAX_SERVICES
@@ -107,6 +108,13 @@ def other_limits() -> tuple[Limit, ...]:
             "max-body-size",
         ),
         Limit(
+            "a message of Dapr's gRPC API, either way",
+            _bytes(DAPR_BODY_BYTES),
+            "RESOURCE_EXHAUSTED",
+            "max-body-size",
+        ),
+        Limit("calls of Dapr's gRPC API at once", f"{CALLS:,}", "RESOURCE_EXHAUSTED"),
+        Limit(
             "a request's head",
             f"{_bytes(HEAD_BYTES)}; {_bytes(DAPR_HEAD_BYTES)} as daprd",
             "431",
@@ -145,8 +153,8 @@ def other_limits() -> tuple[Limit, ...]:
         Limit("an operation's path", f"{MAX_PATTERN_CHARS:,} characters", "the file is refused"),
         Limit("a policy file", _bytes(MAX_FILE_BYTES), "the file is refused"),
         Limit("instances of one app-id by multicast", f"{MAX_INSTANCES:,}", "more are ignored"),
-        Limit("metadata keys that an app sets", str(MAX_METADATA), "400"),
-        Limit("a metadata value", _bytes(MAX_METADATA_BYTES), "400"),
+        Limit("metadata keys that an app sets", str(MAX_METADATA), "400 or INVALID_ARGUMENT"),
+        Limit("a metadata value", _bytes(MAX_METADATA_BYTES), "400 or INVALID_ARGUMENT"),
         Limit(
             "label sets of one metric",
             f"{SERIES_LIMIT:,}",

@@ -24,6 +24,10 @@ class LocalHttpError(ProxyError, OSError):
     """A short call failed: no connection, a broken or an oversized answer."""
 
 
+class TooLargeError(LocalHttpError):
+    """The answer is larger than the caller takes."""
+
+
 class LocalResponse(Struct, frozen=True):
     """A whole response. Content-Length is written from the body."""
 
@@ -49,6 +53,7 @@ class _Answer:
         self.done = asyncio.Event()
         self.response: LocalResponse | None = None
         self.problem = ""
+        self.is_too_large = False
         self.ack: Callable[[int], None] = _count_nothing
         self._limit = limit_bytes
         self._status = 0
@@ -69,6 +74,7 @@ class _Answer:
         """See ResponseEvents."""
         self._body += data
         if len(self._body) > self._limit:
+            self.is_too_large = True
             self.problem = f"the answer is larger than {self._limit} bytes"
             self.done.set()
         else:
@@ -105,7 +111,8 @@ async def request(
 ) -> LocalResponse:
     """One call on a connection of its own to `unix:/path` or `host:port`. Redirects are answers.
 
-    Raises: LocalHttpError (an OSError); TimeoutError after `timeout_s` seconds; ValueError for an invalid address.
+    Raises: LocalHttpError (an OSError), a TooLargeError beyond `limit_bytes`; TimeoutError after `timeout_s` seconds; ValueError for an
+    invalid address.
     """
     head = _head(
         address, method, target, [(_bytes(name).lower(), _bytes(data)) for name, data in headers], body
@@ -124,7 +131,8 @@ async def request(
         finally:
             transport.abort()
     if answer.response is None or answer.problem:
-        raise LocalHttpError(f"{address}: {answer.problem}")
+        kind = TooLargeError if answer.is_too_large else LocalHttpError
+        raise kind(f"{address}: {answer.problem}")
     return answer.response
 
 

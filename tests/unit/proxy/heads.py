@@ -15,12 +15,14 @@ from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
 from proxy.deciding.callee import (
     API_TOKEN_SET,
     BEYOND_PAGES_SET,
+    DAPR_METHODS,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
     OUT_PATHS,
     PREFLIGHT_SET,
     SERVICES,
     TRUTHY_SET,
+    DaprMethods,
     OutPaths,
     Services,
     parse_routes,
@@ -84,6 +86,7 @@ def tables(authorizer: Authorizer | None = None, token: bytes | None = None) -> 
     made = Tables()
     made.put_paths(OUT_PATHS, OutPaths())
     made.put_paths(SERVICES, Services())
+    made.put_paths(DAPR_METHODS, DaprMethods())
     made.put_set(API_TOKEN_SET, frozenset({token} if token else ()))
     made.put_set(TRUTHY_SET, frozenset({b"true"}))
     made.put_set(FOREIGN_SITE_SET, FOREIGN_SITES)

@@ -214,8 +214,8 @@ def test_metadata_without_an_app_has_no_connection() -> None:
         shutdown=lambda _: None,
         abort=lambda: None,
     )
-    assert "appConnectionProperties" not in admin._metadata()
-    assert admin._metadata()["extended"]["posternEngine"] == "native"
+    assert "appConnectionProperties" not in admin.metadata()
+    assert admin.metadata()["extended"]["posternEngine"] == "native"
 
 
 @pytest.mark.parametrize(

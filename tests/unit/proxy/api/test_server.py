@@ -11,7 +11,7 @@ import pytest
 
 from proxy.api.server import LocalHttp, LocalRequest
 from proxy.errors import ListenError
-from proxy.wire.http_client import LocalHttpError, LocalResponse, request
+from proxy.wire.http_client import LocalHttpError, LocalResponse, TooLargeError, request
 
 
 async def echo(asked: LocalRequest) -> LocalResponse:
@@ -217,6 +217,12 @@ async def saying(data: bytes) -> AsyncIterator[str]:
 async def test_broken_answer_raises(data: bytes) -> None:
     async with saying(data) as address:
         with pytest.raises(LocalHttpError, match=address):
+            await request(address, "GET", "/", timeout_s=5, limit_bytes=100)
+
+
+async def test_oversized_answer_is_told_apart() -> None:
+    async with saying(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 101) as address:
+        with pytest.raises(TooLargeError, match="larger than 100 bytes"):
             await request(address, "GET", "/", timeout_s=5, limit_bytes=100)
 
 

@@ -163,6 +163,7 @@ class World:
     directory: Directory
     policy: PolicySnapshot
     source: Source
+    wanted: list[str]
     engine: Recorder = field(default_factory=Recorder)
 
     def decide(self, target: str = "/v1.0/invoke/cart/method/x", **changes: Any) -> Decision:
@@ -188,8 +189,13 @@ def make(tmp_path: Path) -> Make:
         policy = load(PolicySources(own_app_id="web", own_namespace=settings.namespace, profile="dev"))
         source = Source()
         directory = Directory([source], lifetimes=lifetimes)
-        control = Control(settings, policy, directory, "box", "10.1.1.1", now=lambda: 0.0)
-        world = World(control, settings, directory, policy, source)
+        wanted: list[str] = []
+        control = Control(
+            *(settings, policy, directory, "box", "10.1.1.1"),
+            now=lambda: 0.0,
+            want_dapr_api=lambda: wanted.append("dapr-api"),
+        )
+        world = World(control, settings, directory, policy, source, wanted)
         control.attach(world.engine)
         return world
 
@@ -236,6 +242,19 @@ def test_first_picture_has_tables_sets_and_gates(make: Make) -> None:
     assert {b"true", b"1", b"ON", b"y"} <= engine.sets[TRUTHY_SET]
     assert make().engine.gates == {}
     assert make().engine.sets[API_TOKEN_SET] == frozenset()
+
+
+def test_dapr_grpc_api_is_started_by_its_first_call_alone(make: Make) -> None:
+    world, method = make(), "/dapr.proto.runtime.v1.Dapr/GetMetadata"
+    world.decide("/dapr.proto.runtime.v1.Dapr/SaveState", **GRPC)
+    assert (world.wanted, "dapr-api" in world.engine.clusters) == ([], False)
+    assert isinstance(world.decide(method, **GRPC), Hold)
+    assert world.wanted == ["dapr-api"]
+    world.control.dapr_api_started("unix:/run/web.rpc")
+    assert isinstance(world.decide(method, **GRPC), Plan)
+    cluster = world.engine.clusters["dapr-api"]
+    assert (cluster.wire, cluster.tls, cluster.upstreams[0].address) == ("h2c", None, "unix:/run/web.rpc")
+    assert world.wanted == ["dapr-api"]
 
 
 def test_app_without_a_port_has_no_cluster(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from proxy.contract.plan import Cause, Decision, Edit, Hold, Op, Plan, Reply
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import Browsers
 from proxy.deciding.callee import parse_routes
+from proxy.deciding.outbound import DAPR_API, INVOKER
 from tests.unit.proxy.heads import APP, asking, head, outbound, tables
 from tests.unit.proxy.heads import rules as access_rules
 
@@ -113,7 +114,9 @@ def refused(decision: Decision) -> Reply:
             7,
         ),
         (head("/unknown.Service/Get", **GRPC), Cause.UNSUPPORTED, 501, 12),
-        (head("/dapr.proto.runtime.v1.Dapr/InvokeService", **GRPC), Cause.UNSUPPORTED, 501, 12),
+        (head("/dapr.proto.runtime.v1.Dapr/SaveState", **GRPC), Cause.UNSUPPORTED, 500, 12),
+        (head("/dapr.proto.runtime.v1.Dapr/Frobnicate", **GRPC), Cause.UNSUPPORTED, 501, 12),
+        (head("/dapr.proto.runtime.v1.AppCallback/OnInvoke", **GRPC), Cause.UNSUPPORTED, 501, 12),
         (head("/a/b/c", **GRPC), Cause.UNSUPPORTED, 501, 12),
     ],
 )
@@ -121,6 +124,63 @@ def test_refusals_say_why(one: RequestHead, cause: Cause, status: int, grpc: int
     reply = refused(decide(one))
     assert (reply.cause, reply.status, reply.grpc_code) == (cause, status, grpc)
     assert len(reply.grpc_message) > 20
+
+
+INVOKE_SERVICE = "/dapr.proto.runtime.v1.Dapr/InvokeService"
+DAPR_API_KNOWN = frozenset({"peer:cart.shop", DAPR_API})
+
+
+def test_first_call_of_dapr_grpc_api_waits_for_its_server() -> None:
+    held = decide(head(INVOKE_SERVICE, **GRPC))
+    assert isinstance(held, Hold)
+    assert (held.key, held.then.cause, held.then.grpc_code) == (DAPR_API, Cause.NOT_READY, 14)
+
+
+@pytest.mark.parametrize("method", ["InvokeService", "GetMetadata", "SetMetadata", "Shutdown"])
+@pytest.mark.parametrize("headers", [(), NAMED])
+def test_dapr_grpc_api_is_the_sidecars_own_whatever_app_id_comes_with_it(
+    method: str, headers: Headers
+) -> None:
+    one = head(f"/dapr.proto.runtime.v1.Dapr/{method}", **GRPC | {"headers": headers})
+    plan = decide(one, known=DAPR_API_KNOWN)
+    assert cluster(plan) == DAPR_API
+    assert isinstance(plan, Plan)
+    assert plan.labels.dst == ""
+    assert f"name:{DAPR_API}" in plan.scopes
+    assert Edit(op=Op.REMOVE, name=b"dapr-api-token") in plan.routes[0].edits
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        head(INVOKE_SERVICE, **GRPC | {"authority": "cart.localhost:50001"}),
+        head(INVOKE_SERVICE, **GRPC | {"listener": "own:cart"}),
+        head("/dapr.proto.runtime.v1.Dapr/Frobnicate", **GRPC | {"headers": NAMED}),
+        head("/dapr.proto.runtime.v1.Dapr2/InvokeService", **GRPC | {"headers": NAMED}),
+    ],
+    ids=str,
+)
+def test_dapr_grpc_api_of_an_app_that_is_named_otherwise_is_carried_there(one: RequestHead) -> None:
+    assert cluster(decide(one, known=DAPR_API_KNOWN)) == "peer:cart.shop"
+
+
+@pytest.mark.parametrize("method", ["InvokeService", "SaveState"])
+def test_dapr_grpc_api_wants_the_token(method: str) -> None:
+    one = head(f"/dapr.proto.runtime.v1.Dapr/{method}", **GRPC)
+    assert refused(decide(one, token_required=True, known=DAPR_API_KNOWN)).cause is Cause.UNAUTHENTICATED
+
+
+def test_page_in_a_browser_does_not_reach_dapr_grpc_api() -> None:
+    one = head(INVOKE_SERVICE, **GRPC | {"authority": "evil.example"})
+    assert refused(decide(one, known=DAPR_API_KNOWN)).cause is Cause.FORBIDDEN_ORIGIN
+
+
+@pytest.mark.parametrize("target", ["/v1.0/metadata", "/v1.0/invoke/web/method/x", "/items"])
+def test_invocation_of_dapr_grpc_api_goes_to_the_app_that_it_names(target: str) -> None:
+    """Its token and origin were looked at as it came in; a path of the API is a path of the app there."""
+    one = head(target, listener=INVOKER, authority="localhost", headers=NAMED)
+    view = {"token_required": True, "sockets": frozenset({INVOKER})}
+    assert cluster(decide(one, **view)) == "peer:cart.shop"
 
 
 def test_unknown_app_is_held_then_answered_by_surface() -> None:

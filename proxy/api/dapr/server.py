@@ -1,0 +1,34 @@
+"""The gRPC server of Dapr's API on a private socket: the engine takes calls there, so deadlines, floods and tokens are judged before."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import grpc.aio
+
+from proxy.api.dapr.service import DaprService
+from proxy.errors import ListenError
+
+CALLS: Final = 1_024  # at once; each holds a message and a connection to the engine
+_END_S: Final = 1.0  # for answers that are on their way out: the engine has drained its callers before
+
+
+async def serve(service: DaprService, path: Path, max_bytes: int, started: Callable[[str], None]) -> None:
+    """Answer on `path` until cancelled; `started` is told the address. max_bytes: of a request. Raises ListenError."""
+    options = (("grpc.max_receive_message_length", max_bytes), ("grpc.max_send_message_length", -1))
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS)
+    server.add_generic_rpc_handlers((service.handlers(),))
+    address = f"unix:{path}"
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ListenError("dapr-api", address, str(error)) from error
+    os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+    await server.start()
+    try:
+        started(address)
+        await server.wait_for_termination()
+    finally:
+        await server.stop(_END_S)

@@ -1,0 +1,115 @@
+"""The four methods of Dapr's gRPC API, over one function that makes HTTP calls by the sidecar's own rules."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+
+from proxy.api.dapr.codes import DEADLINE_EXCEEDED, INVALID_ARGUMENT
+from proxy.api.dapr.common_pb2 import InvokeResponse
+from proxy.api.dapr.describing import metadata_response
+from proxy.api.dapr.invocation import Answer, HttpCall, answer_to, failed, http_call, too_large
+from proxy.api.dapr.runtime_pb2 import (
+    GetMetadataRequest,
+    GetMetadataResponse,
+    InvokeServiceRequest,
+    SetMetadataRequest,
+    ShutdownRequest,
+)
+from proxy.wire.http_client import LocalHttpError, LocalResponse, TooLargeError
+
+SERVICE: Final = "dapr.proto.runtime.v1.Dapr"
+_UNBOUND_S: Final = 86_400.0  # of a call without a deadline, whose caller stays that long
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Invoke = Callable[[HttpCall, float], Awaitable[LocalResponse]]
+"""Makes an HTTP call within so many seconds. Raises LocalHttpError, TimeoutError."""
+
+
+class SidecarApi(Protocol):
+    """What the sidecar's own API knows and does."""
+
+    def metadata(self) -> Mapping[str, Any]:
+        """What it says of itself."""
+
+    def put_metadata(self, key: str, value: str) -> str | None:
+        """Keep a value; why not."""
+
+    def shut_down(self, *, force: bool) -> None:
+        """Ask for the end."""
+
+
+class DaprService:
+    """Handlers of one sidecar. max_bytes: of a message, either way."""
+
+    def __init__(self, api: SidecarApi, invoke: Invoke, max_bytes: int) -> None:
+        self._api = api
+        self._invoke = invoke
+        self._max_bytes = max_bytes
+
+    def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """For a server."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "InvokeService": _unary(self.invoke_service, InvokeServiceRequest),
+                "GetMetadata": _unary(self.get_metadata, GetMetadataRequest),
+                "SetMetadata": _unary(self.set_metadata, SetMetadataRequest),
+                "Shutdown": _unary(self.shutdown, ShutdownRequest),
+            },
+        )
+
+    async def invoke_service(self, request: InvokeServiceRequest, context: Context) -> InvokeResponse:
+        """Call a method of an app."""
+        call = http_call(request, context.invocation_metadata() or ())
+        answer = call if isinstance(call, Answer) else await self._answer(request.id, call, context)
+        if answer.initial:
+            await context.send_initial_metadata(answer.initial)
+        if answer.response is None:
+            await context.abort(_CODES[answer.code], answer.message, answer.trailing)
+        return answer.response
+
+    async def _answer(self, app_id: str, call: HttpCall, context: Context) -> Answer:
+        left_s = context.time_remaining()
+        try:
+            found = await self._invoke(call, _UNBOUND_S if left_s is None else left_s)
+        except TimeoutError:
+            return failed(app_id, "no answer before the call's deadline", code=DEADLINE_EXCEEDED)
+        except TooLargeError:
+            return too_large(app_id, self._max_bytes)
+        except LocalHttpError as error:
+            return failed(app_id, f"the answer broke off: {error}")
+        return answer_to(app_id, found, self._max_bytes)
+
+    async def get_metadata(self, _: GetMetadataRequest, __: Context) -> GetMetadataResponse:
+        """Describe the sidecar."""
+        return metadata_response(self._api.metadata())
+
+    async def set_metadata(self, request: SetMetadataRequest, context: Context) -> Empty:
+        """Keep a value; without a key nothing."""
+        fault = self._api.put_metadata(request.key, request.value) if request.key else None
+        if fault is not None:
+            await context.abort(_CODES[INVALID_ARGUMENT], fault)
+        return Empty()
+
+    async def shutdown(self, _: ShutdownRequest, context: Context) -> Empty:
+        """End the sidecar."""
+        force = ("dapr-force-shutdown", "true") in tuple(context.invocation_metadata() or ())
+        self._api.shut_down(force=force)
+        return Empty()
+
+
+def _unary(behaviour: Callable[[Any, Context], Awaitable[Message]], request: Any) -> Any:  # noqa: ANN401
+    return grpc.unary_unary_rpc_method_handler(
+        behaviour,
+        request_deserializer=request.FromString,
+        response_serializer=_serialize,
+    )
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()

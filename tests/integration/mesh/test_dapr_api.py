@@ -1,0 +1,381 @@
+"""Dapr's gRPC API on the gRPC port of real sidecars, over both engines."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+import pytest_asyncio
+from google.protobuf.json_format import MessageToDict
+
+from tests.integration.mesh.standing import Standing, eventually, standing
+from tests.support.dapr_client import DaprClient, Ended, Metadata
+from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES
+from tests.support.http_client import request
+from tests.support.mesh import Sidecar
+from tests.support.proto.echo_pb2 import EchoRequest
+
+TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+RULES = """
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: rules}
+spec:
+  accessControl:
+    defaultAction: allow
+    policies:
+    - appId: web
+      defaultAction: allow
+      trustDomain: public
+      namespace: default
+      operations: [{name: /secret, httpVerb: ["*"], action: deny}]
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def mesh(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Standing]:
+    """The module's mesh, once for each engine: `shop` denies web /secret."""
+    files: Path = tmp_path_factory.mktemp("dapr-api")
+    rules = files / "rules.yaml"
+    rules.write_text(RULES)
+    flags = ("--engine", request.param, "--enable-api-logging")
+    async with standing(files, flags=flags, shop=("--config", str(rules))) as started:
+        yield started
+
+
+@asynccontextmanager
+async def calling(sidecar: Sidecar, metadata: Metadata = ()) -> AsyncIterator[DaprClient]:
+    """A client of a sidecar."""
+    async with grpc.aio.insecure_channel(f"localhost:{sidecar.grpc_port}") as channel:
+        yield DaprClient(channel, metadata)
+
+
+@pytest.fixture
+async def client(mesh: Standing) -> AsyncIterator[DaprClient]:
+    """A client of `web`."""
+    async with calling(mesh.web) as made:
+        yield made
+
+
+def seen(ended: Ended) -> dict[str, Any]:
+    """What the app under test says that it was asked."""
+    assert ended.code is grpc.StatusCode.OK, ended
+    told: dict[str, Any] = json.loads(ended.response.data.value)
+    return told
+
+
+# --- InvokeService -------------------------------------------------------------------------------------------------------------
+
+
+async def test_app_gets_what_was_asked_for_and_the_caller_its_answer(client: DaprClient) -> None:
+    ended = await client.invoke(
+        "shop",
+        "echo/a b",
+        verb="PUT",
+        query="x=1&y=%20",
+        data=b"hello",
+        content_type="text/plain",
+        metadata=(("x-note", "one"), ("x-note", "two"), ("x-raw-bin", b"\x00")),
+    )
+    told = seen(ended)
+    assert (told["method"], told["target"], told["body"]) == ("PUT", "/echo/a%20b?x=1&y=%20", "hello")
+    fields = [(name.lower(), value) for name, value in told["headers"]]
+    assert [value for name, value in fields if name == "x-note"] == ["one", "two"]
+    by_name = dict(fields)
+    assert by_name["content-type"] == "text/plain"
+    assert by_name["content-length"] == "5"
+    assert by_name["user-agent"].startswith("grpc-python")
+    assert by_name["dapr-caller-app-id"] == "web"
+    assert not {"x-raw-bin", "te", "dapr-app-id", "grpc-timeout", "dapr-grpc-timeout"} & by_name.keys()
+    assert ended.response.content_type == "application/json"
+    assert ended.initial["dapr-http-status"] == "200"
+    assert (ended.initial["x-app"], ended.initial["dapr-content-type"]) == ("shop", "application/json")
+
+
+async def test_app_may_be_called_in_its_namespace_and_by_itself(mesh: Standing, client: DaprClient) -> None:
+    assert seen(await client.invoke("shop.default", "echo"))["app"] == "shop"
+    async with calling(mesh.shop) as itself:
+        assert seen(await itself.invoke("shop", "echo", verb="GET"))["app"] == "shop"
+
+
+@pytest.mark.parametrize(
+    "method", ["v1.0/metadata", "v1.0/healthz", "v1.0/invoke/web/method/x", "v1.0/state/s"]
+)
+async def test_path_of_daprs_own_api_is_a_path_of_the_app(client: DaprClient, method: str) -> None:
+    told = seen(await client.invoke("shop", method, verb="GET"))
+    assert (told["app"], told["target"]) == ("shop", f"/{method}")
+
+
+async def test_answer_without_a_body(client: DaprClient) -> None:
+    ended = await client.invoke("shop", "status", verb="DELETE", query="code=204")
+    assert (ended.code, ended.response.data.value) == (grpc.StatusCode.OK, b"")
+    assert ended.initial["dapr-http-status"] == "204"
+    head = await client.invoke("shop", "echo", verb="HEAD")
+    assert (head.code, head.response.data.value) == (grpc.StatusCode.OK, b"")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "phrase"),
+    [
+        (302, grpc.StatusCode.UNKNOWN, "Found"),
+        (400, grpc.StatusCode.INTERNAL, "Bad Request"),
+        (401, grpc.StatusCode.UNAUTHENTICATED, "Unauthorized"),
+        (404, grpc.StatusCode.NOT_FOUND, "Not Found"),
+        (500, grpc.StatusCode.UNKNOWN, "Internal Server Error"),
+        (503, grpc.StatusCode.UNAVAILABLE, "Service Unavailable"),
+    ],
+)
+async def test_error_of_the_app_has_daprs_code_and_its_details(
+    client: DaprClient, status: int, code: grpc.StatusCode, phrase: str
+) -> None:
+    ended = await client.invoke("shop", "status", verb="GET", query=f"code={status}&header=x-why:because")
+    assert (ended.code, ended.text) == (code, phrase)
+    assert (ended.initial["dapr-http-status"], ended.initial["x-why"]) == (str(status), "because")
+    details = ended.trailing["grpc-status-details-bin"]
+    assert isinstance(details, bytes)
+    assert b"google.rpc.ErrorInfo" in details
+    assert f"status {status}".encode() in details  # the start of the body
+
+
+async def test_failure_of_the_sidecars_is_internal_and_says_why(client: DaprClient) -> None:
+    denied = await client.invoke("shop", "secret", verb="GET")
+    assert (denied.code, denied.trailing["postern-error"]) == (grpc.StatusCode.INTERNAL, "denied")
+    assert "failed to invoke, id: shop, err: rpc error: code = PermissionDenied" in denied.text
+    assert "dapr-http-status" not in denied.initial
+    unknown = await client.invoke("nobody", "x", verb="GET")
+    assert (unknown.code, unknown.trailing["postern-error"]) == (grpc.StatusCode.INTERNAL, "no-app")
+    assert "failed to invoke, id: nobody, err: couldn't find service: nobody" in unknown.text
+    invalid = await client.invoke("a.b.c", "x", verb="GET")
+    assert invalid.code is grpc.StatusCode.INTERNAL
+    assert "invalid app-id" in invalid.text
+    verbless = await client.invoke("shop", "echo", verb="")
+    assert verbless.code is grpc.StatusCode.INTERNAL
+    assert "http_extension.verb" in verbless.text
+
+
+async def test_answer_that_breaks_off_is_a_failure(client: DaprClient) -> None:
+    for when in ("body", "length", "head"):
+        ended = await client.invoke("shop", "die", query=f"when={when}")
+        assert (ended.code, ended.response) == (grpc.StatusCode.INTERNAL, None), when
+
+
+async def test_message_of_four_mebibytes_is_the_limit_both_ways(client: DaprClient) -> None:
+    fits = await client.invoke("shop", "sink", data=b"x" * 4_194_000)
+    assert seen(fits)["bytes"] == 4_194_000
+    too_large = await client.invoke("shop", "sink", data=b"x" * 4_194_304)
+    assert too_large.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    whole = await client.invoke("shop", "bytes", verb="GET", query="n=4194000")
+    assert len(whole.response.data.value) == 4_194_000
+    for query in ("n=4194304", "n=5000000", "n=5000000&chunk=65536"):
+        beyond = await client.invoke("shop", "bytes", verb="GET", query=query)
+        assert beyond.code is grpc.StatusCode.RESOURCE_EXHAUSTED, query
+        assert "--max-body-size" in beyond.text
+
+
+async def test_deadline_and_cancellation_reach_the_app(mesh: Standing, client: DaprClient) -> None:
+    async def cuts() -> int:
+        answer = await request(mesh.http_app.port, "GET", "/stats")
+        return int(json.loads(answer.body)["cut"])
+
+    before = await cuts()
+    endless = "n=1000000&every_s=0.01"
+    late = await client.invoke("shop", "sse", verb="GET", query=endless, timeout_s=0.5)
+    assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    async def are_cut(count: int) -> bool:
+        return await cuts() >= before + count
+
+    await eventually(lambda: are_cut(1))
+    async with asyncio.TaskGroup() as tasks:
+        leaving = tasks.create_task(client.invoke("shop", "sse", verb="GET", query=endless))
+
+        async def is_there() -> bool:
+            answer = await request(mesh.http_app.port, "GET", "/stats")
+            return bool(json.loads(answer.body)["requests"].get("/sse", 0) >= 2)
+
+        await eventually(is_there)
+        leaving.cancel()
+    await eventually(lambda: are_cut(2))
+
+
+async def test_many_calls_at_once_each_get_their_own_answer(client: DaprClient) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        calls = [tasks.create_task(client.invoke("shop", "echo", data=b"%d" % n)) for n in range(64)]
+    assert [seen(call.result())["body"] for call in calls] == [str(n) for n in range(64)]
+
+
+async def test_call_is_one_hop_of_the_callers_trace(mesh: Standing, client: DaprClient) -> None:
+    given: Metadata = (("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01"),)
+    told = seen(await client.invoke("shop", "echo", metadata=given))
+    (at_app,) = (value for name, value in told["headers"] if name.lower() == "traceparent")
+    assert at_app.split("-")[1] == TRACE_ID
+
+    async def spans(sidecar: Sidecar) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads((await sidecar.admin(f"/trace?id={TRACE_ID}")).body)["spans"]
+        return found
+
+    async def are_there() -> bool:
+        return bool(await spans(mesh.web)) and bool(await spans(mesh.shop))
+
+    await eventually(are_there)
+    (out,), (into,) = await spans(mesh.web), await spans(mesh.shop)
+    assert (out["parentId"], into["parentId"]) == (SPAN_ID, out["id"])
+
+
+async def test_call_is_logged_once_as_the_app_made_it(mesh: Standing, client: DaprClient) -> None:
+    mark = "dapr-api-log-mark"
+    await client.invoke("shop", mark, verb="GET", metadata=(("user-agent", mark),))
+    await client.get_metadata()
+
+    async def is_logged() -> bool:
+        return "/dapr.proto.runtime.v1.Dapr/GetMetadata" in mesh.web.process.output
+
+    await eventually(is_logged)
+    lines = [line for line in mesh.web.process.output.splitlines() if "API Called" in line]
+    assert any("/dapr.proto.runtime.v1.Dapr/InvokeService" in line for line in lines)
+    assert not [line for line in lines if mark in line]
+
+
+# --- the rest of the service ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "block"),
+    [
+        ("GetState", "state store"),
+        ("PublishEvent", "publish and subscribe"),
+        ("SubscribeTopicEventsAlpha1", "publish and subscribe"),
+        ("GetSecret", "secret store"),
+        ("StartWorkflowBeta1", "workflows"),
+        ("Frobnicate", "InvokeService, GetMetadata"),
+    ],
+)
+async def test_method_of_a_building_block_is_unimplemented_at_once(
+    client: DaprClient, method: str, block: str
+) -> None:
+    began = time.monotonic()
+    ended = await client.call(method, timeout_s=10.0)
+    assert (ended.code, ended.trailing["postern-error"]) == (grpc.StatusCode.UNIMPLEMENTED, "unsupported")
+    assert block in ended.text
+    assert time.monotonic() - began < 5.0
+
+
+async def test_method_that_streams_is_unimplemented_too(mesh: Standing) -> None:
+    async with grpc.aio.insecure_channel(f"localhost:{mesh.web.grpc_port}") as channel:
+        made: Any = channel.stream_stream  # the stubs want serializers, which it does without
+        stream = made("/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1")(timeout=10.0)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_metadata_is_that_of_the_http_api(mesh: Standing) -> None:
+    async with calling(mesh.shop) as client:
+        assert (await client.set_metadata("owner team", "grün")).code is grpc.StatusCode.OK
+        assert (await client.set_metadata("", "nothing")).code is grpc.StatusCode.OK
+        refused = await client.set_metadata("large", "x" * 4_097)
+        assert (refused.code, "4096 bytes" in refused.text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+        found = MessageToDict((await client.get_metadata()).response)
+    told = json.loads((await request(mesh.shop.http_port, "GET", "/v1.0/metadata")).body)
+    assert told["extended"]["owner team"] == "grün"
+    assert "" not in told["extended"]
+    assert found == {
+        "id": told["id"],
+        "runtimeVersion": told["runtimeVersion"],
+        "extendedMetadata": told["extended"],
+        "appConnectionProperties": told["appConnectionProperties"],
+        "actorRuntime": told["actorRuntime"],
+    }
+
+
+async def test_service_of_an_app_is_carried_as_before(mesh: Standing, client: DaprClient) -> None:
+    assert (await client.get_metadata()).response.id == "web"
+    async with grpc.aio.insecure_channel(f"localhost:{mesh.web.grpc_port}") as channel:
+        echo = EchoClient(channel, metadata=(("dapr-app-id", "echo"),))
+        assert (await echo.unary(EchoRequest(message="one"))).message == "one"
+
+
+async def test_callee_that_speaks_grpc_is_told_as_such(client: DaprClient) -> None:
+    ended = await client.invoke("echo", "x")
+    assert ended.code is grpc.StatusCode.INTERNAL
+    assert "the app speaks gRPC" in ended.text
+
+
+# --- tokens, sockets, the end ----------------------------------------------------------------------------------------------------
+
+
+async def test_token_is_wanted_and_goes_no_further(mesh: Standing) -> None:
+    guarded = await mesh.mesh.sidecar(
+        "guarded", env={"DAPR_API_TOKEN": "open-sesame"}, flags=_engine_of(mesh)
+    )
+    async with calling(guarded) as stranger, calling(guarded, (("dapr-api-token", "open-sesame"),)) as friend:
+        for ended in (
+            await stranger.invoke("shop", "echo"),
+            await stranger.get_metadata(),
+            await stranger.call("GetState"),
+        ):
+            assert ended.code is grpc.StatusCode.UNAUTHENTICATED
+        told = seen(await friend.invoke("shop", "echo"))
+        assert "open-sesame" not in json.dumps(told)
+        assert (await friend.get_metadata()).response.id == "guarded"
+    assert await guarded.end() == 0
+
+
+async def test_server_starts_with_the_first_call_and_leaves_nothing(mesh: Standing) -> None:
+    fresh = await mesh.mesh.sidecar("fresh", flags=_engine_of(mesh))
+    folder = Path(fresh.admin_socket).parent
+    own = Path(fresh.admin_socket).stem
+
+    def sockets() -> set[str]:
+        return {path.suffix for path in folder.iterdir() if path.stem == own}
+
+    assert sockets() == {".sock", ".api"}
+    async with calling(fresh) as client:
+        async with asyncio.TaskGroup() as tasks:
+            first = [tasks.create_task(client.get_metadata()) for _ in range(8)]
+        assert {ended.result().response.id for ended in first} == {"fresh"}
+        assert seen(await client.invoke("shop", "echo"))["app"] == "shop"
+    assert sockets() == {".sock", ".api", ".rpc", ".way"}
+    for suffix in (".rpc", ".way"):
+        assert os.stat(folder / f"{own}{suffix}").st_mode & 0o777 == 0o600
+    assert await fresh.end() == 0
+    assert sockets() == set()
+
+
+async def test_call_in_flight_ends_well_when_the_sidecar_leaves(mesh: Standing) -> None:
+    leaving = await mesh.mesh.sidecar("leaving", flags=_engine_of(mesh))
+    async with calling(leaving) as client, asyncio.TaskGroup() as tasks:
+        assert seen(await client.invoke("shop", "echo"))["app"] == "shop"
+        slow = tasks.create_task(client.invoke("shop", "slow", verb="GET", query="s=1"))
+
+        async def is_there() -> bool:
+            stats = (await leaving.status())["engineStats"]
+            assert isinstance(stats, dict)
+            return int(stats["callsInFlight"]) >= 2
+
+        await eventually(is_there)
+        assert (await client.shutdown()).code is grpc.StatusCode.OK
+    assert slow.result().code is grpc.StatusCode.OK
+    assert await leaving.process.ended() == 0
+
+
+async def test_shutdown_by_force(mesh: Standing) -> None:
+    leaving = await mesh.mesh.sidecar("forced", flags=_engine_of(mesh))
+    async with calling(leaving) as client:
+        assert (await client.shutdown(force=True)).code is grpc.StatusCode.OK
+    assert await leaving.process.ended() == 1
+
+
+def _engine_of(mesh: Standing) -> tuple[str, str]:
+    """The engine of the module's mesh, for another sidecar beside it."""
+    return ("--engine", "native" if "engine=native" in mesh.web.process.output else "portable")

@@ -1,0 +1,276 @@
+"""InvokeService to HTTP and back, by Dapr's rules."""
+
+import json
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from proxy.api.dapr.common_pb2 import HTTPExtension, InvokeRequest
+from proxy.api.dapr.invocation import Answer, HttpCall, Metadata, answer_to, http_call, too_large
+from proxy.api.dapr.runtime_pb2 import InvokeServiceRequest
+from proxy.contract.head import Headers
+from proxy.wire.http_client import LocalResponse
+
+LIMIT = 4_194_304
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE_BIN = bytes.fromhex("00000af7651916cd43dd8448eb211c80319c01b7ad6b71692033310201")
+
+
+def asked(
+    method: str = "items", *, verb: str = "POST", query: str = "", **message: Any
+) -> InvokeServiceRequest:
+    extension = HTTPExtension(verb=verb, querystring=query)
+    return InvokeServiceRequest(
+        id="cart", message=InvokeRequest(method=method, http_extension=extension, **message)
+    )
+
+
+def call_of(request: InvokeServiceRequest, metadata: Metadata = ()) -> HttpCall:
+    found = http_call(request, metadata)
+    assert isinstance(found, HttpCall), found
+    return found
+
+
+def refused(request: InvokeServiceRequest) -> Answer:
+    found = http_call(request, ())
+    assert isinstance(found, Answer), found
+    assert (found.code, found.response, found.initial) == (13, None, ())
+    return found
+
+
+# --- the request ---------------------------------------------------------------------------------------------------------------
+
+
+def test_request_is_an_http_call_of_the_callee() -> None:
+    request = asked("items", verb="PUT", query="a=1&b=%20", content_type="text/plain")
+    request.message.data.value = b"\x00body"
+    assert call_of(request) == HttpCall(
+        "PUT", "/items?a=1&b=%20", (("dapr-app-id", "cart"), ("content-type", "text/plain")), b"\x00body"
+    )
+
+
+@pytest.mark.parametrize("verb", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"])
+def test_verb_is_kept(verb: str) -> None:
+    assert call_of(asked(verb=verb)).method == verb
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("", "/"),
+        ("/a/b", "/a/b"),
+        ("//a", "/a"),
+        ("a b", "/a%20b"),
+        ("a%20b", "/a%20b"),
+        ("a?b", "/a%3Fb"),
+        ("a#b", "/a%23b"),
+        ("你", "/%E4%BD%A0"),
+        ("a\r\nx: y", "/a%0D%0Ax:%20y"),
+        ("http://evil/x", "/http://evil/x"),
+        ("v1.0/metadata", "/v1.0/metadata"),
+    ],
+)
+def test_method_becomes_a_path(method: str, target: str) -> None:
+    assert call_of(asked(method)).target == target
+
+
+@pytest.mark.parametrize(
+    ("query", "sent"),
+    [("a=%zz&b=1;c", "a=%zz&b=1;c"), ("a b#c", "a%20b%23c"), ("x\r\ny", "x%0D%0Ay"), ("?", "?")],
+)
+def test_query_is_sent_as_it_is_but_for_what_would_break_the_request(query: str, sent: str) -> None:
+    assert call_of(asked(query=query)).target == f"/items?{sent}"
+
+
+def test_packed_message_is_protobuf_whatever_the_content_type_says() -> None:
+    request = asked(content_type="text/plain")
+    request.message.data.type_url = "type.googleapis.com/x.Y"
+    assert dict(call_of(request).headers)["content-type"] == "application/x-protobuf"
+
+
+def test_absent_content_type_stays_absent() -> None:
+    assert call_of(asked()).headers == (("dapr-app-id", "cart"),)
+
+
+def test_content_type_can_add_no_field() -> None:
+    found = dict(call_of(asked(content_type="a/b\r\nx: y")).headers)
+    assert found["content-type"] == "a/b%0D%0Ax: y"
+
+
+def test_metadata_becomes_fields() -> None:
+    metadata: Metadata = (
+        ("x-note", "one"),
+        ("x-note", "two"),
+        ("user-agent", "grpc-go/1"),
+        ("authorization", "Bearer x"),
+        ("grpc-accept-encoding", "gzip"),
+        ("x-raw-bin", b"\x00"),
+        *((name, "x") for name in ("te", "connection", "host", "content-length", "content-type", "expect")),
+        ("dapr-api-token", "secret"),
+        ("dapr-app-id", "other"),
+    )
+    assert call_of(asked(), metadata).headers == (
+        ("dapr-app-id", "cart"),
+        ("x-note", "one"),
+        ("x-note", "two"),
+        ("user-agent", "grpc-go/1"),
+        ("authorization", "Bearer x"),
+        ("dapr-grpc-accept-encoding", "gzip"),
+    )
+
+
+def test_trace_in_binary_form_goes_on_where_no_field_names_it() -> None:
+    assert dict(call_of(asked(), (("grpc-trace-bin", TRACE_BIN),)).headers)["traceparent"] == TRACE
+    both = call_of(asked(), (("grpc-trace-bin", TRACE_BIN), ("traceparent", "mine")))
+    assert [value for name, value in both.headers if name == "traceparent"] == ["mine"]
+    assert "traceparent" not in dict(call_of(asked(), (("grpc-trace-bin", b"short"),)).headers)
+
+
+@pytest.mark.parametrize("verb", ["NONE", "CONNECT"])
+def test_call_without_a_verb_is_refused(verb: str) -> None:
+    assert "http_extension.verb" in refused(asked(verb=verb)).message
+
+
+def test_call_without_an_extension_or_with_an_unknown_verb_is_refused() -> None:
+    bare = InvokeServiceRequest(id="cart", message=InvokeRequest(method="x"))
+    assert "http_extension.verb" in refused(bare).message
+    unknown = InvokeServiceRequest.FromString(
+        InvokeServiceRequest(id="cart", message=InvokeRequest(method="x")).SerializeToString()
+        + b"\x1a\x04\x22\x02\x08\x63"  # message.http_extension.verb = 99
+    )
+    assert "http_extension.verb" in refused(unknown).message
+
+
+@pytest.mark.parametrize("app_id", ["", "a b", "a\r\nx: y", "ä", "a\x00"])
+def test_app_id_that_no_field_can_carry_is_refused(app_id: str) -> None:
+    request = asked()
+    request.id = app_id
+    assert refused(request).message.startswith(f"failed to invoke, id: {app_id}, err: invalid app-id")
+
+
+# --- the answer ------------------------------------------------------------------------------------------------------------------
+
+
+def answer(status: int = 200, headers: Headers = (), body: bytes = b"", limit: int = LIMIT) -> Answer:
+    return answer_to("cart", LocalResponse(status, headers, body), limit)
+
+
+def test_answer_of_an_app_becomes_a_response() -> None:
+    found = answer(
+        201,
+        (
+            (b"content-type", b"text/plain"),
+            (b"X-App", b"cart"),
+            (b"set-cookie", b"a=1"),
+            (b"set-cookie", b"b=2"),
+            (b"date", b"today"),
+            (b"content-length", b"2"),
+            (b"grpc-status", b"5"),
+            (b"x-raw-bin", b"AAA="),
+            (b"dapr-http-status", b"999"),
+            (b"x~y", b"not a name of gRPC"),
+            (b"x-name", "ü".encode()),
+        ),
+        b"ok",
+    )
+    assert found.code == 0
+    assert found.response is not None
+    assert (found.response.data.value, found.response.data.type_url) == (b"ok", "")
+    assert found.response.content_type == "text/plain"
+    assert found.initial == (
+        ("dapr-content-type", "text/plain"),
+        ("x-app", "cart"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("dapr-date", "today"),
+        ("dapr-grpc-status", "5"),
+        ("dapr-http-status", "201"),
+    )
+
+
+def error_info(details: str | bytes) -> tuple[int, str, dict[str, object]]:
+    """A google.rpc.Status as the protobuf library reads it, in a pool of its own."""
+    pool = descriptor_pool.DescriptorPool()
+    text = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="rpc.proto", package="google.rpc", syntax="proto3")
+    kinds = {
+        "Any": (("type_url", 1, text.TYPE_STRING, 1), ("value", 2, text.TYPE_BYTES, 1)),
+        "Status": (
+            ("code", 1, text.TYPE_INT32, 1),
+            ("message", 2, text.TYPE_STRING, 1),
+            ("details", 3, text.TYPE_MESSAGE, 3),
+        ),
+        "Pair": (("key", 1, text.TYPE_STRING, 1), ("value", 2, text.TYPE_STRING, 1)),
+        "ErrorInfo": (
+            ("reason", 1, text.TYPE_STRING, 1),
+            ("domain", 2, text.TYPE_STRING, 1),
+            ("metadata", 3, text.TYPE_MESSAGE, 3),
+        ),
+    }
+    for name, fields in kinds.items():
+        message = file.message_type.add(name=name)
+        for field, number, kind, label in fields:
+            made = message.field.add(name=field, number=number, type=kind, label=label)
+            if kind == text.TYPE_MESSAGE:
+                made.type_name = ".google.rpc.Any" if name == "Status" else ".google.rpc.Pair"
+    pool.Add(file)
+    made_of = {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"google.rpc.{name}"))
+        for name in kinds
+    }
+    assert isinstance(details, bytes)
+    status: Any = made_of["Status"].FromString(details)
+    (one,) = status.details
+    assert one.type_url == "type.googleapis.com/google.rpc.ErrorInfo"
+    info: Any = made_of["ErrorInfo"].FromString(one.value)
+    pairs = {pair.key: pair.value for pair in info.metadata}
+    return status.code, status.message, {"reason": info.reason, "domain": info.domain, **pairs}
+
+
+def test_error_of_an_app_is_told_with_its_status_and_the_start_of_its_body() -> None:
+    found = answer(404, ((b"x-app", b"cart"),), b"no such item")
+    assert (found.code, found.message, found.response) == (5, "Not Found", None)
+    assert found.initial == (("x-app", "cart"), ("dapr-http-status", "404"))
+    ((key, details),) = found.trailing
+    assert key == "grpc-status-details-bin"
+    told = {
+        "reason": "Not Found",
+        "domain": "dapr.io",
+        "http.code": "404",
+        "http.error_message": "no such item",
+    }
+    assert error_info(details) == (5, "Not Found", told)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(b"x" * 63, "x" * 63), (b"x" * 64, "x" * 63), (b"x" * 5_000, "x" * 63), (b"\xff", "�"), (b"", "")],
+)
+def test_error_body_is_cut_as_dapr_cuts_it(body: bytes, told: str) -> None:
+    ((_, details),) = answer(500, (), body).trailing
+    assert error_info(details)[2]["http.error_message"] == told
+
+
+def test_failure_of_a_sidecar_is_internal_with_its_text() -> None:
+    body = json.dumps(
+        {"errorCode": "ERR_DIRECT_INVOKE", "message": "failed to invoke, id: cart, err: why"}
+    ).encode()
+    found = answer(403, ((b"postern-error", b"denied"), (b"content-type", b"application/json")), body)
+    assert found == Answer(
+        code=13, message="failed to invoke, id: cart, err: why", trailing=(("postern-error", "denied"),)
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b"3"])
+def test_failure_of_a_sidecar_whose_text_cannot_be_read(body: bytes) -> None:
+    found = answer(431, ((b"postern-error", b"bad-request"),), body)
+    assert (found.code, found.message) == (13, "failed to invoke, id: cart, err: HTTP status 431")
+
+
+def test_answer_counts_with_its_envelope() -> None:
+    fits = answer(body=b"x" * 100, limit=104)
+    assert fits.response is not None
+    assert fits.response.ByteSize() == 104
+    assert answer(body=b"x" * 100, limit=103) == too_large("cart", 103)
+    assert too_large("cart", 103).code == 8
