@@ -76,7 +76,7 @@ ROUTERS := $(STOCK)/routers
 stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers) \
 	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built) \
-	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock)
+	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(STOCK)/dapr/built
 
 $(STOCK)/go/stock: $(wildcard tests/stock/go/*)
 	go build -C tests/stock/go -o $(CURDIR)/$@ .
@@ -98,6 +98,12 @@ $(STOCK)/node/built: $(wildcard tests/stock/node/*)
 
 $(STOCK)/rust/release/stock: $(wildcard tests/stock/rust/*.* tests/stock/rust/src/*)
 	cargo build --quiet --release --locked --manifest-path tests/stock/rust/Cargo.toml --target-dir $(STOCK)/rust
+	@touch $@
+
+# Dapr's SDK registers the messages that postern has as well: it can't be in our environment.
+$(STOCK)/dapr/built: $(wildcard tests/stock/dapr/*)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r tests/stock/dapr/requirements.txt
 	@touch $@
 
 $(ROUTERS)/go/routers: $(wildcard tests/routers/go/*)
