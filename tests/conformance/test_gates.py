@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from proxy.contract.gates import ConcurrencyGate, GateState
-from proxy.contract.plan import Cause, Route
+from proxy.contract.plan import Cause, Decision, Route
+from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import FramePeer, dial, serving
-from tests.conformance.harness import DEADLINE_S, EDITS, Node, leading, retry
+from tests.conformance.harness import DEADLINE_S, EDITS, Node, leading, plan, retry
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
 
@@ -26,11 +27,11 @@ def level(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def gated(level: str, *names: str, **fields: Any) -> dict[str, Any]:
+def gated(level: str, *names: str, cluster: str = "app", **fields: Any) -> dict[str, Any]:
     """What a Plan has so that gates stand at a level."""
     if level == "call":
         return {"gates": names, **fields}
-    return {"routes": (Route(cluster="app", edits=EDITS, gates=names),), **fields}
+    return {"routes": (Route(cluster=cluster, edits=EDITS, gates=names),), **fields}
 
 
 def state(node: Node, name: str = "g") -> GateState:
@@ -100,7 +101,7 @@ async def test_gate_with_a_full_queue_sheds(engine: str, level: str) -> None:
         way.front.gate("g", None)
         let_in = [(await caller.whole(stream)).status for stream in kept]
     assert [(one.status, one.get(b"postern-error")) for one in shed] == [(503, b"shed")] * 3
-    assert b"more than 2 calls wait already" in shed[0].body
+    assert b"queue full (limit 2)" in shed[0].body
     attempts = [Cause.SHED] if level == "attempt" else []
     for outcome in outcomes:
         assert (outcome.cause, [attempt.cause for attempt in outcome.attempts]) == (Cause.SHED, attempts)
@@ -132,8 +133,38 @@ async def test_attempt_that_a_gate_refused_is_tried_again_by_rule(engine: str) -
         outcome = await way.front.seen.outcome()
     assert (response.status, response.get("postern-error")) == (503, "shed")
     refused = [(attempt.cause, attempt.endpoint, attempt.detail) for attempt in outcome.attempts]
-    assert refused == [(Cause.SHED, "", "more than 0 calls wait already")] * 3
+    assert refused == [(Cause.SHED, "", "queue full (limit 0)")] * 3
     assert all(attempt.started_ns <= attempt.ended_ns != 0 for attempt in outcome.attempts)
+
+
+async def test_attempt_that_fails_at_once_and_is_tried_again_waits_behind_those_who_came_before(
+    engine: str,
+) -> None:
+    app = App()
+
+    def decide(head: RecordingHead) -> Decision:
+        if head.method() == "PUT":
+            return plan(**gated("attempt", "g", cluster="nowhere"), retries=(retry(3, Cause.NO_ENDPOINT),))
+        return plan(**gated("attempt", "g"))
+
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, decide=decide) as way,
+        dial(way.port) as caller,
+    ):
+        way.front.gate("g", 1)
+        first = await caller.request()
+        await app.begun.acquire()
+        fails = await caller.request(method=b"PUT")
+        await waiting(way.front, 1)
+        last = await caller.request()
+        await waiting(way.front, 2)
+        way.front.gate("g", 2)  # lets in who fails, then who came last: the other's next attempt is behind
+        await app.begun.acquire()
+        await waiting(way.front, 1)
+        app.go.set()
+        statuses = [(await caller.whole(stream)).status for stream in (first, fails, last)]
+    assert statuses == [200, 503, 200]
 
 
 async def test_gate_of_calls_is_passed_once_and_one_of_attempts_by_each(engine: str, level: str) -> None:

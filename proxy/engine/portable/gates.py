@@ -5,7 +5,7 @@ A kind of gate is a class with the methods of `Gate`; it is given the clock and 
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from proxy.contract.gates import ConcurrencyGate, GateSpec, GateState
 from proxy.contract.plan import Cause
@@ -88,15 +88,20 @@ class Concurrency:
     def _has_room(self) -> bool:
         return self._spec is None or self._inside < self._spec.limit
 
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether somebody is before who comes now; with room, only while those who wait are being admitted."""
+        return any(not waiting.is_over for waiting in self._queue)
+
     def enter(self, now: float, chance: float) -> Passed | Waiting | Refused:
         """Come in where there is room, else wait for it in turn."""
-        if self._spec is None or self._has_room:
+        if self._spec is None or (self._has_room and not self._is_awaited):
             self._inside += 1
             return self
         if len(self._queue) >= self._spec.queue:
             self._queue = deque(waiting for waiting in self._queue if not waiting.is_over)
         if len(self._queue) >= self._spec.queue:
-            return Refused(Cause.SHED, f"more than {self._spec.queue} calls wait already")
+            return Refused(Cause.SHED, f"queue full (limit {self._spec.queue})")
         self._queue.append(Waiting())
         return self._queue[-1]
 
@@ -108,6 +113,7 @@ class Concurrency:
 
     def change(self, spec: GateSpec) -> None:
         """Another bound; who waits may come in at once."""
+        assert isinstance(spec, ConcurrencyGate)
         self._spec = spec
         self._admit()
 
@@ -135,7 +141,7 @@ class Concurrency:
             self._admitting = False
 
 
-_KINDS: dict[type[GateSpec], Callable[[GateSpec], Gate]] = {ConcurrencyGate: Concurrency}
+_KINDS: dict[type[GateSpec], Callable[[Any], Gate]] = {ConcurrencyGate: Concurrency}
 
 
 class Gates:

@@ -15,7 +15,7 @@ use postern_core::decision::plan::ReleasedTokens;
 use postern_core::decision::trace::Sampler;
 use postern_core::engine::Engine;
 use postern_core::limits::Limits;
-use postern_core::seam::ask::{AttemptRecord, Notice, Outcome};
+use postern_core::seam::ask::{Attempt, Notice, Outcome};
 use postern_core::seam::commands::Command;
 use postern_core::seam::inboxes::Inboxes;
 use postern_core::seam::tally::{Bounds, HttpPaths, Kind, Tally};
@@ -306,7 +306,7 @@ impl NativeEngine {
 }
 
 fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) -> PyResult<Bound<'py, PyTuple>> {
-    let attempt = |attempt: &AttemptRecord| {
+    let attempt = |attempt: &Attempt| {
         let cause = attempt.cause.map(postern_core::call::cause::Cause::name);
         let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
         let said = attempt.said.map(postern_core::call::cause::Cause::name);

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use crate::call::answers::{self, grpc_code};
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Down, Gone, Lost, Part, Up};
-use crate::call::exchange::{Call, Stop, now_ns, outcome};
+use crate::call::exchange::{Call, Stop, heard_by_gates, now_ns};
 use crate::call::gates::{Pass, Refusal};
 use crate::call::grpc_web::{self, WebUp};
 use crate::call::pool::{Connection, Origin};
@@ -22,7 +22,7 @@ use crate::decision::edits::{self, drop_hop_by_hop};
 use crate::decision::plan::Plan;
 use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::{Framing, Protocol, RawHead};
-use crate::seam::ask::AttemptRecord;
+use crate::seam::ask::Attempt;
 use crate::shared::Shared;
 
 /// For an endpoint that was only announced to show who it is, where another one is left.
@@ -47,7 +47,7 @@ struct Answered {
 }
 
 /// An attempt under way. Its record is the call's; all else of it is its own.
-pub struct Attempt {
+pub struct UpstreamAttempt {
     /// Place of its record among the call's.
     number: usize,
     endpoint: Option<Rc<Endpoint>>,
@@ -62,17 +62,18 @@ pub struct Attempt {
     refused_as: Option<Cause>,
 }
 
-/// Dropped before its end, it no longer counts in its endpoint's load.
-impl Drop for Attempt {
+/// Dropped before its end, with its connection's task or by a fault of ours: gates hear what the call's outcome says.
+impl Drop for UpstreamAttempt {
     fn drop(&mut self) {
         self.release_endpoint();
+        self.passes.drain(..).for_each(|pass| pass.leave(Some(Cause::Draining)));
     }
 }
 
-impl Attempt {
+impl UpstreamAttempt {
     /// One more of a call, whose record begins.
     pub fn begin(call: &mut Call, plan: &Plan) -> Self {
-        call.attempts.push(AttemptRecord { started_ns: now_ns(), ..AttemptRecord::default() });
+        call.attempts.push(Attempt { started_ns: now_ns(), ..Attempt::default() });
         Self {
             number: call.attempts.len() - 1,
             endpoint: None,
@@ -225,7 +226,8 @@ impl Attempt {
         let waits_for_code = call.head.protocol == Protocol::Grpc && !answered.end && answered.first.is_none();
         if !waits_for_code && !matches!(answered.first, Some(Part::Data(_))) {
             let failed = plan.retries.iter().any(|policy| policy.covers(Cause::Status, answered.status, code));
-            let pause = if failed { Box::pin(call.next_pause(plan, Cause::Status, answered.status, code)).await? } else { None };
+            let pause =
+                if failed { Box::pin(call.next_pause(down, plan, Cause::Status, answered.status, code)).await? } else { None };
             if let Some(pause) = pause {
                 call.attempts[self.number].grpc_code = code;
                 self.end(call, Some(Cause::Status), "");
@@ -459,9 +461,10 @@ impl Attempt {
     pub fn end(&mut self, call: &mut Call, cause: Option<Cause>, detail: &str) {
         let record = &mut call.attempts[self.number];
         record.end(now_ns(), cause, detail);
+        call.up_waits = false; // nobody reads the request until the next attempt
         self.release_endpoint();
         if !self.passes.is_empty() {
-            let outcome = outcome(record.cause, record.status, record.grpc_code);
+            let outcome = heard_by_gates(record.cause, record.status, record.grpc_code);
             self.passes.drain(..).for_each(|pass| pass.leave(outcome));
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::call::answers;
-use crate::call::attempt::{Attempt, Ended};
+use crate::call::attempt::{Ended, UpstreamAttempt};
 use crate::call::cause::Cause;
 use crate::call::deciding::Decided;
 use crate::call::ends::Down;
@@ -25,7 +25,7 @@ use crate::decision::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
 use crate::decision::plan::{self, Decision, Plan, Reply, Token};
 use crate::decision::trace::Span;
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
-use crate::seam::ask::{AttemptRecord, Outcome, Question};
+use crate::seam::ask::{Attempt, Outcome, Question};
 use crate::shared::Shared;
 
 /// Nobody processed it: another endpoint may, at once.
@@ -54,7 +54,7 @@ pub struct Call {
     pub state: Rc<CallState>,
     pub kept: Option<Rc<Kept>>,
     pub route: usize,
-    pub attempts: Vec<AttemptRecord>,
+    pub attempts: Vec<Attempt>,
     pub tried: Vec<Arc<str>>,
     pub body: RequestBody,
     pub span: Option<Span>,
@@ -286,7 +286,7 @@ impl Call {
 
     async fn attempts(&mut self, down: &mut Down, plan: &Plan) -> Result<(), Stop> {
         loop {
-            let mut attempt = Attempt::begin(self, plan);
+            let mut attempt = UpstreamAttempt::begin(self, plan);
             let ended = attempt.run(self, down, plan).await.inspect_err(|stop| {
                 let (cause, detail) = self.told(stop);
                 attempt.end(self, Some(cause), &detail);
@@ -306,7 +306,7 @@ impl Call {
             if IMMEDIATE & cause.bit() != 0 && self.may_try_another(plan) {
                 continue;
             }
-            match Box::pin(self.next_pause(plan, cause, 0, None)).await? {
+            match Box::pin(self.next_pause(down, plan, cause, 0, None)).await? {
                 Some(pause) => Box::pin(self.pause(down, pause)).await?,
                 None => return Box::pin(self.fail(down, cause, &detail)).await,
             }
@@ -330,6 +330,7 @@ impl Call {
     /// How long to wait for another attempt; `None`: this was the last.
     pub async fn next_pause(
         &mut self,
+        down: &mut Down,
         plan: &Plan,
         cause: Cause,
         status: u16,
@@ -346,7 +347,7 @@ impl Call {
         if drawn.is_none() {
             let (answer, told) = oneshot::channel();
             self.shared.inbox.ask(Question::Pauses { call: self.number, token: plan.token.id, rule, answer });
-            let mut fresh = told.await.map_err(|_| Stop::Silent)?.into_iter();
+            let mut fresh = self.guarded(down, told).await?.map_err(|_| Stop::Silent)?.into_iter();
             drawn = fresh.next();
             self.pauses.retain(|(known, _)| *known != rule);
             self.pauses.push((rule, fresh));
@@ -482,7 +483,7 @@ impl Call {
         };
         let of_attempt = self.attempts.last().filter(|_| cause.is_none()).and_then(|attempt| attempt.grpc_code);
         let grpc_code = grpc_code.or(self.ended_code).or(of_attempt);
-        self.passes.drain(..).for_each(|pass| pass.leave(outcome(cause, self.status, grpc_code)));
+        self.passes.drain(..).for_each(|pass| pass.leave(heard_by_gates(cause, self.status, grpc_code)));
         self.shared.inbox.tell(Outcome {
             head: self.head.clone(),
             decision,
@@ -516,6 +517,6 @@ fn draw_route(plan: &Plan) -> usize {
 }
 
 /// As gates hear it: an app's answer that is a failure counts, whether or not it was passed on.
-pub fn outcome(cause: Option<Cause>, status: u16, code: Option<u32>) -> Option<Cause> {
+pub fn heard_by_gates(cause: Option<Cause>, status: u16, code: Option<u32>) -> Option<Cause> {
     cause.or(plan::is_failure(status, code).then_some(Cause::Status))
 }

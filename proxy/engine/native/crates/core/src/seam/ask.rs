@@ -53,7 +53,7 @@ pub struct Leaf {
 
 /// One try at one endpoint; times are epoch nanoseconds, 0 where it did not come to that.
 #[derive(Debug, Clone, Default)]
-pub struct AttemptRecord {
+pub struct Attempt {
     pub endpoint: Arc<str>,
     pub started_ns: u64,
     pub head_ns: u64,
@@ -66,7 +66,7 @@ pub struct AttemptRecord {
     pub said: Option<Cause>,
 }
 
-impl AttemptRecord {
+impl Attempt {
     /// It ended, unless it had before.
     pub fn end(&mut self, now_ns: u64, cause: Option<Cause>, detail: &str) {
         if self.ended_ns == 0 {
@@ -97,7 +97,7 @@ pub struct Outcome {
     pub status: u16,
     pub grpc_code: Option<u32>,
     pub cause: Option<Cause>,
-    pub attempts: Vec<AttemptRecord>,
+    pub attempts: Vec<Attempt>,
     pub up_bytes: u64,
     pub down_bytes: u64,
 }
@@ -303,7 +303,7 @@ mod tests {
             status: 0,
             grpc_code: None,
             cause,
-            attempts: vec![AttemptRecord { said, ..AttemptRecord::default() }],
+            attempts: vec![Attempt { said, ..Attempt::default() }],
             up_bytes: 0,
             down_bytes: 0,
         }

@@ -50,8 +50,10 @@ impl Concurrency {
 
     fn admit(self: &Arc<Self>) {
         while let Some(ticket) = self.next() {
-            // A pass that comes back lowers the count again by its drop.
-            drop(ticket.send(self.pass()));
+            if let Err(pass) = ticket.send(self.pass()) {
+                pass.unused(); // who waited has just left
+                self.lock().inside -= 1;
+            }
         }
     }
 
@@ -80,12 +82,13 @@ impl Concurrency {
 impl Gate for Concurrency {
     fn enter(self: Arc<Self>, _: Instant, _: f64) -> Entered {
         let mut state = self.lock();
-        if state.inside < state.limit {
+        let is_awaited = || state.waiting.iter().any(|ticket| !ticket.is_closed());
+        if state.inside < state.limit && !is_awaited() {
             state.inside += 1;
             drop(state);
             return Entered::Passed(self.pass());
         }
-        let shed = Refusal { cause: Cause::Shed, detail: format!("more than {} calls wait already", state.queue) };
+        let shed = Refusal { cause: Cause::Shed, detail: format!("queue full (limit {})", state.queue) };
         state.waiting.retain(|ticket| !ticket.is_closed());
         if state.waiting.len() >= state.queue {
             return Entered::Refused(shed);
@@ -96,7 +99,7 @@ impl Gate for Concurrency {
     }
 
     fn change(self: Arc<Self>, spec: &GateSpec) -> bool {
-        let GateSpec::Concurrency { limit, queue } = *spec;
+        let Some((limit, queue)) = spec.concurrency() else { return false };
         self.resize(limit, queue);
         true
     }

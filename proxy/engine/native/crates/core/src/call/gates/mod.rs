@@ -53,6 +53,11 @@ impl Pass {
         Self(Some(Box::new(leave)))
     }
 
+    /// Nobody came in by it: the gate takes it back without a word.
+    pub fn unused(mut self) {
+        self.0 = None;
+    }
+
     /// It ended: well, or failed by a cause. `Status`: the app's answer is a failure, whether or not it was passed on.
     pub fn leave(mut self, outcome: Option<Cause>) {
         self.end(outcome);
@@ -121,6 +126,13 @@ impl GateSpec {
         match kind {
             "concurrency" => Ok(Self::Concurrency { limit: number("limit")? as usize, queue: number("queue")? as usize }),
             _ => Err(format!("unknown kind of gate: {kind}")),
+        }
+    }
+
+    /// Limit and queue; `None` where it is of another kind.
+    pub fn concurrency(&self) -> Option<(usize, usize)> {
+        match *self {
+            Self::Concurrency { limit, queue } => Some((limit, queue)),
         }
     }
 
