@@ -227,7 +227,7 @@ impl NativeEngine {
     }
 
     fn invalidate(&self, scope: String) {
-        self.command(|| Command::Bump(scope.clone()));
+        self.command(|| Command::Invalidate(scope.clone()));
     }
 
     fn judge_open(&self) {

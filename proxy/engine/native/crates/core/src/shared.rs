@@ -173,7 +173,7 @@ impl Shared {
                 self.listeners.borrow().values().for_each(|listener| listener.renew());
             }
             Command::SetSampler(sampler) => self.sampler.set(sampler),
-            Command::Bump(scope) => {
+            Command::Invalidate(scope) => {
                 self.staled.set(number);
                 let mut plans = self.plans.borrow_mut();
                 plans.invalidate(&scope);

@@ -29,7 +29,8 @@ pub enum Command {
     SetGate(String, Option<Arc<dyn Gate>>),
     SetIdentity(Option<Identity>),
     SetSampler(Option<Sampler>),
-    Bump(String),
+    /// Drop the kept decisions of a scope.
+    Invalidate(String),
     JudgeOpen,
     Listen(Bound),
     Unlisten(String),
@@ -168,7 +169,7 @@ mod tests {
     #[test]
     fn every_worker_gets_every_command_under_the_same_number() {
         let commands = Commands::new(3);
-        commands.send(|| Command::Bump("a".into()));
+        commands.send(|| Command::Invalidate("a".into()));
         assert_eq!(numbers(&commands.queues()[0]), [1]);
         commands.send_each(["b", "c", "d"].map(|key| Command::Wake(key.into())));
         assert_eq!(commands.sent(), 2);
