@@ -286,7 +286,7 @@ class Engine(Protocol):
     def invalidate(self, scope: str) -> None:
         """Drop every kept Plan of a scope."""
 
-    def judge_open(self) -> None:
+    def redecide_open(self) -> None:
         """Decide about every open call again, once for all that kept decisions cover together; end those that are denied now."""
 
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:

@@ -238,7 +238,7 @@ class Control:
         self._engine.invalidate("access")
         self._engine.invalidate("resiliency")
         if not self._settings.keep_open_calls:
-            self._engine.judge_open()
+            self._engine.redecide_open()
 
     def identity_changed(self, svid: Svid) -> None:
         """A new SVID: new TLS contexts for new connections."""

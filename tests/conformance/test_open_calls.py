@@ -37,7 +37,7 @@ class Rules:
         """New rules, as the control plane brings them."""
         self.asked, self.turned = 0, True
         node.engine.invalidate("access")
-        node.engine.judge_open()
+        node.engine.redecide_open()
 
 
 @asynccontextmanager

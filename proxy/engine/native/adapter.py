@@ -136,9 +136,9 @@ class NativeEngine:
         """Drop every kept Plan of a scope."""
         self._core.invalidate(scope)
 
-    def judge_open(self) -> None:
+    def redecide_open(self) -> None:
         """Decide about open calls again; end those that are denied now."""
-        self._core.judge_open()
+        self._core.redecide_open()
 
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
         """Goodbye on the listeners' connections; wait for their calls; returns how many were cut."""

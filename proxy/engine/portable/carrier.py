@@ -18,7 +18,7 @@ from proxy.engine.portable.pool import Pool
 from proxy.wire.streams import AcceptCall, Downstream, RawHead
 from proxy.wire.tls import TlsContexts
 
-_JUDGED = 64  # open calls that are judged again in one turn of the loop
+_REDECIDED = 64  # open calls decided about again in one turn of the loop
 
 Explain = Callable[[str], str]
 
@@ -76,12 +76,12 @@ class Carrier:
         self.observer.plan_cache(kept is not None)
         return kept if kept is not None else self.plans.decide(listener.decide, head)
 
-    async def judge_open(self) -> None:
+    async def redecide_open(self) -> None:
         """Decide about open calls again, a few in one turn of the loop."""
         calls = [exchange for calls in self.calls.values() for exchange in calls]
         for number, exchange in enumerate(calls, 1):
-            exchange.judge_again()
-            if number % _JUDGED == 0:
+            exchange.decide_again()
+            if number % _REDECIDED == 0:
                 await asyncio.sleep(0)
 
     def finished(self, exchange: Exchange, outcome: Outcome) -> None:

@@ -119,9 +119,9 @@ class PortableEngine:
         """Drop every kept Plan of a scope."""
         self._carrier.plans.invalidate(scope)
 
-    def judge_open(self) -> None:
+    def redecide_open(self) -> None:
         """Decide about open calls again; end those that are denied now."""
-        self._spawn(self._carrier.judge_open())
+        self._spawn(self._carrier.redecide_open())
 
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
         """Goodbye on the listeners' connections; wait for their calls; returns how many were cut."""

@@ -132,7 +132,7 @@ class Exchange:
         else:
             self._carry(decision, decision.decision)
 
-    def judge_again(self) -> None:
+    def decide_again(self) -> None:
         """The rules changed: a call that they deny now ends, answered where no answer has begun."""
         if self._done or self._kept is None:
             return

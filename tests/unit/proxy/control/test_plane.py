@@ -70,7 +70,7 @@ class Recorder:
         self.identity: TlsIdentity | None = None
         self.invalidated: list[str] = []
         self.woken: list[str] = []
-        self.judged_open = 0
+        self.redecided_open = 0
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -106,8 +106,8 @@ class Recorder:
     def invalidate(self, scope: str) -> None:
         self.invalidated.append(scope)
 
-    def judge_open(self) -> None:
-        self.judged_open += 1
+    def redecide_open(self) -> None:
+        self.redecided_open += 1
 
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
         raise AssertionError(listeners)
@@ -518,7 +518,7 @@ def test_new_policy_is_in_force_and_no_old_decision_is_kept(make: Make, tmp_path
     )
     limits = ResiliencyRules(targets={"cart": TargetRules(timeout_s=0.5, builtin_retry=None)})
     world.control.policy_changed(replace(load(sources), resiliency=limits))
-    assert (world.engine.invalidated, world.engine.judged_open) == (["access", "resiliency"], 1)
+    assert (world.engine.invalidated, world.engine.redecided_open) == (["access", "resiliency"], 1)
     denied = world.judge_peer("POST")
     assert isinstance(denied, Reply)
     assert denied.cause is Cause.DENIED

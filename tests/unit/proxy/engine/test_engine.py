@@ -14,6 +14,6 @@ async def test_nothing_is_begun_while_the_engine_ends() -> None:
         await engine.listen(ListenerSpec(name="in", address="127.0.0.1:0", decide=always(plan())))
         running.cancel()
         while not running.done():  # at each step of its end
-            engine.judge_open()
+            engine.redecide_open()
             await asyncio.sleep(0)
-    engine.judge_open()
+    engine.redecide_open()

@@ -230,8 +230,8 @@ impl NativeEngine {
         self.command(|| Command::Invalidate(scope.clone()));
     }
 
-    fn judge_open(&self) {
-        self.command(|| Command::JudgeOpen);
+    fn redecide_open(&self) {
+        self.command(|| Command::RedecideOpen);
     }
 
     /// Goodbye on the listeners' connections; `done(count)` is called from an engine's thread once their calls ended or were cut.

@@ -179,8 +179,8 @@ impl Shared {
                 plans.invalidate(&scope);
                 self.inbox.stats.plans.store(plans.len() as i64, Ordering::Relaxed);
             }
-            Command::JudgeOpen => {
-                tokio::task::spawn_local(self.clone().judge_open());
+            Command::RedecideOpen => {
+                tokio::task::spawn_local(self.clone().redecide_open());
             }
             Command::Listen(bound) => {
                 let listener = Listener::new(&bound, self.worker_index.worker);
@@ -208,7 +208,7 @@ impl Shared {
     }
 
     /// Decide about every open call again, one after the other so that equal ones find what the first was told; end those denied now.
-    async fn judge_open(self: Rc<Self>) {
+    async fn redecide_open(self: Rc<Self>) {
         let calls: Vec<Rc<CallState>> = self.calls.borrow().values().cloned().collect();
         for call in calls {
             if let Some(decided) = deciding::decide_again(&self, &call.head).await {

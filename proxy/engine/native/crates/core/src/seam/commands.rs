@@ -31,7 +31,7 @@ pub enum Command {
     SetSampler(Option<Sampler>),
     /// Drop the kept decisions of a scope.
     Invalidate(String),
-    JudgeOpen,
+    RedecideOpen,
     Listen(Bound),
     Unlisten(String),
     Drain {
