@@ -13,7 +13,7 @@ from nameresolution.runtime_root import choose
 from proxy.cli.errors import CliError
 from proxy.wire.http_client import LocalResponse, request
 
-ASK_S = 0.3  # a hung sidecar must not hold up the others' answers; cli.md D2
+ASK_S = 0.3  # local sockets answer in milliseconds, and a hung sidecar must not hold up the others
 
 
 class SidecarAnswer(Struct, frozen=True, kw_only=True):

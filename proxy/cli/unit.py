@@ -30,7 +30,7 @@ from proxy.cli.launch import (
 from proxy.cli.output import Console, LogFile, Source
 
 READY_S = 60.0  # a sidecar binds its ports in well under a second; it gives up reading its policies after 30
-APP_END_S = 5.0  # between TERM and KILL; cli.md D3
+APP_END_S = 5.0  # between TERM and KILL; the app's calls have drained by then, and a person may be waiting
 SIDECAR_END_S = 10.0
 TELL_S = 5.0  # for one fact of a run; a sidecar on a busy machine may take seconds
 TELL_PAUSE_S = 1.0

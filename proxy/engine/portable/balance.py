@@ -15,7 +15,7 @@ DECAY_S = 10.0
 WARM_UP = 5  # answers before an endpoint's latency counts
 SAME = 1.9  # costs nearer than this are noise: two equal endpoints share evenly, one more call in flight still counts
 REFUSED_RTT_S = 1.0  # what an endpoint costs that refused a call
-EJECT_FIRST_S = 1.0  # D5: re-probed with back-off
+EJECT_FIRST_S = 1.0  # a restarting endpoint is tried again soon; one that stays dead, each time half as often
 EJECT_MAX_S = 30.0
 AWAY_FIRST_S = (
     30.0  # an address that shows a wrong identity or none is no instance: it is looked at again seldom

@@ -1,6 +1,6 @@
 """Access control between real proxies: who may do what, whatever the path is dressed up as, and rules that change while calls flow.
 
-Rows are those of the decision table that the access-control reference gives; the caller is proven by its certificate.
+Rows have the numbers of those in tests/unit/policies/rules/test_decision_table.py; the caller is proven by its certificate.
 """
 
 import asyncio
