@@ -25,8 +25,8 @@ _MAX_TOLD = 1_024
 _UNTRACED = SpanContext(0, 0, 0, sampled=False)
 
 
-class HopSpan:
-    """This hop's span for engines: wire values made only when asked for."""
+class ContextSpan:
+    """A `HopSpan` over a span context: wire values made only when asked for."""
 
     __slots__ = ("context",)
 
@@ -50,18 +50,18 @@ class HopTracing:
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
 
-    def begin(self, headers: Sequence[Header], *, grpc: bool) -> HopSpan:
+    def begin(self, headers: Sequence[Header], *, grpc: bool) -> ContextSpan:
         """A fresh span, child of what the headers carry."""
-        return HopSpan(self.sampler.start(extract(headers, grpc=grpc)))
+        return ContextSpan(self.sampler.start(extract(headers, grpc=grpc)))
 
     @property
     def sampling(self) -> Sampling:
         """The sampler's rate, for engines that begin spans themselves."""
         return Sampling(rate=self.sampler.rate)
 
-    def from_ids(self, ids: SpanIds) -> HopSpan:
+    def from_ids(self, ids: SpanIds) -> ContextSpan:
         """The span that an engine began."""
-        return HopSpan(SpanContext(*ids))
+        return ContextSpan(SpanContext(*ids))
 
 
 class Reporter:
@@ -229,7 +229,7 @@ class _Sparingly:
 
 
 def _trace_of(outcome: Outcome) -> dict[str, str]:
-    assert isinstance(outcome.trace, HopSpan)
+    assert isinstance(outcome.trace, ContextSpan)
     return call_fields(outcome.trace.context)
 
 
@@ -246,7 +246,7 @@ def _protocol(asked: str, labels: Labels) -> str:
 def _call(outcome: Outcome) -> Call:
     head, labels = outcome.head, outcome.labels
     trace = outcome.trace
-    assert isinstance(trace, HopSpan)
+    assert isinstance(trace, ContextSpan)
     last = outcome.attempts[-1] if outcome.attempts else None
     return Call(
         direction=labels.direction,

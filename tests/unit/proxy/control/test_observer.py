@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from proxy.contract.engine import PeerRefusal, Sampling, SpanIds
 from proxy.contract.outcome import Attempt, Outcome, Tally
 from proxy.contract.plan import Cause, Labels
-from proxy.control.observer import HopSpan, HopTracing, Reporter
+from proxy.control.observer import ContextSpan, HopTracing, Reporter
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract
 from telemetry.metrics import Meters
@@ -30,7 +30,7 @@ LABELS = Labels(
     peer_id="spiffe://public/ns/shop/web",
     decision="policy=web rule=/x reason=rule",
 )
-SPAN = HopSpan(SpanContext(0xABC, 0x12, 0, False))
+SPAN = ContextSpan(SpanContext(0xABC, 0x12, 0, False))
 TRACE = {"trace_id": f"{0xABC:032x}", "span_id": f"{0x12:016x}", "sampled": "false"}
 FIRST = Attempt("10.0.0.1:5000", 10, 20, 30, Cause.CONNECT, detail="refused")
 SECOND = Attempt("10.0.0.2:5000", 40, 50, 60, None, 200)
