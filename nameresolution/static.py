@@ -107,14 +107,6 @@ def _split_address(address: object) -> tuple[str, int]:
     return ("", 0) if is_loose or (":" in host and not address.startswith("[")) else (host, port)
 
 
-def load_table(path: Path, own_namespace: str) -> Table:
-    """Read and parse a file.
-
-    Raises: StaticFileError.
-    """
-    return parse_table(_read(path).decode("utf-8", "replace"), own_namespace, path)
-
-
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

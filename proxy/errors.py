@@ -63,10 +63,6 @@ class ListenError(ProxyError):
         self.is_taken = reason.startswith(os.strerror(errno.EADDRINUSE))
 
 
-class IdentityUnavailableError(ProxyError):
-    """No SVID: sentry did not answer, or refused."""
-
-
 class Answer(Struct, frozen=True):
     """HTTP status and gRPC code on our own surfaces, then on Dapr's; errorCode; may another attempt help?"""
 

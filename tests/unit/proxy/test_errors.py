@@ -15,7 +15,6 @@ from proxy.errors import (
     ANSWERS,
     HEADER,
     ConfigError,
-    IdentityUnavailableError,
     ListenError,
     ProxyError,
     reply,
@@ -231,7 +230,6 @@ def test_answers_before_any_decision_are_labelled_by_listener() -> None:
     [
         ConfigError(("one", "two")),
         ListenError("http", "127.0.0.1:80", "permission denied"),
-        IdentityUnavailableError("sentry is away"),
         LocalHttpError("broken"),
     ],
 )
