@@ -131,7 +131,7 @@ class FieldDecoder:
                 field = self._entry(index)
             elif first & 0x60 == 0x20:
                 if fields:
-                    raise HPACKDecodingError("a change of the table's size after a field")
+                    raise HPACKDecodingError("dynamic table size update after a field")
                 at = self._resize(data, at)
                 changed = True
                 continue
@@ -150,7 +150,7 @@ class FieldDecoder:
                     f"a header list of more than {self.max_header_list_size * _BOMB} bytes"
                 )
         if self._limit > self.max_allowed_table_size:
-            raise InvalidTableSizeError("the table was not made as small as it has to be")
+            raise InvalidTableSizeError("required dynamic table size update missing")
         if changed:
             self._forget()
         return [OVERSIZED] if size > self.max_header_list_size else fields, not changed
@@ -179,7 +179,7 @@ class FieldDecoder:
             return _STATIC[index - 1]
         place = index - _STATIC_LENGTH - 1
         if not 0 <= place < len(self._entries):
-            raise HPACKDecodingError(f"no entry {index} in the table")
+            raise HPACKDecodingError(f"invalid HPACK index {index}")
         return self._entries[place]
 
     def _resize(self, data: bytes, at: int) -> int:

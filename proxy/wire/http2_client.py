@@ -113,7 +113,9 @@ class Http2Client(Http2End):
         """Send a request head on a new stream."""
         tunnel = head.protocol == "websocket"
         if tunnel and not self._h2.remote_settings.enable_connect_protocol:
-            self._refuse(stream, Cause.UNSUPPORTED, "the peer takes no WebSockets over HTTP/2 (RFC 8441)")
+            self._refuse(
+                stream, Cause.UNSUPPORTED, "the peer does not support WebSockets over HTTP/2 (RFC 8441)"
+            )
             return
         if (
             head.method == b"CONNECT" and not tunnel
@@ -282,7 +284,7 @@ class Http2Client(Http2End):
         """See Http2End."""
         assert isinstance(stream, ClientStream)
         self._count("protocol")
-        self._lose_reset(stream, Codes.PROTOCOL_ERROR, f"the answer is malformed: {detail}")
+        self._lose_reset(stream, Codes.PROTOCOL_ERROR, f"malformed response: {detail}")
 
     def _lose_reset(self, stream: ClientStream, code: int, detail: str) -> None:
         events, stream.events = stream.events, None

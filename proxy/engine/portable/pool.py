@@ -171,7 +171,11 @@ class Pool:
     def _connected(self, host: _Host, connection: UpstreamConnection) -> None:
         if connection.capacity <= 0:  # dialling it again at once would go on for ever
             connection.retire()
-            self._failed(host, Cause.CONNECT, "it takes no calls: it allows no streams, or closed at once")
+            self._failed(
+                host,
+                Cause.CONNECT,
+                "it accepts no streams (its limit is 0), or closed the connection at once",
+            )
             return
         host.dialling -= 1
         host.connections.append(connection)
@@ -333,5 +337,5 @@ def _tls_failed(origin: Origin, error: ssl.SSLError) -> str:
     wanted = f"expected {' or '.join(sorted(origin.expect))}, " if origin.expect else ""
     why = by_alert(error) or getattr(error, "verify_message", "") or error.reason or str(error)
     if error.reason == "WRONG_VERSION_NUMBER":
-        why = "the other end speaks no TLS"
+        why = "the other end does not speak TLS"
     return f"{wanted}TLS failed: {why}"

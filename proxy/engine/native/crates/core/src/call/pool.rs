@@ -248,7 +248,10 @@ impl Host {
         match dialled.unwrap_or_else(|_| Err(late())) {
             Ok(Fresh::H2(conn)) if conn.capacity() == 0 => {
                 // Dialling it again at once would go on for ever.
-                self.failed(&shared, &Lost::new(Cause::Connect, "it takes no calls: it allows no streams, or closed at once"));
+                self.failed(
+                    &shared,
+                    &Lost::new(Cause::Connect, "it accepts no streams (its limit is 0), or closed the connection at once"),
+                );
             }
             Ok(fresh) => {
                 let mut state = self.state.borrow_mut();

@@ -99,7 +99,7 @@ async fn handshake(origin: &Origin, config: Arc<rustls::ClientConfig>, tcp: TcpS
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let Some(tls) = tls else { return Lost::new(Cause::Connect, format!("TLS failed: {error}")) };
         let why = match tls {
-            rustls::Error::InvalidMessage(_) => "the other end speaks no TLS".to_owned(),
+            rustls::Error::InvalidMessage(_) => "the other end does not speak TLS".to_owned(),
             other => {
                 let text = other.to_string();
                 by_alert(&text).unwrap_or(text)

@@ -184,7 +184,7 @@ impl H1Up {
 
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
         if self.write_broken || self.conn.is_none() {
-            return Poll::Ready(Err(Lost::new(Cause::ResetEarly, "the app takes no more of the request")));
+            return Poll::Ready(Err(Lost::new(Cause::ResetEarly, "the app stopped reading the request body")));
         }
         if self.key.is_some() && !self.tunnel {
             return Poll::Pending; // the app has not accepted the tunnel yet

@@ -130,7 +130,7 @@ impl H2Conn {
         let unsupported = |detail: String| Lost::new(Cause::Unsupported, detail);
         let tunnel = head.protocol == Protocol::Websocket;
         if tunnel && !self.sender.is_extended_connect_protocol_enabled() {
-            return Err(unsupported("the peer takes no WebSockets over HTTP/2 (RFC 8441)".into()));
+            return Err(unsupported("the peer does not support WebSockets over HTTP/2 (RFC 8441)".into()));
         }
         let method = if tunnel { Ok(Method::CONNECT) } else { Method::from_bytes(&head.method) };
         let method = method.map_err(|error| unsupported(format!("the method can't be sent on: {error}")))?;
@@ -309,7 +309,7 @@ impl H2Up {
             Some(reason) if error.is_reset() && error.is_remote() => {
                 Lost::new(early, format!("the peer reset the call ({})", reason_name(reason)))
             }
-            Some(_) if error.is_reset() => Lost::new(Cause::InvalidAnswer, format!("the answer is malformed: {error}")),
+            Some(_) if error.is_reset() => Lost::new(Cause::InvalidAnswer, format!("malformed response: {error}")),
             _ => match &*self.place.conn.ended.borrow() {
                 Some(why) => Lost::new(early, why.clone()),
                 None => Lost::new(early, format!("the connection broke: {error}")),
@@ -322,7 +322,7 @@ impl H2Up {
             return Poll::Ready(Ok(want.min(self.early)));
         }
         poll_room(&mut self.send, cx, want, &mut self.waited)
-            .map(|room| room.ok_or_else(|| Lost::new(Cause::ResetEarly, "the peer takes no more of the request")))
+            .map(|room| room.ok_or_else(|| Lost::new(Cause::ResetEarly, "the peer stopped reading the request body")))
     }
 
     pub(crate) fn send(&mut self, data: Bytes, last: bool) {

@@ -249,7 +249,7 @@ mod tests {
             "c0",                   // beyond the tables
             "00",                   // no name
             "00 01 61 05 31",       // shorter than it says
-            "82 20",                // a size update after a field
+            "82 20",                // dynamic table size update after a field
             "3f e2 1f",             // a table larger than allowed
             "ff ff ff ff ff 01",    // an endless number
             "00 01 61 84 ffffffff", // the end of a string inside one
