@@ -152,7 +152,7 @@ class AppWatch:
         self.held_by = found
         if found.is_foreign:
             self._log.warning(
-                "the app port is held by another program than the one that was started here",
+                "another program, not the one started here, is listening on the app port",
                 port=port,
                 held_by=str(found),
             )
@@ -189,12 +189,12 @@ class AppWatch:
             if found is None:
                 self.learns = False
                 self._log.info(
-                    "the app offers no server reflection: name its services with --grpc-service, or routes at its callers"
+                    "the app does not offer server reflection: declare its services with --grpc-service, or add --route at the callers"
                 )
                 return
             if found and found != self.services:
                 self.services = found
-                self._log.info("services learnt", services=list(found))
+                self._log.info("services discovered", services=list(found))
                 self._changed()
             pause_s = _RELEARN_S if found else min(pause_s * 2, _RELEARN_S)
             await asyncio.sleep(pause_s)

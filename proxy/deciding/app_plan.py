@@ -92,7 +92,7 @@ def unsupported(app: AppView, head: RecordingHead) -> tuple[Cause, str] | None:
     protocol = head.protocol()
     who = f"{app.app_id}.{app.namespace}"
     if not app.has_port:
-        return Cause.APP_DOWN, f"{who} takes no calls: its proxy was started without --app-port"
+        return Cause.APP_DOWN, f"{who} accepts no calls: its proxy was started without --app-port"
     if app.healthy is False:
         return Cause.APP_UNHEALTHY, f"{who}: app is not in a healthy state: its health probes fail"
     if protocol == "grpc" and app.is_http1:
