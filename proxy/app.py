@@ -55,8 +55,8 @@ _APP_END_S = 10.0  # a supervised app's time to end once we take no calls for it
 _LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown one is answered at once
 _TICK_S = 1.0
 _NO_POLICY = (
-    "no access policy is given, so the profile production denies every caller: write one for --config, "
-    "or start with --profile dev, which admits callers of the own namespace"
+    "no access policy: the production profile denies every caller; pass one with --config, "
+    "or use --profile dev to admit callers in this namespace"
 )
 _BLOCK_LOOK_S = 0.1  # between looks at the app's health while the shutdown is blocked
 
@@ -374,7 +374,7 @@ class Sidecar:
         for warning in policy.warnings:
             self._log.warning(warning)
         for section in fixed_sections_changed(before, policy.configuration):
-            self._log.warning("a changed section takes effect at the next start", section=section)
+            self._log.warning("section changed: restart to apply it", section=section)
 
     def _policy_refused(self, error: DocumentError) -> None:
         self._policy_error = str(error)

@@ -52,7 +52,7 @@ class ListenError(ProxyError):
         kind, _, app = name.partition("@")[0].partition(":")
         what, flag = _LISTENERS.get(kind, (name, ""))
         if kind == "own" and app:
-            what, flag = f"the port of its own that leads to {app}", f"--upstream {app}=PORT"
+            what, flag = f"the dedicated port for {app}", f"--upstream {app}=PORT"
         short = reason.partition(" (while attempting")[0]  # Python repeats the address there
         if address.startswith("unix:"):
             flag = "--unix-domain-socket"

@@ -189,7 +189,7 @@ async def test_without_a_policy_production_denies_and_dev_admits_its_namespace(
     assert await status_of(far.result(), "strict.default") == 403
     told = await request(near.result().http_port, "GET", "/v1.0/invoke/strict/method/echo")
     assert b"reason=no-policy, profile production" in told.body
-    await strict.result().process.line("no access policy is given.*--profile dev")
+    await strict.result().process.line("no access policy: .*--profile dev")
     await strict.result().process.line("access denied.*reason=no-policy profile=production")
     assert await status_of(strict.result(), "strict") == 200  # itself
     assert await status_of(strict.result(), "friendly") == 200

@@ -246,6 +246,6 @@ def test_config_error_lists_all_faults() -> None:
 def test_listen_error_names_the_upstream_whose_port_is_taken() -> None:
     said = str(ListenError("own:cart", "127.0.0.1:7001", "Address already in use"))
     assert said == (
-        "can't listen on 127.0.0.1:7001 for the port of its own that leads to cart: Address already in use; "
+        "can't listen on 127.0.0.1:7001 for the dedicated port for cart: Address already in use; "
         "--upstream cart=PORT moves it"
     )
