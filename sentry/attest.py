@@ -155,7 +155,7 @@ class JwksValidator:
     async def _find_key(self, header: Mapping[str, Any]) -> tuple[VerificationKey, KeySet]:
         kid = header.get("kid")
         if not isinstance(kid, str) or not kid:
-            raise AttestationError("token-key", "the token names no key (kid)")
+            raise AttestationError("token-key", "the token has no key id (kid)")
         if header.get("typ") not in _TYPES or "crit" in header:
             raise AttestationError("token-type", "the token is of an unknown type or has critical headers")
         for key_set in self._key_sets:
@@ -164,7 +164,7 @@ class JwksValidator:
                 if header.get("alg") != key.algorithm:
                     raise AttestationError("token-algorithm", "the token's algorithm is not its key's")
                 return key, key_set
-        raise AttestationError("token-key", "the token is signed by a key that is not known here")
+        raise AttestationError("token-key", "the token is signed by an unknown key")
 
     def _check_times(self, claims: Mapping[str, Any], max_lifetime_s: float | None) -> tuple[float, float]:
         """When the token ends, and how long it lives in all."""

@@ -438,7 +438,7 @@ async def test_join_key_open_to_others_proves_nothing_until_it_is_closed_again(r
         await fetch(sentry.client())
         token = mint(root, CART, SENTRY_ID)
         key.chmod(0o644)
-        assert "not known here" in str(await refusal_of(sentry.client(fixed(token))))
+        assert "signed by an unknown key" in str(await refusal_of(sentry.client(fixed(token))))
         assert f"{key}: has mode 0644, expected 0600: chmod 0600 {key}" in sentry.log.read_text()
         assert "has mode 0644" in str(await refusal_of(sentry.client()))
         key.chmod(0o600)
@@ -450,7 +450,7 @@ async def test_join_key_that_was_removed_proves_nothing_any_more(root: Path) -> 
         await fetch(sentry.client())
         token = mint(root, CART, SENTRY_ID)
         (root / "sentry" / "join.key").unlink()
-        assert "not known here" in str(await refusal_of(sentry.client(fixed(token))))
+        assert "signed by an unknown key" in str(await refusal_of(sentry.client(fixed(token))))
         await fetch(sentry.client())
 
 
