@@ -28,7 +28,7 @@ from sentry.issuer import (
     new_key,
     public_bytes,
 )
-from sentry.rotation import should_rotate
+from sentry.renewal_time import should_rotate
 from sentry.spiffe import SpiffeId
 from sentry.template import LeafTerms, leaf_template
 from sentry.validator import check_signed

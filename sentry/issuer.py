@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sentry.chain import authority_problem, is_issued_by, parse_certificates
 from sentry.errors import BundleError
-from sentry.rotation import ISSUER_LIFE_S, ROOT_LIFE_S
+from sentry.renewal_time import ISSUER_LIFE_S, ROOT_LIFE_S
 from sentry.spiffe import TrustDomain, sentry_id
 from sentry.template import LeafTemplate
 

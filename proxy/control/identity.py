@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
-from sentry import rotation
+from sentry import renewal_time
 from sentry.client import Svid
 from sentry.errors import FetchError
 
@@ -196,7 +196,7 @@ class Identity:
             svid=svid,
             received_at=self._clocks.monotonic(),
             life_s=life_s,
-            renew_after_s=rotation.renewal_delay_s(life_s, self._clocks.chance()),
+            renew_after_s=renewal_time.renewal_delay_s(life_s, self._clocks.chance()),
         )
 
     async def _wait_due(self) -> None:
@@ -254,7 +254,7 @@ class Identity:
         self._wake.clear()
 
     def _retry_delay_s(self) -> float:
-        return rotation.retry_delay_s(self._failures, self._seconds_left(), self._clocks.chance())
+        return renewal_time.retry_delay_s(self._failures, self._seconds_left(), self._clocks.chance())
 
     def _note(self, error: FetchError) -> None:
         self._failures += 1
@@ -263,7 +263,7 @@ class Identity:
             self._observe(error.step, first=self._held is None)
         left, held = self._seconds_left(), self._held
         tail = "none is held" if left is None else f"the one held has {left:.0f} s left"
-        is_urgent = left is not None and held is not None and rotation.is_urgent(left, held.life_s)
+        is_urgent = left is not None and held is not None and renewal_time.is_urgent(left, held.life_s)
         level = logging.ERROR if is_urgent else logging.WARNING
         _LOG.log(
             level, "SVID of %s not renewed (attempt %d): %s; %s", self._name, self._failures, error, tail

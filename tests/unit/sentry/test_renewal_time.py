@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentry.rotation import is_urgent, renewal_delay_s, retry_delay_s, should_rotate
+from sentry.renewal_time import is_urgent, renewal_delay_s, retry_delay_s, should_rotate
 
 DAY = 86400.0
 
