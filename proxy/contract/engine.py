@@ -290,7 +290,7 @@ class Engine(Protocol):
         """Decide about every open call again, once for all that kept decisions cover together; end those that are denied now."""
 
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
-        """Say goodbye on the listeners' connections and wait for their calls; returns how many were cut."""
+        """Drain the listeners' connections (GOAWAY, or `Connection: close`) and wait for their calls; returns how many were cut."""
 
     def loads(self, key: str) -> tuple[dict[str, object], ...]:
         """Load and health of a cluster's endpoints, for status."""

@@ -45,7 +45,7 @@ class FloodError(Exception):
 
 
 class GoAway(Struct, frozen=True):
-    """A peer's goodbye: streams above `last_stream` were not processed."""
+    """A peer's GOAWAY: streams above `last_stream` were not processed."""
 
     last_stream: int
     code: int

@@ -103,7 +103,7 @@ class Http2Server(Http2End):
         self._accept = accept
         self._closed: Callable[[Http2Server], None] | None = closed
         self._leaving = False
-        self._told = False  # the goodbye was ours
+        self._told = False  # we sent GOAWAY
         self._parted = False  # the peer knows that we leave, and sends nothing new
         self._left_at = 0.0
 
@@ -133,7 +133,7 @@ class Http2Server(Http2End):
         self.lost("the proxy is shutting down")
 
     def check_alive(self, now: float) -> None:
-        """See Http2End; and leave a peer that does not answer our goodbye."""
+        """See Http2End; and leave a peer that does not answer the PING after our GOAWAY."""
         super().check_alive(now)
         if self._leaving and now - self._left_at > self._limits.head_s:
             self._parted = True
@@ -141,7 +141,7 @@ class Http2Server(Http2End):
                 self.shut()
 
     def answered_ping(self, data: bytes) -> None:
-        """After our goodbye nothing new is under way."""
+        """After the PING that followed our GOAWAY nothing new is under way."""
         if data == _DRAIN_PING:
             self._parted = True
             if not self.streams:
@@ -188,7 +188,7 @@ class Http2Server(Http2End):
     def _on_request(self, event: h2.events.RequestReceived) -> None:
         stream = ServerStream(event.stream_id, self)
         self.streams[stream.id] = stream
-        if self._told and self._parted:  # who ignores a goodbye does not stay
+        if self._told and self._parted:  # who ignores a GOAWAY does not stay
             self.reset(stream, Codes.REFUSED_STREAM)
             return
         ended = event.stream_ended is not None

@@ -1,4 +1,4 @@
-"""Goodbyes: drain, unlisten, and the end of an engine."""
+"""GOAWAY and `Connection: close`: drain, unlisten, and the end of an engine."""
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
@@ -36,7 +36,7 @@ async def refused(port: int) -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_drain_says_goodbye_and_lets_calls_finish(engine: str) -> None:
+async def test_drain_sends_goaway_and_lets_calls_finish(engine: str) -> None:
     app = Waiting()
     async with (
         raw_app(app) as port,
@@ -106,10 +106,10 @@ async def test_drain_of_one_listener_leaves_the_others_be(engine: str) -> None:
                 assert (await fresh.request("GET", "/echo")).status == 200
 
 
-async def test_call_that_crosses_the_goodbye_is_still_answered(engine: str) -> None:
+async def test_call_that_crosses_the_goaway_is_still_answered(engine: str) -> None:
     app = Waiting()
     async with raw_app(app) as port, leading(engine, "one", port) as way, dial(way.port) as caller:
-        caller.acking = False  # the answer to the PING would say that we have seen the goodbye
+        caller.acking = False  # the answer to the PING would say that we have seen the GOAWAY
         first = await caller.request()
         await app.begun.acquire()
         async with asyncio.TaskGroup() as tasks:

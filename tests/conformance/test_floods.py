@@ -542,7 +542,7 @@ async def test_idle_http1_connection_is_closed(engine: str) -> None:
             assert await caller.reader.read() == b""
 
 
-async def test_idle_http2_connection_gets_a_goodbye(engine: str) -> None:
+async def test_idle_http2_connection_gets_a_goaway(engine: str) -> None:
     async with beside(engine) as (_, caller, _other):
         assert (await caller.whole(await caller.request(b"/echo"))).status == 200
         await caller.to_the_end()

@@ -96,7 +96,7 @@ async def test_body_of_a_call_before_the_rest_is_refused(engine: str) -> None:
     assert refusal.code == STREAM_CLOSED
 
 
-async def test_caller_at_rest_is_told_goodbye(engine: str) -> None:
+async def test_caller_at_rest_is_sent_goaway(engine: str) -> None:
     async with http_app() as app, leading(engine, "one", app, limits=LIMITS) as way, dial(way.port) as caller:
         await call(caller, 10)
         await rested(way)

@@ -25,7 +25,7 @@ async def test_peers_let_in_under_the_old_identity_are_asked_to_come_again(engin
         async with dial(port, tls=mint.client_context("caller")) as again:
             assert (await again.whole(await again.request(b"/echo"))).status == 200
     assert (goaway.code, goaway.last_stream) == (Code.NO_ERROR, 0x7FFFFFFF)
-    assert late.status in (200, 0)  # sent after the goodbye: answered, or refused for another connection
+    assert late.status in (200, 0)  # sent after the GOAWAY: answered, or refused for another connection
 
 
 async def test_call_under_way_outlives_a_renewed_identity(engine: str, mint: Mint) -> None:

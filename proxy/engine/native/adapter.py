@@ -141,7 +141,7 @@ class NativeEngine:
         self._core.redecide_open()
 
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
-        """Goodbye on the listeners' connections; wait for their calls; returns how many were cut."""
+        """Drain the listeners' connections (GOAWAY, or `Connection: close`) and wait for their calls; returns how many were cut."""
         done: asyncio.Future[int] = self._loop.create_future()
 
         def tell(count: int) -> None:

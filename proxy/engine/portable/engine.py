@@ -124,7 +124,7 @@ class PortableEngine:
         self._spawn(self._carrier.redecide_open())
 
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
-        """Goodbye on the listeners' connections; wait for their calls; returns how many were cut."""
+        """Drain the listeners' connections (GOAWAY, or `Connection: close`) and wait for their calls; returns how many were cut."""
         chosen = [self._listeners[name] for name in listeners if name in self._listeners]
         for listener in chosen:
             listener.stop_accepting()

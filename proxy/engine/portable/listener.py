@@ -301,8 +301,8 @@ class Listener:
                 end.start_drain()
 
     def sweep(self, now: float, wall: float) -> None:
-        """Ping silent HTTP/2 connections that have calls, say goodbye to idle ones and to those whose certificates end, cut off callers
-        that stall. `wall`: epoch seconds.
+        """Ping silent HTTP/2 connections that have calls, drain idle ones and those whose certificates end, cut off callers that
+        stall. `wall`: epoch seconds.
         """
         for end in list(self.ends):
             if isinstance(end, Http2Server):

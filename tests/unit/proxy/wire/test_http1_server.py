@@ -389,14 +389,14 @@ async def test_caller_that_hangs_up_is_told_once(lost: bool) -> None:
     assert wire.transport.written == b""
 
 
-async def test_goodbye_closes_idle_connections_at_once() -> None:
+async def test_drain_closes_idle_connections_at_once() -> None:
     wire = Wire()
     wire.server.start_drain()
     await turn()
     assert wire.closed == 1
 
 
-async def test_goodbye_lets_the_call_finish_and_says_close() -> None:
+async def test_drain_lets_the_call_finish_and_says_close() -> None:
     wire = Wire()
     wire.transport.feed(GET + GET)
     wire.server.start_drain()

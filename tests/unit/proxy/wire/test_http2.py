@@ -263,7 +263,7 @@ async def test_server_too_many_fields_are_answered_without_a_call() -> None:
     assert (server.requests.heard, server.counted) == ([], ["header-count"])
 
 
-async def test_server_goodbye_waits_for_the_ping_and_the_last_call() -> None:
+async def test_server_goaway_waits_for_the_ping_and_the_last_call() -> None:
     server = Server()
     heard = server.ask()
     before = len(server.transport.writes)
@@ -280,7 +280,7 @@ async def test_server_goodbye_waits_for_the_ping_and_the_last_call() -> None:
     assert split(server.transport.written)[-1].kind == Kind.GOAWAY
 
 
-async def test_server_goodbye_that_is_never_answered_ends_in_time() -> None:
+async def test_server_goaway_that_is_never_answered_ends_in_time() -> None:
     server = Server()
     server.end.start_drain()
     now = asyncio.get_running_loop().time()

@@ -62,7 +62,7 @@ async def test_answers_to_a_peer_that_pauses_for_a_moment_wait() -> None:
     assert not server.transport.closing
 
 
-async def test_request_under_way_when_the_last_call_ends_is_still_taken_after_a_goodbye() -> None:
+async def test_request_under_way_when_the_last_call_ends_is_still_taken_after_a_goaway() -> None:
     server = Server()
     heard = server.ask(1)
     server.end.start_drain()
@@ -79,7 +79,7 @@ async def test_request_under_way_when_the_last_call_ends_is_still_taken_after_a_
     assert server.transport.closing
 
 
-async def test_answer_to_an_earlier_ping_is_none_to_the_goodbye() -> None:
+async def test_answer_to_an_earlier_ping_is_none_to_the_goaway() -> None:
     server = Server()
     heard = server.ask(1)
     server.end.check_alive(server.end.active_at + 11.0)
@@ -94,7 +94,7 @@ async def test_answer_to_an_earlier_ping_is_none_to_the_goodbye() -> None:
     assert server.transport.closing
 
 
-async def test_peer_that_said_goodbye_itself_is_left_with_its_last_call() -> None:
+async def test_peer_that_sent_goaway_itself_is_left_with_its_last_call() -> None:
     server = Server()
     heard = server.ask(1)
     server.say(frame(Kind.GOAWAY, 0, 0, bytes(8)))
@@ -111,7 +111,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def test_call_begun_after_the_goodbye_was_understood_is_refused() -> None:
+async def test_call_begun_after_the_goaway_was_understood_is_refused() -> None:
     """Else who ignores it could stay for ever, on a certificate that has ended since."""
     server = Server()
     server.ask(1, end=False)
@@ -123,7 +123,7 @@ async def test_call_begun_after_the_goodbye_was_understood_is_refused() -> None:
     assert not server.transport.closing
 
 
-async def test_call_begun_long_after_a_goodbye_that_was_never_answered_is_refused() -> None:
+async def test_call_begun_long_after_a_goaway_that_was_never_answered_is_refused() -> None:
     server = Server()
     server.ask(1, end=False)
     server.end.start_drain()

@@ -234,7 +234,7 @@ impl NativeEngine {
         self.command(|| Command::RedecideOpen);
     }
 
-    /// Goodbye on the listeners' connections; `done(count)` is called from an engine's thread once their calls ended or were cut.
+    /// Drain the listeners' connections; `done(count)` is called from an engine's thread once their calls ended or were cut.
     fn drain(&self, names: Vec<String>, within_s: f64, done: Py<PyAny>) -> PyResult<()> {
         let within = Duration::try_from_secs_f64(within_s.max(0.0)).map_err(invalid)?;
         let cut = Box::new(move |count: usize| {

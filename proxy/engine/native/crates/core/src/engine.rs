@@ -136,7 +136,7 @@ impl Engine {
         lock(&self.gates).states().map(|(name, state)| (name.to_owned(), state)).collect()
     }
 
-    /// Goodbye on the listeners' connections; `tell` gets the number of calls that were cut, once, from a worker's thread.
+    /// Drain the listeners' connections; `tell` gets the number of calls that were cut, once, from a worker's thread.
     pub fn drain(&self, names: &[String], within: Duration, tell: Tell) {
         for name in names {
             self.unlisten(name);

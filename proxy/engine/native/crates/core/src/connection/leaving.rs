@@ -1,4 +1,5 @@
-//! What a connection is asked from outside: to say goodbye, to end, to rest; and how long its certificates let it live.
+//! What a connection is asked from outside: to drain (GOAWAY, or `Connection: close`), to end, to rest; and how long its certificates
+//! let it live.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -60,7 +60,7 @@ pub struct Bound {
     pub mesh: bool,
 }
 
-/// One bound address, as one worker has it. Owns its connections' ways to be told goodbye.
+/// One bound address, as one worker has it. Owns the ways to ask its connections to drain.
 #[derive(Debug)]
 pub struct Listener {
     name: Arc<str>,
@@ -130,7 +130,7 @@ impl Listener {
         }
     }
 
-    /// Let connections without a call rest, and say goodbye to those that have had none for long, or whose certificates end.
+    /// Let connections without a call rest, and drain those that have had none for long, or whose certificates end.
     pub fn sweep(&self, now: Instant, wall: SystemTime, shared: &Shared) {
         let limits = &shared.limits;
         let mut tired = 0;

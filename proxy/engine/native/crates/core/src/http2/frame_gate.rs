@@ -211,7 +211,7 @@ impl FrameGate {
         self.settings.get()
     }
 
-    /// Whether the peer said goodbye.
+    /// Whether the peer sent GOAWAY.
     pub fn has_goaway(&self) -> bool {
         self.goaway.get()
     }

@@ -96,7 +96,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
     let Ok(Ok(mut connection)) = tokio::time::timeout(shared.limits.head, begun).await else { return false };
     let window = shared.limits.connection_window_bytes;
     let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
-    let mut goodbye: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    let mut goaway: Option<Pin<Box<tokio::time::Sleep>>> = None;
     let mut parted = false;
     loop {
         let turn = poll_fn(|cx| {
@@ -110,12 +110,12 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
             if leaving.is_over() {
                 return Poll::Ready(Err(Turn::Over));
             }
-            if asked && goodbye.is_none() {
+            if asked && goaway.is_none() {
                 connection.graceful_shutdown();
-                goodbye = Some(Box::pin(tokio::time::sleep(shared.limits.head)));
+                goaway = Some(Box::pin(tokio::time::sleep(shared.limits.head)));
             }
-            if let Some(late) = &mut goodbye {
-                // A peer that does not answer our goodbye is not waited for, unless it has calls.
+            if let Some(late) = &mut goaway {
+                // A peer that does not answer the PING after our GOAWAY is not waited for, unless it has calls.
                 if late.as_mut().poll(cx).is_ready() {
                     parted = true;
                     if leaving.calls.get() == 0 {
@@ -132,7 +132,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
                 return Poll::Pending; // what was begun or cancelled has its turn first
             }
             if accepted.is_pending() && gate.has_goaway() && leaving.calls.get() == 0 {
-                return Poll::Ready(Ok(None)); // what came before the goodbye was read
+                return Poll::Ready(Ok(None)); // what came before its GOAWAY was read
             }
             // An answer may be with `h2` alone, waiting for room.
             let is_silent = accepted.is_pending() && !asked && leaving.is_tired() && !connection.has_streams();
@@ -145,7 +145,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
         match turn {
             Ok(Some(Ok((_, mut respond)))) if parted => {
                 gate.expect_reset();
-                respond.send_reset(Reason::REFUSED_STREAM); // who ignores a goodbye does not stay
+                respond.send_reset(Reason::REFUSED_STREAM); // who ignores a GOAWAY does not stay
             }
             Ok(Some(Ok((request, respond)))) => {
                 for _ in 0..YIELDS {
@@ -190,7 +190,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
     false
 }
 
-/// The goodbye leaves if the peer takes it at once; a flooder is not waited for.
+/// The GOAWAY leaves if the peer takes it at once; a flooder is not waited for.
 async fn end_at_once(mut connection: Connection<SharedIo, Bytes>, reason: Reason) {
     connection.abrupt_shutdown(reason);
     drop(tokio::time::timeout(std::time::Duration::from_millis(100), poll_fn(|cx| connection.poll_closed(cx))).await);
