@@ -266,7 +266,7 @@ class Meters:
             "postern_upstream_connections_open", "Connections open to peers and to the app."
         )
         self.h2_refused = self.counter(
-            "postern_h2_frames_refused_total", "HTTP/2 frames refused by the frame gate.", ("kind",)
+            "postern_h2_frames_refused_total", "HTTP/2 frames refused by the frame filter.", ("kind",)
         )
         self.handshakes_refused = self.counter(
             "postern_handshakes_refused_total",

@@ -1,4 +1,4 @@
-"""What both ends of HTTP/2 share: bytes through the frame gate and h2, body credit, queues bounded by flow control.
+"""What both ends of HTTP/2 share: bytes through the frame filter and h2, body credit, queues bounded by flow control.
 
 One object per connection, driven by the transport. Everything is a plain call; writes are gathered and sent once per loop turn.
 """
@@ -25,7 +25,7 @@ from proxy.contract.engine import Limits
 from proxy.contract.head import Header, Headers
 from proxy.wire.field_decoder import MALFORMED, FieldDecoder
 from proxy.wire.field_encoder import FieldEncoder
-from proxy.wire.frame_gate import FloodError, FrameGate, GoAway, goaway_frame
+from proxy.wire.frame_filter import FloodError, FrameFilter, GoAway, goaway_frame
 from proxy.wire.streams import CountFrame
 from proxy.wire.term import Term
 from proxy.wire.turns import Turns
@@ -211,7 +211,7 @@ class Http2End(asyncio.Protocol):
         self._h2 = _Frames(config)
         self._h2.encoder = FieldEncoder()  # type: ignore[assignment]
         self._h2.decoder = FieldDecoder()  # type: ignore[assignment]
-        self._gate = FrameGate(limits, self._loop.time, server=server, own=own)
+        self._filter = FrameFilter(limits, self._loop.time, server=server, own=own)
         self._transport: asyncio.Transport | None = None
         self._dirty = False
         self._paused = False
@@ -253,19 +253,19 @@ class Http2End(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the gate, then h2, then dispatch; any broken rule ends the connection with GOAWAY."""
+        """Feed the filter, then h2, then dispatch; any broken rule ends the connection with GOAWAY."""
         self._turns.received(data)
 
     def _feed(self, data: bytes) -> bytes | None:
         """Read a piece; what is left for later ones, None where the connection is over."""
         try:
-            passed = self._gate.feed(data)
+            passed = self._filter.feed(data)
             events = self._h2.receive_data(passed) if passed else []
             for event in _uncancelled(events):
                 handler = self._HANDLERS.get(type(event))
                 if handler is not None:
                     handler(self, event)
-            if self._gate.stalled:
+            if self._filter.stalled:
                 self._break_off_stalled()
         except FloodError as error:
             self._count(error.kind)
@@ -280,16 +280,16 @@ class Http2End(asyncio.Protocol):
             code = Codes.COMPRESSION_ERROR if is_coding else Codes(error.error_code)
             self.fail(code, str(error) or type(error).__name__)
             return None
-        if self._gate.goaway is not None:
-            goaway, self._gate.goaway = self._gate.goaway, None
+        if self._filter.goaway is not None:
+            goaway, self._filter.goaway = self._filter.goaway, None
             self.goaway_received(goaway)
-        if not self._gate.pending:
+        if not self._filter.pending:
             self._slow_down()
         self.schedule_flush()
-        return self._gate.pending
+        return self._filter.pending
 
     def _break_off_stalled(self) -> None:
-        stalled, self._gate.stalled = self._gate.stalled, []
+        stalled, self._filter.stalled = self._filter.stalled, []
         begun = max(self._h2.highest_inbound_stream_id, self._h2.highest_outbound_stream_id)
         for stream_id in stalled:
             if stream_id > begun:
@@ -299,11 +299,11 @@ class Http2End(asyncio.Protocol):
 
     def _slow_down(self) -> None:
         """Read on later where the peer is beyond its budget, and send it away before that gets worse."""
-        strain = self._gate.take_strain()
+        strain = self._filter.take_strain()
         if strain:
             self._count(strain)
             self.leave()
-        pause_s = self._gate.take_pause()
+        pause_s = self._filter.take_pause()
         if pause_s:
             self._turns.slow_down(pause_s)
 
@@ -395,7 +395,7 @@ class Http2End(asyncio.Protocol):
 
     def check_alive(self, now: float) -> None:
         """Called every second or so: ping a silent connection that has calls, drop one that does not answer or ends no head."""
-        if self._gate.block_at is not None and now - self._gate.block_at > self._limits.head_s:
+        if self._filter.block_at is not None and now - self._filter.block_at > self._limits.head_s:
             self._count("head-timeout")
             self.fail(Codes.ENHANCE_YOUR_CALM, "a header block took too long")
         elif self._ping_sent_at is not None and now - self._ping_sent_at > self._limits.pong_s:
@@ -482,7 +482,7 @@ class Http2End(asyncio.Protocol):
                 sent += size
         stream.queued -= sent
         if sent:
-            self._gate.sent_data(sent)
+            self._filter.sent_data(sent)
         if sent or not stream.queue:
             self._starved.pop(stream.id, None)
         if stream.queue:  # behind all others, if it had its turn: they share what little room there is
@@ -553,7 +553,7 @@ class Http2End(asyncio.Protocol):
         padding = (data.flow_controlled_length or body) - body
         if padding:
             if not body:
-                self._gate.count_empty()
+                self._filter.count_empty()
             self._acknowledge(stream.id, padding)
 
     def repay(self, stream: Stream, count: int) -> None:

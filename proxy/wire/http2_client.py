@@ -10,7 +10,7 @@ from h2.exceptions import ProtocolError
 from proxy.contract.engine import Limits
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
-from proxy.wire.frame_gate import GoAway
+from proxy.wire.frame_filter import GoAway
 from proxy.wire.http2 import (
     Codes,
     Handlers,
@@ -136,7 +136,7 @@ class Http2Client(Http2End):
             fields.insert(1, (b":protocol", b"websocket"))
         fields.extend(allowed(head.headers))
         stream.id = self._h2.get_next_available_stream_id()
-        self._gate.began_call()
+        self._filter.began_call()
         self.streams[stream.id] = stream
         self.active_at = self._loop.time()
         stream.ended = end

@@ -11,7 +11,7 @@ from proxy.contract.engine import Limits
 from proxy.contract.head import Framing, Header, Headers
 from proxy.contract.plan import Cause
 from proxy.wire.field_decoder import OVERSIZED
-from proxy.wire.frame_gate import GoAway, goaway_frame
+from proxy.wire.frame_filter import GoAway, goaway_frame
 from proxy.wire.head_scan import AUTHORITY, TOKEN
 from proxy.wire.http2 import (
     Codes,
@@ -195,7 +195,7 @@ class Http2Server(Http2End):
         is_large = event.headers[:1] == [OVERSIZED]
         if is_large or len(event.headers) > self._limits.header_count:
             self._count("head-size" if is_large else "header-count")
-            self._gate.count_reset()
+            self._filter.count_reset()
             stream.respond(431, (), end=True)
             return
         try:
@@ -217,7 +217,7 @@ class Http2Server(Http2End):
         """See Http2End."""
         assert isinstance(stream, ServerStream)
         self._count("protocol")
-        self._gate.count_reset()
+        self._filter.count_reset()
         events, stream.events = stream.events, None
         self.reset(stream, Codes.PROTOCOL_ERROR)
         if events is not None:
@@ -261,7 +261,7 @@ class Http2Server(Http2End):
 
     def _on_reset(self, event: h2.events.StreamReset) -> None:
         if not event.remote_reset:
-            self._gate.count_reset()
+            self._filter.count_reset()
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             self._gone(stream, "the caller cancelled the call")

@@ -15,7 +15,7 @@ from proxy.contract.engine import ListenerSpec, PeerRefusal
 from proxy.engine.portable.carrier import Carrier
 from proxy.engine.portable.refusal import of_handshake
 from proxy.errors import ListenError
-from proxy.wire.frame_gate import PREFACE
+from proxy.wire.frame_filter import PREFACE
 from proxy.wire.http1_server import Http1Server
 from proxy.wire.http2_server import Http2Server
 from proxy.wire.term import Term

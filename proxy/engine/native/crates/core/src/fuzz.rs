@@ -8,7 +8,7 @@ use crate::decision::target::{Form, as_forwarded, is_safe, parse};
 use crate::decision::trace::{format_grpc_trace_bin, format_traceparent, parse_grpc_trace_bin, parse_traceparent};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{RequestStart, find_end, scan_request, scan_response};
-use crate::http2::frame_gate::{FrameGate, Side};
+use crate::http2::frame_filter::{FrameFilter, Side};
 use crate::http2::hpack::{Broken, Decoder};
 use crate::limits::Limits;
 
@@ -98,22 +98,22 @@ fn read_body(data: &[u8], size: usize, limits: &Limits) -> Option<(Vec<u8>, Opti
     Some((got, None))
 }
 
-/// The gate says the same of a connection however its bytes are cut, and hands on no more than twice of what it was fed.
+/// The filter says the same of a connection however its bytes are cut, and hands on no more than twice of what it was fed.
 fn frames(data: &[u8]) {
     let limits = Limits { head_bytes: 2_048, header_count: 16, ..Limits::default() };
     for is_server in [true, false] {
-        let whole = through_gate(data, data.len().max(1), &limits, is_server);
+        let whole = through_filter(data, data.len().max(1), &limits, is_server);
         for size in [1, 9, 100] {
-            assert_eq!(through_gate(data, size, &limits, is_server), whole);
+            assert_eq!(through_filter(data, size, &limits, is_server), whole);
         }
         assert!(whole.0.len() <= 2 * data.len() + 64);
     }
 }
 
-fn through_gate(data: &[u8], size: usize, limits: &Limits, is_server: bool) -> (BytesMut, bool) {
-    let (gate, mut out) = (FrameGate::new(limits, Side { is_server, is_own: false }), BytesMut::new());
-    data.chunks(size).for_each(|piece| gate.feed(piece, &mut out));
-    (out, gate.is_flooded())
+fn through_filter(data: &[u8], size: usize, limits: &Limits, is_server: bool) -> (BytesMut, bool) {
+    let (filter, mut out) = (FrameFilter::new(limits, Side { is_server, is_own: false }), BytesMut::new());
+    data.chunks(size).for_each(|piece| filter.feed(piece, &mut out));
+    (out, filter.is_flooded())
 }
 
 /// Blocks never make a table grow beyond its limit, and equal blocks read by equal tables are equal.

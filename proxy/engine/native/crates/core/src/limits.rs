@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http2::frame_gate::MAX_FRAME;
+use crate::http2::frame_filter::MAX_FRAME;
 
 /// See `Limits` in `proxy/contract/engine.py`, field by field.
 #[derive(Clone, Debug)]

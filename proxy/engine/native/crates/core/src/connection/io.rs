@@ -1,4 +1,4 @@
-//! One connection's bytes, whatever carries them, with the frame gate for HTTP/2.
+//! One connection's bytes, whatever carries them, with the frame filter for HTTP/2.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
 use crate::connection::ahead::Ahead;
-use crate::http2::frame_gate::{FrameGate, MAX_FRAME};
+use crate::http2::frame_filter::{FrameFilter, MAX_FRAME};
 use crate::http2::frames::PREFACE;
 
 const READ: usize = 16_384;
@@ -60,13 +60,13 @@ pub struct Io {
     prefix: Bytes,
     /// The last read took all the room that there was: more follows.
     is_busy: bool,
-    gated: Option<Box<Gated>>,
+    frames: Option<Box<Frames>>,
 }
 
-/// Frames on their way through the gate.
+/// Frames on their way through the filter.
 #[derive(Debug)]
-struct Gated {
-    gate: Rc<FrameGate>,
+struct Frames {
+    filter: Rc<FrameFilter>,
     ready: BytesMut,
     /// What `ready` held at its fullest since the connection last waited.
     most: usize,
@@ -86,7 +86,7 @@ struct Gated {
 impl Io {
     /// A stream from which nothing was read.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, prefix: Bytes::new(), is_busy: false, gated: None }
+        Self { kind, prefix: Bytes::new(), is_busy: false, frames: None }
     }
 
     /// Put back what was read.
@@ -99,11 +99,11 @@ impl Io {
     /// Have frames watched. A preface that was read already passes before any frame is looked at: `h2` can't end a connection well
     /// that it has not begun.
     #[must_use]
-    pub fn with_gate(mut self, gate: Rc<FrameGate>) -> Self {
+    pub fn with_filter(mut self, filter: Rc<FrameFilter>) -> Self {
         let preface = if self.prefix.starts_with(PREFACE) { PREFACE.len() } else { 0 };
         let ready = BytesMut::from(self.prefix.split_to(preface));
-        self.gated = Some(Box::new(Gated {
-            gate,
+        self.frames = Some(Box::new(Frames {
+            filter,
             ready,
             most: 0,
             given: 0,
@@ -161,7 +161,9 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Drop for Io {
     fn drop(&mut self) {
-        if !self.gated.as_ref().is_some_and(|gated| gated.gate.is_flooded()) || tokio::runtime::Handle::try_current().is_err() {
+        if !self.frames.as_ref().is_some_and(|frames| frames.filter.is_flooded())
+            || tokio::runtime::Handle::try_current().is_err()
+        {
             return;
         }
         part(std::mem::replace(&mut self.kind, Kind::Gone));
@@ -221,13 +223,13 @@ impl Io {
 
     /// Write what `h2` is not asked about any more; `h2` comes after it.
     fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(gated) = &mut self.gated else { return Poll::Ready(Ok(())) };
-        while !gated.passed.is_empty() {
-            let written = carried!(&mut self.kind, stream => Pin::new(stream).poll_write(cx, &gated.passed), gone());
-            gated.is_blocked = written.is_pending();
+        let Some(frames) = &mut self.frames else { return Poll::Ready(Ok(())) };
+        while !frames.passed.is_empty() {
+            let written = carried!(&mut self.kind, stream => Pin::new(stream).poll_write(cx, &frames.passed), gone());
+            frames.is_blocked = written.is_pending();
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => gated.passed.advance(count),
+                count => frames.passed.advance(count),
             }
         }
         Poll::Ready(Ok(()))
@@ -237,10 +239,10 @@ impl Io {
     fn poll_filtered(&mut self, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_passed(cx))?;
         let mut taken = 0;
-        if let Some(gated) = &mut self.gated {
-            let Some(ledger) = gated.gate.ledger() else { return Poll::Ready(Ok(0)) };
+        if let Some(frames) = &mut self.frames {
+            let Some(ledger) = frames.filter.ledger() else { return Poll::Ready(Ok(0)) };
             for slice in data {
-                gated.passed.extend_from_slice(&ledger.borrow_mut().filter(slice));
+                frames.passed.extend_from_slice(&ledger.borrow_mut().filter(slice));
                 taken += slice.len();
             }
         }
@@ -253,17 +255,20 @@ impl Io {
     /// Whether all that `h2` said went out, and all that came was read.
     fn is_at_rest(&self) -> bool {
         self.prefix.is_empty()
-            && self.gated.as_ref().is_some_and(|gated| gated.ready.is_empty() && gated.passed.is_empty() && !gated.is_blocked)
+            && self
+                .frames
+                .as_ref()
+                .is_some_and(|frames| frames.ready.is_empty() && frames.passed.is_empty() && !frames.is_blocked)
     }
 
     /// Until the peer goes on; false: it has left.
     fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let Some(mut gated) = self.gated.take() else { return Poll::Ready(false) };
+        let Some(mut frames) = self.frames.take() else { return Poll::Ready(false) };
         let polled = self.poll_some(cx, |some| {
-            gated.wake();
-            gated.gate.feed(some, &mut gated.ready);
+            frames.wake();
+            frames.filter.feed(some, &mut frames.ready);
         });
-        self.gated = Some(gated);
+        self.frames = Some(frames);
         polled.map(|read| read.is_ok_and(|count| count > 0))
     }
 }
@@ -275,23 +280,23 @@ fn gone<T>() -> Poll<io::Result<T>> {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let Some(mut gated) = this.gated.take() else { return this.poll_raw(cx, buffer) };
+        let Some(mut frames) = this.frames.take() else { return this.poll_raw(cx, buffer) };
         let before = buffer.filled().len();
-        let polled = if gated.given >= STEP || gated.gate.is_full() {
-            gated.given = 0;
+        let polled = if frames.given >= STEP || frames.filter.is_full() {
+            frames.given = 0;
             cx.waker().wake_by_ref();
             Poll::Pending
         } else {
-            let polled = gated.poll_read(this, cx, buffer);
-            gated.given = if polled.is_pending() { 0 } else { gated.given + buffer.filled().len() - before };
+            let polled = frames.poll_read(this, cx, buffer);
+            frames.given = if polled.is_pending() { 0 } else { frames.given + buffer.filled().len() - before };
             polled
         };
-        this.gated = Some(gated);
+        this.frames = Some(frames);
         polled
     }
 }
 
-impl Gated {
+impl Frames {
     /// Give some of what is ready, but no more than `most`.
     fn give(&mut self, buffer: &mut ReadBuf<'_>, most: usize) -> usize {
         let size = most.min(buffer.remaining());
@@ -302,7 +307,7 @@ impl Gated {
 
     /// What a new `h2` reads first.
     fn wake(&mut self) {
-        self.ready = self.gate.wake_up();
+        self.ready = self.filter.wake_up();
         self.greeting = self.ready.len();
     }
 
@@ -313,10 +318,10 @@ impl Gated {
                 self.greeting -= given;
                 return Poll::Ready(Ok(()));
             }
-            if self.gate.is_flooded() {
+            if self.filter.is_flooded() {
                 return Poll::Pending; // its owner was woken and ends the connection
             }
-            if self.gate.is_waking() {
+            if self.filter.is_waking() {
                 cx.waker().wake_by_ref(); // `h2` has to say how much it takes before it is given more
                 return Poll::Pending;
             }
@@ -328,22 +333,22 @@ impl Gated {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            if let Some(length) = self.gate.take_pause() {
+            if let Some(length) = self.filter.take_pause() {
                 self.pause = Some(Box::pin(tokio::time::sleep(length)));
                 continue;
             }
-            let passing = if io.is_secure() { self.gate.passing().min(buffer.remaining()) } else { 0 };
+            let passing = if io.is_secure() { self.filter.passing().min(buffer.remaining()) } else { 0 };
             if passing > 0 {
                 // What is only passed on goes where it is wanted, not through buffers of ours; rustls has read ahead already.
                 let mut some = ReadBuf::new(buffer.initialize_unfilled_to(passing));
                 ready!(io.poll_raw(cx, &mut some))?;
                 let count = some.filled().len();
                 buffer.advance(count);
-                self.gate.pass(count);
+                self.filter.pass(count);
                 return Poll::Ready(Ok(()));
             }
-            let (gate, ready) = (&self.gate, &mut self.ready);
-            match io.poll_some(cx, |some| gate.feed(some, ready)) {
+            let (filter, ready) = (&self.filter, &mut self.ready);
+            match io.poll_some(cx, |some| filter.feed(some, ready)) {
                 Poll::Pending => {
                     if std::mem::take(&mut self.most) > KEPT {
                         self.ready = BytesMut::new();
@@ -351,11 +356,11 @@ impl Gated {
                     return Poll::Pending;
                 }
                 Poll::Ready(Err(error)) => {
-                    self.gate.hear_end();
+                    self.filter.hear_end();
                     return Poll::Ready(Err(error));
                 }
                 Poll::Ready(Ok(0)) => {
-                    self.gate.hear_end();
+                    self.filter.hear_end();
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Ok(_)) => self.most = self.most.max(self.ready.len()),
@@ -373,9 +378,9 @@ impl AsyncWrite for Io {
         let this = self.get_mut();
         ready!(this.poll_passed(cx))?;
         let flushed = carried!(&mut this.kind, stream => Pin::new(stream).poll_flush(cx), gone());
-        let Some(gated) = &mut this.gated else { return flushed };
-        gated.is_blocked |= flushed.is_pending();
-        gated.hears(flushed, ())
+        let Some(frames) = &mut this.frames else { return flushed };
+        frames.is_blocked |= flushed.is_pending();
+        frames.hears(flushed, ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -386,17 +391,17 @@ impl AsyncWrite for Io {
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.gated.as_ref().is_some_and(|gated| gated.gate.is_waking()) {
+        if this.frames.as_ref().is_some_and(|frames| frames.filter.is_waking()) {
             return this.poll_filtered(cx, data);
         }
         ready!(this.poll_passed(cx))?;
         let written = carried!(&mut this.kind, stream => Pin::new(stream).poll_write_vectored(cx, data), gone());
-        let Some(gated) = &mut this.gated else { return written };
-        gated.wrote(&written, data);
+        let Some(frames) = &mut this.frames else { return written };
+        frames.wrote(&written, data);
         if written.is_pending() {
             return written;
         }
-        gated.hears(written, data.iter().map(|slice| slice.len()).sum())
+        frames.hears(written, data.iter().map(|slice| slice.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -404,16 +409,16 @@ impl AsyncWrite for Io {
     }
 }
 
-impl Gated {
+impl Frames {
     /// Whether a write failed is what an upstream's last words tell; `all`: what it would have taken.
     fn hears<T>(&mut self, done: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
-        self.is_deaf |= self.gate.ledger().is_none() && matches!(done, Poll::Ready(Err(_)));
+        self.is_deaf |= self.filter.ledger().is_none() && matches!(done, Poll::Ready(Err(_)));
         if self.is_deaf { Poll::Ready(Ok(all)) } else { done }
     }
 
     fn wrote(&mut self, written: &Poll<io::Result<usize>>, data: &[io::IoSlice<'_>]) {
         self.is_blocked = written.is_pending();
-        let (Poll::Ready(Ok(count)), Some(ledger)) = (written, self.gate.ledger()) else { return };
+        let (Poll::Ready(Ok(count)), Some(ledger)) = (written, self.filter.ledger()) else { return };
         let (mut left, mut ledger) = (*count, ledger.borrow_mut());
         for slice in data {
             let size = left.min(slice.len());
@@ -423,7 +428,7 @@ impl Gated {
         let resets = ledger.take_resets();
         drop(ledger);
         if resets > 0 {
-            self.gate.said_resets(resets);
+            self.filter.said_resets(resets);
         }
     }
 }
@@ -450,8 +455,8 @@ impl SharedIo {
 
     /// Go on without the peer.
     pub fn wake(&self) {
-        if let Some(gated) = &mut self.0.borrow_mut().gated {
-            gated.wake();
+        if let Some(frames) = &mut self.0.borrow_mut().frames {
+            frames.wake();
         }
     }
 }

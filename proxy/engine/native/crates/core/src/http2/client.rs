@@ -24,7 +24,7 @@ use crate::connection::listener::EXPIRED;
 use crate::connection::refusal::by_alert;
 use crate::fields::Headers;
 use crate::head::{Protocol, RawHead};
-use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME, Side};
+use crate::http2::frame_filter::{Flood, FrameFilter, MAX_FRAME, Side};
 use crate::http2::pulse::{Pulse, UNANSWERED};
 use crate::http2::server::{RESET_STREAMS, data_frame_budget, finish, only_allowed, poll_part, poll_room};
 use crate::seam::ask::Notice;
@@ -41,7 +41,7 @@ const PARTING: Duration = Duration::from_millis(500);
 /// One connection to an upstream. The pool holds it while it takes calls; the last holder gone, it closes.
 pub struct H2Conn {
     sender: SendRequest<Bytes>,
-    gate: Rc<FrameGate>,
+    filter: Rc<FrameFilter>,
     most_fields: usize,
     pub is_plain_h2: bool,
     pub in_flight: Cell<usize>,
@@ -57,9 +57,9 @@ impl H2Conn {
     pub fn capacity(&self) -> usize {
         if self.closed.get()
             || self.leaving.is_leaving()
-            || self.gate.is_strained()
-            || self.gate.has_goaway()
-            || self.gate.is_flooded()
+            || self.filter.is_strained()
+            || self.filter.has_goaway()
+            || self.filter.is_flooded()
         {
             return 0;
         }
@@ -75,7 +75,7 @@ impl H2Conn {
         leaving: Rc<Leaving>,
         changed: impl Fn() + 'static,
     ) -> Result<Rc<Self>, Lost> {
-        let gate = FrameGate::new(&shared.limits, Side { is_server: false, is_own: origin.tls != Tls::Mesh });
+        let filter = FrameFilter::new(&shared.limits, Side { is_server: false, is_own: origin.tls != Tls::Mesh });
         let limits = &shared.limits;
         let (sender, connection) = client::Builder::new()
             .initial_window_size(limits.window_bytes)
@@ -87,7 +87,7 @@ impl H2Conn {
             .max_concurrent_reset_streams(RESET_STREAMS)
             .max_local_error_reset_streams(None) // a sum over the connection's whole life; each is of a call of ours
             .enable_push(false)
-            .handshake::<_, Bytes>(io.with_gate(gate.clone()))
+            .handshake::<_, Bytes>(io.with_filter(filter.clone()))
             .await
             .map_err(|error| Lost::new(Cause::Connect, error.to_string()))?;
         let active_at = Cell::new(Instant::now());
@@ -95,7 +95,7 @@ impl H2Conn {
         let in_flight = Cell::new(0);
         let this = Rc::new(Self {
             sender,
-            gate: gate.clone(),
+            filter: filter.clone(),
             most_fields: limits.header_count,
             is_plain_h2,
             in_flight,
@@ -108,7 +108,7 @@ impl H2Conn {
         let (up, is_up) = oneshot::channel();
         let weak = Rc::downgrade(&this);
         let who: Arc<str> = format!("{} at {}", origin.cluster, origin.address).into();
-        let driven = drive(shared.clone(), connection, gate, leaving, weak.clone(), who, up);
+        let driven = drive(shared.clone(), connection, filter, leaving, weak.clone(), who, up);
         tokio::task::spawn_local(async move {
             driven.await;
             if let Some(this) = weak.upgrade() {
@@ -178,7 +178,7 @@ fn path_and_query(target: Bytes) -> Result<uri::PathAndQuery, uri::InvalidUri> {
 async fn drive(
     shared: Rc<Shared>,
     mut connection: client::Connection<Io, Bytes>,
-    gate: Rc<FrameGate>,
+    filter: Rc<FrameFilter>,
     leaving: Rc<Leaving>,
     conn: Weak<H2Conn>,
     who: Arc<str>,
@@ -187,21 +187,21 @@ async fn drive(
     let mut up = Some(up);
     let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
     let ended = poll_fn(|cx| {
-        if let Poll::Ready(kind) = gate.poll_flood(cx) {
+        if let Poll::Ready(kind) = filter.poll_flood(cx) {
             return Poll::Ready(Err(kind));
         }
         if leaving.is_asked(cx) && leaving.is_over() {
             return Poll::Ready(Err(Flood { kind: EXPIRED, reason: Reason::NO_ERROR }));
         }
-        if let Some(kind) = gate.take_strain() {
+        if let Some(kind) = filter.take_strain() {
             shared.note(Notice::RefusedFrames { kind, who: who.clone() });
         }
         let has_calls = conn.upgrade().is_some_and(|conn| conn.in_flight.get() > 0);
-        if let Poll::Ready(kind) = pulse.poll(cx, &gate, has_calls) {
+        if let Poll::Ready(kind) = pulse.poll(cx, &filter, has_calls) {
             return Poll::Ready(Err(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM }));
         }
         let polled = Pin::new(&mut connection).poll(cx);
-        if gate.has_settings() {
+        if filter.has_settings() {
             if let Some(up) = up.take() {
                 drop(up.send(Ok(()))); // whoever dialled may have given up
             }
@@ -271,7 +271,7 @@ impl Place {
             .send_request(request, end)
             .map_err(|error| Lost::new(Cause::Refused, format!("the connection was closing: {error}")))?;
         let stream = response.stream_id().as_u32();
-        self.conn.gate.expect(stream);
+        self.conn.filter.expect(stream);
         let most_fields = self.conn.most_fields;
         Ok(H2Up { response, send, body: None, stream, early: EARLY_BYTES, waited: false, is_sent: end, most_fields, place: self })
     }
@@ -292,7 +292,7 @@ pub struct H2Up {
 
 impl Drop for H2Up {
     fn drop(&mut self) {
-        self.place.conn.gate.forget(self.stream);
+        self.place.conn.filter.forget(self.stream);
     }
 }
 
@@ -327,7 +327,7 @@ impl H2Up {
 
     pub(crate) fn send(&mut self, data: Bytes, last: bool) {
         self.early = self.early.saturating_sub(data.len());
-        self.place.conn.gate.sent_data(data.len());
+        self.place.conn.filter.sent_data(data.len());
         self.is_sent = last;
         drop(self.send.send_data(data, last)); // a stream that broke says so in its answer
     }
@@ -352,7 +352,7 @@ impl H2Up {
         match self.response.poll_informational(cx) {
             Poll::Ready(Some(Ok(inform))) => {
                 let status = inform.status().as_u16();
-                let headers = self.place.conn.gate.response(self.stream, status).unwrap_or_default().headers;
+                let headers = self.place.conn.filter.response(self.stream, status).unwrap_or_default().headers;
                 return Poll::Ready(Ok(Answer::Inform(status, headers)));
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.lost(&error))),
@@ -363,7 +363,7 @@ impl H2Up {
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.lost(&error))),
             Poll::Ready(Ok(response)) => {
                 let (status, body) = (response.status().as_u16(), response.into_body());
-                let block = self.place.conn.gate.response(self.stream, status).unwrap_or_default();
+                let block = self.place.conn.filter.response(self.stream, status).unwrap_or_default();
                 if block.is_over || block.count > self.most_fields {
                     return Poll::Ready(Err(Lost::new(Cause::InvalidAnswer, "the response has too many headers")));
                 }
@@ -376,10 +376,10 @@ impl H2Up {
 
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Lost>> {
         let Some(body) = &mut self.body else { return Poll::Pending };
-        let gate = &self.place.conn.gate;
-        match poll_part(body, gate, self.stream, cx) {
-            Poll::Ready(Err(error)) if error.is_io() && gate.came_whole(self.stream) => {
-                Poll::Ready(Ok(Part::End(gate.trailers(self.stream))))
+        let filter = &self.place.conn.filter;
+        match poll_part(body, filter, self.stream, cx) {
+            Poll::Ready(Err(error)) if error.is_io() && filter.came_whole(self.stream) => {
+                Poll::Ready(Ok(Part::End(filter.trailers(self.stream))))
             }
             polled => polled.map_err(|error| self.lost(&error)),
         }

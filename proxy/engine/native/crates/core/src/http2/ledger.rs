@@ -2,7 +2,7 @@
 //! buffers and tables) can be given back, and made anew when the peer goes on. `h2` then begins as on a new connection: it is told what
 //! the peer once said (`wake`), and what it says of itself, which the peer knows, goes no further (`Filter`).
 //! Header blocks need no state: ours begin with an empty table, whose entries come to stand before what the peer still keeps, and the
-//! peer's are read by the gate. Source: RFC 9113 §5.1.1, §5.2, §6.5, §6.9; RFC 7541 §2.3.2, §4.
+//! peer's are read by the filter. Source: RFC 9113 §5.1.1, §5.2, §6.5, §6.9; RFC 7541 §2.3.2, §4.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,7 +1,7 @@
 //! HTTP/2: both ends over `h2`, and what stands between it and the bytes.
 
 pub mod client;
-pub mod frame_gate;
+pub mod frame_filter;
 pub mod frames;
 pub mod head_blocks;
 pub mod hpack;

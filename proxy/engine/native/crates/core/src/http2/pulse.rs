@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use h2::{Ping, PingPong};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-use crate::http2::frame_gate::FrameGate;
+use crate::http2::frame_filter::FrameFilter;
 use crate::limits::Limits;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -36,19 +36,19 @@ impl Pulse {
     }
 
     /// Ready with a kind where the connection must end.
-    pub fn poll(&mut self, cx: &mut Context<'_>, gate: &FrameGate, has_calls: bool) -> Poll<&'static str> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, filter: &FrameFilter, has_calls: bool) -> Poll<&'static str> {
         if let (Some(_), Some(ping)) = (self.asked_at, &mut self.ping) {
             if ping.poll_pong(cx).is_ready() {
                 self.asked_at = None;
             }
         }
         while self.ticks.poll_tick(cx).is_ready() {
-            if gate.block_at().is_some_and(|begun| begun.elapsed() > self.head) {
+            if filter.block_at().is_some_and(|begun| begun.elapsed() > self.head) {
                 return Poll::Ready(HEAD_TIMEOUT);
             }
             match (self.asked_at, &mut self.ping) {
                 (Some(asked), _) if asked.elapsed() > self.answer => return Poll::Ready(UNANSWERED),
-                (None, Some(ping)) if has_calls && gate.heard_at().elapsed() > self.silence => {
+                (None, Some(ping)) if has_calls && filter.heard_at().elapsed() > self.silence => {
                     self.asked_at = ping.send_ping(Ping::opaque()).is_ok().then(Instant::now);
                     drop(ping.poll_pong(cx)); // to be woken by the answer
                 }

@@ -19,7 +19,7 @@ use crate::connection::leaving::Leaving;
 use crate::fields::{Headers, is_of_hop};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
 use crate::http1::head_scan::is_authority;
-use crate::http2::frame_gate::{Flood, FrameGate, MAX_FRAME, Side};
+use crate::http2::frame_filter::{Flood, FrameFilter, MAX_FRAME, Side};
 use crate::http2::head_blocks::Block;
 use crate::http2::pulse::{Pulse, UNANSWERED};
 use crate::limits::Limits;
@@ -64,17 +64,17 @@ fn builder(limits: &Limits) -> server::Builder {
         .data_frame_budget(data_frame_budget(limits))
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_local_error_reset_streams(None) // a sum over the connection's whole life: the gate counts them instead
+        .max_local_error_reset_streams(None) // a sum over the connection's whole life: the filter counts them instead
         .enable_connect_protocol();
     builder
 }
 
 /// Serve one connection until it ends. Without calls for a while, it rests: there is no `h2` until the peer goes on.
 pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving>) {
-    let gate = FrameGate::new(&shared.limits, Side { is_server: true, is_own: entry.peer.is_none() });
-    let io = SharedIo::new(io.with_gate(gate.clone()));
+    let filter = FrameFilter::new(&shared.limits, Side { is_server: true, is_own: entry.peer.is_none() });
+    let io = SharedIo::new(io.with_filter(filter.clone()));
     // In a box, so that what rests holds nothing of it.
-    while Box::pin(serve_awake(&shared, &io, &entry, &leaving, &gate)).await {
+    while Box::pin(serve_awake(&shared, &io, &entry, &leaving, &filter)).await {
         let goes_on = poll_fn(|cx| {
             if leaving.is_asked(cx) {
                 io.wake();
@@ -91,7 +91,7 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
 }
 
 /// Returns whether it rests; otherwise it has ended.
-async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving: &Rc<Leaving>, gate: &Rc<FrameGate>) -> bool {
+async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving: &Rc<Leaving>, filter: &Rc<FrameFilter>) -> bool {
     let begun = builder(&shared.limits).handshake::<_, Bytes>(io.clone());
     let Ok(Ok(mut connection)) = tokio::time::timeout(shared.limits.head, begun).await else { return false };
     let window = shared.limits.connection_window_bytes;
@@ -100,11 +100,11 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
     let mut parted = false;
     loop {
         let turn = poll_fn(|cx| {
-            if let Poll::Ready(flood) = gate.poll_flood(cx) {
+            if let Poll::Ready(flood) = filter.poll_flood(cx) {
                 return Poll::Ready(Err(Turn::Flood(flood)));
             }
-            let asked = leaving.is_asked(cx) || gate.is_strained();
-            if let Some(kind) = gate.take_strain() {
+            let asked = leaving.is_asked(cx) || filter.is_strained();
+            if let Some(kind) = filter.take_strain() {
                 shared.note(Notice::RefusedFrames { kind, who: entry.who() });
             }
             if leaving.is_over() {
@@ -123,20 +123,20 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
                     }
                 }
             }
-            if let Poll::Ready(kind) = pulse.poll(cx, gate, leaving.calls.get() > 0) {
+            if let Poll::Ready(kind) = pulse.poll(cx, filter, leaving.calls.get() > 0) {
                 return Poll::Ready(Err(Turn::Flood(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM })));
             }
             let accepted = connection.poll_accept(cx);
-            if accepted.is_pending() && gate.take_turn() {
+            if accepted.is_pending() && filter.take_turn() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending; // what was begun or cancelled has its turn first
             }
-            if accepted.is_pending() && gate.has_goaway() && leaving.calls.get() == 0 {
+            if accepted.is_pending() && filter.has_goaway() && leaving.calls.get() == 0 {
                 return Poll::Ready(Ok(None)); // what came before its GOAWAY was read
             }
             // An answer may be with `h2` alone, waiting for room.
             let is_silent = accepted.is_pending() && !asked && leaving.is_tired() && !connection.has_streams();
-            if is_silent && gate.may_rest(window) && io.is_at_rest() {
+            if is_silent && filter.may_rest(window) && io.is_at_rest() {
                 return Poll::Ready(Err(Turn::Rest));
             }
             accepted.map(Ok)
@@ -144,7 +144,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
         .await;
         match turn {
             Ok(Some(Ok((_, mut respond)))) if parted => {
-                gate.expect_reset();
+                filter.expect_reset();
                 respond.send_reset(Reason::REFUSED_STREAM); // who ignores a GOAWAY does not stay
             }
             Ok(Some(Ok((request, respond)))) => {
@@ -153,12 +153,12 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
                         tokio::task::yield_now().await; // those that were cancelled end first
                     }
                 }
-                accept(shared, entry, leaving, gate, request, respond);
+                accept(shared, entry, leaving, filter, request, respond);
             }
             Ok(Some(Err(error))) => {
                 if error.is_go_away() || error.is_library() {
                     shared.note(Notice::RefusedFrames { kind: "protocol", who: entry.who() });
-                    gate.end("protocol", error.reason().unwrap_or(Reason::PROTOCOL_ERROR));
+                    filter.end("protocol", error.reason().unwrap_or(Reason::PROTOCOL_ERROR));
                 }
                 break;
             }
@@ -181,7 +181,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
         tokio::time::timeout(
             shared.limits.head,
             poll_fn(|cx| {
-                gate.take_turn();
+                filter.take_turn();
                 connection.poll_closed(cx)
             }),
         )
@@ -205,30 +205,30 @@ fn accept(
     shared: &Rc<Shared>,
     entry: &Entry,
     leaving: &Rc<Leaving>,
-    gate: &Rc<FrameGate>,
+    filter: &Rc<FrameFilter>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
     let body = request.into_body();
     let stream = respond.stream_id().as_u32();
-    let Some(block) = gate.accept(stream) else {
+    let Some(block) = filter.accept(stream) else {
         // Cancelled already, of which `h2` may not have read yet.
         if respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_pending() {
-            gate.expect_reset();
+            filter.expect_reset();
             respond.send_reset(Reason::CANCEL);
         }
         return;
     };
     if is_crowded(leaving, &shared.limits) {
-        gate.forget(stream);
-        gate.expect_reset();
+        filter.forget(stream);
+        filter.expect_reset();
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
     if block.is_over || block.count > shared.limits.header_count {
         let kind = if block.is_over { "head-size" } else { "header-count" };
         shared.note(Notice::RefusedFrames { kind, who: entry.who() });
-        gate.forget(stream);
-        gate.expect_reset();
+        filter.forget(stream);
+        filter.expect_reset();
         let mut refusal = Response::new(());
         *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         drop(respond.send_response(refusal, true));
@@ -236,9 +236,9 @@ fn accept(
     }
     if is_malformed(&block) {
         shared.note(Notice::RefusedFrames { kind: "protocol", who: entry.who() });
-        gate.forget(stream);
-        gate.expect_reset();
-        gate.count_reset();
+        filter.forget(stream);
+        filter.expect_reset();
+        filter.count_reset();
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
     let raw = read_head(block, body.is_end_stream());
@@ -249,7 +249,7 @@ fn accept(
         stream,
         waited: false,
         over: Over::No,
-        gate: gate.clone(),
+        filter: filter.clone(),
         leaving: leaving.clone(),
     });
     leaving.calls.set(leaving.calls.get() + 1);
@@ -321,7 +321,7 @@ pub struct H2Down {
     stream: u32,
     waited: bool,
     over: Over,
-    gate: Rc<FrameGate>,
+    filter: Rc<FrameFilter>,
     leaving: Rc<Leaving>,
 }
 
@@ -338,9 +338,9 @@ enum Over {
 impl Drop for H2Down {
     fn drop(&mut self) {
         if self.over == Over::No || self.over == Over::Answered && !self.body.is_end_stream() {
-            self.gate.expect_reset(); // `h2` ends it, or tells the caller to stop (RFC 9113 §8.1)
+            self.filter.expect_reset(); // `h2` ends it, or tells the caller to stop (RFC 9113 §8.1)
         }
-        self.gate.forget(self.stream);
+        self.filter.forget(self.stream);
         self.leaving.calls.set(self.leaving.calls.get() - 1);
         self.leaving.active_at.set(Instant::now());
     }
@@ -348,7 +348,7 @@ impl Drop for H2Down {
 
 impl H2Down {
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Gone>> {
-        poll_part(&mut self.body, &self.gate, self.stream, cx).map_err(|error| {
+        poll_part(&mut self.body, &self.filter, self.stream, cx).map_err(|error| {
             self.over = Over::Broken;
             Gone(format!("the caller cancelled the call: {error}"))
         })
@@ -394,7 +394,7 @@ impl H2Down {
 
     pub(crate) fn send(&mut self, data: Bytes, last: bool) {
         if let Some(send) = &mut self.send {
-            self.gate.sent_data(data.len());
+            self.filter.sent_data(data.len());
             drop(send.send_data(data, last)); // a caller that left is met at the next poll
             self.ends(last);
         }
@@ -435,16 +435,21 @@ fn response(status: u16, mut headers: Headers) -> Option<Response<()>> {
 }
 
 /// The next part of a stream's body.
-pub fn poll_part(body: &mut RecvStream, gate: &FrameGate, stream: u32, cx: &mut Context<'_>) -> Poll<Result<Part, h2::Error>> {
+pub fn poll_part(
+    body: &mut RecvStream,
+    filter: &FrameFilter,
+    stream: u32,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Part, h2::Error>> {
     loop {
         return match body.poll_data(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(data))) if data.is_empty() => continue,
             Poll::Ready(Some(Ok(data))) => Poll::Ready(Ok(Part::Data(data))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
-            Poll::Ready(None) => {
-                body.poll_trailers(cx).map(|trailers| trailers.map(|found| Part::End(found.and_then(|_| gate.trailers(stream)))))
-            }
+            Poll::Ready(None) => body
+                .poll_trailers(cx)
+                .map(|trailers| trailers.map(|found| Part::End(found.and_then(|_| filter.trailers(stream))))),
         };
     }
 }

@@ -94,7 +94,7 @@ class Budget:
         return False
 
 
-class FrameGate:
+class FrameFilter:
     """One direction of one connection. Mutable state: what is held of a frame cut in two, and what the peer may send.
 
     `_earned`: control frames that calls and data account for; `_resets_due`: calls that the peer may reset.

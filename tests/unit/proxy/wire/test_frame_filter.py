@@ -1,4 +1,4 @@
-"""What passes the frame gate, what it takes out, and where floods end."""
+"""What passes the frame filter, what it takes out, and where floods end."""
 
 from contextlib import suppress
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.contract.engine import Limits
-from proxy.wire.frame_gate import PREFACE, Bucket, FloodError, FrameGate, GoAway, goaway_frame
+from proxy.wire.frame_filter import PREFACE, Bucket, FloodError, FrameFilter, GoAway, goaway_frame
 from tests.conformance.frames import (
     END_HEADERS,
     END_STREAM,
@@ -33,13 +33,13 @@ class Clock:
         return self.now
 
 
-def gate(clock: Clock | None = None, *, server: bool = False) -> FrameGate:
-    """A gate whose time stands still."""
-    return FrameGate(LIMITS, clock or Clock(), server=server)
+def make_filter(clock: Clock | None = None, *, server: bool = False) -> FrameFilter:
+    """A filter whose time stands still."""
+    return FrameFilter(LIMITS, clock or Clock(), server=server)
 
 
-def fed(made: FrameGate, pieces: list[bytes]) -> bytes:
-    """What the gate passes on of all pieces, with what it leaves for later of each."""
+def fed(made: FrameFilter, pieces: list[bytes]) -> bytes:
+    """What the filter passes on of all pieces, with what it leaves for later of each."""
     passed = b""
     for piece in pieces:
         passed += made.feed(piece)
@@ -56,25 +56,25 @@ def test_feed_golden_frames_pass_byte_for_byte() -> None:
         + bytes.fromhex("0000040800000000000000ffff")  # WINDOW_UPDATE
         + bytes.fromhex("000008060100000000" + "0011223344556677")  # PING ACK
     )
-    assert gate().feed(data) == data
+    assert make_filter().feed(data) == data
 
 
 def test_feed_goaway_is_taken_out_and_read() -> None:
-    made = gate()
+    made = make_filter()
     debug = frame(Kind.GOAWAY, payload=(7).to_bytes(4, "big") + (11).to_bytes(4, "big") + b"why")
     ping = frame(Kind.PING, 0, 0, bytes(8))
     assert made.feed(ping + debug + ping) == ping + ping
     assert made.goaway == GoAway(7, 11)
 
 
-def test_goaway_frame_is_what_the_gate_reads() -> None:
-    made = gate()
+def test_goaway_frame_is_what_the_filter_reads() -> None:
+    made = make_filter()
     assert made.feed(goaway_frame(2**31 - 1, 0)) == b""
     assert made.goaway == GoAway(2**31 - 1, 0)
 
 
 def test_feed_reserved_bit_of_the_last_stream_is_ignored() -> None:
-    made = gate()
+    made = make_filter()
     made.feed(frame(Kind.GOAWAY, payload=b"\x80\x00\x00\x05\x00\x00\x00\x00"))
     assert made.goaway == GoAway(5, 0)
 
@@ -107,7 +107,7 @@ def test_feed_any_split_passes_the_same_bytes_and_goaway(
     stream = (PREFACE if server else b"") + b"".join(frames)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    whole, split = gate(server=server), gate(server=server)
+    whole, split = make_filter(server=server), make_filter(server=server)
     passed = fed(whole, [stream])
     assert fed(split, pieces) == passed
     assert split.goaway == whole.goaway
@@ -117,7 +117,7 @@ def test_feed_any_split_passes_the_same_bytes_and_goaway(
 
 @given(st.lists(st.binary(max_size=200), max_size=10))
 def test_feed_garbage_ends_in_bytes_or_a_flood(pieces: list[bytes]) -> None:
-    made = gate()
+    made = make_filter()
     with suppress(FloodError):
         assert len(fed(made, pieces)) <= sum(map(len, pieces))
 
@@ -137,7 +137,7 @@ FLOODS = [
 @pytest.mark.parametrize(("kind", "data"), FLOODS)
 def test_feed_beyond_the_burst_is_read_later_then_sent_away_then_a_flood(kind: str, data: bytes) -> None:
     burst = LIMITS.control_burst
-    made = gate()
+    made = make_filter()
     assert made.feed(data * burst) == data * burst
     assert (made.take_pause(), made.take_strain()) == (0.0, "")
     made.feed(data * (burst // 2))
@@ -152,13 +152,13 @@ def test_feed_beyond_the_burst_is_read_later_then_sent_away_then_a_flood(kind: s
 
 @pytest.mark.parametrize(("kind", "data"), FLOODS)
 def test_own_app_may_send_ten_times_as_much(kind: str, data: bytes) -> None:
-    made = FrameGate(LIMITS, Clock(), server=False, own=True)
+    made = FrameFilter(LIMITS, Clock(), server=False, own=True)
     made.feed(data * LIMITS.control_burst * 10)
     assert (made.take_pause(), made.take_strain()) == (0.0, "")
 
 
 def test_feed_reset_of_each_call_is_never_counted() -> None:
-    made = gate(server=True)
+    made = make_filter(server=True)
     made.feed(PREFACE)
     for _ in range(1_000):
         made.feed(frame(Kind.HEADERS, END_HEADERS, 1, b"\x82") + reset(1))
@@ -167,7 +167,7 @@ def test_feed_reset_of_each_call_is_never_counted() -> None:
 
 @pytest.mark.parametrize("data", [frame(Kind.PING, 0, 0, bytes(8)), settings({}), window(0, 1)])
 def test_feed_control_frame_for_each_piece_of_data_is_never_counted(data: bytes) -> None:
-    made = gate()
+    made = make_filter()
     for _ in range(1_000):
         made.feed(frame(Kind.DATA, 0, 1, b"x") + data)
     for _ in range(1_000):
@@ -177,7 +177,7 @@ def test_feed_control_frame_for_each_piece_of_data_is_never_counted(data: bytes)
 
 
 def test_feed_padding_earns_nothing() -> None:
-    made = gate()
+    made = make_filter()
     padded = frame(Kind.DATA, 0x8, 1, b"\x09" + bytes(9))
     made.feed(padded * 1_000)
     with pytest.raises(FloodError):
@@ -185,7 +185,7 @@ def test_feed_padding_earns_nothing() -> None:
 
 
 def test_what_calls_and_data_earn_is_bounded() -> None:
-    made = gate()
+    made = make_filter()
     made.feed(frame(Kind.DATA, 0, 1, b"x") * 10_000)
     with pytest.raises(FloodError):
         made.feed(frame(Kind.PING, 0, 0, bytes(8)) * (3 * LIMITS.control_burst + 1))
@@ -194,20 +194,20 @@ def test_what_calls_and_data_earn_is_bounded() -> None:
 @pytest.mark.parametrize(("kind", "data"), FLOODS)
 def test_feed_sustained_rate_is_allowed_for_ever(kind: str, data: bytes) -> None:
     clock = Clock()
-    made = gate(clock)
+    made = make_filter(clock)
     for _ in range(200):
         made.feed(data)
         clock.now += 0.11
 
 
 def test_feed_empty_data_that_ends_a_stream_is_never_counted() -> None:
-    made = gate()
+    made = make_filter()
     data = frame(Kind.DATA, END_STREAM, 1)
     assert made.feed(data * 1_000) == data * 1_000
 
 
 def test_count_reset_has_a_budget_of_its_own() -> None:
-    made = gate()
+    made = make_filter()
     made.feed(reset(1) * 10)
     for _ in range(LIMITS.resets_burst):
         made.count_reset()
@@ -220,7 +220,7 @@ def test_count_reset_has_a_budget_of_its_own() -> None:
 
 
 def test_sent_data_earns_window_updates() -> None:
-    made = gate()
+    made = make_filter()
     made.feed(window(0, 1) * 2 * LIMITS.control_burst)
     made.sent_data(1)
     made.feed(window(0, 1) * 11)
@@ -229,7 +229,7 @@ def test_sent_data_earns_window_updates() -> None:
 
 
 def test_count_empty_counts_with_control_frames() -> None:
-    made = gate()
+    made = make_filter()
     made.feed(frame(Kind.PING, 0, 0, bytes(8)) * (2 * LIMITS.control_burst - 1))
     made.count_empty()
     with pytest.raises(FloodError) as caught:
@@ -240,7 +240,7 @@ def test_count_empty_counts_with_control_frames() -> None:
 def test_feed_continuations_up_to_the_limit_pass() -> None:
     part = frame(Kind.CONTINUATION, 0, 1, b"x")
     last = frame(Kind.CONTINUATION, END_HEADERS, 1, b"x")
-    made = gate()
+    made = make_filter()
     for _ in range(3):  # each block is counted anew
         data = frame(Kind.HEADERS, 0, 1, b"x") + part * LIMITS.continuations + last
         assert made.feed(data) == data
@@ -251,7 +251,7 @@ def test_feed_continuations_up_to_the_limit_pass() -> None:
 
 def test_block_at_is_set_while_a_header_block_is_open() -> None:
     clock = Clock()
-    made = gate(clock)
+    made = make_filter(clock)
     made.feed(frame(Kind.HEADERS, 0, 1, b"x"))
     assert made.block_at == clock.now
     made.feed(frame(Kind.CONTINUATION, END_HEADERS, 1, b"x"))
@@ -259,16 +259,16 @@ def test_block_at_is_set_while_a_header_block_is_open() -> None:
 
 
 def test_feed_frame_larger_than_announced_is_refused_by_its_head_alone() -> None:
-    made = gate()
+    made = make_filter()
     with pytest.raises(FloodError) as caught:
         made.feed((16_385).to_bytes(3, "big") + bytes((Kind.DATA, 0, 0, 0, 0, 1)))
     assert (caught.value.kind, caught.value.code) == ("frame-size", Code.FRAME_SIZE_ERROR)
-    assert gate().feed(frame(Kind.DATA, 0, 1, bytes(16_384)))
+    assert make_filter().feed(frame(Kind.DATA, 0, 1, bytes(16_384)))
 
 
 def test_feed_short_goaway_is_refused() -> None:
     with pytest.raises(FloodError) as caught:
-        gate().feed(frame(Kind.GOAWAY, payload=b"1234567"))
+        make_filter().feed(frame(Kind.GOAWAY, payload=b"1234567"))
     assert caught.value.code == Code.FRAME_SIZE_ERROR
 
 
@@ -285,4 +285,4 @@ def test_bucket_refills_up_to_its_burst() -> None:
 @pytest.mark.parametrize("text", [b"HTTP/1.1 400 Bad Request\r\n", b"<!DOCTYPE HTML>"])
 def test_feed_text_instead_of_frames_is_told_as_another_protocol(text: bytes) -> None:
     with pytest.raises(FloodError, match="does not speak HTTP/2, which gRPC needs"):
-        gate().feed(text)
+        make_filter().feed(text)

@@ -100,7 +100,7 @@ impl Budget {
     }
 }
 
-/// Whose frames a gate looks at.
+/// Whose frames a filter looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Side {
     /// Whether requests come in, not answers.
@@ -111,7 +111,7 @@ pub struct Side {
 
 /// Owns what is known of one direction of one connection.
 #[derive(Debug)]
-pub struct FrameGate {
+pub struct FrameFilter {
     first: Cell<bool>,
     header: RefCell<Vec<u8>>,
     skip: Cell<usize>,
@@ -150,8 +150,8 @@ pub struct FrameGate {
     heard_at: Cell<Instant>,
 }
 
-impl FrameGate {
-    /// The preface is no business of the gate.
+impl FrameFilter {
+    /// The preface is no business of the filter.
     pub fn new(limits: &Limits, side: Side) -> Rc<Self> {
         let server = side.is_server;
         let factor = if side.is_own { limits.own_app_factor } else { 1.0 };
@@ -648,11 +648,11 @@ mod tests {
     fn frames_are_seen_however_they_are_cut() {
         let data = [frame(4, 0, 12), frame(0, 0, 300), frame(7, 0, 8)].concat();
         for size in [1, 2, 7, 9, 64, 1_000] {
-            let gate = FrameGate::new(&Limits::default(), Side { is_server: true, is_own: false });
+            let filter = FrameFilter::new(&Limits::default(), Side { is_server: true, is_own: false });
             let mut out = BytesMut::new();
-            data.chunks(size).for_each(|piece| gate.feed(piece, &mut out));
+            data.chunks(size).for_each(|piece| filter.feed(piece, &mut out));
             assert_eq!(out, data);
-            assert!(gate.has_settings() && gate.has_goaway() && !gate.is_flooded());
+            assert!(filter.has_settings() && filter.has_goaway() && !filter.is_flooded());
         }
     }
 
@@ -666,15 +666,15 @@ mod tests {
             (0, 0, 0, "empty-data"),
             (9, 0, 1, "continuation"),
         ] {
-            let gate = FrameGate::new(&Limits::default(), Side { is_server: false, is_own: false });
+            let filter = FrameFilter::new(&Limits::default(), Side { is_server: false, is_own: false });
             let mut out = BytesMut::new();
             if kind == 9 {
-                gate.feed(&frame(1, 0, 0), &mut out);
+                filter.feed(&frame(1, 0, 0), &mut out);
             }
             for _ in 0..2_500 {
-                gate.feed(&frame(kind, flags, length), &mut out);
+                filter.feed(&frame(kind, flags, length), &mut out);
             }
-            assert_eq!(gate.flood.get().map(|flood| flood.kind), Some(name));
+            assert_eq!(filter.flood.get().map(|flood| flood.kind), Some(name));
         }
     }
 }
