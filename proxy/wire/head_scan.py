@@ -125,7 +125,7 @@ def _forwarded(headers: list[Header], drop: frozenset[bytes], options: frozenset
     return tuple([field for field in headers if field[0] not in drop])
 
 
-class HeadGate:
+class HeadCollector:
     """Collects the pieces of one head. Owns `rest`: what came after the head's end."""
 
     __slots__ = ("_held", "_limit", "rest")

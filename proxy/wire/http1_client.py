@@ -14,7 +14,7 @@ from proxy.contract.engine import Limits
 from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
 from proxy.wire.body_scan import BodyScan, ChunkScan, CloseScan, LengthScan
-from proxy.wire.head_scan import DECLINED, HeadGate, Refusal, ResponseStart, scan_response
+from proxy.wire.head_scan import DECLINED, HeadCollector, Refusal, ResponseStart, scan_response
 from proxy.wire.http1_request import ClientCall
 from proxy.wire.http1_wire import Alarm, Outbox, read_body, reset
 from proxy.wire.streams import ConnectionOwner, CountFrame, ResponseEvents
@@ -44,7 +44,7 @@ class Http1Client(asyncio.Protocol):
         self._limits = limits
         self._count = count
         self._conn = h11.Connection(h11.CLIENT, max_incomplete_event_size=2 * limits.head_bytes)
-        self._gate = HeadGate(limits)
+        self._collector = HeadCollector(limits)
         self._body: BodyScan | None = None
         self._call: ClientCall | None = None
         self._phase = _Phase.IDLE
@@ -183,7 +183,7 @@ class Http1Client(asyncio.Protocol):
         data, self._rest = self._rest, b""
         if self._phase is _Phase.BODY:
             return self._step_body(call, data)
-        head = self._gate.feed(data)
+        head = self._collector.feed(data)
         if head is None:
             self._alarm.set(self._limits.head_s)
             return False
@@ -191,7 +191,7 @@ class Http1Client(asyncio.Protocol):
         if isinstance(start, Refusal):
             return self._refuse(start)
         assert isinstance(head, bytes)
-        self._rest, self._gate.rest = self._gate.rest, b""
+        self._rest, self._collector.rest = self._collector.rest, b""
         self._alarm.clear()
         return self._head(call, head, start)
 
@@ -335,7 +335,7 @@ class Http1Client(asyncio.Protocol):
             self.fail(Cause.RESET_LATE, f"{detail} before the response was complete")
         elif self.out.handed == call.handed:
             self.fail(Cause.REFUSED, f"{detail} before the request was sent")
-        elif self._gate.started:
+        elif self._collector.started:
             self.fail(Cause.RESET_EARLY, f"{detail} in the middle of a response head")
         elif self._reused:
             self.fail(Cause.RESET_EARLY, f"{detail}: it was idle and closed by the app")

@@ -16,7 +16,7 @@ import h11
 from proxy.contract.engine import Limits
 from proxy.wire import answers
 from proxy.wire.body_scan import BodyScan, ChunkScan, LengthScan
-from proxy.wire.head_scan import HeadGate, Refusal, RequestStart, scan_request
+from proxy.wire.head_scan import HeadCollector, Refusal, RequestStart, scan_request
 from proxy.wire.http1_call import REASONS, ServerCall
 from proxy.wire.http1_wire import Alarm, Outbox, read_body, reset
 from proxy.wire.streams import AcceptCall, CountFrame, RawHead
@@ -57,7 +57,7 @@ class Http1Server(asyncio.Protocol):
         self._rest = initial
         self._phase = _Phase.HEAD
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * limits.head_bytes)
-        self._gate = HeadGate(limits)
+        self._collector = HeadCollector(limits)
         self._body: BodyScan | None = None
         self._call: ServerCall | None = None
         self._pumping = False
@@ -80,7 +80,7 @@ class Http1Server(asyncio.Protocol):
     def start_drain(self) -> None:
         """Take no further request: an idle connection closes now, another when its call has ended."""
         self._leaving = True
-        if self._phase is _Phase.HEAD and not self._gate.started and not self._rest:
+        if self._phase is _Phase.HEAD and not self._collector.started and not self._rest:
             self._shut()
 
     def end(self) -> None:
@@ -151,7 +151,7 @@ class Http1Server(asyncio.Protocol):
 
     def _ring(self) -> None:
         match self._phase:
-            case _Phase.HEAD if self._gate.started:
+            case _Phase.HEAD if self._collector.started:
                 self._refuse(Refusal(408, "head-timeout", "the request head took too long"))
             case _Phase.HEAD:
                 self._shut()
@@ -191,14 +191,14 @@ class Http1Server(asyncio.Protocol):
         return False
 
     def _step_head(self) -> bool:
-        was_started = self._gate.started
+        was_started = self._collector.started
         data, self._rest = self._rest, b""
         if not was_started and data[:1] == b"\r":
             data = _EMPTY_LINES.sub(b"", data, count=1)
             if data in (b"", b"\r"):
                 self._rest = data
                 return False
-        head = self._gate.feed(data)
+        head = self._collector.feed(data)
         if head is None:
             if not was_started:
                 self._alarm.set(self.limits.head_s)
@@ -208,7 +208,7 @@ class Http1Server(asyncio.Protocol):
             self._refuse(start)
             return False
         assert isinstance(head, bytes)
-        self._rest, self._gate.rest = self._gate.rest, b""
+        self._rest, self._collector.rest = self._collector.rest, b""
         self._alarm.clear()
         self._conn.receive_data(head)
         try:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from proxy.contract.engine import Limits
 from proxy.contract.head import Headers
 from proxy.wire.body_scan import ChunkScan
-from proxy.wire.head_scan import HeadGate, Refusal, RequestStart, ResponseStart, scan_request, scan_response
+from proxy.wire.head_scan import (
+    HeadCollector,
+    Refusal,
+    RequestStart,
+    ResponseStart,
+    scan_request,
+    scan_response,
+)
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http1_server import Http1Server
 from proxy.wire.streams import RawHead
@@ -148,7 +155,7 @@ def test_any_bytes_end_in_answers_never_in_errors(data: bytes, sizes: list[int])
 
 @given(data=soup | st.binary(max_size=80))
 def test_head_that_passes_is_read_alike_by_h11(data: bytes) -> None:
-    head = HeadGate(LIMITS).feed(b"POST / HTTP/1.1\r\nHost: a\r\n" + data + b"\r\n\r\n")
+    head = HeadCollector(LIMITS).feed(b"POST / HTTP/1.1\r\nHost: a\r\n" + data + b"\r\n\r\n")
     found = scan_request(head, LIMITS) if isinstance(head, bytes) else head
     if isinstance(found, RequestStart):
         assert isinstance(head, bytes)

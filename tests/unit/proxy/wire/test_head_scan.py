@@ -6,7 +6,7 @@ import pytest
 
 from proxy.contract.engine import Limits
 from proxy.wire.head_scan import (
-    HeadGate,
+    HeadCollector,
     Refusal,
     RequestStart,
     ResponseStart,
@@ -20,16 +20,16 @@ LIMITS = Limits()
 
 
 def scan(data: bytes, limits: Limits = LIMITS) -> RequestStart | Refusal | None:
-    """Gate and scan together, as a connection uses them."""
-    head = HeadGate(limits).feed(data)
+    """Collector and scan together, as a connection uses them."""
+    head = HeadCollector(limits).feed(data)
     return scan_request(head, limits) if isinstance(head, bytes) else head
 
 
 def scan_bytewise(data: bytes) -> RequestStart | Refusal | None:
     """The same, one byte at a time."""
-    gate = HeadGate(LIMITS)
+    collector = HeadCollector(LIMITS)
     for i in range(len(data)):
-        head = gate.feed(data[i : i + 1])
+        head = collector.feed(data[i : i + 1])
         if head is not None:
             return scan_request(head, LIMITS) if isinstance(head, bytes) else head
     return None
@@ -77,14 +77,14 @@ def test_fields_of_exactly_the_limit_pass_and_one_more_does_not() -> None:
 
 
 def test_bytes_after_the_head_are_left_in_rest() -> None:
-    gate = HeadGate(LIMITS)
+    collector = HeadCollector(LIMITS)
     head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    assert gate.feed(head[:10]) is None
-    assert gate.feed(head[10:] + b"GET /2") == head
-    assert gate.rest == b"GET /2"
-    assert not gate.started
-    assert gate.feed(head) == head
-    assert gate.rest == b""
+    assert collector.feed(head[:10]) is None
+    assert collector.feed(head[10:] + b"GET /2") == head
+    assert collector.rest == b"GET /2"
+    assert not collector.started
+    assert collector.feed(head) == head
+    assert collector.rest == b""
 
 
 def test_forwarded_headers_leave_out_host_hop_by_hop_and_listed_ones() -> None:
