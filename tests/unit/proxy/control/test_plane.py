@@ -508,6 +508,12 @@ def test_explanation_of_a_cluster(make: Make, key: str, text: str) -> None:
 # --- policies, identity, the app
 
 
+def test_new_policy_is_for_new_calls_alone_where_that_was_asked_for(make: Make) -> None:
+    world = make("--keep-open-calls")
+    world.control.policy_changed(load(PolicySources(own_app_id="web", own_namespace="default")))
+    assert (world.engine.invalidated, world.engine.redecided_open) == (["access", "resiliency"], 0)
+
+
 def test_new_policy_is_in_force_and_no_old_decision_is_kept(make: Make, tmp_path: Path) -> None:
     world = make()
     assert isinstance(world.judge_peer("POST"), Plan)
