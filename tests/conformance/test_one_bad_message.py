@@ -151,9 +151,11 @@ async def test_request_of_another_length_than_announced_costs_no_other_call(engi
 async def test_malformed_answer_costs_no_other_call_and_is_502(engine: str, answer: Answer) -> None:
     """RFC 9112 §6.3, RFC 9113 §8.1.1, §8.6."""
     goaways = []
+    begun = asyncio.Event()
 
     async def app(peer: FramePeer) -> None:
         good = await peer.next_request()
+        begun.set()
         for _ in range(2):
             await answer(peer, await peer.next_request())
         await peer.respond(good, body=b"fine")
@@ -166,6 +168,7 @@ async def test_malformed_answer_costs_no_other_call_and_is_502(engine: str, answ
         connect(way.port) as first,
     ):
         await first.send_head("GET", "/good", [])
+        await begun.wait()  # another connection's call may overtake it
         async with connect(way.port) as second:
             for _ in range(2):
                 await second.send_head("GET", "/bad", [("Connection", "keep-alive")])
