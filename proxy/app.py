@@ -24,7 +24,7 @@ from policies.reloading.loading import PolicySnapshot
 from policies.reloading.reader_process import Loading, ReaderProcess
 from policies.reloading.watching import watch
 from proxy.api.admin import Admin, Health, Json
-from proxy.api.dapr.starting import DaprApi
+from proxy.api.dapr.starting import Callback, DaprApi
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
 from proxy.control.announcing import Announcing
@@ -90,12 +90,9 @@ class Sidecar:
         root = settings.runtime_root
         self._admin_path = root / "run" / f"{settings.instance}.sock"
         self._api_path = root / "run" / f"{settings.instance}.api"
-        self._dapr_api = DaprApi(
-            root / "run" / f"{settings.instance}.rpc",
-            root / "run" / f"{settings.instance}.way",
-            settings.max_body_bytes or DAPR_BODY_BYTES,
-            self._log,
-        )
+        max_message = settings.max_body_bytes or DAPR_BODY_BYTES
+        self._dapr_api = DaprApi(root / "run" / f"{settings.instance}.rpc", max_message, self._log)
+        self._callback = Callback(root / "run" / f"{settings.instance}.inv", max_message, self._log)
         try:
             self._policy = loading.finish()
             domain = self._policy.access.own_trust_domain or settings.trust_domain
@@ -124,6 +121,7 @@ class Sidecar:
             self._control = Control(
                 *(settings, self._policy, self._directory, self._hostname, self._host_ip),
                 want_dapr_api=self._dapr_api.want,
+                want_callback=self._callback.want,
             )
         except DocumentError as error:
             raise ConfigError(tuple(str(error).splitlines())) from error
@@ -227,7 +225,12 @@ class Sidecar:
         public = LocalHttp(guarded(self._admin.public, settings, name, settings.public_listen_address))
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(server.run()) for server in (*servers, metrics, public)]
-            running.append(tasks.create_task(self._dapr_api.run(self._admin, self)))
+            control, listening = self._control, self._listening
+            begun = (
+                self._dapr_api.start(self._admin, listening.open_invoker, control.dapr_api_started),
+                self._callback.start(settings.app_id, listening.open_callback, control.callback_started),
+            )
+            running += [tasks.create_task(work) for work in begun]
             try:
                 await servers[0].serve(f"unix:{self._api_path}")
                 await servers[1].serve(f"unix:{self._admin_path}")
@@ -258,14 +261,6 @@ class Sidecar:
                     task.cancel()
                 self._api_path.unlink(missing_ok=True)
                 self._admin_path.unlink(missing_ok=True)
-
-    async def open_invoker(self, address: str) -> None:
-        """See `Surroundings`."""
-        await self._listening.open_invoker(address)
-
-    def dapr_api_started(self, address: str) -> None:
-        """See `Surroundings`."""
-        self._control.dapr_api_started(address)
 
     async def _serve(self) -> None:
         """Everything that keeps a listening sidecar useful, until cancelled."""

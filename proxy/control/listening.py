@@ -44,7 +44,7 @@ class Listening:
             ListenerSpec(
                 name="peer",
                 address=settings.peer_listen_address,
-                decide=self._control.inbound.decide,
+                decide=self._control.decide_inbound,
                 tls="mesh" if settings.mtls else None,
             ),
             settings.peer_port,
@@ -64,6 +64,12 @@ class Listening:
         """Listen where Dapr's gRPC API calls apps. It ends with the engine: who is shut down may still have calls to make."""
         await self._engine.listen(
             ListenerSpec(name=INVOKER, address=address, decide=self._control.decide_outbound)
+        )
+
+    async def open_callback(self, address: str) -> None:
+        """Listen where OnInvoke of the app is called."""
+        await self._engine.listen(
+            ListenerSpec(name="callback", address=address, decide=self._control.decide_callback)
         )
 
     async def _bind_api(self) -> None:

@@ -24,7 +24,7 @@ from proxy.contract.plan import Decision, Edit, Hold, Labels, Op
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
 from proxy.control.heard_names import Claimed, HeardNames
-from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, GRPC_WEB, AppView
+from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, GRPC_WEB, AppView, to_callback
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
 from proxy.deciding.callee import (
@@ -73,9 +73,10 @@ class Control:
         *,
         now: Callable[[], float] = time.time,
         want_dapr_api: Callable[[], None] = lambda: None,
+        want_callback: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
-        self._want_dapr_api = want_dapr_api
+        self._wants = {DAPR_API: want_dapr_api, CALLBACK: want_callback}
         self._directory = directory
         self._now = now
         self._engine: Engine | None = None
@@ -122,8 +123,7 @@ class Control:
     def decide_outbound(self, head: RecordingHead) -> Decision:
         """The outbound decision; a held name is looked for, and one just not found is answered at once."""
         decision = self.outbound.decide(head)
-        if isinstance(decision, Hold) and decision.key == DAPR_API:
-            self._want_dapr_api()
+        self._start(decision)
         if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
             return decision
         name = AppName(*parse_key(decision.key))
@@ -140,6 +140,22 @@ class Control:
         if was_missed:  # the lookup goes on in the background, for whoever asks next
             return replace(decision, for_s=min(decision.for_s, AGAIN_HOLD_S))
         return decision
+
+    def decide_inbound(self, head: RecordingHead) -> Decision:
+        """The decision on a peer's call."""
+        decision = self.inbound.decide(head)
+        self._start(decision)
+        return decision
+
+    def decide_callback(self, _: RecordingHead) -> Decision:
+        """The decision on OnInvoke: it goes to the app."""
+        return to_callback(self.inbound.view.app)
+
+    def _start(self, decision: Decision) -> None:
+        """Have the server started that a call waits for."""
+        want = self._wants.get(decision.key) if isinstance(decision, Hold) else None
+        if want is not None:
+            want()
 
     def _is_absent(self, name: AppName) -> bool:
         """The name was looked up without a result: no news will come soon."""
@@ -226,6 +242,17 @@ class Control:
         self._outbound(known=self.outbound.view.known | {DAPR_API})
         self._engine.set_cluster(
             Cluster(key=DAPR_API, wire="h2c", tls=None, upstreams=(Upstream(address=address),))
+        )
+
+    def callback_started(self, address: str) -> None:
+        """The server that calls OnInvoke answers at this address: calls that wait for it go there."""
+        assert self._engine is not None
+        app = replace(self.inbound.view.app, has_callback=True)
+        self.inbound.view = replace(self.inbound.view, app=app)
+        self._outbound(app=app)
+        self._engine.invalidate("app")
+        self._engine.set_cluster(
+            Cluster(key=CALLBACK, wire="http1", tls=None, upstreams=(Upstream(address=address),))
         )
 
     def policy_changed(self, policy: PolicySnapshot) -> None:

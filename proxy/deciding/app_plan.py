@@ -13,6 +13,7 @@ from proxy.contract.plan import (
     Cause,
     Edit,
     Edits,
+    Hold,
     Labels,
     Op,
     Plan,
@@ -26,6 +27,11 @@ from proxy.deciding.callee import GRPC_WEB_SET
 
 APP_CLUSTER = "app"
 APP_GATE = "app-concurrency"
+CALLBACK = (
+    "app-callback"  # the server that calls OnInvoke of a gRPC app, started by the first call that needs it
+)
+CALLBACK_HOLD_S = 10.0  # for that start, on a busy machine
+NO_VERB = "NONE"  # the method of a call that InvokeService was given without a verb
 GRPC_WEB = frozenset(
     {b"content-type: application/grpc-web*"}
 )  # a pattern as `proxy.contract.plan.carries` reads it
@@ -51,7 +57,7 @@ STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"p
 class AppView(Struct, frozen=True, kw_only=True):
     """Our own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
 
-    replay_bytes: of a request body kept for another attempt.
+    replay_bytes: of a request body kept for another attempt. has_callback: the server that calls OnInvoke is up.
     """
 
     app_id: str
@@ -65,6 +71,7 @@ class AppView(Struct, frozen=True, kw_only=True):
     body_bytes: int | None
     replay_bytes: int = 65_536
     connect_s: float = 5.0
+    has_callback: bool = False
 
     @property
     def is_grpc(self) -> bool:
@@ -110,17 +117,22 @@ def to_app(
     labels: Labels,
     surface: Surface,
     rewrite: Edits,
-) -> Plan | Reply:
+) -> Plan | Reply | Hold:
     """The Plan to our own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface.
 
     caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
     """
-    refused = unsupported(app, head)
+    refused = unsupported(app, head) or without_verb(app, head, surface)
     if refused is not None:
         cause, text = refused
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
     web = is_grpc_web(head, app)
     grpc = head.protocol() == "grpc" or web
+    by_callback = app.is_grpc and not grpc and surface == "dapr"
+    if by_callback and not app.has_callback:
+        text = "the server that calls AppCallback/OnInvoke did not start in time, see the log of this proxy"
+        then = errors.reply(Cause.NOT_READY, labels, text, surface=surface, callee=app.app_id)
+        return Hold(key=CALLBACK, for_s=CALLBACK_HOLD_S, then=then)
     edits = [
         Edit(op=Op.HOP_BY_HOP),
         *STRIP,
@@ -131,7 +143,7 @@ def to_app(
     edits.append(Edit(op=Op.DEADLINE))
     if web:
         edits.append(Edit(op=Op.GRPC_WEB))
-    elif app.is_grpc and not grpc:
+    elif app.is_grpc and not grpc and not by_callback:
         edits.append(Edit(op=Op.HTTP_ONLY))
     if caller is None:
         edits.append(Edit(op=Op.CALLER))
@@ -141,18 +153,45 @@ def to_app(
     edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=app.app_id.encode()))
     if app.token is not None:
         edits.append(Edit(op=Op.SET, name=b"dapr-api-token", data=app.token))
-    hint = _SPEAKS_GRPC.format(protocol=app.protocol) if app.is_grpc and not grpc else ""
+    hint = _SPEAKS_GRPC.format(protocol=app.protocol) if app.is_grpc and not grpc and not by_callback else ""
     return Plan(
         labels=labels,
-        routes=(Route(cluster=APP_CLUSTER, edits=tuple(edits)),),
-        retries=_app_retries(head, grpc=grpc),
+        routes=(Route(cluster=CALLBACK if by_callback else APP_CLUSTER, edits=tuple(edits)),),
+        retries=() if by_callback else _app_retries(head, grpc=grpc),
         gates=(APP_GATE,) if app.gated and not grpc else (),
         connect_s=app.connect_s,
         body_bytes=app.body_bytes,
-        reply_edits=STRIP_REPLY,
+        reply_edits=STRIP_REPLY[:1] if by_callback else STRIP_REPLY,  # what our own server says is kept
         local_replies=CauseReplies(
             labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True, hint=hint
         ),
+    )
+
+
+def without_verb(app: AppView, head: RecordingHead, surface: Surface) -> tuple[Cause, str] | None:
+    """Why a call of InvokeService that has no verb can't be given to an app that speaks HTTP."""
+    if surface != "dapr" or app.is_grpc or head.protocol() == "grpc" or head.method() != NO_VERB:
+        return None
+    text = f"{app.app_id}.{app.namespace} speaks {app.protocol}: set http_extension.verb to GET, POST or another one except CONNECT"
+    return Cause.UNSUPPORTED, text
+
+
+def to_callback(app: AppView) -> Plan:
+    """The Plan for OnInvoke, which was judged as the HTTP call that it is made for."""
+    labels = Labels(direction="inbound", src=app.app_id, src_namespace=app.namespace)
+    edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.AUTHORITY, data=app.authority), Edit(op=Op.DEADLINE))
+    return Plan(
+        labels=labels,
+        routes=(Route(cluster=APP_CLUSTER, edits=edits),),
+        retries=(_at_once(frozenset({Cause.REFUSED}), attempts=4),),
+        connect_s=app.connect_s,
+        reply_edits=STRIP_REPLY,
+        local_replies=CauseReplies(
+            *(labels, "own", f"{app.app_id}.{app.namespace}", app.app_id),
+            at_app=True,
+            hint=f"; is --app-protocol {app.protocol} right?",
+        ),
+        scopes=("app",),
     )
 
 
@@ -265,8 +304,8 @@ class CauseReplies(Mapping[Cause, Reply]):
 _BROKEN_OFF = frozenset({Cause.RESET_EARLY, Cause.INVALID_ANSWER, Cause.UNSUPPORTED})
 _SPEAKS_GRPC = (
     "; the call came as HTTP, and the app speaks gRPC (--app-protocol {protocol}): call its gRPC methods, "
-    "or set --app-protocol to http or h2c if it speaks HTTP. An app by Dapr's SDK for gRPC expects such a call as AppCallback/OnInvoke, "
-    "which postern does not make yet: serve a gRPC service or HTTP in it instead"
+    "or set --app-protocol to http or h2c if it speaks HTTP. An app that implements Dapr's AppCallback/OnInvoke "
+    "gets calls made with the header dapr-app-id or a path of Dapr's API"
 )
 _APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}
 _SHARED = {

@@ -4,9 +4,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy import errors
-from proxy.contract.plan import Cause, Labels, Plan, Reply, Surface
+from proxy.contract.plan import Cause, Decision, Hold, Labels, Reply, Surface
 from proxy.contract.recording import RecordingHead
-from proxy.deciding.app_plan import AppView, denied, is_grpc_web, to_app
+from proxy.deciding.app_plan import AppView, denied, is_grpc_web, to_app, without_verb
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.callee import SERVICES
 from proxy.deciding.peer import caller_of
@@ -28,12 +28,12 @@ class Inbound:
     def __init__(self, view: InboundView) -> None:
         self.view = view
 
-    def decide(self, head: RecordingHead) -> Plan | Reply:
+    def decide(self, head: RecordingHead) -> Decision:
         """The decision, with the scopes that it dies with."""
         found = self._decide(head)
-        return replace(found, scopes=SCOPES)
+        return found if isinstance(found, Hold) else replace(found, scopes=SCOPES)
 
-    def _decide(self, head: RecordingHead) -> Plan | Reply:
+    def _decide(self, head: RecordingHead) -> Decision:
         app = self.view.app
         peer = head.peer()
         caller = caller_of(peer)
@@ -51,6 +51,11 @@ class Inbound:
         refused = _misdirected(head, self.view, labels) or _uncarriable(head, self.view.app, labels)
         if refused is not None:
             return refused
+        verbless = without_verb(
+            app, head, surface
+        )  # first: a rule that names verbs would deny it without saying what is amiss
+        if verbless is not None:
+            return errors.reply(verbless[0], labels, verbless[1], surface=surface, callee=app.app_id)
         decision = self.view.authorizer.decide(head, caller, "grpc" if app.is_grpc else "http")
         labels = replace(labels, decision=self.view.authorizer.describe(decision))
         if not decision.allowed:

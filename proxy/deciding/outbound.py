@@ -446,7 +446,7 @@ class Outbound:
                 posture=self.view.authorizer.posture,
             )
         found = to_app(head, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.edits)
-        if isinstance(found, Reply) or head.protocol() == "grpc":
+        if not isinstance(found, Plan) or head.protocol() == "grpc":
             return found
         rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
         retries = (*retry_policies(head, rules, self.view.random), *found.retries)

@@ -108,7 +108,7 @@ def other_limits() -> tuple[Limit, ...]:
             "max-body-size",
         ),
         Limit(
-            "a message of Dapr's gRPC API, either way",
+            "a message of Dapr's gRPC API or of OnInvoke, either way",
             _bytes(DAPR_BODY_BYTES),
             "RESOURCE_EXHAUSTED",
             "max-body-size",

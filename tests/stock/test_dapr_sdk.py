@@ -52,6 +52,21 @@ async def test_sdk_calls_an_app_and_its_sidecar(mesh: Mesh, http_app: App, engin
     assert await web.process.ended() == 0  # it was shut down
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_app_by_the_sdk_is_called_by_its_callback(mesh: Mesh, engine: str) -> None:
+    app = mesh.processes.start([*SDK.command, "serve"], name="app by Dapr's SDK")
+    port = int((await app.line(r"^serving (\d+)$", timeout_s=30.0))[1])
+    flags = ("--engine", engine)
+    await mesh.sidecar("greeter", app_port=port, app_protocol="grpc", flags=flags)
+    web = await mesh.sidecar("web", flags=flags)
+    env = {"DAPR_HTTP_PORT": str(web.http_port), "DAPR_GRPC_PORT": str(web.grpc_port)}
+    found = await told(mesh.processes, "callback", "greeter", env=env)
+    said = {"body": "hello", "content_type": "text/plain", "caller": "web", "x-app": "sdk"}
+    assert found["grpc"] == found["http"] == said
+    assert found["missing"]["code"] == "UNIMPLEMENTED"
+    assert "AppCallback/OnInvoke" in found["missing"]["text"]
+
+
 def fields_of(message: Descriptor) -> dict[str, dict[str, list[int]]]:
     """Number, type and label of our fields, as the program tells those of the SDK's."""
     made = {message.full_name: {f.name: [f.number, f.type, int(f.is_repeated)] for f in message.fields}}

@@ -1,6 +1,7 @@
 """The gRPC app under test, run as a process: `python -m tests.support.grpc_app [--name NAME] [--port N] [--no-reflection]`.
 
 Prints one JSON line `{"port": N}` once it listens. `--service pkg.Name` serves the same methods under another name, as often as given.
+`--callback` serves Dapr's AppCallback/OnInvoke as well, see `on_invoke`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from typing import Any, Final, NoReturn
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from proxy.api.dapr.common_pb2 import InvokeRequest, InvokeResponse
 from tests.support.proto.echo_pb2 import (
     DESCRIPTOR,
     EchoReply,
@@ -163,8 +165,39 @@ def handlers(service: EchoService) -> "dict[str, grpc.RpcMethodHandler[Any, Any]
     }
 
 
+async def on_invoke(request: InvokeRequest, context: Context) -> InvokeResponse:
+    """Tells what it was asked; `fail` ends with a status of its own, `slow` never answers, `bytes` sends as many as its query says."""
+    if request.method == "fail":
+        trailing = (("grpc-status-details-bin", b"\x08\x09"), ("x-failed", "yes"))
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not ready: ümläut %", trailing)
+    if request.method == "slow":
+        await asyncio.Event().wait()
+    await context.send_initial_metadata(
+        (("x-app", "callback"), ("content-language", "de"), ("x-raw-bin", b"\x00\xff"))
+    )
+    context.set_trailing_metadata((("x-trailer", "yes"), ("x-trailer-bin", b"\x00\x01")))
+    extension = request.http_extension
+    told = {
+        "method": request.method,
+        "verb": extension.Verb.Name(extension.verb) if request.HasField("http_extension") else None,
+        "query": extension.querystring,
+        "content_type": request.content_type,
+        "body": request.data.value.decode("latin-1"),
+        "metadata": [
+            [name, _as_bytes(value).decode("latin-1")] for name, value in context.invocation_metadata() or ()
+        ],
+    }
+    response = InvokeResponse(content_type="application/json")
+    response.data.value = json.dumps(told).encode()
+    if request.method == "bytes":
+        response.data.value = b"x" * int(extension.querystring)
+    if request.method == "packed":
+        response.data.type_url = "type.googleapis.com/testing.Echo"
+    return response
+
+
 async def start_server(
-    *, name: str, address: str, services: Iterable[str], reflects: bool
+    *, name: str, address: str, services: Iterable[str], reflects: bool, has_callback: bool = False
 ) -> tuple[grpc.aio.Server, int]:
     """Start the server; the port that it listens on."""
     server = grpc.aio.server()
@@ -172,6 +205,15 @@ async def start_server(
     names: Sequence[str] = (SERVICE, *services)
     for service in names:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, table),))
+    if has_callback:
+        called = grpc.unary_unary_rpc_method_handler(
+            on_invoke,
+            request_deserializer=InvokeRequest.FromString,
+            response_serializer=InvokeResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("dapr.proto.runtime.v1.AppCallback", {"OnInvoke": called}),)
+        )
     if reflects:
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
     port = server.add_insecure_port(address)
@@ -187,12 +229,14 @@ async def main(arguments: list[str]) -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--service", action="append", default=[])
     parser.add_argument("--no-reflection", action="store_true")
+    parser.add_argument("--callback", action="store_true")
     options = parser.parse_args(arguments)
     server, port = await start_server(
         name=options.name,
         address=f"{options.host}:{options.port}",
         services=options.service,
         reflects=not options.no_reflection,
+        has_callback=options.callback,
     )
     sys.stdout.write(json.dumps({"port": port}) + "\n")
     sys.stdout.flush()

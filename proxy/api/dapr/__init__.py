@@ -1,1 +1,1 @@
-"""Dapr's gRPC API: what SDKs call on the sidecar's gRPC port. Loaded by the first such call, as grpcio takes 20 MB."""
+"""Dapr's gRPC API, which SDKs call on the sidecar's ports, and its callback in gRPC apps. Loaded when first called: grpcio takes 20 MB."""

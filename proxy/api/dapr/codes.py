@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = range(5)
-RESOURCE_EXHAUSTED, INTERNAL = 8, 13
+RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 8, 12, 13
 _OF_HTTP: Final = {
     400: INTERNAL,
     401: 16,  # UNAUTHENTICATED
@@ -16,9 +16,25 @@ _OF_HTTP: Final = {
     408: CANCELLED,
     409: 6,  # ALREADY_EXISTS
     429: RESOURCE_EXHAUSTED,
-    501: 12,  # UNIMPLEMENTED
+    501: UNIMPLEMENTED,
     503: 14,  # UNAVAILABLE
     504: DEADLINE_EXCEEDED,
+}
+_OF_GRPC: Final = {
+    OK: 200,
+    CANCELLED: 408,
+    INVALID_ARGUMENT: 400,
+    DEADLINE_EXCEEDED: 504,
+    5: 404,  # NOT_FOUND
+    6: 409,  # ALREADY_EXISTS
+    7: 403,  # PERMISSION_DENIED
+    RESOURCE_EXHAUSTED: 429,
+    9: 400,  # FAILED_PRECONDITION
+    10: 409,  # ABORTED
+    11: 400,  # OUT_OF_RANGE
+    UNIMPLEMENTED: 501,
+    14: 503,  # UNAVAILABLE
+    16: 401,  # UNAUTHENTICATED
 }
 # Where Go's words are others than Python's, in one version or another.
 _PHRASES: Final = {
@@ -66,6 +82,11 @@ _PERMANENT: Final = frozenset(
 def code_of(status: int) -> int:
     """The gRPC code of an HTTP status."""
     return OK if 200 <= status < 300 else _OF_HTTP.get(status, UNKNOWN)
+
+
+def status_of(code: int) -> int:
+    """The HTTP status of a gRPC code."""
+    return _OF_GRPC.get(code, 500)
 
 
 def phrase_of(status: int) -> str:

@@ -5,10 +5,10 @@ What the sidecars themselves answer carries `postern-error` and becomes Internal
 
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
@@ -24,13 +24,13 @@ from telemetry.context import format_traceparent, parse_grpc_trace_bin
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 _ID: Final = re.compile(r"[!-~]+")
-_NAME: Final = re.compile(r"[a-z0-9_.-]+")
-_TEXT: Final = re.compile(r"[ -~]*")
+METADATA_NAME: Final = re.compile(r"[a-z0-9_.-]+")
+METADATA_TEXT: Final = re.compile(r"[ -~]*")
 # What a path and a query may hold (RFC 3986 §3.3, §3.4); `%` stays, as the method may be escaped already.
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=-._~"
 _QUERY_SAFE: Final = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "#")
 # Of the connection or of this call alone (RFC 9110 §7.6.1); what the call has anew; secrets of the API.
-_DROPPED: Final = frozenset(
+DROPPED: Final = frozenset(
     {
         *("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"),
         *("te", "trailer", "proxy-authorization", "proxy-authenticate", "expect", "host", "content-length"),
@@ -39,7 +39,12 @@ _DROPPED: Final = frozenset(
 )
 _ERROR_BODY_BYTES: Final = 64
 _STATUS_KEY: Final = "dapr-http-status"
-_DETAILS_KEY: Final = "grpc-status-details-bin"
+DETAILS_KEY: Final = "grpc-status-details-bin"
+#: Fields of an answer that a gRPC app gave by OnInvoke (`callback`): what HTTP can't say of it.
+GRPC_STATUS, GRPC_MESSAGE, GRPC_TYPE = b"postern-grpc-status", b"postern-grpc-message", b"postern-grpc-type"
+GRPC_HEADER: Final = b"postern-grpc-header-"  # binary ones; the others are fields of their own
+GRPC_TRAILER: Final = b"postern-grpc-trailer-"
+_OF_HTTP_ALONE: Final = frozenset({"dapr-content-type", "dapr-date"})  # which a gRPC app did not send
 _ERROR_INFO: Final = b"type.googleapis.com/google.rpc.ErrorInfo"
 
 
@@ -65,13 +70,19 @@ class Answer(Struct, frozen=True, kw_only=True):
 def http_call(
     request: InvokeServiceRequest, metadata: Iterable[tuple[str, str | bytes]]
 ) -> HttpCall | Answer:
-    """The HTTP call that a request of InvokeService asks for, or why there can be none."""
+    """The HTTP call that a request of InvokeService asks for, or why there can be none.
+
+    Without a verb its method is NONE: that is for apps that speak gRPC, and the callee's proxy knows whether its app does.
+    """
     message = request.message
     if not _ID.fullmatch(request.id):
         return failed(request.id, f"invalid app-id {request.id!r}: use letters, digits, '-' or '_'")
     verb = message.http_extension.verb
-    if verb in (HTTPExtension.NONE, HTTPExtension.CONNECT) or verb not in HTTPExtension.Verb.values():
-        return failed(request.id, "no HTTP verb: set http_extension.verb to GET, POST or another but CONNECT")
+    if verb == HTTPExtension.CONNECT or verb not in HTTPExtension.Verb.values():
+        return failed(
+            request.id,
+            "unsupported HTTP verb: set http_extension.verb to GET, POST or another one except CONNECT",
+        )
     fields = [("dapr-app-id", request.id), *_fields(metadata)]
     kind = "application/x-protobuf" if message.data.type_url else message.content_type
     if kind:
@@ -90,15 +101,17 @@ def _target(method: str, query: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return text if _TEXT.fullmatch(text) else quote(text, safe=_QUERY_SAFE + " ")
+    return text if METADATA_TEXT.fullmatch(text) else quote(text, safe=_QUERY_SAFE + " ")
 
 
 def _fields(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[tuple[str, str]]:
-    """The fields of the HTTP request: no binary ones, but for the trace where no other field names it."""
+    """The fields of the HTTP request, binary ones in base64; a binary trace becomes a `traceparent` where there is none."""
     pairs = list(metadata)
     for name, value in pairs:
-        if isinstance(value, str) and name not in _DROPPED and not name.endswith("-bin"):
+        if isinstance(value, str) and name not in DROPPED and not name.endswith("-bin"):
             yield f"dapr-{name}" if name.startswith("grpc-") else name, value
+        elif isinstance(value, bytes) and not name.startswith("grpc-"):
+            yield name, b64encode(value).decode("ascii")
     named = dict(pairs)
     trace = named.get("grpc-trace-bin")
     if isinstance(trace, bytes) and "traceparent" not in named:
@@ -111,19 +124,50 @@ def answer_to(app_id: str, found: LocalResponse, max_bytes: int) -> Answer:
     """What the caller of InvokeService gets for the answer to its HTTP call. max_bytes: of the message."""
     if any(name == HEADER for name, _ in found.headers):
         return _by_proxy(app_id, found)
+    if any(name == GRPC_STATUS for name, _ in found.headers):
+        return _by_grpc_app(app_id, found, max_bytes)
     initial: Metadata = (*_initial(found.headers), (_STATUS_KEY, str(found.status)))
     code = code_of(found.status)
     if code != OK:
         phrase = phrase_of(found.status)
         details = _details(code, phrase, found.status, found.body)
-        return Answer(code=code, message=phrase, initial=initial, trailing=((_DETAILS_KEY, details),))
+        return Answer(code=code, message=phrase, initial=initial, trailing=((DETAILS_KEY, details),))
+    return _fitting(app_id, _response(found), initial, (), max_bytes)
+
+
+def _response(found: LocalResponse) -> InvokeResponse:
     response = InvokeResponse(content_type=_first(found.headers, b"content-type").decode("latin-1"))
     response.data.value = found.body
-    return (
-        too_large(app_id, max_bytes)
-        if response.ByteSize() > max_bytes
-        else Answer(initial=initial, response=response)
-    )
+    response.data.type_url = unquote(_first(found.headers, GRPC_TYPE).decode("latin-1"))
+    return response
+
+
+def _fitting(
+    app_id: str, response: InvokeResponse, initial: Metadata, trailing: Metadata, max_bytes: int
+) -> Answer:
+    if response.ByteSize() > max_bytes:
+        return too_large(app_id, max_bytes)
+    return Answer(initial=initial, trailing=trailing, response=response)
+
+
+def _by_grpc_app(app_id: str, found: LocalResponse, max_bytes: int) -> Answer:
+    """A gRPC app's answer, as the app gave it."""
+    code = int(_first(found.headers, GRPC_STATUS))
+    texts = (pair for pair in _initial(found.headers) if pair[0] not in _OF_HTTP_ALONE)
+    initial = (*texts, *_carried(found.headers, GRPC_HEADER))
+    trailing = tuple(_carried(found.headers, GRPC_TRAILER))
+    if code == OK:
+        return _fitting(app_id, _response(found), initial, trailing, max_bytes)
+    text = unquote(_first(found.headers, GRPC_MESSAGE).decode("latin-1"))
+    return Answer(code=code, message=text, initial=initial, trailing=trailing)
+
+
+def _carried(headers: Headers, prefix: bytes) -> Iterator[tuple[str, str | bytes]]:
+    """The metadata that fields with a prefix of ours carry."""
+    for raw, data in headers:
+        if raw.startswith(prefix):
+            name = raw[len(prefix) :].decode("latin-1")
+            yield name, b64decode(data) if name.endswith("-bin") else data.decode("latin-1")
 
 
 def failed(app_id: str, text: str, *, code: int = INTERNAL, trailing: Metadata = ()) -> Answer:
@@ -151,9 +195,9 @@ def _initial(headers: Headers) -> Iterator[tuple[str, str]]:
     """The fields of an answer as metadata; those that gRPC can't carry are left out."""
     for raw, data in headers:
         name, value = raw.decode("latin-1").lower(), data.decode("latin-1")
-        if name in ("content-length", _STATUS_KEY) or name.endswith("-bin"):
+        if name in ("content-length", _STATUS_KEY) or name.endswith("-bin") or name.startswith("postern-"):
             continue
-        if _NAME.fullmatch(name) and _TEXT.fullmatch(value):
+        if METADATA_NAME.fullmatch(name) and METADATA_TEXT.fullmatch(value):
             yield as_metadata_name(name), value
 
 

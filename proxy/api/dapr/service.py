@@ -70,7 +70,10 @@ class DaprService:
         if answer.initial:
             await context.send_initial_metadata(answer.initial)
         if answer.response is None:
-            await context.abort(_CODES[answer.code], answer.message, answer.trailing)
+            code = _CODES.get(answer.code, grpc.StatusCode.UNKNOWN)
+            await context.abort(code, answer.message, answer.trailing)
+        if answer.trailing:
+            context.set_trailing_metadata(answer.trailing)
         return answer.response
 
     async def _answer(self, app_id: str, call: HttpCall, context: Context) -> Answer:

@@ -1,9 +1,9 @@
-"""Starts Dapr's gRPC API when it is first called: it takes grpcio, which costs 20 MB and a tenth of a second."""
+"""Starts Dapr's gRPC API, and what calls a gRPC app's AppCallback, when first needed: grpcio takes 20 MB and a tenth of a second."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from proxy.api.admin import Admin
 from proxy.errors import ListenError
@@ -13,24 +13,19 @@ from telemetry.logs import Logger
 if TYPE_CHECKING:
     from proxy.api.dapr.invocation import HttpCall
 
-
-class Surroundings(Protocol):
-    """What the API needs of the sidecar around it."""
-
-    async def open_invoker(self, address: str) -> None:
-        """Have the engine listen there for invocations. Raises ListenError."""
-
-    def dapr_api_started(self, address: str) -> None:
-        """Have the engine take calls of the API there."""
+Open = Callable[[str], Awaitable[object]]
+"""Has the engine listen at an address. Raises ListenError."""
+Started = Callable[[str], None]
+"""Has the engine take calls at an address."""
 
 
-class DaprApi:
-    """Listens on `path`, and calls apps by the socket `way`. Mutable state: whether it is wanted, and whether that way is open."""
+class OnDemand:
+    """Listens on `path`, and calls back into the engine by the socket `way`. Mutable state: whether it is wanted, and that way open."""
 
-    def __init__(self, path: Path, way: Path, max_bytes: int, log: Logger) -> None:
-        self._path = path
-        self._way = way
-        self._max_bytes = max_bytes
+    def __init__(self, path: Path, max_bytes: int, log: Logger) -> None:
+        self.path = path
+        self.way = path.with_suffix(f"{path.suffix}w")
+        self.max_bytes = max_bytes
         self._log = log
         self._wanted = asyncio.Event()
         self._is_way_open = False
@@ -39,45 +34,67 @@ class DaprApi:
         """Somebody calls it."""
         self._wanted.set()
 
-    async def run(self, admin: Admin, around: Surroundings) -> None:
+    async def run(self, what: str, open_way: Open, serve: Callable[[], Awaitable[None]]) -> None:
         """Serve once it is wanted, until cancelled. A start that failed is tried again for the next call."""
         try:
             while await self._wanted.wait():
                 self._wanted.clear()
                 try:
-                    await self._serve(admin, around)
+                    if not self._is_way_open:
+                        await open_way(f"unix:{self.way}")
+                        self._is_way_open = True
+                    await serve()
                 except (ImportError, ListenError, OSError, RuntimeError) as error:
-                    self._log.error("Dapr's gRPC API did not start", reason=str(error))
+                    self._log.error(f"{what} did not start", reason=str(error))
+                finally:
+                    self.path.unlink(missing_ok=True)
         finally:
-            self._way.unlink(missing_ok=True)
+            self.way.unlink(missing_ok=True)
 
-    async def _serve(self, admin: Admin, around: Surroundings) -> None:
-        serve, service = await asyncio.to_thread(_load)
-        if not self._is_way_open:
-            await around.open_invoker(f"unix:{self._way}")
-            self._is_way_open = True
-        try:
-            await serve(
-                service(admin, self._invoke, self._max_bytes),
-                self._path,
-                self._max_bytes,
-                around.dapr_api_started,
-            )
-        finally:
-            self._path.unlink(missing_ok=True)
+
+class DaprApi(OnDemand):
+    """Dapr's gRPC API."""
+
+    async def start(self, admin: Admin, open_way: Open, started: Started) -> None:
+        """See `run`."""
+
+        async def serve() -> None:
+            serving, service = await asyncio.to_thread(_load_api)
+            await serving(service(admin, self._invoke, self.max_bytes), self.path, self.max_bytes, started)
+
+        await self.run("Dapr's gRPC API", open_way, serve)
 
     async def _invoke(self, call: "HttpCall", within_s: float) -> LocalResponse:
         return await request(
-            *(f"unix:{self._way}", call.method, call.target),
+            *(f"unix:{self.way}", call.method, call.target),
             headers=(("host", "localhost"), *call.headers),
             body=call.body,
             timeout_s=within_s,
-            limit_bytes=self._max_bytes,
+            limit_bytes=self.max_bytes,
         )
 
 
-def _load() -> "tuple[Callable[..., Awaitable[None]], Callable[..., object]]":
+class Callback(OnDemand):
+    """What calls OnInvoke of a gRPC app."""
+
+    async def start(self, app_id: str, open_way: Open, started: Started) -> None:
+        """See `run`."""
+
+        async def serve() -> None:
+            bridge = await asyncio.to_thread(_load_bridge)
+            await bridge(app_id, self.path, self.way, self.max_bytes, started)
+
+        await self.run("the server that calls AppCallback/OnInvoke", open_way, serve)
+
+
+def _load_api() -> "tuple[Callable[..., Awaitable[None]], Callable[..., object]]":
     from proxy.api.dapr.server import serve  # noqa: PLC0415 - see above
     from proxy.api.dapr.service import DaprService  # noqa: PLC0415
 
     return serve, DaprService
+
+
+def _load_bridge() -> "Callable[..., Awaitable[None]]":
+    from proxy.api.dapr.bridge import serve  # noqa: PLC0415 - see above
+
+    return serve

@@ -208,6 +208,9 @@ async def test_wrong_app_protocol_is_named_on_both_sides(mesh: Mesh, http_app: A
     for engine in engines:
         answer = await request(caller.http_port, "GET", f"/v1.0/invoke/grpc-{engine}/method/echo")
         said = json.loads(answer.body)["message"]
+        assert "the app speaks gRPC and does not implement this method in AppCallback/OnInvoke" in said, said
+        own = await request(caller.http_port, "GET", "/echo", headers=[("Host", f"grpc-{engine}.localhost")])
+        said = json.loads(own.body)["message"]
         assert "the call came as HTTP, and the app speaks gRPC (--app-protocol grpc)" in said, said
         assert "AppCallback/OnInvoke" in said
 

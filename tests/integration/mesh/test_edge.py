@@ -174,7 +174,7 @@ async def test_app_that_tells_a_trace_itself_is_heard(edge: Edge) -> None:
 
 
 async def test_answer_of_a_proxy_tells_its_trace(edge: Edge) -> None:
-    for target in ("/v1.0/nowhere", "/v1.0/state/s", "/v1.0/invoke/echo/method/x"):
+    for target in ("/v1.0/nowhere", "/v1.0/state/s", "/v1.0/invoke/strict/method/x"):
         answer = await request(edge.web.http_port, "GET", target, headers=[("traceparent", PARENT)])
         assert answer.get("postern-error")
         assert answer.get("traceparent").split("-")[1] == json.loads(answer.body)["traceId"] == TRACE
@@ -250,7 +250,6 @@ async def test_call_that_failed_is_told_in_the_callers_log(edge: Edge) -> None:
     for number, (target, headers, callee, by) in enumerate(
         (
             ("/v1.0/nowhere", [], "- cause=no-app", "this proxy"),
-            ("/v1.0/invoke/echo/method/x", [], "echo.default", "the callee's proxy"),
             ("/v1.0/invoke/strict/method/x", [], "strict.default cause=denied", "the callee's proxy"),
             ("/v1.0/invoke/cart/method/x", [("Origin", "null")], "- cause=forbidden-origin", "this proxy"),
         )

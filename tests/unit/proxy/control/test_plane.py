@@ -194,6 +194,7 @@ def make(tmp_path: Path) -> Make:
             *(settings, policy, directory, "box", "10.1.1.1"),
             now=lambda: 0.0,
             want_dapr_api=lambda: wanted.append("dapr-api"),
+            want_callback=lambda: wanted.append("app-callback"),
         )
         world = World(control, settings, directory, policy, source, wanted)
         control.attach(world.engine)
@@ -255,6 +256,29 @@ def test_dapr_grpc_api_is_started_by_its_first_call_alone(make: Make) -> None:
     cluster = world.engine.clusters["dapr-api"]
     assert (cluster.wire, cluster.tls, cluster.upstreams[0].address) == ("h2c", None, "unix:/run/web.rpc")
     assert world.wanted == ["dapr-api"]
+
+
+def test_server_that_calls_on_invoke_is_started_by_its_first_call_alone(make: Make) -> None:
+    world = make("--app-protocol", "grpc")
+
+    def from_peer() -> Decision:
+        headers = ((b"postern-callee", b"web.default"), (b"postern-surface", b"dapr"))
+        one = head("/x", listener="peer", peer="spiffe://public/ns/default/cart", headers=headers)
+        return world.control.decide_inbound(RecordingHead(one, world.engine.tables))
+
+    assert isinstance(world.decide("/v1.0/invoke/web/method/x"), Hold)
+    assert isinstance(from_peer(), Hold)
+    assert world.wanted == ["app-callback", "app-callback"]
+    world.control.callback_started("unix:/run/web.inv")
+    assert "app" in world.engine.invalidated
+    for found in (world.decide("/v1.0/invoke/web/method/x"), from_peer()):
+        assert isinstance(found, Plan)
+        assert found.routes[0].cluster == "app-callback"
+    assert world.engine.clusters["app-callback"].wire == "http1"
+    assert len(world.wanted) == 2
+    to_app = world.control.decide_callback(RecordingHead(head("/x"), world.engine.tables))
+    assert isinstance(to_app, Plan)
+    assert to_app.routes[0].cluster == "app"
 
 
 def test_app_without_a_port_has_no_cluster(tmp_path: Path) -> None:

@@ -6,8 +6,19 @@ import pytest
 from msgspec.structs import replace
 
 from policies.rules.access import Caller
-from proxy.contract.plan import DETAIL, Cause, Edit, Labels, Op, Plan, Reply, Surface
-from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, AppView, CauseReplies, denied, to_app, unsupported
+from proxy.contract.plan import DETAIL, Cause, Edit, Hold, Labels, Op, Plan, Reply, Surface
+from proxy.deciding.app_plan import (
+    APP_CLUSTER,
+    APP_GATE,
+    CALLBACK,
+    NO_VERB,
+    AppView,
+    CauseReplies,
+    denied,
+    to_app,
+    to_callback,
+    unsupported,
+)
 from tests.unit.proxy.heads import APP, asking, head
 
 LABELS = Labels(direction="inbound", dst="web")
@@ -21,7 +32,7 @@ def deliver(
     rewrite: tuple[Edit, ...] = (),
     surface: Surface = "own",
     **changes: Any,
-) -> Plan | Reply:
+) -> Plan | Reply | Hold:
     return to_app(
         asking(head("/x", **changes)), app, caller=caller, labels=LABELS, surface=surface, rewrite=rewrite
     )
@@ -258,3 +269,47 @@ def test_http_call_to_a_grpc_app_takes_no_answer_in_grpc(
 ) -> None:
     found = plan(app=replace(APP, protocol=app_protocol), protocol=protocol)
     assert any(edit.op is Op.HTTP_ONLY for edit in found.routes[0].edits) is is_http_only
+
+
+GRPC_APP = replace(APP, protocol="grpc", has_callback=True)
+
+
+def test_http_call_by_daprs_api_to_a_grpc_app_goes_where_on_invoke_is_called() -> None:
+    found = plan(app=replace(GRPC_APP, gated=True), surface="dapr")
+    assert found.routes[0].cluster == CALLBACK
+    assert found.gates == (APP_GATE,)
+    assert found.retries == ()
+    assert not any(edit.op is Op.HTTP_ONLY for edit in found.routes[0].edits)
+    assert not any(
+        edit.op is Op.REMOVE_PREFIX for edit in found.reply_edits
+    )  # it tells the app's status there
+
+
+def test_first_call_waits_for_the_server_that_calls_on_invoke() -> None:
+    held = deliver(app=replace(GRPC_APP, has_callback=False), surface="dapr")
+    assert isinstance(held, Hold)
+    assert (held.key, held.then.cause) == (CALLBACK, Cause.NOT_READY)
+
+
+@pytest.mark.parametrize(
+    ("app", "surface", "protocol"),
+    [(GRPC_APP, "own", "http1"), (GRPC_APP, "dapr", "grpc"), (APP, "dapr", "http1")],
+)
+def test_any_other_call_goes_to_the_app_itself(app: AppView, surface: Surface, protocol: str) -> None:
+    assert plan(app=app, surface=surface, protocol=protocol).routes[0].cluster == APP_CLUSTER
+
+
+def test_on_invoke_goes_to_the_app_within_the_deadline() -> None:
+    found = to_callback(GRPC_APP)
+    assert found.routes[0].cluster == APP_CLUSTER
+    assert {Op.AUTHORITY, Op.DEADLINE} <= {edit.op for edit in found.routes[0].edits}
+    assert found.labels.dst == ""  # the call that it is made for counts
+    assert "--app-protocol" in found.local_replies[Cause.RESET_EARLY].grpc_message
+
+
+def test_call_without_a_verb_is_none_for_an_app_that_speaks_http() -> None:
+    refused = deliver(surface="dapr", method=NO_VERB)
+    assert isinstance(refused, Reply)
+    assert (refused.cause, "http_extension.verb" in refused.grpc_message) == (Cause.UNSUPPORTED, True)
+    assert plan(app=GRPC_APP, surface="dapr", method=NO_VERB).routes[0].cluster == CALLBACK
+    assert plan(surface="own", method=NO_VERB).routes[0].cluster == APP_CLUSTER

@@ -117,6 +117,7 @@ def test_metadata_becomes_fields() -> None:
         ("user-agent", "grpc-go/1"),
         ("authorization", "Bearer x"),
         ("dapr-grpc-accept-encoding", "gzip"),
+        ("x-raw-bin", "AA=="),
     )
 
 
@@ -127,14 +128,14 @@ def test_trace_in_binary_form_goes_on_where_no_field_names_it() -> None:
     assert "traceparent" not in dict(call_of(asked(), (("grpc-trace-bin", b"short"),)).headers)
 
 
-@pytest.mark.parametrize("verb", ["NONE", "CONNECT"])
-def test_call_without_a_verb_is_refused(verb: str) -> None:
-    assert "http_extension.verb" in refused(asked(verb=verb)).message
-
-
-def test_call_without_an_extension_or_with_an_unknown_verb_is_refused() -> None:
+def test_call_without_a_verb_has_one_of_its_own() -> None:
+    """The callee's proxy knows whether its app wants one."""
     bare = InvokeServiceRequest(id="cart", message=InvokeRequest(method="x"))
-    assert "http_extension.verb" in refused(bare).message
+    assert call_of(bare).method == call_of(asked(verb="NONE")).method == "NONE"
+
+
+def test_call_that_is_no_http_request_is_refused() -> None:
+    assert "http_extension.verb" in refused(asked(verb="CONNECT")).message
     unknown = InvokeServiceRequest.FromString(
         InvokeServiceRequest(id="cart", message=InvokeRequest(method="x")).SerializeToString()
         + b"\x1a\x04\x22\x02\x08\x63"  # message.http_extension.verb = 99

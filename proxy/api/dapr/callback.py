@@ -1,0 +1,149 @@
+"""An HTTP call as OnInvoke of a gRPC app's AppCallback, and the app's answer as one of HTTP. Pure.
+
+What HTTP can't say of the answer travels in `postern-grpc-*` fields, so that InvokeService at the caller's end has it as the app gave it.
+"""
+
+import json
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterable, Iterator
+from typing import Final
+from urllib.parse import quote, unquote
+
+from msgspec import Struct
+
+from proxy.api.dapr.codes import OK, UNIMPLEMENTED, as_metadata_name, status_of
+from proxy.api.dapr.common_pb2 import HTTPExtension, InvokeRequest, InvokeResponse
+from proxy.api.dapr.invocation import (
+    DETAILS_KEY,
+    DROPPED,
+    GRPC_HEADER,
+    GRPC_MESSAGE,
+    GRPC_STATUS,
+    GRPC_TRAILER,
+    GRPC_TYPE,
+    METADATA_NAME,
+    METADATA_TEXT,
+    Metadata,
+)
+from proxy.api.server import LocalRequest
+from proxy.contract.head import Header, Headers
+from proxy.contract.plan import Cause
+from proxy.errors import ANSWERS, HEADER
+from proxy.wire.http_client import LocalResponse
+from sentry.wire import sized_fields
+
+_MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
+# gRPC's client writes it itself; what is about the HTTP message and not the call.
+_NO_METADATA: Final = frozenset({"user-agent", "te", "expect"})
+_VERBS: Final = frozenset(HTTPExtension.Verb.keys())
+_CAUSES: Final = frozenset(cause.value for cause in Cause)
+_HINT: Final = (
+    "the app speaks gRPC and does not implement this method in AppCallback/OnInvoke, which InvokeService and HTTP calls through Dapr's API "
+    "reach it by; its own gRPC services are called with the metadata dapr-app-id"
+)
+
+
+class UnknownVerbError(ValueError):
+    """A verb of HTTP that OnInvoke has no name for."""
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    """How OnInvoke ended. response: None unless `code` is OK."""
+
+    code: int
+    text: str = ""
+    response: InvokeResponse | None = None
+    initial: Metadata = ()
+    trailing: Metadata = ()
+
+
+def on_invoke(request: LocalRequest) -> tuple[InvokeRequest, Metadata]:
+    """What to call OnInvoke with. Raises UnknownVerbError."""
+    path, _, query = request.target.partition("?")
+    named = dict(request.headers)
+    message = InvokeRequest(
+        method=unquote(path.lstrip("/")), content_type=named.get(b"content-type", b"").decode("latin-1")
+    )
+    message.data.value = request.body
+    if request.method not in _VERBS:
+        raise UnknownVerbError(f"{request.method} is no verb of OnInvoke")
+    if request.method != "NONE":
+        message.http_extension.CopyFrom(HTTPExtension(verb=request.method, querystring=query))
+    return message, tuple(_metadata(request.headers))
+
+
+def _metadata(headers: Headers) -> Iterator[tuple[str, str | bytes]]:
+    for raw, data in headers:
+        name, text = raw.decode("latin-1"), data.decode("latin-1")
+        if name in _NO_METADATA or not METADATA_NAME.fullmatch(name):
+            continue
+        if name.endswith("-bin"):
+            try:
+                yield name, b64decode(data + b"=" * (-len(data) % 4), validate=True)
+            except (Base64Error, ValueError):
+                continue
+        elif METADATA_TEXT.fullmatch(text):
+            yield as_metadata_name(name), text
+
+
+def http_answer(app_id: str, ended: Ended, trace_id: str = "") -> LocalResponse:
+    """The HTTP answer for how OnInvoke ended. trace_id: for the words of a failure that is none of the app's."""
+    cause = dict(ended.trailing).get(HEADER.decode())
+    if cause in _CAUSES:
+        return failed(app_id, Cause(cause), ended.text, trace_id)
+    fields = [*_fields(ended.initial), (GRPC_STATUS, b"%d" % ended.code), *_trailers(ended.trailing)]
+    if ended.code == OK and ended.response is not None:
+        data, kind = ended.response.data, ended.response.content_type
+        if data.type_url:
+            fields.append((GRPC_TYPE, quote(data.type_url, safe=_MESSAGE_SAFE).encode()))
+            kind = "application/x-protobuf"
+        if kind:
+            fields.append((b"content-type", quote(kind, safe=_MESSAGE_SAFE).encode()))
+        return LocalResponse(200, tuple(fields), data.value)
+    text = f"{ended.text}; {_HINT}" if ended.code == UNIMPLEMENTED else ended.text
+    fields.append((GRPC_MESSAGE, quote(text, safe=_MESSAGE_SAFE).encode()))
+    told = {"code": ended.code, "message": text, "details": list(_details(ended.trailing))}
+    fields.append((b"content-type", b"application/json"))
+    return LocalResponse(status_of(ended.code), tuple(fields), json.dumps(told).encode())
+
+
+def failed(app_id: str, cause: Cause, text: str, trace_id: str) -> LocalResponse:
+    """A failure that is none of the app's, in Dapr's words."""
+    message = f"failed to invoke, id: {app_id}, err: {text}"
+    told = {"errorCode": "ERR_DIRECT_INVOKE", "message": message, "traceId": trace_id}
+    mark = (HEADER, cause.value.encode())
+    return LocalResponse(
+        ANSWERS[cause].dapr_status, ((b"content-type", b"application/json"), mark), json.dumps(told).encode()
+    )
+
+
+def _fields(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[Header]:
+    """Metadata as fields of the answer."""
+    for name, value in metadata:
+        if isinstance(value, bytes):
+            yield GRPC_HEADER + name.encode(), b64encode(value)
+        elif name not in DROPPED and not name.startswith("postern-"):
+            yield (f"dapr-{name}" if name.startswith("grpc-") else name).encode(), value.encode("latin-1")
+
+
+def _trailers(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[Header]:
+    for name, value in metadata:
+        if not name.startswith("postern-"):
+            data = b64encode(value) if isinstance(value, bytes) else value.encode("latin-1")
+            yield GRPC_TRAILER + name.encode(), data
+
+
+def _details(trailing: Metadata) -> Iterator[dict[str, str]]:
+    """The details of a google.rpc.Status: what each is, and its bytes in base64."""
+    status = dict(trailing).get(DETAILS_KEY)
+    if not isinstance(status, bytes):
+        return
+    try:
+        for number, packed in sized_fields(status):
+            if number == 3:
+                parts = dict(sized_fields(packed))
+                value = b64encode(parts.get(2, b"")).decode()
+                yield {"@type": parts.get(1, b"").decode("utf-8", "replace"), "value": value}
+    except ValueError:
+        return
