@@ -137,6 +137,11 @@ _RETRY_AFTER = frozenset(
 )
 
 
+def invocation_failure(callee: str, text: str) -> str:
+    """What daprd says of an invocation that failed."""
+    return f"failed to invoke, id: {callee}, err: {text}"
+
+
 def reply(
     cause: Cause,
     labels: Labels,
@@ -151,12 +156,12 @@ def reply(
 ) -> Reply:
     """The answer for a cause. `text` says what failed, why and what to do; it may hold `DETAIL`.
 
-    On Dapr's surface the message is `failed to invoke, id: <callee>, err: <text>` with errorCode ERR_DIRECT_INVOKE.
+    On Dapr's surface the message is that of `invocation_failure`, with errorCode ERR_DIRECT_INVOKE.
     code: another errorCode.
     """
     answer = ANSWERS[cause]
     dapr = surface == "dapr"
-    message = f"failed to invoke, id: {callee}, err: {text}" if dapr and callee else text
+    message = invocation_failure(callee, text) if dapr and callee else text
     headers: Headers = ((b"content-type", b"application/json"), (HEADER, cause.value.encode()), *extra)
     if cause in _RETRY_AFTER and not dapr:
         headers = (*headers, (b"retry-after", b"1"))

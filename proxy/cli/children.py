@@ -192,7 +192,7 @@ class Child:
             await asyncio.sleep(GROUP_POLL_S)
 
     def kill(self) -> None:
-        """KILL to whatever is left of its group; afterwards it is no longer watched."""
+        """Send SIGKILL to what is left of its process group, and stop watching it."""
         if self._is_watched:
             self.send_group(signal.SIGKILL)
             self._guard.ended(self.pid)

@@ -38,7 +38,7 @@ def _why(part: str, settings: Settings, identity: Facts) -> str:
 
 
 def _app(settings: Settings, app: AppWatch) -> str:
-    """What is wrong with the app; empty if it takes calls, or there is no app."""
+    """Why the app accepts no calls; empty if it does, or there is no app."""
     if settings.app_port is None:
         return ""
     where = join_address(settings.app_channel_address, settings.app_port)

@@ -27,9 +27,8 @@ from proxy.deciding.callee import GRPC_WEB_SET
 
 APP_CLUSTER = "app"
 APP_GATE = "app-concurrency"
-CALLBACK = (
-    "app-callback"  # the server that calls OnInvoke of a gRPC app, started by the first call that needs it
-)
+# The server that calls OnInvoke of a gRPC app, started by the first call that needs it.
+CALLBACK = "app-callback"
 CALLBACK_HOLD_S = 10.0  # for that start, on a busy machine
 NO_VERB = "NONE"  # the method of a call that InvokeService was given without a verb
 GRPC_WEB = frozenset(

@@ -6,6 +6,7 @@ Source: Dapr's HTTP API reference; the error codes are those that a daprd withou
 import re
 
 _PATH = re.compile(r"/v1\.0(?:-alpha1|-alpha2|-beta1)?/([a-z]{1,13})(?:/.*)?", re.DOTALL)
+_ONLY_INVOCATION = "postern carries service invocation only and has no such building block"
 _STATE = ("a state store", "ERR_STATE_STORE_NOT_CONFIGURED")
 _PUBSUB = ("publish and subscribe", "ERR_PUBSUB_NOT_CONFIGURED")
 _LOCK = ("a lock store", "ERR_LOCK_STORE_NOT_CONFIGURED")
@@ -64,7 +65,7 @@ def block_of_method(method: str) -> str | None:
 def missing_method(block: str) -> str:
     """What the caller of a building block's method is told."""
     what = _OF_GRPC[block] if block in _OF_GRPC else _BLOCKS[block][0]
-    return f"postern carries service invocation only and has no such building block: {what}; run a daprd beside it for that"
+    return f"{_ONLY_INVOCATION}: {what}; run a daprd beside it for that"
 
 
 def block_of(path: str) -> str | None:
@@ -77,7 +78,7 @@ def missing(block: str) -> tuple[str, str]:
     """The error message and code for the caller of a building block."""
     what, code = _BLOCKS[block]
     text = (
-        f"postern carries service invocation only and has no such building block: {what} (/{block}); "
+        f"{_ONLY_INVOCATION}: {what} (/{block}); "
         "run a daprd beside it for that, or, to call an app with a path like this, name it with the header dapr-app-id"
     )
     return text, code

@@ -51,9 +51,8 @@ class Inbound:
         refused = _misdirected(head, self.view, labels) or _uncarriable(head, self.view.app, labels)
         if refused is not None:
             return refused
-        verbless = without_verb(
-            app, head, surface
-        )  # first: a rule that names verbs would deny it without saying what is amiss
+        # Before the rules: one that names verbs would deny it without saying what is wrong.
+        verbless = without_verb(app, head, surface)
         if verbless is not None:
             return errors.reply(verbless[0], labels, verbless[1], surface=surface, callee=app.app_id)
         decision = self.view.authorizer.decide(head, caller, "grpc" if app.is_grpc else "http")

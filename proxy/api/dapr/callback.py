@@ -29,7 +29,7 @@ from proxy.api.dapr.invocation import (
 from proxy.api.server import LocalRequest
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
-from proxy.errors import ANSWERS, HEADER
+from proxy.errors import ANSWERS, HEADER, invocation_failure
 from proxy.wire.http_client import LocalResponse
 from sentry.wire import sized_fields
 
@@ -67,7 +67,7 @@ def on_invoke(request: LocalRequest) -> tuple[InvokeRequest, Metadata]:
     )
     message.data.value = request.body
     if request.method not in _VERBS:
-        raise UnknownVerbError(f"{request.method} is no verb of OnInvoke")
+        raise UnknownVerbError(f"OnInvoke can't carry the verb {request.method}")
     if request.method != "NONE":
         message.http_extension.CopyFrom(HTTPExtension(verb=request.method, querystring=query))
     return message, tuple(_metadata(request.headers))
@@ -110,7 +110,7 @@ def http_answer(app_id: str, ended: Ended, trace_id: str = "") -> LocalResponse:
 
 def failed(app_id: str, cause: Cause, text: str, trace_id: str) -> LocalResponse:
     """A failure that is none of the app's, in Dapr's words."""
-    message = f"failed to invoke, id: {app_id}, err: {text}"
+    message = invocation_failure(app_id, text)
     told = {"errorCode": "ERR_DIRECT_INVOKE", "message": message, "traceId": trace_id}
     mark = (HEADER, cause.value.encode())
     return LocalResponse(

@@ -17,7 +17,7 @@ from proxy.api.dapr.common_pb2 import HTTPExtension, InvokeResponse
 from proxy.api.dapr.runtime_pb2 import InvokeServiceRequest
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
-from proxy.errors import HEADER
+from proxy.errors import HEADER, invocation_failure
 from proxy.wire.http_client import LocalResponse
 from sentry.wire import encode
 from telemetry.context import format_traceparent, parse_grpc_trace_bin
@@ -172,7 +172,7 @@ def _carried(headers: Headers, prefix: bytes) -> Iterator[tuple[str, str | bytes
 
 def failed(app_id: str, text: str, *, code: int = INTERNAL, trailing: Metadata = ()) -> Answer:
     """A failure that is none of the app's, in Dapr's words."""
-    return Answer(code=code, message=f"failed to invoke, id: {app_id}, err: {text}", trailing=trailing)
+    return Answer(code=code, message=invocation_failure(app_id, text), trailing=trailing)
 
 
 def too_large(app_id: str, max_bytes: int) -> Answer:

@@ -9,6 +9,22 @@ from pathlib import Path
 from tests.support.apps import App
 from tests.support.mesh import Mesh, Sidecar
 
+#: Allows everybody, but `web` at `/secret`.
+NO_SECRET_FOR_WEB = """
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: rules}
+spec:
+  accessControl:
+    defaultAction: allow
+    policies:
+    - appId: web
+      defaultAction: allow
+      trustDomain: public
+      namespace: default
+      operations: [{name: /secret, httpVerb: ["*"], action: deny}]
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from google.protobuf.json_format import MessageToDict
 
-from tests.integration.mesh.standing import Standing, eventually, standing
+from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventually, standing
 from tests.support.dapr_client import DaprClient, Ended, Metadata
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
@@ -24,20 +24,6 @@ from tests.support.mesh import Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-RULES = """
-apiVersion: dapr.io/v1alpha1
-kind: Configuration
-metadata: {name: rules}
-spec:
-  accessControl:
-    defaultAction: allow
-    policies:
-    - appId: web
-      defaultAction: allow
-      trustDomain: public
-      namespace: default
-      operations: [{name: /secret, httpVerb: ["*"], action: deny}]
-"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
@@ -47,7 +33,7 @@ async def mesh(
     """The module's mesh, once for each engine: `shop` denies web /secret."""
     files: Path = tmp_path_factory.mktemp("dapr-api")
     rules = files / "rules.yaml"
-    rules.write_text(RULES)
+    rules.write_text(NO_SECRET_FOR_WEB)
     flags = ("--engine", request.param, "--enable-api-logging")
     async with standing(files, flags=flags, shop=("--config", str(rules))) as started:
         yield started

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
-from tests.integration.mesh.standing import eventually, invoke
+from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, eventually, invoke
 from tests.support.dapr_client import DaprClient, Ended
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
@@ -21,21 +21,6 @@ from tests.support.http_client import request
 from tests.support.http_wire import Response
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
-
-RULES = """
-apiVersion: dapr.io/v1alpha1
-kind: Configuration
-metadata: {name: rules}
-spec:
-  accessControl:
-    defaultAction: allow
-    policies:
-    - appId: web
-      defaultAction: allow
-      trustDomain: public
-      namespace: default
-      operations: [{name: /secret, httpVerb: ["*"], action: deny}]
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +40,7 @@ async def called(
     """One for the module and each engine."""
     files: Path = tmp_path_factory.mktemp("callback")
     rules = files / "rules.yaml"
-    rules.write_text(RULES)
+    rules.write_text(NO_SECRET_FOR_WEB)
     engine = ("--engine", request.param)
     async with Mesh(files) as mesh:
         await mesh.start_sentry()

@@ -151,7 +151,7 @@ pub struct FrameFilter {
 }
 
 impl FrameFilter {
-    /// The preface is no business of the filter.
+    /// The filter does not look at the preface.
     pub fn new(limits: &Limits, side: Side) -> Rc<Self> {
         let server = side.is_server;
         let factor = if side.is_own { limits.own_app_factor } else { 1.0 };
