@@ -73,7 +73,8 @@ fuzz:
 # (tests/stock/README.md, tests/routers/README.md).
 STOCK := .cache/stock
 ROUTERS := $(STOCK)/routers
-stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers) \
+stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers \
+		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry) \
 	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built) \
 	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(STOCK)/dapr/built
@@ -105,6 +106,15 @@ $(STOCK)/dapr/built: $(wildcard tests/stock/dapr/*)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r tests/stock/dapr/requirements.txt
 	@touch $@
+
+# Dapr's own sidecar and sentry: two hundred modules, a minute.
+DAPR := github.com/dapr/dapr
+$(STOCK)/daprd/daprd: $(wildcard tests/stock/daprd/*)
+	go build -C tests/stock/daprd -o $(CURDIR)/$@ -ldflags \
+		"-X $(DAPR)/pkg/buildinfo.version=$$(go list -C tests/stock/daprd -m -f '{{.Version}}' $(DAPR))" .
+
+$(STOCK)/daprd/sentry: $(wildcard tests/stock/daprd/go.*)
+	go build -C tests/stock/daprd -o $(CURDIR)/$@ $(DAPR)/cmd/sentry
 
 $(ROUTERS)/go/routers: $(wildcard tests/routers/go/*)
 	go build -C tests/routers/go -o $(CURDIR)/$@ .

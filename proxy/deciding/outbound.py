@@ -475,7 +475,8 @@ class Outbound:
         edits.append(Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()))
         if named.surface == "dapr":
             edits.append(Edit(op=Op.SET, name=b"postern-surface", data=b"dapr"))
-        if grpc:  # what a daprd routes by; a postern peer goes by the certificate and postern-callee
+        if grpc:  # what a daprd routes by, an older one by the first; a postern peer goes by the certificate and postern-callee
+            edits.append(Edit(op=Op.SET, name=b"dapr-app-id", data=callee.app_id.encode()))
             edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=callee.app_id.encode()))
             edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=app.app_id.encode()))
         elif named.surface == "dapr":

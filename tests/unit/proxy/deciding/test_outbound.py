@@ -437,6 +437,7 @@ def test_grpc_call_says_what_a_daprd_routes_by() -> None:
     edits = plan_of(head("/shop.CartService/Get", **GRPC)).routes[0].edits
     assert {e.name: e.data for e in edits if e.op is Op.SET} == {
         b"postern-callee": b"cart.shop",
+        b"dapr-app-id": b"cart",
         b"dapr-callee-app-id": b"cart",
         b"dapr-caller-app-id": b"web",
     }
