@@ -73,11 +73,12 @@ fuzz:
 # (tests/stock/README.md, tests/routers/README.md).
 STOCK := .cache/stock
 ROUTERS := $(STOCK)/routers
+SDKS := $(STOCK)/dapr
 stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers \
-		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry) \
-	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built) \
-	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built) \
-	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(STOCK)/dapr/built
+		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(SDKS)/go/sdk) \
+	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built $(SDKS)/java/built) \
+	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built $(SDKS)/node/built) \
+	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(SDKS)/python/built
 
 $(STOCK)/go/stock: $(wildcard tests/stock/go/*)
 	go build -C tests/stock/go -o $(CURDIR)/$@ .
@@ -102,9 +103,21 @@ $(STOCK)/rust/release/stock: $(wildcard tests/stock/rust/*.* tests/stock/rust/sr
 	@touch $@
 
 # Dapr's SDK registers the messages that postern has as well: it can't be in our environment.
-$(STOCK)/dapr/built: $(wildcard tests/stock/dapr/*)
+$(SDKS)/python/built: $(wildcard tests/stock/dapr/python/*)
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r tests/stock/dapr/requirements.txt
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r tests/stock/dapr/python/requirements.txt
+	@touch $@
+
+$(SDKS)/go/sdk: $(wildcard tests/stock/dapr/go/*)
+	go build -C tests/stock/dapr/go -o $(CURDIR)/$@ .
+
+$(SDKS)/java/built: $(wildcard tests/stock/dapr/java/*)
+	mvn -B -q -ntp -f tests/stock/dapr/java/pom.xml -Dfolder=$(CURDIR)/$(SDKS)/java process-classes
+	@touch $@
+
+$(SDKS)/node/built: $(wildcard tests/stock/dapr/node/*)
+	@mkdir -p $(@D) && cp tests/stock/dapr/node/* $(@D)
+	npm ci --prefix $(@D) --silent --ignore-scripts
 	@touch $@
 
 # Dapr's own sidecar and sentry: two hundred modules, a minute.

@@ -132,6 +132,8 @@ MEANINGS: dict[Cause, str] = {
     Cause.INVALID_ANSWER: "the response is not valid HTTP, or has too many fields",
 }
 HEADER = b"postern-error"
+DIRECT_INVOKE = "ERR_DIRECT_INVOKE"
+_REQUEST_INFO = "type.googleapis.com/google.rpc.RequestInfo"
 _RETRY_AFTER = frozenset(
     {Cause.SHED, Cause.RATE, Cause.NO_ENDPOINT, Cause.DRAINING, Cause.NOT_READY, Cause.APP_UNHEALTHY}
 )
@@ -169,14 +171,18 @@ def reply(
         cause=cause,
         status=status or (answer.dapr_status if dapr else answer.status),
         headers=headers,
-        body=_body(code or ("ERR_DIRECT_INVOKE" if dapr else answer.code), message),
+        body=error_body(code or (DIRECT_INVOKE if dapr else answer.code), message),
         grpc_code=grpc if grpc is not None else (answer.dapr_grpc if dapr else answer.grpc),
         grpc_message=text,
         labels=labels,
     )
 
 
-def _body(code: str, message: str) -> bytes:
-    """JSON in which DETAIL and TRACE_ID stay bare: the engine puts an escaped detail and the trace's id in their places."""
+def error_body(code: str, message: str, trace_id: str = TRACE_ID) -> bytes:
+    """The fields of Dapr's errors and no other, which Dapr's SDK for Java would refuse; the trace's id is a detail as in AIP-193.
+
+    DETAIL and TRACE_ID stay bare: the engine puts an escaped detail and the trace's id in their places.
+    """
     escaped = DETAIL.join(json.dumps(part, ensure_ascii=False)[1:-1] for part in message.split(DETAIL))
-    return f'{{"errorCode": "{code}", "message": "{escaped}", "traceId": "{TRACE_ID}"}}'.encode()
+    details = f'[{{"@type": "{_REQUEST_INFO}", "requestId": "{trace_id}"}}]'
+    return f'{{"errorCode": "{code}", "message": "{escaped}", "details": {details}}}'.encode()

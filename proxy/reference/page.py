@@ -104,8 +104,9 @@ def page() -> str:
         "### What is retried",
         _RETRIES,
         "## Errors",
-        "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with `errorCode` and"
-        " `message`. On Dapr's paths the `errorCode` is `ERR_DIRECT_INVOKE`, and the codes are those in the last two columns.",
+        "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with"
+        " `errorCode`, `message` and, in `details`, the trace's id. On Dapr's paths the `errorCode` is `ERR_DIRECT_INVOKE`, and the codes"
+        " are those in the last two columns.",
         table(
             ("postern-error", "meaning", "errorCode", "HTTP", "gRPC", "HTTP, Dapr's", "gRPC, Dapr's"),
             _error_rows(),

@@ -39,7 +39,11 @@ async def test_reply_is_json_with_status_and_error_header_for_http(engine: str) 
             again = await caller.request("GET", "/y")
         outcome = await node.seen.outcome()
     assert (response.status, response.get("postern-error"), again.status) == (403, "denied", 403)
-    told = {"errorCode": "ERR_DENIED", "message": "denied: /x", "traceId": TRACEPARENT[3:35].decode()}
+    trace = {
+        "@type": "type.googleapis.com/google.rpc.RequestInfo",
+        "requestId": TRACEPARENT[3:35].decode(),
+    }
+    told = {"errorCode": "ERR_DENIED", "message": "denied: /x", "details": [trace]}
     assert json.loads(response.body) == told
     assert response.get("traceparent") == TRACEPARENT.decode()
     assert (outcome.cause, outcome.status, outcome.attempts) == (Cause.DENIED, 403, [])

@@ -38,6 +38,8 @@ class Program:
         return f"{self.built.relative_to(REPOSITORY)} is not built: make stock"
 
 
+GO_INSTALL: Final = "install Go 1.25 or newer"
+JAVA_INSTALL: Final = "apt-get install openjdk-17-jdk-headless maven"
 NODE_TOOLS: Final = ("node", "npm")
 NODE_INSTALL: Final = "install Node.js 20 or newer, with npm"
 # Java: the least that it takes; two of them run beside two proxies.
@@ -47,13 +49,13 @@ PROGRAMS: Final = {
         command=(str(BUILT / "go" / "stock"),),
         built=BUILT / "go" / "stock",
         tools=("go",),
-        install="install Go 1.25 or newer",
+        install=GO_INSTALL,
     ),
     "java": Program(
         command=(*JVM, "-cp", f"{BUILT}/java/classes:{BUILT}/java/lib/*", "Stock"),
         built=BUILT / "java" / "built",
         tools=("java", "mvn"),
-        install="apt-get install openjdk-17-jdk-headless maven",
+        install=JAVA_INSTALL,
     ),
     "node": Program(
         command=("node", str(BUILT / "node" / "stock.js")),

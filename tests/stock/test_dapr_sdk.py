@@ -13,10 +13,9 @@ from tests.support.engines import ENGINES
 from tests.support.mesh import Mesh
 from tests.support.processes import REPOSITORY, Processes
 
-_SCRIPT: Final = REPOSITORY / "tests" / "stock" / "dapr" / "dapr_sdk.py"
-SDK: Final = Program(
-    command=(str(BUILT / "dapr" / "bin" / "python"), str(_SCRIPT)), built=BUILT / "dapr" / "built"
-)
+_SCRIPT: Final = REPOSITORY / "tests" / "stock" / "dapr" / "python" / "dapr_sdk.py"
+_BUILT: Final = BUILT / "dapr" / "python"
+SDK: Final = Program(command=(str(_BUILT / "bin" / "python"), str(_SCRIPT)), built=_BUILT / "built")
 pytestmark = pytest.mark.skipif(SDK.reason_missing() is not None, reason=str(SDK.reason_missing()))
 
 

@@ -29,7 +29,7 @@ from proxy.api.dapr.invocation import (
 from proxy.api.server import LocalRequest
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
-from proxy.errors import ANSWERS, HEADER, invocation_failure
+from proxy.errors import ANSWERS, DIRECT_INVOKE, HEADER, error_body, invocation_failure
 from proxy.wire.http_client import LocalResponse
 from sentry.wire import sized_fields
 
@@ -110,12 +110,9 @@ def http_answer(app_id: str, ended: Ended, trace_id: str = "") -> LocalResponse:
 
 def failed(app_id: str, cause: Cause, text: str, trace_id: str) -> LocalResponse:
     """A failure that is none of the app's, in Dapr's words."""
-    message = invocation_failure(app_id, text)
-    told = {"errorCode": "ERR_DIRECT_INVOKE", "message": message, "traceId": trace_id}
+    body = error_body(DIRECT_INVOKE, invocation_failure(app_id, text), trace_id)
     mark = (HEADER, cause.value.encode())
-    return LocalResponse(
-        ANSWERS[cause].dapr_status, ((b"content-type", b"application/json"), mark), json.dumps(told).encode()
-    )
+    return LocalResponse(ANSWERS[cause].dapr_status, ((b"content-type", b"application/json"), mark), body)
 
 
 def _fields(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[Header]:

@@ -189,7 +189,12 @@ async def test_denial_on_daprs_surface_has_daprs_body(rules: Rules) -> None:
         "errorCode": "ERR_DIRECT_INVOKE",
         "message": "failed to invoke, id: orders, err: rpc error: code = PermissionDenied desc = access control policy "
         "has denied access to id: spiffe://public/ns/default/app1 operation: /op2 verb: GET",
-        "traceId": answer.get("traceparent").split("-")[1],
+        "details": [
+            {
+                "@type": "type.googleapis.com/google.rpc.RequestInfo",
+                "requestId": answer.get("traceparent").split("-")[1],
+            }
+        ],
     }
 
 

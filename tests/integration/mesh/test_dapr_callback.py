@@ -137,7 +137,7 @@ async def test_app_that_does_not_listen_is_told_as_down(called: Called) -> None:
     )
     assert (answer.status, answer.get("postern-error")) == (500, "app-down")
     told = json.loads(answer.body)
-    assert (told["errorCode"], told["traceId"]) == ("ERR_DIRECT_INVOKE", "a" * 32)
+    assert (told["errorCode"], told["details"][0]["requestId"]) == ("ERR_DIRECT_INVOKE", "a" * 32)
     assert "--app-port" in told["message"]
     assert await brief.end() == 0
 

@@ -24,6 +24,7 @@ from proxy.wire.http_client import LocalHttpError
 from proxy.wire.streams import Downstream
 
 TRACE = "0123456789abcdef0123456789abcdef"
+TOLD_TRACE = [{"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": TRACE}]
 TRACEPARENT = b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 LABELS = Labels(direction="outbound")
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters=DETAIL), max_size=40)
@@ -142,10 +143,10 @@ def test_every_cause_is_answered_in_both_forms(cause: Cause, surface: Surface) -
         assert body == {
             "errorCode": "ERR_DIRECT_INVOKE",
             "message": "failed to invoke, id: cart, err: it failed: here",
-            "traceId": TRACE,
+            "details": TOLD_TRACE,
         }
     else:
-        assert body == {"errorCode": ANSWERS[cause].code, "message": "it failed: here", "traceId": TRACE}
+        assert body == {"errorCode": ANSWERS[cause].code, "message": "it failed: here", "details": TOLD_TRACE}
 
     wire, code = sent(found, "here", grpc=True)
     assert (wire.status, wire.body) == (200, b"")
@@ -161,7 +162,7 @@ def test_every_cause_is_answered_in_both_forms(cause: Cause, surface: Surface) -
 
 def test_no_callee_no_invoke_message() -> None:
     body = json.loads(sent(reply(Cause.NO_APP, LABELS, "no app is named", surface="dapr"))[0].body)
-    assert body == {"errorCode": "ERR_DIRECT_INVOKE", "message": "no app is named", "traceId": TRACE}
+    assert body == {"errorCode": "ERR_DIRECT_INVOKE", "message": "no app is named", "details": TOLD_TRACE}
 
 
 def test_head_is_answered_without_a_body_but_with_its_length() -> None:

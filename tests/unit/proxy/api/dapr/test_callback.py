@@ -146,7 +146,7 @@ def test_failure_on_the_way_to_the_app_is_a_failure_of_ours() -> None:
     assert json.loads(found.body) == {
         "errorCode": "ERR_DIRECT_INVOKE",
         "message": "failed to invoke, id: cart, err: the app cart is down",
-        "traceId": "ab",
+        "details": [{"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": "ab"}],
     }
 
 
