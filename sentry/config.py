@@ -8,11 +8,11 @@ from typing import Any, Final, NoReturn
 
 from msgspec import Struct, field
 
-from sentry.durations import parse_lifetime
 from sentry.errors import IdentityError, SettingsError
 from sentry.spiffe import SpiffeId, TrustDomain, sentry_id
 from sentry.store import StoreNames
 from sentry.template import DEFAULT_BACKDATE, DEFAULT_LEAF_TTL, MAX_BACKDATE, LeafTerms
+from telemetry.durations import parse_lifetime
 
 DEFAULT_PORT: Final = 50001
 DEFAULT_HEALTHZ_PORT: Final = 8080

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from msgspec import Struct, ValidationError, convert, field
 
-from sentry.durations import parse_lifetime
 from sentry.errors import SettingsError
+from telemetry.durations import parse_lifetime
 
 
 class Duration(timedelta):

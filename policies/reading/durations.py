@@ -1,6 +1,6 @@
 """Durations as Dapr's resources write them; pure.
 
-As in Go, except that a number without a unit counts milliseconds. Not `sentry.durations`, as policies import nothing of ours.
+As in Go, except that a number without a unit counts milliseconds. Not `telemetry.durations`, as policies import nothing of ours.
 """
 
 import re

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from proxy.api.readiness import WAIT_S, wait_all_ready, wait_ready
 from proxy.cli.errors import FAILED, MISUSED, UsageError
-from sentry.durations import parse_duration_s
+from telemetry.durations import parse_duration_s
 from telemetry.printable import printable
 
 USAGE = "usage: postern wait [APP-ID] [--port PORT] [--timeout 60s] [--runtime-path DIR]\n"

@@ -11,7 +11,7 @@ from nameresolution.runtime_root import runtime_root
 from proxy.settings.flags import Given
 from proxy.settings.units import parse_quantity
 from proxy.settings.values import LogLevel
-from sentry.durations import parse_duration_s
+from telemetry.durations import parse_duration_s
 
 Word = TypeVar("Word", bound=str)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,9}")

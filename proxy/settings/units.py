@@ -1,4 +1,4 @@
-"""Kubernetes quantities, as flags and documents write them. Pure. Durations are in `sentry.durations`."""
+"""Kubernetes quantities, as flags and documents write them. Pure. Durations are in `telemetry.durations`."""
 
 import re
 

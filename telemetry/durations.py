@@ -1,7 +1,7 @@
 """Go durations, as flags and documents write them. Pure.
 
-For sentry and the sidecar alike: it is here because proxy may import sentry, but not the other way round. `policies` imports neither and
-has a parser of its own (`policies.reading.durations`).
+For sentry, name resolution and the sidecar alike, which all may import telemetry. `policies` imports nothing of ours and has a parser
+of its own (`policies.reading.durations`).
 """
 
 import re

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentry.durations import parse_duration_s, parse_lifetime
+from telemetry.durations import parse_duration_s, parse_lifetime
 
 
 @pytest.mark.parametrize(
