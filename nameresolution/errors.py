@@ -61,6 +61,16 @@ class ComponentConfigurationError(NameResolutionError):
         self.field = field
 
 
+class DatabaseError(NameResolutionError):
+    """The database of `component: sqlite` can't be opened, read or written just now."""
+
+    def __init__(self, where: str, problem: str, fix: str) -> None:
+        super().__init__(f"{where}: {problem}; {fix}" if fix else f"{where}: {problem}")
+        self.where = where
+        self.problem = problem
+        self.fix = fix
+
+
 class AnnouncementError(NameResolutionError):
     """An instance that cannot be put into DNS records."""
 

@@ -16,6 +16,11 @@ INSTANCE_ATTRIBUTE = "i"
 WEIGHT_ATTRIBUTE = "w"
 
 
+def join_address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class AppName(Struct, frozen=True):
     """An app-id in its namespace; compared case-sensitively."""
 
@@ -44,7 +49,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> str:
         """`host:port`, an IPv6 address in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_address(self.host, self.port)
 
     def attribute(self, key: str) -> str:
         """The value of one attribute, "" when absent."""

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from nameresolution.errors import ComponentConfigurationError, UnknownComponentError
+from nameresolution.errors import UnknownComponentError
+from nameresolution.fields import Fields
 from nameresolution.host_registry import HostRegistry
 from nameresolution.interfaces import InterfaceFilter
 from nameresolution.mdns.resolver import MdnsResolver
 from nameresolution.registry_resolver import RegistryResolver
 from nameresolution.resolver import Resolver
 
-Configuration = Mapping[str, object]
-
-PLANNED = ("kubernetes", "consul", "hashicorp.consul", "sqlite", "nameformat", "aws.cloudmap")
+PLANNED = ("kubernetes", "consul", "hashicorp.consul", "nameformat", "aws.cloudmap")
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
@@ -27,9 +26,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     static_file: Path | None = None
 
 
-def build(
-    component: str | None, configuration: Configuration, surroundings: Surroundings
-) -> tuple[Resolver, ...]:
+def build(component: str | None, configuration: object, surroundings: Surroundings) -> tuple[Resolver, ...]:
     """The resolvers in order of precedence: those of the named component alone, else the default chain.
 
     Raises: UnknownComponentError, ComponentConfigurationError, StaticFileError.
@@ -46,41 +43,38 @@ def build(
     return chain
 
 
-def _file(configuration: Configuration, surroundings: Surroundings) -> Resolver:
+def _file(configuration: object, surroundings: Surroundings) -> Resolver:
     from nameresolution.static import StaticResolver  # noqa: PLC0415 - brings in yaml, 20 ms that the chain need not pay
 
-    _refuse_unknown("file", configuration, {"path"})
-    path = configuration.get("path")
+    fields = Fields("file", configuration, ("path",))
+    path = fields.get("path")
     if not isinstance(path, str) or not path:
-        raise ComponentConfigurationError("file", "path", f"expected the path of a file, met {path!r}")
+        raise fields.fault("path", f"expected the path of a file, met {path!r}")
     return StaticResolver(Path(path), surroundings.namespace)
 
 
-def _mdns(configuration: Configuration, surroundings: Surroundings) -> Resolver:
+def _mdns(configuration: object, surroundings: Surroundings) -> Resolver:
     del surroundings
-    _refuse_unknown("mdns", configuration, {"include", "exclude", "budget"})
-    interfaces = InterfaceFilter(
-        include=_patterns(configuration, "include"), exclude=_patterns(configuration, "exclude")
-    )
-    budget = configuration.get("budget", 2.0)
+    fields = Fields("mdns", configuration, ("include", "exclude", "budget"))
+    what = "interface names or networks"
+    interfaces = InterfaceFilter(include=fields.texts("include", what), exclude=fields.texts("exclude", what))
+    budget = fields.get("budget")
+    budget = 2.0 if budget is None else budget
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0.1 <= budget <= 2.0:
-        raise ComponentConfigurationError("mdns", "budget", f"expected 0.1 to 2.0 seconds, met {budget!r}")
+        raise fields.fault("budget", f"expected 0.1 to 2.0 seconds, met {budget!r}")
     return MdnsResolver(budget_s=float(budget), interfaces=interfaces)
 
 
-def _patterns(configuration: Configuration, field: str) -> tuple[str, ...]:
-    value = configuration.get(field, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise ComponentConfigurationError("mdns", field, "expected a list of interface names or networks")
-    return tuple(value)
+def _sqlite(configuration: object, surroundings: Surroundings) -> Resolver:
+    from nameresolution.sqlite.resolver import SqliteResolver  # noqa: PLC0415 - brings in sqlite3, for those who use it
+    from nameresolution.sqlite.settings import parse_settings  # noqa: PLC0415 - with it
+
+    del surroundings
+    return SqliteResolver(parse_settings(configuration))
 
 
-def _refuse_unknown(component: str, configuration: Configuration, known: set[str]) -> None:
-    for field in configuration:
-        if field not in known:
-            raise ComponentConfigurationError(
-                component, field, f"is unknown, expected {' or '.join(sorted(known))}"
-            )
-
-
-CONSTRUCTORS: Mapping[str, Callable[[Configuration, Surroundings], Resolver]] = {"mdns": _mdns, "file": _file}
+CONSTRUCTORS: Mapping[str, Callable[[object, Surroundings], Resolver]] = {
+    "mdns": _mdns,
+    "file": _file,
+    "sqlite": _sqlite,
+}

@@ -108,10 +108,9 @@ class Sidecar:
             surroundings = Surroundings(
                 namespace=settings.namespace, registry=self._registry, static_file=_static_file(root)
             )
-            configured = resolution.configuration if resolution is not None else None
             resolvers = build(
                 resolution.component if resolution is not None else None,
-                configured if isinstance(configured, dict) else {},
+                resolution.configuration if resolution is not None else None,
                 surroundings,
             )
             self._host_ip = settings.advertised_host or advertised_address(

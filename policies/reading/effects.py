@@ -91,9 +91,14 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.mtls.sentryAddress": _none("`--sentry-address` decides"),
     "spec.mtls.controlPlaneTrustDomain": _none("`--control-plane-trust-domain` decides"),
     "spec.mtls.tokenValidators": _none("`postern sentry --config` reads it"),
-    "spec.nameResolution.component": Effect("`mdns` or `file`, beside the registry of the host"),
+    "spec.nameResolution.component": Effect(
+        "`mdns`, `file` or `sqlite`, in place of the host's registry and mDNS together"
+    ),
     "spec.nameResolution.version": Effect("of the component; `v1` is all there is, another is refused"),
-    "spec.nameResolution.configuration": Effect("what the component asks for: `path` of `file`"),
+    "spec.nameResolution.configuration": Effect(
+        "what the component asks for: `path` of `file`; `include`, `exclude` and `budget` of `mdns`; of `sqlite` the keys of Dapr's"
+        " component, `connectionString` above all"
+    ),
     **{
         f"spec.{section}.{field}": Effect(does + also)
         for section, also in (("metrics", ""), ("metric", ", where `spec.metrics` says nothing"))

@@ -109,11 +109,14 @@ class Node:
 
 
 @asynccontextmanager
-async def node(namespace: str, root: Path) -> AsyncIterator[Node]:
-    """A node in a namespace, killed at the end if it has not ended."""
+async def node(
+    namespace: str | None, root: Path, component: str = "", configuration: dict[str, Any] | None = None
+) -> AsyncIterator[Node]:
+    """A node in a namespace, or on this host, killed at the end if it has not ended. No component: the chain."""
     process = await asyncio.create_subprocess_exec(
-        *("ip", "netns", "exec", namespace, sys.executable, "-m", "tests.integration.nameresolution.node"),
-        str(root),
+        *(("ip", "netns", "exec", namespace) if namespace else ()),
+        *(sys.executable, "-m", "tests.integration.nameresolution.node"),
+        *(str(root), component, json.dumps(configuration)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         cwd=REPOSITORY,

@@ -22,7 +22,13 @@ def say(**words: object) -> None:
 def on_set(found: EndpointSet) -> None:
     """Report what the directory pushed."""
     endpoints = [endpoint.address for endpoint in found.endpoints]
-    say(name=found.name.app_id, endpoints=endpoints, stale=found.stale, tried=list(found.tried))
+    say(
+        name=found.name.app_id,
+        namespace=found.name.namespace,
+        endpoints=endpoints,
+        stale=found.stale,
+        tried=list(found.tried),
+    )
 
 
 async def obey(directory: Directory, words: list[str]) -> None:
@@ -36,16 +42,20 @@ async def obey(directory: Directory, words: list[str]) -> None:
         case ["withdraw"]:
             await directory.withdraw()
             say(done="withdraw")
+        case ["identify", mesh]:
+            directory.identify("", mesh)
         case ["want", app_id]:
-            directory.want(AppName(app_id, "default"))
+            app, _, namespace = app_id.partition(".")
+            directory.want(AppName(app, namespace or "default"))
         case _:
             say(error=words)
 
 
-async def main(root: str) -> None:
+async def main(root: str, component: str, configuration: str) -> None:
     """Run until stdin ends."""
     registry = HostRegistry(Path(root))
-    directory = Directory(build(None, {}, Surroundings(namespace="default", registry=registry)))
+    surroundings = Surroundings(namespace="default", registry=registry)
+    directory = Directory(build(component, json.loads(configuration), surroundings))
     directory.subscribe(on_set)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -59,4 +69,4 @@ async def main(root: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

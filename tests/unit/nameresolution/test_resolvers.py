@@ -37,14 +37,16 @@ def test_build_of_a_named_component_replaces_the_chain(tmp_path: Path, surroundi
     assert sources("file", {"path": str(path)}, surroundings) == ["file"]
 
 
-@pytest.mark.parametrize("component", ["consul", "hashicorp.consul", "sqlite", "kubernetes", "aws.cloudmap"])
+@pytest.mark.parametrize("component", ["consul", "hashicorp.consul", "kubernetes", "aws.cloudmap"])
 def test_build_of_a_planned_component_says_so(component: str, surroundings: Surroundings) -> None:
-    with pytest.raises(UnknownComponentError, match=r"is not built yet, expected file or mdns"):
+    with pytest.raises(UnknownComponentError, match=r"is not built yet, expected file or mdns or sqlite"):
         build(component, {}, surroundings)
 
 
 def test_build_of_an_unknown_component_names_the_known(surroundings: Surroundings) -> None:
-    with pytest.raises(UnknownComponentError, match=r"'zookeeper' is not a .* expected file or mdns"):
+    with pytest.raises(
+        UnknownComponentError, match=r"'zookeeper' is not a .* expected file or mdns or sqlite"
+    ):
         build("zookeeper", {}, surroundings)
 
 
