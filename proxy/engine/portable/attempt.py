@@ -17,6 +17,7 @@ from proxy.engine.portable.gates import Passage, Refused
 from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
+from proxy.engine.portable.request_body import BodyCursor
 from proxy.engine.portable.retrying import heard_by_gates
 from proxy.wire import answers
 from proxy.wire.edits import HOP_BY_HOP, Compiled, edit_request, edit_trailers
@@ -37,6 +38,7 @@ class UpstreamAttempt:
 
     __slots__ = (
         "_cancels",
+        "_cursor",
         "_exchange",
         "_gates",
         "_held_head",
@@ -57,6 +59,7 @@ class UpstreamAttempt:
         self.record = Attempt("", time.time_ns())
         self.upstream: UpstreamCall | None = None
         self.web: WebCall | None = None  # where gRPC-Web is made gRPC
+        self._cursor = BodyCursor(exchange.body)
         self._is_over = False
         self._load: Load | None = None
         self._gates: Passage | None = None
@@ -149,7 +152,6 @@ class UpstreamAttempt:
                 self._fail_for_good(Cause.UNSUPPORTED, detail)
                 return
         edited = edit_request(self._edits, raw, exchange.head, exchange.span, exchange.left_s())
-        exchange.body.restart()
         self._sent_at = exchange.carrier.now()
         sent_as = content_type(raw) if self._edits.grpc_web else b""
         self.web = WebCall(self, sent_as, connection) if sent_as else None
@@ -157,10 +159,19 @@ class UpstreamAttempt:
         end = exchange.body.is_empty
         upstream.start(edited, end=end)
         if not end:
-            while self.upstream is upstream and exchange.body.give(upstream):
-                pass  # a call may be lost in the middle of what is held
+            self.give_body()
             if exchange.body.ended:
                 self.finish_request()
+
+    def give_body(self) -> None:
+        """Send on what is held of the request."""
+        upstream, exchange = self.upstream, self._exchange
+        while (  # a call may be lost in the middle of what is held
+            upstream is not None
+            and self.upstream is upstream
+            and self._cursor.give(upstream, keep=not exchange.is_committed)
+        ):
+            pass
 
     def finish_request(self) -> None:
         """The request is complete: so is what is sent of it."""
@@ -171,7 +182,7 @@ class UpstreamAttempt:
 
     def request_drained(self, count: int) -> None:
         """Bytes left for the callee: the caller may send more."""
-        self._exchange.request_drained(count)
+        self._exchange.request_drained(self._cursor.drain(count))
 
     def response_inform(self, status: int, headers: Headers) -> None:
         """A 1xx answer goes through."""
@@ -201,7 +212,7 @@ class UpstreamAttempt:
         code = answers.grpc_code(headers) if is_grpc and end else None
         if self._refused_by_status(status, code):
             return
-        exchange.commit(status, headers, end=end)
+        self._commit(status, headers, end=end)
         if end:
             record.grpc_code = code
             self._complete()
@@ -236,7 +247,11 @@ class UpstreamAttempt:
     def _release_held(self) -> None:
         if self._held_head is not None:
             (status, headers), self._held_head = self._held_head, None
-            self._exchange.commit(status, headers, end=False)
+            self._commit(status, headers, end=False)
+
+    def _commit(self, status: int, headers: Headers, *, end: bool) -> None:
+        self._cursor.committed()
+        self._exchange.commit(status, headers, end=end)
 
     def response_data(self, data: bytes) -> None:
         """Some of the answer's body."""
@@ -283,7 +298,7 @@ class UpstreamAttempt:
         if self.web is not None:
             self.record.grpc_code = self.web.grpc_code
         self.end(self._refused_as, "", abort=False)
-        if upstream is not None and not self._exchange.body.has_left:
+        if upstream is not None and not self._cursor.has_left:
             upstream.abort()  # a full answer before the end of the request: the callee wants no more of it
         self._exchange.complete()
 

@@ -254,7 +254,9 @@ class Exchange:
             self._end_attempt(Cause.TOO_LARGE, "")
             self.fail_for_good(Cause.TOO_LARGE, f"more than {limit} bytes")
             return
-        self.body.arrive(data, self._upstream, committed=self.is_committed)
+        self.body.arrive(data)
+        if self._attempt is not None:
+            self._attempt.give_body()
 
     def request_end(self, trailers: Headers) -> None:
         """The request is complete."""
@@ -298,9 +300,8 @@ class Exchange:
 
     # --- response events ---------------------------------------------------------------------------------------------------
 
-    def request_drained(self, count: int) -> None:
-        """Bytes left for the callee: the caller may send more (replayed bytes were acknowledged before)."""
-        fresh = self.body.drain(count)
+    def request_drained(self, fresh: int) -> None:
+        """Bytes left for a callee for the first time: the caller may send more."""
         if fresh and not self._done:
             self._down.ack(fresh)
 
@@ -313,7 +314,6 @@ class Exchange:
         """Begin the answer: no further attempt."""
         self.is_committed = True
         self._status = status
-        self.body.committed()
         edits = self.kept_plan.reply_edits
         if edits is not None:
             passed = tuple(edit_answer(edits, headers, self.raw, self.span))

@@ -1,6 +1,7 @@
-"""The request body of one call, as far as it must be held: until an upstream takes it, and while another attempt may need it.
+"""The request body of one call, as far as it must be held, and how far each attempt has sent it.
 
-Sans-io. Bytes are acknowledged to the caller once, when they first leave for a callee; a later attempt replays them without another ack.
+Sans-io. It is held until an upstream takes it, and while another attempt may need it. Bytes are acknowledged to the caller once, when they
+first leave for a callee, however many attempts send them.
 """
 
 from proxy.contract.head import Framing, Headers
@@ -8,16 +9,14 @@ from proxy.wire.streams import UpstreamCall
 
 
 class RequestBody:
-    """Mutable state: `_chunks` held, of which `_given` went to the current attempt; the credit; whether some was let go of.
+    """Of the call. Mutable state: `chunks` held, what was acknowledged, whether some was let go of.
 
-    Invariant: `is_whole` until a chunk is dropped, and only a whole body may be sent again.
+    Invariant: `is_whole` until a chunk is dropped; then the rest is the one attempt's that has it, and no other may send it again.
     """
 
     __slots__ = (
         "_acked",
-        "_chunks",
-        "_drained",
-        "_given",
+        "chunks",
         "ended",
         "is_whole",
         "keep_bytes",
@@ -31,68 +30,74 @@ class RequestBody:
         self.size = 0  # bytes that came so far
         self.keep_bytes = 0  # the most that is held for another attempt
         self.is_whole = True
-        self._chunks: list[bytes] = []
-        self._given = 0
-        self._drained = 0
+        self.chunks: list[bytes] = []
         self._acked = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether the request is complete with neither body nor trailers."""
-        return self.ended and not self._chunks and not self.trailers
-
-    @property
-    def has_left(self) -> bool:
-        """Whether the request is complete, and none of it waits for the callee's windows."""
-        return self.ended and self._drained >= self.size
+        return self.ended and not self.chunks and not self.trailers
 
     @property
     def has_left_so_far(self) -> bool:
         """Whether all that came went on to a callee: more is for the caller to send."""
         return self._acked >= self.size
 
-    def arrive(self, data: bytes, call: UpstreamCall | None, *, committed: bool) -> None:
-        """More of it: on to the attempt, if there is one, and held while that may be of use."""
+    def arrive(self, data: bytes) -> None:
+        """More of it, held until an attempt has sent it."""
         self.size += len(data)
-        if call is None:
-            self._chunks.append(data)
-            return
-        if self.size <= self.keep_bytes and not committed:
-            self._chunks.append(data)
-            self._given += 1
-        else:
-            self.let_go()
-        call.send(data)
+        self.chunks.append(data)
 
-    def restart(self) -> None:
-        """A new attempt begins."""
-        self._given = self._drained = 0
+    def let_go(self) -> None:
+        """Drop what is held."""
+        self.is_whole = False
+        self.chunks.clear()
 
-    def give(self, call: UpstreamCall) -> bool:
-        """The next held chunk to the attempt; False when none is left."""
-        if self._given >= len(self._chunks):
-            if self.size > self.keep_bytes:
-                self.let_go()  # too large to keep: this attempt is the last
+    def release(self, drained: int) -> int:
+        """So many bytes left on an attempt; returns how many of them left for the first time."""
+        fresh = max(0, drained - self._acked)
+        self._acked += fresh
+        return fresh
+
+
+class BodyCursor:
+    """How far one attempt has sent the body. Mutable state: how many chunks it was `_given`, and the bytes that left."""
+
+    __slots__ = ("_body", "_drained", "_given")
+
+    def __init__(self, body: RequestBody) -> None:
+        self._body = body
+        self._given = 0
+        self._drained = 0
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the request is complete, and none of it waits for the callee's windows."""
+        return self._body.ended and self._drained >= self._body.size
+
+    def give(self, call: UpstreamCall, *, keep: bool) -> bool:
+        """The next held chunk to the callee; False when none is left. keep: another attempt may send it again."""
+        body = self._body
+        if self._given >= len(body.chunks):
             return False
-        chunk = self._chunks[self._given]
+        chunk = body.chunks[self._given]
         self._given += 1
+        if self._given == len(body.chunks) and not (keep and body.size <= body.keep_bytes):
+            self.let_go()  # too large to keep: this attempt is the last
         call.send(chunk)
         return True
 
     def committed(self) -> None:
         """The answer is on its way to the caller: no further attempt will need what was given."""
-        if self._given == len(self._chunks):
+        if self._given == len(self._body.chunks):
             self.let_go()
 
     def let_go(self) -> None:
-        """Drop what is held."""
-        self.is_whole = False
-        self._chunks.clear()
+        """What is held was given, and nobody sends it again."""
+        self._body.let_go()
         self._given = 0
 
     def drain(self, count: int) -> int:
-        """So many bytes left on this attempt; returns how many of them left for the first time."""
+        """So many bytes left on this attempt; returns how many of them left for the first time on any."""
         self._drained += count
-        fresh = max(0, self._drained - self._acked)
-        self._acked += fresh
-        return fresh
+        return self._body.release(self._drained)

@@ -16,7 +16,7 @@ use crate::call::exchange::{Call, Stop, heard_by_gates, now_ns};
 use crate::call::gates::{Pass, Refusal};
 use crate::call::grpc_web::{self, WebUp};
 use crate::call::pool::{Connection, Origin};
-use crate::call::request_body::Pumped;
+use crate::call::request_body::{BodyCursor, Pumped};
 use crate::clusters::{Endpoint, Tls, Wire};
 use crate::decision::edits::{self, drop_hop_by_hop};
 use crate::decision::plan::Plan;
@@ -55,6 +55,7 @@ pub struct UpstreamAttempt {
     passes: Vec<Pass>,
     timer: Option<Pin<Box<Sleep>>>,
     sent_at: Instant,
+    cursor: BodyCursor,
     pump: Pump,
     /// The other end is a postern proxy.
     is_peer: bool,
@@ -80,6 +81,7 @@ impl UpstreamAttempt {
             passes: Vec::new(),
             timer: plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit))),
             sent_at: Instant::now(),
+            cursor: BodyCursor::default(),
             pump: Pump::Running,
             is_peer: false,
             refused_as: None,
@@ -190,7 +192,8 @@ impl UpstreamAttempt {
 
     /// Send the request over a connection and pass the answer on.
     async fn over(&mut self, call: &mut Call, down: &mut Down, plan: &Plan, connection: Connection) -> Result<Ended, Stop> {
-        let end = call.body.rewind();
+        let (cursor, end) = BodyCursor::new(&call.body);
+        self.cursor = cursor;
         self.sent_at = Instant::now();
         let mut up = match connection.start(call.edited(plan), end) {
             Ok(up) => up,
@@ -333,9 +336,10 @@ impl UpstreamAttempt {
         if !matches!(self.pump, Pump::Running) {
             return None;
         }
-        match call.body.poll(cx, down, up, plan.body_bytes, &plan.routes[call.route].edits, !call.committed) {
+        let edits = &plan.routes[call.route].edits;
+        match self.cursor.poll(cx, (&mut call.body, down), up, plan.body_bytes, edits, !call.committed) {
             Poll::Pending => {
-                call.up_waits = call.body.is_drained();
+                call.up_waits = self.cursor.is_drained(&call.body);
                 None
             }
             Poll::Ready(Pumped::Whole) => {

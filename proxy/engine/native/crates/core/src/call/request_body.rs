@@ -1,4 +1,4 @@
-//! A call's request body: pumped up to the callee, and kept where another attempt would send it again.
+//! A call's request body, kept where another attempt would send it again, and how far each attempt has sent it.
 
 use std::task::{Context, Poll};
 
@@ -17,7 +17,8 @@ pub enum Pumped {
     TooLarge(u64),
 }
 
-/// The request body as far as it was read. `saved`: what another attempt would send again. `spent`: some of it was let go of.
+/// A call's request body as far as it was read. `saved`: what another attempt would send again. `spent`: some of it was let go of, so it
+/// is the one attempt's that has it.
 pub struct RequestBody {
     pub bytes: u64,
     pub replay_limit: usize,
@@ -25,56 +26,61 @@ pub struct RequestBody {
     saved: Vec<Bytes>,
     ended: bool,
     trailers: Option<Headers>,
-    at: usize,
-    pending: Bytes,
-    told_end: bool,
-    drained: u64,
     released: u64,
 }
 
 impl RequestBody {
     /// `ended`: known to be none.
     pub fn new(ended: bool) -> Self {
-        Self {
-            bytes: 0,
-            replay_limit: 0,
-            spent: false,
-            saved: Vec::new(),
-            ended,
-            trailers: None,
-            at: 0,
-            pending: Bytes::new(),
-            told_end: false,
-            drained: 0,
-            released: 0,
-        }
+        Self { bytes: 0, replay_limit: 0, spent: false, saved: Vec::new(), ended, trailers: None, released: 0 }
     }
 
-    /// Begin it again, for another attempt; returns whether there is nothing to send.
-    pub fn rewind(&mut self) -> bool {
-        (self.at, self.drained, self.pending, self.told_end) = (0, 0, Bytes::new(), false);
-        let end = self.ended && self.saved.is_empty() && self.trailers.is_none();
-        self.told_end = end;
-        end
+    /// Some of it came. `keep`: another attempt may send it again; returns whether it was kept for that.
+    fn arrive(&mut self, data: &Bytes, keep: bool) -> bool {
+        if keep && !self.spent && self.bytes <= self.replay_limit as u64 {
+            self.saved.push(data.clone());
+            return true;
+        }
+        self.spent = true;
+        self.saved.clear();
+        false
+    }
+
+    /// So many bytes left for a callee: the caller may send as many more, once, however many attempts send them.
+    fn release(&mut self, drained: u64, down: &mut Down) {
+        if drained > self.released {
+            down.release((drained - self.released) as usize);
+            self.released = drained;
+        }
+    }
+}
+
+/// How far one attempt has sent the body. `at`: what it was given of what is saved.
+#[derive(Default)]
+pub struct BodyCursor {
+    at: usize,
+    pending: Bytes,
+    drained: u64,
+    told_end: bool,
+}
+
+impl BodyCursor {
+    /// At the body's start; also whether there is nothing to send.
+    pub fn new(body: &RequestBody) -> (Self, bool) {
+        let end = body.ended && body.saved.is_empty() && body.trailers.is_none();
+        (Self { told_end: end, ..Self::default() }, end)
     }
 
     /// Whether all that came went on: more is for the caller to send.
-    pub fn is_drained(&self) -> bool {
-        !self.ended && self.pending.is_empty() && self.at >= self.saved.len()
-    }
-
-    /// Nothing of it is sent again.
-    pub fn let_go(&mut self) {
-        self.spent = true;
-        self.saved.clear();
-        self.at = 0;
+    pub fn is_drained(&self, body: &RequestBody) -> bool {
+        !body.ended && self.pending.is_empty() && self.at >= body.saved.len()
     }
 
     /// Send on what there is of it: what was saved, then what comes. `keep`: another attempt may send it again.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        down: &mut Down,
+        (body, down): (&mut RequestBody, &mut Down),
         up: &mut Up,
         limit: Option<u64>,
         edits: &Edits,
@@ -89,42 +95,34 @@ impl RequestBody {
                 };
                 let chunk = self.pending.split_to(room.min(self.pending.len()));
                 self.drained += chunk.len() as u64;
-                self.told_end = self.ended && self.pending.is_empty() && self.at == self.saved.len() && self.trailers.is_none();
+                self.told_end = body.ended && self.pending.is_empty() && self.at == body.saved.len() && body.trailers.is_none();
                 up.send(chunk, self.told_end);
-                if self.drained > self.released {
-                    down.release((self.drained - self.released) as usize);
-                    self.released = self.drained;
-                }
+                body.release(self.drained, down);
             }
-            if self.at < self.saved.len() {
-                self.pending = self.saved[self.at].clone();
+            if self.at < body.saved.len() {
+                self.pending = body.saved[self.at].clone();
                 self.at += 1;
                 continue;
             }
-            if self.ended {
+            if body.ended {
                 if !self.told_end {
                     self.told_end = true;
-                    up.finish(self.trailers.clone().and_then(|trailers| edits::trailers(Some(edits), trailers)));
+                    up.finish(body.trailers.clone().and_then(|trailers| edits::trailers(Some(edits), trailers)));
                 }
                 return Poll::Ready(Pumped::Whole);
             }
             match down.poll_body(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(gone)) => return Poll::Ready(Pumped::Gone(gone)),
-                Poll::Ready(Ok(Part::End(trailers))) => (self.ended, self.trailers) = (true, trailers),
+                Poll::Ready(Ok(Part::End(trailers))) => (body.ended, body.trailers) = (true, trailers),
                 Poll::Ready(Ok(Part::Data(data))) => {
-                    self.bytes += data.len() as u64;
-                    if let Some(limit) = limit.filter(|limit| self.bytes > *limit) {
+                    body.bytes += data.len() as u64;
+                    if let Some(limit) = limit.filter(|limit| body.bytes > *limit) {
                         return Poll::Ready(Pumped::TooLarge(limit));
                     }
-                    if keep && !self.spent && self.bytes <= self.replay_limit as u64 {
-                        self.saved.push(data.clone());
-                        self.at += 1;
-                    } else {
-                        self.let_go();
-                    }
+                    self.at = if body.arrive(&data, keep) { self.at + 1 } else { 0 };
                     self.pending = data;
-                    self.ended = down.is_read();
+                    body.ended = down.is_read();
                 }
             }
         }
