@@ -132,6 +132,7 @@ MEANINGS: dict[Cause, str] = {
     Cause.INVALID_ANSWER: "the response is not valid HTTP, or has too many fields",
 }
 HEADER = b"postern-error"
+DETAILS = b"grpc-status-details-bin"  # of gRPC: a google.rpc.Status, in base64
 DIRECT_INVOKE = "ERR_DIRECT_INVOKE"
 _REQUEST_INFO = "type.googleapis.com/google.rpc.RequestInfo"
 _RETRY_AFTER = frozenset(

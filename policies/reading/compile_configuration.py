@@ -1,5 +1,6 @@
 """The sections of Configurations other than access control -> ConfigurationValues; every fault at once."""
 
+import difflib
 import itertools
 import math
 import re
@@ -15,6 +16,7 @@ from policies.reading.durations import is_bare, parse_duration
 from policies.reading.effects import CONFIGURATION, warn_of_nothing
 from policies.reading.findings import Findings
 from policies.reading.validation import to_struct
+from policies.rules.api_lists import NAMES, PROTOCOLS, ApiLists, ApiRule, version_of
 from policies.rules.configuration import (
     DEFAULT_SAMPLING_RATE,
     LATENCY_BUCKETS_MS,
@@ -44,6 +46,7 @@ def compile_configuration(
         _metrics(document, _spec(document), findings)
         _check_mtls(document, configuration.spec.mtls, findings)
         _check_name_resolution(document, configuration.spec.name_resolution, findings)
+        _api(document, configuration.spec.api, findings)
     if not documents:
         return ConfigurationValues()
     last = documents[-1][0]
@@ -64,6 +67,7 @@ def compile_configuration(
             obfuscate_urls=spec.logging.api_logging.obfuscate_urls,
             omit_health_checks=spec.logging.api_logging.omit_health_checks,
         ),
+        api=_api(last, spec.api, quiet),
     )
 
 
@@ -225,3 +229,28 @@ def _name_resolution(section: schema.NameResolution) -> NameResolutionConfig | N
         component=section.component.lower(),
         configuration=section.configuration,
     )
+
+
+def _api(document: Document, api: schema.Api, findings: Findings) -> ApiLists:
+    """A rule that says nothing is a fault: where it denies, what it was to close would be open."""
+    lists: dict[str, list[ApiRule]] = {"allowed": [], "denied": []}
+    for key, rules in (("allowed", api.allowed), ("denied", api.denied)):
+        for number, rule in enumerate(rules):
+            place: Place = ("spec", "api", key, number)
+            version = version_of(rule.version)
+            protocol = next((one for one in PROTOCOLS if one == rule.protocol.lower()), None)
+            name = rule.name.strip("/")
+            if version is None:
+                problem = f"`{rule.version}` is no version (expected v1, v1.0 or one such as v1alpha1)"
+                findings.fault(document, (*place, "version"), problem)
+            if protocol is None:
+                findings.fault(
+                    document, (*place, "protocol"), f"`{rule.protocol}` is unknown (expected http or grpc)"
+                )
+            if name.partition("/")[0] not in NAMES or (protocol == "grpc" and name not in NAMES):
+                close = difflib.get_close_matches(name, NAMES, n=1)
+                hint = f"did you mean {close[0]}?" if close else "expected one such as invoke or metadata"
+                findings.fault(document, (*place, "name"), f"`{rule.name}` is no API of Dapr's ({hint})")
+            elif version is not None and protocol is not None:
+                lists[key].append(ApiRule(name=name, version=version, protocol=protocol))
+    return ApiLists(allowed=tuple(lists["allowed"]), denied=tuple(lists["denied"]))

@@ -110,9 +110,26 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.logging.apiLogging.obfuscateURLs": Effect("name the callee there instead of the path"),
     "spec.logging.apiLogging.omitHealthChecks": Effect("leave health checks out there"),
     **{
+        f"spec.api.{key}.*.{field}": Effect(does)
+        for key, name in (
+            (
+                "allowed",
+                "an API that the app may call, such as `invoke`; all others of the protocol are closed, but health",
+            ),
+            (
+                "denied",
+                "an API that the app may not call, whatever is allowed; proxied gRPC calls are always open",
+            ),
+        )
+        for field, does in (
+            ("name", name),
+            ("version", "of the API: `v1`, or `v1.0`"),
+            ("protocol", "http or grpc"),
+        )
+    },
+    **{
         f"spec.{name}": _none()
         for name in (
-            "api",
             "appHttpPipeline",
             "components",
             "features",

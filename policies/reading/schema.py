@@ -155,6 +155,21 @@ class Logging(Section, frozen=True):
     api_logging: ApiLogging = ApiLogging()
 
 
+class ApiRule(Section, frozen=True):
+    """An entry of `api.allowed` or `api.denied`."""
+
+    name: str
+    version: str
+    protocol: str
+
+
+class Api(Section, frozen=True):
+    """`spec.api`."""
+
+    allowed: list[ApiRule] = []
+    denied: list[ApiRule] = []
+
+
 class ConfigurationSpec(Section, frozen=True):
     """`spec` of a Configuration. The sections typed `JsonValue` are known and not acted on."""
 
@@ -165,7 +180,7 @@ class ConfigurationSpec(Section, frozen=True):
     mtls: Mtls = Mtls()
     name_resolution: NameResolution = NameResolution()
     logging: Logging = Logging()
-    api: JsonValue = None
+    api: Api = Api()
     app_http_pipeline: JsonValue = None
     components: JsonValue = None
     features: JsonValue = None

@@ -2,6 +2,8 @@
 
 from msgspec import Struct, field
 
+from policies.rules.api_lists import ApiLists
+
 LATENCY_BUCKETS_MS = (
     1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650, 800,
     1000, 2000, 5000, 10000, 20000, 50000, 100000,
@@ -71,3 +73,4 @@ class ConfigurationValues(Struct, frozen=True, kw_only=True):
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     name_resolution: NameResolutionConfig | None = None
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    api: ApiLists = field(default_factory=ApiLists)

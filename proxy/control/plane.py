@@ -97,6 +97,7 @@ class Control:
                 mtls=settings.mtls,
                 authorizer=authorizer,
                 resiliency=policy.resiliency,
+                apis=policy.configuration.api,
                 known=frozenset(),
                 heard=self._heard,
                 own_ports={own_port_listener(own.app): own.app for own in settings.upstreams},
@@ -260,7 +261,7 @@ class Control:
         assert self._engine is not None
         authorizer = Authorizer(policy.access)
         self.inbound.view = replace(self.inbound.view, authorizer=authorizer)
-        self._outbound(authorizer=authorizer, resiliency=policy.resiliency)
+        self._outbound(authorizer=authorizer, resiliency=policy.resiliency, apis=policy.configuration.api)
         self._push_tables()
         self._engine.invalidate("access")
         self._engine.invalidate("resiliency")

@@ -133,11 +133,18 @@ class Services:
 
 
 DAPR_SERVICE = "dapr.proto.runtime.v1.Dapr"
-_DAPR_SERVED = frozenset({"InvokeService", "GetMetadata", "SetMetadata", "Shutdown"})
+DAPR_RUNTIME = "dapr.proto.runtime."
+# What is served of it, with Dapr's name of the API.
+_DAPR_SERVED = {
+    "InvokeService": "invoke",
+    "GetMetadata": "metadata",
+    "SetMetadata": "metadata",
+    "Shutdown": "shutdown",
+}
 
 
 class DaprMethods:
-    """The table of methods of Dapr's gRPC API: ("served",), ("block", which) or ("unknown",). Few call it, so engines need no shape."""
+    """The table of methods of Dapr's gRPC API: ("served", API), ("block", which) or ("unknown",). Few call it, so engines need no shape."""
 
     def classify(self, path: str) -> tuple[str, ...]:
         """The class of a path."""
@@ -145,7 +152,7 @@ class DaprMethods:
         if service != DAPR_SERVICE:
             return ("unknown",)
         if method in _DAPR_SERVED:
-            return ("served",)
+            return ("served", _DAPR_SERVED[method])
         block = block_of_method(method)
         return ("unknown",) if block is None else ("block", block)
 

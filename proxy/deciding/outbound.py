@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.rules.access import Caller
+from policies.rules.api_lists import ApiLists
 from policies.rules.resiliency import ResiliencyRules
 from proxy import errors
 from proxy.contract.fields import MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS
@@ -38,7 +39,7 @@ from proxy.deciding.callee import (
     API_TOKEN_SET,
     API_VERBS,
     DAPR_METHODS,
-    DAPR_SERVICE,
+    DAPR_RUNTIME,
     OUT_PATHS,
     SERVICES,
     Callee,
@@ -46,7 +47,9 @@ from proxy.deciding.callee import (
     local_name,
     parse_callee,
 )
+from proxy.deciding.closed_apis import HEALTH, ROUTES, closed_method, closed_route
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
+from proxy.deciding.plain_text import in_plain_text
 from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 from telemetry.hosts import split_authority
 
@@ -116,6 +119,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     learning_for_s: float
     random: Callable[[], random.Random]
     heard: Heard = NothingHeard()
+    apis: ApiLists = ApiLists()
 
     @property
     def own_id(self) -> str:
@@ -173,6 +177,8 @@ class Outbound:
         refused = None if is_judged else self._token(head)
         if refused is not None:
             return refused
+        if not is_judged and head.protocol() != "grpc" and self._is_closed("invoke"):
+            return closed_route(self._labels("dapr"), "invoke")
         named = self._name(head)
         if not isinstance(named, Named):
             return named
@@ -264,9 +270,10 @@ class Outbound:
             path_class[0] != "api"
             or head.method() != API_VERBS[path_class[1]]
             or local_name(head.authority())
+            or self._is_closed(path_class[1])
         ):
             return None
-        if path_class[1] not in ("healthz", "outbound"):
+        if path_class[1] not in HEALTH:
             refused = self._token(head)
             if refused is not None:
                 return refused
@@ -274,10 +281,12 @@ class Outbound:
 
     def _dapr_api(self, head: RecordingHead) -> Decision | None:
         """Dapr's gRPC API: what it serves can't be carried to an app by dapr-app-id, as with daprd."""
-        if head.path_class(SERVICES) != DAPR_SERVICE or local_name(head.authority()):
+        if not str(head.path_class(SERVICES)).startswith(DAPR_RUNTIME) or local_name(head.authority()):
             return None
         method = head.path_class(DAPR_METHODS)
         assert isinstance(method, tuple)
+        if self._is_method_closed(method):
+            return closed_method(self._labels("dapr"))
         if method[0] == "unknown":
             return None
         refused = self._token(head)
@@ -295,6 +304,17 @@ class Outbound:
         # The message limits are the server's: it answers in gRPC's own words.
         edits = (Edit(op=Op.REMOVE, name=b"dapr-api-token"), Edit(op=Op.DEADLINE))
         return self._to_api(DAPR_API, edits, body_bytes=None)
+
+    def _is_closed(self, api: str) -> bool:
+        """Whether `spec.api` closes an API over HTTP: one of ours, or a building block."""
+        return self.view.apis.is_closed("http", ROUTES.get(api, api)) if api not in HEALTH else False
+
+    def _is_method_closed(self, method: tuple[str, ...]) -> bool:
+        """The same of gRPC; methods of building blocks are missing anyway."""
+        apis = self.view.apis
+        if method[0] == "served":
+            return apis.is_closed("grpc", method[1])
+        return method[0] == "unknown" and apis.lists_allowed("grpc")
 
     def _to_api(self, cluster: str, edits: Edits, *, body_bytes: int | None) -> Plan:
         labels = self._labels("dapr")
@@ -346,6 +366,12 @@ class Outbound:
         assert isinstance(path_class, tuple)
         if path_class[0] == "invoke":
             return Named(parse_callee(path_class[1], own), path_class[1], "path", "dapr", "method")
+        return self._unnamed(path_class)
+
+    def _unnamed(self, path_class: tuple[str, ...]) -> Reply:
+        """The answer to an HTTP request that names no app."""
+        if path_class[0] in ("api", "block") and self._is_closed(path_class[1]):
+            return closed_route(self._labels("dapr"), path_class[1])
         if path_class[0] == "block":
             text, code = missing(path_class[1])
             return errors.reply(Cause.UNSUPPORTED, self._labels("dapr"), text, status=501, code=code)
@@ -517,12 +543,7 @@ class Outbound:
 def _bad_baggage(labels: Labels, wrong: str) -> Reply:
     """As daprd refuses it: in plain text."""
     text = f"invalid baggage header: {_BAGGAGE_FAULTS[wrong]}"
-    found = errors.reply(Cause.BAD_REQUEST, labels, text)
-    headers = tuple(
-        (name, b"text/plain; charset=utf-8" if name == b"content-type" else data)
-        for name, data in found.headers
-    )
-    return replace(found, headers=headers, body=text.encode())
+    return in_plain_text(errors.reply(Cause.BAD_REQUEST, labels, text), text)
 
 
 _BAGGAGE_FAULTS = {

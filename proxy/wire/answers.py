@@ -72,7 +72,7 @@ def grpc_trailers(reply: Reply, detail: str, span: HopSpan) -> Headers:
     """How a gRPC call ends with a reply of ours."""
     text = reply.grpc_message.replace(DETAIL, detail)
     message = quote(text, safe=_GRPC_SAFE, errors="replace").encode("ascii")
-    extra = tuple(header for header in reply.headers if header[0] == errors.HEADER)
+    extra = tuple(header for header in reply.headers if header[0] in (errors.HEADER, errors.DETAILS))
     return (
         (b"grpc-status", b"%d" % reply.grpc_code),
         (b"grpc-message", message),

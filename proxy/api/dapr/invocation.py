@@ -17,9 +17,9 @@ from proxy.api.dapr.common_pb2 import HTTPExtension, InvokeResponse
 from proxy.api.dapr.runtime_pb2 import InvokeServiceRequest
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
-from proxy.errors import HEADER, invocation_failure
+from proxy.errors import DETAILS, HEADER, invocation_failure
 from proxy.wire.http_client import LocalResponse
-from sentry.wire import encode
+from proxy.wire.status_details import status_details
 from telemetry.context import format_traceparent, parse_grpc_trace_bin
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -37,15 +37,13 @@ DROPPED: Final = frozenset(
         *("content-type", "dapr-app-id", "dapr-api-token"),
     }
 )
-_ERROR_BODY_BYTES: Final = 64
 _STATUS_KEY: Final = "dapr-http-status"
-DETAILS_KEY: Final = "grpc-status-details-bin"
+DETAILS_KEY: Final = DETAILS.decode()
 #: Fields of an answer that a gRPC app gave by OnInvoke (`callback`): what HTTP can't say of it.
 GRPC_STATUS, GRPC_MESSAGE, GRPC_TYPE = b"postern-grpc-status", b"postern-grpc-message", b"postern-grpc-type"
 GRPC_HEADER: Final = b"postern-grpc-header-"  # binary ones; the others are fields of their own
 GRPC_TRAILER: Final = b"postern-grpc-trailer-"
 _OF_HTTP_ALONE: Final = frozenset({"dapr-content-type", "dapr-date"})  # which a gRPC app did not send
-_ERROR_INFO: Final = b"type.googleapis.com/google.rpc.ErrorInfo"
 
 
 class HttpCall(Struct, frozen=True):
@@ -130,7 +128,7 @@ def answer_to(app_id: str, found: LocalResponse, max_bytes: int) -> Answer:
     code = code_of(found.status)
     if code != OK:
         phrase = phrase_of(found.status)
-        details = _details(code, phrase, found.status, found.body)
+        details = status_details(code, phrase, found.status, found.body)
         return Answer(code=code, message=phrase, initial=initial, trailing=((DETAILS_KEY, details),))
     return _fitting(app_id, _response(found), initial, (), max_bytes)
 
@@ -203,12 +201,3 @@ def _initial(headers: Headers) -> Iterator[tuple[str, str]]:
 
 def _first(headers: Iterable[Header], name: bytes) -> bytes:
     return next((data for key, data in headers if key == name), b"")
-
-
-def _details(code: int, phrase: str, status: int, body: bytes) -> bytes:
-    """A google.rpc.Status with one ErrorInfo. By hand: another package may have registered those messages in this process."""
-    cut = body if len(body) < _ERROR_BODY_BYTES else body[: _ERROR_BODY_BYTES - 1]
-    told = {"http.code": str(status), "http.error_message": cut.decode("utf-8", "replace")}
-    entries = [(3, encode(((1, key.encode()), (2, text.encode())))) for key, text in told.items()]
-    info = encode(((1, phrase.encode()), (2, b"dapr.io"), *entries))
-    return encode(((1, code), (2, phrase.encode()), (3, encode(((1, _ERROR_INFO), (2, info))))))

@@ -18,6 +18,7 @@ const TRACE_ID: u8 = 2; // in a body, for the trace's id
 /// Names why postern itself answered.
 pub const ERROR: HeaderName = HeaderName::from_static("postern-error");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Answer a call. gRPC errors are trailers-only; gRPC-Web's are a body, as a page may not read all fields of a head.
@@ -91,7 +92,7 @@ pub fn grpc_trailers(reply: &Reply, detail: &str, span: Option<&Span>) -> Header
     if let Some(span) = span {
         headers.append(TRACEPARENT, span.traceparent());
     }
-    for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR) {
+    for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR || *name == GRPC_DETAILS) {
         headers.append(name, value.clone());
     }
     headers

@@ -1,0 +1,33 @@
+"""How a call of an API that `spec.api` closes is answered: over HTTP as if the path were none of ours, in gRPC as not implemented. Pure."""
+
+from base64 import b64encode
+
+from proxy import errors
+from proxy.contract.plan import Cause, Labels, Reply
+from proxy.deciding.plain_text import in_plain_text
+from proxy.wire.status_details import status_details
+
+_WHY = "is closed by spec.api of the Configuration"
+_UNIMPLEMENTED = 12
+HEALTH = ("healthz", "outbound")  # never closed
+# Of the routes that we serve, the path below /v1.0/ that rules are about.
+ROUTES = {
+    "metadata": "metadata",
+    "metadata-key": "metadata/{key}",
+    "shutdown": "shutdown",
+    "invoke": "invoke/{app-id}/method/*",
+}
+
+
+def closed_route(labels: Labels, route: str) -> Reply:
+    """404 in plain text, as Dapr answers for a path that it does not serve."""
+    text = f"404 page not found: the API {route!r} {_WHY}"
+    return in_plain_text(errors.reply(Cause.UNSUPPORTED, labels, text, status=404), text)
+
+
+def closed_method(labels: Labels) -> Reply:
+    """UNIMPLEMENTED with an ErrorInfo."""
+    text = f"requested endpoint is not available: it {_WHY}"
+    details = status_details(_UNIMPLEMENTED, "Not Implemented", 501, b"requested endpoint is not available")
+    extra = ((errors.DETAILS, b64encode(details).rstrip(b"=")),)
+    return errors.reply(Cause.UNSUPPORTED, labels, text, grpc=_UNIMPLEMENTED, extra=extra)
