@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from proxy.control.announcing import Announcing
 from proxy.control.app_watch import AppWatch
 from proxy.control.explaining import Explainer
 from proxy.control.identity import Identity, WorkloadName
+from proxy.control.life_lines import life_lines
 from proxy.control.lifetime import Lifetime
 from proxy.control.listening import Listening, guarded
 from proxy.control.metrics_setup import api_log, fixed_sections_changed, meters, recorder
@@ -85,6 +87,8 @@ class Sidecar:
         self._settings = settings
         self._lifetime = lifetime
         self._log = get_logger("postern")
+        self._lines = life_lines(settings)
+        self._began = time.monotonic()
         self._hostname = socket.gethostname()
         self._policy_error: str | None = None
         root = settings.runtime_root
@@ -131,7 +135,7 @@ class Sidecar:
         self._tracer = Tracer(settings.app_id, exporters(configuration.tracing, settings.app_id))
         rate = sampling_rate(configuration.tracing, settings.profile)
         self._hops = HopTracing(Sampler(rate, random.Random()))  # noqa: S311 - ids, no secrets
-        self._app = AppWatch(settings, self._app_changed, self._app_pid, self._app_probed)
+        self._app = AppWatch(settings, self._app_changed, self._app_pid, self._app_probed, self._lines)
         self._reporter = Reporter(
             recorder(settings, configuration, self._meters, self._tracer),
             self._meters,
@@ -164,7 +168,7 @@ class Sidecar:
             *(("identity",) if settings.mtls else ()),
             *(("app",) if settings.app_port else ()),
         )
-        self._health = Health(parts, self._lost)
+        self._health = Health(parts, self._lost, self._started)
         self._identity: Identity | None = None
         self._admin = Admin(
             settings,
@@ -177,13 +181,14 @@ class Sidecar:
             endpoints=self._control.endpoints,
             decision=Explainer(self._control, self._listening.names_by_port).explain,
             shutdown=lifetime.stop,
-            abort=lifetime.abort,
+            abort=self._abort,
         )
         self._meters.on_scrape(self._scrape)
         self._count_resources(self._policy)
 
     async def run(self) -> int:
         """Serve until asked to stop, then leave in order."""
+        self._lines.starting()
         for warning in (*self._settings.warnings, *self._policy.warnings):
             self._log.warning(warning)
         for rule in self._meters.misfits:
@@ -244,7 +249,6 @@ class Sidecar:
                 self._control.attach(self._engine)
                 await self._listening.bind(metrics, public)
                 await self._announcing.register()
-                self._health.ready("listeners")
                 self._lifetime.ready(
                     {
                         "ports": self._listening.ports,
@@ -252,8 +256,8 @@ class Sidecar:
                         "upstreams": self._listening.upstream_ports,
                     }
                 )
-                ports = {name: port for name, port in self._listening.ports.items() if port}
-                self._log.info("listening", engine=self._engine.name, **ports)
+                self._lines.listening(self._listening.ports, self._engine.name)
+                self._health.ready("listeners")
                 yield
             finally:
                 for task in running:
@@ -317,6 +321,13 @@ class Sidecar:
     def _lost(self) -> tuple[str, ...]:
         """The parts that were ready and are not now: peers refuse a certificate that has ended."""
         return ("identity",) if self._has_expired() else ()
+
+    def _started(self) -> None:
+        self._lines.ready(time.monotonic() - self._began)
+
+    def _abort(self) -> None:
+        self._lines.aborting()
+        self._lifetime.abort()
 
     def _identity_asked(self, failed_at: str | None, *, first: bool) -> None:
         meters, app_id = self._meters, self._settings.app_id
@@ -398,7 +409,7 @@ class Sidecar:
     async def _leave(self, reason: str) -> int:
         """Returns how many calls were cut."""
         settings = self._settings
-        self._log.info("shutting down", reason=reason)
+        self._lines.leaving(reason)
         self._health.leaving = True
         if self._lifetime.by_signal and settings.block_shutdown_s:
             await self._block(settings.block_shutdown_s)
@@ -412,17 +423,19 @@ class Sidecar:
             await self._lifetime.app_ended(_APP_END_S)
         cut += await self._engine.drain(self._listening.local, within if within is not None else 3_600.0)
         if cut:
-            self._log.warning("calls were cut at shutdown", calls=cut, after_s=within)
-        self._log.info("stopped")
+            self._lines.cut(cut, within)
+        else:
+            self._lines.stopped()
         return cut
 
     async def _block(self, for_s: float) -> None:
         """Serve on, announced and unready, until the time is over, or the app is unhealthy or has ended."""
-        self._log.info("delaying the shutdown", for_s=for_s)
+        self._lines.delaying(for_s)
         until = asyncio.get_running_loop().time() + for_s
         while self._app.healthy is not False and asyncio.get_running_loop().time() < until:
             if await self._lifetime.app_ended(_BLOCK_LOOK_S):
                 return
+        self._lines.delayed(healthy=self._app.healthy is not False)
 
     def _drain_s(self) -> float:
         """How long to serve on after withdrawing. As daprd not at all without calls in flight: its users' scripts wait for the exit."""

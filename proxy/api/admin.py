@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote_plus
 from msgspec.structs import replace
 
 from proxy.api.server import LocalRequest
+from proxy.settings.units import go_duration
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
 from proxy.wire.http_client import LocalResponse
@@ -23,6 +24,7 @@ Json = dict[str, Any]
 Query = Mapping[str, list[str]]
 _TRACE_ID = re.compile(r"[0-9A-Fa-f]{1,32}")
 _PUBLIC = frozenset({"/v1.0/healthz", "/v1.0/healthz/outbound", "/v1.0/metadata"})
+BY_API = "shutdown API"  # the reason of a shutdown that the app asked for
 MAX_METADATA = 64  # keys that an app may set; each is kept in memory
 MAX_METADATA_BYTES = 4_096
 
@@ -30,17 +32,26 @@ MAX_METADATA_BYTES = 4_096
 class Health:
     """What must be true to be ready. Mutable state: the parts that are not ready yet, and whether we are leaving.
 
-    `lost` names the parts that were ready and are not now.
+    `lost` names the parts that were ready and are not now; `started` is called once, when the last part is ready.
     """
 
-    def __init__(self, parts: tuple[str, ...], lost: Callable[[], tuple[str, ...]] = tuple) -> None:
+    def __init__(
+        self,
+        parts: tuple[str, ...],
+        lost: Callable[[], tuple[str, ...]] = tuple,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
         self._missing = dict.fromkeys(parts)
         self._lost = lost
+        self._started = started
         self.leaving = False
 
     def ready(self, part: str) -> None:
         """A part is ready."""
-        self._missing.pop(part, None)
+        if part in self._missing:
+            del self._missing[part]
+            if not self._missing:
+                self._started()
 
     def missing(self, *, but: tuple[str, ...] = ()) -> list[str]:
         """What is not ready."""
@@ -135,7 +146,7 @@ class Admin:
         if force:
             self._abort()
         else:
-            self._shutdown("shutdown API")
+            self._shutdown(BY_API)
 
     def put_metadata(self, key: str, value: str) -> str | None:
         """Keep a value that the app set; why not, where there are too many or it is too large."""
@@ -187,8 +198,8 @@ class Admin:
             if settings.app_health is not None:
                 health = settings.app_health
                 app["health"] = {
-                    "healthProbeInterval": f"{health.interval_s:g}s",
-                    "healthProbeTimeout": f"{round(health.timeout_s * 1000)}ms",
+                    "healthProbeInterval": go_duration(health.interval_s),
+                    "healthProbeTimeout": go_duration(health.timeout_s),
                     "healthThreshold": health.threshold,
                 }
                 if not settings.app_speaks_grpc:

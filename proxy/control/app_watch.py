@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from proxy.contract.addresses import join_address
 from proxy.control.app_port import Holder, Listener, holder, listeners
+from proxy.control.life_lines import LifeLines
 from proxy.errors import os_reason
 from proxy.settings.values import AppHealth, Settings
 from telemetry.logs import get_logger
@@ -41,8 +42,10 @@ class AppWatch:
         changed: Callable[[], None],
         app_pid: Callable[[], int | None] = lambda: None,
         probed: Callable[[str, float], None] = lambda _status, _took_ms: None,
+        lines: LifeLines | None = None,
     ) -> None:
         self._probed = probed
+        self._lines = lines or LifeLines(settings)
         self._settings = settings
         self._changed = changed
         self._app_pid = app_pid
@@ -106,11 +109,11 @@ class AppWatch:
         while (reason := await _dial(host, port)) is not None:
             if not told:
                 told = True
-                self._log.info("waiting for the app", address=join_address(host, port), reason=reason)
+                self._lines.waiting_for_app(join_address(host, port), reason)
             await asyncio.sleep(_PROBE_S)
         self.mismatch = await _mismatch(host, port) if self._settings.app_protocol in ("grpc", "h2c") else ""
         self.is_open = self._was_open = True
-        self._log.info("the app is listening", address=join_address(host, port))
+        self._lines.app_listens(join_address(host, port))
         if self.mismatch:
             self._log.warning(
                 f"the app {self.mismatch}: is --app-protocol right?",
@@ -174,10 +177,7 @@ class AppWatch:
 
     def _turn(self, *, healthy: bool) -> None:
         self.healthy = healthy
-        if healthy:
-            self._log.info("the app is healthy")
-        else:
-            self._log.warning("the app is not healthy")
+        self._lines.app_health(healthy=healthy)
         self._changed()
 
     # --- learning ------------------------------------------------------------------------------------------------------------

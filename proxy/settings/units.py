@@ -1,4 +1,4 @@
-"""Kubernetes quantities, as flags and documents write them. Pure. Durations are in `telemetry.durations`."""
+"""Kubernetes quantities as flags write them, durations as Go prints them. Pure. Durations are read in `telemetry.durations`."""
 
 import re
 
@@ -23,3 +23,19 @@ def parse_quantity(text: str) -> int:
     size: int = int(whole + part) << _TWOS.get(suffix, 0)
     size = size * 10**tens if tens >= 0 else -(-size // 10**-tens)
     return -size if sign == "-" else size
+
+
+def go_duration(seconds: float) -> str:
+    """As Go prints a duration: `500ms`, `2s`, `1m30s`, `1h0m0s`. To the millisecond, not below 0.
+
+    Source: Go's time.Duration.String.
+    """
+    millis = max(round(seconds * 1000), 0)
+    if 0 < millis < 1000:
+        return f"{millis}ms"
+    minutes, rest = divmod(millis, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{rest / 1000:g}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

@@ -167,6 +167,50 @@ async def test_daprd_accepts_flags_of_what_is_not_built_and_names_them(daprds: D
     assert os.fspath(DAPRD).endswith("daprd")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_daprd_logs_its_life_in_the_words_that_scripts_wait_for(daprds: Daprds, engine: str) -> None:
+    port = free_port()
+    flags = ("--engine", engine, "--app-port", str(port), "--dapr-block-shutdown-duration", "1ms")
+    process, http, _ = await daprds.start("web", *flags)
+    await process.line(rf'msg="HTTP server is running on port {http}" app_id={daprds.id("web")} .*ver=')
+    await process.line(
+        f"application protocol: http. waiting on port {port}.  This will block until the app is listening on that port."
+    )
+    assert "dapr initialized" not in process.output
+    app = await daprds.mesh.http_app("web", "--port", str(port))
+    await process.line(f"application discovered on port {port}")
+    await process.line(r"dapr initialized. Status: Running. Init Elapsed \d+ms")
+    assert (await request(http, "POST", "/v1.0/shutdown")).status == 204
+    assert await process.ended() == 0
+    assert "Shutdown requested via API" in process.output
+    assert "Daprd shutdown gracefully" in process.output.splitlines()[-1]
+    assert "Blocking graceful shutdown" not in process.output  # which the API skips
+    await app.process.end()
+
+
+async def test_daprd_says_that_a_signal_ends_it_and_delays_it(daprds: Daprds) -> None:
+    process, _, _ = await daprds.start(
+        "web",
+        "--dapr-block-shutdown-duration",
+        "200ms",
+        "--log-as-json",
+        "--dapr-graceful-shutdown-seconds",
+        "1",
+    )
+    assert await process.end() == 0
+    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+    told = [line["msg"] for line in lines if str(line["scope"]).startswith("dapr.")]
+    assert "dapr initialized. Status: Running. Init Elapsed " in " ".join(told)
+    assert told[-6:] == [
+        "Received signal 'terminated'; beginning shutdown",
+        "Blocking graceful shutdown for 200ms or until app reports unhealthy...",
+        "Block shutdown period expired, entering shutdown...",
+        "Dapr is shutting down",
+        "Dapr runtime stopped",
+        "Daprd shutdown gracefully",
+    ]
+
+
 # --- who may call without a policy ---------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,10 @@
-"""Kubernetes quantities."""
+"""Kubernetes quantities, and durations as Go prints them."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.settings.units import parse_quantity
+from proxy.settings.units import go_duration, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,20 @@ def test_any_text_is_a_quantity_or_refused_with_a_value_error(text: str) -> None
         parse_quantity(text)
     except ValueError:
         return
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.5, "500ms"),
+        (2, "2s"),
+        (1.5, "1.5s"),
+        (60, "1m0s"),
+        (90.25, "1m30.25s"),
+        (3600, "1h0m0s"),
+        (90061, "25h1m1s"),
+    ],
+)
+def test_duration_is_printed_as_go_does(seconds: float, text: str) -> None:
+    assert go_duration(seconds) == text
