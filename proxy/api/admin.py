@@ -110,7 +110,8 @@ class Admin:
         if path.startswith("/v1.0/metadata/") and request.method == "PUT":
             return self._set_metadata(path.removeprefix("/v1.0/metadata/"), request.body)
         if path == "/v1.0/shutdown" and request.method == "POST":
-            self.shut_down(force=(b"dapr-force-shutdown", b"true") in request.headers)
+            asked = (data.lower() for name, data in request.headers if name == b"dapr-force-shutdown")
+            self.shut_down(force=b"true" in asked)
             return LocalResponse(204)
         return _error(404, "ERR_DIRECT_INVOKE", f"{request.method} {path} is not part of this API")
 

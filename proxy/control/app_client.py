@@ -1,4 +1,4 @@
-"""What a sidecar asks its own app: is it healthy, and which gRPC services does it serve.
+"""What a sidecar asks its own app: is it healthy, which gRPC services does it serve, and under the name daprd for its configuration.
 
 Its HTTP/1.1 and HTTP/2 clients are loaded when there is an app to ask, not at startup.
 Reflection is asked in v1, then v1alpha; `grpc.*` and `dapr.*` are never learnt.
@@ -12,6 +12,7 @@ from itertools import islice
 from msgspec import Struct
 
 from proxy.contract.addresses import join_address
+from proxy.contract.head import Headers
 from proxy.settings.values import AppHealth, Settings
 from proxy.wire.http_client import LocalHttpError, request
 from proxy.wire.tls import TlsContexts
@@ -21,6 +22,8 @@ from telemetry.logs import get_logger
 from telemetry.names import grpc_code_label
 
 _REFLECT_S = 3.0
+_CONFIG_S = 10.0
+_CONFIG = "/dapr/config"
 _REFLECTION = (
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -66,18 +69,39 @@ class AppClient:
                     host, port, _HEALTH, b"", tls=settings.app_protocol == "grpcs", timeout_s=health.timeout_s
                 )
                 return True, "OK"
-            if settings.app_protocol == "h2c":
-                status = await status_of(host, port, health.path, timeout_s=health.timeout_s)
-                return 200 <= status < 300, str(status)
-            tls = self._tls.app("http1") if settings.app_protocol == "https" else None
-            answer = await request(
-                join_address(host, port), "GET", health.path, timeout_s=health.timeout_s, tls=tls
-            )
+            status = await self._get(health.path, timeout_s=health.timeout_s)
         except UnaryError as error:
             return False, grpc_code_label(_UNAVAILABLE if error.code is None else error.code)
         except (OSError, LocalHttpError):
             return False, _UNANSWERED
-        return 200 <= answer.status < 300, str(answer.status)
+        return 200 <= status < 300, str(status)
+
+    async def _get(self, path: str, *, headers: Headers = (), timeout_s: float) -> int:
+        """The status of a GET of an HTTP app. Raises UnaryError, LocalHttpError, OSError."""
+        settings = self._settings
+        assert settings.app_port is not None
+        host, port = settings.app_channel_address, settings.app_port
+        if settings.app_protocol == "h2c":
+            return await status_of(host, port, path, headers=headers, timeout_s=timeout_s)
+        tls = self._tls.app("http1") if settings.app_protocol == "https" else None
+        where = join_address(host, port)
+        return (await request(where, "GET", path, headers=headers, timeout_s=timeout_s, tls=tls)).status
+
+    async def configuration(self) -> bool:
+        """Ask for it as Dapr does, which wants to know of actors; whether the app answered, with any status."""
+        settings = self._settings
+        token = settings.app_api_token
+        headers: Headers = (
+            (b"dapr-app-id", settings.app_id.encode()),
+            (b"content-type", b"application/json"),
+            *(((b"dapr-api-token", token.encode()),) if token else ()),
+        )
+        try:
+            await self._get(_CONFIG, headers=headers, timeout_s=_CONFIG_S)
+        except (UnaryError, OSError) as error:  # a TimeoutError is an OSError
+            self._log.debug("the app did not answer GET /dapr/config", reason=str(error))
+            return False
+        return True
 
     async def services(self) -> tuple[str, ...] | None:
         """The app's services, () where it can't say just now, None where it offers no reflection."""

@@ -51,6 +51,9 @@ class AppWatch:
         self._app_pid = app_pid
         self._log = get_logger("postern.app")
         self._doubted = asyncio.Event()
+        self._was_healthy = asyncio.Event()
+        if settings.app_health is None:
+            self._was_healthy.set()
         self._was_open = False
         self._held: tuple[Listener, int | None] | None = None  # what `held_by` was found for
         self.is_open = settings.app_port is None
@@ -87,7 +90,7 @@ class AppWatch:
         await self._wait_open(host, port)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(host, port))
-            if settings.app_health is None and not self.learns:
+            if settings.app_health is None and not self.learns and not settings.asks_config:
                 return
             from proxy.control.app_client import AppClient  # noqa: PLC0415 - two HTTP clients, no part of a start
 
@@ -96,6 +99,8 @@ class AppWatch:
                 tasks.create_task(self._probe(client, settings.app_health))
             if self.learns:
                 tasks.create_task(self._learn(client))
+            if settings.asks_config:
+                tasks.create_task(self._ask_config(client))
 
     # --- the port ------------------------------------------------------------------------------------------------------------
 
@@ -178,7 +183,15 @@ class AppWatch:
     def _turn(self, *, healthy: bool) -> None:
         self.healthy = healthy
         self._lines.app_health(healthy=healthy)
+        if healthy:
+            self._was_healthy.set()
         self._changed()
+
+    async def _ask_config(self, client: "AppClient") -> None:
+        """Once, when the app is healthy for the first time."""
+        await self._was_healthy.wait()
+        if await client.configuration():
+            self._lines.app_configured()
 
     # --- learning ------------------------------------------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ _BUILT = (
     _flag(
         "disable-init-endpoints",
         "NAMES",
-        "start-up calls to the app to leave out: config, subscribe; postern makes none",
+        "start-up calls to the app to leave out: config, subscribe; only daprd makes one, GET /dapr/config of an HTTP app",
     ),
     # our own
     _flag("profile", "NAME", "dev, production or daprd: which defaults apply"),

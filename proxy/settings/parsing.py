@@ -58,9 +58,8 @@ def derived_peer_port(app_id: str, folder: str, user_id: int, hostname: str) -> 
 
 def _settings(read: FlagReader, profile: Profile) -> Settings | None:
     _check_mode(read)
-    read.words("disable-init-endpoints", allowed=("config", "subscribe"))  # we make no such calls
     app_id = _name(read)
-    app_port = read.port("app-port", absent=("", "0", "-1"))
+    app_port, protocol = read.port("app-port", absent=("", "0", "-1")), _protocol(read)
     upstreams = tuple(_own_port(read, text) for text in read.given.every("upstream"))
     http, grpc = _api_ports(read, profile, app_port)
     metrics = _metrics_port(read, profile)
@@ -81,10 +80,11 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         profile=profile,
         run=_run(read),
         app_port=app_port,
-        app_protocol=_protocol(read),
+        app_protocol=protocol,
         app_channel_address=read.host("app-channel-address", "127.0.0.1"),
         app_max_concurrency=_at_least_one(read.number("app-max-concurrency", -1)),
         app_health=_health(read),
+        asks_config=_asks_config(read, profile, protocol) and app_port is not None,
         http_port=http,
         grpc_port=grpc,
         peer_port=peer,
@@ -284,6 +284,12 @@ def _health(read: FlagReader) -> AppHealth | None:
     return AppHealth(
         path="/" + path.removeprefix("/"), interval_s=interval, timeout_s=timeout / 1000, threshold=threshold
     )
+
+
+def _asks_config(read: FlagReader, profile: Profile, protocol: AppProtocol) -> bool:
+    """Nothing of the answer concerns us: apps of Dapr's users may wait for the question, and others would wonder at it."""
+    left_out = read.words("disable-init-endpoints", allowed=("config", "subscribe"))
+    return profile == "daprd" and protocol in ("http", "https", "h2c") and "config" not in left_out
 
 
 def _mtls(read: FlagReader, profile: Profile) -> bool:

@@ -70,6 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     app_channel_address: str
     app_max_concurrency: int | None
     app_health: AppHealth | None
+    asks_config: bool  # GET /dapr/config of the app once it is healthy, as daprd does
     # where we listen
     http_port: PortWish
     grpc_port: PortWish

@@ -134,13 +134,13 @@ async def unary(host: str, port: int, path: str, message: bytes, *, tls: bool, t
         return await answer.done
 
 
-async def status_of(host: str, port: int, path: str, *, timeout_s: float) -> int:
+async def status_of(host: str, port: int, path: str, *, headers: Headers = (), timeout_s: float) -> int:
     """The status of a GET by HTTP/2 with prior knowledge. Raises UnaryError, TimeoutError."""
     async with asyncio.timeout(timeout_s), _connected(host, port, tls=False) as client:
         answer = _Status()
         authority = f"{host}:{port}".encode()
         call = client.open(answer)
-        call.start(RawHead("http2", b"GET", authority, path.encode(), (), "none", 0), end=True)
+        call.start(RawHead("http2", b"GET", authority, path.encode(), headers, "none", 0), end=True)
         return await answer.done
 
 

@@ -101,7 +101,8 @@ class DaprService:
 
     async def shutdown(self, _: ShutdownRequest, context: Context) -> Empty:
         """End the sidecar."""
-        force = ("dapr-force-shutdown", "true") in tuple(context.invocation_metadata() or ())
+        metadata = context.invocation_metadata() or ()
+        force = any(name == "dapr-force-shutdown" and str(text).lower() == "true" for name, text in metadata)
         self._api.shut_down(force=force)
         return Empty()
 

@@ -259,7 +259,8 @@ async def test_shutdown_says_who_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(b"true", "at once"), (b"false", "shutdown API"), (b"", "shutdown API")]
+    ("value", "expected"),
+    [(b"true", "at once"), (b"True", "at once"), (b"false", "shutdown API"), (b"", "shutdown API")],
 )
 async def test_shutdown_may_be_forced(value: bytes, expected: str) -> None:
     api = Api()
