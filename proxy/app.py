@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -180,6 +180,7 @@ class Sidecar:
             explain=self._not_ready,
             endpoints=self._control.endpoints,
             decision=Explainer(self._control, self._listening.names_by_port).explain,
+            resources=self._resources,
             shutdown=lifetime.stop,
             abort=self._abort,
         )
@@ -449,6 +450,10 @@ class Sidecar:
         """Why we are not ready, of the parts that are missing and the app."""
         identity = self._identity.status() if self._identity is not None else {}
         return reasons(missing, self._settings, identity, self._app)
+
+    def _resources(self) -> Mapping[str, Sequence[str]]:
+        """The names of the resources in force, by Dapr's key for their kind."""
+        return {"resiliencies": [name for name, _ in self._policy.resiliency.resources]}
 
     def _status(self) -> Json:
         settings, stats = self._settings, self._engine.stats()

@@ -5,7 +5,7 @@ Both live on private unix sockets (0600); the engine forwards `/v1.0/…` here, 
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
@@ -74,6 +74,7 @@ class Admin:
         explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
         decision: Callable[[Query], Json],
+        resources: Callable[[], Mapping[str, Sequence[str]]],
         shutdown: Callable[[str], None],
         abort: Callable[[], None],
     ) -> None:
@@ -86,6 +87,7 @@ class Admin:
         self._explain = explain
         self._endpoints = endpoints
         self._decision = decision
+        self._resources = resources
         self._shutdown = shutdown
         self._abort = abort
         logs = {"appLogPath": settings.run.app_log, "daprdLogPath": settings.run.sidecar_log}
@@ -179,33 +181,18 @@ class Admin:
         return LocalResponse(204) if fault is None else _error(400, "ERR_BAD_REQUEST", fault)
 
     def metadata(self) -> Json:
-        """What this sidecar says of itself, as Dapr has it."""
+        """What this sidecar says of itself, as Dapr has it: lists without an entry are left out."""
         settings = self._settings
         found: Json = {
             "id": settings.app_id,
             "runtimeVersion": VERSION,
-            "enabledFeatures": [],
             "extended": {"daprRuntimeVersion": VERSION, "posternEngine": self._engine, **self.extended},
-            "actorRuntime": {"runtimeStatus": "DISABLED"},
+            "appConnectionProperties": _app_connection(settings),
+            "actorRuntime": {"runtimeStatus": "DISABLED", "hostReady": False},
         }
-        if settings.app_port is not None:
-            app: Json = {
-                "port": settings.app_port,
-                "protocol": settings.app_protocol,
-                "channelAddress": settings.app_channel_address,
-            }
-            if settings.app_max_concurrency is not None:
-                app["maxConcurrency"] = settings.app_max_concurrency
-            if settings.app_health is not None:
-                health = settings.app_health
-                app["health"] = {
-                    "healthProbeInterval": go_duration(health.interval_s),
-                    "healthProbeTimeout": go_duration(health.timeout_s),
-                    "healthThreshold": health.threshold,
-                }
-                if not settings.app_speaks_grpc:
-                    app["health"]["healthCheckPath"] = health.path
-            found["appConnectionProperties"] = app
+        for kind, names in self._resources().items():
+            if names:
+                found[kind] = [{"name": name} for name in names]
         return found
 
     def _explained(self, query: Query) -> LocalResponse:
@@ -227,6 +214,24 @@ class Admin:
             "spans": [span.as_dict() for span in spans],
         }
         return _json(200, found)
+
+
+def _app_connection(settings: Settings) -> Json:
+    app: Json = {"protocol": settings.app_protocol, "channelAddress": settings.app_channel_address}
+    if settings.app_port is not None:
+        app["port"] = settings.app_port
+    if settings.app_max_concurrency is not None:
+        app["maxConcurrency"] = settings.app_max_concurrency
+    if settings.app_health is not None:
+        health = settings.app_health
+        app["health"] = {
+            "healthProbeInterval": go_duration(health.interval_s),
+            "healthProbeTimeout": go_duration(health.timeout_s),
+            "healthThreshold": health.threshold,
+        }
+        if not settings.app_speaks_grpc:
+            app["health"]["healthCheckPath"] = health.path
+    return app
 
 
 def _asked(request: LocalRequest) -> tuple[str, Query]:

@@ -16,7 +16,6 @@ def metadata_response(told: Mapping[str, Any]) -> GetMetadataResponse:
     response = GetMetadataResponse(
         id=told["id"],
         runtime_version=told["runtimeVersion"],
-        enabled_features=told["enabledFeatures"],
         extended_metadata=told["extended"],
         actor_runtime=ActorRuntime(runtime_status=told["actorRuntime"]["runtimeStatus"]),
     )
@@ -29,7 +28,7 @@ def metadata_response(told: Mapping[str, Any]) -> GetMetadataResponse:
 def _connection(app: Mapping[str, Any]) -> AppConnectionProperties:
     health = app.get("health")
     return AppConnectionProperties(
-        port=app["port"],
+        port=app.get("port", 0),
         protocol=app["protocol"],
         channel_address=app["channelAddress"],
         max_concurrency=app.get("maxConcurrency", 0),

@@ -31,8 +31,13 @@ PROBES = (
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Standing]:
-    """The module's mesh: `shop` takes two calls at once, and has a public port."""
+    """The module's mesh: `shop` takes two calls at once, has a public port and a Resiliency."""
+    files = tmp_path_factory.mktemp("own-api")
+    (files / "resources").mkdir()
+    (files / "resources" / "retries.yaml").write_text("kind: Resiliency\nmetadata: {name: retries}\n")
     shop = (
+        "--resources-path",
+        str(files / "resources"),
         "--app-max-concurrency",
         "2",
         "--dapr-public-port",
@@ -40,7 +45,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Standi
         "--dapr-public-listen-address",
         "127.0.0.1",
     )
-    async with standing(tmp_path_factory.mktemp("own-api"), shop=shop) as started:
+    async with standing(files, shop=shop) as started:
         yield started
 
 
@@ -120,7 +125,8 @@ async def test_metadata_tells_the_app_and_keeps_what_is_put(mesh: Standing) -> N
         "channelAddress": "127.0.0.1",
         "maxConcurrency": 2,
     }
-    assert told["actorRuntime"] == {"runtimeStatus": "DISABLED"}
+    assert told["resiliencies"] == [{"name": "retries"}]
+    assert told["actorRuntime"] == {"runtimeStatus": "DISABLED", "hostReady": False}
 
 
 async def test_metadata_is_bounded(mesh: Standing) -> None:

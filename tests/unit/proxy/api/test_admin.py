@@ -27,7 +27,9 @@ def settings_of(*flags: str) -> Settings:
 class Api:
     """An admin API, what it was told to do, and one way to ask it."""
 
-    def __init__(self, *flags: str, parts: tuple[str, ...] = PARTS) -> None:
+    def __init__(
+        self, *flags: str, parts: tuple[str, ...] = PARTS, resiliencies: tuple[str, ...] = ()
+    ) -> None:
         self.health = Health(parts)
         self.stopped: list[str] = []
         self.tracer = Tracer("web")
@@ -42,6 +44,7 @@ class Api:
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
             decision=lambda query: {"asked": sorted(query)},
+            resources=lambda: {"resiliencies": list(resiliencies), "httpEndpoints": []},
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),
         )
@@ -174,7 +177,7 @@ async def test_metadata_is_that_of_the_settings() -> None:
     api = Api("--app-max-concurrency", "7", "--enable-app-health-check", "--app-health-check-path", "/up")
     found = said(await api.ask("/v1.0/metadata"))
     assert found["id"] == "web"
-    assert found["actorRuntime"] == {"runtimeStatus": "DISABLED"}
+    assert found["actorRuntime"] == {"runtimeStatus": "DISABLED", "hostReady": False}
     assert found["extended"]["daprRuntimeVersion"] == found["runtimeVersion"]
     assert found["appConnectionProperties"] == {
         "port": 8080,
@@ -199,23 +202,18 @@ async def test_metadata_leaves_out_what_is_not_there() -> None:
     assert "healthCheckPath" not in health
 
 
-def test_metadata_without_an_app_has_no_connection() -> None:
-    settings = parse(["--app-id", "web"], {"POSTERN_HOME": "/nowhere"})
-    admin = Admin(
-        settings,
-        Health(()),
-        Meters("web", "default"),
-        Tracer("web"),
-        engine="native",
-        status=dict,
-        explain=list,
-        endpoints=lambda _: {},
-        decision=lambda query: {"asked": sorted(query)},
-        shutdown=lambda _: None,
-        abort=lambda: None,
-    )
-    assert "appConnectionProperties" not in admin.metadata()
-    assert admin.metadata()["extended"]["posternEngine"] == "native"
+async def test_metadata_of_a_sidecar_without_an_app_has_no_port() -> None:
+    found = said(await Api("--app-port", "0").ask("/v1.0/metadata"))
+    assert found["appConnectionProperties"] == {"protocol": "http", "channelAddress": "127.0.0.1"}
+    assert found["extended"]["posternEngine"] == "portable"
+
+
+async def test_metadata_names_the_resources_in_force_and_leaves_out_empty_lists() -> None:
+    found = said(await Api(resiliencies=("mesh", "late")).ask("/v1.0/metadata"))
+    assert found["resiliencies"] == [{"name": "mesh"}, {"name": "late"}]
+    lists = {"actors", "components", "enabledFeatures", "httpEndpoints", "subscriptions"}
+    assert not lists & found.keys()
+    assert "resiliencies" not in said(await Api().ask("/v1.0/metadata"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from proxy.api.dapr.describing import metadata_response
 BARE = {
     "id": "web",
     "runtimeVersion": "1.2",
-    "enabledFeatures": [],
     "extended": {"owner": "blue"},
     "actorRuntime": {"runtimeStatus": "DISABLED"},
 }
