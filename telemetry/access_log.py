@@ -96,15 +96,28 @@ class AppendedFile:
 
 #: Dapr's names of its own endpoints, where URLs are obfuscated.
 ENDPOINTS = {
-    "/v1.0/healthz": "Healthz",
-    "/v1.0/healthz/outbound": "HealthzOutbound",
-    "/v1.0/metadata": "Metadata",
-    "/v1.0/shutdown": "Shutdown",
+    ("GET", "/v1.0/healthz"): "Healthz",
+    ("GET", "/v1.0/healthz/outbound"): "HealthzOutbound",
+    ("GET", "/v1.0/metadata"): "GetMetadata",
+    ("PUT", "/v1.0/metadata/{key}"): "PutMetadata",
+    ("POST", "/v1.0/shutdown"): "Shutdown",
 }
+_HEALTH = frozenset({"Healthz", "HealthzOutbound"})
+_METADATA = "/v1.0/metadata/"
+
+
+def _endpoint(call: Call, target: str) -> str:
+    """Dapr's name of an endpoint of the proxy's own API; empty for calls of apps, and for paths that are none of it."""
+    if call.dst:
+        return ""
+    path = target.rstrip("/")
+    if path.startswith(_METADATA):
+        path = f"{_METADATA}{{key}}"
+    return ENDPOINTS.get((call.verb, path), "")
 
 
 class ApiLog:
-    """Dapr's API log: one info line per call of the app, also to the proxy's own API; none for peers' calls.
+    """Dapr's API log: one info line per call of the app, also to the proxy's own API; none for peers' calls, nor without the API token.
 
     `obfuscate` replaces the path by the callee (`InvokeService/b`) or the endpoint's name.
     """
@@ -123,21 +136,24 @@ class ApiLog:
 
     def __call__(self, call: Call, target: str, user_agent: str) -> None:
         """Logs a call that came from the app. target: its path as the app sent it, without the query."""
-        if call.direction != "outbound" or (self._omit_health_checks and "/healthz" in target):
+        if call.direction != "outbound" or call.cause == names.UNAUTHENTICATED_CAUSE:
+            return
+        endpoint = _endpoint(call, target)
+        if self._omit_health_checks and endpoint in _HEALTH:
             return
         duration_ms = (call.ended_ns - call.started_ns) // 1_000_000
         sent = {"useragent": user_agent} if user_agent else {}
         if call.protocol == "grpc":
-            code = str(rpc_code(call))
+            code = rpc_code(call)
             self._grpc.info("gRPC API Called", method=target, code=code, duration=duration_ms, **sent)
             return
         method = f"{call.verb} {target}"
         if self._obfuscate:
-            method = f"InvokeService/{call.dst}" if call.dst else ENDPOINTS.get(target, "Unknown")
+            method = f"InvokeService/{call.dst}" if call.dst else endpoint or "Unknown"
         self._http.info(
             "HTTP API Called",
             method=method,
-            code=str(call.status),
+            code=call.status,
             duration=duration_ms,
             size=call.bytes_out,
             **sent,

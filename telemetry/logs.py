@@ -66,6 +66,8 @@ def configure(
     root.setLevel(max(number, logging.INFO))
     for name in _OURS:
         logging.getLogger(name).setLevel(number)
+    for name in UNLIMITED_SCOPES:  # as daprd writes them, whatever the level
+        logging.getLogger(name).setLevel(min(number, logging.INFO))
     return target
 
 

@@ -82,25 +82,53 @@ def test_api_log_http_and_grpc_lines() -> None:
         "level": "INFO",
         "scope": "dapr.runtime.http-info",
         "method": "GET /v1.0/invoke/checkout/method/orders/1",
-        "code": "200",
+        "code": 200,
         "duration": 2,
         "size": 7,
         "useragent": "curl/8",
     }
-    assert (grpc["event"], grpc["method"], grpc["code"]) == ("gRPC API Called", "/shop.Checkout/Pay", "5")
+    assert (grpc["event"], grpc["method"], grpc["code"]) == ("gRPC API Called", "/shop.Checkout/Pay", 5)
 
 
-def test_api_log_obfuscated_names_the_callee_only() -> None:
+def test_api_log_obfuscated_names_the_callee_or_the_endpoint_only() -> None:
     logged = KeptLines()
     log = ApiLog(logged.get, obfuscate=True)
     log(a_call(path="/secret"), "/v1.0/invoke/checkout/method/secret", "")
-    log(a_call(dst=""), "/v1.0/metadata", "")
-    log(a_call(dst=""), "/v1.0/state/secret", "")
-    assert [line["method"] for line in logged.lines] == ["InvokeService/checkout", "Metadata", "Unknown"]
+    for verb, target in (
+        ("GET", "/v1.0/metadata"),
+        ("PUT", "/v1.0/metadata/secret"),
+        ("GET", "/v1.0/healthz/"),
+        ("GET", "/v1.0/state/secret"),
+        ("POST", "/v1.0/metadata"),
+    ):
+        log(a_call(dst="", verb=verb), target, "")
+    assert [line["method"] for line in logged.lines] == [
+        "InvokeService/checkout",
+        "GetMetadata",
+        "PutMetadata",
+        "Healthz",
+        "Unknown",
+        "Unknown",
+    ]
 
 
-def test_api_log_health_checks_are_left_out_on_request() -> None:
+def test_api_log_health_checks_are_left_out_on_request_but_not_those_of_apps() -> None:
     logged = KeptLines()
-    ApiLog(logged.get, omit_health_checks=True)(a_call(), "/v1.0/healthz", "")
-    ApiLog(logged.get)(a_call(), "/v1.0/healthz", "")
-    assert len(logged.lines) == 1
+    quiet, full = ApiLog(logged.get, omit_health_checks=True), ApiLog(logged.get)
+    for log in (quiet, full):
+        log(a_call(dst=""), "/v1.0/healthz", "")
+        log(a_call(dst=""), "/v1.0/healthz/outbound", "")
+        log(a_call(), "/v1.0/invoke/checkout/method/healthz", "")
+    paths = [str(line["method"]).rpartition(" ")[2] for line in logged.lines]
+    assert paths == [
+        "/v1.0/invoke/checkout/method/healthz",
+        "/v1.0/healthz",
+        "/v1.0/healthz/outbound",
+        "/v1.0/invoke/checkout/method/healthz",
+    ]
+
+
+def test_api_log_has_no_line_for_a_call_without_the_token() -> None:
+    logged = KeptLines()
+    ApiLog(logged.get)(a_call(dst="", status=401, cause="unauthenticated"), "/v1.0/metadata", "")
+    assert logged.lines == []

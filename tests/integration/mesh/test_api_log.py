@@ -1,0 +1,83 @@
+"""Dapr's API log of real sidecars, on both engines: who asks for it, and what its lines say."""
+
+import json
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from tests.integration.mesh.standing import eventually, invoke
+from tests.support.apps import App
+from tests.support.dapr_client import DaprClient
+from tests.support.engines import ENGINES
+from tests.support.http_client import request
+from tests.support.mesh import Mesh, Sidecar
+
+CONFIG = """
+kind: Configuration
+metadata: {name: logged}
+spec:
+  api: {denied: [{name: shutdown, version: v1, protocol: http}]}
+  logging: {apiLogging: {enabled: true, omitHealthChecks: true}}
+"""
+AGENT = ("user-agent", "suite/1")
+
+
+def lines_of(sidecar: Sidecar) -> list[dict[str, Any]]:
+    """The lines of the API log."""
+    lines = [json.loads(line) for line in sidecar.process.output.splitlines() if line.startswith("{")]
+    return [line for line in lines if str(line["msg"]).endswith(" API Called")]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_line_says_what_the_app_asked_and_got_whatever_the_level(
+    engine: str, mesh: Mesh, http_app: App
+) -> None:
+    flags = ("--engine", engine, "--log-as-json", "--log-level", "error")
+    await mesh.sidecar("shop", app=http_app, flags=flags)
+    config = str(mesh.write("logged.yaml", CONFIG))
+    env = {"DAPR_API_TOKEN": "sesame"}
+    web = await mesh.sidecar("web", flags=(*flags, "--config", config), env=env)
+    token = ("dapr-api-token", "sesame")
+    for verb, target, headers in (
+        ("GET", invoke("shop", "/bytes?n=7"), [token, AGENT]),
+        ("GET", invoke("shop", "/healthz"), [token]),
+        ("GET", "/v1.0/healthz", []),
+        ("GET", "/v1.0/metadata", []),  # without the token
+        ("POST", "/v1.0/shutdown", [token]),  # closed
+    ):
+        await request(web.http_port, verb, target, headers=headers)
+    async with grpc.aio.insecure_channel(f"localhost:{web.grpc_port}") as channel:
+        await DaprClient(channel, (token,)).get_metadata()
+
+    async def is_whole() -> bool:
+        return len(lines_of(web)) >= 4
+
+    await eventually(is_whole)
+    first, health, closed, rpc = lines_of(web)
+    wanted = {"level": "info", "msg": "HTTP API Called", "scope": "dapr.runtime.http-info", "code": 200}
+    assert wanted.items() <= first.items()
+    assert (first["method"], first["size"]) == (f"GET {invoke('shop', '/bytes')}", 7)
+    assert first["useragent"] == "suite/1"
+    assert isinstance(first["duration"], int)
+    assert health["method"] == f"GET {invoke('shop', '/healthz')}"
+    assert (closed["method"], closed["code"]) == ("POST /v1.0/shutdown", 404)
+    assert (rpc["msg"], rpc["scope"]) == ("gRPC API Called", "dapr.runtime.grpc.api-info")
+    assert (rpc["method"], rpc["code"]) == ("/dapr.proto.runtime.v1.Dapr/GetMetadata", 0)
+    assert rpc["useragent"].startswith("grpc-python")
+
+
+async def test_flag_wins_over_the_configuration_either_way(mesh: Mesh, http_app: App) -> None:
+    await mesh.sidecar("shop", app=http_app)
+    config = ("--log-as-json", "--config", str(mesh.write("logged.yaml", CONFIG)))
+    off = await mesh.sidecar("off", flags=(*config, "--enable-api-logging=false"))
+    on = await mesh.sidecar("on", flags=("--log-as-json", "--enable-api-logging"))
+    for sidecar in (off, on):
+        assert (await request(sidecar.http_port, "GET", invoke("shop", "/echo"))).status == 200
+
+    async def is_logged() -> bool:
+        return bool(lines_of(on))
+
+    await eventually(is_logged)
+    assert await off.end() == 0
+    assert lines_of(off) == []
