@@ -66,12 +66,17 @@ class Directory:
             self._changed.set()
 
     def is_watched(self, name: AppName) -> bool:
-        """Whether news of a name is pushed: whoever appears under it is known at once."""
+        """Whether news of a name is pushed: whoever appears under it is known within `lag_s`."""
         return self._cache.is_watched(name)
 
     def was_missed(self, name: AppName) -> bool:
         """Whether a whole lookup found nobody since the sources began to listen for a name: who appears now is heard at once."""
         return self._cache.was_missed(name)
+
+    @property
+    def lag_s(self) -> float:
+        """How long after somebody appears under a watched name that may still be unknown here."""
+        return max((resolver.lag_s for resolver in self._resolvers), default=0.0)
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Have every new set pushed, synchronously on the loop; returns what ends that."""

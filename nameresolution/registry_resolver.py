@@ -61,6 +61,7 @@ class RegistryResolver:
     """Watches the registry while any name is watched. Owns `_pushed`: each watched name and what was pushed last."""
 
     source = REGISTRY_SOURCE
+    lag_s = 0.0
 
     def __init__(self, registry: HostRegistry) -> None:
         self._registry = registry

@@ -109,6 +109,11 @@ class Resolver(Protocol):
         """A short name for people, unique in a directory."""
         ...
 
+    @property
+    def lag_s(self) -> float:
+        """How old news of a watched name may be when it is pushed; 0 where the source is told of changes, or people make them."""
+        ...
+
     async def run(self, push: Push) -> None:
         """Work until cancelled. A source that is blocked says so by pushing `SourceFailure`, it does not raise."""
         ...

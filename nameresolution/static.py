@@ -122,6 +122,7 @@ class StaticResolver:
     """Owns the table, the bytes it came from and the watched names."""
 
     source = FILE_SOURCE
+    lag_s = 0.0
 
     def __init__(self, path: Path, own_namespace: str) -> None:
         """Read the file.

@@ -28,6 +28,7 @@ class MdnsResolver:
     """
 
     source = MDNS_SOURCE
+    lag_s = 0.0
 
     def __init__(
         self,

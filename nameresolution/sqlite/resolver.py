@@ -32,7 +32,7 @@ from telemetry.hosts import split_address
 _LOG = logging.getLogger("postern.nameresolution.sqlite")
 
 SQLITE_SOURCE = "sqlite"
-_POLL_S = 0.3  # between two looks: a change is known in less than half a second
+_POLL_S = 0.3  # between two looks: a change is known within `lag_s`
 _RETRY_S = 1.0  # after a failure
 _T = TypeVar("_T")
 
@@ -41,6 +41,7 @@ class SqliteResolver:
     """Owns the database with its one thread, `_pushed` (each watched name and what was pushed last), and our row while we are announced."""
 
     source = SQLITE_SOURCE
+    lag_s = 0.5
 
     def __init__(self, settings: SqliteSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings

@@ -122,7 +122,7 @@ class Control:
     # --- deciders, with the wish to know a name -------------------------------------------------------------------------------
 
     def decide_outbound(self, head: RecordingHead) -> Decision:
-        """The outbound decision; a held name is looked for, and one just not found is answered at once."""
+        """The outbound decision; a held name is looked for, and one just not found is answered as soon as news could be in."""
         decision = self.outbound.decide(head)
         self._start(decision)
         if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
@@ -137,7 +137,7 @@ class Control:
             ):  # a source knew, and told us before anybody could wait
                 return self.outbound.decide(head)
         if is_settled or self._is_absent(name):
-            return replace(decision, for_s=0.0)
+            return replace(decision, for_s=self._directory.lag_s)
         if was_missed:  # the lookup goes on in the background, for whoever asks next
             return replace(decision, for_s=min(decision.for_s, AGAIN_HOLD_S))
         return decision

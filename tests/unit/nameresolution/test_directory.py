@@ -18,6 +18,7 @@ class FakeResolver:
 
     def __init__(self, source: str = "fake") -> None:
         self.source = source
+        self.lag_s = 0.0
         self.asked: list[AppName] = []
         self.forgot = asyncio.Event()
         self.told: list[object] = []

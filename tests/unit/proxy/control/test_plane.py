@@ -125,6 +125,7 @@ class Source:
     source = "fake"
 
     def __init__(self) -> None:
+        self.lag_s = 0.0
         self.asked: list[AppName] = []
         self.at_once: Found | None = None
         self.started = asyncio.Event()
@@ -424,6 +425,18 @@ async def test_name_that_lost_its_last_instance_is_answered_at_once_by_who_serve
         assert world.control.explain(KEY) == "fake: the last instance said goodbye"
         world.source.say((TWO,))
         assert isinstance(world.decide(), Plan)
+
+
+async def test_source_that_is_late_with_news_is_given_the_time(make: Make) -> None:
+    world = make()
+    world.source.lag_s = 0.5
+    async with running(world):
+        world.decide()
+        world.source.say((ONE,))
+        world.source.say(SourceFailure(reason="no row", missing=True))
+        held = world.decide()
+        assert isinstance(held, Hold)
+        assert (held.for_s, held.then.cause) == (0.5, Cause.NO_ENDPOINT)
 
 
 async def test_registry_and_directory_may_tell_of_a_loss_in_any_order(make: Make) -> None:
