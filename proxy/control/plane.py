@@ -436,7 +436,7 @@ def browsers_of(settings: Settings, hostname: str) -> Browsers:
     return Browsers(
         hosts=(*settings.allowed_hosts, *own_names(hostname, beyond=beyond)),
         origins=settings.allowed_origins,
-        origins_open=settings.profile == "daprd" and not settings.allowed_origins,
+        origins_open=settings.profile == "daprd",
     )
 
 

@@ -37,13 +37,15 @@ PAGE_METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})  # any other wants 
 _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,256}")
 _EXPOSED = b"grpc-status, grpc-message, postern-error, traceparent"
 _MAX_AGE = b"600"  # seconds that a browser may keep a leave
+_DAPRS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _VARY = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 
 
 class Browsers(Struct, frozen=True, kw_only=True):
     """What is admitted besides the app. `hosts`, `origins`: patterns with at most one `*`; loopback names and IP literals always pass.
 
-    origins_open: every origin is let in and CORS left to the app, as daprd does without --allowed-origins.
+    origins_open: as daprd, every origin is let in: those that are not listed get no leave to read, and without a list CORS is left to
+    the app.
     """
 
     hosts: tuple[str, ...] = ()
@@ -78,25 +80,31 @@ class Browsers(Struct, frozen=True, kw_only=True):
 
     def is_preflight(self, head: RecordingHead) -> bool:
         """Whether a browser asks for leave here that it may get (Fetch Standard §4.8)."""
-        if self.origins_open or head.protocol() == "grpc" or head.method() != "OPTIONS":
+        if not self.origins or head.protocol() == "grpc" or head.method() != "OPTIONS":
             return False
         origin = head.naming(b"origin")
-        return origin is not None and self.listed(origin) and head.carries(PREFLIGHT_SET)
+        is_ours = self.origins_open or (origin is not None and self.listed(origin))
+        return is_ours and head.carries(PREFLIGHT_SET)
 
     def listed(self, origin: str) -> bool:
         """Whether --allowed-origins has it."""
         return matches(origin, self.origins)
 
     def leave(self, head: RecordingHead) -> Headers:
-        """The fields of the answer to a listed origin's preflight."""
+        """The fields of the answer to a preflight: without leave for an origin or, as daprd, a method that is not listed."""
+        origin = head.naming(b"origin")
         asked = head.naming(b"access-control-request-headers") or ""
         verb = head.naming(b"access-control-request-method") or ""
         names = asked.encode("latin-1") if _NAMES.fullmatch(asked) else b"*, authorization"
-        methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-        if verb not in methods and verb.isascii() and verb.isalpha():
-            methods.append(verb)
+        methods = list(_DAPRS_METHODS)
+        if self.origins_open and (origin is None or not self.listed(origin) or verb.upper() not in methods):
+            return ((b"vary", _VARY),)
+        if not self.origins_open:
+            methods.append("OPTIONS")
+            if verb not in methods and verb.isascii() and verb.isalpha():
+                methods.append(verb)
         return (
-            (b"access-control-allow-origin", self._granted(head.naming(b"origin"))),
+            (b"access-control-allow-origin", self._granted(origin)),
             (b"access-control-allow-methods", ", ".join(methods).encode()),
             (b"access-control-allow-headers", names),
             (b"access-control-allow-private-network", b"true"),

@@ -60,7 +60,9 @@ _BUILT = (
     _flag("components-path", "DIR", "deprecated: --resources-path", "many"),
     _flag("app-ssl", "", "deprecated: --app-protocol https or grpcs", "switch"),
     _flag(
-        "allowed-origins", "ORIGINS", "origins of pages that may call (CORS), comma-separated, one * in each"
+        "allowed-origins",
+        "ORIGINS",
+        "origins of pages that may call (CORS), comma-separated, one * in each; daprd lets others call, too, but not read",
     ),
     _flag(
         "allowed-hosts", "HOSTS", "names that this machine may be called by, comma-separated, one * in each"

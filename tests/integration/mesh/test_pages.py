@@ -39,11 +39,12 @@ SCRAPER: Final = ("Accept", "application/openmetrics-text;version=1.0.0,text/pla
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pages:
-    """`plain` as it comes, `open` lists origins and wants a token, `daprd` has its profile; `own`: their ports for one app."""
+    """`plain` as it comes, `open` lists origins and wants a token; `daprd` and `listed` are the same as daprd; `own`: ports for one app."""
 
     plain: Sidecar
     open: Sidecar
     daprd: Sidecar
+    listed: Sidecar
     own: tuple[int, int]
     public: int
 
@@ -75,10 +76,15 @@ async def pages(
             )
             compat = ("--profile", "daprd", "--upstream", f"daprd={own[1]}")
             daprd = tasks.create_task(mesh.sidecar("daprd", app=http, flags=(*engine, *compat)))
+            listing = (*engine, "--profile", "daprd", *origins)
+            listed = tasks.create_task(
+                mesh.sidecar("listed", app=http, flags=listing, env={"DAPR_API_TOKEN": TOKEN})
+            )
         yield Pages(
             plain=plain.result(),
             open=opened.result(),
             daprd=daprd.result(),
+            listed=listed.result(),
             own=(own[0], own[1]),
             public=public,
         )
@@ -184,6 +190,30 @@ async def test_daprd_lets_everybody_in_and_leaves_cors_to_the_app(pages: Pages) 
             assert answer.get("access-control-allow-origin") == "*"
         preflight = await request(port, "OPTIONS", target, headers=[EVIL, *PREFLIGHT])
         assert json.loads(preflight.body) == {"app": "app"}
+
+
+async def test_daprd_answers_every_preflight_once_origins_are_listed_and_lets_others_call_without_leave(
+    pages: Pages,
+) -> None:
+    port, target = pages.listed.http_port, "/v1.0/invoke/listed/method/echo"
+    for origin, leave in ((SHOP, SHOP), ("https://evil.example", None)):
+        preflight = await request(port, "OPTIONS", target, headers=[("Origin", origin), *PREFLIGHT])
+        assert (preflight.status, preflight.body) == (200, b"")
+        assert (preflight.get("access-control-allow-origin") or None) == leave
+        assert bool(preflight.get("access-control-allow-methods")) is (leave is not None)
+        assert not preflight.get("access-control-allow-credentials")
+        assert "Origin" in preflight.get("vary")
+        call = [("Origin", origin), ("dapr-api-token", TOKEN)]
+        answer = await request(port, "GET", target, headers=call)
+        assert answer.status == 200
+        assert (answer.get("access-control-allow-origin") or None) == leave
+        assert answer.get("vary") == "Origin"
+        assert (await request(port, "GET", target, headers=[("Origin", origin)])).status == 401
+    asked = [("Origin", SHOP), ("Access-Control-Request-Method", "TRACE")]
+    assert not (await request(port, "OPTIONS", target, headers=asked)).get("access-control-allow-methods")
+    plain = await request(port, "OPTIONS", target, headers=[("dapr-api-token", TOKEN)])
+    assert json.loads(plain.body)["method"] == "OPTIONS"  # no preflight: the app's
+    assert plain.get("vary") == "Origin"
 
 
 # --- CORS --------------------------------------------------------------------------------------------------------------------
