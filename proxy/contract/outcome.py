@@ -21,7 +21,10 @@ class Attempt(Struct):
 
 
 class Outcome(Struct):
-    """What came of one call; handed to the Observer once, after the last byte. `trace` is the engine-opaque span of this hop."""
+    """What came of one call; handed to the Observer once, after the last byte. `trace` is the engine-opaque span of this hop.
+
+    `attempts`: as they were begun; the one by which the call ended is last.
+    """
 
     head: RequestHead
     labels: Labels

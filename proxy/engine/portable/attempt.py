@@ -1,7 +1,7 @@
 """One attempt of a call: the gates before it, an endpoint, a connection, the request up and the answer down.
 
 The exchange that begins an attempt owns what outlives it (the request's body, the answer so far, whether to retry) and is told
-how it ended. An attempt that is over ignores whatever its upstream still says.
+how it ended; several may be under way at once. An attempt that is over ignores whatever its upstream still says.
 """
 
 import time
@@ -107,8 +107,7 @@ class UpstreamAttempt:
         state = carrier.clusters.get(route.cluster)
         load = state.pick(exchange.tried, carrier.now(), carrier.rng) if state is not None else None
         if state is None or load is None:
-            self.end(Cause.NO_ENDPOINT, "", abort=False)
-            exchange.attempt_failed(Cause.NO_ENDPOINT, carrier.explain(route.cluster))
+            self._fail(Cause.NO_ENDPOINT, "")
             return
         self._load = load
         load.in_flight += 1
@@ -166,12 +165,12 @@ class UpstreamAttempt:
     def give_body(self) -> None:
         """Send on what is held of the request."""
         upstream, exchange = self.upstream, self._exchange
-        while (  # a call may be lost in the middle of what is held
-            upstream is not None
-            and self.upstream is upstream
-            and self._cursor.give(upstream, keep=not exchange.is_committed)
-        ):
-            pass
+        if upstream is None:
+            return
+        while self.upstream is upstream and self._cursor.give(upstream, keep=not exchange.is_committed):
+            pass  # a call may be lost in the middle of what is held
+        if self.upstream is upstream and not exchange.body.is_whole:
+            exchange.under_way.keep(self)  # nobody else can send all of it
 
     def finish_request(self) -> None:
         """The request is complete: so is what is sent of it."""
@@ -185,8 +184,8 @@ class UpstreamAttempt:
         self._exchange.request_drained(self._cursor.drain(count))
 
     def response_inform(self, status: int, headers: Headers) -> None:
-        """A 1xx answer goes through."""
-        if not self._is_over:
+        """A 1xx answer goes through, unless another attempt may be the one."""
+        if not self._is_over and self._exchange.under_way.is_the_one(self):
             self._exchange.inform(status, tuple(h for h in headers if h[0] not in HOP_BY_HOP))
 
     def response_head(self, status: int, headers: Headers, *, end: bool) -> None:
@@ -228,10 +227,10 @@ class UpstreamAttempt:
             self._load.yield_way()
         elif self._load is not None:
             self._load.eject(self._exchange.carrier.now())
-        if not self._exchange.may_try_another():
+        if self._exchange.under_way.count == 1 and not self._exchange.may_try_another():
             return False  # its answer says more than ours could
         self.end(cause, "", abort=True)
-        self._exchange.attempt()
+        self._exchange.retry(0.0)
         return True
 
     def _refused_by_status(self, status: int, code: int | None) -> bool:
@@ -241,7 +240,7 @@ class UpstreamAttempt:
             return False
         self.record.grpc_code = code
         self.end(Cause.STATUS, "", abort=True)
-        self._exchange.pause(delay_s)
+        self._exchange.retry(delay_s)
         return True
 
     def _release_held(self) -> None:
@@ -251,7 +250,7 @@ class UpstreamAttempt:
 
     def _commit(self, status: int, headers: Headers, *, end: bool) -> None:
         self._cursor.committed()
-        self._exchange.commit(status, headers, end=end)
+        self._exchange.commit(self, status, headers, end=end)
 
     def response_data(self, data: bytes) -> None:
         """Some of the answer's body."""
@@ -291,7 +290,7 @@ class UpstreamAttempt:
 
     def _fail_for_good(self, cause: Cause, detail: str) -> None:
         self.end(cause, detail, abort=True)
-        self._exchange.fail_for_good(cause, detail)
+        self._exchange.attempt_failed(cause, detail, for_good=True)
 
     def _complete(self) -> None:
         upstream = self.upstream
@@ -307,6 +306,7 @@ class UpstreamAttempt:
         if self._is_over:
             return
         self._is_over = True
+        self._exchange.under_way.forget(self)
         self._cancel_waits()
         if self._timer is not None:
             self._timer()

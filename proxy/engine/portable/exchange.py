@@ -11,31 +11,25 @@ from typing import TYPE_CHECKING
 
 from proxy.contract.engine import ListenerSpec
 from proxy.contract.head import Headers
-from proxy.contract.outcome import Attempt, Outcome
+from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Cause, Hold, Plan, Reply, Route
 from proxy.engine.portable.attempt import UpstreamAttempt
 from proxy.engine.portable.gates import Passage, Refused
+from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
-from proxy.engine.portable.retrying import Retrying, heard_by_gates
+from proxy.engine.portable.retrying import IMMEDIATE, Retrying, heard_by_gates
+from proxy.engine.portable.under_way import UnderWay
 from proxy.wire import answers
-from proxy.wire.edits import (
-    HOP_BY_HOP,
-    edit_answer,
-    edit_trailers,
-    parse_grpc_timeout,
-)
+from proxy.wire.edits import HOP_BY_HOP, edit_answer, edit_trailers, parse_grpc_timeout
 from proxy.wire.grpc_web import content_type, trailer_frame
 from proxy.wire.head_scan import DECLINED, UPGRADE
-from proxy.wire.streams import Downstream, RawHead, UpstreamCall
+from proxy.wire.streams import Downstream, RawHead
 
 if TYPE_CHECKING:
     from proxy.engine.portable.carrier import Carrier
 
-_IMMEDIATE = frozenset(
-    {Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY}
-)  # nobody processed it: another endpoint may, at once
 _IMMEDIATE_TRIES = 3
 _MARKS = {426: UPGRADE, 501: DECLINED}
 
@@ -44,8 +38,6 @@ class Exchange:
     """One call. Mutable state in four groups: the decision, the attempts, the request body kept for them, the answer so far."""
 
     __slots__ = (
-        "_attempt",
-        "_attempts",
         "_cancels",
         "_deadline_at",
         "_done",
@@ -70,6 +62,7 @@ class Exchange:
         "route",
         "span",
         "tried",
+        "under_way",
     )
 
     def __init__(
@@ -96,8 +89,7 @@ class Exchange:
         self._cancels: list[Callable[[], None]] = []
         self._timers: list[TimerHandle] = []
         # the attempts
-        self._attempt: UpstreamAttempt | None = None  # the newest
-        self._attempts: list[Attempt] = []
+        self.under_way = UnderWay()
         self.tried: set[str] = set()
         self._retrying = Retrying(())
         self.body = RequestBody(raw.framing)
@@ -146,7 +138,7 @@ class Exchange:
 
     def _deny(self, reply: Reply) -> None:
         detail = "the access policy changed while the call was open"
-        self._end_attempt(Cause.DENIED, detail)
+        self._end_attempts(Cause.DENIED, detail)
         if not self.is_committed:
             self._answer(reply, self.head.path)
         elif self._can_end_grpc():
@@ -207,8 +199,7 @@ class Exchange:
     def _deadline_passed(self) -> None:
         if self._done:
             return
-        self._end_attempt(Cause.TIMEOUT, "the call's time is over")
-        self.fail_for_good(Cause.TIMEOUT, "the call's deadline passed")
+        self._stop(Cause.TIMEOUT, "the call's deadline passed")
 
     # --- attempts --------------------------------------------------------------------------------------------------------
 
@@ -228,13 +219,7 @@ class Exchange:
     def attempt(self) -> None:
         """Begin an attempt."""
         self._cancel_waits()
-        self._attempt = UpstreamAttempt(self)
-        self._attempts.append(self._attempt.record)
-        self._attempt.start()
-
-    @property
-    def _upstream(self) -> UpstreamCall | None:
-        return None if self._attempt is None else self._attempt.upstream
+        self.under_way.begin(self)
 
     def left_s(self) -> float | None:
         """What an attempt that begins now has, of the call's time and of its own."""
@@ -251,12 +236,10 @@ class Exchange:
             return
         limit = self.plan.body_bytes if self._kept is not None else None
         if limit is not None and self.body.size + len(data) > limit:
-            self._end_attempt(Cause.TOO_LARGE, "")
-            self.fail_for_good(Cause.TOO_LARGE, f"more than {limit} bytes")
+            self._stop(Cause.TOO_LARGE, f"more than {limit} bytes")
             return
         self.body.arrive(data)
-        if self._attempt is not None:
-            self._attempt.give_body()
+        self.under_way.give_body()
 
     def request_end(self, trailers: Headers) -> None:
         """The request is complete."""
@@ -264,14 +247,13 @@ class Exchange:
             return
         self.body.ended = True
         self.body.trailers = trailers
-        if self._attempt is not None and not self._done:
-            self._attempt.finish_request()
+        self.under_way.finish_request()
 
     def request_gone(self, detail: str) -> None:
         """The caller hung up: cancel the call at the callee at once."""
         if self._done:
             return
-        self._end_attempt(Cause.CALLER_LEFT, detail)
+        self._end_attempts(Cause.CALLER_LEFT, detail)
         self._finish(Cause.CALLER_LEFT)
 
     def check_progress(self, now: float) -> None:
@@ -288,15 +270,16 @@ class Exchange:
             self._moved = (now, moved)
         elif now - at > limits.stall_s and not self._done:
             self.carrier.observer.refused_frames("slow-reader" if is_reader else "slow-body")
-            self._end_attempt(Cause.CALLER_LEFT, f"the caller stalled for {limits.stall_s:g} s")
+            self._end_attempts(Cause.CALLER_LEFT, f"the caller stalled for {limits.stall_s:g} s")
             self._down.abort(Cause.CALLER_LEFT)
             self._finish(Cause.CALLER_LEFT)
 
     def response_drained(self, count: int) -> None:
         """The caller took bytes: the callee may send more."""
         self._down_drained += count
-        if (upstream := self._upstream) is not None:
-            upstream.ack(count)
+        attempt = self.under_way.the_one
+        if attempt is not None and attempt.upstream is not None:
+            attempt.upstream.ack(count)
 
     # --- response events ---------------------------------------------------------------------------------------------------
 
@@ -310,9 +293,11 @@ class Exchange:
         if not self.is_committed:
             self._down.inform(status, headers)
 
-    def commit(self, status: int, headers: Headers, *, end: bool) -> None:
-        """Begin the answer: no further attempt."""
+    def commit(self, attempt: UpstreamAttempt, status: int, headers: Headers, *, end: bool) -> None:
+        """Pass an attempt's answer on from now on: no further one, and no other's."""
+        self.under_way.keep(attempt)
         self.is_committed = True
+        self.head_ns = attempt.record.head_ns
         self._status = status
         edits = self.kept_plan.reply_edits
         if edits is not None:
@@ -339,16 +324,23 @@ class Exchange:
 
     # --- failing and ending ------------------------------------------------------------------------------------------------
 
-    def attempt_failed(self, cause: Cause, detail: str) -> None:
-        """It came to nothing: another endpoint at once, another attempt later, or the answer for the cause."""
-        if self.is_committed:
-            self.fail_for_good(cause, detail)
-        elif cause in _IMMEDIATE and self.may_try_another():
-            self.attempt()
-        elif (delay_s := self.next_delay(cause)) is None:
-            self.fail_for_good(cause, detail)
+    def attempt_failed(self, cause: Cause, detail: str, *, for_good: bool = False) -> None:
+        """It came to nothing: another endpoint at once, another attempt later, or the answer for the cause.
+
+        for_good: no other attempt may help, unless it is under way already.
+        """
+        if self.under_way.count:
+            return
+        delay_s: float | None = None
+        if not for_good and not self.is_committed:
+            at_once = cause in IMMEDIATE and self.may_try_another()
+            delay_s = 0.0 if at_once else self.next_delay(cause)
+        if delay_s is not None:
+            self.retry(delay_s)
+        elif cause is Cause.NO_ENDPOINT:
+            self.fail_for_good(cause, self.carrier.explain(self.plan.routes[self.route].cluster))
         else:
-            self.pause(delay_s)
+            self.fail_for_good(cause, detail)
 
     @property
     def may_retry_grpc(self) -> bool:
@@ -366,24 +358,28 @@ class Exchange:
         )
 
     def next_delay(self, cause: Cause, status: int = 0, code: int | None = None) -> float | None:
-        """Seconds until another attempt after such a failure; None: this was the last."""
+        """Seconds until another attempt after such a failure, 0 where one is under way already; None: this was the last."""
+        if self.under_way.count > 1 and self._retrying.covers(cause, status, code):
+            return 0.0
         if not self.body.is_whole:
             return None
         elapsed_s = (time.time_ns() - self._started_ns) / 1e9
-        delay = self._retrying.next_delay(len(self._attempts), elapsed_s, cause, status, code)
+        delay = self._retrying.next_delay(self.under_way.begun, elapsed_s, cause, status, code)
         if delay is None or (
             self._deadline_at is not None and self.carrier.now() + delay >= self._deadline_at
         ):
             return None
         return delay
 
-    def pause(self, delay_s: float) -> None:
-        """Begin another attempt after so many seconds."""
+    def retry(self, delay_s: float) -> None:
+        """Begin another attempt after so many seconds, unless one is under way."""
 
         def again() -> None:
             if not self._done:
                 self.attempt()
 
+        if self.under_way.count:
+            return
         if delay_s <= 0:
             again()
         else:
@@ -407,21 +403,29 @@ class Exchange:
 
     def _end_grpc(self, reply: Reply, detail: str) -> None:
         trailers = answers.grpc_trailers(reply, detail, self.span)
-        if self._attempt is not None and self._attempt.web is not None:
+        if self._web is not None:
             self._down.send(trailer_frame(trailers, content_type(self.raw)))
             trailers = ()
         self._down.finish(trailers)
 
     def _can_end_grpc(self) -> bool:
         """Whether a begun gRPC answer can still end with a status: not behind bytes that the caller may never read."""
-        web = None if self._attempt is None else self._attempt.web
+        web = self._web
         is_grpc = self.raw.protocol == "grpc" or (web is not None and web.is_between_messages)
         return is_grpc and self._down_drained == self._down_bytes
 
-    def _end_attempt(self, cause: Cause | None, detail: str) -> None:
+    @property
+    def _web(self) -> WebCall | None:
+        """Where gRPC-Web is made gRPC: the answer that is passed on."""
+        return None if self.under_way.the_one is None else self.under_way.the_one.web
+
+    def _end_attempts(self, cause: Cause, detail: str) -> None:
         self._cancel_waits()
-        if self._attempt is not None:
-            self._attempt.end(cause, detail, abort=True)
+        self.under_way.end(cause, detail)
+
+    def _stop(self, cause: Cause, detail: str) -> None:
+        self._end_attempts(cause, detail)
+        self.fail_for_good(cause, detail)
 
     def _answer(self, reply: Reply, detail: str) -> None:
         """An answer of our own, HTTP or gRPC by what was asked."""
@@ -446,13 +450,10 @@ class Exchange:
             timer.cancel()
         self._timers.clear()
         self.body.let_go()
-        if grpc_code is None and self._attempts and cause is None:
-            grpc_code = self._attempts[-1].grpc_code
-        gates, self._gates, self._attempt = (
-            self._gates,
-            None,
-            None,
-        )  # both point back here: no cycles to collect
+        attempts = self.under_way.close()
+        if grpc_code is None and attempts and cause is None:
+            grpc_code = attempts[-1].grpc_code
+        gates, self._gates = self._gates, None  # it points back here: no cycles to collect
         if gates is not None:
             gates.leave(heard_by_gates(cause, self._status, grpc_code))
         decision = reply or (self._kept.decision if self._kept is not None else None)
@@ -468,7 +469,7 @@ class Exchange:
                 status=self._status,
                 grpc_code=grpc_code,
                 cause=cause,
-                attempts=self._attempts,
+                attempts=attempts,
                 up_bytes=self.body.size,
                 down_bytes=self._down_bytes,
             ),
@@ -482,7 +483,7 @@ class Exchange:
     def cut(self) -> None:
         """The engine stops: end the call visibly."""
         if not self._done:
-            self._end_attempt(Cause.DRAINING, "the proxy is shutting down")
+            self._end_attempts(Cause.DRAINING, "the proxy is shutting down")
             self._down.abort(Cause.DRAINING)
             self._finish(Cause.DRAINING)
 

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from proxy.contract.plan import Cause, Delays, RetryPolicy
 
+# Nobody processed it: another endpoint may, at once.
+IMMEDIATE = frozenset({Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY})
+
 
 def is_failure(status: int, code: int | None) -> bool:
     """Whether an answer counts as one, by its gRPC code or its HTTP status."""
@@ -36,6 +39,10 @@ class Retrying:
     def may_read_grpc(self) -> bool:
         """Whether a gRPC status that comes after the head could still mean another attempt."""
         return any(policy.grpc_codes is None or policy.grpc_codes for policy in self._rules)
+
+    def covers(self, cause: Cause, status: int, code: int | None) -> bool:
+        """Whether any rule speaks of this failure."""
+        return any(covers(policy, cause, status, code) for policy in self._rules)
 
     def next_delay(
         self, attempts: int, elapsed_s: float, cause: Cause, status: int = 0, code: int | None = None

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 
+use crate::call::cause::Cause;
 use crate::call::ends::Down;
 use crate::call::grpc_web;
 use crate::decision::plan::Reply;
@@ -145,6 +146,11 @@ pub fn is_grpc(headers: &Headers) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|some| some.eq_ignore_ascii_case(with));
     begins(b"application/grpc") && !begins(b"application/grpc-web")
+}
+
+/// What a peer's proxy says of an answer that it made itself.
+pub fn said_by_proxy(headers: &Headers) -> Option<Cause> {
+    Cause::parse(headers.get(&ERROR)?.to_str().ok()?)
 }
 
 /// The grpc-status among trailers: 2 (UNKNOWN) where it is malformed.

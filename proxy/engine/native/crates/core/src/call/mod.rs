@@ -4,6 +4,7 @@ pub mod cause;
 pub mod gates;
 pub mod state;
 
+pub(crate) mod answering;
 pub(crate) mod answers;
 pub(crate) mod attempt;
 pub(crate) mod balance;
@@ -12,4 +13,7 @@ pub(crate) mod ends;
 pub(crate) mod exchange;
 pub(crate) mod grpc_web;
 pub(crate) mod pool;
+pub(crate) mod proving;
 pub(crate) mod request_body;
+pub(crate) mod retrying;
+pub(crate) mod under_way;

@@ -23,8 +23,8 @@ pub struct RequestBody {
     pub bytes: u64,
     pub replay_limit: usize,
     pub spent: bool,
+    pub ended: bool,
     saved: Vec<Bytes>,
-    ended: bool,
     trailers: Option<Headers>,
     released: u64,
 }

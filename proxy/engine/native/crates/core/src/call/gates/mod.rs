@@ -5,10 +5,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use crate::call::cause::{CAUSES, Cause};
 use crate::call::gates::concurrency::Concurrency;
+use crate::shared::Shared;
 
 pub(crate) mod concurrency;
 
@@ -79,6 +81,46 @@ impl Drop for Pass {
 impl fmt::Debug for Pass {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Pass")
+    }
+}
+
+/// The way through a list of gates, one after the other. Dropped, it leaves those that it passed, and waits no more.
+#[derive(Default)]
+pub struct Passage {
+    passed: Vec<Pass>,
+    /// How many are behind it, those that stand open too.
+    behind: usize,
+    wait: Option<Wait>,
+}
+
+impl Passage {
+    /// Enter the gates ahead, until one refuses or makes us wait.
+    pub fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared, names: &[Arc<str>]) -> Poll<Result<(), Refusal>> {
+        while let Some(name) = names.get(self.behind) {
+            let found = if let Some(wait) = &mut self.wait {
+                Some(ready!(wait.as_mut().poll(cx)))
+            } else {
+                match shared.gate(name).map(|gate| gate.enter(Instant::now(), fastrand::f64())) {
+                    None => None,
+                    Some(Entered::Passed(pass)) => Some(Ok(pass)),
+                    Some(Entered::Refused(refusal)) => Some(Err(refusal)),
+                    Some(Entered::Wait(wait)) => {
+                        self.wait = Some(wait);
+                        continue;
+                    }
+                }
+            };
+            self.wait = None;
+            self.passed.extend(found.transpose()?);
+            self.behind += 1;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What was let through has ended, or needs to go on no more.
+    pub fn leave(&mut self, outcome: Option<Cause>) {
+        self.wait = None;
+        self.passed.drain(..).for_each(|pass| pass.leave(outcome));
     }
 }
 

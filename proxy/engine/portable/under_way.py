@@ -1,0 +1,82 @@
+"""The attempts of one call that are under way: one, or several at once."""
+
+from typing import TYPE_CHECKING
+
+from proxy.contract.outcome import Attempt
+from proxy.contract.plan import Cause
+from proxy.engine.portable.attempt import UpstreamAttempt
+
+if TYPE_CHECKING:
+    from proxy.engine.portable.exchange import Exchange
+
+# Whose upstream is given up for another attempt's: to it, its caller has left.
+_OUTRUN, _OUTRUN_BY = Cause.CALLER_LEFT, "another attempt of the call went on"
+
+
+class UnderWay:
+    """Mutable state: the attempts, the records of all that were begun, and `the_one`.
+
+    That is the attempt whose answer is passed on, or the only one that can send all of the request: others are ended.
+    """
+
+    __slots__ = ("_each", "_records", "the_one")
+
+    def __init__(self) -> None:
+        self._each: list[UpstreamAttempt] = []
+        self._records: list[Attempt] = []
+        self.the_one: UpstreamAttempt | None = None
+
+    def begin(self, exchange: "Exchange") -> None:
+        """One more."""
+        attempt = UpstreamAttempt(exchange)
+        self._each.append(attempt)
+        self._records.append(attempt.record)
+        attempt.start()
+
+    @property
+    def begun(self) -> int:
+        """How many there were so far."""
+        return len(self._records)
+
+    @property
+    def count(self) -> int:
+        """How many are under way."""
+        return len(self._each)
+
+    def is_the_one(self, attempt: UpstreamAttempt) -> bool:
+        """Whether anything that comes before its answer may be passed on."""
+        return self.count == 1 if self.the_one is None else self.the_one is attempt
+
+    def keep(self, attempt: UpstreamAttempt) -> None:
+        """It is the one: the others are ended."""
+        if self.the_one is None:
+            self.the_one = attempt
+            for other in tuple(self._each):
+                if other is not attempt:
+                    other.end(_OUTRUN, _OUTRUN_BY, abort=True)
+
+    def forget(self, attempt: UpstreamAttempt) -> None:
+        """It has ended."""
+        self._each.remove(attempt)
+
+    def give_body(self) -> None:
+        """Send on what came of the request."""
+        for attempt in tuple(self._each):
+            attempt.give_body()
+
+    def finish_request(self) -> None:
+        """The request is complete."""
+        for attempt in tuple(self._each):
+            attempt.finish_request()
+
+    def end(self, cause: Cause, detail: str) -> None:
+        """End those that are left."""
+        for attempt in tuple(self._each):
+            attempt.end(cause, detail, abort=True)
+
+    def close(self) -> list[Attempt]:
+        """The call is over, and so are all. The records as they were begun, but that of the one comes last: by it the call ended."""
+        the_one, self.the_one = self.the_one, None  # it points back here: no cycles to collect
+        if the_one is not None:
+            self._records.sort(key=lambda record: record is the_one.record)
+        return self._records
