@@ -121,7 +121,7 @@ def to_app(
 
     caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
     """
-    refused = unsupported(app, head) or without_verb(app, head, surface)
+    refused = unsupported(app, head)
     if refused is not None:
         cause, text = refused
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
@@ -167,12 +167,15 @@ def to_app(
     )
 
 
-def without_verb(app: AppView, head: RecordingHead, surface: Surface) -> tuple[Cause, str] | None:
-    """Why a call of InvokeService that has no verb can't be given to an app that speaks HTTP."""
+def without_verb(head: RecordingHead, app: AppView, labels: Labels, surface: Surface) -> Reply | None:
+    """The refusal of a call of InvokeService that has no verb, where the app speaks HTTP.
+
+    It comes before the access rules: one that names verbs would deny the call without saying what is wrong.
+    """
     if surface != "dapr" or app.is_grpc or head.protocol() == "grpc" or head.method() != NO_VERB:
         return None
     text = f"{app.app_id}.{app.namespace} speaks {app.protocol}: set http_extension.verb to GET, POST or another one except CONNECT"
-    return Cause.UNSUPPORTED, text
+    return errors.reply(Cause.UNSUPPORTED, labels, text, surface=surface, callee=app.app_id)
 
 
 def to_callback(app: AppView) -> Plan:

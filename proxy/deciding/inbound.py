@@ -48,13 +48,13 @@ class Inbound:
             peer_id=peer or "",
             is_grpc_web=is_grpc_web(head, app),
         )
-        refused = _misdirected(head, self.view, labels) or _uncarriable(head, self.view.app, labels)
+        refused = (
+            _misdirected(head, self.view, labels)
+            or _uncarriable(head, self.view.app, labels)
+            or without_verb(head, app, labels, surface)
+        )
         if refused is not None:
             return refused
-        # Before the rules: one that names verbs would deny it without saying what is wrong.
-        verbless = without_verb(app, head, surface)
-        if verbless is not None:
-            return errors.reply(verbless[0], labels, verbless[1], surface=surface, callee=app.app_id)
         decision = self.view.authorizer.decide(head, caller, "grpc" if app.is_grpc else "http")
         labels = replace(labels, decision=self.view.authorizer.describe(decision))
         if not decision.allowed:

@@ -31,7 +31,7 @@ from proxy.contract.plan import (
     Surface,
 )
 from proxy.contract.recording import RecordingHead
-from proxy.deciding.app_plan import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app
+from proxy.deciding.app_plan import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app, without_verb
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import Browsers, as_headers
 from proxy.deciding.building_blocks import missing, missing_method, missing_service
@@ -456,6 +456,8 @@ class Outbound:
 
     def _to_self(self, head: RecordingHead, named: Named, labels: Labels) -> Decision:
         app = self.view.app
+        if (verbless := without_verb(head, app, labels, named.surface)) is not None:
+            return verbless
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
         decision = self.view.authorizer.decide(
             head, caller, "grpc" if app.is_grpc else "http", form=named.form

@@ -18,6 +18,7 @@ from proxy.deciding.app_plan import (
     to_app,
     to_callback,
     unsupported,
+    without_verb,
 )
 from tests.unit.proxy.heads import APP, asking, head
 
@@ -308,8 +309,10 @@ def test_on_invoke_goes_to_the_app_within_the_deadline() -> None:
 
 
 def test_call_without_a_verb_is_none_for_an_app_that_speaks_http() -> None:
-    refused = deliver(surface="dapr", method=NO_VERB)
-    assert isinstance(refused, Reply)
+    asked = asking(head("/x", method=NO_VERB))
+    refused = without_verb(asked, APP, LABELS, "dapr")
+    assert refused is not None
     assert (refused.cause, "http_extension.verb" in refused.grpc_message) == (Cause.UNSUPPORTED, True)
+    assert without_verb(asked, GRPC_APP, LABELS, "dapr") is None
+    assert without_verb(asked, APP, LABELS, "own") is None
     assert plan(app=GRPC_APP, surface="dapr", method=NO_VERB).routes[0].cluster == CALLBACK
-    assert plan(surface="own", method=NO_VERB).routes[0].cluster == APP_CLUSTER

@@ -10,6 +10,7 @@ from policies.rules.matcher import path_table
 from policies.rules.resiliency import ResiliencyRules, RetryRule, TargetRules
 from proxy.contract.head import Headers, RequestHead
 from proxy.contract.plan import Cause, Decision, Edit, Hold, Op, Plan, Reply
+from proxy.deciding.app_plan import NO_VERB
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import Browsers
 from proxy.deciding.callee import parse_routes
@@ -499,3 +500,15 @@ def test_nobody_is_a_stranger_on_a_socket() -> None:
     headers = ((b"origin", b"null"),)
     one = head("/v1.0/invoke/cart/method/x", authority="anything.example", headers=headers)
     assert cluster(decide(one, sockets=frozenset({"http"}))) == "peer:cart.shop"
+
+
+def test_call_of_the_own_app_without_a_verb_is_told_so_before_any_rule_denies_it() -> None:
+    own = Caller(trust_domain="public", namespace="shop", app_id="web")
+    denying = Authorizer(access_rules(is_off=False, callers={own: CALLER_RULES}))
+    one = head("/v1.0/invoke/web/method/x", method=NO_VERB)
+    refused = decide(one, authorizer=denying)
+    assert isinstance(refused, Reply)
+    assert (refused.cause, "http_extension.verb" in refused.grpc_message) == (Cause.UNSUPPORTED, True)
+    denied = decide(replace(one, method="GET"), authorizer=denying)
+    assert isinstance(denied, Reply)
+    assert denied.cause is Cause.DENIED
