@@ -151,6 +151,10 @@ class Admin:
         else:
             self._shutdown(BY_API)
 
+    def is_ready(self, *, with_app: bool) -> bool:
+        """Whether it can call out and, with the app, be called."""
+        return not self._health.missing(but=() if with_app else ("app",))
+
     def put_metadata(self, key: str, value: str) -> str | None:
         """Keep a value that the app set; why not, where there are too many or it is too large."""
         if key not in self.extended and len(self.extended) >= MAX_METADATA:

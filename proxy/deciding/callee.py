@@ -141,6 +141,15 @@ _DAPR_SERVED = {
     "SetMetadata": "metadata",
     "Shutdown": "shutdown",
 }
+HEALTH_SERVICE = "grpc.health.v1.Health"
+#: gRPC's own services, which the server of Dapr's gRPC API has as well: about that API.
+STANDARD_SERVICES = frozenset(
+    {
+        HEALTH_SERVICE,
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+)
 
 
 class DaprMethods:

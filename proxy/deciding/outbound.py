@@ -40,8 +40,10 @@ from proxy.deciding.callee import (
     API_VERBS,
     DAPR_METHODS,
     DAPR_RUNTIME,
+    HEALTH_SERVICE,
     OUT_PATHS,
     SERVICES,
+    STANDARD_SERVICES,
     Callee,
     ServiceRoutes,
     local_name,
@@ -280,8 +282,13 @@ class Outbound:
         return self._to_api(LOCAL_API, (), body_bytes=1_048_576)
 
     def _dapr_api(self, head: RecordingHead) -> Decision | None:
-        """Dapr's gRPC API: what it serves can't be carried to an app by dapr-app-id, as with daprd."""
-        if not str(head.path_class(SERVICES)).startswith(DAPR_RUNTIME) or local_name(head.authority()):
+        """Dapr's gRPC API: what it serves can't be carried to an app by dapr-app-id, as with daprd. Health and reflection can."""
+        service = str(head.path_class(SERVICES))
+        if local_name(head.authority()):
+            return None
+        if service in STANDARD_SERVICES and head.naming(b"dapr-app-id") is None:
+            return (None if service == HEALTH_SERVICE else self._token(head)) or self._to_dapr_api()
+        if not service.startswith(DAPR_RUNTIME):
             return None
         method = head.path_class(DAPR_METHODS)
         assert isinstance(method, tuple)
@@ -294,6 +301,10 @@ class Outbound:
             return refused
         if method[0] == "block":
             return self._reply(Cause.UNSUPPORTED, missing_method(method[1]), surface="dapr")
+        return self._to_dapr_api()
+
+    def _to_dapr_api(self) -> Decision:
+        """To the server of Dapr's gRPC API, once it has started."""
         if DAPR_API not in self.view.known:
             text = "Dapr's gRPC API did not start in time, see the log of this proxy"
             return Hold(

@@ -21,7 +21,11 @@ _EMPTY_BODY_VERBS = frozenset({b"POST", b"PUT", b"PATCH"})  # RFC 9110 §8.6: an
 
 
 class LocalHttpError(ProxyError, OSError):
-    """A short call failed: no connection, a broken or an oversized answer."""
+    """A short call failed: no connection, a broken or an oversized answer. `reason`: without the address."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"{address}: {reason}")
+        self.reason = reason
 
 
 class TooLargeError(LocalHttpError):
@@ -132,7 +136,7 @@ async def request(
             transport.abort()
     if answer.response is None or answer.problem:
         kind = TooLargeError if answer.is_too_large else LocalHttpError
-        raise kind(f"{address}: {answer.problem}")
+        raise kind(address, answer.problem)
     return answer.response
 
 
@@ -165,7 +169,7 @@ async def _dial(address: str, tls: ssl.SSLContext | None) -> tuple[asyncio.Trans
                 lambda: client, host or "localhost", port, ssl=tls, server_hostname="" if tls else None
             )
     except OSError as error:
-        raise LocalHttpError(f"{address}: {os_reason(error)}") from error
+        raise LocalHttpError(address, os_reason(error)) from error
     return transport, client
 
 

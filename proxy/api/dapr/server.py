@@ -8,18 +8,21 @@ from typing import Final
 
 import grpc.aio
 
-from proxy.api.dapr.service import DaprService
+from proxy.api.dapr import standard
+from proxy.api.dapr.service import DaprService, Invoke, SidecarApi
 from proxy.errors import ListenError
 
 CALLS: Final = 1_024  # at once; each holds a message and a connection to the engine
 _END_S: Final = 1.0  # for answers that are on their way out: the engine has drained its callers before
 
 
-async def serve(service: DaprService, path: Path, max_bytes: int, started: Callable[[str], None]) -> None:
+async def serve(
+    api: SidecarApi, invoke: Invoke, path: Path, max_bytes: int, started: Callable[[str], None]
+) -> None:
     """Answer on `path` until cancelled; `started` is told the address. max_bytes: of a request. Raises ListenError."""
     options = (("grpc.max_receive_message_length", max_bytes), ("grpc.max_send_message_length", -1))
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS)
-    server.add_generic_rpc_handlers((service.handlers(),))
+    server.add_generic_rpc_handlers((DaprService(api, invoke, max_bytes).handlers(), *standard.handlers(api)))
     address = f"unix:{path}"
     try:
         server.add_insecure_port(address)

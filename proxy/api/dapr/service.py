@@ -1,17 +1,17 @@
 """The four methods of Dapr's gRPC API, over one function that makes HTTP calls by the sidecar's own rules."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import Message
 
 from proxy.api.dapr.codes import DEADLINE_EXCEEDED, INVALID_ARGUMENT
 from proxy.api.dapr.common_pb2 import InvokeResponse
 from proxy.api.dapr.describing import metadata_response
 from proxy.api.dapr.invocation import Answer, HttpCall, answer_to, failed, http_call, too_large
+from proxy.api.dapr.receiving import Context, unary
 from proxy.api.dapr.runtime_pb2 import (
     GetMetadataRequest,
     GetMetadataResponse,
@@ -19,13 +19,14 @@ from proxy.api.dapr.runtime_pb2 import (
     SetMetadataRequest,
     ShutdownRequest,
 )
+from proxy.contract.plan import Cause
+from proxy.errors import HEADER
 from proxy.wire.http_client import LocalHttpError, LocalResponse, TooLargeError
 
 SERVICE: Final = "dapr.proto.runtime.v1.Dapr"
 _UNBOUND_S: Final = 86_400.0  # of a call without a deadline, whose caller stays that long
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Invoke = Callable[[HttpCall, float], Awaitable[LocalResponse]]
 """Makes an HTTP call within so many seconds. Raises LocalHttpError, TimeoutError."""
 
@@ -35,6 +36,9 @@ class SidecarApi(Protocol):
 
     def metadata(self) -> Mapping[str, Any]:
         """What it says of itself."""
+
+    def is_ready(self, *, with_app: bool) -> bool:
+        """Whether it can call out and, with the app, be called."""
 
     def put_metadata(self, key: str, value: str) -> str | None:
         """Keep a value; why not."""
@@ -56,10 +60,10 @@ class DaprService:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "InvokeService": _unary(self.invoke_service, InvokeServiceRequest),
-                "GetMetadata": _unary(self.get_metadata, GetMetadataRequest),
-                "SetMetadata": _unary(self.set_metadata, SetMetadataRequest),
-                "Shutdown": _unary(self.shutdown, ShutdownRequest),
+                "InvokeService": unary(self.invoke_service, InvokeServiceRequest),
+                "GetMetadata": unary(self.get_metadata, GetMetadataRequest),
+                "SetMetadata": unary(self.set_metadata, SetMetadataRequest),
+                "Shutdown": unary(self.shutdown, ShutdownRequest),
             },
         )
 
@@ -85,7 +89,8 @@ class DaprService:
         except TooLargeError:
             return too_large(app_id, self._max_bytes)
         except LocalHttpError as error:
-            return failed(app_id, f"the answer broke off: {error}")
+            mark = ((HEADER.decode(), Cause.RESET_LATE.value),)
+            return failed(app_id, f"the answer broke off: {error.reason}", trailing=mark)
         return answer_to(app_id, found, self._max_bytes)
 
     async def get_metadata(self, _: GetMetadataRequest, __: Context) -> GetMetadataResponse:
@@ -105,15 +110,3 @@ class DaprService:
         force = any(name == "dapr-force-shutdown" and str(text).lower() == "true" for name, text in metadata)
         self._api.shut_down(force=force)
         return Empty()
-
-
-def _unary(behaviour: Callable[[Any, Context], Awaitable[Message]], request: Any) -> Any:  # noqa: ANN401
-    return grpc.unary_unary_rpc_method_handler(
-        behaviour,
-        request_deserializer=request.FromString,
-        response_serializer=_serialize,
-    )
-
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()

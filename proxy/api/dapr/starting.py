@@ -59,8 +59,8 @@ class DaprApi(OnDemand):
         """See `run`."""
 
         async def serve() -> None:
-            serving, service = await asyncio.to_thread(_load_api)
-            await serving(service(admin, self._invoke, self.max_bytes), self.path, self.max_bytes, started)
+            serving = await asyncio.to_thread(_load_api)
+            await serving(admin, self._invoke, self.path, self.max_bytes, started)
 
         await self.run("Dapr's gRPC API", open_way, serve)
 
@@ -87,11 +87,10 @@ class Callback(OnDemand):
         await self.run("the server that calls AppCallback/OnInvoke", open_way, serve)
 
 
-def _load_api() -> "tuple[Callable[..., Awaitable[None]], Callable[..., object]]":
+def _load_api() -> "Callable[..., Awaitable[None]]":
     from proxy.api.dapr.server import serve  # noqa: PLC0415 - see above
-    from proxy.api.dapr.service import DaprService  # noqa: PLC0415
 
-    return serve, DaprService
+    return serve
 
 
 def _load_bridge() -> "Callable[..., Awaitable[None]]":

@@ -154,6 +154,17 @@ async def test_answer_that_breaks_off_is_a_failure(client: DaprClient) -> None:
     for when in ("body", "length", "head"):
         ended = await client.invoke("shop", "die", query=f"when={when}")
         assert (ended.code, ended.response) == (grpc.StatusCode.INTERNAL, None), when
+        assert ended.trailing["postern-error"], when
+        assert "unix:" not in ended.text
+
+
+async def test_message_that_is_none_is_refused_as_grpc_servers_do(client: DaprClient) -> None:
+    not_utf8 = b"\x0a\x02\xff\xfe"
+    for garbage in (b"\xff\xff\xff", not_utf8, b"\x0a\x05ab"):
+        for method in ("InvokeService", "SetMetadata"):
+            ended = await client.call(method, garbage)
+            assert ended.code is grpc.StatusCode.INTERNAL, garbage
+            assert "error unmarshalling request" in ended.text
 
 
 async def test_message_of_four_mebibytes_is_the_limit_both_ways(client: DaprClient) -> None:

@@ -231,7 +231,7 @@ def test_answers_before_any_decision_are_labelled_by_listener() -> None:
     [
         ConfigError(("one", "two")),
         ListenError("http", "127.0.0.1:80", "permission denied"),
-        LocalHttpError("broken"),
+        LocalHttpError("localhost:1", "broken"),
     ],
 )
 def test_every_error_is_ours_and_says_something(error: Exception) -> None:

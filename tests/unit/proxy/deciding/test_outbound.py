@@ -165,6 +165,26 @@ def test_dapr_grpc_api_of_an_app_that_is_named_otherwise_is_carried_there(one: R
     assert cluster(decide(one, known=DAPR_API_KNOWN)) == "peer:cart.shop"
 
 
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+@pytest.mark.parametrize("target", [HEALTH_CHECK, REFLECTION, REFLECTION.replace("v1", "v1alpha")])
+def test_health_and_reflection_are_the_sidecars_unless_an_app_is_named(target: str) -> None:
+    assert cluster(decide(head(target, **GRPC), known=DAPR_API_KNOWN)) == DAPR_API
+    for named in ({"headers": NAMED}, {"authority": "cart.localhost:50001"}, {"listener": "own:cart"}):
+        assert cluster(decide(head(target, **GRPC | named), known=DAPR_API_KNOWN)) == "peer:cart.shop"
+
+
+def test_health_wants_no_token_and_reflection_does() -> None:
+    health, reflection = (
+        decide(head(target, **GRPC), token_required=True, known=DAPR_API_KNOWN)
+        for target in (HEALTH_CHECK, REFLECTION)
+    )
+    assert cluster(health) == DAPR_API
+    assert refused(reflection).cause is Cause.UNAUTHENTICATED
+
+
 @pytest.mark.parametrize("method", ["InvokeService", "SaveState"])
 def test_dapr_grpc_api_wants_the_token(method: str) -> None:
     one = head(f"/dapr.proto.runtime.v1.Dapr/{method}", **GRPC)
@@ -481,7 +501,7 @@ def test_own_api_wants_the_token_too(target: str, method: str) -> None:
 
 
 def test_unlearnt_service_of_the_infrastructure_is_answered_at_once() -> None:
-    found = refused(decide(head("/grpc.health.v1.Health/Check", **GRPC), learning_for_s=2.0))
+    found = refused(decide(head("/grpc.channelz.v1.Channelz/GetServers", **GRPC), learning_for_s=2.0))
     assert found.cause is Cause.UNSUPPORTED
 
 
