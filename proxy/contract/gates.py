@@ -12,7 +12,17 @@ class ConcurrencyGate(Struct, frozen=True, kw_only=True, tag="concurrency"):
     queue: int = 1_024
 
 
-GateSpec = ConcurrencyGate
+class RateGate(Struct, frozen=True, kw_only=True, tag="rate"):
+    """Of each caller `burst` at once, and `per_s` a second in the long run; others are refused as RATE.
+
+    A caller is the peer's proven SPIFFE id, else its address.
+    """
+
+    per_s: float
+    burst: int
+
+
+GateSpec = ConcurrencyGate | RateGate
 """A gate of any kind; its tag names the kind."""
 
 

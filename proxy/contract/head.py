@@ -34,6 +34,11 @@ class RequestHead(Struct, frozen=True):
     length: int | None = None
     form: Literal["origin", "absolute"] = "origin"
 
+    @property
+    def who(self) -> str:
+        """Who calls, as gates tell callers apart: the proven id, else the address, which is empty on a local socket."""
+        return self.peer or self.peer_address
+
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header, or None."""
         for key, data in self.headers:

@@ -56,6 +56,7 @@ class Op(Enum):
     HOP_BY_HOP = "hop-by-hop"  # RFC 9110 §7.6.1: connection-listed names and the fixed set
     AUTHORITY = "authority"  # replace :authority / Host
     DAPR_PATH = "dapr-path"  # the path as `proxy.wire.target.as_forwarded` has it in the form `data`, query as it came
+    PATH = "path"  # the path becomes `data`; what of that is a query goes before the query as it came; the last one counts
     CALLER = "caller"  # dapr-caller-app-id and dapr-caller-namespace of the peer that this call's certificate proves; none: nothing
     TRACE = "trace"  # a fresh traceparent of this hop's span, and grpc-trace-bin on gRPC and where the request has one
     DEADLINE = "deadline"  # of gRPC: grpc-timeout with what is left

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.contract.fields import carries, read_baggage
 from proxy.contract.head import Form, RequestHead
@@ -29,6 +30,7 @@ class Facet(Enum):
     HEADER = "header"  # the value of a naming header, or membership in a pushed set
     CARRIES = "carries"  # whether any field matches a pushed set of patterns
     BAGGAGE = "baggage"  # what is wrong with it
+    WHOLE = "whole"  # all of it: a decision that turns on this is for the one call, and is not kept
 
 
 # Headers whose value names a callee, or what a page asks for: short, not secret, so the value itself may be a key. Of `authorization`
@@ -149,6 +151,7 @@ _PLAIN: dict[Facet, Callable[[RequestHead], Hashable]] = {
     Facet.AUTHORITY: lambda head: head.authority if len(head.authority) <= MAX_KEY_BYTES else LONG,
     Facet.PEER: lambda head: head.peer,
     Facet.FORM: lambda head: head.form,
+    Facet.WHOLE: lambda _: None,
 }
 
 
@@ -215,9 +218,31 @@ class RecordingHead:
         """Whether any field matches a pushed set of patterns; see `carries`."""
         return bool(self._ask(Read(facet=Facet.CARRIES, table=patterns)))
 
+    def whole(self) -> RequestHead:
+        """All that arrived, for decisions on what must not become a key: a secret, a query, a value of one call."""
+        self._ask(_WHOLE)
+        return self._head
+
+    def moved(self, path: str, query: str = "") -> "RecordingHead":
+        """The same head on its way to another path, which follows from what was read: questions about it are no further reads.
+
+        query: goes before the one that it has.
+        """
+        return _MovedHead(self, path, query)
+
+    @property
+    def moved_to(self) -> tuple[str, str] | None:
+        """That path, and what was put before the query; None where it goes where it was sent."""
+        return None
+
     def baggage(self) -> str:
         """What is wrong with the baggage: "" (nothing), malformed, too-many or too-large."""
         return str(self._ask(_BAGGAGE))
+
+    @property
+    def may_keep(self) -> bool:
+        """Whether the decision may be used again."""
+        return _WHOLE not in self._reads
 
     @property
     def vary(self) -> tuple[Read, ...]:
@@ -230,6 +255,32 @@ class RecordingHead:
         return tuple(self._reads.values())
 
 
+class _MovedHead(RecordingHead):
+    """Answers of the path that a request was moved to, and as its origin of everything else."""
+
+    __slots__ = ("_there", "_to")
+
+    def __init__(self, origin: RecordingHead, path: str, query: str) -> None:
+        before = origin.moved_to[1] if origin.moved_to is not None else ""
+        sent = origin._head.query.decode("latin-1")
+        super().__init__(origin._head, origin._tables)
+        self._reads = origin._reads
+        self._to = (path, "&".join(filter(None, (query, before))))
+        whole = "&".join(filter(None, (self._to[1], sent))).encode("latin-1")
+        self._there = replace(origin._head, path=path, query=whole)
+
+    @property
+    def moved_to(self) -> tuple[str, str] | None:
+        return self._to
+
+    def whole(self) -> RequestHead:
+        super().whole()
+        return self._there
+
+    def _ask(self, read: Read) -> Hashable:
+        return self._tables.facet_value(read, self._there) if read.facet is Facet.PATH else super()._ask(read)
+
+
 _LISTENER = Read(facet=Facet.LISTENER)
 _PROTOCOL = Read(facet=Facet.PROTOCOL)
 _FRAMING = Read(facet=Facet.FRAMING)
@@ -238,3 +289,4 @@ _AUTHORITY = Read(facet=Facet.AUTHORITY)
 _PEER = Read(facet=Facet.PEER)
 _FORM = Read(facet=Facet.FORM)
 _BAGGAGE = Read(facet=Facet.BAGGAGE)
+_WHOLE = Read(facet=Facet.WHOLE)

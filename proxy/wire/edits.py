@@ -48,6 +48,7 @@ class Compiled(Struct, frozen=True):
     tells_trace: bool
     echoes: tuple[bytes, ...]
     form: Form
+    path: bytes  # in place of any form of the path; may have a query
     authority: bytes
 
 
@@ -85,6 +86,7 @@ def compile_edits(edits: Edits) -> Compiled:
         tells_trace=Op.TELL_TRACE in ops,
         echoes=tuple(edit.name for edit in edits if edit.op is Op.ECHO),
         form=next((_FORMS[edit.data] for edit in edits if edit.op is Op.DAPR_PATH), "sent"),
+        path=next((edit.data for edit in reversed(edits) if edit.op is Op.PATH), b""),
         authority=next((edit.data for edit in edits if edit.op is Op.AUTHORITY), b""),
     )
 
@@ -182,7 +184,7 @@ def edit_request(
         protocol="grpc" if grpc else raw.protocol,
         method=raw.method,
         authority=compiled.authority or raw.authority,
-        target=head.target if compiled.form == "sent" else _dapr_target(head, compiled.form),
+        target=target_of(compiled, head),
         headers=tuple(headers),
         framing="stream" if sent_as else raw.framing,
         length=None if sent_as else raw.length,
@@ -190,9 +192,12 @@ def edit_request(
     )
 
 
-def _dapr_target(head: RequestHead, form: Form) -> bytes:
-    target = as_forwarded(head.path, form).encode()
-    return target + b"?" + head.query if head.query else target
+def target_of(compiled: Compiled, head: RequestHead) -> bytes:
+    """The target to send on."""
+    if compiled.form == "sent" and not compiled.path:
+        return head.target
+    target = compiled.path or as_forwarded(head.path, compiled.form).encode()
+    return target + (b"&" if b"?" in target else b"?") + head.query if head.query else target
 
 
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}

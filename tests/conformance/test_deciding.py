@@ -295,6 +295,26 @@ async def test_dapr_path_is_clean_and_keeps_escapes_query_and_trailing_slash(
 
 
 @pytest.mark.parametrize(
+    ("path", "sent", "found"),
+    [
+        (b"/b/c", "/a", "/b/c"),
+        (b"/b/c", "/a?q=%zz", "/b/c?q=%zz"),
+        (b"/b?x=1", "/a", "/b?x=1"),
+        (b"/b?x=1", "/a?y=2", "/b?x=1&y=2"),
+    ],
+)
+async def test_path_is_replaced_and_the_query_kept(engine: str, path: bytes, sent: str, found: str) -> None:
+    routes = (Route(cluster="app", edits=(*EDITS, Edit(op=Op.PATH, data=path))),)
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, routes=routes) as way,
+        connect(way.port) as caller,
+    ):
+        body = (await caller.request("GET", sent)).body
+    assert json.loads(body)["target"] == found
+
+
+@pytest.mark.parametrize(
     ("told", "vary"),
     [
         ((), ["Origin, Y"]),

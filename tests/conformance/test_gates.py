@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.contract.gates import ConcurrencyGate, GateState
+from proxy.contract.gates import ConcurrencyGate, GateState, RateGate
 from proxy.contract.plan import Cause, Decision, Route
 from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import http_app, raw_app
@@ -322,3 +322,21 @@ async def test_call_leaves_the_gate_that_it_entered(engine: str, level: str) -> 
         assert (await caller.read_response("GET")).status == 200
         await way.front.seen.outcome()
         assert state(way.front) == GateState(inside=0, waiting=0, left={})
+
+
+async def test_rate_refuses_a_caller_that_comes_too_often(engine: str, level: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, **gated(level, "g")) as way,
+        connect(way.port) as first,
+        connect(way.port) as second,
+    ):
+        way.front.engine.set_gate("g", RateGate(per_s=0.001, burst=3))
+        answers = [await caller.request("GET", "/") for caller in (first, second, first, second)]
+        outcome = next(one for one in [*way.front.seen.outcomes] if one.cause is not None)
+        way.front.engine.set_gate("g", None)
+        after = await first.request("GET", "/")
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]
+    assert (answers[3].get("postern-error"), outcome.cause) == ("rate-limited", Cause.RATE)
+    assert b"from 127.0.0.1" in answers[3].body
+    assert after.status == 200

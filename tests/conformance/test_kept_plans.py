@@ -43,6 +43,22 @@ async def test_plan_is_kept_for_equal_answers_and_made_anew_for_others(engine: s
     assert seen.cache == [False, True, True, False, True]
 
 
+async def test_decision_on_a_value_that_is_no_key_is_for_one_call_alone(engine: str) -> None:
+    def decide(head: RecordingHead) -> Decision:
+        if head.method() == "GET" and head.whole().query == b"no":
+            return reply(Cause.DENIED)
+        return plan()
+
+    async with http_app() as app, leading(engine, "one", app, decide=decide) as way:
+        async with connect(way.port) as caller:
+            targets = ["/echo?no", "/echo?yes", "/echo?no", "/echo?yes"]
+            statuses = [(await caller.request("GET", target)).status for target in targets]
+            statuses += [(await caller.request("POST", "/echo?no", body=b"")).status for _ in range(2)]
+        assert way.front.engine.stats().plans_kept == 1
+        assert way.front.seen.cache == [False] * 5 + [True]
+    assert statuses == [403, 200, 403, 200, 200, 200]
+
+
 @pytest.mark.parametrize(("keep_decisions", "asked"), [(True, 2), (False, 6)])
 async def test_decider_is_asked_about_every_call_where_no_decision_is_kept(
     engine: str, keep_decisions: bool, asked: int

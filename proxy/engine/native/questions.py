@@ -100,7 +100,7 @@ class Answers:
         return classes.setdefault(answer, len(classes))
 
     def _reads(self, asking: RecordingHead) -> "list[ReadParts] | None":
-        if not self._keep_decisions:
+        if not self._keep_decisions or not asking.may_keep:
             return None
         found: list[ReadParts] = []
         for read, answer in zip(asking.vary, asking.key, strict=True):

@@ -84,7 +84,7 @@ class UpstreamAttempt:
             self._timer = exchange.carrier.later(limit_s, self._expire, limit_s).cancel
         gates = exchange.plan.routes[exchange.route].gates
         if gates:
-            self._gates = Passage(exchange.carrier, gates, self._let_through)
+            self._gates = Passage(exchange.carrier, gates, exchange.head.who, self._let_through)
             self._gates.go_on()
         else:
             self._choose()

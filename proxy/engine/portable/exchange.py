@@ -177,7 +177,7 @@ class Exchange:
         self._retrying = Retrying(plan.retries)
         self.route = _draw_route(plan.routes, self.carrier)  # once: attempts stay on one side of a split
         if plan.gates:
-            self._gates = Passage(self.carrier, plan.gates, self._let_through)
+            self._gates = Passage(self.carrier, plan.gates, self.head.who, self._let_through)
             self._gates.go_on()
         else:
             self.attempt()

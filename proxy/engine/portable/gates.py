@@ -7,11 +7,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from proxy.contract.gates import ConcurrencyGate, GateSpec, GateState
+from msgspec import Struct
+
+from proxy.contract.gates import ConcurrencyGate, GateSpec, GateState, RateGate
 from proxy.contract.plan import Cause
 
 if TYPE_CHECKING:
     from proxy.engine.portable.carrier import Carrier
+
+MAX_CALLERS = 8_192  # that a rate gate surely remembers; a caller that it forgets begins afresh
 
 
 class Passed(Protocol):
@@ -59,8 +63,8 @@ def _nobody(_: "Passed | Refused") -> None:
 class Gate(Protocol):
     """One gate of some kind."""
 
-    def enter(self, now: float, chance: float) -> Passed | Waiting | Refused:
-        """Ask to be admitted. now: the loop's clock; chance: in [0, 1)."""
+    def enter(self, now: float, chance: float, who: str) -> Passed | Waiting | Refused:
+        """Ask to be admitted. now: the loop's clock; chance: in [0, 1); who: the peer's proven id, else its address."""
 
     def change(self, spec: GateSpec) -> None:
         """Take over a spec of the same kind; who waits may come in by it."""
@@ -93,7 +97,7 @@ class Concurrency:
         """Whether somebody is before who comes now; with room, only while those who wait are being admitted."""
         return any(not waiting.is_over for waiting in self._queue)
 
-    def enter(self, now: float, chance: float) -> Passed | Waiting | Refused:
+    def enter(self, now: float, chance: float, who: str) -> Passed | Waiting | Refused:
         """Come in where there is room, else wait for it in turn."""
         if self._spec is None or (self._has_room and not self._is_awaited):
             self._inside += 1
@@ -141,14 +145,68 @@ class Concurrency:
             self._admitting = False
 
 
-_KINDS: dict[type[GateSpec], Callable[[Any], Gate]] = {ConcurrencyGate: Concurrency}
+class _Bucket(NamedTuple):
+    tokens: float
+    at: float
+
+
+class Rate:
+    """See RateGate: a bucket of tokens for each caller. Mutable state: what is inside; the buckets in two generations, of which the older
+    is dropped once the younger is full.
+    """
+
+    __slots__ = ("_inside", "_left", "_old", "_spec", "_young")
+
+    def __init__(self, spec: RateGate) -> None:
+        self._spec: RateGate | None = spec  # None: everybody may come in
+        self._young: dict[str, _Bucket] = {}
+        self._old: dict[str, _Bucket] = {}
+        self._inside = 0
+        self._left: Counter[str] = Counter()
+
+    def enter(self, now: float, chance: float, who: str) -> Passed | Waiting | Refused:
+        """Come in for a token."""
+        if self._spec is not None and not self._take(self._spec, now, who):
+            return Refused(Cause.RATE, f"from {who or 'a local socket'}")
+        self._inside += 1
+        return self
+
+    def _take(self, spec: RateGate, now: float, who: str) -> bool:
+        before = self._young.get(who) or self._old.get(who) or _Bucket(spec.burst, now)
+        tokens = min(float(spec.burst), before.tokens + (now - before.at) * spec.per_s)
+        has_one = tokens >= 1
+        if who not in self._young and len(self._young) >= MAX_CALLERS:
+            self._young, self._old = {}, self._young
+        self._young[who] = _Bucket(tokens - has_one, now)
+        return has_one
+
+    def leave(self, cause: Cause | None) -> None:
+        """One is out."""
+        self._inside -= 1
+        self._left["" if cause is None else cause.value] += 1
+
+    def change(self, spec: GateSpec) -> None:
+        """Another rate, for the buckets as they are."""
+        assert isinstance(spec, RateGate)
+        self._spec = spec
+
+    def open(self) -> None:
+        """No bound any more."""
+        self._spec = None
+
+    def state(self) -> GateState:
+        """See Gate."""
+        return GateState(inside=self._inside, waiting=0, left=dict(self._left))
+
+
+_KINDS: dict[type[Struct], Callable[[Any], Gate]] = {ConcurrencyGate: Concurrency, RateGate: Rate}
 
 
 class Gates:
     """Mutable state: the gates that stand, by name, each with the kind of its spec."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[type[GateSpec], Gate]] = {}
+        self._known: dict[str, tuple[type[Struct], Gate]] = {}
 
     def get(self, name: str) -> Gate | None:
         """The gate of that name; None where it stands open."""
@@ -178,12 +236,13 @@ class Passage:
     Mutable state: the gates ahead, those passed, and the wait at one of them.
     """
 
-    __slots__ = ("_ahead", "_carrier", "_passed", "_then", "_timer", "_waiting")
+    __slots__ = ("_ahead", "_carrier", "_passed", "_then", "_timer", "_waiting", "_who")
 
     def __init__(
-        self, carrier: "Carrier", names: Sequence[str], then: Callable[[Refused | None], None]
+        self, carrier: "Carrier", names: Sequence[str], who: str, then: Callable[[Refused | None], None]
     ) -> None:
         self._carrier = carrier
+        self._who = who
         self._ahead = list(reversed(names))
         self._passed: list[Passed] = []
         self._then = then
@@ -194,7 +253,11 @@ class Passage:
         """Enter the gates ahead, until one refuses or makes us wait."""
         while self._ahead:
             gate = self._carrier.gates.get(self._ahead.pop())
-            found = None if gate is None else gate.enter(self._carrier.now(), self._carrier.rng.random())
+            found = (
+                None
+                if gate is None
+                else gate.enter(self._carrier.now(), self._carrier.rng.random(), self._who)
+            )
             if isinstance(found, Waiting):
                 self._wait(found)
                 return

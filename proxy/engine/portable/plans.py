@@ -67,7 +67,7 @@ class PlanCache:
         if isinstance(decision, Hold):
             return decision
         kept = _ready(decision)
-        if self._is_keeping:
+        if self._is_keeping and asking.may_keep:
             self._keep(head.listener, asking, kept)
         return kept
 

@@ -43,9 +43,12 @@ def test_every_question_records_what_it_read() -> None:
         one.header_is(b"dapr-api-token", TOKENS),
         *(one.carries(TOKENS), one.baggage()),
     ]
+    assert one.may_keep
+    assert (one.whole(), one.may_keep) == (one._head, False)
+    answers.append(None)
     assert {read.facet for read in one.vary} == set(Facet)
     assert list(one.key) == answers
-    assert len(one.vary) == len(one.key) == 12
+    assert len(one.vary) == len(one.key) == 13
 
 
 def test_question_asked_twice_is_read_once() -> None:
@@ -56,6 +59,17 @@ def test_question_asked_twice_is_read_once() -> None:
 
 def test_nothing_asked_nothing_read() -> None:
     assert (asking().vary, asking().key) == ((), ())
+
+
+def test_head_that_was_moved_answers_of_its_new_path_and_reads_for_its_origin() -> None:
+    one = asking()
+    moved = one.moved("/abcdef", "x=1")
+    assert (one.moved_to, moved.moved_to) == (None, ("/abcdef", "x=1"))
+    assert moved.moved("/a", "y=2").moved_to == ("/a", "y=2&x=1")
+    assert (moved.path_class(7), moved.method()) == (7, "GET")
+    assert (moved.whole().path, moved.whole().query) == ("/abcdef", b"x=1")
+    assert [read.facet for read in one.vary] == [Facet.METHOD, Facet.WHOLE]
+    assert (one.path_class(7), moved.may_keep) == (4, False)
 
 
 def test_absent_peer_and_header_are_none() -> None:
@@ -165,7 +179,7 @@ def test_causes_are_header_values_of_their_own() -> None:
 
 def test_head_has_a_field_for_every_facet_that_is_one() -> None:
     names = {field.name for field in fields(RequestHead)}
-    assert {facet.value for facet in Facet} - {"header", "carries", "baggage"} <= names
+    assert {facet.value for facet in Facet} - {"header", "carries", "baggage", "whole"} <= names
 
 
 class Naming(Vector, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Gates of the kind there is, and the way through those of a kind that waits by the clock, which no engine has yet."""
+"""Gates of the kinds there are, and the way through those of a kind that waits by the clock, which no engine has yet."""
 
 import asyncio
 from typing import Literal
@@ -6,10 +6,19 @@ from typing import Literal
 import msgspec
 
 from proxy.contract.engine import Limits
-from proxy.contract.gates import ConcurrencyGate, GateSpec, GateState
+from proxy.contract.gates import ConcurrencyGate, GateSpec, GateState, RateGate
 from proxy.contract.plan import Cause
 from proxy.engine.portable.carrier import Carrier
-from proxy.engine.portable.gates import Concurrency, Gates, Passage, Passed, Refused, Waiting
+from proxy.engine.portable.gates import (
+    MAX_CALLERS,
+    Concurrency,
+    Gates,
+    Passage,
+    Passed,
+    Rate,
+    Refused,
+    Waiting,
+)
 from tests.conformance.harness import FixedTracing, Recorder
 from tests.support.vectors import Vector, vectors
 
@@ -48,7 +57,7 @@ class Crowd:
         self.let_in: list[str] = []
 
     def enter(self, step: Step) -> None:
-        found = self.gate.enter(step.at, step.chance)
+        found = self.gate.enter(step.at, step.chance, step.who)
         if isinstance(found, Refused):
             assert (found.cause, step.then, found.detail) == (Cause.SHED, "shed", step.detail), step
         elif isinstance(found, Waiting):
@@ -91,6 +100,57 @@ def test_concurrency_lets_in_as_many_as_there_is_room_for(vector: Calls) -> None
         assert crowd.let_in == step.let_in, step
 
 
+class RateStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `who` does at a moment and what comes of it, another spec, or what is to `see`."""
+
+    at: float
+    do: Literal["enter", "leave", "change", "open", "see"]
+    who: str = ""
+    then: Literal["", "inside", "refused"] = ""
+    detail: str = ""
+    cause: str = ""
+    per_s: float = 0.0
+    burst: int = 0
+    inside: int = 0
+    left: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class RateCalls(Vector, frozen=True, kw_only=True):
+    per_s: float
+    burst: int
+    steps: list[RateStep]
+
+
+@vectors("gates", "rate", RateCalls)
+def test_rate_lets_each_caller_in_as_often_as_it_says(vector: RateCalls) -> None:
+    gate = Rate(RateGate(per_s=vector.per_s, burst=vector.burst))
+    for step in vector.steps:
+        match step.do:
+            case "enter":
+                found = gate.enter(step.at, 0.0, step.who)
+                if isinstance(found, Refused):
+                    assert (found.cause, step.then, found.detail) == (Cause.RATE, "refused", step.detail)
+                else:
+                    assert (found, step.then) == (gate, "inside"), step
+            case "leave":
+                gate.leave(Cause(step.cause) if step.cause else None)
+            case "change":
+                gate.change(RateGate(per_s=step.per_s, burst=step.burst))
+            case "open":
+                gate.open()
+            case "see":
+                assert gate.state() == GateState(inside=step.inside, waiting=0, left=step.left), step
+
+
+def test_rate_forgets_callers_before_they_are_too_many() -> None:
+    gate = Rate(RateGate(per_s=1.0, burst=1))
+    for number in range(5 * MAX_CALLERS):
+        gate.enter(0.0, 0.0, str(number))
+        assert len(gate._young) <= MAX_CALLERS
+        assert len(gate._old) <= MAX_CALLERS
+    assert isinstance(gate.enter(0.0, 0.0, str(5 * MAX_CALLERS - 1)), Refused)
+
+
 class Slow:
     """Has everybody wait for a moment, and then lets them in or not. Keeps what it was told."""
 
@@ -100,7 +160,7 @@ class Slow:
         self.left: list[Cause | None] = []
         self.chances: list[float] = []
 
-    def enter(self, now: float, chance: float) -> Passed | Waiting | Refused:
+    def enter(self, now: float, chance: float, who: str) -> Passed | Waiting | Refused:
         self.chances.append(chance)
         return Waiting(now + self.wait_s, self.refusal or self)
 
@@ -130,7 +190,7 @@ def way(*gates: Slow) -> tuple[Passage, asyncio.Future[Refused | None]]:
     carrier = Carrier(Limits(), Recorder(), FixedTracing(), str, lambda _: None)
     carrier.gates = Standing(*gates)
     found: asyncio.Future[Refused | None] = asyncio.get_running_loop().create_future()
-    return Passage(carrier, [str(number) for number in range(len(gates))], found.set_result), found
+    return Passage(carrier, [str(number) for number in range(len(gates))], "who", found.set_result), found
 
 
 async def test_wait_by_the_clock_ends_and_the_next_gate_is_asked() -> None:

@@ -125,6 +125,8 @@ def test_dapr_path_of_the_path_form_is_what_follows_method(target: bytes, wanted
 
 
 def test_dapr_path_whole_is_the_clean_path() -> None:
+    moved = (Edit(op=Op.DAPR_PATH, data=b"whole"), Edit(op=Op.PATH, data=b"/x?n=1"))
+    assert request(*moved, path="/a", target=b"/a?y=2").target == b"/x?n=1&y=2"
     assert request(Edit(op=Op.DAPR_PATH, data=b"whole"), path="/a//b", target=b"/a//b?x").target == b"/a/b?x"
 
 

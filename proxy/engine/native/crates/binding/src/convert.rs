@@ -130,6 +130,7 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
             "hop-by-hop" => made.hop_by_hop = true,
             "authority" => made.authority = Some(data.into()),
             "dapr-path" => made.path = path_form(&String::from_utf8_lossy(&data))?,
+            "path" => made.moved_to = Some(data.into()),
             "caller" => made.caller = true,
             "trace" => made.trace = true,
             "deadline" => made.deadline = true,

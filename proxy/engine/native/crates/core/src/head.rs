@@ -114,6 +114,13 @@ pub struct Head {
     pub absolute: bool,
 }
 
+impl Head {
+    /// Who calls, as gates tell callers apart: the proven id, else the address, which is empty on a local socket.
+    pub fn who(&self) -> &str {
+        self.entry.peer.as_deref().unwrap_or(&self.entry.address)
+    }
+}
+
 /// Each byte a character, as Python's latin-1.
 pub fn latin1(data: &[u8]) -> String {
     data.iter().copied().map(char::from).collect()

@@ -256,7 +256,7 @@ impl Call {
 
     /// Pass the call's gates.
     async fn enter(&mut self, down: &mut Down, plan: &Plan) -> Result<Result<(), Refusal>, Stop> {
-        poll_fn(|cx| match self.gates.poll(cx, &self.shared, &plan.gates) {
+        poll_fn(|cx| match self.gates.poll(cx, &self.shared, &plan.gates, self.head.who()) {
             Poll::Ready(found) => Poll::Ready(Ok(found)),
             Poll::Pending => self.poll_stop(cx, down).map(Err),
         })

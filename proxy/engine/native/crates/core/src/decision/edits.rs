@@ -31,6 +31,8 @@ pub struct Edits {
     pub tells_trace: bool,
     pub echoes: Vec<HeaderName>,
     pub path: Form,
+    /// In place of any form of the path; may have a query.
+    pub moved_to: Option<Bytes>,
     pub authority: Option<Bytes>,
 }
 
@@ -183,14 +185,16 @@ impl Edits {
 
     /// The target to send on.
     pub fn target(&self, head: &Head) -> Bytes {
-        if self.path == Form::Sent {
-            return head.target.clone();
-        }
-        let path = target::as_forwarded(&head.path, self.path);
+        let path = match &self.moved_to {
+            Some(path) => Cow::Borrowed(&**path),
+            None if self.path == Form::Sent => return head.target.clone(),
+            None => Cow::Owned(target::as_forwarded(&head.path, self.path).into_owned().into_bytes()),
+        };
         if head.query.is_empty() {
-            return Bytes::copy_from_slice(path.as_bytes());
+            return Bytes::copy_from_slice(&path);
         }
-        [path.as_bytes(), b"?", &head.query].concat().into()
+        let joint: &[u8] = if path.contains(&b'?') { b"&" } else { b"?" };
+        [&path, joint, &head.query].concat().into()
     }
 }
 

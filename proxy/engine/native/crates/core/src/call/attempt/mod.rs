@@ -155,7 +155,7 @@ impl UpstreamAttempt {
     // --- the way up
 
     fn poll_gates(&mut self, cx: &mut Context<'_>, call: &mut Call, plan: &Plan) -> Poll<Stepped> {
-        match ready!(self.gates.poll(cx, &call.shared, &plan.routes[call.route].gates)) {
+        match ready!(self.gates.poll(cx, &call.shared, &plan.routes[call.route].gates, call.head.who())) {
             Ok(()) => Poll::Ready(self.choose(call, plan)),
             Err(Refusal { cause, detail }) => Poll::Ready(Break(Ok(self.fail(call, cause, &detail)))),
         }

@@ -80,7 +80,7 @@ impl Concurrency {
 }
 
 impl Gate for Concurrency {
-    fn enter(self: Arc<Self>, _: Instant, _: f64) -> Entered {
+    fn enter(self: Arc<Self>, _: Instant, _: f64, _: &str) -> Entered {
         let mut state = self.lock();
         let is_awaited = || state.waiting.iter().any(|ticket| !ticket.is_closed());
         if state.inside < state.limit && !is_awaited() {
@@ -133,7 +133,7 @@ mod tests {
     const QUEUE: usize = 16;
 
     async fn entering(gate: Arc<dyn Gate>) -> Result<Pass, Refusal> {
-        match gate.enter(Instant::now(), 0.0) {
+        match gate.enter(Instant::now(), 0.0, "") {
             Entered::Passed(pass) => Ok(pass),
             Entered::Wait(wait) => wait.await,
             Entered::Refused(refusal) => Err(refusal),
@@ -182,7 +182,7 @@ mod tests {
 
     impl Crowd {
         fn enter(&mut self, step: &Step) {
-            match self.gate.clone().enter(self.begin + Duration::from_secs_f64(step.at), step.chance) {
+            match self.gate.clone().enter(self.begin + Duration::from_secs_f64(step.at), step.chance, &step.who) {
                 Entered::Passed(pass) => {
                     assert_eq!(step.then, "inside", "{step:?}");
                     self.inside.insert(step.who.clone(), pass);

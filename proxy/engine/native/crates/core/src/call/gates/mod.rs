@@ -10,14 +10,16 @@ use std::time::Instant;
 
 use crate::call::cause::{CAUSES, Cause};
 use crate::call::gates::concurrency::Concurrency;
+use crate::call::gates::rate::Rate;
 use crate::shared::Shared;
 
 pub(crate) mod concurrency;
+pub(crate) mod rate;
 
 /// One gate of some kind. Only what passes a gate meets its lock, held for a few instructions and never while somebody is told.
 pub trait Gate: fmt::Debug + Send + Sync {
-    /// Ask to be let in. `chance`: in [0, 1).
-    fn enter(self: Arc<Self>, now: Instant, chance: f64) -> Entered;
+    /// Ask to be let in. `chance`: in [0, 1). `who`: the peer's proven id, else its address.
+    fn enter(self: Arc<Self>, now: Instant, chance: f64, who: &str) -> Entered;
 
     /// Take over a spec of the same kind, by which who waits may come in; false where it is of another.
     fn change(self: Arc<Self>, spec: &GateSpec) -> bool;
@@ -94,13 +96,13 @@ pub struct Passage {
 }
 
 impl Passage {
-    /// Enter the gates ahead, until one refuses or makes us wait.
-    pub fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared, names: &[Arc<str>]) -> Poll<Result<(), Refusal>> {
+    /// Enter the gates ahead, until one refuses or makes us wait. `who` calls.
+    pub fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared, names: &[Arc<str>], who: &str) -> Poll<Result<(), Refusal>> {
         while let Some(name) = names.get(self.behind) {
             let found = if let Some(wait) = &mut self.wait {
                 Some(ready!(wait.as_mut().poll(cx)))
             } else {
-                match shared.gate(name).map(|gate| gate.enter(Instant::now(), fastrand::f64())) {
+                match shared.gate(name).map(|gate| gate.enter(Instant::now(), fastrand::f64(), who)) {
                     None => None,
                     Some(Entered::Passed(pass)) => Some(Ok(pass)),
                     Some(Entered::Refused(refusal)) => Some(Err(refusal)),
@@ -159,6 +161,7 @@ impl Left {
 #[derive(Clone, Debug)]
 pub enum GateSpec {
     Concurrency { limit: usize, queue: usize },
+    Rate { per_s: f64, burst: f64 },
 }
 
 impl GateSpec {
@@ -167,6 +170,7 @@ impl GateSpec {
         let number = |name: &str| numbers.get(name).copied().ok_or_else(|| format!("a {kind} gate needs {name}"));
         match kind {
             "concurrency" => Ok(Self::Concurrency { limit: number("limit")? as usize, queue: number("queue")? as usize }),
+            "rate" => Ok(Self::Rate { per_s: number("per_s")?, burst: number("burst")? }),
             _ => Err(format!("unknown kind of gate: {kind}")),
         }
     }
@@ -175,12 +179,22 @@ impl GateSpec {
     pub fn concurrency(&self) -> Option<(usize, usize)> {
         match *self {
             Self::Concurrency { limit, queue } => Some((limit, queue)),
+            Self::Rate { .. } => None,
+        }
+    }
+
+    /// Tokens per second and the most of them; `None` where it is of another kind.
+    pub fn rate(&self) -> Option<(f64, f64)> {
+        match *self {
+            Self::Rate { per_s, burst } => Some((per_s, burst)),
+            Self::Concurrency { .. } => None,
         }
     }
 
     fn build(&self) -> Arc<dyn Gate> {
         match *self {
             Self::Concurrency { limit, queue } => Concurrency::new(limit, queue),
+            Self::Rate { per_s, burst } => Rate::new(per_s, burst),
         }
     }
 }
