@@ -116,7 +116,7 @@ MEANINGS: dict[Cause, str] = {
     Cause.TIMEOUT: "a policy's timeout or the caller's deadline expired",
     Cause.BREAKER: "a circuit breaker is open (not built yet)",
     Cause.SHED: "the app is at its limit of calls in flight, and its queue is full",
-    Cause.RATE: "a rate limit was reached (not built yet)",
+    Cause.RATE: "a rate limit was reached",
     Cause.TOO_LARGE: "the request's body is over the limit",
     Cause.STATUS: "the app's own answer counts as a failure; in metrics and logs only",
     Cause.CALLER_LEFT: "the caller hung up; in metrics and logs only",

@@ -5,24 +5,27 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from policies.errors import DocumentError, Fault
 from policies.reading import schema
 from policies.reading.compile_access import AccessContext, compile_access
 from policies.reading.compile_configuration import compile_configuration
+from policies.reading.compile_pipelines import MIDDLEWARE, compile_pipelines
 from policies.reading.compile_resiliency import compile_resiliency
-from policies.reading.documents import Document, examine, read_documents
+from policies.reading.documents import Document, ModelT, examine, read_documents
 from policies.reading.findings import Findings
 from policies.rules.access import AccessRules
 from policies.rules.configuration import ConfigurationValues
+from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
 
 _UNBUILT_KINDS = frozenset(
     {"Component", "Configuration", "HTTPEndpoint", "MCPServer", "Subscription", "WorkflowAccessPolicy"}
 )
 _ACCESS = "spec.accessControl"
+_GUARDING = ("accesscontrol", "spec", "httppipeline", "apphttppipeline", "handlers")
 
 
 class Assembled(Struct, frozen=True, kw_only=True):
@@ -31,6 +34,7 @@ class Assembled(Struct, frozen=True, kw_only=True):
     access: AccessRules
     resiliency: ResiliencyRules
     configuration: ConfigurationValues
+    pipelines: Pipelines
     warnings: tuple[str, ...]
 
 
@@ -49,10 +53,11 @@ def assemble(
         for path in config_files
         if (found := _configuration(_read(path, env, findings), path, findings)) is not None
     ]
-    resiliencies = _resiliencies(resource_files, findings)
+    resources = _resources(resource_files, findings)
     access = compile_access(configurations, context, findings)
     values = compile_configuration(configurations, findings)
-    resiliency = compile_resiliency(resiliencies, context.own_app_id, findings)
+    resiliency = compile_resiliency(resources.resiliencies, context.own_app_id, findings)
+    pipelines = compile_pipelines(configurations, resources.components, context.own_app_id, env, findings)
     stopping = [fault for fault in findings.faults if not (is_lenient and fault.is_lenient)]
     if stopping:
         raise DocumentError(dict.fromkeys(stopping))
@@ -61,6 +66,7 @@ def assemble(
         access=access,
         resiliency=resiliency,
         configuration=values,
+        pipelines=pipelines,
         warnings=tuple(dict.fromkeys([*forgiven, *findings.warnings])),
     )
 
@@ -107,7 +113,7 @@ def _with_kind(document: Document, findings: Findings) -> Document:
 def _holds_access(value: object) -> bool:
     if isinstance(value, dict):
         return any(
-            key in {"accessControl", "defaultAction", "policies"} or _holds_access(value[key])
+            key in {"accessControl", "defaultAction", "policies", "handlers"} or _holds_access(value[key])
             for key in value
         )
     return False
@@ -123,21 +129,27 @@ def _hardened(document: Document, fault: Fault) -> Fault:
     for part in fault.field.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     last = fault.field.rpartition(".")[2].lower()
-    is_like = difflib.get_close_matches(last, ["accesscontrol", "spec"], n=1, cutoff=0.6)
+    is_like = difflib.get_close_matches(last, _GUARDING, n=1, cutoff=0.6)
     return replace(fault, is_lenient=False) if is_like or _holds_access(value) else fault
 
 
-def _resiliencies(files: Iterable[Path], findings: Findings) -> list[tuple[Document, schema.Resiliency]]:
-    found: list[tuple[Document, schema.Resiliency]] = []
+class _Resources(Struct):
+    """Those with an effect, in load order."""
+
+    resiliencies: list[tuple[Document, schema.Resiliency]] = field(default_factory=list)
+    components: list[tuple[Document, schema.Component]] = field(default_factory=list)
+
+
+def _resources(files: Iterable[Path], findings: Findings) -> _Resources:
+    found = _Resources()
     unbuilt: Counter[str] = Counter()
     for path in files:
         for document in _read(path, None, findings) or ():
             kind = document.value.get("kind") if isinstance(document.value, dict) else None
             if kind == "Resiliency":
-                resiliency, faults = examine(document, schema.Resiliency)
-                findings.faults += faults
-                if resiliency is not None:
-                    found.append((document, resiliency))
+                _take(document, schema.Resiliency, found.resiliencies, findings)
+            elif kind == "Component" and _is_middleware(document.value):
+                _take(document, schema.Component, found.components, findings)
             elif isinstance(kind, str) and kind in _UNBUILT_KINDS:
                 unbuilt[kind] += 1
             else:
@@ -146,6 +158,21 @@ def _resiliencies(files: Iterable[Path], findings: Findings) -> list[tuple[Docum
         where = "is read from --config alone" if kind == "Configuration" else "has no effect in postern"
         findings.warnings.append(f"kind {kind} among the resources {where} ({count} found)")
     return found
+
+
+def _take(
+    document: Document, model: type[ModelT], into: list[tuple[Document, ModelT]], findings: Findings
+) -> None:
+    made, faults = examine(document, model)
+    findings.faults += faults
+    if made is not None:
+        into.append((document, made))
+
+
+def _is_middleware(component: object) -> bool:
+    spec = component.get("spec") if isinstance(component, dict) else None
+    kind = spec.get("type") if isinstance(spec, dict) else None
+    return isinstance(kind, str) and kind.lower().startswith(MIDDLEWARE)
 
 
 def _unknown_kind(document: Document, kind: object, findings: Findings) -> None:

@@ -128,12 +128,26 @@ CONFIGURATION: Mapping[str, Effect] = {
         )
     },
     **{
+        f"spec.{pipeline}.handlers.*.{field}": effect
+        for pipeline, whose in (
+            (
+                "httpPipeline",
+                "HTTP requests of the app, those about the sidecar's health left out, pass it at its own sidecar",
+            ),
+            ("appHttpPipeline", "requests to an HTTP app pass it at the app's sidecar"),
+        )
+        for field, effect in (
+            ("name", Effect(f"a component, see below; {whose}, the first listed outermost")),
+            ("type", Effect("its type")),
+            ("version", Effect("its version (v1)")),
+            ("selector", _none()),
+        )
+    },
+    **{
         f"spec.{name}": _none()
         for name in (
-            "appHttpPipeline",
             "components",
             "features",
-            "httpPipeline",
             "secrets",
             "wasm",
             "workflow",
@@ -168,6 +182,44 @@ RESILIENCY: Mapping[str, Effect] = {
     f"{_TARGET}.circuitBreakerCacheSize": _BREAKER,
     "spec.targets.actors": _none(),
     "spec.targets.components": _none(),
+}
+_SETTING = "spec.metadata.*"
+COMPONENT: Mapping[str, Effect] = {
+    **_EVERY_KIND,
+    "metadata.name": Effect("what handlers name it by"),
+    "scopes": Effect("the apps that it is for; none: all"),
+    "auth": _none("write values, or name variables with `envRef`"),
+    "spec.type": Effect(
+        "`middleware.http.` and one of those below; components of other types have no effect"
+    ),
+    "spec.version": Effect("`v1`"),
+    "spec.ignoreErrors": _none("a handler that can't be used is refused"),
+    "spec.initTimeout": _none(),
+    f"{_SETTING}.name": Effect("a setting, see below; upper and lower case count alike"),
+    f"{_SETTING}.value": Effect("its value"),
+    f"{_SETTING}.envRef": Effect(
+        "the variable that holds it; not APP_API_TOKEN, and none that begins with DAPR_"
+    ),
+    f"{_SETTING}.secretKeyRef": Effect(
+        "is refused: there are no secret stores; write the value, or name a variable with `envRef`"
+    ),
+}
+MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
+    "ratelimit": {
+        "maxRequestsPerSecond": (
+            "requests of each caller, by its certificate or else its address: so many at once (one at least) and in each second; others"
+            " are answered 429 with `Retry-After` (100)"
+        ),
+    },
+    "routeralias": {
+        "routes": (
+            "a mapping, or one in YAML or JSON: path, of which a segment may be `{name}`, to the path that it stands for; what stands in"
+            " braces goes before the query"
+        ),
+    },
+    "routerchecker": {
+        "rule": "regular expression (RE2) that is to be found in path and query, else the answer is 400; needs the extra `re2`",
+    },
 }
 
 

@@ -170,6 +170,21 @@ class Api(Section, frozen=True):
     denied: list[ApiRule] = []
 
 
+class Handler(Section, frozen=True):
+    """An entry of `handlers`: the component of that name, type and version."""
+
+    name: str
+    type: str
+    version: str = ""
+    selector: JsonValue = None
+
+
+class Pipeline(Section, frozen=True):
+    """`spec.httpPipeline` or `spec.appHttpPipeline`."""
+
+    handlers: list[Handler] = []
+
+
 class ConfigurationSpec(Section, frozen=True):
     """`spec` of a Configuration. The sections typed `JsonValue` are known and not acted on."""
 
@@ -181,10 +196,10 @@ class ConfigurationSpec(Section, frozen=True):
     name_resolution: NameResolution = NameResolution()
     logging: Logging = Logging()
     api: Api = Api()
-    app_http_pipeline: JsonValue = None
+    app_http_pipeline: Pipeline = Pipeline()
     components: JsonValue = None
     features: JsonValue = None
-    http_pipeline: JsonValue = None
+    http_pipeline: Pipeline = Pipeline()
     secrets: JsonValue = None
     wasm: JsonValue = None
     workflow: JsonValue = None
@@ -266,3 +281,33 @@ class Resiliency(Section, frozen=True):
     metadata: Metadata = Metadata()
     scopes: list[str] = []
     spec: ResiliencySpec = ResiliencySpec()
+
+
+class NameValue(Section, frozen=True):
+    """An entry of `metadata` of a Component."""
+
+    name: str
+    value: JsonValue = None
+    env_ref: str = ""
+    secret_key_ref: JsonValue = None
+
+
+class ComponentSpec(Section, frozen=True):
+    """`spec` of a Component."""
+
+    type: str
+    version: str = ""
+    ignore_errors: bool = False
+    init_timeout: str = ""
+    metadata: list[NameValue] = []
+
+
+class Component(Section, frozen=True):
+    """kind: Component, of a type that begins with `middleware.http.`."""
+
+    kind: Literal["Component"]
+    spec: ComponentSpec
+    api_version: Literal["dapr.io/v1alpha1"] = "dapr.io/v1alpha1"
+    metadata: Metadata = Metadata()
+    scopes: list[str] = []
+    auth: JsonValue = None

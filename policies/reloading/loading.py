@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from policies.errors import DocumentError, Fault
 from policies.rules.access import AccessRules, Profile, without_policy
 from policies.rules.configuration import ConfigurationValues
+from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
 
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
@@ -51,6 +52,7 @@ class PolicySnapshot(Struct, frozen=True, kw_only=True):
     resiliency: ResiliencyRules
     configuration: ConfigurationValues
     warnings: tuple[str, ...]
+    pipelines: Pipelines = Pipelines()
     fingerprint: Fingerprint = ()
 
 
@@ -67,7 +69,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
             own_trust_domain=sources.own_trust_domain,
             mtls=sources.mtls,
         )
-        resiliency, configuration = ResiliencyRules(), ConfigurationValues()
+        resiliency, configuration, pipelines = ResiliencyRules(), ConfigurationValues(), Pipelines()
     else:
         # ~150 ms of imports that a sidecar without files is spared.
         from policies.reading.assemble import assemble  # noqa: PLC0415
@@ -84,6 +86,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         )
         made = assemble(sources.config_paths, files, context, is_lenient=sources.lenient, env=sources.env)
         access, resiliency, configuration = made.access, made.resiliency, made.configuration
+        pipelines = made.pipelines
         warnings = (*warnings, *made.warnings)
     return PolicySnapshot(
         generation=generation,
@@ -91,6 +94,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         resiliency=resiliency,
         configuration=configuration,
         warnings=warnings,
+        pipelines=pipelines,
         fingerprint=fingerprint,
     )
 

@@ -18,6 +18,7 @@ from proxy.deciding.callee import (
     API_TOKEN_SET,
     BEYOND_PAGES_SET,
     DAPR_METHODS,
+    FIRST_ACCESS_TABLE,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
     OUT_PATHS,
@@ -26,8 +27,8 @@ from proxy.deciding.callee import (
     TRUTHY_SET,
     parse_key,
 )
-from proxy.wire.edits import compile_edits, edit_headers
-from proxy.wire.target import BadTargetError, as_forwarded, parse
+from proxy.wire.edits import compile_edits, edit_headers, target_of
+from proxy.wire.target import BadTargetError, parse
 
 Json = dict[str, Any]
 Query = Mapping[str, list[str]]
@@ -286,9 +287,8 @@ def _sends(head: RequestHead, edits: Edits) -> Json:
     if compiled.baggage and (valid := read_baggage(head.headers)[1]):
         headers.append((b"baggage", valid))
     shown = [f"{n.decode('latin-1')}: {d.decode('latin-1')}" for n, d in headers if n not in _SECRET]
-    path = head.path if compiled.form == "sent" else as_forwarded(head.path, compiled.form)
-    query = f"?{head.query.decode('latin-1')}" if head.query else ""
-    return {"method": head.method, "target": path + query, "headers": shown, "grpc": head.protocol == "grpc"}
+    target = target_of(compiled, head).decode("latin-1")
+    return {"method": head.method, "target": target, "headers": shown, "grpc": head.protocol == "grpc"}
 
 
 def _plain(value: Hashable) -> object:
@@ -302,7 +302,9 @@ def _read(read: Read, value: Hashable) -> Json:
     if read.name:
         told["name"] = read.name.decode("latin-1")
     if read.facet is Facet.PATH and read.table is not None:
-        told["table"] = _PATHS.get(read.table, "access rules")
+        told["table"] = _PATHS.get(
+            read.table, "paths of a pipeline" if read.table < FIRST_ACCESS_TABLE else "access rules"
+        )
     elif read.table is not None:
         told["table"] = _SETS[read.table]
     return told

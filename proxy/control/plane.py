@@ -5,7 +5,7 @@ Runs on the loop; every handler is short and never awaits. Deciders see only wha
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -29,10 +29,12 @@ from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
 from proxy.deciding.callee import (
     API_TOKEN_SET,
+    APP_PIPELINE,
     BEYOND_PAGES_SET,
     DAPR_METHODS,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    HTTP_PIPELINE,
     OUT_PATHS,
     PREFLIGHT_SET,
     SERVICES,
@@ -47,6 +49,7 @@ from proxy.deciding.callee import (
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.outbound import DAPR_API, INVOKER, SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
 from proxy.deciding.peer import admitted_leaf
+from proxy.deciding.pipeline import Pipeline
 from proxy.settings.values import Settings, is_loopback
 from sentry.client import Svid
 from telemetry.hosts import FOREIGN_SITES, own_names
@@ -87,7 +90,9 @@ class Control:
         self._heard_generation = self._heard.generation
         routes = parse_routes(settings.routes)
         self._explicit = routes
-        app = _app_view(settings, healthy=False if settings.app_health is not None else None)
+        self._pipelines = _pipelines(policy)
+        healthy = False if settings.app_health is not None else None
+        app = replace(_app_view(settings, healthy=healthy), pipeline=self._pipelines["app"])
         authorizer = Authorizer(policy.access)
         self.inbound = Inbound(InboundView(app=app, authorizer=authorizer, mtls=settings.mtls))
         self.outbound = Outbound(
@@ -107,6 +112,7 @@ class Control:
                 routes=routes,
                 token_required=settings.api_token is not None,
                 browsers=browsers_of(settings, hostname),
+                pipeline=self._pipelines["http"],
                 is_baggage_strict=settings.profile == "daprd",
                 forwarded=(
                     Edit(op=Op.ADD, name=b"x-forwarded-for", data=host_ip.encode()),
@@ -197,6 +203,7 @@ class Control:
         for number, members in self._sets().items():
             engine.set_members(number, members)
         self._push_tables()
+        self._push_gates(())
         if settings.app_port is not None:
             wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"
             tls = "app" if settings.app_protocol in ("https", "grpcs") else None
@@ -260,9 +267,18 @@ class Control:
         """New rules: new tables, and no decision under the old ones is kept."""
         assert self._engine is not None
         authorizer = Authorizer(policy.access)
-        self.inbound.view = replace(self.inbound.view, authorizer=authorizer)
-        self._outbound(authorizer=authorizer, resiliency=policy.resiliency, apis=policy.configuration.api)
+        before, self._pipelines = self._pipelines, _pipelines(policy)
+        app = replace(self.inbound.view.app, pipeline=self._pipelines["app"])
+        self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app)
+        self._outbound(
+            authorizer=authorizer,
+            resiliency=policy.resiliency,
+            apis=policy.configuration.api,
+            app=app,
+            pipeline=self._pipelines["http"],
+        )
         self._push_tables()
+        self._push_gates(before.values())
         self._engine.invalidate("access")
         self._engine.invalidate("resiliency")
         if not self._settings.keep_open_calls:
@@ -341,16 +357,30 @@ class Control:
     def tables(self) -> Tables:
         """What was pushed, for who asks a decider without an engine."""
         made = Tables()
-        for number, table in (*_NAMING.items(), *self.inbound.view.authorizer.tables()):
+        for number, table in (*_NAMING.items(), *self._policy_tables()):
             made.put_paths(number, table)
         for number, members in self._sets().items():
             made.put_set(number, members)
         return made
 
+    def _policy_tables(self) -> Iterator[tuple[int, Table]]:
+        yield from self.inbound.view.authorizer.tables()
+        for pipeline in self._pipelines.values():
+            yield from pipeline.tables().items()
+
     def _push_tables(self) -> None:
         assert self._engine is not None
-        for number, table in self.inbound.view.authorizer.tables():
+        for number, table in self._policy_tables():
             self._engine.set_paths(number, table)
+
+    def _push_gates(self, before: Iterable[Pipeline]) -> None:
+        """Put up what pipelines name, and take down what they named before."""
+        assert self._engine is not None
+        gates = {name: spec for one in self._pipelines.values() for name, spec in one.gates.items()}
+        for name in {name for one in before for name in one.gates} - gates.keys():
+            self._engine.set_gate(name, None)
+        for name, spec in gates.items():
+            self._engine.set_gate(name, spec)
 
     # --- status ----------------------------------------------------------------------------------------------------------------
 
@@ -428,6 +458,13 @@ def _configured(settings: Settings) -> Iterator[AppName]:
         callee = parse_callee(text, settings.namespace)
         if callee is not None:
             yield AppName(callee.app_id, callee.namespace)
+
+
+def _pipelines(policy: PolicySnapshot) -> Mapping[str, Pipeline]:
+    return {
+        "http": Pipeline("http", HTTP_PIPELINE, policy.pipelines.http),
+        "app": Pipeline("app", APP_PIPELINE, policy.pipelines.app),
+    }
 
 
 def browsers_of(settings: Settings, hostname: str) -> Browsers:

@@ -1,16 +1,15 @@
 """How a call reaches the sidecar's own app: judged, then a Plan to its port. For calls from peers and from the app to itself. Pure."""
 
-from collections.abc import Iterator, Mapping
-
 from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.rules.access import Caller, Profile
 from proxy import errors
-from proxy.contract.head import Headers
+from proxy.contract.head import Form
 from proxy.contract.plan import (
     DETAIL,
     Cause,
+    Decision,
     Edit,
     Edits,
     Hold,
@@ -23,7 +22,9 @@ from proxy.contract.plan import (
     Surface,
 )
 from proxy.contract.recording import RecordingHead
-from proxy.deciding.callee import GRPC_WEB_SET
+from proxy.deciding.app_answers import CauseReplies
+from proxy.deciding.callee import APP_PIPELINE, GRPC_WEB_SET
+from proxy.deciding.pipeline import Passed, Pipeline, path_edit
 
 APP_CLUSTER = "app"
 APP_GATE = "app-concurrency"
@@ -56,7 +57,8 @@ STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"p
 class AppView(Struct, frozen=True, kw_only=True):
     """Our own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
 
-    replay_bytes: of a request body kept for another attempt. has_callback: the server that calls OnInvoke is up.
+    replay_bytes: of a request body kept for another attempt. has_callback: the server that calls OnInvoke is up. pipeline: what
+    requests to an HTTP app pass.
     """
 
     app_id: str
@@ -71,6 +73,7 @@ class AppView(Struct, frozen=True, kw_only=True):
     replay_bytes: int = 65_536
     connect_s: float = 5.0
     has_callback: bool = False
+    pipeline: Pipeline = Pipeline("app", APP_PIPELINE)
 
     @property
     def is_grpc(self) -> bool:
@@ -116,8 +119,9 @@ def to_app(
     labels: Labels,
     surface: Surface,
     rewrite: Edits,
-) -> Plan | Reply | Hold:
-    """The Plan to our own app for a caller that may; `rewrite`: edits of the target, on Dapr's surface.
+    form: Form = "sent",
+) -> Decision:
+    """The Plan to our own app for a caller that may; `rewrite`: edits of the target, which make it of this form.
 
     caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
     """
@@ -125,6 +129,25 @@ def to_app(
     if refused is not None:
         cause, text = refused
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
+    if app.is_grpc or head.protocol() == "grpc":
+        return _given(head, app, caller=caller, labels=labels, surface=surface, rewrite=rewrite)
+    passed = app.pipeline.take(head, form, labels)
+    if not isinstance(passed, Passed):
+        return passed
+    if passed.head.moved_to != head.moved_to:
+        rewrite = (*rewrite, *path_edit(passed.head, "sent"))
+    return passed.onto(_given(head, app, caller=caller, labels=labels, surface=surface, rewrite=rewrite))
+
+
+def _given(
+    head: RecordingHead,
+    app: AppView,
+    *,
+    caller: Caller | None,
+    labels: Labels,
+    surface: Surface,
+    rewrite: Edits,
+) -> Plan | Hold:
     web = is_grpc_web(head, app)
     grpc = head.protocol() == "grpc" or web
     by_callback = app.is_grpc and not grpc and surface == "dapr"
@@ -245,93 +268,8 @@ _POSTURES = {
 }
 
 
-class CauseReplies(Mapping[Cause, Reply]):
-    """Answers for all that an engine may meet on the way to `who`, each made when asked for: a Plan that holds all is 13 KB.
-
-    `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy. `hint`: what may be amiss where
-    it breaks the call off, or can't take it.
-    """
-
-    __slots__ = ("_at_app", "_callee", "_extra", "_hint", "_labels", "_surface", "_who")
-
-    def __init__(
-        self,
-        labels: Labels,
-        surface: Surface,
-        who: str,
-        callee: str,
-        *,
-        at_app: bool,
-        extra: Headers = (),
-        hint: str = "",
-    ) -> None:
-        self._hint = hint
-        self._labels = labels
-        self._surface = surface
-        self._who = who
-        self._callee = callee
-        self._at_app = at_app
-        self._extra = extra
-
-    def adding(self, headers: Headers) -> "CauseReplies":
-        """The same answers with more headers."""
-        extra = (*self._extra, *headers)
-        return CauseReplies(
-            self._labels,
-            self._surface,
-            self._who,
-            self._callee,
-            at_app=self._at_app,
-            extra=extra,
-            hint=self._hint,
-        )
-
-    def __getitem__(self, cause: Cause) -> Reply:
-        texts = _AT_APP if self._at_app else _AT_PEER
-        shown = _APP_CAUSES.get(cause, cause) if self._at_app else cause
-        text = texts.get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
-        if self._hint and cause in _BROKEN_OFF:
-            text += self._hint
-        return errors.reply(
-            shown, self._labels, text, surface=self._surface, callee=self._callee, extra=self._extra
-        )
-
-    def __iter__(self) -> Iterator[Cause]:
-        return iter(Cause)
-
-    def __len__(self) -> int:
-        return len(Cause)
-
-
-_BROKEN_OFF = frozenset({Cause.RESET_EARLY, Cause.INVALID_ANSWER, Cause.UNSUPPORTED})
 _SPEAKS_GRPC = (
     "; the call came as HTTP, and the app speaks gRPC (--app-protocol {protocol}): call its gRPC methods, "
     "or set --app-protocol to http or h2c if it speaks HTTP. An app that implements Dapr's AppCallback/OnInvoke "
     "gets calls made with the header dapr-app-id or a path of Dapr's API"
 )
-_APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}
-_SHARED = {
-    Cause.TIMEOUT: "{who} did not answer in time: {detail}",
-    Cause.TOO_LARGE: "the request to {who} is too large: {detail}; --max-body-size sets the limit",
-    Cause.SHED: "{who} is busy: {detail}; --app-max-concurrency sets how many calls it takes at once",
-    Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
-    Cause.REFUSED: "{who} refused the call: {detail}",
-    Cause.INVALID_ANSWER: "{who} gave an answer that is not valid HTTP: {detail}; is --app-protocol right?",
-}
-_AT_PEER = {
-    **_SHARED,
-    Cause.NO_ENDPOINT: "no endpoint of {who} is known: {detail}",
-    Cause.CONNECT: "could not reach the proxy of {who}: {detail}; is it running, and its peer port open?",
-    Cause.TLS_IDENTITY: "mutual TLS with the proxy of {who} failed: {detail}",
-    Cause.RESET_EARLY: "the call to {who} broke before an answer: {detail}",
-    Cause.RESET_LATE: "the answer of {who} broke off: {detail}",
-    Cause.NOT_READY: "the call to {who} was not sent: {detail}; `postern status` tells why",
-}
-_AT_APP = {
-    **_SHARED,
-    Cause.NO_ENDPOINT: "{who}: its proxy knows no address of the app: {detail}",
-    Cause.CONNECT: "the app {who} does not accept connections: {detail}; is it running, and are --app-port and --app-protocol right?",
-    Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}; is --app-protocol right?",
-    Cause.RESET_EARLY: "the connection to the app {who} ended before an answer: {detail}",
-    Cause.RESET_LATE: "the app {who} broke off its answer: {detail}",
-}

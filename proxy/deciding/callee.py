@@ -17,6 +17,8 @@ from telemetry.hosts import split_authority
 OUT_PATHS = 1  # numbers of the pushed tables
 SERVICES = 2
 DAPR_METHODS = 3
+HTTP_PIPELINE = 4  # and two more
+APP_PIPELINE = 7  # likewise
 FIRST_ACCESS_TABLE = 16
 API_TOKEN_SET = 1  # numbers of the pushed header sets
 TRUTHY_SET = 2

@@ -31,7 +31,7 @@ class Inbound:
     def decide(self, head: RecordingHead) -> Decision:
         """The decision, with the scopes that it dies with."""
         found = self._decide(head)
-        return found if isinstance(found, Hold) else replace(found, scopes=SCOPES)
+        return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, *SCOPES))
 
     def _decide(self, head: RecordingHead) -> Decision:
         app = self.view.app

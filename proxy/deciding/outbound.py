@@ -31,7 +31,8 @@ from proxy.contract.plan import (
     Surface,
 )
 from proxy.contract.recording import RecordingHead
-from proxy.deciding.app_plan import STRIP, AppView, CauseReplies, denied, is_grpc_web, to_app, without_verb
+from proxy.deciding.app_answers import CauseReplies
+from proxy.deciding.app_plan import STRIP, AppView, denied, is_grpc_web, to_app, without_verb
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import Browsers, as_headers
 from proxy.deciding.building_blocks import missing, missing_method, missing_service
@@ -41,6 +42,7 @@ from proxy.deciding.callee import (
     DAPR_METHODS,
     DAPR_RUNTIME,
     HEALTH_SERVICE,
+    HTTP_PIPELINE,
     OUT_PATHS,
     SERVICES,
     STANDARD_SERVICES,
@@ -51,6 +53,7 @@ from proxy.deciding.callee import (
 )
 from proxy.deciding.closed_apis import HEALTH, ROUTES, closed_method, closed_route
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
+from proxy.deciding.pipeline import Passed, Pipeline, path_edit
 from proxy.deciding.plain_text import in_plain_text
 from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 from telemetry.hosts import split_authority
@@ -101,7 +104,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
 
     known: cluster keys that have endpoints. own_ports: listener name to callee text. sockets: listeners that no browser reaches.
     forwarded: X-Forwarded-* of this host. is_baggage_strict: invalid baggage is refused and sound baggage echoed, as daprd does.
-    learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
+    pipeline: what HTTP requests pass. learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
     """
 
     app: AppView
@@ -122,6 +125,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     random: Callable[[], random.Random]
     heard: Heard = NothingHeard()
     apis: ApiLists = ApiLists()
+    pipeline: Pipeline = Pipeline("http", HTTP_PIPELINE)
 
     @property
     def own_id(self) -> str:
@@ -143,11 +147,9 @@ class Named(Struct, frozen=True):
     form: Form = "sent"
     rewrite: Edits = ()
 
-    @property
-    def edits(self) -> Edits:
+    def edits(self, head: RecordingHead) -> Edits:
         """All that is rewritten."""
-        path = () if self.form == "sent" else (Edit(op=Op.DAPR_PATH, data=self.form.encode()),)
-        return (*path, *self.rewrite)
+        return (*path_edit(head, self.form), *self.rewrite)
 
 
 class Outbound:
@@ -176,18 +178,19 @@ class Outbound:
         answered = None if is_judged or own_port is not None else self._api(head)
         if answered is not None:
             return answered
-        refused = None if is_judged else self._token(head)
+        refused = None if is_judged else self._token(head) or self._closed(head)
         if refused is not None:
             return refused
-        if not is_judged and head.protocol() != "grpc" and self._is_closed("invoke"):
-            return closed_route(self._labels("dapr"), "invoke")
-        named = self._name(head)
+        passed = self._through(head)
+        if not isinstance(passed, Passed):
+            return passed
+        named = self._name(passed.head)
         if not isinstance(named, Named):
             return named
         left = read_max_forwards(head)
         if left == 0:
             return self._final(head, named)
-        found = self._to(head, named)
+        found = passed.onto(self._to(passed.head, named))
         return found if left is None else forwarded_once(found, left)
 
     def _final(self, head: RecordingHead, named: Named) -> Reply:
@@ -259,6 +262,16 @@ class Outbound:
             return self._reply(Cause.UNAUTHENTICATED, "the header dapr-api-token is missing or wrong")
         return None
 
+    def _closed(self, head: RecordingHead) -> Reply | None:
+        is_closed = head.protocol() != "grpc" and self._is_closed("invoke")
+        return closed_route(self._labels("dapr"), "invoke") if is_closed else None
+
+    def _through(self, head: RecordingHead) -> Passed | Decision:
+        """What HTTP requests pass; those of InvokeService came as gRPC."""
+        if head.protocol() == "grpc" or head.listener() == INVOKER:
+            return Passed(head)
+        return self.view.pipeline.take(head, "sent", self._labels("dapr"))
+
     # --- our own API -----------------------------------------------------------------------------------------------------
 
     def _api(self, head: RecordingHead) -> Decision | None:
@@ -275,11 +288,14 @@ class Outbound:
             or self._is_closed(path_class[1])
         ):
             return None
-        if path_class[1] not in HEALTH:
-            refused = self._token(head)
-            if refused is not None:
-                return refused
-        return self._to_api(LOCAL_API, (), body_bytes=1_048_576)
+        found = self._to_api(LOCAL_API, (), body_bytes=1_048_576)
+        if path_class[1] in HEALTH:  # whoever asks has neither token nor login
+            return found
+        refused = self._token(head)
+        if refused is not None:
+            return refused
+        passed = self._through(head)
+        return passed.onto(found) if isinstance(passed, Passed) else passed
 
     def _dapr_api(self, head: RecordingHead) -> Decision | None:
         """Dapr's gRPC API: what it serves can't be carried to an app by dapr-app-id, as with daprd. Health and reflection can."""
@@ -341,7 +357,8 @@ class Outbound:
 
     def named_by(self, head: RecordingHead) -> NamedBy | None:
         """What of a request names its callee; None where nothing does."""
-        named = self._name(head)
+        passed = self._through(head)
+        named = self._name(passed.head) if isinstance(passed, Passed) else None
         return named.by if isinstance(named, Named) else None
 
     def _name(self, head: RecordingHead) -> Named | Decision:
@@ -484,7 +501,14 @@ class Outbound:
                 peer=self.view.own_id,
                 posture=self.view.authorizer.posture,
             )
-        found = to_app(head, app, caller=caller, labels=labels, surface=named.surface, rewrite=named.edits)
+        found = to_app(
+            *(head, app),
+            caller=caller,
+            labels=labels,
+            surface=named.surface,
+            rewrite=named.edits(head),
+            form=named.form,
+        )
         if not isinstance(found, Plan) or head.protocol() == "grpc":
             return found
         rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
@@ -509,7 +533,7 @@ class Outbound:
         rules = view.resiliency.for_app(callee.text, app.app_id)
         policies = tuple((*rules.resource, kind, f"app_{callee.text}") for kind in rules.policies)
         labels = replace(labels, policies=policies)
-        edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.edits, Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
+        edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.edits(head), Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
         edits.append(Edit(op=Op.AUTHORITY, data=callee.name.encode()))
         edits.append(Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()))
         if named.surface == "dapr":

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from policies.reading import schema
-from policies.reading.effects import CONFIGURATION, RESILIENCY, Effect
+from policies.reading.effects import COMPONENT, CONFIGURATION, MIDDLEWARE, RESILIENCY, Effect
 from policies.rules.access import DENIALS
 from proxy.cli.run import SHORT
 from proxy.cli.runfile import KEYS, PASSED, App, RunFile, Shared
@@ -69,6 +69,10 @@ of unknown length, for a body larger than the replay buffer, or beyond the openi
 `DefaultAppRetryPolicy` or `DefaultRetryPolicy` apply to apps without an entry. They replace the built-in retry (three retries, a second
 apart, of what certainly did not reach the app), whereas Dapr multiplies the two: `maxRetries: 1` is two attempts here and eight there.
 """
+_MIDDLEWARE = """A handler whose component is missing or can't be used is refused when it is loaded, never passed over. A handler answers a
+call before it is carried: calls that a handler further in answers are not counted by a `ratelimit`. `opa`, `sentinel`, `wasm` and
+`uppercase` are not built. Settings of `middleware.http.` types:
+"""
 _SIGNALS = """SIGTERM and SIGINT shut a sidecar down gracefully: it withdraws its announcement, keeps serving for `--drain`, gives calls in
 flight `--dapr-graceful-shutdown-seconds` to finish, and exits. A second signal ends it at once. SIGHUP makes it reload its policies, and
 makes `postern run` reload those of all its sidecars. The exit code is 0, 1 if calls were cut or something failed, 2 for flags that can't be
@@ -103,6 +107,10 @@ def page() -> str:
         table(("field", "what it does here"), effect_rows(schema.Resiliency, RESILIENCY)),
         "### What is retried",
         _RETRIES,
+        "## Fields of a Component",
+        table(("field", "what it does here"), effect_rows(schema.Component, COMPONENT)),
+        _MIDDLEWARE,
+        table(("type", "setting", "what it does"), middleware_rows()),
         "## Errors",
         "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with"
         " `errorCode`, `message` and, in `details`, the trace's id. On Dapr's paths the `errorCode` is `ERR_DIRECT_INVOKE`, and the codes"
@@ -183,6 +191,13 @@ def effect_rows(model: type[Struct], effects: Mapping[str, Effect]) -> Iterator[
                 effect.does if effect.has_effect else f"no effect{': ' if effect.does else ''}{effect.does}"
             )
             yield f"`{known}`", does
+
+
+def middleware_rows() -> Iterator[tuple[str, str, str]]:
+    """A row for each setting of each type of middleware."""
+    for kind, settings in MIDDLEWARE.items():
+        for name, does in settings.items():
+            yield f"`{kind}`", f"`{name}`", does
 
 
 def covering(path: str, effects: Mapping[str, Effect]) -> str:

@@ -130,7 +130,7 @@ def test_later_file_is_laid_over_the_earlier(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "section",
-    ["features", "httpPipeline", "appHttpPipeline", "secrets", "components", "workflow", "wasm"],
+    ["features", "secrets", "components", "workflow", "wasm"],
 )
 def test_section_without_effect_is_named_once(tmp_path: Path, section: str) -> None:
     warnings = loaded(tmp_path, configuration({section: {"any": ["thing"]}})).warnings

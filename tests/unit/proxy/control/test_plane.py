@@ -17,10 +17,11 @@ from nameresolution.directory import Directory
 from nameresolution.host_registry import Entry
 from nameresolution.resolver import AppName, Endpoint, EndpointSet, Found, Instance, Push, SourceFailure
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
+from policies.rules.pipelines import Pipelines, RateLimit, RouterAlias
 from policies.rules.resiliency import ResiliencyRules, TargetRules
 from proxy.contract.engine import Cluster, EngineStats, ListenerSpec, TlsIdentity
-from proxy.contract.gates import ConcurrencyGate, GateSpec
-from proxy.contract.plan import DETAIL, Cause, Decision, Hold, Op, Plan, Reply
+from proxy.contract.gates import ConcurrencyGate, GateSpec, RateGate
+from proxy.contract.plan import DETAIL, Cause, Decision, Edit, Hold, Op, Plan, Reply
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
 from proxy.control.plane import AGAIN_HOLD_S, HOLD_S, LEARNING_S, Control
@@ -244,6 +245,24 @@ def test_first_picture_has_tables_sets_and_gates(make: Make) -> None:
     assert {b"true", b"1", b"ON", b"y"} <= engine.sets[TRUTHY_SET]
     assert make().engine.gates == {}
     assert make().engine.sets[API_TOKEN_SET] == frozenset()
+
+
+def test_gates_of_pipelines_come_and_go_with_the_policy(make: Make) -> None:
+    world = make()
+    before = load(PolicySources(own_app_id="web", own_namespace="default"))
+    limits = Pipelines(
+        http=(RateLimit(name="a", per_s=2.0),),
+        app=(RouterAlias(name="b", routes=(("/x", "/y"),)), RateLimit(name="a", per_s=0.5)),
+    )
+    world.control.policy_changed(replace(before, pipelines=limits))
+    one, two = RateGate(per_s=2.0, burst=2), RateGate(per_s=0.5, burst=1)
+    assert world.engine.gates == {"http:0:a": one, "app:1:a": two}
+    found = world.decide("/v1.0/invoke/web/method/x")
+    assert isinstance(found, Plan)
+    assert found.gates == ("http:0:a", "app:1:a")
+    assert Edit(op=Op.PATH, data=b"/y") in found.routes[0].edits
+    world.control.policy_changed(replace(before, pipelines=Pipelines(http=limits.http)))
+    assert world.engine.gates == {"http:0:a": one, "app:1:a": None}
 
 
 def test_dapr_grpc_api_is_started_by_its_first_call_alone(make: Make) -> None:

@@ -1,0 +1,175 @@
+"""Handlers of a Configuration and the Components that they name -> Pipelines; every fault at once.
+
+Dapr passes over a handler whose component it does not find. Here that is a fault, since the handler may be the one that keeps callers out.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from policies.reading import schema
+from policies.reading.component_settings import Settings
+from policies.reading.construct import Place
+from policies.reading.documents import Document
+from policies.reading.effects import COMPONENT, warn_of_nothing
+from policies.reading.findings import Findings
+from policies.rules.pipelines import Middleware, Pipelines, RateLimit, RouterAlias, RouterChecker
+
+MIDDLEWARE = "middleware.http."
+Components = Sequence[tuple[Document, schema.Component]]
+
+# RFC 3986 §3.3 without escapes; a segment of a pattern may be a name in braces.
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
+_HOLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)\}")
+
+
+def compile_pipelines(
+    configurations: Sequence[tuple[Document, schema.Configuration]],
+    components: Components,
+    own_app_id: str,
+    env: Mapping[str, str],
+    findings: Findings,
+) -> Pipelines:
+    """The pipelines of the last Configuration that writes each."""
+    compiler = _Compiler(components, own_app_id, env, findings)
+    http = compiler.pipeline(configurations, "httpPipeline", lambda spec: spec.http_pipeline)
+    app = compiler.pipeline(configurations, "appHttpPipeline", lambda spec: spec.app_http_pipeline)
+    compiler.warn_of_unused()
+    return Pipelines(http=http, app=app)
+
+
+class _Compiler:
+    """Mutable state: the components that were named."""
+
+    def __init__(
+        self, components: Components, own_app_id: str, env: Mapping[str, str], findings: Findings
+    ) -> None:
+        self._components = components
+        self._own = own_app_id
+        self._env = env
+        self._findings = findings
+        self._used: set[int] = set()
+
+    def pipeline(
+        self,
+        configurations: Sequence[tuple[Document, schema.Configuration]],
+        key: str,
+        of: Callable[[schema.ConfigurationSpec], schema.Pipeline],
+    ) -> tuple[Middleware, ...]:
+        """One of the two."""
+        place: Place = ("spec", key, "handlers")
+        writers = [(document, one) for document, one in configurations if document.has(place)]
+        if not writers:
+            return ()
+        document, configuration = writers[-1]
+        made = [
+            self._handler(document, (*place, number), handler)
+            for number, handler in enumerate(of(configuration.spec).handlers)
+        ]
+        return tuple(one for one in made if one is not None)
+
+    def _handler(self, document: Document, place: Place, handler: schema.Handler) -> Middleware | None:
+        kind = handler.type.lower().removeprefix(MIDDLEWARE)
+        is_lenient = kind in _HARMLESS
+
+        def fault(problem: str) -> None:
+            self._findings.fault(document, place, problem, is_lenient=is_lenient)
+
+        what = f"component {handler.name} of type {handler.type}"
+        matching = [number for number, (_, one) in enumerate(self._components) if _is_named(one, handler)]
+        if not matching:
+            fault(f"{what} is not among the resources ({self._hint(handler)})")
+            return None
+        self._used.update(matching)
+        found = [self._components[number] for number in matching]
+        mine = [(where, one) for where, one in found if not one.scopes or self._own in one.scopes]
+        if not mine:
+            scopes = ", ".join(found[0][1].scopes)
+            fault(f"{what} is scoped to {scopes} (expected {self._own} among its scopes, or no handler)")
+            return None
+        where, component = mine[0]
+        if len(mine) > 1:
+            second = f"{mine[1][0].path}:{mine[1][0].line}"
+            fault(f"{what} is there twice, at {where.path}:{where.line} and {second} (expected one)")
+        return self._middleware(where, component, kind, fault)
+
+    def _middleware(
+        self, document: Document, component: schema.Component, kind: str, fault: Callable[[str], None]
+    ) -> Middleware | None:
+        what = f"component {component.metadata.name} ({document.path}:{document.line}) is of type {component.spec.type}"
+        read = _KINDS.get(kind)
+        if read is None or (component.spec.version or "v1").lower() != "v1":
+            why = _NOT_BUILT.get(kind, f"which is unknown (expected {MIDDLEWARE}{{{', '.join(_KINDS)}}} v1)")
+            fault(f"{what}, {why}")
+            return None
+        settings = Settings(document, component, self._env, self._findings)
+        made = read(settings)
+        settings.finish()
+        return made
+
+    def _hint(self, handler: schema.Handler) -> str:
+        others = [
+            f"{one.spec.type} {one.spec.version or 'v1'}"
+            for _, one in self._components
+            if one.metadata.name == handler.name
+        ]
+        if others:
+            return f"the one of that name is of type {' and '.join(others)}"
+        return "expected a file with kind: Component in --resources-path"
+
+    def warn_of_unused(self) -> None:
+        """Name what is in no pipeline."""
+        for number, (document, component) in enumerate(self._components):
+            warn_of_nothing(document, COMPONENT, self._findings)
+            if number not in self._used and (not component.scopes or self._own in component.scopes):
+                self._findings.warn(document, ("metadata", "name"), "is in no pipeline and has no effect")
+
+
+def _is_named(component: schema.Component, handler: schema.Handler) -> bool:
+    spec = component.spec
+    return (
+        component.metadata.name == handler.name
+        and spec.type.lower() == handler.type.lower()
+        and (spec.version or "v1").lower() == (handler.version or "v1").lower()
+    )
+
+
+def _rate_limit(settings: Settings) -> Middleware:
+    return RateLimit(name=settings.name, per_s=settings.number("maxRequestsPerSecond", default=100.0))
+
+
+def _router_alias(settings: Settings) -> Middleware:
+    routes = settings.mapping("routes")
+    shapes: dict[str, str] = {}
+    for path, target in routes.items():
+        holes = _HOLE.findall(path)
+        plain = "/".join("x" if _HOLE.fullmatch(one) else one for one in path.split("/"))
+        if _PATH.fullmatch(plain) is None or len(set(holes)) < len(holes):
+            settings.fault(
+                "routes", f"`{path}` is not a path (expected one such as /orders/{{id}}, without escapes)"
+            )
+        if _PATH.fullmatch(target) is None:
+            settings.fault("routes", f"`{target}` is not a path (expected one without a query and escapes)")
+        shape = _HOLE.sub("{}", path.rstrip("/"))
+        if shape in shapes:
+            settings.fault("routes", f"`{path}` and `{shapes[shape]}` are for the same paths (expected one)")
+        shapes[shape] = path
+    return RouterAlias(name=settings.name, routes=tuple(routes.items()))
+
+
+def _router_checker(settings: Settings) -> Middleware:
+    return RouterChecker(name=settings.name, rule=settings.pattern("rule", default=None))
+
+
+_KINDS: Mapping[str, Callable[[Settings], Middleware]] = {
+    "ratelimit": _rate_limit,
+    "routeralias": _router_alias,
+    "routerchecker": _router_checker,
+}
+_NOT_BUILT: Mapping[str, str] = {
+    "opa": "which is not built",
+    "sentinel": "which is not built (ratelimit and --app-max-concurrency limit calls)",
+    "uppercase": "a test aid of Dapr's that is not built",
+    "wasm": "which is not built",
+}
+# Without these nobody comes in who would not come in with them.
+_HARMLESS = frozenset({"routeralias", "oauth2clientcredentials", "uppercase"})

@@ -1,0 +1,138 @@
+"""The `metadata` of a Component: settings by name, each checked where it stands."""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+
+import yaml
+
+from policies.reading import schema
+from policies.reading.construct import Place, text_of
+from policies.reading.documents import Document
+from policies.reading.findings import Findings
+from policies.rules.patterns import Pattern, PatternError
+
+_METADATA: Place = ("spec", "metadata")
+_NOT_FOR_COMPONENTS = re.compile(r"APP_API_TOKEN|DAPR_.*")
+
+
+class Settings:
+    """Those of one component; names count in any case, as in Dapr. Mutable state: which were asked for, the rest being faults."""
+
+    def __init__(
+        self, document: Document, component: schema.Component, env: Mapping[str, str], findings: Findings
+    ) -> None:
+        self.name = component.metadata.name
+        self._document = document
+        self._env = env
+        self._findings = findings
+        self._items: dict[str, tuple[Place, schema.NameValue]] = {}
+        self._known: dict[str, str] = {}
+        for number, item in enumerate(component.spec.metadata):
+            place = (*_METADATA, number)
+            if item.name.lower() in self._items:
+                self._fault((*place, "name"), f"`{item.name}` is there already (expected one of a name)")
+            self._items[item.name.lower()] = (place, item)
+
+    def _fault(self, place: Place, problem: str, *, is_lenient: bool = False) -> None:
+        self._findings.fault(self._document, place, problem, is_lenient=is_lenient)
+
+    def fault(self, name: str, problem: str) -> None:
+        """Something is wrong with a setting, or with its absence."""
+        found = self._items.get(name.lower())
+        self._fault((*found[0], "value") if found is not None else _METADATA, problem)
+
+    def _find(self, names: tuple[str, ...]) -> tuple[Place, schema.NameValue] | None:
+        self._known |= {name.lower(): name for name in names}
+        found = [self._items[name.lower()] for name in names if name.lower() in self._items]
+        if len(found) > 1:
+            self._fault((*found[1][0], "name"), f"`{' and '.join(names)}` are two names of one setting")
+        return found[0] if found else None
+
+    def raw(self, name: str) -> object:
+        """A value as it is written, of any type; None where it is not there."""
+        found = self._find((name,))
+        return None if found is None else found[1].value
+
+    def text(self, name: str, *aliases: str, default: str | None = "") -> str:
+        """A text; without a default it must be there."""
+        found = self._find((name, *aliases))
+        made = "" if found is None else self._value(*found).strip()
+        if not made and default is None:
+            self.fault(name, f"{name} is missing (expected it among the settings of {self.name})")
+        return made or default or ""
+
+    def _value(self, place: Place, item: schema.NameValue) -> str:
+        if item.secret_key_ref is not None:
+            problem = "names a secret, and postern has no secret stores (expected value, or envRef for a variable of the environment)"
+            self._fault((*place, "secretKeyRef"), problem)
+            return "?"
+        if item.env_ref:
+            return self._variable(place, item.env_ref)
+        if isinstance(item.value, dict | list):
+            self._fault((*place, "value"), "is not text (expected one value)")
+            return "?"
+        return _text(item.value)
+
+    def _variable(self, place: Place, name: str) -> str:
+        if _NOT_FOR_COMPONENTS.fullmatch(name) is not None:
+            self._fault((*place, "envRef"), f"{name} is not for components (expected another variable)")
+        elif name not in self._env:
+            self._fault((*place, "envRef"), f"variable {name} is not set")
+        return self._env.get(name, "?")
+
+    def number(self, name: str, *, default: float) -> float:
+        """A number above 0."""
+        text = self.text(name)
+        if not text:
+            return default
+        try:
+            made = float(text)
+        except ValueError:
+            made = math.nan
+        if not 0 < made < math.inf:
+            self.fault(name, f"`{text}` is not a number above 0 (expected one such as {default:g})")
+            return default
+        return made
+
+    def pattern(self, name: str, *, default: str | None = "") -> str:
+        """A regular expression (RE2)."""
+        text = self.text(name, default=default)
+        if text:
+            try:
+                Pattern(text)
+            except PatternError as error:
+                self.fault(name, f"`{text}` is not a regular expression that can be used: {error}")
+        return text
+
+    def mapping(self, name: str) -> dict[str, str]:
+        """Text by text: a mapping, or a text that holds one in YAML or JSON."""
+        value = self.raw(name)
+        if isinstance(value, str):
+            try:
+                value = yaml.load(value, Loader=yaml.CSafeLoader)
+            except yaml.YAMLError as error:
+                self.fault(name, f"is neither YAML nor JSON: {str(error).splitlines()[0]}")
+                return {}
+        if not isinstance(value, dict) or not value:
+            self.fault(name, f"{name} is no mapping (expected one in YAML or JSON, with one entry at least)")
+            return {}
+        return {_text(key): _text(one) for key, one in value.items()}
+
+    def finish(self) -> None:
+        """All were asked for: what is left means nothing."""
+        for lowered, (place, item) in self._items.items():
+            if lowered not in self._known:
+                close = difflib.get_close_matches(lowered, self._known, n=1, cutoff=0.6)
+                meant = [self._known[one] for one in close] or sorted(self._known.values())
+                hint = f"did you mean {meant[0]}?" if close else f"expected {', '.join(meant)}"
+                self._fault((*place, "name"), f"unknown setting `{item.name}` ({hint})", is_lenient=True)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return text_of(value) if isinstance(value, int | float) else str(value)

@@ -1,0 +1,107 @@
+"""Answers for all that an engine may meet on the way of a call, in words for whoever called. Pure."""
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+
+from msgspec.structs import replace
+
+from proxy import errors
+from proxy.contract.head import Headers
+from proxy.contract.plan import DETAIL, Cause, Labels, Reply, Surface
+from proxy.deciding.plain_text import in_plain_text
+
+
+class CauseReplies(Mapping[Cause, Reply]):
+    """Answers for all that an engine may meet on the way to `who`, each made when asked for: a Plan that holds all is 13 KB.
+
+    `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy. `hint`: what may be amiss where
+    it breaks the call off, or can't take it.
+    """
+
+    __slots__ = ("_at_app", "_callee", "_extra", "_hint", "_labels", "_surface", "_wait_s", "_who")
+
+    def __init__(
+        self,
+        labels: Labels,
+        surface: Surface,
+        who: str,
+        callee: str,
+        *,
+        at_app: bool,
+        extra: Headers = (),
+        hint: str = "",
+    ) -> None:
+        self._hint = hint
+        self._wait_s = 1
+        self._labels = labels
+        self._surface = surface
+        self._who = who
+        self._callee = callee
+        self._at_app = at_app
+        self._extra = extra
+
+    def adding(self, headers: Headers) -> "CauseReplies":
+        """The same answers with more headers."""
+        made = copy(self)
+        made._extra = (*self._extra, *headers)
+        return made
+
+    def limiting(self, wait_s: int) -> "CauseReplies":
+        """The same answers, of which those of a rate limit name the seconds to wait at most."""
+        made = copy(self)
+        made._wait_s = wait_s
+        return made
+
+    def __getitem__(self, cause: Cause) -> Reply:
+        texts = _AT_APP if self._at_app else _AT_PEER
+        shown = _APP_CAUSES.get(cause, cause) if self._at_app else cause
+        text = texts.get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
+        if cause is Cause.RATE:
+            return self._limited(text)
+        if self._hint and cause in _BROKEN_OFF:
+            text += self._hint
+        return errors.reply(
+            shown, self._labels, text, surface=self._surface, callee=self._callee, extra=self._extra
+        )
+
+    def _limited(self, text: str) -> Reply:
+        made = errors.reply(Cause.RATE, self._labels, text, surface=self._surface, extra=self._extra)
+        found = in_plain_text(made, text)
+        headers = (header for header in found.headers if header[0] != b"retry-after")
+        return replace(found, headers=(*headers, (b"retry-after", b"%d" % self._wait_s)))
+
+    def __iter__(self) -> Iterator[Cause]:
+        return iter(Cause)
+
+    def __len__(self) -> int:
+        return len(Cause)
+
+
+_BROKEN_OFF = frozenset({Cause.RESET_EARLY, Cause.INVALID_ANSWER, Cause.UNSUPPORTED})
+_APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}
+_SHARED = {
+    Cause.TIMEOUT: "{who} did not answer in time: {detail}",
+    Cause.TOO_LARGE: "the request to {who} is too large: {detail}; --max-body-size sets the limit",
+    Cause.RATE: "too many requests {detail}: a ratelimit on the way to {who} says how many it takes",
+    Cause.SHED: "{who} is busy: {detail}; --app-max-concurrency sets how many calls it takes at once",
+    Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
+    Cause.REFUSED: "{who} refused the call: {detail}",
+    Cause.INVALID_ANSWER: "{who} gave an answer that is not valid HTTP: {detail}; is --app-protocol right?",
+}
+_AT_PEER = {
+    **_SHARED,
+    Cause.NO_ENDPOINT: "no endpoint of {who} is known: {detail}",
+    Cause.CONNECT: "could not reach the proxy of {who}: {detail}; is it running, and its peer port open?",
+    Cause.TLS_IDENTITY: "mutual TLS with the proxy of {who} failed: {detail}",
+    Cause.RESET_EARLY: "the call to {who} broke before an answer: {detail}",
+    Cause.RESET_LATE: "the answer of {who} broke off: {detail}",
+    Cause.NOT_READY: "the call to {who} was not sent: {detail}; `postern status` tells why",
+}
+_AT_APP = {
+    **_SHARED,
+    Cause.NO_ENDPOINT: "{who}: its proxy knows no address of the app: {detail}",
+    Cause.CONNECT: "the app {who} does not accept connections: {detail}; is it running, and are --app-port and --app-protocol right?",
+    Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}; is --app-protocol right?",
+    Cause.RESET_EARLY: "the connection to the app {who} ended before an answer: {detail}",
+    Cause.RESET_LATE: "the app {who} broke off its answer: {detail}",
+}

@@ -1,0 +1,192 @@
+"""What HTTP requests pass before they go on (`spec.httpPipeline`, `spec.appHttpPipeline`). Pure.
+
+Each handler is a gate, an edit, or an answer. No chain of its own runs in an engine: handlers are asked in their order, and what they say
+goes into one decision. Gates are passed by calls that go on: one that a handler behind a `ratelimit` answers here has not passed it.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from policies.rules.patterns import Pattern
+from policies.rules.pipelines import Middleware, RateLimit, RouterAlias, RouterChecker
+from proxy import errors
+from proxy.contract.gates import GateSpec, RateGate
+from proxy.contract.head import Form, Headers
+from proxy.contract.plan import Cause, Decision, Edit, Edits, Labels, Op, Plan, Reply
+from proxy.contract.recording import RecordingHead, Table
+from proxy.deciding.app_answers import CauseReplies
+from proxy.deciding.callee import ForwardedPaths
+from proxy.deciding.path_aliases import PathAliases
+from proxy.deciding.plain_text import in_plain_text
+from proxy.wire.target import as_forwarded
+
+_FORMS: Final[tuple[Form, ...]] = ("sent", "whole", "method")
+
+
+class Way:
+    """A request on its way through. Mutable state: where it goes by now, and what it is given."""
+
+    __slots__ = ("edits", "form", "gates", "head", "labels", "scopes", "wait_s")
+
+    def __init__(self, head: RecordingHead, form: Form, labels: Labels) -> None:
+        self.head = head
+        self.form = form
+        self.labels = labels
+        self.gates: list[str] = []
+        self.edits: list[Edit] = []
+        self.scopes: list[str] = []
+        self.wait_s = 0
+
+    def refuse(self, cause: Cause, text: str, *, status: int | None = None, headers: Headers = ()) -> Reply:
+        """An answer in plain text, as Dapr's middleware gives it."""
+        return in_plain_text(errors.reply(cause, self.labels, text, status=status, extra=headers), text)
+
+    def path(self) -> str:
+        """The path as whoever comes next finds it; the decision is for this call alone."""
+        return as_forwarded(self.head.whole().path, self.form)
+
+
+class Step:
+    """A handler at work."""
+
+    reads_path = False
+
+    def classify(self, path: str) -> tuple[Hashable, str]:
+        """What of a path it turns on, and the path behind it."""
+        return None, path
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        """Let a request pass, and give it what is to be given; or the decision about it. found: by `classify`."""
+        raise NotImplementedError
+
+
+class _RateLimit(Step):
+    def __init__(self, middleware: RateLimit, gate: str) -> None:
+        self._gate = gate
+        self._wait_s = math.ceil(1 / middleware.per_s)  # at most, for whoever finds no token
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        way.gates.append(self._gate)
+        way.wait_s = max(way.wait_s, self._wait_s)
+        return None
+
+
+class _RouterAlias(Step):
+    reads_path = True
+
+    def __init__(self, middleware: RouterAlias, _: str) -> None:
+        self._aliases = PathAliases(middleware.routes)
+
+    def classify(self, path: str) -> tuple[Hashable, str]:
+        return self._aliases.classify(path)
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        if isinstance(found, int):
+            path = way.path()
+            way.head = way.head.moved(self._aliases.classify(path)[1], self._aliases.fill(found, path))
+        elif isinstance(found, str):
+            way.head = way.head.moved(found)
+        way.form = way.form if found is None else "sent"
+        return None
+
+
+class _RouterChecker(Step):
+    def __init__(self, middleware: RouterChecker, _: str) -> None:
+        self._name = middleware.name
+        self._rule = Pattern(middleware.rule)
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        query = way.head.whole().query.decode("latin-1")
+        if self._rule.finds(f"{way.path()}?{query}" if query else way.path()):
+            return None
+        return way.refuse(Cause.BAD_REQUEST, f"invalid router: the rule of {self._name} does not allow it")
+
+
+_STEPS: Mapping[type[Middleware], Callable[[Any, str], Step]] = {
+    RateLimit: _RateLimit,
+    RouterAlias: _RouterAlias,
+    RouterChecker: _RouterChecker,
+}
+
+
+class Passed(Struct, frozen=True):
+    """A request that goes on: as what head, and what its Plan is given."""
+
+    head: RecordingHead
+    gates: tuple[str, ...] = ()
+    edits: Edits = ()
+    wait_s: int = 0
+    scopes: tuple[str, ...] = ()
+
+    def onto(self, found: Decision) -> Decision:
+        """The same decision, given that."""
+        if not isinstance(found, Plan):
+            return found
+        replies = found.local_replies
+        return replace(
+            found,
+            routes=tuple(replace(route, edits=(*route.edits, *self.edits)) for route in found.routes),
+            gates=(*self.gates, *found.gates),
+            local_replies=replies.limiting(self.wait_s) if isinstance(replies, CauseReplies) else replies,
+            scopes=(*found.scopes, *self.scopes),
+        )
+
+
+class Pipeline:
+    """One of the two. `side`: http or app, by which its gates are named; `first_table`: the first of three numbers for its tables."""
+
+    def __init__(self, side: str, first_table: int, handlers: tuple[Middleware, ...] = ()) -> None:
+        self._first_table = first_table
+        names = [f"{side}:{number}:{handler.name}" for number, handler in enumerate(handlers)]
+        self._steps = tuple(
+            _STEPS[type(handler)](handler, name) for handler, name in zip(handlers, names, strict=True)
+        )
+        self._reads_paths = any(step.reads_path for step in self._steps)
+        self.gates: Mapping[str, GateSpec] = {
+            name: RateGate(per_s=handler.per_s, burst=handler.burst)
+            for handler, name in zip(handlers, names, strict=True)
+            if isinstance(handler, RateLimit)
+        }
+
+    def tables(self) -> Mapping[int, Table]:
+        """What must be pushed before it decides."""
+        if not self._reads_paths:
+            return {}
+        numbers = zip(range(self._first_table, self._first_table + len(_FORMS)), _FORMS, strict=True)
+        return {number: ForwardedPaths(self, form) for number, form in numbers}
+
+    def classify(self, path: str) -> tuple[Hashable, ...]:
+        """What each handler turns on, of a path as the app finds it."""
+        found: list[Hashable] = []
+        for step in self._steps:
+            kind, path = step.classify(path)
+            found.append(kind)
+        return tuple(found)
+
+    def take(self, head: RecordingHead, form: Form, labels: Labels) -> Passed | Decision:
+        """What becomes of a request. form: which of its paths counts."""
+        if not self._steps:
+            return Passed(head)
+        kinds: Hashable = (None,) * len(self._steps)
+        if self._reads_paths:
+            kinds = head.path_class(self._first_table + _FORMS.index(form))
+        assert isinstance(kinds, tuple)
+        way = Way(head, form, labels)
+        for step, kind in zip(self._steps, kinds, strict=True):
+            decided = step.take(way, kind)
+            if decided is not None:
+                return decided
+        return Passed(way.head, tuple(way.gates), tuple(way.edits), way.wait_s, tuple(way.scopes))
+
+
+def path_edit(head: RecordingHead, form: Form) -> Edits:
+    """What sends a request to the path that it was moved to; nothing where it was not."""
+    if head.moved_to is None:
+        return () if form == "sent" else (Edit(op=Op.DAPR_PATH, data=form.encode()),)
+    path, query = head.moved_to
+    target = as_forwarded(path, form) + (f"?{query}" if query else "")
+    return (Edit(op=Op.PATH, data=target.encode()),)
