@@ -40,6 +40,7 @@ from proxy.control.not_ready import reasons
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
 from proxy.control.policy_sources import policy_sources
+from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.svid_source import svid_source
 from proxy.control.tracing_setup import exporters, sampling_rate
 from proxy.deciding.outbound import LOCAL_API
@@ -48,6 +49,7 @@ from proxy.errors import ConfigError
 from proxy.settings.parsing import DAPR_BODY_BYTES
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
+from proxy.wire.web_client import WebClient
 from sentry.client import Svid
 from telemetry.context import Sampler
 from telemetry.logs import configure, get_logger
@@ -121,10 +123,12 @@ class Sidecar:
                 os.environ, settings.peer_listen_address
             )
             self._directory = Directory(resolvers)
+            self._remote = RemoteFetch(WebClient())
             self._control = Control(
                 *(settings, self._policy, self._directory, self._hostname, self._host_ip),
                 want_dapr_api=self._dapr_api.want,
                 want_callback=self._callback.want,
+                remote=self._remote,
             )
         except DocumentError as error:
             raise ConfigError(tuple(str(error).splitlines())) from error
@@ -270,6 +274,7 @@ class Sidecar:
         """Everything that keeps a listening sidecar useful, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._directory.run())
+            tasks.create_task(self._remote.run())
             tasks.create_task(self._tracer.run())
             tasks.create_task(self._app.run())
             tasks.create_task(self._tick())

@@ -122,13 +122,13 @@ MEANINGS: dict[Cause, str] = {
     Cause.CALLER_LEFT: "the caller hung up; in metrics and logs only",
     Cause.DRAINING: "the proxy is shutting down",
     Cause.BAD_REQUEST: "the request is not valid HTTP, or asks for the impossible",
-    Cause.UNAUTHENTICATED: "the API token is missing or wrong",
+    Cause.UNAUTHENTICATED: "the API token, or a token that a pipeline asks for, is missing or wrong",
     Cause.FORBIDDEN_ORIGIN: "the request came from a browser, from a page of another origin",
     Cause.MISDIRECTED: "the call reached a proxy of another app",
     Cause.UNSUPPORTED: "the call can't be carried to an app of this protocol",
     Cause.APP_DOWN: "the callee's app does not accept connections",
     Cause.APP_UNHEALTHY: "the callee's app fails its health probes",
-    Cause.NOT_READY: "a proxy has no certificate yet; nothing is sent in plaintext instead",
+    Cause.NOT_READY: "a proxy has no certificate (nothing is sent in plaintext instead), or not what its pipeline needs of another server",
     Cause.INVALID_ANSWER: "the response is not valid HTTP, or has too many fields",
 }
 HEADER = b"postern-error"

@@ -5,6 +5,7 @@ Dapr passes over a handler whose component it does not find. Here that is a faul
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import parse_qsl
 
 from policies.reading import schema
 from policies.reading.component_settings import Settings
@@ -12,7 +13,15 @@ from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.effects import COMPONENT, warn_of_nothing
 from policies.reading.findings import Findings
-from policies.rules.pipelines import Middleware, Pipelines, RateLimit, RouterAlias, RouterChecker
+from policies.rules.pipelines import (
+    Bearer,
+    ClientCredentials,
+    Middleware,
+    Pipelines,
+    RateLimit,
+    RouterAlias,
+    RouterChecker,
+)
 
 MIDDLEWARE = "middleware.http."
 Components = Sequence[tuple[Document, schema.Component]]
@@ -160,7 +169,50 @@ def _router_checker(settings: Settings) -> Middleware:
     return RouterChecker(name=settings.name, rule=settings.pattern("rule", default=None))
 
 
+def _bearer(settings: Settings) -> Middleware:
+    return Bearer(
+        name=settings.name,
+        issuer=settings.url("issuer", "issuerURL", default=None),
+        audience=settings.text("audience", "clientID", default=None),
+        jwks_url=settings.url("jwksURL"),
+    )
+
+
+def _client_credentials(settings: Settings) -> Middleware:
+    header = settings.text("headerName", default=None)
+    if _FIELD.fullmatch(header) is None or header.lower() in _NOT_SET:
+        settings.fault(
+            "headerName", f"`{header}` is not a header that can be set (expected one such as authorization)"
+        )
+    return ClientCredentials(
+        name=settings.name,
+        client_id=settings.text("clientId", default=None),
+        client_secret=settings.text("clientSecret", default=None),
+        scopes=_scopes(settings),
+        token_url=settings.url("tokenURL", default=None),
+        header=header.lower(),
+        endpoint_params=tuple(parse_qsl(settings.text("endpointParamsQuery"), keep_blank_values=True)),
+        auth_styles=settings.choice("authStyle", _AUTH_STYLES, default="0"),
+        path_filter=settings.pattern("pathFilter"),
+    )
+
+
+def _scopes(settings: Settings) -> tuple[str, ...]:
+    return tuple(filter(None, (one.strip() for one in settings.text("scopes").split(","))))
+
+
+# As golang.org/x/oauth2 numbers them: whichever is taken, in the form, in the header.
+_AUTH_STYLES = {"0": ("header", "form"), "1": ("form",), "2": ("header",)}
+_FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_SET = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te", "trailer"),
+        *("content-length", "content-type", "host", "expect", "cookie"),
+    }
+)
 _KINDS: Mapping[str, Callable[[Settings], Middleware]] = {
+    "bearer": _bearer,
+    "oauth2clientcredentials": _client_credentials,
     "ratelimit": _rate_limit,
     "routeralias": _router_alias,
     "routerchecker": _router_checker,

@@ -4,6 +4,8 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
@@ -13,6 +15,9 @@ from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.rules.patterns import Pattern, PatternError
 
+ChoiceT = TypeVar("ChoiceT")
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _METADATA: Place = ("spec", "metadata")
 _NOT_FOR_COMPONENTS = re.compile(r"APP_API_TOKEN|DAPR_.*")
 
@@ -38,10 +43,13 @@ class Settings:
     def _fault(self, place: Place, problem: str, *, is_lenient: bool = False) -> None:
         self._findings.fault(self._document, place, problem, is_lenient=is_lenient)
 
-    def fault(self, name: str, problem: str) -> None:
+    def _place(self, *names: str) -> Place:
+        found = next((self._items[name.lower()] for name in names if name.lower() in self._items), None)
+        return (*found[0], "value") if found is not None else _METADATA
+
+    def fault(self, name: str, problem: str, *aliases: str) -> None:
         """Something is wrong with a setting, or with its absence."""
-        found = self._items.get(name.lower())
-        self._fault((*found[0], "value") if found is not None else _METADATA, problem)
+        self._fault(self._place(name, *aliases), problem)
 
     def _find(self, names: tuple[str, ...]) -> tuple[Place, schema.NameValue] | None:
         self._known |= {name.lower(): name for name in names}
@@ -96,6 +104,29 @@ class Settings:
             return default
         return made
 
+    def url(self, name: str, *aliases: str, default: str | None = "") -> str:
+        """An http or https URL; over http only on this host without a warning."""
+        text = self.text(name, *aliases, default=default)
+        if not text:
+            return ""
+        parts = _url_parts(text)
+        if parts is None:
+            self.fault(
+                name, f"`{text}` is not a URL (expected one such as https://login.example.com/path)", *aliases
+            )
+            return ""
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            problem = f"`{text}` is not https: whoever is on the way can read and change what is sent"
+            self._findings.warn(self._document, self._place(name, *aliases), problem)
+        return text
+
+    def choice(self, name: str, choices: Mapping[str, ChoiceT], *, default: str) -> ChoiceT:
+        """One of several."""
+        text = self.text(name, default=default)
+        if text.lower() not in choices:
+            self.fault(name, f"`{text}` is unknown (expected {' or '.join(choices)})")
+        return choices.get(text.lower(), choices[default])
+
     def pattern(self, name: str, *, default: str | None = "") -> str:
         """A regular expression (RE2)."""
         text = self.text(name, default=default)
@@ -128,6 +159,16 @@ class Settings:
                 meant = [self._known[one] for one in close] or sorted(self._known.values())
                 hint = f"did you mean {meant[0]}?" if close else f"expected {', '.join(meant)}"
                 self._fault((*place, "name"), f"unknown setting `{item.name}` ({hint})", is_lenient=True)
+
+
+def _url_parts(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        is_sound = parts.hostname and parts.port != 0 and text.isascii() and text.isprintable()
+    except ValueError:
+        return None
+    is_known = parts.scheme in ("http", "https") and not parts.username and not parts.fragment
+    return parts if is_sound and is_known else None
 
 
 def _text(value: object) -> str:

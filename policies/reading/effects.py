@@ -204,7 +204,26 @@ COMPONENT: Mapping[str, Effect] = {
         "is refused: there are no secret stores; write the value, or name a variable with `envRef`"
     ),
 }
+_PATH_FILTER = "regular expression (RE2): for requests whose path an app may read as one that it finds; needs the extra `re2` (all)"
 MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
+    "bearer": {
+        "issuer": "whose tokens count, a URL: `iss` of the token (also `issuerURL`); others are answered 401",
+        "audience": "for whom: among `aud` of the token (also `clientID`)",
+        "jwksURL": (
+            "where the issuer's keys are; else OpenID discovery tells. Fetched in the background every 15 minutes, and for a token with an"
+            " unknown key, at most every 10; until they are had calls are answered 500"
+        ),
+    },
+    "oauth2clientcredentials": {
+        "clientId": "our id at the token server",
+        "clientSecret": "our secret there",
+        "scopes": "what to ask for, with commas between",
+        "tokenURL": "where; the token is renewed before it ends, and calls that there is none for are answered 503",
+        "headerName": "the header of requests that takes the token, in the place of the caller's",
+        "endpointParamsQuery": "more for the token server, as `a=b&c=d`",
+        "authStyle": "2: id and secret in a header, 1: in the form, 0: whichever is taken (0)",
+        "pathFilter": _PATH_FILTER,
+    },
     "ratelimit": {
         "maxRequestsPerSecond": (
             "requests of each caller, by its certificate or else its address: so many at once (one at least) and in each second; others"

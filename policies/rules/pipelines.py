@@ -9,6 +9,15 @@ class Middleware(Struct, frozen=True, kw_only=True):
     name: str
     path_filter: str = ""
 
+    @property
+    def remote_key(self) -> str:
+        """What calls are held for, where it needs something of another server."""
+        return ""
+
+    def fetches_as(self, other: "Middleware") -> bool:
+        """Whether the same is fetched for another one with this key."""
+        return self == other
+
 
 class RateLimit(Middleware, frozen=True, kw_only=True):
     """`middleware.http.ratelimit`: of each caller `burst` requests at once, and `per_s` a second in the long run."""
@@ -31,6 +40,46 @@ class RouterChecker(Middleware, frozen=True, kw_only=True):
     """`middleware.http.routerchecker`: `rule` (RE2) is found in path and query, or the request is refused."""
 
     rule: str
+
+
+class Bearer(Middleware, frozen=True, kw_only=True):
+    """`middleware.http.bearer`: a token (JWT) of `issuer` for `audience`. jwks_url: where its keys are, "": found by discovery."""
+
+    issuer: str
+    audience: str
+    jwks_url: str = ""
+
+    @property
+    def remote_key(self) -> str:
+        """See Middleware."""
+        return f"keys:{self.issuer} {self.jwks_url}"
+
+    def fetches_as(self, other: Middleware) -> bool:
+        """The key says it all."""
+        return True
+
+
+class ClientCredentials(Middleware, frozen=True, kw_only=True):
+    """`middleware.http.oauth2clientcredentials`: requests are given a token of our own in `header`.
+
+    auth_styles: how the client proves itself at `token_url`, header or form, the first that is taken.
+    """
+
+    client_id: str
+    client_secret: str
+    scopes: tuple[str, ...]
+    token_url: str
+    header: str
+    endpoint_params: tuple[tuple[str, str], ...] = ()
+    auth_styles: tuple[str, ...] = ("header", "form")
+
+    @property
+    def remote_key(self) -> str:
+        """See Middleware."""
+        return f"token:{self.name}"
+
+    def __repr__(self) -> str:
+        return f"ClientCredentials({self.name}, …)"
 
 
 class Pipelines(Struct, frozen=True, kw_only=True):

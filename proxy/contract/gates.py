@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+MAX_CALLERS = 8_192  # that a rate gate surely remembers; one that it forgets begins afresh
+
 
 class ConcurrencyGate(Struct, frozen=True, kw_only=True, tag="concurrency"):
     """At most `limit` inside at once. `queue` more wait, and come in as they came; others are refused as SHED."""

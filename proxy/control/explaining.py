@@ -118,7 +118,7 @@ class Explainer:
                     "weight": route.weight,
                     "expect": sorted(route.expect),
                     "gates": list(route.gates),
-                    "edits": _edits(route.edits),
+                    "edits": self._edits(route.edits),
                     "endpoints": self._endpoints(route.cluster),
                 }
                 for route in plan.routes
@@ -127,10 +127,26 @@ class Explainer:
             "retries": [_retry(policy) for policy in plan.retries],
             "gates": list(plan.gates),
             "bodyBytes": plan.body_bytes,
-            "replyEdits": _edits(plan.reply_edits),
+            "replyEdits": self._edits(plan.reply_edits),
             "scopes": list(plan.scopes),
-            "sends": _sends(head, route.edits),
+            "sends": _sends(head, route.edits, self._secret),
         }
+
+    @property
+    def _secret(self) -> frozenset[bytes]:
+        return _SECRET | self._control.secret_headers()
+
+    def _edits(self, edits: Edits) -> list[Json]:
+        return [
+            {
+                "op": edit.op.value,
+                "name": edit.name.decode("latin-1"),
+                "data": "(secret)"
+                if edit.name in self._secret and edit.data
+                else edit.data.decode("latin-1"),
+            }
+            for edit in edits
+        ]
 
     def _endpoints(self, cluster: str) -> list[Json]:
         if not cluster.startswith("peer:"):
@@ -251,17 +267,6 @@ def _is_denied(answer: Plan | Reply) -> bool:
     return isinstance(answer, Reply) and answer.cause is Cause.DENIED
 
 
-def _edits(edits: Edits) -> list[Json]:
-    return [
-        {
-            "op": edit.op.value,
-            "name": edit.name.decode("latin-1"),
-            "data": "(secret)" if edit.name in _SECRET and edit.data else edit.data.decode("latin-1"),
-        }
-        for edit in edits
-    ]
-
-
 def _retry(policy: RetryPolicy) -> Json:
     drawn = policy.delays_s()
     pauses = []
@@ -280,13 +285,13 @@ def _retry(policy: RetryPolicy) -> Json:
     }
 
 
-def _sends(head: RequestHead, edits: Edits) -> Json:
+def _sends(head: RequestHead, edits: Edits, secret: frozenset[bytes]) -> Json:
     """The request as it goes on, as far as the other side's decision can turn on it."""
     compiled = compile_edits(edits)
     headers = edit_headers(compiled, head.headers)
     if compiled.baggage and (valid := read_baggage(head.headers)[1]):
         headers.append((b"baggage", valid))
-    shown = [f"{n.decode('latin-1')}: {d.decode('latin-1')}" for n, d in headers if n not in _SECRET]
+    shown = [f"{n.decode('latin-1')}: {d.decode('latin-1')}" for n, d in headers if n not in secret]
     target = target_of(compiled, head).decode("latin-1")
     return {"method": head.method, "target": target, "headers": shown, "grpc": head.protocol == "grpc"}
 

@@ -24,6 +24,7 @@ from proxy.contract.plan import Decision, Edit, Hold, Labels, Op
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
 from proxy.control.heard_names import Claimed, HeardNames
+from proxy.control.remote_fetch import RemoteFetch
 from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, GRPC_WEB, AppView, to_callback
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
@@ -77,6 +78,7 @@ class Control:
         now: Callable[[], float] = time.time,
         want_dapr_api: Callable[[], None] = lambda: None,
         want_callback: Callable[[], None] = lambda: None,
+        remote: RemoteFetch,
     ) -> None:
         self._settings = settings
         self._wants = {DAPR_API: want_dapr_api, CALLBACK: want_callback}
@@ -90,7 +92,9 @@ class Control:
         self._heard_generation = self._heard.generation
         routes = parse_routes(settings.routes)
         self._explicit = routes
-        self._pipelines = _pipelines(policy)
+        self._remote = remote
+        remote.configure(policy.pipelines)
+        self._pipelines = self._pipelines_of(policy)
         healthy = False if settings.app_health is not None else None
         app = replace(_app_view(settings, healthy=healthy), pipeline=self._pipelines["app"])
         authorizer = Authorizer(policy.access)
@@ -159,10 +163,14 @@ class Control:
         return to_callback(self.inbound.view.app)
 
     def _start(self, decision: Decision) -> None:
-        """Have the server started that a call waits for."""
-        want = self._wants.get(decision.key) if isinstance(decision, Hold) else None
+        """Have the server started, or the keys or token fetched, that a call waits for."""
+        if not isinstance(decision, Hold):
+            return
+        want = self._wants.get(decision.key)
         if want is not None:
             want()
+        else:
+            self._remote.want(decision.key)
 
     def _is_absent(self, name: AppName) -> bool:
         """The name was looked up without a result: no news will come soon."""
@@ -212,6 +220,7 @@ class Control:
         if settings.app_max_concurrency is not None:
             engine.set_gate(APP_GATE, ConcurrencyGate(limit=settings.app_max_concurrency))
         self._directory.subscribe(self.names_changed)
+        self._remote.subscribe(self._fetched)
 
     def names_changed(self, found: EndpointSet) -> None:
         """A name's endpoints changed: push the cluster; if none is left, calls wait for an endpoint again."""
@@ -267,7 +276,8 @@ class Control:
         """New rules: new tables, and no decision under the old ones is kept."""
         assert self._engine is not None
         authorizer = Authorizer(policy.access)
-        before, self._pipelines = self._pipelines, _pipelines(policy)
+        self._remote.configure(policy.pipelines)
+        before, self._pipelines = self._pipelines, self._pipelines_of(policy)
         app = replace(self.inbound.view.app, pipeline=self._pipelines["app"])
         self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app)
         self._outbound(
@@ -363,6 +373,16 @@ class Control:
             made.put_set(number, members)
         return made
 
+    def _fetched(self, key: str) -> None:
+        """News of what handlers need from other servers."""
+        assert self._engine is not None
+        self._engine.invalidate(key)
+        self._engine.wake(key)
+
+    def secret_headers(self) -> frozenset[bytes]:
+        """Headers that pipelines put secrets into."""
+        return frozenset().union(*(one.secret_headers for one in self._pipelines.values()))
+
     def _policy_tables(self) -> Iterator[tuple[int, Table]]:
         yield from self.inbound.view.authorizer.tables()
         for pipeline in self._pipelines.values():
@@ -372,6 +392,12 @@ class Control:
         assert self._engine is not None
         for number, table in self._policy_tables():
             self._engine.set_paths(number, table)
+
+    def _pipelines_of(self, policy: PolicySnapshot) -> Mapping[str, Pipeline]:
+        return {
+            "http": Pipeline("http", HTTP_PIPELINE, policy.pipelines.http, self._remote),
+            "app": Pipeline("app", APP_PIPELINE, policy.pipelines.app, self._remote),
+        }
 
     def _push_gates(self, before: Iterable[Pipeline]) -> None:
         """Put up what pipelines name, and take down what they named before."""
@@ -458,13 +484,6 @@ def _configured(settings: Settings) -> Iterator[AppName]:
         callee = parse_callee(text, settings.namespace)
         if callee is not None:
             yield AppName(callee.app_id, callee.namespace)
-
-
-def _pipelines(policy: PolicySnapshot) -> Mapping[str, Pipeline]:
-    return {
-        "http": Pipeline("http", HTTP_PIPELINE, policy.pipelines.http),
-        "app": Pipeline("app", APP_PIPELINE, policy.pipelines.app),
-    }
 
 
 def browsers_of(settings: Settings, hostname: str) -> Browsers:

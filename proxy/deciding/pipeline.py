@@ -11,19 +11,30 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from policies.rules.path_readings import readings
 from policies.rules.patterns import Pattern
-from policies.rules.pipelines import Middleware, RateLimit, RouterAlias, RouterChecker
+from policies.rules.pipelines import (
+    Bearer,
+    ClientCredentials,
+    Middleware,
+    RateLimit,
+    RouterAlias,
+    RouterChecker,
+)
 from proxy import errors
 from proxy.contract.gates import GateSpec, RateGate
 from proxy.contract.head import Form, Headers
-from proxy.contract.plan import Cause, Decision, Edit, Edits, Labels, Op, Plan, Reply
+from proxy.contract.plan import Cause, Decision, Edit, Edits, Hold, Labels, Op, Plan, Reply
 from proxy.contract.recording import RecordingHead, Table
 from proxy.deciding.app_answers import CauseReplies
+from proxy.deciding.bearer import TokenError, UnknownKeyError, bearer_token, check
 from proxy.deciding.callee import ForwardedPaths
 from proxy.deciding.path_aliases import PathAliases
 from proxy.deciding.plain_text import in_plain_text
+from proxy.deciding.remote import NothingFetched, Remote
 from proxy.wire.target import as_forwarded
 
+REMOTE_HOLD_S: Final = 5.0  # for keys and tokens that are on their way
 _FORMS: Final[tuple[Form, ...]] = ("sent", "whole", "method")
 
 
@@ -65,7 +76,7 @@ class Step:
 
 
 class _RateLimit(Step):
-    def __init__(self, middleware: RateLimit, gate: str) -> None:
+    def __init__(self, middleware: RateLimit, gate: str, _: Remote) -> None:
         self._gate = gate
         self._wait_s = math.ceil(1 / middleware.per_s)  # at most, for whoever finds no token
 
@@ -75,10 +86,73 @@ class _RateLimit(Step):
         return None
 
 
+class _Bearer(Step):
+    def __init__(self, middleware: Bearer, _: str, remote: Remote) -> None:
+        self._middleware = middleware
+        self._remote = remote
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        one = self._middleware
+        token = bearer_token(way.head.whole().headers)
+        if token is None:
+            return self._refuse(way, "this needs a bearer token in the header authorization")
+        state = self._remote.keys(one)
+        if state.keys is None:
+            why = state.error or "they are on their way"
+            text = f"{one.name} can't check tokens without the keys of {one.issuer}: {why}"
+            then = way.refuse(Cause.NOT_READY, text, status=500)
+            return then if state.error else Hold(key=one.remote_key, for_s=REMOTE_HOLD_S, then=then)
+        try:
+            check(token, state.keys, issuer=one.issuer, audience=one.audience)
+        except UnknownKeyError as error:
+            then = self._refuse(way, f"the token does not count: {error}", b', error="invalid_token"')
+            return Hold(key=one.remote_key, for_s=REMOTE_HOLD_S, then=then) if state.may_renew else then
+        except TokenError as error:
+            return self._refuse(way, f"the token does not count: {error}", b', error="invalid_token"')
+        return None
+
+    def _refuse(self, way: Way, text: str, why: bytes = b"") -> Reply:
+        asked = (b"www-authenticate", b'Bearer realm="%b"%b' % (self._middleware.name.encode(), why))
+        return way.refuse(Cause.UNAUTHENTICATED, text, headers=(asked,))
+
+
+class _Filtered(Step):
+    """For some paths alone: those that an app may read as one that the filter finds."""
+
+    def __init__(self, path_filter: str) -> None:
+        self._filter = Pattern(path_filter) if path_filter else None
+        self.reads_path = bool(path_filter)
+
+    def classify(self, path: str) -> tuple[Hashable, str]:
+        if self._filter is None:
+            return True, path
+        found = readings(path)
+        return found is None or any(map(self._filter.finds, (path, *found))), path
+
+
+class _ClientCredentials(_Filtered):
+    def __init__(self, middleware: ClientCredentials, _: str, remote: Remote) -> None:
+        super().__init__(middleware.path_filter)
+        self._middleware = middleware
+        self._remote = remote
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        if found is False:
+            return None
+        one, state = self._middleware, self._remote.token(self._middleware)
+        way.scopes.append(one.remote_key)
+        if state.value is None:
+            text = f"{one.name} has no token from {one.token_url}: {state.error or 'it is on its way'}"
+            then = replace(way.refuse(Cause.NOT_READY, text, status=503), scopes=(one.remote_key,))
+            return then if state.error else Hold(key=one.remote_key, for_s=REMOTE_HOLD_S, then=then)
+        way.edits.append(Edit(op=Op.SET, name=one.header.encode(), data=state.value))
+        return None
+
+
 class _RouterAlias(Step):
     reads_path = True
 
-    def __init__(self, middleware: RouterAlias, _: str) -> None:
+    def __init__(self, middleware: RouterAlias, _: str, __: Remote) -> None:
         self._aliases = PathAliases(middleware.routes)
 
     def classify(self, path: str) -> tuple[Hashable, str]:
@@ -95,7 +169,7 @@ class _RouterAlias(Step):
 
 
 class _RouterChecker(Step):
-    def __init__(self, middleware: RouterChecker, _: str) -> None:
+    def __init__(self, middleware: RouterChecker, _: str, __: Remote) -> None:
         self._name = middleware.name
         self._rule = Pattern(middleware.rule)
 
@@ -106,7 +180,9 @@ class _RouterChecker(Step):
         return way.refuse(Cause.BAD_REQUEST, f"invalid router: the rule of {self._name} does not allow it")
 
 
-_STEPS: Mapping[type[Middleware], Callable[[Any, str], Step]] = {
+_STEPS: Mapping[type[Middleware], Callable[[Any, str, Remote], Step]] = {
+    Bearer: _Bearer,
+    ClientCredentials: _ClientCredentials,
     RateLimit: _RateLimit,
     RouterAlias: _RouterAlias,
     RouterChecker: _RouterChecker,
@@ -139,13 +215,23 @@ class Passed(Struct, frozen=True):
 class Pipeline:
     """One of the two. `side`: http or app, by which its gates are named; `first_table`: the first of three numbers for its tables."""
 
-    def __init__(self, side: str, first_table: int, handlers: tuple[Middleware, ...] = ()) -> None:
+    def __init__(
+        self,
+        side: str,
+        first_table: int,
+        handlers: tuple[Middleware, ...] = (),
+        remote: Remote = NothingFetched(),  # noqa: B008 - it has no state
+    ) -> None:
         self._first_table = first_table
         names = [f"{side}:{number}:{handler.name}" for number, handler in enumerate(handlers)]
         self._steps = tuple(
-            _STEPS[type(handler)](handler, name) for handler, name in zip(handlers, names, strict=True)
+            _STEPS[type(handler)](handler, name, remote)
+            for handler, name in zip(handlers, names, strict=True)
         )
         self._reads_paths = any(step.reads_path for step in self._steps)
+        self.secret_headers = frozenset(
+            handler.header.encode() for handler in handlers if isinstance(handler, ClientCredentials)
+        )
         self.gates: Mapping[str, GateSpec] = {
             name: RateGate(per_s=handler.per_s, burst=handler.burst)
             for handler, name in zip(handlers, names, strict=True)

@@ -10,8 +10,10 @@ from policies.rules.backoff import EXPONENTIAL_WITHIN_S
 from proxy.api.admin import MAX_METADATA, MAX_METADATA_BYTES
 from proxy.api.dapr.server import CALLS
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
+from proxy.contract.gates import MAX_CALLERS
 from proxy.contract.recording import MAX_KEY_BYTES
 from proxy.control.heard_names import MAX_NAMES, MAX_SERVICES
+from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
 from telemetry.exporting import ExportLimits
 from telemetry.logs import LINES_PER_S
@@ -126,6 +128,12 @@ def other_limits() -> tuple[Limit, ...]:
             "the call is tried once",
             "replay-buffer-size",
         ),
+        Limit(
+            "callers that a `ratelimit` remembers",
+            f"{MAX_CALLERS:,} to {2 * MAX_CALLERS:,}",
+            "the oldest begin afresh",
+        ),
+        Limit("a token that `bearer` reads", _bytes(MAX_TOKEN_BYTES), "401"),
         Limit("calls to the app at once", "none", "calls wait, then 503", "app-max-concurrency"),
         Limit(
             "time of one connection attempt",

@@ -111,9 +111,12 @@ async def request(
     body: bytes = b"",
     timeout_s: float,
     tls: ssl.SSLContext | None = None,
+    server_name: str = "",
     limit_bytes: int = _ANSWER_BYTES,
 ) -> LocalResponse:
     """One call on a connection of its own to `unix:/path` or `host:port`. Redirects are answers.
+
+    server_name: whom the server's certificate must be for, where `tls` checks that.
 
     Raises: LocalHttpError (an OSError), a TooLargeError beyond `limit_bytes`; TimeoutError after `timeout_s` seconds; ValueError for an
     invalid address.
@@ -123,7 +126,7 @@ async def request(
     )
     answer = _Answer(limit_bytes)
     async with asyncio.timeout(timeout_s):
-        transport, client = await _dial(address, tls)
+        transport, client = await _dial(address, tls, server_name)
         try:
             call = client.open(answer)
             answer.ack = call.ack
@@ -157,7 +160,9 @@ def _head(address: str, method: str, target: str, fields: list[Header], body: by
     )
 
 
-async def _dial(address: str, tls: ssl.SSLContext | None) -> tuple[asyncio.Transport, Http1Client]:
+async def _dial(
+    address: str, tls: ssl.SSLContext | None, server_name: str
+) -> tuple[asyncio.Transport, Http1Client]:
     loop = asyncio.get_running_loop()
     client = Http1Client(_Alone(), Limits(), _count_refused)
     try:
@@ -166,7 +171,11 @@ async def _dial(address: str, tls: ssl.SSLContext | None) -> tuple[asyncio.Trans
         else:
             host, port = split_address(address)
             transport, _ = await loop.create_connection(
-                lambda: client, host or "localhost", port, ssl=tls, server_hostname="" if tls else None
+                lambda: client,
+                host or "localhost",
+                port,
+                ssl=tls,
+                server_hostname=server_name if tls else None,
             )
     except OSError as error:
         raise LocalHttpError(address, os_reason(error)) from error

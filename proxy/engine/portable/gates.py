@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from proxy.contract.gates import ConcurrencyGate, GateSpec, GateState, RateGate
+from proxy.contract.gates import MAX_CALLERS, ConcurrencyGate, GateSpec, GateState, RateGate
 from proxy.contract.plan import Cause
 
 if TYPE_CHECKING:
     from proxy.engine.portable.carrier import Carrier
-
-MAX_CALLERS = 8_192  # that a rate gate surely remembers; a caller that it forgets begins afresh
 
 
 class Passed(Protocol):

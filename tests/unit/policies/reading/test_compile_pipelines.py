@@ -14,7 +14,14 @@ from policies.reading.documents import Document
 from policies.reading.effects import MIDDLEWARE
 from policies.reading.findings import Findings
 from policies.reloading.loading import PolicySnapshot, load
-from policies.rules.pipelines import Middleware, RateLimit, RouterAlias, RouterChecker
+from policies.rules.pipelines import (
+    Bearer,
+    ClientCredentials,
+    Middleware,
+    RateLimit,
+    RouterAlias,
+    RouterChecker,
+)
 from tests.unit.policies.writing import configuration, sources
 
 Settings = dict[str, Any]
@@ -142,6 +149,76 @@ def test_rule_is_a_pattern_of_re2(tmp_path: Path) -> None:
         assert f"`{rule}` is not a regular expression" in fault
     (fault,) = faults(tmp_path, "routerchecker", {})
     assert "spec.metadata: rule is missing" in fault
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"issuer": "https://i.example/x", "audience": "a", "jwksURL": "https://i.example/k"},
+        {"issuerURL": "https://i.example/x", "clientID": "a", "jwksURL": "https://i.example/k"},
+    ],
+)
+def test_bearer_has_two_names_for_its_settings(tmp_path: Path, settings: Settings) -> None:
+    assert made(tmp_path, "bearer", settings) == Bearer(
+        name="m", issuer="https://i.example/x", audience="a", jwks_url="https://i.example/k"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"audience": "a"}, "issuer is missing"),
+        ({"issuer": "https://i"}, "audience is missing"),
+        ({"issuer": "i.example", "audience": "a"}, "`i.example` is not a URL"),
+        ({"issuerURL": "ftp://i", "audience": "a"}, "spec.metadata[0].value: `ftp://i` is not a URL"),
+        ({"issuer": "https://i:x", "audience": "a"}, "is not a URL"),
+        ({"issuer": "https://i", "audience": "a", "jwksURL": "https:///k"}, "is not a URL"),
+    ],
+)
+def test_bearer_that_could_not_check_is_a_fault(tmp_path: Path, settings: Settings, problem: str) -> None:
+    (fault,) = faults(tmp_path, "bearer", settings)
+    assert problem in fault
+
+
+CREDENTIALS: Settings = {
+    "clientId": "id",
+    "clientSecret": {"as": {"envRef": "SECRET"}},
+    "scopes": "a, b",
+    "tokenURL": "https://t.example/token",
+    "headerName": "Authorization",
+}
+
+
+def test_client_credentials_are_read(tmp_path: Path) -> None:
+    more = {"endpointParamsQuery": "x=1&y=", "authStyle": 1}
+    one = made(tmp_path, "oauth2clientcredentials", {**CREDENTIALS, **more}, env={"SECRET": "s"})
+    assert isinstance(one, ClientCredentials)
+    assert (one.client_id, one.client_secret, one.scopes) == ("id", "s", ("a", "b"))
+    assert (one.header, one.auth_styles) == ("authorization", ("form",))
+    assert one.endpoint_params == (("x", "1"), ("y", ""))
+    assert "s" not in repr(one).removeprefix("ClientCredentials")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"headerName": "a b"}, "is not a header that can be set"),
+        ({"headerName": "Host"}, "is not a header that can be set"),
+        ({"authStyle": 3}, "`3` is unknown (expected 0 or 1 or 2)"),
+        ({"tokenURL": ""}, "tokenURL is missing"),
+    ],
+)
+def test_client_credentials_that_can_not_be_used_are_faults(
+    tmp_path: Path, changes: Settings, problem: str
+) -> None:
+    (fault,) = faults(tmp_path, "oauth2clientcredentials", {**CREDENTIALS, **changes}, env={"SECRET": "s"})
+    assert problem in fault
+
+
+def test_secrets_in_plaintext_are_told(tmp_path: Path) -> None:
+    settings = {"issuer": "http://i.example", "audience": "a", "jwksURL": "http://localhost/k"}
+    found = read(tmp_path, [handler("m", "bearer")], component("m", "bearer", settings))
+    assert [("is not https" in text, "i.example" in text) for text in found.warnings] == [(True, True)]
 
 
 def test_setting_that_is_unknown_or_there_twice_is_a_fault(tmp_path: Path) -> None:

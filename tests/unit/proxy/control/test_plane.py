@@ -25,10 +25,12 @@ from proxy.contract.plan import DETAIL, Cause, Decision, Edit, Hold, Op, Plan, R
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
 from proxy.control.plane import AGAIN_HOLD_S, HOLD_S, LEARNING_S, Control
+from proxy.control.remote_fetch import RemoteFetch
 from proxy.deciding.callee import API_TOKEN_SET, TRUTHY_SET
 from proxy.deciding.outbound import ABSENT_HOLD_S, SERVICES_HOLD, SPELLINGS
 from proxy.settings.parsing import parse
 from proxy.settings.values import Settings
+from proxy.wire.web_client import WebClient
 from sentry.bundle import TrustBundle
 from sentry.client import Svid
 from sentry.issuer import make_root, new_key
@@ -197,6 +199,7 @@ def make(tmp_path: Path) -> Make:
             now=lambda: 0.0,
             want_dapr_api=lambda: wanted.append("dapr-api"),
             want_callback=lambda: wanted.append("app-callback"),
+            remote=RemoteFetch(WebClient()),
         )
         world = World(control, settings, directory, policy, source, wanted)
         control.attach(world.engine)
@@ -305,7 +308,7 @@ def test_app_without_a_port_has_no_cluster(tmp_path: Path) -> None:
     settings = parse(["--app-id", "web"], {"POSTERN_HOME": str(tmp_path)})
     policy = load(PolicySources(own_app_id="web", own_namespace="default"))
     engine = Recorder()
-    Control(settings, policy, Directory([]), "box", "::1").attach(engine)
+    Control(settings, policy, Directory([]), "box", "::1", remote=RemoteFetch(WebClient())).attach(engine)
     assert engine.clusters == {}
 
 
@@ -313,7 +316,7 @@ def test_app_without_a_port_has_no_cluster(tmp_path: Path) -> None:
 def test_forwarded_headers_name_this_host(tmp_path: Path, host_ip: str, node: bytes) -> None:
     settings = parse(["--app-id", "web"], {"POSTERN_HOME": str(tmp_path)})
     policy = load(PolicySources(own_app_id="web", own_namespace="default"))
-    control = Control(settings, policy, Directory([]), "box", host_ip)
+    control = Control(settings, policy, Directory([]), "box", host_ip, remote=RemoteFetch(WebClient()))
     added = {edit.name: edit.data for edit in control.outbound.view.forwarded if edit.op is Op.ADD}
     assert added == {
         b"x-forwarded-for": host_ip.encode(),

@@ -1,15 +1,28 @@
 """What handlers do with requests: what goes on as what, what is answered, and what a decision may be kept for."""
 
-import pytest
+import json
 
-from policies.rules.pipelines import Middleware, RateLimit, RouterAlias, RouterChecker
+import pytest
+from msgspec.structs import replace
+
+from policies.rules.pipelines import (
+    Bearer,
+    ClientCredentials,
+    Middleware,
+    RateLimit,
+    RouterAlias,
+    RouterChecker,
+)
 from proxy.contract.gates import RateGate
-from proxy.contract.head import Form
-from proxy.contract.plan import Cause, Decision, Edit, Labels, Op, Plan, Reply, Route
+from proxy.contract.head import Form, Headers
+from proxy.contract.plan import Cause, Decision, Edit, Hold, Labels, Op, Plan, Reply, Route
 from proxy.contract.recording import Facet, RecordingHead, Tables
 from proxy.deciding.app_answers import CauseReplies
+from proxy.deciding.bearer import read_keys
 from proxy.deciding.callee import HTTP_PIPELINE
 from proxy.deciding.pipeline import Passed, Pipeline, path_edit
+from proxy.deciding.remote import KeysState, NothingFetched, Remote, TokenState
+from tests.support.issuer import Issuer
 from tests.unit.proxy.heads import head
 
 LABELS = Labels(direction="outbound")
@@ -17,17 +30,23 @@ SLOW = RateLimit(name="slow", per_s=0.3)
 ALIAS = RouterAlias(name="alias", routes=(("/a", "/b"), ("/i/{id}", "/j")))
 
 
-def asking(pipeline: Pipeline, target: str) -> RecordingHead:
+def asking(pipeline: Pipeline, target: str, headers: Headers = ()) -> RecordingHead:
     tables = Tables()
     for number, table in pipeline.tables().items():
         tables.put_paths(number, table)
     path, _, query = target.partition("?")
-    return RecordingHead(head(path, query=query.encode()), tables)
+    return RecordingHead(head(path, query=query.encode(), headers=headers), tables)
 
 
-def take(target: str, *handlers: Middleware, form: Form = "sent") -> tuple[Passed | Decision, RecordingHead]:
-    pipeline = Pipeline("http", HTTP_PIPELINE, handlers)
-    asked = asking(pipeline, target)
+def take(
+    target: str,
+    *handlers: Middleware,
+    form: Form = "sent",
+    remote: Remote = NothingFetched(),  # noqa: B008 - it has no state
+    headers: Headers = (),
+) -> tuple[Passed | Decision, RecordingHead]:
+    pipeline = Pipeline("http", HTTP_PIPELINE, handlers, remote)
+    asked = asking(pipeline, target, headers)
     return pipeline.take(asked, form, LABELS), asked
 
 
@@ -122,3 +141,100 @@ def test_rule_takes_time_in_proportion_to_the_text() -> None:
     pytest.importorskip("re2")
     rule = RouterChecker(name="rule", rule="^/(a|aa)+$")
     assert isinstance(take("/" + "a" * 60_000 + "b", rule)[0], Reply)
+
+
+# --- what was fetched from other servers
+
+ISSUER = Issuer("https://login.example", None)
+GUARD = Bearer(name="guard", issuer=ISSUER.url, audience="shop")
+OURS = ClientCredentials(
+    name="ours", client_id="a", client_secret="b", scopes=(), token_url="https://t/", header="x-token"
+)
+KEYS = read_keys(json.dumps({"keys": ISSUER.keys}).encode())
+
+
+class Fetched(NothingFetched):
+    """What a test says was fetched."""
+
+    def __init__(self, keys: KeysState = KeysState(), token: TokenState = TokenState()) -> None:  # noqa: B008
+        self._keys, self._token = keys, token
+
+    def keys(self, middleware: Bearer) -> KeysState:
+        return self._keys
+
+    def token(self, middleware: ClientCredentials) -> TokenState:
+        return self._token
+
+
+def guarded(keys: KeysState, token: str | None) -> tuple[Passed | Decision, RecordingHead]:
+    headers = () if token is None else ((b"authorization", f"Bearer {token}".encode()),)
+    return take("/a", GUARD, remote=Fetched(keys), headers=headers)
+
+
+def test_token_that_counts_lets_one_request_pass() -> None:
+    found, asked = guarded(KeysState(KEYS), ISSUER.token())
+    assert isinstance(found, Passed)
+    assert not asked.may_keep
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [(None, b""), ("x", b'error="invalid_token"'), (ISSUER.token(aud="y", exp=None), b"error=")],
+)
+def test_without_such_a_token_the_answer_is_401(token: str | None, why: bytes) -> None:
+    found, _ = guarded(KeysState(KEYS), token)
+    assert isinstance(found, Reply)
+    asked_for = dict(found.headers)[b"www-authenticate"]
+    assert (found.status, found.cause) == (401, Cause.UNAUTHENTICATED)
+    assert asked_for.startswith(b'Bearer realm="guard"')
+    assert why in asked_for
+
+
+def test_keys_on_their_way_are_waited_for_and_ones_that_can_not_be_had_are_told() -> None:
+    held, _ = guarded(KeysState(), ISSUER.token())
+    assert isinstance(held, Hold)
+    assert (held.key, held.then.status) == (GUARD.remote_key, 500)
+    found, _ = guarded(KeysState(error="gone"), ISSUER.token())
+    assert isinstance(found, Reply)
+    assert (found.status, found.body.endswith(b"gone")) == (500, True)
+
+
+def test_unknown_key_waits_for_newer_keys_where_they_may_be_asked_for() -> None:
+    held, _ = guarded(KeysState(KEYS, may_renew=True), ISSUER.token(kid="rsa-next"))
+    assert isinstance(held, Hold)
+    assert held.then.status == 401
+    found, _ = guarded(KeysState(KEYS), ISSUER.token(kid="rsa-next"))
+    assert isinstance(found, Reply)
+    assert found.status == 401
+
+
+def test_our_token_is_an_edit_that_dies_with_it() -> None:
+    found, asked = take("/a", OURS, remote=Fetched(token=TokenState(b"Bearer t")))
+    assert isinstance(found, Passed)
+    made = found.onto(plan())
+    assert isinstance(made, Plan)
+    assert made.routes[0].edits == (Edit(op=Op.SET, name=b"x-token", data=b"Bearer t"),)
+    assert (made.scopes, asked.vary) == (("token:ours",), ())
+    assert Pipeline("http", 4, (OURS,)).secret_headers == {b"x-token"}
+
+
+def test_missing_token_is_waited_for_or_told() -> None:
+    held, _ = take("/a", OURS)
+    assert isinstance(held, Hold)
+    assert (held.key, held.then.status) == ("token:ours", 503)
+    found, asked = take("/a", OURS, remote=Fetched(token=TokenState(None, "no")))
+    assert isinstance(found, Reply)
+    assert (found.status, found.scopes, asked.may_keep) == (503, ("token:ours",), True)
+    assert found.body == b"ours has no token from https://t/: no"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_for"),
+    [("/in/x", True), ("/out", False), ("/%69n", True), ("/out/..//in", True), ("/100%25ab", True)],
+)
+def test_filter_is_for_every_path_that_may_be_read_as_one_of_its_own(path: str, is_for: bool) -> None:
+    pytest.importorskip("re2")
+    one = replace(OURS, path_filter="^/in")
+    found, asked = take(path, one, remote=Fetched(token=TokenState(b"Bearer t")))
+    assert isinstance(found, Passed)
+    assert (bool(found.edits), asked.may_keep) == (is_for, True)

@@ -6,11 +6,10 @@ from typing import Literal
 import msgspec
 
 from proxy.contract.engine import Limits
-from proxy.contract.gates import ConcurrencyGate, GateSpec, GateState, RateGate
+from proxy.contract.gates import MAX_CALLERS, ConcurrencyGate, GateSpec, GateState, RateGate
 from proxy.contract.plan import Cause
 from proxy.engine.portable.carrier import Carrier
 from proxy.engine.portable.gates import (
-    MAX_CALLERS,
     Concurrency,
     Gates,
     Passage,

@@ -1,0 +1,92 @@
+"""The keys of token issuers: found by OpenID discovery or at their own URL, fetched in the background, and fetched anew now and then."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from policies.rules.pipelines import Bearer
+from proxy.deciding.bearer import Key, KeysError, read_keys
+from proxy.deciding.remote import KeysState
+from proxy.wire.web_client import WebClient
+from telemetry.logs import get_logger
+
+FETCH_S: Final = 10.0
+RENEW_S: Final = 900.0  # so long a key that its issuer withdrew may still count
+MIN_RENEW_S: Final = 600.0  # as Dapr: for a token with an unknown key no sooner than this after the last time
+_RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class IssuerKeys:
+    """Those of one issuer. Mutable state: what was had, when, and the last error."""
+
+    def __init__(self, middleware: Bearer, web: WebClient, tell: Callable[[], None]) -> None:
+        self._issuer = middleware.issuer
+        self._url = middleware.jwks_url
+        self._web = web
+        self._tell = tell
+        self._log = get_logger("postern.middleware")
+        self._asked = asyncio.Event()
+        self._keys: tuple[Key, ...] | None = None
+        self._error = ""
+        self._had_at: float | None = None
+
+    @property
+    def state(self) -> KeysState:
+        """What deciders see."""
+        is_old = self._had_at is None or time.monotonic() - self._had_at >= MIN_RENEW_S
+        return KeysState(self._keys, self._error, (is_old or self._asked.is_set()) and not self._error)
+
+    def want(self) -> None:
+        """Somebody shows a key that is not known."""
+        if self.state.may_renew:
+            self._asked.set()
+
+    async def run(self) -> None:
+        """Fetch them until cancelled."""
+        failures = 0
+        while True:
+            try:
+                self._keys, self._error = await self._fetch(), ""
+            except (OSError, TimeoutError, KeysError) as error:
+                wait_s = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
+                failures += 1
+                self._error = str(error) or f"no answer within {FETCH_S:g} s"
+                self._log.warning(
+                    "keys not fetched", issuer=self._issuer, reason=self._error, again_in_s=wait_s
+                )
+            else:
+                failures, wait_s = 0, RENEW_S
+            self._had_at = time.monotonic()
+            self._asked.clear()
+            self._tell()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._asked.wait()
+
+    async def _fetch(self) -> tuple[Key, ...]:
+        url = self._url or await self._discovered()
+        answer = await self._web.fetch(url, timeout_s=FETCH_S)
+        try:
+            return read_keys(answer.body)
+        except KeysError as error:
+            raise KeysError(f"{url}: {error}") from error
+
+    async def _discovered(self) -> str:
+        """OpenID Connect Discovery 1.0 §4: where the issuer says that its keys are."""
+        url = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
+        answer = await self._web.fetch(url, timeout_s=FETCH_S)
+        try:
+            told = json.loads(answer.body)
+            issuer, found = told["issuer"], told["jwks_uri"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise KeysError(f"{url}: it names no issuer and jwks_uri") from error
+        if issuer != self._issuer:
+            raise KeysError(f"{url} is of the issuer {issuer!r}, not of {self._issuer!r}")
+        if not isinstance(found, str) or not found.startswith(("https://", "http://")):
+            raise KeysError(f"{url}: its jwks_uri is no URL")
+        if self._issuer.startswith("https://") and not found.startswith("https://"):
+            raise KeysError(f"{url}: its jwks_uri is not https")
+        return found

@@ -1,0 +1,100 @@
+"""Keeps what handlers need from other servers: starts what a policy names, ends what it names no more, and tells of news."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from policies.rules.pipelines import Bearer, ClientCredentials, Middleware, Pipelines
+from proxy.control.client_tokens import ClientToken
+from proxy.control.issuer_keys import IssuerKeys
+from proxy.deciding.remote import KeysState, TokenState
+from proxy.wire.web_client import WebClient
+
+
+class Fetching(Protocol):
+    """One value on its way."""
+
+    def want(self) -> None:
+        """A call is held for it."""
+
+    async def run(self) -> None:
+        """Fetch and renew it until cancelled."""
+
+
+class _Source:
+    """Mutable state: the task, while one runs."""
+
+    def __init__(self, middleware: Middleware, fetching: IssuerKeys | ClientToken) -> None:
+        self.middleware = middleware
+        self.fetching = fetching
+        self.task: asyncio.Task[None] | None = None
+
+
+_KINDS: Final = {Bearer: IssuerKeys, ClientCredentials: ClientToken}
+
+
+class RemoteFetch:
+    """See Remote. Mutable state: the sources by key; the TaskGroup while `run` is running, and who hears of news."""
+
+    def __init__(self, web: WebClient) -> None:
+        self._web = web
+        self._sources: dict[str, _Source] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._hear: Callable[[str], None] = lambda _: None
+
+    def subscribe(self, hear: Callable[[str], None]) -> None:
+        """Have keys of which there is news told."""
+        self._hear = hear
+
+    def configure(self, pipelines: Pipelines) -> None:
+        """Fetch what these need, and nothing else. What is fetched for equal settings goes on."""
+        wanted = {one.remote_key: one for one in (*pipelines.http, *pipelines.app) if type(one) in _KINDS}
+        for key, source in list(self._sources.items()):
+            if key not in wanted or not source.middleware.fetches_as(wanted[key]):
+                del self._sources[key]
+                if source.task is not None:
+                    source.task.cancel()
+        for key, middleware in wanted.items():
+            if key not in self._sources:
+                self._sources[key] = self._source(key, middleware)
+        self._start()
+
+    def _source(self, key: str, middleware: Middleware) -> _Source:
+        def tell() -> None:
+            self._hear(key)
+
+        return _Source(middleware, _KINDS[type(middleware)](middleware, self._web, tell))
+
+    def _start(self) -> None:
+        if self._tasks is None:
+            return
+        for source in self._sources.values():
+            if source.task is None:
+                source.task = self._tasks.create_task(source.fetching.run())
+
+    async def run(self) -> None:
+        """Fetch until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                self._start()
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+
+    def want(self, key: str) -> None:
+        """A call is held for that key."""
+        source = self._sources.get(key)
+        if source is not None:
+            source.fetching.want()
+
+    def keys(self, middleware: Bearer) -> KeysState:
+        """See Remote."""
+        source = self._sources.get(middleware.remote_key)
+        found = None if source is None else source.fetching
+        return found.state if isinstance(found, IssuerKeys) else KeysState()
+
+    def token(self, middleware: ClientCredentials) -> TokenState:
+        """See Remote."""
+        source = self._sources.get(middleware.remote_key)
+        found = None if source is None else source.fetching
+        return found.state if isinstance(found, ClientToken) else TokenState()

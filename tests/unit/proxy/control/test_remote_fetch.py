@@ -1,0 +1,189 @@
+"""What is fetched from other servers for handlers: when, how often, and what is told of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from policies.rules.pipelines import Bearer, ClientCredentials, Middleware, Pipelines
+from proxy.control.remote_fetch import RemoteFetch
+from proxy.wire.web_client import WebClient
+from tests.support.issuer import Issuer, running_issuer
+
+DEADLINE_S = 10.0
+
+
+class News:
+    """Keys that were told of."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self._came = asyncio.Event()
+
+    def hear(self, key: str) -> None:
+        """There is news."""
+        self.told.append(key)
+        self._came.set()
+
+    async def next(self) -> None:
+        """Until there is more."""
+        async with asyncio.timeout(DEADLINE_S):
+            await self._came.wait()
+        self._came.clear()
+
+
+@asynccontextmanager
+async def fetching(*handlers: Middleware) -> AsyncIterator[tuple[RemoteFetch, News]]:
+    remote, news = RemoteFetch(WebClient()), News()
+    remote.subscribe(news.hear)
+    remote.configure(Pipelines(http=handlers))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(remote.run())
+        yield remote, news
+        running.cancel()
+
+
+@pytest.fixture
+async def issuer(tmp_path: Path) -> AsyncIterator[Issuer]:
+    async with running_issuer(tmp_path, is_secure=False) as made:
+        yield made
+
+
+def bearer(issuer: Issuer, audience: str = "shop", jwks_url: str = "") -> Bearer:
+    return Bearer(name="b", issuer=issuer.url, audience=audience, jwks_url=jwks_url)
+
+
+def credentials(issuer: Issuer, **changes: object) -> ClientCredentials:
+    settings = {
+        "name": "t",
+        "client_id": "me:",
+        "client_secret": "s3cret&",
+        "scopes": ("a", "b"),
+        "token_url": f"{issuer.url}/token",
+        "header": "authorization",
+        "endpoint_params": (("audience", "x"),),
+    }
+    return ClientCredentials(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+async def test_keys_are_found_by_discovery_once_for_all_audiences(issuer: Issuer) -> None:
+    one, two = bearer(issuer), bearer(issuer, "other")
+    async with fetching(one, two) as (remote, news):
+        assert remote.keys(one).keys is None
+        await news.next()
+        found = remote.keys(two)
+    assert [key.kid for key in found.keys or ()] == ["rsa", "ec"]
+    assert (found.error, found.may_renew, issuer.count("/keys")) == ("", False, 1)
+
+
+async def test_keys_at_a_url_of_their_own_need_no_discovery(issuer: Issuer) -> None:
+    one = bearer(issuer, jwks_url=f"{issuer.url}/keys")
+    async with fetching(one) as (remote, news):
+        await news.next()
+        assert remote.keys(one).keys is not None
+    assert issuer.count("/.well-known/openid-configuration") == 0
+
+
+async def test_failure_is_told_and_tried_again(issuer: Issuer) -> None:
+    issuer.status["/keys"] = 500
+    one = bearer(issuer)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        failed = remote.keys(one)
+        issuer.status.clear()
+        await news.next()
+        found = remote.keys(one)
+    assert failed.keys is None
+    assert f"{issuer.url}/keys: answered with status 500" in failed.error
+    assert (len(found.keys or ()), found.error) == (2, "")
+
+
+async def test_document_of_another_issuer_is_refused(issuer: Issuer) -> None:
+    one = Bearer(name="b", issuer=f"{issuer.url}/", audience="x")
+    async with fetching(one) as (remote, news):
+        await news.next()
+        assert "is of the issuer" in remote.keys(one).error
+
+
+async def test_unknown_key_renews_them_ten_minutes_after_the_last_time(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = bearer(issuer)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        remote.want(one.remote_key)
+        assert not remote.keys(one).may_renew
+        monkeypatch.setattr("proxy.control.issuer_keys.MIN_RENEW_S", 0.0)
+        assert remote.keys(one).may_renew
+        issuer.keys = [issuer.jwk("rsa-next")]
+        remote.want(one.remote_key)
+        await news.next()
+        found = remote.keys(one)
+    assert [key.kid for key in found.keys or ()] == ["rsa-next"]
+    assert issuer.count("/keys") == 2
+
+
+async def test_token_is_asked_for_by_the_standards_form(issuer: Issuer) -> None:
+    one = credentials(issuer)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        assert remote.token(one).value == b"Bearer token-1"
+    (asked,) = issuer.asked
+    assert asked[0] == "POST"
+    assert asked[2].get("authorization") == "Basic bWUlM0E6czNjcmV0JTI2"
+    assert asked[3] == {"grant_type": "client_credentials", "scope": "a b", "audience": "x"}
+
+
+@pytest.mark.parametrize(("styles", "count"), [(("header", "form"), 2), (("form",), 1)])
+async def test_client_proves_itself_in_the_form_where_that_is_asked(
+    issuer: Issuer, styles: tuple[str, ...], count: int
+) -> None:
+    issuer.accepts = lambda _, form: form.get("client_id") == "me:" and form["client_secret"] == "s3cret&"
+    one = credentials(issuer, auth_styles=styles)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        assert remote.token(one).value == b"Bearer token-1"
+    assert (len(issuer.asked), issuer.asked[-1][2].get("authorization")) == (count, "")
+
+
+async def test_token_is_renewed_before_it_ends_and_given_up_when_it_has(issuer: Issuer) -> None:
+    issuer.life_s = 2.5
+    one = credentials(issuer)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        await news.next()
+        assert remote.token(one).value == b"Bearer token-2"
+        issuer.status["/token"] = 503
+        await news.next()
+        assert remote.token(one).value is None
+        assert "has ended" in remote.token(one).error
+        issuer.status.clear()
+        while (state := remote.token(one)).value is None:
+            await news.next()
+    assert state.value == b"Bearer token-3"
+
+
+async def test_token_that_can_not_be_had_is_told_with_its_url(issuer: Issuer) -> None:
+    issuer.status["/token"] = 400
+    one = credentials(issuer)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        assert f"{issuer.url}/token: answered with status 400" in remote.token(one).error
+
+
+async def test_only_what_changed_is_fetched_anew(issuer: Issuer) -> None:
+    keys, token = bearer(issuer), credentials(issuer)
+    async with fetching(keys, token) as (remote, news):
+        while remote.token(token).value is None or remote.keys(keys).keys is None:
+            await news.next()
+        other = credentials(issuer, client_secret="new")
+        remote.configure(Pipelines(app=(bearer(issuer, "else"), other)))
+        assert remote.token(other).value is None
+        assert remote.keys(keys).keys is not None
+        await news.next()
+        assert remote.token(other).value == b"Bearer token-2"
+        remote.configure(Pipelines())
+        assert remote.keys(keys).keys is None
+    assert issuer.count("/keys") == 1
