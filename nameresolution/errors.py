@@ -71,9 +71,18 @@ class DatabaseError(NameResolutionError):
         self.fix = fix
 
 
-class AnnouncementError(NameResolutionError):
-    """An instance that cannot be put into DNS records."""
+class ConsulError(NameResolutionError):
+    """A Consul agent can't be asked, or refused."""
 
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"cannot announce over mdns: {field}: {problem}")
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"consul at {where}: {problem}")
+        self.where = where
+        self.problem = problem
+
+
+class AnnouncementError(NameResolutionError):
+    """An instance that cannot be announced as the source would have it."""
+
+    def __init__(self, field: str, problem: str, source: str = "mdns") -> None:
+        super().__init__(f"cannot announce over {source}: {field}: {problem}")
         self.field = field

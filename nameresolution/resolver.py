@@ -69,7 +69,10 @@ class EndpointSet(Struct, frozen=True, kw_only=True):
 
 
 class Instance(Struct, frozen=True, kw_only=True):
-    """What a sidecar announces of itself. `host` is the advertised IP address, `port` its peer port."""
+    """What a sidecar announces of itself. `host` is the advertised IP address, `port` its peer port.
+
+    `http_host` is where its HTTP API can be asked for its health, "" for `host`. A port is 0 where there is none.
+    """
 
     app_id: str
     namespace: str
@@ -79,6 +82,11 @@ class Instance(Struct, frozen=True, kw_only=True):
     mesh: str = ""
     weight: int = 1
     attributes: tuple[tuple[str, str], ...] = ()
+    app_port: int = 0
+    http_host: str = ""
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
 
 
 class SourceFailure(Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -15,14 +16,21 @@ from nameresolution.mdns.resolver import MdnsResolver
 from nameresolution.registry_resolver import RegistryResolver
 from nameresolution.resolver import Resolver
 
-PLANNED = ("kubernetes", "consul", "hashicorp.consul", "nameformat", "aws.cloudmap")
+if TYPE_CHECKING:
+    from nameresolution.consul.agent import HttpRequest
+
+PLANNED = ("kubernetes", "nameformat", "aws.cloudmap")
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
-    """What constructors need beside their configuration. `static_file` is the file of the default chain, if any."""
+    """What constructors need beside their configuration. `static_file` is the file of the default chain, if any; `request` is the
+    client for what is asked over HTTP.
+    """
 
     namespace: str
     registry: HostRegistry
+    request: HttpRequest
+    env: Mapping[str, str] = {}
     static_file: Path | None = None
 
 
@@ -73,8 +81,19 @@ def _sqlite(configuration: object, surroundings: Surroundings) -> Resolver:
     return SqliteResolver(parse_settings(configuration))
 
 
+def _consul(configuration: object, surroundings: Surroundings) -> Resolver:
+    from nameresolution.consul.agent import ConsulAgent  # noqa: PLC0415 - for those who use it
+    from nameresolution.consul.resolver import ConsulResolver  # noqa: PLC0415 - with it
+    from nameresolution.consul.settings import parse_settings  # noqa: PLC0415 - with it
+
+    settings = parse_settings(configuration, surroundings.env)
+    return ConsulResolver(settings, ConsulAgent(settings.agent, surroundings.request))
+
+
 CONSTRUCTORS: Mapping[str, Callable[[object, Surroundings], Resolver]] = {
     "mdns": _mdns,
     "file": _file,
     "sqlite": _sqlite,
+    "consul": _consul,
+    "hashicorp.consul": _consul,
 }

@@ -49,6 +49,7 @@ from proxy.errors import ConfigError
 from proxy.settings.parsing import DAPR_BODY_BYTES
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
+from proxy.wire.http_client import request
 from proxy.wire.web_client import WebClient
 from sentry.client import Svid
 from telemetry.context import Sampler
@@ -112,7 +113,11 @@ class Sidecar:
             resolution = self._policy.configuration.name_resolution
             self._registry = HostRegistry(root)
             surroundings = Surroundings(
-                namespace=settings.namespace, registry=self._registry, static_file=_static_file(root)
+                namespace=settings.namespace,
+                registry=self._registry,
+                request=request,
+                env=os.environ,
+                static_file=_static_file(root),
             )
             resolvers = build(
                 resolution.component if resolution is not None else None,

@@ -92,12 +92,12 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.mtls.controlPlaneTrustDomain": _none("`--control-plane-trust-domain` decides"),
     "spec.mtls.tokenValidators": _none("`postern sentry --config` reads it"),
     "spec.nameResolution.component": Effect(
-        "`mdns`, `file` or `sqlite`, in place of the host's registry and mDNS together"
+        "`mdns`, `file`, `sqlite` or `consul`, in place of the host's registry and mDNS together"
     ),
     "spec.nameResolution.version": Effect("of the component; `v1` is all there is, another is refused"),
     "spec.nameResolution.configuration": Effect(
-        "what the component asks for: `path` of `file`; `include`, `exclude` and `budget` of `mdns`; of `sqlite` the keys of Dapr's"
-        " component, `connectionString` above all"
+        "what the component asks for: `path` of `file`; `include`, `exclude` and `budget` of `mdns`; of `sqlite` and"
+        " `consul` the keys of Dapr's components"
     ),
     **{
         f"spec.{section}.{field}": Effect(does + also)

@@ -125,7 +125,8 @@ class Announcing:
         return self._app.takes_calls and not self._has_expired()
 
     def _instance(self) -> Instance:
-        settings, port = self._settings, self._listening.ports["peer"]
+        settings, ports = self._settings, self._listening.ports
+        port = ports["peer"]
         assert port is not None
         return Instance(
             app_id=settings.app_id,
@@ -134,6 +135,11 @@ class Announcing:
             port=port,
             instance=settings.instance,
             mesh=self.mesh,
+            app_port=settings.app_port or 0,
+            http_host=_reached_at(settings.listen_addresses, self._host_ip),
+            http_port=ports.get("http") or 0,
+            grpc_port=ports.get("grpc") or 0,
+            metrics_port=ports.get("metrics") or 0,
         )
 
     def _entry(self) -> Entry:
@@ -162,3 +168,9 @@ class Announcing:
             profile=settings.profile,
             serving=self.serving,
         )
+
+
+def _reached_at(listening: tuple[str, ...], host_ip: str) -> str:
+    """Where the APIs can be asked: at the address that we announce, where they listen there."""
+    is_everywhere = any(host in ("", "0.0.0.0", "::") for host in listening)  # noqa: S104 - compared, not bound
+    return host_ip if is_everywhere or host_ip in listening or not listening else listening[0]

@@ -5,6 +5,9 @@ import os
 from policies.reloading.loading import PolicySources
 from proxy.settings.values import Settings
 
+# What a daprd sets before it reads a Configuration, and we know only once we listen: left as it is written, for name resolution to fill in.
+_LATER = ("HOST_ADDRESS", "DAPR_PORT", "DAPR_HTTP_PORT", "DAPR_GRPC_PORT", "DAPR_METRICS_PORT")
+
 
 def policy_sources(settings: Settings) -> PolicySources:
     """The files and what their meaning depends on."""
@@ -17,7 +20,17 @@ def policy_sources(settings: Settings) -> PolicySources:
         profile=settings.profile,
         mtls=settings.mtls,
         lenient=settings.config_lenient,
-        env=dict(os.environ),
+        env=_variables(settings) | dict(os.environ),
         own_trust_domain=settings.trust_domain,
         is_trust_domain_given=settings.trust_domain_given,
     )
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """Those that a Configuration may name without their being set."""
+    return {
+        "APP_ID": settings.app_id,
+        "APP_PORT": str(settings.app_port or ""),
+        "DAPR_PROFILE_PORT": "",  # there is none
+        **{name: f"${{{name}}}" for name in _LATER},
+    }

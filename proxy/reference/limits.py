@@ -3,7 +3,9 @@
 from msgspec import Struct
 
 from nameresolution.cache import Lifetimes
+from nameresolution.consul.resolver import MAX_WAITING
 from nameresolution.mdns.browser import MAX_INSTANCES
+from nameresolution.sqlite.database import MAX_ROWS
 from policies.reading.compile_access import MAX_PATTERN_CHARS, MAX_RULES
 from policies.reading.documents import MAX_FILE_BYTES
 from policies.rules.backoff import EXPONENTIAL_WITHIN_S
@@ -161,6 +163,8 @@ def other_limits() -> tuple[Limit, ...]:
         Limit("an operation's path", f"{MAX_PATTERN_CHARS:,} characters", "the file is refused"),
         Limit("a policy file", _bytes(MAX_FILE_BYTES), "the file is refused"),
         Limit("instances of one app-id by multicast", f"{MAX_INSTANCES:,}", "more are ignored"),
+        Limit("rows read of a SQLite table at once", f"{MAX_ROWS:,}", "more are left out"),
+        Limit("apps followed in Consul at once", str(MAX_WAITING), "they take turns, of 2 s"),
         Limit("metadata keys that an app sets", str(MAX_METADATA), "400 or INVALID_ARGUMENT"),
         Limit("a metadata value", _bytes(MAX_METADATA_BYTES), "400 or INVALID_ARGUMENT"),
         Limit(

@@ -167,7 +167,9 @@ async def _dial(
     client = Http1Client(_Alone(), Limits(), _count_refused)
     try:
         if address.startswith("unix:"):
-            transport, _ = await loop.create_unix_connection(lambda: client, address[5:])
+            transport, _ = await loop.create_unix_connection(
+                lambda: client, address[5:], ssl=tls, server_hostname=server_name if tls else None
+            )
         else:
             host, port = split_address(address)
             transport, _ = await loop.create_connection(

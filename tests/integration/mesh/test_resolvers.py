@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.nameresolution.consul import CONSUL, Consul
 from tests.support.apps import App
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import DAPR_APP_ID, Mesh
+from tests.support.processes import Processes
+
+ANNOUNCED = r'msg="?serving'
 
 
 def configuration(files: Path, component: str, settings: Mapping[str, object]) -> tuple[str, ...]:
@@ -34,7 +38,9 @@ async def test_apps_call_each_other_by_a_sqlite_file(
     flags = ("--engine", engine, *configuration(tmp_path, "sqlite", settings))
     web = await mesh.sidecar("web", flags=flags)
     cart = await mesh.sidecar("cart", app=http_app, flags=flags)
+    await cart.process.line(ANNOUNCED)
     other = await mesh.sidecar("cart", app=http_app, flags=(*flags, "--namespace", "shop"))
+    await other.process.line(ANNOUNCED)
     for name, expected in (("cart", cart), ("cart.default", cart), ("cart.shop", other)):
         answer = await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, name)])
         # The access policy of the development profile admits callers of our own namespace.
@@ -47,6 +53,34 @@ async def test_apps_call_each_other_by_a_sqlite_file(
     gone = await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "cart")])
     assert gone.status == 500
     assert b"sqlite: 1 endpoint, 1 ignored because it is in namespace 'shop'" in gone.body
+
+
+@pytest.mark.skipif(CONSUL.reason_missing() is not None, reason=str(CONSUL.reason_missing()))
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_apps_call_each_other_by_consul(
+    mesh: Mesh, http_app: App, processes: Processes, tmp_path: Path, engine: str
+) -> None:
+    consul = Consul(processes)
+    await consul.start()
+    settings = {
+        "client": {"address": consul.address},
+        "selfRegister": True,
+        "meta": {"team": "${APP_ID}-${DAPR_HTTP_PORT}"},
+    }
+    flags = ("--engine", engine, *configuration(tmp_path, "consul", settings))
+    web = await mesh.sidecar("web", flags=flags)
+    await web.process.line("cannot announce over consul: app port: there is none, pass --app-port")
+    cart = await mesh.sidecar("cart", app=http_app, flags=flags)
+    await cart.process.line(ANNOUNCED)
+    answer = await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "cart")])
+    assert answer.status == 200, answer.body
+    (found,) = await consul.get("/v1/health/service/cart?passing")
+    assert found["Service"]["Meta"]["team"] == f"cart-{cart.http_port}"
+    assert found["Service"]["Meta"]["DAPR_PORT"] == str(cart.peer_port)
+    await cart.end()
+    gone = await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "cart")])
+    assert gone.status == 500
+    assert b"no instance of cart whose checks pass" in gone.body
 
 
 async def test_component_that_is_told_nonsense_names_the_field(mesh: Mesh, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from nameresolution.directory import Directory
 from nameresolution.host_registry import HostRegistry
 from nameresolution.resolver import AppName, EndpointSet, Instance
 from nameresolution.resolvers import Surroundings, build
+from proxy.wire.http_client import request
 
 
 def say(**words: object) -> None:
@@ -36,7 +37,15 @@ async def obey(directory: Directory, words: list[str]) -> None:
     match words:
         case ["announce", app_id, host, port, instance]:
             await directory.announce(
-                Instance(app_id=app_id, namespace="default", host=host, port=int(port), instance=instance)
+                Instance(
+                    app_id=app_id,
+                    namespace="default",
+                    host=host,
+                    port=int(port),
+                    instance=instance,
+                    app_port=8080,
+                    http_port=int(port) + 1,
+                )
             )
             say(done="announce")
         case ["withdraw"]:
@@ -54,7 +63,7 @@ async def obey(directory: Directory, words: list[str]) -> None:
 async def main(root: str, component: str, configuration: str) -> None:
     """Run until stdin ends."""
     registry = HostRegistry(Path(root))
-    surroundings = Surroundings(namespace="default", registry=registry)
+    surroundings = Surroundings(namespace="default", registry=registry, request=request)
     directory = Directory(build(component, json.loads(configuration), surroundings))
     directory.subscribe(on_set)
     lines = asyncio.StreamReader()

@@ -7,11 +7,12 @@ import pytest
 from nameresolution.errors import ComponentConfigurationError, StaticFileError, UnknownComponentError
 from nameresolution.host_registry import HostRegistry
 from nameresolution.resolvers import Surroundings, build
+from proxy.wire.http_client import request
 
 
 @pytest.fixture
 def surroundings(tmp_path: Path) -> Surroundings:
-    return Surroundings(namespace="default", registry=HostRegistry(tmp_path))
+    return Surroundings(namespace="default", registry=HostRegistry(tmp_path), request=request)
 
 
 def sources(component: str | None, configuration: dict[str, object], surroundings: Surroundings) -> list[str]:
@@ -26,7 +27,9 @@ def test_build_without_component_gives_the_chain(component: str | None, surround
 def test_build_chain_with_a_file_puts_it_first(tmp_path: Path) -> None:
     path = tmp_path / "endpoints.yaml"
     path.write_text("cart: h:1")
-    with_file = Surroundings(namespace="default", registry=HostRegistry(tmp_path), static_file=path)
+    with_file = Surroundings(
+        namespace="default", registry=HostRegistry(tmp_path), request=request, static_file=path
+    )
     assert sources(None, {}, with_file) == ["file", "host registry", "mdns"]
 
 
@@ -37,15 +40,19 @@ def test_build_of_a_named_component_replaces_the_chain(tmp_path: Path, surroundi
     assert sources("file", {"path": str(path)}, surroundings) == ["file"]
 
 
-@pytest.mark.parametrize("component", ["consul", "hashicorp.consul", "kubernetes", "aws.cloudmap"])
+@pytest.mark.parametrize("component", ["kubernetes", "nameformat", "aws.cloudmap"])
 def test_build_of_a_planned_component_says_so(component: str, surroundings: Surroundings) -> None:
-    with pytest.raises(UnknownComponentError, match=r"is not built yet, expected file or mdns or sqlite"):
+    with pytest.raises(
+        UnknownComponentError,
+        match=r"is not built yet, expected consul or file or hashicorp.consul or mdns or sqlite",
+    ):
         build(component, {}, surroundings)
 
 
 def test_build_of_an_unknown_component_names_the_known(surroundings: Surroundings) -> None:
     with pytest.raises(
-        UnknownComponentError, match=r"'zookeeper' is not a .* expected file or mdns or sqlite"
+        UnknownComponentError,
+        match=r"'zookeeper' is not a .* expected consul or file or hashicorp.consul or mdns or sqlite",
     ):
         build("zookeeper", {}, surroundings)
 
