@@ -66,17 +66,35 @@ class Upstream(Struct, frozen=True, kw_only=True):
     rank: int = 0
 
 
+class VerifiedTls(Struct, frozen=True, kw_only=True):
+    """TLS 1.2 or later to a server outside of the mesh that proves to be `name`, a host name or an IP address (RFC 9525).
+
+    roots_pem: what its certificate may chain to. chain_pem, key_pem: our certificate for servers that ask for one, or empty.
+    """
+
+    name: str
+    roots_pem: bytes
+    chain_pem: bytes = b""
+    key_pem: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"VerifiedTls({self.name})"
+
+
+ClusterTls = Literal["mesh", "app"] | VerifiedTls | None
+
+
 class Cluster(Struct, frozen=True, kw_only=True):
     """Where a route leads. wire: `postern` is HTTP/2 with ALPN over mutual TLS, the others are for apps and private sockets.
 
     tls: "mesh" uses the pushed identity and checks the route's `expect`; "app" is TLS without verification, as Dapr has it for https
-    and grpcs apps; None is plaintext.
+    and grpcs apps; VerifiedTls is for servers outside of the mesh, over wire "http1"; None is plaintext.
     Plaintext peers (mTLS off by explicit wish) are wire "postern" with tls None: HTTP/2, prior knowledge.
     """
 
     key: str
     wire: WireProtocol
-    tls: Literal["mesh", "app"] | None
+    tls: ClusterTls
     upstreams: tuple[Upstream, ...]
     stale: bool = False
 

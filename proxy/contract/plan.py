@@ -57,6 +57,7 @@ class Op(Enum):
     AUTHORITY = "authority"  # replace :authority / Host
     DAPR_PATH = "dapr-path"  # the path as `proxy.wire.target.as_forwarded` has it in the form `data`, query as it came
     PATH = "path"  # the path becomes `data`; what of that is a query goes before the query as it came; the last one counts
+    BASE = "base"  # put `data` before the path that is sent on, which can't lead out of it, as `proxy.wire.target.below` has it
     CALLER = "caller"  # dapr-caller-app-id and dapr-caller-namespace of the peer that this call's certificate proves; none: nothing
     TRACE = "trace"  # a fresh traceparent of this hop's span, and grpc-trace-bin on gRPC and where the request has one
     DEADLINE = "deadline"  # of gRPC: grpc-timeout with what is left

@@ -8,7 +8,7 @@ from proxy.contract.head import Form, Header, Headers, RequestHead
 from proxy.contract.plan import Edits, Op
 from proxy.wire.grpc_web import as_grpc, content_type
 from proxy.wire.streams import RawHead
-from proxy.wire.target import as_forwarded
+from proxy.wire.target import as_forwarded, below
 
 # RFC 9110 §7.6.1 and Dapr's list; `te: trailers` is put back for gRPC.
 HOP_BY_HOP = frozenset(
@@ -49,6 +49,7 @@ class Compiled(Struct, frozen=True):
     echoes: tuple[bytes, ...]
     form: Form
     path: bytes  # in place of any form of the path; may have a query
+    base: str
     authority: bytes
 
 
@@ -85,6 +86,7 @@ def compile_edits(edits: Edits) -> Compiled:
         baggage=Op.BAGGAGE in ops,
         tells_trace=Op.TELL_TRACE in ops,
         echoes=tuple(edit.name for edit in edits if edit.op is Op.ECHO),
+        base=next((edit.data.decode("ascii") for edit in edits if edit.op is Op.BASE), ""),
         form=next((_FORMS[edit.data] for edit in edits if edit.op is Op.DAPR_PATH), "sent"),
         path=next((edit.data for edit in reversed(edits) if edit.op is Op.PATH), b""),
         authority=next((edit.data for edit in edits if edit.op is Op.AUTHORITY), b""),
@@ -194,9 +196,12 @@ def edit_request(
 
 def target_of(compiled: Compiled, head: RequestHead) -> bytes:
     """The target to send on."""
-    if compiled.form == "sent" and not compiled.path:
+    if compiled.form == "sent" and not compiled.path and not compiled.base:
         return head.target
     target = compiled.path or as_forwarded(head.path, compiled.form).encode()
+    if compiled.base:
+        path, mark, query = target.partition(b"?")
+        target = below(compiled.base, path.decode()).encode() + mark + query
     return target + (b"&" if b"?" in target else b"?") + head.query if head.query else target
 
 

@@ -18,6 +18,8 @@ _CONTROL_ESCAPE = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
 _UNWRITABLE = re.compile(
     rb"[^\x21-\x7e]"
 )  # never in a target (RFC 3986 §2); HTTP/2 itself does not look (RFC 9113 §8.2.1)
+_ESCAPED_DOT = re.compile("%2e", re.IGNORECASE)
+_SEPARATOR = re.compile(r"/|\\|%2f|%5c", re.IGNORECASE)
 _UNCLEAN = re.compile(r"//|/\.\.?(?:/|\Z)")
 _INVOKE = re.compile(r"/+v1\.0/+invoke/+")
 _NOT_READABLE = re.compile(r"[\x00-\x1f\x7f-\x9f?#%;\\\u2028\u2029]|//|/\.\.?(?:/|\Z)")
@@ -115,6 +117,20 @@ def as_forwarded(path: str, form: Form) -> str:
         path = split[1] if split is not None else path
     found = quote(clean(path), safe=_SAFE)
     return found + "/" if path.endswith("/") and found != "/" else found
+
+
+def below(base: str, path: str) -> str:
+    """A path that is sent on, behind `base`. It doesn't lead out of it: dot segments are resolved first, however they are spelt.
+
+    Source: RFC 3986 §6.2.2.2 (`%2e` is a dot); servers that take `%2F`, `%5C` or `..;` for a separator or a parent are known.
+    """
+    path = _ESCAPED_DOT.sub(".", path)
+    segments = _SEPARATOR.split(path)
+    plain = [segment.partition(";")[0] for segment in segments]
+    if "." in plain or ".." in plain:
+        pairs = zip(plain, segments, strict=True)
+        path = "/".join(short if short in (".", "..") else whole for short, whole in pairs)
+    return base + as_forwarded(path, "whole")
 
 
 def readable(path: str) -> str:

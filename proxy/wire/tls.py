@@ -11,10 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from proxy.contract.engine import PeerLeaf, PeerRefusal, RefusedLeafError, TlsIdentity, WireProtocol
+from msgspec.structs import replace
+
+from proxy.contract.engine import (
+    PeerLeaf,
+    PeerRefusal,
+    RefusedLeafError,
+    TlsIdentity,
+    VerifiedTls,
+    WireProtocol,
+)
 
 ALPN_OWN = "postern/1"
 ALPN_H2 = "h2"
+_MAX_KEPT = 64  # contexts for servers outside of the mesh; the system's roots make one of a few MiB
 
 
 class IdentityMismatchError(Exception):
@@ -33,6 +43,7 @@ class TlsContexts:
         self.server: ssl.SSLContext | None = None
         self.client: ssl.SSLContext | None = None
         self._app: dict[WireProtocol, ssl.SSLContext] = {}
+        self._verified: dict[VerifiedTls, ssl.SSLContext] = {}  # of any name
 
     def put(self, identity: TlsIdentity | None) -> None:
         """Make new contexts. Raises ssl.SSLError and leaves the old ones where the material is unusable."""
@@ -54,6 +65,32 @@ class TlsContexts:
             context.set_alpn_protocols(["http/1.1"] if wire == "http1" else ["h2"])
             self._app[wire] = context
         return context
+
+    def verified(self, tls: VerifiedTls) -> ssl.SSLContext:
+        """TLS to a server that has to prove its name. Raises ssl.SSLError where the material is unusable."""
+        key = replace(tls, name="")
+        context = self._verified.get(key)
+        if context is None:
+            if len(self._verified) >= _MAX_KEPT:
+                self._verified.clear()
+            context = self._verified[key] = _verified_context(tls)
+        return context
+
+
+def _verified_context(tls: VerifiedTls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # RFC 9525 §2
+    context.verify_flags |= (
+        ssl.VERIFY_X509_PARTIAL_CHAIN
+    )  # a trusted intermediate ends the chain, as in the native engine
+    context.set_alpn_protocols(["http/1.1"])
+    if tls.roots_pem:
+        context.load_verify_locations(cadata=tls.roots_pem.decode("ascii", "replace"))
+    if tls.chain_pem:
+        with _private_file(tls.chain_pem + b"\n" + tls.key_pem) as path:
+            context.load_cert_chain(path)
+    return context
 
 
 def _mesh_context(identity: TlsIdentity, side: ssl._SSLMethod) -> ssl.SSLContext:

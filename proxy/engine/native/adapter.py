@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, astuple
 
 from proxy import errors
 from proxy.contract.engine import (
@@ -20,6 +20,7 @@ from proxy.contract.engine import (
     Sampling,
     TlsIdentity,
     Tracing,
+    VerifiedTls,
 )
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.recording import Table
@@ -101,7 +102,8 @@ class NativeEngine:
     def set_cluster(self, cluster: Cluster) -> None:
         """Add or replace a cluster; connections to addresses that are gone drain."""
         upstreams = [(upstream.address, upstream.weight, upstream.rank) for upstream in cluster.upstreams]
-        self._core.set_cluster(cluster.key, cluster.wire, cluster.tls, upstreams)
+        tls = astuple(cluster.tls) if isinstance(cluster.tls, VerifiedTls) else cluster.tls
+        self._core.set_cluster(cluster.key, cluster.wire, tls, upstreams)
 
     def drop_cluster(self, key: str) -> None:
         """Forget a cluster."""

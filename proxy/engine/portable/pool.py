@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine
 from msgspec import Struct, field
 
 from proxy.contract.addresses import split_address
-from proxy.contract.engine import Limits, Observer, WireProtocol
+from proxy.contract.engine import ClusterTls, Limits, Observer, VerifiedTls, WireProtocol
 from proxy.contract.plan import Cause
-from proxy.engine.portable.refusal import by_alert
+from proxy.engine.portable.refusal import by_alert, unverified
 from proxy.errors import os_reason
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http2_client import Http2Client
@@ -32,7 +32,7 @@ class Origin(Struct, frozen=True):
     cluster: str
     address: str
     wire: WireProtocol
-    tls: str | None
+    tls: ClusterTls
     expect: frozenset[str]
     connect_s: float = 5.0
 
@@ -243,6 +243,11 @@ class Pool:
             return None
         if origin.tls == "app":
             return self._contexts.app(origin.wire)
+        if isinstance(origin.tls, VerifiedTls):
+            try:
+                return self._contexts.verified(origin.tls)
+            except ssl.SSLError as error:
+                raise DialError(Cause.TLS_IDENTITY, f"the certificates can't be used: {error}") from error
         context = self._contexts.client
         if context is None:
             raise DialError(Cause.NOT_READY, "this proxy has no certificate yet")
@@ -256,7 +261,7 @@ class Pool:
             transport, _ = await loop.create_unix_connection(make, origin.address[5:])
             return transport
         host, port = split_address(origin.address)
-        name = "" if context is not None else None
+        name = None if context is None else origin.tls.name if isinstance(origin.tls, VerifiedTls) else ""
         transport, _ = await loop.create_connection(make, host, port, ssl=context, server_hostname=name)
         return transport
 
@@ -334,6 +339,8 @@ class Pool:
 
 
 def _tls_failed(origin: Origin, error: ssl.SSLError) -> str:
+    if isinstance(origin.tls, VerifiedTls):
+        return unverified(error, origin.tls.name)
     wanted = f"expected {' or '.join(sorted(origin.expect))}, " if origin.expect else ""
     why = by_alert(error) or getattr(error, "verify_message", "") or error.reason or str(error)
     if error.reason == "WRONG_VERSION_NUMBER":

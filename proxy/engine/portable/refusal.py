@@ -1,4 +1,4 @@
-"""Why a TLS handshake between proxies failed: the reason as a metric label, and in words. Pure."""
+"""Why a TLS handshake failed, between proxies or with a server outside of the mesh: as a metric label, and in words. Pure."""
 
 import ssl
 from typing import Final
@@ -10,6 +10,7 @@ _TIMES: Final = frozenset({9, 10})
 _UNTRUSTED: Final = frozenset(
     {2, 7, 18, 19, 20, 21}
 )  # 7, a wrong signature: a root of another mesh may have the name of ours
+_OTHER_NAME: Final = frozenset({62, 64})
 _UNTRUSTING: Final = (
     "it does not trust the root that signed it: both need the same sentry, or the same trust anchors"
 )
@@ -59,3 +60,19 @@ def by_alert(error: ssl.SSLError) -> str | None:
     if why is None:
         return "the other proxy ended the TLS handshake; its log tells why (peer refused)"
     return f"the other proxy refused our certificate: {why}"
+
+
+def unverified(error: ssl.SSLError, name: str) -> str:
+    """Why a server outside of the mesh could not prove that it is `name`, or ended the handshake itself."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _TIMES:
+            return "its certificate has expired, or is not valid yet"
+        if error.verify_code in _UNTRUSTED:
+            return "its certificate is signed by no trusted root"
+        if error.verify_code in _OTHER_NAME:
+            return f"its certificate is not for {name}"
+        return f"its certificate is invalid: {error.verify_message}"
+    if error.reason == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS"
+    _, separator, alert = (error.reason or "").partition("_ALERT_")
+    return f"it ended the handshake: {alert.lower().replace('_', ' ')}" if separator else str(error)

@@ -15,7 +15,7 @@ from proxy.contract.recording import Shape, ShapedTable
 from proxy.deciding.authorizer import AccessPaths
 from proxy.deciding.browsers import BEYOND_PAGES
 from proxy.deciding.callee import ForwardedPaths, OutPaths, Services
-from proxy.wire.target import as_forwarded
+from proxy.wire.target import as_forwarded, below
 from telemetry import context
 
 native = pytest.importorskip("proxy.engine.native._native")
@@ -174,6 +174,11 @@ def test_paths_have_the_same_readings(path: str) -> None:
 )
 def test_apps_find_the_same_path(path: str, prefix: str, form: Form) -> None:
     assert native.forwarded_path(prefix + path, form) == as_forwarded(prefix + path, form)
+
+
+@given(_ROOTED)
+def test_paths_below_a_base_are_the_same(path: str) -> None:
+    assert native.path_below("/base", path) == below("/base", path)
 
 
 _NAMING: Final = st.lists(

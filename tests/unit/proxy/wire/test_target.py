@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.rules.path_readings import readings
-from proxy.wire.target import BadTargetError, Target, as_forwarded, clean, invoked, parse, readable
+from proxy.wire.target import BadTargetError, Target, as_forwarded, below, clean, invoked, parse, readable
 from tests.support.vectors import Text, Vector, octets, spelt, vectors
 
 
@@ -131,6 +131,18 @@ _OTHERS = [
     "\\",
     "method",
 ]
+
+
+class Below(Vector, frozen=True, kw_only=True):
+    path: str
+    sent: str
+
+
+@vectors("targets", "below", Below)
+def test_path_below_a_base_stays_there(vector: Below) -> None:
+    assert below("/base", vector.path) == vector.sent
+
+
 _segments = st.sampled_from([*_OTHERS, *_ESCAPES])
 targets = st.lists(_segments, max_size=6).map(lambda parts: ("/" + "/".join(parts)).encode()) | st.binary(
     max_size=20
@@ -152,6 +164,17 @@ def test_what_is_forwarded_cleaned_is_a_fixed_point_within_the_root(target: byte
         assert parse(sent.encode()).path == as_forwarded(sent, "whole") == sent
         assert "//" not in sent
         assert not set(sent.split("/")) & {".", ".."}
+
+
+@given(targets)
+def test_no_reading_of_a_path_below_a_base_leads_out_of_it(target: bytes) -> None:
+    found = accepted(target)
+    if found is not None:
+        sent = below("/base", as_forwarded(found.path, "whole"))
+        once = unquote_to_bytes(sent).decode("latin-1").replace("\\", "/")
+        segments = [segment.partition(";")[0] for segment in once.split("/")]
+        assert sent.startswith("/base/")
+        assert ".." not in segments
 
 
 @given(targets)

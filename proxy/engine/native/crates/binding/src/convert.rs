@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use postern_core::call::cause::Cause;
+use postern_core::clusters::Tls;
+use postern_core::connection::tls::{Material, ServerName, Verified, VerifiedConfigs};
 use postern_core::decision::access::{AccessTable, Rule};
 use postern_core::decision::baggage;
 use postern_core::decision::edits::Edits;
@@ -47,6 +49,13 @@ pub(crate) type ShapeParts = (String, Vec<(String, String, HashSet<String>)>, bo
 
 /// chain, key, roots (all PEM), and when the leaf ends, in epoch seconds
 pub(crate) type IdentityParts = (Vec<u8>, Vec<u8>, Vec<u8>, f64);
+/// How a cluster's connections are secured: `mesh`, `app`, or (name, roots, chain, key) of a server outside of the mesh.
+#[derive(FromPyObject)]
+pub(crate) enum TlsParts {
+    Kind(String),
+    Verified(String, Vec<u8>, Vec<u8>, Vec<u8>),
+}
+
 /// seconds, milliseconds, bytes, and how HTTP's paths are told apart
 pub(crate) type BoundsParts = (Vec<f64>, Vec<f64>, Vec<f64>, String);
 
@@ -102,6 +111,19 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<
     Ok(Box::new(Plan { token, routes, retries, gates, connect, attempt, total, body_bytes, replay_bytes, reply_edits, scopes }))
 }
 
+pub(crate) fn tls(parts: TlsParts, configs: &VerifiedConfigs) -> PyResult<Tls> {
+    Ok(match parts {
+        TlsParts::Kind(kind) if kind == "mesh" => Tls::Mesh,
+        TlsParts::Kind(kind) if kind == "app" => Tls::App,
+        TlsParts::Kind(kind) => return Err(invalid(format!("unknown tls {kind}"))),
+        TlsParts::Verified(name, roots, chain, key) => {
+            let name = ServerName::try_from(name).map_err(invalid)?;
+            let config = configs.get(Material { roots, chain, key }).map_err(invalid)?;
+            Tls::Verified(Arc::new(Verified { name, config }))
+        }
+    })
+}
+
 fn route((cluster, weight, expect, ops, gates): RouteParts) -> PyResult<Route> {
     Ok(Route { cluster: cluster.into(), weight, expect: expect.into(), edits: edits(ops)?, gates: strings(gates) })
 }
@@ -131,6 +153,7 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
             "authority" => made.authority = Some(data.into()),
             "dapr-path" => made.path = path_form(&String::from_utf8_lossy(&data))?,
             "path" => made.moved_to = Some(data.into()),
+            "base" => made.base = String::from_utf8(data).map_err(invalid)?,
             "caller" => made.caller = true,
             "trace" => made.trace = true,
             "deadline" => made.deadline = true,
@@ -272,6 +295,12 @@ pub(crate) fn path_readings(path: &str) -> Option<Vec<String>> {
 #[pyfunction]
 pub(crate) fn forwarded_path(path: &str, form: &str) -> PyResult<String> {
     Ok(target::as_forwarded(path, path_form(form)?).into_owned())
+}
+
+/// For differential tests: a path that is sent on, behind a base.
+#[pyfunction]
+pub(crate) fn path_below(base: &str, path: &str) -> String {
+    target::below(base, path)
 }
 
 /// For differential tests: the remote span that headers name, as (trace id's halves, span id, sampled, tracestate).

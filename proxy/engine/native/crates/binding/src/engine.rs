@@ -23,7 +23,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, invalid};
+use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, TlsParts, invalid};
 use crate::question::Question;
 
 /// name, inside, waiting, how often what it let through ended: by the cause's name, empty for well
@@ -146,19 +146,14 @@ impl NativeEngine {
     }
 
     /// upstreams: (address, weight, rank).
-    fn set_cluster(&self, key: &str, wire: &str, tls: Option<&str>, upstreams: Vec<(String, u32, u8)>) -> PyResult<()> {
+    fn set_cluster(&self, key: &str, wire: &str, tls: Option<TlsParts>, upstreams: Vec<(String, u32, u8)>) -> PyResult<()> {
         let wire = match wire {
             "postern" => Wire::Postern,
             "http1" => Wire::Http1,
             "h2c" => Wire::H2c,
             other => return Err(invalid(format!("unknown wire {other}"))),
         };
-        let tls = match tls {
-            None => Tls::None,
-            Some("mesh") => Tls::Mesh,
-            Some("app") => Tls::App,
-            Some(other) => return Err(invalid(format!("unknown tls {other}"))),
-        };
+        let tls = tls.map_or(Ok(Tls::None), |parts| convert::tls(parts, &self.engine.verified))?;
         let upstream = |(address, weight, rank): (String, _, _)| Upstream { address: address.into(), weight, rank };
         let upstreams = upstreams.into_iter().map(upstream).collect();
         self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams });

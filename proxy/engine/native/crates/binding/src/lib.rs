@@ -25,6 +25,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(convert::path_class, module)?)?;
     module.add_function(wrap_pyfunction!(convert::path_readings, module)?)?;
     module.add_function(wrap_pyfunction!(convert::forwarded_path, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::path_below, module)?)?;
     module.add_function(wrap_pyfunction!(convert::extract_context, module)?)?;
     module.add_function(wrap_pyfunction!(convert::format_context, module)?)?;
     module.add_function(wrap_pyfunction!(convert::read_baggage, module)?)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::call::balance::{self, Health, Load};
+use crate::connection::tls::Verified;
 
 const MAX_AWAY: usize = 1_024; // addresses of a cluster
 const MAX_PROVING: usize = 2;
@@ -21,13 +22,15 @@ pub enum Wire {
 }
 
 /// How the connection is secured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tls {
     None,
     /// The pushed identity, and the route's `expect` is checked.
     Mesh,
     /// Not verified: our own app, on this host.
     App,
+    /// A server outside of the mesh.
+    Verified(Arc<Verified>),
 }
 
 /// Where a route leads, as pushed.

@@ -17,7 +17,7 @@ use crate::call::gates::{GateSpec, GateState, Gates};
 use crate::clusters::{Cluster, HealthRegistry};
 use crate::connection::handout::{Seats, ways};
 use crate::connection::listener::{Bound, Socket, Source};
-use crate::connection::tls::Identity;
+use crate::connection::tls::{Identity, VerifiedConfigs};
 use crate::limits::Limits;
 use crate::seam::commands::{Command, Commands, Cut, EndpointLoad, Tell};
 use crate::seam::inboxes::Inboxes;
@@ -30,6 +30,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub struct Engine {
     pub inboxes: Inboxes,
     pub commands: Arc<Commands>,
+    /// Of clusters outside of the mesh.
+    pub verified: VerifiedConfigs,
     threads: Mutex<Vec<JoinHandle<()>>>,
     sockets: Mutex<HashMap<String, TcpListener>>,
     gates: Mutex<Gates>,
@@ -48,6 +50,7 @@ impl Engine {
         let engine = Self {
             inboxes,
             commands,
+            verified: VerifiedConfigs::default(),
             threads: Mutex::default(),
             sockets: Mutex::default(),
             gates: Mutex::default(),

@@ -17,7 +17,7 @@ use crate::clusters::{Tls, Wire};
 use crate::connection::ahead::Ahead;
 use crate::connection::io::{Io, Kind};
 use crate::connection::leaving::Leaving;
-use crate::connection::refusal::{Refusal, by_alert};
+use crate::connection::refusal::{Refusal, by_alert, unverified};
 use crate::connection::tls::{ALPN_H2, app_config};
 use crate::http1::client::H1Conn;
 use crate::http2::client::H2Conn;
@@ -28,18 +28,25 @@ use crate::shared::Shared;
 pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 'static) -> Result<Fresh, Lost> {
     let mut is_plain_h2 = false;
     let leaving = Leaving::new();
-    let kind = match origin.tls {
+    let kind = match &origin.tls {
         Tls::None => socket(origin).await?,
         Tls::App => {
             let config = app_config(origin.wire == Wire::Http1);
             let config = config.map_err(|error| Lost::new(Cause::TlsIdentity, error.to_string()))?;
-            Kind::Client(Box::new(handshake(origin, config, tcp(origin).await?).await?))
+            let (tcp, name) = nameless(tcp(origin).await?)?;
+            Kind::Client(Box::new(handshake(config, tcp, name, |error| mismatched(origin, error)).await?))
+        }
+        Tls::Verified(verified) => {
+            let failed = |error: &rustls::Error| unverified(error, &verified.name.to_str());
+            let (config, name) = (verified.config.clone(), verified.name.clone());
+            Kind::Client(Box::new(handshake(config, tcp(origin).await?, name, failed).await?))
         }
         Tls::Mesh => {
             let identity = shared.identity.borrow().clone();
             let none = || Lost::new(Cause::NotReady, "this proxy has no certificate yet");
             let identity = identity.ok_or_else(none)?;
-            let stream = handshake(origin, identity.client, tcp(origin).await?).await?;
+            let (tcp, name) = nameless(tcp(origin).await?)?;
+            let stream = handshake(identity.client, tcp, name, |error| mismatched(origin, error)).await?;
             let ends_at;
             (is_plain_h2, ends_at) = prove(shared, origin, &stream).await?;
             leaving.limit(ends_at.min(identity.ends_at), &shared.limits);
@@ -50,7 +57,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
     if origin.wire == Wire::Http1 {
         return Ok(Fresh::H1(H1Conn::new(shared, io)));
     }
-    let hint = match origin.tls {
+    let hint = match &origin.tls {
         Tls::None if origin.wire == Wire::Postern => "; it may want mutual TLS",
         Tls::Mesh => "; it may have refused us: look for 'peer refused' in its log",
         _ => "",
@@ -92,21 +99,36 @@ fn refused(error: &io::Error) -> Lost {
 
 type TlsStream = tokio_rustls::client::TlsStream<Ahead>;
 
-async fn handshake(origin: &Origin, config: Arc<rustls::ClientConfig>, tcp: TcpStream) -> Result<TlsStream, Lost> {
+/// No SNI: who it is, the certificate says.
+fn nameless(tcp: TcpStream) -> Result<(TcpStream, ServerName<'static>), Lost> {
     let address = tcp.peer_addr().map_err(|error| refused(&error))?;
-    let name = ServerName::IpAddress(address.ip().into()); // no SNI: who it is, the certificate says
+    Ok((tcp, ServerName::IpAddress(address.ip().into())))
+}
+
+async fn handshake(
+    config: Arc<rustls::ClientConfig>,
+    tcp: TcpStream,
+    name: ServerName<'static>,
+    failed: impl Fn(&rustls::Error) -> String,
+) -> Result<TlsStream, Lost> {
     TlsConnector::from(config).connect(name, Ahead::new(tcp)).await.map_err(|error| {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let Some(tls) = tls else { return Lost::new(Cause::Connect, format!("TLS failed: {error}")) };
-        let why = match tls {
-            rustls::Error::InvalidMessage(_) => "the other end does not speak TLS".to_owned(),
-            other => {
-                let text = other.to_string();
-                by_alert(&text).unwrap_or(text)
-            }
-        };
-        Lost::new(Cause::TlsIdentity, format!("{}TLS failed: {why}", wanted(origin)))
+        match tls {
+            Some(tls) => Lost::new(Cause::TlsIdentity, failed(tls)),
+            None => Lost::new(Cause::Connect, format!("TLS failed: {error}")),
+        }
     })
+}
+
+fn mismatched(origin: &Origin, error: &rustls::Error) -> String {
+    let why = match error {
+        rustls::Error::InvalidMessage(_) => "the other end does not speak TLS".to_owned(),
+        other => {
+            let text = other.to_string();
+            by_alert(&text).unwrap_or(text)
+        }
+    };
+    format!("{}TLS failed: {why}", wanted(origin))
 }
 
 fn wanted(origin: &Origin) -> String {

@@ -1,4 +1,5 @@
-//! Why a TLS handshake between proxies failed: the reason that metrics count it by, and in words. As `proxy/engine/portable/refusal.py`.
+//! Why a TLS handshake failed, between proxies or with a server outside of the mesh: the reason that metrics count it by, and in words. As
+//! `proxy/engine/portable/refusal.py`.
 
 use std::borrow::Cow;
 use std::io;
@@ -63,4 +64,34 @@ pub fn by_alert(error: &str) -> Option<String> {
         _ => return Some("the other proxy ended the TLS handshake; its log tells why (peer refused)".to_owned()),
     };
     Some(format!("the other proxy refused our certificate: {why}"))
+}
+
+/// Why a server outside of the mesh could not prove that it is `name`, or ended the handshake itself.
+pub fn unverified(error: &Error, name: &str) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+            format!("its certificate is not for {name}")
+        }
+        Error::InvalidCertificate(why) => match certificate(why) {
+            "expired" => "its certificate has expired, or is not valid yet".to_owned(),
+            "unknown-ca" => "its certificate is signed by no trusted root".to_owned(),
+            _ => format!("its certificate is invalid: {why}"),
+        },
+        Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
+        Error::AlertReceived(alert) => format!("it ended the handshake: {}", in_words(&format!("{alert:?}"))),
+        other => other.to_string(),
+    }
+}
+
+/// `HandshakeFailure` as `handshake failure`.
+fn in_words(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && words.ends_with(char::is_lowercase) {
+            words.push(' ');
+        }
+        // Letters before it decide by their case, so they are lowered at the end.
+        words.push(letter);
+    }
+    words.to_lowercase()
 }

@@ -1,15 +1,18 @@
-//! Key, leaf and roots to TLS configurations: mutual TLS 1.3 between proxies, ALPN `postern/1` then `h2`, no session tickets.
+//! Key, leaf and roots to TLS configurations: mutual TLS 1.3 between proxies, ALPN `postern/1` then `h2`, no session tickets; and TLS to
+//! servers outside of the mesh.
 //!
 //! Chains, times and anchors are verified here; whose leaf it is, the other side says (`Question::Verify`), once per leaf.
 
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+pub use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
@@ -81,6 +84,72 @@ pub fn app_config(http1: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
         .with_no_client_auth();
     config.alpn_protocols = vec![if http1 { b"http/1.1".to_vec() } else { ALPN_H2.to_vec() }];
     Ok(Arc::new(config))
+}
+
+/// TLS to a server outside of the mesh that has to prove its name (RFC 9525). Equal where a connection made for one may serve the other.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    pub name: ServerName<'static>,
+    pub config: Arc<ClientConfig>,
+}
+
+impl PartialEq for Verified {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && Arc::ptr_eq(&self.config, &other.config)
+    }
+}
+
+impl Eq for Verified {}
+
+impl Hash for Verified {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        Arc::as_ptr(&self.config).hash(state);
+    }
+}
+
+/// Roots, and our chain and key or nothing, as PEM.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Material {
+    pub roots: Vec<u8>,
+    pub chain: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+/// A configuration for each material in use: the system's roots take milliseconds to read, and many servers share them.
+#[derive(Debug, Default)]
+pub struct VerifiedConfigs(Mutex<Vec<(Material, Weak<ClientConfig>)>>);
+
+impl VerifiedConfigs {
+    /// The one in use, or a new one.
+    pub fn get(&self, material: Material) -> Result<Arc<ClientConfig>, IdentityError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, config)| config.strong_count() > 0);
+        let found = known.iter().find(|(of, _)| *of == material).and_then(|(_, config)| config.upgrade());
+        if let Some(config) = found {
+            return Ok(config);
+        }
+        let config = Arc::new(verified_config(&material)?);
+        known.push((material, Arc::downgrade(&config)));
+        Ok(config)
+    }
+}
+
+fn verified_config(material: &Material) -> Result<ClientConfig, IdentityError> {
+    let mut roots = RootCertStore::empty();
+    let given = CertificateDer::pem_slice_iter(&material.roots).collect::<Result<Vec<_>, _>>()?;
+    roots.add_parsable_certificates(given); // some systems hold roots that are none
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_root_certificates(roots);
+    let mut config = if material.chain.is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        let chain = CertificateDer::pem_slice_iter(&material.chain).collect::<Result<Vec<_>, _>>()?;
+        builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&material.key)?)?
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// A chain to our roots, for a server, in its time; no name: the SPIFFE id is checked instead.

@@ -33,6 +33,8 @@ pub struct Edits {
     pub path: Form,
     /// In place of any form of the path; may have a query.
     pub moved_to: Option<Bytes>,
+    /// What the path is put behind, or nothing.
+    pub base: String,
     pub authority: Option<Bytes>,
 }
 
@@ -187,15 +189,23 @@ impl Edits {
     pub fn target(&self, head: &Head) -> Bytes {
         let path = match &self.moved_to {
             Some(path) => Cow::Borrowed(&**path),
-            None if self.path == Form::Sent => return head.target.clone(),
+            None if self.path == Form::Sent && self.base.is_empty() => return head.target.clone(),
             None => Cow::Owned(target::as_forwarded(&head.path, self.path).into_owned().into_bytes()),
         };
+        let path = if self.base.is_empty() { path } else { Cow::Owned(behind(&self.base, &path)) };
         if head.query.is_empty() {
             return Bytes::copy_from_slice(&path);
         }
         let joint: &[u8] = if path.contains(&b'?') { b"&" } else { b"?" };
         [&path, joint, &head.query].concat().into()
     }
+}
+
+/// A target below a base; what of it is a query stays.
+fn behind(base: &str, target: &[u8]) -> Vec<u8> {
+    let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    let path = String::from_utf8_lossy(&target[..end]);
+    [target::below(base, &path).as_bytes(), &target[end..]].concat()
 }
 
 /// `None` where the value is malformed (at most 8 digits and a unit; gRPC over HTTP/2, Timeout).

@@ -147,6 +147,39 @@ pub fn as_forwarded(path: &str, form: Form) -> Cow<'_, str> {
     Cow::Owned(found)
 }
 
+/// A path that is sent on, behind `base`, which it can't lead out of; see `below` in `proxy/wire/target.py`.
+pub fn below(base: &str, path: &str) -> String {
+    let path = spelled_out(path, &[("2e", ".")]);
+    let split = spelled_out(&path.replace('\\', "/"), &[("2f", "/"), ("5c", "/")]);
+    let is_dots = |segment: &&str| matches!(short(segment), "." | "..");
+    let found = if split.split('/').any(|segment| is_dots(&segment)) {
+        let segments = split.split('/').map(|segment| if is_dots(&segment) { short(segment) } else { segment });
+        segments.collect::<Vec<_>>().join("/")
+    } else {
+        path
+    };
+    [base, &as_forwarded(&found, Form::Whole)].concat()
+}
+
+/// A segment without its parameters.
+fn short(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or_default()
+}
+
+/// A path with some escapes, by their digits, in plain.
+fn spelled_out(path: &str, plain: &[(&str, &str)]) -> String {
+    let mut parts = path.split('%');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let known = plain.iter().find(|(digits, _)| part.get(..2).is_some_and(|found| found.eq_ignore_ascii_case(digits)));
+        match known {
+            Some((_, letter)) => out.extend([letter, &part[2..]]),
+            None => out.extend(["%", part]),
+        }
+    }
+    out
+}
+
 /// What Go's default path encoding leaves as it is, and escapes.
 pub(crate) fn is_safe(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte)
@@ -234,6 +267,21 @@ mod tests {
             for (form, wanted) in [("sent", &case.sent), ("whole", &case.whole), ("method", &case.method)] {
                 assert_eq!(as_forwarded(&case.path, Form::of(form).unwrap()), *wanted, "{}: {form}", case.why);
             }
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Below {
+        why: String,
+        path: String,
+        sent: String,
+    }
+
+    #[test]
+    fn a_path_below_a_base_stays_there() {
+        for case in vectors::read::<Below>("targets", "below") {
+            assert_eq!(below("/base", &case.path), case.sent, "{}", case.why);
         }
     }
 }

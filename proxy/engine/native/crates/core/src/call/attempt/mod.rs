@@ -171,7 +171,7 @@ impl UpstreamAttempt {
                 let endpoint = state.pick(&call.tried, now)?;
                 let is_alone = state.endpoints.len() == 1;
                 let other = if is_alone { None } else { state.to_prove(&endpoint.address, now) };
-                Some((endpoint, other, state.cluster.wire, state.cluster.tls))
+                Some((endpoint, other, state.cluster.wire, state.cluster.tls.clone()))
             })
         };
         let Some((endpoint, other, wire, tls)) = picked else {
