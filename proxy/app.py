@@ -134,6 +134,7 @@ class Sidecar:
                 want_dapr_api=self._dapr_api.want,
                 want_callback=self._callback.want,
                 remote=self._remote,
+                own_ports=self._own_ports,
             )
         except DocumentError as error:
             raise ConfigError(tuple(str(error).splitlines())) from error
@@ -280,6 +281,7 @@ class Sidecar:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._directory.run())
             tasks.create_task(self._remote.run())
+            tasks.create_task(self._control.external.hosts.run())
             tasks.create_task(self._tracer.run())
             tasks.create_task(self._app.run())
             tasks.create_task(self._tick())
@@ -323,6 +325,9 @@ class Sidecar:
         while await self._lifetime.reload_asked.wait():
             self._lifetime.reload_asked.clear()
             self._log.info("nothing to reload: neither --config nor --resources-path was given")
+
+    def _own_ports(self) -> frozenset[int]:
+        return self._listening.all_ports()
 
     def _has_expired(self) -> bool:
         return self._identity is not None and self._identity.is_expired
@@ -463,7 +468,10 @@ class Sidecar:
 
     def _resources(self) -> Mapping[str, Sequence[str]]:
         """The names of the resources in force, by Dapr's key for their kind."""
-        return {"resiliencies": [name for name, _ in self._policy.resiliency.resources]}
+        return {
+            "resiliencies": [name for name, _ in self._policy.resiliency.resources],
+            "httpEndpoints": sorted(self._policy.http_endpoints),
+        }
 
     def _status(self) -> Json:
         settings, stats = self._settings, self._engine.stats()

@@ -12,17 +12,20 @@ from policies.errors import DocumentError, Fault
 from policies.reading import schema
 from policies.reading.compile_access import AccessContext, compile_access
 from policies.reading.compile_configuration import compile_configuration
+from policies.reading.compile_http_endpoints import compile_http_endpoints
 from policies.reading.compile_pipelines import MIDDLEWARE, compile_pipelines
 from policies.reading.compile_resiliency import compile_resiliency
 from policies.reading.documents import Document, ModelT, examine, read_documents
 from policies.reading.findings import Findings
 from policies.rules.access import AccessRules
 from policies.rules.configuration import ConfigurationValues
+from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
 
+_BUILT_KINDS = ("Resiliency", "HTTPEndpoint")
 _UNBUILT_KINDS = frozenset(
-    {"Component", "Configuration", "HTTPEndpoint", "MCPServer", "Subscription", "WorkflowAccessPolicy"}
+    {"Component", "Configuration", "MCPServer", "Subscription", "WorkflowAccessPolicy"}
 )
 _ACCESS = "spec.accessControl"
 _GUARDING = ("accesscontrol", "spec", "httppipeline", "apphttppipeline", "handlers")
@@ -35,6 +38,7 @@ class Assembled(Struct, frozen=True, kw_only=True):
     resiliency: ResiliencyRules
     configuration: ConfigurationValues
     pipelines: Pipelines
+    http_endpoints: Mapping[str, HttpEndpoint]
     warnings: tuple[str, ...]
 
 
@@ -58,6 +62,7 @@ def assemble(
     values = compile_configuration(configurations, findings)
     resiliency = compile_resiliency(resources.resiliencies, context.own_app_id, findings)
     pipelines = compile_pipelines(configurations, resources.components, context.own_app_id, env, findings)
+    http_endpoints = compile_http_endpoints(resources.http_endpoints, context.own_app_id, env, findings)
     stopping = [fault for fault in findings.faults if not (is_lenient and fault.is_lenient)]
     if stopping:
         raise DocumentError(dict.fromkeys(stopping))
@@ -67,6 +72,7 @@ def assemble(
         resiliency=resiliency,
         configuration=values,
         pipelines=pipelines,
+        http_endpoints=http_endpoints,
         warnings=tuple(dict.fromkeys([*forgiven, *findings.warnings])),
     )
 
@@ -138,6 +144,7 @@ class _Resources(Struct):
 
     resiliencies: list[tuple[Document, schema.Resiliency]] = field(default_factory=list)
     components: list[tuple[Document, schema.Component]] = field(default_factory=list)
+    http_endpoints: list[tuple[Document, schema.HttpEndpoint]] = field(default_factory=list)
 
 
 def _resources(files: Iterable[Path], findings: Findings) -> _Resources:
@@ -150,6 +157,8 @@ def _resources(files: Iterable[Path], findings: Findings) -> _Resources:
                 _take(document, schema.Resiliency, found.resiliencies, findings)
             elif kind == "Component" and _is_middleware(document.value):
                 _take(document, schema.Component, found.components, findings)
+            elif kind == "HTTPEndpoint":
+                _take(document, schema.HttpEndpoint, found.http_endpoints, findings)
             elif isinstance(kind, str) and kind in _UNBUILT_KINDS:
                 unbuilt[kind] += 1
             else:
@@ -185,6 +194,6 @@ def _unknown_kind(document: Document, kind: object, findings: Findings) -> None:
     if not isinstance(kind, str):
         findings.fault(document, (), "has no kind (expected one such as Resiliency)", is_lenient=True)
         return
-    close = difflib.get_close_matches(kind, ["Resiliency", *_UNBUILT_KINDS], n=1)
-    hint = f"did you mean {close[0]}?" if close else "expected Resiliency"
+    close = difflib.get_close_matches(kind, [*_BUILT_KINDS, *_UNBUILT_KINDS], n=1)
+    hint = f"did you mean {close[0]}?" if close else f"expected {' or '.join(_BUILT_KINDS)}"
     findings.fault(document, ("kind",), f"{kind} is unknown ({hint})", is_lenient=True)

@@ -242,6 +242,37 @@ MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
 }
 
 
+_REFUSED = Effect("is refused: there are no secret stores; write the value, or name a variable with `envRef`")
+_TLS = "spec.clientTLS"
+HTTP_ENDPOINT: Mapping[str, Effect] = {
+    **_EVERY_KIND,
+    "metadata.name": Effect("what it is called by, as an app by its app-id; goes before an app of that name"),
+    "scopes": Effect("callers that the resource is for; none: all"),
+    "auth.secretStore": _none("write the value, or name a variable with `envRef`"),
+    "spec.baseUrl": Effect(
+        "http or https URL without a query; the path of each request is put behind its own"
+    ),
+    "spec.headers.*.name": Effect("a header of every request, in the place of the caller's"),
+    "spec.headers.*.value": Effect("its value"),
+    "spec.headers.*.envRef": Effect("the variable that holds it; none that begins with DAPR_"),
+    "spec.headers.*.secretKeyRef": _REFUSED,
+    **{
+        f"{_TLS}.{part}.{field}": effect
+        for part, about in (
+            ("rootCA", "roots that the server's certificate may chain to, in PEM (the system's)"),
+            ("certificate", "our certificate and its chain, in PEM"),
+            ("privateKey", "its key, in PEM without a password"),
+        )
+        for field, effect in (
+            ("value", Effect(about)),
+            ("envRef", Effect("the variable that holds it")),
+            ("secretKeyRef", _REFUSED),
+        )
+    },
+    f"{_TLS}.renegotiation": Effect("`Never`; the others are taken for it with a warning: TLS 1.3 has none"),
+}
+
+
 def warn_of_nothing(document: Document, effects: Mapping[str, Effect], findings: Findings) -> None:
     """Name each written field that has no effect, once for all entries of a mapping or list."""
     for path, effect in effects.items():

@@ -311,3 +311,54 @@ class Component(Section, frozen=True):
     metadata: Metadata = Metadata()
     scopes: list[str] = []
     auth: JsonValue = None
+
+
+class EndpointHeader(Section, frozen=True):
+    """An entry of `headers` of an HTTPEndpoint."""
+
+    name: str
+    value: str = ""
+    env_ref: str = ""
+    secret_key_ref: JsonValue = None
+
+
+class TlsPart(Section, frozen=True):
+    """A part of `clientTLS`, as PEM."""
+
+    value: str = ""
+    env_ref: str = ""
+    secret_key_ref: JsonValue = None
+
+
+class ClientTls(Section, frozen=True):
+    """`clientTLS` of an HTTPEndpoint."""
+
+    root_ca: TlsPart = field(name="rootCA", default=TlsPart())
+    certificate: TlsPart = TlsPart()
+    private_key: TlsPart = TlsPart()
+    renegotiation: Literal["", "Never", "OnceAsClient", "FreelyAsClient"] = ""
+
+
+class HttpEndpointSpec(Section, frozen=True):
+    """`spec` of an HTTPEndpoint."""
+
+    base_url: str
+    headers: list[EndpointHeader] = []
+    client_tls: ClientTls = field(name="clientTLS", default=ClientTls())
+
+
+class Auth(Section, frozen=True):
+    """`auth`: where secrets are kept."""
+
+    secret_store: str = ""
+
+
+class HttpEndpoint(Section, frozen=True):
+    """kind: HTTPEndpoint."""
+
+    kind: Literal["HTTPEndpoint"]
+    spec: HttpEndpointSpec
+    api_version: Literal["dapr.io/v1alpha1"] = "dapr.io/v1alpha1"
+    metadata: Metadata = Metadata()
+    scopes: list[str] = []
+    auth: Auth = Auth()

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from policies.errors import DocumentError, Fault
 from policies.rules.access import AccessRules, Profile, without_policy
 from policies.rules.configuration import ConfigurationValues
+from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
 
@@ -45,7 +46,7 @@ class PolicySources(Struct, frozen=True, kw_only=True):
 
 
 class PolicySnapshot(Struct, frozen=True, kw_only=True):
-    """All rules in force at one time. `generation` counts the snapshots of one sidecar from 1."""
+    """All rules in force at one time. `generation` counts the snapshots of one sidecar from 1. http_endpoints: by name."""
 
     generation: int
     access: AccessRules
@@ -53,6 +54,7 @@ class PolicySnapshot(Struct, frozen=True, kw_only=True):
     configuration: ConfigurationValues
     warnings: tuple[str, ...]
     pipelines: Pipelines = Pipelines()
+    http_endpoints: Mapping[str, HttpEndpoint] = {}
     fingerprint: Fingerprint = ()
 
 
@@ -70,6 +72,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
             mtls=sources.mtls,
         )
         resiliency, configuration, pipelines = ResiliencyRules(), ConfigurationValues(), Pipelines()
+        http_endpoints: Mapping[str, HttpEndpoint] = {}
     else:
         # ~150 ms of imports that a sidecar without files is spared.
         from policies.reading.assemble import assemble  # noqa: PLC0415
@@ -87,6 +90,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         made = assemble(sources.config_paths, files, context, is_lenient=sources.lenient, env=sources.env)
         access, resiliency, configuration = made.access, made.resiliency, made.configuration
         pipelines = made.pipelines
+        http_endpoints = made.http_endpoints
         warnings = (*warnings, *made.warnings)
     return PolicySnapshot(
         generation=generation,
@@ -95,6 +99,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         configuration=configuration,
         warnings=warnings,
         pipelines=pipelines,
+        http_endpoints=http_endpoints,
         fingerprint=fingerprint,
     )
 

@@ -46,6 +46,7 @@ _EDITS = {
     "list": "add to {name}: {data}",
     "authority": "host: {data}",
     "dapr-path": "the path as below",
+    "base": "the path below {data}",
     "caller": "set dapr-caller-* to the proven caller",
     "trace": "set traceparent",
     "deadline": "set grpc-timeout to what is left",
@@ -155,7 +156,7 @@ def render(told: Told, at_callee: Told | None, width: int) -> str:
 
 def _verdict(told: Told, at_callee: Told | None) -> Iterator[str]:
     asked, callee = told["request"], told["callee"]
-    to = f" → {callee['appId']}.{callee['namespace']}" if callee else ""
+    to = f" → {'.'.join(filter(None, (callee['appId'], callee['namespace'])))}" if callee else ""
     refusing = next((one for one in (told, at_callee) if one and one.get("answer")), None)
     if refusing is None:
         mark, said = "✓", "would be carried"
@@ -184,7 +185,8 @@ def _rows(told: Told) -> Iterator[tuple[str, str]]:
     if told["access"]:
         yield "access", told["access"] + (f" read as {told['readAs']}" if told["readAs"] else "")
     elif told["verdict"] == "forwarded":
-        yield "access", "decided by the callee's sidecar"
+        leaves = told["routes"][0]["cluster"].startswith(("http-endpoint:", "url:"))
+        yield "access", "none: the call leaves the mesh" if leaves else "decided by the callee's sidecar"
     yield from _plan_rows(told)
     yield from _read_rows(told)
 

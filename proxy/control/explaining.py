@@ -11,7 +11,19 @@ from urllib.parse import urlsplit
 
 from proxy.contract.fields import read_baggage
 from proxy.contract.head import Header, Headers, RequestHead
-from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Decision, Edits, Hold, Plan, Reply, RetryPolicy
+from proxy.contract.plan import (
+    DETAIL,
+    TRACE_ID,
+    Cause,
+    Decision,
+    Edits,
+    Hold,
+    Op,
+    Plan,
+    Reply,
+    RetryPolicy,
+    Route,
+)
 from proxy.contract.recording import Facet, Read, RecordingHead
 from proxy.control.plane import Control
 from proxy.deciding.callee import (
@@ -27,6 +39,7 @@ from proxy.deciding.callee import (
     TRUTHY_SET,
     parse_key,
 )
+from proxy.deciding.external import endpoint_of
 from proxy.wire.edits import compile_edits, edit_headers, target_of
 from proxy.wire.target import BadTargetError, parse
 
@@ -118,7 +131,7 @@ class Explainer:
                     "weight": route.weight,
                     "expect": sorted(route.expect),
                     "gates": list(route.gates),
-                    "edits": self._edits(route.edits),
+                    "edits": self._edits(route.edits, _set_outside(route)),
                     "endpoints": self._endpoints(route.cluster),
                 }
                 for route in plan.routes
@@ -129,28 +142,28 @@ class Explainer:
             "bodyBytes": plan.body_bytes,
             "replyEdits": self._edits(plan.reply_edits),
             "scopes": list(plan.scopes),
-            "sends": _sends(head, route.edits, self._secret),
+            "sends": _sends(head, route.edits, self._secret | _set_outside(route)),
         }
 
     @property
     def _secret(self) -> frozenset[bytes]:
         return _SECRET | self._control.secret_headers()
 
-    def _edits(self, edits: Edits) -> list[Json]:
+    def _edits(self, edits: Edits, also: frozenset[bytes] = frozenset()) -> list[Json]:
+        secret = self._secret | also
         return [
             {
                 "op": edit.op.value,
                 "name": edit.name.decode("latin-1"),
-                "data": "(secret)"
-                if edit.name in self._secret and edit.data
-                else edit.data.decode("latin-1"),
+                "data": "(secret)" if edit.name in secret and edit.data else edit.data.decode("latin-1"),
             }
             for edit in edits
         ]
 
     def _endpoints(self, cluster: str) -> list[Json]:
         if not cluster.startswith("peer:"):
-            return []
+            found = self._control.external.hosts.addresses(cluster)
+            return [{"address": address, "source": "dns", "ejectedForS": 0.0} for address in found]
         name = ".".join(parse_key(cluster))
         known: Any = self._control.endpoints(name).get(name, {})
         ejected = {load["address"]: load["ejectedForS"] for load in known.get("loads", ())}
@@ -265,6 +278,13 @@ def _answer(reply: Reply, detail: str) -> Json:
 
 def _is_denied(answer: Plan | Reply) -> bool:
     return isinstance(answer, Reply) and answer.cause is Cause.DENIED
+
+
+def _set_outside(route: Route) -> frozenset[bytes]:
+    """Fields that an HTTPEndpoint sets: keys of services, as a rule."""
+    if endpoint_of(route.cluster) is None:
+        return frozenset()
+    return frozenset(edit.name for edit in route.edits if edit.op is Op.SET)
 
 
 def _retry(policy: RetryPolicy) -> Json:

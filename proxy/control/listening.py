@@ -36,6 +36,10 @@ class Listening:
         own = {port: own_port_listener(app) for app, port in self.upstream_ports.items()}
         return {**found, **own}
 
+    def all_ports(self) -> frozenset[int]:
+        """Every port that is listened on."""
+        return frozenset((*filter(None, self.ports.values()), *self.upstream_ports.values()))
+
     async def bind(self, metrics: LocalHttp, public: LocalHttp) -> None:
         """Listen everywhere. Raises ListenError."""
         settings = self._settings

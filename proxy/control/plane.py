@@ -23,6 +23,7 @@ from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Decision, Edit, Hold, Labels, Op
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
+from proxy.control.external import ExternalClusters
 from proxy.control.heard_names import Claimed, HeardNames
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, GRPC_WEB, AppView, to_callback
@@ -47,8 +48,10 @@ from proxy.deciding.callee import (
     parse_key,
     parse_routes,
 )
+from proxy.deciding.egress import Egress
 from proxy.deciding.inbound import Inbound, InboundView
-from proxy.deciding.outbound import DAPR_API, INVOKER, SERVICES_HOLD, SPELLINGS, Outbound, OutboundView
+from proxy.deciding.outbound import DAPR_API, INVOKER, SERVICES_HOLD, SPELLINGS, Outbound
+from proxy.deciding.outbound_view import OutboundView
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
 from proxy.settings.values import Settings, is_loopback
@@ -79,6 +82,7 @@ class Control:
         want_dapr_api: Callable[[], None] = lambda: None,
         want_callback: Callable[[], None] = lambda: None,
         remote: RemoteFetch,
+        own_ports: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         self._settings = settings
         self._wants = {DAPR_API: want_dapr_api, CALLBACK: want_callback}
@@ -123,10 +127,15 @@ class Control:
                     Edit(op=Op.ADD, name=b"x-forwarded-host", data=hostname.encode()),
                     Edit(op=Op.ADD, name=b"forwarded", data=_forwarded(host_ip, hostname)),
                 ),
+                http_endpoints=policy.http_endpoints,
+                egress=Egress(settings.egress),
                 hold_s=HOLD_S,
                 learning_for_s=LEARNING_S if settings.learn_names else 0.0,
                 random=lambda: self._random,
             )
+        )
+        self.external = ExternalClusters(
+            *(lambda: self.outbound.view, self._know), own_ports=own_ports, own_ip=host_ip
         )
 
     # --- deciders, with the wish to know a name -------------------------------------------------------------------------------
@@ -135,6 +144,13 @@ class Control:
         """The outbound decision; a held name is looked for, and one just not found is answered as soon as news could be in."""
         decision = self.outbound.decide(head)
         self._start(decision)
+        lost = self.external.decided(decision)
+        if lost is not None:
+            return lost
+        if (
+            isinstance(decision, Hold) and decision.key in self.outbound.view.known
+        ):  # its address needs no lookup
+            return self.outbound.decide(head)
         if not isinstance(decision, Hold) or not decision.key.startswith("peer:"):
             return decision
         name = AppName(*parse_key(decision.key))
@@ -191,7 +207,7 @@ class Control:
     def explain(self, key: str) -> str:
         """What may be meant, then what was tried for a cluster, for error messages."""
         if not key.startswith("peer:"):
-            return ""
+            return self.external.explain(key)
         name = AppName(*parse_key(key))
         tried = self._directory.explain(name) or "nothing was found yet"
         if self._heard.is_known(name):
@@ -205,6 +221,7 @@ class Control:
     def attach(self, engine: Engine) -> None:
         """Give the engine its first picture."""
         self._engine = engine
+        self.external.attach(engine)
         settings = self._settings
         for number, table in _NAMING.items():
             engine.set_paths(number, table)
@@ -277,20 +294,23 @@ class Control:
         assert self._engine is not None
         authorizer = Authorizer(policy.access)
         self._remote.configure(policy.pipelines)
-        before, self._pipelines = self._pipelines, self._pipelines_of(policy)
+        pipelines, self._pipelines = self._pipelines, self._pipelines_of(policy)
         app = replace(self.inbound.view.app, pipeline=self._pipelines["app"])
         self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app)
+        endpoints = self.outbound.view.http_endpoints
         self._outbound(
             authorizer=authorizer,
             resiliency=policy.resiliency,
+            http_endpoints=policy.http_endpoints,
             apis=policy.configuration.api,
             app=app,
             pipeline=self._pipelines["http"],
         )
         self._push_tables()
-        self._push_gates(before.values())
+        self._push_gates(pipelines.values())
         self._engine.invalidate("access")
         self._engine.invalidate("resiliency")
+        self.external.policy_changed(endpoints)
         if not self._settings.keep_open_calls:
             self._engine.redecide_open()
 
@@ -352,6 +372,10 @@ class Control:
 
     def _outbound(self, **changes: object) -> None:
         self.outbound.view = replace(self.outbound.view, **changes)
+
+    def _know(self, key: str, is_known: bool) -> None:
+        known = self.outbound.view.known
+        self._outbound(known=known | {key} if is_known else known - {key})
 
     def _sets(self) -> dict[int, frozenset[bytes]]:
         token = self._settings.api_token

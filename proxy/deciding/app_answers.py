@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from copy import copy
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -10,15 +11,18 @@ from proxy.contract.head import Headers
 from proxy.contract.plan import DETAIL, Cause, Labels, Reply, Surface
 from proxy.deciding.plain_text import in_plain_text
 
+End = Literal["app", "peer", "external"]
+"""What is at the far end of a call."""
+
 
 class CauseReplies(Mapping[Cause, Reply]):
     """Answers for all that an engine may meet on the way to `who`, each made when asked for: a Plan that holds all is 13 KB.
 
-    `callee`: its app-id, for Dapr's words. `at_app`: the far end is our own app, else a peer's proxy. `hint`: what may be amiss where
+    `callee`: its app-id, for Dapr's words. `end`: what it is. `hint`: what may be amiss where
     it breaks the call off, or can't take it.
     """
 
-    __slots__ = ("_at_app", "_callee", "_extra", "_hint", "_labels", "_surface", "_wait_s", "_who")
+    __slots__ = ("_callee", "_end", "_extra", "_hint", "_labels", "_surface", "_wait_s", "_who")
 
     def __init__(
         self,
@@ -27,7 +31,7 @@ class CauseReplies(Mapping[Cause, Reply]):
         who: str,
         callee: str,
         *,
-        at_app: bool,
+        end: End,
         extra: Headers = (),
         hint: str = "",
     ) -> None:
@@ -37,7 +41,7 @@ class CauseReplies(Mapping[Cause, Reply]):
         self._surface = surface
         self._who = who
         self._callee = callee
-        self._at_app = at_app
+        self._end = end
         self._extra = extra
 
     def adding(self, headers: Headers) -> "CauseReplies":
@@ -53,9 +57,8 @@ class CauseReplies(Mapping[Cause, Reply]):
         return made
 
     def __getitem__(self, cause: Cause) -> Reply:
-        texts = _AT_APP if self._at_app else _AT_PEER
-        shown = _APP_CAUSES.get(cause, cause) if self._at_app else cause
-        text = texts.get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
+        shown = _APP_CAUSES.get(cause, cause) if self._end == "app" else cause
+        text = _TEXTS[self._end].get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
         if cause is Cause.RATE:
             return self._limited(text)
         if self._hint and cause in _BROKEN_OFF:
@@ -105,3 +108,16 @@ _AT_APP = {
     Cause.RESET_EARLY: "the connection to the app {who} ended before an answer: {detail}",
     Cause.RESET_LATE: "the app {who} broke off its answer: {detail}",
 }
+_EXTERNAL = {
+    **_SHARED,
+    Cause.NO_ENDPOINT: "no address of {who} is known: {detail}",
+    Cause.CONNECT: "could not connect to {who}: {detail}; is it up, and reachable from this host?",
+    Cause.TLS_IDENTITY: (
+        "TLS with {who} failed: {detail}; spec.clientTLS of an HTTPEndpoint sets which roots are trusted (the system's) "
+        "and which certificate is shown (none)"
+    ),
+    Cause.INVALID_ANSWER: "{who} gave an answer that is not valid HTTP/1.1: {detail}",
+    Cause.RESET_EARLY: "the connection to {who} ended before an answer: {detail}",
+    Cause.RESET_LATE: "{who} broke off its answer: {detail}",
+}
+_TEXTS: Mapping[End, Mapping[Cause, str]] = {"app": _AT_APP, "peer": _AT_PEER, "external": _EXTERNAL}

@@ -179,13 +179,13 @@ def _given(
     return Plan(
         labels=labels,
         routes=(Route(cluster=CALLBACK if by_callback else APP_CLUSTER, edits=tuple(edits)),),
-        retries=() if by_callback else _app_retries(head, grpc=grpc),
+        retries=() if by_callback else resent(head, grpc=grpc),
         gates=(APP_GATE,) if app.gated and not grpc else (),
         connect_s=app.connect_s,
         body_bytes=app.body_bytes,
         reply_edits=STRIP_REPLY[:1] if by_callback else STRIP_REPLY,  # what our own server says is kept
         local_replies=CauseReplies(
-            labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, at_app=True, hint=hint
+            labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, end="app", hint=hint
         ),
     )
 
@@ -213,15 +213,15 @@ def to_callback(app: AppView) -> Plan:
         reply_edits=STRIP_REPLY,
         local_replies=CauseReplies(
             *(labels, "own", f"{app.app_id}.{app.namespace}", app.app_id),
-            at_app=True,
+            end="app",
             hint=f"; is --app-protocol {app.protocol} right?",
         ),
         scopes=("app",),
     )
 
 
-def _app_retries(head: RecordingHead, *, grpc: bool) -> tuple[RetryPolicy, ...]:
-    """An app that closed kept connections just as they were used never saw the call; one that broke off may have: once, where safe."""
+def resent(head: RecordingHead, *, grpc: bool) -> tuple[RetryPolicy, ...]:
+    """A server that closed kept connections just as they were used never saw the call; one that broke off may have: once, where safe."""
     unseen = _at_once(frozenset({Cause.REFUSED}), attempts=4)
     if not grpc and head.framing() == "none" and head.method() in IDEMPOTENT:
         return (unseen, _at_once(frozenset({Cause.RESET_EARLY}), attempts=2))

@@ -3,19 +3,12 @@
 Six ways name the callee; when two name different ones: own port, header, proxy, authority, path, service name.
 """
 
-import random
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
-
-from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.rules.access import Caller
-from policies.rules.api_lists import ApiLists
-from policies.rules.resiliency import ResiliencyRules
+from policies.rules.http_endpoints import UrlError, is_url, parse_url
 from proxy import errors
 from proxy.contract.fields import MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS
-from proxy.contract.head import Form
 from proxy.contract.plan import (
     DETAIL,
     Cause,
@@ -32,9 +25,8 @@ from proxy.contract.plan import (
 )
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
-from proxy.deciding.app_plan import STRIP, AppView, denied, is_grpc_web, to_app, without_verb
-from proxy.deciding.authorizer import Authorizer
-from proxy.deciding.browsers import Browsers, as_headers
+from proxy.deciding.app_plan import STRIP, denied, is_grpc_web, to_app, without_verb
+from proxy.deciding.browsers import as_headers
 from proxy.deciding.building_blocks import missing, missing_method, missing_service
 from proxy.deciding.callee import (
     API_TOKEN_SET,
@@ -42,18 +34,18 @@ from proxy.deciding.callee import (
     DAPR_METHODS,
     DAPR_RUNTIME,
     HEALTH_SERVICE,
-    HTTP_PIPELINE,
     OUT_PATHS,
     SERVICES,
     STANDARD_SERVICES,
     Callee,
-    ServiceRoutes,
     local_name,
     parse_callee,
 )
 from proxy.deciding.closed_apis import HEALTH, ROUTES, closed_method, closed_route
+from proxy.deciding.external import External, of_endpoint, of_url, to_external
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
-from proxy.deciding.pipeline import Passed, Pipeline, path_edit
+from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
+from proxy.deciding.pipeline import Passed
 from proxy.deciding.plain_text import in_plain_text
 from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 from telemetry.hosts import split_authority
@@ -62,94 +54,11 @@ LOCAL_API = "local-api"
 DAPR_API = "dapr-api"  # the server of Dapr's gRPC API, started by the first call of it
 DAPR_API_HOLD_S = 10.0  # for that start, on a busy machine
 INVOKER = "invoker"  # the private listener that InvokeService calls apps by: its callers were judged as they came in
+EXTERNAL_HOLD_S = 6.0  # for a host's addresses, whose lookup ends within 5 s
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
 SPELLINGS = "spellings"  # the scope of what was decided for a name in lower case that is spelt otherwise
 SERVICES_HOLD = "services"  # held until routes are learnt
 _BASIC: Edits = (Edit(op=Op.REMOVE, name=b"authorization"),)  # it was for us, not for the callee's app
-
-
-class Heard(Protocol):
-    """What was heard of names that have no endpoints, for answers."""
-
-    def absent(self, callee: Callee) -> str | None:
-        """Since when a known name has no instance that takes calls, and who served it; empty if none did.
-
-        None where it was not heard of, or will be found.
-        """
-
-    def spellings(self, callee: Callee) -> tuple[Callee, ...]:
-        """Those whom a name in lower case may mean where nobody is known of exactly that name."""
-
-    def nearest_services(self, service: str) -> tuple[str, ...]:
-        """Services that resemble one that nobody serves."""
-
-
-class NothingHeard:
-    """Of nobody."""
-
-    def absent(self, callee: Callee) -> str | None:
-        """See Heard."""
-
-    def spellings(self, callee: Callee) -> tuple[Callee, ...]:
-        """See Heard."""
-        return ()
-
-    def nearest_services(self, service: str) -> tuple[str, ...]:
-        """See Heard."""
-        return ()
-
-
-class OutboundView(Struct, frozen=True, kw_only=True):
-    """What the app's requests are judged by: a snapshot, replaced whole.
-
-    known: cluster keys that have endpoints. own_ports: listener name to callee text. sockets: listeners that no browser reaches.
-    forwarded: X-Forwarded-* of this host. is_baggage_strict: invalid baggage is refused and sound baggage echoed, as daprd does.
-    pipeline: what HTTP requests pass. learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
-    """
-
-    app: AppView
-    trust_domain: str
-    mtls: bool
-    authorizer: Authorizer
-    resiliency: ResiliencyRules
-    known: frozenset[str]
-    own_ports: Mapping[str, str]
-    sockets: frozenset[str]
-    routes: ServiceRoutes
-    token_required: bool
-    browsers: Browsers
-    is_baggage_strict: bool
-    forwarded: Edits
-    hold_s: float
-    learning_for_s: float
-    random: Callable[[], random.Random]
-    heard: Heard = NothingHeard()
-    apis: ApiLists = ApiLists()
-    pipeline: Pipeline = Pipeline("http", HTTP_PIPELINE)
-
-    @property
-    def own_id(self) -> str:
-        """The SPIFFE id that our certificate proves."""
-        return f"spiffe://{self.trust_domain}/ns/{self.app.namespace}/{self.app.app_id}"
-
-
-NamedBy = Literal["own-port", "proxy", "authority", "header", "basic", "path", "service"]
-"""What of a request named the callee."""
-
-
-class Named(Struct, frozen=True):
-    """Which callee, by what, by which surface, which path it gets, and what else is rewritten. callee None: `text` names no app."""
-
-    callee: Callee | None
-    text: str
-    by: NamedBy
-    surface: Surface
-    form: Form = "sent"
-    rewrite: Edits = ()
-
-    def edits(self, head: RecordingHead) -> Edits:
-        """All that is rewritten."""
-        return (*path_edit(head, self.form), *self.rewrite)
 
 
 class Outbound:
@@ -349,7 +258,7 @@ class Outbound:
             labels=labels,
             routes=(Route(cluster=cluster, edits=(Edit(op=Op.HOP_BY_HOP), *edits)),),
             body_bytes=body_bytes,
-            local_replies=CauseReplies(labels, "dapr", "this proxy's own API", "", at_app=False),
+            local_replies=CauseReplies(labels, "dapr", "this proxy's own API", "", end="peer"),
             scopes=(f"name:{cluster}",),
         )
 
@@ -446,6 +355,10 @@ class Outbound:
 
     def _to(self, head: RecordingHead, named: Named) -> Decision:
         callee, surface = named.callee, named.surface
+        if head.protocol() != "grpc":
+            found = self._outside(head, named)
+            if found is not None:
+                return found
         if callee is None:
             text = f"invalid app-id {named.text!r}: use letters, digits, '-' or '_', and at most one '.namespace'"
             return self._reply(Cause.NO_APP, text, surface=surface, callee=named.text[:80])
@@ -454,10 +367,51 @@ class Outbound:
             return self._to_callee(head, named, callee)
         if len(meant) > 1:
             text = f"{callee.text!r} may mean {' or '.join(repr(one.text) for one in meant)}: write the app-id as it is spelt"
-            found: Decision = self._reply(Cause.NO_APP, text, surface=surface, callee=callee.text)
+            found = self._reply(Cause.NO_APP, text, surface=surface, callee=callee.text)
         else:
             found = self._to_callee(head, replace(named, callee=meant[0], text=meant[0].text), meant[0])
         return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, SPELLINGS))
+
+    def _outside(self, head: RecordingHead, named: Named) -> Decision | None:
+        """Of a call to a URL or an HTTPEndpoint: it leaves the mesh."""
+        view = self.view
+        if is_url(named.text):
+            try:
+                external = of_url(parse_url(named.text), named.text)
+            except UrlError as error:
+                text = f"{named.text!r} can't be called: {error}"
+                return self._reply(Cause.BAD_REQUEST, text, surface=named.surface, callee=named.text)
+            refused = view.egress.refused(external.url, view.http_endpoints.values())
+            if refused is not None:
+                labels = self._labels(named.surface)
+                return errors.reply(Cause.DENIED, labels, refused, surface=named.surface, callee=named.text)
+        elif named.callee is not None and named.callee.app_id in view.http_endpoints:
+            external = of_endpoint(view.http_endpoints[named.callee.app_id], named.callee.text)
+        else:
+            return None
+        form = "whole" if named.form == "sent" else named.form
+        return self._leave(head, replace(named, form=form), external)
+
+    def _leave(self, head: RecordingHead, named: Named, external: External) -> Decision:
+        view, surface = self.view, named.surface
+        labels = replace(self._labels(surface), dst=external.label, strip=named.form == "method")
+        wrong = head.baggage()
+        if wrong and view.is_baggage_strict:
+            return _bad_baggage(labels, wrong)
+        if wrong:
+            labels = replace(labels, baggage=wrong)
+            named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
+        if external.key not in view.known:
+            text = f"no address of {external.who} is known: {DETAIL}"
+            then = errors.reply(Cause.NO_ENDPOINT, labels, text, surface=surface, callee=external.text)
+            return Hold(key=external.key, for_s=EXTERNAL_HOLD_S, then=then)
+        rules = view.resiliency.for_app(external.text, view.app.app_id)
+        return to_external(
+            *(head, external, view.app, rules, view.random),
+            labels=labels,
+            surface=surface,
+            rewrite=named.edits(head),
+        )
 
     def _to_callee(self, head: RecordingHead, named: Named, callee: Callee) -> Decision:
         surface = named.surface
@@ -557,7 +511,7 @@ class Outbound:
             connect_s=app.connect_s,
             replay_bytes=app.replay_bytes,
             reply_edits=(Edit(op=Op.HOP_BY_HOP),),
-            local_replies=CauseReplies(labels, named.surface, callee.name, callee.text, at_app=False),
+            local_replies=CauseReplies(labels, named.surface, callee.name, callee.text, end="peer"),
             scopes=(f"name:{callee.key}",),
         )
 

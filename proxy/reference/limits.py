@@ -14,6 +14,8 @@ from proxy.api.dapr.server import CALLS
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
 from proxy.contract.gates import MAX_CALLERS
 from proxy.contract.recording import MAX_KEY_BYTES
+from proxy.control.external import MAX_URLS
+from proxy.control.external_hosts import IDLE_S, LOOKUP_S, MAX_LOOKUPS, REFRESH_S
 from proxy.control.heard_names import MAX_NAMES, MAX_SERVICES
 from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
@@ -165,6 +167,16 @@ def other_limits() -> tuple[Limit, ...]:
         Limit("instances of one app-id by multicast", f"{MAX_INSTANCES:,}", "more are ignored"),
         Limit("rows read of a SQLite table at once", f"{MAX_ROWS:,}", "more are left out"),
         Limit("apps followed in Consul at once", str(MAX_WAITING), "they take turns, of 2 s"),
+        Limit(
+            "hosts of URLs called",
+            f"{MAX_URLS}, each for {IDLE_S / 60:g} min after its last call",
+            "the one called longest ago is looked up and connected to again",
+        ),
+        Limit(
+            "time to look a host outside of the mesh up",
+            f"{LOOKUP_S:g} s, {MAX_LOOKUPS} at once, again after {REFRESH_S:g} s",
+            "503; addresses that are known stay in use",
+        ),
         Limit("metadata keys that an app sets", str(MAX_METADATA), "400 or INVALID_ARGUMENT"),
         Limit("a metadata value", _bytes(MAX_METADATA_BYTES), "400 or INVALID_ARGUMENT"),
         Limit(

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from policies.reading import schema
-from policies.reading.effects import COMPONENT, CONFIGURATION, MIDDLEWARE, RESILIENCY, Effect
+from policies.reading.effects import COMPONENT, CONFIGURATION, HTTP_ENDPOINT, MIDDLEWARE, RESILIENCY, Effect
 from policies.rules.access import DENIALS
 from proxy.cli.run import SHORT
 from proxy.cli.runfile import KEYS, PASSED, App, RunFile, Shared
@@ -111,6 +111,8 @@ def page() -> str:
         table(("field", "what it does here"), effect_rows(schema.Component, COMPONENT)),
         _MIDDLEWARE,
         table(("type", "setting", "what it does"), middleware_rows()),
+        "## Fields of an HTTPEndpoint",
+        table(("field", "what it does here"), effect_rows(schema.HttpEndpoint, HTTP_ENDPOINT)),
         "## Errors",
         "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with"
         " `errorCode`, `message` and, in `details`, the trace's id. On Dapr's paths the `errorCode` is `ERR_DIRECT_INVOKE`, and the codes"

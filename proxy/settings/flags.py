@@ -94,6 +94,12 @@ _BUILT = (
         "start-up calls to the app to leave out: config, subscribe; only daprd makes one, GET /dapr/config of an HTTP app",
     ),
     # our own
+    _flag(
+        "egress",
+        "HOSTS",
+        "hosts of URLs that the app may call through the sidecar, comma-separated, as api.example.com, *.example.com or host:8443; "
+        "any: all of them (as daprd); none: no URL but those of HTTPEndpoints (else)",
+    ),
     _flag("profile", "NAME", "dev, production or daprd: which defaults apply"),
     _flag("engine", "NAME", "auto, native or portable (auto)"),
     _flag(

@@ -126,6 +126,7 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         allowed_origins=tuple(one.lower().rstrip("/") for one in read.words("allowed-origins")),
         allowed_hosts=tuple(host.lower() for host in read.words("allowed-hosts"))
         or (("*",) if profile == "daprd" else ()),
+        egress=_egress(read, profile),
         max_body_bytes=_body_limit(read, profile),
         read_buffer_bytes=_head_limit(read, profile),
         limits=_limits(read),
@@ -148,6 +149,26 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         ready_fd=read.natural("ready-fd"),
         warnings=_warnings(read, profile, mtls=mtls),
     )
+
+
+_EGRESS = re.compile(r"(?:(?:\*\.)?[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def _egress(read: FlagReader, profile: Profile) -> tuple[str, ...]:
+    """Hosts of URLs; all of them are `*`."""
+    hosts = tuple(host.lower() for host in read.words("egress"))
+    if not hosts:
+        return ("*",) if profile == "daprd" else ()
+    if len(hosts) == 1 and hosts[0] in ("any", "none"):
+        return ("*",) if hosts[0] == "any" else ()
+    for host in hosts:
+        if _EGRESS.fullmatch(host) is None or host in ("any", "none"):
+            read.fault(
+                "--egress",
+                repr(host),
+                "any, none, or hosts such as api.example.com, *.example.com, host:8443",
+            )
+    return hosts
 
 
 _TRUST_DOMAIN_SHAPE = "a lower-case domain name of a-z, 0-9, dot, dash, underscore"

@@ -108,6 +108,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     # limits and manners
     allowed_origins: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
+    egress: tuple[str, ...]  # hosts of URLs that the app may call; `*`: any
     max_body_bytes: int | None  # None: no limit on relayed bodies
     read_buffer_bytes: int
     limits: Limits  # of the engine; the size of heads is `read_buffer_bytes`

@@ -8,6 +8,7 @@ from proxy.api.dapr.runtime_pb2 import (
     AppConnectionHealthProperties,
     AppConnectionProperties,
     GetMetadataResponse,
+    MetadataHTTPEndpoint,
 )
 
 
@@ -17,6 +18,7 @@ def metadata_response(told: Mapping[str, Any]) -> GetMetadataResponse:
         id=told["id"],
         runtime_version=told["runtimeVersion"],
         extended_metadata=told["extended"],
+        http_endpoints=[MetadataHTTPEndpoint(name=one["name"]) for one in told.get("httpEndpoints", ())],
         actor_runtime=ActorRuntime(runtime_status=told["actorRuntime"]["runtimeStatus"]),
     )
     app = told.get("appConnectionProperties")

@@ -74,8 +74,14 @@ class ActorRuntime(_message.Message):
     runtime_status: ActorRuntime.ActorRuntimeStatus
     def __init__(self, runtime_status: _Optional[_Union[ActorRuntime.ActorRuntimeStatus, str]] = ...) -> None: ...
 
+class MetadataHTTPEndpoint(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
 class GetMetadataResponse(_message.Message):
-    __slots__ = ("id", "extended_metadata", "app_connection_properties", "runtime_version", "enabled_features", "actor_runtime")
+    __slots__ = ("id", "extended_metadata", "http_endpoints", "app_connection_properties", "runtime_version", "enabled_features", "actor_runtime")
     class ExtendedMetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -85,14 +91,16 @@ class GetMetadataResponse(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     EXTENDED_METADATA_FIELD_NUMBER: _ClassVar[int]
+    HTTP_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     APP_CONNECTION_PROPERTIES_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENABLED_FEATURES_FIELD_NUMBER: _ClassVar[int]
     ACTOR_RUNTIME_FIELD_NUMBER: _ClassVar[int]
     id: str
     extended_metadata: _containers.ScalarMap[str, str]
+    http_endpoints: _containers.RepeatedCompositeFieldContainer[MetadataHTTPEndpoint]
     app_connection_properties: AppConnectionProperties
     runtime_version: str
     enabled_features: _containers.RepeatedScalarFieldContainer[str]
     actor_runtime: ActorRuntime
-    def __init__(self, id: _Optional[str] = ..., extended_metadata: _Optional[_Mapping[str, str]] = ..., app_connection_properties: _Optional[_Union[AppConnectionProperties, _Mapping]] = ..., runtime_version: _Optional[str] = ..., enabled_features: _Optional[_Iterable[str]] = ..., actor_runtime: _Optional[_Union[ActorRuntime, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., extended_metadata: _Optional[_Mapping[str, str]] = ..., http_endpoints: _Optional[_Iterable[_Union[MetadataHTTPEndpoint, _Mapping]]] = ..., app_connection_properties: _Optional[_Union[AppConnectionProperties, _Mapping]] = ..., runtime_version: _Optional[str] = ..., enabled_features: _Optional[_Iterable[str]] = ..., actor_runtime: _Optional[_Union[ActorRuntime, _Mapping]] = ...) -> None: ...

@@ -28,7 +28,8 @@ from proxy.deciding.callee import (
     parse_routes,
 )
 from proxy.deciding.inbound import Inbound, InboundView
-from proxy.deciding.outbound import Outbound, OutboundView
+from proxy.deciding.outbound import Outbound
+from proxy.deciding.outbound_view import OutboundView
 from proxy.wire.target import parse
 from telemetry.hosts import FOREIGN_SITES
 

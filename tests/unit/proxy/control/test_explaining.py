@@ -1,7 +1,9 @@
 """What `postern explain` is told: the request as the deciders see it, and the decision with what it read."""
 
 import pytest
+from msgspec.structs import replace
 
+from policies.rules.http_endpoints import HttpEndpoint, parse_url
 from proxy.control.explaining import Explainer, inbound_head, outbound_head
 from tests.unit.proxy.control.test_plane import ONE, Make, found, make  # noqa: F401 - a fixture
 
@@ -95,6 +97,21 @@ def test_request_of_a_peer_is_decided_by_its_certificate(make: Make) -> None:  #
     assert "reason=" in told["access"]
     other = explainer.explain({**asked, "header": ["postern-callee: shop.default"], "peer": [PEER]})
     assert (other["verdict"], other["answer"]["cause"]) == ("answered", "misdirected")
+
+
+def test_headers_of_an_endpoint_are_not_shown(make: Make) -> None:  # noqa: F811
+    world = make()
+    pay = HttpEndpoint(name="pay", url=parse_url("http://10.0.0.1/v1"), headers=((b"x-key", b"hidden"),))
+    world.control.policy_changed(replace(world.policy, http_endpoints={"pay": pay}))
+    told = Explainer(world.control, lambda: LISTENERS).explain(
+        {"method": ["GET"], "url": ["/v1.0/invoke/pay/method/x"]}
+    )
+    assert (told["verdict"], told["callee"]) == ("forwarded", {"appId": "pay", "namespace": ""})
+    assert (told["sends"]["target"], told["routes"][0]["endpoints"]) == (
+        "/v1/x",
+        [{"address": "10.0.0.1:80", "source": "dns", "ejectedForS": 0.0}],
+    )
+    assert "hidden" not in str(told)
 
 
 def test_header_without_a_colon_is_refused(make: Make) -> None:  # noqa: F811

@@ -3,15 +3,15 @@
 import pytest
 
 from proxy.contract.plan import DETAIL, Cause, Labels, Surface
-from proxy.deciding.app_answers import CauseReplies
+from proxy.deciding.app_answers import CauseReplies, End
 
 LABELS = Labels(direction="inbound", dst="web")
 
 
-@pytest.mark.parametrize("at_app", [True, False])
+@pytest.mark.parametrize("end", ["app", "peer", "external"])
 @pytest.mark.parametrize("surface", ["own", "dapr"])
-def test_every_cause_has_an_answer_that_names_the_callee(surface: Surface, at_app: bool) -> None:
-    made = CauseReplies(LABELS, surface, "cart.shop", "cart", at_app=at_app)
+def test_every_cause_has_an_answer_that_names_the_callee(surface: Surface, end: End) -> None:
+    made = CauseReplies(LABELS, surface, "cart.shop", "cart", end=end)
     assert set(made) == set(Cause)
     for found in made.values():
         assert "cart.shop" in found.grpc_message
@@ -20,15 +20,15 @@ def test_every_cause_has_an_answer_that_names_the_callee(surface: Surface, at_ap
 
 
 def test_app_that_does_not_listen_is_down_not_the_mesh() -> None:
-    at_app = CauseReplies(LABELS, "own", "cart.shop", "cart", at_app=True)
-    at_peer = CauseReplies(LABELS, "own", "cart.shop", "cart", at_app=False)
+    at_app = CauseReplies(LABELS, "own", "cart.shop", "cart", end="app")
+    at_peer = CauseReplies(LABELS, "own", "cart.shop", "cart", end="peer")
     assert (at_app[Cause.CONNECT].cause, at_peer[Cause.CONNECT].cause) == (Cause.APP_DOWN, Cause.CONNECT)
     assert "--app-port" in at_app[Cause.CONNECT].grpc_message
     assert "peer port" in at_peer[Cause.CONNECT].grpc_message
 
 
 def test_http_call_that_a_grpc_app_breaks_off_says_what_each_side_speaks() -> None:
-    hinted = CauseReplies(LABELS, "own", "cart.shop", "cart", at_app=True, hint="; the app speaks gRPC")
+    hinted = CauseReplies(LABELS, "own", "cart.shop", "cart", end="app", hint="; the app speaks gRPC")
     for made in (hinted, hinted.adding(((b"a", b"b"),))):
         assert "speaks gRPC" in made[Cause.RESET_EARLY].grpc_message
         assert "speaks gRPC" in made[Cause.UNSUPPORTED].grpc_message
@@ -37,7 +37,7 @@ def test_http_call_that_a_grpc_app_breaks_off_says_what_each_side_speaks() -> No
 
 @pytest.mark.parametrize("surface", ["own", "dapr"])
 def test_rate_limit_answers_in_plain_text_and_says_how_long_to_wait(surface: Surface) -> None:
-    found = CauseReplies(LABELS, surface, "cart.shop", "cart", at_app=True).limiting(4)[Cause.RATE]
+    found = CauseReplies(LABELS, surface, "cart.shop", "cart", end="app").limiting(4)[Cause.RATE]
     headers = dict(found.headers)
     assert (found.status, headers[b"retry-after"]) == (429, b"4")
     assert headers[b"content-type"].startswith(b"text/plain")

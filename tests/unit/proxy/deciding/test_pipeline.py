@@ -57,7 +57,7 @@ def passed(target: str, *handlers: Middleware, form: Form = "sent") -> tuple[Pas
 
 
 def plan() -> Plan:
-    replies = CauseReplies(LABELS, "own", "cart", "cart", at_app=False)
+    replies = CauseReplies(LABELS, "own", "cart", "cart", end="peer")
     return Plan(labels=LABELS, routes=(Route(cluster="c"),), gates=("own",), local_replies=replies)
 
 

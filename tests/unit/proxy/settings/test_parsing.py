@@ -523,3 +523,28 @@ def test_origins_and_hosts_are_compared_as_browsers_write_them(read: Parse) -> N
     assert "'shop.example' matches nobody" in warning
     assert read("--app-id=a", "--profile=daprd").allowed_hosts == ("*",)
     assert read("--app-id=a", "--profile=daprd", "--allowed-hosts=x").allowed_hosts == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "hosts"),
+    [
+        ((), ()),
+        (("--profile=daprd",), ("*",)),
+        (("--profile=daprd", "--egress=none"), ()),
+        (("--egress=any",), ("*",)),
+        (
+            ("--egress=API.example, *.shop.test,[::1]:80,h:8443",),
+            ("api.example", "*.shop.test", "[::1]:80", "h:8443"),
+        ),
+    ],
+)
+def test_egress_is_none_unless_hosts_are_given_or_as_daprd(
+    read: Parse, flags: tuple[str, ...], hosts: tuple[str, ...]
+) -> None:
+    assert read("--app-id=a", *flags).egress == hosts
+
+
+@pytest.mark.parametrize("given", ["*", "https://h", "h/path", "any,h", "a.*.b", "h:x"])
+def test_egress_that_is_no_host_is_a_fault(given: str) -> None:
+    with pytest.raises(ConfigError, match="--egress"):
+        parse(["--app-id=a", f"--egress={given}"], {})

@@ -1,0 +1,108 @@
+"""How a call leaves the mesh, to an HTTPEndpoint or a URL: the Plan to it. Pure.
+
+Nothing of ours goes along: neither tokens nor names of the mesh. An answer is passed on as it is, redirects too: following one could lead
+where no rule looks.
+"""
+
+import random
+from collections.abc import Callable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from policies.rules.http_endpoints import HttpEndpoint, Url, parse_url
+from policies.rules.resiliency import TargetRules
+from proxy.contract.plan import Cause, Edit, Edits, Labels, Op, Plan, RetryPolicy, Route, Surface
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.app_answers import CauseReplies
+from proxy.deciding.app_plan import STRIP, STRIP_REPLY, AppView, resent
+from proxy.deciding.retry_policies import attempt_timeout, retry_policies
+
+_ENDPOINT = "http-endpoint:"  # cluster keys
+_URL = "url:"
+_REDIAL_S = (0.0, 0.05)  # another of a host's addresses, where one does not accept
+
+
+class External(Struct, frozen=True, kw_only=True):
+    """Whom a call leaves the mesh for. key: of the cluster. text: as the caller wrote it. label: in metrics. who: for people."""
+
+    key: str
+    url: Url
+    text: str
+    label: str
+    who: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def of_endpoint(endpoint: HttpEndpoint, text: str) -> External:
+    """What a name of an HTTPEndpoint stands for."""
+    return External(
+        key=endpoint_key(endpoint.name),
+        url=endpoint.url,
+        text=text,
+        label=endpoint.name,
+        who=f"the HTTPEndpoint {endpoint.name} ({endpoint.url})",
+        headers=endpoint.headers,
+    )
+
+
+def of_url(url: Url, text: str) -> External:
+    """What a URL stands for."""
+    return External(key=f"{_URL}{url.origin}", url=url, text=text, label=url.origin, who=str(url))
+
+
+def endpoint_key(name: str) -> str:
+    """The cluster key of an HTTPEndpoint."""
+    return f"{_ENDPOINT}{name}"
+
+
+def endpoint_of(key: str) -> str | None:
+    """The name of the HTTPEndpoint whose cluster has this key."""
+    return key.removeprefix(_ENDPOINT) if key.startswith(_ENDPOINT) else None
+
+
+def url_of(key: str) -> Url | None:
+    """The origin whose cluster has this key."""
+    return parse_url(key.removeprefix(_URL)) if key.startswith(_URL) else None
+
+
+def to_external(
+    head: RecordingHead,
+    external: External,
+    app: AppView,
+    rules: TargetRules,
+    rng: Callable[[], random.Random],
+    *,
+    labels: Labels,
+    surface: Surface,
+    rewrite: Edits,
+) -> Plan:
+    """The Plan. `rewrite`: edits of the target, and of what was for us."""
+    policies = tuple((*rules.resource, kind, f"app_{external.text}") for kind in rules.policies)
+    edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, Edit(op=Op.REMOVE_PREFIX, name=b"dapr-"), *rewrite]
+    if external.url.base:
+        edits.append(Edit(op=Op.BASE, data=external.url.base.encode()))
+    edits += [
+        Edit(op=Op.AUTHORITY, data=external.url.authority.encode()),
+        Edit(op=Op.TRACE),
+        *(Edit(op=Op.SET, name=name, data=data) for name, data in external.headers),
+    ]
+    own = replace(rules, builtin_retry=None)  # which is between proxies
+    return Plan(
+        labels=replace(labels, policies=policies),
+        routes=(Route(cluster=external.key, edits=tuple(edits)),),
+        retries=(*retry_policies(head, own, rng), _redial(), *resent(head, grpc=False)),
+        attempt_s=attempt_timeout(head, rules),
+        body_bytes=app.body_bytes,
+        connect_s=app.connect_s,
+        replay_bytes=app.replay_bytes,
+        reply_edits=STRIP_REPLY,
+        local_replies=CauseReplies(labels, surface, external.who, external.text, end="external"),
+        scopes=(f"name:{external.key}",),
+    )
+
+
+def _redial() -> RetryPolicy:
+    return RetryPolicy(
+        attempts=None, on=frozenset({Cause.CONNECT}), grpc_codes=frozenset(), delays_s=lambda: iter(_REDIAL_S)
+    )

@@ -1,0 +1,77 @@
+"""What the app's requests are judged by, and what each of them names."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from policies.rules.api_lists import ApiLists
+from policies.rules.http_endpoints import HttpEndpoint
+from policies.rules.resiliency import ResiliencyRules
+from proxy.contract.head import Form
+from proxy.contract.plan import Edits, Surface
+from proxy.contract.recording import RecordingHead
+from proxy.deciding.app_plan import AppView
+from proxy.deciding.authorizer import Authorizer
+from proxy.deciding.browsers import Browsers
+from proxy.deciding.callee import HTTP_PIPELINE, Callee, ServiceRoutes
+from proxy.deciding.egress import Egress
+from proxy.deciding.heard import Heard, NothingHeard
+from proxy.deciding.pipeline import Pipeline, path_edit
+
+
+class OutboundView(Struct, frozen=True, kw_only=True):
+    """What the app's requests are judged by: a snapshot, replaced whole.
+
+    known: cluster keys that have endpoints. http_endpoints: by name. egress: which URLs the app may call.
+    own_ports: listener name to callee text. sockets: listeners that no browser reaches.
+    forwarded: X-Forwarded-* of this host. is_baggage_strict: invalid baggage is refused and sound baggage echoed, as daprd does.
+    pipeline: what HTTP requests pass. learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
+    """
+
+    app: AppView
+    trust_domain: str
+    mtls: bool
+    authorizer: Authorizer
+    resiliency: ResiliencyRules
+    known: frozenset[str]
+    own_ports: Mapping[str, str]
+    sockets: frozenset[str]
+    routes: ServiceRoutes
+    token_required: bool
+    browsers: Browsers
+    is_baggage_strict: bool
+    forwarded: Edits
+    hold_s: float
+    learning_for_s: float
+    random: Callable[[], random.Random]
+    heard: Heard = NothingHeard()
+    http_endpoints: Mapping[str, HttpEndpoint] = {}
+    egress: Egress = Egress()
+    apis: ApiLists = ApiLists()
+    pipeline: Pipeline = Pipeline("http", HTTP_PIPELINE)
+
+    @property
+    def own_id(self) -> str:
+        """The SPIFFE id that our certificate proves."""
+        return f"spiffe://{self.trust_domain}/ns/{self.app.namespace}/{self.app.app_id}"
+
+
+NamedBy = Literal["own-port", "proxy", "authority", "header", "basic", "path", "service"]
+"""What of a request named the callee."""
+
+
+class Named(Struct, frozen=True):
+    """Which callee, by what, by which surface, which path it gets, and what else is rewritten. callee None: `text` names no app."""
+
+    callee: Callee | None
+    text: str
+    by: NamedBy
+    surface: Surface
+    form: Form = "sent"
+    rewrite: Edits = ()
+
+    def edits(self, head: RecordingHead) -> Edits:
+        """All that is rewritten."""
+        return (*path_edit(head, self.form), *self.rewrite)

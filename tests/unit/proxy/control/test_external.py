@@ -1,0 +1,161 @@
+"""Clusters outside of the mesh: what is pushed for a host's addresses, and when it is dropped."""
+
+import asyncio
+from typing import cast
+
+from msgspec.structs import replace
+
+from policies.rules.http_endpoints import ClientTls, HttpEndpoint, parse_url
+from proxy.contract.engine import Cluster, Engine, VerifiedTls
+from proxy.contract.plan import Decision, Hold, Plan
+from proxy.control.external import MAX_URLS, ExternalClusters, system_roots
+from proxy.deciding.egress import Egress
+from proxy.deciding.outbound import Outbound
+from tests.unit.proxy.heads import asking, head, outbound
+
+TLS = ClientTls(root_ca=b"root", certificate=b"chain", private_key=b"key")
+PAY = HttpEndpoint(name="pay", url=parse_url("https://10.0.0.1:8443/v1"), tls=TLS)
+KEY = "http-endpoint:pay"
+TO_PAY = head("/v1.0/invoke/pay/method/x")
+
+
+class Pushes:
+    """An engine that keeps what it is told of clusters."""
+
+    def __init__(self) -> None:
+        self.clusters: dict[str, Cluster] = {}
+        self.invalidated: list[str] = []
+        self.woken = asyncio.Event()
+
+    def set_cluster(self, cluster: Cluster) -> None:
+        self.clusters[cluster.key] = cluster
+
+    def drop_cluster(self, key: str) -> None:
+        del self.clusters[key]
+
+    def invalidate(self, scope: str) -> None:
+        self.invalidated.append(scope)
+
+    def wake(self, _: str) -> None:
+        self.woken.set()
+
+
+class Scene:
+    """A decider whose view the clusters change."""
+
+    def __init__(
+        self, *egress: str, own_ports: frozenset[int] = frozenset(), **endpoints: HttpEndpoint
+    ) -> None:
+        self.outbound: Outbound = outbound(
+            egress=Egress(egress), http_endpoints=endpoints or {"pay": PAY}, known=frozenset()
+        )
+        self.engine = Pushes()
+        self.clusters = ExternalClusters(
+            *(lambda: self.outbound.view, self.know), own_ports=lambda: own_ports, own_ip="192.0.2.7"
+        )
+        self.clusters.attach(cast("Engine", self.engine))
+
+    def know(self, key: str, is_known: bool) -> None:
+        known = self.outbound.view.known
+        known = known | {key} if is_known else known - {key}
+        self.outbound.view = replace(self.outbound.view, known=known)
+
+    def call(self, target: str) -> Decision:
+        """As the control plane has it: decided again where the address was known at once."""
+        one = asking(head(target))
+        decision = self.outbound.decide(one)
+        lost = self.clusters.decided(decision)
+        if lost is None and isinstance(decision, Hold) and decision.key in self.outbound.view.known:
+            return self.outbound.decide(one)
+        return lost or decision
+
+
+def test_endpoint_is_pushed_with_its_tls() -> None:
+    scene = Scene()
+    assert isinstance(scene.call("/v1.0/invoke/pay/method/x"), Plan)
+    (cluster,) = scene.engine.clusters.values()
+    assert (cluster.key, cluster.wire) == (KEY, "http1")
+    assert [upstream.address for upstream in cluster.upstreams] == ["10.0.0.1:8443"]
+    assert cluster.tls == VerifiedTls(name="10.0.0.1", roots_pem=b"root", chain_pem=b"chain", key_pem=b"key")
+    assert scene.engine.invalidated == [f"name:{KEY}"]
+
+
+def test_url_trusts_the_systems_roots_and_http_has_none() -> None:
+    scene = Scene("*")
+    scene.call("/v1.0/invoke/https://10.0.0.2/method/x")
+    scene.call("/v1.0/invoke/http://10.0.0.2/method/x")
+    secure, plain = (scene.engine.clusters[f"url:{scheme}://10.0.0.2"].tls for scheme in ("https", "http"))
+    assert secure == VerifiedTls(name="10.0.0.2", roots_pem=system_roots())
+    assert plain is None
+
+
+def test_changed_endpoint_is_dropped_and_pushed_anew() -> None:
+    scene = Scene()
+    scene.call("/v1.0/invoke/pay/method/x")
+    before = scene.outbound.view.http_endpoints
+    moved = {"pay": replace(PAY, headers=((b"x", b"y"),), url=parse_url("https://10.0.0.1:8443/v2"))}
+    scene.outbound.view = replace(scene.outbound.view, http_endpoints=moved)
+    scene.clusters.policy_changed(before)
+    assert KEY in scene.engine.clusters  # its path and headers are the Plan's
+    for changed in (replace(PAY, tls=ClientTls()), replace(PAY, url=parse_url("https://10.0.0.9/v1"))):
+        before = scene.outbound.view.http_endpoints
+        scene.outbound.view = replace(scene.outbound.view, http_endpoints={"pay": changed})
+        scene.clusters.policy_changed(before)
+        assert scene.engine.clusters == {}
+        assert KEY not in scene.outbound.view.known
+        scene.call("/v1.0/invoke/pay/method/x")
+        assert KEY in scene.engine.clusters
+    before = scene.outbound.view.http_endpoints
+    scene.outbound.view = replace(scene.outbound.view, http_endpoints={})
+    scene.clusters.policy_changed(before)
+    assert scene.engine.clusters == {}
+
+
+def test_urls_are_kept_up_to_a_bound_and_endpoints_beyond() -> None:
+    scene = Scene("*")
+    scene.call("/v1.0/invoke/pay/method/x")
+    for number in range(MAX_URLS + 2):
+        scene.call(f"/v1.0/invoke/http://10.0.1.1:{number + 1}/method/x")
+        scene.call("/v1.0/invoke/http://10.0.1.1:1/method/x")
+    assert len(scene.engine.clusters) == MAX_URLS + 1
+    assert {KEY, "url:http://10.0.1.1:1"} <= scene.engine.clusters.keys()
+    assert "url:http://10.0.1.1:2" not in scene.engine.clusters
+
+
+def test_address_of_credentials_is_called_where_it_is_spelt_out_alone() -> None:
+    meta = "/v1.0/invoke/http://169.254.169.254/method/x"
+    refused = Scene("*").call(meta)
+    assert isinstance(refused, Hold)
+    assert refused.for_s == 0.0
+    assert isinstance(Scene("169.254.169.254").call(meta), Plan)
+    named = HttpEndpoint(name="meta", url=parse_url("http://169.254.169.254"))
+    assert isinstance(Scene(meta=named).call("/v1.0/invoke/meta/method/x"), Plan)
+
+
+def test_own_ports_are_never_called() -> None:
+    scene = Scene("127.0.0.1", own_ports=frozenset({3500}))
+    assert isinstance(scene.call("/v1.0/invoke/http://127.0.0.1:3500/method/v1.0/shutdown"), Hold)
+    assert "is a port of this proxy" in scene.clusters.explain("url:http://127.0.0.1:3500")
+    assert isinstance(scene.call("/v1.0/invoke/http://127.0.0.1:3501/method/x"), Plan)
+
+
+async def test_calls_wait_for_a_host_and_are_woken() -> None:
+    pay = replace(PAY, url=parse_url("https://pay.invalid"))
+    scene = Scene(pay=pay)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(scene.clusters.hosts.run())
+        await asyncio.sleep(0)
+        held = scene.call("/v1.0/invoke/pay/method/x")
+        assert isinstance(held, Hold)
+        assert held.for_s > 0
+        async with asyncio.timeout(20.0):
+            await scene.engine.woken.wait()
+        running.cancel()
+    assert "pay.invalid was not found" in scene.clusters.explain(KEY)
+    lost = scene.call("/v1.0/invoke/pay/method/x")
+    assert isinstance(lost, Hold)
+    assert lost.for_s == 0.0
+
+
+def test_peers_are_none_of_its_business() -> None:
+    assert Scene().clusters.explain("peer:a.b") == ""
