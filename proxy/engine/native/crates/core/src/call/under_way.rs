@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use crate::call::attempt::{Ended, OUTRUN, OUTRUN_BY, UpstreamAttempt};
+use crate::call::cause::Cause;
 use crate::call::ends::Down;
 use crate::call::exchange::{Call, Stop};
 use crate::decision::plan::Plan;
@@ -17,12 +18,16 @@ pub struct UnderWay {
 impl UnderWay {
     /// One more.
     pub fn begin(&mut self, call: &mut Call, plan: &Plan) {
-        let attempt = UpstreamAttempt::begin(call, plan);
-        self.others.retain(|known| !known.is_over());
-        match &self.one {
-            Some(one) if !one.is_over() => self.others.push(attempt),
-            _ => self.one = Some(attempt),
+        if self.one.as_ref().is_none_or(UpstreamAttempt::is_over) {
+            self.one = Some(UpstreamAttempt::begin(call, plan));
+        } else {
+            self.others.retain(|known| !known.is_over());
+            self.others.push(UpstreamAttempt::begin(call, plan));
         }
+    }
+
+    fn end(&mut self, call: &mut Call, cause: Cause, detail: &str) {
+        self.each().for_each(|attempt| attempt.end(call, Some(cause), detail));
     }
 
     fn each(&mut self) -> impl Iterator<Item = &mut UpstreamAttempt> {
@@ -33,12 +38,13 @@ impl UnderWay {
     /// ended.
     pub fn poll(&mut self, cx: &mut Context<'_>, call: &mut Call, down: &mut Down, plan: &Plan) -> Poll<Result<Ended, Stop>> {
         let polled = self.poll_each(cx, call, down, plan);
-        if let Poll::Ready(ended) = &polled {
-            let (cause, detail) = match ended {
-                Ok(_) => (OUTRUN, OUTRUN_BY.to_owned()),
-                Err(stop) => stop.told(call.shared.limits.stall),
-            };
-            self.each().for_each(|attempt| attempt.end(call, Some(cause), &detail));
+        match &polled {
+            Poll::Ready(Ok(_)) if call.under_way > 0 => self.end(call, OUTRUN, OUTRUN_BY),
+            Poll::Ready(Err(stop)) => {
+                let (cause, detail) = stop.told(call.shared.limits.stall);
+                self.end(call, cause, &detail);
+            }
+            _ => {}
         }
         polled
     }
@@ -82,7 +88,6 @@ mod tests {
 
     use super::*;
     use crate::call::balance::Health;
-    use crate::call::cause::Cause;
     use crate::clusters::{Cluster, Tls, Upstream, Wire};
     use crate::connection::io::{Io, Kind};
     use crate::connection::leaving::Leaving;
@@ -98,9 +103,12 @@ mod tests {
     const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// What the upstreams saw, by the turn in which they were called. The one of turn `answers` answers once it has all of the request.
+    /// What the upstreams saw, by the turn in which they were called. The one of turn `answers` answers once it has all of the request and
+    /// may `go` on; the other hints at an answer, and `fails` or says no more.
     struct Seen {
         answers: usize,
+        fails: bool,
+        go: Notify,
         calls: Cell<usize>,
         bodies: RefCell<[Vec<u8>; 2]>,
         reset: Cell<Option<Reason>>,
@@ -129,8 +137,14 @@ mod tests {
                 self.changed.notify_one();
             }
             if turn == self.answers {
+                self.go.notified().await;
                 let mut stream = respond.send_response(Response::new(()), false).unwrap();
                 stream.send_data("answer".into(), true).unwrap();
+            } else if self.fails {
+                respond.send_informational(Response::builder().status(103).body(()).unwrap()).unwrap();
+                tokio::task::yield_now().await; // a reset forgets what waits
+                respond.send_reset(Reason::INTERNAL_ERROR);
+                self.reset.set(Some(Reason::INTERNAL_ERROR));
             } else {
                 self.reset.set(poll_fn(|cx| respond.poll_reset(cx)).await.ok());
                 self.changed.notify_one();
@@ -166,10 +180,10 @@ mod tests {
     }
 
     /// A call with half of its request sent to one upstream when an attempt at another begins. Returns what the caller got, and the outcome.
-    async fn race(answers: usize, replay_bytes: usize) -> (String, Outcome, Rc<Seen>) {
+    async fn race(answers: usize, replay_bytes: usize, fails: bool) -> (String, Outcome, Rc<Seen>) {
         let shared = Shared::alone(Limits::default());
-        let (calls, bodies, reset, changed) = (Cell::default(), RefCell::default(), Cell::default(), Notify::new());
-        let seen = Rc::new(Seen { answers, calls, bodies, reset, changed });
+        let (calls, bodies, reset) = (Cell::default(), RefCell::default(), Cell::default());
+        let seen = Rc::new(Seen { answers, fails, go: Notify::new(), calls, bodies, reset, changed: Notify::new() });
         let mut upstreams = Vec::new();
         for _ in 0..2 {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -200,6 +214,12 @@ mod tests {
             }
         }
         caller.write_all(b"later").await.unwrap();
+        poll_fn(|cx| {
+            assert!(under_way.poll(cx, &mut call, &mut down, &plan).is_pending());
+            if fails && call.under_way == 2 { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        seen.go.notify_one();
         let ended = poll_fn(|cx| under_way.poll(cx, &mut call, &mut down, &plan)).await;
         assert!(matches!(ended, Ok(Ended::Whole)));
         down.leave().await;
@@ -228,7 +248,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn the_attempt_that_answers_first_is_the_one_and_the_other_is_reset() {
-        let (got, outcome, seen) = within(race(1, 100)).await;
+        let (got, outcome, seen) = within(race(1, 100, false)).await;
         assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.ends_with("\r\n6\r\nanswer\r\n0\r\n\r\n"), "{got}");
         assert_eq!(*seen.bodies.borrow(), [b"firstlater", b"firstlater"]);
         assert_eq!(seen.reset.get(), Some(Reason::CANCEL));
@@ -238,10 +258,18 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_body_that_is_let_go_of_is_the_attempts_that_has_it() {
-        let (got, outcome, seen) = within(race(0, 6)).await;
+        let (got, outcome, seen) = within(race(0, 6, false)).await;
         assert!(got.ends_with("\r\n6\r\nanswer\r\n0\r\n\r\n"), "{got}");
         assert_eq!(seen.bodies.borrow()[0], b"firstlater");
         assert_eq!(causes(&outcome), [Some(OUTRUN), None]); // the last is the one
         assert!(outcome.attempts[1].started_ns < outcome.attempts[0].started_ns);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_attempt_that_fails_while_another_is_under_way_fails_nothing() {
+        let (got, outcome, _) = within(race(1, 100, true)).await;
+        assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got}"); // the other's 103 went nowhere
+        assert_eq!(causes(&outcome), [Some(Cause::ResetEarly), None]);
+        assert_eq!((outcome.status, outcome.cause), (200, None));
     }
 }

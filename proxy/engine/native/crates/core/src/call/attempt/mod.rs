@@ -96,8 +96,10 @@ pub struct UpstreamAttempt {
 /// Dropped before its end, with its connection's task or by a fault of ours: gates hear what the call's outcome says.
 impl Drop for UpstreamAttempt {
     fn drop(&mut self) {
-        self.release_endpoint();
-        self.gates.leave(Some(Cause::Draining));
+        if !self.is_over() {
+            self.release_endpoint();
+            self.gates.leave(Some(Cause::Draining));
+        }
     }
 }
 
