@@ -40,9 +40,15 @@ def _answer(question: str, argv: list[str], program: str) -> int:
         return 0
     if question == "wait":
         return _wait([word for word in argv if word.lstrip("-") != "wait"], os.environ, program)
-    from proxy.settings.version import VERSION, build_info  # noqa: PLC0415
+    from proxy.settings.version import DAPR_VERSION, VERSION, build_info  # noqa: PLC0415
 
-    sys.stdout.write((VERSION if question == "version" else build_info()) + "\n")
+    if question != "version":
+        sys.stdout.write(f"{build_info()}\n")
+    elif program == "daprd":
+        # Dapr's own commands leave out what a runtime of that version doesn't know; what follows the `+` orders nothing (SemVer 2.0.0 §10).
+        sys.stdout.write(f"{DAPR_VERSION}+postern.{VERSION}\n")
+    else:
+        sys.stdout.write(f"{VERSION}\n")
     return 0
 
 
@@ -80,7 +86,15 @@ def _gc_paused() -> Iterator[None]:
         gc.enable()
 
 
+def _take_name(program: str) -> None:
+    """Be seen as `daprd` where processes are listed: by that name Dapr's own commands find what runs. Linux alone lets us."""
+    with suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as name:
+        name.write(program)
+
+
 def _serve(argv: list[str], program: str) -> int:
+    if program == "daprd":
+        _take_name(program)
     with _gc_paused():
         from policies.reloading.reader_worker import ReaderWorker  # noqa: PLC0415 - the questions are answered without it
 
@@ -142,5 +156,11 @@ def _forbid_dumps(program: str) -> None:
         )
 
 
+def _program(words: Sequence[str]) -> str:
+    """Under which name this was started: the script `daprd` says so in its first word or two."""
+    is_daprd = list(words[:1]) == ["--profile=daprd"] or list(words[:2]) == ["--profile", "daprd"]
+    return "daprd" if is_daprd else "postern sidecar"
+
+
 if __name__ == "__main__":
-    sys.exit(main(program="daprd" if sys.argv[1:3] == ["--profile", "daprd"] else "postern sidecar"))
+    sys.exit(main(program=_program(sys.argv[1:])))

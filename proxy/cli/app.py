@@ -11,6 +11,7 @@ from proxy.cli.errors import FAILED, CliError
 from proxy.cli.explain import explain
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
+from proxy.cli.shim import init, uninstall
 from proxy.cli.stop import stop
 from proxy.cli.tables import tell, tell_error
 from proxy.cli.trace import trace
@@ -23,7 +24,16 @@ _ELSEWHERE = {
     "wait": "Wait until a sidecar is ready.",
     "version": "Print the version.",
 }
-_COMMANDS: tuple[Callable[..., None], ...] = (status, stop, invoke, explain, trace, endpoints)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    status,
+    stop,
+    invoke,
+    explain,
+    trace,
+    endpoints,
+    init,
+    uninstall,
+)
 _UNBUILT = ("publish", "scheduler", "workflow", "mcpservers")
 
 

@@ -185,6 +185,7 @@ class Given:
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
         self.faults: list[str] = []
+        self.strays: list[str] = []  # words that belong to no flag, and why: faults, but not to a daprd
 
     def add(self, name: str, text: str) -> None:
         """One more value of a flag."""
@@ -213,7 +214,7 @@ def scan(argv: Sequence[str]) -> Given:
     rest = iter(argv)
     for word in rest:
         if not word.startswith("-") or word in {"-", "--"}:
-            given.faults.append(_stray(word))
+            given.strays.append(_stray(word))
             continue
         name, equals, text = word.removeprefix("-").removeprefix("-").partition("=")
         flag = FLAGS.get(name)

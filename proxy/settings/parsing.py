@@ -44,6 +44,8 @@ def parse(argv: Sequence[str], env: Mapping[str, str], *, profile_hint: Profile 
     given = scan(argv)
     read = FlagReader(given, env)
     profile = read.choice("profile", PROFILES, profile_hint or "production")
+    if profile != "daprd":
+        read.faults[:0] = given.strays
     settings = _settings(read, profile)
     if read.faults or settings is None:
         raise ConfigError(tuple(read.faults))
@@ -434,6 +436,8 @@ def _warnings(read: FlagReader, profile: Profile, *, mtls: bool) -> tuple[str, .
     warnings = [
         f"--{name} has no effect: postern has no such building block" for name in read.given.unbuilt()
     ]
+    if profile == "daprd":
+        warnings.extend(f"ignored, as daprd does: {stray}" for stray in read.given.strays)
     warnings.extend(
         f"--allowed-origins {one!r} matches nobody: an origin is scheme://host[:port] (RFC 6454)"
         for one in read.words("allowed-origins")

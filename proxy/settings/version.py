@@ -6,6 +6,9 @@ from importlib.util import find_spec
 # than all the rest of a start.
 VERSION = "0.1.0"
 
+# Of the daprd whose flags, files and wire we keep to.
+DAPR_VERSION = "1.18.3"
+
 
 def has_native() -> bool:
     """Whether the native engine is part of this installation; it may still not load."""

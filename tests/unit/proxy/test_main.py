@@ -7,7 +7,7 @@ import pytest
 
 from proxy.__main__ import asked, main
 from proxy.settings.values import OwnPort, is_loopback
-from proxy.settings.version import VERSION, build_info, has_native
+from proxy.settings.version import DAPR_VERSION, VERSION, build_info, has_native
 from tests.support.processes import REPOSITORY
 
 
@@ -34,6 +34,11 @@ def test_version_is_one_line_and_the_packages_own(capsys: pytest.CaptureFixture[
     assert metadata.version("postern") == VERSION
     assert f"Version: {VERSION}" in build_info()
     assert ("native" in build_info()) is has_native()
+
+
+def test_version_of_daprd_is_one_that_daprs_commands_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"], program="daprd") == 0
+    assert capsys.readouterr().out == f"{DAPR_VERSION}+postern.{VERSION}\n"
 
 
 def test_version_is_written_nowhere_else() -> None:

@@ -25,7 +25,7 @@ def test_unknown_command_is_told_with_the_nearest(
 
 def test_unknown_command_near_nothing_is_told_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["qqq"]) == 2
-    assert "expected endpoints, explain, invoke, list, run," in capsys.readouterr().err
+    assert "expected endpoints, explain, init, invoke, list," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

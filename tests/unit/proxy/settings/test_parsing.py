@@ -548,3 +548,12 @@ def test_egress_is_none_unless_hosts_are_given_or_as_daprd(
 def test_egress_that_is_no_host_is_a_fault(given: str) -> None:
     with pytest.raises(ConfigError, match="--egress"):
         parse(["--app-id=a", f"--egress={given}"], {})
+
+
+def test_words_that_belong_to_no_flag_are_ignored_under_the_name_daprd(tmp_path: Path) -> None:
+    """Dapr's commands empty a flag that a runtime is too old for, and leave its value."""
+    words = ["--app-id=a", "", "localhost:50006", f"--runtime-path={tmp_path / 'root'}"]
+    warnings = parse([*words, "--profile=daprd"], {}).warnings
+    assert any("ignored, as daprd does: 'localhost:50006'" in warning for warning in warnings)
+    with pytest.raises(ConfigError, match="unexpected argument"):
+        parse(words, {})
