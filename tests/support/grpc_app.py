@@ -166,14 +166,18 @@ def handlers(service: EchoService) -> "dict[str, grpc.RpcMethodHandler[Any, Any]
 
 
 async def on_invoke(request: InvokeRequest, context: Context) -> InvokeResponse:
-    """Tells what it was asked; `fail` ends with a status of its own, `slow` never answers, `bytes` sends as many as its query says."""
+    """Tells what it was asked; `fail` ends with a status of its own, `slow` never answers, `bytes` sends as many as its query says.
+
+    `large` has metadata of 12 kB.
+    """
     if request.method == "fail":
         trailing = (("grpc-status-details-bin", b"\x08\x09"), ("x-failed", "yes"))
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not ready: ümläut %", trailing)
     if request.method == "slow":
         await asyncio.Event().wait()
+    large = (("x-large", "y" * 12_000),) if request.method == "large" else ()
     await context.send_initial_metadata(
-        (("x-app", "callback"), ("content-language", "de"), ("x-raw-bin", b"\x00\xff"))
+        (("x-app", "callback"), ("content-language", "de"), ("x-raw-bin", b"\x00\xff"), *large)
     )
     context.set_trailing_metadata((("x-trailer", "yes"), ("x-trailer-bin", b"\x00\x01")))
     extension = request.http_extension

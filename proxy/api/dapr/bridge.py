@@ -13,6 +13,7 @@ import grpc.aio
 from proxy.api.dapr.callback import Ended, UnknownVerbError, failed, http_answer, on_invoke
 from proxy.api.dapr.common_pb2 import InvokeRequest, InvokeResponse
 from proxy.api.dapr.invocation import Metadata
+from proxy.api.dapr.receiving import limits
 from proxy.api.server import LocalHttp, LocalRequest
 from proxy.contract.plan import Cause
 from proxy.wire.http_client import LocalResponse
@@ -26,11 +27,7 @@ async def serve(app_id: str, path: Path, way: Path, max_bytes: int, started: Cal
 
     Raises ListenError.
     """
-    options = (
-        ("grpc.max_receive_message_length", max_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.enable_retries", 0),
-    )
+    options = (*limits(max_bytes), ("grpc.enable_retries", 0))
     async with grpc.aio.insecure_channel(f"unix:{way}", options=options) as channel:
         server = LocalHttp(Bridge(app_id, channel).answer, body_bytes=max_bytes, handler_s=_HANDLER_S)
         started(await server.serve(f"unix:{path}"))

@@ -1,14 +1,25 @@
-"""Unary methods whose messages are read here, so that one that can't be read is answered as gRPC servers do."""
+"""What this API's servers and clients have in common: their limits, and unary methods that answer a bad message as gRPC servers do."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+# The engine on the other side judges heads by --read-buffer-size; gRPC's own limits refuse some of 8 KiB, and all of 16.
+_METADATA: Final = tuple((f"grpc.{which}max_metadata_size", 1 << 30) for which in ("", "absolute_"))
 _Request = TypeVar("_Request", bound=Message)
+
+
+def limits(max_bytes: int) -> tuple[tuple[str, int], ...]:
+    """Options of a server or channel. max_bytes: of a message that it receives."""
+    return (
+        ("grpc.max_receive_message_length", max_bytes),
+        ("grpc.max_send_message_length", -1),
+        *_METADATA,
+    )
 
 
 def unary(behaviour: Callable[[_Request, Context], Awaitable[Message]], request: type[_Request]) -> Any:  # noqa: ANN401

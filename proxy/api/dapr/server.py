@@ -9,10 +9,14 @@ from typing import Final
 import grpc.aio
 
 from proxy.api.dapr import standard
+from proxy.api.dapr.receiving import limits
 from proxy.api.dapr.service import DaprService, Invoke, SidecarApi
 from proxy.errors import ListenError
 
-CALLS: Final = 1_024  # at once; each holds a message and a connection to the engine
+# gRPC drops some calls, as CANCELLED, when 1,000 have come in and not been looked at; the service itself refuses those beyond CALLS.
+_PENDING: Final = tuple(
+    (f"grpc.server.max_pending_requests{which}", 1 << 20) for which in ("", "_hard_limit")
+)
 _END_S: Final = 1.0  # for answers that are on their way out: the engine has drained its callers before
 
 
@@ -20,8 +24,7 @@ async def serve(
     api: SidecarApi, invoke: Invoke, path: Path, max_bytes: int, started: Callable[[str], None]
 ) -> None:
     """Answer on `path` until cancelled; `started` is told the address. max_bytes: of a request. Raises ListenError."""
-    options = (("grpc.max_receive_message_length", max_bytes), ("grpc.max_send_message_length", -1))
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS)
+    server = grpc.aio.server(options=(*limits(max_bytes), *_PENDING))
     server.add_generic_rpc_handlers((DaprService(api, invoke, max_bytes).handlers(), *standard.handlers(api)))
     address = f"unix:{path}"
     try:

@@ -7,7 +7,7 @@ import grpc
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-from proxy.api.dapr.codes import DEADLINE_EXCEEDED, INVALID_ARGUMENT
+from proxy.api.dapr.codes import DEADLINE_EXCEEDED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED
 from proxy.api.dapr.common_pb2 import InvokeResponse
 from proxy.api.dapr.describing import metadata_response
 from proxy.api.dapr.invocation import Answer, HttpCall, answer_to, failed, http_call, too_large
@@ -24,6 +24,7 @@ from proxy.errors import HEADER
 from proxy.wire.http_client import LocalHttpError, LocalResponse, TooLargeError
 
 SERVICE: Final = "dapr.proto.runtime.v1.Dapr"
+CALLS: Final = 1_024  # of InvokeService at once; each holds a message and a connection to the engine
 _UNBOUND_S: Final = 86_400.0  # of a call without a deadline, whose caller stays that long
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -48,12 +49,13 @@ class SidecarApi(Protocol):
 
 
 class DaprService:
-    """Handlers of one sidecar. max_bytes: of a message, either way."""
+    """Handlers of one sidecar. max_bytes: of a message, either way. Mutable state: how many calls are being carried."""
 
     def __init__(self, api: SidecarApi, invoke: Invoke, max_bytes: int) -> None:
         self._api = api
         self._invoke = invoke
         self._max_bytes = max_bytes
+        self._calls = 0
 
     def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """For a server."""
@@ -70,7 +72,7 @@ class DaprService:
     async def invoke_service(self, request: InvokeServiceRequest, context: Context) -> InvokeResponse:
         """Call a method of an app."""
         call = http_call(request, context.invocation_metadata() or ())
-        answer = call if isinstance(call, Answer) else await self._answer(request.id, call, context)
+        answer = call if isinstance(call, Answer) else await self._carried(request.id, call, context)
         if answer.initial:
             await context.send_initial_metadata(answer.initial)
         if answer.response is None:
@@ -79,6 +81,15 @@ class DaprService:
         if answer.trailing:
             context.set_trailing_metadata(answer.trailing)
         return answer.response
+
+    async def _carried(self, app_id: str, call: HttpCall, context: Context) -> Answer:
+        if self._calls >= CALLS:
+            return failed(app_id, f"{CALLS} calls are in flight, which is the limit", code=RESOURCE_EXHAUSTED)
+        self._calls += 1
+        try:
+            return await self._answer(app_id, call, context)
+        finally:
+            self._calls -= 1
 
     async def _answer(self, app_id: str, call: HttpCall, context: Context) -> Answer:
         left_s = context.time_remaining()

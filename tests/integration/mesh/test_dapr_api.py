@@ -5,7 +5,8 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,14 @@ async def test_message_of_four_mebibytes_is_the_limit_both_ways(client: DaprClie
         assert "--max-body-size" in beyond.text
 
 
+async def test_metadata_has_the_limit_of_a_head(client: DaprClient) -> None:
+    for size in [12_000] * 10 + [40_000]:
+        told = seen(await client.invoke("shop", "echo", metadata=(("x-large", "y" * size),)))
+        assert len(dict(told["headers"])["x-large"]) == size
+    beyond = await client.invoke("shop", "echo", metadata=(("x-large", "y" * 70_000),))
+    assert beyond.code is grpc.StatusCode.UNKNOWN  # as the head's limit is one of HTTP: 431
+
+
 async def test_deadline_and_cancellation_reach_the_app(mesh: Standing, client: DaprClient) -> None:
     async def cuts() -> int:
         answer = await request(mesh.http_app.port, "GET", "/stats")
@@ -210,6 +219,26 @@ async def test_many_calls_at_once_each_get_their_own_answer(client: DaprClient) 
     async with asyncio.TaskGroup() as tasks:
         calls = [tasks.create_task(client.invoke("shop", "echo", data=b"%d" % n)) for n in range(64)]
     assert [seen(call.result())["body"] for call in calls] == [str(n) for n in range(64)]
+
+
+async def test_calls_beyond_the_limit_are_refused_with_the_reason(mesh: Standing) -> None:
+    own = (("grpc.use_local_subchannel_pool", 1),)  # else they share a connection, which takes fewer calls
+    async with AsyncExitStack() as channels:
+        opened = [grpc.aio.insecure_channel(f"localhost:{mesh.web.grpc_port}", own) for _ in range(12)]
+        clients = [DaprClient(await channels.enter_async_context(channel)) for channel in opened]
+        async with asyncio.timeout(50.0), asyncio.TaskGroup() as tasks:
+            calls = [
+                tasks.create_task(
+                    clients[n % 12].invoke("shop", "slow", verb="GET", query="s=100", timeout_s=60.0)
+                )
+                for n in range(1_024 + 70)
+            ]
+            refused = [await ended for ended in islice(asyncio.as_completed(calls), 70)]
+            for call in calls:
+                call.cancel()
+    for one in refused:
+        assert one.code is grpc.StatusCode.RESOURCE_EXHAUSTED, one
+        assert "1024 calls" in one.text
 
 
 async def test_call_is_one_hop_of_the_callers_trace(mesh: Standing, client: DaprClient) -> None:

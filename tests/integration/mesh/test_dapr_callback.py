@@ -151,6 +151,12 @@ async def test_body_beyond_four_mebibytes_is_refused(called: Called) -> None:
     assert large.status == 429
 
 
+async def test_metadata_of_the_answer_may_be_large(called: Called) -> None:
+    for _ in range(10):  # gRPC's own limit refuses some of this size, and some not
+        answer = await request(called.web.http_port, "GET", invoke("orders", "/large"))
+        assert (answer.status, len(answer.get("x-large"))) == (200, 12_000)
+
+
 async def test_caller_that_leaves_is_cancelled_at_the_app(called: Called) -> None:
     async with asyncio.timeout(20.0), asyncio.TaskGroup() as tasks:
         leaving = tasks.create_task(request(called.web.http_port, "GET", invoke("orders", "/slow")))
