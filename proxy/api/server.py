@@ -23,8 +23,9 @@ from proxy.wire.http_client import LocalResponse
 from proxy.wire.streams import Downstream, RawHead
 
 _LOG = logging.getLogger("postern.local-http")
-_BACKLOG = 128
-_CONNECTIONS = 1_024  # of one LocalHttp; the engine opens one for each local call in flight
+# Of one LocalHttp; the engine opens one for each local call in flight. As many may wait to be accepted: a unix socket refuses at once what
+# does not fit there.
+_CONNECTIONS = 1_024
 _BODY_BYTES = 1_048_576
 _REQUEST_S = 30.0  # from a request's head to its end
 _HANDLER_S = 30.0
@@ -91,9 +92,11 @@ class LocalHttp:
             loop = asyncio.get_running_loop()
             if bound.family == socket.AF_UNIX:
                 self._paths.append(bound.getsockname())
-                self._servers.append(await loop.create_unix_server(self._end, sock=bound, backlog=_BACKLOG))
+                self._servers.append(
+                    await loop.create_unix_server(self._end, sock=bound, backlog=_CONNECTIONS)
+                )
             else:
-                self._servers.append(await loop.create_server(self._end, sock=bound, backlog=_BACKLOG))
+                self._servers.append(await loop.create_server(self._end, sock=bound, backlog=_CONNECTIONS))
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise ListenError(name, str(address), reason) from error

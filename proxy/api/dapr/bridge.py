@@ -3,7 +3,8 @@
 The engine that takes the gRPC call to the app knows the app's port and whether it wants TLS, and says what went wrong.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from proxy.contract.plan import Cause
 from proxy.wire.http_client import LocalResponse
 
 _METHOD: Final = "/dapr.proto.runtime.v1.AppCallback/OnInvoke"
+_CHANNELS: Final = 8  # each is a connection to the engine, which takes --max-streams calls at once: 250
 _HANDLER_S: Final = 86_400.0  # who calls has a deadline, or hangs up
 
 
@@ -27,23 +29,30 @@ async def serve(app_id: str, path: Path, way: Path, max_bytes: int, started: Cal
 
     Raises ListenError.
     """
-    options = (*limits(max_bytes), ("grpc.enable_retries", 0))
-    async with grpc.aio.insecure_channel(f"unix:{way}", options=options) as channel:
-        server = LocalHttp(Bridge(app_id, channel).answer, body_bytes=max_bytes, handler_s=_HANDLER_S)
+    own = ("grpc.use_local_subchannel_pool", 1)  # else channels share one connection
+    options = (*limits(max_bytes), ("grpc.enable_retries", 0), own)
+    async with AsyncExitStack() as closing:
+        opened = [grpc.aio.insecure_channel(f"unix:{way}", options=options) for _ in range(_CHANNELS)]
+        channels = [await closing.enter_async_context(channel) for channel in opened]
+        server = LocalHttp(Bridge(app_id, channels).answer, body_bytes=max_bytes, handler_s=_HANDLER_S)
         started(await server.serve(f"unix:{path}"))
         await server.run()
 
 
 class Bridge:
-    """Calls one app on a channel."""
+    """Calls one app on some channels. Mutable state: how many calls are in flight on each."""
 
-    def __init__(self, app_id: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, app_id: str, channels: Sequence[grpc.aio.Channel]) -> None:
         self._app_id = app_id
-        self._call: Any = channel.unary_unary(
-            _METHOD,
-            request_serializer=InvokeRequest.SerializeToString,
-            response_deserializer=InvokeResponse.FromString,
-        )
+        self._calls: list[Any] = [
+            channel.unary_unary(
+                _METHOD,
+                request_serializer=InvokeRequest.SerializeToString,
+                response_deserializer=InvokeResponse.FromString,
+            )
+            for channel in channels
+        ]
+        self._in_flight = [0] * len(channels)
 
     async def answer(self, request: LocalRequest) -> LocalResponse:
         """One call."""
@@ -52,24 +61,30 @@ class Bridge:
             message, metadata = on_invoke(request)
         except UnknownVerbError as error:
             return failed(self._app_id, Cause.UNSUPPORTED, str(error), trace_id)
-        call = self._call(message, metadata=metadata)
+        least = self._in_flight.index(min(self._in_flight))
+        self._in_flight[least] += 1
+        try:
+            ended = await self._ended(self._calls[least](message, metadata=metadata))
+        finally:
+            self._in_flight[least] -= 1
+        return http_answer(self._app_id, ended, trace_id)
+
+    async def _ended(self, call: Any) -> Ended:  # noqa: ANN401
         try:
             response = await call
         except grpc.aio.AioRpcError as error:
-            ended = Ended(
+            return Ended(
                 code=error.code().value[0],
                 text=error.details() or "",
                 initial=_pairs(error.initial_metadata()),
                 trailing=_pairs(error.trailing_metadata()),
             )
-        else:
-            ended = Ended(
-                code=0,
-                response=response,
-                initial=_pairs(await call.initial_metadata()),
-                trailing=_pairs(await call.trailing_metadata()),
-            )
-        return http_answer(self._app_id, ended, trace_id)
+        return Ended(
+            code=0,
+            response=response,
+            initial=_pairs(await call.initial_metadata()),
+            trailing=_pairs(await call.trailing_metadata()),
+        )
 
 
 def _pairs(metadata: Iterable[Any]) -> Metadata:

@@ -68,6 +68,13 @@ def asked(answer: Response | Ended) -> dict[str, Any]:
     return told
 
 
+async def in_flight(called: Called, count: int) -> bool:
+    """Whether so many calls are in flight at `orders`: each is HTTP to the server that calls, and gRPC from there."""
+    stats = (await called.orders.status())["engineStats"]
+    assert isinstance(stats, dict)
+    return bool(stats["callsInFlight"] == count)
+
+
 # --- by HTTP -------------------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +158,25 @@ async def test_body_beyond_four_mebibytes_is_refused(called: Called) -> None:
     assert large.status == 429
 
 
+async def test_burst_of_calls_reaches_it(called: Called, client: DaprClient) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        burst = [tasks.create_task(client.invoke("orders", "x", data=b"%d" % n)) for n in range(600)]
+    assert [asked(call.result())["body"] for call in burst] == [str(n) for n in range(600)]
+
+
+async def test_as_many_calls_as_come_wait_for_it_at_once(called: Called) -> None:
+    """A connection to it takes 250."""
+    target = invoke("orders", "/slow")
+    async with asyncio.timeout(50.0), asyncio.TaskGroup() as tasks:
+        calls = [
+            tasks.create_task(request(called.web.http_port, "GET", target, timeout_s=60.0))
+            for _ in range(400)
+        ]
+        await eventually(lambda: in_flight(called, 2 * 400), within_s=45.0)
+        for call in calls:
+            call.cancel()
+
+
 async def test_metadata_of_the_answer_may_be_large(called: Called) -> None:
     for _ in range(10):  # gRPC's own limit refuses some of this size, and some not
         answer = await request(called.web.http_port, "GET", invoke("orders", "/large"))
@@ -161,14 +187,9 @@ async def test_caller_that_leaves_is_cancelled_at_the_app(called: Called) -> Non
     async with asyncio.timeout(20.0), asyncio.TaskGroup() as tasks:
         leaving = tasks.create_task(request(called.web.http_port, "GET", invoke("orders", "/slow")))
 
-        async def in_flight(count: int) -> bool:
-            stats = (await called.orders.status())["engineStats"]
-            assert isinstance(stats, dict)
-            return bool(stats["callsInFlight"] == count)
-
-        await eventually(lambda: in_flight(2))  # HTTP to the server that calls, gRPC from there
+        await eventually(lambda: in_flight(called, 2))
         leaving.cancel()
-        await eventually(lambda: in_flight(0))
+        await eventually(lambda: in_flight(called, 0))
 
 
 # --- by InvokeService, and gRPC as it is -----------------------------------------------------------------------------------------
