@@ -17,6 +17,7 @@ from policies.rules.pipelines import (
     Bearer,
     ClientCredentials,
     Middleware,
+    OAuth2,
     Pipelines,
     RateLimit,
     RouterAlias,
@@ -178,19 +179,38 @@ def _bearer(settings: Settings) -> Middleware:
     )
 
 
-def _client_credentials(settings: Settings) -> Middleware:
-    header = settings.text("headerName", default=None)
+def _oauth2(settings: Settings) -> Middleware:
+    return OAuth2(
+        name=settings.name,
+        client_id=settings.text("clientId", default=None),
+        client_secret=settings.text("clientSecret", default=None),
+        scopes=_scopes(settings),
+        auth_url=settings.url("authURL", default=None),
+        token_url=settings.url("tokenURL", default=None),
+        redirect_url=settings.url("redirectURL", default=None),
+        header=_header(settings, "authHeaderName", default="authorization"),
+        force_https=settings.choice("forceHTTPS", _TRUTH, default="false"),
+        path_filter=settings.pattern("pathFilter"),
+    )
+
+
+def _header(settings: Settings, name: str, *, default: str | None) -> str:
+    header = settings.text(name, default=default)
     if _FIELD.fullmatch(header) is None or header.lower() in _NOT_SET:
         settings.fault(
-            "headerName", f"`{header}` is not a header that can be set (expected one such as authorization)"
+            name, f"`{header}` is not a header that can be set (expected one such as authorization)"
         )
+    return header.lower()
+
+
+def _client_credentials(settings: Settings) -> Middleware:
     return ClientCredentials(
         name=settings.name,
         client_id=settings.text("clientId", default=None),
         client_secret=settings.text("clientSecret", default=None),
         scopes=_scopes(settings),
         token_url=settings.url("tokenURL", default=None),
-        header=header.lower(),
+        header=_header(settings, "headerName", default=None),
         endpoint_params=tuple(parse_qsl(settings.text("endpointParamsQuery"), keep_blank_values=True)),
         auth_styles=settings.choice("authStyle", _AUTH_STYLES, default="0"),
         path_filter=settings.pattern("pathFilter"),
@@ -203,6 +223,10 @@ def _scopes(settings: Settings) -> tuple[str, ...]:
 
 # As golang.org/x/oauth2 numbers them: whichever is taken, in the form, in the header.
 _AUTH_STYLES = {"0": ("header", "form"), "1": ("form",), "2": ("header",)}
+_TRUTH = {  # as Dapr reads it
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+}
 _FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_SET = frozenset(
     {
@@ -212,6 +236,7 @@ _NOT_SET = frozenset(
 )
 _KINDS: Mapping[str, Callable[[Settings], Middleware]] = {
     "bearer": _bearer,
+    "oauth2": _oauth2,
     "oauth2clientcredentials": _client_credentials,
     "ratelimit": _rate_limit,
     "routeralias": _router_alias,

@@ -214,6 +214,17 @@ MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
             " unknown key, at most every 10; until they are had calls are answered 500"
         ),
     },
+    "oauth2": {
+        "clientId": "our id at the provider",
+        "clientSecret": "our secret there",
+        "scopes": "what to ask for, with commas between",
+        "authURL": "where browsers log in: they are sent there with 302",
+        "tokenURL": "where the code that they bring back becomes a token; that fails with 500",
+        "redirectURL": "where the provider sends them back: any URL that leads here",
+        "authHeaderName": "the header of requests that takes the token, in the place of the caller's (authorization)",
+        "forceHTTPS": "browsers come by https: cookies are for that alone, and so is the way back (cookies: as `redirectURL`)",
+        "pathFilter": _PATH_FILTER,
+    },
     "oauth2clientcredentials": {
         "clientId": "our id at the token server",
         "clientSecret": "our secret there",

@@ -82,6 +82,35 @@ class ClientCredentials(Middleware, frozen=True, kw_only=True):
         return f"ClientCredentials({self.name}, …)"
 
 
+class OAuth2(Middleware, frozen=True, kw_only=True):
+    """`middleware.http.oauth2`: browsers log in at `auth_url`, come back to `redirect_url`, and then send `header` with a token.
+
+    force_https: they are sent back to the path that they asked for by https.
+    """
+
+    client_id: str
+    client_secret: str
+    scopes: tuple[str, ...]
+    auth_url: str
+    token_url: str
+    redirect_url: str
+    header: str
+    force_https: bool = False
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers come by https, and cookies are for that alone."""
+        return self.force_https or self.redirect_url.startswith("https:")
+
+    @property
+    def remote_key(self) -> str:
+        """See Middleware."""
+        return f"login:{self.name}"
+
+    def __repr__(self) -> str:
+        return f"OAuth2({self.name}, …)"
+
+
 class Pipelines(Struct, frozen=True, kw_only=True):
     """The first handler is the outermost. http: requests of the app, at its own sidecar; app: requests to an HTTP app, at that app's."""
 

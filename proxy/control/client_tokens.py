@@ -43,7 +43,7 @@ class ClientToken:
         self.state = TokenState()
         self._ends_at: float | None = None
 
-    def want(self) -> None:
+    def want(self, _: str) -> None:
         """It is on its way anyway."""
 
     async def run(self) -> None:

@@ -39,7 +39,7 @@ class IssuerKeys:
         is_old = self._had_at is None or time.monotonic() - self._had_at >= MIN_RENEW_S
         return KeysState(self._keys, self._error, (is_old or self._asked.is_set()) and not self._error)
 
-    def want(self) -> None:
+    def want(self, _: str) -> None:
         """Somebody shows a key that is not known."""
         if self.state.may_renew:
             self._asked.set()

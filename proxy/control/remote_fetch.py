@@ -1,21 +1,25 @@
 """Keeps what handlers need from other servers: starts what a policy names, ends what it names no more, and tells of news."""
 
 import asyncio
+import secrets
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from policies.rules.pipelines import Bearer, ClientCredentials, Middleware, Pipelines
+from policies.rules.pipelines import Bearer, ClientCredentials, Middleware, OAuth2, Pipelines
 from proxy.control.client_tokens import ClientToken
 from proxy.control.issuer_keys import IssuerKeys
-from proxy.deciding.remote import KeysState, TokenState
+from proxy.control.sessions import Sessions
+from proxy.deciding.login import Logins
+from proxy.deciding.remote import KeysState, LoginState, TokenState
 from proxy.wire.web_client import WebClient
 
 
 class Fetching(Protocol):
     """One value on its way."""
 
-    def want(self) -> None:
-        """A call is held for it."""
+    def want(self, what: str) -> None:
+        """A call is held for it; `what` of it, where there are several."""
 
     async def run(self) -> None:
         """Fetch and renew it until cancelled."""
@@ -24,13 +28,13 @@ class Fetching(Protocol):
 class _Source:
     """Mutable state: the task, while one runs."""
 
-    def __init__(self, middleware: Middleware, fetching: IssuerKeys | ClientToken) -> None:
+    def __init__(self, middleware: Middleware, fetching: IssuerKeys | ClientToken | Sessions) -> None:
         self.middleware = middleware
         self.fetching = fetching
         self.task: asyncio.Task[None] | None = None
 
 
-_KINDS: Final = {Bearer: IssuerKeys, ClientCredentials: ClientToken}
+_KINDS: Final = {Bearer: IssuerKeys, ClientCredentials: ClientToken, OAuth2: Sessions}
 
 
 class RemoteFetch:
@@ -41,6 +45,7 @@ class RemoteFetch:
         self._sources: dict[str, _Source] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._hear: Callable[[str], None] = lambda _: None
+        self.logins = Logins(secrets.token_bytes(32), lambda: secrets.token_urlsafe(24), time.time)
 
     def subscribe(self, hear: Callable[[str], None]) -> None:
         """Have keys of which there is news told."""
@@ -60,8 +65,8 @@ class RemoteFetch:
         self._start()
 
     def _source(self, key: str, middleware: Middleware) -> _Source:
-        def tell() -> None:
-            self._hear(key)
+        def tell(what: str = "") -> None:
+            self._hear(f"{key}\n{what}" if what else key)
 
         return _Source(middleware, _KINDS[type(middleware)](middleware, self._web, tell))
 
@@ -83,9 +88,10 @@ class RemoteFetch:
 
     def want(self, key: str) -> None:
         """A call is held for that key."""
+        key, _, what = key.partition("\n")
         source = self._sources.get(key)
         if source is not None:
-            source.fetching.want()
+            source.fetching.want(what)
 
     def keys(self, middleware: Bearer) -> KeysState:
         """See Remote."""
@@ -98,3 +104,18 @@ class RemoteFetch:
         source = self._sources.get(middleware.remote_key)
         found = None if source is None else source.fetching
         return found.state if isinstance(found, ClientToken) else TokenState()
+
+    def session(self, middleware: OAuth2, session: str) -> bytes | None:
+        """See Remote."""
+        found = self._sessions(middleware)
+        return None if found is None else found.header(session)
+
+    def login(self, middleware: OAuth2, code: str) -> LoginState:
+        """See Remote."""
+        found = self._sessions(middleware)
+        return LoginState() if found is None else found.login(code)
+
+    def _sessions(self, middleware: OAuth2) -> Sessions | None:
+        source = self._sources.get(middleware.remote_key)
+        found = None if source is None else source.fetching
+        return found if isinstance(found, Sessions) else None

@@ -129,7 +129,9 @@ def to_app(
     if refused is not None:
         cause, text = refused
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
-    if app.is_grpc or head.protocol() == "grpc":
+    if (
+        app.is_grpc
+    ):  # to any other, gRPC passes the pipeline too: whoever says that it is gRPC could go round a guard
         return _given(head, app, caller=caller, labels=labels, surface=surface, rewrite=rewrite)
     passed = app.pipeline.take(head, form, labels)
     if not isinstance(passed, Passed):

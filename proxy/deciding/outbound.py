@@ -136,8 +136,19 @@ class Outbound:
                 grpc_message="",
                 labels=self._labels("own"),
             )
-        why = why or browsers.refused(head)
+        if why is None:
+            why = browsers.refused(head)
+            why = None if why is not None and self._is_login(head) else why
         return None if why is None else self._reply(Cause.FORBIDDEN_ORIGIN, why)
+
+    def _is_login(self, head: RecordingHead) -> bool:
+        """Whether a browser goes to a page here that needs a login, as it does on its way back from the provider: another site."""
+        if not self.view.pipeline.has_logins or head.method() != "GET" or head.naming(b"origin") is not None:
+            return False
+        if (b"sec-fetch-mode", b"navigate") not in head.whole().headers:
+            return False
+        found = self._through(head)
+        return not isinstance(found, Passed) or found.is_login
 
     def _answered(self, head: RecordingHead, found: Decision) -> Decision:
         """The same with what every answer of a callee's is given."""

@@ -17,6 +17,7 @@ from policies.rules.pipelines import (
     Bearer,
     ClientCredentials,
     Middleware,
+    OAuth2,
     RateLimit,
     RouterAlias,
     RouterChecker,
@@ -29,19 +30,21 @@ from proxy.contract.recording import RecordingHead, Table
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.bearer import TokenError, UnknownKeyError, bearer_token, check
 from proxy.deciding.callee import ForwardedPaths
+from proxy.deciding.login import NO_STORE, Callback, read_cookie, set_cookie
 from proxy.deciding.path_aliases import PathAliases
 from proxy.deciding.plain_text import in_plain_text
 from proxy.deciding.remote import NothingFetched, Remote
 from proxy.wire.target import as_forwarded
 
 REMOTE_HOLD_S: Final = 5.0  # for keys and tokens that are on their way
+LOGIN_HOLD_S: Final = 15.0  # for a code to become a token, asked for in one way and then the other
 _FORMS: Final[tuple[Form, ...]] = ("sent", "whole", "method")
 
 
 class Way:
     """A request on its way through. Mutable state: where it goes by now, and what it is given."""
 
-    __slots__ = ("edits", "form", "gates", "head", "labels", "scopes", "wait_s")
+    __slots__ = ("edits", "form", "gates", "head", "is_login", "labels", "scopes", "wait_s")
 
     def __init__(self, head: RecordingHead, form: Form, labels: Labels) -> None:
         self.head = head
@@ -51,10 +54,23 @@ class Way:
         self.edits: list[Edit] = []
         self.scopes: list[str] = []
         self.wait_s = 0
+        self.is_login = False
 
     def refuse(self, cause: Cause, text: str, *, status: int | None = None, headers: Headers = ()) -> Reply:
         """An answer in plain text, as Dapr's middleware gives it."""
         return in_plain_text(errors.reply(cause, self.labels, text, status=status, extra=headers), text)
+
+    def redirect(self, headers: Headers) -> Reply:
+        """Send the caller elsewhere."""
+        return Reply(
+            cause=Cause.STATUS,  # none: no call came of it
+            status=302,
+            headers=headers,
+            body=b"",
+            grpc_code=16,
+            grpc_message="a browser must log in first",
+            labels=self.labels,
+        )
 
     def path(self) -> str:
         """The path as whoever comes next finds it; the decision is for this call alone."""
@@ -149,6 +165,45 @@ class _ClientCredentials(_Filtered):
         return None
 
 
+class _OAuth2(_Filtered):
+    def __init__(self, middleware: OAuth2, _: str, remote: Remote) -> None:
+        super().__init__(middleware.path_filter)
+        self._middleware = middleware
+        self._remote = remote
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        if found is False:
+            return None
+        one, head = self._middleware, way.head.whole()
+        session = read_cookie(one, "session", head.headers)
+        value = None if session is None else self._remote.session(one, session)
+        if value is not None:
+            way.edits.append(Edit(op=Op.SET, name=one.header.encode(), data=value))
+            way.is_login = True
+            return None
+        callback = self._remote.logins.callback(one, head)
+        if callback is None:
+            return way.redirect(self._remote.logins.begin(one, head))
+        return self._finish(way, callback)
+
+    def _finish(self, way: Way, callback: Callback) -> Decision:
+        one, over = self._middleware, set_cookie(self._middleware, "login", "", 0)
+        if callback.error:
+            text = f"{one.name}: the login failed at its provider: {callback.error[:100]!r}"
+            return way.refuse(Cause.UNAUTHENTICATED, text, headers=(over,))
+        state = self._remote.login(one, callback.code)
+        if not state.session:
+            why = state.error or "it is on its way"
+            then = way.refuse(
+                Cause.NOT_READY, f"{one.name} has no token from {one.token_url}: {why}", status=500
+            )
+            key = f"{one.remote_key}\n{callback.code}"
+            return then if state.error else Hold(key=key, for_s=LOGIN_HOLD_S, then=then)
+        host = f"https://{way.head.whole().authority}" if one.force_https else ""
+        cookie = set_cookie(one, "session", state.session, state.life_s)
+        return way.redirect(((b"location", f"{host}{callback.path}".encode()), cookie, over, *NO_STORE))
+
+
 class _RouterAlias(Step):
     reads_path = True
 
@@ -183,6 +238,7 @@ class _RouterChecker(Step):
 _STEPS: Mapping[type[Middleware], Callable[[Any, str, Remote], Step]] = {
     Bearer: _Bearer,
     ClientCredentials: _ClientCredentials,
+    OAuth2: _OAuth2,
     RateLimit: _RateLimit,
     RouterAlias: _RouterAlias,
     RouterChecker: _RouterChecker,
@@ -190,13 +246,14 @@ _STEPS: Mapping[type[Middleware], Callable[[Any, str, Remote], Step]] = {
 
 
 class Passed(Struct, frozen=True):
-    """A request that goes on: as what head, and what its Plan is given."""
+    """A request that goes on: as what head, and what its Plan is given. is_login: a browser's, which has logged in."""
 
     head: RecordingHead
     gates: tuple[str, ...] = ()
     edits: Edits = ()
     wait_s: int = 0
     scopes: tuple[str, ...] = ()
+    is_login: bool = False
 
     def onto(self, found: Decision) -> Decision:
         """The same decision, given that."""
@@ -230,8 +287,9 @@ class Pipeline:
         )
         self._reads_paths = any(step.reads_path for step in self._steps)
         self.secret_headers = frozenset(
-            handler.header.encode() for handler in handlers if isinstance(handler, ClientCredentials)
+            one.header.encode() for one in handlers if isinstance(one, ClientCredentials | OAuth2)
         )
+        self.has_logins = any(isinstance(one, OAuth2) for one in handlers)
         self.gates: Mapping[str, GateSpec] = {
             name: RateGate(per_s=handler.per_s, burst=handler.burst)
             for handler, name in zip(handlers, names, strict=True)
@@ -266,7 +324,8 @@ class Pipeline:
             decided = step.take(way, kind)
             if decided is not None:
                 return decided
-        return Passed(way.head, tuple(way.gates), tuple(way.edits), way.wait_s, tuple(way.scopes))
+        given = (tuple(way.gates), tuple(way.edits), way.wait_s, tuple(way.scopes))
+        return Passed(way.head, *given, is_login=way.is_login)
 
 
 def path_edit(head: RecordingHead, form: Form) -> Edits:

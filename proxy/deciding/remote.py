@@ -4,8 +4,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from policies.rules.pipelines import Bearer, ClientCredentials
+from policies.rules.pipelines import Bearer, ClientCredentials, OAuth2
 from proxy.deciding.bearer import Key
+from proxy.deciding.login import Logins
 
 
 class KeysState(Struct, frozen=True):
@@ -26,8 +27,20 @@ class TokenState(Struct, frozen=True):
     error: str = ""
 
 
+class LoginState(Struct, frozen=True):
+    """What came of a browser's code: the id of its session, and its life in seconds; neither until it was exchanged. error: why not."""
+
+    session: str = ""
+    life_s: int = 0
+    error: str = ""
+
+
 class Remote(Protocol):
     """What was fetched. A Hold for `key` of a middleware has the control plane fetch, and is woken by news."""
+
+    @property
+    def logins(self) -> Logins:
+        """What begins and recognises logins."""
 
     def keys(self, middleware: Bearer) -> KeysState:
         """Those of its issuer."""
@@ -35,9 +48,17 @@ class Remote(Protocol):
     def token(self, middleware: ClientCredentials) -> TokenState:
         """The one in force."""
 
+    def session(self, middleware: OAuth2, session: str) -> bytes | None:
+        """The header's value of a session in force."""
+
+    def login(self, middleware: OAuth2, code: str) -> LoginState:
+        """What came of a code. A Hold for `key` of the middleware, a line break and the code has it exchanged."""
+
 
 class NothingFetched:
     """Of nobody."""
+
+    logins = Logins(b"", str, float)
 
     def keys(self, middleware: Bearer) -> KeysState:
         """See Remote."""
@@ -46,3 +67,11 @@ class NothingFetched:
     def token(self, middleware: ClientCredentials) -> TokenState:
         """See Remote."""
         return TokenState()
+
+    def session(self, middleware: OAuth2, session: str) -> bytes | None:
+        """See Remote."""
+        return None
+
+    def login(self, middleware: OAuth2, code: str) -> LoginState:
+        """See Remote."""
+        return LoginState()

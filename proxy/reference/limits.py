@@ -17,6 +17,7 @@ from proxy.contract.recording import MAX_KEY_BYTES
 from proxy.control.external import MAX_URLS
 from proxy.control.external_hosts import IDLE_S, LOOKUP_S, MAX_LOOKUPS, REFRESH_S
 from proxy.control.heard_names import MAX_NAMES, MAX_SERVICES
+from proxy.control.sessions import MAX_SESSIONS
 from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
 from telemetry.exporting import ExportLimits
@@ -137,6 +138,7 @@ def other_limits() -> tuple[Limit, ...]:
             f"{MAX_CALLERS:,} to {2 * MAX_CALLERS:,}",
             "the oldest begin afresh",
         ),
+        Limit("sessions of one `oauth2` component", f"{MAX_SESSIONS:,}, twelve hours", "the oldest ends"),
         Limit("a token that `bearer` reads", _bytes(MAX_TOKEN_BYTES), "401"),
         Limit("calls to the app at once", "none", "calls wait, then 503", "app-max-concurrency"),
         Limit(

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 from cryptography import x509
@@ -38,6 +38,7 @@ class Issuer:
         self.accepts: Callable[[Head, Form], bool] = lambda *_: True
         self.asked: list[tuple[str, str, Head, Form]] = []
         self._tokens = 0
+        self._codes = 0
 
     def jwk(self, kid: str) -> dict[str, Any]:
         """A public key of ours by its id, as a JWK."""
@@ -78,6 +79,17 @@ class Issuer:
             told: dict[str, Any] = {"access_token": f"token-{self._tokens}", "token_type": "bearer"}
             return 200, told if self.life_s is None else {**told, "expires_in": self.life_s}
         return (401, {"error": "invalid_client"}) if path == "/token" else (404, {})
+
+    def authorize(self, url: str, *, is_granted: bool = True) -> str:
+        """Where a browser is sent back to, by path and query, once its user has logged in at a URL of ours, or has not."""
+        parts = urlsplit(url)
+        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        assert f"{parts.scheme}://{parts.netloc}{parts.path}" == f"{self.url}/authorize"
+        assert asked["response_type"] == "code"
+        self._codes += 1
+        told = {"code": f"code-{self._codes}"} if is_granted else {"error": "access_denied"}
+        back = urlsplit(asked["redirect_uri"])
+        return f"{back.path}?{urlencode({**told, 'state': asked['state']})}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""

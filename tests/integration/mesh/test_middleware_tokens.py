@@ -195,3 +195,117 @@ async def test_paths_that_the_filter_does_not_find_are_given_no_token(place: Pla
         names = {name.lower() for name, _ in json.loads((await get(web, path)).body)["headers"]}
         found[path] = "x-token" in names
     assert found == {"/echo/in": True, "/echo/out": False, "/echo/%69n": True, "/echo/out/../in": True}
+
+
+class Browser:
+    """Goes to pages of one sidecar with the cookies that it was given. `site`: what Sec-Fetch-Site says; None for old browsers."""
+
+    def __init__(self, sidecar: Sidecar, site: str | None = "none") -> None:
+        self._sidecar = sidecar
+        self.site = site
+        self.cookies: dict[str, str] = {}
+
+    async def go(self, target: str, mode: str = "navigate") -> Response:
+        """GET a page; redirects are answers."""
+        headers = [("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))]
+        if self.site is not None:
+            headers += [("Sec-Fetch-Site", self.site), ("Sec-Fetch-Mode", mode)]
+        answer = await request(self._sidecar.http_port, "GET", target, headers=headers)
+        for name, value in answer.headers:
+            if name.lower() == "set-cookie":
+                pair, *attributes = value.split("; ")
+                key, _, data = pair.partition("=")
+                self.cookies[key] = data
+                if "Max-Age=0" in attributes:
+                    del self.cookies[key]
+        return answer
+
+    async def login(self, issuer: Issuer, path: str) -> Response:
+        """Ask for a page, log in at the provider, and come back; the answer to that."""
+        sent = await self.go(path)
+        assert sent.status == 302, sent.body
+        self.site = self.site and "cross-site"
+        return await self.go(issuer.authorize(sent.get("location")))
+
+    async def login_refused(self, issuer: Issuer, path: str) -> Response:
+        """The same where the user says no."""
+        sent = await self.go(path)
+        return await self.go(issuer.authorize(sent.get("location"), is_granted=False))
+
+
+async def protected(place: Place, side: str, **settings: object) -> Sidecar:
+    """A caller of `cart`, with a login on one side."""
+    login = component(
+        "login",
+        "oauth2",
+        clientId="me",
+        clientSecret="s3cret",
+        scopes="profile",
+        authURL=f"{place.issuer.url}/authorize",
+        tokenURL=f"{place.issuer.url}/token",
+        redirectURL="http://localhost/v1.0/invoke/cart/method/back",
+        authHeaderName="x-login",
+        **settings,
+    )
+    guarded, free = configuration(**{side: [("login", "oauth2")]}), configuration()
+    mine, theirs = (guarded, free) if side == "httpPipeline" else (free, guarded)
+    await place.start("cart", theirs, login, app=place.http)
+    return await place.start("web", mine, login)
+
+
+@pytest.mark.parametrize(("side", "site"), [("httpPipeline", "none"), ("appHttpPipeline", None)])
+async def test_browser_logs_in_and_comes_back(place: Place, side: str, site: str | None) -> None:
+    web = await protected(place, side)
+    path = "/v1.0/invoke/cart/method/echo/page?x=1"
+    one, other = Browser(web, site), Browser(web, site)
+    back = await one.login(place.issuer, path)
+    assert back.status == 302, back.body
+    assert back.get("location") == (path if side == "httpPipeline" else "/echo/page?x=1")
+    page = await one.go(path)
+    assert page.status == 200
+    assert dict(json.loads(page.body)["headers"])["x-login"] == "Bearer token-1"
+    assert (await other.go(path)).status == 302
+    exchange = place.issuer.asked[-1]
+    assert exchange[3] == {
+        "grant_type": "authorization_code",
+        "code": "code-1",
+        "redirect_uri": "http://localhost/v1.0/invoke/cart/method/back",
+    }
+    assert place.issuer.count("/token") == 1
+    if (
+        site is not None
+    ):  # a page of another site has the browser load something, which sends no cookie but with its leave
+        assert (await one.go(path, "no-cors")).status == 403
+
+
+async def test_code_that_the_provider_does_not_take_and_a_state_of_somebody_else_let_nobody_in(
+    place: Place,
+) -> None:
+    web = await protected(place, "httpPipeline")
+    path = "/v1.0/invoke/cart/method/echo/page"
+    one, thief = Browser(web), Browser(web)
+    sent = await one.go(path)
+    callback = place.issuer.authorize(sent.get("location"))
+    assert (await thief.go(callback)).status == 302
+    assert thief.cookies.keys() == one.cookies.keys()
+    assert place.issuer.count("/token") == 0
+    place.issuer.status["/token"] = 400
+    failed = await one.go(callback)
+    assert failed.status == 500
+    assert f"login has no token from {place.issuer.url}/token".encode() in failed.body
+    place.issuer.status.clear()
+    refused = await Browser(web).login_refused(place.issuer, path)
+    assert refused.status == 401
+    assert b"access_denied" in refused.body
+
+
+async def test_session_ends_with_its_token(place: Place) -> None:
+    place.issuer.life_s = 1.5
+    web = await protected(place, "httpPipeline")
+    path = "/v1.0/invoke/cart/method/echo/page"
+    one = Browser(web)
+    assert (await one.login(place.issuer, path)).status == 302
+    assert (await one.go(path)).status == 200
+    answer = await until(lambda: one.go(path), lambda found: found.status != 200)
+    assert answer.status == 302
+    assert answer.get("location").startswith(place.issuer.url)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from policies.errors import DocumentError
 from policies.reading import schema
@@ -18,6 +19,7 @@ from policies.rules.pipelines import (
     Bearer,
     ClientCredentials,
     Middleware,
+    OAuth2,
     RateLimit,
     RouterAlias,
     RouterChecker,
@@ -213,6 +215,26 @@ def test_client_credentials_that_can_not_be_used_are_faults(
 ) -> None:
     (fault,) = faults(tmp_path, "oauth2clientcredentials", {**CREDENTIALS, **changes}, env={"SECRET": "s"})
     assert problem in fault
+
+
+def test_logins_are_read(tmp_path: Path) -> None:
+    settings: Settings = {
+        "clientID": "id",
+        "clientSecret": "s",
+        "scopes": "",
+        "authURL": "https://p.example/a",
+        "tokenURL": "https://p.example/t",
+        "redirectURL": "http://localhost:3500/back",
+        "forceHTTPS": "Yes",
+    }
+    one = made(tmp_path, "oauth2", settings)
+    assert isinstance(one, OAuth2)
+    assert (one.header, one.force_https, one.is_secure, one.scopes) == ("authorization", True, True, ())
+    assert not replace(one, force_https=False).is_secure
+    (fault,) = faults(tmp_path, "oauth2", {**settings, "forceHTTPS": "maybe"})
+    assert "`maybe` is unknown (expected false or" in fault
+    (fault,) = faults(tmp_path, "oauth2", {**settings, "authURL": "/auth"})
+    assert "`/auth` is not a URL" in fault
 
 
 def test_secrets_in_plaintext_are_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.rules.pipelines import Bearer, ClientCredentials, Middleware, Pipelines
+from policies.rules.pipelines import Bearer, ClientCredentials, Middleware, OAuth2, Pipelines
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.wire.web_client import WebClient
 from tests.support.issuer import Issuer, running_issuer
@@ -187,3 +187,54 @@ async def test_only_what_changed_is_fetched_anew(issuer: Issuer) -> None:
         remote.configure(Pipelines())
         assert remote.keys(keys).keys is None
     assert issuer.count("/keys") == 1
+
+
+def login(issuer: Issuer) -> OAuth2:
+    return OAuth2(
+        name="l",
+        client_id="me",
+        client_secret="s",
+        scopes=(),
+        auth_url=f"{issuer.url}/authorize",
+        token_url=f"{issuer.url}/token",
+        redirect_url="http://localhost/back",
+        header="authorization",
+    )
+
+
+async def test_code_becomes_a_session_once(issuer: Issuer) -> None:
+    one = login(issuer)
+    async with fetching(one) as (remote, news):
+        for _ in range(2):
+            remote.want(f"{one.remote_key}\nc:1")
+        assert remote.login(one, "c:1").session == ""
+        await news.next()
+        state = remote.login(one, "c:1")
+        assert remote.session(one, state.session) == b"Bearer token-1"
+        assert (remote.session(one, "other"), state.life_s) == (None, 3_600)
+        remote.configure(Pipelines())
+        assert remote.session(one, state.session) is None
+    assert news.told == ["login:l\nc:1"]
+    assert issuer.count("/token") == 1
+
+
+async def test_code_that_is_not_taken_makes_no_session(issuer: Issuer) -> None:
+    issuer.status["/token"] = 400
+    one = login(issuer)
+    async with fetching(one) as (remote, news):
+        remote.want(f"{one.remote_key}\nc")
+        await news.next()
+        assert "answered with status 400" in remote.login(one, "c").error
+
+
+async def test_sessions_are_bounded_and_the_oldest_goes_first(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.control.sessions.MAX_SESSIONS", 2)
+    one, ids = login(issuer), list[str]()
+    async with fetching(one) as (remote, news):
+        for code in "abc":
+            remote.want(f"{one.remote_key}\n{code}")
+            await news.next()
+            ids.append(remote.login(one, code).session)
+        assert [remote.session(one, session) is not None for session in ids] == [False, True, True]

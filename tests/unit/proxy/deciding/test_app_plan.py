@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from policies.rules.access import Caller
+from policies.rules.pipelines import RateLimit
 from proxy.contract.plan import DETAIL, Cause, Edit, Hold, Labels, Op, Plan, Reply, Surface
 from proxy.deciding.app_plan import (
     APP_CLUSTER,
@@ -19,6 +20,8 @@ from proxy.deciding.app_plan import (
     unsupported,
     without_verb,
 )
+from proxy.deciding.callee import APP_PIPELINE
+from proxy.deciding.pipeline import Pipeline
 from tests.unit.proxy.heads import APP, asking, head
 
 LABELS = Labels(direction="inbound", dst="web")
@@ -288,3 +291,19 @@ def test_call_without_a_verb_is_none_for_an_app_that_speaks_http() -> None:
     assert without_verb(asked, GRPC_APP, LABELS, "dapr") is None
     assert without_verb(asked, APP, LABELS, "own") is None
     assert plan(app=GRPC_APP, surface="dapr", method=NO_VERB).routes[0].cluster == CALLBACK
+
+
+@pytest.mark.parametrize(
+    ("app_protocol", "protocol", "gates"),
+    [
+        ("http", "http1", ("app:0:l",)),
+        ("h2c", "grpc", ("app:0:l",)),
+        ("grpc", "grpc", ()),
+        ("grpc", "http1", ()),
+    ],
+)
+def test_pipeline_is_for_all_that_an_http_app_is_sent(
+    app_protocol: str, protocol: str, gates: tuple[str, ...]
+) -> None:
+    limited = Pipeline("app", APP_PIPELINE, (RateLimit(name="l", per_s=1.0),))
+    assert plan(app=replace(APP, protocol=app_protocol, pipeline=limited), protocol=protocol).gates == gates

@@ -9,6 +9,7 @@ from policies.rules.pipelines import (
     Bearer,
     ClientCredentials,
     Middleware,
+    OAuth2,
     RateLimit,
     RouterAlias,
     RouterChecker,
@@ -20,8 +21,9 @@ from proxy.contract.recording import Facet, RecordingHead, Tables
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.bearer import read_keys
 from proxy.deciding.callee import HTTP_PIPELINE
+from proxy.deciding.login import Logins, set_cookie
 from proxy.deciding.pipeline import Passed, Pipeline, path_edit
-from proxy.deciding.remote import KeysState, NothingFetched, Remote, TokenState
+from proxy.deciding.remote import KeysState, LoginState, NothingFetched, Remote, TokenState
 from tests.support.issuer import Issuer
 from tests.unit.proxy.heads import head
 
@@ -238,3 +240,64 @@ def test_filter_is_for_every_path_that_may_be_read_as_one_of_its_own(path: str, 
     found, asked = take(path, one, remote=Fetched(token=TokenState(b"Bearer t")))
     assert isinstance(found, Passed)
     assert (bool(found.edits), asked.may_keep) == (is_for, True)
+
+
+LOGIN = OAuth2(
+    name="login",
+    client_id="a",
+    client_secret="b",
+    scopes=(),
+    auth_url="https://p/auth",
+    token_url="https://p/token",
+    redirect_url="http://localhost/back",
+    header="x-login",
+)
+
+
+class LoggedIn(NothingFetched):
+    """One session, and what came of every code."""
+
+    def __init__(self, outcome: LoginState = LoginState()) -> None:  # noqa: B008
+        self._outcome = outcome
+
+    def session(self, middleware: OAuth2, session: str) -> bytes | None:
+        return b"Bearer t" if session == "mine" else None
+
+    def login(self, middleware: OAuth2, code: str) -> LoginState:
+        return self._outcome
+
+
+def cookie(what: str, value: str) -> Headers:
+    return ((b"cookie", set_cookie(LOGIN, what, value, 1)[1].partition(b";")[0]),)
+
+
+def test_session_gives_the_request_its_token_and_no_other_value_does() -> None:
+    found, asked = take("/a", LOGIN, remote=LoggedIn(), headers=cookie("session", "mine"))
+    assert isinstance(found, Passed)
+    assert (found.is_login, asked.may_keep) == (True, False)
+    assert found.edits == (Edit(op=Op.SET, name=b"x-login", data=b"Bearer t"),)
+    for headers in ((), cookie("session", "other"), cookie("login", "mine")):
+        answer, _ = take("/a", LOGIN, remote=LoggedIn(), headers=headers)
+        assert isinstance(answer, Reply)
+        assert (answer.status, answer.body) == (302, b"")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(LoginState(), 0), (LoginState(error="no"), 500), (LoginState("new", 60), 302)]
+)
+def test_code_waits_for_its_session_and_then_goes_to_the_page(outcome: LoginState, status: int) -> None:
+    remote = LoggedIn(outcome)
+    remote.logins = Logins(b"k", lambda: "nonce", lambda: 0.0)
+    begun, _ = take("/page", LOGIN, remote=remote)
+    assert isinstance(begun, Reply)
+    sealed = dict(begun.headers)[b"set-cookie"].partition(b";")[0]
+    found, _ = take("/back?state=nonce&code=c", LOGIN, remote=remote, headers=((b"cookie", sealed),))
+    if isinstance(found, Hold):
+        assert (found.key, found.then.status, status) == ("login:login\nc", 500, 0)
+        return
+    assert isinstance(found, Reply)
+    assert found.status == status
+    if status == 302:
+        cookies = [data for name, data in found.headers if name == b"set-cookie"]
+        assert dict(found.headers)[b"location"] == b"/page"
+        assert [b"=new; " in cookies[0], b"Max-Age=0" in cookies[1]] == [True, True]
