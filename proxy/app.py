@@ -29,7 +29,7 @@ from proxy.api.dapr.starting import Callback, DaprApi
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
 from proxy.control.announcing import Announcing
-from proxy.control.app_watch import AppWatch
+from proxy.control.app_watch import CONFIG_PATH, AppWatch
 from proxy.control.explaining import Explainer
 from proxy.control.identity import Identity, WorkloadName
 from proxy.control.life_lines import life_lines
@@ -145,7 +145,14 @@ class Sidecar:
         self._tracer = Tracer(settings.app_id, exporters(configuration.tracing, settings.app_id))
         rate = sampling_rate(configuration.tracing, settings.profile)
         self._hops = HopTracing(Sampler(rate, random.Random()))  # noqa: S311 - ids, no secrets
-        self._app = AppWatch(settings, self._app_changed, self._app_pid, self._app_probed, self._lines)
+        self._app = AppWatch(
+            settings,
+            self._app_changed,
+            self._app_pid,
+            probed=self._app_probed,
+            lines=self._lines,
+            configured=self._app_configured,
+        )
         self._reporter = Reporter(
             recorder(settings, configuration, self._meters, self._tracer),
             self._meters,
@@ -379,6 +386,12 @@ class Sidecar:
         else:
             self._meters.http_probes.add(app_id, status)
             self._meters.http_probe_latency.slot(app_id, status).observe(took_ms)
+
+    def _app_configured(self, status: str, took_ms: float) -> None:
+        meters = self._meters
+        labels = (self._settings.app_id, "GET" if meters.options.has_verbs else "", CONFIG_PATH, status)
+        meters.http_client_completed.add(*labels)
+        meters.http_client_latency.slot(*labels).observe(int(took_ms))
 
     def _count_resources(self, policy: PolicySnapshot) -> None:
         for name, namespace in policy.resiliency.resources:

@@ -47,6 +47,10 @@ class CallRecorder:
         self._kinds: dict[tuple[Hashable, ...], Kind] = {}
         meters.on_scrape(self._read_tracer)
 
+    def count(self, call: Call) -> None:
+        """Counts a call that leaves neither a span nor a line: one to the proxy's own API."""
+        self._count(call, self._kind(call))
+
     def record(self, call: Call) -> None:
         """Counts the call, keeps its span if it is sampled, writes its access line if one is wanted."""
         self._count(call, self._kind(call))
@@ -81,7 +85,8 @@ class CallRecorder:
         kind = self._kind(like)
         for value in (*kind.counted, *kind.sent):
             value.value += batch.calls
-        kind.duration.add(batch.duration_s.counts, batch.duration_s.sum)
+        for duration in kind.duration:
+            duration.add(batch.duration_s.counts, batch.duration_s.sum)
         to_head = batch.to_head_whole_ms if kind.whole_ms else batch.to_head_ms
         for slots, buckets in (
             (kind.to_end_ms, batch.to_end_ms),
@@ -98,7 +103,8 @@ class CallRecorder:
         if span is not None:
             self._tracer.record(span)
         took_s = (call.ended_ns - call.started_ns) / 1e9
-        self._kind(call).duration.exemplify(took_s, call.context, call.ended_ns / 1e9)
+        for duration in self._kind(call).duration:
+            duration.exemplify(took_s, call.context, call.ended_ns / 1e9)
 
     def _kind(self, call: Call) -> Kind:
         if call.protocol == "grpc":
@@ -122,6 +128,7 @@ class CallRecorder:
             call.peer_id,
             call.decision,
             path,
+            call.is_inner,
             call.policies,
             not call.attempts,
         )
@@ -143,10 +150,11 @@ class CallRecorder:
 
     def _count(self, call: Call, kind: Kind) -> None:
         took_ns = call.ended_ns - call.started_ns
-        if call.context.sampled:
-            kind.duration.observe_sampled(took_ns / 1e9, call.context, call.ended_ns / 1e9)
-        else:
-            kind.duration.observe(took_ns / 1e9)
+        for duration in kind.duration:
+            if call.context.sampled:
+                duration.observe_sampled(took_ns / 1e9, call.context, call.ended_ns / 1e9)
+            else:
+                duration.observe(took_ns / 1e9)
         for value in kind.counted:
             value.value += 1
         if len(call.attempts) > 1:

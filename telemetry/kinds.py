@@ -18,11 +18,11 @@ _CANCELLED, _UNKNOWN, _UNAVAILABLE = 1, 2, 14
 class Kind(NamedTuple):
     """The slots of one kind of call.
 
-    `sent` counts attempts: the edge's own first, of calls with a single attempt; none where nothing was sent. Times to the end are whole
-    milliseconds, truncated; those to the head too where `whole_ms` says so.
+    Without `duration` no call crossed the mesh. `sent` counts attempts: the edge's own first, of calls with a single attempt; none where
+    nothing was sent. Times to the end are whole milliseconds, truncated; those to the head too where `whole_ms` says so.
     """
 
-    duration: Distribution
+    duration: tuple[Distribution, ...]
     counted: tuple[Value, ...]
     sent: tuple[Value, ...]
     to_head_ms: tuple[Distribution, ...] = ()
@@ -34,12 +34,14 @@ class Kind(NamedTuple):
 
 def kind_of(call: Call, path: str, meters: Meters) -> Kind:
     """The slots for `call` and all calls with its labels; `path` is the label of its path."""
+    if not call.dst:
+        return _api(call, path, meters, Kind(duration=(), counted=(), sent=()))
     src, dst = edge_name(call.src, call.src_namespace), edge_name(call.dst, call.dst_namespace)
     requests = meters.edge_requests.slot(
         src, dst, method_class(call), call.protocol, code_class(call), call.direction
     )
     kind = Kind(
-        duration=meters.edge_duration.slot(src, dst, call.protocol, call.direction),
+        duration=(meters.edge_duration.slot(src, dst, call.protocol, call.direction),),
         counted=(requests,),
         sent=_attempt_slots(call, src, dst, meters),
     )
@@ -70,13 +72,23 @@ def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
             counted=(*kind.counted, meters.res_recv.slot(me, call.dst, status, type_)),
             to_head_ms=(meters.res_recv_latency.slot(me, call.dst, status),),
         )
+    return _api(call, path, meters, kind)
+
+
+def _api(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
+    """With what the API is asked by the app, be it for other apps or for itself."""
+    me = meters.app_id
+    if call.direction != "outbound" or call.is_inner:
+        return kind
     if call.protocol == "grpc":
+        if not call.dst and call.surface != "dapr":
+            return kind  # neither a method of ours nor an app's
         rpc = (me, path, names.grpc_code_label(rpc_code(call)))
         return kind._replace(
             counted=(*kind.counted, meters.grpc_server_completed.slot(*rpc)),
             to_end_ms=(meters.grpc_server_latency.slot(*rpc),),
         )
-    labels = (me, _verb(call, meters), path, status)
+    labels = (me, _verb(call, meters), path, _status_label(call))
     answers = (meters.http_server_responses.slot(*labels),) if meters.options.counts_answers else ()
     return kind._replace(
         counted=(*kind.counted, meters.http_server_requests.slot(*labels), *answers),

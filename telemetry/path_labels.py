@@ -1,7 +1,8 @@
 """Paths -> the few values that the `path` label of HTTP metrics may have. Pure.
 
 Patterns are those of `spec.metrics.http.pathMatching` (Go's mux): `/orders/{id}`, `/files/{rest...}`, a trailing `/`
-for a subtree, `{$}` for the path itself. The label is the pattern; the most specific one that matches wins.
+for a subtree, `{$}` for the path itself. The label is the pattern; the most specific one that matches wins. One that begins with
+`/v1.0/invoke/` is for the path as the app sends it.
 """
 
 import re
@@ -49,7 +50,10 @@ class PathLabels:
         if path == OTHER:
             return OTHER
         for pattern, matches in self._patterns:
-            if matches(path) is not None:
+            if pattern.startswith(INVOKE_PREFIX):
+                if matches(f"{below}{path}") is not None:
+                    return pattern
+            elif matches(path) is not None:
                 return f"{_ANY_APP}{pattern}" if below else pattern
         if not self._raw and path not in FIXED:
             return ""

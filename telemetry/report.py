@@ -46,6 +46,8 @@ class Call(Struct, kw_only=True):
     response head came. `status` is HTTP's, 0 for none. `cause` names a failure made by a proxy, not by the app,
     in lower case with dashes. `endpoint` and `peer_address` are `ip:port` or "". `bytes_in` is the request's body,
     `bytes_out` the answer's. `attempts` may stay empty when there was but one.
+    is_inner: it was made by Dapr's InvokeService, which is reported as a call of the API itself. Without a `dst` the call was to that API,
+    or named nobody.
     policies: those in force, as (resource, its namespace, kind, target). is_by_path: the callee was named in Dapr's path form, of which
     `path` is what follows `/method`.
     """
@@ -74,4 +76,5 @@ class Call(Struct, kw_only=True):
     decision: str = ""
     peer_address: str = ""
     is_by_path: bool = False
+    is_inner: bool = False
     policies: tuple[tuple[str, str, str, str], ...] = ()

@@ -92,6 +92,7 @@ class Labels(Struct, frozen=True, kw_only=True):
     decision: str = ""
     strip: bool = False  # Dapr's path form: the method is what follows `/method`
     is_grpc_web: bool = False  # translated for an app that speaks gRPC: counts as a gRPC call
+    is_inner: bool = False  # made by InvokeService, which is a call of its own in the metrics of the API
     baggage: str = ""  # why some of it was dropped
     policies: tuple[tuple[str, str, str, str], ...] = ()  # in force: resource, its namespace, kind, target
 

@@ -23,7 +23,6 @@ from telemetry.names import grpc_code_label
 
 _REFLECT_S = 3.0
 _CONFIG_S = 10.0
-_CONFIG = "/dapr/config"
 _REFLECTION = (
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -38,7 +37,7 @@ _UNANSWERED = "500"  # as Dapr counts an HTTP probe that got no answer
 
 
 class Probe(Struct, frozen=True):
-    """One probe: `status` is HTTP's, or the gRPC code's name."""
+    """One question and its answer: `status` is HTTP's, or the gRPC code's name."""
 
     is_healthy: bool
     status: str
@@ -87,8 +86,9 @@ class AppClient:
         where = join_address(host, port)
         return (await request(where, "GET", path, headers=headers, timeout_s=timeout_s, tls=tls)).status
 
-    async def configuration(self) -> bool:
-        """Ask for it as Dapr does, which wants to know of actors; whether the app answered, with any status."""
+    async def configuration(self, path: str) -> Probe | None:
+        """Ask for it at a path, as Dapr does, which wants to know of actors. Any answer is good; None: there was none."""
+        began = time.monotonic()
         settings = self._settings
         token = settings.app_api_token
         headers: Headers = (
@@ -97,11 +97,11 @@ class AppClient:
             *(((b"dapr-api-token", token.encode()),) if token else ()),
         )
         try:
-            await self._get(_CONFIG, headers=headers, timeout_s=_CONFIG_S)
+            status = await self._get(path, headers=headers, timeout_s=_CONFIG_S)
         except (UnaryError, OSError) as error:  # a TimeoutError is an OSError
             self._log.debug("the app did not answer GET /dapr/config", reason=str(error))
-            return False
-        return True
+            return None
+        return Probe(True, str(status), (time.monotonic() - began) * 1000)
 
     async def services(self) -> tuple[str, ...] | None:
         """The app's services, () where it can't say just now, None where it offers no reflection."""

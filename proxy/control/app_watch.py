@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 AppState = Literal["none", "starting", "listening", "healthy", "unhealthy", "down"]
 
+CONFIG_PATH = "/dapr/config"
 _PROBE_S = 0.1  # between looks at a port that is not open
 _LOOK_S = 1.0  # between looks at one that is, which the app does not notice
 _DIAL_S = 1.0
@@ -33,7 +34,7 @@ class AppWatch:
     `mismatch`, and `learns`: the app is asked for its services.
 
     `app_pid`: the process of the app, or one that it descends from; None where that is not known.
-    `probed` hears of each probe's status and milliseconds.
+    `probed` and `configured` hear of the status and the milliseconds of each probe, and of the answer to GET /dapr/config.
     """
 
     def __init__(
@@ -41,10 +42,13 @@ class AppWatch:
         settings: Settings,
         changed: Callable[[], None],
         app_pid: Callable[[], int | None] = lambda: None,
+        *,
         probed: Callable[[str, float], None] = lambda _status, _took_ms: None,
         lines: LifeLines | None = None,
+        configured: Callable[[str, float], None] = lambda _status, _took_ms: None,
     ) -> None:
         self._probed = probed
+        self._configured = configured
         self._lines = lines or LifeLines(settings)
         self._settings = settings
         self._changed = changed
@@ -190,7 +194,9 @@ class AppWatch:
     async def _ask_config(self, client: "AppClient") -> None:
         """Once, when the app is healthy for the first time."""
         await self._was_healthy.wait()
-        if await client.configuration():
+        found = await client.configuration(CONFIG_PATH)
+        if found is not None:
+            self._configured(found.status, found.took_ms)
             self._lines.app_configured()
 
     # --- learning ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from proxy.contract.head import Header
 from proxy.contract.outcome import Attempt, Outcome, Tally
 from proxy.contract.plan import Cause, Labels
 from proxy.deciding.app_plan import APP_CLUSTER
-from proxy.deciding.outbound import INVOKER
 from proxy.wire.target import as_forwarded, clean, readable
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
@@ -90,10 +89,11 @@ class Reporter:
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
         self._warn(outcome)
-        if self._api_log is not None and outcome.head.listener != INVOKER:  # the app called InvokeService
+        if self._api_log is not None and not outcome.labels.is_inner:
             self._api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
         if not outcome.labels.dst:
-            return  # our own API, or nobody was named: no call crossed the mesh
+            self._recorder.count(_call(outcome))  # our own API, or nobody was named: no call crossed the mesh
+            return
         if outcome.cause is Cause.DENIED:
             labels, path = outcome.labels, _path(outcome.head.path, outcome.labels)
             reading = self._denied_as(outcome)  # what an app may take the path for, which a rule denies
@@ -152,10 +152,9 @@ class Reporter:
 
     def counted(self, tally: Tally) -> None:
         """Calls with equal labels ended."""
-        if tally.labels.dst:
-            self._recorder.record_batch(*_batch(tally))
-            if tally.labels.baggage:
-                self._meters.baggage_dropped.add(tally.labels.baggage, amount=tally.calls)
+        self._recorder.record_batch(*_batch(tally))
+        if tally.labels.baggage:
+            self._meters.baggage_dropped.add(tally.labels.baggage, amount=tally.calls)
 
     def traced(self, outcome: Outcome) -> None:
         """A sampled call ended that is in a tally."""
@@ -273,6 +272,7 @@ def _call(outcome: Outcome) -> Call:
         decision=labels.decision,
         peer_address=head.peer_address,
         is_by_path=labels.strip,
+        is_inner=labels.is_inner,
         policies=labels.policies,
     )
 
@@ -299,6 +299,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         peer_id=labels.peer_id,
         decision=labels.decision,
         is_by_path=labels.strip,
+        is_inner=labels.is_inner,
         policies=labels.policies,
     )
     batch = Batch(

@@ -50,6 +50,12 @@ class CauseReplies(Mapping[Cause, Reply]):
         made._extra = (*self._extra, *headers)
         return made
 
+    def labelled(self, labels: Labels) -> "CauseReplies":
+        """The same answers with other labels."""
+        made = copy(self)
+        made._labels = labels
+        return made
+
     def limiting(self, wait_s: int) -> "CauseReplies":
         """The same answers, of which those of a rate limit name the seconds to wait at most."""
         made = copy(self)

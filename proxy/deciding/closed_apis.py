@@ -1,7 +1,8 @@
-"""How a call of an API that `spec.api` closes is answered: over HTTP as if the path were none of ours, in gRPC as not implemented. Pure."""
+"""Which APIs `spec.api` closes, and how a call of one is answered: over HTTP as for an unknown path, in gRPC not implemented. Pure."""
 
 from base64 import b64encode
 
+from policies.rules.api_lists import ApiLists
 from proxy import errors
 from proxy.contract.plan import Cause, Labels, Reply
 from proxy.deciding.plain_text import in_plain_text
@@ -17,6 +18,18 @@ ROUTES = {
     "shutdown": "shutdown",
     "invoke": "invoke/{app-id}/method/*",
 }
+
+
+def is_route_closed(apis: ApiLists, api: str) -> bool:
+    """Whether an API may not be called over HTTP: one of ours, or a building block."""
+    return api not in HEALTH and apis.is_closed("http", ROUTES.get(api, api))
+
+
+def is_method_closed(apis: ApiLists, method: tuple[str, ...]) -> bool:
+    """The same of gRPC, by the class of the method (`callee.DaprMethods`). Those of building blocks are missing anyway."""
+    if method[0] == "served":
+        return apis.is_closed("grpc", method[1])
+    return method[0] == "unknown" and apis.lists_allowed("grpc")
 
 
 def closed_route(labels: Labels, route: str) -> Reply:

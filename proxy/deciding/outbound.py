@@ -41,8 +41,9 @@ from proxy.deciding.callee import (
     local_name,
     parse_callee,
 )
-from proxy.deciding.closed_apis import HEALTH, ROUTES, closed_method, closed_route
+from proxy.deciding.closed_apis import HEALTH, closed_method, closed_route, is_method_closed, is_route_closed
 from proxy.deciding.external import External, of_endpoint, of_url, to_external
+from proxy.deciding.inner_calls import as_inner
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
 from proxy.deciding.pipeline import Passed
@@ -70,6 +71,8 @@ class Outbound:
     def decide(self, head: RecordingHead) -> Decision:
         """The decision, with the scopes that it dies with."""
         found = self._readable(head, self._answered(head, self._decide(head)))
+        if head.listener() == INVOKER:
+            found = as_inner(found)
         if isinstance(found, Hold):
             return found
         scopes = (*found.scopes, "access", "app", "resiliency", "routes")
@@ -183,7 +186,7 @@ class Outbound:
         return None
 
     def _closed(self, head: RecordingHead) -> Reply | None:
-        is_closed = head.protocol() != "grpc" and self._is_closed("invoke")
+        is_closed = head.protocol() != "grpc" and is_route_closed(self.view.apis, "invoke")
         return closed_route(self._labels("dapr"), "invoke") if is_closed else None
 
     def _through(self, head: RecordingHead) -> Passed | Decision:
@@ -205,7 +208,7 @@ class Outbound:
             path_class[0] != "api"
             or head.method() != API_VERBS[path_class[1]]
             or local_name(head.authority())
-            or self._is_closed(path_class[1])
+            or is_route_closed(self.view.apis, path_class[1])
         ):
             return None
         found = self._to_api(LOCAL_API, (), body_bytes=1_048_576)
@@ -228,7 +231,7 @@ class Outbound:
             return None
         method = head.path_class(DAPR_METHODS)
         assert isinstance(method, tuple)
-        if self._is_method_closed(method):
+        if is_method_closed(self.view.apis, method):
             return closed_method(self._labels("dapr"))
         if method[0] == "unknown":
             return None
@@ -251,17 +254,6 @@ class Outbound:
         # The message limits are the server's: it answers in gRPC's own words.
         edits = (Edit(op=Op.REMOVE, name=b"dapr-api-token"), Edit(op=Op.DEADLINE))
         return self._to_api(DAPR_API, edits, body_bytes=None)
-
-    def _is_closed(self, api: str) -> bool:
-        """Whether `spec.api` closes an API over HTTP: one of ours, or a building block."""
-        return self.view.apis.is_closed("http", ROUTES.get(api, api)) if api not in HEALTH else False
-
-    def _is_method_closed(self, method: tuple[str, ...]) -> bool:
-        """The same of gRPC; methods of building blocks are missing anyway."""
-        apis = self.view.apis
-        if method[0] == "served":
-            return apis.is_closed("grpc", method[1])
-        return method[0] == "unknown" and apis.lists_allowed("grpc")
 
     def _to_api(self, cluster: str, edits: Edits, *, body_bytes: int | None) -> Plan:
         labels = self._labels("dapr")
@@ -318,7 +310,7 @@ class Outbound:
 
     def _unnamed(self, path_class: tuple[str, ...]) -> Reply:
         """The answer to an HTTP request that names no app."""
-        if path_class[0] in ("api", "block") and self._is_closed(path_class[1]):
+        if path_class[0] in ("api", "block") and is_route_closed(self.view.apis, path_class[1]):
             return closed_route(self._labels("dapr"), path_class[1])
         if path_class[0] == "block":
             text, code = missing(path_class[1])

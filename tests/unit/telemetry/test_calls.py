@@ -279,3 +279,26 @@ def test_record_errors_by_code_only_where_asked_for() -> None:
     it.recorder.record(a_call(cause="status", status=500))
     codes = {code: count for (_, code, _), count in it.values(it.meters.error_codes).items()}
     assert codes == {"ERR_NO_APP": 1, "ERR_DIRECT_INVOKE": 1}
+
+
+def test_count_of_a_call_to_the_api_itself_is_no_edge_and_no_span() -> None:
+    it = Recorded(path_label=PathLabels(raw=True))
+    it.recorder.count(a_call(dst="", dst_namespace="", path="/v1.0/healthz", status=204))
+    it.recorder.count(a_grpc_call(dst="", surface="dapr", path="/dapr.proto.runtime.v1.Dapr/GetMetadata"))
+    it.recorder.count(a_grpc_call(dst="", surface="own", path="/no.Body/Knows", grpc_code=12))
+    meters = it.meters
+    assert it.values(meters.http_server_responses) == {("cart", "GET", "/v1.0/healthz", "204"): 1}
+    assert it.values(meters.grpc_server_completed) == {
+        ("cart", "/dapr.proto.runtime.v1.Dapr/GetMetadata", "OK"): 1
+    }
+    for family in (meters.edge_requests, meters.edge_duration, meters.edge_attempts, meters.req_sent):
+        assert it.values(family) == {}
+    assert it.tracer.last_trace_id() is None
+
+
+def test_inner_call_of_invoke_service_counts_for_the_mesh_and_not_for_the_http_api() -> None:
+    it = Recorded()
+    it.recorder.record(a_call(is_inner=True))
+    it.recorder.count(a_call(is_inner=True, dst="", status=500, cause="no-app"))
+    assert it.values(it.meters.req_sent) == {("cart", "checkout", "unary"): 1}
+    assert it.values(it.meters.http_server_requests) == {}

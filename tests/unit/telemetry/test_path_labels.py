@@ -49,3 +49,14 @@ def test_label_unmatched_path_is_itself_only_when_asked_for() -> None:
 def test_pattern_that_is_none_is_refused(bad: str) -> None:
     with pytest.raises(MetricError, match="path pattern"):
         PathLabels([bad])
+
+
+def test_pattern_of_daprs_path_form_is_for_the_path_that_the_app_sends() -> None:
+    mine, any_of = "/v1.0/invoke/cart/method/orders/7", "/v1.0/invoke/cart/method/orders/{id}"
+    labels = PathLabels([any_of, mine, "/items/{id}"])
+    below = "/v1.0/invoke/cart/method"
+    assert labels("/orders/7", below) == mine
+    assert labels("/orders/8", below) == any_of
+    assert labels("/orders/8", "/v1.0/invoke/pay/method") == ""
+    assert labels("/orders/8") == ""  # by the header, or at the callee
+    assert labels("/items/8", below) == "/v1.0/invoke/{app_id}/method/items/{id}"

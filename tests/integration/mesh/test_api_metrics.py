@@ -1,0 +1,133 @@
+"""`dapr_http_*` and `dapr_grpc_*` of a sidecar under the name daprd, as Dapr's own suite looks for them, on both engines."""
+
+import grpc.aio
+import pytest
+
+from tests.integration.mesh.standing import eventually, invoke
+from tests.support.apps import App
+from tests.support.dapr_client import DaprClient
+from tests.support.engines import ENGINES
+from tests.support.http_client import request
+from tests.support.mesh import Mesh, Sidecar
+
+HIGH = ""
+LOW = "increasedCardinality: false"
+MATCHING = """increasedCardinality: false
+      pathMatching:
+      - /v1.0/invoke/myapp/method/orders/1234
+      - /v1.0/invoke/myapp/method/orders/{orderID}
+      - /items/{id}"""
+NO_VERBS = "excludeVerbs: true"
+
+
+async def start(mesh: Mesh, engine: str, app: App, http: str) -> Sidecar:
+    """The app's sidecar with these settings of spec.metrics.http."""
+    text = f"kind: Configuration\nspec:\n  metrics:\n    enabled: true\n    http:\n      {http}\n"
+    config = mesh.write("metrics.yaml", text if http else text.replace("    http:\n      \n", ""))
+    flags = ("--profile", "daprd", "--engine", engine, "--config", str(config))
+    return await mesh.sidecar("myapp", app=app, flags=flags)
+
+
+async def metrics_with(sidecar: Sidecar, *awaited: str) -> str:
+    """The metrics, once they have all these lines."""
+    text = ""
+
+    async def are_there() -> bool:
+        nonlocal text
+        text = (await sidecar.admin("/metrics")).body.decode()
+        return all(f"\ndapr_{line}\n" in text for line in awaited)
+
+    try:
+        await eventually(are_there)
+    except TimeoutError:
+        pytest.fail(
+            "\n".join(line for line in text.splitlines() if line.startswith(("dapr_http", "dapr_grpc")))
+        )
+    return text
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine."""
+    return str(request.param)
+
+
+def labels(path: str, status: int = 200, method: str = "GET") -> str:
+    """Of an HTTP series of myapp."""
+    return f'{{app_id="myapp",method="{method}",path="{path}",status="{status}"}}'
+
+
+async def test_paths_are_labels_and_the_api_itself_is_counted(engine: str, mesh: Mesh, http_app: App) -> None:
+    sidecar = await start(mesh, engine, http_app, HIGH)
+    port = sidecar.http_port
+    hi = "/v1.0/invoke/myapp/method/hi"
+    for target in (hi, "/v1.0/healthz", "/v1.0/metadata", "/v1.0/nowhere"):
+        await request(port, "GET", target)
+    await metrics_with(
+        sidecar,
+        f"http_server_request_count{labels(hi)} 1.0",
+        f"http_server_response_count{labels(hi)} 1.0",
+        f"http_server_response_count{labels('/v1.0/healthz', 204)} 1.0",
+        f"http_server_request_count{labels('/v1.0/metadata')} 1.0",
+        f"http_server_request_count{labels('/v1.0/nowhere', 404)} 1.0",
+        f"http_client_completed_count{labels('/dapr/config')} 1.0",
+    )
+
+
+async def test_low_cardinality_has_no_paths_but_those_that_are_fixed(
+    engine: str, mesh: Mesh, http_app: App
+) -> None:
+    sidecar = await start(mesh, engine, http_app, LOW)
+    await request(sidecar.http_port, "GET", "/v1.0/invoke/myapp/method/hi")
+    text = await metrics_with(
+        sidecar,
+        f"http_server_request_count{labels('')} 1.0",
+        f"http_client_completed_count{labels('/dapr/config')} 1.0",
+    )
+    assert "dapr_http_server_response_count{" not in text
+    assert "/v1.0/" not in text
+
+
+async def test_patterns_match_the_whole_path_or_the_apps(engine: str, mesh: Mesh, http_app: App) -> None:
+    sidecar = await start(mesh, engine, http_app, MATCHING)
+    for path in ("/orders/1111", "/orders/1234", "/items/1", "/items/2", "/other"):
+        await request(sidecar.http_port, "GET", f"/v1.0/invoke/myapp/method{path}")
+    await request(sidecar.http_port, "GET", "//v1.0/invoke/myapp/method/orders/9999")
+    await metrics_with(
+        sidecar,
+        f"http_server_request_count{labels('/v1.0/invoke/myapp/method/orders/{orderID}')} 2.0",
+        f"http_server_request_count{labels('/v1.0/invoke/myapp/method/orders/1234')} 1.0",
+        f"http_server_request_count{labels('/v1.0/invoke/{app_id}/method/items/{id}')} 2.0",
+        f"http_server_request_count{labels('')} 1.0",
+    )
+
+
+async def test_verbs_can_be_left_out(engine: str, mesh: Mesh, http_app: App) -> None:
+    sidecar = await start(mesh, engine, http_app, NO_VERBS)
+    await request(sidecar.http_port, "GET", "/v1.0/invoke/myapp/method/hi")
+    await metrics_with(
+        sidecar,
+        f"http_server_request_count{labels('/v1.0/invoke/myapp/method/hi', method='')} 1.0",
+        f"http_client_completed_count{labels('/dapr/config', method='')} 1.0",
+    )
+
+
+async def test_invoke_service_is_a_call_of_the_grpc_api_and_none_of_the_http_api(
+    engine: str, mesh: Mesh, http_app: App
+) -> None:
+    sidecar = await start(mesh, engine, http_app, HIGH)
+    async with grpc.aio.insecure_channel(f"localhost:{sidecar.grpc_port}") as channel:
+        client = DaprClient(channel)
+        assert (await client.invoke("myapp", "hi", verb="GET")).code is grpc.StatusCode.OK
+        await client.get_metadata()
+    dapr = "/dapr.proto.runtime.v1.Dapr/"
+    text = await metrics_with(
+        sidecar,
+        *(
+            f'grpc_io_server_completed_rpcs{{app_id="myapp",grpc_server_method="{dapr}{method}",grpc_server_status="OK"}} 1.0'
+            for method in ("InvokeService", "GetMetadata")
+        ),
+        'runtime_service_invocation_req_sent_total{app_id="myapp",dst_app_id="myapp",type="unary"} 1.0',
+    )
+    assert 'path="/hi"' not in text
+    assert invoke("myapp", "/hi") not in text
