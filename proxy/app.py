@@ -8,7 +8,6 @@ import asyncio
 import os
 import random
 import socket
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,7 +34,7 @@ from proxy.control.identity import Identity, WorkloadName
 from proxy.control.life_lines import life_lines
 from proxy.control.lifetime import Lifetime
 from proxy.control.listening import Listening, guarded
-from proxy.control.metrics_setup import api_log, fixed_sections_changed, meters, recorder
+from proxy.control.metrics_setup import access_log, api_log, fixed_sections_changed, meters, recorder
 from proxy.control.not_ready import reasons
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
@@ -91,7 +90,6 @@ class Sidecar:
         self._lifetime = lifetime
         self._log = get_logger("postern")
         self._lines = life_lines(settings)
-        self._began = time.monotonic()
         self._hostname = socket.gethostname()
         self._policy_error: str | None = None
         root = settings.runtime_root
@@ -153,8 +151,9 @@ class Sidecar:
             lines=self._lines,
             configured=self._app_configured,
         )
+        self._access_log = access_log(settings, configuration.logging)
         self._reporter = Reporter(
-            recorder(settings, configuration, self._meters, self._tracer),
+            recorder(settings, configuration, self._meters, self._tracer, self._access_log),
             self._meters,
             get_logger("postern.engine"),
             self._app.doubt,
@@ -185,7 +184,7 @@ class Sidecar:
             *(("identity",) if settings.mtls else ()),
             *(("app",) if settings.app_port else ()),
         )
-        self._health = Health(parts, self._lost, self._started)
+        self._health = Health(parts, self._lost, self._lines.ready)
         self._identity: Identity | None = None
         self._admin = Admin(
             settings,
@@ -345,9 +344,6 @@ class Sidecar:
         """The parts that were ready and are not now: peers refuse a certificate that has ended."""
         return ("identity",) if self._has_expired() else ()
 
-    def _started(self) -> None:
-        self._lines.ready(time.monotonic() - self._began)
-
     def _abort(self) -> None:
         self._lines.aborting()
         self._lifetime.abort()
@@ -404,6 +400,10 @@ class Sidecar:
         self._count_resources(policy)
         rate = sampling_rate(policy.configuration.tracing, self._settings.profile)
         self._hops.sampler = Sampler(rate, random.Random())  # noqa: S311 - ids, no secrets
+        logging = policy.configuration.logging
+        self._reporter.api_log = api_log(self._settings, logging)
+        if self._access_log is not None:
+            self._access_log.obfuscate = logging.obfuscate_urls
         self._log.info("policies reloaded", generation=policy.generation)
         for warning in policy.warnings:
             self._log.warning(warning)

@@ -49,7 +49,7 @@ class AccessLog:
     """Writes one JSON object per call to `write`, which gets a line with its end.
 
     `min_status` leaves out successful calls below it (failures of gRPC and of the proxy stay), `slower_s` quick ones;
-    `obfuscate` all paths.
+    `obfuscate` all paths. Mutable state: `obfuscate`, which a new configuration may turn.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class AccessLog:
         obfuscate: bool = False,
     ) -> None:
         self._write = write
-        self._hidden = {"path": ""} if obfuscate else {}
+        self.obfuscate = obfuscate
         self._min_status = min_status
         self._slower_ns = int(slower_s * 1e9)
 
@@ -71,7 +71,8 @@ class AccessLog:
             return
         if call.ended_ns - call.started_ns < self._slower_ns:
             return
-        self._write(json.dumps(access_fields(call) | self._hidden) + "\n")
+        hidden = {"path": ""} if self.obfuscate else {}
+        self._write(json.dumps(access_fields(call) | hidden) + "\n")
 
 
 class AppendedFile:

@@ -208,7 +208,7 @@ class Observer(Protocol):
 
     @property
     def measures(self) -> Measures | None:
-        """None: every call must be reported individually. Read once."""
+        """None: every call must be reported individually. Read again now and then."""
 
     def counted(self, tally: Tally) -> None:
         """Calls ended."""

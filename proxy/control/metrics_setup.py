@@ -1,7 +1,5 @@
 """Builds the metrics and the API log that a Configuration asks for."""
 
-from pathlib import Path
-
 from msgspec.structs import replace
 
 from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig
@@ -55,18 +53,22 @@ def meters(settings: Settings, configuration: ConfigurationValues) -> Meters:
 
 
 def recorder(
-    settings: Settings, configuration: ConfigurationValues, counted: Meters, tracer: Tracer
+    settings: Settings,
+    configuration: ConfigurationValues,
+    counted: Meters,
+    tracer: Tracer,
+    written: AccessLog | None,
 ) -> CallRecorder:
-    """What records finished calls in them, and in the access log where one is wanted. Raises: ConfigError."""
+    """What records finished calls in them, and in the access log where there is one. Raises: ConfigError."""
     labels = path_labels(configuration.metrics, settings.profile)
-    hidden = configuration.logging.obfuscate_urls
-    written = _access_log(settings.access_log, obfuscate=hidden) if settings.access_log is not None else None
     return CallRecorder(settings.app_id, settings.namespace, counted, tracer, written, path_label=labels)
 
 
-def _access_log(path: Path, *, obfuscate: bool) -> AccessLog:
+def access_log(settings: Settings, logging: LoggingConfig) -> AccessLog | None:
+    """The access log, where one is wanted. Raises: ConfigError."""
+    path = settings.access_log
     try:
-        return AccessLog(AppendedFile(path), obfuscate=obfuscate)
+        return None if path is None else AccessLog(AppendedFile(path), obfuscate=logging.obfuscate_urls)
     except OSError as error:
         raise ConfigError((f"--access-log {path}: {error.strerror}",)) from error
 
@@ -85,7 +87,6 @@ def fixed_sections_changed(before: ConfigurationValues, after: ConfigurationValu
     pairs = {
         "spec.tracing": (replace(before.tracing, **rate), replace(after.tracing, **rate)),
         "spec.metrics": (before.metrics, after.metrics),
-        "spec.logging": (before.logging, after.logging),
         "spec.nameResolution": (before.name_resolution, after.name_resolution),
     }
     return tuple(name for name, (old, new) in pairs.items() if old != new)

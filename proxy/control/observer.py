@@ -64,7 +64,7 @@ class HopTracing:
 
 
 class Reporter:
-    """Takes outcomes on the engine's thread and hands them on. Mutable state: the open-connection count by listener."""
+    """Takes outcomes on the engine's thread and hands them on. Mutable state: `api_log`, and the open-connection count by listener."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Reporter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._denied_as = denied_as
-        self._api_log = api_log
+        self.api_log = api_log
         self._recorder = recorder
         self._app_not_reached = app_not_reached
         self._meters = meters
@@ -89,8 +89,8 @@ class Reporter:
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
         self._warn(outcome)
-        if self._api_log is not None and not outcome.labels.is_inner:
-            self._api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
+        if self.api_log is not None and not outcome.labels.is_inner:
+            self.api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
         if not outcome.labels.dst:
             self._recorder.count(_call(outcome))  # our own API, or nobody was named: no call crossed the mesh
             return
@@ -138,7 +138,7 @@ class Reporter:
     @property
     def measures(self) -> Measures | None:
         """The bounds of the metrics' buckets; None where each call is logged."""
-        bounds = self._recorder.bounds if self._api_log is None else None
+        bounds = self._recorder.bounds if self.api_log is None else None
         return (
             None
             if bounds is None

@@ -16,6 +16,7 @@ from proxy.contract.engine import (
     EngineStats,
     Limits,
     ListenerSpec,
+    Measures,
     Observer,
     Sampling,
     TlsIdentity,
@@ -60,10 +61,9 @@ class NativeEngine:
         self._reports = Reports(self._core, known, observer, tracing, self._loop.time)
         self._sampling: Sampling | None = None
         self._running = asyncio.Event()
-        measures = observer.measures
-        if measures is not None:
-            bounds = (list(measures.duration_s), list(measures.latency_ms), list(measures.size_bytes))
-            self._core.set_measures((*bounds, measures.http_paths))
+        self._observer = observer
+        self._measures: Measures | None = None
+        self._push_measures()
         self._push_sampling()
 
     async def run(self) -> None:
@@ -74,6 +74,7 @@ class NativeEngine:
             while True:
                 await asyncio.sleep(self._report_s)
                 self._push_sampling()
+                self._push_measures()
                 for _ in self._reports.tell():
                     await asyncio.sleep(0)
         finally:
@@ -205,6 +206,17 @@ class NativeEngine:
                 self._loop.call_soon(self._answer)
         if self._is_prompt:
             self._reports.tell_all()
+
+    def _push_measures(self) -> None:
+        measures = self._observer.measures
+        if measures == self._measures:
+            return
+        self._measures = measures
+        if measures is None:
+            self._core.set_measures(None)
+            return
+        bounds = (list(measures.duration_s), list(measures.latency_ms), list(measures.size_bytes))
+        self._core.set_measures((*bounds, measures.http_paths))
 
     def _push_sampling(self) -> None:
         sampling = self._tracing.sampling

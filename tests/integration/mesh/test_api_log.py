@@ -1,6 +1,7 @@
 """Dapr's API log of real sidecars, on both engines: who asks for it, and what its lines say."""
 
 import json
+import signal
 from typing import Any
 
 import grpc.aio
@@ -81,3 +82,35 @@ async def test_flag_wins_over_the_configuration_either_way(mesh: Mesh, http_app:
     await eventually(is_logged)
     assert await off.end() == 0
     assert lines_of(off) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_log_is_turned_on_and_off_by_a_reload(engine: str, mesh: Mesh, http_app: App) -> None:
+    await mesh.sidecar("shop", app=http_app, flags=("--engine", engine))
+    path = mesh.write("turned.yaml", "kind: Configuration\n")
+    access = mesh.files / "access.jsonl"
+    flags = ("--engine", engine, "--log-as-json", "--config", str(path), "--access-log", str(access))
+    web = await mesh.sidecar("web", flags=flags)
+    target = invoke("shop", "/echo")
+
+    async def is_logged() -> bool:
+        assert (await request(web.http_port, "GET", target)).status == 200
+        return bool(lines_of(web))
+
+    assert not await is_logged()
+    path.write_text(
+        "kind: Configuration\nspec: {logging: {apiLogging: {enabled: true, obfuscateURLs: true}}}\n"
+    )
+    await eventually(is_logged)
+    assert lines_of(web)[-1]["method"] == "InvokeService/shop"
+    paths = [json.loads(line)["path"] for line in access.read_text().splitlines()]
+    assert (paths[0], paths[-1]) == ("/echo", "")
+    path.write_text("kind: Configuration\n")
+    web.process.send_signal(signal.SIGHUP)
+    await web.process.line('"generation": 3')
+    late = [("user-agent", "late")]
+    for _ in range(3):
+        assert (await request(web.http_port, "GET", target, headers=late)).status == 200
+    assert await web.end() == 0  # every call has been reported
+    assert not [line for line in lines_of(web) if line.get("useragent") == "late"]
+    assert "section changed" not in web.process.output

@@ -26,7 +26,8 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 @pytest.fixture
 def dapr(caplog: pytest.LogCaptureFixture) -> LifeLines:
     caplog.set_level(logging.INFO)
-    return life_lines(settings_of("--app-port", "8080", "--dapr-listen-addresses", "127.0.0.1,[::1]"))
+    clock = iter((5.0, 5.0624)).__next__
+    return DaprLines(settings_of("--app-port", "8080", "--dapr-listen-addresses", "127.0.0.1,[::1]"), clock)
 
 
 def test_profile_says_in_whose_words() -> None:
@@ -41,7 +42,7 @@ def test_start_is_told_as_daprd_tells_it(dapr: LifeLines, caplog: pytest.LogCapt
     dapr.waiting_for_app("127.0.0.1:8080", "refused")
     dapr.app_listens("127.0.0.1:8080")
     dapr.app_configured()
-    dapr.ready(0.0624)
+    dapr.ready()
     told = lines_of(caplog)
     runtime = [message for scope, message in told if scope == "dapr.runtime"]
     assert runtime[0].startswith("Starting Dapr Runtime -- version ")
@@ -111,7 +112,7 @@ def test_own_lines_are_ours_alone(caplog: pytest.LogCaptureFixture) -> None:
     own = life_lines(settings_of("--profile", "production"))
     own.starting()
     own.listening(PORTS, "native")
-    own.ready(1.0)
+    own.ready()
     own.leaving("SIGTERM")
     own.stopped()
     assert lines_of(caplog) == [
