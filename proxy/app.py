@@ -197,6 +197,7 @@ class Sidecar:
             endpoints=self._control.endpoints,
             decision=Explainer(self._control, self._listening.names_by_port).explain,
             resources=self._resources,
+            is_closed=self._control.is_closed,
             shutdown=lifetime.stop,
             abort=self._abort,
         )

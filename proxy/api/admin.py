@@ -75,6 +75,7 @@ class Admin:
         endpoints: Callable[[str | None], Json],
         decision: Callable[[Query], Json],
         resources: Callable[[], Mapping[str, Sequence[str]]],
+        is_closed: Callable[[str], bool],
         shutdown: Callable[[str], None],
         abort: Callable[[], None],
     ) -> None:
@@ -88,6 +89,7 @@ class Admin:
         self._endpoints = endpoints
         self._decision = decision
         self._resources = resources
+        self._is_closed = is_closed
         self._shutdown = shutdown
         self._abort = abort
         logs = {"appLogPath": settings.run.app_log, "daprdLogPath": settings.run.sidecar_log}
@@ -133,8 +135,13 @@ class Admin:
         return await self.api(request)
 
     async def public(self, request: LocalRequest) -> LocalResponse:
-        """The public port: health and metadata only; unlike Dapr's, nothing is set there."""
-        if request.method in ("GET", "HEAD") and _asked(request)[0] in _PUBLIC:
+        """The public port: health and metadata only, if `spec.api` does not close it; unlike Dapr's, nothing is set there."""
+        path = _asked(request)[0]
+        if path == "/v1.0/metadata" and self._is_closed("metadata"):
+            return LocalResponse(
+                404, ((b"content-type", b"text/plain; charset=utf-8"),), b"404 page not found"
+            )
+        if request.method in ("GET", "HEAD") and path in _PUBLIC:
             return await self.api(replace(request, method="GET"))
         return _error(404, "ERR_NOT_FOUND", "this port serves health and metadata only")
 

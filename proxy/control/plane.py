@@ -178,6 +178,10 @@ class Control:
         """The decision on OnInvoke: it goes to the app."""
         return to_callback(self.inbound.view.app)
 
+    def is_closed(self, route: str) -> bool:
+        """Whether `spec.api` closes a route of the HTTP API, by its path below /v1.0/."""
+        return self.outbound.view.apis.is_closed("http", route)
+
     def _start(self, decision: Decision) -> None:
         """Have the server started, or the keys or token fetched, that a call waits for."""
         if not isinstance(decision, Hold):

@@ -28,7 +28,11 @@ class Api:
     """An admin API, what it was told to do, and one way to ask it."""
 
     def __init__(
-        self, *flags: str, parts: tuple[str, ...] = PARTS, resiliencies: tuple[str, ...] = ()
+        self,
+        *flags: str,
+        parts: tuple[str, ...] = PARTS,
+        resiliencies: tuple[str, ...] = (),
+        closed: frozenset[str] = frozenset(),
     ) -> None:
         self.health = Health(parts)
         self.stopped: list[str] = []
@@ -45,6 +49,7 @@ class Api:
             endpoints=self._endpoints,
             decision=lambda query: {"asked": sorted(query)},
             resources=lambda: {"resiliencies": list(resiliencies), "httpEndpoints": []},
+            is_closed=closed.__contains__,
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),
         )
@@ -334,3 +339,11 @@ async def test_public_port_sets_and_shows_nothing_else(method: str, target: str)
     answer = await api.ask(target, method, b"x", port="public")
     assert (answer.status, said(answer)["errorCode"]) == (404, "ERR_NOT_FOUND")
     assert (api.stopped, api.admin.extended) == ([], {})
+
+
+async def test_public_port_has_no_metadata_that_is_closed() -> None:
+    api = Api(closed=frozenset({"metadata"}))
+    assert (await api.ask("/v1.0/metadata", port="public")).status == 404
+    assert (await api.ask("/v1.0/metadata/", port="public")).status == 404
+    assert (await api.ask("/metadata", port="admin")).status == 200
+    assert (await Api().ask("/v1.0/metadata", port="public")).status == 200
