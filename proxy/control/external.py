@@ -108,14 +108,19 @@ class ExternalClusters:
                 self._drop(key)
             self._engine.wake(key)
             return
+        upstreams = tuple(Upstream(address=address) for address in addresses)
+        try:
+            tls = self._tls(key, url) if url.scheme == "https" else None
+            self._engine.set_cluster(Cluster(key=key, wire="http1", tls=tls, upstreams=upstreams))
+        except (OSError, ValueError) as error:
+            self.hosts.fail(key, f"its TLS can't be set up: {error}")
+            return
         if not is_known:
             self._know(key, True)
             self._invalidate(key)
-        upstreams = tuple(Upstream(address=address) for address in addresses)
-        tls = self._tls(key, url) if url.scheme == "https" else None
-        self._engine.set_cluster(Cluster(key=key, wire="http1", tls=tls, upstreams=upstreams))
 
     def _tls(self, key: str, url: Url) -> VerifiedTls:
+        """Raises OSError where the system's roots are needed and can't be read."""
         name = endpoint_of(key)
         tls = self._view().http_endpoints[name].tls if name is not None else ClientTls()
         return VerifiedTls(
@@ -145,14 +150,19 @@ class ExternalClusters:
 
 
 def system_roots() -> bytes:
-    """The roots that this system trusts, as PEM: OpenSSL's file, else its folder. Blocks on the disk, for a megabyte at most."""
+    """The roots that this system trusts, as PEM: OpenSSL's file, else its folder. Blocks on the disk, for a megabyte at most.
+
+    Raises OSError where there are none or they can't be read.
+    """
     where = ssl.get_default_verify_paths()
     file: str | None = where.cafile
     folder: str | None = where.capath
     if file is not None:
         return Path(file).read_bytes()
-    if folder is None:
-        return b""
     # The names that OpenSSL looks for: a hash of the subject, and a number.
-    files = sorted(path for path in Path(folder).glob("*.[0-9]") if path.is_file())
-    return b"\n".join(path.read_bytes() for path in files)
+    files = sorted(Path(folder).glob("*.[0-9]")) if folder is not None else []
+    if not files:
+        raise FileNotFoundError(
+            "this system has no root certificates: install ca-certificates, or set SSL_CERT_FILE"
+        )
+    return b"\n".join(path.read_bytes() for path in files if path.is_file())

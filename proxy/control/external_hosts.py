@@ -16,6 +16,7 @@ from proxy.contract.addresses import join_address
 
 LOOKUP_S = 5.0
 MAX_LOOKUPS = 16  # at once, a thread each: the system's resolver can't be interrupted
+MAX_WAITING = 256  # for their turn, and under way
 REFRESH_S = 30.0
 IDLE_S = 300.0  # without a call
 AGAIN_S = 1.0  # after a failed lookup
@@ -41,7 +42,7 @@ class _Host(Struct):
 
 
 class ExternalHosts:
-    """Mutable state: hosts by key, those asked for last at the end; and the TaskGroup of the lookups while `run` is running.
+    """Mutable state: hosts by key, those asked for last at the end; the lookups that wait, and their TaskGroup while `run` is running.
 
     refused: why an address of a key may not be called, or None. changed, expired, forgotten: told of keys.
     """
@@ -65,6 +66,7 @@ class ExternalHosts:
         self._hosts: dict[str, _Host] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._turns = asyncio.Semaphore(MAX_LOOKUPS)
+        self._waiting = 0
 
     async def run(self) -> None:
         """Own the lookups until cancelled."""
@@ -91,13 +93,15 @@ class ExternalHosts:
             if not found.addresses and not found.error:
                 self._found(key, found, (host,))
         elif self._is_due(found):
-            found.is_asking, found.asked_at, found.is_stale = True, self._now(), False
-            task = self._ask(key, found)
-            if self._tasks is None:
-                task.close()
-                found.is_asking = False
-            else:
-                self._tasks.create_task(task)
+            self._begin(key, found)
+
+    def _begin(self, key: str, found: _Host) -> None:
+        if self._tasks is None or self._waiting >= MAX_WAITING:
+            found.error = "too many hosts are being looked up at once"
+            return
+        found.is_asking, found.asked_at, found.is_stale = True, self._now(), False
+        self._waiting += 1
+        self._tasks.create_task(self._ask(key, found))
 
     def _is_due(self, found: _Host) -> bool:
         if found.is_asking:
@@ -118,6 +122,12 @@ class ExternalHosts:
         """Why a host has no addresses."""
         found = self._hosts.get(key)
         return (found.error or "it is still being looked up") if found is not None else ""
+
+    def fail(self, key: str, error: str) -> None:
+        """Its addresses are of no use."""
+        if (found := self._hosts.get(key)) is not None:
+            found.addresses, found.error = (), error
+            self._changed(key)
 
     def forget(self, key: str) -> None:
         """Its connections are of no use any more."""
@@ -144,7 +154,9 @@ class ExternalHosts:
             error = f"looking {found.host} up took longer than {LOOKUP_S:g} s"
         except OSError as failure:
             error = f"{found.host} was not found: {failure.strerror or failure}"
-        found.is_asking = False
+        finally:
+            found.is_asking = False
+            self._waiting -= 1
         if self._hosts.get(key) is not found:
             return  # forgotten meanwhile
         if ips:

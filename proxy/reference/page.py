@@ -73,6 +73,19 @@ _MIDDLEWARE = """A handler whose component is missing or can't be used is refuse
 call before it is carried: calls that a handler further in answers are not counted by a `ratelimit`. `opa`, `sentinel`, `wasm` and
 `uppercase` are not built. Settings of `middleware.http.` types:
 """
+_EXTERNAL = """A name of an HTTPEndpoint goes before an app of that name in every HTTP form; gRPC calls apps alone. `targets.apps` of a
+Resiliency has the name, or the URL as the app wrote it. What else holds for calls that leave the mesh, by name or by URL:
+
+- HTTP/1.1, over TLS 1.2 or 1.3 for https. Chain, dates and host name are verified; the system's roots are those of OpenSSL
+  (`SSL_CERT_FILE`, `SSL_CERT_DIR`), read once. Connections are made directly, whatever `https_proxy` says.
+- No `dapr-*` and `postern-*` header and no hop-by-hop header is sent, `traceparent` is. Neither `APP_API_TOKEN` nor the API's token is.
+- Redirects are the app's to follow (daprd follows up to ten of an HTTPEndpoint's).
+- A request's path can't lead out of the base path: `..`, `%2e%2e`, `..%2f` and the like are resolved before it is put behind.
+- Without a policy a request that no address took is tried twice more; one that may have arrived only where that is safe.
+- A name may not lead to link-local addresses, metadata services of clouds, multicast or the sidecar's own ports. An address that the
+  resource or `--egress` itself spells out may be link-local.
+- All addresses of a host are balanced. The resolver is asked again every 30 s while calls go there.
+"""
 _SIGNALS = """SIGTERM and SIGINT shut a sidecar down gracefully: it withdraws its announcement, keeps serving for `--drain`, gives calls in
 flight `--dapr-graceful-shutdown-seconds` to finish, and exits. A second signal ends it at once. SIGHUP makes it reload its policies, and
 makes `postern run` reload those of all its sidecars. The exit code is 0, 1 if calls were cut or something failed, 2 for flags that can't be
@@ -113,6 +126,7 @@ def page() -> str:
         table(("type", "setting", "what it does"), middleware_rows()),
         "## Fields of an HTTPEndpoint",
         table(("field", "what it does here"), effect_rows(schema.HttpEndpoint, HTTP_ENDPOINT)),
+        _EXTERNAL,
         "## Errors",
         "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with"
         " `errorCode`, `message` and, in `details`, the trace's id. On Dapr's paths the `errorCode` is `ERR_DIRECT_INVOKE`, and the codes"

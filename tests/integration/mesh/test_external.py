@@ -400,3 +400,21 @@ async def test_edit_of_an_endpoint_takes_effect_and_a_fault_does_not(scene: Scen
     finally:
         file.unlink()
     await until(500, "couldn't find service: edited")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_daprd_calls_any_url_by_the_systems_roots(scene: Scene, tmp_path: Path, engine: str) -> None:
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(STRANGERS.root_pem + CA.root_pem)
+    async with Mesh(tmp_path, with_sentry=False) as mesh:
+        flags = ("--profile", "daprd", "--engine", engine, "--enable-mtls=false")
+        daprd = await mesh.sidecar("d", flags=flags, env={"SSL_CERT_FILE": str(roots)})
+        for name in ("good", "stranger"):
+            target = f"/v1.0/invoke/https://localhost:{scene.ports[name]}/base/method/x"
+            found, _ = await echoed(await request(daprd.http_port, "GET", target))
+            assert found == "/base/x"
+        meta = await request(daprd.http_port, "GET", "/v1.0/invoke/http://169.254.169.254/method/latest")
+        assert (meta.status, meta.get("postern-error")) == (500, "no-endpoint")
+        assert "169.254.169.254 is link-local" in meta.body.decode()
+        metrics = (await request(daprd.metrics_port, "GET", "/metrics")).body.decode()
+        assert f'dst_app_id="https://localhost:{scene.ports["good"]}"' in metrics

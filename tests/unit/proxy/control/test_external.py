@@ -1,8 +1,11 @@
 """Clusters outside of the mesh: what is pushed for a host's addresses, and when it is dropped."""
 
 import asyncio
+import ssl
+from pathlib import Path
 from typing import cast
 
+import pytest
 from msgspec.structs import replace
 
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, parse_url
@@ -25,9 +28,12 @@ class Pushes:
     def __init__(self) -> None:
         self.clusters: dict[str, Cluster] = {}
         self.invalidated: list[str] = []
+        self.fault = ""
         self.woken = asyncio.Event()
 
     def set_cluster(self, cluster: Cluster) -> None:
+        if self.fault:
+            raise ValueError(self.fault)
         self.clusters[cluster.key] = cluster
 
     def drop_cluster(self, key: str) -> None:
@@ -155,6 +161,29 @@ async def test_calls_wait_for_a_host_and_are_woken() -> None:
     lost = scene.call("/v1.0/invoke/pay/method/x")
     assert isinstance(lost, Hold)
     assert lost.for_s == 0.0
+
+
+def test_material_that_no_engine_takes_is_the_answer_to_calls() -> None:
+    scene = Scene()
+    scene.engine.fault = "no such curve"
+    lost = scene.call("/v1.0/invoke/pay/method/x")
+    assert isinstance(lost, Hold)
+    assert lost.for_s == 0.0
+    assert scene.clusters.explain(KEY) == "its TLS can't be set up: no such curve"
+    assert KEY not in scene.outbound.view.known
+
+
+def test_system_without_roots_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    paths = ssl.get_default_verify_paths()
+    folder = paths._replace(cafile=None, capath=str(tmp_path))  # type: ignore[arg-type]
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: folder)
+    scene = Scene("*")
+    assert isinstance(scene.call("/v1.0/invoke/https://10.0.0.2/method/x"), Hold)
+    assert "this system has no root certificates" in scene.clusters.explain("url:https://10.0.0.2")
+    (tmp_path / "12345678.0").write_bytes(b"one")
+    (tmp_path / "12345678.1").write_bytes(b"two")
+    (tmp_path / "other.pem").write_bytes(b"three")
+    assert system_roots() == b"one\ntwo"
 
 
 def test_peers_are_none_of_its_business() -> None:

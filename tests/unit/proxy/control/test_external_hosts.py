@@ -10,6 +10,7 @@ from proxy.control.external_hosts import (
     AGAIN_S,
     IDLE_S,
     LOOKUP_S,
+    MAX_WAITING,
     REFRESH_S,
     ExternalHosts,
     forbidden,
@@ -132,6 +133,21 @@ async def test_refused_addresses_are_left_out(scene: Scene) -> None:
     await scene.use("other", "meta.example")
     assert scene.hosts.has_failed("other")
     assert scene.hosts.error("other") == "169.254.169.254:80 is bad"
+
+
+async def test_lookups_that_wait_are_bounded(scene: Scene) -> None:
+    async def never(_: str, __: int) -> tuple[str, ...]:
+        await asyncio.Event().wait()
+        return ()
+
+    scene.hosts._lookup = never
+    for number in range(MAX_WAITING + 1):
+        scene.hosts.use(f"key {number}", f"host-{number}.example", 80)
+    assert [scene.hosts.has_failed(f"key {number}") for number in (MAX_WAITING - 1, MAX_WAITING)] == [
+        False,
+        True,
+    ]
+    assert scene.hosts.error(f"key {MAX_WAITING}") == "too many hosts are being looked up at once"
 
 
 async def test_lookup_without_an_end_fails_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

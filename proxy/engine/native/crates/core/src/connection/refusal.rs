@@ -90,8 +90,23 @@ fn in_words(name: &str) -> String {
         if letter.is_uppercase() && words.ends_with(char::is_lowercase) {
             words.push(' ');
         }
-        // Letters before it decide by their case, so they are lowered at the end.
         words.push(letter);
     }
     words.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::AlertDescription;
+
+    #[test]
+    fn alerts_are_told_in_words() {
+        for (alert, words) in
+            [(AlertDescription::HandshakeFailure, "handshake failure"), (AlertDescription::UnknownCA, "unknown ca")]
+        {
+            let told = unverified(&Error::AlertReceived(alert), "api.example");
+            assert_eq!(told, format!("it ended the handshake: {words}"));
+        }
+    }
 }

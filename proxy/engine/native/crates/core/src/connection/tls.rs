@@ -137,8 +137,8 @@ impl VerifiedConfigs {
 
 fn verified_config(material: &Material) -> Result<ClientConfig, IdentityError> {
     let mut roots = RootCertStore::empty();
-    let given = CertificateDer::pem_slice_iter(&material.roots).collect::<Result<Vec<_>, _>>()?;
-    roots.add_parsable_certificates(given); // some systems hold roots that are none
+    // Some systems hold roots that are none.
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&material.roots).filter_map(Result::ok));
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_root_certificates(roots);
