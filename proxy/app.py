@@ -529,6 +529,7 @@ class Sidecar:
             "httpReadBufferSize": settings.read_buffer_bytes,
             "policy": {
                 "generation": self._policy.generation,
+                "files": [str(path) for path in settings.config_paths],
                 "warnings": list(self._policy.warnings),
                 "lastError": self._policy_error,
             },

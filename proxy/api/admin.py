@@ -92,7 +92,10 @@ class Admin:
         self._is_closed = is_closed
         self._shutdown = shutdown
         self._abort = abort
-        logs = {"appLogPath": settings.run.app_log, "daprdLogPath": settings.run.sidecar_log}
+        logs = {
+            "appLogPath": settings.run.app_log,
+            "daprdLogPath": settings.run.sidecar_log or str(settings.log_file or ""),
+        }
         self.extended = {key: path for key, path in logs.items() if path}
         self._pages: dict[str, Callable[[Query], LocalResponse]] = {
             "/status": lambda _: _json(200, self._status()),

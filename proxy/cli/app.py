@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 import typer
 
 from proxy.cli.completion import COMPLETING, listed
+from proxy.cli.configurations import configurations
 from proxy.cli.errors import FAILED, CliError
 from proxy.cli.explain import explain
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
+from proxy.cli.logs import logs
+from proxy.cli.mtls import mtls
 from proxy.cli.shim import init, uninstall
 from proxy.cli.stop import stop
 from proxy.cli.tables import tell, tell_error
@@ -25,16 +28,20 @@ _ELSEWHERE = {
     "version": "Print the version.",
 }
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    status,
-    stop,
-    invoke,
-    explain,
-    trace,
-    endpoints,
-    init,
-    uninstall,
+    *(status, stop, invoke, explain, trace, endpoints),
+    *(logs, configurations, init, uninstall),
 )
-_UNBUILT = ("publish", "scheduler", "workflow", "mcpservers")
+# Words of Dapr's command line that do nothing here -> why, and what to do instead.
+_MISSING = {
+    **dict.fromkeys(
+        ("publish", "components", "scheduler", "workflow", "mcpservers"),
+        "not part of postern, which has service invocation only",
+    ),
+    "dashboard": "there is none; `postern list`, `status`, `endpoints` and `trace` show what runs",
+    **dict.fromkeys(("annotate", "upgrade"), "is for Kubernetes, which is not built yet"),
+    "build-info": "is `postern version`, and `postern sidecar --build-info`",
+    "completion": "is `postern --show-completion`, and `--install-completion` puts it in place",
+}
 
 
 def build() -> typer.Typer:
@@ -54,6 +61,7 @@ def build() -> typer.Typer:
     app.command("list")(list_apps)
     for command in _COMMANDS:
         app.command(command.__name__)(command)
+    app.add_typer(mtls, name="mtls")
     return app
 
 
@@ -62,7 +70,7 @@ def _listed_only() -> None:
 
 
 def _names() -> list[str]:
-    return sorted((*_ELSEWHERE, "list", *(command.__name__ for command in _COMMANDS)))
+    return sorted((*_ELSEWHERE, "list", "mtls", *(command.__name__ for command in _COMMANDS)))
 
 
 def unknown(word: str) -> str:
@@ -75,8 +83,8 @@ def unknown(word: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
-    if argv and argv[0] in _UNBUILT:
-        tell(f"postern {argv[0]}: not part of postern, which has service invocation only")
+    if argv and argv[0] in _MISSING:
+        tell(f"postern {argv[0]}: {_MISSING[argv[0]]}")
         return 2
     if argv and not argv[0].startswith("-") and argv[0] not in _names():
         tell(f"postern {argv[0]}: {unknown(argv[0])}")

@@ -14,6 +14,12 @@ from proxy.wire.http_client import LocalResponse
         (["lst"], "postern lst: no such command; did you mean list?\n"),
         (["statsu"], "postern statsu: no such command; did you mean status?\n"),
         (["publish"], "postern publish: not part of postern, which has service invocation only\n"),
+        (["components"], "postern components: not part of postern, which has service invocation only\n"),
+        (["upgrade", "-k"], "postern upgrade: is for Kubernetes, which is not built yet\n"),
+        (
+            ["dashboard"],
+            "postern dashboard: there is none; `postern list`, `status`, `endpoints` and `trace` show what runs\n",
+        ),
     ],
 )
 def test_unknown_command_is_told_with_the_nearest(
@@ -25,7 +31,7 @@ def test_unknown_command_is_told_with_the_nearest(
 
 def test_unknown_command_near_nothing_is_told_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["qqq"]) == 2
-    assert "expected endpoints, explain, init, invoke, list," in capsys.readouterr().err
+    assert "expected configurations, endpoints, explain, init, invoke, list," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
