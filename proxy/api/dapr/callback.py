@@ -18,6 +18,7 @@ from proxy.api.dapr.invocation import (
     DETAILS_KEY,
     DROPPED,
     GRPC_HEADER,
+    GRPC_KIND,
     GRPC_MESSAGE,
     GRPC_STATUS,
     GRPC_TRAILER,
@@ -97,6 +98,7 @@ def http_answer(app_id: str, ended: Ended, trace_id: str = "") -> LocalResponse:
         data, kind = ended.response.data, ended.response.content_type
         if data.type_url:
             fields.append((GRPC_TYPE, quote(data.type_url, safe=_MESSAGE_SAFE).encode()))
+            fields.append((GRPC_KIND, quote(kind, safe=_MESSAGE_SAFE).encode()))
             kind = "application/x-protobuf"
         if kind:
             fields.append((b"content-type", quote(kind, safe=_MESSAGE_SAFE).encode()))

@@ -41,9 +41,14 @@ _STATUS_KEY: Final = "dapr-http-status"
 DETAILS_KEY: Final = DETAILS.decode()
 #: Fields of an answer that a gRPC app gave by OnInvoke (`callback`): what HTTP can't say of it.
 GRPC_STATUS, GRPC_MESSAGE, GRPC_TYPE = b"postern-grpc-status", b"postern-grpc-message", b"postern-grpc-type"
+GRPC_KIND: Final = (
+    b"postern-grpc-content-type"  # of a packed message, which is application/x-protobuf over HTTP
+)
 GRPC_HEADER: Final = b"postern-grpc-header-"  # binary ones; the others are fields of their own
 GRPC_TRAILER: Final = b"postern-grpc-trailer-"
-_OF_HTTP_ALONE: Final = frozenset({"dapr-content-type", "dapr-date"})  # which a gRPC app did not send
+_OF_HTTP_ALONE: Final = frozenset(
+    {"dapr-content-type", "dapr-content-length", "dapr-date"}
+)  # which a gRPC app did not send
 
 
 class HttpCall(Struct, frozen=True):
@@ -75,6 +80,11 @@ def http_call(
     message = request.message
     if not _ID.fullmatch(request.id):
         return failed(request.id, f"invalid app-id {request.id!r}: use letters, digits, '-' or '_'")
+    if "?" in message.method or "#" in message.method:
+        return failed(
+            request.id,
+            "the method holds '?' or '#': put a query into http_extension.querystring, and escape what belongs to the path",
+        )
     verb = message.http_extension.verb
     if verb == HTTPExtension.CONNECT or verb not in HTTPExtension.Verb.values():
         return failed(
@@ -134,9 +144,11 @@ def answer_to(app_id: str, found: LocalResponse, max_bytes: int) -> Answer:
 
 
 def _response(found: LocalResponse) -> InvokeResponse:
-    response = InvokeResponse(content_type=_first(found.headers, b"content-type").decode("latin-1"))
+    type_url = unquote(_first(found.headers, GRPC_TYPE).decode("latin-1"))
+    kind = _first(found.headers, GRPC_KIND if type_url else b"content-type").decode("latin-1")
+    response = InvokeResponse(content_type=kind)
     response.data.value = found.body
-    response.data.type_url = unquote(_first(found.headers, GRPC_TYPE).decode("latin-1"))
+    response.data.type_url = type_url
     return response
 
 
@@ -186,14 +198,15 @@ def _by_proxy(app_id: str, found: LocalResponse) -> Answer:
         told = json.loads(found.body)["message"]
     except (ValueError, LookupError, TypeError):
         return failed(app_id, f"HTTP status {found.status}", trailing=mark)
-    return Answer(code=INTERNAL, message=str(told), trailing=mark)
+    words = invocation_failure(app_id, "")
+    return failed(app_id, str(told).removeprefix(words), trailing=mark)
 
 
 def _initial(headers: Headers) -> Iterator[tuple[str, str]]:
     """The fields of an answer as metadata; those that gRPC can't carry are left out."""
     for raw, data in headers:
         name, value = raw.decode("latin-1").lower(), data.decode("latin-1")
-        if name in ("content-length", _STATUS_KEY) or name.endswith("-bin") or name.startswith("postern-"):
+        if name == _STATUS_KEY or name.endswith("-bin") or name.startswith("postern-"):
             continue
         if METADATA_NAME.fullmatch(name) and METADATA_TEXT.fullmatch(value):
             yield as_metadata_name(name), value

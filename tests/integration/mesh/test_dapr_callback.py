@@ -223,6 +223,7 @@ async def test_status_of_the_app_comes_back_as_it_is(client: DaprClient) -> None
     assert ended.trailing["x-failed"] == "yes"
     packed = await client.invoke("orders", "packed", verb="")
     assert packed.response.data.type_url == "type.googleapis.com/testing.Echo"
+    assert packed.response.content_type == "application/json"  # as the app gave it
     missing = await client.invoke("plain", "x", verb="")
     assert missing.code is grpc.StatusCode.UNIMPLEMENTED
     assert "AppCallback/OnInvoke" in missing.text
