@@ -134,7 +134,10 @@ CONFIGURATION: Mapping[str, Effect] = {
                 "httpPipeline",
                 "HTTP requests of the app, those about the sidecar's health left out, pass it at its own sidecar",
             ),
-            ("appHttpPipeline", "requests to an HTTP app pass it at the app's sidecar"),
+            (
+                "appHttpPipeline",
+                "requests to an HTTP app pass it at the app's sidecar, and those that leave the mesh at their caller's",
+            ),
         )
         for field, effect in (
             ("name", Effect(f"a component, see below; {whose}, the first listed outermost")),

@@ -24,7 +24,7 @@ from proxy.contract.plan import (
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.callee import APP_PIPELINE, GRPC_WEB_SET
-from proxy.deciding.pipeline import Passed, Pipeline, path_edit
+from proxy.deciding.pipeline import Pipeline
 
 APP_CLUSTER = "app"
 APP_GATE = "app-concurrency"
@@ -129,16 +129,12 @@ def to_app(
     if refused is not None:
         cause, text = refused
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
-    if (
-        app.is_grpc
-    ):  # to any other, gRPC passes the pipeline too: whoever says that it is gRPC could go round a guard
+
+    def given(rewrite: Edits) -> Plan | Hold:
         return _given(head, app, caller=caller, labels=labels, surface=surface, rewrite=rewrite)
-    passed = app.pipeline.take(head, form, labels)
-    if not isinstance(passed, Passed):
-        return passed
-    if passed.head.moved_to != head.moved_to:
-        rewrite = (*rewrite, *path_edit(passed.head, "sent"))
-    return passed.onto(_given(head, app, caller=caller, labels=labels, surface=surface, rewrite=rewrite))
+
+    # To any other app gRPC passes the pipeline too: whoever says that a call is gRPC could go round a guard.
+    return given(rewrite) if app.is_grpc else app.pipeline.carry(head, form, labels, rewrite, given)
 
 
 def _given(

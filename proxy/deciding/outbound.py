@@ -409,12 +409,12 @@ class Outbound:
             then = errors.reply(Cause.NO_ENDPOINT, labels, text, surface=surface, callee=external.text)
             return Hold(key=external.key, for_s=EXTERNAL_HOLD_S, then=then)
         rules = view.resiliency.for_app(external.text, view.app.app_id)
-        return to_external(
-            *(head, external, view.app, rules, view.random),
-            labels=labels,
-            surface=surface,
-            rewrite=named.edits(head),
-        )
+
+        def outward(rewrite: Edits) -> Plan:
+            ours = (head, external, view.app, rules, view.random)
+            return to_external(*ours, labels=labels, surface=surface, rewrite=rewrite)
+
+        return view.app.pipeline.carry(head, named.form, labels, named.edits(head), outward)
 
     def _to_callee(self, head: RecordingHead, named: Named, callee: Callee) -> Decision:
         surface = named.surface

@@ -327,6 +327,22 @@ class Pipeline:
         given = (tuple(way.gates), tuple(way.edits), way.wait_s, tuple(way.scopes))
         return Passed(way.head, *given, is_login=way.is_login)
 
+    def carry(
+        self,
+        head: RecordingHead,
+        form: Form,
+        labels: Labels,
+        rewrite: Edits,
+        make: Callable[[Edits], Decision],
+    ) -> Decision:
+        """What becomes of a request that goes on by what `make` makes. rewrite: edits of the target, which make it of this form."""
+        passed = self.take(head, form, labels)
+        if not isinstance(passed, Passed):
+            return passed
+        if passed.head.moved_to != head.moved_to:
+            rewrite = (*rewrite, *path_edit(passed.head, "sent"))
+        return passed.onto(make(rewrite))
+
 
 def path_edit(head: RecordingHead, form: Form) -> Edits:
     """What sends a request to the path that it was moved to; nothing where it was not."""

@@ -193,3 +193,18 @@ async def test_change_of_a_component_takes_effect_and_a_faulty_one_does_not(pair
             await asyncio.sleep(0.05)
     assert "component alias of type middleware.http.routeralias is not among the resources" in error
     assert await found() == "/echo/2"
+
+
+async def test_requests_that_leave_the_mesh_pass_the_apps_side(pair: Pair) -> None:
+    alias = component("alias", "routeralias", routes={"/old/{id}": "/echo/new"})
+    slow = component("slow", "ratelimit", maxRequestsPerSecond=0.01)
+    outside = {"kind": "HTTPEndpoint", "metadata": {"name": "outside"}}
+    spec = {"spec": {"baseUrl": f"http://127.0.0.1:{pair.http.port}/echo/base"}}
+    config = configuration(appHttpPipeline=[("alias", "routeralias"), ("slow", "ratelimit")])
+    web = await pair.start("web", config, alias, slow, json.dumps({**outside, **spec}))
+    answers = [
+        await request(web.http_port, "GET", f"/v1.0/invoke/outside/method/old/{number}?a=1")
+        for number in (7, 8)
+    ]
+    assert [answer.status for answer in answers] == [200, 429]
+    assert json.loads(answers[0].body)["target"] == "/echo/base/echo/new?id=7&a=1"
