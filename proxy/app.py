@@ -23,6 +23,7 @@ from policies.errors import DocumentError
 from policies.reloading.loading import PolicySnapshot
 from policies.reloading.reader_process import Loading, ReaderProcess
 from policies.reloading.watching import watch
+from policies.rules.configuration import TracingConfig
 from proxy.api.admin import Admin, Health, Json
 from proxy.api.dapr.starting import Callback, DaprApi
 from proxy.api.server import LocalHttp
@@ -41,7 +42,7 @@ from proxy.control.plane import Control
 from proxy.control.policy_sources import policy_sources
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.svid_source import svid_source
-from proxy.control.tracing_setup import exporters, sampling_rate
+from proxy.control.tracing_setup import are_exports_equal, exporters, sampling_rate
 from proxy.deciding.outbound import LOCAL_API
 from proxy.engine.selection import choose
 from proxy.errors import ConfigError
@@ -405,11 +406,19 @@ class Sidecar:
         self._reporter.api_log = api_log(self._settings, logging)
         if self._access_log is not None:
             self._access_log.obfuscate = logging.obfuscate_urls
+        if not are_exports_equal(before.tracing, policy.configuration.tracing):
+            self._exports_changed(policy.configuration.tracing)
         self._log.info("policies reloaded", generation=policy.generation)
         for warning in policy.warnings:
             self._log.warning(warning)
         for section in fixed_sections_changed(before, policy.configuration):
             self._log.warning("section changed: restart to apply it", section=section)
+
+    def _exports_changed(self, tracing: TracingConfig) -> None:
+        try:
+            self._tracer.replace(exporters(tracing, self._settings.app_id))
+        except ConfigError as error:
+            self._log.error("exporters not replaced, the old ones stay in force", reason=str(error))
 
     def _policy_refused(self, error: DocumentError) -> None:
         self._policy_error = str(error)

@@ -15,7 +15,8 @@ __all__ = ["ExportLimits", "Exporter", "Span", "Tracer"]
 class Tracer:
     """Takes finished spans of sampled calls; never blocks, never raises. Used on the loop's thread.
 
-    Owns the ring of the latest spans; each ExportQueue owns its own.
+    Owns the ring of the latest spans; each ExportQueue owns its own. Mutable state: `queues`, one for each exporter, and those that were
+    replaced and still have spans to send.
     """
 
     def __init__(
@@ -27,18 +28,25 @@ class Tracer:
         limits: ExportLimits | None = None,
         random_source: random.Random | None = None,
     ) -> None:
-        log = get_logger("postern.trace")
         self.service = service
-        self.queues = tuple(
-            ExportQueue(
-                exporter,
-                limits=limits or ExportLimits(),
-                log=log,
-                random=random_source or random.Random(),  # noqa: S311 - jitter, no secret
-            )
-            for exporter in exporters
-        )
+        self._limits = limits or ExportLimits()
+        self._random = random_source or random.Random()  # noqa: S311 - jitter, no secret
+        self.queues = self._queued(exporters)
+        self._replaced: list[ExportQueue] = []
+        self._changed = asyncio.Event()
         self._ring: deque[Span] = deque(maxlen=ring)
+
+    def _queued(self, exporters: Sequence[Exporter]) -> tuple[ExportQueue, ...]:
+        log = get_logger("postern.trace")
+        return tuple(
+            ExportQueue(exporter, limits=self._limits, log=log, random=self._random) for exporter in exporters
+        )
+
+    def replace(self, exporters: Sequence[Exporter]) -> None:
+        """Exports by these from now on. Those before send what they have, for a bounded time (`ExportLimits.shutdown_s`)."""
+        self._replaced += self.queues
+        self.queues = self._queued(exporters)
+        self._changed.set()
 
     def record(self, span: Span) -> None:
         """Keeps the span, and queues it for every exporter."""
@@ -75,11 +83,17 @@ class Tracer:
         """Exports until cancelled, then sends what is left, for a bounded time (`ExportLimits.shutdown_s`)."""
         try:
             async with asyncio.TaskGroup() as group:
-                for queue in self.queues:
-                    group.create_task(queue.run())
-                if not self.queues:
-                    await asyncio.Event().wait()
+                while True:
+                    running = [group.create_task(queue.run()) for queue in self.queues]
+                    await self._changed.wait()
+                    self._changed.clear()
+                    for task in running:
+                        task.cancel()
+                    if running:
+                        await asyncio.wait(running)
+                    while self._replaced:
+                        group.create_task(self._replaced.pop().flush())
         finally:
             async with asyncio.TaskGroup() as group:
-                for queue in self.queues:
+                for queue in (*self._replaced, *self.queues):
                     group.create_task(queue.flush())

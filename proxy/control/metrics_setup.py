@@ -1,7 +1,5 @@
 """Builds the metrics and the API log that a Configuration asks for."""
 
-from msgspec.structs import replace
-
 from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig
 from proxy.errors import ANSWERS, ConfigError
 from proxy.settings.values import Profile, Settings
@@ -82,10 +80,8 @@ def api_log(settings: Settings, logging: LoggingConfig) -> ApiLog | None:
 
 
 def fixed_sections_changed(before: ConfigurationValues, after: ConfigurationValues) -> tuple[str, ...]:
-    """The sections of a Configuration that differ and are read at the start only; of tracing the rate is read at each reload."""
-    rate = {"sampling_rate": 0.0, "is_rate_given": False}
+    """The sections of a Configuration that differ and are read at the start only."""
     pairs = {
-        "spec.tracing": (replace(before.tracing, **rate), replace(after.tracing, **rate)),
         "spec.metrics": (before.metrics, after.metrics),
         "spec.nameResolution": (before.name_resolution, after.name_resolution),
     }

@@ -1,5 +1,7 @@
 """Builds what a Configuration says about tracing: the sampling rate and the exporters, each imported only where it is used."""
 
+from msgspec.structs import replace
+
 from policies.rules.configuration import OtelConfig, TracingConfig
 from proxy.errors import ConfigError
 from proxy.settings.values import Profile
@@ -27,6 +29,12 @@ def exporters(tracing: TracingConfig, service: str) -> tuple[Exporter, ...]:
 
         made.append(StdoutExporter())
     return tuple(made)
+
+
+def are_exports_equal(one: TracingConfig, other: TracingConfig) -> bool:
+    """Whether spans go to the same places: all but the sampling rate."""
+    rate = {"sampling_rate": 0.0, "is_rate_given": False}
+    return replace(one, **rate) == replace(other, **rate)
 
 
 def sampling_rate(tracing: TracingConfig, profile: Profile) -> float:

@@ -22,6 +22,7 @@ class FakeExporter:
         self.batches: list[Sequence[Span]] = []
         self.tries = 0
         self.closed = False
+        self.ended = asyncio.Event()
 
     async def export(self, spans: Sequence[Span]) -> None:
         self.tries += 1
@@ -31,6 +32,7 @@ class FakeExporter:
 
     async def close(self) -> None:
         self.closed = True
+        self.ended.set()
 
 
 class Lines:

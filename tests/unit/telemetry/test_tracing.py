@@ -48,3 +48,33 @@ async def test_run_without_exporters_ends_when_cancelled() -> None:
         await asyncio.sleep(0)
         running.cancel()
     assert running.cancelled()
+
+
+async def test_replaced_exporter_sends_what_it_has_and_the_next_gets_the_rest() -> None:
+    old, new = FakeExporter(), FakeExporter()
+    tracer = Tracer("cart", [old], limits=ExportLimits(shutdown_s=1.0))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(tracer.run())
+        tracer.record(a_span(start_ns=1))
+        tracer.replace([new])
+        tracer.record(a_span(start_ns=2))
+        await old.ended.wait()
+        running.cancel()
+    assert [span.start_ns for batch in old.batches for span in batch] == [1]
+    assert [span.start_ns for batch in new.batches for span in batch] == [2]
+    assert new.closed
+
+
+async def test_exporter_is_taken_up_and_given_up_while_running() -> None:
+    added = FakeExporter()
+    tracer = Tracer("cart")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(tracer.run())
+        await asyncio.sleep(0)
+        tracer.replace([added])
+        tracer.record(a_span())
+        tracer.replace([])
+        tracer.record(a_span())
+        await added.ended.wait()
+        running.cancel()
+    assert sum(len(batch) for batch in added.batches) == 1
