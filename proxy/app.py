@@ -26,6 +26,7 @@ from policies.reloading.watching import watch
 from policies.rules.configuration import TracingConfig
 from proxy.api.admin import Admin, Health, Json
 from proxy.api.dapr.starting import Callback, DaprApi
+from proxy.api.daprd.server import Translating, Translators
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
 from proxy.control.announcing import Announcing
@@ -248,10 +249,11 @@ class Sidecar:
         public = LocalHttp(guarded(self._admin.public, settings, name, settings.public_listen_address))
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(server.run()) for server in (*servers, metrics, public)]
-            control, listening = self._control, self._listening
+            control, listening, translators = self._control, self._listening, self._translators()
             begun = (
                 self._dapr_api.start(self._admin, listening.open_invoker, control.dapr_api_started),
                 self._callback.start(settings.app_id, listening.open_callback, control.callback_started),
+                translators.run(),
             )
             running += [tasks.create_task(work) for work in begun]
             try:
@@ -266,6 +268,7 @@ class Sidecar:
                     )
                 )
                 self._control.attach(self._engine)
+                await self._listening.open_translators(translators)
                 await self._listening.bind(metrics, public)
                 await self._announcing.register()
                 self._lifetime.ready(
@@ -283,6 +286,17 @@ class Sidecar:
                     task.cancel()
                 self._api_path.unlink(missing_ok=True)
                 self._admin_path.unlink(missing_ok=True)
+
+    def _translators(self) -> Translators:
+        settings = self._settings
+        own = Translating(
+            app_id=settings.app_id,
+            namespace=settings.namespace,
+            speaks_grpc=settings.app_speaks_grpc,
+            max_bytes=settings.max_body_bytes or DAPR_BODY_BYTES,
+            replay_bytes=settings.replay_bytes,
+        )
+        return Translators(settings.runtime_root / "run" / settings.instance, own)
 
     async def _serve(self) -> None:
         """Everything that keeps a listening sidecar useful, until cancelled."""

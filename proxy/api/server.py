@@ -233,7 +233,7 @@ def _failure(status: int, code: str, text: str) -> LocalResponse:
 
 def _bind(address: str) -> socket.socket:
     if address.startswith("unix:"):
-        return _bind_unix(address[5:])
+        return bind_unix(address[5:])
     host, port = split_address(address)
     name = host.encode() if host.isascii() else host  # a str loads the tables of international names
     family, kind, _, _, where = socket.getaddrinfo(
@@ -249,7 +249,8 @@ def _bind(address: str) -> socket.socket:
     return bound
 
 
-def _bind_unix(path: str) -> socket.socket:
+def bind_unix(path: str) -> socket.socket:
+    """Bind a socket file of mode 0600 in place of what a crash left. Raises OSError."""
     _remove_stale(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -92,7 +92,7 @@ class Labels(Struct, frozen=True, kw_only=True):
     decision: str = ""
     strip: bool = False  # Dapr's path form: the method is what follows `/method`
     is_grpc_web: bool = False  # translated for an app that speaks gRPC: counts as a gRPC call
-    is_inner: bool = False  # made by InvokeService, which is a call of its own in the metrics of the API
+    is_inner: bool = False  # made by InvokeService, a call of its own in the metrics of the API, or a daprd's envelope: the call is within
     baggage: str = ""  # why some of it was dropped
     policies: tuple[tuple[str, str, str, str], ...] = ()  # in force: resource, its namespace, kind, target
 
@@ -156,6 +156,8 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     gates: names of those that the call passes once, before its first attempt.
     local_replies: the answer to each cause for which the call ends here.
+    by_daprd: place of the route (of weight 0) that an attempt takes instead where its call is not gRPC and the peer takes nothing else, as
+    a daprd does. None: such an attempt fails as UNSUPPORTED.
     attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call.
     """
 
@@ -169,6 +171,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     body_bytes: int | None = None
     replay_bytes: int = 65_536  # of a request body kept for another attempt; a larger body is sent once
     reply_edits: Edits = ()
+    by_daprd: int | None = None
     local_replies: Mapping[Cause, Reply] = field(default_factory=dict)
     scopes: tuple[str, ...] = ()
 

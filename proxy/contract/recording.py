@@ -40,6 +40,7 @@ NAMING_HEADERS = frozenset(
         b"dapr-app-id",
         b"dapr-callee-app-id",
         b"postern-callee",
+        b"postern-peer",
         b"postern-surface",
         b"origin",
         b"access-control-request-headers",

@@ -135,6 +135,7 @@ class Explainer:
                     "endpoints": self._endpoints(route.cluster),
                 }
                 for route in plan.routes
+                if route.weight  # the others are taken where the peer turns out to be a daprd
             ],
             "timeouts": {"connectS": plan.connect_s, "attemptS": plan.attempt_s, "totalS": plan.total_s},
             "retries": [_retry(policy) for policy in plan.retries],

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Awaitable, Callable
 
+from proxy.api.daprd.server import Translators
 from proxy.api.server import Handler, LocalHttp, LocalRequest
 from proxy.contract.addresses import join_address, split_address
 from proxy.contract.engine import Engine, ListenerSpec
 from proxy.contract.plan import Cause
 from proxy.control.plane import Control, browsers_of, own_port_listener
 from proxy.deciding.browsers import refused_page
+from proxy.deciding.daprd import FROM_DAPRD, TO_DAPRD
 from proxy.deciding.outbound import INVOKER
 from proxy.errors import ANSWERS, HEADER, ListenError
 from proxy.settings.values import PortWish, Settings, is_loopback
@@ -75,6 +77,17 @@ class Listening:
         await self._engine.listen(
             ListenerSpec(name="callback", address=address, decide=self._control.decide_callback)
         )
+
+    async def open_translators(self, translators: Translators) -> None:
+        """Listen where calls of daprds, and to them, go on. Raises ListenError."""
+        control = self._control
+        await translators.listen()
+        for name, way, decide in (
+            (FROM_DAPRD, translators.inbound_way, control.decide_translated),
+            (TO_DAPRD, translators.outbound_way, control.decide_envelope),
+        ):
+            await self._engine.listen(ListenerSpec(name=name, address=f"unix:{way}", decide=decide))
+        control.translators_listen(f"unix:{translators.inbound}", f"unix:{translators.outbound}")
 
     async def _bind_api(self) -> None:
         settings = self._settings

@@ -48,6 +48,7 @@ from proxy.deciding.callee import (
     parse_key,
     parse_routes,
 )
+from proxy.deciding.daprd import FROM_DAPRD, TO_DAPRD
 from proxy.deciding.egress import Egress
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.outbound import DAPR_API, INVOKER, SERVICES_HOLD, SPELLINGS, Outbound
@@ -174,6 +175,16 @@ class Control:
         self._start(decision)
         return decision
 
+    def decide_translated(self, head: RecordingHead) -> Decision:
+        """The decision on a daprd's call."""
+        decision = self.inbound.decide_translated(head)
+        self._start(decision)
+        return decision
+
+    def decide_envelope(self, head: RecordingHead) -> Decision:
+        """The decision on a call to a daprd."""
+        return self.outbound.decide_envelope(head)
+
     def decide_callback(self, _: RecordingHead) -> Decision:
         """The decision on OnInvoke: it goes to the app."""
         return to_callback(self.inbound.view.app)
@@ -292,6 +303,13 @@ class Control:
         self._engine.set_cluster(
             Cluster(key=CALLBACK, wire="http1", tls=None, upstreams=(Upstream(address=address),))
         )
+
+    def translators_listen(self, inbound: str, outbound: str) -> None:
+        """Calls from daprds and to them are translated at these addresses."""
+        assert self._engine is not None
+        for key, address in ((FROM_DAPRD, inbound), (TO_DAPRD, outbound)):
+            where = (Upstream(address=address),)
+            self._engine.set_cluster(Cluster(key=key, wire="h2c", tls=None, upstreams=where))
 
     def policy_changed(self, policy: PolicySnapshot) -> None:
         """New rules: new tables, and no decision under the old ones is kept."""

@@ -5,10 +5,11 @@ from msgspec.structs import replace
 
 from proxy import errors
 from proxy.contract.plan import Cause, Decision, Hold, Labels, Reply, Surface
-from proxy.contract.recording import RecordingHead
+from proxy.contract.recording import LONG, MAX_KEY_BYTES, RecordingHead
 from proxy.deciding.app_plan import AppView, denied, is_grpc_web, to_app, without_verb
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.callee import SERVICES
+from proxy.deciding.daprd import ENVELOPES, from_daprd
 from proxy.deciding.peer import caller_of
 
 SCOPES = ("access", "app")
@@ -30,14 +31,25 @@ class Inbound:
 
     def decide(self, head: RecordingHead) -> Decision:
         """The decision, with the scopes that it dies with."""
-        found = self._decide(head)
+        surface: Surface = "dapr" if head.naming(b"postern-surface") == "dapr" else "own"
+        found = self._decide(head, head.peer(), surface, is_translated=False)
         return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, *SCOPES))
 
-    def _decide(self, head: RecordingHead) -> Decision:
+    def decide_translated(self, head: RecordingHead) -> Decision:
+        """The decision on what the translator has made of a daprd's envelope; its own socket says whose certificate came with it."""
+        peer = head.naming(b"postern-peer")
+        if peer == LONG:
+            labels = Labels(direction="inbound", surface="dapr")
+            text = f"the caller's SPIFFE id is longer than {MAX_KEY_BYTES} bytes"
+            return errors.reply(Cause.UNSUPPORTED, labels, text, surface="dapr")
+        found = self._decide(head, peer, "dapr", is_translated=True)
+        return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, *SCOPES))
+
+    def _decide(
+        self, head: RecordingHead, peer: str | None, surface: Surface, *, is_translated: bool
+    ) -> Decision:
         app = self.view.app
-        peer = head.peer()
         caller = caller_of(peer)
-        surface: Surface = "dapr" if head.naming(b"postern-surface") == "dapr" else "own"
         labels = Labels(
             direction="inbound",
             surface=surface,
@@ -48,11 +60,13 @@ class Inbound:
             peer_id=peer or "",
             is_grpc_web=is_grpc_web(head, app),
         )
-        refused = (
-            _misdirected(head, self.view, labels)
-            or _uncarriable(head, self.view.app, labels)
-            or without_verb(head, app, labels, surface)
-        )
+        refused = _misdirected(head, self.view, labels)
+        if refused is None and not is_translated:
+            if head.protocol() == "grpc" and head.path_class(SERVICES) == ENVELOPES:
+                outer = replace(labels, dst="", dst_namespace="", is_inner=True)
+                return from_daprd(app, outer, caller.trust_domain if caller else "")
+            refused = _uncarriable(head, app, labels)
+        refused = refused or without_verb(head, app, labels, surface)
         if refused is not None:
             return refused
         decision = self.view.authorizer.decide(head, caller, "grpc" if app.is_grpc else "http")
@@ -66,7 +80,9 @@ class Inbound:
                 peer=peer or "",
                 posture=self.view.authorizer.posture,
             )
-        return to_app(head, app, caller=None, labels=labels, surface=surface, rewrite=())
+        # Who calls differs from call to call, and is in no kept Plan, but where it is what such a Plan is found by.
+        named = caller if is_translated else None
+        return to_app(head, app, caller=named, labels=labels, surface=surface, rewrite=())
 
 
 def _misdirected(head: RecordingHead, view: InboundView, labels: Labels) -> Reply | None:
@@ -85,10 +101,7 @@ def _uncarriable(head: RecordingHead, app: AppView, labels: Labels) -> Reply | N
     if head.protocol() == "grpc" or is_grpc_web(head, app):
         service = str(head.path_class(SERVICES))
         if service.startswith("dapr.proto.internals."):
-            text = (
-                f"{service} is not served here: this proxy takes gRPC as it is, and HTTP from postern peers"
-            )
-            return errors.reply(Cause.UNSUPPORTED, labels, text)
+            return errors.reply(Cause.UNSUPPORTED, labels, f"{service} is not served here")
         if not service:
             return errors.reply(Cause.UNSUPPORTED, labels, "a gRPC path is exactly /package.Service/Method")
     elif head.method() == "CONNECT":

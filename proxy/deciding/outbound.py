@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from policies.rules.access import Caller
 from policies.rules.http_endpoints import UrlError, is_url, parse_url
 from proxy import errors
-from proxy.contract.fields import MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS
 from proxy.contract.plan import (
     DETAIL,
     Cause,
@@ -42,12 +41,13 @@ from proxy.deciding.callee import (
     parse_callee,
 )
 from proxy.deciding.closed_apis import HEALTH, closed_method, closed_route, is_method_closed, is_route_closed
+from proxy.deciding.daprd import by_translator, to_daprd
 from proxy.deciding.external import External, of_endpoint, of_url, to_external
 from proxy.deciding.inner_calls import as_inner
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
 from proxy.deciding.pipeline import Passed
-from proxy.deciding.plain_text import in_plain_text
+from proxy.deciding.plain_text import bad_baggage
 from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 from telemetry.hosts import split_authority
 
@@ -77,6 +77,11 @@ class Outbound:
             return found
         scopes = (*found.scopes, "access", "app", "resiliency", "routes")
         return replace(found, scopes=scopes)
+
+    def decide_envelope(self, head: RecordingHead) -> Decision:
+        """The decision on what the translator has made of a call for a daprd."""
+        view = self.view
+        return to_daprd(head, view.app, view.known, view.expected)
 
     def _decide(self, head: RecordingHead) -> Decision:
         own_port = self.view.own_ports.get(head.listener())
@@ -400,7 +405,7 @@ class Outbound:
         labels = replace(self._labels(surface), dst=external.label, strip=named.form == "method")
         wrong = head.baggage()
         if wrong and view.is_baggage_strict:
-            return _bad_baggage(labels, wrong)
+            return bad_baggage(labels, wrong)
         if wrong:
             labels = replace(labels, baggage=wrong)
             named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
@@ -426,7 +431,7 @@ class Outbound:
         )
         wrong = head.baggage()
         if wrong and self.view.is_baggage_strict:
-            return _bad_baggage(labels, wrong)
+            return bad_baggage(labels, wrong)
         if wrong:
             labels = replace(labels, baggage=wrong)
             named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
@@ -501,13 +506,13 @@ class Outbound:
             edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=app.app_id.encode()))
         elif named.surface == "dapr":
             edits.extend(view.forwarded)
-        domains = (view.trust_domain, *view.authorizer.trust_domains_of(callee.app_id, callee.namespace))
-        expect = frozenset(f"spiffe://{domain}/ns/{callee.namespace}/{callee.app_id}" for domain in domains)
+        routes = [Route(cluster=callee.key, expect=view.expected(callee), edits=tuple(edits))]
+        if view.mtls and head.protocol() in ("http1", "http2"):
+            routes.append(by_translator(routes[0].edits, named.surface))
         return Plan(
             labels=labels,
-            routes=(
-                Route(cluster=callee.key, expect=expect if view.mtls else frozenset(), edits=tuple(edits)),
-            ),
+            routes=tuple(routes),
+            by_daprd=1 if len(routes) > 1 else None,
             retries=retry_policies(head, rules, view.random),
             attempt_s=attempt_timeout(head, rules),
             body_bytes=app.body_bytes,
@@ -532,16 +537,3 @@ class Outbound:
         status: int | None = None,
     ) -> Reply:
         return errors.reply(cause, self._labels(surface), text, surface=surface, callee=callee, status=status)
-
-
-def _bad_baggage(labels: Labels, wrong: str) -> Reply:
-    """As daprd refuses it: in plain text."""
-    text = f"invalid baggage header: {_BAGGAGE_FAULTS[wrong]}"
-    return in_plain_text(errors.reply(Cause.BAD_REQUEST, labels, text), text)
-
-
-_BAGGAGE_FAULTS = {
-    "malformed": "a member is not key=value in the characters that W3C Baggage allows",
-    "too-many": f"more than {MAX_BAGGAGE_MEMBERS} members",
-    "too-large": f"more than {MAX_BAGGAGE_BYTES} bytes",
-}

@@ -52,6 +52,16 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     apis: ApiLists = ApiLists()
     pipeline: Pipeline = Pipeline("http", HTTP_PIPELINE)
 
+    def expected(self, callee: Callee) -> frozenset[str]:
+        """The SPIFFE ids that may answer for a callee; empty without mutual TLS."""
+        if not self.mtls:
+            return frozenset()
+        domains = (
+            self.trust_domain,
+            *self.authorizer.trust_domains_of(callee.app_id, callee.namespace),
+        )
+        return frozenset(f"spiffe://{domain}/ns/{callee.namespace}/{callee.app_id}" for domain in domains)
+
     @property
     def own_id(self) -> str:
         """The SPIFFE id that our certificate proves."""

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from proxy.contract.engine import Limits, PeerLeaf, PeerRefusal, RefusedLeafError
-from proxy.contract.plan import Cause, Decision
+from proxy.contract.plan import Cause, Decision, Edit, Op, Route
 from proxy.contract.recording import RecordingHead
 from proxy.engine.portable.refusal import ALERTS
 from tests.conformance.apps import http_app, raw_app
@@ -420,6 +420,38 @@ async def test_peer_that_speaks_plain_h2_gets_no_http_calls(engine: str, mint: M
         async with connect(entry) as caller:
             response = await caller.request("GET", "/")
     assert (response.status, response.get("postern-error")) == (501, "unsupported")
+
+
+async def test_http_call_takes_its_other_route_where_the_peer_speaks_plain_h2(
+    engine: str, mint: Mint
+) -> None:
+    async def never(peer: FramePeer) -> None:
+        await peer.to_the_end()
+
+    async def translator(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (request := await read_head(reader)) is not None:
+            assert await reader.readexactly(4) == b"body"
+            told = request.get("x-route").encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(told), told))
+
+    context = mint.server_context("callee", alpn=("h2",))
+    other = Route(cluster="translator", weight=0, edits=(Edit(op=Op.SET, name=b"x-route", data=b"other"),))
+    async with (
+        serving(never, tls=context) as port,
+        raw_app(translator) as second,
+        running(engine) as front,
+    ):
+        front.engine.set_identity(mint.identity("caller"))
+        front.cluster("app", port, wire="postern", tls="mesh")
+        front.cluster("translator", second)
+        first = plan(expect=EXPECT)
+        entry = await front.listen(always(replace(first, routes=(*first.routes, other), by_daprd=1)))
+        async with connect(entry) as caller:
+            for _ in range(3):
+                response = await caller.request("POST", "/", body=b"body")
+                assert (response.status, response.body) == (200, b"other")
+        outcome = await front.seen.outcome(2)
+    assert [attempt.endpoint for attempt in outcome.attempts] == [f"127.0.0.1:{port}"]
 
 
 async def test_rotation_under_running_calls_drops_none(engine: str, mint: Mint) -> None:

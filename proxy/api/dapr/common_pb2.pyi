@@ -57,3 +57,11 @@ class InvokeResponse(_message.Message):
     data: _any_pb2.Any
     content_type: str
     def __init__(self, data: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., content_type: _Optional[str] = ...) -> None: ...
+
+class StreamPayload(_message.Message):
+    __slots__ = ("data", "seq")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    seq: int
+    def __init__(self, data: _Optional[bytes] = ..., seq: _Optional[int] = ...) -> None: ...

@@ -25,6 +25,7 @@ PlanParts = tuple[
     int | None,
     int,
     list[EditParts],
+    int | None,
     list[str],
 ]
 ReadParts = tuple[str, bytes, int | None, int | None]

@@ -57,6 +57,7 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
         plan.body_bytes,
         plan.replay_bytes,
         _edit_parts(plan.reply_edits),
+        plan.by_daprd,
         list(plan.scopes),
     )
 

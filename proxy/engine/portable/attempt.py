@@ -47,6 +47,7 @@ class UpstreamAttempt:
         "_is_peer",
         "_load",
         "_refused_as",
+        "_route",
         "_sent_at",
         "_timer",
         "record",
@@ -61,6 +62,7 @@ class UpstreamAttempt:
         self.web: WebCall | None = None  # where gRPC-Web is made gRPC
         self._cursor = BodyCursor(exchange.body)
         self._is_over = False
+        self._route = exchange.route
         self._load: Load | None = None
         self._gates: Passage | None = None
         self._cancels: list[Callable[[], None]] = []  # of what is waited for until there is a connection
@@ -72,7 +74,7 @@ class UpstreamAttempt:
 
     @property
     def _edits(self) -> Compiled:
-        return self._exchange.kept_plan.edits[self._exchange.route]
+        return self._exchange.kept_plan.edits[self._route]
 
     # --- the way up --------------------------------------------------------------------------------------------------------
 
@@ -103,7 +105,7 @@ class UpstreamAttempt:
 
     def _choose(self) -> None:
         exchange, carrier = self._exchange, self._exchange.carrier
-        route = exchange.plan.routes[exchange.route]
+        route = exchange.plan.routes[self._route]
         state = carrier.clusters.get(route.cluster)
         load = state.pick(exchange.tried, carrier.now(), carrier.rng) if state is not None else None
         if state is None or load is None:
@@ -111,8 +113,9 @@ class UpstreamAttempt:
             return
         self._load = load
         load.in_flight += 1
-        exchange.tried.add(load.address)
-        self.record.endpoint = load.address
+        if self._route == exchange.route:
+            exchange.tried.add(load.address)
+            self.record.endpoint = load.address
         cluster = state.cluster
         self._is_peer, self._is_mesh = cluster.wire == "postern", cluster.tls is not None
         connect_s = exchange.plan.connect_s
@@ -147,8 +150,7 @@ class UpstreamAttempt:
         if self._is_peer and connection.alpn == "h2" and self._is_mesh:
             self._is_peer = False  # a daprd
             if raw.protocol != "grpc":
-                detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it"
-                self._fail_for_good(Cause.UNSUPPORTED, detail)
+                self._go_by_daprd()
                 return
         edited = edit_request(self._edits, raw, exchange.head, exchange.span, exchange.left_s())
         self._sent_at = exchange.carrier.now()
@@ -161,6 +163,17 @@ class UpstreamAttempt:
             self.give_body()
             if exchange.body.ended:
                 self.finish_request()
+
+    def _go_by_daprd(self) -> None:
+        """Take the route for calls that the peer can't be sent as they are."""
+        route = self._exchange.plan.by_daprd
+        if route is None or self._load is None:
+            detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it"
+            self._fail_for_good(Cause.UNSUPPORTED, detail)
+            return
+        self._load.in_flight -= 1
+        self._load, self._route = None, route
+        self._choose()
 
     def give_body(self) -> None:
         """Send on what is held of the request."""

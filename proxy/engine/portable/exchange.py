@@ -490,6 +490,6 @@ class Exchange:
 
 def _draw_route(routes: Iterable[Route], carrier: "Carrier") -> int:
     weights = [route.weight for route in routes]
-    if len(weights) == 1:
+    if not any(weights[1:]):
         return 0
     return int(carrier.rng.choices(range(len(weights)), weights)[0])

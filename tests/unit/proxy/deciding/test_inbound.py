@@ -45,7 +45,7 @@ def test_path_that_rfc_3986_allows_is_carried_as_it_came(path: str) -> None:
         ({"headers": ((b"dapr-callee-app-id", b"other"),), "protocol": "grpc"}, {}, Cause.MISDIRECTED),
         ({"protocol": "grpc", "path": "/a.B/C"}, {}, Cause.UNSUPPORTED),
         (
-            {"protocol": "grpc", "path": "/dapr.proto.internals.v1.ServiceInvocation/CallLocal"},
+            {"protocol": "grpc", "path": "/dapr.proto.internals.v1.Other/CallLocal"},
             {"protocol": "grpc"},
             Cause.UNSUPPORTED,
         ),
@@ -64,6 +64,50 @@ def test_refused(changes: dict[str, object], app: dict[str, object], cause: Caus
     reply = inbound(**app).decide(asking(head("/x", **PEER | changes)))
     assert isinstance(reply, Reply), reply
     assert reply.cause is cause
+
+
+def test_envelope_of_a_daprd_goes_to_the_translator_with_who_sent_it() -> None:
+    path = "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream"
+    plan = inbound().decide(asking(head(path, **PEER | {"protocol": "grpc", "headers": ()})))
+    assert isinstance(plan, Plan)
+    (route,) = plan.routes
+    assert (route.cluster, plan.labels.dst) == ("daprd-in", "")
+    assert {edit.name: edit.data for edit in route.edits if edit.op is Op.SET} == {
+        b"postern-trust-domain": b"public"
+    }
+    removed = {edit.name for edit in route.edits if edit.op is Op.REMOVE_PREFIX}
+    assert removed == {b"dapr-caller-", b"postern-"}
+    assert any(edit.op is Op.CALLER for edit in route.edits)
+
+
+def test_translated_call_is_judged_as_that_of_the_certificate() -> None:
+    def decided(peer: bytes, **changes: object) -> Plan | Reply:
+        fields = ((b"postern-peer", peer), (b"dapr-caller-app-id", b"admin"))
+        found = inbound().decide_translated(
+            asking(head("/x", listener="daprd-in", headers=fields, **changes))
+        )
+        assert isinstance(found, Plan | Reply)
+        return found
+
+    plan = decided(b"spiffe://public/ns/shop/cart")
+    assert isinstance(plan, Plan)
+    assert (plan.labels.src, plan.labels.peer_id) == ("cart", "spiffe://public/ns/shop/cart")
+    assert (plan.labels.dst, plan.labels.surface) == ("web", "dapr")
+    sets = {edit.name: edit.data for edit in plan.routes[0].edits if edit.op is Op.SET}
+    assert (sets[b"dapr-caller-app-id"], sets[b"dapr-caller-namespace"]) == (b"cart", b"shop")
+    stranger = decided(b"spiffe://public/ns/other/cart")
+    assert isinstance(stranger, Reply)
+    assert (stranger.cause, stranger.status) == (Cause.DENIED, 403)
+    long = decided(b"spiffe://%b/ns/shop/cart" % (b"x" * 250))
+    assert isinstance(long, Reply)
+    assert long.cause is Cause.UNSUPPORTED
+
+
+def test_only_the_translators_socket_says_who_calls() -> None:
+    fields = (*PEER["headers"], (b"postern-peer", b"spiffe://public/ns/shop/admin"))
+    plan = inbound().decide(asking(head("/x", **PEER | {"headers": fields})))
+    assert isinstance(plan, Plan)
+    assert plan.labels.peer_id == "spiffe://public/ns/shop/cart"
 
 
 def web(path: str = "/a.B/C", **changes: object) -> dict[str, object]:

@@ -464,6 +464,51 @@ def test_grpc_call_says_what_a_daprd_routes_by() -> None:
     }
 
 
+@pytest.mark.parametrize("surface", ["dapr", "own"])
+def test_http_call_has_a_route_for_a_peer_that_turns_out_to_be_a_daprd(surface: str) -> None:
+    asked = (
+        head("/v1.0/invoke/cart/method/x") if surface == "dapr" else head("/x", authority="cart.localhost")
+    )
+    plan = plan_of(asked)
+    peer, translator = plan.routes
+    assert plan.by_daprd == 1
+    assert (peer.weight, translator.cluster, translator.weight, translator.expect) == (
+        1,
+        "daprd-out",
+        0,
+        frozenset(),
+    )
+    assert translator.edits[: len(peer.edits)] == peer.edits
+    (told,) = translator.edits[len(peer.edits) :]
+    assert (told.op, told.name, told.data) == (Op.SET, b"postern-surface", surface.encode())
+
+
+def test_other_calls_have_none() -> None:
+    for plan in (
+        plan_of(head("/shop.CartService/Get", **GRPC)),
+        plan_of(head("/x", authority="cart.localhost", protocol="websocket")),
+        plan_of(head("/v1.0/invoke/cart/method/x"), mtls=False),
+    ):
+        assert (len(plan.routes), plan.by_daprd) == (1, None)
+
+
+def test_envelope_goes_to_the_callee_and_nothing_is_done_to_it_twice() -> None:
+    path = "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream"
+    decider = outbound()
+    asked = head(path, listener="daprd-out", protocol="grpc", headers=((b"postern-callee", b"cart.shop"),))
+    plan = decider.decide_envelope(asking(asked))
+    assert isinstance(plan, Plan)
+    (route,) = plan.routes
+    assert route.cluster == "peer:cart.shop"
+    assert route.expect == {"spiffe://public/ns/shop/cart"}
+    assert (plan.labels.dst, plan.attempt_s, plan.body_bytes) == ("", None, None)
+    assert not {Op.TRACE, Op.DEADLINE} & {edit.op for edit in route.edits}
+    gone = head(path, listener="daprd-out", protocol="grpc", headers=((b"postern-callee", b"gone.shop"),))
+    reply = decider.decide_envelope(asking(gone))
+    assert isinstance(reply, Reply)
+    assert (reply.cause, reply.scopes) == (Cause.NO_ENDPOINT, ("name:peer:gone.shop",))
+
+
 def test_callee_is_expected_in_our_own_trust_domain_and_where_an_access_entry_names_it() -> None:
     one = head("/v1.0/invoke/cart/method/x")
     assert plan_of(one, mtls=False).routes[0].expect == frozenset()

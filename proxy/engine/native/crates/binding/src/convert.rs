@@ -38,9 +38,19 @@ type RouteParts = (String, u32, Vec<String>, Vec<EditParts>, Vec<String>);
 type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>);
 /// connect, attempt, total
 type TimeParts = (f64, Option<f64>, Option<f64>);
-/// token, routes, retries, gates, times, body bytes, replay bytes, reply edits, scopes
-pub(crate) type PlanParts =
-    (TokenParts, Vec<RouteParts>, Vec<RetryParts>, Vec<String>, TimeParts, Option<u64>, usize, Vec<EditParts>, Vec<String>);
+/// token, routes, retries, gates, times, body bytes, replay bytes, reply edits, route by daprd, scopes
+pub(crate) type PlanParts = (
+    TokenParts,
+    Vec<RouteParts>,
+    Vec<RetryParts>,
+    Vec<String>,
+    TimeParts,
+    Option<u64>,
+    usize,
+    Vec<EditParts>,
+    Option<usize>,
+    Vec<String>,
+);
 /// facet, header name, table, class
 pub(crate) type ReadParts = (String, Vec<u8>, Option<u32>, Option<u64>);
 
@@ -100,15 +110,31 @@ pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Bo
 }
 
 pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<Plan>> {
-    let ((token, labels), routes, retries, gates, (connect, attempt, total), body_bytes, replay_bytes, reply_edits, scopes) =
-        parts;
+    let ((token, labels), routes, retries, gates, times, body_bytes, replay_bytes, reply_edits, by_daprd, scopes) = parts;
+    let (connect, attempt, total) = times;
     let token = Token::new(token, labels, released.clone());
-    let routes = routes.into_iter().map(route).collect::<PyResult<_>>()?;
+    let routes: Vec<_> = routes.into_iter().map(route).collect::<PyResult<_>>()?;
+    if by_daprd.is_some_and(|place| place >= routes.len()) {
+        return Err(invalid("by_daprd names no route"));
+    }
     let retries = retries.into_iter().map(retry_policy).collect::<PyResult<_>>()?;
     let reply_edits = if reply_edits.is_empty() { None } else { Some(edits(reply_edits)?) };
     let (attempt, total) = (attempt.map(seconds).transpose()?, total.map(seconds).transpose()?);
     let (gates, scopes, connect) = (strings(gates), strings(scopes), seconds(connect)?);
-    Ok(Box::new(Plan { token, routes, retries, gates, connect, attempt, total, body_bytes, replay_bytes, reply_edits, scopes }))
+    Ok(Box::new(Plan {
+        token,
+        routes,
+        retries,
+        gates,
+        connect,
+        attempt,
+        total,
+        body_bytes,
+        replay_bytes,
+        reply_edits,
+        by_daprd,
+        scopes,
+    }))
 }
 
 pub(crate) fn tls(parts: TlsParts, configs: &VerifiedConfigs) -> PyResult<Tls> {

@@ -327,8 +327,8 @@ impl Call {
     }
 
     /// The request as the route has it sent.
-    pub fn edited(&self, plan: &Plan) -> RawHead {
-        let edits = &plan.routes[self.route].edits;
+    pub fn edited(&self, plan: &Plan, route: usize) -> RawHead {
+        let edits = &plan.routes[route].edits;
         let left = match (self.left(), plan.attempt) {
             (Some(left), Some(attempt)) => Some(left.min(attempt)),
             (left, attempt) => left.or(attempt),

@@ -175,6 +175,7 @@ mod tests {
             body_bytes: None,
             replay_bytes,
             reply_edits: None,
+            by_daprd: None,
             scopes: Vec::new(),
         }
     }

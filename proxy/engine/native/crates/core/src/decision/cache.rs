@@ -335,6 +335,7 @@ mod tests {
             body_bytes: None,
             replay_bytes: 0,
             reply_edits: None,
+            by_daprd: None,
             scopes: vec!["access".into()],
         }))
     }

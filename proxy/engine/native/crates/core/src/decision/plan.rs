@@ -109,6 +109,7 @@ pub struct Plan {
     pub body_bytes: Option<u64>,
     pub replay_bytes: usize,
     pub reply_edits: Option<Edits>,
+    pub by_daprd: Option<usize>,
     pub scopes: Vec<Arc<str>>,
 }
 

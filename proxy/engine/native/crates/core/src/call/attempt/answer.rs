@@ -94,7 +94,7 @@ impl UpstreamAttempt {
             self.end(call, Some(cause), "");
             return Break(Ok(Ended::Retry(Duration::ZERO)));
         }
-        if plan.routes[call.route].edits.http_only && answers::is_grpc(&answered.headers) {
+        if plan.routes[self.route].edits.http_only && answers::is_grpc(&answered.headers) {
             let detail = format!("it answered in gRPC, with HTTP {}", answered.status);
             return Break(Ok(self.fail_for_good(call, Cause::Unsupported, &detail)));
         }

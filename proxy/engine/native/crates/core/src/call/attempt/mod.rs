@@ -76,6 +76,8 @@ enum Pump {
 pub struct UpstreamAttempt {
     /// Place of its record among the call's.
     number: usize,
+    /// The call's, or that for calls which a daprd can't be sent as they are.
+    route: usize,
     step: Step,
     gates: Passage,
     endpoint: Option<Rc<Endpoint>>,
@@ -110,6 +112,7 @@ impl UpstreamAttempt {
         call.under_way += 1;
         Self {
             number: call.attempts.len() - 1,
+            route: call.route,
             step: Step::AtGates,
             gates: Passage::default(),
             endpoint: None,
@@ -157,7 +160,7 @@ impl UpstreamAttempt {
     // --- the way up
 
     fn poll_gates(&mut self, cx: &mut Context<'_>, call: &mut Call, plan: &Plan) -> Poll<Stepped> {
-        match ready!(self.gates.poll(cx, &call.shared, &plan.routes[call.route].gates, call.head.who())) {
+        match ready!(self.gates.poll(cx, &call.shared, &plan.routes[self.route].gates, call.head.who())) {
             Ok(()) => Poll::Ready(self.choose(call, plan)),
             Err(Refusal { cause, detail }) => Poll::Ready(Break(Ok(self.fail(call, cause, &detail)))),
         }
@@ -165,7 +168,7 @@ impl UpstreamAttempt {
 
     /// Choose an endpoint and connect to it.
     fn choose(&mut self, call: &mut Call, plan: &Plan) -> Stepped {
-        let route = &plan.routes[call.route];
+        let route = &plan.routes[self.route];
         let now = Instant::now();
         let picked = {
             let clusters = call.shared.clusters.borrow();
@@ -182,10 +185,12 @@ impl UpstreamAttempt {
         endpoint.load.borrow_mut().in_flight += 1;
         self.endpoint = Some(endpoint.clone());
         (self.is_peer, self.is_mesh) = (wire == Wire::Postern, tls == Tls::Mesh);
-        if !call.tried.contains(&endpoint.address) {
-            call.tried.push(endpoint.address.clone());
+        if self.route == call.route {
+            if !call.tried.contains(&endpoint.address) {
+                call.tried.push(endpoint.address.clone());
+            }
+            call.attempts[self.number].endpoint = endpoint.address.clone();
         }
-        call.attempts[self.number].endpoint = endpoint.address.clone();
         let origin = Origin {
             cluster: route.cluster.clone(),
             address: endpoint.address.clone(),
@@ -224,6 +229,11 @@ impl UpstreamAttempt {
         if self.is_peer && self.is_mesh && connection.is_plain_h2() {
             self.is_peer = false; // a daprd
             if call.head.protocol != Protocol::Grpc {
+                if let Some(route) = plan.by_daprd {
+                    self.release_endpoint();
+                    self.route = route;
+                    return self.choose(call, plan);
+                }
                 let detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it";
                 return Break(Ok(self.fail_for_good(call, Cause::Unsupported, detail)));
             }
@@ -231,11 +241,11 @@ impl UpstreamAttempt {
         let (cursor, end) = BodyCursor::new(&call.body);
         self.cursor = cursor;
         self.sent_at = Instant::now();
-        let up = match connection.start(call.edited(plan), end) {
+        let up = match connection.start(call.edited(plan, self.route), end) {
             Ok(up) => up,
             Err(lost) => return Break(Ok(self.lost(call, lost))),
         };
-        self.up = Some(match plan.routes[call.route].edits.sent_as(&call.head) {
+        self.up = Some(match plan.routes[self.route].edits.sent_as(&call.head) {
             Some(sent_as) => {
                 let progress = self.web.insert(Rc::default());
                 Up::Web(Box::new(WebUp::new(up, sent_as.clone(), progress.clone())))
@@ -252,7 +262,7 @@ impl UpstreamAttempt {
     /// Move the request on; says so where that ends the call.
     fn poll_request(&mut self, cx: &mut Context<'_>, call: &mut Call, down: &mut Down, plan: &Plan) -> Option<Stop> {
         let (Pump::Running, Some(up)) = (&self.pump, &mut self.up) else { return None };
-        let edits = &plan.routes[call.route].edits;
+        let edits = &plan.routes[self.route].edits;
         let pumped = self.cursor.poll(cx, (&mut call.body, down), up, plan.body_bytes, edits, !call.committed);
         if call.body.spent {
             call.the_one.get_or_insert(self.number); // nobody else can send all of it

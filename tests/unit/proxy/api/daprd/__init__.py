@@ -1,0 +1,1 @@
+"""Tests of the translation between HTTP and the envelopes of daprds."""
