@@ -1,7 +1,8 @@
 """Dapr's own sidecar and sentry as processes, beside a mesh of ours: `make stock` builds them, or POSTERN_TEST_DAPRD and
 POSTERN_TEST_DAPR_SENTRY name others.
 
-These daprds find apps in a file (tests/stock/daprd/static.go), so that tests run side by side; ours have the same names in theirs.
+Unless told otherwise, these daprds find apps in a file (tests/stock/daprd/static.go), so that tests run side by side; ours have the same
+names in theirs.
 """
 
 import asyncio
@@ -27,8 +28,9 @@ apiVersion: dapr.io/v1alpha1
 kind: Configuration
 metadata: {name: naming}
 spec:
-  nameResolution: {component: static, version: v1}
+  nameResolution: NAMING
 """
+_BY_FILE: Final = "{component: static, version: v1}"
 
 
 def _program(name: str, variable: str) -> Path:
@@ -85,7 +87,7 @@ async def dapr_sentry(mesh: Mesh) -> Authority:
     port, health, metrics = free_ports(3)
     credentials = mesh.files / "credentials"
     credentials.mkdir()
-    configuration = mesh.write("sentry.yaml", _CONFIGURATION)
+    configuration = mesh.write("sentry.yaml", _CONFIGURATION.replace("NAMING", _BY_FILE))
     where = ("--listen-address", "127.0.0.1", "--port", str(port))
     process = mesh.processes.start(
         [
@@ -106,12 +108,15 @@ async def start_daprd(
     *,
     app: App | None = None,
     rules: str = "",
+    naming: str = _BY_FILE,
     flags: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
 ) -> Daprd:
-    """Start a daprd; returns once it can call out. rules: a Configuration's `accessControl`, below `spec`. No authority: no TLS."""
+    """Start a daprd; returns once it can call out. rules: a Configuration's `accessControl`, below `spec`; naming: its `nameResolution`.
+    No authority: no TLS.
+    """
     http, grpc, peer, metrics, profile = free_ports(5)
-    configuration = mesh.write(f"{app_id}.daprd.yaml", _CONFIGURATION + rules)
+    configuration = mesh.write(f"{app_id}.daprd.yaml", _CONFIGURATION.replace("NAMING", naming) + rules)
     args: list[str | Path] = [
         *(DAPRD, "--app-id", app_id, "--config", configuration, "--dapr-listen-addresses", "127.0.0.1"),
         *("--dapr-http-port", str(http), "--dapr-grpc-port", str(grpc)),

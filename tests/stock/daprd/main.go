@@ -1,4 +1,4 @@
-// The sidecar of Dapr with the components that a mesh needs: naming by mDNS, and by a file. Dapr's own main, cmd/daprd/app, refuses to be built without
+// The sidecar of Dapr with the components that a mesh needs: naming by mDNS, SQLite, Consul, and by a file. Dapr's own main, cmd/daprd/app, refuses to be built without
 // all of its components, or all stable ones; what follows the registration is from there (Copyright 2023 The Dapr Authors, Apache License 2.0).
 package main
 
@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/dapr/components-contrib/nameresolution/consul"
 	"github.com/dapr/components-contrib/nameresolution/mdns"
+	"github.com/dapr/components-contrib/nameresolution/sqlite"
 	"github.com/dapr/dapr/cmd/daprd/options"
 	"github.com/dapr/dapr/pkg/buildinfo"
 	bindingsLoader "github.com/dapr/dapr/pkg/components/bindings"
@@ -49,6 +51,8 @@ func main() {
 	}
 	nrLoader.DefaultRegistry.Logger = log
 	nrLoader.DefaultRegistry.RegisterComponent(mdns.NewResolver, "mdns")
+	nrLoader.DefaultRegistry.RegisterComponent(sqlite.NewResolver, "sqlite")
+	nrLoader.DefaultRegistry.RegisterComponent(consul.NewResolver, "consul")
 	nrLoader.DefaultRegistry.RegisterComponent(newStatic, "static")
 	workflowsLoader.DefaultRegistry.Logger = log
 
