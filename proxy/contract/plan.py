@@ -134,6 +134,7 @@ class Delays(Protocol):
 class Reply(Struct, frozen=True, kw_only=True):
     """An answer made here, HTTP and gRPC form together. Only before the response head has left; afterwards a reset.
 
+    gates: names of those that the call passes before it is answered so; local_replies: the answers where one refuses.
     In `body` and `grpc_message`, `DETAIL` stands for what the engine knows (an address, a system error); it is escaped when put in.
     """
 
@@ -145,6 +146,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     grpc_message: str
     labels: Labels
     scopes: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+    local_replies: Mapping[Cause, "Reply"] = field(default_factory=dict)
 
 
 DETAIL = "\x01"

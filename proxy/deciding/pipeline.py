@@ -1,7 +1,7 @@
 """What HTTP requests pass before they go on (`spec.httpPipeline`, `spec.appHttpPipeline`). Pure.
 
 Each handler is a gate, an edit, or an answer. No chain of its own runs in an engine: handlers are asked in their order, and what they say
-goes into one decision. Gates are passed by calls that go on: one that a handler behind a `ratelimit` answers here has not passed it.
+goes into one decision.
 """
 
 import math
@@ -71,6 +71,14 @@ class Way:
             grpc_message="a browser must log in first",
             labels=self.labels,
         )
+
+    def gated(self, decided: Decision) -> Decision:
+        """The same behind the gates so far."""
+        if not isinstance(decided, Reply) or not self.gates:
+            return decided
+        who = self.labels.dst or "this proxy"
+        replies = CauseReplies(self.labels, "own", who, "", end="app").limiting(self.wait_s)
+        return replace(decided, gates=tuple(self.gates), local_replies=replies)
 
     def path(self) -> str:
         """The path as whoever comes next finds it; the decision is for this call alone."""
@@ -323,7 +331,7 @@ class Pipeline:
         for step, kind in zip(self._steps, kinds, strict=True):
             decided = step.take(way, kind)
             if decided is not None:
-                return decided
+                return way.gated(decided)
         given = (tuple(way.gates), tuple(way.edits), way.wait_s, tuple(way.scopes))
         return Passed(way.head, *given, is_login=way.is_login)
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.contract.gates import ConcurrencyGate, GateState, RateGate
 from proxy.contract.plan import Cause, Decision, Route
 from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import FramePeer, dial, serving
-from tests.conformance.harness import DEADLINE_S, EDITS, Node, leading, plan, retry
+from tests.conformance.harness import DEADLINE_S, EDITS, Node, leading, plan, reply, retry
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
 
@@ -340,3 +341,36 @@ async def test_rate_refuses_a_caller_that_comes_too_often(engine: str, level: st
     assert (answers[3].get("postern-error"), outcome.cause) == ("rate-limited", Cause.RATE)
     assert b"from 127.0.0.1" in answers[3].body
     assert after.status == 200
+
+
+async def test_answer_of_a_decision_is_given_once_its_gates_let_the_call_through(engine: str) -> None:
+    def decide(_: RecordingHead) -> Decision:
+        refusals = {Cause.SHED: reply(Cause.SHED), Cause.RATE: reply(Cause.RATE)}
+        return replace(reply(Cause.DENIED), gates=("rate", "busy"), local_replies=refusals)
+
+    async with leading(engine, "one", 1, decide=decide) as way, connect(way.port) as caller:
+        statuses = [(await caller.request("GET", "/")).status]
+        way.front.engine.set_gate("rate", RateGate(per_s=0.001, burst=2))
+        statuses += [(await caller.request("GET", "/")).status for _ in range(3)]
+        way.front.engine.set_gate("rate", None)
+        way.front.engine.set_gate("busy", ConcurrencyGate(limit=0, queue=0))
+        busy = await caller.request("GET", "/")
+        way.front.gate("busy", 1)
+        statuses.append((await caller.request("GET", "/")).status)
+        await way.front.seen.until(lambda: len(way.front.seen.outcomes) == 6)
+        left = state(way.front, "busy").left
+    assert (statuses, busy.status) == ([403, 403, 403, 429, 403], 503)
+    assert b"queue full (limit 0)" in busy.body
+    assert left == {"denied": 1}
+
+
+async def test_caller_that_leaves_while_its_answer_waits_leaves_the_gate(engine: str) -> None:
+    def decide(_: RecordingHead) -> Decision:
+        return replace(reply(Cause.DENIED), gates=("g",))
+
+    async with leading(engine, "one", 1, decide=decide) as way:
+        way.front.gate("g", 0)
+        async with connect(way.port) as caller:
+            await caller.send_head("GET", "/")
+            await waiting(way.front, 1)
+        await waiting(way.front, 0)

@@ -11,7 +11,7 @@ notice_kinds: Final[list[str]]  # those of Notice
 
 Pairs = list[tuple[bytes, bytes]]
 TokenParts = tuple[int, int]  # number of the decision, and of its labels
-ReplyParts = tuple[TokenParts, int, Pairs, bytes, int, str, str, list[str]]
+ReplyParts = tuple[TokenParts, int, Pairs, bytes, int, str, str, list[str], list[str]]
 EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts], list[str]]
 RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None]

@@ -42,6 +42,10 @@ class Known:
         """The decision of a number, or None where it was forgotten."""
         return self._decisions.get(token) if token is not None else None
 
+    def deciding(self, token: int) -> Plan | Reply:
+        """The decision of a number that a call is under way by."""
+        return self._decisions[token]
+
     def plan(self, token: int) -> Plan:
         """The Plan of a number that calls are being carried by."""
         plan = self._decisions[token]

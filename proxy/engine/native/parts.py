@@ -39,6 +39,7 @@ def reply_parts(token: "TokenParts", reply: Reply) -> "ReplyParts":
         reply.grpc_message,
         reply.cause.value,
         list(reply.scopes),
+        list(reply.gates),
     )
 
 

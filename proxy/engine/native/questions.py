@@ -66,7 +66,7 @@ class Answers:
             case ("span", (headers, is_grpc), question):
                 self._span(question, headers, is_grpc=is_grpc)
             case ("reply", (token, cause), question):
-                question.reply(self._reply_parts(self._known.plan(token).local_replies[Cause(cause)]), [])
+                question.reply(self._reply_parts(self._known.deciding(token).local_replies[Cause(cause)]), [])
             case ("undecided", (listener, reason), question):
                 made = (
                     answers.timed_out(listener) if reason is None else answers.bad_request(reason, listener)

@@ -120,9 +120,24 @@ class Exchange:
         if isinstance(decision, Hold):
             self._hold(decision, since)
         elif isinstance(decision.decision, Reply):
-            self._answer(decision.decision, self.head.path)
+            self._reply(decision.decision)
         else:
             self._carry(decision, decision.decision)
+
+    def _reply(self, reply: Reply) -> None:
+        """The answer of a decision, once the gates before it let the call through."""
+
+        def passed(refused: Refused | None) -> None:
+            if refused is None:
+                self._answer(reply, self.head.path)
+            else:
+                self._answer(reply.local_replies[refused.cause], refused.detail)
+
+        if not reply.gates:
+            passed(None)
+            return
+        self._gates = Passage(self.carrier, reply.gates, self.head.who, passed)
+        self._gates.go_on()
 
     def decide_again(self) -> None:
         """The rules changed: a call that they deny now ends, answered where no answer has begun."""

@@ -96,6 +96,17 @@ async def test_callers_need_a_token_of_the_issuer(place: Place, side: str) -> No
     assert place.issuer.count("/keys") == 1
 
 
+async def test_rate_limit_further_out_counts_calls_that_are_refused_further_in(place: Place) -> None:
+    slow = component("slow", "ratelimit", maxRequestsPerSecond=0.01)
+    guard = component("guard", "bearer", issuer=place.issuer.url, audience="shop")
+    config = configuration(appHttpPipeline=[("slow", "ratelimit"), ("guard", "bearer")])
+    await place.start("cart", config, slow, guard, app=place.http)
+    web = await place.start("web", configuration())
+    answers = [await get(web, "/echo") for _ in range(2)]
+    assert [answer.status for answer in answers] == [401, 429]
+    assert answers[1].get("retry-after") == "100"
+
+
 async def test_calls_are_refused_while_keys_can_not_be_had_and_served_once_they_are(place: Place) -> None:
     place.issuer.status["/keys"] = 503
     guard = component("guard", "bearer", issuer=place.issuer.url, audience="shop")

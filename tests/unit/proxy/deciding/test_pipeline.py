@@ -301,3 +301,12 @@ def test_code_waits_for_its_session_and_then_goes_to_the_page(outcome: LoginStat
         cookies = [data for name, data in found.headers if name == b"set-cookie"]
         assert dict(found.headers)[b"location"] == b"/page"
         assert [b"=new; " in cookies[0], b"Max-Age=0" in cookies[1]] == [True, True]
+
+
+def test_answer_of_a_handler_stands_behind_the_gates_of_those_further_out() -> None:
+    for handlers, gates in (((SLOW, LOGIN), ("http:0:slow",)), ((LOGIN, SLOW), ())):
+        found, _ = take("/a", *handlers, remote=LoggedIn())
+        assert isinstance(found, Reply)
+        assert (found.status, found.gates) == (302, gates)
+        if gates:
+            assert dict(found.local_replies[Cause.RATE].headers)[b"retry-after"] == b"4"

@@ -28,8 +28,8 @@ use pyo3::types::{PyBytes, PyTuple};
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 /// number of the decision, and of its labels
 type TokenParts = (u64, u64);
-/// token, status, headers, body, grpc code, grpc message, cause, scopes
-pub(crate) type ReplyParts = (TokenParts, u16, Pairs, Vec<u8>, u32, String, String, Vec<String>);
+/// token, status, headers, body, grpc code, grpc message, cause, scopes, gates
+pub(crate) type ReplyParts = (TokenParts, u16, Pairs, Vec<u8>, u32, String, String, Vec<String>, Vec<String>);
 /// (op, name, data)
 type EditParts = (String, Vec<u8>, Vec<u8>);
 /// cluster, weight, expect, edits, gates
@@ -102,11 +102,11 @@ pub(crate) fn moment(epoch_s: f64) -> PyResult<SystemTime> {
 }
 
 pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Box<Reply>> {
-    let ((token, labels), status, headers, body, grpc_code, grpc_message, of, scopes) = parts;
+    let ((token, labels), status, headers, body, grpc_code, grpc_message, of, scopes, gates) = parts;
     let token = Token::new(token, labels, released.clone());
     let headers = headers.iter().map(|(key, data)| Ok((name(key)?, value(data)?))).collect::<PyResult<_>>()?;
-    let (cause, body) = (cause(&of)?, Bytes::from(body));
-    Ok(Box::new(Reply { token, cause, status, headers, body, grpc_code, grpc_message, scopes: strings(scopes) }))
+    let (cause, body, scopes, gates) = (cause(&of)?, Bytes::from(body), strings(scopes), strings(gates));
+    Ok(Box::new(Reply { token, cause, status, headers, body, grpc_code, grpc_message, scopes, gates }))
 }
 
 pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<Plan>> {

@@ -169,6 +169,11 @@ impl Call {
         self.kept = Some(kept.clone());
         let plan = match &kept.decision {
             Decision::Reply(reply) => {
+                if !reply.gates.is_empty() {
+                    if let Err(refusal) = Box::pin(self.enter(down, &reply.gates)).await? {
+                        return Box::pin(self.fail(down, refusal.cause, &refusal.detail)).await;
+                    }
+                }
                 let path = self.head.path.clone();
                 self.reply(down, reply, &path).await;
                 return Ok(());
@@ -188,7 +193,7 @@ impl Call {
         self.body.replay_limit = plan.replay_bytes;
         self.route = draw_route(plan); // once: attempts stay on one side of a split
         if !plan.gates.is_empty() {
-            if let Err(refusal) = Box::pin(self.enter(down, plan)).await? {
+            if let Err(refusal) = Box::pin(self.enter(down, &plan.gates)).await? {
                 return Box::pin(self.fail(down, refusal.cause, &refusal.detail)).await;
             }
         }
@@ -254,9 +259,9 @@ impl Call {
         .await
     }
 
-    /// Pass the call's gates.
-    async fn enter(&mut self, down: &mut Down, plan: &Plan) -> Result<Result<(), Refusal>, Stop> {
-        poll_fn(|cx| match self.gates.poll(cx, &self.shared, &plan.gates, self.head.who()) {
+    /// Pass gates of the call.
+    async fn enter(&mut self, down: &mut Down, gates: &[Arc<str>]) -> Result<Result<(), Refusal>, Stop> {
+        poll_fn(|cx| match self.gates.poll(cx, &self.shared, gates, self.head.who()) {
             Poll::Ready(found) => Poll::Ready(Ok(found)),
             Poll::Pending => self.poll_stop(cx, down).map(Err),
         })

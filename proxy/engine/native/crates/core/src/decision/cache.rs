@@ -320,6 +320,7 @@ mod tests {
             grpc_code: 7,
             grpc_message: String::new(),
             scopes: vec!["access".into()],
+            gates: Vec::new(),
         }))
     }
 

@@ -124,6 +124,7 @@ pub struct Reply {
     pub grpc_code: u32,
     pub grpc_message: String,
     pub scopes: Vec<Arc<str>>,
+    pub gates: Vec<Arc<str>>,
 }
 
 /// What may be kept.
