@@ -77,13 +77,14 @@ class LifeLines:
 
 
 class DaprLines(LifeLines):
-    """In Dapr's words, with its scopes."""
+    """In Dapr's words, with its scopes. Mutable state: whether the wait for the app has been told, as it always is."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(settings, clock)
         self._runtime = get_logger("dapr.runtime")
         self._health = get_logger("dapr.apphealth")
         self._api = get_logger("dapr.api")
+        self._is_wait_told = False
 
     def starting(self) -> None:
         """See LifeLines."""
@@ -121,9 +122,13 @@ class DaprLines(LifeLines):
             f"application protocol: {settings.app_protocol}. waiting on port {settings.app_port}.  "
             "This will block until the app is listening on that port."
         )
+        self._is_wait_told = True
 
     def app_listens(self, address: str) -> None:
         """See LifeLines."""
+        if not self._is_wait_told:
+            self.waiting_for_app(address, "")
+        self._is_wait_told = False
         self._runtime.info(f"application discovered on port {self._settings.app_port}")
 
     def app_configured(self) -> None:

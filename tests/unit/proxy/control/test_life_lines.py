@@ -120,3 +120,13 @@ def test_own_lines_are_ours_alone(caplog: pytest.LogCaptureFixture) -> None:
         ("postern", "shutting down"),
         ("postern", "stopped"),
     ]
+
+
+def test_wait_for_the_app_is_told_once_even_where_there_is_none(
+    dapr: LifeLines, caplog: pytest.LogCaptureFixture
+) -> None:
+    dapr.app_listens("127.0.0.1:8080")
+    dapr.waiting_for_app("127.0.0.1:8080", "refused")
+    dapr.app_listens("127.0.0.1:8080")
+    kinds = [message.partition(" ")[2].partition(" ")[0] for _, message in lines_of(caplog)]
+    assert kinds == ["protocol:", "discovered", "protocol:", "discovered"]
