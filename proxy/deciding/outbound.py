@@ -42,6 +42,7 @@ from proxy.deciding.callee import (
 )
 from proxy.deciding.closed_apis import HEALTH, closed_method, closed_route, is_method_closed, is_route_closed
 from proxy.deciding.daprd import by_translator, to_daprd
+from proxy.deciding.error_info import with_error_info
 from proxy.deciding.external import External, of_endpoint, of_url, to_external
 from proxy.deciding.inner_calls import as_inner
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
@@ -186,9 +187,11 @@ class Outbound:
         return replace(found, reply_edits=(*before, *edits), local_replies=local_replies)
 
     def _token(self, head: RecordingHead) -> Reply | None:
-        if self.view.token_required and not head.header_is(b"dapr-api-token", API_TOKEN_SET):
-            return self._reply(Cause.UNAUTHENTICATED, "the header dapr-api-token is missing or wrong")
-        return None
+        if not self.view.token_required or head.header_is(b"dapr-api-token", API_TOKEN_SET):
+            return None
+        text = "the header dapr-api-token is missing or wrong"
+        reply = self._reply(Cause.UNAUTHENTICATED, text)
+        return with_error_info(reply, "Unauthorized", 401, text) if head.protocol() == "grpc" else reply
 
     def _closed(self, head: RecordingHead) -> Reply | None:
         is_closed = head.protocol() != "grpc" and is_route_closed(self.view.apis, "invoke")

@@ -130,6 +130,17 @@ async def test_grpc_without_the_token_is_unauthenticated(doors: Doors, metadata:
     assert await grpc_call(doors.guarded.grpc_port, metadata) == (grpc.StatusCode.UNAUTHENTICATED, [])
 
 
+async def test_refusal_of_a_grpc_call_has_details_as_daprs(doors: Doors) -> None:
+    async with grpc.aio.insecure_channel(f"localhost:{doors.guarded.grpc_port}") as channel:
+        call = EchoClient(channel, metadata=(("dapr-app-id", "echo"),)).unary(EchoRequest())
+        assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+        details = dict(await call.trailing_metadata())["grpc-status-details-bin"]
+    assert isinstance(details, bytes)
+    assert b"google.rpc.ErrorInfo" in details
+    assert b"Unauthorized" in details
+    assert b"401" in details
+
+
 async def test_grpc_with_the_token_passes_and_the_app_sees_its_own(doors: Doors) -> None:
     met = await grpc_call(doors.guarded.grpc_port, (("dapr-api-token", TOKEN),))
     assert met == (grpc.StatusCode.OK, [APP_TOKEN.encode()])
