@@ -216,7 +216,8 @@ class CallOut:
         if not self._has_begun:
             if not part.HasField("response"):
                 raise WireError(INTERNAL, "the answer's first part has no envelope")
-            part.response.message.data.value = b""  # the body comes in pieces
+            if part.response.HasField("message"):
+                part.response.message.data.ClearField("value")  # the body comes in pieces
             self._answer(part.response)
         elif part.response.HasField("status") or part.response.headers or part.response.HasField("message"):
             raise WireError(INTERNAL, "an envelope in a part of the answer that is not the first")

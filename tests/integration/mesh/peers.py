@@ -67,6 +67,17 @@ class Forge:
         )
         return self._context(self.issuer.sign(template), dump_key(key))
 
+    def server_context(self, spiffe_id: SpiffeId, *, alpn: tuple[str, ...]) -> ssl.SSLContext:
+        """A server's TLS context with a leaf for `spiffe_id`, which asks for a certificate of the same authority."""
+        self.context(spiffe_id)
+        newest = max(self.folder.glob("*.pem"), key=lambda path: path.stat().st_mtime_ns)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(newest)
+        context.load_verify_locations(cadata=self.anchors_pem.decode())
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.set_alpn_protocols(list(alpn))
+        return context
+
     def raw_context(self, uri: str) -> ssl.SSLContext:
         """As `context`, with any URI in the certificate."""
         forged: SpiffeId = _Verbatim(uri)  # type: ignore[assignment] # the issuer asks for its text only

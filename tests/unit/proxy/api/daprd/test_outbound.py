@@ -155,6 +155,15 @@ def test_error_within_the_answer_breaks_it_off(code: int) -> None:
     assert made.down.aborted is Cause.RESET_LATE
 
 
+def test_answer_without_a_message_is_a_stream_of_events() -> None:
+    made = Made()
+    first = InternalInvokeResponseStream()
+    first.response.status.SetInParent()
+    first.payload.data = b"data: 1\n\n"
+    made.answer(framed(first.SerializeToString()))
+    assert (made.down.get(b"content-type"), made.down.body) == (b"text/event-stream", b"data: 1\n\n")
+
+
 def test_empty_envelope_in_a_later_part_is_harmless() -> None:
     made = Made()
     later = InternalInvokeResponseStream(response=InternalInvokeResponse())
