@@ -22,7 +22,7 @@ from tests.support.processes import REPOSITORY, Process
 from tests.support.readiness import OUTBOUND_HEALTH, wait_status
 
 _BUILT: Final = REPOSITORY / ".cache" / "stock" / "daprd"
-_SENTRY_ID: Final = SpiffeId("localhost", "default", "dapr-sentry")
+SENTRY_ID: Final = SpiffeId("localhost", "default", "dapr-sentry")
 _CONFIGURATION: Final = """
 apiVersion: dapr.io/v1alpha1
 kind: Configuration
@@ -157,4 +157,4 @@ def _names(mesh: Mesh) -> Path:
 def _token(mesh: Mesh, app_id: str) -> Path:
     """A join token, which whoever runs the sentry's host may give to a daprd."""
     spiffe_id = SpiffeId("public", "default", app_id)
-    return mesh.write(f"{app_id}.token", mint(mesh.root, spiffe_id, _SENTRY_ID))
+    return mesh.write(f"{app_id}.token", mint(mesh.root, spiffe_id, SENTRY_ID))
