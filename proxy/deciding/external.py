@@ -15,7 +15,7 @@ from policies.rules.resiliency import TargetRules
 from proxy.contract.plan import Cause, Edit, Edits, Labels, Op, Plan, RetryPolicy, Route, Surface
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
-from proxy.deciding.app_plan import STRIP, STRIP_REPLY, AppView, resent
+from proxy.deciding.app_plan import NO_VERB, STRIP, STRIP_REPLY, AppView, resent
 from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 
 _ENDPOINT = "http-endpoint:"  # cluster keys
@@ -64,6 +64,13 @@ def endpoint_of(key: str) -> str | None:
 def url_of(key: str) -> Url | None:
     """The origin whose cluster has this key."""
     return parse_url(key.removeprefix(_URL)) if key.startswith(_URL) else None
+
+
+def verbless(head: RecordingHead, external: External, surface: Surface) -> str | None:
+    """Why a call of InvokeService that has no verb can't be sent on."""
+    if surface != "dapr" or head.method() != NO_VERB:
+        return None
+    return f"{external.who} speaks HTTP: set http_extension.verb to GET, POST or another one except CONNECT"
 
 
 def to_external(

@@ -43,7 +43,7 @@ from proxy.deciding.callee import (
 from proxy.deciding.closed_apis import HEALTH, closed_method, closed_route, is_method_closed, is_route_closed
 from proxy.deciding.daprd import by_translator, to_daprd
 from proxy.deciding.error_info import with_error_info
-from proxy.deciding.external import External, of_endpoint, of_url, to_external
+from proxy.deciding.external import External, of_endpoint, of_url, to_external, verbless
 from proxy.deciding.inner_calls import as_inner
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
@@ -406,6 +406,9 @@ class Outbound:
     def _leave(self, head: RecordingHead, named: Named, external: External) -> Decision:
         view, surface = self.view, named.surface
         labels = replace(self._labels(surface), dst=external.label, strip=named.form == "method")
+        refused = verbless(head, external, surface)
+        if refused is not None:
+            return errors.reply(Cause.UNSUPPORTED, labels, refused, surface=surface, callee=external.text)
         wrong = head.baggage()
         if wrong and view.is_baggage_strict:
             return bad_baggage(labels, wrong)

@@ -364,6 +364,9 @@ async def test_dapr_grpc_api_calls_endpoints_and_urls_and_lists_them(scene: Scen
             assert ended.code is grpc.StatusCode.OK, ended
             content = json.loads(ended.response.data.value)
             assert (content["target"], content["body"]) == ("/items", "body")
+            verbless = await client.invoke(callee, "items", verb="")
+            assert verbless.code is grpc.StatusCode.INTERNAL
+            assert "set http_extension.verb" in verbless.text
         listed = (await client.get_metadata()).response
         assert "good" in [one.name for one in listed.http_endpoints]
 
