@@ -104,6 +104,7 @@ ENDPOINTS = {
     ("POST", "/v1.0/shutdown"): "Shutdown",
 }
 _HEALTH = frozenset({"Healthz", "HealthzOutbound"})
+_GRPC_HEALTH = "/grpc.health.v1.Health/Check"
 _METADATA = "/v1.0/metadata/"
 
 
@@ -140,7 +141,7 @@ class ApiLog:
         if call.direction != "outbound" or call.cause == names.UNAUTHENTICATED_CAUSE:
             return
         endpoint = _endpoint(call, target)
-        if self._omit_health_checks and endpoint in _HEALTH:
+        if self._omit_health_checks and (endpoint in _HEALTH or (not call.dst and target == _GRPC_HEALTH)):
             return
         duration_ms = (call.ended_ns - call.started_ns) // 1_000_000
         sent = {"useragent": user_agent} if user_agent else {}

@@ -118,12 +118,17 @@ def test_api_log_health_checks_are_left_out_on_request_but_not_those_of_apps() -
     for log in (quiet, full):
         log(a_call(dst=""), "/v1.0/healthz", "")
         log(a_call(dst=""), "/v1.0/healthz/outbound", "")
+        log(a_call(dst="", protocol="grpc"), "/grpc.health.v1.Health/Check", "")
+        log(a_call(protocol="grpc"), "/grpc.health.v1.Health/Check", "")
         log(a_call(), "/v1.0/invoke/checkout/method/healthz", "")
     paths = [str(line["method"]).rpartition(" ")[2] for line in logged.lines]
     assert paths == [
+        "/grpc.health.v1.Health/Check",
         "/v1.0/invoke/checkout/method/healthz",
         "/v1.0/healthz",
         "/v1.0/healthz/outbound",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Check",
         "/v1.0/invoke/checkout/method/healthz",
     ]
 
