@@ -111,6 +111,7 @@ func serve(way, port string) {
 		app = must(daprgrpc.NewService(address))
 	}
 	check(app.AddServiceInvocationHandler("/greet", greet))
+	check(app.AddHealthCheckHandler("healthz", func(context.Context) error { return nil }))
 	go tellPort(address, port)
 	check(app.Start())
 }

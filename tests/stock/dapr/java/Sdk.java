@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.google.protobuf.Any;
 import com.google.protobuf.ByteString;
+import com.google.protobuf.Empty;
 import com.google.protobuf.StringValue;
 import io.dapr.client.DaprClient;
 import io.dapr.client.DaprClientBuilder;
@@ -11,8 +12,10 @@ import io.dapr.client.DaprHttp.HttpMethods;
 import io.dapr.client.domain.HttpExtension;
 import io.dapr.exceptions.DaprException;
 import io.dapr.v1.AppCallbackGrpc;
+import io.dapr.v1.AppCallbackHealthCheckGrpc;
 import io.dapr.v1.CommonProtos.InvokeRequest;
 import io.dapr.v1.CommonProtos.InvokeResponse;
+import io.dapr.v1.DaprAppCallbackProtos.HealthCheckResponse;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.MethodDescriptor;
@@ -103,7 +106,11 @@ public final class Sdk {
 
   /** An app that implements AppCallback: the SDK has no server of its own but for Spring Boot. */
   private static void serve(int port) throws Exception {
-    NettyServerBuilder.forAddress(new InetSocketAddress("127.0.0.1", port)).addService(new Greeter()).build().start();
+    NettyServerBuilder.forAddress(new InetSocketAddress("127.0.0.1", port))
+        .addService(new Greeter())
+        .addService(new Healthy())
+        .build()
+        .start();
     System.out.println("serving " + port);
     Thread.currentThread().join();
   }
@@ -126,6 +133,14 @@ public final class Sdk {
               .toString();
       Any data = Any.newBuilder().setValue(ByteString.copyFromUtf8(said)).build();
       answer.onNext(InvokeResponse.newBuilder().setContentType("application/json").setData(data).build());
+      answer.onCompleted();
+    }
+  }
+
+  private static final class Healthy extends AppCallbackHealthCheckGrpc.AppCallbackHealthCheckImplBase {
+    @Override
+    public void healthCheck(Empty request, StreamObserver<HealthCheckResponse> answer) {
+      answer.onNext(HealthCheckResponse.getDefaultInstance());
       answer.onCompleted();
     }
   }

@@ -100,6 +100,7 @@ async function serve(way, port) {
   });
   const greet = ({ body, metadata }) => ({ body: http ? JSON.parse(body) : body, type: metadata.contentType });
   await server.invoker.listen("greet", async (data) => greet(data), { method: latest.HttpMethod.POST });
+  await server.invoker.listen("healthz", async () => ({})); // of HTTP apps; by gRPC the SDK answers itself
   await server.start(); // once it listens, and the sidecar has answered
   console.log(`serving ${port}`);
 }
