@@ -1,0 +1,1 @@
+"""Two small apps that talk through the mesh without knowing of it."""
