@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from nameresolution.errors import UnknownComponentError
+from nameresolution.errors import ComponentConfigurationError, UnknownComponentError
 from nameresolution.fields import Fields
 from nameresolution.host_registry import HostRegistry
 from nameresolution.interfaces import InterfaceFilter
@@ -74,10 +74,15 @@ def _mdns(configuration: object, surroundings: Surroundings) -> Resolver:
 
 
 def _sqlite(configuration: object, surroundings: Surroundings) -> Resolver:
-    from nameresolution.sqlite.resolver import SqliteResolver  # noqa: PLC0415 - brings in sqlite3, for those who use it
+    del surroundings
+    try:
+        from nameresolution.sqlite.resolver import SqliteResolver  # noqa: PLC0415 - brings in sqlite3, for those who use it
+    except ImportError as error:  # an interpreter may be built without it
+        raise ComponentConfigurationError(
+            "sqlite", "component", f"this Python has no SQLite: {error}"
+        ) from error
     from nameresolution.sqlite.settings import parse_settings  # noqa: PLC0415 - with it
 
-    del surroundings
     return SqliteResolver(parse_settings(configuration))
 
 

@@ -28,7 +28,9 @@ from nameresolution.resolver import (
     Instance,
     Push,
     SourceFailure,
+    join_address,
 )
+from telemetry.hosts import split_address
 
 _LOG = logging.getLogger("postern.nameresolution.consul")
 
@@ -104,9 +106,20 @@ class ConsulResolver:
         except AnnouncementError as error:
             _LOG.warning("%s", error)
             return
+        if not self._settings.checks and self._settings.advanced is None:
+            self._warn_of_unreachable(instance)
         self._is_registered = False
         await self._try(self._register())
         self._announced.set()
+
+    def _warn_of_unreachable(self, instance: Instance) -> None:
+        agent, ours = split_address(self._agent.where)[0], instance.http_host or instance.host
+        if agent and _stays_here(ours) and not _stays_here(agent):
+            _LOG.warning(
+                "the agent at %s can't ask %s for our health and will take us for dead: pass --dapr-listen-addresses, or configure checks",
+                self._agent.where,
+                join_address(ours, instance.http_port),
+            )
 
     async def withdraw(self) -> None:
         """Have nobody call us: by a failed check, or deregistered where that is wanted, or where there is no check."""
@@ -201,6 +214,10 @@ class ConsulResolver:
         self._found[app_id] = found
         for name in tuple(self._names.get(app_id, ())):
             self._push(CONSUL_SOURCE, name, found)
+
+
+def _stays_here(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _pause_s(failures: int) -> float:
