@@ -18,6 +18,7 @@ from policies.rules.patterns import Pattern, PatternError
 ChoiceT = TypeVar("ChoiceT")
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")  # it is part of headers
 _METADATA: Place = ("spec", "metadata")
 _NOT_FOR_COMPONENTS = re.compile(r"APP_API_TOKEN|DAPR_.*")
 
@@ -34,6 +35,9 @@ class Settings:
         self._findings = findings
         self._items: dict[str, tuple[Place, schema.NameValue]] = {}
         self._known: dict[str, str] = {}
+        if _NAME.fullmatch(self.name) is None:
+            problem = f"`{self.name}` can't be used (expected letters, digits, '.', '_' or '-')"
+            self._fault(("metadata", "name"), problem)
         for number, item in enumerate(component.spec.metadata):
             place = (*_METADATA, number)
             if item.name.lower() in self._items:

@@ -144,7 +144,7 @@ def _read(url: str, body: bytes) -> Token:
         told = json.loads(body)
         token, kind, life = told["access_token"], told.get("token_type", ""), told.get("expires_in")
         life_s = None if life in (None, 0, "0") else float(life)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TokenAnswerError(f"{url}: it holds no access_token") from error
     value = f"{_TYPES.get(str(kind).lower(), kind)} {token}"
     if not isinstance(token, str) or not token or not value.isascii() or not value.isprintable():

@@ -50,7 +50,11 @@ class IssuerKeys:
         while True:
             try:
                 self._keys, self._error = await self._fetch(), ""
-            except (OSError, TimeoutError, KeysError) as error:
+            except (
+                OSError,
+                TimeoutError,
+                ValueError,
+            ) as error:  # ValueError: KeysError, and a URL that is none
                 wait_s = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
                 failures += 1
                 self._error = str(error) or f"no answer within {FETCH_S:g} s"
@@ -81,7 +85,7 @@ class IssuerKeys:
         try:
             told = json.loads(answer.body)
             issuer, found = told["issuer"], told["jwks_uri"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise KeysError(f"{url}: it names no issuer and jwks_uri") from error
         if issuer != self._issuer:
             raise KeysError(f"{url} is of the issuer {issuer!r}, not of {self._issuer!r}")

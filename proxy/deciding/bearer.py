@@ -50,7 +50,7 @@ def read_keys(body: bytes) -> tuple[Key, ...]:
     try:
         listed = json.loads(body)["keys"]
         found = [made for one in listed[:_MAX_KEYS] if (made := _key(one)) is not None]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise KeysError("it is not a JWK Set") from error
     if not found:
         raise KeysError("it holds no public key for signatures: RSA of 2048 bits, EC or Ed25519")

@@ -33,6 +33,7 @@ class Issuer:
         self.rsa = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
         self.ec = ec.generate_private_key(ec.SECP256R1())
         self.keys: list[dict[str, Any]] = [self.jwk("rsa"), self.jwk("ec")]
+        self.jwks_uri: object = ""  # in place of our own
         self.status: dict[str, int] = {}  # by path, instead of 200
         self.life_s: float | None = 3_600.0  # of tokens from /token
         self.accepts: Callable[[Head, Form], bool] = lambda *_: True
@@ -71,7 +72,7 @@ class Issuer:
         if status != 200:
             return status, {"error": "told to"}
         if path == "/.well-known/openid-configuration":
-            return 200, {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+            return 200, {"issuer": self.url, "jwks_uri": self.jwks_uri or f"{self.url}/keys"}
         if path == "/keys":
             return 200, {"keys": self.keys}
         if path == "/token" and self.accepts(head, form):

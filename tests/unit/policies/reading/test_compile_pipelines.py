@@ -253,6 +253,11 @@ def test_setting_that_is_unknown_or_there_twice_is_a_fault(tmp_path: Path) -> No
     assert "is there already" in fault
 
 
+def test_name_that_would_break_a_header_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match=r"metadata\.name: .* can't be used"):
+        read(tmp_path, [handler('a"b', "ratelimit")], component('a"b', "ratelimit"))
+
+
 def test_value_may_come_from_the_environment_and_not_from_a_secret_store(tmp_path: Path) -> None:
     from_env = {"maxRequestsPerSecond": {"as": {"envRef": "RATE"}}}
     assert made(tmp_path, "ratelimit", from_env, env={"RATE": "7"}) == RateLimit(name="m", per_s=7.0)

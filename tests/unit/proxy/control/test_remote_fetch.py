@@ -107,6 +107,18 @@ async def test_document_of_another_issuer_is_refused(issuer: Issuer) -> None:
         assert "is of the issuer" in remote.keys(one).error
 
 
+@pytest.mark.parametrize("uri", ["https://h:x/", "http://[/", "http://\u4f60/", "file:///etc", 7])
+async def test_document_that_leads_nowhere_ends_nothing(issuer: Issuer, uri: object) -> None:
+    issuer.jwks_uri = uri
+    one = bearer(issuer)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        assert remote.keys(one).error != ""
+        issuer.jwks_uri = f"{issuer.url}/keys"
+        await news.next()
+        assert remote.keys(one).keys is not None
+
+
 async def test_unknown_key_renews_them_ten_minutes_after_the_last_time(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

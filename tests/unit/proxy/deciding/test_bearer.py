@@ -163,7 +163,9 @@ def test_keys_that_can_verify_nothing_are_passed_over() -> None:
     assert narrowed[0].algorithms == ("RS512",)
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"keys": 1}', b'{"keys": null}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b'{"keys": 1}', b'{"keys": null}', b"\xff", b"[" * 100_000]
+)
 def test_what_is_no_set_of_keys_is_told(body: bytes) -> None:
     with pytest.raises(KeysError):
         read_keys(body)
