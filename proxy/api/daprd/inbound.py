@@ -26,7 +26,7 @@ from proxy.wire.streams import Downstream, RawHead, UpstreamCall
 
 SERVICE: Final = b"/dapr.proto.internals.v1.ServiceInvocation/"
 _ERROR_BYTES: Final = 65_536
-_UNAVAILABLE: Final = 14
+_LOST: Final = {Cause.REFUSED: 14, Cause.SHED: RESOURCE_EXHAUSTED}  # UNAVAILABLE: it may come again
 
 
 class Callee(Struct, frozen=True, kw_only=True):
@@ -159,7 +159,7 @@ class _CallIn:
     def response_lost(self, cause: Cause, detail: str) -> None:
         """See ResponseEvents."""
         self._app = None
-        code = _UNAVAILABLE if cause is Cause.REFUSED else INTERNAL
+        code = _LOST.get(cause, INTERNAL)
         self.fail(WireError(code, f"the app's answer broke off: {detail}" if self._has_begun else detail))
 
     def request_drained(self, count: int) -> None:

@@ -11,11 +11,11 @@ from msgspec import Struct
 from proxy.api.server import bind_unix
 from proxy.contract.engine import Limits
 from proxy.errors import ListenError, os_reason
-from proxy.wire.http2_server import Http2Server
 from proxy.wire.streams import Downstream, RawHead, RequestEvents
 
 if TYPE_CHECKING:
     from proxy.api.daprd.way import Way
+    from proxy.wire.http2_server import Http2Server
 
 _LOG: Final = logging.getLogger("postern.daprd")
 _BACKLOG: Final = 128
@@ -80,8 +80,10 @@ class Translators:
             way.close()
         self._servers.clear()
 
-    def _factory(self, accept: Callable[[Downstream, RawHead], RequestEvents]) -> Callable[[], Http2Server]:
-        def made() -> Http2Server:
+    def _factory(self, accept: Callable[[Downstream, RawHead], RequestEvents]) -> "Callable[[], Http2Server]":
+        def made() -> "Http2Server":
+            from proxy.wire.http2_server import Http2Server  # noqa: PLC0415 - see above
+
             end = Http2Server(accept, Limits(), _count, self._ends.discard, own=True)
             self._ends.add(end)
             return end

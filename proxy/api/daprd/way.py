@@ -14,18 +14,21 @@ from proxy.wire.streams import RawHead, ResponseEvents, UpstreamCall, UpstreamCo
 _LOG = logging.getLogger("postern.daprd")
 _CONNECT_S: Final = 10.0
 _KEPT: Final = 16  # connections without a call
+_CALLS: Final = 1_024  # at once
 
 
 class Way:
     """Connections to one socket. Each has one call at a time, so that nobody waits behind another's body, and is kept for the next.
 
-    Mutable state: those that are free.
+    Mutable state: those that are free, and how many calls have one, or wait for one.
     """
 
     def __init__(self, path: str, spawn: Callable[[Coroutine[object, object, None]], object]) -> None:
         self._path = path
         self._spawn = spawn
         self._free: list[Http2Client] = []
+        self._made: set[UpstreamConnection] = set()
+        self._coming = 0
         self._limits = Limits()
 
     def open(self, events: ResponseEvents) -> UpstreamCall:
@@ -35,7 +38,12 @@ class Way:
             if connection.capacity > 0:
                 return connection.open(events)
         call = _Coming(events)
-        self._spawn(self._connect(call))
+        if len(self._made) + self._coming < _CALLS:
+            self._coming += 1
+            self._spawn(self._connect(call))
+        else:
+            text = f"{_CALLS} calls of daprds are under way"
+            asyncio.get_running_loop().call_soon(call.failed, Cause.SHED, text)
         return call
 
     async def _connect(self, call: "_Coming") -> None:
@@ -47,11 +55,14 @@ class Way:
                 )
                 await client.ready
         except (OSError, TimeoutError) as error:
-            call.failed(str(error) or "no connection in time")
+            call.failed(Cause.REFUSED, str(error) or "no connection in time")
         else:
+            self._made.add(client)
             if call.is_wanted:
-                self.connection_closed(client, "")  # no longer free
+                self._free = [one for one in self._free if one is not client]
                 call.connected(client)
+        finally:
+            self._coming -= 1
 
     def capacity_changed(self, connection: UpstreamConnection) -> None:
         """See ConnectionOwner."""
@@ -64,13 +75,14 @@ class Way:
             connection.retire()
 
     def connection_closed(self, connection: UpstreamConnection, detail: str) -> None:
-        """See ConnectionOwner. Also: it is taken."""
+        """See ConnectionOwner."""
+        self._made.discard(connection)
         self._free = [one for one in self._free if one is not connection]
 
     def close(self) -> None:
-        """Close what is free."""
-        while self._free:
-            self._free.pop().close()
+        """Close every connection."""
+        for connection in list(self._made):
+            connection.close()
 
 
 class _Coming:
@@ -94,10 +106,11 @@ class _Coming:
         for step in told:
             step(call)
 
-    def failed(self, detail: str) -> None:
+    def failed(self, cause: Cause, detail: str) -> None:
         """There is none."""
-        if self._events is not None:
-            self._events.response_lost(Cause.REFUSED, detail)
+        events, self._events = self._events, None
+        if events is not None:
+            events.response_lost(cause, detail)
 
     def _tell(self, step: Callable[[UpstreamCall], None]) -> None:
         if self._call is not None:

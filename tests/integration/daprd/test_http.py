@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(reason_missing() is not None, reason=str(reason_
 HTTP = [name for name in NAMES if name.endswith("http")]
 GRPC = [name for name in NAMES if name.endswith("grpc")]
 PAIRS = [(caller, callee) for caller in NAMES for callee in HTTP if caller != callee]
+TRACE = "a1" * 16
 OURS = [pair for pair in PAIRS if any(name.startswith("postern") for name in pair)]
 TO_GRPC = [(caller, callee) for caller in NAMES for callee in GRPC if caller != callee]
 
@@ -50,7 +51,7 @@ async def test_request_and_answer_are_carried(mesh_of_both: Mixed, caller: str, 
     assert told["body"] == ""
     sent = [
         *(("Content-Type", "text/x-note"), ("X-Twice", "a"), ("X-Twice", "b"), ("Cookie", "k=v")),
-        *(("Connection", "X-Hop"), ("X-Hop", "1")),
+        *(("Connection", "X-Hop"), ("X-Hop", "1"), ("traceparent", f"00-{TRACE}-{'b' * 16}-01")),
     ]
     posted = await call(mesh_of_both, caller, callee, "POST", "/echo", headers=sent, body=b"hello")
     told = seen(posted)
@@ -63,7 +64,7 @@ async def test_request_and_answer_are_carried(mesh_of_both: Mixed, caller: str, 
     assert ("x-hop" in named) == (caller.startswith("daprd") and callee.startswith("daprd"))
     assert named["dapr-caller-app-id"] == caller
     assert named["dapr-callee-app-id"] == callee
-    assert named["traceparent"]
+    assert named["traceparent"][3:35] == TRACE
 
 
 @pytest.mark.parametrize(("caller", "callee"), OURS)
