@@ -9,6 +9,7 @@ from proxy.api.dapr.runtime_pb2 import (
     AppConnectionProperties,
     GetMetadataResponse,
     MetadataHTTPEndpoint,
+    MetadataResiliency,
 )
 
 
@@ -19,6 +20,7 @@ def metadata_response(told: Mapping[str, Any]) -> GetMetadataResponse:
         runtime_version=told["runtimeVersion"],
         extended_metadata=told["extended"],
         http_endpoints=[MetadataHTTPEndpoint(name=one["name"]) for one in told.get("httpEndpoints", ())],
+        resiliencies=[MetadataResiliency(name=one["name"]) for one in told.get("resiliencies", ())],
         actor_runtime=ActorRuntime(runtime_status=told["actorRuntime"]["runtimeStatus"]),
     )
     app = told.get("appConnectionProperties")

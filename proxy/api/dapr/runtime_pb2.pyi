@@ -80,8 +80,14 @@ class MetadataHTTPEndpoint(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class MetadataResiliency(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
 class GetMetadataResponse(_message.Message):
-    __slots__ = ("id", "extended_metadata", "http_endpoints", "app_connection_properties", "runtime_version", "enabled_features", "actor_runtime")
+    __slots__ = ("id", "extended_metadata", "http_endpoints", "app_connection_properties", "runtime_version", "enabled_features", "actor_runtime", "resiliencies")
     class ExtendedMetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +102,7 @@ class GetMetadataResponse(_message.Message):
     RUNTIME_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENABLED_FEATURES_FIELD_NUMBER: _ClassVar[int]
     ACTOR_RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    RESILIENCIES_FIELD_NUMBER: _ClassVar[int]
     id: str
     extended_metadata: _containers.ScalarMap[str, str]
     http_endpoints: _containers.RepeatedCompositeFieldContainer[MetadataHTTPEndpoint]
@@ -103,4 +110,5 @@ class GetMetadataResponse(_message.Message):
     runtime_version: str
     enabled_features: _containers.RepeatedScalarFieldContainer[str]
     actor_runtime: ActorRuntime
-    def __init__(self, id: _Optional[str] = ..., extended_metadata: _Optional[_Mapping[str, str]] = ..., http_endpoints: _Optional[_Iterable[_Union[MetadataHTTPEndpoint, _Mapping]]] = ..., app_connection_properties: _Optional[_Union[AppConnectionProperties, _Mapping]] = ..., runtime_version: _Optional[str] = ..., enabled_features: _Optional[_Iterable[str]] = ..., actor_runtime: _Optional[_Union[ActorRuntime, _Mapping]] = ...) -> None: ...
+    resiliencies: _containers.RepeatedCompositeFieldContainer[MetadataResiliency]
+    def __init__(self, id: _Optional[str] = ..., extended_metadata: _Optional[_Mapping[str, str]] = ..., http_endpoints: _Optional[_Iterable[_Union[MetadataHTTPEndpoint, _Mapping]]] = ..., app_connection_properties: _Optional[_Union[AppConnectionProperties, _Mapping]] = ..., runtime_version: _Optional[str] = ..., enabled_features: _Optional[_Iterable[str]] = ..., actor_runtime: _Optional[_Union[ActorRuntime, _Mapping]] = ..., resiliencies: _Optional[_Iterable[_Union[MetadataResiliency, _Mapping]]] = ...) -> None: ...

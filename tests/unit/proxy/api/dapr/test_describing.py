@@ -40,3 +40,9 @@ def test_what_the_json_leaves_out_is_left_out() -> None:
         MessageToDict(metadata_response({**BARE, "appConnectionProperties": app}))["appConnectionProperties"]
         == app
     )
+
+
+def test_resources_are_listed_by_name() -> None:
+    lists = {"resiliencies": [{"name": "retries"}], "httpEndpoints": [{"name": "shop"}]}
+    found = MessageToDict(metadata_response({**BARE, **lists}))
+    assert {key: found[key] for key in lists} == lists
