@@ -419,5 +419,9 @@ async def test_daprd_calls_any_url_by_the_systems_roots(scene: Scene, tmp_path: 
         meta = await request(daprd.http_port, "GET", "/v1.0/invoke/http://169.254.169.254/method/latest")
         assert (meta.status, meta.get("postern-error")) == (500, "no-endpoint")
         assert "169.254.169.254 is link-local" in meta.body.decode()
-        metrics = (await request(daprd.metrics_port, "GET", "/metrics")).body.decode()
-        assert f'dst_app_id="https://localhost:{scene.ports["good"]}"' in metrics
+        counted = f'dst_app_id="https://localhost:{scene.ports["good"]}"'.encode()
+        async with asyncio.timeout(20.0):  # the native engine reports a little later
+            while True:
+                if counted in (await request(daprd.metrics_port, "GET", "/metrics")).body:
+                    break
+                await asyncio.sleep(0.05)
