@@ -51,7 +51,8 @@ from proxy.deciding.callee import (
 from proxy.deciding.daprd import FROM_DAPRD, TO_DAPRD
 from proxy.deciding.egress import Egress
 from proxy.deciding.inbound import Inbound, InboundView
-from proxy.deciding.outbound import DAPR_API, INVOKER, SERVICES_HOLD, SPELLINGS, Outbound
+from proxy.deciding.naming import SERVICES_HOLD
+from proxy.deciding.outbound import DAPR_API, INVOKER, SPELLINGS, Outbound
 from proxy.deciding.outbound_view import OutboundView
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline

@@ -1,7 +1,4 @@
-"""Turns the app's request into a Plan to the callee's proxy (or to the app itself, or our API), a Reply, or a Hold. Pure.
-
-Six ways name the callee; when two name different ones: own port, header, proxy, authority, path, service name.
-"""
+"""Turns the app's request into a Plan to the callee's proxy (or to the app itself, or our API), a Reply, or a Hold. Pure."""
 
 from msgspec.structs import replace
 
@@ -26,7 +23,7 @@ from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.app_plan import STRIP, denied, is_grpc_web, to_app, without_verb
 from proxy.deciding.browsers import as_headers
-from proxy.deciding.building_blocks import missing, missing_method, missing_service
+from proxy.deciding.building_blocks import missing_method
 from proxy.deciding.callee import (
     API_TOKEN_SET,
     API_VERBS,
@@ -38,7 +35,6 @@ from proxy.deciding.callee import (
     STANDARD_SERVICES,
     Callee,
     local_name,
-    parse_callee,
 )
 from proxy.deciding.closed_apis import HEALTH, closed_method, closed_route, is_method_closed, is_route_closed
 from proxy.deciding.daprd import by_translator, to_daprd
@@ -46,11 +42,11 @@ from proxy.deciding.error_info import with_error_info
 from proxy.deciding.external import External, of_endpoint, of_url, to_external, verbless
 from proxy.deciding.inner_calls import as_inner
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
+from proxy.deciding.naming import name_callee
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
 from proxy.deciding.pipeline import Passed
 from proxy.deciding.plain_text import bad_baggage
 from proxy.deciding.retry_policies import attempt_timeout, retry_policies
-from telemetry.hosts import split_authority
 
 LOCAL_API = "local-api"
 DAPR_API = "dapr-api"  # the server of Dapr's gRPC API, started by the first call of it
@@ -59,8 +55,6 @@ INVOKER = "invoker"  # the private listener that InvokeService calls apps by: it
 EXTERNAL_HOLD_S = 6.0  # for a host's addresses, whose lookup ends within 5 s
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
 SPELLINGS = "spellings"  # the scope of what was decided for a name in lower case that is spelt otherwise
-SERVICES_HOLD = "services"  # held until routes are learnt
-_BASIC: Edits = (Edit(op=Op.REMOVE, name=b"authorization"),)  # it was for us, not for the callee's app
 
 
 class Outbound:
@@ -89,7 +83,7 @@ class Outbound:
         is_judged = head.listener() == INVOKER
         if head.protocol() != "grpc" and head.method() == "CONNECT":
             text = "CONNECT is not supported, as this is not an open proxy: put the host into no_proxy to reach it directly"
-            return self._reply(Cause.NO_APP, text, status=404)
+            return self.view.reply(Cause.NO_APP, text, status=404)
         refused = self._page(head)
         if refused is not None:
             return refused
@@ -102,7 +96,7 @@ class Outbound:
         passed = self._through(head)
         if not isinstance(passed, Passed):
             return passed
-        named = self._name(passed.head)
+        named = name_callee(self.view, passed.head)
         if not isinstance(named, Named):
             return named
         left = read_max_forwards(head)
@@ -115,7 +109,7 @@ class Outbound:
         """A request that is not to be forwarded. TRACE is not echoed: it would show the app what only proxies are to read."""
         if head.method() == "TRACE":
             text = "TRACE with Max-Forwards: 0 is for this proxy, which echoes no requests"
-            return self._reply(Cause.UNSUPPORTED, text, surface=named.surface, status=501)
+            return self.view.reply(Cause.UNSUPPORTED, text, surface=named.surface, status=501)
         return Reply(
             cause=Cause.STATUS,  # none: no call came of it
             status=200,
@@ -123,7 +117,7 @@ class Outbound:
             body=b"",
             grpc_code=0,
             grpc_message="",
-            labels=self._labels(named.surface),
+            labels=self.view.labels(named.surface),
         )
 
     # --- guards ----------------------------------------------------------------------------------------------------------
@@ -143,12 +137,12 @@ class Outbound:
                 body=b"",
                 grpc_code=0,
                 grpc_message="",
-                labels=self._labels("own"),
+                labels=self.view.labels("own"),
             )
         if why is None:
             why = browsers.refused(head)
             why = None if why is not None and self._is_login(head) else why
-        return None if why is None else self._reply(Cause.FORBIDDEN_ORIGIN, why)
+        return None if why is None else self.view.reply(Cause.FORBIDDEN_ORIGIN, why)
 
     def _is_login(self, head: RecordingHead) -> bool:
         """Whether a browser goes to a page here that needs a login, as it does on its way back from the provider: another site."""
@@ -190,18 +184,18 @@ class Outbound:
         if not self.view.token_required or head.header_is(b"dapr-api-token", API_TOKEN_SET):
             return None
         text = "the header dapr-api-token is missing or wrong"
-        reply = self._reply(Cause.UNAUTHENTICATED, text)
+        reply = self.view.reply(Cause.UNAUTHENTICATED, text)
         return with_error_info(reply, "Unauthorized", 401, text) if head.protocol() == "grpc" else reply
 
     def _closed(self, head: RecordingHead) -> Reply | None:
         is_closed = head.protocol() != "grpc" and is_route_closed(self.view.apis, "invoke")
-        return closed_route(self._labels("dapr"), "invoke") if is_closed else None
+        return closed_route(self.view.labels("dapr"), "invoke") if is_closed else None
 
     def _through(self, head: RecordingHead) -> Passed | Decision:
         """What HTTP requests pass; those of InvokeService came as gRPC."""
         if head.protocol() == "grpc" or head.listener() == INVOKER:
             return Passed(head)
-        return self.view.pipeline.take(head, "sent", self._labels("dapr"))
+        return self.view.pipeline.take(head, "sent", self.view.labels("dapr"))
 
     # --- our own API -----------------------------------------------------------------------------------------------------
 
@@ -240,14 +234,14 @@ class Outbound:
         method = head.path_class(DAPR_METHODS)
         assert isinstance(method, tuple)
         if is_method_closed(self.view.apis, method):
-            return closed_method(self._labels("dapr"))
+            return closed_method(self.view.labels("dapr"))
         if method[0] == "unknown":
             return None
         refused = self._token(head)
         if refused is not None:
             return refused
         if method[0] == "block":
-            return self._reply(Cause.UNSUPPORTED, missing_method(method[1]), surface="dapr")
+            return self.view.reply(Cause.UNSUPPORTED, missing_method(method[1]), surface="dapr")
         return self._to_dapr_api()
 
     def _to_dapr_api(self) -> Decision:
@@ -257,14 +251,14 @@ class Outbound:
             return Hold(
                 key=DAPR_API,
                 for_s=DAPR_API_HOLD_S,
-                then=self._reply(Cause.NOT_READY, text, surface="dapr"),
+                then=self.view.reply(Cause.NOT_READY, text, surface="dapr"),
             )
         # The message limits are the server's: it answers in gRPC's own words.
         edits = (Edit(op=Op.REMOVE, name=b"dapr-api-token"), Edit(op=Op.DEADLINE))
         return self._to_api(DAPR_API, edits, body_bytes=None)
 
     def _to_api(self, cluster: str, edits: Edits, *, body_bytes: int | None) -> Plan:
-        labels = self._labels("dapr")
+        labels = self.view.labels("dapr")
         return Plan(
             labels=labels,
             routes=(Route(cluster=cluster, edits=(Edit(op=Op.HOP_BY_HOP), *edits)),),
@@ -278,89 +272,8 @@ class Outbound:
     def named_by(self, head: RecordingHead) -> NamedBy | None:
         """What of a request names its callee; None where nothing does."""
         passed = self._through(head)
-        named = self._name(passed.head) if isinstance(passed, Passed) else None
+        named = name_callee(self.view, passed.head) if isinstance(passed, Passed) else None
         return named.by if isinstance(named, Named) else None
-
-    def _name(self, head: RecordingHead) -> Named | Decision:
-        own_port = self.view.own_ports.get(head.listener())
-        if own_port is None:
-            return self._by_request(head)
-        return Named(parse_callee(own_port, self.view.app.namespace), own_port, "own-port", "own")
-
-    def _by_request(self, head: RecordingHead) -> Named | Decision:
-        own = self.view.app.namespace
-        header = head.naming(b"dapr-app-id")
-        if head.form() == "absolute":
-            return (
-                self._by_proxy(head)
-                if header is None
-                else Named(parse_callee(header, own), header, "header", "own")
-            )
-        name = local_name(head.authority())
-        if header is None and name is not None:
-            return Named(parse_callee(name, own), name, "authority", "own")
-        if head.protocol() == "grpc":
-            return (
-                Named(parse_callee(header, own), header, "header", "dapr")
-                if header is not None
-                else self._by_service(head)
-            )
-        if header is not None:
-            return Named(parse_callee(header, own), header, "header", "dapr", "whole")
-        basic = head.naming(b"authorization")
-        if basic is not None:
-            return Named(parse_callee(basic, own), basic, "basic", "dapr", "whole", _BASIC)
-        path_class = head.path_class(OUT_PATHS)
-        assert isinstance(path_class, tuple)
-        if path_class[0] == "invoke":
-            return Named(parse_callee(path_class[1], own), path_class[1], "path", "dapr", "method")
-        return self._unnamed(path_class)
-
-    def _unnamed(self, path_class: tuple[str, ...]) -> Reply:
-        """The answer to an HTTP request that names no app."""
-        if path_class[0] in ("api", "block") and is_route_closed(self.view.apis, path_class[1]):
-            return closed_route(self._labels("dapr"), path_class[1])
-        if path_class[0] == "block":
-            text, code = missing(path_class[1])
-            return errors.reply(Cause.UNSUPPORTED, self._labels("dapr"), text, status=501, code=code)
-        text = (
-            "no app is named: use /v1.0/invoke/<app-id>/method/<path>, the header dapr-app-id, "
-            "http://<app-id>.localhost, or a port of its own (--upstream)"
-        )
-        return self._reply(Cause.NO_APP, text, surface="dapr", status=404)
-
-    def _by_proxy(self, head: RecordingHead) -> Named | Decision:
-        authority = head.authority()
-        host, port = split_authority(authority)
-        callee = parse_callee(local_name(authority) or host, self.view.app.namespace)
-        if callee is None or port not in ("", "80"):
-            text = f"{authority!r} is not an app of this mesh, and this is not an open proxy: put it into no_proxy to reach it directly"
-            return self._reply(Cause.NO_APP, text)
-        return Named(callee, callee.text, "proxy", "own")
-
-    def _by_service(self, head: RecordingHead) -> Named | Decision:
-        service = str(head.path_class(SERVICES))
-        if not service:
-            return self._reply(Cause.UNSUPPORTED, "a gRPC path is exactly /package.Service/Method")
-        if service.startswith("dapr.proto."):
-            return self._reply(Cause.UNSUPPORTED, missing_service(service))
-        text = self.view.routes.find(service)
-        if text is not None:
-            return Named(parse_callee(text, self.view.app.namespace), text, "service", "own")
-        claimants = self.view.routes.claimants(service)
-        if claimants:
-            found = f"{service} is served by {' and by '.join(claimants)}: say which with --route {service}=<app-id>"
-        else:
-            near = self.view.heard.nearest_services(service)
-            meant = f" (did you mean {' or '.join(near)}?)" if near else ""
-            found = (
-                f"no app is known to serve {service}{meant}: name it with --route {service}=<app-id>, "
-                "or let the callee say so with --grpc-service"
-            )
-        reply = self._reply(Cause.UNSUPPORTED, found)
-        if self.view.learning_for_s > 0 and not claimants and not service.startswith("grpc."):
-            return Hold(key=SERVICES_HOLD, for_s=self.view.learning_for_s, then=reply)
-        return reply
 
     # --- the Plan --------------------------------------------------------------------------------------------------------
 
@@ -372,13 +285,13 @@ class Outbound:
                 return found
         if callee is None:
             text = f"invalid app-id {named.text!r}: use letters, digits, '-' or '_', and at most one '.namespace'"
-            return self._reply(Cause.NO_APP, text, surface=surface, callee=named.text[:80])
+            return self.view.reply(Cause.NO_APP, text, surface=surface, callee=named.text[:80])
         meant = self.view.heard.spellings(callee)
         if not meant:
             return self._to_callee(head, named, callee)
         if len(meant) > 1:
             text = f"{callee.text!r} may mean {' or '.join(repr(one.text) for one in meant)}: write the app-id as it is spelt"
-            found = self._reply(Cause.NO_APP, text, surface=surface, callee=callee.text)
+            found = self.view.reply(Cause.NO_APP, text, surface=surface, callee=callee.text)
         else:
             found = self._to_callee(head, replace(named, callee=meant[0], text=meant[0].text), meant[0])
         return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, SPELLINGS))
@@ -391,10 +304,10 @@ class Outbound:
                 external = of_url(parse_url(named.text), named.text)
             except UrlError as error:
                 text = f"{named.text!r} can't be called: {error}"
-                return self._reply(Cause.BAD_REQUEST, text, surface=named.surface, callee=named.text)
+                return self.view.reply(Cause.BAD_REQUEST, text, surface=named.surface, callee=named.text)
             refused = view.egress.refused(external.url, view.http_endpoints.values())
             if refused is not None:
-                labels = self._labels(named.surface)
+                labels = self.view.labels(named.surface)
                 return errors.reply(Cause.DENIED, labels, refused, surface=named.surface, callee=named.text)
         elif named.callee is not None and named.callee.app_id in view.http_endpoints:
             external = of_endpoint(view.http_endpoints[named.callee.app_id], named.callee.text)
@@ -405,7 +318,7 @@ class Outbound:
 
     def _leave(self, head: RecordingHead, named: Named, external: External) -> Decision:
         view, surface = self.view, named.surface
-        labels = replace(self._labels(surface), dst=external.label, strip=named.form == "method")
+        labels = replace(self.view.labels(surface), dst=external.label, strip=named.form == "method")
         refused = verbless(head, external, surface)
         if refused is not None:
             return errors.reply(Cause.UNSUPPORTED, labels, refused, surface=surface, callee=external.text)
@@ -430,7 +343,7 @@ class Outbound:
     def _to_callee(self, head: RecordingHead, named: Named, callee: Callee) -> Decision:
         surface = named.surface
         labels = replace(
-            self._labels(surface),
+            self.view.labels(surface),
             dst=callee.app_id,
             dst_namespace=callee.namespace,
             strip=named.form == "method",
@@ -528,18 +441,3 @@ class Outbound:
             local_replies=CauseReplies(labels, named.surface, callee.name, callee.text, end="peer"),
             scopes=(f"name:{callee.key}",),
         )
-
-    def _labels(self, surface: Surface) -> Labels:
-        app = self.view.app
-        return Labels(direction="outbound", surface=surface, src=app.app_id, src_namespace=app.namespace)
-
-    def _reply(
-        self,
-        cause: Cause,
-        text: str,
-        *,
-        surface: Surface = "own",
-        callee: str = "",
-        status: int | None = None,
-    ) -> Reply:
-        return errors.reply(cause, self._labels(surface), text, surface=surface, callee=callee, status=status)

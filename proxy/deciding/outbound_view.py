@@ -9,8 +9,9 @@ from msgspec import Struct
 from policies.rules.api_lists import ApiLists
 from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.resiliency import ResiliencyRules
+from proxy import errors
 from proxy.contract.head import Form
-from proxy.contract.plan import Edits, Surface
+from proxy.contract.plan import Cause, Edits, Labels, Reply, Surface
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import AppView
 from proxy.deciding.authorizer import Authorizer
@@ -66,6 +67,23 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     def own_id(self) -> str:
         """The SPIFFE id that our certificate proves."""
         return f"spiffe://{self.trust_domain}/ns/{self.app.namespace}/{self.app.app_id}"
+
+    def labels(self, surface: Surface) -> Labels:
+        """Of what becomes of a request of the app, before it is known whom it calls."""
+        app = self.app
+        return Labels(direction="outbound", surface=surface, src=app.app_id, src_namespace=app.namespace)
+
+    def reply(
+        self,
+        cause: Cause,
+        text: str,
+        *,
+        surface: Surface = "own",
+        callee: str = "",
+        status: int | None = None,
+    ) -> Reply:
+        """An answer made here, in the words of a surface. status: where it is not the cause's own."""
+        return errors.reply(cause, self.labels(surface), text, surface=surface, callee=callee, status=status)
 
 
 NamedBy = Literal["own-port", "proxy", "authority", "header", "basic", "path", "service"]

@@ -27,7 +27,8 @@ from proxy.control.app_watch import AppWatch
 from proxy.control.plane import AGAIN_HOLD_S, HOLD_S, LEARNING_S, Control
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.deciding.callee import API_TOKEN_SET, TRUTHY_SET
-from proxy.deciding.outbound import ABSENT_HOLD_S, SERVICES_HOLD, SPELLINGS
+from proxy.deciding.naming import SERVICES_HOLD
+from proxy.deciding.outbound import ABSENT_HOLD_S, SPELLINGS
 from proxy.settings.parsing import parse
 from proxy.settings.values import Settings
 from proxy.wire.web_client import WebClient
