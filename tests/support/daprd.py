@@ -16,6 +16,7 @@ from typing import Final
 from sentry.join import mint
 from sentry.spiffe import SpiffeId
 from tests.support.apps import App
+from tests.support.errors import ProcessEndedError
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.ports import free_ports
 from tests.support.processes import REPOSITORY, Process
@@ -77,7 +78,11 @@ class Daprd:
 async def our_sentry(mesh: Mesh) -> Authority:
     """The sentry of a mesh, on a port of loopback as well."""
     (port,) = free_ports(1)
-    await mesh.start_sentry("--port", str(port), "--listen-address", "127.0.0.1")
+    try:
+        await mesh.start_sentry("--port", str(port), "--listen-address", "127.0.0.1")
+    except ProcessEndedError:  # somebody took the port in between
+        (port,) = free_ports(1)
+        await mesh.start_sentry("--port", str(port), "--listen-address", "127.0.0.1")
     anchors = (mesh.root / "sentry" / "authority" / "ca.crt").read_text()
     return Authority(port=port, anchors_pem=anchors, is_ours=True)
 
