@@ -2,20 +2,12 @@
 
 import asyncio
 import re
-import shutil
 
 import pytest
 
 from tests.conformance.apps import http_app
 from tests.conformance.harness import leading
-
-
-def tool(name: str) -> str:
-    """The program, or a skip that says what is missing."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
+from tests.support.tools import tool
 
 
 async def said(*command: str) -> str:

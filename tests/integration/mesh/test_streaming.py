@@ -17,6 +17,7 @@ from tests.support.errors import HttpSyntaxError
 from tests.support.http_client import Connection, connect, request
 from tests.support.http_wire import Headers, format_chunk, format_end
 from tests.support.proto.echo_pb2 import EchoRequest
+from tests.support.tools import tool
 from tests.support.websocket import (
     BINARY,
     CLOSE,
@@ -350,10 +351,11 @@ async def curl(*args: str, stdin: bytes = b"") -> tuple[int, bytes]:
     return await run("curl", "-sS", "--noproxy", "*", "--max-time", "15", *args, stdin=stdin)
 
 
-async def run(*command: str, stdin: bytes = b"") -> tuple[int, bytes]:
+async def run(program: str, *args: str, stdin: bytes = b"") -> tuple[int, bytes]:
     """Run a program to its end."""
     process = await asyncio.create_subprocess_exec(
-        *command,
+        tool(program),
+        *args,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
