@@ -155,7 +155,7 @@ impl Listener {
     fn count(&self, shared: &Shared, change: i8) {
         shared.inbox.stats.connections.fetch_add(i64::from(change), Ordering::Relaxed);
         shared.note(Notice::Connection { listener: self.name.clone(), change });
-        self.changed.notify_one(); // who waits looks once the seat is free: on this thread, after this poll
+        self.changed.notify_one();
     }
 }
 
@@ -163,20 +163,21 @@ impl Listener {
 struct Open {
     shared: Rc<Shared>,
     listener: Rc<Listener>,
-    _seat: Seat,
+    seat: Option<Seat>,
 }
 
 impl Open {
     /// Serve a connection from now on.
     fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address: Arc<str>, seat: Seat) {
         listener.count(shared, 1);
-        let open = Self { shared: shared.clone(), listener: listener.clone(), _seat: seat };
+        let open = Self { shared: shared.clone(), listener: listener.clone(), seat: Some(seat) };
         tokio::task::spawn_local(async move { begin(&open.shared, &open.listener, kind, address).await });
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        drop(self.seat.take()); // whoever is told that it has closed finds room
         self.listener.count(&self.shared, -1);
     }
 }
