@@ -426,7 +426,7 @@ class Outbound:
         elif named.surface == "dapr":
             edits.extend(view.forwarded)
         routes = [Route(cluster=callee.key, expect=view.expected(callee), edits=tuple(edits))]
-        if view.mtls and head.protocol() in ("http1", "http2"):
+        if head.protocol() in ("http1", "http2"):
             routes.append(by_translator(routes[0].edits, named.surface))
         return Plan(
             labels=labels,

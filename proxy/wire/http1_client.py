@@ -38,6 +38,7 @@ class Http1Client(asyncio.Protocol):
     """One upstream connection (UpstreamConnection)."""
 
     alpn = "http/1.1"
+    has_extended_connect = False
 
     def __init__(self, owner: ConnectionOwner, limits: Limits, count: CountFrame) -> None:
         self._owner = owner

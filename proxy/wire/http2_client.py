@@ -104,6 +104,11 @@ class Http2Client(Http2End):
             return 0
         return min(int(self._h2.remote_settings.max_concurrent_streams), MAX_CALLS) - self.in_flight
 
+    @property
+    def has_extended_connect(self) -> bool:
+        """See UpstreamConnection."""
+        return bool(self._h2.remote_settings.enable_connect_protocol)
+
     def open(self, events: ResponseEvents) -> ClientStream:
         """A new call; its stream begins with `start`."""
         self.in_flight += 1
@@ -112,7 +117,7 @@ class Http2Client(Http2End):
     def start(self, stream: ClientStream, head: RawHead, *, end: bool) -> None:
         """Send a request head on a new stream."""
         tunnel = head.protocol == "websocket"
-        if tunnel and not self._h2.remote_settings.enable_connect_protocol:
+        if tunnel and not self.has_extended_connect:
             self._refuse(
                 stream, Cause.UNSUPPORTED, "the peer does not support WebSockets over HTTP/2 (RFC 8441)"
             )

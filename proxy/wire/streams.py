@@ -122,6 +122,10 @@ class UpstreamConnection(Protocol):
     in_flight: int
 
     @property
+    def has_extended_connect(self) -> bool:
+        """Whether the upstream takes tunnels over HTTP/2 (RFC 8441 §3)."""
+
+    @property
     def capacity(self) -> int:
         """How many calls may be opened now."""
 

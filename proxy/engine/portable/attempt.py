@@ -147,8 +147,8 @@ class UpstreamAttempt:
         self._cancels.clear()
         exchange = self._exchange
         raw = exchange.raw
-        if self._is_peer and connection.alpn == "h2" and self._is_mesh:
-            self._is_peer = False  # a daprd
+        if self._is_peer and self._is_daprd(connection):
+            self._is_peer = False
             if raw.protocol != "grpc":
                 self._go_by_daprd()
                 return
@@ -164,11 +164,17 @@ class UpstreamAttempt:
             if exchange.body.ended:
                 self.finish_request()
 
+    def _is_daprd(self, connection: UpstreamConnection) -> bool:
+        """Of a proxy: a daprd chooses ALPN h2, and, where there is no TLS, offers no extended CONNECT, as ours do."""
+        return connection.alpn == "h2" and (self._is_mesh or not connection.has_extended_connect)
+
     def _go_by_daprd(self) -> None:
         """Take the route for calls that the peer can't be sent as they are."""
         route = self._exchange.plan.by_daprd
         if route is None or self._load is None:
-            detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it"
+            detail = (
+                "the peer is a daprd, or a proxy like it: only gRPC and plain HTTP calls can be carried to it"
+            )
             self._fail_for_good(Cause.UNSUPPORTED, detail)
             return
         self._load.in_flight -= 1

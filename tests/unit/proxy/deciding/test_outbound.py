@@ -487,7 +487,6 @@ def test_other_calls_have_none() -> None:
     for plan in (
         plan_of(head("/shop.CartService/Get", **GRPC)),
         plan_of(head("/x", authority="cart.localhost", protocol="websocket")),
-        plan_of(head("/v1.0/invoke/cart/method/x"), mtls=False),
     ):
         assert (len(plan.routes), plan.by_daprd) == (1, None)
 

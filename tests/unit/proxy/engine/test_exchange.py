@@ -100,6 +100,7 @@ class Pool:
 
         class Connection:
             alpn = "h2"
+            has_extended_connect = True
             in_flight = 0
             capacity = 1
 

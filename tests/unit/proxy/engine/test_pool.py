@@ -22,6 +22,7 @@ class Connection:
     """An upstream connection that takes one call."""
 
     alpn = "h2"
+    has_extended_connect = True
 
     def __init__(self) -> None:
         self.in_flight = 0

@@ -48,9 +48,9 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Whether the peer chose ALPN `h2`, as daprd does.
-    pub fn is_plain_h2(&self) -> bool {
-        matches!(self, Self::H2(place) if place.conn.is_plain_h2)
+    /// Whether the proxy at the other end is a daprd, and not one of ours.
+    pub fn is_daprd(&self) -> bool {
+        matches!(self, Self::H2(place) if place.conn.is_daprd())
     }
 
     /// Begin the call.

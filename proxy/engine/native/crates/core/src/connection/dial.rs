@@ -26,7 +26,7 @@ use crate::shared::Shared;
 
 /// Connect, and prove whom we reached; an HTTP/2 peer is up once its SETTINGS came.
 pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 'static) -> Result<Fresh, Lost> {
-    let mut is_plain_h2 = false;
+    let mut chose_h2 = None;
     let leaving = Leaving::new();
     let kind = match &origin.tls {
         Tls::None => socket(origin).await?,
@@ -47,8 +47,8 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
             let identity = identity.ok_or_else(none)?;
             let (tcp, name) = nameless(tcp(origin).await?)?;
             let stream = handshake(identity.client, tcp, name, |error| mismatched(origin, error)).await?;
-            let ends_at;
-            (is_plain_h2, ends_at) = prove(shared, origin, &stream).await?;
+            let (is_plain_h2, ends_at) = prove(shared, origin, &stream).await?;
+            chose_h2 = Some(is_plain_h2);
             leaving.limit(ends_at.min(identity.ends_at), &shared.limits);
             Kind::Client(Box::new(stream))
         }
@@ -62,7 +62,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
         Tls::Mesh => "; it may have refused us: look for 'peer refused' in its log",
         _ => "",
     };
-    let conn = H2Conn::begin(shared, io, origin, is_plain_h2, leaving, changed).await;
+    let conn = H2Conn::begin(shared, io, origin, chose_h2, leaving, changed).await;
     conn.map(Fresh::H2).map_err(|lost| match lost.cause {
         Cause::Connect => Lost { detail: lost.detail + hint, ..lost },
         _ => lost,

@@ -43,7 +43,7 @@ pub struct H2Conn {
     sender: SendRequest<Bytes>,
     filter: Rc<FrameFilter>,
     most_fields: usize,
-    pub is_plain_h2: bool,
+    chose_h2: Option<bool>,
     pub in_flight: Cell<usize>,
     pub closed: Cell<bool>,
     pub active_at: Cell<Instant>,
@@ -66,12 +66,17 @@ impl H2Conn {
         self.sender.current_max_send_streams().min(MAX_CALLS).saturating_sub(self.in_flight.get())
     }
 
-    /// Speak HTTP/2 on `io`; up once the peer's SETTINGS came. `changed` is called when capacity may have changed, and at the end.
+    /// Of a proxy: whether it is a daprd. That chooses ALPN `h2`, and, where there is no TLS, offers no extended CONNECT, as ours do.
+    pub fn is_daprd(&self) -> bool {
+        self.chose_h2.unwrap_or_else(|| !self.sender.is_extended_connect_protocol_enabled())
+    }
+
+    /// Speak HTTP/2 on `io`; up once the peer's SETTINGS came. `chose_h2`: by ALPN, `None` without. `changed` is called when capacity may have changed, and at the end.
     pub async fn begin(
         shared: &Rc<Shared>,
         io: Io,
         origin: &Origin,
-        is_plain_h2: bool,
+        chose_h2: Option<bool>,
         leaving: Rc<Leaving>,
         changed: impl Fn() + 'static,
     ) -> Result<Rc<Self>, Lost> {
@@ -97,7 +102,7 @@ impl H2Conn {
             sender,
             filter: filter.clone(),
             most_fields: limits.header_count,
-            is_plain_h2,
+            chose_h2,
             in_flight,
             closed,
             active_at,

@@ -226,15 +226,15 @@ impl UpstreamAttempt {
 
     /// Send the request over a connection.
     fn send(&mut self, call: &mut Call, plan: &Plan, connection: Connection) -> Stepped {
-        if self.is_peer && self.is_mesh && connection.is_plain_h2() {
-            self.is_peer = false; // a daprd
+        if self.is_peer && connection.is_daprd() {
+            self.is_peer = false;
             if call.head.protocol != Protocol::Grpc {
                 if let Some(route) = plan.by_daprd {
                     self.release_endpoint();
                     self.route = route;
                     return self.choose(call, plan);
                 }
-                let detail = "the peer chose ALPN h2, as daprd does: only gRPC can be carried to it";
+                let detail = "the peer is a daprd, or a proxy like it: only gRPC and plain HTTP calls can be carried to it";
                 return Break(Ok(self.fail_for_good(call, Cause::Unsupported, detail)));
             }
         }
