@@ -8,6 +8,7 @@ from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.effects import HTTP_ENDPOINT, warn_of_nothing
 from policies.reading.findings import Findings
+from policies.reading.variables import NO_SECRETS, read_variable
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, Url, UrlError, parse_url
 
 _APP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -20,7 +21,6 @@ _NOT_SET = frozenset(
         *("content-length", "host", "expect", "proxy-authorization", "proxy-authenticate"),
     }
 )
-_NO_SECRETS = "names a secret, and postern has no secret stores (expected value, or envRef for a variable of the environment)"
 _CLIENT_TLS: Place = ("spec", "clientTLS")
 
 
@@ -135,13 +135,11 @@ class _Reader:
     def _text(self, place: Place, value: str, env_ref: str, secret: object) -> str:
         """The value that is written, or the environment's."""
         if secret is not None:
-            self._fault((*place, "secretKeyRef"), _NO_SECRETS)
+            self._fault((*place, "secretKeyRef"), NO_SECRETS)
             return ""
         if not env_ref or value:
             return value
-        if env_ref == "APP_API_TOKEN" or env_ref.startswith("DAPR_"):
-            problem = f"{env_ref} is for the sidecar alone (expected another variable)"
+        found, problem = read_variable(env_ref, self._env, kind="HTTPEndpoints")
+        if problem is not None:
             self._fault((*place, "envRef"), problem)
-        elif env_ref not in self._env:
-            self._fault((*place, "envRef"), f"variable {env_ref} is not set")
-        return self._env.get(env_ref, "")
+        return found

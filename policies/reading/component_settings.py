@@ -13,6 +13,7 @@ from policies.reading import schema
 from policies.reading.construct import Place, text_of
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
+from policies.reading.variables import NO_SECRETS, read_variable
 from policies.rules.patterns import Pattern, PatternError
 
 ChoiceT = TypeVar("ChoiceT")
@@ -20,7 +21,6 @@ ChoiceT = TypeVar("ChoiceT")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")  # it is part of headers
 _METADATA: Place = ("spec", "metadata")
-_NOT_FOR_COMPONENTS = re.compile(r"APP_API_TOKEN|DAPR_.*")
 
 
 class Settings:
@@ -77,22 +77,18 @@ class Settings:
 
     def _value(self, place: Place, item: schema.NameValue) -> str:
         if item.secret_key_ref is not None:
-            problem = "names a secret, and postern has no secret stores (expected value, or envRef for a variable of the environment)"
-            self._fault((*place, "secretKeyRef"), problem)
+            self._fault((*place, "secretKeyRef"), NO_SECRETS)
             return "?"
         if item.env_ref:
-            return self._variable(place, item.env_ref)
+            value, problem = read_variable(item.env_ref, self._env, kind="components")
+            if problem is not None:
+                self._fault((*place, "envRef"), problem)
+                return "?"
+            return value
         if isinstance(item.value, dict | list):
             self._fault((*place, "value"), "is not text (expected one value)")
             return "?"
         return _text(item.value)
-
-    def _variable(self, place: Place, name: str) -> str:
-        if _NOT_FOR_COMPONENTS.fullmatch(name) is not None:
-            self._fault((*place, "envRef"), f"{name} is not for components (expected another variable)")
-        elif name not in self._env:
-            self._fault((*place, "envRef"), f"variable {name} is not set")
-        return self._env.get(name, "?")
 
     def number(self, name: str, *, default: float) -> float:
         """A number above 0."""

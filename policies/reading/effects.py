@@ -186,6 +186,7 @@ RESILIENCY: Mapping[str, Effect] = {
     "spec.targets.actors": _none(),
     "spec.targets.components": _none(),
 }
+_REFUSED = Effect("is refused: there are no secret stores; write the value, or name a variable with `envRef`")
 _SETTING = "spec.metadata.*"
 COMPONENT: Mapping[str, Effect] = {
     **_EVERY_KIND,
@@ -203,9 +204,7 @@ COMPONENT: Mapping[str, Effect] = {
     f"{_SETTING}.envRef": Effect(
         "the variable that holds it; not APP_API_TOKEN, and none that begins with DAPR_"
     ),
-    f"{_SETTING}.secretKeyRef": Effect(
-        "is refused: there are no secret stores; write the value, or name a variable with `envRef`"
-    ),
+    f"{_SETTING}.secretKeyRef": _REFUSED,
 }
 _PATH_FILTER = "regular expression (RE2): for requests whose path an app may read as one that it finds; needs the extra `re2` (all)"
 MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
@@ -256,7 +255,6 @@ MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
 }
 
 
-_REFUSED = Effect("is refused: there are no secret stores; write the value, or name a variable with `envRef`")
 _TLS = "spec.clientTLS"
 HTTP_ENDPOINT: Mapping[str, Effect] = {
     **_EVERY_KIND,

@@ -4,15 +4,14 @@ What HTTP can't say of the answer travels in `postern-grpc-*` fields, so that In
 """
 
 import json
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
-from proxy.api.dapr.codes import OK, UNIMPLEMENTED, as_metadata_name, status_of
+from proxy.api.dapr.codes import OK, UNIMPLEMENTED, as_metadata_name, binary, status_of
 from proxy.api.dapr.common_pb2 import HTTPExtension, InvokeRequest, InvokeResponse
 from proxy.api.dapr.invocation import (
     DETAILS_KEY,
@@ -80,10 +79,9 @@ def _metadata(headers: Headers) -> Iterator[tuple[str, str | bytes]]:
         if name in _NO_METADATA or not METADATA_NAME.fullmatch(name):
             continue
         if name.endswith("-bin"):
-            try:
-                yield name, b64decode(data + b"=" * (-len(data) % 4), validate=True)
-            except (Base64Error, ValueError):
-                continue
+            value = binary(data)
+            if value is not None:
+                yield name, value
         elif METADATA_TEXT.fullmatch(text):
             yield as_metadata_name(name), text
 

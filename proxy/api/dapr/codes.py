@@ -3,6 +3,7 @@
 Source: Dapr's and Go's own code; Dapr's tables are not those of gRPC (doc/http-grpc-status-mapping.md).
 """
 
+from base64 import b64decode
 from http import HTTPStatus
 from typing import Final
 
@@ -102,3 +103,11 @@ def phrase_of(status: int) -> str:
 def as_metadata_name(name: str) -> str:
     """The name in gRPC's metadata of a field of HTTP, lower-case: gRPC's own names, and HTTP's permanent ones, have a prefix."""
     return f"dapr-{name}" if name in _PERMANENT or name.startswith("grpc-") else name
+
+
+def binary(text: bytes) -> bytes | None:
+    """The value of `-bin` metadata, which travels in base64 with or without padding (gRPC over HTTP/2); None where it isn't base64."""
+    try:
+        return b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return None

@@ -2,7 +2,6 @@
 
 import json
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote, unquote
@@ -16,6 +15,7 @@ from proxy.api.dapr.codes import (
     INVALID_ARGUMENT,
     RESOURCE_EXHAUSTED,
     UNIMPLEMENTED,
+    binary,
 )
 from proxy.api.dapr.common_pb2 import InvokeResponse
 from proxy.api.dapr.invocation import (
@@ -34,20 +34,9 @@ from proxy.contract.plan import Cause, Labels
 from proxy.errors import HEADER, invocation_failure, reply
 from proxy.wire.http_client import LocalResponse
 from sentry.wire import sized_fields
+from telemetry.names import GRPC_LABELS, grpc_code_label
 
 _LEAST_HTTP, _MOST_HTTP = 200, 999
-_CODE_NAMES: Final = (
-    *("OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists"),
-    *(
-        "PermissionDenied",
-        "ResourceExhausted",
-        "FailedPrecondition",
-        "Aborted",
-        "OutOfRange",
-        "Unimplemented",
-    ),
-    *("Internal", "Unavailable", "DataLoss", "Unauthenticated"),
-)
 _PERMISSION_DENIED, _UNAVAILABLE = 7, 14
 _CAUSES: Final = {cause.value.encode(): cause for cause in Cause}
 # What a daprd is told of a call that a proxy ended. Not UNIMPLEMENTED, after which it would come again by CallLocal; UNAVAILABLE only
@@ -123,7 +112,7 @@ def _say_grpc(response: InternalInvokeResponse, headers: Headers, named: dict[by
         for number, packed in sized_fields(b64decode(details)):
             if number == 3:
                 response.status.details.add().MergeFromString(packed)
-    except (ValueError, Base64Error, DecodeError):
+    except (ValueError, DecodeError):
         del response.status.details[:]
 
 
@@ -137,7 +126,7 @@ def answered(response: InternalInvokeResponse, callee: str) -> LocalResponse:
     code = response.status.code
     if _LEAST_HTTP <= code <= _MOST_HTTP:
         return LocalResponse(code, (*_http_fields(response), *_type_of(response)))
-    if code >= len(_CODE_NAMES) or code < 0:
+    if not 0 <= code < len(GRPC_LABELS):
         raise WireError(INTERNAL, f"the answer has the status {code}")
     if not response.HasField("message") and not code:  # server-sent events, of newer daprds
         return LocalResponse(200, (*_http_fields(response), (b"content-type", b"text/event-stream")))
@@ -173,10 +162,9 @@ def _metadata(found: object) -> Iterator[tuple[str, str | bytes]]:
         if not text.endswith("-bin"):
             yield text, data.decode("latin-1")
             continue
-        try:
-            yield text, b64decode(data + b"=" * (-len(data) % 4), validate=True)
-        except (Base64Error, ValueError):
-            continue
+        value = binary(data)
+        if value is not None:
+            yield text, value
 
 
 def failed(head_fields: Headers, cause: Cause, text: str, callee: str) -> LocalResponse:
@@ -196,5 +184,4 @@ def meant(code: int, text: str, said: bytes) -> tuple[Cause, str]:
     cause = _CAUSES.get(said)
     if cause is not None:
         return cause, text
-    name = _CODE_NAMES[code] if 0 <= code < len(_CODE_NAMES) else str(code)
-    return _MEANT.get(code, Cause.RESET_EARLY), f"rpc error: code = {name} desc = {text}"
+    return _MEANT.get(code, Cause.RESET_EARLY), f"rpc error: code = {grpc_code_label(code)} desc = {text}"
