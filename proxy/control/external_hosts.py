@@ -15,6 +15,7 @@ from msgspec import Struct
 from proxy.contract.addresses import join_address
 
 LOOKUP_S = 5.0
+_SWEEP_S = 1.0
 MAX_LOOKUPS = 16  # at once, a thread each: the system's resolver can't be interrupted
 MAX_WAITING = 256  # for their turn, and under way
 REFRESH_S = 30.0
@@ -74,7 +75,7 @@ class ExternalHosts:
             self._tasks = tasks
             try:
                 while True:
-                    await asyncio.sleep(1.0)
+                    await asyncio.sleep(_SWEEP_S)
                     self.sweep()
             finally:
                 self._tasks = None

@@ -5,8 +5,9 @@ goes into one decision.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -38,6 +39,7 @@ from proxy.wire.target import as_forwarded
 
 REMOTE_HOLD_S: Final = 5.0  # for keys and tokens that are on their way
 LOGIN_HOLD_S: Final = 15.0  # for a code to become a token, asked for in one way and then the other
+FilteredT = TypeVar("FilteredT", bound=ClientCredentials | OAuth2)
 _FORMS: Final[tuple[Form, ...]] = ("sent", "whole", "method")
 
 
@@ -85,7 +87,7 @@ class Way:
         return as_forwarded(self.head.whole().path, self.form)
 
 
-class Step:
+class Step(ABC):
     """A handler at work."""
 
     reads_path = False
@@ -94,9 +96,9 @@ class Step:
         """What of a path it turns on, and the path behind it."""
         return None, path
 
+    @abstractmethod
     def take(self, way: Way, found: Hashable) -> Decision | None:
         """Let a request pass, and give it what is to be given; or the decision about it. found: by `classify`."""
-        raise NotImplementedError
 
 
 class _RateLimit(Step):
@@ -140,12 +142,14 @@ class _Bearer(Step):
         return way.refuse(Cause.UNAUTHENTICATED, text, headers=(asked,))
 
 
-class _Filtered(Step):
+class _Filtered(Step, Generic[FilteredT]):
     """For some paths alone: those that an app may read as one that the filter finds."""
 
-    def __init__(self, path_filter: str) -> None:
-        self._filter = Pattern(path_filter) if path_filter else None
-        self.reads_path = bool(path_filter)
+    def __init__(self, middleware: FilteredT, _: str, remote: Remote) -> None:
+        self._filter = Pattern(middleware.path_filter) if middleware.path_filter else None
+        self.reads_path = self._filter is not None
+        self._middleware = middleware
+        self._remote = remote
 
     def classify(self, path: str) -> tuple[Hashable, str]:
         if self._filter is None:
@@ -154,12 +158,7 @@ class _Filtered(Step):
         return found is None or any(map(self._filter.finds, (path, *found))), path
 
 
-class _ClientCredentials(_Filtered):
-    def __init__(self, middleware: ClientCredentials, _: str, remote: Remote) -> None:
-        super().__init__(middleware.path_filter)
-        self._middleware = middleware
-        self._remote = remote
-
+class _ClientCredentials(_Filtered[ClientCredentials]):
     def take(self, way: Way, found: Hashable) -> Decision | None:
         if found is False:
             return None
@@ -173,12 +172,7 @@ class _ClientCredentials(_Filtered):
         return None
 
 
-class _OAuth2(_Filtered):
-    def __init__(self, middleware: OAuth2, _: str, remote: Remote) -> None:
-        super().__init__(middleware.path_filter)
-        self._middleware = middleware
-        self._remote = remote
-
+class _OAuth2(_Filtered[OAuth2]):
     def take(self, way: Way, found: Hashable) -> Decision | None:
         if found is False:
             return None

@@ -3,6 +3,7 @@
 The engine judges that request as the daprd's. A daprd reads the answer once it has sent its request whole, and half-closed.
 """
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -46,7 +47,7 @@ def accept(way: Way, own: Callee, down: Downstream, head: RawHead) -> "StreamIn 
     return call
 
 
-class _CallIn:
+class _CallIn(ABC):
     """What both kinds have in common: RequestEvents of the daprd's call, ResponseEvents of the one to the app.
 
     Mutable state: the call to the app once there is one, the answer so far, and whether all is over.
@@ -107,13 +108,13 @@ class _CallIn:
         """See RequestEvents."""
         self._from_app.left(count)
 
+    @abstractmethod
     def take(self, message: bytes) -> None:
         """A message of the request. Raises WireError, DecodeError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """The request is whole. Raises WireError."""
-        raise NotImplementedError
 
     # --- the app's end ---------------------------------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class _CallIn:
         app.start(head, end=length == 0)
         return app
 
-    def response_inform(self, status: int, headers: Headers) -> None:
+    def response_inform(self, status: int, headers: Headers) -> None:  # noqa: B027 - nothing is to be done
         """See ResponseEvents: envelopes have no 1xx answers."""
 
     def response_head(self, status: int, headers: Headers, *, end: bool) -> None:
@@ -166,17 +167,17 @@ class _CallIn:
         """See ResponseEvents."""
         self._to_app.left(count)
 
+    @abstractmethod
     def begin_answer(self, response: InternalInvokeResponse) -> None:
         """The app answers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, data: bytes) -> None:
         """Some of its answer's body."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_answer(self) -> None:
         """The answer is whole."""
-        raise NotImplementedError
 
     def send(self, message: bytes) -> None:
         """Send the daprd a message."""

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
+from tests.integration.mesh.standing import eventually
 from tests.support.dapr_client import DaprClient
 from tests.support.engines import ENGINES
 from tests.support.http_client import connect, request
@@ -375,12 +376,14 @@ async def test_edit_of_an_endpoint_takes_effect_and_a_fault_does_not(scene: Scen
     file = scene.resources / "edited.yaml"
 
     async def until(status: int, base: str = "") -> None:
-        async with asyncio.timeout(20.0):
-            while True:
-                response = await scene.call("/v1.0/invoke/edited/method/echo")
-                if response.status == status and base in response.body.decode():
-                    return
-                await asyncio.sleep(0.05)
+        async def is_so() -> bool:
+            response = await scene.call("/v1.0/invoke/edited/method/echo")
+            return response.status == status and base in response.body.decode()
+
+        await eventually(is_so, within_s=20.0)
+
+    async def is_refused() -> bool:
+        return bool((await scene.web.status())["policy"]["lastError"])  # type: ignore[index]
 
     plain = f"http://localhost:{scene.ports['plain']}"
     try:
@@ -393,11 +396,8 @@ async def test_edit_of_an_endpoint_takes_effect_and_a_fault_does_not(scene: Scen
         )
         await until(200, '"target": "/echo"')
         file.write_text(endpoint("edited", "nonsense"))
+        await eventually(is_refused, within_s=20.0)
         status = await scene.web.status()
-        async with asyncio.timeout(20.0):
-            while not status["policy"]["lastError"]:  # type: ignore[index]
-                await asyncio.sleep(0.05)
-                status = await scene.web.status()
         assert "edited.yaml:1: spec.baseUrl: `nonsense` can't be used" in str(status["policy"])
         await until(200, '"target": "/echo"')
     finally:
@@ -420,8 +420,8 @@ async def test_daprd_calls_any_url_by_the_systems_roots(scene: Scene, tmp_path: 
         assert (meta.status, meta.get("postern-error")) == (500, "no-endpoint")
         assert "169.254.169.254 is link-local" in meta.body.decode()
         counted = f'dst_app_id="https://localhost:{scene.ports["good"]}"'.encode()
-        async with asyncio.timeout(20.0):  # the native engine reports a little later
-            while True:
-                if counted in (await request(daprd.metrics_port, "GET", "/metrics")).body:
-                    break
-                await asyncio.sleep(0.05)
+
+        async def is_counted() -> bool:
+            return counted in (await request(daprd.metrics_port, "GET", "/metrics")).body
+
+        await eventually(is_counted, within_s=20.0)  # the native engine reports a little later

@@ -1,6 +1,5 @@
 """Middleware between real proxies, over both engines: what passes on the caller's side, and what on the app's."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from tests.integration.mesh.standing import eventually
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
@@ -181,16 +181,24 @@ async def test_change_of_a_component_takes_effect_and_a_faulty_one_does_not(pair
     async def found() -> str:
         return str(json.loads((await get(web, "/a")).body)["target"])
 
+    async def is_moved() -> bool:
+        return await found() == "/echo/2"
+
+    async def refusal() -> str | None:
+        error: str | None = (await cart.status())["policy"]["lastError"]  # type: ignore[index]
+        return error
+
+    async def is_refused() -> bool:
+        return await refusal() is not None
+
     assert await found() == "/echo/1"
     file = pair.folder / "cart" / "0.yaml"
     file.write_text(component("alias", "routeralias", routes={"/a": "/echo/2"}), encoding="utf-8")
-    async with asyncio.timeout(SECONDS_FOR_A_RELOAD):
-        while await found() != "/echo/2":  # noqa: ASYNC110 - a process has no event for it
-            await asyncio.sleep(0.05)
+    await eventually(is_moved, within_s=SECONDS_FOR_A_RELOAD)
     file.write_text(component("gone", "routeralias", routes={"/a": "/echo/3"}), encoding="utf-8")
-    async with asyncio.timeout(SECONDS_FOR_A_RELOAD):
-        while (error := (await cart.status())["policy"]["lastError"]) is None:  # type: ignore[index]  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await eventually(is_refused, within_s=SECONDS_FOR_A_RELOAD)
+    error = await refusal()
+    assert error is not None
     assert "component alias of type middleware.http.routeralias is not among the resources" in error
     assert await found() == "/echo/2"
 
