@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.stock.programs import BUILT, Program
 from tests.support.http_client import request
@@ -74,33 +69,6 @@ class Consul:
             return bool(await self.get("/v1/status/leader"))
         except (OSError, ValueError):
             return False
-
-
-def self_signed(folder: Path) -> Path:
-    """A certificate of `localhost`, with its key, that signs itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "consul")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(minutes=30))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    encoding = serialization.Encoding.PEM
-    plain = serialization.NoEncryption()
-    path = folder / "consul.pem"
-    path.write_bytes(
-        certificate.public_bytes(encoding)
-        + key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
-    )
-    return path
 
 
 def tls_settings(pem: Path) -> tuple[str, ...]:

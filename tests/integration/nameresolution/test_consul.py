@@ -11,10 +11,11 @@ import pytest
 import pytest_asyncio
 
 from nameresolution.consul.resolver import MAX_WAITING
-from tests.integration.nameresolution.consul import CONSUL, Consul, self_signed, tls_settings
+from tests.integration.nameresolution.consul import CONSUL, Consul, tls_settings
 from tests.integration.nameresolution.dapr_resolver import RESOLVERS, dapr_resolver
 from tests.integration.nameresolution.hosts import Node, node
 from tests.support.processes import Processes
+from tests.support.web_pki import self_signed
 
 pytestmark = pytest.mark.skipif(CONSUL.reason_missing() is not None, reason=str(CONSUL.reason_missing()))
 needs_dapr = pytest.mark.skipif(
@@ -188,7 +189,7 @@ async def test_instance_of_another_namespace_is_left_out(consul: Consul, tmp_pat
 
 
 async def test_agent_over_tls_must_show_the_name_that_is_called(processes: Processes, tmp_path: Path) -> None:
-    pem = self_signed(tmp_path)
+    pem = self_signed(tmp_path / "consul.pem")
     consul = Consul(processes, *tls_settings(pem))
     await consul.start()
     client = {"address": f"https://127.0.0.1:{consul.https_port}", "tlsConfig": {"caFile": str(pem)}}

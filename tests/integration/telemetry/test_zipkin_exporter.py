@@ -6,18 +6,15 @@ import random
 import socket
 import ssl
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from telemetry.errors import ExportError
 from telemetry.tracing import ExportLimits, Tracer
 from telemetry.zipkin import ZipkinExporter
 from tests.integration.telemetry.collector import answer, collecting
+from tests.support.web_pki import self_signed
 from tests.unit.telemetry.building import SAMPLED, a_span
 
 QUICK = ExportLimits(flush_s=0.02, backoff_s=(0.01, 0.02), shutdown_s=2.0)
@@ -183,29 +180,7 @@ async def test_run_dead_collector_loses_spans_but_bounds_memory_and_shutdown() -
 
 
 def _tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "collector")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(minutes=10))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "collector.pem"
-    pem.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    pem = self_signed(folder / "collector.pem")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(pem)
     client = ssl.create_default_context(cafile=str(pem))

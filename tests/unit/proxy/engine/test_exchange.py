@@ -15,6 +15,7 @@ from proxy.engine.portable.exchange import Exchange
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.wire.streams import RawHead, ResponseEvents
 from tests.conformance.harness import FixedTracing, Recorder, always, plan, retry
+from tests.fakes import translating
 
 GRPC: Headers = ((b"content-type", b"application/grpc"),)
 
@@ -52,33 +53,12 @@ class Down:
         self.acked += count
 
 
-@dataclass
-class Up:
+@dataclass(kw_only=True)
+class Up(translating.Up):
     """The callee's end of one attempt."""
 
     events: ResponseEvents
     address: str
-    head: RawHead | None = None
-    body: bytes = b""
-    ended: bool = False
-    aborted: bool = False
-    acked: int = 0
-
-    def start(self, head: RawHead, *, end: bool) -> None:
-        self.head, self.ended = head, end
-
-    def send(self, data: bytes) -> None:
-        self.body += data
-
-    def finish(self, trailers: Headers) -> None:
-        assert not self.ended
-        self.ended = True
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    def ack(self, count: int) -> None:
-        self.acked += count
 
 
 class Pool:
@@ -105,7 +85,7 @@ class Pool:
             capacity = 1
 
             def open(self, events: ResponseEvents) -> Up:
-                pool.attempts.append(Up(events, address))
+                pool.attempts.append(Up(events=events, address=address))
                 pool.opened.set()
                 return pool.attempts[-1]
 
