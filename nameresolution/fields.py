@@ -27,7 +27,7 @@ class Fields:
     ) -> None:
         """`known` are the keys that may be there, `aliases` other names for some; `within` leads to the mapping, with a dot at its end.
 
-        Raises: ComponentConfigurationError for a key that is not known, and for what is no mapping.
+        Raises: ComponentConfigurationError for a key that is not known, and for anything but a mapping.
         """
         self._component = component
         self._within = within

@@ -122,7 +122,7 @@ class ConsulResolver:
             )
 
     async def withdraw(self) -> None:
-        """Have nobody call us: by a failed check, or deregistered where that is wanted, or where there is no check."""
+        """Stop calls to us: by a failed check, or by deregistering where that is configured or there is no check."""
         service, self._service = self._service, None
         if service is None:
             return

@@ -241,7 +241,7 @@ def _api(document: Document, api: schema.Api, findings: Findings) -> ApiLists:
             protocol = next((one for one in PROTOCOLS if one == rule.protocol.lower()), None)
             name = rule.name.strip("/")
             if version is None:
-                problem = f"`{rule.version}` is no version (expected v1, v1.0 or one such as v1alpha1)"
+                problem = f"`{rule.version}` is not a version (expected v1, v1.0 or one such as v1alpha1)"
                 findings.fault(document, (*place, "version"), problem)
             if protocol is None:
                 findings.fault(
@@ -250,7 +250,7 @@ def _api(document: Document, api: schema.Api, findings: Findings) -> ApiLists:
             if name.partition("/")[0] not in NAMES or (protocol == "grpc" and name not in NAMES):
                 close = difflib.get_close_matches(name, NAMES, n=1)
                 hint = f"did you mean {close[0]}?" if close else "expected one such as invoke or metadata"
-                findings.fault(document, (*place, "name"), f"`{rule.name}` is no API of Dapr's ({hint})")
+                findings.fault(document, (*place, "name"), f"`{rule.name}` is not an API of Dapr's ({hint})")
             elif version is not None and protocol is not None:
                 lists[key].append(ApiRule(name=name, version=version, protocol=protocol))
     return ApiLists(allowed=tuple(lists["allowed"]), denied=tuple(lists["denied"]))

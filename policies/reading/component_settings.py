@@ -147,7 +147,9 @@ class Settings:
                 self.fault(name, f"is neither YAML nor JSON: {str(error).splitlines()[0]}")
                 return {}
         if not isinstance(value, dict) or not value:
-            self.fault(name, f"{name} is no mapping (expected one in YAML or JSON, with one entry at least)")
+            self.fault(
+                name, f"{name} is not a mapping (expected one in YAML or JSON, with one entry at least)"
+            )
             return {}
         return {_text(key): _text(one) for key, one in value.items()}
 

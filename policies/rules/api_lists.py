@@ -52,6 +52,6 @@ class ApiLists(Struct, frozen=True, kw_only=True):
 
 
 def version_of(text: str) -> str | None:
-    """`v1` for `v1` and `v1.0`, `v1alpha1` for `v1alpha1` and `v1.0-alpha1`; None for what is no version."""
+    """`v1` for `v1` and `v1.0`, `v1alpha1` for `v1alpha1` and `v1.0-alpha1`; None for anything else."""
     match = _VERSION.fullmatch(text)
     return None if match is None else f"v1{match[1] or ''}"

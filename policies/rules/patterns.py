@@ -9,7 +9,7 @@ MAX_PATTERN_BYTES: Final = 16_384
 
 
 class PatternError(ValueError):
-    """A text is no pattern of RE2, or the library is missing."""
+    """A text is not an RE2 pattern, or the library is missing."""
 
 
 class Pattern:

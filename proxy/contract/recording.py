@@ -225,7 +225,7 @@ class RecordingHead:
         return self._head
 
     def moved(self, path: str, query: str = "") -> "RecordingHead":
-        """The same head on its way to another path, which follows from what was read: questions about it are no further reads.
+        """The same head on its way to another path, which follows from what was read: what is asked about it is not recorded again.
 
         query: goes before the one that it has.
         """

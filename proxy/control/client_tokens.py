@@ -148,7 +148,7 @@ def _read(url: str, body: bytes) -> Token:
         raise TokenAnswerError(f"{url}: it holds no access_token") from error
     value = f"{_TYPES.get(str(kind).lower(), kind)} {token}"
     if not isinstance(token, str) or not token or not value.isascii() or not value.isprintable():
-        raise TokenAnswerError(f"{url}: its access_token is no text for a header")
+        raise TokenAnswerError(f"{url}: its access_token is not valid as a header value")
     if life_s is not None and not 0 < life_s < 1e9:
-        raise TokenAnswerError(f"{url}: its expires_in is no length of time")
+        raise TokenAnswerError(f"{url}: its expires_in is not a duration")
     return Token(value.encode(), life_s)

@@ -62,7 +62,7 @@ def _name(key: str) -> str:
     if reserved is not None or (name.startswith("grpc-") and name not in NOT_PASSED):
         name = f"dapr-{name.lstrip(':')}"
     if not name.isascii() or TOKEN.fullmatch(name.encode()) is None:
-        raise WireError(INVALID_ARGUMENT, f"{key!r} is no name of a header")
+        raise WireError(INVALID_ARGUMENT, f"{key!r} is not a valid header name")
     return name
 
 

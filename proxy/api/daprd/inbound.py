@@ -83,7 +83,7 @@ class _CallIn(ABC):
             except WireError as error:
                 self.fail(error)
             except DecodeError:
-                self.fail(WireError(INVALID_ARGUMENT, "what came is no message of this method"))
+                self.fail(WireError(INVALID_ARGUMENT, "the request is not a valid message of this method"))
         self._to_app.came(len(data))
 
     def request_end(self, trailers: Headers) -> None:

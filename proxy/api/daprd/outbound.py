@@ -175,7 +175,7 @@ class CallOut:
         except WireError as error:
             self._fail(Cause.INVALID_ANSWER, str(error))
         except DecodeError:
-            self._fail(Cause.INVALID_ANSWER, "what came is no answer of a daprd")
+            self._fail(Cause.INVALID_ANSWER, "a daprd's answer is not a valid message")
         self._from_daprd.came(len(data))
 
     def response_end(self, trailers: Headers) -> None:

@@ -180,7 +180,7 @@ def failed(head_fields: Headers, cause: Cause, text: str, callee: str) -> LocalR
 
 
 def meant(code: int, text: str, said: bytes) -> tuple[Cause, str]:
-    """What a gRPC status means that is no app's. said: the word of a proxy of ours, if any."""
+    """What a gRPC status means that does not come from an app. said: the word of a proxy of ours, if any."""
     cause = _CAUSES.get(said)
     if cause is not None:
         return cause, text

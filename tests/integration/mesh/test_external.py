@@ -89,7 +89,7 @@ async def echoed(response: Response) -> tuple[str, dict[str, str]]:
 
 
 async def no_tls(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Whatever comes is no request."""
+    """Nothing that comes is a request."""
     writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
     writer.close()
 

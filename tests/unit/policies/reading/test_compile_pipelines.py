@@ -126,9 +126,9 @@ def test_routes_are_a_mapping_or_a_text_that_holds_one(tmp_path: Path, routes: o
 @pytest.mark.parametrize(
     ("routes", "problem"),
     [
-        ("[]", "is no mapping"),
+        ("[]", "is not a mapping"),
         ("{", "neither YAML nor JSON"),
-        ({}, "is no mapping"),
+        ({}, "is not a mapping"),
         ({"a": "/b"}, "`a` is not a path"),
         ({"/a%2fb": "/b"}, "is not a path"),
         ({"/a/x{id}": "/b"}, "is not a path"),

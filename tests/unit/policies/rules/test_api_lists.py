@@ -62,15 +62,15 @@ def test_rule_for_another_version_is_about_no_api_of_ours(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (rule("invok"), "spec.api.denied[1].name: `invok` is no API of Dapr's (did you mean invoke?)"),
+        (rule("invok"), "spec.api.denied[1].name: `invok` is not an API of Dapr's (did you mean invoke?)"),
         (
             rule("metadata/{key}", "grpc"),
-            "spec.api.denied[1].name: `metadata/{key}` is no API of Dapr's (did you mean metadata?)",
+            "spec.api.denied[1].name: `metadata/{key}` is not an API of Dapr's (did you mean metadata?)",
         ),
         (rule("invoke", "tcp"), "spec.api.denied[1].protocol: `tcp` is unknown (expected http or grpc)"),
         (
             rule("invoke", version="1"),
-            "spec.api.denied[1].version: `1` is no version (expected v1, v1.0 or one such as v1alpha1)",
+            "spec.api.denied[1].version: `1` is not a version (expected v1, v1.0 or one such as v1alpha1)",
         ),
         ({"name": "invoke", "version": "v1"}, "spec.api.denied[1].protocol: "),
     ],

@@ -29,7 +29,7 @@ pub struct NextPause {
 }
 
 impl NextPause {
-    /// After such a failure; `None`: there is no other attempt.
+    /// After such a failure; `None`: no other attempt.
     pub fn new(call: &Call, plan: &Plan, cause: Cause, status: u16, code: Option<u32>) -> Option<Self> {
         let rule = plan.retries.iter().position(|policy| policy.covers(cause, status, code))?;
         if call.body.spent || plan.retries[rule].attempts.is_some_and(|most| call.attempts.len() >= most as usize) {
@@ -69,7 +69,7 @@ impl Call {
         !self.body.spent && self.tried.len() <= IMMEDIATE_TRIES && has_untried()
     }
 
-    /// How long to wait for another attempt after a failure that is no answer; `None`: this was the last.
+    /// How long to wait for another attempt after a failure other than an answer; `None`: this was the last.
     pub async fn next_pause(&mut self, down: &mut Down, plan: &Plan, cause: Cause) -> Result<Option<Duration>, Stop> {
         let Some(mut next) = NextPause::new(self, plan, cause, 0, None) else { return Ok(None) };
         poll_fn(|cx| match next.poll(cx, self, plan) {
