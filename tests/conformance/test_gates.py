@@ -98,6 +98,7 @@ async def test_gate_with_a_full_queue_sheds(engine: str, level: str) -> None:
         kept = [await caller.request() for _ in range(2)]
         await waiting(way.front, 2)
         shed = [await caller.whole(await caller.request()) for _ in range(3)]
+        await way.front.seen.until(lambda: len(way.front.seen.outcomes) == 3)
         outcomes = list(way.front.seen.outcomes)
         way.front.gate("g", None)
         let_in = [(await caller.whole(stream)).status for stream in kept]
@@ -334,7 +335,8 @@ async def test_rate_refuses_a_caller_that_comes_too_often(engine: str, level: st
     ):
         way.front.engine.set_gate("g", RateGate(per_s=0.001, burst=3))
         answers = [await caller.request("GET", "/") for caller in (first, second, first, second)]
-        outcome = next(one for one in [*way.front.seen.outcomes] if one.cause is not None)
+        await way.front.seen.until(lambda: any(one.cause is not None for one in way.front.seen.outcomes))
+        outcome = next(one for one in way.front.seen.outcomes if one.cause is not None)
         way.front.engine.set_gate("g", None)
         after = await first.request("GET", "/")
     assert [answer.status for answer in answers] == [200, 200, 200, 429]
