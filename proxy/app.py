@@ -294,6 +294,7 @@ class Sidecar:
             namespace=settings.namespace,
             speaks_grpc=settings.app_speaks_grpc,
             max_bytes=settings.max_body_bytes or DAPR_BODY_BYTES,
+            head_bytes=settings.read_buffer_bytes,
             replay_bytes=settings.replay_bytes,
         )
         return Translators(settings.runtime_root / "run" / settings.instance, own)

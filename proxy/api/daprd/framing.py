@@ -48,6 +48,16 @@ class Messages:
             yield message
 
 
+def check_envelope(size: int, limit_bytes: int) -> None:
+    """Whether what a message holds beside its body can be a head at all, before anything is made of it. Raises WireError.
+
+    limit_bytes: of a head, whose fields take up fewer bytes here than twice theirs.
+    """
+    if size > 2 * limit_bytes:
+        text = f"the envelope is {size} bytes without its body, a head has {limit_bytes} at most; --read-buffer-size sets the limit"
+        raise WireError(RESOURCE_EXHAUSTED, text)
+
+
 def framed(message: bytes) -> bytes:
     """A message as it is sent."""
     return b"\x00" + len(message).to_bytes(4, "big") + message

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from proxy.api.dapr.codes import INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from proxy.api.daprd.flow import Credit, pieces
-from proxy.api.daprd.framing import HEAD, Messages, WireError, ending, framed
+from proxy.api.daprd.framing import HEAD, Messages, WireError, check_envelope, ending, framed
 from proxy.api.daprd.internals_pb2 import (
     InternalInvokeRequest,
     InternalInvokeRequestStream,
@@ -31,11 +31,12 @@ _LOST: Final = {Cause.REFUSED: 14, Cause.SHED: RESOURCE_EXHAUSTED}  # UNAVAILABL
 
 
 class Callee(Struct, frozen=True, kw_only=True):
-    """Our app. max_bytes: of a message, either way."""
+    """Our app. max_bytes: of a message, either way; head_bytes: of a request's head."""
 
     app_id: str
     speaks_grpc: bool
     max_bytes: int
+    head_bytes: int
 
 
 def accept(way: Way, own: Callee, down: Downstream, head: RawHead) -> "StreamIn | WholeIn":
@@ -219,6 +220,7 @@ class StreamIn(_CallIn):
     def take(self, message: bytes) -> None:
         """See _CallIn. The envelope waits for the first piece where it doesn't say how long the body is."""
         part = InternalInvokeRequestStream.FromString(message)
+        check_envelope(len(message) - len(part.payload.data), self._own.head_bytes)
         if self._request is None:
             self._request = checked(part.request)
             self._left = announced_length(self._request)
@@ -282,7 +284,9 @@ class WholeIn(_CallIn):
         """See _CallIn."""
         if self._request is not None:
             raise WireError(INVALID_ARGUMENT, "a second message")
-        self._request = checked(InternalInvokeRequest.FromString(message))
+        request = InternalInvokeRequest.FromString(message)
+        check_envelope(len(message) - len(request.message.data.value), self._own.head_bytes)
+        self._request = checked(request)
 
     def end(self) -> None:
         """See _CallIn."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from proxy.api.dapr.codes import INTERNAL, OK, UNIMPLEMENTED
 from proxy.api.daprd.flow import Credit, pieces
-from proxy.api.daprd.framing import HEAD, Messages, WireError, framed, message_of
+from proxy.api.daprd.framing import HEAD, Messages, WireError, check_envelope, framed, message_of
 from proxy.api.daprd.internals_pb2 import (
     InternalInvokeRequest,
     InternalInvokeRequestStream,
@@ -33,11 +33,15 @@ _BODILESS: Final = frozenset({204, 304})
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Our own side. max_bytes: of a message, either way; replay_bytes: of a body that is kept for CallLocal."""
+    """Our own side. max_bytes: of a message, either way; head_bytes: of an answer's head.
+
+    replay_bytes: of a body that is kept for CallLocal.
+    """
 
     app_id: str
     namespace: str
     max_bytes: int
+    head_bytes: int
     replay_bytes: int
 
 
@@ -207,6 +211,8 @@ class CallOut:
 
     def _take(self, message: bytes) -> None:
         part = InternalInvokeResponseStream.FromString(message)
+        body = len(part.payload.data) + len(part.response.message.data.value)
+        check_envelope(len(message) - body, self._own.head_bytes)
         if part.HasField("payload"):
             if part.payload.seq != self._next:
                 raise WireError(
@@ -227,6 +233,7 @@ class CallOut:
         if self._has_begun:
             raise WireError(INTERNAL, "a second answer")
         response = InternalInvokeResponse.FromString(message)
+        check_envelope(len(message) - len(response.message.data.value), self._own.head_bytes)
         is_in_answer = self._answer(response)
         if not is_in_answer:
             self._pass(response.message.data.value)

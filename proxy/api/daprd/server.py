@@ -22,12 +22,16 @@ _BACKLOG: Final = 128
 
 
 class Translating(Struct, frozen=True, kw_only=True):
-    """Whose sidecar it is. max_bytes: of a message, either way; replay_bytes: of a body that is kept for a second attempt."""
+    """Whose sidecar it is. max_bytes: of a message, either way; head_bytes: of a head.
+
+    replay_bytes: of a body that is kept for a second attempt.
+    """
 
     app_id: str
     namespace: str
     speaks_grpc: bool
     max_bytes: int
+    head_bytes: int
     replay_bytes: int
 
 
@@ -105,7 +109,10 @@ class Translators:
         from proxy.api.daprd.inbound import Callee, accept  # noqa: PLC0415 - see above
 
         own = Callee(
-            app_id=self._own.app_id, speaks_grpc=self._own.speaks_grpc, max_bytes=self._own.max_bytes
+            app_id=self._own.app_id,
+            speaks_grpc=self._own.speaks_grpc,
+            max_bytes=self._own.max_bytes,
+            head_bytes=self._own.head_bytes,
         )
         return accept(self._way(self.inbound_way), own, down, head)
 
@@ -116,6 +123,7 @@ class Translators:
             app_id=self._own.app_id,
             namespace=self._own.namespace,
             max_bytes=self._own.max_bytes,
+            head_bytes=self._own.head_bytes,
             replay_bytes=self._own.replay_bytes,
         )
         return CallOut(self._way(self.outbound_way), own, down, head)

@@ -18,7 +18,7 @@ from proxy.contract.plan import Cause
 from proxy.wire.streams import RawHead
 from tests.fakes.translating import Down, Up, Way
 
-OWN = Callee(app_id="web", speaks_grpc=False, max_bytes=100_000)
+OWN = Callee(app_id="web", speaks_grpc=False, max_bytes=100_000, head_bytes=1_000)
 
 
 def envelope(**fields: str) -> InternalInvokeRequest:
@@ -122,6 +122,39 @@ def test_stream_that_breaks_the_rules_is_ended(sent: list[bytes], code: int) -> 
     taken.call.request_end(())
     assert (taken.code, taken.down.is_over) == (code, True)
     assert all(up.aborted for up in taken.way.calls)
+
+
+@pytest.mark.parametrize("where", ["metadata", "values", "method", "unknown field"])
+@pytest.mark.parametrize("method", ["CallLocal", "CallLocalStream"])
+def test_envelope_that_is_no_head_is_refused_before_anything_is_made_of_it(method: str, where: str) -> None:
+    request = envelope()
+    if where == "metadata":
+        for number in range(500):
+            request.metadata[f"x-{number}"].values.append("")
+    elif where == "values":
+        request.metadata["x-b"].values.extend([""] * 2_000)
+    elif where == "method":
+        request.message.method = "é" * 2_000
+    else:
+        request.MergeFromString(b"\x7a\xb8\x17" + b"x" * 3_000)
+    taken = Taken(method)
+    taken.call.request_data(
+        part(request=request) if method == "CallLocalStream" else framed(request.SerializeToString())
+    )
+    assert (taken.code, taken.way.calls) == (8, [])
+    assert b"--read-buffer-size" in taken.down.get(b"grpc-message")
+
+
+def test_body_is_not_of_the_envelope() -> None:
+    request = envelope()
+    request.message.data.value = b"x" * 90_000
+    whole = Taken("CallLocal")
+    whole.call.request_data(framed(request.SerializeToString()))
+    whole.call.request_end(())
+    assert len(whole.up.body) == 90_000
+    stream = Taken()
+    stream.call.request_data(part(b"x" * 90_000, request=envelope()))
+    assert len(stream.up.body) == 90_000
 
 
 def test_empty_envelope_in_a_later_part_is_harmless() -> None:

@@ -18,7 +18,7 @@ from proxy.contract.plan import Cause
 from proxy.wire.streams import RawHead
 from tests.fakes.translating import Down, Up, Way
 
-OWN = Caller(app_id="web", namespace="shop", max_bytes=100_000, replay_bytes=1_000)
+OWN = Caller(app_id="web", namespace="shop", max_bytes=100_000, head_bytes=1_000, replay_bytes=1_000)
 HEAD = ((b"content-type", b"application/grpc"),)
 
 
@@ -137,6 +137,22 @@ def test_answer_that_breaks_the_rules_is_a_failure(parts: list[bytes]) -> None:
     made = Made()
     made.answer(*parts)
     assert (made.down.status, made.down.get(b"postern-error")) == (500, b"invalid-answer")
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_envelope_that_is_no_head_is_a_failure(is_whole: bool) -> None:
+    made = Made()
+    if is_whole:
+        made.call.request_end(())
+        made.call.response_head(200, (*HEAD, *ending(12, "unknown method")), end=True)
+    response = InternalInvokeResponse()
+    response.status.code = 200
+    for number in range(500):
+        response.headers[f"x-{number}"].values.append("")
+    first = response if is_whole else InternalInvokeResponseStream(response=response)
+    made.answer(framed(first.SerializeToString()))
+    assert (made.down.status, made.down.get(b"postern-error")) == (500, b"invalid-answer")
+    assert "--read-buffer-size" in made.told()["message"]
 
 
 @pytest.mark.parametrize(
