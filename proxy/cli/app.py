@@ -8,7 +8,7 @@ import typer
 
 from proxy.cli.completion import COMPLETING, listed
 from proxy.cli.configurations import configurations
-from proxy.cli.errors import FAILED, CliError
+from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError
 from proxy.cli.explain import explain
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
@@ -31,6 +31,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(status, stop, invoke, explain, trace, endpoints),
     *(logs, configurations, init, uninstall),
 )
+# Commands that have a -k in Dapr's command line.
+_HAS_KUBERNETES = frozenset({"init", "uninstall", "list", "status", "stop", "logs", "configurations", "mtls"})
 # Words of Dapr's command line that do nothing here -> why, and what to do instead.
 _MISSING = {
     **dict.fromkeys(
@@ -38,7 +40,7 @@ _MISSING = {
         "not part of postern, which has service invocation only",
     ),
     "dashboard": "there is none; `postern list`, `status`, `endpoints` and `trace` show what runs",
-    **dict.fromkeys(("annotate", "upgrade"), "is for Kubernetes, which is not built yet"),
+    **dict.fromkeys(("annotate", "upgrade"), f"is {KUBERNETES}"),
     "build-info": "is `postern version`, and `postern sidecar --build-info`",
     "completion": "is `postern --show-completion`, and `--install-completion` puts it in place",
 }
@@ -88,6 +90,9 @@ def main(argv: Sequence[str]) -> int:
         return 2
     if argv and not argv[0].startswith("-") and argv[0] not in _names():
         tell(f"postern {argv[0]}: {unknown(argv[0])}")
+        return 2
+    if argv and argv[0] in _HAS_KUBERNETES and (asked := KUBERNETES_FLAGS.intersection(argv)):
+        tell(f"postern {argv[0]}: {min(asked)} is {KUBERNETES}")
         return 2
     try:
         build()(list(argv), prog_name="postern")

@@ -3,6 +3,9 @@
 from proxy.errors import ProxyError
 
 FAILED, MISUSED, PARTLY = 1, 2, 3
+# What Dapr's commands call a cluster by, and why we refuse it.
+KUBERNETES_FLAGS = frozenset({"-k", "--kubernetes"})
+KUBERNETES = "for Kubernetes, which is not built yet"
 
 
 class CliError(ProxyError):

@@ -35,7 +35,13 @@ class LogFile(Struct, frozen=True, kw_only=True):
 
 
 def logs(  # noqa: PLR0917 - the framework passes them by name
-    app_id: Annotated[str, typer.Argument(help="the app, or app.namespace", autocompletion=app_ids)],
+    app_id: Annotated[
+        str | None, typer.Argument(help="the app, or app.namespace", autocompletion=app_ids)
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option("--app-id", "-a", help="the app, as Dapr's command has it", autocompletion=app_ids),
+    ] = None,
     app: Annotated[bool, typer.Option("--app", help="the app's own lines alone")] = False,
     sidecar: Annotated[bool, typer.Option("--sidecar", help="the sidecar's lines alone")] = False,
     follow: Annotated[
@@ -48,15 +54,18 @@ def logs(  # noqa: PLR0917 - the framework passes them by name
     runtime_path: RuntimePath = None,
 ) -> None:
     """Show what an app and its sidecar have logged into files."""
+    asked = app_id or named
+    if asked is None or (app_id and named):
+        raise UsageError("expected one app", hint="name it alone, or with --app-id")
     if app and sidecar:
         raise UsageError("--app and --sidecar are each alone", hint="leave both out for all lines")
-    found = of_app(root_of(runtime_path, os.environ), app_id)
+    found = of_app(root_of(runtime_path, os.environ), asked)
     if instance:
         found = (of_instance(found, instance),)
     files = asyncio.run(files_of(found, app=not sidecar, sidecar=not app))
     if not files:
         raise CliError(
-            f"{app_id} logs into no file, but to the terminal of what started it",
+            f"{asked} logs into no file, but to the terminal of what started it",
             hint="appLogDestination and daprdLogDestination of a run file choose, and --log-file",
         )
     try:

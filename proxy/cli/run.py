@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from proxy.cli.errors import FAILED, CliError, UsageError
+from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError, UsageError
 from proxy.cli.launch import AppSpec, free_ports
 from proxy.cli.output import Console
 from proxy.cli.tables import tell, tell_error
@@ -124,6 +124,8 @@ def read(argv: Sequence[str]) -> Asked:
             break
         name, equals, text = word.partition("=")
         name = SHORT.get(name, name)
+        if name in KUBERNETES_FLAGS:
+            raise UsageError(f"{name} is {KUBERNETES}")
         if name in _SWITCHES:
             switches.add(name)
         elif name == "--run-file":

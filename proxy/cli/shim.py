@@ -48,6 +48,9 @@ def init(
     force: Annotated[
         bool, typer.Option("--force", help="also where Dapr's own daprd is, which is kept for uninstall")
     ] = False,
+    slim: Annotated[
+        bool, typer.Option("--slim", "-s", help="changes nothing: no container is ever started")
+    ] = False,
     dapr_path: DaprPath = None,
     runtime_path: RuntimePath = None,
 ) -> None:

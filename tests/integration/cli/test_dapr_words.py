@@ -30,6 +30,7 @@ async def test_logs_show_what_app_and_sidecar_wrote_and_follow_it(commands: Comm
     assert code == 0, output
     assert "app | listening on" in output
     assert "sidecar | time=" in output
+    assert (await commands.done("logs", "-a", "cart"))[0] == 0
     code, output = await commands.done("logs", "cart", "--app", "--tail", "1")
     assert (code, output.startswith("listening on"), len(output.splitlines())) == (0, True, 1)
     following = commands.start("logs", "cart", "--app", "-f", "--tail", "1")

@@ -16,6 +16,11 @@ from proxy.wire.http_client import LocalResponse
         (["publish"], "postern publish: not part of postern, which has service invocation only\n"),
         (["components"], "postern components: not part of postern, which has service invocation only\n"),
         (["upgrade", "-k"], "postern upgrade: is for Kubernetes, which is not built yet\n"),
+        (["status", "-k"], "postern status: -k is for Kubernetes, which is not built yet\n"),
+        (["mtls", "expiry", "-k"], "postern mtls: -k is for Kubernetes, which is not built yet\n"),
+        (["run", "-k", "-f", "."], "postern run: -k is for Kubernetes, which is not built yet\n"),
+        (["logs", "-a", "x", "x"], "postern logs: expected one app; name it alone, or with --app-id\n"),
+        (["logs"], "postern logs: expected one app; name it alone, or with --app-id\n"),
         (
             ["dashboard"],
             "postern dashboard: there is none; `postern list`, `status`, `endpoints` and `trace` show what runs\n",

@@ -40,6 +40,11 @@ def test_run_leaves_unknown_flags_to_the_sidecars_parser(tmp_path: Path) -> None
         single(asked, {"POSTERN_HOME": str(tmp_path / "root")}, tmp_path, random.Random(1))
 
 
+def test_run_leaves_what_follows_the_command_alone() -> None:
+    assert read(["-a", "x", "curl", "-k"]).command == ("curl", "-k")
+    assert read(["-a", "x", "--", "curl", "-k"]).command == ("curl", "-k")
+
+
 def test_run_flag_without_value_is_refused() -> None:
     with pytest.raises(UsageError, match="a value is missing"):
         read(["--app-id"])

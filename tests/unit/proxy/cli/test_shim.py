@@ -94,7 +94,7 @@ def test_commands_tell_what_they_did(tmp_path: Path, capsys: pytest.CaptureFixtu
     root, home = tmp_path / "root", tmp_path / "home"
     with pytest.raises(UsageError, match="--force is for --shim"):
         init(force=True)
-    init(shim=True, dapr_path=str(home), runtime_path=str(root))
+    init(shim=True, slim=True, dapr_path=str(home), runtime_path=str(root))
     assert str(our_daprd()) in (home / ".dapr" / "bin" / "daprd").read_text()
     uninstall(dapr_path=str(home))
     told = "".join(capsys.readouterr())
