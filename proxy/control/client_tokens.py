@@ -59,7 +59,7 @@ class ClientToken:
             else:
                 failures, wait_s = 0, None
                 if token.life_s is not None:
-                    wait_s = max(token.life_s - _LEAD_S, token.life_s * 0.8)
+                    wait_s = max(token.life_s - _LEAD_S, token.life_s * 0.8, _RETRY_S[0])
                 self._ends_at = None if token.life_s is None else time.monotonic() + token.life_s
                 self._set(TokenState(token.value))
             await self._rest(wait_s)
@@ -144,7 +144,7 @@ def _read(url: str, body: bytes) -> Token:
         told = json.loads(body)
         token, kind, life = told["access_token"], told.get("token_type", ""), told.get("expires_in")
         life_s = None if life in (None, 0, "0") else float(life)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise TokenAnswerError(f"{url}: it holds no access_token") from error
     value = f"{_TYPES.get(str(kind).lower(), kind)} {token}"
     if not isinstance(token, str) or not token or not value.isascii() or not value.isprintable():

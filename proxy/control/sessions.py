@@ -44,10 +44,17 @@ class Sessions:
         """A browser waits for what comes of its code."""
         now = time.monotonic()
         self._logins = {known: one for known, one in self._logins.items() if one[1] > now}
-        if code in self._logins or len(self._logins) >= _MAX_LOGINS:
+        if code in self._logins or (len(self._logins) >= _MAX_LOGINS and not self._forget_failed()):
             return
         self._logins[code] = (LoginState(), now + _LOGIN_S)
         self._codes.put_nowait(code)
+
+    def _forget_failed(self) -> bool:
+        """Make room: codes that are none cost whoever makes them up nothing, and may keep nobody out."""
+        failed = next((known for known, (state, _) in self._logins.items() if state.error), None)
+        if failed is not None:
+            del self._logins[failed]
+        return failed is not None
 
     async def run(self) -> None:
         """Exchange codes until cancelled."""

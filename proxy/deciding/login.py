@@ -16,6 +16,7 @@ from policies.rules.pipelines import OAuth2
 from proxy.contract.head import Header, RequestHead
 
 LOGIN_S: Final = 600  # from the first redirect to the provider's answer
+_MAX_FIELDS: Final = 64  # of a query that is read
 _MAX_PATH_BYTES: Final = 2_048  # to come back to; a browser keeps 4 KiB in a cookie
 
 
@@ -55,7 +56,10 @@ class Logins(Struct, frozen=True):
 
     def callback(self, one: OAuth2, head: RequestHead) -> Callback | None:
         """The end of a login that this browser began here; None for any other request."""
-        asked = parse_qs(head.query.decode("latin-1"), max_num_fields=64)
+        try:
+            asked = parse_qs(head.query.decode("latin-1"), max_num_fields=_MAX_FIELDS)
+        except ValueError:
+            return None  # no provider sends so many
         state = asked.get("state", [""])[0]
         sealed = read_cookie(one, "login", head.headers)
         if not state or sealed is None:

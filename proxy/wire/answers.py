@@ -1,18 +1,24 @@
 """Replies on the wire: HTTP or gRPC form, with the engine's detail put in; and the few answers given before any decision."""
 
 import json
+import logging
 import time
 from email.utils import formatdate
 from functools import lru_cache
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from proxy import errors
 from proxy.contract.engine import HopSpan
 from proxy.contract.head import Headers
-from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Labels, Reply
+from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Decide, Decision, Labels, Reply
+from proxy.contract.recording import RecordingHead
 from proxy.wire.grpc_web import trailer_frame
 from proxy.wire.streams import Downstream
 
+_LOG = logging.getLogger("postern.deciding")
+_INTERNAL = 13  # of gRPC
 _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 
@@ -94,6 +100,19 @@ def bad_request(reason: str, listener: str) -> Reply:
 def timed_out(listener: str) -> Reply:
     """The caller's deadline passed before a decision."""
     return errors.reply(Cause.TIMEOUT, unlabelled(listener), f"the call's deadline passed: {DETAIL}")
+
+
+def decided(decide: Decide, head: RecordingHead) -> Decision:
+    """What a decider says. Where it fails, which is a fault of ours, that call fails, nobody else's, and nothing is kept of it."""
+    try:
+        return decide(head)
+    except Exception:  # noqa: BLE001 - the boundary: one call fails, not its connection, and it does not wait for ever
+        listener = head.whole().listener
+        _LOG.exception("no decision about a call by %s", listener)
+    text = "this proxy failed to decide about the call, see its log"
+    return replace(
+        errors.reply(Cause.UNSUPPORTED, unlabelled(listener), text, status=500), grpc_code=_INTERNAL
+    )
 
 
 def is_grpc(headers: Headers) -> bool:

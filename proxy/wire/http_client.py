@@ -181,6 +181,8 @@ async def _dial(
             )
     except OSError as error:
         raise LocalHttpError(address, os_reason(error)) from error
+    except UnicodeError as error:  # a host's label that is empty or too long
+        raise LocalHttpError(address, str(error)) from error
     return transport, client
 
 

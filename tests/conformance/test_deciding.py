@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
@@ -81,12 +79,9 @@ async def test_detail_in_a_reply_is_escaped(engine: str) -> None:
     assert json.loads(response.body)["message"] == 'no-app: /a"b%22<x>'
 
 
-async def test_decider_that_raises_fails_those_calls_alone(engine: str) -> None:
-    told: set[str] = set()  # not the exceptions, which hold on to the calls
-
-    def tell(_: object, context: Mapping[str, Any]) -> None:
-        told.add(str(context["exception"]))
-
+async def test_decider_that_raises_fails_those_calls_alone(
+    engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def decide(head: RecordingHead) -> Decision:
         if head.method() == "PUT":
             raise RuntimeError("a fault in a decider")
@@ -95,14 +90,19 @@ async def test_decider_that_raises_fails_those_calls_alone(engine: str) -> None:
     async with http_app() as app, running(engine) as node:
         node.cluster("app", app)
         port = await node.listen(decide)
-        asyncio.get_running_loop().set_exception_handler(tell)
         methods = ["PUT", "GET"] * 50
-        calls = [request(port, method, "/echo") for method in methods]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert [getattr(answer, "status", None) == 200 for answer in answers] == [
-        verb == "GET" for verb in methods
-    ]
-    assert told == {"a fault in a decider"}
+        answers = await asyncio.gather(*(request(port, method, "/echo") for method in methods))
+        async with dial(port) as caller:
+            failed, *others = [
+                await caller.whole(await caller.request(b"/s/M", method=method, headers=headers, body=b""))
+                for method, headers in ((b"PUT", GRPC), (b"PUT", ()), (b"GET", ()))
+            ]
+    assert [answer.status for answer in answers] == [500, 200] * 50
+    assert "see its log" in json.loads(answers[0].body)["message"]
+    assert (failed.get(b"grpc-status"), [other.status for other in others]) == (b"13", [500, 200])
+    assert {str(record.exc_info[1]) for record in caplog.records if record.exc_info} == {
+        "a fault in a decider"
+    }
 
 
 # --- holds

@@ -84,7 +84,7 @@ class Answers:
     def _decide(self, question: "Question", fields: "HeadParts") -> None:
         head = parts.head(fields)
         asking = RecordingHead(head, self._tables)
-        decision = self.listeners[head.listener].decide(asking)
+        decision = answers.decided(self.listeners[head.listener].decide, asking)
         if isinstance(decision, Hold):
             question.hold(decision.key, decision.for_s, self._reply_parts(decision.then))
         elif isinstance(decision, Reply):

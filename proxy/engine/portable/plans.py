@@ -14,6 +14,7 @@ from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Decide, Decision, Hold, Plan, Reply
 from proxy.contract.recording import Read, RecordingHead, Tables
+from proxy.wire import answers
 from proxy.wire.edits import Compiled, compile_edits
 
 _PLAN_BYTES = 16 << 10
@@ -63,7 +64,7 @@ class PlanCache:
     def decide(self, decide: Decide, head: RequestHead) -> Kept | Hold:
         """Ask the decider, and keep what it says."""
         asking = RecordingHead(head, self._tables)
-        decision: Decision = decide(asking)
+        decision: Decision = answers.decided(decide, asking)
         if isinstance(decision, Hold):
             return decision
         kept = _ready(decision)

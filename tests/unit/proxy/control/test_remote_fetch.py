@@ -185,6 +185,24 @@ async def test_token_that_can_not_be_had_is_told_with_its_url(issuer: Issuer) ->
         assert f"{issuer.url}/token: answered with status 400" in remote.token(one).error
 
 
+async def test_life_that_is_no_number_of_seconds_is_told_and_ends_nothing(issuer: Issuer) -> None:
+    issuer.life_s = 10**400
+    one = credentials(issuer)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        assert "holds no access_token" in remote.token(one).error
+
+
+async def test_token_that_ends_at_once_is_not_asked_for_all_the_time(issuer: Issuer) -> None:
+    issuer.life_s = 1e-6
+    one = credentials(issuer)
+    async with fetching(one) as (remote, news):
+        await news.next()
+        while remote.token(one).value is not None:
+            await news.next()
+        assert issuer.count("/token") == 1
+
+
 async def test_only_what_changed_is_fetched_anew(issuer: Issuer) -> None:
     keys, token = bearer(issuer), credentials(issuer)
     async with fetching(keys, token) as (remote, news):
@@ -237,6 +255,21 @@ async def test_code_that_is_not_taken_makes_no_session(issuer: Issuer) -> None:
         remote.want(f"{one.remote_key}\nc")
         await news.next()
         assert "answered with status 400" in remote.login(one, "c").error
+
+
+async def test_codes_that_are_none_keep_nobody_out(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.control.sessions._MAX_LOGINS", 2)
+    issuer.status["/token"] = 400
+    one = login(issuer)
+    async with fetching(one) as (remote, news):
+        for code in "ab":
+            remote.want(f"{one.remote_key}\n{code}")
+            await news.next()
+        issuer.status.clear()
+        remote.want(f"{one.remote_key}\nc")
+        await news.next()
+        assert remote.login(one, "c").session
+        assert "status 400" in remote.login(one, "b").error
 
 
 async def test_sessions_are_bounded_and_the_oldest_goes_first(

@@ -129,3 +129,9 @@ def test_cookie_is_read_among_others() -> None:
     assert read_cookie(plain, "session", ((b"cookie", b"a=b; " + pair), (b"cookie", b"c=d"))) == "v"
     assert read_cookie(ONE, "session", ((b"cookie", pair),)) is None
     assert read_cookie(replace(plain, force_https=True), "session", ((b"cookie", pair),)) is None
+
+
+def test_query_of_more_fields_than_any_provider_sends_is_no_end_of_a_login() -> None:
+    cookie, state = begun("/a")
+    assert back(cookie, state, "&code=c" + "&a=1" * 100) is None
+    assert back(cookie, state) is not None

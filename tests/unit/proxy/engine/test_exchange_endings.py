@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import pytest
 from msgspec.structs import replace
 
 from proxy.contract.gates import ConcurrencyGate
@@ -116,14 +115,14 @@ async def test_response_trailers_lose_what_headers_lose() -> None:
     assert down.trailers == ((b"grpc-status", b"0"),)
 
 
-async def test_call_that_no_decider_could_decide_is_not_kept() -> None:
+async def test_call_that_no_decider_could_decide_fails_and_is_not_kept() -> None:
     def decide(head: RecordingHead) -> Decision:
         raise KeyError(head.path_class(99))
 
     bench = Bench(plan())
     bench.listener = replace(bench.listener, decide=decide)
-    with pytest.raises(KeyError):
-        bench.call(get())
+    _, down = bench.call(get())
+    assert (down.status, bench.carrier.plans.size) == (500, 0)
     assert not bench.carrier.calls["in"]
 
 

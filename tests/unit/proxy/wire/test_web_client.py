@@ -29,3 +29,8 @@ async def test_answer_of_another_status_is_told(tmp_path: Path) -> None:
         issuer.status["/keys"] = 302
         with pytest.raises(LocalHttpError, match=r"answered with status 302: .*told to"):
             await WebClient().fetch(f"{issuer.url}/keys", timeout_s=10)
+
+
+async def test_host_that_is_no_name_is_told_as_a_failed_call() -> None:
+    with pytest.raises(LocalHttpError, match="label"):
+        await WebClient().fetch("http://a..b/keys", timeout_s=10)
