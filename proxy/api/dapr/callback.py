@@ -116,19 +116,22 @@ def failed(app_id: str, cause: Cause, text: str, trace_id: str) -> LocalResponse
 
 
 def _fields(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[Header]:
-    """Metadata as fields of the answer."""
+    """Metadata as fields of the answer; texts are ASCII (gRPC over HTTP/2), others are left out."""
     for name, value in metadata:
         if isinstance(value, bytes):
             yield GRPC_HEADER + name.encode(), b64encode(value)
-        elif name not in DROPPED and not name.startswith("postern-"):
-            yield (f"dapr-{name}" if name.startswith("grpc-") else name).encode(), value.encode("latin-1")
+        elif name not in DROPPED and not name.startswith("postern-") and METADATA_TEXT.fullmatch(value):
+            yield (f"dapr-{name}" if name.startswith("grpc-") else name).encode(), value.encode("ascii")
 
 
 def _trailers(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[Header]:
     for name, value in metadata:
-        if not name.startswith("postern-"):
-            data = b64encode(value) if isinstance(value, bytes) else value.encode("latin-1")
-            yield GRPC_TRAILER + name.encode(), data
+        if name.startswith("postern-"):
+            continue
+        if isinstance(value, bytes):
+            yield GRPC_TRAILER + name.encode(), b64encode(value)
+        elif METADATA_TEXT.fullmatch(value):
+            yield GRPC_TRAILER + name.encode(), value.encode("ascii")
 
 
 def _details(trailing: Metadata) -> Iterator[dict[str, str]]:

@@ -46,6 +46,7 @@ GRPC_KIND: Final = (
 )
 GRPC_HEADER: Final = b"postern-grpc-header-"  # binary ones; the others are fields of their own
 GRPC_TRAILER: Final = b"postern-grpc-trailer-"
+_INVALID: Final = ((HEADER.decode(), Cause.INVALID_ANSWER.value),)
 _OF_HTTP_ALONE: Final = frozenset(
     {"dapr-content-type", "dapr-content-length", "dapr-date"}
 )  # which a gRPC app did not send
@@ -133,7 +134,10 @@ def answer_to(app_id: str, found: LocalResponse, max_bytes: int) -> Answer:
     if any(name == HEADER for name, _ in found.headers):
         return _by_proxy(app_id, found)
     if any(name == GRPC_STATUS for name, _ in found.headers):
-        return _by_grpc_app(app_id, found, max_bytes)
+        try:
+            return _by_grpc_app(app_id, found, max_bytes)
+        except ValueError:
+            return failed(app_id, "the answer of its proxy says nothing that gRPC could", trailing=_INVALID)
     initial: Metadata = (*_initial(found.headers), (_STATUS_KEY, str(found.status)))
     code = code_of(found.status)
     if code != OK:
@@ -173,11 +177,16 @@ def _by_grpc_app(app_id: str, found: LocalResponse, max_bytes: int) -> Answer:
 
 
 def _carried(headers: Headers, prefix: bytes) -> Iterator[tuple[str, str | bytes]]:
-    """The metadata that fields with a prefix of ours carry."""
+    """The metadata that fields with a prefix of ours carry, without what gRPC can't: another's proxy wrote them. Raises ValueError."""
     for raw, data in headers:
         if raw.startswith(prefix):
             name = raw[len(prefix) :].decode("latin-1")
-            yield name, b64decode(data) if name.endswith("-bin") else data.decode("latin-1")
+            if METADATA_NAME.fullmatch(name) is None or (name.startswith("grpc-") and name != DETAILS_KEY):
+                continue
+            if name.endswith("-bin"):
+                yield name, b64decode(data)
+            elif METADATA_TEXT.fullmatch(text := data.decode("latin-1")):
+                yield name, text
 
 
 def failed(app_id: str, text: str, *, code: int = INTERNAL, trailing: Metadata = ()) -> Answer:

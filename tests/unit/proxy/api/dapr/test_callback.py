@@ -187,3 +187,11 @@ def test_status_of_a_grpc_app_comes_back_as_the_app_gave_it() -> None:
 def test_answer_that_does_not_fit_is_told_as_such() -> None:
     found = answer_to("cart", http_answer("cart", Ended(code=0, response=response(b"x" * 100))), 50)
     assert found.code == 8
+
+
+def test_metadata_that_is_not_ascii_is_left_out() -> None:
+    found = http_answer(
+        "cart",
+        Ended(code=5, text="no", initial=(("x-a", "\u20ac"),), trailing=(("x-b", "\u20ac"), ("x-c", "1"))),
+    )
+    assert [name for name, _ in found.headers if b"x-" in name] == [b"postern-grpc-trailer-x-c"]

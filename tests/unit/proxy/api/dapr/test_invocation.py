@@ -286,3 +286,24 @@ def test_answer_counts_with_its_envelope() -> None:
     assert fits.response.ByteSize() == 104
     assert answer(body=b"x" * 100, limit=103) == too_large("cart", 103)
     assert too_large("cart", 103).code == 8
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (b"postern-grpc-status", b"many"),
+        (b"postern-grpc-status", b"\xb2"),
+        (b"postern-grpc-trailer-x-bin", b"!a"),
+    ],
+)
+def test_answer_of_a_proxy_that_says_nonsense_is_a_failure(said: tuple[bytes, bytes]) -> None:
+    found = answer_to("cart", LocalResponse(200, (said, (b"postern-grpc-status", b"0")), b""), LIMIT)
+    assert (found.code, found.trailing) == (13, (("postern-error", "invalid-answer"),))
+
+
+def test_metadata_that_grpc_cannot_carry_is_left_out() -> None:
+    names = (b"x y", b"grpc-status", b"x-text", b"x-good")
+    values = (b"1", b"0", b"\xff", b"1")
+    fields = [(b"postern-grpc-trailer-" + name, value) for name, value in zip(names, values, strict=True)]
+    found = answer_to("cart", LocalResponse(200, ((b"postern-grpc-status", b"5"), *fields), b""), LIMIT)
+    assert (found.code, found.trailing) == (5, (("x-good", "1"),))
