@@ -504,11 +504,17 @@ class Sidecar:
         identity = self._identity.status() if self._identity is not None else {}
         return reasons(missing, self._settings, identity, self._app)
 
-    def _resources(self) -> Mapping[str, Sequence[str]]:
-        """The names of the resources in force, by Dapr's key for their kind."""
+    def _resources(self) -> Mapping[str, Sequence[Json | str]]:
+        """What documents have put in force, by the keys of Dapr's metadata."""
+        policy = self._policy
         return {
-            "resiliencies": [name for name, _ in self._policy.resiliency.resources],
-            "httpEndpoints": sorted(self._policy.http_endpoints),
+            "enabledFeatures": policy.configuration.features,
+            "components": [
+                {"name": one.name, "type": one.type, "version": one.version}
+                for one in policy.pipelines.components
+            ],
+            "resiliencies": [{"name": name} for name, _ in policy.resiliency.resources],
+            "httpEndpoints": [{"name": name} for name in sorted(policy.http_endpoints)],
         }
 
     def _status(self) -> Json:

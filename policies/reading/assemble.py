@@ -24,9 +24,7 @@ from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
 
 _BUILT_KINDS = ("Resiliency", "HTTPEndpoint")
-_UNBUILT_KINDS = frozenset(
-    {"Component", "Configuration", "MCPServer", "Subscription", "WorkflowAccessPolicy"}
-)
+_UNBUILT_KINDS = frozenset({"Configuration", "MCPServer", "Subscription", "WorkflowAccessPolicy"})
 _ACCESS = "spec.accessControl"
 _GUARDING = ("accesscontrol", "spec", "httppipeline", "apphttppipeline", "handlers")
 
@@ -150,6 +148,7 @@ class _Resources(Struct):
 def _resources(files: Iterable[Path], findings: Findings) -> _Resources:
     found = _Resources()
     unbuilt: Counter[str] = Counter()
+    unbuilt_components: list[str] = []
     for path in files:
         for document in _read(path, None, findings) or ():
             kind = document.value.get("kind") if isinstance(document.value, dict) else None
@@ -159,10 +158,15 @@ def _resources(files: Iterable[Path], findings: Findings) -> _Resources:
                 _take(document, schema.Component, found.components, findings)
             elif kind == "HTTPEndpoint":
                 _take(document, schema.HttpEndpoint, found.http_endpoints, findings)
+            elif kind == "Component":
+                unbuilt_components.append(_described(document.value))
             elif isinstance(kind, str) and kind in _UNBUILT_KINDS:
                 unbuilt[kind] += 1
             else:
                 _unknown_kind(document, kind, findings)
+    if unbuilt_components:
+        named = ", ".join(unbuilt_components)
+        findings.warnings.append(f"components other than HTTP middleware have no effect in postern: {named}")
     for kind, count in sorted(unbuilt.items()):
         where = "is read from --config alone" if kind == "Configuration" else "has no effect in postern"
         findings.warnings.append(f"kind {kind} among the resources {where} ({count} found)")
@@ -179,9 +183,19 @@ def _take(
 
 
 def _is_middleware(component: object) -> bool:
-    spec = component.get("spec") if isinstance(component, dict) else None
-    kind = spec.get("type") if isinstance(spec, dict) else None
-    return isinstance(kind, str) and kind.lower().startswith(MIDDLEWARE)
+    return _text(component, "spec", "type").lower().startswith(MIDDLEWARE)
+
+
+def _described(component: object) -> str:
+    name, kind = _text(component, "metadata", "name"), _text(component, "spec", "type")
+    return f"{name or 'one without a name'} ({kind or 'no type'})"
+
+
+def _text(document: object, section: str, key: str) -> str:
+    """A value of a document that nobody has checked; what is no text is none."""
+    part = document.get(section) if isinstance(document, dict) else None
+    value = part.get(key) if isinstance(part, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _unknown_kind(document: Document, kind: object, findings: Findings) -> None:

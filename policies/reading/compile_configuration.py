@@ -68,7 +68,15 @@ def compile_configuration(
             omit_health_checks=spec.logging.api_logging.omit_health_checks,
         ),
         api=_api(last, spec.api, quiet),
+        features=_features(spec.features),
     )
+
+
+def _features(written: object) -> tuple[str, ...]:
+    """The names of those that are enabled; what is no list of features has none, as nothing depends on them."""
+    entries = [_mapping(entry) for entry in written] if isinstance(written, list) else []
+    names = [entry.get("name") for entry in entries if entry.get("enabled") is True]
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def _spec(document: Document) -> dict[str, object]:

@@ -16,6 +16,7 @@ from policies.reading.findings import Findings
 from policies.rules.pipelines import (
     Bearer,
     ClientCredentials,
+    LoadedComponent,
     Middleware,
     OAuth2,
     Pipelines,
@@ -44,7 +45,7 @@ def compile_pipelines(
     http = compiler.pipeline(configurations, "httpPipeline", lambda spec: spec.http_pipeline)
     app = compiler.pipeline(configurations, "appHttpPipeline", lambda spec: spec.app_http_pipeline)
     compiler.warn_of_unused()
-    return Pipelines(http=http, app=app)
+    return Pipelines(http=http, app=app, components=compiler.loaded())
 
 
 class _Compiler:
@@ -76,6 +77,15 @@ class _Compiler:
             for number, handler in enumerate(of(configuration.spec).handlers)
         ]
         return tuple(one for one in made if one is not None)
+
+    def loaded(self) -> tuple[LoadedComponent, ...]:
+        """What the metadata lists."""
+        mine = [one for _, one in self._components if not one.scopes or self._own in one.scopes]
+        return tuple(
+            LoadedComponent(name=one.metadata.name, type=one.spec.type, version=one.spec.version)
+            for one in mine
+            if one.spec.type.lower().removeprefix(MIDDLEWARE) in _KINDS
+        )
 
     def _handler(self, document: Document, place: Place, handler: schema.Handler) -> Middleware | None:
         kind = handler.type.lower().removeprefix(MIDDLEWARE)

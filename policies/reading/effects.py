@@ -146,11 +146,11 @@ CONFIGURATION: Mapping[str, Effect] = {
             ("selector", _none()),
         )
     },
+    "spec.features": _none("the metadata lists those that are enabled"),
     **{
         f"spec.{name}": _none()
         for name in (
             "components",
-            "features",
             "secrets",
             "wasm",
             "workflow",

@@ -74,3 +74,4 @@ class ConfigurationValues(Struct, frozen=True, kw_only=True):
     name_resolution: NameResolutionConfig | None = None
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     api: ApiLists = field(default_factory=ApiLists)
+    features: tuple[str, ...] = ()  # names of spec.features that are enabled; the metadata lists them

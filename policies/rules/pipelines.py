@@ -111,8 +111,18 @@ class OAuth2(Middleware, frozen=True, kw_only=True):
         return f"OAuth2({self.name}, …)"
 
 
+class LoadedComponent(Struct, frozen=True, kw_only=True):
+    """A middleware that pipelines may name, in the words of its resource."""
+
+    name: str
+    type: str
+    version: str
+
+
 class Pipelines(Struct, frozen=True, kw_only=True):
-    """The first handler is the outermost. http: requests of the app, at its own sidecar; app: requests to an HTTP app, at that app's."""
+    """The first handler is the outermost. http: requests of the app, at its own sidecar; app: requests to an HTTP app, at that app's.
+    components: those for our app of types that are built, in a pipeline or not."""
 
     http: tuple[Middleware, ...] = ()
     app: tuple[Middleware, ...] = ()
+    components: tuple[LoadedComponent, ...] = ()

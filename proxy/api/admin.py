@@ -74,7 +74,7 @@ class Admin:
         explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
         decision: Callable[[Query], Json],
-        resources: Callable[[], Mapping[str, Sequence[str]]],
+        resources: Callable[[], Mapping[str, Sequence[Json | str]]],
         is_closed: Callable[[str], bool],
         shutdown: Callable[[str], None],
         abort: Callable[[], None],
@@ -204,10 +204,7 @@ class Admin:
             "appConnectionProperties": _app_connection(settings),
             "actorRuntime": {"runtimeStatus": "DISABLED", "hostReady": False},
         }
-        for kind, names in self._resources().items():
-            if names:
-                found[kind] = [{"name": name} for name in names]
-        return found
+        return {**found, **{key: list(entries) for key, entries in self._resources().items() if entries}}
 
     def _explained(self, query: Query) -> LocalResponse:
         try:

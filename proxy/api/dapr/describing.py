@@ -10,6 +10,7 @@ from proxy.api.dapr.runtime_pb2 import (
     GetMetadataResponse,
     MetadataHTTPEndpoint,
     MetadataResiliency,
+    RegisteredComponents,
 )
 
 
@@ -19,6 +20,8 @@ def metadata_response(told: Mapping[str, Any]) -> GetMetadataResponse:
         id=told["id"],
         runtime_version=told["runtimeVersion"],
         extended_metadata=told["extended"],
+        registered_components=[RegisteredComponents(**one) for one in told.get("components", ())],
+        enabled_features=told.get("enabledFeatures", ()),
         http_endpoints=[MetadataHTTPEndpoint(name=one["name"]) for one in told.get("httpEndpoints", ())],
         resiliencies=[MetadataResiliency(name=one["name"]) for one in told.get("resiliencies", ())],
         actor_runtime=ActorRuntime(runtime_status=told["actorRuntime"]["runtimeStatus"]),

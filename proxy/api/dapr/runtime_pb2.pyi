@@ -86,8 +86,18 @@ class MetadataResiliency(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class RegisteredComponents(_message.Message):
+    __slots__ = ("name", "type", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
 class GetMetadataResponse(_message.Message):
-    __slots__ = ("id", "extended_metadata", "http_endpoints", "app_connection_properties", "runtime_version", "enabled_features", "actor_runtime", "resiliencies")
+    __slots__ = ("id", "registered_components", "extended_metadata", "http_endpoints", "app_connection_properties", "runtime_version", "enabled_features", "actor_runtime", "resiliencies")
     class ExtendedMetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +106,7 @@ class GetMetadataResponse(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     EXTENDED_METADATA_FIELD_NUMBER: _ClassVar[int]
     HTTP_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     APP_CONNECTION_PROPERTIES_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +115,7 @@ class GetMetadataResponse(_message.Message):
     ACTOR_RUNTIME_FIELD_NUMBER: _ClassVar[int]
     RESILIENCIES_FIELD_NUMBER: _ClassVar[int]
     id: str
+    registered_components: _containers.RepeatedCompositeFieldContainer[RegisteredComponents]
     extended_metadata: _containers.ScalarMap[str, str]
     http_endpoints: _containers.RepeatedCompositeFieldContainer[MetadataHTTPEndpoint]
     app_connection_properties: AppConnectionProperties
@@ -111,4 +123,4 @@ class GetMetadataResponse(_message.Message):
     enabled_features: _containers.RepeatedScalarFieldContainer[str]
     actor_runtime: ActorRuntime
     resiliencies: _containers.RepeatedCompositeFieldContainer[MetadataResiliency]
-    def __init__(self, id: _Optional[str] = ..., extended_metadata: _Optional[_Mapping[str, str]] = ..., http_endpoints: _Optional[_Iterable[_Union[MetadataHTTPEndpoint, _Mapping]]] = ..., app_connection_properties: _Optional[_Union[AppConnectionProperties, _Mapping]] = ..., runtime_version: _Optional[str] = ..., enabled_features: _Optional[_Iterable[str]] = ..., actor_runtime: _Optional[_Union[ActorRuntime, _Mapping]] = ..., resiliencies: _Optional[_Iterable[_Union[MetadataResiliency, _Mapping]]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., registered_components: _Optional[_Iterable[_Union[RegisteredComponents, _Mapping]]] = ..., extended_metadata: _Optional[_Mapping[str, str]] = ..., http_endpoints: _Optional[_Iterable[_Union[MetadataHTTPEndpoint, _Mapping]]] = ..., app_connection_properties: _Optional[_Union[AppConnectionProperties, _Mapping]] = ..., runtime_version: _Optional[str] = ..., enabled_features: _Optional[_Iterable[str]] = ..., actor_runtime: _Optional[_Union[ActorRuntime, _Mapping]] = ..., resiliencies: _Optional[_Iterable[_Union[MetadataResiliency, _Mapping]]] = ...) -> None: ...

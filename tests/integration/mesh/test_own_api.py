@@ -31,11 +31,22 @@ PROBES = (
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Standing]:
-    """The module's mesh: `shop` takes two calls at once, has a public port and a Resiliency."""
+    """The module's mesh: `shop` takes two calls at once, has a public port, a Resiliency, a middleware and two Configurations."""
     files = tmp_path_factory.mktemp("own-api")
     (files / "resources").mkdir()
     (files / "resources" / "retries.yaml").write_text("kind: Resiliency\nmetadata: {name: retries}\n")
+    (files / "resources" / "limit.yaml").write_text(
+        "kind: Component\nmetadata: {name: limit}\nspec: {type: middleware.http.ratelimit, version: v1}\n"
+    )
+    for name in ("one", "two"):
+        (files / f"{name}.yaml").write_text(
+            f"kind: Configuration\nspec: {{features: [{{name: {name}, enabled: true}}, {{name: off, enabled: false}}]}}\n"
+        )
     shop = (
+        "--config",
+        str(files / "one.yaml"),
+        "--config",
+        str(files / "two.yaml"),
         "--resources-path",
         str(files / "resources"),
         "--app-max-concurrency",
@@ -126,6 +137,8 @@ async def test_metadata_tells_the_app_and_keeps_what_is_put(mesh: Standing) -> N
         "maxConcurrency": 2,
     }
     assert told["resiliencies"] == [{"name": "retries"}]
+    assert told["components"] == [{"name": "limit", "type": "middleware.http.ratelimit", "version": "v1"}]
+    assert told["enabledFeatures"] == ["two"]  # the later Configuration's list stands, as with Dapr
     assert told["actorRuntime"] == {"runtimeStatus": "DISABLED", "hostReady": False}
 
 

@@ -18,6 +18,7 @@ from policies.reloading.loading import PolicySnapshot, load
 from policies.rules.pipelines import (
     Bearer,
     ClientCredentials,
+    LoadedComponent,
     Middleware,
     OAuth2,
     RateLimit,
@@ -316,9 +317,16 @@ def test_component_in_no_pipeline_and_one_of_another_type_are_told(tmp_path: Pat
     state = component("s", "x").replace("middleware.http.x", "state.redis")
     found = read(tmp_path, [], component("m", "opa"), state)
     assert any("c0.yaml:5: metadata.name: is in no pipeline" in text for text in found.warnings)
-    assert any(
-        "kind Component among the resources has no effect in postern (1 found)" in text
-        for text in found.warnings
+    assert (
+        "components other than HTTP middleware have no effect in postern: s (state.redis)" in found.warnings
+    )
+
+
+def test_components_for_us_of_types_that_are_built_are_listed(tmp_path: Path) -> None:
+    limit, theirs = component("m", "ratelimit"), component("n", "ratelimit", scopes=["other"])
+    found = read(tmp_path, [], limit, theirs, component("o", "opa"))
+    assert found.pipelines.components == (
+        LoadedComponent(name="m", type="middleware.http.ratelimit", version="v1"),
     )
 
 

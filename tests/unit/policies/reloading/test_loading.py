@@ -49,11 +49,11 @@ def test_resources_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 def test_kinds_without_effect_are_named_once_each(tmp_path: Path) -> None:
     files = {
-        "a.yaml": "kind: Component\n---\nkind: Component\n---\nkind: Subscription\n",
+        "a.yaml": "kind: Component\nmetadata: {name: store}\nspec: {type: state.redis}\n---\nkind: Component\n---\nkind: Subscription\n",
         "b.yaml": acl(g="deny"),
     }
     assert load(sources(tmp_path, resources=files)).warnings == (
-        "kind Component among the resources has no effect in postern (2 found)",
+        "components other than HTTP middleware have no effect in postern: store (state.redis), one without a name (no type)",
         "kind Configuration among the resources is read from --config alone (1 found)",
         "kind Subscription among the resources has no effect in postern (1 found)",
     )

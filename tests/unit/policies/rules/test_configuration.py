@@ -85,6 +85,22 @@ def test_metrics_win_over_metric_field_by_field(tmp_path: Path) -> None:
     assert metrics.rules == (MetricRule(metric="m", label="path", replacements=(("/o/x", "/o/.+"),)),)
 
 
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ([{"name": "a", "enabled": True}, {"name": "b", "enabled": False}, {"name": "c"}], ("a",)),
+        ([{"enabled": True}, {"name": 1, "enabled": True}, "d"], ()),
+        ({"name": "a", "enabled": True}, ()),
+    ],
+)
+def test_enabled_features_are_named_for_the_metadata(
+    tmp_path: Path, written: object, names: tuple[str, ...]
+) -> None:
+    snapshot = loaded(tmp_path, configuration({"features": written}))
+    assert snapshot.configuration.features == names
+    assert any("the metadata lists those that are enabled" in text for text in snapshot.warnings)
+
+
 def test_name_resolution_and_logging_are_read_and_mtls_is_told_to_be_sentrys(tmp_path: Path) -> None:
     snapshot = loaded(
         tmp_path,

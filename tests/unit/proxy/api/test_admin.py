@@ -48,7 +48,10 @@ class Api:
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
             decision=lambda query: {"asked": sorted(query)},
-            resources=lambda: {"resiliencies": list(resiliencies), "httpEndpoints": []},
+            resources=lambda: {
+                "resiliencies": [{"name": name} for name in resiliencies],
+                "httpEndpoints": [],
+            },
             is_closed=closed.__contains__,
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),

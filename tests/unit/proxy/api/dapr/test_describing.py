@@ -22,6 +22,9 @@ SAME = {"id": "web", "runtimeVersion": "1.2", "actorRuntime": {"runtimeStatus": 
 
 def test_sidecar_without_an_app() -> None:
     found = MessageToDict(metadata_response(BARE))
+    listed = {"components": [{"name": "m", "type": "t", "version": "v1"}], "enabledFeatures": ["f"]}
+    more = MessageToDict(metadata_response({**BARE, **listed}))
+    assert (more["registeredComponents"], more["enabledFeatures"]) == (listed["components"], ["f"])
     assert found == {**SAME, "extendedMetadata": {"owner": "blue"}}
 
 
