@@ -53,8 +53,13 @@ _METHODS = (
     ("Document", "search"),
     ("Search", "search"),
 )
-# Blocks that only the gRPC API has.
-_OF_GRPC = {"vectors": "a vector store", "binaryfiles": "a store of binary files", "search": "search"}
+# Blocks that only the gRPC API has, so that HTTP has no code of theirs: Dapr's for what is not there at all serves.
+_UNIMPLEMENTED = "ERR_API_UNIMPLEMENTED"
+_OF_GRPC = {
+    "vectors": ("a vector store", _UNIMPLEMENTED),
+    "binaryfiles": ("a store of binary files", _UNIMPLEMENTED),
+    "search": ("search", _UNIMPLEMENTED),
+}
 
 
 def block_of_method(method: str) -> str | None:
@@ -62,10 +67,10 @@ def block_of_method(method: str) -> str | None:
     return next((block for part, block in _METHODS if part in method), None)
 
 
-def missing_method(block: str) -> str:
-    """What the caller of a building block's method is told."""
-    what = _OF_GRPC[block] if block in _OF_GRPC else _BLOCKS[block][0]
-    return f"{_ONLY_INVOCATION}: {what}; run a daprd beside it for that"
+def missing_method(block: str) -> tuple[str, str]:
+    """The error message and code for the caller of a building block's method; the code is that of the block's paths."""
+    what, code = _OF_GRPC[block] if block in _OF_GRPC else _BLOCKS[block]
+    return f"{_ONLY_INVOCATION}: {what}; run a daprd beside it for that", code
 
 
 def block_of(path: str) -> str | None:

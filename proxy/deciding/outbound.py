@@ -38,7 +38,7 @@ from proxy.deciding.callee import (
 )
 from proxy.deciding.closed_apis import HEALTH, closed_method, closed_route, is_method_closed, is_route_closed
 from proxy.deciding.daprd import by_translator, to_daprd
-from proxy.deciding.error_info import with_error_info
+from proxy.deciding.error_info import with_error_code, with_error_info
 from proxy.deciding.external import External, of_endpoint, of_url, to_external, verbless
 from proxy.deciding.inner_calls import as_inner
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
@@ -241,7 +241,8 @@ class Outbound:
         if refused is not None:
             return refused
         if method[0] == "block":
-            return self.view.reply(Cause.UNSUPPORTED, missing_method(method[1]), surface="dapr")
+            text, code = missing_method(method[1])
+            return with_error_code(self.view.reply(Cause.UNSUPPORTED, text, surface="dapr"), code)
         return self._to_dapr_api()
 
     def _to_dapr_api(self) -> Decision:

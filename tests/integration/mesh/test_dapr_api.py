@@ -20,6 +20,7 @@ from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventua
 from tests.support.dapr_client import DaprClient, Ended, Metadata
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
+from tests.support.error_details import error_info
 from tests.support.http_client import request
 from tests.support.mesh import Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
@@ -277,24 +278,32 @@ async def test_call_is_logged_once_as_the_app_made_it(mesh: Standing, client: Da
 
 
 @pytest.mark.parametrize(
-    ("method", "block"),
+    ("method", "block", "path"),
     [
-        ("GetState", "state store"),
-        ("PublishEvent", "publish and subscribe"),
-        ("SubscribeTopicEventsAlpha1", "publish and subscribe"),
-        ("GetSecret", "secret store"),
-        ("StartWorkflowBeta1", "workflows"),
-        ("Frobnicate", "InvokeService, GetMetadata"),
+        ("GetState", "state store", "state/store/key"),
+        ("PublishEvent", "publish and subscribe", "publish/orders/new"),
+        ("SubscribeTopicEventsAlpha1", "publish and subscribe", "publish/orders/new"),
+        ("GetSecret", "secret store", "secrets/store/key"),
+        ("StartWorkflowBeta1", "workflows", "workflows/engine/flow/start"),
     ],
 )
-async def test_method_of_a_building_block_is_unimplemented_at_once(
-    client: DaprClient, method: str, block: str
+async def test_method_of_a_building_block_is_unimplemented_at_once_with_the_code_of_http(
+    mesh: Standing, client: DaprClient, method: str, block: str, path: str
 ) -> None:
     began = time.monotonic()
     ended = await client.call(method, timeout_s=10.0)
     assert (ended.code, ended.trailing["postern-error"]) == (grpc.StatusCode.UNIMPLEMENTED, "unsupported")
     assert block in ended.text
     assert time.monotonic() - began < 5.0
+    over_http = await request(mesh.web.http_port, "GET", f"/v1.0/{path}")
+    told = {"reason": json.loads(over_http.body)["errorCode"], "domain": "dapr.io"}
+    assert error_info(ended.trailing["grpc-status-details-bin"]) == (12, ended.text, told)
+
+
+async def test_unknown_method_is_unimplemented_and_says_what_is_served(client: DaprClient) -> None:
+    ended = await client.call("Frobnicate", timeout_s=10.0)
+    assert ended.code is grpc.StatusCode.UNIMPLEMENTED
+    assert "InvokeService, GetMetadata" in ended.text
 
 
 async def test_method_that_streams_is_unimplemented_too(mesh: Standing) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.deciding.building_blocks import block_of_method, missing_method
+from proxy.deciding.building_blocks import block_of, block_of_method, missing, missing_method
 
 BLOCKS = {
     "state": "GetState GetBulkState SaveState QueryStateAlpha1 DeleteState DeleteBulkState ExecuteStateTransaction",
@@ -63,6 +63,12 @@ def test_method_of_no_block(method: str) -> None:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_missing_block_is_named_in_words(block: str) -> None:
-    text = missing_method(block)
+    text, _ = missing_method(block)
     assert "service invocation only" in text
     assert len(text.partition("building block: ")[2].partition(";")[0]) > 3
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_code_is_that_of_http(block: str) -> None:
+    _, code = missing_method(block)
+    assert code == (missing(block)[1] if block_of(f"/v1.0/{block}/x") else "ERR_API_UNIMPLEMENTED")

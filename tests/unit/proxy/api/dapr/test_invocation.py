@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from proxy.api.dapr.common_pb2 import HTTPExtension, InvokeRequest
 from proxy.api.dapr.invocation import Answer, HttpCall, Metadata, answer_to, http_call, too_large
 from proxy.api.dapr.runtime_pb2 import InvokeServiceRequest
 from proxy.contract.head import Headers
 from proxy.wire.http_client import LocalResponse
+from tests.support.error_details import error_info
 
 LIMIT = 4_194_304
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -193,45 +193,6 @@ def test_answer_of_an_app_becomes_a_response() -> None:
         ("dapr-grpc-status", "5"),
         ("dapr-http-status", "201"),
     )
-
-
-def error_info(details: str | bytes) -> tuple[int, str, dict[str, object]]:
-    """A google.rpc.Status as the protobuf library reads it, in a pool of its own."""
-    pool = descriptor_pool.DescriptorPool()
-    text = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="rpc.proto", package="google.rpc", syntax="proto3")
-    kinds = {
-        "Any": (("type_url", 1, text.TYPE_STRING, 1), ("value", 2, text.TYPE_BYTES, 1)),
-        "Status": (
-            ("code", 1, text.TYPE_INT32, 1),
-            ("message", 2, text.TYPE_STRING, 1),
-            ("details", 3, text.TYPE_MESSAGE, 3),
-        ),
-        "Pair": (("key", 1, text.TYPE_STRING, 1), ("value", 2, text.TYPE_STRING, 1)),
-        "ErrorInfo": (
-            ("reason", 1, text.TYPE_STRING, 1),
-            ("domain", 2, text.TYPE_STRING, 1),
-            ("metadata", 3, text.TYPE_MESSAGE, 3),
-        ),
-    }
-    for name, fields in kinds.items():
-        message = file.message_type.add(name=name)
-        for field, number, kind, label in fields:
-            made = message.field.add(name=field, number=number, type=kind, label=label)
-            if kind == text.TYPE_MESSAGE:
-                made.type_name = ".google.rpc.Any" if name == "Status" else ".google.rpc.Pair"
-    pool.Add(file)
-    made_of = {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"google.rpc.{name}"))
-        for name in kinds
-    }
-    assert isinstance(details, bytes)
-    status: Any = made_of["Status"].FromString(details)
-    (one,) = status.details
-    assert one.type_url == "type.googleapis.com/google.rpc.ErrorInfo"
-    info: Any = made_of["ErrorInfo"].FromString(one.value)
-    pairs = {pair.key: pair.value for pair in info.metadata}
-    return status.code, status.message, {"reason": info.reason, "domain": info.domain, **pairs}
 
 
 def test_error_of_an_app_is_told_with_its_status_and_the_start_of_its_body() -> None:
