@@ -457,6 +457,7 @@ class Sidecar:
             await asyncio.sleep(_TICK_S)
             self._meters.loop_lag.set(max(0.0, loop.time() - due))
             self._announcing.tick()
+            self._health.look()
 
     # --- leaving -----------------------------------------------------------------------------------------------------------
 
@@ -464,7 +465,7 @@ class Sidecar:
         """Returns how many calls were cut."""
         settings = self._settings
         self._lines.leaving(reason)
-        self._health.leaving = True
+        self._health.leave()
         if self._lifetime.by_signal and settings.block_shutdown_s:
             await self._block(settings.block_shutdown_s)
         await self._announcing.withdraw()

@@ -3,9 +3,10 @@
 Both live on private unix sockets (0600); the engine forwards `/v1.0/…` here, so that one port serves all.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
@@ -25,12 +26,14 @@ Query = Mapping[str, list[str]]
 _TRACE_ID = re.compile(r"[0-9A-Fa-f]{1,32}")
 _PUBLIC = frozenset({"/v1.0/healthz", "/v1.0/healthz/outbound", "/v1.0/metadata"})
 BY_API = "shutdown API"  # the reason of a shutdown that the app asked for
+_BUT_APP = ("app",)  # what calling out does without
 MAX_METADATA = 64  # keys that an app may set; each is kept in memory
 MAX_METADATA_BYTES = 4_096
 
 
 class Health:
-    """What must be true to be ready. Mutable state: the parts that are not ready yet, and whether we are leaving.
+    """What must be true to be ready. Mutable state: the parts that are not ready yet, those last seen lost, whether we are leaving, and
+    whom to wake when that changes.
 
     `lost` names the parts that were ready and are not now; `started` is called once, when the last part is ready.
     """
@@ -44,6 +47,8 @@ class Health:
         self._missing = dict.fromkeys(parts)
         self._lost = lost
         self._started = started
+        self._known_lost: tuple[str, ...] = ()
+        self._news: set[asyncio.Event] = set()
         self.leaving = False
 
     def ready(self, part: str) -> None:
@@ -52,6 +57,41 @@ class Health:
             del self._missing[part]
             if not self._missing:
                 self._started()
+            self._tell()
+
+    def leave(self) -> None:
+        """We are shutting down: not ready any more."""
+        self.leaving = True
+        self._tell()
+
+    def look(self) -> None:
+        """Look at what can be lost with time, about which nobody tells us."""
+        lost = self._lost()
+        if lost != self._known_lost:
+            self._known_lost = lost
+            self._tell()
+
+    async def changes(self, *, but: tuple[str, ...] = ()) -> AsyncGenerator[bool]:
+        """Whether nothing is missing: now, and each time that changes; what came and went between two reads is skipped. Ends with us."""
+        news = asyncio.Event()
+        self._news.add(news)
+        told = None
+        try:
+            while True:
+                news.clear()
+                leaving, ready = self.leaving, not self.missing(but=but)
+                if ready is not told:
+                    told = ready
+                    yield ready
+                if leaving:
+                    return
+                await news.wait()
+        finally:
+            self._news.remove(news)
+
+    def _tell(self) -> None:
+        for news in self._news:
+            news.set()
 
     def missing(self, *, but: tuple[str, ...] = ()) -> list[str]:
         """What is not ready."""
@@ -111,7 +151,7 @@ class Admin:
         if path == "/v1.0/healthz":
             return self._healthz(query)
         if path == "/v1.0/healthz/outbound":
-            return self._not_ready("ERR_OUTBOUND_HEALTH_NOT_READY", self._health.missing(but=("app",)))
+            return self._not_ready("ERR_OUTBOUND_HEALTH_NOT_READY", self._health.missing(but=_BUT_APP))
         if path == "/v1.0/metadata" and request.method == "GET":
             return _json(200, self.metadata())
         if path.startswith("/v1.0/metadata/") and request.method == "PUT":
@@ -163,7 +203,11 @@ class Admin:
 
     def is_ready(self, *, with_app: bool) -> bool:
         """Whether it can call out and, with the app, be called."""
-        return not self._health.missing(but=() if with_app else ("app",))
+        return not self._health.missing(but=() if with_app else _BUT_APP)
+
+    def readiness(self, *, with_app: bool) -> AsyncGenerator[bool]:
+        """The same now, and each time that it changes."""
+        return self._health.changes(but=() if with_app else _BUT_APP)
 
     def put_metadata(self, key: str, value: str) -> str | None:
         """Keep a value that the app set; why not, where there are too many or it is too large."""

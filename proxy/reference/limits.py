@@ -11,6 +11,7 @@ from policies.reading.documents import MAX_FILE_BYTES
 from policies.rules.backoff import EXPONENTIAL_WITHIN_S
 from proxy.api.admin import MAX_METADATA, MAX_METADATA_BYTES
 from proxy.api.dapr.service import CALLS
+from proxy.api.dapr.standard import WATCHES
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
 from proxy.contract.gates import MAX_CALLERS
 from proxy.contract.recording import MAX_KEY_BYTES
@@ -121,6 +122,7 @@ def other_limits() -> tuple[Limit, ...]:
             "max-body-size",
         ),
         Limit("calls of InvokeService at once", f"{CALLS:,}", "RESOURCE_EXHAUSTED"),
+        Limit("calls of grpc.health.v1.Health/Watch at once", str(WATCHES), "RESOURCE_EXHAUSTED"),
         Limit(
             "a request's head",
             f"{_bytes(HEAD_BYTES)}; {_bytes(DAPR_HEAD_BYTES)} as daprd",

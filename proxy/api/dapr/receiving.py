@@ -1,6 +1,7 @@
-"""What this API's servers and clients have in common: their limits, and unary methods that answer a bad message as gRPC servers do."""
+"""What this API's servers and clients have in common: their limits, and methods that answer a bad message as gRPC servers do."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
@@ -26,11 +27,27 @@ def unary(behaviour: Callable[[_Request, Context], Awaitable[Message]], request:
     """A handler of a method that takes such a request."""
 
     async def receive(data: bytes, context: Context) -> bytes:
-        try:
-            message = request.FromString(data)
-        except DecodeError:
-            text = f"error unmarshalling request: not a valid {request.DESCRIPTOR.full_name}"
-            await context.abort(grpc.StatusCode.INTERNAL, text)
-        return (await behaviour(message, context)).SerializeToString()
+        return (await behaviour(await _message(data, request, context), context)).SerializeToString()
 
     return grpc.unary_unary_rpc_method_handler(receive)
+
+
+def streaming(
+    behaviour: Callable[[_Request, Context], AsyncGenerator[Message]], request: type[_Request]
+) -> Any:  # noqa: ANN401
+    """A handler of a method that takes such a request and answers with a stream, which is closed with its caller."""
+
+    async def receive(data: bytes, context: Context) -> None:
+        async with aclosing(behaviour(await _message(data, request, context), context)) as messages:
+            async for message in messages:
+                await context.write(message.SerializeToString())
+
+    return grpc.unary_stream_rpc_method_handler(receive)
+
+
+async def _message(data: bytes, request: type[_Request], context: Context) -> _Request:
+    try:
+        return request.FromString(data)
+    except DecodeError:
+        text = f"error unmarshalling request: not a valid {request.DESCRIPTOR.full_name}"
+        await context.abort(grpc.StatusCode.INTERNAL, text)

@@ -1,6 +1,6 @@
 """The four methods of Dapr's gRPC API, over one function that makes HTTP calls by the sidecar's own rules."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 import grpc
@@ -40,6 +40,9 @@ class SidecarApi(Protocol):
 
     def is_ready(self, *, with_app: bool) -> bool:
         """Whether it can call out and, with the app, be called."""
+
+    def readiness(self, *, with_app: bool) -> AsyncGenerator[bool]:
+        """The same now, and each time that it changes; ends with the sidecar."""
 
     def put_metadata(self, key: str, value: str) -> str | None:
         """Keep a value; why not."""

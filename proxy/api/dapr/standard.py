@@ -1,9 +1,10 @@
 """gRPC's own services about this API: health checking, and server reflection in its two versions.
 
-The decider sends them here where no app is named. Without `Watch` of health, which ends with UNIMPLEMENTED: clients then take the server
-as healthy (gRPC's doc/health-checking.md), and of what makes a sidecar ready nothing tells when it changes.
+The decider sends them here where no app is named.
 """
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -15,9 +16,11 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio  # type: ignore[attr-defined] # older stubs
 
-from proxy.api.dapr.receiving import Context, unary
+from proxy.api.dapr.receiving import Context, streaming, unary
 from proxy.api.dapr.service import SERVICE, SidecarApi
 
+WATCHES: Final = 256  # of health at once; each holds a stream in the engine and one here
+_KNOWN: Final = ("", SERVICE)
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # The messages of v1 and v1alpha are the same.
 _REFLECTION: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -33,22 +36,59 @@ def handlers(api: SidecarApi) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
 
-    async def check(request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
-        if request.service not in ("", SERVICE):
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"ask for {SERVICE}, or for no service: the sidecar with its app"
-            )
-        is_ready = api.is_ready(with_app=not request.service)
-        return HealthCheckResponse(
-            status=HealthCheckResponse.SERVING if is_ready else HealthCheckResponse.NOT_SERVING
-        )
-
+    health = Health(api)
     return (
-        grpc.method_handlers_generic_handler(_HEALTH, {"Check": unary(check, HealthCheckRequest)}),
+        grpc.method_handlers_generic_handler(
+            _HEALTH,
+            {
+                "Check": unary(health.check, HealthCheckRequest),
+                "Watch": streaming(health.watch, HealthCheckRequest),
+            },
+        ),
         *(
             grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": reflect})
             for name in _REFLECTION
         ),
+    )
+
+
+class Health:
+    """Health checking (gRPC's doc/health-checking.md). Mutable state: how many watch."""
+
+    def __init__(self, api: SidecarApi) -> None:
+        self._api = api
+        self._watches = 0
+
+    async def check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
+        """Whether the sidecar is ready."""
+        if request.service not in _KNOWN:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"ask for {SERVICE}, or for no service: the sidecar with its app"
+            )
+        return _response(is_ready=self._api.is_ready(with_app=not request.service))
+
+    async def watch(
+        self, request: HealthCheckRequest, context: Context
+    ) -> AsyncGenerator[HealthCheckResponse]:
+        """The same, and each change. Ends as the sidecar leaves, which it is told before, as calls under way are waited for."""
+        if self._watches >= WATCHES:
+            text = f"{WATCHES} streams watch this sidecar's health, which is the limit: use Check"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        self._watches += 1
+        try:
+            async with aclosing(self._api.readiness(with_app=not request.service)) as changes:
+                if request.service not in _KNOWN:
+                    yield HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+                async for is_ready in changes:
+                    if request.service in _KNOWN:
+                        yield _response(is_ready=is_ready)
+        finally:
+            self._watches -= 1
+
+
+def _response(*, is_ready: bool) -> HealthCheckResponse:
+    return HealthCheckResponse(
+        status=HealthCheckResponse.SERVING if is_ready else HealthCheckResponse.NOT_SERVING
     )
 
 

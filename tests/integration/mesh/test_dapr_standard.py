@@ -1,5 +1,7 @@
 """gRPC's own services on the port of Dapr's gRPC API: health checking and server reflection, the sidecar's or an app's."""
 
+import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -117,3 +119,33 @@ async def test_health_is_that_of_the_http_api(mesh: Standing) -> None:
     async with channel(waiting) as made:
         assert await health(made, "") == HealthCheckResponse.NOT_SERVING  # its app does not listen yet
         assert await health(made, DAPR) == HealthCheckResponse.SERVING  # as it can call out
+
+
+async def test_watched_health_tells_of_changes_and_ends_with_the_sidecar(mesh: Standing) -> None:
+    flags = ("--engine", "native" if "engine=native" in mesh.web.process.output else "portable")
+    port = free_port()
+    waiting = await mesh.mesh.sidecar("watched", app_port=port, flags=flags)
+    async with channel(waiting) as made:
+        call = watching(made, "")
+        watch = aiter(call)
+        assert (await anext(watch)).status == HealthCheckResponse.NOT_SERVING
+        app = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+        async with app:
+            assert (await anext(watch)).status == HealthCheckResponse.SERVING
+            left = watching(made, DAPR)
+            assert (await anext(aiter(left))).status == HealthCheckResponse.SERVING
+            left.cancel()
+            waiting.process.send_signal(signal.SIGTERM)
+            assert [answer.status async for answer in watch] == [HealthCheckResponse.NOT_SERVING]
+            assert await call.code() is grpc.StatusCode.OK
+            assert await waiting.process.ended() == 0
+
+
+def watching(made: grpc.aio.Channel, service: str) -> Any:
+    """A stream of what health says."""
+    opened: Any = made.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=HealthCheckRequest.SerializeToString,
+        response_deserializer=HealthCheckResponse.FromString,
+    )
+    return opened(HealthCheckRequest(service=service), timeout=30.0)

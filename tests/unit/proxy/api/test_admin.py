@@ -111,11 +111,44 @@ async def test_outbound_health_does_not_wait_for_the_app() -> None:
 
 async def test_leaving_is_not_ready() -> None:
     api = Api(parts=())
-    api.health.leaving = True
+    api.health.leave()
     for target in ("/v1.0/healthz", "/v1.0/healthz/outbound"):
         answer = await api.ask(target)
         assert answer.status == 500
         assert "leaving" in said(answer)["message"]
+
+
+async def test_changes_of_health_are_told_until_the_end() -> None:
+    gone: list[str] = []
+    health = Health(("identity", "app"), lost=lambda: tuple(gone))
+    changes, without_app = health.changes(), health.changes(but=("app",))
+    assert [await anext(changes), await anext(without_app)] == [False, False]
+    health.ready("identity")
+    assert await anext(without_app) is True
+    health.ready("app")
+    assert await anext(changes) is True
+    gone.append("identity")
+    health.look()
+    assert [await anext(changes), await anext(without_app)] == [False, False]
+    gone.clear()
+    health.look()
+    assert await anext(changes) is True
+    health.leave()
+    assert [ready async for ready in changes] == [False]
+    assert [ready async for ready in without_app] == []
+    assert [ready async for ready in health.changes()] == [False]
+
+
+async def test_change_of_health_that_was_taken_back_is_not_told() -> None:
+    gone: list[str] = []
+    health = Health((), lost=lambda: tuple(gone))
+    changes = health.changes()
+    assert await anext(changes) is True
+    for parts in (["identity"], []):
+        gone[:] = parts
+        health.look()
+    health.leave()
+    assert [ready async for ready in changes] == [False]
 
 
 def test_part_may_be_ready_twice_and_unknown() -> None:
