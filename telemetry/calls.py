@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Literal
 
 from telemetry import names
-from telemetry.kinds import Kind, attempt_result, edge_name, kind_of, resiliency_labels
+from telemetry.kinds import Kind, attempt_result, edge_name, is_to_self, kind_of, resiliency_labels
 from telemetry.metrics import Meters
 from telemetry.path_labels import LONGEST, METHOD, PathLabels
 from telemetry.report import AttemptNote, Batch, Buckets, Call
@@ -87,10 +87,10 @@ class CallRecorder:
             value.value += batch.calls
         for duration in kind.duration:
             duration.add(batch.duration_s.counts, batch.duration_s.sum)
-        to_head = batch.to_head_whole_ms if kind.whole_ms else batch.to_head_ms
         for slots, buckets in (
             (kind.to_end_ms, batch.to_end_ms),
-            (kind.to_head_ms, to_head),
+            (kind.to_head_ms, batch.to_head_ms),
+            (kind.to_head_whole_ms, batch.to_head_whole_ms),
             (kind.request_bytes, batch.bytes_in),
             (kind.response_bytes, batch.bytes_out),
         ):
@@ -110,9 +110,12 @@ class CallRecorder:
         if call.protocol == "grpc":
             # Of gRPC calls only the app's own are labelled with their method; a peer can't make series.
             path = call.path if call.direction == "outbound" else ""
-            path = path if len(path) <= LONGEST else OTHER
+            path = app_path = path if len(path) <= LONGEST else OTHER
+        elif self._path_label is None:
+            path = app_path = ""
         else:
-            path = self._path(call) if self._path_label is not None else ""
+            path = self._path_label(call.path, _below(call))
+            app_path = self._path_label(call.path, "") if is_to_self(call) else path
         key = (
             call.direction,
             call.protocol,
@@ -128,6 +131,7 @@ class CallRecorder:
             call.peer_id,
             call.decision,
             path,
+            app_path,
             call.is_inner,
             call.policies,
             not call.attempts,
@@ -136,17 +140,8 @@ class CallRecorder:
         if kind is None:
             if len(self._kinds) >= _KINDS:
                 self._kinds.clear()
-            kind = self._kinds[key] = kind_of(call, path, self._meters)
+            kind = self._kinds[key] = kind_of(call, path, app_path, self._meters)
         return kind
-
-    def _path(self, call: Call) -> str:
-        assert self._path_label is not None
-        below = (
-            f"{names.INVOKE_PREFIX}{call.dst}{METHOD}"
-            if call.is_by_path and call.direction == "outbound"
-            else ""
-        )
-        return self._path_label(call.path, below)
 
     def _count(self, call: Call, kind: Kind) -> None:
         took_ns = call.ended_ns - call.started_ns
@@ -189,13 +184,22 @@ class CallRecorder:
                 meters.spans_dropped.slot(queue.name, reason).value = count
 
 
+def _below(call: Call) -> str:
+    """What stands before the path in an app's request that names its callee in Dapr's path form."""
+    return (
+        f"{names.INVOKE_PREFIX}{call.dst}{METHOD}" if call.is_by_path and call.direction == "outbound" else ""
+    )
+
+
 def _measure(call: Call, kind: Kind) -> None:
     for observed in kind.to_end_ms:
         observed.observe((call.ended_ns - call.started_ns) // 1_000_000)
     if call.head_ns:
         to_head_ns = call.head_ns - call.started_ns
         for observed in kind.to_head_ms:
-            observed.observe(to_head_ns // 1_000_000 if kind.whole_ms else to_head_ns / 1e6)
+            observed.observe(to_head_ns / 1e6)
+        for observed in kind.to_head_whole_ms:
+            observed.observe(to_head_ns // 1_000_000)
     for observed in kind.request_bytes:
         observed.observe(call.bytes_in)
     for observed in kind.response_bytes:

@@ -19,21 +19,21 @@ class Kind(NamedTuple):
     """The slots of one kind of call.
 
     Without `duration` no call crossed the mesh. `sent` counts attempts: the edge's own first, of calls with a single attempt; none where
-    nothing was sent. Times to the end are whole milliseconds, truncated; those to the head too where `whole_ms` says so.
+    nothing was sent. Times to the end are whole milliseconds, truncated, and so are those in `to_head_whole_ms`.
     """
 
     duration: tuple[Distribution, ...]
     counted: tuple[Value, ...]
     sent: tuple[Value, ...]
     to_head_ms: tuple[Distribution, ...] = ()
-    whole_ms: bool = False
+    to_head_whole_ms: tuple[Distribution, ...] = ()
     to_end_ms: tuple[Distribution, ...] = ()
     request_bytes: tuple[Distribution, ...] = ()
     response_bytes: tuple[Distribution, ...] = ()
 
 
-def kind_of(call: Call, path: str, meters: Meters) -> Kind:
-    """The slots for `call` and all calls with its labels; `path` is the label of its path."""
+def kind_of(call: Call, path: str, app_path: str, meters: Meters) -> Kind:
+    """The slots for `call` and all calls with its labels; `path` is the label of its path, `app_path` of what our own app was asked."""
     if not call.dst:
         return _api(call, path, meters, Kind(duration=(), counted=(), sent=()))
     src, dst = edge_name(call.src, call.src_namespace), edge_name(call.dst, call.dst_namespace)
@@ -46,13 +46,18 @@ def kind_of(call: Call, path: str, meters: Meters) -> Kind:
         sent=_attempt_slots(call, src, dst, meters),
     )
     return (
-        _outbound(call, path, meters, kind)
+        _outbound(call, path, app_path, meters, kind)
         if call.direction == "outbound"
-        else _inbound(call, path, meters, kind)
+        else _inbound(call, app_path, meters, kind)
     )
 
 
-def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
+def is_to_self(call: Call) -> bool:
+    """Whether an app calls its own app-id: one sidecar is caller and callee, and reports one call."""
+    return call.direction == "outbound" and (call.src, call.src_namespace) == (call.dst, call.dst_namespace)
+
+
+def _outbound(call: Call, path: str, app_path: str, meters: Meters, kind: Kind) -> Kind:
     me, status = meters.app_id, _status_label(call)
     type_ = "streaming" if call.protocol == "websocket" else "unary"
     if not _is_apps_own(call) and (code := meters.options.error_codes.get(call.cause or "")):
@@ -72,6 +77,8 @@ def _outbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
             counted=(*kind.counted, meters.res_recv.slot(me, call.dst, status, type_)),
             to_head_ms=(meters.res_recv_latency.slot(me, call.dst, status),),
         )
+    if is_to_self(call):
+        kind = _to_app(call, app_path, meters, kind)
     return _api(call, path, meters, kind)
 
 
@@ -93,12 +100,12 @@ def _api(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     return kind._replace(
         counted=(*kind.counted, meters.http_server_requests.slot(*labels), *answers),
         to_end_ms=(meters.http_server_latency.slot(*labels),),
-        request_bytes=(meters.http_server_request_bytes.slot(me),),
-        response_bytes=(meters.http_server_response_bytes.slot(me),),
+        request_bytes=(*kind.request_bytes, meters.http_server_request_bytes.slot(me)),
+        response_bytes=(*kind.response_bytes, meters.http_server_response_bytes.slot(me)),
     )
 
 
-def _inbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
+def _inbound(call: Call, app_path: str, meters: Meters, kind: Kind) -> Kind:
     me, status = meters.app_id, _status_label(call)
     kind = kind._replace(
         counted=(
@@ -108,14 +115,19 @@ def _inbound(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
             *_acl_slots(call, meters),
         )
     )
+    return _to_app(call, app_path, meters, kind)
+
+
+def _to_app(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
+    """With what our own app is asked over HTTP."""
+    me, status = meters.app_id, _status_label(call)
     if call.protocol == "grpc" or not _is_apps_own(call):
         return kind
     verb = _verb(call, meters)
     labels = (me, verb, path, status)
     return kind._replace(
         counted=(*kind.counted, meters.http_client_completed.slot(*labels)),
-        to_head_ms=(meters.http_client_latency.slot(*labels),),
-        whole_ms=True,
+        to_head_whole_ms=(meters.http_client_latency.slot(*labels),),
         request_bytes=(meters.http_client_sent_bytes.slot(me, verb, path, ""),),
         response_bytes=(meters.http_client_received_bytes.slot(me),),
     )

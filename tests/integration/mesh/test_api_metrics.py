@@ -1,5 +1,7 @@
 """`dapr_http_*` and `dapr_grpc_*` of a sidecar under the name daprd, as Dapr's own suite looks for them, on both engines."""
 
+import re
+
 import grpc.aio
 import pytest
 
@@ -128,6 +130,21 @@ async def test_invoke_service_is_a_call_of_the_grpc_api_and_none_of_the_http_api
             for method in ("InvokeService", "GetMetadata")
         ),
         'runtime_service_invocation_req_sent_total{app_id="myapp",dst_app_id="myapp",type="unary"} 1.0',
+        f"http_client_completed_count{labels('/hi')} 1.0",
     )
-    assert 'path="/hi"' not in text
+    assert not re.search(r'^dapr_http_server_.*path="/hi"', text, re.MULTILINE)
     assert invoke("myapp", "/hi") not in text
+
+
+async def test_call_to_the_own_app_is_counted_as_the_apps_too(engine: str, mesh: Mesh, http_app: App) -> None:
+    sidecar = await start(mesh, engine, http_app, HIGH)
+    for _ in range(3):
+        assert (await request(sidecar.http_port, "GET", invoke("myapp", "/echo"))).status == 200
+    sent = 'http_client_sent_bytes_count{app_id="myapp",method="GET",path="/echo",status=""}'
+    await metrics_with(
+        sidecar,
+        f"http_client_completed_count{labels('/echo')} 3.0",
+        f"http_client_roundtrip_latency_count{labels('/echo')} 3.0",
+        f"{sent} 3.0",
+        f"http_server_request_count{labels(invoke('myapp', '/echo'))} 3.0",
+    )

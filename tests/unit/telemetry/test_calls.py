@@ -83,6 +83,28 @@ def test_record_inbound_http_counts_peer_app_and_access() -> None:
     )
 
 
+def test_record_call_to_the_own_app_counts_as_the_apps_too() -> None:
+    it = Recorded(path_label=PathLabels(raw=True))
+    ended = {"head_ns": BEGAN + 1_500_000, "ended_ns": BEGAN + 2_900_000, "bytes_in": 10, "bytes_out": 500}
+    own = a_call(dst="cart", path="/orders/1", is_by_path=True, **ended)
+    it.recorder.record(own)
+    it.recorder.record(replace(own, status=403, cause="denied"))
+    it.recorder.record(replace(own, dst_namespace="elsewhere"))
+    it.recorder.record(a_grpc_call(dst="cart"))
+    it.recorder.record(replace(own, is_inner=True))
+    meters = it.meters
+    called = ("cart", "GET", "/orders/1", "200")
+    assert it.values(meters.http_client_completed) == {called: 2}
+    assert it.values(meters.http_client_latency) == {called: 2}
+    assert meters.http_client_latency.slot(*called).sum == 2
+    assert meters.res_recv_latency.slot("cart", "cart", "200").sum == pytest.approx(4.5)
+    assert meters.http_client_sent_bytes.slot("cart", "GET", "/orders/1", "").sum == 20
+    assert meters.http_client_received_bytes.slot("cart").sum == 1000
+    whole = "/v1.0/invoke/cart/method/orders/1"
+    assert it.values(meters.http_server_requests)[("cart", "GET", whole, "200")] == 2
+    assert it.values(meters.req_recv) == {}
+
+
 def test_record_denied_call_never_reached_the_app() -> None:
     it = Recorded("checkout")
     it.recorder.record(a_call(direction="inbound", status=403, cause="denied", head_ns=0))
@@ -209,10 +231,11 @@ def bucketed(values: Sequence[float], bounds: Sequence[float]) -> Buckets:
 @pytest.mark.parametrize("direction", ["outbound", "inbound"])
 @pytest.mark.parametrize("make", [a_call, a_grpc_call])
 @pytest.mark.parametrize("cause", [None, "status", "timeout"])
+@pytest.mark.parametrize("dst", ["checkout", "cart"])
 def test_record_batch_counts_as_its_calls_one_by_one(
-    direction: str, make: Callable[..., Call], cause: str | None
+    direction: str, make: Callable[..., Call], cause: str | None, dst: str
 ) -> None:
-    facts = {"direction": direction, "cause": cause, "context": UNSAMPLED}
+    facts = {"direction": direction, "cause": cause, "context": UNSAMPLED, "dst": dst}
     calls = [
         make(**facts, ended_ns=BEGAN + 2_000_000 + number * 700_000, bytes_in=number * 900, bytes_out=number)
         for number in range(5)
