@@ -101,7 +101,10 @@ _AT_PEER = {
     **_SHARED,
     Cause.NO_ENDPOINT: "no endpoint of {who} is known: {detail}",
     Cause.CONNECT: "could not reach the proxy of {who}: {detail}; is it running, and its peer port open?",
-    Cause.TLS_IDENTITY: "mutual TLS with the proxy of {who} failed: {detail}",
+    Cause.TLS_IDENTITY: (
+        "mutual TLS with the proxy of {who} failed: {detail}; is it on at both ends (a daprd needs --enable-mtls), "
+        "with the same sentry?"
+    ),
     Cause.RESET_EARLY: "the call to {who} broke before an answer: {detail}",
     Cause.RESET_LATE: "the answer of {who} broke off: {detail}",
     Cause.NOT_READY: "the call to {who} was not sent: {detail}; `postern status` tells why",

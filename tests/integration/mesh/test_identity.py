@@ -435,7 +435,7 @@ async def test_plaintext_pair_works_and_mixed_pairs_fail_saying_why(mesh: Mesh, 
     before = json.loads((await request(http_app.port, "GET", "/stats")).body)["requests"]
     to_bare = await ask(careful.result(), bare)
     assert to_bare.status == 500
-    assert "does not speak TLS" in message(to_bare.body)
+    assert "does not speak TLS; is it on at both ends (a daprd needs --enable-mtls)" in message(to_bare.body)
     to_proven = await ask(trusting.result(), proven)
     assert to_proven.status == 500
     assert "it uses mTLS and this sidecar does not" in message(to_proven.body)
