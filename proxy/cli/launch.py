@@ -26,7 +26,8 @@ class AppSpec(Struct, frozen=True, kw_only=True):
 
     command: empty for a sidecar alone.
     env: what the run file adds to the caller's environment. chosen_port: whether we chose the app's port, so that PORT must say it.
-    app_log and sidecar_log: files besides (or instead of) the console.
+    app_log and sidecar_log: files besides (or instead of) the console. found: the Configuration and the folder of resources among the
+    flags that nobody named, taken as Dapr's commands take them.
     """
 
     app_id: str
@@ -41,6 +42,7 @@ class AppSpec(Struct, frozen=True, kw_only=True):
     sidecar_on_console: bool = True
     app_log: Path | None = None
     sidecar_log: Path | None = None
+    found: tuple[Path, ...] = ()
 
     def __repr__(self) -> str:
         return f"AppSpec({self.app_id})"  # the environment may hold secrets

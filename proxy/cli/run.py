@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from proxy.cli.dapr_home import home_config, home_resources
 from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError, UsageError
 from proxy.cli.launch import AppSpec, free_ports
 from proxy.cli.output import Console
@@ -55,12 +56,18 @@ _FILE_PASSES = frozenset(
         "--trust-domain",
     }
 )
+# What keeps the user's own `.dapr` out of it.
+_SAYING = {
+    "config": frozenset({"--config"}),
+    "resources-path": frozenset({"--resources-path", "--components-path"}),
+}
 USAGE = """usage: postern run [flags] [-- COMMAND [ARG…]]
        postern run -f FILE|FOLDER|- [--keep-going] [--runtime-path DIR] [--drain DURATION] [--log-as-json] …
 
 Runs an app with its sidecar beside it. The app finds DAPR_HTTP_PORT, DAPR_GRPC_PORT and, for each --upstream cart,
 CART_ADDR in its environment. Ctrl-C stops both in order, twice at once. The exit code is the app's own.
 Without a command it runs the sidecar alone, for an app that is started elsewhere (by an IDE, say).
+Without --config and --resources-path, .dapr/config.yaml and .dapr/components in the home folder are used, if they are there.
 
   -f, --run-file PATH   run many apps; a folder is searched for dapr.yaml, - is standard input
   --keep-going          a failing app does not stop the others
@@ -90,6 +97,8 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.write(f"{VERSION}\n")
             return 0
         specs = _specs(asked, os.environ, random.Random())  # noqa: S311 - ports, not secrets
+        for path in dict.fromkeys(path for spec in specs for path in spec.found):
+            tell(f"· {path} is used, as no flag or key names another")
         width = max(len(spec.app_id) for spec in specs)
         as_json = specs[0].settings.log_json
         console = Console(sys.stdout.buffer, sys.stderr.buffer, os.environ, width=width, as_json=as_json)
@@ -187,6 +196,8 @@ def single(asked: Asked, env: Mapping[str, str], folder: Path, chance: random.Ra
     ]
     if chosen:
         flags = (*flags, f"--app-port={free_ports(1, chance)[0]}")
+    found = _found(flags, env)
+    flags = (*flags, *(f"--{name}={path}" for name, path in found.items()))
     try:
         settings = parse(flags, env)
     except ConfigError as error:
@@ -198,7 +209,15 @@ def single(asked: Asked, env: Mapping[str, str], folder: Path, chance: random.Ra
         flags=flags,
         settings=settings,
         chosen_port=bool(chosen),
+        found=tuple(found.values()),
     )
+
+
+def _found(flags: Sequence[str], env: Mapping[str, str]) -> Mapping[str, Path]:
+    """By flag, what is taken from the user's `.dapr` where the flag was not given, as `dapr run` does."""
+    given = {flag.partition("=")[0] for flag in flags}
+    found = {"config": home_config(env), "resources-path": home_resources(env)}
+    return {name: path for name, path in found.items() if path is not None and not given & _SAYING[name]}
 
 
 def app_id_of(folder: Path) -> str:

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field
 
 from policies.errors import DocumentError, Fault
 from policies.reading.documents import Document, examine, read_documents
+from proxy.cli.dapr_home import config_in, home_config, home_resources, resources_of
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.launch import AppSpec, free_ports
 from proxy.errors import ConfigError
@@ -121,9 +122,9 @@ KEYS = {
     "name": "the run's name, in `postern list`",
     "common": "keys for all apps; an app's own win, `env`, `routes` and `upstreams` are joined",
     "apps": "the apps",
-    "config_file_path": "`--config`; without it `.dapr/config.yaml` in the app's folder, if it is there",
+    "config_file_path": "`--config`; without it `.dapr/config.yaml` in the app's folder, else in the home folder, if it is there",
     "resources_path": "as `resourcesPaths`, with one folder",
-    "resources_paths": "`--resources-path` of each; without it `.dapr/resources` in the app's folder, if it is there",
+    "resources_paths": "`--resources-path` of each; without it `.dapr/resources` in the app's folder, else `.dapr/components` at home",
     "env": "variables for the app, as text; `${APP_PORT}` and the like are put in",
     "app_log_destination": "console, file or fileAndConsole: where the app's output goes (fileAndConsole)",
     "daprd_log_destination": "the same for the sidecar's",
@@ -271,12 +272,16 @@ class _Reading:
         place = ("apps", index)
         env = {**(common.env or {}), **(app.env or {})}
         port = chosen if chosen is not None else app.app_port
+        config_flags, config = self._config(app, common, index, folder)
+        resource_flags, resources = self._resources(app, common, index, folder)
         flags = [
             "--profile=dev",
             f"--app-id={app_id}",
             *([f"--app-port={port}"] if port else []),
             *self._passed(app, common),
-            *self._paths(app, common, index, folder),
+            *config_flags,
+            *resource_flags,
+            *self._socket(app, index, folder),
             *(f"--route={route}" for route in (*_routes(common.routes), *_routes(app.routes))),
             *(f"--upstream={upstream}" for upstream in _upstreams(common, app)),
             *(f"--grpc-service={service}" for service in app.grpc_services or ()),
@@ -306,6 +311,7 @@ class _Reading:
             sidecar_on_console=sidecar_to != "file",
             app_log=None if app_to == "console" else logs / f"{app_id}_app_{self._stamp}.log",
             sidecar_log=None if sidecar_to == "console" else logs / f"{app_id}_daprd_{self._stamp}.log",
+            found=tuple(path for path in (config, resources) if path is not None),
         )
 
     def _passed(self, app: App, common: Shared) -> list[str]:
@@ -318,32 +324,41 @@ class _Reading:
                 flags.append(f"--{flag}={_text(value)}")
         return flags
 
-    def _paths(self, app: App, common: Shared, index: int, folder: Path) -> list[str]:
-        """Paths: the app's own are relative to its folder, common ones to the file; else `<app>/.dapr/…` if it is there."""
-        here: tuple[str | int, ...] = ("apps", index)
-        place: tuple[str | int, ...]
-        flags: list[str] = []
-        own_config, own_folder = folder / ".dapr" / "config.yaml", folder / ".dapr" / "resources"
+    def _config(self, app: App, common: Shared, index: int, folder: Path) -> tuple[list[str], Path | None]:
+        """The flag for the Configuration, and its path where nobody named it.
+
+        An app's paths are relative to its folder, common ones to the file. Where the app names none, its own `.dapr` comes before those,
+        and the user's after.
+        """
         if app.config_file_path:
-            flags += self._path_flag("config", folder, app.config_file_path, (*here, "configFilePath"))
-        elif own_config.is_file():
-            flags.append(f"--config={own_config}")
-        elif common.config_file_path:
+            place: tuple[str | int, ...] = ("apps", index, "configFilePath")
+            return self._path_flag("config", folder, app.config_file_path, place), None
+        found = config_in(folder / ".dapr")
+        if found is None and common.config_file_path:
             place = ("common", "configFilePath")
-            flags += self._path_flag("config", self._folder, common.config_file_path, place)
-        if own := _resources(app):
-            for path in own:
-                flags += self._path_flag("resources-path", folder, path, (*here, "resourcesPaths"))
-        elif own_folder.is_dir():
-            flags.append(f"--resources-path={own_folder}")
-        else:
-            place = ("common", "resourcesPaths")
-            for path in _resources(common):
-                flags += self._path_flag("resources-path", self._folder, path, place)
-        if app.unix_domain_socket:
-            place = (*here, "unixDomainSocket")
-            flags += self._path_flag("unix-domain-socket", folder, app.unix_domain_socket, place)
-        return flags
+            return self._path_flag("config", self._folder, common.config_file_path, place), None
+        found = found or home_config(self._env)
+        return ([], None) if found is None else ([f"--config={found}"], found)
+
+    def _resources(self, app: App, common: Shared, index: int, folder: Path) -> tuple[list[str], Path | None]:
+        """The same for resources."""
+        place: tuple[str | int, ...] = ("apps", index, "resourcesPaths")
+        base, named = folder, _resources(app)
+        found = None if named else resources_of(folder)
+        if not named and found is None:
+            base, named, place = self._folder, _resources(common), ("common", "resourcesPaths")
+        if named:
+            return [
+                flag for path in named for flag in self._path_flag("resources-path", base, path, place)
+            ], None
+        found = found or home_resources(self._env)
+        return ([], None) if found is None else ([f"--resources-path={found}"], found)
+
+    def _socket(self, app: App, index: int, folder: Path) -> list[str]:
+        if not app.unix_domain_socket:
+            return []
+        place = ("apps", index, "unixDomainSocket")
+        return self._path_flag("unix-domain-socket", folder, app.unix_domain_socket, place)
 
     def _path_flag(self, flag: str, base: Path, text: str, place: tuple[str | int, ...]) -> list[str]:
         """The flag for a path; none for one that does not exist, which `_existing` reports by its place in the file."""

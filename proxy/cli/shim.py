@@ -7,7 +7,6 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ import typer
 
 from nameresolution.errors import RuntimeRootError
 from nameresolution.runtime_root import runtime_root
+from proxy.cli.dapr_home import dapr_folder
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.options import RuntimePath
 from proxy.cli.tables import tell
@@ -73,14 +73,6 @@ def uninstall(
 ) -> None:
     """Take away what `postern init --shim` put, and bring back what was there before."""
     tell(f"✓ {remove(dapr_folder(dapr_path, os.environ))}")
-
-
-def dapr_folder(explicit: str | None, env: Mapping[str, str]) -> Path:
-    """Dapr's folder, as its commands choose it. Raises: CliError."""
-    chosen = explicit or env.get("DAPR_RUNTIME_PATH") or env.get("HOME")
-    if not chosen:
-        raise CliError("no home folder is known", hint="pass --dapr-path")
-    return Path(chosen).expanduser().absolute() / ".dapr"
 
 
 def our_daprd() -> Path:

@@ -17,7 +17,7 @@ READ: Mapping[str, str] = {
     "APP_API_TOKEN": "the token that the app is given with each call",
     "DAPR_HTTP_PORT": "the HTTP API that `postern wait` asks where no flag names it",
     "DAPR_HTTP_DISABLE_H2C": "no effect but a warning: HTTP/2 with prior knowledge is always accepted",
-    "DAPR_RUNTIME_PATH": "the folder that holds Dapr's `.dapr`, for `postern init --shim` (HOME); `--dapr-path` wins",
+    "DAPR_RUNTIME_PATH": "the folder of Dapr's `.dapr` (HOME), for `postern run` and `postern init --shim`, where `--dapr-path` wins",
     "DAPR_TRUST_ANCHORS": "PEM roots of the mesh; `--trust-anchors-file` wins",
     "DAPR_SENTRY_TOKEN_FILE": "a file with the token that sentry asks for",
     "DAPR_CONTROLPLANE_TRUST_DOMAIN": "trust domain of sentry's identity; `--control-plane-trust-domain` wins",

@@ -8,7 +8,9 @@ import sys
 import psutil
 
 from tests.integration.cli.conftest import Commands
+from tests.integration.mesh.standing import eventually
 from tests.support.http_client import request
+from tests.support.ports import free_port
 from tests.support.processes import Process
 
 LISTENING = r"listening on (\d+) as process (\d+)"
@@ -47,6 +49,38 @@ async def test_run_gives_the_app_the_ports_that_the_sidecar_took(commands: Comma
     response = await request(int(http), "GET", "/v1.0/healthz/outbound", timeout_s=5.0)
     assert response.status in {204, 500}
     assert await run.end(timeout_s=20.0) == 143
+
+
+async def test_run_says_once_that_it_uses_the_users_own_files_and_does_without_their_zipkin(
+    commands: Commands,
+) -> None:
+    folder = commands.folder / "home" / ".dapr"
+    (folder / "components").mkdir(parents=True)
+    closed = free_port()
+    (folder / "config.yaml").write_text(
+        "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: daprConfig}\n"
+        'spec: {tracing: {samplingRate: "1", zipkin: '
+        f'{{endpointAddress: "http://localhost:{closed}/api/v2/spans"}}}}}}\n'
+    )
+    (folder / "components" / "store.yaml").write_text(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: store}\nspec: {type: state.redis, version: v1}\n"
+    )
+    ports = ("--dapr-http-port=0", "--dapr-grpc-port=0", "--metrics-port=0", "--app-port=0", "--drain=0s")
+    app = ("--", sys.executable, str(commands.app))
+    run = commands.start(
+        "run", "--app-id=cart", *ports, *commands.flags, *app, env={"HOME": str(folder.parent)}
+    )
+    http, _ = (await run.line(READY)).groups()
+
+    async def is_answered() -> bool:
+        return (await request(int(http), "GET", "/v1.0/invoke/cart/method/hello")).status == 200
+
+    await eventually(is_answered)
+    await run.line("spans are not exported")
+    assert await is_answered()
+    assert await run.end(timeout_s=20.0) == 143
+    for path in (folder / "config.yaml", folder / "components"):
+        assert run.output.count(f"· {path} is used, as no flag or key names another") == 1
 
 
 async def test_run_returns_the_apps_exit_code(commands: Commands) -> None:

@@ -112,3 +112,23 @@ def test_run_tells_its_version_and_leaves_the_apps_own_question_alone(
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"{VERSION}\n"
     assert not read(["--", "python", "--version"]).version
+
+
+def test_run_takes_the_users_configuration_and_components_where_no_flag_names_others(
+    at_home: dict[str, str], tmp_path: Path
+) -> None:
+    home = tmp_path / "home" / ".dapr"
+    (tmp_path / "own.yaml").write_text("")
+    found = single(read(["-a=x"]), at_home, tmp_path, random.Random(1))
+    assert found.found == (home / "config.yaml", home / "components")
+    assert found.settings.config_paths == (home / "config.yaml",)
+    assert found.settings.resources_paths == (home / "components",)
+    named = ["-a=x", "-c", str(tmp_path / "own.yaml"), "--components-path", str(tmp_path)]
+    spec = single(read(named), at_home, tmp_path, random.Random(1))
+    assert spec.found == ()
+    assert spec.settings.config_paths == (tmp_path / "own.yaml",)
+    assert spec.settings.resources_paths == (tmp_path,)
+    (home / "config.yaml").unlink()
+    (home / "components").rmdir()
+    assert single(read(["-a=x"]), at_home, tmp_path, random.Random(1)).found == ()
+    assert single(read(["-a=x"]), {"POSTERN_HOME": str(tmp_path)}, tmp_path, random.Random(1)).found == ()

@@ -158,6 +158,27 @@ apps:
     assert first.settings.app_port != second.settings.app_port
 
 
+def test_users_own_configuration_and_components_come_last(
+    read: Read, tmp_path: Path, at_home: dict[str, str]
+) -> None:
+    (tmp_path / "common.yaml").write_text("")
+    (tmp_path / "a" / ".dapr" / "resources").mkdir(parents=True)
+    home = tmp_path / "home" / ".dapr"
+    (tmp_path / "dapr.yaml").write_text("""
+version: 1
+apps:
+  - {appDirPath: a, command: [x]}
+  - {appDirPath: b, command: [x], configFilePath: ../common.yaml}
+""")
+    first, second = read_run_file(str(tmp_path), flags=(), env=at_home, chance=random.Random(1))
+    assert first.settings.config_paths == (home / "config.yaml",)
+    assert first.settings.resources_paths == (tmp_path / "a" / ".dapr" / "resources",)
+    assert first.found == (home / "config.yaml", tmp_path / "a" / ".dapr" / "resources")
+    assert second.settings.config_paths == (tmp_path / "common.yaml",)
+    assert second.settings.resources_paths == (home / "components",)
+    assert second.found == (home / "components",)
+
+
 def test_configuration_and_resources_are_found_as_dapr_finds_them(read: Read, tmp_path: Path) -> None:
     (tmp_path / "common.yaml").write_text("")
     (tmp_path / "res").mkdir()

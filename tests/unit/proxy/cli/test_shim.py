@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cli.dapr_home import dapr_folder
 from proxy.cli.errors import CliError, UsageError
-from proxy.cli.shim import dapr_folder, init, install, our_daprd, remove, uninstall
+from proxy.cli.shim import init, install, our_daprd, remove, uninstall
 
 
 @pytest.fixture
