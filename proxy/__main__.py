@@ -1,6 +1,6 @@
 """One sidecar as a process: arguments in, exit code out. Parses, then runs the app; nothing else.
 
-Exit codes: 0 clean exit, 1 failure, 2 usage error.
+Exit codes: 0 clean exit, 1 failure, 2 usage error; under the name daprd, whose users' scripts look for its last words, 1 for that too.
 """
 
 import gc
@@ -71,7 +71,17 @@ def _wait(argv: list[str], env: Mapping[str, str], program: str) -> int:
 def _refuse(faults: Sequence[str], program: str) -> int:
     lines = "".join(f"  {fault}\n" for fault in faults)
     sys.stderr.write(f"{program}: can't start, {len(faults)} fault{'s' * (len(faults) > 1)}:\n{lines}")
-    return 2
+    if program != "daprd":
+        return 2
+    import socket  # noqa: PLC0415 - only where something failed
+
+    from proxy.control.life_lines import tell_fatal  # noqa: PLC0415 - as above
+    from proxy.settings.version import VERSION  # noqa: PLC0415 - as above
+    from telemetry.logs import configure  # noqa: PLC0415 - as above
+
+    configure("", socket.gethostname(), version=VERSION)
+    tell_fatal(faults)
+    return 1
 
 
 @contextmanager
@@ -119,6 +129,7 @@ def _serve(argv: list[str], program: str) -> int:
 
         from nameresolution.errors import NameResolutionError  # noqa: PLC0415
         from proxy.app import run_sidecar  # noqa: PLC0415
+        from proxy.control.life_lines import life_lines  # noqa: PLC0415
         from proxy.engine.selection import loop_factory  # noqa: PLC0415
         from sentry.errors import SentryError  # noqa: PLC0415
 
@@ -132,6 +143,7 @@ def _serve(argv: list[str], program: str) -> int:
         if told is None:
             raise
         sys.stderr.writelines(f"{program}: {settings.app_id}: {cause}\n" for cause in told)
+        life_lines(settings).failed(tuple(map(str, told)))
         return 1
 
 

@@ -1,7 +1,7 @@
 """What a sidecar logs of its own life: in our words, or under the name daprd in Dapr's, for which its users' scripts and tests wait."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from proxy.api.admin import BY_API
 from proxy.contract.addresses import join_address
@@ -70,6 +70,9 @@ class LifeLines:
     def cut(self, calls: int, after_s: float | None) -> None:
         """Calls did not end in time."""
         self._log.warning("calls were cut at shutdown", calls=calls, after_s=after_s)
+
+    def failed(self, causes: Sequence[str]) -> None:
+        """It can't start or go on; people were told on stderr."""
 
     def stopped(self) -> None:
         """The end, without a call that was cut."""
@@ -177,6 +180,10 @@ class DaprLines(LifeLines):
         super().cut(calls, after_s)
         self._runtime.critical("Graceful shutdown timeout exceeded, forcing shutdown")
 
+    def failed(self, causes: Sequence[str]) -> None:
+        """See LifeLines."""
+        tell_fatal(causes)
+
     def stopped(self) -> None:
         """See LifeLines."""
         for line in ("Dapr is shutting down", "Dapr runtime stopped", "Daprd shutdown gracefully"):
@@ -184,6 +191,11 @@ class DaprLines(LifeLines):
 
 
 _SIGNALS = {"SIGINT": "interrupt", "SIGTERM": "terminated", "SIGHUP": "hangup"}  # as Go names them
+
+
+def tell_fatal(causes: Sequence[str]) -> None:
+    """What daprd says last where it can't start."""
+    get_logger("dapr.runtime").critical(f"Fatal error from runtime: {'; '.join(causes)}")
 
 
 def life_lines(settings: Settings) -> LifeLines:

@@ -132,8 +132,33 @@ async def test_daprd_with_mtls_but_without_a_sentry_says_what_is_missing(daprds:
     process = daprds.mesh.processes.start(
         [DAPRD, "--app-id", "x", "--enable-mtls"], name="daprd", env={"POSTERN_HOME": str(daprds.mesh.root)}
     )
-    assert await process.ended() == 2
+    assert await process.ended() == 1
     assert "--sentry-address: missing" in process.output
+    assert 'level=fatal msg="Fatal error from runtime: --sentry-address: missing' in last_line(process)
+
+
+async def test_daprd_that_cannot_start_ends_with_daprs_last_words(daprds: Daprds) -> None:
+    config = daprds.mesh.write("broken.yaml", "kind: Configuration\nspec: {tracing: 7}\n")
+    port = free_port()
+    common = ("--app-id", "x", "--dapr-http-port", "0", "--dapr-grpc-port", "0", "--metrics-port", "0")
+    for flags, why in (
+        (("--config", str(config)), "broken.yaml"),
+        (("--dapr-internal-grpc-port", str(port)), f"can't listen on 0.0.0.0:{port}"),
+        (("--app-port", "none"), "--app-port"),
+    ):
+        with socket.create_server(("0.0.0.0", port)):
+            process = daprds.mesh.processes.start(
+                [DAPRD, *common, *flags], name="daprd", env={"POSTERN_HOME": str(daprds.mesh.root)}
+            )
+            assert await process.ended() == 1
+        last = last_line(process)
+        assert 'level=fatal msg="Fatal error from runtime: ' in last
+        assert why in last
+
+
+def last_line(process: Process) -> str:
+    """Of what a process has said."""
+    return process.output.strip().splitlines()[-1]
 
 
 async def test_daprd_takes_its_own_ports_or_ends(daprds: Daprds) -> None:

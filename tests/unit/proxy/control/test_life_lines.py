@@ -122,6 +122,14 @@ def test_own_lines_are_ours_alone(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_failed_start_ends_with_daprs_words_under_its_name_alone(caplog: pytest.LogCaptureFixture) -> None:
+    life_lines(settings_of("--profile", "production")).failed(("no port",))
+    assert lines_of(caplog) == []
+    life_lines(settings_of("--profile", "daprd")).failed(("no port", "no file"))
+    assert lines_of(caplog) == [("dapr.runtime", "Fatal error from runtime: no port; no file")]
+    assert caplog.records[-1].levelname == "CRITICAL"
+
+
 def test_wait_for_the_app_is_told_once_even_where_there_is_none(
     dapr: LifeLines, caplog: pytest.LogCaptureFixture
 ) -> None:
