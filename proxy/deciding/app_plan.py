@@ -4,6 +4,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.rules.access import Caller, Profile
+from policies.rules.path_readings import readings
 from proxy import errors
 from proxy.contract.head import Form
 from proxy.contract.plan import (
@@ -23,7 +24,7 @@ from proxy.contract.plan import (
 )
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
-from proxy.deciding.callee import APP_PIPELINE, GRPC_WEB_SET
+from proxy.deciding.callee import APP_PIPELINE, DAPR_RUNTIME, GRPC_WEB_SET, SERVICES
 from proxy.deciding.pipeline import Pipeline
 
 APP_CLUSTER = "app"
@@ -96,7 +97,20 @@ def is_grpc_web(head: RecordingHead, app: AppView) -> bool:
     )
 
 
-def unsupported(app: AppView, head: RecordingHead) -> tuple[Cause, str] | None:
+def is_for_callback(head: RecordingHead, app: AppView, surface: Surface) -> bool:
+    """Whether this is a call that an app which speaks gRPC gets by OnInvoke."""
+    return app.is_grpc and surface == "dapr" and not (head.protocol() == "grpc" or is_grpc_web(head, app))
+
+
+def _may_be_a_callback(head: RecordingHead, app: AppView) -> bool:
+    """Whether an app that speaks gRPC may take this for a call of Dapr's: OnInvoke has the method in its message, where no rule looks."""
+    if head.protocol() == "grpc" or is_grpc_web(head, app):
+        return str(head.path_class(SERVICES)).lower().startswith(DAPR_RUNTIME)
+    found = readings(head.whole().path)
+    return found is None or any(DAPR_RUNTIME in one.lower() for one in found)
+
+
+def unsupported(app: AppView, head: RecordingHead, surface: Surface) -> tuple[Cause, str] | None:
     """Why this call can't be given to the app at all."""
     protocol = head.protocol()
     who = f"{app.app_id}.{app.namespace}"
@@ -104,6 +118,9 @@ def unsupported(app: AppView, head: RecordingHead) -> tuple[Cause, str] | None:
         return Cause.APP_DOWN, f"{who} accepts no calls: its proxy was started without --app-port"
     if app.healthy is False:
         return Cause.APP_UNHEALTHY, f"{who}: app is not in a healthy state: its health probes fail"
+    if app.is_grpc and not is_for_callback(head, app, surface) and _may_be_a_callback(head, app):
+        text = f"Dapr's callbacks of {who} are called by its own proxy alone; use InvokeService, or HTTP"
+        return Cause.UNSUPPORTED, text
     if protocol == "grpc" and app.is_http1:
         return Cause.UNSUPPORTED, f"{who} speaks {app.protocol}, not gRPC; set --app-protocol grpc if it does"
     if protocol == "websocket" and not app.is_http1:
@@ -125,7 +142,7 @@ def to_app(
 
     caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
     """
-    refused = unsupported(app, head)
+    refused = unsupported(app, head, surface)
     if refused is not None:
         cause, text = refused
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
@@ -148,7 +165,7 @@ def _given(
 ) -> Plan | Hold:
     web = is_grpc_web(head, app)
     grpc = head.protocol() == "grpc" or web
-    by_callback = app.is_grpc and not grpc and surface == "dapr"
+    by_callback = is_for_callback(head, app, surface)
     if by_callback and not app.has_callback:
         text = "the server that calls AppCallback/OnInvoke did not start in time, see the log of this proxy"
         then = errors.reply(Cause.NOT_READY, labels, text, surface=surface, callee=app.app_id)

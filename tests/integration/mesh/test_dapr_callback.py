@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
+from proxy.api.dapr.common_pb2 import InvokeRequest
 from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, eventually, invoke
 from tests.support.dapr_client import DaprClient, Ended
 from tests.support.echo_client import EchoClient
@@ -128,6 +129,27 @@ async def test_call_that_is_denied_does_not_reach_it(called: Called) -> None:
     for target in ("/secret", "/secret/x", "//secret", "/x/../secret", "/%73ecret", "/%2Fsecret"):
         answer = await request(called.web.http_port, "GET", invoke("orders", target))
         assert (answer.status, answer.get("postern-error")) == (403, "denied"), target
+
+
+@pytest.mark.parametrize("kind", ["application/grpc", "application/grpc-web+proto", "application/json"])
+@pytest.mark.parametrize("caller", ["web", "orders"])
+async def test_callback_itself_cannot_be_called(called: Called, caller: str, kind: str) -> None:
+    """The access rules see no method there: `secret` would be called all the same."""
+    sidecar = called.web if caller == "web" else called.orders
+    message = InvokeRequest(method="secret").SerializeToString()
+    path = "/dapr.proto.runtime.v1.AppCallback/OnInvoke"
+    if kind == "application/grpc":
+        async with grpc.aio.insecure_channel(f"localhost:{sidecar.grpc_port}") as channel:
+            made = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
+            call = made(message, metadata=(("dapr-app-id", "orders"),), timeout=20.0)
+            assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert "by its own proxy alone" in await call.details()
+        return
+    body = b"\0" + len(message).to_bytes(4, "big") + message
+    headers = [("Host", "orders.localhost"), ("Content-Type", kind)]
+    answer = await request(sidecar.http_port, "POST", path, headers=headers, body=body)
+    assert answer.get("postern-error") == "unsupported", answer
+    assert b"secret" not in answer.body
 
 
 async def test_app_that_does_not_listen_is_told_as_down(called: Called) -> None:

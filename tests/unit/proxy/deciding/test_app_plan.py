@@ -165,14 +165,14 @@ def test_grpc_call_is_repeated_only_when_refused() -> None:
     ],
 )
 def test_what_can_not_be_carried(app: dict[str, Any], protocol: str, cause: Cause | None) -> None:
-    found = unsupported(replace(APP, **app), asking(head("/x", protocol=protocol)))
+    found = unsupported(replace(APP, **app), asking(head("/x", protocol=protocol)), "own")
     assert (found[0] if found else None) is cause
     if found:
         assert "web.shop" in found[1]
 
 
 def test_unhealthy_app_is_told_in_daprs_words() -> None:
-    found = unsupported(replace(APP, healthy=False), asking(head("/x")))
+    found = unsupported(replace(APP, healthy=False), asking(head("/x")), "own")
     assert found is not None
     assert "app is not in a healthy state" in found[1]
 

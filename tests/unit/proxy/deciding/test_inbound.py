@@ -49,6 +49,20 @@ def test_path_that_rfc_3986_allows_is_carried_as_it_came(path: str) -> None:
             {"protocol": "grpc"},
             Cause.UNSUPPORTED,
         ),
+        (
+            {"protocol": "grpc", "path": "/dapr.Proto.runtime.v1.AppCallback/OnInvoke"},
+            {"protocol": "grpc"},
+            Cause.UNSUPPORTED,
+        ),
+        (
+            {
+                "protocol": "http2",
+                "method": "POST",
+                "path": "/x/..//dapr%2Eproto.Runtime.v1.AppCallback/OnInvoke",
+            },
+            {"protocol": "grpc"},
+            Cause.UNSUPPORTED,
+        ),
         ({"protocol": "grpc", "path": "/a/b/c"}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
         ({"protocol": "grpc", "path": "/a.B/C/"}, {"protocol": "grpc"}, Cause.UNSUPPORTED),
         ({"method": "CONNECT"}, {}, Cause.BAD_REQUEST),
