@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
 from policies.errors import DocumentError, Fault
 from policies.reading.documents import Document, examine, read_documents
@@ -116,6 +117,12 @@ PASSED = {
     "profile_port": "profile-port",
 }
 
+# Keys that Dapr's documentation has and its command does not know -> the one that both take.
+_DOCUMENTED = {
+    "daprHTTPMaxRequestSize": "maxBodySize, as 8Mi",
+    "daprHTTPReadBufferSize": "readBufferSize, as 64Ki",
+}
+
 # run file key (as a field) -> what it does, for all others
 KEYS = {
     "version": "1",
@@ -182,10 +189,18 @@ def load(path: Path, *, lenient: bool = False) -> tuple[Document, RunFile]:
     if len(documents) != 1:
         problem = f"holds {len(documents)} documents (expected one)"
         raise DocumentError([Fault(path=path, line=0, field="", problem=problem)])
-    run_file, faults = examine(documents[0], RunFile)
+    run_file, found = examine(documents[0], RunFile)
+    faults = [_with_daprs_key(fault) for fault in found]
     if run_file is None or (faults and not (lenient and all(fault.is_lenient for fault in faults))):
         raise DocumentError(faults)
     return documents[0], run_file
+
+
+def _with_daprs_key(fault: Fault) -> Fault:
+    key = _DOCUMENTED.get(fault.field.rpartition(".")[2])
+    return (
+        replace(fault, problem=f"unknown key, to Dapr's command as well (expected {key})") if key else fault
+    )
 
 
 def _is_text(place: tuple[str | int, ...]) -> bool:

@@ -56,6 +56,19 @@ def test_run_file_gives_one_spec_an_app(read: Read, tmp_path: Path) -> None:
     assert first.settings.run.run_template == str(tmp_path / "dapr.yaml")
 
 
+def test_keys_of_daprs_documentation_that_nobody_knows_are_told_with_those_that_work(read: Read) -> None:
+    with pytest.raises(CliError) as caught:
+        read(TWO + "common: {daprHTTPMaxRequestSize: 8, daprHTTPReadBufferSize: 64}\n")
+    assert (
+        "common.daprHTTPMaxRequestSize: unknown key, to Dapr's command as well (expected maxBodySize"
+        in str(caught.value)
+    )
+    assert (
+        "common.daprHTTPReadBufferSize: unknown key, to Dapr's command as well (expected readBufferSize"
+        in str(caught.value)
+    )
+
+
 def test_common_values_hold_unless_the_app_has_its_own(read: Read) -> None:
     first, second = read("""
 version: 1
