@@ -112,6 +112,9 @@ class DaprLines(LifeLines):
             for host in settings.listen_addresses:
                 log.info(f"{kind} server listening on TCP address: {join_address(host, port)}")
             self._runtime.info(f"{name} server is running on port {port}")
+        if ports.get("metrics"):
+            where = join_address(settings.metrics_listen_address, ports["metrics"] or 0)
+            self._runtime.info(f"metrics server started on {where}/")
         limit = settings.max_body_bytes or -1
         self._runtime.info(f"The request body size parameter is: {limit} bytes")
         peer = join_address(settings.peer_listen_address, ports["peer"] or 0)

@@ -38,7 +38,7 @@ def test_profile_says_in_whose_words() -> None:
 
 def test_start_is_told_as_daprd_tells_it(dapr: LifeLines, caplog: pytest.LogCaptureFixture) -> None:
     dapr.starting()
-    dapr.listening(PORTS, "portable")
+    dapr.listening({**PORTS, "metrics": 9090}, "portable")
     dapr.waiting_for_app("127.0.0.1:8080", "refused")
     dapr.app_listens("127.0.0.1:8080")
     dapr.app_configured()
@@ -52,6 +52,7 @@ def test_start_is_told_as_daprd_tells_it(dapr: LifeLines, caplog: pytest.LogCapt
         "app id: web",
         "API gRPC server is running on port 50001",
         "HTTP server is running on port 3500",
+        "metrics server started on 0.0.0.0:9090/",
         "The request body size parameter is: 4194304 bytes",
         "Internal gRPC server is running on 0.0.0.0:47301",
         "application protocol: http. waiting on port 8080.  This will block until the app is listening on that port.",
