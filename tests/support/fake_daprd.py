@@ -54,15 +54,18 @@ class Call:
     def response_drained(self, count: int) -> None:
         """See RequestEvents."""
 
+    async def message(self) -> bytes | None:
+        """The next message, whichever; None at the request's end."""
+        return await self._came.get()
+
     async def part(self) -> InternalInvokeRequestStream | None:
         """The next message of a stream; None at its end."""
-        message = await self._came.get()
+        message = await self.message()
         return None if message is None else InternalInvokeRequestStream.FromString(message)
 
     async def whole(self) -> InternalInvokeRequest:
         """The message of CallLocal."""
-        message = await self._came.get()
-        return InternalInvokeRequest.FromString(message or b"")
+        return InternalInvokeRequest.FromString(await self.message() or b"")
 
     def send(
         self,
@@ -76,13 +79,14 @@ class Call:
         if data is not None:
             part.payload.data, part.payload.seq = data, self._seq if seq is None else seq
             self._seq += 1
-        self._send(part.SerializeToString())
+        self.send_message(part.SerializeToString())
 
     def send_whole(self, response: InternalInvokeResponse) -> None:
         """The answer of CallLocal."""
-        self._send(response.SerializeToString())
+        self.send_message(response.SerializeToString())
 
-    def _send(self, message: bytes) -> None:
+    def send_message(self, message: bytes) -> None:
+        """A message, whichever."""
         if not self._has_begun:
             self._has_begun = True
             self._down.respond(200, HEAD, end=False)

@@ -18,7 +18,7 @@ from proxy.api.daprd.internals_pb2 import (
     InternalInvokeResponseStream,
 )
 from proxy.api.daprd.request import Parties, TargetError, UnknownVerbError, envelope
-from proxy.api.daprd.response import answered, failed, meant
+from proxy.api.daprd.response import NO_EVENTS, accepts_events, answered, failed, meant
 from proxy.api.daprd.way import Way
 from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
@@ -192,6 +192,10 @@ class CallOut:
             self._is_over = True
             self._to_daprd.drop()
             self._down.finish(())
+        elif code == OK and not self._has_answer and accepts_events(self._head.headers):
+            self._is_over = True
+            self._to_daprd.drop()
+            self._reply(NO_EVENTS)
         elif code == OK:
             self._fail(Cause.INVALID_ANSWER, "a daprd's answer has no envelope, or ended within a message")
         elif code == UNIMPLEMENTED and not (self._has_begun or self._is_whole) and not _is_ours(trailers):
@@ -199,6 +203,11 @@ class CallOut:
         else:
             said = dict(trailers).get(HEADER, b"")
             self._fail(*meant(INTERNAL if code is None else code, message_of(trailers), said))
+
+    @property
+    def _has_answer(self) -> bool:
+        """Whether any of an answer has come, or must come."""
+        return self._has_begun or self._is_whole or not self._messages.is_between
 
     def response_lost(self, cause: Cause, detail: str) -> None:
         """See ResponseEvents."""

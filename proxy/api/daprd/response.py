@@ -37,6 +37,9 @@ from sentry.wire import sized_fields
 from telemetry.names import GRPC_LABELS, grpc_code_label
 
 _LEAST_HTTP, _MOST_HTTP = 200, 999
+_EVENTS: Final = b"text/event-stream"
+#: A success without a message, which is all that such a daprd tells of events where the app ends without sending one.
+NO_EVENTS: Final = LocalResponse(200, ((b"content-type", _EVENTS),))
 _PERMISSION_DENIED, _UNAVAILABLE = 7, 14
 _CAUSES: Final = {cause.value.encode(): cause for cause in Cause}
 # What a daprd is told of a call that a proxy ended. Not UNIMPLEMENTED, after which it would come again by CallLocal; UNAVAILABLE only
@@ -128,8 +131,8 @@ def answered(response: InternalInvokeResponse, callee: str) -> LocalResponse:
         return LocalResponse(code, (*_http_fields(response), *_type_of(response)))
     if not 0 <= code < len(GRPC_LABELS):
         raise WireError(INTERNAL, f"the answer has the status {code}")
-    if not response.HasField("message") and not code:  # server-sent events, of newer daprds
-        return LocalResponse(200, (*_http_fields(response), (b"content-type", b"text/event-stream")))
+    if not response.HasField("message") and not code:  # server-sent events, since Dapr 1.16
+        return LocalResponse(200, (*_http_fields(response), *NO_EVENTS.headers))
     message = response.message
     ended = Ended(
         code=code,
@@ -139,6 +142,11 @@ def answered(response: InternalInvokeResponse, callee: str) -> LocalResponse:
         trailing=tuple(_metadata(response.trailers)),
     )
     return http_answer(callee, ended)
+
+
+def accepts_events(headers: Headers) -> bool:
+    """Whether a request has daprds since 1.16 answer in the form that they have for server-sent events: it accepts nothing else."""
+    return dict(reversed(headers)).get(b"accept", b"").strip().lower() == _EVENTS
 
 
 def _http_fields(response: InternalInvokeResponse) -> Iterator[Header]:

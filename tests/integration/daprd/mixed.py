@@ -11,14 +11,11 @@ from tests.support.daprd import Daprd, dapr_sentry, introduce, our_sentry, start
 from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
 
-#: Who denies whom: `/secret` (HTTP) and the method Fail (gRPC), to the two that call from beside an app that speaks HTTP.
-RULES: Final = """
-  accessControl:
-    defaultAction: allow
-    trustDomain: public
-    policies:
-""" + "".join(
-    f"""
+
+def rules_about(*callers: str) -> str:
+    """Who is denied `/secret` (HTTP) and the method Fail (gRPC): an `accessControl`, below `spec`."""
+    policies = "".join(
+        f"""
     - appId: {caller}
       defaultAction: allow
       trustDomain: public
@@ -27,9 +24,19 @@ RULES: Final = """
       - {{name: /secret, httpVerb: ["*"], action: deny}}
       - {{name: /testing.EchoService/Fail, action: deny}}
 """
-    for caller in ("postern-http", "daprd-http")
-)
-_CONFIGURATION: Final = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: rules}\nspec:"
+        for caller in callers
+    )
+    return f"""
+  accessControl:
+    defaultAction: allow
+    trustDomain: public
+    policies:
+{policies}"""
+
+
+#: The two that call from beside an app that speaks HTTP.
+RULES: Final = rules_about("postern-http", "daprd-http")
+CONFIGURATION: Final = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: rules}\nspec:"
 NAMES: Final = ("postern-http", "postern-grpc", "daprd-http", "daprd-grpc")
 
 
@@ -50,7 +57,7 @@ async def mixed(files: Path, engine: str, sentry: str) -> AsyncIterator[Mixed]:
     """Start them. sentry: whose, `postern` or `dapr`."""
     async with Mesh(files, with_sentry=sentry == "postern") as mesh:
         introduce(mesh)
-        rules = mesh.write("rules.yaml", _CONFIGURATION + RULES)
+        rules = mesh.write("rules.yaml", CONFIGURATION + RULES)
         authority = await (our_sentry(mesh) if sentry == "postern" else dapr_sentry(mesh))
         flags: tuple[str, ...] = ("--engine", engine, "--config", str(rules))
         if not authority.is_ours:

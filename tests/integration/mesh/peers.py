@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sentry.authority import generate
-from sentry.issuer import Issuer, dump_key, new_key
+from sentry.issuer import Issuer, SigningKey, dump_key, new_key
 from sentry.spiffe import SpiffeId
 from sentry.template import LeafTemplate
 from tests.support.http_client import Connection
@@ -39,6 +39,7 @@ class Forge:
     issuer: Issuer
     anchors_pem: bytes
     folder: Path
+    make_key: Callable[[], SigningKey] = new_key
 
     @classmethod
     def of(cls, root: Path, folder: Path) -> Self:
@@ -58,7 +59,7 @@ class Forge:
     def context(self, spiffe_id: SpiffeId, *, ended: bool = False) -> ssl.SSLContext:
         """A client's TLS context with a leaf for `spiffe_id`; `ended`: its time is over. Verifies no server."""
         now = datetime.now(UTC).replace(microsecond=0)
-        key = new_key()
+        key = self.make_key()
         template = LeafTemplate(
             spiffe_id=spiffe_id,
             public_key=key.public_key(),
@@ -82,7 +83,7 @@ class Forge:
         """As `context`, with any URI in the certificate."""
         forged: SpiffeId = _Verbatim(uri)  # type: ignore[assignment] # the issuer asks for its text only
         now = datetime.now(UTC).replace(microsecond=0)
-        key = new_key()
+        key = self.make_key()
         template = LeafTemplate(
             spiffe_id=forged, public_key=key.public_key(), not_before=now - HOUR, not_after=now + HOUR
         )

@@ -15,13 +15,10 @@ from pathlib import Path
 
 import jwt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.control.identity import Identity, WorkloadName
-from sentry.authority import StoredBundle, generate
+from sentry.authority import generate
 from sentry.bundle import TrustBundle
 from sentry.ca_pb2 import SignCertificateRequest
 from sentry.client import (
@@ -45,7 +42,8 @@ from sentry.join import mint
 from sentry.spiffe import SpiffeId, sentry_id
 from sentry.store import DiskStore
 from tests.integration.sentry.process import CART, SENTRY_ID, Running, command, running_sentry
-from tests.unit.sentry.forge import KEY, usage
+from tests.support.dapr_authority import dapr_authority
+from tests.unit.sentry.forge import KEY
 
 
 async def fetch(client: SvidClient, app_id: str = "cart") -> Svid:
@@ -421,7 +419,7 @@ async def test_credentials_in_a_folder_that_others_may_enter_are_taken_with_a_wa
 ) -> None:
     store = root / "brought"
     with DiskStore(store) as files:
-        files.save(dapr_like(datetime.now(UTC)))
+        files.save(dapr_authority(datetime.now(UTC)))
     store.chmod(0o755)
     flags = ("--issuer-credentials", str(store))
     done = run_sentry("--runtime-path", str(root), "--unix-socket", str(root / "s"), *flags)
@@ -538,33 +536,10 @@ async def test_token_file_missing_or_empty_is_named(sentry: Running, tmp_path: P
     assert "is empty" in str(await refusal_of(sentry.client(file_token(tmp_path / "empty"))))
 
 
-def dapr_like(now: datetime) -> StoredBundle:
-    """An authority as Dapr makes one: Ed25519, no authority key identifier, the root's key thrown away."""
-    root_key, issuer_key = ed25519.Ed25519PrivateKey.generate(), ed25519.Ed25519PrivateKey.generate()
-    root_name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "localhost")])
-    issuer_name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, str(SENTRY_ID))])
-    made = []
-    for name, key in ((root_name, root_key), (issuer_name, issuer_key)):
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(root_name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=15))
-            .not_valid_after(now + timedelta(days=365))
-            .add_extension(usage(signs=True, crl=key is issuer_key), critical=True)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        )
-        made.append(builder.sign(root_key, None).public_bytes(Encoding.PEM))
-    return StoredBundle(anchors_pem=made[0], issuer_pem=made[1], issuer_key_pem=dump_key(issuer_key))
-
-
 async def test_authority_of_another_maker_is_served_and_believed(root: Path) -> None:
     store = root / "brought"
     with DiskStore(store) as files:
-        files.save(dapr_like(datetime.now(UTC)))
+        files.save(dapr_authority(datetime.now(UTC)))
     with running_sentry(root, "--issuer-credentials", str(store)) as sentry:
         anchors = TrustBundle.parse((store / "ca.crt").read_bytes())
         assert not anchors.is_strict
@@ -575,7 +550,7 @@ async def test_authority_of_another_maker_is_served_and_believed(root: Path) -> 
 async def test_issuer_expired_of_another_maker_signs_nothing(root: Path) -> None:
     store = root / "brought"
     with DiskStore(store) as files:
-        files.save(dapr_like(datetime.now(UTC) - timedelta(days=400)))
+        files.save(dapr_authority(datetime.now(UTC) - timedelta(days=400)))
     done = run_sentry(
         "--runtime-path", str(root), "--issuer-credentials", str(store), "--unix-socket", str(root / "s")
     )

@@ -39,9 +39,13 @@ def part(
 class Made:
     """A call that is made, with both of its ends."""
 
-    def __init__(self, method: bytes = b"POST", target: bytes = b"/a?x=1") -> None:
+    def __init__(
+        self, method: bytes = b"POST", target: bytes = b"/a?x=1", accept: bytes | None = None
+    ) -> None:
         self.down, self.way = Down(), Way()
-        headers = ((b"postern-callee", b"cart.shop"), (b"postern-surface", b"dapr"), (b"x-a", b"1"))
+        accepts = () if accept is None else ((b"accept", accept),)
+        named = ((b"postern-callee", b"cart.shop"), (b"postern-surface", b"dapr"), (b"x-a", b"1"))
+        headers = (*named, *accepts)
         head = RawHead("http2", method, b"cart.shop", target, headers, "stream", None)
         way: Any = self.way
         self.call = CallOut(way, OWN, self.down, head)
@@ -178,6 +182,25 @@ def test_answer_without_a_message_is_a_stream_of_events() -> None:
     first.payload.data = b"data: 1\n\n"
     made.answer(framed(first.SerializeToString()))
     assert (made.down.get(b"content-type"), made.down.body) == (b"text/event-stream", b"data: 1\n\n")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"), [(b" Text/Event-Stream", 200), (b"text/event-stream, */*", 500), (None, 500)]
+)
+def test_success_without_a_message_is_no_events_to_who_accepts_nothing_else(
+    accept: bytes | None, status: int
+) -> None:
+    made = Made(b"GET", accept=accept)
+    made.answer()
+    assert (made.down.status, made.down.aborted, made.down.is_over) == (status, None, True)
+    is_events = made.down.get(b"content-type") == b"text/event-stream"
+    assert is_events == (status == 200)
+
+
+def test_events_that_end_within_a_message_are_no_success() -> None:
+    made = Made(b"GET", accept=b"text/event-stream")
+    made.answer(b"\x00\x00\x00")
+    assert made.down.status == 500
 
 
 def test_empty_envelope_in_a_later_part_is_harmless() -> None:
