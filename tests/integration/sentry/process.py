@@ -1,5 +1,6 @@
 """A sentry process of one test."""
 
+import asyncio
 import json
 import os
 import select
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentry.bundle import TrustBundle
-from sentry.client import SvidClient, TokenSource, join_token
+from sentry.client import METHOD, SvidClient, TokenSource, client_context, join_token, parse_address
+from sentry.grpc_call import UnaryCall
 from sentry.local import LocalPaths
 from sentry.spiffe import SpiffeId, sentry_id
 
@@ -100,3 +102,21 @@ def is_alive(pid: int) -> bool:
         return "sentry" in Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+async def raw_call(
+    sentry: Running, message: bytes, path: str = METHOD, *, anchors: TrustBundle | None = None
+) -> bytes:
+    """One call past our client's own checks. Raises CallError."""
+    host, port = parse_address(sentry.addresses[0])
+    context = client_context(anchors or sentry.anchors)
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+        try:
+            call = UnaryCall(authority="sentry", path=path, message=message, timeout_ms=5000)
+            writer.write(call.start())
+            while not call.is_done:
+                writer.write(call.receive(await reader.read(65536)))
+            return call.result()
+        finally:
+            writer.transport.abort()

@@ -28,20 +28,18 @@ from sentry.client import (
     SvidClient,
     TokenSource,
     TokenValidator,
-    client_context,
     file_token,
     join_token,
     make_csr,
     no_token,
-    parse_address,
 )
 from sentry.errors import BundleError, FetchError
-from sentry.grpc_call import CallError, UnaryCall
+from sentry.grpc_call import CallError
 from sentry.issuer import dump_key
 from sentry.join import mint
 from sentry.spiffe import SpiffeId, sentry_id
 from sentry.store import DiskStore
-from tests.integration.sentry.process import CART, SENTRY_ID, Running, command, running_sentry
+from tests.integration.sentry.process import CART, SENTRY_ID, Running, command, raw_call, running_sentry
 from tests.support.dapr_authority import dapr_authority
 from tests.unit.sentry.forge import KEY
 
@@ -68,22 +66,6 @@ def openssl(*arguments: str, data: bytes = b"") -> str:
 def run_sentry(*flags: str) -> "subprocess.CompletedProcess[str]":
     """A sentry that is expected to end by itself."""
     return subprocess.run(command(*flags), capture_output=True, text=True, timeout=20, check=False)
-
-
-async def raw_call(sentry: Running, message: bytes, path: str = METHOD) -> bytes:
-    """One call past our client's own checks. Raises CallError."""
-    host, port = parse_address(sentry.addresses[0])
-    context = client_context(sentry.anchors)
-    async with asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
-        try:
-            call = UnaryCall(authority="sentry", path=path, message=message, timeout_ms=5000)
-            writer.write(call.start())
-            while not call.is_done:
-                writer.write(call.receive(await reader.read(65536)))
-            return call.result()
-        finally:
-            writer.transport.abort()
 
 
 async def code_of(sentry: Running, message: bytes, path: str = METHOD) -> int:
