@@ -1,6 +1,8 @@
 """HTTP between our sidecars and daprds, both ways: every ordered pair, bodies and streams both ways, access rules, failures."""
 
+import asyncio
 import json
+import uuid
 from typing import Any
 
 import grpc.aio
@@ -11,7 +13,7 @@ from tests.integration.mesh.standing import eventually, invoke
 from tests.support.dapr_client import DaprClient
 from tests.support.daprd import reason_missing
 from tests.support.http_client import connect, request
-from tests.support.http_wire import Response
+from tests.support.http_wire import Response, format_chunk, format_end
 
 pytestmark = pytest.mark.skipif(reason_missing() is not None, reason=str(reason_missing()))
 HTTP = [name for name in NAMES if name.endswith("http")]
@@ -92,6 +94,31 @@ async def test_large_bodies_stream_both_ways(mesh_of_both: Mixed, caller: str, c
     assert down.body == (bytes(range(256)) * 256 * 138)[:9_000_000]
     empty = await call(mesh_of_both, caller, callee, "POST", "/sink", body=b"")
     assert json.loads(empty.body)["bytes"] == 0
+
+
+@pytest.mark.parametrize(("caller", "callee"), crossing(PAIRS))
+async def test_each_piece_of_a_body_reaches_the_app_before_the_next_is_sent(
+    mesh_of_both: Mixed, caller: str, callee: str
+) -> None:
+    """Of a request: pieces of an answer are held back by a daprd 1.14, so `test_releases_called` has those."""
+    key = uuid.uuid4().hex
+
+    async def taken() -> int:
+        answer = await call(mesh_of_both, "postern-grpc", callee, "GET", "/stats")
+        return sum(json.loads(answer.body)["scripts"].get(key, []))
+
+    async with asyncio.timeout(20.0), connect(mesh_of_both[caller].http_port) as connection:
+        chunked = [("Transfer-Encoding", "chunked")]
+        await connection.send_head("POST", invoke(callee, f"/script?key={key}"), chunked)
+        for length in (5, 10):
+            await connection.send(format_chunk(b"piece"))
+
+            async def is_taken(length: int = length) -> bool:
+                return await taken() == length
+
+            await eventually(is_taken)
+        await connection.send(format_end([]))
+        assert (await connection.read_response("POST")).body == b"attempt 1"
 
 
 @pytest.mark.parametrize(
