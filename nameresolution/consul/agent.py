@@ -18,6 +18,7 @@ from nameresolution.consul.settings import AgentSettings, Pairs
 from nameresolution.errors import ConsulError
 
 _ANSWER_S = 5.0
+_INDEX_DIGITS = 20  # of 64 bits
 _MAX_BYTES = 8 << 20  # some ten thousand instances of one app
 
 
@@ -139,9 +140,9 @@ class ConsulAgent:
         told = next((value for name, value in answer.headers if name.lower() == b"x-consul-index"), b"")
         try:
             found = msgspec.json.decode(answer.body, type=list[Healthy])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConsulError(self.where, f"an answer that can't be read: {error}") from error
-        return Answer(found, int(told) if told.isdigit() else 0)
+        return Answer(found, int(told) if told.isdigit() and len(told) <= _INDEX_DIGITS else 0)
 
     async def _ask(
         self,

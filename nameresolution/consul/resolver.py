@@ -227,7 +227,7 @@ def _pause_s(failures: int) -> float:
 def _endpoint(one: Healthy, port_key: str) -> Endpoint | None:
     meta = one.service.meta or {}
     port, host = meta.get(port_key, ""), one.service.address or one.node.address
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+    if not host or not (port.isascii() and port.isdigit()) or len(port) > 5 or not 0 < int(port) < 65536:
         return None
     hints = ((NAMESPACE_ATTRIBUTE, meta.get(NAMESPACE_META)), (MESH_ATTRIBUTE, meta.get(MESH_META)))
     weight = one.service.weights.passing if one.service.weights is not None else 1

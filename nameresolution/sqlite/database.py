@@ -50,7 +50,9 @@ class HostsDatabase:
         self._remove = f"DELETE FROM {table} WHERE registration_id = ? AND address = ?"  # noqa: S608 - a checked identifier
         self._live = (
             f"SELECT registration_id, address, app_id, namespace FROM {table}"  # noqa: S608 - a checked identifier
-            f" WHERE {_NOW} - last_update < ? AND app_id IN (SELECT value FROM json_each(?)) LIMIT {MAX_ROWS}"
+            f" WHERE {_NOW} - last_update < ? AND app_id IN (SELECT value FROM json_each(?))"
+            " AND 'text' = typeof(registration_id) AND 'text' = typeof(address) AND 'text' = typeof(namespace)"  # SQLite checks none
+            f" LIMIT {MAX_ROWS}"
         )
 
     @property
@@ -142,6 +144,7 @@ class HostsDatabase:
         connection = sqlite3.connect(
             settings.uri, uri=True, timeout=settings.busy_s, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")  # one bad row hides no others
         try:
             connection.execute(f"PRAGMA journal_mode = {'WAL' if settings.wal else 'DELETE'}").fetchall()
             _migrate(connection, settings)
@@ -205,5 +208,10 @@ def _migrate(connection: sqlite3.Connection, settings: SqliteSettings) -> None:
         raise
 
 
-def _level(row: tuple[str] | None) -> int:
-    return int(row[0]) if row is not None and row[0].isdigit() else 0
+def _level(row: tuple[object] | None) -> int:
+    level = row[0] if row is not None else None
+    return (
+        int(level)
+        if isinstance(level, str) and level.isascii() and level.isdigit() and len(level) < 10
+        else 0
+    )

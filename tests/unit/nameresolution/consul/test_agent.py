@@ -23,6 +23,9 @@ class Answered(Struct):
     body: bytes = b"[]"
 
 
+DEEP = b'[{"Node":{},"Service":{},"X":' + b"[" * 100_000 + b"]" * 100_000 + b"}]"
+
+
 def agent(
     answer: Callable[[], HttpAnswer], asked: list[Asked] | None = None, settings: AgentSettings | None = None
 ) -> ConsulAgent:
@@ -68,6 +71,7 @@ async def test_query_waits_beyond_an_index_and_takes_own_headers_first() -> None
         (lambda: Answered(status=403, body=b"Permission denied\n"), "answered 403: Permission denied"),
         (lambda: Answered(status=500, body=b""), "answered 500"),
         (lambda: Answered(body=b"<html>"), "an answer that can't be read: "),
+        (lambda: Answered(body=DEEP), "an answer that can't be read: "),
         (fails(TimeoutError()), "no answer within 5 s"),
         (fails(ConnectionRefusedError("127.0.0.1:8500: connection refused")), "connection refused"),
         (fails(ValueError("no port")), "no port"),
@@ -78,6 +82,11 @@ async def test_failure_names_the_agent_and_the_problem(
 ) -> None:
     with pytest.raises(ConsulError, match=rf"^consul at 127\.0\.0\.1:8500: {problem}"):
         await agent(answer).healthy("cart", 0, 60.0, (), ())
+
+
+async def test_index_that_is_no_number_of_consuls_is_none() -> None:
+    answered = Answered(headers=((b"x-consul-index", b"9" * 5_000),))
+    assert (await agent(lambda: answered).healthy("cart", 7, 60.0, (), ())).index == 0
 
 
 async def test_missing_service_is_no_failure_where_it_is_asked_for() -> None:

@@ -113,3 +113,12 @@ async def test_agent_elsewhere_that_cannot_ask_for_our_health_is_warned_of(
         "PUT /v1/agent/service/deregister/cart-10.0.0.1-3500",
         "PUT /v1/agent/service/register",
     ]
+
+
+@pytest.mark.parametrize("port", ["9" * 5_000, "-1", "65536", "\u00b2", ""])
+async def test_port_that_is_none_hides_no_other_instance(port: str) -> None:
+    bad = {"Node": {"Address": "10.0.0.8"}, "Service": {"ID": "c0", "Meta": {"DAPR_PORT": port}}}
+    async with watching(Agent(healthy(7, bad, ENTRY))) as pushed:
+        found = await pushed.get()
+        assert not isinstance(found, SourceFailure)
+        assert [end.address for end in found] == ["10.0.0.9:5"]

@@ -123,3 +123,12 @@ def test_interrupt_before_and_after_opening_is_harmless(database: HostsDatabase)
     database.register(CART)
     database.interrupt()
     assert database.renew(CART)
+
+
+def test_level_that_is_no_number_is_none(database: HostsDatabase, path: Path) -> None:
+    database.live(["cart"])
+    database.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE metadata SET value = '\u00b2'")
+    with pytest.raises(DatabaseError, match="already exists"):
+        database.live(["cart"])

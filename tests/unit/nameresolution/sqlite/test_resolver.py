@@ -107,14 +107,15 @@ async def test_database_that_can_not_be_opened_is_told_and_found_once_it_can(
     assert "works again" in caplog.text
 
 
-async def test_rows_that_are_no_address_are_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["'nowhere'", "X'ff3a3830'", "CAST(X'3aff' AS TEXT)"])
+async def test_rows_that_are_no_address_are_passed_over(tmp_path: Path, address: str) -> None:
     path = tmp_path / "nr.db"
     async with running(path) as (resolver, told):
         await resolver.announce(INSTANCE)
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute(
                 "INSERT INTO hosts (registration_id, address, app_id, namespace, last_update) "
-                "SELECT 'b', 'nowhere', app_id, namespace, last_update + 60 FROM hosts"
+                f"SELECT 'b', {address}, app_id, namespace, last_update + 60 FROM hosts"
             )
         resolver.watch(CART)
         assert await told.addresses() == ["10.0.0.1:5000"]
