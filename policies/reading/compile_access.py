@@ -68,6 +68,9 @@ def compile_access(
             own_trust_domain=own_trust_domain,
             mtls=context.mtls,
         )
+    if merged.policies and merged.home is not None and not context.mtls:
+        text = "never apply, since mTLS is off and no caller proves who it is: defaultAction decides for all"
+        findings.warn(merged.home, (*_ACCESS, "policies"), text)
     return AccessRules(
         default_allow=_global_default(merged, context, findings),
         own_app_id=context.own_app_id,
