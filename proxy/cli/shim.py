@@ -90,8 +90,8 @@ def install(folder: Path, ours: Path, *, force: bool) -> tuple[str, ...]:
     backup = shim.with_name(_BACKUP)
     (folder / "components").mkdir(parents=True, exist_ok=True)
     shim.parent.mkdir(exist_ok=True)
-    if not (folder / "config.yaml").exists():
-        (folder / "config.yaml").write_text(_CONFIG, encoding="utf-8")
+    if not _is_there(folder / "config.yaml"):
+        _write_new(folder / "config.yaml", _CONFIG)
     if _is_there(shim) and not _is_ours(shim):
         if not force:
             raise CliError(
@@ -104,7 +104,7 @@ def install(folder: Path, ours: Path, *, force: bool) -> tuple[str, ...]:
         done.append(f"{backup}: what was here before")
     draft = shim.with_name(f".daprd.{os.getpid()}")
     try:
-        draft.write_text(_SCRIPT.format(ours=shlex.quote(str(ours))), encoding="utf-8")
+        _write_new(draft, _SCRIPT.format(ours=shlex.quote(str(ours))))
         draft.chmod(0o755)
         draft.rename(shim)  # never half a program: one may be starting
     finally:
@@ -127,12 +127,20 @@ def remove(folder: Path) -> str:
     return f"{shim}: removed; {folder}/config.yaml and components stay, they may be yours by now"
 
 
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that is not there. Raises OSError for one that is, and for a link, which might lead to another's."""
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
 def _is_ours(path: Path) -> bool:
     try:
+        if not path.is_file():
+            return False  # a pipe would be waited for
         with path.open("rb") as file:
             return file.read(len(_MARK)) == _MARK
     except OSError:

@@ -205,7 +205,7 @@ def _by_proxy(app_id: str, found: LocalResponse) -> Answer:
     mark = ((HEADER.decode(), _first(found.headers, HEADER).decode("latin-1")),)
     try:
         told = json.loads(found.body)["message"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return failed(app_id, f"HTTP status {found.status}", trailing=mark)
     words = invocation_failure(app_id, "")
     return failed(app_id, str(told).removeprefix(words), trailing=mark)

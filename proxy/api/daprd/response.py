@@ -78,7 +78,7 @@ def told(cause: Cause, body: bytes, own_id: str) -> WireError:
     """What a daprd is told of a call that a proxy ended, whose words come with its own in front."""
     try:
         text = str(json.loads(body)["message"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         text = cause.value
     return WireError(_TOLD.get(cause, INTERNAL), text.removeprefix(invocation_failure(own_id, "")))
 

@@ -101,3 +101,22 @@ def test_commands_tell_what_they_did(tmp_path: Path, capsys: pytest.CaptureFixtu
     told = "".join(capsys.readouterr())
     assert f"{root}: sidecars meet here" in told
     assert "removed" in told
+
+
+def test_links_that_lead_elsewhere_are_not_written_through(folder: Path, ours: Path) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "config.yaml").symlink_to(elsewhere)
+    install(folder, ours, force=False)
+    assert not elsewhere.exists()
+    (folder / "bin" / f".daprd.{os.getpid()}").symlink_to(elsewhere)
+    with pytest.raises(FileExistsError):
+        install(folder, ours, force=False)
+    assert not elsewhere.exists()
+
+
+def test_pipe_in_the_place_of_daprd_is_not_read(folder: Path, ours: Path) -> None:
+    (folder / "bin").mkdir(parents=True)
+    os.mkfifo(folder / "bin" / "daprd")
+    with pytest.raises(CliError, match="is not postern's"):
+        install(folder, ours, force=False)

@@ -235,7 +235,7 @@ def test_failure_of_a_sidecar_names_the_callee_whatever_said_it() -> None:
     assert found.message == "failed to invoke, id: cart, err: bad request: why"
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b"3"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b"3", b"[" * 100_000])
 def test_failure_of_a_sidecar_whose_text_cannot_be_read(body: bytes) -> None:
     found = answer(431, ((b"postern-error", b"bad-request"),), body)
     assert (found.code, found.message) == (13, "failed to invoke, id: cart, err: HTTP status 431")
