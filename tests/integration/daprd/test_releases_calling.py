@@ -15,7 +15,7 @@ from tests.support.proto.echo_pb2 import EchoReply, EchoRequest, ProbeReply, Pro
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DEADLINE_S = 20.0
-INVALID_ARGUMENT, PERMISSION_DENIED, INTERNAL = 3, 7, 13
+INVALID_ARGUMENT, PERMISSION_DENIED, RESOURCE_EXHAUSTED, INTERNAL = 3, 7, 8, 13
 STREAMING = [release for release in RELEASES if release.has_streams]
 of_each = pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.app_id)
 of_each_that_streams = pytest.mark.parametrize("release", STREAMING, ids=lambda release: release.app_id)
@@ -58,7 +58,7 @@ async def test_statuses_and_large_bodies_are_carried(among_releases: Skew, relea
             head = await call.head()
             assert (head.status.code, head.headers["Location"].values[0]) == (code, "/x")
             assert await call.body() == (b"" if code == 204 else f"status {code}".encode())
-        body = bytes(range(256)) * 4_000
+        body = bytes(range(256)) * (20_000 if release.has_streams else 4_000)  # beyond --max-body-size
         call = to_ours(client, release, "POST", "/sink", ("Content-Length", str(len(body))))
         call.say(body)
         call.finish()
@@ -221,6 +221,31 @@ async def test_grpc_calls_are_judged_and_errors_are_the_apps(among_releases: Ske
         with pytest.raises(EndedError, match="attempt 1") as failed:
             await call.message()
         assert failed.value.code == 9
+
+
+async def test_body_beyond_the_limit_of_one_message_is_too_large(among_releases: Skew) -> None:
+    async with asyncio.timeout(DEADLINE_S), among_releases.calling(V1_9, among_releases.http) as client:
+        call = to_ours(client, V1_9, "POST", "/sink")
+        call.say(b"x" * 5_000_000)
+        call.finish()
+        with pytest.raises(EndedError) as refused:
+            await call.head()
+        assert refused.value.code == RESOURCE_EXHAUSTED
+
+
+@of_each
+async def test_trace_that_its_client_has_begun_goes_on_where_a_daprd_names_both_spans(
+    among_releases: Skew, release: Release
+) -> None:
+    trace = "a1" * 16
+    spans = [(b"traceparent", f"00-{trace}-{letter * 16}-01".encode()) for letter in "bc"]
+    async with asyncio.timeout(DEADLINE_S), among_releases.calling(release, among_releases.grpc) as client:
+        call = proxied(client, release, OURS_GRPC, "Unary", *spans)
+        call.send(EchoRequest(message="u").SerializeToString())
+        call.half_close()
+        reply = EchoReply.FromString(await call.message() or b"")
+        (told,) = (one.value.decode() for one in reply.metadata if one.name == "traceparent")
+        assert told[3:35] == trace
 
 
 async def test_call_for_another_app_is_not_ours(among_releases: Skew) -> None:
