@@ -56,6 +56,7 @@ from sentry.client import Svid
 from telemetry.context import Sampler
 from telemetry.logs import configure, get_logger
 from telemetry.tracing import Tracer
+from telemetry.web_proxies import WebProxies
 
 _APP_END_S = 10.0  # a supervised app's time to end once we take no calls for it
 _LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown one is answered at once
@@ -128,7 +129,7 @@ class Sidecar:
                 os.environ, settings.peer_listen_address
             )
             self._directory = Directory(resolvers)
-            self._remote = RemoteFetch(WebClient())
+            self._remote = RemoteFetch(WebClient(WebProxies.of(os.environ)))
             self._control = Control(
                 *(settings, self._policy, self._directory, self._hostname, self._host_ip),
                 want_dapr_api=self._dapr_api.want,

@@ -13,6 +13,7 @@ from sentry.spiffe import SpiffeId, TrustDomain, sentry_id
 from sentry.store import StoreNames
 from sentry.template import DEFAULT_BACKDATE, DEFAULT_LEAF_TTL, MAX_BACKDATE, LeafTerms
 from telemetry.durations import parse_lifetime
+from telemetry.web_proxies import NO_PROXIES, WebProxies
 
 DEFAULT_PORT: Final = 50001
 DEFAULT_HEALTHZ_PORT: Final = 8080
@@ -71,6 +72,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     runtime_path: Path | None = None
     exit_when_idle_s: float = 0.0
     token_sources: tuple[TokenSource, ...] = ()
+    web_proxies: WebProxies = NO_PROXIES
     is_insecure: bool = False
     strict_csr: bool = False
     audit_log: Path | None = None
@@ -114,6 +116,7 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str]) -> Settings
         runtime_path=runtime_path,
         exit_when_idle_s=flags.exit_when_idle,
         token_sources=sources,
+        web_proxies=WebProxies.of(env),
         is_insecure=flags.insecure_validator,
         strict_csr=flags.strict_csr,
         audit_log=flags.audit_log or (runtime_path and runtime_path / "sentry" / "audit.jsonl"),

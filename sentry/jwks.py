@@ -19,8 +19,12 @@ from msgspec import Struct
 
 from sentry.errors import SettingsError, StoreError
 from sentry.private_files import read_file
+from telemetry.errors import WebProxyError
+from telemetry.web_proxies import NO_PROXIES, WebProxies
 
 if TYPE_CHECKING:
+    from http.client import HTTPSConnection
+
     import jwt
 
 MAX_SET_BYTES: Final = 1024 * 1024
@@ -139,6 +143,7 @@ class HttpsSource(Struct, frozen=True, kw_only=True):
     timeout_s: float = 10.0
     ca_file: str | None = None
     ca_pem: str | None = None
+    proxies: WebProxies = NO_PROXIES
 
     @property
     def name(self) -> str:
@@ -150,17 +155,14 @@ class HttpsSource(Struct, frozen=True, kw_only=True):
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await asyncio.to_thread(self._fetch)
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, TimeoutError, ValueError, WebProxyError) as error:
             raise SourceError(f"{self.name}: {error}") from error
 
     def _fetch(self) -> bytes:
-        from http.client import HTTPException, HTTPSConnection  # noqa: PLC0415 -- 20 ms, only for this source
+        from http.client import HTTPException  # noqa: PLC0415 -- 20 ms, only for this source
 
         parts = urlsplit(self.url)
-        context = ssl.create_default_context(cafile=self.ca_file, cadata=self.ca_pem)
-        connection = HTTPSConnection(
-            parts.hostname or "", parts.port, timeout=self.timeout_s, context=context
-        )
+        connection = self._connection(parts.hostname or "", parts.port)
         try:
             connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
             response = connection.getresponse()
@@ -176,11 +178,26 @@ class HttpsSource(Struct, frozen=True, kw_only=True):
         finally:
             connection.close()
 
+    def _connection(self, host: str, port: int | None) -> "HTTPSConnection":
+        """Not opened yet."""
+        from http.client import HTTPSConnection  # noqa: PLC0415 -- as above
 
-def source_of(text: str, *, ca: str | None = None, timeout_s: float = 10.0) -> KeySource:
+        context = ssl.create_default_context(cafile=self.ca_file, cadata=self.ca_pem)
+        proxy = self.proxies.for_url(self.url)
+        if proxy is None:
+            return HTTPSConnection(host, port, timeout=self.timeout_s, context=context)
+        connection = HTTPSConnection(proxy.host, proxy.port, timeout=self.timeout_s, context=context)
+        credentials = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+        connection.set_tunnel(host, port, headers=credentials)
+        return connection
+
+
+def source_of(
+    text: str, *, ca: str | None = None, timeout_s: float = 10.0, proxies: WebProxies = NO_PROXIES
+) -> KeySource:
     """The source that a configuration's `source` names: https address, inline JSON (plain or base64), or a path.
 
-    Raises: SettingsError.
+    proxies: between us and an address. Raises: SettingsError.
     """
     if text.startswith("http://"):
         raise SettingsError(
@@ -189,7 +206,11 @@ def source_of(text: str, *, ca: str | None = None, timeout_s: float = 10.0) -> K
     if text.startswith("https://"):
         is_pem = ca is not None and "-----BEGIN" in ca
         return HttpsSource(
-            url=text, timeout_s=timeout_s, ca_pem=ca if is_pem else None, ca_file=None if is_pem else ca
+            url=text,
+            timeout_s=timeout_s,
+            ca_pem=ca if is_pem else None,
+            ca_file=None if is_pem else ca,
+            proxies=proxies,
         )
     inline = _inline(text)
     if inline is not None:

@@ -171,7 +171,9 @@ class SentryServer:
             own = CallSource(name="join key", call=lambda: jwks(root))
             sets.append(KeySet(own, clock=time.monotonic, stamp=lambda: key_stamp(root)))
         for source in settings.token_sources:
-            read = source_of(source.source, ca=source.ca, timeout_s=source.timeout_s)
+            read = source_of(
+                source.source, ca=source.ca, timeout_s=source.timeout_s, proxies=settings.web_proxies
+            )
             rules = RefreshRules(max_age_s=source.refresh_s, min_interval_s=5.0)
             sets.append(
                 KeySet(

@@ -33,3 +33,7 @@ class MetricError(TelemetryError):
 
 class LogConfigError(TelemetryError):
     """Logging was configured with an unknown level or a file that can't be written."""
+
+
+class WebProxyError(TelemetryError):
+    """The environment names an HTTP proxy that can't be used. Not telemetry's alone: see `web_proxies`."""

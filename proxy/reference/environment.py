@@ -18,6 +18,9 @@ READ: Mapping[str, str] = {
     "DAPR_HTTP_PORT": "the HTTP API that `postern wait` asks where no flag names it",
     "DAPR_HTTP_DISABLE_H2C": "no effect but a warning: HTTP/2 with prior knowledge is always accepted",
     "DAPR_RUNTIME_PATH": "the folder of Dapr's `.dapr` (HOME), for `postern run` and `postern init --shim`, where `--dapr-path` wins",
+    "HTTPS_PROXY": "the HTTP proxy, `http://[user:password@]host:port`, for https URLs that keys and tokens are fetched from, sentry's too",
+    "HTTP_PROXY": "the same for http URLs; `https://` as well; both also in lower case, and neither ever for loopback",
+    "NO_PROXY": "what is reached without: names, `.domain`, addresses (all with `:port`), CIDRs, or `*`; apps get it with loopback added",
     "DAPR_TRUST_ANCHORS": "PEM roots of the mesh; `--trust-anchors-file` wins",
     "DAPR_SENTRY_TOKEN_FILE": "a file with the token that sentry asks for",
     "DAPR_CONTROLPLANE_TRUST_DOMAIN": "trust domain of sentry's identity; `--control-plane-trust-domain` wins",
@@ -38,7 +41,6 @@ READ: Mapping[str, str] = {
     "CONSUL_PARTITION": "Consul's partition, likewise",
     "NO_COLOR": "if set, commands print without colours (no-color.org)",
     "TERM": "`dumb`: commands print without colours",
-    "NO_PROXY": "passed on to the app with the loopback addresses added",
 }
 SET: Mapping[str, str] = {
     "APP_ID": "the app-id",

@@ -102,7 +102,8 @@ class ClientCall:
             if self._chunked:
                 fields.append((b"Transfer-Encoding", b"chunked"))
         try:
-            event = h11.Request(method=self.method, target=_origin_form(head), headers=fields)
+            target = head.target if head.for_proxy else _origin_form(head)
+            event = h11.Request(method=self.method, target=target, headers=fields)
         except h11.LocalProtocolError as error:
             self._unsupported(error)
             return

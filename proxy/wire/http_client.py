@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
-from proxy.contract.addresses import split_address
+from proxy.contract.addresses import join_address, split_address
 from proxy.contract.engine import Limits
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
 from proxy.errors import ProxyError, os_reason
 from proxy.wire.http1_client import Http1Client
+from proxy.wire.http_tunnel import open_tunnel, over_tls
 from proxy.wire.streams import RawHead, UpstreamConnection
+from telemetry.web_proxies import WebProxy
 
 _LOG = logging.getLogger("postern.local-http")
 _ANSWER_BYTES = 67_108_864  # `postern invoke` prints bodies; nobody reads 64 MiB of them
@@ -113,10 +115,11 @@ async def request(
     tls: ssl.SSLContext | None = None,
     server_name: str = "",
     limit_bytes: int = _ANSWER_BYTES,
+    tunnel: WebProxy | None = None,
 ) -> LocalResponse:
-    """One call on a connection of its own to `unix:/path` or `host:port`. Redirects are answers.
+    """One call on a connection of its own to `unix:/path` or `host:port`. Redirects are answers; a whole http URL as target is for a proxy.
 
-    server_name: whom the server's certificate must be for, where `tls` checks that.
+    server_name: whom the server's certificate must be for, where `tls` checks that. tunnel: the proxy that opens the way to such a server.
 
     Raises: LocalHttpError (an OSError), a TooLargeError beyond `limit_bytes`; TimeoutError after `timeout_s` seconds; ValueError for an
     invalid address.
@@ -126,7 +129,7 @@ async def request(
     )
     answer = _Answer(limit_bytes)
     async with asyncio.timeout(timeout_s):
-        transport, client = await _dial(address, tls, server_name)
+        transport, client = await _dial(address, tls, server_name, tunnel)
         try:
             call = client.open(answer)
             answer.ack = call.ack
@@ -156,17 +159,22 @@ def _head(address: str, method: str, target: str, fields: list[Header], body: by
     if body or verb in _EMPTY_BODY_VERBS:
         fields.append((b"content-length", b"%d" % len(body)))
     return RawHead(
-        "http1", verb, host, target.encode("latin-1"), tuple(fields), "length" if body else "none", len(body)
+        *("http1", verb, host, target.encode("latin-1"), tuple(fields)),
+        framing="length" if body else "none",
+        length=len(body),
+        for_proxy=target.startswith("http://"),
     )
 
 
 async def _dial(
-    address: str, tls: ssl.SSLContext | None, server_name: str
+    address: str, tls: ssl.SSLContext | None, server_name: str, tunnel: WebProxy | None
 ) -> tuple[asyncio.Transport, Http1Client]:
     loop = asyncio.get_running_loop()
     client = Http1Client(_Alone(), Limits(), _count_refused)
     try:
-        if address.startswith("unix:"):
+        if tunnel is not None and tls is not None:
+            transport = await over_tls(await open_tunnel(tunnel, address), client, tls, server_name)
+        elif address.startswith("unix:"):
             transport, _ = await loop.create_unix_connection(
                 lambda: client, address[5:], ssl=tls, server_hostname=server_name if tls else None
             )
@@ -180,7 +188,11 @@ async def _dial(
                 server_hostname=server_name if tls else None,
             )
     except OSError as error:
-        raise LocalHttpError(address, os_reason(error)) from error
+        reason = os_reason(error)
+        raise LocalHttpError(
+            address,
+            reason if tunnel is None else f"by proxy {join_address(tunnel.host, tunnel.port)}: {reason}",
+        ) from error
     except UnicodeError as error:  # a host's label that is empty or too long
         raise LocalHttpError(address, str(error)) from error
     return transport, client

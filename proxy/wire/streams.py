@@ -23,6 +23,7 @@ Wire = Literal["http1", "http2", "grpc", "websocket"]
 class RawHead(Struct, frozen=True):
     """A request head as a wire end read it. authority: Host or :authority, b"" if none. target: as it came (origin- or absolute-form).
 
+    for_proxy: it is sent to an HTTP proxy, which needs an absolute-form target as it is; a server gets the origin-form of one.
     protocol: "grpc" when the content type is application/grpc, with a suffix or without. length: of the body, where known.
     """
 
@@ -34,6 +35,7 @@ class RawHead(Struct, frozen=True):
     framing: Framing
     length: int | None
     scheme: bytes = b"http"
+    for_proxy: bool = False
 
 
 class RequestEvents(Protocol):

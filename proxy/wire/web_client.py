@@ -1,21 +1,40 @@
-"""Short calls of http and https URLs in the world: TLS is verified by the system's roots, redirects are answers, bodies are bounded."""
+"""Short calls of http and https URLs in the world: TLS is verified by the system's roots, redirects are answers, bodies are bounded.
+
+They go through the HTTP proxy that the environment names, if it names one.
+"""
 
 import asyncio
 import ssl
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
 
 from proxy.contract.addresses import join_address
 from proxy.wire.http_client import LocalHttpError, LocalResponse, request
+from telemetry.errors import WebProxyError
+from telemetry.web_proxies import NO_PROXIES, WebProxies, WebProxy
 
 _PORTS = {"http": 80, "https": 443}
 _LIMIT_BYTES = 1_048_576
 
 
-class WebClient:
-    """Mutable state: the TLS context, made for the first https URL."""
+class _Way(Struct, frozen=True, kw_only=True):
+    """How a URL is reached. by_proxy: a proxy is sent the whole URL (RFC 9112 §3.2.2), with its authorization."""
 
-    def __init__(self) -> None:
+    address: str
+    tls: ssl.SSLContext | None
+    server_name: str
+    tunnel: WebProxy | None = None
+    by_proxy: bool = False
+    authorization: str = ""
+
+
+class WebClient:
+    """Mutable state: the TLS context, made for the first server or proxy that is spoken to over TLS."""
+
+    def __init__(self, proxies: WebProxies = NO_PROXIES) -> None:
+        self._proxies = proxies
         self._tls: ssl.SSLContext | None = None
 
     async def fetch(
@@ -32,28 +51,49 @@ class WebClient:
         Raises: LocalHttpError (an OSError) where there is none, or one of another status; TimeoutError.
         """
         parts = urlsplit(url)
-        host, tls = parts.hostname or "", None
-        if parts.scheme == "https":
-            tls = await self._context()
+        authority = parts.netloc.rpartition("@")[2]
+        way = await self._way(url, parts)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         answer = await request(
-            join_address(host, parts.port or _PORTS[parts.scheme]),
+            way.address,
             method,
-            target,
+            f"http://{authority}{target}" if way.by_proxy else target,
             headers={
-                "host": parts.netloc.rpartition("@")[2],
+                "host": authority,
                 "accept": "application/json",
                 **headers,
+                **({"proxy-authorization": way.authorization} if way.authorization else {}),
             }.items(),
             body=body,
             timeout_s=timeout_s,
-            tls=tls,
-            server_name=host,
+            tls=way.tls,
+            server_name=way.server_name,
             limit_bytes=_LIMIT_BYTES,
+            tunnel=way.tunnel,
         )
         if answer.status != 200:
             raise LocalHttpError(url, f"answered with status {answer.status}{_said(answer.body)}")
         return answer
+
+    async def _way(self, url: str, parts: SplitResult) -> "_Way":
+        host = parts.hostname or ""
+        address = join_address(host, parts.port or _PORTS[parts.scheme])
+        tls = await self._context() if parts.scheme == "https" else None
+        try:
+            proxy = self._proxies.for_url(url)
+        except WebProxyError as error:
+            raise LocalHttpError(url, str(error)) from error
+        if proxy is None:
+            return _Way(address=address, tls=tls, server_name=host)
+        if tls is not None:
+            return _Way(address=address, tls=tls, server_name=host, tunnel=proxy)
+        return _Way(
+            address=join_address(proxy.host, proxy.port),
+            tls=await self._context() if proxy.is_secure else None,
+            server_name=proxy.host,
+            by_proxy=True,
+            authorization=proxy.authorization,
+        )
 
     async def _context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -132,7 +132,7 @@ def _certified(folder: Path) -> tuple[ssl.SSLContext, Path]:
     leaf = _sign(
         x509.Name.from_rfc4514_string("CN=localhost"),
         *(root_name, key, root_key),
-        x509.SubjectAlternativeName([x509.DNSName("localhost")]),
+        x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.DNSName("issuer.example")]),
     )
     roots, chain = folder / "roots.pem", folder / "issuer.pem"
     roots.write_bytes(root.public_bytes(Encoding.PEM))

@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -17,6 +18,7 @@ from tests.support.http_client import request
 from tests.support.http_wire import Response
 from tests.support.issuer import Issuer, running_issuer
 from tests.support.mesh import Mesh, Sidecar
+from tests.support.web_proxy import running_proxy
 
 NEWS_S = 20.0
 
@@ -30,6 +32,7 @@ class Place:
     issuer: Issuer
     http: App
     folder: Path
+    env: dict[str, str] = field(default_factory=dict)
 
     async def start(
         self, name: str, config: str, *components: str, app: App | None = None, **how: Any
@@ -41,7 +44,7 @@ class Place:
             (resources / f"{number}.yaml").write_text(text, encoding="utf-8")
         path = self.mesh.write(f"{name}-config.yaml", config)
         flags = ("--config", str(path), "--resources-path", str(resources), "--engine", self.engine)
-        env = {"SSL_CERT_FILE": str(self.issuer.roots)}
+        env = {"SSL_CERT_FILE": str(self.issuer.roots), **self.env}
         return await self.mesh.sidecar(name, app=app, flags=flags, env=env, **how)
 
 
@@ -119,6 +122,21 @@ async def test_calls_are_refused_while_keys_can_not_be_had_and_served_once_they_
     assert f"{place.issuer.url}/keys: answered with status 503".encode() in answer.body
     place.issuer.status.clear()
     await until(lambda: get(web, "/echo", token), lambda found: found.status == 200)
+
+
+async def test_keys_are_fetched_through_the_proxy_of_the_environment(place: Place) -> None:
+    port = urlsplit(place.issuer.url).port
+    assert port is not None
+    place.issuer.url = "https://issuer.example"
+    guard = component("guard", "bearer", issuer=place.issuer.url, audience="shop")
+    async with running_proxy(port) as proxy:
+        place.env["https_proxy"] = f"http://ada:secret@{proxy.address}"
+        await place.start("cart", configuration(), app=place.http)
+        web = await place.start("web", configuration(httpPipeline=[("guard", "bearer")]), guard)
+        answer = await get(web, "/echo", bearer(place.issuer.token()))
+        assert answer.status == 200, answer.body
+        assert "secret" not in web.process.output
+    assert {(head.first, head.second) for head in proxy.asked} == {("CONNECT", "issuer.example:443")}
 
 
 async def test_issuer_whose_certificate_is_not_trusted_gives_no_keys(place: Place) -> None:

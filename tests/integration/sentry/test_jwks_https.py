@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from sentry.issuer import dump_key, make_root, new_key
 from sentry.jwks import MAX_SET_BYTES, SourceError, parse_set, source_of
+from telemetry.web_proxies import WebProxies
+from tests.support.web_proxy import running_proxy
 from tests.unit.sentry.test_jwks import as_set, ec_member
 
 KEYS = as_set(ec_member("a"))
@@ -58,7 +60,12 @@ def serving(folder: Path) -> Iterator[tuple[str, str]]:
         .serial_number(1)
         .not_valid_before(root.not_valid_before_utc)
         .not_valid_after(root.not_valid_after_utc)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("keys.example")]
+            ),
+            critical=True,
+        )
         .sign(root_key, hashes.SHA256())
     )
     (folder / "server.pem").write_bytes(leaf.public_bytes(Encoding.PEM) + dump_key(key))
@@ -92,6 +99,23 @@ async def test_set_redirected_failed_or_huge_is_refused(tmp_path: Path, path: st
 async def test_set_under_another_root_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path) as (address, _), pytest.raises(SourceError, match="CERTIFICATE_VERIFY_FAILED"):
         await source_of(f"{address}/keys").read()
+
+
+async def test_set_is_fetched_through_the_proxy_of_the_environment(tmp_path: Path) -> None:
+    with serving(tmp_path) as (address, root):
+        async with running_proxy(int(address.rpartition(":")[2])) as proxy:
+            proxies = WebProxies.of({"HTTPS_PROXY": f"http://ada:secret@{proxy.address}"})
+            source = source_of("https://keys.example/keys", ca=root, proxies=proxies)
+            assert await source.read() == KEYS
+            proxy.status = 407
+            with pytest.raises(SourceError, match="407"):
+                await source.read()
+            unusable = WebProxies.of({"HTTPS_PROXY": "socks5://x"})
+            with pytest.raises(SourceError, match="socks5"):
+                await source_of("https://keys.example/keys", ca=root, proxies=unusable).read()
+    head = proxy.asked[0]
+    assert (head.first, head.second) == ("CONNECT", "keys.example:443")
+    assert head.get("proxy-authorization") == "Basic YWRhOnNlY3JldA=="
 
 
 async def test_set_nowhere_is_refused() -> None:
