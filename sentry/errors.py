@@ -25,6 +25,10 @@ class StoreError(SentryError):
         self.path = path
 
 
+class StoreInUseError(StoreError):
+    """Another process has the authority's files open."""
+
+
 class SettingsError(SentryError):
     """Flags or configuration make no sense; `faults` lists every one found."""
 

@@ -107,9 +107,10 @@ def make_issuer(
     namespace: str,
     now: datetime,
     key: SigningKey,
+    life: timedelta = timedelta(seconds=ISSUER_LIFE_S),
 ) -> Issuer:
-    """An issuer under `root`, a year long or to the root's end, that can sign leaves only."""
-    end = min(now + timedelta(seconds=ISSUER_LIFE_S), root.not_valid_after_utc)
+    """An issuer under `root`, so long or to the root's end, that can sign leaves only."""
+    end = min(now + life, root.not_valid_after_utc)
     builder = (
         _authority(key.public_key(), trust_domain, (now, end), path_length=0)
         .subject_name(_name(str(sentry_id(trust_domain, namespace))))

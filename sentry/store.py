@@ -9,6 +9,7 @@ A file that is missing is an error that names it. Only an empty store may be fil
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Final, Self
 from msgspec import Struct
 
 from sentry.authority import StoredBundle
-from sentry.errors import StoreError
+from sentry.errors import StoreError, StoreInUseError
 from sentry.private_files import check_folder, make_folder, read_file, sync_folder, write_new
 
 _NEXT: Final = ".next"
@@ -178,9 +179,48 @@ class DiskStore:
         while not _try_lock(descriptor):
             if time.monotonic() >= end:
                 os.close(descriptor)
-                raise StoreError(str(self._folder), "is in use by another sentry")
+                raise StoreInUseError(str(self._folder), "is in use by another sentry")
             time.sleep(_LOCK_POLL_S)
         return descriptor
+
+
+def put(folder: Path, bundle: StoredBundle) -> None:
+    """Replace an authority's files, also those of a sentry that runs: it takes them up within seconds.
+
+    A root's key that `bundle` lacks is kept as `root.key.replaced`. Raises: StoreError.
+    """
+    names = StoreNames()
+    store = DiskStore(folder)
+    try:
+        if bundle.root_key_pem is None and (folder / names.root_key).exists():
+            (folder / names.root_key).rename(folder / f"{names.root_key}.replaced")
+        with store:
+            store.save(bundle)
+    except StoreInUseError:
+        _put_beside(folder, names, bundle)
+    except OSError as error:
+        raise StoreError(str(folder), f"can't be written: {error.strerror}") from error
+
+
+def _put_beside(folder: Path, names: StoreNames, bundle: StoredBundle) -> None:
+    """Move new files into place one by one; who reads them in between finds a key of another issuer, and reads again."""
+    files = {
+        names.anchors: bundle.anchors_pem,
+        names.issuer_key: bundle.issuer_key_pem,
+        names.issuer: bundle.issuer_pem,
+    }
+    drafts = {name: folder / f".{name}.{secrets.token_hex(8)}" for name in files}
+    try:
+        for name, content in files.items():
+            write_new(drafts[name], content)
+        for name, draft in drafts.items():
+            draft.rename(folder / name)
+        sync_folder(folder)
+    except OSError as error:
+        raise StoreError(str(folder), f"can't be written: {error.strerror}") from error
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
 
 
 def _try_lock(descriptor: int) -> bool:

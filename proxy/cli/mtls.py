@@ -1,17 +1,20 @@
-"""`postern mtls`: whether what runs here uses mutual TLS, until when the local authority's certificates last, and copies of its files."""
+"""`postern mtls`: whether what runs here uses mutual TLS, until when the local authority's certificates last, copies of them, new ones."""
 
 import asyncio
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proxy.cli.errors import CliError
+from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import ask, entries, nothing_runs, root_of
 from proxy.cli.options import RuntimePath
 from proxy.cli.tables import Column, put, put_table, tell
+
+if TYPE_CHECKING:
+    from sentry.authority import StoredBundle
 
 mtls = typer.Typer(
     help="Show whether sidecars use mutual TLS; `expiry` and `export` are about the local authority.",
@@ -65,7 +68,7 @@ def expiry(runtime_path: RuntimePath = None) -> None:
             )
             if kind == "root" and left.days < _WARN_DAYS:
                 tell(
-                    f"fewer than {_WARN_DAYS} days are left: `postern sentry --help` says how to bring a new root"
+                    f"fewer than {_WARN_DAYS} days are left: `postern mtls renew-certificate` takes a new root"
                 )
     if ended:
         raise typer.Exit(1)
@@ -89,6 +92,96 @@ def export(
                 f"{out / name} is there already", hint="choose another folder with --out"
             ) from error
     tell(f"✓ {', '.join(files)} are in {out.absolute()}; whoever has issuer.key can be anybody in this mesh")
+
+
+@mtls.command("rnc", hidden=True)
+@mtls.command("renew-cert", hidden=True)
+@mtls.command("renew-certificate")
+def renew_certificate(
+    *,
+    valid_until: Annotated[
+        int, typer.Option("--valid-until", min=1, max=3_650, help="days that a new issuer lasts")
+    ] = 365,
+    private_key: Annotated[
+        Path | None, typer.Option("--private-key", help="the root's key, where it is kept elsewhere")
+    ] = None,
+    ca_root_certificate: Annotated[
+        Path | None, typer.Option("--ca-root-certificate", help="the root of an authority of your own")
+    ] = None,
+    issuer_public_certificate: Annotated[
+        Path | None, typer.Option("--issuer-public-certificate", help="its issuer")
+    ] = None,
+    issuer_private_key: Annotated[
+        Path | None, typer.Option("--issuer-private-key", help="the issuer's key")
+    ] = None,
+    runtime_path: RuntimePath = None,
+) -> None:
+    """Give the local authority a new issuer, under its root or one of your own; what runs goes on with it."""
+    from sentry.authority import Holdings, StoredBundle  # noqa: PLC0415 - see above
+    from sentry.errors import SentryError  # noqa: PLC0415 - see above
+    from sentry.issuer import load_key  # noqa: PLC0415 - see above
+    from sentry.reissue import brought, renewed  # noqa: PLC0415 - see above
+    from sentry.store import put as put_files  # noqa: PLC0415 - see above
+
+    own = (ca_root_certificate, issuer_public_certificate, issuer_private_key)
+    if any(own) and not all(own):
+        raise UsageError(
+            "--ca-root-certificate, --issuer-public-certificate and --issuer-private-key belong together"
+        )
+    if any(own) and private_key is not None:
+        raise UsageError("--private-key is for a new issuer under the present root; leave it out")
+    folder, stored = _stored(runtime_path)
+    now = datetime.now(UTC)
+    try:
+        current = Holdings.parse(stored, now)
+        is_taken = True
+        if any(own):
+            anchors, issuer, key = (_read(path) for path in own if path is not None)
+            given = StoredBundle(anchors_pem=anchors, issuer_pem=issuer, issuer_key_pem=key)
+            after, is_taken = brought(current, given, now)
+        else:
+            root_key = None if private_key is None else load_key(_read(private_key))
+            after = renewed(current, root_key=root_key, life=timedelta(days=valid_until), now=now)
+        put_files(folder, after.stored())
+    except SentryError as error:
+        raise CliError(str(error)) from error
+    if is_taken:
+        tell(
+            f"✓ the new issuer lasts until {after.issuer.not_after:%Y-%m-%d %H:%M} UTC; a sentry that runs takes it within seconds"
+        )
+    else:
+        tell(
+            "✓ the new root is trusted beside the old one; the issuer stays until all sidecars have renewed their certificates"
+        )
+        tell(
+            "  run the same command again after the lifetime of a certificate (an hour, if not configured) to take the new issuer"
+        )
+
+
+def _stored(runtime_path: str | None) -> "tuple[Path, StoredBundle]":
+    """The local authority's folder and files. Raises: CliError."""
+    from sentry.errors import StoreError  # noqa: PLC0415 - see above
+    from sentry.local import LocalPaths  # noqa: PLC0415 - see above
+    from sentry.store import DiskStore  # noqa: PLC0415 - see above
+
+    folder = LocalPaths(root=root_of(runtime_path, os.environ)).anchors.parent
+    try:
+        stored = DiskStore(folder).load()
+    except StoreError as error:
+        raise CliError(str(error)) from error
+    if stored is None:
+        raise CliError(
+            f"no local authority in {folder}",
+            hint="the first `postern run` makes one; --runtime-path chooses",
+        )
+    return folder, stored
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CliError(f"{path}: {error.strerror}") from error
 
 
 def _authority(runtime_path: str | None) -> dict[str, bytes]:

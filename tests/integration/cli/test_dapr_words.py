@@ -2,12 +2,16 @@
 
 import json
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
 from tests.integration.cli.conftest import Commands
-from tests.integration.cli.test_run import LISTENING
+from tests.integration.cli.test_run import LISTENING, READY
+from tests.integration.mesh.standing import eventually
+from tests.support.http_client import request
 
 FILE = """
 version: 1
@@ -96,7 +100,36 @@ async def test_mtls_tells_who_uses_it_until_when_and_exports_the_authority(
     assert (code, "ca.crt is there already" in output) == (1, True)
 
 
+@pytest.mark.parametrize("word", ["renew-certificate", "rnc"])
+async def test_renewed_issuer_signs_what_comes_next_and_running_sidecars_go_on(
+    secured: Commands, word: str
+) -> None:
+    run = secured.run("cart", "--app-port=0")
+    http, _ = (await run.line(READY)).groups()
+    assert (await secured.done("wait", "cart", "--timeout", "20s"))[0] == 0
+    authority = secured.mesh.root / "sentry" / "authority"
+    before = x509.load_pem_x509_certificate((authority / "issuer.crt").read_bytes())
+    code, output = await secured.done("mtls", word, "--valid-until", "30")
+    assert (code, "✓ the new issuer lasts until" in output) == (0, True), output
+    after = x509.load_pem_x509_certificate((authority / "issuer.crt").read_bytes())
+    assert after.serial_number != before.serial_number
+    assert (after.not_valid_after_utc - datetime.now(UTC)).days in {29, 30}
+    sentry = await secured.mesh.start_sentry()
+    await sentry.line("reloaded the changed authority")
+    late = secured.run("late", "--app-port=0")
+    await late.line(READY)
+
+    async def is_answered() -> bool:
+        return (await request(int(http), "GET", "/v1.0/invoke/late/method/hello")).status == 200
+
+    await eventually(is_answered)
+    code, output = await secured.done("mtls", word, "--ca-root-certificate", "x")
+    assert (code, "belong together" in output) == (2, True), output
+    code, output = await secured.done("mtls", word, "--private-key", "nowhere.pem")
+    assert (code, "nowhere.pem: No such file" in output) == (1, True), output
+
+
 async def test_mtls_without_an_authority_says_where_one_would_be(commands: Commands) -> None:
-    for words in (("mtls", "expiry"), ("mtls", "export", "-o", "out")):
+    for words in (("mtls", "expiry"), ("mtls", "export", "-o", "out"), ("mtls", "renew-cert")):
         code, output = await commands.done(*words)
         assert (code, "no local authority in" in output) == (1, True), output
