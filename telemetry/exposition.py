@@ -4,7 +4,7 @@ Imported at the first scrape only. Adds what prometheus_client knows about the p
 garbage collection.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -15,14 +15,20 @@ from prometheus_client.samples import Exemplar
 from telemetry.series import AnyFamily, Counter, Distribution, Gauge, Histogram
 
 
-def render(families: Iterable[AnyFamily], accept: str) -> tuple[bytes, str]:
+def render(families: Sequence[AnyFamily], accept: str) -> tuple[bytes, str]:
     """(body, content type) for these families; metrics without a series are left out."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(families))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+    body = encode(registry)
+    # OpenMetrics knows counters by the suffix `_total`, which Dapr's older ones lack: "unknown" there. Prometheus's text format takes them.
+    for family in families:
+        if isinstance(family, Counter) and not family.name.endswith("_total"):
+            name = family.name.encode()
+            body = body.replace(b"# TYPE %b untyped\n" % name, b"# TYPE %b counter\n" % name)
+    return body, content_type
 
 
 class _Families(Collector):
@@ -43,7 +49,6 @@ def _metric(family: AnyFamily) -> Metric:
             _add_distribution(metric, dict(zip(family.labels, values, strict=True)), slot)
         return metric
     name, kind = family.name, "gauge" if isinstance(family, Gauge) else "unknown"
-    # OpenMetrics knows counters by their suffix; Dapr's older ones have none and are sent without a type.
     if isinstance(family, Counter) and name.endswith("_total"):
         name, kind = name.removesuffix("_total"), "counter"
     metric = Metric(name, family.help, kind)

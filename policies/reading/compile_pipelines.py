@@ -1,6 +1,6 @@
 """Handlers of a Configuration and the Components that they name -> Pipelines; every fault at once.
 
-Dapr passes over a handler whose component it does not find. Here that is a fault, since the handler may be the one that keeps callers out.
+Dapr passes over a handler whose component it does not find. Here that is a fault where the handler may be the one that keeps callers out.
 """
 
 import re
@@ -97,7 +97,11 @@ class _Compiler:
         what = f"component {handler.name} of type {handler.type}"
         matching = [number for number, (_, one) in enumerate(self._components) if _is_named(one, handler)]
         if not matching:
-            fault(f"{what} is not among the resources ({self._hint(handler)})")
+            problem = f"{what} is not among the resources ({self._hint(handler)})"
+            if is_lenient:
+                self._findings.warn(document, place, f"{problem}: passed over")
+            else:
+                fault(problem)
             return None
         self._used.update(matching)
         found = [self._components[number] for number in matching]

@@ -264,6 +264,7 @@ HTTP_ENDPOINT: Mapping[str, Effect] = {
     "spec.baseUrl": Effect(
         "http or https URL without a query; the path of each request is put behind its own"
     ),
+    "spec.version": Effect("taken, as files of Dapr's have it; says nothing"),
     "spec.headers.*.name": Effect("a header of every request, in the place of the caller's"),
     "spec.headers.*.value": Effect("its value"),
     "spec.headers.*.envRef": Effect("the variable that holds it; none that begins with DAPR_"),

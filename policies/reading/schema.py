@@ -343,6 +343,7 @@ class HttpEndpointSpec(Section, frozen=True):
     """`spec` of an HTTPEndpoint."""
 
     base_url: str
+    version: str = ""
     headers: list[EndpointHeader] = []
     client_tls: ClientTls = field(name="clientTLS", default=ClientTls())
 

@@ -13,10 +13,10 @@ def counters() -> list[Counter]:
     return [with_suffix, without, Counter("unused_total", "Never used.", ("x",))]
 
 
-def test_render_text_types_by_suffix() -> None:
+def test_render_text_types_counters_whatever_their_name() -> None:
     body = render(counters(), "")[0].decode()
     assert "# TYPE a_total counter\na_total 1.0\n" in body
-    assert "# TYPE b_count untyped\nb_count 1.0\n" in body
+    assert "# TYPE b_count counter\nb_count 1.0\n" in body
     assert "unused" not in body
 
 
@@ -24,6 +24,7 @@ def test_render_openmetrics_ends_as_it_must() -> None:
     body, content_type = render(counters(), OPENMETRICS)
     assert content_type.startswith(OPENMETRICS.partition(";")[0])
     assert "# TYPE a counter\n" in body.decode()
+    assert "# TYPE b_count unknown\n" in body.decode()
     assert body.endswith(b"# EOF\n")
 
 

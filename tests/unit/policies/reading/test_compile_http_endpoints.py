@@ -50,6 +50,11 @@ def test_endpoint_has_its_url_and_headers(tmp_path: Path) -> None:
     assert snapshot.warnings == ()
 
 
+def test_endpoint_may_write_a_version(tmp_path: Path) -> None:
+    found = loaded(tmp_path, {"version": "v1alpha1", "baseUrl": "http://h"})
+    assert (set(found.http_endpoints), found.warnings) == ({"pay"}, ())
+
+
 def test_endpoint_of_other_apps_is_checked_and_left_out(tmp_path: Path) -> None:
     assert loaded(tmp_path, {"baseUrl": "http://h"}, scopes=["other"]).http_endpoints == {}
     assert set(loaded(tmp_path, {"baseUrl": "http://h"}, scopes=["callee"]).http_endpoints) == {"pay"}

@@ -279,10 +279,12 @@ def test_handler_without_a_component_is_never_passed_over(tmp_path: Path, kind: 
     assert (fault.line, fault.field) == (10, "spec.httpPipeline.handlers[0]")
 
 
-def test_handler_that_keeps_nobody_out_may_be_forgiven(tmp_path: Path) -> None:
-    found = read(tmp_path, [handler("a", "routeralias")], lenient=True)
-    assert found.pipelines.http == ()
-    assert any("component a of type middleware.http.routeralias" in text for text in found.warnings)
+def test_handler_that_keeps_nobody_out_is_passed_over_without_its_component(tmp_path: Path) -> None:
+    alias = component("b", "routeralias", {"routes": {"/a": "/b"}})
+    found = read(tmp_path, [handler("a", "routeralias"), handler("b", "routeralias")], alias)
+    assert [one.name for one in found.pipelines.http] == ["b"]
+    (warning,) = (text for text in found.warnings if "component a of type middleware.http.routeralias" in text)
+    assert "c0.yaml" not in warning and warning.endswith("passed over")
 
 
 @pytest.mark.parametrize("kind", ["opa", "sentinel", "wasm", "uppercase", "whatever"])
