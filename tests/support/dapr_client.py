@@ -47,13 +47,14 @@ class DaprClient:
         query: str = "",
         data: bytes = b"",
         content_type: str = "",
+        type_url: str = "",
         metadata: Metadata = (),
         timeout_s: float = 20.0,
     ) -> Ended:
         """Call InvokeService."""
         extension = HTTPExtension(verb=verb, querystring=query) if verb else None
         message = InvokeRequest(method=method, content_type=content_type, http_extension=extension)
-        message.data.value = data
+        message.data.value, message.data.type_url = data, type_url
         request = InvokeServiceRequest(id=app_id, message=message)
         return await self.call(
             "InvokeService", request, InvokeResponse, metadata=metadata, timeout_s=timeout_s

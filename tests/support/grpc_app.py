@@ -186,6 +186,7 @@ async def on_invoke(request: InvokeRequest, context: Context) -> InvokeResponse:
         "verb": extension.Verb.Name(extension.verb) if request.HasField("http_extension") else None,
         "query": extension.querystring,
         "content_type": request.content_type,
+        "type_url": request.data.type_url,
         "body": request.data.value.decode("latin-1"),
         "metadata": [
             [name, _as_bytes(value).decode("latin-1")] for name, value in context.invocation_metadata() or ()

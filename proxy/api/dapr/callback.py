@@ -24,6 +24,7 @@ from proxy.api.dapr.invocation import (
     GRPC_TYPE,
     METADATA_NAME,
     METADATA_TEXT,
+    REQUEST_TYPE,
     Metadata,
 )
 from proxy.api.server import LocalRequest
@@ -35,7 +36,7 @@ from sentry.wire import sized_fields
 
 _MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 # gRPC's client writes it itself; what is about the HTTP message and not the call.
-_NO_METADATA: Final = frozenset({"user-agent", "te", "expect"})
+_NO_METADATA: Final = frozenset({"user-agent", "te", "expect", REQUEST_TYPE.decode()})
 _VERBS: Final = frozenset(HTTPExtension.Verb.keys())
 _CAUSES: Final = frozenset(cause.value for cause in Cause)
 _HINT: Final = (
@@ -66,6 +67,7 @@ def on_invoke(request: LocalRequest) -> tuple[InvokeRequest, Metadata]:
         method=unquote(path.lstrip("/")), content_type=named.get(b"content-type", b"").decode("latin-1")
     )
     message.data.value = request.body
+    message.data.type_url = unquote(named.get(REQUEST_TYPE, b"").decode("latin-1"))
     if request.method not in _VERBS:
         raise UnknownVerbError(f"OnInvoke can't carry the verb {request.method}")
     if request.method != "NONE":

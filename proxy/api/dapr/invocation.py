@@ -34,11 +34,13 @@ DROPPED: Final = frozenset(
     {
         *("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"),
         *("te", "trailer", "proxy-authorization", "proxy-authenticate", "expect", "host", "content-length"),
-        *("content-type", "dapr-app-id", "dapr-api-token"),
+        *("content-type", "dapr-app-id", "dapr-api-token", "dapr-type-url"),
     }
 )
 _STATUS_KEY: Final = "dapr-http-status"
 DETAILS_KEY: Final = DETAILS.decode()
+#: Of a request: the type of a packed message (`data.type_url`), percent-encoded, for OnInvoke.
+REQUEST_TYPE: Final = b"dapr-type-url"
 #: Fields of an answer that a gRPC app gave by OnInvoke (`callback`): what HTTP can't say of it.
 GRPC_STATUS, GRPC_MESSAGE, GRPC_TYPE = b"postern-grpc-status", b"postern-grpc-message", b"postern-grpc-type"
 GRPC_KIND: Final = (
@@ -96,6 +98,8 @@ def http_call(
     kind = "application/x-protobuf" if message.data.type_url else message.content_type
     if kind:
         fields.append(("content-type", _printable(kind)))
+    if message.data.type_url:
+        fields.append((REQUEST_TYPE.decode(), quote(message.data.type_url, safe="/:")))
     return HttpCall(
         HTTPExtension.Verb.Name(verb),
         _target(message.method, message.http_extension.querystring),

@@ -1,12 +1,13 @@
 """The request of an invocation: a daprd's envelope as HTTP, and HTTP as an envelope for a daprd. Pure."""
 
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from msgspec import Struct
 
 from proxy.api.dapr.codes import INVALID_ARGUMENT
 from proxy.api.dapr.common_pb2 import HTTPExtension
+from proxy.api.dapr.invocation import REQUEST_TYPE
 from proxy.api.daprd.fields import as_text, first, from_map, into_map
 from proxy.api.daprd.framing import WireError
 from proxy.api.daprd.internals_pb2 import InternalInvokeRequest, ListStringValue
@@ -80,6 +81,8 @@ def http_head(
     kind = "application/x-protobuf" if message.data.type_url else message.content_type
     if kind:
         headers.append((b"content-type", quote(kind, safe=_QUERY_SAFE + " ").encode()))
+    if message.data.type_url:
+        headers.append((REQUEST_TYPE, quote(message.data.type_url, safe="/:").encode()))
     if length or (length == 0 and verb in _WITH_LENGTH):
         headers.append((b"content-length", b"%d" % length))
     peer = _peer_of(outer)
@@ -136,7 +139,10 @@ def envelope(head: RawHead, parties: Parties) -> InternalInvokeRequest:
     message.http_extension.CopyFrom(HTTPExtension(verb=verb, querystring=query))
     named = dict(head.headers)
     message.content_type = as_text(named.get(b"content-type", b""))
-    into_map(tuple(f for f in head.headers if not f[0].startswith(b"postern-")), request.metadata)
+    if REQUEST_TYPE in named:
+        message.data.type_url = unquote(as_text(named[REQUEST_TYPE]))
+    passed = tuple(f for f in head.headers if f[0] != REQUEST_TYPE and not f[0].startswith(b"postern-"))
+    into_map(passed, request.metadata)
     ours = {
         "destination-app-id": parties.callee,
         "dapr-caller-namespace": parties.namespace,

@@ -283,8 +283,11 @@ def test_handler_that_keeps_nobody_out_is_passed_over_without_its_component(tmp_
     alias = component("b", "routeralias", {"routes": {"/a": "/b"}})
     found = read(tmp_path, [handler("a", "routeralias"), handler("b", "routeralias")], alias)
     assert [one.name for one in found.pipelines.http] == ["b"]
-    (warning,) = (text for text in found.warnings if "component a of type middleware.http.routeralias" in text)
-    assert "c0.yaml" not in warning and warning.endswith("passed over")
+    (warning,) = (
+        text for text in found.warnings if "component a of type middleware.http.routeralias" in text
+    )
+    assert "c0.yaml" not in warning
+    assert warning.endswith("passed over")
 
 
 @pytest.mark.parametrize("kind", ["opa", "sentinel", "wasm", "uppercase", "whatever"])

@@ -33,6 +33,11 @@ def test_request_is_told_whole() -> None:
     assert metadata == (("dapr-content-type", "text/plain"), ("x-note", "n"))
 
 
+def test_type_of_a_packed_message_is_told() -> None:
+    message, metadata = on_invoke(asked(headers=((b"dapr-type-url", b"x/Y%25"),)))
+    assert (message.data.type_url, metadata) == ("x/Y%", ())
+
+
 def test_call_without_a_verb_has_no_extension() -> None:
     message, _ = on_invoke(asked("NONE"))
     assert not message.HasField("http_extension")

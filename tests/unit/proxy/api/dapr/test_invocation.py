@@ -84,8 +84,10 @@ def test_query_is_sent_as_it_is_but_for_what_would_break_the_request(query: str,
 
 def test_packed_message_is_protobuf_whatever_the_content_type_says() -> None:
     request = asked(content_type="text/plain")
-    request.message.data.type_url = "type.googleapis.com/x.Y"
-    assert dict(call_of(request).headers)["content-type"] == "application/x-protobuf"
+    request.message.data.type_url = "type.googleapis.com/x.Y %"
+    found = dict(call_of(request).headers)
+    assert found["content-type"] == "application/x-protobuf"
+    assert found["dapr-type-url"] == "type.googleapis.com/x.Y%20%25"
 
 
 def test_absent_content_type_stays_absent() -> None:

@@ -111,6 +111,16 @@ def test_envelope_becomes_a_request() -> None:
     }
 
 
+def test_type_of_a_packed_message_passes_both_ways() -> None:
+    request = asked()
+    request.message.data.type_url = "x/Y%"
+    head = opened(request)
+    assert dict(head.headers)[b"dapr-type-url"] == b"x/Y%25"
+    made = envelope(sent(headers=head.headers), PARTIES)
+    assert made.message.data.type_url == "x/Y%"
+    assert "Dapr-Type-Url" not in made.metadata
+
+
 @pytest.mark.parametrize(
     ("method", "target"), [("", b"/"), ("/a//b/", b"/a/b"), ("a/../../b", b"/b"), ("a\\b", b"/a%5Cb")]
 )
