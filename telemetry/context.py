@@ -169,14 +169,18 @@ def format_traceparent(context: SpanContext) -> bytes:
     return b"00-%032x-%016x-0%d" % (context[0], context[1], context[3])
 
 
-def format_grpc_trace_bin(context: SpanContext) -> bytes:
-    """The `grpc-trace-bin` value as it goes on the wire: base64 without padding."""
-    raw = b"\x00\x00%b\x01%b\x02%c" % (
+def grpc_trace_bytes(context: SpanContext) -> bytes:
+    """The 29 bytes of a `grpc-trace-bin` value, as gRPC libraries take it."""
+    return b"\x00\x00%b\x01%b\x02%c" % (
         context[0].to_bytes(16, "big"),
         context[1].to_bytes(8, "big"),
         context[3],
     )
-    return base64.b64encode(raw).rstrip(b"=")
+
+
+def format_grpc_trace_bin(context: SpanContext) -> bytes:
+    """The `grpc-trace-bin` value as it goes on the wire: base64 without padding."""
+    return base64.b64encode(grpc_trace_bytes(context)).rstrip(b"=")
 
 
 class Sampler:

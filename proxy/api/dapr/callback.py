@@ -33,6 +33,7 @@ from proxy.contract.plan import Cause
 from proxy.errors import ANSWERS, DIRECT_INVOKE, HEADER, error_body, invocation_failure
 from proxy.wire.http_client import LocalResponse
 from sentry.wire import sized_fields
+from telemetry.context import grpc_trace_bytes, parse_traceparent
 
 _MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 # gRPC's client writes it itself; what is about the HTTP message and not the call.
@@ -78,6 +79,9 @@ def on_invoke(request: LocalRequest) -> tuple[InvokeRequest, Metadata]:
 def _metadata(headers: Headers) -> Iterator[tuple[str, str | bytes]]:
     for raw, data in headers:
         name, text = raw.decode("latin-1"), data.decode("latin-1")
+        context = parse_traceparent(data) if name == "traceparent" else None
+        if context is not None:  # Dapr's SDKs read this one of the two
+            yield "grpc-trace-bin", grpc_trace_bytes(context)
         if name in _NO_METADATA or not METADATA_NAME.fullmatch(name):
             continue
         if name.endswith("-bin"):

@@ -38,6 +38,14 @@ def test_type_of_a_packed_message_is_told() -> None:
     assert (message.data.type_url, metadata) == ("x/Y%", ())
 
 
+def test_trace_is_told_in_both_forms() -> None:
+    text = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    _, metadata = on_invoke(asked(headers=((b"traceparent", text.encode()),)))
+    packed = b"\0\0" + b"\xab" * 16 + b"\1" + b"\xcd" * 8 + b"\2\1"
+    assert metadata == (("grpc-trace-bin", packed), ("traceparent", text))
+    assert on_invoke(asked(headers=((b"traceparent", b"x"),)))[1] == (("traceparent", "x"),)
+
+
 def test_call_without_a_verb_has_no_extension() -> None:
     message, _ = on_invoke(asked("NONE"))
     assert not message.HasField("http_extension")
