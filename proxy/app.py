@@ -469,6 +469,7 @@ class Sidecar:
         self._health.leave()
         if self._lifetime.by_signal and settings.block_shutdown_s:
             await self._block(settings.block_shutdown_s)
+        self._dapr_api.leaving.begin()
         await self._announcing.withdraw()
         # Nobody need be served on once the app has ended by itself.
         await self._lifetime.app_ended(self._drain_s())

@@ -9,6 +9,7 @@ from typing import Final
 import grpc.aio
 
 from proxy.api.dapr import standard
+from proxy.api.dapr.leaving import Leaving
 from proxy.api.dapr.receiving import limits
 from proxy.api.dapr.service import DaprService, Invoke, SidecarApi
 from proxy.errors import ListenError
@@ -21,11 +22,18 @@ _END_S: Final = 1.0  # for answers that are on their way out: the engine has dra
 
 
 async def serve(
-    api: SidecarApi, invoke: Invoke, path: Path, max_bytes: int, started: Callable[[str], None]
+    api: SidecarApi,
+    invoke: Invoke,
+    path: Path,
+    max_bytes: int,
+    started: Callable[[str], None],
+    *,
+    leaving: Leaving,
 ) -> None:
     """Answer on `path` until cancelled; `started` is told the address. max_bytes: of a request. Raises ListenError."""
     server = grpc.aio.server(options=(*limits(max_bytes), *_PENDING))
-    server.add_generic_rpc_handlers((DaprService(api, invoke, max_bytes).handlers(), *standard.handlers(api)))
+    service = DaprService(api, invoke, max_bytes)
+    server.add_generic_rpc_handlers((service.handlers(), *standard.handlers(api, leaving)))
     address = f"unix:{path}"
     try:
         server.add_insecure_port(address)

@@ -3,7 +3,7 @@
 The decider sends them here where no app is named.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -13,9 +13,10 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio  # type: ignore[attr-defined] # older stubs
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
+from proxy.api.dapr.leaving import Leaving
 from proxy.api.dapr.receiving import Context, streaming, unary
 from proxy.api.dapr.service import SERVICE, SidecarApi
 
@@ -26,14 +27,22 @@ _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _REFLECTION: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
-def handlers(api: SidecarApi) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
+def handlers(api: SidecarApi, leaving: Leaving) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
     """For a server."""
     services = (SERVICE, _HEALTH, *_REFLECTION)
     servicer = aio.ReflectionServicer(services, _Descriptors())  # type: ignore[attr-defined] # older stubs
+
+    async def answer(requests: AsyncIterator[ServerReflectionRequest], context: Context) -> None:
+        try:
+            async for response in servicer.ServerReflectionInfo(leaving.requests(requests), context):
+                await context.write(response)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the sidecar is shutting down")
+
     reflect = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        answer,
+        request_deserializer=ServerReflectionRequest.FromString,
+        response_serializer=ServerReflectionResponse.SerializeToString,
     )
 
     health = Health(api)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.api.admin import Admin
+from proxy.api.dapr.leaving import Leaving
 from proxy.errors import ListenError
 from proxy.wire.http_client import LocalResponse, request
 from telemetry.logs import Logger
@@ -53,14 +54,18 @@ class OnDemand:
 
 
 class DaprApi(OnDemand):
-    """Dapr's gRPC API."""
+    """Dapr's gRPC API. `leaving`: of its sidecar."""
+
+    def __init__(self, path: Path, max_bytes: int, log: Logger) -> None:
+        super().__init__(path, max_bytes, log)
+        self.leaving = Leaving()
 
     async def start(self, admin: Admin, open_way: Open, started: Started) -> None:
         """See `run`."""
 
         async def serve() -> None:
             serving = await asyncio.to_thread(_load_api)
-            await serving(admin, self._invoke, self.path, self.max_bytes, started)
+            await serving(admin, self._invoke, self.path, self.max_bytes, started, leaving=self.leaving)
 
         await self.run("Dapr's gRPC API", open_way, serve)
 

@@ -45,16 +45,20 @@ def channel(sidecar: Sidecar) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(f"localhost:{sidecar.grpc_port}")
 
 
-async def reflected(
-    made: grpc.aio.Channel, version: str, *asked: ServerReflectionRequest, metadata: Metadata = TOKEN
-) -> list[ServerReflectionResponse]:
-    """The answers to questions of one stream. Raises AioRpcError."""
-    opened: Any = made.stream_stream(
+def reflection(made: grpc.aio.Channel, version: str) -> Any:
+    """The method that opens a stream of questions and answers."""
+    return made.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=ServerReflectionRequest.SerializeToString,
         response_deserializer=ServerReflectionResponse.FromString,
     )
-    stream = opened(iter(asked), metadata=metadata, timeout=20.0)
+
+
+async def reflected(
+    made: grpc.aio.Channel, version: str, *asked: ServerReflectionRequest, metadata: Metadata = TOKEN
+) -> list[ServerReflectionResponse]:
+    """The answers to questions of one stream. Raises AioRpcError."""
+    stream = reflection(made, version)(iter(asked), metadata=metadata, timeout=20.0)
     return [answer async for answer in stream]
 
 
@@ -149,3 +153,19 @@ def watching(made: grpc.aio.Channel, service: str) -> Any:
         response_deserializer=HealthCheckResponse.FromString,
     )
     return opened(HealthCheckRequest(service=service), timeout=30.0)
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_an_open_reflection_stream_ends_when_the_sidecar_leaves(mesh: Standing, version: str) -> None:
+    flags = ("--engine", "native" if "engine=native" in mesh.web.process.output else "portable")
+    within = ("--dapr-graceful-shutdown-seconds", "20", "--drain", "0s")
+    leaving = await mesh.mesh.sidecar("leaving", flags=(*flags, *within))
+    async with channel(leaving) as made:
+        stream = reflection(made, version)(metadata=TOKEN, timeout=60.0)
+        await stream.write(ServerReflectionRequest(list_services="*"))
+        assert (await stream.read()).HasField("list_services_response")
+        leaving.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(15.0):
+            assert await stream.code() is grpc.StatusCode.UNAVAILABLE
+            assert await leaving.process.ended() == 0
+    assert "the sidecar is shutting down" in await stream.details()
