@@ -18,7 +18,7 @@ from proxy.contract.engine import Limits
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _PRIORITY, _RST, _SETTINGS, _PUSH_PROMISE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x5
 _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x6, 0x7, 0x8, 0x9
-_BLOCKS = frozenset({_HEADERS, _CONTINUATION})
+_PIECED = frozenset({_DATA, _HEADERS, _CONTINUATION})
 _KINDS = {_PRIORITY: "priority", _SETTINGS: "settings", _PING: "ping", _WINDOW_UPDATE: "window-update"}
 _END_STREAM = _ACK = 0x1
 _END_HEADERS = 0x4
@@ -31,6 +31,10 @@ _CONTROL_PER_HEAD = 2  # control frames that a head accounts for, besides its re
 _MAX_DUE = 4_096  # resets that may come for calls that were
 _MAX_PAUSE_S = 1.0
 _PIECE_BYTES = 512  # of header blocks, as much as a loop's turn should have to read at least: one large head, several small ones
+_DATA_BYTES, _JOINED_BYTES = (
+    16,
+    1,
+)  # of header blocks that take as long as a DATA frame, and as one that is joined to another
 _HEAD_BYTES = 64  # for what a head costs whatever its size
 _PROTOCOL_ERROR, _FRAME_SIZE_ERROR, _ENHANCE_YOUR_CALM = 0x1, 0x6, 0xB
 
@@ -131,7 +135,7 @@ class FrameFilter:
         self._skip = 0
         self._continuations = 0
         self._now = now
-        self._blocks = 0  # bytes of header blocks in the piece that is being read
+        self._blocks = 0  # bytes of header blocks in the piece that is being read, and what counts as such
         self._updates = 0  # WINDOW_UPDATEs that our DATA accounts for
         self.block_at: float | None = None  # when the header block began that has not ended
         self._burst = int(limits.control_burst * factor)
@@ -144,7 +148,7 @@ class FrameFilter:
         self.goaway: GoAway | None = None
         # Streams with a WINDOW_UPDATE of 0, which is an error of theirs (RFC 9113 §6.9).
         self.stalled: list[int] = []
-        self.pending = b""  # what was fed and is for a later piece, to be fed again: it begins with a head
+        self.pending = b""  # what was fed and is for a later piece, to be fed again: it begins with a frame
 
     def take_pause(self) -> float:
         """For how many seconds to read no more, as the peer is beyond its budget; 0: it is not."""
@@ -179,7 +183,10 @@ class FrameFilter:
         self._earn(frames)
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes for h2; a GOAWAY met on the way is in `goaway`, what comes after many heads in `pending`. Raises FloodError."""
+        """The bytes for h2. A GOAWAY met on the way is in `goaway`, what comes after many heads or small frames in `pending`.
+
+        Raises FloodError.
+        """
         self.pending = preface = b""
         if self._preface_left:
             preface, data = data[: self._preface_left], data[self._preface_left :]
@@ -199,31 +206,26 @@ class FrameFilter:
         while position + 9 <= size:
             length = int.from_bytes(data[position : position + 3], "big")
             kind, flags = data[position + 3], data[position + 4]
-            if kind in _BLOCKS and self._is_full(kind, length):
+            if kind in _PIECED and self._is_full(kind, length):
                 self.pending, data, size = data[position:], data[:position], position
                 break
             if length > _MAX_FRAME_BYTES:
                 raise FloodError(
                     "frame-size", _oversized(data[position : position + 9], length), _FRAME_SIZE_ERROR
                 )
+            end, instead = position + 9 + length, None
             if kind in (_GOAWAY, _WINDOW_UPDATE):
-                end = position + 9 + length
                 if end > size:
                     break
                 instead = self._stand_in(kind, data[position:end])
-                if instead is not None:
-                    parts += (data[start:position], instead)
-                    start = position = end
-                    continue
-            if kind == _DATA and length > 0:
-                self._earn(0 if flags & _PADDED else 1)  # padding may be all that there is
+            elif kind == _DATA and not flags and 0 < length < _SMALL_FRAME_BYTES:
+                end, instead = self._join(data, position, end)
+            if instead is None:
+                self._account(kind, flags, length)
             else:
-                if kind == _SETTINGS and length and flags & _ACK:  # h2 says PROTOCOL_ERROR (RFC 9113 §6.5)
-                    raise FloodError(
-                        "frame-size", "a SETTINGS acknowledgement with a payload", _FRAME_SIZE_ERROR
-                    )
-                self._count(kind, flags)
-            position += 9 + length
+                parts += (data[start:position], instead)
+                start = end
+            position = end
         if position > size:
             self._skip = position - size
             parts.append(data[start:])
@@ -231,6 +233,14 @@ class FrameFilter:
             parts.append(data[start:position])
             self._held = data[position:]
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _account(self, kind: int, flags: int, length: int) -> None:
+        if kind == _DATA and length > 0:
+            self._earn(0 if flags & _PADDED else 1)  # padding may be all that there is
+            return
+        if kind == _SETTINGS and length and flags & _ACK:  # h2 says PROTOCOL_ERROR (RFC 9113 §6.5)
+            raise FloodError("frame-size", "a SETTINGS acknowledgement with a payload", _FRAME_SIZE_ERROR)
+        self._count(kind, flags)
 
     def _stand_in(self, kind: int, frame: bytes) -> bytes | None:
         """What h2 is to see of a frame; None: the frame itself."""
@@ -246,11 +256,35 @@ class FrameFilter:
         return b""  # h2 would end the connection
 
     def _is_full(self, kind: int, length: int) -> bool:
-        """Whether the piece that is being read ends before this frame of a header block."""
-        if kind == _HEADERS and self._blocks >= _PIECE_BYTES:
+        """Whether the piece that is being read ends before this frame of a body or header block."""
+        if kind != _CONTINUATION and self._blocks >= _PIECE_BYTES:
             return True
-        self._blocks += length + _HEAD_BYTES
+        self._blocks += _DATA_BYTES if kind == _DATA else length + _HEAD_BYTES
         return False
+
+    def _join(self, data: bytes, position: int, end: int) -> tuple[int, bytes | None]:
+        """Where the small DATA frames of a stream end that begin here, and one instead of them; None where there is but the first.
+
+        h2 takes as long for a frame of ten bytes as for one of thousands.
+        """
+        stream = data[position + 5 : position + 9]
+        payloads, total, flags = list[bytes](), 0, 0
+        while not flags and self._blocks < _PIECE_BYTES and data[position + 5 : position + 9] == stream:
+            length, kind = int.from_bytes(data[position : position + 3], "big"), data[position + 3]
+            after = position + 9 + length
+            if kind != _DATA or not length or after > len(data) or total + length > _MAX_FRAME_BYTES:
+                break
+            if data[position + 4] & ~_END_STREAM:
+                break
+            flags = data[position + 4]
+            payloads.append(data[position + 9 : after])
+            total += length
+            position = after
+            self._blocks += _JOINED_BYTES
+        if len(payloads) < 2:
+            return end, None
+        self._earn(len(payloads))
+        return position, b"".join((total.to_bytes(3, "big"), bytes((_DATA, flags)), stream, *payloads))
 
     def _read_goaway(self, payload: bytes) -> None:
         if len(payload) < 8:

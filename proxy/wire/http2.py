@@ -28,7 +28,7 @@ from proxy.wire.field_encoder import FieldEncoder
 from proxy.wire.frame_filter import FloodError, FrameFilter, GoAway, goaway_frame
 from proxy.wire.streams import CountFrame
 from proxy.wire.term import Term
-from proxy.wire.turns import Turns
+from proxy.wire.turns import Rota, Turns
 
 Codes = h2.errors.ErrorCodes
 Setting = h2.settings.SettingCodes
@@ -194,8 +194,10 @@ class Http2End(asyncio.Protocol):
     transport holds back, in the order of their turns).
     """
 
-    def __init__(self, limits: Limits, count: CountFrame, *, server: bool, own: bool) -> None:
-        """`own`: our own app is at the other end."""
+    def __init__(
+        self, limits: Limits, count: CountFrame, *, server: bool, own: bool, rota: Rota | None
+    ) -> None:
+        """`own`: our own app is at the other end. `rota`: see Turns."""
         self._limits = limits
         self._count = count
         self._server = server
@@ -216,7 +218,7 @@ class Http2End(asyncio.Protocol):
         self._dirty = False
         self._paused = False
         self._is_lingering = False
-        self._turns = Turns(self._feed, self._loop)
+        self._turns = Turns(self._feed, self._loop, rota)
         self._starved: dict[int, Stream] = {}
         self.streams: dict[int, Stream] = {}
         self.active_at = self._loop.time()

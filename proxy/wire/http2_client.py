@@ -22,6 +22,7 @@ from proxy.wire.http2 import (
     read_trailers,
 )
 from proxy.wire.streams import ConnectionOwner, CountFrame, RawHead, ResponseEvents
+from proxy.wire.turns import Rota
 
 _OTHER_LENGTH = "a body of another length than its content-length"
 _UNFIT = re.compile(rb'["<>`]')
@@ -82,9 +83,16 @@ class Http2Client(Http2End):
     """One connection to an upstream; up once the peer's SETTINGS came (`ready`)."""
 
     def __init__(
-        self, owner: ConnectionOwner, limits: Limits, count: CountFrame, alpn: str, *, own: bool = False
+        self,
+        owner: ConnectionOwner,
+        limits: Limits,
+        count: CountFrame,
+        alpn: str,
+        *,
+        own: bool = False,
+        rota: Rota | None = None,
     ) -> None:
-        super().__init__(limits, count, server=False, own=own)
+        super().__init__(limits, count, server=False, own=own, rota=rota)
         self._owner: ConnectionOwner | None = owner
         self.alpn = alpn
         self.in_flight = 0

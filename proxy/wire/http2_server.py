@@ -24,6 +24,7 @@ from proxy.wire.http2 import (
     read_trailers,
 )
 from proxy.wire.streams import AcceptCall, CountFrame, RawHead, RequestEvents, Wire
+from proxy.wire.turns import Rota
 
 _OTHER_LENGTH = "the body has another length than its content-length"
 _LAST_STREAM_ID = 0x7FFFFFFF
@@ -98,8 +99,9 @@ class Http2Server(Http2End):
         closed: Callable[["Http2Server"], None],
         *,
         own: bool = False,
+        rota: Rota | None = None,
     ) -> None:
-        super().__init__(limits, count, server=True, own=own)
+        super().__init__(limits, count, server=True, own=own, rota=rota)
         self._accept = accept
         self._closed: Callable[[Http2Server], None] | None = closed
         self._leaving = False

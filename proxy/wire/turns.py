@@ -5,6 +5,7 @@ Bytes are read piece by piece. What a turn leaves waits here for the next one, a
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 TURN_S = 0.002  # for which a connection's heads are read before the others have their turn
@@ -13,14 +14,48 @@ TURN_S = 0.002  # for which a connection's heads are read before the others have
 Feed = Callable[[bytes], bytes | None]
 
 
+class Rota:
+    """Lets one of several connections have its turn in each of the loop's, so that however many they are, others wait for one at most.
+
+    Mutable state: the turns that wait, first come, first served.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiting)
+
+    def wait(self, turn: Callable[[], None]) -> None:
+        """Have a turn after those who wait already."""
+        self._waiting.append(turn)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        turn = self._waiting[0]
+        try:
+            turn()
+        finally:
+            self._waiting.popleft()
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._next)
+
+
 class Turns:
-    """Mutable state: `_unread`, what came and waits for the next turn; `_is_slowed`, the peer is beyond its budget."""
+    """`rota`: whom it shares its turns with, else it has one in each of the loop's.
 
-    __slots__ = ("_feed", "_is_slowed", "_loop", "_transport", "_unread")
+    Mutable state: `_unread`, what came and waits for the next turn; `_is_slowed`, the peer is beyond its budget.
+    """
 
-    def __init__(self, feed: Feed, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_feed", "_is_slowed", "_loop", "_rota", "_transport", "_unread")
+
+    def __init__(self, feed: Feed, loop: asyncio.AbstractEventLoop, rota: Rota | None) -> None:
         self._feed = feed
         self._loop = loop
+        self._rota = rota
         self._transport: asyncio.Transport | None = None
         self._unread = b""
         self._is_slowed = False
@@ -35,6 +70,8 @@ class Turns:
             return
         if self._unread:  # a transport may hand on what it had read when it was told to stop
             self._unread += data
+        elif self._rota is not None and self._rota.is_busy:
+            self._leave(data)
         else:
             self._read(data)
 
@@ -64,12 +101,18 @@ class Turns:
         left = self._feed(data)
         while left and self._is_open():
             if time.monotonic() >= until:
-                self._unread = left
-                if self._transport is not None:
-                    self._transport.pause_reading()
-                self._loop.call_soon(self._take)
+                self._leave(left)
                 return
             left = self._feed(left)
+
+    def _leave(self, data: bytes) -> None:
+        self._unread = data
+        if self._transport is not None:
+            self._transport.pause_reading()
+        if self._rota is not None:
+            self._rota.wait(self._take)
+        else:
+            self._loop.call_soon(self._take)
 
     def _take(self) -> None:
         data, self._unread = self._unread, b""

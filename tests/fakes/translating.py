@@ -17,6 +17,7 @@ class Down:
     trailers: Headers | None = None
     aborted: Cause | None = None
     acked: int = 0
+    sends: int = 0
     is_over: bool = False
 
     def inform(self, status: int, headers: Headers) -> None:
@@ -30,6 +31,7 @@ class Down:
         """See Downstream."""
         assert not self.is_over
         self.body += data
+        self.sends += 1
 
     def finish(self, trailers: Headers) -> None:
         """See Downstream."""
@@ -58,6 +60,7 @@ class Up:
     ended: bool = False
     aborted: bool = False
     acked: int = 0
+    sends: int = 0
 
     def start(self, head: RawHead, *, end: bool) -> None:
         """See UpstreamCall."""
@@ -67,6 +70,7 @@ class Up:
         """See UpstreamCall."""
         assert not self.ended
         self.body += data
+        self.sends += 1
 
     def finish(self, trailers: Headers) -> None:
         """See UpstreamCall."""

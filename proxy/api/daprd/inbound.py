@@ -85,6 +85,7 @@ class _CallIn(ABC):
                 self.fail(error)
             except DecodeError:
                 self.fail(WireError(INVALID_ARGUMENT, "the request is not a valid message of this method"))
+            self.pass_on()
         self._to_app.came(len(data))
 
     def request_end(self, trailers: Headers) -> None:
@@ -112,6 +113,9 @@ class _CallIn(ABC):
     @abstractmethod
     def take(self, message: bytes) -> None:
         """A message of the request. Raises WireError, DecodeError."""
+
+    def pass_on(self) -> None:  # noqa: B027 - a message that is whole waits for the end
+        """Those that came at once have been taken."""
 
     @abstractmethod
     def end(self) -> None:
@@ -208,12 +212,16 @@ class _CallIn(ABC):
 
 
 class StreamIn(_CallIn):
-    """CallLocalStream. Mutable state: the envelope, what is left of a body of announced length, and the numbers of pieces both ways."""
+    """CallLocalStream.
+
+    Mutable state: the envelope, what is left of a body of announced length, pieces that came at once, and the numbers of pieces both ways.
+    """
 
     def __init__(self, way: Way, own: Callee, down: Downstream, outer: Headers) -> None:
         super().__init__(way, own, down, outer)
         self._request: InternalInvokeRequest | None = None
         self._left: int | None = None
+        self._pieces: list[bytes] = []
         self._next = 0  # the piece that comes next
         self._sent = 0
 
@@ -226,23 +234,29 @@ class StreamIn(_CallIn):
             self._left = announced_length(self._request)
             if self._left is not None:
                 self.start(self._request, self._left)
-        elif part.request.metadata or part.request.HasField("message"):
+        elif part.HasField("request") and (part.request.metadata or part.request.HasField("message")):
             raise WireError(INTERNAL, "an envelope in a part that is not the first")
         if not part.HasField("payload"):
             return
         if part.payload.seq != self._next:
             raise WireError(INTERNAL, f"piece {part.payload.seq} of the body came, {self._next} was next")
         self._next += 1
-        self._carry(self._app or self.start(self._request, None), part.payload.data)
-
-    def _carry(self, app: UpstreamCall, data: bytes) -> None:
+        if self._app is None:
+            self.start(self._request, None)
+        data = part.payload.data
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
                 raise WireError(INVALID_ARGUMENT, "the body is longer than its Content-Length")
-        if data:
+        self._pieces.append(data)
+
+    def pass_on(self) -> None:
+        """See _CallIn."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if data and self._app is not None:
             self._to_app.sent(len(data))
-            app.send(data)
+            self._app.send(data)
 
     def end(self) -> None:
         """See _CallIn."""

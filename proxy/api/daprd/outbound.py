@@ -48,7 +48,8 @@ class Caller(Struct, frozen=True, kw_only=True):
 class CallOut:
     """RequestEvents of the app's call, ResponseEvents of the one to the daprd.
 
-    Mutable state: that call, the body kept for another, the numbers of pieces both ways, the answer so far, and whether all is over.
+    Mutable state: that call, the body kept for another, the numbers of pieces both ways, the answer so far, its pieces
+    that came at once, and whether all is over.
     """
 
     def __init__(self, way: Way, own: Caller, down: Downstream, head: RawHead) -> None:
@@ -69,6 +70,7 @@ class CallOut:
         self._kept: bytearray | None = bytearray()
         self._has_all = False  # the request has ended
         self._sent = self._next = 0
+        self._pieces: list[bytes] = []
         self._has_begun = self._is_bodiless = self._is_over = False
         self._begin()
 
@@ -180,6 +182,7 @@ class CallOut:
             self._fail(Cause.INVALID_ANSWER, str(error))
         except DecodeError:
             self._fail(Cause.INVALID_ANSWER, "a daprd's answer is not a valid message")
+        self._pass_on()
         self._from_daprd.came(len(data))
 
     def response_end(self, trailers: Headers) -> None:
@@ -234,7 +237,7 @@ class CallOut:
             if part.response.HasField("message"):
                 part.response.message.data.ClearField("value")  # the body comes in pieces
             self._answer(part.response)
-        elif part.response.HasField("status") or part.response.headers or part.response.HasField("message"):
+        elif part.HasField("response") and _says_anything(part.response):
             raise WireError(INTERNAL, "an envelope in a part of the answer that is not the first")
         self._pass(part.payload.data)
 
@@ -260,6 +263,12 @@ class CallOut:
 
     def _pass(self, data: bytes) -> None:
         if data and not self._is_bodiless:
+            self._pieces.append(data)
+
+    def _pass_on(self) -> None:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if data and not self._is_over:
             self._from_daprd.sent(len(data))
             self._down.send(data)
 
@@ -312,6 +321,10 @@ class CallOut:
         if not is_bodiless:
             self._down.send(made.body)
             self._down.finish(())
+
+
+def _says_anything(response: InternalInvokeResponse) -> bool:
+    return bool(response.HasField("status") or response.headers or response.HasField("message"))
 
 
 def _is_ours(trailers: Headers) -> bool:

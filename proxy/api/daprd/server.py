@@ -12,6 +12,7 @@ from proxy.api.server import bind_unix
 from proxy.contract.engine import Limits
 from proxy.errors import ListenError, os_reason
 from proxy.wire.streams import Downstream, RawHead, RequestEvents
+from proxy.wire.turns import Rota
 
 if TYPE_CHECKING:
     from proxy.api.daprd.way import Way
@@ -38,7 +39,7 @@ class Translating(Struct, frozen=True, kw_only=True):
 class Translators:
     """Both directions of one sidecar. `base`: sockets are beside it, two to be called at and two to call back by.
 
-    Mutable state: the open connections, the ways into the engine once used, and the group that owns the tasks.
+    Mutable state: the open connections, the ways into the engine once used, whose turn it is, and the group that owns the tasks.
     """
 
     def __init__(self, base: Path, own: Translating) -> None:
@@ -49,6 +50,7 @@ class Translators:
         self._ways: dict[Path, Way] = {}
         self._group: asyncio.TaskGroup | None = None
         self._servers: list[asyncio.Server] = []
+        self._rota = Rota()
 
     async def listen(self) -> None:
         """Listen on both sockets. Raises ListenError."""
@@ -88,7 +90,7 @@ class Translators:
         def made() -> "Http2Server":
             from proxy.wire.http2_server import Http2Server  # noqa: PLC0415 - see above
 
-            end = Http2Server(accept, Limits(), _count, self._ends.discard, own=True)
+            end = Http2Server(accept, Limits(), _count, self._ends.discard, own=True, rota=self._rota)
             self._ends.add(end)
             return end
 
@@ -103,7 +105,7 @@ class Translators:
     def _way(self, path: Path) -> "Way":
         from proxy.api.daprd.way import Way  # noqa: PLC0415 - see above
 
-        return self._ways.setdefault(path, Way(str(path), self._spawn))
+        return self._ways.setdefault(path, Way(str(path), self._spawn, self._rota))
 
     def _accept_inbound(self, down: Downstream, head: RawHead) -> RequestEvents:
         from proxy.api.daprd.inbound import Callee, accept  # noqa: PLC0415 - see above

@@ -10,6 +10,7 @@ from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
 from proxy.wire.http2_client import Http2Client
 from proxy.wire.streams import RawHead, ResponseEvents, UpstreamCall, UpstreamConnection
+from proxy.wire.turns import Rota
 
 _LOG = logging.getLogger("postern.daprd")
 _CONNECT_S: Final = 10.0
@@ -23,7 +24,10 @@ class Way:
     Mutable state: those that are free, and how many calls have one, or wait for one.
     """
 
-    def __init__(self, path: str, spawn: Callable[[Coroutine[object, object, None]], object]) -> None:
+    def __init__(
+        self, path: str, spawn: Callable[[Coroutine[object, object, None]], object], rota: Rota
+    ) -> None:
+        self._rota = rota
         self._path = path
         self._spawn = spawn
         self._free: list[Http2Client] = []
@@ -51,7 +55,7 @@ class Way:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, client = await loop.create_unix_connection(
-                    lambda: Http2Client(self, self._limits, _count, "", own=True), self._path
+                    lambda: Http2Client(self, self._limits, _count, "", own=True, rota=self._rota), self._path
                 )
                 await client.ready
         except (OSError, TimeoutError) as error:

@@ -84,6 +84,18 @@ def test_bodies_stream_both_ways() -> None:
     assert [one.payload.seq for one in rest] == list(range(len(rest)))
 
 
+def test_pieces_that_come_at_once_go_on_as_one() -> None:
+    taken = Taken()
+    taken.call.request_data(part(request=envelope()) + b"".join(part(b"%d" % n, n) for n in range(10)))
+    assert (taken.up.body, taken.up.sends) == (b"0123456789", 1)
+
+
+def test_pieces_before_one_that_is_wrong_are_not_sent() -> None:
+    taken = Taken()
+    taken.call.request_data(part(b"0", request=envelope()) + part(b"2", 2))
+    assert (taken.up.body, taken.up.aborted, taken.code) == (b"", True, 13)
+
+
 def test_request_without_a_body_is_sent_as_one() -> None:
     taken = Taken()
     taken.call.request_data(part(request=envelope()))

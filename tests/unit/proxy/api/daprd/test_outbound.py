@@ -90,6 +90,13 @@ def test_request_and_answer_stream() -> None:
     assert [one.payload.seq for one in rest] == list(range(len(rest)))
 
 
+def test_pieces_that_come_at_once_go_on_as_one() -> None:
+    made = Made()
+    pieces = [part(b"0", status=200), *(part(b"%d" % n, n) for n in range(1, 10))]
+    made.answer(b"".join(pieces))
+    assert (bytes(made.down.body), made.down.sends) == (b"0123456789", 1)
+
+
 @pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)])
 def test_answer_without_a_body_stays_without(method: bytes, status: int) -> None:
     made = Made(method)

@@ -14,6 +14,7 @@ from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
 from proxy.wire.http2_server import Http2Server
 from proxy.wire.streams import RawHead
+from proxy.wire.turns import Rota
 from tests.fakes.exchange import HeardRequest, Requests
 
 HEAD = RawHead("http2", b"POST", b"localhost", b"/x", (), "stream", None)
@@ -65,7 +66,7 @@ async def leading(
 
     server = await asyncio.get_running_loop().create_unix_server(made, str(path))
     async with asyncio.TaskGroup() as tasks:
-        way = Way(str(path), tasks.create_task)
+        way = Way(str(path), tasks.create_task, Rota())
         yield way, connections
         way.close()
     for end in connections:
@@ -113,7 +114,7 @@ async def test_call_that_is_cancelled_before_its_connection_is_not_sent(tmp_path
 
 async def test_nobody_there_is_a_refusal(tmp_path: Path) -> None:
     async with asyncio.TaskGroup() as tasks:
-        heard = await called(Way(str(tmp_path / "nobody"), tasks.create_task))
+        heard = await called(Way(str(tmp_path / "nobody"), tasks.create_task, Rota()))
     assert heard.lost is Cause.REFUSED
 
 
