@@ -16,7 +16,7 @@ READ: Mapping[str, str] = {
     "DAPR_API_TOKEN": "the token that the API asks of the app (and that `postern invoke` sends)",
     "APP_API_TOKEN": "the token that the app is given with each call",
     "DAPR_HTTP_PORT": "the HTTP API that `postern wait` asks where no flag names it",
-    "DAPR_HTTP_DISABLE_H2C": "no effect but a warning: HTTP/2 with prior knowledge is always accepted",
+    "DAPR_HTTP_DISABLE_H2C": "no effect but a warning: HTTP/2 without TLS is always accepted, with prior knowledge and by `Upgrade: h2c`",
     "DAPR_RUNTIME_PATH": "the folder of Dapr's `.dapr` (HOME), for `postern run` and `postern init --shim`, where `--dapr-path` wins",
     "HTTPS_PROXY": "the HTTP proxy, `http://[user:password@]host:port`, for https URLs that keys and tokens are fetched from, sentry's too",
     "HTTP_PROXY": "the same for http URLs; `https://` as well; both also in lower case, and neither ever for loopback",

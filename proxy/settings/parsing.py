@@ -444,7 +444,7 @@ def _warnings(read: FlagReader, profile: Profile, *, mtls: bool) -> tuple[str, .
         if "://" not in one and "*" not in one and one != "null"
     )
     if read.env.get("DAPR_HTTP_DISABLE_H2C", "").lower() in _TRUTHY:
-        warnings.append("DAPR_HTTP_DISABLE_H2C has no effect: HTTP/2 with prior knowledge is always accepted")
+        warnings.append("DAPR_HTTP_DISABLE_H2C has no effect: HTTP/2 without TLS is always accepted")
     if not mtls and profile != "daprd":
         warnings.append("mutual TLS is off: peers are not authenticated, and nothing is encrypted")
     return tuple(warnings)

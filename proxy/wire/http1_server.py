@@ -14,7 +14,7 @@ from typing import cast
 import h11
 
 from proxy.contract.engine import Limits
-from proxy.wire import answers
+from proxy.wire import answers, h2c
 from proxy.wire.body_scan import BodyScan, ChunkScan, LengthScan
 from proxy.wire.head_scan import HeadCollector, Refusal, RequestStart, scan_request
 from proxy.wire.http1_call import REASONS, ServerCall
@@ -35,11 +35,15 @@ class _Phase(Enum):
     # connection for free, and would lose its next request with it.
     DISCARD = auto()
     LINGER = auto()  # we said all; what comes is dropped until the caller closes
-    CLOSED = auto()
+    CLOSED = auto()  # or given away
 
 
 class Http1Server(asyncio.Protocol):
-    """One downstream connection. `initial`: bytes that were read before it was handed over. `closed` is called once, at its end."""
+    """One downstream connection. `initial`: bytes that were read before it was handed over. `closed` is called once, at its end.
+
+    `upgrade`, where HTTP/2 is spoken, too: is given the connection of an offer that was taken, with the bytes after the request; it is
+    not closed here then.
+    """
 
     def __init__(
         self,
@@ -49,11 +53,13 @@ class Http1Server(asyncio.Protocol):
         closed: Callable[[], None],
         *,
         initial: bytes = b"",
+        upgrade: Callable[[asyncio.Transport, h2c.Offer, bytes], None] | None = None,
     ) -> None:
         self._accept = accept
         self.limits = limits
         self._count = count
         self._closed = closed
+        self._upgrade = upgrade
         self._rest = initial
         self._phase = _Phase.HEAD
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * limits.head_bytes)
@@ -210,6 +216,10 @@ class Http1Server(asyncio.Protocol):
         assert isinstance(head, bytes)
         self._rest, self._collector.rest = self._collector.rest, b""
         self._alarm.clear()
+        offer = h2c.offered(start) if start.options and not self._leaving else None
+        if offer is not None and self._upgrade is not None:
+            self._switch(offer, self._upgrade)
+            return False
         self._conn.receive_data(head)
         try:
             self._conn.next_event()
@@ -218,6 +228,18 @@ class Http1Server(asyncio.Protocol):
             return False
         self._begin(start)
         return True
+
+    def _switch(
+        self, offer: h2c.Offer, upgrade: Callable[[asyncio.Transport, h2c.Offer, bytes], None]
+    ) -> None:
+        """Give the connection away, to be spoken to in HTTP/2."""
+        self._alarm.stop()
+        self.out.put([h2c.SWITCHING])
+        self.out.flush()
+        self._phase = _Phase.CLOSED
+        rest, self._rest = self._rest, b""
+        self.steer()
+        upgrade(self._transport, offer, rest)
 
     def _begin(self, start: RequestStart) -> None:
         key = offered_key(start) if start.options else None

@@ -186,11 +186,15 @@ class Http2End(asyncio.Protocol):
         self._h2.local_settings = local
         self._h2.decoder.max_header_list_size = self._limits.head_bytes
         self._h2.decoder.max_fields = self._limits.header_count  # type: ignore[attr-defined]
-        self._h2.initiate_connection()
+        self.initiate()
         extra = self._limits.connection_window_bytes - 65_535
         if extra > 0:
             self._h2.increment_flow_control_window(extra)
         self.flush()
+
+    def initiate(self) -> None:
+        """Have h2 begin."""
+        self._h2.initiate_connection()
 
     def data_received(self, data: bytes) -> None:
         """Feed the filter, then h2, then dispatch; any broken rule ends the connection with GOAWAY."""

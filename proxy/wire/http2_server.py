@@ -1,5 +1,7 @@
 """The downstream end of HTTP/2: from the app (prior knowledge) and from peers (mutual TLS)."""
 
+import asyncio
+import base64
 import re
 from collections.abc import Callable
 from typing import ClassVar
@@ -12,6 +14,7 @@ from proxy.contract.head import Framing, Header, Headers
 from proxy.contract.plan import Cause
 from proxy.wire.field_decoder import OVERSIZED
 from proxy.wire.frame_filter import GoAway, goaway_frame
+from proxy.wire.h2c import Offer
 from proxy.wire.head_scan import AUTHORITY, TOKEN
 from proxy.wire.http2 import (
     Codes,
@@ -89,7 +92,7 @@ class ServerStream(Stream):
 
 
 class Http2Server(Http2End):
-    """One accepted HTTP/2 connection."""
+    """One accepted HTTP/2 connection. `offer`: that of an upgrade, whose request is stream 1 (RFC 7540 §3.2)."""
 
     def __init__(
         self,
@@ -100,14 +103,32 @@ class Http2Server(Http2End):
         *,
         own: bool = False,
         rota: Rota | None = None,
+        offer: Offer | None = None,
     ) -> None:
         super().__init__(limits, count, server=True, own=own, rota=rota)
+        self._offer = offer
         self._accept = accept
         self._closed: Callable[[Http2Server], None] | None = closed
         self._leaving = False
         self._told = False  # we sent GOAWAY
         self._parted = False  # the peer knows that we leave, and sends nothing new
         self._left_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See Http2End; the request of an upgrade is a call already."""
+        super().connection_made(transport)
+        offer, self._offer = self._offer, None
+        if offer is not None:
+            self._filter.began_call()
+            self._begin(1, offer.fields(), ended=True)
+            self.schedule_flush()
+
+    def initiate(self) -> None:
+        """See Http2End. The client's SETTINGS in an offer are acknowledged by the 101 (RFC 7540 §3.2.1)."""
+        if self._offer is None:
+            super().initiate()
+        else:
+            self._h2.initiate_upgrade_connection(base64.urlsafe_b64encode(self._offer.settings))
 
     @property
     def busy(self) -> bool:
@@ -188,20 +209,22 @@ class Http2Server(Http2End):
     # --- events --------------------------------------------------------------------------------------------------------
 
     def _on_request(self, event: h2.events.RequestReceived) -> None:
-        stream = ServerStream(event.stream_id, self)
+        self._begin(event.stream_id, event.headers, ended=event.stream_ended is not None)
+
+    def _begin(self, stream_id: int, fields: list[Header], *, ended: bool) -> None:
+        stream = ServerStream(stream_id, self)
         self.streams[stream.id] = stream
         if self._told and self._parted:  # who ignores a GOAWAY does not stay
             self.reset(stream, Codes.REFUSED_STREAM)
             return
-        ended = event.stream_ended is not None
-        is_large = event.headers[:1] == [OVERSIZED]
-        if is_large or len(event.headers) > self._limits.header_count:
+        is_large = fields[:1] == [OVERSIZED]
+        if is_large or len(fields) > self._limits.header_count:
             self._count("head-size" if is_large else "header-count")
             self._filter.count_reset()
             stream.respond(431, (), end=True)
             return
         try:
-            raw = read_head(event.headers, ended=ended)
+            raw = read_head(fields, ended=ended)
         except ProtocolError as error:
             self.break_off(stream, str(error))
             return

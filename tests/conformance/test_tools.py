@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ async def said(*command: str) -> str:
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             output, _ = await process.communicate()
     except TimeoutError:
         process.kill()
@@ -35,14 +36,34 @@ async def test_curl_posts_and_reads_the_echo(engine: str, hops: str, version: st
     assert '"body": "hello"' in output
 
 
-async def test_curl_upgrade_to_h2c_is_ignored(engine: str) -> None:
+@pytest.mark.parametrize(("body", "version"), [((), "2"), (("--data", "hello"), "1.1")])
+async def test_curl_upgrades_to_h2c(engine: str, hops: str, body: tuple[str, ...], version: str) -> None:
+    """A request with a body is answered over HTTP/1.1, and the next one on the same connection offers again."""
     curl = tool("curl")
+    async with http_app() as app, leading(engine, hops, app) as way:
+        url = f"http://127.0.0.1:{way.port}/echo"
+        output = await said(curl, "-sS", "--http2", *body, "-w", "\n%{http_version}\n", url, url)
+    assert output.count(f"\n{version}\n") == 2
+    assert '"http2-settings"' not in output.lower()
+
+
+async def test_javas_client_upgrades_to_h2c(engine: str) -> None:
+    java = tool("java")
     async with http_app() as app, leading(engine, "one", app) as way:
-        output = await said(
-            curl, "-sS", "--http2", "-w", "\n%{http_version}", f"http://127.0.0.1:{way.port}/echo"
-        )
-    assert output.endswith("\n1.1")
-    assert "http2-settings" not in output.lower()
+        source = str(Path(__file__).with_name("HttpClientCalls.java"))
+        output = await said(java, source, f"http://127.0.0.1:{way.port}/echo")
+    assert output.split("\n")[:4] == ["200 HTTP_2 false", "200 HTTP_2 true"] * 2
+    assert output.split("\n")[4:8] == ["200 HTTP_1_1 true", *["200 HTTP_2 false", "200 HTTP_2 true"] * 2][:4]
+
+
+async def test_nghttp_upgrades_to_h2c(engine: str, hops: str) -> None:
+    nghttp = tool("nghttp")
+    async with http_app() as app, leading(engine, hops, app) as way:
+        urls = [f"http://127.0.0.1:{way.port}/bytes?n={n}00000" for n in range(1, 5)]
+        output = await said(nghttp, "-unv", *urls)
+    assert "HTTP Upgrade success" in output
+    assert output.count(":status: 200") == 4
+    assert output.count("recv SETTINGS frame <length=0, flags=0x01") == 1
 
 
 async def test_curl_expects_continue_for_a_large_body(engine: str, hops: str) -> None:

@@ -16,8 +16,10 @@ from proxy.engine.portable.carrier import Carrier
 from proxy.engine.portable.refusal import of_handshake
 from proxy.errors import ListenError
 from proxy.wire.frame_filter import PREFACE
+from proxy.wire.h2c import Offer
 from proxy.wire.http1_server import Http1Server
 from proxy.wire.http2_server import Http2Server
+from proxy.wire.streams import AcceptCall, CountFrame
 from proxy.wire.term import Term
 from proxy.wire.tls import IdentityMismatchError, peer_identity
 
@@ -214,20 +216,39 @@ class Listener:
         def count(kind: str) -> None:
             self.carrier.observer.refused_frames(kind, who)
 
-        end: ServerEnd
+        limits = self.carrier.limits
         if http2:
-            end = second = Http2Server(accept, self.carrier.limits, count, self._end_closed, own=peer is None)
+            second = Http2Server(accept, limits, count, self._end_closed, own=peer is None)
             second.term = term
-            self.ends.add(second)
-            transport.set_protocol(second)
-            second.connection_made(transport)
-            second.data_received(seen)
+            end: ServerEnd = self._speak_http2(transport, second, seen)
         else:
-            end = first = Http1Server(accept, self.carrier.limits, count, lambda: self._end_closed(first))
-            self.ends.add(first)
-            first.take_over(transport, seen)
+            end = self._speak_http1(transport, accept, count, seen)
         if self._draining:
             self.start_drain()
+        return end
+
+    def _speak_http2(self, transport: asyncio.Transport, end: Http2Server, seen: bytes) -> Http2Server:
+        self.ends.add(end)
+        transport.set_protocol(end)
+        end.connection_made(transport)
+        end.data_received(seen)
+        return end
+
+    def _speak_http1(
+        self, transport: asyncio.Transport, accept: AcceptCall, count: CountFrame, seen: bytes
+    ) -> Http1Server:
+        def closed() -> None:
+            self._end_closed(end)
+
+        def upgrade(transport: asyncio.Transport, offer: Offer, rest: bytes) -> None:
+            self.ends.discard(end)
+            second = Http2Server(accept, limits, count, self._end_closed, own=True, offer=offer)
+            self._speak_http2(transport, second, rest)
+
+        limits = self.carrier.limits
+        end = Http1Server(accept, limits, count, closed, upgrade=upgrade)
+        self.ends.add(end)
+        end.take_over(transport, seen)
         return end
 
     def send_away(self, transport: asyncio.Transport) -> None:

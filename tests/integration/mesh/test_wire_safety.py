@@ -248,7 +248,7 @@ async def test_connection_cannot_name_away_what_the_proxies_write(mesh: Standing
 
 
 @pytest.mark.parametrize("listener", ["http", "grpc", "own"])
-async def test_upgrade_to_h2c_is_ignored(mesh: Standing, listener: str) -> None:
+async def test_upgrade_to_h2c_goes_no_further(mesh: Standing, listener: str) -> None:
     headers = [
         ("Connection", "Upgrade, HTTP2-Settings"),
         ("Upgrade", "h2c"),
@@ -256,10 +256,16 @@ async def test_upgrade_to_h2c_is_ignored(mesh: Standing, listener: str) -> None:
         ("dapr-app-id", "shop"),
     ]
     async with asyncio.timeout(10.0), connect(await port_of(mesh, listener)) as connection:
-        answer = await connection.request("GET", "/echo", headers=headers)
-    assert answer.status == 200
-    seen = {name.lower() for name, _ in json.loads(answer.body)["headers"]}
-    assert not seen & {"upgrade", "http2-settings"}
+        body = await connection.request("POST", "/echo", headers=headers, body=b"abc")
+        await connection.send_head("GET", "/echo", headers)
+        head = await connection.read_response_head()
+        peer = FramePeer(connection.reader, connection.writer)
+        await peer.send(peer.hello(client=True))
+        taken = await peer.whole(1)
+    assert (body.status, head.second, taken.status) == (200, "101", 200)
+    for answer in (body.body, taken.body):
+        seen = {name.lower() for name, _ in json.loads(answer)["headers"]}
+        assert not seen & {"upgrade", "http2-settings"}
 
 
 # --- HTTP/2 floods --------------------------------------------------------------------------------------------------------------

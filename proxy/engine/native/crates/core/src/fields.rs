@@ -15,7 +15,7 @@ static OF_CONNECTIONS: [HeaderName; 5] = [
 pub const UPGRADE: HeaderName = HeaderName::from_static("postern-upgrade");
 /// The status of an app that goes on in HTTP where it was offered a WebSocket: over HTTP/2 a 2xx accepts (RFC 8441 §5), so 501 stands for it.
 pub const DECLINED: HeaderName = HeaderName::from_static("postern-declined");
-static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+pub static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Whether a field belongs to one connection, so that no message on HTTP/2 holds it (RFC 9113 §8.2.2).
 pub fn is_of_connections(name: &HeaderName) -> bool {

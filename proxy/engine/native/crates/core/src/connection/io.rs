@@ -92,8 +92,14 @@ impl Io {
     /// Put back what was read.
     #[must_use]
     pub fn with_prefix(mut self, prefix: Bytes) -> Self {
-        self.prefix = prefix;
+        self.prefix = if self.prefix.is_empty() { prefix } else { [prefix, self.prefix.clone()].concat().into() };
         self
+    }
+
+    /// What carries the bytes, to go on with elsewhere.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new(Kind::Gone))
     }
 
     /// Have frames watched. A preface that was read already passes before any frame is looked at: `h2` can't end a connection well
@@ -102,12 +108,23 @@ impl Io {
     pub fn with_filter(mut self, filter: Rc<FrameFilter>) -> Self {
         let preface = if self.prefix.starts_with(PREFACE) { PREFACE.len() } else { 0 };
         let ready = BytesMut::from(self.prefix.split_to(preface));
+        self.watched(filter, ready, 0)
+    }
+
+    /// Have frames watched after an upgrade, of which `greeting` tells a new `h2`.
+    #[must_use]
+    pub fn with_greeting(self, filter: Rc<FrameFilter>, greeting: BytesMut) -> Self {
+        let size = greeting.len();
+        self.watched(filter, greeting, size)
+    }
+
+    fn watched(mut self, filter: Rc<FrameFilter>, ready: BytesMut, greeting: usize) -> Self {
         self.frames = Some(Box::new(Frames {
             filter,
             ready,
             most: 0,
             given: 0,
-            greeting: 0,
+            greeting,
             passed: BytesMut::new(),
             is_blocked: false,
             pause: None,

@@ -292,8 +292,8 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
     } else if listener.mesh {
         io.part();
         refused(Refusal::new("protocol", "the peer did not speak HTTP/2 over mutual TLS"));
-    } else {
-        http1::server::serve(shared.clone(), io, entry, leaving).await;
+    } else if let Some(upgraded) = http1::server::serve(shared.clone(), io, entry.clone(), leaving.clone()).await {
+        http2::server::serve_upgraded(shared.clone(), upgraded, entry, leaving).await;
     }
 }
 

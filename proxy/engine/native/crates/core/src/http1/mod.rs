@@ -3,6 +3,7 @@
 pub mod body_scan;
 pub mod client;
 pub mod down;
+pub mod h2c;
 pub mod head_scan;
 pub mod out;
 pub mod server;

@@ -18,19 +18,26 @@ use crate::connection::leaving::Leaving;
 use crate::head::Entry;
 use crate::http1::body_scan::Piece;
 use crate::http1::down::{Conn, H1Down, Said, reason};
-use crate::http1::head_scan::{Refusal, find_end, scan_request};
+use crate::http1::h2c::{self, Upgraded};
+use crate::http1::head_scan::{Refusal, RequestStart, find_end, scan_request};
 use crate::shared::Shared;
 
 const LINGER: Duration = Duration::from_secs(2); // how long an early answer may stand before unread bytes turn our close into a reset
 
-/// Serve one connection until it ends.
-pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving>) {
+/// Serve one connection until it ends, or until it is to go on in HTTP/2.
+pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving>) -> Option<Upgraded> {
     let conn = Rc::new(RefCell::new(Conn::new(shared.clone(), io, leaving)));
     while let Some(head) = read_head(&conn, &shared).await {
         let start = match head.and_then(|head| scan_request(&head, &shared.limits)) {
             Ok(start) => start,
-            Err(refusal) => return refuse(&conn, &shared, &refusal).await,
+            Err(refusal) => {
+                refuse(&conn, &shared, &refusal).await;
+                return None;
+            }
         };
+        if let Some(settings) = h2c::offered(&start).filter(|_| !conn.borrow().leaving.is_leaving()) {
+            return switch(&conn, &shared, start, settings).await;
+        }
         let raw = conn.borrow_mut().begin(start);
         let leaving = conn.borrow().leaving.clone();
         leaving.calls.set(1);
@@ -38,10 +45,20 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
         leaving.calls.set(0);
         leaving.active_at.set(Instant::now());
         if !settle(&conn, &shared).await {
-            return;
+            return None;
         }
     }
     flush(&conn, &shared).await;
+    None
+}
+
+/// Take an offer of HTTP/2; `None`: the caller does not take our answer.
+async fn switch(conn: &Rc<RefCell<Conn>>, shared: &Shared, start: RequestStart, settings: Bytes) -> Option<Upgraded> {
+    conn.borrow_mut().out.put(h2c::SWITCHING);
+    flush(conn, shared).await;
+    let mut this = conn.borrow_mut();
+    let rest = this.held.split().freeze();
+    this.out.is_empty().then(|| Upgraded { io: this.io.take().with_prefix(rest), settings, request: h2c::as_block(start) })
 }
 
 /// The next head; `None`: the connection is over.

@@ -16,8 +16,8 @@ use h2::Reason;
 
 use crate::fields::Headers;
 use crate::http2::frames::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADER, HEADERS, Header, PADDED, PING, PRIORITY, PUSH_PROMISE,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADER, HEADERS, Header, PADDED, PING, PREFACE, PRIORITY,
+    PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use crate::http2::head_blocks::{Block, Fault, HeadBlocks};
 use crate::http2::ledger::Ledger;
@@ -113,6 +113,8 @@ pub struct Side {
 #[derive(Debug)]
 pub struct FrameFilter {
     first: Cell<bool>,
+    /// Of the preface, which follows an upgrade and `h2` has read already.
+    preface: Cell<usize>,
     header: RefCell<Vec<u8>>,
     skip: Cell<usize>,
     continuations: Cell<u32>,
@@ -151,13 +153,14 @@ pub struct FrameFilter {
 }
 
 impl FrameFilter {
-    /// The filter does not look at the preface.
+    /// The filter does not look at the preface, but for one that follows an upgrade.
     pub fn new(limits: &Limits, side: Side) -> Rc<Self> {
         let server = side.is_server;
         let factor = if side.is_own { limits.own_app_factor } else { 1.0 };
         let burst = limits.control_burst * factor;
         Rc::new(Self {
             first: Cell::new(!server),
+            preface: Cell::new(0),
             header: RefCell::new(Vec::with_capacity(HEADER)),
             skip: Cell::new(0),
             continuations: Cell::new(0),
@@ -366,12 +369,38 @@ impl FrameFilter {
         self.skip.set(self.skip.get() - count);
     }
 
+    /// The connection spoke HTTP/1.1, and goes on with the answer to that request: what a new `h2` is to read first.
+    pub fn upgrade(&self, settings: &[u8], request: Block) -> BytesMut {
+        let Some(ledger) = &self.ledger else { return BytesMut::new() };
+        self.preface.set(PREFACE.len());
+        let mut told = ledger.borrow_mut().upgrade(settings);
+        self.begins();
+        if let Err(fault) = self.blocks.borrow_mut().upgrade(request, &mut told) {
+            self.fault(fault);
+        }
+        told
+    }
+
+    /// What follows the preface, or the part of it that came.
+    fn after_preface<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        let left = self.preface.get();
+        let (some, rest) = data.split_at(left.min(data.len()));
+        if !PREFACE[PREFACE.len() - left..].starts_with(some) {
+            self.end("protocol", Reason::PROTOCOL_ERROR);
+        }
+        self.preface.set(left - some.len());
+        rest
+    }
+
     /// Look at what was read; what `h2` is to read of it goes to `out`.
     pub fn feed(&self, mut data: &[u8], out: &mut BytesMut) {
         if data.is_empty() {
             return;
         }
         self.heard_at.set(Instant::now());
+        if self.preface.get() > 0 {
+            data = self.after_preface(data);
+        }
         while !data.is_empty() && !self.is_flooded() {
             let skip = self.skip.get().min(data.len());
             self.skip.set(self.skip.get() - skip);

@@ -37,6 +37,20 @@ pub struct Block {
 }
 
 impl Block {
+    /// A request that came over HTTP/1.1; `headers` are those that HTTP/2 has.
+    pub fn of_request(method: Bytes, authority: Bytes, path: Bytes, headers: Headers) -> Self {
+        let scheme = Bytes::from_static(b"http");
+        Self {
+            count: headers.len() + 4,
+            method: Some(method),
+            scheme: Some(scheme),
+            authority: Some(authority),
+            path: Some(path),
+            headers,
+            ..Self::default()
+        }
+    }
+
     fn put(&mut self, name: &Bytes, value: Bytes, once: bool, most: usize) -> Result<(), Fault> {
         self.count += 1;
         self.size += name.len() + value.len() + ENTRY_BYTES;
@@ -238,6 +252,16 @@ impl HeadBlocks {
         let (stream, flags) = (std::mem::take(&mut self.stream), self.flags & (END_STREAM | END_HEADERS));
         let mut found = Block { headers: Headers::with_capacity(8), ..Block::default() };
         self.decoder.decode(&block, |name, value, once| found.put(&name, value, once, self.most))?;
+        self.stand_in(stream, flags, found, out)
+    }
+
+    /// The request of an upgrade is stream 1 (RFC 7540 §3.2); what stands for it goes to `out`.
+    pub fn upgrade(&mut self, request: Block, out: &mut BytesMut) -> Result<(), Fault> {
+        self.stand_in(1, END_STREAM | END_HEADERS, request, out)
+    }
+
+    /// Keep a block, and write the frame that stands for it.
+    fn stand_in(&mut self, stream: u32, flags: u8, found: Block, out: &mut BytesMut) -> Result<(), Fault> {
         let at = out.len();
         Header { length: 0, kind: HEADERS, flags, stream }.put(out);
         let from = out.len();
@@ -247,7 +271,7 @@ impl HeadBlocks {
         Ok(())
     }
 
-    /// Keep a block, and write what stands for it.
+    /// Keep a block, and write what stands for its fields.
     fn judge(&mut self, stream: u32, flags: u8, mut block: Block, out: &mut BytesMut) -> Result<(), Fault> {
         let is_fresh = self.is_server && stream > self.last;
         if is_fresh {

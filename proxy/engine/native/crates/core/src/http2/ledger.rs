@@ -42,6 +42,17 @@ impl Ledger {
         }
     }
 
+    /// The peer's first SETTINGS came in an upgrade, whose 101 has acknowledged them (RFC 7540 §3.2.1): what a new `h2` is to read
+    /// first. Its answer to them goes no further.
+    pub fn upgrade(&mut self, settings: &[u8]) -> BytesMut {
+        self.heard_settings(settings);
+        self.filter = Some(Filter { settings: true, update: true, ..Filter::default() });
+        let mut told = BytesMut::from(PREFACE);
+        put_header(&mut told, settings.len(), SETTINGS, 0);
+        told.extend_from_slice(settings);
+        told
+    }
+
     /// The peer knows our SETTINGS.
     pub fn heard_ack(&mut self) {
         self.acked = true;

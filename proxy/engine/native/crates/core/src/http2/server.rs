@@ -18,6 +18,7 @@ use crate::connection::io::{Io, STEP, SharedIo};
 use crate::connection::leaving::Leaving;
 use crate::fields::{Headers, is_of_hop};
 use crate::head::{Entry, Framing, Protocol, RawHead, is_grpc};
+use crate::http1::h2c::Upgraded;
 use crate::http1::head_scan::is_authority;
 use crate::http2::frame_filter::{Flood, FrameFilter, MAX_FRAME, Side};
 use crate::http2::head_blocks::Block;
@@ -69,10 +70,23 @@ fn builder(limits: &Limits) -> server::Builder {
     builder
 }
 
-/// Serve one connection until it ends. Without calls for a while, it rests: there is no `h2` until the peer goes on.
+/// Serve one connection until it ends.
 pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving>) {
     let filter = FrameFilter::new(&shared.limits, Side { is_server: true, is_own: entry.peer.is_none() });
-    let io = SharedIo::new(io.with_filter(filter.clone()));
+    let io = io.with_filter(filter.clone());
+    serve_filtered(shared, SharedIo::new(io), entry, leaving, filter).await;
+}
+
+/// Serve one connection on which HTTP/1.1 was spoken, beginning with the answer to the request that offered HTTP/2.
+pub async fn serve_upgraded(shared: Rc<Shared>, upgraded: Upgraded, entry: Entry, leaving: Rc<Leaving>) {
+    let filter = FrameFilter::new(&shared.limits, Side { is_server: true, is_own: entry.peer.is_none() });
+    let greeting = filter.upgrade(&upgraded.settings, upgraded.request);
+    let io = upgraded.io.with_greeting(filter.clone(), greeting);
+    serve_filtered(shared, SharedIo::new(io), entry, leaving, filter).await;
+}
+
+/// Without calls for a while, a connection rests: there is no `h2` until the peer goes on.
+async fn serve_filtered(shared: Rc<Shared>, io: SharedIo, entry: Entry, leaving: Rc<Leaving>, filter: Rc<FrameFilter>) {
     // In a box, so that what rests holds nothing of it.
     while Box::pin(serve_awake(&shared, &io, &entry, &leaving, &filter)).await {
         let goes_on = poll_fn(|cx| {
