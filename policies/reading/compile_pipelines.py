@@ -23,6 +23,7 @@ from policies.rules.pipelines import (
     RateLimit,
     RouterAlias,
     RouterChecker,
+    Uppercase,
 )
 
 MIDDLEWARE = "middleware.http."
@@ -184,6 +185,11 @@ def _router_checker(settings: Settings) -> Middleware:
     return RouterChecker(name=settings.name, rule=settings.pattern("rule", default=None))
 
 
+def _uppercase(settings: Settings) -> Middleware:
+    request, response = settings.choice("direction", _DIRECTIONS, default="request")
+    return Uppercase(name=settings.name, request=request, response=response)
+
+
 def _bearer(settings: Settings) -> Middleware:
     return Bearer(
         name=settings.name,
@@ -237,6 +243,7 @@ def _scopes(settings: Settings) -> tuple[str, ...]:
 
 # As golang.org/x/oauth2 numbers them: whichever is taken, in the form, in the header.
 _AUTH_STYLES = {"0": ("header", "form"), "1": ("form",), "2": ("header",)}
+_DIRECTIONS = {"request": (True, False), "response": (False, True), "both": (True, True)}
 _TRUTH = {  # as Dapr reads it
     **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
     **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
@@ -255,11 +262,11 @@ _KINDS: Mapping[str, Callable[[Settings], Middleware]] = {
     "ratelimit": _rate_limit,
     "routeralias": _router_alias,
     "routerchecker": _router_checker,
+    "uppercase": _uppercase,
 }
 _NOT_BUILT: Mapping[str, str] = {
     "opa": "which is not built",
     "sentinel": "which is not built (ratelimit and --app-max-concurrency limit calls)",
-    "uppercase": "a test aid of Dapr's that is not built",
     "wasm": "which is not built",
 }
 # Without these nobody comes in who would not come in with them.

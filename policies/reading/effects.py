@@ -252,6 +252,12 @@ MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
     "routerchecker": {
         "rule": "regular expression (RE2) that is to be found in path and query, else the answer is 400; needs the extra `re2`",
     },
+    "uppercase": {
+        "direction": (
+            "whose bodies go on in upper case: `request`, `response` or `both` (request). ASCII letters alone, so that lengths stay, and"
+            " compressed bodies are not spared; bodies of gRPC, gRPC-Web and WebSockets pass unchanged"
+        ),
+    },
 }
 
 

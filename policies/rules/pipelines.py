@@ -42,6 +42,13 @@ class RouterChecker(Middleware, frozen=True, kw_only=True):
     rule: str
 
 
+class Uppercase(Middleware, frozen=True, kw_only=True):
+    """`middleware.http.uppercase`: ASCII letters of bodies in upper case."""
+
+    request: bool
+    response: bool
+
+
 class Bearer(Middleware, frozen=True, kw_only=True):
     """`middleware.http.bearer`: a token (JWT) of `issuer` for `audience`. jwks_url: where its keys are, "": found by discovery."""
 

@@ -214,6 +214,8 @@ def _plan_rows(told: Told) -> Iterator[tuple[str, str]]:
     yield "gates", ", ".join([*told["gates"], *of_attempts]) or "none"
     if told["replyEdits"]:
         yield "answer", _all_edits(told["replyEdits"])
+    upper = [f"body of the {what}" for what, is_upper in told["upperCase"].items() if is_upper]
+    yield from (("upper case", text) for text in upper)
 
 
 def _callee_rows(told: Told) -> Iterator[tuple[str, str]]:

@@ -162,6 +162,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     by_daprd: place of the route (of weight 0) that an attempt takes instead where its call is not gRPC and the peer takes nothing else, as
     a daprd does. None: such an attempt fails as UNSUPPORTED.
     attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call.
+    upper_request, upper_response: ASCII letters of bodies go on in upper case, all other bytes as they are, so that lengths stay. Bodies of
+    HTTP alone: not those of gRPC and gRPC-Web, nor tunnels.
     """
 
     labels: Labels
@@ -174,6 +176,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     body_bytes: int | None = None
     replay_bytes: int = 65_536  # of a request body kept for another attempt; a larger body is sent once
     reply_edits: Edits = ()
+    upper_request: bool = False
+    upper_response: bool = False
     by_daprd: int | None = None
     local_replies: Mapping[Cause, Reply] = field(default_factory=dict)
     scopes: tuple[str, ...] = ()

@@ -142,6 +142,7 @@ class Explainer:
             "gates": list(plan.gates),
             "bodyBytes": plan.body_bytes,
             "replyEdits": self._edits(plan.reply_edits),
+            "upperCase": {"request": plan.upper_request, "response": plan.upper_response},
             "scopes": list(plan.scopes),
             "sends": _sends(head, route.edits, self._secret | _set_outside(route)),
         }

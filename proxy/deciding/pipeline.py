@@ -1,7 +1,7 @@
 """What HTTP requests pass before they go on (`spec.httpPipeline`, `spec.appHttpPipeline`). Pure.
 
-Each handler is a gate, an edit, or an answer. No chain of its own runs in an engine: handlers are asked in their order, and what they say
-goes into one decision.
+Each handler is a gate, an edit (of the head or of bodies), or an answer. No chain of its own runs in an engine: handlers are asked in
+their order, and what they say goes into one decision.
 """
 
 import math
@@ -22,6 +22,7 @@ from policies.rules.pipelines import (
     RateLimit,
     RouterAlias,
     RouterChecker,
+    Uppercase,
 )
 from proxy import errors
 from proxy.contract.gates import GateSpec, RateGate
@@ -46,7 +47,7 @@ _FORMS: Final[tuple[Form, ...]] = ("sent", "whole", "method")
 class Way:
     """A request on its way through. Mutable state: where it goes by now, and what it is given."""
 
-    __slots__ = ("edits", "form", "gates", "head", "is_login", "labels", "scopes", "wait_s")
+    __slots__ = ("edits", "form", "gates", "head", "is_login", "labels", "scopes", "upper", "wait_s")
 
     def __init__(self, head: RecordingHead, form: Form, labels: Labels) -> None:
         self.head = head
@@ -55,6 +56,7 @@ class Way:
         self.gates: list[str] = []
         self.edits: list[Edit] = []
         self.scopes: list[str] = []
+        self.upper = (False, False)
         self.wait_s = 0
         self.is_login = False
 
@@ -237,6 +239,16 @@ class _RouterChecker(Step):
         return way.refuse(Cause.BAD_REQUEST, f"invalid router: the rule of {self._name} does not allow it")
 
 
+class _Uppercase(Step):
+    def __init__(self, middleware: Uppercase, _: str, __: Remote) -> None:
+        self._middleware = middleware
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        request, response = way.upper
+        way.upper = (request or self._middleware.request, response or self._middleware.response)
+        return None
+
+
 _STEPS: Mapping[type[Middleware], Callable[[Any, str, Remote], Step]] = {
     Bearer: _Bearer,
     ClientCredentials: _ClientCredentials,
@@ -244,17 +256,22 @@ _STEPS: Mapping[type[Middleware], Callable[[Any, str, Remote], Step]] = {
     RateLimit: _RateLimit,
     RouterAlias: _RouterAlias,
     RouterChecker: _RouterChecker,
+    Uppercase: _Uppercase,
 }
 
 
 class Passed(Struct, frozen=True):
-    """A request that goes on: as what head, and what its Plan is given. is_login: a browser's, which has logged in."""
+    """A request that goes on: as what head, and what its Plan is given. is_login: a browser's, which has logged in.
+
+    upper: whether its body goes on in upper case, and that of its answer.
+    """
 
     head: RecordingHead
     gates: tuple[str, ...] = ()
     edits: Edits = ()
     wait_s: int = 0
     scopes: tuple[str, ...] = ()
+    upper: tuple[bool, bool] = (False, False)
     is_login: bool = False
 
     def onto(self, found: Decision) -> Decision:
@@ -268,6 +285,8 @@ class Passed(Struct, frozen=True):
             gates=(*self.gates, *found.gates),
             local_replies=replies.limiting(self.wait_s) if isinstance(replies, CauseReplies) else replies,
             scopes=(*found.scopes, *self.scopes),
+            upper_request=found.upper_request or self.upper[0],
+            upper_response=found.upper_response or self.upper[1],
         )
 
 
@@ -326,7 +345,7 @@ class Pipeline:
             decided = step.take(way, kind)
             if decided is not None:
                 return way.gated(decided)
-        given = (tuple(way.gates), tuple(way.edits), way.wait_s, tuple(way.scopes))
+        given = (tuple(way.gates), tuple(way.edits), way.wait_s, tuple(way.scopes), way.upper)
         return Passed(way.head, *given, is_login=way.is_login)
 
     def carry(

@@ -69,8 +69,8 @@ of unknown length, for a body larger than the replay buffer, or beyond the openi
 `DefaultAppRetryPolicy` or `DefaultRetryPolicy` apply to apps without an entry. They replace the built-in retry (three retries, a second
 apart, of what certainly did not reach the app), whereas Dapr multiplies the two: `maxRetries: 1` is two attempts here and eight there.
 """
-_MIDDLEWARE = """A handler whose component is missing or can't be used is refused when it is loaded, never passed over. `opa`, `sentinel`,
-`wasm` and `uppercase` are not built. Settings of `middleware.http.` types:
+_MIDDLEWARE = """A handler whose component is missing or can't be used is refused when it is loaded, never passed over. `opa`, `sentinel`
+and `wasm` are not built. Settings of `middleware.http.` types:
 """
 _EXTERNAL = """A name of an HTTPEndpoint goes before an app of that name in every HTTP form; gRPC calls apps alone. `targets.apps` of a
 Resiliency has the name, or the URL as the app wrote it. What else holds for calls that leave the mesh, by name or by URL:

@@ -25,6 +25,7 @@ PlanParts = tuple[
     int | None,
     int,
     list[EditParts],
+    tuple[bool, bool],
     int | None,
     list[str],
 ]

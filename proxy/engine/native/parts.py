@@ -58,6 +58,7 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
         plan.body_bytes,
         plan.replay_bytes,
         _edit_parts(plan.reply_edits),
+        (plan.upper_request, plan.upper_response),
         plan.by_daprd,
         list(plan.scopes),
     )

@@ -53,6 +53,7 @@ class Exchange:
         "_started_ns",
         "_status",
         "_timers",
+        "_upper_answer",
         "body",
         "carrier",
         "head",
@@ -95,6 +96,7 @@ class Exchange:
         self.body = RequestBody(raw.framing)
         # the answer
         self.is_committed = False
+        self._upper_answer = False  # its body goes on in upper case
         self._done = False
         self._status = 0
         self.head_ns = 0
@@ -189,6 +191,10 @@ class Exchange:
         if kept.edits[0].grpc_web and (left := self.head.get(b"grpc-timeout")) is not None:
             self._limit(parse_grpc_timeout(left))
         self.body.keep_bytes = plan.replay_bytes
+        if plan.upper_request or plan.upper_response:
+            may_be = self.raw.protocol in {"http1", "http2"} and not content_type(self.raw)
+            self.body.is_upper = may_be and plan.upper_request
+            self._upper_answer = may_be and plan.upper_response
         self._retrying = Retrying(plan.retries)
         self.route = _draw_route(plan.routes, self.carrier)  # once: attempts stay on one side of a split
         if plan.gates:
@@ -327,7 +333,7 @@ class Exchange:
     def deliver(self, data: bytes) -> None:
         """Some of the answer's body."""
         self._down_bytes += len(data)
-        self._down.send(data)
+        self._down.send(data.upper() if self._upper_answer else data)  # of ASCII letters
 
     def end_answer(self, trailers: Headers) -> None:
         """The answer is whole."""

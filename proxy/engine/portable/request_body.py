@@ -18,6 +18,7 @@ class RequestBody:
         "_acked",
         "chunks",
         "ended",
+        "is_upper",
         "is_whole",
         "keep_bytes",
         "size",
@@ -29,6 +30,7 @@ class RequestBody:
         self.trailers: Headers = ()
         self.size = 0  # bytes that came so far
         self.keep_bytes = 0  # the most that is held for another attempt
+        self.is_upper = False  # it is sent on in upper case
         self.is_whole = True
         self.chunks: list[bytes] = []
         self._acked = 0
@@ -84,7 +86,7 @@ class BodyCursor:
         self._given += 1
         if self._given == len(body.chunks) and not (keep and body.size <= body.keep_bytes):
             self.let_go()  # too large to keep: this attempt is the last
-        call.send(chunk)
+        call.send(chunk.upper() if body.is_upper else chunk)  # of ASCII letters
         return True
 
     def committed(self) -> None:

@@ -107,6 +107,18 @@ async def test_rate_limit_on_the_callers_side_counts_all_its_http_requests(pair:
     assert statuses == [200, 429, 204, 429]
 
 
+@pytest.mark.parametrize("side", ["httpPipeline", "appHttpPipeline"])
+async def test_bodies_go_on_in_upper_case(pair: Pair, side: str) -> None:
+    both = component("up", "uppercase", direction="both")
+    loud, quiet = configuration(**{side: [("up", "uppercase")]}), configuration()
+    mine, theirs = (loud, quiet) if side == "httpPipeline" else (quiet, loud)
+    await pair.start("cart", theirs, both, app=pair.http)
+    web = await pair.start("web", mine, both)
+    answer = await request(web.http_port, "POST", "/v1.0/invoke/cart/method/echo", body=b"hello")
+    assert answer.status == 200
+    assert b'"BODY": "HELLO"' in answer.body
+
+
 async def test_grpc_passes_neither(pair: Pair) -> None:
     pytest.importorskip("re2")
     never = component("never", "routerchecker", rule="^$")

@@ -24,6 +24,7 @@ from policies.rules.pipelines import (
     RateLimit,
     RouterAlias,
     RouterChecker,
+    Uppercase,
 )
 from tests.unit.policies.writing import configuration, sources
 
@@ -279,6 +280,27 @@ def test_handler_without_a_component_is_never_passed_over(tmp_path: Path, kind: 
     assert (fault.line, fault.field) == (10, "spec.httpPipeline.handlers[0]")
 
 
+@pytest.mark.parametrize(
+    ("settings", "of_request", "of_response"),
+    [
+        ({}, True, False),
+        ({"direction": "request"}, True, False),
+        ({"direction": "Response"}, False, True),
+        ({"direction": "both"}, True, True),
+    ],
+)
+def test_direction_of_uppercase_is_read(
+    tmp_path: Path, settings: Settings, of_request: bool, of_response: bool
+) -> None:
+    found = made(tmp_path, "uppercase", settings)
+    assert found == Uppercase(name="m", request=of_request, response=of_response)
+
+
+def test_unknown_direction_of_uppercase_is_a_fault(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "uppercase", {"direction": "up"})
+    assert "`up` is unknown (expected request or response or both)" in fault
+
+
 def test_handler_that_keeps_nobody_out_is_passed_over_without_its_component(tmp_path: Path) -> None:
     alias = component("b", "routeralias", {"routes": {"/a": "/b"}})
     found = read(tmp_path, [handler("a", "routeralias"), handler("b", "routeralias")], alias)
@@ -290,7 +312,7 @@ def test_handler_that_keeps_nobody_out_is_passed_over_without_its_component(tmp_
     assert warning.endswith("passed over")
 
 
-@pytest.mark.parametrize("kind", ["opa", "sentinel", "wasm", "uppercase", "whatever"])
+@pytest.mark.parametrize("kind", ["opa", "sentinel", "wasm", "whatever"])
 def test_type_that_is_not_built_is_a_fault_that_names_the_component(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DocumentError) as caught:
         read(tmp_path, [handler("m", kind)], component("m", kind))

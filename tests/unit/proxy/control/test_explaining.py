@@ -3,7 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
+from policies.reloading.loading import PolicySources, load
 from policies.rules.http_endpoints import HttpEndpoint, parse_url
+from policies.rules.pipelines import Pipelines, Uppercase
 from proxy.control.explaining import Explainer, inbound_head, outbound_head
 from tests.unit.proxy.control.test_plane import ONE, Make, found, make  # noqa: F401 - a fixture
 
@@ -67,6 +69,18 @@ def test_call_of_a_known_app_tells_route_and_identity_and_what_was_read(make: Ma
     assert told["sends"]["target"] == "/x"
     assert {"facet": "path", "table": "paths of the API", "value": ["invoke", "cart"]} in told["read"]
     assert "s3cret" not in str(told)
+
+
+def test_bodies_that_go_on_in_upper_case_are_told(make: Make) -> None:  # noqa: F811
+    world = make()
+    world.control.names_changed(found(ONE))
+    loud = Pipelines(http=(Uppercase(name="up", request=False, response=True),))
+    before = load(PolicySources(own_app_id="web", own_namespace="default"))
+    world.control.policy_changed(replace(before, pipelines=loud))
+    told = Explainer(world.control, lambda: LISTENERS).explain(
+        {"method": ["GET"], "url": ["/v1.0/invoke/cart/method/x"]}
+    )
+    assert told["upperCase"] == {"request": False, "response": True}
 
 
 def test_headers_are_sent_on_as_engines_send_them(make: Make) -> None:  # noqa: F811

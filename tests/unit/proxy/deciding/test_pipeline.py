@@ -13,6 +13,7 @@ from policies.rules.pipelines import (
     RateLimit,
     RouterAlias,
     RouterChecker,
+    Uppercase,
 )
 from proxy.contract.gates import RateGate
 from proxy.contract.head import Form, Headers
@@ -76,6 +77,20 @@ def test_rate_limit_is_a_gate_before_those_of_the_plan() -> None:
     assert (made.gates, asked.vary) == (("http:0:slow", "own"), ())
     assert dict(made.local_replies[Cause.RATE].headers)[b"retry-after"] == b"4"
     assert Pipeline("http", 4, (SLOW,)).gates == {"http:0:slow": RateGate(per_s=0.3, burst=1)}
+
+
+@pytest.mark.parametrize("direction", [(True, False), (False, True)])
+def test_bodies_in_upper_case_are_a_property_of_the_plan(direction: tuple[bool, bool]) -> None:
+    request, response = direction
+    found, asked = passed("/a", Uppercase(name="up", request=request, response=response))
+    made = found.onto(plan())
+    assert isinstance(made, Plan)
+    assert ((made.upper_request, made.upper_response), asked.vary) == (direction, ())
+    other = Uppercase(name="other", request=response, response=request)
+    both = passed("/a", Uppercase(name="up", request=request, response=response), other)[0].onto(made)
+    assert isinstance(both, Plan)
+    assert both.upper_request
+    assert both.upper_response
 
 
 def test_alias_moves_a_request_and_reads_its_path_class_alone() -> None:

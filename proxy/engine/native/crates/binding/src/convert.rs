@@ -48,6 +48,7 @@ pub(crate) type PlanParts = (
     Option<u64>,
     usize,
     Vec<EditParts>,
+    (bool, bool),
     Option<usize>,
     Vec<String>,
 );
@@ -110,7 +111,8 @@ pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Bo
 }
 
 pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<Plan>> {
-    let ((token, labels), routes, retries, gates, times, body_bytes, replay_bytes, reply_edits, by_daprd, scopes) = parts;
+    let ((token, labels), routes, retries, gates, times, body_bytes, replay_bytes, reply_edits, upper, by_daprd, scopes) = parts;
+    let (upper_request, upper_response) = upper;
     let (connect, attempt, total) = times;
     let token = Token::new(token, labels, released.clone());
     let routes: Vec<_> = routes.into_iter().map(route).collect::<PyResult<_>>()?;
@@ -132,6 +134,8 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<
         body_bytes,
         replay_bytes,
         reply_edits,
+        upper_request,
+        upper_response,
         by_daprd,
         scopes,
     }))

@@ -60,6 +60,8 @@ pub struct Call {
     /// The attempt whose answer is passed on, or the only one that can send all of the request.
     pub the_one: Option<usize>,
     pub committed: bool,
+    /// The answer's body is passed on in upper case.
+    pub upper_answer: bool,
     /// Some of the answer waits for the caller to read.
     pub owes_down: bool,
     /// More of the request is for the caller to send.
@@ -126,6 +128,7 @@ impl Call {
             under_way: 0,
             the_one: None,
             committed: false,
+            upper_answer: false,
             owes_down: false,
             up_waits: false,
             web: None,
@@ -191,6 +194,11 @@ impl Call {
             self.limit(self.asked_limit());
         }
         self.body.replay_limit = plan.replay_bytes;
+        if plan.upper_request || plan.upper_response {
+            let is_plain = matches!(self.head.protocol, Protocol::Http1 | Protocol::Http2);
+            let may_be = is_plain && grpc_web::content_type(&self.head).is_none();
+            (self.body.upper, self.upper_answer) = (may_be && plan.upper_request, may_be && plan.upper_response);
+        }
         self.route = draw_route(plan); // once: attempts stay on one side of a split
         if !plan.gates.is_empty() {
             if let Err(refusal) = Box::pin(self.enter(down, &plan.gates)).await? {

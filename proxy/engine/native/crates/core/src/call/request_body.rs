@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::call::ends::{Down, Gone, Part, Up};
 use crate::decision::edits::{self, Edits};
@@ -23,6 +23,8 @@ pub struct RequestBody {
     pub bytes: u64,
     pub replay_limit: usize,
     pub spent: bool,
+    /// It is sent on in upper case.
+    pub upper: bool,
     pub ended: bool,
     saved: Vec<Bytes>,
     trailers: Option<Headers>,
@@ -32,7 +34,7 @@ pub struct RequestBody {
 impl RequestBody {
     /// `ended`: known to be none.
     pub fn new(ended: bool) -> Self {
-        Self { bytes: 0, replay_limit: 0, spent: false, saved: Vec::new(), ended, trailers: None, released: 0 }
+        Self { bytes: 0, replay_limit: 0, spent: false, upper: false, saved: Vec::new(), ended, trailers: None, released: 0 }
     }
 
     /// Some of it came. `keep`: another attempt may send it again; returns whether it was kept for that.
@@ -53,6 +55,13 @@ impl RequestBody {
             self.released = drained;
         }
     }
+}
+
+/// ASCII letters in upper case, all other bytes as they are.
+pub fn in_upper_case(data: Bytes) -> Bytes {
+    let mut data = BytesMut::from(data);
+    data.make_ascii_uppercase();
+    data.freeze()
 }
 
 /// How far one attempt has sent the body. `at`: what it was given of what is saved.
@@ -96,7 +105,7 @@ impl BodyCursor {
                 let chunk = self.pending.split_to(room.min(self.pending.len()));
                 self.drained += chunk.len() as u64;
                 self.told_end = body.ended && self.pending.is_empty() && self.at == body.saved.len() && body.trailers.is_none();
-                up.send(chunk, self.told_end);
+                up.send(if body.upper { in_upper_case(chunk) } else { chunk }, self.told_end);
                 body.release(self.drained, down);
             }
             if self.at < body.saved.len() {

@@ -175,6 +175,8 @@ mod tests {
             body_bytes: None,
             replay_bytes,
             reply_edits: None,
+            upper_request: false,
+            upper_response: false,
             by_daprd: None,
             scopes: Vec::new(),
         }

@@ -336,6 +336,8 @@ mod tests {
             body_bytes: None,
             replay_bytes: 0,
             reply_edits: None,
+            upper_request: false,
+            upper_response: false,
             by_daprd: None,
             scopes: vec!["access".into()],
         }))

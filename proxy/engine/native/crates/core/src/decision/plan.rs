@@ -109,6 +109,8 @@ pub struct Plan {
     pub body_bytes: Option<u64>,
     pub replay_bytes: usize,
     pub reply_edits: Option<Edits>,
+    pub upper_request: bool,
+    pub upper_response: bool,
     pub by_daprd: Option<usize>,
     pub scopes: Vec<Arc<str>>,
 }

@@ -10,6 +10,7 @@ use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Down, Gone, Part};
 use crate::call::exchange::{Call, Stop, now_ns};
 use crate::call::grpc_web;
+use crate::call::request_body::in_upper_case;
 use crate::call::retrying::NextPause;
 use crate::decision::edits::{self, drop_hop_by_hop};
 use crate::decision::plan::Plan;
@@ -171,7 +172,7 @@ impl UpstreamAttempt {
                         call.down_bytes += chunk.len() as u64;
                         up.release(chunk.len());
                         let last = data.is_empty() && up.is_read();
-                        down.send(chunk, last);
+                        down.send(if call.upper_answer { in_upper_case(chunk) } else { chunk }, last);
                         if last {
                             return Poll::Ready(self.whole(call, None));
                         }
