@@ -17,7 +17,7 @@ class ConcurrencyGate(Struct, frozen=True, kw_only=True, tag="concurrency"):
 class RateGate(Struct, frozen=True, kw_only=True, tag="rate"):
     """Of each caller `burst` at once, and `per_s` a second in the long run; others are refused as RATE.
 
-    A caller is the peer's proven SPIFFE id, else its address.
+    A caller is the peer's proven SPIFFE id, else its address: `RequestHead.who`.
     """
 
     per_s: float

@@ -1,6 +1,6 @@
 """What arrived: a request's head, as engines read it and deciders see it. Frozen."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -8,6 +8,9 @@ Header = tuple[bytes, bytes]
 Headers = tuple[Header, ...]
 Framing = Literal["none", "length", "stream"]
 
+
+FROM_DAPRD: Final = "daprd-in"  # the cluster of the translator, and the listener where it calls back
+MAX_ADDRESS: Final = 64
 
 Form = Literal["sent", "whole", "method"]
 """Which path an app is sent: as it came, cleaned (Dapr's surfaces), or cleaned from what follows `/method` on (Dapr's path form)."""
@@ -36,8 +39,21 @@ class RequestHead(Struct, frozen=True):
 
     @property
     def who(self) -> str:
-        """Who calls, as gates tell callers apart: the proven id, else the address, which is empty on a local socket."""
+        """Who calls, as gates tell callers apart: the proven id, else the address, which is empty on a local socket.
+
+        Of a daprd's call that comes back from its translator: the daprd's id, else the address that it says, as daprds count callers.
+        """
+        if self.listener == FROM_DAPRD:
+            return self._daprd()
         return self.peer or self.peer_address
+
+    def _daprd(self) -> str:
+        proven = self.get(b"postern-peer")
+        if proven is not None:
+            return proven.decode("latin-1")
+        said = next((data for key, data in reversed(self.headers) if key == b"x-forwarded-for"), b"")
+        last = said.rpartition(b",")[2].strip().decode("latin-1")
+        return last if len(last) <= MAX_ADDRESS else ""
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header, or None."""

@@ -7,10 +7,11 @@ from proxy.api.daprd.server import Translators
 from proxy.api.server import Handler, LocalHttp, LocalRequest
 from proxy.contract.addresses import join_address, split_address
 from proxy.contract.engine import Engine, ListenerSpec
+from proxy.contract.head import FROM_DAPRD
 from proxy.contract.plan import Cause
 from proxy.control.plane import Control, browsers_of, own_port_listener
 from proxy.deciding.browsers import refused_page
-from proxy.deciding.daprd import FROM_DAPRD, TO_DAPRD
+from proxy.deciding.daprd import TO_DAPRD
 from proxy.deciding.outbound import INVOKER
 from proxy.errors import ANSWERS, HEADER, ListenError
 from proxy.settings.values import PortWish, Settings, is_loopback

@@ -18,7 +18,7 @@ from policies.rules.access import Caller, Protocol
 from proxy.contract.addresses import join_address
 from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream
 from proxy.contract.gates import ConcurrencyGate
-from proxy.contract.head import RequestHead
+from proxy.contract.head import FROM_DAPRD, RequestHead
 from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Decision, Edit, Hold, Labels, Op
 from proxy.contract.recording import RecordingHead, Table, Tables
@@ -48,7 +48,7 @@ from proxy.deciding.callee import (
     parse_key,
     parse_routes,
 )
-from proxy.deciding.daprd import FROM_DAPRD, TO_DAPRD
+from proxy.deciding.daprd import TO_DAPRD
 from proxy.deciding.egress import Egress
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.naming import SERVICES_HOLD

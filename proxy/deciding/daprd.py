@@ -6,6 +6,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from proxy import errors
+from proxy.contract.head import FROM_DAPRD
 from proxy.contract.plan import Cause, Edit, Edits, Labels, Op, Plan, Reply, RetryPolicy, Route
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
@@ -14,8 +15,7 @@ from proxy.deciding.callee import Callee, parse_callee
 
 #: What daprds call each other by.
 ENVELOPES: Final = "dapr.proto.internals.v1.ServiceInvocation"
-FROM_DAPRD: Final = "daprd-in"  # clusters: the translators
-TO_DAPRD: Final = "daprd-out"
+TO_DAPRD: Final = "daprd-out"  # a cluster: the other translator
 #: Redialled at once, then given up: the call that is translated has retry rules of its own.
 _AGAIN: Final = RetryPolicy(
     attempts=None,

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::decision::target;
 use crate::fields::Headers;
+
+/// The listener where the translator of daprds' calls calls back.
+const FROM_DAPRD: &str = "daprd-in";
+const MAX_ADDRESS: usize = 64;
 
 /// How the request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +105,7 @@ impl Caller {
 #[derive(Debug)]
 pub struct Head {
     pub entry: Entry,
+    daprd: Option<String>,
     pub protocol: Protocol,
     pub framing: Framing,
     pub method: Bytes,
@@ -115,10 +120,20 @@ pub struct Head {
 }
 
 impl Head {
-    /// Who calls, as gates tell callers apart: the proven id, else the address, which is empty on a local socket.
+    /// Who calls, as gates tell callers apart: see `RequestHead.who`.
     pub fn who(&self) -> &str {
-        self.entry.peer.as_deref().unwrap_or(&self.entry.address)
+        self.daprd.as_deref().or(self.entry.peer.as_deref()).unwrap_or(&self.entry.address)
     }
+}
+
+/// Whose call it is that comes back from its translator: the daprd's id, else the address that it says.
+fn daprd(headers: &Headers) -> String {
+    if let Some(proven) = headers.get(HeaderName::from_static("postern-peer")) {
+        return latin1(proven.as_bytes());
+    }
+    let said = headers.get_all(HeaderName::from_static("x-forwarded-for")).iter().last();
+    let last = said.and_then(|said| said.as_bytes().rsplit(|byte| *byte == b',').next()).unwrap_or_default().trim_ascii();
+    if last.len() <= MAX_ADDRESS { latin1(last) } else { String::new() }
 }
 
 /// Each byte a character, as Python's latin-1.
@@ -161,8 +176,10 @@ pub fn read(raw: RawHead, entry: Entry) -> (Head, Option<String>) {
     } else {
         found.path
     };
+    let daprd = (&*entry.listener == FROM_DAPRD).then(|| daprd(&raw.headers));
     let head = Head {
         entry,
+        daprd,
         protocol: raw.protocol,
         framing: raw.framing,
         authority: lowered(&authority),
