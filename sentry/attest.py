@@ -68,16 +68,23 @@ class Attestor:
         self._validators = dict(validators)
         self._default = default
 
-    async def attest(self, kind: int, ask: Ask) -> Grant:
-        """Check the proof. Raises: RequestError for a validator not enabled, AttestationError for a bad proof."""
+    def validator(self, kind: int) -> Validator:
+        """The one of that number, 0: the default. Raises: RequestError where it is not enabled."""
         named = kind or self._default
         validator = next((known for name, known in self._validators.items() if name == named), None)
         if validator is None:
             enabled = ", ".join(sorted(known.name for known in self._validators)) or "none"
-            raise RequestError(
-                "validator", f"token validator {kind} is not enabled here (enabled: {enabled})"
+            fault = (
+                f"the validator {_name(kind)} is not enabled"
+                if kind
+                else "a validator name must be specified in this environment"
             )
-        return await validator.validate(ask)
+            raise RequestError("validator", f"{fault} (enabled: {enabled})")
+        return validator
+
+
+def _name(kind: int) -> str:
+    return {one.value: one.name for one in Kind}.get(kind, str(kind))
 
 
 class InsecureValidator:

@@ -63,20 +63,25 @@ def parse_csr(pem: bytes) -> SigningRequest:
         x509.InvalidVersion,
         x509.DuplicateExtension,
     ) as error:
-        raise RequestError("csr-encoding", "the certificate signing request can't be read") from error
+        raise RequestError("csr-encoding", "invalid certificate signing request: it can't be read") from error
     return SigningRequest(public_key=public_key, key_type=key_type, extras=extras)
 
 
 def _first_block(pem: bytes) -> bytes:
     block = _BLOCK.search(pem)
     if block is None or block[1] != block[3]:
-        raise RequestError("csr-encoding", "the certificate signing request is not PEM")
+        raise RequestError("csr-encoding", "invalid certificate signing request: it is not PEM")
     if block[1] not in _TYPES:
-        raise RequestError("csr-type", f"expected a CERTIFICATE REQUEST block, met {block[1].decode()}")
+        raise RequestError(
+            "csr-type",
+            f"invalid certificate signing request: expected a CERTIFICATE REQUEST block, met {block[1].decode()}",
+        )
     try:
         return base64.b64decode(b"".join(block[2].split()), validate=True)
     except binascii.Error as error:
-        raise RequestError("csr-encoding", "the certificate signing request's base64 is broken") from error
+        raise RequestError(
+            "csr-encoding", "invalid certificate signing request: its base64 is broken"
+        ) from error
 
 
 def _judge_key(key: CertificatePublicKeyTypes) -> str:

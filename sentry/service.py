@@ -82,10 +82,12 @@ class SigningService:
         self, request: SignCertificateRequest, facts: dict[str, object]
     ) -> SignCertificateResponse:
         _check_limits(request)
+        validator = self._attestor.validator(request.token_validator)
+        _check_whole(request)
         asked = _asked_id(request, self._policy.default_trust_domain)
         csr_hash = hashlib.sha256(request.certificate_signing_request).hexdigest()
         ask = Ask(spiffe_id=asked, token=request.token, csr_hash=csr_hash)
-        grant = await self._attestor.attest(request.token_validator, ask)
+        grant = await validator.validate(ask)
         facts |= _grant_facts(grant)
         self._limiter.take(str(grant.spiffe_id))
         csr = parse_csr(request.certificate_signing_request)
@@ -117,17 +119,17 @@ def _check_limits(request: SignCertificateRequest) -> None:
         raise RequestError(
             "audiences", f"expected at most {MAX_AUDIENCES} audiences of at most {MAX_AUDIENCE_BYTES} bytes"
         )
-    missing = [
-        name
-        for name, value in (
-            ("app-id", request.id),
-            ("namespace", request.namespace),
-            ("certificate signing request", request.certificate_signing_request),
-        )
-        if not value
-    ]
+
+
+def _check_whole(request: SignCertificateRequest) -> None:
+    needed = {
+        "CSR": request.certificate_signing_request,
+        "app ID": request.id,
+        "namespace": request.namespace,
+    }
+    missing = [f"{name} is required" for name, value in needed.items() if not value]
     if missing:
-        raise AttestationError("incomplete", f"the request lacks: {', '.join(missing)}")
+        raise AttestationError("incomplete", "; ".join(missing))
 
 
 def _asked_id(request: SignCertificateRequest, default_trust_domain: str) -> SpiffeId:

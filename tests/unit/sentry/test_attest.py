@@ -231,19 +231,19 @@ async def test_reserved_ids_are_refused_by_every_validator(app_id: str) -> None:
     for kind in (Kind.UNKNOWN, Kind.INSECURE, Kind.JWKS):
         proof = token(claims(sub=str(reserved)))
         with pytest.raises(AttestationError) as refusal:
-            await attestor.attest(kind, ask(proof, spiffe_id=reserved))
+            await attestor.validator(kind).validate(ask(proof, spiffe_id=reserved))
         assert refusal.value.reason == "reserved-id"
 
 
-async def test_validator_not_enabled_or_unknown_is_the_requests_fault() -> None:
+def test_validator_not_enabled_or_unknown_is_the_requests_fault() -> None:
     attestor = Attestor({Kind.JWKS: validator()}, Kind.JWKS)
-    for kind in (Kind.INSECURE, Kind.KUBERNETES, 77, -1):
-        with pytest.raises(RequestError):
-            await attestor.attest(kind, ask(token()))
-    with pytest.raises(RequestError):
-        await Attestor({}, Kind.UNKNOWN).attest(0, ask(token()))
+    for kind, name in ((Kind.INSECURE, "INSECURE"), (Kind.KUBERNETES, "KUBERNETES"), (77, "77"), (-1, "-1")):
+        with pytest.raises(RequestError, match=rf"validator {name} is not enabled \(enabled: JWKS\)"):
+            attestor.validator(kind)
+    with pytest.raises(RequestError, match="a validator name must be specified"):
+        Attestor({}, Kind.UNKNOWN).validator(0)
 
 
 async def test_validator_unnamed_is_the_default() -> None:
     attestor = Attestor({Kind.INSECURE: InsecureValidator()}, Kind.INSECURE)
-    assert (await attestor.attest(0, ask(""))).validator is Kind.INSECURE
+    assert (await attestor.validator(0).validate(ask(""))).validator is Kind.INSECURE
