@@ -40,15 +40,10 @@ def _answer(question: str, argv: list[str], program: str) -> int:
         return 0
     if question == "wait":
         return _wait([word for word in argv if word.lstrip("-") != "wait"], os.environ, program)
-    from proxy.settings.version import DAPR_VERSION, VERSION, build_info  # noqa: PLC0415
+    from proxy.settings.version import build_info, runtime_version  # noqa: PLC0415
 
-    if question != "version":
-        sys.stdout.write(f"{build_info()}\n")
-    elif program == "daprd":
-        # Dapr's own commands leave out what a runtime of that version doesn't know; what follows the `+` orders nothing (SemVer 2.0.0 §10).
-        sys.stdout.write(f"{DAPR_VERSION}+postern.{VERSION}\n")
-    else:
-        sys.stdout.write(f"{VERSION}\n")
+    told = runtime_version(as_daprd=program == "daprd") if question == "version" else build_info()
+    sys.stdout.write(f"{told}\n")
     return 0
 
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from proxy.api.server import LocalRequest
 from proxy.settings.units import go_duration
 from proxy.settings.values import Settings
-from proxy.settings.version import VERSION
+from proxy.settings.version import runtime_version
 from proxy.wire.http_client import LocalResponse
 from proxy.wire.target import BadTargetError, clean, parse
 from telemetry.metrics import Meters
@@ -241,10 +241,11 @@ class Admin:
     def metadata(self) -> Json:
         """What this sidecar says of itself, as Dapr has it: lists without an entry are left out."""
         settings = self._settings
+        version = runtime_version(as_daprd=settings.profile == "daprd")
         found: Json = {
             "id": settings.app_id,
-            "runtimeVersion": VERSION,
-            "extended": {"daprRuntimeVersion": VERSION, "posternEngine": self._engine, **self.extended},
+            "runtimeVersion": version,
+            "extended": {"daprRuntimeVersion": version, "posternEngine": self._engine, **self.extended},
             "appConnectionProperties": _app_connection(settings),
             "actorRuntime": {"runtimeStatus": "DISABLED", "hostReady": False},
         }

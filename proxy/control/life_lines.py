@@ -7,7 +7,7 @@ from proxy.api.admin import BY_API
 from proxy.contract.addresses import join_address
 from proxy.settings.units import go_duration
 from proxy.settings.values import Settings
-from proxy.settings.version import VERSION
+from proxy.settings.version import runtime_version
 from telemetry.logs import get_logger
 
 Ports = Mapping[str, int | None]
@@ -92,7 +92,9 @@ class DaprLines(LifeLines):
     def starting(self) -> None:
         """See LifeLines."""
         settings = self._settings
-        self._runtime.info(f"Starting Dapr Runtime -- version {VERSION} -- commit postern")
+        self._runtime.info(
+            f"Starting Dapr Runtime -- version {runtime_version(as_daprd=True)} -- commit postern"
+        )
         self._runtime.info(f"Log level set to: {settings.log_level}")
         self._runtime.info("standalone mode configured")
         self._runtime.info(f"app id: {settings.app_id}")

@@ -10,6 +10,15 @@ VERSION = "0.1.0"
 DAPR_VERSION = "1.18.3"
 
 
+def runtime_version(*, as_daprd: bool) -> str:
+    """What a sidecar calls its version.
+
+    Dapr's own commands and SDKs leave out what a runtime of that version doesn't know; what follows the `+` orders nothing
+    (SemVer 2.0.0 §10).
+    """
+    return f"{DAPR_VERSION}+postern.{VERSION}" if as_daprd else VERSION
+
+
 def has_native() -> bool:
     """Whether the native engine is part of this installation; it may still not load."""
     return find_spec("proxy.engine.native._native") is not None

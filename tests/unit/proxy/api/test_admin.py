@@ -12,6 +12,7 @@ from proxy.api.server import LocalRequest
 from proxy.contract.head import Header
 from proxy.settings.parsing import parse
 from proxy.settings.values import Settings
+from proxy.settings.version import VERSION
 from proxy.wire.http_client import LocalResponse
 from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
@@ -247,6 +248,11 @@ async def test_metadata_of_a_sidecar_without_an_app_has_no_port() -> None:
     found = said(await Api("--app-port", "0").ask("/v1.0/metadata"))
     assert found["appConnectionProperties"] == {"protocol": "http", "channelAddress": "127.0.0.1"}
     assert found["extended"]["posternEngine"] == "portable"
+
+
+async def test_metadata_tells_a_version_that_dapr_s_tools_can_compare_under_its_name() -> None:
+    assert said(await Api("--profile=daprd").ask("/v1.0/metadata"))["runtimeVersion"].startswith("1.18.")
+    assert said(await Api().ask("/v1.0/metadata"))["runtimeVersion"] == VERSION
 
 
 async def test_metadata_names_the_resources_in_force_and_leaves_out_empty_lists() -> None:
