@@ -195,6 +195,7 @@ class Sidecar:
             self._meters,
             self._tracer,
             engine=self._engine.name,
+            report=self._engine.report,
             status=self._status,
             explain=self._not_ready,
             endpoints=self._control.endpoints,

@@ -6,7 +6,7 @@ Both live on private unix sockets (0600); the engine forwards `/v1.0/…` here, 
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
@@ -110,6 +110,7 @@ class Admin:
         tracer: Tracer,
         *,
         engine: str,
+        report: Callable[[], Awaitable[None]],
         status: Callable[[], Json],
         explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
@@ -124,6 +125,7 @@ class Admin:
         self._meters = meters
         self._tracer = tracer
         self._engine = engine
+        self._report = report
         self._status = status
         self._explain = explain
         self._endpoints = endpoints
@@ -189,7 +191,8 @@ class Admin:
         return _error(404, "ERR_NOT_FOUND", "this port serves health and metadata only")
 
     async def metrics(self, request: LocalRequest) -> LocalResponse:
-        """Prometheus text."""
+        """Prometheus text. Calls that were answered before the request are in it."""
+        await self._report()
         accept = next((data.decode("latin-1") for name, data in request.headers if name == b"accept"), "")
         body, kind = await self._meters.scrape(accept)
         return LocalResponse(200, ((b"content-type", kind.encode()),), body)

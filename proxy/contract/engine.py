@@ -310,6 +310,9 @@ class Engine(Protocol):
     async def drain(self, listeners: Sequence[str], within_s: float) -> int:
         """Drain the listeners' connections (GOAWAY, or `Connection: close`) and wait for their calls; returns how many were cut."""
 
+    async def report(self) -> None:
+        """Tell the observer of every call that has ended by now."""
+
     def loads(self, key: str) -> tuple[dict[str, object], ...]:
         """Load and health of a cluster's endpoints, for status."""
 

@@ -5,6 +5,7 @@ watches), so they never wait for the interpreter; a head that no kept Plan cover
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from proxy.engine.native.known import Known
 from proxy.engine.native.questions import Answers, Explain
 from proxy.engine.native.reports import Reports
 
+_TURN_S = 1.0  # which a scraper waits for
 REPORT_S = 0.1  # how long a report may lie; 0: not at all, for tests
 _ANSWERS = 32  # questions answered in one piece: the loop has other work
 
@@ -61,6 +63,7 @@ class NativeEngine:
         self._reports = Reports(self._core, known, observer, tracing, self._loop.time)
         self._sampling: Sampling | None = None
         self._running = asyncio.Event()
+        self._telling = asyncio.Lock()
         self._observer = observer
         self._measures: Measures | None = None
         self._push_measures()
@@ -75,8 +78,7 @@ class NativeEngine:
                 await asyncio.sleep(self._report_s)
                 self._push_sampling()
                 self._push_measures()
-                for _ in self._reports.tell():
-                    await asyncio.sleep(0)
+                await self._tell()
         finally:
             self._loop.remove_reader(self._core.bell())
             self._core.stop()
@@ -171,6 +173,19 @@ class NativeEngine:
                 for name, inside, waiting, left in self._core.gates()
             },
         )
+
+    async def report(self) -> None:
+        """Hand on what lies there, however little time has passed; without what a thread that is stuck has not counted."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TURN_S):
+                await self.drain((), 0.0)  # a turn of each thread: calls that it has answered, it has counted
+        self._reports.expect_counts()
+        await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._telling:  # what one forgets, the other may still need
+            for _ in self._reports.tell():
+                await asyncio.sleep(0)
 
     def loads(self, key: str) -> tuple[dict[str, object], ...]:
         """Load and health of a cluster's endpoints, for status."""

@@ -43,9 +43,13 @@ class Reports:
 
     def tell_all(self) -> None:
         """Hand on what there is, at once."""
-        self._counts_due = 0.0
+        self.expect_counts()
         for _ in self.tell():
             pass
+
+    def expect_counts(self) -> None:
+        """Have sums be due."""
+        self._counts_due = 0.0
 
     def tell(self) -> Iterator[None]:
         """Hand on what there is, in pieces."""

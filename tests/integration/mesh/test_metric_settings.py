@@ -91,3 +91,18 @@ async def test_paths_are_labels_where_cardinality_is_wanted_and_nothing_is_serve
     ports = (await off.status())["ports"]
     assert isinstance(ports, dict)
     assert not ports.get("metrics")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_scrape_has_the_calls_that_were_answered_before(
+    engine: str, mesh: Mesh, http_app: App
+) -> None:
+    shop = await mesh.sidecar("shop", app=http_app, flags=("--engine", engine))
+    counted = []
+    for _ in range(10):
+        await request(shop.http_port, "GET", invoke("shop", "/echo"))
+        text = (await shop.admin("/metrics")).body.decode()
+        counted += re.findall(
+            r"^dapr_runtime_service_invocation_req_sent_total.* (\d+)\.0$", text, re.MULTILINE
+        )
+    assert counted == [str(number) for number in range(1, 11)]

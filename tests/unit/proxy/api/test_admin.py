@@ -39,12 +39,14 @@ class Api:
         self.stopped: list[str] = []
         self.tracer = Tracer("web")
         self.asked_for: list[str | None] = []
+        self.reports = 0
         self.admin = Admin(
             settings_of(*flags),
             self.health,
             Meters("web", "default"),
             self.tracer,
             engine="portable",
+            report=self._note_report,
             status=lambda: {"appId": "web"},
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
@@ -57,6 +59,9 @@ class Api:
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),
         )
+
+    async def _note_report(self) -> None:
+        self.reports += 1
 
     def _endpoints(self, app: str | None) -> dict[str, Any]:
         self.asked_for.append(app)

@@ -85,6 +85,9 @@ class Recorder:
     async def unlisten(self, name: str) -> None:
         raise AssertionError(name)
 
+    async def report(self) -> None:
+        raise AssertionError
+
     def set_cluster(self, cluster: Cluster) -> None:
         self.clusters[cluster.key] = cluster
 
