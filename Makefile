@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check reference native native-dev wheel stock fuzz bench soak nightly clean
+.PHONY: demo test quick check reference native native-dev wheel stock dapr-suite fuzz bench soak nightly clean
 
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
@@ -134,6 +134,13 @@ $(STOCK)/daprd/daprd: $(wildcard tests/stock/daprd/*)
 
 $(STOCK)/daprd/sentry: $(wildcard tests/stock/daprd/go.*)
 	go build -C tests/stock/daprd -o $(CURDIR)/$@ $(DAPR)/cmd/sentry
+
+# Dapr's own integration tests: four hundred files, some minutes.
+$(STOCK)/daprd/suite: $(wildcard tests/stock/daprd/go.*)
+	go test -C tests/stock/daprd -c -tags integration -o $(CURDIR)/$@ $(DAPR)/tests/integration
+
+dapr-suite: $(VENV)/.ready $(STOCK)/daprd/suite
+	@$(BIN)/python -m pytest -m soak tests/soak/test_dapr_suite.py
 
 $(ROUTERS)/go/routers: $(wildcard tests/routers/go/*)
 	go build -C tests/routers/go -o $(CURDIR)/$@ .
