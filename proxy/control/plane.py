@@ -559,6 +559,7 @@ def _app_view(settings: Settings, *, healthy: bool | None) -> AppView:
         token=settings.app_api_token.encode() if settings.app_api_token else None,
         gated=settings.app_max_concurrency is not None,
         body_bytes=settings.max_body_bytes,
+        is_caller_claimed=settings.profile == "daprd" and not settings.mtls,
         replay_bytes=settings.replay_bytes,
         connect_s=settings.connect_s,
     )

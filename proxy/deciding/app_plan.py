@@ -52,12 +52,15 @@ STRIP: Edits = (
     Edit(op=Op.REMOVE_PREFIX, name=b"dapr-caller-"),
     Edit(op=Op.REMOVE_PREFIX, name=b"postern-"),
 )
+# The same for a caller that nobody proves: it is named as its own proxy names it.
+_STRIP_BUT_CLAIMS: Edits = tuple(edit for edit in STRIP if edit.name != b"dapr-caller-")
 STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"postern-"))
 
 
 class AppView(Struct, frozen=True, kw_only=True):
     """Our own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
 
+    is_caller_claimed: without mutual TLS the app is told whom the caller's proxy says that it is of, as daprds do; it decides nothing here.
     replay_bytes: of a request body kept for another attempt. has_callback: the server that calls OnInvoke is up. pipeline: what
     requests to an HTTP app pass.
     """
@@ -71,6 +74,7 @@ class AppView(Struct, frozen=True, kw_only=True):
     token: bytes | None
     gated: bool
     body_bytes: int | None
+    is_caller_claimed: bool = False
     replay_bytes: int = 65_536
     connect_s: float = 5.0
     has_callback: bool = False
@@ -170,9 +174,10 @@ def _given(
         text = "the server that calls AppCallback/OnInvoke did not start in time, see the log of this proxy"
         then = errors.reply(Cause.NOT_READY, labels, text, surface=surface, callee=app.app_id)
         return Hold(key=CALLBACK, for_s=CALLBACK_HOLD_S, then=then)
+    takes_claim = caller is None and app.is_caller_claimed
     edits = [
         Edit(op=Op.HOP_BY_HOP),
-        *STRIP,
+        *(_STRIP_BUT_CLAIMS if takes_claim else STRIP),
         *rewrite,
         Edit(op=Op.AUTHORITY, data=app.authority),
         Edit(op=Op.TRACE),
@@ -182,11 +187,10 @@ def _given(
         edits.append(Edit(op=Op.GRPC_WEB))
     elif app.is_grpc and not grpc and not by_callback:
         edits.append(Edit(op=Op.HTTP_ONLY))
-    if caller is None:
+    if caller is not None:
+        edits.extend(naming_caller(caller.app_id, caller.namespace))
+    elif not takes_claim:
         edits.append(Edit(op=Op.CALLER))
-    else:
-        edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=caller.app_id.encode()))
-        edits.append(Edit(op=Op.SET, name=b"dapr-caller-namespace", data=caller.namespace.encode()))
     edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=app.app_id.encode()))
     if app.token is not None:
         edits.append(Edit(op=Op.SET, name=b"dapr-api-token", data=app.token))
@@ -202,6 +206,14 @@ def _given(
         local_replies=CauseReplies(
             labels, surface, f"{app.app_id}.{app.namespace}", app.app_id, end="app", hint=hint
         ),
+    )
+
+
+def naming_caller(app_id: str, namespace: str) -> Edits:
+    """What tells an app who calls it."""
+    return (
+        Edit(op=Op.SET, name=b"dapr-caller-app-id", data=app_id.encode()),
+        Edit(op=Op.SET, name=b"dapr-caller-namespace", data=namespace.encode()),
     )
 
 

@@ -21,7 +21,7 @@ from proxy.contract.plan import (
 )
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
-from proxy.deciding.app_plan import STRIP, denied, is_grpc_web, to_app, without_verb
+from proxy.deciding.app_plan import STRIP, denied, is_grpc_web, naming_caller, to_app, without_verb
 from proxy.deciding.browsers import as_headers
 from proxy.deciding.building_blocks import missing_method
 from proxy.deciding.callee import (
@@ -426,9 +426,11 @@ class Outbound:
             edits.append(Edit(op=Op.SET, name=b"dapr-caller-app-id", data=app.app_id.encode()))
         elif named.surface == "dapr":
             edits.extend(view.forwarded)
-        routes = [Route(cluster=callee.key, expect=view.expected(callee), edits=tuple(edits))]
+        # No certificate will say it; the translator says it to daprds by itself.
+        claim = () if grpc or view.mtls else naming_caller(app.app_id, app.namespace)
+        routes = [Route(cluster=callee.key, expect=view.expected(callee), edits=(*edits, *claim))]
         if head.protocol() in ("http1", "http2"):
-            routes.append(by_translator(routes[0].edits, named.surface))
+            routes.append(by_translator(tuple(edits), named.surface))
         return Plan(
             labels=labels,
             routes=tuple(routes),

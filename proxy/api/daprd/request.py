@@ -74,7 +74,13 @@ def http_head(
     target = quote(clean(f"/{message.method}"), safe=_PATH_SAFE)
     if message.http_extension.querystring:
         target += f"?{quote(message.http_extension.querystring, safe=_QUERY_SAFE)}"
-    headers = [*from_map(request.metadata, keeps_binary=keeps_binary)]
+    # Whose call it is a daprd says in lower case; in Go's canonical case its client says so.
+    told = {
+        key: values
+        for key, values in request.metadata.items()
+        if key.islower() or not key.lower().startswith("dapr-caller-")
+    }
+    headers = [*from_map(told, keeps_binary=keeps_binary)]
     trace = _trace_of(outer)
     if trace is not None:
         headers = [*(field for field in headers if field[0] != b"traceparent"), trace]

@@ -64,6 +64,14 @@ def test_caller_without_identity_is_named_by_nothing() -> None:
     assert set(written(plan(caller=None))) == {b"dapr-callee-app-id"}
 
 
+def test_app_is_told_what_is_said_of_a_caller_that_nobody_proves_where_daprds_tell_it() -> None:
+    app = replace(APP, is_caller_claimed=True)
+    edits = plan(caller=None, app=app).routes[0].edits
+    assert not [edit for edit in edits if edit.op is Op.CALLER or edit.name == b"dapr-caller-"]
+    assert {b"postern-", b"dapr-api-token"} <= {edit.name for edit in edits}
+    assert written(plan(app=app))[b"dapr-caller-app-id"] == b"cart"
+
+
 def test_identity_headers_are_dropped_before_any_is_written() -> None:
     edits = plan(app=replace(APP, token=b"t")).routes[0].edits
     first_set = next(n for n, edit in enumerate(edits) if edit.op is Op.SET)

@@ -522,6 +522,15 @@ def test_callee_is_expected_in_our_own_trust_domain_and_where_an_access_entry_na
     }
 
 
+def test_peer_is_told_who_calls_where_no_certificate_tells_it() -> None:
+    def told(*, mtls: bool) -> list[bool]:
+        routes = plan_of(head("/v1.0/invoke/cart/method/x"), mtls=mtls).routes
+        return [any(e.op is Op.SET and e.name == b"dapr-caller-app-id" for e in one.edits) for one in routes]
+
+    assert told(mtls=False) == [True, False]  # the translator tells a daprd by itself
+    assert told(mtls=True) == [False, False]
+
+
 def test_plan_dies_with_everything_that_it_rests_on() -> None:
     assert set(plan_of(head("/v1.0/invoke/cart/method/x")).scopes) == {
         *("name:peer:cart.shop", "access", "app", "resiliency", "routes"),

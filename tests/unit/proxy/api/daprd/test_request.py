@@ -144,6 +144,14 @@ def test_who_calls_is_what_the_engine_wrote_of_the_certificate() -> None:
     assert not [name for name, _ in opened(request).headers if name == b"postern-peer"]
 
 
+def test_client_of_a_daprd_has_no_say_in_whose_call_it_is() -> None:
+    request = asked(Dapr_Caller_App_Id="admin", Dapr_Caller_Namespace="prod")
+    request.metadata["dapr-caller-app-id"].values.append("web")
+    assert [f for f in opened(request).headers if f[0].startswith(b"dapr-caller-")] == [
+        (b"dapr-caller-app-id", b"web")
+    ]
+
+
 def test_trace_is_the_daprds_own() -> None:
     request = asked(Traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
     assert (b"traceparent", TRACE) in opened(request, ((b"traceparent", TRACE),)).headers
