@@ -39,6 +39,7 @@ from proxy.control.listening import Listening, guarded
 from proxy.control.metrics_setup import access_log, api_log, fixed_sections_changed, meters, recorder
 from proxy.control.not_ready import reasons
 from proxy.control.observer import HopTracing, Reporter
+from proxy.control.own_status import app_status, engine_status, exporters_status, identity_status
 from proxy.control.plane import Control
 from proxy.control.policy_sources import policy_sources
 from proxy.control.remote_fetch import RemoteFetch
@@ -523,7 +524,6 @@ class Sidecar:
 
     def _status(self) -> Json:
         settings, stats = self._settings, self._engine.stats()
-        identity = self._identity.status() if self._identity is not None else {}
         not_ready = self._not_ready([*self._health.missing(but=("app",)), "app"])
         return {
             "appId": settings.app_id,
@@ -539,23 +539,12 @@ class Sidecar:
             "startedAt": self._announcing.started_at,
             "ports": {**self._listening.ports, "app": settings.app_port},
             "addresses": {"advertised": self._host_ip, "adminSocket": str(self._admin_path)},
-            "identity": {
-                "mtls": settings.mtls,
-                "state": identity.get("state", "pending" if settings.mtls else "off"),
-                "spiffeId": identity.get("spiffe_id", ""),
-                "secondsLeft": identity.get("seconds_left"),
-                "lastError": identity.get("last_error"),
-            },
-            "app": {
-                "port": settings.app_port,
-                "protocol": settings.app_protocol,
-                "healthy": self._app.healthy,
-                "open": self._app.is_open,
-                "state": self._app.state,
-                "announced": self._announcing.serving and not self._announcing.leaving,
-                "heldBy": str(self._app.held_by) if self._app.held_by is not None else None,
-                "heldByForeign": self._app.held_by is not None and self._app.held_by.is_foreign,
-            },
+            "identity": identity_status(settings, self._identity),
+            "app": app_status(
+                settings,
+                self._app,
+                announced=self._announcing.serving and not self._announcing.leaving,
+            ),
             "naming": {
                 str(found.name): [end.address for end in found.endpoints] for found in self._directory.known()
             },
@@ -567,13 +556,8 @@ class Sidecar:
                 "warnings": list(self._policy.warnings),
                 "lastError": self._policy_error,
             },
-            "engineStats": {
-                "connections": stats.connections,
-                "callsInFlight": stats.calls_in_flight,
-                "plansKept": stats.plans_kept,
-                "upstreamConnections": stats.upstream_connections,
-                "threads": stats.threads,
-            },
+            "engineStats": engine_status(stats),
+            "exporters": exporters_status(self._tracer.queues, self._policy.configuration.tracing),
             "routes": self._control.routes(),
             "services": self._control.services(),
             "upstreams": self._listening.upstream_ports,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from proxy.cli.check import check
 from proxy.cli.completion import COMPLETING, listed
 from proxy.cli.configurations import configurations
 from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError
@@ -28,7 +29,7 @@ _ELSEWHERE = {
     "version": "Print the version.",
 }
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(status, stop, invoke, explain, trace, endpoints),
+    *(status, stop, invoke, explain, trace, endpoints, check),
     *(logs, configurations, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.

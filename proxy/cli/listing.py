@@ -302,7 +302,7 @@ def endpoints(
     asked = of_app(root, caller) if caller else entries(root)
     if not asked:
         raise CliError(nothing_runs(root))
-    answers = asyncio.run(_looked_up(asked, app_id) if app_id else ask(asked, "/endpoints"))
+    answers = asyncio.run(looked_up(asked, app_id) if app_id else ask(asked, "/endpoints"))
     rows = [row for sidecar in answers for row in endpoint_rows(sidecar)]
     if output.is_data:
         put(format_data(rows, output.value))
@@ -314,7 +314,7 @@ def endpoints(
         raise CliError("no endpoint is known yet", hint="name the app to look it up")
 
 
-async def _looked_up(asked: Sequence[Entry], app_id: str) -> tuple[SidecarAnswer, ...]:
+async def looked_up(asked: Sequence[Entry], app_id: str) -> tuple[SidecarAnswer, ...]:
     """Ask until every sidecar has looked for the app, or has had the time."""
     target = f"/endpoints?app={quote(app_id, safe='')}"
     answers = await ask(asked, target)

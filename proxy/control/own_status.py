@@ -1,0 +1,85 @@
+"""Parts of what a sidecar says of itself in `/status`, from the parts that they are about; pure but for what these hold."""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from policies.rules.configuration import TracingConfig
+from proxy.contract.engine import EngineStats
+from proxy.control.app_watch import AppWatch
+from proxy.control.identity import Identity
+from proxy.settings.values import Settings
+from telemetry.exporting import ExportQueue
+
+Json = dict[str, Any]
+
+
+def identity_status(settings: Settings, identity: Identity | None) -> Json:
+    """The certificate. secondsLeft: by the clock that says less, the wall's or the one that nobody can turn."""
+    told = identity.status() if identity is not None else {}
+    return {
+        "mtls": settings.mtls,
+        "state": told.get("state", "pending" if settings.mtls else "off"),
+        "spiffeId": told.get("spiffe_id", ""),
+        "secondsLeft": told.get("seconds_left"),
+        "notAfter": told.get("not_after"),
+        "sentry": settings.sentry_address or ("local" if settings.mtls else ""),
+        "lastError": told.get("last_error"),
+    }
+
+
+def app_status(settings: Settings, app: AppWatch, *, announced: bool) -> Json:
+    """The app's port: who holds it, and whether calls go there."""
+    return {
+        "port": settings.app_port,
+        "host": settings.app_channel_address,
+        "protocol": settings.app_protocol,
+        "healthy": app.healthy,
+        "open": app.is_open,
+        "state": app.state,
+        "announced": announced,
+        "heldBy": str(app.held_by) if app.held_by is not None else None,
+        "heldByForeign": app.held_by is not None and app.held_by.is_foreign,
+    }
+
+
+def engine_status(stats: EngineStats) -> Json:
+    """What the engine has in hand."""
+    return {
+        "connections": stats.connections,
+        "callsInFlight": stats.calls_in_flight,
+        "plansKept": stats.plans_kept,
+        "upstreamConnections": stats.upstream_connections,
+        "threads": stats.threads,
+    }
+
+
+def exporters_status(queues: Iterable[ExportQueue], tracing: TracingConfig) -> list[Json]:
+    """Each exporter of spans: what waits, what was taken, what was lost and why. collector: `host:port`, without what else a URL holds."""
+    return [
+        {
+            "name": queue.name,
+            "collector": _collector(queue.name, tracing),
+            "queued": queue.queued,
+            "exported": queue.exported,
+            "dropped": dict(queue.dropped),
+        }
+        for queue in queues
+    ]
+
+
+def _collector(name: str, tracing: TracingConfig) -> str:
+    if name == "zipkin":
+        return collector_of(tracing.zipkin_endpoint or "")
+    return collector_of(f"//{tracing.otel.endpoint}") if tracing.otel is not None and "otlp" in name else ""
+
+
+def collector_of(url: str) -> str:
+    """`host:port` of a URL, empty where it has none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443, "": 4317}.get(parts.scheme, 80)
+    except ValueError:
+        return ""
+    host = parts.hostname or ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else ""

@@ -1,0 +1,1 @@
+"""Tests of what `postern check` looks at."""

@@ -1,0 +1,38 @@
+"""Parts of `/status`."""
+
+import random
+
+import pytest
+
+from policies.rules.configuration import OtelConfig, TracingConfig
+from proxy.control.own_status import collector_of, exporters_status
+from telemetry.exporting import ExportLimits, ExportQueue
+from telemetry.logs import get_logger
+from telemetry.zipkin import ZipkinExporter
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://user:secret@zipkin.example/api?token=x", "zipkin.example:80"),
+        ("https://[::1]:9/x", "[::1]:9"),
+        ("https://z", "z:443"),
+        ("//collector:4317", "collector:4317"),
+        ("http://z:port", ""),
+        ("", ""),
+    ],
+)
+def test_collector_is_told_without_what_else_a_url_holds(url: str, address: str) -> None:
+    assert collector_of(url) == address
+
+
+def test_exporters_tell_what_waits_and_what_was_lost() -> None:
+    url = "http://127.0.0.1:1/spans"
+    queue = ExportQueue(
+        ZipkinExporter(url), limits=ExportLimits(), log=get_logger("x"), random=random.Random(0)
+    )
+    assert exporters_status((queue,), TracingConfig(zipkin_endpoint=url)) == [
+        {"name": "zipkin", "collector": "127.0.0.1:1", "queued": 0, "exported": 0, "dropped": {}}
+    ]
+    otel = TracingConfig(otel=OtelConfig(endpoint="c:4317", protocol="grpc"))
+    assert exporters_status((queue,), otel)[0]["collector"] == ""
