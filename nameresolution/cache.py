@@ -44,6 +44,7 @@ class _Known(Struct):
     was_found: bool = False
     was_missed: bool = False
     failed_at: dict[str, float] = field(default_factory=dict)  # source -> since when its endpoints are stale
+    told_at: dict[str, float] = field(default_factory=dict)  # source -> when it gave news last
 
 
 class Cache:
@@ -90,6 +91,7 @@ class Cache:
         known = self._names.get(name)
         if known is None or source not in self._sources:
             return None
+        known.told_at[source] = now
         before = known.reports.get(source, Report(source=source))
         if isinstance(found, SourceFailure):
             kept = () if found.missing else before.endpoints
@@ -142,6 +144,16 @@ class Cache:
         if known is None:
             return ("not looked for yet",)
         return tuple(describe(report, name, self._own) for report in known.reports.values())
+
+    @property
+    def own(self) -> Own:
+        """Who asks."""
+        return self._own
+
+    def ages(self, name: AppName, now: float) -> dict[str, float]:
+        """How long ago each source gave news of a name, in seconds; empty where the name is not looked for."""
+        known = self._names.get(name)
+        return {} if known is None else {source: now - at for source, at in known.told_at.items()}
 
     def is_watched(self, name: AppName) -> bool:
         """Whether the sources were asked for a name and go on listening for it."""

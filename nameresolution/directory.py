@@ -92,6 +92,15 @@ class Directory:
         """What was tried for a name and what blocked it, for people."""
         return "; ".join(self._cache.tried(name))
 
+    @property
+    def own(self) -> Own:
+        """Who we are said to be, by which endpoints of others are left out."""
+        return self._cache.own
+
+    def ages(self, name: AppName) -> dict[str, float]:
+        """How long ago each source gave news of a name, in seconds."""
+        return self._cache.ages(name, self._clock())
+
     def known(self) -> tuple[EndpointSet, ...]:
         """Every set as it is now, ordered by name."""
         return tuple(sorted(self._cache.sets.values(), key=lambda found: str(found.name)))

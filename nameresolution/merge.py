@@ -89,19 +89,22 @@ def is_of_use(report: Report, name: AppName, own: Own) -> bool:
 
 
 def _acceptable(report: Report, name: AppName, own: Own) -> tuple[Endpoint, ...]:
-    return tuple(endpoint for endpoint in report.endpoints if _why_foreign(endpoint, name, own) is None)
+    return tuple(endpoint for endpoint in report.endpoints if why_foreign(endpoint, name, own) is None)
 
 
 def _ignored(report: Report, name: AppName, own: Own) -> list[str]:
     """How many endpoints are left out, by reason."""
-    reasons = [_why_foreign(endpoint, name, own) for endpoint in report.endpoints]
+    reasons = [why_foreign(endpoint, name, own) for endpoint in report.endpoints]
     return [
         f"{reasons.count(reason)} ignored {reason}" for reason in dict.fromkeys(reasons) if reason is not None
     ]
 
 
-def _why_foreign(endpoint: Endpoint, name: AppName, own: Own) -> str | None:
-    """A peer that says nothing of mesh or namespace (a daprd) is judged by its certificate alone."""
+def why_foreign(endpoint: Endpoint, name: AppName, own: Own) -> str | None:
+    """Why an endpoint does not count, or None.
+
+    A peer that says nothing of mesh or namespace (a daprd) is judged by its certificate alone.
+    """
     mesh = endpoint.attribute(MESH_ATTRIBUTE)
     namespace = endpoint.attribute(NAMESPACE_ATTRIBUTE)
     if mesh and own.mesh is not None and mesh != own.mesh:

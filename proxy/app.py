@@ -8,8 +8,9 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from nameresolution.addresses import advertised_address
 from nameresolution.directory import Directory
 from nameresolution.errors import NameResolutionError
 from nameresolution.host_registry import HostRegistry
+from nameresolution.resolver import Resolver
 from nameresolution.resolvers import Surroundings, build
 from policies.errors import DocumentError
 from policies.reloading.loading import PolicySnapshot
@@ -43,6 +45,7 @@ from proxy.control.own_status import app_status, engine_status, exporters_status
 from proxy.control.plane import Control
 from proxy.control.policy_sources import policy_sources
 from proxy.control.remote_fetch import RemoteFetch
+from proxy.control.resolving import NameTracer
 from proxy.control.svid_source import svid_source
 from proxy.control.tracing_setup import are_exports_equal, exporters, sampling_rate
 from proxy.deciding.outbound import LOCAL_API
@@ -112,24 +115,12 @@ class Sidecar:
                 metrics_port=settings.metrics_port if has_metrics else None,
             )
             self._sources = replace(loading.sources, own_trust_domain=domain, is_trust_domain_given=True)
-            resolution = self._policy.configuration.name_resolution
             self._registry = HostRegistry(root)
-            surroundings = Surroundings(
-                namespace=settings.namespace,
-                registry=self._registry,
-                request=request,
-                env=os.environ,
-                static_file=_static_file(root),
-            )
-            resolvers = build(
-                resolution.component if resolution is not None else None,
-                resolution.configuration if resolution is not None else None,
-                surroundings,
-            )
+            sources = _name_sources(settings, self._policy, self._registry)
             self._host_ip = settings.advertised_host or advertised_address(
                 os.environ, settings.peer_listen_address
             )
-            self._directory = Directory(resolvers)
+            self._directory = Directory(sources())
             self._remote = RemoteFetch(WebClient(WebProxies.of(os.environ)))
             self._control = Control(
                 *(settings, self._policy, self._directory, self._hostname, self._host_ip),
@@ -138,6 +129,7 @@ class Sidecar:
                 remote=self._remote,
                 own_ports=self._own_ports,
             )
+            self._names = NameTracer(settings, self._control, self._directory, sources)
         except DocumentError as error:
             raise ConfigError(tuple(str(error).splitlines())) from error
         except (NameResolutionError, ValueError) as error:
@@ -200,6 +192,7 @@ class Sidecar:
             status=self._status,
             explain=self._not_ready,
             endpoints=self._control.endpoints,
+            resolve=self._names.trace,
             decision=Explainer(self._control, self._listening.names_by_port).explain,
             resources=self._resources,
             is_closed=self._control.is_closed,
@@ -576,6 +569,22 @@ class Sidecar:
             for source in {end.source for end in known.endpoints}:
                 count = sum(1 for end in known.endpoints if end.source == source)
                 self._meters.resolver_endpoints.set(count, known.name.app_id, source)
+
+
+def _name_sources(
+    settings: Settings, policy: PolicySnapshot, registry: HostRegistry
+) -> Callable[[], tuple[Resolver, ...]]:
+    """Makes the sources of names that the Configuration asks for."""
+    resolution = policy.configuration.name_resolution
+    surroundings = Surroundings(
+        namespace=settings.namespace,
+        registry=registry,
+        request=request,
+        env=os.environ,
+        static_file=_static_file(settings.runtime_root),
+    )
+    component = resolution.component if resolution is not None else None
+    return partial(build, component, resolution and resolution.configuration, surroundings)
 
 
 def _static_file(root: Path) -> Path | None:

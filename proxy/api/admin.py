@@ -115,6 +115,7 @@ class Admin:
         explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
         decision: Callable[[Query], Json],
+        resolve: Callable[[str], Awaitable[Json]],
         resources: Callable[[], Mapping[str, Sequence[Json | str]]],
         is_closed: Callable[[str], bool],
         shutdown: Callable[[str], None],
@@ -130,6 +131,7 @@ class Admin:
         self._explain = explain
         self._endpoints = endpoints
         self._decision = decision
+        self._resolve = resolve
         self._resources = resources
         self._is_closed = is_closed
         self._shutdown = shutdown
@@ -172,6 +174,8 @@ class Admin:
         match request.method, path:
             case "GET", "/metrics":
                 return await self.metrics(request)
+            case "GET", "/resolve":
+                return await self._resolved(query.get("app", [""])[0])
             case "POST", "/shutdown":
                 self._shutdown("postern stop")
                 return LocalResponse(204)
@@ -257,6 +261,12 @@ class Admin:
     def _explained(self, query: Query) -> LocalResponse:
         try:
             return _json(200, self._decision(query))
+        except ValueError as error:
+            return _error(400, "ERR_BAD_REQUEST", str(error))
+
+    async def _resolved(self, app: str) -> LocalResponse:
+        try:
+            return _json(200, await self._resolve(app))
         except ValueError as error:
             return _error(400, "ERR_BAD_REQUEST", str(error))
 

@@ -15,6 +15,7 @@ from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
 from proxy.cli.logs import logs
 from proxy.cli.mtls import mtls
+from proxy.cli.resolve import resolve
 from proxy.cli.shim import init, uninstall
 from proxy.cli.stop import stop
 from proxy.cli.tables import tell, tell_error
@@ -29,7 +30,7 @@ _ELSEWHERE = {
     "version": "Print the version.",
 }
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(status, stop, invoke, explain, trace, endpoints, check),
+    *(status, stop, invoke, explain, trace, endpoints, resolve, check),
     *(logs, configurations, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.

@@ -51,6 +51,7 @@ class Api:
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
             decision=lambda query: {"asked": sorted(query)},
+            resolve=self._resolve,
             resources=lambda: {
                 "resiliencies": [{"name": name} for name in resiliencies],
                 "httpEndpoints": [],
@@ -66,6 +67,11 @@ class Api:
     def _endpoints(self, app: str | None) -> dict[str, Any]:
         self.asked_for.append(app)
         return {"cart.default": {}}
+
+    async def _resolve(self, app: str) -> dict[str, Any]:
+        if not app:
+            raise ValueError("'' names no app")
+        return {"name": app}
 
     async def ask(
         self,
@@ -394,3 +400,10 @@ async def test_public_port_has_no_metadata_that_is_closed() -> None:
     assert (await api.ask("/v1.0/metadata/", port="public")).status == 404
     assert (await api.ask("/metadata", port="admin")).status == 200
     assert (await Api().ask("/v1.0/metadata", port="public")).status == 200
+
+
+async def test_name_is_resolved_on_the_private_socket_alone() -> None:
+    scene = Api()
+    assert said(await scene.ask("/resolve?app=cart.default", port="admin")) == {"name": "cart.default"}
+    assert (await scene.ask("/resolve", port="admin")).status == 400
+    assert (await scene.ask("/resolve?app=cart")).status == 404
