@@ -99,12 +99,12 @@ class Sidecar:
         self._lines = life_lines(settings)
         self._hostname = socket.gethostname()
         self._policy_error: str | None = None
-        root = settings.runtime_root
-        self._admin_path = root / "run" / f"{settings.instance}.sock"
-        self._api_path = root / "run" / f"{settings.instance}.api"
-        max_message = settings.max_body_bytes or DAPR_BODY_BYTES
-        self._dapr_api = DaprApi(root / "run" / f"{settings.instance}.rpc", max_message, self._log)
-        self._callback = Callback(root / "run" / f"{settings.instance}.inv", max_message, self._log)
+        root, run = settings.runtime_root, settings.runtime_root / "run"
+        self._admin_path = run / f"{settings.instance}.sock"
+        self._api_path = run / f"{settings.instance}.api"
+        max_message, head_bytes = settings.max_body_bytes or DAPR_BODY_BYTES, settings.read_buffer_bytes
+        self._dapr_api = DaprApi(run / f"{settings.instance}.rpc", max_message, head_bytes, self._log)
+        self._callback = Callback(run / f"{settings.instance}.inv", max_message, self._log)
         try:
             self._policy = loading.finish()
             domain = self._policy.access.own_trust_domain or settings.trust_domain

@@ -37,6 +37,7 @@ DROPPED: Final = frozenset(
         *("content-type", "dapr-app-id", "dapr-api-token", "dapr-type-url"),
     }
 )
+_NAMED: Final = 64  # of an app-id that is far too long
 _STATUS_KEY: Final = "dapr-http-status"
 DETAILS_KEY: Final = DETAILS.decode()
 #: Of a request: the type of a packed message (`data.type_url`), percent-encoded, for OnInvoke.
@@ -74,13 +75,16 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 def http_call(
-    request: InvokeServiceRequest, metadata: Iterable[tuple[str, str | bytes]]
+    request: InvokeServiceRequest, metadata: Iterable[tuple[str, str | bytes]], head_bytes: int
 ) -> HttpCall | Answer:
-    """The HTTP call that a request of InvokeService asks for, or why there can be none.
+    """The HTTP call that a request of InvokeService asks for, or why there can be none. head_bytes: of what becomes its head.
 
     Without a verb its method is NONE: that is for apps that speak gRPC, and the callee's proxy knows whether its app does.
     """
     message = request.message
+    parts = (request.id, message.method, message.http_extension.querystring, message.content_type)
+    if sum(map(len, (*parts, message.data.type_url))) > head_bytes:  # in characters: one is a byte or more
+        return _overlong(request.id, head_bytes)
     if not _ID.fullmatch(request.id):
         return failed(request.id, f"invalid app-id {request.id!r}: use letters, digits, '-' or '_'")
     if "?" in message.method or "#" in message.method:
@@ -106,6 +110,14 @@ def http_call(
         tuple(fields),
         message.data.value,
     )
+
+
+def _overlong(app_id: str, head_bytes: int) -> Answer:
+    text = (
+        f"app-id, method, query and content type are longer than {head_bytes} bytes together:"
+        " send what is long as data, or raise --read-buffer-size"
+    )
+    return failed(app_id[:_NAMED], text, code=RESOURCE_EXHAUSTED)
 
 
 def _target(method: str, query: str) -> str:

@@ -28,11 +28,15 @@ async def serve(
     max_bytes: int,
     started: Callable[[str], None],
     *,
+    head_bytes: int,
     leaving: Leaving,
 ) -> None:
-    """Answer on `path` until cancelled; `started` is told the address. max_bytes: of a request. Raises ListenError."""
+    """Answer on `path` until cancelled; `started` is told the address. max_bytes: of a request; head_bytes: see DaprService.
+
+    Raises ListenError.
+    """
     server = grpc.aio.server(options=(*limits(max_bytes), *_PENDING))
-    service = DaprService(api, invoke, max_bytes)
+    service = DaprService(api, invoke, max_bytes, head_bytes)
     server.add_generic_rpc_handlers((service.handlers(), *standard.handlers(api, leaving)))
     address = f"unix:{path}"
     try:

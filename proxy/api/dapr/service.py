@@ -52,12 +52,16 @@ class SidecarApi(Protocol):
 
 
 class DaprService:
-    """Handlers of one sidecar. max_bytes: of a message, either way. Mutable state: how many calls are being carried."""
+    """Handlers of one sidecar. max_bytes: of a message, either way. head_bytes: of what becomes a call's head.
 
-    def __init__(self, api: SidecarApi, invoke: Invoke, max_bytes: int) -> None:
+    Mutable state: how many calls are being carried.
+    """
+
+    def __init__(self, api: SidecarApi, invoke: Invoke, max_bytes: int, head_bytes: int) -> None:
         self._api = api
         self._invoke = invoke
         self._max_bytes = max_bytes
+        self._head_bytes = head_bytes
         self._calls = 0
 
     def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
@@ -74,7 +78,7 @@ class DaprService:
 
     async def invoke_service(self, request: InvokeServiceRequest, context: Context) -> InvokeResponse:
         """Call a method of an app."""
-        call = http_call(request, context.invocation_metadata() or ())
+        call = http_call(request, context.invocation_metadata() or (), self._head_bytes)
         answer = call if isinstance(call, Answer) else await self._carried(request.id, call, context)
         if answer.initial:
             await context.send_initial_metadata(answer.initial)

@@ -56,8 +56,9 @@ class OnDemand:
 class DaprApi(OnDemand):
     """Dapr's gRPC API. `leaving`: of its sidecar."""
 
-    def __init__(self, path: Path, max_bytes: int, log: Logger) -> None:
+    def __init__(self, path: Path, max_bytes: int, head_bytes: int, log: Logger) -> None:
         super().__init__(path, max_bytes, log)
+        self._head_bytes = head_bytes
         self.leaving = Leaving()
 
     async def start(self, admin: Admin, open_way: Open, started: Started) -> None:
@@ -65,7 +66,8 @@ class DaprApi(OnDemand):
 
         async def serve() -> None:
             serving = await asyncio.to_thread(_load_api)
-            await serving(admin, self._invoke, self.path, self.max_bytes, started, leaving=self.leaving)
+            own = (admin, self._invoke, self.path, self.max_bytes)
+            await serving(*own, started, head_bytes=self._head_bytes, leaving=self.leaving)
 
         await self.run("Dapr's gRPC API", open_way, serve)
 

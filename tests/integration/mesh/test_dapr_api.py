@@ -188,6 +188,9 @@ async def test_metadata_has_the_limit_of_a_head(client: DaprClient) -> None:
         assert len(dict(told["headers"])["x-large"]) == size
     beyond = await client.invoke("shop", "echo", metadata=(("x-large", "y" * 70_000),))
     assert beyond.code is grpc.StatusCode.UNKNOWN  # as the head's limit is one of HTTP: 431
+    method = await client.invoke("shop", "ü" * 1_500_000)
+    assert method.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "--read-buffer-size" in method.text
 
 
 async def test_deadline_and_cancellation_reach_the_app(mesh: Standing, client: DaprClient) -> None:

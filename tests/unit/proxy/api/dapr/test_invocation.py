@@ -13,6 +13,7 @@ from proxy.wire.http_client import LocalResponse
 from tests.support.error_details import error_info
 
 LIMIT = 4_194_304
+HEAD_LIMIT = 16_384
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_BIN = bytes.fromhex("00000af7651916cd43dd8448eb211c80319c01b7ad6b71692033310201")
 
@@ -27,13 +28,13 @@ def asked(
 
 
 def call_of(request: InvokeServiceRequest, metadata: Metadata = ()) -> HttpCall:
-    found = http_call(request, metadata)
+    found = http_call(request, metadata, HEAD_LIMIT)
     assert isinstance(found, HttpCall), found
     return found
 
 
 def refused(request: InvokeServiceRequest) -> Answer:
-    found = http_call(request, ())
+    found = http_call(request, (), HEAD_LIMIT)
     assert isinstance(found, Answer), found
     assert (found.code, found.response, found.initial) == (13, None, ())
     return found
@@ -154,6 +155,25 @@ def test_app_id_that_no_field_can_carry_is_refused(app_id: str) -> None:
     request = asked()
     request.id = app_id
     assert refused(request).message.startswith(f"failed to invoke, id: {app_id}, err: invalid app-id")
+
+
+@pytest.mark.parametrize("long", ["id", "method", "query", "content_type", "type_url"])
+def test_what_no_head_can_hold_is_refused_before_it_is_looked_at(long: str) -> None:
+    request = asked()
+    places = {"id": request, "query": request.message.http_extension, "type_url": request.message.data}
+    setattr(places.get(long, request.message), "querystring" if long == "query" else long, "你" * HEAD_LIMIT)
+    found = http_call(request, (), HEAD_LIMIT)
+    assert isinstance(found, Answer)
+    assert found.code == 8
+    assert "longer than 16384 bytes" in found.message
+    assert "--read-buffer-size" in found.message
+    assert len(found.message) < 300
+
+
+def test_what_just_fits_is_called() -> None:
+    method = "m" * (HEAD_LIMIT - len("cart"))
+    assert call_of(asked(method)).target == f"/{method}"
+    assert isinstance(http_call(asked(f"{method}m"), (), HEAD_LIMIT), Answer)
 
 
 # --- the answer ------------------------------------------------------------------------------------------------------------------
