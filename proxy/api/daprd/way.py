@@ -57,11 +57,16 @@ class Way:
                 _, client = await loop.create_unix_connection(
                     lambda: Http2Client(self, self._limits, _count, "", own=True, rota=self._rota), self._path
                 )
-                await client.ready
+                try:
+                    await client.ready
+                except asyncio.CancelledError:  # out of time, too
+                    client.close()
+                    raise
         except (OSError, TimeoutError) as error:
             call.failed(Cause.REFUSED, str(error) or "no connection in time")
         else:
-            self._made.add(client)
+            if not client.closing:  # else it broke as it came up, and is not told of again
+                self._made.add(client)
             if call.is_wanted:
                 self._free = [one for one in self._free if one is not client]
                 call.connected(client)

@@ -20,6 +20,10 @@ from tests.fakes.exchange import HeardRequest, Requests
 HEAD = RawHead("http2", b"POST", b"localhost", b"/x", (), "stream", None)
 
 
+# SETTINGS, and credit of nothing for a stream that has not begun.
+COME_AND_GONE = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)) + bytes((0, 0, 4, 8, 0, 0, 0, 0, 1, 0, 0, 0, 0))
+
+
 class Heard:
     """ResponseEvents."""
 
@@ -126,3 +130,43 @@ async def test_calls_at_once_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
         call.start(HEAD, end=True)
         assert (await called(way)).lost is Cause.SHED
         call.abort()
+
+
+async def test_connection_that_breaks_as_it_comes_up_keeps_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(way_module, "_CALLS", 1)
+    connections: list[asyncio.StreamWriter] = []
+
+    def broken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        writer.write(COME_AND_GONE)
+
+    path = str(tmp_path / "way")
+    server = await asyncio.start_unix_server(broken, path)
+    async with asyncio.TaskGroup() as tasks:
+        way = Way(path, tasks.create_task, Rota())
+        lost = [(await called(way)).lost for _ in range(3)]
+    for writer in connections:
+        writer.close()
+    server.close()
+    assert (lost, len(connections)) == ([Cause.REFUSED] * 3, 3)
+
+
+async def test_connection_that_does_not_come_up_in_time_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(way_module, "_CONNECT_S", 0.05)  # it waits for nothing else
+    closed = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    path = str(tmp_path / "way")
+    server = await asyncio.start_unix_server(silent, path)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(10.0):
+        assert (await called(Way(path, tasks.create_task, Rota()))).lost is Cause.REFUSED
+        await closed.wait()
+    server.close()
