@@ -3,8 +3,10 @@
 import json
 import logging
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import quote
 
 from msgspec.structs import replace
@@ -19,6 +21,7 @@ from proxy.wire.streams import Downstream
 
 _LOG = logging.getLogger("postern.deciding")
 _INTERNAL = 13  # of gRPC
+_T = TypeVar("_T")
 _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 
@@ -113,6 +116,18 @@ def decided(decide: Decide, head: RecordingHead) -> Decision:
     return replace(
         errors.reply(Cause.UNSUPPORTED, unlabelled(listener), text, status=500), grpc_code=_INTERNAL
     )
+
+
+def recalled(find: Callable[[], _T]) -> _T | None:
+    """What is known of heads or paths like the one that `find` looks for.
+
+    None, too, where telling them apart fails, which is a fault of ours: the decider is asked then, and fails that call alone.
+    """
+    try:
+        return find()
+    except Exception:  # noqa: BLE001 - the boundary, as above
+        _LOG.exception("no class for a call's head")
+        return None
 
 
 def is_grpc(headers: Headers) -> bool:

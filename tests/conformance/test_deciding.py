@@ -105,6 +105,34 @@ async def test_decider_that_raises_fails_those_calls_alone(
     }
 
 
+class Picky:
+    """A path table that fails for some paths."""
+
+    def classify(self, path: str) -> str:
+        """See Table."""
+        if path.startswith("/bad"):
+            raise RuntimeError("a fault in a table")
+        return "good"
+
+
+async def test_path_that_can_not_be_classed_fails_its_calls_alone(
+    engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def decide(head: RecordingHead) -> Decision:
+        assert head.path_class(7) == "good"
+        return plan()
+
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_paths(7, Picky())
+        node.cluster("app", app)
+        port = await node.listen(decide)
+        async with asyncio.timeout(30.0), connect(port) as caller:
+            paths = ["/echo", "/bad", "/echo", "/bad", "/echo"]
+            statuses = [(await caller.request("GET", path)).status for path in paths]
+    assert statuses == [200, 500, 200, 500, 200]
+    assert {str(record.exc_info[1]) for record in caplog.records if record.exc_info} == {"a fault in a table"}
+
+
 # --- holds
 
 

@@ -61,8 +61,7 @@ class Answers:
             case ("decide", head, question):
                 self._decide(question, head)
             case ("class", (path, number), question):
-                table = self._paths.get(number)
-                question.class_is(self._class(number, table.classify(path)) if table is not None else None)
+                question.class_is(answers.recalled(lambda: self._class_of(path, number)))
             case ("span", (headers, is_grpc), question):
                 self._span(question, headers, is_grpc=is_grpc)
             case ("reply", (token, cause), question):
@@ -94,6 +93,10 @@ class Answers:
 
     def _reply_parts(self, reply: Reply) -> "ReplyParts":
         return parts.reply_parts(self._known.add_decision(reply), reply)
+
+    def _class_of(self, path: str, number: int) -> int | None:
+        table = self._paths.get(number)
+        return None if table is None else self._class(number, table.classify(path))
 
     def _class(self, table: int, answer: Hashable) -> int:
         classes = self._classes.setdefault(table, {})

@@ -53,6 +53,9 @@ class PlanCache:
 
     def find(self, head: RequestHead) -> Kept | None:
         """The kept decision that covers a head."""
+        return answers.recalled(lambda: self._find(head))
+
+    def _find(self, head: RequestHead) -> Kept | None:
         node = self._roots.get(head.listener)
         while node is not None:
             if node.read is None:
