@@ -41,24 +41,27 @@ class StaticFileError(NameResolutionError):
 
 
 class UnknownComponentError(NameResolutionError):
-    """A `nameResolution.component` that has no constructor here."""
+    """A `nameResolution.component` that has no constructor here. `at`: FILE:LINE, where known."""
 
-    def __init__(self, component: str, known: Iterable[str], planned: Iterable[str]) -> None:
+    def __init__(self, component: str, known: Iterable[str], planned: Iterable[str], at: str = "") -> None:
         self.component = component
         self.known = tuple(sorted(known))
         detail = "is not built yet" if component in tuple(planned) else "is not a name resolution component"
         super().__init__(
-            f"nameResolution.component {component!r} {detail}, expected {' or '.join(self.known)}"
+            _placed(
+                at, f"nameResolution.component {component!r} {detail}, expected {' or '.join(self.known)}"
+            )
         )
 
 
 class ComponentConfigurationError(NameResolutionError):
-    """A `nameResolution.configuration` key is missing, unknown or of the wrong form."""
+    """A `nameResolution.configuration` key is missing, unknown or of the wrong form. `at`: as above."""
 
-    def __init__(self, component: str, field: str, problem: str) -> None:
-        super().__init__(f"nameResolution.configuration of {component!r}: {field}: {problem}")
+    def __init__(self, component: str, field: str, problem: str, at: str = "") -> None:
+        super().__init__(_placed(at, f"nameResolution.configuration of {component!r}: {field}: {problem}"))
         self.component = component
         self.field = field
+        self.problem = problem
 
 
 class DatabaseError(NameResolutionError):
@@ -86,3 +89,7 @@ class AnnouncementError(NameResolutionError):
     def __init__(self, field: str, problem: str, source: str = "mdns") -> None:
         super().__init__(f"cannot announce over {source}: {field}: {problem}")
         self.field = field
+
+
+def _placed(at: str, text: str) -> str:
+    return f"{at}: {text}" if at else text

@@ -32,6 +32,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     request: HttpRequest
     env: Mapping[str, str] = {}
     static_file: Path | None = None
+    configured_at: str = ""  # FILE:LINE of the component, for its faults
 
 
 def build(component: str | None, configuration: object, surroundings: Surroundings) -> tuple[Resolver, ...]:
@@ -43,8 +44,13 @@ def build(component: str | None, configuration: object, surroundings: Surroundin
         name = component.lower()
         constructor = CONSTRUCTORS.get(name)
         if constructor is None:
-            raise UnknownComponentError(component, CONSTRUCTORS, PLANNED if name in PLANNED else ())
-        return (constructor(configuration, surroundings),)
+            planned = PLANNED if name in PLANNED else ()
+            raise UnknownComponentError(component, CONSTRUCTORS, planned, surroundings.configured_at)
+        try:
+            return (constructor(configuration, surroundings),)
+        except ComponentConfigurationError as error:
+            parts = (error.component, error.field, error.problem)
+            raise ComponentConfigurationError(*parts, surroundings.configured_at) from error
     chain: tuple[Resolver, ...] = (RegistryResolver(surroundings.registry), MdnsResolver())
     if surroundings.static_file is not None:
         return (_file({"path": str(surroundings.static_file)}, surroundings), *chain)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -27,6 +28,14 @@ class Fault(Struct, frozen=True, kw_only=True):
             if self.column:
                 place += f":{self.column}"
         return f"{place}: {self.field}: {self.problem}" if self.field else f"{place}: {self.problem}"
+
+
+def advised(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Faults for whoever did not ask for leniency: those that it would forgive say so."""
+    advice = "; --config-lenient starts without it"
+    return tuple(
+        replace(fault, problem=fault.problem + advice) if fault.is_lenient else fault for fault in faults
+    )
 
 
 class PolicyError(Exception):

@@ -582,6 +582,7 @@ def _name_sources(
         request=request,
         env=os.environ,
         static_file=_static_file(settings.runtime_root),
+        configured_at=policy.configuration.name_resolution_at,
     )
     component = resolution.component if resolution is not None else None
     return partial(build, component, resolution and resolution.configuration, surroundings)

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from policies.errors import DocumentError, Fault
+from policies.errors import DocumentError, Fault, advised
 from policies.reading import schema
 from policies.reading.compile_access import AccessContext, compile_access
 from policies.reading.compile_configuration import compile_configuration
@@ -63,7 +63,7 @@ def assemble(
     http_endpoints = compile_http_endpoints(resources.http_endpoints, context.own_app_id, env, findings)
     stopping = [fault for fault in findings.faults if not (is_lenient and fault.is_lenient)]
     if stopping:
-        raise DocumentError(dict.fromkeys(stopping))
+        raise DocumentError(dict.fromkeys(advised(stopping)))
     forgiven = [f"{fault} (forgiven by --config-lenient)" for fault in findings.faults]
     return Assembled(
         access=access,

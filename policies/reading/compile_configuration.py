@@ -32,6 +32,7 @@ from policies.rules.configuration import (
 SectionT = TypeVar("SectionT", bound=schema.Section)
 
 _TRACING: Place = ("spec", "tracing")
+_RESOLUTION: Place = ("spec", "nameResolution")
 _MTLS: Place = ("spec", "mtls")
 
 
@@ -62,6 +63,7 @@ def compile_configuration(
         tracing=_tracing(last, spec.tracing, quiet),
         metrics=_metrics(last, raw, quiet),
         name_resolution=_name_resolution(spec.name_resolution),
+        name_resolution_at=_resolved_at(documents),
         logging=LoggingConfig(
             api_enabled=spec.logging.api_logging.enabled,
             obfuscate_urls=spec.logging.api_logging.obfuscate_urls,
@@ -227,7 +229,7 @@ def _check_mtls(document: Document, mtls: schema.Mtls, findings: Findings) -> No
 def _check_name_resolution(document: Document, section: schema.NameResolution, findings: Findings) -> None:
     if section.version.lower() not in {"", "v1"}:
         problem = f"unknown version `{section.version}` of {section.component} (expected v1)"
-        findings.fault(document, ("spec", "nameResolution", "version"), problem, is_lenient=True)
+        findings.fault(document, (*_RESOLUTION, "version"), problem, is_lenient=True)
 
 
 def _name_resolution(section: schema.NameResolution) -> NameResolutionConfig | None:
@@ -237,6 +239,12 @@ def _name_resolution(section: schema.NameResolution) -> NameResolutionConfig | N
         component=section.component.lower(),
         configuration=section.configuration,
     )
+
+
+def _resolved_at(documents: Sequence[tuple[Document, schema.Configuration]]) -> str:
+    """Where the component that counts is named, the last one."""
+    found = [document for document, one in documents if one.spec.name_resolution.component]
+    return f"{found[-1].path}:{found[-1].line_of((*_RESOLUTION, 'component'))}" if found else ""
 
 
 def _api(document: Document, api: schema.Api, findings: Findings) -> ApiLists:

@@ -72,6 +72,7 @@ class ConfigurationValues(Struct, frozen=True, kw_only=True):
     tracing: TracingConfig = field(default_factory=TracingConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     name_resolution: NameResolutionConfig | None = None
+    name_resolution_at: str = ""  # FILE:LINE of the component, for faults that only the component finds
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     api: ApiLists = field(default_factory=ApiLists)
     features: tuple[str, ...] = ()  # names of spec.features that are enabled; the metadata lists them

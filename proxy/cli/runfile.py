@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
-from policies.errors import DocumentError, Fault
+from policies.errors import DocumentError, Fault, advised
 from policies.reading.documents import Document, examine, read_documents
 from proxy.cli.dapr_home import config_in, home_config, home_resources, resources_of
 from proxy.cli.errors import CliError, UsageError
@@ -150,6 +150,9 @@ KEYS = {
 }
 
 
+_STDIN = Path("<stdin>")  # what messages call it
+
+
 def read_run_file(
     where: str, *, flags: Sequence[str], env: Mapping[str, str], chance: random.Random
 ) -> tuple[AppSpec, ...]:
@@ -159,10 +162,13 @@ def read_run_file(
     try:
         document, run_file = load(path, lenient=lenient)
     except DocumentError as error:
-        raise UsageError(str(error)) from error
+        faults = (replace(fault, path=_STDIN) for fault in error.faults) if where == "-" else error.faults
+        raise UsageError("\n".join(map(str, faults))) from error
     finally:
         if where == "-":
             path.unlink()
+    if where == "-":
+        document = replace(document, path=_STDIN)
     return _Reading(document, run_file, folder, tuple(flags), env).specs(chance)
 
 
@@ -192,7 +198,7 @@ def load(path: Path, *, lenient: bool = False) -> tuple[Document, RunFile]:
     run_file, found = examine(documents[0], RunFile)
     faults = [_with_daprs_key(fault) for fault in found]
     if run_file is None or (faults and not (lenient and all(fault.is_lenient for fault in faults))):
-        raise DocumentError(faults)
+        raise DocumentError(faults if lenient else advised(faults))
     return documents[0], run_file
 
 

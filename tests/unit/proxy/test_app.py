@@ -48,3 +48,35 @@ def test_endpoints_file_that_can_not_be_read_stops_the_start(tmp_path: Path) -> 
     (tmp_path / "endpoints.yaml").write_text("cart: [unclosed")
     with pytest.raises(ConfigError, match=r"endpoints\.yaml"):
         sidecar(settings_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ("component: dns", r"rules\.yaml:4: nameResolution\.component 'dns' is not"),
+        (
+            "component: file, configuration: {path: 7}",
+            r"rules\.yaml:4: nameResolution\.configuration of 'file': path",
+        ),
+    ],
+)
+def test_name_resolution_that_can_not_be_had_names_its_file_and_line(
+    tmp_path: Path, section: str, text: str
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"kind: Configuration\nspec:\n  nameResolution:\n    {{{section}}}\n")
+    with pytest.raises(ConfigError, match=text):
+        sidecar(settings_of(tmp_path, "--config", str(rules)))
+
+
+def test_fault_that_may_be_forgiven_says_how(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("kind: Configuration\nspec:\n  tracin: {}\n  nameResolution: 7\n")
+    with pytest.raises(ConfigError) as raised:
+        sidecar(settings_of(tmp_path, "--config", str(rules)))
+    unknown, wrong = sorted(raised.value.faults, key=lambda fault: "nameResolution" in fault)
+    assert unknown.endswith("; --config-lenient starts without it")
+    assert "--config-lenient" not in wrong
+    with pytest.raises(ConfigError) as raised:
+        sidecar(settings_of(tmp_path, "--config", str(rules), "--config-lenient"))
+    assert len(raised.value.faults) == 1

@@ -345,6 +345,24 @@ def test_run_file_comes_from_a_folder_a_file_or_standard_input(
     assert specs[0].folder == tmp_path / "a"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("version: 1\napps: []\nfoo: 1\n", "<stdin>:3: foo: unknown key"),
+        ("version: 1\napps:\n  - {appID: a, appDirPath: nowhere}\n", "<stdin>:3: apps[0].appDirPath"),
+    ],
+)
+def test_fault_of_a_run_file_from_standard_input_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CliError) as raised:
+        read_run_file("-", flags=(), env={}, chance=random.Random(1))
+    assert told in str(raised.value)
+    assert ("--config-lenient" in str(raised.value)) == ("unknown key" in told)
+
+
 def test_environment_and_command_are_the_text_that_is_written(read: Read) -> None:
     (spec,) = read("""
 version: 1
