@@ -1,5 +1,6 @@
 """Where a sidecar listens: the app's two API ports, the peers' port, ports of single callees, metrics and the public API."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
@@ -9,6 +10,7 @@ from proxy.contract.addresses import join_address, split_address
 from proxy.contract.engine import Engine, ListenerSpec
 from proxy.contract.head import FROM_DAPRD
 from proxy.contract.plan import Cause
+from proxy.control.app_port import holder, listeners
 from proxy.control.plane import Control, browsers_of, own_port_listener
 from proxy.deciding.browsers import refused_page
 from proxy.deciding.daprd import TO_DAPRD
@@ -17,6 +19,11 @@ from proxy.errors import ANSWERS, HEADER, ListenError
 from proxy.settings.values import PortWish, Settings, is_loopback
 from proxy.wire.http_client import LocalResponse
 from telemetry.hosts import own_names
+from telemetry.logs import get_logger
+
+# As daprd waits for a port of its own that is taken.
+_PATIENCE_S = 10.0
+_PAUSES_S = (0.1, 0.2, 0.4, 0.5)  # the last one on and on
 
 
 class Listening:
@@ -32,6 +39,8 @@ class Listening:
         self.ports: dict[str, int | None] = {}
         self.upstream_ports: dict[str, int] = {}
         self.local: list[str] = []
+        self._log = get_logger("postern")
+        self._taken: set[int] = set()
 
     def names_by_port(self) -> dict[int, str]:
         """The names of the listeners that the app calls, by their ports."""
@@ -65,7 +74,7 @@ class Listening:
             ("metrics", metrics, settings.metrics_port, settings.metrics_listen_address),
             ("public", public, settings.public_port, settings.public_listen_address),
         ):
-            self.ports[name] = None if asked is None else await _listen_local(server, name, asked, host)
+            self.ports[name] = None if asked is None else await self._listen_local(server, name, asked, host)
 
     async def open_invoker(self, address: str) -> None:
         """Listen where Dapr's gRPC API calls apps. It ends with the engine: who is shut down may still have calls to make."""
@@ -133,7 +142,44 @@ class Listening:
         return port
 
     async def _listen(self, spec: ListenerSpec, wish: PortWish) -> int:
-        return await _bind(lambda port: self._engine.listen(_at(spec, port)), wish)
+        return await self._bind(lambda port: self._engine.listen(_at(spec, port)), wish)
+
+    async def _listen_local(self, server: LocalHttp, name: str, wish: PortWish, host: str) -> int:
+        return await self._bind(lambda port: server.serve(join_address(host, port), name=name), wish)
+
+    async def _bind(self, listen: Callable[[int], Awaitable[str]], wish: PortWish) -> int:
+        """The port that `listen` bound: the one wished for, or any if that is taken and another will do.
+
+        In the daprd profile one that is taken is waited for: whoever restarts a daprd counts on that.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (_PATIENCE_S if self._settings.profile == "daprd" else 0.0)
+        pauses = iter(_PAUSES_S)
+        while True:
+            try:
+                return split_address(await listen(wish.number))[1]
+            except ListenError as error:
+                if wish.fallback:
+                    return split_address(await listen(0))[1]
+                if not error.is_taken or loop.time() >= until:
+                    raise
+                await self._tell_taken(error, wish.number)
+            await asyncio.sleep(next(pauses, _PAUSES_S[-1]))
+
+    async def _tell_taken(self, error: ListenError, port: int) -> None:
+        """Once for a port."""
+        if port in self._taken:
+            return
+        self._taken.add(port)
+        host, _ = split_address(error.address)
+        found = await asyncio.to_thread(_held_by, host, port)
+        self._log.warning(
+            "a port is taken: waiting for it",
+            port=port,
+            listener=error.name,
+            held_by=found,
+            for_s=_PATIENCE_S,
+        )
 
 
 def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
@@ -142,19 +188,10 @@ def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
     )
 
 
-async def _listen_local(server: LocalHttp, name: str, wish: PortWish, host: str) -> int:
-    return await _bind(lambda port: server.serve(join_address(host, port), name=name), wish)
-
-
-async def _bind(listen: Callable[[int], Awaitable[str]], wish: PortWish) -> int:
-    """The port that `listen` bound: the one wished for, or any if that is taken and another will do."""
-    try:
-        found = await listen(wish.number)
-    except ListenError:
-        if not wish.fallback:
-            raise
-        found = await listen(0)
-    return split_address(found)[1]
+def _held_by(host: str, port: int) -> str:
+    """Who listens there, as far as one can see. Blocks on /proc."""
+    found = listeners(host, port) or listeners("localhost", port)  # of the wildcard address, too
+    return str(holder(found[0], None)) if found else ""
 
 
 def guarded(

@@ -150,7 +150,7 @@ async def test_daprd_that_cannot_start_ends_with_daprs_last_words(daprds: Daprds
             process = daprds.mesh.processes.start(
                 [DAPRD, *common, *flags], name="daprd", env={"POSTERN_HOME": str(daprds.mesh.root)}
             )
-            assert await process.ended() == 1
+            assert await process.ended(timeout_s=40.0) == 1  # a port that is taken is waited for
         last = last_line(process)
         assert 'level=fatal msg="Fatal error from runtime: ' in last
         assert why in last
@@ -174,8 +174,21 @@ async def test_daprd_takes_its_own_ports_or_ends(daprds: Daprds) -> None:
             "--metrics-port=0",
         ]
         process = daprds.mesh.processes.start(args, name="daprd", env={"POSTERN_HOME": str(daprds.mesh.root)})
-        assert await process.ended(timeout_s=20.0) == 1
-    assert "--dapr-http-port" in process.output
+        assert await process.ended(timeout_s=40.0) == 1
+    assert "--dapr-http-port" in last_line(process)
+    (told,) = [line for line in process.output.splitlines() if "a port is taken" in line]
+    assert f"(pid {os.getpid()})" in told
+
+
+@pytest.mark.parametrize("flag", ["--dapr-http-port", "--metrics-port"])
+async def test_daprd_waits_for_a_port_that_becomes_free(daprds: Daprds, flag: str) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        ports = {"--dapr-http-port": "0", "--dapr-grpc-port": "0", "--metrics-port": "0"}
+        ports[flag] = str(taken.getsockname()[1])
+        args: list[str | Path] = [DAPRD, "--app-id", "x", *(word for pair in ports.items() for word in pair)]
+        process = daprds.mesh.processes.start(args, name="daprd", env={"POSTERN_HOME": str(daprds.mesh.root)})
+        await process.line("a port is taken")
+    await process.line("Status: Running")
 
 
 async def test_daprd_accepts_flags_of_what_is_not_built_and_names_them(daprds: Daprds) -> None:
