@@ -171,12 +171,13 @@ class Outbound:
         headers = as_headers(edits)
         if isinstance(found, Hold):
             return replace(found, then=replace(found.then, headers=(*found.then.headers, *headers)))
-        if isinstance(found, Reply):
-            known = {name for name, _ in found.headers}
-            return replace(found, headers=(*found.headers, *(h for h in headers if h[0] not in known)))
         local_replies = found.local_replies
         if isinstance(local_replies, CauseReplies):
             local_replies = local_replies.adding(headers)
+        if isinstance(found, Reply):
+            known = {name for name, _ in found.headers}
+            added = (header for header in headers if header[0] not in known)
+            return replace(found, headers=(*found.headers, *added), local_replies=local_replies)
         before = found.reply_edits or (Edit(op=Op.HOP_BY_HOP),)
         return replace(found, reply_edits=(*before, *edits), local_replies=local_replies)
 

@@ -22,6 +22,7 @@ from proxy.wire.streams import Downstream
 _LOG = logging.getLogger("postern.deciding")
 _INTERNAL = 13  # of gRPC
 _T = TypeVar("_T")
+_FOR_PAGES = (b"access-control-allow-origin", b"access-control-expose-headers", b"vary")  # whatever the form
 _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 
@@ -32,17 +33,18 @@ def send(
 
     web: the content type of a call of gRPC-Web, else empty. Its trailers are a body: a page may not read all fields of a head.
     """
+    for_pages = tuple(field for field in reply.headers if field[0] in _FOR_PAGES)
     if web:
         frame = trailer_frame(grpc_trailers(reply, detail, span), web)
         told = tuple(field for field in reply.headers if field[0] == errors.HEADER)
-        down.respond(200, ((b"content-type", web), (b"content-length", b"%d" % len(frame)), *told), end=False)
+        length = (b"content-length", b"%d" % len(frame))
+        down.respond(200, ((b"content-type", web), length, *told, *for_pages), end=False)
         down.send(frame)
         down.finish(())
         return reply.grpc_code
     if grpc:
-        down.respond(
-            200, ((b"content-type", b"application/grpc"), *grpc_trailers(reply, detail, span)), end=True
-        )
+        trailers = grpc_trailers(reply, detail, span)
+        down.respond(200, ((b"content-type", b"application/grpc"), *trailers, *for_pages), end=True)
         return reply.grpc_code
     body = reply.body.replace(
         DETAIL.encode(), json.dumps(detail, ensure_ascii=False)[1:-1].encode("utf-8", "replace")

@@ -61,11 +61,28 @@ class Wire:
         self.ended = True
 
 
-def sent(found: Any, detail: str = "", *, grpc: bool = False, head: bool = False) -> tuple[Wire, int | None]:
+def sent(
+    found: Any, detail: str = "", *, grpc: bool = False, head: bool = False, web: bytes = b""
+) -> tuple[Wire, int | None]:
     wire = Wire()
-    code = answers.send(cast("Downstream", wire), found, detail, FixedSpan(), grpc=grpc, head=head)
+    code = answers.send(cast("Downstream", wire), found, detail, FixedSpan(), grpc=grpc, head=head, web=web)
     assert wire.ended
     return wire, code
+
+
+def test_what_lets_a_page_read_an_answer_goes_out_in_every_form() -> None:
+    extra = ((b"access-control-allow-origin", b"https://shop.example"), (b"vary", b"Origin"), (b"x", b"y"))
+    found = reply(Cause.DENIED, LABELS, "why", extra=extra)
+    in_http, in_grpc, in_web = (
+        sent(found),
+        sent(found, grpc=True),
+        sent(found, web=b"application/grpc-web+proto"),
+    )
+    for wire, code in (in_http, in_grpc, in_web):
+        assert code == (None if wire is in_http[0] else 7)
+        assert [wire.headers.get(name) for name, _ in extra[:2]] == [data for _, data in extra[:2]]
+        assert (b"x" in wire.headers) is (wire is in_http[0])
+    assert in_web[0].body[:1] == b"\x80"
 
 
 # --- the table

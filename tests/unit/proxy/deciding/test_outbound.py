@@ -7,14 +7,16 @@ from msgspec.structs import replace
 
 from policies.rules.access import Caller, CallerRules
 from policies.rules.matcher import path_table
+from policies.rules.pipelines import RateLimit, RouterChecker
 from policies.rules.resiliency import ResiliencyRules, RetryRule, TargetRules
 from proxy.contract.head import Headers, RequestHead
 from proxy.contract.plan import Cause, Decision, Edit, Hold, Op, Plan, Reply
 from proxy.deciding.app_plan import NO_VERB
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import Browsers
-from proxy.deciding.callee import parse_routes
+from proxy.deciding.callee import HTTP_PIPELINE, parse_routes
 from proxy.deciding.outbound import DAPR_API, INVOKER
+from proxy.deciding.pipeline import Pipeline
 from tests.unit.proxy.heads import APP, asking, head, outbound, tables
 from tests.unit.proxy.heads import rules as access_rules
 
@@ -556,6 +558,19 @@ def test_own_api_wants_the_token_too(target: str, method: str) -> None:
 def test_unlearnt_service_of_the_infrastructure_is_answered_at_once() -> None:
     found = refused(decide(head("/grpc.channelz.v1.Channelz/GetServers", **GRPC), learning_for_s=2.0))
     assert found.cause is Cause.UNSUPPORTED
+
+
+def test_page_of_an_allowed_origin_may_read_that_a_gate_before_a_refusal_was_shut() -> None:
+    handlers = (RateLimit(name="slow", per_s=1.0), RouterChecker(name="router", rule="^/none"))
+    pipeline = Pipeline("http", HTTP_PIPELINE, handlers)
+    decider = outbound(pipeline=pipeline, browsers=Browsers(origins=("http://dev.example",)))
+    asked = asking(head("/v1.0/invoke/cart/method/x", headers=((b"origin", b"http://dev.example"),)))
+    found = refused(decider.decide(asked))
+    assert (found.status, found.gates) == (400, ("http:0:slow",))
+    for headers in (found.headers, found.local_replies[Cause.RATE].headers):
+        told = dict(headers)
+        assert told[b"access-control-allow-origin"] == b"http://dev.example"
+        assert (told[b"vary"], b"access-control-expose-headers" in told) == (b"Origin", True)
 
 
 def test_only_allowed_hosts_lets_another_host_in() -> None:

@@ -21,15 +21,17 @@ pub const ERROR: HeaderName = HeaderName::from_static("postern-error");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// What an answer in any form has for pages of listed origins.
+const FOR_PAGES: [HeaderName; 3] = [header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_EXPOSE_HEADERS, header::VARY];
 
 /// Answer a call. gRPC errors are trailers-only; gRPC-Web's are a body, as a page may not read all fields of a head.
 pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, asked: &Head) {
     if let Some(sent_as) = grpc_web::content_type(asked) {
         let frame = grpc_web::trailer_frame(&grpc_trailers(reply, detail, span), sent_as);
-        let mut headers = Headers::with_capacity(3);
+        let mut headers = Headers::with_capacity(6);
         headers.append(header::CONTENT_TYPE, sent_as.clone());
         headers.append(header::CONTENT_LENGTH, frame.len().into());
-        for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR) {
+        for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR || FOR_PAGES.contains(name)) {
             headers.append(name, value.clone());
         }
         down.respond(200, headers, false);
@@ -38,6 +40,9 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
     if asked.protocol == Protocol::Grpc {
         let mut headers = grpc_trailers(reply, detail, span);
         headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        for (name, value) in reply.headers.iter().filter(|(name, _)| FOR_PAGES.contains(name)) {
+            headers.append(name, value.clone());
+        }
         down.respond(200, headers, true);
         return;
     }
