@@ -37,7 +37,7 @@ class Assembled(Struct, frozen=True, kw_only=True):
     configuration: ConfigurationValues
     pipelines: Pipelines
     http_endpoints: Mapping[str, HttpEndpoint]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def assemble(
@@ -50,29 +50,43 @@ def assemble(
 ) -> Assembled:
     """Read and compile all files. Blocks on the disk. Raises: DocumentError with every fault of every file."""
     findings = Findings()
+    configurations, resources = read(config_files, resource_files, env, findings)
+    made = compile_documents(configurations, resources, context, env, findings)
+    stopping = [fault for fault in findings.faults if not (is_lenient and fault.is_lenient)]
+    if stopping:
+        raise DocumentError(dict.fromkeys(advised(stopping)))
+    forgiven = [f"{fault} (forgiven by --config-lenient)" for fault in findings.faults]
+    return replace(made, warnings=tuple(dict.fromkeys([*forgiven, *findings.warnings])))
+
+
+def compile_documents(
+    configurations: Sequence[tuple[Document, schema.Configuration]],
+    resources: "Resources",
+    context: AccessContext,
+    env: Mapping[str, str],
+    findings: Findings,
+) -> Assembled:
+    """The rules that checked documents amount to; after a fault, which goes to `findings`, they mean nothing."""
+    own = context.own_app_id
+    return Assembled(
+        access=compile_access(configurations, context, findings),
+        configuration=compile_configuration(configurations, findings),
+        resiliency=compile_resiliency(resources.resiliencies, own, findings),
+        pipelines=compile_pipelines(configurations, resources.components, own, env, findings),
+        http_endpoints=compile_http_endpoints(resources.http_endpoints, own, env, findings),
+    )
+
+
+def read(
+    config_files: Sequence[Path], resource_files: Sequence[Path], env: Mapping[str, str], findings: Findings
+) -> tuple[list[tuple[Document, schema.Configuration]], "Resources"]:
+    """The documents that have an effect, each checked against its schema; what is wrong goes to `findings`. Blocks on the disk."""
     configurations = [
         found
         for path in config_files
         if (found := _configuration(_read(path, env, findings), path, findings)) is not None
     ]
-    resources = _resources(resource_files, findings)
-    access = compile_access(configurations, context, findings)
-    values = compile_configuration(configurations, findings)
-    resiliency = compile_resiliency(resources.resiliencies, context.own_app_id, findings)
-    pipelines = compile_pipelines(configurations, resources.components, context.own_app_id, env, findings)
-    http_endpoints = compile_http_endpoints(resources.http_endpoints, context.own_app_id, env, findings)
-    stopping = [fault for fault in findings.faults if not (is_lenient and fault.is_lenient)]
-    if stopping:
-        raise DocumentError(dict.fromkeys(advised(stopping)))
-    forgiven = [f"{fault} (forgiven by --config-lenient)" for fault in findings.faults]
-    return Assembled(
-        access=access,
-        resiliency=resiliency,
-        configuration=values,
-        pipelines=pipelines,
-        http_endpoints=http_endpoints,
-        warnings=tuple(dict.fromkeys([*forgiven, *findings.warnings])),
-    )
+    return configurations, _resources(resource_files, findings)
 
 
 def _read(path: Path, env: Mapping[str, str] | None, findings: Findings) -> tuple[Document, ...] | None:
@@ -137,7 +151,7 @@ def _hardened(document: Document, fault: Fault) -> Fault:
     return replace(fault, is_lenient=False) if is_like or _holds_access(value) else fault
 
 
-class _Resources(Struct):
+class Resources(Struct):
     """Those with an effect, in load order."""
 
     resiliencies: list[tuple[Document, schema.Resiliency]] = field(default_factory=list)
@@ -145,8 +159,8 @@ class _Resources(Struct):
     http_endpoints: list[tuple[Document, schema.HttpEndpoint]] = field(default_factory=list)
 
 
-def _resources(files: Iterable[Path], findings: Findings) -> _Resources:
-    found = _Resources()
+def _resources(files: Iterable[Path], findings: Findings) -> Resources:
+    found = Resources()
     unbuilt: Counter[str] = Counter()
     unbuilt_components: list[str] = []
     for path in files:
@@ -166,10 +180,10 @@ def _resources(files: Iterable[Path], findings: Findings) -> _Resources:
                 _unknown_kind(document, kind, findings)
     if unbuilt_components:
         named = ", ".join(unbuilt_components)
-        findings.warnings.append(f"components other than HTTP middleware have no effect in postern: {named}")
+        findings.remarks.append(f"components other than HTTP middleware have no effect in postern: {named}")
     for kind, count in sorted(unbuilt.items()):
         where = "is read from --config alone" if kind == "Configuration" else "has no effect in postern"
-        findings.warnings.append(f"kind {kind} among the resources {where} ({count} found)")
+        findings.remarks.append(f"kind {kind} among the resources {where} ({count} found)")
     return found
 
 

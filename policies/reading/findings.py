@@ -8,10 +8,19 @@ from policies.reading.documents import Document
 
 
 class Findings(Struct):
-    """Grows during one load: `faults` stop it (the lenient ones only without `--config-lenient`), `warnings` don't."""
+    """Grows during one load: `faults` stop it (the lenient ones only without `--config-lenient`), `notes` and `remarks` don't.
+
+    `notes` are warnings with a place, `remarks` those without.
+    """
 
     faults: list[Fault] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """All of them, as lines."""
+        return [*map(str, self.notes), *self.remarks]
 
     def fault(self, document: Document, place: Place, problem: str, *, is_lenient: bool = False) -> None:
         """Note a fault at a field."""
@@ -19,4 +28,4 @@ class Findings(Struct):
 
     def warn(self, document: Document, place: Place, text: str) -> None:
         """Note something that the author should know and that changes nothing."""
-        self.warnings.append(str(document.fault(place, text)))
+        self.notes.append(document.fault(place, text))

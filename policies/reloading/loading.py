@@ -62,7 +62,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
     """Read everything. Blocks on the disk. Raises: DocumentError with every fault of every file."""
     # Taken first: what changes while we read has another fingerprint afterwards, and is read again.
     fingerprint = fingerprint_of(sources)
-    files, warnings = _resource_files(sources.resources_paths)
+    files, warnings = resource_files(sources.resources_paths)
     if not sources.config_paths and not files:
         access = without_policy(
             profile=sources.profile,
@@ -104,8 +104,8 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
     )
 
 
-def _resource_files(folders: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Regular `.yaml` and `.yml` files directly in the folders, by name, and a warning for each other file."""
+def resource_files(folders: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """What is read of folders: regular `.yaml` and `.yml` files directly in the folders, by name, and a warning for each other file."""
     files: list[Path] = []
     warnings: list[str] = []
     faults: list[Fault] = []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from proxy.cli.analyze import analyze
 from proxy.cli.check import check
 from proxy.cli.completion import COMPLETING, listed
 from proxy.cli.configurations import configurations
@@ -30,7 +31,7 @@ _ELSEWHERE = {
     "version": "Print the version.",
 }
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(status, stop, invoke, explain, trace, endpoints, resolve, check),
+    *(status, stop, invoke, explain, trace, endpoints, resolve, check, analyze),
     *(logs, configurations, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from policies.errors import DocumentError, Fault, advised
 from policies.reading.documents import Document, examine, read_documents
 from proxy.cli.dapr_home import config_in, home_config, home_resources, resources_of
-from proxy.cli.errors import CliError, UsageError
+from proxy.cli.errors import UsageError
 from proxy.cli.launch import AppSpec, free_ports
 from proxy.errors import ConfigError
 from proxy.settings.parsing import parse
@@ -161,14 +161,27 @@ def read_run_file(
     lenient = "--config-lenient" in flags
     try:
         document, run_file = load(path, lenient=lenient)
+        if where == "-":
+            document = replace(document, path=_STDIN)
+        return specs_of(document, run_file, folder, flags=flags, env=env, chance=chance)
     except DocumentError as error:
         faults = (replace(fault, path=_STDIN) for fault in error.faults) if where == "-" else error.faults
         raise UsageError("\n".join(map(str, faults))) from error
     finally:
         if where == "-":
             path.unlink()
-    if where == "-":
-        document = replace(document, path=_STDIN)
+
+
+def specs_of(
+    document: Document,
+    run_file: RunFile,
+    folder: Path,
+    *,
+    flags: Sequence[str],
+    env: Mapping[str, str],
+    chance: random.Random,
+) -> tuple[AppSpec, ...]:
+    """What the apps of a run file that fits its schema become; paths are relative to `folder`. Raises: DocumentError."""
     return _Reading(document, run_file, folder, tuple(flags), env).specs(chance)
 
 
@@ -257,7 +270,7 @@ class _Reading:
             for problem, (place, names) in self._flag_faults.items()
         ]
         if self._faults:
-            raise CliError("\n".join(str(fault) for fault in self._faults), code=2)
+            raise DocumentError(self._faults)
         return tuple(spec for spec in specs if spec is not None)
 
     def _check_names(self, ids: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from proxy.cli.runfile import KEYS, PASSED, App, RunFile, Shared
 from proxy.contract.plan import Cause
 from proxy.errors import ANSWERS, MEANINGS
 from proxy.reference import environment
-from proxy.reference.diagnosis import check_rows
+from proxy.reference.diagnosis import check_rows, code_rows
 from proxy.reference.limits import Limit, engine_limits, other_limits
 from proxy.settings.flags import FLAGS, Flag
 from sentry.config import make_parser
@@ -141,6 +141,9 @@ def page() -> str:
         "## What `postern check` looks at",
         "Ids are stable. A warning keeps nothing from working; a failure makes the exit code 1.",
         table(("id", "group", "what is well", "otherwise"), check_rows()),
+        "## What `postern analyze` finds",
+        "Codes are stable, messages are not. `--level` says which severity makes the exit code 1.",
+        table(("code", "severity", "meaning"), code_rows()),
         "## Metrics",
         table(("metric", "type", "labels", "what it counts"), metric_rows()),
         "## Limits",
