@@ -374,7 +374,7 @@ class Sidecar:
         self._health.ready("identity")
 
     def _app_changed(self) -> None:
-        if self._app.is_open:
+        if self._app.is_open and not self._app.awaits_config:
             self._health.ready("app")
         self._control.app_changed(self._app)
         self._announcing.app_changed()

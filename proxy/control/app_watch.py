@@ -31,7 +31,8 @@ _RELEARN_S = 30.0  # an app may add services as it goes
 
 class AppWatch:
     """Mutable state: `is_open`, `healthy` (None while nobody probes) and `services`, each told to `changed` when it turns; `held_by`,
-    `mismatch`, and `learns`: the app is asked for its services.
+    `mismatch`; `learns`: the app is asked for its services; `awaits_config`: its answer to GET /dapr/config is waited for, as daprd
+    does that probes no health, whose app would keep it waiting.
 
     `app_pid`: the process of the app, or one that it descends from; None where that is not known.
     `probed` and `configured` hear of the status and the milliseconds of each probe, and of the answer to GET /dapr/config.
@@ -63,6 +64,7 @@ class AppWatch:
         self.is_open = settings.app_port is None
         self.healthy: bool | None = False if settings.app_health is not None else None
         self.services: tuple[str, ...] = settings.grpc_services
+        self.awaits_config = settings.asks_config and settings.app_health is None
         self.held_by: Holder | None = None
         self.mismatch = ""  # what it speaks, where that is another protocol than we were told
         self.learns = settings.learn_names and not settings.grpc_services and settings.app_speaks_grpc
@@ -198,6 +200,9 @@ class AppWatch:
         if found is not None:
             self._configured(found.status, found.took_ms)
             self._lines.app_configured()
+        if self.awaits_config:
+            self.awaits_config = False
+            self._changed()
 
     # --- learning ------------------------------------------------------------------------------------------------------------
 

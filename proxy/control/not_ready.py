@@ -56,4 +56,8 @@ def _app(settings: Settings, app: AppWatch) -> str:
                 "does the app serve it? its own log may say why"
             )
         return f"its health check fails at {where}{check}; the app's own log may say why"
+    if app.awaits_config:
+        return (
+            f"it has not answered GET {where}/dapr/config yet; --disable-init-endpoints config starts without"
+        )
     return ""

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.api.server import LocalHttp, LocalRequest
 from proxy.control.app_watch import AppWatch
+from proxy.control.not_ready import reasons
 from proxy.settings.parsing import parse
 from proxy.settings.values import Profile
 from proxy.wire.http_client import LocalResponse
@@ -45,6 +46,38 @@ async def test_app_is_asked_once_with_its_id_and_token() -> None:
         assert (request.method, request.target) == ("GET", "/dapr/config")
         wanted = {b"dapr-app-id": b"web", b"content-type": b"application/json", b"dapr-api-token": b"secret"}
         assert wanted.items() <= dict(request.headers).items()
+
+
+@pytest.mark.parametrize("flags", [(), PROBES])
+async def test_answer_is_waited_for_where_no_health_is_probed(flags: tuple[str, ...]) -> None:
+    """As daprd, which asks on its way to readiness then, and beside it otherwise."""
+    release, told = asyncio.Event(), asyncio.Queue[bool]()
+
+    async def answer(request: LocalRequest) -> LocalResponse:
+        if request.target == "/dapr/config":
+            await release.wait()
+        return LocalResponse(200)
+
+    server = LocalHttp(answer)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(server.run())]
+        port = (await server.serve("127.0.0.1:0")).rpartition(":")[2]
+        settings = parse(
+            ["--app-id", "web", "--app-port", port, *flags],
+            {"POSTERN_HOME": "/nowhere"},
+            profile_hint="daprd",
+        )
+        watch = AppWatch(settings, lambda: told.put_nowait(watch.awaits_config))
+        running.append(tasks.create_task(watch.run()))
+        assert await told.get() is (not flags)  # it is open
+        if not flags:
+            assert reasons(["app"], settings, {}, watch) == [
+                f"app: it has not answered GET 127.0.0.1:{port}/dapr/config yet; --disable-init-endpoints config starts without"
+            ]
+        release.set()
+        assert await told.get() is False
+        for task in running:
+            task.cancel()
 
 
 async def test_app_is_asked_after_its_first_good_probe() -> None:
