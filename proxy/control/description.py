@@ -1,0 +1,119 @@
+"""What a sidecar says of itself: its status, what documents have put in force, why it is not ready, and what a scrape finds."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from nameresolution.directory import Directory
+from proxy.api.admin import Health
+from proxy.contract.engine import Engine
+from proxy.control.announcing import Announcing
+from proxy.control.app_watch import AppWatch
+from proxy.control.identity import Identity
+from proxy.control.listening import Listening
+from proxy.control.not_ready import reasons
+from proxy.control.own_status import Json, app_status, engine_status, exporters_status, identity_status
+from proxy.control.plane import Control
+from proxy.control.reloads import Reloads
+from proxy.settings.values import Settings
+from proxy.settings.version import VERSION
+from telemetry.metrics import Meters
+from telemetry.tracing import Tracer
+
+
+class Description(Struct, frozen=True, kw_only=True):
+    """Reads the parts when asked. identity: the one that is held, None before there is one."""
+
+    settings: Settings
+    engine: Engine
+    engine_notice: str
+    control: Control
+    directory: Directory
+    listening: Listening
+    announcing: Announcing
+    app: AppWatch
+    health: Health
+    reloads: Reloads
+    meters: Meters
+    tracer: Tracer
+    identity: Callable[[], Identity | None]
+    host_ip: str
+    admin_socket: Path
+
+    def not_ready(self, missing: list[str]) -> list[str]:
+        """Why we are not ready, of the parts that are missing and the app."""
+        held = self.identity()
+        return reasons(missing, self.settings, held.status() if held is not None else {}, self.app)
+
+    def resources(self) -> Mapping[str, Sequence[Json | str]]:
+        """What documents have put in force, by the keys of Dapr's metadata."""
+        policy = self.reloads.policy
+        return {
+            "enabledFeatures": policy.configuration.features,
+            "components": [
+                {"name": one.name, "type": one.type, "version": one.version}
+                for one in policy.pipelines.components
+            ],
+            "resiliencies": [{"name": name} for name, _ in policy.resiliency.resources],
+            "httpEndpoints": [{"name": name} for name in sorted(policy.http_endpoints)],
+        }
+
+    def status(self) -> Json:
+        """All of it, as `/status` has it."""
+        settings, stats, policy = self.settings, self.engine.stats(), self.reloads.policy
+        not_ready = self.not_ready([*self.health.missing(but=("app",)), "app"])
+        return {
+            "appId": settings.app_id,
+            "namespace": settings.namespace,
+            "instance": settings.instance,
+            "pid": os.getpid(),
+            "version": VERSION,
+            "engine": self.engine.name,
+            "engineNotice": self.engine_notice,
+            "profile": settings.profile,
+            "ready": not not_ready,
+            "notReady": not_ready,
+            "startedAt": self.announcing.started_at,
+            "ports": {**self.listening.ports, "app": settings.app_port},
+            "addresses": {"advertised": self.host_ip, "adminSocket": str(self.admin_socket)},
+            "identity": identity_status(settings, self.identity()),
+            "app": app_status(
+                settings,
+                self.app,
+                announced=self.announcing.serving and not self.announcing.leaving,
+            ),
+            "naming": {
+                str(found.name): [end.address for end in found.endpoints] for found in self.directory.known()
+            },
+            "maxRequestBodySize": settings.max_body_bytes or 0,
+            "httpReadBufferSize": settings.read_buffer_bytes,
+            "policy": {
+                "generation": policy.generation,
+                "files": [str(path) for path in settings.config_paths],
+                "warnings": list(policy.warnings),
+                "lastError": self.reloads.error,
+            },
+            "engineStats": engine_status(stats),
+            "exporters": exporters_status(self.tracer.queues, policy.configuration.tracing),
+            "routes": self.control.routes(),
+            "services": self.control.services(),
+            "upstreams": self.listening.upstream_ports,
+            "shutdown": "draining" if self.announcing.leaving else "serving",
+        }
+
+    def scrape(self) -> None:
+        """Set the gauges that nobody keeps up to date in between."""
+        self.meters.policy_generation.set(self.reloads.policy.generation)
+        stats = self.engine.stats()
+        self.meters.calls_in_flight.set(stats.calls_in_flight)
+        self.meters.upstream_connections.set(stats.upstream_connections)
+        held = self.identity()
+        svid = held.current if held is not None else None
+        if svid is not None:
+            self.meters.cert_expiry.set(svid.not_after.timestamp(), "workload")
+        for known in self.directory.known():
+            for source in {end.source for end in known.endpoints}:
+                count = sum(1 for end in known.endpoints if end.source == source)
+                self.meters.resolver_endpoints.set(count, known.name.app_id, source)

@@ -1,0 +1,106 @@
+"""Puts documents that changed in force, in every part that goes by them; those that can't be used change nothing."""
+
+import random
+from asyncio import Event
+
+from policies.errors import DocumentError
+from policies.reloading.loading import PolicySnapshot, PolicySources
+from policies.reloading.reader_process import ReaderProcess
+from policies.reloading.watching import watch
+from policies.rules.configuration import TracingConfig
+from proxy.control.metrics_setup import api_log, fixed_sections_changed
+from proxy.control.observer import HopTracing, Reporter
+from proxy.control.plane import Control
+from proxy.control.tracing_setup import are_exports_equal, exporters, sampling_rate
+from proxy.errors import ConfigError
+from proxy.settings.values import Settings
+from telemetry.access_log import AccessLog
+from telemetry.context import Sampler
+from telemetry.logs import get_logger
+from telemetry.metrics import Meters
+from telemetry.tracing import Tracer
+
+
+class Reloads:
+    """Mutable state: `policy`, the one in force, and `error`, why newer documents were refused, if they were."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: PolicySnapshot,
+        control: Control,
+        *,
+        meters: Meters,
+        tracer: Tracer,
+        hops: HopTracing,
+        reporter: Reporter,
+        access_log: AccessLog | None,
+    ) -> None:
+        self.policy = policy
+        self.error: str | None = None
+        self._settings = settings
+        self._control = control
+        self._meters = meters
+        self._tracer = tracer
+        self._hops = hops
+        self._reporter = reporter
+        self._access_log = access_log
+        self._log = get_logger("postern")
+        self._count_resources()
+
+    async def run(self, sources: PolicySources, asked: Event) -> None:
+        """Watch the documents, and read them when asked to as well."""
+        if not sources.has_files:
+            await self._tell_of_nothing_to_reload(asked)
+            return
+        reader = ReaderProcess()
+        try:
+            await watch(
+                *(sources, self.policy, self.changed, self.refused),
+                read=reader,
+                rest=reader.rest,
+                asked=asked,
+            )
+        finally:
+            reader.close()
+
+    async def _tell_of_nothing_to_reload(self, asked: Event) -> None:
+        while await asked.wait():
+            asked.clear()
+            self._log.info("nothing to reload: neither --config nor --resources-path was given")
+
+    def changed(self, policy: PolicySnapshot) -> None:
+        """Put these policies in force."""
+        before = self.policy.configuration
+        self.policy, self.error = policy, None
+        self._control.policy_changed(policy)
+        self._count_resources()
+        rate = sampling_rate(policy.configuration.tracing, self._settings.profile)
+        self._hops.sampler = Sampler(rate, random.Random())  # noqa: S311 - ids, no secrets
+        logging = policy.configuration.logging
+        self._reporter.api_log = api_log(self._settings, logging)
+        if self._access_log is not None:
+            self._access_log.obfuscate = logging.obfuscate_urls
+        if not are_exports_equal(before.tracing, policy.configuration.tracing):
+            self._exports_changed(policy.configuration.tracing)
+        self._log.info("policies reloaded", generation=policy.generation)
+        for warning in policy.warnings:
+            self._log.warning(warning)
+        for section in fixed_sections_changed(before, policy.configuration):
+            self._log.warning("section changed: restart to apply it", section=section)
+
+    def refused(self, error: DocumentError) -> None:
+        """Say why newer documents are not in force."""
+        self.error = str(error)
+        self._meters.reload_errors.add()
+        self._log.error("policies not reloaded, the old ones stay in force", reason=str(error))
+
+    def _exports_changed(self, tracing: TracingConfig) -> None:
+        try:
+            self._tracer.replace(exporters(tracing, self._settings.app_id))
+        except ConfigError as error:
+            self._log.error("exporters not replaced, the old ones stay in force", reason=str(error))
+
+    def _count_resources(self) -> None:
+        for name, namespace in self.policy.resiliency.resources:
+            self._meters.resiliency_loaded.add(self._settings.app_id, name, namespace)
