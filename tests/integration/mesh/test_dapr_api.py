@@ -193,6 +193,23 @@ async def test_metadata_has_the_limit_of_a_head(client: DaprClient) -> None:
     assert "--read-buffer-size" in method.text
 
 
+@pytest.mark.parametrize(
+    "name", ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "host"]
+)
+async def test_metadata_that_http2_forbids_costs_its_own_call(client: DaprClient, name: str) -> None:
+    """RFC 9113 §8.2.2 and §8.3.1: such a request is malformed, whose stream is reset (§8.1.1)."""
+    beyond = await client.invoke("shop", "echo", metadata=((name, "x"),))
+    assert beyond.code is grpc.StatusCode.INTERNAL
+    assert "RST_STREAM with error code 1" in beyond.text
+    seen(await client.invoke("shop", "echo"))
+
+
+async def test_metadata_of_one_hop_is_not_passed_on(client: DaprClient) -> None:
+    names = ("te", "trailer", "expect", "http2-settings", "proxy-authorization", "dapr-app-id")
+    told = seen(await client.invoke("shop", "echo", metadata=tuple((name, "x") for name in names)))
+    assert not set(names) & {name.lower() for name, _ in told["headers"]}
+
+
 async def test_deadline_and_cancellation_reach_the_app(mesh: Standing, client: DaprClient) -> None:
     async def cuts() -> int:
         answer = await request(mesh.http_app.port, "GET", "/stats")
