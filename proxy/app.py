@@ -213,6 +213,7 @@ class Sidecar:
             status=description.status,
             explain=description.not_ready,
             endpoints=self._control.endpoints,
+            listening=lambda: {name: port for name, port in self._listening.ports.items() if port},
             resolve=self._names.trace,
             decision=Explainer(self._control, self._listening.names_by_port).explain,
             resources=description.resources,

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote_plus
 from msgspec.structs import replace
 
 from proxy.api.server import LocalRequest
+from proxy.settings.origins import effective
 from proxy.settings.units import go_duration
 from proxy.settings.values import Settings
 from proxy.settings.version import runtime_version
@@ -112,6 +113,7 @@ class Admin:
         engine: str,
         report: Callable[[], Awaitable[None]],
         status: Callable[[], Json],
+        listening: Callable[[], Mapping[str, int]],
         explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
         decision: Callable[[Query], Json],
@@ -144,6 +146,7 @@ class Admin:
         self._pages: dict[str, Callable[[Query], LocalResponse]] = {
             "/status": lambda _: _json(200, self._status()),
             "/metadata": lambda _: _json(200, self.metadata()),
+            "/settings": lambda _: _json(200, {"settings": effective(settings, listening())}),
             "/endpoints": lambda query: _json(200, self._endpoints(query.get("app", [None])[0])),
             "/trace": self._trace,
             "/explain": self._explained,

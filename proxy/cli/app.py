@@ -9,6 +9,7 @@ import typer
 from proxy.cli.analyze import analyze
 from proxy.cli.check import check
 from proxy.cli.completion import COMPLETING, listed
+from proxy.cli.config import config
 from proxy.cli.configurations import configurations
 from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError
 from proxy.cli.explain import explain
@@ -67,6 +68,7 @@ def build() -> typer.Typer:
     for command in _COMMANDS:
         app.command(command.__name__)(command)
     app.add_typer(mtls, name="mtls")
+    app.add_typer(config, name="config")
     return app
 
 
@@ -75,7 +77,7 @@ def _listed_only() -> None:
 
 
 def _names() -> list[str]:
-    return sorted((*_ELSEWHERE, "list", "mtls", *(command.__name__ for command in _COMMANDS)))
+    return sorted((*_ELSEWHERE, "list", "mtls", "config", *(command.__name__ for command in _COMMANDS)))
 
 
 def unknown(word: str) -> str:

@@ -195,6 +195,11 @@ class Given:
         """One more value of a flag."""
         self._texts.setdefault(name, []).append(text)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The flags that were given."""
+        return frozenset(self._texts)
+
     def last(self, name: str) -> str | None:
         """The value of a flag; the last one counts."""
         return self._texts[name][-1] if name in self._texts else None

@@ -15,6 +15,7 @@ from proxy.contract.addresses import split_address
 from proxy.contract.engine import Limits
 from proxy.errors import ConfigError
 from proxy.settings.flags import Given, scan
+from proxy.settings.origins import VARIABLES
 from proxy.settings.readers import FlagReader
 from proxy.settings.values import AppHealth, AppProtocol, OwnPort, PortWish, Profile, RunMetadata, Settings
 
@@ -33,6 +34,15 @@ _APP_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SERVICE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
+_VARIABLES = frozenset(
+    {
+        *VARIABLES.values(),
+        "SENTRY_LOCAL_IDENTITY",
+        "DAPR_SENTRY_TOKEN_FILE",
+        "DAPR_API_TOKEN",
+        "APP_API_TOKEN",
+    }
+)
 _TRUTHY = frozenset({"y", "yes", "true", "t", "on", "1"})
 
 
@@ -149,6 +159,8 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         ),
         runtime_root=root,
         ready_fd=read.natural("ready-fd"),
+        given=read.given.names,
+        variables=frozenset(filter(read.env.get, _VARIABLES)),
         warnings=_warnings(read, profile, mtls=mtls),
     )
 

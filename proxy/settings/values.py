@@ -129,6 +129,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     keep_decisions: bool  # False: every call is decided afresh
     runtime_root: Path
     ready_fd: int | None  # a socket to our supervisor: see proxy.lifetime
+    given: frozenset[str]  # the flags that were given
+    variables: frozenset[str]  # the variables that were set, of those that count
     warnings: tuple[str, ...]  # accepted, but without effect; to be logged once at start
 
     def __repr__(self) -> str:

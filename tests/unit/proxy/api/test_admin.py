@@ -48,6 +48,7 @@ class Api:
             engine="portable",
             report=self._note_report,
             status=lambda: {"appId": "web"},
+            listening=lambda: {"http": 3501},
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
             decision=lambda query: {"asked": sorted(query)},
