@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from proxy.cli.analyze import analyze
+from proxy.cli.bundle import bundle
 from proxy.cli.check import check
 from proxy.cli.completion import COMPLETING, listed
 from proxy.cli.config import config
@@ -32,7 +33,7 @@ _ELSEWHERE = {
     "version": "Print the version.",
 }
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(status, stop, invoke, explain, trace, endpoints, resolve, check, analyze),
+    *(status, stop, invoke, explain, trace, endpoints, resolve, check, analyze, bundle),
     *(logs, configurations, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.

@@ -27,6 +27,10 @@ _SHAPES: Final = (
     (re.compile(r"//[^/@\s\"']+@"), f"//{REMOVED}@"),  # a URL's user information
     (re.compile(r"(?<=[\w/])\?[^\s\"']+"), f"?{REMOVED}"),  # and its query
     (
+        re.compile(r"(?i)(--?[\w-]*(?:token|secret|passw(?:or)?d|key|credential)[\w-]*)\s+(?!-)\S+"),
+        rf"\1 {REMOVED}",
+    ),
+    (
         re.compile(
             r"(?i)([\"']?[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|api[-_]?key|access[-_]?key|private[-_]?key|credential|authorization|cookie)"
             r"[\w.-]*[\"']?\s*[=:]\s*)(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;&\"']+)"

@@ -30,7 +30,15 @@ SECRET = "hunter2"
             "Pass-Word",
             "credentials",
         ),
-        *("connectionString", "httpAuth", "key", "sharedKey", "SESSION_ID", "pa\u200bssword"),
+        *(
+            "connectionString",
+            "httpAuth",
+            "key",
+            "sharedKey",
+            "SESSION_ID",
+            "pa\u200bssword",
+            "\u202eauthorization",
+        ),
     ],
 )
 def test_names_of_secrets_are_known_however_they_are_written(name: str) -> None:
@@ -74,6 +82,7 @@ def test_values_of_headers_metadata_and_environment_go_and_their_names_stay() ->
         f"https://host/path?code={SECRET}",
         f"Authorization: Bearer {SECRET}",
         f"bearer {SECRET}",
+        f"python app.py --api-token {SECRET} --port 1",
         f"dapr-api-token={SECRET}",
         f'{{"password": "{SECRET} and more"}}',
         f"clientSecret: '{SECRET}'",
