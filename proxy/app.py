@@ -212,7 +212,7 @@ class Sidecar:
             report=self._engine.report,
             status=description.status,
             explain=description.not_ready,
-            endpoints=self._control.endpoints,
+            endpoints=self._control.naming.endpoints,
             listening=lambda: {name: port for name, port in self._listening.ports.items() if port},
             resolve=self._names.trace,
             decision=Explainer(self._control, self._listening.names_by_port).explain,

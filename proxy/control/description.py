@@ -97,8 +97,8 @@ class Description(Struct, frozen=True, kw_only=True):
             },
             "engineStats": engine_status(stats),
             "exporters": exporters_status(self.tracer.queues, policy.configuration.tracing),
-            "routes": self.control.routes(),
-            "services": self.control.services(),
+            "routes": self.control.naming.routes(),
+            "services": self.control.naming.services(),
             "upstreams": self.listening.upstream_ports,
             "shutdown": "draining" if self.announcing.leaving else "serving",
         }

@@ -167,7 +167,7 @@ class Explainer:
             found = self._control.external.hosts.addresses(cluster)
             return [{"address": address, "source": "dns", "ejectedForS": 0.0} for address in found]
         name = ".".join(parse_key(cluster))
-        known: Any = self._control.endpoints(name).get(name, {})
+        known: Any = self._control.naming.endpoints(name).get(name, {})
         ejected = {load["address"]: load["ejectedForS"] for load in known.get("loads", ())}
         return [
             {**end, "ejectedForS": ejected.get(end["address"], 0.0)} for end in known.get("endpoints", ())

@@ -11,7 +11,8 @@ from proxy.contract.engine import Engine, ListenerSpec
 from proxy.contract.head import FROM_DAPRD
 from proxy.contract.plan import Cause
 from proxy.control.app_port import holder, listeners
-from proxy.control.plane import Control, browsers_of, own_port_listener
+from proxy.control.first_views import browsers_of, own_port_listener
+from proxy.control.plane import Control
 from proxy.deciding.browsers import refused_page
 from proxy.deciding.daprd import TO_DAPRD
 from proxy.deciding.outbound import INVOKER

@@ -5,7 +5,7 @@ Runs on the loop; every handler is short and never awaits. Deciders see only wha
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -20,15 +20,17 @@ from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstre
 from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.head import FROM_DAPRD, RequestHead
 from proxy.contract.outcome import Outcome
-from proxy.contract.plan import Decision, Edit, Hold, Labels, Op
+from proxy.contract.plan import Decision, Hold, Labels
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
 from proxy.control.external import ExternalClusters
+from proxy.control.first_views import app_view, outbound_view
 from proxy.control.heard_names import Claimed, HeardNames
+from proxy.control.naming_status import NamingStatus
 from proxy.control.remote_fetch import RemoteFetch
-from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, GRPC_WEB, AppView, to_callback
+from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, GRPC_WEB, to_callback
 from proxy.deciding.authorizer import Authorizer
-from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, Browsers
+from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT
 from proxy.deciding.callee import (
     API_TOKEN_SET,
     APP_PIPELINE,
@@ -49,20 +51,16 @@ from proxy.deciding.callee import (
     parse_routes,
 )
 from proxy.deciding.daprd import TO_DAPRD
-from proxy.deciding.egress import Egress
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.naming import SERVICES_HOLD
-from proxy.deciding.outbound import DAPR_API, INVOKER, SPELLINGS, Outbound
-from proxy.deciding.outbound_view import OutboundView
+from proxy.deciding.outbound import DAPR_API, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
-from proxy.settings.values import Settings, is_loopback
+from proxy.settings.values import Settings
 from sentry.client import Svid
-from telemetry.hosts import FOREIGN_SITES, own_names
+from telemetry.hosts import FOREIGN_SITES
 
-HOLD_S = 2.2  # the cold lookup's budget is 2 s
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
-LEARNING_S = 2.0
 _NAMING: Mapping[int, Table] = {OUT_PATHS: OutPaths(), SERVICES: Services(), DAPR_METHODS: DaprMethods()}
 _TRUTHY = frozenset(
     {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
@@ -102,39 +100,25 @@ class Control:
         remote.configure(policy.pipelines)
         self._pipelines = self._pipelines_of(policy)
         healthy = False if settings.app_health is not None else None
-        app = replace(_app_view(settings, healthy=healthy), pipeline=self._pipelines["app"])
+        app = replace(app_view(settings, healthy=healthy), pipeline=self._pipelines["app"])
         authorizer = Authorizer(policy.access)
         self.inbound = Inbound(InboundView(app=app, authorizer=authorizer, mtls=settings.mtls))
         self.outbound = Outbound(
-            OutboundView(
-                app=app,
-                trust_domain=settings.trust_domain,
-                mtls=settings.mtls,
-                authorizer=authorizer,
-                resiliency=policy.resiliency,
-                apis=policy.configuration.api,
-                known=frozenset(),
+            outbound_view(
+                *(settings, policy, app, authorizer),
                 heard=self._heard,
-                own_ports={own_port_listener(own.app): own.app for own in settings.upstreams},
-                sockets=frozenset(
-                    {INVOKER, "http", "grpc"} if settings.unix_domain_socket is not None else {INVOKER}
-                ),
                 routes=routes,
-                token_required=settings.api_token is not None,
-                browsers=browsers_of(settings, hostname),
                 pipeline=self._pipelines["http"],
-                is_baggage_strict=settings.profile == "daprd",
-                forwarded=(
-                    Edit(op=Op.ADD, name=b"x-forwarded-for", data=host_ip.encode()),
-                    Edit(op=Op.ADD, name=b"x-forwarded-host", data=hostname.encode()),
-                    Edit(op=Op.ADD, name=b"forwarded", data=_forwarded(host_ip, hostname)),
-                ),
-                http_endpoints=policy.http_endpoints,
-                egress=Egress(settings.egress),
-                hold_s=HOLD_S,
-                learning_for_s=LEARNING_S if settings.learn_names else 0.0,
+                hostname=hostname,
+                host_ip=host_ip,
                 random=lambda: self._random,
             )
+        )
+        self.naming = NamingStatus(
+            *(settings, directory, self._heard),
+            routes=lambda: self.outbound.view.routes,
+            claims=lambda: self._claims,
+            loads=self._loads,
         )
         self.external = ExternalClusters(
             *(lambda: self.outbound.view, self._know), own_ports=own_ports, own_ip=host_ip
@@ -393,6 +377,10 @@ class Control:
         self._engine.invalidate("routes")
         self._engine.wake(SERVICES_HOLD)
 
+    def _loads(self, key: str) -> Sequence[Mapping[str, object]]:
+        assert self._engine is not None
+        return self._engine.loads(key)
+
     def _outbound(self, **changes: object) -> None:
         self.outbound.view = replace(self.outbound.view, **changes)
 
@@ -455,74 +443,6 @@ class Control:
         for name, spec in gates.items():
             self._engine.set_gate(name, spec)
 
-    # --- status ----------------------------------------------------------------------------------------------------------------
-
-    def services(self) -> list[dict[str, str | bool]]:
-        """Which app serves which gRPC service, who said so and how; `inForce` is False where another route goes before, or two claim it."""
-        find = self.outbound.view.routes.find
-        own = self._settings.app_id
-        named = [route.partition("=")[::2] for route in self._settings.routes]
-        rows: list[dict[str, str | bool]] = [
-            {
-                "service": service,
-                "app": app,
-                "how": "pattern" if "{" in service else "route",
-                "by": own,
-                "inForce": "{" in service or find(service) == app,
-            }
-            for service, app in named
-        ]
-        for service, apps in sorted(self._claims.items()):
-            rows += [
-                {"service": service, "app": app, "how": how, "by": app, "inForce": find(service) == app}
-                for app, how in sorted(apps.items())
-            ]
-        return rows
-
-    def app_serving(self, text: str) -> str:
-        """The app that a gRPC service leads to; anything else is as it was."""
-        return self.outbound.view.routes.find(text) or text
-
-    def why_nobody(self, service: str) -> str:
-        """What to say of a text that is neither an app-id nor a known service."""
-        near = self._heard.nearest_services(service)
-        meant = f"; did you mean {' or '.join(near)}?" if near else ""
-        return f"no app is known to serve {service}{meant}"
-
-    def endpoints(self, app: str | None) -> dict[str, object]:
-        """What is known of an app, by its app-id or a service that it serves; of everybody without one."""
-        assert self._engine is not None
-        callee = parse_callee(self.app_serving(app), self._settings.namespace) if app else None
-        if app and callee is None:
-            return {app: {"endpoints": [], "tried": [self.why_nobody(app)]}}
-        wanted = AppName(callee.app_id, callee.namespace) if callee else None
-        if wanted is not None:
-            self._directory.want(wanted)  # who asks again finds the outcome
-        found: dict[str, object] = {}
-        for known in self._directory.known():
-            if app is None or known.name == wanted:
-                entry: dict[str, object] = {
-                    "endpoints": [
-                        {"address": end.address, "instance": end.instance, "source": end.source}
-                        for end in known.endpoints
-                    ],
-                    "loads": list(self._engine.loads(f"peer:{known.name}")),
-                    "stale": known.stale,
-                    "tried": list(known.tried),
-                }
-                if not known.endpoints and not self._heard.is_known(known.name):
-                    entry["near"] = list(self._heard.nearest(known.name.app_id, known.name.namespace))
-                found[str(known.name)] = entry
-        return found
-
-    def routes(self) -> list[str]:
-        """Explicit routes as written, then learnt ones."""
-        learnt = self.outbound.view.routes.learnt or {}
-        return [
-            *self._settings.routes,
-            *(f"{service}={app} (learnt)" for service, app in sorted(learnt.items())),
-        ]
-
 
 def _configured(settings: Settings) -> Iterator[AppName]:
     """The names that our own settings speak of."""
@@ -531,40 +451,3 @@ def _configured(settings: Settings) -> Iterator[AppName]:
         callee = parse_callee(text, settings.namespace)
         if callee is not None:
             yield AppName(callee.app_id, callee.namespace)
-
-
-def browsers_of(settings: Settings, hostname: str) -> Browsers:
-    """The rules of the API ports and of ports of single callees."""
-    beyond = not all(is_loopback(host) for host in settings.listen_addresses)
-    return Browsers(
-        hosts=(*settings.allowed_hosts, *own_names(hostname, beyond=beyond)),
-        origins=settings.allowed_origins,
-        origins_open=settings.profile == "daprd",
-    )
-
-
-def own_port_listener(app: str) -> str:
-    """The listener of a port of its own."""
-    return f"own:{app}"
-
-
-def _app_view(settings: Settings, *, healthy: bool | None) -> AppView:
-    return AppView(
-        app_id=settings.app_id,
-        namespace=settings.namespace,
-        protocol=settings.app_protocol,
-        authority=join_address(settings.app_channel_address, settings.app_port or 0).encode(),
-        has_port=settings.app_port is not None,
-        healthy=healthy,
-        token=settings.app_api_token.encode() if settings.app_api_token else None,
-        gated=settings.app_max_concurrency is not None,
-        body_bytes=settings.max_body_bytes,
-        is_caller_claimed=settings.profile == "daprd" and not settings.mtls,
-        replay_bytes=settings.replay_bytes,
-        connect_s=settings.connect_s,
-    )
-
-
-def _forwarded(host_ip: str, hostname: str) -> bytes:
-    node = f'"[{host_ip}]"' if ":" in host_ip else host_ip
-    return f"for={node};by={node};host={hostname}".encode()

@@ -32,7 +32,7 @@ class NameTracer:
 
     async def trace(self, asked: str) -> Json:
         """The trace of an app-id, `app.namespace` or gRPC service. Raises: ValueError for what is no name."""
-        app = self._control.app_serving(asked)
+        app = self._control.naming.app_serving(asked)
         callee = parse_callee(app, self._settings.namespace)
         if callee is None:
             raise ValueError(
@@ -41,7 +41,7 @@ class NameTracer:
         name = AppName(callee.app_id, callee.namespace)
         self._directory.want(name)
         looked = await look_up(self._sources(), name, self._directory.own)
-        known: Any = self._control.endpoints(str(name)).get(str(name), {})
+        known: Any = self._control.naming.endpoints(str(name)).get(str(name), {})
         ages = self._directory.ages(name)
         return {
             "name": str(name),

@@ -24,7 +24,8 @@ from proxy.contract.gates import ConcurrencyGate, GateSpec, RateGate
 from proxy.contract.plan import DETAIL, Cause, Decision, Edit, Hold, Op, Plan, Reply
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
-from proxy.control.plane import AGAIN_HOLD_S, HOLD_S, LEARNING_S, Control
+from proxy.control.first_views import HOLD_S, LEARNING_S
+from proxy.control.plane import AGAIN_HOLD_S, Control
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.deciding.callee import API_TOKEN_SET, TRUTHY_SET
 from proxy.deciding.naming import SERVICES_HOLD
@@ -655,14 +656,14 @@ def test_declared_service_leads_to_its_app(make: Make) -> None:
     world.control.registry_changed((entry("cart", "shop.Cart"),), "m")
     assert (world.engine.invalidated[-1], world.engine.woken) == ("routes", [SERVICES_HOLD])
     assert named(world, "shop.Cart") == KEY
-    assert world.control.routes() == ["shop.Cart=cart (learnt)"]
+    assert world.control.naming.routes() == ["shop.Cart=cart (learnt)"]
 
 
 @pytest.mark.parametrize("changes", [{"namespace": "other"}, {"mesh": "theirs"}, {"mesh": ""}])
 def test_claim_from_elsewhere_is_not_heard(make: Make, changes: dict[str, Any]) -> None:
     world = make()
     world.control.registry_changed((entry("thief", "shop.Cart", **changes),), "m")
-    assert world.control.routes() == []
+    assert world.control.naming.routes() == []
     assert world.engine.woken == []
 
 
@@ -699,7 +700,7 @@ def test_service_that_an_app_serves_no_more_is_nobodys(make: Make) -> None:
     world.control.registry_changed((entry("cart"),), "m")  # it has not said yet what it serves
     assert named(world, "shop.Cart") == f"held for {KEY}"
     world.control.registry_changed((entry("cart", "shop.Basket"),), "m")
-    assert world.control.routes() == ["shop.Basket=cart (learnt)"]
+    assert world.control.naming.routes() == ["shop.Basket=cart (learnt)"]
 
 
 def test_instance_that_serves_claims_before_those_that_do_not(make: Make) -> None:
@@ -721,7 +722,7 @@ def test_services_are_told_with_who_said_so_and_how(make: Make) -> None:
     world.control.registry_changed(claims, "m")
     found = {
         (row["service"], row["app"]): (row["how"], row["by"], row["inForce"])
-        for row in world.control.services()
+        for row in world.control.naming.services()
     }
     assert found == {
         ("shop.Cart", "cart"): ("route", "web", True),
@@ -731,10 +732,10 @@ def test_services_are_told_with_who_said_so_and_how(make: Make) -> None:
         ("shop.Item", "stock"): ("learnt", "stock", False),
         ("shop.Item", "items"): ("declared", "items", False),
     }
-    assert world.control.app_serving("shop.Stock") == "stock"
-    assert world.control.app_serving("stock") == "stock"
+    assert world.control.naming.app_serving("shop.Stock") == "stock"
+    assert world.control.naming.app_serving("stock") == "stock"
     assert (
-        world.control.why_nobody("shop.v1.Stokc")
+        world.control.naming.why_nobody("shop.v1.Stokc")
         == "no app is known to serve shop.v1.Stokc; did you mean shop.Stock (stock)?"
     )
 
@@ -751,7 +752,7 @@ def test_explicit_route_wins_over_a_claim(make: Make) -> None:
     world.control.names_changed(found(ONE))
     world.control.registry_changed((entry("thief", "shop.Cart"),), "m")
     assert named(world, "shop.Cart") == KEY
-    assert world.control.routes()[0] == "shop.Cart=cart"
+    assert world.control.naming.routes()[0] == "shop.Cart=cart"
 
 
 def test_production_learns_nothing(make: Make) -> None:
