@@ -161,7 +161,7 @@ def _plain(value: object) -> object:
     if isinstance(value, PortWish):
         return value.number
     if isinstance(value, Path):
-        return str(value)
+        return str(value.absolute())  # the command that asks may run elsewhere
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value

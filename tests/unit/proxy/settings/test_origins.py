@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from proxy.settings.flags import FLAGS
 from proxy.settings.origins import ROWS, VARIABLES, effective
 from proxy.settings.parsing import parse
@@ -36,6 +38,12 @@ def test_flag_goes_before_variable_before_default(tmp_path: Path) -> None:
         "by": "NAMESPACE",
     }
     assert rows["drain"] == {"name": "drain", "value": 2.0, "source": "default", "by": "--drain"}
+
+
+def test_file_is_named_so_that_others_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").touch()
+    assert told(tmp_path, "--config=c.yaml")["config"]["value"] == [str(tmp_path / "c.yaml")]
 
 
 def test_port_is_the_one_that_was_taken(tmp_path: Path) -> None:
