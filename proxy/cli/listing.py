@@ -13,7 +13,7 @@ import typer
 from nameresolution.host_registry import Entry
 from proxy.cli.completion import app_ids
 from proxy.cli.errors import FAILED, CliError
-from proxy.cli.fleet import SidecarAnswer, ask, entries, nothing_runs, of_app, root_of
+from proxy.cli.fleet import ASK_S, SidecarAnswer, ask, entries, nothing_runs, of_app, root_of
 from proxy.cli.options import Output, OutputFormat, RuntimePath
 from proxy.cli.tables import Column, Row, format_age, format_data, format_time, put, put_table, tell
 
@@ -314,15 +314,17 @@ def endpoints(
         raise CliError("no endpoint is known yet", hint="name the app to look it up")
 
 
-async def looked_up(asked: Sequence[Entry], app_id: str) -> tuple[SidecarAnswer, ...]:
+async def looked_up(
+    asked: Sequence[Entry], app_id: str, *, timeout_s: float = ASK_S
+) -> tuple[SidecarAnswer, ...]:
     """Ask until every sidecar has looked for the app, or has had the time."""
     target = f"/endpoints?app={quote(app_id, safe='')}"
-    answers = await ask(asked, target)
+    answers = await ask(asked, target, timeout_s=timeout_s)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LOOK_UP_S):
             while any(sidecar.answer == {} for sidecar in answers):
                 await asyncio.sleep(POLL_S)
-                answers = await ask(asked, target)
+                answers = await ask(asked, target, timeout_s=timeout_s)
     return answers
 
 

@@ -17,6 +17,7 @@ from proxy.settings.version import VERSION
 
 Told = Mapping[str, Any]
 _SOON_S: Final = 60.0  # a certificate is renewed at half its life: this late, several renewals have failed
+_ASK_S: Final = 2.0  # a sidecar that answers this late is slow, not dead
 LOCAL: Final = "local"  # as /status has it
 _TURNED_S: Final = 2.0  # between the two clocks; less is rounding and the time that asking takes
 
@@ -193,8 +194,11 @@ def upstream_probes(asked: SidecarAnswer) -> tuple[Probe, ...]:
 
 def _name_probe(name: str, by: Entry) -> Probe:
     async def run() -> Sequence[Finding]:
-        (answer,) = await looked_up((by,), name)
-        known = (answer.answer or {}).get(name)
+        (answer,) = await looked_up((by,), name, timeout_s=_ASK_S)
+        if answer.answer is None:
+            text = f"{name}: the sidecar of {by.app_id}, which was to look it up, does not answer"
+            return (fail("name", text, f"see the check `sidecar` of {by.app_id}"),)
+        known = answer.answer.get(name)
         ends = known.get("endpoints") if isinstance(known, dict) else None
         if not ends:
             return (
@@ -205,7 +209,7 @@ def _name_probe(name: str, by: Entry) -> Probe:
         count = "1 endpoint" if len(ends) == 1 else f"{len(ends)} endpoints"
         return ((warn if stale else ok)("name", f"{name} is found: {count} ({sources}{stale})"),)
 
-    return Probe(id="name", what=f"name {name}", run=run, within_s=LOOK_UP_S + 1.0)
+    return Probe(id="name", what=f"name {name}", run=run, within_s=LOOK_UP_S + _ASK_S + 1.0)
 
 
 def app_probe(asked: SidecarAnswer) -> Probe:

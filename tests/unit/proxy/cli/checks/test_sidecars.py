@@ -138,6 +138,15 @@ def test_names_of_apps_that_serve_are_looked_up_by_others() -> None:
     assert (sentry_of(cart.answer), sentry_of(None)) == ("local", "")
 
 
+async def test_sidecar_that_does_not_look_a_name_up_is_told() -> None:
+    (probe,) = name_probes([sidecar(app_port=80, admin_socket="/nowhere")])
+    (found,) = await probe.run()
+    assert (found.state, found.text) == (
+        "failed",
+        "cart.default: the sidecar of cart, which was to look it up, does not answer",
+    )
+
+
 async def test_app_that_is_only_a_caller_or_gone_is_told() -> None:
     (found,) = await app_probe(sidecar()).run()
     assert found.text == "cart has no app port: it only calls"
