@@ -60,7 +60,9 @@ async def test_mesh_that_is_well_passes_and_each_fault_is_told(secured: Commands
     assert code == 0, found
     assert [each["text"].partition(" (")[0] for each in found["sidecar"]] == ["cart is ready", "web is ready"]
     assert found["sentry"][0]["text"].endswith("answers as spiffe://localhost/ns/default/dapr-sentry")
-    assert found["name"][0]["text"] == "cart.default is found: 1 endpoint (host registry)"
+    # other meshes of this machine may announce a cart, too
+    assert found["name"][0]["text"].startswith("cart.default is found: ")
+    assert "(host registry" in found["name"][0]["text"]
     assert len(found["certificate"]) == 2
     assert found["same-anchors"][0]["state"] == "ok"
     assert {each["state"] for each in found["clock"]} == {"ok"}

@@ -1,6 +1,7 @@
 """`postern resolve` by a real sidecar: each source with its time, and where a call would go."""
 
 import json
+import secrets
 from typing import Any
 
 from tests.integration.cli.conftest import Commands
@@ -58,8 +59,9 @@ async def test_watch_tells_of_an_instance_that_comes(commands: Commands) -> None
     mesh = commands.mesh
     app = await mesh.http_app()
     await mesh.sidecar("web", flags=PLAIN)
-    watching = commands.start("resolve", "cart", "--watch")
-    await watching.line("✗ cart.default: web.default finds nobody", timeout_s=20.0)
-    await mesh.sidecar("cart", app=app, flags=PLAIN)
-    await watching.line("✓ cart.default: web.default calls 127.0.0.1:", timeout_s=20.0)
+    name = f"late-{secrets.token_hex(4)}"  # other meshes of this machine may announce any other
+    watching = commands.start("resolve", name, "--watch")
+    await watching.line(f"✗ {name}.default: web.default finds nobody", timeout_s=20.0)
+    await mesh.sidecar(name, app=app, flags=PLAIN)
+    await watching.line(f"✓ {name}.default: web.default calls 127.0.0.1:", timeout_s=20.0)
     await watching.end()
