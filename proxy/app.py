@@ -37,7 +37,7 @@ from proxy.control.identity import Identity, WorkloadName
 from proxy.control.life_lines import life_lines
 from proxy.control.lifetime import Lifetime
 from proxy.control.listening import Listening, guarded
-from proxy.control.metrics_setup import access_log, api_log, meters, recorder
+from proxy.control.metrics_setup import access_log, api_log, meters, recorder, taps
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
 from proxy.control.policy_sources import policy_sources
@@ -144,12 +144,14 @@ class Sidecar:
             configured=self._app_configured,
         )
         call_log = access_log(settings, configuration.logging)
+        self._taps = taps(settings, configuration.logging, self._meters)
         reporter = Reporter(
             recorder(settings, configuration, self._meters, self._tracer, call_log),
             self._meters,
             get_logger("postern.engine"),
             self._app.doubt,
             api_log=api_log(settings, configuration.logging),
+            taps=self._taps,
             denied_as=self._control.denied_as,
         )
         self._reloads = Reloads(
@@ -158,6 +160,7 @@ class Sidecar:
             tracer=self._tracer,
             hops=hops,
             reporter=reporter,
+            taps=self._taps,
             access_log=call_log,
         )
         chosen = choose(settings.engine, threads=settings.threads, keep_decisions=settings.keep_decisions)
@@ -217,6 +220,7 @@ class Sidecar:
             resolve=self._names.trace,
             decision=Explainer(self._control, self._listening.names_by_port).explain,
             resources=description.resources,
+            tap=self._taps.open,
             is_closed=self._control.is_closed,
             shutdown=lifetime.stop,
             abort=self._abort,

@@ -20,6 +20,14 @@ class ProxyError(Exception):
     """Base of everything the proxy raises on purpose."""
 
 
+class TooManyTapsError(ProxyError):
+    """One sidecar's calls are looked at by as many as may. `most`: how many that is."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} taps are open here, which is the most: end one of them first")
+        self.most = most
+
+
 def os_reason(error: OSError) -> str:
     """Why the system refused, in its own words: asyncio's text of a failed connection says "Connect call failed" and the address."""
     if error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):

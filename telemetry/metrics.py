@@ -248,6 +248,12 @@ class Meters:
         )
 
     def _sidecar(self) -> None:
+        self.taps = self.gauge("postern_taps", "Whoever looks at calls now, by postern tap.")
+        self.tap_dropped = self.counter(
+            "postern_tap_dropped_total",
+            "Calls that a tap left out: beyond its --max-rps, or as its reader did not keep up.",
+            ("reason",),
+        )
         self.reports_lost = self.counter(
             "postern_reports_lost_total",
             "Reports that the engine dropped for lack of room: of calls, or of spans alone.",

@@ -13,11 +13,12 @@ from urllib.parse import parse_qs, unquote_plus
 from msgspec.structs import replace
 
 from proxy.api.server import LocalRequest
+from proxy.errors import TooManyTapsError
 from proxy.settings.origins import effective
 from proxy.settings.units import go_duration
 from proxy.settings.values import Settings
 from proxy.settings.version import runtime_version
-from proxy.wire.http_client import LocalResponse
+from proxy.wire.http_client import LocalResponse, LocalStream
 from proxy.wire.target import BadTargetError, clean, parse
 from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
@@ -119,6 +120,7 @@ class Admin:
         decision: Callable[[Query], Json],
         resolve: Callable[[str], Awaitable[Json]],
         resources: Callable[[], Mapping[str, Sequence[Json | str]]],
+        tap: Callable[[Query], AsyncGenerator[bytes]],
         is_closed: Callable[[str], bool],
         shutdown: Callable[[str], None],
         abort: Callable[[], None],
@@ -135,6 +137,7 @@ class Admin:
         self._decision = decision
         self._resolve = resolve
         self._resources = resources
+        self._open_tap = tap
         self._is_closed = is_closed
         self._shutdown = shutdown
         self._abort = abort
@@ -169,12 +172,14 @@ class Admin:
             return LocalResponse(204)
         return _error(404, "ERR_DIRECT_INVOKE", f"{request.method} {path} is not part of this API")
 
-    async def admin(self, request: LocalRequest) -> LocalResponse:
+    async def admin(self, request: LocalRequest) -> LocalResponse | LocalStream:
         """What the `postern` command may ask, and all that the app may."""
         path, query = _asked(request)
         if request.method == "GET" and path in self._pages:
             return self._pages[path](query)
         match request.method, path:
+            case "GET", "/postern/v1/tap":
+                return self._tap(query)
             case "GET", "/metrics":
                 return await self.metrics(request)
             case "GET", "/resolve":
@@ -272,6 +277,16 @@ class Admin:
             return _json(200, await self._resolve(app))
         except ValueError as error:
             return _error(400, "ERR_BAD_REQUEST", str(error))
+
+    def _tap(self, query: Query) -> LocalResponse | LocalStream:
+        """Calls as they end, a line of JSON each, for as long as they are read."""
+        try:
+            lines = self._open_tap(query)
+        except ValueError as error:
+            return _error(400, "ERR_BAD_REQUEST", str(error))
+        except TooManyTapsError as error:
+            return _error(429, "ERR_TOO_MANY_TAPS", str(error))
+        return LocalStream(lines, ((b"content-type", b"application/x-ndjson"),))
 
     def _trace(self, query: Query) -> LocalResponse:
         wanted = query.get("id", [""])[0]

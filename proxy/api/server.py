@@ -1,7 +1,7 @@
 """Small HTTP/1.1 servers for the sidecar's own endpoints: the private sockets, the metrics port, the public API.
 
-Bodies are whole and bounded, one handler answers every request, each step has a deadline. They are built on the engines' HTTP/1.1 code, so
-the strict scan guards these sockets too. Knows no routes.
+Bodies are whole and bounded but for answers that go on (`LocalStream`), one handler answers every request, each step has a deadline. They
+are built on the engines' HTTP/1.1 code, so the strict scan guards these sockets too. Knows no routes.
 """
 
 import asyncio
@@ -17,9 +17,10 @@ from msgspec import Struct
 from proxy.contract.addresses import split_address
 from proxy.contract.engine import Limits
 from proxy.contract.head import Headers
+from proxy.contract.plan import Cause
 from proxy.errors import ListenError
 from proxy.wire.http1_server import Http1Server
-from proxy.wire.http_client import LocalResponse
+from proxy.wire.http_client import LocalResponse, LocalStream
 from proxy.wire.streams import Downstream, RawHead
 
 _LOG = logging.getLogger("postern.local-http")
@@ -29,6 +30,10 @@ _CONNECTIONS = 1_024
 _BODY_BYTES = 1_048_576
 _REQUEST_S = 30.0  # from a request's head to its end
 _HANDLER_S = 30.0
+_UNREAD_BYTES = (
+    65_536  # of an answer that goes on, beyond what its connection holds: then its reader is waited for
+)
+_UNREAD_S = 60.0  # for it to read on
 
 
 class LocalRequest(Struct, frozen=True):
@@ -41,7 +46,7 @@ class LocalRequest(Struct, frozen=True):
     authority: str = ""
 
 
-Handler = Callable[[LocalRequest], Awaitable[LocalResponse]]
+Handler = Callable[[LocalRequest], Awaitable[LocalResponse | LocalStream]]
 
 
 class LocalHttp:
@@ -155,6 +160,8 @@ class _LocalCall:
         self._body = bytearray()
         self._task: asyncio.Task[None] | None = None
         self._open = True
+        self._unread = 0
+        self._drained = asyncio.Event()
         self._timer = asyncio.get_running_loop().call_later(_REQUEST_S, self._too_slow)
         if head.protocol == "websocket":  # nobody here speaks it: the plain request is answered
             self.request_end(())
@@ -184,7 +191,9 @@ class _LocalCall:
             self._task.cancel()
 
     def response_drained(self, count: int) -> None:
-        """See RequestEvents. A local answer is whole in memory anyway."""
+        """See RequestEvents. Whole answers are in memory anyway."""
+        self._unread -= count
+        self._drained.set()
 
     def _too_slow(self) -> None:
         self._answer(_failure(408, "ERR_TIMEOUT", f"the request took longer than {_REQUEST_S:g} s"))
@@ -206,7 +215,34 @@ class _LocalCall:
         except Exception:  # noqa: BLE001 - the boundary: one request fails, not the server
             _LOG.exception("answering %s %s failed", request.method, request.target.partition("?")[0])
             answer = _failure(500, "ERR_INTERNAL", "answering failed, see the log")
-        self._answer(answer)
+        if isinstance(answer, LocalStream):
+            await self._go_on(answer)
+        else:
+            self._answer(answer)
+
+    async def _go_on(self, answer: LocalStream) -> None:
+        """Hand on the pieces as the reader takes them; one that has stopped reading is cut off."""
+        async with contextlib.aclosing(answer.pieces) as pieces:
+            self._down.respond(answer.status, answer.headers, end=False)
+            try:
+                async for piece in pieces:
+                    self._unread += len(piece)
+                    self._down.send(piece)
+                    async with asyncio.timeout(_UNREAD_S):
+                        await self._read_on()
+            except TimeoutError:
+                self._down.abort(Cause.CALLER_LEFT)
+            except Exception:  # noqa: BLE001 - as in `_handle`
+                _LOG.exception("an answer broke off")
+                self._down.abort(Cause.RESET_LATE)
+            else:
+                self._down.finish(())
+            self._open = False
+
+    async def _read_on(self) -> None:
+        while self._unread > _UNREAD_BYTES:
+            self._drained.clear()
+            await self._drained.wait()
 
     def _answer(self, answer: LocalResponse) -> None:
         if not self._open:

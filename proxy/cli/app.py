@@ -22,6 +22,7 @@ from proxy.cli.resolve import resolve
 from proxy.cli.shim import init, uninstall
 from proxy.cli.stop import stop
 from proxy.cli.tables import tell, tell_error
+from proxy.cli.tap import tap
 from proxy.cli.trace import trace
 from telemetry.failures import causes
 
@@ -33,7 +34,7 @@ _ELSEWHERE = {
     "version": "Print the version.",
 }
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(status, stop, invoke, explain, trace, endpoints, resolve, check, analyze, bundle),
+    *(status, stop, invoke, explain, tap, trace, endpoints, resolve, check, analyze, bundle),
     *(logs, configurations, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.

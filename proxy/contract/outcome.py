@@ -7,7 +7,7 @@ from proxy.contract.plan import Cause, Labels
 
 
 class Attempt(Struct):
-    """One try at one endpoint. Times are epoch nanoseconds, 0 where it did not come to that."""
+    """One try at one endpoint. Times are epoch nanoseconds, 0 where it did not come to that. sent_ns: when it had a connection."""
 
     endpoint: str
     started_ns: int
@@ -18,6 +18,7 @@ class Attempt(Struct):
     grpc_code: int | None = None
     detail: str = ""
     said: Cause | None = None  # by the peer's proxy, of an answer that it made in its app's place
+    sent_ns: int = 0
 
 
 class Outcome(Struct):

@@ -80,7 +80,11 @@ Edits = tuple[Edit, ...]
 
 
 class Labels(Struct, frozen=True, kw_only=True):
-    """What telemetry says of every call under one Plan or Reply."""
+    """What telemetry says of every call under one Plan or Reply.
+
+    peer_id: the caller, as its certificate proves it, of calls that come in; of those that go out, who alone is let answer. Empty without
+    mutual TLS.
+    """
 
     direction: Literal["outbound", "inbound"]
     surface: Surface = "own"

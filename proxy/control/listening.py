@@ -18,7 +18,7 @@ from proxy.deciding.daprd import TO_DAPRD
 from proxy.deciding.outbound import INVOKER
 from proxy.errors import ANSWERS, HEADER, ListenError
 from proxy.settings.values import PortWish, Settings, is_loopback
-from proxy.wire.http_client import LocalResponse
+from proxy.wire.http_client import LocalResponse, LocalStream
 from telemetry.hosts import own_names
 from telemetry.logs import get_logger
 
@@ -202,7 +202,7 @@ def guarded(
     browsers = browsers_of(settings, hostname)
     names = None if is_loopback(host) else own_names(hostname, beyond=True)
 
-    async def answer(request: LocalRequest) -> LocalResponse:
+    async def answer(request: LocalRequest) -> LocalResponse | LocalStream:
         why = refused_page(browsers, request.authority, request.headers, names=names, scraped=scraped)
         if why is None:
             return await handler(request)

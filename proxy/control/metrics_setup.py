@@ -1,6 +1,7 @@
-"""Builds the metrics and the API log that a Configuration asks for."""
+"""Builds the metrics, logs of calls and taps that a Configuration asks for."""
 
 from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig
+from proxy.control.tapping import Taps
 from proxy.errors import ANSWERS, ConfigError
 from proxy.settings.values import Profile, Settings
 from telemetry.access_log import AccessLog, ApiLog, AppendedFile
@@ -69,6 +70,12 @@ def access_log(settings: Settings, logging: LoggingConfig) -> AccessLog | None:
         return None if path is None else AccessLog(AppendedFile(path), obfuscate=logging.obfuscate_urls)
     except OSError as error:
         raise ConfigError((f"--access-log {path}: {error.strerror}",)) from error
+
+
+def taps(settings: Settings, logging: LoggingConfig, counted: Meters) -> Taps:
+    """Who looks at calls: nobody yet."""
+    about = {"app_id": settings.app_id, "namespace": settings.namespace, "instance": settings.instance}
+    return Taps(counted.taps, counted.tap_dropped, about, obfuscate=logging.obfuscate_urls)
 
 
 def api_log(settings: Settings, logging: LoggingConfig) -> ApiLog | None:

@@ -7,6 +7,7 @@ from proxy.contract.engine import Measures, PeerRefusal, Sampling, SpanIds
 from proxy.contract.head import Header
 from proxy.contract.outcome import Attempt, Outcome, Tally
 from proxy.contract.plan import Cause, Labels
+from proxy.control.tapping import Taps
 from proxy.deciding.app_plan import APP_CLUSTER
 from proxy.wire.target import as_forwarded, clean, readable
 from telemetry.access_log import ApiLog
@@ -17,6 +18,8 @@ from telemetry.logs import Logger, call_fields
 from telemetry.metrics import Meters
 from telemetry.report import AttemptNote, Batch, Buckets, Call
 
+# Of what names no callee: it was to our own API, and went well.
+_NO_CALL = frozenset({None, Cause.STATUS})
 # Answers that are not failures, callers that hung up, and what has a log line of its own.
 _NO_FAILURE = frozenset({Cause.STATUS, Cause.CALLER_LEFT, Cause.DENIED})
 _TELL_S = 60.0  # a refused peer is told of once in this time, for each reason
@@ -74,11 +77,13 @@ class Reporter:
         app_not_reached: Callable[[], None] = lambda: None,
         *,
         api_log: ApiLog | None = None,
+        taps: Taps | None = None,
         denied_as: Callable[[Outcome], str] = lambda _: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._denied_as = denied_as
         self.api_log = api_log
+        self._taps = taps
         self._recorder = recorder
         self._app_not_reached = app_not_reached
         self._meters = meters
@@ -91,6 +96,9 @@ class Reporter:
         self._warn(outcome)
         if self.api_log is not None and not outcome.labels.is_inner:
             self.api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
+        taps = self._taps
+        if taps is not None and taps.is_open and (outcome.labels.dst or outcome.cause not in _NO_CALL):
+            taps.offer(_call(outcome), outcome)
         if not outcome.labels.dst:
             self._recorder.count(_call(outcome))  # our own API, or nobody was named: no call crossed the mesh
             return
@@ -137,8 +145,9 @@ class Reporter:
 
     @property
     def measures(self) -> Measures | None:
-        """The bounds of the metrics' buckets; None where each call is logged."""
-        bounds = self._recorder.bounds if self.api_log is None else None
+        """The bounds of the metrics' buckets; None where each call is logged or shown."""
+        is_tapped = self._taps is not None and self._taps.is_open
+        bounds = self._recorder.bounds if self.api_log is None and not is_tapped else None
         return (
             None
             if bounds is None

@@ -11,6 +11,7 @@ from policies.rules.configuration import TracingConfig
 from proxy.control.metrics_setup import api_log, fixed_sections_changed
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
+from proxy.control.tapping import Taps
 from proxy.control.tracing_setup import are_exports_equal, exporters, sampling_rate
 from proxy.errors import ConfigError
 from proxy.settings.values import Settings
@@ -34,6 +35,7 @@ class Reloads:
         tracer: Tracer,
         hops: HopTracing,
         reporter: Reporter,
+        taps: Taps,
         access_log: AccessLog | None,
     ) -> None:
         self.policy = policy
@@ -44,6 +46,7 @@ class Reloads:
         self._tracer = tracer
         self._hops = hops
         self._reporter = reporter
+        self._taps = taps
         self._access_log = access_log
         self._log = get_logger("postern")
         self._count_resources()
@@ -79,6 +82,7 @@ class Reloads:
         self._hops.sampler = Sampler(rate, random.Random())  # noqa: S311 - ids, no secrets
         logging = policy.configuration.logging
         self._reporter.api_log = api_log(self._settings, logging)
+        self._taps.obfuscate = logging.obfuscate_urls
         if self._access_log is not None:
             self._access_log.obfuscate = logging.obfuscate_urls
         if not are_exports_equal(before.tracing, policy.configuration.tracing):

@@ -415,7 +415,8 @@ class Outbound:
         grpc = head.protocol() == "grpc"
         rules = view.resiliency.for_app(callee.text, app.app_id)
         policies = tuple((*rules.resource, kind, f"app_{callee.text}") for kind in rules.policies)
-        labels = replace(labels, policies=policies)
+        expected = view.expected(callee)
+        labels = replace(labels, policies=policies, peer_id=" or ".join(sorted(expected)))
         edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.edits(head), Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
         edits.append(Edit(op=Op.AUTHORITY, data=callee.name.encode()))
         edits.append(Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()))
@@ -429,7 +430,7 @@ class Outbound:
             edits.extend(view.forwarded)
         # No certificate will say it; the translator says it to daprds by itself.
         claim = () if grpc or view.mtls else naming_caller(app.app_id, app.namespace)
-        routes = [Route(cluster=callee.key, expect=view.expected(callee), edits=(*edits, *claim))]
+        routes = [Route(cluster=callee.key, expect=expected, edits=(*edits, *claim))]
         if head.protocol() in ("http1", "http2"):
             routes.append(by_translator(tuple(edits), named.surface))
         return Plan(

@@ -19,6 +19,7 @@ from proxy.control.external import MAX_URLS
 from proxy.control.external_hosts import IDLE_S, LOOKUP_S, MAX_LOOKUPS, REFRESH_S
 from proxy.control.heard_names import MAX_NAMES, MAX_SERVICES
 from proxy.control.sessions import MAX_SESSIONS
+from proxy.control.tapping import MAX_TAPS, MAX_UNREAD
 from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
 from telemetry.exporting import ExportLimits
@@ -183,6 +184,12 @@ def other_limits() -> tuple[Limit, ...]:
         ),
         Limit("metadata keys that an app sets", str(MAX_METADATA), "400 or INVALID_ARGUMENT"),
         Limit("a metadata value", _bytes(MAX_METADATA_BYTES), "400 or INVALID_ARGUMENT"),
+        Limit("taps of one sidecar at once", str(MAX_TAPS), "429"),
+        Limit(
+            "calls that wait for the reader of a tap",
+            f"{MAX_UNREAD:,}",
+            "left out, told in the stream and counted in `postern_tap_dropped_total`",
+        ),
         Limit(
             "label sets of one metric",
             f"{SERIES_LIMIT:,}",

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from msgspec import Struct
 
@@ -40,6 +40,14 @@ class LocalResponse(Struct, frozen=True):
     status: int
     headers: Headers = ()
     body: bytes = b""
+
+
+class LocalStream(Struct, frozen=True):
+    """A response whose body comes in pieces, for as long as somebody reads it; whoever gets it closes `pieces`."""
+
+    pieces: AsyncGenerator[bytes]
+    headers: Headers = ()
+    status: int = 200
 
 
 class _Alone:
@@ -124,12 +132,12 @@ async def request(
     Raises: LocalHttpError (an OSError), a TooLargeError beyond `limit_bytes`; TimeoutError after `timeout_s` seconds; ValueError for an
     invalid address.
     """
-    head = _head(
+    head = make_head(
         address, method, target, [(_bytes(name).lower(), _bytes(data)) for name, data in headers], body
     )
     answer = _Answer(limit_bytes)
     async with asyncio.timeout(timeout_s):
-        transport, client = await _dial(address, tls, server_name, tunnel)
+        transport, client = await dial(address, tls, server_name, tunnel)
         try:
             call = client.open(answer)
             answer.ack = call.ack
@@ -150,8 +158,11 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin-1")
 
 
-def _head(address: str, method: str, target: str, fields: list[Header], body: bytes) -> RawHead:
-    verb = method.encode("latin-1")
+def make_head(
+    address: str, method: str, target: str, fields: Iterable[Header] = (), body: bytes = b""
+) -> RawHead:
+    """The head of one call."""
+    verb, fields = method.encode("latin-1"), list(fields)
     host = next((data for name, data in fields if name == b"host"), None)
     if host is None:
         host = b"localhost" if address.startswith("unix:") else address.encode("latin-1")
@@ -166,9 +177,10 @@ def _head(address: str, method: str, target: str, fields: list[Header], body: by
     )
 
 
-async def _dial(
-    address: str, tls: ssl.SSLContext | None, server_name: str, tunnel: WebProxy | None
+async def dial(
+    address: str, tls: ssl.SSLContext | None = None, server_name: str = "", tunnel: WebProxy | None = None
 ) -> tuple[asyncio.Transport, Http1Client]:
+    """A connection of its own for one call. Raises: LocalHttpError."""
     loop = asyncio.get_running_loop()
     client = Http1Client(_Alone(), Limits(), _count_refused)
     try:

@@ -20,6 +20,7 @@ from proxy.contract.engine import (
     Engine,
     Limits,
     ListenerSpec,
+    Measures,
     Observer,
     PeerRefusal,
     SpanIds,
@@ -151,10 +152,12 @@ class Recorder:
         self.refused_peers.append((reason, detail, address))
         self._tell()
 
-    measures = None
+    measures: Measures | None = None
+    tallied = 0
 
     def counted(self, tally: Tally) -> None:
-        """See Observer."""
+        """See Observer. Only their number is kept."""
+        self.tallied += tally.calls
 
     def traced(self, outcome: Outcome) -> None:
         """See Observer."""

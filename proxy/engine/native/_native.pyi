@@ -48,7 +48,7 @@ HeadParts = tuple[
     Literal["origin", "absolute"],
 ]
 SpanParts = tuple[int, int, int, int, bool, str]
-AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, str | None]
+AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, str | None, int]
 OutcomeParts = tuple[
     HeadParts,
     int | None,

@@ -154,6 +154,7 @@ class UpstreamAttempt:
                 return
         edited = edit_request(self._edits, raw, exchange.head, exchange.span, exchange.left_s())
         self._sent_at = exchange.carrier.now()
+        self.record.sent_ns = time.time_ns()
         sent_as = content_type(raw) if self._edits.grpc_web else b""
         self.web = WebCall(self, sent_as, connection) if sent_as else None
         self.upstream = upstream = self.web or connection.open(self)

@@ -1,6 +1,7 @@
 """The sidecar's own API, asked directly: every route, and what is asked wrongly."""
 
 import json
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 from proxy.api.admin import Admin, Health
 from proxy.api.server import LocalRequest
 from proxy.contract.head import Header
+from proxy.errors import TooManyTapsError
 from proxy.settings.parsing import parse
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
-from proxy.wire.http_client import LocalResponse
+from proxy.wire.http_client import LocalResponse, LocalStream
 from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
 from tests.unit.telemetry.building import SAMPLED, TRACE, a_span
@@ -23,6 +25,11 @@ PARTS = ("listeners", "identity", "app")
 
 def settings_of(*flags: str) -> Settings:
     return parse(["--app-id", "web", "--app-port", "8080", *flags], {"POSTERN_HOME": "/nowhere"})
+
+
+async def _no_lines() -> AsyncGenerator[bytes]:
+    for line in (b"a\n",):
+        yield line
 
 
 class Api:
@@ -57,6 +64,7 @@ class Api:
                 "resiliencies": [{"name": name} for name in resiliencies],
                 "httpEndpoints": [],
             },
+            tap=self._tap,
             is_closed=closed.__contains__,
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),
@@ -64,6 +72,13 @@ class Api:
 
     async def _note_report(self) -> None:
         self.reports += 1
+
+    def _tap(self, query: Mapping[str, list[str]]) -> AsyncGenerator[bytes]:
+        if "bad" in query:
+            raise ValueError("bad: no such filter")
+        if "full" in query:
+            raise TooManyTapsError(8)
+        return _no_lines()
 
     def _endpoints(self, app: str | None) -> dict[str, Any]:
         self.asked_for.append(app)
@@ -408,3 +423,21 @@ async def test_name_is_resolved_on_the_private_socket_alone() -> None:
     assert said(await scene.ask("/resolve?app=cart.default", port="admin")) == {"name": "cart.default"}
     assert (await scene.ask("/resolve", port="admin")).status == 400
     assert (await scene.ask("/resolve?app=cart")).status == 404
+
+
+async def test_tap_goes_on_and_is_for_the_admin_socket_alone() -> None:
+    api = Api()
+    answer = await api.admin.admin(LocalRequest("GET", "/postern/v1/tap?to=cart"))
+    assert isinstance(answer, LocalStream)
+    assert [line async for line in answer.pieces] == [b"a\n"]
+    assert (await api.ask("/postern/v1/tap")).status == 404
+    assert (await api.ask("/postern/v1/tap", port="public")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"), [("bad=1", 400, "no such filter"), ("full=1", 429, "8 taps")]
+)
+async def test_tap_that_can_not_be_opened_says_why(query: str, status: int, said: str) -> None:
+    answer = await Api().ask(f"/postern/v1/tap?{query}", port="admin")
+    assert answer.status == status
+    assert said in answer.body.decode()

@@ -3,13 +3,13 @@
 import asyncio
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from proxy.api.server import LocalHttp, LocalRequest
+from proxy.api.server import Handler, LocalHttp, LocalRequest
 from proxy.errors import ListenError
 from proxy.wire.http_client import LocalHttpError, LocalResponse, TooLargeError, request
 
@@ -24,7 +24,7 @@ async def echo(asked: LocalRequest) -> LocalResponse:
 
 @asynccontextmanager
 async def serving(
-    handler: Callable[[LocalRequest], Awaitable[LocalResponse]] = echo,
+    handler: Handler = echo,
     address: str = "127.0.0.1:0",
     *,
     body_bytes: int = 1000,

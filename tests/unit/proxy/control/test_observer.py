@@ -1,5 +1,6 @@
 """Outcomes of an engine become reports of calls; what went wrong is logged and counted."""
 
+import json
 import random
 import re
 import time
@@ -13,6 +14,7 @@ from proxy.contract.engine import PeerRefusal, Sampling, SpanIds
 from proxy.contract.outcome import Attempt, Outcome, Tally
 from proxy.contract.plan import Cause, Labels
 from proxy.control.observer import ContextSpan, HopTracing, Reporter
+from proxy.control.tapping import Taps
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract
 from telemetry.metrics import Meters
@@ -58,11 +60,13 @@ class Telling:
         access_log = self.calls.append if is_every_call_wanted else None
         recorder = CallRecorder("web", "shop", self.meters, Tracer("web", ()), access_log)
         self.denied_as = ""
+        self.taps = Taps(self.meters.taps, self.meters.tap_dropped, {})
         self.reporter = Reporter(
             recorder,
             self.meters,
             self.log,  # type: ignore[arg-type]
             denied_as=lambda _: self.denied_as,
+            taps=self.taps,
             clock=clock,
         )
 
@@ -406,3 +410,30 @@ def test_spans_that_the_engine_began_are_as_it_says() -> None:
     hops = HopTracing(Sampler(0.25, random.Random(1)))
     assert hops.sampling == Sampling(rate=0.25, is_b3_read=True)
     assert hops.from_ids(SpanIds(1, 2, 3, True, "a=1")).context == SpanContext(1, 2, 3, True, "a=1")
+
+
+# --- taps
+
+
+async def test_calls_are_reported_one_by_one_while_somebody_looks_and_no_longer() -> None:
+    telling = Telling(is_every_call_wanted=False)
+    found = [telling.reporter.measures]
+    lines = telling.taps.open({})
+    await anext(lines)
+    found.append(telling.reporter.measures)
+    await lines.aclose()
+    found.append(telling.reporter.measures)
+    assert [measures is None for measures in found] == [False, True, False]
+
+
+async def test_tap_is_shown_calls_between_apps_and_those_that_a_proxy_refused() -> None:
+    telling = Telling()
+    lines = telling.taps.open({})
+    await anext(lines)
+    nobody = replace(LABELS, dst="")
+    telling.reporter.finished(outcome("/one"))
+    telling.reporter.finished(outcome("/v1.0/healthz", labels=nobody))
+    telling.reporter.finished(outcome("/two", labels=nobody, status=401, cause=Cause.UNAUTHENTICATED))
+    paths = [json.loads(line)["path"] for line in (await anext(lines)).splitlines()]
+    assert paths == ["/one", "/two"]
+    await lines.aclose()

@@ -305,7 +305,8 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         let cause = attempt.cause.map(postern_core::call::cause::Cause::name);
         let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
         let said = attempt.said.map(postern_core::call::cause::Cause::name);
-        (&*attempt.endpoint, times.0, times.1, times.2, cause, attempt.status, attempt.grpc_code, attempt.detail.as_str(), said)
+        let answer = (attempt.status, attempt.grpc_code, attempt.detail.as_str());
+        (&*attempt.endpoint, times.0, times.1, times.2, cause, answer.0, answer.1, answer.2, said, attempt.sent_ns)
             .into_pyobject(py)
     };
     let attempts = outcome.attempts.iter().map(attempt).collect::<PyResult<Vec<_>>>()?;

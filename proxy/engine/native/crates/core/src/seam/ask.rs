@@ -64,6 +64,8 @@ pub struct Attempt {
     pub detail: String,
     /// By the peer's proxy, of an answer that it made in its app's place.
     pub said: Option<Cause>,
+    /// When it had a connection.
+    pub sent_ns: u64,
 }
 
 impl Attempt {

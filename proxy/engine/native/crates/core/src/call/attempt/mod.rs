@@ -241,6 +241,7 @@ impl UpstreamAttempt {
         let (cursor, end) = BodyCursor::new(&call.body);
         self.cursor = cursor;
         self.sent_at = Instant::now();
+        call.attempts[self.number].sent_ns = now_ns();
         let up = match connection.start(call.edited(plan, self.route), end) {
             Ok(up) => up,
             Err(lost) => return Break(Ok(self.lost(call, lost))),

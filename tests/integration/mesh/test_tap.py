@@ -1,0 +1,216 @@
+"""Taps of real sidecars, on both engines: what is seen of calls, what a reader that does not read costs, and that it ends."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from proxy.wire.http_stream import open_stream
+from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventually, invoke, standing
+from tests.support.apps import App
+from tests.support.engines import ENGINES
+from tests.support.http_client import connect, request
+from tests.support.mesh import Mesh, Sidecar
+
+ASK_S = 10.0
+BURST = 3_000  # calls whose events are more than sockets and a tap's queue hold together
+
+
+@dataclass
+class Seen:
+    """What a tap has told so far."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The calls."""
+        return [event for event in self.events if event["event"] == "call"]
+
+    def to(self, path: str) -> list[dict[str, Any]]:
+        """Those of a path."""
+        return [call for call in self.calls if call["path"] == path]
+
+
+@asynccontextmanager
+async def tapping(sidecar: Sidecar, query: str = "") -> AsyncIterator[Seen]:
+    """What a sidecar tells a tap, as it comes."""
+    seen = Seen()
+
+    async def read() -> None:
+        target = f"/postern/v1/tap{query}"
+        async with open_stream(f"unix:{sidecar.admin_socket}", target, timeout_s=ASK_S) as stream:
+            assert stream.status == 200
+            async for line in stream.lines():
+                seen.events.append(json.loads(line))
+
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read())
+        await eventually(lambda: _is(bool(seen.events)))
+        yield seen
+        reading.cancel()
+
+
+async def _is(value: bool) -> bool:
+    return value
+
+
+async def taps_of(sidecar: Sidecar) -> str:
+    """The gauge of taps that are open; empty before the first."""
+    lines = (await sidecar.admin("/metrics")).body.decode().splitlines()
+    return next((line.split()[-1] for line in lines if line.startswith("postern_taps ")), "")
+
+
+async def shown(seen: Seen, port: int, target: str, path: str, **asked: Any) -> dict[str, Any]:
+    """The event of a call, made over and over until it is shown: an engine may still be adding calls up."""
+
+    async def is_shown() -> bool:
+        await request(port, asked.get("method", "GET"), target, headers=asked.get("headers", ()))
+        return bool(seen.to(path))
+
+    await eventually(is_shown)
+    return seen.to(path)[0]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def shop(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Standing]:
+    """`web` may not call `/secret` of `shop`."""
+    files: Path = tmp_path_factory.mktemp("tap")
+    rules = files / "rules.yaml"
+    rules.write_text(NO_SECRET_FOR_WEB)
+    async with standing(files, flags=("--engine", request.param), shop=("--config", str(rules))) as found:
+        yield found
+
+
+async def test_call_is_seen_at_both_sidecars_with_identity_attempt_and_timings(shop: Standing) -> None:
+    target = invoke("shop", "/bytes?n=7")
+    async with tapping(shop.web) as at_caller, tapping(shop.shop) as at_callee:
+        out = await shown(at_caller, shop.web.http_port, target, "/bytes")
+        into = await shown(at_callee, shop.web.http_port, target, "/bytes")
+    assert (out["direction"], out["src"], out["dst"], out["status"]) == ("outbound", "web", "shop", 200)
+    assert (out["verb"], out["bytes_out"], out["cause"], out["made_by"]) == ("GET", 7, None, None)
+    assert (out["mtls"], out["peer"]) == (True, "spiffe://public/ns/default/shop")
+    assert (into["direction"], into["src"], into["dst"]) == ("inbound", "web", "shop")
+    assert (into["mtls"], into["peer"]) == (True, "spiffe://public/ns/default/web")
+    assert "rule" in into["decision"]
+    assert out["tried"][0]["endpoint"].endswith(f":{shop.shop.peer_port}")
+    for event in (out, into):
+        assert set(event["timings_us"]) == {"hold", "connect", "wait", "body"}
+        assert abs(sum(event["timings_us"].values()) - event["duration_us"]) <= 5
+        assert len(event["trace_id"]) == 32
+        assert "n=7" not in json.dumps(event)
+
+
+async def test_denied_call_says_by_which_rule_and_by_whom(shop: Standing) -> None:
+    target = invoke("shop", "/secret")
+    async with tapping(shop.web, "?status=403") as at_caller, tapping(shop.shop, "?status=403") as at_callee:
+        out = await shown(at_caller, shop.web.http_port, target, "/secret")
+        into = await shown(at_callee, shop.web.http_port, target, "/secret")
+    assert (into["cause"], into["made_by"], into["tried"]) == ("denied", "this-proxy", [])
+    assert "/secret" in into["decision"]
+    assert (out["cause"], out["made_by"]) == ("denied", "peer-proxy")
+
+
+async def test_filters_leave_out_what_they_do_not_name(shop: Standing) -> None:
+    query = "?method=POST&path=/bytes&to=shop&status=2xx"
+    async with tapping(shop.web, query) as seen, tapping(shop.web) as all_calls:
+        port = shop.web.http_port
+        await shown(all_calls, port, invoke("shop", "/healthz"), "/healthz")
+        await shown(seen, port, invoke("shop", "/bytes?n=1"), "/bytes", method="POST")
+        await request(port, "GET", invoke("shop", "/bytes?n=1"))
+        await request(port, "POST", invoke("shop", "/status/500"))
+    assert all_calls.to("/healthz")
+    assert {(call["verb"], call["path"]) for call in seen.calls} == {("POST", "/bytes")}
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [("?status=9xx", 400, "expected statuses such as 404 or 5xx"), ("?colour=red", 400, "no such filter")],
+)
+async def test_filter_that_can_not_be_read_is_refused(
+    shop: Standing, query: str, status: int, said: str
+) -> None:
+    answer = await shop.web.admin(f"/postern/v1/tap{query}")
+    assert answer.status == status
+    assert said in answer.body.decode()
+
+
+async def test_tap_is_not_part_of_the_apps_own_api(shop: Standing) -> None:
+    answer = await request(shop.web.http_port, "GET", "/postern/v1/tap")
+    assert answer.status != 200
+
+
+async def test_reporting_is_as_before_once_the_tap_has_left(shop: Standing) -> None:
+    async with tapping(shop.web):
+        assert await taps_of(shop.web) == "1.0"
+
+    async def has_left() -> bool:
+        return await taps_of(shop.web) == "0.0"
+
+    await eventually(has_left)
+    assert (await request(shop.web.http_port, "GET", invoke("shop", "/bytes?n=1"))).status == 200
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_reader_that_does_not_read_slows_no_call_and_is_told_what_it_missed(
+    engine: str, mesh: Mesh, http_app: App
+) -> None:
+    """Calls without the token are answered at once, so that there are many in little time."""
+    flags = ("--engine", engine)
+    web = await mesh.sidecar("web", app=http_app, flags=flags, env={"DAPR_API_TOKEN": "sesame"})
+    head = f"GET {invoke('shop', '/' + 'x' * 900)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    async with connect(0, unix=web.admin_socket) as tap, connect(web.http_port) as caller:
+        await tap.send_head("GET", "/postern/v1/tap?max-rps=1000000")
+        await tap.read_response_head()
+
+        async def is_seen() -> bool:
+            return await taps_of(web) == "1.0"
+
+        await eventually(is_seen)
+        dropped = 0.0
+        made = 0
+        async with asyncio.timeout(60.0):
+            while not dropped:
+                for _ in range(BURST // 10):
+                    await caller.send(head)
+                    assert (await caller.read_response("GET")).status == 401
+                    made += 1
+                dropped = await _dropped(web)
+        events: list[dict[str, Any]] = []
+        text = b""
+        async with asyncio.timeout(30.0):
+            while not any(event["event"] == "skipped" for event in events):
+                text += await tap.reader.read(65_536)
+                events = [
+                    json.loads(line)
+                    for line in text.split(b"\n")
+                    if line.endswith(b"}") and line.startswith(b"{")
+                ]
+    skipped = next(event for event in events if event["event"] == "skipped")
+    assert skipped["reasons"]["queue-full"] > 0
+    assert made >= len(events) - 2
+
+
+async def _dropped(sidecar: Sidecar) -> float:
+    lines = (await sidecar.admin("/metrics")).body.decode().splitlines()
+    wanted = 'postern_tap_dropped_total{reason="queue-full"}'
+    return next((float(line.split()[-1]) for line in lines if line.startswith(wanted)), 0.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_tap_ends_with_its_sidecar(engine: str, mesh: Mesh, http_app: App) -> None:
+    web = await mesh.sidecar("web", app=http_app, flags=("--engine", engine))
+    async with connect(0, unix=web.admin_socket) as tap:
+        await tap.send_head("GET", "/postern/v1/tap")
+        await tap.read_response_head()
+        assert await web.end() == 0
+        async with asyncio.timeout(10.0):
+            await tap.reader.read()

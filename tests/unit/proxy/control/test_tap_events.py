@@ -1,0 +1,78 @@
+"""A call as a tap tells it."""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from proxy.contract.outcome import Attempt, Outcome
+from proxy.contract.plan import Cause
+from proxy.control.tap_events import MAX_ATTEMPTS, MAX_PATH_CHARS, event_of, timings_us
+from tests.unit.proxy.control.test_observer import LABELS, outcome, told
+
+MS = 1_000_000
+
+
+def shown(one: Outcome) -> dict[str, Any]:
+    return event_of(told(one), one, obfuscate=False)
+
+
+def test_call_is_told_with_identity_attempts_and_where_its_time_went() -> None:
+    failed = Attempt("10.0.0.1:5000", 2 * MS, 0, 5 * MS, Cause.CONNECT, detail="refused")
+    good = Attempt("10.0.0.2:5000", 6 * MS, 20 * MS, 26 * MS, None, 200, sent_ns=9 * MS)
+    event = shown(outcome(attempts=[failed, good], started_ns=MS, head_ns=20 * MS, ended_ns=26 * MS))
+    assert event["peer"] == "spiffe://public/ns/shop/web"
+    assert event["mtls"] is True
+    assert (event["cause"], event["made_by"], event["attempts"]) == (None, None, 2)
+    assert event["timings_us"] == {
+        "hold": 1_000,
+        "retries": 4_000,
+        "connect": 3_000,
+        "wait": 11_000,
+        "body": 6_000,
+    }
+    assert sum(event["timings_us"].values()) == event["duration_us"]
+    first, second = event["tried"]
+    assert (first["endpoint"], first["cause"], first["detail"]) == ("10.0.0.1:5000", "connect", "refused")
+    assert (first["connect_us"], first["wait_us"], first["took_us"]) == (None, None, 3_000)
+    assert (second["start_us"], second["connect_us"], second["wait_us"]) == (5_000, 3_000, 11_000)
+
+
+def test_answer_of_a_proxy_says_which_one_made_it() -> None:
+    ours = shown(outcome(cause=Cause.DENIED, status=403, attempts=[]))
+    assert (ours["cause"], ours["made_by"]) == ("denied", "this-proxy")
+    peers = shown(outcome(status=403, attempts=[Attempt("10.0.0.1:5", 10, 20, 30, said=Cause.DENIED)]))
+    assert (peers["cause"], peers["made_by"]) == ("denied", "peer-proxy")
+    apps = shown(outcome(cause=Cause.STATUS, status=500))
+    assert (apps["cause"], apps["made_by"]) == (None, None)
+
+
+def test_mutual_tls_is_claimed_only_of_what_was_sent_under_it() -> None:
+    assert shown(outcome(attempts=[Attempt("10.0.0.1:5", 10)]))["mtls"] is None
+    plain = replace(LABELS, peer_id="")
+    sent = [Attempt("10.0.0.1:5", 10, sent_ns=20)]
+    assert shown(outcome(labels=plain, attempts=sent))["mtls"] is False
+    assert shown(outcome(labels=replace(LABELS, direction="inbound")))["mtls"] is True
+    assert shown(outcome(labels=replace(plain, direction="inbound")))["mtls"] is False
+
+
+def test_call_that_was_never_sent_was_held_all_the_time() -> None:
+    assert timings_us(outcome(attempts=[], started_ns=0, ended_ns=3 * MS)) == {"hold": 3_000}
+    never = Attempt("10.0.0.1:5", MS, 0, 3 * MS, Cause.CONNECT)
+    assert timings_us(outcome(attempts=[never], started_ns=0, ended_ns=3 * MS)) == {
+        "hold": 1_000,
+        "connect": 2_000,
+    }
+
+
+def test_long_paths_and_many_attempts_are_cut() -> None:
+    event = shown(outcome("/" + "x" * 5_000, attempts=[Attempt("10.0.0.1:5", 10)] * 100))
+    assert len(event["path"]) == MAX_PATH_CHARS
+    assert event["path"].endswith("…")
+    assert event["attempts"] == 100
+    assert len(event["tried"]) == MAX_ATTEMPTS
+
+
+def test_query_and_headers_are_not_told() -> None:
+    event = shown(outcome("/x?card=4242"))
+    assert event["path"] == "/x"
+    assert "4242" not in str(event)
