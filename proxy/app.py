@@ -433,6 +433,7 @@ class Sidecar:
             due = loop.time() + _TICK_S
             await asyncio.sleep(_TICK_S)
             self._meters.loop_lag.set(max(0.0, loop.time() - due))
+            self._meters.recent.look()
             self._announcing.tick()
             self._health.look()
 

@@ -41,7 +41,13 @@ def kind_of(call: Call, path: str, app_path: str, meters: Meters) -> Kind:
         src, dst, method_class(call), call.protocol, code_class(call), call.direction
     )
     kind = Kind(
-        duration=(meters.edge_duration.slot(src, dst, call.protocol, call.direction),),
+        duration=(
+            meters.edge_duration.slot(src, dst, call.protocol, call.direction),
+            meters.routes.slot(
+                *(call.direction, src, dst, call.protocol, method_class(call)),
+                *(path if call.direction == "outbound" else app_path, code_class(call), call.peer_id),
+            ),
+        ),
         counted=(requests,),
         sent=_attempt_slots(call, src, dst, meters),
     )

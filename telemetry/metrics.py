@@ -13,6 +13,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from telemetry.errors import MetricError
+from telemetry.recent import ROUTE_LABELS, ROUTES, Recent
 from telemetry.series import SERIES_LIMIT, AnyFamily, Counter, Gauge, Histogram, Value
 
 FamilyT = TypeVar("FamilyT", Counter, Gauge, Histogram)
@@ -87,6 +88,8 @@ class Meters:
         self._resiliency()
         self._edges()
         self._sidecar()
+        self.routes = Histogram("routes", "Not a metric.", ROUTE_LABELS, EDGE_BUCKETS_S, limit=ROUTES)
+        self.recent = Recent(self.routes)
         self.misfits = tuple(rule for rule in options.rules if not self._apply(rule))
         """Rules that no metric has."""
 

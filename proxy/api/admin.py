@@ -180,6 +180,8 @@ class Admin:
         match request.method, path:
             case "GET", "/postern/v1/tap":
                 return self._tap(query)
+            case "GET", "/postern/v1/edges":
+                return await self._edges()
             case "GET", "/metrics":
                 return await self.metrics(request)
             case "GET", "/resolve":
@@ -287,6 +289,20 @@ class Admin:
         except TooManyTapsError as error:
             return _error(429, "ERR_TOO_MANY_TAPS", str(error))
         return LocalStream(lines, ((b"content-type", b"application/x-ndjson"),))
+
+    async def _edges(self) -> LocalResponse:
+        """Every route with its calls, in all and in the last minute. Calls that were answered before the request are in it."""
+        await self._report()
+        settings, status = self._settings, self._status()
+        about: Json = {
+            "app_id": settings.app_id,
+            "namespace": settings.namespace,
+            "instance": settings.instance,
+            "mtls": settings.mtls,
+            "spiffe_id": status["identity"]["spiffeId"],
+            "connections": status["engineStats"]["connections"],
+        }
+        return _json(200, about | self._meters.recent.report())
 
     def _trace(self, query: Query) -> LocalResponse:
         wanted = query.get("id", [""])[0]

@@ -18,6 +18,7 @@ from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
 from proxy.cli.logs import logs
 from proxy.cli.mtls import mtls
+from proxy.cli.rates import edges, stat, top
 from proxy.cli.resolve import resolve
 from proxy.cli.shim import init, uninstall
 from proxy.cli.stop import stop
@@ -34,7 +35,8 @@ _ELSEWHERE = {
     "version": "Print the version.",
 }
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(status, stop, invoke, explain, tap, trace, endpoints, resolve, check, analyze, bundle),
+    *(status, stop, invoke, explain, endpoints, resolve, check, analyze, bundle),
+    *(tap, top, stat, edges, trace),
     *(logs, configurations, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.

@@ -24,6 +24,7 @@ from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
 from telemetry.exporting import ExportLimits
 from telemetry.logs import LINES_PER_S
+from telemetry.recent import ROUTES
 from telemetry.series import LABEL_CHARS, SERIES_LIMIT
 
 #: What names that callers make up may take in a process with one thread, all that is kept of them together; tests/soak/test_growth.py.
@@ -190,6 +191,7 @@ def other_limits() -> tuple[Limit, ...]:
             f"{MAX_UNREAD:,}",
             "left out, told in the stream and counted in `postern_tap_dropped_total`",
         ),
+        Limit("routes that `edges`, `stat` and `top` tell apart", str(ROUTES), "counted as `other`"),
         Limit(
             "label sets of one metric",
             f"{SERIES_LIMIT:,}",

@@ -54,7 +54,11 @@ class Api:
             self.tracer,
             engine="portable",
             report=self._note_report,
-            status=lambda: {"appId": "web"},
+            status=lambda: {
+                "appId": "web",
+                "identity": {"spiffeId": "spiffe://public/ns/default/web"},
+                "engineStats": {"connections": 3},
+            },
             listening=lambda: {"http": 3501},
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
@@ -342,7 +346,7 @@ async def test_shutdown_may_be_forced(value: bytes, expected: str) -> None:
 
 async def test_status_and_endpoints_are_what_they_are_told() -> None:
     api = Api()
-    assert said(await api.ask("/status", port="admin")) == {"appId": "web"}
+    assert said(await api.ask("/status", port="admin"))["appId"] == "web"
     assert said(await api.ask("/endpoints", port="admin")) == {"cart.default": {}}
     await api.ask("/endpoints?app=cart", port="admin")
     assert api.asked_for == [None, "cart"]
@@ -441,3 +445,14 @@ async def test_tap_that_can_not_be_opened_says_why(query: str, status: int, said
     answer = await Api().ask(f"/postern/v1/tap?{query}", port="admin")
     assert answer.status == status
     assert said in answer.body.decode()
+
+
+async def test_edges_say_whose_they_are_and_what_was_answered_before() -> None:
+    api = Api()
+    answer = await api.ask("/postern/v1/edges", port="admin")
+    told = json.loads(answer.body)
+    assert (told["app_id"], told["namespace"], told["connections"]) == ("web", "default", 3)
+    assert (told["mtls"], told["spiffe_id"]) == (True, "spiffe://public/ns/default/web")
+    assert told["routes"] == []
+    assert api.reports == 1
+    assert (await api.ask("/postern/v1/edges")).status == 404

@@ -1,0 +1,88 @@
+"""What each route carried in the last minute, second by second, for `postern edges`, `stat` and `top`.
+
+Nothing is recorded twice: calls are counted in a histogram's slots, as those of metrics are, and once a second this looks how far they have
+come.
+"""
+
+from array import array
+from collections import deque
+from collections.abc import Callable
+from time import monotonic, time
+from typing import NamedTuple
+
+from telemetry.series import Distribution, Histogram
+
+WINDOW_S = 60
+ROUTES = 500  # beyond it they are counted as `other`
+ROUTE_LABELS = ("direction", "src", "dst", "protocol", "method", "path", "code_class", "peer")
+
+
+class _Second(NamedTuple):
+    """What came in one look: when, and how many calls in each bucket."""
+
+    at: float
+    counts: "array[int]"  # of eight bytes each; the type takes no parameter when run
+
+
+class _Seen:
+    """How far a route's slot had come at the last look, what came in the looks of the last minute, and when the latest call did."""
+
+    __slots__ = ("counts", "last_at", "looks")
+
+    def __init__(self, buckets: int) -> None:
+        self.counts = [0] * buckets
+        self.looks: deque[_Second] = deque()
+        self.last_at = 0.0
+
+
+class Recent:
+    """The last minute of every route, at most `ROUTES`. Owns how far each had come, `_Seen`.
+
+    wall: the clock of what people are told, epoch seconds.
+    """
+
+    def __init__(
+        self, routes: Histogram, *, clock: Callable[[], float] = monotonic, wall: Callable[[], float] = time
+    ) -> None:
+        self._routes = routes
+        self._clock = clock
+        self._wall = wall
+        self._began = clock()
+        self._seen: dict[tuple[str, ...], _Seen] = {}
+
+    def look(self) -> None:
+        """Note what came since the last look; call it each second."""
+        now = self._clock()
+        for labels, slot in self._routes.slots.items():
+            seen = self._seen.get(labels)
+            if seen is None:
+                seen = self._seen[labels] = _Seen(len(slot.counts))
+            if seen.counts != slot.counts:
+                self._note(seen, slot, now)
+            while seen.looks and seen.looks[0].at <= now - WINDOW_S:
+                seen.looks.popleft()
+
+    def _note(self, seen: _Seen, slot: Distribution, now: float) -> None:
+        came = array("Q", [new - old for new, old in zip(slot.counts, seen.counts, strict=True)])
+        seen.looks.append(_Second(now, came))
+        seen.counts = list(slot.counts)
+        seen.last_at = self._wall()
+
+    def report(self) -> dict[str, object]:
+        """Every route with its calls, in all and in the last minute, by the buckets of `bounds_s`; JSON."""
+        self.look()
+        return {
+            "window_s": round(min(max(self._clock() - self._began, 1.0), WINDOW_S), 3),
+            "bounds_s": list(self._routes.bounds),
+            "routes": [
+                {
+                    **dict(zip(ROUTE_LABELS, labels, strict=True)),
+                    "calls": seen.counts,
+                    "recent": [
+                        sum(column) for column in zip(*(look.counts for look in seen.looks), strict=True)
+                    ],
+                    "last_seen": seen.last_at,
+                }
+                for labels, seen in self._seen.items()
+            ],
+        }
