@@ -352,7 +352,7 @@ def put_routes(rows: Sequence[Row], mesh: Mesh, *, is_live: bool, is_wide: bool)
         else ""
     )
     sys.stdout.write(
-        f"{_CLEAR}the last minute, {len(rows)} routes{printable(missing)}; Ctrl-C ends it\n\n{text}\n"
+        f"{_CLEAR}the last minute, {len(rows)} {'route' if len(rows) == 1 else 'routes'}{printable(missing)}; Ctrl-C ends it\n\n{text}\n"
     )
     sys.stdout.flush()
 

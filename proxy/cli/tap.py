@@ -24,7 +24,7 @@ from proxy.wire.http_client import LocalHttpError
 from proxy.wire.http_stream import LineStream, open_stream
 from telemetry.printable import printable
 
-_TARGET = "/postern/v1/tap"
+TARGET = "/postern/v1/tap"
 Told = Mapping[str, Any]
 
 
@@ -86,7 +86,7 @@ def tap(  # noqa: PLR0917 - the framework passes them by name
         raise UsageError(f"--{error}") from error
     root = root_of(runtime_path, os.environ)
     try:
-        asyncio.run(_tap_all(_chosen(root, app_id), f"{_TARGET}?{urlencode(query, doseq=True)}", output))
+        asyncio.run(tap_all(_chosen(root, app_id), f"{TARGET}?{urlencode(query, doseq=True)}", output))
     except* KeyboardInterrupt:  # the usual end
         pass
     except* (
@@ -102,7 +102,7 @@ def _chosen(root: Path, app_id: str | None) -> tuple[Entry, ...]:
     return found
 
 
-async def _tap_all(found: Sequence[Entry], target: str, output: TapOutput) -> None:
+async def tap_all(found: Sequence[Entry], target: str, output: TapOutput) -> None:
     """Print what all of them tell, until each has ended. Raises: CliError, where none answers."""
     several = len(found) > 1
     tapped: list[Entry] = []

@@ -109,7 +109,7 @@ def test_live_routes_take_the_place_of_those_before(capsys: pytest.CaptureFixtur
     mesh = mesh_of([WEB, SILENT])
     put_routes(route_rows(mesh, None), mesh, is_live=True, is_wide=False)
     printed = capsys.readouterr().out
-    assert printed.startswith("\x1b[H\x1b[2Jthe last minute, 1 routes; unresponsive: pay; Ctrl-C ends it")
+    assert printed.startswith("\x1b[H\x1b[2Jthe last minute, 1 route; unresponsive: pay; Ctrl-C ends it")
     assert "LATENCY_P50" in printed
     put_routes([], mesh, is_live=True, is_wide=False)
     put_routes([], mesh, is_live=False, is_wide=False)
