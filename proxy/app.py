@@ -104,11 +104,10 @@ class Sidecar:
         try:
             policy = loading.finish()
             domain = policy.access.own_trust_domain or settings.trust_domain
-            has_metrics = policy.configuration.metrics.enabled
             self._settings = settings = replace(
                 settings,
                 trust_domain=domain,
-                metrics_port=settings.metrics_port if has_metrics else None,
+                metrics_port=settings.metrics_port if policy.configuration.metrics.enabled else None,
             )
             self._sources = replace(loading.sources, own_trust_domain=domain, is_trust_domain_given=True)
             self._registry = HostRegistry(root)
