@@ -61,10 +61,8 @@ class WebProxies(Struct, frozen=True, kw_only=True):
     def of(cls, env: Mapping[str, str]) -> Self:
         """As the environment says; names in capitals come first."""
         words = [word.strip().lower() for word in _any(env, "NO_PROXY").split(",")]
-        # A CGI program's HTTP_PROXY is what its client sent in the field `Proxy`.
-        is_cgi = bool(env.get("REQUEST_METHOD"))
         return cls(
-            http=None if is_cgi else _proxy("HTTP_PROXY", _any(env, "HTTP_PROXY")),
+            http=_proxy("HTTP_PROXY", _any(env, "HTTP_PROXY")),
             https=_proxy("HTTPS_PROXY", _any(env, "HTTPS_PROXY")),
             everything_direct="*" in words,
             rules=tuple(rule for word in words if word and (rule := _rule(word)) is not None),

@@ -54,13 +54,13 @@ def meters(settings: Settings, configuration: ConfigurationValues) -> Meters:
 def recorder(
     settings: Settings,
     configuration: ConfigurationValues,
-    counted: Meters,
+    meters: Meters,
     tracer: Tracer,
     written: AccessLog | None,
 ) -> CallRecorder:
     """What records finished calls in them, and in the access log where there is one. Raises: ConfigError."""
     labels = path_labels(configuration.metrics, settings.profile)
-    return CallRecorder(settings.app_id, settings.namespace, counted, tracer, written, path_label=labels)
+    return CallRecorder(settings.app_id, settings.namespace, meters, tracer, written, path_label=labels)
 
 
 def access_log(settings: Settings, logging: LoggingConfig) -> AccessLog | None:
@@ -72,10 +72,10 @@ def access_log(settings: Settings, logging: LoggingConfig) -> AccessLog | None:
         raise ConfigError((f"--access-log {path}: {error.strerror}",)) from error
 
 
-def taps(settings: Settings, logging: LoggingConfig, counted: Meters) -> Taps:
+def taps(settings: Settings, logging: LoggingConfig, meters: Meters) -> Taps:
     """Who looks at calls: nobody yet."""
     about = {"app_id": settings.app_id, "namespace": settings.namespace, "instance": settings.instance}
-    return Taps(counted.taps, counted.tap_dropped, about, obfuscate=logging.obfuscate_urls)
+    return Taps(meters.taps, meters.tap_dropped, about, obfuscate=logging.obfuscate_urls)
 
 
 def api_log(settings: Settings, logging: LoggingConfig) -> ApiLog | None:

@@ -82,8 +82,3 @@ def test_proxy_over_tls_is_for_http_alone() -> None:
     )
     with pytest.raises(WebProxyError, match="TLS is not spoken within TLS"):
         way("https://api.example", HTTPS_PROXY="https://one")
-
-
-def test_cgi_program_does_not_take_its_clients_field_for_a_proxy() -> None:
-    assert way("http://api.example", REQUEST_METHOD="GET") is None
-    assert way("https://api.example", REQUEST_METHOD="GET") == PROXY

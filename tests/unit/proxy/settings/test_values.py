@@ -122,13 +122,15 @@ def _texts_in(name: str) -> Iterator[str]:
 
 
 def _variables_in(name: str) -> Iterator[str]:
-    """What a module asks an environment for: `env.get("X")`, `env["X"]`, `variable="X"`, `or_env(_, "X")`."""
+    """What a module asks an environment for: `env.get("X")`, `env["X"]`, `variable="X"`, `or_env(_, "X")`, `_any(env, "X")`."""
     for node in ast.walk(sources()[name]):
         match node:
             case ast.Call(
                 func=ast.Attribute(attr="get", value=ast.Name(id="env") | ast.Attribute(attr="env")),
                 args=[ast.Constant(value=str(text)), *_],
             ):
+                yield text
+            case ast.Call(func=ast.Name(id="_any"), args=[ast.Name(id="env"), ast.Constant(value=str(text))]):
                 yield text
             case ast.Subscript(value=ast.Name(id="env"), slice=ast.Constant(value=str(text))):
                 yield text
