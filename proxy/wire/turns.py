@@ -99,11 +99,19 @@ class Turns:
     def _read(self, data: bytes) -> None:
         until = time.monotonic() + TURN_S
         left = self._feed(data)
-        while left and self._is_open():
+        while left:
+            if not self._is_open():
+                self._keep(left)
+                return
             if time.monotonic() >= until:
                 self._leave(left)
                 return
             left = self._feed(left)
+
+    def _keep(self, data: bytes) -> None:
+        """The peer has closed behind what came: `read_all` takes it."""
+        if self._transport is not None:
+            self._unread = data
 
     def _leave(self, data: bytes) -> None:
         self._unread = data
@@ -119,6 +127,8 @@ class Turns:
         if data and self._is_open():
             self._read(data)
             self._resume()
+        else:
+            self._keep(data)
 
     def _speed_up(self) -> None:
         self._is_slowed = False

@@ -54,3 +54,20 @@ async def test_a_turn_that_fails_does_not_keep_others_from_theirs() -> None:
     async with asyncio.timeout(10.0):
         await had_its_turn.wait()
     assert [type(error) for error in heard] == [ValueError]
+
+
+async def test_what_came_before_the_peer_closed_is_read_at_the_end() -> None:
+    read: list[bytes] = []
+    transport = FakeTransport(asyncio.Protocol())
+
+    def feed(data: bytes) -> bytes:
+        read.append(data[:1])
+        transport.close()
+        return data[1:]
+
+    turns = Turns(feed, asyncio.get_running_loop(), None)
+    turns.begin(transport)
+    turns.received(b"abc")
+    assert read == [b"a"]
+    turns.read_all()
+    assert read == [b"a", b"b", b"c"]
