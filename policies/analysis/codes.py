@@ -146,8 +146,14 @@ CODES: Final = (
         about="spans are sampled and exported nowhere, or exported and never sampled",
         severity="warning",
     ),
-    Code(code="PST0504", about="a target of a Resiliency that is no app of the run file", severity="warning"),
-    Code(code="PST0505", about="a caller in access rules that is no app of the run file", severity="info"),
+    Code(
+        code="PST0504",
+        about="a target of a Resiliency that is not an app of the run file",
+        severity="warning",
+    ),
+    Code(
+        code="PST0505", about="a caller in access rules that is not an app of the run file", severity="info"
+    ),
     Code(
         code="PST0506",
         about="a port in an app's environment that is not the one of its keys",

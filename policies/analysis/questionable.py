@@ -118,20 +118,22 @@ def idle_tracing(document: Document, configuration: schema.Configuration) -> Ite
 
 
 def strange_targets(documents: Resiliencies, known: Collection[str]) -> Iterator[Finding]:
-    """Targets that are no app among `known`, the apps and HTTPEndpoints of a run file."""
+    """Targets that are not among `known`, the apps and HTTPEndpoints of a run file."""
     for document, resiliency in documents:
         for name in resiliency.spec.targets.apps:
             is_url = name.startswith(("http://", "https://"))
             if not is_url and name.partition(".")[0] not in known:
-                problem = f"{name} is no app of this run file (expected one of {', '.join(sorted(known))})"
+                problem = (
+                    f"{name} is not an app of this run file (expected one of {', '.join(sorted(known))})"
+                )
                 yield found("PST0504", document.fault((*_APPS, name), problem))
 
 
 def strange_callers(
     document: Document, configuration: schema.Configuration, known: Collection[str]
 ) -> Iterator[Finding]:
-    """Callers of this trust domain that are no app among `known`."""
+    """Callers of this trust domain that are not among `known`."""
     for number, policy in enumerate(configuration.spec.access_control.policies):
         if policy.app_id and policy.app_id not in known:
-            problem = f"{policy.app_id} is no app of this run file, so nobody of it is this caller"
+            problem = f"{policy.app_id} is not an app of this run file, so nothing in it is this caller"
             yield found("PST0505", document.fault((*_ACCESS, "policies", number, "appId"), problem))

@@ -206,7 +206,7 @@ def _described(component: object) -> str:
 
 
 def _text(document: object, section: str, key: str) -> str:
-    """A value of a document that nobody has checked; what is no text is none."""
+    """A text in a document that nobody has checked; empty where it is something else."""
     part = document.get(section) if isinstance(document, dict) else None
     value = part.get(key) if isinstance(part, dict) else None
     return value if isinstance(value, str) else ""

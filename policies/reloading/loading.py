@@ -6,7 +6,7 @@ A sidecar without files does not pay for YAML: it is imported when there is a do
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct, field
 
@@ -16,6 +16,9 @@ from policies.rules.configuration import ConfigurationValues
 from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
+
+if TYPE_CHECKING:
+    from policies.reading.compile_access import AccessContext
 
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
 
@@ -76,18 +79,10 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
     else:
         # ~150 ms of imports that a sidecar without files is spared.
         from policies.reading.assemble import assemble  # noqa: PLC0415
-        from policies.reading.compile_access import AccessContext  # noqa: PLC0415
 
-        context = AccessContext(
-            own_app_id=sources.own_app_id,
-            own_namespace=sources.own_namespace,
-            own_trust_domain=sources.own_trust_domain,
-            is_trust_domain_given=sources.is_trust_domain_given,
-            app_protocol=sources.app_protocol,
-            profile=sources.profile,
-            mtls=sources.mtls,
+        made = assemble(
+            sources.config_paths, files, access_context(sources), is_lenient=sources.lenient, env=sources.env
         )
-        made = assemble(sources.config_paths, files, context, is_lenient=sources.lenient, env=sources.env)
         access, resiliency, configuration = made.access, made.resiliency, made.configuration
         pipelines = made.pipelines
         http_endpoints = made.http_endpoints
@@ -101,6 +96,21 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         pipelines=pipelines,
         http_endpoints=http_endpoints,
         fingerprint=fingerprint,
+    )
+
+
+def access_context(sources: PolicySources) -> "AccessContext":
+    """What access rules are compiled for."""
+    from policies.reading.compile_access import AccessContext  # noqa: PLC0415 - a sidecar without files is spared the import
+
+    return AccessContext(
+        own_app_id=sources.own_app_id,
+        own_namespace=sources.own_namespace,
+        own_trust_domain=sources.own_trust_domain,
+        is_trust_domain_given=sources.is_trust_domain_given,
+        app_protocol=sources.app_protocol,
+        profile=sources.profile,
+        mtls=sources.mtls,
     )
 
 

@@ -265,23 +265,14 @@ def _of_run_file(path: Path, env: Mapping[str, str], found: "list[Finding]") -> 
 
 def _together(spec: "AppSpec", known: frozenset[str], env: Mapping[str, str]) -> "Together":
     from policies.analysis.review import Together  # noqa: PLC0415 - see above
-    from policies.reading.compile_access import AccessContext  # noqa: PLC0415 - see above
-    from policies.reloading.loading import resource_files  # noqa: PLC0415 - see above
+    from policies.reloading.loading import access_context, resource_files  # noqa: PLC0415 - see above
     from proxy.control.policy_sources import policy_sources  # noqa: PLC0415 - see above
 
     sources = policy_sources(spec.settings)
     return Together(
         config_paths=sources.config_paths,
         resource_files=resource_files(sources.resources_paths)[0],
-        context=AccessContext(
-            own_app_id=sources.own_app_id,
-            own_namespace=sources.own_namespace,
-            own_trust_domain=sources.own_trust_domain,
-            is_trust_domain_given=sources.is_trust_domain_given,
-            app_protocol=sources.app_protocol,
-            profile=sources.profile,
-            mtls=sources.mtls,
-        ),
+        context=access_context(sources),
         env={**sources.env, **env},
         known=known,
     )
