@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Literal
 
 from telemetry import names
-from telemetry.kinds import Kind, attempt_result, edge_name, is_to_self, kind_of, resiliency_labels
+from telemetry.kinds import Kind, attempt_result, edge_name, is_to_self, kind_of, resiliency_labels, rpc_code
 from telemetry.metrics import Meters
 from telemetry.path_labels import LONGEST, METHOD, PathLabels
 from telemetry.report import AttemptNote, Batch, Buckets, Call
@@ -17,6 +17,8 @@ from telemetry.tracing import Tracer
 
 __all__ = ["AttemptNote", "Batch", "Buckets", "Call", "CallRecorder"]
 
+# Ends of calls that are no failure of a proxy; who hung up has seen what made it.
+_APPS_OWN = frozenset({None, names.STATUS_CAUSE, names.CALLER_LEFT_CAUSE})
 #: Kinds of call kept, a dozen references each; beyond it all are looked up afresh.
 _KINDS = 4096
 
@@ -25,7 +27,8 @@ class CallRecorder:
     """Records the finished calls of one sidecar.
 
     `path_label` maps an HTTP path to its metric label; none gives "", so that made-up paths make no series.
-    Owns the kept kinds, at most `_KINDS`.
+    Owns the kept kinds, at most `_KINDS`. Mutable state: `slow_ns`, from which on a call that is not sampled is kept in memory (0: none
+    is for that), which a new configuration may change.
     """
 
     def __init__(
@@ -37,7 +40,9 @@ class CallRecorder:
         access_log: Callable[[Call], None] | None = None,
         *,
         path_label: PathLabels | None = None,
+        slow_ns: int = 0,
     ) -> None:
+        self.slow_ns = slow_ns
         self.service = service
         self.namespace = namespace
         self._meters = meters
@@ -52,14 +57,28 @@ class CallRecorder:
         self._count(call, self._kind(call))
 
     def record(self, call: Call) -> None:
-        """Counts the call, keeps its span if it is sampled, writes its access line if one is wanted."""
+        """Counts the call, keeps its span if it is sampled, failed or slow, writes its access line if one is wanted."""
         self._count(call, self._kind(call))
-        if call.context.sampled:
-            span = span_of(call, self.service)
-            if span is not None:
-                self._tracer.record(span)
+        if call.context.sampled or self.is_kept(call):
+            self._keep_span(call)
         if self._access_log is not None:
             self._access_log(call)
+
+    def is_kept(self, call: Call) -> bool:
+        """Whether a call that is not sampled leaves a span in memory, for whoever looks for what went wrong.
+
+        So does one that a proxy ended or an app failed (an HTTP status from 500 on, or a gRPC code that stands for one), and a slow one.
+        """
+        if call.said is not None or call.cause not in _APPS_OWN:
+            return True
+        if call.protocol == "grpc" and names.grpc_code_class(rpc_code(call)) == "5xx":
+            return True
+        return call.status >= 500 or 0 < self.slow_ns <= (call.head_ns or call.ended_ns) - call.started_ns
+
+    def _keep_span(self, call: Call) -> None:
+        span = span_of(call, self.service)
+        if span is not None:
+            (self._tracer.record if call.context.sampled else self._tracer.keep)(span)
 
     @property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None:
@@ -98,10 +117,10 @@ class CallRecorder:
                 slot.add(buckets.counts, buckets.sum)
 
     def trace(self, call: Call) -> None:
-        """Keeps the span of a sampled call that is counted in a batch, also as its bucket's exemplar."""
-        span = span_of(call, self.service)
-        if span is not None:
-            self._tracer.record(span)
+        """Keeps the span of a call that is counted in a batch; of a sampled one also as its bucket's exemplar."""
+        self._keep_span(call)
+        if not call.context.sampled:
+            return
         took_s = (call.ended_ns - call.started_ns) / 1e9
         for duration in self._kind(call).duration:
             duration.exemplify(took_s, call.context, call.ended_ns / 1e9)

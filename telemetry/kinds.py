@@ -191,8 +191,7 @@ def code_class(call: Call) -> str:
     if cause is not None and cause != names.STATUS_CAUSE:
         return names.CAUSE_CLASSES.get(cause, cause)
     if call.protocol == "grpc":
-        code = rpc_code(call)
-        return names.GRPC_CODE_CLASSES[code] if 0 <= code < len(names.GRPC_CODE_CLASSES) else "5xx"
+        return names.grpc_code_class(rpc_code(call))
     return f"{call.status // 100}xx" if call.status else "none"
 
 

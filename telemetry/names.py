@@ -120,3 +120,8 @@ def grpc_code_name(code: int) -> str:
 def grpc_code_label(code: int) -> str:
     """`Unavailable` for 14, as the `dapr_grpc_*` metrics spell it."""
     return GRPC_LABELS[code] if 0 <= code < len(GRPC_LABELS) else str(code)
+
+
+def grpc_code_class(code: int) -> str:
+    """`5xx` for 14: the class of the HTTP status that a gRPC code stands for."""
+    return GRPC_CODE_CLASSES[code] if 0 <= code < len(GRPC_CODE_CLASSES) else "5xx"

@@ -8,7 +8,11 @@ from telemetry.context import SpanContext
 
 
 class AttemptNote(Struct, frozen=True, kw_only=True):
-    """One attempt. `cause` is why it failed (None: it did not), `status` 0 when no head came."""
+    """One attempt. `cause` is why it failed (None: it did not), `status` 0 when no head came, `detail` what the system or the peer said.
+
+    `said`: by the callee's proxy, of an answer that it made in its app's place. `sent_ns`: when it had a connection; times are 0 where it
+    did not come to that.
+    """
 
     endpoint: str
     started_ns: int
@@ -16,6 +20,10 @@ class AttemptNote(Struct, frozen=True, kw_only=True):
     cause: str | None = None
     status: int = 0
     grpc_code: int | None = None
+    sent_ns: int = 0
+    head_ns: int = 0
+    detail: str = ""
+    said: str | None = None
 
 
 class Buckets(Struct, frozen=True):
@@ -44,8 +52,9 @@ class Call(Struct, kw_only=True):
     direction `outbound` (app to peer) or `inbound` (peer to app); protocol `http`, `grpc` or `websocket`; surface
     `dapr` or `own`. `path` is for people, without the query. Times are epoch nanoseconds, `head_ns` 0 when no
     response head came. `status` is HTTP's, 0 for none. `cause` names a failure made by a proxy, not by the app,
-    in lower case with dashes. `endpoint` and `peer_address` are `ip:port` or "". `bytes_in` is the request's body,
-    `bytes_out` the answer's. `attempts` may stay empty when there was but one.
+    in lower case with dashes. `said`: the same of a failure that the callee's proxy
+    answered with. `endpoint` and `peer_address` are `ip:port` or "". `bytes_in` is the request's body,
+    `bytes_out` the answer's. `attempts` may stay empty when there was but one; `tried` has all of them, of calls that a trace is kept of.
     is_inner: it was made by Dapr's InvokeService, which is reported as a call of the API itself. Without a `dst` the call was to that API,
     or named nobody.
     policies: those in force, as (resource, its namespace, kind, target). is_by_path: the callee was named in Dapr's path form, of which
@@ -78,3 +87,5 @@ class Call(Struct, kw_only=True):
     is_by_path: bool = False
     is_inner: bool = False
     policies: tuple[tuple[str, str, str, str], ...] = ()
+    said: str | None = None
+    tried: tuple[AttemptNote, ...] = ()

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from telemetry.exporting import Exporter, ExportLimits, ExportQueue
 from telemetry.logs import get_logger
@@ -11,22 +12,28 @@ from telemetry.spans import Span
 
 __all__ = ["ExportLimits", "Exporter", "Span", "Tracer"]
 
+RING = 4_096  # spans of sampled calls in memory
+KEPT = 1_024  # of others that failed or were slow: beside the first, so that no number of good calls pushes them out
+KEPT_PER_S = 100
+
 
 class Tracer:
-    """Takes finished spans of sampled calls; never blocks, never raises. Used on the loop's thread.
+    """Takes finished spans; never blocks, never raises. Used on the loop's thread.
 
-    Owns the ring of the latest spans; each ExportQueue owns its own. Mutable state: `queues`, one for each exporter, and those that were
-    replaced and still have spans to send.
+    Owns two rings of the latest spans: of sampled calls, and of those that were kept for how they ended. Each ExportQueue owns its own.
+    Mutable state: `queues`, one for each exporter, those that were replaced and still have spans to send, and how many spans may be kept
+    now; `not_kept` counts those beyond.
     """
 
     def __init__(
         self,
         service: str,
         exporters: Sequence[Exporter] = (),
-        ring: int = 4096,
+        ring: int = RING,
         *,
         limits: ExportLimits | None = None,
         random_source: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service = service
         self._limits = limits or ExportLimits()
@@ -35,6 +42,11 @@ class Tracer:
         self._replaced: list[ExportQueue] = []
         self._changed = asyncio.Event()
         self._ring: deque[Span] = deque(maxlen=ring)
+        self._kept: deque[Span] = deque(maxlen=KEPT)
+        self._clock = clock
+        self._may_keep, self._since = float(KEPT_PER_S), clock()
+        self.not_kept = 0
+        self._last: Span | None = None
 
     def _queued(self, exporters: Sequence[Exporter]) -> tuple[ExportQueue, ...]:
         log = get_logger("postern.trace")
@@ -50,19 +62,36 @@ class Tracer:
 
     def record(self, span: Span) -> None:
         """Keeps the span, and queues it for every exporter."""
-        self._ring.append(span)
+        self._ring.append(self._latest(span))
         for queue in self.queues:
             queue.put(span)
 
+    def keep(self, span: Span) -> None:
+        """Keeps the span of a call that was not sampled, at most so many a second; no exporter gets it."""
+        now = self._clock()
+        self._may_keep = min(KEPT_PER_S, self._may_keep + (now - self._since) * KEPT_PER_S)
+        self._since = now
+        if self._may_keep < 1:
+            self.not_kept += 1
+            return
+        self._may_keep -= 1
+        self._kept.append(self._latest(span))
+
+    def _latest(self, span: Span) -> Span:
+        self._last = span
+        return span
+
     def recent(self, trace_id: int | None = None) -> tuple[Span, ...]:
-        """The spans still in memory, oldest first; of one trace if named."""
+        """The spans still in memory, oldest first, those kept for how they ended behind the others; of one trace if named."""
         if trace_id is None:
-            return tuple(self._ring)
-        return tuple(span for span in self._ring if span.context.trace_id == trace_id)
+            return (*self._ring, *self._kept)
+        return tuple(
+            span for ring in (self._ring, self._kept) for span in ring if span.context.trace_id == trace_id
+        )
 
     def last_trace_id(self) -> int | None:
         """The trace of the span that was recorded last."""
-        return self._ring[-1].context.trace_id if self._ring else None
+        return self._last.context.trace_id if self._last is not None else None
 
     @property
     def exported(self) -> int:

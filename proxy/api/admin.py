@@ -5,13 +5,13 @@ Both live on private unix sockets (0600); the engine forwards `/v1.0/…` here, 
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
 from msgspec.structs import replace
 
+from proxy.api import traces
 from proxy.api.server import LocalRequest
 from proxy.errors import TooManyTapsError
 from proxy.settings.origins import effective
@@ -25,7 +25,6 @@ from telemetry.tracing import Tracer
 
 Json = dict[str, Any]
 Query = Mapping[str, list[str]]
-_TRACE_ID = re.compile(r"[0-9A-Fa-f]{1,32}")
 _PUBLIC = frozenset({"/v1.0/healthz", "/v1.0/healthz/outbound", "/v1.0/metadata"})
 BY_API = "shutdown API"  # the reason of a shutdown that the app asked for
 _BUT_APP = ("app",)  # what calling out does without
@@ -151,8 +150,13 @@ class Admin:
             "/metadata": lambda _: _json(200, self.metadata()),
             "/settings": lambda _: _json(200, {"settings": effective(settings, listening())}),
             "/endpoints": lambda query: _json(200, self._endpoints(query.get("app", [None])[0])),
-            "/trace": self._trace,
             "/explain": self._explained,
+        }
+        # With calls that were answered before the request.
+        self._reported: dict[str, Callable[[Query], Awaitable[LocalResponse]]] = {
+            "/postern/v1/edges": self._edges,
+            "/postern/v1/traces": self._traces,
+            "/trace": self._trace,
         }
 
     async def api(self, request: LocalRequest) -> LocalResponse:
@@ -177,11 +181,12 @@ class Admin:
         path, query = _asked(request)
         if request.method == "GET" and path in self._pages:
             return self._pages[path](query)
+        if request.method == "GET" and path in self._reported:
+            await self._report()
+            return await self._reported[path](query)
         match request.method, path:
             case "GET", "/postern/v1/tap":
                 return self._tap(query)
-            case "GET", "/postern/v1/edges":
-                return await self._edges()
             case "GET", "/metrics":
                 return await self.metrics(request)
             case "GET", "/resolve":
@@ -290,9 +295,8 @@ class Admin:
             return _error(429, "ERR_TOO_MANY_TAPS", str(error))
         return LocalStream(lines, ((b"content-type", b"application/x-ndjson"),))
 
-    async def _edges(self) -> LocalResponse:
-        """Every route with its calls, in all and in the last minute. Calls that were answered before the request are in it."""
-        await self._report()
+    async def _edges(self, _: Query) -> LocalResponse:
+        """Every route with its calls, in all and in the last minute."""
         settings, status = self._settings, self._status()
         about: Json = {
             "app_id": settings.app_id,
@@ -304,19 +308,19 @@ class Admin:
         }
         return _json(200, about | self._meters.recent.report())
 
-    def _trace(self, query: Query) -> LocalResponse:
-        wanted = query.get("id", [""])[0]
-        if wanted and not _TRACE_ID.fullmatch(wanted):
-            return _error(
-                400, "ERR_BAD_REQUEST", f"invalid trace id {wanted!r}: expected up to 32 hex digits"
-            )
-        trace_id = int(wanted, 16) if wanted else self._tracer.last_trace_id()
-        spans = self._tracer.recent(trace_id) if trace_id is not None else ()
-        found: Json = {
-            "traceId": f"{trace_id:032x}" if trace_id else "",
-            "spans": [span.as_dict() for span in spans],
-        }
-        return _json(200, found)
+    async def _trace(self, query: Query) -> LocalResponse:
+        try:
+            return _json(200, traces.spans_of(self._tracer, query.get("id", [""])[0]))
+        except ValueError as error:
+            return _error(400, "ERR_BAD_REQUEST", str(error))
+
+    async def _traces(self, query: Query) -> LocalResponse:
+        settings = self._settings
+        about = {"app_id": settings.app_id, "namespace": settings.namespace, "instance": settings.instance}
+        try:
+            return _json(200, about | await traces.listing(self._tracer, query))
+        except ValueError as error:
+            return _error(400, "ERR_BAD_REQUEST", str(error))
 
 
 def _app_connection(settings: Settings) -> Json:

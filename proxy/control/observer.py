@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 from proxy.contract.engine import Measures, PeerRefusal, Sampling, SpanIds
 from proxy.contract.head import Header
-from proxy.contract.outcome import Attempt, Outcome, Tally
+from proxy.contract.outcome import Outcome, Tally
 from proxy.contract.plan import Cause, Labels
+from proxy.control.notes import note_of
 from proxy.control.tapping import Taps
 from proxy.deciding.app_plan import APP_CLUSTER
 from proxy.wire.target import as_forwarded, clean, readable
@@ -16,7 +17,8 @@ from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_b
 from telemetry.kinds import edge_name
 from telemetry.logs import Logger, call_fields
 from telemetry.metrics import Meters
-from telemetry.report import AttemptNote, Batch, Buckets, Call
+from telemetry.report import Batch, Buckets, Call
+from telemetry.split import MAX_ATTEMPTS
 
 # Of what names no callee: it was to our own API, and went well.
 _NO_CALL = frozenset({None, Cause.STATUS})
@@ -24,6 +26,7 @@ _NO_CALL = frozenset({None, Cause.STATUS})
 _NO_FAILURE = frozenset({Cause.STATUS, Cause.CALLER_LEFT, Cause.DENIED})
 _TELL_S = 60.0  # a refused peer is told of once in this time, for each reason
 _MAX_TOLD = 1_024
+_LONG_NS = 100_000_000  # a call that takes as long may be kept as slow
 _UNTRACED = SpanContext(0, 0, 0, sampled=False)
 
 
@@ -166,7 +169,7 @@ class Reporter:
             self._meters.baggage_dropped.add(tally.labels.baggage, amount=tally.calls)
 
     def traced(self, outcome: Outcome) -> None:
-        """A sampled call ended that is in a tally."""
+        """A call ended that is in a tally, and is sampled or worth keeping."""
         if outcome.labels.dst:
             self._recorder.trace(_call(outcome))
 
@@ -256,6 +259,8 @@ def _call(outcome: Outcome) -> Call:
     trace = outcome.trace
     assert isinstance(trace, ContextSpan)
     last = outcome.attempts[-1] if outcome.attempts else None
+    said = last.said if last is not None else None
+    tried = tuple(map(note_of, outcome.attempts)) if _is_told(outcome, trace.context) else ()
     return Call(
         direction=labels.direction,
         protocol=_protocol(head.protocol, labels),
@@ -273,7 +278,7 @@ def _call(outcome: Outcome) -> Call:
         started_ns=outcome.started_ns,
         head_ns=outcome.head_ns,
         ended_ns=outcome.ended_ns,
-        attempts=tuple(map(_note, outcome.attempts)) if len(outcome.attempts) > 1 else (),
+        attempts=tried if len(outcome.attempts) > 1 else (),
         bytes_in=outcome.up_bytes,
         bytes_out=outcome.down_bytes,
         endpoint=last.endpoint if last is not None else "",
@@ -283,6 +288,21 @@ def _call(outcome: Outcome) -> Call:
         is_by_path=labels.strip,
         is_inner=labels.is_inner,
         policies=labels.policies,
+        said=said.value if said is not None else None,
+        tried=tried[-MAX_ATTEMPTS:],
+    )
+
+
+def _is_told(outcome: Outcome, context: SpanContext) -> bool:
+    """Whether a trace of the call may be kept, or its attempts count: of most calls nobody asks, and a note costs as much as the rest."""
+    return (
+        context.sampled
+        or len(outcome.attempts) > 1
+        or outcome.cause is not None
+        or outcome.status >= 500
+        or bool(outcome.grpc_code)
+        or outcome.ended_ns - outcome.started_ns >= _LONG_NS
+        or (bool(outcome.attempts) and outcome.attempts[0].said is not None)
     )
 
 
@@ -321,14 +341,3 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         bytes_out=Buckets(*tally.down_bytes),
     )
     return like, batch
-
-
-def _note(attempt: Attempt) -> AttemptNote:
-    return AttemptNote(
-        endpoint=attempt.endpoint,
-        started_ns=attempt.started_ns,
-        ended_ns=attempt.ended_ns,
-        cause=attempt.cause.value if attempt.cause is not None else None,
-        status=attempt.status,
-        grpc_code=attempt.grpc_code,
-    )

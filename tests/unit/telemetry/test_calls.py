@@ -325,3 +325,37 @@ def test_inner_call_of_invoke_service_counts_for_the_mesh_and_not_for_the_http_a
     it.recorder.count(a_call(is_inner=True, dst="", status=500, cause="no-app"))
     assert it.values(it.meters.req_sent) == {("cart", "checkout", "unary"): 1}
     assert it.values(it.meters.http_server_requests) == {}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        a_call(context=UNSAMPLED, cause="connect", status=502),
+        a_call(context=UNSAMPLED, said="denied", status=403),
+        a_call(context=UNSAMPLED, status=500),
+        a_call(context=UNSAMPLED, direction="inbound", cause="denied", status=403),
+        a_call(context=UNSAMPLED, head_ns=BEGAN + 10_000_000, ended_ns=BEGAN + 11_000_000),
+        a_grpc_call(context=UNSAMPLED, grpc_code=14),
+    ],
+)
+def test_unsampled_call_that_failed_or_was_slow_is_kept_in_memory(call: Call) -> None:
+    for record in (CallRecorder.record, CallRecorder.trace):
+        it = Recorded(slow_ns=10_000_000)
+        record(it.recorder, call)
+        assert [span.context.sampled for span in it.tracer.recent()] == [False]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        a_call(context=UNSAMPLED, status=404),
+        a_call(context=UNSAMPLED, cause="caller-left"),
+        a_call(context=UNSAMPLED, ended_ns=BEGAN + 10_000_000),  # a long body after a quick head
+        a_grpc_call(context=UNSAMPLED, grpc_code=5),
+        a_call(context=UNSAMPLED, status=500, path="/healthz"),
+    ],
+)
+def test_unsampled_call_that_went_as_usual_is_not_kept(call: Call) -> None:
+    it = Recorded(slow_ns=10_000_000)
+    it.recorder.record(call)
+    assert not it.tracer.recent()

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from telemetry.tracing import ExportLimits, Tracer
+from telemetry.tracing import KEPT_PER_S, ExportLimits, Tracer
 from tests.unit.telemetry.building import SAMPLED, a_span
 from tests.unit.telemetry.test_exporting import FakeExporter
 
@@ -78,3 +78,23 @@ async def test_exporter_is_taken_up_and_given_up_while_running() -> None:
         await added.ended.wait()
         running.cancel()
     assert sum(len(batch) for batch in added.batches) == 1
+
+
+def test_spans_kept_for_how_they_ended_go_to_no_exporter_and_are_bounded() -> None:
+    now = [0.0]
+    tracer = Tracer("cart", [FakeExporter()], clock=lambda: now[0])
+    for n in range(KEPT_PER_S + 5):
+        tracer.keep(a_span(context=SAMPLED._replace(trace_id=n + 1)))
+    assert (len(tracer.recent()), tracer.not_kept, tracer.queued) == (KEPT_PER_S, 5, 0)
+    assert tracer.last_trace_id() == KEPT_PER_S
+    now[0] = 1.0
+    tracer.keep(a_span(context=SAMPLED._replace(trace_id=0x999)))
+    assert [span.context.trace_id for span in tracer.recent(0x999)] == [0x999]
+
+
+def test_good_calls_push_out_no_span_that_was_kept_for_how_it_ended() -> None:
+    tracer = Tracer("cart", ring=2)
+    tracer.keep(a_span(context=SAMPLED._replace(trace_id=7)))
+    for _ in range(10):
+        tracer.record(a_span())
+    assert len(tracer.recent(7)) == 1

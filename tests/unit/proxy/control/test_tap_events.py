@@ -6,7 +6,9 @@ from msgspec.structs import replace
 
 from proxy.contract.outcome import Attempt, Outcome
 from proxy.contract.plan import Cause
-from proxy.control.tap_events import MAX_ATTEMPTS, MAX_PATH_CHARS, event_of, timings_us
+from proxy.control.tap_events import event_of
+from telemetry.spans import PATH_LIMIT
+from telemetry.split import MAX_ATTEMPTS
 from tests.unit.proxy.control.test_observer import LABELS, outcome, told
 
 MS = 1_000_000
@@ -55,18 +57,9 @@ def test_mutual_tls_is_claimed_only_of_what_was_sent_under_it() -> None:
     assert shown(outcome(labels=replace(plain, direction="inbound")))["mtls"] is False
 
 
-def test_call_that_was_never_sent_was_held_all_the_time() -> None:
-    assert timings_us(outcome(attempts=[], started_ns=0, ended_ns=3 * MS)) == {"hold": 3_000}
-    never = Attempt("10.0.0.1:5", MS, 0, 3 * MS, Cause.CONNECT)
-    assert timings_us(outcome(attempts=[never], started_ns=0, ended_ns=3 * MS)) == {
-        "hold": 1_000,
-        "connect": 2_000,
-    }
-
-
 def test_long_paths_and_many_attempts_are_cut() -> None:
     event = shown(outcome("/" + "x" * 5_000, attempts=[Attempt("10.0.0.1:5", 10)] * 100))
-    assert len(event["path"]) == MAX_PATH_CHARS
+    assert len(event["path"]) == PATH_LIMIT
     assert event["path"].endswith("…")
     assert event["attempts"] == 100
     assert len(event["tried"]) == MAX_ATTEMPTS
