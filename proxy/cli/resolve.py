@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -14,8 +15,7 @@ import typer
 from nameresolution.host_registry import Entry
 from proxy.cli.completion import app_ids
 from proxy.cli.errors import FAILED, CliError, UsageError
-from proxy.cli.explain import choose_caller
-from proxy.cli.fleet import entries, root_of
+from proxy.cli.fleet import entries, nothing_runs, of_app, root_of
 from proxy.cli.options import Output, OutputFormat, RuntimePath
 from proxy.cli.tables import format_age, format_data, put, terminal_width
 from proxy.wire.http_client import request
@@ -35,7 +35,7 @@ def resolve(
     caller: Annotated[
         str | None,
         typer.Option(
-            "--from", help="the app whose sidecar looks; none: the only one here", autocompletion=app_ids
+            "--from", help="the app whose sidecar looks; none: any other app here", autocompletion=app_ids
         ),
     ] = None,
     watch: Annotated[
@@ -46,10 +46,18 @@ def resolve(
 ) -> None:
     """Look a name up afresh: what each source says, how long it took, where a call would go; 1 if nowhere."""
     root = root_of(runtime_path, os.environ)
-    entry = choose_caller(entries(root), caller, root)
+    entry = of_app(root, caller)[0] if caller else _any_caller(root, name)
     found = asyncio.run(_watch(entry, name, output) if watch else _once(entry, name, output))
     if not found:
         raise typer.Exit(FAILED)
+
+
+def _any_caller(root: Path, name: str) -> Entry:
+    """A sidecar of another app where there is one, as it is others who look a name up. Raises: CliError."""
+    running = entries(root)
+    if not running:
+        raise CliError(nothing_runs(root))
+    return next((entry for entry in running if entry.app_id != name.partition(".")[0]), running[0])
 
 
 async def _once(entry: Entry, name: str, output: OutputFormat) -> bool:
