@@ -46,7 +46,7 @@ from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.resolving import NameTracer
 from proxy.control.shutdown import Shutdown
 from proxy.control.svid_source import svid_source
-from proxy.control.tracing_setup import exporters, sampling_rate
+from proxy.control.tracing_setup import sampling_rate, tracer
 from proxy.deciding.outbound import LOCAL_API
 from proxy.engine.selection import choose
 from proxy.errors import ConfigError
@@ -58,7 +58,6 @@ from proxy.wire.web_client import WebClient
 from sentry.client import Svid
 from telemetry.context import Sampler
 from telemetry.logs import configure, get_logger
-from telemetry.tracing import Tracer
 from telemetry.web_proxies import WebProxies
 
 _LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown one is answered at once
@@ -131,8 +130,8 @@ class Sidecar:
             raise ConfigError((str(error),)) from error
         configuration = policy.configuration
         self._meters = meters(settings, configuration)
-        self._tracer = Tracer(settings.app_id, exporters(configuration.tracing, settings.app_id))
-        rate = sampling_rate(configuration.tracing, settings.profile)
+        self._tracer = tracer(configuration.tracing, settings)
+        rate = sampling_rate(configuration.tracing, settings)
         hops = HopTracing(Sampler(rate, random.Random()))  # noqa: S311 - ids, no secrets
         self._app = AppWatch(
             settings,

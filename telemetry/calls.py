@@ -196,7 +196,7 @@ class CallRecorder:
 
     def _read_tracer(self) -> None:
         meters = self._meters
-        for queue in self._tracer.queues:
+        for queue in self._tracer.used_queues:
             meters.spans_exported.slot(queue.name).value = queue.exported
             meters.span_queue.set(queue.queued, queue.name)
             for reason, count in queue.dropped.items():

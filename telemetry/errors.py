@@ -23,6 +23,16 @@ class ExportError(TelemetryError):
         self.retry_after_s = retry_after_s
 
 
+class PartialExportError(ExportError):
+    """The collector took a batch but for some of it, which it does not want at all."""
+
+    def __init__(self, rejected: int, problem: str) -> None:
+        super().__init__(
+            f"the collector rejected {rejected}: {problem or 'no reason given'}", retryable=False
+        )
+        self.rejected = rejected
+
+
 class MetricError(TelemetryError):
     """A metric was asked for with other labels than it has, or declared twice."""
 

@@ -10,13 +10,15 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from telemetry.errors import ExportError
+from telemetry.errors import ExportError, PartialExportError
 from telemetry.logs import Logger
-from telemetry.spans import Span
+
+ItemT = TypeVar("ItemT")
+TakenT_contra = TypeVar("TakenT_contra", contravariant=True)
 
 #: At most one line a minute about a failing exporter.
 _COMPLAIN_EVERY_S = 60.0
@@ -25,22 +27,27 @@ _RETRY_AFTER_MAX_S = 30.0
 _CLOSE_S = 1.0
 
 
-class Exporter(Protocol):
+class Exporter(Protocol[TakenT_contra]):
     """Takes batches somewhere. `export` returns once the batch was taken, and raises ExportError otherwise."""
 
     @property
     def name(self) -> str: ...
 
-    async def export(self, spans: Sequence[Span]) -> None: ...
+    async def export(self, items: Sequence[TakenT_contra], /) -> None: ...
 
     async def close(self) -> None: ...
 
 
 class ExportLimits(Struct, frozen=True, kw_only=True):
-    """How a queue behaves; `backoff_s` is the range that each pause before a retry is drawn from."""
+    """How a queue behaves; `backoff_s` is the range that each pause before a retry is drawn from. queue and batch count spans.
+
+    The limits in bytes are for items of any size, which spans of a proxy are not.
+    """
 
     queue: int = 2048
     batch: int = 512
+    queue_bytes: int = 16 * 1024 * 1024
+    batch_bytes: int = 1024 * 1024
     flush_s: float = 5.0
     export_s: float = 30.0
     retries: int = 3
@@ -48,28 +55,36 @@ class ExportLimits(Struct, frozen=True, kw_only=True):
     shutdown_s: float = 5.0
 
 
-class ExportQueue:
-    """Feeds one exporter.
+def _one(_: object) -> tuple[int, int]:
+    return 1, 0
 
-    Owns `_waiting`, `_batch` (taken from it, not yet answered) and the counts; all on the loop's thread.
+
+class ExportQueue(Generic[ItemT]):
+    """Feeds one exporter. weigh: how many spans an item holds, and its bytes where these are to be bounded.
+
+    Owns `_waiting`, `_batch` (taken from it, not yet answered), what both hold, and the counts; all on the loop's thread.
     """
 
     def __init__(
         self,
-        exporter: Exporter,
+        exporter: Exporter[ItemT],
         *,
         limits: ExportLimits,
         log: Logger,
         random: random.Random,
+        weigh: Callable[[ItemT], tuple[int, int]] = _one,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._weigh = weigh
         self._exporter = exporter
         self._limits = limits
         self._log = log
         self._random = random
         self._clock = clock
-        self._waiting: deque[Span] = deque()
-        self._batch: tuple[Span, ...] = ()
+        self._waiting: deque[ItemT] = deque()
+        self._waiting_spans = self._waiting_bytes = 0
+        self._batch: tuple[ItemT, ...] = ()
+        self._batch_spans = 0
         self._full = asyncio.Event()
         self._complained_at = float("-inf")
         self.exported = 0
@@ -83,18 +98,32 @@ class ExportQueue:
     @property
     def queued(self) -> int:
         """Spans not yet taken by the exporter."""
-        return len(self._waiting) + len(self._batch)
+        return self._waiting_spans + self._batch_spans
 
-    def put(self, span: Span) -> None:
-        """Adds a span; a full queue loses its oldest."""
-        waiting = self._waiting
-        waiting.append(span)
-        size = len(waiting)
-        if size > self._limits.queue:
-            waiting.popleft()
-            self._drop("queue-full", 1)
-        if size >= self._limits.batch:
+    @property
+    def is_used(self) -> bool:
+        """Whether there was ever anything to export."""
+        return bool(self.queued or self.exported or self.dropped)
+
+    def put(self, item: ItemT) -> None:
+        """Adds an item; a full queue loses its oldest, but for one item that is larger than the queue by itself."""
+        limits, (spans, size) = self._limits, self._weigh(item)
+        self._waiting.append(item)
+        self._waiting_spans += spans
+        self._waiting_bytes += size
+        while len(self._waiting) > 1 and (
+            self._waiting_spans > limits.queue or self._waiting_bytes > limits.queue_bytes
+        ):
+            self._drop("queue-full", self._weigh(self._take())[0])
+        if self._waiting_spans >= limits.batch or self._waiting_bytes >= limits.batch_bytes:
             self._full.set()
+
+    def _take(self) -> ItemT:
+        item = self._waiting.popleft()
+        spans, size = self._weigh(item)
+        self._waiting_spans -= spans
+        self._waiting_bytes -= size
+        return item
 
     async def run(self) -> None:
         """Sends a batch whenever one is full, and what there is every `flush_s`; ends only by cancellation."""
@@ -117,6 +146,7 @@ class ExportQueue:
             if left:
                 self._waiting.clear()
                 self._batch = ()
+                self._waiting_spans = self._waiting_bytes = self._batch_spans = 0
                 self._drop("shutdown", left)
         try:
             async with asyncio.timeout(_CLOSE_S):
@@ -127,17 +157,36 @@ class ExportQueue:
     async def _drain(self) -> None:
         while self._batch or self._waiting:
             if not self._batch:
-                take = min(len(self._waiting), self._limits.batch)
-                self._batch = tuple(self._waiting.popleft() for _ in range(take))
+                self._fill()
             await self._send()
-            self._batch = ()
+            self._batch, self._batch_spans = (), 0
+
+    def _fill(self) -> None:
+        """Take a batch: at least one item, and no more than the limits."""
+        batch: list[ItemT] = []
+        spans = size = 0
+        while self._waiting:
+            more_spans, more_size = self._weigh(self._waiting[0])
+            spans, size = spans + more_spans, size + more_size
+            if batch and (spans > self._limits.batch or size > self._limits.batch_bytes):
+                break
+            batch.append(self._take())
+            self._batch_spans += more_spans
+        self._batch = tuple(batch)
 
     async def _send(self) -> None:
-        batch = self._batch
+        batch, spans = self._batch, self._batch_spans
         for attempt in range(self._limits.retries + 1):
             try:
                 async with asyncio.timeout(self._limits.export_s):
                     await self._exporter.export(batch)
+            except PartialExportError as error:
+                self._complain(error)
+                rejected = min(error.rejected, spans)
+                self.exported += spans - rejected
+                if rejected:
+                    self._drop("rejected", rejected)
+                return
             except ExportError as error:
                 self._complain(error)
                 if not error.retryable or attempt == self._limits.retries:
@@ -149,9 +198,9 @@ class ExportQueue:
                 self._complain(error)
                 break
             else:
-                self.exported += len(batch)
+                self.exported += spans
                 return
-        self._drop("export-failed", len(batch))
+        self._drop("export-failed", spans)
 
     def _pause_s(self, error: ExportError) -> float:
         if error.retry_after_s is not None:

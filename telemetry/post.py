@@ -6,6 +6,8 @@ On asyncio and h11, without threads; every step under one deadline. Foreign erro
 import asyncio
 import contextlib
 import ssl
+import time
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import h11
@@ -51,6 +53,12 @@ class PostTarget(Struct, frozen=True, kw_only=True):
         )
 
 
+class _Answer(Struct, frozen=True):
+    status: int
+    retry_after_s: float | None
+    body: bytes
+
+
 class _Connection(Struct):
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -74,19 +82,22 @@ class HttpPoster:
         self._tls = tls
         self._connection: _Connection | None = None
 
-    async def post(self, body: bytes, headers: Headers) -> None:
-        """Returns once the target answered 2xx. Raises: ExportError."""
+    async def post(self, body: bytes, headers: Headers) -> bytes:
+        """The body of the answer, at most 64 KiB of it, once the target answered 2xx. Raises: ExportError."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                status, retry_after_s = await self._post(body, headers)
+                answer = await self._post(body, headers)
         except TimeoutError as error:
             raise ExportError(f"no answer within {self._timeout_s:g} s", retryable=True) from error
         except (OSError, h11.ProtocolError, EOFError) as error:
             raise ExportError(str(error) or type(error).__name__, retryable=True) from error
-        if not 200 <= status < 300:
+        if not 200 <= answer.status < 300:
             raise ExportError(
-                f"answered {status}", retryable=status in _RETRYABLE, retry_after_s=retry_after_s
+                f"answered {answer.status}",
+                retryable=answer.status in _RETRYABLE,
+                retry_after_s=answer.retry_after_s,
             )
+        return answer.body
 
     async def close(self) -> None:
         """Ends the kept connection."""
@@ -103,7 +114,7 @@ class HttpPoster:
         if connection is not None:
             connection.writer.transport.abort()
 
-    async def _post(self, body: bytes, headers: Headers) -> tuple[int, float | None]:
+    async def _post(self, body: bytes, headers: Headers) -> _Answer:
         kept = self._connection
         if kept is not None and not kept.reader.at_eof():
             try:
@@ -120,9 +131,7 @@ class HttpPoster:
         self._connection = _Connection(reader, writer)
         return self._connection
 
-    async def _exchange(
-        self, connection: _Connection, body: bytes, headers: Headers
-    ) -> tuple[int, float | None]:
+    async def _exchange(self, connection: _Connection, body: bytes, headers: Headers) -> _Answer:
         whole = False
         try:
             request = h11.Request(
@@ -152,10 +161,10 @@ class HttpPoster:
         return answer
 
 
-async def _read_answer(connection: _Connection) -> tuple[int, float | None]:
-    """(status, seconds of Retry-After) of the final answer, its body read and dropped."""
+async def _read_answer(connection: _Connection) -> _Answer:
+    """The final answer; of a body that is too large, what came before the limit."""
     http, reader = connection.http, connection.reader
-    status, retry_after_s, size = 0, None, 0
+    status, retry_after_s, body = 0, None, bytearray()
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
@@ -165,16 +174,20 @@ async def _read_answer(connection: _Connection) -> tuple[int, float | None]:
             http.receive_data(data)
         elif isinstance(event, h11.Response):
             status, retry_after_s = event.status_code, _retry_after_s(event)
-        elif isinstance(event, h11.Data):
-            size += len(event.data)
-            if size > _ANSWER_LIMIT:
-                return status, retry_after_s
+        elif isinstance(event, h11.Data) and len(body) <= _ANSWER_LIMIT:
+            body += event.data
         elif not isinstance(event, h11.InformationalResponse):
-            return status, retry_after_s
+            return _Answer(status, retry_after_s, bytes(body))
 
 
 def _retry_after_s(response: h11.Response) -> float | None:
+    """Seconds, or a date (RFC 9110 §10.2.3)."""
     for name, value in response.headers:
-        if name == b"retry-after" and value.isdigit() and len(value) < 8:
+        if name != b"retry-after":
+            continue
+        if value.isdigit() and len(value) < 8:
             return float(value)
+        with contextlib.suppress(ValueError):
+            at = parsedate_to_datetime(value.decode("latin-1"))
+            return max(0.0, at.timestamp() - time.time())
     return None

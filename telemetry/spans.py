@@ -18,8 +18,8 @@ from telemetry.report import AttemptNote, Call
 
 #: Characters of a path in a span.
 PATH_LIMIT = 1024
-# The scope that spans of service invocation have always had.
-_SCOPE = "dapr-diagnostics"
+#: The scope that spans of service invocation have always had.
+SCOPE = "dapr-diagnostics"
 
 
 class Detail(Struct):
@@ -42,7 +42,8 @@ class Detail(Struct):
 class Span(Struct):
     """One finished span. Times are epoch nanoseconds; `error` is its text, None when all went well.
 
-    `remote_host` is an IP address or ""; `events` are (epoch ns, text) in order of time. `detail`: for our own traces, exported nowhere.
+    `kind` is CLIENT, SERVER, PRODUCER, CONSUMER, or "" for a span within a process. `remote_host` is an IP address or ""; `events` are
+    (epoch ns, text) in order of time. `scope` is the library that made it. `detail`: for our own traces, exported nowhere.
     """
 
     context: SpanContext
@@ -58,6 +59,7 @@ class Span(Struct):
     error: str | None = None
     events: tuple[tuple[int, str], ...] = ()
     detail: Detail | None = None
+    scope: str = SCOPE
 
     def as_dict(self) -> dict[str, Any]:
         """The span as JSON values, in Zipkin's v2 form but for the case of names.
@@ -68,12 +70,13 @@ class Span(Struct):
         made: dict[str, Any] = {
             "traceId": f"{context.trace_id:032x}",
             "id": f"{context.span_id:016x}",
-            "kind": self.kind,
             "name": self.name,
             "timestamp": self.start_ns // 1000,
             "duration": max(1, (self.end_ns - self.start_ns) // 1000),
             "localEndpoint": {"serviceName": self.service},
         }
+        if self.kind:
+            made["kind"] = self.kind
         if context.parent_id:
             made["parentId"] = f"{context.parent_id:016x}"
         remote = self._remote_endpoint()
@@ -81,7 +84,8 @@ class Span(Struct):
             made["remoteEndpoint"] = remote
         tags = dict(self.attributes)
         tags["service.name"] = self.service
-        tags["otel.scope.name"] = _SCOPE
+        if self.scope:
+            tags["otel.scope.name"] = self.scope
         if self.error is not None:
             tags["otel.status_code"] = "ERROR"
             tags["error"] = self.error

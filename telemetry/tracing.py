@@ -4,33 +4,39 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from telemetry.exporting import Exporter, ExportLimits, ExportQueue
 from telemetry.logs import get_logger
+from telemetry.otlp.received import Received, weigh
 from telemetry.spans import Span
 
-__all__ = ["ExportLimits", "Exporter", "Span", "Tracer"]
+__all__ = ["ExportLimits", "Exporter", "Received", "Span", "Tracer"]
+
+AnyQueue = ExportQueue[Span] | ExportQueue[Received]
 
 RING = 4_096  # spans of sampled calls in memory
 KEPT = 1_024  # of others that failed or were slow: beside the first, so that no number of good calls pushes them out
 KEPT_PER_S = 100
+APP_RING = 2_048  # that the app itself made
 
 
 class Tracer:
-    """Takes finished spans; never blocks, never raises. Used on the loop's thread.
+    """Takes finished spans, and what the app sent of its own; never blocks, never raises. Used on the loop's thread.
 
-    Owns two rings of the latest spans: of sampled calls, and of those that were kept for how they ended. Each ExportQueue owns its own.
-    Mutable state: `queues`, one for each exporter, those that were replaced and still have spans to send, and how many spans may be kept
-    now; `not_kept` counts those beyond.
+    Owns three rings of the latest spans: of sampled calls, of those that were kept for how they ended, and of the app's own. Each queue
+    owns its own. Mutable state: the queues, one for each exporter, those that were replaced and still have spans to send, and how many
+    spans may be kept now; `not_kept` counts those beyond. forwarders: for what the app sent, apart from our own spans, so that a talkative
+    app displaces none of them.
     """
 
     def __init__(
         self,
         service: str,
-        exporters: Sequence[Exporter] = (),
+        exporters: Sequence[Exporter[Span]] = (),
         ring: int = RING,
         *,
+        forwarders: Sequence[Exporter[Received]] = (),
         limits: ExportLimits | None = None,
         random_source: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -38,8 +44,9 @@ class Tracer:
         self.service = service
         self._limits = limits or ExportLimits()
         self._random = random_source or random.Random()  # noqa: S311 - jitter, no secret
-        self.queues = self._queued(exporters)
-        self._replaced: list[ExportQueue] = []
+        self._log = get_logger("postern.trace")
+        self._open(exporters, forwarders)
+        self._replaced: list[AnyQueue] = []
         self._changed = asyncio.Event()
         self._ring: deque[Span] = deque(maxlen=ring)
         self._kept: deque[Span] = deque(maxlen=KEPT)
@@ -47,24 +54,54 @@ class Tracer:
         self._may_keep, self._since = float(KEPT_PER_S), clock()
         self.not_kept = 0
         self._last: Span | None = None
+        self._app_ring: deque[Span] = deque(maxlen=APP_RING)
 
-    def _queued(self, exporters: Sequence[Exporter]) -> tuple[ExportQueue, ...]:
-        log = get_logger("postern.trace")
-        return tuple(
-            ExportQueue(exporter, limits=self._limits, log=log, random=self._random) for exporter in exporters
+    def _open(self, exporters: Sequence[Exporter[Span]], forwarders: Sequence[Exporter[Received]]) -> None:
+        limits, log, random_source = self._limits, self._log, self._random
+        self._span_queues = tuple(
+            ExportQueue(exporter, limits=limits, log=log, random=random_source) for exporter in exporters
+        )
+        self._app_queues = tuple(
+            ExportQueue(exporter, limits=limits, log=log, random=random_source, weigh=weigh)
+            for exporter in forwarders
         )
 
-    def replace(self, exporters: Sequence[Exporter]) -> None:
+    @property
+    def queues(self) -> tuple[AnyQueue, ...]:
+        """One for each exporter, those of the app's spans last."""
+        return (*self._span_queues, *self._app_queues)
+
+    @property
+    def used_queues(self) -> tuple[AnyQueue, ...]:
+        """The same without those of an app that has sent nothing."""
+        return (*self._span_queues, *(queue for queue in self._app_queues if queue.is_used))
+
+    def replace(
+        self, exporters: Sequence[Exporter[Span]], forwarders: Sequence[Exporter[Received]] = ()
+    ) -> None:
         """Exports by these from now on. Those before send what they have, for a bounded time (`ExportLimits.shutdown_s`)."""
         self._replaced += self.queues
-        self.queues = self._queued(exporters)
+        self._open(exporters, forwarders)
         self._changed.set()
 
     def record(self, span: Span) -> None:
         """Keeps the span, and queues it for every exporter."""
         self._ring.append(self._latest(span))
-        for queue in self.queues:
+        for queue in self._span_queues:
             queue.put(span)
+
+    def forward(self, received: Received) -> int:
+        """Queues what the app sent for every collector; how many spans were lost by that, at the collector that lost most."""
+        lost = 0
+        for queue in self._app_queues:
+            before = sum(queue.dropped.values())
+            queue.put(received)
+            lost = max(lost, sum(queue.dropped.values()) - before)
+        return lost
+
+    def keep_of_app(self, spans: Iterable[Span]) -> None:
+        """Keeps spans that the app made."""
+        self._app_ring.extend(spans)
 
     def keep(self, span: Span) -> None:
         """Keeps the span of a call that was not sampled, at most so many a second; no exporter gets it."""
@@ -82,16 +119,16 @@ class Tracer:
         return span
 
     def recent(self, trace_id: int | None = None) -> tuple[Span, ...]:
-        """The spans still in memory, oldest first, those kept for how they ended behind the others; of one trace if named."""
-        if trace_id is None:
-            return (*self._ring, *self._kept)
+        """The spans in memory, oldest first: ours, behind them those kept for how they ended, and the app's; of one trace if named."""
+        rings = (self._ring, self._kept, self._app_ring)
         return tuple(
-            span for ring in (self._ring, self._kept) for span in ring if span.context.trace_id == trace_id
+            span for ring in rings for span in ring if trace_id is None or span.context.trace_id == trace_id
         )
 
     def last_trace_id(self) -> int | None:
         """The trace of the span that was recorded last."""
-        return self._last.context.trace_id if self._last is not None else None
+        last = self._last or (self._app_ring[-1] if self._app_ring else None)
+        return last.context.trace_id if last is not None else None
 
     @property
     def exported(self) -> int:

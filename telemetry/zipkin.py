@@ -9,10 +9,12 @@ import json
 import ssl
 import zlib
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any
 
 import msgspec
 
+from telemetry.otlp.received import Received
 from telemetry.post import Headers, HttpPoster, PostTarget
 from telemetry.spans import Span
 
@@ -100,6 +102,27 @@ class ZipkinExporter:
             await asyncio.sleep(0)
         packed.append(gzip.flush())
         await self._poster.post(b"".join(packed), (("Content-Encoding", "gzip"),))
+
+
+class ZipkinForwarder:
+    """Sends what the app has sent as OTLP, by an exporter of its own."""
+
+    name = "zipkin-app"
+
+    def __init__(self, exporter: ZipkinExporter) -> None:
+        self._exporter = exporter
+
+    async def export(self, items: Sequence[Received]) -> None:
+        """Raises: ExportError when the collector did not take a part of it."""
+        reading = await asyncio.to_thread(import_module, "telemetry.otlp.reading")
+        spans: list[Span] = []
+        for item in items:
+            spans += await reading.read_spans(item.body)
+        await self._exporter.export(spans)
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._exporter.close()
 
 
 def _joined(pieces: list[bytes]) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.tracing.stdout": Effect("a log line for each finished span"),
     "spec.tracing.zipkin.endpointAddress": Effect("URL that spans are posted to as Zipkin JSON v2"),
     "spec.tracing.otel.endpointAddress": Effect("host:port of an OTLP collector"),
-    "spec.tracing.otel.protocol": Effect("grpc or http; needs the extra `otlp`: `pipx install '.[otlp]'`"),
+    "spec.tracing.otel.protocol": Effect("grpc, or http for protobuf over HTTP"),
     "spec.tracing.otel.isSecure": Effect("TLS to the collector (true)"),
     "spec.tracing.otel.headers": Effect("headers for the collector, as `name=value`"),
     "spec.tracing.otel.headers.*.name": Effect("the same, as a mapping"),
@@ -84,7 +84,7 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.tracing.otel.headers.*.secretKeyRef": _none(
         "write the value, or `$VARIABLE` for one of the environment"
     ),
-    "spec.tracing.otel.timeout": Effect("of one export, as `5s` (the exporter's own: 10s)"),
+    "spec.tracing.otel.timeout": Effect("of one export, as `5s` (10s)"),
     "spec.mtls.enabled": _none("`--enable-mtls` decides"),
     "spec.mtls.workloadCertTTL": _none("`postern sentry --config` reads it"),
     "spec.mtls.allowedClockSkew": _none("`postern sentry --config` reads it"),

@@ -17,6 +17,7 @@ from proxy.control.not_ready import reasons
 from proxy.control.own_status import Json, app_status, engine_status, exporters_status, identity_status
 from proxy.control.plane import Control
 from proxy.control.reloads import Reloads
+from proxy.control.tracing_setup import otlp_target
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
 from telemetry.metrics import Meters
@@ -96,7 +97,11 @@ class Description(Struct, frozen=True, kw_only=True):
                 "lastError": self.reloads.error,
             },
             "engineStats": engine_status(stats),
-            "exporters": exporters_status(self.tracer.queues, policy.configuration.tracing),
+            "exporters": exporters_status(
+                self.tracer.used_queues,
+                policy.configuration.tracing,
+                otlp_target(policy.configuration.tracing, settings),
+            ),
             "routes": self.control.naming.routes(),
             "services": self.control.naming.services(),
             "upstreams": self.listening.upstream_ports,

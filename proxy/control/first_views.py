@@ -54,6 +54,7 @@ def outbound_view(
         browsers=browsers_of(settings, hostname),
         pipeline=pipeline,
         is_baggage_strict=settings.profile == "daprd",
+        tells_trace=settings.tells_trace,
         forwarded=(
             Edit(op=Op.ADD, name=b"x-forwarded-for", data=host_ip.encode()),
             Edit(op=Op.ADD, name=b"x-forwarded-host", data=hostname.encode()),

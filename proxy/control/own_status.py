@@ -9,7 +9,8 @@ from proxy.contract.engine import EngineStats
 from proxy.control.app_watch import AppWatch
 from proxy.control.identity import Identity
 from proxy.settings.values import Settings
-from telemetry.exporting import ExportQueue
+from telemetry.otlp.target import OtlpTarget
+from telemetry.tracing import AnyQueue
 
 Json = dict[str, Any]
 
@@ -54,12 +55,14 @@ def engine_status(stats: EngineStats) -> Json:
     }
 
 
-def exporters_status(queues: Iterable[ExportQueue], tracing: TracingConfig) -> list[Json]:
+def exporters_status(
+    queues: Iterable[AnyQueue], tracing: TracingConfig, otlp: OtlpTarget | None
+) -> list[Json]:
     """Each exporter of spans: what waits, what was taken, what was lost and why. collector: `host:port`, without what else a URL holds."""
     return [
         {
             "name": queue.name,
-            "collector": _collector(queue.name, tracing),
+            "collector": _collector(queue.name, tracing, otlp),
             "queued": queue.queued,
             "exported": queue.exported,
             "dropped": dict(queue.dropped),
@@ -68,10 +71,10 @@ def exporters_status(queues: Iterable[ExportQueue], tracing: TracingConfig) -> l
     ]
 
 
-def _collector(name: str, tracing: TracingConfig) -> str:
-    if name == "zipkin":
+def _collector(name: str, tracing: TracingConfig, otlp: OtlpTarget | None) -> str:
+    if name.startswith("zipkin"):
         return collector_of(tracing.zipkin_endpoint or "")
-    return collector_of(f"//{tracing.otel.endpoint}") if tracing.otel is not None and "otlp" in name else ""
+    return otlp.address if otlp is not None and name.startswith("otlp") else ""
 
 
 def collector_of(url: str) -> str:

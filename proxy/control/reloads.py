@@ -78,7 +78,7 @@ class Reloads:
         self.policy, self.error = policy, None
         self._control.policy_changed(policy)
         self._count_resources()
-        rate = sampling_rate(policy.configuration.tracing, self._settings.profile)
+        rate = sampling_rate(policy.configuration.tracing, self._settings)
         self._hops.sampler = Sampler(rate, random.Random())  # noqa: S311 - ids, no secrets
         logging = policy.configuration.logging
         self._reporter.api_log = api_log(self._settings, logging)
@@ -101,7 +101,8 @@ class Reloads:
 
     def _exports_changed(self, tracing: TracingConfig) -> None:
         try:
-            self._tracer.replace(exporters(tracing, self._settings.app_id))
+            sending = exporters(tracing, self._settings)
+            self._tracer.replace(sending.own, sending.app)
         except ConfigError as error:
             self._log.error("exporters not replaced, the old ones stay in force", reason=str(error))
 

@@ -1,34 +1,61 @@
-"""Builds what a Configuration says about tracing: the sampling rate and the exporters, each imported only where it is used."""
+"""Builds what a Configuration and OpenTelemetry's variables say about tracing: the sampling rate, and the exporters, imported on use."""
 
+from urllib.parse import urlsplit
+
+from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.rules.configuration import OtelConfig, TracingConfig
 from proxy.errors import ConfigError
-from proxy.settings.values import Profile
+from proxy.settings.values import Settings
 from telemetry.errors import ExporterConfigError
 from telemetry.exporting import Exporter
+from telemetry.otlp.received import Received
+from telemetry.otlp.target import OtlpTarget
+from telemetry.spans import Span
+from telemetry.tracing import Tracer
+
+INSTANCE_HEADER = "postern-instance"  # with what we export, so that a receiver that is our own notices
 
 
-def exporters(tracing: TracingConfig, service: str) -> tuple[Exporter, ...]:
+class Exporters(Struct, frozen=True):
+    """Where our own spans go, and what the app sends of its."""
+
+    own: tuple[Exporter[Span], ...]
+    app: tuple[Exporter[Received], ...]
+
+
+def exporters(tracing: TracingConfig, settings: Settings) -> Exporters:
     """Zipkin, OTLP and stdout, as configured. Raises ConfigError for one that can't be made."""
-    made: list[Exporter] = []
+    own: list[Exporter[Span]] = []
+    app: list[Exporter[Received]] = []
+    target = otlp_target(tracing, settings)
+    service = settings.otel.service_name or settings.app_id
+    marks = ((INSTANCE_HEADER, settings.instance),)
     try:
         if tracing.zipkin_endpoint:
-            from telemetry.zipkin import ZipkinExporter  # noqa: PLC0415
+            from telemetry.zipkin import ZipkinExporter, ZipkinForwarder  # noqa: PLC0415
 
-            made.append(ZipkinExporter(tracing.zipkin_endpoint))
-        if tracing.otel is not None:
-            from telemetry.bridge import BridgeExporter  # noqa: PLC0415
+            own.append(ZipkinExporter(tracing.zipkin_endpoint))
+            app.append(ZipkinForwarder(ZipkinExporter(tracing.zipkin_endpoint)))
+        if target is not None:
+            from telemetry.otlp.exporter import OtlpExporter, OtlpForwarder  # noqa: PLC0415
 
-            name, options = otlp(tracing.otel)
-            made.append(BridgeExporter(name, service, options=options))
+            own.append(OtlpExporter(target, service, settings.otel.resource, marks))
+            app.append(OtlpForwarder(target, marks))
     except ExporterConfigError as error:
-        raise ConfigError((f"spec.tracing: {_with_remedy(error)}",)) from error
+        raise ConfigError((f"spec.tracing: {error}",)) from error
     if tracing.stdout:
         from telemetry.stdout import StdoutExporter  # noqa: PLC0415
 
-        made.append(StdoutExporter())
-    return tuple(made)
+        own.append(StdoutExporter())
+    return Exporters(tuple(own), tuple(app) if settings.takes_otlp else ())
+
+
+def tracer(tracing: TracingConfig, settings: Settings) -> Tracer:
+    """What takes spans. Raises ConfigError as `exporters`."""
+    made = exporters(tracing, settings)
+    return Tracer(settings.app_id, made.own, forwarders=made.app, limits=settings.otel.limits)
 
 
 def are_exports_equal(one: TracingConfig, other: TracingConfig) -> bool:
@@ -37,23 +64,35 @@ def are_exports_equal(one: TracingConfig, other: TracingConfig) -> bool:
     return replace(one, **rate) == replace(other, **rate)
 
 
-def sampling_rate(tracing: TracingConfig, profile: Profile) -> float:
-    """As configured; else everything while developing (`postern trace --last` has something to show), Dapr's default elsewhere."""
-    return 1.0 if profile == "dev" and not tracing.is_rate_given else tracing.sampling_rate
+def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:
+    """As configured; else everything where a variable names the collector, or while developing (`postern trace` can show something then);
+    elsewhere Dapr's default.
+    """
+    if tracing.is_rate_given:
+        return tracing.sampling_rate
+    is_by_variable = tracing.otel is None and settings.otel.traces is not None
+    return 1.0 if is_by_variable or settings.profile == "dev" else tracing.sampling_rate
 
 
-def otlp(otel: OtelConfig) -> tuple[str, dict[str, object]]:
-    """The name under which OpenTelemetry's packages announce the OTLP exporter, and its arguments."""
-    scheme = "https" if otel.is_secure else "http"
-    endpoint = f"{scheme}://{otel.endpoint}" + ("/v1/traces" if otel.protocol == "http" else "")
-    options: dict[str, object] = {"endpoint": endpoint, "headers": dict(otel.headers)}
-    if otel.timeout_s is not None:
-        options["timeout"] = otel.timeout_s
-    return f"otlp_proto_{otel.protocol}", options
+def otlp_target(tracing: TracingConfig, settings: Settings) -> OtlpTarget | None:
+    """The collector that a Configuration names, else that of the variables."""
+    return settings.otel.traces if tracing.otel is None else configured_target(tracing.otel)
 
 
-def _with_remedy(error: ExporterConfigError) -> str:
-    if not error.exporter.startswith("otlp_proto_"):
-        return str(error)
-    package = f"opentelemetry-exporter-{error.exporter.replace('_', '-')}"
-    return f"{error}; install postern with its extra `otlp` (pipx install '.[otlp]'), or {package} beside it"
+def configured_target(otel: OtelConfig) -> OtlpTarget:
+    """The collector that a Configuration names. Raises ConfigError for an address that is none."""
+    try:
+        parts = urlsplit(f"//{otel.endpoint}")
+        host, port = "" if parts.path else parts.hostname, parts.port or 0
+    except ValueError:
+        host, port = None, 0
+    if not host:
+        raise ConfigError((f"spec.tracing.otel.endpointAddress: {otel.endpoint!r}, expected host:port",))
+    target = OtlpTarget(
+        host=host,
+        port=port,
+        protocol="http" if otel.protocol == "http" else "grpc",
+        is_secure=otel.is_secure,
+        headers=otel.headers,
+    )
+    return target if otel.timeout_s is None else replace(target, timeout_s=otel.timeout_s)

@@ -157,7 +157,8 @@ class Outbound:
         """The same with what every answer of a callee's is given."""
         if not isinstance(found, Plan) or not found.labels.dst:
             return found
-        edits: Edits = () if head.protocol() in ("grpc", "websocket") else (Edit(op=Op.TELL_TRACE),)
+        tells = self.view.tells_trace and head.protocol() not in ("grpc", "websocket")
+        edits: Edits = (Edit(op=Op.TELL_TRACE),) if tells else ()
         if self.view.is_baggage_strict:
             edits = (*edits, Edit(op=Op.ECHO, name=b"baggage"))
         return replace(found, reply_edits=(*found.reply_edits, *edits))

@@ -87,6 +87,13 @@ _BUILT = (
     _flag("log-as-json", "", "one JSON object per line", "switch"),
     _flag("log-file", "FILE", "log there instead of to standard output"),
     _flag("access-log", "FILE", "append a line of JSON for each call there, of the app's and of peers'"),
+    _flag(
+        "no-otlp-receiver",
+        "",
+        "leave OpenTelemetry's services on the API ports to apps that are routed to; else what the app exports there is passed on",
+        "switch",
+    ),
+    _flag("no-response-traceparent", "", "send no traceparent in HTTP responses", "switch"),
     _flag("enable-metrics", "", "serve metrics (true)", "switch"),
     _flag(
         "disable-init-endpoints",

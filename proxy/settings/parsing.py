@@ -16,6 +16,7 @@ from proxy.contract.engine import Limits
 from proxy.errors import ConfigError
 from proxy.settings.flags import Given, scan
 from proxy.settings.origins import VARIABLES
+from proxy.settings.otel import OTEL_VARIABLES, otel_settings
 from proxy.settings.readers import FlagReader
 from proxy.settings.values import AppHealth, AppProtocol, OwnPort, PortWish, Profile, RunMetadata, Settings
 
@@ -37,6 +38,7 @@ _SERVICE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _VARIABLES = frozenset(
     {
         *VARIABLES.values(),
+        *OTEL_VARIABLES,
         "SENTRY_LOCAL_IDENTITY",
         "DAPR_SENTRY_TOKEN_FILE",
         "DAPR_API_TOKEN",
@@ -152,6 +154,9 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         log_file=read.path("log-file"),
         access_log=read.path("access-log"),
         api_logging=read.maybe_switch("enable-api-logging"),
+        otel=otel_settings(read, profile),
+        takes_otlp=not read.switch("no-otlp-receiver", default=False),
+        tells_trace=not read.switch("no-response-traceparent", default=False),
         engine=read.choice("engine", ("auto", "native", "portable"), "auto", variable="POSTERN_ENGINE"),
         threads=_threads(read),
         keep_decisions=not read.switch(

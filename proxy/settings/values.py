@@ -1,6 +1,6 @@
 """What one sidecar was told to be: frozen values, made by `parsing` from flags and environment.
 
-This module holds no defaults and reads nothing; of ours it imports the engines' contract alone.
+This module holds no defaults and reads nothing; of ours it imports values alone: the engines' contract, and where OTLP goes.
 """
 
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Literal
 from msgspec import Struct
 
 from proxy.contract.engine import Limits
+from telemetry.exporting import ExportLimits
+from telemetry.otlp.target import OtlpTarget
 
 Profile = Literal["dev", "production", "daprd"]
 EngineChoice = Literal["auto", "native", "portable"]
@@ -53,6 +55,18 @@ class RunMetadata(Struct, frozen=True, kw_only=True):
     app_log: str = ""
     sidecar_log: str = ""
     cli_pid: int | None = None
+
+
+class OtelSettings(Struct, frozen=True, kw_only=True):
+    """What OpenTelemetry's environment variables say. traces: where a Configuration names no collector.
+
+    service_name: in the app-id's place, or empty; resource: further attributes of it. limits: of each exporter's queue.
+    """
+
+    traces: OtlpTarget | None
+    service_name: str
+    resource: tuple[tuple[str, str], ...]
+    limits: ExportLimits
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -123,6 +137,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_file: Path | None
     access_log: Path | None
     api_logging: bool | None  # None: the Configuration decides
+    otel: OtelSettings
+    takes_otlp: bool  # what the app exports to the API ports goes on to where our own spans go
+    tells_trace: bool  # answers over HTTP carry traceparent
     # machinery
     engine: EngineChoice
     threads: int  # of the native engine

@@ -11,6 +11,7 @@ from policies.reloading.loading import PolicySources, load
 from proxy.cli.checks.findings import Finding, Probe, blocking, fail, ok, warn
 from proxy.contract.addresses import split_address
 from proxy.control.own_status import collector_of
+from proxy.control.tracing_setup import configured_target
 
 if TYPE_CHECKING:
     from nameresolution.mdns.self_query import Heard
@@ -107,5 +108,5 @@ def configured_collectors(files: Sequence[Path]) -> tuple[str, ...]:
         PolicySources(config_paths=tuple(files), own_app_id="check", own_namespace="default", lenient=True)
     )
     tracing = found.configuration.tracing
-    urls = [tracing.zipkin_endpoint or "", f"//{tracing.otel.endpoint}" if tracing.otel is not None else ""]
-    return tuple(filter(None, map(collector_of, urls)))
+    otlp = "" if tracing.otel is None else configured_target(tracing.otel).address
+    return tuple(filter(None, (collector_of(tracing.zipkin_endpoint or ""), otlp)))

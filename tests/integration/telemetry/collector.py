@@ -14,10 +14,11 @@ _READ_S = 10.0
 
 @dataclass
 class Collector:
-    """`answers` are used up first to last; then every POST gets 202. `posted` are the decoded arrays."""
+    """`answers` are used up first to last; then every POST gets 202. `posted` are the decoded arrays, `bodies` those unpacked."""
 
     answers: list[bytes] = field(default_factory=list)
     posted: list[list[dict[str, Any]]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     connections: int = 0
     got: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,7 +49,9 @@ class Collector:
                 if answer.startswith(b"HTTP/1.1 2"):
                     if b"content-encoding: gzip" in head.lower():
                         body = zlib.decompress(body, wbits=31)
-                    self.posted.append(json.loads(body))
+                    self.bodies.append(body)
+                    if b"application/json" in head.lower():
+                        self.posted.append(json.loads(body))
                 self.got.set()
                 writer.write(answer)
                 await writer.drain()

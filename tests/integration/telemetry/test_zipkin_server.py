@@ -13,7 +13,7 @@ from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, extract, format_grpc_trace_bin, format_traceparent
 from telemetry.metrics import Meters
 from telemetry.report import Call
-from telemetry.tracing import Exporter, ExportLimits, Tracer
+from telemetry.tracing import Exporter, ExportLimits, Span, Tracer
 from telemetry.zipkin import ZipkinExporter
 from tests.support.zipkin import ZipkinServer
 from tests.unit.telemetry.building import a_call, a_grpc_call, an_attempt
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(60, func_only=True)
 class Sidecar:
     """What of a sidecar makes spans: a sampler, a recorder, a tracer."""
 
-    def __init__(self, app_id: str, exporters: Sequence[Exporter]) -> None:
+    def __init__(self, app_id: str, exporters: Sequence[Exporter[Span]]) -> None:
         self.sampler = Sampler(1.0, random.Random())
         self.tracer = Tracer(app_id, exporters, limits=ExportLimits(flush_s=0.05))
         self.recorder = CallRecorder(app_id, "shop", Meters(app_id, "shop"), self.tracer)

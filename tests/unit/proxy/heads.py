@@ -69,6 +69,7 @@ def outbound(**changes: Any) -> Outbound:
         token_required=False,
         browsers=Browsers(hosts=("box",)),
         is_baggage_strict=False,
+        tells_trace=True,
         forwarded=(),
         hold_s=2.0,
         learning_for_s=0.0,

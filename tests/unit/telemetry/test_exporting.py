@@ -4,8 +4,9 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from telemetry.errors import ExportError
+from telemetry.errors import ExportError, PartialExportError
 from telemetry.exporting import ExportLimits, ExportQueue
+from telemetry.otlp.received import Received, weigh
 from telemetry.spans import Span
 from tests.unit.telemetry.building import KeptLines, a_span
 
@@ -43,7 +44,7 @@ class Lines:
         self._kept = KeptLines()
         self.logged = self._kept.lines
 
-    def queue(self, exporter: FakeExporter, limits: ExportLimits = NO_WAIT) -> ExportQueue:
+    def queue(self, exporter: FakeExporter, limits: ExportLimits = NO_WAIT) -> ExportQueue[Span]:
         return ExportQueue(
             exporter,
             limits=limits,
@@ -164,3 +165,58 @@ async def test_flush_exporter_that_hangs_is_given_up_on_and_counted() -> None:
     await queue.flush()
     assert (exporter.tries, queue.dropped, exporter.closed) == (2, {"export-failed": 1}, True)
     assert lines.logged[0]["problem"] == "TimeoutError"
+
+
+async def test_flush_rejected_part_is_counted_and_not_sent_again() -> None:
+    lines = Lines()
+    exporter = FakeExporter(PartialExportError(2, "too old"))
+    queue = lines.queue(exporter)
+    for _ in range(5):
+        queue.put(a_span())
+    await queue.flush()
+    assert (exporter.tries, queue.exported, queue.dropped) == (1, 3, {"rejected": 2})
+    assert "too old" in lines.logged[0]["problem"]
+
+
+class Forwarder:
+    """Keeps what it is given."""
+
+    name = "fake-app"
+
+    def __init__(self) -> None:
+        self.batches: list[list[Received]] = []
+
+    async def export(self, items: Sequence[Received]) -> None:
+        self.batches.append(list(items))
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def forwarding(exporter: Forwarder, limits: ExportLimits) -> ExportQueue[Received]:
+    log = KeptLines().get("x")
+    return ExportQueue(exporter, limits=limits, log=log, random=random.Random(1), weigh=weigh)
+
+
+async def test_items_count_by_their_spans_and_bytes() -> None:
+    exporter = Forwarder()
+    queue = forwarding(exporter, ExportLimits(batch=10, batch_bytes=100))
+    for spans, size in ((4, 10), (4, 10), (4, 10), (1, 80), (1, 30)):
+        queue.put(Received(b"x" * size, spans))
+    assert queue.queued == 14
+    await queue.flush()
+    assert [[item.spans for item in batch] for batch in exporter.batches] == [[4, 4], [4, 1], [1]]
+    assert (queue.exported, queue.queued) == (14, 0)
+
+
+async def test_full_queue_of_items_loses_the_oldest_by_spans_or_bytes() -> None:
+    exporter = Forwarder()
+    queue = forwarding(exporter, ExportLimits(queue=10, queue_bytes=1000))
+    queue.put(Received(b"a", 8))
+    queue.put(Received(b"b", 3))
+    queue.put(Received(b"c" * 1000, 1))
+    assert (queue.queued, queue.dropped) == (1, {"queue-full": 11})
+    queue.put(Received(b"d" * 2000, 50))  # larger than the queue, but alone
+    assert (queue.queued, queue.dropped) == (50, {"queue-full": 12})
+    await queue.flush()
+    assert queue.exported == 50

@@ -2,9 +2,10 @@
 
 import asyncio
 
-from telemetry.tracing import KEPT_PER_S, ExportLimits, Tracer
+from telemetry.otlp.received import Received
+from telemetry.tracing import APP_RING, KEPT_PER_S, ExportLimits, Tracer
 from tests.unit.telemetry.building import SAMPLED, a_span
-from tests.unit.telemetry.test_exporting import FakeExporter
+from tests.unit.telemetry.test_exporting import FakeExporter, Forwarder
 
 
 def test_recent_ring_keeps_the_latest() -> None:
@@ -98,3 +99,30 @@ def test_good_calls_push_out_no_span_that_was_kept_for_how_it_ended() -> None:
     for _ in range(10):
         tracer.record(a_span())
     assert len(tracer.recent(7)) == 1
+
+
+async def test_what_the_app_sent_has_queues_and_memory_of_its_own() -> None:
+    own, app = FakeExporter(), Forwarder()
+    tracer = Tracer("cart", [own], forwarders=[app], limits=ExportLimits(queue=3, shutdown_s=1.0))
+    tracer.record(a_span(start_ns=1))
+    assert [queue.name for queue in tracer.used_queues] == ["fake"]
+    assert [tracer.forward(Received(b"x", 1)) for _ in range(9)] == [0] * 3 + [1] * 6
+    assert [queue.name for queue in tracer.used_queues] == ["fake", "fake-app"]
+    theirs = SAMPLED._replace(trace_id=5)
+    tracer.keep_of_app(a_span(start_ns=10 + n, context=theirs) for n in range(APP_RING + 2))
+    kept = [span.start_ns for span in tracer.recent()]
+    assert (kept[:2], len(kept)) == ([1, 12], 1 + APP_RING)
+    assert len(tracer.recent(5)) == APP_RING
+    assert tracer.last_trace_id() == SAMPLED.trace_id
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(tracer.run())
+        await asyncio.sleep(0)
+        running.cancel()
+    assert (len(own.batches), len(app.batches[0])) == (1, 3)
+    assert (tracer.exported, tracer.dropped) == (4, 6)
+
+
+def test_last_trace_is_the_apps_where_nothing_was_called() -> None:
+    tracer = Tracer("cart")
+    tracer.keep_of_app([a_span(context=SAMPLED._replace(trace_id=5))])
+    assert tracer.last_trace_id() == 5

@@ -4,10 +4,12 @@ import random
 
 import pytest
 
-from policies.rules.configuration import OtelConfig, TracingConfig
+from policies.rules.configuration import TracingConfig
 from proxy.control.own_status import collector_of, exporters_status
 from telemetry.exporting import ExportLimits, ExportQueue
 from telemetry.logs import get_logger
+from telemetry.otlp.exporter import OtlpExporter
+from telemetry.otlp.target import OtlpTarget
 from telemetry.zipkin import ZipkinExporter
 
 
@@ -31,8 +33,12 @@ def test_exporters_tell_what_waits_and_what_was_lost() -> None:
     queue = ExportQueue(
         ZipkinExporter(url), limits=ExportLimits(), log=get_logger("x"), random=random.Random(0)
     )
-    assert exporters_status((queue,), TracingConfig(zipkin_endpoint=url)) == [
+    assert exporters_status((queue,), TracingConfig(zipkin_endpoint=url), None) == [
         {"name": "zipkin", "collector": "127.0.0.1:1", "queued": 0, "exported": 0, "dropped": {}}
     ]
-    otel = TracingConfig(otel=OtelConfig(endpoint="c:4317", protocol="grpc"))
-    assert exporters_status((queue,), otel)[0]["collector"] == ""
+    target = OtlpTarget(host="c", port=4317, protocol="grpc", headers=(("key", "hush"),))
+    sending = ExportQueue(
+        OtlpExporter(target, "web"), limits=ExportLimits(), log=get_logger("x"), random=random.Random(0)
+    )
+    told = exporters_status((sending,), TracingConfig(), target)
+    assert (told[0]["name"], told[0]["collector"]) == ("otlp", "c:4317")

@@ -1,84 +1,99 @@
-"""Which exporters a Configuration asks for."""
+"""Which exporters a Configuration and the environment ask for."""
 
-import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from policies.rules.configuration import OtelConfig, TracingConfig
-from proxy.control.tracing_setup import exporters, otlp, sampling_rate
+from proxy.control.tracing_setup import configured_target, exporters, otlp_target, sampling_rate, tracer
 from proxy.errors import ConfigError
+from proxy.settings.parsing import parse
+from proxy.settings.values import Profile, Settings
+from telemetry.otlp.exporter import OtlpExporter, OtlpForwarder
+from telemetry.otlp.target import OtlpTarget
 from telemetry.stdout import StdoutExporter
-from telemetry.zipkin import ZipkinExporter
+from telemetry.zipkin import ZipkinExporter, ZipkinForwarder
 
-ROOT = Path(__file__).parents[4]
 ZIPKIN = "http://127.0.0.1:9411/api/v2/spans"
+OTEL = OtelConfig(endpoint="otel:4317", protocol="grpc")
+ENV = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"}
 
 
-def kinds(**changes: object) -> list[type]:
-    return [type(made) for made in exporters(TracingConfig(**changes), "web")]  # type: ignore[arg-type]
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
 
 
-def test_nothing_asked_nothing_made() -> None:
-    assert exporters(TracingConfig(), "web") == ()
+def settings(
+    root: Path, *flags: str, profile: Profile = "dev", env: Mapping[str, str] | None = None
+) -> Settings:
+    return parse(["--app-id", "web", "--runtime-path", str(root), *flags], env or {}, profile_hint=profile)
 
 
-def test_each_is_made_once_in_order() -> None:
-    assert kinds(zipkin_endpoint=ZIPKIN, stdout=True) == [ZipkinExporter, StdoutExporter]
+def kinds(root: Path, tracing: TracingConfig, *flags: str) -> list[type]:
+    made = exporters(tracing, settings(root, *flags))
+    return [type(one) for one in (*made.own, *made.app)]
+
+
+def test_nothing_asked_nothing_made(root: Path) -> None:
+    assert kinds(root, TracingConfig()) == []
+
+
+def test_each_is_made_once_in_order(root: Path) -> None:
+    tracing = TracingConfig(zipkin_endpoint=ZIPKIN, otel=OTEL, stdout=True)
+    ours = [ZipkinExporter, OtlpExporter, StdoutExporter]
+    assert kinds(root, tracing) == [*ours, ZipkinForwarder, OtlpForwarder]
+    assert kinds(root, tracing, "--no-otlp-receiver") == ours
 
 
 @pytest.mark.parametrize("endpoint", [None, ""])
-def test_no_zipkin_endpoint_no_zipkin(endpoint: str | None) -> None:
-    assert kinds(zipkin_endpoint=endpoint) == []
+def test_no_zipkin_endpoint_no_zipkin(root: Path, endpoint: str | None) -> None:
+    assert kinds(root, TracingConfig(zipkin_endpoint=endpoint)) == []
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "ftp://x/y", "http://"])
-def test_zipkin_endpoint_that_is_none_stops_the_start(endpoint: str) -> None:
+def test_zipkin_endpoint_that_is_none_stops_the_start(root: Path, endpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"spec\.tracing: zipkin"):
-        kinds(zipkin_endpoint=endpoint)
+        kinds(root, TracingConfig(zipkin_endpoint=endpoint))
 
 
-def test_otlp_without_its_package_says_what_to_install() -> None:
-    # "otlp_proto_none" is installed nowhere; the real packages may be
-    with pytest.raises(ConfigError, match="opentelemetry-exporter-otlp-proto-none"):
-        kinds(otel=OtelConfig(endpoint="otel:4317", protocol="none"))
+def test_otlp_is_sent_where_the_configuration_says() -> None:
+    otel = OtelConfig(
+        endpoint="otel:4318", protocol="http", headers=(("k", "v"),), timeout_s=2.5, is_secure=False
+    )
+    assert configured_target(otel) == OtlpTarget(
+        host="otel", port=4318, protocol="http", is_secure=False, headers=(("k", "v"),), timeout_s=2.5
+    )
+    assert configured_target(OTEL).timeout_s == 10.0
 
 
-@pytest.mark.parametrize(
-    ("otel", "name", "options"),
-    [
-        (
-            OtelConfig(endpoint="otel:4318", is_secure=False, protocol="http"),
-            "otlp_proto_http",
-            {"endpoint": "http://otel:4318/v1/traces", "headers": {}},
-        ),
-        (
-            OtelConfig(endpoint="otel:4318", protocol="http", headers=(("k", "v"),), timeout_s=2.5),
-            "otlp_proto_http",
-            {"endpoint": "https://otel:4318/v1/traces", "headers": {"k": "v"}, "timeout": 2.5},
-        ),
-        (
-            OtelConfig(endpoint="otel:4317", is_secure=False, protocol="grpc"),
-            "otlp_proto_grpc",
-            {"endpoint": "http://otel:4317", "headers": {}},
-        ),
-    ],
-)
-def test_otlp_is_told_where_to_send(otel: OtelConfig, name: str, options: dict[str, object]) -> None:
-    assert otlp(otel) == (name, options)
+@pytest.mark.parametrize("endpoint", ["otel:port", "otel:4317/path", "[::1"])
+def test_otlp_address_that_is_none_stops_the_start(root: Path, endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"spec\.tracing\.otel\.endpointAddress"):
+        kinds(root, TracingConfig(otel=OtelConfig(endpoint=endpoint, protocol="grpc")))
 
 
-def test_dev_samples_everything_unless_a_rate_is_written() -> None:
-    assert sampling_rate(TracingConfig(), "dev") == 1.0
-    assert sampling_rate(TracingConfig(), "daprd") == 0.0001
-    assert sampling_rate(TracingConfig(sampling_rate=0.5, is_rate_given=True), "dev") == 0.5
+def test_configuration_wins_over_the_environment(root: Path) -> None:
+    known = settings(root, env=ENV)
+    found = otlp_target(TracingConfig(), known), otlp_target(TracingConfig(otel=OTEL), known)
+    assert [target and target.host for target in found] == ["c", "otel"]
 
 
-def test_otlp_without_its_package_names_the_extra_that_brings_it() -> None:
-    otel = OtelConfig(endpoint="otel:4317", protocol="grpc")
-    with pytest.raises(ConfigError) as caught:
-        exporters(TracingConfig(otel=otel), "cart")
-    assert "pipx install '.[otlp]'" in str(caught.value)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [word.partition(">=")[0] for word in project["optional-dependencies"]["otlp"]]
-    assert needed == ["opentelemetry-exporter-otlp-proto-grpc", "opentelemetry-exporter-otlp-proto-http"]
+def test_dev_samples_everything_unless_a_rate_is_written(root: Path) -> None:
+    written = TracingConfig(sampling_rate=0.5, is_rate_given=True)
+    assert sampling_rate(TracingConfig(), settings(root)) == 1.0
+    assert sampling_rate(TracingConfig(), settings(root, profile="daprd")) == 0.0001
+    assert sampling_rate(written, settings(root)) == 0.5
+
+
+def test_collector_of_the_environment_gets_everything_unless_a_rate_is_written(root: Path) -> None:
+    known = settings(root, profile="daprd", env=ENV)
+    assert sampling_rate(TracingConfig(), known) == 1.0
+    assert sampling_rate(TracingConfig(sampling_rate=0.5, is_rate_given=True), known) == 0.5
+    assert sampling_rate(TracingConfig(otel=OTEL), known) == 0.0001
+
+
+def test_tracer_has_a_queue_for_each(root: Path) -> None:
+    made = tracer(TracingConfig(zipkin_endpoint=ZIPKIN, otel=OTEL), settings(root))
+    assert [queue.name for queue in made.queues] == ["zipkin", "otlp", "zipkin-app", "otlp-app"]

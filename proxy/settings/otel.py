@@ -1,0 +1,165 @@
+"""OpenTelemetry's environment variables: where spans go that no Configuration sends elsewhere, under which name, in which batches.
+
+Source: OpenTelemetry's environment variable specification and OTLP exporter configuration, as daprd reads them.
+"""
+
+import re
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import unquote, urlsplit
+
+from msgspec.structs import replace
+
+from proxy.settings.readers import FlagReader
+from proxy.settings.values import OtelSettings, Profile
+from telemetry.exporting import ExportLimits
+from telemetry.otlp.target import OtlpTarget, Signal
+
+_PREFIX: Final = "OTEL_EXPORTER_OTLP_"
+_PER_SIGNAL: Final = ("ENDPOINT", "PROTOCOL", "INSECURE", "HEADERS", "TIMEOUT", "CERTIFICATE", "COMPRESSION")
+OTEL_VARIABLES: Final = frozenset(
+    {
+        *(f"{_PREFIX}{part}{which}" for part in ("", "TRACES_") for which in _PER_SIGNAL),
+        "OTEL_SERVICE_NAME",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        *(
+            f"OTEL_BSP_{which}"
+            for which in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
+        ),
+    }
+)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_ANY_LIMIT: Final = 1_000_000
+
+
+def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
+    """What the variables say; faults are noted in `read`."""
+    resource = _pairs(read, "OTEL_RESOURCE_ATTRIBUTES", read.env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    named = dict(resource).get("service.name", "")
+    return OtelSettings(
+        traces=_target(read, profile, "traces"),
+        service_name=read.env.get("OTEL_SERVICE_NAME", "") or named,
+        resource=tuple(pair for pair in resource if pair[0] != "service.name"),
+        limits=_limits(read),
+    )
+
+
+def _target(read: FlagReader, profile: Profile, signal: Signal) -> OtlpTarget | None:
+    variable, endpoint = _told(read, signal, variable="OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not endpoint:
+        return None
+    scheme, found, rest = endpoint.rpartition("://")
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port, path = parts.hostname or "", parts.port or 0, parts.path
+    except ValueError:
+        host, port, path = "", 0, ""
+    if not host or (found and scheme.lower() not in ("http", "https")):
+        read.fault(variable, repr(endpoint), "http://host:port, https://host:port or host:port")
+        return None
+    protocol: Literal["grpc", "http"] = "grpc"
+    word = _told(read, signal, variable="OTEL_EXPORTER_OTLP_PROTOCOL")[1]
+    if word.startswith("http"):
+        protocol = "http"
+    return OtlpTarget(
+        host=host,
+        port=port,
+        protocol=protocol,
+        path=_path(path, is_whole=variable != "OTEL_EXPORTER_OTLP_ENDPOINT", signal=signal),
+        is_json=word == "http/json",
+        is_secure=_is_secure(read, profile, signal, scheme),
+        is_compressed=_told(read, signal, variable="OTEL_EXPORTER_OTLP_COMPRESSION")[1] != "none",
+        headers=_headers(read, signal),
+        timeout_s=_timeout_s(read, signal),
+        certificate_pem=_certificate(read, signal),
+    )
+
+
+def _told(read: FlagReader, signal: Signal, *, variable: str) -> tuple[str, str]:
+    """The variable that counts, the signal's own before the common one, and what it holds."""
+    own = variable.replace(_PREFIX, f"{_PREFIX}{signal.upper()}_")
+    text = read.env.get(own, "").strip()
+    return (own, text) if text else (variable, read.env.get(variable, "").strip())
+
+
+def _path(path: str, *, is_whole: bool, signal: Signal) -> str:
+    """A signal's own endpoint is the URL as it is, the common one what `/v1/traces` is below."""
+    below = path.rstrip("/")
+    if not below:
+        return ""
+    return path if is_whole else f"{below}/v1/{signal}"
+
+
+def _is_secure(read: FlagReader, profile: Profile, signal: Signal, scheme: str) -> bool:
+    """As daprd, which ignores the scheme, by the variable alone; else, where that is unset, by the scheme, as OpenTelemetry has it."""
+    insecure = _told(read, signal, variable="OTEL_EXPORTER_OTLP_INSECURE")[1]
+    if insecure or profile == "daprd":
+        return insecure != "true"
+    return scheme.lower() != "http"
+
+
+def _headers(read: FlagReader, signal: Signal) -> tuple[tuple[str, str], ...]:
+    variable, text = _told(read, signal, variable="OTEL_EXPORTER_OTLP_HEADERS")
+    headers = _pairs(read, variable, text)
+    for name, value in headers:
+        if _HEADER_NAME.fullmatch(name) is None or _HEADER_VALUE.fullmatch(value) is None:
+            read.fault(
+                variable, "a header that HTTP can't carry", "name=value,name=value"
+            )  # values may be keys
+            return ()
+    return headers
+
+
+def _pairs(read: FlagReader, variable: str, text: str) -> tuple[tuple[str, str], ...]:
+    """`k=v,k=v`, values percent-decoded (W3C Baggage without properties)."""
+    pairs = []
+    for member in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = member.partition("=")
+        if not equals or not name.strip():
+            read.fault(variable, "a part without name or `=`", "name=value,name=value")
+            return ()
+        pairs.append((name.strip(), unquote(value.strip())))
+    return tuple(pairs)
+
+
+def _timeout_s(read: FlagReader, signal: Signal) -> float:
+    variable, _ = _told(read, signal, variable="OTEL_EXPORTER_OTLP_TIMEOUT")
+    return _whole(read, 10_000, variable=variable) / 1000
+
+
+def _certificate(read: FlagReader, signal: Signal) -> bytes:
+    variable, path = _told(read, signal, variable="OTEL_EXPORTER_OTLP_CERTIFICATE")
+    if not path:
+        return b""
+    try:
+        pem = Path(path).read_bytes()
+    except OSError as error:
+        read.fault(variable, f"{path}: {error.strerror}", "a file of PEM certificates")
+        return b""
+    if b"BEGIN CERTIFICATE" not in pem or not pem.isascii():
+        read.fault(variable, f"{path}: no certificate", "a file of PEM certificates")
+        return b""
+    return pem
+
+
+def _limits(read: FlagReader) -> ExportLimits:
+    usual = ExportLimits()
+    queue = _whole(read, usual.queue, variable="OTEL_BSP_MAX_QUEUE_SIZE")
+    batch = _whole(read, usual.batch, variable="OTEL_BSP_MAX_EXPORT_BATCH_SIZE")
+    flush_ms = _whole(read, round(usual.flush_s * 1000), variable="OTEL_BSP_SCHEDULE_DELAY")
+    export_ms = _whole(read, round(usual.export_s * 1000), variable="OTEL_BSP_EXPORT_TIMEOUT")
+    return replace(
+        usual, queue=queue, batch=min(queue, batch), flush_s=flush_ms / 1000, export_s=export_ms / 1000
+    )
+
+
+def _whole(read: FlagReader, default: int, *, variable: str) -> int:
+    """A whole number from 1 on."""
+    text = read.env.get(variable, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= _ANY_LIMIT:
+        read.fault(variable, repr(text), f"a whole number from 1 to {_ANY_LIMIT}")
+        return default
+    return int(text)

@@ -1,0 +1,168 @@
+"""OpenTelemetry's variables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import ConfigError
+from proxy.settings.otel import OTEL_VARIABLES
+from proxy.settings.parsing import parse
+from proxy.settings.values import OtelSettings, Profile
+from telemetry.exporting import ExportLimits
+from telemetry.otlp.target import OtlpTarget
+
+COMMON = "OTEL_EXPORTER_OTLP_"
+TRACES = "OTEL_EXPORTER_OTLP_TRACES_"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+def read(root: Path, env: Mapping[str, str], profile: Profile = "dev") -> OtelSettings:
+    return parse(["--app-id", "cart", "--runtime-path", str(root)], env, profile_hint=profile).otel
+
+
+def target(root: Path, env: Mapping[str, str], profile: Profile = "dev") -> OtlpTarget:
+    found = read(root, env, profile).traces
+    assert found is not None
+    return found
+
+
+def test_nothing_said_nothing_exported(root: Path) -> None:
+    found = read(root, {f"{COMMON}PROTOCOL": "grpc", f"{COMMON}HEADERS": "a=b"})
+    assert found == OtelSettings(traces=None, service_name="", resource=(), limits=ExportLimits())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "host", "port", "is_secure"),
+    [
+        ("http://collector:4317", "collector", 4317, False),
+        ("https://collector:4317", "collector", 4317, True),
+        ("collector:4317", "collector", 4317, True),
+        ("https://otlp.example", "otlp.example", 0, True),
+        ("http://[::1]:9", "::1", 9, False),
+    ],
+)
+def test_scheme_says_whether_tls_is_used(
+    root: Path, endpoint: str, host: str, port: int, *, is_secure: bool
+) -> None:
+    found = target(root, {f"{COMMON}ENDPOINT": endpoint})
+    assert (found.host, found.port, found.is_secure, found.protocol) == (host, port, is_secure, "grpc")
+
+
+def test_insecure_wins_over_the_scheme_and_a_daprd_knows_nothing_else(root: Path) -> None:
+    plain = {f"{COMMON}ENDPOINT": "http://c:1"}
+    assert not target(root, {f"{COMMON}ENDPOINT": "https://c:1", f"{COMMON}INSECURE": "true"}).is_secure
+    assert target(root, {**plain, f"{COMMON}INSECURE": "false"}).is_secure
+    assert target(root, plain, "daprd").is_secure
+    assert target(root, {**plain, f"{COMMON}INSECURE": "True"}, "daprd").is_secure
+    assert not target(root, {**plain, f"{COMMON}INSECURE": "true"}, "daprd").is_secure
+
+
+@pytest.mark.parametrize(
+    ("word", "protocol", "is_json"),
+    [
+        ("", "grpc", False),
+        ("grpc", "grpc", False),
+        ("http/protobuf", "http", False),
+        ("http", "http", False),
+        ("http/json", "http", True),
+        ("else", "grpc", False),
+    ],
+)
+def test_protocol(root: Path, word: str, protocol: str, *, is_json: bool) -> None:
+    found = target(root, {f"{COMMON}ENDPOINT": "http://c:1", f"{COMMON}PROTOCOL": word})
+    assert (found.protocol, found.is_json) == (protocol, is_json)
+
+
+@pytest.mark.parametrize(
+    ("variable", "endpoint", "url"),
+    [
+        (f"{COMMON}ENDPOINT", "http://c:1", "http://c:1/v1/traces"),
+        (f"{COMMON}ENDPOINT", "http://c:1/", "http://c:1/v1/traces"),
+        (f"{COMMON}ENDPOINT", "http://c:1/in/", "http://c:1/in/v1/traces"),
+        (f"{TRACES}ENDPOINT", "http://c:1/in", "http://c:1/in"),
+        (f"{TRACES}ENDPOINT", "http://c:1", "http://c:1/v1/traces"),
+    ],
+)
+def test_path(root: Path, variable: str, endpoint: str, url: str) -> None:
+    assert target(root, {variable: endpoint, f"{COMMON}PROTOCOL": "http"}).url("traces") == url
+
+
+def test_variable_of_traces_wins(root: Path) -> None:
+    found = target(
+        root,
+        {
+            f"{COMMON}ENDPOINT": "http://a:1",
+            f"{TRACES}ENDPOINT": "http://b:2",
+            f"{COMMON}PROTOCOL": "grpc",
+            f"{TRACES}PROTOCOL": "http",
+            f"{COMMON}HEADERS": "x=1",
+            f"{TRACES}HEADERS": "Api-Key=a%20b, z = 2",
+            f"{COMMON}TIMEOUT": "1",
+            f"{TRACES}TIMEOUT": "2500",
+            f"{COMMON}COMPRESSION": "gzip",
+            f"{TRACES}COMPRESSION": "none",
+        },
+    )
+    assert (found.host, found.protocol, found.timeout_s, found.is_compressed) == ("b", "http", 2.5, False)
+    assert found.headers == (("Api-Key", "a b"), ("z", "2"))
+
+
+def test_certificate_is_read(root: Path, tmp_path: Path) -> None:
+    pem = tmp_path / "ca.pem"
+    pem.write_text("-----BEGIN CERTIFICATE-----\n")
+    env = {f"{COMMON}ENDPOINT": "https://c:1", f"{COMMON}CERTIFICATE": str(pem)}
+    assert target(root, env).certificate_pem.startswith(b"-----BEGIN")
+
+
+def test_resource_and_batches(root: Path) -> None:
+    env = {
+        "OTEL_SERVICE_NAME": "web",
+        "OTEL_RESOURCE_ATTRIBUTES": "service.name=other,deployment.environment=a%2Cb",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "100",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "512",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "OTEL_BSP_EXPORT_TIMEOUT": "1500",
+    }
+    found = read(root, env)
+    assert (found.service_name, found.resource) == ("web", (("deployment.environment", "a,b"),))
+    assert (found.limits.queue, found.limits.batch) == (100, 100)
+    assert (found.limits.flush_s, found.limits.export_s) == (0.2, 1.5)
+    assert read(root, {"OTEL_RESOURCE_ATTRIBUTES": "service.name=other"}).service_name == "other"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        (f"{COMMON}ENDPOINT", "ftp://c:1"),
+        (f"{COMMON}ENDPOINT", "http://"),
+        (f"{COMMON}ENDPOINT", "http://c:port"),
+        (f"{COMMON}HEADERS", "nonsense"),
+        (f"{COMMON}HEADERS", "=x"),
+        (f"{COMMON}HEADERS", "a=%0d%0ab"),
+        (f"{COMMON}HEADERS", "a b=c"),
+        (f"{COMMON}TIMEOUT", "10s"),
+        (f"{COMMON}TIMEOUT", "0"),
+        (f"{COMMON}CERTIFICATE", "/nowhere.pem"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "nonsense"),
+    ],
+)
+def test_what_is_wrong_stops_the_start(root: Path, variable: str, value: str) -> None:
+    env = {f"{COMMON}ENDPOINT": "http://c:1", variable: value}
+    with pytest.raises(ConfigError, match=variable):
+        read(root, env)
+
+
+def test_values_of_headers_are_told_nowhere(root: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(root, {f"{COMMON}ENDPOINT": "http://c:1", f"{COMMON}HEADERS": "key=hush\x01"})
+    assert "hush" not in str(caught.value)
+
+
+def test_empty_variables_say_nothing(root: Path) -> None:
+    assert read(root, dict.fromkeys(OTEL_VARIABLES, "")).traces is None
