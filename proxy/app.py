@@ -57,6 +57,7 @@ from proxy.wire.http_client import request
 from proxy.wire.web_client import WebClient
 from sentry.client import Svid
 from telemetry.context import Sampler
+from telemetry.garbage import timed_collections
 from telemetry.logs import configure, get_logger
 from telemetry.web_proxies import WebProxies
 
@@ -252,6 +253,10 @@ class Sidecar:
             self._log.warning(_NO_POLICY)
         if self._engine_notice:
             self._log.info(self._engine_notice)
+        with timed_collections(self._meters.gc_pauses.slot()):
+            return await self._carry()
+
+    async def _carry(self) -> int:
         cut = 0
         async with asyncio.TaskGroup() as tasks:
             engine = tasks.create_task(self._engine.run())

@@ -105,6 +105,7 @@ class Svid:
     not_after: datetime
     bundle: TrustBundle
     serial: str = ""
+    issuer_not_after: datetime | None = None  # of an issuer that is no root
 
     @property
     def life_left_s(self) -> float:
@@ -295,7 +296,7 @@ def read_answer(
     now = datetime.now(UTC)
     try:
         bundle = _verifying_bundle(b"\n".join(roots), chain_pem, anchors, now)
-        leaf = bundle.verify(chain_pem, now)[0]
+        leaf, *issuers = bundle.verify(chain_pem, now)
         der = leaf.public_bytes(Encoding.DER)
         named = verify_leaf(der, as_server=True)
         verify_leaf(der, as_server=False)
@@ -313,6 +314,7 @@ def read_answer(
         not_after=leaf.not_valid_after_utc,
         bundle=bundle,
         serial=f"{leaf.serial_number:x}",
+        issuer_not_after=issuers[0].not_valid_after_utc if issuers else None,
     )
 
 

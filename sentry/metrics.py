@@ -1,4 +1,4 @@
-"""Sentry's counters as Prometheus metrics: Dapr's six names, and our own for refusals by reason and the root's expiry.
+"""Sentry's counters as Prometheus metrics: Dapr's six names, our own for refusals by reason and the root's expiry, and its process.
 
 Reasons are the audit log's, a fixed set of words; nothing that a request says becomes a label.
 """
@@ -17,9 +17,14 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 def render(service: SigningService, authority: Authority) -> bytes:
     """All metrics in Prometheus' text format."""
-    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 -- only where somebody scrapes
+    from prometheus_client import (  # noqa: PLC0415 -- only where somebody scrapes
+        CollectorRegistry,
+        ProcessCollector,
+        generate_latest,
+    )
 
     registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
     registry.register(_Collector(service, authority))
     return generate_latest(registry)
 
@@ -64,7 +69,7 @@ class _Collector:
                 authority.issuer.not_after,
             ),
             (
-                "postern_sentry_root_expiry_timestamp",
+                "postern_sentry_root_expiry_timestamp_seconds",
                 "Seconds since 1970 at which the root ends",
                 authority.bundle.not_after,
             ),

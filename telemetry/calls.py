@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Literal
 
 from telemetry import names
+from telemetry.exporting import DROP_REASONS
 from telemetry.kinds import Kind, attempt_result, edge_name, is_to_self, kind_of, resiliency_labels, rpc_code
 from telemetry.metrics import Meters
 from telemetry.path_labels import LONGEST, METHOD, PathLabels
@@ -199,8 +200,8 @@ class CallRecorder:
         for queue in self._tracer.used_queues:
             meters.spans_exported.slot(queue.name).value = queue.exported
             meters.span_queue.set(queue.queued, queue.name)
-            for reason, count in queue.dropped.items():
-                meters.spans_dropped.slot(queue.name, reason).value = count
+            for reason in DROP_REASONS:  # alerts compare with 0
+                meters.spans_dropped.slot(queue.name, reason).value = queue.dropped.get(reason, 0)
 
 
 def _below(call: Call) -> str:

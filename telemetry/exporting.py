@@ -25,6 +25,9 @@ _COMPLAIN_EVERY_S = 60.0
 #: A collector that asks for an hour's pause would hold one batch while the queue drops the rest.
 _RETRY_AFTER_MAX_S = 30.0
 _CLOSE_S = 1.0
+_QUEUE_FULL, _EXPORT_FAILED, _SHUTDOWN = "queue-full", "export-failed", "shutdown"
+#: Why spans are lost.
+DROP_REASONS = (_QUEUE_FULL, _EXPORT_FAILED, _SHUTDOWN)
 
 
 class Exporter(Protocol[TakenT_contra]):
@@ -114,7 +117,7 @@ class ExportQueue(Generic[ItemT]):
         while len(self._waiting) > 1 and (
             self._waiting_spans > limits.queue or self._waiting_bytes > limits.queue_bytes
         ):
-            self._drop("queue-full", self._weigh(self._take())[0])
+            self._drop(_QUEUE_FULL, self._weigh(self._take())[0])
         if self._waiting_spans >= limits.batch or self._waiting_bytes >= limits.batch_bytes:
             self._full.set()
 
@@ -147,7 +150,7 @@ class ExportQueue(Generic[ItemT]):
                 self._waiting.clear()
                 self._batch = ()
                 self._waiting_spans = self._waiting_bytes = self._batch_spans = 0
-                self._drop("shutdown", left)
+                self._drop(_SHUTDOWN, left)
         try:
             async with asyncio.timeout(_CLOSE_S):
                 await self._exporter.close()
@@ -200,7 +203,7 @@ class ExportQueue(Generic[ItemT]):
             else:
                 self.exported += spans
                 return
-        self._drop("export-failed", spans)
+        self._drop(_EXPORT_FAILED, spans)
 
     def _pause_s(self, error: ExportError) -> float:
         if error.retry_after_s is not None:

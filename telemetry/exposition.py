@@ -1,12 +1,11 @@
 """The meters as Prometheus text or OpenMetrics, written by prometheus_client from a registry of their own.
 
-Imported at the first scrape only. Adds what prometheus_client knows about the process: CPU, memory, file descriptors,
-garbage collection.
+Imported at the first scrape only. Adds what prometheus_client knows about the process: CPU, memory, file descriptors.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -20,7 +19,6 @@ def render(families: Sequence[AnyFamily], accept: str) -> tuple[bytes, str]:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(families))
     ProcessCollector(registry=registry)
-    GCCollector(registry=registry)
     encode, content_type = choose_encoder(accept)
     body = encode(registry)
     # OpenMetrics knows counters by the suffix `_total`, which Dapr's older ones lack: "unknown" there. Prometheus's text format takes them.

@@ -90,7 +90,7 @@ def _outbound(call: Call, path: str, app_path: str, meters: Meters, kind: Kind) 
 
 def _api(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     """With what the API is asked by the app, be it for other apps or for itself."""
-    me = meters.app_id
+    me, is_timed = meters.app_id, bool(call.dst) or meters.options.times_api
     if call.direction != "outbound" or call.is_inner:
         return kind
     if call.protocol == "grpc":
@@ -99,12 +99,14 @@ def _api(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
         rpc = (me, path, names.grpc_code_label(rpc_code(call)))
         return kind._replace(
             counted=(*kind.counted, meters.grpc_server_completed.slot(*rpc)),
-            to_end_ms=(meters.grpc_server_latency.slot(*rpc),),
+            to_end_ms=(meters.grpc_server_latency.slot(*rpc),) if is_timed else (),
         )
     labels = (me, _verb(call, meters), path, _status_label(call))
     answers = (meters.http_server_responses.slot(*labels),) if meters.options.counts_answers else ()
+    kind = kind._replace(counted=(*kind.counted, meters.http_server_requests.slot(*labels), *answers))
+    if not is_timed:
+        return kind
     return kind._replace(
-        counted=(*kind.counted, meters.http_server_requests.slot(*labels), *answers),
         to_end_ms=(meters.http_server_latency.slot(*labels),),
         request_bytes=(*kind.request_bytes, meters.http_server_request_bytes.slot(me)),
         response_bytes=(*kind.response_bytes, meters.http_server_response_bytes.slot(me)),

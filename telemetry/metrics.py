@@ -28,6 +28,9 @@ SIZE_BUCKETS = (1024, 2048, *(4096 * 4**n for n in range(11)))
 #: Seconds, doubling from 0.1 ms: two proxies on one host answer in less than a millisecond.
 EDGE_BUCKETS_S = tuple(0.0001 * 2**n for n in range(18))
 
+#: Seconds; a collection of the youngest takes some 0.1 ms, a full one tens of them.
+GC_BUCKETS_S = (0.0001, 0.001, 0.01, 0.1)
+
 _EDGE = ("src", "dst", "method_class", "protocol", "code_class", "direction")
 _FLOW = ("app_id", "name", "namespace", "policy", "flow_direction", "target", "status")
 _PEER = ("app_id", "trustDomain", "namespace")
@@ -50,12 +53,14 @@ class LabelRule(Struct, frozen=True, kw_only=True):
 class MetricOptions(Struct, frozen=True, kw_only=True):
     """How metrics are kept. error_codes: the code of each cause, where errors are counted by code; empty: they are not.
 
-    counts_answers: keep `dapr_http_server_response_count`. has_verbs: tell HTTP methods apart.
+    counts_answers: keep `dapr_http_server_response_count`. has_verbs: tell HTTP methods apart. times_api: have times and sizes of what the
+    API is asked for itself, health probes mostly, among those of calls.
     """
 
     latency_buckets_ms: tuple[float, ...] = LATENCY_BUCKETS_MS
     counts_answers: bool = True
     has_verbs: bool = True
+    times_api: bool = True
     error_codes: Mapping[str, str] = {}
     rules: tuple[LabelRule, ...] = ()
 
@@ -216,7 +221,9 @@ class Meters:
             ("app_id", "reason"),
         )
         self.cert_expiry = self.gauge(
-            "postern_cert_expiry_timestamp_seconds", "When a certificate expires (epoch seconds).", ("kind",)
+            "postern_cert_expiry_timestamp_seconds",
+            "When a certificate expires (epoch seconds): the workload's own, its issuer's, the first of the roots.",
+            ("kind",),
         )
 
     def _resiliency(self) -> None:
@@ -262,11 +269,11 @@ class Meters:
             "Reports that the engine dropped for lack of room: of calls, or of spans alone.",
             ("kind",),
         )
+        for kind in ("call", "span"):
+            self.reports_lost.slot(kind)  # alerts compare with 0
         self.plan_cache = self.counter(
             "postern_plan_cache_total", "Lookups in the decision cache.", ("result",)
         )
-        self.plan_cache_hits = self.plan_cache.slot("hit")
-        self.plan_cache_misses = self.plan_cache.slot("miss")
         self.connections = self.gauge(
             "postern_connections_open", "Connections open.", ("listener", "direction")
         )
@@ -291,7 +298,14 @@ class Meters:
         self.reload_errors = self.counter(
             "postern_policy_reload_errors_total", "Configurations refused; the one before stays in force."
         )
+        self.reload_errors.slot()  # alerts compare with 0
         self.loop_lag = self.gauge("postern_loop_lag_seconds", "How late the event loop last ran a timer.")
+        self.gc_pauses = self.histogram(
+            "postern_gc_pause_seconds",
+            "Time in which Python collected garbage and nothing else ran on its thread.",
+            (),
+            GC_BUCKETS_S,
+        )
         self.baggage_dropped = self.counter(
             "postern_baggage_dropped_total",
             "Calls whose baggage was passed on in part or not at all.",

@@ -117,7 +117,14 @@ class Description(Struct, frozen=True, kw_only=True):
         held = self.identity()
         svid = held.current if held is not None else None
         if svid is not None:
-            self.meters.cert_expiry.set(svid.not_after.timestamp(), "workload")
+            ends = {
+                "workload": svid.not_after,
+                "issuer": svid.issuer_not_after,
+                "root": svid.bundle.not_after,
+            }
+            for kind, end in ends.items():
+                if end is not None:
+                    self.meters.cert_expiry.set(end.timestamp(), kind)
         for known in self.directory.known():
             for source in {end.source for end in known.endpoints}:
                 count = sum(1 for end in known.endpoints if end.source == source)

@@ -26,6 +26,7 @@ def metric_options(metrics: MetricsConfig, profile: Profile) -> MetricOptions:
         latency_buckets_ms=metrics.latency_buckets_ms,
         counts_answers=has_raw_paths(metrics, profile),
         has_verbs=not metrics.exclude_verbs,
+        times_api=profile == "daprd",
         error_codes=codes if metrics.record_error_codes else {},
         rules=tuple(
             LabelRule(metric=rule.metric, label=rule.label, replacements=rule.replacements)

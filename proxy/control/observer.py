@@ -202,10 +202,7 @@ class Reporter:
 
     def plan_cache(self, hit: bool, count: int = 1) -> None:
         """Whether a kept Plan covered heads."""
-        if hit:
-            self._meters.plan_cache_hits.value += count
-        else:
-            self._meters.plan_cache_misses.value += count
+        self._meters.plan_cache.add("hit" if hit else "miss", amount=count)
 
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """No connection to an endpoint."""

@@ -392,8 +392,12 @@ async def test_metrics_tell_of_grants_refusals_and_ends_under_daprs_names(root: 
             'postern_sentry_refusals_total{reason="token-encoding"} 1.0',
         ):
             assert line in said.splitlines()
-        ends = float(said.partition("\ndapr_sentry_issuercert_expiry_timestamp ")[2].split()[0])
-        assert ends > datetime.now(UTC).timestamp()
+        for name in (
+            "dapr_sentry_issuercert_expiry_timestamp",
+            "postern_sentry_root_expiry_timestamp_seconds",
+        ):
+            assert float(said.partition(f"\n{name} ")[2].split()[0]) > datetime.now(UTC).timestamp()
+        assert "\nprocess_resident_memory_bytes " in said
 
 
 async def test_credentials_in_a_folder_that_others_may_enter_are_taken_with_a_warning_if_asked(

@@ -30,7 +30,7 @@ def test_render_unused_meters_are_left_out_but_the_process_is_there() -> None:
 
 def test_render_counters_gauges_and_histograms() -> None:
     meters = Meters("cart")
-    meters.plan_cache_hits.add()
+    meters.plan_cache.add("hit")
     meters.req_recv.add("cart", "web")
     meters.cert_expiry.set(1.8e9, "workload")
     meters.edge_duration.slot("a", "b", "http", "outbound").observe(0.00015)

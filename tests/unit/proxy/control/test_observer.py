@@ -332,8 +332,8 @@ def test_plan_cache_hits_and_misses_are_counted() -> None:
     telling = Telling()
     for hit in (True, True, False):
         telling.reporter.plan_cache(hit=hit)
-    assert telling.meters.plan_cache_hits.value == 2
-    assert telling.meters.plan_cache_misses.value == 1
+    assert telling.metric("postern_plan_cache_total", '"hit"') == 2
+    assert telling.metric("postern_plan_cache_total", '"miss"') == 1
 
 
 # --- the hop's span
