@@ -27,6 +27,7 @@ from policies.reloading.reader_process import Loading
 from proxy.api.admin import Admin, Health
 from proxy.api.dapr.starting import Callback, DaprApi
 from proxy.api.daprd.server import Translating, Translators
+from proxy.api.otlp.server import OtlpServer
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
 from proxy.control.announcing import Announcing
@@ -46,7 +47,7 @@ from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.resolving import NameTracer
 from proxy.control.shutdown import Shutdown
 from proxy.control.svid_source import svid_source
-from proxy.control.tracing_setup import sampling_rate, tracer
+from proxy.control.tracing_setup import INSTANCE_HEADER, sampling_rate, tracer
 from proxy.deciding.outbound import LOCAL_API
 from proxy.engine.selection import choose
 from proxy.errors import ConfigError
@@ -285,11 +286,13 @@ class Sidecar:
         public = LocalHttp(guarded(self._admin.public, settings, name, settings.public_listen_address))
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(server.run()) for server in (*servers, metrics, public)]
-            control, listening, translators = self._control, self._listening, self._translators()
+            control, listening = self._control, self._listening
+            translators, otlp = self._translators(), self._otlp_server()
             begun = (
                 self._dapr_api.start(self._admin, listening.open_invoker, control.dapr_api_started),
                 self._callback.start(settings.app_id, listening.open_callback, control.callback_started),
                 translators.run(),
+                otlp.run(),
             )
             running += [tasks.create_task(work) for work in begun]
             try:
@@ -305,6 +308,7 @@ class Sidecar:
                 )
                 self._control.attach(self._engine)
                 await self._listening.open_translators(translators)
+                await self._listening.open_otlp(otlp)
                 await self._listening.bind(metrics, public)
                 await self._announcing.register()
                 self._lifetime.ready(
@@ -322,6 +326,16 @@ class Sidecar:
                     task.cancel()
                 self._api_path.unlink(missing_ok=True)
                 self._admin_path.unlink(missing_ok=True)
+
+    def _otlp_server(self) -> OtlpServer:
+        settings = self._settings
+        return OtlpServer(
+            settings.runtime_root / "run" / f"{settings.instance}.otlp",
+            self._tracer,
+            get_logger("postern.trace"),
+            self._meters.app_spans,
+            own_mark=(INSTANCE_HEADER.encode(), settings.instance.encode()),
+        )
 
     def _translators(self) -> Translators:
         settings = self._settings

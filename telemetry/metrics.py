@@ -315,6 +315,11 @@ class Meters:
         self.spans_dropped = self.counter(
             "postern_spans_dropped_total", "Spans lost on the way.", ("exporter", "reason")
         )
+        self.app_spans = self.counter(
+            "postern_app_spans_total",
+            "Spans that the app exported to this proxy: taken, or without the ids that a span needs.",
+            ("result",),
+        )
         self.span_queue = self.gauge("postern_span_queue_length", "Spans waiting.", ("exporter",))
         self.series_folded = self.counter(
             "postern_series_folded_total",

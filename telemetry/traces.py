@@ -103,9 +103,8 @@ def _alone(span: Span) -> Json:
 
 
 def _ends(span: Span) -> tuple[str, str]:
-    return (
-        (span.service, span.remote_service) if span.kind == "CLIENT" else (span.remote_service, span.service)
-    )
+    is_called = span.kind in ("SERVER", "CONSUMER")
+    return (span.remote_service, span.service) if is_called else (span.service, span.remote_service)
 
 
 def _status(span: Span) -> str:

@@ -90,6 +90,11 @@ class Tracer:
         for queue in self._span_queues:
             queue.put(span)
 
+    @property
+    def has_forwarders(self) -> bool:
+        """Whether what the app sent goes anywhere."""
+        return bool(self._app_queues)
+
     def forward(self, received: Received) -> int:
         """Queues what the app sent for every collector; how many spans were lost by that, at the collector that lost most."""
         lost = 0

@@ -33,6 +33,7 @@ from proxy.deciding.callee import (
     FIRST_ACCESS_TABLE,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    OTLP_PATHS,
     OUT_PATHS,
     PREFLIGHT_SET,
     SERVICES,
@@ -51,6 +52,7 @@ _PATHS = {
     OUT_PATHS: "paths of the API",
     SERVICES: "gRPC services",
     DAPR_METHODS: "methods of Dapr's gRPC API",
+    OTLP_PATHS: "paths of OpenTelemetry's exporters",
 }
 _SETS = {
     API_TOKEN_SET: "the API's token",

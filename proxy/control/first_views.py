@@ -55,6 +55,7 @@ def outbound_view(
         pipeline=pipeline,
         is_baggage_strict=settings.profile == "daprd",
         tells_trace=settings.tells_trace,
+        takes_otlp=settings.takes_otlp,
         forwarded=(
             Edit(op=Op.ADD, name=b"x-forwarded-for", data=host_ip.encode()),
             Edit(op=Op.ADD, name=b"x-forwarded-host", data=hostname.encode()),

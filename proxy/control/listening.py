@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from proxy.api.daprd.server import Translators
+from proxy.api.otlp.server import OtlpServer
 from proxy.api.server import Handler, LocalHttp, LocalRequest
 from proxy.contract.addresses import join_address, split_address
 from proxy.contract.engine import Engine, ListenerSpec
@@ -99,6 +100,10 @@ class Listening:
         ):
             await self._engine.listen(ListenerSpec(name=name, address=f"unix:{way}", decide=decide))
         control.translators_listen(f"unix:{translators.inbound}", f"unix:{translators.outbound}")
+
+    async def open_otlp(self, server: OtlpServer) -> None:
+        """Have what the app exports taken. Raises ListenError."""
+        self._control.otlp_listens(await server.listen())
 
     async def _bind_api(self) -> None:
         settings = self._settings

@@ -39,11 +39,13 @@ from proxy.deciding.callee import (
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
     HTTP_PIPELINE,
+    OTLP_PATHS,
     OUT_PATHS,
     PREFLIGHT_SET,
     SERVICES,
     TRUTHY_SET,
     DaprMethods,
+    OtlpPaths,
     OutPaths,
     Services,
     parse_callee,
@@ -53,7 +55,7 @@ from proxy.deciding.callee import (
 from proxy.deciding.daprd import TO_DAPRD
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.naming import SERVICES_HOLD
-from proxy.deciding.outbound import DAPR_API, SPELLINGS, Outbound
+from proxy.deciding.outbound import DAPR_API, OTLP, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
 from proxy.settings.values import Settings
@@ -61,7 +63,12 @@ from sentry.client import Svid
 from telemetry.hosts import FOREIGN_SITES
 
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
-_NAMING: Mapping[int, Table] = {OUT_PATHS: OutPaths(), SERVICES: Services(), DAPR_METHODS: DaprMethods()}
+_NAMING: Mapping[int, Table] = {
+    OUT_PATHS: OutPaths(),
+    SERVICES: Services(),
+    DAPR_METHODS: DaprMethods(),
+    OTLP_PATHS: OtlpPaths(),
+}
 _TRUTHY = frozenset(
     {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
 )
@@ -276,6 +283,13 @@ class Control:
         self._outbound(known=self.outbound.view.known | {DAPR_API})
         self._engine.set_cluster(
             Cluster(key=DAPR_API, wire="h2c", tls=None, upstreams=(Upstream(address=address),))
+        )
+
+    def otlp_listens(self, address: str) -> None:
+        """What the app exports by OpenTelemetry's protocol is taken at this address."""
+        assert self._engine is not None
+        self._engine.set_cluster(
+            Cluster(key=OTLP, wire="h2c", tls=None, upstreams=(Upstream(address=address),))
         )
 
     def callback_started(self, address: str) -> None:

@@ -19,6 +19,7 @@ SERVICES = 2
 DAPR_METHODS = 3
 HTTP_PIPELINE = 4  # and two more
 APP_PIPELINE = 7  # likewise
+OTLP_PATHS = 10
 FIRST_ACCESS_TABLE = 16
 API_TOKEN_SET = 1  # numbers of the pushed header sets
 TRUTHY_SET = 2
@@ -166,6 +167,17 @@ class DaprMethods:
             return ("served", _DAPR_SERVED[method])
         block = block_of_method(method)
         return ("unknown",) if block is None else ("block", block)
+
+
+TRACE_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+
+
+class OtlpPaths:
+    """The table of what OpenTelemetry's exporters post to: "traces" or "". Only requests that name no app are looked up, so no shape."""
+
+    def classify(self, path: str) -> str:
+        """The class of a path."""
+        return "traces" if clean(path) == "/v1/traces" else ""
 
 
 # --- authorities -------------------------------------------------------------------------------------------------------------

@@ -30,9 +30,11 @@ from proxy.deciding.callee import (
     DAPR_METHODS,
     DAPR_RUNTIME,
     HEALTH_SERVICE,
+    OTLP_PATHS,
     OUT_PATHS,
     SERVICES,
     STANDARD_SERVICES,
+    TRACE_SERVICE,
     Callee,
     local_name,
 )
@@ -51,9 +53,11 @@ from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 LOCAL_API = "local-api"
 DAPR_API = "dapr-api"  # the server of Dapr's gRPC API, started by the first call of it
 DAPR_API_HOLD_S = 10.0  # for that start, on a busy machine
+OTLP = "otlp"  # what takes the app's own spans
 INVOKER = "invoker"  # the private listener that InvokeService calls apps by: its callers were judged as they came in
 EXTERNAL_HOLD_S = 6.0  # for a host's addresses, whose lookup ends within 5 s
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
+_OTLP_EDITS: Edits = (Edit(op=Op.REMOVE, name=b"dapr-api-token"), Edit(op=Op.DEADLINE))
 SPELLINGS = "spellings"  # the scope of what was decided for a name in lower case that is spelt otherwise
 
 
@@ -87,7 +91,7 @@ class Outbound:
         refused = self._page(head)
         if refused is not None:
             return refused
-        answered = None if is_judged or own_port is not None else self._api(head)
+        answered = None if is_judged or own_port is not None else self._api(head) or self._otlp(head)
         if answered is not None:
             return answered
         refused = None if is_judged else self._token(head) or self._closed(head)
@@ -223,6 +227,36 @@ class Outbound:
             return refused
         passed = self._through(head)
         return passed.onto(found) if isinstance(passed, Passed) else passed
+
+    def _otlp(self, head: RecordingHead) -> Decision | None:
+        """What the app exports by OpenTelemetry's protocol, where nothing names an app for it: an app may serve it, too."""
+        view = self.view
+        if not view.takes_otlp:
+            return None
+        if head.protocol() == "grpc":
+            if head.path_class(SERVICES) != TRACE_SERVICE or self._names_app(head):
+                return None
+            if view.routes.find(TRACE_SERVICE) is not None or view.routes.claimants(TRACE_SERVICE):
+                return None
+            return self._token(head) or self._to_api(OTLP, _OTLP_EDITS, body_bytes=None)
+        if head.form() != "origin" or head.path_class(OUT_PATHS) != ("app",) or self._names_app(head):
+            return None
+        if head.method() != "POST" or head.path_class(OTLP_PATHS) != "traces":
+            return None
+        passed = self._token(head) or self._through(head)
+        return (
+            passed.onto(self._to_api(OTLP, _OTLP_EDITS, body_bytes=None))
+            if isinstance(passed, Passed)
+            else passed
+        )
+
+    def _names_app(self, head: RecordingHead) -> bool:
+        """Whether a header or the authority names an app."""
+        return (
+            head.naming(b"dapr-app-id") is not None
+            or local_name(head.authority()) is not None
+            or (head.protocol() != "grpc" and head.naming(b"authorization") is not None)
+        )
 
     def _dapr_api(self, head: RecordingHead) -> Decision | None:
         """Dapr's gRPC API: what it serves can't be carried to an app by dapr-app-id, as with daprd. Health and reflection can."""

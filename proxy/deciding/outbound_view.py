@@ -28,7 +28,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     known: cluster keys that have endpoints. http_endpoints: by name. egress: which URLs the app may call.
     own_ports: listener name to callee text. sockets: listeners that no browser reaches.
     forwarded: X-Forwarded-* of this host. is_baggage_strict: invalid baggage is refused and sound baggage echoed, as daprd does.
-    tells_trace: answers over HTTP carry traceparent.
+    tells_trace: answers over HTTP carry traceparent. takes_otlp: what the app exports to the API ports is ours where no app is named.
     pipeline: what HTTP requests pass. learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
     """
 
@@ -45,6 +45,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     browsers: Browsers
     is_baggage_strict: bool
     tells_trace: bool
+    takes_otlp: bool
     forwarded: Edits
     hold_s: float
     learning_for_s: float

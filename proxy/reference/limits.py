@@ -12,6 +12,8 @@ from policies.rules.backoff import EXPONENTIAL_WITHIN_S
 from proxy.api.admin import MAX_METADATA, MAX_METADATA_BYTES
 from proxy.api.dapr.service import CALLS
 from proxy.api.dapr.standard import WATCHES
+from proxy.api.otlp.server import CALLS as EXPORTS
+from proxy.api.otlp.unpacking import MAX_BYTES as EXPORT_BYTES
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
 from proxy.contract.gates import MAX_CALLERS
 from proxy.contract.recording import MAX_KEY_BYTES
@@ -24,8 +26,10 @@ from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
 from telemetry.exporting import ExportLimits
 from telemetry.logs import LINES_PER_S
+from telemetry.otlp.reading import SPAN_LIMIT
 from telemetry.recent import ROUTES
 from telemetry.series import LABEL_CHARS, SERIES_LIMIT
+from telemetry.tracing import APP_RING
 
 #: What names that callers make up may take in a process with one thread, all that is kept of them together; tests/soak/test_growth.py.
 CALLERS_MIB = 64
@@ -124,6 +128,20 @@ def other_limits() -> tuple[Limit, ...]:
             "max-body-size",
         ),
         Limit("calls of InvokeService at once", f"{CALLS:,}", "RESOURCE_EXHAUSTED"),
+        Limit(
+            "spans that the app exports, in one request", _bytes(EXPORT_BYTES), "413 or RESOURCE_EXHAUSTED"
+        ),
+        Limit("the same, requests at once", str(EXPORTS), "503 or UNAVAILABLE"),
+        Limit(
+            "the same, waiting for a collector",
+            f"{export.queue:,} spans and {_bytes(export.queue_bytes)}",
+            "the oldest are dropped and counted",
+        ),
+        Limit(
+            "the same, in memory",
+            f"{APP_RING:,} spans, {_bytes(SPAN_LIMIT)} each",
+            "the oldest are forgotten",
+        ),
         Limit("calls of grpc.health.v1.Health/Watch at once", str(WATCHES), "RESOURCE_EXHAUSTED"),
         Limit(
             "a request's head",

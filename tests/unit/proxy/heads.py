@@ -18,11 +18,13 @@ from proxy.deciding.callee import (
     DAPR_METHODS,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    OTLP_PATHS,
     OUT_PATHS,
     PREFLIGHT_SET,
     SERVICES,
     TRUTHY_SET,
     DaprMethods,
+    OtlpPaths,
     OutPaths,
     Services,
     parse_routes,
@@ -70,6 +72,7 @@ def outbound(**changes: Any) -> Outbound:
         browsers=Browsers(hosts=("box",)),
         is_baggage_strict=False,
         tells_trace=True,
+        takes_otlp=True,
         forwarded=(),
         hold_s=2.0,
         learning_for_s=0.0,
@@ -89,6 +92,7 @@ def tables(authorizer: Authorizer | None = None, token: bytes | None = None) -> 
     made.put_paths(OUT_PATHS, OutPaths())
     made.put_paths(SERVICES, Services())
     made.put_paths(DAPR_METHODS, DaprMethods())
+    made.put_paths(OTLP_PATHS, OtlpPaths())
     made.put_set(API_TOKEN_SET, frozenset({token} if token else ()))
     made.put_set(TRUTHY_SET, frozenset({b"true"}))
     made.put_set(FOREIGN_SITE_SET, FOREIGN_SITES)
