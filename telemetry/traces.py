@@ -76,42 +76,62 @@ def _rank(root: Mapping[str, Any]) -> tuple[bool, int, bool]:
 
 
 def _alone(span: Span) -> Json:
-    context, (src, dst) = span.context, _ends(span)
-    started_us = span.start_ns // 1_000
-    duration_us = max(1, (span.end_ns - span.start_ns) // 1_000)
+    context = span.context
+    root = {
+        "span_id": f"{context.span_id:016x}",
+        "parent_id": f"{context.parent_id:016x}" if context.parent_id else "",
+        "kind": span.kind,
+        "name": span.name,
+        **_ends(span.kind, span.service, span.remote_service),
+        "status": _status(span.attributes),
+        "started_us": span.start_ns // 1_000,
+        "duration_us": max(1, (span.end_ns - span.start_ns) // 1_000),
+    }
+    return _of_root(f"{context.trace_id:032x}", root, error=span.error, sampled=context.sampled)
+
+
+def summarise_told(span: Mapping[str, Any]) -> Json:
+    """The summary of a span alone that is told as Zipkin JSON v2. Raises: KeyError, TypeError, ValueError where it is none."""
+    tags = span.get("tags") or {}
+    kind = str(span.get("kind") or "")
+    ends = (
+        str((span.get(end) or {}).get("serviceName") or "") for end in ("localEndpoint", "remoteEndpoint")
+    )
+    root = {
+        "span_id": str(span["id"]),
+        "parent_id": str(span.get("parentId") or ""),
+        "kind": kind,
+        "name": str(span.get("name") or ""),
+        **_ends(kind, *ends),
+        "status": _status(tags.items()),
+        "started_us": int(span["timestamp"]),
+        "duration_us": int(span.get("duration") or 1),
+    }
+    is_sampled = "sampling.promoted" not in tags
+    return _of_root(str(span["traceId"]).zfill(32), root, error=tags.get("error"), sampled=is_sampled)
+
+
+def _of_root(trace_id: str, root: Json, *, error: str | None, sampled: bool) -> Json:
     return {
-        "trace_id": f"{context.trace_id:032x}",
-        "started_us": started_us,
-        "duration_us": duration_us,
+        "trace_id": trace_id,
+        "started_us": root["started_us"],
+        "duration_us": root["duration_us"],
         "spans": 1,
-        "errors": int(span.error is not None),
-        "error": span.error or "",
-        "sampled": context.sampled,
-        "apps": sorted({src, dst} - {""}),
-        "root": {
-            "span_id": f"{context.span_id:016x}",
-            "parent_id": f"{context.parent_id:016x}" if context.parent_id else "",
-            "kind": span.kind,
-            "name": span.name,
-            "src": src,
-            "dst": dst,
-            "status": _status(span),
-            "started_us": started_us,
-            "duration_us": duration_us,
-        },
+        "errors": int(error is not None),
+        "error": error or "",
+        "sampled": sampled,
+        "apps": sorted({root["src"], root["dst"]} - {""}),
+        "root": root,
     }
 
 
-def _ends(span: Span) -> tuple[str, str]:
-    is_called = span.kind in ("SERVER", "CONSUMER")
-    return (span.remote_service, span.service) if is_called else (span.service, span.remote_service)
+def _ends(kind: str, service: str, remote: str) -> dict[str, str]:
+    is_called = kind in ("SERVER", "CONSUMER")
+    return {"src": remote, "dst": service} if is_called else {"src": service, "dst": remote}
 
 
-def _status(span: Span) -> str:
-    for key, value in span.attributes:
-        if key in _STATUS_KEYS:
-            return value
-    return ""
+def _status(attributes: Iterable[tuple[str, str]]) -> str:
+    return next((value for key, value in attributes if key in _STATUS_KEYS), "")
 
 
 def told(span: Span) -> Json:

@@ -4,7 +4,7 @@ What peers sent (names, errors) may hold anything, so nothing unprintable gets t
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -93,12 +93,11 @@ def _walk(
     below = [child for child in children[str(span["id"])] if id(child) not in shown]
     if len(tail) > 3 * _DEPTH:
         return
-    for event in span.get("annotations") or ():
-        bar = "│  " if below else "   "
-        at = _duration(event["timestamp"] - began_us)
-        rows.append(
-            _Row(branch=tail + bar, service="", text=f"· {printable(event['value'])} (+{at})", note=True)
-        )
+    bar = "│  " if below else "   "
+    rows += [
+        _Row(branch=tail + bar, service="", text=f"· {printable(note)}", note=True)
+        for note in _notes(span, began_us)
+    ]
     for child in below:
         last = child is below[-1]
         if id(child) not in shown:
@@ -132,6 +131,33 @@ def _row(span: SpanDict, branch: str, began_us: int) -> _Row:
         timing=f"{_duration(_took_us(span))}  +{_duration(_start_us(span) - began_us)}",
         error=printable(_error(span)),
     )
+
+
+def _notes(span: SpanDict, began_us: int) -> Iterator[str]:
+    """What stands below a span: of our own in memory where its time went, each attempt, who decided; of others their events."""
+    told = span.get("postern") or {}
+    tried = told.get("tried") or ()
+    for event in span.get("annotations") or ():
+        if not (tried and str(event["value"]).startswith("retry ")):  # an attempt says more
+            yield f"{event['value']} (+{_duration(event['timestamp'] - began_us)})"
+    if told.get("cause"):
+        by = "this proxy" if told["made_by"] == "this-proxy" else "the callee's proxy"
+        yield f"{told['cause']}: answered by {by}"
+    if told.get("decision"):
+        yield f"{'denied' if told['cause'] == 'denied' else 'allowed'}: {told['decision']}"
+    if told.get("policies"):
+        yield f"policies {', '.join(told['policies'])}"
+    if len(tried) > 1 or told.get("cause"):
+        for number, one in enumerate(tried, 1):
+            yield f"attempt {number}: {_attempt(one)}"
+    if told.get("timings_us"):
+        yield ", ".join(f"{part} {_duration(took)}" for part, took in told["timings_us"].items())
+
+
+def _attempt(tried: Mapping[str, Any]) -> str:
+    code = tried["grpc_code"] or tried["status"] or ""
+    result = " ".join(str(part) for part in (tried["cause"], code, tried["detail"]) if part)
+    return f"{tried['endpoint'] or 'no endpoint'}  {result}  {_duration(tried['took_us'])}"
 
 
 def _start_us(span: SpanDict) -> int:

@@ -19,6 +19,7 @@ from policies.reading.validation import to_struct
 from policies.rules.api_lists import NAMES, PROTOCOLS, ApiLists, ApiRule, version_of
 from policies.rules.configuration import (
     DEFAULT_SAMPLING_RATE,
+    DEFAULT_SLOW_S,
     LATENCY_BUCKETS_MS,
     ConfigurationValues,
     LoggingConfig,
@@ -130,7 +131,9 @@ def _tracing(document: Document, tracing: schema.Tracing, findings: Findings) ->
     if zipkin and not _is_http_url(zipkin):
         problem = f"`{zipkin}` is not a URL (expected one such as http://localhost:9411/api/v2/spans)"
         findings.fault(document, (*_TRACING, "zipkin", "endpointAddress"), problem)
+    slow_s = _duration(document, (*_TRACING, "tail", "latency"), tracing.tail.latency, findings)
     return TracingConfig(
+        slow_s=DEFAULT_SLOW_S if slow_s is None else slow_s,
         sampling_rate=0.0 if math.isnan(rate) else rate,
         is_rate_given=is_given,
         stdout=tracing.stdout,

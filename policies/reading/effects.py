@@ -73,6 +73,9 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.tracing.samplingRate": Effect(
         "share of new traces that are recorded, 0 to 1 (0.0001; 1 under `postern run`)"
     ),
+    "spec.tracing.tail.latency": Effect(
+        "a call that is not sampled is kept in memory, as one that failed is, where its answer took as long; 0: none is for that (1s)"
+    ),
     "spec.tracing.stdout": Effect("a log line for each finished span"),
     "spec.tracing.zipkin.endpointAddress": Effect("URL that spans are posted to as Zipkin JSON v2"),
     "spec.tracing.otel.endpointAddress": Effect("host:port of an OTLP collector"),

@@ -74,10 +74,17 @@ class Otel(Section, frozen=True):
     timeout: str = ""
 
 
+class Tail(Section, frozen=True):
+    """`spec.tracing.tail`: what is kept in memory of calls that are not sampled."""
+
+    latency: str = ""
+
+
 class Tracing(Section, frozen=True):
     """`spec.tracing`."""
 
     sampling_rate: str = ""
+    tail: Tail = Tail()
     stdout: bool = False
     zipkin: Zipkin | None = None
     otel: Otel | None = None

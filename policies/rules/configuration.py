@@ -9,6 +9,7 @@ LATENCY_BUCKETS_MS = (
     1000, 2000, 5000, 10000, 20000, 50000, 100000,
 )  # fmt: skip
 DEFAULT_SAMPLING_RATE = 0.0001
+DEFAULT_SLOW_S = 1.0
 
 
 class OtelConfig(Struct, frozen=True, kw_only=True):
@@ -22,12 +23,16 @@ class OtelConfig(Struct, frozen=True, kw_only=True):
 
 
 class TracingConfig(Struct, frozen=True, kw_only=True):
-    """`spec.tracing`. `sampling_rate` lies in 0 to 1; `is_rate_given` tells a written rate from the default."""
+    """`spec.tracing`. `sampling_rate` lies in 0 to 1; `is_rate_given` tells a written rate from the default.
+
+    slow_s: from which on a call that is not sampled is kept in memory; 0: none is for that.
+    """
 
     sampling_rate: float = DEFAULT_SAMPLING_RATE
     is_rate_given: bool = False
     stdout: bool = False
     zipkin_endpoint: str | None = None
+    slow_s: float = DEFAULT_SLOW_S
     otel: OtelConfig | None = None
 
 

@@ -191,12 +191,14 @@ class Measures(Struct, frozen=True, kw_only=True):
     """Upper bounds (inclusive) of the buckets that an Observer counts calls in.
 
     http_paths: whether tallies of HTTP calls have a path: none, the first few (then `other`), or all of them.
+    slow_ns: until its answer, from which on a call is worth keeping (0: none is for that).
     """
 
     duration_s: tuple[float, ...]
     latency_ms: tuple[float, ...]
     size_bytes: tuple[float, ...]
     http_paths: Literal["none", "first", "all"] = "none"
+    slow_ns: int = 0
 
 
 class Observer(Protocol):
@@ -214,7 +216,10 @@ class Observer(Protocol):
         """Calls ended."""
 
     def traced(self, outcome: Outcome) -> None:
-        """A sampled call ended that is in a tally already; its head comes without headers."""
+        """A call ended that is in a tally already, and is sampled; or that its app failed or that was slow, of many at once some.
+
+        Its head comes without headers.
+        """
 
     def lost(self, reports: int, spans: int) -> None:
         """So many reports were lost for good."""

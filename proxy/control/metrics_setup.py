@@ -1,6 +1,6 @@
 """Builds the metrics, logs of calls and taps that a Configuration asks for."""
 
-from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig
+from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig, TracingConfig
 from proxy.control.tapping import Taps
 from proxy.errors import ANSWERS, ConfigError
 from proxy.settings.values import Profile, Settings
@@ -61,7 +61,20 @@ def recorder(
 ) -> CallRecorder:
     """What records finished calls in them, and in the access log where there is one. Raises: ConfigError."""
     labels = path_labels(configuration.metrics, settings.profile)
-    return CallRecorder(settings.app_id, settings.namespace, meters, tracer, written, path_label=labels)
+    return CallRecorder(
+        settings.app_id,
+        settings.namespace,
+        meters,
+        tracer,
+        written,
+        path_label=labels,
+        slow_ns=slow_ns(configuration.tracing),
+    )
+
+
+def slow_ns(tracing: TracingConfig) -> int:
+    """Until its answer, from which on a call that is not sampled is kept in memory."""
+    return int(tracing.slow_s * 1e9)
 
 
 def access_log(settings: Settings, logging: LoggingConfig) -> AccessLog | None:

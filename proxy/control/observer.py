@@ -87,7 +87,7 @@ class Reporter:
         self._denied_as = denied_as
         self.api_log = api_log
         self._taps = taps
-        self._recorder = recorder
+        self.recorder = recorder
         self._app_not_reached = app_not_reached
         self._meters = meters
         self._log = log
@@ -103,7 +103,7 @@ class Reporter:
         if taps is not None and taps.is_open and (outcome.labels.dst or outcome.cause not in _NO_CALL):
             taps.offer(_call(outcome), outcome)
         if not outcome.labels.dst:
-            self._recorder.count(_call(outcome))  # our own API, or nobody was named: no call crossed the mesh
+            self.recorder.count(_call(outcome))  # our own API, or nobody was named: no call crossed the mesh
             return
         if outcome.cause is Cause.DENIED:
             labels, path = outcome.labels, _path(outcome.head.path, outcome.labels)
@@ -120,7 +120,7 @@ class Reporter:
             )
         if outcome.labels.baggage:
             self._meters.baggage_dropped.add(outcome.labels.baggage)
-        self._recorder.record(_call(outcome))
+        self.recorder.record(_call(outcome))
 
     def _warn(self, outcome: Outcome) -> None:
         """The caller's log has a line for each call of its app that a proxy ended, as many as fit (the log bounds them)."""
@@ -150,7 +150,7 @@ class Reporter:
     def measures(self) -> Measures | None:
         """The bounds of the metrics' buckets; None where each call is logged or shown."""
         is_tapped = self._taps is not None and self._taps.is_open
-        bounds = self._recorder.bounds if self.api_log is None and not is_tapped else None
+        bounds = self.recorder.bounds if self.api_log is None and not is_tapped else None
         return (
             None
             if bounds is None
@@ -158,20 +158,21 @@ class Reporter:
                 duration_s=bounds[0],
                 latency_ms=bounds[1],
                 size_bytes=bounds[2],
-                http_paths=self._recorder.http_paths,
+                http_paths=self.recorder.http_paths,
+                slow_ns=self.recorder.slow_ns,
             )
         )
 
     def counted(self, tally: Tally) -> None:
         """Calls with equal labels ended."""
-        self._recorder.record_batch(*_batch(tally))
+        self.recorder.record_batch(*_batch(tally))
         if tally.labels.baggage:
             self._meters.baggage_dropped.add(tally.labels.baggage, amount=tally.calls)
 
     def traced(self, outcome: Outcome) -> None:
         """A call ended that is in a tally, and is sampled or worth keeping."""
         if outcome.labels.dst:
-            self._recorder.trace(_call(outcome))
+            self.recorder.trace(_call(outcome))
 
     def lost(self, reports: int, spans: int) -> None:
         """Reports found no room."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from policies.rules.configuration import TracingConfig
 from proxy.contract.engine import EngineStats
@@ -58,11 +58,15 @@ def engine_status(stats: EngineStats) -> Json:
 def exporters_status(
     queues: Iterable[AnyQueue], tracing: TracingConfig, otlp: OtlpTarget | None
 ) -> list[Json]:
-    """Each exporter of spans: what waits, what was taken, what was lost and why. collector: `host:port`, without what else a URL holds."""
+    """Each exporter of spans: what waits, what was taken, what was lost and why.
+
+    collector: `host:port`, without what else a URL holds. query: where its traces can be read, of Zipkin alone.
+    """
     return [
         {
             "name": queue.name,
             "collector": _collector(queue.name, tracing, otlp),
+            "query": query_of(tracing.zipkin_endpoint or "") if queue.name.startswith("zipkin") else "",
             "queued": queue.queued,
             "exported": queue.exported,
             "dropped": dict(queue.dropped),
@@ -75,6 +79,16 @@ def _collector(name: str, tracing: TracingConfig, otlp: OtlpTarget | None) -> st
     if name.startswith("zipkin"):
         return collector_of(tracing.zipkin_endpoint or "")
     return otlp.address if otlp is not None and name.startswith("otlp") else ""
+
+
+def query_of(endpoint: str) -> str:
+    """The URL below which Zipkin answers queries, without user and password; empty for an endpoint that is not Zipkin's usual one."""
+    head, found, _ = endpoint.partition("/api/v2/spans")
+    try:
+        parts = urlsplit(head)
+    except ValueError:
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if found else ""
 
 
 def collector_of(url: str) -> str:

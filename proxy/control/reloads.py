@@ -8,7 +8,7 @@ from policies.reloading.loading import PolicySnapshot, PolicySources
 from policies.reloading.reader_process import ReaderProcess
 from policies.reloading.watching import watch
 from policies.rules.configuration import TracingConfig
-from proxy.control.metrics_setup import api_log, fixed_sections_changed
+from proxy.control.metrics_setup import api_log, fixed_sections_changed, slow_ns
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
 from proxy.control.tapping import Taps
@@ -80,6 +80,7 @@ class Reloads:
         self._count_resources()
         rate = sampling_rate(policy.configuration.tracing, self._settings)
         self._hops.sampler = Sampler(rate, random.Random())  # noqa: S311 - ids, no secrets
+        self._reporter.recorder.slow_ns = slow_ns(policy.configuration.tracing)
         logging = policy.configuration.logging
         self._reporter.api_log = api_log(self._settings, logging)
         self._taps.obfuscate = logging.obfuscate_urls

@@ -59,8 +59,8 @@ def tracer(tracing: TracingConfig, settings: Settings) -> Tracer:
 
 
 def are_exports_equal(one: TracingConfig, other: TracingConfig) -> bool:
-    """Whether spans go to the same places: all but the sampling rate."""
-    rate = {"sampling_rate": 0.0, "is_rate_given": False}
+    """Whether spans go to the same places: all but which calls are traced."""
+    rate = {"sampling_rate": 0.0, "is_rate_given": False, "slow_s": 0.0}
     return replace(one, **rate) == replace(other, **rate)
 
 

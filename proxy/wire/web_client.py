@@ -45,6 +45,7 @@ class WebClient:
         headers: Mapping[str, str] = {},
         body: bytes = b"",
         timeout_s: float,
+        limit_bytes: int = _LIMIT_BYTES,
     ) -> LocalResponse:
         """The answer with status 200.
 
@@ -68,7 +69,7 @@ class WebClient:
             timeout_s=timeout_s,
             tls=way.tls,
             server_name=way.server_name,
-            limit_bytes=_LIMIT_BYTES,
+            limit_bytes=limit_bytes,
             tunnel=way.tunnel,
         )
         if answer.status != 200:

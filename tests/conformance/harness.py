@@ -119,6 +119,7 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self.outcomes: list[Outcome] = []
+        self.kept: list[Outcome] = []
         self.refused: Counter[str] = Counter()
         self.refused_of: list[tuple[str, str]] = []
         self.refused_peers: list[tuple[PeerRefusal, str, str]] = []
@@ -161,6 +162,7 @@ class Recorder:
 
     def traced(self, outcome: Outcome) -> None:
         """See Observer."""
+        self.kept.append(outcome)
 
     def lost(self, reports: int, spans: int) -> None:
         """See Observer."""

@@ -231,7 +231,7 @@ class NativeEngine:
             self._core.set_measures(None)
             return
         bounds = (list(measures.duration_s), list(measures.latency_ms), list(measures.size_bytes))
-        self._core.set_measures((*bounds, measures.http_paths))
+        self._core.set_measures((*bounds, measures.http_paths, measures.slow_ns))
 
     def _push_sampling(self) -> None:
         sampling = self._tracing.sampling

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 
@@ -199,3 +200,24 @@ async def test_quick_commands_load_no_framework(commands: Commands, words: list[
     if words[0] != "wait":
         assert "loaded []" in process.output
     assert "typer" not in process.output
+
+
+async def test_failed_call_that_was_not_sampled_is_listed_and_shown(secured: Commands) -> None:
+    never = secured.mesh.write("never.yaml", SAMPLED.replace('"1"', '"0"'))
+    await secured.mesh.sidecar("shop", flags=(f"--config={never}",))
+    await running(secured)
+    code, output = await secured.done("invoke", "-a", "cart", "--from", "shop", "-m", "status/503")
+    trace_id = re.search(r"trace ([0-9a-f]{32})", output)
+    assert (code, trace_id is not None) == (5, True), output
+    assert trace_id is not None
+    code, output = await secured.done("trace", "--list", "--error", "--app", "cart")
+    assert code == 0, output
+    assert re.search(rf"{trace_id[1]} .* shop +cart +/status/503 +503 ", output), output
+    assert "from memory of 2 sidecars" in output
+    code, output = await secured.done("trace", "--list", "--slower", "1m", "-o", "json")
+    assert (code, json.loads(output)["traces"]) == (0, [])
+    code, output = await secured.done("trace", trace_id[1])
+    assert code == 0
+    assert "· hold" in output
+    code, output = await secured.done("trace", "--list", "--since", "yesterday")
+    assert (code, "--since 'yesterday'" in output) == (2, True)

@@ -16,7 +16,6 @@ from proxy.cli.listing import endpoint_rows, extended, listed, merged, notes, se
 from proxy.cli.stop import of_instance
 from proxy.cli.supervisor import exit_code as run_code
 from proxy.cli.tables import format_age
-from proxy.cli.trace import merge, newest
 from proxy.cli.unit import Ended, Why, parse_ready
 from proxy.cli.wait import read as read_wait
 
@@ -188,33 +187,6 @@ def test_headers_are_parted_at_the_first_colon() -> None:
 )
 def test_invoke_exits_with_the_class_of_the_status(status: int, code: int) -> None:
     assert exit_code(status) == code
-
-
-def span(trace: str, number: str, start: object, kind: str = "CLIENT") -> dict[str, object]:
-    return {"traceId": trace, "id": number, "timestamp": start, "kind": kind}
-
-
-def test_newest_trace_is_the_one_that_began_last() -> None:
-    answers = [
-        sidecar({"spans": [span("a", "1", 100), span("a", "2", 900)]}),
-        sidecar({"spans": [span("b", "3", 500), span("c", "4", None), "odd"]}),
-        sidecar(None),
-    ]
-    assert newest(answers) == "b"
-    assert newest([sidecar(None), sidecar({"spans": "odd"})]) is None
-
-
-def test_merged_spans_are_each_there_once_and_in_order() -> None:
-    shared = span("a", "2", 20, "SERVER")
-    answers = [
-        sidecar({"spans": [shared, span("a", "2", 10)]}),
-        sidecar({"spans": [shared, span("a", "1", 5)]}),
-    ]
-    assert [(one["id"], one["kind"]) for one in merge(answers)] == [
-        ("1", "CLIENT"),
-        ("2", "CLIENT"),
-        ("2", "SERVER"),
-    ]
 
 
 def ended(code: int, why: Why = Why.APP) -> Ended:

@@ -67,8 +67,8 @@ pub(crate) enum TlsParts {
     Verified(String, Vec<u8>, Vec<u8>, Vec<u8>),
 }
 
-/// seconds, milliseconds, bytes, and how HTTP's paths are told apart
-pub(crate) type BoundsParts = (Vec<f64>, Vec<f64>, Vec<f64>, String);
+/// seconds, milliseconds, bytes, how HTTP's paths are told apart, and how long a slow call takes, in nanoseconds
+pub(crate) type BoundsParts = (Vec<f64>, Vec<f64>, Vec<f64>, String, u64);
 
 /// upper and lower half of the trace id, span id, sampled, tracestate
 type RemoteParts = (u64, u64, u64, bool, String);

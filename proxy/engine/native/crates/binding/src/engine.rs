@@ -181,15 +181,15 @@ impl NativeEngine {
     }
 
     /// Add finished calls up, in buckets with these upper bounds (seconds, milliseconds, bytes), HTTP's by path `none`, `first` or `all`;
-    /// `None`: tell of each.
+    /// those that are slow are worth keeping. `None`: tell of each.
     fn set_measures(&self, bounds: Option<BoundsParts>) {
-        let bounds = bounds.map(|(duration_s, latency_ms, size_bytes, paths)| {
+        let bounds = bounds.map(|(duration_s, latency_ms, size_bytes, paths, slow_ns)| {
             let http_paths = match paths.as_str() {
                 "first" => HttpPaths::First,
                 "all" => HttpPaths::All,
                 _ => HttpPaths::None,
             };
-            Bounds { duration_s, latency_ms, size_bytes, http_paths }
+            Bounds { duration_s, latency_ms, size_bytes, http_paths, slow_ns }
         });
         self.engine.inboxes.set_bounds(bounds.as_ref());
     }

@@ -21,6 +21,7 @@ const MAX_OUTCOMES: usize = 65_536; // about two seconds of calls; further ones 
 const MAX_FAILURES: usize = 16; // that wait to be told one by one: a callee that is down must not cost its callers more than others
 const MAX_DENIALS: usize = 1_024; // the same for calls that a rule denied, each of which is to have its line in the log
 const MAX_SPANS: usize = 4_096; // of calls that are in the sums already; a head each
+const MAX_KEPT: usize = 4; // of calls that were not sampled, between two visits: an app that fails all of them costs no more than this
 const MAX_NOTICES: usize = 16_384;
 
 /// What only the other side can say. An answer that is dropped fails the one call that waits for it.
@@ -84,6 +85,16 @@ impl Outcome {
     fn is_failure(&self) -> bool {
         let is_peers = self.attempts.last().is_some_and(|attempt| attempt.said.is_some());
         is_peers || self.cause.is_some_and(|cause| !matches!(cause, Cause::CallerLeft | Cause::Status))
+    }
+
+    /// Whether its app failed the call, by its status or a code of gRPC that stands for one.
+    fn is_apps_failure(&self) -> bool {
+        self.status >= 500 || self.grpc_code.is_some_and(|code| matches!(code, 2 | 4 | 12..=15)) // UNKNOWN, DEADLINE_EXCEEDED, and UNIMPLEMENTED to DATA_LOSS
+    }
+
+    fn is_slow(&self, slow_ns: u64) -> bool {
+        let answered_ns = if self.head_ns > 0 { self.head_ns } else { self.ended_ns };
+        slow_ns > 0 && answered_ns.saturating_sub(self.started_ns) >= slow_ns
     }
 }
 
@@ -190,10 +201,18 @@ impl Inbox {
 
     /// Tell what came of a call. It may lie until somebody looks for another reason, or for a while.
     pub fn tell(&self, outcome: Outcome) {
-        if !self.add_up(&outcome) {
-            Self::queue(&self.outcomes, outcome, MAX_OUTCOMES, &self.stats.dropped);
-        } else if outcome.span.as_ref().is_some_and(Span::is_sampled) {
-            Self::queue(&self.spans, outcome, MAX_SPANS, &self.stats.spans_lost);
+        match self.add_up(&outcome) {
+            None => Self::queue(&self.outcomes, outcome, MAX_OUTCOMES, &self.stats.dropped),
+            Some(_) if outcome.span.as_ref().is_some_and(Span::is_sampled) => {
+                Self::queue(&self.spans, outcome, MAX_SPANS, &self.stats.spans_lost);
+            }
+            Some(slow_ns) if outcome.is_apps_failure() || outcome.is_slow(slow_ns) => {
+                let mut spans = lock(&self.spans);
+                if spans.len() < MAX_KEPT {
+                    spans.push_back(outcome);
+                }
+            }
+            Some(_) => {}
         }
         if self.prompt {
             self.bell.ring();
@@ -209,10 +228,10 @@ impl Inbox {
         }
     }
 
-    /// Whether a call is one of many, and went into the sums: one that was refused by a rule, failed otherwise or was retried is told
-    /// by itself, for the log, until so many wait to be told.
-    fn add_up(&self, outcome: &Outcome) -> bool {
-        let Some(token) = &outcome.decision else { return false };
+    /// Put a call into the sums, and say what is slow among them; `None`: it is told by itself. One that was refused by a rule, failed
+    /// otherwise or was retried is, for the log, until so many wait to be told.
+    fn add_up(&self, outcome: &Outcome) -> Option<u64> {
+        let token = outcome.decision.as_ref()?;
         let most_waiting = match outcome.cause {
             _ if outcome.attempts.len() > 1 => MAX_OUTCOMES,
             Some(Cause::Denied) => MAX_DENIALS,
@@ -220,10 +239,11 @@ impl Inbox {
             _ => 0,
         };
         if most_waiting > 0 && lock(&self.outcomes).len() < most_waiting {
-            return false;
+            return None;
         }
         let TallyState { bounds, tallies } = &mut *lock(&self.tally_state);
-        bounds.as_ref().is_some_and(|bounds| tallies.add(outcome, token, bounds))
+        let bounds = bounds.as_ref()?;
+        tallies.add(outcome, token, bounds).then_some(bounds.slow_ns)
     }
 
     /// Add calls up from now on, or tell each by itself.
@@ -334,6 +354,25 @@ mod tests {
         assert_eq!(inbox.take_outcomes(2 * MAX_DENIALS).len(), MAX_DENIALS);
         let counted: u64 = inboxes.take_tallies().iter().map(|(_, tally)| tally.calls).sum();
         assert_eq!(counted, (3 + 100 - MAX_FAILURES + MAX_DENIALS) as u64);
+    }
+
+    #[test]
+    fn some_calls_that_an_app_failed_or_that_were_slow_are_told_beside_the_sums() {
+        let inboxes = Inboxes::new(1, Box::new(|| ()), false);
+        inboxes.set_bounds(Some(&Bounds { slow_ns: 100, ..Bounds::default() }));
+        let inbox = &inboxes.each()[0];
+        for (status, head_ns, ended_ns, told) in
+            [(200, 99, 500, 0), (200, 100, 500, 1), (200, 0, 100, 1), (404, 1, 2, 0), (500, 1, 2, 1)]
+        {
+            inbox.tell(Outcome { head_ns, ended_ns, status, ..outcome(None, None) });
+            assert_eq!(inbox.take_spans(9).len(), told, "{status} {head_ns} {ended_ns}");
+        }
+        for _ in 0..100 {
+            inbox.tell(Outcome { status: 503, ..outcome(None, None) });
+        }
+        assert_eq!(inbox.take_spans(100).len(), MAX_KEPT);
+        let counted: u64 = inboxes.take_tallies().iter().map(|(_, tally)| tally.calls).sum();
+        assert_eq!(counted, 105);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Bounds {
     pub latency_ms: Vec<f64>,
     pub size_bytes: Vec<f64>,
     pub http_paths: HttpPaths,
+    /// Until its answer, from which on a call is slow; 0: none is.
+    pub slow_ns: u64,
 }
 
 /// Whether HTTP calls are told apart by path: not at all, or the first `MAX_PATHS` of them; then a path is `other`, or its call told alone.
