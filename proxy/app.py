@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -64,6 +65,7 @@ from telemetry.web_proxies import WebProxies
 
 _LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown one is answered at once
 _TICK_S = 1.0
+_LAG_S = 15.0  # a usual interval between scrapes: none misses the worst
 _NO_POLICY = (
     "no access policy: the production profile denies every caller; pass one with --config, "
     "or use --profile dev to admit callers in this namespace"
@@ -446,10 +448,12 @@ class Sidecar:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        lags = deque((0.0,), maxlen=round(_LAG_S / _TICK_S))
         while True:
             due = loop.time() + _TICK_S
             await asyncio.sleep(_TICK_S)
-            self._meters.loop_lag.set(max(0.0, loop.time() - due))
+            lags.append(max(0.0, loop.time() - due))
+            self._meters.loop_lag.set(max(lags))
             self._meters.recent.look()
             self._announcing.tick()
             self._health.look()

@@ -31,6 +31,9 @@ EDGE_BUCKETS_S = tuple(0.0001 * 2**n for n in range(18))
 #: Seconds; a collection of the youngest takes some 0.1 ms, a full one tens of them.
 GC_BUCKETS_S = (0.0001, 0.001, 0.01, 0.1)
 
+#: Seconds, from 0.1 ms to 8 s.
+PHASE_BUCKETS_S = tuple(0.0001 * 5**n for n in range(8))
+
 _EDGE = ("src", "dst", "method_class", "protocol", "code_class", "direction")
 _FLOW = ("app_id", "name", "namespace", "policy", "flow_direction", "target", "status")
 _PEER = ("app_id", "trustDomain", "namespace")
@@ -251,6 +254,16 @@ class Meters:
             ("src", "dst", "protocol", "direction"),
             EDGE_BUCKETS_S,
         )
+        self.edge_in_flight = self.gauge(
+            "postern_edge_in_flight", "Calls over an edge that are under way.", ("src", "dst", "direction")
+        )
+        self.phases = self.histogram(
+            "postern_phase_seconds",
+            "Where time goes. Of one call in 64: waiting for its callee's name (resolve), at limits and for a connection (queue), to the"
+            " answer's head (upstream_ttfb) and its end (body), the rest (proxy_overhead). Of each new connection: connect, tls.",
+            ("phase", "direction"),
+            PHASE_BUCKETS_S,
+        )
         self.retries = self.counter(
             "postern_retries_total",
             "Attempts after the first, by the reason why the previous one failed.",
@@ -281,6 +294,15 @@ class Meters:
         self.upstream_connections = self.gauge(
             "postern_upstream_connections_open", "Connections open to peers and to the app."
         )
+        self.streams = self.gauge(
+            "postern_http2_streams_open",
+            "HTTP/2 streams open on connections from callers (in), and to peers and to the app (out).",
+            ("direction",),
+        )
+        self.replay_bytes = self.gauge(
+            "postern_replay_buffer_bytes",
+            "Request bodies held in memory, mostly for another attempt.",
+        )
         self.h2_refused = self.counter(
             "postern_h2_frames_refused_total", "HTTP/2 frames refused by the frame filter.", ("kind",)
         )
@@ -299,7 +321,10 @@ class Meters:
             "postern_policy_reload_errors_total", "Configurations refused; the one before stays in force."
         )
         self.reload_errors.slot()  # alerts compare with 0
-        self.loop_lag = self.gauge("postern_loop_lag_seconds", "How late the event loop last ran a timer.")
+        self.loop_lag = self.gauge(
+            "postern_loop_lag_seconds",
+            "How late the event loop ran a timer, at worst in the last 15 seconds.",
+        )
         self.gc_pauses = self.histogram(
             "postern_gc_pause_seconds",
             "Time in which Python collected garbage and nothing else ran on its thread.",

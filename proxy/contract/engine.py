@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.head import Header
-from proxy.contract.outcome import Outcome, Tally
-from proxy.contract.plan import Decide
+from proxy.contract.outcome import Outcome, Phases, Tally
+from proxy.contract.plan import Decide, Labels
 from proxy.contract.recording import Table
 
 WireProtocol = Literal["postern", "http1", "h2c"]
@@ -242,6 +242,12 @@ class Observer(Protocol):
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """A connection to an upstream could not be made, or broke."""
 
+    def upstream_connected(self, cluster: str, connect_s: float, tls_s: float) -> None:
+        """A connection over TCP was made, in so many seconds; tls_s: of its handshake, 0 for plaintext."""
+
+    def phased(self, labels: Labels, phases: Phases) -> None:
+        """Where the time of a call went, of one in `PHASED`."""
+
 
 class TlsIdentity(Struct, frozen=True, kw_only=True):
     """What mutual TLS is made of, until `ends_at` (epoch seconds).
@@ -269,6 +275,18 @@ class EngineStats(Struct, frozen=True):
     upstream_connections: int
     threads: int = 1
     gates: Mapping[str, GateState] = {}
+
+
+class OpenWork(Struct, frozen=True, kw_only=True):
+    """What is open at one moment. calls: those being carried, by their labels. streams_in, streams_out: HTTP/2's.
+
+    replay_bytes: of request bodies, held in memory, mostly for another attempt.
+    """
+
+    calls: Mapping[Labels, int]
+    streams_in: int
+    streams_out: int
+    replay_bytes: int
 
 
 class Engine(Protocol):
@@ -323,3 +341,6 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """Numbers for status."""
+
+    def open_work(self) -> OpenWork:
+        """What is open; without what a thread that is stuck has not counted."""

@@ -1,5 +1,7 @@
 """The outcome of a call, reported once after its last byte, or added up with others."""
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from proxy.contract.head import RequestHead
@@ -39,6 +41,36 @@ class Outcome(Struct):
     attempts: list[Attempt]
     up_bytes: int
     down_bytes: int
+
+
+PHASED = 64  # of so many calls that a worker begins, the first is looked at for its phases
+
+
+class Phases(NamedTuple):
+    """Where the time of one call went, in seconds.
+
+    resolve: waiting for its callee to be found. queue: at gates, and for a connection. upstream_ttfb: from there to the answer's head.
+    body: to the answer's end. proxy_overhead: all else.
+    """
+
+    resolve: float
+    queue: float
+    upstream_ttfb: float
+    body: float
+    proxy_overhead: float
+
+
+def phases_of(outcome: Outcome, held_s: float, queued_s: float) -> Phases | None:
+    """Of a call with the answer of its only attempt, no tunnel; None for others. held_s: waiting for its callee to be found."""
+    if len(outcome.attempts) != 1 or outcome.head.protocol == "websocket":
+        return None
+    (attempt,) = outcome.attempts
+    if not attempt.sent_ns or not attempt.head_ns:
+        return None
+    ttfb_s = max(0, attempt.head_ns - attempt.sent_ns) / 1e9
+    body_s = max(0, attempt.ended_ns - attempt.head_ns) / 1e9
+    took_s = max(0, outcome.ended_ns - outcome.started_ns) / 1e9
+    return Phases(held_s, queued_s, ttfb_s, body_s, max(0.0, took_s - held_s - queued_s - ttfb_s - body_s))
 
 
 Sums = tuple[list[int], float]  # observations per bucket, and their sum

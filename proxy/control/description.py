@@ -20,6 +20,7 @@ from proxy.control.reloads import Reloads
 from proxy.control.tracing_setup import otlp_target
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
+from telemetry.kinds import edge_name
 from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
 
@@ -114,6 +115,7 @@ class Description(Struct, frozen=True, kw_only=True):
         stats = self.engine.stats()
         self.meters.calls_in_flight.set(stats.calls_in_flight)
         self.meters.upstream_connections.set(stats.upstream_connections)
+        self._scrape_open()
         held = self.identity()
         svid = held.current if held is not None else None
         if svid is not None:
@@ -129,3 +131,17 @@ class Description(Struct, frozen=True, kw_only=True):
             for source in {end.source for end in known.endpoints}:
                 count = sum(1 for end in known.endpoints if end.source == source)
                 self.meters.resolver_endpoints.set(count, known.name.app_id, source)
+
+    def _scrape_open(self) -> None:
+        meters, work = self.meters, self.engine.open_work()
+        meters.streams.set(work.streams_in, "in")
+        meters.streams.set(work.streams_out, "out")
+        meters.replay_bytes.set(work.replay_bytes)
+        # Edges that were met before stay, at 0.
+        for slot in meters.edge_in_flight.slots.values():
+            slot.set(0)
+        for labels, count in work.calls.items():
+            if labels.dst:
+                src = edge_name(labels.src, labels.src_namespace)
+                dst = edge_name(labels.dst, labels.dst_namespace)
+                meters.edge_in_flight.slot(src, dst, labels.direction).add(count)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.contract.engine import Measures, PeerRefusal, Sampling, SpanIds
 from proxy.contract.head import Header
-from proxy.contract.outcome import Outcome, Tally
+from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Cause, Labels
 from proxy.control.notes import note_of
 from proxy.control.tapping import Taps
@@ -204,6 +204,19 @@ class Reporter:
     def plan_cache(self, hit: bool, count: int = 1) -> None:
         """Whether a kept Plan covered heads."""
         self._meters.plan_cache.add("hit" if hit else "miss", amount=count)
+
+    def upstream_connected(self, cluster: str, connect_s: float, tls_s: float) -> None:
+        """A connection was made."""
+        direction = "inbound" if cluster == APP_CLUSTER else "outbound"
+        self._meters.phases.slot("connect", direction).observe(connect_s)
+        if tls_s:
+            self._meters.phases.slot("tls", direction).observe(tls_s)
+
+    def phased(self, labels: Labels, phases: Phases) -> None:
+        """Where the time of a call went."""
+        if labels.dst:
+            for phase, took_s in phases._asdict().items():
+                self._meters.phases.slot(phase, labels.direction).observe(took_s)
 
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """No connection to an endpoint."""

@@ -25,7 +25,7 @@ from proxy.contract.engine import (
     Upstream,
 )
 from proxy.contract.head import Header
-from proxy.contract.outcome import Outcome, Tally
+from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Edit, Labels, Op, Plan, Route
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.peer import peer_leaf
@@ -97,6 +97,12 @@ class Deaf:
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """See Observer."""
         sys.stdout.write(f"no connection to {address}: {reason}\n")
+
+    def upstream_connected(self, cluster: str, connect_s: float, tls_s: float) -> None:
+        """See Observer."""
+
+    def phased(self, labels: Labels, phases: Phases) -> None:
+        """See Observer."""
 
 
 def decide(asking: RecordingHead) -> Plan:

@@ -30,7 +30,7 @@ from proxy.contract.engine import (
 )
 from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.head import Header
-from proxy.contract.outcome import Outcome, Tally
+from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import (
     DETAIL,
     Cause,
@@ -125,6 +125,8 @@ class Recorder:
         self.refused_peers: list[tuple[PeerRefusal, str, str]] = []
         self.cache: list[bool] = []
         self.upstream_failures: list[str] = []
+        self.dials: list[tuple[float, float]] = []
+        self.phases: list[Phases] = []
         self.open = 0
         self.opened = 0
 
@@ -175,6 +177,16 @@ class Recorder:
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """See Observer."""
         self.upstream_failures.append(reason)
+        self._tell()
+
+    def upstream_connected(self, cluster: str, connect_s: float, tls_s: float) -> None:
+        """See Observer."""
+        self.dials.append((connect_s, tls_s))
+        self._tell()
+
+    def phased(self, labels: Labels, phases: Phases) -> None:
+        """See Observer."""
+        self.phases.append(phases)
         self._tell()
 
     async def until(self, predicate: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:

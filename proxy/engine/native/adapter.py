@@ -6,6 +6,7 @@ watches), so they never wait for the interpreter; a head that no kept Plan cover
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from proxy.contract.engine import (
     ListenerSpec,
     Measures,
     Observer,
+    OpenWork,
     Sampling,
     TlsIdentity,
     Tracing,
     VerifiedTls,
 )
 from proxy.contract.gates import GateSpec, GateState
+from proxy.contract.plan import Labels
 from proxy.contract.recording import Table
 from proxy.engine.native import _native
 from proxy.engine.native.known import Known
@@ -58,7 +61,7 @@ class NativeEngine:
         self._report_s = report_s or REPORT_S
         self._tracing = tracing
         self._loop = asyncio.get_running_loop()
-        known = Known()
+        self._known = known = Known()
         self._answers = Answers(known, tracing, explain, keep_decisions=keep_decisions)
         self._reports = Reports(self._core, known, observer, tracing, self._loop.time)
         self._sampling: Sampling | None = None
@@ -172,6 +175,18 @@ class NativeEngine:
                 name: GateState(inside=inside, waiting=waiting, left=left)
                 for name, inside, waiting, left in self._core.gates()
             },
+        )
+
+    def open_work(self) -> OpenWork:
+        """What is open; without what a thread that is stuck has not counted."""
+        counts, streams_in, streams_out, replay_bytes = self._core.open_work()
+        calls: Counter[Labels] = Counter()
+        for token, count in counts:
+            decision = self._known.decision(token)
+            if decision is not None:
+                calls[decision.labels] += count
+        return OpenWork(
+            calls=calls, streams_in=streams_in, streams_out=streams_out, replay_bytes=replay_bytes
         )
 
     async def report(self) -> None:

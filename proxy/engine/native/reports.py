@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from proxy.contract.engine import HopSpan, Observer, SpanIds, Tracing
 from proxy.contract.head import RequestHead
-from proxy.contract.outcome import Outcome
+from proxy.contract.outcome import Outcome, Phases
 from proxy.engine.native import parts
 from proxy.engine.native.known import Known
 from proxy.wire import answers
@@ -55,7 +55,7 @@ class Reports:
         """Hand on what there is, in pieces."""
         core, observer = self._core, self._observer
         for notice in core.take_notices():
-            tell_notice(observer, notice)
+            tell_notice(observer, notice, self._known)
         self._tell_counts()
         dead = core.take_dead()  # before what may still name a token is taken: those are forgotten next time
         yield from self._count()
@@ -115,7 +115,7 @@ class Reports:
         return span or self._tracing.begin(head.headers, grpc=head.protocol == "grpc")
 
 
-def tell_notice(observer: Observer, notice: "Notice") -> None:
+def tell_notice(observer: Observer, notice: "Notice", known: Known) -> None:
     """Hand on one piece of news."""
     match notice:
         case ("connection", listener, change):
@@ -126,5 +126,11 @@ def tell_notice(observer: Observer, notice: "Notice") -> None:
             observer.refused_peer(listener, reason, detail, address)
         case ("upstream_failed", cluster, address, reason):
             observer.upstream_failed(cluster, address, reason)
+        case ("upstream_connected", cluster, connect_s, tls_s):
+            observer.upstream_connected(cluster, connect_s, tls_s)
+        case ("phased", token, phases):
+            decision = known.decision(token)
+            if decision is not None:
+                observer.phased(decision.labels, Phases(*phases))
         case _:
             parts.unknown(notice)

@@ -50,6 +50,7 @@ class UpstreamAttempt:
         "_route",
         "_sent_at",
         "_timer",
+        "_waits_since",
         "record",
         "upstream",
         "web",
@@ -71,6 +72,7 @@ class UpstreamAttempt:
         self._is_peer = self._is_mesh = False  # the other end is a postern proxy, reached over mutual TLS
         self._refused_as: Cause | None = None
         self._sent_at = 0.0
+        self._waits_since = 0.0
 
     @property
     def _edits(self) -> Compiled:
@@ -86,6 +88,7 @@ class UpstreamAttempt:
             self._timer = exchange.carrier.later(limit_s, self._expire, limit_s).cancel
         gates = exchange.plan.routes[exchange.route].gates
         if gates:
+            self._waits_since = time.perf_counter()
             self._gates = Passage(exchange.carrier, gates, exchange.head.who, self._let_through)
             self._gates.go_on()
         else:
@@ -98,6 +101,7 @@ class UpstreamAttempt:
             self._fail(Cause.TIMEOUT, f"no complete answer within {limit_s:g} s")
 
     def _let_through(self, refused: Refused | None) -> None:
+        self._waited()
         if refused is None:
             self._choose()
         else:
@@ -126,12 +130,17 @@ class UpstreamAttempt:
         if connection is not None:
             self._send(connection)
             return
+        self._waits_since = time.perf_counter()
         self._cancels.append(carrier.pool.wait(origin, Waiter(self._connected, self._not_connected)))
         if not load.proven and state.untried(exchange.tried):
             late = f"no connection within {_PROOF_S:g} s"
             self._cancels.append(carrier.later(_PROOF_S, self._not_connected, Cause.CONNECT, late).cancel)
 
+    def _waited(self) -> None:
+        self._exchange.queued_s += time.perf_counter() - self._waits_since
+
     def _connected(self, connection: UpstreamConnection) -> None:
+        self._waited()
         self._cancel_waits()
         if self._load is not None:
             self._load.proven = True

@@ -1,13 +1,14 @@
 """What the calls of one portable engine share: clusters, kept Plans, the pool, gates, clock and randomness."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable, Coroutine
 
 from proxy.contract.engine import Limits, ListenerSpec, Observer, Tracing
 from proxy.contract.head import RequestHead
-from proxy.contract.outcome import Outcome
+from proxy.contract.outcome import PHASED, Outcome
 from proxy.contract.plan import Hold
 from proxy.contract.recording import Tables
 from proxy.engine.portable.clusters import Clusters
@@ -51,13 +52,15 @@ class Carrier:
         self.contexts = TlsContexts()
         self.pool = Pool(limits, self.contexts, observer, spawn)
         self.calls: dict[str, set[Exchange]] = {}
+        self._begun = itertools.count()
 
     def acceptor(self, listener: ListenerSpec, peer: str | None, address: str) -> AcceptCall:
         """What a connection hands its request heads to."""
         calls = self.calls.setdefault(listener.name, set())
 
         def accept(down: Downstream, raw: RawHead) -> Exchange:
-            exchange = Exchange(self, listener, down, raw, peer=peer, address=address)
+            is_phased = next(self._begun) % PHASED == 0
+            exchange = Exchange(self, listener, down, raw, peer=peer, address=address, is_phased=is_phased)
             calls.add(exchange)
             try:
                 exchange.start()

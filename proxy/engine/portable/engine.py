@@ -2,10 +2,20 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 
-from proxy.contract.engine import Cluster, EngineStats, Limits, ListenerSpec, Observer, TlsIdentity, Tracing
+from proxy.contract.engine import (
+    Cluster,
+    EngineStats,
+    Limits,
+    ListenerSpec,
+    Observer,
+    OpenWork,
+    TlsIdentity,
+    Tracing,
+)
 from proxy.contract.gates import GateSpec
 from proxy.contract.recording import Table
 from proxy.engine.portable.carrier import Carrier, Explain
@@ -148,6 +158,17 @@ class PortableEngine:
             plans_kept=self._carrier.plans.size,
             upstream_connections=self._carrier.pool.size,
             gates=self._carrier.gates.states(),
+        )
+
+    def open_work(self) -> OpenWork:
+        """What is open."""
+        calls = [exchange for calls in self._carrier.calls.values() for exchange in calls]
+        carried = (exchange.carried_as for exchange in calls)
+        return OpenWork(
+            calls=Counter(labels for labels in carried if labels is not None),
+            streams_in=sum(exchange.is_stream for exchange in calls),
+            streams_out=self._carrier.pool.streams,
+            replay_bytes=sum(exchange.body.held_bytes for exchange in calls),
         )
 
     async def report(self) -> None:

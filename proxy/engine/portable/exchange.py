@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from proxy.contract.engine import ListenerSpec
 from proxy.contract.head import Headers
-from proxy.contract.outcome import Outcome
-from proxy.contract.plan import Cause, Hold, Plan, Reply, Route
+from proxy.contract.outcome import Outcome, phases_of
+from proxy.contract.plan import Cause, Hold, Labels, Plan, Reply, Route
 from proxy.engine.portable.attempt import UpstreamAttempt
 from proxy.engine.portable.gates import Passage, Refused
 from proxy.engine.portable.grpc_web_call import WebCall
@@ -25,6 +25,7 @@ from proxy.wire import answers
 from proxy.wire.edits import HOP_BY_HOP, edit_answer, edit_trailers, parse_grpc_timeout
 from proxy.wire.grpc_web import content_type, trailer_frame
 from proxy.wire.head_scan import DECLINED, UPGRADE
+from proxy.wire.http2 import Stream
 from proxy.wire.streams import Downstream, RawHead
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Exchange:
         "_down_bytes",
         "_down_drained",
         "_gates",
+        "_held_s",
+        "_is_phased",
         "_kept",
         "_listener",
         "_moved",
@@ -54,11 +57,13 @@ class Exchange:
         "_status",
         "_timers",
         "_upper_answer",
+        "_waits_since",
         "body",
         "carrier",
         "head",
         "head_ns",
         "is_committed",
+        "queued_s",
         "raw",
         "route",
         "span",
@@ -75,6 +80,7 @@ class Exchange:
         *,
         peer: str | None,
         address: str,
+        is_phased: bool = False,
     ) -> None:
         self.carrier = carrier
         self._listener = listener
@@ -82,6 +88,8 @@ class Exchange:
         self.raw = raw
         self.head, self._refusal = request_head(raw, listener.name, peer, address)
         self._started_ns = time.time_ns()
+        self._is_phased = is_phased
+        self._held_s = self.queued_s = self._waits_since = 0.0
         self.span = carrier.tracing.begin(raw.headers, grpc=raw.protocol == "grpc")
         self._kept: Kept | None = None
         self.route = 0
@@ -171,7 +179,10 @@ class Exchange:
             self._answer(hold.then, self.carrier.explain(hold.key))
             return
 
+        held_at = time.perf_counter()  # finer than the loop's clock
+
         def decide() -> None:
+            self._held_s += time.perf_counter() - held_at
             self._cancel_waits()
             if not self._done:
                 self._decide(since)
@@ -198,12 +209,14 @@ class Exchange:
         self._retrying = Retrying(plan.retries)
         self.route = _draw_route(plan.routes, self.carrier)  # once: attempts stay on one side of a split
         if plan.gates:
+            self._waits_since = time.perf_counter()
             self._gates = Passage(self.carrier, plan.gates, self.head.who, self._let_through)
             self._gates.go_on()
         else:
             self.attempt()
 
     def _let_through(self, refused: Refused | None) -> None:
+        self.queued_s += time.perf_counter() - self._waits_since
         if refused is None:
             self.attempt()
         else:
@@ -223,6 +236,16 @@ class Exchange:
         self._stop(Cause.TIMEOUT, "the call's deadline passed")
 
     # --- attempts --------------------------------------------------------------------------------------------------------
+
+    @property
+    def carried_as(self) -> Labels | None:
+        """The labels of a call that is being carried."""
+        return self.plan.labels if self._kept is not None and isinstance(self._kept.decision, Plan) else None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it came as a stream of HTTP/2."""
+        return isinstance(self._down, Stream)
 
     @property
     def plan(self) -> Plan:
@@ -478,23 +501,23 @@ class Exchange:
         if gates is not None:
             gates.leave(heard_by_gates(cause, self._status, grpc_code))
         decision = reply or (self._kept.decision if self._kept is not None else None)
-        self.carrier.finished(
-            self,
-            Outcome(
-                head=self.head,
-                labels=decision.labels if decision is not None else answers.unlabelled(self._listener.name),
-                trace=self.span,
-                started_ns=self._started_ns,
-                head_ns=self.head_ns,
-                ended_ns=time.time_ns(),
-                status=self._status,
-                grpc_code=grpc_code,
-                cause=cause,
-                attempts=attempts,
-                up_bytes=self.body.size,
-                down_bytes=self._down_bytes,
-            ),
+        outcome = Outcome(
+            head=self.head,
+            labels=decision.labels if decision is not None else answers.unlabelled(self._listener.name),
+            trace=self.span,
+            started_ns=self._started_ns,
+            head_ns=self.head_ns,
+            ended_ns=time.time_ns(),
+            status=self._status,
+            grpc_code=grpc_code,
+            cause=cause,
+            attempts=attempts,
+            up_bytes=self.body.size,
+            down_bytes=self._down_bytes,
         )
+        if self._is_phased and (phases := phases_of(outcome, self._held_s, self.queued_s)) is not None:
+            self.carrier.observer.phased(outcome.labels, phases)
+        self.carrier.finished(self, outcome)
 
     def _cancel_waits(self) -> None:
         cancels, self._cancels = self._cancels, []

@@ -4,6 +4,7 @@ A call that finds a free connection never waits; one that does not becomes a wai
 """
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine
@@ -97,6 +98,12 @@ class Pool:
     def size(self) -> int:
         """Open connections."""
         return sum(len(host.connections) for host in self._hosts.values())
+
+    @property
+    def streams(self) -> int:
+        """Calls on connections of HTTP/2."""
+        ones = (connection for host in self._hosts.values() for connection in host.connections)
+        return sum(connection.in_flight for connection in ones if isinstance(connection, Http2Client))
 
     @property
     def waiting(self) -> int:
@@ -200,7 +207,7 @@ class Pool:
             return client
 
         try:
-            transport = await self._open(origin, make, context)
+            transport, connect_s, tls_s = await self._open(origin, make, context)
         except ssl.SSLError as error:
             raise DialError(Cause.TLS_IDENTITY, _tls_failed(origin, error)) from error
         except OSError as error:
@@ -208,6 +215,8 @@ class Pool:
         except (ValueError, OverflowError) as error:  # an invalid port, a name that can't be looked up
             raise DialError(Cause.CONNECT, f"invalid address {origin.address[:80]!r}") from error
         await self._prove(origin, holder[0], transport)
+        if not origin.address.startswith("unix:"):
+            self._observer.upstream_connected(origin.cluster, connect_s, tls_s)
         return holder[0]
 
     async def _prove(
@@ -255,15 +264,22 @@ class Pool:
 
     async def _open(
         self, origin: Origin, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None
-    ) -> asyncio.Transport:
+    ) -> tuple[asyncio.Transport, float, float]:
+        """The connection, and the seconds that TCP and TLS took."""
         loop = asyncio.get_running_loop()
+        begun_at = time.perf_counter()  # finer than the loop's clock
         if origin.address.startswith("unix:"):
             transport, _ = await loop.create_unix_connection(make, origin.address[5:])
-            return transport
+            return transport, 0.0, 0.0
         host, port = split_address(origin.address)
-        name = None if context is None else origin.tls.name if isinstance(origin.tls, VerifiedTls) else ""
-        transport, _ = await loop.create_connection(make, host, port, ssl=context, server_hostname=name)
-        return transport
+        if context is None:
+            transport, _ = await loop.create_connection(make, host, port)
+            return transport, time.perf_counter() - begun_at, 0.0
+        sock = await _tcp(loop, host, port)
+        connected_at = time.perf_counter()
+        name = origin.tls.name if isinstance(origin.tls, VerifiedTls) else ""
+        transport, _ = await loop.create_connection(make, sock=sock, ssl=context, server_hostname=name)
+        return transport, connected_at - begun_at, time.perf_counter() - connected_at
 
     def _failed(self, host: _Host, cause: Cause, detail: str) -> None:
         host.dialling -= 1
@@ -336,6 +352,25 @@ class Pool:
         for host in list(self._hosts.values()):
             for connection in list(host.connections):
                 connection.close()
+
+
+async def _tcp(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """A socket connected to the first address of a host that takes it. Raises OSError."""
+    failed: OSError = OSError(f"no address of {host}")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            failed = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failed
 
 
 def _tls_failed(origin: Origin, error: ssl.SSLError) -> str:

@@ -45,6 +45,11 @@ class RequestBody:
         """Whether all that came went on to a callee: more is for the caller to send."""
         return self._acked >= self.size
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of it is held."""
+        return sum(map(len, self.chunks))
+
     def arrive(self, data: bytes) -> None:
         """More of it, held until an attempt has sent it."""
         self.size += len(data)

@@ -1,11 +1,14 @@
 """What a scrape holds: little while nobody calls, and names as Prometheus wants them, on both engines."""
 
 import asyncio
+import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import grpc.aio
 import pytest
 
+from proxy.contract.outcome import PHASED
 from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, eventually, invoke, standing
 from tests.integration.sentry.process import running_sentry
 from tests.integration.sentry.test_server import fetch, scraped
@@ -79,3 +82,70 @@ async def test_names_of_sentry_are_as_prometheus_wants_them(tmp_path: Path) -> N
         await fetch(sentry.client())
         text = await asyncio.to_thread(scraped, sentry.metrics)
         assert await asyncio.to_thread(complaints, text.encode()) == []
+
+
+def values(text: bytes, name: str) -> dict[str, float]:
+    """The samples of a name, by their labels."""
+    lines = [line for line in text.decode().splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+    return {line[len(name) :].rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_what_is_open_and_where_time_goes_is_told_on_both_sides(engine: str, tmp_path: Path) -> None:
+    async with standing(tmp_path, flags=("--engine", engine)) as mesh:
+        web, shop = mesh.web, mesh.shop
+        edge = '{direction="%s",dst="shop.default",src="web.default"}'
+
+        async def is_under_way() -> bool:
+            out, back = await scrape(web), await scrape(shop)
+            return (
+                values(out, "postern_edge_in_flight").get(edge % "outbound") == 1
+                and values(back, "postern_edge_in_flight").get(edge % "inbound") == 1
+                and values(out, "postern_http2_streams_open")['{direction="out"}'] == 1
+                and values(back, "postern_http2_streams_open")['{direction="in"}'] == 1
+                and values(out, "postern_replay_buffer_bytes")[""] == 9
+            )
+
+        async with asyncio.TaskGroup() as tasks:
+            slow = invoke("shop", "/slow?s=60")
+            call = tasks.create_task(request(web.http_port, "POST", slow, body=b"nine here"))
+            await eventually(is_under_way)
+            call.cancel()
+
+        async def has_ended() -> bool:
+            out = await scrape(web)
+            return (
+                values(out, "postern_edge_in_flight")[edge % "outbound"] == 0
+                and values(out, "postern_replay_buffer_bytes")[""] == 0
+            )
+
+        await eventually(has_ended)
+        for _ in range(2 * PHASED):
+            await request(web.http_port, "GET", invoke("shop", "/echo"))
+        for sidecar, direction, has_tls in ((web, "outbound", True), (shop, "inbound", False)):
+            counts = values(await scrape(sidecar), "postern_phase_seconds_count")
+            wanted = ["resolve", "queue", "upstream_ttfb", "body", "proxy_overhead", "connect"]
+            for phase in [*wanted, *(("tls",) if has_tls else ())]:
+                assert counts[f'{{direction="{direction}",phase="{phase}"}}'] >= 1
+        text = await scrape(web)
+        assert values(text, "postern_gc_pause_seconds_count")[""] > 0
+        assert 0 <= values(text, "postern_loop_lag_seconds")[""] < 60
+        assert values(text, "postern_connections_open")['{direction="in",listener="http"}'] >= 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_refused_peers_are_counted_by_reason(engine: str, mesh: Mesh, http_app: App) -> None:
+    shop = await mesh.sidecar("shop", app=http_app, flags=("--engine", engine))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+
+    async def is_counted() -> bool:
+        found = values(await scrape(shop), "postern_handshakes_refused_total")
+        return found.get('{reason="no-certificate"}', 0) >= 1
+
+    with suppress(OSError):  # nobody without a certificate is let in
+        reader, writer = await asyncio.open_connection("127.0.0.1", shop.peer_port, ssl=context)
+        await reader.read()
+        writer.close()
+    await eventually(is_counted)

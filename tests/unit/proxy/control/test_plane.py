@@ -19,7 +19,7 @@ from nameresolution.resolver import AppName, Endpoint, EndpointSet, Found, Insta
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
 from policies.rules.pipelines import Pipelines, RateLimit, RouterAlias
 from policies.rules.resiliency import ResiliencyRules, TargetRules
-from proxy.contract.engine import Cluster, EngineStats, ListenerSpec, TlsIdentity
+from proxy.contract.engine import Cluster, EngineStats, ListenerSpec, OpenWork, TlsIdentity
 from proxy.contract.gates import ConcurrencyGate, GateSpec, RateGate
 from proxy.contract.plan import DETAIL, Cause, Decision, Edit, Hold, Op, Plan, Reply
 from proxy.contract.recording import RecordingHead, Table, Tables
@@ -125,6 +125,9 @@ class Recorder:
 
     def stats(self) -> EngineStats:
         return EngineStats(0, 0, 0, 0)
+
+    def open_work(self) -> OpenWork:
+        return OpenWork(calls={}, streams_in=0, streams_out=0, replay_bytes=0)
 
 
 class Source:

@@ -262,6 +262,12 @@ impl NativeEngine {
         (sums.sum(|of| &of.connections), sums.sum(|of| &of.calls), sums.sum(|of| &of.plans), sums.sum(|of| &of.upstream))
     }
 
+    /// (calls being carried by their decisions' tokens, streams in, streams out, bytes of request bodies held).
+    fn open_work(&self, py: Python<'_>) -> (Vec<(u64, usize)>, usize, usize, usize) {
+        let work = py.detach(|| self.engine.open_work(STATUS_WAIT));
+        (work.calls.into_iter().collect(), work.streams_in, work.streams_out, work.replay_bytes)
+    }
+
     /// Since this was last asked: (heads that a kept decision covered, that none did, reports lost, spans lost).
     fn take_counts(&self) -> (u64, u64, u64, u64) {
         let sums = &self.engine.inboxes;
@@ -328,7 +334,8 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
 }
 
 /// What is news, by the names that Python knows: those of the Observer's methods.
-pub(crate) const NOTICES: [&str; 4] = ["connection", "refused_frames", "refused_peer", "upstream_failed"];
+pub(crate) const NOTICES: [&str; 6] =
+    ["connection", "refused_frames", "refused_peer", "upstream_failed", "upstream_connected", "phased"];
 
 fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, PyTuple>> {
     match notice {
@@ -339,6 +346,12 @@ fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, Py
         }
         Notice::UpstreamFailed { cluster, address, reason } => {
             (NOTICES[3], &**cluster, &**address, reason.as_str()).into_pyobject(py)
+        }
+        Notice::UpstreamConnected { cluster, connect, tls } => {
+            (NOTICES[4], &**cluster, connect.as_secs_f64(), tls.as_secs_f64()).into_pyobject(py)
+        }
+        Notice::Phased { token, phases } => {
+            (NOTICES[5], token.id, PyTuple::new(py, phases.map(|phase| phase.as_secs_f64()))?).into_pyobject(py)
         }
     }
 }

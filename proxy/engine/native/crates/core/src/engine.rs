@@ -19,7 +19,7 @@ use crate::connection::handout::{Seats, ways};
 use crate::connection::listener::{Bound, Socket, Source};
 use crate::connection::tls::{Identity, VerifiedConfigs};
 use crate::limits::Limits;
-use crate::seam::commands::{Command, Commands, Cut, EndpointLoad, Tell};
+use crate::seam::commands::{Command, Commands, Cut, EndpointLoad, OpenWork, Tell};
 use crate::seam::inboxes::Inboxes;
 use crate::shared::{Shared, WorkerIndex};
 
@@ -164,6 +164,19 @@ impl Engine {
             }
         }
         sums
+    }
+
+    /// What is open; without what a worker does not say in time.
+    pub fn open_work(&self, within: Duration) -> OpenWork {
+        let until = Instant::now() + within;
+        let (answer, told) = mpsc::channel();
+        self.commands.send(|| Command::OpenWork { answer: answer.clone() });
+        let mut sum = OpenWork::default();
+        for _ in 0..self.workers() {
+            let Ok(work) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else { break };
+            sum.add(work);
+        }
+        sum
     }
 
     /// End every call and connection, and wait for the threads.

@@ -23,9 +23,11 @@ use crate::decision::tables::Tables;
 use crate::decision::trace::Sampler;
 use crate::limits::Limits;
 use crate::seam::ask::{Inbox, Notice};
-use crate::seam::commands::{Command, CommandQueue, Cut, EndpointLoad};
+use crate::seam::commands::{Command, CommandQueue, Cut, EndpointLoad, OpenWork};
 
 const END: Duration = Duration::from_millis(250); // for each half of the end
+/// Of so many calls that begin, the first. As in `proxy/contract/outcome.py`.
+const PHASED: u64 = 64;
 const END_STEP: Duration = Duration::from_millis(2);
 
 /// A worker's place among all of an engine, counted from 0.
@@ -129,6 +131,11 @@ impl Shared {
         number
     }
 
+    /// Whether a call is one of those whose phases are told.
+    pub fn is_phased(&self, number: u64) -> bool {
+        (number / self.worker_index.of as u64) % PHASED == 0
+    }
+
     /// A call is over.
     pub fn leave_call(&self, number: u64) {
         self.calls.borrow_mut().remove(&number);
@@ -196,6 +203,7 @@ impl Shared {
                 tokio::task::spawn_local(self.clone().drain(names, within, cut));
             }
             Command::Loads { key, answer } => drop(answer.send(self.loads(&key))), // who asked may have given up
+            Command::OpenWork { answer } => drop(answer.send(self.open_work())),
             Command::Stop => self.stop.notify_one(),
         }
     }
@@ -273,6 +281,18 @@ impl Shared {
         };
         drop(tokio::time::timeout(END, closed).await);
         self.pool.end();
+    }
+
+    fn open_work(&self) -> OpenWork {
+        let mut work = OpenWork { streams_out: self.pool.streams.get(), ..OpenWork::default() };
+        for call in self.calls.borrow().values() {
+            work.streams_in += usize::from(call.is_stream.get());
+            work.replay_bytes += call.held_bytes.get();
+            if call.carried_by.get() != 0 {
+                *work.calls.entry(call.carried_by.get()).or_default() += 1;
+            }
+        }
+        work
     }
 
     fn loads(&self, key: &str) -> Vec<EndpointLoad> {

@@ -89,6 +89,14 @@ impl Call {
     }
 
     pub async fn decide(&mut self, down: &mut Down) -> Result<Decided, Stop> {
+        let mut held_at = None;
+        let decided = self.decided(down, &mut held_at).await;
+        self.held = held_at.map_or(Duration::ZERO, |at| at.elapsed());
+        decided
+    }
+
+    /// `held_at`: since when it waits for its callee to be found.
+    async fn decided(&mut self, down: &mut Down, held_at: &mut Option<Instant>) -> Result<Decided, Stop> {
         let mut until: Option<Instant> = None;
         loop {
             let found = self.guarded(down, find(self.shared.clone(), self.head.clone())).await??;
@@ -102,6 +110,7 @@ impl Call {
                 Asked::Kept(kept) => return Ok(Decided::Kept(kept)),
                 Asked::Hold { key, within, then } => (key, within, then),
             };
+            held_at.get_or_insert_with(Instant::now);
             let until = *until.get_or_insert_with(|| Instant::now() + within);
             if Instant::now() >= until {
                 return Ok(Decided::Late(then, key));

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::{Sleep, sleep_until};
 
@@ -25,7 +25,7 @@ use crate::decision::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
 use crate::decision::plan::{Decision, Plan, Token};
 use crate::decision::trace::Span;
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
-use crate::seam::ask::{Attempt, Outcome};
+use crate::seam::ask::{Attempt, Notice, Outcome};
 use crate::shared::Shared;
 
 /// What ends a call from outside.
@@ -80,6 +80,10 @@ pub struct Call {
     pub cause: Option<Cause>,
     reported: bool,
     pub ended_code: Option<u32>,
+    /// How long it waited for its callee to be found.
+    pub held: Duration,
+    /// How long it waited at gates and for a connection.
+    pub queued: Duration,
 }
 
 /// Epoch nanoseconds.
@@ -94,6 +98,7 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
     let (head, refusal) = head::read(raw, entry);
     let head = Arc::new(head);
     let mut call = Call::new(shared, head, framing);
+    call.state.is_stream.set(matches!(down, Down::H2(_)));
     if let Err(stop) = call.carry(&mut down, refusal).await {
         Box::pin(call.stopped(stop, &mut down)).await;
     }
@@ -144,6 +149,8 @@ impl Call {
             cause: None,
             reported: false,
             ended_code: None,
+            held: Duration::ZERO,
+            queued: Duration::ZERO,
             shared,
         })
     }
@@ -183,6 +190,7 @@ impl Call {
             }
             Decision::Plan(plan) => plan,
         };
+        self.state.carried_by.set(plan.token.id);
         if let (Some(limit), Some(length)) = (plan.body_bytes, self.head.length) {
             if length > limit {
                 let detail = format!("{length} bytes, the limit is {limit}");
@@ -252,6 +260,7 @@ impl Call {
             (_, true) => Some(SLOW_BODY),
             _ => None,
         };
+        self.state.held_bytes.set(self.body.held_bytes());
         self.state.note_progress(waits, self.body.bytes + self.down_bytes);
     }
 
@@ -269,11 +278,14 @@ impl Call {
 
     /// Pass gates of the call.
     async fn enter(&mut self, down: &mut Down, gates: &[Arc<str>]) -> Result<Result<(), Refusal>, Stop> {
-        poll_fn(|cx| match self.gates.poll(cx, &self.shared, gates, self.head.who()) {
+        let since = Instant::now();
+        let found = poll_fn(|cx| match self.gates.poll(cx, &self.shared, gates, self.head.who()) {
             Poll::Ready(found) => Poll::Ready(Ok(found)),
             Poll::Pending => self.poll_stop(cx, down).map(Err),
         })
-        .await
+        .await;
+        self.queued += since.elapsed();
+        found
     }
 
     // --- attempts
@@ -381,7 +393,7 @@ impl Call {
         let of_attempt = self.attempts.last().filter(|_| cause.is_none()).and_then(|attempt| attempt.grpc_code);
         let grpc_code = grpc_code.or(self.ended_code).or(of_attempt);
         self.gates.leave(heard_by_gates(cause, self.status, grpc_code));
-        self.shared.inbox.tell(Outcome {
+        let outcome = Outcome {
             head: self.head.clone(),
             decision,
             span: self.span.take(),
@@ -394,8 +406,27 @@ impl Call {
             attempts: std::mem::take(&mut self.attempts),
             up_bytes: self.body.bytes,
             down_bytes: self.down_bytes,
-        });
+        };
+        if self.shared.is_phased(self.number) {
+            if let Some(phased) = phased(&outcome, self.held, self.queued) {
+                self.shared.note(phased);
+            }
+        }
+        self.shared.inbox.tell(outcome);
     }
+}
+
+/// Where the time of a call went that has the answer of its only attempt and is no tunnel. As `phases_of` in `proxy/contract/outcome.py`.
+fn phased(outcome: &Outcome, held: Duration, queued: Duration) -> Option<Notice> {
+    let token = outcome.decision.clone()?;
+    let [attempt] = &outcome.attempts[..] else { return None };
+    if attempt.sent_ns == 0 || attempt.head_ns == 0 || outcome.head.protocol == Protocol::Websocket {
+        return None;
+    }
+    let between = |from: u64, to: u64| Duration::from_nanos(to.saturating_sub(from));
+    let (ttfb, body) = (between(attempt.sent_ns, attempt.head_ns), between(attempt.head_ns, attempt.ended_ns));
+    let rest = between(outcome.started_ns, outcome.ended_ns).saturating_sub(held + queued + ttfb + body);
+    Some(Notice::Phased { token, phases: [held, queued, ttfb, body, rest] })
 }
 
 fn draw_route(plan: &Plan) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! A call that finds a free connection never waits; one that does not queues, and dialling is a task of its own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -94,6 +94,8 @@ struct HostState {
 pub struct Pool {
     hosts: RefCell<HashMap<Origin, Rc<Host>, foldhash::fast::RandomState>>,
     terms: RefCell<Vec<Weak<Leaving>>>,
+    /// Calls on connections of HTTP/2.
+    pub streams: Rc<Cell<usize>>,
 }
 
 impl Pool {

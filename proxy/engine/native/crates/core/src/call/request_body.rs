@@ -27,6 +27,7 @@ pub struct RequestBody {
     pub upper: bool,
     pub ended: bool,
     saved: Vec<Bytes>,
+    saved_bytes: usize,
     trailers: Option<Headers>,
     released: u64,
 }
@@ -34,17 +35,34 @@ pub struct RequestBody {
 impl RequestBody {
     /// `ended`: known to be none.
     pub fn new(ended: bool) -> Self {
-        Self { bytes: 0, replay_limit: 0, spent: false, upper: false, saved: Vec::new(), ended, trailers: None, released: 0 }
+        Self {
+            bytes: 0,
+            replay_limit: 0,
+            spent: false,
+            upper: false,
+            saved: Vec::new(),
+            saved_bytes: 0,
+            ended,
+            trailers: None,
+            released: 0,
+        }
+    }
+
+    /// How much of it is held.
+    pub fn held_bytes(&self) -> usize {
+        self.saved_bytes
     }
 
     /// Some of it came. `keep`: another attempt may send it again; returns whether it was kept for that.
     fn arrive(&mut self, data: &Bytes, keep: bool) -> bool {
         if keep && !self.spent && self.bytes <= self.replay_limit as u64 {
             self.saved.push(data.clone());
+            self.saved_bytes += data.len();
             return true;
         }
         self.spent = true;
         self.saved.clear();
+        self.saved_bytes = 0;
         false
     }
 

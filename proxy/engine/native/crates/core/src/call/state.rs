@@ -27,6 +27,12 @@ pub enum Cut {
 #[derive(Debug)]
 pub struct CallState {
     pub head: Arc<Head>,
+    /// Of the decision that it is carried by, 0 before.
+    pub carried_by: Cell<u64>,
+    /// It came as a stream of HTTP/2.
+    pub is_stream: Cell<bool>,
+    /// Bytes of its request that are held.
+    pub held_bytes: Cell<usize>,
     denial: RefCell<Option<Rc<Kept>>>,
     cut: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
@@ -42,6 +48,9 @@ impl CallState {
     pub fn new(head: Arc<Head>) -> Rc<Self> {
         Rc::new(Self {
             head,
+            carried_by: Cell::default(),
+            is_stream: Cell::default(),
+            held_bytes: Cell::default(),
             denial: RefCell::default(),
             cut: Cell::default(),
             waker: RefCell::default(),

@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpStream, UnixStream};
@@ -21,31 +21,41 @@ use crate::connection::refusal::{Refusal, by_alert, unverified};
 use crate::connection::tls::{ALPN_H2, app_config};
 use crate::http1::client::H1Conn;
 use crate::http2::client::H2Conn;
-use crate::seam::ask::{Leaf, Question};
+use crate::seam::ask::{Leaf, Notice, Question};
 use crate::shared::Shared;
 
 /// Connect, and prove whom we reached; an HTTP/2 peer is up once its SETTINGS came.
 pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 'static) -> Result<Fresh, Lost> {
     let mut chose_h2 = None;
     let leaving = Leaving::new();
+    let begun = Instant::now();
+    let connected: Duration;
     let kind = match &origin.tls {
-        Tls::None => socket(origin).await?,
+        Tls::None => {
+            let kind = socket(origin).await?;
+            connected = begun.elapsed();
+            kind
+        }
         Tls::App => {
             let config = app_config(origin.wire == Wire::Http1);
             let config = config.map_err(|error| Lost::new(Cause::TlsIdentity, error.to_string()))?;
             let (tcp, name) = nameless(tcp(origin).await?)?;
+            connected = begun.elapsed();
             Kind::Client(Box::new(handshake(config, tcp, name, |error| mismatched(origin, error)).await?))
         }
         Tls::Verified(verified) => {
             let failed = |error: &rustls::Error| unverified(error, &verified.name.to_str());
             let (config, name) = (verified.config.clone(), verified.name.clone());
-            Kind::Client(Box::new(handshake(config, tcp(origin).await?, name, failed).await?))
+            let tcp = tcp(origin).await?;
+            connected = begun.elapsed();
+            Kind::Client(Box::new(handshake(config, tcp, name, failed).await?))
         }
         Tls::Mesh => {
             let identity = shared.identity.borrow().clone();
             let none = || Lost::new(Cause::NotReady, "this proxy has no certificate yet");
             let identity = identity.ok_or_else(none)?;
             let (tcp, name) = nameless(tcp(origin).await?)?;
+            connected = begun.elapsed();
             let stream = handshake(identity.client, tcp, name, |error| mismatched(origin, error)).await?;
             let (is_plain_h2, ends_at) = prove(shared, origin, &stream).await?;
             chose_h2 = Some(is_plain_h2);
@@ -53,8 +63,15 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
             Kind::Client(Box::new(stream))
         }
     };
+    let tls = if origin.tls == Tls::None { Duration::ZERO } else { begun.elapsed().saturating_sub(connected) };
     let io = Io::new(kind);
+    let tell = || {
+        if !origin.address.starts_with("unix:") {
+            shared.note(Notice::UpstreamConnected { cluster: origin.cluster.clone(), connect: connected, tls });
+        }
+    };
     if origin.wire == Wire::Http1 {
+        tell();
         return Ok(Fresh::H1(H1Conn::new(shared, io)));
     }
     let hint = match &origin.tls {
@@ -63,7 +80,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
         _ => "",
     };
     let conn = H2Conn::begin(shared, io, origin, chose_h2, leaving, changed).await;
-    conn.map(Fresh::H2).map_err(|lost| match lost.cause {
+    conn.inspect(|_| tell()).map(Fresh::H2).map_err(|lost| match lost.cause {
         Cause::Connect => Lost { detail: lost.detail + hint, ..lost },
         _ => lost,
     })

@@ -45,6 +45,8 @@ pub struct H2Conn {
     most_fields: usize,
     chose_h2: Option<bool>,
     pub in_flight: Cell<usize>,
+    /// The same of all connections.
+    streams: Rc<Cell<usize>>,
     pub closed: Cell<bool>,
     pub active_at: Cell<Instant>,
     pub leaving: Rc<Leaving>,
@@ -104,6 +106,7 @@ impl H2Conn {
             most_fields: limits.header_count,
             chose_h2,
             in_flight,
+            streams: shared.pool.streams.clone(),
             closed,
             active_at,
             leaving: leaving.clone(),
@@ -252,6 +255,7 @@ pub struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.conn.in_flight.set(self.conn.in_flight.get() - 1);
+        self.conn.streams.set(self.conn.streams.get() - 1);
         self.conn.active_at.set(Instant::now());
         if let Some(owner) = self.owner.upgrade() {
             owner.freed();
@@ -263,6 +267,7 @@ impl Place {
     /// Take one.
     pub fn take(conn: &Rc<H2Conn>, owner: Weak<dyn Owner>) -> Self {
         conn.in_flight.set(conn.in_flight.get() + 1);
+        conn.streams.set(conn.streams.get() + 1);
         Self { conn: conn.clone(), owner }
     }
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
@@ -131,6 +131,17 @@ pub enum Notice {
         listener: Arc<str>,
         refusal: Refusal,
         address: Arc<str>,
+    },
+    UpstreamConnected {
+        cluster: Arc<str>,
+        connect: Duration,
+        /// Zero without TLS.
+        tls: Duration,
+    },
+    /// Waiting for the callee to be found, queueing, to the answer's head, to its end, and the rest. `token`: of the call's decision.
+    Phased {
+        token: Arc<Token>,
+        phases: [Duration; 5],
     },
     UpstreamFailed {
         cluster: Arc<str>,

@@ -2,7 +2,7 @@
 //!
 //! A worker applies what waits for it before its next call begins, so that a push takes effect for the next call.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::iter::repeat_with;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -43,6 +43,9 @@ pub enum Command {
         key: String,
         answer: mpsc::Sender<Vec<EndpointLoad>>,
     },
+    OpenWork {
+        answer: mpsc::Sender<OpenWork>,
+    },
     Stop,
 }
 
@@ -65,6 +68,27 @@ impl EndpointLoad {
             (self.rtt, self.seen_at) = (other.rtt, other.seen_at);
         }
         self.ejected_for = self.ejected_for.max(other.ejected_for);
+    }
+}
+
+/// What a worker has open. `calls`: those being carried, by their decisions' tokens.
+#[derive(Debug, Default)]
+pub struct OpenWork {
+    pub calls: HashMap<u64, usize, foldhash::fast::RandomState>,
+    pub streams_in: usize,
+    pub streams_out: usize,
+    pub replay_bytes: usize,
+}
+
+impl OpenWork {
+    /// What two workers have open.
+    pub fn add(&mut self, other: Self) {
+        for (token, count) in other.calls {
+            *self.calls.entry(token).or_default() += count;
+        }
+        self.streams_in += other.streams_in;
+        self.streams_out += other.streams_out;
+        self.replay_bytes += other.replay_bytes;
     }
 }
 

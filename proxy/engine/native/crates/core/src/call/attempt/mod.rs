@@ -88,6 +88,8 @@ pub struct UpstreamAttempt {
     web: Option<Rc<Progress>>,
     timer: Option<Pin<Box<Sleep>>>,
     sent_at: Instant,
+    /// When it came to the gates, or began to wait for a connection.
+    waits_since: Instant,
     /// The other end is a postern proxy, reached over mutual TLS.
     is_peer: bool,
     is_mesh: bool,
@@ -110,6 +112,7 @@ impl UpstreamAttempt {
     pub fn begin(call: &mut Call, plan: &Plan) -> Self {
         call.attempts.push(Attempt { started_ns: now_ns(), ..Attempt::default() });
         call.under_way += 1;
+        let now = Instant::now();
         Self {
             number: call.attempts.len() - 1,
             route: call.route,
@@ -121,7 +124,8 @@ impl UpstreamAttempt {
             pump: Pump::Running,
             web: None,
             timer: plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit))),
-            sent_at: Instant::now(),
+            sent_at: now,
+            waits_since: now,
             is_peer: false,
             is_mesh: false,
             refused_as: None,
@@ -161,7 +165,12 @@ impl UpstreamAttempt {
 
     fn poll_gates(&mut self, cx: &mut Context<'_>, call: &mut Call, plan: &Plan) -> Poll<Stepped> {
         match ready!(self.gates.poll(cx, &call.shared, &plan.routes[self.route].gates, call.head.who())) {
-            Ok(()) => Poll::Ready(self.choose(call, plan)),
+            Ok(()) => {
+                if !plan.routes[self.route].gates.is_empty() {
+                    call.queued += self.waits_since.elapsed();
+                }
+                Poll::Ready(self.choose(call, plan))
+            }
             Err(Refusal { cause, detail }) => Poll::Ready(Break(Ok(self.fail(call, cause, &detail)))),
         }
     }
@@ -207,6 +216,7 @@ impl UpstreamAttempt {
         if let Some(connection) = shared.pool.take(&origin) {
             return self.send(call, plan, connection);
         }
+        self.waits_since = Instant::now();
         self.step = Step::Connecting(Box::pin(connect(shared, origin, endpoint, call.may_try_another(plan))));
         Continue(())
     }
@@ -214,7 +224,10 @@ impl UpstreamAttempt {
     fn poll_connection(&mut self, cx: &mut Context<'_>, call: &mut Call, plan: &Plan) -> Poll<Stepped> {
         let Step::Connecting(connecting) = &mut self.step else { return Poll::Pending };
         Poll::Ready(match ready!(connecting.as_mut().poll(cx)) {
-            Ok(connection) => self.send(call, plan, connection),
+            Ok(connection) => {
+                call.queued += self.waits_since.elapsed();
+                self.send(call, plan, connection)
+            }
             Err(lost) => {
                 if let Some(endpoint) = &self.endpoint {
                     endpoint.load.borrow_mut().lose(lost.cause, self.is_mesh, Instant::now());
