@@ -75,7 +75,7 @@ STOCK := .cache/stock
 ROUTERS := $(STOCK)/routers
 SDKS := $(STOCK)/dapr
 stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers \
-		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/consul $(SDKS)/go/sdk) \
+		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/consul $(SDKS)/go/sdk) \
 	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built $(SDKS)/java/built) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built $(SDKS)/node/built) \
 	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(SDKS)/python/built
@@ -91,6 +91,9 @@ $(STOCK)/actionlint: $(wildcard tests/stock/go/go.*)
 
 $(STOCK)/resolvers: $(wildcard tests/stock/resolvers/*)
 	go build -C tests/stock/resolvers -o $(CURDIR)/$@ .
+
+$(STOCK)/collector: $(wildcard tests/stock/collector/*)
+	go build -C tests/stock/collector -o $(CURDIR)/$@ .
 
 $(STOCK)/consul: $(wildcard tests/stock/consul/*)
 	go build -C tests/stock/consul -o $(CURDIR)/$@ .
