@@ -48,7 +48,7 @@ from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.resolving import NameTracer
 from proxy.control.shutdown import Shutdown
 from proxy.control.svid_source import svid_source
-from proxy.control.tracing_setup import INSTANCE_HEADER, sampling_rate, tracer
+from proxy.control.tracing_setup import INSTANCE_HEADER, pusher, sampling_rate, tracer
 from proxy.deciding.outbound import LOCAL_API
 from proxy.engine.selection import choose
 from proxy.errors import ConfigError
@@ -358,6 +358,9 @@ class Sidecar:
             tasks.create_task(self._remote.run())
             tasks.create_task(self._control.external.hosts.run())
             tasks.create_task(self._tracer.run())
+            pushing = pusher(self._settings, self._meters, self._engine.report)
+            if pushing is not None:
+                tasks.create_task(pushing.run())
             tasks.create_task(self._app.run())
             tasks.create_task(self._tick())
             tasks.create_task(self._learn())

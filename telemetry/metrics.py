@@ -340,6 +340,11 @@ class Meters:
         self.spans_dropped = self.counter(
             "postern_spans_dropped_total", "Spans lost on the way.", ("exporter", "reason")
         )
+        self.metric_pushes = self.counter(
+            "postern_metric_pushes_total",
+            "Pushes of metrics to an OTLP collector: ok, partial (some were rejected) or failed.",
+            ("result",),
+        )
         self.app_spans = self.counter(
             "postern_app_spans_total",
             "Spans that the app exported to this proxy: taken, or without the ids that a span needs.",

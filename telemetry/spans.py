@@ -5,6 +5,7 @@ beside them. Attempts after the first are events named `retry`; a failure caused
 """
 
 import ipaddress
+from collections.abc import Iterator
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,8 @@ from telemetry.report import AttemptNote, Call
 
 #: Characters of a path in a span.
 PATH_LIMIT = 1024
+# Of a hold (a name that is looked up, a gate) or a connection: shorter waits are part of every call, and no event.
+_WAIT_NS = 5_000_000
 #: The scope that spans of service invocation have always had.
 SCOPE = "dapr-diagnostics"
 
@@ -140,7 +143,7 @@ def span_of(call: Call, service: str) -> Span | None:
         attributes.append((names.ERROR_TYPE, error_type))
     if call.decision:
         attributes.append((names.POSTERN_DECISION, call.decision))
-    events = () if error_type is None and len(call.attempts) < 2 else _events(call)
+    events = _events(call)
     if len(call.attempts) > 1:
         attributes.append((names.HTTP_RESEND_COUNT, str(len(call.attempts) - 1)))
     return Span(
@@ -290,7 +293,8 @@ def _phrase(status: int) -> str:
 
 
 def _events(call: Call) -> tuple[tuple[int, str], ...]:
-    events: list[tuple[int, str]] = []
+    """What a call waited for, its retries, and what went wrong, in order of time."""
+    events = list(_waits(call))
     before: AttemptNote | None = None
     for number, attempt in enumerate(call.attempts):
         if before is not None:
@@ -305,7 +309,24 @@ def _events(call: Call) -> tuple[tuple[int, str], ...]:
         before = attempt
     if call.cause is not None and call.cause != names.STATUS_CAUSE:
         events.append((call.ended_ns, call.cause))
-    return tuple(events)
+    return tuple(sorted(events, key=_at)) if len(events) > 1 else tuple(events)
+
+
+def _at(event: tuple[int, str]) -> int:
+    return event[0]
+
+
+def _waits(call: Call) -> Iterator[tuple[int, str]]:
+    """What was waited for before the last attempt was sent, where that took long."""
+    tried = call.tried
+    is_ours = call.cause is not None and call.cause != names.STATUS_CAUSE
+    held_until = tried[0].started_ns if tried else call.ended_ns if is_ours else 0
+    if held_until - call.started_ns >= _WAIT_NS:
+        yield held_until, f"hold delay_ms={(held_until - call.started_ns) // 1_000_000}"
+    last = tried[-1] if tried else None
+    if last is not None and last.sent_ns - last.started_ns >= _WAIT_NS:
+        delay_ms = (last.sent_ns - last.started_ns) // 1_000_000
+        yield last.sent_ns, f"connect delay_ms={delay_ms} endpoint={last.endpoint or '-'}"
 
 
 def reason_of(attempt: AttemptNote) -> str:

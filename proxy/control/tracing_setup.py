@@ -1,5 +1,7 @@
 """Builds what a Configuration and OpenTelemetry's variables say about tracing: the sampling rate, and the exporters, imported on use."""
 
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -10,10 +12,15 @@ from proxy.errors import ConfigError
 from proxy.settings.values import Settings
 from telemetry.errors import ExporterConfigError
 from telemetry.exporting import Exporter
+from telemetry.logs import get_logger
+from telemetry.metrics import Meters
 from telemetry.otlp.received import Received
 from telemetry.otlp.target import OtlpTarget
 from telemetry.spans import Span
 from telemetry.tracing import Tracer
+
+if TYPE_CHECKING:
+    from telemetry.otlp.pushing import MetricsPusher
 
 INSTANCE_HEADER = "postern-instance"  # with what we export, so that a receiver that is our own notices
 
@@ -56,6 +63,30 @@ def tracer(tracing: TracingConfig, settings: Settings) -> Tracer:
     """What takes spans. Raises ConfigError as `exporters`."""
     made = exporters(tracing, settings)
     return Tracer(settings.app_id, made.own, forwarders=made.app, limits=settings.otel.limits)
+
+
+def pusher(
+    settings: Settings, meters: Meters, report: Callable[[], Awaitable[None]]
+) -> "MetricsPusher | None":
+    """What pushes metrics, where a variable says so. report: has the engine count all calls that are over. Raises ConfigError."""
+    otel = settings.otel
+    if otel.metrics is None:
+        return None
+    from telemetry.otlp.exporter import Delivery  # noqa: PLC0415
+    from telemetry.otlp.pushing import MetricsPusher  # noqa: PLC0415
+
+    try:
+        delivery = Delivery(otel.metrics, "metrics", ((INSTANCE_HEADER, settings.instance),))
+    except ExporterConfigError as error:
+        raise ConfigError((f"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: {error}",)) from error
+    return MetricsPusher(
+        *(meters, delivery, otel.service_name or settings.app_id),
+        # Several instances of an app count each for itself.
+        (("service.instance.id", settings.instance), *otel.resource),
+        every_s=otel.metrics_every_s,
+        report=report,
+        log=get_logger("postern.metrics"),
+    )
 
 
 def are_exports_equal(one: TracingConfig, other: TracingConfig) -> bool:

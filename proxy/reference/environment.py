@@ -47,6 +47,9 @@ READ: Mapping[str, str] = {
     "OTEL_EXPORTER_OTLP_TIMEOUT": "milliseconds of one export (10000)",
     "OTEL_EXPORTER_OTLP_CERTIFICATE": "a PEM file with roots that the collector's certificate is checked by (the system's)",
     "OTEL_EXPORTER_OTLP_COMPRESSION": "none: bodies are not gzipped, which they are from a KiB on",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "where metrics are pushed as OTLP, which they are not by the common endpoint alone; the "
+    "variables above count for them, and `OTEL_EXPORTER_OTLP_METRICS_…` wins",
+    "OTEL_METRIC_EXPORT_INTERVAL": "milliseconds from one push of metrics to the next (60000)",
     "OTEL_SERVICE_NAME": "`service.name` of our spans, for any OTLP collector (the app-id)",
     "OTEL_RESOURCE_ATTRIBUTES": "further attributes of the resource, as name=value,name=value, percent-encoded",
     "OTEL_BSP_MAX_QUEUE_SIZE": "spans that wait for an exporter (2048); beyond, the oldest is dropped",

@@ -117,6 +117,8 @@ ROWS: Final = (
     _row("no-otlp-receiver", lambda s: not s.takes_otlp),
     _row("no-response-traceparent", lambda s: not s.tells_trace),
     _env("OTEL_EXPORTER_OTLP_ENDPOINT", lambda s: s.otel.traces and s.otel.traces.address),
+    _env("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", lambda s: s.otel.metrics and s.otel.metrics.address),
+    _env("OTEL_METRIC_EXPORT_INTERVAL", lambda s: round(s.otel.metrics_every_s * 1000)),
     _env("OTEL_SERVICE_NAME", lambda s: s.otel.service_name),
     _env("OTEL_RESOURCE_ATTRIBUTES", lambda s: [f"{name}={value}" for name, value in s.otel.resource]),
     _env("OTEL_BSP_MAX_QUEUE_SIZE", lambda s: s.otel.limits.queue),

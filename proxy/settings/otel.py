@@ -1,4 +1,4 @@
-"""OpenTelemetry's environment variables: where spans go that no Configuration sends elsewhere, under which name, in which batches.
+"""OpenTelemetry's variables: where spans go that no Configuration sends elsewhere, and metrics; under which name, in which batches.
 
 Source: OpenTelemetry's environment variable specification and OTLP exporter configuration, as daprd reads them.
 """
@@ -19,9 +19,10 @@ _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _PER_SIGNAL: Final = ("ENDPOINT", "PROTOCOL", "INSECURE", "HEADERS", "TIMEOUT", "CERTIFICATE", "COMPRESSION")
 OTEL_VARIABLES: Final = frozenset(
     {
-        *(f"{_PREFIX}{part}{which}" for part in ("", "TRACES_") for which in _PER_SIGNAL),
+        *(f"{_PREFIX}{part}{which}" for part in ("", "TRACES_", "METRICS_") for which in _PER_SIGNAL),
         "OTEL_SERVICE_NAME",
         "OTEL_RESOURCE_ATTRIBUTES",
+        "OTEL_METRIC_EXPORT_INTERVAL",
         *(
             f"OTEL_BSP_{which}"
             for which in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
@@ -39,6 +40,11 @@ def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
     named = dict(resource).get("service.name", "")
     return OtelSettings(
         traces=_target(read, profile, "traces"),
+        # Not by the common endpoint alone: many a collector takes traces and no metrics.
+        metrics=_target(read, profile, "metrics")
+        if read.env.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "").strip()
+        else None,
+        metrics_every_s=_whole(read, 60_000, variable="OTEL_METRIC_EXPORT_INTERVAL") / 1000,
         service_name=read.env.get("OTEL_SERVICE_NAME", "") or named,
         resource=tuple(pair for pair in resource if pair[0] != "service.name"),
         limits=_limits(read),

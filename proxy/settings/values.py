@@ -58,12 +58,14 @@ class RunMetadata(Struct, frozen=True, kw_only=True):
 
 
 class OtelSettings(Struct, frozen=True, kw_only=True):
-    """What OpenTelemetry's environment variables say. traces: where a Configuration names no collector.
+    """What OpenTelemetry's environment variables say. traces: where a Configuration names no collector; metrics: where they are pushed.
 
     service_name: in the app-id's place, or empty; resource: further attributes of it. limits: of each exporter's queue.
     """
 
     traces: OtlpTarget | None
+    metrics: OtlpTarget | None
+    metrics_every_s: float
     service_name: str
     resource: tuple[tuple[str, str], ...]
     limits: ExportLimits

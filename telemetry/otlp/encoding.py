@@ -31,7 +31,7 @@ Pairs = Iterable[tuple[str, str]]
 
 def resource_of(service: str, attributes: Pairs) -> Resource:
     """What the spans are about: the service, under its own name where the attributes name none."""
-    return Resource(attributes=_attributes({"service.name": service, **dict(attributes)}.items()))
+    return Resource(attributes=attributes_of({"service.name": service, **dict(attributes)}.items()))
 
 
 def traces_request(spans: Sequence[Span], resource: Resource) -> bytes:
@@ -58,7 +58,7 @@ def _span(span: Span) -> OtlpSpan:
         kind=_KINDS.get(span.kind, SPAN_KIND_INTERNAL),
         start_time_unix_nano=span.start_ns,
         end_time_unix_nano=max(span.end_ns, span.start_ns),
-        attributes=_attributes(attributes.items()),
+        attributes=attributes_of(attributes.items()),
         events=[_event(at_ns, text) for at_ns, text in span.events],
     )
     if span.error is not None:
@@ -71,10 +71,11 @@ def _event(at_ns: int, text: str) -> Event:
     name, *words = text.split(" ")
     pairs = (word.partition("=") for word in words)
     attributes = ((key, value) for key, _, value in pairs)
-    return Event(time_unix_nano=at_ns, name=_sound(name), attributes=_attributes(attributes))
+    return Event(time_unix_nano=at_ns, name=_sound(name), attributes=attributes_of(attributes))
 
 
-def _attributes(pairs: Pairs) -> list[KeyValue]:
+def attributes_of(pairs: Pairs) -> list[KeyValue]:
+    """Attributes with values that are text."""
     return [KeyValue(key=_sound(key), value=AnyValue(string_value=_sound(value))) for key, value in pairs]
 
 

@@ -26,6 +26,7 @@ class Delivery:
 
     def __init__(self, target: OtlpTarget, signal: Signal, marks: Pairs = ()) -> None:
         """`marks`: headers beside those of the target. Raises: ExporterConfigError for a target that is no address."""
+        self._signal: Signal = signal
         self._is_json = target.is_json and target.protocol == "http"
         kind = GrpcSender if target.protocol == "grpc" else HttpSender
         self._sender: Sender = kind(target, signal, marks)
@@ -52,7 +53,7 @@ class Delivery:
         if self._is_json:
             from telemetry.otlp import json_form  # noqa: PLC0415
 
-            body = json_form.traces_json(body)
+            body = json_form.request_json(body, self._signal)
         return answers.rejected(await self._sender.send(body), is_json=self._is_json)
 
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from telemetry.otlp.messages_pb2 import TracesRequest
+from telemetry.otlp.messages_pb2 import MetricsRequest, TracesRequest
+from telemetry.otlp.target import Signal
 
 MessageT = TypeVar("MessageT", bound=Message)
 _IDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
@@ -23,9 +24,10 @@ class JsonFormError(ValueError):
     """It is not the JSON form of the message."""
 
 
-def traces_json(request: bytes) -> bytes:
-    """A request that exports spans, from protobuf."""
-    return to_json(TracesRequest.FromString(request))
+def request_json(request: bytes, signal: Signal) -> bytes:
+    """A request that exports spans or metrics, from protobuf."""
+    kind = TracesRequest if signal == "traces" else MetricsRequest
+    return to_json(kind.FromString(request))
 
 
 def to_json(message: Message) -> bytes:

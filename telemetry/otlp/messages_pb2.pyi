@@ -26,6 +26,12 @@ class StatusCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATUS_CODE_UNSET: _ClassVar[StatusCode]
     STATUS_CODE_OK: _ClassVar[StatusCode]
     STATUS_CODE_ERROR: _ClassVar[StatusCode]
+
+class AggregationTemporality(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AGGREGATION_TEMPORALITY_UNSPECIFIED: _ClassVar[AggregationTemporality]
+    AGGREGATION_TEMPORALITY_DELTA: _ClassVar[AggregationTemporality]
+    AGGREGATION_TEMPORALITY_CUMULATIVE: _ClassVar[AggregationTemporality]
 SPAN_KIND_UNSPECIFIED: SpanKind
 SPAN_KIND_INTERNAL: SpanKind
 SPAN_KIND_SERVER: SpanKind
@@ -35,6 +41,9 @@ SPAN_KIND_CONSUMER: SpanKind
 STATUS_CODE_UNSET: StatusCode
 STATUS_CODE_OK: StatusCode
 STATUS_CODE_ERROR: StatusCode
+AGGREGATION_TEMPORALITY_UNSPECIFIED: AggregationTemporality
+AGGREGATION_TEMPORALITY_DELTA: AggregationTemporality
+AGGREGATION_TEMPORALITY_CUMULATIVE: AggregationTemporality
 
 class TracesRequest(_message.Message):
     __slots__ = ("resource_spans",)
@@ -221,3 +230,117 @@ class RetryInfo(_message.Message):
     RETRY_DELAY_FIELD_NUMBER: _ClassVar[int]
     retry_delay: _duration_pb2.Duration
     def __init__(self, retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class MetricsRequest(_message.Message):
+    __slots__ = ("resource_metrics",)
+    RESOURCE_METRICS_FIELD_NUMBER: _ClassVar[int]
+    resource_metrics: _containers.RepeatedCompositeFieldContainer[ResourceMetrics]
+    def __init__(self, resource_metrics: _Optional[_Iterable[_Union[ResourceMetrics, _Mapping]]] = ...) -> None: ...
+
+class ResourceMetrics(_message.Message):
+    __slots__ = ("resource", "scope_metrics", "schema_url")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_METRICS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_URL_FIELD_NUMBER: _ClassVar[int]
+    resource: Resource
+    scope_metrics: _containers.RepeatedCompositeFieldContainer[ScopeMetrics]
+    schema_url: str
+    def __init__(self, resource: _Optional[_Union[Resource, _Mapping]] = ..., scope_metrics: _Optional[_Iterable[_Union[ScopeMetrics, _Mapping]]] = ..., schema_url: _Optional[str] = ...) -> None: ...
+
+class ScopeMetrics(_message.Message):
+    __slots__ = ("scope", "metrics", "schema_url")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_URL_FIELD_NUMBER: _ClassVar[int]
+    scope: Scope
+    metrics: _containers.RepeatedCompositeFieldContainer[Metric]
+    schema_url: str
+    def __init__(self, scope: _Optional[_Union[Scope, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., schema_url: _Optional[str] = ...) -> None: ...
+
+class Metric(_message.Message):
+    __slots__ = ("name", "description", "unit", "gauge", "sum", "histogram")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    GAUGE_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    unit: str
+    gauge: Gauge
+    sum: Sum
+    histogram: Histogram
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., unit: _Optional[str] = ..., gauge: _Optional[_Union[Gauge, _Mapping]] = ..., sum: _Optional[_Union[Sum, _Mapping]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+
+class Gauge(_message.Message):
+    __slots__ = ("data_points",)
+    DATA_POINTS_FIELD_NUMBER: _ClassVar[int]
+    data_points: _containers.RepeatedCompositeFieldContainer[NumberDataPoint]
+    def __init__(self, data_points: _Optional[_Iterable[_Union[NumberDataPoint, _Mapping]]] = ...) -> None: ...
+
+class Sum(_message.Message):
+    __slots__ = ("data_points", "aggregation_temporality", "is_monotonic")
+    DATA_POINTS_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATION_TEMPORALITY_FIELD_NUMBER: _ClassVar[int]
+    IS_MONOTONIC_FIELD_NUMBER: _ClassVar[int]
+    data_points: _containers.RepeatedCompositeFieldContainer[NumberDataPoint]
+    aggregation_temporality: AggregationTemporality
+    is_monotonic: bool
+    def __init__(self, data_points: _Optional[_Iterable[_Union[NumberDataPoint, _Mapping]]] = ..., aggregation_temporality: _Optional[_Union[AggregationTemporality, str]] = ..., is_monotonic: _Optional[bool] = ...) -> None: ...
+
+class Histogram(_message.Message):
+    __slots__ = ("data_points", "aggregation_temporality")
+    DATA_POINTS_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATION_TEMPORALITY_FIELD_NUMBER: _ClassVar[int]
+    data_points: _containers.RepeatedCompositeFieldContainer[HistogramDataPoint]
+    aggregation_temporality: AggregationTemporality
+    def __init__(self, data_points: _Optional[_Iterable[_Union[HistogramDataPoint, _Mapping]]] = ..., aggregation_temporality: _Optional[_Union[AggregationTemporality, str]] = ...) -> None: ...
+
+class NumberDataPoint(_message.Message):
+    __slots__ = ("start_time_unix_nano", "time_unix_nano", "as_double", "as_int", "attributes")
+    START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    AS_DOUBLE_FIELD_NUMBER: _ClassVar[int]
+    AS_INT_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    start_time_unix_nano: int
+    time_unix_nano: int
+    as_double: float
+    as_int: int
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, start_time_unix_nano: _Optional[int] = ..., time_unix_nano: _Optional[int] = ..., as_double: _Optional[float] = ..., as_int: _Optional[int] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class HistogramDataPoint(_message.Message):
+    __slots__ = ("start_time_unix_nano", "time_unix_nano", "count", "sum", "bucket_counts", "explicit_bounds", "exemplars", "attributes")
+    START_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    EXPLICIT_BOUNDS_FIELD_NUMBER: _ClassVar[int]
+    EXEMPLARS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    start_time_unix_nano: int
+    time_unix_nano: int
+    count: int
+    sum: float
+    bucket_counts: _containers.RepeatedScalarFieldContainer[int]
+    explicit_bounds: _containers.RepeatedScalarFieldContainer[float]
+    exemplars: _containers.RepeatedCompositeFieldContainer[Exemplar]
+    attributes: _containers.RepeatedCompositeFieldContainer[KeyValue]
+    def __init__(self, start_time_unix_nano: _Optional[int] = ..., time_unix_nano: _Optional[int] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., bucket_counts: _Optional[_Iterable[int]] = ..., explicit_bounds: _Optional[_Iterable[float]] = ..., exemplars: _Optional[_Iterable[_Union[Exemplar, _Mapping]]] = ..., attributes: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ...) -> None: ...
+
+class Exemplar(_message.Message):
+    __slots__ = ("time_unix_nano", "as_double", "as_int", "span_id", "trace_id")
+    TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    AS_DOUBLE_FIELD_NUMBER: _ClassVar[int]
+    AS_INT_FIELD_NUMBER: _ClassVar[int]
+    SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    time_unix_nano: int
+    as_double: float
+    as_int: int
+    span_id: bytes
+    trace_id: bytes
+    def __init__(self, time_unix_nano: _Optional[int] = ..., as_double: _Optional[float] = ..., as_int: _Optional[int] = ..., span_id: _Optional[bytes] = ..., trace_id: _Optional[bytes] = ...) -> None: ...

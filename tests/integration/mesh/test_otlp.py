@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.otlp.json_form import from_json
+from telemetry.otlp.messages_pb2 import MetricsRequest, TracesRequest
 from telemetry.otlp.messages_pb2 import Span as OtlpSpan
-from telemetry.otlp.messages_pb2 import TracesRequest
 from tests.integration.mesh.standing import eventually, invoke, standing
 from tests.integration.telemetry.collector import Collector, collecting
 from tests.integration.telemetry.test_otlp_exporter import GrpcCollector, grpc_collecting
@@ -150,3 +151,41 @@ async def test_faulty_variable_stops_the_start_and_tells_no_secret(tmp_path: Pat
         with pytest.raises(Exception, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
             await mesh.sidecar("shop", env=env)
         assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf", "http/json"])
+async def test_metrics_are_pushed_where_their_variable_says(tmp_path: Path, protocol: str) -> None:
+    async with collecting() as http, grpc_collecting() as rpc, Mesh(tmp_path) as mesh:
+        port = rpc.port if protocol == "grpc" else http.port
+        env = {
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://127.0.0.1:{port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_METRIC_EXPORT_INTERVAL": "100",
+        }
+        app = await mesh.http_app("shop")
+        shop = await mesh.sidecar("shop", app=app, env=env)
+        for _ in range(3):
+            await call(shop, ids())
+
+        def calls() -> float:
+            """Calls in the newest push."""
+            for body in reversed(rpc.metric_requests if protocol == "grpc" else http.bodies):
+                pushed = (
+                    from_json(body, MetricsRequest)
+                    if protocol == "http/json"
+                    else MetricsRequest.FromString(body)
+                )
+                for resource in pushed.resource_metrics:
+                    for metric in resource.scope_metrics[0].metrics:
+                        if metric.name == "postern_edge_requests_total":
+                            return sum(point.as_double for point in metric.sum.data_points)
+            return 0.0
+
+        async def are_counted() -> bool:
+            return calls() == 3.0
+
+        await eventually(are_counted)
+        assert await shop.end() == 0
+    if protocol != "grpc":
+        assert all(head.startswith(b"POST /v1/metrics ") for head in http.heads)
+    assert rpc.requests == []  # no spans: the common endpoint is not set

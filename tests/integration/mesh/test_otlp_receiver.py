@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from telemetry.otlp.json_form import traces_json
+from telemetry.otlp.json_form import request_json
 from telemetry.otlp.messages_pb2 import (
     AnyValue,
     KeyValue,
@@ -89,8 +89,8 @@ async def test_every_way_of_exporting_reaches_collector_and_memory(tmp_path: Pat
             posts = (
                 (bodies[2], (PROTOBUF,)),
                 (gzip.compress(bodies[3]), (PROTOBUF, ("content-encoding", "gzip"))),
-                (traces_json(bodies[4]), (JSON,)),
-                (gzip.compress(traces_json(bodies[5])), (JSON, ("content-encoding", "gzip"))),
+                (request_json(bodies[4], "traces"), (JSON,)),
+                (gzip.compress(request_json(bodies[5], "traces")), (JSON, ("content-encoding", "gzip"))),
             )
             for body, headers in posts:
                 answer = await request(web.http_port, "POST", "/v1/traces", headers=headers, body=body)

@@ -36,6 +36,7 @@ from tests.support.web_pki import WebCa
 from tests.unit.telemetry.building import SAMPLED, a_span
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+METRICS = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 QUICK = ExportLimits(flush_s=0.02, backoff_s=(0.01, 0.02), shutdown_s=2.0)
 PARTIAL = Response(partial_success=PartialSuccess(rejected=2, error_message="too old")).SerializeToString()
 
@@ -46,6 +47,7 @@ class GrpcCollector:
     def __init__(self, *answers: "bytes | Callable[[Any], Any]") -> None:
         self.answers = list(answers)
         self.requests: list[bytes] = []
+        self.metric_requests: list[bytes] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.port = 0
         self.got = asyncio.Event()
@@ -60,6 +62,10 @@ class GrpcCollector:
         await answer(context)
         return b""
 
+    async def export_metrics(self, request: bytes, _: Any) -> bytes:
+        self.metric_requests.append(request)
+        return b""
+
     @property
     def target(self) -> OtlpTarget:
         return OtlpTarget(host="127.0.0.1", port=self.port, protocol="grpc", is_secure=False)
@@ -71,8 +77,9 @@ async def grpc_collecting(
 ) -> AsyncIterator[GrpcCollector]:
     collector = GrpcCollector(*answers)
     server = grpc.aio.server()
-    methods = {"Export": grpc.unary_unary_rpc_method_handler(collector.export)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    for service, export in ((SERVICE, collector.export), (METRICS, collector.export_metrics)):
+        methods = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
     where = "localhost:0"
     collector.port = server.add_secure_port(where, tls) if tls else server.add_insecure_port(where)
     await server.start()

@@ -180,3 +180,33 @@ def test_as_dict_is_zipkins_json_with_names_as_they_are() -> None:
     assert found["annotations"] == [{"timestamp": BEGAN // 1000, "value": "retry"}]
     assert (found["timestamp"], found["duration"]) == (BEGAN // 1000, 2000)
     assert found["tags"]["error"] == "bad"
+
+
+def waits(**changes: object) -> list[str]:
+    span = span_of(a_call(**changes), "cart")
+    assert span is not None
+    return [text for _, text in span.events]
+
+
+def test_waits_are_events_where_they_took_long() -> None:
+    ms = 1_000_000
+    tried = (an_attempt(started_ns=BEGAN + 40 * ms, sent_ns=BEGAN + 47 * ms),)
+    assert waits(tried=tried) == ["hold delay_ms=40", "connect delay_ms=7 endpoint=10.0.0.7:5000"]
+    assert waits(tried=(an_attempt(started_ns=BEGAN + ms, sent_ns=BEGAN + 2 * ms),)) == []
+    assert waits(ended_ns=BEGAN + 90 * ms) == []
+
+
+def test_call_that_was_only_held_says_how_long() -> None:
+    ms = 1_000_000
+    assert waits(cause="no-app", status=404, ended_ns=BEGAN + 2200 * ms) == ["hold delay_ms=2200", "no-app"]
+    assert waits(cause="denied", status=403) == ["denied"]
+
+
+def test_events_are_in_order_of_time() -> None:
+    ms = 1_000_000
+    tried = (
+        an_attempt(started_ns=BEGAN, ended_ns=BEGAN + 10 * ms, status=503, sent_ns=BEGAN),
+        an_attempt(started_ns=BEGAN + 30 * ms, sent_ns=BEGAN + 50 * ms),
+    )
+    found = waits(tried=tried, attempts=tried, cause="timeout", status=504, ended_ns=BEGAN + 99 * ms)
+    assert [text.partition(" ")[0] for text in found] == ["retry", "connect", "timeout"]

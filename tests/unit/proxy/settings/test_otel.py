@@ -33,7 +33,14 @@ def target(root: Path, env: Mapping[str, str], profile: Profile = "dev") -> Otlp
 
 def test_nothing_said_nothing_exported(root: Path) -> None:
     found = read(root, {f"{COMMON}PROTOCOL": "grpc", f"{COMMON}HEADERS": "a=b"})
-    assert found == OtelSettings(traces=None, service_name="", resource=(), limits=ExportLimits())
+    assert found == OtelSettings(
+        traces=None,
+        metrics=None,
+        metrics_every_s=60.0,
+        service_name="",
+        resource=(),
+        limits=ExportLimits(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,3 +173,16 @@ def test_values_of_headers_are_told_nowhere(root: Path) -> None:
 
 def test_empty_variables_say_nothing(root: Path) -> None:
     assert read(root, dict.fromkeys(OTEL_VARIABLES, "")).traces is None
+
+
+def test_metrics_are_pushed_where_their_own_variable_says(root: Path) -> None:
+    common = {f"{COMMON}ENDPOINT": "http://c:1", f"{COMMON}HEADERS": "k=v"}
+    assert read(root, common).metrics is None
+    found = read(
+        root, {**common, f"{COMMON}METRICS_ENDPOINT": "http://m:2/in", "OTEL_METRIC_EXPORT_INTERVAL": "250"}
+    )
+    assert found.metrics is not None
+    assert (found.metrics.host, found.metrics.path, found.metrics.headers) == ("m", "/in", (("k", "v"),))
+    assert found.metrics_every_s == 0.25
+    assert found.traces is not None
+    assert found.traces.host == "c"

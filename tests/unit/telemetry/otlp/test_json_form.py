@@ -5,7 +5,7 @@ import json
 import pytest
 
 from telemetry.otlp.encoding import resource_of, traces_request
-from telemetry.otlp.json_form import JsonFormError, from_json, traces_json
+from telemetry.otlp.json_form import JsonFormError, from_json, request_json
 from telemetry.otlp.messages_pb2 import TracesRequest
 from tests.unit.telemetry.building import SAMPLED, a_span
 
@@ -39,11 +39,11 @@ EXAMPLE = {
 
 def test_ids_are_hex_and_enums_numbers() -> None:
     body = traces_request([a_span(context=SAMPLED._replace(parent_id=1))], resource_of("cart", ()))
-    made = json.loads(traces_json(body))["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    made = json.loads(request_json(body, "traces"))["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
     assert made["traceId"] == "4bf92f3577b34da6a3ce929d0e0e4736"
     assert (made["spanId"], made["parentSpanId"], made["kind"]) == ("00000000000000a1", "0000000000000001", 3)
     assert made["startTimeUnixNano"] == "1700000000000000000"
-    assert from_json(traces_json(body), TracesRequest).SerializeToString() == body
+    assert from_json(request_json(body, "traces"), TracesRequest).SerializeToString() == body
 
 
 def test_example_of_the_specification_is_read() -> None:

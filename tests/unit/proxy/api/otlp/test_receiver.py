@@ -5,7 +5,7 @@ import pytest
 from proxy.api.otlp.answers import Refusal
 from proxy.api.otlp.receiver import Receiver
 from telemetry.metrics import Meters
-from telemetry.otlp.json_form import traces_json
+from telemetry.otlp.json_form import request_json
 from telemetry.otlp.messages_pb2 import ResourceSpans, ScopeSpans, Span, TracesRequest
 from telemetry.tracing import ExportLimits, Tracer
 from tests.unit.telemetry.building import KeptLines
@@ -49,7 +49,10 @@ async def test_request_goes_on_in_protobuf(*, is_json: bool) -> None:
     forwarder = Forwarder()
     it = Received(forwarder)
     body = request(3)
-    assert await it.receiver.take(traces_json(body) if is_json else body, is_json=is_json) == (0, "")
+    assert await it.receiver.take(request_json(body, "traces") if is_json else body, is_json=is_json) == (
+        0,
+        "",
+    )
     await it.tracer.queues[0].flush()
     assert [(item.body, item.spans) for item in forwarder.batches[0]] == [(body, 3)]
     assert it.lines == []

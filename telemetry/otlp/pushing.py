@@ -1,0 +1,98 @@
+"""Pushes the meters to an OTLP collector, once a minute and once at the end. protobuf is loaded with the first push, off the loop."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
+from typing import Protocol
+
+from telemetry.errors import ExportError, PartialExportError
+from telemetry.logs import Logger
+from telemetry.metrics import Meters
+from telemetry.otlp.exporter import Pairs
+
+_COMPLAIN_EVERY_S = 60.0
+_LAST_S = 5.0
+
+
+class Requests(Protocol):
+    """Takes requests to a collector: a `Delivery`."""
+
+    async def send(self, pieces: Sequence[bytes], /) -> None:
+        """Raises: ExportError."""
+
+    async def close(self) -> None:
+        """Ends the connection."""
+
+
+class MetricsPusher:
+    """Owns the delivery. report: has the engine count all calls that are over.
+
+    A push that fails is not repeated: the next has the same counts and more. Mutable state: when a failure was logged last.
+    """
+
+    def __init__(
+        self,
+        meters: Meters,
+        delivery: Requests,
+        service: str,
+        resource: Pairs,
+        *,
+        every_s: float,
+        report: Callable[[], Awaitable[None]],
+        log: Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._meters = meters
+        self._delivery = delivery
+        self._service = service
+        self._resource = resource
+        self._every_s = every_s
+        self._report = report
+        self._log = log
+        self._clock = clock
+        self._started_ns = time.time_ns()
+        self._complained_at = float("-inf")
+
+    async def run(self) -> None:
+        """Push until cancelled; then once more, for a bounded time."""
+        try:
+            while True:
+                await asyncio.sleep(self._every_s)
+                await self.push()
+        finally:
+            try:
+                async with asyncio.timeout(_LAST_S):
+                    await self.push()
+                    await self._delivery.close()
+            except TimeoutError as error:
+                self._complain(error)
+
+    async def push(self) -> None:
+        """Send what has been counted so far. A failure is logged and counted."""
+        await self._report()
+        self._meters.refresh()
+        result = "ok"
+        try:
+            await self._delivery.send(await asyncio.to_thread(self._encode))
+        except PartialExportError as error:
+            result = "partial"
+            self._complain(error)
+        except ExportError as error:
+            result = "failed"
+            self._complain(error)
+        self._meters.metric_pushes.add(result)
+
+    def _encode(self) -> list[bytes]:
+        encoding, metrics = (import_module(f"telemetry.otlp.{name}") for name in ("encoding", "metrics"))
+        resource = encoding.resource_of(self._service, self._resource)
+        families = self._meters.families()
+        return list(
+            metrics.metrics_requests(families, resource, started_ns=self._started_ns, now_ns=time.time_ns())
+        )
+
+    def _complain(self, error: Exception) -> None:
+        now = self._clock()
+        if now - self._complained_at >= _COMPLAIN_EVERY_S:
+            self._complained_at = now
+            self._log.warning("metrics are not pushed", problem=str(error) or type(error).__name__)
