@@ -1,0 +1,1 @@
+"""Prometheus, alert rules and a Grafana board for a mesh."""
