@@ -97,6 +97,11 @@ def _api(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
         if not call.dst and call.surface != "dapr":
             return kind  # neither a method of ours nor an app's
         rpc = (me, path, names.grpc_code_label(rpc_code(call)))
+        if is_timed and not call.dst:
+            kind = kind._replace(
+                request_bytes=(meters.grpc_server_received_bytes.slot(*rpc[:2]),),
+                response_bytes=(meters.grpc_server_sent_bytes.slot(*rpc[:2]),),
+            )
         return kind._replace(
             counted=(*kind.counted, meters.grpc_server_completed.slot(*rpc)),
             to_end_ms=(meters.grpc_server_latency.slot(*rpc),) if is_timed else (),

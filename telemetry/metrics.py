@@ -93,7 +93,7 @@ class Meters:
         self._invocation()
         self._api()
         self._security()
-        self._resiliency()
+        self._resources()
         self._edges()
         self._sidecar()
         self.routes = Histogram("routes", "Not a metric.", ROUTE_LABELS, EDGE_BUCKETS_S, limit=ROUTES)
@@ -179,6 +179,15 @@ class Meters:
             rpc,
             latency,
         )
+        self.grpc_server_received_bytes = self.histogram(
+            "dapr_grpc_io_server_received_bytes_per_rpc",
+            "Size of requests to the gRPC API itself.",
+            rpc[:2],
+            size,
+        )
+        self.grpc_server_sent_bytes = self.histogram(
+            "dapr_grpc_io_server_sent_bytes_per_rpc", "Size of answers of the gRPC API itself.", rpc[:2], size
+        )
         self.grpc_probes = self.counter(
             "dapr_grpc_io_healthprobes_completed_count",
             "Health probes of the gRPC app.",
@@ -229,7 +238,14 @@ class Meters:
             ("kind",),
         )
 
-    def _resiliency(self) -> None:
+    def _resources(self) -> None:
+        component = "dapr_runtime_component_"
+        self.components_loaded = self.counter(
+            f"{component}loaded", "Components of middleware loaded.", ("app_id",)
+        )
+        self.component_inits = self.counter(
+            f"{component}init_total", "Components put to use, by type.", ("app_id", "component")
+        )
         prefix = "dapr_resiliency_"
         self.resiliency_loaded = self.counter(
             f"{prefix}loaded", "Resiliency documents loaded.", ("app_id", "name", "namespace")

@@ -110,3 +110,6 @@ class Reloads:
     def _count_resources(self) -> None:
         for name, namespace in self.policy.resiliency.resources:
             self._meters.resiliency_loaded.add(self._settings.app_id, name, namespace)
+        for component in self.policy.pipelines.components:
+            self._meters.components_loaded.add(self._settings.app_id)
+            self._meters.component_inits.add(self._settings.app_id, component.type)

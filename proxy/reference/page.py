@@ -145,6 +145,8 @@ def page() -> str:
         "Codes are stable, messages are not. `--level` says which severity makes the exit code 1.",
         table(("code", "severity", "meaning"), code_rows()),
         "## Metrics",
+        "Of a sidecar, and `process_*` beside them; a series is there from its first use on. Sentry's are in"
+        " [its README](../sentry/README.md#metrics), alert rules and a board in [examples/monitoring](../examples/monitoring).",
         table(("metric", "type", "labels", "what it counts"), metric_rows()),
         "## Limits",
         table(("limit", "value", "beyond it", "flag"), map(_limit_row, (*engine_limits(), *other_limits()))),

@@ -129,6 +129,10 @@ async def test_invoke_service_is_a_call_of_the_grpc_api_and_none_of_the_http_api
             f'grpc_io_server_completed_rpcs{{app_id="myapp",grpc_server_method="{dapr}{method}",grpc_server_status="OK"}} 1.0'
             for method in ("InvokeService", "GetMetadata")
         ),
+        *(
+            f'grpc_io_server_{way}_bytes_per_rpc_count{{app_id="myapp",grpc_server_method="{dapr}InvokeService"}} 1.0'
+            for way in ("received", "sent")
+        ),
         'runtime_service_invocation_req_sent_total{app_id="myapp",dst_app_id="myapp",type="unary"} 1.0',
         f"http_client_completed_count{labels('/hi')} 1.0",
     )

@@ -17,6 +17,7 @@ from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import DAPR_APP_ID, Mesh, Sidecar
+from tests.support.processes import REPOSITORY
 from tests.support.promtool import complaints
 from tests.support.proto.echo_pb2 import EchoRequest
 
@@ -77,11 +78,14 @@ async def test_names_of_busy_sidecars_are_as_prometheus_wants_them(engine: str, 
             assert await asyncio.to_thread(complaints, text) == []
 
 
-async def test_names_of_sentry_are_as_prometheus_wants_them(tmp_path: Path) -> None:
+async def test_names_of_sentry_are_as_prometheus_wants_them_and_in_its_readme(tmp_path: Path) -> None:
+    readme = (REPOSITORY / "sentry" / "README.md").read_text(encoding="utf-8")
     with running_sentry(tmp_path, "--metrics-port", "0") as sentry:
         await fetch(sentry.client())
         text = await asyncio.to_thread(scraped, sentry.metrics)
         assert await asyncio.to_thread(complaints, text.encode()) == []
+        names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+        assert not [name for name in names if not name.startswith("process_") and f"`{name}`" not in readme]
 
 
 def values(text: bytes, name: str) -> dict[str, float]:
@@ -131,6 +135,22 @@ async def test_what_is_open_and_where_time_goes_is_told_on_both_sides(engine: st
         assert values(text, "postern_gc_pause_seconds_count")[""] > 0
         assert 0 <= values(text, "postern_loop_lag_seconds")[""] < 60
         assert values(text, "postern_connections_open")['{direction="in",listener="http"}'] >= 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_components_are_counted_by_type(engine: str, mesh: Mesh) -> None:
+    kind = "middleware.http.uppercase"
+    spec = f"{{type: {kind}, version: v1}}"
+    mesh.write("components/upper.yaml", f"kind: Component\nmetadata: {{name: upper}}\nspec: {spec}\n")
+    handlers = f"{{handlers: [{{name: upper, type: {kind}}}]}}"
+    config = mesh.write("config.yaml", f"kind: Configuration\nspec: {{httpPipeline: {handlers}}}\n")
+    folder = str(config.parent / "components")
+    web = await mesh.sidecar(
+        "web", flags=("--engine", engine, "--config", str(config), "--resources-path", folder)
+    )
+    text = await scrape(web)
+    assert values(text, "dapr_runtime_component_loaded") == {'{app_id="web"}': 1}
+    assert values(text, "dapr_runtime_component_init_total") == {f'{{app_id="web",component="{kind}"}}': 1}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
