@@ -118,6 +118,12 @@ async def test_open_calls_streams_and_request_bodies_are_counted(engine: str) ->
                 await until_open(node, NOTHING)
 
 
+async def test_nothing_is_open_after_the_end(engine: str) -> None:
+    async with running(engine) as node:
+        pass
+    assert node.engine.open_work() == NOTHING
+
+
 async def test_answers_of_ours_are_no_open_calls(engine: str) -> None:
     async with running(engine) as node, connect(await node.listen(always(reply(Cause.DENIED)))) as caller:
         await caller.request("GET", "/")

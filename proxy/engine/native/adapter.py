@@ -83,6 +83,7 @@ class NativeEngine:
                 self._push_measures()
                 await self._tell()
         finally:
+            self._running.clear()
             self._loop.remove_reader(self._core.bell())
             self._core.stop()
             self._reports.tell_all()
@@ -179,6 +180,8 @@ class NativeEngine:
 
     def open_work(self) -> OpenWork:
         """What is open; without what a thread that is stuck has not counted."""
+        if not self._running.is_set():  # its threads would not answer
+            return OpenWork(calls={}, streams_in=0, streams_out=0, replay_bytes=0)
         counts, streams_in, streams_out, replay_bytes = self._core.open_work()
         calls: Counter[Labels] = Counter()
         for token, count in counts:
