@@ -20,6 +20,7 @@ from proxy.settings.values import Settings
 from proxy.settings.version import runtime_version
 from proxy.wire.http_client import LocalResponse, LocalStream
 from proxy.wire.target import BadTargetError, clean, parse
+from telemetry.decisions import decisions
 from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
 
@@ -156,6 +157,7 @@ class Admin:
         self._reported: dict[str, Callable[[Query], Awaitable[LocalResponse]]] = {
             "/postern/v1/edges": self._edges,
             "/postern/v1/traces": self._traces,
+            "/postern/v1/policies": self._policies,
             "/trace": self._trace,
         }
 
@@ -307,6 +309,10 @@ class Admin:
             "connections": status["engineStats"]["connections"],
         }
         return _json(200, about | self._meters.recent.report())
+
+    async def _policies(self, _: Query) -> LocalResponse:
+        """What policies decided so far."""
+        return _json(200, decisions(self._meters))
 
     async def _trace(self, query: Query) -> LocalResponse:
         try:

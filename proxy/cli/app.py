@@ -12,6 +12,7 @@ from proxy.cli.check import check
 from proxy.cli.completion import COMPLETING, listed
 from proxy.cli.config import config
 from proxy.cli.configurations import configurations
+from proxy.cli.dashboard import dashboard
 from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError
 from proxy.cli.explain import explain
 from proxy.cli.invoke import invoke
@@ -36,7 +37,7 @@ _ELSEWHERE = {
 }
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(status, stop, invoke, explain, endpoints, resolve, check, analyze, bundle),
-    *(tap, top, stat, edges, trace),
+    *(tap, top, stat, edges, trace, dashboard),
     *(logs, configurations, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.
@@ -47,7 +48,6 @@ _MISSING = {
         ("publish", "components", "scheduler", "workflow", "mcpservers"),
         "not part of postern, which has service invocation only",
     ),
-    "dashboard": "there is none; `postern list`, `status`, `endpoints` and `trace` show what runs",
     **dict.fromkeys(("annotate", "upgrade"), f"is {KUBERNETES}"),
     "build-info": "is `postern version`, and `postern sidecar --build-info`",
     "completion": "is `postern --show-completion`, and `--install-completion` puts it in place",

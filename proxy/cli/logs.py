@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import typer
 from msgspec import Struct
@@ -107,7 +107,7 @@ def lines(files: Sequence[LogFile], tail: int, *, follow: bool) -> Iterator[str]
             for file in files:
                 for line in opened[file]:
                     yield _shown(file, line, labelled=labelled)
-                if _is_replaced(file.path, opened[file]):
+                if is_replaced(file.path, opened[file]):
                     opened.pop(file).close()
                     opened[file] = file.path.open(encoding="utf-8", errors="replace")
             time.sleep(_POLL_S)
@@ -116,7 +116,7 @@ def lines(files: Sequence[LogFile], tail: int, *, follow: bool) -> Iterator[str]
             stream.close()
 
 
-def _is_replaced(path: Path, stream: IO[str]) -> bool:
+def is_replaced(path: Path, stream: IO[Any]) -> bool:
     """Whether the path leads to another file than the one that is open: a full log was put aside."""
     try:
         return not os.path.samestat(path.stat(), os.fstat(stream.fileno()))

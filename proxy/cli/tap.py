@@ -113,7 +113,7 @@ async def tap_all(found: Sequence[Entry], target: str, output: TapOutput) -> Non
         try:
             async with open_stream(f"unix:{entry.admin_socket}", target, timeout_s=ASK_S) as stream:
                 if stream.status != 200:
-                    problems.append(f"{name}: {await _refusal(stream)}")
+                    problems.append(f"{name}: {await refusal(stream)}")
                     return
                 tapped.append(entry)
                 async for line in stream.lines():
@@ -136,7 +136,8 @@ async def tap_all(found: Sequence[Entry], target: str, output: TapOutput) -> Non
         raise CliError("no sidecar could be tapped")
 
 
-async def _refusal(stream: LineStream) -> str:
+async def refusal(stream: LineStream) -> str:
+    """Why a sidecar opened no tap. Raises: LocalHttpError, TimeoutError, ValueError."""
     if stream.status == 404:
         return "its sidecar can't be tapped; restart it with this version"
     async with asyncio.timeout(ASK_S):

@@ -14,6 +14,8 @@ from proxy.api.dapr.service import CALLS
 from proxy.api.dapr.standard import WATCHES
 from proxy.api.otlp.server import CALLS as EXPORTS
 from proxy.api.otlp.unpacking import MAX_BYTES as EXPORT_BYTES
+from proxy.cli.live.service import MAX_STREAMS
+from proxy.cli.live.stream import MAX_WAITING as MAX_UNSENT
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
 from proxy.contract.gates import MAX_CALLERS
 from proxy.contract.recording import MAX_KEY_BYTES
@@ -24,6 +26,7 @@ from proxy.control.sessions import MAX_SESSIONS
 from proxy.control.tapping import MAX_TAPS, MAX_UNREAD
 from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
+from telemetry.dashboard.layout import MAX_NODES
 from telemetry.exporting import ExportLimits
 from telemetry.logs import LINES_PER_S
 from telemetry.otlp.reading import SPAN_LIMIT
@@ -209,6 +212,13 @@ def other_limits() -> tuple[Limit, ...]:
             f"{MAX_UNREAD:,}",
             "left out, told in the stream and counted in `postern_tap_dropped_total`",
         ),
+        Limit("pages that look at one dashboard at once", str(MAX_STREAMS), "429"),
+        Limit(
+            "calls or log events that wait for a dashboard's page",
+            f"{MAX_UNSENT:,}",
+            "the oldest are left out and counted",
+        ),
+        Limit("apps that a dashboard draws", str(MAX_NODES), "the table has them all"),
         Limit("routes that `edges`, `stat` and `top` tell apart", str(ROUTES), "counted as `other`"),
         Limit(
             "label sets of one metric",

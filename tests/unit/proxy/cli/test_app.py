@@ -21,10 +21,6 @@ from proxy.wire.http_client import LocalResponse
         (["run", "-k", "-f", "."], "postern run: -k is for Kubernetes, which is not built yet\n"),
         (["logs", "-a", "x", "x"], "postern logs: expected one app; name it alone, or with --app-id\n"),
         (["logs"], "postern logs: expected one app; name it alone, or with --app-id\n"),
-        (
-            ["dashboard"],
-            "postern dashboard: there is none; `postern list`, `status`, `endpoints` and `trace` show what runs\n",
-        ),
     ],
 )
 def test_unknown_command_is_told_with_the_nearest(
