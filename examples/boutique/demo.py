@@ -6,8 +6,10 @@ checks itself instead, and its exit code says whether all was as it should be.
 
 import argparse
 import fcntl
+import json
 import signal
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +19,14 @@ import grpc
 from examples.boutique import zipkin
 from examples.boutique.api import shop_pb2, shop_pb2_grpc
 from examples.boutique.errors import CommandFailedError, DemoError, ZipkinUnavailableError
-from examples.boutique.mesh import BIN, PROJECT, RUN_FILE, Mesh, run_file_with_zipkin
+from examples.boutique.mesh import (
+    BIN,
+    CONFIGURATION,
+    PROJECT,
+    Mesh,
+    configuration_with_zipkin,
+    run_file_in,
+)
 from examples.boutique.processes import Deadline
 from examples.boutique.shopper import Receipt, Shopper
 from examples.boutique.trace_check import CHECKOUT_CALLS, Check, check_checkout
@@ -72,9 +81,9 @@ def _free_folder(wanted: Path) -> Iterator[Path]:
 def _show(folder: Path, *, is_once: bool, with_zipkin: bool) -> int:
     with ExitStack() as stack:
         tracer = stack.enter_context(_zipkin(folder)) if with_zipkin else None
-        run_file = run_file_with_zipkin(folder, tracer.spans_url) if tracer else RUN_FILE
+        policy = configuration_with_zipkin(folder, tracer.spans_url) if tracer else CONFIGURATION
         print("Starting nine services, each with its own proxy …", flush=True)
-        mesh = stack.enter_context(Mesh(run_file, folder))
+        mesh = stack.enter_context(Mesh(run_file_in(folder, policy), folder))
         deadline = Deadline(OPEN_S)
         shopper = Shopper(mesh.page(deadline))
         while not shopper.is_open():
@@ -82,11 +91,12 @@ def _show(folder: Path, *, is_once: bool, with_zipkin: bool) -> int:
         tracer = _when_ready(tracer)
         receipt = shopper.buy("lamp", "mug")
         checks = _wait_for_trace(mesh, receipt)
+        dashboard = stack.enter_context(mesh.dashboard())
         _print_where_to_look(
-            mesh, receipt, tracer, page=mesh.page(deadline), policy=run_file.with_name("config.yaml")
+            mesh, receipt, tracer, page=mesh.page(deadline), policy=policy, dashboard=dashboard
         )
         if is_once:
-            checks += _look_further(mesh, receipt, tracer)
+            checks += (*_look_further(mesh, receipt, tracer), _check_dashboard(dashboard))
             mesh.stop()
             checks += (
                 Check(
@@ -157,10 +167,11 @@ def _last_trace(mesh: Mesh) -> object:
 
 
 def _print_where_to_look(
-    mesh: Mesh, receipt: Receipt, tracer: zipkin.Zipkin | None, *, page: str, policy: Path
+    mesh: Mesh, receipt: Receipt, tracer: zipkin.Zipkin | None, *, page: str, policy: Path, dashboard: str
 ) -> None:
     print(f"""
 The shop is open:  http://{page}/
+The mesh, live:    {dashboard}
 
 Its proxies:
 
@@ -222,6 +233,18 @@ def _check_refusal(grpc_port: int) -> Check:
         passed=found.startswith(grpc.StatusCode.PERMISSION_DENIED.name),
         found=found,
     )
+
+
+def _check_dashboard(link: str) -> Check:
+    page, _, token = link.partition("#token=")
+    asked = urllib.request.Request(f"{page}api/events", headers={"Authorization": f"Bearer {token}"})
+    apps: set[str] = set()
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=CALL_S) as events:
+        for line in events:
+            if line.startswith(b"data: "):
+                apps = {row["app"] for row in json.loads(line.removeprefix(b"data: "))["sidecars"]}
+                break
+    return Check(title="the dashboard shows them all", passed=apps == SERVICES, found=f"found {sorted(apps)}")
 
 
 def _check_zipkin(mesh: Mesh, tracer: zipkin.Zipkin, trace_id: str) -> Check:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +22,13 @@ from examples.boutique.processes import Deadline, end
 
 PROJECT = Path(__file__).parents[2]
 RUN_FILE = Path(__file__).with_name("mesh.yaml")
+CONFIGURATION = RUN_FILE.with_name("config.yaml")
 BIN = Path(sys.executable).parent
 COMMAND_S = 30.0
 TAIL_LINES = 15
 STOP_S = 40.0
 FORCED_STOP_S = 5.0
+DASHBOARD_STOP_S = 5.0
 MAX_HOME_BYTES = 60  # a unix socket's path holds 107 bytes, and the sockets lie in this folder
 
 _PAGE = re.compile(rb"frontend listening on (127\.0\.0\.1:[0-9]+)")
@@ -78,6 +82,29 @@ class Mesh:
         if not deadline.pause(self._process):
             self._copier.join(COMMAND_S)
             raise DemoError(f"{problem}: postern run ended with {self._process.returncode}\n{self.tail()}")
+
+    @contextmanager
+    def dashboard(self) -> Iterator[str]:
+        """A dashboard of this mesh: its link. It ends with the block. Raises: DemoError."""
+        with subprocess.Popen(
+            [BIN / "postern", "dashboard", "--no-open"],
+            cwd=PROJECT,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            try:
+                said = process.stdout.readline().strip()  # it says the link, or why it ends
+                if not said.startswith("http://"):
+                    raise DemoError(f"postern dashboard: {said or 'it said nothing'}")
+                yield said
+            finally:
+                process.terminate()
+                end(process, DASHBOARD_STOP_S)
 
     def wait(self) -> int:
         """Blocks until the mesh ends by itself; gives its exit code."""
@@ -156,16 +183,26 @@ def runtime_root(folder: Path) -> Path:
     return home
 
 
-def run_file_with_zipkin(folder: Path, spans_url: str) -> Path:
-    """Copies of the run file and the Configuration that send every span to Zipkin as well."""
-    configuration = yaml.safe_load(RUN_FILE.with_name("config.yaml").read_text(encoding="utf-8"))
+def configuration_with_zipkin(folder: Path, spans_url: str) -> Path:
+    """A copy of the Configuration that sends every span to Zipkin as well."""
+    configuration = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
     configuration["spec"]["tracing"]["zipkin"] = {"endpointAddress": spans_url}
-    (folder / "config.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
+    written = folder / "config.yaml"
+    written.write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
+    return written
+
+
+def run_file_in(folder: Path, configuration: Path) -> Path:
+    """A copy of the run file with this Configuration, whose logs go into files in the folder, too."""
+    shutil.rmtree(folder / ".dapr" / "logs", ignore_errors=True)  # of the demonstration before
     run = yaml.safe_load(RUN_FILE.read_text(encoding="utf-8"))
-    run["common"]["configFilePath"] = str(folder / "config.yaml")
-    run["common"]["resourcesPaths"] = [str(RUN_FILE.with_name("resources"))]
+    common = run["common"]
+    common["configFilePath"] = str(configuration)
+    common["appLogDestination"] = common["daprdLogDestination"] = "fileAndConsole"
+    common["env"] = {**common.get("env", {}), "PYTHONPATH": str(PROJECT)}
+    common["resourcesPaths"] = [str(RUN_FILE.with_name("resources"))]
     for app in run["apps"]:
-        app["appDirPath"] = str(PROJECT)
+        app["appDirPath"] = str(folder)
     written = folder / "mesh.yaml"
     written.write_text(yaml.safe_dump(run, sort_keys=False), encoding="utf-8")
     return written

@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from typing import Any
 
 STEP_S = 0.25
 
@@ -25,7 +26,7 @@ class Deadline:
         return False
 
 
-def end(process: "subprocess.Popen[bytes]", grace_s: float) -> bool:
+def end(process: "subprocess.Popen[Any]", grace_s: float) -> bool:
     """Wait for a process that was asked to end; kill it after `grace_s`. Gives whether it ended by itself."""
     try:
         process.wait(grace_s)

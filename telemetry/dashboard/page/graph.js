@@ -13,6 +13,7 @@ const MAX_LABELS = 24; // edges; with more, only what fails is labelled until it
 export const LOCK = "M2.5 4.5V3a2.5 2.5 0 0 1 5 0v1.5M1 4.5h8v6H1z";
 export const OPEN = "M2.5 4.5V3a2.5 2.5 0 0 1 4.8-.9M1 4.5h8v6H1z";
 const NAME_CHARS = 17;
+const EMPTY = 30; // the width of a label without its text
 
 /** @typedef {{kind: "node" | "edge", id: string}} Selection */
 
@@ -296,10 +297,10 @@ function updateLabel(group, edge, route, dim) {
   const [box, lock, words] = group.children;
   const looks = `${edge.state} ${text}`;
   set(group, { transform: `translate(${route.label.x} ${route.label.y})`, "data-state": edge.state, "data-dim": dim, "data-open": edge.secured === false });
-  if (group.looks !== looks) {
+  if (group.looks !== looks || group.width <= EMPTY) {
     group.looks = looks;
     words.textContent = text;
-    group.width = words.getComputedTextLength() + 30; // asked for only when it may have changed
+    group.width = words.getComputedTextLength() + EMPTY; // asked for only when it may have changed; 0 while nothing is drawn
   }
   const { width } = group;
   set(box, { x: -width / 2, width });

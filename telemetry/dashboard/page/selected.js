@@ -187,7 +187,7 @@ function routesTable(routes) {
     "table",
     { class: "list tight" },
     el("caption", { class: "unseen" }, "Routes of this edge"),
-    el("thead", {}, el("tr", {}, ["Route", "Rate", "Succeed", "p95", "Answers"].map((title) => el("th", { scope: "col" }, title)))),
+    el("thead", {}, el("tr", {}, ["Route", "Rate", "Succeed", "p95"].map((title) => el("th", { scope: "col" }, title)))),
     el(
       "tbody",
       {},
@@ -195,11 +195,10 @@ function routesTable(routes) {
         el(
           "tr",
           { "data-state": route.state },
-          el("th", { scope: "row", class: "path" }, route.protocol === "grpc" ? route.path || route.method : `${route.method} ${route.path}`.trim()),
+          el("th", { scope: "row", class: "path" }, route.protocol === "grpc" ? route.path || route.method : `${route.method} ${route.path}`.trim(), el("small", {}, Object.entries(route.codes).map(([code, count]) => `${code} ×${count}`).join(", "))),
           el("td", { "data-title": "Rate" }, route.calls ? rate(route.rps) : "idle"),
           el("td", { "data-title": "Succeed" }, percent(route.success)),
           el("td", { "data-title": "p95" }, ms(route.p95Ms)),
-          el("td", { "data-title": "Answers" }, Object.entries(route.codes).map(([code, count]) => `${code} ×${count}`).join(", ")),
         ),
       ),
     ),

@@ -20,7 +20,9 @@
     else document.documentElement.setAttribute("data-theme", choice);
     const button = document.getElementById("theme");
     if (button !== null) {
-      button.textContent = `◐ ${LABELS[choice]}`;
+      const label = document.createElement("span");
+      label.textContent = ` ${LABELS[choice]}`;
+      button.replaceChildren("◐", label);
       button.setAttribute("aria-label", `Colours: ${LABELS[choice]}. Change`);
     }
   };

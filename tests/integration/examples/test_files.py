@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from examples.boutique.mesh import RUN_FILE, run_file_with_zipkin, runtime_root
+from examples.boutique.mesh import RUN_FILE, configuration_with_zipkin, run_file_in, runtime_root
 from examples.boutique.trace_check import CHECKOUT_CALLS
 from policies.reading import schema
 from policies.reading.compile_access import AccessContext, compile_access
@@ -116,8 +116,9 @@ def assert_addresses_are_its_own(app: Mapping[str, Any]) -> None:
     assert app.get("upstreams", []) == (["reviews"] if asks_reviews else [])
 
 
-def test_run_file_with_zipkin_keeps_all_but_the_places(tmp_path: Path) -> None:
-    written = yaml.safe_load(run_file_with_zipkin(tmp_path, "http://127.0.0.1:1/api/v2/spans").read_text())
+def test_copy_of_the_run_file_keeps_all_but_the_places(tmp_path: Path) -> None:
+    configuration = configuration_with_zipkin(tmp_path, "http://127.0.0.1:1/api/v2/spans")
+    written = yaml.safe_load(run_file_in(tmp_path, configuration).read_text())
     original = yaml.safe_load(RUN_FILE.read_text(encoding="utf-8"))
     assert [app["command"] for app in written["apps"]] == [app["command"] for app in original["apps"]]
     assert written["common"]["routes"] == original["common"]["routes"]
