@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from nameresolution.merge import Own, Report, describe, is_of_use, merge
 from nameresolution.resolver import AppName, EndpointSet, Found, SourceFailure
 
+_BEFORE = "before the change"  # what sources that are gone knew, as if a source of its own had said it
+
 
 class Lifetimes(Struct, frozen=True, kw_only=True):
     """The limits of the cache, in seconds and names."""
@@ -68,6 +70,28 @@ class Cache:
         settled = (self._settle(name, known, now) for name, known in self._names.items() if name in self.sets)
         return tuple(changed for changed in settled if changed is not None)
 
+    def replace_sources(self, sources: Iterable[str], now: float) -> tuple[AppName, ...]:
+        """Go by other sources; the names that they are to be asked for. Endpoints that were known stay until those have answered."""
+        self._sources = tuple(sources)
+        for name, known in self._names.items():
+            published = self.sets.get(name)
+            known.reports = {source: Report(source=source, pending=True) for source in self._sources}
+            known.failed_at.clear()
+            known.told_at.clear()
+            if published is not None and published.endpoints:
+                known.reports[_BEFORE] = Report(source=_BEFORE, endpoints=published.endpoints)
+                if published.stale:
+                    self._doubt_before(known, now)
+                self.sets[name] = merge(
+                    name, known.reports.values(), self._own
+                )  # the same, but for what was tried
+            else:
+                self.sets.pop(name, None)
+            known.flight_until = now + self._lifetimes.budget_s
+            known.negative_until = None
+            known.was_missed = False
+        return tuple(self._names)
+
     def want(self, name: AppName, now: float) -> bool:
         """Note that a name is needed; True if a flight began and the sources are to be asked."""
         known = self._names.get(name)
@@ -105,6 +129,7 @@ class Cache:
             known.reports[source] = replace(answered, pending=waits)
         if not (isinstance(found, SourceFailure) and known.reports[source].endpoints):
             known.failed_at.pop(source, None)
+        self._review_before(known, now)
         return self._settle(name, known, now)
 
     def tick(self, now: float) -> Ticked:
@@ -210,6 +235,8 @@ class Cache:
                 if report.pending:
                     failure = report.failure if report.endpoints else silent
                     known.reports[source] = replace(report, pending=False, failure=failure)
+            if self._review_before(known, now):
+                changed = self._settle(name, known, now) or changed
             merged = merge(name, known.reports.values(), self._own)
             if not merged.endpoints:
                 changed = self._publish_negative(name, known, merged, now)
@@ -217,6 +244,26 @@ class Cache:
             known.negative_until = None
             self.sets.pop(name, None)
         return changed
+
+    def _review_before(self, known: _Known, now: float) -> bool:
+        """Once all sources have been heard: drop what those before them knew, or keep it as stale where every one of them failed."""
+        before = known.reports.get(_BEFORE)
+        said = [report for source, report in known.reports.items() if source != _BEFORE]
+        if before is None or any(report.pending for report in said):
+            return False
+        if any(report.failure is None or report.failure.missing for report in said):
+            del known.reports[_BEFORE]
+            known.failed_at.pop(_BEFORE, None)
+            return True
+        if before.failure is not None:
+            return False
+        self._doubt_before(known, now)
+        return True
+
+    def _doubt_before(self, known: _Known, now: float) -> None:
+        failure = SourceFailure(reason="no source has answered since")
+        known.reports[_BEFORE] = replace(known.reports[_BEFORE], failure=failure)
+        known.failed_at[_BEFORE] = now
 
     def _is_passing(self, name: AppName, known: _Known) -> bool:
         """Whether a name is listened for only as long as it is wanted: nobody ever had it."""

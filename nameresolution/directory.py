@@ -39,16 +39,32 @@ class Directory:
         self._cache = Cache((resolver.source for resolver in self._resolvers), lifetimes)
         self._cache.identify(Own(mesh=mesh), self._clock())
         self._subscribers: dict[object, Subscriber] = {}
+        self._retired: list[Resolver] = []  # replaced, and not yet ended
+        self._instance: Instance | None = None  # announced
+        self._announcing = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._replaced = asyncio.Event()
         self._running = asyncio.Event()
 
     async def run(self) -> None:
         """Keep everything fresh until cancelled. A source that breaks is logged, reported and started again."""
         async with asyncio.TaskGroup() as tasks:
-            for resolver in self._resolvers:
-                tasks.create_task(self._supervise(resolver), name=f"nameresolution {resolver.source}")
+            begun = self._begin(tasks)
+            tasks.create_task(self._keep_replacing(tasks, begun))
             self._running.set()
             await self._age()
+
+    def replace(self, resolvers: Sequence[Resolver]) -> None:
+        """Go by other sources from now on. They are begun and announce us before those there were are ended."""
+        self._retired += self._resolvers
+        self._resolvers = tuple(resolvers)
+        for name in self._cache.replace_sources(
+            (resolver.source for resolver in self._resolvers), self._clock()
+        ):
+            for resolver in self._resolvers:
+                resolver.watch(name)
+        self._replaced.set()
+        self._changed.set()
 
     async def wait_running(self) -> None:
         """Return once the sources have been started; they may still be opening what they need."""
@@ -108,11 +124,15 @@ class Directory:
     async def announce(self, instance: Instance) -> None:
         """Make our instance known through every source; one that cannot is logged, never fatal."""
         self.identify(instance.instance, instance.mesh)
-        await self._tell("announce", lambda resolver: resolver.announce(instance))
+        async with self._announcing:
+            self._instance = instance
+            await self._announce(instance)
 
     async def withdraw(self) -> None:
         """Take our instance back at once (goodbye); what we know of others stays."""
-        await self._tell("withdraw", lambda resolver: resolver.withdraw())
+        async with self._announcing:
+            self._instance = None
+            await self._withdraw((*self._resolvers, *self._retired))
 
     def identify(self, instance: str, mesh: str | None) -> None:
         """Say who we are without announcing it: endpoints of another mesh are ignored from now on."""
@@ -120,7 +140,10 @@ class Directory:
             self._publish(changed)
         self._changed.set()
 
-    def _push(self, source: str, name: AppName, found: Found) -> None:
+    def _push(self, resolver: Resolver, name: AppName, found: Found) -> None:
+        if resolver not in self._resolvers:  # it was replaced
+            return
+        source = resolver.source
         changed = self._cache.report(source, name, found, self._clock())
         self._changed.set()
         if changed is not None:
@@ -133,19 +156,60 @@ class Directory:
             except Exception:  # noqa: BLE001 - one subscriber's fault must not keep the news from the others
                 _LOG.exception("subscriber failed on %s", endpoints.name)
 
+    def _begin(self, tasks: asyncio.TaskGroup) -> dict[Resolver, asyncio.Task[None]]:
+        return {
+            resolver: tasks.create_task(self._supervise(resolver), name=f"nameresolution {resolver.source}")
+            for resolver in self._resolvers
+        }
+
+    async def _keep_replacing(
+        self, tasks: asyncio.TaskGroup, running: dict[Resolver, asyncio.Task[None]]
+    ) -> None:
+        while True:
+            await self._replaced.wait()
+            self._replaced.clear()
+            retired = tuple(self._retired)
+            begun = self._begin(tasks)
+            async with self._announcing:
+                await self._hand_over(retired)
+                del self._retired[: len(retired)]
+            for resolver in retired:
+                if (task := running.get(resolver)) is not None:
+                    task.cancel()
+            running = begun
+
+    async def _hand_over(self, retired: Sequence[Resolver]) -> None:
+        """Announce us by the sources in force, and take us back from those before: first where both tell the same place of us."""
+        if self._instance is None:
+            return
+        sources = {resolver.source for resolver in self._resolvers}
+        await self._withdraw([resolver for resolver in retired if resolver.source in sources])
+        await self._announce(self._instance)
+        await self._withdraw([resolver for resolver in retired if resolver.source not in sources])
+
+    async def _announce(self, instance: Instance) -> None:
+        await self._tell("announce", self._resolvers, lambda resolver: resolver.announce(instance))
+
+    async def _withdraw(self, resolvers: Sequence[Resolver]) -> None:
+        await self._tell("withdraw", resolvers, lambda resolver: resolver.withdraw())
+
     async def _supervise(self, resolver: Resolver) -> None:
         failures = 0
+
+        def push(_: str, name: AppName, found: Found) -> None:
+            self._push(resolver, name, found)
+
         while True:
             started_at = self._clock()
             try:
-                await resolver.run(self._push)
+                await resolver.run(push)
                 problem = "ended"
             except Exception as error:  # noqa: BLE001 - the boundary of one source: the others work on
                 _LOG.exception("name resolution source %s failed", resolver.source)
                 problem = f"{type(error).__name__}: {error}"
             failures = 0 if self._clock() - started_at > _RESTART_S[-1] else failures + 1
             for name in self._cache.names():
-                self._push(resolver.source, name, SourceFailure(reason=f"failed ({problem}), starting again"))
+                self._push(resolver, name, SourceFailure(reason=f"failed ({problem}), starting again"))
             await asyncio.sleep(_RESTART_S[min(failures, len(_RESTART_S)) - 1])
 
     async def _age(self) -> None:
@@ -166,9 +230,11 @@ class Directory:
                 pass
             await asyncio.sleep(len(self._cache.names()) * _PAUSE_PER_NAME_S)
 
-    async def _tell(self, verb: str, call: Callable[[Resolver], Awaitable[None]]) -> None:
+    async def _tell(
+        self, verb: str, resolvers: Sequence[Resolver], call: Callable[[Resolver], Awaitable[None]]
+    ) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for resolver in self._resolvers:
+            for resolver in resolvers:
                 tasks.create_task(self._tell_one(verb, resolver, call))
 
     async def _tell_one(

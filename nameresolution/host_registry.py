@@ -139,11 +139,10 @@ class Registration:
 
 
 class HostRegistry:
-    """The registry directory in a runtime root. Owns the registrations made through it and a cache of parsed files."""
+    """The registry directory in a runtime root. Owns a cache of parsed files."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "registry"
-        self._registrations: list[Registration] = []
         self._parsed: dict[str, tuple[int, int, Entry | None]] = {}  # file name -> inode, mtime, entry
         self._told: set[str] = set()  # names that are not regular files, told once
 
@@ -157,14 +156,7 @@ class HostRegistry:
         except OSError as error:
             raise RegistrationError(self._folder, error.strerror or str(error)) from error
         name = f"{_prefix(entry.app_id)}{quote(entry.instance, safe='')}.json"
-        registration = Registration(self._folder / name, entry)
-        self._registrations.append(registration)
-        return registration
-
-    def withdraw(self) -> None:
-        """Tell the others to send no new calls to what was registered here."""
-        for registration in self._registrations:
-            registration.withdraw()
+        return Registration(self._folder / name, entry)
 
     def entries(self, app_ids: Collection[str] | None = None) -> tuple[Entry, ...]:
         """The live entries, of these app-ids or of all, ordered by app-id and start.

@@ -94,8 +94,7 @@ class RegistryResolver:
         """Nothing: the sidecar's whole entry is written by `HostRegistry.register`."""
 
     async def withdraw(self) -> None:
-        """Mark what was registered here as no longer serving."""
-        self._registry.withdraw()
+        """Nothing, likewise."""
 
     def _compare(self, push: Push) -> None:
         problem: SourceFailure | None = None

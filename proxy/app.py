@@ -9,21 +9,15 @@ import os
 import random
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
 
 from msgspec.structs import replace
 
 from nameresolution.addresses import advertised_address
 from nameresolution.directory import Directory
 from nameresolution.errors import NameResolutionError
-from nameresolution.host_registry import HostRegistry
-from nameresolution.resolver import Resolver
-from nameresolution.resolvers import Surroundings, build
 from policies.errors import DocumentError
-from policies.reloading.loading import PolicySnapshot
 from policies.reloading.reader_process import Loading
 from proxy.api.admin import Admin, Health
 from proxy.api.dapr.starting import Callback, DaprApi
@@ -39,7 +33,17 @@ from proxy.control.identity import Identity, WorkloadName
 from proxy.control.life_lines import life_lines
 from proxy.control.lifetime import Lifetime
 from proxy.control.listening import Listening, guarded
-from proxy.control.metrics_setup import access_log, api_log, meters, recorder, taps
+from proxy.control.metrics_port import MetricsPort
+from proxy.control.metrics_setup import (
+    MetricShapes,
+    access_log,
+    api_log,
+    meters,
+    recorder,
+    taps,
+    warn_of_misfits,
+)
+from proxy.control.name_sources import NameSources
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
 from proxy.control.policy_sources import policy_sources
@@ -55,7 +59,6 @@ from proxy.errors import ConfigError
 from proxy.settings.parsing import DAPR_BODY_BYTES
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
-from proxy.wire.http_client import request
 from proxy.wire.web_client import WebClient
 from sentry.client import Svid
 from telemetry.context import Sampler
@@ -98,7 +101,7 @@ class Sidecar:
         self._log = get_logger("postern")
         self._lines = life_lines(settings)
         self._hostname = socket.gethostname()
-        root, run = settings.runtime_root, settings.runtime_root / "run"
+        run = settings.runtime_root / "run"
         self._admin_path = run / f"{settings.instance}.sock"
         self._api_path = run / f"{settings.instance}.api"
         max_message, head_bytes = settings.max_body_bytes or DAPR_BODY_BYTES, settings.read_buffer_bytes
@@ -107,18 +110,13 @@ class Sidecar:
         try:
             policy = loading.finish()
             domain = policy.access.own_trust_domain or settings.trust_domain
-            self._settings = settings = replace(
-                settings,
-                trust_domain=domain,
-                metrics_port=settings.metrics_port if policy.configuration.metrics.enabled else None,
-            )
+            self._settings = settings = replace(settings, trust_domain=domain)
             self._sources = replace(loading.sources, own_trust_domain=domain, is_trust_domain_given=True)
-            self._registry = HostRegistry(root)
-            sources = _name_sources(settings, policy, self._registry)
+            self._name_sources = NameSources(settings, policy.configuration, self._lines.naming)
             self._host_ip = settings.advertised_host or advertised_address(
                 os.environ, settings.peer_listen_address
             )
-            self._directory = Directory(sources())
+            self._directory = Directory(self._name_sources.make())
             self._remote = RemoteFetch(WebClient(WebProxies.of(os.environ)))
             self._control = Control(
                 *(settings, policy, self._directory, self._hostname, self._host_ip),
@@ -127,7 +125,7 @@ class Sidecar:
                 remote=self._remote,
                 own_ports=self._own_ports,
             )
-            self._names = NameTracer(settings, self._control, self._directory, sources)
+            self._names = NameTracer(settings, self._control, self._directory, self._name_sources.make)
         except DocumentError as error:
             raise ConfigError(tuple(str(error).splitlines())) from error
         except (NameResolutionError, ValueError) as error:
@@ -147,23 +145,15 @@ class Sidecar:
         )
         call_log = access_log(settings, configuration.logging)
         self._taps = taps(settings, configuration.logging, self._meters)
+        calls = recorder(settings, configuration, self._meters, self._tracer, call_log)
         reporter = Reporter(
-            recorder(settings, configuration, self._meters, self._tracer, call_log),
+            calls,
             self._meters,
             get_logger("postern.engine"),
             self._app.doubt,
             api_log=api_log(settings, configuration.logging),
             taps=self._taps,
             denied_as=self._control.denied_as,
-        )
-        self._reloads = Reloads(
-            *(settings, policy, self._control),
-            meters=self._meters,
-            tracer=self._tracer,
-            hops=hops,
-            reporter=reporter,
-            taps=self._taps,
-            access_log=call_log,
         )
         chosen = choose(settings.engine, threads=settings.threads, keep_decisions=settings.keep_decisions)
         self._engine_notice = chosen.notice
@@ -173,16 +163,31 @@ class Sidecar:
             hops,
             self._control.explain,
         )
-        self._listening = Listening(settings, self._engine, self._control)
+        self._listening = Listening(
+            settings, self._engine, self._control, has_metrics=configuration.metrics.enabled
+        )
         self._announcing = Announcing(
             settings,
-            self._registry,
+            self._name_sources.registry,
             self._directory,
             self._listening,
             self._app,
             host_ip=self._host_ip,
             admin_socket=self._admin_path,
             has_expired=self._has_expired,
+        )
+        self._reloads = Reloads(
+            *(settings, policy, self._control),
+            meters=self._meters,
+            tracer=self._tracer,
+            hops=hops,
+            reporter=reporter,
+            taps=self._taps,
+            access_log=call_log,
+            shapes=MetricShapes(settings, configuration.metrics, self._meters, calls),
+            metrics_port=MetricsPort(self._listening, self._announcing.moved),
+            names=self._name_sources,
+            directory=self._directory,
         )
         parts = (
             "listeners",
@@ -243,15 +248,11 @@ class Sidecar:
     async def run(self) -> int:
         """Serve until asked to stop, then leave in order."""
         self._lines.starting()
+        self._name_sources.tell()
         policy = self._reloads.policy
         for warning in (*self._settings.warnings, *policy.warnings):
             self._log.warning(warning)
-        for rule in self._meters.misfits:
-            self._log.warning(
-                "a rule of spec.metrics.rules has no effect: no metric has that name and label",
-                metric=rule.metric,
-                label=rule.label,
-            )
+        warn_of_misfits(self._meters)
         if policy.access.profile == "production" and self._settings.app_port is not None:
             self._log.warning(_NO_POLICY)
         if self._engine_notice:
@@ -442,7 +443,7 @@ class Sidecar:
     async def _learn(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
-                self._registry.watch(
+                self._name_sources.registry.watch(
                     lambda entries: self._control.registry_changed(entries, self._announcing.mesh)
                 )
             )
@@ -460,26 +461,3 @@ class Sidecar:
             self._meters.recent.look()
             self._announcing.tick()
             self._health.look()
-
-
-def _name_sources(
-    settings: Settings, policy: PolicySnapshot, registry: HostRegistry
-) -> Callable[[], tuple[Resolver, ...]]:
-    """Makes the sources of names that the Configuration asks for."""
-    resolution = policy.configuration.name_resolution
-    surroundings = Surroundings(
-        namespace=settings.namespace,
-        registry=registry,
-        request=request,
-        env=os.environ,
-        static_file=_static_file(settings.runtime_root),
-        configured_at=policy.configuration.name_resolution_at,
-    )
-    component = resolution.component if resolution is not None else None
-    return partial(build, component, resolution and resolution.configuration, surroundings)
-
-
-def _static_file(root: Path) -> Path | None:
-    """`endpoints.yaml` in the runtime root, if the user wrote one."""
-    path = root / "endpoints.yaml"
-    return path if path.exists() else None

@@ -53,6 +53,11 @@ class CallRecorder:
         self._kinds: dict[tuple[Hashable, ...], Kind] = {}
         meters.on_scrape(self._read_tracer)
 
+    def reshape(self, path_label: PathLabels | None) -> None:
+        """Label paths otherwise, and count in the slots that the meters have now."""
+        self._path_label = path_label
+        self._kinds.clear()
+
     def count(self, call: Call) -> None:
         """Counts a call that leaves neither a span nor a line: one to the proxy's own API."""
         self._count(call, self._kind(call))
@@ -105,12 +110,16 @@ class CallRecorder:
         kind = self._kind(like)
         for value in (*kind.counted, *kind.sent):
             value.value += batch.calls
-        for duration in kind.duration:
-            duration.add(batch.duration_s.counts, batch.duration_s.sum)
-        for slots, buckets in (
+        latencies = (
             (kind.to_end_ms, batch.to_end_ms),
             (kind.to_head_ms, batch.to_head_ms),
             (kind.to_head_whole_ms, batch.to_head_whole_ms),
+        )
+        # Calls that were added up just before the bounds changed belong to series that have ended.
+        are_of_now = batch.latency_bounds_ms == self._meters.res_recv_latency.bounds
+        for slots, buckets in (
+            (kind.duration, batch.duration_s),
+            *(latencies if are_of_now else ()),
             (kind.request_bytes, batch.bytes_in),
             (kind.response_bytes, batch.bytes_out),
         ):

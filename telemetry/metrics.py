@@ -86,7 +86,7 @@ class Meters:
         self.namespace = namespace
         self.options = options = options or MetricOptions()
         self._limit = series_limit
-        self._latency_ms = tuple(options.latency_buckets_ms)
+        self._latencies: list[Histogram] = []
         self._families: dict[str, AnyFamily] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._writing = threading.Lock()  # one scrape at a time, however many ask
@@ -101,8 +101,46 @@ class Meters:
         self.misfits = tuple(rule for rule in options.rules if not self._apply(rule))
         """Rules that no metric has."""
 
+    def reshape(self, options: MetricOptions, *, has_other_paths: bool) -> tuple[str, ...]:
+        """Go by other options; the names of the metrics whose series begin anew, as those there were are of another shape.
+
+        has_other_paths: paths have other labels from now on. Slots of these metrics that anybody keeps count for nothing any more.
+        """
+        before, self.options = self.options, options
+        changed = {
+            family.name
+            for family in self.families()
+            if (has_other_paths and "path" in family.labels)
+            or (options.has_verbs != before.has_verbs and "method" in family.labels)
+        }
+        if options.latency_buckets_ms != before.latency_buckets_ms:
+            for latency in self._latencies:
+                latency.bounds = tuple(options.latency_buckets_ms)
+                changed.add(latency.name)
+        if options.error_codes != before.error_codes:
+            changed.add(self.error_codes.name)
+        if options.counts_answers != before.counts_answers:
+            changed.add(self.http_server_responses.name)
+        changed |= self._change_rules(before.rules)
+        for name in changed:
+            self._families[name].begin_anew()
+        return tuple(sorted(changed))
+
+    def _change_rules(self, before: tuple[LabelRule, ...]) -> set[str]:
+        rules = self.options.rules
+        if rules == before:
+            return set()
+        families = [family for rule in (*before, *rules) if (family := self._family_of(rule)) is not None]
+        for family in families:
+            family.forget_rewrites()
+        self.misfits = tuple(rule for rule in rules if not self._apply(rule))
+        return {family.name for family in families}
+
+    def _family_of(self, rule: LabelRule) -> AnyFamily | None:
+        return self._families.get(rule.metric) or self._families.get(f"dapr_{rule.metric}")
+
     def _apply(self, rule: LabelRule) -> bool:
-        family = self._families.get(rule.metric) or self._families.get(f"dapr_{rule.metric}")
+        family = self._family_of(rule)
         if family is None or rule.label not in family.labels:
             return False
         family.rewrite(rule.label, rule.rewrite)
@@ -116,11 +154,10 @@ class Meters:
         self.res_recv = self.counter(
             f"{prefix}res_recv_total", "Answers received.", ("app_id", "src_app_id", "status", "type")
         )
-        self.res_recv_latency = self.histogram(
+        self.res_recv_latency = self._latency(
             f"{prefix}res_recv_latency_ms",
             "Time to the answer's head, in milliseconds.",
             ("app_id", "src_app_id", "status"),
-            self._latency_ms,
         )
         self.req_recv = self.counter(
             f"{prefix}req_recv_total", "Calls received from peers.", ("app_id", "src_app_id")
@@ -131,7 +168,7 @@ class Meters:
 
     def _api(self) -> None:
         by_path = ("app_id", "method", "path", "status")
-        latency, size = self._latency_ms, SIZE_BUCKETS
+        size = SIZE_BUCKETS
         server, client = "dapr_http_server_", "dapr_http_client_"
         self.http_server_requests = self.counter(
             f"{server}request_count", "HTTP requests of the app.", by_path
@@ -139,8 +176,8 @@ class Meters:
         self.http_server_responses = self.counter(
             f"{server}response_count", "HTTP answers to the app.", by_path
         )
-        self.http_server_latency = self.histogram(
-            f"{server}latency", "Time to the answer's end, in milliseconds.", by_path, latency
+        self.http_server_latency = self._latency(
+            f"{server}latency", "Time to the answer's end, in milliseconds.", by_path
         )
         self.http_server_request_bytes = self.histogram(
             f"{server}request_bytes", "Size of the app's request bodies.", ("app_id",), size
@@ -151,8 +188,8 @@ class Meters:
         self.http_client_completed = self.counter(
             f"{client}completed_count", "Calls to the HTTP app.", by_path
         )
-        self.http_client_latency = self.histogram(
-            f"{client}roundtrip_latency", "Time to the app's answer head, in milliseconds.", by_path, latency
+        self.http_client_latency = self._latency(
+            f"{client}roundtrip_latency", "Time to the app's answer head, in milliseconds.", by_path
         )
         self.http_client_sent_bytes = self.histogram(
             f"{client}sent_bytes", "Size of request bodies sent to the app.", by_path, size
@@ -163,21 +200,17 @@ class Meters:
         self.http_probes = self.counter(
             "dapr_http_healthprobes_completed_count", "Health probes of the HTTP app.", ("app_id", "status")
         )
-        self.http_probe_latency = self.histogram(
+        self.http_probe_latency = self._latency(
             "dapr_http_healthprobes_roundtrip_latency",
             "Time of health probes, in milliseconds.",
             ("app_id", "status"),
-            latency,
         )
         rpc = ("app_id", "grpc_server_method", "grpc_server_status")
         self.grpc_server_completed = self.counter(
             "dapr_grpc_io_server_completed_rpcs", "gRPC calls of the app.", rpc
         )
-        self.grpc_server_latency = self.histogram(
-            "dapr_grpc_io_server_server_latency",
-            "Time of the app's gRPC calls, in milliseconds.",
-            rpc,
-            latency,
+        self.grpc_server_latency = self._latency(
+            "dapr_grpc_io_server_server_latency", "Time of the app's gRPC calls, in milliseconds.", rpc
         )
         self.grpc_server_received_bytes = self.histogram(
             "dapr_grpc_io_server_received_bytes_per_rpc",
@@ -193,11 +226,10 @@ class Meters:
             "Health probes of the gRPC app.",
             ("app_id", "grpc_client_status"),
         )
-        self.grpc_probe_latency = self.histogram(
+        self.grpc_probe_latency = self._latency(
             "dapr_grpc_io_healthprobes_roundtrip_latency",
             "Time of health probes, in milliseconds.",
             ("app_id", "grpc_client_status"),
-            latency,
         )
         self.error_codes = self.counter(
             "dapr_error_code_total", "Errors answered by the API.", ("app_id", "error_code", "category")
@@ -384,6 +416,12 @@ class Meters:
     def histogram(self, name: str, help_: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
         """Declares a histogram over ascending, inclusive `bounds`. Raises: MetricError if the name is taken."""
         return self._added(Histogram(name, help_, labels, bounds, limit=self._limit))
+
+    def _latency(self, name: str, help_: str, labels: Sequence[str]) -> Histogram:
+        """A histogram of milliseconds over the bounds that are configured."""
+        made = self.histogram(name, help_, labels, self.options.latency_buckets_ms)
+        self._latencies.append(made)
+        return made
 
     def _added(self, family: FamilyT) -> FamilyT:
         if family.name in self._families:

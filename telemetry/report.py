@@ -34,9 +34,13 @@ class Buckets(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True, kw_only=True):
-    """What many calls with equal labels and answers came to. `to_head_whole_ms`: as `to_end_ms`, in whole milliseconds."""
+    """What many calls with equal labels and answers came to. `to_head_whole_ms`: as `to_end_ms`, in whole milliseconds.
+
+    latency_bounds_ms: of the buckets in milliseconds.
+    """
 
     calls: int
+    latency_bounds_ms: tuple[float, ...]
     duration_s: Buckets
     to_end_ms: Buckets
     to_head_ms: Buckets

@@ -102,6 +102,14 @@ class Family(Generic[SlotT]):
         """Have the values of a label pass through `rewrite` before they name a slot. Raises: ValueError for an unknown label."""
         self._rewritten[self.labels.index(label)] = rewrite
 
+    def forget_rewrites(self) -> None:
+        """Have values name a slot as they are."""
+        self._rewritten = {}
+
+    def begin_anew(self) -> None:
+        """Drop every series; a thread that writes them out goes on with those that it has."""
+        self.slots = {}
+
     def _new_slot(self) -> SlotT:
         raise MetricError(self.name, "has no slots of its own kind")
 

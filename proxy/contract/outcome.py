@@ -80,7 +80,7 @@ class Tally(Struct, frozen=True, kw_only=True):
     """Finished calls with the same labels and answer, added up. Buckets by `Measures`; the last is what lies above all bounds.
 
     `path`: of gRPC calls, and of HTTP's where `Measures` asks for it; "other" beyond the first of them.
-    `to_head_whole_ms`: in whole milliseconds, as `to_end_ms`.
+    `to_head_whole_ms`: in whole milliseconds, as `to_end_ms`. `latency_bounds_ms`: those of `Measures` by which they were added up.
     """
 
     labels: Labels
@@ -91,6 +91,7 @@ class Tally(Struct, frozen=True, kw_only=True):
     grpc_code: int | None
     cause: Cause | None
     calls: int
+    latency_bounds_ms: tuple[float, ...]
     duration_s: Sums
     to_end_ms: Sums
     to_head_ms: Sums

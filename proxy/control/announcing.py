@@ -43,6 +43,7 @@ class Announcing:
         self._admin_socket = admin_socket
         self._has_expired = has_expired
         self._registration: Registration | None = None
+        self._has_moved = False  # a port is another than announced
         self._is_due = False  # the entry is older than we are, as it could not be written
         self._turned = asyncio.Event()
         self.mesh = ""
@@ -65,10 +66,10 @@ class Announcing:
         self.renew()
         while not self.leaving:
             self._turned.clear()
-            if self._takes_calls == self.serving:
+            if self._takes_calls == self.serving and not (self.serving and self._has_moved):
                 await self._turned.wait()
                 continue
-            self.serving = not self.serving
+            self.serving, self._has_moved = self._takes_calls, False
             self.renew()
             if self.serving:
                 instance = self._instance()
@@ -79,6 +80,12 @@ class Announcing:
                 await self._directory.withdraw()
                 until = "the certificate is renewed" if self._has_expired() else "the app takes calls again"
                 self._log.warning(f"not announced until {until}", app=self._app.state)
+
+    def moved(self) -> None:
+        """A port that we tell of is another one."""
+        self._has_moved = True
+        self.renew()
+        self._turned.set()
 
     def app_changed(self) -> None:
         """The app opened, closed, or became healthy or unhealthy."""
@@ -108,12 +115,12 @@ class Announcing:
     async def withdraw(self) -> None:
         """Shutdown: no new caller should come."""
         self.leaving = True
-        await self._directory.withdraw()
         if self._registration is not None:
             try:
                 self._registration.withdraw()
             except NameResolutionError as error:
                 self._log.warning("the registry entry can't be withdrawn", reason=str(error))
+        await self._directory.withdraw()
 
     def close(self) -> None:
         """Take the entry away."""

@@ -26,6 +26,9 @@ class LifeLines:
     def starting(self) -> None:
         """The process runs."""
 
+    def naming(self, component: str) -> None:
+        """Names are resolved by this component; "": by none that is configured."""
+
     def listening(self, ports: Ports, engine: str) -> None:
         """All ports are bound; None: it is a socket, or was not asked for."""
         bound = {name: port for name, port in ports.items() if port}
@@ -98,6 +101,10 @@ class DaprLines(LifeLines):
         self._runtime.info(f"Log level set to: {settings.log_level}")
         self._runtime.info("standalone mode configured")
         self._runtime.info(f"app id: {settings.app_id}")
+
+    def naming(self, component: str) -> None:
+        """See LifeLines. Where none is configured mDNS is among the sources, as with daprd."""
+        self._runtime.info(f"Initialized name resolution to {component or 'mdns'}")
 
     def listening(self, ports: Ports, engine: str) -> None:
         """See LifeLines. The engine is named as well: no other line does."""

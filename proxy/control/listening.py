@@ -31,10 +31,13 @@ _PAUSES_S = (0.1, 0.2, 0.4, 0.5)  # the last one on and on
 class Listening:
     """Binds once; then `ports` has each port by its name (None: a socket of the file system, or not asked for).
 
-    `upstream_ports`: those of single callees, by app; `local`: the listeners that the app calls.
+    `upstream_ports`: those of single callees, by app; `local`: the listeners that the app calls; `has_metrics`: whether their port is to
+    be open, if a flag gives one: that one may change later.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, control: Control) -> None:
+    def __init__(self, settings: Settings, engine: Engine, control: Control, *, has_metrics: bool) -> None:
+        self.has_metrics = has_metrics
+        self._metrics: LocalHttp | None = None
         self._settings = settings
         self._engine = engine
         self._control = control
@@ -72,11 +75,27 @@ class Listening:
                 name=own_port_listener(own.app), address="127.0.0.1", decide=self._control.decide_outbound
             )
             self.upstream_ports[own.app] = await self._listen_for_app(spec, PortWish(own.port))
-        for name, server, asked, host in (
-            ("metrics", metrics, settings.metrics_port, settings.metrics_listen_address),
-            ("public", public, settings.public_port, settings.public_listen_address),
-        ):
-            self.ports[name] = None if asked is None else await self._listen_local(server, name, asked, host)
+        self._metrics = metrics
+        await self.serve_metrics(self.has_metrics)
+        asked, host = settings.public_port, settings.public_listen_address
+        self.ports["public"] = (
+            None if asked is None else await self._listen_local(public, "public", asked, host)
+        )
+
+    async def serve_metrics(self, is_wanted: bool) -> None:
+        """Have their port open or closed; a flag that gives none wins. Raises ListenError."""
+        self.has_metrics = is_wanted
+        server, asked, host = (
+            self._metrics,
+            self._settings.metrics_port,
+            self._settings.metrics_listen_address,
+        )
+        if server is None or asked is None or not is_wanted:
+            self.ports["metrics"] = None
+            if server is not None:
+                server.close()
+        elif self.ports.get("metrics") is None:
+            self.ports["metrics"] = await self._listen_local(server, "metrics", asked, host)
 
     async def open_invoker(self, address: str) -> None:
         """Listen where Dapr's gRPC API calls apps. It ends with the engine: who is shut down may still have calls to make."""

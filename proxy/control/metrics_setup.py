@@ -1,5 +1,7 @@
 """Builds the metrics, logs of calls and taps that a Configuration asks for."""
 
+from msgspec.structs import replace
+
 from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig, TracingConfig
 from proxy.control.tapping import Taps
 from proxy.errors import ANSWERS, ConfigError
@@ -33,6 +35,49 @@ def metric_options(metrics: MetricsConfig, profile: Profile) -> MetricOptions:
             for rule in metrics.rules
         ),
     )
+
+
+class MetricShapes:
+    """The shape of the metrics in force: their buckets, labels and rules. Mutable state: from which part of the Configuration."""
+
+    def __init__(
+        self, settings: Settings, metrics: MetricsConfig, meters: Meters, recorder: CallRecorder
+    ) -> None:
+        self._profile = settings.profile
+        self._meters = meters
+        self._recorder = recorder
+        self._log = get_logger("postern")
+        self.in_force = metrics
+
+    def change(self, metrics: MetricsConfig) -> None:
+        """Have metrics be of this shape from now on; series of another begin anew. One that can't be made changes nothing."""
+        before, profile = self.in_force, self._profile
+        if replace(metrics, enabled=before.enabled) == before:
+            return
+        try:
+            labels = path_labels(metrics, profile)
+        except ConfigError as error:
+            self._log.error("metrics not changed, the old ones stay in force", reason=str(error))
+            return
+        self.in_force = metrics
+        has_other_paths = (metrics.path_matching, has_raw_paths(metrics, profile)) != (
+            before.path_matching,
+            has_raw_paths(before, profile),
+        )
+        begun = self._meters.reshape(metric_options(metrics, profile), has_other_paths=has_other_paths)
+        self._recorder.reshape(labels)
+        self._log.info("metrics changed: the series of these begin anew", metrics=", ".join(begun) or "none")
+        warn_of_misfits(self._meters)
+
+
+def warn_of_misfits(meters: Meters) -> None:
+    """Say which rules have no effect."""
+    for rule in meters.misfits:
+        get_logger("postern").warning(
+            "a rule of spec.metrics.rules has no effect: no metric has that name and label",
+            metric=rule.metric,
+            label=rule.label,
+        )
 
 
 def path_labels(metrics: MetricsConfig, profile: Profile) -> PathLabels | None:
@@ -98,12 +143,3 @@ def api_log(settings: Settings, logging: LoggingConfig) -> ApiLog | None:
     if not wanted:
         return None
     return ApiLog(get_logger, obfuscate=logging.obfuscate_urls, omit_health_checks=logging.omit_health_checks)
-
-
-def fixed_sections_changed(before: ConfigurationValues, after: ConfigurationValues) -> tuple[str, ...]:
-    """The sections of a Configuration that differ and are read at the start only."""
-    pairs = {
-        "spec.metrics": (before.metrics, after.metrics),
-        "spec.nameResolution": (before.name_resolution, after.name_resolution),
-    }
-    return tuple(name for name, (old, new) in pairs.items() if old != new)

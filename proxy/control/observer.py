@@ -344,6 +344,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
     )
     batch = Batch(
         calls=tally.calls,
+        latency_bounds_ms=tally.latency_bounds_ms,
         duration_s=Buckets(*tally.duration_s),
         to_end_ms=Buckets(*tally.to_end_ms),
         to_head_ms=Buckets(*tally.to_head_ms),

@@ -1,14 +1,17 @@
 """Puts documents that changed in force, in every part that goes by them; those that can't be used change nothing."""
 
 import random
-from asyncio import Event
+from asyncio import Event, TaskGroup
 
+from nameresolution.directory import Directory
 from policies.errors import DocumentError
 from policies.reloading.loading import PolicySnapshot, PolicySources
 from policies.reloading.reader_process import ReaderProcess
 from policies.reloading.watching import watch
 from policies.rules.configuration import TracingConfig
-from proxy.control.metrics_setup import api_log, fixed_sections_changed, slow_ns
+from proxy.control.metrics_port import MetricsPort
+from proxy.control.metrics_setup import MetricShapes, api_log, slow_ns
+from proxy.control.name_sources import NameSources
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
 from proxy.control.tapping import Taps
@@ -37,6 +40,10 @@ class Reloads:
         reporter: Reporter,
         taps: Taps,
         access_log: AccessLog | None,
+        shapes: MetricShapes,
+        metrics_port: MetricsPort,
+        names: NameSources,
+        directory: Directory,
     ) -> None:
         self.policy = policy
         self.error: str | None = None
@@ -48,6 +55,10 @@ class Reloads:
         self._reporter = reporter
         self._taps = taps
         self._access_log = access_log
+        self._shapes = shapes
+        self._metrics_port = metrics_port
+        self._names = names
+        self._directory = directory
         self._log = get_logger("postern")
         self._count_resources()
 
@@ -58,12 +69,14 @@ class Reloads:
             return
         reader = ReaderProcess()
         try:
-            await watch(
-                *(sources, self.policy, self.changed, self.refused),
-                read=reader,
-                rest=reader.rest,
-                asked=asked,
-            )
+            async with TaskGroup() as tasks:
+                tasks.create_task(self._metrics_port.keep())
+                await watch(
+                    *(sources, self.policy, self.changed, self.refused),
+                    read=reader,
+                    rest=reader.rest,
+                    asked=asked,
+                )
         finally:
             reader.close()
 
@@ -88,11 +101,12 @@ class Reloads:
             self._access_log.obfuscate = logging.obfuscate_urls
         if not are_exports_equal(before.tracing, policy.configuration.tracing):
             self._exports_changed(policy.configuration.tracing)
+        self._shapes.change(policy.configuration.metrics)
+        self._metrics_port.want(policy.configuration.metrics.enabled)
+        self._names.change(policy.configuration, self._directory)
         self._log.info("policies reloaded", generation=policy.generation)
         for warning in policy.warnings:
             self._log.warning(warning)
-        for section in fixed_sections_changed(before, policy.configuration):
-            self._log.warning("section changed: restart to apply it", section=section)
 
     def refused(self, error: DocumentError) -> None:
         """Say why newer documents are not in force."""

@@ -86,10 +86,10 @@ Resiliency has the name, or the URL as the app wrote it. What else holds for cal
   resource or `--egress` itself spells out may be link-local.
 - All addresses of a host are balanced. The resolver is asked again every 30 s while calls go there.
 """
-_SIGNALS = """SIGTERM and SIGINT shut a sidecar down gracefully: it withdraws its announcement, keeps serving for `--drain`, gives calls in
-flight `--dapr-graceful-shutdown-seconds` to finish, and exits. A second signal ends it at once. SIGHUP makes it reload its policies, and
-makes `postern run` reload those of all its sidecars. The exit code is 0, 1 if calls were cut or something failed, 2 for flags that can't be
-used, 128 plus the signal's number after a second signal.
+_SIGNALS = """SIGTERM and SIGINT shut a sidecar down gracefully: it withdraws its announcement, keeps serving for `--drain`, gives calls
+in flight `--dapr-graceful-shutdown-seconds` to finish, and exits. A second signal ends it at once. SIGHUP makes it reload its
+Configurations and resources, as it does by itself where their files change, and makes `postern run` have all its sidecars do so. The exit
+code is 0, 1 if calls were cut or something failed, 2 for flags that can't be used, 128 plus the signal's number after a second signal.
 """
 
 

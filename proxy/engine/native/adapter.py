@@ -18,7 +18,6 @@ from proxy.contract.engine import (
     EngineStats,
     Limits,
     ListenerSpec,
-    Measures,
     Observer,
     OpenWork,
     Sampling,
@@ -67,9 +66,6 @@ class NativeEngine:
         self._sampling: Sampling | None = None
         self._running = asyncio.Event()
         self._telling = asyncio.Lock()
-        self._observer = observer
-        self._measures: Measures | None = None
-        self._push_measures()
         self._push_sampling()
 
     async def run(self) -> None:
@@ -80,7 +76,7 @@ class NativeEngine:
             while True:
                 await asyncio.sleep(self._report_s)
                 self._push_sampling()
-                self._push_measures()
+                self._reports.push_measures()
                 await self._tell()
         finally:
             self._running.clear()
@@ -239,17 +235,6 @@ class NativeEngine:
                 self._loop.call_soon(self._answer)
         if self._is_prompt:
             self._reports.tell_all()
-
-    def _push_measures(self) -> None:
-        measures = self._observer.measures
-        if measures == self._measures:
-            return
-        self._measures = measures
-        if measures is None:
-            self._core.set_measures(None)
-            return
-        bounds = (list(measures.duration_s), list(measures.latency_ms), list(measures.size_bytes))
-        self._core.set_measures((*bounds, measures.http_paths, measures.slow_ns))
 
     def _push_sampling(self) -> None:
         sampling = self._tracing.sampling

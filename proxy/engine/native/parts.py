@@ -72,8 +72,8 @@ def shape_parts(shape: Shape | None) -> "ShapeParts":
     return (shape.kind, rules, shape.fold_case, shape.form)
 
 
-def tally(parts: "TallyParts", labels: Labels) -> Tally:
-    """Calls that were added up."""
+def tally(parts: "TallyParts", labels: Labels, latency_bounds_ms: tuple[float, ...]) -> Tally:
+    """Calls that were added up by these bounds."""
     (_, protocol, method, path, status, grpc_code, cause), calls, sums = parts
     duration_s, to_end_ms, to_head_ms, to_head_whole_ms, up_bytes, down_bytes = sums
     return Tally(
@@ -85,6 +85,7 @@ def tally(parts: "TallyParts", labels: Labels) -> Tally:
         grpc_code=grpc_code,
         cause=_cause(cause),
         calls=calls,
+        latency_bounds_ms=latency_bounds_ms,
         duration_s=duration_s,
         to_end_ms=to_end_ms,
         to_head_ms=to_head_ms,

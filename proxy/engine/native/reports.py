@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from proxy.contract.engine import HopSpan, Observer, SpanIds, Tracing
+from proxy.contract.engine import HopSpan, Measures, Observer, SpanIds, Tracing
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Outcome, Phases
 from proxy.engine.native import parts
@@ -24,7 +24,7 @@ _MAX_COUNT_S = 2.0
 
 
 class Reports:
-    """Mutable state: when sums are due again. `now`: the loop's clock."""
+    """Mutable state: by which measures calls are added up, and when sums are due again. `now`: the loop's clock."""
 
     def __init__(
         self,
@@ -40,6 +40,22 @@ class Reports:
         self._tracing = tracing
         self._now = now
         self._counts_due = 0.0
+        self._measures: Measures | None = None
+        self._latency_bounds_ms: tuple[float, ...] = ()  # of the calls that are added up
+        self.push_measures()
+
+    def push_measures(self) -> None:
+        """Have calls added up as the observer wants it now. Times of those that were not taken yet are lost where their bounds change."""
+        measures = self._observer.measures
+        if measures == self._measures:
+            return
+        self._measures = measures
+        if measures is None:
+            self._core.set_measures(None)
+            return
+        self._latency_bounds_ms = measures.latency_ms
+        bounds = (list(measures.duration_s), list(measures.latency_ms), list(measures.size_bytes))
+        self._core.set_measures((*bounds, measures.http_paths, measures.slow_ns))
 
     def tell_all(self) -> None:
         """Hand on what there is, at once."""
@@ -73,17 +89,18 @@ class Reports:
         now = self._now()
         if now < self._counts_due:
             return
-        left = self._core.take_tallies()
+        self.push_measures()
+        left, bounds = self._core.take_tallies(), self._latency_bounds_ms
         self._counts_due = now + min(len(left) * _COUNT_S, _MAX_COUNT_S)
         try:
             for number, tally in enumerate(left, 1):
-                self._counted(tally)
+                self._counted(tally, bounds)
                 if number % _BATCH == 0:
                     yield
             yield
         finally:
             for tally in left:  # at the end of the engine nobody comes again
-                self._counted(tally)
+                self._counted(tally, bounds)
 
     def _tell_counts(self) -> None:
         hits, misses, reports, spans = self._core.take_counts()
@@ -94,10 +111,10 @@ class Reports:
         if reports or spans:
             self._observer.lost(reports, spans)
 
-    def _counted(self, counted: "TallyParts") -> None:
+    def _counted(self, counted: "TallyParts", latency_bounds_ms: tuple[float, ...]) -> None:
         decision = self._known.decision(counted[0][0])
         if decision is not None:
-            self._observer.counted(parts.tally(counted, decision.labels))
+            self._observer.counted(parts.tally(counted, decision.labels, latency_bounds_ms))
 
     def _outcome(self, ended: "OutcomeParts") -> Outcome:
         head = parts.head(ended[0])

@@ -252,9 +252,7 @@ async def test_directory_follows_the_registry_in_time(tmp_path: Path) -> None:
 
 
 async def test_withdrawn_entry_stays_listed_but_is_no_endpoint(tmp_path: Path) -> None:
-    ours = HostRegistry(tmp_path)
-    held = ours.register(ENTRY)
-    announcer = Directory([RegistryResolver(ours)])
+    held = HostRegistry(tmp_path).register(ENTRY)
     directory = Directory([RegistryResolver(HostRegistry(tmp_path))])
     arrived: asyncio.Queue[EndpointSet] = asyncio.Queue()
     directory.subscribe(arrived.put_nowait)
@@ -262,7 +260,7 @@ async def test_withdrawn_entry_stays_listed_but_is_no_endpoint(tmp_path: Path) -
         running = tasks.create_task(directory.run())
         directory.want(CART)
         assert len((await arrived.get()).endpoints) == 1
-        await announcer.withdraw()
+        held.withdraw()
         assert (await arrived.get()).endpoints == ()
         running.cancel()
     assert [entry.serving for entry in HostRegistry(tmp_path).entries()] == [False]

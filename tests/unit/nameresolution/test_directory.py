@@ -145,3 +145,108 @@ async def test_subscriber_that_fails_keeps_nothing_from_the_next_and_an_ended_on
         fake.say((ONE,))
         assert pushed.qsize() == 1
         assert silent == []
+
+
+TWO = Endpoint(host="10.0.0.2", port=2, instance="b", source="fake")
+
+
+async def test_replaced_sources_are_asked_for_every_name_and_what_was_known_stays_until_they_answered() -> (
+    None
+):
+    before, one, two = FakeResolver(), FakeResolver(), FakeResolver("other")
+    directory = Directory([before])
+    async with running(directory) as pushed:
+        directory.want(CART)
+        before.say((ONE,))
+        assert pushed.get_nowait().endpoints == (ONE,)
+        directory.replace([one, two])
+        assert (one.asked, two.asked) == ([CART], [CART])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        before.say(())  # nobody listens to it any more
+        two.say((TWO,))
+        assert pushed.get_nowait().endpoints == (TWO, ONE)
+        one.say(SourceFailure(reason="no entry", missing=True))
+        assert pushed.get_nowait().endpoints == (TWO,)
+        assert directory.explain(CART) == "fake: no entry; other: 1 endpoint"
+
+
+async def test_replaced_sources_that_all_fail_leave_what_was_known_as_stale_until_one_works() -> None:
+    before, after = FakeResolver(), FakeResolver()
+    directory = Directory([before])
+    async with running(directory) as pushed:
+        directory.want(CART)
+        before.say((ONE,))
+        pushed.get_nowait()
+        directory.replace([after])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        after.say(SourceFailure(reason="no agent"))
+        kept = pushed.get_nowait()
+        assert (kept.endpoints, kept.stale) == ((ONE,), True)
+        after.say((TWO,))
+        found = pushed.get_nowait()
+        assert (found.endpoints, found.stale) == ((TWO,), False)
+
+
+async def test_silent_sources_that_replaced_others_leave_what_was_known_as_stale() -> None:
+    before = FakeResolver()
+    directory = Directory([before], lifetimes=Lifetimes(budget_s=0.01))
+    async with running(directory) as pushed:
+        directory.want(CART)
+        before.say((ONE,))
+        pushed.get_nowait()
+        directory.replace([FakeResolver()])
+        kept = await pushed.get()
+        assert (kept.endpoints, kept.stale) == ((ONE,), True)
+
+
+class Ending(FakeResolver):
+    """One that says when it is ended."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
+        self.ended = asyncio.Event()
+
+    async def run(self, push: Push) -> None:
+        try:
+            await super().run(push)
+        finally:
+            self.ended.set()
+
+
+async def test_replaced_source_takes_us_back_and_ends_once_the_new_one_has_announced_us() -> None:
+    told: list[str] = []
+
+    class Telling(Ending):
+        async def announce(self, instance: Instance) -> None:
+            told.append(f"announce {self.source}")
+
+        async def withdraw(self) -> None:
+            told.append(f"withdraw {self.source}")
+
+    same, gone = Telling("same"), Telling("gone")
+    directory = Directory([same, gone])
+    async with running(directory):
+        await directory.announce(US)
+        told.clear()
+        directory.replace([Telling("same"), Telling("new")])
+        await same.ended.wait()
+        await gone.ended.wait()
+    # One that tells the same place of us would take back what the other has told.
+    assert told == ["withdraw same", "announce same", "announce new", "withdraw gone"]
+
+
+async def test_names_that_nobody_had_are_looked_for_again_by_the_sources_that_replace_others() -> None:
+    before, after = FakeResolver(), FakeResolver()
+    directory = Directory([before])
+    async with running(directory) as pushed:
+        directory.want(CART)
+        before.say(SourceFailure(reason="no entry", missing=True))
+        assert pushed.get_nowait().endpoints == ()
+        directory.replace([after])
+        assert directory.get(CART) is None
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        after.say((TWO,))
+        assert pushed.get_nowait().endpoints == (TWO,)

@@ -251,6 +251,7 @@ def test_record_batch_counts_as_its_calls_one_by_one(
         replace(calls[0], head_ns=0, ended_ns=0),
         Batch(
             calls=5,
+            latency_bounds_ms=bounds[1],
             duration_s=bucketed([ns / 1e9 for ns in took_ns], bounds[0]),
             to_end_ms=bucketed([ns // 1_000_000 for ns in took_ns], bounds[1]),
             to_head_ms=bucketed([ns / 1e6 for ns in head_ns], bounds[1]),
@@ -260,6 +261,26 @@ def test_record_batch_counts_as_its_calls_one_by_one(
         ),
     )
     assert invocations(together.meters) == invocations(one_by_one.meters)
+
+
+def test_record_batch_that_was_added_up_by_other_bounds_is_counted_without_its_times() -> None:
+    recorded = Recorded()
+    none = Buckets([0, 0], 0.0)
+    recorded.recorder.record_batch(
+        a_call(),
+        Batch(
+            calls=3,
+            latency_bounds_ms=(7.0,),
+            duration_s=none,
+            to_end_ms=Buckets([3, 0], 9.0),
+            to_head_ms=Buckets([3, 0], 9.0),
+            to_head_whole_ms=none,
+            bytes_in=none,
+            bytes_out=none,
+        ),
+    )
+    assert set(recorded.values(recorded.meters.edge_requests).values()) == {3}
+    assert set(recorded.values(recorded.meters.res_recv_latency).values()) == {0}
 
 
 def test_trace_keeps_the_span_and_counts_nothing() -> None:

@@ -5,7 +5,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry.errors import MetricError
-from telemetry.metrics import LATENCY_BUCKETS_MS, SIZE_BUCKETS, Meters
+from telemetry.metrics import LATENCY_BUCKETS_MS, SIZE_BUCKETS, LabelRule, Meters, MetricOptions
 from tests.unit.telemetry.building import SAMPLED
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -129,3 +129,53 @@ async def test_scrape_is_what_render_gives() -> None:
     body, content_type = await meters.scrape("")
     assert b"postern_policy_generation 7.0" in body
     assert content_type.startswith("text/plain")
+
+
+def test_reshape_begins_those_series_anew_whose_shape_changed() -> None:
+    meters = Meters("cart")
+    for name in ("GET", "PUT"):
+        meters.http_server_requests.add("cart", name, "", "200")
+    meters.http_server_latency.slot("cart", "GET", "", "200").observe(9)
+    meters.req_sent.add("cart", "shop", "unary")
+    meters.req_recv.add("cart", "web")
+    rule = LabelRule(
+        metric="dapr_runtime_service_invocation_req_recv_total",
+        label="src_app_id",
+        replacements=(("x", "w"),),
+    )
+    options = MetricOptions(
+        latency_buckets_ms=(7.0,), rules=(rule, LabelRule(metric="no", label="l", replacements=()))
+    )
+    begun = meters.reshape(options, has_other_paths=False)
+    assert "dapr_http_server_latency" in begun
+    assert "dapr_http_server_request_count" not in begun
+    assert [one.metric for one in meters.misfits] == ["no"]
+    meters.req_recv.add("cart", "web")
+    meters.http_server_latency.slot("cart", "GET", "", "200").observe(9)
+    found = scraped(meters)
+    assert meters.http_server_requests.slot("cart", "GET", "", "200").value == 1
+    assert found["dapr_runtime_service_invocation_req_sent_total['cart', 'shop', 'unary']"] == 1
+    assert found["dapr_runtime_service_invocation_req_recv_total['cart', 'xeb']"] == 1
+    assert "dapr_runtime_service_invocation_req_recv_total['cart', 'web']" not in found
+    assert found["dapr_http_server_latency_bucket['', '200', '7.0', 'GET', 'cart']"] == 0
+    assert found["dapr_http_server_latency_count['', '200', 'GET', 'cart']"] == 1
+    meters.reshape(MetricOptions(has_verbs=False), has_other_paths=False)
+    assert not meters.http_server_requests.slots
+    meters.req_recv.add("cart", "web")
+    assert scraped(meters)["dapr_runtime_service_invocation_req_recv_total['cart', 'web']"] == 1
+
+
+def test_reshape_of_paths_begins_series_by_path_anew_and_no_others() -> None:
+    meters = Meters("cart")
+    meters.http_client_completed.add("cart", "GET", "/a", "200")
+    meters.plan_cache.add("hit")
+    begun = meters.reshape(MetricOptions(), has_other_paths=True)
+    assert begun == (
+        "dapr_http_client_completed_count",
+        "dapr_http_client_roundtrip_latency",
+        "dapr_http_client_sent_bytes",
+        "dapr_http_server_latency",
+        "dapr_http_server_request_count",
+        "dapr_http_server_response_count",
+    )
+    assert scraped(meters)["postern_plan_cache_total['hit']"] == 1

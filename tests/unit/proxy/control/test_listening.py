@@ -41,7 +41,7 @@ async def bound(root: Path, engine: Busy, profile: str) -> Listening:
     others = ("--enable-metrics=false", f"--profile={profile}", "--dapr-listen-addresses=127.0.0.1")
     settings = parse(["--app-id", "web", *flags, *others], {"POSTERN_HOME": str(root)})
     control: Any = SimpleNamespace(decide_outbound=None, decide_inbound=None)
-    found = Listening(settings, cast("Engine", engine), control)
+    found = Listening(settings, cast("Engine", engine), control, has_metrics=False)
     unused = cast("LocalHttp", None)
     async with asyncio.timeout(20.0):
         await found.bind(unused, unused)

@@ -381,6 +381,7 @@ def tally(reporter: Reporter, **changes: Any) -> Tally:
         "grpc_code": 0,
         "cause": None,
         "calls": 2,
+        "latency_bounds_ms": measures.latency_ms,
         "duration_s": sums(0, measures.duration_s),
         "to_end_ms": latency,
         "to_head_ms": latency,

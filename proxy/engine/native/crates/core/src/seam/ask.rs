@@ -259,7 +259,11 @@ impl Inbox {
 
     /// Add calls up from now on, or tell each by itself.
     pub fn set_bounds(&self, bounds: Option<Bounds>) {
-        lock(&self.tally_state).bounds = bounds;
+        let mut state = lock(&self.tally_state);
+        if let Some(bounds) = &bounds {
+            state.tallies.fit(bounds);
+        }
+        state.bounds = bounds;
     }
 
     /// Tell news of connections.
@@ -384,6 +388,18 @@ mod tests {
         assert_eq!(inbox.take_spans(100).len(), MAX_KEPT);
         let counted: u64 = inboxes.take_tallies().iter().map(|(_, tally)| tally.calls).sum();
         assert_eq!(counted, 105);
+    }
+
+    #[test]
+    fn calls_added_up_by_bounds_that_change_keep_their_number_and_lose_their_times() {
+        let inboxes = Inboxes::new(1, Box::new(|| ()), false);
+        let bounds = |latency_ms| Bounds { latency_ms, ..Bounds::default() };
+        for latency_ms in [vec![1.0], vec![1.0, 2.0, 3.0]] {
+            inboxes.set_bounds(Some(&bounds(latency_ms)));
+            inboxes.each()[0].tell(outcome(None, None));
+        }
+        let (_, tally) = inboxes.take_tallies().pop().expect("one kind");
+        assert_eq!((tally.calls, tally.to_end_ms.counts), (2, vec![1, 0, 0, 0]));
     }
 
     #[test]

@@ -131,10 +131,11 @@ impl Paths {
     }
 }
 
-/// Owns the sums since they were last taken, and the paths that are told apart.
+/// Owns the sums since they were last taken, the bounds of their times, and the paths that are told apart.
 #[derive(Debug)]
 pub struct Tallies {
     kinds: HashMap<Kind, Tally, RandomState>,
+    latency_ms: Vec<f64>,
     grpc_paths: Paths,
     http_paths: Paths,
     none: Arc<str>,
@@ -145,6 +146,7 @@ impl Default for Tallies {
     fn default() -> Self {
         Self {
             kinds: HashMap::default(),
+            latency_ms: Vec::new(),
             grpc_paths: Paths::default(),
             http_paths: Paths::default(),
             none: "".into(),
@@ -154,6 +156,20 @@ impl Default for Tallies {
 }
 
 impl Tallies {
+    /// Go by these bounds: where those of times are others, the times that were added up fit none of them and are dropped.
+    pub fn fit(&mut self, bounds: &Bounds) {
+        if self.latency_ms == bounds.latency_ms {
+            return;
+        }
+        self.latency_ms.clone_from(&bounds.latency_ms);
+        for tally in self.kinds.values_mut() {
+            let none = Counts::new(&bounds.latency_ms);
+            tally.to_end_ms = none.clone();
+            tally.to_head_ms = none.clone();
+            tally.to_head_whole_ms = none;
+        }
+    }
+
     /// Add a call; false where there are too many kinds or paths.
     pub fn add(&mut self, outcome: &Outcome, token: &Arc<Token>, bounds: &Bounds) -> bool {
         let head = &outcome.head;
