@@ -248,6 +248,7 @@ class Sidecar:
     async def run(self) -> int:
         """Serve until asked to stop, then leave in order."""
         self._lines.starting()
+        self._lines.loaded(self._reloads.policy)
         self._name_sources.tell()
         policy = self._reloads.policy
         for warning in (*self._settings.warnings, *policy.warnings):
@@ -367,6 +368,7 @@ class Sidecar:
             tasks.create_task(self._learn())
             tasks.create_task(self._reloads.run(self._sources, self._lifetime.reload_asked))
             if self._settings.mtls:
+                self._lines.fetching_identity()
                 source = await svid_source(self._settings, self._log)
                 name = WorkloadName(
                     app_id=self._settings.sentry_local_identity or self._settings.app_id,
@@ -402,6 +404,8 @@ class Sidecar:
     def _identity_asked(self, failed_at: str | None, *, first: bool) -> None:
         meters, app_id = self._meters, self._settings.app_id
         if failed_at is None:
+            if self._identity is not None and (svid := self._identity.current) is not None:
+                self._lines.identified(svid.not_after, is_first=first)
             (meters.mtls_init if first else meters.cert_rotations).add(app_id)
         else:
             (meters.mtls_init_failures if first else meters.cert_rotation_failures).add(app_id, failed_at)

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from proxy.contract.gates import GateSpec, GateState
-from proxy.contract.head import Header
+from proxy.contract.head import Header, Headers
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Decide, Labels
 from proxy.contract.recording import Table
@@ -99,15 +99,22 @@ class Cluster(Struct, frozen=True, kw_only=True):
     stale: bool = False
 
 
+def no_fields(_: Headers) -> Headers:
+    """Nothing is added to answers."""
+    return ()
+
+
 class ListenerSpec(Struct, frozen=True, kw_only=True):
     """One place to listen. `decide` has the rules; tls: "mesh" demands a client certificate.
 
-    address: `host:port` (port 0: any free one) or `unix:/path`.
+    address: `host:port` (port 0: any free one) or `unix:/path`. for_pages: by the fields of a request, what an answer to it has beside
+    its own fields where no decider made it.
     """
 
     name: str
     address: str
     decide: Decide
+    for_pages: Callable[[Headers], Headers] = no_fields
     tls: Literal["mesh"] | None = None
 
 

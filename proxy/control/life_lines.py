@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
+from policies.reloading.loading import PolicySnapshot
 from proxy.api.admin import BY_API
 from proxy.contract.addresses import join_address
 from proxy.settings.units import go_duration
@@ -26,8 +28,17 @@ class LifeLines:
     def starting(self) -> None:
         """The process runs."""
 
+    def loaded(self, policy: PolicySnapshot) -> None:
+        """Configurations and resources have been read."""
+
     def naming(self, component: str) -> None:
         """Names are resolved by this component; "": by none that is configured."""
+
+    def fetching_identity(self) -> None:
+        """A first certificate is asked for."""
+
+    def identified(self, until: datetime, *, is_first: bool) -> None:
+        """A certificate has come."""
 
     def listening(self, ports: Ports, engine: str) -> None:
         """All ports are bound; None: it is a socket, or was not asked for."""
@@ -90,6 +101,7 @@ class DaprLines(LifeLines):
         self._runtime = get_logger("dapr.runtime")
         self._health = get_logger("dapr.apphealth")
         self._api = get_logger("dapr.api")
+        self._security = get_logger("dapr.runtime.security")
         self._is_wait_told = False
 
     def starting(self) -> None:
@@ -101,10 +113,42 @@ class DaprLines(LifeLines):
         self._runtime.info(f"Log level set to: {settings.log_level}")
         self._runtime.info("standalone mode configured")
         self._runtime.info(f"app id: {settings.app_id}")
+        if not settings.mtls:
+            self._security.warning("mTLS is disabled. Skipping certificate request and tls validation")
+
+    def loaded(self, policy: PolicySnapshot) -> None:
+        """See LifeLines. Of components those that pipelines may name; subscriptions are not read."""
+        log = self._runtime
+        if not self._settings.config_paths:
+            log.info("loading default configuration")
+        if policy.configuration.features:
+            log.info(f"Enabled features: {' '.join(policy.configuration.features)}")
+        log.info("Loading components…")
+        for one in policy.pipelines.components:
+            log.info(f"Component loaded: {one.name} ({one.type}/{one.version})")
+        log.info("Waiting for all outstanding components to be processed…")
+        log.info("All outstanding components processed")
+        log.info("Loading endpoints…")
+        for name in sorted(policy.http_endpoints):
+            log.info(f"Found http endpoint: {name}")
+        log.info("Waiting for all outstanding http endpoints to be processed…")
+        log.info("All outstanding http endpoints processed")
 
     def naming(self, component: str) -> None:
         """See LifeLines. Where none is configured mDNS is among the sources, as with daprd."""
         self._runtime.info(f"Initialized name resolution to {component or 'mdns'}")
+
+    def fetching_identity(self) -> None:
+        """See LifeLines."""
+        self._security.info("Fetching initial identity certificate")
+
+    def identified(self, until: datetime, *, is_first: bool) -> None:
+        """See LifeLines."""
+        if is_first:
+            self._security.info("Security is initialized successfully")
+        else:
+            moment = until.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
+            self._security.info(f"Successfully renewed workload cert; new cert expires on: {moment}")
 
     def listening(self, ports: Ports, engine: str) -> None:
         """See LifeLines. The engine is named as well: no other line does."""
@@ -124,9 +168,17 @@ class DaprLines(LifeLines):
         if ports.get("metrics"):
             where = join_address(settings.metrics_listen_address, ports["metrics"] or 0)
             self._runtime.info(f"metrics server started on {where}/")
+        if settings.allowed_origins not in ((), ("*",)):
+            of_http.info("Enabled CORS HTTP middleware")
+        if settings.api_token is not None:
+            of_http.info("Enabled token authentication on HTTP server")
+            of_grpc.info("Enabled token authentication on gRPC server")
+        if settings.max_body_bytes:
+            of_http.info(f"Enabled max body size HTTP middleware with size {settings.max_body_bytes} bytes")
         limit = settings.max_body_bytes or -1
         self._runtime.info(f"The request body size parameter is: {limit} bytes")
         peer = join_address(settings.peer_listen_address, ports["peer"] or 0)
+        get_logger("dapr.runtime.grpc.internal").info(f"gRPC server listening on TCP address: {peer}")
         self._runtime.info(f"Internal gRPC server is running on {peer}")
         super().listening(ports, engine)
 
@@ -159,6 +211,8 @@ class DaprLines(LifeLines):
 
     def ready(self) -> None:
         """See LifeLines."""
+        if self._settings.app_max_concurrency is not None:
+            self._runtime.info(f"app max concurrency set to {self._settings.app_max_concurrency}")
         took_ms = round((self._clock() - self._began) * 1000)
         self._runtime.info(f"dapr initialized. Status: Running. Init Elapsed {took_ms}ms")
 

@@ -4,6 +4,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
+from msgspec.structs import replace
+
 from proxy.api.daprd.server import Translators
 from proxy.api.otlp.server import OtlpServer
 from proxy.api.server import Handler, LocalHttp, LocalRequest
@@ -71,9 +73,7 @@ class Listening:
             settings.peer_port,
         )
         for own in settings.upstreams:
-            spec = ListenerSpec(
-                name=own_port_listener(own.app), address="127.0.0.1", decide=self._control.decide_outbound
-            )
+            spec = self._for_app(own_port_listener(own.app), "127.0.0.1")
             self.upstream_ports[own.app] = await self._listen_for_app(spec, PortWish(own.port))
         self._metrics = metrics
         await self.serve_metrics(self.has_metrics)
@@ -145,11 +145,7 @@ class Listening:
         bound: int | None = None
         failure: ListenError | None = None
         for number, host in enumerate(self._settings.listen_addresses):
-            spec = ListenerSpec(
-                name=name if number == 0 else f"{name}@{host}",
-                address=host,
-                decide=self._control.decide_outbound,
-            )
+            spec = self._for_app(name if number == 0 else f"{name}@{host}", host)
             try:
                 bound = await self._listen_for_app(spec, wish if bound is None else PortWish(bound))
             except ListenError as error:
@@ -160,6 +156,12 @@ class Listening:
             raise failure
         assert bound is not None
         return bound
+
+    def _for_app(self, name: str, address: str) -> ListenerSpec:
+        control = self._control
+        return ListenerSpec(
+            name=name, address=address, decide=control.decide_outbound, for_pages=control.for_pages
+        )
 
     async def _listen_for_app(self, spec: ListenerSpec, wish: PortWish) -> int:
         port = await self._listen(spec, wish)
@@ -208,9 +210,7 @@ class Listening:
 
 
 def _at(spec: ListenerSpec, port: int) -> ListenerSpec:
-    return ListenerSpec(
-        name=spec.name, address=join_address(spec.address, port), decide=spec.decide, tls=spec.tls
-    )
+    return replace(spec, address=join_address(spec.address, port))
 
 
 def _held_by(host: str, port: int) -> str:

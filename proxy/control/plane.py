@@ -18,7 +18,7 @@ from policies.rules.access import Caller, Protocol
 from proxy.contract.addresses import join_address
 from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream
 from proxy.contract.gates import ConcurrencyGate
-from proxy.contract.head import FROM_DAPRD, RequestHead
+from proxy.contract.head import FROM_DAPRD, Headers, RequestHead
 from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Decision, Hold, Labels
 from proxy.contract.recording import RecordingHead, Table, Tables
@@ -30,7 +30,7 @@ from proxy.control.naming_status import NamingStatus
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, GRPC_WEB, to_callback
 from proxy.deciding.authorizer import Authorizer
-from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT
+from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, as_headers
 from proxy.deciding.callee import (
     API_TOKEN_SET,
     APP_PIPELINE,
@@ -60,7 +60,7 @@ from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
 from proxy.settings.values import Settings
 from sentry.client import Svid
-from telemetry.hosts import FOREIGN_SITES
+from telemetry.hosts import FOREIGN_SITES, origin_of
 
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
 _NAMING: Mapping[int, Table] = {
@@ -412,6 +412,10 @@ class Control:
             PREFLIGHT_SET: PREFLIGHT,
             GRPC_WEB_SET: GRPC_WEB,
         }
+
+    def for_pages(self, headers: Headers) -> Headers:
+        """What an answer to the app has so that a listed origin's page may read it, by the request's fields."""
+        return as_headers(self.outbound.view.browsers.edits(origin_of(headers)))
 
     def tables(self) -> Tables:
         """What was pushed, for who asks a decider without an engine."""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from proxy import errors
-from proxy.contract.engine import HopSpan
+from proxy.contract.engine import HopSpan, ListenerSpec
 from proxy.contract.head import Headers
 from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Decide, Decision, Labels, Reply
 from proxy.contract.recording import RecordingHead
@@ -97,14 +97,16 @@ def unlabelled(listener: str) -> Labels:
     return Labels(direction="inbound" if listener == "peer" else "outbound")
 
 
-def bad_request(reason: str, listener: str) -> Reply:
-    """400: the head is refused."""
-    return errors.reply(Cause.BAD_REQUEST, unlabelled(listener), f"bad request: {reason}")
+def bad_request(reason: str, listener: ListenerSpec, headers: Headers) -> Reply:
+    """400: a head with these fields is refused."""
+    made = errors.reply(Cause.BAD_REQUEST, unlabelled(listener.name), f"bad request: {reason}")
+    return replace(made, headers=(*made.headers, *listener.for_pages(headers)))
 
 
-def timed_out(listener: str) -> Reply:
-    """The caller's deadline passed before a decision."""
-    return errors.reply(Cause.TIMEOUT, unlabelled(listener), f"the call's deadline passed: {DETAIL}")
+def timed_out(listener: ListenerSpec, headers: Headers) -> Reply:
+    """The deadline of a caller that sent these fields passed before a decision."""
+    made = errors.reply(Cause.TIMEOUT, unlabelled(listener.name), f"the call's deadline passed: {DETAIL}")
+    return replace(made, headers=(*made.headers, *listener.for_pages(headers)))
 
 
 def decided(decide: Decide, head: RecordingHead) -> Decision:

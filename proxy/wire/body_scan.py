@@ -17,8 +17,11 @@ _SIZE_LINE_BYTES = 16 + 1 + 256 + 2
 _SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,16}(?:;[\t\x20-\x7e\x80-\xff]{0,256}+)?\r?")
 
 
+_CHUNKS = 1_024  # read at once: about a millisecond of the time of the loop, which others wait for
+
+
 class BodyScan(Protocol):
-    """One message's body. `done` once its last byte was seen; then `rest` holds what followed."""
+    """One message's body. `done` once its last byte was seen; then `rest` holds what followed, before that what is to be fed again."""
 
     done: bool
     rest: bytes
@@ -63,7 +66,10 @@ class CloseScan:
 
 
 class ChunkScan:
-    """A chunked body with its trailers. `_left`: bytes of the open chunk; `_held`: an unfinished line or trailer block."""
+    """A chunked body with its trailers, `_CHUNKS` of a piece at most.
+
+    `_left`: bytes of the open chunk; `_held`: an unfinished line or trailer block.
+    """
 
     __slots__ = ("_held", "_in_trailers", "_left", "_limits", "_owes_crlf", "done", "rest")
 
@@ -85,6 +91,7 @@ class ChunkScan:
         at = 0 if self._in_trailers else self._chunks(data, parts)
         if isinstance(at, Refusal):
             return at
+        self.rest = b"" if self._in_trailers else data[at:]
         tail = self._trailers(data[at:]) if self._in_trailers else b""
         if isinstance(tail, Refusal):
             return tail
@@ -92,9 +99,9 @@ class ChunkScan:
         return b"%x\r\n%b\r\n%b" % (len(body), body, tail) if body else tail
 
     def _chunks(self, data: bytes, parts: list[bytes]) -> int | Refusal:
-        """Gather chunk data; the index where the trailers begin, or the end of `data`."""
-        at, size = 0, len(data)
-        while at < size:
+        """Gather chunk data; the index where the trailers begin, or what is read begins to be enough, or the end of `data`."""
+        at, size, left = 0, len(data), _CHUNKS
+        while at < size and left:
             if self._left:
                 piece = data[at : at + self._left]
                 parts.append(piece)
@@ -110,11 +117,16 @@ class ChunkScan:
                 line = _SIZE.match(data, at)
                 if line is None:
                     return self._hold_size(data, at)
-                at = line.end()
-                self._left = int(line[1], 16)
-                if not self._left:
+                at, length, left = line.end(), int(line[1], 16), left - 1
+                end = at + length
+                if not length:
                     self._in_trailers = True
                     return at
+                if data[end : end + 2] == b"\r\n":  # all of it is there
+                    parts.append(data[at:end])
+                    at = end + 2
+                else:
+                    self._left = length
         return at
 
     def _hold_crlf(self, data: bytes, at: int) -> int | Refusal:

@@ -16,8 +16,9 @@ from proxy.contract.plan import Cause
 from proxy.wire.body_scan import BodyScan, ChunkScan, CloseScan, LengthScan
 from proxy.wire.head_scan import DECLINED, HeadCollector, Refusal, ResponseStart, scan_response
 from proxy.wire.http1_request import ClientCall
-from proxy.wire.http1_wire import Alarm, Outbox, read_body, reset
+from proxy.wire.http1_wire import Alarm, Outbox, Pieces, read_body, reset
 from proxy.wire.streams import ConnectionOwner, CountFrame, ResponseEvents
+from proxy.wire.turns import Rota
 from proxy.wire.websocket import is_accepted, without_handshake
 
 # App servers close idle connections after 2 s (gunicorn), 5 s (Node, uvicorn) or more, and a request that meets the close is lost.
@@ -40,7 +41,11 @@ class Http1Client(asyncio.Protocol):
     alpn = "http/1.1"
     has_extended_connect = False
 
-    def __init__(self, owner: ConnectionOwner, limits: Limits, count: CountFrame) -> None:
+    def __init__(
+        self, owner: ConnectionOwner, limits: Limits, count: CountFrame, *, rota: Rota | None = None
+    ) -> None:
+        """rota: whom it shares the turns with in which it reads bodies of many small chunks."""
+        self._pieces = Pieces(self._read_on, rota)
         self._owner = owner
         self._limits = limits
         self._count = count
@@ -115,6 +120,7 @@ class Http1Client(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The end of a close-delimited body, of one direction of a tunnel, or of the connection."""
+        self._read_all()
         call = self._call
         if call is not None and self._phase is _Phase.TUNNEL:
             call.end_tunnel()
@@ -131,6 +137,7 @@ class Http1Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end."""
+        self._read_all()
         detail = f"the connection to the app broke: {exc}" if exc else "the app closed the connection"
         self._usable = False
         self._alarm.stop()
@@ -160,7 +167,8 @@ class Http1Client(asyncio.Protocol):
 
     def steer(self) -> None:
         """Read while the call takes more."""
-        pause = self._call is not None and self._call.unacked >= self._limits.window_bytes
+        is_full = self._call is not None and self._call.unacked >= self._limits.window_bytes
+        pause = is_full or self._pieces.is_left
         if pause is not self._paused and not self._transport.is_closing():
             self._paused = pause
             if pause:
@@ -171,7 +179,7 @@ class Http1Client(asyncio.Protocol):
     # --- reading
 
     def _pump(self) -> None:
-        if self._pumping:
+        if self._pumping or self._pieces.is_left:
             return
         self._pumping = True
         try:
@@ -179,6 +187,15 @@ class Http1Client(asyncio.Protocol):
                 pass
         finally:
             self._pumping = False
+
+    def _read_on(self) -> None:
+        self._pump()
+        self.steer()
+
+    def _read_all(self) -> None:
+        """Read what waits for its turn: nothing more comes."""
+        while self._pieces.is_left and self._rest and self._call is not None:
+            self._step(self._call)
 
     def _step(self, call: ClientCall) -> bool:
         data, self._rest = self._rest, b""
@@ -268,13 +285,14 @@ class Http1Client(asyncio.Protocol):
             self.fail(Cause.RESET_LATE, f"the app's response body is malformed: {framed.text}")
             return False
         body, ended, trailers = read_body(self._conn, framed)
-        if ended:
-            self._rest = self._body.rest
+        self._rest, self._body.rest = self._body.rest, b""
+        if self._rest and not ended:
+            self._pieces.leave()
         if body:
             call.data(body)
         if ended and call.live:
             self._complete(call, trailers)
-        return True
+        return not self._pieces.is_left
 
     # --- endings
 

@@ -18,8 +18,9 @@ from proxy.wire import answers, h2c
 from proxy.wire.body_scan import BodyScan, ChunkScan, LengthScan
 from proxy.wire.head_scan import HeadCollector, Refusal, RequestStart, scan_request
 from proxy.wire.http1_call import REASONS, ServerCall
-from proxy.wire.http1_wire import Alarm, Outbox, read_body, reset
+from proxy.wire.http1_wire import Alarm, Outbox, Pieces, read_body, reset
 from proxy.wire.streams import AcceptCall, CountFrame, RawHead
+from proxy.wire.turns import Rota
 from proxy.wire.websocket import offered_key, without_handshake
 
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")  # before a request (RFC 9112 §2.2)
@@ -40,6 +41,7 @@ class _Phase(Enum):
 
 class Http1Server(asyncio.Protocol):
     """One downstream connection. `initial`: bytes that were read before it was handed over. `closed` is called once, at its end.
+    `rota`: whom it shares the turns with in which it reads bodies of many small chunks.
 
     `upgrade`, where HTTP/2 is spoken, too: is given the connection of an offer that was taken, with the bytes after the request; it is
     not closed here then.
@@ -53,8 +55,10 @@ class Http1Server(asyncio.Protocol):
         closed: Callable[[], None],
         *,
         initial: bytes = b"",
+        rota: Rota | None = None,
         upgrade: Callable[[asyncio.Transport, h2c.Offer, bytes], None] | None = None,
     ) -> None:
+        self._pieces = Pieces(self._read_on, rota)
         self._accept = accept
         self.limits = limits
         self._count = count
@@ -169,7 +173,7 @@ class Http1Server(asyncio.Protocol):
     def steer(self) -> None:
         """Read while the call takes more, and not far into the next request."""
         owed = self._call is not None and self._call.unacked >= self.limits.window_bytes
-        pause = owed or len(self._rest) > self.limits.head_bytes
+        pause = owed or self._pieces.is_left or len(self._rest) > self.limits.head_bytes
         if pause is not self._paused and not self._transport.is_closing():
             self._paused = pause
             if pause:
@@ -180,6 +184,8 @@ class Http1Server(asyncio.Protocol):
     # --- reading
 
     def _pump(self) -> None:
+        if self._pieces.is_left:
+            return
         if self._pumping:  # a call ended inside one of its own events: the loop below goes on
             return
         self._pumping = True
@@ -188,6 +194,10 @@ class Http1Server(asyncio.Protocol):
                 pass
         finally:
             self._pumping = False
+
+    def _read_on(self) -> None:
+        self._pump()
+        self.steer()
 
     def _step(self) -> bool:
         if self._phase is _Phase.HEAD:
@@ -280,13 +290,14 @@ class Http1Server(asyncio.Protocol):
             self._break_off(framed)
             return False
         body, ended, trailers = read_body(self._conn, framed)
-        if self._body.done:
-            self._rest = self._body.rest
+        self._rest, self._body.rest = self._body.rest, b""
+        if self._rest and not ended:
+            self._pieces.leave()
         if self._phase is _Phase.DISCARD:
             if ended:
                 self._phase = _Phase.ENDED
                 self._next()
-            return True
+            return not self._pieces.is_left
         if ended:
             self._phase = _Phase.ENDED
         call = self._call
@@ -295,7 +306,7 @@ class Http1Server(asyncio.Protocol):
                 call.data(body)
             if ended:
                 call.end(trailers)
-        return True
+        return not self._pieces.is_left
 
     # --- between calls
 
@@ -354,7 +365,10 @@ class Http1Server(asyncio.Protocol):
         self.answer(refusal.status, refusal.text)
 
     def answer(self, status: int, text: str) -> None:
-        """Answer in `h11`'s stead, which can't speak before a valid head or after an error; then close."""
+        """Answer in `h11`'s stead, which can't speak before a valid head or after an error; then close.
+
+        Without fields for pages: a head that can't be read names no origin, and no browser frames a body as those do that end here.
+        """
         body = b'{"errorCode":"ERR_BAD_REQUEST","message":"%b"}' % _json_text(text)
         head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\npostern-error: bad-request\r\n" % (
             status,

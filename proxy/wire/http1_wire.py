@@ -10,6 +10,7 @@ from collections.abc import Callable
 import h11
 
 from proxy.contract.head import Headers
+from proxy.wire.turns import Rota
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -113,6 +114,27 @@ class Alarm:
             self._ring()
         elif self._due < math.inf:
             self._handle = self._loop.call_at(self._due, self._fire)
+
+
+class Pieces:
+    """Has what was left of a body's bytes read in a later turn, after other connections had theirs. Mutable state: `is_left`."""
+
+    __slots__ = ("_read", "_rota", "is_left")
+
+    def __init__(self, read: Callable[[], None], rota: Rota | None) -> None:
+        self._read = read
+        self._rota = rota or Rota()
+        self.is_left = False
+
+    def leave(self) -> None:
+        """Have it read later."""
+        if not self.is_left:
+            self.is_left = True
+            self._rota.wait(self._take)
+
+    def _take(self) -> None:
+        self.is_left = False
+        self._read()
 
 
 def read_body(conn: h11.Connection, data: bytes) -> tuple[bytes, bool, Headers]:

@@ -88,11 +88,9 @@ def invoked(path: str) -> tuple[str, str] | None:
         return None
     rest = path[start.end() :]
     end = rest.find("/method/")
-    if end < 0 and rest.endswith("/method"):
-        end = len(rest) - len("/method")
     if not 0 < end <= MAX_APP_BYTES:
         return None
-    return rest[:end], rest[end + len("/method") :] or "/"
+    return rest[:end], rest[end + len("/method") :]
 
 
 def clean(path: str) -> str:

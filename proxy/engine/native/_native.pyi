@@ -81,8 +81,8 @@ Asked = (
     | tuple[Literal["span"], tuple[Headers, bool], Question]  # this hop's; of gRPC?
     | tuple[Literal["reply"], tuple[int, str], Question]  # of the Plan with this token for a cause
     | tuple[
-        Literal["undecided"], tuple[str, str | None], Question
-    ]  # listener, what is bad of a request; by `reply`
+        Literal["undecided"], tuple[str, Headers, str | None], Question
+    ]  # listener, fields of a request, what is bad of it; by `reply`
     | tuple[Literal["pauses"], tuple[int, int, int], Question]  # call, token of its Plan, number of the rule
     | tuple[Literal["explain"], tuple[str], Question]  # a cluster's key
     | tuple[Literal["verify"], tuple[bytes, bool], Question]  # a leaf; was it shown by a server?

@@ -66,9 +66,12 @@ class Answers:
                 self._span(question, headers, is_grpc=is_grpc)
             case ("reply", (token, cause), question):
                 question.reply(self._reply_parts(self._known.deciding(token).local_replies[Cause(cause)]), [])
-            case ("undecided", (listener, reason), question):
+            case ("undecided", (listener, headers, reason), question):
+                spec = self.listeners[listener]
                 made = (
-                    answers.timed_out(listener) if reason is None else answers.bad_request(reason, listener)
+                    answers.timed_out(spec, headers)
+                    if reason is None
+                    else answers.bad_request(reason, spec, headers)
                 )
                 question.reply(self._reply_parts(made), [])
             case ("pauses", (call, token, rule), question):

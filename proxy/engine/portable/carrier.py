@@ -18,6 +18,7 @@ from proxy.engine.portable.plans import Kept, PlanCache
 from proxy.engine.portable.pool import Pool
 from proxy.wire.streams import AcceptCall, Downstream, RawHead
 from proxy.wire.tls import TlsContexts
+from proxy.wire.turns import Rota
 
 _REDECIDED = 64  # open calls decided about again in one turn of the loop
 
@@ -50,7 +51,8 @@ class Carrier:
         self.clusters = Clusters()
         self.gates = Gates()
         self.contexts = TlsContexts()
-        self.pool = Pool(limits, self.contexts, observer, spawn)
+        self.rota = Rota()
+        self.pool = Pool(limits, self.contexts, observer, spawn, self.rota)
         self.calls: dict[str, set[Exchange]] = {}
         self._begun = itertools.count()
 

@@ -117,7 +117,7 @@ class Exchange:
     def start(self) -> None:
         """Read the head, decide, and go."""
         if self._refusal is not None:
-            self._answer(answers.bad_request(self._refusal, self._listener.name), "")
+            self._answer(answers.bad_request(self._refusal, self._listener, self.raw.headers), "")
             return
         if self.raw.protocol == "grpc":
             left = self.head.get(b"grpc-timeout")
@@ -441,7 +441,7 @@ class Exchange:
             self._down.abort(cause)
             self._finish(cause)
         elif self._kept is None:
-            self._answer(answers.timed_out(self._listener.name), detail)
+            self._answer(answers.timed_out(self._listener, self.raw.headers), detail)
         else:
             self._answer(self.plan.local_replies[cause], detail)
 

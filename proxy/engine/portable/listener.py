@@ -246,7 +246,7 @@ class Listener:
             self._speak_http2(transport, second, rest)
 
         limits = self.carrier.limits
-        end = Http1Server(accept, limits, count, closed, upgrade=upgrade)
+        end = Http1Server(accept, limits, count, closed, rota=self.carrier.rota, upgrade=upgrade)
         self.ends.add(end)
         end.take_over(transport, seen)
         return end

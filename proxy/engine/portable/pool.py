@@ -21,6 +21,7 @@ from proxy.wire.http2_client import Http2Client
 from proxy.wire.streams import UpstreamConnection
 from proxy.wire.term import Term
 from proxy.wire.tls import IdentityMismatchError, TlsContexts, check_server
+from proxy.wire.turns import Rota
 
 Spawn = Callable[[Coroutine[None, None, None]], object]
 MAX_PER_ADDRESS = 1_024  # connections; daprd's bound towards an app
@@ -86,7 +87,10 @@ class DialError(Exception):
 class Pool:
     """Mutable state: hosts by origin, and which host a connection belongs to."""
 
-    def __init__(self, limits: Limits, contexts: TlsContexts, observer: Observer, spawn: Spawn) -> None:
+    def __init__(
+        self, limits: Limits, contexts: TlsContexts, observer: Observer, spawn: Spawn, rota: Rota
+    ) -> None:
+        self._rota = rota
         self._limits = limits
         self._contexts = contexts
         self._observer = observer
@@ -200,7 +204,7 @@ class Pool:
         def make() -> asyncio.Protocol:
             client: Http1Client | Http2Client
             if origin.wire == "http1":
-                client = Http1Client(self, self._limits, count)
+                client = Http1Client(self, self._limits, count, rota=self._rota)
             else:
                 client = Http2Client(self, self._limits, count, "h2", own=origin.tls != "mesh")
             holder.append(client)

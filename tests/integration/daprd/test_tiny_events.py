@@ -131,8 +131,6 @@ async def at_work(*works: Awaitable[None]) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("streams", [1, 8])
 async def test_events_of_an_app_to_daprds(tmp_path: Path, engine: str, streams: int) -> None:
-    if engine == "portable" and streams > 1:
-        pytest.skip("that engine itself reads the app's chunks on the loop of the API")
     async with Mesh(tmp_path) as mesh, events_app() as app_port:
         web = await mesh.sidecar("web", app_port=app_port, flags=("--engine", engine, *BRIEF))
         context = client_context(Forge.of(mesh.root, tmp_path / "forged"), V1_17)

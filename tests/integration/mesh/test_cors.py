@@ -77,6 +77,7 @@ def assert_readable(answer: Response) -> None:
         ("/v1.0/nowhere", 0, 404),
         ("/sink", 2_048, 413),
         ("/v1.0/invoke/nobody/method/echo", 0, 500),
+        ("/v1.0/invoke/{app}/method/%zz", 0, 400),  # before any decision
     ],
 )
 async def test_listed_origin_may_read_every_refusal(

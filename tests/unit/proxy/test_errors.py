@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.contract.engine import ListenerSpec
 from proxy.contract.head import Headers
-from proxy.contract.plan import DETAIL, Cause, Labels, Surface
+from proxy.contract.plan import DETAIL, Cause, Decision, Labels, Surface
+from proxy.contract.recording import RecordingHead
 from proxy.errors import (
     ANSWERS,
     HEADER,
@@ -234,10 +236,21 @@ def test_grpc_code_of_trailers(trailers: Headers, code: int | None) -> None:
     assert answers.grpc_code(trailers) == code
 
 
-def test_answers_before_any_decision_are_labelled_by_listener() -> None:
-    assert answers.bad_request("odd", "peer").labels.direction == "inbound"
-    assert answers.bad_request("odd", "http").labels.direction == "outbound"
-    assert answers.timed_out("http").status == 504
+def _never(_: RecordingHead) -> Decision:
+    raise AssertionError
+
+
+def test_answers_before_any_decision_are_labelled_by_listener_and_have_its_fields() -> None:
+    peer = ListenerSpec(name="peer", address="", decide=_never)
+    http = ListenerSpec(
+        name="http", address="", decide=_never, for_pages=lambda sent: (*sent, (b"vary", b"Origin"))
+    )
+    assert answers.bad_request("odd", peer, ()).labels.direction == "inbound"
+    made = answers.bad_request("odd", http, ((b"a", b"b"),))
+    assert made.labels.direction == "outbound"
+    assert made.headers[-2:] == ((b"a", b"b"), (b"vary", b"Origin"))
+    late = answers.timed_out(http, ())
+    assert (late.status, late.headers[-1]) == (504, (b"vary", b"Origin"))
 
 
 # --- the exceptions

@@ -1,13 +1,16 @@
 """The lines of a sidecar's life, word by word: scripts wait for them."""
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from policies.reloading.loading import load
 from proxy.api.admin import BY_API
 from proxy.control.life_lines import DaprLines, LifeLines, life_lines
+from proxy.control.policy_sources import policy_sources
 from proxy.settings.parsing import parse
 from proxy.settings.values import Settings
 from telemetry.logs import Line
@@ -38,6 +41,7 @@ def test_profile_says_in_whose_words() -> None:
 
 def test_start_is_told_as_daprd_tells_it(dapr: LifeLines, caplog: pytest.LogCaptureFixture) -> None:
     dapr.starting()
+    dapr.naming("")
     dapr.listening({**PORTS, "metrics": 9090}, "portable")
     dapr.waiting_for_app("127.0.0.1:8080", "refused")
     dapr.app_listens("127.0.0.1:8080")
@@ -50,6 +54,7 @@ def test_start_is_told_as_daprd_tells_it(dapr: LifeLines, caplog: pytest.LogCapt
         "Log level set to: info",
         "standalone mode configured",
         "app id: web",
+        "Initialized name resolution to mdns",
         "API gRPC server is running on port 50001",
         "HTTP server is running on port 3500",
         "metrics server started on 0.0.0.0:9090/",
@@ -62,7 +67,75 @@ def test_start_is_told_as_daprd_tells_it(dapr: LifeLines, caplog: pytest.LogCapt
     ]
     assert ("dapr.runtime.http", "HTTP server listening on TCP address: 127.0.0.1:3500") in told
     assert ("dapr.runtime.grpc.api", "gRPC server listening on TCP address: [::1]:50001") in told
+    assert ("dapr.runtime.grpc.internal", "gRPC server listening on TCP address: 0.0.0.0:47301") in told
+    assert ("dapr.runtime.http", "Enabled max body size HTTP middleware with size 4194304 bytes") in told
+    off = "mTLS is disabled. Skipping certificate request and tls validation"
+    assert ("dapr.runtime.security", off) in told
     assert ("postern", "listening") in told
+
+
+def test_certificate_is_told_as_daprd_tells_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    lines = DaprLines(replace(settings_of(), mtls=True))
+    lines.starting()
+    lines.fetching_identity()
+    until = datetime(2026, 11, 30, 12, 0, 1, 500, tzinfo=UTC)
+    lines.identified(until, is_first=True)
+    lines.identified(until, is_first=False)
+    assert [message for scope, message in lines_of(caplog) if scope == "dapr.runtime.security"] == [
+        "Fetching initial identity certificate",
+        "Security is initialized successfully",
+        "Successfully renewed workload cert; new cert expires on: 2026-11-30 12:00:01 +0000 UTC",
+    ]
+
+
+RESOURCES = """
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: upper}
+spec: {type: middleware.http.uppercase, version: v1, metadata: []}
+---
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: {name: outside}
+spec: {baseUrl: "http://127.0.0.1:9"}
+"""
+
+
+def test_resources_are_told_as_daprd_tells_them(
+    dapr: LifeLines, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "all.yaml").write_text(RESOURCES)
+    policy = load(policy_sources(settings_of("--resources-path", str(tmp_path))))
+    features = replace(policy.configuration, features=("One", "Two"))
+    dapr.loaded(replace(policy, configuration=features))
+    assert [message for _, message in lines_of(caplog)] == [
+        "loading default configuration",
+        "Enabled features: One Two",
+        "Loading components…",
+        "Component loaded: upper (middleware.http.uppercase/v1)",
+        "Waiting for all outstanding components to be processed…",
+        "All outstanding components processed",
+        "Loading endpoints…",
+        "Found http endpoint: outside",
+        "Waiting for all outstanding http endpoints to be processed…",
+        "All outstanding http endpoints processed",
+    ]
+
+
+def test_what_guards_the_apis_is_told_as_daprd_tells_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    flags = ("--allowed-origins", "https://shop.example", "--app-max-concurrency", "3")
+    settings = replace(settings_of(*flags), api_token="secret")
+    lines = DaprLines(settings)
+    lines.listening(PORTS, "portable")
+    lines.ready()
+    told = lines_of(caplog)
+    assert ("dapr.runtime.http", "Enabled CORS HTTP middleware") in told
+    assert ("dapr.runtime.http", "Enabled token authentication on HTTP server") in told
+    assert ("dapr.runtime.grpc.api", "Enabled token authentication on gRPC server") in told
+    assert ("dapr.runtime", "app max concurrency set to 3") in told
+    assert "secret" not in caplog.text
 
 
 def test_sockets_are_told_in_the_place_of_ports(

@@ -144,7 +144,7 @@ def test_translated_grpc_web_counts_as_the_grpc_call_that_it_is() -> None:
     ("target", "strip", "path"),
     [
         ("/v1.0/invoke/cart/method/orders/1?q=1", True, "/orders/1"),
-        ("/v1.0/invoke/cart/method", True, "/"),
+        ("/v1.0/invoke/cart/method/", True, "/"),
         ("/v1.0/invoke/method/method/method/x", True, "/method/x"),
         ("/v1.0/invoke/cart/method/orders", False, "/v1.0/invoke/cart/method/orders"),
         ("/orders?q=secret", False, "/orders"),

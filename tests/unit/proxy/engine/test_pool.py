@@ -11,6 +11,7 @@ from proxy.contract.plan import Cause
 from proxy.engine.portable.pool import DialError, Origin, Pool, Waiter
 from proxy.wire.streams import UpstreamConnection
 from proxy.wire.tls import TlsContexts
+from proxy.wire.turns import Rota
 from tests.conformance.harness import Recorder
 
 Dial = Callable[[], Awaitable[UpstreamConnection]]
@@ -48,7 +49,7 @@ class Dialled(Pool):
         def spawn(dial: Coroutine[None, None, None]) -> object:
             return tasks.create_task(dial)
 
-        super().__init__(Limits(), self.contexts, self.seen, spawn)
+        super().__init__(Limits(), self.contexts, self.seen, spawn, Rota())
 
     async def _connect(self, origin: Origin) -> Any:
         made: asyncio.Future[UpstreamConnection] = asyncio.get_running_loop().create_future()

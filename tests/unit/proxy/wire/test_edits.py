@@ -114,7 +114,7 @@ def test_authority_is_replaced_only_when_given() -> None:
     ("target", "wanted"),
     [
         (b"/v1.0/invoke/cart/method/a%20b?q=%zz", b"/a%20b?q=%zz"),
-        (b"/v1.0/invoke/cart/method", b"/"),
+        (b"/v1.0/invoke/cart/method/", b"/"),
         (b"/v1.0/invoke/cart/method/a%2Fb/?", b"/a%2Fb/"),
         (b"/v1.0/invoke/cart/method/method/x", b"/method/x"),
     ],

@@ -194,6 +194,34 @@ async def test_chunked_response_in_single_bytes_is_told_with_trailers() -> None:
     assert dialled.capacity() == 1
 
 
+MANY = b"1\r\nx\r\n" * 5_000
+
+
+async def test_tiny_chunks_are_read_in_turns_and_the_connection_is_kept() -> None:
+    dialled = Dialled()
+    heard = dialled.call()
+    dialled.transport.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + MANY + b"0\r\n\r\n")
+    assert 0 < len(heard.body) < 5_000
+    assert dialled.transport.is_reading() is False
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (heard.body, heard.ended) == (b"x" * 5_000, True)
+    assert dialled.transport.is_reading()
+    assert dialled.capacity() == 1
+    again = dialled.call()
+    dialled.transport.feed(OK)
+    assert again.ended
+
+
+@pytest.mark.parametrize("ending", ["feed_eof", "lose"])
+async def test_tiny_chunks_that_came_before_the_end_are_read(ending: str) -> None:
+    dialled = Dialled()
+    heard = dialled.call()
+    dialled.transport.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + MANY + b"0\r\n\r\n")
+    getattr(dialled.transport, ending)()
+    assert (heard.body, heard.ended) == (b"x" * 5_000, True)
+
+
 async def test_close_delimited_response_ends_with_the_connection() -> None:
     dialled = Dialled()
     heard = dialled.call()

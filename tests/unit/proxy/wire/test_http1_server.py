@@ -91,6 +91,31 @@ async def test_chunked_body_and_trailers_are_told() -> None:
     assert (wire.last.body, wire.last.trailers) == (b"hello", ((b"x-sum", b"9"),))
 
 
+async def test_tiny_chunks_are_read_in_turns_and_the_next_request_after_them() -> None:
+    wire = Wire()
+    wire.transport.feed(CHUNKED + b"1\r\nx\r\n" * 5_000 + b"0\r\n\r\n" + GET)
+    first = wire.last
+    assert 0 < len(first.body) < 5_000
+    assert wire.paused()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert first.body == b"x" * 5_000
+    ok(first)
+    assert wire.last is not first
+    assert wire.last.head.method == b"GET"
+
+
+async def test_answer_before_the_end_of_tiny_chunks_leaves_the_connection_for_the_next_request() -> None:
+    wire = Wire()
+    wire.transport.feed(CHUNKED + b"1\r\nx\r\n" * 5_000 + b"0\r\n\r\n" + GET)
+    first = wire.last
+    ok(first)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert wire.last is not first
+    assert wire.last.head.method == b"GET"
+
+
 @pytest.mark.parametrize("good", GOOD, ids=lambda good: good.name)
 async def test_good_message_in_single_bytes_is_told_whole(good: Good) -> None:
     wire = Wire()

@@ -132,8 +132,7 @@ impl Call {
 
     pub async fn undecided(&self, bad_request: Option<String>) -> Result<Box<Reply>, Stop> {
         let (answer, made) = oneshot::channel();
-        let listener = self.head.entry.listener.clone();
-        self.shared.inbox.ask(Question::Undecided { listener, bad_request, answer });
+        self.shared.inbox.ask(Question::Undecided { head: self.head.clone(), bad_request, answer });
         made.await.map_err(|_| Stop::Silent)
     }
 

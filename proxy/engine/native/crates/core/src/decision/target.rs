@@ -103,9 +103,8 @@ pub fn invoked(path: &str) -> Option<(&str, &str)> {
     for name in ["v1.0", "invoke", ""] {
         rest = rest[after(rest)?..].strip_prefix(name)?;
     }
-    let end = rest.find("/method/").or_else(|| rest.strip_suffix("/method").map(str::len))?;
-    let method = &rest[end + "/method".len()..];
-    (1..=MAX_APP_BYTES).contains(&end).then_some((&rest[..end], if method.is_empty() { "/" } else { method }))
+    let end = rest.find("/method/")?;
+    (1..=MAX_APP_BYTES).contains(&end).then(|| (&rest[..end], &rest[end + "/method".len()..]))
 }
 
 fn is_clean(path: &[u8]) -> bool {

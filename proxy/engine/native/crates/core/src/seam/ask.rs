@@ -36,7 +36,7 @@ pub enum Question {
     /// The ready-made answer of a Plan for a cause.
     Reply { token: u64, cause: Cause, answer: oneshot::Sender<Box<Reply>> },
     /// An answer given before any decision: a bad request (with the reason), or a deadline that has passed.
-    Undecided { listener: Arc<str>, bad_request: Option<String>, answer: oneshot::Sender<Box<Reply>> },
+    Undecided { head: Arc<Head>, bad_request: Option<String>, answer: oneshot::Sender<Box<Reply>> },
     /// The next pauses, in seconds, of one call under a Plan's retry rule; none: no more attempts.
     Pauses { call: u64, token: u64, rule: usize, answer: oneshot::Sender<Vec<f64>> },
     /// What was tried to find a cluster.
