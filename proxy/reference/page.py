@@ -91,6 +91,10 @@ in flight `--dapr-graceful-shutdown-seconds` to finish, and exits. A second sign
 Configurations and resources, as it does by itself where their files change, and makes `postern run` have all its sidecars do so. The exit
 code is 0, 1 if calls were cut or something failed, 2 for flags that can't be used, 128 plus the signal's number after a second signal.
 """
+_CALLERS = """Apps are told who calls in `dapr-caller-app-id` and `dapr-caller-namespace`, by the certificate alone: what else came under
+these names is dropped. Under the name `daprd` without mutual TLS they are told what the caller's sidecar says, which nothing proves;
+access rules never go by it.
+"""
 
 
 def page() -> str:
@@ -138,6 +142,7 @@ def page() -> str:
         "### Why a call was denied",
         "The callee's proxy logs `access denied` with the caller, the path and its `reason`:",
         table(("reason", "meaning"), ((f"`{reason}`", text) for reason, text in DENIALS.items())),
+        _CALLERS,
         "## What `postern check` looks at",
         "Ids are stable. A warning keeps nothing from working; a failure makes the exit code 1.",
         table(("id", "group", "what is well", "otherwise"), check_rows()),

@@ -20,6 +20,7 @@ from sentry.spiffe import SpiffeId
 from tests.integration.mesh.peers import Forge, Header, h2_head, h2_request, peer_connection, until_closed
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient, Metadata
+from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.http_wire import Response
 from tests.support.mesh import Mesh, Sidecar
@@ -221,6 +222,28 @@ FORGED = (
     ("x-forwarded-client-cert", "By=spiffe://public/ns/default/orders;URI=spiffe://public/ns/default/app1"),
     ("postern-caller", "app1"),
 )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("default", ["deny", "allow"])
+async def test_claims_without_mutual_tls_are_told_to_the_app_and_decide_nothing(
+    tmp_path: Path, engine: str, default: str
+) -> None:
+    """As daprds have it, which judge a caller without a certificate by the default action alone."""
+    other = "allow" if default == "deny" else "deny"
+    async with Mesh(tmp_path, with_sentry=False) as mesh:
+        path = mesh.write("rules.yaml", configuration(default, policy("app1", other)))
+        flags = ("--profile", "daprd", "--engine", engine, "--enable-mtls=false")
+        app = await mesh.http_app()
+        await mesh.sidecar("orders", app=app, flags=(*flags, "--config", str(path)))
+        caller = await mesh.sidecar("app1", flags=flags)
+        target = "/v1.0/invoke/orders/method/echo"
+        answer = await request(caller.http_port, "GET", target, headers=FORGED)
+        assert answer.status == (403 if default == "deny" else 200), answer.body
+        if default == "allow":
+            seen = [(name.lower(), value) for name, value in json.loads(answer.body)["headers"]]
+            assert [value for name, value in seen if name == "dapr-caller-app-id"] == ["app1"]
+            assert [value for name, value in seen if name == "dapr-caller-namespace"] == ["default"]
 
 
 async def test_forged_identity_headers_open_nothing_and_reach_no_app(rules: Rules) -> None:
