@@ -248,8 +248,8 @@ class Sidecar:
     async def run(self) -> int:
         """Serve until asked to stop, then leave in order."""
         self._lines.starting()
-        self._lines.loaded(self._reloads.policy)
         self._name_sources.tell()
+        self._lines.loaded(self._reloads.policy)
         policy = self._reloads.policy
         for warning in (*self._settings.warnings, *policy.warnings):
             self._log.warning(warning)

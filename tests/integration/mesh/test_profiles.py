@@ -122,10 +122,14 @@ async def test_daprd_with_mtls_joins_a_mesh_by_token(mesh: Mesh, http_app: App) 
     anchors = (mesh.root / "sentry" / "authority" / "ca.crt").read_text()
     env = {"DAPR_TRUST_ANCHORS": anchors, "DAPR_SENTRY_TOKEN_FILE": str(token)}
     flags = ("--enable-mtls", "--sentry-address", f"127.0.0.1:{port}")
-    _, http, _ = await daprds.start("web", *flags, env=env)
+    process, http, _ = await daprds.start("web", *flags, env=env)
     answer = await request(http, "GET", "/v1.0/invoke/cart/method/echo")
     assert answer.status == 200, answer.body
     assert dict(json.loads(answer.body)["headers"])["dapr-caller-app-id"] == daprds.id("web")
+    await process.line("Fetching initial identity certificate.*scope=dapr.runtime.security")
+    await process.line("Security is initialized successfully")
+    await process.line("Initialized name resolution to mdns")
+    assert "mTLS is disabled" not in process.output
 
 
 async def test_daprd_with_mtls_but_without_a_sentry_says_what_is_missing(daprds: Daprds) -> None:
