@@ -205,10 +205,10 @@ class CallRecorder:
                 meters.resiliency_activations.add(*resiliency_labels(meters.app_id, policy))
 
     def _read_tracer(self) -> None:
-        meters = self._meters
-        for queue in self._tracer.used_queues:
+        meters, queues = self._meters, self._tracer.used_queues
+        meters.span_queue.replace({(queue.name,): queue.queued for queue in queues})
+        for queue in queues:
             meters.spans_exported.slot(queue.name).value = queue.exported
-            meters.span_queue.set(queue.queued, queue.name)
             for reason in DROP_REASONS:  # alerts compare with 0
                 meters.spans_dropped.slot(queue.name, reason).value = queue.dropped.get(reason, 0)
 

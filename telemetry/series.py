@@ -5,7 +5,7 @@ sets of each metric. Writing them out is up to `exposition`.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Generic, TypeVar
 
@@ -163,7 +163,7 @@ class Gauge(Family[Value]):
         """Replaces the value at these label values."""
         self.slot(*values).value = value
 
-    def replace(self, values: dict[tuple[str, ...], float]) -> None:
+    def replace(self, values: Mapping[tuple[str, ...], float]) -> None:
         """Replaces the whole metric, so that what is gone leaves no series behind."""
         self.slots.clear()
         for labels, value in values.items():

@@ -1,6 +1,7 @@
 """What a sidecar says of itself: its status, what documents have put in force, why it is not ready, and what a scrape finds."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -127,10 +128,10 @@ class Description(Struct, frozen=True, kw_only=True):
             for kind, end in ends.items():
                 if end is not None:
                     self.meters.cert_expiry.set(end.timestamp(), kind)
+        counts: Counter[tuple[str, ...]] = Counter()
         for known in self.directory.known():
-            for source in {end.source for end in known.endpoints}:
-                count = sum(1 for end in known.endpoints if end.source == source)
-                self.meters.resolver_endpoints.set(count, known.name.app_id, source)
+            counts.update((known.name.app_id, end.source) for end in known.endpoints)
+        self.meters.resolver_endpoints.replace(counts)
 
     def _scrape_open(self) -> None:
         meters, work = self.meters, self.engine.open_work()

@@ -137,6 +137,23 @@ async def test_what_is_open_and_where_time_goes_is_told_on_both_sides(engine: st
         assert values(text, "postern_connections_open")['{direction="in",listener="http"}'] >= 0
 
 
+async def test_endpoints_that_are_gone_leave_no_number_behind(mesh: Mesh, http_app: App) -> None:
+    shop, web = await mesh.sidecar("shop", app=http_app), await mesh.sidecar("web")
+
+    async def endpoints() -> float:
+        found = values(await scrape(web), "postern_resolver_endpoints")
+        return sum(count for labels, count in found.items() if 'app_id="shop"' in labels)
+
+    await request(web.http_port, "GET", invoke("shop", "/echo"))
+    assert await endpoints() == 1
+    await shop.end()
+
+    async def are_gone() -> bool:
+        return await endpoints() == 0
+
+    await eventually(are_gone)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_components_are_counted_by_type(engine: str, mesh: Mesh) -> None:
     kind = "middleware.http.uppercase"
