@@ -14,6 +14,7 @@ from proxy.contract.head import Header
 from proxy.wire.head_scan import RequestStart
 
 SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+AHEAD: Final = 16_384  # bytes of bodies before the client's preface: curl gives up where more than 32 KiB come with the 101
 MAX_SETTINGS: Final = 32  # RFC 9113 §6.5.2 defines six
 _SETTING_BYTES = 6
 # Six bytes are eight characters of base64url, and never need padding.

@@ -4,6 +4,7 @@ One object per connection, driven by the transport. Everything is a plain call; 
 """
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -129,7 +130,7 @@ class Http2End(asyncio.Protocol):
 
     Mutable state: `streams` (open ones by id), `_dirty` (a flush is scheduled), `_paused` (the transport's buffer is full),
     `_is_lingering` (we said GOAWAY, and what still comes is dropped), `_starved` (streams with queued bytes that a window or the
-    transport holds back, in the order of their turns).
+    transport holds back, in the order of their turns), `_ahead` (how many bytes of bodies may still go out, for an upgrade).
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Http2End(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._dirty = False
         self._paused = False
+        self._ahead = sys.maxsize
         self._is_lingering = False
         self._turns = Turns(self._feed, self._loop, rota)
         self._starved: dict[int, Stream] = {}
@@ -410,7 +412,8 @@ class Http2End(asyncio.Protocol):
     def _move(self, stream: Stream) -> int:
         sent = 0
         if not self._paused and stream.queue:
-            room = min(self._h2.local_flow_control_window(stream.id), self._limits.window_bytes)
+            window = self._h2.local_flow_control_window(stream.id)
+            room = min(window, self._limits.window_bytes, self._ahead)
             frame = self._h2.max_outbound_frame_size
             while stream.queue and room > 0:
                 chunk = stream.queue[0]
@@ -426,6 +429,7 @@ class Http2End(asyncio.Protocol):
                 sent += size
         stream.queued -= sent
         if sent:
+            self._ahead -= sent
             self._filter.sent_data(sent)
         if sent or not stream.queue:
             self._starved.pop(stream.id, None)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import re
+import sys
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from proxy.contract.head import Framing, Header, Headers
 from proxy.contract.plan import Cause
 from proxy.wire.field_decoder import OVERSIZED
 from proxy.wire.frame_filter import GoAway, goaway_frame
-from proxy.wire.h2c import Offer
+from proxy.wire.h2c import AHEAD, Offer
 from proxy.wire.head_scan import AUTHORITY, TOKEN
 from proxy.wire.http2 import (
     Codes,
@@ -129,6 +130,12 @@ class Http2Server(Http2End):
             super().initiate()
         else:
             self._h2.initiate_upgrade_connection(base64.urlsafe_b64encode(self._offer.settings))
+            self._ahead = AHEAD
+
+    def on_settings(self, event: h2.events.RemoteSettingsChanged) -> None:
+        """See Http2End; the first belong to the preface, which an answer to an upgrade does not get far ahead of."""
+        self._ahead = sys.maxsize
+        super().on_settings(event)
 
     @property
     def busy(self) -> bool:

@@ -9,7 +9,18 @@ import pytest
 from msgspec.structs import replace
 
 from tests.conformance.apps import http_app
-from tests.conformance.frames import ACK, PREFACE, Code, FramePeer, Kind, Setting, frame, reset, settings
+from tests.conformance.frames import (
+    ACK,
+    PREFACE,
+    Code,
+    FramePeer,
+    Kind,
+    Setting,
+    frame,
+    reset,
+    settings,
+    window,
+)
 from tests.conformance.harness import PINGLESS, leading
 from tests.support.http_client import Connection, connect
 from tests.support.websocket import new_key
@@ -81,6 +92,25 @@ async def test_answer_does_not_wait_for_the_preface(engine: str) -> None:
         assert (await peer.whole(1)).status == 204
         await greet(peer, peer.hello(client=True))
         await peer.settled()
+
+
+async def test_answer_gets_not_far_ahead_of_the_preface(engine: str, hops: str) -> None:
+    """curl copies what comes with the 101 into 32 KiB, and gives up where it is more."""
+    async with http_app() as app, leading(engine, hops, app) as way:
+        async with connect(way.port) as caller, connect(way.port) as other:
+            await caller.send_head("GET", "/bytes?n=200000", offer())
+            for _ in range(20):  # there was time to send more
+                assert (await other.request("GET", "/echo")).status == 200
+            ahead = await caller.reader.read(1 << 20)
+            assert len(ahead) < 32_768
+            await caller.send(PREFACE + settings({}) + window(0, 1 << 20))
+            read = len(ahead)
+            while read < 200_000:
+                read += len(await caller.reader.read(1 << 20))
+        seen = way.front.seen
+        await seen.until(lambda: len(seen.outcomes) == 21)
+    assert max(outcome.down_bytes for outcome in seen.outcomes) == 200_000
+    assert {(outcome.status, outcome.cause) for outcome in seen.outcomes} == {(200, None)}
 
 
 async def test_settings_of_the_offer_count_and_are_not_acknowledged_again(engine: str) -> None:

@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
 use crate::connection::ahead::Ahead;
+use crate::http1::h2c::AHEAD;
 use crate::http2::frame_filter::{FrameFilter, MAX_FRAME};
 use crate::http2::frames::PREFACE;
 
@@ -77,6 +78,8 @@ struct Frames {
     /// What is to go out before anything else, and whether the socket took no more.
     passed: BytesMut,
     is_blocked: bool,
+    /// How many bytes went out before the preface that is to follow an upgrade.
+    ahead: usize,
     /// Until when nothing is read.
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
     /// An upstream takes nothing more: what it said before it closed is still to be read, so `h2` hears of its end by reading.
@@ -127,6 +130,7 @@ impl Io {
             greeting,
             passed: BytesMut::new(),
             is_blocked: false,
+            ahead: 0,
             pause: None,
             is_deaf: false,
         }));
@@ -266,6 +270,20 @@ impl Io {
         match self.poll_passed(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(taken)), // what waits goes out with what follows, or with the flush
+        }
+    }
+
+    /// How much may go out now; after an upgrade, the preface is waited for at some point. `h2` may read nothing before it has written.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(mut frames) = self.frames.take_if(|frames| frames.room() == 0) else {
+            return Poll::Ready(Ok(self.frames.as_ref().map_or(usize::MAX, |frames| frames.room())));
+        };
+        let polled = self.poll_some(cx, |some| frames.filter.feed(some, &mut frames.ready));
+        frames.is_blocked = polled.is_pending();
+        self.frames = Some(frames);
+        match ready!(polled)? {
+            0 => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            _ => self.poll_room(cx),
         }
     }
 
@@ -412,7 +430,12 @@ impl AsyncWrite for Io {
             return this.poll_filtered(cx, data);
         }
         ready!(this.poll_passed(cx))?;
-        let written = carried!(&mut this.kind, stream => Pin::new(stream).poll_write_vectored(cx, data), gone());
+        let room = ready!(this.poll_room(cx))?;
+        let few = data.iter().find(|slice| room < usize::MAX && !slice.is_empty());
+        let written = match few.map(|slice| &slice[..slice.len().min(room)]) {
+            Some(few) => carried!(&mut this.kind, stream => Pin::new(stream).poll_write(cx, few), gone()),
+            None => carried!(&mut this.kind, stream => Pin::new(stream).poll_write_vectored(cx, data), gone()),
+        };
         let Some(frames) = &mut this.frames else { return written };
         frames.wrote(&written, data);
         if written.is_pending() {
@@ -433,9 +456,17 @@ impl Frames {
         if self.is_deaf { Poll::Ready(Ok(all)) } else { done }
     }
 
+    /// How much may go out: after an upgrade, little before the client's preface.
+    fn room(&self) -> usize {
+        if self.filter.awaits_preface() { AHEAD - self.ahead } else { usize::MAX }
+    }
+
     fn wrote(&mut self, written: &Poll<io::Result<usize>>, data: &[io::IoSlice<'_>]) {
         self.is_blocked = written.is_pending();
         let (Poll::Ready(Ok(count)), Some(ledger)) = (written, self.filter.ledger()) else { return };
+        if self.filter.awaits_preface() {
+            self.ahead += count;
+        }
         let (mut left, mut ledger) = (*count, ledger.borrow_mut());
         for slice in data {
             let size = left.min(slice.len());

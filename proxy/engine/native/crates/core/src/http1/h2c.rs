@@ -13,6 +13,8 @@ use crate::http2::head_blocks::Block;
 use crate::http2::server::only_allowed;
 
 pub const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+/// Bytes before the client's preface: curl gives up where more than 32 KiB come with the 101.
+pub const AHEAD: usize = 16_384;
 const MAX_SETTINGS: usize = 32; // RFC 9113 §6.5.2 defines six
 const SETTING_CHARACTERS: usize = 8; // six bytes in base64url, which never needs padding here
 

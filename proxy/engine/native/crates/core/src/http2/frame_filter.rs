@@ -381,6 +381,11 @@ impl FrameFilter {
         told
     }
 
+    /// Whether the preface that follows an upgrade has not come yet.
+    pub fn awaits_preface(&self) -> bool {
+        self.preface.get() > 0
+    }
+
     /// What follows the preface, or the part of it that came.
     fn after_preface<'a>(&self, data: &'a [u8]) -> &'a [u8] {
         let left = self.preface.get();
