@@ -15,12 +15,9 @@ import typer
 
 from proxy.cli.errors import CliError
 from proxy.cli.fleet import root_of
-from proxy.cli.live.feed import Feed
-from proxy.cli.live.service import Service
 from proxy.cli.options import RuntimePath
 from proxy.cli.tables import put, tell
 from proxy.errors import ListenError
-from telemetry.dashboard import assets
 
 _TOKEN_BYTES = 32
 
@@ -45,6 +42,11 @@ def dashboard(
 
 
 async def _serve(root: Path, port: int, *, is_opened: bool) -> None:
+    # Loaded by this command alone.
+    from proxy.cli.live.feed import Feed  # noqa: PLC0415
+    from proxy.cli.live.service import Service  # noqa: PLC0415
+    from telemetry.dashboard import assets  # noqa: PLC0415
+
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     service = Service(Feed(root), await asyncio.to_thread(assets.load), token)
     redirect = root / f"dashboard-{os.getpid()}.html"

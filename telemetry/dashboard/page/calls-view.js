@@ -117,7 +117,7 @@ export class CallsView {
     this.table.hidden = shown.length === 0;
     this.none.hidden = shown.length > 0;
     const parts = [...this.problems.values()].slice(0, 3);
-    if (this.missed) parts.push(`${this.missed} more calls were not shown: ${this.isPaused ? "the page is paused" : "more than ${MOST_RPS} a second of one sidecar"}`);
+    if (this.missed) parts.push(`${this.missed} more calls were not shown: ${this.isPaused ? "the page is paused" : `more than ${MOST_RPS} a second of one sidecar`}`);
     say(this.told, parts.join(". "));
     const rows = shown.flatMap((call) => (this.open.has(call.number) ? [call, { details: call }] : [call]));
     reconcile(

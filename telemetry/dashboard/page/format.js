@@ -1,5 +1,7 @@
 /** Numbers and names as people read them. */
 
+const LATE_S = 2.5;
+
 /** @param {number | null | undefined} rps */
 export function rate(rps) {
   if (rps === null || rps === undefined) return "–";
@@ -73,4 +75,9 @@ export const STATES = {
 export function silence(one, now) {
   const heard = one.heardAt === null ? "it was not heard since this dashboard began" : `last heard at ${clock(one.heardAt)}, ${span(now - one.heardAt)} ago`;
   return `did not answer for ${one.withinMs} ms; ${heard}`;
+}
+
+/** Whether a sidecar has been silent for longer than a busy machine makes one late. @param {any} one @param {number} now */
+export function isLasting(one, now) {
+  return one.heardAt === null || now - one.heardAt > LATE_S;
 }

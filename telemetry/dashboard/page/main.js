@@ -2,7 +2,7 @@
 
 import { CallsView } from "./calls-view.js";
 import { el, replace, say } from "./dom.js";
-import { clock, plural, short } from "./format.js";
+import { clock, isLasting, plural, short } from "./format.js";
 import { LogsView } from "./logs-view.js";
 import { MeshView } from "./mesh-view.js";
 import { begin } from "./session.js";
@@ -34,7 +34,7 @@ let view = null;
 /** @type {any} */
 let picture = null;
 /** @type {Map<string, string>} */
-let states = new Map();
+const states = new Map();
 
 const stream = new Stream({
   event: (name, told) => {
@@ -97,7 +97,8 @@ function showClosed() {
 
 /** Tell a screen reader of sidecars that fall silent or come back, and of nothing that merely changes. @param {any} told */
 function announce(told) {
-  const now = new Map(told.sidecars.map((/** @type {any} */ one) => [one.instance, one]));
+  const lasting = (/** @type {any} */ one) => one.state !== "silent" || isLasting(one, told.at);
+  const now = new Map(told.sidecars.filter(lasting).map((/** @type {any} */ one) => [one.instance, one]));
   const news = [];
   for (const [instance, one] of now) {
     const before = states.get(instance);
@@ -106,7 +107,8 @@ function announce(told) {
       else if (before === "silent") news.push(`${short(one.name)} answers again`);
     }
   }
-  states = new Map([...now].map(([instance, one]) => [instance, one.state]));
+  for (const one of told.sidecars) states.set(one.instance, now.has(one.instance) ? one.state : (states.get(one.instance) ?? one.state));
+  for (const instance of states.keys()) if (!told.sidecars.some((/** @type {any} */ one) => one.instance === instance)) states.delete(instance);
   if (news.length) announcer.textContent = news.slice(0, 5).join(". ");
 }
 

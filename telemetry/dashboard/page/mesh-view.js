@@ -2,12 +2,12 @@
 
 import { el, reconcile, replace, say, set } from "./dom.js";
 import { EdgeTable } from "./edge-table.js";
-import { percent, plural, rate, short, silence, span } from "./format.js";
+import { isLasting, percent, plural, rate, short, silence, span } from "./format.js";
 import { Graph, describeEdge, edgeId } from "./graph.js";
 import { Selected } from "./selected.js";
 
 const SOON_S = 300; // a certificate that ends so soon was not renewed in time
-const MOST = 6;
+const MOST = 8;
 const OWN_CALL = "an app's call to itself, which stays on its host";
 const NARROW = globalThis.matchMedia("(max-width: 720px)");
 
@@ -25,6 +25,7 @@ export class MeshView {
     this.figures = el("dl", { class: "figures" });
     this.attention = el("ul", { class: "attention" });
     this.attentionBox = el("section", { class: "attention-box", "aria-labelledby": "attention-title", hidden: true }, el("h2", { id: "attention-title" }, "Needs a look"), this.attention);
+    this.calm = el("p", { class: "hint calm" }, "Nothing needs a look: every sidecar answers, and calls succeed. Choose an app or a line to see more of it.");
     this.filter = /** @type {HTMLInputElement} */ (
       el("input", { type: "search", id: "filter", placeholder: "Filter apps", "aria-label": "Filter apps", autocomplete: "off", spellcheck: "false", input: () => this.draw() })
     );
@@ -39,14 +40,13 @@ export class MeshView {
       { class: "mesh", hidden: true },
       el("h1", { class: "unseen" }, "Mesh"),
       this.figures,
-      this.attentionBox,
       el(
         "div",
         { class: "tools" },
         this.filter,
         el("div", { class: "switch", role: "group", "aria-label": "Show as" }, this.asGraph, this.asTable),
       ),
-      el("div", { class: "split" }, this.stage, this.selected.root),
+      el("div", { class: "split" }, this.stage, el("div", { class: "side" }, this.selected.root, this.attentionBox, this.calm)),
       this.card,
     );
     this.empty = el("div", {}, el("p", { class: "empty" }, "Asking the sidecars …"));
@@ -156,6 +156,7 @@ export class MeshView {
   drawAttention(picture, sidecars) {
     const found = problems(picture, sidecars);
     this.attentionBox.hidden = found.length === 0;
+    this.calm.hidden = found.length > 0 || this.selection !== null;
     const shown = found.slice(0, MOST);
     if (found.length > MOST) shown.push({ key: "more", level: "warn", text: `and ${plural(found.length - MOST, "more")} in the table and the list of sidecars`, selection: null });
     reconcile(
@@ -211,7 +212,7 @@ function problems(picture, sidecars) {
     const many = (sidecars.get(one.name) ?? []).length > 1 ? ` (process ${one.pid})` : "";
     const tell = (/** @type {string} */ what, /** @type {string} */ level, /** @type {string} */ text) =>
       found.push({ key: `${one.instance} ${what}`, level, text: `${short(one.name)}${many} ${text}`, selection });
-    if (one.state === "silent") tell("silent", "bad", silence(one, picture.at));
+    if (one.state === "silent" && isLasting(one, picture.at)) tell("silent", "bad", silence(one, picture.at));
     if (one.state === "not ready" && !one.notes?.length) tell("ready", "warn", "is not ready");
     const left = one.identity?.secondsLeft;
     if (typeof left === "number" && left < SOON_S) tell("svid", left <= 0 ? "bad" : "warn", left <= 0 ? "has a certificate that has ended" : `has a certificate that ends in ${span(left)}`);

@@ -131,7 +131,9 @@ async def test_sidecar_that_is_stopped_is_told_and_comes_back(
     mesh.echo.process.send_signal(signal.SIGSTOP)
     try:
         await page.until(f"{LIVE} === 'partly'")
-        assert "echo did not answer for 300 ms" in await page.text(".attention")
+        await page.until(
+            "document.querySelector('.attention').innerText.includes('echo did not answer for 300 ms')"
+        )
         assert await page.evaluate(
             "document.querySelector('.node[data-state=silent]').getAttribute('aria-label')"
         ) == ("echo: its sidecar does not answer. no call to it in the last minute")
@@ -141,7 +143,7 @@ async def test_sidecar_that_is_stopped_is_told_and_comes_back(
     finally:
         mesh.echo.process.send_signal(signal.SIGCONT)
     await page.until(f"{LIVE} === 'live'")
-    assert await page.text("#announcer") == "echo answers again"
+    await page.until("document.querySelector('#announcer').textContent === 'echo answers again'")
 
 
 async def test_dashboard_that_is_stopped_leaves_nothing_that_looks_live(opened: Open, mesh: Standing) -> None:
