@@ -314,6 +314,7 @@ class Sidecar:
                 await self._listening.open_translators(translators)
                 await self._listening.open_otlp(otlp)
                 await self._listening.bind(metrics, public)
+                self._reloads.listening(self._own_ports())
                 await self._announcing.register()
                 self._lifetime.ready(
                     {

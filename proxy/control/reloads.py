@@ -15,7 +15,7 @@ from proxy.control.name_sources import NameSources
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
 from proxy.control.tapping import Taps
-from proxy.control.tracing_setup import are_exports_equal, exporters, sampling_rate
+from proxy.control.tracing_setup import are_exports_equal, exporters, leads_back, otlp_target, sampling_rate
 from proxy.errors import ConfigError
 from proxy.settings.values import Settings
 from telemetry.access_log import AccessLog
@@ -26,7 +26,7 @@ from telemetry.tracing import Tracer
 
 
 class Reloads:
-    """Mutable state: `policy`, the one in force, and `error`, why newer documents were refused, if they were."""
+    """Mutable state: `policy`, the one in force, `error`, why newer documents were refused, if they were, and the ports that are ours."""
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Reloads:
         self._metrics_port = metrics_port
         self._names = names
         self._directory = directory
+        self._own_ports: frozenset[int] = frozenset()
         self._log = get_logger("postern")
         self._count_resources()
 
@@ -108,6 +109,19 @@ class Reloads:
         for warning in policy.warnings:
             self._log.warning(warning)
 
+    def listening(self, ports: frozenset[int]) -> None:
+        """These ports are ours: what is exported to one of them would come back."""
+        self._own_ports = ports
+        tracing = self.policy.configuration.tracing
+        target = otlp_target(tracing, self._settings)
+        if target is not None and leads_back(target, ports):
+            self._log.warning(
+                "the OTLP collector is this sidecar itself, so that spans stay in memory: name a collector in OTEL_EXPORTER_OTLP_ENDPOINT "
+                "or spec.tracing.otel for the sidecar, and leave its own ports to the app",
+                collector=target.address,
+            )
+            self._exports_changed(tracing)
+
     def refused(self, error: DocumentError) -> None:
         """Say why newer documents are not in force."""
         self.error = str(error)
@@ -116,7 +130,7 @@ class Reloads:
 
     def _exports_changed(self, tracing: TracingConfig) -> None:
         try:
-            sending = exporters(tracing, self._settings)
+            sending = exporters(tracing, self._settings, self._own_ports)
             self._tracer.replace(sending.own, sending.app)
         except ConfigError as error:
             self._log.error("exporters not replaced, the old ones stay in force", reason=str(error))

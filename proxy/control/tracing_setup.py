@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.rules.configuration import OtelConfig, TracingConfig
+from proxy.contract.addresses import split_address
 from proxy.errors import ConfigError
 from proxy.settings.values import Settings
 from telemetry.errors import ExporterConfigError
@@ -32,8 +33,10 @@ class Exporters(Struct, frozen=True):
     app: tuple[Exporter[Received], ...]
 
 
-def exporters(tracing: TracingConfig, settings: Settings) -> Exporters:
-    """Zipkin, OTLP and stdout, as configured. Raises ConfigError for one that can't be made."""
+def exporters(
+    tracing: TracingConfig, settings: Settings, own_ports: frozenset[int] = frozenset()
+) -> Exporters:
+    """Zipkin, OTLP and stdout, as configured; no OTLP to a port of ours. Raises ConfigError for one that can't be made."""
     own: list[Exporter[Span]] = []
     app: list[Exporter[Received]] = []
     target = otlp_target(tracing, settings)
@@ -45,7 +48,7 @@ def exporters(tracing: TracingConfig, settings: Settings) -> Exporters:
 
             own.append(ZipkinExporter(tracing.zipkin_endpoint))
             app.append(ZipkinForwarder(ZipkinExporter(tracing.zipkin_endpoint)))
-        if target is not None:
+        if target is not None and not leads_back(target, own_ports):
             from telemetry.otlp.exporter import OtlpExporter, OtlpForwarder  # noqa: PLC0415
 
             own.append(OtlpExporter(target, service, settings.otel.resource, marks))
@@ -108,6 +111,11 @@ def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:
 def otlp_target(tracing: TracingConfig, settings: Settings) -> OtlpTarget | None:
     """The collector that a Configuration names, else that of the variables."""
     return settings.otel.traces if tracing.otel is None else configured_target(tracing.otel)
+
+
+def leads_back(target: OtlpTarget, own_ports: frozenset[int]) -> bool:
+    """Whether a collector is our own receiver, as where a variable that is meant for the app reaches its sidecar, too."""
+    return target.is_loopback and split_address(target.address)[1] in own_ports
 
 
 def configured_target(otel: OtelConfig) -> OtlpTarget:

@@ -196,11 +196,24 @@ async def test_app_that_serves_it_itself_loses_nothing(tmp_path: Path, engine: s
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_sidecar_whose_collector_is_itself_says_so(tmp_path: Path) -> None:
+async def test_sidecar_whose_collector_is_itself_keeps_spans_and_says_so(tmp_path: Path) -> None:
     """As where one variable is meant for the app and reaches both."""
+    port, trace = free_port(), ids()
+    async with Mesh(tmp_path) as mesh:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://localhost:{port}", **SOON}
+        web = await mesh.sidecar("web", flags=("--dapr-grpc-port", str(port)), env=env)
+        await web.process.line("the OTLP collector is this sidecar itself")
+        assert await by_grpc(web, export(trace)) == b""
+        assert len(await remembered(web, trace)) == 1
+        assert json.loads((await web.admin("/status")).body)["exporters"] == []
+
+
+async def test_sidecar_whose_collector_is_itself_by_another_name_refuses_what_comes_back(
+    tmp_path: Path,
+) -> None:
     port = free_port()
     async with Mesh(tmp_path) as mesh:
-        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", **SOON}
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://[::ffff:127.0.0.1]:{port}", **SOON}
         app = await mesh.http_app("shop")
         shop = await mesh.sidecar("shop", app=app, flags=("--dapr-grpc-port", str(port)), env=env)
         answer = await request(shop.http_port, "GET", invoke("shop", "/echo"))

@@ -94,6 +94,14 @@ def test_collector_of_the_environment_gets_everything_unless_a_rate_is_written(r
     assert sampling_rate(TracingConfig(otel=OTEL), known) == 0.0001
 
 
+def test_no_otlp_goes_to_a_port_of_ours(root: Path) -> None:
+    known = settings(root, env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:50001"})
+    assert exporters(TracingConfig(), known, frozenset({50001})).own == ()
+    assert len(exporters(TracingConfig(), known, frozenset({3500})).own) == 1
+    away = settings(root, env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:50001"})
+    assert len(exporters(TracingConfig(), away, frozenset({50001})).app) == 1
+
+
 def test_tracer_has_a_queue_for_each(root: Path) -> None:
     made = tracer(TracingConfig(zipkin_endpoint=ZIPKIN, otel=OTEL), settings(root))
     assert [queue.name for queue in made.queues] == ["zipkin", "otlp", "zipkin-app", "otlp-app"]
