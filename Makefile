@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Whatever the environment says: to compile all test modules in each worker takes longer than most of the tests.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test quick check reference native native-dev wheel stock dapr-suite fuzz bench soak nightly clean
 
@@ -18,10 +20,11 @@ demo: $(VENV)/.ready
 
 # Files run side by side (a module's tests share its mesh), more of them than two cores: half of the time is waiting. Then come those
 # that measure time.
-WORKERS ?= 4
+WORKERS ?= 6
 test: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m 'not soak and not serial' -n $(WORKERS) --dist loadfile --cov --cov-report= --cov-fail-under=0
-	@$(BIN)/python -m pytest -m 'serial and not soak' --cov --cov-append --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -m 'serial and not soak' --cov --cov-append --cov-report=term:skip-covered \
+		$$(grep -rl --include='test_*.py' pytest.mark.serial tests)
 
 # No process of ours but the readers of policies, and no real clock: what to run while editing.
 quick: $(VENV)/.ready

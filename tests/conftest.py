@@ -26,26 +26,6 @@ for profile, inputs in {"brief": 50, "nightly": 1_000}.items():
     )
 settings.load_profile("brief")
 
-# What is shared for longer than a test and costs a start of processes: who uses it runs in one worker, so that it is made once.
-SHARED = ("module", "package")
-SHARED_BY_ALL = "zipkin"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With parallel workers (pytest-xdist, --dist loadgroup): one group for all tests that share a fixture, none for the rest."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if isinstance(item, pytest.Function) and (group := _shared(item)):
-                item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _shared(item: pytest.Function) -> str:
-    if SHARED_BY_ALL in item.fixturenames:
-        return SHARED_BY_ALL
-    made = (named[-1] for named in item._fixtureinfo.name2fixturedefs.values())
-    return next((f"{fixture.baseid}:{fixture.argname}" for fixture in made if fixture.scope in SHARED), "")
-
 
 @pytest.fixture
 def processes() -> Iterator[Processes]:

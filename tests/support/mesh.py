@@ -19,7 +19,7 @@ from tests.support.apps import App, start_grpc_app, start_http_app
 from tests.support.http_client import request
 from tests.support.http_wire import Response
 from tests.support.processes import Process, Processes, read_line
-from tests.support.readiness import OUTBOUND_HEALTH, wait_status
+from tests.support.readiness import HEALTH, OUTBOUND_HEALTH, wait_status
 
 READY_S: Final = 20.0
 DAPR_APP_ID: Final = "dapr-app-id"
@@ -45,6 +45,10 @@ class Sidecar:
         """What `/status` says."""
         content: dict[str, object] = json.loads((await self.admin("/status")).body)
         return content
+
+    async def wait_app(self) -> None:
+        """Return once it has seen that its app takes calls, which it may see after it can call out. Raises NotReadyError."""
+        await asyncio.to_thread(wait_status, self.http_port, HEALTH, 204, self.process)
 
     async def end(self) -> int:
         """Shut it down as `postern stop` does, by SIGTERM; its exit code."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tests.support.errors import NamespaceError
 
-_COMMAND_S = 10.0
+_COMMAND_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

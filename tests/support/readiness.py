@@ -8,6 +8,7 @@ from typing import Final
 from tests.support.errors import ProcessEndedError
 from tests.support.processes import Process
 
+HEALTH: Final = "/v1.0/healthz"
 OUTBOUND_HEALTH: Final = "/v1.0/healthz/outbound"
 _ASK: Final = "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
 _PAUSE_S: Final = 0.002

@@ -89,6 +89,9 @@ async def test_one_proxy_sees_the_wrong_protocol_and_names_that_nobody_has(comma
     await mesh.sidecar("cart", app=app, flags=("--insecure-plaintext",))
     wrong = ("--insecure-plaintext", "--app-protocol=grpc", "--upstream=cart=0", "--upstream=ghost=0")
     await mesh.sidecar("web", app=app, flags=wrong, until_ready=False)
+    async with asyncio.timeout(30.0):
+        while "app" not in (await checked(commands, "web", "--proxy"))[1]:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.1)  # its sidecar has not looked at the app yet
     code, found = await checked(commands, "web", "--proxy")
     assert code == 1
     assert found["app"][0]["text"].endswith("speaks HTTP/1.1, but was named grpc: use --app-protocol http")

@@ -262,6 +262,7 @@ async def target(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Targ
             cart = tasks.create_task(mesh.sidecar("cart", app=http))
             web = tasks.create_task(mesh.sidecar("web", app=http, flags=flags))
             tasks.create_task(mesh.sidecar("echo", app=echo))
+        await web.result().wait_app()
         yield Target(mesh=mesh, web=web.result(), cart=cart.result(), public_port=public, own_port=own)
 
 

@@ -112,7 +112,7 @@ async def test_health_wants_no_token_and_reflection_does(mesh: Standing) -> None
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await health(made, "shop.Cart")
         with pytest.raises(grpc.aio.AioRpcError) as stranger:
-            await reflected(made, "v1", ServerReflectionRequest(list_services="*"), metadata=())
+            await reflected(made, "v1", metadata=())  # grpcio may fail to write to a call that was refused
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
     assert stranger.value.code() is grpc.StatusCode.UNAUTHENTICATED
 

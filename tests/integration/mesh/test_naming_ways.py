@@ -9,6 +9,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from tests.integration.mesh.standing import eventually
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
@@ -108,11 +109,15 @@ async def test_callee_that_starts_later_is_found_by_a_waiting_call(mesh: Mesh, h
     web = await mesh.sidecar("web")
     async with asyncio.TaskGroup() as tasks:
         call = tasks.create_task(request(web.http_port, "GET", "/v1.0/invoke/late/method/echo"))
-        tasks.create_task(mesh.sidecar("late", app=http_app))
+        late = tasks.create_task(mesh.sidecar("late", app=http_app))
     first = call.result()
     assert first.status in (200, 500)
-    again = await request(web.http_port, "GET", "/v1.0/invoke/late/method/echo")
-    assert again.status == 200
+    await late.result().wait_app()
+
+    async def is_found() -> bool:
+        return (await request(web.http_port, "GET", "/v1.0/invoke/late/method/echo")).status == 200
+
+    await eventually(is_found)  # at once where the call waited long enough, else when its proxy looks again
 
 
 async def test_two_instances_are_balanced(mesh: Mesh) -> None:

@@ -14,7 +14,6 @@ from tests.support.http_client import connect, request
 from tests.support.http_wire import Response
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.ports import free_port
-from tests.support.readiness import wait_status
 
 PROBES = (
     "--enable-app-health-check",
@@ -57,6 +56,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Standi
         "127.0.0.1",
     )
     async with standing(files, shop=shop) as started:
+        await started.shop.wait_app()
         yield started
 
 
@@ -112,7 +112,7 @@ async def test_sidecar_calls_out_before_its_app_listens(mesh: Standing) -> None:
     assert (refused.status, error_of(refused)) == (500, "ERR_DIRECT_INVOKE")
     assert f"its app does not listen yet on port {port}" in json.loads(refused.body)["message"]
     app = await mesh.mesh.http_app("late", "--port", str(port))
-    await asyncio.to_thread(wait_status, late.http_port, "/v1.0/healthz", 204, late.process)
+    await late.wait_app()
     await until(mesh.web, invoke("late", "/echo"), 200)  # its caller polls the registry
     assert await late.end() == 0
     await app.process.end()

@@ -27,7 +27,7 @@ class Sidecar:
 
     def __init__(self, app_id: str, exporters: Sequence[Exporter[Span]]) -> None:
         self.sampler = Sampler(1.0, random.Random())
-        self.tracer = Tracer(app_id, exporters, limits=ExportLimits(flush_s=0.05))
+        self.tracer = Tracer(app_id, exporters, limits=ExportLimits(flush_s=0.05, shutdown_s=25.0))
         self.recorder = CallRecorder(app_id, "shop", Meters(app_id, "shop"), self.tracer)
 
     def record(self, call: Call) -> None:

@@ -1,6 +1,8 @@
 """Signing: what a leaf holds, that it never outlives its issuer, and the hand-over to the next issuer."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from cryptography import x509
@@ -171,16 +173,16 @@ def test_issuer_never_outlives_the_root() -> None:
 
 
 @pytest.mark.parametrize(
-    "key",
+    "make_key",
     [
-        ec.generate_private_key(ec.SECP384R1()),
-        ed25519.Ed25519PrivateKey.generate(),
-        rsa.generate_private_key(65537, 2048),
+        partial(ec.generate_private_key, ec.SECP384R1()),
+        ed25519.Ed25519PrivateKey.generate,
+        partial(rsa.generate_private_key, 65537, 2048),
     ],
     ids=["P-384", "Ed25519", "RSA"],
 )
-def test_issuer_of_another_kind_of_key_signs_too(key: SigningKey) -> None:
-    root_key = new_key()
+def test_issuer_of_another_kind_of_key_signs_too(make_key: Callable[[], SigningKey]) -> None:
+    key, root_key = make_key(), new_key()
     root = make_root("localhost", NOW, root_key)
     issuer = make_issuer(root, root_key, trust_domain="localhost", namespace="default", now=NOW, key=key)
     brought = StoredBundle(

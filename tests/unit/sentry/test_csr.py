@@ -1,6 +1,8 @@
 """Signing requests: only the key is taken, weak keys and odd encodings are refused before anything is signed."""
 
 import base64
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from cryptography import x509
@@ -52,32 +54,32 @@ def test_request_with_wishes_has_them_noted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "key_type"),
+    ("make_key", "key_type"),
     [
-        (ec.generate_private_key(ec.SECP384R1()), "P-384"),
-        (ed25519.Ed25519PrivateKey.generate(), "Ed25519"),
-        (rsa.generate_private_key(65537, 2048), "RSA-2048"),
+        (partial(ec.generate_private_key, ec.SECP384R1()), "P-384"),
+        (ed25519.Ed25519PrivateKey.generate, "Ed25519"),
+        (partial(rsa.generate_private_key, 65537, 2048), "RSA-2048"),
     ],
     ids=["P-384", "Ed25519", "RSA-2048"],
 )
-def test_request_with_a_sound_key_is_taken(key: SigningKey, key_type: str) -> None:
-    assert parse_csr(request_of(key)).key_type == key_type
+def test_request_with_a_sound_key_is_taken(make_key: Callable[[], SigningKey], key_type: str) -> None:
+    assert parse_csr(request_of(make_key())).key_type == key_type
 
 
 @pytest.mark.parametrize(
-    "key",
+    "make_key",
     [
-        rsa.generate_private_key(65537, 1024),
-        rsa.generate_private_key(3, 2048),
-        ec.generate_private_key(ec.SECP224R1()),
-        ec.generate_private_key(ec.SECP256K1()),
-        ec.generate_private_key(ec.SECP521R1()),
+        partial(rsa.generate_private_key, 65537, 1024),
+        partial(rsa.generate_private_key, 3, 2048),
+        partial(ec.generate_private_key, ec.SECP224R1()),
+        partial(ec.generate_private_key, ec.SECP256K1()),
+        partial(ec.generate_private_key, ec.SECP521R1()),
     ],
     ids=["RSA-1024", "exponent 3", "P-224", "secp256k1", "P-521"],
 )
-def test_request_with_a_weak_or_odd_key_is_refused(key: SigningKey) -> None:
+def test_request_with_a_weak_or_odd_key_is_refused(make_key: Callable[[], SigningKey]) -> None:
     with pytest.raises(RequestError) as refusal:
-        parse_csr(request_of(key))
+        parse_csr(request_of(make_key()))
     assert refusal.value.reason == "key-policy"
 
 

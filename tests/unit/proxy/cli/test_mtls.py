@@ -10,8 +10,6 @@ from proxy.cli.mtls import renew_certificate
 from sentry.authority import Holdings, generate
 from sentry.store import DiskStore
 
-NOW = datetime.now(UTC)
-
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
@@ -20,14 +18,14 @@ def authority(tmp_path: Path) -> Path:
     folder.parent.mkdir(mode=0o700)
     tmp_path.chmod(0o700)
     with DiskStore(folder) as store:
-        store.save(generate("localhost", "default", NOW).stored())
+        store.save(generate("localhost", "default", datetime.now(UTC)).stored())
     return folder
 
 
 def held(authority: Path) -> Holdings:
     stored = DiskStore(authority).load()
     assert stored is not None
-    return Holdings.parse(stored, NOW)
+    return Holdings.parse(stored, datetime.now(UTC))
 
 
 def test_issuer_is_replaced_and_its_end_told(authority: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +53,7 @@ def test_root_key_is_read_from_elsewhere(authority: Path, tmp_path: Path) -> Non
 def test_own_root_takes_over_in_two_steps(
     authority: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = generate("localhost", "default", NOW)
+    other = generate("localhost", "default", datetime.now(UTC))
     stored = other.stored()
     files = {"ca": stored.anchors_pem, "issuer": stored.issuer_pem, "key": stored.issuer_key_pem}
     for name, content in files.items():

@@ -72,11 +72,14 @@ def test_claim_that_does_not_fit_is_told(claims: dict[str, Any], problem: str) -
         judge(ISSUER.token(**claims))
 
 
-@pytest.mark.parametrize(
-    "claims", [{"exp": time.time() - 30}, {"nbf": time.time() + SKEW_S / 2}, {"exp": None}]
-)
-def test_clocks_may_differ_by_five_minutes(claims: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("claim", "from_now_s"), [("exp", -SKEW_S / 2), ("nbf", SKEW_S / 2)])
+def test_clocks_may_differ_by_five_minutes(claim: str, from_now_s: float) -> None:
+    claims: dict[str, Any] = {claim: time.time() + from_now_s}
     judge(ISSUER.token(**claims))
+
+
+def test_token_may_last_for_ever() -> None:
+    judge(ISSUER.token(exp=None))
 
 
 def test_unsigned_token_never_counts() -> None:
