@@ -373,6 +373,10 @@ class Meters:
             "postern_loop_lag_seconds",
             "How late the event loop ran a timer, at worst in the last 15 seconds.",
         )
+        self.engine_lag = self.gauge(
+            "postern_engine_lag_seconds",
+            "How late a thread of the native engine, which carries calls, ran a timer, at worst in the last 15 seconds.",
+        )
         self.gc_pauses = self.histogram(
             "postern_gc_pause_seconds",
             "Time in which Python collected garbage and nothing else ran on its thread.",

@@ -287,13 +287,15 @@ class EngineStats(Struct, frozen=True):
 class OpenWork(Struct, frozen=True, kw_only=True):
     """What is open at one moment. calls: those being carried, by their labels. streams_in, streams_out: HTTP/2's.
 
-    replay_bytes: of request bodies, held in memory, mostly for another attempt.
+    replay_bytes: of request bodies, held in memory, mostly for another attempt. lag_s: how late a thread of the engine's own ran a timer,
+    at worst in the last 15 seconds; None where it has none.
     """
 
     calls: Mapping[Labels, int]
     streams_in: int
     streams_out: int
     replay_bytes: int
+    lag_s: float | None = None
 
 
 class Engine(Protocol):

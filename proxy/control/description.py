@@ -138,6 +138,8 @@ class Description(Struct, frozen=True, kw_only=True):
         meters.streams.set(work.streams_in, "in")
         meters.streams.set(work.streams_out, "out")
         meters.replay_bytes.set(work.replay_bytes)
+        if work.lag_s is not None:
+            meters.engine_lag.set(work.lag_s)
         # Edges that were met before stay, at 0.
         for slot in meters.edge_in_flight.slots.values():
             slot.set(0)

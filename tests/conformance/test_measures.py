@@ -2,6 +2,8 @@
 
 import asyncio
 
+from msgspec.structs import replace
+
 from proxy.contract.engine import OpenWork
 from proxy.contract.outcome import PHASED
 from proxy.contract.plan import Cause, Decision, Hold
@@ -19,7 +21,7 @@ NOTHING = OpenWork(calls={}, streams_in=0, streams_out=0, replay_bytes=0)
 async def until_open(node: Node, work: OpenWork) -> None:
     """Until just that is open: an engine's own thread may be behind."""
     async with asyncio.timeout(DEADLINE_S):
-        while node.engine.open_work() != work:  # noqa: ASYNC110 - the engine has no event for it
+        while replace(node.engine.open_work(), lag_s=None) != work:  # noqa: ASYNC110 - the engine has no event for it
             await asyncio.sleep(0.005)
 
 
@@ -116,6 +118,13 @@ async def test_open_calls_streams_and_request_bodies_are_counted(engine: str) ->
                 await caller.whole(stream)
             for node in (way.front, way.back):
                 await until_open(node, NOTHING)
+
+
+async def test_threads_of_the_engines_own_tell_how_late_they_are(engine: str) -> None:
+    async with running(engine) as node:
+        await node.listen(always(reply(Cause.DENIED)))  # then it is running
+        lag_s = node.engine.open_work().lag_s
+        assert lag_s is None if engine == "portable" else (lag_s is not None and lag_s >= 0)
 
 
 async def test_nothing_is_open_after_the_end(engine: str) -> None:

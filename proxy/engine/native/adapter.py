@@ -178,14 +178,18 @@ class NativeEngine:
         """What is open; without what a thread that is stuck has not counted."""
         if not self._running.is_set():  # its threads would not answer
             return OpenWork(calls={}, streams_in=0, streams_out=0, replay_bytes=0)
-        counts, streams_in, streams_out, replay_bytes = self._core.open_work()
+        counts, streams_in, streams_out, replay_bytes, lag_s = self._core.open_work()
         calls: Counter[Labels] = Counter()
         for token, count in counts:
             decision = self._known.decision(token)
             if decision is not None:
                 calls[decision.labels] += count
         return OpenWork(
-            calls=calls, streams_in=streams_in, streams_out=streams_out, replay_bytes=replay_bytes
+            calls=calls,
+            streams_in=streams_in,
+            streams_out=streams_out,
+            replay_bytes=replay_bytes,
+            lag_s=lag_s,
         )
 
     async def report(self) -> None:

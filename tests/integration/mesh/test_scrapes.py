@@ -134,6 +134,7 @@ async def test_what_is_open_and_where_time_goes_is_told_on_both_sides(engine: st
         text = await scrape(web)
         assert values(text, "postern_gc_pause_seconds_count")[""] > 0
         assert 0 <= values(text, "postern_loop_lag_seconds")[""] < 60
+        assert ("" in values(text, "postern_engine_lag_seconds")) == (engine == "native")
         assert values(text, "postern_connections_open")['{direction="in",listener="http"}'] >= 0
 
 

@@ -262,10 +262,10 @@ impl NativeEngine {
         (sums.sum(|of| &of.connections), sums.sum(|of| &of.calls), sums.sum(|of| &of.plans), sums.sum(|of| &of.upstream))
     }
 
-    /// (calls being carried by their decisions' tokens, streams in, streams out, bytes of request bodies held).
-    fn open_work(&self, py: Python<'_>) -> (Vec<(u64, usize)>, usize, usize, usize) {
+    /// (calls being carried by their decisions' tokens, streams in, streams out, bytes of request bodies held, a thread's worst lag in seconds).
+    fn open_work(&self, py: Python<'_>) -> (Vec<(u64, usize)>, usize, usize, usize, f64) {
         let work = py.detach(|| self.engine.open_work(STATUS_WAIT));
-        (work.calls.into_iter().collect(), work.streams_in, work.streams_out, work.replay_bytes)
+        (work.calls.into_iter().collect(), work.streams_in, work.streams_out, work.replay_bytes, work.lag.as_secs_f64())
     }
 
     /// Since this was last asked: (heads that a kept decision covered, that none did, reports lost, spans lost).

@@ -228,7 +228,10 @@ async fn run(shared: std::rc::Rc<Shared>) {
         tokio::select! {
             () = shared.stop.notified() => return shared.end().await,
             () = shared.commands.arrived.notified() => {}
-            _ = sweep.tick() => contained(|| shared.sweep()),
+            due = sweep.tick() => {
+                shared.note_lag(due.elapsed());
+                contained(|| shared.sweep());
+            }
         }
     }
 }

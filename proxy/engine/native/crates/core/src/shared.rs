@@ -1,7 +1,7 @@
 //! What the calls of one worker share, and how commands change it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +28,8 @@ use crate::seam::commands::{Command, CommandQueue, Cut, EndpointLoad, OpenWork};
 const END: Duration = Duration::from_millis(250); // for each half of the end
 /// Of so many calls that begin, the first. As in `proxy/contract/outcome.py`.
 const PHASED: u64 = 64;
+/// Seconds whose worst lag is told: a usual interval between scrapes.
+const LAGS: usize = 15;
 const END_STEP: Duration = Duration::from_millis(2);
 
 /// A worker's place among all of an engine, counted from 0.
@@ -59,6 +61,7 @@ pub struct Shared {
     calls: RefCell<HashMap<u64, Rc<CallState>, foldhash::fast::RandomState>>,
     next_call: Cell<u64>,
     listeners: RefCell<HashMap<String, Rc<Listener>>>,
+    lags: RefCell<VecDeque<Duration>>,
 }
 
 impl Shared {
@@ -83,6 +86,7 @@ impl Shared {
             calls: RefCell::default(),
             next_call: Cell::new(worker_index.worker as u64),
             listeners: RefCell::default(),
+            lags: RefCell::default(),
         })
     }
 
@@ -129,6 +133,15 @@ impl Shared {
         self.calls.borrow_mut().insert(number, state);
         self.inbox.stats.calls.fetch_add(1, Ordering::Relaxed);
         number
+    }
+
+    /// How late the thread ran a timer that is due once a second.
+    pub fn note_lag(&self, lag: Duration) {
+        let mut lags = self.lags.borrow_mut();
+        if lags.len() == LAGS {
+            lags.pop_front();
+        }
+        lags.push_back(lag);
     }
 
     /// Whether a call is one of those whose phases are told.
@@ -284,7 +297,8 @@ impl Shared {
     }
 
     fn open_work(&self) -> OpenWork {
-        let mut work = OpenWork { streams_out: self.pool.streams.get(), ..OpenWork::default() };
+        let lag = self.lags.borrow().iter().max().copied().unwrap_or_default();
+        let mut work = OpenWork { streams_out: self.pool.streams.get(), lag, ..OpenWork::default() };
         for call in self.calls.borrow().values() {
             work.streams_in += usize::from(call.is_stream.get());
             work.replay_bytes += call.held_bytes.get();
@@ -331,5 +345,22 @@ impl Shared {
         for listener in self.listeners.borrow().values() {
             listener.sweep(now, wall, self);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_the_worst_of_the_last_seconds() {
+        let shared = Shared::alone(Limits::default());
+        assert_eq!(shared.open_work().lag, Duration::ZERO);
+        for millis in [90, 7].into_iter().chain([1; LAGS - 2]) {
+            shared.note_lag(Duration::from_millis(millis));
+        }
+        assert_eq!(shared.open_work().lag, Duration::from_millis(90));
+        shared.note_lag(Duration::ZERO);
+        assert_eq!(shared.open_work().lag, Duration::from_millis(7));
     }
 }

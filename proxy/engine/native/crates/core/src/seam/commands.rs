@@ -71,13 +71,14 @@ impl EndpointLoad {
     }
 }
 
-/// What a worker has open. `calls`: those being carried, by their decisions' tokens.
+/// What a worker has open. `calls`: those being carried, by their decisions' tokens. `lag`: how late it was, at worst of late.
 #[derive(Debug, Default)]
 pub struct OpenWork {
     pub calls: HashMap<u64, usize, foldhash::fast::RandomState>,
     pub streams_in: usize,
     pub streams_out: usize,
     pub replay_bytes: usize,
+    pub lag: Duration,
 }
 
 impl OpenWork {
@@ -89,6 +90,7 @@ impl OpenWork {
         self.streams_in += other.streams_in;
         self.streams_out += other.streams_out;
         self.replay_bytes += other.replay_bytes;
+        self.lag = self.lag.max(other.lag);
     }
 }
 
