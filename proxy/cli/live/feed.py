@@ -4,6 +4,7 @@ Nobody looking costs nothing. Every question has a deadline, so that a picture c
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,7 +57,8 @@ class Feed:
                 await self._wanted.wait()
                 number = 0
             began = asyncio.get_running_loop().time()
-            await self._paint(with_status=number % _STATUS_EVERY == 0)
+            with contextlib.suppress(OSError):  # out of descriptors: the page tells that nothing came
+                await self._paint(with_status=number % _STATUS_EVERY == 0)
             number += 1
             period_s = PERIOD_S * (2 if len(self.listed) > _MANY else 1)
             await asyncio.sleep(max(began + period_s - asyncio.get_running_loop().time(), PERIOD_S / 4))

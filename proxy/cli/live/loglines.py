@@ -12,12 +12,12 @@ from telemetry.printable import printable
 
 Json = dict[str, Any]
 _POLL_S = 0.25
-_TAIL_BYTES = 131_072
-_MAX_LINES = 500  # of one file that are told at once; the oldest go first
+TAIL_BYTES = 131_072
+MAX_LINES = 500  # of one file that are told at once; the oldest go first
 _MAX_CHARS = 4_096
 
 
-class _File:
+class LogTail:
     """One open file. Mutable state: the stream, and the beginning of a line whose end is not written yet."""
 
     def __init__(self, label: str, path: Path) -> None:
@@ -31,17 +31,17 @@ class _File:
         if self._stream is None:
             self._stream = self.path.open("rb")
             size = os.fstat(self._stream.fileno()).st_size
-            if size > _TAIL_BYTES:
-                self._stream.seek(size - _TAIL_BYTES)
+            if size > TAIL_BYTES:
+                self._stream.seek(size - TAIL_BYTES)
                 self._stream.readline()
-        data = self._begun + self._stream.read(_TAIL_BYTES)
+        data = self._begun + self._stream.read(TAIL_BYTES)
         *lines, self._begun = data.split(b"\n")
-        if len(self._begun) > _TAIL_BYTES:
+        if len(self._begun) > TAIL_BYTES:
             lines, self._begun = [*lines, self._begun], b""
         if not data and is_replaced(self.path, self._stream):
             self.close()
         texts = [printable(line.decode("utf-8", "replace")[:_MAX_CHARS]) for line in lines]
-        return texts[-_MAX_LINES:], max(len(texts) - _MAX_LINES, 0)
+        return texts[-MAX_LINES:], max(len(texts) - MAX_LINES, 0)
 
     def close(self) -> None:
         """Read it from the beginning the next time."""
@@ -57,7 +57,7 @@ async def follow(entry: Entry, tell: Callable[[Json], None]) -> None:
     tell(
         {**about, "event": "files", "files": [{"kind": file.label, "path": str(file.path)} for file in found]}
     )
-    files = [_File(file.label, file.path) for file in found]
+    files = [LogTail(file.label, file.path) for file in found]
     try:
         while files:
             for file in list(files):

@@ -4,7 +4,7 @@
 
 import { RefusedError, get } from "./session.js";
 
-const STALL_MS = 6000; // pictures come every second or two, and a quiet stream is told of as well
+const STALL_MS = 6000; // without a picture, which come every second or two: what is shown is old
 const RETRY_MS = 1500;
 
 /**
@@ -86,10 +86,12 @@ export class Stream {
       for (;;) {
         const { value, done } = await reader.read();
         if (done) throw new Error("it ended");
-        clearTimeout(timer);
-        timer = setTimeout(end, STALL_MS);
         const parts = (rest + value).split("\n\n");
         rest = /** @type {string} */ (parts.pop());
+        if (parts.some((part) => part.startsWith("event: mesh"))) {
+          clearTimeout(timer);
+          timer = setTimeout(end, STALL_MS);
+        }
         for (const part of parts) this.dispatch(part);
       }
     } finally {
