@@ -53,7 +53,7 @@ from proxy.control.resolving import NameTracer
 from proxy.control.shutdown import Shutdown
 from proxy.control.svid_source import svid_source
 from proxy.control.tracing_setup import INSTANCE_HEADER, pusher, sampling_rate, tracer
-from proxy.deciding.outbound import LOCAL_API
+from proxy.deciding.outbound import LOCAL_API, OWN_API
 from proxy.engine.selection import choose
 from proxy.errors import ConfigError
 from proxy.settings.parsing import DAPR_BODY_BYTES
@@ -308,6 +308,7 @@ class Sidecar:
                         wire="http1",
                         tls=None,
                         upstreams=(Upstream(address=f"unix:{self._api_path}"),),
+                        who=OWN_API,
                     )
                 )
                 self._control.attach(self._engine)

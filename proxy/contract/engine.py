@@ -90,6 +90,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
     tls: "mesh" uses the pushed identity and checks the route's `expect`; "app" is TLS without verification, as Dapr has it for https
     and grpcs apps; VerifiedTls is for servers outside of the mesh, over wire "http1"; None is plaintext.
     Plaintext peers (mTLS off by explicit wish) are wire "postern" with tls None: HTTP/2, prior knowledge.
+    who: what is at its addresses, in errors.
     """
 
     key: str
@@ -97,6 +98,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
     tls: ClusterTls
     upstreams: tuple[Upstream, ...]
     stale: bool = False
+    who: str = "the app"
 
 
 def no_fields(_: Headers) -> Headers:

@@ -9,6 +9,7 @@ from time import monotonic
 from msgspec.structs import replace
 
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, Url
+from proxy.contract.addresses import join_address
 from proxy.contract.engine import Cluster, Engine, Upstream, VerifiedTls
 from proxy.contract.plan import Decision, Hold, Plan
 from proxy.control.external_hosts import ExternalHosts, Lookup, forbidden, look_up
@@ -109,9 +110,10 @@ class ExternalClusters:
             self._engine.wake(key)
             return
         upstreams = tuple(Upstream(address=address) for address in addresses)
+        who = f"the server at {join_address(url.host, url.port)}"
         try:
             tls = self._tls(key, url) if url.scheme == "https" else None
-            self._engine.set_cluster(Cluster(key=key, wire="http1", tls=tls, upstreams=upstreams))
+            self._engine.set_cluster(Cluster(key=key, wire="http1", tls=tls, upstreams=upstreams, who=who))
         except (OSError, ValueError) as error:
             self.hosts.fail(key, f"its TLS can't be set up: {error}")
             return

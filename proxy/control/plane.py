@@ -55,7 +55,7 @@ from proxy.deciding.callee import (
 from proxy.deciding.daprd import TO_DAPRD
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.naming import SERVICES_HOLD
-from proxy.deciding.outbound import DAPR_API, OTLP, SPELLINGS, Outbound
+from proxy.deciding.outbound import DAPR_API, OTLP, OWN_API, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
 from proxy.settings.values import Settings
@@ -268,7 +268,14 @@ class Control:
                 self._outbound(known=known | {key})
                 self._engine.invalidate(f"name:{key}")
             self._engine.set_cluster(
-                Cluster(key=key, wire="postern", tls=tls, upstreams=upstreams, stale=found.stale)  # type: ignore[arg-type]
+                Cluster(
+                    key=key,
+                    wire="postern",
+                    tls=tls,  # type: ignore[arg-type]
+                    upstreams=upstreams,
+                    stale=found.stale,
+                    who=f"the proxy of {found.name.app_id}.{found.name.namespace}",
+                )
             )
         else:
             if key in known:
@@ -282,14 +289,14 @@ class Control:
         assert self._engine is not None
         self._outbound(known=self.outbound.view.known | {DAPR_API})
         self._engine.set_cluster(
-            Cluster(key=DAPR_API, wire="h2c", tls=None, upstreams=(Upstream(address=address),))
+            Cluster(key=DAPR_API, wire="h2c", tls=None, upstreams=(Upstream(address=address),), who=OWN_API)
         )
 
     def otlp_listens(self, address: str) -> None:
         """What the app exports by OpenTelemetry's protocol is taken at this address."""
         assert self._engine is not None
         self._engine.set_cluster(
-            Cluster(key=OTLP, wire="h2c", tls=None, upstreams=(Upstream(address=address),))
+            Cluster(key=OTLP, wire="h2c", tls=None, upstreams=(Upstream(address=address),), who=OWN_API)
         )
 
     def callback_started(self, address: str) -> None:
@@ -308,7 +315,9 @@ class Control:
         assert self._engine is not None
         for key, address in ((FROM_DAPRD, inbound), (TO_DAPRD, outbound)):
             where = (Upstream(address=address),)
-            self._engine.set_cluster(Cluster(key=key, wire="h2c", tls=None, upstreams=where))
+            self._engine.set_cluster(
+                Cluster(key=key, wire="h2c", tls=None, upstreams=where, who="this proxy's translator")
+            )
 
     def policy_changed(self, policy: PolicySnapshot) -> None:
         """New rules: new tables, and no decision under the old ones is kept."""

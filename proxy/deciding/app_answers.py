@@ -114,6 +114,7 @@ _AT_APP = {
     Cause.NO_ENDPOINT: "{who}: its proxy knows no address of the app: {detail}",
     Cause.CONNECT: "the app {who} does not accept connections: {detail}; is it running, and are --app-port and --app-protocol right?",
     Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}; is --app-protocol right?",
+    Cause.TLS_IDENTITY: "TLS with the app {who} failed: {detail}; this proxy shows an app no certificate",
     Cause.RESET_EARLY: "the connection to the app {who} ended before an answer: {detail}",
     Cause.RESET_LATE: "the app {who} broke off its answer: {detail}",
 }

@@ -51,6 +51,7 @@ from proxy.deciding.plain_text import bad_baggage
 from proxy.deciding.retry_policies import attempt_timeout, retry_policies
 
 LOCAL_API = "local-api"
+OWN_API = "this proxy's own API"  # for people: what LOCAL_API and DAPR_API lead to
 DAPR_API = "dapr-api"  # the server of Dapr's gRPC API, started by the first call of it
 DAPR_API_HOLD_S = 10.0  # for that start, on a busy machine
 OTLP = "otlp"  # what takes the app's own spans
@@ -300,7 +301,7 @@ class Outbound:
             labels=labels,
             routes=(Route(cluster=cluster, edits=(Edit(op=Op.HOP_BY_HOP), *edits)),),
             body_bytes=body_bytes,
-            local_replies=CauseReplies(labels, "dapr", "this proxy's own API", "", end="peer"),
+            local_replies=CauseReplies(labels, "dapr", OWN_API, "", end="peer"),
             scopes=(f"name:{cluster}",),
         )
 

@@ -5,6 +5,7 @@ call in flight; `_usable` turns False for good when the connection must not take
 """
 
 import asyncio
+import ssl
 from enum import Enum, auto
 from typing import cast
 
@@ -13,11 +14,13 @@ import h11
 from proxy.contract.engine import Limits
 from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
+from proxy.errors import os_reason
 from proxy.wire.body_scan import BodyScan, ChunkScan, CloseScan, LengthScan
 from proxy.wire.head_scan import DECLINED, HeadCollector, Refusal, ResponseStart, scan_response
 from proxy.wire.http1_request import ClientCall
 from proxy.wire.http1_wire import Alarm, Outbox, Pieces, read_body, reset
 from proxy.wire.streams import ConnectionOwner, CountFrame, ResponseEvents
+from proxy.wire.tls_alerts import alert_of, ends_handshake, in_words, told
 from proxy.wire.turns import Rota
 from proxy.wire.websocket import is_accepted, without_handshake
 
@@ -36,17 +39,24 @@ class _Phase(Enum):
 
 
 class Http1Client(asyncio.Protocol):
-    """One upstream connection (UpstreamConnection)."""
+    """One upstream connection (UpstreamConnection). who: is at the other end, in errors."""
 
     alpn = "http/1.1"
     has_extended_connect = False
 
     def __init__(
-        self, owner: ConnectionOwner, limits: Limits, count: CountFrame, *, rota: Rota | None = None
+        self,
+        owner: ConnectionOwner,
+        limits: Limits,
+        count: CountFrame,
+        who: str = "the app",
+        *,
+        rota: Rota | None = None,
     ) -> None:
         """rota: whom it shares the turns with in which it reads bodies of many small chunks."""
         self._pieces = Pieces(self._read_on, rota)
         self._owner = owner
+        self._who = who
         self._limits = limits
         self._count = count
         self._conn = h11.Connection(h11.CLIENT, max_incomplete_event_size=2 * limits.head_bytes)
@@ -112,7 +122,7 @@ class Http1Client(asyncio.Protocol):
                 self._call.data(data)
         elif self._phase is _Phase.IDLE:
             self._count("unasked-bytes")
-            self._shut("the app sent bytes that nobody asked for")
+            self._shut(f"{self._who} sent bytes that nobody asked for")
         elif self._phase is not _Phase.CLOSED:
             self._rest = self._rest + data if self._rest else data
             self._pump()
@@ -131,16 +141,28 @@ class Http1Client(asyncio.Protocol):
             if ended:
                 self._usable = False
                 self._complete(call, trailers)
-        self._detail = self._detail or "the app closed the connection"
-        self._lose("the app closed the connection")
+        detail = f"{self._who} closed the connection"
+        self._detail = self._detail or detail
+        self._lose(detail)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end."""
         self._read_all()
-        detail = f"the connection to the app broke: {exc}" if exc else "the app closed the connection"
+        alert = alert_of(exc)
+        if alert is not None:
+            detail = f"{self._who} ended the connection: {in_words(alert)}"
+        elif exc is None or isinstance(exc, ssl.SSLEOFError):
+            detail = f"{self._who} closed the connection"
+        else:
+            detail = (
+                f"the connection to {self._who} broke: {os_reason(exc) if isinstance(exc, OSError) else exc}"
+            )
         self._usable = False
         self._alarm.stop()
+        if alert is not None and ends_handshake(alert) and not (self._reused or self._collector.started):
+            detail = told(self._who, alert)
+            self.fail(Cause.TLS_IDENTITY, detail)
         self._lose(detail)
         self._phase = _Phase.CLOSED
         self._owner.connection_closed(self, self._detail or detail)
@@ -161,7 +183,7 @@ class Http1Client(asyncio.Protocol):
         if self._phase is _Phase.IDLE:
             self._shut("idle")
         elif self._phase is _Phase.HEAD:
-            self.fail(Cause.RESET_EARLY, "the app's response head took too long")
+            self.fail(Cause.RESET_EARLY, f"{self._who} took too long over its response head")
         else:
             self._transport.abort()
 
@@ -234,12 +256,13 @@ class Http1Client(asyncio.Protocol):
         self._informs += 1
         if start.status == 101 and (call.key is None or not is_accepted(start, call.key)):
             self.fail(
-                Cause.INVALID_ANSWER, "the app switched protocols without being asked, or to another one"
+                Cause.INVALID_ANSWER,
+                f"{self._who} switched protocols without being asked, or to another one",
             )
             return False
         if self._informs > _INFORMS:
             self._count("informational")
-            self.fail(Cause.RESET_EARLY, f"the app sent more than {_INFORMS} informational answers")
+            self.fail(Cause.RESET_EARLY, f"{self._who} sent more than {_INFORMS} informational answers")
             return False
         return True
 
@@ -282,7 +305,7 @@ class Http1Client(asyncio.Protocol):
         framed = self._body.feed(data)
         if isinstance(framed, Refusal):
             self._count(framed.kind)
-            self.fail(Cause.RESET_LATE, f"the app's response body is malformed: {framed.text}")
+            self.fail(Cause.RESET_LATE, f"the response body of {self._who} is malformed: {framed.text}")
             return False
         body, ended, trailers = read_body(self._conn, framed)
         self._rest, self._body.rest = self._body.rest, b""
@@ -317,7 +340,7 @@ class Http1Client(asyncio.Protocol):
         elif self._conn.our_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
             self._shut("the last call has ended")
         else:  # the app answered before it had the whole request, and the rest can't be taken back
-            self._abort("the app answered before the request was complete")
+            self._abort(f"{self._who} answered before the request was complete")
 
     def _offer(self) -> None:
         self.steer()
@@ -331,7 +354,7 @@ class Http1Client(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> bool:
         self._count(refusal.kind)
-        self.fail(Cause.INVALID_ANSWER, f"the app's answer is not valid HTTP/1.1: {refusal.text}")
+        self.fail(Cause.INVALID_ANSWER, f"the answer of {self._who} is not valid HTTP/1.1: {refusal.text}")
         return False
 
     def fail(self, cause: Cause, detail: str) -> None:
@@ -357,7 +380,7 @@ class Http1Client(asyncio.Protocol):
         elif self._collector.started:
             self.fail(Cause.RESET_EARLY, f"{detail} in the middle of a response head")
         elif self._reused:
-            self.fail(Cause.RESET_EARLY, f"{detail}: it was idle and closed by the app")
+            self.fail(Cause.RESET_EARLY, f"{detail}: it was idle")
         else:
             self.fail(Cause.RESET_EARLY, f"{detail} without an answer")
 

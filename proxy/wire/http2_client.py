@@ -80,7 +80,7 @@ class ClientStream(Stream):
 
 
 class Http2Client(Http2End):
-    """One connection to an upstream; up once the peer's SETTINGS came (`ready`)."""
+    """One connection to an upstream; up once the peer's SETTINGS came (`ready`). who: that is, in errors."""
 
     def __init__(
         self,
@@ -91,8 +91,10 @@ class Http2Client(Http2End):
         *,
         own: bool = False,
         rota: Rota | None = None,
+        who: str = "the peer",
     ) -> None:
         super().__init__(limits, count, server=False, own=own, rota=rota)
+        self._who = who
         self._owner: ConnectionOwner | None = owner
         self.alpn = alpn
         self.in_flight = 0
@@ -127,7 +129,7 @@ class Http2Client(Http2End):
         tunnel = head.protocol == "websocket"
         if tunnel and not self.has_extended_connect:
             self._refuse(
-                stream, Cause.UNSUPPORTED, "the peer does not support WebSockets over HTTP/2 (RFC 8441)"
+                stream, Cause.UNSUPPORTED, f"{self._who} does not support WebSockets over HTTP/2 (RFC 8441)"
             )
             return
         if (
@@ -202,7 +204,7 @@ class Http2Client(Http2End):
         self._retired = True
         for stream in list(self.streams.values()):
             if stream.id > goaway.last_stream:
-                self._lose(stream, Cause.REFUSED, "the peer is going away")
+                self._lose(stream, Cause.REFUSED, f"{self._who} is going away")
         if self._owner is not None:
             self._owner.capacity_changed(self)
         if not self.streams:
@@ -367,7 +369,7 @@ class Http2Client(Http2End):
         cause = Cause.RESET_LATE if stream.head_seen else Cause.RESET_EARLY
         if code == Codes.REFUSED_STREAM:
             cause = Cause.REFUSED
-        self._lose(stream, cause, f"the peer reset the call ({_code_name(code)})")
+        self._lose(stream, cause, f"{self._who} reset the call ({_code_name(code)})")
 
     _HANDLERS: ClassVar[Handlers] = {
         **Http2End._HANDLERS,

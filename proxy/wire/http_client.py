@@ -182,7 +182,7 @@ async def dial(
 ) -> tuple[asyncio.Transport, Http1Client]:
     """A connection of its own for one call. Raises: LocalHttpError."""
     loop = asyncio.get_running_loop()
-    client = Http1Client(_Alone(), Limits(), _count_refused)
+    client = Http1Client(_Alone(), Limits(), _count_refused, "the other end")
     try:
         if tunnel is not None and tls is not None:
             transport = await over_tls(await open_tunnel(tunnel, address), client, tls, server_name)

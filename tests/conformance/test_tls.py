@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from proxy.contract.engine import Limits, PeerLeaf, PeerRefusal, RefusedLeafError
 from proxy.contract.plan import Cause, Decision, Edit, Op, Route
 from proxy.contract.recording import RecordingHead
-from proxy.engine.portable.refusal import ALERTS
+from proxy.engine.portable.refusal import REFUSED_CERTIFICATE
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import PREFACE, FramePeer, Kind, dial, frame, serving
 from tests.conformance.harness import Node, always, leading, plan, reply, running
@@ -303,7 +303,10 @@ async def test_callee_that_does_not_take_our_certificate_is_told_in_the_error(
             async with connect(entry) as caller:
                 response = await caller.request("GET", "/")
     assert (response.status, response.get("postern-error")) == (502, "tls-identity")
-    assert f"the other proxy refused our certificate: {ALERTS['UNKNOWN_CA']}" in response.body.decode()
+    assert (
+        f"the app refused our certificate (tls: unknown certificate authority): {REFUSED_CERTIFICATE['UNKNOWN_CA']}"
+        in response.body.decode()
+    )
 
 
 async def test_no_session_ticket_is_given(engine: str, mint: Mint) -> None:

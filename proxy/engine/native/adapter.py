@@ -106,7 +106,7 @@ class NativeEngine:
         """Add or replace a cluster; connections to addresses that are gone drain."""
         upstreams = [(upstream.address, upstream.weight, upstream.rank) for upstream in cluster.upstreams]
         tls = astuple(cluster.tls) if isinstance(cluster.tls, VerifiedTls) else cluster.tls
-        self._core.set_cluster(cluster.key, cluster.wire, tls, upstreams)
+        self._core.set_cluster(cluster.key, cluster.wire, tls, upstreams, cluster.who)
 
     def drop_cluster(self, key: str) -> None:
         """Forget a cluster."""

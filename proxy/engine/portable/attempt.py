@@ -123,7 +123,9 @@ class UpstreamAttempt:
         cluster = state.cluster
         self._is_peer, self._is_mesh = cluster.wire == "postern", cluster.tls is not None
         connect_s = exchange.plan.connect_s
-        origin = Origin(cluster.key, load.address, cluster.wire, cluster.tls, route.expect, connect_s)
+        origin = Origin(
+            cluster.key, load.address, cluster.wire, cluster.tls, route.expect, connect_s, cluster.who
+        )
         if self._is_peer:
             prove_another(carrier, state, origin)
         connection = carrier.pool.take(origin)

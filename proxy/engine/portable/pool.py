@@ -37,6 +37,7 @@ class Origin(Struct, frozen=True):
     tls: ClusterTls
     expect: frozenset[str]
     connect_s: float = 5.0
+    who: str = "the app"  # for people
 
 
 class Waiter:
@@ -204,9 +205,10 @@ class Pool:
         def make() -> asyncio.Protocol:
             client: Http1Client | Http2Client
             if origin.wire == "http1":
-                client = Http1Client(self, self._limits, count, rota=self._rota)
+                client = Http1Client(self, self._limits, count, origin.who, rota=self._rota)
             else:
-                client = Http2Client(self, self._limits, count, "h2", own=origin.tls != "mesh")
+                is_own = origin.tls != "mesh"
+                client = Http2Client(self, self._limits, count, "h2", own=is_own, who=origin.who)
             holder.append(client)
             return client
 
@@ -215,7 +217,8 @@ class Pool:
         except ssl.SSLError as error:
             raise DialError(Cause.TLS_IDENTITY, _tls_failed(origin, error)) from error
         except OSError as error:
-            raise DialError(Cause.CONNECT, os_reason(error)) from error
+            closed = f"{origin.who} closed the connection during the TLS handshake"
+            raise DialError(Cause.CONNECT, os_reason(error) or closed) from error
         except (ValueError, OverflowError) as error:  # an invalid port, a name that can't be looked up
             raise DialError(Cause.CONNECT, f"invalid address {origin.address[:80]!r}") from error
         await self._prove(origin, holder[0], transport)
@@ -239,7 +242,7 @@ class Pool:
             transport.abort()
             raise DialError(Cause.TLS_IDENTITY, str(error)) from error
         except ssl.SSLError as error:
-            raise DialError(Cause.TLS_IDENTITY, by_alert(error) or f"TLS failed: {error}") from error
+            raise DialError(Cause.TLS_IDENTITY, _tls_failed(origin, error)) from error
         except OSError as error:
             hint = ""
             if origin.tls == "mesh":
@@ -379,9 +382,12 @@ async def _tcp(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.
 
 def _tls_failed(origin: Origin, error: ssl.SSLError) -> str:
     if isinstance(origin.tls, VerifiedTls):
-        return unverified(error, origin.tls.name)
+        return unverified(error, origin.tls.name, origin.who)
+    told = by_alert(error, origin.who, is_peer=origin.tls == "mesh")
+    if told is not None:
+        return told
     wanted = f"expected {' or '.join(sorted(origin.expect))}, " if origin.expect else ""
-    why = by_alert(error) or getattr(error, "verify_message", "") or error.reason or str(error)
+    why = getattr(error, "verify_message", "") or error.reason or str(error)
     if error.reason == "WRONG_VERSION_NUMBER":
         why = "the other end does not speak TLS"
     return f"{wanted}TLS failed: {why}"

@@ -4,6 +4,7 @@ import ssl
 from typing import Final
 
 from proxy.contract.engine import PeerRefusal
+from proxy.wire.tls_alerts import alert_of, in_words, told
 
 # X509_V_ERR_*, as OpenSSL's x509_vfy.h numbers them.
 _TIMES: Final = frozenset({9, 10})
@@ -15,8 +16,8 @@ _UNTRUSTING: Final = (
     "it does not trust the root that signed it: both need the same sentry, or the same trust anchors"
 )
 _INVALID: Final = "it finds it invalid; its log tells why (peer refused)"
-#: What a peer says of our certificate by a fatal alert (RFC 8446 §6.2).
-ALERTS: Final = {
+#: What a peer says of our certificate by a fatal alert.
+REFUSED_CERTIFICATE: Final = {
     "CERTIFICATE_EXPIRED": "by its clock it has expired: compare the clocks of the two hosts",
     "UNKNOWN_CA": _UNTRUSTING,
     "DECRYPT_ERROR": _UNTRUSTING,
@@ -48,22 +49,24 @@ def of_handshake(error: OSError) -> PeerRefusal:
     return "rejected-by-peer" if "_ALERT_" in (error.reason or "") else "protocol"
 
 
-def by_alert(error: ssl.SSLError) -> str | None:
-    """What a peer meant by a fatal alert; None where the error is of none.
+def by_alert(error: ssl.SSLError, who: str, *, is_peer: bool) -> str | None:
+    """What the other end meant by a fatal alert; None where the error is of none. is_peer: a proxy, which was shown our certificate.
 
     In TLS 1.3 a client learns only from its first read that its certificate was refused.
     """
-    _, separator, alert = (error.reason or "").partition("_ALERT_")
-    if not separator:
+    alert = alert_of(error)
+    if alert is None:
         return None
-    why = ALERTS.get(alert)
+    if not is_peer:
+        return told(who, alert)
+    why = REFUSED_CERTIFICATE.get(alert)
     if why is None:
-        return "the other proxy ended the TLS handshake; its log tells why (peer refused)"
-    return f"the other proxy refused our certificate: {why}"
+        return f"{told(who, alert)}; its log tells why (peer refused)"
+    return f"{who} refused our certificate ({in_words(alert)}): {why}"
 
 
-def unverified(error: ssl.SSLError, name: str) -> str:
-    """Why a server outside of the mesh could not prove that it is `name`, or ended the handshake itself."""
+def unverified(error: ssl.SSLError, name: str, who: str) -> str:
+    """Why a server outside of the mesh, `who` for people, could not prove that it is `name`, or ended the handshake itself."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _TIMES:
             return "its certificate has expired, or is not valid yet"
@@ -74,5 +77,4 @@ def unverified(error: ssl.SSLError, name: str) -> str:
         return f"its certificate is invalid: {error.verify_message}"
     if error.reason == "WRONG_VERSION_NUMBER":
         return "it does not speak TLS"
-    _, separator, alert = (error.reason or "").partition("_ALERT_")
-    return f"it ended the handshake: {alert.lower().replace('_', ' ')}" if separator else str(error)
+    return by_alert(error, who, is_peer=False) or str(error)

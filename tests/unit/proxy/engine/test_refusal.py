@@ -10,15 +10,15 @@ from proxy.engine.portable.refusal import unverified
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "it ended the handshake: handshake failure"),
-        ("TLSV1_ALERT_UNKNOWN_CA", "it ended the handshake: unknown ca"),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "the server ended the TLS handshake: tls: handshake failure"),
+        ("TLSV1_ALERT_UNKNOWN_CA", "the server ended the TLS handshake: tls: unknown certificate authority"),
         ("WRONG_VERSION_NUMBER", "it does not speak TLS"),
     ],
 )
 def test_server_that_ends_the_handshake_says_why(reason: str, words: str) -> None:
     error = ssl.SSLError(1, "failed")
     error.reason = reason
-    assert unverified(error, "api.example") == words
+    assert unverified(error, "api.example", "the server") == words
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_server_that_ends_the_handshake_says_why(reason: str, words: str) -> Non
 def test_certificate_that_is_not_believed_says_why(code: int, words: str) -> None:
     error = ssl.SSLCertVerificationError(1, "failed")
     error.verify_code, error.verify_message = code, "unsuitable certificate purpose"
-    assert unverified(error, "api.example") == words
+    assert unverified(error, "api.example", "the server") == words

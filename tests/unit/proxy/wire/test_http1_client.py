@@ -330,7 +330,7 @@ async def test_reused_connection_closed_without_an_answer_says_that_it_was_idle(
     heard = dialled.call()
     dialled.transport.feed_eof()
     assert heard.lost is Cause.RESET_EARLY
-    assert "idle and closed by the app" in heard.detail
+    assert heard.detail == "the app closed the connection: it was idle"
 
 
 async def test_early_answer_ends_the_call_and_the_connection() -> None:

@@ -146,7 +146,14 @@ impl NativeEngine {
     }
 
     /// upstreams: (address, weight, rank).
-    fn set_cluster(&self, key: &str, wire: &str, tls: Option<TlsParts>, upstreams: Vec<(String, u32, u8)>) -> PyResult<()> {
+    fn set_cluster(
+        &self,
+        key: &str,
+        wire: &str,
+        tls: Option<TlsParts>,
+        upstreams: Vec<(String, u32, u8)>,
+        who: &str,
+    ) -> PyResult<()> {
         let wire = match wire {
             "postern" => Wire::Postern,
             "http1" => Wire::Http1,
@@ -156,7 +163,7 @@ impl NativeEngine {
         let tls = tls.map_or(Ok(Tls::None), |parts| convert::tls(parts, &self.engine.verified))?;
         let upstream = |(address, weight, rank): (String, _, _)| Upstream { address: address.into(), weight, rank };
         let upstreams = upstreams.into_iter().map(upstream).collect();
-        self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams });
+        self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams, who: who.into() });
         Ok(())
     }
 

@@ -40,6 +40,8 @@ pub struct Cluster {
     pub wire: Wire,
     pub tls: Tls,
     pub upstreams: Vec<Upstream>,
+    /// What is at its addresses, in errors.
+    pub who: Arc<str>,
 }
 
 /// One address of a cluster. `rank`: among those that no certificate has proven yet, lower before higher.
@@ -112,6 +114,11 @@ impl Clusters {
     /// The cluster, if it was pushed.
     pub fn get(&self, key: &str) -> Option<&ClusterState> {
         self.known.get(key)
+    }
+
+    /// What is at a cluster's addresses, in errors; in memory of this worker's own, as each connection holds it.
+    pub fn who(&self, key: &str) -> Arc<str> {
+        self.known.get(key).map_or("the app", |state| &*state.cluster.who).into()
     }
 
     /// Add or replace; loads of addresses that stay are kept. `health`: of each upstream. Returns the addresses that are gone.
@@ -202,6 +209,7 @@ mod tests {
             wire: Wire::Http1,
             tls: Tls::None,
             upstreams: addresses.iter().map(|address| Upstream { address: (*address).into(), weight: 1, rank: 0 }).collect(),
+            who: "the app".into(),
         };
         let mut registry = HealthRegistry::default();
         let first = registry.put(&cluster(&["a", "b"]));

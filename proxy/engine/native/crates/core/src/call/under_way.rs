@@ -194,7 +194,7 @@ mod tests {
             upstreams.push(Upstream { address, weight: 1, rank: 0 });
             spawn_local(seen.clone().serve(listener));
         }
-        let cluster = Cluster { key: "app".into(), wire: Wire::H2c, tls: Tls::None, upstreams };
+        let cluster = Cluster { key: "app".into(), wire: Wire::H2c, tls: Tls::None, upstreams, who: "the app".into() };
         shared.clusters.borrow_mut().put(cluster, vec![Arc::new(Health::new(true)), Arc::new(Health::new(true))]);
 
         let (mut caller, stream) = accepted(&TcpListener::bind(("127.0.0.1", 0)).await.unwrap()).await;

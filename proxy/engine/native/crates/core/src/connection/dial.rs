@@ -26,6 +26,7 @@ use crate::shared::Shared;
 
 /// Connect, and prove whom we reached; an HTTP/2 peer is up once its SETTINGS came.
 pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 'static) -> Result<Fresh, Lost> {
+    let who = shared.clusters.borrow().who(&origin.cluster);
     let mut chose_h2 = None;
     let leaving = Leaving::new();
     let begun = Instant::now();
@@ -41,14 +42,14 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
             let config = config.map_err(|error| Lost::new(Cause::TlsIdentity, error.to_string()))?;
             let (tcp, name) = nameless(tcp(origin).await?)?;
             connected = begun.elapsed();
-            Kind::Client(Box::new(handshake(config, tcp, name, |error| mismatched(origin, error)).await?))
+            Kind::Client(Box::new(handshake(config, tcp, name, &who, |error| mismatched(origin, &who, error)).await?))
         }
         Tls::Verified(verified) => {
-            let failed = |error: &rustls::Error| unverified(error, &verified.name.to_str());
+            let failed = |error: &rustls::Error| unverified(error, &verified.name.to_str(), &who);
             let (config, name) = (verified.config.clone(), verified.name.clone());
             let tcp = tcp(origin).await?;
             connected = begun.elapsed();
-            Kind::Client(Box::new(handshake(config, tcp, name, failed).await?))
+            Kind::Client(Box::new(handshake(config, tcp, name, &who, failed).await?))
         }
         Tls::Mesh => {
             let identity = shared.identity.borrow().clone();
@@ -56,7 +57,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
             let identity = identity.ok_or_else(none)?;
             let (tcp, name) = nameless(tcp(origin).await?)?;
             connected = begun.elapsed();
-            let stream = handshake(identity.client, tcp, name, |error| mismatched(origin, error)).await?;
+            let stream = handshake(identity.client, tcp, name, &who, |error| mismatched(origin, &who, error)).await?;
             let (is_plain_h2, ends_at) = prove(shared, origin, &stream).await?;
             chose_h2 = Some(is_plain_h2);
             leaving.limit(ends_at.min(identity.ends_at), &shared.limits);
@@ -72,14 +73,14 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
     };
     if origin.wire == Wire::Http1 {
         tell();
-        return Ok(Fresh::H1(H1Conn::new(shared, io)));
+        return Ok(Fresh::H1(H1Conn::new(shared, io, who)));
     }
     let hint = match &origin.tls {
         Tls::None if origin.wire == Wire::Postern => "; it may want mutual TLS",
         Tls::Mesh => "; it may have refused us: look for 'peer refused' in its log",
         _ => "",
     };
-    let conn = H2Conn::begin(shared, io, origin, chose_h2, leaving, changed).await;
+    let conn = H2Conn::begin(shared, io, origin, who, chose_h2, leaving, changed).await;
     conn.inspect(|_| tell()).map(Fresh::H2).map_err(|lost| match lost.cause {
         Cause::Connect => Lost { detail: lost.detail + hint, ..lost },
         _ => lost,
@@ -110,8 +111,12 @@ async fn tcp(origin: &Origin) -> Result<TcpStream, Lost> {
 }
 
 fn refused(error: &io::Error) -> Lost {
-    let text = error.to_string();
-    Lost::new(Cause::Connect, text.split(" (os error").next().unwrap_or_default())
+    Lost::new(Cause::Connect, os_reason(error))
+}
+
+/// Why the system refused, in its own words.
+pub fn os_reason(error: &io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 type TlsStream = tokio_rustls::client::TlsStream<Ahead>;
@@ -126,24 +131,26 @@ async fn handshake(
     config: Arc<rustls::ClientConfig>,
     tcp: TcpStream,
     name: ServerName<'static>,
+    who: &str,
     failed: impl Fn(&rustls::Error) -> String,
 ) -> Result<TlsStream, Lost> {
     TlsConnector::from(config).connect(name, Ahead::new(tcp)).await.map_err(|error| {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
             Some(tls) => Lost::new(Cause::TlsIdentity, failed(tls)),
-            None => Lost::new(Cause::Connect, format!("TLS failed: {error}")),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Lost::new(Cause::Connect, format!("{who} closed the connection during the TLS handshake"))
+            }
+            None => refused(&error),
         }
     })
 }
 
-fn mismatched(origin: &Origin, error: &rustls::Error) -> String {
+fn mismatched(origin: &Origin, who: &str, error: &rustls::Error) -> String {
     let why = match error {
+        rustls::Error::AlertReceived(alert) => return by_alert(*alert, who, origin.tls == Tls::Mesh),
         rustls::Error::InvalidMessage(_) => "the other end does not speak TLS".to_owned(),
-        other => {
-            let text = other.to_string();
-            by_alert(&text).unwrap_or(text)
-        }
+        other => other.to_string(),
     };
     format!("{}TLS failed: {why}", wanted(origin))
 }

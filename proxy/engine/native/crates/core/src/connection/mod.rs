@@ -3,6 +3,7 @@
 pub mod tls;
 
 pub(crate) mod ahead;
+pub(crate) mod alerts;
 pub(crate) mod dial;
 pub(crate) mod handout;
 pub(crate) mod io;

@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 use std::io;
 
-use rustls::{CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error};
+
+use crate::connection::alerts::{in_words, told};
 
 /// A peer that is not let in. `reason`: one of the few that the engines' contract names.
 #[derive(Debug)]
@@ -49,25 +51,29 @@ fn certificate(why: &CertificateError) -> &'static str {
     }
 }
 
-/// What a peer meant by a fatal alert, where `error` is of one (RFC 8446 §6.2): in TLS 1.3 a client learns only from its first read that
-/// its certificate was refused. `h2` keeps no more than the text of what it met.
-pub fn by_alert(error: &str) -> Option<String> {
-    let (_, alert) = error.split_once("received fatal alert: ")?;
+/// What the other end meant by a fatal alert. `is_peer`: it is a proxy, to which we showed our certificate; in TLS 1.3 a client learns only
+/// from its first read that it was refused.
+pub fn by_alert(alert: AlertDescription, who: &str, is_peer: bool) -> String {
+    if !is_peer {
+        return told(who, alert);
+    }
     let why = match alert {
-        "CertificateExpired" => "by its clock it has expired: compare the clocks of the two hosts",
-        "UnknownCA" | "DecryptError" => {
+        AlertDescription::CertificateExpired => "by its clock it has expired: compare the clocks of the two hosts",
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             "it does not trust the root that signed it: both need the same sentry, or the same trust anchors"
         }
-        "BadCertificate" | "UnsupportedCertificate" | "CertificateRevoked" | "CertificateUnknown" | "AccessDenied" => {
-            "it finds it invalid; its log tells why (peer refused)"
-        }
-        _ => return Some("the other proxy ended the TLS handshake; its log tells why (peer refused)".to_owned()),
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied => "it finds it invalid; its log tells why (peer refused)",
+        _ => return format!("{}; its log tells why (peer refused)", told(who, alert)),
     };
-    Some(format!("the other proxy refused our certificate: {why}"))
+    format!("{who} refused our certificate ({}): {why}", in_words(alert))
 }
 
-/// Why a server outside of the mesh could not prove that it is `name`, or ended the handshake itself.
-pub fn unverified(error: &Error, name: &str) -> String {
+/// Why a server outside of the mesh, `who` for people, could not prove that it is `name`, or ended the handshake itself.
+pub fn unverified(error: &Error, name: &str, who: &str) -> String {
     match error {
         Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
             format!("its certificate is not for {name}")
@@ -78,35 +84,7 @@ pub fn unverified(error: &Error, name: &str) -> String {
             _ => format!("its certificate is invalid: {why}"),
         },
         Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
-        Error::AlertReceived(alert) => format!("it ended the handshake: {}", in_words(&format!("{alert:?}"))),
+        Error::AlertReceived(alert) => told(who, *alert),
         other => other.to_string(),
-    }
-}
-
-/// `HandshakeFailure` as `handshake failure`.
-fn in_words(name: &str) -> String {
-    let mut words = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && words.ends_with(char::is_lowercase) {
-            words.push(' ');
-        }
-        words.push(letter);
-    }
-    words.to_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustls::AlertDescription;
-
-    #[test]
-    fn alerts_are_told_in_words() {
-        for (alert, words) in
-            [(AlertDescription::HandshakeFailure, "handshake failure"), (AlertDescription::UnknownCA, "unknown ca")]
-        {
-            let told = unverified(&Error::AlertReceived(alert), "api.example");
-            assert_eq!(told, format!("it ended the handshake: {words}"));
-        }
     }
 }

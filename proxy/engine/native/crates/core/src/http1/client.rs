@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -12,6 +13,8 @@ use tokio::time::Sleep;
 
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Lost, Part};
+use crate::connection::alerts::{alert_of, ends_handshake, in_words, told};
+use crate::connection::dial::os_reason;
 use crate::connection::io::Io;
 use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::{Protocol, RawHead};
@@ -46,6 +49,8 @@ pub struct H1Conn {
     shared: Rc<Shared>,
     io: Io,
     held: BytesMut,
+    /// What it leads to, in errors.
+    who: Arc<str>,
     reused: bool,
     owner: Option<Weak<dyn Owner>>,
     pub leased: bool,
@@ -62,9 +67,9 @@ impl Drop for H1Conn {
 
 impl H1Conn {
     /// A connection just made.
-    pub fn new(shared: &Rc<Shared>, io: Io) -> Self {
-        let held = BytesMut::new();
-        Self { shared: shared.clone(), io, held, reused: false, owner: None, leased: false, active_at: Instant::now() }
+    pub fn new(shared: &Rc<Shared>, io: Io, who: Arc<str>) -> Self {
+        let (shared, held, active_at) = (shared.clone(), BytesMut::new(), Instant::now());
+        Self { shared, io, held, who, reused: false, owner: None, leased: false, active_at }
     }
 
     /// Who takes it back, and who is told that it is gone.
@@ -184,7 +189,8 @@ impl H1Up {
 
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Lost>> {
         if self.write_broken || self.conn.is_none() {
-            return Poll::Ready(Err(Lost::new(Cause::ResetEarly, "the app stopped reading the request body")));
+            let detail = format!("{} stopped reading the request body", self.who());
+            return Poll::Ready(Err(Lost::new(Cause::ResetEarly, detail)));
         }
         if self.key.is_some() && !self.tunnel {
             return Poll::Pending; // the app has not accepted the tunnel yet
@@ -242,7 +248,8 @@ impl H1Up {
                         let head_s = limits.head;
                         let slow = self.slow.get_or_insert_with(|| Box::pin(tokio::time::sleep(head_s)));
                         if slow.as_mut().poll(cx).is_ready() {
-                            return Poll::Ready(Err(self.broke(Cause::ResetEarly, "the app's response head took too long")));
+                            let detail = format!("{} took too long over its response head", conn.who);
+                            return Poll::Ready(Err(self.broke(Cause::ResetEarly, detail)));
                         }
                     }
                 }
@@ -256,21 +263,27 @@ impl H1Up {
     }
 
     fn ended_early(&mut self, error: Option<std::io::Error>) -> Lost {
-        let detail = match error {
-            Some(error) => format!("the connection to the app broke: {error}"),
-            None => "the app closed the connection".to_owned(),
-        };
+        let detail = broken(self.who(), error.as_ref());
         let Some(conn) = &self.conn else { return Lost::new(Cause::ResetEarly, detail) };
+        let alert = error.as_ref().and_then(alert_of).filter(|alert| ends_handshake(*alert));
+        if let (Some(alert), false, true) = (alert, conn.reused, conn.held.is_empty()) {
+            let detail = told(&conn.who, alert);
+            return self.broke(Cause::TlsIdentity, detail);
+        }
         let (cause, when) = if !self.out.wrote {
             (Cause::Refused, " before the request was sent")
         } else if !conn.held.is_empty() {
             (Cause::ResetEarly, " in the middle of a response head")
         } else if conn.reused {
-            (Cause::ResetEarly, ": it was idle and closed by the app")
+            (Cause::ResetEarly, ": it was idle")
         } else {
             (Cause::ResetEarly, " without an answer")
         };
         self.broke(cause, detail + when)
+    }
+
+    fn who(&self) -> &str {
+        self.conn.as_ref().map_or("the other end", |conn| &conn.who)
     }
 
     fn broke(&mut self, cause: Cause, detail: impl Into<String>) -> Lost {
@@ -282,7 +295,8 @@ impl H1Up {
         if let Some(conn) = &self.conn {
             conn.shared.refused(refusal.kind);
         }
-        self.broke(Cause::InvalidAnswer, format!("the app's answer is not valid HTTP/1.1: {}", refusal.text))
+        let detail = format!("the answer of {} is not valid HTTP/1.1: {}", self.who(), refusal.text);
+        self.broke(Cause::InvalidAnswer, detail)
     }
 
     fn head(&mut self, mut start: ResponseStart) -> Result<Answer, Lost> {
@@ -328,7 +342,7 @@ impl H1Up {
         self.informs += 1;
         if start.status == 101 {
             if !self.key.as_ref().is_some_and(|key| is_accepted(&start, key)) {
-                let detail = "the app switched protocols without being asked, or to another one";
+                let detail = format!("{} switched protocols without being asked, or to another one", self.who());
                 return Err(self.broke(Cause::InvalidAnswer, detail));
             }
             self.tunnel = true;
@@ -343,7 +357,8 @@ impl H1Up {
             if let Some(conn) = &self.conn {
                 conn.shared.refused("informational");
             }
-            return Err(self.broke(Cause::ResetEarly, format!("the app sent more than {INFORMS} informational answers")));
+            let detail = format!("{} sent more than {INFORMS} informational answers", self.who());
+            return Err(self.broke(Cause::ResetEarly, detail));
         }
         start.fields.strip_hop();
         start.fields.headers.remove(header::CONTENT_LENGTH);
@@ -380,7 +395,7 @@ impl H1Up {
                 Ok(Piece::More) => {}
                 Err(refusal) => {
                     conn.shared.refused(refusal.kind);
-                    let detail = format!("the app's response body is malformed: {}", refusal.text);
+                    let detail = format!("the response body of {} is malformed: {}", conn.who, refusal.text);
                     return Poll::Ready(Err(self.broke(Cause::ResetLate, detail)));
                 }
             }
@@ -398,12 +413,12 @@ impl H1Up {
                     return Poll::Ready(Ok(Part::End(None)));
                 }
                 Poll::Ready(Ok(0)) => {
-                    let detail = "the app closed the connection before the response was complete";
+                    let detail = broken(&conn.who, None) + " before the response was complete";
                     return Poll::Ready(Err(self.broke(Cause::ResetLate, detail)));
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => {
-                    let detail = format!("the connection to the app broke: {error} before the response was complete");
+                    let detail = broken(&conn.who, Some(&error)) + " before the response was complete";
                     return Poll::Ready(Err(self.broke(Cause::ResetLate, detail)));
                 }
             }
@@ -416,6 +431,17 @@ impl H1Up {
 
     #[allow(clippy::unused_self)] // reading goes on when the body is polled again: nothing is owed
     pub(crate) fn release(&mut self, _count: usize) {}
+}
+
+/// How a connection ended, as far as it tells. TLS ends without a word where its transport does (RFC 8446 §6.1).
+fn broken(who: &str, error: Option<&std::io::Error>) -> String {
+    match error {
+        Some(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => match alert_of(error) {
+            Some(alert) => format!("{who} ended the connection: {}", in_words(alert)),
+            None => format!("the connection to {who} broke: {}", os_reason(error)),
+        },
+        _ => format!("{who} closed the connection"),
+    }
 }
 
 /// The target as an origin server expects it; an absolute-form one loses its scheme and authority.
@@ -457,7 +483,7 @@ mod tests {
         let shared = Shared::alone(Limits::default());
         let shelf = Rc::new(Shelf::default());
         let owner: Rc<dyn Owner> = shelf.clone();
-        let mut conn = H1Conn::new(&shared, Io::new(Kind::Gone));
+        let mut conn = H1Conn::new(&shared, Io::new(Kind::Gone), "the app".into());
         conn.set_owner(Rc::downgrade(&owner));
         shelf.0.replace(Some(conn));
         for _ in 0..100_000 {

@@ -18,6 +18,7 @@ use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Lost, Part};
 use crate::call::pool::Origin;
 use crate::clusters::Tls;
+use crate::connection::alerts::named;
 use crate::connection::io::{Io, STEP};
 use crate::connection::leaving::Leaving;
 use crate::connection::listener::EXPIRED;
@@ -43,6 +44,8 @@ pub struct H2Conn {
     sender: SendRequest<Bytes>,
     filter: Rc<FrameFilter>,
     most_fields: usize,
+    /// What it leads to, in errors.
+    callee: Arc<str>,
     chose_h2: Option<bool>,
     pub in_flight: Cell<usize>,
     /// The same of all connections.
@@ -78,6 +81,7 @@ impl H2Conn {
         shared: &Rc<Shared>,
         io: Io,
         origin: &Origin,
+        callee: Arc<str>,
         chose_h2: Option<bool>,
         leaving: Rc<Leaving>,
         changed: impl Fn() + 'static,
@@ -104,6 +108,7 @@ impl H2Conn {
             sender,
             filter: filter.clone(),
             most_fields: limits.header_count,
+            callee,
             chose_h2,
             in_flight,
             streams: shared.pool.streams.clone(),
@@ -126,8 +131,8 @@ impl H2Conn {
         });
         match is_up.await {
             Ok(Ok(())) => Ok(this),
-            Ok(Err(detail)) => Err(match by_alert(&detail) {
-                Some(why) => Lost::new(Cause::TlsIdentity, why),
+            Ok(Err(detail)) => Err(match named(&detail) {
+                Some(alert) => Lost::new(Cause::TlsIdentity, by_alert(alert, &this.callee, origin.tls == Tls::Mesh)),
                 None => Lost::new(Cause::Connect, detail),
             }),
             Err(_) => Err(Lost::new(Cause::Connect, "the connection was closed")),
@@ -138,7 +143,7 @@ impl H2Conn {
         let unsupported = |detail: String| Lost::new(Cause::Unsupported, detail);
         let tunnel = head.protocol == Protocol::Websocket;
         if tunnel && !self.sender.is_extended_connect_protocol_enabled() {
-            return Err(unsupported("the peer does not support WebSockets over HTTP/2 (RFC 8441)".into()));
+            return Err(unsupported(format!("{} does not support WebSockets over HTTP/2 (RFC 8441)", self.callee)));
         }
         let method = if tunnel { Ok(Method::CONNECT) } else { Method::from_bytes(&head.method) };
         let method = method.map_err(|error| unsupported(format!("the method can't be sent on: {error}")))?;
@@ -309,15 +314,16 @@ impl Drop for H2Up {
 impl H2Up {
     fn lost(&self, error: &h2::Error) -> Lost {
         let early = if self.body.is_some() { Cause::ResetLate } else { Cause::ResetEarly };
+        let who = &self.place.conn.callee;
         if error.is_go_away() && error.is_remote() {
-            return Lost::new(Cause::Refused, "the peer is going away");
+            return Lost::new(Cause::Refused, format!("{who} is going away"));
         }
         match error.reason() {
             Some(Reason::REFUSED_STREAM) if error.is_remote() => {
-                Lost::new(Cause::Refused, "the peer reset the call (REFUSED_STREAM)")
+                Lost::new(Cause::Refused, format!("{who} reset the call (REFUSED_STREAM)"))
             }
             Some(reason) if error.is_reset() && error.is_remote() => {
-                Lost::new(early, format!("the peer reset the call ({})", reason_name(reason)))
+                Lost::new(early, format!("{who} reset the call ({})", reason_name(reason)))
             }
             Some(_) if error.is_reset() => Lost::new(Cause::InvalidAnswer, format!("malformed response: {error}")),
             _ => match &*self.place.conn.ended.borrow() {
@@ -331,8 +337,11 @@ impl H2Up {
         if self.early > 0 && self.send.capacity() == 0 {
             return Poll::Ready(Ok(want.min(self.early)));
         }
-        poll_room(&mut self.send, cx, want, &mut self.waited)
-            .map(|room| room.ok_or_else(|| Lost::new(Cause::ResetEarly, "the peer stopped reading the request body")))
+        poll_room(&mut self.send, cx, want, &mut self.waited).map(|room| {
+            room.ok_or_else(|| {
+                Lost::new(Cause::ResetEarly, format!("{} stopped reading the request body", self.place.conn.callee))
+            })
+        })
     }
 
     pub(crate) fn send(&mut self, data: Bytes, last: bool) {
