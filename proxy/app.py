@@ -124,6 +124,7 @@ class Sidecar:
                 want_callback=self._callback.want,
                 remote=self._remote,
                 own_ports=self._own_ports,
+                web_proxies=WebProxies.of(os.environ),
             )
             self._names = NameTracer(settings, self._control, self._directory, self._name_sources.make)
         except DocumentError as error:

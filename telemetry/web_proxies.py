@@ -68,10 +68,10 @@ class WebProxies(Struct, frozen=True, kw_only=True):
             rules=tuple(rule for word in words if word and (rule := _rule(word)) is not None),
         )
 
-    def for_url(self, url: str) -> WebProxy | None:
+    def for_url(self, url: str, *, is_nested: bool = False) -> WebProxy | None:
         """The proxy that a call of an absolute http or https URL goes through; None: it goes there directly, as to loopback always.
 
-        Raises: WebProxyError where the environment names one that can't be used.
+        is_nested: whether the caller speaks TLS within TLS. Raises: WebProxyError where the environment names one that can't be used.
         """
         parts = urlsplit(url)
         proxy = self.https if parts.scheme == "https" else self.http
@@ -86,7 +86,7 @@ class WebProxies(Struct, frozen=True, kw_only=True):
             return None
         if isinstance(proxy, str):
             raise WebProxyError(proxy)
-        if proxy.is_secure and parts.scheme == "https":
+        if proxy.is_secure and parts.scheme == "https" and not is_nested:
             raise WebProxyError(
                 "HTTPS_PROXY names one of https://, and TLS is not spoken within TLS: expected http://host:port"
             )
@@ -109,7 +109,7 @@ def _proxy(name: str, text: str) -> WebProxy | str | None:
         port = parts.port if parts.port is not None else _PORTS.get(parts.scheme)
     except ValueError as error:
         return f"{name} is not the URL of a proxy: {error}"
-    if port is None or not parts.hostname:
+    if port is None or parts.scheme not in _PORTS or not parts.hostname:
         return f"{name} has scheme {parts.scheme!r} and host {parts.hostname or ''!r}: expected http://host:port or https://host:port"
     authorization = ""
     if parts.username is not None:

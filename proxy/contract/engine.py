@@ -84,13 +84,28 @@ class VerifiedTls(Struct, frozen=True, kw_only=True):
 ClusterTls = Literal["mesh", "app"] | VerifiedTls | None
 
 
+class Via(Struct, frozen=True, kw_only=True):
+    """The HTTP proxy at `host:port` that stands before a cluster's servers; engines look its host up, and it looks theirs up.
+
+    A server with TLS is reached through a tunnel (RFC 9110 §9.3.6); of one without, the proxy is asked for whole URLs (RFC 9112 §3.2.2).
+    authorization: of the field Proxy-Authorization, or empty. tls: None where the proxy itself is spoken to in plaintext.
+    """
+
+    address: str
+    authorization: bytes = b""
+    tls: VerifiedTls | None = None
+
+    def __repr__(self) -> str:
+        return f"Via({self.address})"  # credentials are not for logs
+
+
 class Cluster(Struct, frozen=True, kw_only=True):
     """Where a route leads. wire: `postern` is HTTP/2 with ALPN over mutual TLS, the others are for apps and private sockets.
 
     tls: "mesh" uses the pushed identity and checks the route's `expect`; "app" is TLS without verification, as Dapr has it for https
     and grpcs apps; VerifiedTls is for servers outside of the mesh, over wire "http1"; None is plaintext.
     Plaintext peers (mTLS off by explicit wish) are wire "postern" with tls None: HTTP/2, prior knowledge.
-    who: what is at its addresses, in errors.
+    who: what is at its addresses, in errors. via: with wire "http1", and tls None or VerifiedTls; a host of an address may be a name then.
     """
 
     key: str
@@ -99,6 +114,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
     upstreams: tuple[Upstream, ...]
     stale: bool = False
     who: str = "the app"
+    via: Via | None = None
 
 
 def no_fields(_: Headers) -> Headers:

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
@@ -10,19 +11,24 @@ from msgspec.structs import replace
 
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, Url
 from proxy.contract.addresses import join_address
-from proxy.contract.engine import Cluster, Engine, Upstream, VerifiedTls
+from proxy.contract.engine import Cluster, Engine, Upstream, VerifiedTls, Via
 from proxy.contract.plan import Decision, Hold, Plan
 from proxy.control.external_hosts import ExternalHosts, Lookup, forbidden, look_up
 from proxy.deciding.external import endpoint_key, endpoint_of, url_of
 from proxy.deciding.outbound_view import OutboundView
+from telemetry.errors import WebProxyError
+from telemetry.logs import get_logger
+from telemetry.web_proxies import NO_PROXIES, WebProxies, WebProxy
 
+_LOG = get_logger("postern.external")
 MAX_URLS = 256
 
 
 class ExternalClusters:
-    """Mutable state: `hosts`, and the engine once it is there.
+    """Mutable state: `hosts`, the engine once it is there, and whether it was told that a proxy is this sidecar itself.
 
     view: the snapshot in force. know: adds a cluster's key to those known there, or takes it out. own_ports: those that we listen on.
+    proxies: which HTTP proxy stands before a URL; names of hosts are the proxy's to look up then.
     """
 
     def __init__(
@@ -34,7 +40,10 @@ class ExternalClusters:
         own_ip: str,
         lookup: Lookup = look_up,
         now: Callable[[], float] = monotonic,
+        proxies: WebProxies = NO_PROXIES,
     ) -> None:
+        self._proxies = proxies
+        self._is_self_told = False
         self._view = view
         self._know = know
         self._own_ports = own_ports
@@ -61,7 +70,7 @@ class ExternalClusters:
         url = self._url(key)
         if url is None:
             return None
-        self.hosts.use(key, url.host, url.port)
+        self.hosts.use(key, url.host, url.port, is_looked_up=self._way(url) is None)
         self._evict()
         if isinstance(decision, Hold) and self.hosts.has_failed(key):
             return replace(decision, for_s=0.0)
@@ -100,6 +109,39 @@ class ExternalClusters:
             return None
         return forbidden(ip, port, own_ports=own_ports, own_ip=self._own_ip)
 
+    def _way(self, url: Url) -> WebProxy | str | None:
+        """The proxy before a URL, or why it can't be used. One that is this sidecar, as variables for apps name it, is none."""
+        try:
+            proxy = self._proxies.for_url(
+                f"{url.scheme}://{join_address(url.host, url.port)}", is_nested=True
+            )
+        except WebProxyError as error:
+            return str(error)
+        if proxy is None or not self._is_self(proxy):
+            return proxy
+        if not self._is_self_told:
+            self._is_self_told = True
+            _LOG.warning(
+                "HTTP_PROXY or HTTPS_PROXY names this sidecar itself: its own calls go directly",
+                proxy=join_address(proxy.host, proxy.port),
+            )
+        return None
+
+    def _is_self(self, proxy: WebProxy) -> bool:
+        if proxy.port not in self._own_ports():
+            return False
+        try:
+            return ip_address(proxy.host).is_loopback or proxy.host == self._own_ip
+        except ValueError:
+            return proxy.host == "localhost"
+
+    def _via(self, proxy: WebProxy) -> Via:
+        """Raises OSError where the system's roots are needed and can't be read."""
+        tls = VerifiedTls(name=proxy.host, roots_pem=self._system_roots) if proxy.is_secure else None
+        return Via(
+            address=join_address(proxy.host, proxy.port), authorization=proxy.authorization.encode(), tls=tls
+        )
+
     def _changed(self, key: str) -> None:
         assert self._engine is not None
         addresses, url = self.hosts.addresses(key), self._url(key)
@@ -111,9 +153,16 @@ class ExternalClusters:
             return
         upstreams = tuple(Upstream(address=address) for address in addresses)
         who = f"the server at {join_address(url.host, url.port)}"
+        proxy = self._way(url)
+        if isinstance(proxy, str):
+            self.hosts.fail(key, proxy)
+            return
         try:
             tls = self._tls(key, url) if url.scheme == "https" else None
-            self._engine.set_cluster(Cluster(key=key, wire="http1", tls=tls, upstreams=upstreams, who=who))
+            via = self._via(proxy) if proxy is not None else None
+            self._engine.set_cluster(
+                Cluster(key=key, wire="http1", tls=tls, upstreams=upstreams, who=who, via=via)
+            )
         except (OSError, ValueError) as error:
             self.hosts.fail(key, f"its TLS can't be set up: {error}")
             return

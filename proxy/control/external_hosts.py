@@ -85,12 +85,15 @@ class ExternalHosts:
         """All that are known, the least recently used first."""
         return tuple(self._hosts)
 
-    def use(self, key: str, host: str, port: int) -> None:
-        """A call goes there or waits for it: look the host up where that is due. An IP address is known at once."""
+    def use(self, key: str, host: str, port: int, *, is_looked_up: bool = True) -> None:
+        """A call goes there or waits for it: look the host up where that is due. An IP address is known at once, and so is a name that
+        somebody else looks up.
+        """
         found = self._hosts.pop(key, None) or _Host(host, port)
         self._hosts[key] = found
         found.used_at = self._now()
-        if _is_address(host):
+        if _is_address(host) or not is_looked_up:
+            found.asked_at, found.is_stale = self._now(), False  # as good as new
             if not found.addresses and not found.error:
                 self._found(key, found, (host,))
         elif self._is_due(found):
@@ -171,7 +174,6 @@ class ExternalHosts:
         allowed = tuple(ip for ip, reason in reasons.items() if reason is None)
         before, found.addresses = found.addresses, allowed
         found.error = "" if allowed else "; ".join(dict.fromkeys(filter(None, reasons.values())))
-        found.asked_at = self._now() if _is_address(found.host) else found.asked_at
         if not before or set(before) != set(allowed):
             self._changed(key)
 
@@ -186,6 +188,8 @@ def _is_address(host: str) -> bool:
 
 def forbidden(ip: str, port: int, *, own_ports: frozenset[int], own_ip: str) -> str | None:
     """Why nobody is called at an address by a name that leads there: credentials of a cloud, no unicast, or one of our own ports."""
+    if not _is_address(ip):
+        return None  # an HTTP proxy looks it up, and what it lets through is its affair
     address = _plain(ip_address(ip))
     if address.is_link_local or address in _METADATA:
         return f"{ip} is link-local, where clouds serve credentials"

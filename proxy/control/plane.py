@@ -61,6 +61,7 @@ from proxy.deciding.pipeline import Pipeline
 from proxy.settings.values import Settings
 from sentry.client import Svid
 from telemetry.hosts import FOREIGN_SITES, origin_of
+from telemetry.web_proxies import NO_PROXIES, WebProxies
 
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
 _NAMING: Mapping[int, Table] = {
@@ -90,6 +91,7 @@ class Control:
         want_callback: Callable[[], None] = lambda: None,
         remote: RemoteFetch,
         own_ports: Callable[[], frozenset[int]] = frozenset,
+        web_proxies: WebProxies = NO_PROXIES,
     ) -> None:
         self._settings = settings
         self._wants = {DAPR_API: want_dapr_api, CALLBACK: want_callback}
@@ -128,7 +130,10 @@ class Control:
             loads=self._loads,
         )
         self.external = ExternalClusters(
-            *(lambda: self.outbound.view, self._know), own_ports=own_ports, own_ip=host_ip
+            *(lambda: self.outbound.view, self._know),
+            own_ports=own_ports,
+            own_ip=host_ip,
+            proxies=web_proxies,
         )
 
     # --- deciders, with the wish to know a name -------------------------------------------------------------------------------

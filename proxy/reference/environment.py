@@ -18,8 +18,10 @@ READ: Mapping[str, str] = {
     "DAPR_HTTP_PORT": "the HTTP API that `postern wait` asks where no flag names it",
     "DAPR_HTTP_DISABLE_H2C": "no effect but a warning: HTTP/2 without TLS is always accepted, with prior knowledge and by `Upgrade: h2c`",
     "DAPR_RUNTIME_PATH": "the folder of Dapr's `.dapr` (HOME), for `postern run` and `postern init --shim`, where `--dapr-path` wins",
-    "HTTPS_PROXY": "the HTTP proxy, `http://[user:password@]host:port`, for https URLs that keys and tokens are fetched from, sentry's too",
-    "HTTP_PROXY": "the same for http URLs; `https://` as well; both also in lower case, and neither ever for loopback",
+    "HTTPS_PROXY": "the HTTP proxy, `http://[user:password@]host:port`, for calls that leave the mesh to https URLs, and for the fetching "
+    "of keys and tokens from them, sentry's too",
+    "HTTP_PROXY": "the same for http URLs; both also in lower case, and neither ever for loopback; `https://` is a proxy that speaks TLS "
+    "itself, by which keys and tokens of https URLs are not fetched",
     "NO_PROXY": "what is reached without: names, `.domain`, addresses (all with `:port`), CIDRs, or `*`; apps get it with loopback added",
     "DAPR_TRUST_ANCHORS": "PEM roots of the mesh; `--trust-anchors-file` wins",
     "DAPR_SENTRY_TOKEN_FILE": "a file with the token that sentry asks for",

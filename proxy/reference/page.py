@@ -77,13 +77,17 @@ _EXTERNAL = """A name of an HTTPEndpoint goes before an app of that name in ever
 Resiliency has the name, or the URL as the app wrote it. What else holds for calls that leave the mesh, by name or by URL:
 
 - HTTP/1.1, over TLS 1.2 or 1.3 for https. Chain, dates and host name are verified; the system's roots are those of OpenSSL
-  (`SSL_CERT_FILE`, `SSL_CERT_DIR`), read once. Connections are made directly, whatever `https_proxy` says.
+  (`SSL_CERT_FILE`, `SSL_CERT_DIR`), read once.
+- They go through the HTTP proxy that `HTTPS_PROXY` or `HTTP_PROXY` of the sidecar's own environment names, by Go's rules (`NO_PROXY`):
+  to https in a tunnel (`CONNECT`), in which the server still proves its name; to http as requests for whole URLs. The name is the
+  proxy's to look up then, and where it leads is the proxy's to judge: only an address that the URL spells out is checked here. A
+  proxy that is the sidecar itself is passed over.
 - No `dapr-*` and `postern-*` header and no hop-by-hop header is sent, `traceparent` is. Neither `APP_API_TOKEN` nor the API's token is.
 - Redirects are the app's to follow (daprd follows up to ten of an HTTPEndpoint's).
 - A request's path can't lead out of the base path: `..`, `%2e%2e`, `..%2f` and the like are resolved before it is put behind.
 - Without a policy a request that no address took is tried twice more; one that may have arrived only where that is safe.
-- A name may not lead to link-local addresses, metadata services of clouds, multicast or the sidecar's own ports. An address that the
-  resource or `--egress` itself spells out may be link-local.
+- A name that is looked up here may not lead to link-local addresses, metadata services of clouds, multicast or the sidecar's own
+  ports. An address that the resource or `--egress` itself spells out may be link-local.
 - All addresses of a host are balanced. The resolver is asked again every 30 s while calls go there.
 """
 _SIGNALS = """SIGTERM and SIGINT shut a sidecar down gracefully: it withdraws its announcement, keeps serving for `--drain`, gives calls

@@ -11,7 +11,7 @@ from typing import cast
 
 import h11
 
-from proxy.contract.engine import Limits
+from proxy.contract.engine import Limits, Via
 from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
 from proxy.errors import os_reason
@@ -19,6 +19,7 @@ from proxy.wire.body_scan import BodyScan, ChunkScan, CloseScan, LengthScan
 from proxy.wire.head_scan import DECLINED, HeadCollector, Refusal, ResponseStart, scan_response
 from proxy.wire.http1_request import ClientCall
 from proxy.wire.http1_wire import Alarm, Outbox, Pieces, read_body, reset
+from proxy.wire.http_tunnel import refused_by_proxy
 from proxy.wire.streams import ConnectionOwner, CountFrame, ResponseEvents
 from proxy.wire.tls_alerts import alert_of, ends_handshake, in_words, told
 from proxy.wire.turns import Rota
@@ -39,7 +40,7 @@ class _Phase(Enum):
 
 
 class Http1Client(asyncio.Protocol):
-    """One upstream connection (UpstreamConnection). who: is at the other end, in errors."""
+    """One upstream connection (UpstreamConnection). who: is at the other end, in errors. via: that is this HTTP proxy."""
 
     alpn = "http/1.1"
     has_extended_connect = False
@@ -50,12 +51,14 @@ class Http1Client(asyncio.Protocol):
         limits: Limits,
         count: CountFrame,
         who: str = "the app",
+        via: Via | None = None,
         *,
         rota: Rota | None = None,
     ) -> None:
         """rota: whom it shares the turns with in which it reads bodies of many small chunks."""
         self._pieces = Pieces(self._read_on, rota)
         self._owner = owner
+        self._via = via
         self._who = who
         self._limits = limits
         self._count = count
@@ -86,7 +89,7 @@ class Http1Client(asyncio.Protocol):
         self._phase = _Phase.HEAD
         self._informs = 0
         self.in_flight = 1
-        call = self._call = ClientCall(self, self._conn, events, self.out.handed)
+        call = self._call = ClientCall(self, self._conn, events, self.out.handed, self._via)
         return call
 
     def retire(self) -> None:
@@ -244,6 +247,9 @@ class Http1Client(asyncio.Protocol):
             self._conn.next_event()
         except h11.RemoteProtocolError as error:
             return self._refuse(Refusal(400, "start-line", str(error)))
+        if status == 407 and self._via is not None:  # who is asked here is not the app
+            self.fail(Cause.CONNECT, refused_by_proxy(self._via.address, "the request", status))
+            return False
         if status >= 200:
             self._respond(call, start)
         elif status == 101:

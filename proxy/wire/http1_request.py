@@ -4,7 +4,9 @@ import os
 from typing import Protocol
 
 import h11
+from msgspec.structs import replace
 
+from proxy.contract.engine import Via
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
 from proxy.wire.http1_wire import Outbox
@@ -47,7 +49,8 @@ class RequestHost(Protocol):
 class ClientCall:
     """UpstreamCall. `live` until the response ended, was lost, or the call was aborted. `unacked`: body bytes owed.
 
-    `key`: of a WebSocket offer. `_early`: bytes for a tunnel that the app has not accepted yet, kept without credit.
+    `key`: of a WebSocket offer. `via`: the HTTP proxy that is asked. `_early`: bytes for a tunnel that the app has not accepted yet, kept
+    without credit.
     """
 
     __slots__ = (
@@ -57,6 +60,7 @@ class ClientCall:
         "_early",
         "_host",
         "_tunnel",
+        "_via",
         "answered",
         "callee_ended",
         "events",
@@ -67,8 +71,16 @@ class ClientCall:
         "unacked",
     )
 
-    def __init__(self, host: RequestHost, conn: h11.Connection, events: ResponseEvents, handed: int) -> None:
+    def __init__(
+        self,
+        host: RequestHost,
+        conn: h11.Connection,
+        events: ResponseEvents,
+        handed: int,
+        via: Via | None = None,
+    ) -> None:
         self._host = host
+        self._via = via
         self._conn = conn
         self.events = events
         self.handed = handed
@@ -88,6 +100,8 @@ class ClientCall:
     def start(self, head: RawHead, *, end: bool) -> None:
         """See UpstreamCall."""
         self.method = head.method
+        if self._via is not None:
+            head = _whole(head, self._via)
         if head.method == b"CONNECT" and head.protocol != "websocket":
             self._host.fail(Cause.UNSUPPORTED, "CONNECT can't be sent to an app")
             return
@@ -193,6 +207,16 @@ def _offer(head: RawHead, key: bytes) -> list[Header]:
     fields += [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]
     fields += [(b"Sec-WebSocket-Version", b"13"), (b"Sec-WebSocket-Key", key)]
     return fields
+
+
+def _whole(head: RawHead, via: Via) -> RawHead:
+    """For a proxy: with the whole URL as its target (RFC 9112 §3.2.2), `*` being a URL without a path (§3.2.4)."""
+    path = _origin_form(head)
+    target = b"http://" + head.authority + (b"" if path == b"*" else path)
+    headers = tuple(field for field in head.headers if field[0] != b"proxy-authorization")
+    if via.authorization:
+        headers = (*headers, (b"proxy-authorization", via.authorization))
+    return replace(head, target=target, headers=headers, for_proxy=True)
 
 
 def _origin_form(head: RawHead) -> bytes:

@@ -7,15 +7,14 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 
 from msgspec import Struct
 
-from proxy.contract.addresses import join_address, split_address
-from proxy.contract.engine import Limits
+from proxy.contract.addresses import split_address
+from proxy.contract.engine import Limits, Via
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
 from proxy.errors import ProxyError, os_reason
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http_tunnel import open_tunnel, over_tls
 from proxy.wire.streams import RawHead, UpstreamConnection
-from telemetry.web_proxies import WebProxy
 
 _LOG = logging.getLogger("postern.local-http")
 _ANSWER_BYTES = 67_108_864  # `postern invoke` prints bodies; nobody reads 64 MiB of them
@@ -123,7 +122,7 @@ async def request(
     tls: ssl.SSLContext | None = None,
     server_name: str = "",
     limit_bytes: int = _ANSWER_BYTES,
-    tunnel: WebProxy | None = None,
+    tunnel: Via | None = None,
 ) -> LocalResponse:
     """One call on a connection of its own to `unix:/path` or `host:port`. Redirects are answers; a whole http URL as target is for a proxy.
 
@@ -178,7 +177,7 @@ def make_head(
 
 
 async def dial(
-    address: str, tls: ssl.SSLContext | None = None, server_name: str = "", tunnel: WebProxy | None = None
+    address: str, tls: ssl.SSLContext | None = None, server_name: str = "", tunnel: Via | None = None
 ) -> tuple[asyncio.Transport, Http1Client]:
     """A connection of its own for one call. Raises: LocalHttpError."""
     loop = asyncio.get_running_loop()
@@ -200,11 +199,7 @@ async def dial(
                 server_hostname=server_name if tls else None,
             )
     except OSError as error:
-        reason = os_reason(error)
-        raise LocalHttpError(
-            address,
-            reason if tunnel is None else f"by proxy {join_address(tunnel.host, tunnel.port)}: {reason}",
-        ) from error
+        raise LocalHttpError(address, os_reason(error)) from error
     except UnicodeError as error:  # a host's label that is empty or too long
         raise LocalHttpError(address, str(error)) from error
     return transport, client

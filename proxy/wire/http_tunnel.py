@@ -1,33 +1,63 @@
-"""A connection to a server through an HTTP proxy, by CONNECT (RFC 9110 §9.3.6)."""
+"""Connections to an HTTP proxy, and through one by CONNECT (RFC 9110 §9.3.6). Errors name it; credentials are in none."""
 
 import asyncio
 import re
 import ssl
+from collections.abc import Callable
 
-from proxy.errors import ProxyError
-from telemetry.web_proxies import WebProxy
+from proxy.contract.addresses import split_address
+from proxy.contract.engine import Via
+from proxy.errors import ProxyError, os_reason
 
 _HEAD_BYTES = 16_384  # of the proxy's answer, whose fields say nothing to us
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r)")
 
 
 class TunnelError(ProxyError, OSError):
-    """The proxy opened no way to the server. The text has neither the proxy's address nor credentials."""
+    """The proxy opened no way to the server."""
 
 
-async def open_tunnel(proxy: WebProxy, authority: str) -> asyncio.Transport:
-    """A way to `host:port`, which nothing was sent on. Its caller sets the deadline and closes it. Raises: OSError."""
-    loop = asyncio.get_running_loop()
-    transport, asked = await loop.create_connection(
-        lambda: _Asked(authority, loop.create_future()),
-        proxy.host,
-        proxy.port,
+def proxy_at(address: str) -> str:
+    """One of them, for people."""
+    return f"the HTTP proxy at {address}"
+
+
+def refused_by_proxy(address: str, what: str, status: int) -> str:
+    """Its answer, for people."""
+    hint = (
+        ": it asks for another user and password, or for any (http://user:password@…)"
+        if status == 407
+        else ""
     )
+    return f"{proxy_at(address)} answered {what} with status {status}{hint}"
+
+
+async def connect_proxy(
+    via: Via, make: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None, name: str | None
+) -> asyncio.Transport:
+    """A connection to the proxy itself, over TLS with a proxy of that name, or in plaintext. Raises: OSError."""
+    host, port = split_address(via.address)
     try:
-        credentials = f"proxy-authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
-        transport.write(
-            f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n{credentials}\r\n".encode("latin-1")
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            make, host, port, ssl=tls, server_hostname=name
         )
+    except ssl.SSLError:
+        raise
+    except OSError as error:
+        raise TunnelError(f"{proxy_at(via.address)}: {os_reason(error)}") from error
+    return transport
+
+
+async def open_tunnel(
+    via: Via, authority: str, tls: ssl.SSLContext | None = None, name: str | None = None
+) -> asyncio.Transport:
+    """A way to `host:port`, which nothing was sent on. Its caller sets the deadline and closes it. Raises: OSError."""
+    asked = _Asked(via.address, authority, asyncio.get_running_loop().create_future())
+    transport = await connect_proxy(via, lambda: asked, tls, name)
+    try:
+        credentials = b"proxy-authorization: %b\r\n" % via.authorization if via.authorization else b""
+        target = authority.encode("latin-1")
+        transport.write(b"CONNECT %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (target, target, credentials))
         await asked.opened
     except BaseException:
         transport.abort()
@@ -38,8 +68,9 @@ async def open_tunnel(proxy: WebProxy, authority: str) -> asyncio.Transport:
 class _Asked(asyncio.Protocol):
     """Waits for the head of the answer. Mutable state: what came of it."""
 
-    def __init__(self, authority: str, opened: asyncio.Future[None]) -> None:
+    def __init__(self, address: str, authority: str, opened: asyncio.Future[None]) -> None:
         self.opened = opened
+        self._address = address
         self._authority = authority
         self._head = b""
 
@@ -53,21 +84,22 @@ class _Asked(asyncio.Protocol):
         if self.opened.done():
             return
         if not blank or found is None:
-            self._fail("its answer to CONNECT is not valid HTTP")
+            self._fail("gave an answer to CONNECT that is not valid HTTP")
         elif not found[1].startswith(b"2"):
-            self._fail(f"it answered CONNECT {self._authority} with status {found[1].decode()}")
+            text = refused_by_proxy(self._address, f"CONNECT {self._authority}", int(found[1]))
+            self.opened.set_exception(TunnelError(text))
         elif rest:
-            self._fail("it sent something before the server was asked")
+            self._fail("sent something before the server was asked")
         else:
             self.opened.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         if not self.opened.done():
-            self._fail("it closed the connection without an answer to CONNECT")
+            self._fail("closed the connection without an answer to CONNECT")
 
     def _fail(self, why: str) -> None:
-        self.opened.set_exception(TunnelError(why))
+        self.opened.set_exception(TunnelError(f"{proxy_at(self._address)} {why}"))
 
 
 async def over_tls(

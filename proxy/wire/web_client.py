@@ -11,9 +11,10 @@ from urllib.parse import SplitResult, urlsplit
 from msgspec import Struct
 
 from proxy.contract.addresses import join_address
+from proxy.contract.engine import Via
 from proxy.wire.http_client import LocalHttpError, LocalResponse, request
 from telemetry.errors import WebProxyError
-from telemetry.web_proxies import NO_PROXIES, WebProxies, WebProxy
+from telemetry.web_proxies import NO_PROXIES, WebProxies
 
 _PORTS = {"http": 80, "https": 443}
 _LIMIT_BYTES = 1_048_576
@@ -25,7 +26,7 @@ class _Way(Struct, frozen=True, kw_only=True):
     address: str
     tls: ssl.SSLContext | None
     server_name: str
-    tunnel: WebProxy | None = None
+    tunnel: Via | None = None
     by_proxy: bool = False
     authorization: str = ""
 
@@ -87,7 +88,10 @@ class WebClient:
         if proxy is None:
             return _Way(address=address, tls=tls, server_name=host)
         if tls is not None:
-            return _Way(address=address, tls=tls, server_name=host, tunnel=proxy)
+            via = Via(
+                address=join_address(proxy.host, proxy.port), authorization=proxy.authorization.encode()
+            )
+            return _Way(address=address, tls=tls, server_name=host, tunnel=via)
         return _Way(
             address=join_address(proxy.host, proxy.port),
             tls=await self._context() if proxy.is_secure else None,

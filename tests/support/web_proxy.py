@@ -10,11 +10,16 @@ from tests.support.http_wire import Head, format_head, read_head
 
 
 class WebProxy:
-    """`asked` holds each head that came. status: of its answers to CONNECT."""
+    """`asked` holds each head that came. status: of its own answers. opening: to CONNECT, other bytes than those of a good answer, or none.
+
+    is_silent: it answers nothing until its client leaves.
+    """
 
     def __init__(self, port: int) -> None:
         self.asked: list[Head] = []
         self.status = 200
+        self.opening: bytes | None = None
+        self.is_silent = False
         self.address = ""
         self._port = port
         self._serving: set[asyncio.Task[None]] = set()
@@ -25,8 +30,10 @@ class WebProxy:
         assert task is not None
         self._serving.add(task)
         try:
-            await self._serve(reader, writer)
+            with suppress(ConnectionError):  # its client left
+                await self._serve(reader, writer)
         finally:
+            writer.close()
             self._serving.remove(task)
 
     async def ended(self) -> None:
@@ -38,20 +45,27 @@ class WebProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await read_head(reader)
         if head is None:
-            writer.close()
             return
         self.asked.append(head)
+        if self.is_silent:
+            await reader.read()
+            return
+        if self.status != 200:
+            writer.write(b"HTTP/1.1 %d Said\r\ncontent-length: 0\r\n\r\n" % self.status)
+            await writer.drain()
+            return
+        if self.opening is not None:
+            writer.write(self.opening)
+            await writer.drain()
+            return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
         if head.first == "CONNECT":
-            writer.write(b"HTTP/1.1 %d Said\r\nx-proxy: yes\r\n\r\n" % self.status)
+            writer.write(b"HTTP/1.1 200 Said\r\nx-proxy: yes\r\n\r\n")
         else:
             parts = urlsplit(head.second)
             fields = [(name, text) for name, text in head.headers if name.lower() != "proxy-authorization"]
-            far_writer.write(format_head(f"{head.first} {parts.path}?{parts.query} HTTP/1.1", fields))
-        if self.status != 200:
-            writer.close()
-            far_writer.close()
-            return
+            query = f"?{parts.query}" if parts.query else ""
+            far_writer.write(format_head(f"{head.first} {parts.path or '*'}{query} HTTP/1.1", fields))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_relay(reader, far_writer))
             tasks.create_task(_relay(far_reader, writer))

@@ -24,6 +24,7 @@ from proxy.contract.engine import (
     TlsIdentity,
     Tracing,
     VerifiedTls,
+    Via,
 )
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.plan import Labels
@@ -106,7 +107,8 @@ class NativeEngine:
         """Add or replace a cluster; connections to addresses that are gone drain."""
         upstreams = [(upstream.address, upstream.weight, upstream.rank) for upstream in cluster.upstreams]
         tls = astuple(cluster.tls) if isinstance(cluster.tls, VerifiedTls) else cluster.tls
-        self._core.set_cluster(cluster.key, cluster.wire, tls, upstreams, cluster.who)
+        via = _via(cluster.via) if cluster.via is not None else None
+        self._core.set_cluster(cluster.key, cluster.wire, tls, upstreams, cluster.who, via)
 
     def drop_cluster(self, key: str) -> None:
         """Forget a cluster."""
@@ -247,6 +249,10 @@ class NativeEngine:
             self._core.set_sampling(
                 None if sampling is None else sampling.rate, sampling is not None and sampling.is_b3_read
             )
+
+
+def _via(via: Via) -> tuple[str, bytes, tuple[str, bytes, bytes, bytes] | None]:
+    return via.address, via.authorization, astuple(via.tls) if via.tls is not None else None
 
 
 def _remove(path: str) -> None:

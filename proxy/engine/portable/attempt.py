@@ -124,7 +124,14 @@ class UpstreamAttempt:
         self._is_peer, self._is_mesh = cluster.wire == "postern", cluster.tls is not None
         connect_s = exchange.plan.connect_s
         origin = Origin(
-            cluster.key, load.address, cluster.wire, cluster.tls, route.expect, connect_s, cluster.who
+            cluster.key,
+            load.address,
+            cluster.wire,
+            cluster.tls,
+            route.expect,
+            connect_s,
+            cluster.who,
+            cluster.via,
         )
         if self._is_peer:
             prove_another(carrier, state, origin)

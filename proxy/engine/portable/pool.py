@@ -12,12 +12,13 @@ from collections.abc import Callable, Coroutine
 from msgspec import Struct, field
 
 from proxy.contract.addresses import split_address
-from proxy.contract.engine import ClusterTls, Limits, Observer, VerifiedTls, WireProtocol
+from proxy.contract.engine import ClusterTls, Limits, Observer, VerifiedTls, Via, WireProtocol
 from proxy.contract.plan import Cause
 from proxy.engine.portable.refusal import by_alert, unverified
 from proxy.errors import os_reason
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http2_client import Http2Client
+from proxy.wire.http_tunnel import connect_proxy, open_tunnel, over_tls, proxy_at
 from proxy.wire.streams import UpstreamConnection
 from proxy.wire.term import Term
 from proxy.wire.tls import IdentityMismatchError, TlsContexts, check_server
@@ -38,6 +39,7 @@ class Origin(Struct, frozen=True):
     expect: frozenset[str]
     connect_s: float = 5.0
     who: str = "the app"  # for people
+    via: Via | None = None
 
 
 class Waiter:
@@ -160,7 +162,8 @@ class Pool:
             async with asyncio.timeout(host.origin.connect_s):
                 connection = await self._connect(host.origin)
         except TimeoutError:
-            self._failed(host, Cause.CONNECT, f"no connection within {host.origin.connect_s:g} s")
+            through = f" through {proxy_at(host.origin.via.address)}" if host.origin.via is not None else ""
+            self._failed(host, Cause.CONNECT, f"no connection within {host.origin.connect_s:g} s{through}")
         except DialError as error:
             self._failed(host, error.cause, error.detail)
         except BaseException:
@@ -205,7 +208,9 @@ class Pool:
         def make() -> asyncio.Protocol:
             client: Http1Client | Http2Client
             if origin.wire == "http1":
-                client = Http1Client(self, self._limits, count, origin.who, rota=self._rota)
+                asked = origin.via if origin.tls is None else None
+                end = origin.who if asked is None else proxy_at(asked.address)
+                client = Http1Client(self, self._limits, count, end, asked, rota=self._rota)
             else:
                 is_own = origin.tls != "mesh"
                 client = Http2Client(self, self._limits, count, "h2", own=is_own, who=origin.who)
@@ -269,10 +274,32 @@ class Pool:
             raise DialError(Cause.NOT_READY, "this proxy has no certificate yet")
         return context
 
+    async def _open_via(
+        self, via: Via, origin: Origin, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None
+    ) -> tuple[asyncio.Transport, float, float]:
+        """Through an HTTP proxy: a tunnel to the origin, or for one in plaintext the proxy itself, which is asked for it."""
+        begun_at = time.perf_counter()
+        try:
+            tls = self._contexts.verified(via.tls) if via.tls is not None else None
+            name = via.tls.name if via.tls is not None else None
+            if not isinstance(origin.tls, VerifiedTls) or context is None:
+                transport = await connect_proxy(via, make, tls, name)
+                return transport, time.perf_counter() - begun_at, 0.0
+            way = await open_tunnel(via, origin.address, tls, name)
+        except ssl.SSLError as error:
+            assert via.tls is not None
+            why = unverified(error, via.tls.name, proxy_at(via.address))
+            raise DialError(Cause.CONNECT, f"TLS with {proxy_at(via.address)} failed: {why}") from error
+        opened_at = time.perf_counter()
+        transport = await over_tls(way, make(), context, origin.tls.name)
+        return transport, opened_at - begun_at, time.perf_counter() - opened_at
+
     async def _open(
         self, origin: Origin, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None
     ) -> tuple[asyncio.Transport, float, float]:
         """The connection, and the seconds that TCP and TLS took."""
+        if origin.via is not None:
+            return await self._open_via(origin.via, origin, make, context)
         loop = asyncio.get_running_loop()
         begun_at = time.perf_counter()  # finer than the loop's clock
         if origin.address.startswith("unix:"):

@@ -68,7 +68,9 @@ def test_no_proxy_names_what_is_reached_directly(
     assert [url for url in proxied if way(url, no_proxy=no_proxy) != PROXY] == []
 
 
-@pytest.mark.parametrize("text", ["socks5://proxy", "http://", "http://proxy:port", "http://[::1"])
+@pytest.mark.parametrize(
+    "text", ["socks5://proxy", "socks5://proxy:1080", "http://", "http://proxy:port", "http://[::1"]
+)
 def test_proxy_that_cannot_be_used_fails_only_calls_that_need_it(text: str) -> None:
     with pytest.raises(WebProxyError, match="HTTP_PROXY"):
         way("http://api.example", HTTP_PROXY=text)

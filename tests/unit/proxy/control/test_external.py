@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -9,11 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, parse_url
-from proxy.contract.engine import Cluster, Engine, VerifiedTls
+from proxy.contract.engine import Cluster, Engine, VerifiedTls, Via
 from proxy.contract.plan import Decision, Hold, Plan
 from proxy.control.external import MAX_URLS, ExternalClusters, system_roots
 from proxy.deciding.egress import Egress
 from proxy.deciding.outbound import Outbound
+from telemetry.web_proxies import WebProxies
 from tests.unit.proxy.heads import asking, head, outbound
 
 TLS = ClientTls(root_ca=b"root", certificate=b"chain", private_key=b"key")
@@ -50,14 +52,21 @@ class Scene:
     """A decider whose view the clusters change."""
 
     def __init__(
-        self, *egress: str, own_ports: frozenset[int] = frozenset(), **endpoints: HttpEndpoint
+        self,
+        *egress: str,
+        own_ports: frozenset[int] = frozenset(),
+        env: Mapping[str, str] | None = None,
+        **endpoints: HttpEndpoint,
     ) -> None:
         self.outbound: Outbound = outbound(
             egress=Egress(egress), http_endpoints=endpoints or {"pay": PAY}, known=frozenset()
         )
         self.engine = Pushes()
         self.clusters = ExternalClusters(
-            *(lambda: self.outbound.view, self.know), own_ports=lambda: own_ports, own_ip="192.0.2.7"
+            *(lambda: self.outbound.view, self.know),
+            own_ports=lambda: own_ports,
+            own_ip="192.0.2.7",
+            proxies=WebProxies.of(env or {}),
         )
         self.clusters.attach(cast("Engine", self.engine))
 
@@ -143,6 +152,43 @@ def test_own_ports_are_never_called() -> None:
     assert isinstance(scene.call("/v1.0/invoke/http://127.0.0.1:3500/method/v1.0/shutdown"), Hold)
     assert "is a port of this proxy" in scene.clusters.explain("url:http://127.0.0.1:3500")
     assert isinstance(scene.call("/v1.0/invoke/http://127.0.0.1:3501/method/x"), Plan)
+
+
+def test_names_behind_a_proxy_are_its_to_look_up() -> None:
+    env = {"HTTP_PROXY": "http://ada:secret@proxy.example:3128", "HTTPS_PROXY": "https://[2001:db8::1]"}
+    scene = Scene("*", env=env | {"NO_PROXY": "10.0.0.0/8"})
+    for url in ("http://api.example", "https://api.example:8443", "http://10.0.0.2"):
+        assert isinstance(scene.call(f"/v1.0/invoke/{url}/method/x"), Plan)
+    plain, secure, direct = scene.engine.clusters.values()
+    assert plain.via == Via(address="proxy.example:3128", authorization=b"Basic YWRhOnNlY3JldA==")
+    assert [upstream.address for upstream in plain.upstreams] == ["api.example:80"]
+    tls = VerifiedTls(name="2001:db8::1", roots_pem=system_roots())
+    assert secure.via == Via(address="[2001:db8::1]:443", tls=tls)
+    assert [upstream.address for upstream in secure.upstreams] == ["api.example:8443"]
+    assert secure.who == "the server at api.example:8443"
+    assert direct.via is None
+
+
+def test_address_of_credentials_is_not_asked_of_a_proxy() -> None:
+    scene = Scene("*", env={"HTTP_PROXY": "http://proxy.example:3128"})
+    assert isinstance(scene.call("/v1.0/invoke/http://169.254.169.254/method/x"), Hold)
+    assert "where clouds serve credentials" in scene.clusters.explain("url:http://169.254.169.254")
+
+
+def test_proxy_that_cannot_be_used_is_told() -> None:
+    scene = Scene("*", env={"HTTP_PROXY": "socks5://proxy.example:1080"})
+    refused = scene.call("/v1.0/invoke/http://api.example/method/x")
+    assert isinstance(refused, Hold)
+    assert refused.for_s == 0.0
+    assert "HTTP_PROXY has scheme 'socks5'" in scene.clusters.explain("url:http://api.example")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "192.0.2.7"])
+def test_proxy_that_is_the_sidecar_itself_stands_before_nothing(host: str) -> None:
+    scene = Scene("*", own_ports=frozenset({3500}), env={"HTTP_PROXY": f"http://{host}:3500"})
+    assert isinstance(scene.call("/v1.0/invoke/http://10.0.0.2/method/x"), Plan)
+    (cluster,) = scene.engine.clusters.values()
+    assert cluster.via is None
 
 
 async def test_calls_wait_for_a_host_and_are_woken() -> None:

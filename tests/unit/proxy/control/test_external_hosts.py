@@ -126,6 +126,16 @@ async def test_address_needs_no_lookup(scene: Scene) -> None:
     assert (scene.asked, scene.told) == ([], [("changed", KEY)])
 
 
+async def test_name_that_somebody_else_looks_up_is_known_at_once_and_not_taken_for_idle(scene: Scene) -> None:
+    for _ in range(12):
+        scene.hosts.use(KEY, "api.example", 80, is_looked_up=False)
+        assert scene.hosts.addresses(KEY) == ("api.example:80",)
+        scene.now += REFRESH_S + 1
+        scene.hosts.sweep()  # has kept decisions made anew, so that it is seen to be in use
+    assert scene.told == [("changed", KEY), *[("expired", KEY)] * 12]
+    assert scene.asked == []
+
+
 async def test_refused_addresses_are_left_out(scene: Scene) -> None:
     scene.answers |= {"api.example": ("169.254.169.254", "10.0.0.1"), "meta.example": ("169.254.169.254",)}
     await scene.use()

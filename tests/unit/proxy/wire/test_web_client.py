@@ -105,7 +105,7 @@ async def test_proxy_that_refuses_the_tunnel_is_told_without_credentials(tmp_pat
         with pytest.raises(LocalHttpError) as caught:
             await client_by(proxy.address).fetch("https://issuer.example/keys", timeout_s=10)
     told = str(caught.value)
-    assert f"by proxy {proxy.address}: it answered CONNECT issuer.example:443 with status 407" in told
+    assert f"the HTTP proxy at {proxy.address} answered CONNECT issuer.example:443 with status 407" in told
     assert "secret" not in told
 
 
@@ -134,7 +134,7 @@ async def test_proxy_that_speaks_nonsense_is_told(said: bytes, why: str) -> None
 async def test_proxy_that_cannot_be_used_or_reached_is_told(tmp_path: Path) -> None:
     with pytest.raises(LocalHttpError, match="HTTP_PROXY has scheme 'socks5'"):
         await client_by("proxy.example", "socks5").fetch("http://issuer.example/keys", timeout_s=10)
-    with pytest.raises(LocalHttpError, match=r"by proxy 127\.0\.0\.1:1: Connection refused"):
+    with pytest.raises(LocalHttpError, match=r"the HTTP proxy at 127\.0\.0\.1:1: Connection refused"):
         await client_by("127.0.0.1:1").fetch("https://issuer.example/keys", timeout_s=10)
     async with running_issuer(tmp_path, is_secure=False) as issuer:
         assert (await client_by("127.0.0.1:1").fetch(f"{issuer.url}/keys", timeout_s=10)).status == 200

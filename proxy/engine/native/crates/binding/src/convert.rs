@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 use postern_core::call::cause::Cause;
 use postern_core::clusters::Tls;
 use postern_core::connection::tls::{Material, ServerName, Verified, VerifiedConfigs};
+use postern_core::connection::via::Via;
 use postern_core::decision::access::{AccessTable, Rule};
 use postern_core::decision::baggage;
 use postern_core::decision::edits::Edits;
@@ -60,6 +61,10 @@ pub(crate) type ShapeParts = (String, Vec<(String, String, HashSet<String>)>, bo
 
 /// chain, key, roots (all PEM), and when the leaf ends, in epoch seconds
 pub(crate) type IdentityParts = (Vec<u8>, Vec<u8>, Vec<u8>, f64);
+/// name, roots, chain, key
+type VerifiedParts = (String, Vec<u8>, Vec<u8>, Vec<u8>);
+/// address, Proxy-Authorization, how it proves itself
+pub(crate) type ViaParts = (String, Vec<u8>, Option<VerifiedParts>);
 /// How a cluster's connections are secured: `mesh`, `app`, or (name, roots, chain, key) of a server outside of the mesh.
 #[derive(FromPyObject)]
 pub(crate) enum TlsParts {
@@ -146,12 +151,20 @@ pub(crate) fn tls(parts: TlsParts, configs: &VerifiedConfigs) -> PyResult<Tls> {
         TlsParts::Kind(kind) if kind == "mesh" => Tls::Mesh,
         TlsParts::Kind(kind) if kind == "app" => Tls::App,
         TlsParts::Kind(kind) => return Err(invalid(format!("unknown tls {kind}"))),
-        TlsParts::Verified(name, roots, chain, key) => {
-            let name = ServerName::try_from(name).map_err(invalid)?;
-            let config = configs.get(Material { roots, chain, key }).map_err(invalid)?;
-            Tls::Verified(Arc::new(Verified { name, config }))
-        }
+        TlsParts::Verified(name, roots, chain, key) => Tls::Verified(Arc::new(verified((name, roots, chain, key), configs)?)),
     })
+}
+
+fn verified((name, roots, chain, key): VerifiedParts, configs: &VerifiedConfigs) -> PyResult<Verified> {
+    let name = ServerName::try_from(name).map_err(invalid)?;
+    let config = configs.get(Material { roots, chain, key }).map_err(invalid)?;
+    Ok(Verified { name, config })
+}
+
+pub(crate) fn via((address, authorization, tls): ViaParts, configs: &VerifiedConfigs) -> PyResult<Arc<Via>> {
+    value(&authorization)?;
+    let tls = tls.map(|parts| verified(parts, configs)).transpose()?;
+    Ok(Arc::new(Via { address: address.into(), authorization, tls }))
 }
 
 fn route((cluster, weight, expect, ops, gates): RouteParts) -> PyResult<Route> {

@@ -23,7 +23,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, TlsParts, invalid};
+use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, TlsParts, ViaParts, invalid};
 use crate::question::Question;
 
 /// name, inside, waiting, how often what it let through ended: by the cause's name, empty for well
@@ -153,6 +153,7 @@ impl NativeEngine {
         tls: Option<TlsParts>,
         upstreams: Vec<(String, u32, u8)>,
         who: &str,
+        via: Option<ViaParts>,
     ) -> PyResult<()> {
         let wire = match wire {
             "postern" => Wire::Postern,
@@ -161,9 +162,10 @@ impl NativeEngine {
             other => return Err(invalid(format!("unknown wire {other}"))),
         };
         let tls = tls.map_or(Ok(Tls::None), |parts| convert::tls(parts, &self.engine.verified))?;
+        let via = via.map(|parts| convert::via(parts, &self.engine.verified)).transpose()?;
         let upstream = |(address, weight, rank): (String, _, _)| Upstream { address: address.into(), weight, rank };
         let upstreams = upstreams.into_iter().map(upstream).collect();
-        self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams, who: who.into() });
+        self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams, who: who.into(), via });
         Ok(())
     }
 

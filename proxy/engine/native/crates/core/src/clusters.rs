@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::call::balance::{self, Health, Load};
 use crate::connection::tls::Verified;
+use crate::connection::via::Via;
 
 const MAX_AWAY: usize = 1_024; // addresses of a cluster
 const MAX_PROVING: usize = 2;
@@ -42,6 +43,8 @@ pub struct Cluster {
     pub upstreams: Vec<Upstream>,
     /// What is at its addresses, in errors.
     pub who: Arc<str>,
+    /// What stands before them.
+    pub via: Option<Arc<Via>>,
 }
 
 /// One address of a cluster. `rank`: among those that no certificate has proven yet, lower before higher.
@@ -210,6 +213,7 @@ mod tests {
             tls: Tls::None,
             upstreams: addresses.iter().map(|address| Upstream { address: (*address).into(), weight: 1, rank: 0 }).collect(),
             who: "the app".into(),
+            via: None,
         };
         let mut registry = HealthRegistry::default();
         let first = registry.put(&cluster(&["a", "b"]));

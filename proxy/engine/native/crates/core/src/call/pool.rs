@@ -16,6 +16,7 @@ use crate::call::ends::{Lost, Up};
 use crate::clusters::{Tls, Wire};
 use crate::connection::dial;
 use crate::connection::leaving::Leaving;
+use crate::connection::via::Via;
 use crate::head::RawHead;
 use crate::http1::client::{H1Conn, H1Up, Owner};
 use crate::http2::{
@@ -39,6 +40,7 @@ pub struct Origin {
     pub tls: Tls,
     pub expect: Arc<[String]>,
     pub connect: Duration,
+    pub via: Option<Arc<Via>>,
 }
 
 /// A connection with room for one call, taken.
@@ -246,7 +248,10 @@ impl Host {
             }
         };
         let dialled = tokio::time::timeout(self.origin.connect, dial::connect(&shared, &self.origin, changed)).await;
-        let late = || Lost::new(Cause::Connect, format!("no connection within {} s", self.origin.connect.as_secs_f64()));
+        let late = || {
+            let through = self.origin.via.as_ref().map(|via| format!(" through {}", via.who())).unwrap_or_default();
+            Lost::new(Cause::Connect, format!("no connection within {} s{through}", self.origin.connect.as_secs_f64()))
+        };
         match dialled.unwrap_or_else(|_| Err(late())) {
             Ok(Fresh::H2(conn)) if conn.capacity() == 0 => {
                 // Dialling it again at once would go on for ever.

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client};
 
 use crate::call::cause::Cause;
 use crate::call::ends::Lost;
 use crate::call::pool::{Fresh, Origin};
 use crate::clusters::{Tls, Wire};
 use crate::connection::ahead::Ahead;
-use crate::connection::io::{Io, Kind};
+use crate::connection::io::Io;
+use crate::connection::kind::Kind;
 use crate::connection::leaving::Leaving;
 use crate::connection::refusal::{Refusal, by_alert, unverified};
-use crate::connection::tls::{ALPN_H2, app_config};
+use crate::connection::tls::{ALPN_H2, Verified, app_config};
+use crate::connection::via::Via;
 use crate::http1::client::H1Conn;
 use crate::http2::client::H2Conn;
 use crate::seam::ask::{Leaf, Notice, Question};
@@ -31,31 +34,34 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
     let leaving = Leaving::new();
     let begun = Instant::now();
     let connected: Duration;
-    let kind = match &origin.tls {
-        Tls::None => {
+    let kind = match (&origin.tls, &origin.via) {
+        (tls, Some(via)) => {
+            let way = by_proxy(via, tls, &origin.address, &who, begun).await?;
+            connected = way.1;
+            way.0
+        }
+        (Tls::None, None) => {
             let kind = socket(origin).await?;
             connected = begun.elapsed();
             kind
         }
-        Tls::App => {
+        (Tls::App, None) => {
             let config = app_config(origin.wire == Wire::Http1);
             let config = config.map_err(|error| Lost::new(Cause::TlsIdentity, error.to_string()))?;
-            let (tcp, name) = nameless(tcp(origin).await?)?;
+            let (tcp, name) = nameless(tcp(&origin.address).await?)?;
             connected = begun.elapsed();
             Kind::Client(Box::new(handshake(config, tcp, name, &who, |error| mismatched(origin, &who, error)).await?))
         }
-        Tls::Verified(verified) => {
-            let failed = |error: &rustls::Error| unverified(error, &verified.name.to_str(), &who);
-            let (config, name) = (verified.config.clone(), verified.name.clone());
-            let tcp = tcp(origin).await?;
+        (Tls::Verified(verified), None) => {
+            let tcp = Ahead::new(tcp(&origin.address).await?);
             connected = begun.elapsed();
-            Kind::Client(Box::new(handshake(config, tcp, name, &who, failed).await?))
+            Kind::Client(Box::new(prove_name(verified, tcp, &who).await?))
         }
-        Tls::Mesh => {
+        (Tls::Mesh, None) => {
             let identity = shared.identity.borrow().clone();
             let none = || Lost::new(Cause::NotReady, "this proxy has no certificate yet");
             let identity = identity.ok_or_else(none)?;
-            let (tcp, name) = nameless(tcp(origin).await?)?;
+            let (tcp, name) = nameless(tcp(&origin.address).await?)?;
             connected = begun.elapsed();
             let stream = handshake(identity.client, tcp, name, &who, |error| mismatched(origin, &who, error)).await?;
             let (is_plain_h2, ends_at) = prove(shared, origin, &stream).await?;
@@ -73,7 +79,9 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
     };
     if origin.wire == Wire::Http1 {
         tell();
-        return Ok(Fresh::H1(H1Conn::new(shared, io, who)));
+        let asked = origin.via.clone().filter(|_| origin.tls == Tls::None);
+        let who = asked.as_ref().map_or(who, |via| via.who().into());
+        return Ok(Fresh::H1(H1Conn::new(shared, io, who, asked)));
     }
     let hint = match &origin.tls {
         Tls::None if origin.wire == Wire::Postern => "; it may want mutual TLS",
@@ -90,16 +98,16 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
 async fn socket(origin: &Origin) -> Result<Kind, Lost> {
     match origin.address.strip_prefix("unix:") {
         Some(path) => UnixStream::connect(path).await.map(Kind::Unix).map_err(|error| refused(&error)),
-        None => tcp(origin).await.map(Kind::Tcp),
+        None => tcp(&origin.address).await.map(Kind::Tcp),
     }
 }
 
-async fn tcp(origin: &Origin) -> Result<TcpStream, Lost> {
+async fn tcp(address: &str) -> Result<TcpStream, Lost> {
     let no_address = || {
-        let shown: String = origin.address.chars().take(80).collect();
+        let shown: String = address.chars().take(80).collect();
         Lost::new(Cause::Connect, format!("invalid address '{shown}'"))
     };
-    let (host, port) = origin.address.rsplit_once(':').ok_or_else(no_address)?;
+    let (host, port) = address.rsplit_once(':').ok_or_else(no_address)?;
     let port: u16 = port.parse().map_err(|_| no_address())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() || host.len() > 253 {
@@ -119,22 +127,51 @@ pub fn os_reason(error: &io::Error) -> String {
     error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-type TlsStream = tokio_rustls::client::TlsStream<Ahead>;
+type TlsStream = client::TlsStream<Ahead>;
 
 /// No SNI: who it is, the certificate says.
-fn nameless(tcp: TcpStream) -> Result<(TcpStream, ServerName<'static>), Lost> {
+fn nameless(tcp: TcpStream) -> Result<(Ahead, ServerName<'static>), Lost> {
     let address = tcp.peer_addr().map_err(|error| refused(&error))?;
-    Ok((tcp, ServerName::IpAddress(address.ip().into())))
+    Ok((Ahead::new(tcp), ServerName::IpAddress(address.ip().into())))
 }
 
-async fn handshake(
+/// Through an HTTP proxy: a tunnel to the server, or for one in plaintext the proxy itself, which is asked for it; and how long the way took.
+async fn by_proxy(via: &Via, tls: &Tls, authority: &str, who: &str, begun: Instant) -> Result<(Kind, Duration), Lost> {
+    let named = |lost: Lost| Lost { detail: format!("{}: {}", via.who(), lost.detail), ..lost };
+    let mut plain = tcp(&via.address).await.map_err(named)?;
+    let server = if let Tls::Verified(server) = tls { Some(server) } else { None };
+    let Some(proxy) = &via.tls else {
+        let Some(server) = server else { return Ok((Kind::Tcp(plain), begun.elapsed())) };
+        via.ask(&mut plain, authority).await?;
+        let opened = begun.elapsed();
+        return Ok((Kind::Client(Box::new(prove_name(server, Ahead::new(plain), who).await?)), opened));
+    };
+    let mut secure = prove_name(proxy, Ahead::new(plain), &via.who())
+        .await
+        .map_err(|lost| Lost::new(Cause::Connect, format!("TLS with {} failed: {}", via.who(), lost.detail)))?;
+    let Some(server) = server else { return Ok((Kind::Client(Box::new(secure)), begun.elapsed())) };
+    via.ask(&mut secure, authority).await?;
+    let opened = begun.elapsed();
+    Ok((Kind::Nested(Box::new(prove_name(server, secure, who).await?)), opened))
+}
+
+/// TLS with a server, `who` for people, that has to prove its name.
+async fn prove_name<S>(verified: &Verified, stream: S, who: &str) -> Result<client::TlsStream<S>, Lost>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let failed = |error: &rustls::Error| unverified(error, &verified.name.to_str(), who);
+    handshake(verified.config.clone(), stream, verified.name.clone(), who, failed).await
+}
+
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     config: Arc<rustls::ClientConfig>,
-    tcp: TcpStream,
+    stream: S,
     name: ServerName<'static>,
     who: &str,
     failed: impl Fn(&rustls::Error) -> String,
-) -> Result<TlsStream, Lost> {
-    TlsConnector::from(config).connect(name, Ahead::new(tcp)).await.map_err(|error| {
+) -> Result<client::TlsStream<S>, Lost> {
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
             Some(tls) => Lost::new(Cause::TlsIdentity, failed(tls)),

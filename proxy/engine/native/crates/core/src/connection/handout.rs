@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::connection::io::Kind;
+use crate::connection::kind::Kind;
 
 /// How many connections of one listener each worker has, those on their way included. Exact: the bound on connections rests on it.
 #[derive(Debug)]

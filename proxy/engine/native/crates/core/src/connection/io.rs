@@ -8,11 +8,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use crate::connection::ahead::Ahead;
+use crate::connection::kind::{Kind, carried, part};
 use crate::http1::h2c::AHEAD;
 use crate::http2::frame_filter::{FrameFilter, MAX_FRAME};
 use crate::http2::frames::PREFACE;
@@ -28,30 +27,6 @@ pub const STEP: usize = 2 * READ_BUSY;
 thread_local! {
     /// Where bytes are read whose number nobody knows: most connections are idle, and a buffer for each would be what they cost.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
-}
-
-/// What carries the bytes.
-#[derive(Debug)]
-pub enum Kind {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Server(Box<tokio_rustls::server::TlsStream<Ahead>>),
-    Client(Box<tokio_rustls::client::TlsStream<Ahead>>),
-    /// Given away.
-    Gone,
-}
-
-/// Do the same with a stream of whatever kind.
-macro_rules! carried {
-    ($kind:expr, $stream:ident => $done:expr, $gone:expr) => {
-        match $kind {
-            Kind::Tcp($stream) => $done,
-            Kind::Unix($stream) => $done,
-            Kind::Server($stream) => $done,
-            Kind::Client($stream) => $done,
-            Kind::Gone => $gone,
-        }
-    };
 }
 
 /// A stream, the bytes that were read from it already, and who watches its frames.
@@ -172,13 +147,11 @@ impl Io {
             Kind::Unix(_) | Kind::Gone => return,
             Kind::Server(tls) => tls.get_ref().0.socket(),
             Kind::Client(tls) => tls.get_ref().0.socket(),
+            Kind::Nested(tls) => tls.get_ref().0.get_ref().0.socket(),
         };
         drop(socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO)));
     }
 }
-
-/// What an ended peer still sends is read for so long, so that our last words are not lost in a reset.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Drop for Io {
     fn drop(&mut self) {
@@ -191,34 +164,6 @@ impl Drop for Io {
     }
 }
 
-/// Close a connection so that the peer hears it: TLS says that it ends (RFC 8446 §6.1).
-pub fn part(kind: Kind) {
-    let parting = async move {
-        match kind {
-            Kind::Tcp(mut stream) => {
-                stream.shutdown().await?;
-                drain(stream).await
-            }
-            Kind::Server(mut tls) => {
-                tls.shutdown().await?;
-                drain(tls.into_inner().0).await
-            }
-            Kind::Client(mut tls) => {
-                tls.shutdown().await?;
-                drain(tls.into_inner().0).await
-            }
-            Kind::Unix(_) | Kind::Gone => Ok(()),
-        }
-    };
-    tokio::task::spawn_local(tokio::time::timeout(LINGER, parting));
-}
-
-async fn drain(mut stream: impl AsyncRead + Unpin) -> io::Result<()> {
-    let mut scratch = [0; 4_096];
-    while stream.read(&mut scratch).await? > 0 {}
-    Ok(())
-}
-
 impl Io {
     /// See `part`.
     pub fn part(mut self) {
@@ -226,7 +171,7 @@ impl Io {
     }
 
     fn is_secure(&self) -> bool {
-        matches!(self.kind, Kind::Server(_) | Kind::Client(_))
+        matches!(self.kind, Kind::Server(_) | Kind::Client(_) | Kind::Nested(_))
     }
 
     fn poll_raw(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

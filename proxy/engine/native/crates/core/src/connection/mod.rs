@@ -7,6 +7,8 @@ pub(crate) mod alerts;
 pub(crate) mod dial;
 pub(crate) mod handout;
 pub(crate) mod io;
+pub(crate) mod kind;
 pub(crate) mod leaving;
 pub(crate) mod listener;
 pub mod refusal;
+pub mod via;

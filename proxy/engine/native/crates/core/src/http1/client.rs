@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, header};
+use http::header;
 use tokio::time::Sleep;
 
 use crate::call::cause::Cause;
@@ -16,26 +16,17 @@ use crate::call::ends::{Answer, Lost, Part};
 use crate::connection::alerts::{alert_of, ends_handshake, in_words, told};
 use crate::connection::dial::os_reason;
 use crate::connection::io::Io;
+use crate::connection::via::Via;
 use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::{Protocol, RawHead};
 use crate::http1::body_scan::{Body, Chunks, Piece};
 use crate::http1::head_scan::{Refusal, ResponseStart, find_end, scan_response};
 use crate::http1::out::{Out, ROOM};
+use crate::http1::request::{copied, put_head};
 use crate::http1::websocket::{is_accepted, make_key, strip_handshake};
 use crate::shared::Shared;
 
 const INFORMS: u32 = 32; // 1xx answers to one request; more is a flood
-/// What this end writes itself, or what would let a caller speak to the app's connection rather than to the app.
-static NOT_COPIED: [HeaderName; 7] = [
-    header::HOST,
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-];
-
 /// Where a connection belongs between calls.
 pub trait Owner {
     /// It is free for another call.
@@ -51,6 +42,8 @@ pub struct H1Conn {
     held: BytesMut,
     /// What it leads to, in errors.
     who: Arc<str>,
+    /// It leads to this proxy, which asks the server.
+    via: Option<Arc<Via>>,
     reused: bool,
     owner: Option<Weak<dyn Owner>>,
     pub leased: bool,
@@ -67,9 +60,9 @@ impl Drop for H1Conn {
 
 impl H1Conn {
     /// A connection just made.
-    pub fn new(shared: &Rc<Shared>, io: Io, who: Arc<str>) -> Self {
+    pub fn new(shared: &Rc<Shared>, io: Io, who: Arc<str>, via: Option<Arc<Via>>) -> Self {
         let (shared, held, active_at) = (shared.clone(), BytesMut::new(), Instant::now());
-        Self { shared, io, held, who, reused: false, owner: None, leased: false, active_at }
+        Self { shared, io, held, who, via, reused: false, owner: None, leased: false, active_at }
     }
 
     /// Who takes it back, and who is told that it is gone.
@@ -127,30 +120,11 @@ impl H1Up {
             return Err(Lost::new(Cause::Unsupported, "CONNECT can't be sent to an app"));
         }
         let mut headers = std::mem::take(&mut head.headers);
-        headers.retain(|name| !NOT_COPIED.contains(name));
+        copied(&mut headers);
         let chunked = !tunnel && !end && !headers.contains_key(header::CONTENT_LENGTH);
         let mut out = Out::default();
         let key = tunnel.then(make_key);
-        for part in [
-            if tunnel { b"GET" } else { &head.method[..] },
-            b" ",
-            origin_form(&head),
-            b" HTTP/1.1\r\nHost: ",
-            &head.authority[..],
-            b"\r\n",
-        ] {
-            out.put(part);
-        }
-        if let Some(key) = &key {
-            strip_handshake(&mut headers);
-            headers.remove(header::CONTENT_LENGTH);
-            headers.remove(header::SEC_WEBSOCKET_VERSION);
-            out.put(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
-            out.put(key.as_bytes());
-            out.put(b"\r\n");
-        }
-        out.put_fields(&headers);
-        out.put(if chunked { b"Transfer-Encoding: chunked\r\n\r\n" } else { b"\r\n" });
+        put_head(&mut out, &head, headers, key.as_deref(), chunked, conn.via.as_deref());
         Ok(Self {
             conn: Some(conn),
             out,
@@ -304,6 +278,10 @@ impl H1Up {
         if status < 200 {
             return self.inform(start);
         }
+        let via = self.conn.as_ref().and_then(|conn| conn.via.clone()).filter(|_| status == 407);
+        if let Some(via) = via {
+            return Err(self.broke(Cause::Connect, via.refused("the request", status))); // who is asked here is not the app
+        }
         self.answered = true;
         self.keep = start.minor == 1 && !start.fields.has_option(b"close");
         self.body = match start.fields.length {
@@ -444,25 +422,12 @@ fn broken(who: &str, error: Option<&std::io::Error>) -> String {
     }
 }
 
-/// The target as an origin server expects it; an absolute-form one loses its scheme and authority.
-fn origin_form(head: &RawHead) -> &[u8] {
-    let target = &head.target[..];
-    if target.first() == Some(&b'/') || target == b"*" {
-        return target;
-    }
-    let Some(start) = memchr::memmem::find(target, b"://") else { return target };
-    match memchr::memchr2(b'/', b'?', &target[start + 3..]) {
-        Some(at) if target[start + 3 + at] == b'/' => &target[start + 3 + at..],
-        _ => b"/",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::connection::io::Kind;
+    use crate::connection::kind::Kind;
     use crate::limits::Limits;
 
     #[derive(Default)]
@@ -483,7 +448,7 @@ mod tests {
         let shared = Shared::alone(Limits::default());
         let shelf = Rc::new(Shelf::default());
         let owner: Rc<dyn Owner> = shelf.clone();
-        let mut conn = H1Conn::new(&shared, Io::new(Kind::Gone), "the app".into());
+        let mut conn = H1Conn::new(&shared, Io::new(Kind::Gone), "the app".into(), None);
         conn.set_owner(Rc::downgrade(&owner));
         shelf.0.replace(Some(conn));
         for _ in 0..100_000 {

@@ -6,5 +6,6 @@ pub mod down;
 pub mod h2c;
 pub mod head_scan;
 pub mod out;
+pub(crate) mod request;
 pub mod server;
 pub mod websocket;

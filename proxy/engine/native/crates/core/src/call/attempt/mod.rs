@@ -185,10 +185,10 @@ impl UpstreamAttempt {
                 let endpoint = state.pick(&call.tried, now)?;
                 let is_alone = state.endpoints.len() == 1;
                 let other = if is_alone { None } else { state.to_prove(&endpoint.address, now) };
-                Some((endpoint, other, state.cluster.wire, state.cluster.tls.clone()))
+                Some((endpoint, other, state.cluster.wire, state.cluster.tls.clone(), state.cluster.via.clone()))
             })
         };
-        let Some((endpoint, other, wire, tls)) = picked else {
+        let Some((endpoint, other, wire, tls, via)) = picked else {
             return Break(Ok(self.fail(call, Cause::NoEndpoint, "")));
         };
         endpoint.load.borrow_mut().in_flight += 1;
@@ -207,6 +207,7 @@ impl UpstreamAttempt {
             tls,
             expect: route.expect.clone(),
             connect: plan.connect,
+            via,
         };
         if let Some(other) = other {
             let beside = Origin { address: other.address.clone(), ..origin.clone() };
