@@ -80,7 +80,7 @@ async def grpc_collecting(
     for service, export in ((SERVICE, collector.export), (METRICS, collector.export_metrics)):
         methods = {"Export": grpc.unary_unary_rpc_method_handler(export)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-    where = "localhost:0"
+    where = "127.0.0.1:0"  # of both families, one may be taken
     collector.port = server.add_secure_port(where, tls) if tls else server.add_insecure_port(where)
     await server.start()
     try:
