@@ -144,9 +144,10 @@ class Sidecar:
             lines=self._lines,
             configured=self._app_configured,
         )
-        call_log = access_log(settings, configuration.logging)
+        chosen = choose(settings.engine, threads=settings.threads, keep_decisions=settings.keep_decisions)
+        self._call_log = access_log(settings, configuration.logging, self._meters)
         self._taps = taps(settings, configuration.logging, self._meters)
-        calls = recorder(settings, configuration, self._meters, self._tracer, call_log)
+        calls = recorder(settings, configuration, self._meters, self._tracer)
         reporter = Reporter(
             calls,
             self._meters,
@@ -154,9 +155,10 @@ class Sidecar:
             self._app.doubt,
             api_log=api_log(settings, configuration.logging),
             taps=self._taps,
+            lines=self._call_log[0] if self._call_log is not None else None,
+            writes_lines=not chosen.writes_lines,
             denied_as=self._control.denied_as,
         )
-        chosen = choose(settings.engine, threads=settings.threads, keep_decisions=settings.keep_decisions)
         self._engine_notice = chosen.notice
         self._engine = chosen.make(
             replace(settings.limits, head_bytes=settings.read_buffer_bytes),
@@ -184,7 +186,6 @@ class Sidecar:
             hops=hops,
             reporter=reporter,
             taps=self._taps,
-            access_log=call_log,
             shapes=MetricShapes(settings, configuration.metrics, self._meters, calls),
             metrics_port=MetricsPort(self._listening, self._announcing.moved),
             names=self._name_sources,
@@ -268,6 +269,8 @@ class Sidecar:
             engine = tasks.create_task(self._engine.run())
             servers = [LocalHttp(self._admin.api), LocalHttp(self._admin.admin)]
             running = [engine]
+            if self._call_log is not None:
+                running.append(tasks.create_task(self._call_log[1].run()))
             try:
                 async with self._open(servers):
                     running.append(tasks.create_task(self._serve()))
@@ -277,6 +280,8 @@ class Sidecar:
                 for task in running:
                     task.cancel()
                 self._announcing.close()
+        if self._call_log is not None:
+            self._call_log[1].close()
         return 1 if cut else 0
 
     # --- starting ----------------------------------------------------------------------------------------------------------

@@ -1,18 +1,22 @@
-"""One line per call: the access log (JSON, both sidecars), and Dapr's API log (the caller's, through `logs`)."""
+"""What a line says of one call: the facts of the access log and of taps, and Dapr's API log (the caller's, through `logs`)."""
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from telemetry import names
 from telemetry.kinds import rpc_code
-from telemetry.logs import Logger, format_time, get_logger
+from telemetry.logs import Logger, format_time
 from telemetry.report import Call
 
 HTTP_SCOPE = "dapr.runtime.http-info"
 GRPC_SCOPE = "dapr.runtime.grpc.api-info"
+
+
+def made_by(call: Call) -> str | None:
+    """Whose proxy answered in the app's place: `this-proxy` or `peer-proxy`; None: the app answered."""
+    if call.cause not in (None, names.STATUS_CAUSE):
+        return "this-proxy"
+    return "peer-proxy" if call.said is not None else None
 
 
 def access_fields(call: Call) -> dict[str, Any]:
@@ -31,7 +35,8 @@ def access_fields(call: Call) -> dict[str, Any]:
         "path": call.path,
         "status": call.status,
         "grpc_code": None if call.grpc_code is None else names.grpc_code_name(call.grpc_code),
-        "cause": call.cause,
+        "cause": call.cause or call.said,
+        "made_by": made_by(call),
         "bytes_in": call.bytes_in,
         "bytes_out": call.bytes_out,
         "duration_us": (call.ended_ns - call.started_ns) // 1000,
@@ -39,60 +44,11 @@ def access_fields(call: Call) -> dict[str, Any]:
         "attempts": max(len(call.attempts), 1),
         "endpoint": call.endpoint,
         "decision": call.decision,
+        "policies": [f"{name}/{kind}" for name, _, kind, _ in call.policies],
         "trace_id": f"{context.trace_id:032x}",
         "span_id": f"{context.span_id:016x}",
         "sampled": context.sampled,
     }
-
-
-class AccessLog:
-    """Writes one JSON object per call to `write`, which gets a line with its end.
-
-    `min_status` leaves out successful calls below it (failures of gRPC and of the proxy stay), `slower_s` quick ones;
-    `obfuscate` all paths. Mutable state: `obfuscate`, which a new configuration may turn.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[str], object],
-        *,
-        min_status: int = 0,
-        slower_s: float = 0.0,
-        obfuscate: bool = False,
-    ) -> None:
-        self._write = write
-        self.obfuscate = obfuscate
-        self._min_status = min_status
-        self._slower_ns = int(slower_s * 1e9)
-
-    def __call__(self, call: Call) -> None:
-        """Writes the call's line unless a filter leaves it out."""
-        if call.status < self._min_status and not call.grpc_code and call.cause is None:
-            return
-        if call.ended_ns - call.started_ns < self._slower_ns:
-            return
-        hidden = {"path": ""} if self.obfuscate else {}
-        self._write(json.dumps(access_fields(call) | hidden) + "\n")
-
-
-class AppendedFile:
-    """Appends each text that it is called with to a file, never waiting: what finds no room is lost, and a warning says so.
-
-    Owns the descriptor. Appending stands at the file's end, so a rotation that copies and truncates works. Raises: OSError when made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
-        self._path = path
-        self._log = get_logger("postern.access_log")
-
-    def __call__(self, text: str) -> None:
-        """Writes the text in one piece."""
-        try:
-            os.write(self._fd, text.encode())
-        except OSError as error:
-            self._log.warning("access log line lost", path=str(self._path), reason=error.strerror)
 
 
 #: Dapr's names of its own endpoints, where URLs are obfuscated.

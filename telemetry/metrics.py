@@ -327,10 +327,10 @@ class Meters:
         )
         self.reports_lost = self.counter(
             "postern_reports_lost_total",
-            "Reports that the engine dropped for lack of room: of calls, or of spans alone.",
+            "Reports dropped for lack of room: of calls, of spans alone, or lines of the access log.",
             ("kind",),
         )
-        for kind in ("call", "span"):
+        for kind in ("call", "span", "line"):
             self.reports_lost.slot(kind)  # alerts compare with 0
         self.plan_cache = self.counter(
             "postern_plan_cache_total", "Lookups in the decision cache.", ("result",)

@@ -226,12 +226,43 @@ class Measures(Struct, frozen=True, kw_only=True):
     slow_ns: int = 0
 
 
+class LinesWanted(Struct, frozen=True, kw_only=True):
+    """Which calls have a line in the access log: `telemetry.line_form.LineFilter`. is_json: else values are written bare."""
+
+    is_json: bool
+    min_status: int
+    slower_ns: int
+    every: int
+    hides_paths: bool
+
+
+class Lines(Protocol):
+    """The access log, for an engine that writes its lines itself: one for each call whose decision has pieces.
+
+    The others leave that to the observer.
+    """
+
+    @property
+    def wanted(self) -> LinesWanted:
+        """Read again now and then."""
+
+    def pieces(self, labels: Labels) -> list[tuple[str, bytes]] | None:
+        """What lines of calls with these labels are made of, see `telemetry.call_lines.pieces`; None: they have none."""
+
+    def written(self, lines: bytes, lost: int) -> None:
+        """Whole lines, and how many found no room."""
+
+
 class Observer(Protocol):
     """Where an engine reports. Every method is quick and never raises.
 
     An engine may add calls up where `measures` says how: all but those that a proxy ended (of many at once, some) or that were tried
     again, which are `finished` one by one.
     """
+
+    @property
+    def lines(self) -> Lines | None:
+        """The access log, where there is one."""
 
     @property
     def measures(self) -> Measures | None:

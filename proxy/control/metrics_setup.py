@@ -3,12 +3,14 @@
 from msgspec.structs import replace
 
 from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig, TracingConfig
+from proxy.control.call_lines import CallLines
 from proxy.control.tapping import Taps
 from proxy.errors import ANSWERS, ConfigError
 from proxy.settings.values import Profile, Settings
-from telemetry.access_log import AccessLog, ApiLog, AppendedFile
+from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
 from telemetry.errors import MetricError
+from telemetry.line_file import LineFile
 from telemetry.logs import get_logger
 from telemetry.metrics import LabelRule, Meters, MetricOptions
 from telemetry.path_labels import PathLabels
@@ -102,7 +104,6 @@ def recorder(
     configuration: ConfigurationValues,
     meters: Meters,
     tracer: Tracer,
-    written: AccessLog | None,
 ) -> CallRecorder:
     """What records finished calls in them, and in the access log where there is one. Raises: ConfigError."""
     labels = path_labels(configuration.metrics, settings.profile)
@@ -111,7 +112,6 @@ def recorder(
         settings.namespace,
         meters,
         tracer,
-        written,
         path_label=labels,
         slow_ns=slow_ns(configuration.tracing),
     )
@@ -122,13 +122,24 @@ def slow_ns(tracing: TracingConfig) -> int:
     return int(tracing.slow_s * 1e9)
 
 
-def access_log(settings: Settings, logging: LoggingConfig) -> AccessLog | None:
-    """The access log, where one is wanted. Raises: ConfigError."""
-    path = settings.access_log
+def access_log(
+    settings: Settings, logging: LoggingConfig, meters: Meters
+) -> tuple[CallLines, LineFile] | None:
+    """The access log and its file, where one is wanted. Raises: ConfigError."""
+    wanted = settings.access_log
+    if wanted is None:
+        return None
     try:
-        return None if path is None else AccessLog(AppendedFile(path), obfuscate=logging.obfuscate_urls)
+        file = LineFile(
+            wanted.path,
+            limit_bytes=wanted.max_bytes,
+            keep=wanted.keep,
+            lost=lambda count: meters.reports_lost.add("line", amount=count),
+        )
     except OSError as error:
-        raise ConfigError((f"--access-log {path}: {error.strerror}",)) from error
+        raise ConfigError((f"--access-log {wanted.path}: {error.strerror}",)) from error
+    lines = CallLines(wanted.form, wanted.chosen, file.put, file.lose, hides_paths=logging.obfuscate_urls)
+    return lines, file
 
 
 def taps(settings: Settings, logging: LoggingConfig, meters: Meters) -> Taps:

@@ -7,6 +7,7 @@ from proxy.contract.engine import Measures, PeerRefusal, Sampling, SpanIds
 from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Cause, Labels
+from proxy.control.call_lines import CallLines
 from proxy.control.notes import note_of
 from proxy.control.tapping import Taps
 from proxy.deciding.app_plan import APP_CLUSTER
@@ -70,7 +71,10 @@ class HopTracing:
 
 
 class Reporter:
-    """Takes outcomes on the engine's thread and hands them on. Mutable state: `api_log`, and the open-connection count by listener."""
+    """Takes outcomes on the engine's thread and hands them on. Mutable state: `api_log`, and the open-connection count by listener.
+
+    lines: the access log; writes_lines: its lines are written here, as the engine does not.
+    """
 
     def __init__(
         self,
@@ -81,12 +85,16 @@ class Reporter:
         *,
         api_log: ApiLog | None = None,
         taps: Taps | None = None,
+        lines: CallLines | None = None,
+        writes_lines: bool = True,
         denied_as: Callable[[Outcome], str] = lambda _: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._denied_as = denied_as
         self.api_log = api_log
         self._taps = taps
+        self.lines = lines
+        self._writes_lines = writes_lines
         self.recorder = recorder
         self._app_not_reached = app_not_reached
         self._meters = meters
@@ -120,7 +128,10 @@ class Reporter:
             )
         if outcome.labels.baggage:
             self._meters.baggage_dropped.add(outcome.labels.baggage)
-        self.recorder.record(_call(outcome))
+        call = _call(outcome)
+        self.recorder.record(call)
+        if self.lines is not None and self._writes_lines:
+            self.lines.write(call, outcome)
 
     def _warn(self, outcome: Outcome) -> None:
         """The caller's log has a line for each call of its app that a proxy ended, as many as fit (the log bounds them)."""

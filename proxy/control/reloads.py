@@ -18,7 +18,6 @@ from proxy.control.tapping import Taps
 from proxy.control.tracing_setup import are_exports_equal, exporters, leads_back, otlp_target, sampling_rate
 from proxy.errors import ConfigError
 from proxy.settings.values import Settings
-from telemetry.access_log import AccessLog
 from telemetry.context import Sampler
 from telemetry.logs import get_logger
 from telemetry.metrics import Meters
@@ -39,7 +38,6 @@ class Reloads:
         hops: HopTracing,
         reporter: Reporter,
         taps: Taps,
-        access_log: AccessLog | None,
         shapes: MetricShapes,
         metrics_port: MetricsPort,
         names: NameSources,
@@ -54,7 +52,6 @@ class Reloads:
         self._hops = hops
         self._reporter = reporter
         self._taps = taps
-        self._access_log = access_log
         self._shapes = shapes
         self._metrics_port = metrics_port
         self._names = names
@@ -98,8 +95,8 @@ class Reloads:
         logging = policy.configuration.logging
         self._reporter.api_log = api_log(self._settings, logging)
         self._taps.obfuscate = logging.obfuscate_urls
-        if self._access_log is not None:
-            self._access_log.obfuscate = logging.obfuscate_urls
+        if self._reporter.lines is not None:
+            self._reporter.lines.hides_paths = logging.obfuscate_urls
         if not are_exports_equal(before.tracing, policy.configuration.tracing):
             self._exports_changed(policy.configuration.tracing)
         self._shapes.change(policy.configuration.metrics)

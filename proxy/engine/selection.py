@@ -36,10 +36,11 @@ def loop_factory(wish: EngineChoice) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 class Chosen(Struct, frozen=True):
-    """The engine to run, and why it is not the preferred one; "" when it is."""
+    """The engine to run, and why it is not the preferred one; "" when it is. writes_lines: of the access log, by itself."""
 
     make: Make
     notice: str = ""
+    writes_lines: bool = False
 
 
 def choose(wish: EngineChoice, *, threads: int = 1, keep_decisions: bool = True) -> Chosen:
@@ -50,7 +51,7 @@ def choose(wish: EngineChoice, *, threads: int = 1, keep_decisions: bool = True)
     if wish == "portable":
         return _portable(threads, keep_decisions)
     try:
-        return Chosen(_native(threads, keep_decisions))
+        return Chosen(_native(threads, keep_decisions), writes_lines=True)
     except ImportError as error:
         reason = f"it does not load: {error}" if has_native() else "this installation has none"
         if wish == "native":

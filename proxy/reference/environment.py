@@ -10,6 +10,8 @@ READ: Mapping[str, str] = {
     "POSTERN_ENGINE": "auto, native or portable; `--engine` wins",
     "POSTERN_THREADS": "threads of the native engine; `--threads` wins",
     "POSTERN_KEEP_OPEN_CALLS": "true: a new access policy leaves open calls alone; `--keep-open-calls` wins",
+    "POSTERN_ACCESS_LOG": "where a line for each call goes; `--access-log` wins",
+    "POSTERN_ACCESS_LOG_FORMAT": "what is in it; `--access-log-format` wins",
     "POSTERN_NO_DECISION_CACHE": "true: every call is decided afresh; `--no-decision-cache` wins",
     "NAMESPACE": "our namespace (default); `--namespace` wins",
     "DAPR_HOST_IP": "the address that peers are told to dial; `--host-ip` wins",

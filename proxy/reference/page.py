@@ -27,6 +27,7 @@ from proxy.reference.limits import Limit, engine_limits, other_limits
 from proxy.settings.flags import FLAGS, Flag
 from sentry.config import make_parser
 from telemetry import names
+from telemetry.line_form import KEYS as KEYS_OF_LINES
 from telemetry.metrics import Meters
 
 Kind: TypeAlias = Any  # an annotation: a type, or what `typing` makes of types
@@ -54,9 +55,17 @@ _LOGS = """A sidecar logs to standard output, or to `--log-file`. `postern run` 
 and `daprdLogDestination` choose `console`, `file` or `fileAndConsole`, and `postern list -o wide` shows the paths. The local sentry that
 `postern run` starts logs to `sentry/sentry.log` in the runtime root, and what it signed to `sentry/audit.jsonl`.
 
-`--access-log` gets a line of JSON for each call that a sidecar carried, of its app and of peers: who called whom, path (none with
-`obfuscateURLs`), status, cause, bytes, microseconds, attempts, trace; no header, query or body. The file has mode 0600 and is appended to;
-rotate it by copying and truncating (logrotate's `copytruncate`). Each call is then reported individually, which costs some speed.
+"""
+_ACCESS_LOG = """`--access-log` gets a line for each call that a sidecar carried, of its app and of peers, once it has ended. Without other
+words it is an object of JSON with all keys below; `--access-log-format` names those that are wanted (`time,verb,path,status`), or is a
+template, `'{verb} {path} {status} {header:user-agent}'`, in which values stand bare, `-` where there is none, and braces are written
+twice. Fields of requests are there where `--access-log-headers` or the template names them, but never `authorization`, cookies and
+tokens. No query and no body is ever told.
+
+`--access-log-min-status` keeps failures alone (gRPC's too, and all that a proxy ended), `--access-log-slower` slow calls, and
+`--access-log-sample` one in so many, by the trace's id, so that both sidecars have the same ones; what an access policy denied is always
+there. The file has mode 0600, and is put aside at `--access-log-max-size`; one that others move or truncate is fine. Lines are written
+every 0.2 s and at the end; what finds no room is counted in `postern_reports_lost_total{kind="line"}`.
 """
 _RETRIES = """A retry policy retries two kinds of failure. A response fails by its code: an HTTP status below 200 or above 399, or a gRPC
 status other than OK; `matching` narrows these down, separately for each protocol. An attempt without a response fails whatever `matching`
@@ -163,6 +172,9 @@ def page() -> str:
         _RUNTIME_ROOT,
         "## Logs",
         _LOGS,
+        "### The access log",
+        _ACCESS_LOG,
+        table(("key", "what it says"), ((f"`{key}`", about) for key, about in KEYS_OF_LINES.items())),
         "## Signals and exit codes",
         _SIGNALS,
     ]

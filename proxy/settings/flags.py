@@ -86,7 +86,25 @@ _BUILT = (
     _flag("log-level", "LEVEL", "debug, info, warn, error or fatal (info)"),
     _flag("log-as-json", "", "one JSON object per line", "switch"),
     _flag("log-file", "FILE", "log there instead of to standard output"),
-    _flag("access-log", "FILE", "append a line of JSON for each call there, of the app's and of peers'"),
+    _flag(
+        "access-log",
+        "FILE",
+        "append a line for each call there, of the app's and of peers'; -: standard output (environment: POSTERN_ACCESS_LOG)",
+    ),
+    _flag(
+        "access-log-format",
+        "FORMAT",
+        "json (all keys; json), keys with commas between, or a template such as '{verb} {path} {status}'"
+        " (environment: POSTERN_ACCESS_LOG_FORMAT)",
+    ),
+    _flag(
+        "access-log-headers", "NAMES", "fields of requests in it, comma-separated; none that holds secrets"
+    ),
+    _flag("access-log-min-status", "STATUS", "leave out what apps answer below it, as 400"),
+    _flag("access-log-slower", "DURATION", "leave out calls that take less"),
+    _flag("access-log-sample", "N", "one call in so many, the same at both sidecars (1)"),
+    _flag("access-log-max-size", "SIZE", "then the file is put aside (100Mi); 0: never"),
+    _flag("access-log-keep", "N", "so many old files (5)"),
     _flag(
         "no-otlp-receiver",
         "",

@@ -7,10 +7,13 @@ from typing import Any, Final
 from msgspec import Struct
 
 from proxy.settings.values import PortWish, Settings
+from telemetry.line_form import headers_of, text_of
 
 SET, UNSET = "(set)", "(unset)"
 # Flag -> the variable that counts where it is not given.
 VARIABLES: Final[Mapping[str, str]] = {
+    "access-log": "POSTERN_ACCESS_LOG",
+    "access-log-format": "POSTERN_ACCESS_LOG_FORMAT",
     "host-ip": "DAPR_HOST_IP",
     "keep-open-calls": "POSTERN_KEEP_OPEN_CALLS",
     "no-decision-cache": "POSTERN_NO_DECISION_CACHE",
@@ -112,7 +115,14 @@ ROWS: Final = (
     _row("log-level", lambda s: s.log_level),
     _row("log-as-json", lambda s: s.log_json),
     _row("log-file", lambda s: s.log_file),
-    _row("access-log", lambda s: s.access_log),
+    _row("access-log", lambda s: s.access_log and (s.access_log.path or "-")),
+    _row("access-log-format", lambda s: s.access_log and text_of(s.access_log.form)),
+    _row("access-log-headers", lambda s: s.access_log and headers_of(s.access_log.form)),
+    _row("access-log-min-status", lambda s: s.access_log and s.access_log.chosen.min_status),
+    _row("access-log-slower", lambda s: s.access_log and s.access_log.chosen.slower_ns / 1e9),
+    _row("access-log-sample", lambda s: s.access_log and s.access_log.chosen.every),
+    _row("access-log-max-size", lambda s: s.access_log and s.access_log.max_bytes),
+    _row("access-log-keep", lambda s: s.access_log and s.access_log.keep),
     _row("enable-api-logging", lambda s: s.api_logging),
     _row("no-otlp-receiver", lambda s: not s.takes_otlp),
     _row("no-response-traceparent", lambda s: not s.tells_trace),

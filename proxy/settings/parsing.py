@@ -14,6 +14,7 @@ from pathlib import Path
 from proxy.contract.addresses import split_address
 from proxy.contract.engine import Limits
 from proxy.errors import ConfigError
+from proxy.settings.access_log import access_log_settings
 from proxy.settings.flags import Given, scan
 from proxy.settings.origins import VARIABLES
 from proxy.settings.otel import OTEL_VARIABLES, otel_settings
@@ -152,7 +153,7 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         log_level=read.log_level(),
         log_json=read.switch("log-as-json", default=False),
         log_file=read.path("log-file"),
-        access_log=read.path("access-log"),
+        access_log=access_log_settings(read),
         api_logging=read.maybe_switch("enable-api-logging"),
         otel=otel_settings(read, profile),
         takes_otlp=not read.switch("no-otlp-receiver", default=False),

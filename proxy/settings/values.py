@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from proxy.contract.engine import Limits
 from telemetry.exporting import ExportLimits
+from telemetry.line_form import LineFilter, LineForm
 from telemetry.otlp.target import OtlpTarget
 
 Profile = Literal["dev", "production", "daprd"]
@@ -44,6 +45,16 @@ class OwnPort(Struct, frozen=True):
     def variable(self) -> str:
         """The name under which the app finds the address: `cart` gives `CART_ADDR`."""
         return "".join(c if c.isascii() and c.isalnum() else "_" for c in self.app).upper() + "_ADDR"
+
+
+class AccessLogSettings(Struct, frozen=True, kw_only=True):
+    """A line for each call, to a file; path None: to standard output. max_bytes 0: the file is never put aside."""
+
+    path: Path | None
+    form: LineForm
+    chosen: LineFilter
+    max_bytes: int
+    keep: int
 
 
 class RunMetadata(Struct, frozen=True, kw_only=True):
@@ -137,7 +148,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: LogLevel
     log_json: bool
     log_file: Path | None
-    access_log: Path | None
+    access_log: AccessLogSettings | None
     api_logging: bool | None  # None: the Configuration decides
     otel: OtelSettings
     takes_otlp: bool  # what the app exports to the API ports goes on to where our own spans go

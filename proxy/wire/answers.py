@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
@@ -17,6 +18,7 @@ from proxy.contract.head import Headers
 from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Decide, Decision, Labels, Reply
 from proxy.contract.recording import RecordingHead
 from proxy.wire.grpc_web import trailer_frame
+from proxy.wire.request_info import with_trace
 from proxy.wire.streams import Downstream
 
 _LOG = logging.getLogger("postern.deciding")
@@ -83,12 +85,15 @@ def grpc_trailers(reply: Reply, detail: str, span: HopSpan) -> Headers:
     """How a gRPC call ends with a reply of ours."""
     text = reply.grpc_message.replace(DETAIL, detail)
     message = quote(text, safe=_GRPC_SAFE, errors="replace").encode("ascii")
-    extra = tuple(header for header in reply.headers if header[0] in (errors.HEADER, errors.DETAILS))
+    named = dict(reply.headers)
+    details = b64decode(named.get(errors.DETAILS, b"") + b"==")
+    details = with_trace(details, reply.grpc_code, text, span.traceparent[3:35])
     return (
         (b"grpc-status", b"%d" % reply.grpc_code),
         (b"grpc-message", message),
         (b"traceparent", span.traceparent),
-        *extra,
+        (errors.HEADER, named.get(errors.HEADER, b"")),
+        (errors.DETAILS, b64encode(details).rstrip(b"=")),
     )
 
 

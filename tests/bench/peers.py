@@ -65,6 +65,7 @@ class NoTracing:
 class Deaf:
     """An Observer of nothing but what goes wrong, which it says on standard output."""
 
+    lines = None
     measures = Measures(duration_s=(1.0,), latency_ms=(1.0,), size_bytes=(1.0,))
 
     def counted(self, tally: Tally) -> None:

@@ -19,6 +19,7 @@ from proxy.contract.engine import (
     Cluster,
     Engine,
     Limits,
+    Lines,
     ListenerSpec,
     Measures,
     Observer,
@@ -155,6 +156,7 @@ class Recorder:
         self.refused_peers.append((reason, detail, address))
         self._tell()
 
+    lines: Lines | None = None
     measures: Measures | None = None
     tallied = 0
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from base64 import b64decode, b64encode
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.contract.plan import Cause, Decision, Edit, Hold, Op, Route
 from proxy.contract.recording import RecordingHead
+from proxy.wire.status_details import error_status
 from tests.conformance.accepting import Script
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import dial
@@ -20,6 +23,7 @@ from tests.conformance.harness import (
     reply,
     running,
 )
+from tests.support.error_details import error_info, request_id
 from tests.support.http_client import connect, request
 from tests.support.http_wire import format_head, read_head
 
@@ -58,7 +62,23 @@ async def test_reply_is_trailers_only_with_code_and_message_for_grpc(engine: str
     assert (message.status, message.ended, bytes(message.body)) == (200, True, b"")
     assert (message.get(b"grpc-status"), message.get(b"grpc-message")) == (b"7", b"n%C3%A4h: 100%25")
     assert message.get(b"traceparent") == TRACEPARENT
+    details = b64decode((message.get(b"grpc-status-details-bin") or b"") + b"==")
+    assert request_id(details) == (7, "näh: 100%", TRACEPARENT[3:35].decode())
     assert (outcome.grpc_code, outcome.cause) == (7, Cause.DENIED)
+
+
+async def test_reply_keeps_its_own_details_beside_the_trace_for_grpc(engine: str) -> None:
+    own = b64encode(error_status(7, "no", "ERR_X")).rstrip(b"=")
+    told = replace(reply(Cause.DENIED, grpc_message="no"), headers=((b"grpc-status-details-bin", own),))
+    async with running(engine) as node:
+        port = await node.listen(always(told))
+        async with dial(port) as caller:
+            message = await caller.whole(
+                await caller.request(b"/s/M", method=b"POST", headers=GRPC, body=b"")
+            )
+    details = b64decode((message.get(b"grpc-status-details-bin") or b"") + b"==")
+    assert error_info(details) == (7, "no", {"reason": "ERR_X", "domain": "dapr.io"})
+    assert request_id(details) == (7, "no", TRACEPARENT[3:35].decode())
 
 
 async def test_reply_to_head_has_no_body(engine: str) -> None:

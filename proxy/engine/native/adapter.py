@@ -61,7 +61,8 @@ class NativeEngine:
         self._report_s = report_s or REPORT_S
         self._tracing = tracing
         self._loop = asyncio.get_running_loop()
-        self._known = known = Known()
+        lines = observer.lines
+        self._known = known = Known() if lines is None else Known(lines.pieces)
         self._answers = Answers(known, tracing, explain, keep_decisions=keep_decisions)
         self._reports = Reports(self._core, known, observer, tracing, self._loop.time)
         self._sampling: Sampling | None = None
@@ -78,6 +79,7 @@ class NativeEngine:
                 await asyncio.sleep(self._report_s)
                 self._push_sampling()
                 self._reports.push_measures()
+                self._reports.push_lines()
                 await self._tell()
         finally:
             self._running.clear()

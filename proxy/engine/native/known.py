@@ -1,9 +1,13 @@
 """What Rust refers to by number: Python's decisions and spans, until Rust says that nothing holds them any more."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from proxy.contract.engine import HopSpan
 from proxy.contract.plan import Labels, Plan, Reply
+
+if TYPE_CHECKING:
+    from proxy.engine.native._native import TokenParts
 
 _MAX_LABELS = 4_096
 
@@ -14,7 +18,8 @@ class Known:
     Calls under equal labels are added up together. A span is taken once, by its call's report.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pieces: Callable[[Labels], list[tuple[str, bytes]] | None] = lambda _: None) -> None:
+        self._pieces = pieces
         self._number = 0
         self._decisions: dict[int, Plan | Reply] = {}
         self._labels: dict[Labels, int] = {}
@@ -24,13 +29,13 @@ class Known:
         self._number += 1
         return self._number
 
-    def add_decision(self, decision: Plan | Reply) -> tuple[int, int]:
-        """The number of a decision from now on, and that of its labels."""
+    def add_decision(self, decision: Plan | Reply) -> "TokenParts":
+        """The number of a decision from now on, that of its labels, and the pieces of its calls' lines."""
         number = self._next()
         self._decisions[number] = decision
         if len(self._labels) >= _MAX_LABELS:
             self._labels.clear()  # equal ones get another number: they are added up apart
-        return number, self._labels.setdefault(decision.labels, number)
+        return number, self._labels.setdefault(decision.labels, number), self._pieces(decision.labels)
 
     def add_span(self, span: HopSpan) -> int:
         """The number of a span from now on."""

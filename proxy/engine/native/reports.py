@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from proxy.contract.engine import HopSpan, Measures, Observer, SpanIds, Tracing
+from msgspec.structs import astuple
+
+from proxy.contract.engine import HopSpan, LinesWanted, Measures, Observer, SpanIds, Tracing
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Outcome, Phases
 from proxy.engine.native import parts
@@ -42,7 +44,17 @@ class Reports:
         self._counts_due = 0.0
         self._measures: Measures | None = None
         self._latency_bounds_ms: tuple[float, ...] = ()  # of the calls that are added up
+        self._lines_wanted: LinesWanted | None = None
         self.push_measures()
+        self.push_lines()
+
+    def push_lines(self) -> None:
+        """Have lines of the access log written, where there is one."""
+        lines = self._observer.lines
+        wanted = None if lines is None else lines.wanted
+        if wanted != self._lines_wanted:
+            self._lines_wanted = wanted
+            self._core.set_lines(None if wanted is None else astuple(wanted))
 
     def push_measures(self) -> None:
         """Have calls added up as the observer wants it now. Times of those that were not taken yet are lost where their bounds change."""
@@ -73,6 +85,7 @@ class Reports:
         for notice in core.take_notices():
             tell_notice(observer, notice, self._known)
         self._tell_counts()
+        self._tell_lines()
         dead = core.take_dead()  # before what may still name a token is taken: those are forgotten next time
         yield from self._count()
         for take, tell in ((core.take_outcomes, observer.finished), (core.take_spans, observer.traced)):
@@ -101,6 +114,13 @@ class Reports:
         finally:
             for tally in left:  # at the end of the engine nobody comes again
                 self._counted(tally, bounds)
+
+    def _tell_lines(self) -> None:
+        lines = self._observer.lines
+        if lines is not None:
+            text, lost = self._core.take_lines()
+            if text or lost:
+                lines.written(text, lost)
 
     def _tell_counts(self) -> None:
         hits, misses, reports, spans = self._core.take_counts()

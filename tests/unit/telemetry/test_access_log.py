@@ -1,73 +1,7 @@
-"""One line per call."""
+"""The API log."""
 
-import json
-from pathlib import Path
-
-import pytest
-
-from telemetry.access_log import AccessLog, ApiLog, AppendedFile
-from telemetry.report import Call
-from tests.unit.telemetry.building import KeptLines, a_call, a_grpc_call, an_attempt
-
-
-def test_access_log_writes_one_json_object_with_the_calls_facts() -> None:
-    lines: list[str] = []
-    AccessLog(lines.append)(a_call(bytes_in=1, bytes_out=2, attempts=(an_attempt(), an_attempt())))
-    (line,) = lines
-    found = json.loads(line)
-    assert line.count("\n") == 1
-    assert (found["direction"], found["src"], found["dst"], found["path"]) == (
-        "outbound",
-        "cart",
-        "checkout",
-        "/orders/1",
-    )
-    assert (found["duration_us"], found["ttfb_us"], found["attempts"]) == (2000, 1500, 2)
-    assert found["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert found["time"] == "2023-11-14T22:13:20.002000000Z"
-
-
-def test_access_log_leaves_out_paths_where_urls_are_obfuscated() -> None:
-    lines: list[str] = []
-    AccessLog(lines.append, obfuscate=True)(a_call())
-    assert json.loads(lines[0])["path"] == ""
-
-
-def test_appended_file_keeps_what_is_there_and_outlives_a_truncation(tmp_path: Path) -> None:
-    path = tmp_path / "access.jsonl"
-    path.write_text("before\n")
-    write = AppendedFile(path)
-    write("one\n")
-    assert path.read_text() == "before\none\n"
-    path.write_text("")
-    write("two\n")
-    assert path.read_text() == "two\n"
-
-
-def test_appended_file_that_takes_no_more_costs_no_call() -> None:
-    AppendedFile(Path("/dev/full"))("lost\n")
-
-
-@pytest.mark.parametrize(
-    ("call", "written"),
-    [
-        (a_call(status=200), False),
-        (a_call(status=400), True),
-        (a_grpc_call(status=200, grpc_code=14), True),
-        (a_call(status=0, cause="caller-left"), True),
-    ],
-)
-def test_access_log_min_status_leaves_out_success(call: Call, written: bool) -> None:
-    lines: list[str] = []
-    AccessLog(lines.append, min_status=400)(call)
-    assert bool(lines) is written
-
-
-def test_access_log_slower_leaves_out_quick_calls() -> None:
-    lines: list[str] = []
-    AccessLog(lines.append, slower_s=0.01)(a_call())
-    AccessLog(lines.append, slower_s=0.002)(a_call())
-    assert len(lines) == 1
+from telemetry.access_log import ApiLog
+from tests.unit.telemetry.building import KeptLines, a_call, a_grpc_call
 
 
 def test_api_log_http_and_grpc_lines() -> None:

@@ -94,10 +94,12 @@ class Told(dict[str, str]):
         return super().get(key, default)
 
 
+#: Where flags are read.
+READING = ("parsing", "readers", "access_log")
+
+
 def test_every_flag_is_read_or_warned_of(tmp_path: Path) -> None:
-    never = (
-        set(FLAGS) - set(_texts_in("proxy/settings/parsing.py")) - set(_texts_in("proxy/settings/readers.py"))
-    )
+    never = set(FLAGS) - {text for name in READING for text in _texts_in(f"proxy/settings/{name}.py")}
     warned = {name for name, flag in FLAGS.items() if flag.kind.startswith("unbuilt")}
     assert never - warned == set(), "flags that proxy/settings/parsing.py never reads"
     given = [f"--{name}=value" for name in sorted(warned)]

@@ -20,6 +20,7 @@ use postern_core::decision::target::{self, Form};
 use postern_core::decision::trace::{self, Context, Span};
 use postern_core::fields::Headers;
 use postern_core::head::Head;
+use postern_core::seam::lines::{Field, Piece, Wanted};
 use postern_core::seam::tally::{Counts, Kind, Tally};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
@@ -27,8 +28,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-/// number of the decision, and of its labels
-type TokenParts = (u64, u64);
+/// number of the decision, of its labels, and the pieces of its calls' lines: (field or `text` or `header`, data)
+type TokenParts = (u64, u64, Option<Vec<(String, Vec<u8>)>>);
+/// JSON, least status, least length in nanoseconds, one in so many, whether paths are hidden
+pub(crate) type WantedParts = (bool, u16, u64, u64, bool);
 /// token, status, headers, body, grpc code, grpc message, cause, scopes, gates
 pub(crate) type ReplyParts = (TokenParts, u16, Pairs, Vec<u8>, u32, String, String, Vec<String>, Vec<String>);
 /// (op, name, data)
@@ -107,19 +110,36 @@ pub(crate) fn moment(epoch_s: f64) -> PyResult<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(seconds(epoch_s)?).ok_or_else(|| invalid("a moment beyond the clock's reach"))
 }
 
+fn token_of((token, labels, pieces): TokenParts, released: &ReleasedTokens) -> PyResult<Arc<Token>> {
+    let pieces = pieces.map(|pieces| pieces.into_iter().map(piece).collect::<PyResult<Box<[_]>>>()).transpose()?;
+    Ok(Token::with_lines(token, labels, pieces, released.clone()))
+}
+
+fn piece((kind, data): (String, Vec<u8>)) -> PyResult<Piece> {
+    Ok(match kind.as_str() {
+        "text" => Piece::Text(data.into_boxed_slice()),
+        "header" => Piece::Header(name(&data)?),
+        field => Piece::Field(Field::of(field).ok_or_else(|| invalid(format!("unknown field of lines {field}")))?),
+    })
+}
+
+pub(crate) fn wanted((is_json, min_status, slower_ns, every, hides_paths): WantedParts) -> Wanted {
+    Wanted { is_json, min_status, slower_ns, every, hides_paths }
+}
+
 pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Box<Reply>> {
-    let ((token, labels), status, headers, body, grpc_code, grpc_message, of, scopes, gates) = parts;
-    let token = Token::new(token, labels, released.clone());
+    let (token, status, headers, body, grpc_code, grpc_message, of, scopes, gates) = parts;
+    let token = token_of(token, released)?;
     let headers = headers.iter().map(|(key, data)| Ok((name(key)?, value(data)?))).collect::<PyResult<_>>()?;
     let (cause, body, scopes, gates) = (cause(&of)?, Bytes::from(body), strings(scopes), strings(gates));
     Ok(Box::new(Reply { token, cause, status, headers, body, grpc_code, grpc_message, scopes, gates }))
 }
 
 pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<Plan>> {
-    let ((token, labels), routes, retries, gates, times, body_bytes, replay_bytes, reply_edits, upper, by_daprd, scopes) = parts;
+    let (token, routes, retries, gates, times, body_bytes, replay_bytes, reply_edits, upper, by_daprd, scopes) = parts;
     let (upper_request, upper_response) = upper;
     let (connect, attempt, total) = times;
-    let token = Token::new(token, labels, released.clone());
+    let token = token_of(token, released)?;
     let routes: Vec<_> = routes.into_iter().map(route).collect::<PyResult<_>>()?;
     if by_daprd.is_some_and(|place| place >= routes.len()) {
         return Err(invalid("by_daprd names no route"));

@@ -21,9 +21,9 @@ use postern_core::seam::inboxes::Inboxes;
 use postern_core::seam::tally::{Bounds, HttpPaths, Kind, Tally};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, TlsParts, ViaParts, invalid};
+use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, TlsParts, ViaParts, WantedParts, invalid};
 use crate::question::Question;
 
 /// name, inside, waiting, how often what it let through ended: by the cause's name, empty for well
@@ -201,6 +201,17 @@ impl NativeEngine {
             Bounds { duration_s, latency_ms, size_bytes, http_paths, slow_ns }
         });
         self.engine.inboxes.set_bounds(bounds.as_ref());
+    }
+
+    /// Write a line for each call whose decision has pieces for one, or none.
+    fn set_lines(&self, wanted: Option<WantedParts>) {
+        self.engine.inboxes.set_lines(wanted.map(convert::wanted));
+    }
+
+    /// The lines since this was last asked, and how many were lost.
+    fn take_lines<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, u64) {
+        let (text, lost) = self.engine.inboxes.take_lines();
+        (PyBytes::new(py, &text), lost)
     }
 
     fn set_members(&self, number: u32, members: Vec<Vec<u8>>) {

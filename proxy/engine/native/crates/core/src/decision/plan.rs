@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::call::cause::Cause;
 use crate::decision::edits::Edits;
+use crate::seam::lines::Piece;
 
 /// One facet that a decider read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,13 +42,20 @@ pub type ReleasedTokens = Arc<Mutex<VecDeque<u64>>>;
 pub struct Token {
     pub id: u64,
     pub labels: u64,
+    /// Of the lines that its calls have in the access log; `None`: they have none.
+    pub pieces: Option<Box<[Piece]>>,
     released: ReleasedTokens,
 }
 
 impl Token {
     /// A token that lands in `released` when dropped.
     pub fn new(id: u64, labels: u64, released: ReleasedTokens) -> Arc<Self> {
-        Arc::new(Self { id, labels, released })
+        Self::with_lines(id, labels, None, released)
+    }
+
+    /// The same of a decision whose calls have lines of these pieces.
+    pub fn with_lines(id: u64, labels: u64, pieces: Option<Box<[Piece]>>, released: ReleasedTokens) -> Arc<Self> {
+        Arc::new(Self { id, labels, pieces, released })
     }
 }
 

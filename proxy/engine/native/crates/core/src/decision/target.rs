@@ -146,6 +146,37 @@ pub fn as_forwarded(path: &str, form: Form) -> Cow<'_, str> {
     Cow::Owned(found)
 }
 
+/// A path for people: clean, and decoded where that can't be taken for anything else; see `readable` in `proxy/wire/target.py`.
+pub fn readable(path: &str) -> Cow<'_, str> {
+    let found = clean(path);
+    if !found.contains('%') {
+        return found;
+    }
+    let Ok(decoded) = String::from_utf8(unescaped(found.as_bytes())) else { return found };
+    let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
+    let is_special = |letter: char| matches!(letter, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '?' | '#' | '%' | ';' | '\\' | '\u{2028}' | '\u{2029}');
+    if slashes(&decoded) != slashes(&found) || decoded.contains(is_special) || !is_clean(decoded.as_bytes()) {
+        found
+    } else {
+        Cow::Owned(decoded)
+    }
+}
+
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
+    while at < text.len() {
+        if let (b'%', Some(upper), Some(lower)) = (text[at], digit(at + 1), digit(at + 2)) {
+            out.push((upper * 16 + lower) as u8);
+            at += 3;
+        } else {
+            out.push(text[at]);
+            at += 1;
+        }
+    }
+    out
+}
+
 /// A path that is sent on, behind `base`, which it can't lead out of; see `below` in `proxy/wire/target.py`.
 pub fn below(base: &str, path: &str) -> String {
     let path = spelled_out(path, &[("2e", ".")]);

@@ -15,6 +15,7 @@ use crate::decision::plan::{Reply, Token, Verdict};
 use crate::decision::trace::Span;
 use crate::head::Head;
 use crate::seam::inboxes::Bell;
+use crate::seam::lines::{Lines, Wanted};
 use crate::seam::tally::{Bounds, Kind, Tallies, Tally};
 
 const MAX_OUTCOMES: usize = 65_536; // about two seconds of calls; further ones are counted and dropped
@@ -179,6 +180,7 @@ pub struct Inbox {
     outcomes: Mutex<VecDeque<Outcome>>,
     spans: Mutex<VecDeque<Outcome>>,
     tally_state: Mutex<TallyState>,
+    lines: Mutex<Lines>,
     notices: Mutex<VecDeque<Notice>>,
     bell: Arc<Bell>,
     prompt: bool,
@@ -197,6 +199,7 @@ impl Inbox {
             outcomes: Mutex::default(),
             spans: Mutex::default(),
             tally_state: Mutex::default(),
+            lines: Mutex::default(),
             notices: Mutex::default(),
             bell,
             prompt,
@@ -212,6 +215,7 @@ impl Inbox {
 
     /// Tell what came of a call. It may lie until somebody looks for another reason, or for a while.
     pub fn tell(&self, outcome: Outcome) {
+        lock(&self.lines).add(&outcome);
         match self.add_up(&outcome) {
             None => Self::queue(&self.outcomes, outcome, MAX_OUTCOMES, &self.stats.dropped),
             Some(_) if outcome.span.as_ref().is_some_and(Span::is_sampled) => {
@@ -264,6 +268,16 @@ impl Inbox {
             state.tallies.fit(bounds);
         }
         state.bounds = bounds;
+    }
+
+    /// Write lines of calls from now on, or none.
+    pub fn set_lines(&self, wanted: Option<Arc<Wanted>>) {
+        lock(&self.lines).set(wanted);
+    }
+
+    /// The lines since this was last asked, and how many were lost.
+    pub fn take_lines(&self) -> (Vec<u8>, u64) {
+        lock(&self.lines).take()
     }
 
     /// Tell news of connections.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use crate::seam::ask::{Inbox, Notice, Outcome, Question, Stats};
+use crate::seam::lines::Wanted;
 use crate::seam::tally::{Bounds, Kind, Tally};
 
 /// Says "look": once, until somebody has looked. The ring is called with no lock held.
@@ -63,6 +64,26 @@ impl Inboxes {
         for inbox in &self.each {
             inbox.set_bounds(bounds.cloned());
         }
+    }
+
+    /// Write lines of calls from now on, or none.
+    pub fn set_lines(&self, wanted: Option<Wanted>) {
+        let wanted = wanted.map(Arc::new);
+        for inbox in &self.each {
+            inbox.set_lines(wanted.clone());
+        }
+    }
+
+    /// The lines since this was last asked, in the order of each worker, and how many were lost.
+    pub fn take_lines(&self) -> (Vec<u8>, u64) {
+        self.each.iter().map(|inbox| inbox.take_lines()).fold((Vec::new(), 0), |(mut text, lost), (more, more_lost)| {
+            if text.is_empty() {
+                text = more;
+            } else {
+                text.extend_from_slice(&more);
+            }
+            (text, lost + more_lost)
+        })
     }
 
     fn take<T>(&self, most: usize, take: impl Fn(&Inbox, usize) -> Vec<T>) -> Vec<T> {

@@ -3,4 +3,5 @@
 pub mod ask;
 pub mod commands;
 pub mod inboxes;
+pub mod lines;
 pub mod tally;

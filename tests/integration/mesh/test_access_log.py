@@ -1,0 +1,168 @@
+"""The access log of real sidecars, on both engines: the same lines at both ends, filters, headers, rotation and what is hidden."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from telemetry.line_form import KEYS
+from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventually, invoke, standing
+from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES
+from tests.support.http_client import request
+from tests.support.proto.echo_pb2 import EchoRequest
+
+
+class Logged:
+    """Two sidecars and what they wrote."""
+
+    def __init__(self, mesh: Standing, files: Path) -> None:
+        self.mesh = mesh
+        self._files = files
+
+    async def get(self, path: str, *headers: tuple[str, str]) -> str:
+        """Call a path of `shop`; the trace's id."""
+        answer = await request(self.mesh.web.http_port, "GET", invoke("shop", path), headers=headers)
+        return dict(answer.headers)["traceparent"].split("-")[1]
+
+    def text(self, app: str) -> str:
+        """All that a sidecar wrote."""
+        path = self._files / f"{app}.log"
+        return path.read_text() if path.exists() else ""
+
+    async def lines(self, app: str, count: int) -> list[str]:
+        """So many lines at least."""
+
+        async def are_there() -> bool:
+            return self.text(app).count("\n") >= count
+
+        await eventually(are_there)
+        return self.text(app).splitlines()
+
+
+@asynccontextmanager
+async def logging(
+    engine: str, files: Path, *flags: str, config: str = NO_SECRET_FOR_WEB
+) -> AsyncIterator[Logged]:
+    rules = files / "rules.yaml"
+    rules.write_text(config)
+
+    def to(app: str) -> tuple[str, ...]:
+        return ("--access-log", str(files / f"{app}.log"), "--config", str(rules))
+
+    async with standing(files, flags=("--engine", engine, *flags), shop=to("shop"), web=to("web")) as mesh:
+        yield Logged(mesh, files)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_call_has_a_line_with_every_key_at_both_sidecars(engine: str, tmp_path: Path) -> None:
+    async with logging(engine, tmp_path, "--access-log-headers", "user-agent") as logged:
+        trace_id = await logged.get("/bytes?n=7&card=4242", ("user-agent", 'curl "8"'))
+        denied = await logged.get("/secret")
+        out, refused = [json.loads(line) for line in (await logged.lines("web", 2))[:2]]
+        into, at_callee = [json.loads(line) for line in (await logged.lines("shop", 2))[:2]]
+    for line in (out, into):
+        assert list(line) == [*KEYS, "user-agent"]
+        assert (line["src"], line["dst"], line["path"], line["verb"]) == ("web", "shop", "/bytes", "GET")
+        assert (line["status"], line["grpc_code"], line["cause"], line["made_by"]) == (200, None, None, None)
+        assert (line["bytes_in"], line["bytes_out"], line["attempts"]) == (0, 7, 1)
+        assert (line["trace_id"], line["protocol"], line["user-agent"]) == (trace_id, "http", 'curl "8"')
+        assert 0 < line["ttfb_us"] <= line["duration_us"] < 60_000_000
+        assert (len(line["span_id"]), line["sampled"], len(line["time"])) == (16, True, 30)
+        assert "4242" not in json.dumps(line)
+    assert (out["direction"], out["peer"]) == ("outbound", "spiffe://public/ns/default/shop")
+    assert (into["direction"], into["peer"]) == ("inbound", "spiffe://public/ns/default/web")
+    assert out["endpoint"].endswith(f":{logged.mesh.shop.peer_port}")
+    assert (refused["trace_id"], refused["status"]) == (denied, 403)
+    assert (refused["cause"], refused["made_by"]) == ("denied", "peer-proxy")
+    assert (at_callee["cause"], at_callee["made_by"]) == ("denied", "this-proxy")
+    assert "/secret" in at_callee["decision"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_grpc_calls_have_lines_with_their_code(engine: str, tmp_path: Path) -> None:
+    async with logging(
+        engine, tmp_path, "--access-log-format", "verb,path,status,grpc_code,protocol"
+    ) as logged:
+        async with grpc.aio.insecure_channel(f"localhost:{logged.mesh.web.grpc_port}") as channel:
+            client = EchoClient(channel, metadata=(("dapr-app-id", "echo"),))
+            await client.unary(EchoRequest(message="x"))
+        (line,) = [json.loads(line) for line in await logged.lines("web", 1)]
+    assert line == {
+        "verb": "POST",
+        "path": "/testing.EchoService/Unary",
+        "status": 200,
+        "grpc_code": "OK",
+        "protocol": "grpc",
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_template_and_filters_choose_what_is_written(engine: str, tmp_path: Path) -> None:
+    flags = ("--access-log-format", "{method} {path} {status} {cause}", "--access-log-min-status", "400")
+    async with logging(engine, tmp_path, *flags) as logged:
+        await logged.get("/bytes?n=1")
+        await logged.get("/status?code=404")
+        await logged.get("/secret")
+        lines = await logged.lines("web", 2)
+        await logged.lines("shop", 2)
+        await asyncio.gather(*(one.end() for one in logged.mesh.sidecars))  # writes what is left
+        lines = logged.text("web").splitlines()
+    assert "GET /bytes 200 -" not in lines
+    assert lines[0] == "GET /status 404 -"
+    assert lines[-1] == "GET /secret 403 denied"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_paths_are_told_as_people_read_them(engine: str, tmp_path: Path) -> None:
+    sent = ("/caf%C3%A9%20x/../a%2Fb", "/caf%C3%A9%20x/", "/a%253Bb;c", "/%C3%28", "/%22%5C")
+    async with logging(engine, tmp_path, "--access-log-format", "path") as logged:
+        for path in sent:
+            await logged.get(path)
+        lines = [json.loads(line)["path"] for line in await logged.lines("web", len(sent))]
+    assert lines == ["/a%2Fb", "/café x", "/a%253Bb;c", "/%C3%28", "/%22%5C"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_sample_is_the_same_at_both_ends_and_has_every_denial(engine: str, tmp_path: Path) -> None:
+    flags = ("--access-log-format", "trace_id,path", "--access-log-sample", "4")
+    async with logging(engine, tmp_path, *flags) as logged:
+        for _ in range(40):
+            await logged.get("/bytes?n=1")
+        for _ in range(3):
+            await logged.get("/secret")
+        await asyncio.gather(*(one.end() for one in logged.mesh.sidecars))
+        web, shop = (sorted(logged.text(app).splitlines()) for app in ("web", "shop"))
+    assert web == shop
+    assert sum("/secret" in line for line in web) == 3
+    taken = [line for line in web if "/secret" not in line]
+    assert 0 < len(taken) < 40
+    assert all(int(json.loads(line)["trace_id"], 16) % 4 == 0 for line in taken)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_no_line_is_lost_over_rotations_and_shutdown(engine: str, tmp_path: Path) -> None:
+    flags = ("--access-log-format", "{path}", "--access-log-max-size", "2Ki", "--access-log-keep", "99")
+    async with logging(engine, tmp_path, *flags) as logged:
+        for number in range(300):
+            await logged.get(f"/bytes/{number}-{'x' * 20}")
+        await asyncio.gather(*(one.end() for one in logged.mesh.sidecars))
+        files = sorted(tmp_path.glob("web.log*"))  # noqa: ASYNC240 - a few, and nobody waits
+        lines = [line for path in files for line in path.read_text().splitlines()]
+    assert sorted(lines) == sorted(f"/bytes/{number}-{'x' * 20}" for number in range(300))
+    assert len(files) > 1
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_paths_are_hidden_where_urls_are_obfuscated(engine: str, tmp_path: Path) -> None:
+    hidden = NO_SECRET_FOR_WEB + "  logging: {apiLogging: {obfuscateURLs: true}}\n"
+    async with logging(engine, tmp_path, config=hidden) as logged:
+        await logged.get("/bytes?n=1")
+        for app in ("web", "shop"):
+            (line,) = await logged.lines(app, 1)
+            assert (json.loads(line)["path"], "bytes?" in line) == ("", False)
