@@ -22,6 +22,7 @@ from policies.reloading.reader_process import Loading
 from proxy.api.admin import Admin, Health
 from proxy.api.dapr.starting import Callback, DaprApi
 from proxy.api.daprd.server import Translating, Translators
+from proxy.api.log_level import LogLevel
 from proxy.api.otlp.server import OtlpServer
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
@@ -157,6 +158,7 @@ class Sidecar:
             taps=self._taps,
             lines=self._call_log[0] if self._call_log is not None else None,
             writes_lines=not chosen.writes_lines,
+            hides_paths=configuration.logging.obfuscate_urls,
             denied_as=self._control.denied_as,
         )
         self._engine_notice = chosen.notice
@@ -230,6 +232,7 @@ class Sidecar:
             decision=Explainer(self._control, self._listening.names_by_port).explain,
             resources=description.resources,
             tap=self._taps.open,
+            log_level=LogLevel(settings.log_level),
             is_closed=self._control.is_closed,
             shutdown=lifetime.stop,
             abort=self._abort,

@@ -19,6 +19,23 @@ from telemetry.errors import LogConfigError
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "fatal": 50}
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}  # 30 is "warning"
 
+#: What lines hold beside the facts of their event: the first eight always, those of a call in lines about one.
+KEYS = {
+    "time": "RFC 3339 in UTC, with nanoseconds",
+    "level": "debug, info, warning, error or fatal",
+    "msg": "the event: the same words for all events of a kind",
+    "scope": "the part that writes: `postern…`, `dapr.runtime…`, or a library",
+    "app_id": "whose sidecar it is",
+    "instance": "the host's name",
+    "type": "`log`",
+    "ver": "the version",
+    "trace_id": "of the call that the line is about",
+    "span_id": "of this sidecar's span of it",
+    "sampled": "whether the span is recorded",
+    "peer": "SPIFFE id of the other side: the caller of what comes in, the callee of what goes out; not without mutual TLS",
+    "suppressed": "lines of this kind that were left out since the last one, beyond ten in a second",
+    "exception": "a traceback, where one is needed",
+}
 #: Lines a second of one message template; a loop that fails fast must not fill the disk.
 LINES_PER_S = 10
 #: Scopes with one line per call or span, asked for by name: all of them are wanted.
@@ -46,9 +63,7 @@ def configure(
 
     Raises: LogConfigError for an unknown level or a file that can't be opened.
     """
-    number = LEVELS.get(level.lower())
-    if number is None:
-        raise LogConfigError(f"log level: expected one of debug, info, warn, error, fatal, met {level!r}")
+    number_of(level)  # before a file is made
     target = stream if stream is not None else sys.stdout
     if file is not None:
         try:
@@ -63,12 +78,26 @@ def configure(
     for earlier in [h for h in root.handlers if isinstance(h.formatter, LineFormatter)]:
         root.removeHandler(earlier)
     root.addHandler(handler)
-    root.setLevel(max(number, logging.INFO))
+    set_level(level)
+    return target
+
+
+def number_of(level: str) -> int:
+    """What Python's `logging` calls a level. Raises: LogConfigError for an unknown one."""
+    number = LEVELS.get(level.lower())
+    if number is None:
+        raise LogConfigError(f"log level: expected one of debug, info, warn, error, fatal, met {level!r}")
+    return number
+
+
+def set_level(level: str) -> None:
+    """Writes lines from this level on, from now on. Raises: LogConfigError for an unknown one."""
+    number = number_of(level)
+    logging.getLogger().setLevel(max(number, logging.INFO))
     for name in _OURS:
         logging.getLogger(name).setLevel(number)
     for name in UNLIMITED_SCOPES:  # as daprd writes them, whatever the level
         logging.getLogger(name).setLevel(min(number, logging.INFO))
-    return target
 
 
 class Line(logging.LogRecord):

@@ -110,7 +110,9 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.logging.apiLogging.enabled": Effect(
         "log each call of the app, unless `--enable-api-logging` is given"
     ),
-    "spec.logging.apiLogging.obfuscateURLs": Effect("name the callee there instead of the path"),
+    "spec.logging.apiLogging.obfuscateURLs": Effect(
+        "name the callee there instead of the path; spans, metrics, taps, the access log and log lines have no path of HTTP calls then"
+    ),
     "spec.logging.apiLogging.omitHealthChecks": Effect("leave health checks out there"),
     **{
         f"spec.api.{key}.*.{field}": Effect(does)

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote_plus
 from msgspec.structs import replace
 
 from proxy.api import traces
+from proxy.api.log_level import LogLevel
 from proxy.api.server import LocalRequest
 from proxy.errors import TooManyTapsError
 from proxy.settings.origins import effective
@@ -121,6 +122,7 @@ class Admin:
         resolve: Callable[[str], Awaitable[Json]],
         resources: Callable[[], Mapping[str, Sequence[Json | str]]],
         tap: Callable[[Query], AsyncGenerator[bytes]],
+        log_level: LogLevel,
         is_closed: Callable[[str], bool],
         shutdown: Callable[[str], None],
         abort: Callable[[], None],
@@ -138,6 +140,7 @@ class Admin:
         self._resolve = resolve
         self._resources = resources
         self._open_tap = tap
+        self._log_level = log_level
         self._is_closed = is_closed
         self._shutdown = shutdown
         self._abort = abort
@@ -149,9 +152,16 @@ class Admin:
         self._pages: dict[str, Callable[[Query], LocalResponse]] = {
             "/status": lambda _: _json(200, self._status()),
             "/metadata": lambda _: _json(200, self.metadata()),
-            "/settings": lambda _: _json(200, {"settings": effective(settings, listening())}),
+            "/settings": lambda _: _json(
+                200, {"settings": log_level.among(effective(settings, listening()))}
+            ),
+            "/postern/v1/log-level": lambda _: _json(200, log_level.told()),
             "/endpoints": lambda query: _json(200, self._endpoints(query.get("app", [None])[0])),
             "/explain": self._explained,
+        }
+        self._changing: dict[str, Callable[[Query], LocalResponse]] = {
+            "/postern/v1/log-level": self._set_log_level,
+            "/shutdown": self._stop,
         }
         # With calls that were answered before the request.
         self._reported: dict[str, Callable[[Query], Awaitable[LocalResponse]]] = {
@@ -193,9 +203,8 @@ class Admin:
                 return await self.metrics(request)
             case "GET", "/resolve":
                 return await self._resolved(query.get("app", [""])[0])
-            case "POST", "/shutdown":
-                self._shutdown("postern stop")
-                return LocalResponse(204)
+            case "POST", _ if path in self._changing:
+                return self._changing[path](query)
             case "PUT", _ if path.startswith("/metadata/"):
                 return self._set_metadata(path.removeprefix("/metadata/"), request.body)
         return await self.api(request)
@@ -280,6 +289,17 @@ class Admin:
             return _json(200, self._decision(query))
         except ValueError as error:
             return _error(400, "ERR_BAD_REQUEST", str(error))
+
+    def _stop(self, _: Query) -> LocalResponse:
+        self._shutdown("postern stop")
+        return LocalResponse(204)
+
+    def _set_log_level(self, query: Query) -> LocalResponse:
+        try:
+            self._log_level.change(query.get("level", [""])[0], query.get("for", [""])[0])
+        except ValueError as error:
+            return _error(400, "ERR_BAD_REQUEST", str(error))
+        return _json(200, self._log_level.told())
 
     async def _resolved(self, app: str) -> LocalResponse:
         try:

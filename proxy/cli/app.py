@@ -17,6 +17,7 @@ from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError
 from proxy.cli.explain import explain
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
+from proxy.cli.log_level import log_level
 from proxy.cli.logs import logs
 from proxy.cli.mtls import mtls
 from proxy.cli.rates import edges, stat, top
@@ -69,6 +70,7 @@ def build() -> typer.Typer:
     for name, about in _ELSEWHERE.items():
         app.command(name, help=about)(listed(name) if is_completing else _listed_only)
     app.command("list")(list_apps)
+    app.command("log-level")(log_level)
     for command in _COMMANDS:
         app.command(command.__name__)(command)
     app.add_typer(mtls, name="mtls")
@@ -81,7 +83,9 @@ def _listed_only() -> None:
 
 
 def _names() -> list[str]:
-    return sorted((*_ELSEWHERE, "list", "mtls", "config", *(command.__name__ for command in _COMMANDS)))
+    return sorted(
+        (*_ELSEWHERE, "list", "log-level", "mtls", "config", *(command.__name__ for command in _COMMANDS))
+    )
 
 
 def unknown(word: str) -> str:

@@ -187,6 +187,9 @@ def _rows(told: Told) -> Iterator[tuple[str, str]]:
     elif told["verdict"] == "forwarded":
         leaves = told["routes"][0]["cluster"].startswith(("http-endpoint:", "url:"))
         yield "access", "none: the call leaves the mesh" if leaves else "decided by the callee's sidecar"
+    trace = told.get("trace")
+    goes_on = f"{trace['traceId']}, {'' if trace['sampled'] else 'not '}recorded" if trace else ""
+    yield "trace", f"goes on with {goes_on}" if trace else "begins here"
     yield from _plan_rows(told)
     yield from _read_rows(told)
 

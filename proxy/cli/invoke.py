@@ -1,6 +1,7 @@
 """`postern invoke`: calls an app through a sidecar, as that sidecar's own app would: resolved, authenticated, judged by policy."""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -169,14 +170,26 @@ def cause_of(response: LocalResponse) -> str | None:
     return _header(response, _MARK)
 
 
+def trace_of(response: LocalResponse) -> str:
+    """The id of the call's trace, by the head of the answer, or of a proxy's by its body; empty where neither tells."""
+    parent = _header(response, "traceparent")
+    if parent and parent.count("-") >= 3:
+        return parent.split("-")[1]
+    try:
+        details = json.loads(response.body)["details"] if cause_of(response) else ()
+        return str(next((one["requestId"] for one in details if "requestId" in one), ""))
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
 def _header(response: LocalResponse, wanted: str) -> str | None:
     return next((_text(content) for name, content in response.headers if _text(name).lower() == wanted), None)
 
 
 def outcome(app_id: str, caller: str, response: LocalResponse, status: str, took: str) -> str:
     """One line on how the call went. An answer marked `postern-error` is a proxy's, not the app's."""
-    parent = _header(response, "traceparent")
-    took += f", trace {parent.split('-')[1]}" if parent and parent.count("-") >= 3 else ""
+    trace_id = trace_of(response)
+    took += f", trace {trace_id}" if trace_id else ""
     cause = cause_of(response)
     if cause is not None:
         hint = "; --from chooses another caller" if cause == "denied" else ""

@@ -43,6 +43,7 @@ from proxy.deciding.callee import (
 from proxy.deciding.external import endpoint_of
 from proxy.wire.edits import compile_edits, edit_headers, target_of
 from proxy.wire.target import BadTargetError, parse
+from telemetry.context import extract
 
 Json = dict[str, Any]
 Query = Mapping[str, list[str]]
@@ -114,6 +115,7 @@ class Explainer:
             "access": labels.decision,
             "readAs": self._control.reading_denied(head, labels) if _is_denied(answer) else "",
             "policies": [list(policy) for policy in labels.policies],
+            "trace": _trace(head),
             "read": [_read(read, value) for read, value in zip(ask.vary, ask.key, strict=True)],
         }
         if isinstance(decision, Plan):
@@ -278,6 +280,12 @@ def _answer(reply: Reply, detail: str) -> Json:
         "grpcCode": reply.grpc_code,
         "message": message.removesuffix(": "),
     }
+
+
+def _trace(head: RequestHead) -> Json | None:
+    """The trace that the call would go on with, and whether it is recorded; None: it would begin one."""
+    parent = extract(head.headers, grpc=head.protocol == "grpc")
+    return None if parent is None else {"traceId": f"{parent.trace_id:032x}", "sampled": parent.sampled}
 
 
 def _is_denied(answer: Plan | Reply) -> bool:

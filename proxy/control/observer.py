@@ -73,7 +73,8 @@ class HopTracing:
 class Reporter:
     """Takes outcomes on the engine's thread and hands them on. Mutable state: `api_log`, and the open-connection count by listener.
 
-    lines: the access log; writes_lines: its lines are written here, as the engine does not.
+    lines: the access log; writes_lines: its lines are written here, as the engine does not. hides_paths: in spans, metrics and log
+    lines, which a new configuration may turn.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Reporter:
         taps: Taps | None = None,
         lines: CallLines | None = None,
         writes_lines: bool = True,
+        hides_paths: bool = False,
         denied_as: Callable[[Outcome], str] = lambda _: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,6 +97,7 @@ class Reporter:
         self._taps = taps
         self.lines = lines
         self._writes_lines = writes_lines
+        self.hides_paths = hides_paths
         self.recorder = recorder
         self._app_not_reached = app_not_reached
         self._meters = meters
@@ -111,27 +114,39 @@ class Reporter:
         if taps is not None and taps.is_open and (outcome.labels.dst or outcome.cause not in _NO_CALL):
             taps.offer(_call(outcome), outcome)
         if not outcome.labels.dst:
-            self.recorder.count(_call(outcome))  # our own API, or nobody was named: no call crossed the mesh
+            self.recorder.count(
+                self._told(outcome)
+            )  # our own API, or nobody was named: no call crossed the mesh
             return
         if outcome.cause is Cause.DENIED:
             labels, path = outcome.labels, _path(outcome.head.path, outcome.labels)
+            shown = self._told(outcome).path
             reading = self._denied_as(outcome)  # what an app may take the path for, which a rule denies
-            is_shown = reading == path or reading == outcome.head.path == clean(reading)
+            is_shown = shown != path or reading == path or reading == outcome.head.path == clean(reading)
             self._log.warning(
                 "access denied",
                 caller=labels.peer_id or "anonymous",
                 decision=labels.decision,
                 verb=outcome.head.method,
-                path=path,
+                path=shown,
                 **({"read_as": reading} if reading and not is_shown else {}),
                 **_trace_of(outcome),
             )
         if outcome.labels.baggage:
             self._meters.baggage_dropped.add(outcome.labels.baggage)
-        call = _call(outcome)
+        call = self._told(outcome)
         self.recorder.record(call)
         if self.lines is not None and self._writes_lines:
             self.lines.write(call, outcome)
+
+    def _told(self, outcome: Outcome) -> Call:
+        return self._hidden(_call(outcome))
+
+    def _hidden(self, call: Call) -> Call:
+        """The call without its path, where paths are hidden; methods of gRPC are names, and a probe stays one."""
+        if self.hides_paths and call.protocol != "grpc":
+            call.path = "/healthz" if "/healthz" in call.path else ""
+        return call
 
     def _warn(self, outcome: Outcome) -> None:
         """The caller's log has a line for each call of its app that a proxy ended, as many as fit (the log bounds them)."""
@@ -152,7 +167,7 @@ class Reporter:
             attempts=len(outcome.attempts),
             endpoint=last.endpoint if last is not None else "",
             verb=outcome.head.method,
-            path=_path(outcome.head.path, labels),
+            path=self._told(outcome).path,
             **facts,
             **_trace_of(outcome),
         )
@@ -176,14 +191,15 @@ class Reporter:
 
     def counted(self, tally: Tally) -> None:
         """Calls with equal labels ended."""
-        self.recorder.record_batch(*_batch(tally))
+        like, batch = _batch(tally)
+        self.recorder.record_batch(self._hidden(like), batch)
         if tally.labels.baggage:
             self._meters.baggage_dropped.add(tally.labels.baggage, amount=tally.calls)
 
     def traced(self, outcome: Outcome) -> None:
         """A call ended that is in a tally, and is sampled or worth keeping."""
         if outcome.labels.dst:
-            self.recorder.trace(_call(outcome))
+            self.recorder.trace(self._told(outcome))
 
     def lost(self, reports: int, spans: int) -> None:
         """Reports found no room."""
@@ -263,7 +279,7 @@ class _Sparingly:
 
 def _trace_of(outcome: Outcome) -> dict[str, str]:
     assert isinstance(outcome.trace, ContextSpan)
-    return call_fields(outcome.trace.context)
+    return call_fields(outcome.trace.context, outcome.labels.peer_id)
 
 
 def _user_agent(outcome: Outcome) -> str:

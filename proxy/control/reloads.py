@@ -94,7 +94,7 @@ class Reloads:
         self._reporter.recorder.slow_ns = slow_ns(policy.configuration.tracing)
         logging = policy.configuration.logging
         self._reporter.api_log = api_log(self._settings, logging)
-        self._taps.obfuscate = logging.obfuscate_urls
+        self._taps.obfuscate = self._reporter.hides_paths = logging.obfuscate_urls
         if self._reporter.lines is not None:
             self._reporter.lines.hides_paths = logging.obfuscate_urls
         if not are_exports_equal(before.tracing, policy.configuration.tracing):

@@ -28,6 +28,7 @@ from proxy.settings.flags import FLAGS, Flag
 from sentry.config import make_parser
 from telemetry import names
 from telemetry.line_form import KEYS as KEYS_OF_LINES
+from telemetry.logs import KEYS as KEYS_OF_LOGS
 from telemetry.metrics import Meters
 
 Kind: TypeAlias = Any  # an annotation: a type, or what `typing` makes of types
@@ -54,6 +55,11 @@ _LOGS = """A sidecar logs to standard output, or to `--log-file`. `postern run` 
 `postern run -f` they are also written to `<appDirPath>/.dapr/logs/<app-id>_app_<time>.log` and `…_daprd_<time>.log`; `appLogDestination`
 and `daprdLogDestination` choose `console`, `file` or `fileAndConsole`, and `postern list -o wide` shows the paths. The local sentry that
 `postern run` starts logs to `sentry/sentry.log` in the runtime root, and what it signed to `sentry/audit.jsonl`.
+
+A line is one event, in logfmt (`time="…" level=info msg="…"`, then the other keys by name), or with `--log-as-json` one object of JSON with
+the same keys. No value starts a new line. Of one kind, the same `msg` of one `scope`, ten lines a second are written; the next one says how
+many were left out. `--log-level` says from which level on; `postern log-level APP debug --for 10m` changes it while the sidecar runs, and
+`reset` goes back.
 
 """
 _ACCESS_LOG = """`--access-log` gets a line for each call that a sidecar carried, of its app and of peers, once it has ended. Without other
@@ -172,6 +178,7 @@ def page() -> str:
         _RUNTIME_ROOT,
         "## Logs",
         _LOGS,
+        table(("key", "what it says"), ((f"`{key}`", about) for key, about in KEYS_OF_LOGS.items())),
         "### The access log",
         _ACCESS_LOG,
         table(("key", "what it says"), ((f"`{key}`", about) for key, about in KEYS_OF_LINES.items())),

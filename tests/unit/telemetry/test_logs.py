@@ -224,3 +224,10 @@ def test_rate_limit_endless_templates_share_one_allowance() -> None:
     limited = Limited()
     passed = sum(limited.passes(f"line {n}") is not None for n in range(5000))
     assert passed == 1024 + 10
+
+
+def test_keys_of_a_line_are_documented() -> None:
+    stream = configured(as_json=True)
+    for _ in range(11):
+        logs.get_logger("postern").error("failed", **logs.call_fields(SAMPLED, "spiffe://x"))
+    assert set(json.loads(stream.getvalue().splitlines()[0])) <= set(logs.KEYS)

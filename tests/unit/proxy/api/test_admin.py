@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.api.admin import Admin, Health
+from proxy.api.log_level import LogLevel
 from proxy.api.server import LocalRequest
 from proxy.contract.head import Header
 from proxy.errors import TooManyTapsError
@@ -69,6 +70,7 @@ class Api:
                 "httpEndpoints": [],
             },
             tap=self._tap,
+            log_level=LogLevel("info"),
             is_closed=closed.__contains__,
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),

@@ -32,7 +32,7 @@ def test_unknown_command_is_told_with_the_nearest(
 
 def test_unknown_command_near_nothing_is_told_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["qqq"]) == 2
-    assert "init, invoke, list, logs," in capsys.readouterr().err
+    assert "init, invoke, list, log-level, logs," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from nameresolution.host_registry import Entry, HostRegistry
 from proxy.cli.errors import CliError, UsageError
 from proxy.cli.fleet import SidecarAnswer, of_app
 from proxy.cli.guard import note
-from proxy.cli.invoke import address_of, choose_callers, exit_code, parse_headers
+from proxy.cli.invoke import address_of, choose_callers, exit_code, parse_headers, trace_of
 from proxy.cli.listing import endpoint_rows, extended, listed, merged, notes, service_rows, why_nothing
 from proxy.cli.stop import of_instance
 from proxy.cli.supervisor import exit_code as run_code
 from proxy.cli.tables import format_age
 from proxy.cli.unit import Ended, Why, parse_ready
 from proxy.cli.wait import read as read_wait
+from proxy.wire.http_client import LocalResponse
 
 
 def entry(app_id: str = "cart", **facts: object) -> Entry:
@@ -250,3 +251,18 @@ def test_wait_reads_an_app_or_a_port() -> None:
 def test_wait_refuses_what_it_does_not_know(words: list[str]) -> None:
     with pytest.raises(UsageError):
         read_wait(words)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "trace_id"),
+    [
+        (((b"traceparent", b"00-" + b"a" * 32 + b"-b7ad6b7169203331-01"),), b"", "a" * 32),
+        (((b"postern-error", b"denied"),), b'{"details": [{"requestId": "abc"}]}', "abc"),
+        ((), b'{"details": [{"requestId": "abc"}]}', ""),  # an app's own
+        (((b"postern-error", b"denied"),), b"plain text", ""),
+    ],
+)
+def test_invoke_finds_the_trace_of_an_answer(
+    headers: tuple[tuple[bytes, bytes], ...], body: bytes, trace_id: str
+) -> None:
+    assert trace_of(LocalResponse(403, headers, body)) == trace_id

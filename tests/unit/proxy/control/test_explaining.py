@@ -137,3 +137,16 @@ def test_header_without_a_colon_is_refused(make: Make) -> None:  # noqa: F811
 
 def test_head_of_a_peer_in_the_clear_proves_nobody() -> None:
     assert inbound_head("GET", "/x", (), is_grpc=False, peer="").peer is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ([], None),
+        ([f"traceparent: 00-{'a' * 32}-{'b' * 16}-01"], {"traceId": "a" * 32, "sampled": True}),
+        (["traceparent: nonsense"], None),
+    ],
+)
+def test_trace_that_a_call_goes_on_with_is_told(make: Make, headers: list[str], trace: object) -> None:  # noqa: F811
+    asked = {"method": ["GET"], "url": ["/v1.0/invoke/cart/method/x"], "header": headers}
+    assert Explainer(make().control, lambda: LISTENERS).explain(asked)["trace"] == trace

@@ -33,7 +33,12 @@ LABELS = Labels(
     decision="policy=web rule=/x reason=rule",
 )
 SPAN = ContextSpan(SpanContext(0xABC, 0x12, 0, False))
-TRACE = {"trace_id": f"{0xABC:032x}", "span_id": f"{0x12:016x}", "sampled": "false"}
+TRACE = {
+    "trace_id": f"{0xABC:032x}",
+    "span_id": f"{0x12:016x}",
+    "sampled": "false",
+    "peer": "spiffe://public/ns/shop/web",
+}
 FIRST = Attempt("10.0.0.1:5000", 10, 20, 30, Cause.CONNECT, detail="refused")
 SECOND = Attempt("10.0.0.2:5000", 40, 50, 60, None, 200)
 
@@ -58,7 +63,8 @@ class Telling:
         self.log = Log()
         self.meters = Meters("web", "shop")
         access_log = self.calls.append if is_every_call_wanted else None
-        recorder = CallRecorder("web", "shop", self.meters, Tracer("web", ()), access_log)
+        self.tracer = Tracer("web", ())
+        recorder = CallRecorder("web", "shop", self.meters, self.tracer, access_log)
         self.denied_as = ""
         self.taps = Taps(self.meters.taps, self.meters.tap_dropped, {})
         self.reporter = Reporter(
@@ -438,3 +444,28 @@ async def test_tap_is_shown_calls_between_apps_and_those_that_a_proxy_refused() 
     paths = [json.loads(line)["path"] for line in (await anext(lines)).splitlines()]
     assert paths == ["/one", "/two"]
     await lines.aclose()
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "name"),
+    [
+        ("/orders/4242", {}, "CallLocal/cart/"),
+        ("/shop.Cart/Get", {"grpc_code": 0}, "/shop.Cart/Get"),
+    ],
+)
+def test_hidden_paths_are_in_no_span_and_no_line(target: str, changes: dict[str, Any], name: str) -> None:
+    telling = Telling()
+    telling.reporter.hides_paths = True
+    sampled = ContextSpan(SpanContext(0xABC, 0x12, 0, True))
+    asked = replace(outcome(target).head, protocol="grpc" if changes else "http1")
+    telling.reporter.finished(outcome(head=asked, trace=sampled, **changes))
+    telling.reporter.finished(outcome(head=asked, cause=Cause.DENIED, trace=sampled, **changes))
+    assert [span.name for span in telling.tracer.recent()] == [name, name]
+    assert "4242" not in repr((telling.tracer.recent(), telling.log.lines, telling.calls))
+
+
+def test_probe_makes_no_span_where_paths_are_hidden() -> None:
+    telling = Telling()
+    telling.reporter.hides_paths = True
+    telling.reporter.finished(outcome("/healthz", trace=ContextSpan(SpanContext(0xABC, 0x12, 0, True))))
+    assert not telling.tracer.recent()
