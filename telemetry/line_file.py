@@ -23,8 +23,8 @@ _PIPE_BYTES: Final = 4_096
 class LineFile:
     """Lines of calls on their way to a file of mode 0600, or standard output.
 
-    Owns the descriptor and what waits. Mutable state: `lost`, how many lines. limit_bytes: of the file, then it is moved to `.1`, that to
-    `.2` and so on, up to `keep`; 0: never. Raises: OSError when made.
+    Owns the descriptor and what waits, which a lock guards. Mutable state: `lost`, how many lines. limit_bytes: of the file, then it is
+    moved to `.1`, that to `.2` and so on, up to `keep`; 0: never. Raises: OSError when made.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class LineFile:
         self._waiting_bytes = 0
         self._log: Logger = get_logger("postern.access_log")
         self._warned_at = -_WARN_S
+        self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._fd = self._open()
 
@@ -57,11 +58,13 @@ class LineFile:
 
     def put(self, lines: bytes) -> None:
         """Take whole lines."""
-        if self._waiting_bytes + len(lines) > MAX_BYTES:
+        with self._lock:
+            has_room = self._waiting_bytes + len(lines) <= MAX_BYTES
+            if has_room:
+                self._waiting.append(lines)
+                self._waiting_bytes += len(lines)
+        if not has_room:
             self.lose(lines.count(b"\n"), "they come faster than they can be written")
-            return
-        self._waiting.append(lines)
-        self._waiting_bytes += len(lines)
 
     def lose(self, count: int, reason: str) -> None:
         """Count lines that are lost."""
@@ -78,23 +81,27 @@ class LineFile:
         while True:
             await asyncio.sleep(FLUSH_S)
             if self._waiting:
-                await asyncio.to_thread(self._write, self._taken())
+                await asyncio.to_thread(self._write)
 
     def close(self) -> None:
         """Write what is left, and close the file."""
-        self._write(self._taken())
+        self._write()
         if self._path is not None:
             os.close(self._fd)
 
     def _taken(self) -> bytes:
-        data = b"".join(self._waiting)
-        self._waiting, self._waiting_bytes = [], 0
+        with self._lock:
+            data = b"".join(self._waiting)
+            self._waiting, self._waiting_bytes = [], 0
         return data
 
-    def _write(self, data: bytes) -> None:
-        left = memoryview(data)
+    def _write(self) -> None:
+        """Write what waits. It is taken only here: a thread that is cancelled before it begins takes nothing along."""
+        left = memoryview(b"")
         try:
             with self._writing:
+                data = self._taken()
+                left = memoryview(data)
                 if self._path is not None:
                     self._reopen(self._path, len(data))
                 while left:
