@@ -18,7 +18,7 @@ from proxy.control.not_ready import reasons
 from proxy.control.own_status import Json, app_status, engine_status, exporters_status, identity_status
 from proxy.control.plane import Control
 from proxy.control.reloads import Reloads
-from proxy.control.tracing_setup import otlp_target
+from proxy.control.tracing_setup import otlp_target, with_variables
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
 from telemetry.kinds import edge_name
@@ -101,7 +101,7 @@ class Description(Struct, frozen=True, kw_only=True):
             "engineStats": engine_status(stats),
             "exporters": exporters_status(
                 self.tracer.used_queues,
-                policy.configuration.tracing,
+                with_variables(policy.configuration.tracing, settings.otel),
                 otlp_target(policy.configuration.tracing, settings),
             ),
             "routes": self.control.naming.routes(),

@@ -66,7 +66,7 @@ def exporters_status(
         {
             "name": queue.name,
             "collector": _collector(queue.name, tracing, otlp),
-            "query": query_of(tracing.zipkin_endpoint or "") if queue.name.startswith("zipkin") else "",
+            "query": query_of(tracing.zipkin_endpoint or "") if _is_zipkin(queue.name) else "",
             "queued": queue.queued,
             "exported": queue.exported,
             "dropped": dict(queue.dropped),
@@ -75,8 +75,13 @@ def exporters_status(
     ]
 
 
+def _is_zipkin(name: str) -> bool:
+    """Our own exporter of spans or of those of the app, not an installed one with a like name."""
+    return name in ("zipkin", "zipkin-app")
+
+
 def _collector(name: str, tracing: TracingConfig, otlp: OtlpTarget | None) -> str:
-    if name.startswith("zipkin"):
+    if _is_zipkin(name):
         return collector_of(tracing.zipkin_endpoint or "")
     return otlp.address if otlp is not None and name.startswith("otlp") else ""
 

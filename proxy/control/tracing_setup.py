@@ -1,6 +1,6 @@
 """Builds what a Configuration and OpenTelemetry's variables say about tracing: the sampling rate, and the exporters, imported on use."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from policies.rules.configuration import OtelConfig, TracingConfig
 from proxy.contract.addresses import split_address
 from proxy.errors import ConfigError
-from proxy.settings.values import Settings
+from proxy.settings.values import OtelSettings, Settings
 from telemetry.errors import ExporterConfigError
 from telemetry.exporting import Exporter
 from telemetry.logs import get_logger
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 INSTANCE_HEADER = "postern-instance"  # with what we export, so that a receiver that is our own notices
 
 
+_log = get_logger("postern.tracing")
+
+
 class Exporters(Struct, frozen=True):
     """Where our own spans go, and what the app sends of its."""
 
@@ -36,9 +39,12 @@ class Exporters(Struct, frozen=True):
 def exporters(
     tracing: TracingConfig, settings: Settings, own_ports: frozenset[int] = frozenset()
 ) -> Exporters:
-    """Zipkin, OTLP and stdout, as configured; no OTLP to a port of ours. Raises ConfigError for one that can't be made."""
+    """Zipkin, OTLP, stdout and installed exporters, as configured; no OTLP to a port of ours. Raises ConfigError for one of a Configuration
+    that can't be made.
+    """
     own: list[Exporter[Span]] = []
     app: list[Exporter[Received]] = []
+    tracing = with_variables(tracing, settings.otel)
     target = otlp_target(tracing, settings)
     service = settings.otel.service_name or settings.app_id
     marks = ((INSTANCE_HEADER, settings.instance),)
@@ -59,7 +65,28 @@ def exporters(
         from telemetry.stdout import StdoutExporter  # noqa: PLC0415
 
         own.append(StdoutExporter())
+    own += _installed(settings, service)
     return Exporters(tuple(own), tuple(app) if settings.takes_otlp else ())
+
+
+def with_variables(tracing: TracingConfig, otel: OtelSettings) -> TracingConfig:
+    """What a Configuration leaves out, from OTEL_TRACES_EXPORTER."""
+    return replace(
+        tracing,
+        zipkin_endpoint=tracing.zipkin_endpoint or otel.zipkin or None,
+        stdout=tracing.stdout or otel.to_stdout,
+    )
+
+
+def _installed(settings: Settings, service: str) -> Iterator[Exporter[Span]]:
+    """OpenTelemetry's exporters by their names; one that can't be made is told and left out, as the variable may be meant for the app."""
+    for name in settings.otel.exporters:
+        from telemetry.bridge import BridgeExporter  # noqa: PLC0415 - 20 MB, and few ask
+
+        try:
+            yield BridgeExporter(name, service, resource=dict(settings.otel.resource))
+        except ExporterConfigError as error:
+            _log.warning("an exporter of OTEL_TRACES_EXPORTER is left out", exporter=name, reason=str(error))
 
 
 def tracer(tracing: TracingConfig, settings: Settings) -> Tracer:
@@ -99,12 +126,14 @@ def are_exports_equal(one: TracingConfig, other: TracingConfig) -> bool:
 
 
 def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:
-    """As configured; else everything where a variable names the collector, or while developing (`postern trace` can show something then);
-    elsewhere Dapr's default.
+    """As configured; else everything where a variable names a collector or an exporter, or while developing (`postern trace` can show
+    something then); elsewhere Dapr's default.
     """
     if tracing.is_rate_given:
         return tracing.sampling_rate
-    is_by_variable = tracing.otel is None and settings.otel.traces is not None
+    otel = settings.otel
+    is_otlp = tracing.otel is None and otel.traces is not None
+    is_by_variable = is_otlp or bool(otel.zipkin or otel.to_stdout or otel.exporters)
     return 1.0 if is_by_variable or settings.profile == "dev" else tracing.sampling_rate
 
 

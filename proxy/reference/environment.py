@@ -43,6 +43,11 @@ READ: Mapping[str, str] = {
     "CONSUL_CLIENT_KEY": "`tlsConfig.keyFile`, likewise",
     "CONSUL_NAMESPACE": "Consul's namespace, likewise",
     "CONSUL_PARTITION": "Consul's partition, likewise",
+    "OTEL_TRACES_EXPORTER": "where spans go, with commas between: `otlp` (to localhost without a variable of its endpoint), `zipkin`, "
+    "`console` (the log), `none`, or any exporter that is installed beside us, by the name of its entry point, which gets no spans of the "
+    "app; Configurations add to it (as daprd: not read)",
+    "OTEL_EXPORTER_ZIPKIN_ENDPOINT": "where `zipkin` in OTEL_TRACES_EXPORTER sends, if no Configuration says "
+    "(http://localhost:9411/api/v2/spans)",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "where spans go as OTLP if no Configuration names a collector, as http://host:4317; all calls are "
     "sampled then unless a rate is written. For this one and the next six, `OTEL_EXPORTER_OTLP_TRACES_…` wins",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc (without any), http/protobuf or http/json",

@@ -126,6 +126,15 @@ ROWS: Final = (
     _row("enable-api-logging", lambda s: s.api_logging),
     _row("no-otlp-receiver", lambda s: not s.takes_otlp),
     _row("no-response-traceparent", lambda s: not s.tells_trace),
+    _env(
+        "OTEL_TRACES_EXPORTER",
+        lambda s: [
+            *(["otlp"] if s.otel.traces else []),
+            *(["zipkin"] if s.otel.zipkin else []),
+            *s.otel.exporters,
+        ],
+    ),
+    _env("OTEL_EXPORTER_ZIPKIN_ENDPOINT", lambda s: s.otel.zipkin),
     _env("OTEL_EXPORTER_OTLP_ENDPOINT", lambda s: s.otel.traces and s.otel.traces.address),
     _env("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", lambda s: s.otel.metrics and s.otel.metrics.address),
     _env("OTEL_METRIC_EXPORT_INTERVAL", lambda s: round(s.otel.metrics_every_s * 1000)),

@@ -20,6 +20,8 @@ _PER_SIGNAL: Final = ("ENDPOINT", "PROTOCOL", "INSECURE", "HEADERS", "TIMEOUT", 
 OTEL_VARIABLES: Final = frozenset(
     {
         *(f"{_PREFIX}{part}{which}" for part in ("", "TRACES_", "METRICS_") for which in _PER_SIGNAL),
+        "OTEL_TRACES_EXPORTER",
+        "OTEL_EXPORTER_ZIPKIN_ENDPOINT",
         "OTEL_SERVICE_NAME",
         "OTEL_RESOURCE_ATTRIBUTES",
         "OTEL_METRIC_EXPORT_INTERVAL",
@@ -32,27 +34,57 @@ OTEL_VARIABLES: Final = frozenset(
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _ANY_LIMIT: Final = 1_000_000
+_ZIPKIN: Final = "http://localhost:9411/api/v2/spans"
+_OURS: Final = frozenset({"otlp", "zipkin", "console", "none"})
 
 
 def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
     """What the variables say; faults are noted in `read`."""
     resource = _pairs(read, "OTEL_RESOURCE_ATTRIBUTES", read.env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
-    named = dict(resource).get("service.name", "")
+    named = _exporters(read, profile)
+    is_otlp = not named or "otlp" in named
     return OtelSettings(
-        traces=_target(read, profile, "traces"),
+        traces=_target(read, profile, "traces", default="http://localhost" if named else "")
+        if is_otlp
+        else None,
+        zipkin=_zipkin(read) if "zipkin" in named else "",
+        to_stdout="console" in named,
+        exporters=tuple(name for name in named if name not in _OURS),
         # Not by the common endpoint alone: many a collector takes traces and no metrics.
         metrics=_target(read, profile, "metrics")
         if read.env.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "").strip()
         else None,
         metrics_every_s=_whole(read, 60_000, variable="OTEL_METRIC_EXPORT_INTERVAL") / 1000,
-        service_name=read.env.get("OTEL_SERVICE_NAME", "") or named,
+        service_name=read.env.get("OTEL_SERVICE_NAME", "") or dict(resource).get("service.name", ""),
         resource=tuple(pair for pair in resource if pair[0] != "service.name"),
         limits=_limits(read),
     )
 
 
-def _target(read: FlagReader, profile: Profile, signal: Signal) -> OtlpTarget | None:
+def _exporters(read: FlagReader, profile: Profile) -> tuple[str, ...]:
+    """The names in OTEL_TRACES_EXPORTER, each once. As daprd has it, which does not know the variable, there are none."""
+    text = "" if profile == "daprd" else read.env.get("OTEL_TRACES_EXPORTER", "")
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+
+
+def _zipkin(read: FlagReader) -> str:
+    endpoint = read.env.get("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "").strip() or _ZIPKIN
+    try:
+        parts = urlsplit(endpoint)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        read.fault(
+            "OTEL_EXPORTER_ZIPKIN_ENDPOINT", "an unusable URL", f"one such as {_ZIPKIN}"
+        )  # it may hold a password
+        return ""
+    return endpoint
+
+
+def _target(read: FlagReader, profile: Profile, signal: Signal, default: str = "") -> OtlpTarget | None:
     variable, endpoint = _told(read, signal, variable="OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoint = endpoint or default
     if not endpoint:
         return None
     scheme, found, rest = endpoint.rpartition("://")

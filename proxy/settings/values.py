@@ -71,10 +71,15 @@ class RunMetadata(Struct, frozen=True, kw_only=True):
 class OtelSettings(Struct, frozen=True, kw_only=True):
     """What OpenTelemetry's environment variables say. traces: where a Configuration names no collector; metrics: where they are pushed.
 
-    service_name: in the app-id's place, or empty; resource: further attributes of it. limits: of each exporter's queue.
+    zipkin: where spans go if no Configuration names a Zipkin, or empty; to_stdout: as lines of the log, too; exporters: installed ones, by
+    the names of their entry points. service_name: in the app-id's place, or empty; resource: further attributes of it.
+    limits: of each exporter's queue.
     """
 
     traces: OtlpTarget | None
+    zipkin: str
+    to_stdout: bool
+    exporters: tuple[str, ...]
     metrics: OtlpTarget | None
     metrics_every_s: float
     service_name: str

@@ -117,6 +117,33 @@ async def test_three_exporters_get_every_span_at_the_end(tmp_path: Path, engine:
     assert {str(metadata["api-key"]) for metadata in otel.metadata} == {"k"}
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_spans_go_to_the_exporters_that_the_environment_names(tmp_path: Path, engine: str) -> None:
+    """Our own, and OpenTelemetry's of Zipkin, which is installed with us; one that is not is told of and left out."""
+    pytest.importorskip("opentelemetry.exporter.zipkin.json")
+    trace = ids()
+    async with collecting() as zipkin:
+        env = {
+            "OTEL_TRACES_EXPORTER": "zipkin,zipkin_json,jaeger",
+            "OTEL_EXPORTER_ZIPKIN_ENDPOINT": zipkin.url,
+            **SOON,
+        }
+        async with standing(tmp_path, flags=("--engine", engine), env=env) as mesh:
+            await call(mesh.web, trace)
+
+            async def have_come() -> bool:
+                return len([span for span in zipkin.spans if span["traceId"] == trace[0]]) == 4
+
+            await eventually(have_come)
+            told = json.loads((await mesh.web.admin("/status")).body)["exporters"]
+            assert "exporter=jaeger" in mesh.web.process.output
+    place = f"127.0.0.1:{zipkin.port}"
+    assert {one["name"]: one["collector"] for one in told} == {"zipkin": place, "zipkin_json": ""}
+    found = [span for span in zipkin.spans if span["traceId"] == trace[0]]
+    assert sorted(span["kind"] for span in found) == ["CLIENT", "CLIENT", "SERVER", "SERVER"]
+    assert len({span["id"] for span in found}) == 2
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 async def test_collector_that_does_not_answer_delays_neither_start_nor_call_nor_is_it_waited_for(
     tmp_path: Path, protocol: str

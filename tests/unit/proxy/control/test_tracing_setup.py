@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from policies.rules.configuration import OtelConfig, TracingConfig
-from proxy.control.tracing_setup import configured_target, exporters, otlp_target, sampling_rate, tracer
+from proxy.control.tracing_setup import (
+    configured_target,
+    exporters,
+    otlp_target,
+    sampling_rate,
+    tracer,
+    with_variables,
+)
 from proxy.errors import ConfigError
 from proxy.settings.parsing import parse
 from proxy.settings.values import Profile, Settings
@@ -100,6 +107,22 @@ def test_no_otlp_goes_to_a_port_of_ours(root: Path) -> None:
     assert len(exporters(TracingConfig(), known, frozenset({3500})).own) == 1
     away = settings(root, env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:50001"})
     assert len(exporters(TracingConfig(), away, frozenset({50001})).app) == 1
+
+
+def test_exporters_of_the_environment_join_those_of_the_configuration(root: Path) -> None:
+    known = settings(root, profile="production", env={"OTEL_TRACES_EXPORTER": "zipkin,zipkin_json,console"})
+    made = exporters(TracingConfig(zipkin_endpoint=ZIPKIN, otel=OTEL), known)
+    assert [one.name for one in made.own] == ["zipkin", "otlp", "stdout", "zipkin_json"]
+    assert with_variables(TracingConfig(zipkin_endpoint=ZIPKIN), known.otel).zipkin_endpoint == ZIPKIN
+    assert sampling_rate(TracingConfig(), known) == 1.0
+
+
+def test_exporter_of_the_environment_that_is_not_installed_is_told_and_left_out(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = exporters(TracingConfig(), settings(root, env={"OTEL_TRACES_EXPORTER": "jaeger,console"}))
+    assert [one.name for one in made.own] == ["stdout"]
+    assert "an exporter of OTEL_TRACES_EXPORTER is left out" in caplog.text
 
 
 def test_tracer_has_a_queue_for_each(root: Path) -> None:

@@ -35,12 +35,49 @@ def test_nothing_said_nothing_exported(root: Path) -> None:
     found = read(root, {f"{COMMON}PROTOCOL": "grpc", f"{COMMON}HEADERS": "a=b"})
     assert found == OtelSettings(
         traces=None,
+        zipkin="",
+        to_stdout=False,
+        exporters=(),
         metrics=None,
         metrics_every_s=60.0,
         service_name="",
         resource=(),
         limits=ExportLimits(),
     )
+
+
+def test_exporters_by_name(root: Path) -> None:
+    found = read(root, {"OTEL_TRACES_EXPORTER": "zipkin, console,own,,otlp,own"})
+    assert (found.zipkin, found.to_stdout, found.exporters) == (
+        "http://localhost:9411/api/v2/spans",
+        True,
+        ("own",),
+    )
+    assert found.traces is not None
+    assert (found.traces.address, found.traces.is_secure) == ("localhost:4317", False)
+
+    elsewhere = {"OTEL_EXPORTER_ZIPKIN_ENDPOINT": "https://z.example/api/v2/spans"}
+    assert (
+        read(root, {"OTEL_TRACES_EXPORTER": "zipkin"} | elsewhere).zipkin == "https://z.example/api/v2/spans"
+    )
+    assert not read(root, elsewhere).zipkin
+
+
+@pytest.mark.parametrize("names", ["none", "zipkin", "console,none"])
+def test_exporters_without_otlp_leave_its_variables_unused(root: Path, names: str) -> None:
+    assert read(root, {"OTEL_TRACES_EXPORTER": names, f"{COMMON}ENDPOINT": "http://c:4317"}).traces is None
+
+
+def test_daprd_knows_no_names_of_exporters(root: Path) -> None:
+    env = {"OTEL_TRACES_EXPORTER": "zipkin,own", f"{COMMON}ENDPOINT": "http://c:4317"}
+    found = read(root, env, "daprd")
+    assert (found.zipkin, found.exporters, found.traces is None) == ("", (), False)
+
+
+@pytest.mark.parametrize("endpoint", ["zipkin:9411", "ftp://z/", "http://", "http://z:port/"])
+def test_zipkin_that_is_no_url_is_a_fault(root: Path, endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="OTEL_EXPORTER_ZIPKIN_ENDPOINT"):
+        read(root, {"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_ZIPKIN_ENDPOINT": endpoint})
 
 
 @pytest.mark.parametrize(
