@@ -1,5 +1,6 @@
 """The one table of answers, and how they read on the wire: HTTP and gRPC, on both surfaces."""
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import Any, cast
@@ -170,6 +171,10 @@ def test_every_cause_is_answered_in_both_forms(cause: Cause, surface: Surface) -
     wire, code = sent(found, "here", grpc=True)
     assert (wire.status, wire.body) == (200, b"")
     assert code == found.grpc_code
+    packed = wire.headers.pop(b"grpc-status-details-bin")
+    details = base64.b64decode(packed + b"=" * (-len(packed) % 4))
+    assert details.startswith(b"\x08%c\x12\x0fit failed: here" % (code or 0))
+    assert details.endswith(TRACE.encode())
     assert wire.headers == {
         b"content-type": b"application/grpc",
         b"grpc-status": str(code).encode(),
