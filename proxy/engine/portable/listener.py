@@ -7,6 +7,7 @@ import asyncio
 import socket
 import ssl
 import time
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -171,7 +172,8 @@ class Listener:
                 continue
             connection.setblocking(False)
             self._opened()
-            self._handshakes.create_task(self._begin(connection, address))
+            task = self._handshakes.create_task(self._begin(connection, address))
+            task.add_done_callback(partial(_close_cancelled, connection))
 
     @property
     def context(self) -> ssl.SSLContext | None:
@@ -344,6 +346,12 @@ def _who(peer: str | None, address: str, listener: str) -> str:
 
 def _peer(transport: asyncio.BaseTransport) -> str:
     return _host(transport.get_extra_info("peername"))
+
+
+def _close_cancelled(connection: socket.socket, task: asyncio.Task[None]) -> None:
+    """A task that is cancelled before its first step runs none of its own code."""
+    if task.cancelled():
+        connection.close()
 
 
 def _host(address: object) -> str:
