@@ -105,7 +105,7 @@ class Svid:
     not_after: datetime
     bundle: TrustBundle
     serial: str = ""
-    issuer_not_after: datetime | None = None  # of an issuer that is no root
+    issuer_not_after: datetime | None = None  # None: a root issued the certificate
 
     @property
     def life_left_s(self) -> float:

@@ -18,7 +18,7 @@ from telemetry.tracing import Tracer
 
 __all__ = ["AttemptNote", "Batch", "Buckets", "Call", "CallRecorder"]
 
-# Ends of calls that are no failure of a proxy; who hung up has seen what made it.
+# Calls that ended without a proxy failing; a caller who hung up knows why.
 _APPS_OWN = frozenset({None, names.STATUS_CAUSE, names.CALLER_LEFT_CAUSE})
 #: Kinds of call kept, a dozen references each; beyond it all are looked up afresh.
 _KINDS = 4096

@@ -61,7 +61,7 @@ class Phases(NamedTuple):
 
 
 def phases_of(outcome: Outcome, held_s: float, queued_s: float) -> Phases | None:
-    """Of a call with the answer of its only attempt, no tunnel; None for others. held_s: waiting for its callee to be found."""
+    """None for a tunnel, or a call with more than one attempt or no answer. held_s: waiting for its callee to be found."""
     if len(outcome.attempts) != 1 or outcome.head.protocol == "websocket":
         return None
     (attempt,) = outcome.attempts

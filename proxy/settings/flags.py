@@ -100,11 +100,11 @@ _BUILT = (
     _flag(
         "access-log-headers", "NAMES", "fields of requests in it, comma-separated; none that holds secrets"
     ),
-    _flag("access-log-min-status", "STATUS", "leave out what apps answer below it, as 400"),
-    _flag("access-log-slower", "DURATION", "leave out calls that take less"),
-    _flag("access-log-sample", "N", "one call in so many, the same at both sidecars (1)"),
-    _flag("access-log-max-size", "SIZE", "then the file is put aside (100Mi); 0: never"),
-    _flag("access-log-keep", "N", "so many old files (5)"),
+    _flag("access-log-min-status", "STATUS", "leave out answers of apps with a lower HTTP status, as 400"),
+    _flag("access-log-slower", "DURATION", "log only calls that take this long or longer"),
+    _flag("access-log-sample", "N", "log one call in N, the same ones at both sidecars (1)"),
+    _flag("access-log-max-size", "SIZE", "rotate the file at this size (100Mi); 0: never"),
+    _flag("access-log-keep", "N", "rotated files to keep (5)"),
     _flag(
         "no-otlp-receiver",
         "",

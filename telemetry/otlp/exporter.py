@@ -25,7 +25,7 @@ class Delivery:
     """Sends requests of one signal to one collector, and reads what of them it did not want. Owns the sender."""
 
     def __init__(self, target: OtlpTarget, signal: Signal, marks: Pairs = ()) -> None:
-        """`marks`: headers beside those of the target. Raises: ExporterConfigError for a target that is no address."""
+        """`marks`: headers beside those of the target. Raises: ExporterConfigError for an invalid target address."""
         self._signal: Signal = signal
         self._is_json = target.is_json and target.protocol == "http"
         kind = GrpcSender if target.protocol == "grpc" else HttpSender
@@ -76,7 +76,7 @@ class OtlpExporter:
     name = "otlp"
 
     def __init__(self, target: OtlpTarget, service: str, resource: Pairs = (), marks: Pairs = ()) -> None:
-        """Raises: ExporterConfigError for a target that is no address."""
+        """Raises: ExporterConfigError for an invalid target address."""
         self._delivery = Delivery(target, "traces", marks)
         self._service = service
         self._resource = resource
@@ -102,7 +102,7 @@ class OtlpForwarder:
     name = "otlp-app"
 
     def __init__(self, target: OtlpTarget, marks: Pairs = ()) -> None:
-        """Raises: ExporterConfigError for a target that is no address."""
+        """Raises: ExporterConfigError for an invalid target address."""
         self._delivery = Delivery(target, "traces", marks)
 
     async def export(self, items: Sequence[Received]) -> None:

@@ -51,7 +51,7 @@ class LogTail:
 
 
 async def follow(entry: Entry, tell: Callable[[Json], None]) -> None:
-    """Tell of the lines of a sidecar and of its app until cancelled; of a log that is no file, that."""
+    """Tell which log files a sidecar and its app have, then their lines, until cancelled."""
     found = await files_of([entry], app=True, sidecar=True)
     about = {"app": entry.app_id, "instance": entry.instance}
     tell(

@@ -416,7 +416,7 @@ impl Call {
     }
 }
 
-/// Where the time of a call went that has the answer of its only attempt and is no tunnel. As `phases_of` in `proxy/contract/outcome.py`.
+/// Where the time of a call went; none for a tunnel, or a call with more than one attempt or no answer. As `phases_of` in `proxy/contract/outcome.py`.
 fn phased(outcome: &Outcome, held: Duration, queued: Duration) -> Option<Notice> {
     let token = outcome.decision.clone()?;
     let [attempt] = &outcome.attempts[..] else { return None };

@@ -207,7 +207,7 @@ async fn linger(conn: &Rc<RefCell<Conn>>) {
     drop(timeout(LINGER, quiet).await);
 }
 
-/// Answer what is no HTTP, then close. Without fields for pages: a head that can't be read names no origin, and no browser frames a body so.
+/// Answer malformed HTTP, then close. No CORS fields: an unreadable head names no origin, and no browser frames a body like this.
 async fn refuse(conn: &Rc<RefCell<Conn>>, shared: &Shared, refusal: &Refusal) {
     shared.refused(refusal.kind);
     let text = refusal.text.replace('\\', "\\\\").replace('"', "\\\"");
