@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from proxy.api.dapr.codes import INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from proxy.contract.head import Headers
+from sentry.wire import encode
 
 FAILED_PRECONDITION: Final = 9
 UNAVAILABLE: Final = 14
@@ -58,33 +59,14 @@ def http_refused(refusal: Refusal, *, is_json: bool) -> HttpAnswer:
     if is_json:
         body = json.dumps({"code": refusal.code, "message": refusal.text}).encode()
     else:
-        body = _varint_field(1, refusal.code) + _bytes_field(2, refusal.text.encode())
+        body = encode(((1, refusal.code), (2, refusal.text.encode())))
     return HttpAnswer(_HTTP[refusal.code], headers, body)
 
 
 def partial_success(rejected: int, why: str) -> bytes:
     """The answer's message: empty where all was taken."""
-    if not rejected and not why:
-        return b""
-    return _bytes_field(1, _varint_field(1, rejected) + _bytes_field(2, why.encode()))
+    return encode(((1, encode(((1, rejected), (2, why.encode())))),))
 
 
 def _headers(*, is_json: bool) -> Headers:
     return ((b"content-type", b"application/json" if is_json else b"application/x-protobuf"),)
-
-
-def _varint_field(number: int, value: int) -> bytes:
-    return bytes([number << 3]) + _varint(value)
-
-
-def _bytes_field(number: int, value: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
