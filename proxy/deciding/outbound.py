@@ -20,12 +20,13 @@ from proxy.contract.plan import (
     Surface,
 )
 from proxy.contract.recording import RecordingHead
+from proxy.deciding import api_token
+from proxy.deciding.api_token import surface_of
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.app_plan import STRIP, denied, is_grpc_web, naming_caller, to_app, without_verb
 from proxy.deciding.browsers import as_headers
 from proxy.deciding.building_blocks import missing_method
 from proxy.deciding.callee import (
-    API_TOKEN_SET,
     API_VERBS,
     DAPR_METHODS,
     DAPR_RUNTIME,
@@ -40,7 +41,7 @@ from proxy.deciding.callee import (
 )
 from proxy.deciding.closed_apis import HEALTH, closed_method, closed_route, is_method_closed, is_route_closed
 from proxy.deciding.daprd import by_translator, to_daprd
-from proxy.deciding.error_info import with_error_code, with_error_info
+from proxy.deciding.error_info import with_error_code
 from proxy.deciding.external import External, of_endpoint, of_url, to_external, verbless
 from proxy.deciding.inner_calls import as_inner
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
@@ -95,7 +96,7 @@ class Outbound:
         answered = None if is_judged or own_port is not None else self._api(head) or self._otlp(head)
         if answered is not None:
             return answered
-        refused = None if is_judged else self._token(head) or self._closed(head)
+        refused = None if is_judged else self._token(head, surface_of(self.view, head)) or self._closed(head)
         if refused is not None:
             return refused
         passed = self._through(head)
@@ -187,12 +188,8 @@ class Outbound:
         before = found.reply_edits or (Edit(op=Op.HOP_BY_HOP),)
         return replace(found, reply_edits=(*before, *edits), local_replies=local_replies)
 
-    def _token(self, head: RecordingHead) -> Reply | None:
-        if not self.view.token_required or head.header_is(b"dapr-api-token", API_TOKEN_SET):
-            return None
-        text = "the header dapr-api-token is missing or wrong"
-        reply = self.view.reply(Cause.UNAUTHENTICATED, text)
-        return with_error_info(reply, "Unauthorized", 401, text) if head.protocol() == "grpc" else reply
+    def _token(self, head: RecordingHead, surface: Surface) -> Reply | None:
+        return api_token.refused(self.view, head, surface)
 
     def _closed(self, head: RecordingHead) -> Reply | None:
         is_closed = head.protocol() != "grpc" and is_route_closed(self.view.apis, "invoke")
@@ -223,7 +220,7 @@ class Outbound:
         found = self._to_api(LOCAL_API, (), body_bytes=1_048_576)
         if path_class[1] in HEALTH:  # whoever asks has neither token nor login
             return found
-        refused = self._token(head)
+        refused = self._token(head, "dapr")
         if refused is not None:
             return refused
         passed = self._through(head)
@@ -239,12 +236,12 @@ class Outbound:
                 return None
             if view.routes.find(TRACE_SERVICE) is not None or view.routes.claimants(TRACE_SERVICE):
                 return None
-            return self._token(head) or self._to_api(OTLP, _OTLP_EDITS, body_bytes=None)
+            return self._token(head, "own") or self._to_api(OTLP, _OTLP_EDITS, body_bytes=None)
         if head.form() != "origin" or head.path_class(OUT_PATHS) != ("app",) or self._names_app(head):
             return None
         if head.method() != "POST" or head.path_class(OTLP_PATHS) != "traces":
             return None
-        passed = self._token(head) or self._through(head)
+        passed = self._token(head, "own") or self._through(head)
         return (
             passed.onto(self._to_api(OTLP, _OTLP_EDITS, body_bytes=None))
             if isinstance(passed, Passed)
@@ -265,7 +262,7 @@ class Outbound:
         if local_name(head.authority()):
             return None
         if service in STANDARD_SERVICES and head.naming(b"dapr-app-id") is None:
-            return (None if service == HEALTH_SERVICE else self._token(head)) or self._to_dapr_api()
+            return (None if service == HEALTH_SERVICE else self._token(head, "dapr")) or self._to_dapr_api()
         if not service.startswith(DAPR_RUNTIME):
             return None
         method = head.path_class(DAPR_METHODS)
@@ -274,7 +271,7 @@ class Outbound:
             return closed_method(self.view.labels("dapr"))
         if method[0] == "unknown":
             return None
-        refused = self._token(head)
+        refused = self._token(head, "dapr")
         if refused is not None:
             return refused
         if method[0] == "block":

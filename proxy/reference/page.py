@@ -153,7 +153,7 @@ def page() -> str:
         "## Errors",
         "What postern answers itself carries the header `postern-error` (metadata on gRPC) and, over HTTP, a JSON body with"
         " `errorCode`, `message` and, in `details`, the trace's id. On Dapr's paths the `errorCode` is `ERR_DIRECT_INVOKE`, and the codes"
-        " are those in the last two columns.",
+        " are those in the last two columns; a request there without the API's token gets 401 `invalid api token` in plain text.",
         table(
             ("postern-error", "meaning", "errorCode", "HTTP", "gRPC", "HTTP, Dapr's", "gRPC, Dapr's"),
             _error_rows(),

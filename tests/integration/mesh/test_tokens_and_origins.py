@@ -59,30 +59,33 @@ async def test_health_needs_no_token(doors: Doors, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "target", "headers"),
+    ("verb", "target", "headers", "is_daprs"),
     [
-        ("GET", TO_CART, ()),
-        ("GET", TO_CART, (("dapr-api-token", ""),)),
-        ("GET", TO_CART, (("dapr-api-token", TOKEN + "x"),)),
-        ("GET", TO_CART, (("dapr-api-token", TOKEN.upper()),)),
-        ("GET", TO_CART, (("Authorization", f"Bearer {TOKEN}"),)),
-        ("GET", "/echo", (("dapr-app-id", "cart"),)),
-        ("GET", "/echo", (("Host", "cart.localhost"),)),
-        ("GET", "http://cart/echo", (("Host", "cart"),)),
-        ("GET", "/v1.0/metadata", ()),
-        ("PUT", "/v1.0/metadata/key", ()),
-        ("POST", "/v1.0/shutdown", ()),
-        ("POST", "/v1.0/healthz", ()),
-        ("GET", "/v1.0/healthz/../metadata", ()),
+        ("GET", TO_CART, (), True),
+        ("GET", TO_CART, (("dapr-api-token", ""),), True),
+        ("GET", TO_CART, (("dapr-api-token", TOKEN + "x"),), True),
+        ("GET", TO_CART, (("dapr-api-token", TOKEN.upper()),), True),
+        ("GET", TO_CART, (("Authorization", f"Bearer {TOKEN}"),), True),
+        ("GET", "/echo", (("dapr-app-id", "cart"),), True),
+        ("GET", "/echo", (("Host", "cart.localhost"),), False),
+        ("GET", "http://cart/echo", (("Host", "cart"),), False),
+        ("GET", "/v1.0/metadata", (), True),
+        ("PUT", "/v1.0/metadata/key", (), True),
+        ("POST", "/v1.0/shutdown", (), True),
+        ("POST", "/v1.0/healthz", (), True),
+        ("GET", "/v1.0/healthz/../metadata", (), True),
+        ("GET", "/nowhere", (), True),
     ],
 )
-async def test_call_without_the_token_is_401(
-    doors: Doors, verb: str, target: str, headers: tuple[Header, ...]
+async def test_call_without_the_token_is_401_in_the_words_of_its_surface(
+    doors: Doors, verb: str, target: str, headers: tuple[Header, ...], is_daprs: bool
 ) -> None:
     for port in (doors.guarded.http_port, doors.guarded.grpc_port):
         answer = await request(port, verb, target, headers=headers)
         assert (answer.status, answer.get("postern-error")) == (401, "unauthenticated"), answer.body
         assert TOKEN not in answer.body.decode()
+        assert (answer.body == b"invalid api token\n") is is_daprs
+        assert answer.get("content-type") == ("text/plain; charset=utf-8" if is_daprs else "application/json")
     names = [(name.lower(), value) for name, value in headers if name != "Host"]
     if not target.startswith("http:") and not any(name == "Host" for name, _ in headers):
         over_h2 = await h2_request(doors.guarded.http_port, [*h2_head(verb, target), *names])
@@ -91,7 +94,8 @@ async def test_call_without_the_token_is_401(
 
 
 async def test_own_port_needs_the_token_too(doors: Doors) -> None:
-    assert (await request(doors.own_port, "GET", "/echo")).status == 401
+    answer = await request(doors.own_port, "GET", "/echo")
+    assert (answer.status, json.loads(answer.body)["errorCode"]) == (401, "ERR_UNAUTHENTICATED")
     assert (await request(doors.own_port, "GET", "/echo", headers=[WITH_TOKEN])).status == 200
 
 
@@ -135,10 +139,12 @@ async def test_refusal_of_a_grpc_call_has_details_as_daprs(doors: Doors) -> None
         call = EchoClient(channel, metadata=(("dapr-app-id", "echo"),)).unary(EchoRequest())
         assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
         details = dict(await call.trailing_metadata())["grpc-status-details-bin"]
+        assert await call.details() == "Unauthorized"
     assert isinstance(details, bytes)
     assert b"google.rpc.ErrorInfo" in details
     assert b"Unauthorized" in details
     assert b"401" in details
+    assert b"the header dapr-api-token is missing or wrong" in details
 
 
 async def test_grpc_with_the_token_passes_and_the_app_sees_its_own(doors: Doors) -> None:
