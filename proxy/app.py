@@ -34,6 +34,7 @@ from proxy.control.identity import Identity, WorkloadName
 from proxy.control.life_lines import life_lines
 from proxy.control.lifetime import Lifetime
 from proxy.control.listening import Listening, guarded
+from proxy.control.metrics_access import metrics_tls, with_token
 from proxy.control.metrics_port import MetricsPort
 from proxy.control.metrics_setup import (
     MetricShapes,
@@ -293,8 +294,10 @@ class Sidecar:
     async def _open(self, servers: list[LocalHttp]) -> AsyncIterator[None]:
         self._api_path.parent.mkdir(mode=0o700, exist_ok=True)
         settings, name = self._settings, self._hostname
+        scrapes = with_token(self._admin.metrics, settings)
         metrics = LocalHttp(
-            guarded(self._admin.metrics, settings, name, settings.metrics_listen_address, scraped=True)
+            guarded(scrapes, settings, name, settings.metrics_listen_address, scraped=True),
+            tls=metrics_tls(settings),
         )
         public = LocalHttp(guarded(self._admin.public, settings, name, settings.public_listen_address))
         async with asyncio.TaskGroup() as tasks:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Awaitable, Callable, Coroutine
 
@@ -21,7 +22,7 @@ from proxy.contract.plan import Cause
 from proxy.errors import ListenError
 from proxy.wire.http1_server import Http1Server
 from proxy.wire.http_client import LocalResponse, LocalStream
-from proxy.wire.streams import Downstream, RawHead
+from proxy.wire.streams import AcceptCall, Downstream, RawHead
 
 _LOG = logging.getLogger("postern.local-http")
 # Of one LocalHttp; the engine opens one for each local call in flight. As many may wait to be accepted: a unix socket refuses at once what
@@ -34,6 +35,7 @@ _UNREAD_BYTES = (
     65_536  # of an answer that goes on, beyond what its connection holds: then its reader is waited for
 )
 _UNREAD_S = 60.0  # for it to read on
+_HANDSHAKE_S = 10.0
 
 
 class LocalRequest(Struct, frozen=True):
@@ -50,7 +52,7 @@ Handler = Callable[[LocalRequest], Awaitable[LocalResponse | LocalStream]]
 
 
 class LocalHttp:
-    """A server for one handler on any number of addresses.
+    """A server for one handler on any number of addresses. tls: on those that are not of the file system.
 
     Mutable state: its sockets, connections, and the handlers that began before `run`, which owns their tasks.
     """
@@ -62,11 +64,13 @@ class LocalHttp:
         limits: Limits | None = None,
         body_bytes: int = _BODY_BYTES,
         handler_s: float = _HANDLER_S,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.handler = handler
         self.body_bytes = body_bytes
         self.handler_s = handler_s
         self._limits = limits or Limits()
+        self._tls = tls
         self._servers: list[asyncio.Server] = []
         self._paths: list[str] = []
         self._ends: set[Http1Server] = set()
@@ -101,7 +105,16 @@ class LocalHttp:
                     await loop.create_unix_server(self._end, sock=bound, backlog=_CONNECTIONS)
                 )
             else:
-                self._servers.append(await loop.create_server(self._end, sock=bound, backlog=_CONNECTIONS))
+                handshake_s = None if self._tls is None else _HANDSHAKE_S
+                self._servers.append(
+                    await loop.create_server(
+                        self._end,
+                        sock=bound,
+                        backlog=_CONNECTIONS,
+                        ssl=self._tls,
+                        ssl_handshake_timeout=handshake_s,
+                    )
+                )
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise ListenError(name, str(address), reason) from error
@@ -130,12 +143,23 @@ class LocalHttp:
     def _end(self) -> asyncio.Protocol:
         if len(self._ends) >= _CONNECTIONS:
             return _Full()
-        end = Http1Server(self._accept, self._limits, _count, lambda: self._ends.discard(end))
-        self._ends.add(end)
-        return end
+        return _End(self._accept, self._limits, self._ends)
 
     def _accept(self, down: Downstream, head: RawHead) -> "_LocalCall":
         return _LocalCall(self, down, head)
+
+
+class _End(Http1Server):
+    """A connection, among `ends` while it is open: a TLS handshake that fails never opens one."""
+
+    def __init__(self, accept: AcceptCall, limits: Limits, ends: set[Http1Server]) -> None:
+        super().__init__(accept, limits, _count, lambda: ends.discard(self))
+        self._ends = ends
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See Http1Server."""
+        self._ends.add(self)
+        super().connection_made(transport)
 
 
 class _Full(asyncio.Protocol):

@@ -52,6 +52,15 @@ _BUILT = (
     _flag("dapr-internal-grpc-listen-address", "HOST", "address of the peer port (all)"),
     _flag("dapr-public-listen-address", "HOST", "address of the public port (all)"),
     _flag("metrics-listen-address", "HOST", "address of the metrics port (127.0.0.1; all as daprd)"),
+    _flag(
+        "metrics-tls-cert", "FILE", "serve metrics over TLS with this PEM chain; read again when it changes"
+    ),
+    _flag("metrics-tls-key", "FILE", "its key"),
+    _flag(
+        "metrics-token-file",
+        "FILE",
+        "serve metrics to those who send this bearer token; read again when it changes",
+    ),
     _flag("unix-domain-socket", "DIR", "serve the APIs on sockets in this folder instead of on TCP"),
     _flag("max-body-size", "SIZE", "largest request body, as 4Mi (unlimited; 4Mi as daprd)"),
     _flag("read-buffer-size", "SIZE", "largest request head (64Ki; 16Ki as daprd)"),

@@ -111,6 +111,8 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         metrics_listen_address=read.host(
             "metrics-listen-address", ANY_HOST if profile == "daprd" else "127.0.0.1"
         ),
+        metrics_tls=_metrics_tls(read),
+        metrics_token_file=read.file("metrics-token-file"),
         unix_domain_socket=read.folder("unix-domain-socket"),
         host_ip=read.ip("host-ip", variable="DAPR_HOST_IP"),
         upstreams=upstreams,
@@ -243,6 +245,16 @@ def _metrics_port(read: FlagReader, profile: Profile) -> PortWish | None:
         read.port("metrics-port", absent=("", "-1"))
         return None
     return _wish(read, "metrics-port", 9090, profile)
+
+
+def _metrics_tls(read: FlagReader) -> tuple[Path, Path] | None:
+    certificate, key = read.file("metrics-tls-cert"), read.file("metrics-tls-key")
+    if certificate is not None and key is not None:
+        return certificate, key
+    if certificate is not key:
+        given, other = ("cert", "key") if key is None else ("key", "cert")
+        read.fault(f"--metrics-tls-{given}", "alone", f"--metrics-tls-{other}, too")
+    return None
 
 
 def _wish(

@@ -207,6 +207,11 @@ class FlagReader:
         given = [word for text in self.given.every(flag) for word in text.split(",") if word]
         return tuple(self._existing(flag, text, folder=True) for text in given)
 
+    def file(self, flag: str) -> Path | None:
+        """A file that exists."""
+        given = self.text(flag)
+        return self._existing(flag, given, folder=False) if given else None
+
     def files(self, flag: str) -> tuple[Path, ...]:
         """Files that exist; commas part them too."""
         given = [word for text in self.given.every(flag) for word in text.split(",") if word]

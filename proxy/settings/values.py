@@ -113,6 +113,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     peer_listen_address: str
     public_listen_address: str
     metrics_listen_address: str
+    metrics_tls: tuple[Path, Path] | None  # the chain and its key
+    metrics_token_file: Path | None
     unix_domain_socket: Path | None  # a directory: the API listens there instead of on TCP
     host_ip: str | None  # announced as ours; None: find out
     # naming the callee
