@@ -77,7 +77,7 @@ def _endpoint(call: Call, target: str) -> str:
 class ApiLog:
     """Dapr's API log: one info line per call of the app, also to the proxy's own API; none for peers' calls, nor without the API token.
 
-    `obfuscate` replaces the path by the callee (`InvokeService/b`) or the endpoint's name.
+    `obfuscate` replaces the path by the callee (`InvokeService/b`) or the endpoint's name; what names neither is an invocation, too.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ApiLog:
             return
         method = f"{call.verb} {target}"
         if self._obfuscate:
-            method = f"InvokeService/{call.dst}" if call.dst else endpoint or "Unknown"
+            method = f"InvokeService/{call.dst}" if call.dst else endpoint or "InvokeService"
         self._http.info(
             "HTTP API Called",
             method=method,

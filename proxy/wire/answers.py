@@ -30,8 +30,9 @@ _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 def send(
     down: Downstream, reply: Reply, detail: str, span: HopSpan, *, grpc: bool, head: bool, web: bytes = b""
-) -> int | None:
-    """Answer a call; returns the gRPC code where it was one. gRPC errors are trailers-only (gRPC over HTTP/2, Responses).
+) -> tuple[int | None, int]:
+    """Answer a call; returns the gRPC code where it was one, and the bytes of the body. gRPC errors are trailers-only (gRPC over HTTP/2,
+    Responses).
 
     web: the content type of a call of gRPC-Web, else empty. Its trailers are a body: a page may not read all fields of a head.
     """
@@ -43,11 +44,11 @@ def send(
         down.respond(200, ((b"content-type", web), length, *told, *for_pages), end=False)
         down.send(frame)
         down.finish(())
-        return reply.grpc_code
+        return reply.grpc_code, len(frame)
     if grpc:
         trailers = grpc_trailers(reply, detail, span)
         down.respond(200, ((b"content-type", b"application/grpc"), *trailers, *for_pages), end=True)
-        return reply.grpc_code
+        return reply.grpc_code, 0
     body = reply.body.replace(
         DETAIL.encode(), json.dumps(detail, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
     )
@@ -57,11 +58,11 @@ def send(
     )
     if head or not body:
         down.respond(reply.status, headers, end=True)
-    else:
-        down.respond(reply.status, headers, end=False)
-        down.send(body)
-        down.finish(())
-    return None
+        return None, 0
+    down.respond(reply.status, headers, end=False)
+    down.send(body)
+    down.finish(())
+    return None, len(body)
 
 
 def dated(headers: Headers) -> Headers:

@@ -33,6 +33,15 @@ async def test_attempt_without_a_connection_was_not_sent(engine: str) -> None:
     assert (attempt.sent_ns, attempt.head_ns) == (0, 0)
 
 
+@pytest.mark.parametrize("verb", ["GET", "HEAD"])
+async def test_answer_of_the_proxys_own_counts_the_bytes_that_it_has(engine: str, verb: str) -> None:
+    async with leading(engine, "one", 1) as way, connect(way.port) as caller:
+        answer = await caller.request(verb, "/")
+        outcome = await way.front.seen.outcome()
+    assert (outcome.down_bytes, outcome.status) == (len(answer.body), answer.status)
+    assert bool(answer.body) is (verb == "GET")
+
+
 async def test_every_call_is_reported_by_itself_from_when_that_is_asked_until_it_is_not(engine: str) -> None:
     """An engine may add calls up, and the portable one never does."""
     async with (

@@ -474,7 +474,7 @@ class Exchange:
     def _answer(self, reply: Reply, detail: str) -> None:
         """An answer of our own, HTTP or gRPC by what was asked."""
         self._status = reply.status
-        code = answers.send(
+        code, self._down_bytes = answers.send(
             self._down,
             reply,
             detail,

@@ -81,6 +81,7 @@ async def test_call_has_a_line_with_every_key_at_both_sidecars(engine: str, tmp_
     assert (refused["cause"], refused["made_by"]) == ("denied", "peer-proxy")
     assert (at_callee["cause"], at_callee["made_by"]) == ("denied", "this-proxy")
     assert "/secret" in at_callee["decision"]
+    assert refused["bytes_out"] == at_callee["bytes_out"] > 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -40,6 +40,7 @@ async def test_line_says_what_the_app_asked_and_got_whatever_the_level(
     env = {"DAPR_API_TOKEN": "sesame"}
     web = await mesh.sidecar("web", flags=(*flags, "--config", config), env=env)
     token = ("dapr-api-token", "sesame")
+    answers = []
     for verb, target, headers in (
         ("GET", invoke("shop", "/bytes?n=7"), [token, AGENT]),
         ("GET", invoke("shop", "/healthz"), [token]),
@@ -47,7 +48,7 @@ async def test_line_says_what_the_app_asked_and_got_whatever_the_level(
         ("GET", "/v1.0/metadata", []),  # without the token
         ("POST", "/v1.0/shutdown", [token]),  # closed
     ):
-        await request(web.http_port, verb, target, headers=headers)
+        answers.append(await request(web.http_port, verb, target, headers=headers))
     async with grpc.aio.insecure_channel(f"localhost:{web.grpc_port}") as channel:
         await DaprClient(channel, (token,)).get_metadata()
 
@@ -63,6 +64,7 @@ async def test_line_says_what_the_app_asked_and_got_whatever_the_level(
     assert isinstance(first["duration"], int)
     assert health["method"] == f"GET {invoke('shop', '/healthz')}"
     assert (closed["method"], closed["code"]) == ("POST /v1.0/shutdown", 404)
+    assert closed["size"] == len(answers[-1].body) > 0
     assert (rpc["msg"], rpc["scope"]) == ("gRPC API Called", "dapr.runtime.grpc.api-info")
     assert (rpc["method"], rpc["code"]) == ("/dapr.proto.runtime.v1.Dapr/GetMetadata", 0)
     assert rpc["useragent"].startswith("grpc-python")

@@ -68,8 +68,11 @@ def sent(
     found: Any, detail: str = "", *, grpc: bool = False, head: bool = False, web: bytes = b""
 ) -> tuple[Wire, int | None]:
     wire = Wire()
-    code = answers.send(cast("Downstream", wire), found, detail, FixedSpan(), grpc=grpc, head=head, web=web)
+    code, size = answers.send(
+        cast("Downstream", wire), found, detail, FixedSpan(), grpc=grpc, head=head, web=web
+    )
     assert wire.ended
+    assert size == len(wire.body)
     return wire, code
 
 

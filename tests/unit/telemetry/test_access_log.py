@@ -41,8 +41,8 @@ def test_api_log_obfuscated_names_the_callee_or_the_endpoint_only() -> None:
         "GetMetadata",
         "PutMetadata",
         "Healthz",
-        "Unknown",
-        "Unknown",
+        "InvokeService",
+        "InvokeService",
     ]
 
 

@@ -122,7 +122,7 @@ impl Call {
         }
         self.status = reply.status;
         let grpc = self.head.protocol == Protocol::Grpc || grpc_web::content_type(&self.head).is_some();
-        answers::send(down, reply, detail, self.span.as_ref(), &self.head);
+        self.down_bytes = answers::send(down, reply, detail, self.span.as_ref(), &self.head) as u64;
         self.answer = Some((reply.token.clone(), reply.cause, grpc.then_some(reply.grpc_code)));
     }
 

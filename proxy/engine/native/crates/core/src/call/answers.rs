@@ -27,8 +27,8 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What an answer in any form has for pages of listed origins.
 const FOR_PAGES: [HeaderName; 3] = [header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_EXPOSE_HEADERS, header::VARY];
 
-/// Answer a call. gRPC errors are trailers-only; gRPC-Web's are a body, as a page may not read all fields of a head.
-pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, asked: &Head) {
+/// Answer a call; returns how long the body is. gRPC errors are trailers-only; gRPC-Web's are a body, as a page may not read all fields of a head.
+pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, asked: &Head) -> usize {
     if let Some(sent_as) = grpc_web::content_type(asked) {
         let frame = grpc_web::trailer_frame(&grpc_trailers(reply, detail, span), sent_as);
         let mut headers = Headers::with_capacity(6);
@@ -37,8 +37,10 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
         for (name, value) in reply.headers.iter().filter(|(name, _)| *name == ERROR || FOR_PAGES.contains(name)) {
             headers.append(name, value.clone());
         }
+        let size = frame.len();
         down.respond(200, headers, false);
-        return down.send(frame, true);
+        down.send(frame, true);
+        return size;
     }
     if asked.protocol == Protocol::Grpc {
         let mut headers = grpc_trailers(reply, detail, span);
@@ -47,7 +49,7 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
             headers.append(name, value.clone());
         }
         down.respond(200, headers, true);
-        return;
+        return 0;
     }
     let mut headers = Headers::with_capacity(reply.headers.len() + 4);
     let traceparent = span.map(Span::traceparent);
@@ -61,12 +63,12 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
     if let Some(traceparent) = traceparent {
         headers.append(TRACEPARENT, traceparent);
     }
-    if &asked.method[..] == b"HEAD" || body.is_empty() {
-        down.respond(reply.status, headers, true);
-    } else {
-        down.respond(reply.status, headers, false);
+    let size = if &asked.method[..] == b"HEAD" { 0 } else { body.len() };
+    down.respond(reply.status, headers, size == 0);
+    if size > 0 {
         down.send(body, true);
     }
+    size
 }
 
 /// Add a Date where there is none (RFC 9110 §6.6.1).
