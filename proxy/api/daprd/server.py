@@ -1,25 +1,15 @@
 """The two private sockets where the engine hands over what is for daprds, or from them. What translates is loaded with the first call."""
 
-import asyncio
-import logging
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from proxy.api.server import bind_unix
-from proxy.contract.engine import Limits
-from proxy.errors import ListenError, os_reason
+from proxy.api.http2_sockets import Http2Sockets
 from proxy.wire.streams import Downstream, RawHead, RequestEvents
-from proxy.wire.turns import Rota
 
 if TYPE_CHECKING:
     from proxy.api.daprd.way import Way
-    from proxy.wire.http2_server import Http2Server
-
-_LOG: Final = logging.getLogger("postern.daprd")
-_BACKLOG: Final = 128
 
 
 class Translating(Struct, frozen=True, kw_only=True):
@@ -39,73 +29,35 @@ class Translating(Struct, frozen=True, kw_only=True):
 class Translators:
     """Both directions of one sidecar. `base`: sockets are beside it, two to be called at and two to call back by.
 
-    Mutable state: the open connections, the ways into the engine once used, whose turn it is, and the group that owns the tasks.
+    Mutable state: the ways into the engine once used.
     """
 
     def __init__(self, base: Path, own: Translating) -> None:
         self.inbound, self.outbound = base.with_suffix(".din"), base.with_suffix(".dout")
         self.inbound_way, self.outbound_way = base.with_suffix(".dinw"), base.with_suffix(".doutw")
         self._own = own
-        self._ends: set[Http2Server] = set()
+        self._sockets = Http2Sockets("daprd")
         self._ways: dict[Path, Way] = {}
-        self._group: asyncio.TaskGroup | None = None
-        self._servers: list[asyncio.Server] = []
-        self._rota = Rota()
 
     async def listen(self) -> None:
         """Listen on both sockets. Raises ListenError."""
-        loop = asyncio.get_running_loop()
-        for path, accept in ((self.inbound, self._accept_inbound), (self.outbound, self._accept_outbound)):
-            try:
-                bound = bind_unix(str(path))
-                bound.setblocking(False)
-                server = await loop.create_unix_server(self._factory(accept), sock=bound, backlog=_BACKLOG)
-            except OSError as error:
-                raise ListenError("daprd", f"unix:{path}", os_reason(error)) from error
-            self._servers.append(server)
+        await self._sockets.listen(self.inbound, self._accept_inbound)
+        await self._sockets.listen(self.outbound, self._accept_outbound)
 
     async def run(self) -> None:
         """Carry calls until cancelled, then close everything."""
         try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                await asyncio.get_running_loop().create_future()
+            await self._sockets.run()
         finally:
-            self._group = None
-            self.close()
-
-    def close(self) -> None:
-        """Close sockets and connections now."""
-        for server in self._servers:
-            server.close()
-        for path in (self.inbound, self.outbound, self.inbound_way, self.outbound_way):
-            path.unlink(missing_ok=True)
-        for end in list(self._ends):
-            end.end()
-        for way in self._ways.values():
-            way.close()
-        self._servers.clear()
-
-    def _factory(self, accept: Callable[[Downstream, RawHead], RequestEvents]) -> "Callable[[], Http2Server]":
-        def made() -> "Http2Server":
-            from proxy.wire.http2_server import Http2Server  # noqa: PLC0415 - see above
-
-            end = Http2Server(accept, Limits(), _count, self._ends.discard, own=True, rota=self._rota)
-            self._ends.add(end)
-            return end
-
-        return made
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        if self._group is None:
-            work.close()
-        else:
-            self._group.create_task(work)
+            for way in self._ways.values():
+                way.close()
+            for path in (self.inbound_way, self.outbound_way):
+                path.unlink(missing_ok=True)
 
     def _way(self, path: Path) -> "Way":
         from proxy.api.daprd.way import Way  # noqa: PLC0415 - see above
 
-        return self._ways.setdefault(path, Way(str(path), self._spawn, self._rota))
+        return self._ways.setdefault(path, Way(str(path), self._sockets.spawn, self._sockets.rota))
 
     def _accept_inbound(self, down: Downstream, head: RawHead) -> RequestEvents:
         from proxy.api.daprd.inbound import Callee, accept  # noqa: PLC0415 - see above
@@ -129,7 +81,3 @@ class Translators:
             replay_bytes=self._own.replay_bytes,
         )
         return CallOut(self._way(self.outbound_way), own, down, head)
-
-
-def _count(kind: str) -> None:
-    _LOG.debug("refused a message: %s", kind)

@@ -5,40 +5,34 @@ grpcio is not needed: the calls are unary, and a message out of a frame is all t
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy.api.dapr.codes import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from proxy.api.daprd.framing import HEAD, ending, framed
+from proxy.api.http2_sockets import Http2Sockets
 from proxy.api.otlp import answers
 from proxy.api.otlp.answers import Refusal
 from proxy.api.otlp.unpacking import MAX_BYTES, unframed, unpacked
-from proxy.api.server import bind_unix
-from proxy.contract.engine import Limits
 from proxy.contract.head import Headers
-from proxy.errors import ListenError, os_reason
 from proxy.wire.streams import Downstream, RawHead
-from proxy.wire.turns import Rota
 from telemetry.logs import Logger
 from telemetry.series import Counter
 from telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
     from proxy.api.otlp.receiver import Receiver
-    from proxy.wire.http2_server import Http2Server
 
 CALLS: Final = 16  # at once; each may hold MAX_BYTES, packed and unpacked
 _LOG: Final = logging.getLogger("postern.otlp")
-_BACKLOG: Final = 128
 _REQUEST_S: Final = 30.0  # from a request's head to its end
 
 
 class OtlpServer:
     """Takes requests on `path`. own_mark: header and value that our own exporters send, so that what they send here is noticed.
 
-    Mutable state: open connections, the calls in hand, the receiver once there is one, and the group that owns the tasks.
+    Mutable state: how many calls are in hand, and the receiver once there is one.
     """
 
     def __init__(
@@ -57,31 +51,15 @@ class OtlpServer:
         self._log = log
         self._counter = counter
         self._receiver: Receiver | None = None
-        self._ends: set[Http2Server] = set()
-        self._group: asyncio.TaskGroup | None = None
-        self._server: asyncio.Server | None = None
-        self._rota = Rota()
+        self.sockets = Http2Sockets("otlp")
 
     async def listen(self) -> str:
         """The address. Raises ListenError."""
-        try:
-            bound = bind_unix(str(self.path))
-            bound.setblocking(False)
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_unix_server(self._end, sock=bound, backlog=_BACKLOG)
-        except OSError as error:
-            raise ListenError("otlp", f"unix:{self.path}", os_reason(error)) from error
-        return f"unix:{self.path}"
+        return await self.sockets.listen(self.path, lambda down, head: _Call(self, down, head))
 
     async def run(self) -> None:
         """Answer until cancelled, then close everything."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                await asyncio.get_running_loop().create_future()
-        finally:
-            self._group = None
-            self._close()
+        await self.sockets.run()
 
     async def receiver(self) -> "Receiver":
         """What takes requests; loads protobuf."""
@@ -89,34 +67,6 @@ class OtlpServer:
             module = await asyncio.to_thread(import_module, "proxy.api.otlp.receiver")
             self._receiver = self._receiver or module.Receiver(self._tracer, self._log, self._counter)
         return self._receiver
-
-    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None] | None:
-        """Run a call's work in the group of `run`."""
-        if self._group is None:
-            work.close()
-            return None
-        return self._group.create_task(work)
-
-    def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        self.path.unlink(missing_ok=True)
-        for end in list(self._ends):
-            end.end()
-
-    def _end(self) -> "Http2Server":
-        from proxy.wire.http2_server import Http2Server  # noqa: PLC0415 - see above
-
-        def accept(down: Downstream, head: RawHead) -> _Call:
-            return _Call(self, down, head)
-
-        end = Http2Server(accept, Limits(), _refused, self._ends.discard, own=True, rota=self._rota)
-        self._ends.add(end)
-        return end
-
-
-def _refused(kind: str) -> None:
-    _LOG.debug("refused a message: %s", kind)
 
 
 class _Call:
@@ -155,7 +105,7 @@ class _Call:
     def request_end(self, trailers: Headers) -> None:
         """See RequestEvents."""
         if self._is_open and self._task is None:
-            self._task = self._server.spawn(self._take())
+            self._task = self._server.sockets.spawn(self._take())
 
     def request_gone(self, detail: str) -> None:
         """See RequestEvents."""
