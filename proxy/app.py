@@ -135,7 +135,7 @@ class Sidecar:
             raise ConfigError((str(error),)) from error
         configuration = policy.configuration
         self._meters = meters(settings, configuration)
-        self._tracer = tracer(configuration.tracing, settings)
+        self._tracer, self._relays = tracer(configuration.tracing, settings, self._meters)
         rate = sampling_rate(configuration.tracing, settings)
         hops = HopTracing(Sampler(rate, random.Random()))  # noqa: S311 - ids, no secrets
         self._app = AppWatch(
@@ -186,6 +186,7 @@ class Sidecar:
             *(settings, policy, self._control),
             meters=self._meters,
             tracer=self._tracer,
+            relays=self._relays,
             hops=hops,
             reporter=reporter,
             taps=self._taps,
@@ -214,6 +215,7 @@ class Sidecar:
             reloads=self._reloads,
             meters=self._meters,
             tracer=self._tracer,
+            relays=self._relays,
             identity=lambda: self._identity,
             host_ip=self._host_ip,
             admin_socket=self._admin_path,
@@ -350,6 +352,7 @@ class Sidecar:
         return OtlpServer(
             settings.runtime_root / "run" / f"{settings.instance}.otlp",
             self._tracer,
+            self._relays,
             get_logger("postern.trace"),
             self._meters.app_spans,
             own_mark=(INSTANCE_HEADER.encode(), settings.instance.encode()),
@@ -374,6 +377,7 @@ class Sidecar:
             tasks.create_task(self._remote.run())
             tasks.create_task(self._control.external.hosts.run())
             tasks.create_task(self._tracer.run())
+            tasks.create_task(self._relays.run())
             pushing = pusher(self._settings, self._meters, self._engine.report)
             if pushing is not None:
                 tasks.create_task(pushing.run())

@@ -1,4 +1,4 @@
-"""The queue between the call path and one exporter: bounded, drops the oldest, retries, logs sparingly.
+"""The queue between what is told and one exporter: bounded, drops the oldest, retries, logs sparingly.
 
 Owns when a batch is sent and what happens to one that fails; knows no wire format. A slow or dead collector costs
 the queue's memory and its spans, never a call and never the start.
@@ -42,7 +42,8 @@ class Exporter(Protocol[TakenT_contra]):
 
 
 class ExportLimits(Struct, frozen=True, kw_only=True):
-    """How a queue behaves; `backoff_s` is the range that each pause before a retry is drawn from. queue and batch count spans.
+    """How a queue behaves; `backoff_s` is the range that each pause before a retry is drawn from. queue and batch count spans, or what
+    else it is of.
 
     The limits in bytes are for items of any size, which spans of a proxy are not.
     """
@@ -62,8 +63,50 @@ def _one(_: object) -> tuple[int, int]:
     return 1, 0
 
 
+class Running(Protocol):
+    """A queue, whatever is in it."""
+
+    async def run(self) -> None: ...
+
+    async def flush(self) -> None: ...
+
+
+class QueueRunner:
+    """Runs queues. Mutable state: those that run, and those that were replaced and still have something to send."""
+
+    def __init__(self) -> None:
+        self._queues: tuple[Running, ...] = ()
+        self._replaced: list[Running] = []
+        self._changed = asyncio.Event()
+
+    def replace(self, queues: Sequence[Running]) -> None:
+        """Run these from now on. Those before send what they have, for a bounded time (`ExportLimits.shutdown_s`)."""
+        self._replaced += self._queues
+        self._queues = tuple(queues)
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Export until cancelled, then send what is left, for a bounded time."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    running = [group.create_task(queue.run()) for queue in self._queues]
+                    await self._changed.wait()
+                    self._changed.clear()
+                    for task in running:
+                        task.cancel()
+                    if running:
+                        await asyncio.wait(running)
+                    while self._replaced:
+                        group.create_task(self._replaced.pop().flush())
+        finally:
+            async with asyncio.TaskGroup() as group:
+                for queue in (*self._replaced, *self._queues):
+                    group.create_task(queue.flush())
+
+
 class ExportQueue(Generic[ItemT]):
-    """Feeds one exporter. weigh: how many spans an item holds, and its bytes where these are to be bounded.
+    """Feeds one exporter. weigh: how many spans (or `what`) an item holds, and its bytes where these are to be bounded.
 
     Owns `_waiting`, `_batch` (taken from it, not yet answered), what both hold, and the counts; all on the loop's thread.
     """
@@ -76,9 +119,11 @@ class ExportQueue(Generic[ItemT]):
         log: Logger,
         random: random.Random,
         weigh: Callable[[ItemT], tuple[int, int]] = _one,
+        what: str = "spans",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._weigh = weigh
+        self._what = what
         self._exporter = exporter
         self._limits = limits
         self._log = log
@@ -219,7 +264,7 @@ class ExportQueue(Generic[ItemT]):
             self._complained_at = now
             problem = str(error) or type(error).__name__
             self._log.warning(
-                "spans are not exported",
+                f"{self._what} are not exported",
                 exporter=self.name,
                 problem=problem,
                 queued=self.queued,

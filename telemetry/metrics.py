@@ -402,6 +402,16 @@ class Meters:
             "Spans that the app exported to this proxy: taken, or without the ids that a span needs.",
             ("result",),
         )
+        self.app_exports = self.counter(
+            "postern_app_exports_total",
+            "Data points and log records that the app exported to this proxy: exported to the collector, lost and why, or no-collector.",
+            ("signal", "result"),
+        )
+        self.app_exports_queued = self.gauge(
+            "postern_app_exports_queued",
+            "Data points and log records of the app that wait for the collector.",
+            ("signal",),
+        )
         self.span_queue = self.gauge("postern_span_queue_length", "Spans waiting.", ("exporter",))
         self.series_folded = self.counter(
             "postern_series_folded_total",

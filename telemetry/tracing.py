@@ -1,12 +1,11 @@
 """Where finished spans go: a ring in memory for the admin API, and a bounded queue for each exporter."""
 
-import asyncio
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from telemetry.exporting import Exporter, ExportLimits, ExportQueue
+from telemetry.exporting import Exporter, ExportLimits, ExportQueue, QueueRunner
 from telemetry.logs import get_logger
 from telemetry.otlp.received import Received, weigh
 from telemetry.spans import Span
@@ -25,9 +24,8 @@ class Tracer:
     """Takes finished spans, and what the app sent of its own; never blocks, never raises. Used on the loop's thread.
 
     Owns three rings of the latest spans: of sampled calls, of those that were kept for how they ended, and of the app's own. Each queue
-    owns its own. Mutable state: the queues, one for each exporter, those that were replaced and still have spans to send, and how many
-    spans may be kept now; `not_kept` counts those beyond. forwarders: for what the app sent, apart from our own spans, so that a talkative
-    app displaces none of them.
+    owns its own. Mutable state: the queues, one for each exporter, and how many spans may be kept now; `not_kept` counts those beyond.
+    forwarders: for what the app sent, apart from our own spans, so that a talkative app displaces none of them.
     """
 
     def __init__(
@@ -45,9 +43,8 @@ class Tracer:
         self._limits = limits or ExportLimits()
         self._random = random_source or random.Random()  # noqa: S311 - jitter, no secret
         self._log = get_logger("postern.trace")
+        self._runner = QueueRunner()
         self._open(exporters, forwarders)
-        self._replaced: list[AnyQueue] = []
-        self._changed = asyncio.Event()
         self._ring: deque[Span] = deque(maxlen=ring)
         self._kept: deque[Span] = deque(maxlen=KEPT)
         self._clock = clock
@@ -65,6 +62,7 @@ class Tracer:
             ExportQueue(exporter, limits=limits, log=log, random=random_source, weigh=weigh)
             for exporter in forwarders
         )
+        self._runner.replace(self.queues)
 
     @property
     def queues(self) -> tuple[AnyQueue, ...]:
@@ -80,9 +78,7 @@ class Tracer:
         self, exporters: Sequence[Exporter[Span]], forwarders: Sequence[Exporter[Received]] = ()
     ) -> None:
         """Exports by these from now on. Those before send what they have, for a bounded time (`ExportLimits.shutdown_s`)."""
-        self._replaced += self.queues
         self._open(exporters, forwarders)
-        self._changed.set()
 
     def record(self, span: Span) -> None:
         """Keeps the span, and queues it for every exporter."""
@@ -152,19 +148,4 @@ class Tracer:
 
     async def run(self) -> None:
         """Exports until cancelled, then sends what is left, for a bounded time (`ExportLimits.shutdown_s`)."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    running = [group.create_task(queue.run()) for queue in self.queues]
-                    await self._changed.wait()
-                    self._changed.clear()
-                    for task in running:
-                        task.cancel()
-                    if running:
-                        await asyncio.wait(running)
-                    while self._replaced:
-                        group.create_task(self._replaced.pop().flush())
-        finally:
-            async with asyncio.TaskGroup() as group:
-                for queue in (*self._replaced, *self.queues):
-                    group.create_task(queue.flush())
+        await self._runner.run()

@@ -18,11 +18,12 @@ from proxy.control.not_ready import reasons
 from proxy.control.own_status import Json, app_status, engine_status, exporters_status, identity_status
 from proxy.control.plane import Control
 from proxy.control.reloads import Reloads
-from proxy.control.tracing_setup import otlp_target, with_variables
+from proxy.control.tracing_setup import collectors, with_variables
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
 from telemetry.kinds import edge_name
 from telemetry.metrics import Meters
+from telemetry.otlp.relays import Relays
 from telemetry.tracing import Tracer
 
 
@@ -41,6 +42,7 @@ class Description(Struct, frozen=True, kw_only=True):
     reloads: Reloads
     meters: Meters
     tracer: Tracer
+    relays: Relays
     identity: Callable[[], Identity | None]
     host_ip: str
     admin_socket: Path
@@ -100,9 +102,9 @@ class Description(Struct, frozen=True, kw_only=True):
             },
             "engineStats": engine_status(stats),
             "exporters": exporters_status(
-                self.tracer.used_queues,
+                (*self.tracer.used_queues, *self.relays.used_queues),
                 with_variables(policy.configuration.tracing, settings.otel),
-                otlp_target(policy.configuration.tracing, settings),
+                collectors(policy.configuration.tracing, settings),
             ),
             "routes": self.control.naming.routes(),
             "services": self.control.naming.services(),

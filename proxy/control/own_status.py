@@ -1,6 +1,6 @@
 """Parts of what a sidecar says of itself in `/status`, from the parts that they are about; pure but for what these hold."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,7 +9,6 @@ from proxy.contract.engine import EngineStats
 from proxy.control.app_watch import AppWatch
 from proxy.control.identity import Identity
 from proxy.settings.values import Settings
-from telemetry.otlp.target import OtlpTarget
 from telemetry.tracing import AnyQueue
 
 Json = dict[str, Any]
@@ -56,11 +55,12 @@ def engine_status(stats: EngineStats) -> Json:
 
 
 def exporters_status(
-    queues: Iterable[AnyQueue], tracing: TracingConfig, otlp: OtlpTarget | None
+    queues: Iterable[AnyQueue], tracing: TracingConfig, otlp: Mapping[str, str]
 ) -> list[Json]:
-    """Each exporter of spans: what waits, what was taken, what was lost and why.
+    """Each exporter of spans, and of what the app exports: what waits, what was taken, what was lost and why.
 
-    collector: `host:port`, without what else a URL holds. query: where its traces can be read, of Zipkin alone.
+    otlp: `host:port` by the name of the exporter. collector: the same, without what else a URL holds. query: where its traces can be read,
+    of Zipkin alone.
     """
     return [
         {
@@ -80,10 +80,10 @@ def _is_zipkin(name: str) -> bool:
     return name in ("zipkin", "zipkin-app")
 
 
-def _collector(name: str, tracing: TracingConfig, otlp: OtlpTarget | None) -> str:
+def _collector(name: str, tracing: TracingConfig, otlp: Mapping[str, str]) -> str:
     if _is_zipkin(name):
         return collector_of(tracing.zipkin_endpoint or "")
-    return otlp.address if otlp is not None and name.startswith("otlp") else ""
+    return otlp.get(name, "")
 
 
 def query_of(endpoint: str) -> str:

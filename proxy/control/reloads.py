@@ -15,12 +15,20 @@ from proxy.control.name_sources import NameSources
 from proxy.control.observer import HopTracing, Reporter
 from proxy.control.plane import Control
 from proxy.control.tapping import Taps
-from proxy.control.tracing_setup import are_exports_equal, exporters, leads_back, otlp_target, sampling_rate
+from proxy.control.tracing_setup import (
+    RELAYED,
+    app_target,
+    are_exports_equal,
+    exporters,
+    leads_back,
+    sampling_rate,
+)
 from proxy.errors import ConfigError
 from proxy.settings.values import Settings
 from telemetry.context import Sampler
 from telemetry.logs import get_logger
 from telemetry.metrics import Meters
+from telemetry.otlp.relays import Relays
 from telemetry.tracing import Tracer
 
 
@@ -35,6 +43,7 @@ class Reloads:
         *,
         meters: Meters,
         tracer: Tracer,
+        relays: Relays,
         hops: HopTracing,
         reporter: Reporter,
         taps: Taps,
@@ -49,6 +58,7 @@ class Reloads:
         self._control = control
         self._meters = meters
         self._tracer = tracer
+        self._relays = relays
         self._hops = hops
         self._reporter = reporter
         self._taps = taps
@@ -110,12 +120,13 @@ class Reloads:
         """These ports are ours: what is exported to one of them would come back."""
         self._own_ports = ports
         tracing = self.policy.configuration.tracing
-        target = otlp_target(tracing, self._settings)
-        if target is not None and leads_back(target, ports):
+        targets = [app_target(signal, tracing, self._settings) for signal in ("traces", *RELAYED)]
+        back = next((target for target in targets if target is not None and leads_back(target, ports)), None)
+        if back is not None:
             self._log.warning(
                 "the OTLP collector is this sidecar itself, so that spans stay in memory: name a collector in OTEL_EXPORTER_OTLP_ENDPOINT "
                 "or spec.tracing.otel for the sidecar, and leave its own ports to the app",
-                collector=target.address,
+                collector=back.address,
             )
             self._exports_changed(tracing)
 
@@ -129,6 +140,7 @@ class Reloads:
         try:
             sending = exporters(tracing, self._settings, self._own_ports)
             self._tracer.replace(sending.own, sending.app)
+            self._relays.replace(sending.relayed)
         except ConfigError as error:
             self._log.error("exporters not replaced, the old ones stay in force", reason=str(error))
 

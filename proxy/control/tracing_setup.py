@@ -1,6 +1,6 @@
 """Builds what a Configuration and OpenTelemetry's variables say about tracing: the sampling rate, and the exporters, imported on use."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,13 +16,15 @@ from telemetry.exporting import Exporter
 from telemetry.logs import get_logger
 from telemetry.metrics import Meters
 from telemetry.otlp.received import Received
-from telemetry.otlp.target import OtlpTarget
+from telemetry.otlp.relays import Relays
+from telemetry.otlp.target import OtlpTarget, Signal
 from telemetry.spans import Span
 from telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
     from telemetry.otlp.pushing import MetricsPusher
 
+RELAYED: tuple[Signal, ...] = ("metrics", "logs")  # what the app sends and does not stay in memory
 INSTANCE_HEADER = "postern-instance"  # with what we export, so that a receiver that is our own notices
 
 
@@ -30,10 +32,11 @@ _log = get_logger("postern.tracing")
 
 
 class Exporters(Struct, frozen=True):
-    """Where our own spans go, and what the app sends of its."""
+    """Where our own spans go, what the app sends of its, and what it sends of metrics and logs."""
 
     own: tuple[Exporter[Span], ...]
     app: tuple[Exporter[Received], ...]
+    relayed: Mapping[Signal, Exporter[Received]]
 
 
 def exporters(
@@ -59,6 +62,7 @@ def exporters(
 
             own.append(OtlpExporter(target, service, settings.otel.resource, marks))
             app.append(OtlpForwarder(target, marks))
+        relayed = _relayed(tracing, settings, own_ports, marks) if settings.takes_otlp else {}
     except ExporterConfigError as error:
         raise ConfigError((f"spec.tracing: {error}",)) from error
     if tracing.stdout:
@@ -66,7 +70,20 @@ def exporters(
 
         own.append(StdoutExporter())
     own += _installed(settings, service)
-    return Exporters(tuple(own), tuple(app) if settings.takes_otlp else ())
+    return Exporters(tuple(own), tuple(app) if settings.takes_otlp else (), relayed)
+
+
+def _relayed(
+    tracing: TracingConfig, settings: Settings, own_ports: frozenset[int], marks: tuple[tuple[str, str], ...]
+) -> dict[Signal, Exporter[Received]]:
+    found: dict[Signal, Exporter[Received]] = {}
+    for signal in RELAYED:
+        target = app_target(signal, tracing, settings)
+        if target is not None and not leads_back(target, own_ports):
+            from telemetry.otlp.exporter import OtlpForwarder  # noqa: PLC0415 - as above
+
+            found[signal] = OtlpForwarder(target, marks, signal)
+    return found
 
 
 def with_variables(tracing: TracingConfig, otel: OtelSettings) -> TracingConfig:
@@ -89,10 +106,11 @@ def _installed(settings: Settings, service: str) -> Iterator[Exporter[Span]]:
             _log.warning("an exporter of OTEL_TRACES_EXPORTER is left out", exporter=name, reason=str(error))
 
 
-def tracer(tracing: TracingConfig, settings: Settings) -> Tracer:
-    """What takes spans. Raises ConfigError as `exporters`."""
-    made = exporters(tracing, settings)
-    return Tracer(settings.app_id, made.own, forwarders=made.app, limits=settings.otel.limits)
+def tracer(tracing: TracingConfig, settings: Settings, meters: Meters) -> tuple[Tracer, Relays]:
+    """What takes spans, and what takes the app's metrics and logs. Raises ConfigError as `exporters`."""
+    made, limits = exporters(tracing, settings), settings.otel.limits
+    taker = Tracer(settings.app_id, made.own, forwarders=made.app, limits=limits)
+    return taker, Relays(made.relayed, meters, limits)
 
 
 def pusher(
@@ -140,6 +158,25 @@ def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:
 def otlp_target(tracing: TracingConfig, settings: Settings) -> OtlpTarget | None:
     """The collector that a Configuration names, else that of the variables."""
     return settings.otel.traces if tracing.otel is None else configured_target(tracing.otel)
+
+
+def app_target(signal: Signal, tracing: TracingConfig, settings: Settings) -> OtlpTarget | None:
+    """The collector of what the app sends: by the signal's own variable, a Configuration, or the common one."""
+    otel = settings.otel
+    if signal == "traces":
+        return otlp_target(tracing, settings)
+    target = otel.app_metrics if signal == "metrics" else otel.app_logs
+    return target if tracing.otel is None or signal in otel.named else configured_target(tracing.otel)
+
+
+def collectors(tracing: TracingConfig, settings: Settings) -> dict[str, str]:
+    """`host:port` by the names of exporters of OTLP."""
+    from telemetry.otlp.exporter import forwarder_name  # noqa: PLC0415 - as above
+
+    signals: tuple[Signal, ...] = ("traces", *RELAYED)
+    targets = {forwarder_name(signal): app_target(signal, tracing, settings) for signal in signals}
+    targets["otlp"] = otlp_target(tracing, settings)
+    return {name: target.address for name, target in targets.items() if target is not None}
 
 
 def leads_back(target: OtlpTarget, own_ports: frozenset[int]) -> bool:

@@ -13,6 +13,7 @@ from proxy.contract.recording import Shape, ShapedTable, Table
 from proxy.deciding.building_blocks import block_of, block_of_method
 from proxy.wire.target import as_forwarded, clean, invoked
 from telemetry.hosts import split_authority
+from telemetry.otlp.target import PATHS
 
 OUT_PATHS = 1  # numbers of the pushed tables
 SERVICES = 2
@@ -169,15 +170,12 @@ class DaprMethods:
         return ("unknown",) if block is None else ("block", block)
 
 
-TRACE_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
-
-
 class OtlpPaths:
-    """The table of what OpenTelemetry's exporters post to: "traces" or "". Only requests that name no app are looked up, so no shape."""
+    """The table of what OpenTelemetry's exporters post to: a signal or "". Only requests that name no app are looked up, so no shape."""
 
     def classify(self, path: str) -> str:
         """The class of a path."""
-        return "traces" if clean(path) == "/v1/traces" else ""
+        return PATHS.get(clean(path), "")
 
 
 # --- authorities -------------------------------------------------------------------------------------------------------------

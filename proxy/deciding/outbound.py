@@ -35,7 +35,6 @@ from proxy.deciding.callee import (
     OUT_PATHS,
     SERVICES,
     STANDARD_SERVICES,
-    TRACE_SERVICE,
     Callee,
     local_name,
 )
@@ -50,12 +49,13 @@ from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
 from proxy.deciding.pipeline import Passed
 from proxy.deciding.plain_text import bad_baggage
 from proxy.deciding.retry_policies import attempt_timeout, retry_policies
+from telemetry.otlp.target import SERVICES as OTLP_SERVICES
 
 LOCAL_API = "local-api"
 OWN_API = "this proxy's own API"  # for people: what LOCAL_API and DAPR_API lead to
 DAPR_API = "dapr-api"  # the server of Dapr's gRPC API, started by the first call of it
 DAPR_API_HOLD_S = 10.0  # for that start, on a busy machine
-OTLP = "otlp"  # what takes the app's own spans
+OTLP = "otlp"  # what takes what the app exports
 INVOKER = "invoker"  # the private listener that InvokeService calls apps by: its callers were judged as they came in
 EXTERNAL_HOLD_S = 6.0  # for a host's addresses, whose lookup ends within 5 s
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
@@ -232,14 +232,15 @@ class Outbound:
         if not view.takes_otlp:
             return None
         if head.protocol() == "grpc":
-            if head.path_class(SERVICES) != TRACE_SERVICE or self._names_app(head):
+            service = str(head.path_class(SERVICES))
+            if service not in OTLP_SERVICES or self._names_app(head):
                 return None
-            if view.routes.find(TRACE_SERVICE) is not None or view.routes.claimants(TRACE_SERVICE):
+            if view.routes.find(service) is not None or view.routes.claimants(service):
                 return None
             return self._token(head, "own") or self._to_api(OTLP, _OTLP_EDITS, body_bytes=None)
         if head.form() != "origin" or head.path_class(OUT_PATHS) != ("app",) or self._names_app(head):
             return None
-        if head.method() != "POST" or head.path_class(OTLP_PATHS) != "traces":
+        if head.method() != "POST" or head.path_class(OTLP_PATHS) == "":
             return None
         passed = self._token(head, "own") or self._through(head)
         return (

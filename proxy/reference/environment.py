@@ -58,6 +58,8 @@ READ: Mapping[str, str] = {
     "OTEL_EXPORTER_OTLP_COMPRESSION": "none: bodies are not gzipped, which they are from a KiB on",
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "where metrics are pushed as OTLP, which they are not by the common endpoint alone; the "
     "variables above count for them, and `OTEL_EXPORTER_OTLP_METRICS_…` wins",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "where logs of the app go that it exports to us, else where its spans go; likewise for its metrics "
+    "and the variable above. Both are heeded before Configurations; `OTEL_EXPORTER_OTLP_LOGS_…` wins",
     "OTEL_METRIC_EXPORT_INTERVAL": "milliseconds from one push of metrics to the next (60000)",
     "OTEL_SERVICE_NAME": "`service.name` of our spans, for any OTLP collector (the app-id)",
     "OTEL_RESOURCE_ATTRIBUTES": "further attributes of the resource, as name=value,name=value, percent-encoded",

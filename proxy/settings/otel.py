@@ -1,4 +1,4 @@
-"""OpenTelemetry's variables: where spans go that no Configuration sends elsewhere, and metrics; under which name, in which batches.
+"""OpenTelemetry's variables: where spans, metrics and logs go that no Configuration sends elsewhere; under which name, in which batches.
 
 Source: OpenTelemetry's environment variable specification and OTLP exporter configuration, as daprd reads them.
 """
@@ -19,7 +19,11 @@ _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _PER_SIGNAL: Final = ("ENDPOINT", "PROTOCOL", "INSECURE", "HEADERS", "TIMEOUT", "CERTIFICATE", "COMPRESSION")
 OTEL_VARIABLES: Final = frozenset(
     {
-        *(f"{_PREFIX}{part}{which}" for part in ("", "TRACES_", "METRICS_") for which in _PER_SIGNAL),
+        *(
+            f"{_PREFIX}{part}{which}"
+            for part in ("", "TRACES_", "METRICS_", "LOGS_")
+            for which in _PER_SIGNAL
+        ),
         "OTEL_TRACES_EXPORTER",
         "OTEL_EXPORTER_ZIPKIN_ENDPOINT",
         "OTEL_SERVICE_NAME",
@@ -43,6 +47,12 @@ def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
     resource = _pairs(read, "OTEL_RESOURCE_ATTRIBUTES", read.env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     named = _exporters(read, profile)
     is_otlp = not named or "otlp" in named
+    metrics, logs = _target(read, profile, "metrics"), _target(read, profile, "logs")
+    own: dict[Signal, str] = {
+        "metrics": read.env.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", ""),
+        "logs": read.env.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", ""),
+    }
+    named_signals = frozenset(signal for signal, endpoint in own.items() if endpoint.strip())
     return OtelSettings(
         traces=_target(read, profile, "traces", default="http://localhost" if named else "")
         if is_otlp
@@ -51,10 +61,11 @@ def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
         to_stdout="console" in named,
         exporters=tuple(name for name in named if name not in _OURS),
         # Not by the common endpoint alone: many a collector takes traces and no metrics.
-        metrics=_target(read, profile, "metrics")
-        if read.env.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "").strip()
-        else None,
+        metrics=metrics if "metrics" in named_signals else None,
         metrics_every_s=_whole(read, 60_000, variable="OTEL_METRIC_EXPORT_INTERVAL") / 1000,
+        app_metrics=metrics,
+        app_logs=logs,
+        named=named_signals,
         service_name=read.env.get("OTEL_SERVICE_NAME", "") or dict(resource).get("service.name", ""),
         resource=tuple(pair for pair in resource if pair[0] != "service.name"),
         limits=_limits(read),

@@ -61,7 +61,7 @@ def parse(argv: Sequence[str], env: Mapping[str, str], *, profile_hint: Profile 
         read.faults[:0] = given.strays
     settings = _settings(read, profile)
     if read.faults or settings is None:
-        raise ConfigError(tuple(read.faults))
+        raise ConfigError(tuple(dict.fromkeys(read.faults)))
     return settings
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from proxy.contract.engine import Limits
 from telemetry.exporting import ExportLimits
 from telemetry.line_form import LineFilter, LineForm
-from telemetry.otlp.target import OtlpTarget
+from telemetry.otlp.target import OtlpTarget, Signal
 
 Profile = Literal["dev", "production", "daprd"]
 EngineChoice = Literal["auto", "native", "portable"]
@@ -71,6 +71,7 @@ class RunMetadata(Struct, frozen=True, kw_only=True):
 class OtelSettings(Struct, frozen=True, kw_only=True):
     """What OpenTelemetry's environment variables say. traces: where a Configuration names no collector; metrics: where they are pushed.
 
+    app_metrics, app_logs: where the app's go. named: signals with a variable of their own, which Configurations don't change.
     zipkin: where spans go if no Configuration names a Zipkin, or empty; to_stdout: as lines of the log, too; exporters: installed ones, by
     the names of their entry points. service_name: in the app-id's place, or empty; resource: further attributes of it.
     limits: of each exporter's queue.
@@ -82,6 +83,9 @@ class OtelSettings(Struct, frozen=True, kw_only=True):
     exporters: tuple[str, ...]
     metrics: OtlpTarget | None
     metrics_every_s: float
+    app_metrics: OtlpTarget | None
+    app_logs: OtlpTarget | None
+    named: frozenset[Signal]
     service_name: str
     resource: tuple[tuple[str, str], ...]
     limits: ExportLimits

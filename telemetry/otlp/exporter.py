@@ -96,14 +96,18 @@ class OtlpExporter:
         await self._delivery.close()
 
 
+def forwarder_name(signal: Signal) -> str:
+    """What the exporter of a signal of the app is called: a label value."""
+    return "otlp-app" if signal == "traces" else f"otlp-app-{signal}"
+
+
 class OtlpForwarder:
-    """Sends what the app has sent, as it came."""
+    """Sends what the app has sent of one signal, as it came."""
 
-    name = "otlp-app"
-
-    def __init__(self, target: OtlpTarget, marks: Pairs = ()) -> None:
+    def __init__(self, target: OtlpTarget, marks: Pairs = (), signal: Signal = "traces") -> None:
         """Raises: ExporterConfigError for an invalid target address."""
-        self._delivery = Delivery(target, "traces", marks)
+        self.name = forwarder_name(signal)
+        self._delivery = Delivery(target, signal, marks)
 
     async def export(self, items: Sequence[Received]) -> None:
         """Raises: ExportError when the collector did not take a part of it."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from telemetry.otlp.messages_pb2 import MetricsRequest, TracesRequest
+from telemetry.otlp.requests import KINDS
 from telemetry.otlp.target import Signal
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -25,9 +25,8 @@ class JsonFormError(ValueError):
 
 
 def request_json(request: bytes, signal: Signal) -> bytes:
-    """A request that exports spans or metrics, from protobuf."""
-    kind = TracesRequest if signal == "traces" else MetricsRequest
-    return to_json(kind.FromString(request))
+    """A request, from protobuf."""
+    return to_json(KINDS[signal].FromString(request))
 
 
 def to_json(message: Message) -> bytes:

@@ -1,4 +1,4 @@
-"""What an app exports, read: how many spans, and each as one of ours."""
+"""The spans that an app exports, read as ours."""
 
 import asyncio
 import json
@@ -38,11 +38,6 @@ _KINDS = {
 _UNNAMED = "unknown_service"
 # Who is at the other end: the first of these.
 _PEERS = ("peer.service", "server.address", "net.peer.name")
-
-
-def span_count(request: TracesRequest) -> int:
-    """How many spans it holds."""
-    return sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
 
 
 async def read_spans(body: bytes) -> list[Span]:

@@ -4,12 +4,12 @@ from msgspec import Struct
 
 
 class Received(Struct, frozen=True):
-    """In protobuf, and how many spans it holds."""
+    """In protobuf, and how many spans, data points or log records it holds."""
 
     body: bytes
-    spans: int
+    items: int
 
 
 def weigh(received: Received) -> tuple[int, int]:
-    """Its spans and bytes, for a queue."""
-    return received.spans, len(received.body)
+    """Its items and bytes, for a queue."""
+    return received.items, len(received.body)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from telemetry.errors import ExportError
-from telemetry.otlp.target import OtlpTarget, Signal
+from telemetry.otlp.target import SERVICES, OtlpTarget, Signal
 from telemetry.post import HttpPoster, PostTarget
 
 if TYPE_CHECKING:
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 #: Smaller bodies cost more to unpack than to send.
 GZIP_FROM_BYTES = 1024
-_METHODS: Final[dict[Signal, str]] = {
-    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-}
+_METHODS: Final[dict[Signal, str]] = {signal: f"/{service}/Export" for service, signal in SERVICES.items()}
 # Of the OTLP specification; RESOURCE_EXHAUSTED only where the collector says when to come again.
 _RETRYABLE = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}

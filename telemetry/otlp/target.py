@@ -1,10 +1,20 @@
-"""Where OTLP goes, as it was configured: values only, light to import."""
+"""OTLP's signals, and where they go, as it was configured: values only, light to import."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from msgspec import Struct
 
-Signal = Literal["traces", "metrics"]
+Signal = Literal["traces", "metrics", "logs"]
+_COLLECTOR: Final = "opentelemetry.proto.collector"
+#: The gRPC services that take requests.
+SERVICES: Final[Mapping[str, Signal]] = {
+    f"{_COLLECTOR}.trace.v1.TraceService": "traces",
+    f"{_COLLECTOR}.metrics.v1.MetricsService": "metrics",
+    f"{_COLLECTOR}.logs.v1.LogsService": "logs",
+}
+#: The paths that requests are posted to.
+PATHS: Final[Mapping[str, Signal]] = {f"/v1/{signal}": signal for signal in SERVICES.values()}
 
 
 class OtlpTarget(Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ Source: OTLP specification, "OTLP/HTTP response" and "OTLP/gRPC response".
 """
 
 import json
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -11,6 +12,7 @@ from msgspec import Struct
 from proxy.api.dapr.codes import INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from proxy.contract.head import Headers
 from sentry.wire import encode
+from telemetry.otlp.target import Signal
 
 FAILED_PRECONDITION: Final = 9
 UNAVAILABLE: Final = 14
@@ -23,6 +25,11 @@ _HTTP: Final = {
     UNAVAILABLE: 503,
 }
 _AGAIN_S: Final = b"1"
+_REJECTED: Final[Mapping[Signal, str]] = {
+    "traces": "rejectedSpans",
+    "metrics": "rejectedDataPoints",
+    "logs": "rejectedLogRecords",
+}
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -42,11 +49,11 @@ class HttpAnswer(Struct, frozen=True):
     body: bytes
 
 
-def http_taken(rejected: int, why: str, *, is_json: bool) -> HttpAnswer:
+def http_taken(rejected: int, why: str, signal: Signal, *, is_json: bool) -> HttpAnswer:
     """200, with what was rejected."""
     if not is_json:
         return HttpAnswer(200, _headers(is_json=False), partial_success(rejected, why))
-    partial = {"rejectedSpans": str(rejected), "errorMessage": why}
+    partial = {_REJECTED[signal]: str(rejected), "errorMessage": why}
     body = json.dumps({"partialSuccess": partial} if rejected or why else {}).encode()
     return HttpAnswer(200, _headers(is_json=True), body)
 

@@ -17,7 +17,10 @@ from proxy.api.otlp.answers import Refusal
 from proxy.api.otlp.unpacking import MAX_BYTES, unframed, unpacked
 from proxy.contract.head import Headers
 from proxy.wire.streams import Downstream, RawHead
+from proxy.wire.target import clean
 from telemetry.logs import Logger
+from telemetry.otlp.relays import Relays
+from telemetry.otlp.target import PATHS, SERVICES, Signal
 from telemetry.series import Counter
 from telemetry.tracing import Tracer
 
@@ -39,6 +42,7 @@ class OtlpServer:
         self,
         path: Path,
         tracer: Tracer,
+        relays: Relays,
         log: Logger,
         counter: Counter,
         *,
@@ -48,6 +52,7 @@ class OtlpServer:
         self.own_mark = own_mark
         self.calls = 0
         self._tracer = tracer
+        self._relays = relays
         self._log = log
         self._counter = counter
         self._receiver: Receiver | None = None
@@ -65,7 +70,8 @@ class OtlpServer:
         """What takes requests; loads protobuf."""
         if self._receiver is None:
             module = await asyncio.to_thread(import_module, "proxy.api.otlp.receiver")
-            self._receiver = self._receiver or module.Receiver(self._tracer, self._log, self._counter)
+            made = module.Receiver(self._tracer, self._relays, self._log, self._counter)
+            self._receiver = self._receiver or made
         return self._receiver
 
 
@@ -76,6 +82,7 @@ class _Call:
         self._server = server
         self._down = down
         self._is_grpc = head.protocol == "grpc"
+        self._signal = _signal_of(head)
         self._headers = dict(head.headers)
         self._body = bytearray()
         self._task: asyncio.Task[None] | None = None
@@ -125,15 +132,15 @@ class _Call:
         except Refusal as refusal:
             self._refuse(refusal)
         except Exception:  # noqa: BLE001 - the boundary: one request fails, not the server
-            _LOG.exception("taking spans of the app failed")
-            self._refuse(Refusal(INTERNAL, "taking the spans failed, see the log of this proxy"))
+            _LOG.exception("taking %s of the app failed", self._signal)
+            self._refuse(Refusal(INTERNAL, f"taking the {self._signal} failed, see the log of this proxy"))
         else:
             self._answer(*found)
 
     async def _taken(self) -> tuple[int, str]:
         name, value = self._server.own_mark
         if self._headers.get(name) == value:
-            text = "this is the exporter's own proxy: spans would go in a circle; name the collector's address as the endpoint"
+            text = f"this is the exporter's own proxy: {self._signal} would go in a circle; name the collector's address as the endpoint"
             raise Refusal(answers.FAILED_PRECONDITION, text)
         body = bytes(self._body)
         self._body.clear()
@@ -143,7 +150,7 @@ class _Call:
             self._check_kind()
             message = unpacked(body, self._headers.get(b"content-encoding", b""))
         receiver = await self._server.receiver()
-        return await receiver.take(message, is_json=self._is_json)
+        return await receiver.take(message, self._signal, is_json=self._is_json)
 
     def _check_kind(self) -> None:
         kind = self._headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -158,7 +165,7 @@ class _Call:
             self._down.send(framed(answers.partial_success(rejected, why)))
             self._down.finish(ending(OK))
         else:
-            self._respond(answers.http_taken(rejected, why, is_json=self._is_json))
+            self._respond(answers.http_taken(rejected, why, self._signal, is_json=self._is_json))
 
     def _refuse(self, refusal: Refusal) -> None:
         if not self._over():
@@ -182,3 +189,9 @@ class _Call:
             self._timer.cancel()
             self._server.calls -= 1
         return was_open
+
+
+def _signal_of(head: RawHead) -> Signal:
+    """What is exported: the engine hands over nothing else."""
+    path = head.target.partition(b"?")[0].decode("latin-1")
+    return SERVICES[path[1:].partition("/")[0]] if head.protocol == "grpc" else PATHS[clean(path)]

@@ -72,12 +72,17 @@ def _policy(app_id: str, told: Told) -> Iterator[Finding]:
         yield warn("policy", f"{app_id}: {line}", "`postern analyze FILE` checks it before it is in force")
 
 
+_EXPORTED = {"otlp-app-metrics": "data points", "otlp-app-logs": "log records"}
+
+
 def _exporters(app_id: str, told: Told) -> Iterator[Finding]:
     for exporter in told.get("exporters") or ():
         lost = exporter.get("dropped") or {}
         if lost:
             why = ", ".join(f"{count} {cause}" for cause, count in sorted(lost.items()))
-            text = f"{app_id}: {exporter['name']} lost spans: {why}; {exporter['queued']} wait, {exporter['exported']} were taken"
+            name = exporter["name"]
+            sent = f"{exporter['queued']} wait, {exporter['exported']} were taken"
+            text = f"{app_id}: {name} lost {_EXPORTED.get(name, 'spans')}: {why}; {sent}"
             yield warn("exporter", text)
 
 

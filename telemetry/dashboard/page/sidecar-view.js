@@ -281,7 +281,8 @@ function engine(status) {
     ["Version", status.version],
     ...status.exporters.map((/** @type {any} */ one) => {
       const dropped = Object.values(one.dropped).reduce((/** @type {any} */ sum, count) => sum + count, 0);
-      return [`Spans to ${one.name}`, `${one.exported} sent, ${one.queued} wait, ${dropped} lost${one.collector ? ` (${one.collector})` : ""}`];
+      const what = { "otlp-app-metrics": "Data points", "otlp-app-logs": "Log records" }[one.name] || "Spans";
+      return [`${what} to ${one.name}`, `${one.exported} sent, ${one.queued} wait, ${dropped} lost${one.collector ? ` (${one.collector})` : ""}`];
     }),
   ]);
   return list;

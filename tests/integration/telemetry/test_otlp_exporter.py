@@ -27,8 +27,8 @@ from telemetry.otlp.messages_pb2 import (
     RpcStatus,
     TracesRequest,
 )
-from telemetry.otlp.reading import span_count
 from telemetry.otlp.received import Received
+from telemetry.otlp.requests import item_count
 from telemetry.otlp.target import OtlpTarget
 from telemetry.tracing import ExportLimits, Tracer
 from tests.integration.telemetry.collector import Collector, answer, collecting
@@ -36,6 +36,7 @@ from tests.support.web_pki import WebCa
 from tests.unit.telemetry.building import SAMPLED, a_span
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+LOGS = "opentelemetry.proto.collector.logs.v1.LogsService"
 METRICS = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 QUICK = ExportLimits(flush_s=0.02, backoff_s=(0.01, 0.02), shutdown_s=2.0)
 PARTIAL = Response(partial_success=PartialSuccess(rejected=2, error_message="too old")).SerializeToString()
@@ -48,6 +49,7 @@ class GrpcCollector:
         self.answers = list(answers)
         self.requests: list[bytes] = []
         self.metric_requests: list[bytes] = []
+        self.log_requests: list[bytes] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.port = 0
         self.got = asyncio.Event()
@@ -66,6 +68,10 @@ class GrpcCollector:
         self.metric_requests.append(request)
         return b""
 
+    async def export_logs(self, request: bytes, _: Any) -> bytes:
+        self.log_requests.append(request)
+        return b""
+
     @property
     def target(self) -> OtlpTarget:
         return OtlpTarget(host="127.0.0.1", port=self.port, protocol="grpc", is_secure=False)
@@ -77,7 +83,11 @@ async def grpc_collecting(
 ) -> AsyncIterator[GrpcCollector]:
     collector = GrpcCollector(*answers)
     server = grpc.aio.server()
-    for service, export in ((SERVICE, collector.export), (METRICS, collector.export_metrics)):
+    for service, export in (
+        (SERVICE, collector.export),
+        (METRICS, collector.export_metrics),
+        (LOGS, collector.export_logs),
+    ):
         methods = {"Export": grpc.unary_unary_rpc_method_handler(export)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
     where = "127.0.0.1:0"  # of both families, one may be taken
@@ -112,7 +122,7 @@ async def test_http_request_is_protobuf_at_the_usual_path() -> None:
     assert b"Api-Key: k" in head
     assert b"postern-instance: i1" in head
     request = TracesRequest.FromString(collector.bodies[0])
-    assert span_count(request) == 300
+    assert item_count(request) == 300
     assert {pair.key for pair in request.resource_spans[0].resource.attributes} == {"service.name", "zone"}
 
 
@@ -166,7 +176,7 @@ async def test_grpc_request_has_headers_and_is_compressed() -> None:
         target = replace(collector.target, headers=(("Api-Key", "k"),))
         await exported(target, 300)
     (request,), (metadata,) = collector.requests, collector.metadata
-    assert span_count(TracesRequest.FromString(request)) == 300
+    assert item_count(TracesRequest.FromString(request)) == 300
     assert (metadata["api-key"], metadata["postern-instance"]) == ("k", "i1")
 
 

@@ -205,7 +205,7 @@ async def test_items_count_by_their_spans_and_bytes() -> None:
         queue.put(Received(b"x" * size, spans))
     assert queue.queued == 14
     await queue.flush()
-    assert [[item.spans for item in batch] for batch in exporter.batches] == [[4, 4], [4, 1], [1]]
+    assert [[item.items for item in batch] for batch in exporter.batches] == [[4, 4], [4, 1], [1]]
     assert (queue.exported, queue.queued) == (14, 0)
 
 

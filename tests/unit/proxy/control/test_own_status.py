@@ -33,14 +33,14 @@ def test_exporters_tell_what_waits_and_what_was_lost() -> None:
     queue = ExportQueue(
         ZipkinExporter(url), limits=ExportLimits(), log=get_logger("x"), random=random.Random(0)
     )
-    assert exporters_status((queue,), TracingConfig(zipkin_endpoint=url), None) == [
+    assert exporters_status((queue,), TracingConfig(zipkin_endpoint=url), {}) == [
         {"name": "zipkin", "collector": "127.0.0.1:1", "query": "", "queued": 0, "exported": 0, "dropped": {}}
     ]
     target = OtlpTarget(host="c", port=4317, protocol="grpc", headers=(("key", "hush"),))
     sending = ExportQueue(
         OtlpExporter(target, "web"), limits=ExportLimits(), log=get_logger("x"), random=random.Random(0)
     )
-    told = exporters_status((sending,), TracingConfig(), target)
+    told = exporters_status((sending,), TracingConfig(), {"otlp": target.address})
     assert (told[0]["name"], told[0]["collector"]) == ("otlp", "c:4317")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from policies.rules.configuration import OtelConfig, TracingConfig
 from proxy.control.tracing_setup import (
+    collectors,
     configured_target,
     exporters,
     otlp_target,
@@ -17,6 +18,7 @@ from proxy.control.tracing_setup import (
 from proxy.errors import ConfigError
 from proxy.settings.parsing import parse
 from proxy.settings.values import Profile, Settings
+from telemetry.metrics import Meters
 from telemetry.otlp.exporter import OtlpExporter, OtlpForwarder
 from telemetry.otlp.target import OtlpTarget
 from telemetry.stdout import StdoutExporter
@@ -126,5 +128,20 @@ def test_exporter_of_the_environment_that_is_not_installed_is_told_and_left_out(
 
 
 def test_tracer_has_a_queue_for_each(root: Path) -> None:
-    made = tracer(TracingConfig(zipkin_endpoint=ZIPKIN, otel=OTEL), settings(root))
+    made, _ = tracer(TracingConfig(zipkin_endpoint=ZIPKIN, otel=OTEL), settings(root), Meters("web"))
     assert [queue.name for queue in made.queues] == ["zipkin", "otlp", "zipkin-app", "otlp-app"]
+
+
+def test_metrics_and_logs_of_the_app_go_to_the_collector(root: Path) -> None:
+    logs = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://logs:1"}
+    known = settings(root, env={**ENV, **logs})
+    common = {"otlp": "c:4317", "otlp-app": "c:4317", "otlp-app-metrics": "c:4317", "otlp-app-logs": "logs:1"}
+    assert collectors(TracingConfig(), known) == common
+    written = dict.fromkeys(("otlp", "otlp-app", "otlp-app-metrics"), "otel:4317")
+    assert collectors(TracingConfig(otel=OTEL), known) == {**written, "otlp-app-logs": "logs:1"}
+    assert exporters(TracingConfig(otel=OTEL), known).relayed.keys() == {"metrics", "logs"}
+    assert not exporters(TracingConfig(zipkin_endpoint=ZIPKIN), settings(root)).relayed
+    back = settings(root, env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:50001", **logs})
+    assert exporters(TracingConfig(), back, frozenset({50001})).relayed.keys() == {"logs"}
+    off = settings(root, "--no-otlp-receiver", env=ENV)
+    assert not exporters(TracingConfig(), off).relayed

@@ -9,6 +9,7 @@ from proxy.contract.plan import Decision, Hold, Plan, Reply
 from proxy.deciding.browsers import Browsers
 from proxy.deciding.callee import OTLP_PATHS, OtlpPaths, parse_routes
 from proxy.deciding.outbound import OTLP
+from telemetry.otlp.target import SERVICES
 from tests.unit.proxy.heads import asking, head, outbound
 
 GRPC = {
@@ -42,6 +43,10 @@ def cluster(one: RequestHead, **view: object) -> str:
         post(headers=((b"authorization", b"Bearer x"),)),
         head(EXPORT, **GRPC),
         head(EXPORT, **{**GRPC, "listener": "http"}),
+        post("/v1/metrics"),
+        post("/v1/logs"),
+        head("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", **GRPC),
+        head("/opentelemetry.proto.collector.logs.v1.LogsService/Export", **GRPC),
     ],
 )
 def test_export_is_ours(one: RequestHead) -> None:
@@ -67,9 +72,10 @@ def test_app_that_is_named_gets_it(one: RequestHead) -> None:
     assert cluster(one) == "peer:cart.shop"
 
 
-@pytest.mark.parametrize("route", ["opentelemetry.proto.collector.trace.v1.TraceService=cart"])
-def test_app_that_is_routed_to_gets_it(route: str) -> None:
-    assert cluster(head(EXPORT, **GRPC), routes=parse_routes((route,))) == "peer:cart.shop"
+@pytest.mark.parametrize("service", SERVICES)
+def test_app_that_is_routed_to_gets_it(service: str) -> None:
+    routes = parse_routes((f"{service}=cart",))
+    assert cluster(head(f"/{service}/Export", **GRPC), routes=routes) == "peer:cart.shop"
 
 
 def test_app_that_is_known_to_serve_it_gets_it() -> None:
@@ -81,7 +87,7 @@ def test_app_that_is_known_to_serve_it_gets_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "one", [head("/v1/traces"), post("/v1/metrics"), post("/v1/traces/x"), post("/traces")]
+    "one", [head("/v1/traces"), post("/v1/other"), post("/v1/traces/x"), post("/traces")]
 )
 def test_nothing_else_is_ours(one: RequestHead) -> None:
     assert cluster(one) == "refused"

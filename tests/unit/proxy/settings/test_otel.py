@@ -40,10 +40,35 @@ def test_nothing_said_nothing_exported(root: Path) -> None:
         exporters=(),
         metrics=None,
         metrics_every_s=60.0,
+        app_metrics=None,
+        app_logs=None,
+        named=frozenset(),
         service_name="",
         resource=(),
         limits=ExportLimits(),
     )
+
+
+def test_metrics_and_logs_of_the_app_go_where_spans_go_or_where_a_variable_of_theirs_says(root: Path) -> None:
+    common = {f"{COMMON}ENDPOINT": "http://c:4318/below", f"{COMMON}PROTOCOL": "http/protobuf"}
+    found = read(root, common)
+    assert found.app_metrics is not None
+    assert found.app_logs is not None
+    assert found.app_metrics.url("metrics") == "http://c:4318/below/v1/metrics"
+    assert found.app_logs.url("logs") == "http://c:4318/below/v1/logs"
+    assert (found.metrics, found.named) == (None, frozenset())
+    found = read(
+        root, {**common, f"{COMMON}LOGS_ENDPOINT": "https://logs:1/in", f"{COMMON}LOGS_HEADERS": "k=v"}
+    )
+    assert found.app_logs is not None
+    assert (found.app_logs.url("logs"), found.app_logs.headers) == ("https://logs:1/in", (("k", "v"),))
+    assert found.named == frozenset({"logs"})
+
+
+def test_fault_of_a_common_variable_is_told_once(root: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(root, {f"{COMMON}ENDPOINT": "http://c:4317", f"{COMMON}TIMEOUT": "soon"})
+    assert len(caught.value.faults) == 1
 
 
 def test_exporters_by_name(root: Path) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from telemetry.otlp.encoding import resource_of, traces_request
 from telemetry.otlp.messages_pb2 import TracesRequest
-from telemetry.otlp.reading import span_count, spans_of
+from telemetry.otlp.reading import spans_of
+from telemetry.otlp.requests import item_count
 from tests.unit.telemetry.building import BEGAN, SAMPLED, a_span
 
 
@@ -64,7 +65,7 @@ def test_half_a_surrogate_pair_is_replaced() -> None:
 def test_requests_on_end_are_one() -> None:
     resource = resource_of("cart", ())
     pieces = [traces_request([a_span(), a_span()], resource), traces_request([a_span()], resource)]
-    assert span_count(TracesRequest.FromString(b"".join(pieces))) == 3
+    assert item_count(TracesRequest.FromString(b"".join(pieces))) == 3
 
 
 def test_what_is_written_is_read_again() -> None:

@@ -19,7 +19,8 @@ from telemetry.otlp.messages_pb2 import (
     SpanStatus,
     TracesRequest,
 )
-from telemetry.otlp.reading import SPAN_LIMIT, read_spans, span_count, spans_of, trimmed
+from telemetry.otlp.reading import SPAN_LIMIT, read_spans, spans_of, trimmed
+from telemetry.otlp.requests import item_count
 from tests.unit.telemetry.building import BEGAN, a_span
 
 IDS: dict[str, Any] = {"trace_id": b"\1" * 16, "span_id": b"\2" * 8}
@@ -91,7 +92,7 @@ def test_internal_span_has_no_kind_for_zipkin() -> None:
 
 def test_span_without_ids_is_counted_and_not_read() -> None:
     asked = request(Span(name="none"), Span(trace_id=b"\1" * 16, span_id=b"\0" * 8), Span(**IDS))
-    assert span_count(asked) == 3
+    assert item_count(asked) == 3
     assert len(list(spans_of(asked))) == 1
 
 
