@@ -36,8 +36,8 @@ from sentry.wire import sized_fields
 from telemetry.context import grpc_trace_bytes, parse_traceparent
 
 _MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
-# gRPC's client writes it itself; what is about the HTTP message and not the call.
-_NO_METADATA: Final = frozenset({"user-agent", "te", "expect", REQUEST_TYPE.decode()})
+# gRPC's client writes it itself; what is about the HTTP message and not the call; what `traceparent` is told in.
+_NO_METADATA: Final = frozenset({"user-agent", "te", "expect", REQUEST_TYPE.decode(), "grpc-trace-bin"})
 _VERBS: Final = frozenset(HTTPExtension.Verb.keys())
 _CAUSES: Final = frozenset(cause.value for cause in Cause)
 _HINT: Final = (
@@ -87,7 +87,7 @@ def _metadata(headers: Headers) -> Iterator[tuple[str, str | bytes]]:
         if name.endswith("-bin"):
             value = binary(data)
             if value is not None:
-                yield name, value
+                yield as_metadata_name(name), value
         elif METADATA_TEXT.fullmatch(text):
             yield as_metadata_name(name), text
 

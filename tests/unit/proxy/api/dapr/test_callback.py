@@ -44,6 +44,8 @@ def test_trace_is_told_in_both_forms() -> None:
     packed = b"\0\0" + b"\xab" * 16 + b"\1" + b"\xcd" * 8 + b"\2\1"
     assert metadata == (("grpc-trace-bin", packed), ("traceparent", text))
     assert on_invoke(asked(headers=((b"traceparent", b"x"),)))[1] == (("traceparent", "x"),)
+    both = ((b"traceparent", text.encode()), (b"grpc-trace-bin", b"AAE="))  # as the engine writes them
+    assert on_invoke(asked(headers=both))[1] == metadata
 
 
 def test_call_without_a_verb_has_no_extension() -> None:
@@ -64,6 +66,8 @@ def test_verb_that_on_invoke_has_no_name_for(method: str) -> None:
         ((b"cookie", b"a=1"), ("dapr-cookie", "a=1")),
         ((b"authorization", b"Bearer x"), ("authorization", "Bearer x")),
         ((b"grpc-timeout", b"1S"), ("dapr-grpc-timeout", "1S")),
+        ((b"grpc-status-details-bin", b"AAE="), ("dapr-grpc-status-details-bin", b"\x00\x01")),
+        ((b"grpc-trace-bin", b"AAE="), None),
         ((b"x-raw-bin", b"AAE="), ("x-raw-bin", b"\x00\x01")),
         ((b"x-raw-bin", b"AAE"), ("x-raw-bin", b"\x00\x01")),
         ((b"x-raw-bin", b"no base64!"), None),
