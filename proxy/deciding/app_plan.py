@@ -141,10 +141,12 @@ def to_app(
     surface: Surface,
     rewrite: Edits,
     form: Form = "sent",
+    is_told: bool = True,
 ) -> Decision:
     """The Plan to our own app for a caller that may; `rewrite`: edits of the target, which make it of this form.
 
     caller: the app itself; None: the peer, whose name each call's own certificate gives, never a kept Plan.
+    is_told: the app is told who calls whom.
     """
     refused = unsupported(app, head, surface)
     if refused is not None:
@@ -152,7 +154,9 @@ def to_app(
         return errors.reply(cause, labels, text, surface=surface, callee=app.app_id)
 
     def given(rewrite: Edits) -> Plan | Hold:
-        return _given(head, app, caller=caller, labels=labels, surface=surface, rewrite=rewrite)
+        return _given(
+            head, app, caller=caller, labels=labels, surface=surface, rewrite=rewrite, is_told=is_told
+        )
 
     # To any other app gRPC passes the pipeline too: whoever says that a call is gRPC could go round a guard.
     return given(rewrite) if app.is_grpc else app.pipeline.carry(head, form, labels, rewrite, given)
@@ -166,6 +170,7 @@ def _given(
     labels: Labels,
     surface: Surface,
     rewrite: Edits,
+    is_told: bool,
 ) -> Plan | Hold:
     web = is_grpc_web(head, app)
     grpc = head.protocol() == "grpc" or web
@@ -187,11 +192,12 @@ def _given(
         edits.append(Edit(op=Op.GRPC_WEB))
     elif app.is_grpc and not grpc and not by_callback:
         edits.append(Edit(op=Op.HTTP_ONLY))
-    if caller is not None:
-        edits.extend(naming_caller(caller.app_id, caller.namespace))
-    elif not takes_claim:
-        edits.append(Edit(op=Op.CALLER))
-    edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=app.app_id.encode()))
+    if is_told:
+        if caller is not None:
+            edits.extend(naming_caller(caller.app_id, caller.namespace))
+        elif not takes_claim:
+            edits.append(Edit(op=Op.CALLER))
+        edits.append(Edit(op=Op.SET, name=b"dapr-callee-app-id", data=app.app_id.encode()))
     if app.token is not None:
         edits.append(Edit(op=Op.SET, name=b"dapr-api-token", data=app.token))
     hint = _SPEAKS_GRPC.format(protocol=app.protocol) if app.is_grpc and not grpc and not by_callback else ""

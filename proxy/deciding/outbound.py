@@ -425,6 +425,7 @@ class Outbound:
             surface=named.surface,
             rewrite=named.edits(head),
             form=named.form,
+            is_told=named.surface == "own",  # daprds tell an app of peers alone
         )
         if not isinstance(found, Plan) or head.protocol() == "grpc":
             return found

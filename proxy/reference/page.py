@@ -112,7 +112,12 @@ code is 0, 1 if calls were cut or something failed, 2 for flags that can't be us
 """
 _CALLERS = """Apps are told who calls in `dapr-caller-app-id` and `dapr-caller-namespace`, by the certificate alone: what else came under
 these names is dropped. Under the name `daprd` without mutual TLS they are told what the caller's sidecar says, which nothing proves;
-access rules never go by it.
+access rules never go by it. On Dapr's surface an app that calls itself is told of no caller and no callee, as daprds have it; named in
+any other way, it is told its own name.
+
+Between postern's sidecars HTTP stays HTTP: fields whose names are gRPC's, `*-bin` and `grpc-*`, reach an HTTP app as they were sent, and
+mean nothing to a proxy. Where a daprd is at one end, an HTTP app gets no `*-bin` and finds `grpc-*` as `dapr-grpc-*`; an app that is
+called by `OnInvoke` gets `*-bin` as binary metadata, and `grpc-*` as `dapr-grpc-*`, too.
 """
 
 
@@ -161,6 +166,7 @@ def page() -> str:
         "### Why a call was denied",
         "The callee's proxy logs `access denied` with the caller, the path and its `reason`:",
         table(("reason", "meaning"), ((f"`{reason}`", text) for reason, text in DENIALS.items())),
+        "### What an app is told of a call",
         _CALLERS,
         "## What `postern check` looks at",
         "Ids are stable. A warning keeps nothing from working; a failure makes the exit code 1.",

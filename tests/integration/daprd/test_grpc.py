@@ -45,6 +45,14 @@ async def test_calls_of_all_kinds(mesh_of_both: Mixed, caller: str, callee: str)
         assert await bidi.read() is grpc.aio.EOF  # type: ignore[attr-defined] # missing in the stubs
 
 
+@pytest.mark.parametrize("name", CALLEES)
+async def test_app_that_calls_itself_is_told_of_no_caller(mesh_of_both: Mixed, name: str) -> None:
+    async with client(mesh_of_both, name, name) as echo:
+        told = [item.name for item in (await echo.unary(EchoRequest())).metadata]
+    assert "user-agent" in told
+    assert not [key for key in told if key.startswith("dapr-call")]
+
+
 @pytest.mark.parametrize(("caller", "callee"), OF_KINDS)
 async def test_access_rules_of_the_callee_hold(mesh_of_both: Mixed, caller: str, callee: str) -> None:
     async with client(mesh_of_both, caller, callee) as echo:

@@ -68,6 +68,39 @@ async def test_request_and_answer_are_carried(mesh_of_both: Mixed, caller: str, 
     assert named["traceparent"][3:35] == TRACE
 
 
+@pytest.mark.parametrize("name", HTTP)
+async def test_app_that_calls_itself_is_told_of_no_caller(mesh_of_both: Mixed, name: str) -> None:
+    headers = [("dapr-caller-app-id", "admin")] if name.startswith("postern") else []
+    got = await call(mesh_of_both, name, name, "GET", "/echo", headers=headers)
+    assert not [pair for pair in seen(got)["headers"] if pair[0].startswith(("dapr-call", "x-forwarded"))]
+
+
+GRPCS = [("X-Raw-Bin", "AAE="), ("Grpc-Timeout", "1n"), ("Grpc-Status-Details-Bin", "AAE=")]
+
+
+@pytest.mark.parametrize(("caller", "callee"), OURS)
+async def test_names_of_grpc_are_plain_fields_between_ours_and_as_daprs_across(
+    mesh_of_both: Mixed, caller: str, callee: str
+) -> None:
+    got = await call(mesh_of_both, caller, callee, "GET", "/echo", headers=GRPCS)
+    found = {(name, value) for name, value in seen(got)["headers"] if "grpc-" in name or "-bin" in name}
+    if (caller, callee) in crossing(PAIRS):
+        assert found - {("dapr-grpc-accept-encoding", "gzip")} == {("dapr-grpc-timeout", "1n")}
+    else:
+        assert found == {(name.lower(), value) for name, value in GRPCS}
+
+
+@pytest.mark.parametrize(("caller", "callee"), [pair for pair in TO_GRPC if pair[1] == "postern-grpc"])
+async def test_names_of_grpc_mean_nothing_to_the_call_of_on_invoke(
+    mesh_of_both: Mixed, caller: str, callee: str
+) -> None:
+    answer = await call(mesh_of_both, caller, callee, "GET", "/x", headers=GRPCS)
+    assert answer.status == 200, answer.body
+    told = dict(json.loads(answer.body)["metadata"])
+    assert (told["x-raw-bin"], told["dapr-grpc-timeout"]) == ("\x00\x01", "1n")
+    assert "grpc-status-details-bin" not in told
+
+
 @pytest.mark.parametrize(("caller", "callee"), OURS)
 async def test_verbs_and_statuses_are_carried(mesh_of_both: Mixed, caller: str, callee: str) -> None:
     for verb in ("PUT", "DELETE", "PATCH", "OPTIONS"):

@@ -13,6 +13,7 @@ from proxy.deciding.app_plan import (
     APP_GATE,
     CALLBACK,
     NO_VERB,
+    STRIP,
     AppView,
     denied,
     to_app,
@@ -58,6 +59,15 @@ def test_app_is_told_who_calls_and_whom() -> None:
         b"dapr-caller-namespace": b"shop",
         b"dapr-callee-app-id": b"web",
     }
+
+
+def test_app_that_is_not_told_who_calls_is_shown_no_forgery_either() -> None:
+    found = to_app(
+        asking(head("/x")), APP, caller=CART, labels=LABELS, surface="dapr", rewrite=(), is_told=False
+    )
+    assert isinstance(found, Plan)
+    assert written(found) == {}
+    assert set(STRIP) <= set(found.routes[0].edits)
 
 
 def test_caller_without_identity_is_named_by_nothing() -> None:

@@ -350,6 +350,26 @@ def test_written_retry_does_what_it_says() -> None:
     assert plan.retries[0].http_codes is None
 
 
+@pytest.mark.parametrize(
+    ("one", "is_told"),
+    [
+        (head("/v1.0/invoke/web/method/x"), False),
+        (head("/x", headers=((b"dapr-app-id", b"web"),)), False),
+        (head("/shop.WebService/Get", **GRPC | {"headers": ((b"dapr-app-id", b"web"),)}), False),
+        (head("/x", authority="web.localhost:3500"), True),
+        (head("http://web/x", authority="web"), True),
+        (head("/shop.WebService/Get", **GRPC), True),
+    ],
+    ids=str,
+)
+def test_app_that_calls_itself_is_told_so_but_not_on_daprs_surface(one: RequestHead, is_told: bool) -> None:
+    plan = decide(one, app=replace(APP, protocol="h2c"))
+    assert isinstance(plan, Plan), plan
+    told = {edit.name for edit in plan.routes[0].edits if edit.op is Op.SET}
+    names = {b"dapr-caller-app-id", b"dapr-caller-namespace", b"dapr-callee-app-id"}
+    assert told == (names if is_told else set())
+
+
 def test_self_call_to_an_unhealthy_app_is_refused() -> None:
     reply = refused(decide(head("/v1.0/invoke/web/method/x"), app=replace(APP, healthy=False)))
     assert reply.cause is Cause.APP_UNHEALTHY
