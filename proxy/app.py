@@ -26,6 +26,7 @@ from proxy.api.log_level import LogLevel
 from proxy.api.otlp.server import OtlpServer
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
+from proxy.control.access_logging import AccessLogging
 from proxy.control.announcing import Announcing
 from proxy.control.app_watch import CONFIG_PATH, AppWatch
 from proxy.control.description import Description
@@ -38,7 +39,6 @@ from proxy.control.metrics_access import metrics_tls, with_token
 from proxy.control.metrics_port import MetricsPort
 from proxy.control.metrics_setup import (
     MetricShapes,
-    access_log,
     api_log,
     meters,
     recorder,
@@ -147,7 +147,7 @@ class Sidecar:
             configured=self._app_configured,
         )
         chosen = choose(settings.engine, threads=settings.threads, keep_decisions=settings.keep_decisions)
-        self._call_log = access_log(settings, configuration.logging, self._meters)
+        self._access_log = AccessLogging(settings, configuration.logging, self._meters)
         self._taps = taps(settings, configuration.logging, self._meters)
         calls = recorder(settings, configuration, self._meters, self._tracer)
         reporter = Reporter(
@@ -157,7 +157,7 @@ class Sidecar:
             self._app.doubt,
             api_log=api_log(settings, configuration.logging),
             taps=self._taps,
-            lines=self._call_log[0] if self._call_log is not None else None,
+            lines=self._access_log.lines,
             writes_lines=not chosen.writes_lines,
             hides_paths=configuration.logging.obfuscate_urls,
             denied_as=self._control.denied_as,
@@ -191,6 +191,7 @@ class Sidecar:
             reporter=reporter,
             taps=self._taps,
             shapes=MetricShapes(settings, configuration.metrics, self._meters, calls),
+            access_log=self._access_log,
             metrics_port=MetricsPort(self._listening, self._announcing.moved),
             names=self._name_sources,
             directory=self._directory,
@@ -274,9 +275,7 @@ class Sidecar:
         async with asyncio.TaskGroup() as tasks:
             engine = tasks.create_task(self._engine.run())
             servers = [LocalHttp(self._admin.api), LocalHttp(self._admin.admin)]
-            running = [engine]
-            if self._call_log is not None:
-                running.append(tasks.create_task(self._call_log[1].run()))
+            running = [engine, tasks.create_task(self._access_log.run())]
             try:
                 async with self._open(servers):
                     running.append(tasks.create_task(self._serve()))
@@ -286,8 +285,7 @@ class Sidecar:
                 for task in running:
                     task.cancel()
                 self._announcing.close()
-        if self._call_log is not None:
-            self._call_log[1].close()
+        self._access_log.close()
         return 1 if cut else 0
 
     # --- starting ----------------------------------------------------------------------------------------------------------

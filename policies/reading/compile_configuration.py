@@ -21,6 +21,7 @@ from policies.rules.configuration import (
     DEFAULT_SAMPLING_RATE,
     DEFAULT_SLOW_S,
     LATENCY_BUCKETS_MS,
+    AccessLogConfig,
     ConfigurationValues,
     LoggingConfig,
     MetricRule,
@@ -33,6 +34,7 @@ from policies.rules.configuration import (
 SectionT = TypeVar("SectionT", bound=schema.Section)
 
 _TRACING: Place = ("spec", "tracing")
+_ACCESS_LOG: Place = ("spec", "logging", "accessLog")
 _RESOLUTION: Place = ("spec", "nameResolution")
 _MTLS: Place = ("spec", "mtls")
 
@@ -46,6 +48,7 @@ def compile_configuration(
         warn_of_nothing(document, CONFIGURATION, findings)
         _tracing(document, configuration.spec.tracing, findings)
         _metrics(document, _spec(document), findings)
+        _access_log(document, configuration.spec.logging.access_log, findings)
         _check_mtls(document, configuration.spec.mtls, findings)
         _check_name_resolution(document, configuration.spec.name_resolution, findings)
         _api(document, configuration.spec.api, findings)
@@ -69,6 +72,7 @@ def compile_configuration(
             api_enabled=spec.logging.api_logging.enabled,
             obfuscate_urls=spec.logging.api_logging.obfuscate_urls,
             omit_health_checks=spec.logging.api_logging.omit_health_checks,
+            access=_access_log(last, spec.logging.access_log, quiet),
         ),
         api=_api(last, spec.api, quiet),
         features=_features(spec.features),
@@ -139,6 +143,23 @@ def _tracing(document: Document, tracing: schema.Tracing, findings: Findings) ->
         stdout=tracing.stdout,
         zipkin_endpoint=zipkin or None,
         otel=_otel(document, tracing.otel, findings),
+    )
+
+
+def _access_log(document: Document, log: schema.AccessLog, findings: Findings) -> AccessLogConfig:
+    slower_s = _duration(document, (*_ACCESS_LOG, "slowerThan"), log.slower_than, findings)
+    if log.min_status is not None and not 0 <= log.min_status <= 999:
+        problem = f"`{log.min_status}` is not a status (expected one from 0 to 999)"
+        findings.fault(document, (*_ACCESS_LOG, "minStatus"), problem)
+    if log.sample is not None and log.sample < 1:
+        problem = f"`{log.sample}` is no share of the calls (expected N from 1, for one in N)"
+        findings.fault(document, (*_ACCESS_LOG, "sample"), problem)
+    return AccessLogConfig(
+        format=log.format,
+        headers=tuple(log.headers),
+        min_status=log.min_status,
+        slower_s=slower_s,
+        sample=log.sample,
     )
 
 

@@ -114,6 +114,13 @@ CONFIGURATION: Mapping[str, Effect] = {
         "name the callee there instead of the path; spans, metrics, taps, the access log and log lines have no path of HTTP calls then"
     ),
     "spec.logging.apiLogging.omitHealthChecks": Effect("leave health checks out there"),
+    "spec.logging.accessLog.format": Effect(
+        "as `--access-log-format`, which wins, as do the flags of the next four; `--access-log` says where the lines go"
+    ),
+    "spec.logging.accessLog.headers": Effect("as `--access-log-headers`"),
+    "spec.logging.accessLog.minStatus": Effect("as `--access-log-min-status`"),
+    "spec.logging.accessLog.slowerThan": Effect("as `--access-log-slower`: a duration such as `250ms`"),
+    "spec.logging.accessLog.sample": Effect("as `--access-log-sample`"),
     **{
         f"spec.api.{key}.*.{field}": Effect(does)
         for key, name in (

@@ -156,10 +156,21 @@ class ApiLogging(Section, frozen=True):
     omit_health_checks: bool = False
 
 
+class AccessLog(Section, frozen=True):
+    """`spec.logging.accessLog`: what is in the access log; where it goes is each sidecar's own."""
+
+    format: str = ""
+    headers: list[str] = []
+    min_status: int | None = None
+    slower_than: str = ""
+    sample: int | None = None
+
+
 class Logging(Section, frozen=True):
     """`spec.logging`."""
 
     api_logging: ApiLogging = ApiLogging()
+    access_log: AccessLog = AccessLog()
 
 
 class ApiRule(Section, frozen=True):

@@ -63,12 +63,23 @@ class NameResolutionConfig(Struct, frozen=True, kw_only=True):
     configuration: object = None
 
 
+class AccessLogConfig(Struct, frozen=True, kw_only=True):
+    """`spec.logging.accessLog`. `format` is for whoever writes the lines to check; None and empty: nothing is written."""
+
+    format: str = ""
+    headers: tuple[str, ...] = ()
+    min_status: int | None = None
+    slower_s: float | None = None
+    sample: int | None = None
+
+
 class LoggingConfig(Struct, frozen=True, kw_only=True):
-    """`spec.logging.apiLogging`."""
+    """`spec.logging`: of the API log, but for `access`."""
 
     api_enabled: bool = False
     obfuscate_urls: bool = False
     omit_health_checks: bool = False
+    access: AccessLogConfig = field(default_factory=AccessLogConfig)
 
 
 class ConfigurationValues(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from telemetry.report import Call
 
 
 class CallLines:
-    """See `Lines`. Mutable state: `hides_paths`, which a new configuration may turn.
+    """See `Lines`. Mutable state: `form`, `chosen` and `hides_paths`, which a new configuration may change.
 
     put: takes whole lines; lose: counts those that are lost, and says why.
     """
@@ -26,17 +26,17 @@ class CallLines:
         hides_paths: bool,
     ) -> None:
         self.hides_paths = hides_paths
-        self._form = form
-        self._chosen = chosen
+        self.form = form
+        self.chosen = chosen
         self._put = put
         self._lose = lose
 
     @property
     def wanted(self) -> LinesWanted:
         """Which calls have a line."""
-        chosen = self._chosen
+        chosen = self.chosen
         return LinesWanted(
-            is_json=self._form.is_json,
+            is_json=self.form.is_json,
             min_status=chosen.min_status,
             slower_ns=chosen.slower_ns,
             every=chosen.every,
@@ -57,7 +57,7 @@ class CallLines:
             "decision": labels.decision,
             "policies": [f"{name}/{kind}" for name, _, kind, _ in labels.policies],
         }
-        return pieces(self._form, known, is_by_path=labels.strip, is_grpc=labels.is_grpc_web)
+        return pieces(self.form, known, is_by_path=labels.strip, is_grpc=labels.is_grpc_web)
 
     def written(self, lines: bytes, lost: int) -> None:
         """Take lines that an engine wrote."""
@@ -68,5 +68,5 @@ class CallLines:
 
     def write(self, call: Call, outcome: Outcome) -> None:
         """Write the line of a call that ended, if it is to have one."""
-        if is_wanted(self._chosen, call):
-            self._put(render(self._form, call, outcome.head.get, hides_paths=self.hides_paths))
+        if is_wanted(self.chosen, call):
+            self._put(render(self.form, call, outcome.head.get, hides_paths=self.hides_paths))

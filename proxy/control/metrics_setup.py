@@ -1,16 +1,14 @@
-"""Builds the metrics, logs of calls and taps that a Configuration asks for."""
+"""Builds the metrics, the API log and taps that a Configuration asks for."""
 
 from msgspec.structs import replace
 
 from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig, TracingConfig
-from proxy.control.call_lines import CallLines
 from proxy.control.tapping import Taps
 from proxy.errors import ANSWERS, ConfigError
 from proxy.settings.values import Profile, Settings
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
 from telemetry.errors import MetricError
-from telemetry.line_file import LineFile
 from telemetry.logs import get_logger
 from telemetry.metrics import LabelRule, Meters, MetricOptions
 from telemetry.path_labels import PathLabels
@@ -120,26 +118,6 @@ def recorder(
 def slow_ns(tracing: TracingConfig) -> int:
     """Until its answer, from which on a call that is not sampled is kept in memory."""
     return int(tracing.slow_s * 1e9)
-
-
-def access_log(
-    settings: Settings, logging: LoggingConfig, meters: Meters
-) -> tuple[CallLines, LineFile] | None:
-    """The access log and its file, where one is wanted. Raises: ConfigError."""
-    wanted = settings.access_log
-    if wanted is None:
-        return None
-    try:
-        file = LineFile(
-            wanted.path,
-            limit_bytes=wanted.max_bytes,
-            keep=wanted.keep,
-            lost=lambda count: meters.reports_lost.add("line", amount=count),
-        )
-    except OSError as error:
-        raise ConfigError((f"--access-log {wanted.path}: {error.strerror}",)) from error
-    lines = CallLines(wanted.form, wanted.chosen, file.put, file.lose, hides_paths=logging.obfuscate_urls)
-    return lines, file
 
 
 def taps(settings: Settings, logging: LoggingConfig, meters: Meters) -> Taps:

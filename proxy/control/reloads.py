@@ -9,6 +9,7 @@ from policies.reloading.loading import PolicySnapshot, PolicySources
 from policies.reloading.reader_process import ReaderProcess
 from policies.reloading.watching import watch
 from policies.rules.configuration import TracingConfig
+from proxy.control.access_logging import AccessLogging
 from proxy.control.metrics_port import MetricsPort
 from proxy.control.metrics_setup import MetricShapes, api_log, slow_ns
 from proxy.control.name_sources import NameSources
@@ -48,6 +49,7 @@ class Reloads:
         reporter: Reporter,
         taps: Taps,
         shapes: MetricShapes,
+        access_log: AccessLogging,
         metrics_port: MetricsPort,
         names: NameSources,
         directory: Directory,
@@ -63,6 +65,7 @@ class Reloads:
         self._reporter = reporter
         self._taps = taps
         self._shapes = shapes
+        self._access_log = access_log
         self._metrics_port = metrics_port
         self._names = names
         self._directory = directory
@@ -97,6 +100,7 @@ class Reloads:
         """Put these policies in force."""
         before = self.policy.configuration
         self.policy, self.error = policy, None
+        self._access_log.change(policy.configuration.logging)
         self._control.policy_changed(policy)
         self._count_resources()
         rate = sampling_rate(policy.configuration.tracing, self._settings)
@@ -105,8 +109,6 @@ class Reloads:
         logging = policy.configuration.logging
         self._reporter.api_log = api_log(self._settings, logging)
         self._taps.obfuscate = self._reporter.hides_paths = logging.obfuscate_urls
-        if self._reporter.lines is not None:
-            self._reporter.lines.hides_paths = logging.obfuscate_urls
         if not are_exports_equal(before.tracing, policy.configuration.tracing):
             self._exports_changed(policy.configuration.tracing)
         self._shapes.change(policy.configuration.metrics)

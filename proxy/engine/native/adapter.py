@@ -143,6 +143,7 @@ class NativeEngine:
 
     def invalidate(self, scope: str) -> None:
         """Drop every kept Plan of a scope."""
+        self._reports.push_lines()  # their form is the new decisions'
         self._core.invalidate(scope)
 
     def redecide_open(self) -> None:

@@ -167,3 +167,39 @@ async def test_paths_are_hidden_where_urls_are_obfuscated(engine: str, tmp_path:
         for app in ("web", "shop"):
             (line,) = await logged.lines(app, 1)
             assert (json.loads(line)["path"], "bytes?" in line) == ("", False)
+
+
+CONFIGURED = """
+kind: Configuration
+metadata: {{name: rules}}
+spec: {{logging: {{accessLog: {{{}}}}}}}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_configuration_says_what_is_in_it_also_when_it_changes(engine: str, tmp_path: Path) -> None:
+    first = CONFIGURED.format("format: 'verb,path,status', headers: [x-kind], minStatus: 400")
+    async with logging(engine, tmp_path, config=first) as logged:
+        await logged.get("/bytes?n=1")
+        await logged.get("/status?code=404", ("x-kind", "a"))
+        (line,) = await logged.lines("web", 1)
+        assert json.loads(line) == {"verb": "GET", "path": "/status", "status": 404, "x-kind": "a"}
+        (tmp_path / "rules.yaml").write_text(CONFIGURED.format("format: '{status} {path}'"))
+        for sidecar in (logged.mesh.web, logged.mesh.shop):
+            await sidecar.process.line("policies reloaded.*generation=2")
+        await logged.get("/bytes?n=1")
+        assert (await logged.lines("web", 2))[1:] == ["200 /bytes"]
+        (tmp_path / "rules.yaml").write_text(CONFIGURED.format("format: 'colour'"))
+        await logged.mesh.web.process.line("access log not changed, the old form stays in force.*'colour'")
+        await logged.get("/bytes?n=1")
+        assert (await logged.lines("web", 3))[2:] == ["200 /bytes"]
+
+
+async def test_flags_win_over_the_configuration_and_without_a_log_it_says_so(tmp_path: Path) -> None:
+    config = CONFIGURED.format("format: path, sample: 1, slowerThan: 1h")
+    flags = ("--access-log-format", "verb", "--access-log-slower", "0s")
+    async with logging("auto", tmp_path, *flags, config=config) as logged:
+        await logged.get("/bytes?n=1")
+        assert await logged.lines("web", 1) == ['{"verb":"GET"}']
+        other = await logged.mesh.mesh.sidecar("other", flags=("--config", str(tmp_path / "rules.yaml")))
+        assert other.process.output.count("spec.logging.accessLog has no effect without --access-log") == 1

@@ -6,6 +6,7 @@ import pytest
 
 from policies.errors import DocumentError
 from policies.rules.configuration import (
+    AccessLogConfig,
     ConfigurationValues,
     LoggingConfig,
     MetricRule,
@@ -127,6 +128,23 @@ def test_name_resolution_and_logging_are_read_and_mtls_is_told_to_be_sentrys(tmp
         configuration={"connectionString": "x.db"},
     )
     assert values.logging == LoggingConfig(api_enabled=True, obfuscate_urls=True)
+
+
+def test_access_log_is_read(tmp_path: Path) -> None:
+    log = {"format": "verb,path", "headers": ["x-a"], "minStatus": 400, "slowerThan": "250ms", "sample": 10}
+    found = of(tmp_path, {"logging": {"accessLog": log}}).logging.access
+    assert found == AccessLogConfig(
+        format="verb,path", headers=("x-a",), min_status=400, slower_s=0.25, sample=10
+    )
+
+
+@pytest.mark.parametrize(
+    ("log", "fault"),
+    [({"minStatus": 1000}, "minStatus: `1000` is not a status"), ({"sample": 0}, "sample: `0` is no share")],
+)
+def test_access_log_beyond_bounds_is_a_fault(tmp_path: Path, log: Json, fault: str) -> None:
+    with pytest.raises(DocumentError, match=f"spec.logging.accessLog.{fault}"):
+        loaded(tmp_path, configuration({"logging": {"accessLog": log}}))
 
 
 def test_later_file_is_laid_over_the_earlier(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""The access log of one sidecar: what flags and a Configuration say of it, its lines, and the file that they go to."""
+
+from msgspec.structs import replace
+
+from policies.rules.configuration import AccessLogConfig, LoggingConfig
+from proxy.control.call_lines import CallLines
+from proxy.errors import ConfigError
+from proxy.settings.values import AccessLogSettings, Settings
+from telemetry.line_file import LineFile
+from telemetry.line_form import LineFilter, LineForm, parse_form
+from telemetry.logs import get_logger
+from telemetry.metrics import Meters
+
+_FORM = frozenset({"access-log-format", "access-log-headers"})
+_UNUSED = "spec.logging.accessLog has no effect without --access-log"
+
+
+class AccessLogging:
+    """Owns the file. `lines`: None where there is no access log. Mutable state: what of the Configuration is in force."""
+
+    def __init__(self, settings: Settings, logging: LoggingConfig, meters: Meters) -> None:
+        """Raises: ConfigError."""
+        self.lines: CallLines | None = None
+        self._settings = settings
+        self._in_force = logging.access
+        self._file: LineFile | None = None
+        self._log = get_logger("postern")
+        wanted = settings.access_log
+        if wanted is None:
+            if logging.access != AccessLogConfig():
+                self._log.warning(_UNUSED)
+            return
+        form, chosen = of_both(wanted, settings, logging.access)
+        try:
+            self._file = LineFile(
+                wanted.path,
+                limit_bytes=wanted.max_bytes,
+                keep=wanted.keep,
+                lost=lambda count: meters.reports_lost.add("line", amount=count),
+            )
+        except OSError as error:
+            raise ConfigError((f"--access-log {wanted.path}: {error.strerror}",)) from error
+        file, hides_paths = self._file, logging.obfuscate_urls
+        self.lines = CallLines(form, chosen, file.put, file.lose, hides_paths=hides_paths)
+
+    def change(self, logging: LoggingConfig) -> None:
+        """Go by another Configuration from now on, before decisions are made anew; a form that can't be used changes nothing."""
+        if self.lines is None:
+            if logging.access not in (self._in_force, AccessLogConfig()):
+                self._log.warning(_UNUSED)
+            self._in_force = logging.access
+            return
+        self.lines.hides_paths = logging.obfuscate_urls
+        wanted = self._settings.access_log
+        if wanted is None or logging.access == self._in_force:
+            return
+        try:
+            self.lines.form, self.lines.chosen = of_both(wanted, self._settings, logging.access)
+            self._in_force = logging.access
+        except ConfigError as error:
+            self._log.error("access log not changed, the old form stays in force", reason=str(error))
+
+    async def run(self) -> None:
+        """Write until cancelled; what is left, `close` writes."""
+        if self._file is not None:
+            await self._file.run()
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def of_both(
+    wanted: AccessLogSettings, settings: Settings, written: AccessLogConfig
+) -> tuple[LineForm, LineFilter]:
+    """What flags and variables say, and of the rest what a Configuration does. Raises: ConfigError."""
+    given, form = settings.given, wanted.form
+    if not (_FORM & given or "POSTERN_ACCESS_LOG_FORMAT" in settings.variables):
+        try:
+            form = parse_form(written.format, written.headers)
+        except ValueError as error:
+            raise ConfigError((f"spec.logging.accessLog: {error}",)) from error
+    chosen = wanted.chosen
+    if written.min_status is not None and "access-log-min-status" not in given:
+        chosen = replace(chosen, min_status=written.min_status)
+    if written.slower_s is not None and "access-log-slower" not in given:
+        chosen = replace(chosen, slower_ns=int(written.slower_s * 1e9))
+    if written.sample is not None and "access-log-sample" not in given:
+        chosen = replace(chosen, every=written.sample)
+    return form, chosen
