@@ -374,7 +374,7 @@ class Sidecar:
             tasks.create_task(self._directory.run())
             tasks.create_task(self._remote.run())
             tasks.create_task(self._control.external.hosts.run())
-            tasks.create_task(self._tracer.run())
+            tasks.create_task(self._tracer.run(self._engine.recall))
             tasks.create_task(self._relays.run())
             pushing = pusher(self._settings, self._meters, self._engine.report)
             if pushing is not None:

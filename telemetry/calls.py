@@ -47,7 +47,7 @@ class CallRecorder:
         self.service = service
         self.namespace = namespace
         self._meters = meters
-        self._tracer = tracer
+        self.tracer = tracer
         self._access_log = access_log
         self._path_label = path_label
         self._kinds: dict[tuple[Hashable, ...], Kind] = {}
@@ -84,7 +84,7 @@ class CallRecorder:
     def _keep_span(self, call: Call) -> None:
         span = span_of(call, self.service)
         if span is not None:
-            (self._tracer.record if call.context.sampled else self._tracer.keep)(span)
+            (self.tracer.record if call.context.sampled else self.tracer.keep)(span)
 
     @property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None:
@@ -125,15 +125,19 @@ class CallRecorder:
         ):
             for slot in slots:
                 slot.add(buckets.counts, buckets.sum)
+        for context, took_s, at_s in batch.exemplars:
+            for duration in kind.duration:
+                duration.exemplify(took_s, context, at_s)
 
     def trace(self, call: Call) -> None:
-        """Keeps the span of a call that is counted in a batch; of a sampled one also as its bucket's exemplar."""
+        """Keeps the span of a call that is counted in a batch."""
         self._keep_span(call)
-        if not call.context.sampled:
-            return
-        took_s = (call.ended_ns - call.started_ns) / 1e9
-        for duration in self._kind(call).duration:
-            duration.exemplify(took_s, call.context, call.ended_ns / 1e9)
+
+    def recall(self, call: Call) -> None:
+        """Keeps the span of such a call in memory, as it goes to exporters otherwise."""
+        span = span_of(call, self.service)
+        if span is not None:
+            self.tracer.remember(span)
 
     def _kind(self, call: Call) -> Kind:
         if call.protocol == "grpc":
@@ -205,7 +209,7 @@ class CallRecorder:
                 meters.resiliency_activations.add(*resiliency_labels(meters.app_id, policy))
 
     def _read_tracer(self) -> None:
-        meters, queues = self._meters, self._tracer.used_queues
+        meters, queues = self._meters, self.tracer.used_queues
         meters.span_queue.replace({(queue.name,): queue.queued for queue in queues})
         for queue in queues:
             meters.spans_exported.slot(queue.name).value = queue.exported

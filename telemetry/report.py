@@ -36,7 +36,7 @@ class Buckets(Struct, frozen=True):
 class Batch(Struct, frozen=True, kw_only=True):
     """What many calls with equal labels and answers came to. `to_head_whole_ms`: as `to_end_ms`, in whole milliseconds.
 
-    latency_bounds_ms: of the buckets in milliseconds.
+    latency_bounds_ms: of the buckets in milliseconds. exemplars: of `duration_s`, as (span, seconds, epoch seconds).
     """
 
     calls: int
@@ -47,6 +47,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     to_head_whole_ms: Buckets
     bytes_in: Buckets
     bytes_out: Buckets
+    exemplars: tuple[tuple[SpanContext, float, float], ...] = ()
 
 
 # Not frozen: one is made per call, and a frozen one costs 4 µs more. Whoever records it never changes it.

@@ -1,5 +1,6 @@
 """Where finished spans go: a ring in memory for the admin API, and a bounded queue for each exporter."""
 
+import asyncio
 import random
 import time
 from collections import deque
@@ -9,15 +10,19 @@ from telemetry.exporting import Exporter, ExportLimits, ExportQueue, QueueRunner
 from telemetry.logs import get_logger
 from telemetry.otlp.received import Received, weigh
 from telemetry.spans import Span
+from telemetry.written import SpanItem, TakesWritten, WrittenSpans, by_bytes
+from telemetry.written import weigh as weigh_spans
 
 __all__ = ["ExportLimits", "Exporter", "Received", "Span", "Tracer"]
 
-AnyQueue = ExportQueue[Span] | ExportQueue[Received]
+AnyQueue = ExportQueue[Span] | ExportQueue[SpanItem] | ExportQueue[Received]
 
 RING = 4_096  # spans of sampled calls in memory
 KEPT = 1_024  # of others that failed or were slow: beside the first, so that no number of good calls pushes them out
 KEPT_PER_S = 100
 APP_RING = 2_048  # that the app itself made
+_ROUNDS = 256  # of remembering: more spans than there is room for, and an end under any load
+_PIECE = 128  # written spans that are lost together at most
 
 
 class Tracer:
@@ -50,13 +55,21 @@ class Tracer:
         self._clock = clock
         self._may_keep, self._since = float(KEPT_PER_S), clock()
         self.not_kept = 0
+        self._recall: Callable[[], bool] = lambda: False
         self._last: Span | None = None
         self._app_ring: deque[Span] = deque(maxlen=APP_RING)
 
     def _open(self, exporters: Sequence[Exporter[Span]], forwarders: Sequence[Exporter[Received]]) -> None:
         limits, log, random_source = self._limits, self._log, self._random
+        self._written_queues = tuple(
+            ExportQueue(exporter, limits=by_bytes(limits), log=log, random=random_source, weigh=weigh_spans)
+            for exporter in exporters
+            if isinstance(exporter, TakesWritten)
+        )
         self._span_queues = tuple(
-            ExportQueue(exporter, limits=limits, log=log, random=random_source) for exporter in exporters
+            ExportQueue(exporter, limits=limits, log=log, random=random_source)
+            for exporter in exporters
+            if not isinstance(exporter, TakesWritten)
         )
         self._app_queues = tuple(
             ExportQueue(exporter, limits=limits, log=log, random=random_source, weigh=weigh)
@@ -67,12 +80,13 @@ class Tracer:
     @property
     def queues(self) -> tuple[AnyQueue, ...]:
         """One for each exporter, those of the app's spans last."""
-        return (*self._span_queues, *self._app_queues)
+        return (*self._written_queues, *self._span_queues, *self._app_queues)
 
     @property
     def used_queues(self) -> tuple[AnyQueue, ...]:
         """The same without those of an app that has sent nothing."""
-        return (*self._span_queues, *(queue for queue in self._app_queues if queue.is_used))
+        used = (queue for queue in self._app_queues if queue.is_used)
+        return (*self._written_queues, *self._span_queues, *used)
 
     def replace(
         self, exporters: Sequence[Exporter[Span]], forwarders: Sequence[Exporter[Received]] = ()
@@ -82,9 +96,38 @@ class Tracer:
 
     def record(self, span: Span) -> None:
         """Keeps the span, and queues it for every exporter."""
-        self._ring.append(self._latest(span))
+        self.remember(span)
+        for written_queue in self._written_queues:
+            written_queue.put(span)
         for queue in self._span_queues:
             queue.put(span)
+
+    def remember(self, span: Span) -> None:
+        """Keeps the span alone."""
+        self._ring.append(self._latest(span))
+
+    @property
+    def is_written(self) -> bool:
+        """Whether every exporter takes spans that an engine wrote."""
+        return not self._span_queues
+
+    @property
+    def per_piece(self) -> int | None:
+        """How many of those `put_written` may be given at once; None: they go nowhere."""
+        return min(_PIECE, self._limits.batch) if self._written_queues else None
+
+    def put_written(self, spans: WrittenSpans) -> bool:
+        """Queues spans that an engine wrote, for every exporter that takes them; False: there is none."""
+        for queue in self._written_queues:
+            queue.put(spans)
+        return bool(self._written_queues)
+
+    async def gather(self) -> None:
+        """Have all spans here that an engine remembers: what `recent` and `last_trace_id` say is of those that are here."""
+        for _ in range(_ROUNDS):
+            if not self._recall():
+                break
+            await asyncio.sleep(0)
 
     @property
     def has_forwarders(self) -> bool:
@@ -116,7 +159,8 @@ class Tracer:
         self._kept.append(self._latest(span))
 
     def _latest(self, span: Span) -> Span:
-        self._last = span
+        if self._last is None or span.end_ns >= self._last.end_ns:  # an engine's are remembered late
+            self._last = span
         return span
 
     def recent(self, trace_id: int | None = None) -> tuple[Span, ...]:
@@ -127,7 +171,7 @@ class Tracer:
         )
 
     def last_trace_id(self) -> int | None:
-        """The trace of the span that was recorded last."""
+        """The trace of the span that ended last."""
         last = self._last or (self._app_ring[-1] if self._app_ring else None)
         return last.context.trace_id if last is not None else None
 
@@ -146,6 +190,10 @@ class Tracer:
         """Spans waiting, over all exporters."""
         return sum(queue.queued for queue in self.queues)
 
-    async def run(self) -> None:
-        """Exports until cancelled, then sends what is left, for a bounded time (`ExportLimits.shutdown_s`)."""
+    async def run(self, recall: Callable[[], bool] = lambda: False) -> None:
+        """Exports until cancelled, then sends what is left, for a bounded time (`ExportLimits.shutdown_s`).
+
+        recall: has an engine `remember` some of the spans that are in its memory alone, and says whether there may be more.
+        """
+        self._recall = recall
         await self._runner.run()

@@ -336,7 +336,7 @@ class Admin:
 
     async def _trace(self, query: Query) -> LocalResponse:
         try:
-            return _json(200, traces.spans_of(self._tracer, query.get("id", [""])[0]))
+            return _json(200, await traces.spans_of(self._tracer, query.get("id", [""])[0]))
         except ValueError as error:
             return _error(400, "ERR_BAD_REQUEST", str(error))
 

@@ -36,6 +36,7 @@ async def listing(tracer: Tracer, query: Query) -> dict[str, Any]:
         raise ValueError(f"{strange[0]}: no such filter, expected {', '.join(sorted(_KEYS))}")
     wanted, limit = read_filter(query, time.time()), _limit(query)
     ids = {trace_id_of(one) for text in query.get("id", ()) for one in text.split(",")}
+    await tracer.gather()
     spans = iter(tracer.recent())
     found: dict[str, Json] = {}
     while piece := list(islice(spans, _PIECE)):
@@ -75,8 +76,9 @@ def _limit(query: Query) -> int:
     return int(text)
 
 
-def spans_of(tracer: Tracer, wanted: str) -> dict[str, Any]:
+async def spans_of(tracer: Tracer, wanted: str) -> dict[str, Any]:
     """The spans of one trace, or without an id of the last one: `telemetry.traces.told` has their keys. Raises: ValueError."""
+    await tracer.gather()
     trace_id = trace_id_of(wanted) if wanted else tracer.last_trace_id()
     spans = tracer.recent(trace_id) if trace_id is not None else ()
     return {"traceId": f"{trace_id:032x}" if trace_id else "", "spans": [told(span) for span in spans]}

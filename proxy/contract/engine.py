@@ -253,6 +253,43 @@ class Lines(Protocol):
         """Whole lines, and how many found no room."""
 
 
+class SpansWanted(Struct, frozen=True, kw_only=True):
+    """What becomes of spans of calls that an engine adds up. service: this app, as spans name it.
+
+    per_piece: of Zipkin's JSON, the most spans that leave together; None: they go nowhere.
+    """
+
+    service: str
+    hides_paths: bool
+    per_piece: int | None = None
+
+
+class SpanLabels(NamedTuple):
+    """What spans say of every call under one decision: of `Labels`. is_by_path: the method is what follows `/method`."""
+
+    is_outbound: bool
+    is_dapr: bool
+    is_by_path: bool
+    is_grpc_web: bool
+    src: str
+    dst: str
+    decision: str
+
+
+class Spans(Protocol):
+    """Spans, for an engine that writes those of the calls that it adds up itself. The others leave that to the observer."""
+
+    @property
+    def wanted(self) -> SpansWanted | None:
+        """Read again now and then. None: each call is `traced`."""
+
+    def labels(self, labels: Labels) -> SpanLabels | None:
+        """What spans say of calls with these labels; None: they have none."""
+
+    def written(self, spans: bytes, count: int) -> None:
+        """Take spans: objects of JSON, with commas between."""
+
+
 class Observer(Protocol):
     """Where an engine reports. Every method is quick and never raises.
 
@@ -263,6 +300,10 @@ class Observer(Protocol):
     @property
     def lines(self) -> Lines | None:
         """The access log, where there is one."""
+
+    @property
+    def spans(self) -> Spans | None:
+        """Where spans go; None: each call is `traced`."""
 
     @property
     def measures(self) -> Measures | None:
@@ -276,6 +317,9 @@ class Observer(Protocol):
 
         Its head comes without headers.
         """
+
+    def recalled(self, outcome: Outcome) -> None:
+        """The same of a sampled call whose span the engine wrote, or would have; see `Engine.recall`."""
 
     def lost(self, reports: int, spans: int) -> None:
         """So many reports were lost for good."""
@@ -393,6 +437,9 @@ class Engine(Protocol):
 
     async def report(self) -> None:
         """Tell the observer of every call that has ended by now."""
+
+    def recall(self) -> bool:
+        """Tell the observer of some of the latest sampled calls that it has not seen, oldest first (`recalled`); False: none is left."""
 
     def loads(self, key: str) -> tuple[dict[str, object], ...]:
         """Load and health of a cluster's endpoints, for status."""

@@ -76,11 +76,21 @@ def phases_of(outcome: Outcome, held_s: float, queued_s: float) -> Phases | None
 Sums = tuple[list[int], float]  # observations per bucket, and their sum
 
 
+class Exemplar(NamedTuple):
+    """A sampled call. took_ns: from its start to `ended_ns`, epoch nanoseconds."""
+
+    trace_id: int
+    span_id: int
+    took_ns: int
+    ended_ns: int
+
+
 class Tally(Struct, frozen=True, kw_only=True):
     """Finished calls with the same labels and answer, added up. Buckets by `Measures`; the last is what lies above all bounds.
 
     `path`: of gRPC calls, and of HTTP's where `Measures` asks for it; "other" beyond the first of them.
     `to_head_whole_ms`: in whole milliseconds, as `to_end_ms`. `latency_bounds_ms`: those of `Measures` by which they were added up.
+    `exemplars`: the latest sampled call in each bucket of `duration_s` that has one.
     """
 
     labels: Labels
@@ -98,3 +108,4 @@ class Tally(Struct, frozen=True, kw_only=True):
     to_head_whole_ms: Sums
     up_bytes: Sums
     down_bytes: Sums
+    exemplars: tuple[Exemplar, ...] = ()

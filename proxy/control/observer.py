@@ -8,6 +8,7 @@ from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Cause, Labels
 from proxy.control.call_lines import CallLines
+from proxy.control.call_spans import CallSpans
 from proxy.control.notes import note_of
 from proxy.control.tapping import Taps
 from proxy.deciding.app_plan import APP_CLUSTER
@@ -96,6 +97,7 @@ class Reporter:
         self.api_log = api_log
         self._taps = taps
         self.lines = lines
+        self.spans = CallSpans(recorder.tracer, lambda: self.hides_paths, meters)
         self._writes_lines = writes_lines
         self.hides_paths = hides_paths
         self.recorder = recorder
@@ -200,6 +202,10 @@ class Reporter:
         """A call ended that is in a tally, and is sampled or worth keeping."""
         if outcome.labels.dst:
             self.recorder.trace(self._told(outcome))
+
+    def recalled(self, outcome: Outcome) -> None:
+        """A sampled call that is in a tally, whose span is to be in memory alone."""
+        self.recorder.recall(self._told(outcome))
 
     def lost(self, reports: int, spans: int) -> None:
         """Reports found no room."""
@@ -378,5 +384,9 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         to_head_whole_ms=Buckets(*tally.to_head_whole_ms),
         bytes_in=Buckets(*tally.up_bytes),
         bytes_out=Buckets(*tally.down_bytes),
+        exemplars=tuple(
+            (SpanContext(one.trace_id, one.span_id, 0, sampled=True), one.took_ns / 1e9, one.ended_ns / 1e9)
+            for one in tally.exemplars
+        ),
     )
     return like, batch

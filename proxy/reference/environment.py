@@ -63,7 +63,7 @@ READ: Mapping[str, str] = {
     "OTEL_METRIC_EXPORT_INTERVAL": "milliseconds from one push of metrics to the next (60000)",
     "OTEL_SERVICE_NAME": "`service.name` of our spans, for any OTLP collector (the app-id)",
     "OTEL_RESOURCE_ATTRIBUTES": "further attributes of the resource, as name=value,name=value, percent-encoded",
-    "OTEL_BSP_MAX_QUEUE_SIZE": "spans that wait for an exporter (2048); beyond, the oldest is dropped",
+    "OTEL_BSP_MAX_QUEUE_SIZE": "spans that wait for an exporter (2048; of the native engine, 8 MiB); beyond, the oldest is dropped",
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "spans of a batch (512)",
     "OTEL_BSP_SCHEDULE_DELAY": "milliseconds until a smaller batch is sent (5000)",
     "OTEL_BSP_EXPORT_TIMEOUT": "milliseconds that a batch may take, each time it is sent (30000)",

@@ -66,12 +66,16 @@ class Deaf:
     """An Observer of nothing but what goes wrong, which it says on standard output."""
 
     lines = None
+    spans = None
     measures = Measures(duration_s=(1.0,), latency_ms=(1.0,), size_bytes=(1.0,))
 
     def counted(self, tally: Tally) -> None:
         """See Observer."""
 
     def traced(self, outcome: Outcome) -> None:
+        """See Observer."""
+
+    def recalled(self, outcome: Outcome) -> None:
         """See Observer."""
 
     def lost(self, reports: int, spans: int) -> None:

@@ -25,6 +25,7 @@ from proxy.contract.engine import (
     Observer,
     PeerRefusal,
     SpanIds,
+    Spans,
     Tracing,
     Upstream,
     WireProtocol,
@@ -121,6 +122,7 @@ class Recorder:
         self._changed = asyncio.Event()
         self.outcomes: list[Outcome] = []
         self.kept: list[Outcome] = []
+        self.recalls: list[Outcome] = []
         self.refused: Counter[str] = Counter()
         self.refused_of: list[tuple[str, str]] = []
         self.refused_peers: list[tuple[PeerRefusal, str, str]] = []
@@ -157,6 +159,7 @@ class Recorder:
         self._tell()
 
     lines: Lines | None = None
+    spans: Spans | None = None
     measures: Measures | None = None
     tallied = 0
 
@@ -167,6 +170,10 @@ class Recorder:
     def traced(self, outcome: Outcome) -> None:
         """See Observer."""
         self.kept.append(outcome)
+
+    def recalled(self, outcome: Outcome) -> None:
+        """See Observer."""
+        self.recalls.append(outcome)
 
     def lost(self, reports: int, spans: int) -> None:
         """See Observer."""

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from proxy.contract.engine import PeerRefusal
+from proxy.contract.engine import PeerRefusal, SpanLabels
 from proxy.contract.head import Framing, Headers
 
 causes: Final[list[str]]
@@ -10,8 +10,10 @@ question_kinds: Final[list[str]]  # those of Asked
 notice_kinds: Final[list[str]]  # those of Notice
 
 Pairs = list[tuple[bytes, bytes]]
-# number of the decision, of its labels, and the pieces of its calls' lines
-TokenParts = tuple[int, int, list[tuple[str, bytes]] | None]
+# number of the decision, of its labels, the pieces of its calls' lines, and what their spans say
+TokenParts = tuple[int, int, list[tuple[str, bytes]] | None, SpanLabels | None]
+# The fields of SpansWanted, and the phrases of HTTP statuses.
+SpansParts = tuple[str, bool, int | None, list[tuple[int, str]]]
 ReplyParts = tuple[TokenParts, int, Pairs, bytes, int, str, str, list[str], list[str]]
 EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts], list[str]]
@@ -68,7 +70,14 @@ OutcomeParts = tuple[
 ShapeParts = tuple[str, list[tuple[str, str, set[str]]], bool, str]
 SumParts = tuple[list[int], float]
 KindParts = tuple[int, str, str, str, int, int | None, str | None]
-TallyParts = tuple[KindParts, int, tuple[SumParts, SumParts, SumParts, SumParts, SumParts, SumParts]]
+# halves of the trace id, span id, duration and end in nanoseconds
+ExemplarParts = tuple[int, int, int, int, int]
+TallyParts = tuple[
+    KindParts,
+    int,
+    tuple[SumParts, SumParts, SumParts, SumParts, SumParts, SumParts],
+    list[ExemplarParts],
+]
 
 class Tallies:
     def __len__(self) -> int: ...
@@ -133,6 +142,9 @@ class NativeEngine:
     def set_measures(self, bounds: tuple[list[float], list[float], list[float], str, int] | None) -> None: ...
     def set_lines(self, wanted: tuple[bool, int, int, int, bool] | None) -> None: ...
     def take_lines(self) -> tuple[bytes, int]: ...
+    def set_spans(self, wanted: SpansParts | None) -> None: ...
+    def take_written(self) -> list[tuple[bytes, int]]: ...
+    def take_recent(self, most: int) -> list[OutcomeParts]: ...
     def set_members(self, number: int, members: list[bytes]) -> None: ...
     def set_gate(self, name: str, spec: tuple[str, dict[str, float]] | None) -> None: ...
     def gates(self) -> list[tuple[str, int, int, dict[str, int]]]: ...
@@ -151,6 +163,14 @@ class NativeEngine:
     def take_dead(self) -> list[int]: ...
     def stop(self) -> None: ...
 
+def zipkin_span(
+    call: tuple[str, bytes, str, str],
+    labels: SpanLabels,
+    wanted: SpansParts,
+    span: tuple[int, int, int, int],
+    end: tuple[int, int, int, int, int | None, str | None],
+    attempts: list[AttemptParts],
+) -> bytes | None: ...
 def read_baggage(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]: ...
 def carries(headers: list[tuple[bytes, bytes]], patterns: set[bytes]) -> bool: ...
 def parse_target(data: bytes) -> tuple[str, bytes, int, bytes]: ...

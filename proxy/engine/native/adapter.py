@@ -61,8 +61,11 @@ class NativeEngine:
         self._report_s = report_s or REPORT_S
         self._tracing = tracing
         self._loop = asyncio.get_running_loop()
-        lines = observer.lines
-        self._known = known = Known() if lines is None else Known(lines.pieces)
+        lines, spans = observer.lines, observer.spans
+        self._known = known = Known(
+            (lambda _: None) if lines is None else lines.pieces,
+            (lambda _: None) if spans is None else spans.labels,
+        )
         self._answers = Answers(known, tracing, explain, keep_decisions=keep_decisions)
         self._reports = Reports(self._core, known, observer, tracing, self._loop.time)
         self._sampling: Sampling | None = None
@@ -80,6 +83,7 @@ class NativeEngine:
                 self._push_sampling()
                 self._reports.push_measures()
                 self._reports.push_lines()
+                self._reports.push_spans()
                 await self._tell()
         finally:
             self._running.clear()
@@ -204,6 +208,10 @@ class NativeEngine:
                 await self.drain((), 0.0)  # a turn of each thread: calls that it has answered, it has counted
         self._reports.expect_counts()
         await self._tell()
+
+    def recall(self) -> bool:
+        """Hand on some of the calls that are remembered; False: none is left."""
+        return self._reports.recall()
 
     async def _tell(self) -> None:
         async with self._telling:  # what one forgets, the other may still need

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from proxy.contract.engine import HopSpan
+from proxy.contract.engine import HopSpan, SpanLabels
 from proxy.contract.plan import Labels, Plan, Reply
 
 if TYPE_CHECKING:
@@ -18,8 +18,13 @@ class Known:
     Calls under equal labels are added up together. A span is taken once, by its call's report.
     """
 
-    def __init__(self, pieces: Callable[[Labels], list[tuple[str, bytes]] | None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        pieces: Callable[[Labels], list[tuple[str, bytes]] | None] = lambda _: None,
+        span_labels: Callable[[Labels], SpanLabels | None] = lambda _: None,
+    ) -> None:
         self._pieces = pieces
+        self._span_labels = span_labels
         self._number = 0
         self._decisions: dict[int, Plan | Reply] = {}
         self._labels: dict[Labels, int] = {}
@@ -30,18 +35,29 @@ class Known:
         return self._number
 
     def add_decision(self, decision: Plan | Reply) -> "TokenParts":
-        """The number of a decision from now on, that of its labels, and the pieces of its calls' lines."""
+        """The number of a decision from now on, that of its labels, the pieces of its calls' lines, and what their spans say."""
         number = self._next()
         self._decisions[number] = decision
         if len(self._labels) >= _MAX_LABELS:
             self._labels.clear()  # equal ones get another number: they are added up apart
-        return number, self._labels.setdefault(decision.labels, number), self._pieces(decision.labels)
+        labels = decision.labels
+        return (
+            number,
+            self._labels.setdefault(labels, number),
+            self._pieces(labels),
+            self._span_labels(labels),
+        )
 
     def add_span(self, span: HopSpan) -> int:
         """The number of a span from now on."""
         number = self._next()
         self._spans[number] = span
         return number
+
+    @property
+    def count(self) -> int:
+        """How many decisions there are."""
+        return len(self._decisions)
 
     def decision(self, token: int | None) -> Plan | Reply | None:
         """The decision of a number, or None where it was forgotten."""

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Never
 
 from proxy.contract.head import RequestHead
-from proxy.contract.outcome import Attempt, Outcome, Tally
+from proxy.contract.outcome import Attempt, Exemplar, Outcome, Tally
 from proxy.contract.plan import Cause, Edits, Labels, Plan, Reply, RetryPolicy
 from proxy.contract.recording import Shape
 
@@ -74,7 +74,7 @@ def shape_parts(shape: Shape | None) -> "ShapeParts":
 
 def tally(parts: "TallyParts", labels: Labels, latency_bounds_ms: tuple[float, ...]) -> Tally:
     """Calls that were added up by these bounds."""
-    (_, protocol, method, path, status, grpc_code, cause), calls, sums = parts
+    (_, protocol, method, path, status, grpc_code, cause), calls, sums, exemplars = parts
     duration_s, to_end_ms, to_head_ms, to_head_whole_ms, up_bytes, down_bytes = sums
     return Tally(
         labels=labels,
@@ -92,6 +92,7 @@ def tally(parts: "TallyParts", labels: Labels, latency_bounds_ms: tuple[float, .
         to_head_whole_ms=to_head_whole_ms,
         up_bytes=up_bytes,
         down_bytes=down_bytes,
+        exemplars=tuple(Exemplar(upper << 64 | lower, *rest) for upper, lower, *rest in exemplars),
     )
 
 

@@ -1,11 +1,12 @@
-"""Passes on what the engine counted and saw: connection events, sums of calls, outcomes one by one, in pieces that leave the loop free."""
+"""Passes on what the engine counted and saw, in pieces that leave the loop free: connection events, sums, outcomes one by one, spans."""
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
-from proxy.contract.engine import HopSpan, LinesWanted, Measures, Observer, SpanIds, Tracing
+from proxy.contract.engine import HopSpan, LinesWanted, Measures, Observer, SpanIds, SpansWanted, Tracing
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Outcome, Phases
 from proxy.engine.native import parts
@@ -23,6 +24,8 @@ _BATCHES = 128  # of which so many at most at a time, so that a report comes to 
 # Pause for each kind of call that was counted, which takes 0.1 ms: many kinds are added up longer, at a bounded share of time.
 _COUNT_S = 0.005
 _MAX_COUNT_S = 2.0
+_MAX_HELD = 1_024  # decisions that nothing but calls that are remembered holds
+_PHRASES = [(status.value, status.phrase) for status in HTTPStatus]
 
 
 class Reports:
@@ -45,8 +48,10 @@ class Reports:
         self._measures: Measures | None = None
         self._latency_bounds_ms: tuple[float, ...] = ()  # of the calls that are added up
         self._lines_wanted: LinesWanted | None = None
+        self._spans_wanted: SpansWanted | None = None
         self.push_measures()
         self.push_lines()
+        self.push_spans()
 
     def push_lines(self) -> None:
         """Have lines of the access log written, where there is one."""
@@ -55,6 +60,16 @@ class Reports:
         if wanted != self._lines_wanted:
             self._lines_wanted = wanted
             self._core.set_lines(None if wanted is None else astuple(wanted))
+
+    def push_spans(self) -> None:
+        """Have spans of calls that are added up written, remembered alone, or told of here, as the observer wants it now."""
+        spans = self._observer.spans
+        wanted = None if spans is None else spans.wanted
+        if wanted == self._spans_wanted:
+            return
+        self._tell_spans()  # what was written as it was wanted before
+        self._spans_wanted = wanted
+        self._core.set_spans(None if wanted is None else (*astuple(wanted), _PHRASES))
 
     def push_measures(self) -> None:
         """Have calls added up as the observer wants it now. Times of those that were not taken yet are lost where their bounds change."""
@@ -86,6 +101,7 @@ class Reports:
             tell_notice(observer, notice, self._known)
         self._tell_counts()
         self._tell_lines()
+        self._tell_spans()
         dead = core.take_dead()  # before what may still name a token is taken: those are forgotten next time
         yield from self._count()
         for take, tell in ((core.take_outcomes, observer.finished), (core.take_spans, observer.traced)):
@@ -96,6 +112,8 @@ class Reports:
                 if len(outcomes) < _BATCH:
                     break
                 yield
+        while self._known.count > self._core.stats()[2] + _MAX_HELD and self.recall():
+            yield
         self._known.forget(dead)
 
     def _count(self) -> Iterator[None]:
@@ -121,6 +139,19 @@ class Reports:
             text, lost = self._core.take_lines()
             if text or lost:
                 lines.written(text, lost)
+
+    def _tell_spans(self) -> None:
+        spans = self._observer.spans
+        if spans is not None:
+            for text, count in self._core.take_written():
+                spans.written(text, count)
+
+    def recall(self) -> bool:
+        """Hand on some of the calls that are remembered; False: none is left."""
+        outcomes = self._core.take_recent(_BATCH)
+        for outcome in outcomes:
+            self._observer.recalled(self._outcome(outcome))
+        return len(outcomes) == _BATCH
 
     def _tell_counts(self) -> None:
         hits, misses, reports, spans = self._core.take_counts()

@@ -174,6 +174,10 @@ class PortableEngine:
     async def report(self) -> None:
         """Nothing lies here: observers are told as calls end."""
 
+    def recall(self) -> bool:
+        """Nothing lies here."""
+        return False
+
     def loads(self, key: str) -> tuple[dict[str, object], ...]:
         """Load and health of a cluster's endpoints, for status."""
         state = self._carrier.clusters.get(key)

@@ -12,6 +12,7 @@ import pytest
 
 from telemetry.errors import ExportError
 from telemetry.tracing import ExportLimits, Tracer
+from telemetry.written import WrittenSpans
 from telemetry.zipkin import ZipkinExporter
 from tests.integration.telemetry.collector import answer, collecting
 from tests.support.web_pki import self_signed
@@ -35,6 +36,19 @@ async def test_export_batches_reuse_one_connection() -> None:
     assert len(collector.spans) == 3
     assert b"POST /api/v2/spans HTTP/1.1\r\n" in collector.heads[0]
     assert b"content-type: application/json" in collector.heads[0].lower()
+
+
+async def test_export_sends_written_spans_as_they_are_between_others() -> None:
+    async with collecting() as collector:
+        exporter = ZipkinExporter(collector.url)
+        await exporter.export([a_span(), WrittenSpans(b'{"id":"1"},{"id":"2"}', 2), a_span(), a_span()])
+        await exporter.close()
+    assert [span["id"] for span in collector.spans] == [
+        "00000000000000a1",
+        "1",
+        "2",
+        *["00000000000000a1"] * 2,
+    ]
 
 
 async def test_export_large_batch_is_gzipped_and_small_is_not() -> None:

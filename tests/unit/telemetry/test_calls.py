@@ -287,7 +287,36 @@ def test_trace_keeps_the_span_and_counts_nothing() -> None:
     recorded = Recorded()
     recorded.recorder.trace(a_call())
     assert [span.context for span in recorded.tracer.recent()] == [SAMPLED]
-    assert set(recorded.values(recorded.meters.edge_duration).values()) == {0}
+    assert not recorded.values(recorded.meters.edge_duration)
+
+
+def test_recall_keeps_the_span_in_memory_alone() -> None:
+    tracer = Tracer("cart", [FakeExporter()])
+    CallRecorder("cart", "", Meters("cart"), tracer).recall(a_call())
+    assert [span.context for span in tracer.recent()] == [SAMPLED]
+    assert tracer.queued == 0
+
+
+def test_record_batch_remembers_its_exemplars() -> None:
+    recorded = Recorded()
+    bounds = recorded.meters.edge_duration.bounds
+    none = Buckets([], 0.0)
+    recorded.recorder.record_batch(
+        a_call(),
+        Batch(
+            calls=1,
+            latency_bounds_ms=(),
+            duration_s=none,
+            to_end_ms=none,
+            to_head_ms=none,
+            to_head_whole_ms=none,
+            bytes_in=none,
+            bytes_out=none,
+            exemplars=((SAMPLED, bounds[1], 7.0),),
+        ),
+    )
+    (slot,) = recorded.meters.edge_duration.slots.values()
+    assert slot.exemplars == {1: (SAMPLED, bounds[1], 7.0)}
 
 
 def test_access_log_wants_every_call_by_itself() -> None:

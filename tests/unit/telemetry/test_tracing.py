@@ -4,6 +4,8 @@ import asyncio
 
 from telemetry.otlp.received import Received
 from telemetry.tracing import APP_RING, KEPT_PER_S, ExportLimits, Tracer
+from telemetry.written import WrittenSpans
+from telemetry.zipkin import ZipkinExporter
 from tests.unit.telemetry.building import SAMPLED, a_span
 from tests.unit.telemetry.test_exporting import FakeExporter, Forwarder
 
@@ -21,6 +23,53 @@ def test_recent_of_a_trace_leaves_out_others() -> None:
     tracer.record(a_span(context=SAMPLED._replace(trace_id=7)))
     assert [span.context.trace_id for span in tracer.recent(7)] == [7]
     assert tracer.last_trace_id() == 7
+
+
+def test_last_trace_is_that_of_the_span_that_ended_last() -> None:
+    tracer = Tracer("cart")
+    tracer.record(a_span(context=SAMPLED._replace(trace_id=7), end_ns=9))
+    tracer.remember(a_span(context=SAMPLED._replace(trace_id=8), end_ns=5))
+    assert tracer.last_trace_id() == 7
+
+
+async def test_gather_has_an_engine_remember_all_its_spans_before_it_looks() -> None:
+    tracer = Tracer("cart", [FakeExporter()], limits=ExportLimits(shutdown_s=1.0))
+    left = [3, 2, 1]
+
+    def recall() -> bool:
+        tracer.remember(a_span(start_ns=left.pop()))
+        return bool(left)
+
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(tracer.run(recall))
+        await asyncio.sleep(0)
+        await tracer.gather()
+        running.cancel()
+    assert [span.start_ns for span in tracer.recent()] == [1, 2, 3]
+    assert tracer.exported == tracer.dropped == 0
+
+
+async def test_gather_ends_under_any_load() -> None:
+    tracer = Tracer("cart")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(tracer.run(lambda: True))
+        await asyncio.sleep(0)
+        await tracer.gather()
+        running.cancel()
+
+
+def test_written_spans_go_to_exporters_that_take_them_and_to_no_others() -> None:
+    zipkin = Tracer("cart", [ZipkinExporter("http://localhost:9411/api/v2/spans")])
+    assert zipkin.is_written
+    assert zipkin.per_piece == 128
+    assert zipkin.put_written(WrittenSpans(b"{},{}", 2))
+    zipkin.record(a_span())
+    assert zipkin.queued == 3
+    other = Tracer("cart", [FakeExporter()])
+    assert not other.is_written
+    assert other.per_piece is None
+    assert not other.put_written(WrittenSpans(b"{}", 1))
+    assert Tracer("cart").is_written  # those in memory are all there are
 
 
 def test_last_trace_id_before_any_span_is_none() -> None:

@@ -61,5 +61,5 @@ async def test_query_that_can_not_be_read_is_told(query: dict[str, list[str]], s
         await listing(tracer(), query)
 
 
-def test_spans_of_an_unknown_trace_are_none() -> None:
-    assert spans_of(tracer(), "ff")["spans"] == []
+async def test_spans_of_an_unknown_trace_are_none() -> None:
+    assert (await spans_of(tracer(), "ff"))["spans"] == []

@@ -89,6 +89,9 @@ class Recorder:
     async def report(self) -> None:
         raise AssertionError
 
+    def recall(self) -> bool:
+        raise AssertionError
+
     def set_cluster(self, cluster: Cluster) -> None:
         self.clusters[cluster.key] = cluster
 

@@ -21,15 +21,21 @@ use postern_core::decision::trace::{self, Context, Span};
 use postern_core::fields::Headers;
 use postern_core::head::Head;
 use postern_core::seam::lines::{Field, Piece, Wanted};
-use postern_core::seam::tally::{Counts, Kind, Tally};
+use postern_core::seam::spans;
+use postern_core::seam::tally::{Counts, Exemplar, Kind, Tally};
+use postern_core::seam::zipkin::{SpanForm, SpanLabels};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-/// number of the decision, of its labels, and the pieces of its calls' lines: (field or `text` or `header`, data)
-type TokenParts = (u64, u64, Option<Vec<(String, Vec<u8>)>>);
+/// number of the decision, of its labels, the pieces of its calls' lines: (field or `text` or `header`, data), and what their spans say
+type TokenParts = (u64, u64, Option<Vec<(String, Vec<u8>)>>, Option<SpanLabelParts>);
+/// outbound, Dapr's surface, Dapr's path form, gRPC-Web, caller, callee, decision
+pub(crate) type SpanLabelParts = (bool, bool, bool, bool, String, String, String);
+/// service, whether paths are hidden, how many leave together (`None`: none is written), phrases of HTTP statuses
+pub(crate) type SpansParts = (String, bool, Option<u32>, Vec<(u16, String)>);
 /// JSON, least status, least length in nanoseconds, one in so many, whether paths are hidden
 pub(crate) type WantedParts = (bool, u16, u64, u64, bool);
 /// token, status, headers, body, grpc code, grpc message, cause, scopes, gates
@@ -93,7 +99,7 @@ pub(crate) fn value(data: &[u8]) -> PyResult<HeaderValue> {
     HeaderValue::from_bytes(data).map_err(invalid)
 }
 
-fn cause(text: &str) -> PyResult<Cause> {
+pub(crate) fn cause(text: &str) -> PyResult<Cause> {
     Cause::parse(text).ok_or_else(|| invalid(format!("unknown cause {text}")))
 }
 
@@ -110,9 +116,19 @@ pub(crate) fn moment(epoch_s: f64) -> PyResult<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(seconds(epoch_s)?).ok_or_else(|| invalid("a moment beyond the clock's reach"))
 }
 
-fn token_of((token, labels, pieces): TokenParts, released: &ReleasedTokens) -> PyResult<Arc<Token>> {
+fn token_of((token, labels, pieces, spans): TokenParts, released: &ReleasedTokens) -> PyResult<Arc<Token>> {
     let pieces = pieces.map(|pieces| pieces.into_iter().map(piece).collect::<PyResult<Box<[_]>>>()).transpose()?;
-    Ok(Token::with_lines(token, labels, pieces, released.clone()))
+    let spans = spans.map(|parts| Box::new(span_labels(parts)));
+    Ok(Token::telling(token, labels, pieces, spans, released.clone()))
+}
+
+pub(crate) fn span_labels((is_outbound, is_dapr, is_by_path, is_grpc_web, src, dst, decision): SpanLabelParts) -> SpanLabels {
+    let (src, dst, decision) = (src.into(), dst.into(), decision.into());
+    SpanLabels { is_outbound, is_dapr, is_by_path, is_grpc_web, src, dst, decision }
+}
+
+pub(crate) fn spans_wanted((service, hides_paths, per_piece, phrases): SpansParts) -> spans::Wanted {
+    spans::Wanted { form: SpanForm { service, hides_paths, phrases: phrases.into_iter().collect() }, per_piece }
 }
 
 fn piece((kind, data): (String, Vec<u8>)) -> PyResult<Piece> {
@@ -324,7 +340,8 @@ pub(crate) fn span<'py>(py: Python<'py>, span: Option<&Span>) -> PyResult<Bound<
 }
 
 /// Calls of one kind: decision of one of them, protocol, method, path, status, gRPC code, cause, how many, and a histogram
-/// each of duration, times to the end and to the head (this one also in whole milliseconds), bytes up and down.
+/// each of duration, times to the end and to the head (this one also in whole milliseconds), bytes up and down; and sampled ones:
+/// halves of the trace id, span id, duration and end in nanoseconds.
 pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult<Bound<'py, PyTuple>> {
     let method: String = kind.method.iter().copied().map(char::from).collect();
     let counts = |counts: Counts| (counts.counts, counts.sum);
@@ -338,7 +355,12 @@ pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult
         counts(tally.up_bytes),
         counts(tally.down_bytes),
     );
-    (of_kind, tally.calls, sums).into_pyobject(py)
+    let exemplar = |(_, Exemplar { trace_id, span_id, took_ns, ended_ns }): (_, Exemplar)| {
+        let (upper, lower) = halves(trace_id);
+        (upper, lower, span_id, took_ns, ended_ns)
+    };
+    let exemplars: Vec<_> = tally.exemplars.into_iter().map(exemplar).collect();
+    (of_kind, tally.calls, sums, exemplars).into_pyobject(py)
 }
 
 /// For differential tests: what a table of this shape tells a path apart by; `None` where only Python can say.

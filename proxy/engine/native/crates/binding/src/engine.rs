@@ -23,7 +23,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, TlsParts, ViaParts, WantedParts, invalid};
+use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, SpansParts, TlsParts, ViaParts, WantedParts, invalid};
 use crate::question::Question;
 
 /// name, inside, waiting, how often what it let through ended: by the cause's name, empty for well
@@ -212,6 +212,22 @@ impl NativeEngine {
     fn take_lines<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, u64) {
         let (text, lost) = self.engine.inboxes.take_lines();
         (PyBytes::new(py, &text), lost)
+    }
+
+    /// Take spans of sampled calls that are added up: write them, or remember the calls alone. `None`: tell of each.
+    fn set_spans(&self, wanted: Option<SpansParts>) {
+        self.engine.inboxes.set_spans(wanted.map(convert::spans_wanted));
+    }
+
+    /// Spans written since this was last asked, oldest first: (objects of JSON with commas between, how many).
+    fn take_written<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, u32)> {
+        let pieces = self.engine.inboxes.take_written().into_iter();
+        pieces.map(|piece| (PyBytes::new(py, &piece.text), piece.spans)).collect()
+    }
+
+    /// At most `most` of the sampled calls whose spans were taken, oldest first, as tuples; heads without their headers.
+    fn take_recent<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.engine.inboxes.take_recent(most).iter().map(|outcome| outcome_tuple(py, outcome, false)).collect()
     }
 
     fn set_members(&self, number: u32, members: Vec<Vec<u8>>) {

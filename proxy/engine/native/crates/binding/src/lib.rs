@@ -5,6 +5,7 @@
 mod convert;
 mod engine;
 mod question;
+mod zipkin;
 
 use mimalloc::MiMalloc;
 use pyo3::prelude::*;
@@ -30,5 +31,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(convert::format_context, module)?)?;
     module.add_function(wrap_pyfunction!(convert::read_baggage, module)?)?;
     module.add_function(wrap_pyfunction!(convert::carries, module)?)?;
-    module.add_function(wrap_pyfunction!(convert::parse_target, module)?)
+    module.add_function(wrap_pyfunction!(convert::parse_target, module)?)?;
+    module.add_function(wrap_pyfunction!(zipkin::zipkin_span, module)?)
 }

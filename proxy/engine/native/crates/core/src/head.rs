@@ -124,6 +124,26 @@ impl Head {
     pub fn who(&self) -> &str {
         self.daprd.as_deref().or(self.entry.peer.as_deref()).unwrap_or(&self.entry.address)
     }
+
+    /// What reports tell of it with this path, without the memory that it came in.
+    #[must_use]
+    pub fn told(&self, path: String) -> Self {
+        Self {
+            entry: self.entry.clone(),
+            daprd: None,
+            protocol: self.protocol,
+            framing: self.framing,
+            method: Bytes::copy_from_slice(&self.method),
+            authority: String::new(),
+            raw_authority: Bytes::new(),
+            target: Bytes::new(),
+            path,
+            query: Bytes::new(),
+            headers: Headers::new(),
+            length: self.length,
+            absolute: self.absolute,
+        }
+    }
 }
 
 /// Whose call it is that comes back from its translator: the daprd's id, else the address that it says.

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue};
 use crate::call::cause::Cause;
 use crate::decision::edits::Edits;
 use crate::seam::lines::Piece;
+use crate::seam::zipkin::SpanLabels;
 
 /// One facet that a decider read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,18 +45,26 @@ pub struct Token {
     pub labels: u64,
     /// Of the lines that its calls have in the access log; `None`: they have none.
     pub pieces: Option<Box<[Piece]>>,
+    /// Of the spans of its calls; `None`: they have none.
+    pub span_labels: Option<Box<SpanLabels>>,
     released: ReleasedTokens,
 }
 
 impl Token {
     /// A token that lands in `released` when dropped.
     pub fn new(id: u64, labels: u64, released: ReleasedTokens) -> Arc<Self> {
-        Self::with_lines(id, labels, None, released)
+        Self::telling(id, labels, None, None, released)
     }
 
-    /// The same of a decision whose calls have lines of these pieces.
-    pub fn with_lines(id: u64, labels: u64, pieces: Option<Box<[Piece]>>, released: ReleasedTokens) -> Arc<Self> {
-        Arc::new(Self { id, labels, pieces, released })
+    /// The same of a decision whose calls have lines of these pieces, and such spans.
+    pub fn telling(
+        id: u64,
+        labels: u64,
+        pieces: Option<Box<[Piece]>>,
+        span_labels: Option<Box<SpanLabels>>,
+        released: ReleasedTokens,
+    ) -> Arc<Self> {
+        Arc::new(Self { id, labels, pieces, span_labels, released })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::decision::trace::Span;
 use crate::head::Head;
 use crate::seam::inboxes::Bell;
 use crate::seam::lines::{Lines, Wanted};
+use crate::seam::spans::{self, Added, Piece, Spans};
 use crate::seam::tally::{Bounds, Kind, Tallies, Tally};
 
 const MAX_OUTCOMES: usize = 65_536; // about two seconds of calls; further ones are counted and dropped
@@ -179,6 +180,7 @@ pub struct Inbox {
     questions: Mutex<VecDeque<Question>>,
     outcomes: Mutex<VecDeque<Outcome>>,
     spans: Mutex<VecDeque<Outcome>>,
+    own_spans: Mutex<Spans>,
     tally_state: Mutex<TallyState>,
     lines: Mutex<Lines>,
     notices: Mutex<VecDeque<Notice>>,
@@ -198,6 +200,7 @@ impl Inbox {
             questions: Mutex::default(),
             outcomes: Mutex::default(),
             spans: Mutex::default(),
+            own_spans: Mutex::default(),
             tally_state: Mutex::default(),
             lines: Mutex::default(),
             notices: Mutex::default(),
@@ -219,7 +222,12 @@ impl Inbox {
         match self.add_up(&outcome) {
             None => Self::queue(&self.outcomes, outcome, MAX_OUTCOMES, &self.stats.dropped),
             Some(_) if outcome.span.as_ref().is_some_and(Span::is_sampled) => {
-                Self::queue(&self.spans, outcome, MAX_SPANS, &self.stats.spans_lost);
+                let added = lock(&self.own_spans).add(outcome);
+                match added {
+                    Added::Taken => {}
+                    Added::Lost => drop(self.stats.spans_lost.fetch_add(1, Ordering::Relaxed)),
+                    Added::NotHere(outcome) => Self::queue(&self.spans, outcome, MAX_SPANS, &self.stats.spans_lost),
+                }
             }
             Some(slow_ns) if outcome.is_apps_failure() || outcome.is_slow(slow_ns) => {
                 let mut spans = lock(&self.spans);
@@ -278,6 +286,21 @@ impl Inbox {
     /// The lines since this was last asked, and how many were lost.
     pub fn take_lines(&self) -> (Vec<u8>, u64) {
         lock(&self.lines).take()
+    }
+
+    /// Take spans of calls that are in the sums from now on, or leave them to the other side.
+    pub fn set_spans(&self, wanted: Option<Arc<spans::Wanted>>) {
+        lock(&self.own_spans).set(wanted);
+    }
+
+    /// Spans written since this was last asked, oldest first.
+    pub fn take_written(&self) -> VecDeque<Piece> {
+        lock(&self.own_spans).take_written()
+    }
+
+    /// At most `most` of the sampled calls whose spans were taken, oldest first.
+    pub fn take_recent(&self, most: usize) -> Vec<Outcome> {
+        lock(&self.own_spans).take_recent(most)
     }
 
     /// Tell news of connections.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 
 use crate::seam::ask::{Inbox, Notice, Outcome, Question, Stats};
 use crate::seam::lines::Wanted;
+use crate::seam::spans::{self, Piece};
 use crate::seam::tally::{Bounds, Kind, Tally};
 
 /// Says "look": once, until somebody has looked. The ring is called with no lock held.
@@ -84,6 +85,24 @@ impl Inboxes {
             }
             (text, lost + more_lost)
         })
+    }
+
+    /// Take spans of calls that are in the sums from now on, or leave them to the other side.
+    pub fn set_spans(&self, wanted: Option<spans::Wanted>) {
+        let wanted = wanted.map(Arc::new);
+        for inbox in &self.each {
+            inbox.set_spans(wanted.clone());
+        }
+    }
+
+    /// Spans written since this was last asked, oldest first of each worker.
+    pub fn take_written(&self) -> Vec<Piece> {
+        self.each.iter().flat_map(|inbox| inbox.take_written()).collect()
+    }
+
+    /// At most `most` of the sampled calls whose spans were taken, oldest first of each worker.
+    pub fn take_recent(&self, most: usize) -> Vec<Outcome> {
+        self.take(most, Inbox::take_recent)
     }
 
     fn take<T>(&self, most: usize, take: impl Fn(&Inbox, usize) -> Vec<T>) -> Vec<T> {

@@ -14,7 +14,7 @@ use crate::seam::ask::Outcome;
 
 const MAX_BYTES: usize = 4 * 1024 * 1024; // that wait to be taken, of one worker: some 50 ms of calls without a visit are 10,000 lines
 const MAX_TEXT: usize = 1_024; // of a path or a header's value
-const GRPC_CODES: [&str; 17] = [
+pub(crate) const GRPC_CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",

@@ -4,4 +4,6 @@ pub mod ask;
 pub mod commands;
 pub mod inboxes;
 pub mod lines;
+pub mod spans;
 pub mod tally;
+pub mod zipkin;

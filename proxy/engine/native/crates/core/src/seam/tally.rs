@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 
 use crate::call::cause::Cause;
 use crate::decision::plan::Token;
+use crate::decision::trace::{Context, Span};
 use crate::head::Protocol;
 use crate::seam::ask::Outcome;
 
@@ -49,11 +50,22 @@ impl Counts {
         Self { counts: vec![0; bounds.len() + 1], sum: 0.0 }
     }
 
-    /// Bounds are inclusive.
-    fn add(&mut self, bounds: &[f64], value: f64) {
-        self.counts[bounds.partition_point(|bound| *bound < value)] += 1;
+    /// The bucket of a value that is counted. Bounds are inclusive.
+    fn add(&mut self, bounds: &[f64], value: f64) -> usize {
+        let bucket = bounds.partition_point(|bound| *bound < value);
+        self.counts[bucket] += 1;
         self.sum += value;
+        bucket
     }
+}
+
+/// A sampled call, as `Exemplar` in `proxy/contract/outcome.py`.
+#[derive(Debug, Clone, Copy)]
+pub struct Exemplar {
+    pub trace_id: u128,
+    pub span_id: u64,
+    pub took_ns: u64,
+    pub ended_ns: u64,
 }
 
 /// What calls of one kind have in common.
@@ -69,6 +81,7 @@ pub struct Kind {
 }
 
 /// The calls of a kind. `token`: of the first one's decision, whose labels are those of all. Latencies to the end and `to_head_whole` are whole milliseconds, as the metrics of old count them.
+/// `exemplars`: the latest sampled call in each bucket of `duration_s` that has one.
 #[derive(Debug)]
 pub struct Tally {
     pub token: Arc<Token>,
@@ -79,6 +92,7 @@ pub struct Tally {
     pub to_head_whole_ms: Counts,
     pub up_bytes: Counts,
     pub down_bytes: Counts,
+    pub exemplars: Vec<(usize, Exemplar)>,
 }
 
 impl Tally {
@@ -94,13 +108,21 @@ impl Tally {
             to_head_whole_ms: latency,
             up_bytes: size.clone(),
             down_bytes: size,
+            exemplars: Vec::new(),
         }
     }
 
     fn add(&mut self, outcome: &Outcome, bounds: &Bounds) {
         let took_ns = outcome.ended_ns.saturating_sub(outcome.started_ns);
         self.calls += 1;
-        self.duration_s.add(&bounds.duration_s, took_ns as f64 / 1e9);
+        let bucket = self.duration_s.add(&bounds.duration_s, took_ns as f64 / 1e9);
+        if let Some(Span::Own { context: Context { trace_id, span_id, sampled: true, .. }, .. }) = outcome.span {
+            let exemplar = Exemplar { trace_id, span_id, took_ns, ended_ns: outcome.ended_ns };
+            match self.exemplars.iter_mut().find(|(of, _)| *of == bucket) {
+                Some((_, latest)) => *latest = exemplar,
+                None => self.exemplars.push((bucket, exemplar)),
+            }
+        }
         self.to_end_ms.add(&bounds.latency_ms, (took_ns / 1_000_000) as f64);
         if outcome.head_ns > 0 {
             let head_ns = outcome.head_ns.saturating_sub(outcome.started_ns);
