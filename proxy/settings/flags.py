@@ -192,26 +192,29 @@ _BUILT = (
     _flag("cli-pid", "PID", "the command that started us, for `postern stop`"),
     _flag("ready-fd", "FD", "a socket to our supervisor"),
 )
+_NO_BLOCK = "postern has no such building block"
+_NO_PROFILES = "there are no profiles of Go's to serve"
+# What is accepted for compatibility, and why it has no effect.
 _UNBUILT = tuple(
-    _flag(name, "VALUE", "accepted for compatibility, without effect", "unbuilt")
-    for name in (
-        "placement-host-address",
-        "scheduler-host-address",
-        "scheduler-job-streams",
-        "actors-service",
-        "reminders-service",
-        "control-plane-address",
-        "sentry-request-jwt-audiences",
-        "profile-port",
-        "profile-listen-address",
-        "hot-reload-reconcile-interval",
-        "actors-disseminate-timeout",
-        "app-binding-options-timeout",
-    )
+    _flag(name, "VALUE", why, "unbuilt")
+    for name, why in {
+        "placement-host-address": _NO_BLOCK,
+        "scheduler-host-address": _NO_BLOCK,
+        "scheduler-job-streams": _NO_BLOCK,
+        "actors-service": _NO_BLOCK,
+        "reminders-service": _NO_BLOCK,
+        "control-plane-address": "resources are read from files, no operator is asked for them",
+        "sentry-request-jwt-audiences": "postern asks for certificates alone",
+        "profile-port": _NO_PROFILES,
+        "profile-listen-address": _NO_PROFILES,
+        "hot-reload-reconcile-interval": "files are read again when they change",
+        "actors-disseminate-timeout": _NO_BLOCK,
+        "app-binding-options-timeout": _NO_BLOCK,
+    }.items()
 )
-_UNBUILT_SWITCHES = tuple(
-    _flag(name, "", "accepted for compatibility, without effect", "unbuilt-switch")
-    for name in ("enable-profiling", "disable-builtin-k8s-secret-store")
+_UNBUILT_SWITCHES = (
+    _flag("enable-profiling", "", _NO_PROFILES, "unbuilt-switch"),
+    _flag("disable-builtin-k8s-secret-store", "", "there are no secret stores", "unbuilt-switch"),
 )
 FLAGS: dict[str, Flag] = {flag.name: flag for flag in (*_BUILT, *_UNBUILT, *_UNBUILT_SWITCHES)}
 _NOTHING = frozenset({"", "-1", "0", "false"})  # how a caller that always passes a flag says "off"
@@ -242,10 +245,10 @@ class Given:
         """All values of a repeatable flag."""
         return tuple(self._texts.get(name, ()))
 
-    def unbuilt(self) -> tuple[str, ...]:
+    def unbuilt(self) -> tuple[Flag, ...]:
         """Flags that were given, ask for something, and have no effect here."""
         return tuple(
-            name
+            FLAGS[name]
             for name, texts in self._texts.items()
             if FLAGS[name].kind.startswith("unbuilt") and texts[-1] not in _NOTHING
         )

@@ -463,9 +463,7 @@ def _run(read: FlagReader) -> RunMetadata:
 
 
 def _warnings(read: FlagReader, profile: Profile, *, mtls: bool) -> tuple[str, ...]:
-    warnings = [
-        f"--{name} has no effect: postern has no such building block" for name in read.given.unbuilt()
-    ]
+    warnings = [f"--{flag.name} has no effect: {flag.about}" for flag in read.given.unbuilt()]
     if profile == "daprd":
         warnings.extend(f"ignored, as daprd does: {stray}" for stray in read.given.strays)
     warnings.extend(

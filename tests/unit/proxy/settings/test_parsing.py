@@ -407,6 +407,16 @@ def test_unbuilt_flags_are_accepted_and_named_once(read: Parse) -> None:
     )
 
 
+def test_unbuilt_flag_says_why_it_has_no_effect(read: Parse) -> None:
+    given = ("--profile-port=7777", "--enable-profiling", "--control-plane-address", "dapr-api:443")
+    profiles = "has no effect: there are no profiles of Go's to serve"
+    assert read(*given, "--profile-port=7778").warnings == (
+        f"--profile-port {profiles}",
+        f"--enable-profiling {profiles}",
+        "--control-plane-address has no effect: resources are read from files, no operator is asked for them",
+    )
+
+
 @pytest.mark.parametrize("app_id", ["", "a.b", "a/b", "-a", "a-", "ä", "a b", "a" * 64])
 def test_app_id_that_cannot_be_named_is_a_fault(tmp_path: Path, app_id: str) -> None:
     with pytest.raises(ConfigError, match="--app-id"):
