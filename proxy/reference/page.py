@@ -94,7 +94,8 @@ Resiliency has the name, or the URL as the app wrote it. What else holds for cal
 - HTTP/1.1, over TLS 1.2 or 1.3 for https. Chain, dates and host name are verified; the system's roots are those of OpenSSL
   (`SSL_CERT_FILE`, `SSL_CERT_DIR`), read once.
 - They go through the HTTP proxy that `HTTPS_PROXY` or `HTTP_PROXY` of the sidecar's own environment names, by Go's rules (`NO_PROXY`):
-  to https in a tunnel (`CONNECT`), in which the server still proves its name; to http as requests for whole URLs. The name is the
+  to https, and for WebSockets to http as well, in a tunnel (`CONNECT`), in which the server of https still proves its name; otherwise
+  to http as requests for whole URLs. The name is the
   proxy's to look up then, and where it leads is the proxy's to judge: only an address that the URL spells out is checked here. A
   proxy that is the sidecar itself is passed over.
 - No `dapr-*` and `postern-*` header and no hop-by-hop header is sent, `traceparent` is. Neither `APP_API_TOKEN` nor the API's token is.

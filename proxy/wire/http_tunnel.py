@@ -115,6 +115,11 @@ async def over_tls(
         raise
     if found is None:
         raise TunnelError("the connection was closed during the TLS handshake")
-    found.set_protocol(protocol)
-    protocol.connection_made(found)
+    hand_over(found, protocol)
     return found
+
+
+def hand_over(transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+    """Give an open way to a protocol that has not heard of it."""
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)

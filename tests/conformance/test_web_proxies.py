@@ -14,12 +14,14 @@ from msgspec.structs import replace
 from proxy.contract.engine import Cluster, Upstream, VerifiedTls, Via
 from proxy.contract.plan import Cause, Edit, Op, Route
 from tests.conformance.harness import EDITS, LOCAL_REPLIES, Node, always, plan, retry, running
+from tests.conformance.test_websocket import upgrade
 from tests.support.http_client import Connection, connect
 from tests.support.http_wire import Response
 from tests.support.ports import free_port
 from tests.support.web_pki import WebCa
 from tests.support.web_proxy import WebProxy, running_proxy
 from tests.support.web_server import web_server
+from tests.support.websocket import BINARY, TEXT, Frame, accept_key, format_frame, read_frame
 
 Scheme = Literal["http", "https"]
 SCHEMES: tuple[Scheme, ...] = ("http", "https")
@@ -36,6 +38,7 @@ class Way(NamedTuple):
     proxy: WebProxy
     node: Node
     cluster: Cluster
+    port: int
 
 
 @asynccontextmanager
@@ -67,8 +70,9 @@ async def through(
             via=Via(address=proxy.address, authorization=CREDENTIALS, tls=tls),
         )
         node.engine.set_cluster(cluster)
-        async with connect(await node.listen(always(plan(**fields)))) as caller:
-            yield Way(caller, proxy, node, cluster)
+        listening = await node.listen(always(plan(**fields)))
+        async with connect(listening) as caller:
+            yield Way(caller, proxy, node, cluster, listening)
 
 
 def message(response: Response) -> str:
@@ -237,6 +241,33 @@ async def test_bodies_stream_both_ways_through_the_proxy(engine: str, scheme: Sc
         assert await anext(body) == b"first"
         await way.caller.send(b"6\r\nsecond\r\n0\r\n\r\n")
         assert b"".join([part async for part in body]) == b"second"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_websocket_is_opened_in_a_tunnel(engine: str, scheme: Scheme) -> None:
+    """Whether it is secure or not (RFC 6455 §4.1): a proxy that is asked for a whole URL drops Upgrade, as of one hop."""
+    async with through(engine, scheme) as way, asyncio.timeout(20.0):
+        for sent in (Frame(TEXT, b"hello"), Frame(BINARY, bytes(range(256)) * 400)):
+            async with connect(way.port) as caller:
+                head, key = await upgrade(caller, "/ws")
+                assert (head.second, head.get("sec-websocket-accept")) == ("101", accept_key(key))
+                await caller.send(format_frame(sent, is_client=True))
+                assert (await read_frame(caller.reader)).payload == sent.payload
+        assert (await way.caller.request("GET", "/echo")).status == 200
+    authority = f"{HOST}:{PORTS[scheme]}"
+    asked = [(head.first, head.second, head.get("proxy-authorization")) for head in way.proxy.asked]
+    assert asked[:2] == [("CONNECT", authority, CREDENTIALS.decode())] * 2
+    assert asked[2][0] == ("CONNECT" if scheme == "https" else "GET")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_websocket_that_a_proxy_refuses_is_told(engine: str, scheme: Scheme) -> None:
+    async with through(engine, scheme) as way:
+        way.proxy.status = 403
+        head, _ = await upgrade(way.caller, "/ws")
+        body = b"".join([part async for part in way.caller.body("GET", head, [])])
+    assert (head.second, head.get("postern-error")) == ("502", "connect")
+    assert f"answered CONNECT {HOST}:{PORTS[scheme]} with status 403" in body.decode()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -132,6 +132,8 @@ class UpstreamAttempt:
             connect_s,
             cluster.who,
             cluster.via,
+            # A proxy that is asked for a whole URL drops Upgrade (RFC 6455 §4.1).
+            is_tunnel=cluster.via is not None and exchange.raw.protocol == "websocket",
         )
         if self._is_peer:
             prove_another(carrier, state, origin)

@@ -18,7 +18,7 @@ from proxy.engine.portable.refusal import by_alert, unverified
 from proxy.errors import os_reason
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http2_client import Http2Client
-from proxy.wire.http_tunnel import connect_proxy, open_tunnel, over_tls, proxy_at
+from proxy.wire.http_tunnel import connect_proxy, hand_over, open_tunnel, over_tls, proxy_at
 from proxy.wire.streams import UpstreamConnection
 from proxy.wire.term import Term
 from proxy.wire.tls import IdentityMismatchError, TlsContexts, check_server
@@ -30,7 +30,10 @@ GROW_AT = 64  # calls on each connection before another is dialled beside them
 
 
 class Origin(Struct, frozen=True):
-    """What a connection is for: keyed by identity *and* address, so that one made for one callee never serves another."""
+    """What a connection is for: keyed by identity *and* address, so that one made for one callee never serves another.
+
+    is_tunnel: through the proxy `via` even in plaintext.
+    """
 
     cluster: str
     address: str
@@ -40,6 +43,7 @@ class Origin(Struct, frozen=True):
     connect_s: float = 5.0
     who: str = "the app"  # for people
     via: Via | None = None
+    is_tunnel: bool = False
 
 
 class Waiter:
@@ -208,7 +212,7 @@ class Pool:
         def make() -> asyncio.Protocol:
             client: Http1Client | Http2Client
             if origin.wire == "http1":
-                asked = origin.via if origin.tls is None else None
+                asked = origin.via if origin.tls is None and not origin.is_tunnel else None
                 end = origin.who if asked is None else proxy_at(asked.address)
                 client = Http1Client(self, self._limits, count, end, asked, rota=self._rota)
             else:
@@ -277,12 +281,12 @@ class Pool:
     async def _open_via(
         self, via: Via, origin: Origin, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None
     ) -> tuple[asyncio.Transport, float, float]:
-        """Through an HTTP proxy: a tunnel to the origin, or for one in plaintext the proxy itself, which is asked for it."""
+        """Through an HTTP proxy: a tunnel to the origin, or for most in plaintext the proxy itself, which is asked for it."""
         begun_at = time.perf_counter()
         try:
             tls = self._contexts.verified(via.tls) if via.tls is not None else None
             name = via.tls.name if via.tls is not None else None
-            if not isinstance(origin.tls, VerifiedTls) or context is None:
+            if context is None and not origin.is_tunnel:
                 transport = await connect_proxy(via, make, tls, name)
                 return transport, time.perf_counter() - begun_at, 0.0
             way = await open_tunnel(via, origin.address, tls, name)
@@ -291,6 +295,10 @@ class Pool:
             why = unverified(error, via.tls.name, proxy_at(via.address))
             raise DialError(Cause.CONNECT, f"TLS with {proxy_at(via.address)} failed: {why}") from error
         opened_at = time.perf_counter()
+        if context is None:
+            hand_over(way, make())
+            return way, opened_at - begun_at, 0.0
+        assert isinstance(origin.tls, VerifiedTls)  # as all that a proxy stands before
         transport = await over_tls(way, make(), context, origin.tls.name)
         return transport, opened_at - begun_at, time.perf_counter() - opened_at
 

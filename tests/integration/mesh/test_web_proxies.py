@@ -1,5 +1,6 @@
 """Calls that leave the mesh through the HTTP proxy of a sidecar's environment, over both engines."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -9,13 +10,14 @@ import pytest
 import pytest_asyncio
 
 from tests.support.engines import ENGINES
-from tests.support.http_client import request
+from tests.support.http_client import connect, request
 from tests.support.http_wire import Response
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.ports import free_port
 from tests.support.web_pki import WebCa
 from tests.support.web_proxy import WebProxy, running_proxy
 from tests.support.web_server import web_server
+from tests.support.websocket import TEXT, Frame, accept_key, format_frame, new_key, read_frame
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CA = WebCa()
@@ -57,6 +59,8 @@ async def scene(
         resources = [
             endpoint("secure", "https://api.example/v1"),
             endpoint("plain", "http://api.example:8080/v1"),
+            endpoint("secure-root", "https://api.example"),
+            endpoint("plain-root", "http://api.example:8080"),
             endpoint("other", "https://other.example"),
             endpoint("direct", f"http://localhost:{plain}"),
             endpoint("unlisted", "http://nowhere.invalid"),
@@ -98,6 +102,23 @@ async def test_http_is_asked_for_by_its_whole_url(scene: Scene, callee: str) -> 
     assert (head.second, head.get("host")) == ("http://api.example:8080/v1/echo?x=1", "api.example:8080")
     assert head.get("proxy-authorization") == CREDENTIALS
     assert {name.lower() for name, _ in head.headers}.isdisjoint({"dapr-app-id", "dapr-api-token"})
+
+
+@pytest.mark.parametrize("callee", ["secure-root", "plain-root", "http://api.example:8080"])
+async def test_websocket_goes_through_a_tunnel_to_either(scene: Scene, callee: str) -> None:
+    proxy, port = (scene.https, 443) if callee == "secure-root" else (scene.http, 8080)
+    proxy.asked.clear()
+    key = new_key()
+    offer = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+    async with asyncio.timeout(20.0), connect(scene.web.http_port) as caller:
+        await caller.send_head("GET", "/ws", [*offer, ("Sec-WebSocket-Key", key), ("dapr-app-id", callee)])
+        head = await caller.read_response_head()
+        assert (head.second, head.get("sec-websocket-accept")) == ("101", accept_key(key))
+        await caller.send(format_frame(Frame(TEXT, b"hello"), is_client=True))
+        assert (await read_frame(caller.reader)).payload == b"hello"
+    (asked,) = proxy.asked
+    assert (asked.first, asked.second) == ("CONNECT", f"api.example:{port}")
+    assert asked.get("proxy-authorization") == CREDENTIALS
 
 
 async def test_loopback_and_no_proxy_are_reached_directly(scene: Scene) -> None:

@@ -32,6 +32,7 @@ const GROW_AT: usize = 64; // calls on each connection before another is dialled
 const H1_IDLE: Duration = Duration::from_millis(1_500);
 
 /// What a connection is for: keyed by identity *and* address, so that one made for one callee never serves another.
+/// `tunnel`: through the proxy `via` even in plaintext.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     pub cluster: Arc<str>,
@@ -41,6 +42,7 @@ pub struct Origin {
     pub expect: Arc<[String]>,
     pub connect: Duration,
     pub via: Option<Arc<Via>>,
+    pub tunnel: bool,
 }
 
 /// A connection with room for one call, taken.

@@ -35,8 +35,8 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
     let begun = Instant::now();
     let connected: Duration;
     let kind = match (&origin.tls, &origin.via) {
-        (tls, Some(via)) => {
-            let way = by_proxy(via, tls, &origin.address, &who, begun).await?;
+        (_, Some(via)) => {
+            let way = by_proxy(via, origin, &who, begun).await?;
             connected = way.1;
             way.0
         }
@@ -79,7 +79,7 @@ pub async fn connect(shared: &Rc<Shared>, origin: &Origin, changed: impl Fn() + 
     };
     if origin.wire == Wire::Http1 {
         tell();
-        let asked = origin.via.clone().filter(|_| origin.tls == Tls::None);
+        let asked = origin.via.clone().filter(|_| origin.tls == Tls::None && !origin.tunnel);
         let who = asked.as_ref().map_or(who, |via| via.who().into());
         return Ok(Fresh::H1(H1Conn::new(shared, io, who, asked)));
     }
@@ -135,24 +135,33 @@ fn nameless(tcp: TcpStream) -> Result<(Ahead, ServerName<'static>), Lost> {
     Ok((Ahead::new(tcp), ServerName::IpAddress(address.ip().into())))
 }
 
-/// Through an HTTP proxy: a tunnel to the server, or for one in plaintext the proxy itself, which is asked for it; and how long the way took.
-async fn by_proxy(via: &Via, tls: &Tls, authority: &str, who: &str, begun: Instant) -> Result<(Kind, Duration), Lost> {
+/// Through an HTTP proxy: a tunnel to the server, or for most in plaintext the proxy itself, which is asked for it; and how long the way took.
+async fn by_proxy(via: &Via, origin: &Origin, who: &str, begun: Instant) -> Result<(Kind, Duration), Lost> {
     let named = |lost: Lost| Lost { detail: format!("{}: {}", via.who(), lost.detail), ..lost };
     let mut plain = tcp(&via.address).await.map_err(named)?;
-    let server = if let Tls::Verified(server) = tls { Some(server) } else { None };
+    let server = if let Tls::Verified(server) = &origin.tls { Some(server) } else { None };
+    let asks = server.is_some() || origin.tunnel;
     let Some(proxy) = &via.tls else {
-        let Some(server) = server else { return Ok((Kind::Tcp(plain), begun.elapsed())) };
-        via.ask(&mut plain, authority).await?;
+        if asks {
+            via.ask(&mut plain, &origin.address).await?;
+        }
         let opened = begun.elapsed();
-        return Ok((Kind::Client(Box::new(prove_name(server, Ahead::new(plain), who).await?)), opened));
+        return Ok(match server {
+            Some(server) => (Kind::Client(Box::new(prove_name(server, Ahead::new(plain), who).await?)), opened),
+            None => (Kind::Tcp(plain), opened),
+        });
     };
     let mut secure = prove_name(proxy, Ahead::new(plain), &via.who())
         .await
         .map_err(|lost| Lost::new(Cause::Connect, format!("TLS with {} failed: {}", via.who(), lost.detail)))?;
-    let Some(server) = server else { return Ok((Kind::Client(Box::new(secure)), begun.elapsed())) };
-    via.ask(&mut secure, authority).await?;
+    if asks {
+        via.ask(&mut secure, &origin.address).await?;
+    }
     let opened = begun.elapsed();
-    Ok((Kind::Nested(Box::new(prove_name(server, secure, who).await?)), opened))
+    Ok(match server {
+        Some(server) => (Kind::Nested(Box::new(prove_name(server, secure, who).await?)), opened),
+        None => (Kind::Client(Box::new(secure)), opened),
+    })
 }
 
 /// TLS with a server, `who` for people, that has to prove its name.

@@ -200,6 +200,8 @@ impl UpstreamAttempt {
             }
             call.attempts[self.number].endpoint = endpoint.address.clone();
         }
+        // A proxy that is asked for a whole URL drops Upgrade (RFC 6455 §4.1).
+        let tunnel = via.is_some() && call.head.protocol == Protocol::Websocket;
         let origin = Origin {
             cluster: route.cluster.clone(),
             address: endpoint.address.clone(),
@@ -208,6 +210,7 @@ impl UpstreamAttempt {
             expect: route.expect.clone(),
             connect: plan.connect,
             via,
+            tunnel,
         };
         if let Some(other) = other {
             let beside = Origin { address: other.address.clone(), ..origin.clone() };
