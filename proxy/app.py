@@ -26,7 +26,6 @@ from proxy.api.log_level import LogLevel
 from proxy.api.otlp.server import OtlpServer
 from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
-from proxy.control.access_logging import AccessLogging
 from proxy.control.announcing import Announcing
 from proxy.control.app_watch import CONFIG_PATH, AppWatch
 from proxy.control.description import Description
@@ -35,6 +34,7 @@ from proxy.control.identity import Identity, WorkloadName
 from proxy.control.life_lines import life_lines
 from proxy.control.lifetime import Lifetime
 from proxy.control.listening import Listening, guarded
+from proxy.control.log_outputs import LogOutputs
 from proxy.control.metrics_access import metrics_tls, with_token
 from proxy.control.metrics_port import MetricsPort
 from proxy.control.metrics_setup import (
@@ -147,7 +147,7 @@ class Sidecar:
             configured=self._app_configured,
         )
         chosen = choose(settings.engine, threads=settings.threads, keep_decisions=settings.keep_decisions)
-        self._access_log = AccessLogging(settings, configuration.logging, self._meters)
+        self._logs = LogOutputs(settings, configuration, self._meters)
         self._taps = taps(settings, configuration.logging, self._meters)
         calls = recorder(settings, configuration, self._meters, self._tracer)
         reporter = Reporter(
@@ -157,7 +157,7 @@ class Sidecar:
             self._app.doubt,
             api_log=api_log(settings, configuration.logging),
             taps=self._taps,
-            lines=self._access_log.lines,
+            lines=self._logs.lines,
             writes_lines=not chosen.writes_lines,
             hides_paths=configuration.logging.obfuscate_urls,
             denied_as=self._control.denied_as,
@@ -191,7 +191,7 @@ class Sidecar:
             reporter=reporter,
             taps=self._taps,
             shapes=MetricShapes(settings, configuration.metrics, self._meters, calls),
-            access_log=self._access_log,
+            logs=self._logs,
             metrics_port=MetricsPort(self._listening, self._announcing.moved),
             names=self._name_sources,
             directory=self._directory,
@@ -217,6 +217,7 @@ class Sidecar:
             meters=self._meters,
             tracer=self._tracer,
             relays=self._relays,
+            logs=self._logs,
             identity=lambda: self._identity,
             host_ip=self._host_ip,
             admin_socket=self._admin_path,
@@ -275,7 +276,7 @@ class Sidecar:
         async with asyncio.TaskGroup() as tasks:
             engine = tasks.create_task(self._engine.run())
             servers = [LocalHttp(self._admin.api), LocalHttp(self._admin.admin)]
-            running = [engine, tasks.create_task(self._access_log.run())]
+            running = [engine, tasks.create_task(self._logs.run())]
             try:
                 async with self._open(servers):
                     running.append(tasks.create_task(self._serve()))
@@ -285,7 +286,7 @@ class Sidecar:
                 for task in running:
                     task.cancel()
                 self._announcing.close()
-        self._access_log.close()
+        await self._logs.close()
         return 1 if cut else 0
 
     # --- starting ----------------------------------------------------------------------------------------------------------
@@ -352,7 +353,7 @@ class Sidecar:
             self._tracer,
             self._relays,
             get_logger("postern.trace"),
-            self._meters.app_spans,
+            self._meters.exports.app_spans,
             own_mark=(INSTANCE_HEADER.encode(), settings.instance.encode()),
         )
 

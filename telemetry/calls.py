@@ -210,11 +210,11 @@ class CallRecorder:
 
     def _read_tracer(self) -> None:
         meters, queues = self._meters, self.tracer.used_queues
-        meters.span_queue.replace({(queue.name,): queue.queued for queue in queues})
+        meters.exports.span_queue.replace({(queue.name,): queue.queued for queue in queues})
         for queue in queues:
-            meters.spans_exported.slot(queue.name).value = queue.exported
+            meters.exports.spans_exported.slot(queue.name).value = queue.exported
             for reason in DROP_REASONS:  # alerts compare with 0
-                meters.spans_dropped.slot(queue.name, reason).value = queue.dropped.get(reason, 0)
+                meters.exports.spans_dropped.slot(queue.name, reason).value = queue.dropped.get(reason, 0)
 
 
 def _below(call: Call) -> str:

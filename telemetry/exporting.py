@@ -85,8 +85,8 @@ class QueueRunner:
         self._queues = tuple(queues)
         self._changed.set()
 
-    async def run(self) -> None:
-        """Export until cancelled, then send what is left, for a bounded time."""
+    async def run(self, *, is_last: bool = True) -> None:
+        """Export until cancelled, then send what is left, for a bounded time; not is_last: only of those that were replaced."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -101,7 +101,7 @@ class QueueRunner:
                         group.create_task(self._replaced.pop().flush())
         finally:
             async with asyncio.TaskGroup() as group:
-                for queue in (*self._replaced, *self._queues):
+                for queue in (*self._replaced, *(self._queues if is_last else ())):
                     group.create_task(queue.flush())
 
 

@@ -90,6 +90,11 @@ def number_of(level: str) -> int:
     return number
 
 
+def level_name(record: logging.LogRecord) -> str:
+    """What lines call a record's level."""
+    return _LEVEL_NAMES.get(record.levelno, record.levelname.lower())
+
+
 def set_level(level: str) -> None:
     """Writes lines from this level on, from now on. Raises: LogConfigError for an unknown one."""
     number = number_of(level)
@@ -212,7 +217,7 @@ class LineFormatter(logging.Formatter):
         """The line without its end."""
         event: dict[str, object] = {
             "time": format_time(time.time_ns()),
-            "level": _LEVEL_NAMES.get(record.levelno, record.levelname.lower()),
+            "level": level_name(record),
             "msg": record.getMessage(),
             "scope": record.name,
         }

@@ -13,6 +13,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from telemetry.errors import MetricError
+from telemetry.export_meters import ExportMeters
 from telemetry.recent import ROUTE_LABELS, ROUTES, Recent
 from telemetry.series import SERIES_LIMIT, AnyFamily, Counter, Gauge, Histogram, Value
 
@@ -388,31 +389,7 @@ class Meters:
             "Calls whose baggage was passed on in part or not at all.",
             ("reason",),
         )
-        self.spans_exported = self.counter("postern_spans_exported_total", "Spans exported.", ("exporter",))
-        self.spans_dropped = self.counter(
-            "postern_spans_dropped_total", "Spans lost on the way.", ("exporter", "reason")
-        )
-        self.metric_pushes = self.counter(
-            "postern_metric_pushes_total",
-            "Pushes of metrics to an OTLP collector: ok, partial (some were rejected) or failed.",
-            ("result",),
-        )
-        self.app_spans = self.counter(
-            "postern_app_spans_total",
-            "Spans that the app exported to this proxy: taken, or without the ids that a span needs.",
-            ("result",),
-        )
-        self.app_exports = self.counter(
-            "postern_app_exports_total",
-            "Data points and log records that the app exported to this proxy: exported to the collector, lost and why, or no-collector.",
-            ("signal", "result"),
-        )
-        self.app_exports_queued = self.gauge(
-            "postern_app_exports_queued",
-            "Data points and log records of the app that wait for the collector.",
-            ("signal",),
-        )
-        self.span_queue = self.gauge("postern_span_queue_length", "Spans waiting.", ("exporter",))
+        self.exports = ExportMeters(self.counter, self.gauge)
         self.series_folded = self.counter(
             "postern_series_folded_total",
             "Label sets beyond a metric's limit, counted as `other`.",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from telemetry.exporting import Exporter, ExportLimits, ExportQueue, QueueRunner
 from telemetry.logs import get_logger
+from telemetry.otlp.log_items import LogItem
 from telemetry.otlp.received import Received, weigh
 from telemetry.spans import Span
 from telemetry.written import SpanItem, TakesWritten, WrittenSpans, by_bytes
@@ -15,7 +16,7 @@ from telemetry.written import weigh as weigh_spans
 
 __all__ = ["ExportLimits", "Exporter", "Received", "Span", "Tracer"]
 
-AnyQueue = ExportQueue[Span] | ExportQueue[SpanItem] | ExportQueue[Received]
+AnyQueue = ExportQueue[Span] | ExportQueue[SpanItem] | ExportQueue[Received] | ExportQueue[LogItem]
 
 RING = 4_096  # spans of sampled calls in memory
 KEPT = 1_024  # of others that failed or were slow: beside the first, so that no number of good calls pushes them out

@@ -14,6 +14,7 @@ from proxy.control.announcing import Announcing
 from proxy.control.app_watch import AppWatch
 from proxy.control.identity import Identity
 from proxy.control.listening import Listening
+from proxy.control.log_outputs import LogOutputs
 from proxy.control.not_ready import reasons
 from proxy.control.own_status import Json, app_status, engine_status, exporters_status, identity_status
 from proxy.control.plane import Control
@@ -24,7 +25,7 @@ from proxy.settings.version import VERSION
 from telemetry.kinds import edge_name
 from telemetry.metrics import Meters
 from telemetry.otlp.relays import Relays
-from telemetry.tracing import Tracer
+from telemetry.tracing import AnyQueue, Tracer
 
 
 class Description(Struct, frozen=True, kw_only=True):
@@ -43,6 +44,7 @@ class Description(Struct, frozen=True, kw_only=True):
     meters: Meters
     tracer: Tracer
     relays: Relays
+    logs: LogOutputs
     identity: Callable[[], Identity | None]
     host_ip: str
     admin_socket: Path
@@ -102,7 +104,7 @@ class Description(Struct, frozen=True, kw_only=True):
             },
             "engineStats": engine_status(stats),
             "exporters": exporters_status(
-                (*self.tracer.used_queues, *self.relays.used_queues),
+                (*self.tracer.used_queues, *self.relays.used_queues, *self._log_queues()),
                 with_variables(policy.configuration.tracing, settings.otel),
                 collectors(policy.configuration.tracing, settings),
             ),
@@ -111,6 +113,9 @@ class Description(Struct, frozen=True, kw_only=True):
             "upstreams": self.listening.upstream_ports,
             "shutdown": "draining" if self.announcing.leaving else "serving",
         }
+
+    def _log_queues(self) -> tuple[AnyQueue, ...]:
+        return () if self.logs.export is None else self.logs.export.queues
 
     def scrape(self) -> None:
         """Set the gauges that nobody keeps up to date in between."""

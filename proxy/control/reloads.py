@@ -9,7 +9,7 @@ from policies.reloading.loading import PolicySnapshot, PolicySources
 from policies.reloading.reader_process import ReaderProcess
 from policies.reloading.watching import watch
 from policies.rules.configuration import TracingConfig
-from proxy.control.access_logging import AccessLogging
+from proxy.control.log_outputs import LogOutputs
 from proxy.control.metrics_port import MetricsPort
 from proxy.control.metrics_setup import MetricShapes, api_log, slow_ns
 from proxy.control.name_sources import NameSources
@@ -49,7 +49,7 @@ class Reloads:
         reporter: Reporter,
         taps: Taps,
         shapes: MetricShapes,
-        access_log: AccessLogging,
+        logs: LogOutputs,
         metrics_port: MetricsPort,
         names: NameSources,
         directory: Directory,
@@ -65,7 +65,7 @@ class Reloads:
         self._reporter = reporter
         self._taps = taps
         self._shapes = shapes
-        self._access_log = access_log
+        self._logs = logs
         self._metrics_port = metrics_port
         self._names = names
         self._directory = directory
@@ -100,7 +100,7 @@ class Reloads:
         """Put these policies in force."""
         before = self.policy.configuration
         self.policy, self.error = policy, None
-        self._access_log.change(policy.configuration.logging)
+        self._logs.change(policy.configuration.logging)
         self._control.policy_changed(policy)
         self._count_resources()
         rate = sampling_rate(policy.configuration.tracing, self._settings)
@@ -143,6 +143,8 @@ class Reloads:
             sending = exporters(tracing, self._settings, self._own_ports)
             self._tracer.replace(sending.own, sending.app)
             self._relays.replace(sending.relayed)
+            if self._logs.export is not None:
+                self._logs.export.replace(sending.logs)
         except ConfigError as error:
             self._log.error("exporters not replaced, the old ones stay in force", reason=str(error))
 

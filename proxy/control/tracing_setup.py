@@ -15,6 +15,7 @@ from telemetry.errors import ExporterConfigError
 from telemetry.exporting import Exporter
 from telemetry.logs import get_logger
 from telemetry.metrics import Meters
+from telemetry.otlp.log_items import LogItem
 from telemetry.otlp.received import Received
 from telemetry.otlp.relays import Relays
 from telemetry.otlp.target import OtlpTarget, Signal
@@ -22,6 +23,7 @@ from telemetry.spans import Span
 from telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
+    from telemetry.otlp.log_export import LogExport, OtlpLogExporter
     from telemetry.otlp.pushing import MetricsPusher
 
 RELAYED: tuple[Signal, ...] = ("metrics", "logs")  # what the app sends and does not stay in memory
@@ -32,11 +34,12 @@ _log = get_logger("postern.tracing")
 
 
 class Exporters(Struct, frozen=True):
-    """Where our own spans go, what the app sends of its, and what it sends of metrics and logs."""
+    """Where our own spans go, what the app sends of its, what it sends of metrics and logs, and our own logs."""
 
     own: tuple[Exporter[Span], ...]
     app: tuple[Exporter[Received], ...]
     relayed: Mapping[Signal, Exporter[Received]]
+    logs: Exporter[LogItem] | None
 
 
 def exporters(
@@ -63,6 +66,7 @@ def exporters(
             own.append(OtlpExporter(target, service, settings.otel.resource, marks))
             app.append(OtlpForwarder(target, marks))
         relayed = _relayed(tracing, settings, own_ports, marks) if settings.takes_otlp else {}
+        logs = _logs(tracing, settings, own_ports, marks)
     except ExporterConfigError as error:
         raise ConfigError((f"spec.tracing: {error}",)) from error
     if tracing.stdout:
@@ -70,7 +74,7 @@ def exporters(
 
         own.append(StdoutExporter())
     own += _installed(settings, service)
-    return Exporters(tuple(own), tuple(app) if settings.takes_otlp else (), relayed)
+    return Exporters(tuple(own), tuple(app) if settings.takes_otlp else (), relayed, logs)
 
 
 def _relayed(
@@ -84,6 +88,35 @@ def _relayed(
 
             found[signal] = OtlpForwarder(target, marks, signal)
     return found
+
+
+def _logs(
+    tracing: TracingConfig, settings: Settings, own_ports: frozenset[int], marks: tuple[tuple[str, str], ...]
+) -> "OtlpLogExporter | None":
+    target = app_target("logs", tracing, settings)
+    if not _exports_logs(settings) or target is None or leads_back(target, own_ports):
+        return None
+    from telemetry.otlp.log_export import OtlpLogExporter  # noqa: PLC0415 - as above
+
+    service, resource = settings.otel.service_name or settings.app_id, settings.otel.resource
+    return OtlpLogExporter(target, service, (("service.instance.id", settings.instance), *resource), marks)
+
+
+def _exports_logs(settings: Settings) -> bool:
+    access_log = settings.access_log
+    return settings.otel.exports_log or (access_log is not None and access_log.is_otlp)
+
+
+def log_export(tracing: TracingConfig, settings: Settings, meters: Meters) -> "LogExport | None":
+    """What sends our logs to a collector, where that is wanted. Raises ConfigError as `exporters`."""
+    if not _exports_logs(settings):
+        return None
+    from telemetry.otlp.log_export import LogExport  # noqa: PLC0415 - as above
+
+    made = LogExport(exporters(tracing, settings).logs, meters, settings.otel.limits)
+    if settings.otel.exports_log:
+        made.follow_log()
+    return made
 
 
 def with_variables(tracing: TracingConfig, otel: OtelSettings) -> TracingConfig:
@@ -176,6 +209,7 @@ def collectors(tracing: TracingConfig, settings: Settings) -> dict[str, str]:
     signals: tuple[Signal, ...] = ("traces", *RELAYED)
     targets = {forwarder_name(signal): app_target(signal, tracing, settings) for signal in signals}
     targets["otlp"] = otlp_target(tracing, settings)
+    targets["otlp-logs"] = targets[forwarder_name("logs")]
     return {name: target.address for name, target in targets.items() if target is not None}
 
 

@@ -46,6 +46,8 @@ READ: Mapping[str, str] = {
     "OTEL_TRACES_EXPORTER": "where spans go, with commas between: `otlp` (to localhost without a variable of its endpoint), `zipkin`, "
     "`console` (the log), `none`, or any exporter that is installed beside us, by the name of its entry point, which gets no spans of the "
     "app; Configurations add to it (as daprd: not read)",
+    "OTEL_LOGS_EXPORTER": "`otlp`: our log goes to the collector, too (to localhost without a variable of its endpoint); anything else "
+    "changes nothing (as daprd: not read). For the access log see `--access-log`",
     "OTEL_EXPORTER_ZIPKIN_ENDPOINT": "where `zipkin` in OTEL_TRACES_EXPORTER sends, if no Configuration says "
     "(http://localhost:9411/api/v2/spans)",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "where spans go as OTLP if no Configuration names a collector, as http://host:4317; all calls are "
@@ -58,8 +60,8 @@ READ: Mapping[str, str] = {
     "OTEL_EXPORTER_OTLP_COMPRESSION": "none: bodies are not gzipped, which they are from a KiB on",
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "where metrics are pushed as OTLP, which they are not by the common endpoint alone; the "
     "variables above count for them, and `OTEL_EXPORTER_OTLP_METRICS_…` wins",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "where logs of the app go that it exports to us, else where its spans go; likewise for its metrics "
-    "and the variable above. Both are heeded before Configurations; `OTEL_EXPORTER_OTLP_LOGS_…` wins",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "where logs go, ours and those that the app exports to us, else where spans go; likewise for "
+    "the app's metrics and the variable above. Both are heeded before Configurations; `OTEL_EXPORTER_OTLP_LOGS_…` wins",
     "OTEL_METRIC_EXPORT_INTERVAL": "milliseconds from one push of metrics to the next (60000)",
     "OTEL_SERVICE_NAME": "`service.name` of our spans, for any OTLP collector (the app-id)",
     "OTEL_RESOURCE_ATTRIBUTES": "further attributes of the resource, as name=value,name=value, percent-encoded",

@@ -1,11 +1,13 @@
 """The flags of the access log as one value. Pure."""
 
 from pathlib import Path
+from typing import Final
 
 from proxy.settings.readers import FlagReader
 from proxy.settings.values import AccessLogSettings
 from telemetry.line_form import LineFilter, parse_form
 
+OTLP: Final = "otlp"  # in a file's place
 _LOG_BYTES = 100 * 1024 * 1024
 
 
@@ -31,7 +33,8 @@ def access_log_settings(read: FlagReader) -> AccessLogSettings | None:
     if not where:
         return None
     return AccessLogSettings(
-        path=None if where == "-" else Path(where).expanduser(),
+        path=None if where in ("-", OTLP) else Path(where).expanduser(),
+        is_otlp=where == OTLP,
         form=form,
         chosen=chosen,
         max_bytes=_LOG_BYTES if size is None else size,

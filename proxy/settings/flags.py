@@ -98,7 +98,8 @@ _BUILT = (
     _flag(
         "access-log",
         "FILE",
-        "append a line for each call there, of the app's and of peers'; -: standard output (environment: POSTERN_ACCESS_LOG)",
+        "append a line for each call there, of the app's and of peers'; -: standard output; otlp: the OTLP collector of logs"
+        " (environment: POSTERN_ACCESS_LOG)",
     ),
     _flag(
         "access-log-format",

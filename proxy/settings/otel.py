@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec.structs import replace
 
+from proxy.settings.access_log import OTLP
 from proxy.settings.readers import FlagReader
 from proxy.settings.values import OtelSettings, Profile
 from telemetry.exporting import ExportLimits
@@ -25,6 +26,7 @@ OTEL_VARIABLES: Final = frozenset(
             for which in _PER_SIGNAL
         ),
         "OTEL_TRACES_EXPORTER",
+        "OTEL_LOGS_EXPORTER",
         "OTEL_EXPORTER_ZIPKIN_ENDPOINT",
         "OTEL_SERVICE_NAME",
         "OTEL_RESOURCE_ATTRIBUTES",
@@ -45,9 +47,12 @@ _OURS: Final = frozenset({"otlp", "zipkin", "console", "none"})
 def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
     """What the variables say; faults are noted in `read`."""
     resource = _pairs(read, "OTEL_RESOURCE_ATTRIBUTES", read.env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
-    named = _exporters(read, profile)
+    named = _named(read, profile, variable="OTEL_TRACES_EXPORTER")
     is_otlp = not named or "otlp" in named
-    metrics, logs = _target(read, profile, "metrics"), _target(read, profile, "logs")
+    exports_log = "otlp" in _named(read, profile, variable="OTEL_LOGS_EXPORTER")
+    sends_logs = exports_log or read.or_env("access-log", "POSTERN_ACCESS_LOG", "") == OTLP
+    metrics = _target(read, profile, "metrics")
+    logs = _target(read, profile, "logs", default="http://localhost" if sends_logs else "")
     own: dict[Signal, str] = {
         "metrics": read.env.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", ""),
         "logs": read.env.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", ""),
@@ -66,15 +71,16 @@ def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
         app_metrics=metrics,
         app_logs=logs,
         named=named_signals,
+        exports_log=exports_log,
         service_name=read.env.get("OTEL_SERVICE_NAME", "") or dict(resource).get("service.name", ""),
         resource=tuple(pair for pair in resource if pair[0] != "service.name"),
         limits=_limits(read),
     )
 
 
-def _exporters(read: FlagReader, profile: Profile) -> tuple[str, ...]:
-    """The names in OTEL_TRACES_EXPORTER, each once. As daprd has it, which does not know the variable, there are none."""
-    text = "" if profile == "daprd" else read.env.get("OTEL_TRACES_EXPORTER", "")
+def _named(read: FlagReader, profile: Profile, *, variable: str) -> tuple[str, ...]:
+    """The exporters that it names, each once. As daprd has it, which does not know the variable, there are none."""
+    text = "" if profile == "daprd" else read.env.get(variable, "")
     return tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
 
 

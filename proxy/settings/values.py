@@ -48,9 +48,10 @@ class OwnPort(Struct, frozen=True):
 
 
 class AccessLogSettings(Struct, frozen=True, kw_only=True):
-    """A line for each call, to a file; path None: to standard output. max_bytes 0: the file is never put aside."""
+    """A line for each call, to a file; path None: to standard output, or to a collector. max_bytes 0: the file is never put aside."""
 
     path: Path | None
+    is_otlp: bool
     form: LineForm
     chosen: LineFilter
     max_bytes: int
@@ -71,7 +72,8 @@ class RunMetadata(Struct, frozen=True, kw_only=True):
 class OtelSettings(Struct, frozen=True, kw_only=True):
     """What OpenTelemetry's environment variables say. traces: where a Configuration names no collector; metrics: where they are pushed.
 
-    app_metrics, app_logs: where the app's go. named: signals with a variable of their own, which Configurations don't change.
+    app_metrics, app_logs: where the app's go, and our logs: exports_log says whether our own log does.
+    named: signals with a variable of their own, which Configurations don't change.
     zipkin: where spans go if no Configuration names a Zipkin, or empty; to_stdout: as lines of the log, too; exporters: installed ones, by
     the names of their entry points. service_name: in the app-id's place, or empty; resource: further attributes of it.
     limits: of each exporter's queue.
@@ -86,6 +88,7 @@ class OtelSettings(Struct, frozen=True, kw_only=True):
     app_metrics: OtlpTarget | None
     app_logs: OtlpTarget | None
     named: frozenset[Signal]
+    exports_log: bool
     service_name: str
     resource: tuple[tuple[str, str], ...]
     limits: ExportLimits

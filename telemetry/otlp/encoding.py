@@ -54,7 +54,7 @@ def _span(span: Span) -> OtlpSpan:
         trace_state=context.tracestate,
         parent_span_id=context.parent_id.to_bytes(8, "big") if context.parent_id else b"",
         flags=_SAMPLED_CHILD_OF_REMOTE if context.parent_id else _SAMPLED,
-        name=_sound(span.name),
+        name=sound(span.name),
         kind=_KINDS.get(span.kind, SPAN_KIND_INTERNAL),
         start_time_unix_nano=span.start_ns,
         end_time_unix_nano=max(span.end_ns, span.start_ns),
@@ -62,7 +62,7 @@ def _span(span: Span) -> OtlpSpan:
         events=[_event(at_ns, text) for at_ns, text in span.events],
     )
     if span.error is not None:
-        made.status.CopyFrom(SpanStatus(code=STATUS_CODE_ERROR, message=_sound(span.error)))
+        made.status.CopyFrom(SpanStatus(code=STATUS_CODE_ERROR, message=sound(span.error)))
     return made
 
 
@@ -71,14 +71,14 @@ def _event(at_ns: int, text: str) -> Event:
     name, *words = text.split(" ")
     pairs = (word.partition("=") for word in words)
     attributes = ((key, value) for key, _, value in pairs)
-    return Event(time_unix_nano=at_ns, name=_sound(name), attributes=attributes_of(attributes))
+    return Event(time_unix_nano=at_ns, name=sound(name), attributes=attributes_of(attributes))
 
 
 def attributes_of(pairs: Pairs) -> list[KeyValue]:
     """Attributes with values that are text."""
-    return [KeyValue(key=_sound(key), value=AnyValue(string_value=_sound(value))) for key, value in pairs]
+    return [KeyValue(key=sound(key), value=AnyValue(string_value=sound(value))) for key, value in pairs]
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """The text without halves of surrogate pairs, which escapes in a path can write and UTF-8 has no form for."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

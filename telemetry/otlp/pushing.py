@@ -81,7 +81,7 @@ class MetricsPusher:
         except ExportError as error:
             result = "failed"
             self._complain(error)
-        self._meters.metric_pushes.add(result)
+        self._meters.exports.metric_pushes.add(result)
 
     def _encode(self) -> list[bytes]:
         encoding, metrics = (import_module(f"telemetry.otlp.{name}") for name in ("encoding", "metrics"))

@@ -55,7 +55,7 @@ class Relays:
         """Queue it; how many items were lost by that, older ones, or None where there is no collector."""
         queue = self._queues.get(signal)
         if queue is None:
-            self._meters.app_exports.add(signal, _NO_COLLECTOR, amount=received.items)
+            self._meters.exports.app_exports.add(signal, _NO_COLLECTOR, amount=received.items)
             return None
         before = sum(queue.dropped.values())
         queue.put(received)
@@ -68,8 +68,8 @@ class Relays:
     def _count(self) -> None:
         for signal, queue in self._queues.items():
             if queue.is_used:
-                self._meters.app_exports_queued.set(queue.queued, signal)
-                self._meters.app_exports.slot(signal, "exported").value = queue.exported
+                self._meters.exports.app_exports_queued.set(queue.queued, signal)
+                self._meters.exports.app_exports.slot(signal, "exported").value = queue.exported
                 for reason in (*DROP_REASONS, "rejected"):
                     if reason in queue.dropped:
-                        self._meters.app_exports.slot(signal, reason).value = queue.dropped[reason]
+                        self._meters.exports.app_exports.slot(signal, reason).value = queue.dropped[reason]

@@ -72,7 +72,7 @@ def _policy(app_id: str, told: Told) -> Iterator[Finding]:
         yield warn("policy", f"{app_id}: {line}", "`postern analyze FILE` checks it before it is in force")
 
 
-_EXPORTED = {"otlp-app-metrics": "data points", "otlp-app-logs": "log records"}
+_EXPORTED = {"otlp-app-metrics": "data points", "otlp-app-logs": "log records", "otlp-logs": "log records"}
 
 
 def _exporters(app_id: str, told: Told) -> Iterator[Finding]:

@@ -281,7 +281,7 @@ function engine(status) {
     ["Version", status.version],
     ...status.exporters.map((/** @type {any} */ one) => {
       const dropped = Object.values(one.dropped).reduce((/** @type {any} */ sum, count) => sum + count, 0);
-      const what = { "otlp-app-metrics": "Data points", "otlp-app-logs": "Log records" }[one.name] || "Spans";
+      const what = { "otlp-app-metrics": "Data points", "otlp-app-logs": "Log records", "otlp-logs": "Log records" }[one.name] || "Spans";
       return [`${what} to ${one.name}`, `${one.exported} sent, ${one.queued} wait, ${dropped} lost${one.collector ? ` (${one.collector})` : ""}`];
     }),
   ]);

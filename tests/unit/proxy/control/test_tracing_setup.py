@@ -132,13 +132,16 @@ def test_tracer_has_a_queue_for_each(root: Path) -> None:
     assert [queue.name for queue in made.queues] == ["zipkin", "otlp", "zipkin-app", "otlp-app"]
 
 
+LOGS = {"otlp-app-logs": "logs:1", "otlp-logs": "logs:1"}
+
+
 def test_metrics_and_logs_of_the_app_go_to_the_collector(root: Path) -> None:
     logs = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://logs:1"}
     known = settings(root, env={**ENV, **logs})
-    common = {"otlp": "c:4317", "otlp-app": "c:4317", "otlp-app-metrics": "c:4317", "otlp-app-logs": "logs:1"}
+    common = {"otlp": "c:4317", "otlp-app": "c:4317", "otlp-app-metrics": "c:4317", **LOGS}
     assert collectors(TracingConfig(), known) == common
     written = dict.fromkeys(("otlp", "otlp-app", "otlp-app-metrics"), "otel:4317")
-    assert collectors(TracingConfig(otel=OTEL), known) == {**written, "otlp-app-logs": "logs:1"}
+    assert collectors(TracingConfig(otel=OTEL), known) == {**written, **LOGS}
     assert exporters(TracingConfig(otel=OTEL), known).relayed.keys() == {"metrics", "logs"}
     assert not exporters(TracingConfig(zipkin_endpoint=ZIPKIN), settings(root)).relayed
     back = settings(root, env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:50001", **logs})

@@ -43,6 +43,7 @@ def test_nothing_said_nothing_exported(root: Path) -> None:
         app_metrics=None,
         app_logs=None,
         named=frozenset(),
+        exports_log=False,
         service_name="",
         resource=(),
         limits=ExportLimits(),

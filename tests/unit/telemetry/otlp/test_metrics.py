@@ -97,8 +97,8 @@ def test_opentelemetry_reads_the_same() -> None:
         reason="opentelemetry-proto is not installed: pip install -e '.[dev]'",
     )
     meters = Meters("cart")
-    meters.app_spans.add("taken")
-    meters.span_queue.set(3, "otlp")
+    meters.exports.app_spans.add("taken")
+    meters.exports.span_queue.set(3, "otlp")
     meters.edge_duration.slot(*("x" for _ in meters.edge_duration.labels)).observe(0.1)
     (body,) = metrics_requests(meters.families(), resource_of("cart", ()), started_ns=BEGAN, now_ns=NOW)
     read = official.ExportMetricsServiceRequest.FromString(body)

@@ -53,12 +53,12 @@ class Pushed:
         self.reports += 1
 
     def results(self) -> dict[str, float]:
-        return {labels[0]: slot.value for labels, slot in self.meters.metric_pushes.slots.items()}
+        return {labels[0]: slot.value for labels, slot in self.meters.exports.metric_pushes.slots.items()}
 
 
 async def test_push_has_what_the_engine_reports_and_who_it_is_of() -> None:
     it = Pushed()
-    it.meters.app_spans.add("taken")
+    it.meters.exports.app_spans.add("taken")
     await it.pusher.push()
     request = MetricsRequest.FromString(b"".join(it.delivery.sent[0]))
     named = {pair.key: pair.value.string_value for pair in request.resource_metrics[0].resource.attributes}

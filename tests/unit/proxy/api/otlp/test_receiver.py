@@ -50,10 +50,10 @@ class Received:
         self.relays = Relays(
             forwarders={"metrics": relay} if relay else {}, meters=self.meters, limits=limits
         )
-        self.receiver = Receiver(self.tracer, self.relays, self._kept.get("x"), self.meters.app_spans)
+        self.receiver = Receiver(self.tracer, self.relays, self._kept.get("x"), self.meters.exports.app_spans)
 
     def counted(self) -> dict[str, float]:
-        return {labels[0]: slot.value for labels, slot in self.meters.app_spans.slots.items()}
+        return {labels[0]: slot.value for labels, slot in self.meters.exports.app_spans.slots.items()}
 
 
 async def test_without_a_collector_spans_are_kept_and_the_log_says_so_once() -> None:
@@ -138,7 +138,7 @@ async def test_without_a_collector_metrics_and_logs_are_rejected_and_the_log_say
         "metrics of the app are dropped",
         "logs of the app are dropped",
     ]
-    counted = {labels: slot.value for labels, slot in it.meters.app_exports.slots.items()}
+    counted = {labels: slot.value for labels, slot in it.meters.exports.app_exports.slots.items()}
     assert counted == {("metrics", "no-collector"): 10, ("logs", "no-collector"): 4}
 
 
@@ -153,7 +153,7 @@ async def test_metrics_go_on_in_protobuf_and_are_counted(*, is_json: bool) -> No
     await it.relays.used_queues[0].flush()
     assert [(item.body, item.items) for item in forwarder.batches[0]] == [(body, 4)]
     it.meters.refresh()
-    assert it.meters.app_exports.slot("metrics", "exported").value == 4
+    assert it.meters.exports.app_exports.slot("metrics", "exported").value == 4
 
 
 async def test_metrics_beyond_the_queue_s_bytes_push_out_older_ones() -> None:
@@ -163,4 +163,4 @@ async def test_metrics_beyond_the_queue_s_bytes_push_out_older_ones() -> None:
     assert answers[0] == (0, "")
     assert answers[-1] == (2, "2 older ones dropped, as the collector does not keep up")
     it.meters.refresh()
-    assert it.meters.app_exports.slot("metrics", "queue-full").value > 0
+    assert it.meters.exports.app_exports.slot("metrics", "queue-full").value > 0

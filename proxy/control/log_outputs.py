@@ -1,9 +1,14 @@
-"""The access log of one sidecar: what flags and a Configuration say of it, its lines, and the file that they go to."""
+"""The access log of one sidecar: what flags and a Configuration say of it, its lines, and the file or collector that they go to; and
+the log, where a collector gets it, too.
+"""
+
+import asyncio
 
 from msgspec.structs import replace
 
-from policies.rules.configuration import AccessLogConfig, LoggingConfig
+from policies.rules.configuration import AccessLogConfig, ConfigurationValues, LoggingConfig
 from proxy.control.call_lines import CallLines
+from proxy.control.tracing_setup import log_export
 from proxy.errors import ConfigError
 from proxy.settings.values import AccessLogSettings, Settings
 from telemetry.line_file import LineFile
@@ -15,12 +20,17 @@ _FORM = frozenset({"access-log-format", "access-log-headers"})
 _UNUSED = "spec.logging.accessLog has no effect without --access-log"
 
 
-class AccessLogging:
-    """Owns the file. `lines`: None where there is no access log. Mutable state: what of the Configuration is in force."""
+class LogOutputs:
+    """Owns the file and what exports. `lines`: None where there is no access log; `export`: None where no collector is wanted.
 
-    def __init__(self, settings: Settings, logging: LoggingConfig, meters: Meters) -> None:
+    Mutable state: what of the Configuration is in force.
+    """
+
+    def __init__(self, settings: Settings, configuration: ConfigurationValues, meters: Meters) -> None:
         """Raises: ConfigError."""
+        logging = configuration.logging
         self.lines: CallLines | None = None
+        self.export = log_export(configuration.tracing, settings, meters)
         self._settings = settings
         self._in_force = logging.access
         self._file: LineFile | None = None
@@ -31,17 +41,11 @@ class AccessLogging:
                 self._log.warning(_UNUSED)
             return
         form, chosen = of_both(wanted, settings, logging.access)
-        try:
-            self._file = LineFile(
-                wanted.path,
-                limit_bytes=wanted.max_bytes,
-                keep=wanted.keep,
-                lost=lambda count: meters.reports_lost.add("line", amount=count),
-            )
-        except OSError as error:
-            raise ConfigError((f"--access-log {wanted.path}: {error.strerror}",)) from error
-        file, hides_paths = self._file, logging.obfuscate_urls
-        self.lines = CallLines(form, chosen, file.put, file.lose, hides_paths=hides_paths)
+        if not wanted.is_otlp:
+            self._file = _file(wanted, meters)
+        taker = self._file or self.export
+        assert taker is not None
+        self.lines = CallLines(form, chosen, taker.put, taker.lose, hides_paths=logging.obfuscate_urls)
 
     def change(self, logging: LoggingConfig) -> None:
         """Go by another Configuration from now on, before decisions are made anew; a form that can't be used changes nothing."""
@@ -61,14 +65,31 @@ class AccessLogging:
             self._log.error("access log not changed, the old form stays in force", reason=str(error))
 
     async def run(self) -> None:
-        """Write until cancelled; what is left, `close` writes."""
-        if self._file is not None:
-            await self._file.run()
+        """Write and export until cancelled; what is left, `close` writes."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._file is not None:
+                tasks.create_task(self._file.run())
+            if self.export is not None:
+                tasks.create_task(self.export.run())
 
-    def close(self) -> None:
-        """Write what is left, and close the file."""
+    async def close(self) -> None:
+        """Write what is left, and close the file; what is left for a collector is sent, for a bounded time."""
         if self._file is not None:
             self._file.close()
+        if self.export is not None:
+            await self.export.close()
+
+
+def _file(wanted: AccessLogSettings, meters: Meters) -> LineFile:
+    try:
+        return LineFile(
+            wanted.path,
+            limit_bytes=wanted.max_bytes,
+            keep=wanted.keep,
+            lost=lambda count: meters.reports_lost.add("line", amount=count),
+        )
+    except OSError as error:
+        raise ConfigError((f"--access-log {wanted.path}: {error.strerror}",)) from error
 
 
 def of_both(
