@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tests.bench import envoy, relay, results
 from tests.bench.bench import QUICK, THOROUGH, Bench, Pace
-from tests.bench.cases import CASES, NATIVE, Case
+from tests.bench.cases import CASES, NATIVE, VARIANTS, Case
 from tests.bench.errors import BenchError
 from tests.bench.floors import PORTABLE
 from tests.bench.results import Row
@@ -27,7 +27,7 @@ from tests.support.processes import REPOSITORY
 OUTPUT: Final = REPOSITORY / ".bench" / "latest.json"
 TARGETS: Final = (
     *("direct", "envoy", envoy.ALL_ON, relay.NAME),
-    *(PORTABLE, NATIVE, f"{NATIVE}-traced"),
+    *(PORTABLE, NATIVE, *VARIANTS),
 )
 
 

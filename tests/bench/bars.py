@@ -17,9 +17,15 @@ BAR_FLAT_MB: Final = 8.0  # windows' worth of bytes that happen to lie about at 
 # case, target, beside whom: calls/s at least, CPU per call at most
 BARS: Final = (
     ("grpc-unary", NATIVE, "envoy", 1.9, 0.45),
-    ("grpc-unary", f"{NATIVE}-traced", "envoy-all-on", 2.8, 0.35),
+    ("grpc-unary", f"{NATIVE}-traced", "envoy-all-on", 2.8, 0.3),
     ("http1", NATIVE, "envoy", 1.8, 0.5),
     ("peers", NATIVE, "envoy", 1.3, 0.6),
+)
+# of `grpc-unary`: target, beside which: calls/s at least
+OPTIONS: Final = (
+    (f"{NATIVE}-sampled", f"{NATIVE}-untraced", 0.97),
+    (f"{NATIVE}-logged", NATIVE, 0.92),
+    (NATIVE, f"{NATIVE}-unmetered", 0.97),
 )
 # case, and beside which
 SPREAD: Final = (
@@ -39,6 +45,7 @@ def bars(rows: Sequence[Row]) -> list[Verdict]:
         *_beside_envoy(by_key),
         *_one_at_a_time(by_key, "grpc-one"),
         *_one_at_a_time(by_key, "grpc-one-restless"),
+        *_options(by_key),
         *_spread(by_key),
         *_bodies(by_key),
         *_native_costs(rows),
@@ -75,6 +82,18 @@ def _one_at_a_time(by_key: _ByKey, case: str) -> list[Verdict]:
         ),
         Verdict(p99, ours.p99_ms <= envoy.p99_ms),
     ]
+
+
+def _options(by_key: _ByKey) -> list[Verdict]:
+    """What tracing, an access log and metrics cost."""
+    found = []
+    for target, other, least in OPTIONS:
+        ours, beside = by_key.get(("grpc-unary", target)), by_key.get(("grpc-unary", other))
+        if ours is not None and beside is not None:
+            share = ours.calls_per_s / beside.calls_per_s
+            text = f"{target}: {share:.3f} x the calls/s of {other} (at least {least:g})"
+            found.append(Verdict(text, share >= least))
+    return found
 
 
 def _spread(by_key: _ByKey) -> list[Verdict]:

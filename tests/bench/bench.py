@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 
 from tests.bench import envoy, peer_callers, postern, relay, results
-from tests.bench.cases import NATIVE, Case
+from tests.bench.cases import VARIANTS, Case
 from tests.bench.errors import BenchError, LoadError
 from tests.bench.load import Load, Window, hold_idle, run_load
 from tests.bench.results import Row, Sample
@@ -41,7 +41,7 @@ class Pace:
 THOROUGH: Final = Pace(warm_up_s=2.0, window_s=5.0, rounds=3, spare=60)
 QUICK: Final = Pace(warm_up_s=0.5, window_s=1.0, rounds=1, share=0.05)
 _WARM_UP_SHARE: Final = 0.2
-_UNARY_ALONE: Final = frozenset({envoy.ALL_ON, relay.NAME, f"{NATIVE}-traced"})  # whose bars are of that case
+_UNARY_ALONE: Final = frozenset({envoy.ALL_ON, relay.NAME, *VARIANTS})  # whose bars are of that case
 _RESTLESS_LEAST_S: Final = 3.0
 _RESTLESS_SHARE: Final = 0.5  # of the seconds, on a busy machine
 _STOLEN: Final = 0.02  # of the cores' time; a p99 does not survive more

@@ -1,7 +1,7 @@
 """postern as a target: a caller's and some callees' sidecars, with metrics, access rules and a resiliency policy on.
 
-`postern-portable`: one trace in a hundred is exported; `postern-native`: one in ten thousand; `postern-native-traced`: all;
-`postern-native-threads-2`: as `postern-native`, on so many threads.
+`postern-portable`: one trace in a hundred is exported; `postern-native`: one in ten thousand; `postern-native-traced`: all, `-sampled`:
+one in a hundred, `-untraced`: none; `-logged`: an access log in a file; `-unmetered`: no metrics; `-threads-2`: on so many threads.
 """
 
 import asyncio
@@ -24,7 +24,13 @@ from tests.support.mesh import Mesh, Sidecar
 
 RESTLESS_S: Final = 1.0
 _LEAF_S: Final = 2  # whole seconds: of leaves that live so long, 1 to 2 s are left on receipt, and half of that passes until the next
-_SAMPLING: Final = {"portable": "0.01", "native": "0.0001", "native-traced": "1"}
+_SAMPLING: Final = {
+    "portable": "0.01",
+    "native-traced": "1",
+    "native-sampled": "0.01",
+    "native-untraced": "0",
+}
+_RATE: Final = "0.0001"
 _CONFIGURATION: Final = """\
 apiVersion: dapr.io/v1alpha1
 kind: Configuration
@@ -32,7 +38,7 @@ metadata:
   name: bench
 spec:
   metrics:
-    enabled: true
+    enabled: {metrics}
   tracing:
     samplingRate: "{rate}"
     zipkin:
@@ -151,13 +157,17 @@ def _flags(mesh: Mesh, kind: str, config: Path, cases: Sequence[Case]) -> tuple[
     documents = ("--config", str(config), "--resources-path", str(resources))
     engine, _, variant = kind.partition("-")
     threads = variant.removeprefix("threads-") if variant.startswith("threads-") else "1"
-    return ("--engine", engine, "--threads", threads, *documents, "--log-level", "warn")
+    log = ("--access-log", str(config.with_suffix(".access"))) if variant == "logged" else ()
+    return ("--engine", engine, "--threads", threads, *documents, "--log-level", "warn", *log)
 
 
 def _configuration(kind: str, sink_port: int, operations: Sequence[tuple[str, str]]) -> str:
     lines = "\n".join(_OPERATION.format(name=name, verb=verb) for name, verb in operations)
     return _CONFIGURATION.format(
-        port=sink_port, rate=_SAMPLING[kind.partition("-threads")[0]], operations=lines
+        port=sink_port,
+        rate=_SAMPLING.get(kind, _RATE),
+        metrics="false" if kind == "native-unmetered" else "true",
+        operations=lines,
     )
 
 

@@ -22,7 +22,7 @@ def _spans(account: Account) -> Verdict:
         f"{account.target}: of {account.calls:,} spans {account.sent:,} were sent ({kept:.0%}) and {account.lost:,} counted as lost; "
         f"{account.received:,} arrived"
     )
-    return Verdict(text, account.is_balanced)
+    return Verdict(text, account.is_balanced and not account.lost)
 
 
 def _headroom(rows: Sequence[Row]) -> list[Verdict]:

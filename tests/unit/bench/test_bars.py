@@ -70,11 +70,24 @@ def test_unrest_is_held_beside_a_direct_call_and_envoy_in_peace() -> None:
     assert len(failing(direct, envoy, replace(restless, mean_ms=0.3, p99_ms=1.1))) == 2
 
 
-def test_spans_must_be_sent_or_counted_as_lost_and_come() -> None:
-    account = Account(target="postern-native-traced", calls=10, sent=7, lost=3, received=7)
+def test_options_are_held_beside_the_same_without_them() -> None:
+    with_log = replace(ROW, case="grpc-unary", target=f"{NATIVE}-logged", calls_per_s=92.0, rss_mb=None)
+    without = replace(ROW, case="grpc-unary", rss_mb=None)
+    assert failing(with_log, without) == []
+    assert failing(replace(with_log, calls_per_s=91.0), without) == [
+        "postern-native-logged: 0.910 x the calls/s of postern-native (at least 0.92)"
+    ]
+
+
+def test_every_span_must_be_sent_and_come() -> None:
+    account = Account(target="postern-native-traced", calls=10, sent=10, lost=0, received=10)
     (verdict,) = verdicts((), (account,))
     assert verdict.holds
-    for wrong in (replace(account, lost=2), replace(account, received=6)):
+    for wrong in (
+        replace(account, sent=9),
+        replace(account, received=9),
+        replace(account, sent=9, received=9, lost=1),
+    ):
         assert not verdicts((), (wrong,))[0].holds
 
 
