@@ -5,6 +5,7 @@ On asyncio and h11, without threads; every step under one deadline. Foreign erro
 
 import asyncio
 import contextlib
+import ipaddress
 import ssl
 import time
 from email.utils import parsedate_to_datetime
@@ -51,6 +52,14 @@ class PostTarget(Struct, frozen=True, kw_only=True):
             tls=parts.scheme == "https",
             host_header=parts.netloc.rpartition("@")[2],
         )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this host, by its address or name alone."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 class _Answer(Struct, frozen=True):

@@ -63,8 +63,10 @@ class ZipkinExporter:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Raises: ExporterConfigError when `endpoint` is not an http(s) address."""
+        target = PostTarget.parse(self.name, endpoint)
+        self._packs = not target.is_loopback  # which costs more than to send it, at either end
         self._poster = HttpPoster(
-            PostTarget.parse(self.name, endpoint),
+            target,
             headers=(("Content-Type", "application/json"), *headers),
             timeout_s=timeout_s,
             tls=tls,
@@ -94,7 +96,7 @@ class ZipkinExporter:
         await self._poster.close()
 
     async def _post(self, pieces: list[bytes], size: int) -> None:
-        if size < GZIP_FROM_BYTES:
+        if size < GZIP_FROM_BYTES or not self._packs:
             await self._poster.post(b"".join(_joined(pieces)), ())
             return
         # Level 1: a third of the time of the default, and spans repeat themselves enough for it.

@@ -51,15 +51,24 @@ async def test_export_sends_written_spans_as_they_are_between_others() -> None:
     ]
 
 
-async def test_export_large_batch_is_gzipped_and_small_is_not() -> None:
+async def test_export_to_another_host_is_gzipped_where_it_is_large() -> None:
     async with collecting() as collector:
-        exporter = ZipkinExporter(collector.url)
+        exporter = ZipkinExporter(collector.url.replace("127.0.0.1", "0.0.0.0"))  # which leads here, too
         await exporter.export([a_span()])
         await exporter.export([a_span(context=SAMPLED._replace(span_id=n)) for n in range(1, 301)])
         await exporter.close()
     assert b"gzip" not in collector.heads[0]
     assert b"Content-Encoding: gzip" in collector.heads[1]
     assert [span["id"] for span in collector.posted[1]] == [f"{n:016x}" for n in range(1, 301)]
+
+
+async def test_export_to_this_host_is_not_gzipped() -> None:
+    async with collecting() as collector:
+        exporter = ZipkinExporter(collector.url)
+        await exporter.export([a_span()] * 300)
+        await exporter.close()
+    assert b"gzip" not in collector.heads[0]
+    assert len(collector.spans) == 300
 
 
 async def test_export_more_than_a_mebibyte_goes_in_several_requests() -> None:
