@@ -164,20 +164,19 @@ def attempt_result(cause: str | None) -> str:
 
 
 def _acl_slots(call: Call, meters: Meters) -> tuple[Value, ...]:
+    told = dict(word.partition("=")[::2] for word in call.decision.split())
     trust_domain, namespace = "", ""
     if call.peer_id.startswith("spiffe://"):
         trust_domain, namespace = call.peer_id[9:].partition("/")[0], call.src_namespace
-    policy = ""
-    for word in call.decision.split():
-        if word.startswith("policy="):
-            policy = word[7:]
-    return meters.acl_slots(
+    slots = meters.acl_slots(
         src=call.src,
         trust_domain=trust_domain,
         namespace=namespace,
-        policy=policy,
+        policy=told.get("policy", ""),
         allowed=call.cause != "denied",
     )
+    would_deny = told.get("would_deny")
+    return slots if would_deny is None else (*slots, meters.acl_would_deny.slot(call.src, would_deny))
 
 
 def edge_name(app_id: str, namespace: str) -> str:

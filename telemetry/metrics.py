@@ -252,6 +252,11 @@ class Meters:
             "Access decisions by caller, policy and result.",
             ("src", "policy", "decision"),
         )
+        self.acl_would_deny = self.counter(
+            "postern_acl_would_deny_total",
+            "Calls that were allowed and that audited access policies would have denied, by policy and rule.",
+            ("src", "rule"),
+        )
         mtls = "dapr_runtime_mtls_"
         self.mtls_init = self.counter(f"{mtls}init_total", "First certificates obtained.", ("app_id",))
         self.mtls_init_failures = self.counter(

@@ -49,7 +49,7 @@ CODES: Final = (
         code="PST0005",
         about="a kind that is unknown or missing, or a document too many",
         words=r"has no kind|is a second document|^[A-Za-z]+ is unknown \((?:did you mean|expected Resil)"
-        r"|AccessPolicy is not supported|^holds \d+ documents",
+        r"|^holds \d+ documents",
     ),
     Code(
         code="PST0006",
@@ -89,6 +89,17 @@ CODES: Final = (
         words=r"fits no caller|expected the caller",
     ),
     Code(code="PST0109", about="another fault in spec.accessControl", field=_ACCESS),
+    Code(
+        code="PST0111",
+        about="a rule of an AccessPolicy that takes the place of another, or is named twice",
+        field=r"spec\.(?:rules|default)",
+        words=r"takes the place of|is named again|would loosen",
+    ),
+    Code(
+        code="PST0119",
+        about="another fault in an AccessPolicy",
+        field=r"spec\.(?:rules|default|mode|trustDomainAliases)",
+    ),
     Code(
         code="PST0201",
         about="a target names a policy that is not there",

@@ -9,8 +9,9 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from policies.errors import DocumentError, Fault, advised
-from policies.reading import schema
+from policies.reading import own_schema, schema
 from policies.reading.compile_access import AccessContext, compile_access
+from policies.reading.compile_access_policies import compile_access_policies
 from policies.reading.compile_configuration import compile_configuration
 from policies.reading.compile_http_endpoints import compile_http_endpoints
 from policies.reading.compile_pipelines import MIDDLEWARE, compile_pipelines
@@ -23,7 +24,7 @@ from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
 
-_BUILT_KINDS = ("Resiliency", "HTTPEndpoint")
+_BUILT_KINDS = ("AccessPolicy", "Resiliency", "HTTPEndpoint")
 _UNBUILT_KINDS = frozenset({"Configuration", "MCPServer", "Subscription", "WorkflowAccessPolicy"})
 _ACCESS = "spec.accessControl"
 _GUARDING = ("accesscontrol", "spec", "httppipeline", "apphttppipeline", "handlers")
@@ -68,8 +69,16 @@ def compile_documents(
 ) -> Assembled:
     """The rules that checked documents amount to; after a fault, which goes to `findings`, they mean nothing."""
     own = context.own_app_id
+    access = compile_access(configurations, context, findings)
+    policies = compile_access_policies(
+        resources.access_policies,
+        own_app_id=own,
+        own_namespace=context.own_namespace,
+        own_trust_domain=access.own_trust_domain,
+        findings=findings,
+    )
     return Assembled(
-        access=compile_access(configurations, context, findings),
+        access=replace(access, policies=policies),
         configuration=compile_configuration(configurations, findings),
         resiliency=compile_resiliency(resources.resiliencies, own, findings),
         pipelines=compile_pipelines(configurations, resources.components, own, env, findings),
@@ -157,6 +166,7 @@ class Resources(Struct):
     resiliencies: list[tuple[Document, schema.Resiliency]] = field(default_factory=list)
     components: list[tuple[Document, schema.Component]] = field(default_factory=list)
     http_endpoints: list[tuple[Document, schema.HttpEndpoint]] = field(default_factory=list)
+    access_policies: list[tuple[Document, own_schema.AccessPolicy]] = field(default_factory=list)
 
 
 def _resources(files: Iterable[Path], findings: Findings) -> Resources:
@@ -166,17 +176,11 @@ def _resources(files: Iterable[Path], findings: Findings) -> Resources:
     for path in files:
         for document in _read(path, None, findings) or ():
             kind = document.value.get("kind") if isinstance(document.value, dict) else None
-            if kind == "Resiliency":
-                _take(document, schema.Resiliency, found.resiliencies, findings)
-            elif kind == "Component" and _is_middleware(document.value):
-                _take(document, schema.Component, found.components, findings)
-            elif kind == "HTTPEndpoint":
-                _take(document, schema.HttpEndpoint, found.http_endpoints, findings)
-            elif kind == "Component":
+            if kind == "Component" and not _is_middleware(document.value):
                 unbuilt_components.append(_described(document.value))
             elif isinstance(kind, str) and kind in _UNBUILT_KINDS:
                 unbuilt[kind] += 1
-            else:
+            elif not _take(document, kind, found, findings):
                 _unknown_kind(document, kind, findings)
     if unbuilt_components:
         named = ", ".join(unbuilt_components)
@@ -187,11 +191,33 @@ def _resources(files: Iterable[Path], findings: Findings) -> Resources:
     return found
 
 
-def _take(
-    document: Document, model: type[ModelT], into: list[tuple[Document, ModelT]], findings: Findings
+def _take(document: Document, kind: object, into: Resources, findings: Findings) -> bool:
+    """Check a document of a kind that has an effect, and keep it; false for another kind."""
+    match kind:
+        case "AccessPolicy":
+            _checked(document, own_schema.AccessPolicy, into.access_policies, findings, is_guard=True)
+        case "Component":
+            _checked(document, schema.Component, into.components, findings)
+        case "HTTPEndpoint":
+            _checked(document, schema.HttpEndpoint, into.http_endpoints, findings)
+        case "Resiliency":
+            _checked(document, schema.Resiliency, into.resiliencies, findings)
+        case _:
+            return False
+    return True
+
+
+def _checked(
+    document: Document,
+    model: type[ModelT],
+    into: list[tuple[Document, ModelT]],
+    findings: Findings,
+    *,
+    is_guard: bool = False,
 ) -> None:
+    """No fault of a guard is lenient: without the key that is unknown it may let in more than was meant."""
     made, faults = examine(document, model)
-    findings.faults += faults
+    findings.faults += [replace(fault, is_lenient=fault.is_lenient and not is_guard) for fault in faults]
     if made is not None:
         into.append((document, made))
 
@@ -213,12 +239,6 @@ def _text(document: object, section: str, key: str) -> str:
 
 
 def _unknown_kind(document: Document, kind: object, findings: Findings) -> None:
-    if kind == "AccessPolicy":
-        # Skipping it would leave the door open that it was meant to close.
-        findings.fault(
-            document, ("kind",), "AccessPolicy is not supported (expected spec.accessControl in --config)"
-        )
-        return
     if not isinstance(kind, str):
         findings.fault(document, (), "has no kind (expected one such as Resiliency)", is_lenient=True)
         return

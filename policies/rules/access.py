@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct, field
 
+from policies.rules.access_policies import AccessPolicies
 from policies.rules.matcher import UNREADABLE, Candidate, PathTable
 from policies.rules.path_readings import readings
 
@@ -47,6 +48,7 @@ Reason: TypeAlias = Literal[
     "bad-path",
     "no-verb",
     "trust-domain",
+    "no-rule",
 ]
 DENIALS: Mapping[Reason, str] = {
     "rule": "an operation denies the path, or a way in which an app could read it; the log names them as `rule` and `read_as`",
@@ -56,6 +58,7 @@ DENIALS: Mapping[Reason, str] = {
     "no-policy": "no access policy is configured, and the profile denies: production does",
     "no-id": "the caller proved no identity, and the policy's `defaultAction` is deny",
     "trust-domain": "the caller is of a trust domain that is not our own and that no entry names",
+    "no-rule": "no rule of the access policies allows the call, and their default is deny",
     "no-verb": "the call names no HTTP verb, and the app is judged by verbs",
 }
 
@@ -63,8 +66,9 @@ DENIALS: Mapping[Reason, str] = {
 class AccessDecision(Struct, frozen=True, kw_only=True):
     """The answer and why.
 
-    `reason` is one of `DENIALS`, or of an allowed call `self` or `own-namespace`. `policy` is the app-id of the entry that was
-    read and `rule` the pattern that decided, both empty where there is none. `scope` is `app` where the entry has a default of
+    `reason` is one of `DENIALS`, or of an allowed call `self` or `own-namespace`. `policy` is the app-id of the entry, or the name of
+    the AccessPolicy, that was read and `rule` the pattern or the name of the rule that decided, both empty where there is none.
+    `would_deny`: policy/rule by which audited policies would have denied the call. `scope` is `app` where the entry has a default of
     its own, `global` where the global one stands behind the answer, else empty.
     """
 
@@ -73,6 +77,7 @@ class AccessDecision(Struct, frozen=True, kw_only=True):
     policy: str = ""
     rule: str = ""
     scope: Literal["", "app", "global"] = ""
+    would_deny: str = ""
 
 
 class Rule(Struct, frozen=True, kw_only=True):
@@ -114,6 +119,7 @@ class AccessRules(Struct, frozen=True, kw_only=True):
     admits_own_namespace: bool = False
     judges_verbs: bool = True
     callers: Mapping[Caller, CallerRules] = field(default_factory=dict)
+    policies: AccessPolicies = AccessPolicies()
 
     @property
     def verbs(self) -> frozenset[str]:
@@ -129,10 +135,12 @@ class AccessRules(Struct, frozen=True, kw_only=True):
         return KNOWN_VERBS if "POST" in named else named
 
     def trusts(self, trust_domain: str) -> bool:
-        """Whether callers of this trust domain are let in, to be judged: it is our own, or an entry names it."""
+        """Whether callers of this trust domain are let in, to be judged: it is our own, or an entry or a policy names it."""
         if self.own_trust_domain in {None, trust_domain} or (self.trusts_all and self.default_allow):
             return True
-        return any(caller.trust_domain == trust_domain for caller in self.callers)
+        if any(caller.trust_domain == trust_domain for caller in self.callers):
+            return True
+        return self.policies.enforced is not None and self.policies.enforced.trusts(trust_domain)
 
     def evaluate(self, caller: Caller | None, operation: Operation) -> AccessDecision:
         """The decision for one call. `caller` is None for a peer without a proven identity."""

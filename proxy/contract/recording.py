@@ -65,10 +65,11 @@ class Shape(Struct, frozen=True, kw_only=True):
     """How an engine may classify a table's paths by itself; paths in one class there must be in one class here.
 
     `rules` of access tables: the pattern as the ordered reading compares it, as the open one does, and its verbs
-    (`policies/rules/matcher.py`). form: which path counts, see `Form`.
+    (`policies/rules/matcher.py`). Of templates: the text, or where case is folded the text in lower case as the second, the other one
+    empty (`policies/rules/templates.py`). form: which path counts, see `Form`.
     """
 
-    kind: Literal["out-paths", "services", "access"]
+    kind: Literal["out-paths", "services", "access", "templates"]
     rules: tuple[tuple[str, str, frozenset[str]], ...] = ()
     fold_case: bool = False
     form: Form = "sent"

@@ -110,6 +110,7 @@ class Reporter:
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
         self._warn(outcome)
+        self._tell_audited(outcome.labels, 1)
         if self.api_log is not None and not outcome.labels.is_inner:
             self.api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
         taps = self._taps
@@ -174,6 +175,11 @@ class Reporter:
             **_trace_of(outcome),
         )
 
+    def _tell_audited(self, labels: Labels, calls: int) -> None:
+        if "would_deny=" in labels.decision:
+            caller = labels.peer_id or "anonymous"
+            self._log.warning("access would be denied", caller=caller, decision=labels.decision, calls=calls)
+
     @property
     def measures(self) -> Measures | None:
         """The bounds of the metrics' buckets; None where each call is logged or shown."""
@@ -194,6 +200,7 @@ class Reporter:
     def counted(self, tally: Tally) -> None:
         """Calls with equal labels ended."""
         like, batch = _batch(tally)
+        self._tell_audited(tally.labels, tally.calls)
         self.recorder.record_batch(self._hidden(like), batch)
         if tally.labels.baggage:
             self._meters.baggage_dropped.add(tally.labels.baggage, amount=tally.calls)

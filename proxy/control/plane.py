@@ -237,8 +237,6 @@ class Control:
         settings = self._settings
         for number, table in _NAMING.items():
             engine.set_paths(number, table)
-        for number, members in self._sets().items():
-            engine.set_members(number, members)
         self._push_tables()
         self._push_gates(())
         if settings.app_port is not None:
@@ -425,6 +423,7 @@ class Control:
             BEYOND_PAGES_SET: BEYOND_PAGES,
             PREFLIGHT_SET: PREFLIGHT,
             GRPC_WEB_SET: GRPC_WEB,
+            **dict(self.inbound.view.authorizer.sets()),
         }
 
     def for_pages(self, headers: Headers) -> Headers:
@@ -459,6 +458,8 @@ class Control:
         assert self._engine is not None
         for number, table in self._policy_tables():
             self._engine.set_paths(number, table)
+        for number, members in self._sets().items():
+            self._engine.set_members(number, members)
 
     def _pipelines_of(self, policy: PolicySnapshot) -> Mapping[str, Pipeline]:
         return {

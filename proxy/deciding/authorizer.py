@@ -4,14 +4,17 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from policies.rules.access import AccessDecision, AccessRules, Caller, Operation, Profile, Protocol
+from policies.rules.access import AccessDecision, AccessRules, Caller, Operation, Profile, Protocol, Reason
+from policies.rules.access_policies import PolicyVerdict
 from policies.rules.matcher import PathTable
 from proxy.contract.head import Form, RequestHead
 from proxy.contract.plan import Labels
 from proxy.contract.recording import RecordingHead, Shape, Table
-from proxy.deciding.callee import FIRST_ACCESS_TABLE, ForwardedPaths
+from proxy.deciding.callee import FIRST_ACCESS_TABLE, FIRST_POLICY_SET, ForwardedPaths
 from proxy.deciding.peer import caller_of
+from proxy.deciding.policy_judge import FORMS, PolicyJudge
 from proxy.wire.target import as_forwarded
 
 _FORMS: tuple[Form, ...] = ("whole", "method")
@@ -46,11 +49,20 @@ class Authorizer:
         self._domains: dict[tuple[str, str], list[str]] = defaultdict(list)
         for caller in rules.callers:
             self._domains[caller.app_id, caller.namespace].append(caller.trust_domain)
+        tables, sets = after + len(forms), FIRST_POLICY_SET
+        enforced, audited = rules.policies.enforced, rules.policies.audited
+        self._enforced = None if enforced is None else PolicyJudge(enforced, tables, sets)
+        sets += 0 if enforced is None else len(enforced.headers)
+        self._audited = None if audited is None else PolicyJudge(audited, tables + len(FORMS), sets)
 
     @property
     def posture(self) -> Profile | None:
         """The profile that decides alone, as no policy is written; None where one is."""
-        return self.rules.profile
+        return self.rules.profile if self._enforced is None else None
+
+    @property
+    def _judges(self) -> tuple[PolicyJudge, ...]:
+        return tuple(judge for judge in (self._enforced, self._audited) if judge is not None)
 
     def trust_domains_of(self, app_id: str, namespace: str) -> tuple[str, ...]:
         """Those that entries name for an app."""
@@ -67,14 +79,55 @@ class Authorizer:
                     forwarded = self._forwarded.get((caller, form))
                     if forwarded is not None:
                         yield forwarded, ForwardedPaths(paths, form)
+        for judge in self._judges:
+            yield from judge.tables()
+
+    def sets(self) -> Iterator[tuple[int, frozenset[bytes]]]:
+        """The header sets that must be pushed before it decides."""
+        for judge in self._judges:
+            yield from judge.sets()
 
     def decide(
-        self, head: RecordingHead, caller: Caller | None, protocol: Protocol, *, form: Form = "sent"
+        self,
+        head: RecordingHead,
+        caller: Caller | None,
+        protocol: Protocol,
+        *,
+        is_grpc: bool = False,
+        form: Form = "sent",
     ) -> AccessDecision:
         """May this caller do this? Reads the path's class and the verb only where a rule could turn on them.
 
-        `form`: of a call of the app to itself, the path that it finds; from a peer it comes in its form already.
+        `is_grpc`: it is a gRPC call, also in the form of gRPC-Web. `form`: of a call of the app to itself, the path that it finds;
+        from a peer it comes in its form already. Denied by accessControl or by the policies is denied; without the one or the
+        other, that one has no say.
         """
+        found = AccessDecision(allowed=True, reason="no-policy")
+        if self._enforced is None or self.rules.profile is None:
+            found = self._by_access_control(head, caller, protocol, form)
+        is_self = self._is_self(caller)
+        if found.allowed and self._enforced is not None:
+            verdict = self._enforced.decide(head, caller, is_self=is_self, form=form, is_grpc=is_grpc)
+            found = _by_policy(verdict, is_self=is_self)
+        if found.allowed and self._audited is not None:
+            verdict = self._audited.decide(head, caller, is_self=is_self, form=form, is_grpc=is_grpc)
+            would = _by_policy(verdict, is_self=is_self)
+            if not would.allowed:
+                named = f"{would.policy}/{would.rule}" if would.rule else would.reason
+                found = replace(found, would_deny=named)
+        return found
+
+    def _is_self(self, caller: Caller | None) -> bool:
+        rules = self.rules
+        return (
+            caller is not None
+            and (caller.app_id, caller.namespace) == (rules.own_app_id, rules.own_namespace)
+            and rules.own_trust_domain in {None, caller.trust_domain}
+        )
+
+    def _by_access_control(
+        self, head: RecordingHead, caller: Caller | None, protocol: Protocol, form: Form
+    ) -> AccessDecision:
         table = self.rules.table(caller)
         classes: tuple[int, ...] = ()
         if caller is not None and table is not None:
@@ -101,4 +154,17 @@ class Authorizer:
     def describe(self, decision: AccessDecision) -> str:
         """A decision for telemetry."""
         told = f"policy={decision.policy or '-'} rule={decision.rule or '-'} reason={decision.reason}"
-        return f"{told} profile={self.rules.profile}" if decision.reason == "no-policy" else told
+        if decision.reason == "no-policy":
+            told = f"{told} profile={self.rules.profile}"
+        return f"{told} would_deny={decision.would_deny}" if decision.would_deny else told
+
+
+def _by_policy(verdict: PolicyVerdict, *, is_self: bool) -> AccessDecision:
+    if verdict.policy:
+        return AccessDecision(
+            allowed=verdict.allowed, reason="rule", policy=verdict.policy, rule=verdict.rule, scope="app"
+        )
+    if verdict.is_unreadable:
+        return AccessDecision(allowed=False, reason="bad-path", scope="global")
+    reason: Reason = "self" if is_self and verdict.allowed else "no-rule"
+    return AccessDecision(allowed=verdict.allowed, reason=reason, scope="global")

@@ -3,6 +3,7 @@
 from msgspec import Struct
 from msgspec.structs import replace
 
+from policies.rules.access import Protocol
 from proxy import errors
 from proxy.contract.plan import Cause, Decision, Hold, Labels, Reply, Surface
 from proxy.contract.recording import LONG, MAX_KEY_BYTES, RecordingHead
@@ -69,7 +70,9 @@ class Inbound:
         refused = refused or without_verb(head, app, labels, surface)
         if refused is not None:
             return refused
-        decision = self.view.authorizer.decide(head, caller, "grpc" if app.is_grpc else "http")
+        is_rpc = head.protocol() == "grpc" or is_grpc_web(head, app)
+        protocol: Protocol = "grpc" if app.is_grpc else "http"
+        decision = self.view.authorizer.decide(head, caller, protocol, is_grpc=is_rpc)
         labels = replace(labels, decision=self.view.authorizer.describe(decision))
         if not decision.allowed:
             return denied(

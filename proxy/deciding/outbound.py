@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from policies.rules.access import Caller
+from policies.rules.access import Caller, Protocol
 from policies.rules.http_endpoints import UrlError, is_url, parse_url
 from proxy import errors
 from proxy.contract.plan import (
@@ -404,12 +404,11 @@ class Outbound:
         if (verbless := without_verb(head, app, labels, named.surface)) is not None:
             return verbless
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
-        decision = self.view.authorizer.decide(
-            head, caller, "grpc" if app.is_grpc else "http", form=named.form
-        )
-        labels = replace(
-            labels, decision=self.view.authorizer.describe(decision), is_grpc_web=is_grpc_web(head, app)
-        )
+        is_web = is_grpc_web(head, app)
+        is_rpc = head.protocol() == "grpc" or is_web
+        protocol: Protocol = "grpc" if app.is_grpc else "http"
+        decision = self.view.authorizer.decide(head, caller, protocol, is_grpc=is_rpc, form=named.form)
+        labels = replace(labels, decision=self.view.authorizer.describe(decision), is_grpc_web=is_web)
         if not decision.allowed:
             return denied(
                 *(head, app),

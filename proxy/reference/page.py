@@ -14,8 +14,9 @@ from typing import Any, TypeAlias, Union, get_args, get_origin
 from msgspec import Struct
 from msgspec.structs import fields
 
-from policies.reading import schema
+from policies.reading import own_schema, schema
 from policies.reading.effects import COMPONENT, CONFIGURATION, HTTP_ENDPOINT, MIDDLEWARE, RESILIENCY, Effect
+from policies.reading.own_effects import ACCESS_POLICY
 from policies.rules.access import DENIALS
 from proxy.cli.run import SHORT
 from proxy.cli.runfile import KEYS, PASSED, App, RunFile, Shared
@@ -122,6 +123,12 @@ called by `OnInvoke` gets `*-bin` as binary metadata, and `grpc-*` as `dapr-grpc
 """
 
 
+_POLICIES = """Read from `--resources-path` beside Dapr's kinds; all policies for an app add up. A call is denied if a rule denies it, else
+allowed if one allows it, else it has the default. Where the app has a Configuration with `spec.accessControl` too, both must allow; an app
+may call itself unless a rule denies it. Any fault keeps the policies that were in force, `--config-lenient` or not.
+"""
+
+
 def page() -> str:
     """The whole page."""
     parts = [
@@ -149,6 +156,9 @@ def page() -> str:
         table(("field", "what it does here"), effect_rows(schema.Resiliency, RESILIENCY)),
         "### What is retried",
         _RETRIES,
+        "## Fields of an AccessPolicy",
+        _POLICIES,
+        table(("field", "what it does here"), effect_rows(own_schema.AccessPolicy, ACCESS_POLICY)),
         "## Fields of a Component",
         table(("field", "what it does here"), effect_rows(schema.Component, COMPONENT)),
         _MIDDLEWARE,

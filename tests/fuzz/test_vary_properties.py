@@ -7,14 +7,24 @@ from hypothesis import strategies as st
 from msgspec.structs import fields
 
 from policies.rules.access import Caller, CallerRules, Rule
+from policies.rules.access_policies import (
+    AccessPolicies,
+    Callers,
+    HeaderCondition,
+    Pattern,
+    PolicyRule,
+    policy_rules,
+)
 from policies.rules.matcher import path_table
+from policies.rules.templates import Template, template_table
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Decision, Hold
 from proxy.contract.recording import RecordingHead, Tables
 from proxy.deciding.authorizer import Authorizer
+from proxy.deciding.inbound import Inbound, InboundView
 from proxy.engine.portable.plans import PlanCache
 from proxy.wire.target import BadTargetError
-from tests.unit.proxy.heads import head, inbound, outbound, rules, tables
+from tests.unit.proxy.heads import APP, head, outbound, rules, tables
 
 _TARGETS = st.sampled_from(
     [
@@ -68,6 +78,24 @@ _HEADS = st.fixed_dictionaries(
         "peer": st.sampled_from([None, "spiffe://public/ns/shop/cart", "spiffe://public/ns/far/x"]),
     }
 )
+_POLICIES = policy_rules(
+    (
+        PolicyRule(policy="p", name="all", is_allow=True, methods=frozenset({"GET", "POST"})),
+        PolicyRule(policy="p", name="x", is_allow=False, templates=frozenset({0}), headers=(0,)),
+        PolicyRule(
+            policy="p",
+            name="cart",
+            is_allow=False,
+            templates=frozenset({1}),
+            callers=Callers(apps=(Pattern("cart"),)),
+        ),
+    ),
+    default_allow=False,
+    table=template_table((Template("/{*}"), Template("/items/{**}", folds=True))),
+    headers=(HeaderCondition(b"x-noise", frozenset({b"1"})),),
+    aliases=frozenset(),
+    own_trust_domain="public",
+)
 _AUTHORIZER = Authorizer(
     rules(
         is_off=False,
@@ -81,6 +109,7 @@ _AUTHORIZER = Authorizer(
             )
             for app in ("cart", "web")
         },
+        policies=AccessPolicies(enforced=_POLICIES, audited=_POLICIES),
     )
 )
 
@@ -119,7 +148,7 @@ def test_heads_equal_in_vary_get_equal_decisions(
         return
     pushed = tables(_AUTHORIZER, token=b"secret")
     _check(outbound(token_required=True, authorizer=_AUTHORIZER).decide, pushed, one, two)
-    decider = inbound()
+    decider = Inbound(InboundView(app=APP, authorizer=_AUTHORIZER))
     _check(decider.decide, pushed, one, two)
 
 

@@ -99,8 +99,11 @@ def tables(authorizer: Authorizer | None = None, token: bytes | None = None) -> 
     made.put_set(BEYOND_PAGES_SET, BEYOND_PAGES)
     made.put_set(PREFLIGHT_SET, PREFLIGHT)
     made.put_set(GRPC_WEB_SET, GRPC_WEB)
-    for number, table in (authorizer or Authorizer(rules())).tables():
+    authorizer = authorizer or Authorizer(rules())
+    for number, table in authorizer.tables():
         made.put_paths(number, table)
+    for number, members in authorizer.sets():
+        made.put_set(number, members)
     return made
 
 

@@ -65,7 +65,7 @@ def test_kinds_without_effect_are_named_once_each(tmp_path: Path) -> None:
         ("kind: Resilency\n", "did you mean Resiliency?", True),
         ("a: 1\n", "has no kind", True),
         ("- 1\n", "has no kind", True),
-        ("kind: AccessPolicy\n", "is not supported", False),
+        ("kind: AccessPolicy\n", "apiVersion: is missing", False),
         ("kind: Resiliency\napiVersion: v2\n", "apiVersion", False),
         ("a: [\n", "is not valid YAML", False),
     ],

@@ -88,7 +88,7 @@ def test_level_says_what_fails(level: str, code: int, capsys: pytest.CaptureFixt
             + "       operations: [{name: /x, httpVerb: ['*'], action: deny}]}\n",
             [("PST0105", "warning", 8)],
         ),
-        ("kind: AccessPolicy\n", [("PST0005", "error", 1)]),
+        ("kind: AccessPolicy\n", [("PST0003", "error", 1)] * 3),
     ],
 )
 def test_what_is_hardly_meant_is_told(

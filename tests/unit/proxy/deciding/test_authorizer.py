@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.rules.access import AccessDecision, Caller, CallerRules, Operation, Protocol, Rule
+from policies.rules.access_policies import (
+    AccessPolicies,
+    Callers,
+    Pattern,
+    PolicyRule,
+    PolicyRules,
+    policy_rules,
+)
 from policies.rules.matcher import path_table
+from policies.rules.templates import template_table
 from proxy.contract.plan import Cause, Labels, Plan, Reply
 from proxy.contract.recording import Facet, RecordingHead
 from proxy.deciding.authorizer import Authorizer
@@ -173,7 +182,58 @@ def test_denied_reading_of_a_call_to_oneself_is_of_what_the_app_finds() -> None:
             AccessDecision(allowed=False, reason="rule", policy="cart", rule="/admin"),
             "policy=cart rule=/admin reason=rule",
         ),
+        (
+            AccessDecision(allowed=True, reason="self", would_deny="p/r"),
+            "policy=- rule=- reason=self would_deny=p/r",
+        ),
     ],
 )
-def test_decision_is_described_in_three_words(decision: AccessDecision, expected: str) -> None:
+def test_decision_is_described_in_a_few_words(decision: AccessDecision, expected: str) -> None:
     assert Authorizer(rules()).describe(decision) == expected
+
+
+def policies(*allowed: str, default_allow: bool = False) -> PolicyRules:
+    named = [
+        PolicyRule(policy="p", name=app, is_allow=True, callers=Callers(apps=(Pattern(app),)))
+        for app in allowed
+    ]
+    return policy_rules(
+        named,
+        default_allow=default_allow,
+        table=template_table(()),
+        headers=(),
+        aliases=frozenset(),
+        own_trust_domain="public",
+    )
+
+
+def judged(made: Authorizer, caller: Caller | None = CART) -> tuple[bool, str, str]:
+    pushed = tables(made)
+    found = made.decide(RecordingHead(head("/x"), pushed), caller, "http")
+    return found.allowed, found.reason, found.would_deny
+
+
+def test_denied_by_access_control_or_by_the_policies_is_denied() -> None:
+    open_to_all, shut = caller_rules(), {CART: caller_rules(default=False)}
+    both = AccessPolicies(enforced=policies("cart"))
+    assert judged(authorizer(callers={CART: open_to_all}, profile=None, policies=both)) == (True, "rule", "")
+    assert judged(authorizer(callers=shut, profile=None, policies=both)) == (False, "default-app", "")
+    none = AccessPolicies(enforced=policies())
+    assert judged(authorizer(callers={CART: open_to_all}, profile=None, policies=none)) == (
+        False,
+        "no-rule",
+        "",
+    )
+
+
+def test_policies_alone_decide_where_there_is_no_access_control() -> None:
+    made = authorizer(callers={}, profile="production", policies=AccessPolicies(enforced=policies("cart")))
+    assert judged(made) == (True, "rule", "")
+    assert judged(made, SELF) == (True, "self", "")
+    assert judged(made, None) == (False, "no-rule", "")
+    assert made.posture is None
+
+
+def test_audited_policies_tell_and_deny_nothing() -> None:
+    made = authorizer(callers={CART: caller_rules()}, policies=AccessPolicies(audited=policies()))
+    assert judged(made) == (True, "default-app", "no-rule")

@@ -1,5 +1,6 @@
-from policies.reading import schema
+from policies.reading import own_schema, schema
 from policies.reading.effects import CONFIGURATION, RESILIENCY
+from policies.reading.own_effects import ACCESS_POLICY
 from proxy.reference.page import PAGE, covering, effect_rows, field_paths, page, run_file_rows
 
 REMEDY = "write it anew with `make reference` (python -m proxy.reference.page) and commit it with your change"
@@ -10,7 +11,11 @@ def test_page_is_what_the_code_says() -> None:
 
 
 def test_every_field_of_a_resource_has_an_effect_and_no_entry_is_stale() -> None:
-    for model, effects in ((schema.Configuration, CONFIGURATION), (schema.Resiliency, RESILIENCY)):
+    for model, effects in (
+        (schema.Configuration, CONFIGURATION),
+        (schema.Resiliency, RESILIENCY),
+        (own_schema.AccessPolicy, ACCESS_POLICY),
+    ):
         assert {covering(path, effects) for path in field_paths(model)} == set(effects)
         assert len(list(effect_rows(model, effects))) == len(effects)
 

@@ -17,6 +17,7 @@ use postern_core::decision::path_readings::{is_ambiguous, readings};
 use postern_core::decision::plan::{Plan, Read, ReleasedTokens, Reply, RetryPolicy, Route, Token};
 use postern_core::decision::tables::{self, PathTable};
 use postern_core::decision::target::{self, Form};
+use postern_core::decision::templates::TemplateTable;
 use postern_core::decision::trace::{self, Context, Span};
 use postern_core::fields::Headers;
 use postern_core::head::Head;
@@ -316,6 +317,10 @@ pub(crate) fn path_table((kind, rules, fold_case, form): ShapeParts) -> PyResult
             let rules = rules.into_iter().map(|(ordered, open, verbs)| Rule { ordered, open, verbs }).collect();
             let table = Arc::new(AccessTable::new(rules, fold_case));
             PathTable::Access { table, form: path_form(&form)? }
+        }
+        "templates" => {
+            let table = Arc::new(TemplateTable::new(rules.iter().map(|(exact, folded, _)| (exact.as_str(), folded.as_str()))));
+            PathTable::Templates { table, form: path_form(&form)? }
         }
         "opaque" => PathTable::Opaque,
         other => return Err(invalid(format!("unknown table {other}"))),

@@ -8,4 +8,5 @@ pub mod path_readings;
 pub mod plan;
 pub mod tables;
 pub mod target;
+pub mod templates;
 pub mod trace;

@@ -15,6 +15,7 @@ use crate::decision::baggage;
 use crate::decision::path_readings::is_ambiguous;
 use crate::decision::plan::Read;
 use crate::decision::target::{Form, as_forwarded, clean, invoked};
+use crate::decision::templates::TemplateTable;
 use crate::fields::Headers;
 use crate::head::Head;
 
@@ -50,6 +51,8 @@ pub enum PathTable {
     Services,
     /// A caller's access rules, on the path in this form.
     Access { table: Arc<AccessTable>, form: Form },
+    /// The templates of access policies, on the path in this form.
+    Templates { table: Arc<TemplateTable>, form: Form },
     /// Only the decider can tell.
     Opaque,
 }
@@ -61,6 +64,7 @@ impl PathTable {
             Self::OutPaths => out_paths(path, out),
             Self::Services => out.extend_from_slice(service(path).as_bytes()),
             Self::Access { table, form } => return access(table, &as_forwarded(path, *form), out),
+            Self::Templates { table, form } => templates(table, &as_forwarded(path, *form), out),
             Self::Opaque => return false,
         }
         true
@@ -199,6 +203,16 @@ fn access(table: &AccessTable, path: &str, out: &mut Vec<u8>) -> bool {
         out[start - 4..start].copy_from_slice(&length.to_le_bytes());
     }
     true
+}
+
+/// The templates that the readings of a path meet, each list with its length.
+fn templates(table: &TemplateTable, path: &str, out: &mut Vec<u8>) {
+    let Some(classes) = table.classes(path) else { return out.push(0) };
+    out.push(1);
+    for met in classes {
+        out.extend_from_slice(&(met.len() as u32).to_le_bytes());
+        out.extend(met.iter().flat_map(|number| number.to_le_bytes()));
+    }
 }
 
 fn write(class: &Class, out: &mut Vec<u8>) {

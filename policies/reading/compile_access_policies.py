@@ -1,0 +1,287 @@
+"""AccessPolicy documents -> AccessPolicies; every fault at once. None is lenient: a rule that is left out could let somebody in."""
+
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct, field
+
+from policies.reading import own_schema
+from policies.reading.construct import Place
+from policies.reading.documents import Document
+from policies.reading.findings import Findings
+from policies.rules.access import KNOWN_VERBS
+from policies.rules.access_policies import (
+    AccessPolicies,
+    Callers,
+    HeaderCondition,
+    Pattern,
+    PolicyRule,
+    PolicyRules,
+    policy_rules,
+)
+from policies.rules.templates import ONE, REST, Template, template_table
+
+MAX_RULES = 10_000  # of one sidecar, as of spec.accessControl
+MAX_TEMPLATE_CHARS = 2_048
+MAX_TEMPLATES = 100  # of one rule
+
+_RULES: Place = ("spec", "rules")
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERB = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
+_FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_SERVICE = re.compile(r"[A-Za-z0-9._]{0,256}\*?")
+_METHOD = re.compile(r"[A-Za-z0-9_]{1,256}")
+_NEVER = re.compile(r"[\x00-\x20\x7f?#\\;%]|//|/\.\.?(?:/|\Z)")
+_SECRET_HEADERS = frozenset(
+    {"authorization", "cookie", "proxy-authorization", "dapr-api-token", "dapr-app-id"}
+)
+
+Documents = Sequence[tuple[Document, own_schema.AccessPolicy]]
+
+
+def compile_access_policies(
+    documents: Documents,
+    *,
+    own_app_id: str,
+    own_namespace: str,
+    own_trust_domain: str | None,
+    findings: Findings,
+) -> AccessPolicies:
+    """The policies for one app, in load order. Those scoped to other apps are checked and left out."""
+    sets = {"enforce": _Set(), "audit": _Set(), "off": _Set()}
+    for document, policy in documents:
+        reader = _Reader(document, own_namespace, own_trust_domain, findings)
+        is_ours = not policy.scopes or own_app_id in policy.scopes
+        # One that is not in force here is checked all the same: it is in another sidecar, or will be.
+        reader.read(policy, sets[policy.spec.mode] if is_ours else _Set())
+    return AccessPolicies(
+        enforced=sets["enforce"].rules(own_trust_domain), audited=sets["audit"].rules(own_trust_domain)
+    )
+
+
+class _Set(Struct):
+    """The policies that are in force together, as they are read."""
+
+    by_name: dict[str, PolicyRule] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict)
+    templates: dict[Template, int] = field(default_factory=dict)
+    headers: dict[HeaderCondition, int] = field(default_factory=dict)
+    aliases: set[str] = field(default_factory=set)
+    default_allow: bool | None = None
+    is_there: bool = False
+
+    def rules(self, own_trust_domain: str | None) -> PolicyRules | None:
+        """All of them; None where there is no policy."""
+        if not self.is_there:
+            return None
+        return policy_rules(
+            self.by_name.values(),
+            default_allow=bool(self.default_allow),
+            table=template_table(tuple(self.templates)),
+            headers=tuple(self.headers),
+            aliases=frozenset(self.aliases),
+            own_trust_domain=own_trust_domain,
+        )
+
+
+class _Reader:
+    """Reads one document into a set."""
+
+    def __init__(
+        self, document: Document, own_namespace: str, own_trust_domain: str | None, findings: Findings
+    ) -> None:
+        self._document = document
+        self._namespace = own_namespace
+        self._trust_domain = own_trust_domain
+        self._findings = findings
+
+    def _fault(self, place: Place, problem: str) -> None:
+        self._findings.fault(self._document, place, problem)
+
+    def read(self, policy: own_schema.AccessPolicy, into: _Set) -> None:
+        """Adds a policy to those before it."""
+        into.is_there = True
+        name = policy.metadata.name
+        self._name(("metadata", "name"), name)
+        self._default(policy.spec, into)
+        self._aliases(policy.spec, into)
+        if len(policy.spec.rules) + len(into.by_name) > MAX_RULES:
+            self._fault(_RULES, f"has too many rules (expected at most {MAX_RULES} in all policies)")
+            return
+        seen: dict[str, int] = {}
+        for number, rule in enumerate(policy.spec.rules):
+            place: Place = (*_RULES, number)
+            self._name((*place, "name"), rule.name)
+            if rule.name in seen:
+                line = self._document.line_of((*_RULES, seen[rule.name]))
+                self._fault((*place, "name"), f"{rule.name} is named again (first on line {line})")
+            elif rule.name in into.by_name:
+                text = f"takes the place of the rule {rule.name} at {into.lines[rule.name]}"
+                self._findings.warn(self._document, (*place, "name"), text)
+            seen[rule.name] = number
+            into.lines[rule.name] = f"{self._document.path}:{self._document.line_of(place)}"
+            into.by_name[rule.name] = self._rule(place, rule, name, into)
+
+    def _name(self, place: Place, name: str) -> None:
+        if _NAME.fullmatch(name) is None:
+            said = f"`{name}` can't be a name" if name else "is missing"
+            self._fault(place, f"{said} (expected up to 128 letters, digits, '.', '_' or '-')")
+
+    def _default(self, spec: own_schema.AccessPolicySpec, into: _Set) -> None:
+        """Later policies may tighten the default; to loosen it takes `override`."""
+        place: Place = ("spec", "default")
+        is_allow = spec.default == "allow"
+        if into.default_allow is False and is_allow and not spec.override:
+            self._fault(place, "allow would loosen the default of an earlier policy (write override: true)")
+            return
+        if into.default_allow and not is_allow:
+            text = "deny takes the place of allow, the default of an earlier policy"
+            self._findings.warn(self._document, place, text)
+        into.default_allow = is_allow
+
+    def _aliases(self, spec: own_schema.AccessPolicySpec, into: _Set) -> None:
+        for number, domain in enumerate(spec.trust_domain_aliases):
+            if _TRUST_DOMAIN.fullmatch(domain) is None:
+                problem = f"`{domain}` is not a trust domain (expected a-z, 0-9, dot, dash, underscore)"
+                self._fault(("spec", "trustDomainAliases", number), problem)
+            into.aliases.add(domain)
+
+    def _rule(self, place: Place, rule: own_schema.PolicyRule, policy: str, into: _Set) -> PolicyRule:
+        is_allow = rule.action == "allow"
+        methods = self._methods((*place, "to", "methods"), rule.to)
+        texts = [*self._paths((*place, "to", "paths"), rule.to), *self._grpc((*place, "to", "grpc"), rule.to)]
+        if len(texts) > MAX_TEMPLATES:
+            self._fault(
+                (*place, "to"), f"names {len(texts)} paths (expected at most {MAX_TEMPLATES} in a rule)"
+            )
+        # A denial must hold for apps that take no notice of case; what is allowed is meant as it is written.
+        templates = [Template(text, folds=not is_allow) for text in texts]
+        numbers = frozenset(into.templates.setdefault(one, len(into.templates)) for one in templates)
+        return PolicyRule(
+            policy=policy,
+            name=rule.name,
+            is_allow=is_allow,
+            callers=self._callers((*place, "from"), rule.from_, is_allow=is_allow),
+            methods=methods,
+            templates=numbers if texts or rule.to.grpc is not None else None,
+            is_grpc=is_allow and rule.to.grpc is not None,
+            headers=tuple(
+                into.headers.setdefault(one, len(into.headers)) for one in self._headers(place, rule)
+            ),
+        )
+
+    def _callers(self, place: Place, written: own_schema.From | str, *, is_allow: bool) -> Callers:
+        """Where an allow leaves namespaces or trust domains out, it means our own, and a deny all."""
+        if not isinstance(written, own_schema.From):
+            return Callers(anonymous=True)
+        for key in ("apps", "namespaces", "trustDomains", "principals"):
+            if self._document.has((*place, key)) and not getattr(written, _SNAKE[key]):
+                self._fault((*place, key), "is empty (expected an entry, or leave it out)")
+        means_own = is_allow and not written.principals
+        own_namespace = (Pattern(self._namespace),) if means_own else ()
+        own_domain = (Pattern(self._trust_domain),) if means_own and self._trust_domain is not None else ()
+        return Callers(
+            apps=self._patterns((*place, "apps"), written.apps),
+            namespaces=self._patterns((*place, "namespaces"), written.namespaces) or own_namespace,
+            trust_domains=self._patterns((*place, "trustDomains"), written.trust_domains) or own_domain,
+            principals=self._patterns((*place, "principals"), written.principals),
+        )
+
+    def _patterns(self, place: Place, texts: Sequence[str]) -> tuple[Pattern, ...]:
+        made: list[Pattern] = []
+        for number, text in enumerate(texts):
+            starts, ends = text.endswith("*"), text.startswith("*")
+            inner = text[:-1] if starts else text[1:] if ends else text
+            if not text or "*" in inner:
+                self._fault(
+                    (*place, number),
+                    f"`{text}` is not a pattern (expected a text, or one with `*` at one end)",
+                )
+            elif place[-1] == "principals" and not ends and not inner.startswith("spiffe://"):
+                self._fault(
+                    (*place, number),
+                    f"`{text}` is not a SPIFFE ID (expected spiffe://DOMAIN/ns/NAMESPACE/APP)",
+                )
+            made.append(Pattern(inner, starts=starts, ends=ends and not starts))
+        return tuple(made)
+
+    def _methods(self, place: Place, to: own_schema.To) -> frozenset[str]:
+        if self._document.has(place) and not to.methods:
+            self._fault(place, "is empty (expected a verb, or leave it out)")
+        if to.methods and to.grpc is not None:
+            self._fault(place, "are verbs of HTTP, and the rule is for gRPC (expected one of both)")
+        for number, verb in enumerate(to.methods):
+            if verb != "*" and _VERB.fullmatch(verb) is None:
+                problem = (
+                    f'`{verb}` is not a verb (expected upper case, such as {verb.upper() or "GET"}, or "*")'
+                )
+                self._fault((*place, number), problem)
+            elif verb != "*" and verb not in KNOWN_VERBS:
+                self._findings.warn(
+                    self._document, (*place, number), f"{verb} is not one of RFC 9110's verbs"
+                )
+        return frozenset() if "*" in to.methods else frozenset(to.methods)
+
+    def _paths(self, place: Place, to: own_schema.To) -> list[str]:
+        if self._document.has(place) and not to.paths:
+            self._fault(place, "is empty (expected a path, or leave it out)")
+        for number, path in enumerate(to.paths):
+            problem = _fault_of_template(path)
+            if problem is not None:
+                self._fault((*place, number), f"{path or '``'} {problem}")
+        return list(to.paths)
+
+    def _grpc(self, place: Place, to: own_schema.To) -> list[str]:
+        if to.grpc is None:
+            return []
+        if to.paths:
+            self._fault(place, "is beside paths (expected one of both in a rule)")
+        if not to.grpc.services:
+            self._fault((*place, "services"), 'is missing (expected services such as shop.Cart, or "*")')
+        for number, service in enumerate(to.grpc.services):
+            if not service or _SERVICE.fullmatch(service) is None:
+                problem = f"`{service}` is not a service (expected package.Service, or one that ends in `*`)"
+                self._fault((*place, "services", number), problem)
+        for number, method in enumerate(to.grpc.methods):
+            if method != "*" and _METHOD.fullmatch(method) is None:
+                self._fault(
+                    (*place, "methods", number), f'`{method}` is not a method (expected a name, or "*")'
+                )
+        methods = [ONE if method == "*" else method for method in to.grpc.methods or ["*"]]
+        return [f"/{service}/{method}" for service in to.grpc.services for method in methods]
+
+    def _headers(self, place: Place, rule: own_schema.PolicyRule) -> list[HeaderCondition]:
+        made: list[HeaderCondition] = []
+        for name, values in rule.when.header.items():
+            spot: Place = (*place, "when", "header", name)
+            if _FIELD.fullmatch(name) is None or name.lower() in _SECRET_HEADERS:
+                self._fault(spot, "is not a header for rules (expected another one)")
+            if not values or not all(value and value.isascii() for value in values):
+                self._fault(spot, "has no values (expected texts of ASCII)")
+            made.append(HeaderCondition(name.lower().encode(), frozenset(value.encode() for value in values)))
+        return made
+
+
+_SNAKE = {
+    "apps": "apps",
+    "namespaces": "namespaces",
+    "trustDomains": "trust_domains",
+    "principals": "principals",
+}
+
+
+def _fault_of_template(path: str) -> str | None:
+    """What is wrong with a path of a rule."""
+    if not path.startswith("/"):
+        return "is not a path (expected one that begins with /)"
+    if len(path) > MAX_TEMPLATE_CHARS:
+        return f"is too long (expected at most {MAX_TEMPLATE_CHARS} characters)"
+    if _NEVER.search(path) is not None:
+        return "never fits (write the path decoded and clean, without ?, #, ;, %, \\, // or ..)"
+    segments = path.strip("/").split("/")
+    if REST in segments[:-1]:
+        return f"has {REST} before its end (expected it as the last segment; {ONE} is any one segment)"
+    if any(segment not in (ONE, REST) and re.search(r"[*{}]", segment) for segment in segments):
+        return f"holds `*` or braces within a segment (expected {ONE} for any one segment, {REST} for all that follow)"
+    return None

@@ -1,0 +1,48 @@
+"""What each field of postern's own kinds does: for the reference page. See `effects.py`."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from policies.reading.effects import Effect
+
+_RULE: Final = "spec.rules.*"
+ACCESS_POLICY: Final[Mapping[str, Effect]] = {
+    "kind": Effect("AccessPolicy"),
+    "apiVersion": Effect("must be `postern.dev/v1alpha1`"),
+    "metadata.name": Effect("the policy's name, in decisions, log and metrics"),
+    "metadata.namespace": Effect("for people: files are read whatever namespace they name"),
+    "metadata.labels": Effect("for people and other tools"),
+    "metadata.annotations": Effect("for people and other tools"),
+    "scopes": Effect("apps whose callers the policy is about; none: all"),
+    "spec.mode": Effect(
+        "`enforce`; `audit` lets by and tells what it would deny, in log, spans and `postern_acl_would_deny_total`; `off` (enforce)"
+    ),
+    "spec.default": Effect("allow or deny for calls that no rule is about (deny)"),
+    "spec.override": Effect(
+        "true: this policy's default may be allow though that of an earlier one denies (false)"
+    ),
+    "spec.trustDomainAliases": Effect(
+        "what our own trust domain is also called, while callers move from one to the other"
+    ),
+    f"{_RULE}.name": Effect(
+        "the rule's name; in a later policy of the same mode it takes the place of an earlier rule of that name"
+    ),
+    f"{_RULE}.action": Effect("allow, or deny, which comes before every allow"),
+    f"{_RULE}.from.apps": Effect(
+        "callers by app-id; here and below `*` may stand at one end. `from: anonymous`: those who prove no identity"
+    ),
+    f"{_RULE}.from.namespaces": Effect("their namespaces (of an allow our own, of a deny all)"),
+    f"{_RULE}.from.trustDomains": Effect("their trust domains (of an allow our own, of a deny all)"),
+    f"{_RULE}.from.principals": Effect("their whole SPIFFE IDs"),
+    f"{_RULE}.to.methods": Effect('verbs, upper case; none or `"*"`: all'),
+    f"{_RULE}.to.paths": Effect(
+        "whole paths; `{*}` is any one segment, `{**}` at the end any number. An allow takes letters as written, a deny in any case"
+    ),
+    f"{_RULE}.to.grpc.services": Effect(
+        "gRPC services as `package.Service`; `package.*` and `*` stand for several. An allow is then for gRPC calls alone"
+    ),
+    f"{_RULE}.to.grpc.methods": Effect("their methods; none: all"),
+    f"{_RULE}.when.header.*": Effect(
+        "a header of which one line must be one of these values: callers choose it, so it proves nothing"
+    ),
+}

@@ -1,0 +1,67 @@
+"""Schemas of postern's own kinds, read like Dapr's: see `schema.py`."""
+
+from typing import Literal
+
+from msgspec import field
+
+from policies.reading.schema import Metadata, Section
+
+
+class From(Section, frozen=True):
+    """`from` of a rule: of each list that is there, one entry must fit the caller."""
+
+    apps: list[str] = field(default_factory=list)
+    namespaces: list[str] = field(default_factory=list)
+    trust_domains: list[str] = field(default_factory=list)
+    principals: list[str] = field(default_factory=list)
+
+
+class Grpc(Section, frozen=True):
+    """`grpc` of `to`."""
+
+    services: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+
+
+class To(Section, frozen=True):
+    """`to` of a rule."""
+
+    methods: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    grpc: Grpc | None = None
+
+
+class When(Section, frozen=True):
+    """`when` of a rule: further conditions, all of which must hold."""
+
+    header: dict[str, list[str]] = field(default_factory=dict)
+
+
+class PolicyRule(Section, frozen=True):
+    """An entry of `rules`."""
+
+    name: str
+    action: Literal["allow", "deny"]
+    from_: From | Literal["anonymous"] = field(name="from", default=From())
+    to: To = To()
+    when: When = When()
+
+
+class AccessPolicySpec(Section, frozen=True):
+    """`spec` of an AccessPolicy."""
+
+    mode: Literal["enforce", "audit", "off"] = "enforce"
+    default: Literal["allow", "deny"] = "deny"
+    override: bool = False
+    trust_domain_aliases: list[str] = field(default_factory=list)
+    rules: list[PolicyRule] = field(default_factory=list)
+
+
+class AccessPolicy(Section, frozen=True):
+    """kind: AccessPolicy."""
+
+    kind: Literal["AccessPolicy"]
+    api_version: Literal["postern.dev/v1alpha1"]
+    metadata: Metadata
+    spec: AccessPolicySpec
+    scopes: list[str] = field(default_factory=list)

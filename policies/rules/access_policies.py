@@ -1,0 +1,222 @@
+"""May this caller do this, by the AccessPolicies? Frozen rules, and the decision; pure.
+
+A rule that denies comes before all that allow, and what no rule allows has the default, which is to deny. A path is judged in every way
+that an app may read it, and each of them must be allowed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from msgspec import Struct, field
+
+from policies.rules.templates import Met, TemplateTable, template_table
+
+HasHeader = Callable[[int], bool]
+"""Whether a call meets a header condition, by its number."""
+
+
+class Pattern(NamedTuple):
+    """A text, or one that begins (`starts`) or ends with it."""
+
+    text: str
+    starts: bool = False
+    ends: bool = False
+
+    def fits(self, value: str) -> bool:
+        """Whether a value is meant."""
+        if self.starts:
+            return value.startswith(self.text)
+        return value.endswith(self.text) if self.ends else value == self.text
+
+
+class Callers(Struct, frozen=True, kw_only=True):
+    """Whom a rule is about: one of each field that is not empty. anonymous: those who prove no identity, and nobody else."""
+
+    anonymous: bool = False
+    apps: tuple[Pattern, ...] = ()
+    namespaces: tuple[Pattern, ...] = ()
+    trust_domains: tuple[Pattern, ...] = ()
+    principals: tuple[Pattern, ...] = ()
+
+    def has(self, caller: "Identity | None") -> bool:
+        """Whether a caller is meant; None: one without an identity."""
+        if caller is None or self.anonymous:
+            return self.anonymous and caller is None
+        fields = (
+            (self.apps, caller.app_id),
+            (self.namespaces, caller.namespace),
+            (self.trust_domains, caller.trust_domain),
+            (self.principals, caller.principal),
+        )
+        return all(not wanted or any(one.fits(value) for one in wanted) for wanted, value in fields)
+
+
+class Identity(NamedTuple):
+    """The parts of a verified SPIFFE ID `spiffe://<trust_domain>/ns/<namespace>/<app_id>`."""
+
+    trust_domain: str
+    namespace: str
+    app_id: str
+
+    @property
+    def principal(self) -> str:
+        """The whole of it."""
+        return f"spiffe://{self.trust_domain}/ns/{self.namespace}/{self.app_id}"
+
+
+class PolicyRule(Struct, frozen=True, kw_only=True):
+    """One rule of the policy of that name.
+
+    methods: verbs, empty for any. templates: numbers in the table of the set, None for any path. is_grpc: for gRPC calls alone.
+    headers: conditions of the set by number, all of which must hold.
+    """
+
+    policy: str
+    name: str
+    is_allow: bool
+    callers: Callers = Callers()
+    methods: frozenset[str] = frozenset()
+    templates: frozenset[int] | None = None
+    is_grpc: bool = False
+    headers: tuple[int, ...] = ()
+
+
+class Asked(NamedTuple):
+    """What a decision is about. is_self: an app calls itself, which it may where no rule denies it.
+
+    paths: what each reading of the path meets, None where it can't be judged.
+    """
+
+    caller: Identity | None
+    is_self: bool
+    method: str
+    is_grpc: bool
+    paths: tuple[Met, ...] | None
+    has_header: HasHeader
+
+
+class PolicyVerdict(NamedTuple):
+    """The answer; policy and rule are empty where none decided."""
+
+    allowed: bool
+    policy: str = ""
+    rule: str = ""
+    is_unreadable: bool = False
+
+
+class HeaderCondition(NamedTuple):
+    """A header (lower-case) of which one line is one of these values."""
+
+    name: bytes
+    values: frozenset[bytes]
+
+
+class PolicyRules(Struct, frozen=True, kw_only=True):
+    """The rules of all policies that are in force together. Made by `policy_rules`.
+
+    aliases: what our own trust domain is also called; callers of theirs count as of `own_trust_domain`.
+    """
+
+    rules: tuple[PolicyRule, ...] = ()
+    default_allow: bool = False
+    table: TemplateTable = field(default_factory=lambda: template_table(()))
+    headers: tuple[HeaderCondition, ...] = ()
+    aliases: frozenset[str] = frozenset()
+    own_trust_domain: str | None = None
+    _by_template: Mapping[int, tuple[int, ...]] = {}
+    _of_any_path: tuple[int, ...] = ()
+
+    def trusts(self, trust_domain: str) -> bool:
+        """Whether a rule speaks of callers of a trust domain that may not be our own."""
+        if trust_domain in self.aliases:
+            return True
+        return any(
+            rule.is_allow
+            and not rule.callers.anonymous
+            and any(
+                one.fits(trust_domain)
+                for one in (*rule.callers.trust_domains, *map(_domain_of, rule.callers.principals))
+            )
+            for rule in self.rules
+        )
+
+    def evaluate(self, asked: Asked) -> PolicyVerdict:
+        """The decision: of all readings of the path the first that is denied, else one that is allowed."""
+        paths = asked.paths
+        if paths is None:
+            return PolicyVerdict(allowed=False, is_unreadable=True)
+        caller = asked.caller
+        if caller is not None and caller.trust_domain in self.aliases and self.own_trust_domain is not None:
+            asked = asked._replace(caller=caller._replace(trust_domain=self.own_trust_domain))
+        found = PolicyVerdict(allowed=self.default_allow or asked.is_self)
+        for met in paths:
+            found = self._judge(met, asked)
+            if not found.allowed:
+                break
+        return found
+
+    def _judge(self, met: Met, asked: Asked) -> PolicyVerdict:
+        allowing: PolicyRule | None = None
+        for number in sorted(
+            {*self._of_any_path, *(n for one in met for n in self._by_template.get(one, ()))}
+        ):
+            rule = self.rules[number]
+            if (allowing is not None and rule.is_allow) or not _meets(rule, asked):
+                continue
+            if not rule.is_allow:
+                return PolicyVerdict(allowed=False, policy=rule.policy, rule=rule.name)
+            allowing = rule
+        if allowing is None:
+            return PolicyVerdict(allowed=self.default_allow or asked.is_self)
+        return PolicyVerdict(allowed=True, policy=allowing.policy, rule=allowing.name)
+
+
+class AccessPolicies(Struct, frozen=True):
+    """Those that decide, and those that only tell what they would have denied; None where there are none."""
+
+    enforced: PolicyRules | None = None
+    audited: PolicyRules | None = None
+
+
+def policy_rules(
+    rules: Iterable[PolicyRule],
+    *,
+    default_allow: bool,
+    table: TemplateTable,
+    headers: tuple[HeaderCondition, ...],
+    aliases: frozenset[str],
+    own_trust_domain: str | None,
+) -> PolicyRules:
+    """The rules with what finds them by a path; denying ones first, as they decide first."""
+    ordered = tuple(sorted(rules, key=lambda rule: rule.is_allow))
+    by_template: dict[int, list[int]] = {}
+    for number, rule in enumerate(ordered):
+        for template in rule.templates or ():
+            by_template.setdefault(template, []).append(number)
+    return PolicyRules(
+        rules=ordered,
+        default_allow=default_allow,
+        table=table,
+        headers=headers,
+        aliases=aliases,
+        own_trust_domain=own_trust_domain,
+        _by_template={template: tuple(numbers) for template, numbers in by_template.items()},
+        _of_any_path=tuple(number for number, rule in enumerate(ordered) if rule.templates is None),
+    )
+
+
+def _meets(rule: PolicyRule, asked: Asked) -> bool:
+    return (
+        rule.callers.has(asked.caller)
+        and (not rule.methods or asked.method in rule.methods)
+        and (asked.is_grpc or not rule.is_grpc)
+        and all(asked.has_header(number) for number in rule.headers)
+    )
+
+
+def _domain_of(principal: Pattern) -> Pattern:
+    """The trust domains that callers of a principal may be of."""
+    if principal.ends:  # `*…` names none
+        return Pattern("\0")
+    domain, slash, _ = principal.text.removeprefix("spiffe://").partition("/")
+    return Pattern(domain, starts=principal.starts and not slash)

@@ -1,0 +1,78 @@
+"""Asks the AccessPolicies of one policy generation, through pushed tables and sets, so that a decision can be kept. Pure."""
+
+from collections.abc import Hashable, Iterator
+
+from msgspec import Struct
+
+from policies.rules.access import Caller
+from policies.rules.access_policies import Asked, Identity, PolicyRules, PolicyVerdict
+from policies.rules.matcher import ascii_lower
+from policies.rules.templates import TemplateTable
+from proxy.contract.head import Form
+from proxy.contract.recording import RecordingHead, Shape, Table
+from proxy.deciding.callee import ForwardedPaths
+
+FORMS: tuple[Form, ...] = ("sent", "whole", "method")
+
+
+class TemplatePaths(Struct, frozen=True):
+    """The templates of policies as a pushed table."""
+
+    table: TemplateTable
+
+    @property
+    def shape(self) -> Shape:
+        """The templates, for an engine that reads them itself."""
+        rules = (
+            ("", ascii_lower(one.text), frozenset[str]()) if one.folds else (one.text, "", frozenset[str]())
+            for one in self.table.templates
+        )
+        return Shape(kind="templates", rules=tuple(rules))
+
+    def classify(self, path: str) -> Hashable:
+        """What the readings of a path meet."""
+        return self.table.classes(path)
+
+
+class PolicyJudge:
+    """The rules of policies that are in force together, and the numbers under which their tables and sets are pushed."""
+
+    def __init__(self, rules: PolicyRules, first_table: int, first_set: int) -> None:
+        self.rules = rules
+        self._first_table = first_table
+        self._first_set = first_set
+
+    def tables(self) -> Iterator[tuple[int, Table]]:
+        """One for each form of a path."""
+        if self.rules.table:
+            paths = TemplatePaths(self.rules.table)
+            for number, form in enumerate(FORMS, self._first_table):
+                yield number, paths if form == "sent" else ForwardedPaths(paths, form)
+
+    def sets(self) -> Iterator[tuple[int, frozenset[bytes]]]:
+        """The values of the headers that rules ask for."""
+        for number, header in enumerate(self.rules.headers, self._first_set):
+            yield number, header.values
+
+    def decide(
+        self, head: RecordingHead, caller: Caller | None, *, is_self: bool, form: Form, is_grpc: bool
+    ) -> PolicyVerdict:
+        """Reads a header only where a rule could turn on it."""
+        rules = self.rules
+        found: Hashable = ((),)
+        if rules.table:
+            found = head.path_class(self._first_table + FORMS.index(form))
+        assert found is None or isinstance(found, tuple)
+
+        def has_header(number: int) -> bool:
+            return head.header_is(rules.headers[number].name, self._first_set + number)
+
+        asked = Asked(
+            caller=None if caller is None else Identity(caller.trust_domain, caller.namespace, caller.app_id),
+            is_self=is_self,
+            method=head.method(),
+            is_grpc=is_grpc,
+            paths=found,
+            has_header=has_header,
+        )
+        return rules.evaluate(asked)
