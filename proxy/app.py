@@ -63,6 +63,7 @@ from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
 from proxy.wire.web_client import WebClient
 from sentry.client import Svid
+from telemetry.client_meters import RpcEnded
 from telemetry.context import Sampler
 from telemetry.garbage import timed_collections
 from telemetry.logs import configure, get_logger
@@ -307,7 +308,9 @@ class Sidecar:
             translators, otlp = self._translators(), self._otlp_server()
             begun = (
                 self._dapr_api.start(self._admin, listening.open_invoker, control.dapr_api_started),
-                self._callback.start(settings.app_id, listening.open_callback, control.callback_started),
+                self._callback.start(
+                    settings.app_id, listening.open_callback, control.callback_started, self._rpc_ended()
+                ),
                 translators.run(),
                 otlp.run(),
             )
@@ -386,7 +389,7 @@ class Sidecar:
             tasks.create_task(self._reloads.run(self._sources, self._lifetime.reload_asked))
             if self._settings.mtls:
                 self._lines.fetching_identity()
-                source = await svid_source(self._settings, self._log)
+                source = await svid_source(self._settings, self._log, self._rpc_ended())
                 name = WorkloadName(
                     app_id=self._settings.sentry_local_identity or self._settings.app_id,
                     namespace=self._settings.namespace,
@@ -401,6 +404,10 @@ class Sidecar:
             else:
                 self._announcing.identify("")
             await self._announcing.keep()
+
+    def _rpc_ended(self) -> RpcEnded | None:
+        """Counts our own gRPC calls, as daprd does."""
+        return self._meters.grpc_client.ended if self._settings.profile == "daprd" else None
 
     def _own_ports(self) -> frozenset[int]:
         return self._listening.all_ports()

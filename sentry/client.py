@@ -7,6 +7,7 @@ retries of one fetch. Keys are generated here and stay in memory. When to ask ag
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,15 +27,24 @@ from sentry.grpc_call import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE,
 from sentry.issuer import dump_key, new_key, public_bytes
 from sentry.private_files import read_file
 from sentry.spiffe import SpiffeId, verify_leaf
+from telemetry.client_meters import RpcEnded
 from telemetry.hosts import split_address
 
 METHOD: Final = "/dapr.proto.sentry.v1.CA/SignCertificate"
 TRY_TIMEOUT_S: Final = 3.0
 TRIES: Final = 5
 _RETRY_DELAY_S: Final = 0.05
+_OK: Final = 0
 _TRANSIENT: Final = frozenset({UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED})
 _CERTIFICATE, _ROOTS, _VALID_UNTIL = 1, 2, 3  # fields of a SignCertificateResponse (ca.proto)
 _READ_BYTES: Final = 64 * 1024
+
+
+def _code_of(cause: BaseException | None) -> int:
+    """The code that gRPC has for why a call failed."""
+    if isinstance(cause, CallError):
+        return cause.code
+    return DEADLINE_EXCEEDED if isinstance(cause, TimeoutError) else UNAVAILABLE
 
 
 class TokenValidator(IntEnum):
@@ -125,11 +135,12 @@ class SvidClient:
         *,
         is_strict: bool | None = None,
         prepare: Callable[[], Awaitable[None]] | None = None,
+        told: RpcEnded | None = None,
     ) -> None:
         """`address` is `unix:/path` or `host:port`.
 
         `is_strict` overrides OpenSSL's strict mode, by default on under roots of our own making only; `prepare` runs
-        before each fetch (such as starting the local sentry again).
+        before each fetch (such as starting the local sentry again). `told` is called with how each call ended.
         """
         self._address = address
         self._anchors = anchors
@@ -137,6 +148,7 @@ class SvidClient:
         self._token_source = token_source
         self._is_strict = is_strict
         self._prepare = prepare
+        self._told = told
         self._random = random.Random()  # noqa: S311 -- spreads retries, guards nothing
 
     @property
@@ -199,6 +211,20 @@ class SvidClient:
         return await retrying(self._try_once, message)
 
     async def _try_once(self, message: bytes) -> bytes:
+        began = time.monotonic()
+        try:
+            answer = await self._asked(message)
+        except FetchError as error:
+            self._tell(_code_of(error.__cause__), began, message)
+            raise
+        self._tell(_OK, began, message, answer)
+        return answer
+
+    def _tell(self, code: int, began: float, message: bytes, answer: bytes = b"") -> None:
+        if self._told is not None:
+            self._told(METHOD, code, time.monotonic() - began, len(message), len(answer))
+
+    async def _asked(self, message: bytes) -> bytes:
         context = client_context(self._anchors, is_strict=self._is_strict)
         try:
             async with asyncio.timeout(TRY_TIMEOUT_S):

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from telemetry.client_meters import GrpcClientMeters
 from telemetry.errors import MetricError
 from telemetry.export_meters import ExportMeters
 from telemetry.recent import ROUTE_LABELS, ROUTES, Recent
@@ -222,6 +223,9 @@ class Meters:
         self.grpc_server_sent_bytes = self.histogram(
             "dapr_grpc_io_server_sent_bytes_per_rpc", "Size of answers of the gRPC API itself.", rpc[:2], size
         )
+        self.grpc_client = GrpcClientMeters(
+            self.app_id, counter=self.counter, latency=self._latency, size=self._size
+        )
         self.grpc_probes = self.counter(
             "dapr_grpc_io_healthprobes_completed_count",
             "Health probes of the gRPC app.",
@@ -418,6 +422,10 @@ class Meters:
         made = self.histogram(name, help_, labels, self.options.latency_buckets_ms)
         self._latencies.append(made)
         return made
+
+    def _size(self, name: str, help_: str, labels: Sequence[str]) -> Histogram:
+        """A histogram of bytes."""
+        return self.histogram(name, help_, labels, SIZE_BUCKETS)
 
     def _added(self, family: FamilyT) -> FamilyT:
         if family.name in self._families:

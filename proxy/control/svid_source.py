@@ -8,13 +8,14 @@ from sentry.bundle import TrustBundle
 from sentry.client import SvidClient, TokenSource, file_token, no_token
 from sentry.errors import BundleError, LocalSentryError
 from sentry.spiffe import SpiffeId
+from telemetry.client_meters import RpcEnded
 from telemetry.logs import Logger
 
 
-async def svid_source(settings: Settings, log: Logger) -> SvidClient:
-    """The client for this sidecar's sentry. Raises ConfigError where the trust anchors can't be read."""
+async def svid_source(settings: Settings, log: Logger, told: RpcEnded | None) -> SvidClient:
+    """The client for this sidecar's sentry; `told`: of each call. Raises ConfigError where the trust anchors can't be read."""
     if settings.sentry_address is None:
-        return await _local(settings, log)
+        return await _local(settings, log, told)
     if settings.trust_anchors_pem is None:
         raise ConfigError(
             ("DAPR_TRUST_ANCHORS is missing: with --sentry-address it must hold the mesh's roots in PEM",)
@@ -31,10 +32,10 @@ async def svid_source(settings: Settings, log: Logger) -> SvidClient:
     token: TokenSource = no_token()
     if settings.sentry_token_file is not None:
         token = file_token(settings.sentry_token_file)
-    return SvidClient(settings.sentry_address, anchors, sentry, token)
+    return SvidClient(settings.sentry_address, anchors, sentry, token, told=told)
 
 
-async def _local(settings: Settings, log: Logger) -> SvidClient:
+async def _local(settings: Settings, log: Logger, told: RpcEnded | None) -> SvidClient:
     from sentry.client import join_token  # noqa: PLC0415
     from sentry.local import LocalSentry, ensure_local_sentry  # noqa: PLC0415
 
@@ -71,4 +72,5 @@ async def _local(settings: Settings, log: Logger) -> SvidClient:
         local.sentry_id,
         join_token(settings.runtime_root, local.sentry_id),
         prepare=prepare,
+        told=told,
     )

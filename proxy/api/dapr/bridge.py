@@ -3,6 +3,7 @@
 The engine that takes the gRPC call to the app knows the app's port and whether it wants TLS, and says what went wrong.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,15 +19,25 @@ from proxy.api.dapr.receiving import limits
 from proxy.api.server import LocalHttp, LocalRequest
 from proxy.contract.plan import Cause
 from proxy.wire.http_client import LocalResponse
+from telemetry.client_meters import RpcEnded
 
 _METHOD: Final = "/dapr.proto.runtime.v1.AppCallback/OnInvoke"
 _CHANNELS: Final = 8  # each is a connection to the engine, which takes --max-streams calls at once: 250
 _HANDLER_S: Final = 86_400.0  # who calls has a deadline, or hangs up
 
 
-async def serve(app_id: str, path: Path, way: Path, max_bytes: int, started: Callable[[str], None]) -> None:
+async def serve(
+    app_id: str,
+    path: Path,
+    way: Path,
+    max_bytes: int,
+    started: Callable[[str], None],
+    *,
+    told: RpcEnded | None = None,
+) -> None:
     """Answer on `path` until cancelled, calling the app by `way`; `started` is told the address. max_bytes: of a message, either way.
 
+    told: of each call of the app.
     Raises ListenError.
     """
     own = ("grpc.use_local_subchannel_pool", 1)  # else channels share one connection
@@ -34,7 +45,7 @@ async def serve(app_id: str, path: Path, way: Path, max_bytes: int, started: Cal
     async with AsyncExitStack() as closing:
         opened = [grpc.aio.insecure_channel(f"unix:{way}", options=options) for _ in range(_CHANNELS)]
         channels = [await closing.enter_async_context(channel) for channel in opened]
-        server = LocalHttp(Bridge(app_id, channels).answer, body_bytes=max_bytes, handler_s=_HANDLER_S)
+        server = LocalHttp(Bridge(app_id, channels, told).answer, body_bytes=max_bytes, handler_s=_HANDLER_S)
         started(await server.serve(f"unix:{path}"))
         await server.run()
 
@@ -42,8 +53,11 @@ async def serve(app_id: str, path: Path, way: Path, max_bytes: int, started: Cal
 class Bridge:
     """Calls one app on some channels. Mutable state: how many calls are in flight on each."""
 
-    def __init__(self, app_id: str, channels: Sequence[grpc.aio.Channel]) -> None:
+    def __init__(
+        self, app_id: str, channels: Sequence[grpc.aio.Channel], told: RpcEnded | None = None
+    ) -> None:
         self._app_id = app_id
+        self._told = told
         self._calls: list[Any] = [
             channel.unary_unary(
                 _METHOD,
@@ -63,10 +77,14 @@ class Bridge:
             return failed(self._app_id, Cause.UNSUPPORTED, str(error), trace_id)
         least = self._in_flight.index(min(self._in_flight))
         self._in_flight[least] += 1
+        began = time.monotonic()
         try:
             ended = await self._ended(self._calls[least](message, metadata=metadata))
         finally:
             self._in_flight[least] -= 1
+        if self._told is not None:
+            received = 0 if ended.response is None else ended.response.ByteSize()
+            self._told(_METHOD, ended.code, time.monotonic() - began, message.ByteSize(), received)
         return http_answer(self._app_id, ended, trace_id)
 
     async def _ended(self, call: Any) -> Ended:  # noqa: ANN401

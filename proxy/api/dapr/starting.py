@@ -9,6 +9,7 @@ from proxy.api.admin import Admin
 from proxy.api.dapr.leaving import Leaving
 from proxy.errors import ListenError
 from proxy.wire.http_client import LocalResponse, request
+from telemetry.client_meters import RpcEnded
 from telemetry.logs import Logger
 
 if TYPE_CHECKING:
@@ -84,12 +85,12 @@ class DaprApi(OnDemand):
 class Callback(OnDemand):
     """What calls OnInvoke of a gRPC app."""
 
-    async def start(self, app_id: str, open_way: Open, started: Started) -> None:
-        """See `run`."""
+    async def start(self, app_id: str, open_way: Open, started: Started, told: RpcEnded | None) -> None:
+        """See `run`. told: of each call of the app."""
 
         async def serve() -> None:
             bridge = await asyncio.to_thread(_load_bridge)
-            await bridge(app_id, self.path, self.way, self.max_bytes, started)
+            await bridge(app_id, self.path, self.way, self.max_bytes, started, told=told)
 
         await self.run("the server that calls AppCallback/OnInvoke", open_way, serve)
 

@@ -5,9 +5,12 @@ import re
 import grpc.aio
 import pytest
 
+from sentry.join import mint
+from sentry.spiffe import SpiffeId
 from tests.integration.mesh.standing import eventually, invoke
 from tests.support.apps import App
 from tests.support.dapr_client import DaprClient
+from tests.support.daprd import SENTRY_ID
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
@@ -153,3 +156,47 @@ async def test_call_to_the_own_app_is_counted_as_the_apps_too(engine: str, mesh:
         f"{sent} 3.0",
         f"http_server_request_count{labels(invoke('myapp', '/echo'))} 3.0",
     )
+
+
+async def test_calls_of_the_app_s_callback_and_of_sentry_are_the_sidecar_s_own(
+    engine: str, mesh: Mesh
+) -> None:
+    await mesh.start_sentry()
+    anchors = (mesh.root / "sentry" / "authority" / "ca.crt").read_text()
+    token = mesh.write("token", mint(mesh.root, SpiffeId("public", "default", "myapp"), SENTRY_ID))
+    app = await mesh.grpc_app("myapp", "--callback")
+    where = ("--enable-mtls", "--sentry-address", f"unix:{mesh.root}/sentry/sentry.sock")
+    sidecar = await mesh.sidecar(
+        "myapp",
+        app=app,
+        flags=("--profile", "daprd", "--engine", engine, *where),
+        env={"DAPR_TRUST_ANCHORS": anchors, "DAPR_SENTRY_TOKEN_FILE": str(token)},
+    )
+    await sidecar.wait_app()
+    assert (await request(sidecar.http_port, "POST", invoke("myapp", "/hi"), body=b"12345")).status == 200
+    called = 'app_id="myapp",grpc_client_method="/dapr.proto.runtime.v1.AppCallback/OnInvoke"'
+    signed = 'app_id="myapp",grpc_client_method="/dapr.proto.sentry.v1.CA/SignCertificate"'
+    text = await metrics_with(
+        sidecar,
+        *(f'grpc_io_client_completed_rpcs{{{one},grpc_client_status="OK"}} 1.0' for one in (called, signed)),
+        *(
+            f'grpc_io_client_roundtrip_latency_count{{{one},grpc_client_status="OK"}} 1.0'
+            for one in (called, signed)
+        ),
+        *(
+            f"grpc_io_client_{way}_bytes_per_rpc_count{{{one}}} 1.0"
+            for way in ("sent", "received")
+            for one in (called, signed)
+        ),
+    )
+    sizes = re.findall(r"^dapr_grpc_io_client_\w+_bytes_per_rpc_sum.* (\S+)$", text, re.MULTILINE)
+    assert len(sizes) == 4
+    assert all(float(size) > 5 for size in sizes)
+
+
+async def test_sidecar_under_its_own_name_counts_no_calls_of_its_own(engine: str, mesh: Mesh) -> None:
+    app = await mesh.grpc_app("myapp", "--callback")
+    sidecar = await mesh.sidecar("myapp", app=app, flags=("--engine", engine))
+    await sidecar.wait_app()
+    assert (await request(sidecar.http_port, "POST", invoke("myapp", "/hi"))).status == 200
+    assert b"grpc_io_client" not in (await sidecar.admin("/metrics")).body

@@ -29,7 +29,7 @@ def settings_of(**changes: Any) -> Settings:
 
 
 async def source(**changes: Any) -> SvidClient:
-    return await svid_source(settings_of(**changes), get_logger("test"))
+    return await svid_source(settings_of(**changes), get_logger("test"), None)
 
 
 async def test_named_sentry_is_asked_under_the_anchors_given() -> None:
