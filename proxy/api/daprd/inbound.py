@@ -125,7 +125,7 @@ class _CallIn(ABC):
 
     def start(self, request: InternalInvokeRequest, length: int | None) -> UpstreamCall:
         """Call the app. Raises WireError."""
-        head = http_head(request, self._outer, length, keeps_binary=self._own.speaks_grpc)
+        head = http_head(request, self._outer, length, for_grpc=self._own.speaks_grpc)
         self._app = app = self._way.open(self)
         app.start(head, end=length == 0)
         return app

@@ -1,5 +1,6 @@
 """The request of an invocation: a daprd's envelope as HTTP, and HTTP as an envelope for a daprd. Pure."""
 
+import re
 from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes
 
@@ -18,6 +19,7 @@ from telemetry.context import format_traceparent, parse_grpc_trace_bin
 
 # Go's default encoding of a path leaves these as they are.
 _PATH_SAFE: Final = "/-._~!$&'()*+,;=:@"
+_ESCAPE: Final = re.compile("%[0-9A-Fa-f]{2}")
 _QUERY_SAFE: Final = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "#")
 _LENGTH_DIGITS: Final = 18
 _VERBS: Final = frozenset(HTTPExtension.Verb.keys()) - {"CONNECT"}
@@ -59,9 +61,11 @@ def announced_length(request: InternalInvokeRequest) -> int | None:
 
 
 def http_head(
-    request: InternalInvokeRequest, outer: Headers, length: int | None, *, keeps_binary: bool
+    request: InternalInvokeRequest, outer: Headers, length: int | None, *, for_grpc: bool
 ) -> RawHead:
     """The HTTP request that an envelope asks for. outer: of the gRPC call, which says who calls; length: of the body, None: not known.
+
+    for_grpc: the app gets the method as a text, by OnInvoke, and not as a path.
 
     Raises WireError.
     """
@@ -71,7 +75,8 @@ def http_head(
         raise WireError(INVALID_ARGUMENT, "CONNECT can't be invoked")
     if any(ord(c) < 0x20 or c in "#?\x7f" for c in message.method):
         raise WireError(INVALID_ARGUMENT, "the method holds '#', '?' or a control character")
-    target = quote(clean(f"/{message.method}"), safe=_PATH_SAFE)
+    path = clean(f"/{message.method}")
+    target = quote(path, safe=_PATH_SAFE) if for_grpc else _escaped(path)
     if message.http_extension.querystring:
         target += f"?{quote(message.http_extension.querystring, safe=_QUERY_SAFE)}"
     # Whose call it is a daprd says in lower case; in Go's canonical case its client says so.
@@ -80,7 +85,7 @@ def http_head(
         for key, values in request.metadata.items()
         if key.islower() or not key.lower().startswith("dapr-caller-")
     }
-    headers = [*from_map(told, keeps_binary=keeps_binary)]
+    headers = [*from_map(told, keeps_binary=for_grpc)]
     trace = _trace_of(outer)
     if trace is not None:
         headers = [*(field for field in headers if field[0] != b"traceparent"), trace]
@@ -103,6 +108,15 @@ def http_head(
         framing="none" if length == 0 else "stream" if length is None else "length",
         length=length,
     )
+
+
+def _escaped(path: str) -> str:
+    """A method's path as a daprd would send it to its app: valid escapes stay, as Go's net/url keeps them.
+
+    Up to 1.14 daprds send on what their client escaped without need (`%40`), and in InvokeService all do.
+    """
+    are_valid = path.count("%") == len(_ESCAPE.findall(path))
+    return quote(path, safe=f"{_PATH_SAFE}%" if are_valid else _PATH_SAFE)
 
 
 def _has_verb(request: InternalInvokeRequest) -> bool:

@@ -31,6 +31,8 @@ def crossing(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 FROM_OURS = [pair for pair in crossing(PAIRS) if pair[0].startswith("postern")]
 
+TO_OURS = [pair for pair in crossing(PAIRS) if pair[1].startswith("postern")]
+
 
 async def call(mixed: Mixed, caller: str, callee: str, method: str, path: str, **more: Any) -> Response:
     """One call by Dapr's path form."""
@@ -234,6 +236,15 @@ async def test_path_of_many_readings_is_not_sent(
     answer = await call(mesh_of_both, caller, callee, "GET", path)
     assert answer.status == 400
     assert json.loads(answer.body)["errorCode"] == "ERR_DIRECT_INVOKE"
+
+
+@pytest.mark.parametrize(("caller", "callee"), TO_OURS)
+@pytest.mark.parametrize("path", ["/joe%40example.com", "/a%3Ab%2Cc", "/a%20b/%C3%BC", "/%C3%BC%40"])
+async def test_escapes_of_a_daprds_client_stay(
+    mesh_of_both: Mixed, caller: str, callee: str, path: str
+) -> None:
+    answer = await call(mesh_of_both, caller, callee, "GET", f"/echo{path}")
+    assert seen(answer)["target"] == f"/echo{path}"
 
 
 @pytest.mark.parametrize(("caller", "callee"), crossing(TO_GRPC))

@@ -37,8 +37,10 @@ def asked(method: str = "a", verb: str = "GET", query: str = "", **fields: str) 
     return request
 
 
-def opened(request: InternalInvokeRequest, outer: Headers = (), length: int | None = 0) -> RawHead:
-    return http_head(request, outer, length, keeps_binary=False)
+def opened(
+    request: InternalInvokeRequest, outer: Headers = (), length: int | None = 0, *, for_grpc: bool = False
+) -> RawHead:
+    return http_head(request, outer, length, for_grpc=for_grpc)
 
 
 # --- to a daprd
@@ -119,6 +121,24 @@ def test_type_of_a_packed_message_passes_both_ways() -> None:
     made = envelope(sent(headers=head.headers), PARTIES)
     assert made.message.data.type_url == "x/Y%"
     assert "Dapr-Type-Url" not in made.metadata
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("joe%40example.com", b"/joe%40example.com"),
+        ("a%2Fb/%2e%2e/ü%3A", b"/a%2Fb/%2e%2e/%C3%BC%3A"),
+        ("a%41 b", b"/a%41%20b"),
+        ("100%/%40", b"/100%25/%2540"),
+        ("a%4", b"/a%254"),
+    ],
+)
+def test_valid_escapes_of_a_method_stay(method: str, target: bytes) -> None:
+    assert opened(asked(method)).target == target
+
+
+def test_method_of_an_app_that_speaks_grpc_is_a_text() -> None:
+    assert opened(asked("joe%40example.com"), for_grpc=True).target == b"/joe%2540example.com"
 
 
 @pytest.mark.parametrize(
