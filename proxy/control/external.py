@@ -160,14 +160,15 @@ class ExternalClusters:
         try:
             tls = self._tls(key, url) if url.scheme == "https" else None
             via = self._via(proxy) if proxy is not None else None
+            self._know(key, True)  # first: an engine may decide the calls that wait for it at once
             self._engine.set_cluster(
                 Cluster(key=key, wire="http1", tls=tls, upstreams=upstreams, who=who, via=via)
             )
         except (OSError, ValueError) as error:
+            self._know(key, is_known)
             self.hosts.fail(key, f"its TLS can't be set up: {error}")
             return
         if not is_known:
-            self._know(key, True)
             self._invalidate(key)
 
     def _tls(self, key: str, url: Url) -> VerifiedTls:

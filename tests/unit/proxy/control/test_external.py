@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -32,11 +32,13 @@ class Pushes:
         self.invalidated: list[str] = []
         self.fault = ""
         self.woken = asyncio.Event()
+        self.wake_held: Callable[[], None] = lambda: None
 
     def set_cluster(self, cluster: Cluster) -> None:
         if self.fault:
             raise ValueError(self.fault)
         self.clusters[cluster.key] = cluster
+        self.wake_held()
 
     def drop_cluster(self, key: str) -> None:
         del self.clusters[key]
@@ -207,6 +209,14 @@ async def test_calls_wait_for_a_host_and_are_woken() -> None:
     lost = scene.call("/v1.0/invoke/pay/method/x")
     assert isinstance(lost, Hold)
     assert lost.for_s == 0.0
+
+
+def test_call_that_is_held_is_decided_within_the_push() -> None:
+    scene = Scene()
+    decided: list[Decision] = []
+    scene.engine.wake_held = lambda: decided.append(scene.outbound.decide(asking(TO_PAY)))
+    scene.call("/v1.0/invoke/pay/method/x")
+    assert isinstance(decided[0], Plan)
 
 
 def test_material_that_no_engine_takes_is_the_answer_to_calls() -> None:
