@@ -28,6 +28,7 @@ from proxy.api.server import LocalHttp
 from proxy.contract.engine import Cluster, Upstream
 from proxy.control.announcing import Announcing
 from proxy.control.app_watch import CONFIG_PATH, AppWatch
+from proxy.control.breakers import BreakerNews
 from proxy.control.description import Description
 from proxy.control.explaining import Explainer
 from proxy.control.identity import Identity, WorkloadName
@@ -162,6 +163,9 @@ class Sidecar:
             writes_lines=not chosen.writes_lines,
             hides_paths=configuration.logging.obfuscate_urls,
             denied_as=self._control.denied_as,
+            breakers=BreakerNews(
+                lambda: self._reloads.policy.resiliency, self._meters, get_logger("postern.engine")
+            ),
         )
         self._engine_notice = chosen.notice
         self._engine = chosen.make(

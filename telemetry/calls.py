@@ -167,6 +167,7 @@ class CallRecorder:
             app_path,
             call.is_inner,
             call.policies,
+            call.breaker[0],
             not call.attempts,
         )
         kind = self._kinds.get(key)
@@ -205,7 +206,7 @@ class CallRecorder:
             attempt.cause == names.TIMEOUT_CAUSE for attempt in call.attempts
         )
         for policy in call.policies:
-            if policy[2] == "retry" or timed_out:
+            if policy[2] == "retry" or (policy[2] == "timeout" and timed_out):
                 meters.resiliency_activations.add(*resiliency_labels(meters.app_id, policy))
 
     def _read_tracer(self) -> None:

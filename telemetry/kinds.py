@@ -12,6 +12,8 @@ from telemetry.series import Distribution, Value
 
 DAPR_ERROR = "ERR_DIRECT_INVOKE"  # Dapr's one code for calls that its proxy failed
 
+BREAKER = "circuitbreaker"  # a kind of policy, as `call.policies` has it
+
 _CANCELLED, _UNKNOWN, _UNAVAILABLE = 1, 2, 14
 
 
@@ -71,7 +73,7 @@ def _outbound(call: Call, path: str, app_path: str, meters: Meters, kind: Kind) 
         failures = meters.error_codes.slot(me, shown, "service-invocation")
         kind = kind._replace(counted=(*kind.counted, failures))
     for policy in call.policies:
-        labels = resiliency_labels(me, policy)
+        labels = resiliency_labels(me, policy, call.breaker[0] if policy[2] == BREAKER else "")
         counted = (*kind.counted, meters.resiliency_count.slot(*labels))
         if policy[2] == "timeout" and call.cause == names.TIMEOUT_CAUSE:
             counted = (*counted, meters.resiliency_activations.slot(*labels))
@@ -146,10 +148,10 @@ def _to_app(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     )
 
 
-def resiliency_labels(app_id: str, policy: tuple[str, str, str, str]) -> tuple[str, ...]:
-    """The labels of `dapr_resiliency_*` for a policy in force on a call that went out."""
+def resiliency_labels(app_id: str, policy: tuple[str, str, str, str], status: str = "") -> tuple[str, ...]:
+    """The labels of `dapr_resiliency_*` for a policy in force on a call that went out. status: a circuit breaker's."""
     name, namespace, kind, target = policy
-    return (app_id, name, namespace, kind, "outbound", target, "")
+    return (app_id, name, namespace, kind, "outbound", target, status)
 
 
 def _attempt_slots(call: Call, src: str, dst: str, meters: Meters) -> tuple[Value, ...]:

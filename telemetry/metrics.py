@@ -292,9 +292,16 @@ class Meters:
         self.resiliency_loaded = self.counter(
             f"{prefix}loaded", "Resiliency documents loaded.", ("app_id", "name", "namespace")
         )
+        self.resiliency_cb_state = self.gauge(
+            f"{prefix}cb_state",
+            "Whether the circuit breakers of a target are in a state: the worst that one of its methods is in.",
+            _FLOW,
+        )
         self.resiliency_count = self.counter(f"{prefix}count", "Policies executed, once a call.", _FLOW)
         self.resiliency_activations = self.counter(
-            f"{prefix}activations_total", "Policies that changed what happened to a call.", _FLOW
+            f"{prefix}activations_total",
+            "Policies that changed what happened to a call, and changes of a circuit breaker's state.",
+            _FLOW,
         )
 
     def _edges(self) -> None:

@@ -24,6 +24,7 @@ RPC_METHOD = "rpc.method"
 RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
 ERROR_TYPE = "error.type"
 POSTERN_DECISION = "postern.decision"
+POSTERN_BREAKER = "postern.circuit_breaker"
 
 TIMEOUT_CAUSE = "timeout"
 SERVICE_INVOCATION = "ServiceInvocation"
@@ -99,6 +100,7 @@ CAUSE_CLASSES = {
     "no-endpoint": "connect",
     "app-down": "connect",
     "breaker-open": "breaker",
+    "breaker-probing": "breaker",
     "rate": "shed",
     "rate-limited": "shed",
 }

@@ -63,7 +63,8 @@ class Call(Struct, kw_only=True):
     is_inner: it was made by Dapr's InvokeService, which is reported as a call of the API itself. Without a `dst` the call was to that API,
     or named nobody.
     policies: those in force, as (resource, its namespace, kind, target). is_by_path: the callee was named in Dapr's path form, of which
-    `path` is what follows `/method`.
+    `path` is what follows `/method`. breaker: the states in which it found the circuit breaker that it asked first, and left it; both
+    empty where it asked none.
     """
 
     direction: str
@@ -92,5 +93,6 @@ class Call(Struct, kw_only=True):
     is_by_path: bool = False
     is_inner: bool = False
     policies: tuple[tuple[str, str, str, str], ...] = ()
+    breaker: tuple[str, str] = ("", "")
     said: str | None = None
     tried: tuple[AttemptNote, ...] = ()

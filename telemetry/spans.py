@@ -118,6 +118,9 @@ def _address_family(host: str) -> str:
         return ""
 
 
+_CLOSED = frozenset({("", ""), ("closed", "closed")})  # circuit breakers that changed nothing
+
+
 def span_of(call: Call, service: str) -> Span | None:
     """The span of a call, or None for probes: a path with `/healthz` in it is never traced."""
     path = clipped(call.path)
@@ -143,6 +146,8 @@ def span_of(call: Call, service: str) -> Span | None:
         attributes.append((names.ERROR_TYPE, error_type))
     if call.decision:
         attributes.append((names.POSTERN_DECISION, call.decision))
+    if call.breaker not in _CLOSED:
+        attributes.append((names.POSTERN_BREAKER, call.breaker[1]))
     events = _events(call)
     if len(call.attempts) > 1:
         attributes.append((names.HTTP_RESEND_COUNT, str(len(call.attempts) - 1)))
@@ -309,6 +314,9 @@ def _events(call: Call) -> tuple[tuple[int, str], ...]:
         before = attempt
     if call.cause is not None and call.cause != names.STATUS_CAUSE:
         events.append((call.ended_ns, call.cause))
+    found, left = call.breaker
+    if found != left:
+        events.append((call.ended_ns, f"circuit breaker {found} -> {left}"))
     return tuple(sorted(events, key=_at)) if len(events) > 1 else tuple(events)
 
 

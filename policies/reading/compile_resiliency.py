@@ -13,19 +13,26 @@ from policies.reading.documents import Document
 from policies.reading.durations import is_bare, parse_duration
 from policies.reading.effects import RESILIENCY, warn_of_nothing
 from policies.reading.findings import Findings
+from policies.reading.trip import TripError, compile_trip
 from policies.rules.resiliency import (
     BUILTIN_MIN_RETRIES,
     BUILTIN_NAME,
     BUILTIN_RETRY,
+    BreakerRule,
     ResiliencyRules,
     RetryRule,
     TargetRules,
 )
+from policies.rules.trip import NEVER, Program
 
 _POLICIES: Place = ("spec", "policies")
 _APPS: Place = ("spec", "targets", "apps")
 _DEFAULT_RETRIES = ("DefaultAppRetryPolicy", "DefaultRetryPolicy")
 _DEFAULT_TIMEOUTS = ("DefaultAppTimeoutPolicy", "DefaultTimeoutPolicy")
+_DEFAULT_BREAKERS = ("DefaultAppCircuitBreakerPolicy", "DefaultCircuitBreakerPolicy")
+_TRIP = "consecutiveFailures > 5"
+_OPEN_S = 60.0
+_CACHE_SIZE = 100
 
 
 class _Merged(Struct):
@@ -33,7 +40,7 @@ class _Merged(Struct):
 
     timeouts: dict[str, float | None] = field(default_factory=dict)
     retries: dict[str, RetryRule] = field(default_factory=dict)
-    breakers: set[str] = field(default_factory=set)
+    breakers: dict[str, BreakerRule] = field(default_factory=dict)
     targets: dict[str, tuple[Document, schema.AppTarget]] = field(default_factory=dict)
     resources: list[tuple[str, str]] = field(default_factory=list)
     homes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by the document's identity
@@ -56,9 +63,10 @@ def compile_resiliency(
             merged.resources.append((resiliency.metadata.name, resiliency.metadata.namespace))
         _read_policies(document, resiliency.spec.policies, into, findings)
         _read_targets(document, resiliency.spec.targets, into)
-        if {*_DEFAULT_RETRIES, *_DEFAULT_TIMEOUTS} & {
+        if {*_DEFAULT_RETRIES, *_DEFAULT_TIMEOUTS, *_DEFAULT_BREAKERS} & {
             *resiliency.spec.policies.retries,
             *resiliency.spec.policies.timeouts,
+            *resiliency.spec.policies.circuit_breakers,
         }:
             into.defaults_home = (resiliency.metadata.name, resiliency.metadata.namespace)
         warn_of_nothing(document, RESILIENCY, findings)
@@ -69,13 +77,15 @@ def compile_resiliency(
     }
     timeout_s = next((merged.timeouts[name] for name in _DEFAULT_TIMEOUTS if name in merged.timeouts), None)
     retry = next((merged.retries[name] for name in _DEFAULT_RETRIES if name in merged.retries), None)
-    has_default = timeout_s is not None or retry is not None
+    breaker = next((merged.breakers[name] for name in _DEFAULT_BREAKERS if name in merged.breakers), None)
+    has_default = timeout_s is not None or retry is not None or breaker is not None
     return ResiliencyRules(
         resources=tuple(merged.resources),
         targets={name: replace(rules, builtin_retry=builtin) for name, rules in targets.items()},
         default=TargetRules(
             timeout_s=timeout_s,
             retry=retry,
+            breaker=breaker,
             builtin_retry=builtin,
             source="default" if has_default else "built-in",
             resource=merged.defaults_home,
@@ -95,10 +105,7 @@ def _read_policies(
     for name, retry in policies.retries.items():
         merged.retries[name] = _retry(document, name, retry, findings)
     for name, breaker in policies.circuit_breakers.items():
-        place: Place = (*_POLICIES, "circuitBreakers", name)
-        _duration(document, (*place, "interval"), breaker.interval, findings)
-        _duration(document, (*place, "timeout"), breaker.timeout, findings)
-        merged.breakers.add(name)
+        merged.breakers[name] = _breaker(document, name, breaker, findings)
 
 
 def _duration(document: Document, place: Place, text: str, findings: Findings) -> float:
@@ -129,6 +136,30 @@ def _retry(document: Document, name: str, retry: schema.Retry, findings: Finding
         http_codes=_codes(document, (*matching, "httpStatusCodes"), http, (100, 599), findings),
         grpc_codes=_codes(document, (*matching, "gRPCStatusCodes"), grpc, (0, 16), findings),
     )
+
+
+def _breaker(
+    document: Document, name: str, breaker: schema.CircuitBreaker, findings: Findings
+) -> BreakerRule:
+    place: Place = (*_POLICIES, "circuitBreakers", name)
+    timeout_s = _duration(document, (*place, "timeout"), breaker.timeout, findings)
+    return BreakerRule(
+        name=name,
+        max_requests=breaker.max_requests or 1,
+        interval_s=max(0.0, _duration(document, (*place, "interval"), breaker.interval, findings)),
+        timeout_s=timeout_s if timeout_s > 0 else _OPEN_S,
+        trip=_trip(document, (*place, "trip"), breaker.trip or _TRIP, findings),
+    )
+
+
+def _trip(document: Document, place: Place, text: str, findings: Findings) -> Program:
+    """Where leniency is asked for, what CEL would fail at never trips."""
+    try:
+        return compile_trip(text)
+    except TripError as error:
+        never = "" if error.is_syntax else "; it never opens so"
+        findings.fault(document, place, f"{error}{never}", is_lenient=not error.is_syntax)
+        return NEVER
 
 
 def _codes(
@@ -188,9 +219,13 @@ def _target(
         if policy and policy not in known:
             problem = f"unknown policy {policy!r} (expected {', '.join(sorted(known)) or 'none'})"
             findings.fault(document, (*place, key), problem, is_lenient=True)
+    breaker = merged.breakers.get(target.circuit_breaker)
+    if breaker is not None:
+        breaker = replace(breaker, cache_size=target.circuit_breaker_cache_size or _CACHE_SIZE, owner=name)
     return TargetRules(
         timeout_s=merged.timeouts.get(target.timeout),
         retry=merged.retries.get(target.retry),
+        breaker=breaker,
         source=f"targets.apps.{name}",
         resource=merged.homes[id(document)],
     )

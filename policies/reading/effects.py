@@ -171,7 +171,7 @@ CONFIGURATION: Mapping[str, Effect] = {
 }
 _RETRY = "spec.policies.retries.*"
 _TARGET = "spec.targets.apps.*"
-_BREAKER = _none("circuit breakers are not built")
+_BREAKER = "spec.policies.circuitBreakers.*"
 RESILIENCY: Mapping[str, Effect] = {
     **_EVERY_KIND,
     "scopes": Effect("callers that the resource is for; none: all"),
@@ -190,11 +190,21 @@ RESILIENCY: Mapping[str, Effect] = {
     f"{_RETRY}.matching.gRPCStatusCodes": Effect(
         "which of the callee's gRPC statuses are retried, see below (all failures)"
     ),
-    "spec.policies.circuitBreakers": _BREAKER,
+    f"{_BREAKER}.maxRequests": Effect("calls that probe a half-open breaker; so many successes close it (1)"),
+    f"{_BREAKER}.interval": Effect("after which a closed breaker counts from zero again; 0s: never (0s)"),
+    f"{_BREAKER}.timeout": Effect("how long it stays open before calls may probe (60s)"),
+    f"{_BREAKER}.trip": Effect(
+        "a condition in CEL over `requests`, `totalSuccesses`, `totalFailures`, `consecutiveSuccesses` and `consecutiveFailures`, asked"
+        " after each failure: true opens it; numbers, `double()`, `int()` and operators are known (`consecutiveFailures > 5`)"
+    ),
     f"{_TARGET}.timeout": Effect("name of the timeout for calls to this app"),
     f"{_TARGET}.retry": Effect("name of the retry policy for calls to this app"),
-    f"{_TARGET}.circuitBreaker": _BREAKER,
-    f"{_TARGET}.circuitBreakerCacheSize": _BREAKER,
+    f"{_TARGET}.circuitBreaker": Effect(
+        "name of the circuit breaker for calls to this app, one for each method"
+    ),
+    f"{_TARGET}.circuitBreakerCacheSize": Effect(
+        "methods whose breakers are remembered, those used last (100)"
+    ),
     "spec.targets.actors": _none(),
     "spec.targets.components": _none(),
 }

@@ -256,7 +256,7 @@ class CircuitBreaker(Section, frozen=True):
     max_requests: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 1
     interval: str = "0s"
     timeout: str = "60s"
-    trip: str = "consecutiveFailures > 5"
+    trip: str = ""
 
 
 class ResiliencyPolicies(Section, frozen=True):

@@ -1,4 +1,4 @@
-"""Which timeout and retries a call to an app gets; frozen values, pure.
+"""Which timeout, retries and circuit breaker a call to an app gets; frozen values, pure.
 
 Made of Resiliency documents by `compile_resiliency.py`; without any, `ResiliencyRules()` has the built-in retry alone.
 """
@@ -9,8 +9,11 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from policies.rules.trip import Program
+
 BUILTIN_NAME = "DaprBuiltInServiceRetries"
 BUILTIN_MIN_RETRIES = 3
+BREAKER = "circuitbreaker"  # the kind of policy, as metrics name it
 
 
 class RetryRule(Struct, frozen=True, kw_only=True):
@@ -39,8 +42,25 @@ BUILTIN_RETRY = RetryRule(
 """Between sidecars, on UNAVAILABLE and UNAUTHENTICATED; never by an app's HTTP status."""
 
 
+class BreakerRule(Struct, frozen=True, kw_only=True):
+    """A circuit breaker, of which each method called has its own: `cache_size` of them are remembered, of each target.
+
+    It opens where `trip` is true after a failure, for `timeout_s`; then it lets `max_requests` calls probe, and closes once so many have
+    gone well. interval_s: after which a closed one begins to count anew; 0: never. owner: the entry of `targets.apps` that names it; empty:
+    it is the default of targets without entry.
+    """
+
+    name: str
+    max_requests: int = 1
+    interval_s: float = 0.0
+    timeout_s: float = 60.0
+    trip: Program
+    cache_size: int = 100
+    owner: str = ""
+
+
 class TargetRules(Struct, frozen=True, kw_only=True):
-    """What holds for calls to one target: `retry` round `builtin_retry` round `timeout_s`, which is per attempt.
+    """What holds for calls to one target: `retry` round `breaker` round `builtin_retry` round `timeout_s`, which is per attempt.
 
     `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`; `resource` in which one it is written, by name and
     namespace.
@@ -48,6 +68,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
 
     timeout_s: float | None = None
     retry: RetryRule | None = None
+    breaker: BreakerRule | None = None
     builtin_retry: RetryRule | None = BUILTIN_RETRY
     source: str = "built-in"
     resource: tuple[str, str] = ("", "")
@@ -55,8 +76,12 @@ class TargetRules(Struct, frozen=True, kw_only=True):
     @property
     def policies(self) -> tuple[str, ...]:
         """The kinds of policy that were written."""
-        kinds = (("timeout", self.timeout_s), ("retry", self.retry))
+        kinds = (("timeout", self.timeout_s), ("retry", self.retry), (BREAKER, self.breaker))
         return tuple(kind for kind, policy in kinds if policy is not None)
+
+    def labels(self, target: str) -> tuple[tuple[str, str, str, str], ...]:
+        """What telemetry says of them: resource, its namespace, kind and target."""
+        return tuple((*self.resource, kind, f"app_{target}") for kind in self.policies)
 
 
 class ResiliencyRules(Struct, frozen=True, kw_only=True):
@@ -65,6 +90,12 @@ class ResiliencyRules(Struct, frozen=True, kw_only=True):
     resources: tuple[tuple[str, str], ...] = ()
     targets: Mapping[str, TargetRules] = field(default_factory=dict)
     default: TargetRules = field(default_factory=TargetRules)
+
+    @property
+    def breakers(self) -> tuple[BreakerRule, ...]:
+        """All of them, by their owners."""
+        each = (*self.targets.values(), self.default)
+        return tuple(rules.breaker for rules in each if rules.breaker is not None)
 
     def for_app(self, target: str, own_app_id: str) -> TargetRules:
         """The rules for `target`, spelled as the app called it: `id`, `id.namespace` or a URL.

@@ -215,10 +215,21 @@ def _plan_rows(told: Told) -> Iterator[tuple[str, str]]:
         yield "retries", _retry(policy)
     of_attempts = [f"{gate} (each attempt)" for route in told["routes"] for gate in route["gates"]]
     yield "gates", ", ".join([*told["gates"], *of_attempts]) or "none"
+    if told["breaker"]:
+        yield "breaker", _breaker(told["breaker"])
     if told["replyEdits"]:
         yield "answer", _all_edits(told["replyEdits"])
     upper = [f"body of the {what}" for what, is_upper in told["upperCase"].items() if is_upper]
     yield from (("upper case", text) for text in upper)
+
+
+def _breaker(found: Told) -> str:
+    asked = f"of {found['method']} at {found['target']}"
+    if "state" not in found:
+        return f"{asked}: closed, not asked so far"
+    counters = ", ".join(f"{name} {count}" for name, count in found["counters"].items())
+    left = f" for {found['probesInS']:g} s more" if found["state"] == "open" else ""
+    return f"{found['policy']} {asked}: {found['state']}{left}; {counters}"
 
 
 def _callee_rows(told: Told) -> Iterator[tuple[str, str]]:

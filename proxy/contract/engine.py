@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from proxy.contract.breakers import BreakerGlance, BreakerSpec, BreakerTurn
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.head import Header, Headers
 from proxy.contract.outcome import Outcome, Phases, Tally
@@ -294,7 +295,7 @@ class Observer(Protocol):
     """Where an engine reports. Every method is quick and never raises.
 
     An engine may add calls up where `measures` says how: all but those that a proxy ended (of many at once, some) or that were tried
-    again, which are `finished` one by one.
+    again, or met a circuit breaker that was not closed or turned one, which are `finished` one by one.
     """
 
     @property
@@ -344,6 +345,9 @@ class Observer(Protocol):
 
     def upstream_connected(self, cluster: str, connect_s: float, tls_s: float) -> None:
         """A connection over TCP was made, in so many seconds; tls_s: of its handshake, 0 for plaintext."""
+
+    def breaker_turned(self, turn: BreakerTurn) -> None:
+        """A circuit breaker opened, closed, or lets calls probe."""
 
     def phased(self, labels: Labels, phases: Phases) -> None:
         """Where the time of a call went, of one in `PHASED`."""
@@ -422,6 +426,12 @@ class Engine(Protocol):
 
     def set_gate(self, name: str, spec: GateSpec | None) -> None:
         """Set a gate or replace it; None removes it. A gate that was never set is open."""
+
+    def set_breaker(self, name: str, spec: BreakerSpec | None) -> None:
+        """Set a circuit breaker or replace it, with its state; None removes it. One that was never set is closed."""
+
+    def breakers(self) -> Sequence[BreakerGlance]:
+        """The circuit breakers that have been asked, for status and metrics."""
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections; connections under the old ones drain."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from proxy.contract.breakers import BreakerState
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Cause, Labels
 
@@ -26,7 +27,8 @@ class Attempt(Struct):
 class Outcome(Struct):
     """What came of one call; handed to the Observer once, after the last byte. `trace` is the engine-opaque span of this hop.
 
-    `attempts`: as they were begun; the one by which the call ended is last.
+    `attempts`: as they were begun; the one by which the call ended is last. `breaker`: how the call found the circuit breaker that it
+    asked first, and how it left it.
     """
 
     head: RequestHead
@@ -41,6 +43,7 @@ class Outcome(Struct):
     attempts: list[Attempt]
     up_bytes: int
     down_bytes: int
+    breaker: tuple[BreakerState, BreakerState] | None = None
 
 
 PHASED = 64  # of so many calls that a worker begins, the first is looked at for its phases

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
+from proxy.contract.breakers import BreakerUse
 from proxy.contract.head import Headers
 from proxy.contract.recording import RecordingHead
 
@@ -28,6 +29,7 @@ class Cause(Enum):
     RESET_LATE = "reset-late"  # cut after the response head
     TIMEOUT = "timeout"
     BREAKER = "breaker-open"
+    PROBING = "breaker-probing"  # the breaker is half-open, and others probe
     SHED = "shed"
     RATE = "rate-limited"
     TOO_LARGE = "too-large"
@@ -118,7 +120,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     """A retry policy as data; the engine loops. Of several, the first that covers the failure decides.
 
     delays_s draws the pauses of one call. http_codes/grpc_codes: None means every failure status, empty none. within_s: no attempt
-    begins later than so long after the call.
+    begins later than so long after the call. is_inner: all its attempts are one to a circuit breaker, which hears of the last.
     """
 
     attempts: int | None  # in all, None: no limit
@@ -127,6 +129,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     grpc_codes: frozenset[int] | None = frozenset()
     delays_s: Callable[[], "Delays"]
     within_s: float | None = None
+    is_inner: bool = False
 
 
 class Delays(Protocol):
@@ -162,6 +165,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     """How to carry a call. Dies with its scopes.
 
     gates: names of those that the call passes once, before its first attempt.
+    breaker: asked before each attempt but those that are made at once or by an inner rule; where it refuses, the call fails.
     local_replies: the answer to each cause for which the call ends here.
     by_daprd: place of the route (of weight 0) that an attempt takes instead where its call is not gRPC and the peer takes nothing else, as
     a daprd does. None: such an attempt fails as UNSUPPORTED.
@@ -174,6 +178,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     routes: tuple[Route, ...]
     retries: tuple[RetryPolicy, ...] = ()
     gates: tuple[str, ...] = ()
+    breaker: BreakerUse | None = None
     connect_s: float = 5.0
     attempt_s: float | None = None
     total_s: float | None = None

@@ -12,6 +12,7 @@ from proxy.api.admin import Health
 from proxy.contract.engine import Engine
 from proxy.control.announcing import Announcing
 from proxy.control.app_watch import AppWatch
+from proxy.control.breakers import scrape_breakers
 from proxy.control.identity import Identity
 from proxy.control.listening import Listening
 from proxy.control.log_outputs import LogOutputs
@@ -103,6 +104,7 @@ class Description(Struct, frozen=True, kw_only=True):
                 "lastError": self.reloads.error,
             },
             "engineStats": engine_status(stats),
+            "circuitBreakers": self.control.breakers(),
             "exporters": exporters_status(
                 (*self.tracer.used_queues, *self.relays.used_queues, *self._log_queues()),
                 with_variables(policy.configuration.tracing, settings.otel),
@@ -124,6 +126,7 @@ class Description(Struct, frozen=True, kw_only=True):
         self.meters.calls_in_flight.set(stats.calls_in_flight)
         self.meters.upstream_connections.set(stats.upstream_connections)
         self._scrape_open()
+        scrape_breakers(self.meters, self.reloads.policy.resiliency, self.engine.breakers())
         held = self.identity()
         svid = held.current if held is not None else None
         if svid is not None:

@@ -42,7 +42,7 @@ from proxy.deciding.callee import (
 )
 from proxy.deciding.external import endpoint_of
 from proxy.wire.edits import compile_edits, edit_headers, target_of
-from proxy.wire.target import BadTargetError, parse
+from proxy.wire.target import BadTargetError, as_forwarded, parse
 from telemetry.context import extract
 
 Json = dict[str, Any]
@@ -144,12 +144,23 @@ class Explainer:
             "timeouts": {"connectS": plan.connect_s, "attemptS": plan.attempt_s, "totalS": plan.total_s},
             "retries": [_retry(policy) for policy in plan.retries],
             "gates": list(plan.gates),
+            "breaker": self._breaker(head, plan),
             "bodyBytes": plan.body_bytes,
             "replyEdits": self._edits(plan.reply_edits),
             "upperCase": {"request": plan.upper_request, "response": plan.upper_response},
             "scopes": list(plan.scopes),
             "sends": _sends(head, route.edits, self._secret | _set_outside(route)),
         }
+
+    def _breaker(self, head: RequestHead, plan: Plan) -> Json | None:
+        """Which circuit breaker would be asked, and how it stands now; its state is none before it was asked."""
+        use = plan.breaker
+        if use is None:
+            return None
+        method = use.method if use.method is not None else as_forwarded(head.path, use.form)
+        known = self._control.breakers()
+        found = next((one for one in known if (one["target"], one["method"]) == (use.target, method)), {})
+        return {"target": use.target, "method": method, **found}
 
     @property
     def _secret(self) -> frozenset[bytes]:

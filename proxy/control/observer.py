@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 
+from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import Measures, PeerRefusal, Sampling, SpanIds
 from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Cause, Labels
+from proxy.control.breakers import BreakerNews
 from proxy.control.call_lines import CallLines
 from proxy.control.call_spans import CallSpans
 from proxy.control.notes import note_of
@@ -16,7 +18,7 @@ from proxy.wire.target import as_forwarded, clean, readable
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
 from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
-from telemetry.kinds import edge_name
+from telemetry.kinds import BREAKER, edge_name
 from telemetry.logs import Logger, call_fields
 from telemetry.metrics import Meters
 from telemetry.report import Batch, Buckets, Call
@@ -91,9 +93,11 @@ class Reporter:
         writes_lines: bool = True,
         hides_paths: bool = False,
         denied_as: Callable[[Outcome], str] = lambda _: "",
+        breakers: BreakerNews | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._denied_as = denied_as
+        self._breakers = breakers
         self.api_log = api_log
         self._taps = taps
         self.lines = lines
@@ -252,6 +256,11 @@ class Reporter:
         if tls_s:
             self._meters.phases.slot("tls", direction).observe(tls_s)
 
+    def breaker_turned(self, turn: BreakerTurn) -> None:
+        """A circuit breaker changed its state."""
+        if self._breakers is not None:
+            self._breakers.turned(turn, hides_paths=self.hides_paths)
+
     def phased(self, labels: Labels, phases: Phases) -> None:
         """Where the time of a call went."""
         if labels.dst:
@@ -339,9 +348,18 @@ def _call(outcome: Outcome) -> Call:
         is_by_path=labels.strip,
         is_inner=labels.is_inner,
         policies=labels.policies,
+        breaker=outcome.breaker or _met(labels, outcome.cause),
         said=said.value if said is not None else None,
         tried=tried[-MAX_ATTEMPTS:],
     )
+
+
+def _met(labels: Labels, cause: Cause | None) -> tuple[str, str]:
+    """How calls that are not told one by one found a circuit breaker and left it."""
+    if all(kind != BREAKER for _, _, kind, _ in labels.policies):
+        return "", ""
+    state = "open" if cause is Cause.BREAKER else "half-open" if cause is Cause.PROBING else "closed"
+    return state, state
 
 
 def _is_told(outcome: Outcome, context: SpanContext) -> bool:
@@ -352,6 +370,7 @@ def _is_told(outcome: Outcome, context: SpanContext) -> bool:
         or outcome.cause is not None
         or outcome.status >= 500
         or bool(outcome.grpc_code)
+        or outcome.breaker not in (None, ("closed", "closed"))
         or outcome.ended_ns - outcome.started_ns >= _LONG_NS
         or (bool(outcome.attempts) and outcome.attempts[0].said is not None)
     )
@@ -381,6 +400,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         is_by_path=labels.strip,
         is_inner=labels.is_inner,
         policies=labels.policies,
+        breaker=_met(labels, tally.cause),
     )
     batch = Batch(
         calls=tally.calls,

@@ -6,6 +6,7 @@ Runs on the loop; every handler is short and never awaits. Deciders see only wha
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from nameresolution.mdns.records import MDNS_SOURCE
 from nameresolution.resolver import AppName, EndpointSet
 from policies.reloading.loading import PolicySnapshot
 from policies.rules.access import Caller, Protocol
+from policies.rules.resiliency import ResiliencyRules
 from proxy.contract.addresses import join_address
 from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream
 from proxy.contract.gates import ConcurrencyGate
@@ -23,6 +25,7 @@ from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Decision, Hold, Labels
 from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
+from proxy.control.breakers import breakers_status, push_breakers
 from proxy.control.external import ExternalClusters
 from proxy.control.first_views import app_view, outbound_view
 from proxy.control.heard_names import Claimed, HeardNames
@@ -239,6 +242,7 @@ class Control:
             engine.set_paths(number, table)
         self._push_tables()
         self._push_gates(())
+        push_breakers(engine, ResiliencyRules(), self.outbound.view.resiliency)
         if settings.app_port is not None:
             wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"
             tls = "app" if settings.app_protocol in ("https", "grpcs") else None
@@ -331,6 +335,7 @@ class Control:
         app = replace(self.inbound.view.app, pipeline=self._pipelines["app"])
         self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app)
         endpoints = self.outbound.view.http_endpoints
+        before = self.outbound.view.resiliency
         self._outbound(
             authorizer=authorizer,
             resiliency=policy.resiliency,
@@ -341,6 +346,7 @@ class Control:
         )
         self._push_tables()
         self._push_gates(pipelines.values())
+        push_breakers(self._engine, before, policy.resiliency)
         self._engine.invalidate("access")
         self._engine.invalidate("resiliency")
         self.external.policy_changed(endpoints)
@@ -406,6 +412,11 @@ class Control:
     def _loads(self, key: str) -> Sequence[Mapping[str, object]]:
         assert self._engine is not None
         return self._engine.loads(key)
+
+    def breakers(self) -> list[dict[str, Any]]:
+        """The circuit breakers that have been asked, for people."""
+        assert self._engine is not None
+        return breakers_status(self.outbound.view.resiliency, self._engine.breakers())
 
     def _outbound(self, **changes: object) -> None:
         self.outbound.view = replace(self.outbound.view, **changes)

@@ -63,6 +63,11 @@ class CauseReplies(Mapping[Cause, Reply]):
         return made
 
     def __getitem__(self, cause: Cause) -> Reply:
+        if cause in _BREAKER and self._surface == "dapr":
+            text = _BREAKER[cause]  # daprd's, word for word
+            return errors.reply(
+                cause, self._labels, text, surface="dapr", callee=self._callee, extra=self._extra
+            )
         shown = _APP_CAUSES.get(cause, cause) if self._end == "app" else cause
         text = _TEXTS[self._end].get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
         if cause is Cause.RATE:
@@ -88,7 +93,10 @@ class CauseReplies(Mapping[Cause, Reply]):
 
 _BROKEN_OFF = frozenset({Cause.RESET_EARLY, Cause.INVALID_ANSWER, Cause.UNSUPPORTED})
 _APP_CAUSES = {Cause.CONNECT: Cause.APP_DOWN, Cause.NO_ENDPOINT: Cause.APP_DOWN}
+_BREAKER = {Cause.BREAKER: "circuit breaker is open", Cause.PROBING: "too many requests"}
 _SHARED = {
+    Cause.BREAKER: "{who} failed this method too often, so its circuit breaker is open: {detail}",
+    Cause.PROBING: "the circuit breaker of this method of {who} is half-open: {detail}",
     Cause.TIMEOUT: "{who} did not answer in time: {detail}",
     Cause.TOO_LARGE: "the request to {who} is too large: {detail}; --max-body-size sets the limit",
     Cause.RATE: "too many requests {detail}: a ratelimit on the way to {who} says how many it takes",

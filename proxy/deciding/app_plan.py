@@ -263,7 +263,11 @@ def resent(head: RecordingHead, *, grpc: bool) -> tuple[RetryPolicy, ...]:
 
 def _at_once(on: frozenset[Cause], *, attempts: int) -> RetryPolicy:
     return RetryPolicy(
-        attempts=attempts, on=on, grpc_codes=frozenset(), delays_s=lambda: iter((0.0,) * (attempts - 1))
+        attempts=attempts,
+        on=on,
+        grpc_codes=frozenset(),
+        delays_s=lambda: iter((0.0,) * (attempts - 1)),
+        is_inner=True,
     )
 
 

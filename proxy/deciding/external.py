@@ -12,11 +12,12 @@ from msgspec.structs import replace
 
 from policies.rules.http_endpoints import HttpEndpoint, Url, parse_url
 from policies.rules.resiliency import TargetRules
+from proxy.contract.head import Form
 from proxy.contract.plan import Cause, Edit, Edits, Labels, Op, Plan, RetryPolicy, Route, Surface
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.app_plan import NO_VERB, STRIP, STRIP_REPLY, AppView, resent
-from proxy.deciding.retry_policies import attempt_timeout, retry_policies
+from proxy.deciding.retry_policies import attempt_timeout, breaker_use, retry_policies
 
 _ENDPOINT = "http-endpoint:"  # cluster keys
 _URL = "url:"
@@ -24,7 +25,10 @@ _REDIAL_S = (0.0, 0.05)  # another of a host's addresses, where one does not acc
 
 
 class External(Struct, frozen=True, kw_only=True):
-    """Whom a call leaves the mesh for. key: of the cluster. text: as the caller wrote it. label: in metrics. who: for people."""
+    """Whom a call leaves the mesh for. key: of the cluster. text: as the caller wrote it. label: in metrics. who: for people.
+
+    is_one: to a circuit breaker all its methods are one, as daprd has it for HTTPEndpoints.
+    """
 
     key: str
     url: Url
@@ -32,6 +36,7 @@ class External(Struct, frozen=True, kw_only=True):
     label: str
     who: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    is_one: bool = False
 
 
 def of_endpoint(endpoint: HttpEndpoint, text: str) -> External:
@@ -43,6 +48,7 @@ def of_endpoint(endpoint: HttpEndpoint, text: str) -> External:
         label=endpoint.name,
         who=f"the HTTPEndpoint {endpoint.name} ({endpoint.url})",
         headers=endpoint.headers,
+        is_one=True,
     )
 
 
@@ -83,9 +89,9 @@ def to_external(
     labels: Labels,
     surface: Surface,
     rewrite: Edits,
+    form: Form,
 ) -> Plan:
-    """The Plan. `rewrite`: edits of the target, and of what was for us."""
-    policies = tuple((*rules.resource, kind, f"app_{external.text}") for kind in rules.policies)
+    """The Plan. `form`: of the path that is sent on; `rewrite`: edits of the target, and of what was for us."""
     edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, Edit(op=Op.REMOVE_PREFIX, name=b"dapr-"), *rewrite]
     if external.url.base:
         edits.append(Edit(op=Op.BASE, data=external.url.base.encode()))
@@ -96,8 +102,11 @@ def to_external(
     ]
     own = replace(rules, builtin_retry=None)  # which is between proxies
     return Plan(
-        labels=replace(labels, policies=policies),
+        labels=replace(labels, policies=rules.labels(external.text)),
         routes=(Route(cluster=external.key, edits=tuple(edits)),),
+        breaker=breaker_use(
+            head, rules, external.text, form, method=str(external.url) if external.is_one else None
+        ),
         retries=(*retry_policies(head, own, rng), _redial(), *resent(head, grpc=False)),
         attempt_s=attempt_timeout(head, rules),
         body_bytes=app.body_bytes,
@@ -111,5 +120,9 @@ def to_external(
 
 def _redial() -> RetryPolicy:
     return RetryPolicy(
-        attempts=None, on=frozenset({Cause.CONNECT}), grpc_codes=frozenset(), delays_s=lambda: iter(_REDIAL_S)
+        attempts=None,
+        on=frozenset({Cause.CONNECT}),
+        grpc_codes=frozenset(),
+        delays_s=lambda: iter(_REDIAL_S),
+        is_inner=True,
     )

@@ -48,7 +48,7 @@ from proxy.deciding.naming import name_callee
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
 from proxy.deciding.pipeline import Passed
 from proxy.deciding.plain_text import bad_baggage
-from proxy.deciding.retry_policies import attempt_timeout, retry_policies
+from proxy.deciding.retry_policies import attempt_timeout, breaker_use, retry_policies
 from telemetry.otlp.target import SERVICES as OTLP_SERVICES
 
 LOCAL_API = "local-api"
@@ -372,7 +372,7 @@ class Outbound:
 
         def outward(rewrite: Edits) -> Plan:
             ours = (head, external, view.app, rules, view.random)
-            return to_external(*ours, labels=labels, surface=surface, rewrite=rewrite)
+            return to_external(*ours, labels=labels, surface=surface, rewrite=rewrite, form=named.form)
 
         return view.app.pipeline.carry(head, named.form, labels, named.edits(head), outward)
 
@@ -403,6 +403,10 @@ class Outbound:
         app = self.view.app
         if (verbless := without_verb(head, app, labels, named.surface)) is not None:
             return verbless
+        grpc = head.protocol() == "grpc"
+        rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
+        if not grpc:
+            labels = replace(labels, policies=rules.labels(named.text))
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
         is_web = is_grpc_web(head, app)
         is_rpc = head.protocol() == "grpc" or is_web
@@ -426,11 +430,11 @@ class Outbound:
             form=named.form,
             is_told=named.surface == "own",  # daprds tell an app of peers alone
         )
-        if not isinstance(found, Plan) or head.protocol() == "grpc":
+        if not isinstance(found, Plan) or grpc:
             return found
-        rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
         retries = (*retry_policies(head, rules, self.view.random), *found.retries)
-        return replace(found, retries=retries, attempt_s=attempt_timeout(head, rules))
+        breaker = breaker_use(head, rules, named.text, named.form)
+        return replace(found, retries=retries, attempt_s=attempt_timeout(head, rules), breaker=breaker)
 
     def _hold(self, head: RecordingHead, callee: Callee, labels: Labels, surface: Surface) -> Hold:
         why = self.view.heard.absent(callee)
@@ -448,9 +452,8 @@ class Outbound:
         view, app = self.view, self.view.app
         grpc = head.protocol() == "grpc"
         rules = view.resiliency.for_app(callee.text, app.app_id)
-        policies = tuple((*rules.resource, kind, f"app_{callee.text}") for kind in rules.policies)
         expected = view.expected(callee)
-        labels = replace(labels, policies=policies, peer_id=" or ".join(sorted(expected)))
+        labels = replace(labels, policies=rules.labels(callee.text), peer_id=" or ".join(sorted(expected)))
         edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.edits(head), Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
         edits.append(Edit(op=Op.AUTHORITY, data=callee.name.encode()))
         edits.append(Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()))
@@ -472,6 +475,7 @@ class Outbound:
             routes=tuple(routes),
             by_daprd=1 if len(routes) > 1 else None,
             retries=retry_policies(head, rules, view.random),
+            breaker=breaker_use(head, rules, callee.text, named.form),
             attempt_s=attempt_timeout(head, rules),
             body_bytes=app.body_bytes,
             connect_s=app.connect_s,

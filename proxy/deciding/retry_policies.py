@@ -1,4 +1,4 @@
-"""Retry rules of a target as data for engines. Pure; what may safely be sent twice is decided here.
+"""Retry rules and circuit breakers of targets as data for engines. Pure; what may safely be sent twice is decided here.
 
 Without a user's policy: what certainly did not reach the app is retried once (after a second, three times, as Dapr's built-in retry), and
 so is a broken idempotent call without a body; never an app's own answer. A written policy does what it says.
@@ -7,12 +7,17 @@ so is a broken idempotent call without a body; never an app's own answer. A writ
 import random
 from collections.abc import Callable, Iterator
 
+from msgspec.structs import replace
+
 from policies.rules.backoff import delays, within_s
-from policies.rules.resiliency import RetryRule, TargetRules
+from policies.rules.resiliency import BreakerRule, RetryRule, TargetRules
+from proxy.contract.breakers import BreakerSpec, BreakerUse
+from proxy.contract.head import Form
 from proxy.contract.plan import Cause, RetryPolicy
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import IDEMPOTENT
 from proxy.deciding.callee import TRUTHY_SET
+from proxy.wire.target import as_forwarded
 
 _UNSENT = frozenset({Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY, Cause.NO_ENDPOINT, Cause.NOT_READY})
 _BROKEN = _UNSENT | {Cause.RESET_EARLY, Cause.TIMEOUT}
@@ -42,13 +47,14 @@ def retry_policies(
                 grpc_codes=frozenset(),
                 http_codes=frozenset(),
                 delays_s=lambda: iter(_REDIAL_S),
+                is_inner=True,
             )
         )
     if rules.builtin_retry is not None and not grpc and rules.retry is None:
         on = _UNSENT
         if head.method() in IDEMPOTENT and head.framing() == "none":
             on = _UNSENT | {Cause.RESET_EARLY}
-        made.append(_of(rules.builtin_retry, on, rng))
+        made.append(replace(_of(rules.builtin_retry, on, rng), is_inner=True))
     return tuple(made)
 
 
@@ -57,6 +63,39 @@ def attempt_timeout(head: RecordingHead, rules: TargetRules) -> float | None:
     if rules.timeout_s is None or rules.timeout_s <= 0 or is_declared_stream(head):
         return None
     return rules.timeout_s
+
+
+def breaker_use(
+    head: RecordingHead, rules: TargetRules, target: str, form: Form, *, method: str | None = None
+) -> BreakerUse | None:
+    """Which breaker a call of `target` asks, as its caller spells it: that of its method, which is its path in this form.
+
+    method: where it is none of the call's. Of a WebSocket and of a declared stream the opening counts, not how it ends.
+    """
+    if rules.breaker is None:
+        return None
+    moved = head.moved_to
+    if method is None and moved is not None:
+        method = as_forwarded(moved[0], form)
+    return BreakerUse(
+        name=rules.breaker.owner,
+        target=target,
+        form=form,
+        method=method,
+        is_opening=head.protocol() == "websocket" or is_declared_stream(head),
+    )
+
+
+def breaker_spec(rule: BreakerRule) -> BreakerSpec:
+    """The same as data for engines."""
+    return BreakerSpec(
+        policy=rule.name,
+        max_requests=rule.max_requests,
+        interval_s=rule.interval_s,
+        timeout_s=rule.timeout_s,
+        trip=rule.trip,
+        methods=rule.cache_size,
+    )
 
 
 def _written(rule: RetryRule, rng: Callable[[], random.Random], *, opening_only: bool) -> RetryPolicy:

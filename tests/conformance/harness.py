@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from msgspec.structs import replace
 
 from proxy import errors
+from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import (
     Cluster,
     Engine,
@@ -130,6 +131,7 @@ class Recorder:
         self.upstream_failures: list[str] = []
         self.dials: list[tuple[float, float]] = []
         self.phases: list[Phases] = []
+        self.turns: list[BreakerTurn] = []
         self.open = 0
         self.opened = 0
 
@@ -156,6 +158,11 @@ class Recorder:
     def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
         """See Observer."""
         self.refused_peers.append((reason, detail, address))
+        self._tell()
+
+    def breaker_turned(self, turn: BreakerTurn) -> None:
+        """See Observer."""
+        self.turns.append(turn)
         self._tell()
 
     lines: Lines | None = None

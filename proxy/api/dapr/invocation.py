@@ -1,6 +1,7 @@
 """InvokeService as an HTTP call of the callee, and the answer to that as one of gRPC. Pure.
 
 What the sidecars themselves answer carries `postern-error` and becomes Internal, whatever it was, as Dapr has it; the text tells.
+The refusal of a circuit breaker alone is Unknown.
 """
 
 import json
@@ -12,7 +13,15 @@ from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
-from proxy.api.dapr.codes import INTERNAL, OK, RESOURCE_EXHAUSTED, as_metadata_name, code_of, phrase_of
+from proxy.api.dapr.codes import (
+    INTERNAL,
+    OK,
+    RESOURCE_EXHAUSTED,
+    UNKNOWN,
+    as_metadata_name,
+    code_of,
+    phrase_of,
+)
 from proxy.api.dapr.common_pb2 import HTTPExtension, InvokeResponse
 from proxy.api.dapr.runtime_pb2 import InvokeServiceRequest
 from proxy.contract.head import Header, Headers
@@ -50,6 +59,7 @@ GRPC_KIND: Final = (
 GRPC_HEADER: Final = b"postern-grpc-header-"  # binary ones; the others are fields of their own
 GRPC_TRAILER: Final = b"postern-grpc-trailer-"
 _INVALID: Final = ((HEADER.decode(), Cause.INVALID_ANSWER.value),)
+_BREAKER: Final = frozenset({Cause.BREAKER.value, Cause.PROBING.value})
 _OF_HTTP_ALONE: Final = frozenset(
     {"dapr-content-type", "dapr-content-length", "dapr-date"}
 )  # which a gRPC app did not send
@@ -223,8 +233,10 @@ def _by_proxy(app_id: str, found: LocalResponse) -> Answer:
         told = json.loads(found.body)["message"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return failed(app_id, f"HTTP status {found.status}", trailing=mark)
-    words = invocation_failure(app_id, "")
-    return failed(app_id, str(told).removeprefix(words), trailing=mark)
+    text = str(told).removeprefix(invocation_failure(app_id, ""))
+    if mark[0][1] in _BREAKER:
+        return Answer(code=UNKNOWN, message=text, trailing=mark)
+    return failed(app_id, text, trailing=mark)
 
 
 def _initial(headers: Headers) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,9 @@
 
 from typing import Final, Literal
 
+from proxy.contract.breakers import BreakerState
 from proxy.contract.engine import PeerRefusal, SpanLabels
-from proxy.contract.head import Framing, Headers
+from proxy.contract.head import Form, Framing, Headers
 
 causes: Final[list[str]]
 question_kinds: Final[list[str]]  # those of Asked
@@ -17,13 +18,16 @@ SpansParts = tuple[str, bool, int | None, list[tuple[int, str]]]
 ReplyParts = tuple[TokenParts, int, Pairs, bytes, int, str, str, list[str], list[str]]
 EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts], list[str]]
-RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None]
+RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None, bool]
+BreakerUseParts = tuple[str, str, Form, str | None, bool]
+BreakerParts = tuple[str, int, float, float, list[tuple[str, int | float]], int]
 Times = tuple[float, float | None, float | None]
 PlanParts = tuple[
     TokenParts,
     list[RouteParts],
     list[RetryParts],
     list[str],
+    BreakerUseParts | None,
     Times,
     int | None,
     int,
@@ -50,6 +54,7 @@ HeadParts = tuple[
     int | None,
     Literal["origin", "absolute"],
 ]
+CountParts = tuple[int, int, int, int, int]
 SpanParts = tuple[int, int, int, int, bool, str]
 AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, str | None, int]
 OutcomeParts = tuple[
@@ -63,8 +68,8 @@ OutcomeParts = tuple[
     int | None,
     str | None,
     list[AttemptParts],
-    int,
-    int,
+    tuple[int, int],
+    tuple[BreakerState, BreakerState] | None,
 ]
 
 ShapeParts = tuple[str, list[tuple[str, str, set[str]]], bool, str]
@@ -107,6 +112,7 @@ Notice = (
     | tuple[
         Literal["phased"], int, tuple[float, float, float, float, float]
     ]  # of the decision with this number
+    | tuple[Literal["breaker_turned"], str, str, str, BreakerState, BreakerState, CountParts]
 )
 
 class Question:
@@ -148,6 +154,8 @@ class NativeEngine:
     def set_members(self, number: int, members: list[bytes]) -> None: ...
     def set_gate(self, name: str, spec: tuple[str, dict[str, float]] | None) -> None: ...
     def gates(self) -> list[tuple[str, int, int, dict[str, int]]]: ...
+    def set_breaker(self, name: str, spec: BreakerParts | None) -> None: ...
+    def breakers(self) -> list[tuple[str, str, str, BreakerState, CountParts, float]]: ...
     def set_identity(self, material: tuple[bytes, bytes, bytes, float] | None) -> None: ...
     def invalidate(self, scope: str) -> None: ...
     def redecide_open(self) -> None: ...

@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec.structs import asdict, astuple
 
 from proxy import errors
+from proxy.contract.breakers import BreakerGlance, BreakerSpec, Counts
 from proxy.contract.engine import (
     Cluster,
     EngineStats,
@@ -29,7 +30,7 @@ from proxy.contract.engine import (
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.plan import Labels
 from proxy.contract.recording import Table
-from proxy.engine.native import _native
+from proxy.engine.native import _native, parts
 from proxy.engine.native.known import Known
 from proxy.engine.native.questions import Answers, Explain
 from proxy.engine.native.reports import Reports
@@ -40,7 +41,9 @@ _ANSWERS = 32  # questions answered in one piece: the loop has other work
 
 
 class NativeEngine:
-    """See Engine. Mutable state: which sampling was pushed last; the rest has its own owners (`Known`, `Answers`, `Reports`)."""
+    """See Engine. Mutable state: the sampling and the circuit breakers pushed last; the rest has its own owners (`Known`, `Answers`,
+    `Reports`).
+    """
 
     name = "native"
 
@@ -69,6 +72,7 @@ class NativeEngine:
         self._answers = Answers(known, tracing, explain, keep_decisions=keep_decisions)
         self._reports = Reports(self._core, known, observer, tracing, self._loop.time)
         self._sampling: Sampling | None = None
+        self._breakers: dict[str, BreakerSpec | None] = {}
         self._running = asyncio.Event()
         self._telling = asyncio.Lock()
         self._push_sampling()
@@ -136,6 +140,19 @@ class NativeEngine:
     def set_gate(self, name: str, spec: GateSpec | None) -> None:
         """Put up, change or take down a gate."""
         self._core.set_gate(name, None if spec is None else (str(spec.__struct_config__.tag), asdict(spec)))
+
+    def set_breaker(self, name: str, spec: BreakerSpec | None) -> None:
+        """Set, replace or remove a circuit breaker."""
+        if self._breakers.get(name) != spec:
+            self._breakers[name] = spec
+            self._core.set_breaker(name, None if spec is None else parts.breaker_parts(spec))
+
+    def breakers(self) -> Sequence[BreakerGlance]:
+        """Those that have been asked."""
+        return tuple(
+            BreakerGlance(name, target, method, state, Counts(*counts), left_s)
+            for name, target, method, state, counts, left_s in self._core.breakers()
+        )
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections. Raises ValueError and leaves the old ones where the material is unusable."""

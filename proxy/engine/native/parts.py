@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, Never
 
+from msgspec.structs import astuple
+
+from proxy.contract.breakers import BreakerSpec
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Attempt, Exemplar, Outcome, Tally
 from proxy.contract.plan import Cause, Edits, Labels, Plan, Reply, RetryPolicy
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     from proxy.contract.engine import HopSpan
     from proxy.engine.native._native import (
         AttemptParts,
+        BreakerParts,
         EditParts,
         HeadParts,
         OutcomeParts,
@@ -54,6 +58,7 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
         routes,
         [_retry_parts(policy) for policy in plan.retries],
         list(plan.gates),
+        None if plan.breaker is None else astuple(plan.breaker),
         (plan.connect_s, plan.attempt_s, plan.total_s),
         plan.body_bytes,
         plan.replay_bytes,
@@ -62,6 +67,12 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
         plan.by_daprd,
         list(plan.scopes),
     )
+
+
+def breaker_parts(spec: BreakerSpec) -> "BreakerParts":
+    """A circuit breaker."""
+    behaviour = (spec.max_requests, spec.interval_s, spec.timeout_s)
+    return (spec.policy, *behaviour, list(spec.trip), spec.methods)
 
 
 def shape_parts(shape: Shape | None) -> "ShapeParts":
@@ -98,7 +109,20 @@ def tally(parts: "TallyParts", labels: Labels, latency_bounds_ms: tuple[float, .
 
 def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSpan") -> Outcome:
     """What came of the call that `of` began."""
-    _, _, _, started_ns, head_ns, ended_ns, status, grpc_code, cause, attempts, up_bytes, down_bytes = parts
+    (
+        _,
+        _,
+        _,
+        started_ns,
+        head_ns,
+        ended_ns,
+        status,
+        grpc_code,
+        cause,
+        attempts,
+        (up_bytes, down_bytes),
+        breaker,
+    ) = parts
     return Outcome(
         head=of,
         labels=labels,
@@ -112,6 +136,7 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         attempts=[_attempt(attempt) for attempt in attempts],
         up_bytes=up_bytes,
         down_bytes=down_bytes,
+        breaker=breaker,
     )
 
 
@@ -138,6 +163,7 @@ def _retry_parts(policy: RetryPolicy) -> "RetryParts":
         None if policy.http_codes is None else sorted(policy.http_codes),
         None if policy.grpc_codes is None else sorted(policy.grpc_codes),
         policy.within_s,
+        policy.is_inner,
     )
 
 

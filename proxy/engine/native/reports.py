@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
+from proxy.contract.breakers import BreakerTurn, Counts
 from proxy.contract.engine import HopSpan, LinesWanted, Measures, Observer, SpanIds, SpansWanted, Tracing
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Outcome, Phases
@@ -200,5 +201,7 @@ def tell_notice(observer: Observer, notice: "Notice", known: Known) -> None:
             decision = known.decision(token)
             if decision is not None:
                 observer.phased(decision.labels, Phases(*phases))
+        case ("breaker_turned", name, target, method, before, after, counts):
+            observer.breaker_turned(BreakerTurn(name, target, method, before, after, Counts(*counts)))
         case _:
             parts.unknown(notice)

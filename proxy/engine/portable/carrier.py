@@ -11,6 +11,7 @@ from proxy.contract.head import RequestHead
 from proxy.contract.outcome import PHASED, Outcome
 from proxy.contract.plan import Hold
 from proxy.contract.recording import Tables
+from proxy.engine.portable.breakers import Breakers
 from proxy.engine.portable.clusters import Clusters
 from proxy.engine.portable.exchange import Exchange
 from proxy.engine.portable.gates import Gates
@@ -50,6 +51,7 @@ class Carrier:
         self.plans = PlanCache(self.tables, keep=keep_decisions)
         self.clusters = Clusters()
         self.gates = Gates()
+        self.breakers = Breakers(observer.breaker_turned)
         self.contexts = TlsContexts()
         self.rota = Rota()
         self.pool = Pool(limits, self.contexts, observer, spawn, self.rota)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 
+from proxy.contract.breakers import BreakerGlance, BreakerSpec
 from proxy.contract.engine import (
     Cluster,
     EngineStats,
@@ -116,6 +117,14 @@ class PortableEngine:
     def set_gate(self, name: str, spec: GateSpec | None) -> None:
         """Put up, change or take down a gate."""
         self._carrier.gates.set(name, spec)
+
+    def set_breaker(self, name: str, spec: BreakerSpec | None) -> None:
+        """Set, replace or remove a circuit breaker."""
+        self._carrier.breakers.set(name, spec)
+
+    def breakers(self) -> Sequence[BreakerGlance]:
+        """Those that have been asked."""
+        return tuple(self._carrier.breakers.glances(self._carrier.now()))
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections; connections under the old ones drain, at both ends."""

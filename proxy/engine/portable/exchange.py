@@ -14,12 +14,13 @@ from proxy.contract.head import Headers
 from proxy.contract.outcome import Outcome, phases_of
 from proxy.contract.plan import Cause, Hold, Labels, Plan, Reply, Route
 from proxy.engine.portable.attempt import UpstreamAttempt
+from proxy.engine.portable.breakers import Asking
 from proxy.engine.portable.gates import Passage, Refused
 from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
-from proxy.engine.portable.retrying import IMMEDIATE, Retrying, heard_by_gates
+from proxy.engine.portable.retrying import IMMEDIATE, Retrying, heard_by_gates, is_failure
 from proxy.engine.portable.under_way import UnderWay
 from proxy.wire import answers
 from proxy.wire.edits import HOP_BY_HOP, edit_answer, edit_trailers, parse_grpc_timeout
@@ -39,6 +40,7 @@ class Exchange:
     """One call. Mutable state in four groups: the decision, the attempts, the request body kept for them, the answer so far."""
 
     __slots__ = (
+        "_breaker",
         "_cancels",
         "_deadline_at",
         "_done",
@@ -95,6 +97,7 @@ class Exchange:
         self.route = 0
         self._deadline_at: float | None = None
         self._gates: Passage | None = None
+        self._breaker: Asking | None = None
         self._cancels: list[Callable[[], None]] = []
         self._timers: list[TimerHandle] = []
         # the attempts
@@ -261,8 +264,15 @@ class Exchange:
         return self._kept
 
     def attempt(self) -> None:
-        """Begin an attempt."""
+        """Begin an attempt, unless the circuit breaker refuses it."""
         self._cancel_waits()
+        use = self.plan.breaker
+        if use is not None:
+            self._breaker = self._breaker or Asking()
+            refused = self._breaker.ask(self.carrier.breakers, use, self.head, self.carrier.now())
+            if refused is not None:
+                self.fail_for_good(refused.cause, refused.detail)
+                return
         self.under_way.begin(self)
 
     def left_s(self) -> float | None:
@@ -343,6 +353,9 @@ class Exchange:
         self.is_committed = True
         self.head_ns = attempt.record.head_ns
         self._status = status
+        use = self.plan.breaker
+        if use is not None and use.is_opening:
+            self._tell_breaker(status != 101 and is_failure(status, None))
         edits = self.kept_plan.reply_edits
         if edits is not None:
             passed = tuple(edit_answer(edits, headers, self.raw, self.span))
@@ -408,12 +421,18 @@ class Exchange:
         if not self.body.is_whole:
             return None
         elapsed_s = (time.time_ns() - self._started_ns) / 1e9
-        delay = self._retrying.next_delay(self.under_way.begun, elapsed_s, cause, status, code)
-        if delay is None or (
-            self._deadline_at is not None and self.carrier.now() + delay >= self._deadline_at
+        pause = self._retrying.next_pause(self.under_way.begun, elapsed_s, cause, status, code)
+        if pause is None or (
+            self._deadline_at is not None and self.carrier.now() + pause.delay_s >= self._deadline_at
         ):
             return None
-        return delay
+        if not pause.is_inner:
+            self._tell_breaker(True)
+        return pause.delay_s
+
+    def _tell_breaker(self, has_failed: bool) -> None:
+        if self._breaker is not None:
+            self._breaker.tell(self.carrier.now(), is_failure=has_failed)
 
     def retry(self, delay_s: float) -> None:
         """Begin another attempt after so many seconds, unless one is under way."""
@@ -497,9 +516,11 @@ class Exchange:
         attempts = self.under_way.close()
         if grpc_code is None and attempts and cause is None:
             grpc_code = attempts[-1].grpc_code
+        heard = heard_by_gates(cause, self._status, grpc_code)
         gates, self._gates = self._gates, None  # it points back here: no cycles to collect
         if gates is not None:
-            gates.leave(heard_by_gates(cause, self._status, grpc_code))
+            gates.leave(heard)
+        self._tell_breaker(heard is not None)
         decision = reply or (self._kept.decision if self._kept is not None else None)
         outcome = Outcome(
             head=self.head,
@@ -514,6 +535,7 @@ class Exchange:
             attempts=attempts,
             up_bytes=self.body.size,
             down_bytes=self._down_bytes,
+            breaker=self._breaker.met if self._breaker is not None else None,
         )
         if self._is_phased and (phases := phases_of(outcome, self._held_s, self.queued_s)) is not None:
             self.carrier.observer.phased(outcome.labels, phases)

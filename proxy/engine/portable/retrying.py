@@ -1,6 +1,7 @@
 """Which failures of one call are retried, and after what pause: a Plan's rules with the pauses drawn so far."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from proxy.contract.plan import Cause, Delays, RetryPolicy
 
@@ -26,6 +27,13 @@ def covers(policy: RetryPolicy, cause: Cause, status: int, code: int | None) -> 
     return is_failure(status, code) and (codes is None or found in codes)
 
 
+class Pause(NamedTuple):
+    """Seconds until another attempt. is_inner: by an inner rule."""
+
+    delay_s: float
+    is_inner: bool = False
+
+
 class Retrying:
     """The rules of one call. Mutable state: the pauses left, by rule."""
 
@@ -44,17 +52,17 @@ class Retrying:
         """Whether any rule speaks of this failure."""
         return any(covers(policy, cause, status, code) for policy in self._rules)
 
-    def next_delay(
+    def next_pause(
         self, attempts: int, elapsed_s: float, cause: Cause, status: int = 0, code: int | None = None
-    ) -> float | None:
-        """Seconds until the next attempt after so many and so long; None: no more. The first rule that covers the failure decides."""
+    ) -> Pause | None:
+        """Until the next attempt after so many and so long; None: no more. The first rule that covers the failure decides."""
         for number, policy in enumerate(self._rules):
             if covers(policy, cause, status, code):
                 if policy.attempts is not None and attempts >= policy.attempts:
                     return None
                 delay = next(self._delays.setdefault(number, policy.delays_s()), None)
-                is_late = (
-                    delay is not None and policy.within_s is not None and elapsed_s + delay > policy.within_s
+                is_late = delay is None or (
+                    policy.within_s is not None and elapsed_s + delay > policy.within_s
                 )
-                return None if is_late else delay
+                return None if delay is None or is_late else Pause(delay, policy.is_inner)
         return None

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from policies.errors import DocumentError
+from policies.reading.trip import compile_trip
 from policies.reloading.loading import PolicySnapshot, load
-from policies.rules.resiliency import BUILTIN_RETRY, ResiliencyRules, RetryRule, TargetRules
+from policies.rules.resiliency import BUILTIN_RETRY, BreakerRule, ResiliencyRules, RetryRule, TargetRules
+from policies.rules.trip import NEVER
 from tests.unit.policies.writing import sources
 
 HEAD = "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: mesh}\n"
@@ -155,11 +158,83 @@ def test_resource_scoped_to_others_is_checked_and_left_out(tmp_path: Path) -> No
         of(tmp_path, resiliency("policies: {timeouts: {t: x}}", HEAD + "scopes: [other]\n"))
 
 
-def test_breakers_are_checked_and_noted(tmp_path: Path) -> None:
-    text = resiliency(
-        "policies: {circuitBreakers: {cb: {timeout: 5s}}}\ntargets: {apps: {a: {circuitBreaker: cb}}}"
+BREAKERS = """
+policies:
+  circuitBreakers:
+    plain: {}
+    guard: {maxRequests: 2, interval: 10s, timeout: 30s, trip: requests > 3}
+    zeros: {maxRequests: 0, interval: 0s, timeout: 0s, trip: ""}
+targets:
+  apps:
+    a: {circuitBreaker: guard, circuitBreakerCacheSize: 5}
+    b: {circuitBreaker: plain}
+    c: {circuitBreaker: zeros, circuitBreakerCacheSize: 0}
+    bare: {}
+"""
+
+
+def test_target_gets_its_circuit_breaker_and_its_size(tmp_path: Path) -> None:
+    found = of(tmp_path, resiliency(BREAKERS))
+    rules = found.resiliency
+    assert not found.warnings
+    assert rules.for_app("a", "own").breaker == BreakerRule(
+        name="guard",
+        max_requests=2,
+        interval_s=10.0,
+        timeout_s=30.0,
+        trip=compile_trip("requests > 3"),
+        cache_size=5,
+        owner="a",
     )
-    assert "circuit breakers are not built" in "\n".join(of(tmp_path, text).warnings)
+    default = BreakerRule(name="plain", trip=compile_trip("consecutiveFailures > 5"), owner="b")
+    assert (default.max_requests, default.interval_s, default.timeout_s, default.cache_size) == (
+        1,
+        0,
+        60,
+        100,
+    )
+    assert rules.for_app("b", "own").breaker == default
+    assert rules.for_app("c", "own").breaker == replace(default, name="zeros", owner="c")
+    assert rules.for_app("bare", "own").breaker is None
+    assert rules.for_app("other", "own").breaker is None
+    assert [rule.owner for rule in rules.breakers] == ["a", "b", "c"]
+    assert rules.for_app("a", "own").policies == ("circuitbreaker",)
+
+
+@pytest.mark.parametrize("name", ["DefaultAppCircuitBreakerPolicy", "DefaultCircuitBreakerPolicy"])
+def test_default_circuit_breaker_is_for_targets_without_entry(tmp_path: Path, name: str) -> None:
+    text = resiliency(f"policies: {{circuitBreakers: {{{name}: {{}}}}}}\ntargets: {{apps: {{bare: {{}}}}}}")
+    rules = of(tmp_path, text).resiliency
+    assert rules.for_app("bare", "own").breaker is None
+    found = rules.for_app("any", "own")
+    assert found.breaker == BreakerRule(name=name, trip=compile_trip("consecutiveFailures > 5"))
+    assert (found.source, found.resource, found.builtin_retry) == ("default", ("mesh", ""), BUILTIN_RETRY)
+
+
+@pytest.mark.parametrize(
+    ("trip", "fault", "is_forgiven"),
+    [
+        ("consecutiveFailures >", "has the end where a number or a counter is expected (column 22)", False),
+        ("failures > 5", "unknown name 'failures'", True),
+        ("requests", "is of type int, not a condition", True),
+    ],
+)
+def test_trip_that_is_no_condition_is_a_fault(
+    tmp_path: Path, trip: str, fault: str, is_forgiven: bool
+) -> None:
+    body = f"policies:\n  circuitBreakers:\n    c:\n      trip: {trip}\ntargets: {{apps: {{a: {{circuitBreaker: c}}}}}}"
+    with pytest.raises(DocumentError) as caught:
+        of(tmp_path, resiliency(body))
+    assert f"r0.yaml:8: spec.policies.circuitBreakers.c.trip: {fault}" in str(caught.value)
+    if not is_forgiven:
+        with pytest.raises(DocumentError):
+            of(tmp_path, resiliency(body), lenient=True)
+        return
+    found = of(tmp_path, resiliency(body), lenient=True)
+    assert fault in "\n".join(found.warnings)
+    breaker = found.resiliency.for_app("a", "own").breaker
+    assert breaker is not None
+    assert breaker.trip == NEVER
 
 
 @pytest.mark.parametrize(

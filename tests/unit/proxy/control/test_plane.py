@@ -18,7 +18,8 @@ from nameresolution.host_registry import Entry
 from nameresolution.resolver import AppName, Endpoint, EndpointSet, Found, Instance, Push, SourceFailure
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
 from policies.rules.pipelines import Pipelines, RateLimit, RouterAlias
-from policies.rules.resiliency import ResiliencyRules, TargetRules
+from policies.rules.resiliency import BreakerRule, ResiliencyRules, TargetRules
+from proxy.contract.breakers import BreakerGlance, BreakerSpec
 from proxy.contract.engine import Cluster, EngineStats, ListenerSpec, OpenWork, TlsIdentity
 from proxy.contract.gates import ConcurrencyGate, GateSpec, RateGate
 from proxy.contract.plan import DETAIL, Cause, Decision, Edit, Hold, Op, Plan, Reply
@@ -30,6 +31,7 @@ from proxy.control.remote_fetch import RemoteFetch
 from proxy.deciding.callee import API_TOKEN_SET, TRUTHY_SET
 from proxy.deciding.naming import SERVICES_HOLD
 from proxy.deciding.outbound import ABSENT_HOLD_S, SPELLINGS
+from proxy.deciding.retry_policies import breaker_spec
 from proxy.settings.parsing import parse
 from proxy.settings.values import Settings
 from proxy.wire.web_client import WebClient
@@ -72,6 +74,7 @@ class Recorder:
         self.sets: dict[int, frozenset[bytes]] = {}
         self.clusters: dict[str, Cluster] = {}
         self.gates: dict[str, GateSpec | None] = {}
+        self.breaker_specs: list[tuple[str, BreakerSpec | None]] = []
         self.identity: TlsIdentity | None = None
         self.invalidated: list[str] = []
         self.woken: list[str] = []
@@ -110,6 +113,12 @@ class Recorder:
 
     def set_gate(self, name: str, spec: GateSpec | None) -> None:
         self.gates[name] = spec
+
+    def set_breaker(self, name: str, spec: BreakerSpec | None) -> None:
+        self.breaker_specs.append((name, spec))
+
+    def breakers(self) -> tuple[BreakerGlance, ...]:
+        return ()
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         self.identity = identity
@@ -277,6 +286,20 @@ def test_gates_of_pipelines_come_and_go_with_the_policy(make: Make) -> None:
     assert Edit(op=Op.PATH, data=b"/y") in found.routes[0].edits
     world.control.policy_changed(replace(before, pipelines=Pipelines(http=limits.http)))
     assert world.engine.gates == {"http:0:a": one, "app:1:a": None}
+
+
+def test_circuit_breakers_come_and_go_with_the_policy(make: Make) -> None:
+    def rules(*owners: str) -> PolicySnapshot:
+        each = {owner: TargetRules(breaker=replace(guard, owner=owner)) for owner in owners}
+        return replace(before, resiliency=ResiliencyRules(targets=each))
+
+    world = make()
+    before = load(PolicySources(own_app_id="web", own_namespace="default"))
+    guard = BreakerRule(name="guard", trip=(("bool", 1),))
+    spec = breaker_spec(guard)
+    world.control.policy_changed(rules("a", "b"))
+    world.control.policy_changed(rules("b"))
+    assert world.engine.breaker_specs == [("a", spec), ("b", spec), ("a", None), ("b", spec)]
 
 
 def test_dapr_grpc_api_is_started_by_its_first_call_alone(make: Make) -> None:

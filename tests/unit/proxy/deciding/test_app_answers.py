@@ -1,5 +1,7 @@
 """Answers for what goes wrong on the way of a call."""
 
+import json
+
 import pytest
 
 from proxy.contract.plan import DETAIL, Cause, Labels, Surface
@@ -13,10 +15,25 @@ LABELS = Labels(direction="inbound", dst="web")
 def test_every_cause_has_an_answer_that_names_the_callee(surface: Surface, end: End) -> None:
     made = CauseReplies(LABELS, surface, "cart.shop", "cart", end=end)
     assert set(made) == set(Cause)
-    for found in made.values():
+    for cause, found in made.items():
+        if surface == "dapr" and cause in (Cause.BREAKER, Cause.PROBING):
+            continue  # in daprd's words alone
         assert "cart.shop" in found.grpc_message
         assert DETAIL in found.grpc_message
         assert "{" not in found.grpc_message
+
+
+def test_breakers_refuse_in_daprds_words_on_its_surface_alone() -> None:
+    made = CauseReplies(LABELS, "dapr", "cart.shop", "cart", end="peer")
+    for cause, text in ((Cause.BREAKER, "circuit breaker is open"), (Cause.PROBING, "too many requests")):
+        found = made[cause]
+        assert (found.status, found.grpc_code, found.grpc_message) == (500, 2, text)
+        told = json.loads(found.body, strict=False)  # the trace id is put in by the engine
+        assert (told["errorCode"], told["message"]) == (
+            "ERR_DIRECT_INVOKE",
+            f"failed to invoke, id: cart, err: {text}",
+        )
+        assert (b"postern-error", cause.value.encode()) in found.headers
 
 
 def test_app_that_does_not_listen_is_down_not_the_mesh() -> None:

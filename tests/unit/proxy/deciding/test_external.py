@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from policies.rules.http_endpoints import HttpEndpoint, parse_url
-from policies.rules.resiliency import ResiliencyRules, RetryRule, TargetRules
+from policies.rules.resiliency import BreakerRule, ResiliencyRules, RetryRule, TargetRules
+from proxy.contract.breakers import BreakerUse
 from proxy.contract.head import Header, RequestHead
 from proxy.contract.plan import Cause, Decision, Hold, Op, Plan, Reply
 from proxy.deciding.egress import Egress
@@ -133,8 +134,18 @@ def test_policies_go_by_the_spelling_and_the_built_in_retry_is_for_peers() -> No
     assert (named.attempt_s, named.retries[0].attempts) == (2.0, 3)
     assert named.labels.policies == (("r", "", "timeout", "app_cart"), ("r", "", "retry", "app_cart"))
     assert plan(BY_URL, resiliency=rules).attempt_s == 3.0
+    assert all(policy.is_inner for policy in plan(BY_URL).retries)
     causes = [policy.on for policy in plan(BY_URL).retries]
     assert causes == [{Cause.CONNECT}, {Cause.REFUSED}, {Cause.RESET_EARLY}]
+
+
+def test_breaker_of_an_endpoint_is_one_and_a_url_has_one_for_each_path() -> None:
+    rule = BreakerRule(name="guard", trip=(("bool", 1),))
+    rules = ResiliencyRules(default=TargetRules(breaker=rule, source="default"))
+    by_url, named = plan(BY_URL, resiliency=rules), plan(head("/v1.0/invoke/cart/method/x"), resiliency=rules)
+    url = "https://api.example:8443/base"
+    assert by_url.breaker == BreakerUse(name="", target=url, form="method")
+    assert named.breaker == BreakerUse(name="", target="cart", form="method", method=str(PAY.url))
 
 
 def test_connection_is_tried_thrice_without_a_policy() -> None:

@@ -7,14 +7,30 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from policies.rules.resiliency import BUILTIN_RETRY, ResiliencyRules, RetryRule, TargetRules
+from policies.rules.resiliency import BUILTIN_RETRY, BreakerRule, ResiliencyRules, RetryRule, TargetRules
+from proxy.contract.breakers import BreakerSpec, BreakerUse
+from proxy.contract.head import Form
 from proxy.contract.plan import Cause, Plan, RetryPolicy
-from proxy.deciding.retry_policies import attempt_timeout, is_declared_stream, retry_policies
+from proxy.deciding.retry_policies import (
+    attempt_timeout,
+    breaker_spec,
+    breaker_use,
+    is_declared_stream,
+    retry_policies,
+)
 from proxy.engine.portable.retrying import covers
 from tests.unit.proxy.heads import APP, asking, head, outbound
 
 UNSENT = {Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY, Cause.NO_ENDPOINT, Cause.NOT_READY}
-NEVER = {Cause.CALLER_LEFT, Cause.BREAKER, Cause.DENIED, Cause.RESET_LATE, Cause.SHED, Cause.RATE}
+NEVER = {
+    Cause.CALLER_LEFT,
+    Cause.BREAKER,
+    Cause.PROBING,
+    Cause.DENIED,
+    Cause.RESET_LATE,
+    Cause.SHED,
+    Cause.RATE,
+}
 STREAM = ((b"dapr-stream", b"true"),)
 GRPC: dict[str, Any] = {"protocol": "grpc", "method": "POST", "framing": "stream"}
 ENTRY = TargetRules(builtin_retry=None)  # `targets.apps.<id>: {}`
@@ -234,3 +250,80 @@ def test_proxied_grpc_call_to_oneself_has_no_policy() -> None:
     assert isinstance(found, Plan)
     assert found.attempt_s is None
     assert not retried(found.retries, Cause.STATUS, 200, 14)
+
+
+# --- circuit breakers
+
+GUARD = BreakerRule(name="guard", trip=(("bool", 1),), owner="cart")
+GUARDED = ResiliencyRules(targets={"cart": TargetRules(breaker=GUARD, resource=("r", "ns"))})
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "form"),
+    [
+        ("/v1.0/invoke/cart/method/x", {}, "method"),
+        ("/x", {"authority": "cart.localhost"}, "sent"),
+        ("/x", {"headers": ((b"dapr-app-id", b"cart"),)}, "whole"),
+        ("/shop.CartService/Get", GRPC, "sent"),
+    ],
+)
+def test_breaker_is_asked_by_the_method_that_the_app_is_sent(
+    target: str, changes: dict[str, Any], form: Form
+) -> None:
+    found = planned(target, GUARDED, **changes)
+    assert found.breaker == BreakerUse(name="cart", target="cart", form=form)
+    assert found.labels.policies == (("r", "ns", "circuitbreaker", "app_cart"),)
+
+
+def test_default_breaker_is_each_targets_own() -> None:
+    rules = ResiliencyRules(default=TargetRules(breaker=replace(GUARD, owner="")))
+    for target in ("cart", "cart.other"):
+        found = planned(f"/v1.0/invoke/{target}/method/x", rules)
+        assert found.breaker == BreakerUse(name="", target=target, form="method")
+        assert [policy.is_inner for policy in found.retries] == [
+            True
+        ]  # the built-in's four attempts are one to it
+
+
+def test_only_what_retries_by_a_written_policy_is_told_to_the_breaker() -> None:
+    rules = TargetRules(retry=few(), builtin_retry=None, breaker=GUARD)
+    assert [policy.is_inner for policy in rules_of(rules)] == [False]
+    assert [policy.is_inner for policy in rules_of(rules, **GRPC)] == [False]
+    assert [policy.is_inner for policy in rules_of(replace(rules, retry=None), **GRPC)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({**GRPC, "headers": STREAM}, True),
+        (GRPC, False),
+        ({"protocol": "websocket"}, True),
+        ({}, False),
+        ({"headers": STREAM}, False),
+    ],
+)
+def test_of_streams_the_opening_counts(changes: dict[str, Any], expected: bool) -> None:
+    found = breaker_use(asking(head("/x", **changes)), TargetRules(breaker=GUARD), "cart", "sent")
+    assert found is not None
+    assert found.is_opening is expected
+
+
+def test_moved_request_asks_by_where_it_goes() -> None:
+    moved = asking(head("/x")).moved("//y/")
+    found = breaker_use(moved, TargetRules(breaker=GUARD), "cart", "whole")
+    assert found == BreakerUse(name="cart", target="cart", form="whole", method="/y/")
+    assert breaker_use(moved, TargetRules(), "cart", "whole") is None
+
+
+def test_call_to_oneself_asks_over_http() -> None:
+    mine = ResiliencyRules(targets={"web": TargetRules(breaker=replace(GUARD, owner="web"))})
+    assert planned("/v1.0/invoke/web/method/x", mine).breaker == BreakerUse(
+        name="web", target="web", form="method"
+    )
+
+
+def test_breaker_is_data_for_engines() -> None:
+    rule = replace(GUARD, max_requests=2, interval_s=1.0, timeout_s=3.0, cache_size=4)
+    assert breaker_spec(rule) == BreakerSpec(
+        policy="guard", max_requests=2, interval_s=1.0, timeout_s=3.0, trip=(("bool", 1),), methods=4
+    )

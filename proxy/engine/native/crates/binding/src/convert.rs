@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use postern_core::call::breakers::{BreakerSpec, BreakerUse};
 use postern_core::call::cause::Cause;
+use postern_core::call::trips::{Operand, Program};
 use postern_core::clusters::Tls;
 use postern_core::connection::tls::{Material, ServerName, Verified, VerifiedConfigs};
 use postern_core::connection::via::Via;
@@ -45,16 +47,28 @@ pub(crate) type ReplyParts = (TokenParts, u16, Pairs, Vec<u8>, u32, String, Stri
 type EditParts = (String, Vec<u8>, Vec<u8>);
 /// cluster, weight, expect, edits, gates
 type RouteParts = (String, u32, Vec<String>, Vec<EditParts>, Vec<String>);
-/// attempts, causes, HTTP codes, gRPC codes
-type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>);
+/// attempts, causes, HTTP codes, gRPC codes, within, whether it is inner
+type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>, bool);
+/// name, target, form, method, whether it hears of the opening alone
+type BreakerUseParts = (String, String, String, Option<String>, bool);
+/// policy, most requests, interval, timeout, trip, methods
+pub(crate) type BreakerParts = (String, i64, f64, f64, Vec<(String, OperandParts)>, usize);
+
+/// Python's int or float.
+#[derive(FromPyObject)]
+pub(crate) enum OperandParts {
+    Int(i64),
+    Double(f64),
+}
 /// connect, attempt, total
 type TimeParts = (f64, Option<f64>, Option<f64>);
-/// token, routes, retries, gates, times, body bytes, replay bytes, reply edits, route by daprd, scopes
+/// token, routes, retries, gates, breaker, times, body bytes, replay bytes, reply edits, route by daprd, scopes
 pub(crate) type PlanParts = (
     TokenParts,
     Vec<RouteParts>,
     Vec<RetryParts>,
     Vec<String>,
+    Option<BreakerUseParts>,
     TimeParts,
     Option<u64>,
     usize,
@@ -153,7 +167,7 @@ pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Bo
 }
 
 pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<Plan>> {
-    let (token, routes, retries, gates, times, body_bytes, replay_bytes, reply_edits, upper, by_daprd, scopes) = parts;
+    let (token, routes, retries, gates, breaker, times, body_bytes, replay_bytes, reply_edits, upper, by_daprd, scopes) = parts;
     let (upper_request, upper_response) = upper;
     let (connect, attempt, total) = times;
     let token = token_of(token, released)?;
@@ -170,6 +184,7 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<
         routes,
         retries,
         gates,
+        breaker: breaker.map(breaker_use).transpose()?,
         connect,
         attempt,
         total,
@@ -181,6 +196,26 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<
         by_daprd,
         scopes,
     }))
+}
+
+fn breaker_use((name, target, form, method, is_opening): BreakerUseParts) -> PyResult<BreakerUse> {
+    Ok(BreakerUse {
+        name: name.into(),
+        target: target.into(),
+        form: path_form(&form)?,
+        method: method.map(Into::into),
+        is_opening,
+    })
+}
+
+pub(crate) fn breaker((policy, max_requests, interval, timeout, trip, methods): BreakerParts) -> PyResult<BreakerSpec> {
+    let operand = |parts: &OperandParts| match *parts {
+        OperandParts::Int(number) => Operand::Int(number),
+        OperandParts::Double(number) => Operand::Double(number),
+    };
+    let trip = Program::parse(trip.iter().map(|(name, parts)| (&**name, operand(parts)))).map_err(invalid)?;
+    let interval = if interval > 0.0 { Some(seconds(interval)?) } else { None };
+    Ok(BreakerSpec { policy, max_requests, interval, timeout: seconds(timeout)?, trip, methods })
 }
 
 pub(crate) fn tls(parts: TlsParts, configs: &VerifiedConfigs) -> PyResult<Tls> {
@@ -208,13 +243,13 @@ fn route((cluster, weight, expect, ops, gates): RouteParts) -> PyResult<Route> {
     Ok(Route { cluster: cluster.into(), weight, expect: expect.into(), edits: edits(ops)?, gates: strings(gates) })
 }
 
-fn retry_policy((attempts, on, http_codes, grpc_codes, within_s): RetryParts) -> PyResult<RetryPolicy> {
+fn retry_policy((attempts, on, http_codes, grpc_codes, within_s, inner): RetryParts) -> PyResult<RetryPolicy> {
     let mut bits = 0;
     for text in on {
         bits |= cause(&text)?.bit();
     }
     let within = within_s.map(|within_s| Duration::try_from_secs_f64(within_s).unwrap_or(Duration::MAX));
-    Ok(RetryPolicy { attempts, on: bits, http_codes, grpc_codes, within })
+    Ok(RetryPolicy { attempts, on: bits, http_codes, grpc_codes, within, inner })
 }
 
 fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {

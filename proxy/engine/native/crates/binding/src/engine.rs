@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use postern_core::call::breakers::{Glance, Turn};
 use postern_core::call::gates::GateSpec;
 use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
 use postern_core::connection::tls::Identity;
@@ -23,7 +24,9 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::convert::{self, BoundsParts, IdentityParts, ShapeParts, SpansParts, TlsParts, ViaParts, WantedParts, invalid};
+use crate::convert::{
+    self, BoundsParts, BreakerParts, IdentityParts, ShapeParts, SpansParts, TlsParts, ViaParts, WantedParts, invalid,
+};
 use crate::question::Question;
 
 /// name, inside, waiting, how often what it let through ended: by the cause's name, empty for well
@@ -248,6 +251,22 @@ impl NativeEngine {
         gates.map(|(name, state)| (name, state.inside, state.waiting, state.left.by_name().collect())).collect()
     }
 
+    /// Set circuit breakers anew, or remove them.
+    fn set_breaker(&self, name: &str, spec: Option<BreakerParts>) -> PyResult<()> {
+        self.engine.set_breakers(name, spec.map(convert::breaker).transpose()?);
+        Ok(())
+    }
+
+    /// The circuit breakers that have been asked: name, target, method, state, counters, how long it stays open.
+    fn breakers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let glance = |glance: &Glance| {
+            let Glance { breaker, state, counters, left } = glance;
+            let counters = PyTuple::new(py, counters)?;
+            (&*breaker.name, &*breaker.target, &*breaker.method, state.name(), counters, left.as_secs_f64()).into_pyobject(py)
+        };
+        self.engine.breakers().iter().map(glance).collect()
+    }
+
     /// Raises `ValueError` where the material is unusable; the identity in force stays then.
     fn set_identity(&self, material: Option<IdentityParts>) -> PyResult<()> {
         let made = material
@@ -363,15 +382,15 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         outcome.grpc_code,
         outcome.cause.map(postern_core::call::cause::Cause::name),
         attempts,
-        outcome.up_bytes,
-        outcome.down_bytes,
+        (outcome.up_bytes, outcome.down_bytes),
+        outcome.breaker.map(|(found, left)| (found.name(), left.name())),
     )
         .into_pyobject(py)
 }
 
 /// What is news, by the names that Python knows: those of the Observer's methods.
-pub(crate) const NOTICES: [&str; 6] =
-    ["connection", "refused_frames", "refused_peer", "upstream_failed", "upstream_connected", "phased"];
+pub(crate) const NOTICES: [&str; 7] =
+    ["connection", "refused_frames", "refused_peer", "upstream_failed", "upstream_connected", "phased", "breaker_turned"];
 
 fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, PyTuple>> {
     match notice {
@@ -388,6 +407,10 @@ fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, Py
         }
         Notice::Phased { token, phases } => {
             (NOTICES[5], token.id, PyTuple::new(py, phases.map(|phase| phase.as_secs_f64()))?).into_pyobject(py)
+        }
+        Notice::BreakerTurned(Turn { breaker, before, after, counters }) => {
+            let of = (&*breaker.name, &*breaker.target, &*breaker.method);
+            (NOTICES[6], of.0, of.1, of.2, before.name(), after.name(), PyTuple::new(py, counters)?).into_pyobject(py)
         }
     }
 }

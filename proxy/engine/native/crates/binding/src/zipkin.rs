@@ -69,6 +69,7 @@ pub(crate) fn zipkin_span(
         attempts: attempts.into_iter().map(attempt).collect::<PyResult<_>>()?,
         up_bytes: 0,
         down_bytes: 0,
+        breaker: None,
     };
     let mut out = Vec::new();
     let has_span = zipkin::write(&mut out, &outcome, &context, &labels, &convert::spans_wanted(wanted).form);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Type};
 use tokio::runtime::LocalOptions;
 
+use crate::call::breakers::{BreakerSpec, Breakers, Glance};
 use crate::call::gates::{GateSpec, GateState, Gates};
 use crate::clusters::{Cluster, HealthRegistry};
 use crate::connection::handout::{Seats, ways};
@@ -35,6 +36,7 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     sockets: Mutex<HashMap<String, TcpListener>>,
     gates: Mutex<Gates>,
+    breakers: Mutex<HashMap<String, Arc<Breakers>>>,
     health: Mutex<HealthRegistry>,
     listeners: AtomicUsize,
 }
@@ -54,6 +56,7 @@ impl Engine {
             threads: Mutex::default(),
             sockets: Mutex::default(),
             gates: Mutex::default(),
+            breakers: Mutex::default(),
             health: Mutex::default(),
             listeners: AtomicUsize::new(0),
         };
@@ -137,6 +140,21 @@ impl Engine {
     /// A glance at each gate, by name.
     pub fn gates(&self) -> Vec<(String, GateState)> {
         lock(&self.gates).states().map(|(name, state)| (name.to_owned(), state)).collect()
+    }
+
+    /// Set circuit breakers anew; `None` removes them.
+    pub fn set_breakers(&self, name: &str, spec: Option<BreakerSpec>) {
+        let made = spec.map(|spec| Breakers::new(name, spec));
+        match &made {
+            Some(breakers) => drop(lock(&self.breakers).insert(name.to_owned(), breakers.clone())),
+            None => drop(lock(&self.breakers).remove(name)),
+        }
+        self.commands.send(|| Command::SetBreakers(name.to_owned(), made.clone()));
+    }
+
+    /// The circuit breakers that have been asked.
+    pub fn breakers(&self) -> Vec<Glance> {
+        lock(&self.breakers).values().flat_map(|breakers| breakers.glances()).collect()
     }
 
     /// Drain the listeners' connections; `tell` gets the number of calls that were cut, once, from a worker's thread.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use crate::call::breakers::Breakers;
 use crate::call::cause::Cause;
 use crate::call::deciding;
 use crate::call::gates::Gate;
@@ -54,6 +55,7 @@ pub struct Shared {
     pub pool: Pool,
     pub stop: Notify,
     gates: RefCell<HashMap<String, Arc<dyn Gate>, foldhash::fast::RandomState>>,
+    breakers: RefCell<HashMap<String, Arc<Breakers>, foldhash::fast::RandomState>>,
     held: RefCell<HashMap<Arc<str>, Rc<Notify>>>,
     wakes: Cell<u64>,
     /// The number of the newest command that made verdicts stale.
@@ -80,6 +82,7 @@ impl Shared {
             pool: Pool::default(),
             stop: Notify::new(),
             gates: RefCell::default(),
+            breakers: RefCell::default(),
             held: RefCell::default(),
             wakes: Cell::new(0),
             staled: Cell::new(0),
@@ -110,6 +113,11 @@ impl Shared {
     /// The gate of that name; `None` where it stands open.
     pub fn gate(&self, name: &str) -> Option<Arc<dyn Gate>> {
         self.gates.borrow().get(name).cloned()
+    }
+
+    /// The circuit breakers of that name; `None` where none were pushed.
+    pub fn breakers(&self, name: &str) -> Option<Arc<Breakers>> {
+        self.breakers.borrow().get(name).cloned()
     }
 
     /// Who is told when `key` is set or woken.
@@ -187,6 +195,8 @@ impl Shared {
             }
             Command::SetGate(name, Some(gate)) => drop(self.gates.borrow_mut().insert(name, gate)),
             Command::SetGate(name, None) => drop(self.gates.borrow_mut().remove(&name)),
+            Command::SetBreakers(name, Some(breakers)) => drop(self.breakers.borrow_mut().insert(name, breakers)),
+            Command::SetBreakers(name, None) => drop(self.breakers.borrow_mut().remove(&name)),
             Command::SetIdentity(identity) => {
                 *self.identity.borrow_mut() = identity;
                 self.pool.retire_mesh();

@@ -11,7 +11,7 @@ use crate::call::ends::Down;
 use crate::call::exchange::{Call, Stop};
 use crate::call::grpc_web::{self, Progress};
 use crate::decision::edits::drop_hop_by_hop;
-use crate::decision::plan::{Decision, Plan, Reply};
+use crate::decision::plan::{Decision, Plan, Reply, is_failure};
 use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::Protocol;
 use crate::seam::ask::Question;
@@ -42,6 +42,9 @@ impl Call {
     /// Pass the head of an attempt's answer on.
     pub fn respond(&mut self, down: &mut Down, plan: &Plan, status: u16, mut headers: Headers, end: bool) {
         self.status = status;
+        if plan.breaker.as_ref().is_some_and(|used| used.is_opening) {
+            self.tell_breaker(status != 101 && is_failure(status, None));
+        }
         let mark = match status {
             426 => Some(UPGRADE),
             501 => Some(DECLINED),

@@ -14,6 +14,7 @@ pub enum Cause {
     ResetLate,
     Timeout,
     Breaker,
+    Probing,
     Shed,
     Rate,
     TooLarge,
@@ -32,7 +33,7 @@ pub enum Cause {
 }
 
 /// All causes by their names on the wire, in the order of the enum.
-pub const CAUSES: [(Cause, &str); 25] = [
+pub const CAUSES: [(Cause, &str); 26] = [
     (Cause::NoApp, "no-app"),
     (Cause::NoEndpoint, "no-endpoint"),
     (Cause::Denied, "denied"),
@@ -43,6 +44,7 @@ pub const CAUSES: [(Cause, &str); 25] = [
     (Cause::ResetLate, "reset-late"),
     (Cause::Timeout, "timeout"),
     (Cause::Breaker, "breaker-open"),
+    (Cause::Probing, "breaker-probing"),
     (Cause::Shed, "shed"),
     (Cause::Rate, "rate-limited"),
     (Cause::TooLarge, "too-large"),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::call::attempt::Ended;
+use crate::call::breakers::Asking;
 use crate::call::cause::Cause;
 use crate::call::deciding::Decided;
 use crate::call::ends::Down;
@@ -74,6 +75,7 @@ pub struct Call {
     pub number: u64,
     deadline: Option<Pin<Box<Sleep>>>,
     gates: Passage,
+    pub breaker: Asking,
     pub pauses: Vec<(usize, std::vec::IntoIter<f64>)>,
     pub started_ns: u64,
     pub answer: Option<(Arc<Token>, Cause, Option<u32>)>,
@@ -143,6 +145,7 @@ impl Call {
             number,
             deadline: None,
             gates: Passage::default(),
+            breaker: Asking::default(),
             pauses: Vec::new(),
             started_ns: now_ns(),
             answer: None,
@@ -296,6 +299,9 @@ impl Call {
         }
         let mut under_way = UnderWay::default();
         loop {
+            if let Some(refusal) = plan.breaker.as_ref().and_then(|used| self.ask_breaker(used)) {
+                return Box::pin(self.fail(down, refusal.cause, &refusal.detail)).await;
+            }
             under_way.begin(self, plan);
             let ended = poll_fn(|cx| under_way.poll(cx, self, down, plan)).await?;
             let (pause, cause, detail) = match ended {
@@ -392,7 +398,9 @@ impl Call {
         };
         let of_attempt = self.attempts.last().filter(|_| cause.is_none()).and_then(|attempt| attempt.grpc_code);
         let grpc_code = grpc_code.or(self.ended_code).or(of_attempt);
-        self.gates.leave(heard_by_gates(cause, self.status, grpc_code));
+        let heard = heard_by_gates(cause, self.status, grpc_code);
+        self.gates.leave(heard);
+        self.tell_breaker(heard.is_some());
         let outcome = Outcome {
             head: self.head.clone(),
             decision,
@@ -406,6 +414,7 @@ impl Call {
             attempts: std::mem::take(&mut self.attempts),
             up_bytes: self.body.bytes,
             down_bytes: self.down_bytes,
+            breaker: self.breaker.met,
         };
         if self.shared.is_phased(self.number) {
             if let Some(phased) = phased(&outcome, self.held, self.queued) {

@@ -1,8 +1,10 @@
 //! One call: its decision found, gates passed, endpoints tried, an answer given.
 
+pub mod breakers;
 pub mod cause;
 pub mod gates;
 pub mod state;
+pub mod trips;
 
 pub(crate) mod answering;
 pub(crate) mod answers;

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::call::breakers::{BreakerUse, Turn};
 use crate::call::cause::Cause;
 use crate::call::ends::Down;
 use crate::call::exchange::{Call, Stop, now_ns};
+use crate::call::gates::Refusal;
 use crate::decision::plan::{self, Plan};
-use crate::seam::ask::Question;
+use crate::seam::ask::{Notice, Question};
 
 /// Nobody processed it: another endpoint may, at once.
 pub const IMMEDIATE: u32 = 1 << Cause::Connect as u32 | 1 << Cause::Refused as u32 | 1 << Cause::TlsIdentity as u32;
@@ -57,7 +59,11 @@ impl NextPause {
         let elapsed = Duration::from_nanos(now_ns().saturating_sub(call.started_ns));
         let within = plan.retries[self.rule].within;
         let is_late = |pause: Duration| within.is_some_and(|within| elapsed.saturating_add(pause) > within);
-        Poll::Ready(Ok(pause.filter(|pause| !is_late(*pause) && call.left().is_none_or(|left| *pause < left))))
+        let found = pause.filter(|pause| !is_late(*pause) && call.left().is_none_or(|left| *pause < left));
+        if found.is_some() && !plan.retries[self.rule].inner {
+            call.tell_breaker(true);
+        }
+        Poll::Ready(Ok(found))
     }
 }
 
@@ -67,6 +73,26 @@ impl Call {
         let cluster = &plan.routes[self.route].cluster;
         let has_untried = || self.shared.clusters.borrow().get(cluster).is_some_and(|state| state.has_untried(&self.tried));
         !self.body.spent && self.tried.len() <= IMMEDIATE_TRIES && has_untried()
+    }
+
+    /// Why an attempt may not begin, as its circuit breaker has it.
+    pub fn ask_breaker(&mut self, used: &BreakerUse) -> Option<Refusal> {
+        let breakers = self.shared.breakers(&used.name)?;
+        let (found, turn) = self.breaker.ask(&breakers, used, &self.head);
+        self.note_turn(turn);
+        found.err()
+    }
+
+    /// What its circuit breaker let through has ended, or has gone as far as it hears.
+    pub fn tell_breaker(&mut self, is_failure: bool) {
+        let turn = self.breaker.tell(is_failure);
+        self.note_turn(turn);
+    }
+
+    fn note_turn(&self, turn: Option<Turn>) {
+        if let Some(turn) = turn {
+            self.shared.note(Notice::BreakerTurned(turn));
+        }
     }
 
     /// How long to wait for another attempt after a failure other than an answer; `None`: this was the last.

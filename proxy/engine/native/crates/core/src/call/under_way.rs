@@ -170,6 +170,7 @@ mod tests {
             }],
             retries: Vec::new(),
             gates: Vec::new(),
+            breaker: None,
             connect: LIMIT,
             attempt: None,
             total: None,

@@ -330,6 +330,7 @@ mod tests {
             routes: Vec::new(),
             retries: Vec::new(),
             gates: Vec::new(),
+            breaker: None,
             connect: Duration::ZERO,
             attempt: None,
             total: None,

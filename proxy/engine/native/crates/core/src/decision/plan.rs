@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
+use crate::call::breakers::BreakerUse;
 use crate::call::cause::Cause;
 use crate::decision::edits::Edits;
 use crate::seam::lines::Piece;
@@ -84,7 +85,8 @@ pub struct Route {
     pub gates: Vec<Arc<str>>,
 }
 
-/// Retry as data. `on`: causes as bits. Codes: `None` means every failure status. `within`: from the call's start to an attempt's.
+/// Retry as data. `on`: causes as bits. Codes: `None` means every failure status. `within`: from the call's start to an attempt's. `inner`: a
+/// circuit breaker hears of the last attempt alone.
 #[derive(Debug)]
 pub struct RetryPolicy {
     pub attempts: Option<u32>,
@@ -92,6 +94,7 @@ pub struct RetryPolicy {
     pub http_codes: Option<Vec<u16>>,
     pub grpc_codes: Option<Vec<u32>>,
     pub within: Option<Duration>,
+    pub inner: bool,
 }
 
 impl RetryPolicy {
@@ -120,6 +123,7 @@ pub struct Plan {
     pub routes: Vec<Route>,
     pub retries: Vec<RetryPolicy>,
     pub gates: Vec<Arc<str>>,
+    pub breaker: Option<BreakerUse>,
     pub connect: Duration,
     pub attempt: Option<Duration>,
     pub total: Option<Duration>,
@@ -205,7 +209,7 @@ mod tests {
         for case in vectors::read::<Failure>("retries", "covers") {
             let on = case.on.iter().fold(0, |on, name| on | Cause::parse(name).unwrap().bit());
             let (http_codes, grpc_codes) = (case.http_codes, case.grpc_codes);
-            let policy = RetryPolicy { attempts: None, on, http_codes, grpc_codes, within: None };
+            let policy = RetryPolicy { attempts: None, on, http_codes, grpc_codes, within: None, inner: false };
             let cause = Cause::parse(&case.cause).unwrap();
             assert_eq!(policy.covers(cause, case.status, case.code), case.covers, "{}", case.why);
         }

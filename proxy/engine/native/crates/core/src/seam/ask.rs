@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
+use crate::call::breakers::{State, Turn};
 use crate::call::cause::Cause;
 use crate::connection::refusal::Refusal;
 use crate::decision::plan::{Reply, Token, Verdict};
@@ -94,13 +95,18 @@ impl Outcome {
         self.status >= 500 || self.grpc_code.is_some_and(|code| matches!(code, 2 | 4 | 12..=15)) // UNKNOWN, DEADLINE_EXCEEDED, and UNIMPLEMENTED to DATA_LOSS
     }
 
+    /// Whether it met a circuit breaker that was not closed, or turned one, and still was carried.
+    fn is_probe(&self) -> bool {
+        self.breaker.is_some_and(|met| met != (State::Closed, State::Closed)) && !self.attempts.is_empty()
+    }
+
     fn is_slow(&self, slow_ns: u64) -> bool {
         let answered_ns = if self.head_ns > 0 { self.head_ns } else { self.ended_ns };
         slow_ns > 0 && answered_ns.saturating_sub(self.started_ns) >= slow_ns
     }
 }
 
-/// What came of one call. `decision`: whose labels it bears.
+/// What came of one call. `decision`: whose labels it bears. `breaker`: how it found the circuit breaker that it asked first, and left it.
 #[derive(Debug)]
 pub struct Outcome {
     pub head: Arc<Head>,
@@ -115,9 +121,10 @@ pub struct Outcome {
     pub attempts: Vec<Attempt>,
     pub up_bytes: u64,
     pub down_bytes: u64,
+    pub breaker: Option<(State, State)>,
 }
 
-/// News of connections.
+/// News of connections, and of circuit breakers.
 #[derive(Debug)]
 pub enum Notice {
     Connection {
@@ -145,6 +152,7 @@ pub enum Notice {
         token: Arc<Token>,
         phases: [Duration; 5],
     },
+    BreakerTurned(Turn),
     UpstreamFailed {
         cluster: Arc<str>,
         address: Arc<str>,
@@ -256,7 +264,7 @@ impl Inbox {
     fn add_up(&self, outcome: &Outcome) -> Option<u64> {
         let token = outcome.decision.as_ref()?;
         let most_waiting = match outcome.cause {
-            _ if outcome.attempts.len() > 1 => MAX_OUTCOMES,
+            _ if outcome.attempts.len() > 1 || outcome.is_probe() => MAX_OUTCOMES,
             Some(Cause::Denied) => MAX_DENIALS,
             _ if outcome.is_failure() => MAX_FAILURES,
             _ => 0,
@@ -380,6 +388,7 @@ mod tests {
             attempts: vec![Attempt { said, ..Attempt::default() }],
             up_bytes: 0,
             down_bytes: 0,
+            breaker: None,
         }
     }
 

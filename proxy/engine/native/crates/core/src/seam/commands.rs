@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::call::balance::Health;
+use crate::call::breakers::Breakers;
 use crate::call::gates::Gate;
 use crate::clusters::Cluster;
 use crate::connection::listener::Bound;
@@ -27,6 +28,7 @@ pub enum Command {
     SetPaths(u32, PathTable),
     SetMembers(u32, Arc<HashSet<Box<[u8]>>>),
     SetGate(String, Option<Arc<dyn Gate>>),
+    SetBreakers(String, Option<Arc<Breakers>>),
     SetIdentity(Option<Identity>),
     SetSampler(Option<Sampler>),
     /// Drop the kept decisions of a scope.

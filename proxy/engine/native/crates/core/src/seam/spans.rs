@@ -162,6 +162,7 @@ mod tests {
             attempts: vec![],
             up_bytes: 0,
             down_bytes: 0,
+            breaker: None,
         }
     }
 
