@@ -106,6 +106,11 @@ CODES: Final = (
         field=r"spec\.targets",
         words=r"^unknown policy",
     ),
+    Code(
+        code="PST0204",
+        about="a trip of a circuit breaker that is no condition in CEL",
+        field=r"spec\.policies\.circuitBreakers\..*trip$",
+    ),
     Code(code="PST0209", about="another fault in a Resiliency", field=r"spec\.(?:policies|targets)"),
     Code(code="PST0301", about="a fault in spec.tracing", field=r"spec\.tracing"),
     Code(code="PST0302", about="a fault in spec.metrics", field=r"spec\.metrics?"),

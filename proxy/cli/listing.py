@@ -87,6 +87,7 @@ _SERVICES = (
 _COMMAND_WIDTH = 20
 LOOK_UP_S = 4.0  # multicast asks for two seconds before it gives up
 POLL_S = 0.05
+_MOST_BREAKERS = 5  # open ones that a sidecar's notes name
 
 
 def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = None) -> None:
@@ -273,10 +274,20 @@ def _notes_of(sidecar: SidecarAnswer) -> list[str]:
         )
     if sidecar.answer.get("engineNotice"):
         found.append(str(sidecar.answer["engineNotice"]))
+    found.extend(_open_breakers(sidecar.answer))
     warnings = _part(sidecar.answer, "policy").get("warnings")
     if isinstance(warnings, list):
         found.extend(f"policy: {warning}" for warning in warnings)
     return found
+
+
+def _open_breakers(answer: Mapping[str, object]) -> list[str]:
+    told = answer.get("circuitBreakers")
+    return [
+        f"circuit breaker {one.get('policy')} is open: no calls of {one.get('method')} go to {one.get('target')}"
+        for one in (told if isinstance(told, list) else [])
+        if isinstance(one, dict) and one.get("state") == "open"
+    ][:_MOST_BREAKERS]
 
 
 def _part(answer: Mapping[str, object], key: str) -> Mapping[str, object]:

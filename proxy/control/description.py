@@ -28,6 +28,8 @@ from telemetry.metrics import Meters
 from telemetry.otlp.relays import Relays
 from telemetry.tracing import AnyQueue, Tracer
 
+_MOST_BREAKERS = 100  # of which the worst come first
+
 
 class Description(Struct, frozen=True, kw_only=True):
     """Reads the parts when asked. identity: the one that is held, None before there is one."""
@@ -104,7 +106,7 @@ class Description(Struct, frozen=True, kw_only=True):
                 "lastError": self.reloads.error,
             },
             "engineStats": engine_status(stats),
-            "circuitBreakers": self.control.breakers(),
+            "circuitBreakers": self.control.breakers()[:_MOST_BREAKERS],
             "exporters": exporters_status(
                 (*self.tracer.used_queues, *self.relays.used_queues, *self._log_queues()),
                 with_variables(policy.configuration.tracing, settings.otel),

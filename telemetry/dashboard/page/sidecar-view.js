@@ -92,6 +92,7 @@ export class SidecarView {
       { key: "engine", title: "Engine and exporters", fill: () => engine(told.status) },
       { key: "endpoints", title: "Endpoints it knows", wide: true, fill: () => endpoints(told.endpoints) },
       { key: "policies", title: "Policies in force", wide: true, fill: () => policies(told) },
+      { key: "breakers", title: "Circuit breakers", wide: true, fill: () => breakers(told.status.circuitBreakers ?? []) },
       { key: "decisions", title: "Last decisions", wide: true, fill: null },
       { key: "services", title: "gRPC services it can name", wide: true, fill: () => services(told.status.services ?? []) },
       { key: "settings", title: "Configuration", wide: true, fill: () => this.settings(told) },
@@ -286,6 +287,20 @@ function engine(status) {
     }),
   ]);
   return list;
+}
+
+/** @param {any[]} listed */
+function breakers(listed) {
+  if (!listed.length) return el("p", { class: "hint" }, "None was asked: no Resiliency names one for what was called.");
+  const level = { closed: "ok", "half-open": "warn", open: "bad" };
+  return table(
+    "",
+    ["Callee", "Method", "Policy", "State", "Calls", "Failures in a row"],
+    listed.map((one) => ({
+      state: level[/** @type {"closed" | "half-open" | "open"} */ (one.state)],
+      cells: [short(one.target), one.method, one.policy, one.state === "open" ? `open, calls may try again in ${span(one.probesInS)}` : one.state, one.counters.requests, one.counters.consecutiveFailures],
+    })),
+  );
 }
 
 /** @param {any[]} listed */

@@ -44,6 +44,8 @@ def test_codes_are_unique_and_well_formed() -> None:
         ("spec.accessControl.policies[0].appId", "`*` stands for itself here and fits no caller", "PST0104"),
         ("spec.accessControl.defaultAction", "`alow` is not an action (expected allow or deny)", "PST0109"),
         ("spec.targets.apps.cart.retry", "unknown policy 'x' (expected none)", "PST0201"),
+        ("spec.policies.circuitBreakers.x.trip", "unknown name 'a' (expected …) (column 1)", "PST0204"),
+        ("spec.policies.circuitBreakers.x.timeout", "`x` is not a duration", "PST0007"),
         ("spec.policies.retries.x.policy", "`often` is not a kind of retry", "PST0209"),
         ("spec.tracing.samplingRate", "`x` is not a sampling rate", "PST0301"),
         ("spec.httpPipeline.handlers[0]", "component x is not among the resources", "PST0401"),

@@ -232,6 +232,14 @@ def test_ready_line_of_another_form_is_an_error(line: bytes) -> None:
         parse_ready(line)
 
 
+def test_notes_name_the_methods_that_a_circuit_breaker_stops() -> None:
+    one = {"target": "shop", "policy": "guard", "method": "/a", "state": "open"}
+    told: dict[str, object] = {"circuitBreakers": [one, {**one, "method": "/b", "state": "half-open"}]}
+    assert notes([sidecar(told)]) == ["cart: circuit breaker guard is open: no calls of /a go to shop"]
+    many: dict[str, object] = {"circuitBreakers": [{**one, "method": f"/{number}"} for number in range(100)]}
+    assert len(notes([sidecar(many)])) == 5
+
+
 def test_guard_notes_groups_that_began_and_ended() -> None:
     groups: set[int] = set()
     for line in (b"+12", b"+34", b"-12", b"", b"+", b"+x", b"+1", b"-99", b"?5"):
