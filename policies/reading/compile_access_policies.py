@@ -227,7 +227,7 @@ class _Reader:
         if self._document.has(place) and not to.paths:
             self._fault(place, "is empty (expected a path, or leave it out)")
         for number, path in enumerate(to.paths):
-            problem = _fault_of_template(path)
+            problem = fault_of_template(path)
             if problem is not None:
                 self._fault((*place, number), f"{path or '``'} {problem}")
         return list(to.paths)
@@ -271,7 +271,7 @@ _SNAKE = {
 }
 
 
-def _fault_of_template(path: str) -> str | None:
+def fault_of_template(path: str) -> str | None:
     """What is wrong with a path of a rule."""
     if not path.startswith("/"):
         return "is not a path (expected one that begins with /)"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
+from policies.rules.path_readings import readings
 from policies.rules.templates import Met, TemplateTable, template_table
 
 HasHeader = Callable[[int], bool]
@@ -141,19 +142,26 @@ class PolicyRules(Struct, frozen=True, kw_only=True):
         )
 
     def evaluate(self, asked: Asked) -> PolicyVerdict:
-        """The decision: of all readings of the path the first that is denied, else one that is allowed."""
+        """The decision: a reading of the path that is denied decides, else they are all allowed."""
         paths = asked.paths
         if paths is None:
             return PolicyVerdict(allowed=False, is_unreadable=True)
         caller = asked.caller
         if caller is not None and caller.trust_domain in self.aliases and self.own_trust_domain is not None:
             asked = asked._replace(caller=caller._replace(trust_domain=self.own_trust_domain))
-        found = PolicyVerdict(allowed=self.default_allow or asked.is_self)
-        for met in paths:
-            found = self._judge(met, asked)
-            if not found.allowed:
-                break
-        return found
+        verdicts = [self._judge(met, asked) for met in paths]
+        denied = [verdict for verdict in verdicts if not verdict.allowed]
+        # Which rule denies says more than that none allows.
+        return next((one for one in denied if one.rule), denied[0]) if denied else verdicts[-1]
+
+    def denied_reading(self, path: str, asked: Asked) -> str:
+        """Of a denied call: the first reading of its path that is denied as the whole is; "" where no path turns the decision."""
+        if not self.table:
+            return ""
+        found = readings(path) or ()
+        verdict = self.evaluate(asked._replace(paths=tuple(self.table.met(one) for one in found) or None))
+        alone = (self.evaluate(asked._replace(paths=(self.table.met(one),))) for one in found)
+        return next((one for one, each in zip(found, alone, strict=True) if each == verdict), "")
 
     def _judge(self, met: Met, asked: Asked) -> PolicyVerdict:
         allowing: PolicyRule | None = None

@@ -25,7 +25,7 @@ _SUFFIXES: Final = (".yaml", ".yml")
 _MOST_FILES: Final = 5_000  # of a folder; beyond that it is hardly one of ours
 _KINDS: Final = frozenset({"Resiliency", "Component", "HTTPEndpoint", "AccessPolicy"})
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
-_OURS: Final = b"dapr.io/"
+_OURS: Final = (b"dapr.io/", b"postern.dev/")
 
 
 class Level(Enum):
@@ -64,7 +64,7 @@ def analyze(
         AnalyzeOutput, typer.Option("--output", "-o", help="text or json")
     ] = AnalyzeOutput.TEXT,
 ) -> None:
-    """Check Configurations, Resiliencies, HTTPEndpoints, Components and run files; 1 if one has an error."""
+    """Check Configurations, AccessPolicies, Resiliencies, HTTPEndpoints, Components and run files; 1 if one has an error."""
     from policies.analysis.codes import SEVERITIES  # noqa: PLC0415 - YAML: other commands do without
 
     files = sort_files(paths or [Path()])
@@ -72,7 +72,7 @@ def analyze(
     if not checked and not files.findings:
         raise UsageError(
             f"no document of postern's in {', '.join(map(str, paths or [Path.cwd()]))}",
-            hint="name files or folders with a Configuration, Resiliency, HTTPEndpoint, Component or run file",
+            hint="name files or folders with a Configuration, AccessPolicy, Resiliency, HTTPEndpoint, Component or run file",
         )
     found = look(files, os.environ)
     rows = [_row(each) for each in found]
@@ -92,14 +92,14 @@ def _row(finding: "Finding") -> dict[str, Any]:
     return {
         "code": finding.code,
         "severity": finding.severity,
-        "path": _shown(fault.path),
+        "path": shown(fault.path),
         "line": fault.line,
         "field": fault.field,
         "message": fault.problem,
     }
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """Relative to the working directory where it is below: that is how CI names files."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
@@ -185,7 +185,8 @@ def _sort(path: Path, files: Files, *, is_named: bool) -> None:
 def _looks_ours(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return _OURS in file.read(65_536)
+            start = file.read(65_536)
+            return any(ours in start for ours in _OURS)
     except OSError:
         return True
 
@@ -196,7 +197,9 @@ def _kind(document: "Document") -> str:
         return ""
     if "kind" not in value and isinstance(value.get("apps"), list):
         return "run file"
-    if isinstance(value.get("apiVersion"), str) and not value["apiVersion"].startswith("dapr.io/"):
+    if isinstance(value.get("apiVersion"), str) and not value["apiVersion"].startswith(
+        ("dapr.io/", "postern.dev/")
+    ):
         return ""
     return str(value.get("kind", ""))
 

@@ -20,6 +20,7 @@ from proxy.cli.listing import endpoints, list_apps, status
 from proxy.cli.log_level import log_level
 from proxy.cli.logs import logs
 from proxy.cli.mtls import mtls
+from proxy.cli.policy.command import policy
 from proxy.cli.rates import edges, stat, top
 from proxy.cli.resolve import resolve
 from proxy.cli.shim import init, uninstall
@@ -75,6 +76,7 @@ def build() -> typer.Typer:
         app.command(command.__name__)(command)
     app.add_typer(mtls, name="mtls")
     app.add_typer(config, name="config")
+    app.add_typer(policy, name="policy")
     return app
 
 
@@ -84,7 +86,15 @@ def _listed_only() -> None:
 
 def _names() -> list[str]:
     return sorted(
-        (*_ELSEWHERE, "list", "log-level", "mtls", "config", *(command.__name__ for command in _COMMANDS))
+        (
+            *_ELSEWHERE,
+            "list",
+            "log-level",
+            "mtls",
+            "config",
+            "policy",
+            *(command.__name__ for command in _COMMANDS),
+        )
     )
 
 

@@ -148,8 +148,16 @@ class Authorizer:
         else:
             is_as_sent = labels.surface == "own" or head.protocol == "grpc"
             caller, form = own, "sent" if is_as_sent else "method" if labels.strip else "whole"
-        asked = Operation(protocol=protocol, verb=head.method, path=as_forwarded(head.path, form))
-        return self.rules.denied_reading(caller, asked)
+        path = as_forwarded(head.path, form)
+        asked = Operation(protocol=protocol, verb=head.method, path=path)
+        if self._enforced is None or self.rules.profile is None:
+            found = self.rules.denied_reading(caller, asked)
+            if found or self._enforced is None:
+                return found
+        is_grpc = head.protocol == "grpc" or labels.is_grpc_web
+        return self._enforced.denied_reading(
+            head, path, caller, is_self=self._is_self(caller), is_grpc=is_grpc
+        )
 
     def describe(self, decision: AccessDecision) -> str:
         """A decision for telemetry."""

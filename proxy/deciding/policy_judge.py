@@ -8,7 +8,7 @@ from policies.rules.access import Caller
 from policies.rules.access_policies import Asked, Identity, PolicyRules, PolicyVerdict
 from policies.rules.matcher import ascii_lower
 from policies.rules.templates import TemplateTable
-from proxy.contract.head import Form
+from proxy.contract.head import Form, RequestHead
 from proxy.contract.recording import RecordingHead, Shape, Table
 from proxy.deciding.callee import ForwardedPaths
 
@@ -67,12 +67,20 @@ class PolicyJudge:
         def has_header(number: int) -> bool:
             return head.header_is(rules.headers[number].name, self._first_set + number)
 
-        asked = Asked(
-            caller=None if caller is None else Identity(caller.trust_domain, caller.namespace, caller.app_id),
-            is_self=is_self,
-            method=head.method(),
-            is_grpc=is_grpc,
-            paths=found,
-            has_header=has_header,
-        )
-        return rules.evaluate(asked)
+        return rules.evaluate(Asked(_identity(caller), is_self, head.method(), is_grpc, found, has_header))
+
+    def denied_reading(
+        self, head: RequestHead, path: str, caller: Caller | None, *, is_self: bool, is_grpc: bool
+    ) -> str:
+        """Of a denied call: the reading of its path that turned the decision; "" where none did."""
+
+        def has_header(number: int) -> bool:
+            wanted = self.rules.headers[number]
+            return any(name == wanted.name and value in wanted.values for name, value in head.headers)
+
+        asked = Asked(_identity(caller), is_self, head.method, is_grpc, None, has_header)
+        return self.rules.denied_reading(path, asked)
+
+
+def _identity(caller: Caller | None) -> Identity | None:
+    return None if caller is None else Identity(caller.trust_domain, caller.namespace, caller.app_id)

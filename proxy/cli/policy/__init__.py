@@ -1,0 +1,1 @@
+"""`postern policy`: access policies judged, tested and compared without anything that runs."""

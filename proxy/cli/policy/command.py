@@ -1,0 +1,267 @@
+"""`postern policy`: what access policies in files decide, rule by rule, before they are in force. Nothing needs to run."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from policies.errors import DocumentError
+from policies.rules.access import DENIALS
+from proxy.cli.analyze import sort_files
+from proxy.cli.errors import FAILED, CliError, UsageError
+from proxy.cli.invoke import parse_headers
+from proxy.cli.options import Output, OutputFormat
+from proxy.cli.policy.advice import advice, suggest
+from proxy.cli.policy.cases import as_header, ask_of, read_cases, recorded
+from proxy.cli.policy.judging import App, Ask, Judged, PolicyFiles, read_policies
+from proxy.cli.tables import Column, format_data, put, put_table, tell
+from telemetry.printable import printable
+
+policy = typer.Typer(
+    help="Judge calls by access policies in files; nothing needs to run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+MadeT = TypeVar("MadeT")
+Paths = Annotated[list[Path], typer.Argument(help="files and folders with Configurations and AccessPolicies")]
+AppId = Annotated[str, typer.Option("--app", help="the app that is called, whose policies they are")]
+Namespace = Annotated[str, typer.Option("--namespace", help="its namespace")]
+TrustDomain = Annotated[str, typer.Option("--trust-domain", help="its trust domain")]
+AppProtocol = Annotated[str, typer.Option("--app-protocol", help="as of its sidecar: grpc, or another one")]
+_RULES = (
+    Column("policy"),
+    Column("rule"),
+    Column("action"),
+    Column("from"),
+    Column("to"),
+    Column("where", rank=1),
+)
+_CHANGES = (
+    Column("calls"),
+    Column("from"),
+    Column("call"),
+    Column("before"),
+    Column("after"),
+    Column("by", rank=1),
+)
+
+
+@policy.command()
+def explain(  # noqa: PLR0917 - the framework passes them by name
+    paths: Paths,
+    app: AppId,
+    caller: Annotated[str, typer.Option("--from", help="app-id, app.namespace, SPIFFE ID, or anonymous")],
+    method: Annotated[str, typer.Option("--method", "-X", help="GET, POST, …")] = "GET",
+    path: Annotated[str, typer.Option("--path", help="as sent")] = "/",
+    grpc: Annotated[str, typer.Option("--grpc", help="/package.Service/Method, in the place of --path")] = "",
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", help="'Name: value', repeatable")
+    ] = None,
+    namespace: Namespace = "default",
+    trust_domain: TrustDomain = "public",
+    app_protocol: AppProtocol = "http",
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Tell whether a call is allowed, by which rule, and the smallest rule that would allow it. 1 if it is denied."""
+    asked = Ask(
+        caller=caller,
+        method="POST" if grpc else method,
+        path=grpc or path,
+        is_grpc=bool(grpc),
+        headers=tuple(as_header(name, value) for name, value in parse_headers(header or ())),
+    )
+    files = _read(
+        paths, App(app_id=app, namespace=namespace, trust_domain=trust_domain, protocol=app_protocol)
+    )
+    found = files.judge(asked)
+    put(format_data(_data(found), output.value) if output.is_data else "\n".join(_told(found, files)))
+    if not found.decision.allowed:
+        raise typer.Exit(FAILED)
+
+
+@policy.command("test")
+def run_cases(
+    paths: Annotated[list[Path], typer.Argument(help="files of cases: app, files, and cases with expect")],
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Try the cases of files. 1 if one is not decided as it expects."""
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        document, made = _or_error(lambda path=path: read_cases(path))  # type: ignore[misc]
+        app = App(
+            app_id=made.app,
+            namespace=made.namespace,
+            trust_domain=made.trust_domain,
+            protocol=made.protocol,
+            profile=made.profile,
+        )
+        files = _read([path.parent / name for name in made.files], app)
+        for number, case in enumerate(made.cases):
+            found = files.judge(ask_of(case))
+            where = f"{path}:{document.line_of(('cases', number))}"
+            is_met = found.verdict == case.expect
+            rows.append(
+                {"where": where, "name": case.name, "passed": is_met, "expected": case.expect, **_data(found)}
+            )
+            if not is_met and not output.is_data:
+                name = f"{case.name}: " if case.name else ""
+                put(printable(f"{where}: {name}expected {case.expect}, {_by(found)}"))
+    failed = sum(not row["passed"] for row in rows)
+    if output.is_data:
+        put(format_data(rows, output.value))
+    tell(f"{len(rows)} cases, {failed} not as expected" if failed else f"{len(rows)} cases, all as expected")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@policy.command("list")
+def list_rules(
+    paths: Paths,
+    app: AppId,
+    namespace: Namespace = "default",
+    trust_domain: TrustDomain = "public",
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """List the rules of AccessPolicies that are for an app, in the order in which they are asked."""
+    files = _read(paths, App(app_id=app, namespace=namespace, trust_domain=trust_domain))
+    rows = files.rules()
+    if output.is_data:
+        put(format_data(rows, output.value))
+    elif rows:
+        put_table(_RULES, rows, is_wide=output is OutputFormat.WIDE)
+    else:
+        tell(f"no AccessPolicy here is for {app}")
+
+
+@policy.command()
+def diff(  # noqa: PLR0917 - the framework passes them by name
+    old: Annotated[Path, typer.Argument(help="file or folder of policies, as they are")],
+    new: Annotated[Path, typer.Argument(help="the same, as they will be")],
+    app: AppId,
+    calls: Annotated[Path, typer.Option("--calls", help="the access log of the app's sidecar, in JSON")],
+    namespace: Namespace = "default",
+    trust_domain: TrustDomain = "public",
+    app_protocol: AppProtocol = "http",
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Show which recorded calls new policies would decide otherwise. 1 if there are any. Logs hold no headers: conditions on them fail."""
+    whose = App(app_id=app, namespace=namespace, trust_domain=trust_domain, protocol=app_protocol)
+    before, after = _read([old], whose), _read([new], whose)
+    recordings = recorded(calls, app)
+    rows = []
+    for ask, count in recordings.most_common():
+        was, will = before.judge(ask), after.judge(ask)
+        if was.verdict != will.verdict:
+            rows.append(
+                {
+                    "calls": count,
+                    "from": ask.caller,
+                    "call": _call(ask),
+                    "before": was.verdict,
+                    "after": will.verdict,
+                    "by": _by(will),
+                }
+            )
+    if output.is_data:
+        put(format_data(rows, output.value))
+    elif rows:
+        put_table(_CHANGES, rows, is_wide=output is OutputFormat.WIDE)
+    tell(f"{len(rows)} of {len(recordings)} kinds of calls to {app} would be decided otherwise")
+    if rows:
+        raise typer.Exit(FAILED)
+
+
+@policy.command("suggest")
+def suggest_rules(
+    app: AppId,
+    calls: Annotated[Path, typer.Option("--calls", help="the access log of the app's sidecar, in JSON")],
+    namespace: Namespace = "default",
+    trust_domain: TrustDomain = "public",
+) -> None:
+    """Print an AccessPolicy, to be audited first, that allows the calls of an access log that were not denied."""
+    whose = App(app_id=app, namespace=namespace, trust_domain=trust_domain)
+    found = recorded(calls, app, is_answered=True)
+    if not found:
+        raise CliError(
+            f"{calls} has no calls to {app}", hint="expected JSON lines of its sidecar's --access-log"
+        )
+    put(format_data(suggest(found, whose), "yaml"))
+
+
+def _read(paths: Sequence[Path], app: App) -> PolicyFiles:
+    def read() -> PolicyFiles:
+        files = sort_files(paths)
+        if not files.configurations and not files.resources and not files.findings:
+            named = ", ".join(map(str, paths))
+            raise UsageError(f"no policy in {named}", hint="expected a Configuration or an AccessPolicy")
+        if files.findings:
+            raise DocumentError([finding.fault for finding in files.findings])
+        return read_policies(files.configurations, files.resources, app, os.environ)
+
+    return _or_error(read)
+
+
+def _or_error(read: Callable[[], MadeT]) -> MadeT:
+    try:
+        return read()
+    except DocumentError as error:
+        raise CliError(str(error)) from error
+
+
+def _call(ask: Ask) -> str:
+    return f"gRPC {ask.path}" if ask.is_grpc else f"{ask.method} {ask.path}"
+
+
+def _by(found: Judged) -> str:
+    """The verdict and what it rests on."""
+    decision = found.decision
+    said = "allowed" if decision.allowed else "denied"
+    if decision.rule:
+        at = f" ({found.where})" if found.where else ""
+        return f"{said} by rule {decision.rule} of {decision.policy}{at}"
+    if decision.allowed:
+        return f"{said}: {_ALLOWED.get(decision.reason, decision.reason)}"
+    return f"{said}: {DENIALS[decision.reason]}"
+
+
+_ALLOWED = {
+    "self": "an app may call itself unless a rule denies it",
+    "own-namespace": "without a policy the profile admits callers of the app's own namespace",
+    "no-rule": "no rule is about the call, and the default is allow",
+    "default-app": "no operation of the caller's entry fits, and its defaultAction is allow",
+    "default-global": "no entry decides, and the policy's defaultAction is allow",
+    "no-policy": "there is no policy",
+    "no-id": "the caller proves no identity, and the policy's defaultAction is allow",
+}
+
+
+def _told(found: Judged, files: PolicyFiles) -> list[str]:
+    ask = found.ask
+    lines = [f"{_call(ask)} from {ask.caller} to {files.app.app_id}: {_by(found)}"]
+    if found.reading and found.reading != ask.path:
+        lines.append(f"the path is denied as an app may read it: {found.reading}")
+    if found.by_access_control is not None:
+        said = "allows" if found.by_access_control.allowed else "denies"
+        lines.append(f"spec.accessControl alone {said} it (reason={found.by_access_control.reason})")
+    if found.decision.would_deny:
+        lines.append(f"audited policies would deny it: {found.decision.would_deny}")
+    lines += advice(found, files)
+    return [printable(line) for line in lines]
+
+
+def _data(found: Judged) -> dict[str, Any]:
+    decision = found.decision
+    return {
+        "from": found.ask.caller,
+        "call": _call(found.ask),
+        "verdict": found.verdict,
+        "reason": decision.reason,
+        "policy": decision.policy,
+        "rule": decision.rule,
+        "where": found.where,
+        "readAs": found.reading,
+        "wouldDeny": decision.would_deny,
+    }
