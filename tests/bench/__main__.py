@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
             f"unknown target {unknown[0]}: expected direct, envoy, envoy-all-on, bare-h2 or postern-ENGINE"
         )
     cases = [case for case in CASES if not options.case or {case.name, case.group} & {*options.case}]
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         require_programs()
         require_release_engine()
