@@ -215,7 +215,7 @@ def _plan_rows(told: Told) -> Iterator[tuple[str, str]]:
         yield "retries", _retry(policy)
     of_attempts = [f"{gate} (each attempt)" for route in told["routes"] for gate in route["gates"]]
     yield "gates", ", ".join([*told["gates"], *of_attempts]) or "none"
-    if told["breaker"]:
+    if told.get("breaker"):
         yield "breaker", _breaker(told["breaker"])
     if told["replyEdits"]:
         yield "answer", _all_edits(told["replyEdits"])

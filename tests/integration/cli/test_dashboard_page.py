@@ -212,10 +212,11 @@ async def test_sidecars_page_has_certificate_and_settings_with_their_source(
     await page.evaluate(
         "[...document.querySelectorAll('main tbody a')].find(a => a.textContent === 'shop').click()"
     )
-    await page.until("document.querySelectorAll('.panel').length === 8")
+    await page.until("document.querySelectorAll('.panel').length === 9")
     shown = await page.text()
     assert "spiffe://public/ns/default/shop" in shown
     assert "flag --app-id" in shown
+    assert "no Resiliency names one" in shown
     await page.evaluate(
         "[...document.querySelectorAll('.panel button')].find(b => b.textContent.startsWith('Show ')).click()"
     )
@@ -373,6 +374,13 @@ def make_hostile(fake: FakeSidecar) -> None:
     status.update(ready=False, notReady=[EVIL], engine=EVIL, version=EVIL, engineNotice=EVIL)
     status["identity"].update(spiffeId=EVIL, lastError=EVIL, sentry=EVIL)
     status["policy"].update(files=[EVIL], lastError=EVIL, warnings=[EVIL])
+    status["circuitBreakers"] = [
+        {
+            **dict.fromkeys(("target", "method", "policy", "state"), EVIL),
+            "counters": {"requests": 1, "consecutiveFailures": 1},
+            "probesInS": 0,
+        }
+    ]
     fake.pages["/postern/v1/policies"] = {
         "access": [{"src": EVIL, "policy": EVIL, "decision": EVIL, "calls": 1}],
         "resiliency": [],

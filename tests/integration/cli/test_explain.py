@@ -5,13 +5,23 @@ import json
 from tests.integration.cli.conftest import Commands
 from tests.integration.mesh.test_access import ANY, configuration, policy
 
+RESILIENCY = """
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: guards}
+spec:
+  policies: {circuitBreakers: {guard: {trip: consecutiveFailures > 0, timeout: 1h}}}
+  targets: {apps: {cart: {circuitBreaker: guard}}}
+"""
+
 
 async def test_allowed_denied_and_unknown_are_told_apart_and_why(secured: Commands) -> None:
     mesh = secured.mesh
     app = await mesh.http_app()
     rules = mesh.write("rules.yaml", configuration("allow", policy("web", "allow", ("/admin", ANY, "deny"))))
     await mesh.sidecar("cart", app=app, flags=(f"--config={rules}",))
-    await mesh.sidecar("web")
+    mesh.write("web/resiliency.yaml", RESILIENCY)
+    await mesh.sidecar("web", flags=("--resources-path", str(mesh.files / "web")))
     asked = ("explain", "--from", "web", "GET")
 
     code, output = await secured.done(*asked, "/v1.0/invoke/cart/method/items?n=1")
@@ -28,8 +38,14 @@ async def test_allowed_denied_and_unknown_are_told_apart_and_why(secured: Comman
         "access allowed: policy=web",
         "sends GET /items?n=1",
         "timeouts connect 5 s, attempt",
+        "breaker of /items at cart: closed, not asked so far",
     ):
         assert told in text, (told, output)
+    await secured.done(
+        "invoke", "--app-id", "cart", "--from", "web", "--method", "status?code=500", "--verb", "GET"
+    )
+    code, output = await secured.done(*asked, "/v1.0/invoke/cart/method/status")
+    assert "breaker guard of /status at cart: open for 3" in " ".join(output.split()), output
 
     code, output = await secured.done(*asked, "http://cart.localhost:3500/admin/x")
     assert (code, output.splitlines()[0]) == (

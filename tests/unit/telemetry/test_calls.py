@@ -341,6 +341,21 @@ def test_record_policies_count_once_a_call_and_when_they_changed_it() -> None:
     assert it.values(it.meters.resiliency_activations) == {timeout: 3, retry: 2}
 
 
+def test_record_circuit_breaker_counts_by_the_state_that_calls_found() -> None:
+    it = Recorded()
+    policies = (("mesh", "prod", "circuitbreaker", "app_checkout"),)
+    met = {"policies": policies, "attempts": (an_attempt(cause="timeout", status=0), an_attempt())}
+    it.recorder.record(a_call(breaker=("closed", "open"), **met))
+    it.recorder.record(a_call(breaker=("open", "open"), policies=policies, cause="breaker-open", status=500))
+    it.recorder.record(a_call(breaker=("half-open", "closed"), policies=policies))
+    it.recorder.record(a_call(breaker=("closed", "closed"), policies=policies))
+    counted = {labels[-1]: value for labels, value in it.values(it.meters.resiliency_count).items()}
+    assert counted == {"closed": 2, "open": 1, "half-open": 1}
+    assert (
+        it.values(it.meters.resiliency_activations) == {}
+    )  # those are its changes of state, told by themselves
+
+
 def test_record_errors_by_code_only_where_asked_for() -> None:
     failed = {"cause": "no-app", "status": 404}
     it = Recorded()

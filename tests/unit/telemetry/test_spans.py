@@ -210,3 +210,17 @@ def test_events_are_in_order_of_time() -> None:
     )
     found = waits(tried=tried, attempts=tried, cause="timeout", status=504, ended_ns=BEGAN + 99 * ms)
     assert [text.partition(" ")[0] for text in found] == ["retry", "connect", "timeout"]
+
+
+def test_span_tells_the_circuit_breaker_that_it_met_unless_it_was_closed() -> None:
+    def met(*breaker: str) -> tuple[str | None, list[str]]:
+        span = made(a_call(breaker=breaker))
+        return dict(span.attributes).get("postern.circuit_breaker"), [text for _, text in span.events]
+
+    assert met("", "") == (None, [])
+    assert met("closed", "closed") == (None, [])
+    assert met("closed", "open") == ("open", ["circuit breaker closed -> open"])
+    assert met("half-open", "half-open") == ("half-open", [])
+    refused = made(a_call(breaker=("open", "open"), cause="breaker-open", status=500))
+    assert dict(refused.attributes)["postern.circuit_breaker"] == "open"
+    assert [text for _, text in refused.events] == ["breaker-open"]

@@ -6,6 +6,8 @@ from msgspec.structs import replace
 from policies.reloading.loading import PolicySources, load
 from policies.rules.http_endpoints import HttpEndpoint, parse_url
 from policies.rules.pipelines import Pipelines, Uppercase
+from policies.rules.resiliency import BreakerRule, ResiliencyRules, TargetRules
+from proxy.contract.breakers import BreakerGlance, Counts
 from proxy.control.explaining import Explainer, inbound_head, outbound_head
 from tests.unit.proxy.control.test_plane import ONE, Make, found, make  # noqa: F401 - a fixture
 
@@ -69,6 +71,23 @@ def test_call_of_a_known_app_tells_route_and_identity_and_what_was_read(make: Ma
     assert told["sends"]["target"] == "/x"
     assert {"facet": "path", "table": "paths of the API", "value": ["invoke", "cart"]} in told["read"]
     assert "s3cret" not in str(told)
+
+
+def test_circuit_breaker_that_would_be_asked_is_told_with_its_state(make: Make) -> None:  # noqa: F811
+    world = make()
+    world.control.names_changed(found(ONE))
+    guard = BreakerRule(name="guard", trip=(("bool", 1),), owner="cart")
+    rules = ResiliencyRules(targets={"cart": TargetRules(breaker=guard)})
+    before = load(PolicySources(own_app_id="web", own_namespace="default"))
+    world.control.policy_changed(replace(before, resiliency=rules))
+    asked = {"method": ["GET"], "url": ["/v1.0/invoke/cart/method//x?y"]}
+    explain = Explainer(world.control, lambda: LISTENERS).explain
+    assert explain(asked)["breaker"] == {"target": "cart", "method": "/x"}
+    world.engine.glances = (BreakerGlance("cart", "cart", "/x", "open", Counts(), 2.0),)
+    told = explain(asked)["breaker"]
+    assert (told["policy"], told["state"], told["probesInS"]) == ("guard", "open", 2.0)
+    world.control.policy_changed(before)
+    assert explain(asked)["breaker"] is None
 
 
 def test_bodies_that_go_on_in_upper_case_are_told(make: Make) -> None:  # noqa: F811

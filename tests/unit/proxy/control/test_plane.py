@@ -74,6 +74,7 @@ class Recorder:
         self.sets: dict[int, frozenset[bytes]] = {}
         self.clusters: dict[str, Cluster] = {}
         self.gates: dict[str, GateSpec | None] = {}
+        self.glances: tuple[BreakerGlance, ...] = ()
         self.breaker_specs: list[tuple[str, BreakerSpec | None]] = []
         self.identity: TlsIdentity | None = None
         self.invalidated: list[str] = []
@@ -118,7 +119,7 @@ class Recorder:
         self.breaker_specs.append((name, spec))
 
     def breakers(self) -> tuple[BreakerGlance, ...]:
-        return ()
+        return self.glances
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         self.identity = identity

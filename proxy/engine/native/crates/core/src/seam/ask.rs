@@ -418,6 +418,22 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_met_a_circuit_breaker_which_was_not_closed_is_told_by_itself() {
+        let inboxes = Inboxes::new(1, Box::new(|| ()), false);
+        inboxes.set_bounds(Some(&Bounds::default()));
+        let inbox = &inboxes.each()[0];
+        let (closed, half_open, open) = (State::Closed, State::HalfOpen, State::Open);
+        for (met, told) in [((closed, closed), 0), ((closed, open), 1), ((half_open, half_open), 1), ((half_open, closed), 1)] {
+            inbox.tell(Outcome { breaker: Some(met), ..outcome(None, None) });
+            assert_eq!(inbox.take_outcomes(9).len(), told, "{met:?}");
+        }
+        for _ in 0..100 {
+            inbox.tell(Outcome { breaker: Some((open, open)), attempts: vec![], ..outcome(Some(Cause::Breaker), None) });
+        }
+        assert_eq!(inbox.take_outcomes(200).len(), MAX_FAILURES); // refusals are cheap, and so is what is told of them
+    }
+
+    #[test]
     fn some_calls_that_an_app_failed_or_that_were_slow_are_told_beside_the_sums() {
         let inboxes = Inboxes::new(1, Box::new(|| ()), false);
         inboxes.set_bounds(Some(&Bounds { slow_ns: 100, ..Bounds::default() }));
