@@ -377,7 +377,8 @@ def _asked(request: LocalRequest) -> tuple[str, Query]:
 
 
 def _json(status: int, body: Json) -> LocalResponse:
-    return LocalResponse(status, ((b"content-type", b"application/json"),), json.dumps(body).encode())
+    text = json.dumps(body, separators=(",", ":"))  # as compact as Go writes it
+    return LocalResponse(status, ((b"content-type", b"application/json"),), text.encode())
 
 
 def _error(status: int, code: str, message: str) -> LocalResponse:

@@ -36,7 +36,7 @@ _CASES = (
         )
     ),
     *(f"serviceinvocation/grpc/{name}" for name in ("basic", "contentlength", "fuzzgrpc", "slowappstartup")),
-    *(f"serviceinvocation/http/{name}" for name in ("basic", "fuzzhttp")),
+    *(f"serviceinvocation/http/{name}" for name in ("basic", "fuzzhttp", "httpendpoints")),
     *(f"shutdown/graceful/{name}" for name in ("graceful", "timeout")),
     "tracing/serviceinvocation/invoke",
 )

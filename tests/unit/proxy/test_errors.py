@@ -187,6 +187,14 @@ def test_every_cause_is_answered_in_both_forms(cause: Cause, surface: Surface) -
     }
 
 
+def test_body_is_as_compact_as_gos() -> None:
+    """What looks for a part of a daprd's finds it."""
+    body = sent(reply(Cause.CONNECT, LABELS, "why", surface="dapr", callee="cart"))[0].body
+    assert body.startswith(
+        b'{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: cart, err: why",'
+    )
+
+
 def test_no_callee_no_invoke_message() -> None:
     body = json.loads(sent(reply(Cause.NO_APP, LABELS, "no app is named", surface="dapr"))[0].body)
     assert body == {"errorCode": "ERR_DIRECT_INVOKE", "message": "no app is named", "details": TOLD_TRACE}

@@ -53,7 +53,7 @@ def test_http_on_daprs_surface_is_refused_in_its_plain_text(one: RequestHead) ->
 )
 def test_http_on_our_own_surfaces_is_refused_in_json(one: RequestHead) -> None:
     found = refused(one)
-    assert b'"errorCode": "ERR_UNAUTHENTICATED"' in found.body
+    assert b'"errorCode":"ERR_UNAUTHENTICATED"' in found.body
     assert (b"content-type", b"application/json") in found.headers
 
 
