@@ -6,7 +6,6 @@ import json
 import os
 import tarfile
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -29,10 +28,12 @@ from telemetry.printable import printable
 _ASK_S: Final = 2.0
 _LOG_LINES: Final = 500  # of each file: a few minutes of a busy sidecar
 _LINE_CHARS: Final = 4_096
+_TAIL_BYTES: Final = 4 << 20  # that are read of a log
 _FILE_BYTES: Final = 1 << 20  # of each member: an archive is sent by mail
 _PAGES: Final = ("status", "metadata", "endpoints")
 _README: Final = """What `postern bundle` packed. Tokens, keys, passwords, values of headers, of variables and of components' settings are
-replaced by (removed), and so is what looks like a token. No certificate, no private key and no app's log is in here.
+replaced by (removed), and so is what looks like a token. No certificate and no private key is in here. What apps wrote themselves
+(app.log) is theirs: its last lines are here where `postern run` keeps them in a file, unless --no-app-logs was given.
 Look through it before you send it.
 """
 
@@ -48,12 +49,15 @@ def bundle(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="the archive to write; there may be none of this name")
     ] = None,
+    app_logs: Annotated[
+        bool, typer.Option("--app-logs/--no-app-logs", help="with the last lines that apps wrote")
+    ] = True,
     runtime_path: RuntimePath = None,
 ) -> None:
     """Pack what somebody who helps needs to see into one archive, without secrets, and list what is inside."""
     root = root_of(runtime_path, os.environ)
     path = out or Path(f"postern-bundle-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
-    members = asyncio.run(gather(root))
+    members = asyncio.run(gather(root, app_logs=app_logs))
     try:
         write(path, members)
     except FileExistsError as error:
@@ -75,7 +79,7 @@ def write(path: Path, members: Sequence[Member]) -> None:
             archive.addfile(facts, io.BytesIO(member.content))
 
 
-async def gather(root: Path) -> tuple[Member, ...]:
+async def gather(root: Path, *, app_logs: bool = True) -> tuple[Member, ...]:
     """Everything that goes in. What can't be had is left out, and the checks say why."""
     from proxy.cli.check import render  # noqa: PLC0415 - certificates and TLS
     from proxy.cli.checks.looking import Scope, look  # noqa: PLC0415 - as above
@@ -107,6 +111,9 @@ async def gather(root: Path) -> tuple[Member, ...]:
         settings = showing.result()[number]["settings"]
         members += await asyncio.to_thread(_documents, settings, folder)
         members += await asyncio.to_thread(_log, told.get("daprdLogPath", ""), f"{folder}/sidecar.log")
+        if app_logs:
+            path = _app_log(told.get("appLogPath", ""), entry.app_id)
+            members += await asyncio.to_thread(_log, path, f"{folder}/app.log")
     members += await asyncio.to_thread(_log, str(LocalPaths(root=root).log), "sentry.log")
     return tuple(members)
 
@@ -162,16 +169,23 @@ def _yaml(documents: Sequence[object]) -> str:
     return text
 
 
+def _app_log(path: str, app_id: str) -> str:
+    """The path, if it is one that `postern run` gives an app's output: an app may name any other in its metadata."""
+    name = os.path.basename(path)
+    return path if name.startswith(f"{app_id}_app_") and name.endswith(".log") else ""
+
+
 def _log(path: str, name: str) -> list[Member]:
-    """The last lines of a log of ours; an app's own log is the app's affair."""
-    if not path or not os.path.exists(path):
+    """The last lines of a log, as far as they stand at its end: one that nobody rotates may be large."""
+    if not path or not os.path.isfile(path):
         return []
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            lines = deque((line[:_LINE_CHARS].rstrip("\n") for line in file), maxlen=_LOG_LINES)
+        with Path(path).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
     except OSError as error:
         return [_text(name, f"{path}: {error.strerror}")]
-    return [_text(name, "\n".join(lines))]
+    return [_text(name, "\n".join(line[:_LINE_CHARS] for line in text.splitlines()[-_LOG_LINES:]))]
 
 
 def _safe(name: str) -> str:

@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 from tests.integration.cli.conftest import Commands
+from tests.support.http_client import request
 
 SECRET = "hunter2"
 CONFIGURATION = f"""\
@@ -75,3 +76,27 @@ def _held(path: Path) -> dict[str, str]:
             assert file is not None
             found[member.name.removeprefix("postern-bundle/")] = file.read().decode()
         return found
+
+
+async def test_what_apps_wrote_to_files_of_postern_run_is_in_it_unless_nobody_wants_it(
+    secured: Commands,
+) -> None:
+    log = secured.mesh.write(
+        "cart_app_20260101.log", f"hello\npassword={SECRET}\n" + "x" * 10_000 + "\nlast\n"
+    )
+    elsewhere = secured.mesh.write("elsewhere", "nothing to see here")
+    await secured.mesh.sidecar("cart", flags=(f"--app-log={log}",))
+    web = await secured.mesh.sidecar("web")
+    named = await request(web.http_port, "PUT", "/v1.0/metadata/appLogPath", body=str(elsewhere).encode())
+    assert named.status == 204
+    path = secured.folder / "b.tar.gz"
+    code, output = await secured.done("bundle", "-o", str(path))
+    assert code == 0, output
+    texts = {name.partition(".")[0]: text for name, text in _held(path).items() if name.endswith("/app.log")}
+    assert texts.keys() == {"cart"}
+    lines = texts["cart"].splitlines()
+    assert (lines[0], lines[1], lines[-1]) == ("hello", "password=(removed)", "last")
+    assert len(lines[2]) == 4096
+    code, _ = await secured.done("bundle", "-o", f"{path}.2", "--no-app-logs")
+    assert code == 0
+    assert not [name for name in _held(secured.folder / "b.tar.gz.2") if name.endswith("/app.log")]
