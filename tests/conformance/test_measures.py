@@ -13,6 +13,7 @@ from tests.conformance.frames import dial
 from tests.conformance.harness import DEADLINE_S, LABELS, Node, always, leading, plan, reply, retry, running
 from tests.conformance.test_attempts import OK, Answering
 from tests.conformance.test_gates import App
+from tests.integration.mesh.standing import eventually
 from tests.support.http_client import connect
 
 NOTHING = OpenWork(calls={}, streams_in=0, streams_out=0, replay_bytes=0)
@@ -20,9 +21,11 @@ NOTHING = OpenWork(calls={}, streams_in=0, streams_out=0, replay_bytes=0)
 
 async def until_open(node: Node, work: OpenWork) -> None:
     """Until just that is open: an engine's own thread may be behind."""
-    async with asyncio.timeout(DEADLINE_S):
-        while replace(node.engine.open_work(), lag_s=None) != work:  # noqa: ASYNC110 - the engine has no event for it
-            await asyncio.sleep(0.005)
+
+    async def is_so() -> bool:
+        return replace(node.engine.open_work(), lag_s=None) == work
+
+    await eventually(is_so, within_s=DEADLINE_S)
 
 
 async def test_phases_of_a_call_add_up_to_its_time(engine: str, hops: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.cli.conftest import POSTERN, Commands
+from tests.integration.mesh.standing import eventually
 from tests.integration.mesh.test_multicast import block_multicast
 from tests.support import netns
 
@@ -89,9 +90,11 @@ async def test_one_proxy_sees_the_wrong_protocol_and_names_that_nobody_has(comma
     await mesh.sidecar("cart", app=app, flags=("--insecure-plaintext",))
     wrong = ("--insecure-plaintext", "--app-protocol=grpc", "--upstream=cart=0", "--upstream=ghost=0")
     await mesh.sidecar("web", app=app, flags=wrong, until_ready=False)
-    async with asyncio.timeout(30.0):
-        while "app" not in (await checked(commands, "web", "--proxy"))[1]:  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.1)  # its sidecar has not looked at the app yet
+
+    async def has_looked_at_the_app() -> bool:
+        return "app" in (await checked(commands, "web", "--proxy"))[1]
+
+    await eventually(has_looked_at_the_app, within_s=30.0)
     code, found = await checked(commands, "web", "--proxy")
     assert code == 1
     assert found["app"][0]["text"].endswith("speaks HTTP/1.1, but was named grpc: use --app-protocol http")

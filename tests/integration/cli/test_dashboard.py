@@ -186,10 +186,12 @@ async def test_calls_are_told_as_they_end(board: Dashboard, mesh: Standing) -> N
 
     async with asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(heard(board, "calls", "tap=1&path=/tapped", has_call))
-        async with asyncio.timeout(20):
-            while not looking.done():
-                await request(mesh.web.http_port, "GET", invoke("shop", "/tapped"))
-                await asyncio.sleep(0.1)
+
+        async def is_heard() -> bool:
+            await request(mesh.web.http_port, "GET", invoke("shop", "/tapped"))
+            return looking.done()
+
+        await eventually(is_heard, within_s=20.0)
     assert {event["path"] for event in looking.result() if event["event"] == "call"} == {"/tapped"}
 
 

@@ -132,7 +132,7 @@ async def keep_calling(web: Sidecar, shop: Sidecar) -> None:
                 await request(web.http_port, "GET", invoke("shop", target))
             await echo.unary(EchoRequest())
             await knock(shop.peer_port)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # a pace, not a wait: other tests run beside it
 
 
 async def test_every_panel_has_data_and_every_rule_works(tmp_path: Path) -> None:
