@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxy.contract.engine import Engine, Limits, Observer, Tracing
+from proxy.engine.native.seam import StaleEngineError, check
 from proxy.errors import ConfigError
 from proxy.settings.values import EngineChoice
 from proxy.settings.version import has_native
@@ -53,17 +54,24 @@ def choose(wish: EngineChoice, *, threads: int = 1, keep_decisions: bool = True)
     try:
         return Chosen(_native(threads, keep_decisions), writes_lines=True)
     except ImportError as error:
-        reason = f"it does not load: {error}" if has_native() else "this installation has none"
+        reason = f"{_reason(error)}; {BUILD}"
+        if isinstance(error, StaleEngineError):
+            reason = str(error)
         if wish == "native":
-            raise ConfigError((f"--engine native: {reason}; {BUILD}; `auto` does without",)) from error
+            raise ConfigError((f"--engine native: {reason}; `auto` does without",)) from error
         return _portable(
             threads,
             keep_decisions,
-            f"the portable engine is in use; the native one is faster, but {reason}; {BUILD}",
+            f"the portable engine is in use; the native one is faster, but {reason}",
         )
 
 
+def _reason(error: ImportError) -> str:
+    return f"it does not load: {error}" if has_native() else "this installation has none"
+
+
 def _native(threads: int, keep_decisions: bool) -> Make:
+    check()
     from proxy.engine.native.adapter import NativeEngine  # noqa: PLC0415 - see above
 
     return partial(NativeEngine, threads=threads, keep_decisions=keep_decisions)

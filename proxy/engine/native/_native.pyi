@@ -6,6 +6,7 @@ from proxy.contract.breakers import BreakerState
 from proxy.contract.engine import PeerRefusal, SpanLabels
 from proxy.contract.head import Form, Framing, Headers
 
+seam: Final[str]  # `seam.SEAM` of the sources that it was built from
 causes: Final[list[str]]
 question_kinds: Final[list[str]]  # those of Asked
 notice_kinds: Final[list[str]]  # those of Notice
