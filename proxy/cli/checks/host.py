@@ -20,6 +20,12 @@ from proxy.settings.version import VERSION, has_native
 
 LEAST_PYTHON: Final = (3, 11)
 _LOAD_S: Final = 10.0
+_LOAD: Final = """from proxy.engine.native.seam import check
+try:
+    check()
+except ImportError as error:
+    raise SystemExit(str(error))
+"""
 _MIB: Final = 1 << 20
 LEAST_BYTES, ENOUGH_BYTES = (
     16 * _MIB,
@@ -77,7 +83,7 @@ async def _engine() -> Sequence[Finding]:
         sys.executable,
         "-I",
         "-c",
-        "import proxy.engine.native._native",
+        _LOAD,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -90,7 +96,7 @@ async def _engine() -> Sequence[Finding]:
     if process.returncode == 0:
         return (ok("engine", "the native engine loads"),)
     why = said.decode("utf-8", "replace").strip().rpartition("\n")[2] or f"ended with {process.returncode}"
-    return (warn("engine", f"the native engine does not load, so the portable one carries the calls: {why}"),)
+    return (warn("engine", f"the portable engine carries the calls, as the native one can't be used: {why}"),)
 
 
 def check_runtime_root(root: Path) -> tuple[Finding, ...]:

@@ -46,16 +46,18 @@ async def _multicast() -> Sequence[Finding]:
 def check_multicast(heard: Sequence["Heard"]) -> tuple[Finding, ...]:
     """A line for each interface. Warnings only: apps of one host find each other in its registry."""
     found = [
-        warn("multicast", f"multicast on {each.interface.name} ({each.interface.address}): {each.problem}")
+        warn(
+            "multicast", f"IPv4 multicast on {each.interface.name} ({each.interface.address}): {each.problem}"
+        )
         if each.problem
         else ok(
             "multicast",
-            f"multicast on {each.interface.name} ({each.interface.address}) works: heard after {each.took_ms:.0f} ms",
+            f"IPv4 multicast on {each.interface.name} ({each.interface.address}) works: heard after {each.took_ms:.0f} ms",
         )
         for each in heard
     ]
     if not any(not each.interface.address.startswith("127.") for each in heard):
-        text = "no interface but the loopback can multicast: apps on other hosts are not found by mDNS"
+        text = "no interface but the loopback can multicast over IPv4, as our mDNS does: apps on other hosts are not found by it"
         found.append(warn("multicast", text, "connect to a network, or name those apps in endpoints.yaml"))
     return tuple(found)
 

@@ -28,7 +28,7 @@ def check_sidecars(asked: Sequence[SidecarAnswer], *, is_close: bool = False) ->
     is_close: nothing looks closer than this.
     """
     if not asked:
-        return (ok("sidecar", "no sidecar runs"),)
+        return (ok("sidecar", "no sidecar of postern runs"),)
     found: list[Finding] = []
     for each in asked:
         found += _sidecar(each, is_close=is_close)

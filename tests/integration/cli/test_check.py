@@ -36,7 +36,7 @@ async def test_before_anything_runs_only_host_and_network_are_looked_at(commands
     code, output = await commands.done("check", "--pre")
     assert code == 0, output
     assert "✓ runtime root" in output
-    assert "multicast on lo" in output
+    assert "IPv4 multicast on lo" in output
     assert "\nnetwork\n" in output
     assert "\nsidecars\n" not in output
     assert output.splitlines()[-1].startswith("all is well")
@@ -146,16 +146,16 @@ def test_multicast_is_tried_on_each_interface(tmp_path: Path) -> None:
     assert command[0] == sys.executable
     with netns.joined_hosts(1) as (host,):
         output = host.run(*command)
-        assert f"✓ multicast on eth0 ({host.address}) works" in output
-        assert "✓ multicast on lo (127.0.0.1) works" in output
+        assert f"✓ IPv4 multicast on eth0 ({host.address}) works" in output
+        assert "✓ IPv4 multicast on lo (127.0.0.1) works" in output
         host.run("ip", "link", "set", "eth0", "multicast", "off")
         output = host.run(*command)
-        assert "‼ no interface but the loopback can multicast" in output
+        assert "‼ no interface but the loopback can multicast over IPv4" in output
         host.run("ip", "link", "set", "eth0", "multicast", "on")
         block_multicast(host)
         output = " ".join(host.run(*command).split())
         assert (
-            f"‼ multicast on eth0 ({host.address}): No buffer space available: raise net.ipv4.igmp_max_memberships"
+            f"‼ IPv4 multicast on eth0 ({host.address}): No buffer space available: raise net.ipv4.igmp_max_memberships"
             in output
         )
         assert "→ allow UDP 224.0.0.251 port 5353" in output

@@ -26,8 +26,8 @@ def test_multicast_is_told_for_each_interface() -> None:
     blocked = Heard(interface=CABLE, problem="our own answer did not come back within 2 s")
     found = check_multicast((blocked, LOOPBACK))
     assert [(each.state, each.text) for each in found] == [
-        ("warning", "multicast on eth0 (10.0.0.1): our own answer did not come back within 2 s"),
-        ("ok", "multicast on lo (127.0.0.1) works: heard after 1 ms"),
+        ("warning", "IPv4 multicast on eth0 (10.0.0.1): our own answer did not come back within 2 s"),
+        ("ok", "IPv4 multicast on lo (127.0.0.1) works: heard after 1 ms"),
     ]
     (_, alone) = check_multicast((LOOPBACK,))
     assert (alone.state, "endpoints.yaml" in alone.hint) == ("warning", True)

@@ -39,7 +39,7 @@ def told(asked: list[SidecarAnswer]) -> list[tuple[str, str, str]]:
 
 
 def test_nothing_runs_is_no_failure() -> None:
-    assert told([]) == [("sidecar", "ok", "no sidecar runs")]
+    assert told([]) == [("sidecar", "ok", "no sidecar of postern runs")]
 
 
 def test_sidecar_that_is_ready_takes_one_line() -> None:
