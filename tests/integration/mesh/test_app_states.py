@@ -122,3 +122,23 @@ async def test_learnt_service_whose_app_left_is_unavailable_at_once(engine: str,
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     # By the address of the registry, or of multicast where that record goes last.
     assert re.search(rf"served until then by [0-9.]+:{echo.peer_port}\b", str(caught.value.details()))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_call_whose_callees_proxy_dies_says_so(engine: str, mesh: Mesh) -> None:
+    app = await mesh.http_app("cart")
+    cart = await mesh.sidecar("cart", app=app, flags=("--engine", engine))
+    web = await mesh.sidecar("web", flags=("--engine", engine))
+
+    async def has_come() -> bool:
+        return "/slow" in json.loads((await request(app.port, "GET", "/stats")).body)["requests"]
+
+    async with asyncio.TaskGroup() as tasks:
+        slow = request(web.http_port, "POST", "/slow?s=60", headers=[(DAPR_APP_ID, "cart")], body=b"x")
+        call = tasks.create_task(slow)
+        await eventually(has_come)
+        cart.process.kill()
+    answer = call.result()
+    assert answer.get("postern-error") == "reset-early"
+    text = json.loads(answer.body)["message"].partition("err: ")[2]
+    assert text == "the call to cart.default broke before an answer: the connection was closed"

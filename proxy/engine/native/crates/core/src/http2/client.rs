@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ const MAX_CALLS: usize = 100;
 /// Of a request body given before the stream has room: a stream gets its window only once its head is written, and what is given
 /// before leaves with the head, in one write.
 const EARLY_BYTES: usize = 16_384;
+const CLOSED: &str = "the connection was closed";
 /// For a callee to stop a request that it has answered: some count the resets that they get.
 const PARTING: Duration = Duration::from_millis(500);
 
@@ -223,7 +225,9 @@ async fn drive(
     })
     .await;
     let detail = match ended {
-        Ok(Ok(())) => "the connection was closed".to_owned(),
+        Ok(Ok(())) => CLOSED.to_owned(),
+        // TLS ends without a word where its transport does (RFC 8446 §6.1).
+        Ok(Err(error)) if error.get_io().is_some_and(|io| io.kind() == ErrorKind::UnexpectedEof) => CLOSED.to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(Flood { kind: "http1", .. }) => "it speaks HTTP/1.1, not HTTP/2 (is its protocol set right?)".to_owned(),
         Err(Flood { kind: "text", .. }) => "it does not speak HTTP/2 (is its protocol set right?)".to_owned(),
