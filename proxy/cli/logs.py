@@ -65,7 +65,7 @@ def logs(  # noqa: PLR0917 - the framework passes them by name
     files = asyncio.run(files_of(found, app=not sidecar, sidecar=not app))
     if not files:
         raise CliError(
-            f"{asked} logs into no file, but to the terminal of what started it",
+            f"{asked} logs to no file, but to the terminal it was started from",
             hint="appLogDestination and daprdLogDestination of a run file choose, and --log-file",
         )
     try:

@@ -194,7 +194,7 @@ _BUILT = (
     _flag("ready-fd", "FD", "a socket to our supervisor"),
 )
 _NO_BLOCK = "postern has no such building block"
-_NO_PROFILES = "there are no profiles of Go's to serve"
+_NO_PROFILES = "postern has no Go runtime to profile"
 # What is accepted for compatibility, and why it has no effect.
 _UNBUILT = tuple(
     _flag(name, "VALUE", why, "unbuilt")

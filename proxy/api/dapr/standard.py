@@ -72,7 +72,8 @@ class Health:
         """Whether the sidecar is ready."""
         if request.service not in _KNOWN:
             await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"ask for {SERVICE}, or for no service: the sidecar with its app"
+                grpc.StatusCode.NOT_FOUND,
+                f"unknown service: ask for {SERVICE}, or for none, which means the sidecar with its app",
             )
         return _response(is_ready=self._api.is_ready(with_app=not request.service))
 

@@ -52,7 +52,7 @@ async def test_logs_that_are_in_no_file_say_where_they_are(commands: Commands) -
     run = commands.run("cart", "--app-port=0")
     await run.line(LISTENING)
     code, output = await commands.done("logs", "cart")
-    assert (code, "logs into no file, but to the terminal" in output) == (1, True)
+    assert (code, "logs to no file, but to the terminal" in output) == (1, True)
     code, output = await commands.done("logs", "nobody")
     assert (code, "nobody: no such app runs here" in output) == (1, True)
     code, output = await commands.done("logs", "cart", "--app", "--sidecar")

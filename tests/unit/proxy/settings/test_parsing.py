@@ -409,7 +409,7 @@ def test_unbuilt_flags_are_accepted_and_named_once(read: Parse) -> None:
 
 def test_unbuilt_flag_says_why_it_has_no_effect(read: Parse) -> None:
     given = ("--profile-port=7777", "--enable-profiling", "--control-plane-address", "dapr-api:443")
-    profiles = "has no effect: there are no profiles of Go's to serve"
+    profiles = "has no effect: postern has no Go runtime to profile"
     assert read(*given, "--profile-port=7778").warnings == (
         f"--profile-port {profiles}",
         f"--enable-profiling {profiles}",
