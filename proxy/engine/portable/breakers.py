@@ -24,6 +24,8 @@ from proxy.engine.portable.trips import is_true
 from proxy.wire.target import as_forwarded
 
 _T = TypeVar("_T")
+# Places of Counts.
+_REQUESTS, _SUCCESSES, _FAILURES, _SUCCESSES_IN_A_ROW, _FAILURES_IN_A_ROW = range(5)
 
 
 class Admitted(NamedTuple):
@@ -52,12 +54,12 @@ class Breaker:
 
     def _begin_anew(self, now: float) -> None:
         self._generation += 1
-        self._counts = Counts()
+        self._counts = [0] * 5
         after_s = {"closed": self._spec.interval_s or math.inf, "open": self._spec.timeout_s}
         self._at = now + after_s.get(self._state, math.inf)
 
     def _turn(self, state: BreakerState, now: float) -> BreakerState:
-        before, counts, self._state = self._state, self._counts, state
+        before, counts, self._state = self._state, Counts(*self._counts), state
         self._begin_anew(now)
         self._turned(before, state, counts)
         return state
@@ -78,12 +80,12 @@ class Breaker:
             return Refused(
                 Cause.BREAKER, f"{self._spec.policy} lets calls try again in {self._left(now):.1f} s"
             )
-        if state == "half-open" and self._counts.requests >= self._spec.max_requests:
+        if state == "half-open" and self._counts[_REQUESTS] >= self._spec.max_requests:
             return Refused(
                 Cause.PROBING,
                 f"{self._spec.policy} lets {self._spec.max_requests} try, which are on their way",
             )
-        self._counts = self._counts._replace(requests=self._counts.requests + 1)
+        self._counts[_REQUESTS] += 1
         return Admitted(self, self._generation)
 
     def hear(self, now: float, generation: int, *, is_failure: bool) -> BreakerState | None:
@@ -91,14 +93,18 @@ class Breaker:
         state = self.state(now)
         if generation != self._generation:
             return None
-        requests, successes, failures, in_a_row, failed_in_a_row = self._counts
+        counts = self._counts
         if is_failure:
-            self._counts = Counts(requests, successes, failures + 1, 0, failed_in_a_row + 1)
-            if state == "half-open" or is_true(self._spec.trip, self._counts):
+            counts[_FAILURES] += 1
+            counts[_FAILURES_IN_A_ROW] += 1
+            counts[_SUCCESSES_IN_A_ROW] = 0
+            if state == "half-open" or is_true(self._spec.trip, counts):
                 return self._turn("open", now)
         else:
-            self._counts = Counts(requests, successes + 1, failures, in_a_row + 1, 0)
-            if state == "half-open" and in_a_row + 1 >= self._spec.max_requests:
+            counts[_SUCCESSES] += 1
+            counts[_SUCCESSES_IN_A_ROW] += 1
+            counts[_FAILURES_IN_A_ROW] = 0
+            if state == "half-open" and counts[_SUCCESSES_IN_A_ROW] >= self._spec.max_requests:
                 return self._turn("closed", now)
         return None
 
@@ -110,7 +116,7 @@ class Breaker:
         is_due = now > self._at
         if is_due and self._state == "open":
             return "half-open", Counts(), 0.0
-        return self._state, Counts() if is_due else self._counts, self._left(now)
+        return self._state, Counts() if is_due else Counts(*self._counts), self._left(now)
 
 
 class Breakers:
@@ -135,12 +141,15 @@ class Breakers:
         spec = self._specs.get(use.name)
         if spec is None:
             return None
-        methods = _used(self._known.setdefault(use.name, OrderedDict()), use.target, OrderedDict, MAX_TARGETS)
+        targets = self._known.setdefault(use.name, OrderedDict())
+        methods = _used(targets, use.target, OrderedDict, MAX_TARGETS)
+        return _used(methods, method, lambda: self._made(spec, use, method, now), spec.methods)
 
+    def _made(self, spec: BreakerSpec, use: BreakerUse, method: str, now: float) -> Breaker:
         def turned(before: BreakerState, after: BreakerState, counts: Counts) -> None:
             self._turned(BreakerTurn(use.name, use.target, method, before, after, counts))
 
-        return _used(methods, method, lambda: Breaker(spec, now, turned), spec.methods)
+        return Breaker(spec, now, turned)
 
     def glances(self, now: float) -> Iterable[BreakerGlance]:
         """All that have been asked."""

@@ -199,33 +199,62 @@ impl Breaker {
 /// At most so many by their keys; of more, the one that was used longest ago is forgotten.
 #[derive(Debug)]
 struct Used<T> {
-    known: HashMap<Arc<str>, (u64, T)>,
-    by_use: BTreeMap<u64, Arc<str>>,
+    places: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
+    entries: Vec<Entry<T>>,
+    /// Places in `entries`, by when they were last used.
+    by_use: BTreeMap<u64, usize>,
     uses: u64,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    key: Arc<str>,
+    used: u64,
+    value: T,
 }
 
 impl<T> Default for Used<T> {
     fn default() -> Self {
-        Self { known: HashMap::new(), by_use: BTreeMap::new(), uses: 0 }
+        Self { places: HashMap::default(), entries: Vec::new(), by_use: BTreeMap::new(), uses: 0 }
     }
 }
 
 impl<T> Used<T> {
-    fn get(&mut self, name: &str, most: usize, make: impl FnOnce(Arc<str>) -> T) -> &mut T {
-        self.uses += 1;
-        let key = match self.known.get(name) {
-            Some((used, _)) => self.by_use.remove(used),
-            None => None,
+    fn get(&mut self, key: &str, most: usize, make: impl FnOnce(Arc<str>) -> T) -> &mut T {
+        let place = match self.places.get(key) {
+            Some(place) => *place,
+            None => self.add(key.into(), most, make),
         };
-        if key.is_none() && self.known.len() >= most {
-            let oldest = self.by_use.pop_first();
-            oldest.and_then(|(_, oldest)| self.known.remove(&oldest));
+        let entry = &mut self.entries[place];
+        if entry.used < self.uses {
+            self.uses += 1;
+            self.by_use.remove(&entry.used);
+            self.by_use.insert(self.uses, place);
+            entry.used = self.uses;
         }
-        let key = key.unwrap_or_else(|| name.into());
-        self.by_use.insert(self.uses, key.clone());
-        let (used, found) = self.known.entry(key.clone()).or_insert_with(|| (0, make(key)));
-        *used = self.uses;
-        found
+        &mut entry.value
+    }
+
+    /// Takes the place of the oldest where there are as many as may be.
+    fn add(&mut self, key: Arc<str>, most: usize, make: impl FnOnce(Arc<str>) -> T) -> usize {
+        let oldest = if self.entries.len() < most { None } else { self.by_use.pop_first() };
+        self.uses += 1;
+        let entry = Entry { key: key.clone(), used: self.uses, value: make(key.clone()) };
+        let place = if let Some((_, place)) = oldest {
+            self.places.remove(&self.entries[place].key);
+            self.entries[place] = entry;
+            place
+        } else {
+            self.entries.push(entry);
+            self.entries.len() - 1
+        };
+        self.places.insert(key, place);
+        self.by_use.insert(self.uses, place);
+        place
+    }
+
+    fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().map(|entry| &entry.value)
     }
 }
 
@@ -259,8 +288,7 @@ impl Breakers {
     pub fn glances(&self) -> Vec<Glance> {
         let now = Instant::now();
         let targets = lock(&self.targets);
-        let each = targets.known.values().flat_map(|(_, methods)| methods.known.values());
-        each.map(|(_, breaker)| breaker.glance(now)).collect()
+        targets.values().flat_map(Used::values).map(|breaker| breaker.glance(now)).collect()
     }
 }
 
