@@ -60,6 +60,8 @@ INVOKER = "invoker"  # the private listener that InvokeService calls apps by: it
 EXTERNAL_HOLD_S = 6.0  # for a host's addresses, whose lookup ends within 5 s
 ABSENT_HOLD_S = 0.5  # for other hosts to tell of a name that has no instance here
 _OTLP_EDITS: Edits = (Edit(op=Op.REMOVE, name=b"dapr-api-token"), Edit(op=Op.DEADLINE))
+# What an app's OnInvoke said beyond HTTP, which is for InvokeService alone.
+_FOR_INVOKER = Edit(op=Op.REMOVE_PREFIX, name=b"postern-grpc-")
 SPELLINGS = "spellings"  # the scope of what was decided for a name in lower case that is spelt otherwise
 
 
@@ -167,6 +169,8 @@ class Outbound:
         edits: Edits = (Edit(op=Op.TELL_TRACE),) if tells else ()
         if self.view.is_baggage_strict:
             edits = (*edits, Edit(op=Op.ECHO, name=b"baggage"))
+        if head.listener() != INVOKER and head.protocol() != "grpc":
+            edits = (*edits, _FOR_INVOKER)
         return replace(found, reply_edits=(*found.reply_edits, *edits))
 
     def _readable(self, head: RecordingHead, found: Decision) -> Decision:

@@ -85,6 +85,7 @@ async def test_http_call_becomes_on_invoke(called: Called) -> None:
     answer = await request(called.web.http_port, "PUT", target, headers=headers, body=b"hello")
     assert (answer.status, answer.get("content-type")) == (200, "application/json")
     assert (answer.get("x-app"), answer.get("content-language")) == ("callback", "de")
+    assert not [name for name, _ in answer.headers if name.lower().startswith("postern-")]
     told = asked(answer)
     metadata = dict(told.pop("metadata"))
     assert told == {
