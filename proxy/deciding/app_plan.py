@@ -54,6 +54,11 @@ STRIP: Edits = (
 )
 # The same for a caller that nobody proves: it is named as its own proxy names it.
 _STRIP_BUT_CLAIMS: Edits = tuple(edit for edit in STRIP if edit.name != b"dapr-caller-")
+# What InvokeService says of a packed message, for OnInvoke alone.
+_OF_PACKED_MESSAGES: Edits = (
+    Edit(op=Op.REMOVE, name=b"dapr-type-url"),
+    Edit(op=Op.REMOVE, name=b"dapr-type-content-type"),
+)
 STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"postern-"))
 
 
@@ -188,6 +193,8 @@ def _given(
         Edit(op=Op.TRACE),
     ]
     edits.append(Edit(op=Op.DEADLINE))
+    if surface == "dapr" and not grpc and not by_callback:
+        edits.extend(_OF_PACKED_MESSAGES)
     if web:
         edits.append(Edit(op=Op.GRPC_WEB))
     elif app.is_grpc and not grpc and not by_callback:

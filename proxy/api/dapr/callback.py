@@ -24,6 +24,7 @@ from proxy.api.dapr.invocation import (
     GRPC_TYPE,
     METADATA_NAME,
     METADATA_TEXT,
+    REQUEST_KIND,
     REQUEST_TYPE,
     Metadata,
 )
@@ -37,7 +38,9 @@ from telemetry.context import grpc_trace_bytes, parse_traceparent
 
 _MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 # gRPC's client writes it itself; what is about the HTTP message and not the call; what `traceparent` is told in.
-_NO_METADATA: Final = frozenset({"user-agent", "te", "expect", REQUEST_TYPE.decode(), "grpc-trace-bin"})
+_NO_METADATA: Final = frozenset(
+    {"user-agent", "te", "expect", "grpc-trace-bin", REQUEST_TYPE.decode(), REQUEST_KIND.decode()}
+)
 _VERBS: Final = frozenset(HTTPExtension.Verb.keys())
 _CAUSES: Final = frozenset(cause.value for cause in Cause)
 _HINT: Final = (
@@ -64,9 +67,8 @@ def on_invoke(request: LocalRequest) -> tuple[InvokeRequest, Metadata]:
     """What to call OnInvoke with. Raises UnknownVerbError."""
     path, _, query = request.target.partition("?")
     named = dict(request.headers)
-    message = InvokeRequest(
-        method=unquote(path.lstrip("/")), content_type=named.get(b"content-type", b"").decode("latin-1")
-    )
+    kind = named.get(REQUEST_KIND if REQUEST_TYPE in named else b"content-type", b"").decode("latin-1")
+    message = InvokeRequest(method=unquote(path.lstrip("/")), content_type=kind)
     message.data.value = request.body
     message.data.type_url = unquote(named.get(REQUEST_TYPE, b"").decode("latin-1"))
     if request.method not in _VERBS:

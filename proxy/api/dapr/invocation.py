@@ -43,7 +43,7 @@ DROPPED: Final = frozenset(
     {
         *("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"),
         *("te", "trailer", "proxy-authorization", "proxy-authenticate", "expect", "host", "content-length"),
-        *("content-type", "dapr-app-id", "dapr-api-token", "dapr-type-url"),
+        *("content-type", "dapr-app-id", "dapr-api-token", "dapr-type-url", "dapr-type-content-type"),
     }
 )
 _NAMED: Final = 64  # of an app-id that is far too long
@@ -51,6 +51,8 @@ _STATUS_KEY: Final = "dapr-http-status"
 DETAILS_KEY: Final = DETAILS.decode()
 #: Of a request: the type of a packed message (`data.type_url`), percent-encoded, for OnInvoke.
 REQUEST_TYPE: Final = b"dapr-type-url"
+#: And the content type that its sender gave it, which is application/x-protobuf over HTTP.
+REQUEST_KIND: Final = b"dapr-type-content-type"
 #: Fields of an answer that a gRPC app gave by OnInvoke (`callback`): what HTTP can't say of it.
 GRPC_STATUS, GRPC_MESSAGE, GRPC_TYPE = b"postern-grpc-status", b"postern-grpc-message", b"postern-grpc-type"
 GRPC_KIND: Final = (
@@ -114,6 +116,8 @@ def http_call(
         fields.append(("content-type", _printable(kind)))
     if message.data.type_url:
         fields.append((REQUEST_TYPE.decode(), quote(message.data.type_url, safe="/:")))
+        if message.content_type:
+            fields.append((REQUEST_KIND.decode(), _printable(message.content_type)))
     return HttpCall(
         HTTPExtension.Verb.Name(verb),
         _target(message.method, message.http_extension.querystring),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from proxy.api.dapr.codes import INVALID_ARGUMENT
+from proxy.api.dapr.codes import INVALID_ARGUMENT, binary
 from proxy.api.dapr.invocation import DROPPED
 from proxy.api.daprd.framing import WireError
 from proxy.contract.head import Header, Headers
@@ -25,7 +25,10 @@ def canonical(name: str) -> str:
 def into_map(headers: Headers, found: Any) -> None:  # noqa: ANN401 - protobuf's container has no class to name
     """Add fields to a map of an envelope."""
     for raw, data in headers:
-        found[canonical(raw.decode("latin-1"))].values.append(as_text(data))
+        name = raw.decode("latin-1")
+        # A daprd takes what ends in `-bin` for binary, and decodes it for gRPC apps, where that is in lower case.
+        is_binary = name.endswith("-bin") and binary(data) is not None
+        found[name if is_binary else canonical(name)].values.append(as_text(data))
 
 
 def as_text(data: bytes) -> str:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from proxy.api.dapr.codes import INVALID_ARGUMENT
 from proxy.api.dapr.common_pb2 import HTTPExtension
-from proxy.api.dapr.invocation import REQUEST_TYPE
+from proxy.api.dapr.invocation import REQUEST_KIND, REQUEST_TYPE
 from proxy.api.daprd.fields import as_text, first, from_map, into_map
 from proxy.api.daprd.framing import WireError
 from proxy.api.daprd.internals_pb2 import InternalInvokeRequest, ListStringValue
@@ -94,6 +94,8 @@ def http_head(
         headers.append((b"content-type", quote(kind, safe=_QUERY_SAFE + " ").encode()))
     if message.data.type_url:
         headers.append((REQUEST_TYPE, quote(message.data.type_url, safe="/:").encode()))
+        if message.content_type:
+            headers.append((REQUEST_KIND, quote(message.content_type, safe=_QUERY_SAFE + " ").encode()))
     if length or (length == 0 and verb in _WITH_LENGTH):
         headers.append((b"content-length", b"%d" % length))
     peer = _peer_of(outer)
@@ -156,12 +158,17 @@ def envelope(head: RawHead, parties: Parties) -> InternalInvokeRequest:
     request = InternalInvokeRequest(ver="V1")
     message = request.message
     message.method = method_of(path)
-    message.http_extension.CopyFrom(HTTPExtension(verb=verb, querystring=query))
+    if verb != "NONE" or query:
+        message.http_extension.CopyFrom(HTTPExtension(verb=verb, querystring=query))
     named = dict(head.headers)
-    message.content_type = as_text(named.get(b"content-type", b""))
+    message.content_type = as_text(named.get(REQUEST_KIND if REQUEST_TYPE in named else b"content-type", b""))
     if REQUEST_TYPE in named:
         message.data.type_url = unquote(as_text(named[REQUEST_TYPE]))
-    passed = tuple(f for f in head.headers if f[0] != REQUEST_TYPE and not f[0].startswith(b"postern-"))
+    passed = tuple(
+        f
+        for f in head.headers
+        if f[0] not in (REQUEST_TYPE, REQUEST_KIND) and not f[0].startswith(b"postern-")
+    )
     into_map(passed, request.metadata)
     ours = {
         "destination-app-id": parties.callee,

@@ -258,6 +258,23 @@ async def test_grpc_app_is_called_by_on_invoke(mesh_of_both: Mixed, caller: str,
     assert json.loads(failed.body)["code"] == 9
 
 
+@pytest.mark.parametrize(("caller", "callee"), TO_GRPC)
+async def test_binary_metadata_and_packed_messages_reach_on_invoke(
+    mesh_of_both: Mixed, caller: str, callee: str
+) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh_of_both[caller].grpc_port}") as channel:
+        ended = await DaprClient(channel).invoke(
+            *(callee, "hello"),
+            data=b"data",
+            type_url="x/Y",
+            content_type="a/b",
+            metadata=(("x-raw-bin", b"\x00\x01"),),
+        )
+    told = json.loads(ended.response.data.value)
+    assert dict(told["metadata"])["x-raw-bin"] == "\x00\x01"
+    assert (told["type_url"], told["content_type"], told["body"]) == ("x/Y", "a/b", "data")
+
+
 @pytest.mark.parametrize(("caller", "callee"), crossing(PAIRS + TO_GRPC))
 async def test_invoke_service_crosses(mesh_of_both: Mixed, caller: str, callee: str) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh_of_both[caller].grpc_port}") as channel:

@@ -245,8 +245,8 @@ async def test_status_of_the_app_comes_back_as_it_is(client: DaprClient) -> None
     assert (ended.code, ended.text) == (grpc.StatusCode.FAILED_PRECONDITION, "not ready: ümläut %")
     assert ended.trailing["grpc-status-details-bin"] == b"\x08\x09"
     assert ended.trailing["x-failed"] == "yes"
-    packed = await client.invoke("orders", "packed", verb="", type_url="x/Y")
-    assert asked(packed)["type_url"] == "x/Y"
+    packed = await client.invoke("orders", "packed", verb="", type_url="x/Y", content_type="a/b")
+    assert (asked(packed)["type_url"], asked(packed)["content_type"]) == ("x/Y", "a/b")
     assert packed.response.data.type_url == "type.googleapis.com/testing.Echo"
     assert packed.response.content_type == "application/json"  # as the app gave it
     missing = await client.invoke("plain", "x", verb="")

@@ -34,8 +34,10 @@ def test_request_is_told_whole() -> None:
 
 
 def test_type_of_a_packed_message_is_told() -> None:
-    message, metadata = on_invoke(asked(headers=((b"dapr-type-url", b"x/Y%25"),)))
-    assert (message.data.type_url, metadata) == ("x/Y%", ())
+    kinds = ((b"content-type", b"application/x-protobuf"), (b"dapr-type-content-type", b"a/b"))
+    message, metadata = on_invoke(asked(headers=((b"dapr-type-url", b"x/Y%25"), *kinds)))
+    assert (message.data.type_url, message.content_type) == ("x/Y%", "a/b")
+    assert metadata == (("dapr-content-type", "application/x-protobuf"),)
 
 
 def test_trace_is_told_in_both_forms() -> None:

@@ -89,6 +89,7 @@ def test_packed_message_is_protobuf_whatever_the_content_type_says() -> None:
     found = dict(call_of(request).headers)
     assert found["content-type"] == "application/x-protobuf"
     assert found["dapr-type-url"] == "type.googleapis.com/x.Y%20%25"
+    assert found["dapr-type-content-type"] == "text/plain"
 
 
 def test_absent_content_type_stays_absent() -> None:

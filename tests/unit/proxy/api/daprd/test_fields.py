@@ -33,6 +33,15 @@ def test_values_stay_in_order_and_as_bytes() -> None:
     assert as_text(b"\xff") == "ÿ"
 
 
+def test_binary_ones_are_in_the_case_in_which_daprds_decode_them() -> None:
+    request = InternalInvokeRequest()
+    into_map(((b"x-a-bin", b"AAE="), (b"x-b-bin", b"no base64!")), request.metadata)
+    assert {name: list(values.values) for name, values in request.metadata.items()} == {
+        "x-a-bin": ["AAE="],
+        "X-B-Bin": ["no base64!"],
+    }
+
+
 def test_fields_of_the_hop_and_of_ours_are_left_out() -> None:
     request = mapped(
         Connection=["X-Hop, close"],

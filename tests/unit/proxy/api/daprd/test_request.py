@@ -116,11 +116,17 @@ def test_envelope_becomes_a_request() -> None:
 def test_type_of_a_packed_message_passes_both_ways() -> None:
     request = asked()
     request.message.data.type_url = "x/Y%"
+    request.message.content_type = "a/b"
     head = opened(request)
-    assert dict(head.headers)[b"dapr-type-url"] == b"x/Y%25"
+    found = dict(head.headers)
+    assert (found[b"dapr-type-url"], found[b"content-type"]) == (b"x/Y%25", b"application/x-protobuf")
     made = envelope(sent(headers=head.headers), PARTIES)
-    assert made.message.data.type_url == "x/Y%"
-    assert "Dapr-Type-Url" not in made.metadata
+    assert (made.message.data.type_url, made.message.content_type) == ("x/Y%", "a/b")
+    assert not [name for name in made.metadata if name.startswith("Dapr-Type-")]
+
+
+def test_missing_verb_stays_missing() -> None:
+    assert not envelope(sent(method=b"NONE"), PARTIES).message.HasField("http_extension")
 
 
 @pytest.mark.parametrize(
