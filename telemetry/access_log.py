@@ -10,6 +10,7 @@ from telemetry.report import Call
 
 HTTP_SCOPE = "dapr.runtime.http-info"
 GRPC_SCOPE = "dapr.runtime.grpc.api-info"
+CLOSED = "reason=api-list"  # the decision on a gRPC method that `spec.api` closes
 
 
 def made_by(call: Call) -> str | None:
@@ -75,7 +76,8 @@ def _endpoint(call: Call, target: str) -> str:
 
 
 class ApiLog:
-    """Dapr's API log: one info line per call of the app, also to the proxy's own API; none for peers' calls, nor without the API token.
+    """Dapr's API log: one info line per call of the app, also to the proxy's own API; none for peers' calls, without the API token, or
+    for gRPC methods that `spec.api` closes.
 
     `obfuscate` replaces the path by the callee (`InvokeService/b`) or the endpoint's name; what names neither is an invocation, too.
     """
@@ -94,7 +96,11 @@ class ApiLog:
 
     def __call__(self, call: Call, target: str, user_agent: str) -> None:
         """Logs a call that came from the app. target: its path as the app sent it, without the query."""
-        if call.direction != "outbound" or call.cause == names.UNAUTHENTICATED_CAUSE:
+        if (
+            call.direction != "outbound"
+            or call.cause == names.UNAUTHENTICATED_CAUSE
+            or call.decision == CLOSED
+        ):
             return
         endpoint = _endpoint(call, target)
         if self._omit_health_checks and (endpoint in _HEALTH or (not call.dst and target == _GRPC_HEALTH)):

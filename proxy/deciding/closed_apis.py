@@ -1,10 +1,13 @@
 """Which APIs `spec.api` closes, and how a call of one is answered: over HTTP as for an unknown path, in gRPC not implemented. Pure."""
 
+from msgspec.structs import replace
+
 from policies.rules.api_lists import ApiLists
 from proxy import errors
 from proxy.contract.plan import Cause, Labels, Reply
 from proxy.deciding.error_info import with_error_info
 from proxy.deciding.plain_text import in_plain_text
+from telemetry.access_log import CLOSED
 
 _WHY = "is closed by spec.api of the Configuration"
 _UNIMPLEMENTED = 12
@@ -39,5 +42,6 @@ def closed_route(labels: Labels, route: str) -> Reply:
 def closed_method(labels: Labels) -> Reply:
     """UNIMPLEMENTED with an ErrorInfo."""
     text = f"requested endpoint is not available: it {_WHY}"
+    labels = replace(labels, decision=CLOSED)
     reply = errors.reply(Cause.UNSUPPORTED, labels, text, grpc=_UNIMPLEMENTED)
     return with_error_info(reply, "Not Implemented", 501, "requested endpoint is not available")

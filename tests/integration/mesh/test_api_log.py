@@ -18,7 +18,7 @@ CONFIG = """
 kind: Configuration
 metadata: {name: logged}
 spec:
-  api: {denied: [{name: shutdown, version: v1, protocol: http}]}
+  api: {denied: [{name: shutdown, version: v1, protocol: http}, {name: shutdown, version: v1, protocol: grpc}]}
   logging: {apiLogging: {enabled: true, omitHealthChecks: true}}
 """
 AGENT = ("user-agent", "suite/1")
@@ -50,7 +50,11 @@ async def test_line_says_what_the_app_asked_and_got_whatever_the_level(
     ):
         answers.append(await request(web.http_port, verb, target, headers=headers))
     async with grpc.aio.insecure_channel(f"localhost:{web.grpc_port}") as channel:
-        await DaprClient(channel, (token,)).get_metadata()
+        client = DaprClient(channel, (token,))
+        assert (
+            await client.shutdown()
+        ).code is grpc.StatusCode.UNIMPLEMENTED  # closed, and not logged in gRPC
+        await client.get_metadata()
 
     async def is_whole() -> bool:
         return len(lines_of(web)) >= 4
