@@ -108,7 +108,7 @@ CODES: Final = (
     ),
     Code(
         code="PST0204",
-        about="a trip of a circuit breaker that is no condition in CEL",
+        about="a trip of a circuit breaker that is not a condition in CEL",
         field=r"spec\.policies\.circuitBreakers\..*trip$",
     ),
     Code(code="PST0209", about="another fault in a Resiliency", field=r"spec\.(?:policies|targets)"),

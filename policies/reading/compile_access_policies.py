@@ -68,16 +68,15 @@ class _Set(Struct):
     templates: dict[Template, int] = field(default_factory=dict)
     headers: dict[HeaderCondition, int] = field(default_factory=dict)
     aliases: set[str] = field(default_factory=set)
-    default_allow: bool | None = None
-    is_there: bool = False
+    default_allow: bool | None = None  # None: no policy was read
 
     def rules(self, own_trust_domain: str | None) -> PolicyRules | None:
         """All of them; None where there is no policy."""
-        if not self.is_there:
+        if self.default_allow is None:
             return None
         return policy_rules(
             self.by_name.values(),
-            default_allow=bool(self.default_allow),
+            default_allow=self.default_allow,
             table=template_table(tuple(self.templates)),
             headers=tuple(self.headers),
             aliases=frozenset(self.aliases),
@@ -101,7 +100,6 @@ class _Reader:
 
     def read(self, policy: own_schema.AccessPolicy, into: _Set) -> None:
         """Adds a policy to those before it."""
-        into.is_there = True
         name = policy.metadata.name
         self._name(("metadata", "name"), name)
         self._default(policy.spec, into)
@@ -175,8 +173,14 @@ class _Reader:
         """Where an allow leaves namespaces or trust domains out, it means our own, and a deny all."""
         if not isinstance(written, own_schema.From):
             return Callers(anonymous=True)
-        for key in ("apps", "namespaces", "trustDomains", "principals"):
-            if self._document.has((*place, key)) and not getattr(written, _SNAKE[key]):
+        lists = {
+            "apps": written.apps,
+            "namespaces": written.namespaces,
+            "trustDomains": written.trust_domains,
+            "principals": written.principals,
+        }
+        for key, texts in lists.items():
+            if self._document.has((*place, key)) and not texts:
                 self._fault((*place, key), "is empty (expected an entry, or leave it out)")
         means_own = is_allow and not written.principals
         own_namespace = (Pattern(self._namespace),) if means_own else ()
@@ -261,14 +265,6 @@ class _Reader:
                 self._fault(spot, "has no values (expected texts of ASCII)")
             made.append(HeaderCondition(name.lower().encode(), frozenset(value.encode() for value in values)))
         return made
-
-
-_SNAKE = {
-    "apps": "apps",
-    "namespaces": "namespaces",
-    "trustDomains": "trust_domains",
-    "principals": "principals",
-}
 
 
 def fault_of_template(path: str) -> str | None:

@@ -32,7 +32,7 @@ _LEVELS = (("||",), ("&&",), (*_ORDER, *_EQUALITY), ("+", "-"), ("*", "/", "%"))
 
 
 class TripError(ValueError):
-    """An expression that can't be used. column: counted from 1. is_syntax: it is no CEL; else CEL would fail when it is run."""
+    """An expression that can't be used. column: counted from 1. is_syntax: it is not CEL; else CEL would fail when it is run."""
 
     def __init__(self, problem: str, column: int, *, is_syntax: bool = False) -> None:
         super().__init__(f"{problem} (column {column})")
