@@ -248,9 +248,13 @@ async def test_identity_asked_for_too_often_is_slowed(root: Path) -> None:
     with running_sentry(root) as sentry:
         token = mint(root, CART, SENTRY_ID)
         message = request(token=token)
-        async with asyncio.TaskGroup() as tasks:
-            calls = [tasks.create_task(_code_or_zero(sentry, message)) for _ in range(70)]
-        codes = [call.result() for call in calls]
+        codes: list[int] = []
+        while (
+            8 not in codes and len(codes) < 700
+        ):  # on a busy machine the first 70 may take so long that none is too many
+            async with asyncio.TaskGroup() as tasks:
+                calls = [tasks.create_task(_code_or_zero(sentry, message)) for _ in range(70)]
+            codes += [call.result() for call in calls]
         assert set(codes) == {0, 8}
         assert codes.count(0) >= 50
 
