@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from policies.errors import DocumentError, Fault
 from policies.rules.access import AccessRules, Profile, without_policy
@@ -90,7 +91,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
     return PolicySnapshot(
         generation=generation,
         access=access,
-        resiliency=resiliency,
+        resiliency=replace(resiliency, heeds_answers=sources.profile != "daprd"),
         configuration=configuration,
         warnings=warnings,
         pipelines=pipelines,

@@ -63,7 +63,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
     """What holds for calls to one target: `retry` round `breaker` round `builtin_retry` round `timeout_s`, which is per attempt.
 
     `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`; `resource` in which one it is written, by name and
-    namespace.
+    namespace. heeds_answers: an answer may ask for a later attempt, or for none.
     """
 
     timeout_s: float | None = None
@@ -72,6 +72,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
     builtin_retry: RetryRule | None = BUILTIN_RETRY
     source: str = "built-in"
     resource: tuple[str, str] = ("", "")
+    heeds_answers: bool = True
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -85,11 +86,15 @@ class TargetRules(Struct, frozen=True, kw_only=True):
 
 
 class ResiliencyRules(Struct, frozen=True, kw_only=True):
-    """All of one caller's resiliency. `resources` are those that were loaded, in order: name and namespace."""
+    """All of one caller's resiliency. `resources` are those that were loaded, in order: name and namespace.
+
+    heeds_answers: as of each target; daprds don't.
+    """
 
     resources: tuple[tuple[str, str], ...] = ()
     targets: Mapping[str, TargetRules] = field(default_factory=dict)
     default: TargetRules = field(default_factory=TargetRules)
+    heeds_answers: bool = True
 
     @property
     def breakers(self) -> tuple[BreakerRule, ...]:
@@ -102,7 +107,7 @@ class ResiliencyRules(Struct, frozen=True, kw_only=True):
 
         Policies go by that very spelling; the built-in retry goes by the app-id alone, and never to our own app.
         """
-        rules = self.targets.get(target, self.default)
+        rules = replace(self.targets.get(target, self.default), heeds_answers=self.heeds_answers)
         is_url = target.startswith(("http://", "https://"))
         app_id = target if is_url else target.partition(".")[0]
         if app_id in self.targets or app_id == own_app_id:

@@ -120,7 +120,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     """A retry policy as data; the engine loops. Of several, the first that covers the failure decides.
 
     delays_s draws the pauses of one call. http_codes/grpc_codes: None means every failure status, empty none. within_s: no attempt
-    begins later than so long after the call. is_inner: all its attempts are one to a circuit breaker, which hears of the last.
+    begins later than so long after the call. is_inner: all its attempts are one to a circuit breaker, which hears of the last, and to the
+    rules after it, which go on where it has none left; each of their attempts has all of its anew.
+    heeds_answer: an answer may ask for a later attempt, or for none (`proxy.wire.pushback`).
     """
 
     attempts: int | None  # in all, None: no limit
@@ -130,6 +132,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     delays_s: Callable[[], "Delays"]
     within_s: float | None = None
     is_inner: bool = False
+    heeds_answer: bool = False
 
 
 class Delays(Protocol):

@@ -324,6 +324,8 @@ def _retry(policy: RetryPolicy) -> Json:
         "httpCodes": None if policy.http_codes is None else sorted(policy.http_codes),
         "grpcCodes": None if policy.grpc_codes is None else sorted(policy.grpc_codes),
         "withinS": policy.within_s,
+        "inner": policy.is_inner,
+        "heedsAnswer": policy.heeds_answer,
         "pausesS": pauses,
     }
 

@@ -1,7 +1,8 @@
 """Retry rules and circuit breakers of targets as data for engines. Pure; what may safely be sent twice is decided here.
 
 Without a user's policy: what certainly did not reach the app is retried once (after a second, three times, as Dapr's built-in retry), and
-so is a broken idempotent call without a body; never an app's own answer. A written policy does what it says.
+so is a broken idempotent call without a body; never an app's own answer. A written policy does what it says. The built-in retry goes on
+within each attempt of a default policy; an entry of `targets.apps` ends it.
 """
 
 import random
@@ -37,8 +38,14 @@ def retry_policies(
     if not grpc and head.framing() == "stream":
         return ()  # a body of unknown length is never sent twice
     made: list[RetryPolicy] = []
+    if rules.builtin_retry is not None and not grpc:
+        on = _UNSENT
+        if head.method() in IDEMPOTENT and head.framing() == "none":
+            on = _UNSENT | {Cause.RESET_EARLY}
+        made.append(replace(_of(rules.builtin_retry, on, rng), is_inner=True))
     if rules.retry is not None:
-        made.append(_written(rules.retry, rng, opening_only=is_declared_stream(head)))
+        written = _written(rules.retry, rng, opening_only=is_declared_stream(head))
+        made.append(replace(written, heeds_answer=rules.heeds_answers))
     elif grpc:
         made.append(
             RetryPolicy(
@@ -50,11 +57,6 @@ def retry_policies(
                 is_inner=True,
             )
         )
-    if rules.builtin_retry is not None and not grpc and rules.retry is None:
-        on = _UNSENT
-        if head.method() in IDEMPOTENT and head.framing() == "none":
-            on = _UNSENT | {Cause.RESET_EARLY}
-        made.append(replace(_of(rules.builtin_retry, on, rng), is_inner=True))
     return tuple(made)
 
 

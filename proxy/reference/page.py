@@ -83,8 +83,14 @@ is final.
 Nothing is retried once the response head has reached the caller, after the caller has hung up or its deadline has passed, for an HTTP body
 of unknown length, for a body larger than the replay buffer, or beyond the opening of a gRPC stream declared by `dapr-stream`.
 
-`DefaultAppRetryPolicy` or `DefaultRetryPolicy` apply to apps without an entry. They replace the built-in retry (three retries, a second
-apart, of what certainly did not reach the app), whereas Dapr multiplies the two: `maxRetries: 1` is two attempts here and eight there.
+`DefaultAppRetryPolicy` or `DefaultRetryPolicy` apply to apps without an entry, round the built-in retry (three retries, a second apart, of
+what certainly did not reach the app), which each of their attempts has anew: with `maxRetries: 1` a callee that accepts no connection is
+tried eight times, one that answers with a failure twice. An entry in `targets.apps`, also an empty one, turns the built-in retry off.
+
+An answer may ask for another pause, but under the name `daprd`: `Retry-After` of a 429 or 503, in seconds or as a date, makes it at least
+so long, `grpc-retry-pushback-ms` takes its place, and is no retry where it is negative or no number; both count up to 30 s. A retry whose
+pause would end after the call's deadline is not waited for. Retries of gRPC calls say in `grpc-previous-rpc-attempts` how many attempts may
+have reached an app before.
 """
 _MIDDLEWARE = """A handler whose component is missing or can't be used is refused when it is loaded, never passed over. `opa`, `sentinel`
 and `wasm` are not built. Settings of `middleware.http.` types:

@@ -1,6 +1,7 @@
 """Edits, compiled once per Plan and applied once per attempt in one pass over the headers."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.contract.engine import HopSpan
 from proxy.contract.fields import read_baggage
@@ -27,6 +28,7 @@ HOP_BY_HOP = frozenset(
 )
 _CALLER_HEADERS = frozenset({b"dapr-caller-app-id", b"dapr-caller-namespace"})
 _TRACE_HEADERS = frozenset({b"traceparent", b"grpc-trace-bin"})
+PREVIOUS_ATTEMPTS = b"grpc-previous-rpc-attempts"
 _NOTHING: frozenset[bytes] = frozenset()
 _FORMS: dict[bytes, Form] = {b"whole": "whole", b"method": "method"}
 
@@ -192,6 +194,16 @@ def edit_request(
         length=None if sent_as else raw.length,
         scheme=b"http",
     )
+
+
+def with_previous_attempts(raw: RawHead, count: int) -> RawHead:
+    """A gRPC request that was sent so often before, besides what its caller's own client says of that. Source: gRPC proposal A6."""
+    said = next((data for name, data in raw.headers if name == PREVIOUS_ATTEMPTS), b"")
+    total = count + (int(said) if said.isdigit() and len(said) < 10 else 0)
+    if count == 0:
+        return raw
+    headers = (field for field in raw.headers if field[0] != PREVIOUS_ATTEMPTS)
+    return replace(raw, headers=(*headers, (PREVIOUS_ATTEMPTS, b"%d" % total)))
 
 
 def target_of(compiled: Compiled, head: RequestHead) -> bytes:

@@ -19,7 +19,7 @@ SpansParts = tuple[str, bool, int | None, list[tuple[int, str]]]
 ReplyParts = tuple[TokenParts, int, Pairs, bytes, int, str, str, list[str], list[str]]
 EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts], list[str]]
-RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None, bool]
+RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None, bool, bool]
 BreakerUseParts = tuple[str, str, Form, str | None, bool]
 BreakerParts = tuple[str, int, float, float, list[tuple[str, int | float]], int]
 Times = tuple[float, float | None, float | None]
@@ -99,7 +99,9 @@ Asked = (
     | tuple[
         Literal["undecided"], tuple[str, Headers, str | None], Question
     ]  # listener, fields of a request, what is bad of it; by `reply`
-    | tuple[Literal["pauses"], tuple[int, int, int], Question]  # call, token of its Plan, number of the rule
+    | tuple[
+        Literal["pauses"], tuple[int, int, int, bool], Question
+    ]  # call, token of its Plan, number of the rule, whether it begins anew
     | tuple[Literal["explain"], tuple[str], Question]  # a cluster's key
     | tuple[Literal["verify"], tuple[bytes, bool], Question]  # a leaf; was it shown by a server?
 )

@@ -164,6 +164,7 @@ def _retry_parts(policy: RetryPolicy) -> "RetryParts":
         None if policy.grpc_codes is None else sorted(policy.grpc_codes),
         policy.within_s,
         policy.is_inner,
+        policy.heeds_answer,
     )
 
 

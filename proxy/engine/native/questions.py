@@ -74,7 +74,9 @@ class Answers:
                     else answers.bad_request(reason, spec, headers)
                 )
                 question.reply(self._reply_parts(made), [])
-            case ("pauses", (call, token, rule), question):
+            case ("pauses", (call, token, rule, is_anew), question):
+                if is_anew:
+                    self._pauses.pop((call, rule), None)
                 question.pauses(list(islice(self._drawing(call, token, rule), _PAUSES)))
             case ("explain", (key,), question):
                 question.explain(self._explain(key))

@@ -18,10 +18,17 @@ from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.request_body import BodyCursor
-from proxy.engine.portable.retrying import heard_by_gates
+from proxy.engine.portable.retrying import Failure, heard_by_gates, is_failure
 from proxy.wire import answers
-from proxy.wire.edits import HOP_BY_HOP, Compiled, edit_request, edit_trailers
+from proxy.wire.edits import (
+    HOP_BY_HOP,
+    Compiled,
+    edit_request,
+    edit_trailers,
+    with_previous_attempts,
+)
 from proxy.wire.grpc_web import content_type
+from proxy.wire.pushback import read_pushback
 from proxy.wire.streams import UpstreamCall, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -173,6 +180,8 @@ class UpstreamAttempt:
                 self._go_by_daprd()
                 return
         edited = edit_request(self._edits, raw, exchange.head, exchange.span, exchange.left_s())
+        if edited.protocol == "grpc" and exchange.under_way.begun > 1:
+            edited = with_previous_attempts(edited, exchange.under_way.processed_before(self))
         self._sent_at = exchange.carrier.now()
         self.record.sent_ns = time.time_ns()
         sent_as = content_type(raw) if self._edits.grpc_web else b""
@@ -249,7 +258,7 @@ class UpstreamAttempt:
             self._fail_for_good(Cause.UNSUPPORTED, f"it answered in gRPC, with HTTP {status}")
             return
         code = answers.grpc_code(headers) if is_grpc and end else None
-        if self._refused_by_status(status, code):
+        if self._refused_by_status(status, code, headers):
             return
         self._commit(status, headers, end=end)
         if end:
@@ -273,9 +282,13 @@ class UpstreamAttempt:
         self._exchange.retry(0.0)
         return True
 
-    def _refused_by_status(self, status: int, code: int | None) -> bool:
-        """Whether this answer is thrown away for another attempt, now under way."""
-        delay_s = self._exchange.next_delay(Cause.STATUS, status, code)
+    def _refused_by_status(self, status: int, code: int | None, fields: Headers) -> bool:
+        """Whether this answer is thrown away for another attempt, now under way. fields: those that came with its status."""
+        grpc = self._exchange.raw.protocol == "grpc"
+        asked = None
+        if is_failure(status, code):
+            asked = read_pushback(fields, grpc=grpc, status=status, now_s=time.time())
+        delay_s = self._exchange.next_delay(Failure(Cause.STATUS, status, code, asked))
         if delay_s is None:
             return False
         self.record.grpc_code = code
@@ -304,7 +317,7 @@ class UpstreamAttempt:
             return
         if self._exchange.raw.protocol == "grpc":
             code = answers.grpc_code(trailers)
-            if self._held_head is not None and self._refused_by_status(self._held_head[0], code):
+            if self._held_head is not None and self._refused_by_status(self._held_head[0], code, trailers):
                 return
             self.record.grpc_code = code
         self._release_held()

@@ -20,7 +20,7 @@ from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
-from proxy.engine.portable.retrying import IMMEDIATE, Retrying, heard_by_gates, is_failure
+from proxy.engine.portable.retrying import IMMEDIATE, Failure, Retrying, heard_by_gates, is_failure
 from proxy.engine.portable.under_way import UnderWay
 from proxy.wire import answers
 from proxy.wire.edits import HOP_BY_HOP, edit_answer, edit_trailers, parse_grpc_timeout
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from proxy.engine.portable.carrier import Carrier
 
 _IMMEDIATE_TRIES = 3
+_LEAST_S = 0.001  # that an attempt must have left: with less, it would only cost its callee
+_PASSED = "the call's deadline passed"
 _MARKS = {426: UPGRADE, 501: DECLINED}
 
 
@@ -236,7 +238,7 @@ class Exchange:
     def _deadline_passed(self) -> None:
         if self._done:
             return
-        self._stop(Cause.TIMEOUT, "the call's deadline passed")
+        self._stop(Cause.TIMEOUT, _PASSED)
 
     # --- attempts --------------------------------------------------------------------------------------------------------
 
@@ -264,8 +266,11 @@ class Exchange:
         return self._kept
 
     def attempt(self) -> None:
-        """Begin an attempt, unless the circuit breaker refuses it."""
+        """Begin an attempt, unless no time is left for it, or the circuit breaker refuses it."""
         self._cancel_waits()
+        if self._deadline_at is not None and self._deadline_at - self.carrier.now() < _LEAST_S:
+            self._stop(Cause.TIMEOUT, _PASSED)
+            return
         use = self.plan.breaker
         if use is not None:
             self._breaker = self._breaker or Asking()
@@ -391,7 +396,7 @@ class Exchange:
         delay_s: float | None = None
         if not for_good and not self.is_committed:
             at_once = cause in IMMEDIATE and self.may_try_another()
-            delay_s = 0.0 if at_once else self.next_delay(cause)
+            delay_s = 0.0 if at_once else self.next_delay(Failure(cause))
         if delay_s is not None:
             self.retry(delay_s)
         elif cause is Cause.NO_ENDPOINT:
@@ -414,14 +419,14 @@ class Exchange:
             and len(self.tried) <= _IMMEDIATE_TRIES
         )
 
-    def next_delay(self, cause: Cause, status: int = 0, code: int | None = None) -> float | None:
+    def next_delay(self, failure: Failure) -> float | None:
         """Seconds until another attempt after such a failure, 0 where one is under way already; None: this was the last."""
-        if self.under_way.count > 1 and self._retrying.covers(cause, status, code):
+        if self.under_way.count > 1 and self._retrying.covers(failure.cause, failure.status, failure.code):
             return 0.0
         if not self.body.is_whole:
             return None
         elapsed_s = (time.time_ns() - self._started_ns) / 1e9
-        pause = self._retrying.next_pause(self.under_way.begun, elapsed_s, cause, status, code)
+        pause = self._retrying.next_pause(self.under_way.begun, elapsed_s, failure)
         if pause is None or (
             self._deadline_at is not None and self.carrier.now() + pause.delay_s >= self._deadline_at
         ):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from proxy.contract.plan import Cause, Delays, RetryPolicy
+from proxy.wire.pushback import Pushback
 
 # Nobody processed it: another endpoint may, at once.
 IMMEDIATE = frozenset({Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY})
@@ -27,6 +28,15 @@ def covers(policy: RetryPolicy, cause: Cause, status: int, code: int | None) -> 
     return is_failure(status, code) and (codes is None or found in codes)
 
 
+class Failure(NamedTuple):
+    """How an attempt failed: by a cause of ours, or by an answer. pushback: what that asks for."""
+
+    cause: Cause
+    status: int = 0
+    code: int | None = None
+    pushback: Pushback | None = None
+
+
 class Pause(NamedTuple):
     """Seconds until another attempt. is_inner: by an inner rule."""
 
@@ -35,13 +45,17 @@ class Pause(NamedTuple):
 
 
 class Retrying:
-    """The rules of one call. Mutable state: the pauses left, by rule."""
+    """The rules of one call.
 
-    __slots__ = ("_delays", "_rules")
+    Mutable state: the pauses left, by rule, how many were by inner ones, and the attempts before the last one of another.
+    """
+
+    __slots__ = ("_before", "_delays", "_inner", "_rules")
 
     def __init__(self, rules: Sequence[RetryPolicy]) -> None:
         self._rules = rules
         self._delays: dict[int, Delays] = {}
+        self._inner = self._before = 0
 
     @property
     def may_read_grpc(self) -> bool:
@@ -52,17 +66,38 @@ class Retrying:
         """Whether any rule speaks of this failure."""
         return any(covers(policy, cause, status, code) for policy in self._rules)
 
-    def next_pause(
-        self, attempts: int, elapsed_s: float, cause: Cause, status: int = 0, code: int | None = None
-    ) -> Pause | None:
-        """Until the next attempt after so many and so long; None: no more. The first rule that covers the failure decides."""
+    def next_pause(self, attempts: int, elapsed_s: float, failure: Failure) -> Pause | None:
+        """Until the next attempt after so many and so long; None: no more.
+
+        The first rule that covers the failure decides; where an inner one has no attempt left, the next.
+        """
         for number, policy in enumerate(self._rules):
-            if covers(policy, cause, status, code):
-                if policy.attempts is not None and attempts >= policy.attempts:
-                    return None
-                delay = next(self._delays.setdefault(number, policy.delays_s()), None)
-                is_late = delay is None or (
-                    policy.within_s is not None and elapsed_s + delay > policy.within_s
-                )
-                return None if delay is None or is_late else Pause(delay, policy.is_inner)
+            if not covers(policy, failure.cause, failure.status, failure.code):
+                continue
+            delay_s = self._draw(number, policy, attempts)
+            if delay_s is not None and policy.heeds_answer and failure.pushback is not None:
+                delay_s = failure.pushback.applied(delay_s)
+            is_late = delay_s is not None and (
+                policy.within_s is not None and elapsed_s + delay_s > policy.within_s
+            )
+            if delay_s is not None and not is_late:
+                self._note(policy, attempts)
+                return Pause(delay_s, policy.is_inner)
+            if not policy.is_inner:
+                return None
         return None
+
+    def _draw(self, number: int, policy: RetryPolicy, attempts: int) -> float | None:
+        counted = attempts - (self._before if policy.is_inner else self._inner)
+        if policy.attempts is not None and counted >= policy.attempts:
+            return None
+        return next(self._delays.setdefault(number, policy.delays_s()), None)
+
+    def _note(self, policy: RetryPolicy, attempts: int) -> None:
+        if policy.is_inner:
+            self._inner += 1
+            return
+        self._before = attempts
+        for number, other in enumerate(self._rules):
+            if other.is_inner:
+                self._delays.pop(number, None)

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 from proxy.contract.outcome import Attempt
 from proxy.contract.plan import Cause
 from proxy.engine.portable.attempt import UpstreamAttempt
+from proxy.engine.portable.retrying import IMMEDIATE
 
 if TYPE_CHECKING:
     from proxy.engine.portable.exchange import Exchange
 
+# Such an attempt reached no app.
+UNPROCESSED = IMMEDIATE | {Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED}
 # Whose upstream is given up for another attempt's: to it, its caller has left.
 _OUTRUN, _OUTRUN_BY = Cause.CALLER_LEFT, "another attempt of the call went on"
 
@@ -37,6 +40,11 @@ class UnderWay:
     def begun(self) -> int:
         """How many there were so far."""
         return len(self._records)
+
+    def processed_before(self, attempt: UpstreamAttempt) -> int:
+        """How many others were begun that a callee may have processed."""
+        others = (record for record in self._records if record is not attempt.record)
+        return sum(bool(other.sent_ns) and other.cause not in UNPROCESSED for other in others)
 
     @property
     def count(self) -> int:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from policies.errors import DocumentError
 from policies.reading.trip import compile_trip
 from policies.reloading.loading import PolicySnapshot, load
+from policies.rules.access import Profile
 from policies.rules.resiliency import BUILTIN_RETRY, BreakerRule, ResiliencyRules, RetryRule, TargetRules
 from policies.rules.trip import NEVER
 from tests.unit.policies.writing import sources
@@ -21,7 +22,16 @@ def resiliency(body: str, head: str = HEAD) -> str:
 
 def of(folder: Path, *bodies: str, lenient: bool = False) -> PolicySnapshot:
     resources = {f"r{number}.yaml": body for number, body in enumerate(bodies)}
-    return load(sources(folder, resources=resources, lenient=lenient))
+    return load(replace(sources(folder, resources=resources, lenient=lenient), profile="production"))
+
+
+@pytest.mark.parametrize(("profile", "heeds"), [("dev", True), ("production", True), ("daprd", False)])
+@pytest.mark.parametrize("resources", [{}, {"r.yaml": HEAD}])
+def test_answers_are_heeded_but_by_daprds(
+    tmp_path: Path, profile: Profile, heeds: bool, resources: dict[str, str]
+) -> None:
+    found = load(replace(sources(tmp_path, resources=resources), profile=profile)).resiliency
+    assert found.for_app("a", "own").heeds_answers is heeds
 
 
 FULL = resiliency("""

@@ -160,10 +160,21 @@ def test_pauses_of_an_exponential_rule_are_drawn_for_each_call() -> None:
     assert 0.25 <= first[0] <= 0.75
 
 
-def test_default_policy_takes_the_place_of_the_builtin() -> None:
-    made = rules_of(TargetRules(retry=few(max_retries=1), source="default"))
-    assert len(made) == 1
-    assert made[0].attempts == 2
+def test_builtin_goes_on_within_each_attempt_of_a_default_policy() -> None:
+    builtin, written = rules_of(TargetRules(retry=few(max_retries=1), source="default"))
+    assert builtin.on == UNSENT | {Cause.RESET_EARLY}
+    assert (builtin.is_inner, pauses(builtin)) == (True, [1.0] * 3)
+    assert (written.is_inner, written.attempts) == (False, 2)
+    (alone,) = rules_of(TargetRules(retry=few(max_retries=1)), **GRPC)
+    assert not alone.is_inner  # proxied gRPC has no built-in retry
+
+
+def test_answers_are_heeded_by_a_written_policy_where_the_rules_say_so() -> None:
+    rules = TargetRules(retry=few(), source="default")
+    assert [policy.heeds_answer for policy in rules_of(rules)] == [False, True]
+    assert not any(policy.heeds_answer for policy in rules_of(replace(rules, heeds_answers=False)))
+    as_daprd = ResiliencyRules(default=rules, heeds_answers=False)
+    assert not as_daprd.for_app("cart", "web").heeds_answers
 
 
 # --- bodies and streams

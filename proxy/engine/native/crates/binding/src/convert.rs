@@ -47,8 +47,8 @@ pub(crate) type ReplyParts = (TokenParts, u16, Pairs, Vec<u8>, u32, String, Stri
 type EditParts = (String, Vec<u8>, Vec<u8>);
 /// cluster, weight, expect, edits, gates
 type RouteParts = (String, u32, Vec<String>, Vec<EditParts>, Vec<String>);
-/// attempts, causes, HTTP codes, gRPC codes, within, whether it is inner
-type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>, bool);
+/// attempts, causes, HTTP codes, gRPC codes, within, whether it is inner, whether it heeds answers
+type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>, bool, bool);
 /// name, target, form, method, whether it hears of the opening alone
 type BreakerUseParts = (String, String, String, Option<String>, bool);
 /// policy, most requests, interval, timeout, trip, methods
@@ -243,13 +243,13 @@ fn route((cluster, weight, expect, ops, gates): RouteParts) -> PyResult<Route> {
     Ok(Route { cluster: cluster.into(), weight, expect: expect.into(), edits: edits(ops)?, gates: strings(gates) })
 }
 
-fn retry_policy((attempts, on, http_codes, grpc_codes, within_s, inner): RetryParts) -> PyResult<RetryPolicy> {
+fn retry_policy((attempts, on, http_codes, grpc_codes, within_s, inner, heeds_answer): RetryParts) -> PyResult<RetryPolicy> {
     let mut bits = 0;
     for text in on {
         bits |= cause(&text)?.bit();
     }
     let within = within_s.map(|within_s| Duration::try_from_secs_f64(within_s).unwrap_or(Duration::MAX));
-    Ok(RetryPolicy { attempts, on: bits, http_codes, grpc_codes, within, inner })
+    Ok(RetryPolicy { attempts, on: bits, http_codes, grpc_codes, within, inner, heeds_answer })
 }
 
 fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {

@@ -52,7 +52,7 @@ fn args<'py>(py: Python<'py>, asked: &ask::Question) -> PyResult<Bound<'py, PyTu
         ask::Question::Undecided { head, bad_request, .. } => {
             (&*head.entry.listener, convert::pairs(py, &head.headers)?, bad_request.as_deref()).into_pyobject(py)
         }
-        ask::Question::Pauses { call, token, rule, .. } => (*call, *token, *rule).into_pyobject(py),
+        ask::Question::Pauses { call, token, rule, anew, .. } => (*call, *token, *rule, *anew).into_pyobject(py),
         ask::Question::Explain { key, .. } => (&**key,).into_pyobject(py),
         ask::Question::Verify { der, as_server, .. } => (PyBytes::new(py, der).into_py_any(py)?, *as_server).into_pyobject(py),
     }

@@ -18,16 +18,19 @@ use crate::call::ends::Down;
 use crate::call::gates::{Passage, Refusal};
 use crate::call::grpc_web;
 use crate::call::request_body::RequestBody;
-use crate::call::retrying::{IMMEDIATE, heard_by_gates};
+use crate::call::retrying::{Drawn, IMMEDIATE, heard_by_gates};
 use crate::call::state::{CallState, Cut, SLOW_BODY, SLOW_READER};
 use crate::call::under_way::UnderWay;
 use crate::decision::cache::{Found, Kept};
-use crate::decision::edits::{GRPC_TIMEOUT, parse_grpc_timeout};
+use crate::decision::edits::{self, GRPC_TIMEOUT, parse_grpc_timeout};
 use crate::decision::plan::{Decision, Plan, Token};
 use crate::decision::trace::Span;
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
 use crate::seam::ask::{Attempt, Notice, Outcome};
 use crate::shared::Shared;
+
+/// That an attempt must have left: with less, it would only cost its callee.
+const LEAST: Duration = Duration::from_millis(1);
 
 /// What ends a call from outside.
 #[derive(Debug)]
@@ -76,7 +79,7 @@ pub struct Call {
     deadline: Option<Pin<Box<Sleep>>>,
     gates: Passage,
     pub breaker: Asking,
-    pub pauses: Vec<(usize, std::vec::IntoIter<f64>)>,
+    pub drawn: Drawn,
     pub started_ns: u64,
     pub answer: Option<(Arc<Token>, Cause, Option<u32>)>,
     pub cause: Option<Cause>,
@@ -146,7 +149,7 @@ impl Call {
             deadline: None,
             gates: Passage::default(),
             breaker: Asking::default(),
-            pauses: Vec::new(),
+            drawn: Drawn::default(),
             started_ns: now_ns(),
             answer: None,
             cause: None,
@@ -299,6 +302,9 @@ impl Call {
         }
         let mut under_way = UnderWay::default();
         loop {
+            if self.left().is_some_and(|left| left < LEAST) {
+                return Err(Stop::Deadline);
+            }
             if let Some(refusal) = plan.breaker.as_ref().and_then(|used| self.ask_breaker(used)) {
                 return Box::pin(self.fail(down, refusal.cause, &refusal.detail)).await;
             }
@@ -358,17 +364,20 @@ impl Call {
     }
 
     /// The request as the route has it sent.
-    pub fn edited(&self, plan: &Plan, route: usize) -> RawHead {
+    pub fn edited(&self, plan: &Plan, route: usize, number: usize) -> RawHead {
         let edits = &plan.routes[route].edits;
         let left = match (self.left(), plan.attempt) {
             (Some(left), Some(attempt)) => Some(left.min(attempt)),
             (left, attempt) => left.or(attempt),
         };
-        let headers = match &self.span {
+        let mut headers = match &self.span {
             Some(span) => edits.request(&self.head, span, left),
             None => self.head.headers.clone(),
         };
         let web = edits.sent_as(&self.head).is_some();
+        if self.attempts.len() > 1 && (web || self.head.protocol == Protocol::Grpc) {
+            edits::tell_previous_attempts(&mut headers, self.processed_before(number));
+        }
         RawHead {
             protocol: if web { Protocol::Grpc } else { self.head.protocol },
             method: self.head.method.clone(),

@@ -16,6 +16,7 @@ pub(crate) mod exchange;
 pub(crate) mod grpc_web;
 pub(crate) mod pool;
 pub(crate) mod proving;
+pub(crate) mod pushback;
 pub(crate) mod request_body;
 pub(crate) mod retrying;
 pub(crate) mod under_way;

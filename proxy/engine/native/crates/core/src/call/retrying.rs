@@ -12,11 +12,15 @@ use crate::call::cause::Cause;
 use crate::call::ends::Down;
 use crate::call::exchange::{Call, Stop, now_ns};
 use crate::call::gates::Refusal;
+use crate::call::pushback::Pushback;
 use crate::decision::plan::{self, Plan};
 use crate::seam::ask::{Notice, Question};
 
 /// Nobody processed it: another endpoint may, at once.
 pub const IMMEDIATE: u32 = 1 << Cause::Connect as u32 | 1 << Cause::Refused as u32 | 1 << Cause::TlsIdentity as u32;
+/// Such an attempt reached no app.
+const UNPROCESSED: u32 =
+    IMMEDIATE | 1 << Cause::AppDown as u32 | 1 << Cause::AppUnhealthy as u32 | 1 << Cause::Misdirected as u32;
 const IMMEDIATE_TRIES: usize = 3;
 
 /// As gates hear it: an app's answer that is a failure counts, whether or not it was passed on.
@@ -24,46 +28,124 @@ pub fn heard_by_gates(cause: Option<Cause>, status: u16, code: Option<u32>) -> O
     cause.or(plan::is_failure(status, code).then_some(Cause::Status))
 }
 
-/// How long to wait for another attempt, by a rule of the Plan: asked where no pause of its is left.
+/// How an attempt failed: by a cause of ours, or by an answer, and what that asks for.
+#[derive(Clone, Copy)]
+pub struct Failure {
+    pub cause: Cause,
+    pub status: u16,
+    pub code: Option<u32>,
+    pub pushback: Option<Pushback>,
+}
+
+impl Failure {
+    /// By a cause of ours.
+    pub fn of(cause: Cause) -> Self {
+        Self { cause, status: 0, code: None, pushback: None }
+    }
+
+    /// Whether any rule speaks of it.
+    pub fn is_covered(&self, plan: &Plan) -> bool {
+        plan.retries.iter().any(|policy| policy.covers(self.cause, self.status, self.code))
+    }
+}
+
+/// What a call has drawn of its Plan's rules. `inner`: pauses by inner ones; `before`: attempts before the last pause by another.
+#[derive(Default)]
+pub struct Drawn {
+    pauses: Vec<(usize, std::vec::IntoIter<f64>)>,
+    inner: usize,
+    before: usize,
+}
+
+/// How long to wait for another attempt, by the first rule of the Plan that has one: asked where no pause of its is left.
 pub struct NextPause {
+    failure: Failure,
     rule: usize,
     told: Option<oneshot::Receiver<Vec<f64>>>,
 }
 
 impl NextPause {
     /// After such a failure; `None`: no other attempt.
-    pub fn new(call: &Call, plan: &Plan, cause: Cause, status: u16, code: Option<u32>) -> Option<Self> {
-        let rule = plan.retries.iter().position(|policy| policy.covers(cause, status, code))?;
-        if call.body.spent || plan.retries[rule].attempts.is_some_and(|most| call.attempts.len() >= most as usize) {
+    pub fn new(call: &Call, plan: &Plan, failure: Failure) -> Option<Self> {
+        if call.body.spent { None } else { Self::from(0, call, plan, failure) }
+    }
+
+    /// By the rules from that place on. Where an inner one has no attempt left, the next goes on.
+    fn from(place: usize, call: &Call, plan: &Plan, failure: Failure) -> Option<Self> {
+        for (rule, policy) in plan.retries.iter().enumerate().skip(place) {
+            if !policy.covers(failure.cause, failure.status, failure.code) {
+                continue;
+            }
+            let counted = call.attempts.len() - if policy.inner { call.drawn.before } else { call.drawn.inner };
+            if policy.attempts.is_none_or(|most| counted < most as usize) {
+                return Some(Self { failure, rule, told: Self::ask(rule, call, plan) });
+            }
+            if !policy.inner {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn ask(rule: usize, call: &Call, plan: &Plan) -> Option<oneshot::Receiver<Vec<f64>>> {
+        let known = call.drawn.pauses.iter().find(|(known, _)| *known == rule);
+        if known.is_some_and(|(_, pauses)| pauses.len() > 0) {
             return None;
         }
-        let has_drawn = call.pauses.iter().any(|(known, pauses)| *known == rule && pauses.len() > 0);
-        let told = (!has_drawn).then(|| {
-            let (answer, told) = oneshot::channel();
-            call.shared.inbox.ask(Question::Pauses { call: call.number, token: plan.token.id, rule, answer });
-            told
-        });
-        Some(Self { rule, told })
+        let (answer, told) = oneshot::channel();
+        call.shared.inbox.ask(Question::Pauses { call: call.number, token: plan.token.id, rule, anew: known.is_none(), answer });
+        Some(told)
     }
 
     /// `None`: the failed one was the last.
     pub fn poll(&mut self, cx: &mut Context<'_>, call: &mut Call, plan: &Plan) -> Poll<Result<Option<Duration>, Stop>> {
-        if let Some(told) = &mut self.told {
-            let fresh = ready!(Pin::new(told).poll(cx)).map_err(|_| Stop::Silent)?;
-            self.told = None;
-            call.pauses.retain(|(known, _)| *known != self.rule);
-            call.pauses.push((self.rule, fresh.into_iter()));
+        loop {
+            if let Some(told) = &mut self.told {
+                let fresh = ready!(Pin::new(told).poll(cx)).map_err(|_| Stop::Silent)?;
+                self.told = None;
+                call.drawn.pauses.retain(|(known, _)| *known != self.rule);
+                call.drawn.pauses.push((self.rule, fresh.into_iter()));
+            }
+            let policy = &plan.retries[self.rule];
+            let mut found = call.drawn.next(self.rule);
+            if let (Some(pushback), true) = (self.failure.pushback, policy.heeds_answer) {
+                found = found.and_then(|pause| pushback.applied(pause));
+            }
+            let elapsed = Duration::from_nanos(now_ns().saturating_sub(call.started_ns));
+            let is_late = |pause: Duration| policy.within.is_some_and(|within| elapsed.saturating_add(pause) > within);
+            let Some(pause) = found.filter(|pause| !is_late(*pause)) else {
+                match Self::from(self.rule + 1, call, plan, self.failure).filter(|_| policy.inner) {
+                    Some(next) => *self = next,
+                    None => return Poll::Ready(Ok(None)),
+                }
+                continue;
+            };
+            if call.left().is_some_and(|left| pause >= left) {
+                return Poll::Ready(Ok(None));
+            }
+            call.drawn.note(plan, policy.inner, call.attempts.len());
+            if !policy.inner {
+                call.tell_breaker(true);
+            }
+            return Poll::Ready(Ok(Some(pause)));
         }
-        let drawn = call.pauses.iter_mut().find(|(known, _)| *known == self.rule).and_then(|(_, pauses)| pauses.next());
-        let pause = drawn.map(|pause_s| Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX));
-        let elapsed = Duration::from_nanos(now_ns().saturating_sub(call.started_ns));
-        let within = plan.retries[self.rule].within;
-        let is_late = |pause: Duration| within.is_some_and(|within| elapsed.saturating_add(pause) > within);
-        let found = pause.filter(|pause| !is_late(*pause) && call.left().is_none_or(|left| *pause < left));
-        if found.is_some() && !plan.retries[self.rule].inner {
-            call.tell_breaker(true);
+    }
+}
+
+impl Drawn {
+    fn next(&mut self, rule: usize) -> Option<Duration> {
+        let pause_s = self.pauses.iter_mut().find(|(known, _)| *known == rule).and_then(|(_, pauses)| pauses.next())?;
+        Some(Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX))
+    }
+
+    /// A pause begins after so many attempts; those of inner rules are drawn anew within each of another's.
+    fn note(&mut self, plan: &Plan, inner: bool, attempts: usize) {
+        if inner {
+            self.inner += 1;
+        } else {
+            self.before = attempts;
+            self.pauses.retain(|(known, _)| !plan.retries[*known].inner);
         }
-        Poll::Ready(Ok(found))
     }
 }
 
@@ -73,6 +155,12 @@ impl Call {
         let cluster = &plan.routes[self.route].cluster;
         let has_untried = || self.shared.clusters.borrow().get(cluster).is_some_and(|state| state.has_untried(&self.tried));
         !self.body.spent && self.tried.len() <= IMMEDIATE_TRIES && has_untried()
+    }
+
+    /// How many attempts were begun, but the one of this number, that a callee may have processed.
+    pub fn processed_before(&self, number: usize) -> usize {
+        let others = self.attempts.iter().enumerate().filter(|(place, _)| *place != number);
+        others.filter(|(_, other)| other.sent_ns > 0 && other.cause.is_none_or(|cause| UNPROCESSED & cause.bit() == 0)).count()
     }
 
     /// Why an attempt may not begin, as its circuit breaker has it.
@@ -97,7 +185,7 @@ impl Call {
 
     /// How long to wait for another attempt after a failure other than an answer; `None`: this was the last.
     pub async fn next_pause(&mut self, down: &mut Down, plan: &Plan, cause: Cause) -> Result<Option<Duration>, Stop> {
-        let Some(mut next) = NextPause::new(self, plan, cause, 0, None) else { return Ok(None) };
+        let Some(mut next) = NextPause::new(self, plan, Failure::of(cause)) else { return Ok(None) };
         poll_fn(|cx| match next.poll(cx, self, plan) {
             Poll::Pending => self.poll_stop(cx, down).map(Err),
             found @ Poll::Ready(_) => found,

@@ -47,6 +47,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 const CALLER_APP_ID: HeaderName = HeaderName::from_static("dapr-caller-app-id");
 const CALLER_NAMESPACE: HeaderName = HeaderName::from_static("dapr-caller-namespace");
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 static WRITTEN: [HeaderName; 2] = [TRACEPARENT, GRPC_TRACE_BIN];
 
 /// The names that Connection lists.
@@ -93,6 +94,16 @@ pub fn trailers(edits: Option<&Edits>, mut trailers: Headers) -> Option<Headers>
         !is_hop_by_hop(name) && !edits.is_some_and(|edits| edits.takes(name))
     });
     (!trailers.is_empty()).then_some(trailers)
+}
+
+/// Of a gRPC request that was sent so often before, besides what its caller's own client says of that (gRPC proposal A6).
+pub fn tell_previous_attempts(headers: &mut Headers, count: usize) {
+    if count > 0 {
+        let said = headers.get(PREVIOUS_ATTEMPTS).and_then(|value| value.to_str().ok());
+        let said = said.filter(|said| said.len() < 10 && said.bytes().all(|byte| byte.is_ascii_digit()));
+        let said: usize = said.and_then(|said| said.parse().ok()).unwrap_or(0);
+        headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(count + said));
+    }
 }
 
 impl Edits {

@@ -86,7 +86,7 @@ pub struct Route {
 }
 
 /// Retry as data. `on`: causes as bits. Codes: `None` means every failure status. `within`: from the call's start to an attempt's. `inner`: a
-/// circuit breaker hears of the last attempt alone.
+/// circuit breaker hears of the last attempt alone, and where none is left the next rule goes on. `heeds_answer`: see `call/pushback.rs`.
 #[derive(Debug)]
 pub struct RetryPolicy {
     pub attempts: Option<u32>,
@@ -95,6 +95,7 @@ pub struct RetryPolicy {
     pub grpc_codes: Option<Vec<u32>>,
     pub within: Option<Duration>,
     pub inner: bool,
+    pub heeds_answer: bool,
 }
 
 impl RetryPolicy {
@@ -209,7 +210,8 @@ mod tests {
         for case in vectors::read::<Failure>("retries", "covers") {
             let on = case.on.iter().fold(0, |on, name| on | Cause::parse(name).unwrap().bit());
             let (http_codes, grpc_codes) = (case.http_codes, case.grpc_codes);
-            let policy = RetryPolicy { attempts: None, on, http_codes, grpc_codes, within: None, inner: false };
+            let policy =
+                RetryPolicy { attempts: None, on, http_codes, grpc_codes, within: None, inner: false, heeds_answer: false };
             let cause = Cause::parse(&case.cause).unwrap();
             assert_eq!(policy.covers(cause, case.status, case.code), case.covers, "{}", case.why);
         }

@@ -40,8 +40,8 @@ pub enum Question {
     Reply { token: u64, cause: Cause, answer: oneshot::Sender<Box<Reply>> },
     /// An answer given before any decision: a bad request (with the reason), or a deadline that has passed.
     Undecided { head: Arc<Head>, bad_request: Option<String>, answer: oneshot::Sender<Box<Reply>> },
-    /// The next pauses, in seconds, of one call under a Plan's retry rule; none: no more attempts.
-    Pauses { call: u64, token: u64, rule: usize, answer: oneshot::Sender<Vec<f64>> },
+    /// The next pauses, in seconds, of one call under a Plan's retry rule; none: no more attempts. `anew`: from its first on.
+    Pauses { call: u64, token: u64, rule: usize, anew: bool, answer: oneshot::Sender<Vec<f64>> },
     /// What was tried to find a cluster.
     Explain { key: Arc<str>, answer: oneshot::Sender<String> },
     /// Whose a verified chain's leaf is.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::call::answers::{self, grpc_code};
 use crate::call::attempt::{Answered, Ended, Step, Stepped, UpstreamAttempt};
@@ -10,8 +10,9 @@ use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Down, Gone, Part};
 use crate::call::exchange::{Call, Stop, now_ns};
 use crate::call::grpc_web;
+use crate::call::pushback;
 use crate::call::request_body::in_upper_case;
-use crate::call::retrying::NextPause;
+use crate::call::retrying::{Failure, NextPause};
 use crate::decision::edits::{self, drop_hop_by_hop};
 use crate::decision::plan::Plan;
 use crate::fields::Headers;
@@ -107,11 +108,17 @@ impl UpstreamAttempt {
             // It has a body: how it ends is not known yet.
             _ => return self.commit(call, down, plan, answered),
         };
-        if plan.retries.iter().any(|policy| policy.covers(Cause::Status, answered.status, code)) {
+        let mut failure = Failure { cause: Cause::Status, status: answered.status, code, pushback: None };
+        if failure.is_covered(plan) {
             if call.has_another() {
                 return self.throw_away(call, code, Duration::ZERO);
             }
-            if let Some(next) = NextPause::new(call, plan, Cause::Status, answered.status, code) {
+            let fields = match &answered.first {
+                Some(Part::End(Some(trailers))) => trailers,
+                _ => &answered.headers,
+            };
+            failure.pushback = pushback::read(fields, is_grpc, answered.status, SystemTime::now());
+            if let Some(next) = NextPause::new(call, plan, failure) {
                 self.step = Step::Judging(answered, code, next);
                 return Continue(());
             }

@@ -259,7 +259,7 @@ impl UpstreamAttempt {
         self.cursor = cursor;
         self.sent_at = Instant::now();
         call.attempts[self.number].sent_ns = now_ns();
-        let up = match connection.start(call.edited(plan, self.route), end) {
+        let up = match connection.start(call.edited(plan, self.route, self.number), end) {
             Ok(up) => up,
             Err(lost) => return Break(Ok(self.lost(call, lost))),
         };
