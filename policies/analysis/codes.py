@@ -98,7 +98,7 @@ CODES: Final = (
     Code(
         code="PST0119",
         about="another fault in an AccessPolicy",
-        field=r"spec\.(?:rules|default|mode|trustDomainAliases)",
+        field=r"spec\.(?:rules|default|mode|trustDomainAliases|jwt)",
     ),
     Code(
         code="PST0201",

@@ -6,6 +6,7 @@ from policies.analysis.codes import Finding, found
 from policies.reading import schema
 from policies.reading.construct import Place
 from policies.reading.documents import Document
+from policies.reading.own_schema import AccessPolicy
 from policies.rules.resiliency import BUILTIN_NAME
 
 _POLICIES: Place = ("spec", "policies")
@@ -97,6 +98,22 @@ def open_callers(document: Document, configuration: schema.Configuration) -> Ite
                 "(expected defaultAction: deny, and the paths that it needs)"
             )
             yield found("PST0105", document.fault((*_ACCESS, "policies", number), problem))
+
+
+def open_policies(document: Document, policy: AccessPolicy) -> Iterator[Finding]:
+    """Policies that allow everything but some paths."""
+    denied = [
+        path
+        for rule in policy.spec.rules
+        if rule.action == "deny"
+        for path in (*rule.to.paths, *(rule.to.grpc.services if rule.to.grpc is not None else ()))
+    ]
+    if policy.spec.default == "allow" and denied:
+        problem = (
+            f"is allow, and {', '.join(denied[:3])} denied: a path that the app adds later is open "
+            "(expected deny, and rules that allow what callers need)"
+        )
+        yield found("PST0105", document.fault(("spec", "default"), problem))
 
 
 def idle_tracing(document: Document, configuration: schema.Configuration) -> Iterator[Finding]:

@@ -87,6 +87,8 @@ def _questionable(
     for document, configuration in configurations:
         yield from questionable.open_callers(document, configuration)
         yield from questionable.idle_tracing(document, configuration)
+    for document, policy in resources.access_policies:
+        yield from questionable.open_policies(document, policy)
     if each.known:
         outside = {endpoint.metadata.name for _, endpoint in resources.http_endpoints}
         yield from questionable.strange_targets(resources.resiliencies, each.known | outside)

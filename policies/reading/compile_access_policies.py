@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from msgspec import Struct, field
 
 from policies.reading import own_schema
+from policies.reading.compile_tokens import token_condition, token_issuers
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
@@ -20,6 +22,7 @@ from policies.rules.access_policies import (
     policy_rules,
 )
 from policies.rules.templates import ONE, REST, Template, template_table
+from policies.rules.tokens import TokenIssuer
 
 MAX_RULES = 10_000  # of one sidecar, as of spec.accessControl
 MAX_TEMPLATE_CHARS = 2_048
@@ -68,6 +71,7 @@ class _Set(Struct):
     templates: dict[Template, int] = field(default_factory=dict)
     headers: dict[HeaderCondition, int] = field(default_factory=dict)
     aliases: set[str] = field(default_factory=set)
+    issuers: dict[str, TokenIssuer] = field(default_factory=dict)
     default_allow: bool | None = None  # None: no policy was read
 
     def rules(self, own_trust_domain: str | None) -> PolicyRules | None:
@@ -81,6 +85,7 @@ class _Set(Struct):
             headers=tuple(self.headers),
             aliases=frozenset(self.aliases),
             own_trust_domain=own_trust_domain,
+            issuers=tuple(self.issuers.values()),
         )
 
 
@@ -104,6 +109,7 @@ class _Reader:
         self._name(("metadata", "name"), name)
         self._default(policy.spec, into)
         self._aliases(policy.spec, into)
+        self._issuers(policy.spec, into)
         if len(policy.spec.rules) + len(into.by_name) > MAX_RULES:
             self._fault(_RULES, f"has too many rules (expected at most {MAX_RULES} in all policies)")
             return
@@ -145,6 +151,17 @@ class _Reader:
                 self._fault(("spec", "trustDomainAliases", number), problem)
             into.aliases.add(domain)
 
+    def _issuers(self, spec: own_schema.AccessPolicySpec, into: _Set) -> None:
+        """Those of earlier policies stay; of the same issuer there is one."""
+        folder = Path(self._document.path).parent
+        for number, one in enumerate(token_issuers(spec.jwt, folder, self._fault)):
+            known = into.issuers.get(one.name)
+            others = {each.keys.issuer for each in into.issuers.values() if each.name != one.name}
+            if (known is not None and known != one) or one.keys.issuer in others:
+                text = "is not as an earlier policy has it (expected one entry for each issuer)"
+                self._fault(("spec", "jwt", number), text)
+            into.issuers[one.name] = one
+
     def _rule(self, place: Place, rule: own_schema.PolicyRule, policy: str, into: _Set) -> PolicyRule:
         is_allow = rule.action == "allow"
         methods = self._methods((*place, "to", "methods"), rule.to)
@@ -167,6 +184,7 @@ class _Reader:
             headers=tuple(
                 into.headers.setdefault(one, len(into.headers)) for one in self._headers(place, rule)
             ),
+            token=token_condition(rule.when.jwt, (*place, "when", "jwt"), into.issuers, self._fault),
         )
 
     def _callers(self, place: Place, written: own_schema.From | str, *, is_allow: bool) -> Callers:

@@ -24,6 +24,16 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
     "spec.trustDomainAliases": Effect(
         "what our own trust domain is also called, while callers move from one to the other"
     ),
+    "spec.jwt.*.name": Effect("the issuer's name, for `when.jwt.issuers`"),
+    "spec.jwt.*.issuer": Effect(
+        "the `iss` of its tokens, which calls bring as `authorization: Bearer`: one that does not count is refused with 401"
+    ),
+    "spec.jwt.*.audiences": Effect("of which the token's `aud` must have one"),
+    "spec.jwt.*.jwksUrl": Effect("where its keys are (found by OpenID discovery)"),
+    "spec.jwt.*.jwksFile": Effect("a file with its keys, which is read again when it changes"),
+    "spec.jwt.*.forwardClaims": Effect(
+        "claims that the app is told in `postern-claims`, base64url of JSON, which nobody else can set; `*`: all (none)"
+    ),
     f"{_RULE}.name": Effect(
         "the rule's name; in a later policy of the same mode it takes the place of an earlier rule of that name"
     ),
@@ -44,5 +54,9 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
     f"{_RULE}.to.grpc.methods": Effect("their methods; none: all"),
     f"{_RULE}.when.header.*": Effect(
         "a header of which one line must be one of these values: callers choose it, so it proves nothing"
+    ),
+    f"{_RULE}.when.jwt.issuers": Effect("a verified token of one of these entries of `spec.jwt` (any)"),
+    f"{_RULE}.when.jwt.claims.*": Effect(
+        "a claim of it that is, or as a list has, one of these values; none: any. `a.b` is b within a; words of `scope` are values"
     ),
 }

@@ -31,10 +31,18 @@ class To(Section, frozen=True):
     grpc: Grpc | None = None
 
 
+class Jwt(Section, frozen=True):
+    """`jwt` of `when`: a verified token."""
+
+    issuers: list[str] = field(default_factory=list)
+    claims: dict[str, list[str]] = field(default_factory=dict)
+
+
 class When(Section, frozen=True):
     """`when` of a rule: further conditions, all of which must hold."""
 
     header: dict[str, list[str]] = field(default_factory=dict)
+    jwt: Jwt | None = None
 
 
 class PolicyRule(Section, frozen=True):
@@ -47,6 +55,17 @@ class PolicyRule(Section, frozen=True):
     when: When = When()
 
 
+class JwtIssuer(Section, frozen=True):
+    """An entry of `jwt`: whose tokens count."""
+
+    name: str
+    issuer: str
+    audiences: list[str]
+    jwks_url: str = ""
+    jwks_file: str = ""
+    forward_claims: list[str] = field(default_factory=list)
+
+
 class AccessPolicySpec(Section, frozen=True):
     """`spec` of an AccessPolicy."""
 
@@ -54,6 +73,7 @@ class AccessPolicySpec(Section, frozen=True):
     default: Literal["allow", "deny"] = "deny"
     override: bool = False
     trust_domain_aliases: list[str] = field(default_factory=list)
+    jwt: list[JwtIssuer] = field(default_factory=list)
     rules: list[PolicyRule] = field(default_factory=list)
 
 

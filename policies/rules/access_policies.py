@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from policies.rules.path_readings import readings
 from policies.rules.templates import Met, TemplateTable, template_table
+from policies.rules.tokens import KeySource, TokenCondition, TokenIssuer, VerifiedToken
 
 HasHeader = Callable[[int], bool]
 """Whether a call meets a header condition, by its number."""
@@ -69,7 +70,7 @@ class PolicyRule(Struct, frozen=True, kw_only=True):
     """One rule of the policy of that name.
 
     methods: verbs, empty for any. templates: numbers in the table of the set, None for any path. is_grpc: for gRPC calls alone.
-    headers: conditions of the set by number, all of which must hold.
+    headers: conditions of the set by number, all of which must hold. token: what is asked of the user's token, None for nothing.
     """
 
     policy: str
@@ -80,12 +81,13 @@ class PolicyRule(Struct, frozen=True, kw_only=True):
     templates: frozenset[int] | None = None
     is_grpc: bool = False
     headers: tuple[int, ...] = ()
+    token: TokenCondition | None = None
 
 
 class Asked(NamedTuple):
     """What a decision is about. is_self: an app calls itself, which it may where no rule denies it.
 
-    paths: what each reading of the path meets, None where it can't be judged.
+    paths: what each reading of the path meets, None where it can't be judged. token: the verified one that came with the call.
     """
 
     caller: Identity | None
@@ -94,6 +96,7 @@ class Asked(NamedTuple):
     is_grpc: bool
     paths: tuple[Met, ...] | None
     has_header: HasHeader
+    token: VerifiedToken | None = None
 
 
 class PolicyVerdict(NamedTuple):
@@ -115,7 +118,7 @@ class HeaderCondition(NamedTuple):
 class PolicyRules(Struct, frozen=True, kw_only=True):
     """The rules of all policies that are in force together. Made by `policy_rules`.
 
-    aliases: what our own trust domain is also called; callers of theirs count as of `own_trust_domain`.
+    aliases: what our own trust domain is also called; callers of theirs count as of `own_trust_domain`. issuers: whose tokens count.
     """
 
     rules: tuple[PolicyRule, ...] = ()
@@ -124,6 +127,7 @@ class PolicyRules(Struct, frozen=True, kw_only=True):
     headers: tuple[HeaderCondition, ...] = ()
     aliases: frozenset[str] = frozenset()
     own_trust_domain: str | None = None
+    issuers: tuple[TokenIssuer, ...] = ()
     _by_template: Mapping[int, tuple[int, ...]] = {}
     _of_any_path: tuple[int, ...] = ()
 
@@ -185,6 +189,12 @@ class AccessPolicies(Struct, frozen=True):
     enforced: PolicyRules | None = None
     audited: PolicyRules | None = None
 
+    @property
+    def key_sources(self) -> tuple[KeySource, ...]:
+        """Where the keys are that tokens are verified with."""
+        sets = (self.enforced, self.audited)
+        return tuple({one.keys: None for rules in sets if rules is not None for one in rules.issuers})
+
 
 def policy_rules(
     rules: Iterable[PolicyRule],
@@ -194,6 +204,7 @@ def policy_rules(
     headers: tuple[HeaderCondition, ...],
     aliases: frozenset[str],
     own_trust_domain: str | None,
+    issuers: tuple[TokenIssuer, ...] = (),
 ) -> PolicyRules:
     """The rules with what finds them by a path; denying ones first, as they decide first."""
     ordered = tuple(sorted(rules, key=lambda rule: rule.is_allow))
@@ -208,6 +219,7 @@ def policy_rules(
         headers=headers,
         aliases=aliases,
         own_trust_domain=own_trust_domain,
+        issuers=issuers,
         _by_template={template: tuple(numbers) for template, numbers in by_template.items()},
         _of_any_path=tuple(number for number, rule in enumerate(ordered) if rule.templates is None),
     )
@@ -219,6 +231,7 @@ def _meets(rule: PolicyRule, asked: Asked) -> bool:
         and (not rule.methods or asked.method in rule.methods)
         and (asked.is_grpc or not rule.is_grpc)
         and all(asked.has_header(number) for number in rule.headers)
+        and (rule.token is None or rule.token.holds(asked.token))
     )
 
 

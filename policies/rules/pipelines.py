@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from policies.rules.tokens import KeySource
+
 
 class Middleware(Struct, frozen=True, kw_only=True):
     """One handler of a pipeline. `name`: of its component. `path_filter`: RE2; requests whose path it does not find pass by."""
@@ -13,10 +15,6 @@ class Middleware(Struct, frozen=True, kw_only=True):
     def remote_key(self) -> str:
         """What calls are held for, where it needs something of another server."""
         return ""
-
-    def fetches_as(self, other: "Middleware") -> bool:
-        """Whether the same is fetched for another one with this key."""
-        return self == other
 
 
 class RateLimit(Middleware, frozen=True, kw_only=True):
@@ -57,13 +55,14 @@ class Bearer(Middleware, frozen=True, kw_only=True):
     jwks_url: str = ""
 
     @property
+    def keys(self) -> KeySource:
+        """Where its issuer's keys are."""
+        return KeySource(issuer=self.issuer, url=self.jwks_url)
+
+    @property
     def remote_key(self) -> str:
         """See Middleware."""
-        return f"keys:{self.issuer} {self.jwks_url}"
-
-    def fetches_as(self, other: Middleware) -> bool:
-        """The key says it all."""
-        return True
+        return self.keys.key
 
 
 class ClientCredentials(Middleware, frozen=True, kw_only=True):

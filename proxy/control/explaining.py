@@ -28,6 +28,7 @@ from proxy.contract.recording import Facet, Read, RecordingHead
 from proxy.control.plane import Control
 from proxy.deciding.callee import (
     API_TOKEN_SET,
+    BEARER_SET,
     BEYOND_PAGES_SET,
     DAPR_METHODS,
     FIRST_ACCESS_TABLE,
@@ -62,6 +63,7 @@ _SETS = {
     BEYOND_PAGES_SET: "what no page can send",
     PREFLIGHT_SET: "what preflights say",
     GRPC_WEB_SET: "content types of gRPC-Web",
+    BEARER_SET: "bearer tokens",
 }
 _PAUSES = 3  # of a retry rule, drawn to show what they are like
 

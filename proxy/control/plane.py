@@ -37,6 +37,7 @@ from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, as_headers
 from proxy.deciding.callee import (
     API_TOKEN_SET,
     APP_PIPELINE,
+    BEARER_SET,
     BEYOND_PAGES_SET,
     DAPR_METHODS,
     FOREIGN_SITE_SET,
@@ -61,6 +62,7 @@ from proxy.deciding.naming import SERVICES_HOLD
 from proxy.deciding.outbound import DAPR_API, OTLP, OWN_API, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
+from proxy.deciding.tokens import BEARER
 from proxy.settings.values import Settings
 from sentry.client import Svid
 from telemetry.hosts import FOREIGN_SITES, origin_of
@@ -109,11 +111,11 @@ class Control:
         routes = parse_routes(settings.routes)
         self._explicit = routes
         self._remote = remote
-        remote.configure(policy.pipelines)
+        remote.configure(policy.pipelines, policy.access.policies.key_sources)
         self._pipelines = self._pipelines_of(policy)
         healthy = False if settings.app_health is not None else None
         app = replace(app_view(settings, healthy=healthy), pipeline=self._pipelines["app"])
-        authorizer = Authorizer(policy.access)
+        authorizer = Authorizer(policy.access, remote=remote)
         self.inbound = Inbound(InboundView(app=app, authorizer=authorizer, mtls=settings.mtls))
         self.outbound = Outbound(
             outbound_view(
@@ -329,8 +331,8 @@ class Control:
     def policy_changed(self, policy: PolicySnapshot) -> None:
         """New rules: new tables, and no decision under the old ones is kept."""
         assert self._engine is not None
-        authorizer = Authorizer(policy.access)
-        self._remote.configure(policy.pipelines)
+        authorizer = Authorizer(policy.access, remote=self._remote)
+        self._remote.configure(policy.pipelines, policy.access.policies.key_sources)
         pipelines, self._pipelines = self._pipelines, self._pipelines_of(policy)
         app = replace(self.inbound.view.app, pipeline=self._pipelines["app"])
         self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app)
@@ -434,6 +436,7 @@ class Control:
             BEYOND_PAGES_SET: BEYOND_PAGES,
             PREFLIGHT_SET: PREFLIGHT,
             GRPC_WEB_SET: GRPC_WEB,
+            BEARER_SET: BEARER,
             **dict(self.inbound.view.authorizer.sets()),
         }
 

@@ -3,10 +3,11 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from policies.rules.pipelines import Bearer, ClientCredentials, Middleware, OAuth2, Pipelines
+from policies.rules.tokens import KeySource
 from proxy.control.client_tokens import ClientToken
 from proxy.control.issuer_keys import IssuerKeys
 from proxy.control.sessions import Sessions
@@ -25,16 +26,20 @@ class Fetching(Protocol):
         """Fetch and renew it until cancelled."""
 
 
+Origin = KeySource | ClientCredentials | OAuth2
+"""What is fetched, and from where."""
+
+
 class _Source:
     """Mutable state: the task, while one runs."""
 
-    def __init__(self, middleware: Middleware, fetching: IssuerKeys | ClientToken | Sessions) -> None:
-        self.middleware = middleware
+    def __init__(self, origin: Origin, fetching: IssuerKeys | ClientToken | Sessions) -> None:
+        self.origin = origin
         self.fetching = fetching
         self.task: asyncio.Task[None] | None = None
 
 
-_KINDS: Final = {Bearer: IssuerKeys, ClientCredentials: ClientToken, OAuth2: Sessions}
+_KINDS: Final = {KeySource: IssuerKeys, ClientCredentials: ClientToken, OAuth2: Sessions}
 
 
 class RemoteFetch:
@@ -51,24 +56,27 @@ class RemoteFetch:
         """Have keys of which there is news told."""
         self._hear = hear
 
-    def configure(self, pipelines: Pipelines) -> None:
+    def configure(self, pipelines: Pipelines, keys: Iterable[KeySource] = ()) -> None:
         """Fetch what these need, and nothing else. What is fetched for equal settings goes on."""
-        wanted = {one.remote_key: one for one in (*pipelines.http, *pipelines.app) if type(one) in _KINDS}
+        wanted: dict[str, Origin] = {source.key: source for source in keys}
+        for one in (*pipelines.http, *pipelines.app):
+            if (origin := _origin(one)) is not None:
+                wanted[one.remote_key] = origin
         for key, source in list(self._sources.items()):
-            if key not in wanted or not source.middleware.fetches_as(wanted[key]):
+            if wanted.get(key) != source.origin:
                 del self._sources[key]
                 if source.task is not None:
                     source.task.cancel()
-        for key, middleware in wanted.items():
+        for key, origin in wanted.items():
             if key not in self._sources:
-                self._sources[key] = self._source(key, middleware)
+                self._sources[key] = self._source(key, origin)
         self._start()
 
-    def _source(self, key: str, middleware: Middleware) -> _Source:
+    def _source(self, key: str, origin: Origin) -> _Source:
         def tell(what: str = "") -> None:
             self._hear(f"{key}\n{what}" if what else key)
 
-        return _Source(middleware, _KINDS[type(middleware)](middleware, self._web, tell))
+        return _Source(origin, _KINDS[type(origin)](origin, self._web, tell))
 
     def _start(self) -> None:
         if self._tasks is None:
@@ -93,10 +101,10 @@ class RemoteFetch:
         if source is not None:
             source.fetching.want(what)
 
-    def keys(self, middleware: Bearer) -> KeysState:
+    def keys(self, source: KeySource) -> KeysState:
         """See Remote."""
-        source = self._sources.get(middleware.remote_key)
-        found = None if source is None else source.fetching
+        known = self._sources.get(source.key)
+        found = None if known is None else known.fetching
         return found.state if isinstance(found, IssuerKeys) else KeysState()
 
     def token(self, middleware: ClientCredentials) -> TokenState:
@@ -119,3 +127,10 @@ class RemoteFetch:
         source = self._sources.get(middleware.remote_key)
         found = None if source is None else source.fetching
         return found if isinstance(found, Sessions) else None
+
+
+def _origin(middleware: Middleware) -> Origin | None:
+    """What a handler needs of another server; None for one that needs nothing."""
+    if isinstance(middleware, Bearer):
+        return middleware.keys
+    return middleware if isinstance(middleware, ClientCredentials | OAuth2) else None

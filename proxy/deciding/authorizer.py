@@ -9,12 +9,16 @@ from msgspec.structs import replace
 from policies.rules.access import AccessDecision, AccessRules, Caller, Operation, Profile, Protocol, Reason
 from policies.rules.access_policies import PolicyVerdict
 from policies.rules.matcher import PathTable
+from policies.rules.tokens import VerifiedToken
+from proxy import errors
 from proxy.contract.head import Form, RequestHead
-from proxy.contract.plan import Labels
+from proxy.contract.plan import Cause, Hold, Labels, Reply, Surface
 from proxy.contract.recording import RecordingHead, Shape, Table
 from proxy.deciding.callee import FIRST_ACCESS_TABLE, FIRST_POLICY_SET, ForwardedPaths
 from proxy.deciding.peer import caller_of
 from proxy.deciding.policy_judge import FORMS, PolicyJudge
+from proxy.deciding.remote import NothingFetched, Remote
+from proxy.deciding.tokens import NOBODY, Tokens, Users
 from proxy.wire.target import as_forwarded
 
 _FORMS: tuple[Form, ...] = ("whole", "method")
@@ -38,7 +42,12 @@ class AccessPaths(Struct, frozen=True):
 class Authorizer:
     """Access rules and the numbers under which their tables are pushed; replaced whole at each policy change."""
 
-    def __init__(self, rules: AccessRules, first_table: int = FIRST_ACCESS_TABLE) -> None:
+    def __init__(
+        self,
+        rules: AccessRules,
+        first_table: int = FIRST_ACCESS_TABLE,
+        remote: Remote = NothingFetched(),  # noqa: B008 - it has no state
+    ) -> None:
         self.rules = rules
         own = (rules.own_app_id, rules.own_namespace)
         selves = [caller for caller in rules.callers if (caller.app_id, caller.namespace) == own]
@@ -54,6 +63,9 @@ class Authorizer:
         self._enforced = None if enforced is None else PolicyJudge(enforced, tables, sets)
         sets += 0 if enforced is None else len(enforced.headers)
         self._audited = None if audited is None else PolicyJudge(audited, tables + len(FORMS), sets)
+        self._tokens, self._audited_tokens = (
+            Tokens(() if policies is None else policies.issuers, remote) for policies in (enforced, audited)
+        )
 
     @property
     def posture(self) -> Profile | None:
@@ -95,8 +107,9 @@ class Authorizer:
         *,
         is_grpc: bool = False,
         form: Form = "sent",
+        users: Users = NOBODY,
     ) -> AccessDecision:
-        """May this caller do this? Reads the path's class and the verb only where a rule could turn on them.
+        """May this caller do this, for these users? Reads the path's class and the verb only where a rule could turn on them.
 
         `is_grpc`: it is a gRPC call, also in the form of gRPC-Web. `form`: of a call of the app to itself, the path that it finds;
         from a peer it comes in its form already. Denied by accessControl or by the policies is denied; without the one or the
@@ -107,15 +120,36 @@ class Authorizer:
             found = self._by_access_control(head, caller, protocol, form)
         is_self = self._is_self(caller)
         if found.allowed and self._enforced is not None:
-            verdict = self._enforced.decide(head, caller, is_self=is_self, form=form, is_grpc=is_grpc)
+            verdict = self._enforced.decide(
+                head, caller, is_self=is_self, form=form, is_grpc=is_grpc, token=users.enforced
+            )
             found = _by_policy(verdict, is_self=is_self)
         if found.allowed and self._audited is not None:
-            verdict = self._audited.decide(head, caller, is_self=is_self, form=form, is_grpc=is_grpc)
+            verdict = self._audited.decide(
+                head, caller, is_self=is_self, form=form, is_grpc=is_grpc, token=users.audited
+            )
             would = _by_policy(verdict, is_self=is_self)
             if not would.allowed:
                 named = f"{would.policy}/{would.rule}" if would.rule else would.reason
                 found = replace(found, would_deny=named)
         return found
+
+    def users(self, head: RecordingHead, labels: Labels, surface: Surface) -> Users | Hold | Reply:
+        """The user behind a call; or the refusal of a token that does not count. What policies only audit refuses nothing."""
+
+        def refuse(cause: Cause, text: str) -> Reply:
+            told = replace(labels, decision="policy=- rule=- reason=token")
+            asked = (b"www-authenticate", b'Bearer realm="%b", error="invalid_token"' % labels.dst.encode())
+            is_theirs = cause is Cause.UNAUTHENTICATED
+            return errors.reply(
+                *(cause, told, text), surface=surface, callee=labels.dst, extra=(asked,) if is_theirs else ()
+            )
+
+        found = self._tokens.read(head, refuse)
+        if isinstance(found, Hold | Reply):
+            return found
+        audited = self._audited_tokens.read(head, refuse)
+        return Users(found, audited if isinstance(audited, VerifiedToken) else None, self._tokens.told(found))
 
     def _is_self(self, caller: Caller | None) -> bool:
         rules = self.rules

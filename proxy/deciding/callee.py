@@ -28,6 +28,7 @@ FOREIGN_SITE_SET = 3
 BEYOND_PAGES_SET = 4
 PREFLIGHT_SET = 5
 GRPC_WEB_SET = 6
+BEARER_SET = 7
 FIRST_POLICY_SET = 16  # headers that access policies ask for
 
 # One SPIFFE path segment, at most 64 bytes; `id` or `id.namespace`.

@@ -72,7 +72,10 @@ class Inbound:
             return refused
         is_rpc = head.protocol() == "grpc" or is_grpc_web(head, app)
         protocol: Protocol = "grpc" if app.is_grpc else "http"
-        decision = self.view.authorizer.decide(head, caller, protocol, is_grpc=is_rpc)
+        users = self.view.authorizer.users(head, labels, surface)
+        if isinstance(users, Hold | Reply):
+            return users
+        decision = self.view.authorizer.decide(head, caller, protocol, is_grpc=is_rpc, users=users)
         labels = replace(labels, decision=self.view.authorizer.describe(decision))
         if not decision.allowed:
             return denied(
@@ -85,7 +88,7 @@ class Inbound:
             )
         # Who calls differs from call to call, and is in no kept Plan, but where it is what such a Plan is found by.
         named = caller if is_translated else None
-        return to_app(head, app, caller=named, labels=labels, surface=surface, rewrite=())
+        return to_app(head, app, caller=named, labels=labels, surface=surface, rewrite=users.told)
 
 
 def _misdirected(head: RecordingHead, view: InboundView, labels: Labels) -> Reply | None:

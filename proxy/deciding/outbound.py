@@ -415,22 +415,26 @@ class Outbound:
         is_web = is_grpc_web(head, app)
         is_rpc = head.protocol() == "grpc" or is_web
         protocol: Protocol = "grpc" if app.is_grpc else "http"
-        decision = self.view.authorizer.decide(head, caller, protocol, is_grpc=is_rpc, form=named.form)
-        labels = replace(labels, decision=self.view.authorizer.describe(decision), is_grpc_web=is_web)
+        authorizer = self.view.authorizer
+        users = authorizer.users(head, replace(labels, is_grpc_web=is_web), named.surface)
+        if isinstance(users, Hold | Reply):
+            return users
+        decision = authorizer.decide(head, caller, protocol, is_grpc=is_rpc, form=named.form, users=users)
+        labels = replace(labels, decision=authorizer.describe(decision), is_grpc_web=is_web)
         if not decision.allowed:
             return denied(
                 *(head, app),
                 labels=labels,
                 surface=named.surface,
                 peer=self.view.own_id,
-                posture=self.view.authorizer.posture,
+                posture=authorizer.posture,
             )
         found = to_app(
             *(head, app),
             caller=caller,
             labels=labels,
             surface=named.surface,
-            rewrite=named.edits(head),
+            rewrite=(*named.edits(head), *users.told),
             form=named.form,
             is_told=named.surface == "own",  # daprds tell an app of peers alone
         )

@@ -30,15 +30,14 @@ from proxy.contract.head import Form, Headers
 from proxy.contract.plan import Cause, Decision, Edit, Edits, Hold, Labels, Op, Plan, Reply
 from proxy.contract.recording import RecordingHead, Table
 from proxy.deciding.app_answers import CauseReplies
-from proxy.deciding.bearer import TokenError, UnknownKeyError, bearer_token, check
+from proxy.deciding.bearer import TokenError, UnknownKeyError, bearer_token, verified
 from proxy.deciding.callee import ForwardedPaths
 from proxy.deciding.login import NO_STORE, Callback, read_cookie, set_cookie
 from proxy.deciding.path_aliases import PathAliases
 from proxy.deciding.plain_text import in_plain_text
-from proxy.deciding.remote import NothingFetched, Remote
+from proxy.deciding.remote import REMOTE_HOLD_S, NothingFetched, Remote
 from proxy.wire.target import as_forwarded
 
-REMOTE_HOLD_S: Final = 5.0  # for keys and tokens that are on their way
 LOGIN_HOLD_S: Final = 15.0  # for a code to become a token, asked for in one way and then the other
 FilteredT = TypeVar("FilteredT", bound=ClientCredentials | OAuth2)
 _FORMS: Final[tuple[Form, ...]] = ("sent", "whole", "method")
@@ -124,14 +123,14 @@ class _Bearer(Step):
         token = bearer_token(way.head.whole().headers)
         if token is None:
             return self._refuse(way, "this needs a bearer token in the header authorization")
-        state = self._remote.keys(one)
+        state = self._remote.keys(one.keys)
         if state.keys is None:
             why = state.error or "they are on their way"
             text = f"{one.name} can't check tokens without the keys of {one.issuer}: {why}"
             then = way.refuse(Cause.NOT_READY, text, status=500)
             return then if state.error else Hold(key=one.remote_key, for_s=REMOTE_HOLD_S, then=then)
         try:
-            check(token, state.keys, issuer=one.issuer, audience=one.audience)
+            verified(token, state.keys, issuer=one.issuer, audiences=(one.audience,))
         except UnknownKeyError as error:
             then = self._refuse(way, f"the token does not count: {error}", b', error="invalid_token"')
             return Hold(key=one.remote_key, for_s=REMOTE_HOLD_S, then=then) if state.may_renew else then

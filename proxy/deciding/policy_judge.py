@@ -8,6 +8,7 @@ from policies.rules.access import Caller
 from policies.rules.access_policies import Asked, Identity, PolicyRules, PolicyVerdict
 from policies.rules.matcher import ascii_lower
 from policies.rules.templates import TemplateTable
+from policies.rules.tokens import VerifiedToken
 from proxy.contract.head import Form, RequestHead
 from proxy.contract.recording import RecordingHead, Shape, Table
 from proxy.deciding.callee import ForwardedPaths
@@ -55,7 +56,14 @@ class PolicyJudge:
             yield number, header.values
 
     def decide(
-        self, head: RecordingHead, caller: Caller | None, *, is_self: bool, form: Form, is_grpc: bool
+        self,
+        head: RecordingHead,
+        caller: Caller | None,
+        *,
+        is_self: bool,
+        form: Form,
+        is_grpc: bool,
+        token: VerifiedToken | None = None,
     ) -> PolicyVerdict:
         """Reads a header only where a rule could turn on it."""
         rules = self.rules
@@ -67,7 +75,9 @@ class PolicyJudge:
         def has_header(number: int) -> bool:
             return head.header_is(rules.headers[number].name, self._first_set + number)
 
-        return rules.evaluate(Asked(_identity(caller), is_self, head.method(), is_grpc, found, has_header))
+        return rules.evaluate(
+            Asked(_identity(caller), is_self, head.method(), is_grpc, found, has_header, token)
+        )
 
     def denied_reading(
         self, head: RequestHead, path: str, caller: Caller | None, *, is_self: bool, is_grpc: bool

@@ -1,12 +1,15 @@
 """What handlers need from other servers, as deciders see it: values that the control plane fetched before, never a call. Frozen."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
-from policies.rules.pipelines import Bearer, ClientCredentials, OAuth2
+from policies.rules.pipelines import ClientCredentials, OAuth2
+from policies.rules.tokens import KeySource
 from proxy.deciding.bearer import Key
 from proxy.deciding.login import Logins
+
+REMOTE_HOLD_S: Final = 5.0  # for keys and tokens that are on their way
 
 
 class KeysState(Struct, frozen=True):
@@ -42,8 +45,8 @@ class Remote(Protocol):
     def logins(self) -> Logins:
         """What begins and recognises logins."""
 
-    def keys(self, middleware: Bearer) -> KeysState:
-        """Those of its issuer."""
+    def keys(self, source: KeySource) -> KeysState:
+        """Those of an issuer."""
 
     def token(self, middleware: ClientCredentials) -> TokenState:
         """The one in force."""
@@ -60,7 +63,7 @@ class NothingFetched:
 
     logins = Logins(b"", str, float)
 
-    def keys(self, middleware: Bearer) -> KeysState:
+    def keys(self, source: KeySource) -> KeysState:
         """See Remote."""
         return KeysState()
 

@@ -17,7 +17,10 @@ MAX_LINES = 1_000_000  # of an access log
 
 
 class Case(Struct, frozen=True, rename="camel"):
-    """A call and what should become of it; `grpc` is the path of a method, in the place of method and path."""
+    """A call and what should become of it; `grpc` is the path of a method, in the place of method and path.
+
+    claims: of the token that it brings, verified; `iss` is its issuer.
+    """
 
     expect: Literal["allow", "deny"]
     from_: str = field(name="from")
@@ -26,6 +29,7 @@ class Case(Struct, frozen=True, rename="camel"):
     path: str = ""
     grpc: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, object] = field(default_factory=dict)
 
 
 class CaseFile(Struct, frozen=True, rename="camel"):
@@ -58,6 +62,7 @@ def ask_of(case: Case) -> Ask:
         path=case.grpc or case.path or "/",
         is_grpc=bool(case.grpc),
         headers=tuple(as_header(name, value) for name, value in case.headers.items()),
+        claims=json.dumps(case.claims) if case.claims else "",
     )
 
 

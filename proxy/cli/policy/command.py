@@ -60,6 +60,9 @@ def explain(  # noqa: PLR0917 - the framework passes them by name
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", help="'Name: value', repeatable")
     ] = None,
+    claims: Annotated[
+        str, typer.Option("--claims", help="JSON: of the verified token that it brings, with iss")
+    ] = "",
     namespace: Namespace = "default",
     trust_domain: TrustDomain = "public",
     app_protocol: AppProtocol = "http",
@@ -72,6 +75,7 @@ def explain(  # noqa: PLR0917 - the framework passes them by name
         path=grpc or path,
         is_grpc=bool(grpc),
         headers=tuple(as_header(name, value) for name, value in parse_headers(header or ())),
+        claims=claims,
     )
     files = _read(
         paths, App(app_id=app, namespace=namespace, trust_domain=trust_domain, protocol=app_protocol)

@@ -1,5 +1,6 @@
 """Judges calls by access policies in files, as the callee's sidecar would. Nothing runs."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.reading.schema import Configuration
 from policies.rules.access import AccessDecision, AccessRules, Caller, Operation, Profile, Protocol
+from policies.rules.tokens import VerifiedToken
 from proxy.cli.analyze import shown
 from proxy.cli.errors import UsageError
 from proxy.contract.head import Header, RequestHead
@@ -22,6 +24,7 @@ from proxy.control.explaining import inbound_head
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.callee import parse_callee
 from proxy.deciding.peer import caller_of
+from proxy.deciding.tokens import Users
 from sentry.errors import IdentityError
 
 ANONYMOUS = "anonymous"
@@ -38,13 +41,14 @@ class App(Struct, frozen=True, kw_only=True):
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """A call: `caller` is an app-id, `app.namespace`, a SPIFFE ID, or `anonymous`."""
+    """A call: `caller` is an app-id, `app.namespace`, a SPIFFE ID, or `anonymous`. claims: JSON, of the verified token that it brings."""
 
     caller: str
     method: str
     path: str
     is_grpc: bool = False
     headers: tuple[Header, ...] = ()
+    claims: str = ""
 
 
 class Judged(Struct, frozen=True, kw_only=True):
@@ -89,7 +93,9 @@ class PolicyFiles(Struct, frozen=True, kw_only=True):
             raise UsageError(str(error)) from error
         protocol: Protocol = "grpc" if self.app.protocol in ("grpc", "grpcs") else "http"
         asking = RecordingHead(head, self.tables)
-        decision = self.authorizer.decide(asking, caller, protocol, is_grpc=ask.is_grpc)
+        token = _token(ask.claims)
+        users = Users(enforced=token, audited=token)
+        decision = self.authorizer.decide(asking, caller, protocol, is_grpc=ask.is_grpc, users=users)
         return Judged(
             ask=ask,
             decision=decision,
@@ -194,6 +200,21 @@ def read_policies(
     for number, members in made.authorizer.sets():
         made.tables.put_set(number, members)
     return made
+
+
+def _token(claims: str) -> VerifiedToken | None:
+    """The token with these claims. Raises: UsageError."""
+    if not claims:
+        return None
+    try:
+        found = json.loads(claims)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("iss"), str):
+        raise UsageError(
+            f"{claims!r} is not the claims of a token", hint="expected a JSON object with iss, the issuer"
+        )
+    return VerifiedToken(found["iss"], found)
 
 
 def _shown(part: Struct | str) -> str:

@@ -89,6 +89,11 @@ def test_level_says_what_fails(level: str, code: int, capsys: pytest.CaptureFixt
             [("PST0105", "warning", 8)],
         ),
         ("kind: AccessPolicy\n", [("PST0003", "error", 1)] * 3),
+        (
+            "kind: AccessPolicy\napiVersion: postern.dev/v1alpha1\nmetadata: {name: x}\nspec:\n  default: allow\n"
+            "  rules: [{name: a, action: deny, to: {paths: [/admin]}}]\n",
+            [("PST0105", "warning", 5)],
+        ),
     ],
 )
 def test_what_is_hardly_meant_is_told(

@@ -71,9 +71,9 @@ def credentials(issuer: Issuer, **changes: object) -> ClientCredentials:
 async def test_keys_are_found_by_discovery_once_for_all_audiences(issuer: Issuer) -> None:
     one, two = bearer(issuer), bearer(issuer, "other")
     async with fetching(one, two) as (remote, news):
-        assert remote.keys(one).keys is None
+        assert remote.keys(one.keys).keys is None
         await news.next()
-        found = remote.keys(two)
+        found = remote.keys(two.keys)
     assert [key.kid for key in found.keys or ()] == ["rsa", "ec"]
     assert (found.error, found.may_renew, issuer.count("/keys")) == ("", False, 1)
 
@@ -82,7 +82,7 @@ async def test_keys_at_a_url_of_their_own_need_no_discovery(issuer: Issuer) -> N
     one = bearer(issuer, jwks_url=f"{issuer.url}/keys")
     async with fetching(one) as (remote, news):
         await news.next()
-        assert remote.keys(one).keys is not None
+        assert remote.keys(one.keys).keys is not None
     assert issuer.count("/.well-known/openid-configuration") == 0
 
 
@@ -91,10 +91,10 @@ async def test_failure_is_told_and_tried_again(issuer: Issuer) -> None:
     one = bearer(issuer)
     async with fetching(one) as (remote, news):
         await news.next()
-        failed = remote.keys(one)
+        failed = remote.keys(one.keys)
         issuer.status.clear()
         await news.next()
-        found = remote.keys(one)
+        found = remote.keys(one.keys)
     assert failed.keys is None
     assert f"{issuer.url}/keys: answered with status 500" in failed.error
     assert (len(found.keys or ()), found.error) == (2, "")
@@ -104,7 +104,7 @@ async def test_document_of_another_issuer_is_refused(issuer: Issuer) -> None:
     one = Bearer(name="b", issuer=f"{issuer.url}/", audience="x")
     async with fetching(one) as (remote, news):
         await news.next()
-        assert "is of the issuer" in remote.keys(one).error
+        assert "is of the issuer" in remote.keys(one.keys).error
 
 
 @pytest.mark.parametrize("uri", ["https://h:x/", "http://[/", "http://\u4f60/", "file:///etc", 7])
@@ -113,10 +113,10 @@ async def test_document_that_leads_nowhere_ends_nothing(issuer: Issuer, uri: obj
     one = bearer(issuer)
     async with fetching(one) as (remote, news):
         await news.next()
-        assert remote.keys(one).error != ""
+        assert remote.keys(one.keys).error != ""
         issuer.jwks_uri = f"{issuer.url}/keys"
         await news.next()
-        assert remote.keys(one).keys is not None
+        assert remote.keys(one.keys).keys is not None
 
 
 async def test_unknown_key_renews_them_ten_minutes_after_the_last_time(
@@ -126,13 +126,13 @@ async def test_unknown_key_renews_them_ten_minutes_after_the_last_time(
     async with fetching(one) as (remote, news):
         await news.next()
         remote.want(one.remote_key)
-        assert not remote.keys(one).may_renew
+        assert not remote.keys(one.keys).may_renew
         monkeypatch.setattr("proxy.control.issuer_keys.MIN_RENEW_S", 0.0)
-        assert remote.keys(one).may_renew
+        assert remote.keys(one.keys).may_renew
         issuer.keys = [issuer.jwk("rsa-next")]
         remote.want(one.remote_key)
         await news.next()
-        found = remote.keys(one)
+        found = remote.keys(one.keys)
     assert [key.kid for key in found.keys or ()] == ["rsa-next"]
     assert issuer.count("/keys") == 2
 
@@ -206,16 +206,16 @@ async def test_token_that_ends_at_once_is_not_asked_for_all_the_time(issuer: Iss
 async def test_only_what_changed_is_fetched_anew(issuer: Issuer) -> None:
     keys, token = bearer(issuer), credentials(issuer)
     async with fetching(keys, token) as (remote, news):
-        while remote.token(token).value is None or remote.keys(keys).keys is None:
+        while remote.token(token).value is None or remote.keys(keys.keys).keys is None:
             await news.next()
         other = credentials(issuer, client_secret="new")
         remote.configure(Pipelines(app=(bearer(issuer, "else"), other)))
         assert remote.token(other).value is None
-        assert remote.keys(keys).keys is not None
+        assert remote.keys(keys.keys).keys is not None
         await news.next()
         assert remote.token(other).value == b"Bearer token-2"
         remote.configure(Pipelines())
-        assert remote.keys(keys).keys is None
+        assert remote.keys(keys.keys).keys is None
     assert issuer.count("/keys") == 1
 
 

@@ -19,8 +19,8 @@ from proxy.deciding.bearer import (
     TokenError,
     UnknownKeyError,
     bearer_token,
-    check,
     read_keys,
+    verified,
 )
 from tests.support.issuer import Issuer
 
@@ -30,7 +30,7 @@ KEYS = read_keys(json.dumps({"keys": ISSUER.keys}).encode())
 
 
 def judge(token: str) -> None:
-    check(token, KEYS, issuer=URL, audience="shop")
+    verified(token, KEYS, issuer=URL, audiences=("shop",))
 
 
 def jwks(*keys: object) -> bytes:
@@ -52,7 +52,7 @@ def test_edwards_key_verifies() -> None:
     key = ed25519.Ed25519PrivateKey.generate()
     made = {**OKPAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": "ed"}
     token = ISSUER.token(kid="ed", key=key, algorithm="EdDSA")
-    check(token, read_keys(jwks(made)), issuer=URL, audience="shop")
+    verified(token, read_keys(jwks(made)), issuer=URL, audiences=("shop",))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from policies.rules.pipelines import (
     RouterChecker,
     Uppercase,
 )
+from policies.rules.tokens import KeySource
 from proxy.contract.gates import RateGate
 from proxy.contract.head import Form, Headers
 from proxy.contract.plan import Cause, Decision, Edit, Hold, Labels, Op, Plan, Reply, Route
@@ -176,7 +177,7 @@ class Fetched(NothingFetched):
     def __init__(self, keys: KeysState = KeysState(), token: TokenState = TokenState()) -> None:  # noqa: B008
         self._keys, self._token = keys, token
 
-    def keys(self, middleware: Bearer) -> KeysState:
+    def keys(self, source: KeySource) -> KeysState:
         return self._keys
 
     def token(self, middleware: ClientCredentials) -> TokenState:

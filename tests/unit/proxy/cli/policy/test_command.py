@@ -194,3 +194,18 @@ def test_lint_reads_access_policies(capsys: pytest.CaptureFixture[str]) -> None:
     Path("orders.yaml").write_text(ORDERS.replace("paths:", "path:"))
     assert main(["analyze", "orders.yaml"]) == 1
     assert "orders.yaml:7: error PST0002: spec.rules[0].to.path: unknown key" in capsys.readouterr().out
+
+
+def test_claims_of_a_token_may_be_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    jwt = '  jwt: [{name: idp, issuer: "https://idp", audiences: [orders]}]\n  rules:\n'
+    clerks = "  - {name: refunds, action: allow, to: {paths: [/refunds]}, when: {jwt: {claims: {role: [clerk]}}}}\n"
+    Path("orders.yaml").write_text(ORDERS.replace("  rules:\n", jwt) + clerks)
+    asked = ("--from", "web", "--path", "/refunds")
+    assert explained(capsys, *asked, "--claims", '{"iss": "https://idp", "role": "clerk"}')[0] == 0
+    assert explained(capsys, *asked, "--claims", '{"iss": "https://idp", "role": "guest"}')[0] == 1
+    assert explained(capsys, *asked)[0] == 1
+    code, lines = explained(capsys, *asked, "--claims", "clerk")
+    assert (code, "is not the claims of a token" in lines[0]) == (2, True)
+    case = "  - {expect: allow, from: web, path: /refunds, claims: {iss: 'https://idp', role: [clerk]}}\n"
+    Path("cases.yaml").write_text("app: orders\nfiles: [orders.yaml]\ncases:\n" + case)
+    assert main(["policy", "test", "cases.yaml"]) == 0
