@@ -47,7 +47,7 @@ from proxy.control.metrics_setup import (
     warn_of_misfits,
 )
 from proxy.control.name_sources import NameSources
-from proxy.control.observer import HopTracing, Reporter
+from proxy.control.observer import Reporter
 from proxy.control.plane import Control
 from proxy.control.policy_sources import policy_sources
 from proxy.control.reloads import Reloads
@@ -55,7 +55,7 @@ from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.resolving import NameTracer
 from proxy.control.shutdown import Shutdown
 from proxy.control.svid_source import svid_source
-from proxy.control.tracing_setup import INSTANCE_HEADER, pusher, sampling_rate, tracer
+from proxy.control.tracing_setup import INSTANCE_HEADER, hop_tracing, pusher, tracer
 from proxy.deciding.outbound import LOCAL_API, OWN_API
 from proxy.engine.selection import choose
 from proxy.errors import ConfigError
@@ -65,7 +65,6 @@ from proxy.settings.version import VERSION
 from proxy.wire.web_client import WebClient
 from sentry.client import Svid
 from telemetry.client_meters import RpcEnded
-from telemetry.context import Sampler
 from telemetry.garbage import timed_collections
 from telemetry.logs import configure, get_logger
 from telemetry.web_proxies import WebProxies
@@ -138,8 +137,7 @@ class Sidecar:
         configuration = policy.configuration
         self._meters = meters(settings, configuration)
         self._tracer, self._relays = tracer(configuration.tracing, settings, self._meters)
-        rate = sampling_rate(configuration.tracing, settings)
-        hops = HopTracing(Sampler(rate, random.Random()))  # noqa: S311 - ids, no secrets
+        hops = hop_tracing(configuration.tracing, settings, random.Random())  # noqa: S311 - ids, no secrets
         self._app = AppWatch(
             settings,
             self._app_changed,

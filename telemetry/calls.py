@@ -13,7 +13,7 @@ from telemetry.metrics import Meters
 from telemetry.path_labels import LONGEST, METHOD, PathLabels
 from telemetry.report import AttemptNote, Batch, Buckets, Call
 from telemetry.series import OTHER
-from telemetry.spans import reason_of, span_of
+from telemetry.spans import DEFAULT_FORM, Span, SpanForm, reason_of, span_of
 from telemetry.tracing import Tracer
 
 __all__ = ["AttemptNote", "Batch", "Buckets", "Call", "CallRecorder"]
@@ -28,8 +28,8 @@ class CallRecorder:
     """Records the finished calls of one sidecar.
 
     `path_label` maps an HTTP path to its metric label; none gives "", so that made-up paths make no series.
-    Owns the kept kinds, at most `_KINDS`. Mutable state: `slow_ns`, from which on a call that is not sampled is kept in memory (0: none
-    is for that), which a new configuration may change.
+    Owns the kept kinds, at most `_KINDS`. Mutable state, which a new configuration may change: `slow_ns`, from which on a call that is
+    not sampled is kept in memory (0: none is for that), and `form`, what spans say.
     """
 
     def __init__(
@@ -42,8 +42,10 @@ class CallRecorder:
         *,
         path_label: PathLabels | None = None,
         slow_ns: int = 0,
+        form: SpanForm = DEFAULT_FORM,
     ) -> None:
         self.slow_ns = slow_ns
+        self.form = form
         self.service = service
         self.namespace = namespace
         self._meters = meters
@@ -82,7 +84,7 @@ class CallRecorder:
         return call.status >= 500 or 0 < self.slow_ns <= (call.head_ns or call.ended_ns) - call.started_ns
 
     def _keep_span(self, call: Call) -> None:
-        span = span_of(call, self.service)
+        span = self._span(call)
         if span is not None:
             (self.tracer.record if call.context.sampled else self.tracer.keep)(span)
 
@@ -135,9 +137,20 @@ class CallRecorder:
 
     def recall(self, call: Call) -> None:
         """Keeps the span of such a call in memory, as it goes to exporters otherwise."""
-        span = span_of(call, self.service)
+        span = self._span(call)
         if span is not None:
             self.tracer.remember(span)
+
+    def _span(self, call: Call) -> Span | None:
+        route = ""
+        if self.has_routes and self._path_label is not None and _is_asked_by_path(call):
+            route = self._path_label.route(call.path)
+        return span_of(call, self.service, self.form, route)
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether spans say which pattern a path matches."""
+        return self.form.has_otel and self._path_label is not None and self._path_label.has_patterns
 
     def _kind(self, call: Call) -> Kind:
         if call.protocol == "grpc":
@@ -216,6 +229,10 @@ class CallRecorder:
             meters.exports.spans_exported.slot(queue.name).value = queue.exported
             for reason in DROP_REASONS:  # alerts compare with 0
                 meters.exports.spans_dropped.slot(queue.name, reason).value = queue.dropped.get(reason, 0)
+
+
+def _is_asked_by_path(call: Call) -> bool:
+    return call.direction == "inbound" and call.protocol != "grpc"
 
 
 def _below(call: Call) -> str:

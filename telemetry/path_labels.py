@@ -49,15 +49,19 @@ class PathLabels:
         """The label of a path; `below`: what stands before it in a call by Dapr's path form, `/v1.0/invoke/<app-id>/method`."""
         if path == OTHER:
             return OTHER
-        for pattern, matches in self._patterns:
-            if pattern.startswith(INVOKE_PREFIX):
-                if matches(f"{below}{path}") is not None:
-                    return pattern
-            elif matches(path) is not None:
-                return f"{_ANY_APP}{pattern}" if below else pattern
+        route = self.route(path, below)
+        if route:
+            return f"{_ANY_APP}{route}" if below and not route.startswith(INVOKE_PREFIX) else route
         if not self._raw and path not in FIXED:
             return ""
         return f"{below}{path}" if len(path) <= LONGEST else OTHER
+
+    def route(self, path: str, below: str = "") -> str:
+        """The pattern that a path matches, "" where none does. below: as above."""
+        for pattern, matches in self._patterns:
+            if matches(f"{below}{path}" if pattern.startswith(INVOKE_PREFIX) else path) is not None:
+                return pattern
+        return ""
 
 
 def _segments(pattern: str) -> list[str]:

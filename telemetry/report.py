@@ -58,10 +58,11 @@ class Call(Struct, kw_only=True):
     `dapr` or `own`. `path` is for people, without the query. Times are epoch nanoseconds, `head_ns` 0 when no
     response head came. `status` is HTTP's, 0 for none. `cause` names a failure made by a proxy, not by the app,
     in lower case with dashes. `said`: the same of a failure that the callee's proxy
-    answered with. `endpoint` and `peer_address` are `ip:port` or "". `bytes_in` is the request's body,
+    answered with. `endpoint` is `ip:port` or "", `peer_address` the caller's IP address or "". `bytes_in` is the request's body,
     `bytes_out` the answer's. `attempts` may stay empty when there was but one; `tried` has all of them, of calls that a trace is kept of.
     is_inner: it was made by Dapr's InvokeService, which is reported as a call of the API itself. Without a `dst` the call was to that API,
     or named nobody.
+    query, baggage: where spans are to have them, the raw query, and (key, value) of members of the request's baggage.
     policies: those in force, as (resource, its namespace, kind, target). is_by_path: the callee was named in Dapr's path form, of which
     `path` is what follows `/method`. breaker: the states in which it found the circuit breaker that it asked first, and left it; both
     empty where it asked none.
@@ -96,3 +97,5 @@ class Call(Struct, kw_only=True):
     breaker: tuple[str, str] = ("", "")
     said: str | None = None
     tried: tuple[AttemptNote, ...] = ()
+    query: str = ""
+    baggage: tuple[tuple[str, str], ...] = ()

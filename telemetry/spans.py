@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterator
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -23,6 +23,30 @@ PATH_LIMIT = 1024
 _WAIT_NS = 5_000_000
 #: The scope that spans of service invocation have always had.
 SCOPE = "dapr-diagnostics"
+
+
+class SpanForm(Struct, frozen=True):
+    """What spans say of calls. conventions: whose names attributes have. captures_query: `url.full` has the query.
+
+    baggage: keys of members whose values are attributes.
+    """
+
+    conventions: Literal["dapr", "otel", "both"] = "both"
+    captures_query: bool = False
+    baggage: tuple[str, ...] = ()
+
+    @property
+    def has_dapr(self) -> bool:
+        """Whether attributes have Dapr's names."""
+        return self.conventions != "otel"
+
+    @property
+    def has_otel(self) -> bool:
+        """Whether attributes have the names of OpenTelemetry's semantic conventions."""
+        return self.conventions != "dapr"
+
+
+DEFAULT_FORM = SpanForm()
 
 
 class Detail(Struct):
@@ -121,27 +145,26 @@ def _address_family(host: str) -> str:
 _CLOSED = frozenset({("", ""), ("closed", "closed")})  # circuit breakers that changed nothing
 
 
-def span_of(call: Call, service: str) -> Span | None:
-    """The span of a call, or None for probes: a path with `/healthz` in it is never traced."""
+def span_of(call: Call, service: str, form: SpanForm = DEFAULT_FORM, route: str = "") -> Span | None:
+    """The span of a call, or None for probes: a path with `/healthz` in it is never traced. route: the pattern that its path matches."""
     path = clipped(call.path)
     if "/healthz" in path:
         return None
     outbound = call.direction == "outbound"
     error_type = error_type_of(call)
-    address = call.endpoint if outbound else call.peer_address
-    host, port = split_address(address) if address else ("", 0)
+    host, port = call.peer_address, 0
+    if outbound:
+        host, port = split_address(call.endpoint) if call.endpoint else ("", 0)
     if call.protocol == "grpc":
         name = path
-        attributes = _grpc_attributes(call, path, outbound)
+        attributes = _grpc_attributes(call, path, form, outbound=outbound)
     else:
         method = method_of(path)
         name = f"CallLocal/{call.dst}/{method}"
-        attributes = _client_attributes(call, method) if outbound else _server_attributes(call, method)
-    if host:
-        if outbound:
-            attributes += [(names.SERVER_ADDRESS, host), (names.SERVER_PORT, str(port))]
-        else:
-            attributes.append((names.CLIENT_ADDRESS, host))
+        attributes = (_client_attributes if outbound else _server_attributes)(call, method, form)
+    attributes += _address_attributes(call, host, port, form, outbound=outbound)
+    if route and form.has_otel:
+        attributes.append((names.HTTP_ROUTE, route))
     if error_type is not None:
         attributes.append((names.ERROR_TYPE, error_type))
     if call.decision:
@@ -151,6 +174,7 @@ def span_of(call: Call, service: str) -> Span | None:
     events = _events(call)
     if len(call.attempts) > 1:
         attributes.append((names.HTTP_RESEND_COUNT, str(len(call.attempts) - 1)))
+    attributes += [(f"{names.BAGGAGE_PREFIX}{key}", value) for key, value in call.baggage]
     return Span(
         call.context,
         name,
@@ -205,59 +229,79 @@ def method_of(path: str) -> str:
     return path[1:] if path.startswith("/") else path
 
 
-def _client_attributes(call: Call, method: str) -> list[tuple[str, str]]:
+def _client_attributes(call: Call, method: str, form: SpanForm) -> list[tuple[str, str]]:
     verb, dst, status = call.verb, call.dst, str(call.status)
-    path = f"/{method}"
-    target = path
-    attributes = [
-        (names.RPC_SERVICE, names.SERVICE_INVOCATION),
-        (names.NET_PEER_NAME, dst),
-        (names.PEER_SERVICE, dst),
-        (names.DAPR_PROTOCOL, "http"),
-        (names.HTTP_REQUEST_METHOD, verb),
-        (names.URL_PATH, path),
-    ]
+    target = path = f"/{method}"
+    attributes = (
+        [(names.RPC_SERVICE, names.SERVICE_INVOCATION), (names.NET_PEER_NAME, dst)] if form.has_dapr else []
+    )
+    attributes.append((names.PEER_SERVICE, dst))
+    if form.has_dapr:
+        attributes.append((names.DAPR_PROTOCOL, "http"))
+    attributes.append((names.HTTP_REQUEST_METHOD, verb))
+    if form.has_otel:
+        attributes.append((names.URL_PATH, path))
     if call.surface == "dapr":
         target = f"/v1.0/invoke/{dst}/method/{method}"
-        attributes.append((names.DAPR_API, f"{verb} {target}"))
-    attributes.append((names.URL_FULL, target))
-    if call.status:
-        attributes += [(names.DAPR_STATUS_CODE, status), (names.HTTP_RESPONSE_STATUS_CODE, status)]
+        if form.has_dapr:
+            attributes.append((names.DAPR_API, f"{verb} {target}"))
+    query = f"?{clipped(call.query)}" if form.captures_query and call.query else ""
+    attributes.append((names.URL_FULL, f"{target}{query}"))
+    if call.status and form.has_dapr:
+        attributes.append((names.DAPR_STATUS_CODE, status))
+    if call.status and form.has_otel:
+        attributes.append((names.HTTP_RESPONSE_STATUS_CODE, status))
     return attributes
 
 
-def _server_attributes(call: Call, method: str) -> list[tuple[str, str]]:
-    attributes = [
-        (names.RPC_SERVICE, names.SERVICE_INVOCATION),
-        (names.DAPR_INVOKE_METHOD, method),
-        (names.HTTP_REQUEST_METHOD, call.verb),
-        (names.URL_PATH, f"/{method}"),
-    ]
-    if call.surface == "dapr":
+def _server_attributes(call: Call, method: str, form: SpanForm) -> list[tuple[str, str]]:
+    attributes = []
+    if form.has_dapr:
+        attributes += [
+            (names.RPC_SERVICE, names.SERVICE_INVOCATION),
+            (names.DAPR_INVOKE_METHOD, method),
+        ]
+    if form.has_otel:
+        attributes += [(names.HTTP_REQUEST_METHOD, call.verb), (names.URL_PATH, f"/{method}")]
+    if form.has_dapr and call.surface == "dapr":
         attributes += [(names.DAPR_PROTOCOL, "grpc"), (names.DAPR_API, names.CALL_LOCAL_STREAM)]
-    else:
+    elif form.has_dapr:
         attributes.append((names.DAPR_PROTOCOL, "http"))
-    if call.status:
+    if call.status and form.has_otel:
         attributes.append((names.HTTP_RESPONSE_STATUS_CODE, str(call.status)))
     return attributes
 
 
-def _grpc_attributes(call: Call, path: str, outbound: bool) -> list[tuple[str, str]]:
-    attributes = [
-        (names.RPC_SYSTEM_NAME, "grpc"),
-        (names.RPC_METHOD, path[1:] if path.startswith("/") else path),
-    ]
-    if outbound:
+def _grpc_attributes(call: Call, path: str, form: SpanForm, *, outbound: bool) -> list[tuple[str, str]]:
+    attributes = []
+    if form.has_otel:
         attributes += [
-            (names.DAPR_APP_ID, call.dst),
-            (names.NET_PEER_NAME, call.dst),
-            (names.PEER_SERVICE, call.dst),
+            (names.RPC_SYSTEM_NAME, "grpc"),
+            (names.RPC_METHOD, path[1:] if path.startswith("/") else path),
         ]
-    else:
+    if outbound:
+        if form.has_dapr:
+            attributes += [(names.DAPR_APP_ID, call.dst), (names.NET_PEER_NAME, call.dst)]
+        attributes.append((names.PEER_SERVICE, call.dst))
+    elif form.has_dapr:
         attributes += [(names.DAPR_CALLER_APP_ID, call.src), (names.DAPR_CALLEE_APP_ID, call.dst)]
-    if call.grpc_code is not None:
+    if call.grpc_code is not None and form.has_otel:
         attributes.append((names.RPC_RESPONSE_STATUS_CODE, names.grpc_code_name(call.grpc_code)))
     return attributes
+
+
+def _address_attributes(
+    call: Call, host: str, port: int, form: SpanForm, *, outbound: bool
+) -> list[tuple[str, str]]:
+    """Addresses of the other end; by Dapr's conventions alone, those of the calling app on its HTTP calls, as `server.*`."""
+    if not form.has_otel:
+        host, port = "" if not outbound or call.protocol == "grpc" else call.peer_address, 0
+    if not host:
+        return []
+    if outbound:
+        ports = [(names.SERVER_PORT, str(port))] if port else []
+        return [(names.SERVER_ADDRESS, host), *ports]
+    return [(names.CLIENT_ADDRESS, host), (names.NETWORK_PROTOCOL_VERSION, "2")]
 
 
 def error_type_of(call: Call) -> str | None:

@@ -2,24 +2,19 @@
 
 import difflib
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from typing import TypeVar
-from urllib.parse import urlsplit
 
-from policies.errors import DurationError
 from policies.reading import schema
+from policies.reading.compile_tracing import compile_tracing
 from policies.reading.construct import Place
 from policies.reading.documents import Document
-from policies.reading.durations import is_bare, parse_duration
 from policies.reading.effects import CONFIGURATION, warn_of_nothing
 from policies.reading.findings import Findings
 from policies.reading.validation import to_struct
 from policies.rules.api_lists import NAMES, PROTOCOLS, ApiLists, ApiRule, version_of
 from policies.rules.configuration import (
-    DEFAULT_SAMPLING_RATE,
-    DEFAULT_SLOW_S,
     LATENCY_BUCKETS_MS,
     AccessLogConfig,
     ConfigurationValues,
@@ -27,13 +22,10 @@ from policies.rules.configuration import (
     MetricRule,
     MetricsConfig,
     NameResolutionConfig,
-    OtelConfig,
-    TracingConfig,
 )
 
 SectionT = TypeVar("SectionT", bound=schema.Section)
 
-_TRACING: Place = ("spec", "tracing")
 _ACCESS_LOG: Place = ("spec", "logging", "accessLog")
 _RESOLUTION: Place = ("spec", "nameResolution")
 _MTLS: Place = ("spec", "mtls")
@@ -46,7 +38,7 @@ def compile_configuration(
     """The values of Configurations merged in order. Each is checked on its own, so that faults have a place."""
     for document, configuration in documents:
         warn_of_nothing(document, CONFIGURATION, findings)
-        _tracing(document, configuration.spec.tracing, findings)
+        compile_tracing(document, configuration.spec.tracing, findings)
         _metrics(document, _spec(document), findings)
         _access_log(document, configuration.spec.logging.access_log, findings)
         _check_mtls(document, configuration.spec.mtls, findings)
@@ -64,7 +56,7 @@ def compile_configuration(
         spec = _known(raw, schema.ConfigurationSpec)
     quiet = Findings()
     return ConfigurationValues(
-        tracing=_tracing(last, spec.tracing, quiet),
+        tracing=compile_tracing(last, spec.tracing, quiet),
         metrics=_metrics(last, raw, quiet),
         name_resolution=_name_resolution(spec.name_resolution),
         name_resolution_at=_resolved_at(documents),
@@ -110,44 +102,8 @@ def _laid_over(below: dict[str, object], above: dict[str, object]) -> dict[str, 
     return joined
 
 
-def _duration(document: Document, place: Place, text: str, findings: Findings) -> float | None:
-    if not text:
-        return None
-    if is_bare(text):
-        problem = f"`{text}` has no unit and counts milliseconds (write {text}ms, or {text}s for seconds)"
-        findings.fault(document, place, problem, is_lenient=True)
-    try:
-        return parse_duration(text)
-    except DurationError as error:
-        findings.fault(document, place, str(error))
-        return None
-
-
-def _tracing(document: Document, tracing: schema.Tracing, findings: Findings) -> TracingConfig:
-    rate, is_given = DEFAULT_SAMPLING_RATE, False
-    if tracing.sampling_rate:
-        try:
-            rate, is_given = min(max(float(tracing.sampling_rate), 0.0), 1.0), True
-        except ValueError:
-            problem = f"`{tracing.sampling_rate}` is not a sampling rate (expected a number from 0 to 1)"
-            findings.fault(document, (*_TRACING, "samplingRate"), problem, is_lenient=True)
-    zipkin = tracing.zipkin.endpoint_address if tracing.zipkin is not None else ""
-    if zipkin and not _is_http_url(zipkin):
-        problem = f"`{zipkin}` is not a URL (expected one such as http://localhost:9411/api/v2/spans)"
-        findings.fault(document, (*_TRACING, "zipkin", "endpointAddress"), problem)
-    slow_s = _duration(document, (*_TRACING, "tail", "latency"), tracing.tail.latency, findings)
-    return TracingConfig(
-        slow_s=DEFAULT_SLOW_S if slow_s is None else slow_s,
-        sampling_rate=0.0 if math.isnan(rate) else rate,
-        is_rate_given=is_given,
-        stdout=tracing.stdout,
-        zipkin_endpoint=zipkin or None,
-        otel=_otel(document, tracing.otel, findings),
-    )
-
-
 def _access_log(document: Document, log: schema.AccessLog, findings: Findings) -> AccessLogConfig:
-    slower_s = _duration(document, (*_ACCESS_LOG, "slowerThan"), log.slower_than, findings)
+    slower_s = findings.duration(document, (*_ACCESS_LOG, "slowerThan"), log.slower_than)
     if log.min_status is not None and not 0 <= log.min_status <= 999:
         problem = f"`{log.min_status}` is not a status (expected one from 0 to 999)"
         findings.fault(document, (*_ACCESS_LOG, "minStatus"), problem)
@@ -160,52 +116,6 @@ def _access_log(document: Document, log: schema.AccessLog, findings: Findings) -
         min_status=log.min_status,
         slower_s=slower_s,
         sample=log.sample,
-    )
-
-
-def _is_http_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # a bad port raises only when it is asked for
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
-
-
-def _otel(document: Document, otel: schema.Otel | None, findings: Findings) -> OtelConfig | None:
-    if otel is None or not otel.endpoint_address:
-        return None
-    place: Place = (*_TRACING, "otel")
-    if "://" in otel.endpoint_address:
-        problem = "has a scheme (expected host:port)"
-        findings.fault(document, (*place, "endpointAddress"), problem, is_lenient=True)
-    if not otel.protocol:
-        problem = "has no protocol, and exports nothing without (expected grpc or http)"
-        findings.fault(document, place, problem, is_lenient=True)
-    elif otel.protocol not in {"grpc", "http"}:
-        findings.fault(
-            document, (*place, "protocol"), f"`{otel.protocol}` is unknown (expected grpc or http)"
-        )
-    headers: list[tuple[str, str]] = []
-    for number, header in enumerate(otel.headers):
-        if isinstance(header, schema.OtelHeader):
-            headers.append((header.name, header.value))
-            continue
-        name, equals, value = header.partition("=")
-        if not equals or not name:
-            problem = "is not a header (expected key=value)"
-            findings.fault(document, (*place, "headers", number), problem, is_lenient=True)
-            continue
-        headers.append((name, value))
-    timeout_s = _duration(document, (*place, "timeout"), otel.timeout, findings)
-    if otel.protocol not in {"grpc", "http"}:
-        return None
-    return OtelConfig(
-        endpoint=otel.endpoint_address.rpartition("://")[2],
-        protocol=otel.protocol,
-        is_secure=otel.is_secure,
-        headers=tuple(headers),
-        timeout_s=timeout_s,
     )
 
 
@@ -246,8 +156,8 @@ def _check_patterns(document: Document, place: Place, patterns: dict[str, str], 
 
 def _check_mtls(document: Document, mtls: schema.Mtls, findings: Findings) -> None:
     """For the sentry that may read the same file."""
-    _duration(document, (*_MTLS, "workloadCertTTL"), mtls.workload_cert_ttl, findings)
-    _duration(document, (*_MTLS, "allowedClockSkew"), mtls.allowed_clock_skew, findings)
+    findings.duration(document, (*_MTLS, "workloadCertTTL"), mtls.workload_cert_ttl)
+    findings.duration(document, (*_MTLS, "allowedClockSkew"), mtls.allowed_clock_skew)
 
 
 def _check_name_resolution(document: Document, section: schema.NameResolution, findings: Findings) -> None:

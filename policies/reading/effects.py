@@ -76,6 +76,17 @@ CONFIGURATION: Mapping[str, Effect] = {
     "spec.tracing.tail.latency": Effect(
         "a call that is not sampled is kept in memory, as one that failed is, where its answer took as long; 0: none is for that (1s)"
     ),
+    "spec.tracing.accept": Effect(
+        "which headers name a caller's span: `w3c` (always, with gRPC's `grpc-trace-bin`), and `b3` ([w3c, b3]); W3C's alone are written"
+    ),
+    "spec.tracing.conventions": Effect(
+        "whose names attributes of spans have: Dapr's (`dapr`, where `server.address` and `server.port` of HTTP calls are the caller's, as"
+        " with daprd), those of OpenTelemetry's semantic conventions (`otel`), or `both` (both)"
+    ),
+    "spec.tracing.captureQuery": Effect("true: the attribute `url.full` has the query (false)"),
+    "spec.tracing.baggageAttributes": Effect(
+        "keys of baggage whose values are attributes of spans, as `baggage.<key>`; at most 16, and 256 characters of each value"
+    ),
     "spec.tracing.stdout": Effect("a log line for each finished span"),
     "spec.tracing.zipkin.endpointAddress": Effect("URL that spans are posted to as Zipkin JSON v2"),
     "spec.tracing.otel.endpointAddress": Effect("host:port of an OTLP collector"),

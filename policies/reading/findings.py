@@ -2,9 +2,10 @@
 
 from msgspec import Struct, field
 
-from policies.errors import Fault
+from policies.errors import DurationError, Fault
 from policies.reading.construct import Place
 from policies.reading.documents import Document
+from policies.reading.durations import is_bare, parse_duration
 
 
 class Findings(Struct):
@@ -29,3 +30,16 @@ class Findings(Struct):
     def warn(self, document: Document, place: Place, text: str) -> None:
         """Note something that the author should know and that changes nothing."""
         self.notes.append(document.fault(place, text))
+
+    def duration(self, document: Document, place: Place, text: str) -> float | None:
+        """Seconds of a duration, None where nothing is written; what is not a duration, or has no unit, is a fault."""
+        if not text:
+            return None
+        if is_bare(text):
+            problem = f"`{text}` has no unit and counts milliseconds (write {text}ms, or {text}s for seconds)"
+            self.fault(document, place, problem, is_lenient=True)
+        try:
+            return parse_duration(text)
+        except DurationError as error:
+            self.fault(document, place, str(error))
+            return None

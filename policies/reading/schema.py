@@ -85,6 +85,10 @@ class Tracing(Section, frozen=True):
 
     sampling_rate: str = ""
     tail: Tail = Tail()
+    accept: list[str] = field(default_factory=lambda: ["w3c", "b3"])
+    conventions: str = "both"
+    capture_query: bool = False
+    baggage_attributes: list[str] = []
     stdout: bool = False
     zipkin: Zipkin | None = None
     otel: Otel | None = None

@@ -1,5 +1,7 @@
 """The rest of a Configuration as frozen values, with Dapr's defaults; free of YAML."""
 
+from typing import Literal
+
 from msgspec import Struct, field
 
 from policies.rules.api_lists import ApiLists
@@ -10,6 +12,8 @@ LATENCY_BUCKETS_MS = (
 )  # fmt: skip
 DEFAULT_SAMPLING_RATE = 0.0001
 DEFAULT_SLOW_S = 1.0
+Conventions = Literal["dapr", "otel", "both"]
+CONVENTIONS: tuple[Conventions, ...] = ("dapr", "otel", "both")
 
 
 class OtelConfig(Struct, frozen=True, kw_only=True):
@@ -25,7 +29,8 @@ class OtelConfig(Struct, frozen=True, kw_only=True):
 class TracingConfig(Struct, frozen=True, kw_only=True):
     """`spec.tracing`. `sampling_rate` lies in 0 to 1; `is_rate_given` tells a written rate from the default.
 
-    slow_s: from which on a call that is not sampled is kept in memory; 0: none is for that.
+    slow_s: from which on a call that is not sampled is kept in memory; 0: none is for that. conventions: of the attributes of spans.
+    baggage_attributes: keys of baggage whose values become attributes.
     """
 
     sampling_rate: float = DEFAULT_SAMPLING_RATE
@@ -33,6 +38,10 @@ class TracingConfig(Struct, frozen=True, kw_only=True):
     stdout: bool = False
     zipkin_endpoint: str | None = None
     slow_s: float = DEFAULT_SLOW_S
+    is_b3_read: bool = True
+    conventions: Conventions = "both"
+    captures_query: bool = False
+    baggage_attributes: tuple[str, ...] = ()
     otel: OtelConfig | None = None
 
 

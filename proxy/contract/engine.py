@@ -257,12 +257,15 @@ class Lines(Protocol):
 class SpansWanted(Struct, frozen=True, kw_only=True):
     """What becomes of spans of calls that an engine adds up. service: this app, as spans name it.
 
-    per_piece: of Zipkin's JSON, the most spans that leave together; None: they go nowhere.
+    per_piece: of Zipkin's JSON, the most spans that leave together; None: they go nowhere. The rest: of `telemetry.spans.SpanForm`.
     """
 
     service: str
     hides_paths: bool
     per_piece: int | None = None
+    conventions: Literal["dapr", "otel", "both"] = "both"
+    captures_query: bool = False
+    baggage: tuple[str, ...] = ()
 
 
 class SpanLabels(NamedTuple):

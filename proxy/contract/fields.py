@@ -1,10 +1,12 @@
 """What deciders may ask of header fields without a value becoming a key: patterns, and whether baggage is valid. Imports nothing."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote_to_bytes
 
 MAX_BAGGAGE_MEMBERS = 64  # W3C Baggage §3.3.2: what every platform must pass on
 MAX_BAGGAGE_BYTES = 8_192
+_VALUE_CHARS = 256
 # W3C Baggage §3.3.1: a token, `=`, octets without blanks, quotes, commas, semicolons and backslashes, then properties.
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _VALUE = rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*"
@@ -47,3 +49,20 @@ def read_baggage(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes]:
         return "too-many", b""
     sound = [member for member in members if _MEMBER.fullmatch(member)]
     return "" if len(sound) == len(members) else "malformed", b",".join(sound)
+
+
+def baggage_values(
+    headers: Iterable[tuple[bytes, bytes]], keys: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """(key, value) of the sound members with these keys, in the order of `keys`; of equal keys the last member counts.
+
+    Values are percent-decoded (W3C Baggage §3.3.1), what of them is not UTF-8 as U+FFFD; longer ones end in `…`.
+    """
+    found: dict[str, str] = {}
+    for member in read_baggage(headers)[1].split(b","):
+        key, equals, value = member.partition(b";")[0].partition(b"=")
+        name = key.strip(b" \t").decode("ascii")
+        if equals and name in keys:
+            text = unquote_to_bytes(value.strip(b" \t")).decode("utf-8", "replace")
+            found[name] = text if len(text) <= _VALUE_CHARS else f"{text[: _VALUE_CHARS - 1]}…"
+    return tuple((key, found[key]) for key in keys if key in found)

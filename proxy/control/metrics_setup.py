@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig, TracingConfig
 from proxy.control.tapping import Taps
+from proxy.control.tracing_setup import span_form
 from proxy.errors import ANSWERS, ConfigError
 from proxy.settings.values import Profile, Settings
 from telemetry.access_log import ApiLog
@@ -112,6 +113,7 @@ def recorder(
         tracer,
         path_label=labels,
         slow_ns=slow_ns(configuration.tracing),
+        form=span_form(configuration.tracing),
     )
 
 

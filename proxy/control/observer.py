@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import Measures, PeerRefusal, Sampling, SpanIds
+from proxy.contract.fields import baggage_values
 from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Cause, Labels
@@ -54,19 +55,24 @@ class ContextSpan:
 
 
 class HopTracing:
-    """Begins spans by the sampler in force. Mutable state: `sampler`, replaced when the sampling rate changes."""
+    """Begins spans by the sampler in force. Mutable state, replaced by a new configuration: `sampler`, and whether B3 is read."""
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: Sampler, *, is_b3_read: bool = True) -> None:
         self.sampler = sampler
+        self.is_b3_read = is_b3_read
+
+    def follow(self, other: "HopTracing") -> None:
+        """Begin spans as `other` does from now on."""
+        self.sampler, self.is_b3_read = other.sampler, other.is_b3_read
 
     def begin(self, headers: Sequence[Header], *, grpc: bool) -> ContextSpan:
         """A fresh span, child of what the headers carry."""
-        return ContextSpan(self.sampler.start(extract(headers, grpc=grpc)))
+        return ContextSpan(self.sampler.start(extract(headers, grpc=grpc, b3=self.is_b3_read)))
 
     @property
     def sampling(self) -> Sampling:
-        """The sampler's rate, for engines that begin spans themselves."""
-        return Sampling(rate=self.sampler.rate)
+        """The same as a rule, for engines that begin spans themselves."""
+        return Sampling(rate=self.sampler.rate, is_b3_read=self.is_b3_read)
 
     def from_ids(self, ids: SpanIds) -> ContextSpan:
         """The span that an engine began."""
@@ -101,7 +107,7 @@ class Reporter:
         self.api_log = api_log
         self._taps = taps
         self.lines = lines
-        self.spans = CallSpans(recorder.tracer, lambda: self.hides_paths, meters)
+        self.spans = CallSpans(recorder, lambda: self.hides_paths, meters)
         self._writes_lines = writes_lines
         self.hides_paths = hides_paths
         self.recorder = recorder
@@ -147,7 +153,12 @@ class Reporter:
             self.lines.write(call, outcome)
 
     def _told(self, outcome: Outcome) -> Call:
-        return self._hidden(_call(outcome))
+        call, form = _call(outcome), self.recorder.form
+        if form.captures_query and not self.hides_paths:
+            call.query = outcome.head.query.decode("latin-1")
+        if form.baggage:
+            call.baggage = baggage_values(outcome.head.headers, form.baggage)
+        return self._hidden(call)
 
     def _hidden(self, call: Call) -> Call:
         """The call without its path, where paths are hidden; methods of gRPC are names, and a probe stays one."""

@@ -21,12 +21,12 @@ from proxy.control.tracing_setup import (
     app_target,
     are_exports_equal,
     exporters,
+    hop_tracing,
     leads_back,
-    sampling_rate,
+    span_form,
 )
 from proxy.errors import ConfigError
 from proxy.settings.values import Settings
-from telemetry.context import Sampler
 from telemetry.logs import get_logger
 from telemetry.metrics import Meters
 from telemetry.otlp.relays import Relays
@@ -103,8 +103,9 @@ class Reloads:
         self._logs.change(policy.configuration.logging)
         self._control.policy_changed(policy)
         self._count_resources()
-        rate = sampling_rate(policy.configuration.tracing, self._settings)
-        self._hops.sampler = Sampler(rate, random.Random())  # noqa: S311 - ids, no secrets
+        source = random.Random()  # noqa: S311 - ids, no secrets
+        self._hops.follow(hop_tracing(policy.configuration.tracing, self._settings, source))
+        self._reporter.recorder.form = span_form(policy.configuration.tracing)
         self._reporter.recorder.slow_ns = slow_ns(policy.configuration.tracing)
         logging = policy.configuration.logging
         self._reporter.api_log = api_log(self._settings, logging)

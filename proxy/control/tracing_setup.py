@@ -1,6 +1,7 @@
 """Builds what a Configuration and OpenTelemetry's variables say about tracing: the sampling rate, and the exporters, imported on use."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -9,8 +10,10 @@ from msgspec.structs import replace
 
 from policies.rules.configuration import OtelConfig, TracingConfig
 from proxy.contract.addresses import split_address
+from proxy.control.observer import HopTracing
 from proxy.errors import ConfigError
 from proxy.settings.values import OtelSettings, Settings
+from telemetry.context import Sampler
 from telemetry.errors import ExporterConfigError
 from telemetry.exporting import Exporter
 from telemetry.logs import get_logger
@@ -19,7 +22,7 @@ from telemetry.otlp.log_items import LogItem
 from telemetry.otlp.received import Received
 from telemetry.otlp.relays import Relays
 from telemetry.otlp.target import OtlpTarget, Signal
-from telemetry.spans import Span
+from telemetry.spans import Span, SpanForm
 from telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -172,8 +175,21 @@ def pusher(
 
 def are_exports_equal(one: TracingConfig, other: TracingConfig) -> bool:
     """Whether spans go to the same places: all but which calls are traced."""
-    rate = {"sampling_rate": 0.0, "is_rate_given": False, "slow_s": 0.0}
-    return replace(one, **rate) == replace(other, **rate)
+    return _exports(one) == _exports(other)
+
+
+def _exports(tracing: TracingConfig) -> TracingConfig:
+    """The part that says where spans go."""
+    return TracingConfig(stdout=tracing.stdout, zipkin_endpoint=tracing.zipkin_endpoint, otel=tracing.otel)
+
+
+def span_form(tracing: TracingConfig) -> SpanForm:
+    """What spans say of calls."""
+    return SpanForm(
+        conventions=tracing.conventions,
+        captures_query=tracing.captures_query,
+        baggage=tracing.baggage_attributes,
+    )
 
 
 def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:
@@ -186,6 +202,12 @@ def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:
     is_otlp = tracing.otel is None and otel.traces is not None
     is_by_variable = is_otlp or bool(otel.zipkin or otel.to_stdout or otel.exporters)
     return 1.0 if is_by_variable or settings.profile == "dev" else tracing.sampling_rate
+
+
+def hop_tracing(tracing: TracingConfig, settings: Settings, random_source: Random) -> HopTracing:
+    """What begins spans. random_source: for ids, which are no secrets."""
+    sampler = Sampler(sampling_rate(tracing, settings), random_source)
+    return HopTracing(sampler, is_b3_read=tracing.is_b3_read)
 
 
 def otlp_target(tracing: TracingConfig, settings: Settings) -> OtlpTarget | None:

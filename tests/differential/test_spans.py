@@ -13,10 +13,12 @@ from proxy.contract.outcome import Attempt, Outcome
 from proxy.contract.plan import Cause, Labels
 from proxy.control.call_spans import CallSpans
 from proxy.control.observer import ContextSpan, Reporter
+from proxy.engine.native.parts import spans_parts
 from telemetry.calls import CallRecorder
 from telemetry.context import SpanContext
 from telemetry.logs import get_logger
 from telemetry.metrics import Meters
+from telemetry.spans import SpanForm
 from telemetry.tracing import Tracer
 from telemetry.zipkin import encode_spans
 
@@ -111,6 +113,34 @@ _CONTEXTS: Final = st.builds(
 )
 
 
+_BAGGAGE: Final = st.lists(
+    st.lists(
+        st.sampled_from(
+            (
+                *(
+                    b"tenant=a",
+                    b"tenant = b ;p=1",
+                    b"Tenant=c",
+                    b"user=%C3%A4",
+                    b"user=%ff%C3",
+                    b"user=%E2%82",
+                    b"x",
+                ),
+                *(b"", b"user=" + b"%20" * 300, b"tenant=%22%0a", b"tenant==", b"user=%f0%90%80", b"user=%4"),
+            )
+        ),
+        max_size=3,
+    ).map(lambda members: (b"baggage", b",".join(members))),
+    max_size=2,
+).map(tuple)
+_FORMS: Final = st.builds(
+    SpanForm,
+    conventions=st.sampled_from(("dapr", "otel", "both")),
+    captures_query=st.booleans(),
+    baggage=st.sampled_from(((), ("tenant",), ("user", "tenant", "none"))),
+)
+
+
 @st.composite
 def _outcomes(draw: st.DrawFn) -> Outcome:
     head = RequestHead(
@@ -121,9 +151,9 @@ def _outcomes(draw: st.DrawFn) -> Outcome:
         authority="",
         target=b"",
         path=draw(_PATHS),
-        query=b"",
-        headers=(),
-        peer_address=draw(_ADDRESSES),
+        query=draw(st.sampled_from((b"", b"a=1", b'x="\\\xe4', b"q" * 1_025)) | st.binary(max_size=8)),
+        headers=draw(_BAGGAGE),
+        peer_address=draw(_ADDRESSES | st.sampled_from(("10.1.2.3", "::1", "fe80::1%eth0"))),
     )
     return Outcome(
         head=head,
@@ -141,32 +171,36 @@ def _outcomes(draw: st.DrawFn) -> Outcome:
     )
 
 
-def _reporter(service: str, *, hides_paths: bool) -> tuple[Reporter, Tracer]:
+def _reporter(service: str, form: SpanForm, *, hides_paths: bool) -> tuple[Reporter, Tracer]:
     meters, tracer = Meters(service), Tracer(service)
-    recorder = CallRecorder(service, "shop", meters, tracer)
+    recorder = CallRecorder(service, "shop", meters, tracer, form=form)
     return Reporter(recorder, meters, get_logger("test"), hides_paths=hides_paths), tracer
 
 
-def _by_python(outcome: Outcome, service: str, *, hides_paths: bool) -> bytes | None:
-    reporter, tracer = _reporter(service, hides_paths=hides_paths)
+def _by_python(outcome: Outcome, service: str, form: SpanForm, *, hides_paths: bool) -> bytes | None:
+    reporter, tracer = _reporter(service, form, hides_paths=hides_paths)
     reporter.traced(outcome)
     spans = tracer.recent()
     return encode_spans(spans)[1:-1] if spans else None
 
 
-def _by_rust(outcome: Outcome, service: str, *, hides_paths: bool) -> bytes | None:
-    reporter, _ = _reporter(service, hides_paths=hides_paths)
+def _by_rust(outcome: Outcome, service: str, form: SpanForm, *, hides_paths: bool) -> bytes | None:
+    reporter, _ = _reporter(service, form, hides_paths=hides_paths)
     spans = reporter.spans
     assert isinstance(spans, CallSpans)
-    labels = spans.labels(outcome.labels)
+    labels, wanted = spans.labels(outcome.labels), spans.wanted
+    assert wanted is not None
     assert isinstance(labels, SpanLabels)
     assert isinstance(outcome.trace, ContextSpan)
     head, context = outcome.head, outcome.trace.context
     upper, lower = divmod(context.trace_id, 2**64)
     written: bytes | None = native.zipkin_span(
-        (head.protocol, head.method.encode("latin-1"), head.path, head.peer_address),
+        (
+            *(head.protocol, head.method.encode("latin-1"), head.path, head.query, list(head.headers)),
+            head.peer_address,
+        ),
         labels,
-        (service, hides_paths, 1, _PHRASES),
+        spans_parts(wanted, _PHRASES),
         (upper, lower, context.span_id, context.parent_id),
         (
             *(outcome.started_ns, outcome.head_ns, outcome.ended_ns),
@@ -186,7 +220,9 @@ def _parts(attempt: Attempt) -> tuple[Any, ...]:
     )
 
 
-@given(outcome=_outcomes(), service=st.sampled_from(("web", 'Wéb "1"')), hides_paths=st.booleans())
-def test_spans_are_written_alike(outcome: Outcome, service: str, hides_paths: bool) -> None:
-    written = _by_rust(outcome, service, hides_paths=hides_paths)
-    assert written == _by_python(outcome, service, hides_paths=hides_paths)
+@given(
+    outcome=_outcomes(), service=st.sampled_from(("web", 'Wéb "1"')), form=_FORMS, hides_paths=st.booleans()
+)
+def test_spans_are_written_alike(outcome: Outcome, service: str, form: SpanForm, hides_paths: bool) -> None:
+    written = _by_rust(outcome, service, form, hides_paths=hides_paths)
+    assert written == _by_python(outcome, service, form, hides_paths=hides_paths)

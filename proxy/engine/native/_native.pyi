@@ -15,7 +15,7 @@ Pairs = list[tuple[bytes, bytes]]
 # number of the decision, of its labels, the pieces of its calls' lines, and what their spans say
 TokenParts = tuple[int, int, list[tuple[str, bytes]] | None, SpanLabels | None]
 # The fields of SpansWanted, and the phrases of HTTP statuses.
-SpansParts = tuple[str, bool, int | None, list[tuple[int, str]]]
+SpansParts = tuple[str, bool, int | None, str, bool, list[str], list[tuple[int, str]]]
 ReplyParts = tuple[TokenParts, int, Pairs, bytes, int, str, str, list[str], list[str]]
 EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts], list[str]]
@@ -175,7 +175,7 @@ class NativeEngine:
     def stop(self) -> None: ...
 
 def zipkin_span(
-    call: tuple[str, bytes, str, str],
+    call: tuple[str, bytes, str, bytes, Pairs, str],
     labels: SpanLabels,
     wanted: SpansParts,
     span: tuple[int, int, int, int],

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Never
 from msgspec.structs import astuple
 
 from proxy.contract.breakers import BreakerSpec
+from proxy.contract.engine import SpansWanted
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Attempt, Exemplar, Outcome, Tally
 from proxy.contract.plan import Cause, Edits, Labels, Plan, Reply, RetryPolicy
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         ReplyParts,
         RetryParts,
         ShapeParts,
+        SpansParts,
         TallyParts,
         TokenParts,
     )
@@ -73,6 +75,12 @@ def breaker_parts(spec: BreakerSpec) -> "BreakerParts":
     """A circuit breaker."""
     behaviour = (spec.max_requests, spec.interval_s, spec.timeout_s)
     return (spec.policy, *behaviour, list(spec.trip), spec.methods)
+
+
+def spans_parts(wanted: SpansWanted, phrases: list[tuple[int, str]]) -> "SpansParts":
+    """What becomes of spans. phrases: of HTTP statuses."""
+    (*others, baggage) = astuple(wanted)
+    return (*others, list(baggage), phrases)
 
 
 def shape_parts(shape: Shape | None) -> "ShapeParts":

@@ -70,7 +70,7 @@ class Reports:
             return
         self._tell_spans()  # what was written as it was wanted before
         self._spans_wanted = wanted
-        self._core.set_spans(None if wanted is None else (*astuple(wanted), _PHRASES))
+        self._core.set_spans(None if wanted is None else parts.spans_parts(wanted, _PHRASES))
 
     def push_measures(self) -> None:
         """Have calls added up as the observer wants it now. Times of those that were not taken yet are lost where their bounds change."""

@@ -60,3 +60,14 @@ def test_pattern_of_daprs_path_form_is_for_the_path_that_the_app_sends() -> None
     assert labels("/orders/8", "/v1.0/invoke/pay/method") == ""
     assert labels("/orders/8") == ""  # by the header, or at the callee
     assert labels("/items/8", below) == "/v1.0/invoke/{app_id}/method/items/{id}"
+
+
+def test_route_is_a_pattern_or_nothing() -> None:
+    labels = PathLabels([*PATTERNS, "/v1.0/invoke/cart/method/items"], raw=True)
+    assert [labels.route(path) for path in ("/orders/7", "/other", "/healthz", "/items")] == [
+        "/orders/{id}",
+        "",
+        "",
+        "",
+    ]
+    assert labels.route("/items", "/v1.0/invoke/cart/method") == "/v1.0/invoke/cart/method/items"

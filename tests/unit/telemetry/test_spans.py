@@ -5,12 +5,12 @@ import json
 import pytest
 
 from telemetry.report import Call
-from telemetry.spans import PATH_LIMIT, Span, method_of, span_of
+from telemetry.spans import DEFAULT_FORM, PATH_LIMIT, Span, SpanForm, method_of, span_of
 from tests.unit.telemetry.building import BEGAN, a_call, a_grpc_call, a_span, an_attempt
 
 
-def made(call: Call) -> Span:
-    span = span_of(call, "cart")
+def made(call: Call, form: SpanForm = DEFAULT_FORM, route: str = "") -> Span:
+    span = span_of(call, "cart", form, route)
     assert span is not None
     return span
 
@@ -39,10 +39,10 @@ def test_span_of_http_caller_has_daprs_name_kind_and_attributes() -> None:
 
 
 def test_span_of_http_callee_names_the_proven_caller_as_remote() -> None:
-    span = made(a_call(direction="inbound", peer_address="10.0.0.3:41000", endpoint="127.0.0.1:8080"))
+    span = made(a_call(direction="inbound", peer_address="10.0.0.3", endpoint="127.0.0.1:8080"))
     attributes = dict(span.attributes)
     assert (span.kind, span.name) == ("SERVER", "CallLocal/checkout/orders/1")
-    assert (span.remote_service, span.remote_host, span.remote_port) == ("cart", "10.0.0.3", 41000)
+    assert (span.remote_service, span.remote_host, span.remote_port) == ("cart", "10.0.0.3", 0)
     assert attributes["dapr.invoke_method"] == "orders/1"
     assert attributes["dapr.protocol"] == "grpc"
     assert attributes["dapr.api"] == "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream"
@@ -224,3 +224,49 @@ def test_span_tells_the_circuit_breaker_that_it_met_unless_it_was_closed() -> No
     refused = made(a_call(breaker=("open", "open"), cause="breaker-open", status=500))
     assert dict(refused.attributes)["postern.circuit_breaker"] == "open"
     assert [text for _, text in refused.events] == ["breaker-open"]
+
+
+DAPR, OTEL = SpanForm(conventions="dapr"), SpanForm(conventions="otel")
+
+
+def test_attributes_of_each_convention_are_all_in_both_but_the_caller_as_server() -> None:
+    for call in (
+        a_call(peer_address="127.0.0.1"),
+        a_call(direction="inbound", peer_address="10.0.0.3"),
+        a_grpc_call(),
+        a_grpc_call(direction="inbound", peer_address="10.0.0.3"),
+    ):
+        dapr, otel, both = (dict(made(call, form).attributes) for form in (DAPR, OTEL, DEFAULT_FORM))
+        assert {**dapr, **otel} == both
+        assert call.direction == "outbound" or both["client.address"] == "10.0.0.3"
+        assert not any(key.startswith("dapr") or key in ("rpc.service", "net.peer.name") for key in otel)
+        assert not set(dapr) & {"url.path", "http.response.status_code", "rpc.method", "client.address"}
+
+
+def test_server_address_is_the_calling_app_by_daprs_conventions_alone() -> None:
+    call = a_call(peer_address="127.0.0.1")
+    attributes = dict(made(call, DAPR).attributes)
+    assert (attributes["server.address"], attributes.get("server.port")) == ("127.0.0.1", None)
+    assert dict(made(call, OTEL).attributes)["server.port"] == "5000"
+    assert "server.address" not in dict(made(a_grpc_call(peer_address="127.0.0.1"), DAPR).attributes)
+    assert made(call, DAPR).remote_port == 5000
+
+
+def test_query_is_in_the_url_only_where_that_is_wanted_and_clipped() -> None:
+    def url(call: Call, form: SpanForm) -> str:
+        return dict(made(call, form).attributes)["url.full"]
+
+    wanted = SpanForm(captures_query=True)
+    assert url(a_call(surface="own", query="a=1"), DEFAULT_FORM) == "/orders/1"
+    assert url(a_call(surface="own", query="a=1"), wanted) == "/orders/1?a=1"
+    assert url(a_call(query="a=1"), wanted) == "/v1.0/invoke/checkout/method/orders/1?a=1"
+    assert url(a_call(surface="own"), wanted) == "/orders/1"
+    assert len(url(a_call(surface="own", query="q" * 2_000), wanted)) == len("/orders/1?") + PATH_LIMIT
+
+
+def test_route_and_baggage_are_attributes() -> None:
+    call = a_call(direction="inbound", baggage=(("tenant", "a"),))
+    attributes = dict(made(call, route="/orders/{id}").attributes)
+    assert attributes["http.route"] == "/orders/{id}"
+    assert attributes["baggage.tenant"] == "a"
+    assert "http.route" not in dict(made(call, DAPR, "/orders/{id}").attributes)

@@ -5,7 +5,10 @@ from msgspec.structs import replace
 from proxy.contract.engine import SpanLabels, SpansWanted
 from proxy.contract.plan import Labels
 from proxy.control.call_spans import CallSpans
+from telemetry.calls import CallRecorder
 from telemetry.metrics import Meters
+from telemetry.path_labels import PathLabels
+from telemetry.spans import SpanForm
 from telemetry.tracing import Tracer
 from telemetry.zipkin import ZipkinExporter
 from tests.unit.telemetry.test_exporting import FakeExporter
@@ -14,7 +17,8 @@ LABELS = Labels(direction="inbound", surface="dapr", src="web", dst="cart", deci
 
 
 def spans_of(tracer: Tracer, meters: Meters | None = None, *, hides_paths: bool = False) -> CallSpans:
-    return CallSpans(tracer, lambda: hides_paths, meters or Meters("cart"))
+    meters = meters or Meters("cart")
+    return CallSpans(CallRecorder("cart", "shop", meters, tracer), lambda: hides_paths, meters)
 
 
 def test_spans_are_written_for_zipkin_alone_and_remembered_where_they_go_nowhere() -> None:
@@ -47,3 +51,17 @@ def test_spans_written_before_their_exporter_went_are_counted_as_lost() -> None:
     tracer = Tracer("cart", [ZipkinExporter("http://localhost:9411/api/v2/spans")])
     spans_of(tracer, meters).written(b"{},{}", 2)
     assert (tracer.queued, meters.reports_lost.slot("span").value) == (2, 2)
+
+
+def test_spans_are_written_in_the_form_in_force_and_here_where_they_have_routes() -> None:
+    meters = Meters("cart")
+    recorder = CallRecorder("cart", "shop", meters, Tracer("cart"))
+    spans = CallSpans(recorder, lambda: False, meters)
+    recorder.form = SpanForm("dapr", captures_query=True, baggage=("tenant",))
+    assert spans.wanted == SpansWanted(
+        service="cart", hides_paths=False, conventions="dapr", captures_query=True, baggage=("tenant",)
+    )
+    recorder.reshape(PathLabels(["/a/{b}"]))
+    assert spans.wanted is not None
+    recorder.form = SpanForm("otel")
+    assert spans.wanted is None

@@ -85,7 +85,7 @@ class Telling:
 
 def outcome(target: str = "/x", **changes: Any) -> Outcome:
     facts: dict[str, Any] = {
-        "head": replace(head(target), peer_address="127.0.0.1:9"),
+        "head": replace(head(target), peer_address="127.0.0.1"),
         "labels": LABELS,
         "trace": SPAN,
         "started_ns": 5,
@@ -132,7 +132,7 @@ def test_outcome_is_told_whole() -> None:
         endpoint="10.0.0.2:5000",
         peer_id="spiffe://public/ns/shop/web",
         decision="policy=web rule=/x reason=rule",
-        peer_address="127.0.0.1:9",
+        peer_address="127.0.0.1",
     )
 
 
@@ -366,6 +366,15 @@ def test_new_sampler_holds_for_the_next_span() -> None:
     assert not tracing.begin((), grpc=False).context.sampled
     tracing.sampler = Sampler(1.0, random.Random(1))
     assert tracing.begin((), grpc=False).context.sampled
+
+
+def test_b3_is_read_unless_only_w3c_is_accepted() -> None:
+    headers = ((b"b3", b"4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1"),)
+    tracing = HopTracing(Sampler(0.0, random.Random(1)))
+    assert tracing.begin(headers, grpc=False).context.sampled
+    tracing.follow(HopTracing(Sampler(0.5, random.Random(1)), is_b3_read=False))
+    assert tracing.begin(headers, grpc=False).context.trace_id != 0x4BF92F3577B34DA6A3CE929D0E0E4736
+    assert tracing.sampling == Sampling(rate=0.5, is_b3_read=False)
 
 
 def sums(value: float, bounds: tuple[float, ...]) -> tuple[list[int], float]:

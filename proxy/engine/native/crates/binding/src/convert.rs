@@ -26,19 +26,20 @@ use postern_core::head::Head;
 use postern_core::seam::lines::{Field, Piece, Wanted};
 use postern_core::seam::spans;
 use postern_core::seam::tally::{Counts, Exemplar, Kind, Tally};
-use postern_core::seam::zipkin::{SpanForm, SpanLabels};
+use postern_core::seam::zipkin::{Conventions, SpanForm, SpanLabels};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 /// number of the decision, of its labels, the pieces of its calls' lines: (field or `text` or `header`, data), and what their spans say
 type TokenParts = (u64, u64, Option<Vec<(String, Vec<u8>)>>, Option<SpanLabelParts>);
 /// outbound, Dapr's surface, Dapr's path form, gRPC-Web, caller, callee, decision
 pub(crate) type SpanLabelParts = (bool, bool, bool, bool, String, String, String);
-/// service, whether paths are hidden, how many leave together (`None`: none is written), phrases of HTTP statuses
-pub(crate) type SpansParts = (String, bool, Option<u32>, Vec<(u16, String)>);
+/// service, whether paths are hidden, how many leave together (`None`: none is written), conventions of attributes, whether they have the
+/// query, keys of baggage, phrases of HTTP statuses
+pub(crate) type SpansParts = (String, bool, Option<u32>, String, bool, Vec<String>, Vec<(u16, String)>);
 /// JSON, least status, least length in nanoseconds, one in so many, whether paths are hidden
 pub(crate) type WantedParts = (bool, u16, u64, u64, bool);
 /// token, status, headers, body, grpc code, grpc message, cause, scopes, gates
@@ -142,8 +143,13 @@ pub(crate) fn span_labels((is_outbound, is_dapr, is_by_path, is_grpc_web, src, d
     SpanLabels { is_outbound, is_dapr, is_by_path, is_grpc_web, src, dst, decision }
 }
 
-pub(crate) fn spans_wanted((service, hides_paths, per_piece, phrases): SpansParts) -> spans::Wanted {
-    spans::Wanted { form: SpanForm { service, hides_paths, phrases: phrases.into_iter().collect() }, per_piece }
+pub(crate) fn spans_wanted(
+    (service, hides_paths, per_piece, conventions, captures_query, baggage, phrases): SpansParts,
+) -> PyResult<spans::Wanted> {
+    let conventions = Conventions::parse(&conventions).ok_or_else(|| invalid(format!("unknown conventions {conventions}")))?;
+    let phrases = phrases.into_iter().collect();
+    let form = SpanForm { service, hides_paths, conventions, captures_query, baggage, phrases };
+    Ok(spans::Wanted { form, per_piece })
 }
 
 fn piece((kind, data): (String, Vec<u8>)) -> PyResult<Piece> {
@@ -324,11 +330,16 @@ pub(crate) fn head<'py>(py: Python<'py>, head: &Head, with_headers: bool) -> PyR
         PyBytes::new(py, &head.target),
         path,
         PyBytes::new(py, &head.query),
-        if with_headers { pairs(py, &head.headers)? } else { PyTuple::empty(py) },
+        if with_headers { pairs(py, &head.headers)? } else { baggage_pairs(py, &head.headers)? },
     )
         .into_pyobject(py)?;
     let second = (head.entry.peer.as_deref(), &*head.entry.address, head.length, form).into_pyobject(py)?;
     first.add(second)?.downcast_into::<PyTuple>().map_err(PyErr::from)
+}
+
+fn baggage_pairs<'py>(py: Python<'py>, headers: &Headers) -> PyResult<Bound<'py, PyTuple>> {
+    let fields = headers.get_all(baggage::BAGGAGE).map(|value| (b"baggage".as_slice(), value.as_bytes()));
+    PyTuple::new(py, fields.map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value))).collect::<Vec<_>>())
 }
 
 /// For differential tests: path, query, offset, authority of a target; `ValueError` with the reason where it is refused.
@@ -439,7 +450,7 @@ pub(crate) fn extract_context(headers: Pairs, grpc: bool, b3: bool) -> PyResult<
     }))
 }
 
-fn fields(pairs: &Pairs) -> PyResult<Headers> {
+pub(crate) fn fields(pairs: &Pairs) -> PyResult<Headers> {
     let mut fields = Headers::new();
     for (key, data) in pairs {
         fields.append(name(key)?, value(data)?);

@@ -218,8 +218,9 @@ impl NativeEngine {
     }
 
     /// Take spans of sampled calls that are added up: write them, or remember the calls alone. `None`: tell of each.
-    fn set_spans(&self, wanted: Option<SpansParts>) {
-        self.engine.inboxes.set_spans(wanted.map(convert::spans_wanted));
+    fn set_spans(&self, wanted: Option<SpansParts>) -> PyResult<()> {
+        self.engine.inboxes.set_spans(wanted.map(convert::spans_wanted).transpose()?);
+        Ok(())
     }
 
     /// Spans written since this was last asked, oldest first: (objects of JSON with commas between, how many).

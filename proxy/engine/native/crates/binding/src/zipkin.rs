@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use postern_core::decision::trace::{Context, Span};
-use postern_core::fields::Headers;
 use postern_core::head::{self, Entry, Framing, Protocol, RawHead};
 use postern_core::seam::ask::{Attempt, Outcome};
 use postern_core::seam::zipkin;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::convert::{self, SpanLabelParts, SpansParts, cause, invalid};
+use crate::convert::{self, Pairs, SpanLabelParts, SpansParts, cause, invalid};
 
 /// endpoint, start, head, end, cause, status, gRPC code, detail, what the peer's proxy said, when it was sent
 type AttemptParts = (String, u64, u64, u64, Option<String>, u16, Option<u32>, String, Option<String>, u64);
@@ -28,30 +27,30 @@ fn protocol(name: &str) -> PyResult<Protocol> {
     all.into_iter().find(|one| one.name() == name).ok_or_else(|| invalid(format!("unknown protocol {name}")))
 }
 
-/// call: protocol, method, path, the caller's address. span: halves of the trace id, span id, parent id. end: start, head
+/// call: protocol, method, path, query, fields, the caller's address. span: halves of the trace id, span id, parent id. end: start, head
 /// and end in nanoseconds, status, gRPC code, cause.
 #[pyfunction]
 pub(crate) fn zipkin_span(
     py: Python<'_>,
-    call: (String, Vec<u8>, String, String),
+    call: (String, Vec<u8>, String, Vec<u8>, Pairs, String),
     labels: SpanLabelParts,
     wanted: SpansParts,
     span: (u64, u64, u64, u64),
     end: (u64, u64, u64, u16, Option<u32>, Option<String>),
     attempts: Vec<AttemptParts>,
 ) -> PyResult<Option<Bound<'_, PyBytes>>> {
-    let (protocol_name, method, path, address) = call;
+    let (protocol_name, method, path, query, fields, address) = call;
     let raw = RawHead {
         protocol: protocol(&protocol_name)?,
         method: method.into(),
         authority: Bytes::new(),
         target: Bytes::from_static(b"/"),
-        headers: Headers::new(),
+        headers: convert::fields(&fields)?,
         framing: Framing::None,
         length: None,
     };
     let mut head = head::read(raw, Entry { listener: "".into(), peer: None, caller: None, address: address.into() }).0;
-    head.path = path;
+    (head.path, head.query) = (path, query.into());
     let (upper, lower, span_id, parent_id) = span;
     let context = Context { trace_id: u128::from(upper) << 64 | u128::from(lower), span_id, parent_id, sampled: true };
     let labels = convert::span_labels(labels);
@@ -72,6 +71,6 @@ pub(crate) fn zipkin_span(
         breaker: None,
     };
     let mut out = Vec::new();
-    let has_span = zipkin::write(&mut out, &outcome, &context, &labels, &convert::spans_wanted(wanted).form);
+    let has_span = zipkin::write(&mut out, &outcome, &context, &labels, &convert::spans_wanted(wanted)?.form);
     Ok(has_span.then(|| PyBytes::new(py, &out)))
 }

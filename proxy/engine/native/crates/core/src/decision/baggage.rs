@@ -3,11 +3,13 @@
 
 use http::HeaderName;
 
+use crate::decision::target::unescaped;
 use crate::fields::Headers;
 
 pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const MAX_MEMBERS: usize = 64; // W3C Baggage §3.3.2: what every platform must pass on
 const MAX_BYTES: usize = 8_192;
+const VALUE_CHARS: usize = 256;
 
 /// "" where nothing is wrong; the sound members, joined.
 pub fn read(headers: &Headers) -> (&'static str, Vec<u8>) {
@@ -30,6 +32,30 @@ pub fn read(headers: &Headers) -> (&'static str, Vec<u8>) {
 /// The same without the members.
 pub fn fault(headers: &Headers) -> &'static str {
     if headers.contains_key(BAGGAGE) { read(headers).0 } else { "" }
+}
+
+/// Key and value of the sound members with these keys: `baggage_values` in `proxy/contract/fields.py`.
+pub fn values<'a>(headers: &Headers, keys: &'a [String]) -> Vec<(&'a str, String)> {
+    if keys.is_empty() || !headers.contains_key(BAGGAGE) {
+        return Vec::new();
+    }
+    let sound = read(headers).1;
+    let last = |key: &str| {
+        sound.rsplit(|byte| *byte == b',').find_map(|member| {
+            let member = member.split(|byte| *byte == b';').next()?;
+            let equals = member.iter().position(|byte| *byte == b'=')?;
+            (trimmed(&member[..equals]) == key.as_bytes()).then(|| clipped(&unescaped(trimmed(&member[equals + 1..]))))
+        })
+    };
+    keys.iter().filter_map(|key| Some((&**key, last(key)?))).collect()
+}
+
+fn clipped(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    if text.chars().count() <= VALUE_CHARS {
+        return text.into_owned();
+    }
+    text.chars().take(VALUE_CHARS - 1).chain(['…']).collect()
 }
 
 fn trimmed(mut text: &[u8]) -> &[u8] {

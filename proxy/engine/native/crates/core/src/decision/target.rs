@@ -162,7 +162,8 @@ pub fn readable(path: &str) -> Cow<'_, str> {
     }
 }
 
-fn unescaped(text: &[u8]) -> Vec<u8> {
+/// Percent-decoded (RFC 3986 §2.1); what is no escape stays.
+pub fn unescaped(text: &[u8]) -> Vec<u8> {
     let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
     while at < text.len() {

@@ -4,7 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use crate::decision::baggage::BAGGAGE;
 use crate::decision::trace::Span;
+use crate::head::Head;
 use crate::seam::ask::Outcome;
 use crate::seam::zipkin::{self, SpanForm};
 
@@ -55,7 +59,7 @@ impl Spans {
     pub fn add(&mut self, outcome: Outcome) -> Added {
         let Some(wanted) = self.wanted.clone() else { return Added::NotHere(outcome) };
         let is_written = wanted.per_piece.is_none_or(|most| self.write(&outcome, &wanted.form, most));
-        self.remember(outcome, wanted.form.hides_paths);
+        self.remember(outcome, &wanted.form);
         if is_written { Added::Taken } else { Added::Lost }
     }
 
@@ -82,12 +86,20 @@ impl Spans {
         true
     }
 
-    fn remember(&mut self, mut outcome: Outcome, hides_paths: bool) {
+    fn remember(&mut self, mut outcome: Outcome, form: &SpanForm) {
         let Some(labels) = outcome.decision.as_ref().and_then(|token| token.span_labels.as_deref()) else {
             return; // no call crossed the mesh
         };
-        let path = zipkin::kept_path(&outcome.head, labels, hides_paths).to_owned();
-        outcome.head = Arc::new(outcome.head.told(path));
+        let head = &outcome.head;
+        let path = zipkin::kept_path(head, labels, form.hides_paths).to_owned();
+        let mut told = head.told(path);
+        told.query = Bytes::copy_from_slice(form.query(&head.query));
+        if !form.baggage.is_empty() {
+            for value in head.headers.get_all(BAGGAGE) {
+                told.headers.append(BAGGAGE, value.clone());
+            }
+        }
+        outcome.head = Arc::new(told);
         self.recent_bytes += bytes_of(&outcome);
         self.recent.push_back(outcome);
         while self.recent.len() > RECENT || self.recent_bytes > RECENT_BYTES {
@@ -113,21 +125,21 @@ impl Spans {
 }
 
 fn bytes_of(outcome: &Outcome) -> usize {
-    outcome.head.path.len() + outcome.attempts.iter().map(|attempt| attempt.detail.len()).sum::<usize>()
+    let Head { path, query, headers, .. } = &*outcome.head;
+    let of_headers = headers.get_all(BAGGAGE).map(http::HeaderValue::len).sum::<usize>();
+    path.len() + query.len() + of_headers + outcome.attempts.iter().map(|attempt| attempt.detail.len()).sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::decision::plan::{ReleasedTokens, Token};
     use crate::decision::trace::Context;
     use crate::fields::Headers;
     use crate::head::{self, Entry, Framing, Protocol, RawHead};
-    use crate::seam::zipkin::SpanLabels;
+    use crate::seam::zipkin::{Conventions, SpanLabels};
 
     fn outcome(path: &str, number: u64) -> Outcome {
         let raw = RawHead {
@@ -171,7 +183,8 @@ mod tests {
     }
 
     fn hiding(per_piece: Option<u32>, hides_paths: bool) -> Spans {
-        let form = SpanForm { service: "web".into(), hides_paths, phrases: HashMap::new() };
+        let (conventions, phrases) = (Conventions::Both, HashMap::new());
+        let form = SpanForm { service: "web".into(), hides_paths, conventions, captures_query: false, baggage: vec![], phrases };
         let mut spans = Spans::default();
         spans.set(Some(Arc::new(Wanted { form, per_piece })));
         spans

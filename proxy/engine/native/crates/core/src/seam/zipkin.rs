@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::call::cause::Cause;
+use crate::decision::baggage;
 use crate::decision::target::{Form, as_forwarded, readable};
 use crate::decision::trace::Context;
 use crate::head::{Head, Protocol, latin1};
@@ -34,12 +35,50 @@ pub struct SpanLabels {
     pub decision: Box<str>,
 }
 
-/// What spans say of every call, and how. `phrases`: of HTTP statuses.
+/// Whose names attributes have: Dapr's, or those of OpenTelemetry's semantic conventions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conventions {
+    Dapr,
+    Otel,
+    Both,
+}
+
+impl Conventions {
+    /// Of its name in a Configuration.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "dapr" => Self::Dapr,
+            "otel" => Self::Otel,
+            "both" => Self::Both,
+            _ => return None,
+        })
+    }
+}
+
+/// What spans say of every call, and how. `phrases`: of HTTP statuses. `baggage`: keys of members whose values are attributes.
 #[derive(Debug)]
 pub struct SpanForm {
     pub service: String,
     pub hides_paths: bool,
+    pub conventions: Conventions,
+    pub captures_query: bool,
+    pub baggage: Vec<String>,
     pub phrases: HashMap<u16, String>,
+}
+
+impl SpanForm {
+    fn has_dapr(&self) -> bool {
+        self.conventions != Conventions::Otel
+    }
+
+    fn has_otel(&self) -> bool {
+        self.conventions != Conventions::Dapr
+    }
+
+    /// What of a call's query spans have.
+    pub fn query<'a>(&self, query: &'a [u8]) -> &'a [u8] {
+        if self.captures_query && !self.hides_paths { query } else { b"" }
+    }
 }
 
 /// Write the span of a call; false: it has none, as it is a probe.
@@ -69,6 +108,13 @@ fn hidden(path: &str) -> &'static str {
     if path.contains("/healthz") { "/healthz" } else { "" }
 }
 
+fn clipped(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() > PATH_CHARS && text.chars().count() > PATH_CHARS {
+        return text.chars().take(PATH_CHARS - 1).chain(['…']).collect();
+    }
+    text
+}
+
 struct Call<'a> {
     outcome: &'a Outcome,
     labels: &'a SpanLabels,
@@ -87,21 +133,17 @@ impl Call<'_> {
         if hides_paths && !self.is_grpc {
             return Cow::Borrowed(hidden(&path));
         }
-        if path.len() > PATH_CHARS && path.chars().count() > PATH_CHARS {
-            return path.chars().take(PATH_CHARS - 1).chain(['…']).collect();
-        }
-        path
+        clipped(path)
     }
 
     fn write(&self, out: &mut Vec<u8>, context: &Context, form: &SpanForm, path: &str) {
         let Self { outcome, labels, is_grpc } = *self;
         let method = method_of(path);
-        let (remote, address) = if labels.is_outbound {
-            (&labels.dst, outcome.attempts.last().map_or("", |attempt| &*attempt.endpoint))
+        let (remote, (host, port)) = if labels.is_outbound {
+            (&labels.dst, split_address(outcome.attempts.last().map_or("", |attempt| &*attempt.endpoint)))
         } else {
-            (&labels.src, &*outcome.head.entry.address)
+            (&labels.src, (&*outcome.head.entry.address, 0))
         };
-        let (host, port) = split_address(address);
         out.extend_from_slice(b"{\"traceId\":\"");
         put_hex(out, context.trace_id, 32);
         out.extend_from_slice(b"\",\"id\":\"");
@@ -128,13 +170,13 @@ impl Call<'_> {
         put_remote(out, remote, host, port);
         let mut tags = Tags { out, is_next: false };
         if is_grpc {
-            self.put_grpc(&mut tags, path);
+            self.put_grpc(&mut tags, path, form);
         } else if labels.is_outbound {
-            self.put_client(&mut tags, method);
+            self.put_client(&mut tags, method, form);
         } else {
-            self.put_server(&mut tags, method);
+            self.put_server(&mut tags, method, form);
         }
-        self.put_rest(&mut tags, form, host, port);
+        self.put_rest(&mut tags, form, (host, port));
         out.push(b'}');
         put_events(out, &self.events());
         out.push(b'}');
@@ -147,70 +189,109 @@ impl Call<'_> {
         if is_to_head { outcome.head_ns } else { outcome.ended_ns }
     }
 
-    fn put_grpc(&self, tags: &mut Tags<'_>, path: &str) {
+    fn put_grpc(&self, tags: &mut Tags<'_>, path: &str, form: &SpanForm) {
         let labels = self.labels;
-        tags.put("rpc.system.name", "grpc");
-        tags.put("rpc.method", path.strip_prefix('/').unwrap_or(path));
+        if form.has_otel() {
+            tags.put("rpc.system.name", "grpc");
+            tags.put("rpc.method", path.strip_prefix('/').unwrap_or(path));
+        }
         if labels.is_outbound {
-            for key in ["dapr-app-id", "net.peer.name", "peer.service"] {
-                tags.put(key, &labels.dst);
+            if form.has_dapr() {
+                tags.put("dapr-app-id", &labels.dst);
+                tags.put("net.peer.name", &labels.dst);
             }
-        } else {
+            tags.put("peer.service", &labels.dst);
+        } else if form.has_dapr() {
             tags.put("dapr-caller-app-id", &labels.src);
             tags.put("dapr-callee-app-id", &labels.dst);
         }
-        if let Some(code) = self.outcome.grpc_code {
+        if let Some(code) = self.outcome.grpc_code.filter(|_| form.has_otel()) {
             tags.put("rpc.response.status_code", &code_name(code));
         }
     }
 
-    fn put_client(&self, tags: &mut Tags<'_>, method: &str) {
+    fn put_client(&self, tags: &mut Tags<'_>, method: &str, form: &SpanForm) {
         let (dst, status) = (&self.labels.dst, self.outcome.status);
         let (verb, path) = (latin1(&self.outcome.head.method), format!("/{method}"));
-        tags.put("rpc.service", "ServiceInvocation");
-        tags.put("net.peer.name", dst);
-        tags.put("peer.service", dst);
-        tags.put("dapr.protocol", "http");
-        tags.put("http.request.method", &verb);
-        tags.put("url.path", &path);
-        if self.labels.is_dapr {
-            let target = format!("{INVOKE}{dst}/method/{method}");
-            tags.put("dapr.api", &format!("{verb} {target}"));
-            tags.put("url.full", &target);
-        } else {
-            tags.put("url.full", &path);
+        let (has_dapr, has_otel) = (form.has_dapr(), form.has_otel());
+        if has_dapr {
+            tags.put("rpc.service", "ServiceInvocation");
+            tags.put("net.peer.name", dst);
         }
-        if status > 0 {
+        tags.put("peer.service", dst);
+        if has_dapr {
+            tags.put("dapr.protocol", "http");
+        }
+        tags.put("http.request.method", &verb);
+        if has_otel {
+            tags.put("url.path", &path);
+        }
+        let mut target = path;
+        if self.labels.is_dapr {
+            target = format!("{INVOKE}{dst}/method/{method}");
+            if has_dapr {
+                tags.put("dapr.api", &format!("{verb} {target}"));
+            }
+        }
+        let query = form.query(&self.outcome.head.query);
+        if !query.is_empty() {
+            target.push('?');
+            target.push_str(&clipped(latin1(query).into()));
+        }
+        tags.put("url.full", &target);
+        if status > 0 && has_dapr {
             tags.put("dapr.status_code", &status.to_string());
+        }
+        if status > 0 && has_otel {
             tags.put("http.response.status_code", &status.to_string());
         }
     }
 
-    fn put_server(&self, tags: &mut Tags<'_>, method: &str) {
-        tags.put("rpc.service", "ServiceInvocation");
-        tags.put("dapr.invoke_method", method);
-        tags.put("http.request.method", &latin1(&self.outcome.head.method));
-        tags.put("url.path", &format!("/{method}"));
-        if self.labels.is_dapr {
+    fn put_server(&self, tags: &mut Tags<'_>, method: &str, form: &SpanForm) {
+        let has_dapr = form.has_dapr();
+        if has_dapr {
+            tags.put("rpc.service", "ServiceInvocation");
+            tags.put("dapr.invoke_method", method);
+        }
+        if form.has_otel() {
+            tags.put("http.request.method", &latin1(&self.outcome.head.method));
+            tags.put("url.path", &format!("/{method}"));
+        }
+        if has_dapr && self.labels.is_dapr {
             tags.put("dapr.protocol", "grpc");
             tags.put("dapr.api", CALL_LOCAL);
-        } else {
+        } else if has_dapr {
             tags.put("dapr.protocol", "http");
         }
-        if self.outcome.status > 0 {
+        if self.outcome.status > 0 && form.has_otel() {
             tags.put("http.response.status_code", &self.outcome.status.to_string());
         }
     }
 
-    /// What spans of all protocols have.
-    fn put_rest(&self, tags: &mut Tags<'_>, form: &SpanForm, host: &str, port: u32) {
+    /// Addresses of the other end; by Dapr's conventions alone, those of the calling app on its HTTP calls.
+    fn put_address(&self, tags: &mut Tags<'_>, form: &SpanForm, (mut host, mut port): (&str, u32)) {
+        let is_outbound = self.labels.is_outbound;
+        if !form.has_otel() {
+            if !is_outbound || self.is_grpc {
+                return;
+            }
+            (host, port) = (&self.outcome.head.entry.address, 0);
+        }
         if host.is_empty() {
-        } else if self.labels.is_outbound {
+        } else if is_outbound {
             tags.put("server.address", host);
-            tags.put("server.port", &port.to_string());
+            if port > 0 {
+                tags.put("server.port", &port.to_string());
+            }
         } else {
             tags.put("client.address", host);
+            tags.put("network.protocol.version", "2");
         }
+    }
+
+    /// What spans of all protocols have.
+    fn put_rest(&self, tags: &mut Tags<'_>, form: &SpanForm, address: (&str, u32)) {
+        self.put_address(tags, form, address);
         let error = self.error_type();
         if let Some(error) = &error {
             tags.put("error.type", error);
@@ -220,6 +301,9 @@ impl Call<'_> {
         }
         if self.outcome.attempts.len() > 1 {
             tags.put("http.request.resend_count", &(self.outcome.attempts.len() - 1).to_string());
+        }
+        for (key, value) in baggage::values(&self.outcome.head.headers, &form.baggage) {
+            tags.put_named("baggage.", key, &value);
         }
         tags.put("service.name", &form.service);
         tags.put("otel.scope.name", "dapr-diagnostics");
@@ -378,10 +462,15 @@ struct Tags<'a> {
 }
 
 impl Tags<'_> {
-    /// `key`: one of ours, which nothing in JSON escapes.
     fn put(&mut self, key: &str, value: &str) {
+        self.put_named("", key, value);
+    }
+
+    /// `prefix` and `key`: ours, or a token (RFC 9110 §5.6.2), in which nothing is escaped in JSON.
+    fn put_named(&mut self, prefix: &str, key: &str, value: &str) {
         self.out.extend_from_slice(if self.is_next { b",\"" } else { b",\"tags\":{\"" });
         self.is_next = true;
+        self.out.extend_from_slice(prefix.as_bytes());
         self.out.extend_from_slice(key.as_bytes());
         self.out.extend_from_slice(b"\":");
         quote(self.out, value);

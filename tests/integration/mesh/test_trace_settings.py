@@ -1,0 +1,104 @@
+"""`spec.tracing`: each field changes what spans are begun from and what they say, on both engines."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.mesh.standing import eventually, invoke
+from tests.integration.telemetry.collector import Collector, collecting
+from tests.support.apps import App
+from tests.support.engines import ENGINES
+from tests.support.http_client import request
+from tests.support.mesh import Mesh
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+def traced(collector: Collector, more: str, other: str = "") -> str:
+    """A Configuration that sends all spans there."""
+    return (
+        "kind: Configuration\nspec:\n  tracing:\n    samplingRate: '1'\n"
+        f"    zipkin: {{endpointAddress: '{collector.url}'}}\n    {more}\n  {other}\n"
+    )
+
+
+def tags(collector: Collector, kind: str) -> dict[str, str]:
+    """Of the only span of that kind."""
+    (found,) = [span for span in collector.spans if span["kind"] == kind]
+    return dict(found["tags"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_spans_say_what_the_configuration_wants(engine: str, mesh: Mesh, http_app: App) -> None:
+    more = "conventions: dapr\n    captureQuery: true\n    baggageAttributes: [tenant]"
+    async with collecting() as collector:
+        flags = ("--engine", engine, "--config", str(mesh.write("t.yaml", traced(collector, more))))
+        shop = await mesh.sidecar("shop", app=http_app, flags=flags)
+        web = await mesh.sidecar("web", flags=flags)
+        headers = [("baggage", "tenant=%C3%A4;p=1,user=x")]
+        assert (
+            await request(web.http_port, "GET", invoke("shop", "/echo?a=1"), headers=headers)
+        ).status == 200
+        for sidecar in (web, shop):
+            assert await sidecar.end() == 0
+        caller, callee = tags(collector, "CLIENT"), tags(collector, "SERVER")
+    assert caller["url.full"] == "/v1.0/invoke/shop/method/echo?a=1"
+    assert (caller["baggage.tenant"], callee["baggage.tenant"]) == ("ä", "ä")
+    assert "baggage.user" not in caller
+    assert (caller["dapr.status_code"], caller["server.address"]) == ("200", "127.0.0.1")
+    assert "server.port" not in caller
+    assert not {"url.path", "http.response.status_code", "client.address"} & {*caller, *callee}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_spans_in_memory_say_the_same_and_callees_name_the_route(
+    engine: str, mesh: Mesh, http_app: App
+) -> None:
+    async with collecting() as collector:
+        paths = 'metrics: {http: {pathMatching: ["/{word}"]}}'
+        config = traced(collector, "captureQuery: true\n    baggageAttributes: [tenant]", paths)
+        flags = ("--engine", engine, "--config", str(mesh.write("t.yaml", config)))
+        shop = await mesh.sidecar("shop", app=http_app, flags=flags)
+        plain = traced(collector, "captureQuery: true\n    baggageAttributes: [tenant]")
+        flags = ("--engine", engine, "--config", str(mesh.write("p.yaml", plain)))
+        web = await mesh.sidecar("web", flags=flags)
+        answer = await request(
+            web.http_port,
+            "GET",
+            invoke("shop", "/echo?a=1"),
+            headers=[("baggage", "tenant=b")],
+        )
+        trace_id = dict(answer.headers)["traceparent"].split("-")[1]
+        found: dict[str, Any] = {}
+        for sidecar in (web, shop):
+            told = json.loads((await sidecar.admin(f"/trace?id={trace_id}")).body)
+            found |= {span["kind"]: span["tags"] for span in told["spans"]}
+    assert found["CLIENT"]["url.full"].endswith("/echo?a=1")
+    assert (found["CLIENT"]["baggage.tenant"], found["SERVER"]["baggage.tenant"]) == ("b", "b")
+    assert found["SERVER"]["http.route"] == "/{word}"
+    assert "http.route" not in found["CLIENT"]
+    assert found["SERVER"]["client.address"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_b3_is_read_unless_w3c_alone_is_accepted(engine: str, mesh: Mesh, http_app: App) -> None:
+    path = mesh.write("t.yaml", "kind: Configuration\nspec: {tracing: {accept: [w3c, b3]}}\n")
+    await mesh.sidecar("shop", app=http_app, flags=("--engine", engine))
+    web = await mesh.sidecar("web", flags=("--engine", engine, "--config", str(path)))
+
+    async def trace_id(name: str, value: str) -> str:
+        answer = await request(web.http_port, "GET", invoke("shop", "/echo"), headers=[(name, value)])
+        return dict(answer.headers)["traceparent"].split("-")[1]
+
+    b3 = ("b3", f"{TRACE}-00f067aa0ba902b7-1")
+    assert await trace_id(*b3) == TRACE
+    path.write_text("kind: Configuration\nspec: {tracing: {accept: [w3c]}}\n")
+    await web.process.line("policies reloaded.*generation=2")
+    assert await trace_id("traceparent", PARENT) == TRACE
+
+    async def is_passed_over() -> bool:
+        return await trace_id(*b3) != TRACE
+
+    await eventually(is_passed_over)
