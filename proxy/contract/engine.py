@@ -33,6 +33,7 @@ PeerRefusal = Literal[
     "rejected-by-peer",  # the peer ended the handshake: it does not take our certificate
     "protocol",  # no TLS 1.3, no protocol of ours, or no HTTP/2 within
     "timeout",
+    "too-many",  # its caller has as many connections as it may
     "closed",  # the peer hung up
     "not-ready",  # we hold no certificate yet
     "other",

@@ -1,36 +1,109 @@
 """Gates: what calls and attempts must pass first, as data. A Plan names them; engines keep them by name and know how each kind works."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec import Struct
 
 MAX_CALLERS = 8_192  # that a rate gate surely remembers; one that it forgets begins afresh
 
+MIN_RTT_EVERY_S: Final = 60.0  # from one measurement of an adaptive limit's lowest round trip to the next
+MIN_RTT_JITTER: Final = 0.15  # of that, either way, so that many proxies do not measure at once
+MIN_RTT_CALLS: Final = 50  # of one measurement
+MIN_RTT_FOR_S: Final = 5.0  # at most, where calls are few or hang
+SAMPLE_S: Final = 0.1  # from one change of an adaptive limit to the next
+HEADROOM: Final = 0.25  # of the lowest round trip, by which others may be longer without a lower limit
+THROTTLE_RATIO: Final = 2.0  # requests to accepted ones, up to which none is throttled
+THROTTLE_WINDOW_S: Final = 120.0
+THROTTLE_FROM: Final = 10  # requests in the window, below which none is throttled
+LAG_SAMPLE_S: Final = 1.0  # from one look at an engine's lag to the next
+
 
 class ConcurrencyGate(Struct, frozen=True, kw_only=True, tag="concurrency"):
-    """At most `limit` inside at once. `queue` more wait, and come in as they came; others are refused as SHED."""
+    """At most `limit` inside at once. `queue` more wait, and come in as they came; others are refused as SHED.
+
+    wait_s: how long one waits at most, 0: as long as it likes. newest_first: once the queue was full, and until it is empty, who came
+    last comes in first, and one more takes the place of who waits longest: a wait that is short for some beats one too long for all.
+    """
 
     limit: int
     queue: int = 1_024
+    wait_s: float = 0.0
+    newest_first: bool = False
+
+
+class AdaptiveGate(Struct, frozen=True, kw_only=True, tag="adaptive"):
+    """The same with a limit of its own finding: lowered as those inside take longer than when they are few, and raised otherwise.
+
+    Each `SAMPLE_S` the limit becomes `limit * (1 + HEADROOM) * lowest / sample + sqrt(limit)`, between `min_limit` and `max_limit`, by
+    the medians of how long those took that ended since (sample), and when `min_limit` were inside at once (lowest).
+    """
+
+    min_limit: int = 3
+    max_limit: int = 1_000
+    queue: int = 128
+    wait_s: float = 0.1
+    newest_first: bool = True
 
 
 class RateGate(Struct, frozen=True, kw_only=True, tag="rate"):
     """Of each caller `burst` at once, and `per_s` a second in the long run; others are refused as RATE.
 
-    A caller is the peer's proven SPIFFE id, else its address: `RequestHead.who`.
+    A caller is the peer's proven SPIFFE id, else its address: `RequestHead.who`. A bucket of tokens, which is what the Generic Cell Rate
+    Algorithm (ITU-T I.371) lets through, in other words. is_shared: all callers take from one bucket.
+    name: of the limit, told to who is refused, with `policy`, its item of a RateLimit-Policy field, and with when to come again. Empty:
+    nothing is told.
     """
 
     per_s: float
     burst: int
+    is_shared: bool = False
+    name: str = ""
+    policy: str = ""
 
 
-GateSpec = ConcurrencyGate | RateGate
+class ThrottleGate(Struct, frozen=True, kw_only=True, tag="throttle"):
+    """Refuses as SHED, by chance, as many as a callee would: `max(0, (requests - ratio * accepts) / (requests + 1))` of `window_s`.
+
+    Not accepted is what the callee did not get or had no room for: see `heard_by_gates`. Source: Site Reliability Engineering, "Handling
+    Overload" (adaptive throttling).
+    """
+
+    ratio: float = THROTTLE_RATIO
+    window_s: float = THROTTLE_WINDOW_S
+
+
+class LagGate(Struct, frozen=True, kw_only=True, tag="lag"):
+    """Refuses all as SHED while the engine itself has been late by more than `above_s` for `for_s`."""
+
+    above_s: float = 0.25
+    for_s: float = 2.0
+
+
+class EachGate(Struct, frozen=True, kw_only=True, tag="each"):
+    """At most `limit` inside at once of each caller; others are refused as RATE."""
+
+    limit: int
+
+
+GateSpec = ConcurrencyGate | AdaptiveGate | RateGate | ThrottleGate | LagGate | EachGate
 """A gate of any kind; its tag names the kind."""
 
 
+def connections_gate(listener: str) -> str:
+    """The name of the gate that each connection of a listener passes once its caller is proven. One that is refused is closed."""
+    return f"connections:{listener}"
+
+
 class GateState(Struct, frozen=True, kw_only=True):
-    """A glance at a gate. left: how often what it let through ended, by the cause's name; "" is well."""
+    """A glance at a gate. left: how often what it let through ended, by the cause's name; "" is well.
+
+    refused: how often it let nobody in, by the reason: queue-full, queue-timeout, rate, throttle, lag, connections. limit: that of an
+    adaptive gate.
+    """
 
     inside: int
     waiting: int
     left: Mapping[str, int]
+    refused: Mapping[str, int] = {}
+    limit: int | None = None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
@@ -29,33 +30,44 @@ _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 
 def send(
-    down: Downstream, reply: Reply, detail: str, span: HopSpan, *, grpc: bool, head: bool, web: bytes = b""
+    down: Downstream,
+    reply: Reply,
+    detail: str,
+    span: HopSpan,
+    *,
+    grpc: bool,
+    head: bool,
+    web: bytes = b"",
+    told: tuple[Headers, float] | None = None,
 ) -> tuple[int | None, int]:
     """Answer a call; returns the gRPC code where it was one, and the bytes of the body. gRPC errors are trailers-only (gRPC over HTTP/2,
     Responses).
 
     web: the content type of a call of gRPC-Web, else empty. Its trailers are a body: a page may not read all fields of a head.
+    told: what a gate says beside: fields, which come in the place of others of their names, and in how many seconds to come again.
     """
     for_pages = tuple(field for field in reply.headers if field[0] in _FOR_PAGES)
     if web:
-        frame = trailer_frame(grpc_trailers(reply, detail, span), web)
-        told = tuple(field for field in reply.headers if field[0] == errors.HEADER)
+        frame = trailer_frame((*grpc_trailers(reply, detail, span), *_told_grpc(told)), web)
+        named = tuple(field for field in reply.headers if field[0] == errors.HEADER)
         length = (b"content-length", b"%d" % len(frame))
-        down.respond(200, ((b"content-type", web), length, *told, *for_pages), end=False)
+        down.respond(200, ((b"content-type", web), length, *named, *for_pages), end=False)
         down.send(frame)
         down.finish(())
         return reply.grpc_code, len(frame)
     if grpc:
-        trailers = grpc_trailers(reply, detail, span)
+        trailers = (*grpc_trailers(reply, detail, span), *_told_grpc(told))
         down.respond(200, ((b"content-type", b"application/grpc"), *trailers, *for_pages), end=True)
         return reply.grpc_code, 0
     body = reply.body.replace(
         DETAIL.encode(), json.dumps(detail, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
     )
     body = body.replace(TRACE_ID.encode(), span.traceparent[3:35])
-    headers = dated(
-        (*reply.headers, (b"traceparent", span.traceparent), (b"content-length", b"%d" % len(body)))
-    )
+    fields = reply.headers
+    if told is not None:
+        names = {name for name, _ in told[0]}
+        fields = (*(field for field in fields if field[0] not in names), *told[0])
+    headers = dated((*fields, (b"traceparent", span.traceparent), (b"content-length", b"%d" % len(body))))
     if head or not body:
         down.respond(reply.status, headers, end=True)
         return None, 0
@@ -63,6 +75,13 @@ def send(
     down.send(body)
     down.finish(())
     return None, len(body)
+
+
+def _told_grpc(told: tuple[Headers, float] | None) -> Headers:
+    """The same in trailers, where gRPC clients that retry look for their own field (gRFC A6)."""
+    if told is None:
+        return ()
+    return (*told[0], (b"grpc-retry-pushback-ms", b"%d" % math.ceil(told[1] * 1e3)))
 
 
 def dated(headers: Headers) -> Headers:

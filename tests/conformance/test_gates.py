@@ -182,13 +182,11 @@ async def test_gate_of_calls_is_passed_once_and_one_of_attempts_by_each(engine: 
         assert (await caller.request("GET", "/")).status == 200
         await way.front.seen.outcome()
         left = state(way.front)
-    assert left == GateState(
-        inside=0, waiting=0, left={"": 1} | ({"status": 1} if level == "attempt" else {})
-    )
+    assert left == GateState(inside=0, waiting=0, left={"": 1} | ({"shed": 1} if level == "attempt" else {}))
 
 
 @pytest.mark.parametrize(
-    ("answer", "outcome"), [(OK, ""), (GONE, "status"), (BUSY, "status"), (HANGS_UP, "reset-early")]
+    ("answer", "outcome"), [(OK, ""), (GONE, "status"), (BUSY, "shed"), (HANGS_UP, "reset-early")]
 )
 async def test_gate_hears_how_a_call_ended(engine: str, level: str, answer: bytes, outcome: str) -> None:
     app = App([answer])
@@ -204,12 +202,15 @@ async def test_gate_hears_how_a_call_ended(engine: str, level: str, answer: byte
         assert state(way.front).left == {outcome: 1}
 
 
-async def test_gate_hears_the_status_of_grpc_in_trailers(engine: str, level: str) -> None:
+@pytest.mark.parametrize(("code", "heard"), [(5, "status"), (8, "shed"), (14, "shed")])
+async def test_gate_hears_the_status_of_grpc_in_trailers(
+    engine: str, level: str, code: int, heard: str
+) -> None:
     async def app(peer: FramePeer) -> None:
         while True:
             stream = await peer.next_request()
             head = ((b"content-type", b"application/grpc"),)
-            await peer.respond(stream, headers=head, trailers=((b"grpc-status", b"14"),))
+            await peer.respond(stream, headers=head, trailers=((b"grpc-status", b"%d" % code),))
 
     headers = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
     async with (
@@ -220,7 +221,7 @@ async def test_gate_hears_the_status_of_grpc_in_trailers(engine: str, level: str
         way.front.gate("g", 1)
         await caller.whole(await caller.request(b"/s/M", method=b"POST", headers=headers, body=b"12345"))
         await way.front.seen.outcome()
-        assert state(way.front).left == {"status": 1}
+        assert state(way.front).left == {heard: 1}
 
 
 async def test_gate_hears_of_a_deadline_and_of_a_caller_that_left(engine: str, level: str) -> None:

@@ -139,7 +139,7 @@ class NativeEngine:
 
     def set_gate(self, name: str, spec: GateSpec | None) -> None:
         """Put up, change or take down a gate."""
-        self._core.set_gate(name, None if spec is None else (str(spec.__struct_config__.tag), asdict(spec)))
+        self._core.set_gate(name, None if spec is None else parts.gate_parts(spec))
 
     def set_breaker(self, name: str, spec: BreakerSpec | None) -> None:
         """Set, replace or remove a circuit breaker."""
@@ -195,8 +195,8 @@ class NativeEngine:
             upstream_connections=upstream,
             threads=self._threads,
             gates={
-                name: GateState(inside=inside, waiting=waiting, left=left)
-                for name, inside, waiting, left in self._core.gates()
+                name: GateState(inside=inside, waiting=waiting, left=left, refused=refused, limit=limit)
+                for name, inside, waiting, left, refused, limit in self._core.gates()
             },
         )
 

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Never
 
-from msgspec.structs import astuple
+from msgspec.structs import asdict, astuple
 
 from proxy.contract.breakers import BreakerSpec
 from proxy.contract.engine import SpansWanted
+from proxy.contract.gates import GateSpec
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Attempt, Exemplar, Outcome, Tally
 from proxy.contract.plan import Cause, Edits, Labels, Plan, Reply, RetryPolicy
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 def head(parts: "HeadParts") -> RequestHead:
     """A head that came."""
     return RequestHead(*parts)
+
+
+def gate_parts(spec: GateSpec) -> tuple[str, dict[str, float], dict[str, str]]:
+    """A gate: the name of its kind, its numbers and its texts."""
+    fields = asdict(spec)
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    numbers = {name: float(value) for name, value in fields.items() if name not in texts}
+    return str(spec.__struct_config__.tag), numbers, texts
 
 
 def reply_parts(token: "TokenParts", reply: Reply) -> "ReplyParts":

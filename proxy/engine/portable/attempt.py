@@ -13,8 +13,9 @@ from proxy.contract.head import Headers
 from proxy.contract.outcome import Attempt
 from proxy.contract.plan import Cause
 from proxy.engine.portable.balance import Load
-from proxy.engine.portable.gates import Passage, Refused
+from proxy.engine.portable.gates import Passage
 from proxy.engine.portable.grpc_web_call import WebCall
+from proxy.engine.portable.passing import Refused
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.request_body import BodyCursor
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _PROOF_S = 1.0  # for an endpoint that was only announced to show who it is, where another one is left
 # What a peer's proxy says when it kept a call from an app: it failed as an endpoint, however fast the answer.
 _SAID = {cause.value.encode(): cause for cause in Cause}
+_NO_ROOM = frozenset({Cause.SHED, Cause.RATE})  # its app is well, and takes others
 _KEPT_FROM_APP = frozenset({Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED, Cause.REFUSED})
 
 
@@ -112,6 +114,7 @@ class UpstreamAttempt:
         if refused is None:
             self._choose()
         else:
+            self._exchange.tell(refused)
             self._fail(refused.cause, refused.detail)
 
     def _choose(self) -> None:
@@ -250,7 +253,8 @@ class UpstreamAttempt:
             return
         if self._load is not None and self._refused_as is None:
             now = exchange.carrier.now()
-            self._load.observe(now - self._sent_at, now)
+            heed = self._load.had_no_room if self.record.said in _NO_ROOM else self._load.observe
+            heed(now - self._sent_at, now)
         if is_grpc and not end and exchange.may_retry_grpc:
             self._held_head = (status, headers)
             return

@@ -19,7 +19,7 @@ from proxy.contract.breakers import (
 )
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Cause
-from proxy.engine.portable.gates import Refused
+from proxy.engine.portable.passing import Refused
 from proxy.engine.portable.trips import is_true
 from proxy.wire.target import as_forwarded
 

@@ -17,12 +17,10 @@ from proxy.contract.engine import (
     TlsIdentity,
     Tracing,
 )
-from proxy.contract.gates import GateSpec
+from proxy.contract.gates import LAG_SAMPLE_S, GateSpec
 from proxy.contract.recording import Table
 from proxy.engine.portable.carrier import Carrier, Explain
 from proxy.engine.portable.listener import Listener
-
-_SWEEP_S = 1.0
 
 
 class PortableEngine:
@@ -52,9 +50,12 @@ class PortableEngine:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 self._running.set()
+                loop = asyncio.get_running_loop()
                 while True:
-                    await asyncio.sleep(_SWEEP_S)
-                    now = asyncio.get_running_loop().time()
+                    due = loop.time() + LAG_SAMPLE_S
+                    await asyncio.sleep(LAG_SAMPLE_S)
+                    now = loop.time()
+                    self._carrier.gates.note_lag(now - due)
                     wall = time.time()
                     self._carrier.pool.sweep(now, wall)
                     for listener in self._listeners.values():

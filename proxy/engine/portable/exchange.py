@@ -15,8 +15,9 @@ from proxy.contract.outcome import Outcome, phases_of
 from proxy.contract.plan import Cause, Hold, Labels, Plan, Reply, Route
 from proxy.engine.portable.attempt import UpstreamAttempt
 from proxy.engine.portable.breakers import Asking
-from proxy.engine.portable.gates import Passage, Refused
+from proxy.engine.portable.gates import Passage
 from proxy.engine.portable.grpc_web_call import WebCall
+from proxy.engine.portable.passing import Refused, Told
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
@@ -60,6 +61,7 @@ class Exchange:
         "_started_ns",
         "_status",
         "_timers",
+        "_told",
         "_upper_answer",
         "_waits_since",
         "body",
@@ -100,6 +102,7 @@ class Exchange:
         self._deadline_at: float | None = None
         self._gates: Passage | None = None
         self._breaker: Asking | None = None
+        self._told: Told | None = None  # by the gate that refused
         self._cancels: list[Callable[[], None]] = []
         self._timers: list[TimerHandle] = []
         # the attempts
@@ -146,6 +149,7 @@ class Exchange:
             if refused is None:
                 self._answer(reply, self.head.path)
             else:
+                self.tell(refused)
                 self._answer(reply.local_replies[refused.cause], refused.detail)
 
         if not reply.gates:
@@ -225,7 +229,12 @@ class Exchange:
         if refused is None:
             self.attempt()
         else:
+            self.tell(refused)
             self._answer(self.plan.local_replies[refused.cause], refused.detail)
+
+    def tell(self, refused: Refused) -> None:
+        """A gate refused: should the call end by that, its caller is told what the gate says."""
+        self._told = refused.told
 
     def _limit(self, limit_s: float | None) -> None:
         if limit_s is None:
@@ -506,6 +515,7 @@ class Exchange:
             grpc=self.raw.protocol == "grpc",
             web=content_type(self.raw),
             head=self.head.method == "HEAD",
+            told=self._told if reply.cause is Cause.RATE else None,
         )
         self._finish(reply.cause, reply, code)
 

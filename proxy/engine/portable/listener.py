@@ -13,7 +13,9 @@ from typing import cast
 
 from proxy.contract.addresses import join_address, split_address
 from proxy.contract.engine import ListenerSpec, PeerRefusal
+from proxy.contract.gates import connections_gate
 from proxy.engine.portable.carrier import Carrier
+from proxy.engine.portable.passing import Passed, Refused, Waiting
 from proxy.engine.portable.refusal import of_handshake
 from proxy.errors import ListenError
 from proxy.wire.frame_filter import PREFACE
@@ -104,6 +106,8 @@ class Listener:
         self.sniffing: set[Sniffer] = set()
         self.ends: set[ServerEnd] = set()
         self._open = 0
+        self._gate = connections_gate(spec.name)
+        self._passed: dict[ServerEnd, Passed] = {}
         self.empty = asyncio.Event()  # no connection is open
         self.empty.set()
         self._socket: socket.socket | None = None
@@ -212,6 +216,15 @@ class Listener:
                 return None
             peer, term = met.spiffe_id, Term.until(met.ends_at, time.time(), self.carrier.limits)
         address = _peer(transport)
+        passed: Passed | None = None
+        if peer is not None and (gate := self.carrier.gates.get(self._gate)) is not None:
+            found = gate.enter(self.carrier.now(), 0.0, peer)
+            if isinstance(found, Refused):
+                self.refused("too-many", found.detail, address)
+                self.send_away(transport)  # before HTTP/2 begins on it: to a client, a dial that failed
+                return None
+            assert not isinstance(found, Waiting)  # no gate of connections has any wait
+            passed = found
         accept = self.carrier.acceptor(self.spec, peer, address)
         who = _who(peer, address, self.spec.name)
 
@@ -222,6 +235,8 @@ class Listener:
         if http2:
             second = Http2Server(accept, limits, count, self._end_closed, own=peer is None)
             second.term = term
+            if passed is not None:
+                self._passed[second] = passed
             end: ServerEnd = self._speak_http2(transport, second, seen)
         else:
             end = self._speak_http1(transport, accept, count, seen)
@@ -278,6 +293,9 @@ class Listener:
         self.carrier.observer.connection(self.spec.name, -1)
 
     def _end_closed(self, end: ServerEnd) -> None:
+        passed = self._passed.pop(end, None)
+        if passed is not None:
+            passed.leave(None, self.carrier.now())
         if end in self.ends:
             self.ends.discard(end)
             self.gone()
@@ -314,6 +332,7 @@ class Listener:
         for end in list(self.ends):
             end.end()
         self.ends.clear()
+        self._passed.clear()
         while self._open:
             self.gone()
 

@@ -7,6 +7,8 @@ from proxy.contract.plan import Cause, Delays, RetryPolicy
 from proxy.wire.pushback import Pushback
 
 # Nobody processed it: another endpoint may, at once.
+_NO_ROOM = frozenset({429, 503})
+_NO_ROOM_GRPC = frozenset({8, 14})
 IMMEDIATE = frozenset({Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY})
 
 
@@ -16,8 +18,14 @@ def is_failure(status: int, code: int | None) -> bool:
 
 
 def heard_by_gates(cause: Cause | None, status: int, code: int | None) -> Cause | None:
-    """How something ended: an app's answer that is a failure counts, whether or not it was passed on."""
-    return Cause.STATUS if cause is None and is_failure(status, code) else cause
+    """How something ended: an app's answer that is a failure counts, whether or not it was passed on.
+
+    One that says that there was no room is SHED: 429 and 503, RESOURCE_EXHAUSTED and UNAVAILABLE.
+    """
+    if cause not in {None, Cause.STATUS} or not is_failure(status, code):
+        return cause
+    has_no_room = status in _NO_ROOM if code is None else code in _NO_ROOM_GRPC
+    return Cause.SHED if has_no_room else Cause.STATUS
 
 
 def covers(policy: RetryPolicy, cause: Cause, status: int, code: int | None) -> bool:

@@ -15,7 +15,7 @@ from proxy.contract.breakers import (
 )
 from proxy.contract.head import RequestHead
 from proxy.engine.portable.breakers import Admitted, Asking, Breaker, Breakers
-from proxy.engine.portable.gates import Refused
+from proxy.engine.portable.passing import Refused
 from proxy.engine.portable.trips import is_true
 from tests.support.vectors import Vector, vectors
 

@@ -30,7 +30,10 @@ use crate::convert::{
 use crate::question::Question;
 
 /// name, inside, waiting, how often what it let through ended: by the cause's name, empty for well
-type GateParts = (String, usize, usize, HashMap<&'static str, u64>);
+/// inside, waiting, left, refused, limit
+type GateParts = (String, usize, usize, Counted, Counted, Option<usize>);
+type Counted = HashMap<&'static str, u64>;
+type GateSpecParts = (String, HashMap<String, f64>, HashMap<String, String>);
 
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
@@ -239,9 +242,10 @@ impl NativeEngine {
         self.command(|| Command::SetMembers(number, members.clone()));
     }
 
-    /// spec: the name of the kind, and its numbers.
-    fn set_gate(&self, name: &str, spec: Option<(String, HashMap<String, f64>)>) -> PyResult<()> {
-        let spec = spec.map(|(kind, numbers)| GateSpec::parse(&kind, &numbers).map_err(invalid)).transpose()?;
+    /// spec: the name of the kind, its numbers and its texts.
+    fn set_gate(&self, name: &str, spec: Option<GateSpecParts>) -> PyResult<()> {
+        let parse = |(kind, numbers, texts): GateSpecParts| GateSpec::parse(&kind, &numbers, &texts).map_err(invalid);
+        let spec = spec.map(parse).transpose()?;
         self.engine.set_gate(name, spec.as_ref());
         Ok(())
     }
@@ -249,7 +253,12 @@ impl NativeEngine {
     /// A glance at each gate, for status.
     fn gates(&self) -> Vec<GateParts> {
         let gates = self.engine.gates().into_iter();
-        gates.map(|(name, state)| (name, state.inside, state.waiting, state.left.by_name().collect())).collect()
+        gates
+            .map(|(name, state)| {
+                let (left, refused) = (state.left.by_name().collect(), state.refused.into_iter().collect());
+                (name, state.inside, state.waiting, left, refused, state.limit)
+            })
+            .collect()
     }
 
     /// Set circuit breakers anew, or remove them.

@@ -150,6 +150,9 @@ impl Shared {
             lags.pop_front();
         }
         lags.push_back(lag);
+        for gate in self.gates.borrow().values() {
+            gate.note_lag(self.worker_index.worker, lag);
+        }
     }
 
     /// Whether a call is one of those whose phases are told.

@@ -125,7 +125,9 @@ impl Call {
         }
         self.status = reply.status;
         let grpc = self.head.protocol == Protocol::Grpc || grpc_web::content_type(&self.head).is_some();
-        self.down_bytes = answers::send(down, reply, detail, self.span.as_ref(), &self.head) as u64;
+        let told = self.told.take().filter(|_| reply.cause == Cause::Rate);
+        let said = answers::Said { reply, detail, told: told.as_deref() };
+        self.down_bytes = answers::send(down, &said, self.span.as_ref(), &self.head) as u64;
         self.answer = Some((reply.token.clone(), reply.cause, grpc.then_some(reply.grpc_code)));
     }
 

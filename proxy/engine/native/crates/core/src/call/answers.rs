@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::call::cause::Cause;
 use crate::call::ends::Down;
+use crate::call::gates::Told;
 use crate::call::grpc_web;
 use crate::decision::plan::Reply;
 use crate::decision::trace::{Span, TRACEPARENT};
@@ -23,14 +24,25 @@ pub const ERROR: HeaderName = HeaderName::from_static("postern-error");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const REQUEST_INFO: &[u8] = b"type.googleapis.com/google.rpc.RequestInfo";
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What an answer in any form has for pages of listed origins.
 const FOR_PAGES: [HeaderName; 3] = [header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_EXPOSE_HEADERS, header::VARY];
 
+/// An answer of ours, with the engine's detail. `told`: what a gate says beside: its fields come in the place of others of their names.
+pub struct Said<'a> {
+    pub reply: &'a Reply,
+    pub detail: &'a str,
+    pub told: Option<&'a Told>,
+}
+
 /// Answer a call; returns how long the body is. gRPC errors are trailers-only; gRPC-Web's are a body, as a page may not read all fields of a head.
-pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, asked: &Head) -> usize {
+pub fn send(down: &mut Down, said: &Said, span: Option<&Span>, asked: &Head) -> usize {
+    let (reply, detail) = (said.reply, said.detail);
     if let Some(sent_as) = grpc_web::content_type(asked) {
-        let frame = grpc_web::trailer_frame(&grpc_trailers(reply, detail, span), sent_as);
+        let mut trailers = grpc_trailers(reply, detail, span);
+        tell_grpc(&mut trailers, said.told);
+        let frame = grpc_web::trailer_frame(&trailers, sent_as);
         let mut headers = Headers::with_capacity(6);
         headers.append(header::CONTENT_TYPE, sent_as.clone());
         headers.append(header::CONTENT_LENGTH, frame.len().into());
@@ -44,6 +56,7 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
     }
     if asked.protocol == Protocol::Grpc {
         let mut headers = grpc_trailers(reply, detail, span);
+        tell_grpc(&mut headers, said.told);
         headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         for (name, value) in reply.headers.iter().filter(|(name, _)| FOR_PAGES.contains(name)) {
             headers.append(name, value.clone());
@@ -55,7 +68,8 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
     let traceparent = span.map(Span::traceparent);
     let trace_id = traceparent.as_ref().and_then(|value| value.as_bytes().get(3..35)).unwrap_or_default();
     let body = fill(&fill(&reply.body, DETAIL, json(detail).as_bytes()), TRACE_ID, trace_id);
-    for (name, value) in &reply.headers {
+    let told = said.told.map_or(&[][..], |told| &told.headers);
+    for (name, value) in reply.headers.iter().filter(|(name, _)| told.iter().all(|(other, _)| name != other)).chain(told) {
         headers.append(name, value.clone());
     }
     headers.append(header::CONTENT_LENGTH, body.len().into());
@@ -69,6 +83,16 @@ pub fn send(down: &mut Down, reply: &Reply, detail: &str, span: Option<&Span>, a
         down.send(body, true);
     }
     size
+}
+
+/// The same in trailers, where gRPC clients that retry look for their own field (gRFC A6).
+fn tell_grpc(trailers: &mut Headers, told: Option<&Told>) {
+    let Some(told) = told else { return };
+    for (name, value) in &told.headers {
+        trailers.append(name, value.clone());
+    }
+    let millis = told.again.as_micros().div_ceil(1_000).min(u32::MAX.into()) as u64;
+    trailers.append(PUSHBACK, millis.into());
 }
 
 /// Add a Date where there is none (RFC 9110 §6.6.1).

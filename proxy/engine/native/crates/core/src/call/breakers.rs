@@ -147,11 +147,11 @@ impl Breaker {
         let found = match machine.state {
             State::Open => {
                 let detail = format!("{policy} lets calls try again in {:.1} s", machine.left(now).as_secs_f64());
-                Err(Refusal { cause: Cause::Breaker, detail })
+                Err(Refusal::new(Cause::Breaker, detail))
             }
             State::HalfOpen if machine.counters[REQUESTS] >= *max_requests => {
                 let detail = format!("{policy} lets {max_requests} try, which are on their way");
-                Err(Refusal { cause: Cause::Probing, detail })
+                Err(Refusal::new(Cause::Probing, detail))
             }
             _ => {
                 machine.counters[REQUESTS] += 1;

@@ -15,7 +15,7 @@ use crate::call::breakers::Asking;
 use crate::call::cause::Cause;
 use crate::call::deciding::Decided;
 use crate::call::ends::Down;
-use crate::call::gates::{Passage, Refusal};
+use crate::call::gates::{Passage, Refusal, Told};
 use crate::call::grpc_web;
 use crate::call::request_body::RequestBody;
 use crate::call::retrying::{Drawn, IMMEDIATE, heard_by_gates};
@@ -78,6 +78,8 @@ pub struct Call {
     pub number: u64,
     deadline: Option<Pin<Box<Sleep>>>,
     gates: Passage,
+    /// By the gate that refused.
+    pub told: Option<Box<Told>>,
     pub breaker: Asking,
     pub drawn: Drawn,
     pub started_ns: u64,
@@ -148,6 +150,7 @@ impl Call {
             number,
             deadline: None,
             gates: Passage::default(),
+            told: None,
             breaker: Asking::default(),
             drawn: Drawn::default(),
             started_ns: now_ns(),
@@ -285,12 +288,15 @@ impl Call {
     /// Pass gates of the call.
     async fn enter(&mut self, down: &mut Down, gates: &[Arc<str>]) -> Result<Result<(), Refusal>, Stop> {
         let since = Instant::now();
-        let found = poll_fn(|cx| match self.gates.poll(cx, &self.shared, gates, self.head.who()) {
+        let mut found = poll_fn(|cx| match self.gates.poll(cx, &self.shared, gates, self.head.who()) {
             Poll::Ready(found) => Poll::Ready(Ok(found)),
             Poll::Pending => self.poll_stop(cx, down).map(Err),
         })
         .await;
         self.queued += since.elapsed();
+        if let Ok(Err(refusal)) = &mut found {
+            self.told = refusal.told.take();
+        }
         found
     }
 

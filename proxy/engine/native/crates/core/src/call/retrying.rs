@@ -23,9 +23,14 @@ const UNPROCESSED: u32 =
     IMMEDIATE | 1 << Cause::AppDown as u32 | 1 << Cause::AppUnhealthy as u32 | 1 << Cause::Misdirected as u32;
 const IMMEDIATE_TRIES: usize = 3;
 
-/// As gates hear it: an app's answer that is a failure counts, whether or not it was passed on.
+/// As gates hear it: an app's answer that is a failure counts, whether or not it was passed on. One that says that there was no room is
+/// `Shed`: 429 and 503, `RESOURCE_EXHAUSTED` and UNAVAILABLE.
 pub fn heard_by_gates(cause: Option<Cause>, status: u16, code: Option<u32>) -> Option<Cause> {
-    cause.or(plan::is_failure(status, code).then_some(Cause::Status))
+    if !matches!(cause, None | Some(Cause::Status)) || !plan::is_failure(status, code) {
+        return cause;
+    }
+    let has_no_room = code.map_or(matches!(status, 429 | 503), |code| matches!(code, 8 | 14));
+    Some(if has_no_room { Cause::Shed } else { Cause::Status })
 }
 
 /// How an attempt failed: by a cause of ours, or by an answer, and what that asks for.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::call::gates::{Entered, Pass};
 use crate::connection::ahead::Ahead;
 use crate::connection::dial;
 use crate::connection::handout::{Parcel, Seat, Seats};
@@ -65,6 +66,8 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct Listener {
     name: Arc<str>,
+    /// That each of its connections passes once its caller is proven, as `connections_gate` in `proxy/contract/gates.py` names it.
+    gate: String,
     mesh: bool,
     seats: Arc<Seats>,
     worker: usize,
@@ -79,6 +82,7 @@ impl Listener {
     pub fn new(bound: &Bound, worker: usize) -> Rc<Self> {
         Rc::new(Self {
             name: bound.name.as_str().into(),
+            gate: format!("connections:{}", bound.name),
             mesh: bound.mesh,
             seats: bound.seats.clone(),
             worker,
@@ -87,6 +91,16 @@ impl Listener {
             stop: Notify::new(),
             connections: RefCell::default(),
         })
+    }
+
+    /// Whether a caller may have one more connection: a pass where a gate let it in, the reason where it did not.
+    fn let_in(&self, shared: &Shared, peer: &str) -> Result<Option<Pass>, String> {
+        let Some(gate) = shared.gate(&self.gate) else { return Ok(None) };
+        match gate.enter(Instant::now(), 0.0, peer) {
+            Entered::Passed(pass) => Ok(Some(pass)),
+            Entered::Refused(refusal) => Err(refusal.detail),
+            Entered::Wait(_) => Err("no gate of connections has any wait".to_owned()),
+        }
     }
 
     /// Close the socket; connections go on.
@@ -282,6 +296,14 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
         leaving.ask();
     }
     listener.connections.borrow_mut().push(Rc::downgrade(&leaving));
+    let passed = match peer.as_deref().map(|peer| listener.let_in(shared, peer)) {
+        Some(Err(detail)) => {
+            part(kind); // before HTTP/2 begins on it: to a client, a dial that failed
+            return refused(Refusal::new("too-many", detail));
+        }
+        Some(Ok(passed)) => passed,
+        None => None,
+    };
     let caller = peer.as_deref().and_then(Caller::of).map(Arc::new);
     let entry = Entry { listener: listener.name.clone(), peer, caller, address: address.clone() };
     let mut io = Io::new(kind);
@@ -295,6 +317,9 @@ async fn begin(shared: &Rc<Shared>, listener: &Rc<Listener>, kind: Kind, address
         refused(Refusal::new("protocol", "the peer did not speak HTTP/2 over mutual TLS"));
     } else if let Some(upgraded) = http1::server::serve(shared.clone(), io, entry.clone(), leaving.clone()).await {
         http2::server::serve_upgraded(shared.clone(), upgraded, entry, leaving).await;
+    }
+    if let Some(passed) = passed {
+        passed.leave(None, Instant::now());
     }
 }
 

@@ -171,7 +171,10 @@ impl UpstreamAttempt {
                 }
                 Poll::Ready(self.choose(call, plan))
             }
-            Err(Refusal { cause, detail }) => Poll::Ready(Break(Ok(self.fail(call, cause, &detail)))),
+            Err(Refusal { cause, detail, told }) => {
+                call.told = told;
+                Poll::Ready(Break(Ok(self.fail(call, cause, &detail))))
+            }
         }
     }
 

@@ -1,14 +1,25 @@
-//! A bound on what is inside at once, with one bounded queue: who came first comes in first, whichever worker serves it. Kept in
-//! step with `Concurrency` in `proxy/engine/portable/gates.py` by `tests/vectors/gates.json`.
+//! A bound on what is inside at once, fixed or adaptive, with one bounded queue: who came first comes in first, or last where it was full,
+//! whichever worker serves it. Kept in step with `Concurrency` in `proxy/engine/portable/concurrency.py` by `tests/vectors/gates.json`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::call::cause::Cause;
-use crate::call::gates::{Entered, Gate, GateSpec, GateState, Left, Pass, Refusal};
+use crate::call::gates::gradient::Gradient;
+use crate::call::gates::{Entered, Gate, GateSpec, GateState, Left, Pass, Refusal, counted};
+
+/// See `ConcurrencyGate` and `AdaptiveGate` in `proxy/contract/gates.py`. `adapts`: what the limit is between; then `limit` says nothing.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    pub limit: usize,
+    pub adapts: Option<(usize, usize)>,
+    pub queue: usize,
+    pub wait: Option<Duration>,
+    pub newest_first: bool,
+}
 
 /// Owns how many are inside and who waits.
 #[derive(Debug)]
@@ -16,19 +27,54 @@ pub struct Concurrency {
     state: Mutex<State>,
 }
 
+/// `is_reversed`: who came last comes in first.
 #[derive(Debug)]
 struct State {
-    limit: usize,
-    queue: usize,
+    bounds: Bounds,
+    gradient: Option<Gradient>,
+    chance: f64,
     inside: usize,
-    waiting: VecDeque<oneshot::Sender<Pass>>,
+    waiting: VecDeque<Ticket>,
+    is_reversed: bool,
     left: Left,
+    full: u64,
+    late: u64,
+}
+
+type Ticket = oneshot::Sender<Result<Pass, Refusal>>;
+
+impl State {
+    fn limit(&self) -> usize {
+        self.gradient.as_ref().map_or(self.bounds.limit, Gradient::limit)
+    }
+
+    fn come_in(&mut self, now: Instant) {
+        self.inside += 1;
+        if let Some(gradient) = &mut self.gradient {
+            gradient.entered(now, self.inside);
+        }
+    }
+}
+
+/// How long it took tells how busy the callee is: not of those that never reached it, or were turned away.
+fn tells(outcome: Option<Cause>) -> bool {
+    matches!(outcome, None | Some(Cause::Status | Cause::Timeout))
 }
 
 impl Concurrency {
-    /// A gate for so many; so many more wait.
-    pub fn new(limit: usize, queue: usize) -> Arc<Self> {
-        let state = State { limit, queue, inside: 0, waiting: VecDeque::new(), left: Left::default() };
+    /// A gate of these bounds; so many more wait.
+    pub fn new(bounds: Bounds, gradient: Option<Gradient>) -> Arc<Self> {
+        let state = State {
+            bounds,
+            gradient,
+            chance: 0.5,
+            inside: 0,
+            waiting: VecDeque::new(),
+            is_reversed: false,
+            left: Left::default(),
+            full: 0,
+            late: 0,
+        };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -36,82 +82,130 @@ impl Concurrency {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pass(self: &Arc<Self>) -> Pass {
+    fn pass(self: &Arc<Self>, entered_at: Instant) -> Pass {
         let gate = self.clone();
-        Pass::new(move |outcome| {
+        Pass::new(move |outcome, now| {
             {
                 let mut state = gate.lock();
                 state.inside -= 1;
                 state.left.count(outcome);
+                let chance = state.chance;
+                if let Some(gradient) = &mut state.gradient {
+                    gradient.left(now, entered_at, chance, tells(outcome));
+                }
             }
-            gate.admit();
+            gate.admit(now);
         })
     }
 
-    fn admit(self: &Arc<Self>) {
-        while let Some(ticket) = self.next() {
-            if let Err(pass) = ticket.send(self.pass()) {
+    fn admit(self: &Arc<Self>, now: Instant) {
+        while let Some(ticket) = self.next(now) {
+            if let Err(Ok(pass)) = ticket.send(Ok(self.pass(now))) {
                 pass.unused(); // who waited has just left
                 self.lock().inside -= 1;
             }
         }
     }
 
-    /// The first who waits, counted as inside, if there is room.
-    fn next(&self) -> Option<oneshot::Sender<Pass>> {
+    /// Who waits and is next, counted as inside, if there is room.
+    fn next(&self, now: Instant) -> Option<Ticket> {
         let mut state = self.lock();
-        while state.inside < state.limit {
-            let ticket = state.waiting.pop_front()?;
+        while state.inside < state.limit() {
+            let next = if state.is_reversed { state.waiting.pop_back() } else { state.waiting.pop_front() };
+            state.is_reversed &= !state.waiting.is_empty();
+            let ticket = next?;
             if !ticket.is_closed() {
-                state.inside += 1;
+                state.come_in(now);
                 return Some(ticket);
             }
         }
         None
     }
 
-    fn resize(self: &Arc<Self>, limit: usize, queue: usize) {
+    /// Wait in turn.
+    fn queue(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Entered {
+        state.waiting.retain(|ticket| !ticket.is_closed());
+        let queue = state.bounds.queue;
+        let full = || Refusal::new(Cause::Shed, format!("queue full (limit {queue})"));
+        let mut displaced = None;
+        if state.waiting.len() >= queue {
+            state.full += 1;
+            displaced = if state.bounds.newest_first { state.waiting.pop_front() } else { None };
+            if displaced.is_none() {
+                return Entered::Refused(full());
+            }
+            state.is_reversed = true;
+        }
+        let (ticket, admitted) = oneshot::channel();
+        state.waiting.push_back(ticket);
+        let wait = state.bounds.wait;
+        drop(state);
+        if let Some(ticket) = displaced {
+            drop(ticket.send(Err(full()))); // who waited has just left
+        }
+        let gone = move || Refusal::new(Cause::Shed, format!("queue full (limit {queue})"));
+        let Some(wait) = wait else {
+            return Entered::Wait(Box::pin(async move { admitted.await.unwrap_or_else(|_| Err(gone())) }));
+        };
+        let gate = self.clone();
+        Entered::Wait(Box::pin(async move {
+            if let Ok(found) = tokio::time::timeout(wait, admitted).await {
+                return found.unwrap_or_else(|_| Err(gone()));
+            }
+            gate.lock().late += 1;
+            Err(Refusal::new(Cause::Shed, format!("no room within {} s", wait.as_secs_f64())))
+        }))
+    }
+
+    fn bound(self: &Arc<Self>, bounds: Bounds) {
         {
             let mut state = self.lock();
-            (state.limit, state.queue) = (limit, queue);
+            if let (Some(gradient), Some((least, most))) = (&mut state.gradient, bounds.adapts) {
+                gradient.bound(least, most);
+            }
+            state.bounds = bounds;
         }
-        self.admit();
+        self.admit(Instant::now());
     }
 }
 
 impl Gate for Concurrency {
-    fn enter(self: Arc<Self>, _: Instant, _: f64, _: &str) -> Entered {
+    fn enter(self: Arc<Self>, now: Instant, chance: f64, _: &str) -> Entered {
         let mut state = self.lock();
+        state.chance = chance;
         let is_awaited = || state.waiting.iter().any(|ticket| !ticket.is_closed());
-        if state.inside < state.limit && !is_awaited() {
-            state.inside += 1;
+        if state.inside < state.limit() && !is_awaited() {
+            state.come_in(now);
             drop(state);
-            return Entered::Passed(self.pass());
+            return Entered::Passed(self.pass(now));
         }
-        let shed = Refusal { cause: Cause::Shed, detail: format!("queue full (limit {})", state.queue) };
-        state.waiting.retain(|ticket| !ticket.is_closed());
-        if state.waiting.len() >= state.queue {
-            return Entered::Refused(shed);
-        }
-        let (ticket, admitted) = oneshot::channel();
-        state.waiting.push_back(ticket);
-        Entered::Wait(Box::pin(async move { admitted.await.map_err(|_| shed) }))
+        self.queue(state)
     }
 
     fn change(self: Arc<Self>, spec: &GateSpec) -> bool {
-        let Some((limit, queue)) = spec.concurrency() else { return false };
-        self.resize(limit, queue);
+        let GateSpec::Concurrency(bounds) = spec else { return false };
+        if self.lock().gradient.is_some() != bounds.adapts.is_some() {
+            return false;
+        }
+        self.bound(bounds.clone());
         true
     }
 
     fn open(self: Arc<Self>) {
-        self.resize(usize::MAX, 0);
+        {
+            let mut state = self.lock();
+            state.gradient = None;
+            state.bounds.limit = usize::MAX;
+        }
+        self.admit(Instant::now());
     }
 
     fn state(&self) -> GateState {
         let state = self.lock();
         let waiting = state.waiting.iter().filter(|ticket| !ticket.is_closed()).count();
-        GateState { inside: state.inside, waiting, left: state.left }
+        let refused = counted(&[("queue-full", state.full), ("queue-timeout", state.late)]);
+        let limit = state.gradient.as_ref().map(Gradient::limit);
+        GateState { inside: state.inside, waiting, left: state.left, refused, limit }
     }
 }
 
@@ -131,6 +225,10 @@ mod tests {
     use crate::vectors;
 
     const QUEUE: usize = 16;
+
+    fn of(limit: usize, queue: usize) -> Bounds {
+        Bounds { limit, adapts: None, queue, wait: None, newest_first: false }
+    }
 
     async fn entering(gate: Arc<dyn Gate>) -> Result<Pass, Refusal> {
         match gate.enter(Instant::now(), 0.0, "") {
@@ -161,6 +259,8 @@ mod tests {
         inside: usize,
         waiting: usize,
         left: BTreeMap<String, u64>,
+        refused: BTreeMap<String, u64>,
+        shed: Vec<String>,
     }
 
     #[derive(Deserialize)]
@@ -169,6 +269,8 @@ mod tests {
         why: String,
         limit: usize,
         queue: usize,
+        #[serde(default)]
+        newest_first: bool,
         steps: Vec<Step>,
     }
 
@@ -200,10 +302,10 @@ mod tests {
         fn take(&mut self, step: &Step) {
             match &*step.r#do {
                 "enter" => self.enter(step),
-                "leave" => self.inside.remove(&step.who).unwrap().leave(Cause::parse(&step.cause)),
+                "leave" => self.inside.remove(&step.who).unwrap().leave(Cause::parse(&step.cause), self.begin),
                 "give_up" => self.waiting.retain(|(who, _)| *who != step.who),
                 "change" => {
-                    let spec = GateSpec::Concurrency { limit: step.limit, queue: step.queue };
+                    let spec = GateSpec::Concurrency(of(step.limit, step.queue));
                     assert!(self.gate.clone().change(&spec));
                 }
                 "open" => self.gate.clone().open(),
@@ -211,20 +313,23 @@ mod tests {
                     let state = self.gate.state();
                     let left = state.left.by_name().map(|(cause, times)| (cause.to_owned(), times)).collect();
                     assert_eq!((state.inside, state.waiting, &left), (step.inside, step.waiting, &step.left), "{step:?}");
+                    let refused: BTreeMap<_, _> = state.refused.iter().map(|(why, times)| ((*why).to_owned(), *times)).collect();
+                    assert_eq!(refused, step.refused, "{step:?}");
                 }
                 other => panic!("{other}"),
             }
-            let mut let_in = Vec::new();
+            let (mut let_in, mut shed) = (Vec::new(), Vec::new());
             for (who, mut wait) in std::mem::take(&mut self.waiting) {
                 match wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(pass) => {
-                        self.inside.insert(who.clone(), pass.unwrap());
+                    Poll::Ready(Ok(pass)) => {
+                        self.inside.insert(who.clone(), pass);
                         let_in.push(who);
                     }
+                    Poll::Ready(Err(_)) => shed.push(who),
                     Poll::Pending => self.waiting.push((who, wait)),
                 }
             }
-            assert_eq!(let_in, step.let_in, "{step:?}");
+            assert_eq!((&let_in, &shed), (&step.let_in, &step.shed), "{step:?}");
         }
     }
 
@@ -233,14 +338,19 @@ mod tests {
         for case in vectors::read::<Calls>("gates", "concurrency") {
             println!("{}", case.why);
             let (inside, waiting) = (BTreeMap::new(), Vec::new());
-            let mut crowd = Crowd { gate: Concurrency::new(case.limit, case.queue), begin: Instant::now(), inside, waiting };
+            let mut crowd = Crowd {
+                gate: Concurrency::new(Bounds { newest_first: case.newest_first, ..of(case.limit, case.queue) }, None),
+                begin: Instant::now(),
+                inside,
+                waiting,
+            };
             case.steps.iter().for_each(|step| crowd.take(step));
         }
     }
 
     #[test]
     fn queue_is_bounded_and_a_gate_that_is_taken_down_lets_all_in() {
-        let of = |limit| GateSpec::Concurrency { limit, queue: QUEUE };
+        let of = |limit| GateSpec::Concurrency(of(limit, QUEUE));
         let mut gates = Gates::default();
         let gate = gates.set("g", Some(&of(0))).unwrap();
         let mut waiting: Vec<_> = (0..QUEUE).map(|_| Box::pin(entering(gate.clone()))).collect();
@@ -254,7 +364,7 @@ mod tests {
 
     #[test]
     fn bound_holds_over_threads_and_nobody_is_forgotten() {
-        let gate = Concurrency::new(2, 1_024);
+        let gate = Concurrency::new(of(2, 1_024), None);
         let (inside, served) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let call = async || {
             let pass = entering(gate.clone()).await.unwrap();

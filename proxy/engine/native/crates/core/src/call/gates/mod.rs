@@ -6,15 +6,25 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue};
 
 use crate::call::cause::{CAUSES, Cause};
-use crate::call::gates::concurrency::Concurrency;
-use crate::call::gates::rate::Rate;
+use crate::call::gates::concurrency::{Bounds, Concurrency};
+use crate::call::gates::each::Each;
+use crate::call::gates::gradient::Gradient;
+use crate::call::gates::lag::Lag;
+use crate::call::gates::rate::{Rate, RateSpec};
+use crate::call::gates::throttle::Throttle;
 use crate::shared::Shared;
 
 pub(crate) mod concurrency;
+pub(crate) mod each;
+pub(crate) mod gradient;
+pub(crate) mod lag;
 pub(crate) mod rate;
+pub(crate) mod throttle;
 
 /// One gate of some kind. Only what passes a gate meets its lock, held for a few instructions and never while somebody is told.
 pub trait Gate: fmt::Debug + Send + Sync {
@@ -29,6 +39,9 @@ pub trait Gate: fmt::Debug + Send + Sync {
 
     /// A glance, for status.
     fn state(&self) -> GateState;
+
+    /// How late a worker ran a timer that is due once a second.
+    fn note_lag(&self, _worker: usize, _lag: Duration) {}
 }
 
 /// What comes of asking to be let in.
@@ -46,14 +59,32 @@ pub type Wait = Pin<Box<dyn Future<Output = Result<Pass, Refusal>>>>;
 pub struct Refusal {
     pub cause: Cause,
     pub detail: String,
+    pub told: Option<Box<Told>>,
+}
+
+impl Refusal {
+    /// One of which its caller is told no more than that.
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        Self { cause, detail: detail.into(), told: None }
+    }
+}
+
+/// What whoever is refused is told beside the ready-made answer: fields, and how long to stay away.
+#[derive(Debug)]
+pub struct Told {
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub again: Duration,
 }
 
 /// What a gate let through, until it leaves; dropped without a word, its caller has left.
-pub struct Pass(Option<Box<dyn FnOnce(Option<Cause>) + Send>>);
+pub struct Pass(Option<Leave>);
+
+/// Is told how what was let through ended, and when.
+type Leave = Box<dyn FnOnce(Option<Cause>, Instant) + Send>;
 
 impl Pass {
     /// `leave` is told how it ended.
-    pub fn new(leave: impl FnOnce(Option<Cause>) + Send + 'static) -> Self {
+    pub fn new(leave: impl FnOnce(Option<Cause>, Instant) + Send + 'static) -> Self {
         Self(Some(Box::new(leave)))
     }
 
@@ -62,21 +93,23 @@ impl Pass {
         self.0 = None;
     }
 
-    /// It ended: well, or failed by a cause. `Status`: the app's answer is a failure, whether or not it was passed on.
-    pub fn leave(mut self, outcome: Option<Cause>) {
-        self.end(outcome);
+    /// It ended: well, or failed by a cause. `Status`, `Shed`: the app's answer is a failure, or says that it had no room.
+    pub fn leave(mut self, outcome: Option<Cause>, now: Instant) {
+        self.end(outcome, now);
     }
 
-    fn end(&mut self, outcome: Option<Cause>) {
+    fn end(&mut self, outcome: Option<Cause>, now: Instant) {
         if let Some(leave) = self.0.take() {
-            leave(outcome);
+            leave(outcome, now);
         }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.end(Some(Cause::CallerLeft));
+        if self.0.is_some() {
+            self.end(Some(Cause::CallerLeft), Instant::now());
+        }
     }
 }
 
@@ -122,16 +155,27 @@ impl Passage {
     /// What was let through has ended, or needs to go on no more.
     pub fn leave(&mut self, outcome: Option<Cause>) {
         self.wait = None;
-        self.passed.drain(..).for_each(|pass| pass.leave(outcome));
+        if !self.passed.is_empty() {
+            let now = Instant::now();
+            self.passed.drain(..).for_each(|pass| pass.leave(outcome, now));
+        }
     }
 }
 
-/// A glance at a gate. `left`: how often what it let through ended; the first is well, the others by `CAUSES`.
+/// A glance at a gate. `left`: how often what it let through ended; the first is well, the others by `CAUSES`. `refused`: how often it let
+/// nobody in, by the reason. `limit`: that of an adaptive gate.
 #[derive(Debug, Default)]
 pub struct GateState {
     pub inside: usize,
     pub waiting: usize,
     pub left: Left,
+    pub refused: Vec<(&'static str, u64)>,
+    pub limit: Option<usize>,
+}
+
+/// Reasons that came up, with how often.
+fn counted(refused: &[(&'static str, u64)]) -> Vec<(&'static str, u64)> {
+    refused.iter().copied().filter(|(_, times)| *times > 0).collect()
 }
 
 /// How often what a gate let through ended, well or by a cause.
@@ -160,41 +204,62 @@ impl Left {
 /// A gate of any kind, as pushed.
 #[derive(Clone, Debug)]
 pub enum GateSpec {
-    Concurrency { limit: usize, queue: usize },
-    Rate { per_s: f64, burst: f64 },
+    /// The limit, and what it is between where it adapts.
+    Concurrency(Bounds),
+    Rate(RateSpec),
+    /// Requests to accepted ones, and the window.
+    Throttle(f64, Duration),
+    /// How late, and for how long.
+    Lag(Duration, Duration),
+    Each(usize),
 }
 
 impl GateSpec {
-    /// By the name of its kind and its numbers.
-    pub fn parse(kind: &str, numbers: &HashMap<String, f64>) -> Result<Self, String> {
+    /// By the name of its kind, its numbers and its texts.
+    pub fn parse(kind: &str, numbers: &HashMap<String, f64>, texts: &HashMap<String, String>) -> Result<Self, String> {
         let number = |name: &str| numbers.get(name).copied().ok_or_else(|| format!("a {kind} gate needs {name}"));
+        let length = |name: &str| Duration::try_from_secs_f64(number(name)?).map_err(|error| format!("{name}: {error}"));
+        let text = |name: &str| texts.get(name).cloned().ok_or_else(|| format!("a {kind} gate needs {name}"));
+        let bounds = |limit, adapts| {
+            let wait = length("wait_s")?;
+            Ok::<_, String>(Bounds {
+                limit,
+                adapts,
+                queue: number("queue")? as usize,
+                wait: (!wait.is_zero()).then_some(wait),
+                newest_first: number("newest_first")? != 0.0,
+            })
+        };
         match kind {
-            "concurrency" => Ok(Self::Concurrency { limit: number("limit")? as usize, queue: number("queue")? as usize }),
-            "rate" => Ok(Self::Rate { per_s: number("per_s")?, burst: number("burst")? }),
+            "concurrency" => Ok(Self::Concurrency(bounds(number("limit")? as usize, None)?)),
+            "adaptive" => {
+                let (least, most) = (number("min_limit")? as usize, number("max_limit")? as usize);
+                Ok(Self::Concurrency(bounds(0, Some((least, most)))?))
+            }
+            "rate" => Ok(Self::Rate(RateSpec {
+                per_s: number("per_s")?,
+                burst: number("burst")?,
+                is_shared: number("is_shared")? != 0.0,
+                name: text("name")?,
+                policy: text("policy")?,
+            })),
+            "throttle" => Ok(Self::Throttle(number("ratio")?, length("window_s")?)),
+            "lag" => Ok(Self::Lag(length("above_s")?, length("for_s")?)),
+            "each" => Ok(Self::Each(number("limit")? as usize)),
             _ => Err(format!("unknown kind of gate: {kind}")),
         }
     }
 
-    /// Limit and queue; `None` where it is of another kind.
-    pub fn concurrency(&self) -> Option<(usize, usize)> {
-        match *self {
-            Self::Concurrency { limit, queue } => Some((limit, queue)),
-            Self::Rate { .. } => None,
-        }
-    }
-
-    /// Tokens per second and the most of them; `None` where it is of another kind.
-    pub fn rate(&self) -> Option<(f64, f64)> {
-        match *self {
-            Self::Rate { per_s, burst } => Some((per_s, burst)),
-            Self::Concurrency { .. } => None,
-        }
-    }
-
     fn build(&self) -> Arc<dyn Gate> {
-        match *self {
-            Self::Concurrency { limit, queue } => Concurrency::new(limit, queue),
-            Self::Rate { per_s, burst } => Rate::new(per_s, burst),
+        match self {
+            Self::Concurrency(bounds) => {
+                let gradient = bounds.adapts.map(|(least, most)| Gradient::new(least, most, Instant::now()));
+                Concurrency::new(bounds.clone(), gradient)
+            }
+            Self::Rate(spec) => Rate::new(spec.clone()),
+            Self::Throttle(ratio, window) => Throttle::new(*ratio, *window),
+            Self::Lag(above, within) => Lag::new(*above, *within),
+            Self::Each(limit) => Each::new(*limit),
         }
     }
 }

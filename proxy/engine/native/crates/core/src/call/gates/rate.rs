@@ -1,14 +1,50 @@
 //! A bucket of tokens for each caller: so many calls at once, and so many a second in the long run, whichever worker serves them. Kept
-//! in step with `Rate` in `proxy/engine/portable/gates.py` by `tests/vectors/gates.json`.
+//! in step with `Rate` in `proxy/engine/portable/rate.py` by `tests/vectors/gates.json`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, header};
 
 use crate::call::cause::Cause;
-use crate::call::gates::{Entered, Gate, GateSpec, GateState, Left, Pass, Refusal};
+use crate::call::gates::{Entered, Gate, GateSpec, GateState, Left, Pass, Refusal, Told, counted};
 
 const MAX_CALLERS: usize = 8_192; // as in `gates.py`: a caller that is forgotten begins afresh
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// See `RateGate` in `proxy/contract/gates.py`.
+#[derive(Clone, Debug, Default)]
+pub struct RateSpec {
+    pub per_s: f64,
+    pub burst: f64,
+    pub is_shared: bool,
+    pub name: String,
+    pub policy: String,
+}
+
+impl RateSpec {
+    /// For draft-ietf-httpapi-ratelimit-headers-10: which limit, that nothing is left of it, and in how many seconds there is.
+    fn refusal(&self, who: &str, again_s: f64) -> Refusal {
+        let who = if who.is_empty() { "a local socket" } else { who };
+        if self.name.is_empty() {
+            return Refusal::new(Cause::Rate, format!("from {who}"));
+        }
+        let again = Duration::try_from_secs_f64(again_s).unwrap_or(Duration::from_secs(u32::MAX.into()));
+        let whole_s = again.as_secs().saturating_add(u64::from(again.subsec_nanos() > 0)).max(1);
+        let value = |text: &str| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+        let headers = vec![
+            (header::RETRY_AFTER, whole_s.into()),
+            (POLICY, value(&self.policy)),
+            (LIMIT, value(&format!("\"{}\";r=0;t={whole_s}", self.name))),
+        ];
+        let of = if self.is_shared { "of all callers".to_owned() } else { format!("of {who}") };
+        let detail = format!("{of} by the limit {}, try again in {whole_s} s", self.name);
+        Refusal { cause: Cause::Rate, detail, told: Some(Box::new(Told { headers, again })) }
+    }
+}
 
 /// Owns what is inside, and the buckets.
 #[derive(Debug)]
@@ -19,11 +55,12 @@ pub struct Rate {
 /// Buckets in two generations, of which the older is dropped once the younger is full. `spec`: `None` lets everybody in.
 #[derive(Debug)]
 struct State {
-    spec: Option<(f64, f64)>,
+    spec: Option<RateSpec>,
     young: HashMap<Box<str>, Bucket>,
     old: HashMap<Box<str>, Bucket>,
     inside: usize,
     left: Left,
+    refused: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +70,10 @@ struct Bucket {
 }
 
 impl Rate {
-    /// A gate for so many calls a second of each caller, and `burst` at once.
-    pub fn new(per_s: f64, burst: f64) -> Arc<Self> {
+    /// A gate for so many calls a second of each caller, and so many at once.
+    pub fn new(spec: RateSpec) -> Arc<Self> {
         let (young, old) = (HashMap::new(), HashMap::new());
-        let state = State { spec: Some((per_s, burst)), young, old, inside: 0, left: Left::default() };
+        let state = State { spec: Some(spec), young, old, inside: 0, left: Left::default(), refused: 0 };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -46,23 +83,25 @@ impl Rate {
 }
 
 impl State {
-    /// Whether there was a token for a caller.
-    fn take(&mut self, now: Instant, who: &str) -> bool {
-        let Some((per_s, burst)) = self.spec else { return true };
-        let known = self.young.get(who).or_else(|| self.old.get(who)).copied();
-        let before = known.unwrap_or(Bucket { tokens: burst, at: now });
-        let tokens = burst.min(before.tokens + now.saturating_duration_since(before.at).as_secs_f64() * per_s);
+    /// Take a token for a caller, or say why there is none.
+    fn take(&mut self, now: Instant, who: &str) -> Result<(), Refusal> {
+        let Some(spec) = &self.spec else { return Ok(()) };
+        let whose = if spec.is_shared { "" } else { who };
+        let known = self.young.get(whose).or_else(|| self.old.get(whose)).copied();
+        let before = known.unwrap_or(Bucket { tokens: spec.burst, at: now });
+        let tokens = spec.burst.min(before.tokens + now.saturating_duration_since(before.at).as_secs_f64() * spec.per_s);
         let has_one = tokens >= 1.0;
+        let refusal = (!has_one).then(|| spec.refusal(who, (1.0 - tokens) / spec.per_s));
         let bucket = Bucket { tokens: if has_one { tokens - 1.0 } else { tokens }, at: now };
-        if let Some(young) = self.young.get_mut(who) {
+        if let Some(young) = self.young.get_mut(whose) {
             *young = bucket;
-            return has_one;
+        } else {
+            if self.young.len() >= MAX_CALLERS {
+                self.old = std::mem::take(&mut self.young);
+            }
+            self.young.insert(whose.into(), bucket);
         }
-        if self.young.len() >= MAX_CALLERS {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(who.into(), bucket);
-        has_one
+        refusal.map_or(Ok(()), Err)
     }
 }
 
@@ -70,13 +109,13 @@ impl Gate for Rate {
     fn enter(self: Arc<Self>, now: Instant, _: f64, who: &str) -> Entered {
         {
             let mut state = self.lock();
-            if !state.take(now, who) {
-                let from = if who.is_empty() { "a local socket" } else { who };
-                return Entered::Refused(Refusal { cause: Cause::Rate, detail: format!("from {from}") });
+            if let Err(refusal) = state.take(now, who) {
+                state.refused += 1;
+                return Entered::Refused(refusal);
             }
             state.inside += 1;
         }
-        Entered::Passed(Pass::new(move |outcome| {
+        Entered::Passed(Pass::new(move |outcome, _| {
             let mut state = self.lock();
             state.inside -= 1;
             state.left.count(outcome);
@@ -84,8 +123,8 @@ impl Gate for Rate {
     }
 
     fn change(self: Arc<Self>, spec: &GateSpec) -> bool {
-        let Some(rate) = spec.rate() else { return false };
-        self.lock().spec = Some(rate);
+        let GateSpec::Rate(spec) = spec else { return false };
+        self.lock().spec = Some(spec.clone());
         true
     }
 
@@ -95,7 +134,8 @@ impl Gate for Rate {
 
     fn state(&self) -> GateState {
         let state = self.lock();
-        GateState { inside: state.inside, waiting: 0, left: state.left }
+        let refused = counted(&[("rate", state.refused)]);
+        GateState { inside: state.inside, left: state.left, refused, ..GateState::default() }
     }
 }
 
@@ -123,6 +163,9 @@ mod tests {
         burst: f64,
         inside: usize,
         left: BTreeMap<String, u64>,
+        refused: BTreeMap<String, u64>,
+        fields: BTreeMap<String, String>,
+        again_s: f64,
     }
 
     #[derive(Deserialize)]
@@ -131,6 +174,12 @@ mod tests {
         why: String,
         per_s: f64,
         burst: f64,
+        #[serde(default)]
+        is_shared: bool,
+        #[serde(default)]
+        name: String,
+        #[serde(default)]
+        policy: String,
         steps: Vec<Step>,
     }
 
@@ -142,6 +191,10 @@ mod tests {
             }
             Entered::Refused(refusal) => {
                 assert_eq!((refusal.cause, &*step.then, &refusal.detail), (Cause::Rate, "refused", &step.detail), "{step:?}");
+                let told = refusal.told.unwrap_or_else(|| Box::new(Told { headers: Vec::new(), again: Duration::ZERO }));
+                let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+                let fields = told.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+                assert_eq!((step.fields.clone(), step.again_s), (fields, told.again.as_secs_f64()), "{step:?}");
                 None
             }
             Entered::Wait(_) => panic!("{step:?}"),
@@ -152,7 +205,11 @@ mod tests {
     fn each_caller_comes_in_as_often_as_the_rate_says() {
         for case in vectors::read::<Calls>("gates", "rate") {
             println!("{}", case.why);
-            let (gate, begin) = (Rate::new(case.per_s, case.burst), Instant::now());
+            let of = |per_s, burst| {
+                let (name, policy) = (case.name.clone(), case.policy.clone());
+                RateSpec { per_s, burst, is_shared: case.is_shared, name, policy }
+            };
+            let (gate, begin) = (Rate::new(of(case.per_s, case.burst)), Instant::now());
             let mut inside: BTreeMap<String, Vec<Pass>> = BTreeMap::new();
             for step in &case.steps {
                 match &*step.r#do {
@@ -160,13 +217,16 @@ mod tests {
                         let passed = enter(&gate, begin + Duration::from_secs_f64(step.at), step);
                         inside.entry(step.who.clone()).or_default().extend(passed);
                     }
-                    "leave" => inside.get_mut(&step.who).unwrap().pop().unwrap().leave(Cause::parse(&step.cause)),
-                    "change" => assert!(gate.clone().change(&GateSpec::Rate { per_s: step.per_s, burst: step.burst })),
+                    "leave" => inside.get_mut(&step.who).unwrap().pop().unwrap().leave(Cause::parse(&step.cause), begin),
+                    "change" => assert!(gate.clone().change(&GateSpec::Rate(of(step.per_s, step.burst)))),
                     "open" => gate.clone().open(),
                     "see" => {
                         let state = gate.state();
                         let left: BTreeMap<_, _> = state.left.by_name().map(|(cause, times)| (cause.to_owned(), times)).collect();
                         assert_eq!((state.inside, &left), (step.inside, &step.left), "{step:?}");
+                        let refused: BTreeMap<_, _> =
+                            state.refused.iter().map(|(why, times)| ((*why).to_owned(), *times)).collect();
+                        assert_eq!(refused, step.refused, "{step:?}");
                     }
                     other => panic!("{other}"),
                 }
@@ -176,7 +236,7 @@ mod tests {
 
     #[test]
     fn callers_are_forgotten_before_they_are_too_many() {
-        let (gate, now) = (Rate::new(1.0, 1.0), Instant::now());
+        let (gate, now) = (Rate::new(RateSpec { per_s: 1.0, burst: 1.0, ..RateSpec::default() }), Instant::now());
         for number in 0..5 * MAX_CALLERS {
             gate.clone().enter(now, 0.0, &number.to_string());
             let state = gate.lock();

@@ -1,0 +1,244 @@
+"""Limits that gates hold: rates that tell callers when to come again, queues, adaptive limits, throttles, connections of one caller."""
+
+from typing import Any
+
+import grpc
+import pytest
+
+from proxy.contract.gates import (
+    AdaptiveGate,
+    ConcurrencyGate,
+    EachGate,
+    RateGate,
+    ThrottleGate,
+    connections_gate,
+)
+from proxy.contract.plan import Cause, Route
+from tests.conformance.apps import grpc_app, http_app, raw_app
+from tests.conformance.frames import dial
+from tests.conformance.harness import EDITS, always, leading, plan, running
+from tests.conformance.identities import Mint, spiffe
+from tests.conformance.test_gates import BUSY, OK, App, gated, state, waiting
+from tests.support.echo_client import EchoClient
+from tests.support.http_client import connect
+from tests.support.proto.echo_pb2 import EchoRequest
+
+WRITES = RateGate(per_s=0.1, burst=1, name="writes", policy='"writes";q=6;w=60')
+
+
+async def test_named_rate_tells_an_http_caller_which_limit_it_is_and_when_to_come_again(engine: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, gates=("g",)) as way,
+        connect(way.port) as caller,
+    ):
+        way.front.engine.set_gate("g", WRITES)
+        first = await caller.request("GET", "/")
+        second = await caller.request("GET", "/")
+        refused = state(way.front).refused
+    assert (first.status, first.get("ratelimit")) == (200, "")
+    assert (second.status, second.get("postern-error")) == (429, "rate-limited")
+    assert second.get("ratelimit-policy") == '"writes";q=6;w=60'
+    assert second.get("ratelimit") == '"writes";r=0;t=10'
+    assert [value for name, value in second.headers if name.lower() == "retry-after"] == ["10"]
+    assert b"of 127.0.0.1 by the limit writes, try again in 10 s" in second.body
+    assert refused == {"rate": 1}
+
+
+async def test_named_rate_tells_a_grpc_caller_in_its_trailers(engine: str) -> None:
+    async with (
+        grpc_app() as app,
+        leading(engine, "one", app, wire="h2c", gates=("g",)) as way,
+        grpc.aio.insecure_channel(f"127.0.0.1:{way.port}") as channel,
+    ):
+        way.front.engine.set_gate("g", WRITES)
+        client = EchoClient(channel)
+        await client.unary(EchoRequest(message="hi"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.unary(EchoRequest(message="hi"))
+    pairs: Any = caught.value.trailing_metadata()  # pairs; the stubs say otherwise
+    trailers = dict(pairs)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "by the limit writes, try again in 10 s" in str(caught.value.details())
+    assert trailers["postern-error"] == "rate-limited"
+    assert trailers["ratelimit-policy"] == '"writes";q=6;w=60'
+    assert trailers["ratelimit"] == '"writes";r=0;t=10'
+    assert trailers["retry-after"] == "10"
+    assert 9_000 < int(str(trailers["grpc-retry-pushback-ms"])) <= 10_000
+
+
+async def test_rate_is_of_each_caller_by_its_proven_id(engine: str, mint: Mint) -> None:
+    answers = []
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_identity(mint.identity("callee"))
+        node.cluster("app", app)
+        node.engine.set_gate("g", WRITES)
+        port = await node.listen(always(plan(gates=("g",))), name="peer", tls="mesh")
+        for name in ("one", "two", "one", "two"):
+            async with dial(port, tls=mint.client_context(name)) as caller:
+                answers.append(await caller.whole(await caller.request(b"/echo")))
+    assert [answer.status for answer in answers] == [200, 200, 429, 429]
+    assert f"of {spiffe('two')} by the limit writes".encode() in answers[3].body
+
+
+async def test_shared_rate_is_of_all_callers_together(engine: str, mint: Mint) -> None:
+    statuses = []
+    shared = RateGate(per_s=0.1, burst=1, is_shared=True, name="all", policy='"all";q=6;w=60')
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_identity(mint.identity("callee"))
+        node.cluster("app", app)
+        node.engine.set_gate("g", shared)
+        port = await node.listen(always(plan(gates=("g",))), name="peer", tls="mesh")
+        for name in ("one", "two"):
+            async with dial(port, tls=mint.client_context(name)) as caller:
+                statuses.append((await caller.whole(await caller.request(b"/echo"))).status)
+    assert statuses == [200, 429]
+
+
+async def test_wait_for_room_ends_after_as_long_as_the_gate_says(engine: str) -> None:
+    app = App()
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, gates=("g",)) as way,
+        dial(way.port) as caller,
+    ):
+        way.front.engine.set_gate("g", ConcurrencyGate(limit=1, queue=8, wait_s=0.05))
+        first = await caller.request()
+        await app.begun.acquire()
+        late = await caller.whole(await caller.request())
+        app.go.set()
+        assert (await caller.whole(first)).status == 200
+        after = await caller.whole(await caller.request())
+        seen = state(way.front)
+    assert (late.status, late.get(b"postern-error"), late.get(b"retry-after")) == (503, b"shed", b"1")
+    assert b"no room within 0.05 s" in late.body
+    assert after.status == 200
+    assert (seen.waiting, seen.refused) == (0, {"queue-timeout": 1})
+
+
+async def test_from_a_full_queue_who_came_last_comes_in_first(engine: str) -> None:
+    app = App()
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, gates=("g",)) as way,
+        dial(way.port) as caller,
+    ):
+        way.front.engine.set_gate("g", ConcurrencyGate(limit=1, queue=2, newest_first=True))
+        inside = await caller.request()
+        await app.begun.acquire()
+        queued = []
+        for number in range(1, 3):
+            queued.append(await caller.request())
+            await waiting(way.front, number)
+        newest = await caller.request()
+        displaced = await caller.whole(queued[0])
+        assert (displaced.status, b"queue full (limit 2)" in displaced.body) == (503, True)
+        app.go.set()
+        statuses = [(await caller.whole(stream)).status for stream in (inside, newest, queued[1])]
+        await way.front.seen.until(lambda: len(way.front.seen.outcomes) == 4)
+        ended = [outcome.started_ns for outcome in way.front.seen.outcomes if outcome.cause is None]
+    assert statuses == [200] * 3
+    assert ended[1] > ended[2] > ended[0]  # who came last went before who came second
+
+
+async def test_adaptive_limit_measures_with_few_inside_and_then_lets_in_more(engine: str) -> None:
+    app = App()
+    app.go.set()
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, gates=("g",)) as way,
+        dial(way.port) as caller,
+    ):
+        way.front.engine.set_gate("g", AdaptiveGate(queue=100, wait_s=30.0))
+        streams = [await caller.request() for _ in range(60)]
+        statuses = {(await caller.whole(stream)).status for stream in streams}
+        await way.front.seen.until(lambda: len(way.front.seen.outcomes) == 60)
+        seen = state(way.front)
+    assert statuses == {200}
+    assert seen.limit is not None
+    assert seen.limit > 3
+    assert (seen.inside, seen.waiting, seen.refused) == (0, 0, {})
+
+
+async def test_throttle_holds_attempts_back_once_the_callee_refuses_much(engine: str) -> None:
+    app = App([BUSY])
+    app.go.set()
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, **gated("attempt", "g")) as way,
+        connect(way.port) as caller,
+    ):
+        way.front.engine.set_gate("g", ThrottleGate())
+        answers = [await caller.request("GET", "/") for _ in range(100)]
+        held_back = [answer for answer in answers if answer.get("postern-error") == "shed"]
+        app.answers = [OK]
+        refused = state(way.front).refused
+    assert {answer.status for answer in answers} == {503}
+    assert not any(answer.get("postern-error") for answer in answers[:10])  # a few refusals are no pattern
+    assert len(held_back) > 60
+    assert refused == {"throttle": len(held_back)}
+    assert b"it accepted 0 of " in held_back[0].body
+
+
+async def test_callee_that_has_no_room_is_not_taken_for_a_fast_one(engine: str, mint: Mint) -> None:
+    async with http_app() as app, running(engine) as front, running(engine) as full, running(engine) as free:
+        for node in (full, free):
+            node.engine.set_identity(mint.identity("callee"))
+            node.cluster("app", app)
+        full.engine.set_gate("g", ConcurrencyGate(limit=0, queue=0))
+        ports = [
+            await node.listen(always(plan(gates=("g",))), name="peer", tls="mesh") for node in (full, free)
+        ]
+        front.engine.set_identity(mint.identity("caller"))
+        front.cluster("app", *ports, wire="postern", tls="mesh")
+        expect = frozenset({spiffe("callee")})
+        async with connect(await front.listen(always(plan(expect=expect)))) as caller:
+            statuses = [(await caller.request("GET", "/")).status for _ in range(60)]
+        loads = {load["address"]: load for load in front.engine.loads("app")}
+    assert statuses.count(503) < 15
+    assert all(load["ejectedForS"] == 0 for load in loads.values())  # its app is well
+
+
+@pytest.mark.parametrize("client", ["portable", "native"])
+async def test_connections_of_one_caller_are_limited(engine: str, client: str, mint: Mint) -> None:
+    gate = connections_gate("peer")
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_identity(mint.identity("callee"))
+        node.cluster("app", app)
+        node.engine.set_gate(gate, EachGate(limit=1))
+        port = await node.listen(always(plan()), name="peer", tls="mesh")
+        async with dial(port, tls=mint.client_context("one")) as first:
+            assert (await first.whole(await first.request(b"/echo"))).status == 200
+            async with dial(port, tls=mint.client_context("two")) as other:
+                assert (await other.whole(await other.request(b"/echo"))).status == 200
+            async with running(client) as front:
+                front.engine.set_identity(mint.identity("one"))
+                front.cluster("app", port, wire="postern", tls="mesh")
+                at = await front.listen(always(plan(expect=frozenset({spiffe("callee")}))))
+                async with connect(at) as caller:
+                    refused = await caller.request("GET", "/")
+                outcome = await front.seen.outcome()
+            await node.seen.until(lambda: bool(node.seen.refused_peers))
+            assert (await first.whole(await first.request(b"/echo"))).status == 200
+        await node.seen.until(lambda: node.seen.open == 0)
+        async with dial(port, tls=mint.client_context("one")) as again:
+            assert (await again.whole(await again.request(b"/echo"))).status == 200
+        seen = state(node, gate)
+    assert (refused.status, outcome.cause) == (502, Cause.CONNECT)
+    assert node.seen.refused_peers[0][:2] == ("too-many", f"{spiffe('one')} has as many as it may (limit 1)")
+    assert (seen.inside, set(seen.refused)) == (1, {"connections"})
+
+
+async def test_gates_of_attempts_hear_a_refusal_of_the_next_gate(engine: str) -> None:
+    route = Route(cluster="app", edits=EDITS, gates=("limit", "throttle"))
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, routes=(route,)) as way,
+        connect(way.port) as caller,
+    ):
+        way.front.engine.set_gate("limit", AdaptiveGate())
+        way.front.engine.set_gate("throttle", RateGate(per_s=0.001, burst=1))
+        statuses = [(await caller.request("GET", "/")).status for _ in range(2)]
+        await way.front.seen.until(lambda: len(way.front.seen.outcomes) == 2)
+        left = state(way.front, "limit").left
+    assert (statuses, left) == ([200, 429], {"": 1, "rate-limited": 1})
