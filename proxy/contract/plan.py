@@ -62,7 +62,7 @@ class Op(Enum):
     BASE = "base"  # put `data` before the path that is sent on, which can't lead out of it, as `proxy.wire.target.below` has it
     CALLER = "caller"  # dapr-caller-app-id and dapr-caller-namespace of the peer that this call's certificate proves; none: nothing
     TRACE = "trace"  # a fresh traceparent of this hop's span, and grpc-trace-bin on gRPC and where the request has one
-    DEADLINE = "deadline"  # of gRPC: grpc-timeout with what is left
+    DEADLINE = "deadline"  # what is left of the call's time: in grpc-timeout, or of HTTP in postern-timeout
     GRPC_WEB = "grpc-web"  # a call of gRPC-Web becomes one of gRPC, and its answer one of gRPC-Web
     HTTP_ONLY = "http-only"  # of a call that is not gRPC: an answer in gRPC fails it as UNSUPPORTED
     BAGGAGE = "baggage"  # of a request: its sound members alone

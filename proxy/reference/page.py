@@ -91,6 +91,12 @@ An answer may ask for another pause, but under the name `daprd`: `Retry-After` o
 so long, `grpc-retry-pushback-ms` takes its place, and is no retry where it is negative or no number; both count up to 30 s. A retry whose
 pause would end after the call's deadline is not waited for. Retries of gRPC calls say in `grpc-previous-rpc-attempts` how many attempts may
 have reached an app before.
+
+A call's time is what its caller gives it, a policy's timeout, or what is left of either, the least of them: `grpc-timeout` of gRPC; of HTTP
+`postern-timeout` (milliseconds, or as `grpc-timeout` has it), `postern-deadline` (a moment in epoch milliseconds) and Envoy's
+`x-envoy-expected-rq-timeout-ms`. The callee's proxy and its app are told what is left, in `grpc-timeout` or `postern-timeout`, which is how
+long and not until when, so that clocks need not agree. It can only shorten a call, so it is taken from every caller. It does not leave
+the mesh: HTTPEndpoints and URLs are not told. A malformed value counts as none; WebSockets have no end.
 """
 _MIDDLEWARE = """A handler whose component is missing or can't be used is refused when it is loaded, never passed over. `opa`, `sentinel`
 and `wasm` are not built. Settings of `middleware.http.` types:

@@ -7,6 +7,8 @@ from proxy.contract.engine import HopSpan
 from proxy.contract.fields import read_baggage
 from proxy.contract.head import Form, Header, Headers, RequestHead
 from proxy.contract.plan import Edits, Op
+from proxy.wire import deadlines
+from proxy.wire.grpc_timeout import format_grpc_timeout
 from proxy.wire.grpc_web import as_grpc, content_type
 from proxy.wire.streams import RawHead
 from proxy.wire.target import as_forwarded, below
@@ -184,6 +186,8 @@ def edit_request(
         headers.extend([(b"baggage", sound)] if sound else [])
     if compiled.deadline and grpc and left_s is not None:
         headers.append((b"grpc-timeout", format_grpc_timeout(left_s)))
+    elif compiled.deadline and raw.protocol != "websocket":
+        headers = deadlines.told(headers, left_s)
     return RawHead(
         protocol="grpc" if grpc else raw.protocol,
         method=raw.method,
@@ -215,24 +219,3 @@ def target_of(compiled: Compiled, head: RequestHead) -> bytes:
         path, mark, query = target.partition(b"?")
         target = below(compiled.base, path.decode()).encode() + mark + query
     return target + (b"&" if b"?" in target else b"?") + head.query if head.query else target
-
-
-_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-
-
-def parse_grpc_timeout(data: bytes) -> float | None:
-    """Seconds, or None where the value is malformed (at most 8 digits and a unit; gRPC over HTTP/2, Timeout)."""
-    unit = _UNITS.get(data[-1:])
-    digits = data[:-1]
-    if unit is None or not digits.isdigit() or len(digits) > 8:
-        return None
-    return int(digits) * unit
-
-
-def format_grpc_timeout(left_s: float) -> bytes:
-    """The finest unit whose value fits in 8 digits, never zero."""
-    for unit, scale in ((b"n", 1e9), (b"u", 1e6), (b"m", 1e3), (b"S", 1.0)):
-        count = int(left_s * scale)
-        if count < 100_000_000:
-            return b"%d%s" % (max(count, 1), unit)
-    return b"%dH" % min(int(left_s / 3600), 99_999_999)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.contract.plan import Cause
-from proxy.wire.edits import parse_grpc_timeout
+from proxy.wire.grpc_timeout import parse_grpc_timeout
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import FramePeer, Message, dial, serving
 from tests.conformance.harness import leading, retry

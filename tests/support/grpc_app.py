@@ -188,6 +188,7 @@ async def on_invoke(request: InvokeRequest, context: Context) -> InvokeResponse:
         "content_type": request.content_type,
         "type_url": request.data.type_url,
         "body": request.data.value.decode("latin-1"),
+        "left_s": context.time_remaining(),
         "metadata": [
             [name, _as_bytes(value).decode("latin-1")] for name, value in context.invocation_metadata() or ()
         ],

@@ -18,6 +18,7 @@ from proxy.api.dapr.invocation import Metadata
 from proxy.api.dapr.receiving import limits
 from proxy.api.server import LocalHttp, LocalRequest
 from proxy.contract.plan import Cause
+from proxy.wire.deadlines import read_left_s
 from proxy.wire.http_client import LocalResponse
 from telemetry.client_meters import RpcEnded
 
@@ -79,7 +80,8 @@ class Bridge:
         self._in_flight[least] += 1
         began = time.monotonic()
         try:
-            ended = await self._ended(self._calls[least](message, metadata=metadata))
+            left_s = read_left_s(request.headers, time.time())
+            ended = await self._ended(self._calls[least](message, metadata=metadata, timeout=left_s))
         finally:
             self._in_flight[least] -= 1
         if self._told is not None:

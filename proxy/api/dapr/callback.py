@@ -32,14 +32,23 @@ from proxy.api.server import LocalRequest
 from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
 from proxy.errors import ANSWERS, DIRECT_INVOKE, HEADER, error_body, invocation_failure
+from proxy.wire.deadlines import TIMEOUT
 from proxy.wire.http_client import LocalResponse
 from sentry.wire import sized_fields
 from telemetry.context import grpc_trace_bytes, parse_traceparent
 
 _MESSAGE_SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
-# gRPC's client writes it itself; what is about the HTTP message and not the call; what `traceparent` is told in.
+# gRPC's client writes it itself; what is about the HTTP message and not the call; what `traceparent` and `grpc-timeout` are told in.
 _NO_METADATA: Final = frozenset(
-    {"user-agent", "te", "expect", "grpc-trace-bin", REQUEST_TYPE.decode(), REQUEST_KIND.decode()}
+    {
+        "user-agent",
+        "te",
+        "expect",
+        "grpc-trace-bin",
+        REQUEST_TYPE.decode(),
+        REQUEST_KIND.decode(),
+        TIMEOUT.decode(),
+    }
 )
 _VERBS: Final = frozenset(HTTPExtension.Verb.keys())
 _CAUSES: Final = frozenset(cause.value for cause in Cause)

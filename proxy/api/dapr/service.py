@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 import grpc
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
+from msgspec.structs import replace
 
 from proxy.api.dapr.codes import DEADLINE_EXCEEDED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED
 from proxy.api.dapr.common_pb2 import InvokeResponse
@@ -21,6 +22,7 @@ from proxy.api.dapr.runtime_pb2 import (
 )
 from proxy.contract.plan import Cause
 from proxy.errors import HEADER
+from proxy.wire.deadlines import TIMEOUT, left_ms
 from proxy.wire.http_client import LocalHttpError, LocalResponse, TooLargeError
 
 SERVICE: Final = "dapr.proto.runtime.v1.Dapr"
@@ -100,6 +102,8 @@ class DaprService:
 
     async def _answer(self, app_id: str, call: HttpCall, context: Context) -> Answer:
         left_s = context.time_remaining()
+        if left_s is not None:
+            call = replace(call, headers=(*call.headers, (TIMEOUT.decode(), str(left_ms(left_s)))))
         try:
             found = await self._invoke(call, _UNBOUND_S if left_s is None else left_s)
         except TimeoutError:

@@ -3,6 +3,7 @@
 A daprd that doesn't know the method is asked again by CallLocal, as daprds do, where the body was short enough to keep.
 """
 
+import time
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -24,6 +25,8 @@ from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
 from proxy.errors import HEADER
 from proxy.wire.answers import grpc_code
+from proxy.wire.deadlines import read_left_s
+from proxy.wire.grpc_timeout import format_grpc_timeout
 from proxy.wire.http_client import LocalResponse
 from proxy.wire.streams import Downstream, RawHead, UpstreamCall
 from telemetry.context import format_grpc_trace_bin, parse_traceparent
@@ -94,6 +97,9 @@ class CallOut:
                 (b"traceparent", named[b"traceparent"]),
                 (b"grpc-trace-bin", format_grpc_trace_bin(context)),
             ]
+        left_s = read_left_s(self._head.headers, time.time())
+        if left_s is not None:
+            headers.append((b"grpc-timeout", format_grpc_timeout(left_s)))
         self._daprd = self._way.open(self)
         self._daprd.start(
             RawHead("grpc", b"POST", b"localhost", _SERVICE + method, tuple(headers), "stream", None),

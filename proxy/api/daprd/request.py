@@ -13,6 +13,8 @@ from proxy.api.daprd.fields import as_text, first, from_map, into_map
 from proxy.api.daprd.framing import WireError
 from proxy.api.daprd.internals_pb2 import InternalInvokeRequest, ListStringValue
 from proxy.contract.head import Header, Headers
+from proxy.wire import deadlines
+from proxy.wire.grpc_timeout import parse_grpc_timeout
 from proxy.wire.streams import RawHead
 from proxy.wire.target import clean
 from telemetry.context import format_traceparent, parse_grpc_trace_bin
@@ -98,6 +100,8 @@ def http_head(
             headers.append((REQUEST_KIND, quote(message.content_type, safe=_QUERY_SAFE + " ").encode()))
     if length or (length == 0 and verb in _WITH_LENGTH):
         headers.append((b"content-length", b"%d" % length))
+    left_s = parse_grpc_timeout(dict(outer).get(b"grpc-timeout", b""))
+    headers = deadlines.told(headers, left_s)
     peer = _peer_of(outer)
     if peer is not None:
         headers.append((b"postern-peer", peer))

@@ -24,7 +24,9 @@ from proxy.engine.portable.request_body import RequestBody
 from proxy.engine.portable.retrying import IMMEDIATE, Failure, Retrying, heard_by_gates, is_failure
 from proxy.engine.portable.under_way import UnderWay
 from proxy.wire import answers
-from proxy.wire.edits import HOP_BY_HOP, edit_answer, edit_trailers, parse_grpc_timeout
+from proxy.wire.deadlines import read_left_s
+from proxy.wire.edits import HOP_BY_HOP, edit_answer, edit_trailers
+from proxy.wire.grpc_timeout import parse_grpc_timeout
 from proxy.wire.grpc_web import content_type, trailer_frame
 from proxy.wire.head_scan import DECLINED, UPGRADE
 from proxy.wire.http2 import Stream
@@ -131,6 +133,8 @@ class Exchange:
             left = self.head.get(b"grpc-timeout")
             if left is not None:
                 self._limit(parse_grpc_timeout(left))
+        elif self.raw.protocol != "websocket":
+            self._limit(read_left_s(self.raw.headers, time.time()))
         self._decide(self.carrier.now())
 
     def _decide(self, since: float) -> None:

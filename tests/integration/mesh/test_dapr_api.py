@@ -240,6 +240,13 @@ async def test_deadline_and_cancellation_reach_the_app(mesh: Standing, client: D
     await eventually(all_are_cut)
 
 
+async def test_deadline_of_invoke_service_is_told_to_an_http_app(client: DaprClient) -> None:
+    told = seen(await client.invoke("shop", "echo", timeout_s=60.0))
+    left = [value for name, value in told["headers"] if name.lower() == "postern-timeout"]
+    assert len(left) == 1
+    assert 30_000 < int(left[0]) <= 61_000
+
+
 async def test_many_calls_at_once_each_get_their_own_answer(client: DaprClient) -> None:
     async with asyncio.TaskGroup() as tasks:
         calls = [tasks.create_task(client.invoke("shop", "echo", data=b"%d" % n)) for n in range(64)]

@@ -95,6 +95,7 @@ async def test_http_call_becomes_on_invoke(called: Called) -> None:
         "type_url": "",
         "content_type": "text/plain",
         "body": "hello",
+        "left_s": None,
     }
     assert metadata["x-note"] == "n"
     assert metadata["dapr-cookie"] == "a=1"
@@ -104,6 +105,17 @@ async def test_http_call_becomes_on_invoke(called: Called) -> None:
     assert metadata["dapr-api-token"] == "from-the-proxy"
     assert metadata["traceparent"]
     assert "dapr-app-id" not in metadata
+
+
+async def test_time_of_an_http_call_is_the_deadline_of_on_invoke(called: Called) -> None:
+    target = invoke("orders", "/hello")
+    told = asked(await request(called.web.http_port, "GET", target, headers=[("Postern-Timeout", "60S")]))
+    assert 30.0 < told["left_s"] < 61.0  # grpcio rounds it
+    assert "postern-timeout" not in dict(told["metadata"])
+    late = await request(
+        called.web.http_port, "GET", invoke("orders", "/slow"), headers=[("Postern-Timeout", "500")]
+    )
+    assert (late.status, late.get("postern-error")) == (500, "timeout")
 
 
 @pytest.mark.parametrize("way", ["path", "header", "self"])

@@ -68,6 +68,7 @@ def test_verb_that_on_invoke_has_no_name_for(method: str) -> None:
         ((b"cookie", b"a=1"), ("dapr-cookie", "a=1")),
         ((b"authorization", b"Bearer x"), ("authorization", "Bearer x")),
         ((b"grpc-timeout", b"1S"), ("dapr-grpc-timeout", "1S")),
+        ((b"postern-timeout", b"1000"), None),
         ((b"grpc-status-details-bin", b"AAE="), ("dapr-grpc-status-details-bin", b"\x00\x01")),
         ((b"grpc-trace-bin", b"AAE="), None),
         ((b"x-raw-bin", b"AAE="), ("x-raw-bin", b"\x00\x01")),

@@ -40,12 +40,16 @@ class Made:
     """A call that is made, with both of its ends."""
 
     def __init__(
-        self, method: bytes = b"POST", target: bytes = b"/a?x=1", accept: bytes | None = None
+        self,
+        method: bytes = b"POST",
+        target: bytes = b"/a?x=1",
+        accept: bytes | None = None,
+        *more: tuple[bytes, bytes],
     ) -> None:
         self.down, self.way = Down(), Way()
         accepts = () if accept is None else ((b"accept", accept),)
         named = ((b"postern-callee", b"cart.shop"), (b"postern-surface", b"dapr"), (b"x-a", b"1"))
-        headers = (*named, *accepts)
+        headers = (*named, *accepts, *more)
         head = RawHead("http2", method, b"cart.shop", target, headers, "stream", None)
         way: Any = self.way
         self.call = CallOut(way, OWN, self.down, head)
@@ -88,6 +92,17 @@ def test_request_and_answer_stream() -> None:
     assert (first.request.message.method, first.request.message.http_extension.querystring) == ("a", "x=1")
     assert b"".join(one.payload.data for one in rest) == b"one" + b"x" * 40_000
     assert [one.payload.seq for one in rest] == list(range(len(rest)))
+
+
+def test_time_of_the_call_is_a_daprds_deadline_and_not_in_the_envelope() -> None:
+    made = Made(b"POST", b"/a", None, (b"postern-timeout", b"1500"))
+    assert made.up.head is not None
+    assert dict(made.up.head.headers)[b"grpc-timeout"] == b"1500000u"
+    made.call.request_end(())
+    assert not [name for name in made.parts()[0].request.metadata if "timeout" in name.lower()]
+    plain = Made()
+    assert plain.up.head is not None
+    assert b"grpc-timeout" not in dict(plain.up.head.headers)
 
 
 def test_pieces_that_come_at_once_go_on_as_one() -> None:

@@ -208,3 +208,11 @@ def test_envelope_needs_metadata_a_message_and_a_known_version() -> None:
     with pytest.raises(WireError):
         checked(old)
     assert checked(asked()).message.method == "a"
+
+
+def test_deadline_of_the_envelope_is_the_apps_time() -> None:
+    request = InternalInvokeRequest(ver="V1")
+    request.message.method = "a"
+    request.message.http_extension.CopyFrom(HTTPExtension(verb=HTTPExtension.GET))
+    assert dict(opened(request, ((b"grpc-timeout", b"1500m"),)).headers)[b"postern-timeout"] == b"1500"
+    assert b"postern-timeout" not in dict(opened(request).headers)

@@ -108,6 +108,11 @@ impl Headers {
         self.0.push((name, value));
     }
 
+    /// Have all fields of a name this value.
+    pub fn set_each(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.0.iter_mut().filter(|(known, _)| known == name).for_each(|(_, known)| known.clone_from(value));
+    }
+
     /// Take a name out; its first value.
     pub fn remove(&mut self, name: impl Borrow<HeaderName>) -> Option<HeaderValue> {
         let name = name.borrow();

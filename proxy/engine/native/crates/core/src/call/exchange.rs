@@ -22,6 +22,7 @@ use crate::call::retrying::{Drawn, IMMEDIATE, heard_by_gates};
 use crate::call::state::{CallState, Cut, SLOW_BODY, SLOW_READER};
 use crate::call::under_way::UnderWay;
 use crate::decision::cache::{Found, Kept};
+use crate::decision::deadlines;
 use crate::decision::edits::{self, GRPC_TIMEOUT, parse_grpc_timeout};
 use crate::decision::plan::{Decision, Plan, Token};
 use crate::decision::trace::Span;
@@ -170,8 +171,10 @@ impl Call {
             self.reply(down, &reply, "").await;
             return Ok(());
         }
-        if self.head.protocol == Protocol::Grpc {
-            self.limit(self.asked_limit());
+        match self.head.protocol {
+            Protocol::Grpc => self.limit(self.asked_limit()),
+            Protocol::Http1 | Protocol::Http2 => self.limit(deadlines::left(&self.head.headers)),
+            Protocol::Websocket => {}
         }
         let decided = match self.find_now() {
             Found::Kept(kept) => Decided::Kept(kept),

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::call::grpc_web;
 use crate::decision::baggage::{self, BAGGAGE};
+use crate::decision::deadlines;
 use crate::decision::target::{self, Form};
 use crate::decision::trace::{GRPC_TRACE_BIN, Span, TRACEPARENT, once};
 use crate::fields::{Headers, is_of_hop};
@@ -190,8 +191,10 @@ impl Edits {
                 headers.append(BAGGAGE, sound);
             }
         }
-        if let (true, Some(left)) = (timed, left) {
-            headers.append(GRPC_TIMEOUT, format_grpc_timeout(left));
+        match left {
+            Some(left) if timed => headers.append(GRPC_TIMEOUT, format_grpc_timeout(left)),
+            Some(left) if self.deadline && head.protocol != Protocol::Websocket => deadlines::tell(&mut headers, left),
+            _ => {}
         }
         headers
     }

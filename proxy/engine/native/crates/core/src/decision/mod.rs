@@ -3,6 +3,7 @@
 pub mod access;
 pub mod baggage;
 pub mod cache;
+pub mod deadlines;
 pub mod edits;
 pub mod path_readings;
 pub mod plan;
