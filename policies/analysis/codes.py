@@ -111,6 +111,17 @@ CODES: Final = (
         about="a trip of a circuit breaker that is not a condition in CEL",
         field=r"spec\.policies\.circuitBreakers\..*trip$",
     ),
+    Code(
+        code="PST0211",
+        about="a target of a Traffic that is no app, is named twice, or takes the place of another",
+        field=r"spec\.targets",
+        words=r"takes the place of|is named again|is not a target",
+    ),
+    Code(
+        code="PST0219",
+        about="another fault in a Traffic",
+        field=r"spec\.targets\.(?:default|apps\..+\.balancing)",
+    ),
     Code(code="PST0209", about="another fault in a Resiliency", field=r"spec\.(?:policies|targets)"),
     Code(code="PST0301", about="a fault in spec.tracing", field=r"spec\.tracing"),
     Code(code="PST0302", about="a fault in spec.metrics", field=r"spec\.metrics?"),
@@ -164,7 +175,7 @@ CODES: Final = (
     ),
     Code(
         code="PST0504",
-        about="a target of a Resiliency that is not an app of the run file",
+        about="a target of a Resiliency or Traffic that is not an app of the run file",
         severity="warning",
     ),
     Code(

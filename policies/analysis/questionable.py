@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from policies.analysis.codes import Finding, found
-from policies.reading import schema
+from policies.reading import own_traffic, schema
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.own_schema import AccessPolicy
@@ -134,10 +134,12 @@ def idle_tracing(document: Document, configuration: schema.Configuration) -> Ite
         yield found("PST0305", document.fault((*_TRACING, "samplingRate"), problem))
 
 
-def strange_targets(documents: Resiliencies, known: Collection[str]) -> Iterator[Finding]:
+def strange_targets(
+    documents: Sequence[tuple[Document, schema.Resiliency | own_traffic.Traffic]], known: Collection[str]
+) -> Iterator[Finding]:
     """Targets that are not among `known`, the apps and HTTPEndpoints of a run file."""
-    for document, resiliency in documents:
-        for name in resiliency.spec.targets.apps:
+    for document, written in documents:
+        for name in written.spec.targets.apps:
             is_url = name.startswith(("http://", "https://"))
             if not is_url and name.partition(".")[0] not in known:
                 problem = (

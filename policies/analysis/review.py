@@ -92,5 +92,6 @@ def _questionable(
     if each.known:
         outside = {endpoint.metadata.name for _, endpoint in resources.http_endpoints}
         yield from questionable.strange_targets(resources.resiliencies, each.known | outside)
+        yield from questionable.strange_targets(resources.traffics, each.known | outside)
         for document, configuration in configurations:
             yield from questionable.strange_callers(document, configuration, each.known)

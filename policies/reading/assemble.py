@@ -9,13 +9,14 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from policies.errors import DocumentError, Fault, advised
-from policies.reading import own_schema, schema
+from policies.reading import own_schema, own_traffic, schema
 from policies.reading.compile_access import AccessContext, compile_access
 from policies.reading.compile_access_policies import compile_access_policies
 from policies.reading.compile_configuration import compile_configuration
 from policies.reading.compile_http_endpoints import compile_http_endpoints
 from policies.reading.compile_pipelines import MIDDLEWARE, compile_pipelines
 from policies.reading.compile_resiliency import compile_resiliency
+from policies.reading.compile_traffic import compile_traffic
 from policies.reading.documents import Document, ModelT, examine, read_documents
 from policies.reading.findings import Findings
 from policies.rules.access import AccessRules
@@ -23,8 +24,9 @@ from policies.rules.configuration import ConfigurationValues
 from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
+from policies.rules.traffic import TrafficRules
 
-_BUILT_KINDS = ("AccessPolicy", "Resiliency", "HTTPEndpoint")
+_BUILT_KINDS = ("AccessPolicy", "Traffic", "Resiliency", "HTTPEndpoint")
 _UNBUILT_KINDS = frozenset({"Configuration", "MCPServer", "Subscription", "WorkflowAccessPolicy"})
 _ACCESS = "spec.accessControl"
 _GUARDING = ("accesscontrol", "spec", "httppipeline", "apphttppipeline", "handlers")
@@ -35,6 +37,7 @@ class Assembled(Struct, frozen=True, kw_only=True):
 
     access: AccessRules
     resiliency: ResiliencyRules
+    traffic: TrafficRules
     configuration: ConfigurationValues
     pipelines: Pipelines
     http_endpoints: Mapping[str, HttpEndpoint]
@@ -81,6 +84,9 @@ def compile_documents(
         access=replace(access, policies=policies),
         configuration=compile_configuration(configurations, findings),
         resiliency=compile_resiliency(resources.resiliencies, own, findings),
+        traffic=compile_traffic(
+            resources.traffics, own_app_id=own, own_namespace=context.own_namespace, findings=findings
+        ),
         pipelines=compile_pipelines(configurations, resources.components, own, env, findings),
         http_endpoints=compile_http_endpoints(resources.http_endpoints, own, env, findings),
     )
@@ -167,6 +173,7 @@ class Resources(Struct):
     components: list[tuple[Document, schema.Component]] = field(default_factory=list)
     http_endpoints: list[tuple[Document, schema.HttpEndpoint]] = field(default_factory=list)
     access_policies: list[tuple[Document, own_schema.AccessPolicy]] = field(default_factory=list)
+    traffics: list[tuple[Document, own_traffic.Traffic]] = field(default_factory=list)
 
 
 def _resources(files: Iterable[Path], findings: Findings) -> Resources:
@@ -202,6 +209,8 @@ def _take(document: Document, kind: object, into: Resources, findings: Findings)
             _checked(document, schema.HttpEndpoint, into.http_endpoints, findings)
         case "Resiliency":
             _checked(document, schema.Resiliency, into.resiliencies, findings)
+        case "Traffic":
+            _checked(document, own_traffic.Traffic, into.traffics, findings, is_guard=True)
         case _:
             return False
     return True

@@ -5,14 +5,17 @@ from typing import Final
 
 from policies.reading.effects import Effect
 
-_RULE: Final = "spec.rules.*"
-ACCESS_POLICY: Final[Mapping[str, Effect]] = {
-    "kind": Effect("AccessPolicy"),
+_EVERY_KIND: Final[Mapping[str, Effect]] = {
     "apiVersion": Effect("must be `postern.dev/v1alpha1`"),
-    "metadata.name": Effect("the policy's name, in decisions, log and metrics"),
     "metadata.namespace": Effect("for people: files are read whatever namespace they name"),
     "metadata.labels": Effect("for people and other tools"),
     "metadata.annotations": Effect("for people and other tools"),
+}
+_RULE: Final = "spec.rules.*"
+ACCESS_POLICY: Final[Mapping[str, Effect]] = {
+    **_EVERY_KIND,
+    "kind": Effect("AccessPolicy"),
+    "metadata.name": Effect("the policy's name, in decisions, log and metrics"),
     "scopes": Effect("apps whose callers the policy is about; none: all"),
     "spec.mode": Effect(
         "`enforce`; `audit` lets by and tells what it would deny, in log, spans and `postern_acl_would_deny_total`; `off` (enforce)"
@@ -59,4 +62,27 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
     f"{_RULE}.when.jwt.claims.*": Effect(
         "a claim of it that is, or as a list has, one of these values; none: any. `a.b` is b within a; words of `scope` are values"
     ),
+}
+_OF_TARGETS: Final[Mapping[str, Effect]] = {
+    "balancing.policy": Effect(
+        "which endpoint takes a call: `latency`, of two drawn at random the one that should answer first, by its latency and its calls in"
+        " flight; `least-requests`, the one with the fewest calls of this caller in flight; `round-robin`, in turn, as daprd with mDNS;"
+        " `random`, as daprd in Kubernetes; `ring-hash`, the same one for the same `hash`. Endpoints that fail are left out, and a retry"
+        " takes another one (latency)"
+    ),
+    "balancing.hash.header": Effect(
+        "of `ring-hash`: a header of the request; calls with the same value go to the same endpoint. Where endpoints come or go, few"
+        " values move. Calls without it, and HTTP calls to a daprd, are balanced by latency"
+    ),
+    "balancing.hash.caller": Effect(
+        "of `ring-hash`, true: the calling app decides, so that all its calls, whichever instance makes them, go to one endpoint"
+    ),
+}
+TRAFFIC: Final[Mapping[str, Effect]] = {
+    **_EVERY_KIND,
+    "kind": Effect("Traffic"),
+    "metadata.name": Effect("for people"),
+    "scopes": Effect("apps whose sidecars go by it; none: all"),
+    **{f"spec.targets.default.{name}": effect for name, effect in _OF_TARGETS.items()},
+    **{f"spec.targets.apps.*.{name}": effect for name, effect in _OF_TARGETS.items()},
 }

@@ -17,6 +17,7 @@ from policies.rules.configuration import ConfigurationValues
 from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
+from policies.rules.traffic import TrafficRules
 
 if TYPE_CHECKING:
     from policies.reading.compile_access import AccessContext
@@ -59,6 +60,7 @@ class PolicySnapshot(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     pipelines: Pipelines = Pipelines()
     http_endpoints: Mapping[str, HttpEndpoint] = {}
+    traffic: TrafficRules = TrafficRules()
     fingerprint: Fingerprint = ()
 
 
@@ -77,6 +79,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         )
         resiliency, configuration, pipelines = ResiliencyRules(), ConfigurationValues(), Pipelines()
         http_endpoints: Mapping[str, HttpEndpoint] = {}
+        traffic = TrafficRules()
     else:
         # ~150 ms of imports that a sidecar without files is spared.
         from policies.reading.assemble import assemble  # noqa: PLC0415
@@ -85,7 +88,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
             sources.config_paths, files, access_context(sources), is_lenient=sources.lenient, env=sources.env
         )
         access, resiliency, configuration = made.access, made.resiliency, made.configuration
-        pipelines = made.pipelines
+        pipelines, traffic = made.pipelines, made.traffic
         http_endpoints = made.http_endpoints
         warnings = (*warnings, *made.warnings)
     return PolicySnapshot(
@@ -96,6 +99,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         warnings=warnings,
         pipelines=pipelines,
         http_endpoints=http_endpoints,
+        traffic=traffic,
         fingerprint=fingerprint,
     )
 

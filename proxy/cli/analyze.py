@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES: Final = (".yaml", ".yml")
 _MOST_FILES: Final = 5_000  # of a folder; beyond that it is hardly one of ours
-_KINDS: Final = frozenset({"Resiliency", "Component", "HTTPEndpoint", "AccessPolicy"})
+_KINDS: Final = frozenset({"Resiliency", "Component", "HTTPEndpoint", "AccessPolicy", "Traffic"})
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
 _OURS: Final = (b"dapr.io/", b"postern.dev/")
 
@@ -64,7 +64,7 @@ def analyze(
         AnalyzeOutput, typer.Option("--output", "-o", help="text or json")
     ] = AnalyzeOutput.TEXT,
 ) -> None:
-    """Check Configurations, AccessPolicies, Resiliencies, HTTPEndpoints, Components and run files; 1 if one has an error."""
+    """Check Configurations, AccessPolicies, Traffics, Resiliencies, HTTPEndpoints, Components and run files; 1 if one has an error."""
     from policies.analysis.codes import SEVERITIES  # noqa: PLC0415 - YAML: other commands do without
 
     files = sort_files(paths or [Path()])
@@ -72,7 +72,7 @@ def analyze(
     if not checked and not files.findings:
         raise UsageError(
             f"no document of postern's in {', '.join(map(str, paths or [Path.cwd()]))}",
-            hint="name files or folders with a Configuration, AccessPolicy, Resiliency, HTTPEndpoint, Component or run file",
+            hint="name files or folders with a Configuration, AccessPolicy, Traffic, Resiliency, HTTPEndpoint, Component or run file",
         )
     found = look(files, os.environ)
     rows = [_row(each) for each in found]

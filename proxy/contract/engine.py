@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from proxy.contract.balancing import Balancing
 from proxy.contract.breakers import BreakerGlance, BreakerSpec, BreakerTurn
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.head import Header, Headers
@@ -117,6 +118,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
     stale: bool = False
     who: str = "the app"
     via: Via | None = None
+    balancing: Balancing = Balancing()
 
 
 def no_fields(_: Headers) -> Headers:

@@ -9,11 +9,14 @@ from time import monotonic
 
 from msgspec.structs import replace
 
+from nameresolution.resolver import AppName
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, Url
 from proxy.contract.addresses import join_address
+from proxy.contract.balancing import Balancing
 from proxy.contract.engine import Cluster, Engine, Upstream, VerifiedTls, Via
 from proxy.contract.plan import Decision, Hold, Plan
 from proxy.control.external_hosts import ExternalHosts, Lookup, forbidden, look_up
+from proxy.control.traffic import balancing_of
 from proxy.deciding.external import endpoint_key, endpoint_of, url_of
 from proxy.deciding.outbound_view import OutboundView
 from telemetry.errors import WebProxyError
@@ -83,6 +86,12 @@ class ExternalClusters:
             new = now.get(name)
             if new is None or (new.url.origin, new.tls) != (old.url.origin, old.tls):
                 self.hosts.forget(endpoint_key(name))
+
+    def push_again(self) -> None:
+        """Other traffic rules hold for what is pushed."""
+        for key in self.hosts.keys:
+            if key in self._view().known:
+                self._changed(key)
 
     def explain(self, key: str) -> str:
         """Why a cluster has no addresses, for error messages."""
@@ -162,7 +171,15 @@ class ExternalClusters:
             via = self._via(proxy) if proxy is not None else None
             self._know(key, True)  # first: an engine may decide the calls that wait for it at once
             self._engine.set_cluster(
-                Cluster(key=key, wire="http1", tls=tls, upstreams=upstreams, who=who, via=via)
+                Cluster(
+                    key=key,
+                    wire="http1",
+                    tls=tls,
+                    upstreams=upstreams,
+                    who=who,
+                    via=via,
+                    balancing=self._balancing(key),
+                )
             )
         except (OSError, ValueError) as error:
             self._know(key, is_known)
@@ -170,6 +187,12 @@ class ExternalClusters:
             return
         if not is_known:
             self._invalidate(key)
+
+    def _balancing(self, key: str) -> Balancing:
+        view, name = self._view(), endpoint_of(key)
+        own = AppName(view.app.app_id, view.app.namespace)
+        target = view.traffic.default if name is None else view.traffic.for_app(name, own.namespace)
+        return balancing_of(target.balancing, own)
 
     def _tls(self, key: str, url: Url) -> VerifiedTls:
         """Raises OSError where the system's roots are needed and can't be read."""

@@ -42,6 +42,7 @@ def outbound_view(
         mtls=settings.mtls,
         authorizer=authorizer,
         resiliency=policy.resiliency,
+        traffic=policy.traffic,
         apis=policy.configuration.api,
         known=frozenset(),
         heard=heard,

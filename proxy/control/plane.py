@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from nameresolution.directory import Directory
 from nameresolution.host_registry import Entry
-from nameresolution.mdns.records import MDNS_SOURCE
 from nameresolution.resolver import AppName, EndpointSet
 from policies.reloading.loading import PolicySnapshot
 from policies.rules.access import Caller, Protocol
@@ -31,6 +30,7 @@ from proxy.control.first_views import app_view, outbound_view
 from proxy.control.heard_names import Claimed, HeardNames
 from proxy.control.naming_status import NamingStatus
 from proxy.control.remote_fetch import RemoteFetch
+from proxy.control.traffic import peer_cluster
 from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, GRPC_WEB, to_callback
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, as_headers
@@ -263,35 +263,29 @@ class Control:
         self._names_heard()
         known = self.outbound.view.known
         if found.endpoints:
-            upstreams = tuple(
-                Upstream(
-                    address=end.address,
-                    instance=end.instance,
-                    weight=end.weight,
-                    rank=int(end.source == MDNS_SOURCE),  # anybody on the link may announce anything
-                )
-                for end in found.endpoints
-            )
-            tls = "mesh" if self._settings.mtls else None
             if key not in known:
                 self._outbound(known=known | {key})
                 self._engine.invalidate(f"name:{key}")
-            self._engine.set_cluster(
-                Cluster(
-                    key=key,
-                    wire="postern",
-                    tls=tls,  # type: ignore[arg-type]
-                    upstreams=upstreams,
-                    stale=found.stale,
-                    who=f"the proxy of {found.name.app_id}.{found.name.namespace}",
-                )
-            )
+            self._engine.set_cluster(self._peer_cluster(found))
         else:
             if key in known:
                 self._outbound(known=known - {key})
                 self._engine.invalidate(f"name:{key}")
                 self._engine.drop_cluster(key)
             self._engine.wake(key)
+
+    def _peer_cluster(self, found: EndpointSet) -> Cluster:
+        settings = self._settings
+        own = AppName(settings.app_id, settings.namespace)
+        return peer_cluster(found, self.outbound.view.traffic, own, mtls=settings.mtls)
+
+    def _push_peers(self) -> None:
+        """Push again what is known: other rules hold for it now."""
+        assert self._engine is not None
+        for key in self.outbound.view.known:
+            found = self._directory.get(AppName(*parse_key(key))) if key.startswith("peer:") else None
+            if found is not None and found.endpoints:
+                self._engine.set_cluster(self._peer_cluster(found))
 
     def dapr_api_started(self, address: str) -> None:
         """Dapr's gRPC API answers at this address: calls that wait for it go there."""
@@ -337,10 +331,11 @@ class Control:
         app = replace(self.inbound.view.app, pipeline=self._pipelines["app"])
         self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app)
         endpoints = self.outbound.view.http_endpoints
-        before = self.outbound.view.resiliency
+        before, traffic = self.outbound.view.resiliency, self.outbound.view.traffic
         self._outbound(
             authorizer=authorizer,
             resiliency=policy.resiliency,
+            traffic=policy.traffic,
             http_endpoints=policy.http_endpoints,
             apis=policy.configuration.api,
             app=app,
@@ -352,6 +347,9 @@ class Control:
         self._engine.invalidate("access")
         self._engine.invalidate("resiliency")
         self.external.policy_changed(endpoints)
+        if policy.traffic != traffic:
+            self._push_peers()
+            self.external.push_again()
         if not self._settings.keep_open_calls:
             self._engine.redecide_open()
 

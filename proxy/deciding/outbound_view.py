@@ -9,6 +9,7 @@ from msgspec import Struct
 from policies.rules.api_lists import ApiLists
 from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.resiliency import ResiliencyRules
+from policies.rules.traffic import TrafficRules
 from proxy import errors
 from proxy.contract.head import Form
 from proxy.contract.plan import Cause, Edits, Labels, Reply, Surface
@@ -51,6 +52,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     learning_for_s: float
     random: Callable[[], random.Random]
     heard: Heard = NothingHeard()
+    traffic: TrafficRules = TrafficRules()
     http_endpoints: Mapping[str, HttpEndpoint] = {}
     egress: Egress = Egress()
     apis: ApiLists = ApiLists()

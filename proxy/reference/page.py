@@ -14,9 +14,9 @@ from typing import Any, TypeAlias, Union, get_args, get_origin
 from msgspec import Struct
 from msgspec.structs import fields
 
-from policies.reading import own_schema, schema
+from policies.reading import own_schema, own_traffic, schema
 from policies.reading.effects import COMPONENT, CONFIGURATION, HTTP_ENDPOINT, MIDDLEWARE, RESILIENCY, Effect
-from policies.reading.own_effects import ACCESS_POLICY
+from policies.reading.own_effects import ACCESS_POLICY, TRAFFIC
 from policies.rules.access import DENIALS
 from proxy.cli.run import SHORT
 from proxy.cli.runfile import KEYS, PASSED, App, RunFile, Shared
@@ -139,6 +139,11 @@ _POLICIES = """Read from `--resources-path` beside Dapr's kinds; all policies fo
 allowed if one allows it, else it has the default. Where the app has a Configuration with `spec.accessControl` too, both must allow; an app
 may call itself unless a rule denies it. Any fault keeps the policies that were in force, `--config-lenient` or not.
 """
+_TRAFFIC = """Read from `--resources-path` beside Dapr's kinds, for what these have no place for. `targets.apps` names apps by app-id, or as
+`app-id.namespace`, and HTTPEndpoints by their name; an entry holds however a call spells the app, and `targets.default` for every app
+without one, and for URLs. An entry stands by itself: what it leaves out has its own default, not that of `targets.default`. One that a
+later resource repeats takes the place of the earlier one, with a warning. Any fault keeps what was in force, `--config-lenient` or not.
+"""
 
 
 def page() -> str:
@@ -171,6 +176,9 @@ def page() -> str:
         "## Fields of an AccessPolicy",
         _POLICIES,
         table(("field", "what it does here"), effect_rows(own_schema.AccessPolicy, ACCESS_POLICY)),
+        "## Fields of a Traffic",
+        _TRAFFIC,
+        table(("field", "what it does here"), effect_rows(own_traffic.Traffic, TRAFFIC)),
         "## Fields of a Component",
         table(("field", "what it does here"), effect_rows(schema.Component, COMPONENT)),
         _MIDDLEWARE,

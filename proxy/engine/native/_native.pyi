@@ -2,6 +2,7 @@
 
 from typing import Final, Literal
 
+from proxy.contract.balancing import BalancingPolicy
 from proxy.contract.breakers import BreakerState
 from proxy.contract.engine import PeerRefusal, SpanLabels
 from proxy.contract.head import Form, Framing, Headers
@@ -23,6 +24,9 @@ RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, fl
 BreakerUseParts = tuple[str, str, Form, str | None, bool]
 BreakerParts = tuple[str, int, float, float, list[tuple[str, int | float]], int]
 Times = tuple[float, float | None, float | None]
+VerifiedParts = tuple[str, bytes, bytes, bytes]
+ViaParts = tuple[str, bytes, VerifiedParts | None]
+BalancingParts = tuple[BalancingPolicy, bytes, bytes]  # the fields of a Balancing, in order
 PlanParts = tuple[
     TokenParts,
     list[RouteParts],
@@ -36,6 +40,10 @@ PlanParts = tuple[
     tuple[bool, bool],
     int | None,
     list[str],
+]
+# key, wire, TLS, upstreams by address, weight and rank, what is at them, what is before them, how calls are spread
+ClusterParts = tuple[
+    str, str, str | VerifiedParts | None, list[tuple[str, int, int]], str, ViaParts | None, BalancingParts
 ]
 ReadParts = tuple[str, bytes, int | None, int | None]
 
@@ -135,15 +143,7 @@ class NativeEngine:
     def next_question(self) -> Asked | None: ...
     def listen(self, name: str, address: str, mesh: bool) -> str: ...
     def unlisten(self, name: str) -> None: ...
-    def set_cluster(
-        self,
-        key: str,
-        wire: str,
-        tls: str | tuple[str, bytes, bytes, bytes] | None,
-        upstreams: list[tuple[str, int, int]],
-        who: str,
-        via: tuple[str, bytes, tuple[str, bytes, bytes, bytes] | None] | None,
-    ) -> None: ...
+    def set_cluster(self, parts: ClusterParts) -> None: ...
     def drop_cluster(self, key: str) -> None: ...
     def wake(self, key: str) -> None: ...
     def set_paths(self, number: int, shape: ShapeParts) -> None: ...

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from msgspec.structs import asdict, astuple
+from msgspec.structs import asdict
 
 from proxy import errors
 from proxy.contract.breakers import BreakerGlance, BreakerSpec, Counts
@@ -24,8 +24,6 @@ from proxy.contract.engine import (
     Sampling,
     TlsIdentity,
     Tracing,
-    VerifiedTls,
-    Via,
 )
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.plan import Labels
@@ -115,10 +113,7 @@ class NativeEngine:
 
     def set_cluster(self, cluster: Cluster) -> None:
         """Add or replace a cluster; connections to addresses that are gone drain."""
-        upstreams = [(upstream.address, upstream.weight, upstream.rank) for upstream in cluster.upstreams]
-        tls = astuple(cluster.tls) if isinstance(cluster.tls, VerifiedTls) else cluster.tls
-        via = _via(cluster.via) if cluster.via is not None else None
-        self._core.set_cluster(cluster.key, cluster.wire, tls, upstreams, cluster.who, via)
+        self._core.set_cluster(parts.cluster_parts(cluster))
 
     def drop_cluster(self, key: str) -> None:
         """Forget a cluster."""
@@ -277,10 +272,6 @@ class NativeEngine:
             self._core.set_sampling(
                 None if sampling is None else sampling.rate, sampling is not None and sampling.is_b3_read
             )
-
-
-def _via(via: Via) -> tuple[str, bytes, tuple[str, bytes, bytes, bytes] | None]:
-    return via.address, via.authorization, astuple(via.tls) if via.tls is not None else None
 
 
 def _remove(path: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Never
 from msgspec.structs import asdict, astuple
 
 from proxy.contract.breakers import BreakerSpec
-from proxy.contract.engine import SpansWanted
+from proxy.contract.engine import Cluster, SpansWanted, VerifiedTls, Via
 from proxy.contract.gates import GateSpec
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Attempt, Exemplar, Outcome, Tally
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proxy.engine.native._native import (
         AttemptParts,
         BreakerParts,
+        ClusterParts,
         EditParts,
         HeadParts,
         OutcomeParts,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         SpansParts,
         TallyParts,
         TokenParts,
+        ViaParts,
     )
 
 
@@ -78,6 +80,24 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
         plan.by_daprd,
         list(plan.scopes),
     )
+
+
+def cluster_parts(cluster: Cluster) -> "ClusterParts":
+    """A cluster."""
+    tls = astuple(cluster.tls) if isinstance(cluster.tls, VerifiedTls) else cluster.tls
+    return (
+        cluster.key,
+        cluster.wire,
+        tls,
+        [(upstream.address, upstream.weight, upstream.rank) for upstream in cluster.upstreams],
+        cluster.who,
+        None if cluster.via is None else _via_parts(cluster.via),
+        astuple(cluster.balancing),
+    )
+
+
+def _via_parts(via: Via) -> "ViaParts":
+    return via.address, via.authorization, astuple(via.tls) if via.tls is not None else None
 
 
 def breaker_parts(spec: BreakerSpec) -> "BreakerParts":

@@ -121,7 +121,8 @@ class UpstreamAttempt:
         exchange, carrier = self._exchange, self._exchange.carrier
         route = exchange.plan.routes[self._route]
         state = carrier.clusters.get(route.cluster)
-        load = state.pick(exchange.tried, carrier.now(), carrier.rng) if state is not None else None
+        now, headers = carrier.now(), exchange.raw.headers
+        load = state.pick(exchange.tried, now, carrier.rng, headers) if state is not None else None
         if state is None or load is None:
             self._fail(Cause.NO_ENDPOINT, "")
             return

@@ -1,19 +1,15 @@
-"""Orders the endpoints of a cluster by load and ejections. Pure: clock and chance are passed in.
+"""What is known of each endpoint of a cluster: its load, its latency (an average that rises at once and decays slowly) and its failures.
 
-The native engine's is kept in step by `tests/vectors/balance.json`.
-
-Power of two choices on in-flight calls and a latency average that rises at once and decays slowly (peak EWMA).
+Pure: the clock is passed in. The native engine's is kept in step by `tests/vectors/balance.json`, as is `choosing`, which goes by it.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
 DEFAULT_RTT_S = 0.030  # what an endpoint costs before it was measured
 DECAY_S = 10.0
 WARM_UP = 5  # answers before an endpoint's latency counts
-SAME = 1.9  # costs nearer than this are noise: two equal endpoints share evenly, one more call in flight still counts
 REFUSED_RTT_S = 1.0  # what an endpoint costs that refused a call
 EJECT_FIRST_S = 1.0  # a restarting endpoint is tried again soon; one that stays dead, each time half as often
 EJECT_MAX_S = 30.0
@@ -31,7 +27,7 @@ class Load(Struct):
 
     proven: its certificate was the right one (without mutual TLS: it was reached, and speaks as a peer does). rank: of its source, lower
     before higher, among those that are not. mismatches: how often in a row its certificate was not the right one. proving: a connection
-    to find that out is under way.
+    to find that out is under way. turn: of round-robin. mark: of ring-hash, its address as a number.
     """
 
     address: str
@@ -46,6 +42,8 @@ class Load(Struct):
     proven: bool = True
     mismatches: int = 0
     proving: bool = False
+    turn: float = 0.0
+    mark: int = 0
 
     def observe(self, took_s: float, now: float) -> None:
         """One attempt got its answer after so long."""
@@ -100,38 +98,3 @@ class Load(Struct):
 
 def _doubled(first_s: float, times: int, most_s: float) -> float:
     return min(most_s, math.ldexp(first_s, min(times - 1, _DOUBLINGS)))
-
-
-def choose(
-    loads: Sequence[Load], tried: Collection[str], now: float, chance: Callable[[], float]
-) -> Load | None:
-    """The endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any (panic rule).
-
-    chance: in [0, 1); twice to pick two of more, and once between two that cost about the same.
-    """
-    untried = [load for load in loads if load.address not in tried] or list(loads)
-    tiers = [load.tier(now) for load in untried]
-    best = min(tiers, default=0)
-    pool = [load for load, tier in zip(untried, tiers, strict=True) if tier == best]
-    if len(pool) <= 1:
-        return pool[0] if pool else None
-    first, second = pool if len(pool) == 2 else _two(pool, chance)
-    one, other = _cost(first, second, now), _cost(second, first, now)
-    if max(one, other) < SAME * min(one, other):
-        return first if chance() < 0.5 else second
-    return first if one < other else second
-
-
-def _two(pool: Sequence[Load], chance: Callable[[], float]) -> tuple[Load, Load]:
-    one = int(chance() * len(pool))
-    other = (one + 1 + int(chance() * (len(pool) - 1))) % len(pool)
-    return pool[one], pool[other]
-
-
-def _cost(load: Load, beside: Load, now: float) -> float:
-    """The expected wait behind what is already there. Not measured yet: as quick as the other, so that it gets measured."""
-    measured = load if load.samples > WARM_UP else beside
-    rtt_s = DEFAULT_RTT_S
-    if measured.samples > WARM_UP:  # what was slow long ago may be quick again
-        rtt_s = max(measured.rtt_s * math.exp(-max(0.0, now - measured.seen_at) / DECAY_S), 1e-6)
-    return rtt_s * (load.in_flight + 1) / load.weight

@@ -4,7 +4,9 @@ import random
 from collections.abc import Callable, Collection
 
 from proxy.contract.engine import Cluster, Upstream
-from proxy.engine.portable.balance import Load, choose
+from proxy.contract.head import Headers
+from proxy.engine.portable.balance import Load
+from proxy.engine.portable.choosing import Rotation, choose, hash_of, order_of
 
 _MAX_AWAY = (
     1_024  # addresses that are gone and remembered as somebody else's: announcing them again gains nothing
@@ -14,7 +16,7 @@ _MAX_PROVING = 2
 
 class ClusterState:
     """One cluster as it stands. Mutable state: the loads, which outlive a push for the addresses that stay; `_away`, those of addresses
-    that are gone and were seen to be somebody else's.
+    that are gone and were seen to be somebody else's; whose turn it is.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -22,6 +24,7 @@ class ClusterState:
         self._loads: dict[str, Load] = {}
         self._away: dict[str, Load] = {}
         self._upstreams: dict[str, Upstream] = {}
+        self._rotation = Rotation()
         self.update(cluster)
 
     def update(self, cluster: Cluster) -> frozenset[str]:
@@ -33,7 +36,7 @@ class ClusterState:
         self._loads = {
             address: old.get(address)
             or self._away.pop(address, None)
-            or Load(address=address, proven=is_proven)
+            or Load(address=address, proven=is_proven, mark=hash_of(address.encode()))
             for address in self._upstreams
         }
         for address, load in self._loads.items():
@@ -45,9 +48,16 @@ class ClusterState:
             del self._away[address]
         return frozenset(old) - frozenset(self._loads)
 
-    def pick(self, tried: Collection[str], now: float, rng: random.Random) -> Load | None:
-        """The endpoint for an attempt."""
-        return choose(tuple(self._loads.values()), tried, now, rng.random)
+    def pick(
+        self, tried: Collection[str], now: float, rng: random.Random, headers: Headers = ()
+    ) -> Load | None:
+        """The endpoint for an attempt at a request with these headers."""
+        balancing = self.cluster.balancing
+        header = None
+        if balancing.header:
+            header = next((value for name, value in headers if name == balancing.header), None)
+        order = order_of(balancing, header, self._rotation)
+        return choose(tuple(self._loads.values()), tried, now, rng.random, order)
 
     def to_prove(self, but: str, now: float) -> Load | None:
         """An endpoint to connect to beside a call, so that it may take calls: not `but`, which the call itself goes to."""

@@ -9,6 +9,7 @@ import pytest
 from proxy.cli.__main__ import main
 
 HEAD = "apiVersion: dapr.io/v1alpha1\nmetadata: {name: x}\n"
+TRAFFIC = "apiVersion: postern.dev/v1alpha1\nkind: Traffic\nmetadata: {name: t}\nspec:\n"
 CONFIGURATION = f"{HEAD}kind: Configuration\nspec:\n"
 RESILIENCY = f"{HEAD}kind: Resiliency\nspec:\n"
 
@@ -93,6 +94,11 @@ def test_level_says_what_fails(level: str, code: int, capsys: pytest.CaptureFixt
             "kind: AccessPolicy\napiVersion: postern.dev/v1alpha1\nmetadata: {name: x}\nspec:\n  default: allow\n"
             "  rules: [{name: a, action: deny, to: {paths: [/admin]}}]\n",
             [("PST0105", "warning", 5)],
+        ),
+        ("kind: Traffic\n", [("PST0003", "error", 1)] * 3),
+        (
+            TRAFFIC + "  targets:\n    apps:\n      a: {balancing: {policy: ring-hash}}\n      a/b: {}\n",
+            [("PST0219", "error", 7), ("PST0211", "error", 8)],
         ),
     ],
 )

@@ -10,6 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, parse_url
+from policies.rules.traffic import BalancingRule, TargetTraffic, TrafficRules
+from proxy.contract.balancing import Balancing
 from proxy.contract.engine import Cluster, Engine, VerifiedTls, Via
 from proxy.contract.plan import Decision, Hold, Plan
 from proxy.control.external import MAX_URLS, ExternalClusters, system_roots
@@ -126,6 +128,19 @@ def test_changed_endpoint_is_dropped_and_pushed_anew() -> None:
     scene.outbound.view = replace(scene.outbound.view, http_endpoints={})
     scene.clusters.policy_changed(before)
     assert scene.engine.clusters == {}
+
+
+def test_traffic_rules_hold_for_what_is_pushed_already() -> None:
+    scene = Scene("*")
+    scene.call("/v1.0/invoke/pay/method/x")
+    scene.call("/v1.0/invoke/https://10.0.0.2/method/x")
+    by_user = BalancingRule(policy="ring-hash", header="x-user")
+    by_turns = TargetTraffic(balancing=BalancingRule(policy="round-robin"))
+    rules = TrafficRules(targets={"pay.shop": TargetTraffic(balancing=by_user)}, default=by_turns)
+    scene.outbound.view = replace(scene.outbound.view, traffic=rules)
+    scene.clusters.push_again()
+    assert scene.engine.clusters[KEY].balancing == Balancing(policy="ring-hash", header=b"x-user")
+    assert scene.engine.clusters["url:https://10.0.0.2"].balancing == Balancing(policy="round-robin")
 
 
 def test_urls_are_kept_up_to_a_bound_and_endpoints_beyond() -> None:

@@ -19,6 +19,8 @@ from nameresolution.resolver import AppName, Endpoint, EndpointSet, Found, Insta
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
 from policies.rules.pipelines import Pipelines, RateLimit, RouterAlias
 from policies.rules.resiliency import BreakerRule, ResiliencyRules, TargetRules
+from policies.rules.traffic import BalancingRule, TargetTraffic, TrafficRules
+from proxy.contract.balancing import Balancing
 from proxy.contract.breakers import BreakerGlance, BreakerSpec
 from proxy.contract.engine import Cluster, EngineStats, ListenerSpec, OpenWork, TlsIdentity
 from proxy.contract.gates import ConcurrencyGate, GateSpec, RateGate
@@ -418,6 +420,31 @@ async def test_unknown_name_is_looked_for_and_held(make: Make) -> None:
         world.source.say((ONE,))
         assert isinstance(world.decide(), Plan)
         assert KEY in world.engine.clusters
+
+
+async def test_traffic_rules_hold_for_what_is_known_and_what_comes(make: Make) -> None:
+    def rules(**apps: str) -> PolicySnapshot:
+        targets = {
+            f"{app}.default": TargetTraffic(balancing=BalancingRule(policy=policy))  # type: ignore[arg-type]
+            for app, policy in apps.items()
+        }
+        return replace(before, traffic=TrafficRules(targets=targets))
+
+    world = make()
+    before = load(PolicySources(own_app_id="web", own_namespace="default"))
+    async with running(world):
+        world.decide()
+        world.source.say((ONE,))
+        assert world.engine.clusters[KEY].balancing == Balancing()
+        world.control.policy_changed(rules(cart="random", shop="ring-hash"))
+        assert world.engine.clusters[KEY].balancing == Balancing(policy="random")
+        assert world.engine.clusters[KEY].upstreams[0].address == ONE.address
+        world.decide("/v1.0/invoke/shop/method/x")
+        world.source.say((ONE,), AppName("shop", "default"))
+        by_caller = Balancing(policy="ring-hash", key=b"web.default")
+        assert world.engine.clusters["peer:shop.default"].balancing == by_caller
+        world.control.policy_changed(before)
+        assert {one.balancing for key, one in world.engine.clusters.items() if key != "app"} == {Balancing()}
 
 
 async def test_name_just_not_found_is_answered_at_once_with_what_was_tried(make: Make) -> None:

@@ -1,6 +1,6 @@
-from policies.reading import own_schema, schema
+from policies.reading import own_schema, own_traffic, schema
 from policies.reading.effects import CONFIGURATION, RESILIENCY
-from policies.reading.own_effects import ACCESS_POLICY
+from policies.reading.own_effects import ACCESS_POLICY, TRAFFIC
 from proxy.reference.page import PAGE, covering, effect_rows, field_paths, page, run_file_rows
 
 REMEDY = "write it anew with `make reference` (python -m proxy.reference.page) and commit it with your change"
@@ -15,6 +15,7 @@ def test_every_field_of_a_resource_has_an_effect_and_no_entry_is_stale() -> None
         (schema.Configuration, CONFIGURATION),
         (schema.Resiliency, RESILIENCY),
         (own_schema.AccessPolicy, ACCESS_POLICY),
+        (own_traffic.Traffic, TRAFFIC),
     ):
         assert {covering(path, effects) for path in field_paths(model)} == set(effects)
         assert len(list(effect_rows(model, effects))) == len(effects)

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use postern_core::call::breakers::{BreakerSpec, BreakerUse};
 use postern_core::call::cause::Cause;
+use postern_core::call::choosing::{self, Balancing};
 use postern_core::call::trips::{Operand, Program};
-use postern_core::clusters::Tls;
+use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
 use postern_core::connection::tls::{Material, ServerName, Verified, VerifiedConfigs};
 use postern_core::connection::via::Via;
 use postern_core::decision::access::{AccessTable, Rule};
@@ -89,7 +90,12 @@ pub(crate) type IdentityParts = (Vec<u8>, Vec<u8>, Vec<u8>, f64);
 /// name, roots, chain, key
 type VerifiedParts = (String, Vec<u8>, Vec<u8>, Vec<u8>);
 /// address, Proxy-Authorization, how it proves itself
-pub(crate) type ViaParts = (String, Vec<u8>, Option<VerifiedParts>);
+type ViaParts = (String, Vec<u8>, Option<VerifiedParts>);
+/// key, wire, TLS, upstreams by address, weight and rank, what is at them, what is before them, how calls are spread
+pub(crate) type ClusterParts =
+    (String, String, Option<TlsParts>, Vec<(String, u32, u8)>, String, Option<ViaParts>, BalancingParts);
+/// policy, header, key
+type BalancingParts = (String, Vec<u8>, Vec<u8>);
 /// How a cluster's connections are secured: `mesh`, `app`, or (name, roots, chain, key) of a server outside of the mesh.
 #[derive(FromPyObject)]
 pub(crate) enum TlsParts {
@@ -224,7 +230,39 @@ pub(crate) fn breaker((policy, max_requests, interval, timeout, trip, methods): 
     Ok(BreakerSpec { policy, max_requests, interval, timeout: seconds(timeout)?, trip, methods })
 }
 
-pub(crate) fn tls(parts: TlsParts, configs: &VerifiedConfigs) -> PyResult<Tls> {
+pub(crate) fn cluster(parts: ClusterParts, configs: &VerifiedConfigs) -> PyResult<Cluster> {
+    let (key, wire, tls_parts, upstreams, who, via_parts, spread) = parts;
+    let wire = match wire.as_str() {
+        "postern" => Wire::Postern,
+        "http1" => Wire::Http1,
+        "h2c" => Wire::H2c,
+        other => return Err(invalid(format!("unknown wire {other}"))),
+    };
+    let upstream = |(address, weight, rank): (String, _, _)| Upstream { address: address.into(), weight, rank };
+    Ok(Cluster {
+        key: key.into(),
+        wire,
+        tls: tls_parts.map_or(Ok(Tls::None), |parts| tls(parts, configs))?,
+        upstreams: upstreams.into_iter().map(upstream).collect(),
+        who: who.into(),
+        via: via_parts.map(|parts| via(parts, configs)).transpose()?,
+        balancing: balancing(spread)?,
+    })
+}
+
+fn balancing((policy, header, key): BalancingParts) -> PyResult<Balancing> {
+    Ok(match policy.as_str() {
+        "latency" => Balancing::Latency,
+        "least-requests" => Balancing::LeastRequests,
+        "round-robin" => Balancing::RoundRobin,
+        "random" => Balancing::Random,
+        "ring-hash" if header.is_empty() => Balancing::Hash(choosing::hash_of(&key)),
+        "ring-hash" => Balancing::HashOf(name(&header)?),
+        other => return Err(invalid(format!("unknown balancing {other}"))),
+    })
+}
+
+fn tls(parts: TlsParts, configs: &VerifiedConfigs) -> PyResult<Tls> {
     Ok(match parts {
         TlsParts::Kind(kind) if kind == "mesh" => Tls::Mesh,
         TlsParts::Kind(kind) if kind == "app" => Tls::App,
@@ -239,7 +277,7 @@ fn verified((name, roots, chain, key): VerifiedParts, configs: &VerifiedConfigs)
     Ok(Verified { name, config })
 }
 
-pub(crate) fn via((address, authorization, tls): ViaParts, configs: &VerifiedConfigs) -> PyResult<Arc<Via>> {
+fn via((address, authorization, tls): ViaParts, configs: &VerifiedConfigs) -> PyResult<Arc<Via>> {
     value(&authorization)?;
     let tls = tls.map(|parts| verified(parts, configs)).transpose()?;
     Ok(Arc::new(Via { address: address.into(), authorization, tls }))

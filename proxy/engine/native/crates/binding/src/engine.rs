@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use postern_core::call::breakers::{Glance, Turn};
 use postern_core::call::gates::GateSpec;
-use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
 use postern_core::connection::tls::Identity;
 use postern_core::decision::plan::ReleasedTokens;
 use postern_core::decision::trace::Sampler;
@@ -25,7 +24,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::convert::{
-    self, BoundsParts, BreakerParts, IdentityParts, ShapeParts, SpansParts, TlsParts, ViaParts, WantedParts, invalid,
+    self, BoundsParts, BreakerParts, ClusterParts, IdentityParts, ShapeParts, SpansParts, WantedParts, invalid,
 };
 use crate::question::Question;
 
@@ -152,26 +151,8 @@ impl NativeEngine {
     }
 
     /// upstreams: (address, weight, rank).
-    fn set_cluster(
-        &self,
-        key: &str,
-        wire: &str,
-        tls: Option<TlsParts>,
-        upstreams: Vec<(String, u32, u8)>,
-        who: &str,
-        via: Option<ViaParts>,
-    ) -> PyResult<()> {
-        let wire = match wire {
-            "postern" => Wire::Postern,
-            "http1" => Wire::Http1,
-            "h2c" => Wire::H2c,
-            other => return Err(invalid(format!("unknown wire {other}"))),
-        };
-        let tls = tls.map_or(Ok(Tls::None), |parts| convert::tls(parts, &self.engine.verified))?;
-        let via = via.map(|parts| convert::via(parts, &self.engine.verified)).transpose()?;
-        let upstream = |(address, weight, rank): (String, _, _)| Upstream { address: address.into(), weight, rank };
-        let upstreams = upstreams.into_iter().map(upstream).collect();
-        self.engine.set_cluster(&Cluster { key: key.into(), wire, tls, upstreams, who: who.into(), via });
+    fn set_cluster(&self, parts: ClusterParts) -> PyResult<()> {
+        self.engine.set_cluster(&convert::cluster(parts, &self.engine.verified)?);
         Ok(())
     }
 

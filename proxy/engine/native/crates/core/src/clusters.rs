@@ -1,14 +1,16 @@
 //! The clusters pushed to the engine, with the load and health of each address.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::call::balance::{self, Health, Load};
+use crate::call::balance::{Health, Load};
+use crate::call::choosing::{self, Balancing, Candidate};
 use crate::connection::tls::Verified;
 use crate::connection::via::Via;
+use crate::fields::Headers;
 
 const MAX_AWAY: usize = 1_024; // addresses of a cluster
 const MAX_PROVING: usize = 2;
@@ -45,6 +47,7 @@ pub struct Cluster {
     pub who: Arc<str>,
     /// What stands before them.
     pub via: Option<Arc<Via>>,
+    pub balancing: Balancing,
 }
 
 /// One address of a cluster. `rank`: among those that no certificate has proven yet, lower before higher.
@@ -59,26 +62,33 @@ pub struct Upstream {
 #[derive(Debug)]
 pub struct Endpoint {
     pub address: Arc<str>,
+    mark: u64,
     pub load: RefCell<Load>,
 }
 
-/// One cluster as it stands.
+/// One cluster as it stands. `turn`: of round-robin.
 #[derive(Debug)]
 pub struct ClusterState {
     pub cluster: Cluster,
     pub endpoints: Vec<Rc<Endpoint>>,
+    turn: Cell<f64>,
 }
 
 impl ClusterState {
-    /// The endpoint for an attempt.
-    pub fn pick(&self, tried: &[Arc<str>], now: Instant) -> Option<Rc<Endpoint>> {
+    /// The endpoint for an attempt at a request with these headers.
+    pub fn pick(&self, tried: &[Arc<str>], headers: &Headers, now: Instant) -> Option<Rc<Endpoint>> {
         if let [only] = &self.endpoints[..] {
             return Some(only.clone());
         }
         let borrowed: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.load.borrow()).collect();
-        let loads: Vec<(&Load, bool)> =
-            borrowed.iter().zip(&self.endpoints).map(|(load, endpoint)| (&**load, tried.contains(&endpoint.address))).collect();
-        balance::choose(&loads, now, fastrand::f64).map(|place| self.endpoints[place].clone())
+        let candidates = borrowed.iter().zip(&self.endpoints).map(|(load, endpoint)| Candidate {
+            load,
+            mark: endpoint.mark,
+            is_tried: tried.contains(&endpoint.address),
+        });
+        let all: Vec<Candidate<'_>> = candidates.collect();
+        let order = self.cluster.balancing.order(headers, &self.turn);
+        choosing::choose(&all, now, fastrand::f64, order).map(|place| self.endpoints[place].clone())
     }
 
     /// An endpoint to connect to beside a call to `but`, so that it may take calls.
@@ -126,7 +136,7 @@ impl Clusters {
 
     /// Add or replace; loads of addresses that stay are kept. `health`: of each upstream. Returns the addresses that are gone.
     pub fn put(&mut self, cluster: Cluster, health: Vec<Arc<Health>>) -> Vec<Arc<str>> {
-        let old = self.known.remove(&cluster.key).map(|state| state.endpoints).unwrap_or_default();
+        let (old, turn) = self.known.remove(&cluster.key).map(|state| (state.endpoints, state.turn)).unwrap_or_default();
         // By address: hostile announcements may push a thousand, time and again.
         let mut by_address: HashMap<Arc<str>, Rc<Endpoint>> =
             old.into_iter().map(|endpoint| (endpoint.address.clone(), endpoint)).collect();
@@ -136,13 +146,17 @@ impl Clusters {
             .zip(health)
             .map(|(Upstream { address, weight, rank }, health)| {
                 // An address of this worker's own: each call counts its holders, and workers that shared one would slow each other.
-                let made = || Endpoint { address: (**address).into(), load: RefCell::new(Load::new(*weight, *rank, health)) };
+                let made = || Endpoint {
+                    address: (**address).into(),
+                    mark: choosing::hash_of(address.as_bytes()),
+                    load: RefCell::new(Load::new(*weight, *rank, health)),
+                };
                 let endpoint = by_address.remove(address).unwrap_or_else(|| Rc::new(made()));
                 endpoint.load.borrow_mut().describe(*weight, *rank);
                 endpoint
             })
             .collect();
-        let state = ClusterState { cluster, endpoints };
+        let state = ClusterState { cluster, endpoints, turn };
         let gone = by_address.into_keys().collect();
         self.known.insert(state.cluster.key.clone(), state);
         gone
@@ -214,6 +228,7 @@ mod tests {
             upstreams: addresses.iter().map(|address| Upstream { address: (*address).into(), weight: 1, rank: 0 }).collect(),
             who: "the app".into(),
             via: None,
+            balancing: Balancing::default(),
         };
         let mut registry = HealthRegistry::default();
         let first = registry.put(&cluster(&["a", "b"]));

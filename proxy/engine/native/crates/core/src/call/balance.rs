@@ -1,6 +1,7 @@
-//! Orders the endpoints of a cluster by load and ejections: `proxy/engine/portable/balance.py`, with the same numbers, kept in
-//! step by `tests/vectors/balance.json`. Clock and chance are passed in.
+//! What is known of each endpoint of a cluster: its load, its latency and its failures. `proxy/engine/portable/balance.py`, with the same
+//! numbers, kept in step by `tests/vectors/balance.json`. The clock is passed in.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,6 @@ use crate::call::cause::Cause;
 const DEFAULT_RTT_S: f64 = 0.030; // what an endpoint costs before it was measured
 const DECAY_S: f64 = 10.0;
 const WARM_UP: u32 = 5; // answers before an endpoint's latency counts
-const SAME: f64 = 1.9; // costs nearer than this are noise
 const REFUSED_RTT_S: f64 = 1.0; // what an endpoint costs that refused a call
 const EJECT_FIRST_S: f64 = 1.0;
 const EJECT_MAX_S: f64 = 30.0;
@@ -137,13 +137,16 @@ pub struct Load {
     /// Of its source: among those that are not proven, lower before higher.
     pub rank: u8,
     pub health: Arc<Health>,
+    /// Of round-robin.
+    pub turn: Cell<f64>,
     samples: u32,
 }
 
 impl Load {
     /// An endpoint that this worker never used.
     pub fn new(weight: u32, rank: u8, health: Arc<Health>) -> Self {
-        Self { weight: weight.max(1), in_flight: 0, rtt_s: DEFAULT_RTT_S, seen_at: None, rank, health, samples: 0 }
+        let (in_flight, rtt_s, seen_at, turn) = (0, DEFAULT_RTT_S, None, Cell::new(0.0));
+        Self { weight: weight.max(1), in_flight, rtt_s, seen_at, rank, health, turn, samples: 0 }
     }
 
     /// What was pushed of it.
@@ -198,7 +201,7 @@ impl Load {
     ///
     /// What was only announced may be anybody: it comes after what has proven itself, even where that is ejected just now, unless this
     /// host itself knows of it; and what was seen to be somebody else comes last.
-    fn tier(&self, now: Instant) -> u8 {
+    pub fn tier(&self, now: Instant) -> u8 {
         let ejections = self.health.ejections();
         let is_ejected = !ejections.is_over(now);
         match (self.health.is_proven(), is_ejected) {
@@ -217,7 +220,7 @@ impl Load {
     }
 
     /// The expected wait behind what is already there. Not measured yet: as quick as the other, so that it gets measured.
-    fn cost(&self, beside: &Self, now: Instant) -> f64 {
+    pub fn cost(&self, beside: &Self, now: Instant) -> f64 {
         let measured = self.measured().or_else(|| beside.measured());
         let rtt_s = measured.map_or(DEFAULT_RTT_S, |(rtt_s, seen)| (rtt_s * decay(seen, now)).max(1e-6));
         rtt_s * f64::from(self.in_flight + 1) / f64::from(self.weight)
@@ -233,130 +236,9 @@ fn decay(seen: Instant, now: Instant) -> f64 {
     (-now.saturating_duration_since(seen).as_secs_f64() / DECAY_S).exp()
 }
 
-/// The place of the endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any. `chance`: in [0, 1).
-pub fn choose(loads: &[(&Load, bool)], now: Instant, mut chance: impl FnMut() -> f64) -> Option<usize> {
-    let all = 0..loads.len();
-    if let [_] = loads {
-        return Some(0);
-    }
-    let untried: Vec<usize> = all.clone().filter(|&at| !loads[at].1).collect();
-    let untried = if untried.is_empty() { all.collect() } else { untried };
-    let tiers: Vec<u8> = untried.iter().map(|&at| loads[at].0.tier(now)).collect();
-    let best = tiers.iter().min().copied().unwrap_or_default();
-    let pool: Vec<usize> = untried.iter().zip(&tiers).filter(|(_, tier)| **tier == best).map(|(&at, _)| at).collect();
-    let [first, second] = match pool[..] {
-        [] => return None,
-        [only] => return Some(only),
-        [first, second] => [first, second],
-        _ => {
-            let mut below = |count: usize| (chance() * count as f64) as usize;
-            let one = below(pool.len());
-            let other = (one + 1 + below(pool.len() - 1)) % pool.len();
-            [pool[one], pool[other]]
-        }
-    };
-    let (a, b) = (loads[first].0, loads[second].0);
-    let (one, other) = (a.cost(b, now), b.cost(a, now));
-    if one.max(other) < SAME * one.min(other) {
-        return Some(if chance() < 0.5 { first } else { second });
-    }
-    Some(if one < other { first } else { second })
-}
-
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
-    use crate::vectors;
-
-    fn one() -> u32 {
-        1
-    }
-
-    fn yes() -> bool {
-        true
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Endpoint {
-        #[serde(default = "one")]
-        weight: u32,
-        #[serde(default)]
-        rank: u8,
-        #[serde(default = "yes")]
-        proven: bool,
-    }
-
-    /// What happens to the endpoint `to` at a moment, or is asked: `choose` one, or what is to `see` of it.
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Step {
-        at: f64,
-        r#do: String,
-        #[serde(default)]
-        to: usize,
-        #[serde(default)]
-        took_s: f64,
-        #[serde(default = "one")]
-        times: u32,
-        #[serde(default)]
-        tried: Vec<usize>,
-        #[serde(default)]
-        chance: Vec<f64>,
-        chosen: Option<usize>,
-        ejected_s: Option<f64>,
-        rtt_s: Option<f64>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Choices {
-        why: String,
-        endpoints: Vec<Endpoint>,
-        steps: Vec<Step>,
-    }
-
-    fn change(load: &mut Load, step: &Step, now: Instant) {
-        match &*step.r#do {
-            "observe" => load.observe(Duration::from_secs_f64(step.took_s), now),
-            "yield_way" => load.yield_way(),
-            "eject" => load.eject(now),
-            "put_away" => load.lose(Cause::TlsIdentity, true, now),
-            "restore" => load.health.restore(),
-            "prove" => load.health.prove(),
-            "begin" => load.in_flight += 1,
-            "end" => load.in_flight -= 1,
-            other => panic!("{other}"),
-        }
-    }
-
-    fn take(loads: &mut [Load], step: &Step, now: Instant) {
-        if step.r#do == "choose" {
-            let all: Vec<_> = loads.iter().enumerate().map(|(place, load)| (load, step.tried.contains(&place))).collect();
-            let mut chances = step.chance.iter().copied();
-            assert_eq!(choose(&all, now, || chances.next().unwrap()), step.chosen, "{step:?}");
-            assert_eq!(chances.next(), None, "{step:?}");
-        } else if step.r#do == "see" {
-            let is_near = |found: f64, wanted: Option<f64>| wanted.is_none_or(|wanted| (found - wanted).abs() <= 1e-5 * wanted);
-            assert!(is_near(loads[step.to].ejected_for(now).as_secs_f64(), step.ejected_s), "{step:?}");
-            assert!(is_near(loads[step.to].rtt_s, step.rtt_s), "{step:?}: {}", loads[step.to].rtt_s);
-        } else {
-            (0..step.times).for_each(|_| change(&mut loads[step.to], step, now));
-        }
-    }
-
-    #[test]
-    fn endpoints_are_chosen_by_what_happened_to_them() {
-        let begin = Instant::now();
-        for case in vectors::read::<Choices>("balance", "choices") {
-            println!("{}", case.why);
-            let load = |end: &Endpoint| Load::new(end.weight, end.rank, Arc::new(Health::new(end.proven)));
-            let mut loads: Vec<_> = case.endpoints.iter().map(load).collect();
-            case.steps.iter().for_each(|step| take(&mut loads, step, begin + Duration::from_secs_f64(step.at)));
-        }
-    }
 
     #[test]
     fn what_one_worker_met_holds_for_all() {

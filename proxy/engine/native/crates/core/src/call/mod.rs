@@ -10,6 +10,7 @@ pub(crate) mod answering;
 pub(crate) mod answers;
 pub(crate) mod attempt;
 pub(crate) mod balance;
+pub mod choosing;
 pub(crate) mod deciding;
 pub(crate) mod ends;
 pub(crate) mod exchange;

@@ -88,6 +88,7 @@ mod tests {
 
     use super::*;
     use crate::call::balance::Health;
+    use crate::call::choosing::Balancing;
     use crate::clusters::{Cluster, Tls, Upstream, Wire};
     use crate::connection::io::Io;
     use crate::connection::kind::Kind;
@@ -196,7 +197,8 @@ mod tests {
             upstreams.push(Upstream { address, weight: 1, rank: 0 });
             spawn_local(seen.clone().serve(listener));
         }
-        let cluster = Cluster { key: "app".into(), wire: Wire::H2c, tls: Tls::None, upstreams, who: "the app".into(), via: None };
+        let (who, balancing) = ("the app".into(), Balancing::default());
+        let cluster = Cluster { key: "app".into(), wire: Wire::H2c, tls: Tls::None, upstreams, who, via: None, balancing };
         shared.clusters.borrow_mut().put(cluster, vec![Arc::new(Health::new(true)), Arc::new(Health::new(true))]);
 
         let (mut caller, stream) = accepted(&TcpListener::bind(("127.0.0.1", 0)).await.unwrap()).await;

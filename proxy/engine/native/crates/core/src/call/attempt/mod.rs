@@ -185,7 +185,7 @@ impl UpstreamAttempt {
         let picked = {
             let clusters = call.shared.clusters.borrow();
             clusters.get(&route.cluster).and_then(|state| {
-                let endpoint = state.pick(&call.tried, now)?;
+                let endpoint = state.pick(&call.tried, &call.head.headers, now)?;
                 let is_alone = state.endpoints.len() == 1;
                 let other = if is_alone { None } else { state.to_prove(&endpoint.address, now) };
                 Some((endpoint, other, state.cluster.wire, state.cluster.tls.clone(), state.cluster.via.clone()))

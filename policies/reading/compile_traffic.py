@@ -1,0 +1,106 @@
+"""Traffic documents -> TrafficRules; every fault at once. None is lenient: what is left out would be without the limit that was meant."""
+
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct, field
+
+from policies.reading import own_traffic
+from policies.reading.construct import Place
+from policies.reading.documents import Document
+from policies.reading.findings import Findings
+from policies.rules.traffic import BalancingRule, TargetTraffic, TrafficRules
+
+_TARGETS: Place = ("spec", "targets")
+_APP = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64})?")  # as calls may name one
+_FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+
+Documents = Sequence[tuple[Document, own_traffic.Traffic]]
+
+
+class _Merged(Struct):
+    """What the documents in force say; homes: where each entry is written."""
+
+    targets: dict[str, TargetTraffic] = field(default_factory=dict)
+    default: TargetTraffic = field(default_factory=TargetTraffic)
+    homes: dict[str, str] = field(default_factory=dict)
+
+
+def compile_traffic(
+    documents: Documents, *, own_app_id: str, own_namespace: str, findings: Findings
+) -> TrafficRules:
+    """The rules of documents in load order. Those scoped to other apps are checked and left out."""
+    merged = _Merged()
+    for document, traffic in documents:
+        is_ours = not traffic.scopes or own_app_id in traffic.scopes
+        # One that is not in force here is checked all the same: it is in another sidecar, or will be.
+        into = merged if is_ours else _Merged()
+        _Reader(document, own_namespace, findings, into).read(traffic.spec.targets)
+    return TrafficRules(targets=merged.targets, default=merged.default)
+
+
+class _Reader:
+    """Reads one document's entries. A later document's takes the place of an earlier one's, whole."""
+
+    def __init__(self, document: Document, own_namespace: str, findings: Findings, into: _Merged) -> None:
+        self._document = document
+        self._namespace = own_namespace
+        self._findings = findings
+        self._into = into
+
+    def read(self, targets: own_traffic.Targets) -> None:
+        """Adds `spec.targets` to those before it."""
+        if targets.default is not None:
+            place: Place = (*_TARGETS, "default")
+            self._place("the default", "", place)
+            self._into.default = self._target(targets.default, place)
+        own: dict[str, str] = {}
+        for name, target in targets.apps.items():
+            place = (*_TARGETS, "apps", name)
+            if _APP.fullmatch(name) is None:
+                problem = f"`{name}` is not a target (expected an app-id, or app-id.namespace)"
+                self._findings.fault(self._document, place, problem)
+                continue
+            full = name if "." in name else f"{name}.{self._namespace}"
+            if full in own:
+                problem = f"{name} is named again (first as {own[full]})"
+                self._findings.fault(self._document, place, problem)
+            else:
+                self._place(name, full, place)
+            own[full] = name
+            self._into.targets[full] = self._target(target, place)
+
+    def _place(self, name: str, full: str, place: Place) -> None:
+        """Remember where an entry is written, and say whose place it takes."""
+        homes = self._into.homes
+        if full in homes:
+            text = f"takes the place of what {homes[full]} says of {name}"
+            self._findings.warn(self._document, place, text)
+        homes[full] = f"{self._document.path}:{self._document.line_of(place)}"
+
+    def _target(self, target: own_traffic.Target, place: Place) -> TargetTraffic:
+        return TargetTraffic(
+            balancing=self._balancing(target.balancing, (*place, "balancing")),
+            source=".".join(map(str, place[1:])),
+        )
+
+    def _balancing(self, written: own_traffic.Balancing, place: Place) -> BalancingRule:
+        spot: Place = (*place, "hash")
+        if written.hash is None:
+            if written.policy == "ring-hash":
+                problem = "is missing (expected header: NAME, or caller: true, beside ring-hash)"
+                self._findings.fault(self._document, spot, problem)
+            return BalancingRule(policy=written.policy)
+        if written.policy != "ring-hash":
+            problem = f"is for ring-hash alone (expected none beside {written.policy})"
+            self._findings.fault(self._document, spot, problem)
+        header = written.hash.header
+        if (header is not None) == written.hash.caller:
+            self._findings.fault(
+                self._document, spot, "names no single key (expected header: NAME, or caller: true)"
+            )
+        if header is not None and _FIELD.fullmatch(header) is None:
+            self._findings.fault(
+                self._document, (*spot, "header"), f"`{header}` is not a header (expected a name)"
+            )
+        return BalancingRule(policy=written.policy, header=(header or "").lower())

@@ -1,0 +1,50 @@
+"""Schema of postern's own kind Traffic, read like Dapr's: see `schema.py`."""
+
+from typing import Literal
+
+from msgspec import field
+
+from policies.reading.schema import Metadata, Section
+
+
+class Hash(Section, frozen=True):
+    """`hash` of `balancing`: what decides which endpoint a call goes to."""
+
+    header: str | None = None
+    caller: bool = False
+
+
+class Balancing(Section, frozen=True):
+    """`balancing` of a target."""
+
+    policy: Literal["latency", "least-requests", "round-robin", "random", "ring-hash"] = "latency"
+    hash: Hash | None = None
+
+
+class Target(Section, frozen=True):
+    """`default`, and an entry of `apps`: what holds for calls to an app."""
+
+    balancing: Balancing = Balancing()
+
+
+class Targets(Section, frozen=True):
+    """`spec.targets`: calls that the app makes."""
+
+    default: Target | None = None
+    apps: dict[str, Target] = field(default_factory=dict)
+
+
+class TrafficSpec(Section, frozen=True):
+    """`spec` of a Traffic."""
+
+    targets: Targets = Targets()
+
+
+class Traffic(Section, frozen=True):
+    """kind: Traffic."""
+
+    kind: Literal["Traffic"]
+    api_version: Literal["postern.dev/v1alpha1"]
+    metadata: Metadata
+    spec: TrafficSpec
+    scopes: list[str] = field(default_factory=list)

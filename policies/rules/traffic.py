@@ -1,0 +1,39 @@
+"""How calls to each target are spread over its endpoints; frozen values, pure.
+
+Made of Traffic documents by `compile_traffic.py`; without any, `TrafficRules()` holds.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct, field
+
+BalancingPolicy = Literal["latency", "least-requests", "round-robin", "random", "ring-hash"]
+
+
+class BalancingRule(Struct, frozen=True, kw_only=True):
+    """Which endpoint of a target a call goes to.
+
+    header: of `ring-hash`, the header whose value decides, in lower case; empty: the caller's identity does.
+    """
+
+    policy: BalancingPolicy = "latency"
+    header: str = ""
+
+
+class TargetTraffic(Struct, frozen=True, kw_only=True):
+    """What holds for calls to one target. source: the entry that says so, `targets.apps.<name>` or `targets.default`; empty: none does."""
+
+    balancing: BalancingRule = BalancingRule()
+    source: str = ""
+
+
+class TrafficRules(Struct, frozen=True, kw_only=True):
+    """All of one caller's. targets: by `app.namespace`."""
+
+    targets: Mapping[str, TargetTraffic] = field(default_factory=dict)
+    default: TargetTraffic = TargetTraffic()
+
+    def for_app(self, app_id: str, namespace: str) -> TargetTraffic:
+        """What holds for calls to an app, however the call spells it; an HTTPEndpoint is one of its caller's own namespace."""
+        return self.targets.get(f"{app_id}.{namespace}", self.default)

@@ -1,0 +1,121 @@
+"""Traffic resources: whom they are about, how they add up, and where their faults are."""
+
+from pathlib import Path
+
+import pytest
+
+from policies.errors import DocumentError
+from policies.reloading.loading import PolicySnapshot, load
+from policies.rules.traffic import BalancingRule, TargetTraffic
+from tests.unit.policies.writing import OWN, sources
+
+HEAD = "apiVersion: postern.dev/v1alpha1\nkind: Traffic\nmetadata: {name: shop}\n"
+
+
+def traffic(body: str, head: str = HEAD) -> str:
+    return head + "spec:\n" + "".join(f"  {line}\n" for line in body.strip().splitlines())
+
+
+def loaded(folder: Path, *texts: str, lenient: bool = False) -> PolicySnapshot:
+    files = {f"{number}.yaml": text for number, text in enumerate(texts)}
+    return load(sources(folder, resources=files, lenient=lenient))
+
+
+def faults(folder: Path, *texts: str) -> list[str]:
+    """Each with its line."""
+    with pytest.raises(DocumentError) as raised:
+        loaded(folder, *texts, lenient=True)
+    return [f"{fault.line}: {fault.field}: {fault.problem}" for fault in raised.value.faults]
+
+
+def test_target_is_found_however_it_is_spelt_and_others_get_the_default(tmp_path: Path) -> None:
+    rules = loaded(
+        tmp_path,
+        traffic("""
+targets:
+  default: {balancing: {policy: random}}
+  apps:
+    inventory: {balancing: {policy: round-robin}}
+    inventory.eu: {balancing: {policy: ring-hash, hash: {header: X-User}}}
+    stock: {balancing: {policy: ring-hash, hash: {caller: true}}}
+    plain: {}
+"""),
+    ).traffic
+    assert rules.for_app("inventory", OWN.namespace) == TargetTraffic(
+        balancing=BalancingRule(policy="round-robin"), source="targets.apps.inventory"
+    )
+    by_user = BalancingRule(policy="ring-hash", header="x-user")
+    assert rules.for_app("inventory", "eu").balancing == by_user
+    assert rules.for_app("stock", OWN.namespace).balancing == BalancingRule(policy="ring-hash")
+    assert rules.for_app("plain", OWN.namespace).balancing.policy == "latency"
+    other = rules.for_app("other", OWN.namespace)
+    assert (other.balancing.policy, other.source) == ("random", "targets.default")
+
+
+def test_without_a_resource_calls_go_by_latency(tmp_path: Path) -> None:
+    assert loaded(tmp_path).traffic.for_app("a", "b") == TargetTraffic()
+
+
+def test_resource_for_other_apps_is_checked_and_left_out(tmp_path: Path) -> None:
+    body = "scopes: [other]\n" + traffic("targets: {apps: {a: {balancing: {policy: random}}}}")
+    snapshot = loaded(tmp_path, body)
+    assert (snapshot.traffic.targets, snapshot.warnings) == ({}, ())
+    wrong = body.replace("policy: random", "policy: ring-hash")
+    assert "hash: is missing" in faults(tmp_path, wrong)[0]
+
+
+def test_later_entry_takes_the_place_of_an_earlier_one_and_says_so(tmp_path: Path) -> None:
+    one = traffic("targets: {default: {balancing: {policy: random}}, apps: {a: {}, b: {}}}")
+    snapshot = loaded(
+        tmp_path, one, traffic("targets:\n  default: {}\n  apps: {a: {balancing: {policy: random}}}")
+    )
+    assert snapshot.traffic.for_app("a", OWN.namespace).balancing.policy == "random"
+    assert snapshot.traffic.default.balancing.policy == "latency"
+    told = [warning.partition("resources/")[2] for warning in snapshot.warnings]
+    assert [text.partition(": ")[0] for text in told] == ["1.yaml:6", "1.yaml:7"]
+    assert all("takes the place of what" in text and "0.yaml:5 says of" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            "targets: {default: {balancing: {policy: fastest}}}",
+            "5: spec.targets.default.balancing.policy: `fastest` is unknown "
+            "(expected latency or least-requests or round-robin or random or ring-hash)",
+        ),
+        (
+            "targets: {apps: {a: {balancing: {policy: ring-hash}}}}",
+            "5: spec.targets.apps.a.balancing.hash: is missing (expected header: NAME, or caller: true, beside ring-hash)",
+        ),
+        (
+            "targets: {apps: {a: {balancing: {policy: random, hash: {caller: true}}}}}",
+            "5: spec.targets.apps.a.balancing.hash: is for ring-hash alone (expected none beside random)",
+        ),
+        (
+            "targets: {apps: {a: {balancing: {policy: ring-hash, hash: {caller: true, header: x}}}}}",
+            "5: spec.targets.apps.a.balancing.hash: names no single key (expected header: NAME, or caller: true)",
+        ),
+        (
+            "targets: {apps: {a: {balancing: {policy: ring-hash, hash: {}}}}}",
+            "5: spec.targets.apps.a.balancing.hash: names no single key (expected header: NAME, or caller: true)",
+        ),
+        (
+            "targets: {apps: {a: {balancing: {policy: ring-hash, hash: {header: 'x user'}}}}}",
+            "5: spec.targets.apps.a.balancing.hash.header: `x user` is not a header (expected a name)",
+        ),
+        (
+            "targets: {apps: {a/b: {}}}",
+            "5: spec.targets.apps.a/b: `a/b` is not a target (expected an app-id, or app-id.namespace)",
+        ),
+        (
+            f"targets: {{apps: {{a: {{}}, a.{OWN.namespace}: {{}}}}}}",
+            f"5: spec.targets.apps.a.{OWN.namespace}: a.{OWN.namespace} is named again (first as a)",
+        ),
+        ("targets: {app: {}}", "5: spec.targets.app: unknown key (did you mean apps?)"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place_and_never_forgiven(
+    tmp_path: Path, body: str, expected: str
+) -> None:
+    assert faults(tmp_path, traffic(body)) == [expected]
