@@ -161,8 +161,11 @@ class Http2End(asyncio.Protocol):
         self._turns = Turns(self._feed, self._loop, rota)
         self._starved: dict[int, Stream] = {}
         self.streams: dict[int, Stream] = {}
-        self.active_at = self._loop.time()
+        self.active_at = self.waits_since = self._loop.time()
+        self._heard_at = self.active_at
+        self._silence_s = limits.ping_s  # with calls, then a PING
         self._ping_sent_at: float | None = None
+        self.is_unanswered = False  # a PING, for so long that the connection was given up
         self.term: Term | None = None  # between proxies: until when the certificates of both hold
 
     # --- transport -----------------------------------------------------------------------------------------------------
@@ -204,6 +207,7 @@ class Http2End(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> bytes | None:
         """Read a piece; what is left for later ones, None where the connection is over."""
+        self._heard_at = self._loop.time()
         try:
             passed = self._filter.feed(data)
             events = self._h2.receive_data(passed) if passed else []
@@ -345,13 +349,17 @@ class Http2End(asyncio.Protocol):
             self._count("head-timeout")
             self.fail(Codes.ENHANCE_YOUR_CALM, "a header block took too long")
         elif self._ping_sent_at is not None and now - self._ping_sent_at > self._limits.pong_s:
+            self.is_unanswered = True
             self._count("ping-unanswered")
             if self._transport is not None:
                 self._transport.abort()
-        elif self._ping_sent_at is None and self.streams and now - self.active_at > self._limits.ping_s:
+        elif self._ping_sent_at is None and self.streams and self._is_silent(now):
             self._ping_sent_at = now
             self._h2.ping(b"postern!")
             self.schedule_flush()
+
+    def _is_silent(self, now: float) -> bool:
+        return now - max(self._heard_at, self.waits_since) > self._silence_s
 
     # --- for the ends to fill in -----------------------------------------------------------------------------------------
 
@@ -530,7 +538,7 @@ class Http2End(asyncio.Protocol):
 
     def _on_ping_ack(self, event: h2.events.PingAckReceived) -> None:
         self._ping_sent_at = None
-        self.active_at = self._loop.time()
+        self._silence_s = min(2 * self._silence_s, self._limits.ping_s)  # alive: asked ever more seldom
         self.answered_ping(event.ping_data or b"")
 
     def answered_ping(self, data: bytes) -> None:

@@ -22,8 +22,11 @@ from proxy.wire.http2 import (
     read_trailers,
 )
 from proxy.wire.streams import ConnectionOwner, CountFrame, RawHead, ResponseEvents
+from proxy.wire.tls import ALPN_OWN
 from proxy.wire.turns import Rota
 
+FIRST_PING_S = 0.5  # of silence of a proxy of ours for which calls wait
+DOUBT_S = 0.5  # without an answer to it
 _OTHER_LENGTH = "a body of another length than its content-length"
 _UNFIT = re.compile(rb'["<>`]')
 _UNESCAPED = re.compile(rb'[<>`]|\?.*"')
@@ -115,6 +118,15 @@ class Http2Client(Http2End):
         return min(int(self._h2.remote_settings.max_concurrent_streams), MAX_CALLS) - self.in_flight
 
     @property
+    def is_watched(self) -> bool:
+        """The other end is a proxy of ours, which may be asked soon and often whether it is alive; others count PINGs."""
+        return self.alpn == ALPN_OWN
+
+    def is_doubtful(self, now: float) -> bool:
+        """Calls wait for a proxy of ours that has not answered a PING: others should take the next."""
+        return self.is_watched and self._ping_sent_at is not None and now - self._ping_sent_at > DOUBT_S
+
+    @property
     def has_extended_connect(self) -> bool:
         """See UpstreamConnection."""
         return bool(self._h2.remote_settings.enable_connect_protocol)
@@ -152,8 +164,12 @@ class Http2Client(Http2End):
         fields.extend(allowed(head.headers))
         stream.id = self._h2.get_next_available_stream_id()
         self._filter.began_call()
-        self.streams[stream.id] = stream
         self.active_at = self._loop.time()
+        if not self.streams:
+            self.waits_since = self.active_at
+        if self.is_watched:
+            self._silence_s = min(FIRST_PING_S, self._limits.ping_s)
+        self.streams[stream.id] = stream
         stream.ended = end
         stream.bodiless = head.method == b"HEAD"
         self.send_head(stream.id, fields, end=end)

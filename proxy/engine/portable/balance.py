@@ -13,6 +13,7 @@ WARM_UP = 5  # answers before an endpoint's latency counts
 REFUSED_RTT_S = 1.0  # what an endpoint costs that refused a call
 EJECT_FIRST_S = 1.0  # a restarting endpoint is tried again soon; one that stays dead, each time half as often
 EJECT_MAX_S = 30.0
+AVOID_S = 1.0  # at a time, while an endpoint does not answer a PING
 AWAY_FIRST_S = (
     30.0  # an address that shows a wrong identity or none is no instance: it is looked at again seldom
 )
@@ -38,6 +39,7 @@ class Load(Struct):
     samples: int = 0
     failures: int = 0
     ejected_until: float = 0.0
+    avoided_until: float = 0.0
     rank: int = 0
     proven: bool = True
     mismatches: int = 0
@@ -59,7 +61,7 @@ class Load(Struct):
     def restore(self) -> None:
         """Nothing is held against it."""
         self.failures = self.mismatches = 0
-        self.ejected_until = 0.0
+        self.ejected_until = self.avoided_until = 0.0
 
     def yield_way(self) -> None:
         """It takes calls, but not this one: let others take the next."""
@@ -75,6 +77,10 @@ class Load(Struct):
             self.failures += 1
             self.ejected_until = now + _doubled(EJECT_FIRST_S, self.failures, EJECT_MAX_S)
 
+    def avoid(self, now: float) -> None:
+        """It does not answer just now: leave it alone for a moment, without counting that as a failure."""
+        self.avoided_until = now + AVOID_S
+
     def put_away(self, now: float) -> None:
         """It could not prove to be an instance of this app."""
         self.proven = False
@@ -88,7 +94,7 @@ class Load(Struct):
         What was only announced may be anybody: it comes after what has proven itself, even where that is ejected just now, unless this
         host itself knows of it; and what was seen to be somebody else comes last.
         """
-        is_ejected = now < self.ejected_until
+        is_ejected = now < max(self.ejected_until, self.avoided_until)
         if self.proven:
             return 2 if is_ejected else 0
         if self.mismatches:

@@ -22,6 +22,8 @@ from proxy.contract.recording import Table
 from proxy.engine.portable.carrier import Carrier, Explain
 from proxy.engine.portable.listener import Listener
 
+_PULSE_S = 0.25  # between looks at connections to peers, which may be silent
+
 
 class PortableEngine:
     """Mutable state: the listeners by name, and the TaskGroup that owns every task while `run` is running."""
@@ -50,6 +52,7 @@ class PortableEngine:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 self._running.set()
+                tasks.create_task(self._watch_upstreams())
                 loop = asyncio.get_running_loop()
                 while True:
                     due = loop.time() + LAG_SAMPLE_S
@@ -57,7 +60,6 @@ class PortableEngine:
                     now = loop.time()
                     self._carrier.gates.note_lag(now - due)
                     wall = time.time()
-                    self._carrier.pool.sweep(now, wall)
                     for listener in self._listeners.values():
                         listener.sweep(now, wall)
         finally:
@@ -68,6 +70,19 @@ class PortableEngine:
             self._carrier.pool.close()
             for listener in self._listeners.values():
                 listener.end()
+
+    async def _watch_upstreams(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_PULSE_S)
+            now = loop.time()
+            for origin, is_dead in self._carrier.pool.sweep(now, time.time()).items():
+                state = self._carrier.clusters.get(origin.cluster)
+                load = state.load(origin.address) if state is not None else None
+                if load is not None and is_dead:
+                    load.eject(now)
+                elif load is not None:
+                    load.avoid(now)
 
     def _spawn(self, task: Coroutine[None, None, None]) -> object:
         if self._tasks is not None:

@@ -7,7 +7,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 
 from msgspec import Struct, field
 
@@ -379,15 +379,22 @@ class Pool:
                 for connection in list(host.connections):
                     connection.retire()
 
-    def sweep(self, now: float, wall: float) -> None:
-        """Look after idle and silent connections, and those whose certificates end. `wall`: epoch seconds."""
+    def sweep(self, now: float, wall: float) -> Mapping[Origin, bool]:
+        """Look after idle and silent connections, and those whose certificates end. `wall`: epoch seconds.
+
+        Returns the origins of connections on which calls wait and a PING is not answered; True: which were given up for that.
+        """
+        silent: dict[Origin, bool] = {}
         for host in list(self._hosts.values()):
             for connection in list(host.connections):
                 if isinstance(connection, Http2Client):
                     connection.check_term(wall)
                     connection.check_alive(now)
+                    if connection.is_doubtful(now):
+                        silent[host.origin] = connection.is_unanswered
                     if not connection.streams and now - connection.active_at > self._limits.idle_s:
                         connection.retire()
+        return silent
 
     def close(self) -> None:
         """Close everything now."""

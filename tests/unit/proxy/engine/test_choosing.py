@@ -70,7 +70,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     at: float
     do: Literal[
-        "observe", "yield_way", "eject", "put_away", "restore", "prove", "begin", "end", "choose", "see"
+        "observe",
+        "yield_way",
+        "avoid",
+        "eject",
+        "put_away",
+        "restore",
+        "prove",
+        "begin",
+        "end",
+        "choose",
+        "see",
     ]
     to: int = 0
     took_s: float = 0.0
@@ -95,6 +105,8 @@ def change(load: Load, step: Step) -> None:
             load.observe(step.took_s, step.at)
         case "yield_way":
             load.yield_way()
+        case "avoid":
+            load.avoid(step.at)
         case "eject":
             load.eject(step.at)
         case "put_away":

@@ -14,6 +14,7 @@ const WARM_UP: u32 = 5; // answers before an endpoint's latency counts
 const REFUSED_RTT_S: f64 = 1.0; // what an endpoint costs that refused a call
 const EJECT_FIRST_S: f64 = 1.0;
 const EJECT_MAX_S: f64 = 30.0;
+const AVOID: Duration = Duration::from_secs(1); // at a time, while an endpoint does not answer a PING
 const AWAY_FIRST_S: f64 = 30.0; // an address that shows a wrong identity or none is no instance: it is looked at again seldom
 const AWAY_MAX_S: f64 = 300.0;
 
@@ -35,11 +36,16 @@ struct Ejections {
     failures: i32,
     mismatches: i32,
     until: Option<Instant>,
+    avoided_until: Option<Instant>,
 }
 
 impl Ejections {
     fn is_over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until <= now)
+    }
+
+    fn is_avoided(&self, now: Instant) -> bool {
+        self.avoided_until.is_some_and(|until| until > now)
     }
 }
 
@@ -54,13 +60,20 @@ impl Health {
         self.ejections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn eject(&self, now: Instant) {
+    /// It refused or broke a connection: leave it alone, each time twice as long.
+    pub fn eject(&self, now: Instant) {
         let mut ejections = self.lock();
         if ejections.is_over(now) {
             ejections.failures += 1;
             ejections.until = Some(now + doubled(EJECT_FIRST_S, ejections.failures, EJECT_MAX_S));
             self.is_ailing.store(true, Ordering::Release);
         }
+    }
+
+    /// It does not answer just now: leave it alone for a moment, without counting that as a failure.
+    pub fn avoid(&self, now: Instant) {
+        self.lock().avoided_until = Some(now + AVOID);
+        self.is_ailing.store(true, Ordering::Release);
     }
 
     fn put_away(&self, now: Instant) {
@@ -203,7 +216,7 @@ impl Load {
     /// host itself knows of it; and what was seen to be somebody else comes last.
     pub fn tier(&self, now: Instant) -> u8 {
         let ejections = self.health.ejections();
-        let is_ejected = !ejections.is_over(now);
+        let is_ejected = !ejections.is_over(now) || ejections.is_avoided(now);
         match (self.health.is_proven(), is_ejected) {
             (true, false) => 0,
             (true, true) => 2,

@@ -222,6 +222,7 @@ mod tests {
         match &*step.r#do {
             "observe" => load.observe(Duration::from_secs_f64(step.took_s), now),
             "yield_way" => load.yield_way(),
+            "avoid" => load.health.avoid(now),
             "eject" => load.eject(now),
             "put_away" => load.lose(Cause::TlsIdentity, true, now),
             "restore" => load.health.restore(),

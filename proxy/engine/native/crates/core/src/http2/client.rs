@@ -15,10 +15,11 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Uri, uri};
 use tokio::sync::oneshot;
 
+use crate::call::balance::Health;
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Lost, Part};
 use crate::call::pool::Origin;
-use crate::clusters::Tls;
+use crate::clusters::{Tls, Wire};
 use crate::connection::alerts::named;
 use crate::connection::io::{Io, STEP};
 use crate::connection::leaving::Leaving;
@@ -27,7 +28,7 @@ use crate::connection::refusal::by_alert;
 use crate::fields::Headers;
 use crate::head::{Protocol, RawHead};
 use crate::http2::frame_filter::{Flood, FrameFilter, MAX_FRAME, Side};
-use crate::http2::pulse::{Pulse, UNANSWERED};
+use crate::http2::pulse::{Calls, Pulse, UNANSWERED};
 use crate::http2::server::{RESET_STREAMS, data_frame_budget, finish, only_allowed, poll_part, poll_room};
 use crate::seam::ask::Notice;
 use crate::shared::Shared;
@@ -50,6 +51,8 @@ pub struct H2Conn {
     callee: Arc<str>,
     chose_h2: Option<bool>,
     pub in_flight: Cell<usize>,
+    /// Calls that it took, counted up to any number.
+    begun: Cell<u32>,
     /// The same of all connections.
     streams: Rc<Cell<usize>>,
     pub closed: Cell<bool>,
@@ -113,6 +116,7 @@ impl H2Conn {
             callee,
             chose_h2,
             in_flight,
+            begun: Cell::new(0),
             streams: shared.pool.streams.clone(),
             closed,
             active_at,
@@ -122,8 +126,12 @@ impl H2Conn {
         shared.pool.watch(&leaving);
         let (up, is_up) = oneshot::channel();
         let weak = Rc::downgrade(&this);
-        let who: Arc<str> = format!("{} at {}", origin.cluster, origin.address).into();
-        let driven = drive(shared.clone(), connection, filter, leaving, weak.clone(), who, up);
+        let end = FarEnd {
+            cluster: origin.cluster.clone(),
+            address: origin.address.clone(),
+            is_watched: origin.wire == Wire::Postern && chose_h2 == Some(false),
+        };
+        let driven = drive(shared.clone(), connection, filter, leaving, weak.clone(), end, up);
         tokio::task::spawn_local(async move {
             driven.await;
             if let Some(this) = weak.upgrade() {
@@ -189,6 +197,28 @@ fn path_and_query(target: Bytes) -> Result<uri::PathAndQuery, uri::InvalidUri> {
     })
 }
 
+/// Where a connection leads. `is_watched`: to a proxy of ours, of which it soon notices that it is silent.
+struct FarEnd {
+    cluster: Arc<str>,
+    address: Arc<str>,
+    is_watched: bool,
+}
+
+impl FarEnd {
+    fn who(&self) -> Arc<str> {
+        format!("{} at {}", self.cluster, self.address).into()
+    }
+
+    /// Change what is known of its health, for all workers.
+    fn with_health(&self, shared: &Shared, change: impl Fn(&Health, Instant)) {
+        let clusters = shared.clusters.borrow();
+        let endpoints = clusters.get(&self.cluster).map(|state| &state.endpoints[..]).unwrap_or_default();
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.address == self.address) {
+            change(&endpoint.load.borrow().health, Instant::now());
+        }
+    }
+}
+
 /// Drive a connection to its end; `up` hears of its SETTINGS, or why none came.
 async fn drive(
     shared: Rc<Shared>,
@@ -196,11 +226,11 @@ async fn drive(
     filter: Rc<FrameFilter>,
     leaving: Rc<Leaving>,
     conn: Weak<H2Conn>,
-    who: Arc<str>,
+    end: FarEnd,
     up: oneshot::Sender<Result<(), String>>,
 ) {
     let mut up = Some(up);
-    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
+    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits, end.is_watched);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(kind) = filter.poll_flood(cx) {
             return Poll::Ready(Err(kind));
@@ -209,11 +239,14 @@ async fn drive(
             return Poll::Ready(Err(Flood { kind: EXPIRED, reason: Reason::NO_ERROR }));
         }
         if let Some(kind) = filter.take_strain() {
-            shared.note(Notice::RefusedFrames { kind, who: who.clone() });
+            shared.note(Notice::RefusedFrames { kind, who: end.who() });
         }
-        let has_calls = conn.upgrade().is_some_and(|conn| conn.in_flight.get() > 0);
-        if let Poll::Ready(kind) = pulse.poll(cx, &filter, has_calls) {
+        let calls = conn.upgrade().map_or((0, 0), |conn| (conn.in_flight.get(), conn.begun.get()));
+        if let Poll::Ready(kind) = pulse.poll(cx, &filter, Calls { has_some: calls.0 > 0, begun: calls.1 }) {
             return Poll::Ready(Err(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM }));
+        }
+        if pulse.is_doubtful() {
+            end.with_health(&shared, Health::avoid);
         }
         let polled = Pin::new(&mut connection).poll(cx);
         if filter.has_settings() {
@@ -233,11 +266,14 @@ async fn drive(
         Err(Flood { kind: "text", .. }) => "it does not speak HTTP/2 (is its protocol set right?)".to_owned(),
         Err(Flood { kind: EXPIRED, .. }) => "a certificate of the connection has expired".to_owned(),
         Err(Flood { kind: UNANSWERED, .. }) => {
-            shared.note(Notice::RefusedFrames { kind: UNANSWERED, who });
+            if end.is_watched {
+                end.with_health(&shared, Health::eject);
+            }
+            shared.note(Notice::RefusedFrames { kind: UNANSWERED, who: end.who() });
             "the other end answers no PING".to_owned()
         }
         Err(Flood { kind, .. }) => {
-            shared.note(Notice::RefusedFrames { kind, who });
+            shared.note(Notice::RefusedFrames { kind, who: end.who() });
             format!("this proxy ended the connection: too many {kind} frames")
         }
     };
@@ -276,6 +312,7 @@ impl Place {
     /// Take one.
     pub fn take(conn: &Rc<H2Conn>, owner: Weak<dyn Owner>) -> Self {
         conn.in_flight.set(conn.in_flight.get() + 1);
+        conn.begun.set(conn.begun.get().wrapping_add(1));
         conn.streams.set(conn.streams.get() + 1);
         Self { conn: conn.clone(), owner }
     }

@@ -11,6 +11,12 @@ use crate::http2::frame_filter::FrameFilter;
 use crate::limits::Limits;
 
 const TICK: Duration = Duration::from_secs(1);
+/// The same of a proxy of ours, which may be asked soon and often whether it is alive; others count PINGs.
+const WATCH_TICK: Duration = Duration::from_millis(250);
+/// Of silence of a proxy of ours for which calls wait.
+const FIRST_SILENCE: Duration = Duration::from_millis(500);
+/// Without an answer to the PING: others should take the next calls.
+const DOUBT: Duration = Duration::from_millis(500);
 
 /// A header block took too long: the peer is told.
 pub const HEAD_TIMEOUT: &str = "head-timeout";
@@ -23,32 +29,64 @@ pub struct Pulse {
     ping: Option<PingPong>,
     asked_at: Option<Instant>,
     head: Duration,
+    /// Of silence with calls, then a PING: grows to `longest` with each answer, as the other end is alive.
     silence: Duration,
+    first: Duration,
+    longest: Duration,
     answer: Duration,
+    is_watched: bool,
+    /// When there was a look and no call.
+    idle_at: Instant,
+    /// Calls begun at the last look.
+    begun: u32,
+}
+
+/// The calls of a connection. `begun`: how many there ever were, counted up to any number.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls {
+    pub has_some: bool,
+    pub begun: u32,
 }
 
 impl Pulse {
-    /// Nothing asked yet.
-    pub fn new(ping: Option<PingPong>, limits: &Limits) -> Self {
-        let mut ticks = interval_at(tokio::time::Instant::now() + TICK, TICK);
+    /// Nothing asked yet. `is_watched`: the other end is a proxy of ours.
+    pub fn new(ping: Option<PingPong>, limits: &Limits, is_watched: bool) -> Self {
+        let tick = if is_watched { WATCH_TICK } else { TICK };
+        let mut ticks = interval_at(tokio::time::Instant::now() + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ticks, ping, asked_at: None, head: limits.head, silence: limits.ping, answer: limits.pong }
+        let (head, longest, answer) = (limits.head, limits.ping, limits.pong);
+        let first = if is_watched { FIRST_SILENCE.min(longest) } else { longest };
+        let idle_at = Instant::now();
+        Self { ticks, ping, asked_at: None, head, silence: first, first, longest, answer, is_watched, idle_at, begun: 0 }
+    }
+
+    /// Calls wait for a proxy of ours that does not answer a PING.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_watched && self.asked_at.is_some_and(|asked| asked.elapsed() > DOUBT)
     }
 
     /// Ready with a kind where the connection must end.
-    pub fn poll(&mut self, cx: &mut Context<'_>, filter: &FrameFilter, has_calls: bool) -> Poll<&'static str> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, filter: &FrameFilter, calls: Calls) -> Poll<&'static str> {
         if let (Some(_), Some(ping)) = (self.asked_at, &mut self.ping) {
             if ping.poll_pong(cx).is_ready() {
                 self.asked_at = None;
+                self.silence = (self.silence * 2).min(self.longest);
             }
         }
         while self.ticks.poll_tick(cx).is_ready() {
             if filter.block_at().is_some_and(|begun| begun.elapsed() > self.head) {
                 return Poll::Ready(HEAD_TIMEOUT);
             }
+            if !calls.has_some {
+                self.idle_at = Instant::now();
+            }
+            if std::mem::replace(&mut self.begun, calls.begun) != calls.begun {
+                self.silence = self.first;
+            }
+            let is_silent = calls.has_some && filter.heard_at().max(self.idle_at).elapsed() > self.silence;
             match (self.asked_at, &mut self.ping) {
                 (Some(asked), _) if asked.elapsed() > self.answer => return Poll::Ready(UNANSWERED),
-                (None, Some(ping)) if has_calls && filter.heard_at().elapsed() > self.silence => {
+                (None, Some(ping)) if is_silent => {
                     self.asked_at = ping.send_ping(Ping::opaque()).is_ok().then(Instant::now);
                     drop(ping.poll_pong(cx)); // to be woken by the answer
                 }

@@ -22,7 +22,7 @@ use crate::http1::h2c::Upgraded;
 use crate::http1::head_scan::is_authority;
 use crate::http2::frame_filter::{Flood, FrameFilter, MAX_FRAME, Side};
 use crate::http2::head_blocks::Block;
-use crate::http2::pulse::{Pulse, UNANSWERED};
+use crate::http2::pulse::{Calls, Pulse, UNANSWERED};
 use crate::limits::Limits;
 use crate::seam::ask::Notice;
 use crate::shared::Shared;
@@ -109,7 +109,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
     let begun = builder(&shared.limits).handshake::<_, Bytes>(io.clone());
     let Ok(Ok(mut connection)) = tokio::time::timeout(shared.limits.head, begun).await else { return false };
     let window = shared.limits.connection_window_bytes;
-    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits);
+    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits, false);
     let mut goaway: Option<Pin<Box<tokio::time::Sleep>>> = None;
     let mut parted = false;
     loop {
@@ -137,7 +137,8 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
                     }
                 }
             }
-            if let Poll::Ready(kind) = pulse.poll(cx, filter, leaving.calls.get() > 0) {
+            let calls = Calls { has_some: leaving.calls.get() > 0, begun: 0 };
+            if let Poll::Ready(kind) = pulse.poll(cx, filter, calls) {
                 return Poll::Ready(Err(Turn::Flood(Flood { kind, reason: Reason::ENHANCE_YOUR_CALM })));
             }
             let accepted = connection.poll_accept(cx);
