@@ -1,6 +1,6 @@
 """Network namespaces joined by a bridge, for tests of multicast and of machines that cannot see each other. Needs root.
 
-Each host is a namespace with loopback up and `eth0` on one common network; names are unique,
+Each host is a namespace with loopback up, and mostly `eth0` on one common network; names are unique,
 and everything is removed at the end.
 """
 
@@ -49,6 +49,17 @@ def unavailable_reason() -> str | None:
 
 
 @contextlib.contextmanager
+def lone_hosts(count: int) -> Iterator[tuple[Host, ...]]:
+    """Make `count` hosts without a network: they have loopback alone, and no address; remove them all at the end."""
+    tag = f"pt{secrets.token_hex(3)}"
+    hosts = tuple(Host(f"{tag}-{index}", "") for index in range(count))
+    with contextlib.ExitStack() as stack:
+        for host in hosts:
+            _add(host.namespace, stack)
+        yield hosts
+
+
+@contextlib.contextmanager
 def joined_hosts(count: int = 2) -> Iterator[tuple[Host, ...]]:
     """Make `count` hosts on one network, 10.77.0.0/24, with multicast; remove them all at the end."""
     tag = f"pt{secrets.token_hex(3)}"
@@ -56,9 +67,7 @@ def joined_hosts(count: int = 2) -> Iterator[tuple[Host, ...]]:
     switch = f"{tag}-sw"
     with contextlib.ExitStack() as stack:
         for namespace in (switch, *(host.namespace for host in hosts)):
-            _run("ip", "netns", "add", namespace)
-            stack.callback(_run, "ip", "netns", "del", namespace)
-            _run("ip", "-n", namespace, "link", "set", "lo", "up")
+            _add(namespace, stack)
         _run(
             "ip",
             "-n",
@@ -77,6 +86,12 @@ def joined_hosts(count: int = 2) -> Iterator[tuple[Host, ...]]:
         for index, host in enumerate(hosts):
             _plug(host, switch, f"port{index}")
         yield hosts
+
+
+def _add(namespace: str, stack: contextlib.ExitStack) -> None:
+    _run("ip", "netns", "add", namespace)
+    stack.callback(_run, "ip", "netns", "del", namespace)
+    _run("ip", "-n", namespace, "link", "set", "lo", "up")
 
 
 def _plug(host: Host, switch: str, port: str) -> None:
