@@ -96,7 +96,7 @@ ANSWERS: dict[Cause, Answer] = {
     Cause.TIMEOUT: Answer(504, 4, 500, 4, "ERR_TIMEOUT"),
     Cause.BREAKER: Answer(503, 14, 500, 2, "ERR_BREAKER_OPEN"),
     Cause.PROBING: Answer(503, 14, 500, 2, "ERR_BREAKER_PROBING"),
-    Cause.SHED: Answer(503, 8, 500, 8, "ERR_SHED"),
+    Cause.SHED: Answer(503, 8, 503, 8, "ERR_SHED"),
     Cause.RATE: Answer(429, 8, 429, 8, "ERR_RATE_LIMITED"),
     Cause.TOO_LARGE: Answer(413, 8, 500, 8, "ERR_TOO_LARGE"),
     Cause.STATUS: Answer(502, 14, 500, 14, "ERR_STATUS"),
@@ -125,7 +125,7 @@ MEANINGS: dict[Cause, str] = {
     Cause.TIMEOUT: "a policy's timeout or the caller's deadline expired",
     Cause.BREAKER: "a circuit breaker is open: calls of this method failed too often, and for a while none is sent",
     Cause.PROBING: "a circuit breaker is half-open, and as many calls probe as may",
-    Cause.SHED: "the app is at its limit of calls in flight, and its queue is full",
+    Cause.SHED: "the callee has no room: as many calls as may be are in flight, it refuses much, or its proxy is late",
     Cause.RATE: "a rate limit was reached",
     Cause.TOO_LARGE: "the request's body is over the limit",
     Cause.STATUS: "the app's own answer counts as a failure; in metrics and logs only",
@@ -145,6 +145,7 @@ HEADER = b"postern-error"
 DETAILS = b"grpc-status-details-bin"  # of gRPC: a google.rpc.Status, in base64
 DIRECT_INVOKE = "ERR_DIRECT_INVOKE"
 _REQUEST_INFO = "type.googleapis.com/google.rpc.RequestInfo"
+_NEVER_DAPRS = frozenset({Cause.SHED, Cause.RATE})  # daprd sheds nothing
 _RETRY_AFTER = frozenset(
     {Cause.SHED, Cause.RATE, Cause.NO_ENDPOINT, Cause.DRAINING, Cause.NOT_READY, Cause.APP_UNHEALTHY}
 )
@@ -176,7 +177,7 @@ def reply(
     dapr = surface == "dapr"
     message = invocation_failure(callee, text) if dapr and callee else text
     headers: Headers = ((b"content-type", b"application/json"), (HEADER, cause.value.encode()), *extra)
-    if cause in _RETRY_AFTER and not dapr:
+    if cause in _RETRY_AFTER and (not dapr or cause in _NEVER_DAPRS):
         headers = (*headers, (b"retry-after", b"1"))
     return Reply(
         cause=cause,

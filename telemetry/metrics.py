@@ -371,9 +371,18 @@ class Meters:
         self.h2_refused = self.counter(
             "postern_h2_frames_refused_total", "HTTP/2 frames refused by the frame filter.", ("kind",)
         )
+        self.limit_refusals = self.counter(
+            "postern_limit_refusals_total",
+            "Calls, attempts and connections that a limit refused, by its name: `rate:NAME`, `inbound-concurrency`, `concurrency:` and"
+            " `throttle:` with the cluster called, … Reasons: rate, queue-full, queue-timeout, throttle, lag, connections.",
+            ("limit", "reason"),
+        )
+        self.concurrency_limit = self.gauge(
+            "postern_concurrency_limit", "How many calls at once a limit that adapts lets in now.", ("limit",)
+        )
         self.handshakes_refused = self.counter(
             "postern_handshakes_refused_total",
-            "Peers refused, by reason: their certificate, protocol or trust domain, or they rejected our certificate.",
+            "Peers refused, by reason: certificate, protocol, trust domain, too many connections, or they rejected our certificate.",
             ("reason",),
         )
         self.resolver_endpoints = self.gauge(

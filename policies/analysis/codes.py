@@ -120,7 +120,7 @@ CODES: Final = (
     Code(
         code="PST0219",
         about="another fault in a Traffic",
-        field=r"spec\.targets\.(?:default|apps\..+\.balancing)",
+        field=r"spec\.(?:inbound|targets\.default|targets\.apps\..+\.(?:balancing|concurrency|throttle))",
     ),
     Code(code="PST0209", about="another fault in a Resiliency", field=r"spec\.(?:policies|targets)"),
     Code(code="PST0301", about="a fault in spec.tracing", field=r"spec\.tracing"),

@@ -52,18 +52,18 @@ def compile_access_policies(
     findings: Findings,
 ) -> AccessPolicies:
     """The policies for one app, in load order. Those scoped to other apps are checked and left out."""
-    sets = {"enforce": _Set(), "audit": _Set(), "off": _Set()}
+    sets = {"enforce": PolicySet(), "audit": PolicySet(), "off": PolicySet()}
     for document, policy in documents:
-        reader = _Reader(document, own_namespace, own_trust_domain, findings)
+        reader = PolicyReader(document, own_namespace, own_trust_domain, findings)
         is_ours = not policy.scopes or own_app_id in policy.scopes
         # One that is not in force here is checked all the same: it is in another sidecar, or will be.
-        reader.read(policy, sets[policy.spec.mode] if is_ours else _Set())
+        reader.read(policy, sets[policy.spec.mode] if is_ours else PolicySet())
     return AccessPolicies(
         enforced=sets["enforce"].rules(own_trust_domain), audited=sets["audit"].rules(own_trust_domain)
     )
 
 
-class _Set(Struct):
+class PolicySet(Struct):
     """The policies that are in force together, as they are read."""
 
     by_name: dict[str, PolicyRule] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class _Set(Struct):
         )
 
 
-class _Reader:
+class PolicyReader:
     """Reads one document into a set."""
 
     def __init__(
@@ -103,7 +103,7 @@ class _Reader:
     def _fault(self, place: Place, problem: str) -> None:
         self._findings.fault(self._document, place, problem)
 
-    def read(self, policy: own_schema.AccessPolicy, into: _Set) -> None:
+    def read(self, policy: own_schema.AccessPolicy, into: PolicySet) -> None:
         """Adds a policy to those before it."""
         name = policy.metadata.name
         self._name(("metadata", "name"), name)
@@ -125,14 +125,14 @@ class _Reader:
                 self._findings.warn(self._document, (*place, "name"), text)
             seen[rule.name] = number
             into.lines[rule.name] = f"{self._document.path}:{self._document.line_of(place)}"
-            into.by_name[rule.name] = self._rule(place, rule, name, into)
+            into.by_name[rule.name] = self.rule(place, rule, name, into)
 
     def _name(self, place: Place, name: str) -> None:
         if _NAME.fullmatch(name) is None:
             said = f"`{name}` can't be a name" if name else "is missing"
             self._fault(place, f"{said} (expected up to 128 letters, digits, '.', '_' or '-')")
 
-    def _default(self, spec: own_schema.AccessPolicySpec, into: _Set) -> None:
+    def _default(self, spec: own_schema.AccessPolicySpec, into: PolicySet) -> None:
         """Later policies may tighten the default; to loosen it takes `override`."""
         place: Place = ("spec", "default")
         is_allow = spec.default == "allow"
@@ -144,14 +144,14 @@ class _Reader:
             self._findings.warn(self._document, place, text)
         into.default_allow = is_allow
 
-    def _aliases(self, spec: own_schema.AccessPolicySpec, into: _Set) -> None:
+    def _aliases(self, spec: own_schema.AccessPolicySpec, into: PolicySet) -> None:
         for number, domain in enumerate(spec.trust_domain_aliases):
             if _TRUST_DOMAIN.fullmatch(domain) is None:
                 problem = f"`{domain}` is not a trust domain (expected a-z, 0-9, dot, dash, underscore)"
                 self._fault(("spec", "trustDomainAliases", number), problem)
             into.aliases.add(domain)
 
-    def _issuers(self, spec: own_schema.AccessPolicySpec, into: _Set) -> None:
+    def _issuers(self, spec: own_schema.AccessPolicySpec, into: PolicySet) -> None:
         """Those of earlier policies stay; of the same issuer there is one."""
         folder = Path(self._document.path).parent
         for number, one in enumerate(token_issuers(spec.jwt, folder, self._fault)):
@@ -162,7 +162,8 @@ class _Reader:
                 self._fault(("spec", "jwt", number), text)
             into.issuers[one.name] = one
 
-    def _rule(self, place: Place, rule: own_schema.PolicyRule, policy: str, into: _Set) -> PolicyRule:
+    def rule(self, place: Place, rule: own_schema.PolicyRule, policy: str, into: PolicySet) -> PolicyRule:
+        """One rule of the policy of that name, whose templates and headers go into a set."""
         is_allow = rule.action == "allow"
         methods = self._methods((*place, "to", "methods"), rule.to)
         texts = [*self._paths((*place, "to", "paths"), rule.to), *self._grpc((*place, "to", "grpc"), rule.to)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from msgspec import Struct, field
 
 from policies.reading import own_traffic
+from policies.reading.compile_limits import InboundLimits, concurrency, throttle
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
@@ -24,6 +25,7 @@ class _Merged(Struct):
     targets: dict[str, TargetTraffic] = field(default_factory=dict)
     default: TargetTraffic = field(default_factory=TargetTraffic)
     homes: dict[str, str] = field(default_factory=dict)
+    inbound: InboundLimits = field(default_factory=InboundLimits)
 
 
 def compile_traffic(
@@ -36,7 +38,8 @@ def compile_traffic(
         # One that is not in force here is checked all the same: it is in another sidecar, or will be.
         into = merged if is_ours else _Merged()
         _Reader(document, own_namespace, findings, into).read(traffic.spec.targets)
-    return TrafficRules(targets=merged.targets, default=merged.default)
+        into.inbound.read(document, traffic.spec.inbound, traffic.metadata.name, findings)
+    return TrafficRules(targets=merged.targets, default=merged.default, inbound=merged.inbound.limits())
 
 
 class _Reader:
@@ -79,8 +82,16 @@ class _Reader:
         homes[full] = f"{self._document.path}:{self._document.line_of(place)}"
 
     def _target(self, target: own_traffic.Target, place: Place) -> TargetTraffic:
+        document, findings = self._document, self._findings
+        limit, throttle_ = target.concurrency, target.throttle
         return TargetTraffic(
             balancing=self._balancing(target.balancing, (*place, "balancing")),
+            concurrency=None
+            if limit is None
+            else concurrency(document, (*place, "concurrency"), limit, findings),
+            throttle=None
+            if throttle_ is None
+            else throttle(document, (*place, "throttle"), throttle_, findings),
             source=".".join(map(str, place[1:])),
         )
 

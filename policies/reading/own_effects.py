@@ -63,6 +63,62 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
         "a claim of it that is, or as a list has, one of these values; none: any. `a.b` is b within a; words of `scope` are values"
     ),
 }
+_CONCURRENCY: Final[Mapping[str, Effect]] = {
+    "limit": Effect(
+        "calls at once: a number, or `adaptive`, which finds it by how long calls take: as they take longer than when they are few, it is"
+        " lowered, and raised while they don't. Each minute `minLimit` alone are let in until 50 ended, to measure that again. A stream"
+        " counts until it ends"
+    ),
+    "minLimit": Effect("of `adaptive`: the least (3)"),
+    "maxLimit": Effect("of `adaptive`: the most (1000)"),
+    "queue": Effect(
+        "calls that wait for room; once it was full, and until it is empty, the newest come in first and the oldest give way (128)"
+    ),
+    "queueTimeout": Effect("how long one waits at most (100ms)"),
+}
+_REFUSED: Final = "; others get 503 with `Retry-After: 1`, or RESOURCE_EXHAUSTED, and `postern-error: shed`"
+_INBOUND: Final[Mapping[str, Effect]] = {
+    "rates.*.name": Effect("the limit's name, told to who is refused, in metrics and `postern explain`"),
+    "rates.*.requests": Effect(
+        "so many calls by other apps in the time of `per`. Others get 429, or RESOURCE_EXHAUSTED, with `postern-error: rate-limited`,"
+        " `Retry-After`, and `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10; gRPC's retries heed"
+        " `grpc-retry-pushback-ms`. Each instance of the app counts for itself; a call must pass all rates that match it"
+    ),
+    "rates.*.per": Effect("the time of `requests` (1s)"),
+    "rates.*.burst": Effect("so many at once (`requests`)"),
+    "rates.*.each": Effect(
+        "`caller`: for each SPIFFE ID that is proven, of those without for each address; 8,192 callers are remembered at least. `all`: for"
+        " all of them together (caller)"
+    ),
+    **{
+        f"rates.*.from.{name}": Effect(f"as of an AccessPolicy: {text}")
+        for name, text in {
+            "apps": "calling apps by app-id, `*` at one end",
+            "namespaces": "their namespaces (any)",
+            "trustDomains": "their trust domains (any)",
+            "principals": "callers by SPIFFE ID, `*` at one end",
+        }.items()
+    },
+    "rates.*.to.methods": Effect("verbs in upper case, or `*` (any)"),
+    "rates.*.to.paths": Effect(
+        "path templates as of an AccessPolicy, without regard to case; a path that may be read in several ways matches by any (any)"
+    ),
+    "rates.*.to.grpc.services": Effect("services, `*` at the end for all that begin so"),
+    "rates.*.to.grpc.methods": Effect("methods of them (any)"),
+    "connections.perCaller": Effect(
+        "connections that each SPIFFE ID may have open; one more is closed after its handshake, before HTTP/2 begins, and counted in"
+        " `postern_handshakes_refused_total` as `too-many`. Callers take that for a dial that failed, and go on with those that they have"
+    ),
+    **{f"concurrency.{name}": effect for name, effect in _CONCURRENCY.items()},
+    "concurrency.limit": Effect(
+        _CONCURRENCY["limit"].does
+        + f". Calls to the app by whomever{_REFUSED}; `--app-max-concurrency` stands behind it"
+    ),
+    "lag.above": Effect(
+        "new calls are refused so while a thread of the proxy that carries calls has been later than this for the time of `for` (250ms)"
+    ),
+    "lag.for": Effect("see `above` (2s)"),
+}
 _OF_TARGETS: Final[Mapping[str, Effect]] = {
     "balancing.policy": Effect(
         "which endpoint takes a call: `latency`, of two drawn at random the one that should answer first, by its latency and its calls in"
@@ -77,6 +133,15 @@ _OF_TARGETS: Final[Mapping[str, Effect]] = {
     "balancing.hash.caller": Effect(
         "of `ring-hash`, true: the calling app decides, so that all its calls, whichever instance makes them, go to one endpoint"
     ),
+    **{f"concurrency.{name}": effect for name, effect in _CONCURRENCY.items()},
+    "concurrency.limit": Effect(
+        _CONCURRENCY["limit"].does + f". Attempts by this instance at the target{_REFUSED}"
+    ),
+    "throttle.ratio": Effect(
+        "attempts are held back, by chance, as the target accepts fewer than one in so many of those in the time of `window`: what did not"
+        f" reach it, or got 429, 503, RESOURCE_EXHAUSTED or UNAVAILABLE, was not accepted. From 10 attempts on{_REFUSED} (2)"
+    ),
+    "throttle.window": Effect("see `ratio` (120s)"),
 }
 TRAFFIC: Final[Mapping[str, Effect]] = {
     **_EVERY_KIND,
@@ -85,4 +150,5 @@ TRAFFIC: Final[Mapping[str, Effect]] = {
     "scopes": Effect("apps whose sidecars go by it; none: all"),
     **{f"spec.targets.default.{name}": effect for name, effect in _OF_TARGETS.items()},
     **{f"spec.targets.apps.*.{name}": effect for name, effect in _OF_TARGETS.items()},
+    **{f"spec.inbound.{name}": effect for name, effect in _INBOUND.items()},
 }

@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import field
 
+from policies.reading.own_inbound import Concurrency, Inbound, Throttle
 from policies.reading.schema import Metadata, Section
 
 
@@ -25,6 +26,8 @@ class Target(Section, frozen=True):
     """`default`, and an entry of `apps`: what holds for calls to an app."""
 
     balancing: Balancing = Balancing()
+    concurrency: Concurrency | None = None
+    throttle: Throttle | None = None
 
 
 class Targets(Section, frozen=True):
@@ -38,6 +41,7 @@ class TrafficSpec(Section, frozen=True):
     """`spec` of a Traffic."""
 
     targets: Targets = Targets()
+    inbound: Inbound = Inbound()
 
 
 class Traffic(Section, frozen=True):

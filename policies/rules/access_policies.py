@@ -158,6 +158,16 @@ class PolicyRules(Struct, frozen=True, kw_only=True):
         # Which rule denies says more than that none allows.
         return next((one for one in denied if one.rule), denied[0]) if denied else verdicts[-1]
 
+    def meeting(self, asked: Asked) -> tuple[PolicyRule, ...]:
+        """All rules that speak of a call, whatever their action, by any reading of its path; of one that can't be judged, those of all."""
+        numbers: Iterable[int] = range(len(self.rules))
+        if asked.paths is not None:
+            met = {one for reading in asked.paths for one in reading}
+            numbers = sorted(
+                {*self._of_any_path, *(n for one in met for n in self._by_template.get(one, ()))}
+            )
+        return tuple(self.rules[number] for number in numbers if _meets(self.rules[number], asked))
+
     def denied_reading(self, path: str, asked: Asked) -> str:
         """Of a denied call: the first reading of its path that is denied as the whole is; "" where no path turns the decision."""
         if not self.table:

@@ -1,4 +1,4 @@
-"""How calls to each target are spread over its endpoints; frozen values, pure.
+"""How calls to each target are spread over its endpoints, how many it gets, and how many come to the app; frozen values, pure.
 
 Made of Traffic documents by `compile_traffic.py`; without any, `TrafficRules()` holds.
 """
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct, field
+
+from policies.rules.limits import ConcurrencyRule, Limits, ThrottleRule
 
 BalancingPolicy = Literal["latency", "least-requests", "round-robin", "random", "ring-hash"]
 
@@ -25,14 +27,17 @@ class TargetTraffic(Struct, frozen=True, kw_only=True):
     """What holds for calls to one target. source: the entry that says so, `targets.apps.<name>` or `targets.default`; empty: none does."""
 
     balancing: BalancingRule = BalancingRule()
+    concurrency: ConcurrencyRule | None = None
+    throttle: ThrottleRule | None = None
     source: str = ""
 
 
 class TrafficRules(Struct, frozen=True, kw_only=True):
-    """All of one caller's. targets: by `app.namespace`."""
+    """All of one sidecar's. targets: by `app.namespace`. inbound: of calls that come to its app."""
 
     targets: Mapping[str, TargetTraffic] = field(default_factory=dict)
     default: TargetTraffic = TargetTraffic()
+    inbound: Limits = Limits()
 
     def for_app(self, app_id: str, namespace: str) -> TargetTraffic:
         """What holds for calls to an app, however the call spells it; an HTTPEndpoint is one of its caller's own namespace."""

@@ -14,6 +14,7 @@ from proxy.control.announcing import Announcing
 from proxy.control.app_watch import AppWatch
 from proxy.control.breakers import scrape_breakers
 from proxy.control.identity import Identity
+from proxy.control.limit_gates import gates_status, scrape_gates
 from proxy.control.listening import Listening
 from proxy.control.log_outputs import LogOutputs
 from proxy.control.not_ready import reasons
@@ -28,6 +29,7 @@ from telemetry.metrics import Meters
 from telemetry.otlp.relays import Relays
 from telemetry.tracing import AnyQueue, Tracer
 
+_MOST_GATES = 100
 _MOST_BREAKERS = 100  # of which the worst come first
 
 
@@ -106,6 +108,7 @@ class Description(Struct, frozen=True, kw_only=True):
                 "lastError": self.reloads.error,
             },
             "engineStats": engine_status(stats),
+            "limits": gates_status(stats.gates)[:_MOST_GATES],
             "circuitBreakers": self.control.breakers()[:_MOST_BREAKERS],
             "exporters": exporters_status(
                 (*self.tracer.used_queues, *self.relays.used_queues, *self._log_queues()),
@@ -127,6 +130,7 @@ class Description(Struct, frozen=True, kw_only=True):
         stats = self.engine.stats()
         self.meters.calls_in_flight.set(stats.calls_in_flight)
         self.meters.upstream_connections.set(stats.upstream_connections)
+        scrape_gates(self.meters, stats.gates)
         self._scrape_open()
         scrape_breakers(self.meters, self.reloads.policy.resiliency, self.engine.breakers())
         held = self.identity()

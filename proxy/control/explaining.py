@@ -34,6 +34,7 @@ from proxy.deciding.callee import (
     FIRST_ACCESS_TABLE,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    LIMIT_PATHS,
     OTLP_PATHS,
     OUT_PATHS,
     PREFLIGHT_SET,
@@ -54,6 +55,7 @@ _PATHS = {
     OUT_PATHS: "paths of the API",
     SERVICES: "gRPC services",
     DAPR_METHODS: "methods of Dapr's gRPC API",
+    **dict.fromkeys(range(LIMIT_PATHS, LIMIT_PATHS + 3), "paths of rates"),
     OTLP_PATHS: "paths of OpenTelemetry's exporters",
 }
 _SETS = {

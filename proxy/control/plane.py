@@ -28,6 +28,7 @@ from proxy.control.breakers import breakers_status, push_breakers
 from proxy.control.external import ExternalClusters
 from proxy.control.first_views import app_view, outbound_view
 from proxy.control.heard_names import Claimed, HeardNames
+from proxy.control.limit_gates import INBOUND, LimitGates
 from proxy.control.naming_status import NamingStatus
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.traffic import peer_cluster
@@ -58,6 +59,7 @@ from proxy.deciding.callee import (
 )
 from proxy.deciding.daprd import TO_DAPRD
 from proxy.deciding.inbound import Inbound, InboundView
+from proxy.deciding.limits import gates_of, inbound_limits, target_of
 from proxy.deciding.naming import SERVICES_HOLD
 from proxy.deciding.outbound import DAPR_API, OTLP, OWN_API, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
@@ -114,9 +116,12 @@ class Control:
         remote.configure(policy.pipelines, policy.access.policies.key_sources)
         self._pipelines = self._pipelines_of(policy)
         healthy = False if settings.app_health is not None else None
-        app = replace(app_view(settings, healthy=healthy), pipeline=self._pipelines["app"])
+        limits = inbound_limits(policy.traffic.inbound)
+        self._limit_gates = LimitGates()
+        app = app_view(settings, healthy=healthy)
+        app = replace(app, pipeline=self._pipelines["app"], gates=limits.of_the_app)
         authorizer = Authorizer(policy.access, remote=remote)
-        self.inbound = Inbound(InboundView(app=app, authorizer=authorizer, mtls=settings.mtls))
+        self.inbound = Inbound(InboundView(app=app, authorizer=authorizer, limits=limits, mtls=settings.mtls))
         self.outbound = Outbound(
             outbound_view(
                 *(settings, policy, app, authorizer),
@@ -244,6 +249,8 @@ class Control:
             engine.set_paths(number, table)
         self._push_tables()
         self._push_gates(())
+        self._limit_gates.attach(engine)
+        self._limit_gates.push(INBOUND, self.inbound.view.limits.gates)
         push_breakers(engine, ResiliencyRules(), self.outbound.view.resiliency)
         if settings.app_port is not None:
             wire = "http1" if settings.app_protocol in ("http", "https") else "h2c"
@@ -264,6 +271,7 @@ class Control:
         known = self.outbound.view.known
         if found.endpoints:
             if key not in known:
+                self._push_limits(key)
                 self._outbound(known=known | {key})
                 self._engine.invalidate(f"name:{key}")
             self._engine.set_cluster(self._peer_cluster(found))
@@ -272,12 +280,18 @@ class Control:
                 self._outbound(known=known - {key})
                 self._engine.invalidate(f"name:{key}")
                 self._engine.drop_cluster(key)
+                self._limit_gates.push(key, {})
             self._engine.wake(key)
 
     def _peer_cluster(self, found: EndpointSet) -> Cluster:
         settings = self._settings
         own = AppName(settings.app_id, settings.namespace)
         return peer_cluster(found, self.outbound.view.traffic, own, mtls=settings.mtls)
+
+    def _limits_changed(self) -> None:
+        self._limit_gates.push(INBOUND, self.inbound.view.limits.gates)
+        for key in self.outbound.view.known:
+            self._push_limits(key)
 
     def _push_peers(self) -> None:
         """Push again what is known: other rules hold for it now."""
@@ -328,8 +342,9 @@ class Control:
         authorizer = Authorizer(policy.access, remote=self._remote)
         self._remote.configure(policy.pipelines, policy.access.policies.key_sources)
         pipelines, self._pipelines = self._pipelines, self._pipelines_of(policy)
-        app = replace(self.inbound.view.app, pipeline=self._pipelines["app"])
-        self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app)
+        limits = inbound_limits(policy.traffic.inbound)
+        app = replace(self.inbound.view.app, pipeline=self._pipelines["app"], gates=limits.of_the_app)
+        self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app, limits=limits)
         endpoints = self.outbound.view.http_endpoints
         before, traffic = self.outbound.view.resiliency, self.outbound.view.traffic
         self._outbound(
@@ -348,6 +363,7 @@ class Control:
         self._engine.invalidate("resiliency")
         self.external.policy_changed(endpoints)
         if policy.traffic != traffic:
+            self._limits_changed()
             self._push_peers()
             self.external.push_again()
         if not self._settings.keep_open_calls:
@@ -418,11 +434,19 @@ class Control:
         assert self._engine is not None
         return breakers_status(self.outbound.view.resiliency, self._engine.breakers())
 
+    def _push_limits(self, key: str) -> None:
+        target = target_of(self.outbound.view.traffic, key, self._settings.namespace)
+        self._limit_gates.push(key, gates_of(target, key))
+
     def _outbound(self, **changes: object) -> None:
         self.outbound.view = replace(self.outbound.view, **changes)
 
     def _know(self, key: str, is_known: bool) -> None:
         known = self.outbound.view.known
+        if is_known and key not in known:
+            self._push_limits(key)
+        elif not is_known:
+            self._limit_gates.push(key, {})
         self._outbound(known=known | {key} if is_known else known - {key})
 
     def _sets(self) -> dict[int, frozenset[bytes]]:
@@ -463,6 +487,7 @@ class Control:
 
     def _policy_tables(self) -> Iterator[tuple[int, Table]]:
         yield from self.inbound.view.authorizer.tables()
+        yield from self.inbound.view.limits.tables()
         for pipeline in self._pipelines.values():
             yield from pipeline.tables().items()
 

@@ -36,7 +36,7 @@ class CauseReplies(Mapping[Cause, Reply]):
         hint: str = "",
     ) -> None:
         self._hint = hint
-        self._wait_s = 1
+        self._wait_s = 0
         self._labels = labels
         self._surface = surface
         self._who = who
@@ -57,7 +57,9 @@ class CauseReplies(Mapping[Cause, Reply]):
         return made
 
     def limiting(self, wait_s: int) -> "CauseReplies":
-        """The same answers, of which those of a rate limit name the seconds to wait at most."""
+        """The same answers, of which those of a pipeline's rate limit name the seconds to wait at most, in plain text as daprd's; 0: it
+        has none.
+        """
         made = copy(self)
         made._wait_s = wait_s
         return made
@@ -70,7 +72,7 @@ class CauseReplies(Mapping[Cause, Reply]):
             )
         shown = _APP_CAUSES.get(cause, cause) if self._end == "app" else cause
         text = _TEXTS[self._end].get(cause, "{who}: {detail}").format(who=self._who, detail=DETAIL)
-        if cause is Cause.RATE:
+        if cause is Cause.RATE and self._wait_s:
             return self._limited(text)
         if self._hint and cause in _BROKEN_OFF:
             text += self._hint
@@ -100,13 +102,14 @@ _SHARED = {
     Cause.TIMEOUT: "{who} did not answer in time: {detail}",
     Cause.TOO_LARGE: "the request to {who} is too large: {detail}; --max-body-size sets the limit",
     Cause.RATE: "too many requests {detail}: a ratelimit on the way to {who} says how many it takes",
-    Cause.SHED: "{who} is busy: {detail}; --app-max-concurrency sets how many calls it takes at once",
+    Cause.SHED: "{who} is busy: {detail}",
     Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
     Cause.REFUSED: "{who} refused the call: {detail}",
     Cause.INVALID_ANSWER: "{who} gave an answer that is not valid HTTP: {detail}; is --app-protocol right?",
 }
 _AT_PEER = {
     **_SHARED,
+    Cause.SHED: "calls to {who} are limited: {detail}; concurrency and throttle of a Traffic say how many are sent",
     Cause.NO_ENDPOINT: "no endpoint of {who} is known: {detail}",
     Cause.CONNECT: "could not reach the proxy of {who}: {detail}; is it running, and its peer port open?",
     Cause.TLS_IDENTITY: (
@@ -119,6 +122,9 @@ _AT_PEER = {
 }
 _AT_APP = {
     **_SHARED,
+    Cause.SHED: (
+        "{who} is busy: {detail}; --app-max-concurrency, and spec.inbound of a Traffic, say how many calls it takes at once"
+    ),
     Cause.NO_ENDPOINT: "{who}: its proxy knows no address of the app: {detail}",
     Cause.CONNECT: "the app {who} does not accept connections: {detail}; is it running, and are --app-port and --app-protocol right?",
     Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}; is --app-protocol right?",
@@ -128,6 +134,7 @@ _AT_APP = {
 }
 _EXTERNAL = {
     **_SHARED,
+    Cause.SHED: "calls to {who} are limited: {detail}; concurrency and throttle of a Traffic say how many are sent",
     Cause.NO_ENDPOINT: "no address of {who} is known: {detail}",
     Cause.CONNECT: "could not connect to {who}: {detail}; is it up, and reachable from this host?",
     Cause.TLS_IDENTITY: (

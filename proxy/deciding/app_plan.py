@@ -65,6 +65,7 @@ STRIP_REPLY: Edits = (Edit(op=Op.HOP_BY_HOP), Edit(op=Op.REMOVE_PREFIX, name=b"p
 class AppView(Struct, frozen=True, kw_only=True):
     """Our own app as deciders see it. authority: what it finds in Host. healthy: None where it is not probed.
 
+    gates: names of those that every call to it passes. gated: also that of --app-max-concurrency, where it is not gRPC.
     is_caller_claimed: without mutual TLS the app is told whom the caller's proxy says that it is of, as daprds do; it decides nothing here.
     replay_bytes: of a request body kept for another attempt. has_callback: the server that calls OnInvoke is up. pipeline: what
     requests to an HTTP app pass.
@@ -78,6 +79,7 @@ class AppView(Struct, frozen=True, kw_only=True):
     healthy: bool | None
     token: bytes | None
     gated: bool
+    gates: tuple[str, ...] = ()
     body_bytes: int | None
     is_caller_claimed: bool = False
     replay_bytes: int = 65_536
@@ -212,7 +214,7 @@ def _given(
         labels=labels,
         routes=(Route(cluster=CALLBACK if by_callback else APP_CLUSTER, edits=tuple(edits)),),
         retries=() if by_callback else resent(head, grpc=grpc),
-        gates=(APP_GATE,) if app.gated and not grpc else (),
+        gates=(*app.gates, APP_GATE) if app.gated and not grpc else app.gates,
         connect_s=app.connect_s,
         body_bytes=app.body_bytes,
         reply_edits=STRIP_REPLY[:1] if by_callback else STRIP_REPLY,  # what our own server says is kept

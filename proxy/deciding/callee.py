@@ -21,6 +21,7 @@ DAPR_METHODS = 3
 HTTP_PIPELINE = 4  # and two more
 APP_PIPELINE = 7  # likewise
 OTLP_PATHS = 10
+LIMIT_PATHS = 11  # of rates; and two more
 FIRST_ACCESS_TABLE = 16
 API_TOKEN_SET = 1  # numbers of the pushed header sets
 TRUTHY_SET = 2

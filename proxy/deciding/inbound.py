@@ -5,12 +5,13 @@ from msgspec.structs import replace
 
 from policies.rules.access import Protocol
 from proxy import errors
-from proxy.contract.plan import Cause, Decision, Hold, Labels, Reply, Surface
+from proxy.contract.plan import Cause, Decision, Hold, Labels, Plan, Reply, Surface
 from proxy.contract.recording import LONG, MAX_KEY_BYTES, RecordingHead
 from proxy.deciding.app_plan import AppView, denied, is_grpc_web, to_app, without_verb
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.callee import SERVICES
 from proxy.deciding.daprd import ENVELOPES, from_daprd
+from proxy.deciding.limits import InboundLimits
 from proxy.deciding.peer import caller_of
 
 SCOPES = ("access", "app")
@@ -21,6 +22,7 @@ class InboundView(Struct, frozen=True, kw_only=True):
 
     app: AppView
     authorizer: Authorizer
+    limits: InboundLimits = InboundLimits()
     mtls: bool = True  # without, nothing proves a namespace, and callers may have found us under another
 
 
@@ -88,7 +90,9 @@ class Inbound:
             )
         # Who calls differs from call to call, and is in no kept Plan, but where it is what such a Plan is found by.
         named = caller if is_translated else None
-        return to_app(head, app, caller=named, labels=labels, surface=surface, rewrite=users.told)
+        rates = self.view.limits.rates_of(head, caller, is_grpc=is_rpc)
+        found = to_app(head, app, caller=named, labels=labels, surface=surface, rewrite=users.told)
+        return replace(found, gates=(*rates, *found.gates)) if rates and isinstance(found, Plan) else found
 
 
 def _misdirected(head: RecordingHead, view: InboundView, labels: Labels) -> Reply | None:

@@ -43,6 +43,7 @@ from proxy.deciding.daprd import by_translator, to_daprd
 from proxy.deciding.error_info import with_error_code
 from proxy.deciding.external import External, of_endpoint, of_url, to_external, verbless
 from proxy.deciding.inner_calls import as_inner
+from proxy.deciding.limits import limited, target_of
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
 from proxy.deciding.naming import name_callee
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
@@ -376,7 +377,9 @@ class Outbound:
 
         def outward(rewrite: Edits) -> Plan:
             ours = (head, external, view.app, rules, view.random)
-            return to_external(*ours, labels=labels, surface=surface, rewrite=rewrite, form=named.form)
+            plan = to_external(*ours, labels=labels, surface=surface, rewrite=rewrite, form=named.form)
+            target = target_of(view.traffic, external.key, view.app.namespace)
+            return replace(plan, routes=tuple(limited(route, target) for route in plan.routes))
 
         return view.app.pipeline.carry(head, named.form, labels, named.edits(head), outward)
 
@@ -475,7 +478,8 @@ class Outbound:
             edits.extend(view.forwarded)
         # No certificate will say it; the translator says it to daprds by itself.
         claim = () if grpc or view.mtls else naming_caller(app.app_id, app.namespace)
-        routes = [Route(cluster=callee.key, expect=expected, edits=(*edits, *claim))]
+        target = target_of(view.traffic, callee.key, app.namespace)
+        routes = [limited(Route(cluster=callee.key, expect=expected, edits=(*edits, *claim)), target)]
         if head.protocol() in ("http1", "http2"):
             routes.append(by_translator(tuple(edits), named.surface))
         return Plan(

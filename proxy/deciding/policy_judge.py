@@ -79,6 +79,15 @@ class PolicyJudge:
             Asked(_identity(caller), is_self, head.method(), is_grpc, found, has_header, token)
         )
 
+    def meeting(self, head: RecordingHead, caller: Caller | None, *, is_grpc: bool) -> tuple[str, ...]:
+        """The names of all rules that speak of a peer's call, of a set without conditions on headers."""
+        found: Hashable = ((),)
+        if self.rules.table:
+            found = head.path_class(self._first_table)
+        assert found is None or isinstance(found, tuple)
+        asked = Asked(_identity(caller), False, head.method(), is_grpc, found, lambda _: False)
+        return tuple(rule.name for rule in self.rules.meeting(asked))
+
     def denied_reading(
         self, head: RequestHead, path: str, caller: Caller | None, *, is_self: bool, is_grpc: bool
     ) -> str:

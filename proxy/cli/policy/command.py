@@ -9,6 +9,7 @@ import typer
 
 from policies.errors import DocumentError
 from policies.rules.access import DENIALS
+from policies.rules.limits import RateRule
 from proxy.cli.analyze import sort_files
 from proxy.cli.errors import FAILED, CliError, UsageError
 from proxy.cli.invoke import parse_headers
@@ -252,8 +253,14 @@ def _told(found: Judged, files: PolicyFiles) -> list[str]:
         lines.append(f"spec.accessControl alone {said} it (reason={found.by_access_control.reason})")
     if found.decision.would_deny:
         lines.append(f"audited policies would deny it: {found.decision.would_deny}")
+    lines += [f"limited by the rate {_rate(rate)}" for rate in found.rates]
     lines += advice(found, files)
     return [printable(line) for line in lines]
+
+
+def _rate(rate: RateRule) -> str:
+    of = "all callers together" if rate.is_shared else "each caller"
+    return f"{rate.name}: {rate.requests} calls in {rate.per_s:g} s by {of}, {rate.burst} at once"
 
 
 def _data(found: Judged) -> dict[str, Any]:
@@ -268,4 +275,5 @@ def _data(found: Judged) -> dict[str, Any]:
         "where": found.where,
         "readAs": found.reading,
         "wouldDeny": decision.would_deny,
+        "rates": [rate.name for rate in found.rates],
     }

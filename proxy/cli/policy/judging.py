@@ -14,6 +14,7 @@ from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.reading.schema import Configuration
 from policies.rules.access import AccessDecision, AccessRules, Caller, Operation, Profile, Protocol
+from policies.rules.limits import RateRule
 from policies.rules.tokens import VerifiedToken
 from proxy.cli.analyze import shown
 from proxy.cli.errors import UsageError
@@ -23,6 +24,7 @@ from proxy.contract.recording import RecordingHead, Tables
 from proxy.control.explaining import inbound_head
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.callee import parse_callee
+from proxy.deciding.limits import InboundLimits, inbound_limits
 from proxy.deciding.peer import caller_of
 from proxy.deciding.tokens import Users
 from sentry.errors import IdentityError
@@ -54,7 +56,7 @@ class Ask(Struct, frozen=True, kw_only=True):
 class Judged(Struct, frozen=True, kw_only=True):
     """The decision on a call. where: file:line of the rule that decided, empty where none did. reading: of the path, that was denied.
 
-    by_access_control: what `spec.accessControl` says of it, None where no file has one.
+    by_access_control: what `spec.accessControl` says of it, None where no file has one. rates: that it must pass if it is allowed.
     """
 
     ask: Ask
@@ -63,6 +65,7 @@ class Judged(Struct, frozen=True, kw_only=True):
     reading: str = ""
     peer: str = ""
     by_access_control: AccessDecision | None = None
+    rates: tuple[RateRule, ...] = ()
 
     @property
     def verdict(self) -> Literal["allow", "deny"]:
@@ -76,6 +79,7 @@ class PolicyFiles(Struct, frozen=True, kw_only=True):
     app: App
     access: AccessRules
     authorizer: Authorizer
+    limits: InboundLimits
     configurations: Sequence[tuple[Document, Configuration]]
     resources: Resources
     tables: Tables = field(default_factory=Tables)
@@ -96,9 +100,11 @@ class PolicyFiles(Struct, frozen=True, kw_only=True):
         token = _token(ask.claims)
         users = Users(enforced=token, audited=token)
         decision = self.authorizer.decide(asking, caller, protocol, is_grpc=ask.is_grpc, users=users)
+        rates = self.limits.rates_met(asking, caller, is_grpc=ask.is_grpc) if decision.allowed else ()
         return Judged(
             ask=ask,
             decision=decision,
+            rates=rates,
             where=self._where(decision, caller),
             reading="" if decision.allowed else self._denied_as(head, peer, protocol),
             peer=peer or "",
@@ -185,17 +191,19 @@ def read_policies(
     )
     findings = Findings()
     read_configurations, read_resources = read(configurations, resources, env, findings)
-    access = compile_documents(read_configurations, read_resources, context, env, findings).access
+    made_of_them = compile_documents(read_configurations, read_resources, context, env, findings)
+    access = made_of_them.access
     if findings.faults:
         raise DocumentError(advised(findings.faults))
     made = PolicyFiles(
         app=app,
         access=access,
         authorizer=Authorizer(access),
+        limits=inbound_limits(made_of_them.traffic.inbound),
         configurations=read_configurations,
         resources=read_resources,
     )
-    for number, table in made.authorizer.tables():
+    for number, table in (*made.authorizer.tables(), *made.limits.tables()):
         made.tables.put_paths(number, table)
     for number, members in made.authorizer.sets():
         made.tables.put_set(number, members)

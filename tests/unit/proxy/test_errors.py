@@ -118,7 +118,7 @@ def test_answer_of_every_cause_is_possible(cause: Cause) -> None:
         (Cause.CONNECT, (502, 14), (500, 14)),
         (Cause.TIMEOUT, (504, 4), (500, 4)),
         (Cause.BREAKER, (503, 14), (500, 2)),
-        (Cause.SHED, (503, 8), (500, 8)),
+        (Cause.SHED, (503, 8), (503, 8)),
         (Cause.RATE, (429, 8), (429, 8)),
         (Cause.TOO_LARGE, (413, 8), (500, 8)),
         (Cause.UNAUTHENTICATED, (401, 16), (401, 16)),
@@ -133,11 +133,18 @@ def test_codes_of_a_surface(cause: Cause, own: tuple[int, int], dapr: tuple[int,
 
 
 @pytest.mark.parametrize(
-    "cause", [Cause.SHED, Cause.RATE, Cause.NO_ENDPOINT, Cause.DRAINING, Cause.NOT_READY]
+    ("cause", "also_of_dapr"),
+    [
+        (Cause.SHED, True),
+        (Cause.RATE, True),
+        (Cause.NO_ENDPOINT, False),
+        (Cause.DRAINING, False),
+        (Cause.NOT_READY, False),
+    ],
 )
-def test_what_passes_says_when_to_come_back_on_own_surfaces(cause: Cause) -> None:
+def test_what_passes_says_when_to_come_back(cause: Cause, also_of_dapr: bool) -> None:
     assert dict(reply(cause, LABELS, "busy").headers)[b"retry-after"] == b"1"
-    assert b"retry-after" not in dict(reply(cause, LABELS, "busy", surface="dapr").headers)
+    assert (b"retry-after" in dict(reply(cause, LABELS, "busy", surface="dapr").headers)) == also_of_dapr
     assert b"retry-after" not in dict(reply(Cause.DENIED, LABELS, "no").headers)
 
 

@@ -100,6 +100,11 @@ def test_level_says_what_fails(level: str, code: int, capsys: pytest.CaptureFixt
             TRAFFIC + "  targets:\n    apps:\n      a: {balancing: {policy: ring-hash}}\n      a/b: {}\n",
             [("PST0219", "error", 7), ("PST0211", "error", 8)],
         ),
+        (
+            TRAFFIC + "  inbound: {concurrency: {limit: 5, minLimit: 2}}\n  targets:\n"
+            "    apps:\n      a: {throttle: {window: 48h}}\n",
+            [("PST0219", "error", 5), ("PST0219", "error", 8)],
+        ),
     ],
 )
 def test_what_is_hardly_meant_is_told(

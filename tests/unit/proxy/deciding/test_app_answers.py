@@ -52,6 +52,12 @@ def test_http_call_that_a_grpc_app_breaks_off_says_what_each_side_speaks() -> No
         assert "speaks gRPC" not in made[Cause.TIMEOUT].grpc_message
 
 
+def test_limit_without_a_pipeline_answers_as_other_causes_do() -> None:
+    found = CauseReplies(LABELS, "own", "cart.shop", "cart", end="app")[Cause.RATE]
+    assert json.loads(found.body, strict=False)["errorCode"] == "ERR_RATE_LIMITED"
+    assert found.status == 429
+
+
 @pytest.mark.parametrize("surface", ["own", "dapr"])
 def test_rate_limit_answers_in_plain_text_and_says_how_long_to_wait(surface: Surface) -> None:
     found = CauseReplies(LABELS, surface, "cart.shop", "cart", end="app").limiting(4)[Cause.RATE]

@@ -75,6 +75,24 @@ def test_allowing_rule_is_named_with_its_line(capsys: pytest.CaptureFixture[str]
     assert explained(capsys, "--from", "orders")[0] == 0
 
 
+def test_rates_that_a_call_must_pass_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("limits.yaml").write_text(
+        "apiVersion: postern.dev/v1alpha1\nkind: Traffic\nmetadata: {name: x}\nspec:\n  inbound:\n    rates:\n"
+        "    - {name: reads, requests: 5, per: 1m, burst: 2, to: {paths: [/orders/1]}}\n"
+        "    - {name: all, requests: 100, each: all}\n"
+    )
+    asked = ("orders.yaml", "limits.yaml", "--app", "orders", "--from")
+    assert main(["policy", "explain", *asked, "web", "--path", "/orders/1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "limited by the rate reads: 5 calls in 60 s by each caller, 2 at once",
+        "limited by the rate all: 100 calls in 1 s by all callers together, 100 at once",
+    ]
+    assert main(["policy", "explain", *asked, "web", "--path", "/orders/2", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rates"] == ["all"]
+    assert main(["policy", "explain", *asked, "bad", "--path", "/orders/1"]) == 1
+    assert "limited" not in capsys.readouterr().out
+
+
 def test_denial_tells_how_the_path_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     code, lines = explained(capsys, "--from", "web", "--path", "/orders/%2e%2e/Admin")
     assert code == 1

@@ -1,0 +1,178 @@
+"""Limits of a Traffic between real proxies, on both engines: what callers are told, what is shown, and their change while calls flow."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from tests.integration.mesh.standing import eventually, invoke
+from tests.support.echo_client import EchoClient
+from tests.support.engines import ENGINES
+from tests.support.http_client import request
+from tests.support.http_wire import Response
+from tests.support.mesh import Mesh, Sidecar
+from tests.support.proto.echo_pb2 import EchoRequest
+
+HEAD = "apiVersion: postern.dev/v1alpha1\nkind: Traffic\nmetadata: {name: guard}\nspec:\n"
+RATES = f"""{HEAD}  inbound:
+    rates:
+      - {{name: writes, requests: 6, per: 1m, burst: 2, to: {{methods: [POST]}}}}
+      - {{name: web-only, requests: 1, per: 1h, from: {{apps: [web]}}, to: {{paths: ["/traced"]}}}}
+"""
+ECHO_RATES = f"""{HEAD}  inbound:
+    rates: [{{name: calls, requests: 1, per: 1m, to: {{grpc: {{services: [testing.EchoService]}}}}}}]
+"""
+
+
+def traffic(body: str) -> str:
+    """A Traffic of this `spec`."""
+    return f"{HEAD}  {body}\n"
+
+
+@dataclass
+class Scene:
+    """shop and echo behind limits, and two callers."""
+
+    mesh: Mesh
+    shop: Sidecar
+    echo: Sidecar
+    web: Sidecar
+    other: Sidecar
+    of_shop: Path
+    of_web: Path
+
+    async def call(self, caller: Sidecar, path: str = "/echo", method: str = "GET") -> Response:
+        """One call to shop."""
+        return await request(caller.http_port, method, invoke("shop", path))
+
+    async def metric(self, sidecar: Sidecar, text: str) -> bool:
+        """Whether a line of the metrics begins so."""
+        found = await request(sidecar.metrics_port, "GET", "/")
+        return any(line.startswith(text) for line in found.body.decode().splitlines())
+
+
+@pytest_asyncio.fixture(params=ENGINES)
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    """On each engine."""
+    engine = ("--engine", str(request.param))
+    async with Mesh(tmp_path) as mesh:
+        of_shop = mesh.write("shop/traffic.yaml", RATES)
+        of_web = mesh.write("web/traffic.yaml", traffic("targets: {}"))
+        of_echo = mesh.write("echo/traffic.yaml", ECHO_RATES)
+
+        def flags(file: Path) -> tuple[str, ...]:
+            return (*engine, "--resources-path", str(file.parent))
+
+        http_app, grpc_app = await asyncio.gather(mesh.http_app(), mesh.grpc_app())
+        await mesh.start_sentry()
+        shop, echo, web, other = await asyncio.gather(
+            mesh.sidecar("shop", app=http_app, flags=flags(of_shop)),
+            mesh.sidecar("echo", app=grpc_app, flags=flags(of_echo)),
+            mesh.sidecar("web", flags=flags(of_web)),
+            mesh.sidecar("other", flags=engine),
+        )
+        yield Scene(mesh, shop, echo, web, other, of_shop, of_web)
+
+
+async def test_rates_hold_for_each_caller_and_say_so(scene: Scene) -> None:
+    answers = [await scene.call(scene.web, method="POST") for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    refused = answers[2]
+    assert refused.get("postern-error") == "rate-limited"
+    assert refused.get("ratelimit-policy") == '"writes";q=6;w=60'
+    assert refused.get("ratelimit") == '"writes";r=0;t=10'
+    assert refused.get("retry-after") == "10"
+    assert "by the limit writes, try again in 10 s" in json.loads(refused.body)["message"]
+    assert (await scene.call(scene.web)).status == 200
+    assert (await scene.call(scene.other, method="POST")).status == 200
+    assert (await scene.call(scene.web, "/traced")).status == 200
+    assert (await scene.call(scene.web, "//traced")).get("ratelimit") == '"web-only";r=0;t=3600'
+    assert (await scene.call(scene.other, "/traced")).status == 200
+    assert (await scene.call(scene.other, "/traced")).status == 200
+    await eventually(
+        lambda: scene.metric(scene.shop, 'postern_limit_refusals_total{limit="rate:writes",reason="rate"} 1')
+    )
+    status: Any = await scene.shop.status()
+    (writes,) = [one for one in status["limits"] if one["name"] == "rate:writes"]
+    assert writes["refused"] == {"rate": 1}
+
+
+async def test_rates_hold_for_grpc_and_others_see_the_limit_in_trailers(scene: Scene) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{scene.web.grpc_port}") as channel:
+        client = EchoClient(channel, metadata=(("dapr-app-id", "echo"),))
+        await client.unary(EchoRequest(message="hi"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.unary(EchoRequest(message="hi"))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    pairs: Any = caught.value.trailing_metadata()  # pairs; the stubs say otherwise
+    trailers = dict(pairs)
+    assert trailers["postern-error"] == "rate-limited"
+    assert trailers["ratelimit"] == '"calls";r=0;t=60'
+    assert int(trailers["grpc-retry-pushback-ms"]) > 50_000
+
+
+async def test_limits_change_while_calls_flow_and_a_broken_file_changes_nothing(scene: Scene) -> None:
+    assert [(await scene.call(scene.web, method="POST")).status for _ in range(3)] == [200, 200, 429]
+    scene.of_shop.write_text(traffic("inbound: {rates: [{name: writes, requests: 100}]}"))
+    await scene.shop.process.line("policies reloaded.*generation=2")
+    await eventually(lambda: _is(scene.call(scene.web, method="POST"), 200))
+    scene.of_shop.write_text(traffic("inbound: {rates: [{name: writes, requests: none}]}"))
+    await scene.shop.process.line("policies not reloaded.*traffic.yaml:5")
+    assert (await scene.call(scene.web, method="POST")).status == 200
+    scene.of_shop.write_text(traffic("inbound: {}"))
+    await scene.shop.process.line("policies reloaded.*generation=3")
+    status: Any = await scene.shop.status()
+    assert status["limits"] == []
+
+
+async def test_calls_beyond_the_room_of_the_app_are_shed(scene: Scene) -> None:
+    scene.of_shop.write_text(traffic("inbound: {concurrency: {limit: 1, queue: 1, queueTimeout: 50ms}}"))
+    await scene.shop.process.line("policies reloaded.*generation=2")
+    answers = await asyncio.gather(*(scene.call(scene.web, "/slow?s=0.3") for _ in range(6)))
+    shed = [answer for answer in answers if answer.status == 503]
+    assert len(answers) - len(shed) == 1
+    assert {(one.get("postern-error"), one.get("retry-after")) for one in shed} == {("shed", "1")}
+    assert (await scene.call(scene.web)).status == 200
+    loads: Any = await scene.web.status()
+    assert loads["ready"]
+
+
+async def test_caller_limits_what_it_sends_to_a_target(scene: Scene) -> None:
+    limit = "targets: {apps: {shop: {concurrency: {limit: 1, queue: 0}, throttle: {}}}}"
+    scene.of_web.write_text(traffic(limit))
+    await scene.web.process.line("policies reloaded.*generation=2")
+    answers = await asyncio.gather(*(scene.call(scene.web, "/slow?s=0.3") for _ in range(4)))
+    shed = [answer for answer in answers if answer.status == 503]
+    assert len(shed) == 3
+    assert "concurrency and throttle of a Traffic" in json.loads(shed[0].body)["message"]
+    others = await asyncio.gather(*(scene.call(scene.other, "/slow?s=0.1") for _ in range(4)))
+    assert {answer.status for answer in others} == {200}
+    status: Any = await scene.web.status()
+    names = {one["name"] for one in status["limits"]}
+    assert names == {"concurrency:peer:shop.default", "throttle:peer:shop.default"}
+    await eventually(
+        lambda: scene.metric(
+            scene.web,
+            'postern_limit_refusals_total{limit="concurrency:peer:shop.default",reason="queue-full"} 3',
+        )
+    )
+
+
+async def test_caller_has_no_more_connections_than_it_may(scene: Scene) -> None:
+    assert (await scene.call(scene.web)).status == 200
+    scene.of_shop.write_text(traffic("inbound: {connections: {perCaller: 1}}"))
+    await scene.shop.process.line("policies reloaded.*generation=2")
+    assert (await scene.call(scene.web)).status == 200  # over the connection that it has
+    assert (await scene.call(scene.other)).status == 200
+    answers = await asyncio.gather(*(scene.call(scene.other, "/slow?s=0.1") for _ in range(20)))
+    assert {answer.status for answer in answers} == {200}
+
+
+async def _is(call: Any, status: int) -> bool:
+    return bool((await call).status == status)
