@@ -1,4 +1,4 @@
-"""A caller and three instances of one app, each of which can be hurt: killed, frozen, made slow or made to fail."""
+"""A caller and some instances of one app, each of which can be hurt: killed, frozen, made slow or made to fail."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ APP_ID = "shop"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One of the three: its app, which answers with its name, and the sidecar beside it."""
+    """One of them: its app, which answers with its name, and the sidecar beside it."""
 
     name: str
     app: Process
@@ -51,7 +51,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """`web` calls `shop`, of which there are three instances."""
+    """`web` calls `shop`, of which there are some instances."""
 
     mesh: Mesh
     web: Sidecar
@@ -68,15 +68,15 @@ async def start_instance(mesh: Mesh, name: str, flags: tuple[str, ...]) -> Insta
 
 @asynccontextmanager
 async def fleet(
-    files: Path, engine: str, *, web: tuple[str, ...] = (), shop: tuple[str, ...] = ()
+    files: Path, engine: str, *, web: tuple[str, ...] = (), shop: tuple[str, ...] = (), instances: int = 3
 ) -> AsyncIterator[Fleet]:
-    """Start them; flags go to all sidecars of an app. Returns once the caller knows all three."""
+    """Start them; flags go to all sidecars of an app. Returns once the caller knows all instances."""
     flags = ("--engine", engine)
     async with Mesh(files) as mesh:
         await mesh.start_sentry()
         async with asyncio.TaskGroup() as tasks:
             starting = [
-                tasks.create_task(start_instance(mesh, name, (*flags, *shop))) for name in ("a", "b", "c")
+                tasks.create_task(start_instance(mesh, name, (*flags, *shop))) for name in "abc"[:instances]
             ]
             caller = tasks.create_task(mesh.sidecar("web", flags=(*flags, *web)))
         made = Fleet(mesh=mesh, web=caller.result(), instances=tuple(task.result() for task in starting))

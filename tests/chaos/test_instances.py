@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.fleet import APP_ID, Instance, fleet
-from tests.chaos.judging import AFTER_S, BEFORE_S, PER_S, RECOVERY_S, judge, passed
+from tests.chaos.judging import AFTER_S, BEFORE_S, BUSY_S, PER_S, QUIET_S, RECOVERY_S, judge, passed
 from tests.chaos.load import steady
 from tests.integration.mesh.standing import invoke
 from tests.support.engines import ENGINES
@@ -38,7 +38,11 @@ async def make_slow(one: Instance) -> None:
     await one.set_mode(delay_ms=200)
 
 
-@pytest.mark.parametrize("hurt", [kill_both, kill_sidecar, kill_app, freeze_both, freeze_sidecar, make_slow])
+_BRIEF = (kill_both, freeze_sidecar)
+_LONG = (kill_sidecar, kill_app, freeze_both, make_slow)
+
+
+@pytest.mark.parametrize("hurt", [*_BRIEF, *(pytest.param(hurt, marks=pytest.mark.soak) for hurt in _LONG)])
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_one_of_three(engine: str, hurt: Hurt, tmp_path: Path) -> None:
     async with fleet(tmp_path, engine) as made:
@@ -50,9 +54,10 @@ async def test_one_of_three(engine: str, hurt: Hurt, tmp_path: Path) -> None:
             await passed(load, RECOVERY_S + AFTER_S)
             end = load.now
             victim.thaw(app=victim.app.is_running, sidecar=victim.sidecar.process.is_running)
-        judge(load, hurt_at, end)
+        judge(load, hurt_at, end, limit_s=BUSY_S if hurt in _BRIEF else QUIET_S)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_one_is_killed_and_one_freezes(engine: str, tmp_path: Path) -> None:
     async with fleet(tmp_path, engine) as made:
