@@ -43,6 +43,7 @@ def access_fields(call: Call) -> dict[str, Any]:
         "duration_us": (call.ended_ns - call.started_ns) // 1000,
         "ttfb_us": (call.head_ns - call.started_ns) // 1000 if call.head_ns else None,
         "attempts": max(len(call.attempts), 1),
+        "not_retried": call.not_retried or None,
         "endpoint": call.endpoint,
         "decision": call.decision,
         "policies": [f"{name}/{kind}" for name, _, kind, _ in call.policies],

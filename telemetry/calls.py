@@ -181,6 +181,7 @@ class CallRecorder:
             call.is_inner,
             call.policies,
             call.breaker[0],
+            call.not_retried == names.EMPTY_BUDGET,
             not call.attempts,
         )
         kind = self._kinds.get(key)

@@ -78,6 +78,13 @@ def _outbound(call: Call, path: str, app_path: str, meters: Meters, kind: Kind) 
         if policy[2] == "timeout" and call.cause == names.TIMEOUT_CAUSE:
             counted = (*counted, meters.resiliency_activations.slot(*labels))
         kind = kind._replace(counted=counted)
+    if call.not_retried == names.EMPTY_BUDGET:
+        kind = kind._replace(
+            counted=(
+                *kind.counted,
+                meters.retry_budget_exhausted.slot(edge_name(call.dst, call.dst_namespace)),
+            )
+        )
     if kind.sent:
         kind = kind._replace(sent=(*kind.sent, meters.req_sent.slot(me, call.dst, type_)))
     if _is_apps_own(call):

@@ -29,6 +29,7 @@ KEYS: Final[Mapping[str, str]] = {
     "duration_us": "microseconds to the end",
     "ttfb_us": "microseconds to the head of the answer; null: there was none",
     "attempts": "tries, at least 1",
+    "not_retried": "why a failure was not retried: see Retries; null: it was, or there was none",
     "endpoint": "address that was tried last",
     "decision": "the access policy and rule that decided, at the callee",
     "policies": "those of resiliency in force, as name/kind",

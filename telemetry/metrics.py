@@ -334,6 +334,11 @@ class Meters:
             "Attempts after the first, by the reason why the previous one failed.",
             ("dst", "reason"),
         )
+        self.retry_budget_exhausted = self.counter(
+            "postern_retry_budget_exhausted_total",
+            "Calls that failed and were not retried, as the retry budget of their callee was empty.",
+            ("dst",),
+        )
 
     def _sidecar(self) -> None:
         self.taps = self.gauge("postern_taps", "Whoever looks at calls now, by postern tap.")

@@ -28,6 +28,8 @@ RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
 ERROR_TYPE = "error.type"
 POSTERN_DECISION = "postern.decision"
 POSTERN_BREAKER = "postern.circuit_breaker"
+POSTERN_NOT_RETRIED = "postern.not_retried"
+EMPTY_BUDGET = "budget"  # of what POSTERN_NOT_RETRIED says
 
 TIMEOUT_CAUSE = "timeout"
 SERVICE_INVOCATION = "ServiceInvocation"

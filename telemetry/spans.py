@@ -171,6 +171,8 @@ def span_of(call: Call, service: str, form: SpanForm = DEFAULT_FORM, route: str 
         attributes.append((names.POSTERN_DECISION, call.decision))
     if call.breaker not in _CLOSED:
         attributes.append((names.POSTERN_BREAKER, call.breaker[1]))
+    if outbound and call.not_retried:
+        attributes.append((names.POSTERN_NOT_RETRIED, call.not_retried))
     events = _events(call)
     if len(call.attempts) > 1:
         attributes.append((names.HTTP_RESEND_COUNT, str(len(call.attempts) - 1)))

@@ -94,7 +94,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
     return PolicySnapshot(
         generation=generation,
         access=access,
-        resiliency=replace(resiliency, heeds_answers=sources.profile != "daprd"),
+        resiliency=replace(resiliency, is_as_daprd=sources.profile == "daprd"),
         configuration=configuration,
         warnings=warnings,
         pipelines=pipelines,

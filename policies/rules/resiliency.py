@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from policies.rules.budgets import RetryBudget, RetryShare
 from policies.rules.trip import Program
 
 BUILTIN_NAME = "DaprBuiltInServiceRetries"
@@ -63,7 +64,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
     """What holds for calls to one target: `retry` round `breaker` round `builtin_retry` round `timeout_s`, which is per attempt.
 
     `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`; `resource` in which one it is written, by name and
-    namespace. heeds_answers: an answer may ask for a later attempt, or for none.
+    namespace. heeds_answers: an answer may ask for a later attempt, or for none. budget: of retries by `retry`, for all calls together.
     """
 
     timeout_s: float | None = None
@@ -73,6 +74,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
     source: str = "built-in"
     resource: tuple[str, str] = ("", "")
     heeds_answers: bool = True
+    budget: RetryBudget | None = RetryShare()
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -88,13 +90,13 @@ class TargetRules(Struct, frozen=True, kw_only=True):
 class ResiliencyRules(Struct, frozen=True, kw_only=True):
     """All of one caller's resiliency. `resources` are those that were loaded, in order: name and namespace.
 
-    heeds_answers: as of each target; daprds don't.
+    is_as_daprd: answers are not heeded, and retries have no budget.
     """
 
     resources: tuple[tuple[str, str], ...] = ()
     targets: Mapping[str, TargetRules] = field(default_factory=dict)
     default: TargetRules = field(default_factory=TargetRules)
-    heeds_answers: bool = True
+    is_as_daprd: bool = False
 
     @property
     def breakers(self) -> tuple[BreakerRule, ...]:
@@ -107,7 +109,9 @@ class ResiliencyRules(Struct, frozen=True, kw_only=True):
 
         Policies go by that very spelling; the built-in retry goes by the app-id alone, and never to our own app.
         """
-        rules = replace(self.targets.get(target, self.default), heeds_answers=self.heeds_answers)
+        rules = self.targets.get(target, self.default)
+        if self.is_as_daprd:
+            rules = replace(rules, heeds_answers=False, budget=None)
         is_url = target.startswith(("http://", "https://"))
         app_id = target if is_url else target.partition(".")[0]
         if app_id in self.targets or app_id == own_app_id:

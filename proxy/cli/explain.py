@@ -213,6 +213,9 @@ def _plan_rows(told: Told) -> Iterator[tuple[str, str]]:
     )
     for policy in told["retries"]:
         yield "retries", _retry(policy)
+    yield from (("not retried", f"{one['what']} ({one['why']})") for one in told["notRetried"])
+    if told.get("budget"):
+        yield "budget", _budget(told["budget"])
     of_attempts = [f"{gate} (each attempt)" for route in told["routes"] for gate in route["gates"]]
     yield "gates", ", ".join([*told["gates"], *of_attempts]) or "none"
     if told.get("breaker"):
@@ -221,6 +224,15 @@ def _plan_rows(told: Told) -> Iterator[tuple[str, str]]:
         yield "answer", _all_edits(told["replyEdits"])
     upper = [f"body of the {what}" for what, is_upper in told["upperCase"].items() if is_upper]
     yield from (("upper case", text) for text in upper)
+
+
+def _budget(found: Told) -> str:
+    if "ratio" not in found:
+        return f"retries of calls to {found['target']} while more than half of {found['max_tokens']:g} tokens are left"
+    free = f"{found['min_per_s']:g} a second besides"
+    return (
+        f"retries of {found['ratio']:g} of the calls to {found['target']} in {found['ttl_s']:g} s, and {free}"
+    )
 
 
 def _breaker(found: Told) -> str:

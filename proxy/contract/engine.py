@@ -170,6 +170,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     own_app_factor: float = 10.0  # of all four for our own app, which is ours to trust
     expiry_lead_s: float = 60.0  # before a certificate of either end ends, its connections drain; at most a quarter of what is left of it
     expiry_skew_s: float = 10.0  # after it, they are closed with all that is on them
+    replay_bytes: int = (
+        64 << 20
+    )  # of request bodies kept for another attempt, of all calls; past it they are sent once
     continuations: int = 60  # frames of one header block (VU#421644): a megabyte; h2 has a bound at 64
 
 

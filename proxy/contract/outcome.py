@@ -1,5 +1,6 @@
 """The outcome of a call, reported once after its last byte, or added up with others."""
 
+from enum import Enum
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -7,6 +8,20 @@ from msgspec import Struct
 from proxy.contract.breakers import BreakerState
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Cause, Labels
+
+
+class NotRetried(Enum):
+    """Why a failure is the call's last; the value is what spans and lines say."""
+
+    NOT_COVERED = "not-covered"  # no rule speaks of such a failure
+    STREAMING = "streaming"  # a body of unknown length is never sent twice
+    BODY = "body-not-kept"  # too large for the replay buffer, or that is full
+    NO_ATTEMPTS = "no-attempts-left"
+    TOO_LATE = "time-of-the-rule-over"
+    DEADLINE = "deadline"  # of the call: passed, or before the pause would end
+    PUSHBACK = "pushback"  # the answer asks for none
+    BUDGET = "budget"  # that of the target is empty
+    BEGUN = "response-begun"
 
 
 class Attempt(Struct):
@@ -28,7 +43,7 @@ class Outcome(Struct):
     """What came of one call; handed to the Observer once, after the last byte. `trace` is the engine-opaque span of this hop.
 
     `attempts`: as they were begun; the one by which the call ended is last. `breaker`: how the call found the circuit breaker that it
-    asked first, and how it left it.
+    asked first, and how it left it. `not_retried`: of a failure that another attempt might have mended.
     """
 
     head: RequestHead
@@ -44,6 +59,7 @@ class Outcome(Struct):
     up_bytes: int
     down_bytes: int
     breaker: tuple[BreakerState, BreakerState] | None = None
+    not_retried: NotRetried | None = None
 
 
 PHASED = 64  # of so many calls that a worker begins, the first is looked at for its phases
@@ -103,6 +119,7 @@ class Tally(Struct, frozen=True, kw_only=True):
     status: int
     grpc_code: int | None
     cause: Cause | None
+    not_retried: NotRetried | None = None
     calls: int
     latency_bounds_ms: tuple[float, ...]
     duration_s: Sums

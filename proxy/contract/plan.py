@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from msgspec import Struct, field
 
 from proxy.contract.breakers import BreakerUse
+from proxy.contract.budgets import BudgetUse
 from proxy.contract.head import Headers
 from proxy.contract.recording import RecordingHead
 
@@ -168,6 +169,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     """How to carry a call. Dies with its scopes.
 
     gates: names of those that the call passes once, before its first attempt.
+    budget: what retries are taken from, but those of inner rules; where it is empty, there is none.
     breaker: asked before each attempt but those that are made at once or by an inner rule; where it refuses, the call fails.
     local_replies: the answer to each cause for which the call ends here.
     by_daprd: place of the route (of weight 0) that an attempt takes instead where its call is not gRPC and the peer takes nothing else, as
@@ -182,6 +184,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     retries: tuple[RetryPolicy, ...] = ()
     gates: tuple[str, ...] = ()
     breaker: BreakerUse | None = None
+    budget: BudgetUse | None = None
     connect_s: float = 5.0
     attempt_s: float | None = None
     total_s: float | None = None

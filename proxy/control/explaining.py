@@ -9,8 +9,12 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec.structs import asdict
+
+from proxy.contract.budgets import BudgetUse
 from proxy.contract.fields import read_baggage
 from proxy.contract.head import Header, Headers, RequestHead
+from proxy.contract.outcome import NotRetried
 from proxy.contract.plan import (
     DETAIL,
     TRACE_ID,
@@ -147,6 +151,8 @@ class Explainer:
             ],
             "timeouts": {"connectS": plan.connect_s, "attemptS": plan.attempt_s, "totalS": plan.total_s},
             "retries": [_retry(policy) for policy in plan.retries],
+            "notRetried": _not_retried(head, plan),
+            "budget": _budget(plan.budget),
             "gates": list(plan.gates),
             "breaker": self._breaker(head, plan),
             "bodyBytes": plan.body_bytes,
@@ -248,10 +254,11 @@ def _head(
     except BadTargetError as error:
         raise ValueError(f"{target!r}: {error.reason}") from error
     is_socket = any(name == b"upgrade" and data.lower() == b"websocket" for name, data in headers)
+    is_chunked = any(name == b"transfer-encoding" for name, _ in headers)
     return RequestHead(
         listener=listener,
         protocol="grpc" if is_grpc else "websocket" if is_socket else "http1",
-        framing="stream" if is_grpc else "none" if method in _BODILESS else "length",
+        framing="stream" if is_grpc or is_chunked else "none" if method in _BODILESS else "length",
         method="POST" if is_grpc else method,
         authority=authority,
         target=sent[found.offset :] or b"/",
@@ -332,6 +339,23 @@ def _retry(policy: RetryPolicy) -> Json:
         "heedsAnswer": policy.heeds_answer,
         "pausesS": pauses,
     }
+
+
+def _not_retried(head: RequestHead, plan: Plan) -> list[Json]:
+    """What would not be retried of a call, and why: as its span would say it."""
+    if not plan.retries:
+        is_stream = head.framing == "stream" and head.protocol != "grpc"
+        why = NotRetried.STREAMING if is_stream else NotRetried.NOT_COVERED
+        return [{"why": why.value, "what": "any failure"}]
+    told: list[Json] = [{"why": NotRetried.NOT_COVERED.value, "what": "any other failure"}]
+    if head.framing != "none":
+        what = f"a request with a body of more than {plan.replay_bytes} bytes"
+        told.append({"why": NotRetried.BODY.value, "what": what})
+    return [*told, {"why": NotRetried.BEGUN.value, "what": "an answer that breaks off"}]
+
+
+def _budget(use: BudgetUse | None) -> Json | None:
+    return None if use is None else {"target": use.target, **asdict(use.rule)}
 
 
 def _sends(head: RequestHead, edits: Edits, secret: frozenset[bytes]) -> Json:

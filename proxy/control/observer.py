@@ -360,6 +360,7 @@ def _call(outcome: Outcome) -> Call:
         is_inner=labels.is_inner,
         policies=labels.policies,
         breaker=outcome.breaker or _met(labels, outcome.cause),
+        not_retried="" if outcome.not_retried is None else outcome.not_retried.value,
         said=said.value if said is not None else None,
         tried=tried[-MAX_ATTEMPTS:],
     )
@@ -412,6 +413,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         is_inner=labels.is_inner,
         policies=labels.policies,
         breaker=_met(labels, tally.cause),
+        not_retried="" if tally.not_retried is None else tally.not_retried.value,
     )
     batch = Batch(
         calls=tally.calls,

@@ -17,7 +17,7 @@ from proxy.contract.plan import Cause, Edit, Edits, Labels, Op, Plan, RetryPolic
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.app_plan import NO_VERB, STRIP, STRIP_REPLY, AppView, resent
-from proxy.deciding.retry_policies import attempt_timeout, breaker_use, retry_policies
+from proxy.deciding.retry_policies import attempt_timeout, breaker_use, budget_use, retry_policies
 
 _ENDPOINT = "http-endpoint:"  # cluster keys
 _URL = "url:"
@@ -107,6 +107,7 @@ def to_external(
         breaker=breaker_use(
             head, rules, external.text, form, method=str(external.url) if external.is_one else None
         ),
+        budget=budget_use(head, rules, external.key),
         retries=(*retry_policies(head, own, rng), _redial(), *resent(head, grpc=False)),
         attempt_s=attempt_timeout(head, rules),
         body_bytes=app.body_bytes,

@@ -49,7 +49,7 @@ from proxy.deciding.naming import name_callee
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
 from proxy.deciding.pipeline import Passed
 from proxy.deciding.plain_text import bad_baggage
-from proxy.deciding.retry_policies import attempt_timeout, breaker_use, retry_policies
+from proxy.deciding.retry_policies import attempt_timeout, breaker_use, budget_use, retry_policies
 from telemetry.otlp.target import SERVICES as OTLP_SERVICES
 
 LOCAL_API = "local-api"
@@ -445,7 +445,9 @@ class Outbound:
             return found
         retries = (*retry_policies(head, rules, self.view.random), *found.retries)
         breaker = breaker_use(head, rules, named.text, named.form)
-        return replace(found, retries=retries, attempt_s=attempt_timeout(head, rules), breaker=breaker)
+        budget = budget_use(head, rules, f"self:{app.app_id}")
+        attempt_s = attempt_timeout(head, rules)
+        return replace(found, retries=retries, attempt_s=attempt_s, breaker=breaker, budget=budget)
 
     def _hold(self, head: RecordingHead, callee: Callee, labels: Labels, surface: Surface) -> Hold:
         why = self.view.heard.absent(callee)
@@ -488,6 +490,7 @@ class Outbound:
             by_daprd=1 if len(routes) > 1 else None,
             retries=retry_policies(head, rules, view.random),
             breaker=breaker_use(head, rules, callee.text, named.form),
+            budget=budget_use(head, rules, callee.key),
             attempt_s=attempt_timeout(head, rules),
             body_bytes=app.body_bytes,
             connect_s=app.connect_s,

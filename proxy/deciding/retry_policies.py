@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from policies.rules.backoff import delays, within_s
+from policies.rules.budgets import RetryShare
 from policies.rules.resiliency import BreakerRule, RetryRule, TargetRules
+from proxy.contract import budgets
 from proxy.contract.breakers import BreakerSpec, BreakerUse
 from proxy.contract.head import Form
 from proxy.contract.plan import Cause, RetryPolicy
@@ -35,8 +37,8 @@ def retry_policies(
 ) -> tuple[RetryPolicy, ...]:
     """What may be retried, first match first."""
     grpc = head.protocol() == "grpc"
-    if not grpc and head.framing() == "stream":
-        return ()  # a body of unknown length is never sent twice
+    if is_unknown_length(head):
+        return ()
     made: list[RetryPolicy] = []
     if rules.builtin_retry is not None and not grpc:
         on = _UNSENT
@@ -65,6 +67,23 @@ def attempt_timeout(head: RecordingHead, rules: TargetRules) -> float | None:
     if rules.timeout_s is None or rules.timeout_s <= 0 or is_declared_stream(head):
         return None
     return rules.timeout_s
+
+
+def budget_use(head: RecordingHead, rules: TargetRules, target: str) -> budgets.BudgetUse | None:
+    """What retries by a written policy are taken from, by all calls to this target."""
+    found = rules.budget
+    if found is None or rules.retry is None or is_unknown_length(head):
+        return None
+    if isinstance(found, RetryShare):
+        share = budgets.RetryShare(ratio=found.ratio, min_per_s=found.min_per_s, ttl_s=found.ttl_s)
+        return budgets.BudgetUse(target=target, rule=share)
+    throttle = budgets.RetryThrottle(max_tokens=found.max_tokens, token_ratio=found.token_ratio)
+    return budgets.BudgetUse(target=target, rule=throttle)
+
+
+def is_unknown_length(head: RecordingHead) -> bool:
+    """Whether it has a body of unknown length, which is never sent twice."""
+    return head.protocol() != "grpc" and head.framing() == "stream"
 
 
 def breaker_use(

@@ -98,6 +98,11 @@ ENGINE = {
         "its connections are closed with all calls on them",
         "",
     ),
+    "replay_bytes": (
+        "bytes of requests' bodies kept for another attempt, of all calls",
+        "the call is tried once",
+        "",
+    ),
     "continuations": ("CONTINUATION frames of one head", "GOAWAY", ""),
 }
 

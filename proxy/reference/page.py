@@ -92,6 +92,16 @@ so long, `grpc-retry-pushback-ms` takes its place, and is no retry where it is n
 pause would end after the call's deadline is not waited for. Retries of gRPC calls say in `grpc-previous-rpc-attempts` how many attempts may
 have reached an app before.
 
+Retries by a written policy take from one budget for each callee: for each call of the last 10 s a fifth of a retry, and 10 retries a second
+besides, so that a callee in trouble is not asked many times as often as before. Where it is empty, the failure at hand is the answer. The
+built-in retry is not charged, nor are attempts at other endpoints that nobody processed; under the name `daprd` there is no budget.
+Request bodies that are kept for another attempt take 64 MiB in all; past that a body is sent once.
+
+Why a failure was a call's last is on its span at the caller (`postern.not_retried`) and in the access log (`not_retried`):
+`not-covered`: no policy speaks of it; `no-attempts-left`; `budget`; `body-not-kept`: larger than the replay buffer, or that is full;
+`streaming`: a body of unknown length; `deadline`: passed, or before the pause would end; `pushback`: the answer asked for no other attempt;
+`time-of-the-rule-over`: 15 minutes of an exponential policy; `response-begun`. `postern explain` tells what would not be retried.
+
 A call's time is what its caller gives it, a policy's timeout, or what is left of either, the least of them: `grpc-timeout` of gRPC; of HTTP
 `postern-timeout` (milliseconds, or as `grpc-timeout` has it), `postern-deadline` (a moment in epoch milliseconds) and Envoy's
 `x-envoy-expected-rq-timeout-ms`. The callee's proxy and its app are told what is left, in `grpc-timeout` or `postern-timeout`, which is how

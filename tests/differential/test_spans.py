@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.contract.engine import SpanLabels
 from proxy.contract.head import RequestHead
-from proxy.contract.outcome import Attempt, Outcome
+from proxy.contract.outcome import Attempt, NotRetried, Outcome
 from proxy.contract.plan import Cause, Labels
 from proxy.control.call_spans import CallSpans
 from proxy.control.observer import ContextSpan, Reporter
@@ -168,6 +168,7 @@ def _outcomes(draw: st.DrawFn) -> Outcome:
         attempts=draw(st.lists(_ATTEMPTS, max_size=3) | st.lists(_ATTEMPTS, min_size=16, max_size=18)),
         up_bytes=0,
         down_bytes=0,
+        not_retried=draw(st.none() | st.sampled_from(NotRetried)),
     )
 
 
@@ -205,6 +206,7 @@ def _by_rust(outcome: Outcome, service: str, form: SpanForm, *, hides_paths: boo
         (
             *(outcome.started_ns, outcome.head_ns, outcome.ended_ns),
             *(outcome.status, outcome.grpc_code, outcome.cause and outcome.cause.value),
+            outcome.not_retried and outcome.not_retried.value,
         ),
         [_parts(attempt) for attempt in outcome.attempts],
     )

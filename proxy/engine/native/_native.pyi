@@ -22,6 +22,8 @@ EditParts = tuple[str, bytes, bytes]
 RouteParts = tuple[str, int, list[str], list[EditParts], list[str]]
 RetryParts = tuple[int | None, list[str], list[int] | None, list[int] | None, float | None, bool, bool]
 BreakerUseParts = tuple[str, str, Form, str | None, bool]
+# target, and its share (ratio, per second, seconds), or its throttle (tokens, ratio)
+BudgetParts = tuple[str, tuple[float, float, float] | None, tuple[float, float]]
 BreakerParts = tuple[str, int, float, float, list[tuple[str, int | float]], int]
 Times = tuple[float, float | None, float | None]
 VerifiedParts = tuple[str, bytes, bytes, bytes]
@@ -32,7 +34,7 @@ PlanParts = tuple[
     list[RouteParts],
     list[RetryParts],
     list[str],
-    BreakerUseParts | None,
+    tuple[BreakerUseParts | None, BudgetParts | None],
     Times,
     int | None,
     int,
@@ -78,12 +80,12 @@ OutcomeParts = tuple[
     str | None,
     list[AttemptParts],
     tuple[int, int],
-    tuple[BreakerState, BreakerState] | None,
+    tuple[tuple[BreakerState, BreakerState] | None, str | None],
 ]
 
 ShapeParts = tuple[str, list[tuple[str, str, set[str]]], bool, str]
 SumParts = tuple[list[int], float]
-KindParts = tuple[int, str, str, str, int, int | None, str | None]
+KindParts = tuple[int, str, str, str, int, int | None, str | None, str | None]
 # halves of the trace id, span id, duration and end in nanoseconds
 ExemplarParts = tuple[int, int, int, int, int]
 TallyParts = tuple[
@@ -179,7 +181,7 @@ def zipkin_span(
     labels: SpanLabels,
     wanted: SpansParts,
     span: tuple[int, int, int, int],
-    end: tuple[int, int, int, int, int | None, str | None],
+    end: tuple[int, int, int, int, int | None, str | None, str | None],
     attempts: list[AttemptParts],
 ) -> bytes | None: ...
 def read_baggage(headers: list[tuple[bytes, bytes]]) -> tuple[str, bytes]: ...

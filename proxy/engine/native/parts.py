@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Never
 from msgspec.structs import asdict, astuple
 
 from proxy.contract.breakers import BreakerSpec
+from proxy.contract.budgets import BudgetUse, RetryShare
 from proxy.contract.engine import Cluster, SpansWanted, VerifiedTls, Via
 from proxy.contract.gates import GateSpec
 from proxy.contract.head import RequestHead
-from proxy.contract.outcome import Attempt, Exemplar, Outcome, Tally
+from proxy.contract.outcome import Attempt, Exemplar, NotRetried, Outcome, Tally
 from proxy.contract.plan import Cause, Edits, Labels, Plan, Reply, RetryPolicy
 from proxy.contract.recording import Shape
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.engine.native._native import (
         AttemptParts,
         BreakerParts,
+        BudgetParts,
         ClusterParts,
         EditParts,
         HeadParts,
@@ -71,7 +73,7 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
         routes,
         [_retry_parts(policy) for policy in plan.retries],
         list(plan.gates),
-        None if plan.breaker is None else astuple(plan.breaker),
+        (None if plan.breaker is None else astuple(plan.breaker), _budget_parts(plan.budget)),
         (plan.connect_s, plan.attempt_s, plan.total_s),
         plan.body_bytes,
         plan.replay_bytes,
@@ -122,7 +124,7 @@ def shape_parts(shape: Shape | None) -> "ShapeParts":
 
 def tally(parts: "TallyParts", labels: Labels, latency_bounds_ms: tuple[float, ...]) -> Tally:
     """Calls that were added up by these bounds."""
-    (_, protocol, method, path, status, grpc_code, cause), calls, sums, exemplars = parts
+    (_, protocol, method, path, status, grpc_code, cause, why), calls, sums, exemplars = parts
     duration_s, to_end_ms, to_head_ms, to_head_whole_ms, up_bytes, down_bytes = sums
     return Tally(
         labels=labels,
@@ -132,6 +134,7 @@ def tally(parts: "TallyParts", labels: Labels, latency_bounds_ms: tuple[float, .
         status=status,
         grpc_code=grpc_code,
         cause=_cause(cause),
+        not_retried=_why(why),
         calls=calls,
         latency_bounds_ms=latency_bounds_ms,
         duration_s=duration_s,
@@ -158,7 +161,7 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         cause,
         attempts,
         (up_bytes, down_bytes),
-        breaker,
+        (breaker, why),
     ) = parts
     return Outcome(
         head=of,
@@ -174,6 +177,7 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         up_bytes=up_bytes,
         down_bytes=down_bytes,
         breaker=breaker,
+        not_retried=_why(why),
     )
 
 
@@ -187,6 +191,18 @@ def _attempt(parts: "AttemptParts") -> Attempt:
 
 def _cause(name: str | None) -> Cause | None:
     return Cause(name) if name is not None else None
+
+
+def _why(name: str | None) -> NotRetried | None:
+    return NotRetried(name) if name is not None else None
+
+
+def _budget_parts(use: BudgetUse | None) -> "BudgetParts | None":
+    if use is None:
+        return None
+    if isinstance(use.rule, RetryShare):
+        return use.target, (use.rule.ratio, use.rule.min_per_s, use.rule.ttl_s), (0.0, 0.0)
+    return use.target, None, (use.rule.max_tokens, use.rule.token_ratio)
 
 
 def _edit_parts(edits: Edits) -> "list[EditParts]":

@@ -60,6 +60,7 @@ class UpstreamAttempt:
         "_sent_at",
         "_timer",
         "_waits_since",
+        "_was_kept",
         "record",
         "upstream",
         "web",
@@ -80,6 +81,7 @@ class UpstreamAttempt:
         self._held_head: tuple[int, Headers] | None = None
         self._is_peer = self._is_mesh = False  # the other end is a postern proxy, reached over mutual TLS
         self._refused_as: Cause | None = None
+        self._was_kept = True  # the request could be sent again until the answer began
         self._sent_at = 0.0
         self._waits_since = 0.0
 
@@ -274,6 +276,9 @@ class UpstreamAttempt:
         """Whether another endpoint is asked now, as the peer's proxy says that its app never saw the call."""
         word = next((data for name, data in headers if name == errors.HEADER), b"")
         self.record.said = cause = _SAID.get(word)
+        if cause is Cause.TIMEOUT:  # it had no more time than we: its clock was first
+            self._fail(cause, "the callee's proxy ended it as its time was over")
+            return True
         if cause is None or cause not in _KEPT_FROM_APP:
             return False
         self._refused_as = cause
@@ -290,10 +295,10 @@ class UpstreamAttempt:
     def _refused_by_status(self, status: int, code: int | None, fields: Headers) -> bool:
         """Whether this answer is thrown away for another attempt, now under way. fields: those that came with its status."""
         grpc = self._exchange.raw.protocol == "grpc"
-        asked = None
+        delay_s = None
         if is_failure(status, code):
             asked = read_pushback(fields, grpc=grpc, status=status, now_s=time.time())
-        delay_s = self._exchange.next_delay(Failure(Cause.STATUS, status, code, asked))
+            delay_s = self._exchange.next_delay(Failure(Cause.STATUS, status, code, asked))
         if delay_s is None:
             return False
         self.record.grpc_code = code
@@ -307,6 +312,7 @@ class UpstreamAttempt:
             self._commit(status, headers, end=False)
 
     def _commit(self, status: int, headers: Headers, *, end: bool) -> None:
+        self._was_kept = self._exchange.body.is_whole
         self._cursor.committed()
         self._exchange.commit(self, status, headers, end=end)
 
@@ -322,7 +328,9 @@ class UpstreamAttempt:
             return
         if self._exchange.raw.protocol == "grpc":
             code = answers.grpc_code(trailers)
-            if self._held_head is not None and self._refused_by_status(self._held_head[0], code, trailers):
+            if self._held_head is None:
+                self._exchange.note_late(code, was_kept=self._was_kept)
+            elif self._refused_by_status(self._held_head[0], code, trailers):
                 return
             self.record.grpc_code = code
         self._release_held()

@@ -12,11 +12,13 @@ from proxy.contract.outcome import PHASED, Outcome
 from proxy.contract.plan import Hold
 from proxy.contract.recording import Tables
 from proxy.engine.portable.breakers import Breakers
+from proxy.engine.portable.budgets import Budgets
 from proxy.engine.portable.clusters import Clusters
 from proxy.engine.portable.exchange import Exchange
 from proxy.engine.portable.gates import Gates
 from proxy.engine.portable.plans import Kept, PlanCache
 from proxy.engine.portable.pool import Pool
+from proxy.engine.portable.request_body import ReplayRoom
 from proxy.wire.streams import AcceptCall, Downstream, RawHead
 from proxy.wire.tls import TlsContexts
 from proxy.wire.turns import Rota
@@ -52,6 +54,8 @@ class Carrier:
         self.clusters = Clusters()
         self.gates = Gates()
         self.breakers = Breakers(observer.breaker_turned)
+        self.budgets = Budgets()
+        self.replay = ReplayRoom(limits.replay_bytes)
         self.contexts = TlsContexts()
         self.rota = Rota()
         self.pool = Pool(limits, self.contexts, observer, spawn, self.rota)

@@ -6,22 +6,30 @@ connection, a pause), so a call on a warm path costs no task. Back-pressure: byt
 
 import time
 from asyncio import TimerHandle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.contract.engine import ListenerSpec
 from proxy.contract.head import Headers
-from proxy.contract.outcome import Outcome, phases_of
-from proxy.contract.plan import Cause, Hold, Labels, Plan, Reply, Route
+from proxy.contract.outcome import NotRetried, Outcome, phases_of
+from proxy.contract.plan import Cause, Hold, Labels, Plan, Reply
 from proxy.engine.portable.attempt import UpstreamAttempt
 from proxy.engine.portable.breakers import Asking
+from proxy.engine.portable.budgets import Budget
 from proxy.engine.portable.gates import Passage
 from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.passing import Refused, Told
-from proxy.engine.portable.plans import Kept
+from proxy.engine.portable.plans import Kept, draw_route
 from proxy.engine.portable.read_head import request_head
 from proxy.engine.portable.request_body import RequestBody
-from proxy.engine.portable.retrying import IMMEDIATE, Failure, Retrying, heard_by_gates, is_failure
+from proxy.engine.portable.retrying import (
+    IMMEDIATE,
+    Failure,
+    Retrying,
+    SoFar,
+    heard_by_gates,
+    is_failure,
+)
 from proxy.engine.portable.under_way import UnderWay
 from proxy.wire import answers
 from proxy.wire.deadlines import read_left_s
@@ -46,6 +54,7 @@ class Exchange:
 
     __slots__ = (
         "_breaker",
+        "_budget",
         "_cancels",
         "_deadline_at",
         "_done",
@@ -111,7 +120,8 @@ class Exchange:
         self.under_way = UnderWay()
         self.tried: set[str] = set()
         self._retrying = Retrying(())
-        self.body = RequestBody(raw.framing)
+        self._budget: Budget | None = None
+        self.body = RequestBody(raw.framing, carrier.replay)
         # the answer
         self.is_committed = False
         self._upper_answer = False  # its body goes on in upper case
@@ -219,8 +229,12 @@ class Exchange:
             may_be = self.raw.protocol in {"http1", "http2"} and not content_type(self.raw)
             self.body.is_upper = may_be and plan.upper_request
             self._upper_answer = may_be and plan.upper_response
-        self._retrying = Retrying(plan.retries)
-        self.route = _draw_route(plan.routes, self.carrier)  # once: attempts stay on one side of a split
+        if plan.budget is not None:
+            self._budget = self.carrier.budgets.find(plan.budget)
+            self._budget.begun(self.carrier.now())
+        is_stream = self.raw.framing == "stream" and self.raw.protocol != "grpc"
+        self._retrying = Retrying(plan.retries, self._budget, is_stream=is_stream)
+        self.route = draw_route(plan.routes, self.carrier.rng)  # once: attempts stay on one side of a split
         if plan.gates:
             self._waits_since = time.perf_counter()
             self._gates = Passage(self.carrier, plan.gates, self.head.who, self._let_through)
@@ -251,6 +265,7 @@ class Exchange:
     def _deadline_passed(self) -> None:
         if self._done:
             return
+        self._retrying.why = NotRetried.DEADLINE
         self._stop(Cause.TIMEOUT, _PASSED)
 
     # --- attempts --------------------------------------------------------------------------------------------------------
@@ -282,8 +297,9 @@ class Exchange:
         """Begin an attempt, unless no time is left for it, or the circuit breaker refuses it."""
         self._cancel_waits()
         if self._deadline_at is not None and self._deadline_at - self.carrier.now() < _LEAST_S:
-            self._stop(Cause.TIMEOUT, _PASSED)
+            self._deadline_passed()
             return
+        self._retrying.why = None
         use = self.plan.breaker
         if use is not None:
             self._breaker = self._breaker or Asking()
@@ -407,7 +423,9 @@ class Exchange:
         if self.under_way.count:
             return
         delay_s: float | None = None
-        if not for_good and not self.is_committed:
+        if self.is_committed:
+            self._retrying.why = self._retrying.why or NotRetried.BEGUN
+        elif not for_good:
             at_once = cause in IMMEDIATE and self.may_try_another()
             delay_s = 0.0 if at_once else self.next_delay(Failure(cause))
         if delay_s is not None:
@@ -434,19 +452,23 @@ class Exchange:
 
     def next_delay(self, failure: Failure) -> float | None:
         """Seconds until another attempt after such a failure, 0 where one is under way already; None: this was the last."""
-        if self.under_way.count > 1 and self._retrying.covers(failure.cause, failure.status, failure.code):
+        if self.under_way.count > 1 and self._retrying.covers(failure):
             return 0.0
-        if not self.body.is_whole:
-            return None
+        now = self.carrier.now()
+        left_s = None if self._deadline_at is None else self._deadline_at - now
         elapsed_s = (time.time_ns() - self._started_ns) / 1e9
-        pause = self._retrying.next_pause(self.under_way.begun, elapsed_s, failure)
-        if pause is None or (
-            self._deadline_at is not None and self.carrier.now() + pause.delay_s >= self._deadline_at
-        ):
+        so_far = SoFar(self.under_way.begun, elapsed_s, left_s, now, is_kept=self.body.is_whole)
+        pause = self._retrying.next_pause(so_far, failure)
+        if pause is None:
             return None
         if not pause.is_inner:
             self._tell_breaker(True)
         return pause.delay_s
+
+    def note_late(self, code: int | None, *, was_kept: bool) -> None:
+        """How a gRPC answer ended that had begun. was_kept: the request could have been sent again until then."""
+        if code:
+            self._retrying.note_late(Failure(Cause.STATUS, self._status, code), was_kept=was_kept)
 
     def _tell_breaker(self, has_failed: bool) -> None:
         if self._breaker is not None:
@@ -540,6 +562,9 @@ class Exchange:
         if gates is not None:
             gates.leave(heard)
         self._tell_breaker(heard is not None)
+        has_failed = heard not in {None, Cause.CALLER_LEFT} and self._status != 101
+        if self._budget is not None and heard is None:
+            self._budget.succeeded(self.carrier.now())
         decision = reply or (self._kept.decision if self._kept is not None else None)
         outcome = Outcome(
             head=self.head,
@@ -555,6 +580,7 @@ class Exchange:
             up_bytes=self.body.size,
             down_bytes=self._down_bytes,
             breaker=self._breaker.met if self._breaker is not None else None,
+            not_retried=self._retrying.why if has_failed else None,
         )
         if self._is_phased and (phases := phases_of(outcome, self._held_s, self.queued_s)) is not None:
             self.carrier.observer.phased(outcome.labels, phases)
@@ -571,10 +597,3 @@ class Exchange:
             self._end_attempts(Cause.DRAINING, "the proxy is shutting down")
             self._down.abort(Cause.DRAINING)
             self._finish(Cause.DRAINING)
-
-
-def _draw_route(routes: Iterable[Route], carrier: "Carrier") -> int:
-    weights = [route.weight for route in routes]
-    if not any(weights[1:]):
-        return 0
-    return int(carrier.rng.choices(range(len(weights)), weights)[0])

@@ -6,13 +6,14 @@ out of room everything is dropped, when ready-made answers do only those are, so
 of others.
 """
 
-from collections.abc import Hashable
+import random
+from collections.abc import Hashable, Sequence
 
 from msgspec import Struct, field
 
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES
 from proxy.contract.head import RequestHead
-from proxy.contract.plan import Decide, Decision, Hold, Plan, Reply
+from proxy.contract.plan import Decide, Decision, Hold, Plan, Reply, Route
 from proxy.contract.recording import Read, RecordingHead, Tables
 from proxy.wire import answers
 from proxy.wire.edits import Compiled, compile_edits
@@ -144,3 +145,11 @@ def _ready(decision: Plan | Reply) -> Kept:
         tuple(compile_edits(route.edits) for route in decision.routes),
         compile_edits(decision.reply_edits) if decision.reply_edits else None,
     )
+
+
+def draw_route(routes: Sequence[Route], rng: random.Random) -> int:
+    """The place of one of them, by their weights."""
+    weights = [route.weight for route in routes]
+    if not any(weights[1:]):
+        return 0
+    return rng.choices(range(len(weights)), weights)[0]

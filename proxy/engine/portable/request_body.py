@@ -8,6 +8,23 @@ from proxy.contract.head import Framing, Headers
 from proxy.wire.streams import UpstreamCall
 
 
+class ReplayRoom:
+    """What the bodies of all calls may hold for another attempt. Mutable state: `held`, in bytes."""
+
+    __slots__ = ("_most", "held")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+
+    def take(self, count: int) -> bool:
+        """Room for so many bytes more; False: there is none."""
+        if self.held + count > self._most:
+            return False
+        self.held += count
+        return True
+
+
 class RequestBody:
     """Of the call. Mutable state: `chunks` held, what was acknowledged, whether some was let go of.
 
@@ -16,6 +33,8 @@ class RequestBody:
 
     __slots__ = (
         "_acked",
+        "_room",
+        "_taken",
         "chunks",
         "ended",
         "is_upper",
@@ -25,7 +44,9 @@ class RequestBody:
         "trailers",
     )
 
-    def __init__(self, framing: Framing) -> None:
+    def __init__(self, framing: Framing, room: ReplayRoom) -> None:
+        self._room = room
+        self._taken = 0  # of the room
         self.ended = framing == "none"  # known before the end is told: no attempt may announce a body
         self.trailers: Headers = ()
         self.size = 0  # bytes that came so far
@@ -55,10 +76,20 @@ class RequestBody:
         self.size += len(data)
         self.chunks.append(data)
 
+    def may_keep(self) -> bool:
+        """Whether what is held is kept for another attempt: there is room for it."""
+        fresh = self.size - self._taken
+        if self.size > self.keep_bytes or not self._room.take(fresh):
+            return False
+        self._taken += fresh
+        return True
+
     def let_go(self) -> None:
         """Drop what is held."""
         self.is_whole = False
         self.chunks.clear()
+        self._room.held -= self._taken
+        self._taken = 0
 
     def release(self, drained: int) -> int:
         """So many bytes left on an attempt; returns how many of them left for the first time."""
@@ -89,7 +120,7 @@ class BodyCursor:
             return False
         chunk = body.chunks[self._given]
         self._given += 1
-        if self._given == len(body.chunks) and not (keep and body.size <= body.keep_bytes):
+        if self._given == len(body.chunks) and not (keep and body.may_keep()):
             self.let_go()  # too large to keep: this attempt is the last
         call.send(chunk.upper() if body.is_upper else chunk)  # of ASCII letters
         return True

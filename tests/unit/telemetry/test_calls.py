@@ -341,6 +341,13 @@ def test_record_policies_count_once_a_call_and_when_they_changed_it() -> None:
     assert it.values(it.meters.resiliency_activations) == {timeout: 3, retry: 2}
 
 
+def test_record_empty_retry_budget_is_counted_by_callee() -> None:
+    it = Recorded()
+    for why in ("budget", "budget", "not-covered", ""):
+        it.recorder.record(a_call(status=503, not_retried=why))
+    assert list(it.values(it.meters.retry_budget_exhausted).values()) == [2]
+
+
 def test_record_circuit_breaker_counts_by_the_state_that_calls_found() -> None:
     it = Recorded()
     policies = (("mesh", "prod", "circuitbreaker", "app_checkout"),)

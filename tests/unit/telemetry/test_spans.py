@@ -212,6 +212,16 @@ def test_events_are_in_order_of_time() -> None:
     assert [text.partition(" ")[0] for text in found] == ["retry", "connect", "timeout"]
 
 
+def test_span_at_the_caller_says_why_a_failure_was_not_retried() -> None:
+    def said(direction: str, why: str) -> str | None:
+        span = made(a_call(direction=direction, status=503, not_retried=why))
+        return dict(span.attributes).get("postern.not_retried")
+
+    assert said("outbound", "budget") == "budget"
+    assert said("outbound", "") is None
+    assert said("inbound", "not-covered") is None
+
+
 def test_span_tells_the_circuit_breaker_that_it_met_unless_it_was_closed() -> None:
     def met(*breaker: str) -> tuple[str | None, list[str]]:
         span = made(a_call(breaker=breaker))

@@ -27,11 +27,12 @@ def of(folder: Path, *bodies: str, lenient: bool = False) -> PolicySnapshot:
 
 @pytest.mark.parametrize(("profile", "heeds"), [("dev", True), ("production", True), ("daprd", False)])
 @pytest.mark.parametrize("resources", [{}, {"r.yaml": HEAD}])
-def test_answers_are_heeded_but_by_daprds(
+def test_answers_are_heeded_and_retries_have_a_budget_but_with_daprds(
     tmp_path: Path, profile: Profile, heeds: bool, resources: dict[str, str]
 ) -> None:
     found = load(replace(sources(tmp_path, resources=resources), profile=profile)).resiliency
-    assert found.for_app("a", "own").heeds_answers is heeds
+    rules = found.for_app("a", "own")
+    assert (rules.heeds_answers, rules.budget is not None) == (heeds, heeds)
 
 
 FULL = resiliency("""

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from policies.reloading.loading import PolicySources, load
 from policies.rules.http_endpoints import HttpEndpoint, parse_url
 from policies.rules.pipelines import Pipelines, Uppercase
-from policies.rules.resiliency import BreakerRule, ResiliencyRules, TargetRules
+from policies.rules.resiliency import BreakerRule, ResiliencyRules, RetryRule, TargetRules
 from proxy.contract.breakers import BreakerGlance, Counts
 from proxy.control.explaining import Explainer, inbound_head, outbound_head
 from tests.unit.proxy.control.test_plane import ONE, Make, found, make  # noqa: F401 - a fixture
@@ -88,6 +88,27 @@ def test_circuit_breaker_that_would_be_asked_is_told_with_its_state(make: Make) 
     assert (told["policy"], told["state"], told["probesInS"]) == ("guard", "open", 2.0)
     world.control.policy_changed(before)
     assert explain(asked)["breaker"] is None
+
+
+def test_what_is_not_retried_and_the_budget_are_told(make: Make) -> None:  # noqa: F811
+    world = make()
+    world.control.names_changed(found(ONE))
+    before = load(PolicySources(own_app_id="web", own_namespace="default"))
+    rules = ResiliencyRules(targets={"cart": TargetRules(retry=RetryRule(name="few"))})
+    world.control.policy_changed(replace(before, resiliency=rules))
+    explain = Explainer(world.control, lambda: LISTENERS).explain
+    told = explain(
+        {"method": ["POST"], "url": ["/v1.0/invoke/cart/method/x"], "header": ["content-length: 1"]}
+    )
+    assert [one["why"] for one in told["notRetried"]] == ["not-covered", "body-not-kept", "response-begun"]
+    assert told["budget"] == {"target": "peer:cart.default", "ratio": 0.2, "min_per_s": 10.0, "ttl_s": 10.0}
+    chunked = {
+        "method": ["POST"],
+        "url": ["/v1.0/invoke/cart/method/x"],
+        "header": ["transfer-encoding: chunked"],
+    }
+    told = explain(chunked)
+    assert (told["notRetried"], told["budget"]) == ([{"why": "streaming", "what": "any failure"}], None)
 
 
 def test_bodies_that_go_on_in_upper_case_are_told(make: Make) -> None:  # noqa: F811

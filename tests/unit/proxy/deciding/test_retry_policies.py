@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from policies.rules import budgets
 from policies.rules.resiliency import BUILTIN_RETRY, BreakerRule, ResiliencyRules, RetryRule, TargetRules
 from proxy.contract.breakers import BreakerSpec, BreakerUse
+from proxy.contract.budgets import BudgetUse, RetryShare, RetryThrottle
 from proxy.contract.head import Form
 from proxy.contract.plan import Cause, Plan, RetryPolicy
 from proxy.deciding.retry_policies import (
@@ -173,8 +175,32 @@ def test_answers_are_heeded_by_a_written_policy_where_the_rules_say_so() -> None
     rules = TargetRules(retry=few(), source="default")
     assert [policy.heeds_answer for policy in rules_of(rules)] == [False, True]
     assert not any(policy.heeds_answer for policy in rules_of(replace(rules, heeds_answers=False)))
-    as_daprd = ResiliencyRules(default=rules, heeds_answers=False)
+    as_daprd = ResiliencyRules(default=rules, is_as_daprd=True)
     assert not as_daprd.for_app("cart", "web").heeds_answers
+
+
+def test_retries_by_a_written_policy_have_a_budget_by_target() -> None:
+    rules = TargetRules(retry=few(), builtin_retry=None)
+    known = ResiliencyRules(targets={"cart": rules, "cart.other": replace(rules, budget=None), "web": rules})
+    share = BudgetUse(target="peer:cart.shop", rule=RetryShare())
+    assert planned("/v1.0/invoke/cart/method/x", known).budget == share
+    assert planned("/shop.CartService/Get", known, **GRPC).budget == share
+    assert planned("/v1.0/invoke/cart.other/method/x", known).budget is None
+    assert planned("/v1.0/invoke/web/method/x", known).budget == BudgetUse(
+        target="self:web", rule=RetryShare()
+    )
+    chunked = planned("/v1.0/invoke/cart/method/x", known, method="POST", framing="stream")
+    assert chunked.budget is None  # it is never retried
+    assert (
+        planned("/v1.0/invoke/cart/method/x", ResiliencyRules()).budget is None
+    )  # nor charged by the built-in
+    assert planned("/v1.0/invoke/cart/method/x", replace(known, is_as_daprd=True)).budget is None
+
+
+def test_budget_may_be_a_throttle() -> None:
+    rules = TargetRules(retry=few(), budget=budgets.RetryThrottle(max_tokens=4.0, token_ratio=0.5))
+    found = planned("/v1.0/invoke/cart/method/x", ResiliencyRules(targets={"cart": rules})).budget
+    assert found == BudgetUse(target="peer:cart.shop", rule=RetryThrottle(max_tokens=4.0, token_ratio=0.5))
 
 
 # --- bodies and streams

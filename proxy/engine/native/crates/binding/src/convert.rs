@@ -7,13 +7,15 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use postern_core::call::breakers::{BreakerSpec, BreakerUse};
+use postern_core::call::budgets::{Budget, Budgets, Rule};
 use postern_core::call::cause::Cause;
 use postern_core::call::choosing::{self, Balancing};
+use postern_core::call::not_retried::NotRetried;
 use postern_core::call::trips::{Operand, Program};
 use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
 use postern_core::connection::tls::{Material, ServerName, Verified, VerifiedConfigs};
 use postern_core::connection::via::Via;
-use postern_core::decision::access::{AccessTable, Rule};
+use postern_core::decision::access::{self, AccessTable};
 use postern_core::decision::baggage;
 use postern_core::decision::edits::Edits;
 use postern_core::decision::path_readings::{is_ambiguous, readings};
@@ -53,6 +55,8 @@ type RouteParts = (String, u32, Vec<String>, Vec<EditParts>, Vec<String>);
 type RetryParts = (Option<u32>, Vec<String>, Option<Vec<u16>>, Option<Vec<u32>>, Option<f64>, bool, bool);
 /// name, target, form, method, whether it hears of the opening alone
 type BreakerUseParts = (String, String, String, Option<String>, bool);
+/// target, its share (ratio, per second, seconds), or its throttle (tokens, ratio)
+type BudgetParts = (String, Option<(f64, f64, f64)>, (f64, f64));
 /// policy, most requests, interval, timeout, trip, methods
 pub(crate) type BreakerParts = (String, i64, f64, f64, Vec<(String, OperandParts)>, usize);
 
@@ -64,13 +68,13 @@ pub(crate) enum OperandParts {
 }
 /// connect, attempt, total
 type TimeParts = (f64, Option<f64>, Option<f64>);
-/// token, routes, retries, gates, breaker, times, body bytes, replay bytes, reply edits, route by daprd, scopes
+/// token, routes, retries, gates, (breaker, budget), times, body bytes, replay bytes, reply edits, route by daprd, scopes
 pub(crate) type PlanParts = (
     TokenParts,
     Vec<RouteParts>,
     Vec<RetryParts>,
     Vec<String>,
-    Option<BreakerUseParts>,
+    (Option<BreakerUseParts>, Option<BudgetParts>),
     TimeParts,
     Option<u64>,
     usize,
@@ -178,8 +182,9 @@ pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Bo
     Ok(Box::new(Reply { token, cause, status, headers, body, grpc_code, grpc_message, scopes, gates }))
 }
 
-pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<Plan>> {
-    let (token, routes, retries, gates, breaker, times, body_bytes, replay_bytes, reply_edits, upper, by_daprd, scopes) = parts;
+pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens, budgets: &Budgets) -> PyResult<Box<Plan>> {
+    let (token, routes, retries, gates, (breaker, budget), times, body_bytes, replay_bytes, reply_edits, upper, by_daprd, scopes) =
+        parts;
     let (upper_request, upper_response) = upper;
     let (connect, attempt, total) = times;
     let token = token_of(token, released)?;
@@ -197,6 +202,7 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<
         retries,
         gates,
         breaker: breaker.map(breaker_use).transpose()?,
+        budget: budget.map(|parts| self::budget(parts, budgets)),
         connect,
         attempt,
         total,
@@ -208,6 +214,14 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens) -> PyResult<Box<
         by_daprd,
         scopes,
     }))
+}
+
+fn budget((target, share, (max_tokens, token_ratio)): BudgetParts, budgets: &Budgets) -> Arc<Budget> {
+    let rule = match share {
+        Some((ratio, min_per_s, ttl_s)) => Rule::Share { ratio, min_per_s, ttl_s },
+        None => Rule::Throttle { max_tokens, token_ratio },
+    };
+    budgets.find(&target, rule)
 }
 
 fn breaker_use((name, target, form, method, is_opening): BreakerUseParts) -> PyResult<BreakerUse> {
@@ -398,7 +412,7 @@ pub(crate) fn path_table((kind, rules, fold_case, form): ShapeParts) -> PyResult
         "out-paths" => PathTable::OutPaths,
         "services" => PathTable::Services,
         "access" => {
-            let rules = rules.into_iter().map(|(ordered, open, verbs)| Rule { ordered, open, verbs }).collect();
+            let rules = rules.into_iter().map(|(ordered, open, verbs)| access::Rule { ordered, open, verbs }).collect();
             let table = Arc::new(AccessTable::new(rules, fold_case));
             PathTable::Access { table, form: path_form(&form)? }
         }
@@ -434,8 +448,16 @@ pub(crate) fn span<'py>(py: Python<'py>, span: Option<&Span>) -> PyResult<Bound<
 pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult<Bound<'py, PyTuple>> {
     let method: String = kind.method.iter().copied().map(char::from).collect();
     let counts = |counts: Counts| (counts.counts, counts.sum);
-    let of_kind =
-        (tally.token.id, kind.protocol.name(), method, &*kind.path, kind.status, kind.grpc_code, kind.cause.map(Cause::name));
+    let of_kind = (
+        tally.token.id,
+        kind.protocol.name(),
+        method,
+        &*kind.path,
+        kind.status,
+        kind.grpc_code,
+        kind.cause.map(Cause::name),
+        kind.not_retried.map(NotRetried::name),
+    );
     let sums = (
         counts(tally.duration_s),
         counts(tally.to_end_ms),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use postern_core::call::breakers::{Glance, Turn};
 use postern_core::call::gates::GateSpec;
+use postern_core::call::not_retried::NotRetried;
 use postern_core::connection::tls::Identity;
 use postern_core::decision::plan::ReleasedTokens;
 use postern_core::decision::trace::Sampler;
@@ -93,6 +94,7 @@ fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
         control_burst: get(given, "control_burst")?,
         own_app_factor: get(given, "own_app_factor")?,
         continuations: get(given, "continuations")?,
+        replay_bytes: get(given, "replay_bytes")?,
         expiry_lead: length("expiry_lead_s")?,
         expiry_skew: length("expiry_skew_s")?,
     })
@@ -136,7 +138,8 @@ impl NativeEngine {
     /// The oldest question, as a tuple that begins with its kind.
     fn next_question<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(asked) = self.engine.inboxes.next_question() else { return Ok(None) };
-        Question::tuple(py, asked, self.released.clone(), self.engine.commands.clone()).map(Some)
+        let engine = &self.engine;
+        Question::tuple(py, asked, self.released.clone(), engine.commands.clone(), engine.budgets.clone()).map(Some)
     }
 
     fn listen(&self, name: &str, address: &str, mesh: bool) -> PyResult<String> {
@@ -374,7 +377,7 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         outcome.cause.map(postern_core::call::cause::Cause::name),
         attempts,
         (outcome.up_bytes, outcome.down_bytes),
-        outcome.breaker.map(|(found, left)| (found.name(), left.name())),
+        (outcome.breaker.map(|(found, left)| (found.name(), left.name())), outcome.not_retried.map(NotRetried::name)),
     )
         .into_pyobject(py)
 }

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
+use postern_core::call::budgets::Budgets;
 use postern_core::connection::refusal::Refusal;
 use postern_core::decision::plan::{Decision, Read, ReleasedTokens, Verdict};
 use postern_core::decision::trace::Span;
@@ -23,6 +24,7 @@ pub(crate) struct Question {
     inner: Mutex<Option<ask::Question>>,
     released: ReleasedTokens,
     commands: Arc<Commands>,
+    budgets: Arc<Budgets>,
 }
 
 /// The name of what is asked.
@@ -65,9 +67,10 @@ impl Question {
         asked: ask::Question,
         released: ReleasedTokens,
         commands: Arc<Commands>,
+        budgets: Arc<Budgets>,
     ) -> PyResult<Bound<'_, PyTuple>> {
         let (kind, args) = (kind(&asked), args(py, &asked)?);
-        (kind, args, Self { inner: Mutex::new(Some(asked)), released, commands }).into_pyobject(py)
+        (kind, args, Self { inner: Mutex::new(Some(asked)), released, commands, budgets }).into_pyobject(py)
     }
 
     fn take(&self) -> PyResult<ask::Question> {
@@ -81,7 +84,7 @@ impl Question {
 impl Question {
     /// Answer `decide`: carry the call so. `reads`: keep that for heads which are alike in these; `None`: for no other.
     fn plan(&self, parts: PlanParts, reads: Option<Vec<ReadParts>>) -> PyResult<()> {
-        let decision = Decision::Plan(convert::plan(parts, &self.released)?);
+        let decision = Decision::Plan(convert::plan(parts, &self.released, &self.budgets)?);
         self.keep(decision, reads)
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use postern_core::call::not_retried::NotRetried;
 use postern_core::decision::trace::{Context, Span};
 use postern_core::head::{self, Entry, Framing, Protocol, RawHead};
 use postern_core::seam::ask::{Attempt, Outcome};
@@ -28,7 +29,7 @@ fn protocol(name: &str) -> PyResult<Protocol> {
 }
 
 /// call: protocol, method, path, query, fields, the caller's address. span: halves of the trace id, span id, parent id. end: start, head
-/// and end in nanoseconds, status, gRPC code, cause.
+/// and end in nanoseconds, status, gRPC code, cause, why it was not retried.
 #[pyfunction]
 pub(crate) fn zipkin_span(
     py: Python<'_>,
@@ -36,7 +37,7 @@ pub(crate) fn zipkin_span(
     labels: SpanLabelParts,
     wanted: SpansParts,
     span: (u64, u64, u64, u64),
-    end: (u64, u64, u64, u16, Option<u32>, Option<String>),
+    end: (u64, u64, u64, u16, Option<u32>, Option<String>, Option<String>),
     attempts: Vec<AttemptParts>,
 ) -> PyResult<Option<Bound<'_, PyBytes>>> {
     let (protocol_name, method, path, query, fields, address) = call;
@@ -54,7 +55,7 @@ pub(crate) fn zipkin_span(
     let (upper, lower, span_id, parent_id) = span;
     let context = Context { trace_id: u128::from(upper) << 64 | u128::from(lower), span_id, parent_id, sampled: true };
     let labels = convert::span_labels(labels);
-    let (started_ns, head_ns, ended_ns, status, grpc_code, why) = end;
+    let (started_ns, head_ns, ended_ns, status, grpc_code, why, not_retried) = end;
     let outcome = Outcome {
         head: Arc::new(head),
         decision: None,
@@ -69,6 +70,7 @@ pub(crate) fn zipkin_span(
         up_bytes: 0,
         down_bytes: 0,
         breaker: None,
+        not_retried: not_retried.and_then(|why| NotRetried::parse(&why)),
     };
     let mut out = Vec::new();
     let has_span = zipkin::write(&mut out, &outcome, &context, &labels, &convert::spans_wanted(wanted)?.form);

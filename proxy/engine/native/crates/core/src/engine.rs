@@ -14,7 +14,9 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::runtime::LocalOptions;
 
 use crate::call::breakers::{BreakerSpec, Breakers, Glance};
+use crate::call::budgets::Budgets;
 use crate::call::gates::{GateSpec, GateState, Gates};
+use crate::call::request_body::ReplayRoom;
 use crate::clusters::{Cluster, HealthRegistry};
 use crate::connection::handout::{Seats, ways};
 use crate::connection::listener::{Bound, Socket, Source};
@@ -37,6 +39,8 @@ pub struct Engine {
     sockets: Mutex<HashMap<String, TcpListener>>,
     gates: Mutex<Gates>,
     breakers: Mutex<HashMap<String, Arc<Breakers>>>,
+    pub budgets: Arc<Budgets>,
+    replay: Arc<ReplayRoom>,
     health: Mutex<HealthRegistry>,
     listeners: AtomicUsize,
 }
@@ -57,6 +61,8 @@ impl Engine {
             sockets: Mutex::default(),
             gates: Mutex::default(),
             breakers: Mutex::default(),
+            budgets: Arc::default(),
+            replay: ReplayRoom::new(limits.replay_bytes),
             health: Mutex::default(),
             listeners: AtomicUsize::new(0),
         };
@@ -74,13 +80,14 @@ impl Engine {
     fn spawn(&self, worker: usize, limits: Limits) -> io::Result<JoinHandle<()>> {
         let worker_index = WorkerIndex { worker, of: self.workers() };
         let (inbox, commands) = (self.inboxes.each()[worker].clone(), self.commands.queues()[worker].clone());
+        let replay = self.replay.clone();
         let (tell, built) = mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("postern-{worker}")).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let (runtime, fault) = runtime.map_or_else(|error| (None, Err(error)), |runtime| (Some(runtime), Ok(())));
             let is_heard = tell.send(fault).is_ok();
             if let (Some(runtime), true) = (runtime, is_heard) {
-                runtime.block_on(run(Shared::new(worker_index, limits, inbox, commands)));
+                runtime.block_on(run(Shared::new(worker_index, limits, inbox, commands, replay)));
                 drop(runtime); // what still runs is dropped here, and its connections close
             }
         })?;

@@ -27,6 +27,7 @@ pub struct Limits {
     pub control_burst: f64,
     pub own_app_factor: f64,
     pub continuations: u32,
+    pub replay_bytes: usize,
     pub expiry_lead: Duration,
     pub expiry_skew: Duration,
 }
@@ -54,6 +55,7 @@ impl Default for Limits {
             control_burst: 1_000.0,
             own_app_factor: 10.0,
             continuations: 60,
+            replay_bytes: 64 << 20,
             expiry_lead: Duration::from_secs(60),
             expiry_skew: Duration::from_secs(10),
         }

@@ -14,6 +14,7 @@ use crate::call::cause::Cause;
 use crate::call::deciding;
 use crate::call::gates::Gate;
 use crate::call::pool::Pool;
+use crate::call::request_body::ReplayRoom;
 use crate::call::state::CallState;
 use crate::clusters::Clusters;
 use crate::connection::listener::{self, Listener};
@@ -53,6 +54,7 @@ pub struct Shared {
     /// `None`: only the other side can begin a span.
     pub sampler: Cell<Option<Sampler>>,
     pub pool: Pool,
+    pub replay: Arc<ReplayRoom>,
     pub stop: Notify,
     gates: RefCell<HashMap<String, Arc<dyn Gate>, foldhash::fast::RandomState>>,
     breakers: RefCell<HashMap<String, Arc<Breakers>, foldhash::fast::RandomState>>,
@@ -68,7 +70,13 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing pushed yet.
-    pub fn new(worker_index: WorkerIndex, limits: Limits, inbox: Arc<Inbox>, commands: Arc<CommandQueue>) -> Rc<Self> {
+    pub fn new(
+        worker_index: WorkerIndex,
+        limits: Limits,
+        inbox: Arc<Inbox>,
+        commands: Arc<CommandQueue>,
+        replay: Arc<ReplayRoom>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             worker_index,
             limits,
@@ -80,6 +88,7 @@ impl Shared {
             identity: RefCell::default(),
             sampler: Cell::new(None),
             pool: Pool::default(),
+            replay,
             stop: Notify::new(),
             gates: RefCell::default(),
             breakers: RefCell::default(),
@@ -97,7 +106,8 @@ impl Shared {
     #[cfg(test)]
     pub fn alone(limits: Limits) -> Rc<Self> {
         let inboxes = crate::seam::inboxes::Inboxes::new(1, Box::new(|| ()), false);
-        Self::new(WorkerIndex { worker: 0, of: 1 }, limits, inboxes.each()[0].clone(), Arc::default())
+        let replay = ReplayRoom::new(limits.replay_bytes);
+        Self::new(WorkerIndex { worker: 0, of: 1 }, limits, inboxes.each()[0].clone(), Arc::default(), replay)
     }
 
     /// Tell news.

@@ -10,6 +10,7 @@ use crate::call::cause::Cause;
 use crate::call::ends::Down;
 use crate::call::exchange::{Call, Stop};
 use crate::call::grpc_web::{self, Progress};
+use crate::call::not_retried::NotRetried;
 use crate::decision::edits::drop_hop_by_hop;
 use crate::decision::plan::{Decision, Plan, Reply, is_failure};
 use crate::fields::{DECLINED, Headers, UPGRADE};
@@ -36,6 +37,7 @@ impl Call {
     /// An attempt's answer is passed on from now on: no further one, and no other's.
     pub fn commit(&mut self, number: usize, web: Option<Rc<Progress>>) {
         (self.the_one, self.committed, self.web) = (Some(number), true, web);
+        self.had_spent = self.body.spent;
         self.head_ns = self.attempts[number].head_ns;
     }
 
@@ -135,6 +137,9 @@ impl Call {
     pub async fn stopped(&mut self, stop: Stop, down: &mut Down) {
         let (cause, detail) = stop.told(self.shared.limits.stall);
         self.cause = Some(cause);
+        if let Stop::Deadline = stop {
+            self.not_retried = Some(NotRetried::Deadline);
+        }
         match stop {
             Stop::Deadline | Stop::TooLarge(_) => {
                 if self.fail(down, cause, &detail).await.is_err() {

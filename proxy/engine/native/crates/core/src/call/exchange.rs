@@ -17,6 +17,7 @@ use crate::call::deciding::Decided;
 use crate::call::ends::Down;
 use crate::call::gates::{Passage, Refusal, Told};
 use crate::call::grpc_web;
+use crate::call::not_retried::NotRetried;
 use crate::call::request_body::RequestBody;
 use crate::call::retrying::{Drawn, IMMEDIATE, heard_by_gates};
 use crate::call::state::{CallState, Cut, SLOW_BODY, SLOW_READER};
@@ -83,6 +84,9 @@ pub struct Call {
     pub told: Option<Box<Told>>,
     pub breaker: Asking,
     pub drawn: Drawn,
+    pub not_retried: Option<NotRetried>,
+    /// Some of the request had been let go of when the answer began.
+    pub had_spent: bool,
     pub started_ns: u64,
     pub answer: Option<(Arc<Token>, Cause, Option<u32>)>,
     pub cause: Option<Cause>,
@@ -136,7 +140,7 @@ impl Call {
             route: 0,
             attempts: Vec::with_capacity(1),
             tried: Vec::with_capacity(1),
-            body: RequestBody::new(framing == Framing::None),
+            body: RequestBody::new(framing == Framing::None, shared.replay.clone()),
             span: None,
             under_way: 0,
             the_one: None,
@@ -154,6 +158,8 @@ impl Call {
             told: None,
             breaker: Asking::default(),
             drawn: Drawn::default(),
+            not_retried: None,
+            had_spent: false,
             started_ns: now_ns(),
             answer: None,
             cause: None,
@@ -309,11 +315,15 @@ impl Call {
         if !self.begin_own_span() {
             Box::pin(self.begin_span(down)).await?;
         }
+        if let Some(budget) = &plan.budget {
+            budget.begun();
+        }
         let mut under_way = UnderWay::default();
         loop {
             if self.left().is_some_and(|left| left < LEAST) {
                 return Err(Stop::Deadline);
             }
+            self.not_retried = None;
             if let Some(refusal) = plan.breaker.as_ref().and_then(|used| self.ask_breaker(used)) {
                 return Box::pin(self.fail(down, refusal.cause, &refusal.detail)).await;
             }
@@ -326,7 +336,10 @@ impl Call {
                     continue;
                 }
                 Ended::ForGood(cause, detail) => (None, cause, detail),
-                Ended::Failed(cause, detail) if self.committed => (None, cause, detail),
+                Ended::Failed(cause, detail) if self.committed => {
+                    self.not_retried = self.not_retried.or(Some(NotRetried::Begun));
+                    (None, cause, detail)
+                }
                 Ended::Failed(cause, _) if IMMEDIATE & cause.bit() != 0 && self.may_try_another(plan) => continue,
                 Ended::Failed(cause, detail) => (Box::pin(self.next_pause(down, plan, cause)).await?, cause, detail),
             };
@@ -419,6 +432,12 @@ impl Call {
         let heard = heard_by_gates(cause, self.status, grpc_code);
         self.gates.leave(heard);
         self.tell_breaker(heard.is_some());
+        if let (None, Some(Decision::Plan(plan))) = (heard, self.kept.as_ref().map(|kept| &kept.decision)) {
+            if let Some(budget) = &plan.budget {
+                budget.succeeded();
+            }
+        }
+        let has_failed = !matches!(heard, None | Some(Cause::CallerLeft)) && self.status != 101;
         let outcome = Outcome {
             head: self.head.clone(),
             decision,
@@ -433,6 +452,7 @@ impl Call {
             up_bytes: self.body.bytes,
             down_bytes: self.down_bytes,
             breaker: self.breaker.met,
+            not_retried: self.not_retried.filter(|_| has_failed),
         };
         if self.shared.is_phased(self.number) {
             if let Some(phased) = phased(&outcome, self.held, self.queued) {

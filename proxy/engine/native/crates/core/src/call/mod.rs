@@ -1,8 +1,10 @@
 //! One call: its decision found, gates passed, endpoints tried, an answer given.
 
 pub mod breakers;
+pub mod budgets;
 pub mod cause;
 pub mod gates;
+pub mod not_retried;
 pub mod state;
 pub mod trips;
 

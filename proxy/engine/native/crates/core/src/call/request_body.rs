@@ -1,5 +1,7 @@
 //! A call's request body, kept where another attempt would send it again, and how far each attempt has sent it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -28,13 +30,14 @@ pub struct RequestBody {
     pub ended: bool,
     saved: Vec<Bytes>,
     saved_bytes: usize,
+    room: Arc<ReplayRoom>,
     trailers: Option<Headers>,
     released: u64,
 }
 
 impl RequestBody {
     /// `ended`: known to be none.
-    pub fn new(ended: bool) -> Self {
+    pub fn new(ended: bool, room: Arc<ReplayRoom>) -> Self {
         Self {
             bytes: 0,
             replay_limit: 0,
@@ -42,6 +45,7 @@ impl RequestBody {
             upper: false,
             saved: Vec::new(),
             saved_bytes: 0,
+            room,
             ended,
             trailers: None,
             released: 0,
@@ -55,14 +59,14 @@ impl RequestBody {
 
     /// Some of it came. `keep`: another attempt may send it again; returns whether it was kept for that.
     fn arrive(&mut self, data: &Bytes, keep: bool) -> bool {
-        if keep && !self.spent && self.bytes <= self.replay_limit as u64 {
+        if keep && !self.spent && self.bytes <= self.replay_limit as u64 && self.room.take(data.len()) {
             self.saved.push(data.clone());
             self.saved_bytes += data.len();
             return true;
         }
         self.spent = true;
         self.saved.clear();
-        self.saved_bytes = 0;
+        self.room.give_back(std::mem::take(&mut self.saved_bytes));
         false
     }
 
@@ -71,6 +75,42 @@ impl RequestBody {
         if drained > self.released {
             down.release((drained - self.released) as usize);
             self.released = drained;
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.room.give_back(self.saved_bytes);
+    }
+}
+
+/// What the bodies of all calls may hold for another attempt; all workers share it.
+#[derive(Debug)]
+pub struct ReplayRoom {
+    most: usize,
+    held: AtomicUsize,
+}
+
+impl ReplayRoom {
+    /// For so many bytes.
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, held: AtomicUsize::new(0) })
+    }
+
+    /// Room for so many bytes more; false: there is none.
+    fn take(&self, count: usize) -> bool {
+        let before = self.held.fetch_add(count, Ordering::Relaxed);
+        if before + count > self.most {
+            self.give_back(count);
+            return false;
+        }
+        true
+    }
+
+    fn give_back(&self, count: usize) {
+        if count > 0 {
+            self.held.fetch_sub(count, Ordering::Relaxed);
         }
     }
 }

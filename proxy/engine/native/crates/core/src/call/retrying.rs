@@ -12,8 +12,10 @@ use crate::call::cause::Cause;
 use crate::call::ends::Down;
 use crate::call::exchange::{Call, Stop, now_ns};
 use crate::call::gates::Refusal;
+use crate::call::not_retried::NotRetried;
 use crate::call::pushback::Pushback;
 use crate::decision::plan::{self, Plan};
+use crate::head::{Framing, Protocol};
 use crate::seam::ask::{Notice, Question};
 
 /// Nobody processed it: another endpoint may, at once.
@@ -70,25 +72,34 @@ pub struct NextPause {
 }
 
 impl NextPause {
-    /// After such a failure; `None`: no other attempt.
-    pub fn new(call: &Call, plan: &Plan, failure: Failure) -> Option<Self> {
-        if call.body.spent { None } else { Self::from(0, call, plan, failure) }
+    /// After such a failure; `None`: no other attempt, and the call knows why.
+    pub fn new(call: &mut Call, plan: &Plan, failure: Failure) -> Option<Self> {
+        if call.body.spent {
+            call.not_retried = Some(call.why_not(plan, failure));
+            return None;
+        }
+        Self::from(0, call, plan, failure, call.why_not(plan, failure))
     }
 
-    /// By the rules from that place on. Where an inner one has no attempt left, the next goes on.
-    fn from(place: usize, call: &Call, plan: &Plan, failure: Failure) -> Option<Self> {
+    /// By the rules from that place on. Where an inner one has no attempt left, the next goes on. `why`: there is none before it.
+    fn from(place: usize, call: &mut Call, plan: &Plan, failure: Failure, mut why: NotRetried) -> Option<Self> {
         for (rule, policy) in plan.retries.iter().enumerate().skip(place) {
             if !policy.covers(failure.cause, failure.status, failure.code) {
                 continue;
+            }
+            if let (Some(budget), false) = (&plan.budget, policy.inner) {
+                budget.failed();
             }
             let counted = call.attempts.len() - if policy.inner { call.drawn.before } else { call.drawn.inner };
             if policy.attempts.is_none_or(|most| counted < most as usize) {
                 return Some(Self { failure, rule, told: Self::ask(rule, call, plan) });
             }
+            why = NotRetried::NoAttempts;
             if !policy.inner {
-                return None;
+                break;
             }
         }
+        call.not_retried = Some(why);
         None
     }
 
@@ -111,28 +122,44 @@ impl NextPause {
                 call.drawn.pauses.retain(|(known, _)| *known != self.rule);
                 call.drawn.pauses.push((self.rule, fresh.into_iter()));
             }
-            let policy = &plan.retries[self.rule];
-            let mut found = call.drawn.next(self.rule);
-            if let (Some(pushback), true) = (self.failure.pushback, policy.heeds_answer) {
-                found = found.and_then(|pause| pushback.applied(pause));
-            }
-            let elapsed = Duration::from_nanos(now_ns().saturating_sub(call.started_ns));
-            let is_late = |pause: Duration| policy.within.is_some_and(|within| elapsed.saturating_add(pause) > within);
-            let Some(pause) = found.filter(|pause| !is_late(*pause)) else {
-                match Self::from(self.rule + 1, call, plan, self.failure).filter(|_| policy.inner) {
+            let inner = plan.retries[self.rule].inner;
+            match self.pause(call, plan) {
+                Ok(pause) => {
+                    call.drawn.note(plan, inner, call.attempts.len());
+                    if !inner {
+                        call.tell_breaker(true);
+                    }
+                    return Poll::Ready(Ok(Some(pause)));
+                }
+                Err(why) if inner => match Self::from(self.rule + 1, call, plan, self.failure, why) {
                     Some(next) => *self = next,
                     None => return Poll::Ready(Ok(None)),
+                },
+                Err(why) => {
+                    call.not_retried = Some(why);
+                    return Poll::Ready(Ok(None));
                 }
-                continue;
-            };
-            if call.left().is_some_and(|left| pause >= left) {
-                return Poll::Ready(Ok(None));
             }
-            call.drawn.note(plan, policy.inner, call.attempts.len());
-            if !policy.inner {
-                call.tell_breaker(true);
-            }
-            return Poll::Ready(Ok(Some(pause)));
+        }
+    }
+
+    /// The pause by this rule, or why it has none.
+    fn pause(&self, call: &mut Call, plan: &Plan) -> Result<Duration, NotRetried> {
+        let policy = &plan.retries[self.rule];
+        let mut pause = call.drawn.next(self.rule).ok_or(NotRetried::NoAttempts)?;
+        if let (Some(pushback), true) = (self.failure.pushback, policy.heeds_answer) {
+            pause = pushback.applied(pause).ok_or(NotRetried::Pushback)?;
+        }
+        let elapsed = Duration::from_nanos(now_ns().saturating_sub(call.started_ns));
+        if policy.within.is_some_and(|within| elapsed.saturating_add(pause) > within) {
+            return Err(NotRetried::TooLate);
+        }
+        if call.left().is_some_and(|left| pause >= left) {
+            return Err(NotRetried::Deadline);
+        }
+        match &plan.budget {
+            Some(budget) if !policy.inner && !budget.take() => Err(NotRetried::Budget),
+            _ => Ok(pause),
         }
     }
 }
@@ -155,6 +182,25 @@ impl Drawn {
 }
 
 impl Call {
+    /// Why a failure that was not asked about is not retried.
+    pub fn why_not(&self, plan: &Plan, failure: Failure) -> NotRetried {
+        let is_stream = self.head.framing == Framing::Stream && self.head.protocol != Protocol::Grpc;
+        match failure.is_covered(plan) {
+            true if self.committed => NotRetried::Begun,
+            true => NotRetried::Body,
+            false if is_stream && plan.retries.is_empty() => NotRetried::Streaming,
+            false => NotRetried::NotCovered,
+        }
+    }
+
+    /// How a gRPC answer ended that had begun.
+    pub fn note_late(&mut self, plan: &Plan, code: Option<u32>) {
+        let Some(code) = code.filter(|code| *code != 0) else { return };
+        let failure = Failure { cause: Cause::Status, status: self.status, code: Some(code), pushback: None };
+        let why = self.why_not(plan, failure);
+        self.not_retried = Some(if why == NotRetried::Begun && self.had_spent { NotRetried::Body } else { why });
+    }
+
     /// Whether an endpoint is left for a call that surely nobody processed.
     pub fn may_try_another(&self, plan: &Plan) -> bool {
         let cluster = &plan.routes[self.route].cluster;

@@ -172,6 +172,7 @@ mod tests {
             retries: Vec::new(),
             gates: Vec::new(),
             breaker: None,
+            budget: None,
             connect: LIMIT,
             attempt: None,
             total: None,

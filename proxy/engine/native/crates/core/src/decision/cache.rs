@@ -331,6 +331,7 @@ mod tests {
             retries: Vec::new(),
             gates: Vec::new(),
             breaker: None,
+            budget: None,
             connect: Duration::ZERO,
             attempt: None,
             total: None,

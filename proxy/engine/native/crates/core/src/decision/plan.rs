@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use crate::call::breakers::BreakerUse;
+use crate::call::budgets::Budget;
 use crate::call::cause::Cause;
 use crate::decision::edits::Edits;
 use crate::seam::lines::Piece;
@@ -125,6 +126,7 @@ pub struct Plan {
     pub retries: Vec<RetryPolicy>,
     pub gates: Vec<Arc<str>>,
     pub breaker: Option<BreakerUse>,
+    pub budget: Option<Arc<Budget>>,
     pub connect: Duration,
     pub attempt: Option<Duration>,
     pub total: Option<Duration>,

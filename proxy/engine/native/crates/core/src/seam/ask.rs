@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::call::breakers::{State, Turn};
 use crate::call::cause::Cause;
+use crate::call::not_retried::NotRetried;
 use crate::connection::refusal::Refusal;
 use crate::decision::plan::{Reply, Token, Verdict};
 use crate::decision::trace::Span;
@@ -122,6 +123,7 @@ pub struct Outcome {
     pub up_bytes: u64,
     pub down_bytes: u64,
     pub breaker: Option<(State, State)>,
+    pub not_retried: Option<NotRetried>,
 }
 
 /// News of connections, and of circuit breakers.
@@ -389,6 +391,7 @@ mod tests {
             up_bytes: 0,
             down_bytes: 0,
             breaker: None,
+            not_retried: None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::call::cause::Cause;
+use crate::call::not_retried::NotRetried;
 use crate::decision::target::{Form, as_forwarded, readable};
 use crate::decision::trace::{Context, Span, parse_traceparent};
 use crate::head::Protocol;
@@ -52,13 +53,14 @@ pub enum Field {
     DurationUs,
     TtfbUs,
     Attempts,
+    NotRetried,
     Endpoint,
     TraceId,
     SpanId,
     Sampled,
 }
 
-const FIELDS: [(Field, &str); 18] = [
+const FIELDS: [(Field, &str); 19] = [
     (Field::Time, "time"),
     (Field::Protocol, "protocol"),
     (Field::Verb, "verb"),
@@ -73,6 +75,7 @@ const FIELDS: [(Field, &str); 18] = [
     (Field::DurationUs, "duration_us"),
     (Field::TtfbUs, "ttfb_us"),
     (Field::Attempts, "attempts"),
+    (Field::NotRetried, "not_retried"),
     (Field::Endpoint, "endpoint"),
     (Field::TraceId, "trace_id"),
     (Field::SpanId, "span_id"),
@@ -213,6 +216,7 @@ impl Line<'_> {
             Field::TtfbUs if outcome.head_ns == 0 => self.text(None),
             Field::TtfbUs => self.number(outcome.head_ns.saturating_sub(outcome.started_ns) / 1_000),
             Field::Attempts => self.number(outcome.attempts.len().max(1) as u64),
+            Field::NotRetried => self.text(outcome.not_retried.map(NotRetried::name)),
             Field::Endpoint => self.text(Some(outcome.attempts.last().map_or("", |attempt| &attempt.endpoint))),
             Field::TraceId => self.quoted(|out| put(out, format_args!("{:032x}", context.trace_id))),
             Field::SpanId => self.quoted(|out| put(out, format_args!("{:016x}", context.span_id))),

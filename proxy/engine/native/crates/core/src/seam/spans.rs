@@ -175,6 +175,7 @@ mod tests {
             up_bytes: 0,
             down_bytes: 0,
             breaker: None,
+            not_retried: None,
         }
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use crate::call::cause::Cause;
+use crate::call::not_retried::NotRetried;
 use crate::decision::plan::Token;
 use crate::decision::trace::{Context, Span};
 use crate::head::Protocol;
@@ -78,6 +79,7 @@ pub struct Kind {
     pub status: u16,
     pub grpc_code: Option<u32>,
     pub cause: Option<Cause>,
+    pub not_retried: Option<NotRetried>,
 }
 
 /// The calls of a kind. `token`: of the first one's decision, whose labels are those of all. Latencies to the end and `to_head_whole` are whole milliseconds, as the metrics of old count them.
@@ -213,6 +215,7 @@ impl Tallies {
             status: outcome.status,
             grpc_code: outcome.grpc_code,
             cause: outcome.cause,
+            not_retried: outcome.not_retried,
         };
         if let Some(tally) = self.kinds.get_mut(&kind) {
             tally.add(outcome, bounds);

@@ -299,6 +299,9 @@ impl Call<'_> {
         if !self.labels.decision.is_empty() {
             tags.put("postern.decision", &self.labels.decision);
         }
+        if let (true, Some(why)) = (self.labels.is_outbound, self.outcome.not_retried) {
+            tags.put("postern.not_retried", why.name());
+        }
         if self.outcome.attempts.len() > 1 {
             tags.put("http.request.resend_count", &(self.outcome.attempts.len() - 1).to_string());
         }

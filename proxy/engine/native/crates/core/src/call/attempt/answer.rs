@@ -14,7 +14,7 @@ use crate::call::pushback;
 use crate::call::request_body::in_upper_case;
 use crate::call::retrying::{Failure, NextPause};
 use crate::decision::edits::{self, drop_hop_by_hop};
-use crate::decision::plan::Plan;
+use crate::decision::plan::{Plan, is_failure};
 use crate::fields::Headers;
 use crate::head::Protocol;
 
@@ -97,6 +97,10 @@ impl UpstreamAttempt {
             self.end(call, Some(cause), "");
             return Break(Ok(Ended::Retry(Duration::ZERO)));
         }
+        // It had no more time than we: its clock was first.
+        if call.attempts[self.number].said == Some(Cause::Timeout) {
+            return Break(Ok(self.fail(call, Cause::Timeout, "the callee's proxy ended it as its time was over")));
+        }
         if plan.routes[self.route].edits.http_only && answers::is_grpc(&answered.headers) {
             let detail = format!("it answered in gRPC, with HTTP {}", answered.status);
             return Break(Ok(self.fail_for_good(call, Cause::Unsupported, &detail)));
@@ -110,8 +114,8 @@ impl UpstreamAttempt {
             _ => return self.commit(call, down, plan, answered),
         };
         let mut failure = Failure { cause: Cause::Status, status: answered.status, code, pushback: None };
-        if failure.is_covered(plan) {
-            if call.has_another() {
+        if is_failure(answered.status, code) {
+            if call.has_another() && failure.is_covered(plan) {
                 return self.throw_away(call, code, Duration::ZERO);
             }
             let fields = match &answered.first {
@@ -190,6 +194,9 @@ impl UpstreamAttempt {
                 Some(Part::End(trailers)) => {
                     let code = trailers.as_ref().and_then(grpc_code);
                     down.finish(trailers.and_then(|trailers| edits::trailers(plan.reply_edits.as_ref(), trailers)));
+                    if call.not_retried.is_none() && call.head.protocol == Protocol::Grpc {
+                        call.note_late(plan, code);
+                    }
                     return Poll::Ready(self.whole(call, code));
                 }
                 None => match up.poll_body(cx) {
