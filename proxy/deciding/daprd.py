@@ -69,7 +69,6 @@ def to_daprd(
         *STRIP,
         Edit(op=Op.AUTHORITY, data=callee.name.encode()),
         Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()),
-        Edit(op=Op.DEADLINE),
     )
     return Plan(
         labels=labels,
