@@ -26,6 +26,7 @@ OPTIONS: Final = (
     (f"{NATIVE}-sampled", f"{NATIVE}-untraced", 0.97),
     (f"{NATIVE}-logged", NATIVE, 0.92),
     (NATIVE, f"{NATIVE}-unmetered", 0.97),
+    (f"{NATIVE}-guarded", NATIVE, 0.95),
 )
 # case, and beside which
 SPREAD: Final = (
@@ -85,7 +86,7 @@ def _one_at_a_time(by_key: _ByKey, case: str) -> list[Verdict]:
 
 
 def _options(by_key: _ByKey) -> list[Verdict]:
-    """What tracing, an access log and metrics cost."""
+    """What tracing, an access log, metrics, and guards against failures and strangers cost."""
     found = []
     for target, other, least in OPTIONS:
         ours, beside = by_key.get(("grpc-unary", target)), by_key.get(("grpc-unary", other))

@@ -15,7 +15,9 @@ RULES: Final = 100  # path rules at the callee of `paths`
 PEERS: Final = 200
 MIB: Final = 2**20
 NATIVE: Final = "postern-native"
-VARIANTS: Final = tuple(f"{NATIVE}-{of}" for of in ("traced", "untraced", "sampled", "logged", "unmetered"))
+VARIANTS: Final = tuple(
+    f"{NATIVE}-{of}" for of in ("traced", "untraced", "sampled", "logged", "unmetered", "guarded")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,15 @@
 """postern as a target: a caller's and some callees' sidecars, with metrics, access rules and a resiliency policy on.
 
 `postern-portable`: one trace in a hundred is exported; `postern-native`: one in ten thousand; `postern-native-traced`: all, `-sampled`:
-one in a hundred, `-untraced`: none; `-logged`: an access log in a file; `-unmetered`: no metrics; `-threads-2`: on so many threads.
+one in a hundred, `-untraced`: none; `-logged`: an access log in a file; `-unmetered`: no metrics; `-guarded`: a circuit breaker, a rate
+limit, a bound of calls in flight and a hundred rules more; `-threads-2`: on so many threads.
 """
 
 import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -68,7 +69,26 @@ spec:
   targets:
     apps:
 """
-_APP: Final = "      {app_id}: {{timeout: quick, retry: again}}\n"
+_APP: Final = "      {app_id}: {{timeout: quick, retry: again{more}}}\n"
+_BREAKER: Final = "    circuitBreakers: {guard: {trip: consecutiveFailures >= 5, timeout: 1s}}\n"
+# Limits that no load here meets: what is measured is what they cost.
+_GUARDS: Final = """\
+apiVersion: postern.dev/v1alpha1
+kind: Traffic
+metadata: {name: bench}
+spec:
+  inbound:
+    rates: [{name: calls, requests: 1000000}]
+    concurrency: {limit: 100000}
+---
+apiVersion: postern.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: bench}
+spec:
+  rules:
+    - {name: calls, action: allow, from: {apps: [load]}}
+"""
+_RULE: Final = "    - {{name: r{number}, action: {action}, from: {{apps: [load]}}, to: {{paths: ['/other/{number}/{{*}}']}}}}\n"
 
 
 async def start_mesh(
@@ -152,13 +172,27 @@ async def config_churn(target: Target) -> tuple[int, int]:
 
 def _flags(mesh: Mesh, kind: str, config: Path, cases: Sequence[Case]) -> tuple[str, ...]:
     app_ids = {"bench-grpc", "bench-http1", *(app_id for case in cases for app_id in case.app_ids)}
-    apps = "".join(_APP.format(app_id=app_id) for app_id in sorted(app_ids))
-    resources = mesh.write("resources/resiliency.yaml", _RESILIENCY + apps).parent
-    documents = ("--config", str(config), "--resources-path", str(resources))
     engine, _, variant = kind.partition("-")
+    resources = _resources(mesh, app_ids, is_guarded=variant == "guarded")
+    documents = ("--config", str(config), "--resources-path", str(resources))
     threads = variant.removeprefix("threads-") if variant.startswith("threads-") else "1"
     log = ("--access-log", str(config.with_suffix(".access"))) if variant == "logged" else ()
     return ("--engine", engine, "--threads", threads, *documents, "--log-level", "warn", *log)
+
+
+def _resources(mesh: Mesh, app_ids: Collection[str], *, is_guarded: bool) -> Path:
+    more = ", circuitBreaker: guard" if is_guarded else ""
+    apps = "".join(_APP.format(app_id=app_id, more=more) for app_id in sorted(app_ids))
+    breaker = _BREAKER if is_guarded else ""
+    text = _RESILIENCY.replace("  targets:\n", f"{breaker}  targets:\n") + apps
+    folder = mesh.write("resources/resiliency.yaml", text).parent
+    if is_guarded:
+        rules = (
+            _RULE.format(number=number, action="deny" if number % 10 == 0 else "allow")
+            for number in range(RULES)
+        )
+        mesh.write("resources/guards.yaml", _GUARDS + "".join(rules))
+    return folder
 
 
 def _configuration(kind: str, sink_port: int, operations: Sequence[tuple[str, str]]) -> str:
