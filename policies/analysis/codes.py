@@ -96,6 +96,12 @@ CODES: Final = (
         words=r"takes the place of|is named again|would loosen",
     ),
     Code(
+        code="PST0112",
+        about="a denial that callers get round by leaving a header or a token out",
+        field=r"spec\.rules",
+        words=r"is chosen by callers",
+    ),
+    Code(
         code="PST0119",
         about="another fault in an AccessPolicy",
         field=r"spec\.(?:rules|default|mode|trustDomainAliases|jwt)",

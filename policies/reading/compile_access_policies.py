@@ -165,6 +165,9 @@ class PolicyReader:
     def rule(self, place: Place, rule: own_schema.PolicyRule, policy: str, into: PolicySet) -> PolicyRule:
         """One rule of the policy of that name, whose templates and headers go into a set."""
         is_allow = rule.action == "allow"
+        if not is_allow and (rule.when.jwt is not None or rule.when.header):
+            text = "is chosen by callers: one that leaves it out is not denied (expected an allow that asks for it)"
+            self._findings.warn(self._document, (*place, "when"), text)
         methods = self._methods((*place, "to", "methods"), rule.to)
         texts = [*self._paths((*place, "to", "paths"), rule.to), *self._grpc((*place, "to", "grpc"), rule.to)]
         if len(texts) > MAX_TEMPLATES:

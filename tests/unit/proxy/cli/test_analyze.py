@@ -95,6 +95,11 @@ def test_level_says_what_fails(level: str, code: int, capsys: pytest.CaptureFixt
             "  rules: [{name: a, action: deny, to: {paths: [/admin]}}]\n",
             [("PST0105", "warning", 5)],
         ),
+        (
+            "kind: AccessPolicy\napiVersion: postern.dev/v1alpha1\nmetadata: {name: x}\nspec:\n  rules:\n"
+            "  - {name: a, action: deny, when: {header: {x-a: [b]}}}\n",
+            [("PST0112", "warning", 6)],
+        ),
         ("kind: Traffic\n", [("PST0003", "error", 1)] * 3),
         (
             TRAFFIC + "  targets:\n    apps:\n      a: {balancing: {policy: ring-hash}}\n      a/b: {}\n",
