@@ -7,6 +7,7 @@ from msgspec import Struct, field
 
 from policies.reading import own_traffic
 from policies.reading.compile_limits import InboundLimits, concurrency, throttle
+from policies.reading.compile_retries import RetryReader
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
@@ -92,6 +93,7 @@ class _Reader:
             throttle=None
             if throttle_ is None
             else throttle(document, (*place, "throttle"), throttle_, findings),
+            retries=RetryReader(document, findings).read(target, place),
             source=".".join(map(str, place[1:])),
         )
 

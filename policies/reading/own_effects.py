@@ -130,6 +130,31 @@ _OF_TARGETS: Final[Mapping[str, Effect]] = {
         "of `ring-hash`: a header of the request; calls with the same value go to the same endpoint. Where endpoints come or go, few"
         " values move. Calls without it, and HTTP calls to a daprd, are balanced by latency"
     ),
+    "retryBudget.ratio": Effect(
+        "retries by a policy of a Resiliency, for each call to the target in the last `ttl`, for all calls together; `retryBudget: off`: no"
+        " limit (0.2; under the name `daprd` off)"
+    ),
+    "retryBudget.minRetriesPerSecond": Effect("retries besides, for callees that are seldom called (10)"),
+    "retryBudget.ttl": Effect("how long a call counts, 1s to 60s (10s)"),
+    "retryBudget.maxTokens": Effect(
+        "in place of a share: a failure takes a token, and at half of them or below nothing is retried (10)"
+    ),
+    "retryBudget.tokenRatio": Effect("of a token, what a success gives back (0.1)"),
+    "retryOn": Effect(
+        "`idempotent`: of HTTP calls that may have reached the app, policies repeat GET, HEAD, OPTIONS, TRACE, PUT, DELETE and those with"
+        " an Idempotency-Key alone (any)"
+    ),
+    "backoff.jitter": Effect(
+        "of the pauses of a retry policy: `full`, from none to all of one; `equal`, from half to all; `none`. Not of the built-in retry"
+        " (exponential policies from half to one and a half, constant ones none, as Dapr has it)"
+    ),
+    "backoff.initialInterval": Effect("the first pause of an exponential policy (500ms)"),
+    "backoff.multiplier": Effect(
+        "by what each pause of an exponential policy is longer than the one before, from 1 (1.5)"
+    ),
+    "overallTimeout": Effect(
+        "for all attempts of a call and the pauses between them; not of WebSockets and streams declared by `dapr-stream` (none)"
+    ),
     "balancing.hash.caller": Effect(
         "of `ring-hash`, true: the calling app decides, so that all its calls, whichever instance makes them, go to one endpoint"
     ),

@@ -22,12 +22,34 @@ class Balancing(Section, frozen=True):
     hash: Hash | None = None
 
 
+class RetryBudget(Section, frozen=True):
+    """`retryBudget` of a target: a share of its calls, or a throttle."""
+
+    ratio: float | None = None
+    min_retries_per_second: float | None = None
+    ttl: str | None = None
+    max_tokens: float | None = None
+    token_ratio: float | None = None
+
+
+class Backoff(Section, frozen=True):
+    """`backoff` of a target: what Dapr's retry policies have no place for."""
+
+    jitter: Literal["full", "equal", "none"] | None = None
+    initial_interval: str | None = None
+    multiplier: float | None = None
+
+
 class Target(Section, frozen=True):
     """`default`, and an entry of `apps`: what holds for calls to an app."""
 
     balancing: Balancing = Balancing()
     concurrency: Concurrency | None = None
     throttle: Throttle | None = None
+    retry_budget: RetryBudget | Literal["off"] | bool | None = None  # to YAML `off` is a boolean
+    retry_on: Literal["any", "idempotent"] = "any"
+    backoff: Backoff | None = None
+    overall_timeout: str | None = None
 
 
 class Targets(Section, frozen=True):

@@ -122,6 +122,14 @@ def _exact(expected: str) -> Callable[[object, Kind, Place, Tell], object]:
     return read
 
 
+def _decimal(value: object, kind: Kind, place: Place, tell: Tell) -> float | None:
+    if _type(value) in {int, float}:
+        assert isinstance(value, int | float)
+        return float(value)
+    tell(place, "is not a number", False)
+    return None
+
+
 def _literal(value: object, kind: Kind, place: Place, tell: Tell) -> object:
     known = get_args(kind)
     if value in known:
@@ -183,5 +191,5 @@ _READERS: Final[dict[Any, Callable[[Any, Any, Place, Tell], Any]]] = {
     str: _text,
     bool: _exact(_NOT_A_BOOLEAN),
     int: _exact(_NOT_A_NUMBER),
-    float: _exact("is not a number"),
+    float: _decimal,
 }

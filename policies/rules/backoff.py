@@ -4,6 +4,7 @@ import random as random_module
 from collections.abc import Iterator
 
 from policies.rules.resiliency import RetryRule
+from policies.rules.retries import BackoffRule
 
 INITIAL_S = 0.5
 MULTIPLIER = 1.5
@@ -11,6 +12,7 @@ JITTER = 0.5
 EXPONENTIAL_WITHIN_S = (
     15 * 60.0
 )  # from the call's start to the last attempt's, also of a rule without a count
+_AS_DAPR = BackoffRule()
 
 
 def within_s(rule: RetryRule) -> float | None:
@@ -18,17 +20,19 @@ def within_s(rule: RetryRule) -> float | None:
     return EXPONENTIAL_WITHIN_S if rule.kind == "exponential" else None
 
 
-def delays(rule: RetryRule, random: random_module.Random) -> Iterator[float]:
+def delays(rule: RetryRule, random: random_module.Random, backoff: BackoffRule = _AS_DAPR) -> Iterator[float]:
     """The seconds to wait before each retry; it ends when there is none left.
 
-    A constant rule has no jitter. An exponential one draws from half to one and a half of a value that grows to
-    `max_interval_s`. Source: Dapr `retry` policies.
+    Unless `backoff` has it otherwise, a constant rule has no jitter, and an exponential one draws from half to one and a half of a value
+    that grows to `max_interval_s`. Source: Dapr `retry` policies; for `full` and `equal`, "Exponential Backoff And Jitter", AWS.
     """
-    steps = _constant(rule) if rule.kind == "constant" else _exponential(rule, random)
-    for count, delay_s in enumerate(steps):
+    steps = _constant(rule) if rule.kind == "constant" else _exponential(rule, backoff)
+    spread = (1 - JITTER, 1 + JITTER) if rule.kind == "exponential" else (1.0, 1.0)
+    least, most = {"full": (0.0, 1.0), "equal": (0.5, 1.0), "none": (1.0, 1.0), None: spread}[backoff.jitter]
+    for count, step_s in enumerate(steps):
         if 0 <= rule.max_retries <= count:
             return
-        yield delay_s
+        yield step_s if least == most else random.uniform(least * step_s, most * step_s)
 
 
 def _constant(rule: RetryRule) -> Iterator[float]:
@@ -36,9 +40,10 @@ def _constant(rule: RetryRule) -> Iterator[float]:
         yield max(rule.duration_s, 0.0)
 
 
-def _exponential(rule: RetryRule, random: random_module.Random) -> Iterator[float]:
-    current = INITIAL_S
+def _exponential(rule: RetryRule, backoff: BackoffRule) -> Iterator[float]:
     limit = max(rule.max_interval_s, 0.0)
+    multiplier = backoff.multiplier or MULTIPLIER
+    current = INITIAL_S if backoff.first_s is None else min(backoff.first_s, limit)
     while True:
-        yield random.uniform((1 - JITTER) * current, (1 + JITTER) * current)
-        current = limit if current >= limit / MULTIPLIER else current * MULTIPLIER
+        yield current
+        current = limit if current >= limit / multiplier else current * multiplier

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from policies.rules.budgets import RetryBudget, RetryShare
+from policies.rules.retries import TargetRetries
 from policies.rules.trip import Program
 
 BUILTIN_NAME = "DaprBuiltInServiceRetries"
@@ -65,6 +66,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
 
     `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`; `resource` in which one it is written, by name and
     namespace. heeds_answers: an answer may ask for a later attempt, or for none. budget: of retries by `retry`, for all calls together.
+    retries: what postern's own kind says of them besides.
     """
 
     timeout_s: float | None = None
@@ -75,6 +77,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
     resource: tuple[str, str] = ("", "")
     heeds_answers: bool = True
     budget: RetryBudget | None = RetryShare()
+    retries: TargetRetries = TargetRetries()
 
     @property
     def policies(self) -> tuple[str, ...]:

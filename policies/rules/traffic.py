@@ -1,4 +1,4 @@
-"""How calls to each target are spread over its endpoints, how many it gets, and how many come to the app; frozen values, pure.
+"""How calls to each target are spread over its endpoints, retried and limited, and how many come to the app; frozen values, pure.
 
 Made of Traffic documents by `compile_traffic.py`; without any, `TrafficRules()` holds.
 """
@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from policies.rules.limits import ConcurrencyRule, Limits, ThrottleRule
+from policies.rules.retries import TargetRetries
 
 BalancingPolicy = Literal["latency", "least-requests", "round-robin", "random", "ring-hash"]
 
@@ -29,6 +30,7 @@ class TargetTraffic(Struct, frozen=True, kw_only=True):
     balancing: BalancingRule = BalancingRule()
     concurrency: ConcurrencyRule | None = None
     throttle: ThrottleRule | None = None
+    retries: TargetRetries = TargetRetries()
     source: str = ""
 
 

@@ -38,6 +38,7 @@ from proxy.deciding.callee import (
     FIRST_ACCESS_TABLE,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    IDEMPOTENCY_SET,
     LIMIT_PATHS,
     OTLP_PATHS,
     OUT_PATHS,
@@ -70,6 +71,7 @@ _SETS = {
     PREFLIGHT_SET: "what preflights say",
     GRPC_WEB_SET: "content types of gRPC-Web",
     BEARER_SET: "bearer tokens",
+    IDEMPOTENCY_SET: "keys of idempotent requests",
 }
 _PAUSES = 3  # of a retry rule, drawn to show what they are like
 

@@ -44,6 +44,7 @@ from proxy.deciding.callee import (
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
     HTTP_PIPELINE,
+    IDEMPOTENCY_SET,
     OTLP_PATHS,
     OUT_PATHS,
     PREFLIGHT_SET,
@@ -64,6 +65,7 @@ from proxy.deciding.naming import SERVICES_HOLD
 from proxy.deciding.outbound import DAPR_API, OTLP, OWN_API, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
+from proxy.deciding.retry_policies import IDEMPOTENCY
 from proxy.deciding.tokens import BEARER
 from proxy.settings.values import Settings
 from sentry.client import Svid
@@ -459,6 +461,7 @@ class Control:
             PREFLIGHT_SET: PREFLIGHT,
             GRPC_WEB_SET: GRPC_WEB,
             BEARER_SET: BEARER,
+            IDEMPOTENCY_SET: IDEMPOTENCY,
             **dict(self.inbound.view.authorizer.sets()),
         }
 

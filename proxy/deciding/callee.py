@@ -30,6 +30,7 @@ BEYOND_PAGES_SET = 4
 PREFLIGHT_SET = 5
 GRPC_WEB_SET = 6
 BEARER_SET = 7
+IDEMPOTENCY_SET = 8
 FIRST_POLICY_SET = 16  # headers that access policies ask for
 
 # One SPIFFE path segment, at most 64 bytes; `id` or `id.namespace`.

@@ -17,7 +17,13 @@ from proxy.contract.plan import Cause, Edit, Edits, Labels, Op, Plan, RetryPolic
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.app_plan import NO_VERB, STRIP, STRIP_REPLY, AppView, resent
-from proxy.deciding.retry_policies import attempt_timeout, breaker_use, budget_use, retry_policies
+from proxy.deciding.retry_policies import (
+    attempt_timeout,
+    breaker_use,
+    budget_use,
+    overall_limit,
+    retry_policies,
+)
 
 _ENDPOINT = "http-endpoint:"  # cluster keys
 _URL = "url:"
@@ -110,6 +116,7 @@ def to_external(
         budget=budget_use(head, rules, external.key),
         retries=(*retry_policies(head, own, rng), _redial(), *resent(head, grpc=False)),
         attempt_s=attempt_timeout(head, rules),
+        total_s=overall_limit(head, rules),
         body_bytes=app.body_bytes,
         connect_s=app.connect_s,
         replay_bytes=app.replay_bytes,

@@ -41,7 +41,7 @@ from proxy.deciding.callee import (
 from proxy.deciding.closed_apis import HEALTH, closed_method, closed_route, is_method_closed, is_route_closed
 from proxy.deciding.daprd import by_translator, to_daprd
 from proxy.deciding.error_info import with_error_code
-from proxy.deciding.external import External, of_endpoint, of_url, to_external, verbless
+from proxy.deciding.external import External, endpoint_of, of_endpoint, of_url, to_external, verbless
 from proxy.deciding.inner_calls import as_inner
 from proxy.deciding.limits import limited, target_of
 from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
@@ -49,7 +49,13 @@ from proxy.deciding.naming import name_callee
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
 from proxy.deciding.pipeline import Passed
 from proxy.deciding.plain_text import bad_baggage
-from proxy.deciding.retry_policies import attempt_timeout, breaker_use, budget_use, retry_policies
+from proxy.deciding.retry_policies import (
+    attempt_timeout,
+    breaker_use,
+    budget_use,
+    overall_limit,
+    retry_policies,
+)
 from telemetry.otlp.target import SERVICES as OTLP_SERVICES
 
 LOCAL_API = "local-api"
@@ -373,7 +379,10 @@ class Outbound:
             text = f"no address of {external.who} is known: {DETAIL}"
             then = errors.reply(Cause.NO_ENDPOINT, labels, text, surface=surface, callee=external.text)
             return Hold(key=external.key, for_s=EXTERNAL_HOLD_S, then=then)
-        rules = view.resiliency.for_app(external.text, view.app.app_id)
+        endpoint = endpoint_of(external.key)
+        traffic = view.traffic
+        of_target = traffic.default if endpoint is None else traffic.for_app(endpoint, view.app.namespace)
+        rules = replace(view.resiliency.for_app(external.text, view.app.app_id), retries=of_target.retries)
 
         def outward(rewrite: Edits) -> Plan:
             ours = (head, external, view.app, rules, view.random)
@@ -411,7 +420,7 @@ class Outbound:
         if (verbless := without_verb(head, app, labels, named.surface)) is not None:
             return verbless
         grpc = head.protocol() == "grpc"
-        rules = self.view.resiliency.for_app(named.text, app.app_id)  # the built-in retry is not among them
+        rules = self.view.rules(named.text, app.app_id, app.namespace)  # the built-in retry is not among them
         if not grpc:
             labels = replace(labels, policies=rules.labels(named.text))
         caller = Caller(trust_domain=self.view.trust_domain, namespace=app.namespace, app_id=app.app_id)
@@ -446,8 +455,8 @@ class Outbound:
         retries = (*retry_policies(head, rules, self.view.random), *found.retries)
         breaker = breaker_use(head, rules, named.text, named.form)
         budget = budget_use(head, rules, f"self:{app.app_id}")
-        attempt_s = attempt_timeout(head, rules)
-        return replace(found, retries=retries, attempt_s=attempt_s, breaker=breaker, budget=budget)
+        times = {"attempt_s": attempt_timeout(head, rules), "total_s": overall_limit(head, rules)}
+        return replace(found, retries=retries, breaker=breaker, budget=budget, **times)
 
     def _hold(self, head: RecordingHead, callee: Callee, labels: Labels, surface: Surface) -> Hold:
         why = self.view.heard.absent(callee)
@@ -464,7 +473,7 @@ class Outbound:
     def _to_peer(self, head: RecordingHead, named: Named, callee: Callee, labels: Labels) -> Plan:
         view, app = self.view, self.view.app
         grpc = head.protocol() == "grpc"
-        rules = view.resiliency.for_app(callee.text, app.app_id)
+        rules = view.rules(callee.text, callee.app_id, callee.namespace)
         expected = view.expected(callee)
         labels = replace(labels, policies=rules.labels(callee.text), peer_id=" or ".join(sorted(expected)))
         edits = [Edit(op=Op.HOP_BY_HOP), *STRIP, *named.edits(head), Edit(op=Op.TRACE), Edit(op=Op.DEADLINE)]
@@ -492,6 +501,7 @@ class Outbound:
             breaker=breaker_use(head, rules, callee.text, named.form),
             budget=budget_use(head, rules, callee.key),
             attempt_s=attempt_timeout(head, rules),
+            total_s=overall_limit(head, rules),
             body_bytes=app.body_bytes,
             connect_s=app.connect_s,
             replay_bytes=app.replay_bytes,

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.rules.api_lists import ApiLists
 from policies.rules.http_endpoints import HttpEndpoint
-from policies.rules.resiliency import ResiliencyRules
+from policies.rules.resiliency import ResiliencyRules, TargetRules
 from policies.rules.traffic import TrafficRules
 from proxy import errors
 from proxy.contract.head import Form
@@ -57,6 +58,11 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     egress: Egress = Egress()
     apis: ApiLists = ApiLists()
     pipeline: Pipeline = Pipeline("http", HTTP_PIPELINE)
+
+    def rules(self, text: str, app_id: str, namespace: str) -> TargetRules:
+        """What holds for calls to an app that is called by this text."""
+        found = self.resiliency.for_app(text, self.app.app_id)
+        return replace(found, retries=self.traffic.for_app(app_id, namespace).retries)
 
     def expected(self, callee: Callee) -> frozenset[str]:
         """The SPIFFE ids that may answer for a callee; empty without mutual TLS."""

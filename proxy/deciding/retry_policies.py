@@ -6,24 +6,27 @@ within each attempt of a default policy; an entry of `targets.apps` ends it.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from policies.rules.backoff import delays, within_s
 from policies.rules.budgets import RetryShare
 from policies.rules.resiliency import BreakerRule, RetryRule, TargetRules
+from policies.rules.retries import BackoffRule
 from proxy.contract import budgets
 from proxy.contract.breakers import BreakerSpec, BreakerUse
 from proxy.contract.head import Form
 from proxy.contract.plan import Cause, RetryPolicy
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import IDEMPOTENT
-from proxy.deciding.callee import TRUTHY_SET
+from proxy.deciding.callee import IDEMPOTENCY_SET, TRUTHY_SET
 from proxy.wire.target import as_forwarded
 
 _UNSENT = frozenset({Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY, Cause.NO_ENDPOINT, Cause.NOT_READY})
 _BROKEN = _UNSENT | {Cause.RESET_EARLY, Cause.TIMEOUT}
+IDEMPOTENCY = frozenset({b"idempotency-key"})  # a pattern as `proxy.contract.plan.carries` reads it
+_AS_DAPR = BackoffRule()
 _REDIAL_S = (0.0, 0.05)  # a proxied gRPC call is redialled at once, then fails
 
 
@@ -46,8 +49,7 @@ def retry_policies(
             on = _UNSENT | {Cause.RESET_EARLY}
         made.append(replace(_of(rules.builtin_retry, on, rng), is_inner=True))
     if rules.retry is not None:
-        written = _written(rules.retry, rng, opening_only=is_declared_stream(head))
-        made.append(replace(written, heeds_answer=rules.heeds_answers))
+        made.append(_written(head, rules.retry, rules, rng))
     elif grpc:
         made.append(
             RetryPolicy(
@@ -71,8 +73,8 @@ def attempt_timeout(head: RecordingHead, rules: TargetRules) -> float | None:
 
 def budget_use(head: RecordingHead, rules: TargetRules, target: str) -> budgets.BudgetUse | None:
     """What retries by a written policy are taken from, by all calls to this target."""
-    found = rules.budget
-    if found is None or rules.retry is None or is_unknown_length(head):
+    found = rules.retries.budget or rules.budget
+    if found is None or found == "off" or rules.retry is None or is_unknown_length(head):
         return None
     if isinstance(found, RetryShare):
         share = budgets.RetryShare(ratio=found.ratio, min_per_s=found.min_per_s, ttl_s=found.ttl_s)
@@ -119,29 +121,45 @@ def breaker_spec(rule: BreakerRule) -> BreakerSpec:
     )
 
 
-def _written(rule: RetryRule, rng: Callable[[], random.Random], *, opening_only: bool) -> RetryPolicy:
-    if opening_only:
-        return _of(rule, _UNSENT, rng)
-    return RetryPolicy(
+def _written(
+    head: RecordingHead, rule: RetryRule, rules: TargetRules, rng: Callable[[], random.Random]
+) -> RetryPolicy:
+    unsent = replace(_of(rule, _UNSENT, rng, rules.retries.backoff), heeds_answer=rules.heeds_answers)
+    if is_declared_stream(head) or (rules.retries.on == "idempotent" and not is_idempotent(head)):
+        return unsent
+    return replace(
+        unsent,
         attempts=None if rule.max_retries < 0 else rule.max_retries + 1,
         on=_BROKEN,
         http_codes=rule.http_codes,
         grpc_codes=rule.grpc_codes,
-        delays_s=_drawn(rule, rng),
-        within_s=within_s(rule),
     )
 
 
-def _of(rule: RetryRule, on: frozenset[Cause], rng: Callable[[], random.Random]) -> RetryPolicy:
+def is_idempotent(head: RecordingHead) -> bool:
+    """Whether an HTTP call may be carried out twice, by its method or its Idempotency-Key. gRPC calls count as such: nobody can tell."""
+    if head.protocol() == "grpc" or head.method() in IDEMPOTENT:
+        return True
+    return head.carries(IDEMPOTENCY_SET)
+
+
+def overall_limit(head: RecordingHead, rules: TargetRules) -> float | None:
+    """Seconds for the whole call; a tunnel and a declared stream have no end."""
+    has_end = head.protocol() != "websocket" and not is_declared_stream(head)
+    return rules.retries.overall_s if has_end else None
+
+
+def _of(
+    rule: RetryRule,
+    on: frozenset[Cause],
+    rng: Callable[[], random.Random],
+    backoff: BackoffRule = _AS_DAPR,
+) -> RetryPolicy:
     return RetryPolicy(
         attempts=None,
         on=on,
         http_codes=frozenset(),
         grpc_codes=frozenset(),
-        delays_s=_drawn(rule, rng),
+        delays_s=lambda: delays(rule, rng(), backoff),
         within_s=within_s(rule),
     )
-
-
-def _drawn(rule: RetryRule, rng: Callable[[], random.Random]) -> Callable[[], Iterator[float]]:
-    return lambda: delays(rule, rng())

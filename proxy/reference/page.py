@@ -93,9 +93,10 @@ pause would end after the call's deadline is not waited for. Retries of gRPC cal
 have reached an app before.
 
 Retries by a written policy take from one budget for each callee: for each call of the last 10 s a fifth of a retry, and 10 retries a second
-besides, so that a callee in trouble is not asked many times as often as before. Where it is empty, the failure at hand is the answer. The
-built-in retry is not charged, nor are attempts at other endpoints that nobody processed; under the name `daprd` there is no budget.
-Request bodies that are kept for another attempt take 64 MiB in all; past that a body is sent once.
+besides, so that a callee in trouble is not asked many times as often as before; `retryBudget` of a Traffic sets another. Where it is empty,
+the failure at hand is the answer. The built-in retry is not charged, nor are attempts at other endpoints that nobody processed; under the
+name `daprd` there is no budget unless a Traffic has one. Request bodies that are kept for another attempt take 64 MiB in all; past that a
+body is sent once.
 
 Why a failure was a call's last is on its span at the caller (`postern.not_retried`) and in the access log (`not_retried`):
 `not-covered`: no policy speaks of it; `no-attempts-left`; `budget`; `body-not-kept`: larger than the replay buffer, or that is full;

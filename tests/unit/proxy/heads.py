@@ -18,6 +18,7 @@ from proxy.deciding.callee import (
     DAPR_METHODS,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    IDEMPOTENCY_SET,
     OTLP_PATHS,
     OUT_PATHS,
     PREFLIGHT_SET,
@@ -32,6 +33,7 @@ from proxy.deciding.callee import (
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.outbound import Outbound
 from proxy.deciding.outbound_view import OutboundView
+from proxy.deciding.retry_policies import IDEMPOTENCY
 from proxy.wire.target import parse
 from telemetry.hosts import FOREIGN_SITES
 
@@ -99,6 +101,7 @@ def tables(authorizer: Authorizer | None = None, token: bytes | None = None) -> 
     made.put_set(BEYOND_PAGES_SET, BEYOND_PAGES)
     made.put_set(PREFLIGHT_SET, PREFLIGHT)
     made.put_set(GRPC_WEB_SET, GRPC_WEB)
+    made.put_set(IDEMPOTENCY_SET, IDEMPOTENCY)
     authorizer = authorizer or Authorizer(rules())
     for number, table in authorizer.tables():
         made.put_paths(number, table)

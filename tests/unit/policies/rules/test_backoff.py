@@ -3,8 +3,11 @@
 import itertools
 import random
 
+import pytest
+
 from policies.rules.backoff import delays, within_s
 from policies.rules.resiliency import BUILTIN_RETRY, RetryRule
+from policies.rules.retries import BackoffRule, Jitter
 
 
 def exponential(max_interval_s: float, max_retries: int = -1) -> RetryRule:
@@ -46,3 +49,36 @@ def test_equal_seeds_give_equal_delays() -> None:
     first, second = (list(delays(exponential(5.0, 6), random.Random(7))) for _ in range(2))
     assert first == second
     assert len(first) == 6
+
+
+def drawn(rule: RetryRule, backoff: BackoffRule, count: int = 6) -> list[list[float]]:
+    """Pauses of many calls."""
+    each = (delays(rule, random.Random(seed), backoff) for seed in range(50))
+    return [list(itertools.islice(one, count)) for one in each]
+
+
+@pytest.mark.parametrize(
+    ("jitter", "least", "most"), [("full", 0.0, 1.0), ("equal", 0.5, 1.0), ("none", 1.0, 1.0)]
+)
+@pytest.mark.parametrize(
+    ("rule", "steps"),
+    [
+        (exponential(4.0), [0.5, 0.75, 1.125, 1.6875, 2.53125, 3.796875]),
+        (RetryRule(name="r", duration_s=0.2), [0.2] * 6),
+    ],
+)
+def test_jitter_is_drawn_from_each_pause(
+    rule: RetryRule, steps: list[float], jitter: Jitter, least: float, most: float
+) -> None:
+    each = drawn(rule, BackoffRule(jitter=jitter))
+    for pauses in each:
+        assert all(least * s <= d <= most * s for d, s in zip(pauses, steps, strict=True))
+    assert (len({tuple(pauses) for pauses in each}) > 1) is (jitter != "none")
+
+
+def test_first_pause_and_multiplier_are_of_exponential_rules() -> None:
+    backoff = BackoffRule(jitter="none", first_s=0.1, multiplier=2.0)
+    assert drawn(exponential(1.0), backoff)[0] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert drawn(exponential(0.05), backoff)[0] == [0.05] * 6
+    assert drawn(RetryRule(name="r", duration_s=0.2), backoff)[0] == [0.2] * 6
+    assert drawn(exponential(60.0), BackoffRule(jitter="none", first_s=3.0, multiplier=1.0))[0] == [3.0] * 6

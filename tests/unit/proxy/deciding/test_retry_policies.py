@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from policies.rules import budgets
 from policies.rules.resiliency import BUILTIN_RETRY, BreakerRule, ResiliencyRules, RetryRule, TargetRules
+from policies.rules.retries import BackoffRule, TargetRetries
+from policies.rules.traffic import TargetTraffic, TrafficRules
 from proxy.contract.breakers import BreakerSpec, BreakerUse
 from proxy.contract.budgets import BudgetUse, RetryShare, RetryThrottle
 from proxy.contract.head import Form
@@ -201,6 +203,72 @@ def test_budget_may_be_a_throttle() -> None:
     rules = TargetRules(retry=few(), budget=budgets.RetryThrottle(max_tokens=4.0, token_ratio=0.5))
     found = planned("/v1.0/invoke/cart/method/x", ResiliencyRules(targets={"cart": rules})).budget
     assert found == BudgetUse(target="peer:cart.shop", rule=RetryThrottle(max_tokens=4.0, token_ratio=0.5))
+
+
+# --- what a Traffic says besides
+
+
+def targeted(**traffic: Any) -> dict[str, Any]:
+    """A view in which calls to cart have a retry policy, and this of a Traffic."""
+    rules = ResiliencyRules(targets={"cart": TargetRules(retry=few(kind="exponential"), builtin_retry=None)})
+    return {
+        "resiliency": rules,
+        "traffic": TrafficRules(targets={"cart.shop": TargetTraffic(retries=TargetRetries(**traffic))}),
+    }
+
+
+def carried(view: dict[str, Any], target: str = "/v1.0/invoke/cart/method/x", **changes: Any) -> Plan:
+    found = outbound(**view).decide(asking(head(target, **changes)))
+    assert isinstance(found, Plan)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "repeated"),
+    [
+        ({"method": "GET"}, True),
+        ({"method": "DELETE"}, True),
+        ({"method": "POST"}, False),
+        ({"method": "PATCH"}, False),
+        ({"method": "POST", "headers": ((b"idempotency-key", b"8e03978e"),)}, True),
+    ],
+)
+def test_policy_of_idempotent_calls_repeats_others_that_reached_nobody_alone(
+    changes: dict[str, Any], repeated: bool
+) -> None:
+    only = carried(targeted(on="idempotent"), framing="length", **changes).retries
+    assert retried(only, Cause.STATUS, 503) is retried(only, Cause.TIMEOUT) is repeated
+    assert retried(only, Cause.CONNECT)
+    assert retried(carried(targeted(), framing="length", **changes).retries, Cause.STATUS, 503)
+
+
+def test_policy_of_idempotent_calls_is_about_http() -> None:
+    made = carried(targeted(on="idempotent"), "/shop.CartService/Get", **GRPC).retries
+    assert retried(made, Cause.STATUS, 200, 14)
+
+
+def test_backoff_shapes_the_pauses_of_a_written_policy() -> None:
+    (policy,) = carried(targeted(backoff=BackoffRule(jitter="none", first_s=0.1, multiplier=3.0))).retries
+    assert pauses(policy) == pytest.approx([0.1, 0.3, 0.9])
+
+
+def test_overall_timeout_is_the_calls() -> None:
+    view = targeted(overall_s=2.0)
+    assert carried(view).total_s == 2.0
+    assert carried(view, "/shop.CartService/Get", **GRPC).total_s == 2.0
+    assert carried(view, "/shop.CartService/Get", **GRPC, headers=STREAM).total_s is None
+    assert carried(view, protocol="websocket").total_s is None
+    assert carried(view, "/v1.0/invoke/cart.other/method/x").total_s is None
+
+
+def test_written_budget_takes_the_place_of_the_profiles() -> None:
+    share = budgets.RetryShare(ratio=1.0, min_per_s=2.0, ttl_s=3.0)
+    expected = BudgetUse(target="peer:cart.shop", rule=RetryShare(ratio=1.0, min_per_s=2.0, ttl_s=3.0))
+    view = targeted(budget=share)
+    assert carried(view).budget == expected
+    view["resiliency"] = replace(view["resiliency"], is_as_daprd=True)
+    assert carried(view).budget == expected
+    assert carried(targeted(budget="off")).budget is None
 
 
 # --- bodies and streams

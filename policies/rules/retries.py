@@ -1,0 +1,34 @@
+"""What a Traffic says of retries, beyond the policies of a Resiliency; frozen values."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from policies.rules.budgets import RetryBudget
+
+Jitter = Literal["full", "equal", "none"]
+
+
+class BackoffRule(Struct, frozen=True, kw_only=True):
+    """How the pauses of a retry policy are drawn. None: as Dapr has it.
+
+    jitter: `full` draws from none to all of a pause, `equal` from half to all. first_s and multiplier: of exponential policies, how long
+    the first pause is at most, and by what the next is longer.
+    """
+
+    jitter: Jitter | None = None
+    first_s: float | None = None
+    multiplier: float | None = None
+
+
+class TargetRetries(Struct, frozen=True, kw_only=True):
+    """Of calls to one target. budget: None: the profile's own.
+
+    on: which HTTP calls a policy repeats after they may have reached the app. overall_s: for all attempts of a call and the pauses between
+    them.
+    """
+
+    budget: RetryBudget | Literal["off"] | None = None
+    on: Literal["any", "idempotent"] = "any"
+    backoff: BackoffRule = BackoffRule()
+    overall_s: float | None = None
