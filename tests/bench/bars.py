@@ -13,6 +13,7 @@ BAR_ADDED: Final = 0.45  # of the latency that Envoy adds to a direct call
 BAR_SPREAD: Final = 0.8
 BAR_IDLE_KB: Final = 16.0
 BAR_GROWN_MB: Final = 2.0
+BAR_SLOW: Final = 1.2  # of the p99 of three instances that are alike, where one of three is slow
 BAR_FLAT_MB: Final = 8.0  # windows' worth of bytes that happen to lie about at the worst moment
 # case, target, beside whom: calls/s at least, CPU per call at most
 BARS: Final = (
@@ -51,6 +52,7 @@ def bars(rows: Sequence[Row]) -> list[Verdict]:
         *_bodies(by_key),
         *_native_costs(rows),
         *_million(by_key),
+        *_instances(by_key),
     ]
 
 
@@ -166,3 +168,18 @@ def _million(by_key: _ByKey) -> list[Verdict]:
             )
             found.append(Verdict(text, ours.rss_mb < envoy.rss_mb))
     return found
+
+
+def _instances(by_key: _ByKey) -> list[Verdict]:
+    """What one slow instance of three does to the p99 of all calls, and what it does to those through Envoy."""
+    slower = {
+        target: slow.p99_ms / alike.p99_ms
+        for (case, target), slow in by_key.items()
+        if case == "one-slow" and (alike := by_key.get(("three-alike", target))) is not None
+    }
+    ours = slower.pop(NATIVE, None)
+    if ours is None:
+        return []
+    others = "".join(f"; {target}: {times:.1f} x" for target, times in sorted(slower.items()))
+    text = f"{NATIVE}, one-slow: {ours:.2f} x the p99 of three-alike (at most {BAR_SLOW:g}{others})"
+    return [Verdict(text, ours <= BAR_SLOW)]

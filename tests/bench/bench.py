@@ -11,8 +11,8 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import envoy, peer_callers, postern, relay, results
-from tests.bench.cases import VARIANTS, Case
+from tests.bench import envoy, instances, peer_callers, postern, relay, results
+from tests.bench.cases import NATIVE, VARIANTS, Case
 from tests.bench.errors import BenchError, LoadError
 from tests.bench.load import Load, Window, hold_idle, run_load
 from tests.bench.results import Row, Sample
@@ -110,8 +110,12 @@ class Bench:
         rows: list[Row] = []
         for _, group in groupby(cases, key=lambda case: case.group or case.name):
             together = list(group)
-            measure = self._measure_peers if any(case.peers for case in together) else self._measure_group
-            rows += await measure(together, targets, pace)
+            if any(case.peers for case in together):
+                rows += await self._measure_peers(together, targets, pace)
+            elif together[0].group == "instances":
+                rows += await self._measure_instances(together, targets, pace)
+            else:
+                rows += await self._measure_group(together, targets, pace)
         return rows
 
     async def _measure_peers(self, cases: Sequence[Case], targets: Sequence[Target], pace: Pace) -> list[Row]:
@@ -126,6 +130,21 @@ class Bench:
                 return await self._measure_group(cases, callers, pace)
         except (BenchError, SupportError) as error:
             self._fail(f"peers: {error}")
+            return []
+
+    async def _measure_instances(
+        self, cases: Sequence[Case], targets: Sequence[Target], pace: Pace
+    ) -> list[Row]:
+        """In a mesh of their own, as each app has instances of its own."""
+        asked = [target.name for target in targets if target.name in {"envoy", NATIVE}]
+        if not asked:
+            return []
+        try:
+            async with _own_mesh() as (mesh, sink_port):
+                balancers = await instances.start(mesh, self._new_folder("instances"), sink_port, asked)
+                return await self._measure_group(cases, balancers, pace)
+        except (BenchError, SupportError) as error:
+            self._fail(f"instances: {error}")
             return []
 
     async def _measure_group(self, cases: Sequence[Case], targets: Sequence[Target], pace: Pace) -> list[Row]:

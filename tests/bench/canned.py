@@ -1,14 +1,18 @@
 """The upstreams: a gRPC and an HTTP/1.1 server that answer every request with the same bytes. Run as a process.
 
-Prints one JSON line `{"grpc": PORT, "http1": PORT}` once both listen. They look at framing alone, never at headers, and so cost a few
+Prints one JSON line `{"grpc": PORT, "http1": PORT}` once both listen; with `--delays-ms 5,200`, `{"delayed": [PORT, PORT]}` of HTTP/1.1
+servers that answer so much later. They look at framing alone, never at headers, and so cost a few
 microseconds a call even in Python; that is all they can do. HTTP/2 with prior knowledge. On HTTP/1.1 `GET /bytes/N` answers N bytes, and
 a request's body is as long as it says, and forgotten.
 """
 
+import argparse
 import asyncio
 import functools
 import json
 import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Final
 
 import uvloop
@@ -117,7 +121,8 @@ class CannedGrpc(asyncio.Protocol):
 class CannedHttp(asyncio.Protocol):
     """One HTTP/1.1 connection. State: bytes of an unfinished head, and how much of a request's body is still to come."""
 
-    def __init__(self) -> None:
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
         self._transport: asyncio.Transport | None = None
         self._tail = b""
         self._body_left = 0
@@ -142,7 +147,13 @@ class CannedHttp(asyncio.Protocol):
             else:
                 out.append(_HTTP_ANSWER)
         self._tail = data
-        if out and self._transport is not None:
+        if out and self._delay_s:
+            asyncio.get_running_loop().call_later(self._delay_s, self._write_late, out)
+        elif out and self._transport is not None:
+            self._transport.writelines(out)
+
+    def _write_late(self, out: list[bytes]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(out)
 
     def _skip(self, data: bytes, out: list[bytes]) -> bytes:
@@ -163,6 +174,20 @@ def _sized_answer(size: int) -> tuple[bytes, bytes]:
     return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size, bytes(size)
 
 
+async def serve_delayed(delays_ms: Sequence[float]) -> None:
+    """Serve HTTP/1.1 on a port for each delay, until ended."""
+    loop = asyncio.get_running_loop()
+    ports = []
+    async with AsyncExitStack() as stack:
+        for delay_ms in delays_ms:
+            make = functools.partial(CannedHttp, delay_ms / 1e3)
+            server = await stack.enter_async_context(await loop.create_server(make, "127.0.0.1", 0))
+            ports.append(server.sockets[0].getsockname()[1])
+        sys.stdout.write(json.dumps({"delayed": ports}) + "\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
 async def main() -> None:
     """Serve until ended."""
     loop = asyncio.get_running_loop()
@@ -176,4 +201,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--delays-ms", type=lambda text: [float(part) for part in text.split(",")])
+    delays = parser.parse_args().delays_ms
+    uvloop.run(main() if delays is None else serve_delayed(delays))

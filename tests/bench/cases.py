@@ -15,6 +15,8 @@ RULES: Final = 100  # path rules at the callee of `paths`
 PEERS: Final = 200
 MIB: Final = 2**20
 NATIVE: Final = "postern-native"
+ALIKE: Final = "bench-alike"  # an app of three instances
+ONE_SLOW: Final = "bench-one-slow"  # another one, one of whose instances is slow
 VARIANTS: Final = tuple(
     f"{NATIVE}-{of}" for of in ("traced", "untraced", "sampled", "logged", "unmetered", "guarded")
 )
@@ -149,4 +151,15 @@ CASES: Final = (
     replace(_NO_IDLE, name="idle-http1", idle=5_000),
     replace(_NO_IDLE, name="idle-grpc", idle=5_000, idle_protocol="grpc"),
     *_BODIES,
+    *(
+        Case(
+            name=name,
+            group="instances",
+            protocol="http1",
+            connections=12,
+            targets=("envoy", "envoy-least-request", NATIVE),
+            callee=callee,
+        )
+        for name, callee in (("three-alike", ALIKE), ("one-slow", ONE_SLOW))
+    ),
 )

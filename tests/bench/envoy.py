@@ -7,7 +7,7 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,9 @@ async def start_mesh(
     caller_port, callee_port, first_admin, second_admin = free_ports(4)
     outward = _proxy_config(
         admin_port=first_admin,
-        listener=_listener(caller_port, [_route("peer", retries=sink_port is not None)], sink_port=sink_port),
+        listeners=[
+            _listener(caller_port, [_route("peer", retries=sink_port is not None)], sink_port=sink_port)
+        ],
         clusters=[
             _cluster("peer", callee_port, is_http2=True, tls=_upstream_tls(caller, callee.spiffe_id)),
             *_sink(sink_port),
@@ -60,13 +62,15 @@ async def start_mesh(
     is_grpc = {"headers": [{"name": "content-type", "string_match": {"prefix": "application/grpc"}}]}
     inward = _proxy_config(
         admin_port=second_admin,
-        listener=_listener(
-            callee_port,
-            [_route("grpc", is_grpc), _route("http")],
-            _downstream_tls(callee, caller.spiffe_id),
-            sink_port=sink_port,
-            allowed=None if sink_port is None else caller.spiffe_id,
-        ),
+        listeners=[
+            _listener(
+                callee_port,
+                [_route("grpc", is_grpc), _route("http")],
+                _downstream_tls(callee, caller.spiffe_id),
+                sink_port=sink_port,
+                allowed=None if sink_port is None else caller.spiffe_id,
+            )
+        ],
         clusters=[
             _cluster("grpc", upstreams.grpc_port, is_http2=True),
             _cluster("http", upstreams.http_port, is_http2=False),
@@ -95,11 +99,52 @@ async def start_caller(
     return await start_envoy(processes, folder, "caller of peers", config), port
 
 
+async def start_instances(
+    processes: Processes, folder: Path, own: Identity, caller: Identity, apps: Mapping[str, Sequence[int]]
+) -> Mapping[str, tuple[int, ...]]:
+    """A proxy before each instance of some apps, all in one process; where they take calls."""
+    (admin_port,) = free_ports(1)
+    listeners, clusters, found = [], [], dict[str, tuple[int, ...]]()
+    for app_id, app_ports in apps.items():
+        ports = free_ports(len(app_ports))
+        found[app_id] = tuple(ports)
+        for port, app_port in zip(ports, app_ports, strict=True):
+            name = f"app-{port}"
+            listeners.append(_listener(port, [_route(name)], _downstream_tls(own, caller.spiffe_id)))
+            clusters.append(_cluster(name, app_port, is_http2=False))
+    config = _proxy_config(admin_port=admin_port, listeners=listeners, clusters=clusters)
+    await start_envoy(processes, folder, "instances", config)
+    return found
+
+
+async def start_balancer(
+    processes: Processes,
+    folder: Path,
+    own: Identity,
+    callee: Identity,
+    apps: Mapping[str, Sequence[int]],
+    *,
+    policy: str,
+) -> tuple[Process, int]:
+    """A caller of apps of several instances: ports by app-id. policy: Envoy's `lb_policy`. The process, and where it takes calls."""
+    port, admin_port = free_ports(2)
+    tls = _upstream_tls(own, callee.spiffe_id)
+    config = _proxy_config(
+        admin_port=admin_port,
+        listeners=[_listener(port, [{"match": {"prefix": "/"}, "route": {"cluster_header": DAPR_APP_ID}}])],
+        clusters=[
+            {**_cluster(app_id, *ports, is_http2=True, tls=tls), "lb_policy": policy}
+            for app_id, ports in apps.items()
+        ],
+    )
+    return await start_envoy(processes, folder, f"caller by {policy}", config), port
+
+
 def peers_config(port: int, admin_port: int, own: Identity, peers: Mapping[str, int]) -> Config:
     """A cluster for each peer, found by the header that names it: one look-up, where a route for each would be tried in turn."""
     return _proxy_config(
         admin_port=admin_port,
-        listener=_listener(port, [{"match": {"prefix": "/"}, "route": {"cluster_header": DAPR_APP_ID}}]),
+        listeners=[_listener(port, [{"match": {"prefix": "/"}, "route": {"cluster_header": DAPR_APP_ID}}])],
         clusters=[
             _cluster(app_id, peer_port, is_http2=True, tls=_upstream_tls(own, _spiffe_id(app_id)))
             for app_id, peer_port in peers.items()
@@ -121,11 +166,11 @@ async def _startup_s(folder: Path, config: Config) -> float:
         await processes.aclose()
 
 
-def _proxy_config(*, admin_port: int, listener: Config, clusters: list[Config]) -> Config:
+def _proxy_config(*, admin_port: int, listeners: list[Config], clusters: list[Config]) -> Config:
     return {
         "node": {"id": "bench", "cluster": "bench"},
         "admin": {"address": _address(admin_port)},
-        "static_resources": {"listeners": [listener], "clusters": clusters},
+        "static_resources": {"listeners": listeners, "clusters": clusters},
     }
 
 
@@ -197,14 +242,14 @@ def _route(cluster: str, match: Config | None = None, *, retries: bool = False) 
     }
 
 
-def _cluster(name: str, port: int, *, is_http2: bool, tls: Config | None = None) -> Config:
+def _cluster(name: str, *ports: int, is_http2: bool, tls: Config | None = None) -> Config:
     options = "http2_protocol_options" if is_http2 else "http_protocol_options"
     cluster: Config = {
         "name": name,
         "connect_timeout": "2s",
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(port)}} for port in ports]}],
         },
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -126,6 +126,18 @@ async def start_caller(mesh: Mesh, sink_port: int, cases: Sequence[Case]) -> Sid
     kind = "native"
     config = mesh.write("config.yaml", _configuration(kind, sink_port, _OPERATIONS))
     return await mesh.sidecar(CALLER.app_id, flags=_flags(mesh, kind, config, cases))
+
+
+async def start_instances(mesh: Mesh, sink_port: int, apps: Mapping[str, Sequence[int]]) -> Sidecar:
+    """A sidecar of the caller, with the native engine, and one for each instance of some HTTP apps: ports by app-id."""
+    kind = "native"
+    config = mesh.write("config.yaml", _configuration(kind, sink_port, _OPERATIONS))
+    flags = _flags(mesh, kind, config, ())
+    await mesh.start_sentry()
+    for app_id, ports in apps.items():
+        for port in ports:
+            await mesh.sidecar(app_id, app_port=port, app_protocol="http", flags=flags)
+    return await mesh.sidecar(CALLER.app_id, flags=flags)
 
 
 @asynccontextmanager

@@ -95,3 +95,12 @@ def test_peers_are_called_by_as_many_app_ids() -> None:
     (peers,) = (case for case in CASES if case.name == "peers")
     assert len(set(peers.app_ids)) == PEERS
     assert peers.app_id == peers.app_ids[0]
+
+
+def test_slow_instance_of_three_is_held_to_the_p99_of_three_that_are_alike() -> None:
+    alike, slow = replace(ROW, case="three-alike", p99_ms=10.0), replace(ROW, case="one-slow", p99_ms=12.0)
+    in_turn = [replace(row, target="envoy") for row in (alike, replace(slow, p99_ms=200.0))]
+    assert failing(alike, slow, *in_turn) == []
+    assert failing(alike, replace(slow, p99_ms=12.1), *in_turn) == [
+        "postern-native, one-slow: 1.21 x the p99 of three-alike (at most 1.2; envoy: 20.0 x)"
+    ]
