@@ -9,7 +9,7 @@ import binascii
 import math
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 TRACEPARENT = b"traceparent"
@@ -205,3 +205,32 @@ class Sampler:
             return _new(SpanContext, (parent[0], span_id, parent[1], parent[3], parent[4]))
         trace_id = self._bits(128) or 1
         return _new(SpanContext, (trace_id, span_id, 0, ((trace_id & _LOW_64) >> 1) < self._bound, ""))
+
+
+class RuleSampler:
+    """Samples new traces that one rule is for: a ratio by their ids, as `Sampler`, and at most so many a second.
+
+    Mutable state: how many may be sampled now, up to what a second brings (at least one), and since when.
+    """
+
+    __slots__ = ("_bound", "_clock", "_left", "_per_s", "_since")
+
+    def __init__(self, rate: float, per_s: float | None, clock: Callable[[], float]) -> None:
+        self._bound = int(rate * (1 << 63))
+        self._per_s = per_s
+        self._clock = clock
+        self._left, self._since = max(per_s or 0.0, 1.0), clock()
+
+    def takes(self, trace_id: int) -> bool:
+        """Whether a new trace of this id is sampled."""
+        if ((trace_id & _LOW_64) >> 1) >= self._bound:
+            return False
+        if self._per_s is None:
+            return True
+        now = self._clock()
+        self._left = min(self._left + (now - self._since) * self._per_s, max(self._per_s, 1.0))
+        self._since = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True

@@ -1,6 +1,5 @@
 """`spec.tracing` of a Configuration -> TracingConfig; every fault at once."""
 
-import math
 import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -9,6 +8,7 @@ from policies.reading import schema
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
+from policies.reading.sampling_rules import APP, compile_rate, compile_rules
 from policies.rules.configuration import (
     CONVENTIONS,
     DEFAULT_SAMPLING_RATE,
@@ -22,17 +22,15 @@ _TRACING: Place = ("spec", "tracing")
 _HEADERS = ("w3c", "b3")
 _BAGGAGE_KEY = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # a token (W3C Baggage §3.3.1)
 _MAX_KEYS = 16
+_STRICT = {"strict": True, "lenient": False}
 
 
 def compile_tracing(document: Document, tracing: schema.Tracing, findings: Findings) -> TracingConfig:
     """The values of `spec.tracing` of one document; its faults go to `findings`."""
     rate, is_given = DEFAULT_SAMPLING_RATE, False
     if tracing.sampling_rate:
-        try:
-            rate, is_given = min(max(float(tracing.sampling_rate), 0.0), 1.0), True
-        except ValueError:
-            problem = f"`{tracing.sampling_rate}` is not a sampling rate (expected a number from 0 to 1)"
-            findings.fault(document, (*_TRACING, "samplingRate"), problem, is_lenient=True)
+        written = compile_rate(document, (*_TRACING, "samplingRate"), tracing.sampling_rate, findings)
+        rate, is_given = (rate, False) if written is None else (written, True)
     zipkin = tracing.zipkin.endpoint_address if tracing.zipkin is not None else ""
     if zipkin and not _is_http_url(zipkin):
         problem = f"`{zipkin}` is not a URL (expected one such as http://localhost:9411/api/v2/spans)"
@@ -43,9 +41,15 @@ def compile_tracing(document: Document, tracing: schema.Tracing, findings: Findi
         is_b3_read="b3" in accepted,
         conventions=_conventions(document, tracing.conventions, findings),
         captures_query=tracing.capture_query,
+        is_baggage_strict=_is_strict(document, tracing.baggage, findings),
+        baggage_allowed=None
+        if tracing.baggage_allowed is None
+        else _keys(document, "baggageAllowed", tracing.baggage_allowed, findings),
+        rules=compile_rules(document, tracing.rules, findings),
+        force_from=_forced_by(document, tracing.force_from, findings),
         baggage_attributes=_keys(document, "baggageAttributes", tracing.baggage_attributes, findings),
         slow_s=DEFAULT_SLOW_S if slow_s is None else slow_s,
-        sampling_rate=0.0 if math.isnan(rate) else rate,
+        sampling_rate=rate,
         is_rate_given=is_given,
         stdout=tracing.stdout,
         zipkin_endpoint=zipkin or None,
@@ -72,6 +76,21 @@ def _conventions(document: Document, written: str, findings: Findings) -> Conven
     problem = f"`{written}` is unknown (expected dapr, otel or both)"
     findings.fault(document, (*_TRACING, "conventions"), problem)
     return "both"
+
+
+def _is_strict(document: Document, written: str, findings: Findings) -> bool | None:
+    if written and written not in _STRICT:
+        problem = f"`{written}` is unknown (expected strict or lenient)"
+        findings.fault(document, (*_TRACING, "baggage"), problem)
+    return _STRICT.get(written)
+
+
+def _forced_by(document: Document, written: Sequence[str], findings: Findings) -> tuple[str, ...]:
+    for number, app in enumerate(written):
+        if APP.fullmatch(app) is None:
+            problem = f"`{app}` is not an app (expected an app-id, or app-id.namespace)"
+            findings.fault(document, (*_TRACING, "forceFrom", number), problem)
+    return tuple(written)
 
 
 def _keys(document: Document, name: str, written: Sequence[str], findings: Findings) -> tuple[str, ...]:

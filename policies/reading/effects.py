@@ -84,6 +84,29 @@ CONFIGURATION: Mapping[str, Effect] = {
         " with daprd), those of OpenTelemetry's semantic conventions (`otel`), or `both` (both)"
     ),
     "spec.tracing.captureQuery": Effect("true: the attribute `url.full` has the query (false)"),
+    "spec.tracing.baggage": Effect(
+        "`strict`: calls with invalid baggage are refused (HTTP 400, gRPC INVALID_ARGUMENT); `lenient`: its invalid members are dropped"
+        " (strict as daprd, else lenient)"
+    ),
+    "spec.tracing.baggageAllowed": Effect(
+        "the only keys of baggage that calls keep across a trust boundary: to and from other trust domains, and out of the mesh (all)"
+    ),
+    "spec.tracing.rules.*.samplingRate": Effect(
+        "share of new traces that are recorded where this rule is the first to fit; a caller's own decision holds whatever it says"
+    ),
+    "spec.tracing.rules.*.target": Effect("the callee: app-id, app-id.namespace or HTTPEndpoint; none: any"),
+    "spec.tracing.rules.*.method": Effect(
+        "path of the app, or gRPC method, as a template: `{*}` is any one segment, `{**}` at the end any number; none: any"
+    ),
+    "spec.tracing.rules.*.verb": Effect("HTTP method, upper case; none: any"),
+    "spec.tracing.rules.*.header.*": Effect("a header of which one line must be one of these values"),
+    "spec.tracing.rules.*.maxPerSecond": Effect(
+        "new traces that it records in a second, at most (unlimited)"
+    ),
+    "spec.tracing.forceFrom": Effect(
+        "apps, as app-id or app-id.namespace, whose requests are recorded where they carry `postern-trace: 1`, whatever else decides:"
+        " the sidecar's own app, or a caller by its certificate"
+    ),
     "spec.tracing.baggageAttributes": Effect(
         "keys of baggage whose values are attributes of spans, as `baggage.<key>`; at most 16, and 256 characters of each value"
     ),

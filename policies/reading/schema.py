@@ -80,6 +80,17 @@ class Tail(Section, frozen=True):
     latency: str = ""
 
 
+class TracingRule(Section, frozen=True):
+    """An entry of `tracing.rules`: a sampling rate for the calls that fit all that is written."""
+
+    sampling_rate: str
+    target: str = ""
+    method: str = ""
+    verb: str = ""
+    header: dict[str, list[str]] = {}
+    max_per_second: str = ""
+
+
 class Tracing(Section, frozen=True):
     """`spec.tracing`."""
 
@@ -88,7 +99,11 @@ class Tracing(Section, frozen=True):
     accept: list[str] = field(default_factory=lambda: ["w3c", "b3"])
     conventions: str = "both"
     capture_query: bool = False
+    baggage: str = ""
+    baggage_allowed: list[str] | None = None
     baggage_attributes: list[str] = []
+    rules: list[TracingRule] = []
+    force_from: list[str] = []
     stdout: bool = False
     zipkin: Zipkin | None = None
     otel: Otel | None = None

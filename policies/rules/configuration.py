@@ -26,11 +26,28 @@ class OtelConfig(Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
 
 
+class SamplingRule(Struct, frozen=True, kw_only=True):
+    """An entry of `spec.tracing.rules`. What is empty fits every call. `target` is an app as `app` or `app.namespace`, or an HTTPEndpoint.
+
+    method: a path template, see `policies.rules.templates`. headers: (name in lower case, values), of each of which one must be there.
+    rate: in 0 to 1. per_s: new traces a second at most.
+    """
+
+    rate: float
+    target: str = ""
+    method: str = ""
+    verb: str = ""
+    headers: tuple[tuple[bytes, frozenset[bytes]], ...] = ()
+    per_s: float | None = None
+
+
 class TracingConfig(Struct, frozen=True, kw_only=True):
     """`spec.tracing`. `sampling_rate` lies in 0 to 1; `is_rate_given` tells a written rate from the default.
 
     slow_s: from which on a call that is not sampled is kept in memory; 0: none is for that. conventions: of the attributes of spans.
-    baggage_attributes: keys of baggage whose values become attributes.
+    baggage_attributes: keys of baggage whose values become attributes. is_baggage_strict: None where nothing is written.
+    baggage_allowed: keys that cross a trust boundary; None: all. rules: the first that fits says a new trace's rate. force_from: apps,
+    as `app` or `app.namespace`, whose requests may have their trace recorded.
     """
 
     sampling_rate: float = DEFAULT_SAMPLING_RATE
@@ -41,7 +58,11 @@ class TracingConfig(Struct, frozen=True, kw_only=True):
     is_b3_read: bool = True
     conventions: Conventions = "both"
     captures_query: bool = False
+    is_baggage_strict: bool | None = None
+    baggage_allowed: tuple[str, ...] | None = None
     baggage_attributes: tuple[str, ...] = ()
+    rules: tuple[SamplingRule, ...] = ()
+    force_from: tuple[str, ...] = ()
     otel: OtelConfig | None = None
 
 

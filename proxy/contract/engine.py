@@ -198,11 +198,19 @@ class SpanIds(NamedTuple):
     tracestate: str
 
 
+class SamplingRule(NamedTuple):
+    """A rate for new traces, and how many of them are recorded in a second at most (None: any number)."""
+
+    rate: float
+    per_s: float | None = None
+
+
 class Sampling(Struct, frozen=True, kw_only=True):
     """How spans begin, for engines that begin them: the parent's decision holds, a root is sampled by its trace id at this rate."""
 
     rate: float
     is_b3_read: bool = True
+    rules: tuple["SamplingRule", ...] = ()  # by the numbers that labels have, less 1
 
 
 class Tracing(Protocol):
@@ -217,6 +225,9 @@ class Tracing(Protocol):
 
     def begin(self, headers: Sequence[Header], *, grpc: bool) -> HopSpan:
         """A fresh span, child of what the headers carry."""
+
+    def by_rule(self, span: HopSpan, number: int) -> HopSpan:
+        """The same span by the sampling that its labels name: `Labels.sampling`."""
 
 
 class Measures(Struct, frozen=True, kw_only=True):

@@ -33,10 +33,13 @@ def _first_word(data: bytes) -> bytes:
     return data.lower()
 
 
-def read_baggage(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes]:
+def read_baggage(
+    headers: Iterable[tuple[bytes, bytes]], allowed: frozenset[bytes] | None = None
+) -> tuple[str, bytes]:
     """What is wrong with the baggage ("" where nothing is), and the members to pass on.
 
-    Bad members are left out one by one; of more than any platform must pass on, none is kept.
+    Bad members are left out one by one; of more than any platform must pass on, none is kept. allowed: keys; members with others are
+    left out, too, and told where nothing else is wrong.
     """
     lines = [data for name, data in headers if name == b"baggage"]
     if not lines:
@@ -48,7 +51,11 @@ def read_baggage(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes]:
     if len(members) > MAX_BAGGAGE_MEMBERS:
         return "too-many", b""
     sound = [member for member in members if _MEMBER.fullmatch(member)]
-    return "" if len(sound) == len(members) else "malformed", b",".join(sound)
+    wrong = "" if len(sound) == len(members) else "malformed"
+    if allowed is not None:
+        kept = [member for member in sound if member.partition(b"=")[0].strip(b" \t") in allowed]
+        wrong, sound = wrong or ("" if len(kept) == len(sound) else "not-allowed"), kept
+    return wrong, b",".join(sound)
 
 
 def baggage_values(

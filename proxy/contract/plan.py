@@ -5,7 +5,7 @@ Everything here is a frozen value. A kept Plan holds no value of one call: what 
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct, field
 
@@ -66,7 +66,7 @@ class Op(Enum):
     DEADLINE = "deadline"  # what is left of the call's time: in grpc-timeout, or of HTTP in postern-timeout
     GRPC_WEB = "grpc-web"  # a call of gRPC-Web becomes one of gRPC, and its answer one of gRPC-Web
     HTTP_ONLY = "http-only"  # of a call that is not gRPC: an answer in gRPC fails it as UNSUPPORTED
-    BAGGAGE = "baggage"  # of a request: its sound members alone
+    BAGGAGE = "baggage"  # of a request: its sound members alone; where there is a `name`, those with keys in `data`, with commas between
     TELL_TRACE = "tell-trace"  # into an answer: traceparent of this hop's span, unless it has one
     ECHO = "echo"  # into an answer: a field as the request has it, unless the answer has it
 
@@ -80,6 +80,9 @@ class Edit(Struct, frozen=True, kw_only=True):
 
 
 Edits = tuple[Edit, ...]
+
+
+FORCED: Final = -1
 
 
 class Labels(Struct, frozen=True, kw_only=True):
@@ -101,6 +104,7 @@ class Labels(Struct, frozen=True, kw_only=True):
     is_grpc_web: bool = False  # translated for an app that speaks gRPC: counts as a gRPC call
     is_inner: bool = False  # made by InvokeService, a call of its own in the metrics of the API, or a daprd's envelope: the call is within
     baggage: str = ""  # why some of it was dropped
+    sampling: int = 0  # the number of the sampling rule for new traces, from 1 on; FORCED: they are recorded; 0: the common rate holds
     policies: tuple[tuple[str, str, str, str], ...] = ()  # in force: resource, its namespace, kind, target
 
 

@@ -119,7 +119,8 @@ class Tables:
             case Facet.CARRIES:
                 return carries(head.headers, self._sets[read.table or 0])
             case Facet.BAGGAGE:
-                return read_baggage(head.headers)[0]
+                allowed = None if read.table is None else self._sets[read.table]
+                return read_baggage(head.headers, allowed)[0]
             case facet:
                 return _PLAIN[facet](head)
 
@@ -237,9 +238,9 @@ class RecordingHead:
         """That path, and what was put before the query; None where it goes where it was sent."""
         return None
 
-    def baggage(self) -> str:
-        """What is wrong with the baggage: "" (nothing), malformed, too-many or too-large."""
-        return str(self._ask(_BAGGAGE))
+    def baggage(self, allowed: int | None = None) -> str:
+        """What is wrong with the baggage: "" (nothing), malformed, too-many or too-large; or not-allowed, of keys beyond a pushed set."""
+        return str(self._ask(Read(facet=Facet.BAGGAGE, table=allowed)))
 
     @property
     def may_keep(self) -> bool:
@@ -290,5 +291,4 @@ _METHOD = Read(facet=Facet.METHOD)
 _AUTHORITY = Read(facet=Facet.AUTHORITY)
 _PEER = Read(facet=Facet.PEER)
 _FORM = Read(facet=Facet.FORM)
-_BAGGAGE = Read(facet=Facet.BAGGAGE)
 _WHOLE = Read(facet=Facet.WHOLE)

@@ -3,18 +3,25 @@
 from collections.abc import Callable
 from random import Random
 
+from msgspec.structs import replace
+
 from policies.reloading.loading import PolicySnapshot
+from policies.rules.configuration import TracingConfig
 from proxy.contract.addresses import join_address
 from proxy.contract.plan import Edit, Op
 from proxy.control.heard_names import HeardNames
 from proxy.deciding.app_plan import AppView
 from proxy.deciding.authorizer import Authorizer
+from proxy.deciding.baggage import BaggageRules
 from proxy.deciding.browsers import Browsers
 from proxy.deciding.callee import ServiceRoutes
 from proxy.deciding.egress import Egress
+from proxy.deciding.inbound import InboundView
+from proxy.deciding.limits import InboundLimits
 from proxy.deciding.outbound import INVOKER
 from proxy.deciding.outbound_view import OutboundView
 from proxy.deciding.pipeline import Pipeline
+from proxy.deciding.sampling import SamplingRules, sampling_rules
 from proxy.settings.values import Settings, is_loopback
 from telemetry.hosts import own_names
 
@@ -54,7 +61,9 @@ def outbound_view(
         token_required=settings.api_token is not None,
         browsers=browsers_of(settings, hostname),
         pipeline=pipeline,
-        is_baggage_strict=settings.profile == "daprd",
+        echoes_baggage=settings.profile == "daprd",
+        baggage=baggage_rules(policy.configuration.tracing, settings),
+        sampling=trace_sampling(policy.configuration.tracing, settings),
         tells_trace=settings.tells_trace,
         takes_otlp=settings.takes_otlp,
         forwarded=(
@@ -68,6 +77,34 @@ def outbound_view(
         learning_for_s=LEARNING_S if settings.learn_names else 0.0,
         random=random,
     )
+
+
+def inbound_view(
+    settings: Settings, policy: PolicySnapshot, app: AppView, authorizer: Authorizer, limits: InboundLimits
+) -> InboundView:
+    """What is decided by for calls of peers."""
+    view = InboundView(app=app, authorizer=authorizer, trust_domain=settings.trust_domain, mtls=settings.mtls)
+    return inbound_tracing(view, policy.configuration.tracing, settings)
+
+
+def inbound_tracing(view: InboundView, tracing: TracingConfig, settings: Settings) -> InboundView:
+    """The view with what a Configuration says of traces; what a caller's proxy let pass is not refused here."""
+    baggage = replace(baggage_rules(tracing, settings), is_strict=False)
+    return replace(view, baggage=baggage, sampling=trace_sampling(tracing, settings))
+
+
+def baggage_rules(tracing: TracingConfig, settings: Settings) -> BaggageRules:
+    """What becomes of baggage: as daprd, calls with invalid baggage are refused unless a Configuration says else."""
+    written, allowed = tracing.is_baggage_strict, tracing.baggage_allowed
+    return BaggageRules(
+        is_strict=settings.profile == "daprd" if written is None else written,
+        allowed=None if allowed is None else frozenset(key.encode() for key in allowed),
+    )
+
+
+def trace_sampling(tracing: TracingConfig, settings: Settings) -> SamplingRules:
+    """Which new traces are recorded at another rate than most."""
+    return sampling_rules(tracing.rules, tracing.force_from, settings.namespace)
 
 
 def browsers_of(settings: Settings, hostname: str) -> Browsers:

@@ -1,24 +1,24 @@
 """The engine's Observer: passes outcomes to telemetry, and connection errors to the log and counters."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from proxy.contract.breakers import BreakerTurn
-from proxy.contract.engine import Measures, PeerRefusal, Sampling, SpanIds
+from proxy.contract.engine import Measures, PeerRefusal
 from proxy.contract.fields import baggage_values
-from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Cause, Labels
 from proxy.control.breakers import BreakerNews
 from proxy.control.call_lines import CallLines
 from proxy.control.call_spans import CallSpans
+from proxy.control.hop_tracing import ContextSpan
 from proxy.control.notes import note_of
 from proxy.control.tapping import Taps
 from proxy.deciding.app_plan import APP_CLUSTER
 from proxy.wire.target import as_forwarded, clean, readable
 from telemetry.access_log import ApiLog
 from telemetry.calls import CallRecorder
-from telemetry.context import Sampler, SpanContext, extract, format_grpc_trace_bin, format_traceparent
+from telemetry.context import SpanContext
 from telemetry.kinds import BREAKER, edge_name
 from telemetry.logs import Logger, call_fields
 from telemetry.metrics import Meters
@@ -33,50 +33,6 @@ _TELL_S = 60.0  # a refused peer is told of once in this time, for each reason
 _MAX_TOLD = 1_024
 _LONG_NS = 100_000_000  # a call that takes as long may be kept as slow
 _UNTRACED = SpanContext(0, 0, 0, sampled=False)
-
-
-class ContextSpan:
-    """A `HopSpan` over a span context: wire values made only when asked for."""
-
-    __slots__ = ("context",)
-
-    def __init__(self, context: SpanContext) -> None:
-        self.context = context
-
-    @property
-    def traceparent(self) -> bytes:
-        """The traceparent to send on."""
-        return format_traceparent(self.context)
-
-    @property
-    def grpc_trace_bin(self) -> bytes:
-        """The same in gRPC's binary form."""
-        return format_grpc_trace_bin(self.context)
-
-
-class HopTracing:
-    """Begins spans by the sampler in force. Mutable state, replaced by a new configuration: `sampler`, and whether B3 is read."""
-
-    def __init__(self, sampler: Sampler, *, is_b3_read: bool = True) -> None:
-        self.sampler = sampler
-        self.is_b3_read = is_b3_read
-
-    def follow(self, other: "HopTracing") -> None:
-        """Begin spans as `other` does from now on."""
-        self.sampler, self.is_b3_read = other.sampler, other.is_b3_read
-
-    def begin(self, headers: Sequence[Header], *, grpc: bool) -> ContextSpan:
-        """A fresh span, child of what the headers carry."""
-        return ContextSpan(self.sampler.start(extract(headers, grpc=grpc, b3=self.is_b3_read)))
-
-    @property
-    def sampling(self) -> Sampling:
-        """The same as a rule, for engines that begin spans themselves."""
-        return Sampling(rate=self.sampler.rate, is_b3_read=self.is_b3_read)
-
-    def from_ids(self, ids: SpanIds) -> ContextSpan:
-        """The span that an engine began."""
-        return ContextSpan(SpanContext(*ids))
 
 
 class Reporter:

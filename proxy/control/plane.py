@@ -26,7 +26,7 @@ from proxy.contract.recording import RecordingHead, Table, Tables
 from proxy.control.app_watch import AppWatch
 from proxy.control.breakers import breakers_status, push_breakers
 from proxy.control.external import ExternalClusters
-from proxy.control.first_views import app_view, outbound_view
+from proxy.control.first_views import app_view, baggage_rules, inbound_tracing, inbound_view, outbound_view
 from proxy.control.heard_names import Claimed, HeardNames
 from proxy.control.limit_gates import INBOUND, LimitGates
 from proxy.control.naming_status import NamingStatus
@@ -59,7 +59,7 @@ from proxy.deciding.callee import (
     parse_routes,
 )
 from proxy.deciding.daprd import TO_DAPRD
-from proxy.deciding.inbound import Inbound, InboundView
+from proxy.deciding.inbound import Inbound
 from proxy.deciding.limits import gates_of, inbound_limits, target_of
 from proxy.deciding.naming import SERVICES_HOLD
 from proxy.deciding.outbound import DAPR_API, OTLP, OWN_API, SPELLINGS, Outbound
@@ -123,7 +123,7 @@ class Control:
         app = app_view(settings, healthy=healthy)
         app = replace(app, pipeline=self._pipelines["app"], gates=limits.of_the_app)
         authorizer = Authorizer(policy.access, remote=remote)
-        self.inbound = Inbound(InboundView(app=app, authorizer=authorizer, limits=limits, mtls=settings.mtls))
+        self.inbound = Inbound(inbound_view(settings, policy, app, authorizer, limits))
         self.outbound = Outbound(
             outbound_view(
                 *(settings, policy, app, authorizer),
@@ -346,7 +346,9 @@ class Control:
         pipelines, self._pipelines = self._pipelines, self._pipelines_of(policy)
         limits = inbound_limits(policy.traffic.inbound)
         app = replace(self.inbound.view.app, pipeline=self._pipelines["app"], gates=limits.of_the_app)
-        self.inbound.view = replace(self.inbound.view, authorizer=authorizer, app=app, limits=limits)
+        tracing = policy.configuration.tracing
+        inbound = replace(self.inbound.view, authorizer=authorizer, app=app, limits=limits)
+        self.inbound.view = inbound_tracing(inbound, tracing, self._settings)
         endpoints = self.outbound.view.http_endpoints
         before, traffic = self.outbound.view.resiliency, self.outbound.view.traffic
         self._outbound(
@@ -355,6 +357,8 @@ class Control:
             traffic=policy.traffic,
             http_endpoints=policy.http_endpoints,
             apis=policy.configuration.api,
+            baggage=baggage_rules(tracing, self._settings),
+            sampling=self.inbound.view.sampling,
             app=app,
             pipeline=self._pipelines["http"],
         )
@@ -462,6 +466,7 @@ class Control:
             GRPC_WEB_SET: GRPC_WEB,
             BEARER_SET: BEARER,
             IDEMPOTENCY_SET: IDEMPOTENCY,
+            **self.outbound.view.tracing_sets,
             **dict(self.inbound.view.authorizer.sets()),
         }
 
@@ -489,6 +494,7 @@ class Control:
         return frozenset().union(*(one.secret_headers for one in self._pipelines.values()))
 
     def _policy_tables(self) -> Iterator[tuple[int, Table]]:
+        yield from self.outbound.view.sampling.tables()
         yield from self.inbound.view.authorizer.tables()
         yield from self.inbound.view.limits.tables()
         for pipeline in self._pipelines.values():

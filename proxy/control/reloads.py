@@ -9,11 +9,12 @@ from policies.reloading.loading import PolicySnapshot, PolicySources
 from policies.reloading.reader_process import ReaderProcess
 from policies.reloading.watching import watch
 from policies.rules.configuration import TracingConfig
+from proxy.control.hop_tracing import HopTracing
 from proxy.control.log_outputs import LogOutputs
 from proxy.control.metrics_port import MetricsPort
 from proxy.control.metrics_setup import MetricShapes, api_log, slow_ns
 from proxy.control.name_sources import NameSources
-from proxy.control.observer import HopTracing, Reporter
+from proxy.control.observer import Reporter
 from proxy.control.plane import Control
 from proxy.control.tapping import Taps
 from proxy.control.tracing_setup import (

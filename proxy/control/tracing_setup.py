@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from policies.rules.configuration import OtelConfig, TracingConfig
 from proxy.contract.addresses import split_address
-from proxy.control.observer import HopTracing
+from proxy.contract.engine import SamplingRule
+from proxy.control.hop_tracing import HopTracing
 from proxy.errors import ConfigError
 from proxy.settings.values import OtelSettings, Settings
 from telemetry.context import Sampler
@@ -207,7 +208,8 @@ def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:
 def hop_tracing(tracing: TracingConfig, settings: Settings, random_source: Random) -> HopTracing:
     """What begins spans. random_source: for ids, which are no secrets."""
     sampler = Sampler(sampling_rate(tracing, settings), random_source)
-    return HopTracing(sampler, is_b3_read=tracing.is_b3_read)
+    rules = [SamplingRule(rule.rate, rule.per_s) for rule in tracing.rules]
+    return HopTracing(sampler, is_b3_read=tracing.is_b3_read, rules=rules)
 
 
 def otlp_target(tracing: TracingConfig, settings: Settings) -> OtlpTarget | None:

@@ -23,6 +23,7 @@ APP_PIPELINE = 7  # likewise
 OTLP_PATHS = 10
 LIMIT_PATHS = 11  # of rates; and two more
 FIRST_ACCESS_TABLE = 16
+SAMPLING_TABLES = 1 << 20  # and two more
 API_TOKEN_SET = 1  # numbers of the pushed header sets
 TRUTHY_SET = 2
 FOREIGN_SITE_SET = 3
@@ -32,6 +33,9 @@ GRPC_WEB_SET = 6
 BEARER_SET = 7
 IDEMPOTENCY_SET = 8
 FIRST_POLICY_SET = 16  # headers that access policies ask for
+BAGGAGE_SET = 1 << 20
+FORCE_SET = BAGGAGE_SET + 1
+FIRST_SAMPLING_SET = BAGGAGE_SET + 2  # those that sampling rules ask for
 
 # One SPIFFE path segment, at most 64 bytes; `id` or `id.namespace`.
 _SEGMENT = r"[A-Za-z0-9_-]{1,64}"

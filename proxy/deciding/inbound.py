@@ -3,27 +3,40 @@
 from msgspec import Struct
 from msgspec.structs import replace
 
-from policies.rules.access import Protocol
+from policies.rules.access import Caller, Protocol
 from proxy import errors
-from proxy.contract.plan import Cause, Decision, Hold, Labels, Plan, Reply, Surface
+from proxy.contract.plan import Cause, Decision, Edits, Hold, Labels, Plan, Reply, Surface
 from proxy.contract.recording import LONG, MAX_KEY_BYTES, RecordingHead
 from proxy.deciding.app_plan import AppView, denied, is_grpc_web, to_app, without_verb
 from proxy.deciding.authorizer import Authorizer
+from proxy.deciding.baggage import BaggageRules
 from proxy.deciding.callee import SERVICES
 from proxy.deciding.daprd import ENVELOPES, from_daprd
 from proxy.deciding.limits import InboundLimits
 from proxy.deciding.peer import caller_of
+from proxy.deciding.sampling import SamplingRules
 
 SCOPES = ("access", "app")
 
 
 class InboundView(Struct, frozen=True, kw_only=True):
-    """What a peer's request is judged by: a snapshot, replaced whole."""
+    """What a peer's request is judged by: a snapshot, replaced whole.
+
+    trust_domain: our own. baggage: of callers in others; what their proxies let pass is not refused here. sampling: of new traces.
+    """
 
     app: AppView
     authorizer: Authorizer
     limits: InboundLimits = InboundLimits()
+    trust_domain: str = ""
+    baggage: BaggageRules = BaggageRules()
+    sampling: SamplingRules = SamplingRules()
     mtls: bool = True  # without, nothing proves a namespace, and callers may have found us under another
+
+    def limits_baggage_of(self, caller: Caller | None) -> bool:
+        """Whether its calls cross a trust boundary at which baggage is limited."""
+        is_limited = self.baggage.allowed is not None
+        return is_limited and caller is not None and caller.trust_domain != self.trust_domain
 
 
 class Inbound:
@@ -36,6 +49,7 @@ class Inbound:
         """The decision, with the scopes that it dies with."""
         surface: Surface = "dapr" if head.naming(b"postern-surface") == "dapr" else "own"
         found = self._decide(head, head.peer(), surface, is_translated=False)
+        found = self.view.sampling.apply(head, found)
         return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, *SCOPES))
 
     def decide_translated(self, head: RecordingHead) -> Decision:
@@ -45,7 +59,7 @@ class Inbound:
             labels = Labels(direction="inbound", surface="dapr")
             text = f"the caller's SPIFFE id is longer than {MAX_KEY_BYTES} bytes"
             return errors.reply(Cause.UNSUPPORTED, labels, text, surface="dapr")
-        found = self._decide(head, peer, "dapr", is_translated=True)
+        found = self.view.sampling.apply(head, self._decide(head, peer, "dapr", is_translated=True))
         return found if isinstance(found, Hold) else replace(found, scopes=(*found.scopes, *SCOPES))
 
     def _decide(
@@ -90,8 +104,14 @@ class Inbound:
             )
         # Who calls differs from call to call, and is in no kept Plan, but where it is what such a Plan is found by.
         named = caller if is_translated else None
+        rewrite: Edits = users.told
+        if self.view.limits_baggage_of(caller):
+            taken = self.view.baggage.take(head, labels, crosses_boundary=True)
+            if isinstance(taken, Reply):
+                return taken
+            labels, rewrite = taken[0], (*rewrite, *taken[1])
         rates = self.view.limits.rates_of(head, caller, is_grpc=is_rpc)
-        found = to_app(head, app, caller=named, labels=labels, surface=surface, rewrite=users.told)
+        found = to_app(head, app, caller=named, labels=labels, surface=surface, rewrite=rewrite)
         return replace(found, gates=(*rates, *found.gates)) if rates and isinstance(found, Plan) else found
 
 

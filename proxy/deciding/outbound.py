@@ -48,7 +48,6 @@ from proxy.deciding.max_forwards import forwarded_once, read_max_forwards
 from proxy.deciding.naming import name_callee
 from proxy.deciding.outbound_view import Named, NamedBy, OutboundView
 from proxy.deciding.pipeline import Passed
-from proxy.deciding.plain_text import bad_baggage
 from proxy.deciding.retry_policies import (
     attempt_timeout,
     breaker_use,
@@ -83,6 +82,7 @@ class Outbound:
         found = self._readable(head, self._answered(head, self._decide(head)))
         if head.listener() == INVOKER:
             found = as_inner(found)
+        found = self.view.sampling.apply(head, found)
         if isinstance(found, Hold):
             return found
         scopes = (*found.scopes, "access", "app", "resiliency", "routes")
@@ -174,7 +174,7 @@ class Outbound:
             return found
         tells = self.view.tells_trace and head.protocol() not in ("grpc", "websocket")
         edits: Edits = (Edit(op=Op.TELL_TRACE),) if tells else ()
-        if self.view.is_baggage_strict:
+        if self.view.echoes_baggage:
             edits = (*edits, Edit(op=Op.ECHO, name=b"baggage"))
         if head.listener() != INVOKER and head.protocol() != "grpc":
             edits = (*edits, _FOR_INVOKER)
@@ -369,12 +369,11 @@ class Outbound:
         refused = verbless(head, external, surface)
         if refused is not None:
             return errors.reply(Cause.UNSUPPORTED, labels, refused, surface=surface, callee=external.text)
-        wrong = head.baggage()
-        if wrong and view.is_baggage_strict:
-            return bad_baggage(labels, wrong)
-        if wrong:
-            labels = replace(labels, baggage=wrong)
-            named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
+        taken = view.baggage.take(head, labels, crosses_boundary=True)
+        if isinstance(taken, Reply):
+            return taken
+        labels, of_baggage = taken
+        named = replace(named, rewrite=(*named.rewrite, *of_baggage))
         if external.key not in view.known:
             text = f"no address of {external.who} is known: {DETAIL}"
             then = errors.reply(Cause.NO_ENDPOINT, labels, text, surface=surface, callee=external.text)
@@ -400,12 +399,11 @@ class Outbound:
             dst_namespace=callee.namespace,
             strip=named.form == "method",
         )
-        wrong = head.baggage()
-        if wrong and self.view.is_baggage_strict:
-            return bad_baggage(labels, wrong)
-        if wrong:
-            labels = replace(labels, baggage=wrong)
-            named = replace(named, rewrite=(*named.rewrite, Edit(op=Op.BAGGAGE)))
+        taken = self.view.baggage.take(head, labels, crosses_boundary=self.view.is_abroad(callee))
+        if isinstance(taken, Reply):
+            return taken
+        labels, of_baggage = taken
+        named = replace(named, rewrite=(*named.rewrite, *of_baggage))
         if head.protocol() == "grpc" and head.path_class(SERVICES) == "":
             text = "a gRPC path is exactly /package.Service/Method"
             return errors.reply(Cause.UNSUPPORTED, labels, text, surface=surface, callee=callee.text)

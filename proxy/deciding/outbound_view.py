@@ -17,11 +17,13 @@ from proxy.contract.plan import Cause, Edits, Labels, Reply, Surface
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import AppView
 from proxy.deciding.authorizer import Authorizer
+from proxy.deciding.baggage import BaggageRules
 from proxy.deciding.browsers import Browsers
-from proxy.deciding.callee import HTTP_PIPELINE, Callee, ServiceRoutes
+from proxy.deciding.callee import BAGGAGE_SET, HTTP_PIPELINE, Callee, ServiceRoutes
 from proxy.deciding.egress import Egress
 from proxy.deciding.heard import Heard, NothingHeard
 from proxy.deciding.pipeline import Pipeline, path_edit
+from proxy.deciding.sampling import SamplingRules
 
 
 class OutboundView(Struct, frozen=True, kw_only=True):
@@ -29,7 +31,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
 
     known: cluster keys that have endpoints. http_endpoints: by name. egress: which URLs the app may call.
     own_ports: listener name to callee text. sockets: listeners that no browser reaches.
-    forwarded: X-Forwarded-* of this host. is_baggage_strict: invalid baggage is refused and sound baggage echoed, as daprd does.
+    forwarded: X-Forwarded-* of this host. echoes_baggage: sound baggage is echoed, as daprd does. sampling: of new traces.
     tells_trace: answers over HTTP carry traceparent. takes_otlp: what the app exports to the API ports is ours where no app is named.
     pipeline: what HTTP requests pass. learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
     """
@@ -45,7 +47,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     routes: ServiceRoutes
     token_required: bool
     browsers: Browsers
-    is_baggage_strict: bool
+    echoes_baggage: bool
     tells_trace: bool
     takes_otlp: bool
     forwarded: Edits
@@ -57,6 +59,8 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     http_endpoints: Mapping[str, HttpEndpoint] = {}
     egress: Egress = Egress()
     apis: ApiLists = ApiLists()
+    baggage: BaggageRules = BaggageRules()
+    sampling: SamplingRules = SamplingRules()
     pipeline: Pipeline = Pipeline("http", HTTP_PIPELINE)
 
     def rules(self, text: str, app_id: str, namespace: str) -> TargetRules:
@@ -73,6 +77,16 @@ class OutboundView(Struct, frozen=True, kw_only=True):
             *self.authorizer.trust_domains_of(callee.app_id, callee.namespace),
         )
         return frozenset(f"spiffe://{domain}/ns/{callee.namespace}/{callee.app_id}" for domain in domains)
+
+    @property
+    def tracing_sets(self) -> Mapping[int, frozenset[bytes]]:
+        """The pushed sets that baggage and sampling are asked for."""
+        return {BAGGAGE_SET: self.baggage.allowed or frozenset(), **dict(self.sampling.sets())}
+
+    def is_abroad(self, callee: Callee) -> bool:
+        """Whether a callee may be in another trust domain."""
+        domains = self.authorizer.trust_domains_of(callee.app_id, callee.namespace) if self.mtls else ()
+        return any(domain != self.trust_domain for domain in domains)
 
     @property
     def own_id(self) -> str:

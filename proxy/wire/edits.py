@@ -49,6 +49,7 @@ class Compiled(Struct, frozen=True):
     grpc_web: bool
     http_only: bool
     baggage: bool
+    baggage_keys: frozenset[bytes] | None  # that go on; None: all
     tells_trace: bool
     echoes: tuple[bytes, ...]
     form: Form
@@ -88,6 +89,9 @@ def compile_edits(edits: Edits) -> Compiled:
         grpc_web=Op.GRPC_WEB in ops,
         http_only=Op.HTTP_ONLY in ops,
         baggage=Op.BAGGAGE in ops,
+        baggage_keys=next(
+            (frozenset(edit.data.split(b",")) for edit in edits if edit.op is Op.BAGGAGE and edit.name), None
+        ),
         tells_trace=Op.TELL_TRACE in ops,
         echoes=tuple(edit.name for edit in edits if edit.op is Op.ECHO),
         base=next((edit.data.decode("ascii") for edit in edits if edit.op is Op.BASE), ""),
@@ -182,7 +186,7 @@ def edit_request(
         if grpc or any(name == b"grpc-trace-bin" for name, _ in raw.headers):
             headers.append((b"grpc-trace-bin", span.grpc_trace_bin))
     if compiled.baggage:
-        sound = read_baggage(raw.headers)[1]
+        sound = read_baggage(raw.headers, compiled.baggage_keys)[1]
         headers.extend([(b"baggage", sound)] if sound else [])
     if compiled.deadline and grpc and left_s is not None:
         headers.append((b"grpc-timeout", format_grpc_timeout(left_s)))

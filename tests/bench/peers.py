@@ -17,6 +17,7 @@ import uvloop
 from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import (
     Cluster,
+    HopSpan,
     Limits,
     ListenerSpec,
     Measures,
@@ -61,6 +62,10 @@ class NoTracing:
     def begin(self, headers: Sequence[Header], *, grpc: bool) -> NoSpan:
         """See Tracing."""
         return NoSpan()
+
+    def by_rule(self, span: HopSpan, number: int) -> HopSpan:
+        """See Tracing."""
+        return span
 
 
 class Deaf:

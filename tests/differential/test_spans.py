@@ -12,7 +12,8 @@ from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Attempt, NotRetried, Outcome
 from proxy.contract.plan import Cause, Labels
 from proxy.control.call_spans import CallSpans
-from proxy.control.observer import ContextSpan, Reporter
+from proxy.control.hop_tracing import ContextSpan
+from proxy.control.observer import Reporter
 from proxy.engine.native.parts import spans_parts
 from telemetry.calls import CallRecorder
 from telemetry.context import SpanContext

@@ -269,9 +269,10 @@ class NativeEngine:
         sampling = self._tracing.sampling
         if sampling != self._sampling:
             self._sampling = sampling
-            self._core.set_sampling(
-                None if sampling is None else sampling.rate, sampling is not None and sampling.is_b3_read
-            )
+            if sampling is None:
+                self._core.set_sampling(None, False, [])
+            else:
+                self._core.set_sampling(sampling.rate, sampling.is_b3_read, list(sampling.rules))
 
 
 def _remove(path: str) -> None:

@@ -35,7 +35,8 @@ class Known:
         return self._number
 
     def add_decision(self, decision: Plan | Reply) -> "TokenParts":
-        """The number of a decision from now on, that of its labels, the pieces of its calls' lines, and what their spans say."""
+        """The number of a decision from now on, that of its labels, the pieces of its calls' lines, what their spans say, and their
+        sampling."""
         number = self._next()
         self._decisions[number] = decision
         if len(self._labels) >= _MAX_LABELS:
@@ -46,6 +47,7 @@ class Known:
             self._labels.setdefault(labels, number),
             self._pieces(labels),
             self._span_labels(labels),
+            labels.sampling,
         )
 
     def add_span(self, span: HopSpan) -> int:

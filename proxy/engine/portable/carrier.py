@@ -6,10 +6,10 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 
-from proxy.contract.engine import Limits, ListenerSpec, Observer, Tracing
+from proxy.contract.engine import HopSpan, Limits, ListenerSpec, Observer, Tracing
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import PHASED, Outcome
-from proxy.contract.plan import Hold
+from proxy.contract.plan import Hold, Labels
 from proxy.contract.recording import Tables
 from proxy.engine.portable.breakers import Breakers
 from proxy.engine.portable.budgets import Budgets
@@ -86,6 +86,10 @@ class Carrier:
         kept = self.plans.find(head)
         self.observer.plan_cache(kept is not None)
         return kept if kept is not None else self.plans.decide(listener.decide, head)
+
+    def sampled(self, span: HopSpan, labels: Labels) -> HopSpan:
+        """The span of a call by the sampling of its decision."""
+        return self.tracing.by_rule(span, labels.sampling) if labels.sampling else span
 
     async def redecide_open(self) -> None:
         """Decide about open calls again, a few in one turn of the loop."""

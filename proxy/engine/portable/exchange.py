@@ -122,7 +122,6 @@ class Exchange:
         self._retrying = Retrying(())
         self._budget: Budget | None = None
         self.body = RequestBody(raw.framing, carrier.replay)
-        # the answer
         self.is_committed = False
         self._upper_answer = False  # its body goes on in upper case
         self._done = False
@@ -151,7 +150,9 @@ class Exchange:
         decision = self.carrier.decide(self._listener, self.head)
         if isinstance(decision, Hold):
             self._hold(decision, since)
-        elif isinstance(decision.decision, Reply):
+            return
+        self.span = self.carrier.sampled(self.span, decision.decision.labels)
+        if isinstance(decision.decision, Reply):
             self._reply(decision.decision)
         else:
             self._carry(decision, decision.decision)

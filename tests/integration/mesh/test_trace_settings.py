@@ -102,3 +102,53 @@ async def test_b3_is_read_unless_w3c_alone_is_accepted(engine: str, mesh: Mesh, 
         return await trace_id(*b3) != TRACE
 
     await eventually(is_passed_over)
+
+
+RULES = """
+kind: Configuration
+spec:
+  tracing:
+    samplingRate: "0.000001"
+    baggage: strict
+    forceFrom: [web]
+    rules:
+      - {target: shop, method: "/echo", header: {x-debug: ["1"]}, samplingRate: "1", maxPerSecond: 2}
+      - {target: shop, method: "/status", samplingRate: "1"}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_rules_sample_new_traces_and_a_header_forces_them(
+    engine: str, mesh: Mesh, http_app: App
+) -> None:
+    path = mesh.write("rules.yaml", RULES)
+    await mesh.sidecar("shop", app=http_app, flags=("--engine", engine))
+    web = await mesh.sidecar("web", flags=("--engine", engine, "--config", str(path)))
+
+    async def flags(path: str, *headers: tuple[str, str]) -> str:
+        answer = await request(web.http_port, "GET", invoke("shop", path), headers=headers)
+        return dict(answer.headers)["traceparent"].split("-")[3]
+
+    debug, unsampled = ("x-debug", "1"), ("traceparent", PARENT[:-1] + "0")
+    assert await flags("/echo") == "00"
+    assert await flags("/status?code=200") == "01"
+    assert await flags("/status?code=200", unsampled) == "00"
+    found = [await flags("/echo", debug) for _ in range(8)]
+    assert found[:2] == ["01", "01"]
+    assert "00" in found
+    assert await flags("/echo", ("postern-trace", "1")) == "01"
+    assert await flags("/echo", unsampled, ("postern-trace", "1")) == "01"
+    assert await flags("/echo", ("postern-trace", "0")) == "00"
+    refused = await request(web.http_port, "GET", invoke("shop", "/echo"), headers=[("baggage", "a=1,b")])
+    assert refused.status == 400
+    path.write_text(RULES.replace("strict", "lenient").replace("[web]", "[shop]"))
+    await web.process.line("policies reloaded.*generation=2")
+
+    async def is_common() -> bool:
+        return await flags("/echo", ("postern-trace", "1")) == "00"
+
+    await eventually(is_common)
+    accepted = await request(web.http_port, "GET", invoke("shop", "/echo"), headers=[("baggage", "a=1,b")])
+    assert accepted.status == 200
+    text = (await web.admin("/metrics")).body.decode()
+    assert 'postern_baggage_dropped_total{reason="malformed"} 1.0' in text

@@ -72,7 +72,7 @@ def outbound(**changes: Any) -> Outbound:
         routes=parse_routes(("shop.{Name}Service={name}",)),
         token_required=False,
         browsers=Browsers(hosts=("box",)),
-        is_baggage_strict=False,
+        echoes_baggage=False,
         tells_trace=True,
         takes_otlp=True,
         forwarded=(),
@@ -85,7 +85,9 @@ def outbound(**changes: Any) -> Outbound:
 
 def inbound(**changes: Any) -> Inbound:
     """The decider for peers of `web`."""
-    return Inbound(InboundView(app=replace(APP, **changes), authorizer=Authorizer(rules())))
+    return Inbound(
+        InboundView(app=replace(APP, **changes), authorizer=Authorizer(rules()), trust_domain="public")
+    )
 
 
 def tables(authorizer: Authorizer | None = None, token: bytes | None = None) -> Tables:

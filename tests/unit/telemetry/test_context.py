@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry.context import (
+    RuleSampler,
     Sampler,
     SpanContext,
     extract,
@@ -141,3 +142,19 @@ def test_sampler_rate_that_is_no_number_samples_nothing() -> None:
 def test_sampler_root_rate_is_kept_on_average() -> None:
     sampler = Sampler(0.25, random.Random(5))
     assert 800 < sum(sampler.start(None).sampled for _ in range(4000)) < 1200
+
+
+def test_rule_samples_as_many_as_a_second_brings() -> None:
+    now = [0.0]
+
+    def through(rule: RuleSampler, at_s: float) -> int:
+        now[0] = at_s
+        return sum(rule.takes(1) for _ in range(9))
+
+    two = RuleSampler(1.0, 2.0, lambda: now[0])
+    assert [through(two, at_s) for at_s in (0.0, 0.5, 0.6, 9.0)] == [2, 1, 0, 2]
+    now[0] = 0.0
+    slow = RuleSampler(1.0, 0.5, lambda: now[0])
+    assert [through(slow, at_s) for at_s in (0.0, 1.0, 2.0)] == [1, 0, 1]
+    assert through(RuleSampler(1.0, None, lambda: now[0]), 2.0) == 9
+    assert through(RuleSampler(0.0, None, lambda: now[0]), 2.0) == 0

@@ -19,12 +19,18 @@ def test_what_spans_say_is_read(tmp_path: Path) -> None:
         "conventions": "otel",
         "captureQuery": True,
         "baggageAttributes": ["tenant", "user", "tenant"],
+        "baggage": "strict",
+        "baggageAllowed": [],
+        "forceFrom": ["gateway", "web.shop"],
     }
     assert of(tmp_path, written) == TracingConfig(
         is_b3_read=False,
         conventions="otel",
         captures_query=True,
         baggage_attributes=("tenant", "user"),
+        is_baggage_strict=True,
+        baggage_allowed=(),
+        force_from=("gateway", "web.shop"),
     )
 
 
@@ -35,6 +41,9 @@ def test_what_spans_say_is_read(tmp_path: Path) -> None:
         ({"accept": ["b3"]}, "accept: lacks w3c"),
         ({"conventions": "ecs"}, r"conventions: `ecs` is unknown \(expected dapr, otel or both\)"),
         ({"captureQuery": "yes"}, "captureQuery: is not a boolean"),
+        ({"baggage": "loose"}, r"baggage: `loose` is unknown \(expected strict or lenient\)"),
+        ({"forceFrom": ["10.0.0.0/8"]}, r"forceFrom\[0\]: `10.0.0.0/8` is not an app"),
+        ({"baggageAllowed": ["é"]}, r"baggageAllowed\[0\]: `é` is not a key"),
         ({"baggageAttributes": ["a b"]}, r"baggageAttributes\[0\]: `a b` is not a key of baggage"),
         ({"baggageAttributes": [str(n) for n in range(17)]}, "baggageAttributes: has 17 keys"),
     ],

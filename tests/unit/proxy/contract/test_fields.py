@@ -8,12 +8,14 @@ class Read(Vector, frozen=True, kw_only=True):
     lines: list[Text]
     wrong: str
     sound: Text
+    allowed: list[str] | None = None
 
 
 @vectors("baggage", "read", Read)
 def test_sound_members_are_passed_on_and_others_told(vector: Read) -> None:
     fields = [(b"baggage", octets(line)) for line in vector.lines]
-    assert read_baggage([(b"via", b"x"), *fields]) == (vector.wrong, octets(vector.sound))
+    allowed = None if vector.allowed is None else frozenset(key.encode() for key in vector.allowed)
+    assert read_baggage([(b"via", b"x"), *fields], allowed) == (vector.wrong, octets(vector.sound))
 
 
 class Carries(Vector, frozen=True, kw_only=True):

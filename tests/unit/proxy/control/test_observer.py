@@ -1,7 +1,6 @@
 """Outcomes of an engine become reports of calls; what went wrong is logged and counted."""
 
 import json
-import random
 import re
 import time
 from collections.abc import Callable
@@ -10,13 +9,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proxy.contract.engine import PeerRefusal, Sampling, SpanIds
+from proxy.contract.engine import PeerRefusal
 from proxy.contract.outcome import Attempt, Outcome, Tally
 from proxy.contract.plan import Cause, Labels
-from proxy.control.observer import ContextSpan, HopTracing, Reporter
+from proxy.control.hop_tracing import ContextSpan
+from proxy.control.observer import Reporter
 from proxy.control.tapping import Taps
 from telemetry.calls import CallRecorder
-from telemetry.context import Sampler, SpanContext, extract
+from telemetry.context import SpanContext
 from telemetry.metrics import Meters
 from telemetry.report import Call
 from telemetry.tracing import Tracer
@@ -342,41 +342,6 @@ def test_plan_cache_hits_and_misses_are_counted() -> None:
     assert telling.metric("postern_plan_cache_total", '"miss"') == 1
 
 
-# --- the hop's span
-
-
-@pytest.mark.parametrize("grpc", [True, False])
-def test_span_of_a_hop_is_a_child_of_what_the_headers_carry(grpc: bool) -> None:
-    tracing = HopTracing(Sampler(0.0, random.Random(1)))
-    parent = ((b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),)
-    span = tracing.begin(parent, grpc=grpc)
-    assert span.context.trace_id == 0x4BF92F3577B34DA6A3CE929D0E0E4736
-    assert span.context.parent_id == 0x00F067AA0BA902B7
-    assert span.context.sampled
-    sent_on = extract(((b"traceparent", span.traceparent),), grpc=grpc)
-    assert sent_on is not None
-    assert sent_on.span_id == span.context.span_id
-    binary = extract(((b"grpc-trace-bin", span.grpc_trace_bin),), grpc=True)
-    assert binary is not None
-    assert (binary.trace_id, binary.span_id) == (span.context.trace_id, span.context.span_id)
-
-
-def test_new_sampler_holds_for_the_next_span() -> None:
-    tracing = HopTracing(Sampler(0.0, random.Random(1)))
-    assert not tracing.begin((), grpc=False).context.sampled
-    tracing.sampler = Sampler(1.0, random.Random(1))
-    assert tracing.begin((), grpc=False).context.sampled
-
-
-def test_b3_is_read_unless_only_w3c_is_accepted() -> None:
-    headers = ((b"b3", b"4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1"),)
-    tracing = HopTracing(Sampler(0.0, random.Random(1)))
-    assert tracing.begin(headers, grpc=False).context.sampled
-    tracing.follow(HopTracing(Sampler(0.5, random.Random(1)), is_b3_read=False))
-    assert tracing.begin(headers, grpc=False).context.trace_id != 0x4BF92F3577B34DA6A3CE929D0E0E4736
-    assert tracing.sampling == Sampling(rate=0.5, is_b3_read=False)
-
-
 def sums(value: float, bounds: tuple[float, ...]) -> tuple[list[int], float]:
     """Two equal observations below all bounds."""
     return [2, *(0 for _ in bounds)], 2 * value
@@ -420,12 +385,6 @@ def test_reports_that_found_no_room_are_counted() -> None:
     telling.reporter.lost(3, 4)
     assert telling.metric("postern_reports_lost_total", 'kind="call"') == 3
     assert telling.metric("postern_reports_lost_total", 'kind="span"') == 4
-
-
-def test_spans_that_the_engine_began_are_as_it_says() -> None:
-    hops = HopTracing(Sampler(0.25, random.Random(1)))
-    assert hops.sampling == Sampling(rate=0.25, is_b3_read=True)
-    assert hops.from_ids(SpanIds(1, 2, 3, True, "a=1")).context == SpanContext(1, 2, 3, True, "a=1")
 
 
 # --- taps

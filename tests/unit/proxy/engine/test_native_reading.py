@@ -352,12 +352,16 @@ def test_contexts_are_written_alike(upper: int, lower: int, span_id: int, *, sam
     ),
     st.sampled_from([b",", b" , ", b",\t"]),
     st.integers(1, 3),
+    st.none() | st.sets(st.sampled_from((b"a", b"k", b"A"))),
 )
-def test_baggage_is_read_alike(members: list[bytes], comma: bytes, lines: int) -> None:
+def test_baggage_is_read_alike(
+    members: list[bytes], comma: bytes, lines: int, allowed: set[bytes] | None
+) -> None:
     cut = len(members) // lines
     parts = [members[:cut], members[cut:]] if lines > 1 else [members]
     fields = [(b"baggage", comma.join(part)) for part in parts]
-    assert native.read_baggage(fields) == read_baggage(fields)
+    keys = None if allowed is None else frozenset(allowed)
+    assert native.read_baggage(fields, allowed) == read_baggage(fields, keys)
 
 
 @given(

@@ -36,8 +36,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-/// number of the decision, of its labels, the pieces of its calls' lines: (field or `text` or `header`, data), and what their spans say
-type TokenParts = (u64, u64, Option<Vec<(String, Vec<u8>)>>, Option<SpanLabelParts>);
+/// number of the decision, of its labels, the pieces of its calls' lines: (field or `text` or `header`, data), what their spans say,
+/// and the sampling of new traces
+type TokenParts = (u64, u64, Option<Vec<(String, Vec<u8>)>>, Option<SpanLabelParts>, i32);
 /// outbound, Dapr's surface, Dapr's path form, gRPC-Web, caller, callee, decision
 pub(crate) type SpanLabelParts = (bool, bool, bool, bool, String, String, String);
 /// service, whether paths are hidden, how many leave together (`None`: none is written), conventions of attributes, whether they have the
@@ -142,10 +143,10 @@ pub(crate) fn moment(epoch_s: f64) -> PyResult<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(seconds(epoch_s)?).ok_or_else(|| invalid("a moment beyond the clock's reach"))
 }
 
-fn token_of((token, labels, pieces, spans): TokenParts, released: &ReleasedTokens) -> PyResult<Arc<Token>> {
+fn token_of((token, labels, pieces, spans, sampling): TokenParts, released: &ReleasedTokens) -> PyResult<Arc<Token>> {
     let pieces = pieces.map(|pieces| pieces.into_iter().map(piece).collect::<PyResult<Box<[_]>>>()).transpose()?;
     let spans = spans.map(|parts| Box::new(span_labels(parts)));
-    Ok(Token::telling(token, labels, pieces, spans, released.clone()))
+    Ok(Token::telling(token, labels, pieces, spans, sampling, released.clone()))
 }
 
 pub(crate) fn span_labels((is_outbound, is_dapr, is_by_path, is_grpc_web, src, dst, decision): SpanLabelParts) -> SpanLabels {
@@ -332,7 +333,12 @@ fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
             "deadline" => made.deadline = true,
             "grpc-web" => made.grpc_web = true,
             "http-only" => made.http_only = true,
-            "baggage" => made.baggage = true,
+            "baggage" => {
+                made.baggage = true;
+                if !key.is_empty() {
+                    made.baggage_keys = Some(data.split(|byte| *byte == b',').map(Bytes::copy_from_slice).collect());
+                }
+            }
             "tell-trace" => made.tells_trace = true,
             "echo" => made.echoes.push(name(&key)?),
             other => return Err(invalid(format!("unknown edit {other}"))),
@@ -352,7 +358,7 @@ pub(crate) fn read((facet, key, table, class): ReadParts) -> PyResult<(Read, Opt
         ("peer", _) => Read::Peer,
         ("path", Some(table)) => Read::Path(table),
         ("header", Some(table)) => Read::Member(name(&key)?, table),
-        ("baggage", _) => Read::Baggage,
+        ("baggage", table) => Read::Baggage(table),
         ("carries", Some(table)) => Read::Carries(table),
         ("header", None) => Read::Naming(name(&key)?),
         (other, _) => return Err(invalid(format!("unknown facet {other}"))),
@@ -520,8 +526,13 @@ pub(crate) fn fields(pairs: &Pairs) -> PyResult<Headers> {
 
 /// For differential tests: what is wrong with the baggage of these headers, and what is passed on of it.
 #[pyfunction]
-pub(crate) fn read_baggage(py: Python<'_>, headers: Pairs) -> PyResult<(&'static str, Bound<'_, PyBytes>)> {
-    let (wrong, sound) = baggage::read(&fields(&headers)?);
+pub(crate) fn read_baggage(
+    py: Python<'_>,
+    headers: Pairs,
+    allowed: Option<HashSet<Vec<u8>>>,
+) -> PyResult<(&'static str, Bound<'_, PyBytes>)> {
+    let is_allowed = |key: &[u8]| allowed.as_ref().is_none_or(|keys| keys.contains(key));
+    let (wrong, sound) = baggage::read_allowed(&fields(&headers)?, is_allowed);
     Ok((wrong, PyBytes::new(py, &sound)))
 }
 

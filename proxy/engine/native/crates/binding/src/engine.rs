@@ -13,7 +13,7 @@ use postern_core::call::gates::GateSpec;
 use postern_core::call::not_retried::NotRetried;
 use postern_core::connection::tls::Identity;
 use postern_core::decision::plan::ReleasedTokens;
-use postern_core::decision::trace::Sampler;
+use postern_core::decision::trace::{RuleSampler, Sampler};
 use postern_core::engine::Engine;
 use postern_core::limits::Limits;
 use postern_core::seam::ask::{Attempt, Notice, Outcome};
@@ -174,9 +174,11 @@ impl NativeEngine {
         Ok(())
     }
 
-    /// Begin spans here, by this rate; `None`: ask for each. `b3`: whether those headers are read.
-    fn set_sampling(&self, rate: Option<f64>, b3: bool) {
-        self.command(|| Command::SetSampler(rate.map(|rate| Sampler::new(rate, b3))));
+    /// Begin spans here, by this rate; `None`: ask for each. `b3`: whether those headers are read. `rules`: rate, and how many in a second
+    /// at most, of those that decisions name.
+    fn set_sampling(&self, rate: Option<f64>, b3: bool, rules: Vec<(f64, Option<f64>)>) {
+        let rules: Arc<[RuleSampler]> = rules.into_iter().map(|(rate, per_s)| RuleSampler::new(rate, per_s)).collect();
+        self.command(|| Command::SetSampler(rate.map(|rate| Sampler::new(rate, b3)), rules.clone()));
     }
 
     /// Add finished calls up, in buckets with these upper bounds (seconds, milliseconds, bytes), HTTP's by path `none`, `first` or `all`;

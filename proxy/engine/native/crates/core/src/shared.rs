@@ -22,7 +22,7 @@ use crate::connection::tls::Identity;
 use crate::decision::cache::PlanCache;
 use crate::decision::plan::Decision;
 use crate::decision::tables::Tables;
-use crate::decision::trace::Sampler;
+use crate::decision::trace::{RuleSampler, Sampler};
 use crate::limits::Limits;
 use crate::seam::ask::{Inbox, Notice};
 use crate::seam::commands::{Command, CommandQueue, Cut, EndpointLoad, OpenWork};
@@ -53,6 +53,7 @@ pub struct Shared {
     pub identity: RefCell<Option<Identity>>,
     /// `None`: only the other side can begin a span.
     pub sampler: Cell<Option<Sampler>>,
+    pub sampling_rules: RefCell<Arc<[RuleSampler]>>,
     pub pool: Pool,
     pub replay: Arc<ReplayRoom>,
     pub stop: Notify,
@@ -87,6 +88,7 @@ impl Shared {
             clusters: RefCell::default(),
             identity: RefCell::default(),
             sampler: Cell::new(None),
+            sampling_rules: RefCell::new(Arc::new([])),
             pool: Pool::default(),
             replay,
             stop: Notify::new(),
@@ -215,7 +217,10 @@ impl Shared {
                 self.pool.retire_mesh();
                 self.listeners.borrow().values().for_each(|listener| listener.renew());
             }
-            Command::SetSampler(sampler) => self.sampler.set(sampler),
+            Command::SetSampler(sampler, rules) => {
+                self.sampler.set(sampler);
+                *self.sampling_rules.borrow_mut() = rules;
+            }
             Command::Invalidate(scope) => {
                 self.staled.set(number);
                 let mut plans = self.plans.borrow_mut();

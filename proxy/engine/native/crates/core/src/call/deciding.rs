@@ -158,6 +158,10 @@ impl Call {
         if self.span.is_none() {
             let grpc = self.head.protocol == Protocol::Grpc;
             self.span = self.shared.sampler.get().map(|sampler| sampler.begin(&self.head.headers, grpc));
+            let sampling = self.kept.as_ref().map_or(0, |kept| kept.decision.token().sampling);
+            if let (true, Some(span)) = (sampling != 0, &mut self.span) {
+                span.resample(sampling, &self.shared.sampling_rules.borrow());
+            }
         }
         self.span.is_some()
     }

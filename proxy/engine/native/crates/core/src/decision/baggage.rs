@@ -13,6 +13,11 @@ const VALUE_CHARS: usize = 256;
 
 /// "" where nothing is wrong; the sound members, joined.
 pub fn read(headers: &Headers) -> (&'static str, Vec<u8>) {
+    read_allowed(headers, |_| true)
+}
+
+/// The same, where only members with some keys are to go on.
+pub fn read_allowed(headers: &Headers, is_allowed: impl Fn(&[u8]) -> bool) -> (&'static str, Vec<u8>) {
     let lines: Vec<&[u8]> = headers.get_all(BAGGAGE).map(http::HeaderValue::as_bytes).collect();
     if lines.is_empty() {
         return ("", Vec::new());
@@ -25,13 +30,24 @@ pub fn read(headers: &Headers) -> (&'static str, Vec<u8>) {
     if members.len() > MAX_MEMBERS {
         return ("too-many", Vec::new());
     }
-    let sound: Vec<&[u8]> = members.iter().copied().filter(|member| is_sound(member)).collect();
-    (if sound.len() == members.len() { "" } else { "malformed" }, sound.join(&b','))
+    let mut sound: Vec<&[u8]> = members.iter().copied().filter(|member| is_sound(member)).collect();
+    let sound_ones = sound.len();
+    sound.retain(|member| is_allowed(key_of(member)));
+    let wrong = match sound_ones {
+        sound_ones if sound_ones < members.len() => "malformed",
+        sound_ones if sound.len() < sound_ones => "not-allowed",
+        _ => "",
+    };
+    (wrong, sound.join(&b','))
 }
 
 /// The same without the members.
-pub fn fault(headers: &Headers) -> &'static str {
-    if headers.contains_key(BAGGAGE) { read(headers).0 } else { "" }
+pub fn fault(headers: &Headers, is_allowed: impl Fn(&[u8]) -> bool) -> &'static str {
+    if headers.contains_key(BAGGAGE) { read_allowed(headers, is_allowed).0 } else { "" }
+}
+
+fn key_of(member: &[u8]) -> &[u8] {
+    trimmed(member.split(|byte| *byte == b'=').next().unwrap_or_default())
 }
 
 /// Key and value of the sound members with these keys: `baggage_values` in `proxy/contract/fields.py`.
@@ -95,6 +111,8 @@ mod tests {
     struct Read {
         why: String,
         lines: Vec<Text>,
+        #[serde(default)]
+        allowed: Option<Vec<String>>,
         wrong: String,
         sound: Text,
     }
@@ -103,8 +121,9 @@ mod tests {
     fn sound_members_are_passed_on_and_others_told() {
         for case in vectors::read::<Read>("baggage", "read") {
             let headers = vectors::headers(case.lines.iter().map(|line| ("baggage", line)));
-            assert_eq!(read(&headers), (&*case.wrong, case.sound.octets()), "{}", case.why);
-            assert_eq!(fault(&headers), case.wrong, "{}", case.why);
+            let is_allowed = |key: &[u8]| case.allowed.as_ref().is_none_or(|keys| keys.iter().any(|one| one.as_bytes() == key));
+            assert_eq!(read_allowed(&headers, is_allowed), (&*case.wrong, case.sound.octets()), "{}", case.why);
+            assert_eq!(fault(&headers, is_allowed), case.wrong, "{}", case.why);
         }
     }
 }

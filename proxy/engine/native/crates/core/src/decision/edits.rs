@@ -29,6 +29,8 @@ pub struct Edits {
     pub grpc_web: bool,
     pub http_only: bool,
     pub baggage: bool,
+    /// Keys of those that go on; `None`: all.
+    pub baggage_keys: Option<Vec<Bytes>>,
     pub tells_trace: bool,
     pub echoes: Vec<HeaderName>,
     pub path: Form,
@@ -186,7 +188,8 @@ impl Edits {
             }
         }
         if self.baggage {
-            let (_, sound) = baggage::read(&head.headers);
+            let is_allowed = |key: &[u8]| self.baggage_keys.as_ref().is_none_or(|keys| keys.iter().any(|one| one == key));
+            let (_, sound) = baggage::read_allowed(&head.headers, is_allowed);
             if let Some(sound) = HeaderValue::from_bytes(&sound).ok().filter(|sound| !sound.is_empty()) {
                 headers.append(BAGGAGE, sound);
             }

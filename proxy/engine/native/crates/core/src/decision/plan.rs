@@ -32,8 +32,8 @@ pub enum Read {
     Member(HeaderName, u32),
     /// Whether any header matches a pushed set of patterns.
     Carries(u32),
-    /// What is wrong with the baggage.
-    Baggage,
+    /// What is wrong with the baggage, of which only keys in a pushed set may go on, if there is one.
+    Baggage(Option<u32>),
 }
 
 /// Tokens that no Plan or outcome holds any more, for the other side to forget.
@@ -49,24 +49,30 @@ pub struct Token {
     pub pieces: Option<Box<[Piece]>>,
     /// Of the spans of its calls; `None`: they have none.
     pub span_labels: Option<Box<SpanLabels>>,
+    /// The sampling of new traces: a rule by its number, from 1 on; `FORCED`; 0: at the common rate.
+    pub sampling: i32,
     released: ReleasedTokens,
 }
+
+/// Recorded whatever else decides.
+pub const FORCED: i32 = -1;
 
 impl Token {
     /// A token that lands in `released` when dropped.
     pub fn new(id: u64, labels: u64, released: ReleasedTokens) -> Arc<Self> {
-        Self::telling(id, labels, None, None, released)
+        Self::telling(id, labels, None, None, 0, released)
     }
 
-    /// The same of a decision whose calls have lines of these pieces, and such spans.
+    /// The same of a decision whose calls have lines of these pieces, such spans, and are sampled so.
     pub fn telling(
         id: u64,
         labels: u64,
         pieces: Option<Box<[Piece]>>,
         span_labels: Option<Box<SpanLabels>>,
+        sampling: i32,
         released: ReleasedTokens,
     ) -> Arc<Self> {
-        Arc::new(Self { id, labels, pieces, span_labels, released })
+        Arc::new(Self { id, labels, pieces, span_labels, sampling, released })
     }
 }
 

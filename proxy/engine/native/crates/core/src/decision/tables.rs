@@ -150,7 +150,11 @@ impl Tables {
             Read::Path(number) => return self.class(*number, &head.path, out),
             Read::Naming(name) => naming(&head.headers, name, out),
             Read::Member(name, number) => out.push(u8::from(self.is_member(head, name, *number))),
-            Read::Baggage => out.extend_from_slice(baggage::fault(&head.headers).as_bytes()),
+            Read::Baggage(None) => out.extend_from_slice(baggage::fault(&head.headers, |_| true).as_bytes()),
+            Read::Baggage(Some(number)) => {
+                let is_allowed = |key: &[u8]| self.sets.get(number).is_some_and(|set| set.contains(key));
+                out.extend_from_slice(baggage::fault(&head.headers, is_allowed).as_bytes());
+            }
             Read::Carries(number) => out.push(u8::from(self.sets.get(number).is_some_and(|set| carries(&head.headers, set)))),
         }
         true

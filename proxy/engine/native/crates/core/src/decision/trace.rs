@@ -2,12 +2,16 @@
 //! to `telemetry/context.py` by `tests/vectors/trace.json`. Where the sampling rule is not known here, spans come from the
 //! other side; see `ask`.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD_NO_PAD};
 use base64::engine::{DecodePaddingMode, GeneralPurpose as Decoder};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
+use crate::decision::plan::FORCED;
 use crate::fields::Headers;
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -64,6 +68,17 @@ impl Span {
         }
     }
 
+    /// By a sampling rule, which decides about roots alone, or recorded as it is `FORCED`.
+    pub fn resample(&mut self, sampling: i32, rules: &[RuleSampler]) {
+        let Self::Own { context, .. } = self else { return };
+        if sampling == FORCED {
+            context.sampled = true;
+        } else if context.parent_id == 0 {
+            let rule = usize::try_from(sampling - 1).ok().and_then(|number| rules.get(number));
+            context.sampled = rule.map_or(context.sampled, |rule| rule.takes(context.trace_id));
+        }
+    }
+
     /// Whether it is recorded, as far as is known here.
     pub fn is_sampled(&self) -> bool {
         matches!(self, Self::Own { context: Context { sampled: true, .. }, .. })
@@ -111,6 +126,47 @@ impl Sampler {
         let context = Context { span_id, parent_id: parent.span_id, ..parent };
         let tracestate = if tells_state && context.sampled { tracestate(headers) } else { String::new() };
         Span::Own { context, tracestate: tracestate.into() }
+    }
+}
+
+/// A rate for the new traces that a rule is for, and how many of them are sampled in a second at most: `RuleSampler` in
+/// `telemetry/context.py`. One for all workers.
+#[derive(Debug)]
+pub struct RuleSampler {
+    bound: u64,
+    cap: Option<Cap>,
+}
+
+/// A token bucket that holds what a second brings, at least one.
+#[derive(Debug)]
+struct Cap {
+    per_s: f64,
+    left: Mutex<(f64, Instant)>,
+}
+
+impl RuleSampler {
+    /// `rate`: from 0 to 1. `per_s`: more than 0.
+    pub fn new(rate: f64, per_s: Option<f64>) -> Self {
+        let cap = |per_s: f64| Cap { per_s, left: Mutex::new((per_s.max(1.0), Instant::now())) };
+        Self { bound: Sampler::new(rate, false).bound, cap: per_s.map(cap) }
+    }
+
+    /// Whether a new trace of this id is sampled.
+    pub fn takes(&self, trace_id: u128) -> bool {
+        ((trace_id as u64) >> 1) < self.bound && self.cap.as_ref().is_none_or(|cap| cap.takes(Instant::now()))
+    }
+}
+
+impl Cap {
+    fn takes(&self, now: Instant) -> bool {
+        let (left, since) = &mut *self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let brought = now.saturating_duration_since(*since).as_secs_f64() * self.per_s;
+        (*left, *since) = ((*left + brought).min(self.per_s.max(1.0)), now);
+        if *left < 1.0 {
+            return false;
+        }
+        *left -= 1.0;
+        true
     }
 }
 
@@ -297,6 +353,8 @@ pub fn format_grpc_trace_bin(context: &Context) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde::Deserialize;
 
     use super::*;
@@ -372,6 +430,29 @@ mod tests {
             let trace_id = hex(case.trace_id.as_bytes()).unwrap();
             assert_eq!(Sampler::new(case.rate, true).takes(trace_id), case.sampled, "{}", case.why);
         }
+    }
+
+    #[test]
+    fn rules_decide_about_roots_alone_and_force_about_all() {
+        let rules = [RuleSampler::new(0.0, None), RuleSampler::new(1.0, None)];
+        let sampled = |parent_id: u64, sampled: bool, sampling: i32| {
+            let context = Context { trace_id: 1, span_id: 1, parent_id, sampled };
+            let mut span = Span::Own { context, tracestate: "".into() };
+            span.resample(sampling, &rules);
+            span.is_sampled()
+        };
+        assert_eq!([1, 2, 3, FORCED].map(|number| sampled(0, true, number)), [false, true, true, true]);
+        assert_eq!([1, 2, 3, FORCED].map(|number| sampled(7, false, number)), [false, false, false, true]);
+    }
+
+    #[test]
+    fn caps_let_as_many_through_as_a_second_brings() {
+        let start = Instant::now();
+        let cap = Cap { per_s: 2.0, left: Mutex::new((2.0, start)) };
+        let through = |after_ms: u64| (0..9).filter(|_| cap.takes(start + Duration::from_millis(after_ms))).count();
+        assert_eq!([0, 500, 600, 9_000].map(through), [2, 1, 0, 2]);
+        let slow = Cap { per_s: 0.5, left: Mutex::new((1.0, start)) };
+        assert_eq!([0, 1_000, 2_000].map(|ms| slow.takes(start + Duration::from_millis(ms))), [true, false, true]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::clusters::Cluster;
 use crate::connection::listener::Bound;
 use crate::connection::tls::Identity;
 use crate::decision::tables::PathTable;
-use crate::decision::trace::Sampler;
+use crate::decision::trace::{RuleSampler, Sampler};
 
 /// A change from the control plane, as one worker gets it.
 pub enum Command {
@@ -30,7 +30,7 @@ pub enum Command {
     SetGate(String, Option<Arc<dyn Gate>>),
     SetBreakers(String, Option<Arc<Breakers>>),
     SetIdentity(Option<Identity>),
-    SetSampler(Option<Sampler>),
+    SetSampler(Option<Sampler>, Arc<[RuleSampler]>),
     /// Drop the kept decisions of a scope.
     Invalidate(String),
     RedecideOpen,

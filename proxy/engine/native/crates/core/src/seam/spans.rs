@@ -163,7 +163,7 @@ mod tests {
         let context = Context { trace_id: 1, span_id: 1, parent_id: 0, sampled: true };
         Outcome {
             head: Arc::new(head::read(raw, Entry { listener: "http".into(), peer: None, caller: None, address: "".into() }).0),
-            decision: Some(Token::telling(1, 1, None, Some(Box::new(labels)), ReleasedTokens::default())),
+            decision: Some(Token::telling(1, 1, None, Some(Box::new(labels)), 0, ReleasedTokens::default())),
             span: Some(Span::Own { context, tracestate: "".into() }),
             started_ns: number,
             head_ns: 0,
