@@ -33,6 +33,7 @@ KEYS: Final[Mapping[str, str]] = {
     "endpoint": "address that was tried last",
     "decision": "the access policy and rule that decided, at the callee",
     "policies": "those of resiliency in force, as name/kind",
+    "breaker": "how the call left its circuit breaker: closed, open or half-open; null: it asked none",
     "trace_id": "of the trace",
     "span_id": "of this sidecar's span",
     "sampled": "whether it is recorded",

@@ -169,6 +169,7 @@ def pusher(
         # Several instances of an app count each for itself.
         (("service.instance.id", settings.instance), *otel.resource),
         every_s=otel.metrics_every_s,
+        temporality=otel.metrics_temporality,
         report=report,
         log=get_logger("postern.metrics"),
     )

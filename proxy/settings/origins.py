@@ -146,6 +146,7 @@ ROWS: Final = (
     _env("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", lambda s: s.otel.metrics and s.otel.metrics.address),
     _env("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", lambda s: s.otel.app_logs and s.otel.app_logs.address),
     _env("OTEL_METRIC_EXPORT_INTERVAL", lambda s: round(s.otel.metrics_every_s * 1000)),
+    _env("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", lambda s: s.otel.metrics_temporality),
     _env("OTEL_SERVICE_NAME", lambda s: s.otel.service_name),
     _env("OTEL_RESOURCE_ATTRIBUTES", lambda s: [f"{name}={value}" for name, value in s.otel.resource]),
     _env("OTEL_BSP_MAX_QUEUE_SIZE", lambda s: s.otel.limits.queue),

@@ -15,6 +15,7 @@ from proxy.settings.readers import FlagReader
 from proxy.settings.values import OtelSettings, Profile
 from telemetry.exporting import ExportLimits
 from telemetry.otlp.target import OtlpTarget, Signal
+from telemetry.otlp.temporality import Temporality
 
 _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _PER_SIGNAL: Final = ("ENDPOINT", "PROTOCOL", "INSECURE", "HEADERS", "TIMEOUT", "CERTIFICATE", "COMPRESSION")
@@ -31,6 +32,7 @@ OTEL_VARIABLES: Final = frozenset(
         "OTEL_SERVICE_NAME",
         "OTEL_RESOURCE_ATTRIBUTES",
         "OTEL_METRIC_EXPORT_INTERVAL",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
         *(
             f"OTEL_BSP_{which}"
             for which in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
@@ -68,6 +70,7 @@ def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
         # Not by the common endpoint alone: many a collector takes traces and no metrics.
         metrics=metrics if "metrics" in named_signals else None,
         metrics_every_s=_whole(read, 60_000, variable="OTEL_METRIC_EXPORT_INTERVAL") / 1000,
+        metrics_temporality=_temporality(read, variable="OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"),
         app_metrics=metrics,
         app_logs=logs,
         named=named_signals,
@@ -82,6 +85,14 @@ def _named(read: FlagReader, profile: Profile, *, variable: str) -> tuple[str, .
     """The exporters that it names, each once. As daprd has it, which does not know the variable, there are none."""
     text = "" if profile == "daprd" else read.env.get(variable, "")
     return tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+
+
+def _temporality(read: FlagReader, *, variable: str) -> Temporality:
+    """`lowmemory` is delta for counters and histograms, and there are no others here that it is about."""
+    text = read.env.get(variable, "").strip().lower()
+    if text not in ("", "cumulative", "delta", "lowmemory"):
+        read.fault(variable, repr(text), "cumulative, delta or lowmemory")
+    return "delta" if text in ("delta", "lowmemory") else "cumulative"
 
 
 def _zipkin(read: FlagReader) -> str:

@@ -85,6 +85,7 @@ class OtelSettings(Struct, frozen=True, kw_only=True):
     exporters: tuple[str, ...]
     metrics: OtlpTarget | None
     metrics_every_s: float
+    metrics_temporality: Literal["cumulative", "delta"]
     app_metrics: OtlpTarget | None
     app_logs: OtlpTarget | None
     named: frozenset[Signal]

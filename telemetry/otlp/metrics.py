@@ -1,4 +1,4 @@
-"""Our meters in OTLP's messages: cumulative since the start, under the names that Prometheus has them by. Pure."""
+"""Our meters in OTLP's messages, under the names that Prometheus has them by. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -6,6 +6,8 @@ from typing import TypeVar
 from telemetry.otlp.encoding import attributes_of
 from telemetry.otlp.messages_pb2 import (
     AGGREGATION_TEMPORALITY_CUMULATIVE,
+    AGGREGATION_TEMPORALITY_DELTA,
+    AggregationTemporality,
     Exemplar,
     Gauge,
     Histogram,
@@ -19,6 +21,7 @@ from telemetry.otlp.messages_pb2 import (
     ScopeMetrics,
     Sum,
 )
+from telemetry.otlp.temporality import Since, Temporality
 from telemetry.series import AnyFamily, Distribution, Value
 from telemetry.series import Gauge as GaugeFamily
 from telemetry.series import Histogram as HistogramFamily
@@ -27,17 +30,21 @@ SlotT = TypeVar("SlotT", Value, Distribution)
 SCOPE = "postern"
 #: Series of one request: some 100 KiB.
 PIECE = 500
+_TEMPORALITIES: Mapping[Temporality, AggregationTemporality] = {
+    "cumulative": AGGREGATION_TEMPORALITY_CUMULATIVE,
+    "delta": AGGREGATION_TEMPORALITY_DELTA,
+}
 _UNITS = (("_seconds", "s"), ("_ms", "ms"), ("_latency", "ms"), ("_bytes", "By"))
 
 
 def metrics_requests(
-    families: Sequence[AnyFamily], resource: Resource, *, started_ns: int, now_ns: int
+    families: Sequence[AnyFamily], resource: Resource, since: Since, *, now_ns: int
 ) -> Iterator[bytes]:
     """Requests that export all metrics with a series, in pieces that are requests by themselves."""
     held: list[Metric] = []
     count = 0
     for family in families:
-        for metric, series in _metrics(family, started_ns, now_ns):
+        for metric, series in _metrics(family, since, now_ns):
             if held and count + series > PIECE:
                 yield _request(held, resource)
                 held, count = [], 0
@@ -60,32 +67,44 @@ def _request(metrics: list[Metric], resource: Resource) -> bytes:
     ).SerializeToString()
 
 
-def _metrics(family: AnyFamily, started_ns: int, now_ns: int) -> Iterator[tuple[Metric, int]]:
+def _metrics(family: AnyFamily, since: Since, now_ns: int) -> Iterator[tuple[Metric, int]]:
     """The metric, in several with the same name where it has many series, and how many each has."""
+    temporality = _TEMPORALITIES[since.temporality]
     if isinstance(family, HistogramFamily):
         for piece in _pieces(family.slots):
-            points = [
-                _distribution(_labels(family, values), slot, started_ns, now_ns) for values, slot in piece
-            ]
-            made = Histogram(data_points=points, aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE)
-            yield _metric(family, histogram=made), len(piece)
+            found = (_distribution(family, values, slot, since, now_ns) for values, slot in piece)
+            points = [point for point in found if point is not None]
+            made = Histogram(data_points=points, aggregation_temporality=temporality)
+            if points:
+                yield _metric(family, histogram=made), len(points)
         return
     for values_of in _pieces(family.slots):
-        numbers = [
-            NumberDataPoint(
-                attributes=attributes_of(_labels(family, values)),
-                start_time_unix_nano=started_ns,
-                time_unix_nano=now_ns,
-                as_double=slot.value,
-            )
-            for values, slot in values_of
-        ]
         if isinstance(family, GaugeFamily):
-            yield _metric(family, gauge=Gauge(data_points=numbers)), len(numbers)
-        else:
-            cumulative = AGGREGATION_TEMPORALITY_CUMULATIVE
-            total = Sum(data_points=numbers, aggregation_temporality=cumulative, is_monotonic=True)
+            levels = [
+                _number(family, values, slot.value, since.started_ns, now_ns) for values, slot in values_of
+            ]
+            yield _metric(family, gauge=Gauge(data_points=levels)), len(levels)
+            continue
+        come = ((values, since.number((family.name, values), slot.value)) for values, slot in values_of)
+        numbers = [
+            _number(family, values, value, since.started_ns, now_ns)
+            for values, value in come
+            if value is not None
+        ]
+        total = Sum(data_points=numbers, aggregation_temporality=temporality, is_monotonic=True)
+        if numbers:
             yield _metric(family, sum=total), len(numbers)
+
+
+def _number(
+    family: AnyFamily, values: tuple[str, ...], value: float, started_ns: int, now_ns: int
+) -> NumberDataPoint:
+    return NumberDataPoint(
+        attributes=attributes_of(_labels(family, values)),
+        start_time_unix_nano=started_ns,
+        time_unix_nano=now_ns,
+        as_double=value,
+    )
 
 
 def _pieces(slots: Mapping[tuple[str, ...], SlotT]) -> Iterator[list[tuple[tuple[str, ...], SlotT]]]:
@@ -104,15 +123,18 @@ def _labels(family: AnyFamily, values: tuple[str, ...]) -> Iterator[tuple[str, s
 
 
 def _distribution(
-    labels: Iterator[tuple[str, str]], slot: Distribution, started_ns: int, now_ns: int
-) -> HistogramDataPoint:
-    counts = list(slot.counts)
+    family: HistogramFamily, values: tuple[str, ...], slot: Distribution, since: Since, now_ns: int
+) -> HistogramDataPoint | None:
+    come = since.spread((family.name, values), slot.counts, slot.sum)
+    if come is None:
+        return None
+    counts, total = come
     return HistogramDataPoint(
-        attributes=attributes_of(labels),
-        start_time_unix_nano=started_ns,
+        attributes=attributes_of(_labels(family, values)),
+        start_time_unix_nano=since.started_ns,
         time_unix_nano=now_ns,
         count=sum(counts),
-        sum=slot.sum,
+        sum=total,
         bucket_counts=counts,
         explicit_bounds=slot.bounds,
         exemplars=[

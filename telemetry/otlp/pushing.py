@@ -10,6 +10,7 @@ from telemetry.errors import ExportError, PartialExportError
 from telemetry.logs import Logger
 from telemetry.metrics import Meters
 from telemetry.otlp.exporter import Pairs
+from telemetry.otlp.temporality import Temporality, since
 
 _COMPLAIN_EVERY_S = 60.0
 _LAST_S = 5.0
@@ -28,7 +29,8 @@ class Requests(Protocol):
 class MetricsPusher:
     """Owns the delivery. report: has the engine count all calls that are over.
 
-    A push that fails is not repeated: the next has the same counts and more. Mutable state: when a failure was logged last.
+    temporality: cumulative, or delta. A push that fails is not repeated: the next has the same counts and more. Mutable state: when a
+    failure was logged last; what was pushed is kept by `since`.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class MetricsPusher:
         resource: Pairs,
         *,
         every_s: float,
+        temporality: Temporality = "cumulative",
         report: Callable[[], Awaitable[None]],
         log: Logger,
         clock: Callable[[], float] = time.monotonic,
@@ -51,7 +54,7 @@ class MetricsPusher:
         self._report = report
         self._log = log
         self._clock = clock
-        self._started_ns = time.time_ns()
+        self._since = since(temporality, time.time_ns())
         self._complained_at = float("-inf")
 
     async def run(self) -> None:
@@ -73,23 +76,23 @@ class MetricsPusher:
         await self._report()
         self._meters.refresh()
         result = "ok"
+        now_ns = time.time_ns()
         try:
-            await self._delivery.send(await asyncio.to_thread(self._encode))
+            await self._delivery.send(await asyncio.to_thread(self._encode, now_ns))
+            self._since.taken(now_ns)
         except PartialExportError as error:
             result = "partial"
+            self._since.taken(now_ns)
             self._complain(error)
         except ExportError as error:
             result = "failed"
             self._complain(error)
         self._meters.exports.metric_pushes.add(result)
 
-    def _encode(self) -> list[bytes]:
+    def _encode(self, now_ns: int) -> list[bytes]:
         encoding, metrics = (import_module(f"telemetry.otlp.{name}") for name in ("encoding", "metrics"))
         resource = encoding.resource_of(self._service, self._resource)
-        families = self._meters.families()
-        return list(
-            metrics.metrics_requests(families, resource, started_ns=self._started_ns, now_ns=time.time_ns())
-        )
+        return list(metrics.metrics_requests(self._meters.families(), resource, self._since, now_ns=now_ns))
 
     def _complain(self, error: Exception) -> None:
         now = self._clock()

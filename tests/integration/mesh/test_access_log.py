@@ -203,3 +203,30 @@ async def test_flags_win_over_the_configuration_and_without_a_log_it_says_so(tmp
         assert await logged.lines("web", 1) == ['{"verb":"GET"}']
         other = await logged.mesh.mesh.sidecar("other", flags=("--config", str(tmp_path / "rules.yaml")))
         assert other.process.output.count("spec.logging.accessLog has no effect without --access-log") == 1
+
+
+BREAKER = """
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: guards}
+spec:
+  policies:
+    retries: {none: {policy: constant, maxRetries: 0}}
+    circuitBreakers: {second: {timeout: 1h, trip: consecutiveFailures >= 2}}
+  targets: {apps: {shop: {circuitBreaker: second, retry: none}}}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_lines_say_how_a_call_left_its_circuit_breaker(engine: str, tmp_path: Path) -> None:
+    resources = tmp_path / "resources"
+    resources.mkdir()
+    (resources / "guards.yaml").write_text(BREAKER)
+    flags = ("--resources-path", str(resources), "--access-log-format", "{status} {cause} {breaker}")
+    async with logging(engine, tmp_path, *flags) as logged:
+        for path in ("/status?code=200", "/status?code=500", "/status?code=500", "/status?code=200"):
+            await logged.get(path)
+        out, into = await logged.lines("web", 4), await logged.lines("shop", 3)
+    assert [line.split()[0::2] for line in out[:3]] == [["200", "closed"], ["500", "closed"], ["500", "open"]]
+    assert out[3].split()[1:] == ["breaker-open", "open"]
+    assert {line.split()[-1] for line in into} == {"-"}

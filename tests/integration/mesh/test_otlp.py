@@ -180,6 +180,40 @@ async def test_faulty_variable_stops_the_start_and_tells_no_secret(tmp_path: Pat
         assert "hush" not in str(caught.value)
 
 
+async def test_deltas_of_all_pushes_add_up_to_the_calls(tmp_path: Path) -> None:
+    async with collecting() as http, Mesh(tmp_path) as mesh:
+        env = {
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://127.0.0.1:{http.port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta",
+            "OTEL_METRIC_EXPORT_INTERVAL": "100",
+        }
+        app = await mesh.http_app("shop")
+        shop = await mesh.sidecar("shop", app=app, env=env)
+        for _ in range(3):
+            await call(shop, ids())
+
+        def pushed() -> list[float]:
+            """Calls in each push that tells of any."""
+            found = []
+            for body in http.bodies:
+                for resource in MetricsRequest.FromString(body).resource_metrics:
+                    for metric in resource.scope_metrics[0].metrics:
+                        if metric.name == "postern_edge_requests_total":
+                            assert metric.sum.aggregation_temporality == 1
+                            found.append(sum(point.as_double for point in metric.sum.data_points))
+            return found
+
+        async def are_counted() -> bool:
+            return sum(pushed()) == 3.0
+
+        await eventually(are_counted)
+        await call(shop, ids())
+        assert await shop.end() == 0
+        assert sum(pushed()) == 4.0
+        assert len(pushed()) >= 2
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf", "http/json"])
 async def test_metrics_are_pushed_where_their_variable_says(tmp_path: Path, protocol: str) -> None:
     async with collecting() as http, grpc_collecting() as rpc, Mesh(tmp_path) as mesh:

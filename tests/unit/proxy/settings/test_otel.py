@@ -40,6 +40,7 @@ def test_nothing_said_nothing_exported(root: Path) -> None:
         exporters=(),
         metrics=None,
         metrics_every_s=60.0,
+        metrics_temporality="cumulative",
         app_metrics=None,
         app_logs=None,
         named=frozenset(),
@@ -246,6 +247,19 @@ def test_metrics_are_pushed_where_their_own_variable_says(root: Path) -> None:
     )
     assert found.metrics is not None
     assert (found.metrics.host, found.metrics.path, found.metrics.headers) == ("m", "/in", (("k", "v"),))
-    assert found.metrics_every_s == 0.25
+    assert (found.metrics_every_s, found.metrics_temporality) == (0.25, "cumulative")
     assert found.traces is not None
     assert found.traces.host == "c"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("delta", "delta"), ("Cumulative", "cumulative"), ("LowMemory", "delta"), (" ", "cumulative")],
+)
+def test_temporality_of_metrics_is_read_in_any_case(root: Path, written: str, meant: str) -> None:
+    variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    assert read(root, {variable: written}).metrics_temporality == meant
+    with pytest.raises(
+        ConfigError, match=f"{variable}: 'rising', expected cumulative, delta or lowmemory"
+    ):
+        read(root, {variable: "rising"})

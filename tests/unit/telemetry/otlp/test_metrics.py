@@ -8,13 +8,14 @@ from telemetry.otlp.encoding import resource_of
 from telemetry.otlp.json_form import request_json
 from telemetry.otlp.messages_pb2 import Metric, MetricsRequest
 from telemetry.otlp.metrics import PIECE, metrics_requests, unit_of
+from telemetry.otlp.temporality import Cumulative, Delta, Since
 
 BEGAN, NOW = 1_000, 2_000
 
 
-def metrics_of(meters: Meters) -> list[Metric]:
+def metrics_of(meters: Meters, since: Since | None = None) -> list[Metric]:
     resource = resource_of("cart", ())
-    pieces = metrics_requests(meters.families(), resource, started_ns=BEGAN, now_ns=NOW)
+    pieces = metrics_requests(meters.families(), resource, since or Cumulative(BEGAN), now_ns=NOW)
     read = MetricsRequest.FromString(b"".join(pieces))
     assert {pair.value.string_value for one in read.resource_metrics for pair in one.resource.attributes} <= {
         "cart"
@@ -65,7 +66,7 @@ def test_many_series_go_in_several_requests() -> None:
     counter = meters.counter("many_total", "Many.", ("n",))
     for n in range(2 * PIECE + 1):
         counter.add(str(n))
-    pieces = list(metrics_requests((counter,), resource_of("cart", ()), started_ns=BEGAN, now_ns=NOW))
+    pieces = list(metrics_requests((counter,), resource_of("cart", ()), Cumulative(BEGAN), now_ns=NOW))
     assert len(pieces) == 3
     points = [
         point
@@ -100,8 +101,31 @@ def test_opentelemetry_reads_the_same() -> None:
     meters.exports.app_spans.add("taken")
     meters.exports.span_queue.set(3, "otlp")
     meters.edge_duration.slot(*("x" for _ in meters.edge_duration.labels)).observe(0.1)
-    (body,) = metrics_requests(meters.families(), resource_of("cart", ()), started_ns=BEGAN, now_ns=NOW)
+    (body,) = metrics_requests(meters.families(), resource_of("cart", ()), Cumulative(BEGAN), now_ns=NOW)
     read = official.ExportMetricsServiceRequest.FromString(body)
     read.DiscardUnknownFields()
     assert read.SerializeToString() == body
     assert b'"bucketCounts"' in request_json(body, "metrics")
+
+
+def test_delta_has_what_came_since_the_push_that_was_taken() -> None:
+    meters, since = Meters("cart"), Delta(BEGAN)
+    things = meters.counter("things_total", "Things.", ("kind",))
+    things.add("a", amount=3)
+    things.add("b", amount=1)
+    meters.gauge("level", "A level.", ("of",)).slot("x").set(4)
+
+    def told() -> dict[str, float]:
+        (one,) = [metric for metric in metrics_of(meters, since) if metric.name == "things_total"]
+        assert one.sum.aggregation_temporality == 1
+        return {point.attributes[0].value.string_value: point.as_double for point in one.sum.data_points}
+
+    assert told() == {"a": 3, "b": 1}
+    things.add("a", amount=2)
+    assert told() == {"a": 5, "b": 1}  # what was not taken is told again
+    since.taken(NOW)
+    things.add("a", amount=1)
+    assert told() == {"a": 1}
+    since.taken(NOW)
+    assert [metric.name for metric in metrics_of(meters, since) if metric.name == "things_total"] == []
+    assert "level" in {metric.name for metric in metrics_of(meters, since)}

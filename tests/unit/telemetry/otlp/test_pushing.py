@@ -9,6 +9,7 @@ from telemetry.errors import ExportError, PartialExportError
 from telemetry.metrics import Meters
 from telemetry.otlp.messages_pb2 import MetricsRequest
 from telemetry.otlp.pushing import MetricsPusher
+from telemetry.otlp.temporality import Temporality
 from tests.unit.telemetry.building import KeptLines
 
 
@@ -34,7 +35,9 @@ class FakeDelivery:
 class Pushed:
     """A pusher whose clock stands still unless told."""
 
-    def __init__(self, *failures: Exception, every_s: float = 60.0) -> None:
+    def __init__(
+        self, *failures: Exception, every_s: float = 60.0, temporality: Temporality = "cumulative"
+    ) -> None:
         self.now = 0.0
         self.reports = 0
         self.delivery = FakeDelivery(*failures)
@@ -44,6 +47,7 @@ class Pushed:
         self.pusher = MetricsPusher(
             *(self.meters, self.delivery, "cart", (("service.instance.id", "i1"),)),
             every_s=every_s,
+            temporality=temporality,
             report=self._report,
             log=kept.get("x"),
             clock=lambda: self.now,
@@ -96,3 +100,13 @@ async def test_run_that_is_ended_early_pushes_once() -> None:
         await asyncio.sleep(0)
         running.cancel()
     assert (len(it.delivery.sent), it.delivery.is_closed) == (1, True)
+
+
+async def test_deltas_of_a_push_that_failed_are_in_the_next() -> None:
+    it = Pushed(ExportError("away", retryable=False), temporality="delta")
+    it.meters.exports.app_spans.add("taken")
+    for _ in range(3):
+        await it.pusher.push()
+    sent = [b"".join(pieces) for pieces in it.delivery.sent]
+    has_spans = [b"postern_app_spans" in one for one in sent]
+    assert has_spans == [True, False]

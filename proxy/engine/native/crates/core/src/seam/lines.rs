@@ -55,12 +55,13 @@ pub enum Field {
     Attempts,
     NotRetried,
     Endpoint,
+    Breaker,
     TraceId,
     SpanId,
     Sampled,
 }
 
-const FIELDS: [(Field, &str); 19] = [
+const FIELDS: [(Field, &str); 20] = [
     (Field::Time, "time"),
     (Field::Protocol, "protocol"),
     (Field::Verb, "verb"),
@@ -77,6 +78,7 @@ const FIELDS: [(Field, &str); 19] = [
     (Field::Attempts, "attempts"),
     (Field::NotRetried, "not_retried"),
     (Field::Endpoint, "endpoint"),
+    (Field::Breaker, "breaker"),
     (Field::TraceId, "trace_id"),
     (Field::SpanId, "span_id"),
     (Field::Sampled, "sampled"),
@@ -218,6 +220,7 @@ impl Line<'_> {
             Field::Attempts => self.number(outcome.attempts.len().max(1) as u64),
             Field::NotRetried => self.text(outcome.not_retried.map(NotRetried::name)),
             Field::Endpoint => self.text(Some(outcome.attempts.last().map_or("", |attempt| &attempt.endpoint))),
+            Field::Breaker => self.text(outcome.breaker.map(|(_, left)| left.name())),
             Field::TraceId => self.quoted(|out| put(out, format_args!("{:032x}", context.trace_id))),
             Field::SpanId => self.quoted(|out| put(out, format_args!("{:016x}", context.span_id))),
             Field::Sampled => self.out.extend_from_slice(if context.sampled { b"true" } else { b"false" }),
