@@ -68,6 +68,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     healthz_port: int = DEFAULT_HEALTHZ_PORT
     metrics_address: str = ""
     metrics_port: int | None = None
+    metrics_tls: tuple[Path, Path] | None = None  # certificate chain and key
     allowed_hosts: tuple[str, ...] = ()
     runtime_path: Path | None = None
     exit_when_idle_s: float = 0.0
@@ -112,6 +113,7 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str]) -> Settings
         healthz_port=flags.healthz_port,
         metrics_address=flags.metrics_listen_address,
         metrics_port=flags.metrics_port if flags.enable_metrics else None,
+        metrics_tls=_metrics_tls(flags.metrics_tls_cert, flags.metrics_tls_key, faults),
         allowed_hosts=tuple(filter(None, flags.allowed_hosts.lower().replace(" ", "").split(","))),
         runtime_path=runtime_path,
         exit_when_idle_s=flags.exit_when_idle,
@@ -129,6 +131,13 @@ def parse_settings(arguments: Sequence[str], env: Mapping[str, str]) -> Settings
     if faults:
         raise SettingsError(tuple(faults))
     return settings
+
+
+def _metrics_tls(certificate: Path | None, key: Path | None, faults: list[str]) -> tuple[Path, Path] | None:
+    if (certificate is None) != (key is None):
+        given, other = ("cert", "key") if key is None else ("key", "cert")
+        faults.append(f"--metrics-tls-{given}: needs --metrics-tls-{other}")
+    return None if certificate is None or key is None else (certificate.absolute(), key.absolute())
 
 
 def _faults(settings: Settings, mode: str) -> list[str]:
@@ -230,6 +239,13 @@ def make_parser() -> argparse.ArgumentParser:
         ("--healthz-listen-address", text, "", "address of the health port (all)"),
         ("--metrics-port", number, None, "Prometheus metrics; none by default, 0: any free port"),
         ("--metrics-listen-address", text, "127.0.0.1", "address of the metrics port (%(default)s)"),
+        (
+            "--metrics-tls-cert",
+            path,
+            None,
+            "serve metrics over TLS with this PEM chain; read again when it changes",
+        ),
+        ("--metrics-tls-key", path, None, "its key"),
         ("--enable-metrics", {"type": _boolean}, True, "false: no metrics, whatever the port"),
         (
             "--allowed-hosts",

@@ -1,14 +1,20 @@
 """One page over HTTP, for probes and scrapers and not for browsers' pages: a GET or HEAD of one path, answered at once and closed."""
 
 import asyncio
+import logging
 import socket
+import ssl
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 from msgspec import Struct
 
 from sentry.errors import StoreError
 from telemetry.hosts import Fields, own_names, split_authority, stranger
+from telemetry.server_tls import ServerTls
 
+_LOG: Final = logging.getLogger("sentry")
 _ASK_S = 5.0
 _HEAD_BYTES = 16_384
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -23,9 +29,16 @@ class Page(Struct, frozen=True):
 
 
 async def serve_page(
-    host: str, port: int, path: str, answer: Callable[[], Page], *, hosts: tuple[str, ...] = ()
+    host: str,
+    port: int,
+    path: str,
+    answer: Callable[[], Page],
+    *,
+    hosts: tuple[str, ...] = (),
+    tls: ssl.SSLContext | None = None,
 ) -> asyncio.Server:
     """Serve `path` on `host` ("" for all addresses) and `port`; the caller closes it. `hosts`: names by which it may be asked for too.
+    tls: None for plain HTTP.
 
     Raises: StoreError when the port can't be listened on.
     """
@@ -47,7 +60,8 @@ async def serve_page(
             writer.close()
 
     try:
-        return await asyncio.start_server(serve, host or None, port, limit=_HEAD_BYTES)
+        within: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": _ASK_S} if tls is not None else {}
+        return await asyncio.start_server(serve, host or None, port, limit=_HEAD_BYTES, **within)
     except OSError as error:
         raise StoreError(
             f"{host or '*'}:{port}", f"can't be listened on for {path}: {error.strerror}"
@@ -77,6 +91,20 @@ def _refusal(what: str, authority: str) -> Page:
             f"--allowed-hosts={name}\n"
         )
     return Page("403 Forbidden", "text/plain; charset=utf-8", text.encode())
+
+
+def page_tls(files: tuple[Path, Path] | None) -> ssl.SSLContext | None:
+    """TLS by certificate chain and key, which are read again when they change; None: none. Raises: StoreError."""
+    if files is None:
+        return None
+
+    def unusable(error: Exception) -> None:
+        _LOG.error("the files of --metrics-tls-cert can't be used, the old ones stay in force: %s", error)
+
+    try:
+        return ServerTls(*files, unusable).context
+    except (OSError, ValueError) as error:
+        raise StoreError(str(files[0]), f"can't be used for the metrics port: {error}") from error
 
 
 def address_of(server: asyncio.Server | None) -> str:

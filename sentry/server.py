@@ -28,7 +28,7 @@ from sentry.jwks import CallSource, KeySet, RefreshRules, source_of
 from sentry.key_ledger import KeyLedger
 from sentry.listener import OwnLeaf
 from sentry.local import LocalPaths, answers, is_any_registered, take_leave
-from sentry.pages import Page, address_of, serve_page
+from sentry.pages import Page, address_of, page_tls, serve_page
 from sentry.private_files import check_folder, make_folder, overwrite
 from sentry.rate import RateLimiter
 from sentry.reload import StoreWatch
@@ -236,7 +236,9 @@ class SentryServer:
             return Page("200 OK", metrics.CONTENT_TYPE, metrics.render(service, authority))
 
         return await serve_page(
-            self._settings.metrics_address, port, "/metrics", answer, hosts=self._settings.allowed_hosts
+            *(self._settings.metrics_address, port, "/metrics", answer),
+            hosts=self._settings.allowed_hosts,
+            tls=page_tls(self._settings.metrics_tls),
         )
 
     async def _upkeep(self, authority: Authority) -> None:

@@ -3,7 +3,6 @@
 import hmac
 import json
 import ssl
-from collections.abc import Sequence
 from pathlib import Path
 
 from proxy.api.server import Handler, LocalRequest
@@ -12,44 +11,9 @@ from proxy.errors import ANSWERS, HEADER, ConfigError, os_reason
 from proxy.settings.values import Settings
 from proxy.wire.http_client import LocalResponse, LocalStream
 from telemetry.logs import get_logger
+from telemetry.server_tls import ServerTls, stamp
 
 _UNUSABLE = "the files of the metrics port can't be used, the old ones stay in force"
-Stamp = tuple[tuple[int, int, int], ...]
-
-
-class MetricsTls:
-    """A server's TLS, whose certificate is that in the files at the time of a handshake.
-
-    Mutable state: the context in force, and the files that were last tried.
-    """
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        """Raises ConfigError."""
-        self._files = (certificate, key)
-        try:
-            self._tried = _stamp(self._files)
-            self._current = self.context = self._made()
-        except (OSError, ValueError) as error:
-            raise ConfigError((f"--metrics-tls-cert, --metrics-tls-key: {os_text(error)}",)) from error
-        self.context.sni_callback = self._begin
-
-    def _made(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(*self._files, password=_no_password)
-        return context
-
-    def _begin(self, tls: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
-        """Called in each handshake, whether or not the client names a server."""
-        try:
-            stamp = _stamp(self._files)
-            if stamp != self._tried:
-                self._tried = stamp
-                self._current = self._made()
-        except (OSError, ValueError) as error:
-            get_logger("postern").error(_UNUSABLE, flag="--metrics-tls-cert", reason=os_text(error))
-        tls.context = self._current
 
 
 class BearerToken:
@@ -59,7 +23,7 @@ class BearerToken:
         """Raises ConfigError."""
         self._file = file
         try:
-            self._tried = _stamp((file,))
+            self._tried = stamp((file,))
             self._token = self._read()
         except (OSError, ValueError) as error:
             raise ConfigError((f"--metrics-token-file: {os_text(error)}",)) from error
@@ -72,9 +36,9 @@ class BearerToken:
 
     def _look(self) -> None:
         try:
-            stamp = _stamp((self._file,))
-            if stamp != self._tried:
-                self._tried = stamp
+            found = stamp((self._file,))
+            if found != self._tried:
+                self._tried = found
                 self._token = self._read()
         except (OSError, ValueError) as error:
             get_logger("postern").error(_UNUSABLE, flag="--metrics-token-file", reason=os_text(error))
@@ -88,7 +52,16 @@ class BearerToken:
 
 def metrics_tls(settings: Settings) -> ssl.SSLContext | None:
     """TLS of the metrics port, where it is asked for. Raises ConfigError."""
-    return None if settings.metrics_tls is None else MetricsTls(*settings.metrics_tls).context
+    if settings.metrics_tls is None:
+        return None
+    try:
+        return ServerTls(*settings.metrics_tls, _tell_unusable).context
+    except (OSError, ValueError) as error:
+        raise ConfigError((f"--metrics-tls-cert, --metrics-tls-key: {os_text(error)}",)) from error
+
+
+def _tell_unusable(error: Exception) -> None:
+    get_logger("postern").error(_UNUSABLE, flag="--metrics-tls-cert", reason=os_text(error))
 
 
 def with_token(handler: Handler, settings: Settings) -> Handler:
@@ -112,18 +85,8 @@ def with_token(handler: Handler, settings: Settings) -> Handler:
     return answer
 
 
-def os_text(error: OSError | ValueError) -> str:
+def os_text(error: Exception) -> str:
     """What is wrong, with the file's name where the system told one."""
     if not isinstance(error, OSError):
         return str(error)
     return f"{error.filename}: {os_reason(error)}" if error.filename else os_reason(error)
-
-
-def _no_password() -> str:
-    raise ValueError("the key has a password, expected one without")
-
-
-def _stamp(files: Sequence[Path]) -> Stamp:
-    """What changes with the files, also where a link leads elsewhere now."""
-    found = (file.stat() for file in files)
-    return tuple((facts.st_ino, facts.st_mtime_ns, facts.st_size) for facts in found)

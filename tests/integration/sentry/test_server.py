@@ -41,6 +41,7 @@ from sentry.spiffe import SpiffeId, sentry_id
 from sentry.store import DiskStore
 from tests.integration.sentry.process import CART, SENTRY_ID, Running, command, raw_call, running_sentry
 from tests.support.dapr_authority import dapr_authority
+from tests.support.web_pki import WebCa
 from tests.unit.sentry.forge import KEY
 
 
@@ -402,6 +403,37 @@ async def test_metrics_tell_of_grants_refusals_and_ends_under_daprs_names(root: 
         ):
             assert float(said.partition(f"\n{name} ")[2].split()[0]) > datetime.now(UTC).timestamp()
         assert "\nprocess_resident_memory_bytes " in said
+
+
+async def test_metrics_are_served_over_tls_from_files_that_may_change(root: Path) -> None:
+    first, second = WebCa("first"), WebCa("second")
+    files = (root / "cert.pem", root / "key.pem")
+
+    def put(authority: WebCa) -> ssl.SSLContext:
+        for file, pem in zip(files, authority.leaf("127.0.0.1"), strict=True):
+            file.write_bytes(pem)
+        return ssl.create_default_context(cadata=authority.root_pem.decode())
+
+    def read(address: str, tls: ssl.SSLContext) -> str:
+        with urllib.request.urlopen(f"https://{address}/metrics", timeout=5, context=tls) as answer:
+            return str(answer.read().decode())
+
+    trusted = put(first)
+    flags = ("--metrics-tls-cert", str(files[0]), "--metrics-tls-key", str(files[1]))
+    with running_sentry(root, "--metrics-port=0", *flags) as sentry:
+        assert "dapr_sentry_cert_sign_success_total" in await asyncio.to_thread(read, sentry.metrics, trusted)
+        with pytest.raises(OSError, match=r"."):  # in the clear
+            await asyncio.to_thread(scraped, sentry.metrics)
+        renewed = put(second)
+        assert "dapr_sentry_cert_sign_success_total" in await asyncio.to_thread(read, sentry.metrics, renewed)
+        files[0].write_text("no certificate")
+        assert "dapr_sentry_cert_sign_success_total" in await asyncio.to_thread(read, sentry.metrics, renewed)
+        assert sentry.log.read_text().count("the old ones stay in force") == 1
+    socket_flags = ("--runtime-path", str(root), "--unix-socket", str(root / "s"))
+    done = run_sentry(*socket_flags, "--metrics-port=0", *flags)
+    assert (done.returncode, "can't be used for the metrics port" in done.stderr) == (1, True)
+    done = run_sentry(*socket_flags, "--metrics-port=0", *flags[:2])
+    assert "--metrics-tls-cert: needs --metrics-tls-key" in done.stderr
 
 
 async def test_credentials_in_a_folder_that_others_may_enter_are_taken_with_a_warning_if_asked(

@@ -259,7 +259,5 @@ def test_metrics_are_pushed_where_their_own_variable_says(root: Path) -> None:
 def test_temporality_of_metrics_is_read_in_any_case(root: Path, written: str, meant: str) -> None:
     variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
     assert read(root, {variable: written}).metrics_temporality == meant
-    with pytest.raises(
-        ConfigError, match=f"{variable}: 'rising', expected cumulative, delta or lowmemory"
-    ):
+    with pytest.raises(ConfigError, match=f"{variable}: 'rising', expected cumulative, delta or lowmemory"):
         read(root, {variable: "rising"})
