@@ -15,6 +15,7 @@ DAPR_ERROR = "ERR_DIRECT_INVOKE"  # Dapr's one code for calls that its proxy fai
 BREAKER = "circuitbreaker"  # a kind of policy, as `call.policies` has it
 
 _CANCELLED, _UNKNOWN, _UNAVAILABLE = 1, 2, 14
+_OF_POLICIES = frozenset({names.TIMEOUT_CAUSE, "breaker-open", "breaker-probing"})  # that end a call
 
 
 class Kind(NamedTuple):
@@ -105,7 +106,8 @@ def _api(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     if call.protocol == "grpc":
         if not call.dst and call.surface != "dapr":
             return kind  # neither a method of ours nor an app's
-        rpc = (me, path, names.grpc_code_label(rpc_code(call)))
+        code = _UNKNOWN if meters.options.is_compat and call.cause in _OF_POLICIES else rpc_code(call)
+        rpc = (me, path, names.grpc_code_label(code))
         if is_timed and not call.dst:
             kind = kind._replace(
                 request_bytes=(meters.grpc_server_received_bytes.slot(*rpc[:2]),),
@@ -128,16 +130,13 @@ def _api(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
 
 
 def _inbound(call: Call, app_path: str, meters: Meters, kind: Kind) -> Kind:
-    me, status = meters.app_id, _status_label(call)
-    kind = kind._replace(
-        counted=(
-            *kind.counted,
-            meters.req_recv.slot(me, call.src),
-            meters.res_sent.slot(me, call.src, status),
-            *_acl_slots(call, meters),
-        )
-    )
-    return _to_app(call, app_path, meters, kind)
+    me, is_compat = meters.app_id, meters.options.is_compat
+    kind = kind._replace(counted=(*kind.counted, *_acl_slots(call, meters)))
+    if is_compat and call.protocol == "grpc":
+        return kind
+    status = "0" if is_compat and call.cause == names.APP_DOWN_CAUSE else _status_label(call)
+    received, sent = meters.req_recv.slot(me, call.src), meters.res_sent.slot(me, call.src, status)
+    return _to_app(call, app_path, meters, kind._replace(counted=(*kind.counted, received, sent)))
 
 
 def _to_app(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:

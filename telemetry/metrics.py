@@ -59,13 +59,15 @@ class MetricOptions(Struct, frozen=True, kw_only=True):
     """How metrics are kept. error_codes: the code of each cause, where errors are counted by code; empty: they are not.
 
     counts_answers: keep `dapr_http_server_response_count`. has_verbs: tell HTTP methods apart. times_api: have times and sizes of what the
-    API is asked for itself, health probes mostly, among those of calls.
+    API is asked for itself, health probes mostly, among those of calls. is_compat: `dapr_*` series have daprd's gaps: a callee counts no
+    gRPC call but for its access policy, timeouts and circuit breakers end gRPC calls as `Unknown`, an app that is not reached is status 0.
     """
 
     latency_buckets_ms: tuple[float, ...] = LATENCY_BUCKETS_MS
     counts_answers: bool = True
     has_verbs: bool = True
     times_api: bool = True
+    is_compat: bool = False
     error_codes: Mapping[str, str] = {}
     rules: tuple[LabelRule, ...] = ()
 

@@ -112,6 +112,7 @@ CAUSE_CLASSES = {
 #: The gRPC status that an HTTP answer without one stands for; UNKNOWN where it isn't here.
 GRPC_CODE_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 CALLER_LEFT_CAUSE = "caller-left"
+APP_DOWN_CAUSE = "app-down"
 UNAUTHENTICATED_CAUSE = "unauthenticated"
 #: Causes that only say what status the app itself gave.
 STATUS_CAUSE = "status"

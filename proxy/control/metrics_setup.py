@@ -22,7 +22,7 @@ def has_raw_paths(metrics: MetricsConfig, profile: Profile) -> bool:
     return profile == "daprd" if written is None else written
 
 
-def metric_options(metrics: MetricsConfig, profile: Profile) -> MetricOptions:
+def metric_options(metrics: MetricsConfig, profile: Profile, *, is_compat: bool = False) -> MetricOptions:
     """How metrics are kept."""
     codes = {cause.value: answer.code for cause, answer in ANSWERS.items()}
     return MetricOptions(
@@ -30,6 +30,7 @@ def metric_options(metrics: MetricsConfig, profile: Profile) -> MetricOptions:
         counts_answers=has_raw_paths(metrics, profile),
         has_verbs=not metrics.exclude_verbs,
         times_api=profile == "daprd",
+        is_compat=is_compat,
         error_codes=codes if metrics.record_error_codes else {},
         rules=tuple(
             LabelRule(metric=rule.metric, label=rule.label, replacements=rule.replacements)
@@ -44,7 +45,7 @@ class MetricShapes:
     def __init__(
         self, settings: Settings, metrics: MetricsConfig, meters: Meters, recorder: CallRecorder
     ) -> None:
-        self._profile = settings.profile
+        self._profile, self._is_compat = settings.profile, settings.metrics_compat
         self._meters = meters
         self._recorder = recorder
         self._log = get_logger("postern")
@@ -65,7 +66,9 @@ class MetricShapes:
             before.path_matching,
             has_raw_paths(before, profile),
         )
-        begun = self._meters.reshape(metric_options(metrics, profile), has_other_paths=has_other_paths)
+        begun = self._meters.reshape(
+            metric_options(metrics, profile, is_compat=self._is_compat), has_other_paths=has_other_paths
+        )
         self._recorder.reshape(labels)
         self._log.info("metrics changed: the series of these begin anew", metrics=", ".join(begun) or "none")
         warn_of_misfits(self._meters)
@@ -94,7 +97,7 @@ def path_labels(metrics: MetricsConfig, profile: Profile) -> PathLabels | None:
 
 def meters(settings: Settings, configuration: ConfigurationValues) -> Meters:
     """The meters of a sidecar."""
-    options = metric_options(configuration.metrics, settings.profile)
+    options = metric_options(configuration.metrics, settings.profile, is_compat=settings.metrics_compat)
     return Meters(settings.app_id, settings.namespace, options=options)
 
 

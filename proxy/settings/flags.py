@@ -124,6 +124,13 @@ _BUILT = (
     _flag("no-response-traceparent", "", "send no traceparent in HTTP responses", "switch"),
     _flag("enable-metrics", "", "serve metrics (true)", "switch"),
     _flag(
+        "metrics-compat",
+        "",
+        "have `dapr_*` metrics count as daprd's do, gaps included: a callee's gRPC calls are not counted, those that a timeout or circuit"
+        " breaker ended are `Unknown`, and an app that is not reached is status 0 (true as daprd)",
+        "switch",
+    ),
+    _flag(
         "disable-init-endpoints",
         "NAMES",
         "start-up calls to the app to leave out: config, subscribe; only daprd makes one, GET /dapr/config of an HTTP app",

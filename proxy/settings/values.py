@@ -167,6 +167,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     api_logging: bool | None  # None: the Configuration decides
     otel: OtelSettings
     takes_otlp: bool  # what the app exports to the API ports goes on to where our own spans go
+    metrics_compat: bool
     tells_trace: bool  # answers over HTTP carry traceparent
     # machinery
     engine: EngineChoice

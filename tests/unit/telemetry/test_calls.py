@@ -431,3 +431,21 @@ def test_unsampled_call_that_went_as_usual_is_not_kept(call: Call) -> None:
     it = Recorded(slow_ns=10_000_000)
     it.recorder.record(call)
     assert not it.tracer.recent()
+
+
+def test_gaps_of_daprds_metrics_are_there_only_where_they_are_asked_for() -> None:
+    def told(*, is_compat: bool) -> tuple[set[tuple[str, ...]], ...]:
+        it = Recorded("cart", meters=MetricOptions(is_compat=is_compat))
+        it.recorder.record(a_grpc_call(direction="inbound", decision="reason=no-policy"))
+        it.recorder.record(a_call(direction="inbound", status=502, cause="app-down"))
+        it.recorder.record(a_grpc_call(cause="timeout", grpc_code=4))
+        meters = it.meters
+        assert len(it.values(meters.edge_requests)) == 3
+        return tuple(set(it.values(family)) for family in (meters.res_sent, meters.grpc_server_completed))
+
+    sent, completed = told(is_compat=False)
+    assert {labels[-1] for labels in sent} == {"0", "502"}
+    assert {labels[-1] for labels in completed} == {"DeadlineExceeded"}
+    sent, completed = told(is_compat=True)
+    assert {labels[-1] for labels in sent} == {"0"}
+    assert {labels[-1] for labels in completed} == {"Unknown"}
