@@ -72,7 +72,8 @@ _CONCURRENCY: Final[Mapping[str, Effect]] = {
     "minLimit": Effect("of `adaptive`: the least (3)"),
     "maxLimit": Effect("of `adaptive`: the most (1000)"),
     "queue": Effect(
-        "calls that wait for room; once it was full, and until it is empty, the newest come in first and the oldest give way (128)"
+        "calls that wait for room; once it was full or one waited for `queueTimeout`, and until it is empty, the newest come in first,"
+        " and the oldest give way to more (128)"
     ),
     "queueTimeout": Effect("how long one waits at most (100ms)"),
 }
@@ -107,7 +108,8 @@ _INBOUND: Final[Mapping[str, Effect]] = {
     "rates.*.to.grpc.methods": Effect("methods of them (any)"),
     "connections.perCaller": Effect(
         "connections that each SPIFFE ID may have open; one more is closed after its handshake, before HTTP/2 begins, and counted in"
-        " `postern_handshakes_refused_total` as `too-many`. Callers take that for a dial that failed, and go on with those that they have"
+        " `postern_handshakes_refused_total` as `too-many`. Callers take that for a dial that failed, and go on with those that they have:"
+        " a sidecar needs one for each thread of its engine, and one more for each 100 calls at once"
     ),
     **{f"concurrency.{name}": effect for name, effect in _CONCURRENCY.items()},
     "concurrency.limit": Effect(

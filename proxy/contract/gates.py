@@ -22,8 +22,9 @@ LAG_SAMPLE_S: Final = 1.0  # from one look at an engine's lag to the next
 class ConcurrencyGate(Struct, frozen=True, kw_only=True, tag="concurrency"):
     """At most `limit` inside at once. `queue` more wait, and come in as they came; others are refused as SHED.
 
-    wait_s: how long one waits at most, 0: as long as it likes. newest_first: once the queue was full, and until it is empty, who came
-    last comes in first, and one more takes the place of who waits longest: a wait that is short for some beats one too long for all.
+    wait_s: how long one waits at most, 0: as long as it likes. newest_first: once the queue was full or one waited so long, and until it
+    is empty, who came last comes in first, and one more takes the place of who waits longest: a wait that is short for some beats one
+    that is too long for all.
     """
 
     limit: int

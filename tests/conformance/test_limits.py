@@ -242,3 +242,28 @@ async def test_gates_of_attempts_hear_a_refusal_of_the_next_gate(engine: str) ->
         await way.front.seen.until(lambda: len(way.front.seen.outcomes) == 2)
         left = state(way.front, "limit").left
     assert (statuses, left) == ([200, 429], {"": 1, "rate-limited": 1})
+
+
+async def test_caller_that_may_have_no_more_connections_goes_on_with_those_it_has(
+    engine: str, mint: Mint
+) -> None:
+    app = App()
+    async with raw_app(app) as port, running(engine) as node, running(engine) as front:
+        node.engine.set_identity(mint.identity("callee"))
+        node.cluster("app", port)
+        peer = await node.listen(always(plan()), name="peer", tls="mesh")
+        front.engine.set_identity(mint.identity("one"))
+        front.cluster("app", peer, wire="postern", tls="mesh")
+        at = await front.listen(always(plan(expect=frozenset({spiffe("callee")}))))
+        async with dial(at) as caller:
+            streams = [await caller.request()]
+            await app.begun.acquire()
+            node.engine.set_gate(connections_gate("peer"), EachGate(limit=0))  # it keeps what it has
+            streams += [await caller.request() for _ in range(90)]
+            for _ in range(90):
+                await app.begun.acquire()
+            await front.seen.until(lambda: bool(front.seen.upstream_failures))
+            app.go.set()
+            statuses = {(await caller.whole(stream)).status for stream in streams}
+    assert statuses == {200}
+    assert 1 <= len(front.seen.upstream_failures) < 10  # not one for each call beyond the first 64

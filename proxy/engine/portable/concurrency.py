@@ -61,8 +61,9 @@ class Concurrency:
         return waiting
 
     def waited_too_long(self) -> None:
-        """One gives up as it waited as long as it may."""
+        """One gives up as it waited as long as it may: those behind it would as well, each just before its turn."""
         self._refused["queue-timeout"] += 1
+        self._is_reversed = self._spec is not None and self._spec.newest_first
 
     def leave(self, cause: Cause | None, now: float) -> None:
         """One is out, the next may come in."""
@@ -102,7 +103,7 @@ class Concurrency:
                     waiting.settle(self._come_in(now))
         finally:
             self._admitting = False
-        if not self._queue:
+        if self._is_reversed and not self._is_awaited:
             self._is_reversed = False
 
 

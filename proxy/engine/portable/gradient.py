@@ -11,6 +11,7 @@ from proxy.contract.gates import (
     SAMPLE_S,
 )
 
+_START = 20  # the limit after the first measurement: raised soon, and a callee that has no room for more is not drowned meanwhile
 _MOST_SAMPLES = 1_024  # of one turn
 _STEEPEST = (0.5, 2.0)  # change by one turn
 
@@ -37,7 +38,7 @@ class Gradient:
     def __init__(self, min_limit: int, max_limit: int) -> None:
         self.min_limit = min_limit
         self._most = max_limit
-        self._limit = float(min(max_limit, max(min_limit, 100)))  # until something was measured
+        self._limit = float(min(max_limit, max(min_limit, _START)))
         self._lowest_s = 0.0
         self._measuring = True
         self._begun_at: float | None = None  # of the measurement or the turn

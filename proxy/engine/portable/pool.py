@@ -27,6 +27,7 @@ from proxy.wire.turns import Rota
 Spawn = Callable[[Coroutine[None, None, None]], object]
 MAX_PER_ADDRESS = 1_024  # connections; daprd's bound towards an app
 GROW_AT = 64  # calls on each connection before another is dialled beside them
+NO_MORE_S = 1.0  # after a dial that failed beside connections that go on, until the next to have more
 
 
 class Origin(Struct, frozen=True):
@@ -62,13 +63,15 @@ class Waiter:
 class _Host(Struct):
     """Connections to one origin. Invariant: `dialling` never exceeds the calls waiting, nor all connections the bound.
 
-    waiting: in the order they came; a call that gives up takes itself out.
+    waiting: in the order they came; a call that gives up takes itself out. no_more_until: a dial failed while others stood, by the loop's
+    clock; until then none is made but for calls that wait.
     """
 
     origin: Origin
     connections: list[UpstreamConnection] = field(default_factory=list)
     waiting: dict[Waiter, None] = field(default_factory=dict)
     dialling: int = 0
+    no_more_until: float = 0.0
 
     @property
     def share(self) -> int:
@@ -154,6 +157,8 @@ class Pool:
         return cancel
 
     def _grow(self, host: _Host) -> None:
+        if not host.waiting and asyncio.get_running_loop().time() < host.no_more_until:
+            return
         wanted = -(-max(1, len(host.waiting)) // host.share)
         room = MAX_PER_ADDRESS - len(host.connections) - host.dialling
         for _ in range(min(wanted - host.dialling, room)):
@@ -325,6 +330,8 @@ class Pool:
 
     def _failed(self, host: _Host, cause: Cause, detail: str) -> None:
         host.dialling -= 1
+        if host.connections:  # which go on: the peer may let us have no more of them
+            host.no_more_until = asyncio.get_running_loop().time() + NO_MORE_S
         if cause is not Cause.NOT_READY:  # then it was not tried, and the call waits for our certificate
             self._observer.upstream_failed(host.origin.cluster, host.origin.address, detail)
         # As many fail as the dial was for; the others have dials of their own under way, if there are any.

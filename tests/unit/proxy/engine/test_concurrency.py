@@ -114,6 +114,30 @@ def test_wait_at_a_gate_ends_by_the_clock_where_it_says_so() -> None:
     assert gate.state() == GateState(inside=0, waiting=0, left={}, refused={"queue-timeout": 1})
 
 
+def test_once_one_waited_too_long_who_came_last_comes_in_first_until_nobody_waits() -> None:
+    gate = Concurrency(ConcurrencyGate(limit=1, queue=8, wait_s=0.1, newest_first=True))
+    let_in: list[str] = []
+
+    def enter(now: float, who: str) -> Waiting:
+        found = gate.enter(now, 0.0, who)
+        assert isinstance(found, Waiting)
+        found.tell = lambda passed: None if isinstance(passed, Refused) else let_in.append(who)
+        return found
+
+    gate.enter(0.0, 0.0, "inside")
+    late = enter(0.0, "late")
+    enter(0.05, "b")
+    late.expire()
+    enter(0.1, "c")
+    gate.leave(None, 0.1)
+    gate.leave(None, 0.2)
+    assert let_in == ["c", "b"]
+    enter(0.3, "d")
+    enter(0.3, "e")
+    gate.leave(None, 0.35)
+    assert let_in == ["c", "b", "d"]
+
+
 def test_adaptive_gate_measures_and_then_lets_in_more() -> None:
     gate = Adaptive(AdaptiveGate(queue=0))
     now = 0.0
@@ -126,7 +150,7 @@ def test_adaptive_gate_measures_and_then_lets_in_more() -> None:
             one.leave(None, now)
         if gate.state().limit != 3:
             break
-    assert (gate.state().limit, gate.state().inside) == (100, 0)
+    assert (gate.state().limit, gate.state().inside) == (20, 0)
 
 
 def test_adaptive_gate_that_is_taken_down_lets_all_in() -> None:

@@ -28,6 +28,7 @@ use crate::shared::Shared;
 
 const MAX_PER_ADDRESS: usize = 1_024; // connections, of all workers together; daprd's bound towards an app
 const GROW_AT: usize = 64; // calls on each connection before another is dialled beside them
+const NO_MORE: Duration = Duration::from_secs(1); // after a dial that failed beside connections that go on, until the next to have more
 /// App servers close idle connections after 2 s (gunicorn), 5 s (Node, uvicorn) or more, and a request that meets the close is lost.
 const H1_IDLE: Duration = Duration::from_millis(1_500);
 
@@ -89,6 +90,8 @@ struct HostState {
     waiting: VecDeque<Waiter>,
     dialling: usize,
     retired: bool,
+    /// A dial failed while others stood: until then none is made but for calls that wait.
+    no_more_until: Option<Instant>,
 }
 
 /// Hosts by origin.
@@ -232,6 +235,9 @@ impl Host {
         let Some(shared) = self.shared.upgrade() else { return };
         let mut state = self.state.borrow_mut();
         state.waiting.retain(|waiter| !waiter.is_closed());
+        if state.waiting.is_empty() && state.no_more_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         let per_connection = if self.origin.wire == Wire::Http1 { 1 } else { GROW_AT };
         let wanted = state.waiting.len().max(1).div_ceil(per_connection);
         let most = (MAX_PER_ADDRESS / shared.worker_index.of).max(1);
@@ -292,6 +298,9 @@ impl Host {
         let waiting = {
             let mut state = self.state.borrow_mut();
             state.dialling -= 1;
+            if !state.shared_ones.is_empty() {
+                state.no_more_until = Some(Instant::now() + NO_MORE); // those go on: the peer may let us have no more of them
+            }
             if state.dialling > 0 && state.shared_ones.iter().any(|conn| conn.capacity() > 0) {
                 return;
             }

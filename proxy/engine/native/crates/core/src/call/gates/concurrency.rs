@@ -112,7 +112,9 @@ impl Concurrency {
         let mut state = self.lock();
         while state.inside < state.limit() {
             let next = if state.is_reversed { state.waiting.pop_back() } else { state.waiting.pop_front() };
-            state.is_reversed &= !state.waiting.is_empty();
+            if state.is_reversed {
+                state.is_reversed = state.waiting.iter().any(|ticket| !ticket.is_closed());
+            }
             let ticket = next?;
             if !ticket.is_closed() {
                 state.come_in(now);
@@ -152,7 +154,11 @@ impl Concurrency {
             if let Ok(found) = tokio::time::timeout(wait, admitted).await {
                 return found.unwrap_or_else(|_| Err(gone()));
             }
-            gate.lock().late += 1;
+            {
+                let mut state = gate.lock();
+                state.late += 1;
+                state.is_reversed = state.bounds.newest_first; // those behind it would wait as long, each until just before its turn
+            }
             Err(Refusal::new(Cause::Shed, format!("no room within {} s", wait.as_secs_f64())))
         }))
     }
