@@ -1,5 +1,7 @@
 """Limits that gates hold: rates that tell callers when to come again, queues, adaptive limits, throttles, connections of one caller."""
 
+import asyncio
+import json
 from typing import Any
 
 import grpc
@@ -16,7 +18,7 @@ from proxy.contract.gates import (
 from proxy.contract.plan import Cause, Route
 from tests.conformance.apps import grpc_app, http_app, raw_app
 from tests.conformance.frames import dial
-from tests.conformance.harness import EDITS, always, leading, plan, running
+from tests.conformance.harness import DEADLINE_S, EDITS, always, leading, plan, running
 from tests.conformance.identities import Mint, spiffe
 from tests.conformance.test_gates import BUSY, OK, App, gated, state, waiting
 from tests.support.echo_client import EchoClient
@@ -65,6 +67,31 @@ async def test_named_rate_tells_a_grpc_caller_in_its_trailers(engine: str) -> No
     assert trailers["ratelimit"] == '"writes";r=0;t=10'
     assert trailers["retry-after"] == "10"
     assert 9_000 < int(str(trailers["grpc-retry-pushback-ms"])) <= 10_000
+
+
+async def test_grpc_client_that_retries_comes_again_when_it_is_told(engine: str) -> None:
+    policy = {
+        "maxAttempts": 3,
+        "initialBackoff": "30s",
+        "maxBackoff": "30s",
+        "backoffMultiplier": 1,
+        "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+    }
+    config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    async with (
+        grpc_app() as app,
+        leading(engine, "one", app, wire="h2c", gates=("g",)) as way,
+        grpc.aio.insecure_channel(
+            f"127.0.0.1:{way.port}", options=[("grpc.service_config", config)]
+        ) as channel,
+    ):
+        way.front.engine.set_gate("g", RateGate(per_s=2.0, burst=1, name="calls", policy='"calls";q=2;w=1'))
+        client = EchoClient(channel)
+        async with asyncio.timeout(DEADLINE_S):  # and not after 30 s, which is its own pause
+            answers = [await client.unary(EchoRequest(message=str(number))) for number in range(3)]
+        refused = state(way.front).refused
+    assert [answer.message for answer in answers] == ["0", "1", "2"]
+    assert refused["rate"] >= 2
 
 
 async def test_rate_is_of_each_caller_by_its_proven_id(engine: str, mint: Mint) -> None:

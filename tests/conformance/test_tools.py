@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.contract.gates import RateGate
 from tests.conformance.apps import http_app
 from tests.conformance.harness import leading
 from tests.support.tools import tool
@@ -33,6 +34,18 @@ async def test_curl_posts_and_reads_the_echo(engine: str, hops: str, version: st
         output = await said(curl, "-sS", version, "--data", "hello", "-w", "\n%{http_code}", url)
     assert output.endswith("\n200")
     assert '"body": "hello"' in output
+
+
+async def test_curl_comes_again_when_a_limit_says_so(engine: str) -> None:
+    curl = tool("curl")
+    async with http_app() as app, leading(engine, "one", app, gates=("g",)) as way:
+        way.front.engine.set_gate("g", RateGate(per_s=1.0, burst=1, name="calls", policy='"calls";q=1;w=1'))
+        url = f"http://127.0.0.1:{way.port}/echo"
+        asked = (curl, "-s", "--retry", "5", "-w", "\n%{http_code}")
+        outputs = [await said(*asked, url) for _ in range(2)]
+        refused = way.front.engine.stats().gates["g"].refused
+    assert all(output.endswith("\n200") for output in outputs), outputs
+    assert refused == {"rate": 1}  # it waited for the second that it was told
 
 
 @pytest.mark.parametrize(("body", "version"), [((), "2"), (("--data", "hello"), "1.1")])
