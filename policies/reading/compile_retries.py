@@ -1,16 +1,22 @@
 """What a target of a Traffic document says of retries -> rules; every fault at once."""
 
+import re
 from typing import Literal
 
+from policies.errors import CodesError
 from policies.reading import own_traffic
+from policies.reading.codes import parse_codes
 from policies.reading.compile_limits import length
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.rules.budgets import RetryBudget, RetryShare, RetryThrottle
-from policies.rules.retries import BackoffRule, TargetRetries
+from policies.rules.retries import BackoffRule, HedgeRule, TargetRetries
 
 _MAX_TTL_S = 60.0  # of a budget: what a call deposits is no news for longer
+_MAX_ATTEMPTS = 5  # at once, as in gRPC proposal A6
+_LEAST_DELAY_S = 0.005
+_METHOD = re.compile(r"/[A-Za-z0-9._]{1,256}/[A-Za-z0-9._]{1,256}")
 _SHARE = RetryShare()
 _THROTTLE = RetryThrottle()
 
@@ -29,6 +35,33 @@ class RetryReader:
             on=target.retry_on,
             backoff=self._backoff(target.backoff or own_traffic.Backoff(), (*place, "backoff")),
             overall_s=self._length(target.overall_timeout, (*place, "overallTimeout")),
+            hedging=self._hedging(target.hedging, (*place, "hedging")),
+        )
+
+    def _hedging(self, written: own_traffic.Hedging | None, place: Place) -> HedgeRule | None:
+        if written is None:
+            return None
+        delay_s = length(self._document, (*place, "delay"), written.delay, self._findings)
+        if delay_s < _LEAST_DELAY_S:
+            problem = (
+                f"`{written.delay}` is too short (expected 5ms at least: most calls would be made twice)"
+            )
+            self._findings.fault(self._document, (*place, "delay"), problem)
+        for number, method in enumerate(written.methods):
+            if _METHOD.fullmatch(method) is None:
+                problem = f"`{method}` is not a method of gRPC (expected /package.Service/Method)"
+                self._findings.fault(self._document, (*place, "methods", number), problem)
+        attempts = self._number(written.max_attempts, (*place, "maxAttempts"), 2, _MAX_ATTEMPTS, 2)
+        codes = None
+        try:
+            codes = parse_codes(written.non_fatal_status_codes, 1, 16)
+        except CodesError as error:
+            self._findings.fault(self._document, (*place, "nonFatalStatusCodes"), str(error))
+        return HedgeRule(
+            attempts=int(attempts),
+            delay_s=delay_s,
+            methods=frozenset(written.methods),
+            grpc_codes=frozenset() if codes is None else codes,
         )
 
     def _budget(

@@ -157,6 +157,19 @@ _OF_TARGETS: Final[Mapping[str, Effect]] = {
     "overallTimeout": Effect(
         "for all attempts of a call and the pauses between them; not of WebSockets and streams declared by `dapr-stream` (none)"
     ),
+    "hedging.delay": Effect(
+        "in place of retries: how long a call waits for its answer before it is made once more at another endpoint, at least 5ms. The"
+        " first answer is taken, the other attempts are cancelled. Of HTTP calls that `retryOn: idempotent` would repeat, and of gRPC"
+        " methods in `methods`; of complete requests that fit into the replay buffer alone. Each takes from the retry budget (none)"
+    ),
+    "hedging.maxAttempts": Effect("attempts of a call at once, with the first, 2 to 5 (2)"),
+    "hedging.methods": Effect(
+        "methods of gRPC that may be carried out twice, as `/package.Service/Method`; others are called once (none)"
+    ),
+    "hedging.nonFatalStatusCodes": Effect(
+        "codes of gRPC after which the others go on, and the next attempt begins at once; of HTTP the statuses that gRPC has for them,"
+        " for 14 429 and 502 to 504. Any other failure is the call's (14)"
+    ),
     "balancing.hash.caller": Effect(
         "of `ring-hash`, true: the calling app decides, so that all its calls, whichever instance makes them, go to one endpoint"
     ),

@@ -40,6 +40,15 @@ class Backoff(Section, frozen=True):
     multiplier: float | None = None
 
 
+class Hedging(Section, frozen=True):
+    """`hedging` of a target: further attempts beside one that is slow."""
+
+    delay: str
+    max_attempts: int = 2
+    methods: list[str] = field(default_factory=list)
+    non_fatal_status_codes: str = "14"
+
+
 class Target(Section, frozen=True):
     """`default`, and an entry of `apps`: what holds for calls to an app."""
 
@@ -50,6 +59,7 @@ class Target(Section, frozen=True):
     retry_on: Literal["any", "idempotent"] = "any"
     backoff: Backoff | None = None
     overall_timeout: str | None = None
+    hedging: Hedging | None = None
 
 
 class Targets(Section, frozen=True):

@@ -21,6 +21,18 @@ class BackoffRule(Struct, frozen=True, kw_only=True):
     multiplier: float | None = None
 
 
+class HedgeRule(Struct, frozen=True, kw_only=True):
+    """Another attempt each `delay_s` while none is answered, up to `attempts` in all, in place of retries.
+
+    Of idempotent HTTP calls, and of gRPC calls of `methods` (`/package.Service/Method`). grpc_codes: those after which others go on.
+    """
+
+    attempts: int
+    delay_s: float
+    methods: frozenset[str] = frozenset()
+    grpc_codes: frozenset[int] = frozenset({14})
+
+
 class TargetRetries(Struct, frozen=True, kw_only=True):
     """Of calls to one target. budget: None: the profile's own.
 
@@ -32,3 +44,4 @@ class TargetRetries(Struct, frozen=True, kw_only=True):
     on: Literal["any", "idempotent"] = "any"
     backoff: BackoffRule = BackoffRule()
     overall_s: float | None = None
+    hedging: HedgeRule | None = None

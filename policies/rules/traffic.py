@@ -41,6 +41,12 @@ class TrafficRules(Struct, frozen=True, kw_only=True):
     default: TargetTraffic = TargetTraffic()
     inbound: Limits = Limits()
 
+    @property
+    def hedged_methods(self) -> frozenset[str]:
+        """Those of gRPC that any target hedges."""
+        each = (target.retries.hedging for target in (self.default, *self.targets.values()))
+        return frozenset().union(*(one.methods for one in each if one is not None))
+
     def for_app(self, app_id: str, namespace: str) -> TargetTraffic:
         """What holds for calls to an app, however the call spells it; an HTTPEndpoint is one of its caller's own namespace."""
         return self.targets.get(f"{app_id}.{namespace}", self.default)

@@ -213,6 +213,11 @@ def _plan_rows(told: Told) -> Iterator[tuple[str, str]]:
     )
     for policy in told["retries"]:
         yield "retries", _retry(policy)
+    if hedge := told.get("hedge"):
+        yield (
+            "hedging",
+            f"up to {hedge['attempts']} attempts at once, each {hedge['delay_s']:g} s after the one before",
+        )
     yield from (("not retried", f"{one['what']} ({one['why']})") for one in told["notRetried"])
     if told.get("budget"):
         yield "budget", _budget(told["budget"])

@@ -140,6 +140,17 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     heeds_answer: bool = False
 
 
+class Hedge(Struct, frozen=True, kw_only=True):
+    """Another attempt beside those under way each `delay_s`, up to so many `attempts` in all, until one of them is answered.
+
+    Only of a request that is complete and can be sent again. Each takes from the Plan's budget; without, there is no further one. What
+    makes a failure no answer is a rule of the Plan's `retries`. Source: gRPC proposal A6, Hedging.
+    """
+
+    attempts: int
+    delay_s: float
+
+
 class Delays(Protocol):
     """The pauses of one call, in seconds."""
 
@@ -174,6 +185,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     gates: names of those that the call passes once, before its first attempt.
     budget: what retries are taken from, but those of inner rules; where it is empty, there is none.
+    hedge: whether attempts are made at once; then no rule is to have pauses but inner ones.
     breaker: asked before each attempt but those that are made at once or by an inner rule; where it refuses, the call fails.
     local_replies: the answer to each cause for which the call ends here.
     by_daprd: place of the route (of weight 0) that an attempt takes instead where its call is not gRPC and the peer takes nothing else, as
@@ -186,6 +198,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     labels: Labels
     routes: tuple[Route, ...]
     retries: tuple[RetryPolicy, ...] = ()
+    hedge: Hedge | None = None
     gates: tuple[str, ...] = ()
     breaker: BreakerUse | None = None
     budget: BudgetUse | None = None

@@ -38,6 +38,7 @@ from proxy.deciding.callee import (
     FIRST_ACCESS_TABLE,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    HEDGED_METHODS,
     IDEMPOTENCY_SET,
     LIMIT_PATHS,
     OTLP_PATHS,
@@ -62,6 +63,7 @@ _PATHS = {
     DAPR_METHODS: "methods of Dapr's gRPC API",
     **dict.fromkeys(range(LIMIT_PATHS, LIMIT_PATHS + 3), "paths of rates"),
     OTLP_PATHS: "paths of OpenTelemetry's exporters",
+    HEDGED_METHODS: "methods that are hedged",
 }
 _SETS = {
     API_TOKEN_SET: "the API's token",
@@ -153,6 +155,7 @@ class Explainer:
             ],
             "timeouts": {"connectS": plan.connect_s, "attemptS": plan.attempt_s, "totalS": plan.total_s},
             "retries": [_retry(policy) for policy in plan.retries],
+            "hedge": None if plan.hedge is None else asdict(plan.hedge),
             "notRetried": _not_retried(head, plan),
             "budget": _budget(plan.budget),
             "gates": list(plan.gates),

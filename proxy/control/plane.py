@@ -43,6 +43,7 @@ from proxy.deciding.callee import (
     DAPR_METHODS,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    HEDGED_METHODS,
     HTTP_PIPELINE,
     IDEMPOTENCY_SET,
     OTLP_PATHS,
@@ -59,13 +60,14 @@ from proxy.deciding.callee import (
     parse_routes,
 )
 from proxy.deciding.daprd import TO_DAPRD
+from proxy.deciding.hedging import HedgedMethods
 from proxy.deciding.inbound import Inbound
 from proxy.deciding.limits import gates_of, inbound_limits, target_of
 from proxy.deciding.naming import SERVICES_HOLD
 from proxy.deciding.outbound import DAPR_API, OTLP, OWN_API, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
-from proxy.deciding.retry_policies import IDEMPOTENCY
+from proxy.deciding.repeatable import IDEMPOTENCY
 from proxy.deciding.tokens import BEARER
 from proxy.settings.values import Settings
 from sentry.client import Svid
@@ -495,6 +497,7 @@ class Control:
 
     def _policy_tables(self) -> Iterator[tuple[int, Table]]:
         yield from self.outbound.view.sampling.tables()
+        yield HEDGED_METHODS, HedgedMethods(self.outbound.view.traffic.hedged_methods)
         yield from self.inbound.view.authorizer.tables()
         yield from self.inbound.view.limits.tables()
         for pipeline in self._pipelines.values():

@@ -22,6 +22,7 @@ HTTP_PIPELINE = 4  # and two more
 APP_PIPELINE = 7  # likewise
 OTLP_PATHS = 10
 LIMIT_PATHS = 11  # of rates; and two more
+HEDGED_METHODS = 14
 FIRST_ACCESS_TABLE = 16
 SAMPLING_TABLES = 1 << 20  # and two more
 API_TOKEN_SET = 1  # numbers of the pushed header sets

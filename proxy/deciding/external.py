@@ -21,6 +21,7 @@ from proxy.deciding.retry_policies import (
     attempt_timeout,
     breaker_use,
     budget_use,
+    hedge,
     overall_limit,
     retry_policies,
 )
@@ -114,6 +115,7 @@ def to_external(
             head, rules, external.text, form, method=str(external.url) if external.is_one else None
         ),
         budget=budget_use(head, rules, external.key),
+        hedge=hedge(head, rules),
         retries=(*retry_policies(head, own, rng), _redial(), *resent(head, grpc=False)),
         attempt_s=attempt_timeout(head, rules),
         total_s=overall_limit(head, rules),

@@ -52,6 +52,7 @@ from proxy.deciding.retry_policies import (
     attempt_timeout,
     breaker_use,
     budget_use,
+    hedge,
     overall_limit,
     retry_policies,
 )
@@ -498,6 +499,7 @@ class Outbound:
             retries=retry_policies(head, rules, view.random),
             breaker=breaker_use(head, rules, callee.text, named.form),
             budget=budget_use(head, rules, callee.key),
+            hedge=hedge(head, rules),
             attempt_s=attempt_timeout(head, rules),
             total_s=overall_limit(head, rules),
             body_bytes=app.body_bytes,

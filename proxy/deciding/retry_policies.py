@@ -17,22 +17,17 @@ from policies.rules.retries import BackoffRule
 from proxy.contract import budgets
 from proxy.contract.breakers import BreakerSpec, BreakerUse
 from proxy.contract.head import Form
-from proxy.contract.plan import Cause, RetryPolicy
+from proxy.contract.plan import Cause, Hedge, RetryPolicy
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_plan import IDEMPOTENT
-from proxy.deciding.callee import IDEMPOTENCY_SET, TRUTHY_SET
+from proxy.deciding.hedging import hedge_of, hedge_rule, hedged_failures
+from proxy.deciding.repeatable import is_declared_stream, is_idempotent, is_unknown_length
 from proxy.wire.target import as_forwarded
 
 _UNSENT = frozenset({Cause.CONNECT, Cause.REFUSED, Cause.TLS_IDENTITY, Cause.NO_ENDPOINT, Cause.NOT_READY})
 _BROKEN = _UNSENT | {Cause.RESET_EARLY, Cause.TIMEOUT}
-IDEMPOTENCY = frozenset({b"idempotency-key"})  # a pattern as `proxy.contract.plan.carries` reads it
 _AS_DAPR = BackoffRule()
 _REDIAL_S = (0.0, 0.05)  # a proxied gRPC call is redialled at once, then fails
-
-
-def is_declared_stream(head: RecordingHead) -> bool:
-    """`dapr-stream`: timeout and retries cover the opening only."""
-    return head.protocol() == "grpc" and head.header_is(b"dapr-stream", TRUTHY_SET)
 
 
 def retry_policies(
@@ -48,7 +43,10 @@ def retry_policies(
         if head.method() in IDEMPOTENT and head.framing() == "none":
             on = _UNSENT | {Cause.RESET_EARLY}
         made.append(replace(_of(rules.builtin_retry, on, rng), is_inner=True))
-    if rules.retry is not None:
+    hedged = hedge_rule(head, rules)
+    if hedged is not None:
+        made.append(hedged_failures(hedged, heeds_answers=rules.heeds_answers))
+    elif rules.retry is not None:
         made.append(_written(head, rules.retry, rules, rng))
     elif grpc:
         made.append(
@@ -64,6 +62,12 @@ def retry_policies(
     return tuple(made)
 
 
+def hedge(head: RecordingHead, rules: TargetRules) -> Hedge | None:
+    """Whether attempts are made at once."""
+    rule = hedge_rule(head, rules)
+    return None if rule is None else hedge_of(rule)
+
+
 def attempt_timeout(head: RecordingHead, rules: TargetRules) -> float | None:
     """Seconds for one attempt; a declared stream has none beyond its opening."""
     if rules.timeout_s is None or rules.timeout_s <= 0 or is_declared_stream(head):
@@ -72,20 +76,17 @@ def attempt_timeout(head: RecordingHead, rules: TargetRules) -> float | None:
 
 
 def budget_use(head: RecordingHead, rules: TargetRules, target: str) -> budgets.BudgetUse | None:
-    """What retries by a written policy are taken from, by all calls to this target."""
+    """What retries by a written policy, and attempts at once, are taken from, by all calls to this target."""
     found = rules.retries.budget or rules.budget
-    if found is None or found == "off" or rules.retry is None or is_unknown_length(head):
+    if found is None or found == "off" or is_unknown_length(head):
+        return None
+    if rules.retry is None and hedge_rule(head, rules) is None:
         return None
     if isinstance(found, RetryShare):
         share = budgets.RetryShare(ratio=found.ratio, min_per_s=found.min_per_s, ttl_s=found.ttl_s)
         return budgets.BudgetUse(target=target, rule=share)
     throttle = budgets.RetryThrottle(max_tokens=found.max_tokens, token_ratio=found.token_ratio)
     return budgets.BudgetUse(target=target, rule=throttle)
-
-
-def is_unknown_length(head: RecordingHead) -> bool:
-    """Whether it has a body of unknown length, which is never sent twice."""
-    return head.protocol() != "grpc" and head.framing() == "stream"
 
 
 def breaker_use(
@@ -134,13 +135,6 @@ def _written(
         http_codes=rule.http_codes,
         grpc_codes=rule.grpc_codes,
     )
-
-
-def is_idempotent(head: RecordingHead) -> bool:
-    """Whether an HTTP call may be carried out twice, by its method or its Idempotency-Key. gRPC calls count as such: nobody can tell."""
-    if head.protocol() == "grpc" or head.method() in IDEMPOTENT:
-        return True
-    return head.carries(IDEMPOTENCY_SET)
 
 
 def overall_limit(head: RecordingHead, rules: TargetRules) -> float | None:

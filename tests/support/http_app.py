@@ -176,7 +176,7 @@ async def status(exchange: Exchange) -> None:
 
 
 async def script(exchange: Exchange) -> None:
-    """Answers a `?key=` with one of `?codes=500,500,200` after the other, the last one for ever; /stats tells the bodies."""
+    """Answers a `?key=` with one of `?codes=500,500,200` after the other, the last one for ever; /stats tells the bodies. 0: never."""
     seen = exchange.scripts.setdefault(exchange.argument("key", "-"), [])
     codes = [int(code) for code in exchange.argument("codes", "200").split(",")]
     code = codes[min(len(seen), len(codes) - 1)]
@@ -184,6 +184,8 @@ async def script(exchange: Exchange) -> None:
     number = len(seen)
     async for part in exchange.body():
         seen[number - 1] += len(part)
+    if code == 0:
+        await asyncio.Event().wait()
     await exchange.reply(code, f"attempt {number}".encode(), [("content-type", "text/plain")])
 
 

@@ -32,7 +32,7 @@ BalancingParts = tuple[BalancingPolicy, bytes, bytes]  # the fields of a Balanci
 PlanParts = tuple[
     TokenParts,
     list[RouteParts],
-    list[RetryParts],
+    tuple[list[RetryParts], tuple[int, float] | None],
     list[str],
     tuple[BreakerUseParts | None, BudgetParts | None],
     Times,

@@ -71,7 +71,10 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
     return (
         token,
         routes,
-        [_retry_parts(policy) for policy in plan.retries],
+        (
+            [_retry_parts(policy) for policy in plan.retries],
+            None if plan.hedge is None else (plan.hedge.attempts, plan.hedge.delay_s),
+        ),
         list(plan.gates),
         (None if plan.breaker is None else astuple(plan.breaker), _budget_parts(plan.budget)),
         (plan.connect_s, plan.attempt_s, plan.total_s),

@@ -54,7 +54,6 @@ class Exchange:
 
     __slots__ = (
         "_breaker",
-        "_budget",
         "_cancels",
         "_deadline_at",
         "_done",
@@ -76,6 +75,7 @@ class Exchange:
         "_upper_answer",
         "_waits_since",
         "body",
+        "budget",
         "carrier",
         "head",
         "head_ns",
@@ -120,7 +120,7 @@ class Exchange:
         self.under_way = UnderWay()
         self.tried: set[str] = set()
         self._retrying = Retrying(())
-        self._budget: Budget | None = None
+        self.budget: Budget | None = None
         self.body = RequestBody(raw.framing, carrier.replay)
         self.is_committed = False
         self._upper_answer = False  # its body goes on in upper case
@@ -231,10 +231,10 @@ class Exchange:
             self.body.is_upper = may_be and plan.upper_request
             self._upper_answer = may_be and plan.upper_response
         if plan.budget is not None:
-            self._budget = self.carrier.budgets.find(plan.budget)
-            self._budget.begun(self.carrier.now())
+            self.budget = self.carrier.budgets.find(plan.budget)
+            self.budget.begun(self.carrier.now())
         is_stream = self.raw.framing == "stream" and self.raw.protocol != "grpc"
-        self._retrying = Retrying(plan.retries, self._budget, is_stream=is_stream)
+        self._retrying = Retrying(plan.retries, self.budget, is_stream=is_stream)
         self.route = draw_route(plan.routes, self.carrier.rng)  # once: attempts stay on one side of a split
         if plan.gates:
             self._waits_since = time.perf_counter()
@@ -564,8 +564,8 @@ class Exchange:
             gates.leave(heard)
         self._tell_breaker(heard is not None)
         has_failed = heard not in {None, Cause.CALLER_LEFT} and self._status != 101
-        if self._budget is not None and heard is None:
-            self._budget.succeeded(self.carrier.now())
+        if self.budget is not None and heard is None:
+            self.budget.succeeded(self.carrier.now())
         decision = reply or (self._kept.decision if self._kept is not None else None)
         outcome = Outcome(
             head=self.head,

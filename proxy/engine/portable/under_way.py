@@ -1,5 +1,6 @@
 """The attempts of one call that are under way: one, or several at once."""
 
+from asyncio import TimerHandle
 from typing import TYPE_CHECKING
 
 from proxy.contract.outcome import Attempt
@@ -19,14 +20,16 @@ _OUTRUN, _OUTRUN_BY = Cause.CALLER_LEFT, "another attempt of the call went on"
 class UnderWay:
     """Mutable state: the attempts, the records of all that were begun, and `the_one`.
 
-    That is the attempt whose answer is passed on, or the only one that can send all of the request: others are ended.
+    That is the attempt whose answer is passed on, or the only one that can send all of the request: others are ended. And what another
+    attempt beside them waits for, where the Plan has a hedge.
     """
 
-    __slots__ = ("_each", "_records", "the_one")
+    __slots__ = ("_each", "_hedging", "_records", "the_one")
 
     def __init__(self) -> None:
         self._each: list[UpstreamAttempt] = []
         self._records: list[Attempt] = []
+        self._hedging: TimerHandle | None = None
         self.the_one: UpstreamAttempt | None = None
 
     def begin(self, exchange: "Exchange") -> None:
@@ -35,6 +38,28 @@ class UnderWay:
         self._each.append(attempt)
         self._records.append(attempt.record)
         attempt.start()
+        hedge = exchange.plan.hedge
+        if hedge is not None and self.begun < hedge.attempts:
+            self._await_hedge(exchange, hedge.delay_s)
+
+    def _await_hedge(self, exchange: "Exchange", delay_s: float) -> None:
+        self._cancel_hedge()
+        if self._each and self.the_one is None:
+            self._hedging = exchange.carrier.later(delay_s, self._hedge, exchange, delay_s)
+
+    def _hedge(self, exchange: "Exchange", delay_s: float) -> None:
+        self._hedging = None
+        if not self._each or self.the_one is not None:
+            return
+        if not exchange.body.ended:
+            self._await_hedge(exchange, 2 * delay_s)  # some requests never are complete
+        elif exchange.budget is None or exchange.budget.take(exchange.carrier.now()):
+            self.begin(exchange)
+
+    def _cancel_hedge(self) -> None:
+        if self._hedging is not None:
+            self._hedging.cancel()
+            self._hedging = None
 
     @property
     def begun(self) -> int:
@@ -84,6 +109,7 @@ class UnderWay:
 
     def close(self) -> list[Attempt]:
         """The call is over, and so are all. The records as they were begun, but that of the one comes last: by it the call ended."""
+        self._cancel_hedge()
         the_one, self.the_one = self.the_one, None  # it points back here: no cycles to collect
         if the_one is not None:
             self._records.sort(key=lambda record: record is the_one.record)

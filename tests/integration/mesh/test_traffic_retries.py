@@ -89,3 +89,10 @@ async def test_retries_go_by_the_resource_in_force(shop: Shop) -> None:
     late = await shop.call("/slow?s=60")
     assert (late.status, late.get("postern-error")) == (500, "timeout")
     assert b"deadline" in late.body
+
+
+async def test_slow_answer_does_not_keep_its_caller(shop: Shop) -> None:
+    """Two attempts at once: the first is never answered, the second is."""
+    await shop.goes_by("{hedging: {delay: 100ms}}")
+    answer = await shop.call(f"/script?key={uuid.uuid4().hex}&codes=0,200")
+    assert (answer.status, answer.body) == (200, b"attempt 2")

@@ -18,6 +18,7 @@ from proxy.deciding.callee import (
     DAPR_METHODS,
     FOREIGN_SITE_SET,
     GRPC_WEB_SET,
+    HEDGED_METHODS,
     IDEMPOTENCY_SET,
     OTLP_PATHS,
     OUT_PATHS,
@@ -30,10 +31,11 @@ from proxy.deciding.callee import (
     Services,
     parse_routes,
 )
+from proxy.deciding.hedging import HedgedMethods
 from proxy.deciding.inbound import Inbound, InboundView
 from proxy.deciding.outbound import Outbound
 from proxy.deciding.outbound_view import OutboundView
-from proxy.deciding.retry_policies import IDEMPOTENCY
+from proxy.deciding.repeatable import IDEMPOTENCY
 from proxy.wire.target import parse
 from telemetry.hosts import FOREIGN_SITES
 
@@ -104,6 +106,7 @@ def tables(authorizer: Authorizer | None = None, token: bytes | None = None) -> 
     made.put_set(PREFLIGHT_SET, PREFLIGHT)
     made.put_set(GRPC_WEB_SET, GRPC_WEB)
     made.put_set(IDEMPOTENCY_SET, IDEMPOTENCY)
+    made.put_paths(HEDGED_METHODS, HedgedMethods(frozenset({"/shop.CartService/Get"})))
     authorizer = authorizer or Authorizer(rules())
     for number, table in authorizer.tables():
         made.put_paths(number, table)

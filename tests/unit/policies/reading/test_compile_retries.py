@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from policies.rules.budgets import RetryShare, RetryThrottle
-from policies.rules.retries import BackoffRule, TargetRetries
+from policies.rules.retries import BackoffRule, HedgeRule, TargetRetries
 from tests.unit.policies.reading.test_compile_traffic import faults, loaded, traffic
 from tests.unit.policies.writing import OWN
 
@@ -46,6 +46,24 @@ def test_budget_is_a_share_a_throttle_or_none(tmp_path: Path, written: str, budg
 
 
 @pytest.mark.parametrize(
+    ("written", "rule"),
+    [
+        ("{delay: 50ms}", HedgeRule(attempts=2, delay_s=0.05)),
+        (
+            '{maxAttempts: 5, delay: 1s, methods: [/a.B/C], nonFatalStatusCodes: "2,14"}',
+            HedgeRule(attempts=5, delay_s=1.0, methods=frozenset({"/a.B/C"}), grpc_codes=frozenset({2, 14})),
+        ),
+        (
+            '{delay: 5ms, nonFatalStatusCodes: ""}',
+            HedgeRule(attempts=2, delay_s=0.005, grpc_codes=frozenset()),
+        ),
+    ],
+)
+def test_hedging_is_read(tmp_path: Path, written: str, rule: HedgeRule) -> None:
+    assert of_a(tmp_path, f"{{hedging: {written}}}").hedging == rule
+
+
+@pytest.mark.parametrize(
     ("written", "told"),
     [
         ("retryBudget: {ratio: -1}", "retryBudget.ratio: -1 is out of range (expected 0 to 1000)"),
@@ -61,6 +79,15 @@ def test_budget_is_a_share_a_throttle_or_none(tmp_path: Path, written: str, budg
         ("overallTimeout: 0s", "overallTimeout: `0s` is out of range"),
         ("overallTimeout: -1s", "overallTimeout: `-1s` is out of range"),
         ("overalTimeout: 1s", "overalTimeout"),
+        ("hedging: {}", "hedging.delay: is missing"),
+        ("hedging: {delay: 1ms}", "hedging.delay: `1ms` is too short"),
+        ("hedging: {delay: 1s, maxAttempts: 6}", "hedging.maxAttempts: 6 is out of range (expected 2 to 5)"),
+        ("hedging: {delay: 1s, maxAttempts: 1}", "hedging.maxAttempts: 1 is out of range"),
+        ("hedging: {delay: 1s, methods: [Get]}", "hedging.methods[0]: `Get` is not a method of gRPC"),
+        (
+            'hedging: {delay: 1s, nonFatalStatusCodes: "17"}',
+            "hedging.nonFatalStatusCodes: `17` is out of range",
+        ),
     ],
 )
 def test_fault_is_told_with_its_field(tmp_path: Path, written: str, told: str) -> None:

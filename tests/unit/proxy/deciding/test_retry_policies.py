@@ -15,11 +15,11 @@ from proxy.contract.breakers import BreakerSpec, BreakerUse
 from proxy.contract.budgets import BudgetUse, RetryShare, RetryThrottle
 from proxy.contract.head import Form
 from proxy.contract.plan import Cause, Plan, RetryPolicy
+from proxy.deciding.repeatable import is_declared_stream
 from proxy.deciding.retry_policies import (
     attempt_timeout,
     breaker_spec,
     breaker_use,
-    is_declared_stream,
     retry_policies,
 )
 from proxy.engine.portable.retrying import covers

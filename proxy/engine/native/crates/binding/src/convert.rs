@@ -19,7 +19,7 @@ use postern_core::decision::access::{self, AccessTable};
 use postern_core::decision::baggage;
 use postern_core::decision::edits::Edits;
 use postern_core::decision::path_readings::{is_ambiguous, readings};
-use postern_core::decision::plan::{Plan, Read, ReleasedTokens, Reply, RetryPolicy, Route, Token};
+use postern_core::decision::plan::{Hedge, Plan, Read, ReleasedTokens, Reply, RetryPolicy, Route, Token};
 use postern_core::decision::tables::{self, PathTable};
 use postern_core::decision::target::{self, Form};
 use postern_core::decision::templates::TemplateTable;
@@ -69,11 +69,11 @@ pub(crate) enum OperandParts {
 }
 /// connect, attempt, total
 type TimeParts = (f64, Option<f64>, Option<f64>);
-/// token, routes, retries, gates, (breaker, budget), times, body bytes, replay bytes, reply edits, route by daprd, scopes
+/// token, routes, (retries, attempts at once and after how long each), gates, (breaker, budget), times, body bytes, replay bytes, reply edits, route by daprd, scopes
 pub(crate) type PlanParts = (
     TokenParts,
     Vec<RouteParts>,
-    Vec<RetryParts>,
+    (Vec<RetryParts>, Option<(usize, f64)>),
     Vec<String>,
     (Option<BreakerUseParts>, Option<BudgetParts>),
     TimeParts,
@@ -184,8 +184,20 @@ pub(crate) fn reply(parts: ReplyParts, released: &ReleasedTokens) -> PyResult<Bo
 }
 
 pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens, budgets: &Budgets) -> PyResult<Box<Plan>> {
-    let (token, routes, retries, gates, (breaker, budget), times, body_bytes, replay_bytes, reply_edits, upper, by_daprd, scopes) =
-        parts;
+    let (
+        token,
+        routes,
+        (retries, hedge),
+        gates,
+        (breaker, budget),
+        times,
+        body_bytes,
+        replay_bytes,
+        reply_edits,
+        upper,
+        by_daprd,
+        scopes,
+    ) = parts;
     let (upper_request, upper_response) = upper;
     let (connect, attempt, total) = times;
     let token = token_of(token, released)?;
@@ -201,6 +213,7 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens, budgets: &Budget
         token,
         routes,
         retries,
+        hedge: hedge.map(|(attempts, delay_s)| Ok::<_, PyErr>(Hedge { attempts, delay: seconds(delay_s)? })).transpose()?,
         gates,
         breaker: breaker.map(breaker_use).transpose()?,
         budget: budget.map(|parts| self::budget(parts, budgets)),

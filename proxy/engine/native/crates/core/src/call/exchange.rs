@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::call::attempt::Ended;
 use crate::call::breakers::Asking;
@@ -79,6 +79,8 @@ pub struct Call {
     pub head_ns: u64,
     pub number: u64,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// What another attempt beside those under way waits for, and how long.
+    hedge: Option<(Pin<Box<Sleep>>, Duration)>,
     gates: Passage,
     /// By the gate that refused.
     pub told: Option<Box<Told>>,
@@ -154,6 +156,7 @@ impl Call {
             head_ns: 0,
             number,
             deadline: None,
+            hedge: None,
             gates: Passage::default(),
             told: None,
             breaker: Asking::default(),
@@ -328,7 +331,18 @@ impl Call {
                 return Box::pin(self.fail(down, refusal.cause, &refusal.detail)).await;
             }
             under_way.begin(self, plan);
-            let ended = poll_fn(|cx| under_way.poll(cx, self, down, plan)).await?;
+            self.await_hedge(plan);
+            let ended = poll_fn(|cx| {
+                loop {
+                    let polled = under_way.poll(cx, self, down, plan);
+                    if polled.is_ready() || !self.poll_hedge(cx, plan) {
+                        return polled;
+                    }
+                    under_way.begin(self, plan);
+                    self.await_hedge(plan);
+                }
+            })
+            .await?;
             let (pause, cause, detail) = match ended {
                 Ended::Whole => return Ok(()),
                 Ended::Retry(pause) => {
@@ -348,6 +362,30 @@ impl Call {
                 None => return Box::pin(self.fail_after(down, plan, cause, detail)).await,
             }
         }
+    }
+
+    /// Have another attempt begin beside those under way, if the Plan says so.
+    fn await_hedge(&mut self, plan: &Plan) {
+        let hedge = plan.hedge.filter(|hedge| self.attempts.len() < hedge.attempts);
+        self.hedge = hedge.map(|hedge| (Box::pin(sleep(hedge.delay)), hedge.delay));
+    }
+
+    /// Whether it begins now.
+    fn poll_hedge(&mut self, cx: &mut Context<'_>, plan: &Plan) -> bool {
+        while let Some((timer, delay)) = &mut self.hedge {
+            if timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            let delay = *delay * 2;
+            self.hedge = None;
+            if self.under_way > 0 && self.the_one.is_none() {
+                if self.body.ended {
+                    return plan.budget.as_ref().is_none_or(|budget| budget.take());
+                }
+                self.hedge = Some((Box::pin(sleep(delay)), delay)); // some requests never are complete
+            }
+        }
+        false
     }
 
     /// No attempt helped.

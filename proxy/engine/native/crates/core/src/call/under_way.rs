@@ -173,6 +173,7 @@ mod tests {
             gates: Vec::new(),
             breaker: None,
             budget: None,
+            hedge: None,
             connect: LIMIT,
             attempt: None,
             total: None,

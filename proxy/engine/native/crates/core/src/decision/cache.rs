@@ -332,6 +332,7 @@ mod tests {
             gates: Vec::new(),
             breaker: None,
             budget: None,
+            hedge: None,
             connect: Duration::ZERO,
             attempt: None,
             total: None,

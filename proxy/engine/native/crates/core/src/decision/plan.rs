@@ -119,6 +119,13 @@ impl RetryPolicy {
     }
 }
 
+/// Another attempt beside those under way after each `delay`, up to so many in all; see `proxy/contract/plan.py`.
+#[derive(Debug, Clone, Copy)]
+pub struct Hedge {
+    pub attempts: usize,
+    pub delay: Duration,
+}
+
 /// Whether an answer counts as one, by its gRPC code or its HTTP status.
 pub fn is_failure(status: u16, code: Option<u32>) -> bool {
     code.map_or_else(|| !(200..=399).contains(&status), |code| code != 0)
@@ -130,6 +137,7 @@ pub struct Plan {
     pub token: Arc<Token>,
     pub routes: Vec<Route>,
     pub retries: Vec<RetryPolicy>,
+    pub hedge: Option<Hedge>,
     pub gates: Vec<Arc<str>>,
     pub breaker: Option<BreakerUse>,
     pub budget: Option<Arc<Budget>>,

@@ -1,0 +1,193 @@
+"""Attempts at once: the first that is answered is the call's, and the others are cancelled."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from proxy.contract.budgets import BudgetUse, RetryShare
+from proxy.contract.outcome import NotRetried, Outcome
+from proxy.contract.plan import Cause, Hedge
+from tests.conformance.frames import FramePeer, Kind, dial, serving
+from tests.conformance.harness import DEADLINE_S, always, plan, retry, running
+from tests.conformance.test_pushback import GRPC, told
+from tests.support.http_client import Connection, connect
+
+HEAD = ((b"content-type", b"application/grpc"),)
+NOW = 0.01
+NEVER = 600.0
+
+
+class Answers:
+    """Apps behind one cluster that answer calls in the order in which they come: status, gRPC code, or None for never.
+
+    `came` counts the calls, `resets` those that were cancelled.
+    """
+
+    def __init__(self, *turns: int | None, grpc: bool = False) -> None:
+        self.turns = list(turns)
+        self.grpc = grpc
+        self.bodies: list[bytes] = []
+        self.came = asyncio.Semaphore(0)
+        self.resets = asyncio.Semaphore(0)
+
+    async def __call__(self, peer: FramePeer) -> None:
+        answered: set[int] = set()
+        while (got := await peer.read()) is not None:
+            message = peer.message(got.stream)
+            if message.ended and got.stream not in answered:
+                answered.add(got.stream)
+                self.bodies.append(bytes(message.body))
+                self.came.release()
+                await self._answer(peer, got.stream, self.turns.pop(0))
+            if got.kind == Kind.RST_STREAM:
+                self.resets.release()
+
+    async def _answer(self, peer: FramePeer, stream: int, turn: int | None) -> None:
+        if turn is None:
+            return
+        if self.grpc:
+            await peer.respond(stream, headers=HEAD, trailers=((b"grpc-status", b"%d" % turn),))
+        else:
+            await peer.respond(stream, status=turn, body=b"%d" % turn)
+
+    async def cancelled(self, times: int) -> None:
+        """Wait until so many calls were."""
+        await several(self.resets, times)
+
+
+async def several(events: asyncio.Semaphore, times: int) -> None:
+    """Wait for so many."""
+    async with asyncio.timeout(DEADLINE_S):
+        for _ in range(times):
+            await events.acquire()
+
+
+@asynccontextmanager
+async def hedged(engine: str, app: Answers, delay_s: float, **fields: Any) -> AsyncIterator[tuple[Any, int]]:
+    """A node, and the port of a listener over two endpoints of an app."""
+    rule = retry(3, Cause.RESET_EARLY, http_codes=frozenset({503}), grpc_codes=frozenset({14}))
+    given: dict[str, Any] = {"retries": (rule,), "hedge": Hedge(attempts=3, delay_s=delay_s)}
+    async with serving(app) as first, serving(app) as second, running(engine) as node:
+        node.cluster("app", first, second, wire="h2c")
+        yield node, await node.listen(always(plan(**given | fields)))
+
+
+async def asked(port: int, **fields: Any) -> tuple[int, bytes]:
+    async with connect(port) as caller:
+        response = await caller.request(fields.pop("method", "PUT"), "/", **fields)
+    return response.status, response.body
+
+
+async def test_answer_of_the_second_attempt_is_the_calls_and_the_first_is_cancelled(engine: str) -> None:
+    app = Answers(None, 200)
+    async with hedged(engine, app, NOW) as (node, port):
+        assert await asked(port, body=b"replay me") == (200, b"200")
+        outcome: Outcome = await node.seen.outcome()
+        await app.cancelled(1)
+    assert app.bodies == [b"replay me"] * 2
+    assert [attempt.cause for attempt in outcome.attempts] == [Cause.CALLER_LEFT, None]
+    assert len({attempt.endpoint for attempt in outcome.attempts}) == 2
+    assert (outcome.status, outcome.cause, outcome.not_retried) == (200, None, None)
+
+
+async def test_call_that_is_answered_in_time_is_made_once(engine: str) -> None:
+    app = Answers(200)
+    async with hedged(engine, app, NEVER) as (node, port):
+        assert await asked(port) == (200, b"200")
+        assert len((await node.seen.outcome()).attempts) == 1
+
+
+async def test_there_are_no_more_than_so_many(engine: str) -> None:
+    app = Answers(None, None, 200)
+    async with hedged(engine, app, NOW) as (node, port):
+        assert await asked(port, body=b"x") == (200, b"200")
+        assert len((await node.seen.outcome()).attempts) == 3
+        await app.cancelled(2)
+
+
+async def test_failure_that_is_not_fatal_is_followed_by_the_next_at_once(engine: str) -> None:
+    app = Answers(503, 503, 200)
+    async with hedged(engine, app, NEVER) as (_, port):
+        assert await asked(port, body=b"x") == (200, b"200")
+
+
+async def test_failure_that_is_not_fatal_leaves_the_others(engine: str) -> None:
+    app = Answers(None, 503, 200)
+    async with hedged(engine, app, NOW) as (node, port):
+        assert await asked(port) == (200, b"200")
+        outcome = await node.seen.outcome()
+    assert {attempt.status for attempt in outcome.attempts} == {0, 503, 200}
+
+
+async def test_last_failure_passes(engine: str) -> None:
+    app = Answers(503, 503, 503)
+    async with hedged(engine, app, NEVER) as (node, port):
+        assert await asked(port) == (503, b"503")
+        assert (await node.seen.outcome()).not_retried is NotRetried.NO_ATTEMPTS
+
+
+async def test_fatal_failure_ends_all(engine: str) -> None:
+    app = Answers(None, 500)
+    async with hedged(engine, app, NOW) as (node, port):
+        assert await asked(port) == (500, b"500")
+        await app.cancelled(1)
+        outcome = await node.seen.outcome()
+    assert (len(outcome.attempts), outcome.not_retried) == (2, NotRetried.NOT_COVERED)
+
+
+@pytest.mark.parametrize(("turns", "code"), [((None, 0), b"0"), ((14, 14, 0), b"0"), ((None, 5), b"5")])
+async def test_grpc_calls_go_by_their_codes(engine: str, turns: tuple[int | None, ...], code: bytes) -> None:
+    app = Answers(*turns, grpc=True)
+    delay_s = NOW if None in turns else NEVER
+    async with hedged(engine, app, delay_s) as (_, port), dial(port) as caller:
+        request = await caller.request(b"/s/M", method=b"POST", headers=GRPC, body=b"12345")
+        assert told(await caller.whole(request), b"grpc-status") == code
+        await app.cancelled(turns.count(None))
+    assert app.bodies == [b"12345"] * len(turns)
+
+
+async def test_attempts_beside_another_take_from_the_budget(engine: str) -> None:
+    empty = BudgetUse(target="app", rule=RetryShare(ratio=0.0, min_per_s=0.0))
+    app = Answers(None)
+    async with hedged(engine, app, NOW, budget=empty, total_s=0.5) as (node, port):
+        assert (await asked(port))[0] == 504
+        assert len((await node.seen.outcome()).attempts) == 1
+
+
+async def unfinished(caller: Connection, body: bytes) -> None:
+    """A request of which a byte is missing."""
+    await caller.send_head("PUT", "/", [("Content-Length", str(len(body) + 1))])
+    await caller.send(body)
+
+
+async def test_request_that_is_not_complete_is_sent_once(engine: str) -> None:
+    app = Answers(200)
+    async with hedged(engine, app, NOW) as (node, port), connect(port) as caller:
+        await unfinished(caller, b"hal")
+        await node.seen.until(lambda: bool(node.seen.dials))
+        with pytest.raises(TimeoutError):
+            await node.seen.outcome(timeout_s=0.5)
+        await caller.send(b"f")
+        assert (await caller.read_response("PUT")).status == 200
+        assert len((await node.seen.outcome()).attempts) == 1
+
+
+async def test_request_that_is_too_large_to_keep_is_sent_once(engine: str) -> None:
+    app = Answers(None)
+    async with hedged(engine, app, NOW, replay_bytes=3, total_s=0.5) as (node, port):
+        assert (await asked(port, body=b"four"))[0] == 504
+        assert len((await node.seen.outcome()).attempts) == 1
+
+
+async def test_caller_that_leaves_cancels_all(engine: str) -> None:
+    app = Answers(None, None, None)
+    async with hedged(engine, app, NOW) as (node, port):
+        async with connect(port) as caller:
+            await caller.send_head("GET", "/")
+            await several(app.came, 3)
+        await app.cancelled(3)
+        outcome = await node.seen.outcome()
+    assert [attempt.cause for attempt in outcome.attempts] == [Cause.CALLER_LEFT] * 3
