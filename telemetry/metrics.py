@@ -333,7 +333,7 @@ class Meters:
         )
         self.retries = self.counter(
             "postern_retries_total",
-            "Attempts after the first, by the reason why the previous one failed.",
+            "Attempts after the first, by the reason why the previous one failed; hedged: it had not ended.",
             ("dst", "reason"),
         )
         self.retry_budget_exhausted = self.counter(

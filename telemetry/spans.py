@@ -384,7 +384,9 @@ def _waits(call: Call) -> Iterator[tuple[int, str]]:
 
 
 def reason_of(attempt: AttemptNote) -> str:
-    """Why an attempt was not the last: its cause, or the code that it met."""
+    """Why an attempt was not the last: its cause, the code that it met, or `hedged`: it was given up for another beside it."""
+    if attempt.cause == names.CALLER_LEFT_CAUSE:
+        return "hedged"
     if attempt.cause is not None and attempt.cause != names.STATUS_CAUSE:
         return attempt.cause
     if attempt.grpc_code:

@@ -212,6 +212,12 @@ def test_events_are_in_order_of_time() -> None:
     assert [text.partition(" ")[0] for text in found] == ["retry", "connect", "timeout"]
 
 
+def test_attempt_that_was_given_up_for_another_is_hedged() -> None:
+    tried = (an_attempt(cause="caller-left", status=0), an_attempt())
+    (event,) = [text for _, text in made(a_call(attempts=tried)).events if text.startswith("retry")]
+    assert "reason=hedged" in event
+
+
 def test_span_at_the_caller_says_why_a_failure_was_not_retried() -> None:
     def said(direction: str, why: str) -> str | None:
         span = made(a_call(direction=direction, status=503, not_retried=why))

@@ -398,6 +398,7 @@ fn code_name(code: u32) -> Cow<'static, str> {
 /// Why an attempt was not the last.
 fn reason_of(attempt: &Attempt) -> Cow<'static, str> {
     match (attempt.cause, attempt.grpc_code) {
+        (Some(Cause::CallerLeft), _) => "hedged".into(), // it was given up for another
         (Some(cause), _) if cause != Cause::Status => cause.name().into(),
         (_, Some(code)) if code > 0 => code_name(code),
         _ if attempt.status > 0 => attempt.status.to_string().into(),
