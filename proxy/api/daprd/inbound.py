@@ -63,7 +63,8 @@ class _CallIn(ABC):
         self._app: UpstreamCall | None = None
         self._to_app = Credit(down.ack)
         self._from_app = Credit(self._ack_app)
-        self._cause: Cause | None = None  # why a proxy ended the call, whose words come
+        self._cause: Cause | None = None
+        self._refusal: Headers = ()  # why a proxy ended the call, whose words come
         self._held = bytearray()  # these words, or an answer that goes out whole
         self._has_begun = False
         self._is_over = False
@@ -135,7 +136,7 @@ class _CallIn(ABC):
 
     def response_head(self, status: int, headers: Headers, *, end: bool) -> None:
         """See ResponseEvents."""
-        self._cause = cause_of(headers)
+        self._cause, self._refusal = cause_of(headers), headers
         if self._cause is None:
             self.begin_answer(response_envelope(status, headers))
         if end:
@@ -157,7 +158,7 @@ class _CallIn(ABC):
             return
         self._app = None
         if self._cause is not None:
-            self.fail(told(self._cause, bytes(self._held), self._own.app_id))
+            self.fail(told(self._cause, bytes(self._held), self._own.app_id, self._refusal))
             return
         self.end_answer()
         self._finish(OK, "")

@@ -41,6 +41,7 @@ _EVENTS: Final = b"text/event-stream"
 #: A success without a message, which is all that such a daprd tells of events where the app ends without sending one.
 NO_EVENTS: Final = LocalResponse(200, ((b"content-type", _EVENTS),))
 _PERMISSION_DENIED, _UNAVAILABLE = 7, 14
+_LIMIT: Final = b"ratelimit"
 _CAUSES: Final = {cause.value.encode(): cause for cause in Cause}
 # What a daprd is told of a call that a proxy ended. Not UNIMPLEMENTED, after which it would come again by CallLocal; UNAVAILABLE only
 # where it may come again, and look the name up.
@@ -74,13 +75,16 @@ def cause_of(headers: Headers) -> Cause | None:
     return _CAUSES.get(dict(headers).get(HEADER, b""))
 
 
-def told(cause: Cause, body: bytes, own_id: str) -> WireError:
-    """What a daprd is told of a call that a proxy ended, whose words come with its own in front."""
+def told(cause: Cause, body: bytes, own_id: str, headers: Headers = ()) -> WireError:
+    """What a daprd is told of a call that a proxy ended, whose words come with its own in front. headers: of the proxy's answer."""
     try:
         text = str(json.loads(body)["message"])
     except (ValueError, LookupError, TypeError, RecursionError):
         text = cause.value
-    return WireError(_TOLD.get(cause, INTERNAL), text.removeprefix(invocation_failure(own_id, "")))
+    code = _TOLD.get(cause, INTERNAL)
+    if cause is Cause.RATE and any(name == _LIMIT for name, _ in headers):
+        code = RESOURCE_EXHAUSTED  # of a Traffic; a pipeline's handler is told as daprds have it
+    return WireError(code, text.removeprefix(invocation_failure(own_id, "")))
 
 
 def response_envelope(status: int, headers: Headers) -> InternalInvokeResponse:

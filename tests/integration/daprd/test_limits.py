@@ -1,4 +1,4 @@
-"""Limits of `appHttpPipeline` count each daprd for itself, as they count sidecars of our own."""
+"""Limits of `appHttpPipeline` and of a Traffic count each daprd for itself, as they count sidecars of our own."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.integration.mesh.peers import Forge
 from tests.support.engines import ENGINES
 from tests.support.mesh import Mesh, Sidecar
 
-INTERNAL = 13
+INTERNAL, RESOURCE_EXHAUSTED = 13, 8
 LIMITED = """
 apiVersion: dapr.io/v1alpha1
 kind: Configuration
@@ -48,3 +48,25 @@ async def test_each_daprd_is_a_caller_of_its_own(tmp_path: Path, engine: str) ->
             with pytest.raises(EndedError, match="rate-limited") as ended:
                 await called(forge, release, cart)
             assert ended.value.code == INTERNAL  # as daprds have it
+
+
+TRAFFIC = """
+apiVersion: postern.dev/v1alpha1
+kind: Traffic
+metadata: {name: limits}
+spec: {inbound: {rates: [{name: calls, requests: 1, per: 1h}]}}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_daprd_is_told_which_rate_it_is_over(tmp_path: Path, engine: str) -> None:
+    async with Mesh(tmp_path) as mesh:
+        limits = mesh.write("resources/limits.yaml", TRAFFIC)
+        flags = ("--engine", engine, "--resources-path", str(limits.parent))
+        cart = await mesh.sidecar("cart", app=await mesh.http_app("cart"), flags=flags)
+        forge = Forge.of(mesh.root, tmp_path / "forged")
+        for release in (V1_17, V1_18):
+            assert await called(forge, release, cart)
+            with pytest.raises(EndedError, match="by the limit calls, try again in 3600 s") as ended:
+                await called(forge, release, cart)
+            assert ended.value.code == RESOURCE_EXHAUSTED

@@ -89,6 +89,11 @@ def test_daprd_is_told_why_in_its_own_codes(cause: Cause, code: int) -> None:
     assert str(told(cause, b"no json", "web")) == cause.value
 
 
+def test_daprd_is_told_of_a_limit_with_a_name_by_a_code_of_its_own() -> None:
+    assert told(Cause.RATE, b"", "web").code == 13
+    assert told(Cause.RATE, b"", "web", ((b"ratelimit", b'"a";r=0;t=1'),)).code == 8
+
+
 def test_only_a_proxys_word_is_a_cause() -> None:
     assert cause_of(((b"postern-error", b"denied"),)) is Cause.DENIED
     assert cause_of(((b"postern-error", b"x"),)) is None
