@@ -83,7 +83,9 @@ def inbound_view(
     settings: Settings, policy: PolicySnapshot, app: AppView, authorizer: Authorizer, limits: InboundLimits
 ) -> InboundView:
     """What is decided by for calls of peers."""
-    view = InboundView(app=app, authorizer=authorizer, trust_domain=settings.trust_domain, mtls=settings.mtls)
+    view = InboundView(
+        app=app, authorizer=authorizer, limits=limits, trust_domain=settings.trust_domain, mtls=settings.mtls
+    )
     return inbound_tracing(view, policy.configuration.tracing, settings)
 
 
