@@ -30,6 +30,7 @@ from proxy.control.announcing import Announcing
 from proxy.control.app_watch import CONFIG_PATH, AppWatch
 from proxy.control.breakers import BreakerNews
 from proxy.control.description import Description
+from proxy.control.ejections import Ejections
 from proxy.control.explaining import Explainer
 from proxy.control.identity import Identity, WorkloadName
 from proxy.control.life_lines import life_lines
@@ -149,9 +150,9 @@ class Sidecar:
         chosen = choose(settings.engine, threads=settings.threads, keep_decisions=settings.keep_decisions)
         self._logs = LogOutputs(settings, configuration, self._meters)
         self._taps = taps(settings, configuration.logging, self._meters)
-        calls = recorder(settings, configuration, self._meters, self._tracer)
+        ejections = Ejections(self._control.loads, self._meters, get_logger("postern.engine"))
         reporter = Reporter(
-            calls,
+            recorder(settings, configuration, self._meters, self._tracer),
             self._meters,
             get_logger("postern.engine"),
             self._app.doubt,
@@ -164,6 +165,7 @@ class Sidecar:
             breakers=BreakerNews(
                 lambda: self._reloads.policy.resiliency, self._meters, get_logger("postern.engine")
             ),
+            ejections=ejections,
         )
         self._engine_notice = chosen.notice
         self._engine = chosen.make(
@@ -193,7 +195,7 @@ class Sidecar:
             hops=hops,
             reporter=reporter,
             taps=self._taps,
-            shapes=MetricShapes(settings, configuration.metrics, self._meters, calls),
+            shapes=MetricShapes(settings, configuration.metrics, self._meters, reporter.recorder),
             logs=self._logs,
             metrics_port=MetricsPort(self._listening, self._announcing.moved),
             names=self._name_sources,
@@ -217,6 +219,7 @@ class Sidecar:
             app=self._app,
             health=self._health,
             reloads=self._reloads,
+            ejections=ejections,
             meters=self._meters,
             tracer=self._tracer,
             relays=self._relays,

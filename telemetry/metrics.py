@@ -331,6 +331,15 @@ class Meters:
             ("phase", "direction"),
             PHASE_BUCKETS_S,
         )
+        self.outlier_ejections = self.counter(
+            "postern_outlier_ejections_total",
+            "Endpoints that were left out for what they answered, by why: failures in a row, success-rate, or probe, a call that tried"
+            " one again.",
+            ("dst", "reason"),
+        )
+        self.outliers_out = self.gauge(
+            "postern_outliers_ejected", "Endpoints that are left out now for what they answered.", ("dst",)
+        )
         self.retries = self.counter(
             "postern_retries_total",
             "Attempts after the first, by the reason why the previous one failed; hedged: it had not ended.",

@@ -126,7 +126,7 @@ CODES: Final = (
     Code(
         code="PST0219",
         about="another fault in a Traffic",
-        field=r"spec\.(?:inbound|targets\.default|targets\.apps\..+\.(?:balancing|concurrency|throttle))",
+        field=r"spec\.(?:inbound|targets\.default|targets\.apps\..+\.(?:balancing|concurrency|throttle|outliers|slowStart))",
     ),
     Code(code="PST0209", about="another fault in a Resiliency", field=r"spec\.(?:policies|targets)"),
     Code(code="PST0301", about="a fault in spec.tracing", field=r"spec\.tracing"),

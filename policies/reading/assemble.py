@@ -24,7 +24,7 @@ from policies.rules.configuration import ConfigurationValues
 from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
-from policies.rules.traffic import TrafficRules
+from policies.rules.traffic import TrafficRules, unsaid_traffic
 
 _BUILT_KINDS = ("AccessPolicy", "Traffic", "Resiliency", "HTTPEndpoint")
 _UNBUILT_KINDS = frozenset({"Configuration", "MCPServer", "Subscription", "WorkflowAccessPolicy"})
@@ -85,7 +85,11 @@ def compile_documents(
         configuration=compile_configuration(configurations, findings),
         resiliency=compile_resiliency(resources.resiliencies, own, findings),
         traffic=compile_traffic(
-            resources.traffics, own_app_id=own, own_namespace=context.own_namespace, findings=findings
+            resources.traffics,
+            own_app_id=own,
+            own_namespace=context.own_namespace,
+            unsaid=unsaid_traffic(context.profile),
+            findings=findings,
         ),
         pipelines=compile_pipelines(configurations, resources.components, own, env, findings),
         http_endpoints=compile_http_endpoints(resources.http_endpoints, own, env, findings),

@@ -7,6 +7,7 @@ from msgspec import Struct, field
 
 from policies.reading import own_traffic
 from policies.reading.compile_limits import InboundLimits, concurrency, throttle
+from policies.reading.compile_outliers import outliers
 from policies.reading.compile_retries import RetryReader
 from policies.reading.construct import Place
 from policies.reading.documents import Document
@@ -30,15 +31,23 @@ class _Merged(Struct):
 
 
 def compile_traffic(
-    documents: Documents, *, own_app_id: str, own_namespace: str, findings: Findings
+    documents: Documents,
+    *,
+    own_app_id: str,
+    own_namespace: str,
+    unsaid: TargetTraffic,
+    findings: Findings,
 ) -> TrafficRules:
-    """The rules of documents in load order. Those scoped to other apps are checked and left out."""
-    merged = _Merged()
+    """The rules of documents in load order. Those scoped to other apps are checked and left out.
+
+    unsaid: what holds where nothing is said.
+    """
+    merged = _Merged(default=unsaid)
     for document, traffic in documents:
         is_ours = not traffic.scopes or own_app_id in traffic.scopes
         # One that is not in force here is checked all the same: it is in another sidecar, or will be.
         into = merged if is_ours else _Merged()
-        _Reader(document, own_namespace, findings, into).read(traffic.spec.targets)
+        _Reader(document, own_namespace, unsaid, findings, into).read(traffic.spec.targets)
         into.inbound.read(document, traffic.spec.inbound, traffic.metadata.name, findings)
     return TrafficRules(targets=merged.targets, default=merged.default, inbound=merged.inbound.limits())
 
@@ -46,9 +55,17 @@ def compile_traffic(
 class _Reader:
     """Reads one document's entries. A later document's takes the place of an earlier one's, whole."""
 
-    def __init__(self, document: Document, own_namespace: str, findings: Findings, into: _Merged) -> None:
+    def __init__(
+        self,
+        document: Document,
+        own_namespace: str,
+        unsaid: TargetTraffic,
+        findings: Findings,
+        into: _Merged,
+    ) -> None:
         self._document = document
         self._namespace = own_namespace
+        self._unsaid = unsaid
         self._findings = findings
         self._into = into
 
@@ -94,6 +111,7 @@ class _Reader:
             if throttle_ is None
             else throttle(document, (*place, "throttle"), throttle_, findings),
             retries=RetryReader(document, findings).read(target, place),
+            outliers=outliers(document, target, place, self._unsaid.outliers, findings),
             source=".".join(map(str, place[1:])),
         )
 

@@ -182,6 +182,33 @@ _OF_TARGETS: Final[Mapping[str, Effect]] = {
         f" reach it, or got 429, 503, RESOURCE_EXHAUSTED or UNAVAILABLE, was not accepted. From 10 attempts on{_REFUSED} (2)"
     ),
     "throttle.window": Effect("see `ratio` (120s)"),
+    "outliers.enabled": Effect(
+        "false: no endpoint is left out for what it answers; those that can't be reached always are (true; under the name `daprd` only"
+        " where `outliers` is written)"
+    ),
+    "outliers.consecutiveFailures": Effect(
+        "an endpoint is left out after so many failures in a row, whatever method they were of: a 5xx, gRPC's UNKNOWN (2),"
+        " DEADLINE_EXCEEDED (4), INTERNAL (13) and UNAVAILABLE (14), no answer in time, or one that broke off; never a 4xx, nor what a"
+        " proxy refused. 0: never (5)"
+    ),
+    "outliers.successRate.endpoints": Effect(
+        "success rates are compared where at least so many endpoints had `requests` calls within `interval` (5)"
+    ),
+    "outliers.successRate.requests": Effect("see there (100)"),
+    "outliers.successRate.factor": Effect(
+        "who lies so many standard deviations below the mean is left out; 0: nobody (1.9)"
+    ),
+    "outliers.ejection": Effect(
+        "how long, times how often it was left out, up to a tenth longer; then one call tries it (30s)"
+    ),
+    "outliers.maxEjection": Effect("at most (300s)"),
+    "outliers.maxEjectedPercent": Effect(
+        "how many of the endpoints may be left out; one always, the last that takes calls never, and none where more than half are (10)"
+    ),
+    "outliers.interval": Effect(
+        "how often success rates are compared, and after which an endpoint that stayed well is forgiven one time (10s)"
+    ),
+    "slowStart": Effect("an endpoint that comes back gets fewer calls for so long (10s)"),
 }
 TRAFFIC: Final[Mapping[str, Effect]] = {
     **_EVERY_KIND,

@@ -1,8 +1,8 @@
 """Schema of postern's own kind Traffic, read like Dapr's: see `schema.py`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import field
+from msgspec import Meta, field
 
 from policies.reading.own_inbound import Concurrency, Inbound, Throttle
 from policies.reading.schema import Metadata, Section
@@ -49,6 +49,26 @@ class Hedging(Section, frozen=True):
     non_fatal_status_codes: str = "14"
 
 
+class SuccessRate(Section, frozen=True):
+    """`successRate` of `outliers`."""
+
+    endpoints: Annotated[int, Meta(ge=2)] = 5
+    requests: Annotated[int, Meta(ge=1)] = 100
+    factor: Annotated[float, Meta(ge=0)] = 1.9
+
+
+class Outliers(Section, frozen=True):
+    """`outliers` of a target."""
+
+    enabled: bool = True
+    consecutive_failures: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
+    success_rate: SuccessRate = SuccessRate()
+    ejection: str = "30s"
+    max_ejection: str = "300s"
+    max_ejected_percent: Annotated[int, Meta(ge=0, le=100)] = 10
+    interval: str = "10s"
+
+
 class Target(Section, frozen=True):
     """`default`, and an entry of `apps`: what holds for calls to an app."""
 
@@ -60,6 +80,8 @@ class Target(Section, frozen=True):
     backoff: Backoff | None = None
     overall_timeout: str | None = None
     hedging: Hedging | None = None
+    outliers: Outliers | None = None
+    slow_start: str | None = None
 
 
 class Targets(Section, frozen=True):

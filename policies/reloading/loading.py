@@ -17,7 +17,7 @@ from policies.rules.configuration import ConfigurationValues
 from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
 from policies.rules.resiliency import ResiliencyRules
-from policies.rules.traffic import TrafficRules
+from policies.rules.traffic import TrafficRules, unsaid_traffic
 
 if TYPE_CHECKING:
     from policies.reading.compile_access import AccessContext
@@ -79,7 +79,7 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         )
         resiliency, configuration, pipelines = ResiliencyRules(), ConfigurationValues(), Pipelines()
         http_endpoints: Mapping[str, HttpEndpoint] = {}
-        traffic = TrafficRules()
+        traffic = TrafficRules(default=unsaid_traffic(sources.profile))
     else:
         # ~150 ms of imports that a sidecar without files is spared.
         from policies.reading.assemble import assemble  # noqa: PLC0415

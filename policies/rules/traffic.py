@@ -1,4 +1,5 @@
-"""How calls to each target are spread over its endpoints, retried and limited, and how many come to the app; frozen values, pure.
+"""How calls to each target are spread over its endpoints, which of these get none, how calls are retried and limited, and how many come
+to the app; frozen values, pure.
 
 Made of Traffic documents by `compile_traffic.py`; without any, `TrafficRules()` holds.
 """
@@ -24,13 +25,31 @@ class BalancingRule(Struct, frozen=True, kw_only=True):
     header: str = ""
 
 
+class OutlierRule(Struct, frozen=True, kw_only=True):
+    """When an endpoint is left out for its answers, for how long, and how it comes back: `Outliers` of engines, which go by it."""
+
+    consecutive: int = 5
+    rate_endpoints: int = 5
+    rate_requests: int = 100
+    rate_factor: float = 1.9
+    ejection_s: float = 30.0
+    max_ejection_s: float = 300.0
+    max_percent: int = 10
+    interval_s: float = 10.0
+    slow_start_s: float = 10.0
+
+
 class TargetTraffic(Struct, frozen=True, kw_only=True):
-    """What holds for calls to one target. source: the entry that says so, `targets.apps.<name>` or `targets.default`; empty: none does."""
+    """What holds for calls to one target. outliers: None: no endpoint is left out for its answers.
+
+    source: the entry that says so, `targets.apps.<name>` or `targets.default`; empty: none does.
+    """
 
     balancing: BalancingRule = BalancingRule()
     concurrency: ConcurrencyRule | None = None
     throttle: ThrottleRule | None = None
     retries: TargetRetries = TargetRetries()
+    outliers: OutlierRule | None = OutlierRule()
     source: str = ""
 
 
@@ -50,3 +69,8 @@ class TrafficRules(Struct, frozen=True, kw_only=True):
     def for_app(self, app_id: str, namespace: str) -> TargetTraffic:
         """What holds for calls to an app, however the call spells it; an HTTPEndpoint is one of its caller's own namespace."""
         return self.targets.get(f"{app_id}.{namespace}", self.default)
+
+
+def unsaid_traffic(profile: str) -> TargetTraffic:
+    """What holds for targets of which nothing is said: in the profile `daprd`, no more than daprd does."""
+    return TargetTraffic(outliers=None) if profile == "daprd" else TargetTraffic()

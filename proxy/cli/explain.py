@@ -280,7 +280,8 @@ def _value(found: object) -> str:
 
 
 def _endpoint(end: Told) -> str:
-    ejected = f", ejected for {end['ejectedForS']:g} s" if end["ejectedForS"] else ""
+    why = f", as {end['ejectedAs']}" if end.get("ejectedAs") else ""
+    ejected = f", ejected for {end['ejectedForS']:g} s{why}" if end["ejectedForS"] else ""
     return f"{end['address']} ({end['source']}{ejected})"
 
 

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from proxy.contract.balancing import Balancing
+from proxy.contract.balancing import Balancing, EndpointTurn, Outliers
 from proxy.contract.breakers import BreakerGlance, BreakerSpec, BreakerTurn
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.head import Header, Headers
@@ -119,6 +119,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
     who: str = "the app"
     via: Via | None = None
     balancing: Balancing = Balancing()
+    outliers: Outliers | None = None
 
 
 def no_fields(_: Headers) -> Headers:
@@ -365,6 +366,9 @@ class Observer(Protocol):
 
     def upstream_connected(self, cluster: str, connect_s: float, tls_s: float) -> None:
         """A connection over TCP was made, in so many seconds; tls_s: of its handshake, 0 for plaintext."""
+
+    def endpoint_turned(self, turn: EndpointTurn) -> None:
+        """An endpoint is left out for what it answers, or takes calls again."""
 
     def breaker_turned(self, turn: BreakerTurn) -> None:
         """A circuit breaker opened, closed, or lets calls probe."""

@@ -13,6 +13,7 @@ from proxy.contract.engine import Engine
 from proxy.control.announcing import Announcing
 from proxy.control.app_watch import AppWatch
 from proxy.control.breakers import scrape_breakers
+from proxy.control.ejections import Ejections
 from proxy.control.identity import Identity
 from proxy.control.limit_gates import gates_status, scrape_gates
 from proxy.control.listening import Listening
@@ -46,6 +47,7 @@ class Description(Struct, frozen=True, kw_only=True):
     app: AppWatch
     health: Health
     reloads: Reloads
+    ejections: Ejections
     meters: Meters
     tracer: Tracer
     relays: Relays
@@ -110,6 +112,7 @@ class Description(Struct, frozen=True, kw_only=True):
             "engineStats": engine_status(stats),
             "limits": gates_status(stats.gates)[:_MOST_GATES],
             "circuitBreakers": self.control.breakers()[:_MOST_BREAKERS],
+            "ejectedEndpoints": self.ejections.status(),
             "exporters": exporters_status(
                 (*self.tracer.used_queues, *self.relays.used_queues, *self._log_queues()),
                 with_variables(policy.configuration.tracing, settings.otel),
@@ -133,6 +136,7 @@ class Description(Struct, frozen=True, kw_only=True):
         scrape_gates(self.meters, stats.gates)
         self._scrape_open()
         scrape_breakers(self.meters, self.reloads.policy.resiliency, self.engine.breakers())
+        self.ejections.scrape()
         held = self.identity()
         svid = held.current if held is not None else None
         if svid is not None:

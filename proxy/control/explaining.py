@@ -29,6 +29,7 @@ from proxy.contract.plan import (
     Route,
 )
 from proxy.contract.recording import Facet, Read, RecordingHead
+from proxy.control.ejections import WORDS
 from proxy.control.plane import Control
 from proxy.deciding.callee import (
     API_TOKEN_SET,
@@ -195,13 +196,22 @@ class Explainer:
     def _endpoints(self, cluster: str) -> list[Json]:
         if not cluster.startswith("peer:"):
             found = self._control.external.hosts.addresses(cluster)
-            return [{"address": address, "source": "dns", "ejectedForS": 0.0} for address in found]
+            return [
+                {"address": address, "source": "dns", "ejectedForS": 0.0, "ejectedAs": ""}
+                for address in found
+            ]
         name = ".".join(parse_key(cluster))
         known: Any = self._control.naming.endpoints(name).get(name, {})
-        ejected = {load["address"]: load["ejectedForS"] for load in known.get("loads", ())}
-        return [
-            {**end, "ejectedForS": ejected.get(end["address"], 0.0)} for end in known.get("endpoints", ())
-        ]
+        loads = {load["address"]: load for load in known.get("loads", ())}
+        return [_with_load(end, loads.get(end["address"], {})) for end in known.get("endpoints", ())]
+
+
+def _with_load(end: Json, load: Mapping[str, Any]) -> Json:
+    return {
+        **end,
+        "ejectedForS": load.get("ejectedForS", 0.0),
+        "ejectedAs": WORDS.get(load.get("outlier", ""), ""),
+    }
 
 
 def outbound_head(

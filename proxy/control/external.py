@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from nameresolution.resolver import AppName
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, Url
+from policies.rules.traffic import TargetTraffic
 from proxy.contract.addresses import join_address
-from proxy.contract.balancing import Balancing
 from proxy.contract.engine import Cluster, Engine, Upstream, VerifiedTls, Via
 from proxy.contract.plan import Decision, Hold, Plan
 from proxy.control.external_hosts import ExternalHosts, Lookup, forbidden, look_up
-from proxy.control.traffic import balancing_of
+from proxy.control.traffic import balancing_of, outliers_of
 from proxy.deciding.external import endpoint_key, endpoint_of, url_of
 from proxy.deciding.outbound_view import OutboundView
 from telemetry.errors import WebProxyError
@@ -169,6 +169,7 @@ class ExternalClusters:
         try:
             tls = self._tls(key, url) if url.scheme == "https" else None
             via = self._via(proxy) if proxy is not None else None
+            view, target = self._view(), self._traffic(key)
             self._know(key, True)  # first: an engine may decide the calls that wait for it at once
             self._engine.set_cluster(
                 Cluster(
@@ -178,7 +179,8 @@ class ExternalClusters:
                     upstreams=upstreams,
                     who=who,
                     via=via,
-                    balancing=self._balancing(key),
+                    balancing=balancing_of(target.balancing, AppName(view.app.app_id, view.app.namespace)),
+                    outliers=outliers_of(target),
                 )
             )
         except (OSError, ValueError) as error:
@@ -188,11 +190,9 @@ class ExternalClusters:
         if not is_known:
             self._invalidate(key)
 
-    def _balancing(self, key: str) -> Balancing:
+    def _traffic(self, key: str) -> TargetTraffic:
         view, name = self._view(), endpoint_of(key)
-        own = AppName(view.app.app_id, view.app.namespace)
-        target = view.traffic.default if name is None else view.traffic.for_app(name, own.namespace)
-        return balancing_of(target.balancing, own)
+        return view.traffic.default if name is None else view.traffic.for_app(name, view.app.namespace)
 
     def _tls(self, key: str, url: Url) -> VerifiedTls:
         """Raises OSError where the system's roots are needed and can't be read."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from proxy.contract.balancing import EndpointTurn
 from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import Measures, PeerRefusal
 from proxy.contract.fields import baggage_values
@@ -11,6 +12,7 @@ from proxy.contract.plan import Cause, Labels
 from proxy.control.breakers import BreakerNews
 from proxy.control.call_lines import CallLines
 from proxy.control.call_spans import CallSpans
+from proxy.control.ejections import Ejections
 from proxy.control.hop_tracing import ContextSpan
 from proxy.control.notes import note_of
 from proxy.control.tapping import Taps
@@ -56,10 +58,12 @@ class Reporter:
         hides_paths: bool = False,
         denied_as: Callable[[Outcome], str] = lambda _: "",
         breakers: BreakerNews | None = None,
+        ejections: Ejections | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._denied_as = denied_as
         self._breakers = breakers
+        self._ejections = ejections
         self.api_log = api_log
         self._taps = taps
         self.lines = lines
@@ -227,6 +231,11 @@ class Reporter:
         """A circuit breaker changed its state."""
         if self._breakers is not None:
             self._breakers.turned(turn, hides_paths=self.hides_paths)
+
+    def endpoint_turned(self, turn: EndpointTurn) -> None:
+        """An endpoint is left out for what it answers, or takes calls again."""
+        if self._ejections is not None:
+            self._ejections.turned(turn)
 
     def phased(self, labels: Labels, phases: Phases) -> None:
         """Where the time of a call went."""

@@ -141,7 +141,7 @@ class Control:
             *(settings, directory, self._heard),
             routes=lambda: self.outbound.view.routes,
             claims=lambda: self._claims,
-            loads=self._loads,
+            loads=self.loads,
         )
         self.external = ExternalClusters(
             *(lambda: self.outbound.view, self._know),
@@ -433,7 +433,8 @@ class Control:
         self._engine.invalidate("routes")
         self._engine.wake(SERVICES_HOLD)
 
-    def _loads(self, key: str) -> Sequence[Mapping[str, object]]:
+    def loads(self, key: str) -> Sequence[Mapping[str, object]]:
+        """What the engine knows of a cluster's endpoints."""
         assert self._engine is not None
         return self._engine.loads(key)
 

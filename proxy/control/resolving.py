@@ -7,6 +7,7 @@ from nameresolution.directory import Directory
 from nameresolution.look_up import Asked, LookUp, look_up
 from nameresolution.mdns.records import MDNS_SOURCE
 from nameresolution.resolver import AppName, Endpoint, Resolver
+from proxy.control.ejections import WORDS
 from proxy.control.plane import Control
 from proxy.deciding.callee import parse_callee
 from proxy.settings.values import Settings
@@ -104,7 +105,9 @@ def standing(end: Endpoint, load: Mapping[str, Any] | None) -> tuple[int, float,
     cost = rtt_ms * (in_flight + 1) / end.weight
     is_proven = bool(told.get("proven"))
     if away_s > 0:
+        why = WORDS.get(str(told.get("outlier", "")))
         after = "after connections failed" if is_proven else "as it failed or proved to be somebody else"
+        after = after if why is None else f"as {why}"
         return (2 if is_proven else 4), cost, f"left alone for {away_s:g} s {after}"
     if is_proven:
         return 0, cost, f"answered before ({rtt_ms:g} ms, {in_flight} in flight)"

@@ -1,9 +1,11 @@
 """Traffic rules as the control plane has them: what they make of the clusters that it pushes."""
 
+from msgspec.structs import asdict
+
 from nameresolution.mdns.records import MDNS_SOURCE
 from nameresolution.resolver import AppName, EndpointSet
-from policies.rules.traffic import BalancingRule, TrafficRules
-from proxy.contract.balancing import Balancing
+from policies.rules.traffic import BalancingRule, TargetTraffic, TrafficRules
+from proxy.contract.balancing import Balancing, Outliers
 from proxy.contract.engine import Cluster, Upstream
 
 
@@ -16,9 +18,15 @@ def balancing_of(rule: BalancingRule, own: AppName) -> Balancing:
     return Balancing(policy="ring-hash", key=str(own).encode())
 
 
+def outliers_of(target: TargetTraffic) -> Outliers | None:
+    """The same of who is left out."""
+    return None if target.outliers is None else Outliers(**asdict(target.outliers))
+
+
 def peer_cluster(found: EndpointSet, traffic: TrafficRules, own: AppName, *, mtls: bool) -> Cluster:
     """The cluster of an app's proxies, which has endpoints."""
     name = found.name
+    target = traffic.for_app(name.app_id, name.namespace)
     upstreams = tuple(
         Upstream(
             address=end.address,
@@ -35,5 +43,6 @@ def peer_cluster(found: EndpointSet, traffic: TrafficRules, own: AppName, *, mtl
         upstreams=upstreams,
         stale=found.stale,
         who=f"the proxy of {name.app_id}.{name.namespace}",
-        balancing=balancing_of(traffic.for_app(name.app_id, name.namespace).balancing, own),
+        balancing=balancing_of(target.balancing, own),
+        outliers=outliers_of(target),
     )

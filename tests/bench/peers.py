@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from proxy.contract.balancing import EndpointTurn
 from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import (
     Cluster,
@@ -113,6 +114,9 @@ class Deaf:
         """See Observer."""
 
     def phased(self, labels: Labels, phases: Phases) -> None:
+        """See Observer."""
+
+    def endpoint_turned(self, turn: EndpointTurn) -> None:
         """See Observer."""
 
     def breaker_turned(self, turn: BreakerTurn) -> None:

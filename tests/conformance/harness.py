@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from msgspec.structs import replace
 
 from proxy import errors
+from proxy.contract.balancing import EndpointTurn
 from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import (
     Cluster,
@@ -137,6 +138,7 @@ class Recorder:
         self.dials: list[tuple[float, float]] = []
         self.phases: list[Phases] = []
         self.turns: list[BreakerTurn] = []
+        self.endpoint_turns: list[EndpointTurn] = []
         self.open = 0
         self.opened = 0
 
@@ -163,6 +165,11 @@ class Recorder:
     def refused_peer(self, listener: str, reason: PeerRefusal, detail: str, address: str) -> None:
         """See Observer."""
         self.refused_peers.append((reason, detail, address))
+        self._tell()
+
+    def endpoint_turned(self, turn: EndpointTurn) -> None:
+        """See Observer."""
+        self.endpoint_turns.append(turn)
         self._tell()
 
     def breaker_turned(self, turn: BreakerTurn) -> None:

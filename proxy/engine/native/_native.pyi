@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from proxy.contract.balancing import BalancingPolicy
+from proxy.contract.balancing import BalancingPolicy, TurnReason
 from proxy.contract.breakers import BreakerState
 from proxy.contract.engine import PeerRefusal, SpanLabels
 from proxy.contract.head import Form, Framing, Headers
@@ -43,9 +43,19 @@ PlanParts = tuple[
     int | None,
     list[str],
 ]
-# key, wire, TLS, upstreams by address, weight and rank, what is at them, what is before them, how calls are spread
+OutlierParts = tuple[
+    int, int, int, float, float, float, int, float, float
+]  # the fields of Outliers, in order
+# key, wire, TLS, upstreams by address, weight and rank, what is at them, what is before them, how calls are spread, outliers
 ClusterParts = tuple[
-    str, str, str | VerifiedParts | None, list[tuple[str, int, int]], str, ViaParts | None, BalancingParts
+    str,
+    str,
+    str | VerifiedParts | None,
+    list[tuple[str, int, int]],
+    str,
+    ViaParts | None,
+    BalancingParts,
+    OutlierParts | None,
 ]
 ReadParts = tuple[str, bytes, int | None, int | None]
 
@@ -126,6 +136,7 @@ Notice = (
         Literal["phased"], int, tuple[float, float, float, float, float]
     ]  # of the decision with this number
     | tuple[Literal["breaker_turned"], str, str, str, BreakerState, BreakerState, CountParts]
+    | tuple[Literal["endpoint_turned"], str, str, TurnReason, float, int]
 )
 
 class Question:
@@ -165,7 +176,7 @@ class NativeEngine:
     def invalidate(self, scope: str) -> None: ...
     def redecide_open(self) -> None: ...
     def drain(self, names: list[str], within_s: float, done: object) -> None: ...
-    def loads(self, key: str) -> list[tuple[str, int, float, float, bool]]: ...
+    def loads(self, key: str) -> list[tuple[str, int, float, float, bool, TurnReason]]: ...
     def stats(self) -> tuple[int, int, int, int]: ...
     def open_work(self) -> tuple[list[tuple[int, int]], int, int, int, float]: ...
     def take_counts(self) -> tuple[int, int, int, int]: ...

@@ -239,8 +239,9 @@ class NativeEngine:
                 "rttMs": round(rtt_s * 1e3, 2),
                 "ejectedForS": round(ejected_s, 1),
                 "proven": is_proven,
+                "outlier": outlier,
             }
-            for address, in_flight, rtt_s, ejected_s, is_proven in self._core.loads(key)
+            for address, in_flight, rtt_s, ejected_s, is_proven, outlier in self._core.loads(key)
         )
 
     # --- questions and reports -------------------------------------------------------------------------------------------

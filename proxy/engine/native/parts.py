@@ -98,6 +98,7 @@ def cluster_parts(cluster: Cluster) -> "ClusterParts":
         cluster.who,
         None if cluster.via is None else _via_parts(cluster.via),
         astuple(cluster.balancing),
+        None if cluster.outliers is None else astuple(cluster.outliers),
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
+from proxy.contract.balancing import EndpointTurn
 from proxy.contract.breakers import BreakerTurn, Counts
 from proxy.contract.engine import HopSpan, LinesWanted, Measures, Observer, SpanIds, SpansWanted, Tracing
 from proxy.contract.head import RequestHead
@@ -201,6 +202,8 @@ def tell_notice(observer: Observer, notice: "Notice", known: Known) -> None:
             decision = known.decision(token)
             if decision is not None:
                 observer.phased(decision.labels, Phases(*phases))
+        case ("endpoint_turned", cluster, address, ejected, for_s, times):
+            observer.endpoint_turned(EndpointTurn(cluster, address, ejected, for_s, times))
         case ("breaker_turned", name, target, method, before, after, counts):
             observer.breaker_turned(BreakerTurn(name, target, method, before, after, Counts(*counts)))
         case _:

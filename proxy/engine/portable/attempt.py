@@ -15,6 +15,7 @@ from proxy.contract.plan import Cause
 from proxy.engine.portable.balance import Load
 from proxy.engine.portable.gates import Passage
 from proxy.engine.portable.grpc_web_call import WebCall
+from proxy.engine.portable.outliers import has_failed
 from proxy.engine.portable.passing import Refused
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
@@ -385,9 +386,19 @@ class UpstreamAttempt:
         record.cause, record.detail = cause, detail
         if self._load is not None:
             self._load.in_flight -= 1
+            self._tell_cluster(self._load)
         gates, self._gates = self._gates, None
         if gates is not None:
             gates.leave(heard_by_gates(cause, record.status, record.grpc_code))
+
+    def _tell_cluster(self, load: Load) -> None:
+        """How it ended: who answers badly is left out."""
+        exchange, carrier = self._exchange, self._exchange.carrier
+        state = carrier.clusters.get(exchange.plan.routes[self._route].cluster)
+        if state is not None and state.cluster.outliers is not None:
+            failed = has_failed(self.record, is_tunnel=exchange.raw.protocol == "websocket")
+            for turn in state.heard(load, failed, carrier.now(), carrier.rng):
+                carrier.observer.endpoint_turned(turn)
 
     def _cancel_waits(self) -> None:
         cancels, self._cancels = self._cancels, []

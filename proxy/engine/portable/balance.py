@@ -5,7 +5,9 @@ Pure: the clock is passed in. The native engine's is kept in step by `tests/vect
 
 import math
 
-from msgspec import Struct
+from msgspec import Struct, field
+
+from proxy.contract.balancing import EjectionReason
 
 DEFAULT_RTT_S = 0.030  # what an endpoint costs before it was measured
 DECAY_S = 10.0
@@ -21,6 +23,40 @@ AWAY_MAX_S = 300.0
 _DOUBLINGS = (
     16  # beyond any maximum; without a bound the number outgrows a float in some hours of a dead endpoint
 )
+
+
+LEAST_SHARE = 0.1  # of its calls, for an endpoint that has just come back
+
+
+class Standing(Struct):
+    """How an endpoint's answers were: `outliers` keeps it.
+
+    out_until: 0 where it takes calls; after that moment one call at a time probes it, until probed_until at most. times: how often it was
+    left out. back_at: when it came back, for slow_s of which it has fewer calls. calls, failed: since success rates were last compared.
+    """
+
+    in_a_row: int = 0
+    calls: int = 0
+    failed: int = 0
+    times: int = 0
+    out_until: float = 0.0
+    probed_until: float = 0.0
+    back_at: float = 0.0
+    slow_s: float = 0.0
+    reason: EjectionReason = "failures"
+
+    def is_out(self, now: float) -> bool:
+        """Whether it takes no calls now, but where too many are out."""
+        return self.out_until > 0.0 and (now < self.out_until or now < self.probed_until)
+
+    def share(self, now: float) -> float:
+        """Of its calls, as much as it gets now."""
+        passed = now - self.back_at
+        return 1.0 if self.out_until or passed >= self.slow_s else max(LEAST_SHARE, passed / self.slow_s)
+
+    def forgive(self, now: float, interval_s: float) -> None:
+        """Each interval since it came back takes one time back."""
+        self.times = max(0, self.times - int((now - self.back_at) / interval_s))
 
 
 class Load(Struct):
@@ -46,6 +82,7 @@ class Load(Struct):
     proving: bool = False
     turn: float = 0.0
     mark: int = 0
+    standing: Standing = field(default_factory=Standing)
 
     def observe(self, took_s: float, now: float) -> None:
         """One attempt got its answer after so long."""
@@ -88,15 +125,19 @@ class Load(Struct):
             self.mismatches += 1
             self.ejected_until = now + _doubled(AWAY_FIRST_S, self.mismatches, AWAY_MAX_S)
 
-    def tier(self, now: float) -> int:
-        """Endpoints of a lower tier are chosen before those of a higher one.
+    def worth(self, now: float) -> float:
+        """Its weight, less where it has just come back."""
+        return self.weight * self.standing.share(now)
+
+    def tier(self, now: float, *, heeds_answers: bool = True) -> int:
+        """Endpoints of a lower tier are chosen before those of a higher one. heeds_answers: who is left out for them comes later.
 
         What was only announced may be anybody: it comes after what has proven itself, even where that is ejected just now, unless this
         host itself knows of it; and what was seen to be somebody else comes last.
         """
         is_ejected = now < max(self.ejected_until, self.avoided_until)
         if self.proven:
-            return 2 if is_ejected else 0
+            return 2 if is_ejected or (heeds_answers and self.standing.is_out(now)) else 0
         if self.mismatches:
             return 5
         return 4 if is_ejected else 3 if self.rank else 1

@@ -23,9 +23,13 @@ Order = Callable[[Sequence[Load], float, Chance], Load]
 def choose(
     loads: Sequence[Load], tried: Collection[str], now: float, chance: Chance, order: Order
 ) -> Load | None:
-    """The endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any (panic rule). chance: in [0, 1)."""
+    """The endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any (panic rule). chance: in [0, 1).
+
+    Where more than half are left out for their answers, none is.
+    """
+    heeds_answers = 2 * sum(load.standing.is_out(now) for load in loads) <= len(loads)
     untried = [load for load in loads if load.address not in tried] or list(loads)
-    tiers = [load.tier(now) for load in untried]
+    tiers = [load.tier(now, heeds_answers=heeds_answers) for load in untried]
     best = min(tiers, default=0)
     pool = [load for load, tier in zip(untried, tiers, strict=True) if tier == best]
     if len(pool) <= 1:
@@ -38,11 +42,11 @@ class Rotation(Struct):
 
     turn: float = 0.0
 
-    def __call__(self, pool: Sequence[Load], _: float, __: Chance) -> Load:
+    def __call__(self, pool: Sequence[Load], now: float, _: Chance) -> Load:
         """Whose turn it is. Endpoints that were left out for a while do not catch up."""
         chosen = min(pool, key=lambda load: max(load.turn, self.turn))
         self.turn = max(chosen.turn, self.turn)
-        chosen.turn = self.turn + 1.0 / chosen.weight
+        chosen.turn = self.turn + 1.0 / chosen.worth(now)
         return chosen
 
 
@@ -70,27 +74,27 @@ def by_latency(pool: Sequence[Load], now: float, chance: Chance) -> Load:
     return first if one < other else second
 
 
-def by_requests(pool: Sequence[Load], _: float, chance: Chance) -> Load:
+def by_requests(pool: Sequence[Load], now: float, chance: Chance) -> Load:
     """The one with the fewest calls for its weight; chance, once, between those that have as few."""
-    costs = [(load.in_flight + 1) / load.weight for load in pool]
+    costs = [(load.in_flight + 1) / load.worth(now) for load in pool]
     least = min(costs)
     idle = [load for load, cost in zip(pool, costs, strict=True) if cost == least]
     return idle[int(chance() * len(idle))] if len(idle) > 1 else idle[0]
 
 
-def by_chance(pool: Sequence[Load], _: float, chance: Chance) -> Load:
+def by_chance(pool: Sequence[Load], now: float, chance: Chance) -> Load:
     """Any, of more weight more often."""
-    left = chance() * sum(load.weight for load in pool)
+    left = chance() * sum(load.worth(now) for load in pool)
     for load in pool[:-1]:
-        left -= load.weight
+        left -= load.worth(now)
         if left < 0.0:
             return load
     return pool[-1]
 
 
-def by_hash(key: int, pool: Sequence[Load], _: float, __: Chance) -> Load:
+def by_hash(key: int, pool: Sequence[Load], now: float, _: Chance) -> Load:
     """The same for the same key. The highest random weight wins: as on a ring, keys of an endpoint that goes move, and no others."""
-    return max(pool, key=lambda load: load.weight / -math.log(_fraction(_mixed(key ^ load.mark))))
+    return max(pool, key=lambda load: load.worth(now) / -math.log(_fraction(_mixed(key ^ load.mark))))
 
 
 def hash_of(data: bytes) -> int:
@@ -125,4 +129,4 @@ def _cost(load: Load, beside: Load, now: float) -> float:
     rtt_s = DEFAULT_RTT_S
     if measured.samples > WARM_UP:  # what was slow long ago may be quick again
         rtt_s = max(measured.rtt_s * math.exp(-max(0.0, now - measured.seen_at) / DECAY_S), 1e-6)
-    return rtt_s * (load.in_flight + 1) / load.weight
+    return rtt_s * (load.in_flight + 1) / load.worth(now)

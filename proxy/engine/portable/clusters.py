@@ -1,12 +1,14 @@
 """The clusters pushed to the engine, with the load and health of each address, and who waits for a cluster to appear."""
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
+from proxy.contract.balancing import EndpointTurn
 from proxy.contract.engine import Cluster, Upstream
 from proxy.contract.head import Headers
 from proxy.engine.portable.balance import Load
 from proxy.engine.portable.choosing import Rotation, choose, hash_of, order_of
+from proxy.engine.portable.outliers import OutlierWatch
 
 _MAX_AWAY = (
     1_024  # addresses that are gone and remembered as somebody else's: announcing them again gains nothing
@@ -16,7 +18,7 @@ _MAX_PROVING = 2
 
 class ClusterState:
     """One cluster as it stands. Mutable state: the loads, which outlive a push for the addresses that stay; `_away`, those of addresses
-    that are gone and were seen to be somebody else's; whose turn it is.
+    that are gone and were seen to be somebody else's; whose turn it is; who is left out for its answers.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -25,6 +27,7 @@ class ClusterState:
         self._away: dict[str, Load] = {}
         self._upstreams: dict[str, Upstream] = {}
         self._rotation = Rotation()
+        self._watch = OutlierWatch()
         self.update(cluster)
 
     def update(self, cluster: Cluster) -> frozenset[str]:
@@ -46,6 +49,7 @@ class ClusterState:
         }
         for address in list(self._away)[: max(0, len(self._away) - _MAX_AWAY)]:
             del self._away[address]
+        self._watch.update(cluster.key, cluster.outliers, self.loads())
         return frozenset(old) - frozenset(self._loads)
 
     def pick(
@@ -57,7 +61,16 @@ class ClusterState:
         if balancing.header:
             header = next((value for name, value in headers if name == balancing.header), None)
         order = order_of(balancing, header, self._rotation)
-        return choose(tuple(self._loads.values()), tried, now, rng.random, order)
+        chosen = choose(self.loads(), tried, now, rng.random, order)
+        if chosen is not None:
+            self._watch.begin(chosen, now)
+        return chosen
+
+    def heard(
+        self, load: Load, has_failed: bool | None, now: float, rng: random.Random
+    ) -> Sequence[EndpointTurn]:
+        """An attempt at an endpoint has ended, see `outliers.has_failed`. Returns who is left out or takes calls again."""
+        return self._watch.heard(self.loads(), load, has_failed, now, rng.random)
 
     def to_prove(self, but: str, now: float) -> Load | None:
         """An endpoint to connect to beside a call, so that it may take calls: not `but`, which the call itself goes to."""

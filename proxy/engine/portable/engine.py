@@ -214,7 +214,8 @@ class PortableEngine:
                 "address": load.address,
                 "inFlight": load.in_flight,
                 "rttMs": round(load.rtt_s * 1e3, 2),
-                "ejectedForS": round(max(0.0, load.ejected_until - now), 1),
+                "ejectedForS": round(max(0.0, load.ejected_until - now, load.standing.out_until - now), 1),
+                "outlier": load.standing.reason if load.standing.out_until else "",
                 "proven": load.proven,
             }
             for load in state.loads()

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from policies.errors import DocumentError
 from policies.reloading.loading import PolicySnapshot, load
-from policies.rules.traffic import BalancingRule, TargetTraffic
+from policies.rules.traffic import BalancingRule, OutlierRule, TargetTraffic
 from tests.unit.policies.writing import OWN, sources
 
 HEAD = "apiVersion: postern.dev/v1alpha1\nkind: Traffic\nmetadata: {name: shop}\n"
@@ -41,9 +42,8 @@ targets:
     plain: {}
 """),
     ).traffic
-    assert rules.for_app("inventory", OWN.namespace) == TargetTraffic(
-        balancing=BalancingRule(policy="round-robin"), source="targets.apps.inventory"
-    )
+    found = rules.for_app("inventory", OWN.namespace)
+    assert (found.balancing.policy, found.source) == ("round-robin", "targets.apps.inventory")
     by_user = BalancingRule(policy="ring-hash", header="x-user")
     assert rules.for_app("inventory", "eu").balancing == by_user
     assert rules.for_app("stock", OWN.namespace).balancing == BalancingRule(policy="ring-hash")
@@ -52,8 +52,48 @@ targets:
     assert (other.balancing.policy, other.source) == ("random", "targets.default")
 
 
-def test_without_a_resource_calls_go_by_latency(tmp_path: Path) -> None:
-    assert loaded(tmp_path).traffic.for_app("a", "b") == TargetTraffic()
+@pytest.mark.parametrize(("profile", "outliers"), [("daprd", None), ("dev", OutlierRule())])
+def test_what_is_not_said_is_the_profiles(tmp_path: Path, profile: str, outliers: OutlierRule | None) -> None:
+    expected = TargetTraffic(outliers=outliers)
+    bare = traffic("targets: {apps: {a: {}}}")
+    assert load(sources(tmp_path, profile=profile)).traffic.for_app("a", "b") == expected
+    rules = load(sources(tmp_path, resources={"x.yaml": bare}, profile=profile)).traffic
+    assert rules.for_app("b", OWN.namespace) == expected
+    assert rules.for_app("a", OWN.namespace) == replace(expected, source="targets.apps.a")
+
+
+def test_outliers_are_as_they_are_written(tmp_path: Path) -> None:
+    rules = loaded(
+        tmp_path,
+        traffic("""
+targets:
+  default: {outliers: {}, slowStart: 0s}
+  apps:
+    a:
+      outliers:
+        consecutiveFailures: 3
+        successRate: {endpoints: 2, requests: 10, factor: 1}
+        ejection: 1s
+        maxEjection: 1m
+        maxEjectedPercent: 50
+        interval: 250ms
+      slowStart: 5s
+    b: {outliers: {enabled: false}}
+"""),
+    ).traffic
+    assert rules.default.outliers == OutlierRule(slow_start_s=0.0)
+    assert rules.for_app("b", OWN.namespace).outliers is None
+    assert rules.for_app("a", OWN.namespace).outliers == OutlierRule(
+        consecutive=3,
+        rate_endpoints=2,
+        rate_requests=10,
+        rate_factor=1.0,
+        ejection_s=1.0,
+        max_ejection_s=60.0,
+        max_percent=50,
+        interval_s=0.25,
+        slow_start_s=5.0,
+    )
 
 
 def test_resource_for_other_apps_is_checked_and_left_out(tmp_path: Path) -> None:
@@ -111,6 +151,27 @@ def test_later_entry_takes_the_place_of_an_earlier_one_and_says_so(tmp_path: Pat
         (
             f"targets: {{apps: {{a: {{}}, a.{OWN.namespace}: {{}}}}}}",
             f"5: spec.targets.apps.a.{OWN.namespace}: a.{OWN.namespace} is named again (first as a)",
+        ),
+        (
+            "targets: {apps: {a: {outliers: {ejection: 30}}}}",
+            "5: spec.targets.apps.a.outliers.ejection: `30` has no unit (write 30ms, or 30s for seconds)",
+        ),
+        (
+            "targets: {apps: {a: {outliers: {interval: 0s}}}}",
+            "5: spec.targets.apps.a.outliers.interval: `0s` is out of range (expected 1ms to 24h)",
+        ),
+        (
+            "targets: {apps: {a: {outliers: {ejection: 10m}}}}",
+            "5: spec.targets.apps.a.outliers.ejection: maxEjection, 300s, is less (expected 10m or more)",
+        ),
+        (
+            "targets: {apps: {a: {outliers: {maxEjectedPercent: 101}}}}",
+            "5: spec.targets.apps.a.outliers.maxEjectedPercent: 101 is out of range (expected at most 100)",
+        ),
+        (
+            "targets: {apps: {a: {outliers: {enabled: false}, slowStart: 1s}}}",
+            "5: spec.targets.apps.a.slowStart: is for endpoints that come back, and outliers are off "
+            "(expected outliers: {} beside it, or none)",
         ),
         ("targets: {app: {}}", "5: spec.targets.app: unknown key (did you mean apps?)"),
     ],

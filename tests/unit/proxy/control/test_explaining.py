@@ -163,7 +163,7 @@ def test_headers_of_an_endpoint_are_not_shown(make: Make) -> None:  # noqa: F811
     assert (told["verdict"], told["callee"]) == ("forwarded", {"appId": "pay", "namespace": ""})
     assert (told["sends"]["target"], told["routes"][0]["endpoints"]) == (
         "/v1/x",
-        [{"address": "10.0.0.1:80", "source": "dns", "ejectedForS": 0.0}],
+        [{"address": "10.0.0.1:80", "source": "dns", "ejectedForS": 0.0, "ejectedAs": ""}],
     )
     assert "hidden" not in str(told)
 

@@ -30,6 +30,12 @@ def load(port: int, **facts: Any) -> dict[str, Any]:
         ({}, "mdns", 0, "answered before (1 ms, 0 in flight)"),
         ({"proven": False}, "host registry", 1, "known to this host, not called yet"),
         ({"ejectedForS": 2.5}, "mdns", 2, "left alone for 2.5 s after connections failed"),
+        (
+            {"ejectedForS": 30.0, "outlier": "failures"},
+            "mdns",
+            2,
+            "left alone for 30 s as its answers failed time after time",
+        ),
         ({"proven": False}, "mdns", 3, "only announced on the network"),
         ({"proven": False, "ejectedForS": 9.0}, "mdns", 4, "left alone for 9 s as it failed or proved"),
     ],

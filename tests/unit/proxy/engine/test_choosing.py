@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from proxy.contract.balancing import Balancing, BalancingPolicy
-from proxy.engine.portable.balance import Load
+from proxy.engine.portable.balance import Load, Standing
 from proxy.engine.portable.choosing import Rotation, by_latency, choose, hash_of, order_of
 from tests.support.vectors import Vector, vectors
 
@@ -77,6 +77,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         "put_away",
         "restore",
         "prove",
+        "leave_out",
+        "come_back",
         "begin",
         "end",
         "choose",
@@ -115,10 +117,13 @@ def change(load: Load, step: Step) -> None:
             load.restore()
         case "prove":
             load.proven = True
-        case "begin":
-            load.in_flight += 1
-        case "end":
-            load.in_flight -= 1
+        case "leave_out" | "come_back":
+            is_out = step.do == "leave_out"
+            load.standing = Standing(
+                out_until=step.at + 30.0 if is_out else 0.0, back_at=step.at, slow_s=10.0
+            )
+        case "begin" | "end":
+            load.in_flight += 1 if step.do == "begin" else -1
         case other:
             raise AssertionError(other)
 

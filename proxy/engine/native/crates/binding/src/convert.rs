@@ -11,6 +11,7 @@ use postern_core::call::budgets::{Budget, Budgets, Rule};
 use postern_core::call::cause::Cause;
 use postern_core::call::choosing::{self, Balancing};
 use postern_core::call::not_retried::NotRetried;
+use postern_core::call::outliers::Outliers;
 use postern_core::call::trips::{Operand, Program};
 use postern_core::clusters::{Cluster, Tls, Upstream, Wire};
 use postern_core::connection::tls::{Material, ServerName, Verified, VerifiedConfigs};
@@ -96,9 +97,12 @@ pub(crate) type IdentityParts = (Vec<u8>, Vec<u8>, Vec<u8>, f64);
 type VerifiedParts = (String, Vec<u8>, Vec<u8>, Vec<u8>);
 /// address, Proxy-Authorization, how it proves itself
 type ViaParts = (String, Vec<u8>, Option<VerifiedParts>);
-/// key, wire, TLS, upstreams by address, weight and rank, what is at them, what is before them, how calls are spread
+/// key, wire, TLS, upstreams by address, weight and rank, what is at them, what is before them, how calls are spread,
+/// outliers
 pub(crate) type ClusterParts =
-    (String, String, Option<TlsParts>, Vec<(String, u32, u8)>, String, Option<ViaParts>, BalancingParts);
+    (String, String, Option<TlsParts>, Vec<(String, u32, u8)>, String, Option<ViaParts>, BalancingParts, Option<OutlierParts>);
+/// consecutive, endpoints, requests and factor of success rates, ejection, longest ejection, most per cent, interval, slow start
+type OutlierParts = (u32, usize, u32, f64, f64, f64, usize, f64, f64);
 /// policy, header, key
 type BalancingParts = (String, Vec<u8>, Vec<u8>);
 /// How a cluster's connections are secured: `mesh`, `app`, or (name, roots, chain, key) of a server outside of the mesh.
@@ -259,7 +263,7 @@ pub(crate) fn breaker((policy, max_requests, interval, timeout, trip, methods): 
 }
 
 pub(crate) fn cluster(parts: ClusterParts, configs: &VerifiedConfigs) -> PyResult<Cluster> {
-    let (key, wire, tls_parts, upstreams, who, via_parts, spread) = parts;
+    let (key, wire, tls_parts, upstreams, who, via_parts, spread, outlier_parts) = parts;
     let wire = match wire.as_str() {
         "postern" => Wire::Postern,
         "http1" => Wire::Http1,
@@ -275,6 +279,23 @@ pub(crate) fn cluster(parts: ClusterParts, configs: &VerifiedConfigs) -> PyResul
         who: who.into(),
         via: via_parts.map(|parts| via(parts, configs)).transpose()?,
         balancing: balancing(spread)?,
+        outliers: outlier_parts.map(outliers).transpose()?,
+    })
+}
+
+fn outliers(parts: OutlierParts) -> PyResult<Outliers> {
+    let (consecutive, rate_endpoints, rate_requests, rate_factor, ejection, max_ejection, max_percent, interval, slow_start) =
+        parts;
+    Ok(Outliers {
+        consecutive,
+        rate_endpoints,
+        rate_requests,
+        rate_factor,
+        ejection: seconds(ejection)?,
+        max_ejection: seconds(max_ejection)?,
+        max_percent,
+        interval: seconds(interval)?,
+        slow_start: seconds(slow_start)?,
     })
 }
 

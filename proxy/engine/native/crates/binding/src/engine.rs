@@ -11,6 +11,7 @@ use std::time::Duration;
 use postern_core::call::breakers::{Glance, Turn};
 use postern_core::call::gates::GateSpec;
 use postern_core::call::not_retried::NotRetried;
+use postern_core::call::outliers::EndpointTurn;
 use postern_core::connection::tls::Identity;
 use postern_core::decision::plan::ReleasedTokens;
 use postern_core::decision::trace::{RuleSampler, Sampler};
@@ -29,6 +30,8 @@ use crate::convert::{
 };
 use crate::question::Question;
 
+/// address, calls in flight, latency, how long it is left alone, whether it is proven, why its answers keep it out
+type LoadParts = (String, u32, f64, f64, bool, &'static str);
 /// name, inside, waiting, how often what it let through ended: by the cause's name, empty for well
 /// inside, waiting, left, refused, limit
 type GateParts = (String, usize, usize, Counted, Counted, Option<usize>);
@@ -296,13 +299,13 @@ impl NativeEngine {
     }
 
     /// (address, in flight, rtt in seconds, ejected for so many seconds) of each endpoint.
-    fn loads(&self, py: Python<'_>, key: &str) -> Vec<(String, u32, f64, f64, bool)> {
+    fn loads(&self, py: Python<'_>, key: &str) -> Vec<LoadParts> {
         let loads = py.detach(|| self.engine.loads(key, STATUS_WAIT));
         loads
             .into_iter()
             .map(|load| {
                 let (rtt_s, ejected_s) = (load.rtt.as_secs_f64(), load.ejected_for.as_secs_f64());
-                (load.address.to_string(), load.in_flight, rtt_s, ejected_s, load.is_proven)
+                (load.address.to_string(), load.in_flight, rtt_s, ejected_s, load.is_proven, load.outlier)
             })
             .collect()
     }
@@ -385,8 +388,16 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
 }
 
 /// What is news, by the names that Python knows: those of the Observer's methods.
-pub(crate) const NOTICES: [&str; 7] =
-    ["connection", "refused_frames", "refused_peer", "upstream_failed", "upstream_connected", "phased", "breaker_turned"];
+pub(crate) const NOTICES: [&str; 8] = [
+    "connection",
+    "refused_frames",
+    "refused_peer",
+    "upstream_failed",
+    "upstream_connected",
+    "phased",
+    "breaker_turned",
+    "endpoint_turned",
+];
 
 fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, PyTuple>> {
     match notice {
@@ -407,6 +418,11 @@ fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, Py
         Notice::BreakerTurned(Turn { breaker, before, after, counters }) => {
             let of = (&*breaker.name, &*breaker.target, &*breaker.method);
             (NOTICES[6], of.0, of.1, of.2, before.name(), after.name(), PyTuple::new(py, counters)?).into_pyobject(py)
+        }
+        Notice::EndpointTurned(EndpointTurn { cluster, address, put_out, times }) => {
+            let (cluster, address): (&str, &str) = (cluster, address);
+            let (reason, length) = put_out.map_or(("", Duration::ZERO), |(why, length)| (why.name(), length));
+            (NOTICES[7], cluster, address, reason, length.as_secs_f64(), *times).into_pyobject(py)
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::call::balance::{Health, Load};
 use crate::call::choosing::{self, Balancing, Candidate};
+use crate::call::outliers::{Member, Outliers, Watch};
 use crate::connection::tls::Verified;
 use crate::connection::via::Via;
 use crate::fields::Headers;
@@ -48,6 +49,7 @@ pub struct Cluster {
     /// What stands before them.
     pub via: Option<Arc<Via>>,
     pub balancing: Balancing,
+    pub outliers: Option<Outliers>,
 }
 
 /// One address of a cluster. `rank`: among those that no certificate has proven yet, lower before higher.
@@ -135,7 +137,7 @@ impl Clusters {
     }
 
     /// Add or replace; loads of addresses that stay are kept. `health`: of each upstream. Returns the addresses that are gone.
-    pub fn put(&mut self, cluster: Cluster, health: Vec<Arc<Health>>) -> Vec<Arc<str>> {
+    pub fn put(&mut self, cluster: Cluster, health: Vec<Arc<Health>>, watch: Option<&Arc<Watch>>) -> Vec<Arc<str>> {
         let (old, turn) = self.known.remove(&cluster.key).map(|state| (state.endpoints, state.turn)).unwrap_or_default();
         // By address: hostile announcements may push a thousand, time and again.
         let mut by_address: HashMap<Arc<str>, Rc<Endpoint>> =
@@ -152,7 +154,7 @@ impl Clusters {
                     load: RefCell::new(Load::new(*weight, *rank, health)),
                 };
                 let endpoint = by_address.remove(address).unwrap_or_else(|| Rc::new(made()));
-                endpoint.load.borrow_mut().describe(*weight, *rank);
+                endpoint.load.borrow_mut().describe(*weight, *rank, watch);
                 endpoint
             })
             .collect();
@@ -201,6 +203,23 @@ impl HealthRegistry {
         health
     }
 
+    /// The outliers of a cluster of two or more, where it has rules for any; else nothing is held against any endpoint.
+    pub fn watch(cluster: &Cluster, health: &[Arc<Health>]) -> Option<Arc<Watch>> {
+        let Some(rules) = cluster.outliers.as_ref().filter(|_| health.len() > 1) else {
+            for health in health {
+                health.answers.readmit();
+            }
+            return None;
+        };
+        let member = |(upstream, health): (&Upstream, &Arc<Health>)| Member {
+            address: upstream.address.clone(),
+            rank: upstream.rank,
+            health: health.clone(),
+        };
+        let members = cluster.upstreams.iter().zip(health).map(member).collect();
+        Some(Watch::new(cluster.key.clone(), rules.clone(), members))
+    }
+
     /// Forget a cluster.
     pub fn forget(&mut self, key: &str) {
         self.known.remove(key);
@@ -229,6 +248,7 @@ mod tests {
             who: "the app".into(),
             via: None,
             balancing: Balancing::default(),
+            outliers: None,
         };
         let mut registry = HealthRegistry::default();
         let first = registry.put(&cluster(&["a", "b"]));

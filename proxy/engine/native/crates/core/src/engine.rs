@@ -123,7 +123,8 @@ impl Engine {
     /// Add or replace a cluster.
     pub fn set_cluster(&self, cluster: &Cluster) {
         let health = lock(&self.health).put(cluster);
-        self.commands.send(|| Command::SetCluster(cluster.clone(), health.clone()));
+        let watch = HealthRegistry::watch(cluster, &health);
+        self.commands.send(|| Command::SetCluster(cluster.clone(), health.clone(), watch.clone()));
     }
 
     /// Forget a cluster.

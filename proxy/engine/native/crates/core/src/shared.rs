@@ -187,9 +187,9 @@ impl Shared {
 
     fn apply_one(self: &Rc<Self>, number: u64, command: Command) {
         match command {
-            Command::SetCluster(cluster, health) => {
+            Command::SetCluster(cluster, health, watch) => {
                 let key = cluster.key.clone();
-                let gone = self.clusters.borrow_mut().put(cluster, health);
+                let gone = self.clusters.borrow_mut().put(cluster, health, watch.as_ref());
                 if !gone.is_empty() {
                     self.pool.retire(&key, &gone);
                 }
@@ -345,6 +345,7 @@ impl Shared {
             .iter()
             .map(|endpoint| {
                 let load = endpoint.load.borrow();
+                let standing = load.standing(now);
                 EndpointLoad {
                     address: endpoint.address.clone(),
                     in_flight: load.in_flight,
@@ -352,6 +353,7 @@ impl Shared {
                     seen_at: load.seen_at,
                     ejected_for: load.ejected_for(now),
                     is_proven: load.health.is_proven(),
+                    outlier: if standing.out_until.is_some() { standing.why.name() } else { "" },
                 }
             })
             .collect()

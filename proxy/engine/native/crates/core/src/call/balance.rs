@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::call::cause::Cause;
+use crate::call::outliers::{Answers, Standing, UNTOLD, Watch};
 
 const DEFAULT_RTT_S: f64 = 0.030; // what an endpoint costs before it was measured
 const DECAY_S: f64 = 10.0;
@@ -28,6 +29,7 @@ pub struct Health {
     is_proven: AtomicBool,
     is_proving: AtomicBool,
     ejections: Mutex<Ejections>,
+    pub answers: Answers,
 }
 
 /// `mismatches`: how often in a row its certificate was not the right one.
@@ -53,7 +55,8 @@ impl Health {
     /// Of an endpoint that nobody used. Apps and our own sockets were not announced by anybody: nothing has to be proven.
     pub fn new(is_proven: bool) -> Self {
         let flag = AtomicBool::new;
-        Self { is_ailing: flag(false), is_proven: flag(is_proven), is_proving: flag(false), ejections: Mutex::default() }
+        let (is_ailing, is_proven, is_proving) = (flag(false), flag(is_proven), flag(false));
+        Self { is_ailing, is_proven, is_proving, ejections: Mutex::default(), answers: Answers::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ejections> {
@@ -129,6 +132,28 @@ impl Health {
         self.is_proving.load(Ordering::Relaxed)
     }
 
+    /// Endpoints of a lower tier are chosen before those of a higher one. `rank`: of its source.
+    ///
+    /// What was only announced may be anybody: it comes after what has proven itself, even where that is ejected just now, unless this
+    /// host itself knows of it; and what was seen to be somebody else comes last.
+    pub fn tier(&self, rank: u8, now: Instant) -> u8 {
+        let ejections = self.ejections();
+        let is_ejected = !ejections.is_over(now) || ejections.is_avoided(now);
+        match (self.is_proven(), is_ejected) {
+            (true, false) => 0,
+            (true, true) => 2,
+            _ if ejections.mismatches > 0 => 5,
+            (false, false) => {
+                if rank == 0 {
+                    1
+                } else {
+                    3
+                }
+            }
+            (false, true) => 4,
+        }
+    }
+
     /// When to find out, among others: who was somebody else before comes last. `None`: not now.
     pub fn turn(&self, now: Instant) -> Option<i32> {
         let ejections = self.ejections();
@@ -152,6 +177,10 @@ pub struct Load {
     pub health: Arc<Health>,
     /// Of round-robin.
     pub turn: Cell<f64>,
+    /// Of the cluster's outliers, where there may be any.
+    pub watch: Option<Arc<Watch>>,
+    /// Calls that went well and that `watch` was not told of.
+    untold: u32,
     samples: u32,
 }
 
@@ -159,12 +188,12 @@ impl Load {
     /// An endpoint that this worker never used.
     pub fn new(weight: u32, rank: u8, health: Arc<Health>) -> Self {
         let (in_flight, rtt_s, seen_at, turn) = (0, DEFAULT_RTT_S, None, Cell::new(0.0));
-        Self { weight: weight.max(1), in_flight, rtt_s, seen_at, rank, health, turn, samples: 0 }
+        Self { weight: weight.max(1), in_flight, rtt_s, seen_at, rank, health, turn, watch: None, untold: 0, samples: 0 }
     }
 
     /// What was pushed of it.
-    pub fn describe(&mut self, weight: u32, rank: u8) {
-        (self.weight, self.rank) = (weight.max(1), rank);
+    pub fn describe(&mut self, weight: u32, rank: u8, watch: Option<&Arc<Watch>>) {
+        (self.weight, self.rank, self.watch) = (weight.max(1), rank, watch.cloned());
     }
 
     /// One attempt got its answer after so long.
@@ -198,7 +227,53 @@ impl Load {
 
     /// How long it is still left alone.
     pub fn ejected_for(&self, now: Instant) -> Duration {
-        self.health.ejections().until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+        self.health
+            .ejections()
+            .until
+            .max(self.standing(now).out_until)
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// A call goes there.
+    pub fn begin(&mut self, now: Instant) {
+        self.in_flight += 1;
+        if let Some(watch) = &self.watch {
+            self.health.answers.begin(now, watch.rules.interval);
+        }
+    }
+
+    /// An attempt has ended: see `outliers::has_failed`. Whom to tell of it, and of how many others that went well; `None`: nobody yet.
+    pub fn end(&mut self, has_failed: Option<bool>) -> Option<(Arc<Watch>, u32)> {
+        self.in_flight -= 1;
+        let watch = self.watch.as_ref()?;
+        let answers = &self.health.answers;
+        if !answers.is_marked() {
+            match has_failed {
+                None => return None,
+                Some(false) if self.untold < UNTOLD => {
+                    answers.note_well();
+                    self.untold += 1;
+                    return None;
+                }
+                Some(_) => {}
+            }
+        }
+        Some((watch.clone(), std::mem::take(&mut self.untold)))
+    }
+
+    #[cfg(test)]
+    pub fn tell(&mut self) -> u32 {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// How its answers were.
+    pub fn standing(&self, now: Instant) -> Standing {
+        self.health.answers.standing(now)
+    }
+
+    /// Its weight, less where it has just come back.
+    pub fn worth(&self, now: Instant) -> f64 {
+        f64::from(self.weight) * self.standing(now).share(now)
     }
 
     /// A connection to it could not be made.
@@ -210,25 +285,11 @@ impl Load {
         }
     }
 
-    /// Endpoints of a lower tier are chosen before those of a higher one.
-    ///
-    /// What was only announced may be anybody: it comes after what has proven itself, even where that is ejected just now, unless this
-    /// host itself knows of it; and what was seen to be somebody else comes last.
-    pub fn tier(&self, now: Instant) -> u8 {
-        let ejections = self.health.ejections();
-        let is_ejected = !ejections.is_over(now) || ejections.is_avoided(now);
-        match (self.health.is_proven(), is_ejected) {
-            (true, false) => 0,
-            (true, true) => 2,
-            _ if ejections.mismatches > 0 => 5,
-            (false, false) => {
-                if self.rank == 0 {
-                    1
-                } else {
-                    3
-                }
-            }
-            (false, true) => 4,
+    /// See `Health::tier`. `heeds_answers`: who is left out for them comes later.
+    pub fn tier(&self, now: Instant, heeds_answers: bool) -> u8 {
+        match self.health.tier(self.rank, now) {
+            0 if heeds_answers && self.standing(now).is_out(now) => 2,
+            tier => tier,
         }
     }
 
@@ -236,7 +297,7 @@ impl Load {
     pub fn cost(&self, beside: &Self, now: Instant) -> f64 {
         let measured = self.measured().or_else(|| beside.measured());
         let rtt_s = measured.map_or(DEFAULT_RTT_S, |(rtt_s, seen)| (rtt_s * decay(seen, now)).max(1e-6));
-        rtt_s * f64::from(self.in_flight + 1) / f64::from(self.weight)
+        rtt_s * f64::from(self.in_flight + 1) / self.worth(now)
     }
 
     /// Its latency and when that was seen last, once it counts.

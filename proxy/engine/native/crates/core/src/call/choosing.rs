@@ -57,13 +57,16 @@ pub struct Candidate<'a> {
 }
 
 /// The place of the endpoint for the next attempt: untried before tried, then by tier; when all are ejected, any. `chance`: in [0, 1).
+/// Where more than half are left out for their answers, none is.
 pub fn choose(all: &[Candidate<'_>], now: Instant, mut chance: impl FnMut() -> f64, order: Order<'_>) -> Option<usize> {
     if let [_] = all {
         return Some(0);
     }
+    let out = all.iter().filter(|one| one.load.standing(now).is_out(now)).count();
+    let heeds_answers = 2 * out <= all.len();
     let is_all_tried = all.iter().all(|one| one.is_tried);
     let untried: Vec<usize> = (0..all.len()).filter(|&at| is_all_tried || !all[at].is_tried).collect();
-    let tiers: Vec<u8> = untried.iter().map(|&at| all[at].load.tier(now)).collect();
+    let tiers: Vec<u8> = untried.iter().map(|&at| all[at].load.tier(now, heeds_answers)).collect();
     let best = tiers.iter().min().copied().unwrap_or_default();
     let pool: Vec<usize> = untried.iter().zip(&tiers).filter(|(_, tier)| **tier == best).map(|(&at, _)| at).collect();
     if pool.len() <= 1 {
@@ -71,10 +74,10 @@ pub fn choose(all: &[Candidate<'_>], now: Instant, mut chance: impl FnMut() -> f
     }
     match order {
         Order::Latency => Some(by_latency(all, &pool, now, &mut chance)),
-        Order::LeastRequests => by_requests(all, &pool, &mut chance),
-        Order::RoundRobin(turn) => in_turn(all, &pool, turn),
-        Order::Random => by_chance(all, &pool, &mut chance),
-        Order::Hash(key) => by_hash(all, &pool, key),
+        Order::LeastRequests => by_requests(all, &pool, now, &mut chance),
+        Order::RoundRobin(turn) => in_turn(all, &pool, now, turn),
+        Order::Random => by_chance(all, &pool, now, &mut chance),
+        Order::Hash(key) => by_hash(all, &pool, now, key),
     }
 }
 
@@ -97,8 +100,8 @@ fn by_latency(all: &[Candidate<'_>], pool: &[usize], now: Instant, chance: &mut 
 }
 
 /// The one with the fewest calls for its weight; chance, once, between those that have as few.
-fn by_requests(all: &[Candidate<'_>], pool: &[usize], chance: &mut impl FnMut() -> f64) -> Option<usize> {
-    let cost = |at: usize| f64::from(all[at].load.in_flight + 1) / f64::from(all[at].load.weight);
+fn by_requests(all: &[Candidate<'_>], pool: &[usize], now: Instant, chance: &mut impl FnMut() -> f64) -> Option<usize> {
+    let cost = |at: usize| f64::from(all[at].load.in_flight + 1) / all[at].load.worth(now);
     let least = pool.iter().map(|&at| cost(at)).fold(f64::INFINITY, f64::min);
     let idle: Vec<usize> = pool.iter().copied().filter(|&at| cost(at) <= least).collect();
     match idle[..] {
@@ -108,18 +111,18 @@ fn by_requests(all: &[Candidate<'_>], pool: &[usize], chance: &mut impl FnMut() 
 }
 
 /// Whose turn it is, of more weight more often. Endpoints that were left out for a while do not catch up.
-fn in_turn(all: &[Candidate<'_>], pool: &[usize], turn: &Cell<f64>) -> Option<usize> {
+fn in_turn(all: &[Candidate<'_>], pool: &[usize], now: Instant, turn: &Cell<f64>) -> Option<usize> {
     let due = |at: usize| all[at].load.turn.get().max(turn.get());
     let chosen = pool.iter().copied().min_by(|&one, &other| due(one).total_cmp(&due(other)))?;
     turn.set(due(chosen));
     let load = all[chosen].load;
-    load.turn.set(turn.get() + 1.0 / f64::from(load.weight));
+    load.turn.set(turn.get() + 1.0 / load.worth(now));
     Some(chosen)
 }
 
 /// Any, of more weight more often.
-fn by_chance(all: &[Candidate<'_>], pool: &[usize], chance: &mut impl FnMut() -> f64) -> Option<usize> {
-    let weight = |at: usize| f64::from(all[at].load.weight);
+fn by_chance(all: &[Candidate<'_>], pool: &[usize], now: Instant, chance: &mut impl FnMut() -> f64) -> Option<usize> {
+    let weight = |at: usize| all[at].load.worth(now);
     let mut left = chance() * pool.iter().map(|&at| weight(at)).sum::<f64>();
     let mut is_passed = |at: usize| {
         left -= weight(at);
@@ -129,8 +132,8 @@ fn by_chance(all: &[Candidate<'_>], pool: &[usize], chance: &mut impl FnMut() ->
 }
 
 /// The same for the same key. The highest random weight wins: as on a ring, keys of an endpoint that goes move, and no others.
-fn by_hash(all: &[Candidate<'_>], pool: &[usize], key: u64) -> Option<usize> {
-    let score = |at: usize| f64::from(all[at].load.weight) / -fraction(mixed(key ^ all[at].mark)).ln();
+fn by_hash(all: &[Candidate<'_>], pool: &[usize], now: Instant, key: u64) -> Option<usize> {
+    let score = |at: usize| all[at].load.worth(now) / -fraction(mixed(key ^ all[at].mark)).ln();
     // Of equals the first, as in Python.
     pool.iter().copied().rev().max_by(|&one, &other| score(one).total_cmp(&score(other)))
 }
@@ -227,6 +230,8 @@ mod tests {
             "put_away" => load.lose(Cause::TlsIdentity, true, now),
             "restore" => load.health.restore(),
             "prove" => load.health.prove(),
+            "leave_out" => load.health.answers.pretend(Some(now + Duration::from_secs(30)), None),
+            "come_back" => load.health.answers.pretend(None, Some(now)),
             "begin" => load.in_flight += 1,
             "end" => load.in_flight -= 1,
             other => panic!("{other}"),

@@ -5,6 +5,7 @@ pub mod budgets;
 pub mod cause;
 pub mod gates;
 pub mod not_retried;
+pub mod outliers;
 pub mod state;
 pub mod trips;
 

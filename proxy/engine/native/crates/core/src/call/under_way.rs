@@ -200,8 +200,9 @@ mod tests {
             spawn_local(seen.clone().serve(listener));
         }
         let (who, balancing) = ("the app".into(), Balancing::default());
-        let cluster = Cluster { key: "app".into(), wire: Wire::H2c, tls: Tls::None, upstreams, who, via: None, balancing };
-        shared.clusters.borrow_mut().put(cluster, vec![Arc::new(Health::new(true)), Arc::new(Health::new(true))]);
+        let cluster =
+            Cluster { key: "app".into(), wire: Wire::H2c, tls: Tls::None, upstreams, who, via: None, balancing, outliers: None };
+        shared.clusters.borrow_mut().put(cluster, vec![Arc::new(Health::new(true)), Arc::new(Health::new(true))], None);
 
         let (mut caller, stream) = accepted(&TcpListener::bind(("127.0.0.1", 0)).await.unwrap()).await;
         let mut conn = Conn::new(shared.clone(), Io::new(Kind::Tcp(stream)), Leaving::new());

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::call::breakers::{State, Turn};
 use crate::call::cause::Cause;
 use crate::call::not_retried::NotRetried;
+use crate::call::outliers::EndpointTurn;
 use crate::connection::refusal::Refusal;
 use crate::decision::plan::{Reply, Token, Verdict};
 use crate::decision::trace::Span;
@@ -155,6 +156,7 @@ pub enum Notice {
         phases: [Duration; 5],
     },
     BreakerTurned(Turn),
+    EndpointTurned(EndpointTurn),
     UpstreamFailed {
         cluster: Arc<str>,
         address: Arc<str>,

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::call::balance::Health;
 use crate::call::breakers::Breakers;
 use crate::call::gates::Gate;
+use crate::call::outliers::Watch;
 use crate::clusters::Cluster;
 use crate::connection::listener::Bound;
 use crate::connection::tls::Identity;
@@ -21,8 +22,8 @@ use crate::decision::trace::{RuleSampler, Sampler};
 
 /// A change from the control plane, as one worker gets it.
 pub enum Command {
-    /// With the health of each upstream.
-    SetCluster(Cluster, Vec<Arc<Health>>),
+    /// With the health of each upstream, and who watches their answers.
+    SetCluster(Cluster, Vec<Arc<Health>>, Option<Arc<Watch>>),
     DropCluster(String),
     Wake(String),
     SetPaths(u32, PathTable),
@@ -60,6 +61,8 @@ pub struct EndpointLoad {
     pub seen_at: Option<Instant>,
     pub ejected_for: Duration,
     pub is_proven: bool,
+    /// Why it is left out for its answers; empty where it is not.
+    pub outlier: &'static str,
 }
 
 impl EndpointLoad {
@@ -229,6 +232,7 @@ mod tests {
             seen_at,
             ejected_for: Duration::from_secs(ejected_s),
             is_proven: true,
+            outlier: "",
         };
         let mut sum = load(1, 30, None, 0);
         sum.add(&load(2, 5, Some(now), 1));

@@ -16,6 +16,7 @@ use crate::call::ends::{Down, Gone, Lost, Part, Up};
 use crate::call::exchange::{Call, Stop, now_ns};
 use crate::call::gates::{Passage, Refusal};
 use crate::call::grpc_web::{Progress, WebUp};
+use crate::call::outliers;
 use crate::call::pool::{Connection, Origin};
 use crate::call::proving::{connect, prove};
 use crate::call::request_body::{BodyCursor, Pumped};
@@ -24,7 +25,8 @@ use crate::clusters::{Endpoint, Tls, Wire};
 use crate::decision::plan::Plan;
 use crate::fields::Headers;
 use crate::head::Protocol;
-use crate::seam::ask::Attempt;
+use crate::seam::ask::{Attempt, Notice};
+use crate::shared::Shared;
 
 mod answer;
 
@@ -101,7 +103,9 @@ pub struct UpstreamAttempt {
 impl Drop for UpstreamAttempt {
     fn drop(&mut self) {
         if !self.is_over() {
-            self.release_endpoint();
+            if let Some(endpoint) = self.endpoint.take() {
+                drop(endpoint.load.borrow_mut().end(None));
+            }
             self.gates.leave(Some(Cause::Draining));
         }
     }
@@ -194,7 +198,7 @@ impl UpstreamAttempt {
         let Some((endpoint, other, wire, tls, via)) = picked else {
             return Break(Ok(self.fail(call, Cause::NoEndpoint, "")));
         };
-        endpoint.load.borrow_mut().in_flight += 1;
+        endpoint.load.borrow_mut().begin(now);
         self.endpoint = Some(endpoint.clone());
         (self.is_peer, self.is_mesh) = (wire == Wire::Postern, tls == Tls::Mesh);
         if self.route == call.route {
@@ -250,7 +254,7 @@ impl UpstreamAttempt {
             self.is_peer = false;
             if call.head.protocol != Protocol::Grpc {
                 if let Some(route) = plan.by_daprd {
-                    self.release_endpoint();
+                    self.release_endpoint(None, &call.shared);
                     self.route = route;
                     return self.choose(call, plan);
                 }
@@ -333,13 +337,19 @@ impl UpstreamAttempt {
         let record = &mut call.attempts[self.number];
         record.end(now_ns(), cause, detail);
         let heard = heard_by_gates(record.cause, record.status, record.grpc_code);
-        self.release_endpoint();
+        let has_failed = outliers::has_failed(record, call.head.protocol == Protocol::Websocket);
+        self.release_endpoint(has_failed, &call.shared);
         self.gates.leave(heard);
     }
 
-    fn release_endpoint(&mut self) {
-        if let Some(endpoint) = self.endpoint.take() {
-            endpoint.load.borrow_mut().in_flight -= 1;
+    /// `has_failed`: see `outliers::has_failed`; who answers badly is left out.
+    fn release_endpoint(&mut self, has_failed: Option<bool>, shared: &Shared) {
+        let Some(endpoint) = self.endpoint.take() else { return };
+        let told = endpoint.load.borrow_mut().end(has_failed);
+        if let Some((watch, well)) = told {
+            for turn in watch.heard(&endpoint.address, well, has_failed, Instant::now(), fastrand::f64) {
+                shared.note(Notice::EndpointTurned(turn));
+            }
         }
     }
 }
