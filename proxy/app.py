@@ -240,7 +240,7 @@ class Sidecar:
             endpoints=self._control.naming.endpoints,
             listening=lambda: {name: port for name, port in self._listening.ports.items() if port},
             resolve=self._names.trace,
-            decision=Explainer(self._control, self._listening.names_by_port).explain,
+            decision=Explainer(self._control, self._listening.names_by_port, lambda: hops.is_b3_read).explain,
             resources=description.resources,
             tap=self._taps.open,
             log_level=LogLevel(settings.log_level),

@@ -68,7 +68,7 @@ _METADATA = "/v1.0/metadata/"
 
 
 def _endpoint(call: Call, target: str) -> str:
-    """Dapr's name of an endpoint of the proxy's own API; empty for calls of apps, and for paths that are none of it."""
+    """Dapr's name of an endpoint of the proxy's own API; empty for calls to apps, and for other paths."""
     if call.dst:
         return ""
     path = target.rstrip("/")

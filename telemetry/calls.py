@@ -20,7 +20,7 @@ __all__ = ["AttemptNote", "Batch", "Buckets", "Call", "CallRecorder"]
 
 # Calls that ended without a proxy failing; a caller who hung up knows why.
 _APPS_OWN = frozenset({None, names.STATUS_CAUSE, names.CALLER_LEFT_CAUSE})
-#: Kinds of call kept, a dozen references each; beyond it all are looked up afresh.
+#: Kinds of call kept, a dozen references each; when there are more, all are dropped and looked up again.
 _KINDS = 4096
 
 
@@ -136,7 +136,7 @@ class CallRecorder:
         self._keep_span(call)
 
     def recall(self, call: Call) -> None:
-        """Keeps the span of such a call in memory, as it goes to exporters otherwise."""
+        """Keeps the span of such a call in memory only: exporters get it another way."""
         span = self._span(call)
         if span is not None:
             self.tracer.remember(span)

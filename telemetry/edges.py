@@ -48,12 +48,12 @@ class Route(Struct, frozen=True, kw_only=True):
 
     @property
     def was_sent(self) -> bool:
-        """Whether its calls came as far as the callee's end."""
+        """Whether its calls reached the callee's proxy."""
         return self.direction == "inbound" or self.code_class not in _NEVER_SENT
 
 
 class Sums(Struct, frozen=True, kw_only=True):
-    """Calls of some routes: how many, how many well, at what rate, and within which seconds half, 95 and 99 % of them ended."""
+    """Calls of some routes: count, successes, rate, and the 50th, 95th and 99th percentile of their time in seconds."""
 
     calls: int
     success: float | None
@@ -64,7 +64,7 @@ class Sums(Struct, frozen=True, kw_only=True):
 
 
 def routes_of(report: Json) -> tuple[Route, ...]:
-    """The routes in one sidecar's answer. Raises: KeyError, TypeError, ValueError for what is none."""
+    """The routes in one sidecar's answer. Raises: KeyError, TypeError, ValueError where it is malformed."""
     shared: dict[str, Any] = {
         "bounds_s": tuple(map(float, report["bounds_s"])),
         "window_s": float(report["window_s"]),
@@ -89,7 +89,7 @@ def seen_once(routes: Iterable[Route]) -> list[Route]:
 
 
 def sums(routes: Sequence[Route], *, is_recent: bool) -> Sums:
-    """What routes come to, in the last minute or since their sidecars' start."""
+    """The sums of routes, of the last minute or since their sidecars started."""
 
     def column(some: Iterable[Route]) -> list[int]:
         found = [route.recent if is_recent else route.calls for route in some]
@@ -158,7 +158,7 @@ def secured(routes: Sequence[Route], *, is_mtls_off: bool) -> tuple[bool, str]:
 
 
 def identities(routes: Iterable[Route]) -> tuple[str, str]:
-    """The SPIFFE IDs of an edge's caller and callee, as far as anybody proved or expects them."""
+    """The SPIFFE IDs of an edge's caller and callee, where proven or expected."""
     src = dst = ""
     for route in routes:
         if route.direction == "outbound":

@@ -1,4 +1,4 @@
-"""The queue between what is told and one exporter: bounded, drops the oldest, retries, logs sparingly.
+"""The queue in front of one exporter: bounded, drops the oldest, retries, logs sparingly.
 
 Owns when a batch is sent and what happens to one that fails; knows no wire format. A slow or dead collector costs
 the queue's memory and its spans, never a call and never the start.
@@ -31,7 +31,7 @@ DROP_REASONS = (_QUEUE_FULL, _EXPORT_FAILED, _SHUTDOWN)
 
 
 class Exporter(Protocol[TakenT_contra]):
-    """Takes batches somewhere. `export` returns once the batch was taken, and raises ExportError otherwise."""
+    """Sends batches somewhere. `export` returns once the batch was taken, and raises ExportError otherwise."""
 
     @property
     def name(self) -> str: ...

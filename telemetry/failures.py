@@ -10,7 +10,7 @@ def leaves(error: BaseException) -> list[BaseException]:
 
 
 def causes(error: BaseException, expected: tuple[type[BaseException], ...]) -> list[str] | None:
-    """What went wrong, a line each, where everything in `error` is the system's word (OSError) or one of `expected`; else None.
+    """What went wrong, a line each, where everything in `error` comes from the system (OSError) or is one of `expected`; else None.
 
     None asks for the traceback: what is left is a fault of the program.
     """

@@ -1,4 +1,4 @@
-"""Hosts: those of addresses, and whose a Host and an Origin are, for ports that a page in a browser can reach too. Pure.
+"""Hosts of addresses, and checks of Host and Origin for ports that a page in a browser can reach, too. Pure.
 
 A page whose name was rebound to our address looks as if it were of our own origin: the Host is what finds that.
 """

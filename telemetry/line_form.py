@@ -61,7 +61,7 @@ class LineForm(Struct, frozen=True, kw_only=True):
 
 
 class LineFilter(Struct, frozen=True, kw_only=True):
-    """Which calls have a line. min_status: leaves out answers of apps below it; every: one in so many, by the trace's id, at both sidecars.
+    """Which calls have a line. min_status: leaves out answers of apps below it; every: one call in N, by trace id, the same at both ends.
 
     What an access policy denied always has one.
     """

@@ -122,15 +122,15 @@ class Logger:
         self._log = log
 
     def debug(self, message: str, /, **fields: object) -> None:
-        """For those who look into our own doings."""
+        """Details, for debugging the proxy itself."""
         self._write(logging.DEBUG, message, fields)
 
     def info(self, message: str, /, **fields: object) -> None:
-        """For everybody; nothing to do."""
+        """Worth knowing; nothing to do."""
         self._write(logging.INFO, message, fields)
 
     def warning(self, message: str, /, **fields: object) -> None:
-        """It goes on, though not as it should."""
+        """Something is wrong, but work goes on."""
         self._write(logging.WARNING, message, fields)
 
     def error(self, message: str, /, **fields: object) -> None:

@@ -118,7 +118,7 @@ class HttpPoster:
                     await connection.writer.wait_closed()
 
     def _abandon(self) -> None:
-        """Drops the kept connection without a word: there is nothing left to say on it."""
+        """Closes the kept connection at once: nothing more is sent on it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.writer.transport.abort()

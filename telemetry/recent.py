@@ -18,14 +18,14 @@ ROUTE_LABELS = ("direction", "src", "dst", "protocol", "method", "path", "code_c
 
 
 class _Second(NamedTuple):
-    """What came in one look: when, and how many calls in each bucket."""
+    """One sample: when it was taken, and how many calls were new in each bucket."""
 
     at: float
     counts: "array[int]"  # of eight bytes each; the type takes no parameter when run
 
 
 class _Seen:
-    """How far a route's slot had come at the last look, what came in the looks of the last minute, and when the latest call did."""
+    """A route's counts at the last sample, the samples of the last minute, and when the latest call was."""
 
     __slots__ = ("counts", "last_at", "looks")
 

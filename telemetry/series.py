@@ -103,7 +103,7 @@ class Family(Generic[SlotT]):
         self._rewritten[self.labels.index(label)] = rewrite
 
     def forget_rewrites(self) -> None:
-        """Have values name a slot as they are."""
+        """Stop rewriting label values."""
         self._rewritten = {}
 
     def begin_anew(self) -> None:

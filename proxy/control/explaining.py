@@ -80,11 +80,17 @@ _PAUSES = 3  # of a retry rule, drawn to show what they are like
 
 
 class Explainer:
-    """Asks the deciders of one sidecar. `listeners`: the names of those that the app calls, by port."""
+    """Asks the deciders of one sidecar. `listeners`: the names of those that the app calls, by port. is_b3_read: now."""
 
-    def __init__(self, control: Control, listeners: Callable[[], Mapping[int, str]]) -> None:
+    def __init__(
+        self,
+        control: Control,
+        listeners: Callable[[], Mapping[int, str]],
+        is_b3_read: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._control = control
         self._listeners = listeners
+        self._is_b3_read = is_b3_read
 
     def explain(self, query: Query) -> Json:
         """What would become of the request in a query: `method`, `url`, any number of `header` and `grpc`.
@@ -128,7 +134,7 @@ class Explainer:
             "access": labels.decision,
             "readAs": self._control.reading_denied(head, labels) if _is_denied(answer) else "",
             "policies": [list(policy) for policy in labels.policies],
-            "trace": _trace(head),
+            "trace": _trace(head, is_b3_read=self._is_b3_read()),
             "read": [_read(read, value) for read, value in zip(ask.vary, ask.key, strict=True)],
         }
         if isinstance(decision, Plan):
@@ -319,9 +325,9 @@ def _answer(reply: Reply, detail: str) -> Json:
     }
 
 
-def _trace(head: RequestHead) -> Json | None:
+def _trace(head: RequestHead, *, is_b3_read: bool) -> Json | None:
     """The trace that the call would go on with, and whether it is recorded; None: it would begin one."""
-    parent = extract(head.headers, grpc=head.protocol == "grpc")
+    parent = extract(head.headers, grpc=head.protocol == "grpc", b3=is_b3_read)
     return None if parent is None else {"traceId": f"{parent.trace_id:032x}", "sampled": parent.sampled}
 
 

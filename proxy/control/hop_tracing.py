@@ -47,18 +47,18 @@ class HopTracing:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sampler = sampler
-        self._is_b3_read = is_b3_read
+        self.is_b3_read = is_b3_read
         self._rules = tuple(rules)
         self._by_rule = tuple(RuleSampler(*rule, clock) for rule in rules)
 
     def follow(self, other: "HopTracing") -> None:
         """Begin spans as `other` does from now on."""
-        self.sampler, self._is_b3_read = other.sampler, other._is_b3_read
+        self.sampler, self.is_b3_read = other.sampler, other.is_b3_read
         self._rules, self._by_rule = other._rules, other._by_rule
 
     def begin(self, headers: Sequence[Header], *, grpc: bool) -> ContextSpan:
         """A fresh span, child of what the headers carry."""
-        return ContextSpan(self.sampler.start(extract(headers, grpc=grpc, b3=self._is_b3_read)))
+        return ContextSpan(self.sampler.start(extract(headers, grpc=grpc, b3=self.is_b3_read)))
 
     def by_rule(self, span: HopSpan, number: int) -> HopSpan:
         """The same span by a rule, which decides about roots alone, or recorded because it is FORCED."""
@@ -73,7 +73,7 @@ class HopTracing:
     @property
     def sampling(self) -> Sampling:
         """The same as rules, for engines that begin spans themselves."""
-        return Sampling(rate=self.sampler.rate, is_b3_read=self._is_b3_read, rules=self._rules)
+        return Sampling(rate=self.sampler.rate, is_b3_read=self.is_b3_read, rules=self._rules)
 
     def from_ids(self, ids: SpanIds) -> ContextSpan:
         """The span that an engine began."""

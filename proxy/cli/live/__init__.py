@@ -1,1 +1,1 @@
-"""What the dashboard is fed with: sidecars asked over and over, their calls and logs as they come, and the server that tells it."""
+"""Behind the dashboard: sidecars polled while somebody looks, their calls and logs as they come, and the server of the page."""

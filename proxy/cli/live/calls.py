@@ -1,4 +1,4 @@
-"""Calls of all sidecars here as they end, by a tap of each: sidecars that start are tapped too, those that end are left."""
+"""Calls of all sidecars here as they end, from a tap of each; sidecars that start later are tapped, too."""
 
 import asyncio
 import json

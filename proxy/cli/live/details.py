@@ -18,7 +18,7 @@ MAX_TRACES = 100
 
 
 async def sidecar(entry: Entry) -> Json:
-    """All of one sidecar; `answers` is False, and the rest missing, where it says nothing in time."""
+    """All of one sidecar; `answers` is False, and the rest missing, where it does not answer in time."""
     async with asyncio.TaskGroup() as tasks:
         status, endpoints, policies, metadata = (
             tasks.create_task(ask([entry], target))
@@ -46,7 +46,7 @@ async def sidecar(entry: Entry) -> Json:
 
 
 def _with_loads(known: SidecarAnswer) -> list[Json]:
-    """Each endpoint with what the engine knows of it."""
+    """Each endpoint with its load and health in the engine."""
     loads: dict[tuple[str, str], Mapping[str, object]] = {}
     for app, told in (known.answer or {}).items():
         listed = told.get("loads") if isinstance(told, dict) else None
@@ -79,7 +79,7 @@ async def trace(listed: Sequence[Entry], trace_id: str) -> Json:
 
 
 def zipkin_of(statuses: Iterable[Mapping[str, object]]) -> str:
-    """Where people find the Zipkin that sidecars export to; empty where they don't, or where its address is none of http."""
+    """The address of Zipkin's pages; empty where no sidecar exports to one over HTTP."""
     for status in statuses:
         exporters = status.get("exporters")
         for one in exporters if isinstance(exporters, list) else ():

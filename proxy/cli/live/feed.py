@@ -1,6 +1,6 @@
-"""Asks the sidecars over and over while somebody looks, and hands the newest picture to whoever does.
+"""Polls the sidecars while a page is open, and hands the newest picture to each.
 
-Nobody looking costs nothing. Every question has a deadline, so that a picture comes whatever a sidecar does.
+Without a page nothing is asked. Every question has a deadline, so that a picture comes whatever a sidecar does.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _STATUS_EVERY = 3  # pictures
 
 
 class Feed:
-    """The newest picture. Mutable state: that, the mesh it shows, who is to be woken by the next one, and statuses by instance."""
+    """The newest picture. Mutable state: that, the mesh it shows, whom to wake for the next one, and statuses by instance."""
 
     def __init__(self, root: Path, *, wall: Callable[[], float] = time.time) -> None:
         self.root = root
@@ -34,7 +34,7 @@ class Feed:
         self._wanted = asyncio.Event()
 
     def look(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Have `wake` called with each picture; returns what ends that."""
+        """Call `wake` for each new picture; the function returned stops that."""
         self._looking.add(wake)
         self._wanted.set()
         return lambda: self._looking.discard(wake)

@@ -27,7 +27,7 @@ class LogTail:
         self._begun = b""
 
     def read(self) -> tuple[list[str], int]:
-        """Whole lines that are new, and how many before them are left out. Blocks on the disk. Raises: OSError."""
+        """The new whole lines, and how many before them were left out. Blocks on the disk. Raises: OSError."""
         if self._stream is None:
             self._stream = self.path.open("rb")
             size = os.fstat(self._stream.fileno()).st_size

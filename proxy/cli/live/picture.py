@@ -87,7 +87,7 @@ class Painter:
         return {**row, **_state(status), "notes": notes([known]) if known is not None else []}
 
     def _layout(self, nodes: list[str], edges: list[Edge]) -> Json | None:
-        """Where they stand; None where there are too many to be drawn."""
+        """The layout; None where there are too many nodes to draw."""
         if len(nodes) > MAX_NODES:
             return None
         if self._laid_out[0] != (nodes, edges):

@@ -1,4 +1,4 @@
-"""The dashboard's server: the page's files, what it asks for, and its stream of events; to nobody but whoever has the link."""
+"""The dashboard's server: the page's files, the data it asks for, and its stream of events, for those alone who have the link."""
 
 import asyncio
 import contextlib

@@ -76,7 +76,7 @@ async def events(
     tasks: asyncio.TaskGroup,
     sources: Iterable[Source],
 ) -> AsyncGenerator[bytes]:
-    """The stream, until it is closed: pictures, and what `sources` put into the mailbox meanwhile; they run in `tasks`."""
+    """The stream, until it is closed: pictures, and what `sources`, which run in `tasks`, put into the mailbox meanwhile."""
     stop = feed.look(mailbox.picture)
     running = [tasks.create_task(source()) for source in sources]
     if feed.picture is not None:

@@ -108,7 +108,7 @@ export class Selected {
     try {
       const told = await ask("/api/edge", { src, dst });
       if (this.shown !== key) return;
-      replace(this.routes, told.routes.length ? routesTable(told.routes) : el("p", { class: "hint" }, "No route is known now."));
+      replace(this.routes, told.routes.length ? routesTable(told.routes) : el("p", { class: "hint" }, "No calls seen on this edge."));
     } catch (error) {
       if (this.shown !== key) return;
       replace(this.routes, el("p", { class: "hint" }, error instanceof Error ? error.message : "The routes are not known."));

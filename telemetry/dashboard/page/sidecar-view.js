@@ -94,7 +94,7 @@ export class SidecarView {
       { key: "policies", title: "Policies in force", wide: true, fill: () => policies(told) },
       { key: "breakers", title: "Circuit breakers", wide: true, fill: () => breakers(told.status.circuitBreakers ?? []) },
       { key: "decisions", title: "Last decisions", wide: true, fill: null },
-      { key: "services", title: "gRPC services it can name", wide: true, fill: () => services(told.status.services ?? []) },
+      { key: "services", title: "gRPC services it can route", wide: true, fill: () => services(told.status.services ?? []) },
       { key: "settings", title: "Configuration", wide: true, fill: () => this.settings(told) },
     ];
     reconcile(
@@ -221,7 +221,7 @@ function ports(told) {
 
 /** @param {any[]} listed */
 function endpoints(listed) {
-  if (!listed.length) return el("p", { class: "hint" }, "It has looked for nobody yet. The first call to an app looks it up.");
+  if (!listed.length) return el("p", { class: "hint" }, "No app was looked up yet. The first call to one does that.");
   return table(
     "",
     ["App", "Address", "Found by", "Health", "In flight", "Latency"],
@@ -251,7 +251,7 @@ function policies(told) {
   ]);
   box.append(list);
   if (decided === null) {
-    box.append(el("p", { class: "hint" }, "This sidecar does not tell its decisions. Restart it with this version."));
+    box.append(el("p", { class: "hint" }, "This sidecar is of an older version and does not report its decisions. Restart it."));
     return box;
   }
   box.append(
@@ -291,21 +291,21 @@ function engine(status) {
 
 /** @param {any[]} listed */
 function breakers(listed) {
-  if (!listed.length) return el("p", { class: "hint" }, "None was asked: no Resiliency names one for what was called.");
+  if (!listed.length) return el("p", { class: "hint" }, "None yet: no Resiliency sets one for the callees so far.");
   const level = { closed: "ok", "half-open": "warn", open: "bad" };
   return table(
     "",
     ["Callee", "Method", "Policy", "State", "Calls", "Failures in a row"],
     listed.map((one) => ({
       state: level[/** @type {"closed" | "half-open" | "open"} */ (one.state)],
-      cells: [short(one.target), one.method, one.policy, one.state === "open" ? `open, calls may try again in ${span(one.probesInS)}` : one.state, one.counters.requests, one.counters.consecutiveFailures],
+      cells: [short(one.target), one.method, one.policy, one.state === "open" ? `open, half-open in ${span(one.probesInS)}` : one.state, one.counters.requests, one.counters.consecutiveFailures],
     })),
   );
 }
 
 /** @param {any[]} listed */
 function services(listed) {
-  if (!listed.length) return el("p", { class: "hint" }, "None: it knows no gRPC service by name.");
+  if (!listed.length) return el("p", { class: "hint" }, "None: no gRPC service is known by its name.");
   return table("", ["Service", "App", "How"], listed.map((one) => ({ state: one.inForce ? "ok" : "warn", cells: [one.service, one.app, one.inForce ? one.how : `${one.how}, not in force`] })));
 }
 

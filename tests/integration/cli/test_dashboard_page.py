@@ -216,7 +216,7 @@ async def test_sidecars_page_has_certificate_and_settings_with_their_source(
     shown = await page.text()
     assert "spiffe://public/ns/default/shop" in shown
     assert "flag --app-id" in shown
-    assert "no Resiliency names one" in shown
+    assert "no Resiliency sets one" in shown
     await page.evaluate(
         "[...document.querySelectorAll('.panel button')].find(b => b.textContent.startsWith('Show ')).click()"
     )

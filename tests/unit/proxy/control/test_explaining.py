@@ -190,3 +190,11 @@ def test_head_of_a_peer_in_the_clear_proves_nobody() -> None:
 def test_trace_that_a_call_goes_on_with_is_told(make: Make, headers: list[str], trace: object) -> None:  # noqa: F811
     asked = {"method": ["GET"], "url": ["/v1.0/invoke/cart/method/x"], "header": headers}
     assert Explainer(make().control, lambda: LISTENERS).explain(asked)["trace"] == trace
+
+
+def test_trace_that_only_b3_names_is_not_told_where_it_is_not_read(make: Make) -> None:  # noqa: F811
+    b3 = "b3: 4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1"
+    asked = {"method": ["GET"], "url": ["/v1.0/invoke/cart/method/x"], "header": [b3]}
+    control = make().control
+    assert Explainer(control, lambda: LISTENERS).explain(asked)["trace"] is not None
+    assert Explainer(control, lambda: LISTENERS, lambda: False).explain(asked)["trace"] is None
