@@ -1,8 +1,8 @@
 """postern as a target: a caller's and some callees' sidecars, with metrics, access rules and a resiliency policy on.
 
 `postern-portable`: one trace in a hundred is exported; `postern-native`: one in ten thousand; `postern-native-traced`: all, `-sampled`:
-one in a hundred, `-untraced`: none; `-logged`: an access log in a file; `-unmetered`: no metrics; `-guarded`: a circuit breaker, a rate
-limit, a bound of calls in flight and a hundred rules more; `-threads-2`: on so many threads.
+one in a hundred, `-untraced`: none; `-logged`: an access log in a file; `-unmetered`: metrics that are not served; `-guarded`: a
+circuit breaker, a rate limit, a bound of calls in flight and a hundred rules more; `-threads-2`: on so many threads.
 """
 
 import asyncio
