@@ -53,7 +53,8 @@ impl Counts {
 
     /// The bucket of a value that is counted. Bounds are inclusive.
     fn add(&mut self, bounds: &[f64], value: f64) -> usize {
-        let bucket = bounds.partition_point(|bound| *bound < value);
+        let is_first = bounds.first().is_none_or(|first| value <= *first); // most sizes, and latencies on one host
+        let bucket = if is_first { 0 } else { bounds.partition_point(|bound| *bound < value) };
         self.counts[bucket] += 1;
         self.sum += value;
         bucket
