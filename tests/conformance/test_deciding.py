@@ -431,6 +431,19 @@ async def test_baggage_is_passed_on_as_far_as_it_is_sound(engine: str) -> None:
             assert [value for name, value in fields if name.lower() == "baggage"] == arrives
 
 
+async def test_baggage_of_allowed_keys_alone_is_passed_on_where_the_edit_names_them(engine: str) -> None:
+    edit = Edit(op=Op.BAGGAGE, name=b"only", data=b"b,c")
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, routes=(Route(cluster="app", edits=(*EDITS, edit)),)) as way,
+        connect(way.port) as caller,
+    ):
+        for sent, arrives in (("a=1,b = 2;p,B=3,c=4", ["b = 2;p,c=4"]), ("a=1", []), ("b,c=1", ["c=1"])):
+            answer = await caller.request("GET", "/echo", headers=[("Baggage", sent)])
+            fields = json.loads(answer.body)["headers"]
+            assert [value for name, value in fields if name.lower() == "baggage"] == arrives
+
+
 async def test_weights_split_calls_between_routes(engine: str) -> None:
     hits = {"a": 0, "b": 0}
 

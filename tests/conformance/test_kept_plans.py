@@ -144,6 +144,22 @@ async def test_baggage_counts_as_what_is_wrong_with_it(engine: str) -> None:
     assert node.seen.cache == [False, True, True, False, True, False]
 
 
+async def test_baggage_counts_as_whether_its_keys_are_in_a_set(engine: str) -> None:
+    asked = ("tenant=1", "tenant=2,tenant=3", "user=1", "tenant=1,user=2", "tenant=1,broken", "")
+    async with http_app() as app, running(engine) as node:
+        node.engine.set_members(5, frozenset({b"tenant"}))
+        node.cluster("app", app)
+        port = await node.listen(
+            lambda head: plan() if head.baggage(5) in ("", "malformed") else reply(Cause.BAD_REQUEST)
+        )
+        async with connect(port) as caller:
+            statuses = [
+                (await caller.request("GET", "/", headers=[("Baggage", text)])).status for text in asked
+            ]
+    assert statuses == [200, 200, 400, 400, 200, 200]
+    assert node.seen.cache == [False, True, False, True, False, True]
+
+
 async def test_invalidate_drops_the_plans_of_its_scope_alone(engine: str) -> None:
     closed = False
 
