@@ -3,13 +3,16 @@
 import json
 import re
 
+import grpc
 import pytest
 
 from tests.integration.mesh.standing import eventually, invoke
 from tests.support.apps import App
+from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
+from tests.support.proto.echo_pb2 import EchoRequest
 
 CONFIG = """
 kind: Configuration
@@ -106,3 +109,19 @@ async def test_a_scrape_has_the_calls_that_were_answered_before(
             r"^dapr_runtime_service_invocation_req_sent_total.* (\d+)\.0$", text, re.MULTILINE
         )
     assert counted == [str(number) for number in range(1, 11)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_callees_count_grpc_calls_unless_metrics_are_to_be_as_daprds(engine: str, mesh: Mesh) -> None:
+    app = await mesh.grpc_app("echo")
+    counted = await mesh.sidecar("counted", app=app, flags=("--engine", engine))
+    gaps = await mesh.sidecar("gaps", app=app, flags=("--engine", engine, "--metrics-compat"))
+    web = await mesh.sidecar("web", flags=("--engine", engine))
+    for callee in ("counted", "gaps"):
+        async with grpc.aio.insecure_channel(f"localhost:{web.grpc_port}") as channel:
+            await EchoClient(channel, metadata=(("dapr-app-id", callee),)).unary(EchoRequest(message="a"))
+    received = "dapr_runtime_service_invocation_req_recv_total{"
+    assert received in await metrics_of(counted, "postern_edge_requests_total{")
+    text = await metrics_of(gaps, "postern_edge_requests_total{")
+    assert received not in text
+    assert "dapr_runtime_acl_" in text
