@@ -11,6 +11,7 @@ from proxy.contract.gates import (
     AdaptiveGate,
     ConcurrencyGate,
     EachGate,
+    LagGate,
     RateGate,
     ThrottleGate,
     connections_gate,
@@ -205,6 +206,28 @@ async def test_throttle_holds_attempts_back_once_the_callee_refuses_much(engine:
     assert len(held_back) > 60
     assert refused == {"throttle": len(held_back)}
     assert b"it accepted 0 of " in held_back[0].body
+
+
+async def test_calls_are_shed_while_the_engine_is_late(engine: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, gates=("g",)) as way,
+        connect(way.port) as caller,
+    ):
+        assert (await caller.request("GET", "/")).status == 200
+        # No timer runs on the dot: so every look finds the engine late.
+        way.front.engine.set_gate("g", LagGate(above_s=0.0, for_s=1.0))
+        async with asyncio.timeout(DEADLINE_S):
+            while (  # noqa: ASYNC110 - the engine has no event for a look
+                answer := await caller.request("GET", "/")
+            ).status == 200:
+                await asyncio.sleep(0.05)
+        way.front.engine.set_gate("g", LagGate(above_s=60.0, for_s=1.0))
+        async with asyncio.timeout(DEADLINE_S):
+            while (await caller.request("GET", "/")).status != 200:  # noqa: ASYNC110 - likewise
+                await asyncio.sleep(0.05)
+    assert (answer.status, answer.get("postern-error"), answer.get("retry-after")) == (503, "shed", "1")
+    assert b"late by more than 0 s for 1 s" in answer.body
 
 
 async def test_callee_that_has_no_room_is_not_taken_for_a_fast_one(engine: str, mint: Mint) -> None:
