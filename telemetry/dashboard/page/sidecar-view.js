@@ -228,7 +228,8 @@ function endpoints(listed) {
     listed.map((one) => {
       const load = one.load ?? {};
       const isOut = load.ejectedForS > 0;
-      const health = isOut ? `ejected for ${span(load.ejectedForS)}` : load.proven ? "identity proven" : "not called yet";
+      const why = load.outlier ? " for its answers" : "";
+      const health = isOut ? `ejected for ${span(load.ejectedForS)}${why}` : load.proven ? "identity proven" : "not called yet";
       return {
         state: isOut ? "bad" : one.state === "stale" ? "warn" : "ok",
         cells: [short(one.app), one.address, one.source, one.state === "stale" ? `${health}, known from before` : health, load.inFlight ?? "–", load.proven ? `${load.rttMs} ms` : "–"],
