@@ -11,7 +11,7 @@ from proxy.contract.gates import (
     SAMPLE_S,
 )
 
-_START = 20  # the limit after the first measurement: raised soon, and a callee that has no room for more is not drowned meanwhile
+_START = 10  # the limit after the first measurement: raised soon, and a callee that has no room for more is not drowned meanwhile
 _MOST_SAMPLES = 1_024  # of one turn
 _STEEPEST = (0.5, 2.0)  # change by one turn
 

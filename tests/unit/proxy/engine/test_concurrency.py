@@ -150,7 +150,7 @@ def test_adaptive_gate_measures_and_then_lets_in_more() -> None:
             one.leave(None, now)
         if gate.state().limit != 3:
             break
-    assert (gate.state().limit, gate.state().inside) == (20, 0)
+    assert (gate.state().limit, gate.state().inside) == (10, 0)
 
 
 def test_adaptive_gate_that_is_taken_down_lets_all_in() -> None:

@@ -40,8 +40,8 @@ def test_limit_stays_within_other_bounds() -> None:
     for number in range(50):
         gradient.entered(number * 0.01, 3)
         gradient.left(number * 0.01 + 0.005, number * 0.01, 0.5, counts=True)
-    assert gradient.limit == 20
-    gradient.bound(3, 10)
     assert gradient.limit == 10
+    gradient.bound(3, 8)
+    assert gradient.limit == 8
     gradient.bound(60, 200)
     assert gradient.limit == 60

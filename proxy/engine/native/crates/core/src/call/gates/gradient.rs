@@ -9,7 +9,7 @@ const MIN_RTT_CALLS: usize = 50;
 const MIN_RTT_FOR: Duration = Duration::from_secs(5);
 const SAMPLE: Duration = Duration::from_millis(100);
 const HEADROOM: f64 = 0.25;
-const START: usize = 20; // the limit after the first measurement: raised soon, and a callee that has no room for more is not drowned meanwhile
+const START: usize = 10; // the limit after the first measurement: raised soon, and a callee that has no room for more is not drowned meanwhile
 const MOST_SAMPLES: usize = 1_024; // of one turn
 const STEEPEST: (f64, f64) = (0.5, 2.0); // change by one turn
 
