@@ -101,7 +101,7 @@ _SHARED = {
     Cause.PROBING: "the circuit breaker of this method of {who} is half-open: {detail}",
     Cause.TIMEOUT: "{who} did not answer in time: {detail}",
     Cause.TOO_LARGE: "the request to {who} is too large: {detail}; --max-body-size sets the limit",
-    Cause.RATE: "too many requests {detail}: a ratelimit on the way to {who} says how many it takes",
+    Cause.RATE: "too many requests to {who} {detail}",
     Cause.SHED: "{who} is busy: {detail}",
     Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
     Cause.REFUSED: "{who} refused the call: {detail}",

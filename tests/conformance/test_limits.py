@@ -44,7 +44,7 @@ async def test_named_rate_tells_an_http_caller_which_limit_it_is_and_when_to_com
     assert second.get("ratelimit-policy") == '"writes";q=6;w=60'
     assert second.get("ratelimit") == '"writes";r=0;t=10'
     assert [value for name, value in second.headers if name.lower() == "retry-after"] == ["10"]
-    assert b"of 127.0.0.1 by the limit writes, try again in 10 s" in second.body
+    assert b"from 127.0.0.1: the limit writes is used up, try again in 10 s" in second.body
     assert refused == {"rate": 1}
 
 
@@ -62,7 +62,7 @@ async def test_named_rate_tells_a_grpc_caller_in_its_trailers(engine: str) -> No
     pairs: Any = caught.value.trailing_metadata()  # pairs; the stubs say otherwise
     trailers = dict(pairs)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "by the limit writes, try again in 10 s" in str(caught.value.details())
+    assert "the limit writes is used up, try again in 10 s" in str(caught.value.details())
     assert trailers["postern-error"] == "rate-limited"
     assert trailers["ratelimit-policy"] == '"writes";q=6;w=60'
     assert trailers["ratelimit"] == '"writes";r=0;t=10'
@@ -106,7 +106,7 @@ async def test_rate_is_of_each_caller_by_its_proven_id(engine: str, mint: Mint) 
             async with dial(port, tls=mint.client_context(name)) as caller:
                 answers.append(await caller.whole(await caller.request(b"/echo")))
     assert [answer.status for answer in answers] == [200, 200, 429, 429]
-    assert f"of {spiffe('two')} by the limit writes".encode() in answers[3].body
+    assert f"from {spiffe('two')}: the limit writes".encode() in answers[3].body
 
 
 async def test_shared_rate_is_of_all_callers_together(engine: str, mint: Mint) -> None:

@@ -82,7 +82,6 @@ def _refusal(spec: RateGate, who: str, again_s: float) -> Refused:
         (b"ratelimit-policy", policy),
         (b"ratelimit", b'"%b";r=0;t=%d' % (name, whole_s)),
     )
-    of = "of all callers" if spec.is_shared else f"of {who}"
-    return Refused(
-        Cause.RATE, f"{of} by the limit {spec.name}, try again in {whole_s} s", Told(headers, again_s)
-    )
+    of = "all callers" if spec.is_shared else who
+    detail = f"from {of}: the limit {spec.name} is used up, try again in {whole_s} s"
+    return Refused(Cause.RATE, detail, Told(headers, again_s))

@@ -88,7 +88,7 @@ async def test_rates_hold_for_each_caller_and_say_so(scene: Scene) -> None:
     assert refused.get("ratelimit-policy") == '"writes";q=6;w=60'
     assert refused.get("ratelimit") == '"writes";r=0;t=10'
     assert refused.get("retry-after") == "10"
-    assert "by the limit writes, try again in 10 s" in json.loads(refused.body)["message"]
+    assert "the limit writes is used up, try again in 10 s" in json.loads(refused.body)["message"]
     assert (await scene.call(scene.web)).status == 200
     assert (await scene.call(scene.other, method="POST")).status == 200
     assert (await scene.call(scene.web, "/traced")).status == 200

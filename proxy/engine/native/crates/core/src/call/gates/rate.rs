@@ -40,8 +40,8 @@ impl RateSpec {
             (POLICY, value(&self.policy)),
             (LIMIT, value(&format!("\"{}\";r=0;t={whole_s}", self.name))),
         ];
-        let of = if self.is_shared { "of all callers".to_owned() } else { format!("of {who}") };
-        let detail = format!("{of} by the limit {}, try again in {whole_s} s", self.name);
+        let of = if self.is_shared { "all callers" } else { who };
+        let detail = format!("from {of}: the limit {} is used up, try again in {whole_s} s", self.name);
         Refusal { cause: Cause::Rate, detail, told: Some(Box::new(Told { headers, again })) }
     }
 }
