@@ -22,7 +22,7 @@ from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.head import FROM_DAPRD, Headers, RequestHead
 from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Decision, Hold, Labels
-from proxy.contract.recording import RecordingHead, Table, Tables
+from proxy.contract.recording import RecordingHead, Tables
 from proxy.control.app_watch import AppWatch
 from proxy.control.breakers import breakers_status, push_breakers
 from proxy.control.external import ExternalClusters
@@ -30,60 +30,32 @@ from proxy.control.first_views import app_view, baggage_rules, inbound_tracing, 
 from proxy.control.heard_names import Claimed, HeardNames
 from proxy.control.limit_gates import INBOUND, LimitGates
 from proxy.control.naming_status import NamingStatus
+from proxy.control.pushed_tables import NAMING, PushedTables
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.traffic import peer_cluster
-from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, GRPC_WEB, to_callback
+from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, to_callback
 from proxy.deciding.authorizer import Authorizer
-from proxy.deciding.browsers import BEYOND_PAGES, PREFLIGHT, as_headers
+from proxy.deciding.browsers import as_headers
 from proxy.deciding.callee import (
-    API_TOKEN_SET,
     APP_PIPELINE,
-    BEARER_SET,
-    BEYOND_PAGES_SET,
-    DAPR_METHODS,
-    FOREIGN_SITE_SET,
-    GRPC_WEB_SET,
-    HEDGED_METHODS,
     HTTP_PIPELINE,
-    IDEMPOTENCY_SET,
-    OTLP_PATHS,
-    OUT_PATHS,
-    PREFLIGHT_SET,
-    SERVICES,
-    TRUTHY_SET,
-    DaprMethods,
-    OtlpPaths,
-    OutPaths,
-    Services,
     parse_callee,
     parse_key,
     parse_routes,
 )
 from proxy.deciding.daprd import TO_DAPRD
-from proxy.deciding.hedging import HedgedMethods
 from proxy.deciding.inbound import Inbound
 from proxy.deciding.limits import gates_of, inbound_limits, target_of
 from proxy.deciding.naming import SERVICES_HOLD
 from proxy.deciding.outbound import DAPR_API, OTLP, OWN_API, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
 from proxy.deciding.pipeline import Pipeline
-from proxy.deciding.repeatable import IDEMPOTENCY
-from proxy.deciding.tokens import BEARER
 from proxy.settings.values import Settings
 from sentry.client import Svid
-from telemetry.hosts import FOREIGN_SITES, origin_of
+from telemetry.hosts import origin_of
 from telemetry.web_proxies import NO_PROXIES, WebProxies
 
 AGAIN_HOLD_S = 0.5  # nobody answered a whole lookup, and whoever appeared since would have been heard: time for a question or two
-_NAMING: Mapping[int, Table] = {
-    OUT_PATHS: OutPaths(),
-    SERVICES: Services(),
-    DAPR_METHODS: DaprMethods(),
-    OTLP_PATHS: OtlpPaths(),
-}
-_TRUTHY = frozenset(
-    {b"y", b"yes", b"t", b"true", b"on", b"1", b"Y", b"Yes", b"YES", b"T", b"True", b"TRUE", b"On", b"ON"}
-)
 
 
 class Control:
@@ -249,7 +221,7 @@ class Control:
         self._engine = engine
         self.external.attach(engine)
         settings = self._settings
-        for number, table in _NAMING.items():
+        for number, table in NAMING.items():
             engine.set_paths(number, table)
         self._push_tables()
         self._push_gates(())
@@ -458,33 +430,16 @@ class Control:
             self._limit_gates.push(key, {})
         self._outbound(known=known | {key} if is_known else known - {key})
 
-    def _sets(self) -> dict[int, frozenset[bytes]]:
-        token = self._settings.api_token
-        return {
-            API_TOKEN_SET: frozenset({token.encode()} if token else ()),
-            TRUTHY_SET: _TRUTHY,
-            FOREIGN_SITE_SET: FOREIGN_SITES,
-            BEYOND_PAGES_SET: BEYOND_PAGES,
-            PREFLIGHT_SET: PREFLIGHT,
-            GRPC_WEB_SET: GRPC_WEB,
-            BEARER_SET: BEARER,
-            IDEMPOTENCY_SET: IDEMPOTENCY,
-            **self.outbound.view.tracing_sets,
-            **dict(self.inbound.view.authorizer.sets()),
-        }
-
     def for_pages(self, headers: Headers) -> Headers:
         """What an answer to the app has so that a listed origin's page may read it, by the request's fields."""
         return as_headers(self.outbound.view.browsers.edits(origin_of(headers)))
 
     def tables(self) -> Tables:
         """What was pushed, for who asks a decider without an engine."""
-        made = Tables()
-        for number, table in (*_NAMING.items(), *self._policy_tables()):
-            made.put_paths(number, table)
-        for number, members in self._sets().items():
-            made.put_set(number, members)
-        return made
+        return self._pushed().tables()
+
+    def _pushed(self) -> PushedTables:
+        return PushedTables(self._settings, self.inbound.view, self.outbound.view, self._pipelines)
 
     def _fetched(self, key: str) -> None:
         """News of what handlers need from other servers."""
@@ -496,19 +451,11 @@ class Control:
         """Headers that pipelines put secrets into."""
         return frozenset().union(*(one.secret_headers for one in self._pipelines.values()))
 
-    def _policy_tables(self) -> Iterator[tuple[int, Table]]:
-        yield from self.outbound.view.sampling.tables()
-        yield HEDGED_METHODS, HedgedMethods(self.outbound.view.traffic.hedged_methods)
-        yield from self.inbound.view.authorizer.tables()
-        yield from self.inbound.view.limits.tables()
-        for pipeline in self._pipelines.values():
-            yield from pipeline.tables().items()
-
     def _push_tables(self) -> None:
         assert self._engine is not None
-        for number, table in self._policy_tables():
+        for number, table in self._pushed().of_policies():
             self._engine.set_paths(number, table)
-        for number, members in self._sets().items():
+        for number, members in self._pushed().sets().items():
             self._engine.set_members(number, members)
 
     def _pipelines_of(self, policy: PolicySnapshot) -> Mapping[str, Pipeline]:
