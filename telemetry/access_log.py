@@ -1,6 +1,6 @@
 """What a line says of one call: the facts of the access log and of taps, and Dapr's API log (the caller's, through `logs`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from telemetry import names
@@ -96,8 +96,8 @@ class ApiLog:
         self._obfuscate = obfuscate
         self._omit_health_checks = omit_health_checks
 
-    def __call__(self, call: Call, target: str, user_agent: str) -> None:
-        """Logs a call that came from the app. target: its path as the app sent it, without the query."""
+    def __call__(self, call: Call, target: str, user_agent: str, trace: Mapping[str, str]) -> None:
+        """Logs a call that came from the app. target: its path as the app sent it, without the query. trace: as of `call_fields`."""
         if (
             call.direction != "outbound"
             or call.cause == names.UNAUTHENTICATED_CAUSE
@@ -111,7 +111,9 @@ class ApiLog:
         sent = {"useragent": user_agent} if user_agent else {}
         if call.protocol == "grpc":
             code = rpc_code(call)
-            self._grpc.info("gRPC API Called", method=target, code=code, duration=duration_ms, **sent)
+            self._grpc.info(
+                "gRPC API Called", method=target, code=code, duration=duration_ms, **sent, **trace
+            )
             return
         method = f"{call.verb} {target}"
         if self._obfuscate:
@@ -123,4 +125,5 @@ class ApiLog:
             duration=duration_ms,
             size=call.bytes_out,
             **sent,
+            **trace,
         )

@@ -1,7 +1,7 @@
 """The engine's Observer: passes outcomes to telemetry, and connection errors to the log and counters."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from proxy.contract.balancing import EndpointTurn
 from proxy.contract.breakers import BreakerTurn
@@ -80,9 +80,9 @@ class Reporter:
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
         self._warn(outcome)
-        self._tell_audited(outcome.labels, 1)
+        self._tell_audited(outcome.labels, 1, lambda: _trace_of(outcome))
         if self.api_log is not None and not outcome.labels.is_inner:
-            self.api_log(_call(outcome), outcome.head.path, _user_agent(outcome))
+            self.api_log(_call(outcome), outcome.head.path, _user_agent(outcome), _trace_of(outcome))
         taps = self._taps
         if taps is not None and taps.is_open and (outcome.labels.dst or outcome.cause not in _NO_CALL):
             taps.offer(_call(outcome), outcome)
@@ -150,10 +150,14 @@ class Reporter:
             **_trace_of(outcome),
         )
 
-    def _tell_audited(self, labels: Labels, calls: int) -> None:
+    def _tell_audited(
+        self, labels: Labels, calls: int, trace: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """`trace`: of the one call."""
         if "would_deny=" in labels.decision:
             caller = labels.peer_id or "anonymous"
-            self._log.warning("access would be denied", caller=caller, decision=labels.decision, calls=calls)
+            told = {"caller": caller, "decision": labels.decision, "calls": calls, **trace()}
+            self._log.warning("access would be denied", **told)
 
     @property
     def measures(self) -> Measures | None:

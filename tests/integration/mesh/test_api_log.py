@@ -66,6 +66,8 @@ async def test_line_says_what_the_app_asked_and_got_whatever_the_level(
     assert (first["method"], first["size"]) == (f"GET {invoke('shop', '/bytes')}", 7)
     assert first["useragent"] == "suite/1"
     assert isinstance(first["duration"], int)
+    assert all(len(str(line["trace_id"])) == 32 and len(str(line["span_id"])) == 16 for line in lines_of(web))
+    assert answers[0].get("traceparent").split("-")[1] == first["trace_id"]
     assert health["method"] == f"GET {invoke('shop', '/healthz')}"
     assert (closed["method"], closed["code"]) == ("POST /v1.0/shutdown", 404)
     assert closed["size"] == len(answers[-1].body) > 0
