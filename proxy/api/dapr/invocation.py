@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.api.dapr.codes import (
     INTERNAL,
@@ -28,8 +29,9 @@ from proxy.contract.head import Header, Headers
 from proxy.contract.plan import Cause
 from proxy.errors import DETAILS, HEADER, invocation_failure
 from proxy.wire.http_client import LocalResponse
+from proxy.wire.request_info import with_trace
 from proxy.wire.status_details import status_details
-from telemetry.context import format_traceparent, parse_grpc_trace_bin
+from telemetry.context import TRACEPARENT, format_traceparent, parse_grpc_trace_bin, parse_traceparent
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 _ID: Final = re.compile(r"[!-~]+")
@@ -236,11 +238,22 @@ def _by_proxy(app_id: str, found: LocalResponse) -> Answer:
     try:
         told = json.loads(found.body)["message"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return failed(app_id, f"HTTP status {found.status}", trailing=mark)
+        return _traced(failed(app_id, f"HTTP status {found.status}", trailing=mark), found.headers)
     text = str(told).removeprefix(invocation_failure(app_id, ""))
     if mark[0][1] in _BREAKER:
-        return Answer(code=UNKNOWN, message=text, trailing=mark)
-    return failed(app_id, text, trailing=mark)
+        return _traced(Answer(code=UNKNOWN, message=text, trailing=mark), found.headers)
+    return _traced(failed(app_id, text, trailing=mark), found.headers)
+
+
+def _traced(answer: Answer, headers: Headers) -> Answer:
+    """The same failure with the trace of the HTTP call, as other gRPC errors have it."""
+    trace = _first(headers, TRACEPARENT)
+    context = parse_traceparent(trace)
+    if context is None:
+        return answer
+    details = with_trace(b"", answer.code, answer.message, f"{context.trace_id:032x}".encode())
+    told: Metadata = ((TRACEPARENT.decode(), trace.decode("latin-1")), (DETAILS_KEY, details))
+    return replace(answer, trailing=(*answer.trailing, *told))
 
 
 def _initial(headers: Headers) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventually, invoke, standing
+from tests.support.dapr_client import DaprClient
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
 from tests.support.error_details import request_id
@@ -70,6 +71,17 @@ async def test_refusal_in_grpc_has_the_trace_in_its_details(shop: Standing, app_
     assert met is not grpc.StatusCode.OK
     assert str(trailing["traceparent"]).split("-")[1] == TRACE
     assert request_id(trailing["grpc-status-details-bin"]) == (met.value[0], details, TRACE)
+
+
+@pytest.mark.parametrize(("app_id", "method"), [("shop", "secret"), ("nobody", "x")])
+async def test_failure_of_invoke_service_has_the_trace_in_its_details(
+    shop: Standing, app_id: str, method: str
+) -> None:
+    async with grpc.aio.insecure_channel(f"localhost:{shop.web.grpc_port}") as channel:
+        found = await DaprClient(channel).invoke(app_id, method, verb="GET", metadata=(PARENT,))
+    trailing = dict(found.trailing)
+    assert str(trailing["traceparent"]).split("-")[1] == TRACE
+    assert request_id(trailing["grpc-status-details-bin"])[2] == TRACE
 
 
 async def test_denial_and_failure_have_the_trace_in_both_logs(shop: Standing) -> None:

@@ -10,7 +10,7 @@ from proxy.api.dapr.invocation import Answer, HttpCall, Metadata, answer_to, htt
 from proxy.api.dapr.runtime_pb2 import InvokeServiceRequest
 from proxy.contract.head import Headers
 from proxy.wire.http_client import LocalResponse
-from tests.support.error_details import error_info
+from tests.support.error_details import error_info, request_id
 
 LIMIT = 4_194_304
 HEAD_LIMIT = 16_384
@@ -250,6 +250,16 @@ def test_failure_of_a_sidecar_is_internal_with_its_text() -> None:
     assert found == Answer(
         code=13, message="failed to invoke, id: cart, err: why", trailing=(("postern-error", "denied"),)
     )
+
+
+def test_failure_of_a_sidecar_has_the_trace_of_its_call() -> None:
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    found = answer(403, ((b"postern-error", b"denied"), (b"traceparent", trace)), b'{"message": "why"}')
+    told = dict(found.trailing)
+    assert told["traceparent"] == trace.decode()
+    details = told["grpc-status-details-bin"]
+    assert isinstance(details, bytes)
+    assert request_id(details) == (13, found.message, "0af7651916cd43dd8448eb211c80319c")
 
 
 def test_failure_of_a_sidecar_names_the_callee_whatever_said_it() -> None:
