@@ -71,7 +71,7 @@ CONFIGURATION: Mapping[str, Effect] = {
     f"{_CALLER}.operations.*.httpVerb": Effect('verbs that the operation is for; `["*"]` is every verb'),
     f"{_CALLER}.operations.*.action": Effect("allow or deny"),
     "spec.tracing.samplingRate": Effect(
-        "share of new traces that are recorded, 0 to 1 (0.0001; 1 under `postern run`)"
+        "share of new traces that are recorded, 0 to 1 (OTEL_TRACES_SAMPLER; else 0.0001, 1 under `postern run`)"
     ),
     "spec.tracing.tail.latency": Effect(
         "a call that is not sampled is kept in memory, as one that failed is, where its answer took as long; 0: none is for that (1s)"

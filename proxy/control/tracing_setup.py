@@ -124,7 +124,9 @@ def log_export(tracing: TracingConfig, settings: Settings, meters: Meters) -> "L
 
 
 def with_variables(tracing: TracingConfig, otel: OtelSettings) -> TracingConfig:
-    """What a Configuration leaves out, from OTEL_TRACES_EXPORTER."""
+    """What a Configuration leaves out, from OTEL_TRACES_EXPORTER; no exporters at all with OTEL_SDK_DISABLED."""
+    if otel.is_disabled:
+        return replace(tracing, zipkin_endpoint=None, stdout=False, otel=None)
     return replace(
         tracing,
         zipkin_endpoint=tracing.zipkin_endpoint or otel.zipkin or None,
@@ -195,12 +197,14 @@ def span_form(tracing: TracingConfig) -> SpanForm:
 
 
 def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:
-    """As configured; else everything where a variable names a collector or an exporter, or while developing (`postern trace` can show
-    something then); elsewhere Dapr's default.
+    """As configured; else as OTEL_TRACES_SAMPLER says; else everything where a variable names a collector or an exporter, or while
+    developing (`postern trace` can show something then); elsewhere Dapr's default.
     """
     if tracing.is_rate_given:
         return tracing.sampling_rate
     otel = settings.otel
+    if otel.sampling_rate is not None:
+        return otel.sampling_rate
     is_otlp = tracing.otel is None and otel.traces is not None
     is_by_variable = is_otlp or bool(otel.zipkin or otel.to_stdout or otel.exporters)
     return 1.0 if is_by_variable or settings.profile == "dev" else tracing.sampling_rate
@@ -214,13 +218,15 @@ def hop_tracing(tracing: TracingConfig, settings: Settings, random_source: Rando
 
 
 def otlp_target(tracing: TracingConfig, settings: Settings) -> OtlpTarget | None:
-    """The collector that a Configuration names, else that of the variables."""
+    """The collector that a Configuration names, else that of the variables; none with OTEL_SDK_DISABLED."""
+    tracing = with_variables(tracing, settings.otel)
     return settings.otel.traces if tracing.otel is None else configured_target(tracing.otel)
 
 
 def app_target(signal: Signal, tracing: TracingConfig, settings: Settings) -> OtlpTarget | None:
     """The collector of what the app sends: by the signal's own variable, a Configuration, or the common one."""
     otel = settings.otel
+    tracing = with_variables(tracing, otel)
     if signal == "traces":
         return otlp_target(tracing, settings)
     target = otel.app_metrics if signal == "metrics" else otel.app_logs

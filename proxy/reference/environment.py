@@ -43,11 +43,20 @@ READ: Mapping[str, str] = {
     "CONSUL_CLIENT_KEY": "`tlsConfig.keyFile`, likewise",
     "CONSUL_NAMESPACE": "Consul's namespace, likewise",
     "CONSUL_PARTITION": "Consul's partition, likewise",
+    "OTEL_SDK_DISABLED": "true: no spans, metrics and logs are exported, ours or the app's, whatever Configurations and other variables "
+    "say; what stays is `postern trace` and the metrics port (as daprd: no effect but a warning)",
+    "OTEL_TRACES_SAMPLER": "which new traces are recorded if no Configuration has `spec.tracing.samplingRate`: parentbased_always_on, "
+    "parentbased_always_off or parentbased_traceidratio. A caller's own decision always holds: always_on, always_off and traceidratio are "
+    "taken as parentbased, with a warning; jaeger_remote and xray have no effect but a warning (as daprd: likewise)",
+    "OTEL_TRACES_SAMPLER_ARG": "the share of new traces for traceidratio, 0 to 1 (1)",
+    "OTEL_PROPAGATORS": "no effect but a warning: headers are those of `spec.tracing.accept`",
     "OTEL_TRACES_EXPORTER": "where spans go, with commas between: `otlp` (to localhost without a variable of its endpoint), `zipkin`, "
     "`console` (the log), `none`, or any exporter that is installed beside us, by the name of its entry point, which gets no spans of the "
     "app; Configurations add to it (as daprd: not read)",
     "OTEL_LOGS_EXPORTER": "`otlp`: our log goes to the collector, too (to localhost without a variable of its endpoint); anything else "
     "changes nothing (as daprd: not read). For the access log see `--access-log`",
+    "OTEL_METRICS_EXPORTER": "without `otlp` in it, such as `none`, metrics are not pushed; it is no reason to push them without "
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, and does not turn the metrics port on or off (as daprd: no effect but a warning)",
     "OTEL_EXPORTER_ZIPKIN_ENDPOINT": "where `zipkin` in OTEL_TRACES_EXPORTER sends, if no Configuration says "
     "(http://localhost:9411/api/v2/spans)",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "where spans go as OTLP if no Configuration names a collector, as http://host:4317; all calls are "
@@ -58,6 +67,8 @@ READ: Mapping[str, str] = {
     "OTEL_EXPORTER_OTLP_TIMEOUT": "milliseconds of one export (10000)",
     "OTEL_EXPORTER_OTLP_CERTIFICATE": "a PEM file with roots that the collector's certificate is checked by (the system's)",
     "OTEL_EXPORTER_OTLP_COMPRESSION": "none: bodies are not gzipped, which they are from a KiB on",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "no effect but a warning, as those of signals: a collector is shown no client certificate",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY": "likewise",
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "where metrics are pushed as OTLP, which they are not by the common endpoint alone; the "
     "variables above count for them, and `OTEL_EXPORTER_OTLP_METRICS_…` wins",
     "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "where logs go, ours and those that the app exports to us, else where spans go; likewise for "
@@ -71,6 +82,10 @@ READ: Mapping[str, str] = {
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "spans of a batch (512)",
     "OTEL_BSP_SCHEDULE_DELAY": "milliseconds until a smaller batch is sent (5000)",
     "OTEL_BSP_EXPORT_TIMEOUT": "milliseconds that a batch may take, each time it is sent (30000)",
+    "OTEL_BLRP_MAX_QUEUE_SIZE": "no effect but a warning: batches of logs are as `OTEL_BSP_…` says",
+    "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "likewise",
+    "OTEL_BLRP_SCHEDULE_DELAY": "likewise",
+    "OTEL_BLRP_EXPORT_TIMEOUT": "likewise",
     "NO_COLOR": "if set, commands print without colours (no-color.org)",
     "TERM": "`dumb`: commands print without colours",
 }

@@ -132,6 +132,8 @@ ROWS: Final = (
     _row("enable-api-logging", lambda s: s.api_logging),
     _row("no-otlp-receiver", lambda s: not s.takes_otlp),
     _row("no-response-traceparent", lambda s: not s.tells_trace),
+    _env("OTEL_SDK_DISABLED", lambda s: s.otel.is_disabled),
+    _env("OTEL_TRACES_SAMPLER", lambda s: s.otel.sampling_rate),
     _env(
         "OTEL_TRACES_EXPORTER",
         lambda s: [

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec.structs import replace
 
 from proxy.settings.access_log import OTLP
+from proxy.settings.otel_sdk import SDK_VARIABLES, is_disabled, pushes_metrics, sampler_rate
 from proxy.settings.readers import FlagReader
 from proxy.settings.values import OtelSettings, Profile
 from telemetry.exporting import ExportLimits
@@ -26,6 +27,7 @@ OTEL_VARIABLES: Final = frozenset(
             for part in ("", "TRACES_", "METRICS_", "LOGS_")
             for which in _PER_SIGNAL
         ),
+        *SDK_VARIABLES,
         "OTEL_TRACES_EXPORTER",
         "OTEL_LOGS_EXPORTER",
         "OTEL_EXPORTER_ZIPKIN_ENDPOINT",
@@ -48,6 +50,25 @@ _OURS: Final = frozenset({"otlp", "zipkin", "console", "none"})
 
 def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
     """What the variables say; faults are noted in `read`."""
+    said = _said(read, profile)
+    if not is_disabled(read, profile):
+        return said
+    return replace(
+        said,
+        is_disabled=True,
+        traces=None,
+        zipkin="",
+        to_stdout=False,
+        exporters=(),
+        metrics=None,
+        app_metrics=None,
+        app_logs=None,
+        named=frozenset(),
+        exports_log=False,
+    )
+
+
+def _said(read: FlagReader, profile: Profile) -> OtelSettings:
     resource = _pairs(read, "OTEL_RESOURCE_ATTRIBUTES", read.env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     named = _named(read, profile, variable="OTEL_TRACES_EXPORTER")
     is_otlp = not named or "otlp" in named
@@ -68,7 +89,7 @@ def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
         to_stdout="console" in named,
         exporters=tuple(name for name in named if name not in _OURS),
         # Not by the common endpoint alone: many a collector takes traces and no metrics.
-        metrics=metrics if "metrics" in named_signals else None,
+        metrics=metrics if "metrics" in named_signals and pushes_metrics(read, profile) else None,
         metrics_every_s=_whole(read, 60_000, variable="OTEL_METRIC_EXPORT_INTERVAL") / 1000,
         metrics_temporality=_temporality(read, variable="OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"),
         app_metrics=metrics,
@@ -78,6 +99,7 @@ def otel_settings(read: FlagReader, profile: Profile) -> OtelSettings:
         service_name=read.env.get("OTEL_SERVICE_NAME", "") or dict(resource).get("service.name", ""),
         resource=tuple(pair for pair in resource if pair[0] != "service.name"),
         limits=_limits(read),
+        sampling_rate=sampler_rate(read, profile),
     )
 
 

@@ -26,7 +26,7 @@ _FATES: Final[Mapping[Signal, str]] = {
 }
 _NO_COLLECTOR: Final = (
     "no collector is configured for them: "
-    "set OTEL_EXPORTER_OTLP_ENDPOINT for the proxy, or spec.tracing.otel of its Configuration"
+    "set OTEL_EXPORTER_OTLP_ENDPOINT for the proxy, or spec.tracing.otel of its Configuration (neither counts with OTEL_SDK_DISABLED=true)"
 )
 
 

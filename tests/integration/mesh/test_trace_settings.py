@@ -152,3 +152,18 @@ async def test_rules_sample_new_traces_and_a_header_forces_them(
     assert accepted.status == 200
     text = (await web.admin("/metrics")).body.decode()
     assert 'postern_baggage_dropped_total{reason="malformed"} 1.0' in text
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_sampler_of_the_environment_samples_new_traces(engine: str, mesh: Mesh, http_app: App) -> None:
+    await mesh.sidecar("shop", app=http_app, flags=("--engine", engine))
+    flags = ("--engine", engine)
+    off = await mesh.sidecar("off", flags=flags, env={"OTEL_TRACES_SAMPLER": "parentbased_always_off"})
+    on = await mesh.sidecar("on", flags=flags, env={"OTEL_TRACES_SAMPLER": "parentbased_always_on"})
+    for web, expected in ((off, "00"), (on, "01")):
+        answer = await request(web.http_port, "GET", invoke("shop", "/echo"))
+        assert dict(answer.headers)["traceparent"].split("-")[3] == expected
+        answer = await request(
+            web.http_port, "GET", invoke("shop", "/echo"), headers=[("traceparent", PARENT)]
+        )
+        assert dict(answer.headers)["traceparent"].split("-")[3] == "01"

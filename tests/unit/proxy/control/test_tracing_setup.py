@@ -1,5 +1,6 @@
 """Which exporters a Configuration and the environment ask for."""
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from proxy.control.tracing_setup import (
     collectors,
     configured_target,
     exporters,
+    hop_tracing,
+    log_export,
     otlp_target,
     sampling_rate,
     tracer,
@@ -101,6 +104,33 @@ def test_collector_of_the_environment_gets_everything_unless_a_rate_is_written(r
     assert sampling_rate(TracingConfig(), known) == 1.0
     assert sampling_rate(TracingConfig(sampling_rate=0.5, is_rate_given=True), known) == 0.5
     assert sampling_rate(TracingConfig(otel=OTEL), known) == 0.0001
+
+
+def test_sampler_of_the_environment_counts_unless_a_rate_is_written(root: Path) -> None:
+    ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"}
+    known = settings(root, env={**ENV, **ratio})
+    assert hop_tracing(TracingConfig(), known, random.Random(1)).sampler.rate == 0.25
+    assert hop_tracing(TracingConfig(otel=OTEL), known, random.Random(1)).sampler.rate == 0.25
+    written = TracingConfig(sampling_rate=0.5, is_rate_given=True)
+    assert hop_tracing(written, known, random.Random(1)).sampler.rate == 0.5
+    off = settings(root, env={"OTEL_TRACES_SAMPLER": "parentbased_always_off"})
+    assert sampling_rate(TracingConfig(), off) == 0.0
+    on = settings(root, profile="production", env={"OTEL_TRACES_SAMPLER": "parentbased_always_on"})
+    assert sampling_rate(TracingConfig(), on) == 1.0
+
+
+def test_disabled_sdk_exports_nothing_that_a_configuration_or_a_variable_asks_for(root: Path) -> None:
+    asked = TracingConfig(zipkin_endpoint=ZIPKIN, otel=OTEL, stdout=True)
+    every = {**ENV, "OTEL_TRACES_EXPORTER": "otlp,console,zipkin_json", "OTEL_LOGS_EXPORTER": "otlp"}
+    known = settings(root, "--access-log", "otlp", env={**every, "OTEL_SDK_DISABLED": "true"})
+    made = exporters(asked, known)
+    assert (made.own, made.app, made.relayed, made.logs) == ((), (), {}, None)
+    assert (collectors(asked, known), otlp_target(asked, known)) == ({}, None)
+    lines = log_export(asked, known, Meters("web"))
+    assert lines is not None
+    assert lines.queues == ()
+    assert any("--access-log otlp has no effect" in warning for warning in known.warnings)
+    assert len(exporters(asked, settings(root, env={**every, "OTEL_SDK_DISABLED": "false"})).own) == 4
 
 
 def test_no_otlp_goes_to_a_port_of_ours(root: Path) -> None:
