@@ -168,7 +168,7 @@ _OF_TARGETS: Final[Mapping[str, Effect]] = {
     ),
     "hedging.nonFatalStatusCodes": Effect(
         "codes of gRPC after which the others go on, and the next attempt begins at once; of HTTP the statuses that gRPC has for them,"
-        " for 14 429 and 502 to 504. Any other failure is the call's (14)"
+        " for 14 429 and 502 to 504. Any other failure is the call's (8, 14)"
     ),
     "balancing.hash.caller": Effect(
         "of `ring-hash`, true: the calling app decides, so that all its calls, whichever instance makes them, go to one endpoint"

@@ -46,7 +46,7 @@ class Hedging(Section, frozen=True):
     delay: str
     max_attempts: int = 2
     methods: list[str] = field(default_factory=list)
-    non_fatal_status_codes: str = "14"
+    non_fatal_status_codes: str = "8,14"
 
 
 class SuccessRate(Section, frozen=True):

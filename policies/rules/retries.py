@@ -30,7 +30,7 @@ class HedgeRule(Struct, frozen=True, kw_only=True):
     attempts: int
     delay_s: float
     methods: frozenset[str] = frozenset()
-    grpc_codes: frozenset[int] = frozenset({14})
+    grpc_codes: frozenset[int] = frozenset({8, 14})
 
 
 class TargetRetries(Struct, frozen=True, kw_only=True):

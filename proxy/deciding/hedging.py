@@ -53,8 +53,10 @@ def hedge_of(rule: HedgeRule) -> Hedge:
     return Hedge(attempts=rule.attempts, delay_s=rule.delay_s)
 
 
-def hedged_failures(rule: HedgeRule, *, heeds_answers: bool) -> RetryPolicy:
-    """The failures that another attempt follows, at once."""
+def hedged_failures(rule: HedgeRule) -> RetryPolicy:
+    """The failures that another attempt follows, at once, as it goes to another endpoint where there is one: what the answer says of
+    later attempts is not for that.
+    """
     return RetryPolicy(
         attempts=rule.attempts,
         on=_BROKEN,
@@ -63,5 +65,5 @@ def hedged_failures(rule: HedgeRule, *, heeds_answers: bool) -> RetryPolicy:
         ),
         grpc_codes=rule.grpc_codes,
         delays_s=lambda: repeat(0.0),
-        heeds_answer=heeds_answers,
+        heeds_answer=False,
     )

@@ -45,7 +45,7 @@ def retry_policies(
         made.append(replace(_of(rules.builtin_retry, on, rng), is_inner=True))
     hedged = hedge_rule(head, rules)
     if hedged is not None:
-        made.append(hedged_failures(hedged, heeds_answers=rules.heeds_answers))
+        made.append(hedged_failures(hedged))
     elif rules.retry is not None:
         made.append(_written(head, rules.retry, rules, rng))
     elif grpc:

@@ -26,7 +26,7 @@ def read_left_s(headers: Iterable[Header], now_s: float) -> float | None:
         if name == TIMEOUT:
             left_s = _millis_s(data) if data.isdigit() else parse_grpc_timeout(data)
         elif name == ENVOYS:
-            left_s = _millis_s(data)
+            left_s = _millis_s(data) or None  # 0 bounds nothing there
         elif name == DEADLINE:
             at_s = _millis_s(data)
             left_s = None if at_s is None else max(0.0, at_s - now_s)

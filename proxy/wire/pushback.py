@@ -3,6 +3,7 @@
 Kept in step with `crates/core/src/call/pushback.rs` by `tests/vectors/pushback.json`.
 """
 
+import math
 import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -10,7 +11,9 @@ from typing import Final, NamedTuple
 
 from proxy.contract.head import Headers
 
-MOST_S: Final = 30.0  # that a caller is made to wait for another attempt, whatever the answer asks for
+MOST_S: Final = (
+    30.0  # that a caller is made to wait for another attempt: it gets an answer that asks for more
+)
 _ASKS_LATER: Final = frozenset({429, 503})
 _MAX_MS: Final = 2**31 - 1  # an int32, as gRPC has it
 _TIME: Final = r"\d\d:\d\d:\d\d"
@@ -46,18 +49,21 @@ def read_pushback(headers: Headers, *, grpc: bool, status: int, now_s: float) ->
         return None
     given = next((data for name, data in headers if name == b"retry-after"), None)
     later_s = None if given is None else _retry_after_s(given, now_s)
-    return None if later_s is None else Pushback(min(later_s, MOST_S), is_least=True)
+    if later_s is None:
+        return None
+    return Pushback(later_s, is_least=True) if later_s <= MOST_S else Pushback(None)
 
 
 def _pushback_s(data: bytes) -> float | None:
     if not data.isdigit() or len(data) > 10 or int(data) > _MAX_MS:
         return None
-    return min(int(data) / 1_000, MOST_S)
+    delay_s = int(data) / 1_000
+    return delay_s if delay_s <= MOST_S else None
 
 
 def _retry_after_s(data: bytes, now_s: float) -> float | None:
     if data.isdigit():
-        return MOST_S if len(data) > 9 else float(data)
+        return math.inf if len(data) > 9 else float(data)
     text = data.decode("latin-1")
     if _DATE.fullmatch(text) is None:
         return None

@@ -27,11 +27,17 @@ def has_failed(attempt: Attempt, *, is_tunnel: bool) -> bool | None:
     if cause is not None:
         if cause is Cause.RESET_LATE and is_tunnel:
             return None
-        is_hasty = cause is Cause.TIMEOUT and attempt.ended_ns - attempt.sent_ns < PATIENCE_S * 1e9
-        return True if cause in _FAILED and attempt.sent_ns and not is_hasty else None
+        if cause is Cause.TIMEOUT and _says_more_of_the_caller(attempt):
+            return None
+        return True if cause in _FAILED and attempt.sent_ns else None
     if attempt.grpc_code is not None:
         return attempt.grpc_code in _FAILED_CODES
     return attempt.status >= 500
+
+
+def _says_more_of_the_caller(attempt: Attempt) -> bool:
+    """Of a timeout: it came soon, or the answer had begun and was as long as its caller wanted it."""
+    return attempt.ended_ns - attempt.sent_ns < PATIENCE_S * 1e9 or bool(attempt.cause and attempt.status)
 
 
 class OutlierWatch:

@@ -64,6 +64,8 @@ pub fn has_failed(attempt: &Attempt, is_tunnel: bool) -> Option<bool> {
     match of_ours {
         None => Some(attempt.grpc_code.map_or(attempt.status >= 500, |code| matches!(code, 2 | 4 | 13 | 14))),
         _ if attempt.sent_ns == 0 => None,
+        // It came soon, or the answer had begun and was as long as its caller wanted it: that says more of the caller.
+        Some(Cause::Timeout) if attempt.cause.is_some() && attempt.status > 0 => None,
         Some(Cause::Timeout) => (attempt.ended_ns.saturating_sub(attempt.sent_ns) >= PATIENCE_NS).then_some(true),
         Some(Cause::ResetLate) => (!is_tunnel).then_some(true),
         Some(Cause::ResetEarly | Cause::InvalidAnswer) => Some(true),

@@ -6,7 +6,7 @@ use http::{HeaderName, header};
 
 use crate::fields::Headers;
 
-/// That a caller is made to wait for another attempt, whatever the answer asks for.
+/// That a caller is made to wait for another attempt: it gets an answer that asks for more.
 const MOST: Duration = Duration::from_secs(30);
 const MAX_MS: u64 = i32::MAX as u64; // as gRPC has it
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -36,19 +36,20 @@ pub fn read(headers: &Headers, grpc: bool, status: u16, now: SystemTime) -> Opti
     if grpc {
         let given = headers.get(GRPC_PUSHBACK)?.as_bytes();
         let asked = number(given, 10).filter(|millis| *millis <= MAX_MS);
-        return Some(asked.map_or(Pushback::Stop, |millis| Pushback::Exactly(Duration::from_millis(millis).min(MOST))));
+        let pause = asked.map(Duration::from_millis).filter(|pause| *pause <= MOST);
+        return Some(pause.map_or(Pushback::Stop, Pushback::Exactly));
     }
     if !matches!(status, 429 | 503) {
         return None;
     }
     let given = headers.get(header::RETRY_AFTER)?.as_bytes();
     let later = if !given.is_empty() && given.iter().all(u8::is_ascii_digit) {
-        number(given, 9).map_or(MOST, Duration::from_secs)
+        number(given, 9).map_or(Duration::MAX, Duration::from_secs)
     } else {
         let at = httpdate::parse_http_date(std::str::from_utf8(given).ok()?).ok()?;
         at.duration_since(now).unwrap_or_default()
     };
-    Some(Pushback::AtLeast(later.min(MOST)))
+    Some(if later <= MOST { Pushback::AtLeast(later) } else { Pushback::Stop })
 }
 
 /// Of so many digits at most.

@@ -26,7 +26,8 @@ fn left_at(headers: &Headers, now: impl Fn() -> SystemTime) -> Option<Duration> 
             Some(at.duration_since(now()).unwrap_or_default())
         }
         (name, data) if *name == TIMEOUT && !data.iter().all(u8::is_ascii_digit) => parse_grpc_timeout(data),
-        (_, data) => millis(data),
+        (name, data) if *name == TIMEOUT => millis(data),
+        (_, data) => millis(data).filter(|left| !left.is_zero()), // 0 bounds nothing there
     })
     .min()
 }
