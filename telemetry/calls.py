@@ -29,7 +29,7 @@ class CallRecorder:
 
     `path_label` maps an HTTP path to its metric label; none gives "", so that made-up paths make no series.
     Owns the kept kinds, at most `_KINDS`. Mutable state, which a new configuration may change: `slow_ns`, from which on a call that is
-    not sampled is kept in memory (0: none is for that), and `form`, what spans say.
+    not sampled is kept in memory (0: none is for being slow), and `form`, what spans say.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class CallRecorder:
             self._access_log(call)
 
     def is_kept(self, call: Call) -> bool:
-        """Whether a call that is not sampled leaves a span in memory, for whoever looks for what went wrong.
+        """Whether a call that is not sampled leaves a span in memory, to find out what went wrong.
 
         So does one that a proxy ended or an app failed (an HTTP status from 500 on, or a gRPC code that stands for one), and a slow one.
         """

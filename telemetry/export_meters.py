@@ -11,7 +11,7 @@ class ExportMeters:
     def __init__(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         self.spans_exported = counter("postern_spans_exported_total", "Spans exported.", ("exporter",))
         self.spans_dropped = counter(
-            "postern_spans_dropped_total", "Spans lost on the way.", ("exporter", "reason")
+            "postern_spans_dropped_total", "Spans dropped before export.", ("exporter", "reason")
         )
         self.metric_pushes = counter(
             "postern_metric_pushes_total",

@@ -352,7 +352,7 @@ class Meters:
         )
 
     def _sidecar(self) -> None:
-        self.taps = self.gauge("postern_taps", "Whoever looks at calls now, by postern tap.")
+        self.taps = self.gauge("postern_taps", "Taps open.")
         self.tap_dropped = self.counter(
             "postern_tap_dropped_total",
             "Calls that a tap left out: beyond its --max-rps, or as its reader did not keep up.",

@@ -74,7 +74,7 @@ CONFIGURATION: Mapping[str, Effect] = {
         "share of new traces that are recorded, 0 to 1 (OTEL_TRACES_SAMPLER; else 0.0001, 1 under `postern run`)"
     ),
     "spec.tracing.tail.latency": Effect(
-        "a call that is not sampled is kept in memory, as one that failed is, where its answer took as long; 0: none is for that (1s)"
+        "a call that is not sampled is kept in memory all the same if its answer takes at least this long; 0: only if it fails (1s)"
     ),
     "spec.tracing.accept": Effect(
         "which headers name a caller's span: `w3c` (always, with gRPC's `grpc-trace-bin`), and `b3` ([w3c, b3]); W3C's alone are written"

@@ -51,8 +51,8 @@ _MISSING = {
         "not part of postern, which has service invocation only",
     ),
     **dict.fromkeys(("annotate", "upgrade"), f"is {KUBERNETES}"),
-    "build-info": "is `postern version`, and `postern sidecar --build-info`",
-    "completion": "is `postern --show-completion`, and `--install-completion` puts it in place",
+    "build-info": "use `postern version`, or `postern sidecar --build-info`",
+    "completion": "use `postern --show-completion` to print it, or `--install-completion` to install it",
 }
 
 

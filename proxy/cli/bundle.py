@@ -47,14 +47,14 @@ class Member(Struct, frozen=True, kw_only=True):
 
 def bundle(
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="the archive to write; there may be none of this name")
+        Path | None, typer.Option("--out", "-o", help="the archive to write; must not exist yet")
     ] = None,
     app_logs: Annotated[
         bool, typer.Option("--app-logs/--no-app-logs", help="with the last lines that apps wrote")
     ] = True,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Pack what somebody who helps needs to see into one archive, without secrets, and list what is inside."""
+    """Pack what it takes to diagnose a problem into one archive, without secrets, and list what is inside."""
     root = root_of(runtime_path, os.environ)
     path = out or Path(f"postern-bundle-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     members = asyncio.run(gather(root, app_logs=app_logs))

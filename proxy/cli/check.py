@@ -150,8 +150,8 @@ def render(found: Sequence[Finding], width: int, *, is_coloured: bool) -> Iterat
 
 
 def summary(counts: Mapping[State, int]) -> str:
-    """The last line: what came of it all."""
+    """The last line: how many checks failed, and how many warn."""
     failed, warnings = counts["failed"], counts["warning"]
     told = [f"{failed} {'check' if failed == 1 else 'checks'} failed"] if failed else []
     told += [f"{warnings} {'warning' if warnings == 1 else 'warnings'}"] if warnings else []
-    return ", ".join(told) if failed else ", ".join(["all is well", *told])
+    return ", ".join(told) if failed else ", ".join(["no failures", *told])

@@ -49,7 +49,7 @@ _EDITS = {
     "base": "the path below {data}",
     "caller": "set dapr-caller-* to the proven caller",
     "trace": "set traceparent",
-    "deadline": "say what is left of the call's time",
+    "deadline": "forward the remaining deadline",
     "grpc-web": "gRPC-Web to gRPC",
     "http-only": "refuse a gRPC answer",
     "baggage": "drop invalid members of baggage",

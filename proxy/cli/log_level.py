@@ -26,7 +26,7 @@ def log_level(
     level: Annotated[
         str | None, typer.Argument(help="debug, info, warn, error, fatal or reset; none: tell")
     ] = None,
-    length: Annotated[str | None, typer.Option("--for", help="for so long, then back: 10m")] = None,
+    length: Annotated[str | None, typer.Option("--for", help="revert after this long: 10m")] = None,
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:

@@ -48,7 +48,7 @@ def logs(  # noqa: PLR0917 - the framework passes them by name
         bool, typer.Option("--follow", "-f", help="go on with what is written from now on")
     ] = False,
     tail: Annotated[
-        int, typer.Option("--tail", min=0, max=_MAX_LINES, help="so many last lines of each file alone")
+        int, typer.Option("--tail", min=0, max=_MAX_LINES, help="last N lines of each file")
     ] = _MAX_LINES,
     instance: Annotated[str | None, typer.Option(help="one of several instances, as `stop` takes it")] = None,
     runtime_path: RuntimePath = None,

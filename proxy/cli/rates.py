@@ -77,8 +77,8 @@ def edges(
 ) -> None:
     """Show who talks to whom, whether over mutual TLS, and how that goes.
 
-    Calls are those since the sidecars' start. SUCCESS leaves out those that ended in 5xx, or a gRPC code like it, and those that a proxy
-    failed.
+    Calls are those since the sidecars' start. SUCCESS is the share that did not fail: a 5xx, or a gRPC code like it, counts as
+    failed, and so does a call that a proxy failed.
     """
     mesh = asyncio.run(_told(_all(runtime_path)))
     rows = edge_rows(mesh, time.time())
@@ -107,7 +107,7 @@ def stat(
 ) -> None:
     """Show how calls to each app went in the last minute.
 
-    With --to, those that the app makes. SUCCESS leaves out calls that ended in 5xx, or a gRPC code like it, or were failed by a proxy.
+    With --to, those that the app makes. A 5xx, or a gRPC code like it, counts as failed in SUCCESS, and so does a call that a proxy failed.
     Latencies are read from histogram buckets, each twice as long as the one before. CONNECTIONS are those open at its sidecars.
     """
     mesh = asyncio.run(_told(_all(runtime_path)))
@@ -117,7 +117,7 @@ def stat(
     elif rows:
         put_table(_STAT, [_for_people(row) for row in rows], is_wide=output is OutputFormat.WIDE)
     else:
-        tell("no such call in the last minute")
+        tell("no matching calls in the last minute")
     _end(mesh)
 
 
@@ -166,7 +166,7 @@ async def _told(found: Sequence[Entry]) -> Mesh:
 
 
 def mesh_of(answers: Sequence[SidecarAnswer]) -> Mesh:
-    """What the answers come to; an answer that is none counts as missing."""
+    """The answers merged; a sidecar whose answer is missing or malformed counts as unresponsive."""
     routes: list[Route] = []
     connections: dict[str, int] = {}
     without_mtls, unresponsive = set(), []
@@ -272,7 +272,8 @@ def to_dot(rows: Iterable[Row]) -> str:
     for row in rows:
         shown = _edge_for_people(row)
         style = "" if row["secured"] else ", style=dashed"
-        label = f"{shown['calls']} calls, {shown['success'] or '-'}, p95 {shown['p95'] or '-'}"
+        noun = "call" if shown["calls"] == 1 else "calls"
+        label = f"{shown['calls']} {noun}, {shown['success'] or '-'}, p95 {shown['p95'] or '-'}"
         lines.append(f"  {_quoted(shown['src'])} -> {_quoted(shown['dst'])} [label={_quoted(label)}{style}];")
     return "\n".join([*lines, "}"])
 
@@ -339,12 +340,12 @@ def put_routes(rows: Sequence[Row], mesh: Mesh, *, is_live: bool, is_wide: bool)
         if shown:
             put_table(_ROUTES, shown, is_wide=is_wide)
         else:
-            tell("no call in the last minute")
+            tell("no matching calls in the last minute")
         return
     text = (
         format_table(_ROUTES, shown, None if is_wide else terminal_width())[0]
         if shown
-        else "no call in the last minute"
+        else "no matching calls in the last minute"
     )
     missing = (
         f"; unresponsive: {', '.join(sorted({e.app_id for e in mesh.unresponsive}))}"

@@ -23,6 +23,7 @@ from proxy.control.tap_filters import MAX_RPS, parse_filter
 from proxy.wire.http_client import LocalHttpError
 from proxy.wire.http_stream import LineStream, open_stream
 from telemetry.printable import printable
+from telemetry.shown import part_shown
 
 TARGET = "/postern/v1/tap"
 Told = Mapping[str, Any]
@@ -49,19 +50,19 @@ def tap(  # noqa: PLR0917 - the framework passes them by name
     method: Annotated[
         list[str] | None, typer.Option(help="GET, POST, …; of gRPC the method's name or path")
     ] = None,
-    path: Annotated[str | None, typer.Option(help="paths that begin so")] = None,
+    path: Annotated[str | None, typer.Option(help="paths that begin with this")] = None,
     status: Annotated[list[str] | None, typer.Option(help="of HTTP: 404, 5xx, or several: 404,5xx")] = None,
     grpc_status: Annotated[list[str] | None, typer.Option(help="of gRPC: Unavailable, NOT_FOUND, 14")] = None,
-    slower_than: Annotated[str | None, typer.Option(help="calls that took as long or longer: 250ms")] = None,
+    slower_than: Annotated[str | None, typer.Option(help="calls that took at least this long: 250ms")] = None,
     max_rps: Annotated[float, typer.Option(help="calls a second at most, of each sidecar")] = MAX_RPS,
     output: Annotated[
         TapOutput, typer.Option("--output", "-o", help="line, wide or json (one object a line)")
     ] = TapOutput.LINE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show calls live, one line each when it ends, until Ctrl-C.
+    """Show calls live, a line for each as it ends, until Ctrl-C.
 
-    A call has one line at its end, which has it all, so a stream that goes on shows once it is over. A call between two apps here shows
+    A stream shows once it is over. A call between two apps here shows
     twice: `out` from the caller's sidecar, `in` at the callee's. Nothing of headers, queries and bodies is shown. Filters of one kind
     are alternatives, filters of several kinds must all be met.
     """
@@ -204,8 +205,11 @@ def _details(told: Told) -> Iterator[tuple[str, str]]:
         yield "policies", ", ".join(told["policies"])
     for number, tried in enumerate(told["tried"], told["attempts"] - len(told["tried"]) + 1):
         yield f"attempt {number}", _attempt(tried)
-    yield "time", ", ".join(f"{part} {_length(took)}" for part, took in told["timings_us"].items())
-    yield "bytes", f"{told['bytes_in']} sent, {told['bytes_out']} answered"
+    yield (
+        "time",
+        ", ".join(f"{part_shown(part)} {_length(took)}" for part, took in told["timings_us"].items()),
+    )
+    yield "bytes", f"{told['bytes_in']} sent, {told['bytes_out']} received"
     yield "trace", f"{told['trace_id']}{'' if told['sampled'] else ' (not sampled)'}"
 
 

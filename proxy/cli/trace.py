@@ -21,6 +21,7 @@ from proxy.cli.options import RuntimePath
 from proxy.cli.output import wants_colour
 from proxy.cli.tables import Column, Row, format_data, put, put_table, tell
 from proxy.cli.traces import Listing, Source, list_traces, spans_of
+from telemetry.shown import error_shown
 from telemetry.traces import Json, TraceFilter
 
 _ID = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
@@ -65,9 +66,9 @@ def trace(  # noqa: PLR0917 - the framework passes them by name
         str | None, typer.Option(help="traces with a call from or to this app", autocompletion=app_ids)
     ] = None,
     error: Annotated[bool, typer.Option("--error", help="traces with a call that failed")] = False,
-    slower: Annotated[str | None, typer.Option(help="traces that took as long or longer: 250ms")] = None,
-    since: Annotated[str | None, typer.Option(help="traces of the last so long: 10m")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="so many lines at most")] = _LIST,
+    slower: Annotated[str | None, typer.Option(help="traces that took at least this long: 250ms")] = None,
+    since: Annotated[str | None, typer.Option(help="only traces newer than this: 10m")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="at most this many lines")] = _LIST,
     source: Annotated[
         TraceSource,
         typer.Option(help="memory: what sidecars here keep; zipkin: where they export to; any: both"),
@@ -160,8 +161,15 @@ def _row(one: Json) -> Row:
         "status": root["status"] or "-",
         "took": length(one["duration_us"]),
         "spans": one["spans"],
-        "error": f"{one['errors']}: {one['error']}" if one["errors"] else "",
+        "error": _failed(one),
     }
+
+
+def _failed(one: Json) -> str:
+    count = one["errors"]
+    if not count:
+        return ""
+    return f"{count} {'error' if count == 1 else 'errors'}: {error_shown(one['error'])}"
 
 
 def _operation(name: str) -> str:
@@ -171,7 +179,7 @@ def _operation(name: str) -> str:
 
 
 def length(took_us: int) -> str:
-    """A length for people."""
+    """Microseconds in the unit that reads best: `120us`, `3.4ms` or `2.01s`."""
     if took_us < 1_000:
         return f"{took_us}us"
     return f"{took_us / 1_000:.1f}ms" if took_us < 1_000_000 else f"{took_us / 1e6:.2f}s"

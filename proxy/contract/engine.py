@@ -235,7 +235,7 @@ class Measures(Struct, frozen=True, kw_only=True):
     """Upper bounds (inclusive) of the buckets that an Observer counts calls in.
 
     http_paths: whether tallies of HTTP calls have a path: none, the first few (then `other`), or all of them.
-    slow_ns: until its answer, from which on a call is worth keeping (0: none is for that).
+    slow_ns: a call whose answer takes at least this long is worth keeping (0: none is for being slow).
     """
 
     duration_s: tuple[float, ...]

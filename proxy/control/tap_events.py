@@ -1,4 +1,4 @@
-"""One call as a tap tells it: what an access line says, and what only whoever looks for a fault wants to know. Pure.
+"""One call as a tap tells it: what an access line says, and what else helps to find a fault. Pure.
 
 No header, no query and no body of a call is told. Times are microseconds.
 """

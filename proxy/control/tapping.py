@@ -1,4 +1,4 @@
-"""Taps: whoever looks at calls as they end. Each has a queue of its own, which loses what its reader does not take in time.
+"""Taps: streams of calls as they end, one for each reader. Each has a queue of its own, which drops what its reader does not take in time.
 
 Without a tap nothing here is asked for but whether one is open; with one, engines report every call by itself.
 """

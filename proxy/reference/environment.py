@@ -74,8 +74,8 @@ READ: Mapping[str, str] = {
     "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "where logs go, ours and those that the app exports to us, else where spans go; likewise for "
     "the app's metrics and the variable above. Both are heeded before Configurations; `OTEL_EXPORTER_OTLP_LOGS_…` wins",
     "OTEL_METRIC_EXPORT_INTERVAL": "milliseconds from one push of metrics to the next (60000)",
-    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "what a push has of counters and histograms: all since the start"
-    " (cumulative), or what came since the last push (delta, lowmemory) (cumulative)",
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "what pushed counters and histograms report: totals since the start"
+    " (cumulative), or the change since the last push (delta, lowmemory) (cumulative)",
     "OTEL_SERVICE_NAME": "`service.name` of our spans, for any OTLP collector (the app-id)",
     "OTEL_RESOURCE_ATTRIBUTES": "further attributes of the resource, as name=value,name=value, percent-encoded",
     "OTEL_BSP_MAX_QUEUE_SIZE": "spans that wait for an exporter (2048; of the native engine, 8 MiB); beyond, the oldest is dropped",

@@ -98,7 +98,7 @@ def check_files(authority: Authority, now: datetime) -> tuple[Finding, ...]:
     if authority.problem:
         found.append(fail("authority-files", authority.problem))
     elif authority.bundle is not None:
-        found.append(ok("authority-files", "the authority's keys are whole and private"))
+        found.append(ok("authority-files", "the authority's keys are intact and private"))
     for each in authority.dated:
         check = "issuer" if each.whose == "issuer" else "trust-anchors"
         left_s = (each.not_after - now).total_seconds()

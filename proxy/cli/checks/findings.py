@@ -28,7 +28,7 @@ CHECKS: Final[dict[str, Check]] = {
     "engine": Check(
         HOST,
         "the native engine is installed and loads",
-        "install Rust's cargo and a C compiler, then postern again; the portable engine does the same, slower",
+        "install Rust's cargo and a C compiler, then install postern again; the portable engine does the same, slower",
     ),
     "runtime-root": Check(HOST, "the runtime root is this user's alone, and can be written"),
     "socket-path": Check(

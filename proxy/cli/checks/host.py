@@ -26,6 +26,7 @@ try:
 except ImportError as error:
     raise SystemExit(str(error))
 """
+_STALE: Final = ": rebuild it "  # what `proxy.engine.native.seam` says of such an engine ends in this and how
 _MIB: Final = 1 << 20
 LEAST_BYTES, ENOUGH_BYTES = (
     16 * _MIB,
@@ -96,7 +97,14 @@ async def _engine() -> Sequence[Finding]:
     if process.returncode == 0:
         return (ok("engine", "the native engine loads"),)
     why = said.decode("utf-8", "replace").strip().rpartition("\n")[2] or f"ended with {process.returncode}"
-    return (warn("engine", f"the portable engine carries the calls, as the native one can't be used: {why}"),)
+    return (engine_unusable(why),)
+
+
+def engine_unusable(why: str) -> Finding:
+    """Of an engine that did not load. why: what that said; one of other sources is to be rebuilt, any other to be installed again."""
+    reason, is_stale, remedy = why.partition(_STALE)
+    text = f"the portable engine carries the calls, as the native one can't be used: {reason}"
+    return warn("engine", text, f"rebuild it {remedy}" if is_stale else "")
 
 
 def check_runtime_root(root: Path) -> tuple[Finding, ...]:

@@ -154,7 +154,7 @@ def _certificate(entry: Entry, told: Told) -> Iterator[Finding]:
     else:
         yield ok(
             "certificate",
-            f"{entry.app_id} is {identity.get('spiffeId')}; its certificate lasts {duration(left)} and is renewed before",
+            f"{entry.app_id} is {identity.get('spiffeId')}; its certificate lasts {duration(left)} and is renewed before then",
         )
 
 

@@ -1,7 +1,7 @@
 /** Calls of all sidecars as they end. */
 
 import { el, reconcile, replace, say, set } from "./dom.js";
-import { clockMs, us } from "./format.js";
+import { clockMs, timings, us } from "./format.js";
 import { zoned } from "./sidecar-view.js";
 
 const MOST = 300;
@@ -177,7 +177,7 @@ function details(call) {
     ["Access", call.decision ? `${call.cause === "denied" ? "denied" : "allowed"}: ${call.decision}` : "no rule was asked"],
     ["Policies", call.policies?.join(", ") || "none"],
     ...call.tried.map((/** @type {any} */ one, /** @type {number} */ at) => [`Attempt ${call.attempts - call.tried.length + at + 1}`, `${one.endpoint || "no endpoint"} ${[one.cause, one.grpc_code ?? one.status, one.detail].filter(Boolean).join(" ")}, ${us(one.took_us)}`]),
-    ["Time", Object.entries(call.timings_us).map(([part, took]) => `${part} ${us(/** @type {number} */ (took))}`).join(", ")],
+    ["Time", timings(call.timings_us)],
     ["Bytes", `${call.bytes_in} sent, ${call.bytes_out} answered`],
   ];
   const list = el("dl", { class: "facts-list tall" }, rows.map(([title, text]) => el("div", {}, el("dt", {}, title), el("dd", {}, text))));

@@ -4,7 +4,7 @@ import { el, reconcile, say, set } from "./dom.js";
 import { STATES, ms, percent, rate, short, span } from "./format.js";
 import { edgeId } from "./graph.js";
 
-const COLUMNS = ["Caller", "Callee", "State", "Rate", "Succeed", "p50", "p95", "p99", "Secured", "Last call"];
+const COLUMNS = ["Caller", "Callee", "State", "Rate", "Success rate", "p50", "p95", "p99", "Secured", "Last call"];
 
 export class EdgeTable {
   /** @param {(selection: import("./graph.js").Selection) => void} select */

@@ -32,6 +32,20 @@ export function us(value) {
   return value === null || value === undefined ? "–" : ms(value / 1000);
 }
 
+/** Where a call's time went: see telemetry/split.py. @param {Record<string, number>} parts */
+export function timings(parts) {
+  return Object.entries(parts)
+    .map(([part, took]) => `${part === "hold" ? "queued" : part} ${us(took)}`)
+    .join(", ");
+}
+
+/** `Code(500): Internal Server Error` as `500 Internal Server Error`; a gRPC code by its name alone: see telemetry/shown.py. @param {string} text */
+export function failure(text) {
+  const found = /^Code\((\d+)\): (.+)$/s.exec(text);
+  if (found === null) return text;
+  return Number(found[1]) >= 100 ? `${found[1]} ${found[2]}` : found[2];
+}
+
 /** @param {number | null | undefined} seconds */
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";

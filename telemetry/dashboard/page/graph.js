@@ -198,7 +198,7 @@ export class Graph {
     const [, , name, facts, mark] = group.children;
     const label = short(node.id);
     say(name, (label.length > NAME_CHARS ? `${label.slice(0, NAME_CHARS - 1)}…` : label) + (sidecars.length > 1 ? ` ×${sidecars.length}` : ""));
-    say(facts, state.facts ?? (node.calls ? `${rate(node.rps)} · p95 ${ms(node.p95Ms)}` : "no calls to it"));
+    say(facts, state.facts ?? (node.calls ? `${rate(node.rps)} · p95 ${ms(node.p95Ms)}` : "no inbound calls"));
     say(mark, state.mark);
   }
 

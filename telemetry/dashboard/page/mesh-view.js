@@ -139,9 +139,9 @@ export class MeshView {
     const rows = [
       ["Sidecars that answer", `${answering} of ${picture.sidecars.length}`],
       ["Calls", rate(rps)],
-      ["Succeed", calls ? percent(good / calls) : "–"],
+      ["Success rate", calls ? percent(good / calls) : "–"],
       ["Edges over mutual TLS", `${locked} of ${used.length}`],
-      ["Next certificate ends in", lives.length ? span(Math.min(...lives)) : "–"],
+      ["Next certificate expires in", lives.length ? span(Math.min(...lives)) : "–"],
     ];
     reconcile(
       this.figures,
@@ -216,7 +216,10 @@ function problems(picture, sidecars) {
     if (one.state === "not ready" && !one.notes?.length) tell("ready", "warn", "is not ready");
     const left = one.identity?.secondsLeft;
     if (typeof left === "number" && left < SOON_S) tell("svid", left <= 0 ? "bad" : "warn", left <= 0 ? "has a certificate that has ended" : `has a certificate that ends in ${span(left)}`);
-    for (const note of one.notes ?? []) tell(note, "warn", `· ${note.replace(/^[^:]*: (?=(identity|policy|not ready|port))/, "")}`);
+    for (const note of one.notes ?? []) {
+      const text = note.replace(/^[^:]*: /, ""); // it names its app itself
+      found.push({ key: `${one.instance} ${note}`, level: "warn", text: `${short(one.name)}${many}: ${text}`, selection });
+    }
   }
   for (const edge of picture.edges) {
     /** @type {import("./graph.js").Selection} */

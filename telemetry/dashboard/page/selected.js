@@ -131,7 +131,7 @@ function section(title, ...content) {
 function numbers(from) {
   return [
     ["Rate", from.calls ? rate(from.rps) : "–"],
-    ["Succeed", percent(from.success)],
+    ["Success rate", percent(from.success)],
     ["p50", ms(from.p50Ms)],
     ["p95", ms(from.p95Ms)],
     ["p99", ms(from.p99Ms)],
@@ -187,7 +187,7 @@ function routesTable(routes) {
     "table",
     { class: "list tight" },
     el("caption", { class: "unseen" }, "Routes of this edge"),
-    el("thead", {}, el("tr", {}, ["Route", "Rate", "Succeed", "p95"].map((title) => el("th", { scope: "col" }, title)))),
+    el("thead", {}, el("tr", {}, ["Route", "Rate", "Success rate", "p95"].map((title) => el("th", { scope: "col" }, title)))),
     el(
       "tbody",
       {},
@@ -197,7 +197,7 @@ function routesTable(routes) {
           { "data-state": route.state },
           el("th", { scope: "row", class: "path" }, route.protocol === "grpc" ? route.path || route.method : `${route.method} ${route.path}`.trim(), el("small", {}, Object.entries(route.codes).map(([code, count]) => `${code} ×${count}`).join(", "))),
           el("td", { "data-title": "Rate" }, route.calls ? rate(route.rps) : "idle"),
-          el("td", { "data-title": "Succeed" }, percent(route.success)),
+          el("td", { "data-title": "Success rate" }, percent(route.success)),
           el("td", { "data-title": "p95" }, ms(route.p95Ms)),
         ),
       ),

@@ -208,7 +208,7 @@ function ports(told) {
   const named = Object.entries(status.ports ?? {}).filter(([, port]) => port);
   const rows = [
     ["App", status.app.port ? `${status.app.protocol} on port ${status.app.port}, ${status.app.state}` : "none"],
-    ["Held by", status.app.heldBy ?? "–"],
+    ["Listening process", status.app.heldBy ?? "–"],
     ["Announced", status.app.announced ? "yes" : "no"],
     ["Ports", named.map(([name, port]) => `${name} ${port}`).join(", ")],
     ["Process", `${status.pid}, up for ${span(Date.now() / 1000 - status.startedAt)}`],
@@ -245,9 +245,9 @@ function policies(told) {
   const box = el("div", {});
   const list = el("dl", { class: "facts-list tall" });
   facts(list, [
-    ["Configuration", policy.files.length ? policy.files.join(", ") : "none: defaults hold"],
+    ["Configuration", policy.files.length ? policy.files.join(", ") : "none (defaults apply)"],
     ["Generation", policy.generation],
-    ["Resiliency", told.resiliencies.length ? told.resiliencies.map((/** @type {any} */ one) => one.name).join(", ") : "none: defaults hold"],
+    ["Resiliency", told.resiliencies.length ? told.resiliencies.map((/** @type {any} */ one) => one.name).join(", ") : "none (defaults apply)"],
     ...(policy.lastError ? [["Refused", policy.lastError]] : []),
   ]);
   box.append(list);

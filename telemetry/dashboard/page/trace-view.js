@@ -1,7 +1,7 @@
 /** One trace as a waterfall. */
 
 import { el, replace, say } from "./dom.js";
-import { clockMs, plural, us } from "./format.js";
+import { clockMs, failure, plural, timings, us } from "./format.js";
 import { ask } from "./session.js";
 
 const AGAIN_MS = 3000; // spans of calls that go on come later
@@ -57,7 +57,7 @@ export class TraceView {
       replace(this.rows, el("div", { class: "empty" }, el("h2", {}, "It is gone"), el("p", {}, "Sidecars keep their last spans in memory, and forget the oldest. What was sampled may be in your collector.")));
       return;
     }
-    say(this.told, `Begun at ${clockMs(told.began_us)}, took ${us(told.took_us)}. ${plural(told.rows.length, "span")} of ${plural(told.services.length, "app")}, ${told.errors ? plural(told.errors, "error") : "no error"}.${told.left_out ? ` ${plural(told.left_out, "span")} more left out.` : ""}${missing}`);
+    say(this.told, `Started at ${clockMs(told.began_us)}, took ${us(told.took_us)}. ${plural(told.rows.length, "span")} of ${plural(told.services.length, "app")}, ${told.errors ? plural(told.errors, "error") : "no error"}.${told.left_out ? ` ${plural(told.left_out, "span")} more left out.` : ""}${missing}`);
     replace(this.rows, this.table(told));
   }
 
@@ -104,7 +104,7 @@ export class TraceView {
       el("span", { class: "kind" }, `${row.kind}${other}`),
       toggle,
       row.orphan ? el("span", { class: "kind" }, "its parent was not seen") : null,
-      row.error ? el("span", { class: "error" }, `✕ ${row.error}`) : null,
+      row.error ? el("span", { class: "error" }, `✕ ${failure(row.error)}`) : null,
     );
     name.style.setProperty("--depth", String(Math.min(row.depth, 12)));
     const bar = el("span", { class: "bar-span", "data-hue": told.services.indexOf(row.service) % HUES, "data-error": Boolean(row.error) });
@@ -130,13 +130,13 @@ function scale(took) {
 function details(row) {
   const call = row.call ?? {};
   const rows = [
-    ["Begun", `${us(row.at_us)} after the first span`],
+    ["Started", `${us(row.at_us)} after the first span`],
     ...row.events.map((/** @type {any} */ event) => ["Event", `${event.text} (+${us(event.at_us)})`]),
     ...(call.decision ? [["Access", call.decision]] : []),
     ...(call.peer ? [["Other side", call.peer]] : []),
     ...(call.policies?.length ? [["Policies", call.policies.join(", ")]] : []),
     ...(call.tried ?? []).map((/** @type {any} */ one, /** @type {number} */ at) => [`Attempt ${at + 1}`, `${one.endpoint || "no endpoint"} ${[one.cause, one.grpc_code ?? one.status, one.detail].filter(Boolean).join(" ")}, ${us(one.took_us)}`]),
-    ...(call.timings_us ? [["Time", Object.entries(call.timings_us).map(([part, took]) => `${part} ${us(/** @type {number} */ (took))}`).join(", ")]] : []),
+    ...(call.timings_us ? [["Time", timings(call.timings_us)]] : []),
     ...Object.entries(row.tags),
   ];
   return el("tr", { class: "details" }, el("td", { colspan: 3 }, el("dl", { class: "facts-list tall" }, rows.map(([title, text]) => el("div", {}, el("dt", {}, title), el("dd", {}, text))))));

@@ -1,11 +1,11 @@
 /** The traces that sidecars keep in memory, the newest first. */
 
 import { el, reconcile, say, set } from "./dom.js";
-import { clock, plural, us } from "./format.js";
+import { clock, failure, plural, us } from "./format.js";
 import { ask } from "./session.js";
 
 const REFRESH_MS = 2000;
-const COLUMNS = ["Begun", "Trace", "Apps", "Spans", "Took", "Result"];
+const COLUMNS = ["Started", "Trace", "Apps", "Spans", "Took", "Result"];
 
 export class TracesView {
   constructor() {
@@ -98,7 +98,7 @@ export class TracesView {
         el(
           "tr",
           {},
-          el("td", { class: "mono", "data-title": "Begun" }),
+          el("td", { class: "mono", "data-title": "Started" }),
           el("th", { scope: "row", class: "path" }, el("a", { href: `#/traces/${encodeURIComponent(one.trace_id)}` })),
           el("td", { "data-title": "Apps" }),
           el("td", { "data-title": "Spans" }),
@@ -114,7 +114,7 @@ export class TracesView {
         say(spans, one.spans);
         say(took.lastElementChild, us(one.duration_us));
         took.firstElementChild.firstElementChild.style.setProperty("width", `${Math.max((one.duration_us / longest) * 100, 1).toFixed(1)}%`);
-        say(result, one.errors ? `${plural(one.errors, "error")}: ${one.error}` : one.root.status || "ok");
+        say(result, one.errors ? `${plural(one.errors, "error")}: ${failure(one.error)}` : one.root.status || "ok");
       },
     );
   }

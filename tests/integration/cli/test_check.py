@@ -39,7 +39,7 @@ async def test_before_anything_runs_only_host_and_network_are_looked_at(commands
     assert "IPv4 multicast on lo" in output
     assert "\nnetwork\n" in output
     assert "\nsidecars\n" not in output
-    assert output.splitlines()[-1].startswith("all is well")
+    assert output.splitlines()[-1].startswith("no failures")
     commands.mesh.root.chmod(0o755)
     code, output = await commands.done("check", "--pre", "-o", "short")
     assert code == 1

@@ -323,6 +323,14 @@ async def test_forty_apps_are_drawn_apart_from_each_other(opened: Open, tmp_path
         )
 
 
+async def test_note_of_a_sidecar_names_its_app_once(opened: Open, tmp_path: Path) -> None:
+    async with fake_sidecars(tmp_path, ["alpha"]) as fakes, dashboard(tmp_path) as board:
+        fakes["alpha"].pages["/status"]["engineNotice"] = "the portable engine is in use: it's slower"
+        page = await opened(board)
+        await page.until("document.querySelector('.attention').innerText.includes('portable')")
+        assert (await page.text(".attention")).strip() == "alpha: the portable engine is in use: it's slower"
+
+
 async def test_hostile_names_are_text_wherever_they_appear(opened: Open, tmp_path: Path) -> None:
     async with fake_sidecars(tmp_path, [*EVILS, "good"]) as fakes, dashboard(tmp_path) as board:
         for fake in fakes.values():

@@ -66,7 +66,7 @@ def test_render_chain_is_indented_by_parent_with_times_and_errors() -> None:
         "trace 4bf92f3577b34da6a3ce929d0e0e4736  3 services, 5 spans, 40.0 ms, 1 error",
         "web  CallLocal/cart/add  client → cart (10.0.0.7:5000)  40.0 ms  +0 µs",
         "└─ cart  CallLocal/cart/add  server ← web               38.0 ms  +1.0 ms",
-        "   ├─ cart  /bank/Pay  client → bank (10.0.0.7:5000)    18.0 ms  +2.0 ms  ✗ Code(14): UNAVAILABLE",
+        "   ├─ cart  /bank/Pay  client → bank (10.0.0.7:5000)    18.0 ms  +2.0 ms  ✗ UNAVAILABLE",
         "   │     · retry attempt=2 reason=connect (+5.0 ms)",
         "   └─ cart  /mail/Send  client → mail (10.0.0.7:5000)   500 µs  +21.0 ms",
         "      └─ mail  /mail/Send  server ← cart                100 µs  +21.1 ms",
@@ -112,7 +112,7 @@ def test_render_what_peers_sent_cannot_reach_the_terminal() -> None:
 
 def test_render_color_differs_only_in_escapes() -> None:
     colored = render(chain(), color=True)
-    assert "\x1b[31m✗ Code(14): UNAVAILABLE\x1b[0m" in colored
+    assert "\x1b[31m✗ UNAVAILABLE\x1b[0m" in colored
     for escape in ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[36m", "\x1b[0m"):
         colored = colored.replace(escape, "")
     assert colored == render(chain())

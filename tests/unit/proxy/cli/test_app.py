@@ -15,6 +15,10 @@ from proxy.wire.http_client import LocalResponse
         (["statsu"], "postern statsu: no such command; did you mean status?\n"),
         (["publish"], "postern publish: not part of postern, which has service invocation only\n"),
         (["components"], "postern components: not part of postern, which has service invocation only\n"),
+        (
+            ["completion"],
+            "postern completion: use `postern --show-completion` to print it, or `--install-completion` to install it\n",
+        ),
         (["upgrade", "-k"], "postern upgrade: is for Kubernetes, which is not built yet\n"),
         (["status", "-k"], "postern status: -k is for Kubernetes, which is not built yet\n"),
         (["mtls", "expiry", "-k"], "postern mtls: -k is for Kubernetes, which is not built yet\n"),

@@ -101,8 +101,8 @@ def test_lines_are_cut_to_the_width_and_hints_stand_below() -> None:
 @pytest.mark.parametrize(
     ("failed", "warnings", "said"),
     [
-        (0, 0, "all is well"),
-        (0, 1, "all is well, 1 warning"),
+        (0, 0, "no failures"),
+        (0, 1, "no failures, 1 warning"),
         (1, 0, "1 check failed"),
         (2, 3, "2 checks failed, 3 warnings"),
     ],

@@ -114,14 +114,17 @@ def test_live_routes_take_the_place_of_those_before(capsys: pytest.CaptureFixtur
     put_routes([], mesh, is_live=True, is_wide=False)
     put_routes([], mesh, is_live=False, is_wide=False)
     printed_now, told_now = capsys.readouterr()
-    assert "no call in the last minute" in printed_now
-    assert told_now == "no call in the last minute\n"
+    assert "no matching calls in the last minute" in printed_now
+    assert told_now == "no matching calls in the last minute\n"
 
 
 def test_graph_quotes_names_and_dashes_what_is_not_secured() -> None:
     text = to_dot(edge_rows(mesh_of([told("web", route('x"\n', "cart", peer=""))]), now=100.0))
     assert '"x\\"\\\\n" -> "cart"' in text
     assert "style=dashed" in text
+    assert 'label="10 calls, ' in text
+    one = route("web", "cart", calls=[1, 0])
+    assert 'label="1 call, ' in to_dot(edge_rows(mesh_of([told("web", one)]), now=100.0))
     assert text.endswith("}")
 
 

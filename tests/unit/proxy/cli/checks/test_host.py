@@ -20,8 +20,10 @@ from proxy.cli.checks.host import (
     check_python,
     check_runtime_root,
     duration,
+    engine_unusable,
     host_probes,
 )
+from proxy.engine.native.seam import REBUILD
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -105,6 +107,19 @@ def test_clock_is_judged_by_certificates_and_by_clocks_that_nobody_turns() -> No
 @pytest.mark.parametrize(("seconds", "text"), [(9.9, "9s"), (61, "1m"), (3_720, "1h 2m"), (86_400 * 3, "3d")])
 def test_duration_has_two_units_at_most(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("why", "said", "hint"),
+    [
+        (f"it was built from other sources: {REBUILD}", "it was built from other sources", REBUILD),
+        ("wrong ELF class", "wrong ELF class", CHECKS["engine"].hint),
+    ],
+)
+def test_engine_that_does_not_load_has_one_remedy(why: str, said: str, hint: str) -> None:
+    found = engine_unusable(why)
+    assert (found.state, found.hint) == ("warning", hint)
+    assert found.text.endswith(f"can't be used: {said}")
 
 
 def test_all_probes_of_this_host_answer(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_certificates_are_told_with_what_is_left() -> None:
         (
             "certificate",
             "ok",
-            "cart is spiffe://public/ns/default/cart; its certificate lasts 50m and is renewed before",
+            "cart is spiffe://public/ns/default/cart; its certificate lasts 50m and is renewed before then",
         )
     ]
     for identity, state, text in (
