@@ -154,7 +154,11 @@ _BUILT = (
     _flag("idle-timeout", "DURATION", "a connection without a call is closed after this (3m)"),
     _flag("stall-timeout", "DURATION", "a call whose caller neither sends nor reads is cut after this (5m)"),
     _flag("keepalive-time", "DURATION", "silence on an HTTP/2 connection with calls before a PING (10s)"),
-    _flag("keepalive-timeout", "DURATION", "a PING without an answer for this long ends the connection (5s)"),
+    _flag(
+        "keepalive-timeout",
+        "DURATION",
+        "a PING without an answer for this long ends the connection; apps have twelve times as long (5s)",
+    ),
     _flag("connect-timeout", "DURATION", "how long one connection attempt may take (5s)"),
     _flag("replay-buffer-size", "SIZE", "of a request body, kept for another attempt (64Ki; 4Mi as daprd)"),
     _flag("namespace", "NAME", "own namespace (environment: NAMESPACE, else default)"),

@@ -102,6 +102,7 @@ def _uncancelled(events: list[h2.events.Event]) -> list[h2.events.Event]:
 
 
 _MAX_LENGTH_DIGITS = 19  # what fits 64 bits
+OWN_PATIENCE = 12  # times as long an app and those who call us as one may take for a PING: one that is debugged stands still
 _LINGER_S = 1.0  # for which a peer that broke a rule may take to read why
 _UNREAD = 8  # windows of answers that a peer may leave unread: bodies wait for room, but heads and answers without a body do not
 
@@ -164,6 +165,7 @@ class Http2End(asyncio.Protocol):
         self.active_at = self.waits_since = self._loop.time()
         self._heard_at = self.active_at
         self._silence_s = limits.ping_s  # with calls, then a PING
+        self._answer_s = limits.pong_s * (OWN_PATIENCE if own else 1)
         self._ping_sent_at: float | None = None
         self.is_unanswered = False  # a PING, for so long that the connection was given up
         self.term: Term | None = None  # between proxies: until when the certificates of both hold
@@ -348,7 +350,7 @@ class Http2End(asyncio.Protocol):
         if self._filter.block_at is not None and now - self._filter.block_at > self._limits.head_s:
             self._count("head-timeout")
             self.fail(Codes.ENHANCE_YOUR_CALM, "a header block took too long")
-        elif self._ping_sent_at is not None and now - self._ping_sent_at > self._limits.pong_s:
+        elif self._ping_sent_at is not None and now - self._ping_sent_at > self._answer_s:
             self.is_unanswered = True
             self._count("ping-unanswered")
             if self._transport is not None:

@@ -129,6 +129,7 @@ impl H2Conn {
         let end = FarEnd {
             cluster: origin.cluster.clone(),
             address: origin.address.clone(),
+            is_own: origin.tls != Tls::Mesh,
             is_watched: origin.wire == Wire::Postern && chose_h2 == Some(false),
         };
         let driven = drive(shared.clone(), connection, filter, leaving, weak.clone(), end, up);
@@ -197,10 +198,11 @@ fn path_and_query(target: Bytes) -> Result<uri::PathAndQuery, uri::InvalidUri> {
     })
 }
 
-/// Where a connection leads. `is_watched`: to a proxy of ours, of which it soon notices that it is silent.
+/// Where a connection leads. `is_own`: not to a proxy; `is_watched`: to a proxy of ours, of which it soon notices that it is silent.
 struct FarEnd {
     cluster: Arc<str>,
     address: Arc<str>,
+    is_own: bool,
     is_watched: bool,
 }
 
@@ -230,7 +232,7 @@ async fn drive(
     up: oneshot::Sender<Result<(), String>>,
 ) {
     let mut up = Some(up);
-    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits, end.is_watched);
+    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits, end.is_own, end.is_watched);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(kind) = filter.poll_flood(cx) {
             return Poll::Ready(Err(kind));

@@ -18,6 +18,9 @@ const FIRST_SILENCE: Duration = Duration::from_millis(500);
 /// Without an answer to the PING: others should take the next calls.
 const DOUBT: Duration = Duration::from_millis(500);
 
+/// Times as long an app and those who call us as one may take for a PING: one that is debugged stands still.
+const OWN_PATIENCE: u32 = 12;
+
 /// A header block took too long: the peer is told.
 pub const HEAD_TIMEOUT: &str = "head-timeout";
 /// Nobody is there: there is nothing to tell.
@@ -49,12 +52,13 @@ pub struct Calls {
 }
 
 impl Pulse {
-    /// Nothing asked yet. `is_watched`: the other end is a proxy of ours.
-    pub fn new(ping: Option<PingPong>, limits: &Limits, is_watched: bool) -> Self {
+    /// Nothing asked yet. `is_own`: our app is at the other end, or who calls us as one; `is_watched`: a proxy of ours.
+    pub fn new(ping: Option<PingPong>, limits: &Limits, is_own: bool, is_watched: bool) -> Self {
         let tick = if is_watched { WATCH_TICK } else { TICK };
         let mut ticks = interval_at(tokio::time::Instant::now() + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (head, longest, answer) = (limits.head, limits.ping, limits.pong);
+        let (head, longest) = (limits.head, limits.ping);
+        let answer = limits.pong * if is_own { OWN_PATIENCE } else { 1 };
         let first = if is_watched { FIRST_SILENCE.min(longest) } else { longest };
         let idle_at = Instant::now();
         Self { ticks, ping, asked_at: None, head, silence: first, first, longest, answer, is_watched, idle_at, begun: 0 }

@@ -109,7 +109,7 @@ async fn serve_awake(shared: &Rc<Shared>, io: &SharedIo, entry: &Entry, leaving:
     let begun = builder(&shared.limits).handshake::<_, Bytes>(io.clone());
     let Ok(Ok(mut connection)) = tokio::time::timeout(shared.limits.head, begun).await else { return false };
     let window = shared.limits.connection_window_bytes;
-    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits, false);
+    let mut pulse = Pulse::new(connection.ping_pong(), &shared.limits, entry.peer.is_none(), false);
     let mut goaway: Option<Pin<Box<tokio::time::Sleep>>> = None;
     let mut parted = false;
     loop {
