@@ -15,7 +15,6 @@ NO_TIME = [
     ("postern-timeout", "0"),
     ("postern-timeout", "900u"),
     ("postern-deadline", "1000"),
-    ("x-envoy-expected-rq-timeout-ms", "0"),
 ]
 
 

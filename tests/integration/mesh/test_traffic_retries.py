@@ -88,7 +88,7 @@ async def test_retries_go_by_the_resource_in_force(shop: Shop) -> None:
     await shop.goes_by("{overallTimeout: 500ms}")
     late = await shop.call("/slow?s=60")
     assert (late.status, late.get("postern-error")) == (500, "timeout")
-    assert b"deadline" in late.body
+    assert b"did not answer in time" in late.body  # which of the two proxies found that out first differs
 
 
 async def test_slow_answer_does_not_keep_its_caller(shop: Shop) -> None:
