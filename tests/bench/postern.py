@@ -70,7 +70,10 @@ spec:
     apps:
 """
 _APP: Final = "      {app_id}: {{timeout: quick, retry: again{more}}}\n"
-_BREAKER: Final = "    circuitBreakers: {guard: {trip: consecutiveFailures >= 5, timeout: 1s}}\n"
+# The calls that the generator cuts off at the end of a window are failures to a breaker, as daprd has it: not so few may open it.
+_BREAKER: Final = (
+    "    circuitBreakers: {guard: {trip: requests >= 1000 && totalFailures >= requests / 2, timeout: 1s}}\n"
+)
 # Limits that no load here meets: what is measured is what they cost.
 _GUARDS: Final = """\
 apiVersion: postern.dev/v1alpha1
