@@ -38,7 +38,7 @@ class VerifiedToken(NamedTuple):
     claims: Mapping[str, Any]
 
     def values(self, claim: str) -> tuple[str, ...]:
-        """The values of a claim as text. `a.b` is b within a where there is no claim of the whole name."""
+        """The values of a claim as text. Where no claim is called `a.b`, that is b within the object a."""
         found: Any = self.claims
         for name in (claim,) if claim in self.claims else claim.split("."):
             found = found.get(name) if isinstance(found, dict) else None
@@ -64,7 +64,7 @@ class TokenCondition(Struct, frozen=True, kw_only=True):
 
 
 def _texts(value: object) -> Iterator[str]:
-    """A claim's value as text, and of a list its members; objects are no values."""
+    """A claim's value as text, or the members of a list; objects have none."""
     for one in value if isinstance(value, list) else (value,):
         if isinstance(one, str):
             yield one

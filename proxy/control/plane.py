@@ -453,9 +453,10 @@ class Control:
 
     def _push_tables(self) -> None:
         assert self._engine is not None
-        for number, table in self._pushed().of_policies():
+        pushed = self._pushed()
+        for number, table in pushed.of_policies():
             self._engine.set_paths(number, table)
-        for number, members in self._pushed().sets().items():
+        for number, members in pushed.sets().items():
             self._engine.set_members(number, members)
 
     def _pipelines_of(self, policy: PolicySnapshot) -> Mapping[str, Pipeline]:

@@ -116,6 +116,7 @@ class _RateLimit(Step):
 class _Bearer(Step):
     def __init__(self, middleware: Bearer, _: str, remote: Remote) -> None:
         self._middleware = middleware
+        self._keys = middleware.keys
         self._remote = remote
 
     def take(self, way: Way, found: Hashable) -> Decision | None:
@@ -123,17 +124,17 @@ class _Bearer(Step):
         token = bearer_token(way.head.whole().headers)
         if token is None:
             return self._refuse(way, "this needs a bearer token in the header authorization")
-        state = self._remote.keys(one.keys)
+        state = self._remote.keys(self._keys)
         if state.keys is None:
             why = state.error or "they are on their way"
             text = f"{one.name} can't check tokens without the keys of {one.issuer}: {why}"
             then = way.refuse(Cause.NOT_READY, text, status=500)
-            return then if state.error else Hold(key=one.remote_key, for_s=REMOTE_HOLD_S, then=then)
+            return then if state.error else Hold(key=self._keys.key, for_s=REMOTE_HOLD_S, then=then)
         try:
             verified(token, state.keys, issuer=one.issuer, audiences=(one.audience,))
         except UnknownKeyError as error:
             then = self._refuse(way, f"the token does not count: {error}", b', error="invalid_token"')
-            return Hold(key=one.remote_key, for_s=REMOTE_HOLD_S, then=then) if state.may_renew else then
+            return Hold(key=self._keys.key, for_s=REMOTE_HOLD_S, then=then) if state.may_renew else then
         except TokenError as error:
             return self._refuse(way, f"the token does not count: {error}", b', error="invalid_token"')
         return None
