@@ -245,7 +245,7 @@ async def test_callee_that_has_no_room_is_not_taken_for_a_fast_one(engine: str, 
         async with connect(await front.listen(always(plan(expect=expect)))) as caller:
             statuses = [(await caller.request("GET", "/")).status for _ in range(60)]
         loads = {load["address"]: load for load in front.engine.loads("app")}
-    assert statuses.count(503) < 15
+    assert statuses.count(503) < 30  # a fast one gets nearly all
     assert all(load["ejectedForS"] == 0 for load in loads.values())  # its app is well
 
 
