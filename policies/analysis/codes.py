@@ -119,7 +119,7 @@ CODES: Final = (
     ),
     Code(
         code="PST0211",
-        about="a target of a Traffic that is no app, is named twice, or takes the place of another",
+        about="a Traffic target that does not exist, is named twice, or replaces another",
         field=r"spec\.targets",
         words=r"takes the place of|is named again|is not a target",
     ),

@@ -68,7 +68,9 @@ class RetryReader:
         self, written: own_traffic.RetryBudget | Literal["off"] | bool | None, place: Place
     ) -> RetryBudget | Literal["off"] | None:
         if written is True:
-            self._findings.fault(self._document, place, "`true` is no budget (expected its fields, or off)")
+            self._findings.fault(
+                self._document, place, "`true` says nothing (expected the fields of a budget, or off)"
+            )
         if isinstance(written, bool):
             return "off"
         if written is None or isinstance(written, str):
@@ -90,7 +92,7 @@ class RetryReader:
     def _share(self, written: own_traffic.RetryBudget, place: Place) -> RetryShare:
         ttl_s = self._length(written.ttl, (*place, "ttl"))
         if ttl_s is not None and not 1.0 <= ttl_s <= _MAX_TTL_S:
-            problem = f"`{written.ttl}` is no time for a budget (expected 1s to {_MAX_TTL_S:g}s)"
+            problem = f"`{written.ttl}` is out of range (expected 1s to {_MAX_TTL_S:g}s)"
             self._findings.fault(self._document, (*place, "ttl"), problem)
         least, spot = written.min_retries_per_second, (*place, "minRetriesPerSecond")
         return RetryShare(

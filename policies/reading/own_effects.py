@@ -29,11 +29,14 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
     ),
     "spec.jwt.*.name": Effect("the issuer's name, for `when.jwt.issuers`"),
     "spec.jwt.*.issuer": Effect(
-        "the `iss` of its tokens, which calls bring as `authorization: Bearer`: one that does not count is refused with 401"
+        "the `iss` of its tokens, which calls bring as `authorization: Bearer`: one that does not count, "
+        "such as one without `exp`, is refused with 401"
     ),
     "spec.jwt.*.audiences": Effect("of which the token's `aud` must have one"),
     "spec.jwt.*.jwksUrl": Effect("where its keys are (found by OpenID discovery)"),
-    "spec.jwt.*.jwksFile": Effect("a file with its keys, which is read again when it changes"),
+    "spec.jwt.*.jwksFile": Effect(
+        "a file with its keys, which is read again when it changes; a set without keys withdraws them all"
+    ),
     "spec.jwt.*.forwardClaims": Effect(
         "claims that the app is told in `postern-claims`, base64url of JSON, which nobody else can set; `*`: all (none)"
     ),

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from policies.reading.own_schema import From, To
-from policies.reading.schema import Section
+from policies.reading.schema import OwnSection
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
-class Rate(Section, frozen=True):
+class Rate(OwnSection, frozen=True):
     """An entry of `rates`."""
 
     name: str
@@ -22,13 +22,13 @@ class Rate(Section, frozen=True):
     each: Literal["caller", "all"] = "caller"
 
 
-class Connections(Section, frozen=True):
+class Connections(OwnSection, frozen=True):
     """`connections`."""
 
     per_caller: Count
 
 
-class Concurrency(Section, frozen=True):
+class Concurrency(OwnSection, frozen=True):
     """`concurrency`, of calls to the app and of calls to a target."""
 
     limit: Count | Literal["adaptive"]
@@ -38,14 +38,14 @@ class Concurrency(Section, frozen=True):
     queue_timeout: str = "100ms"
 
 
-class Lag(Section, frozen=True):
+class Lag(OwnSection, frozen=True):
     """`lag`."""
 
     above: str = "250ms"
     for_: str = field(name="for", default="2s")
 
 
-class Inbound(Section, frozen=True):
+class Inbound(OwnSection, frozen=True):
     """`spec.inbound`: calls to the app."""
 
     rates: list[Rate] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Inbound(Section, frozen=True):
     lag: Lag | None = None
 
 
-class Throttle(Section, frozen=True):
+class Throttle(OwnSection, frozen=True):
     """`throttle` of a target."""
 
     ratio: Annotated[int, Meta(ge=1, le=100)] | Annotated[float, Meta(ge=1.0, le=100.0)] = 2

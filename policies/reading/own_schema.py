@@ -4,10 +4,10 @@ from typing import Literal
 
 from msgspec import field
 
-from policies.reading.schema import Metadata, Section
+from policies.reading.schema import Metadata, OwnSection
 
 
-class From(Section, frozen=True):
+class From(OwnSection, frozen=True):
     """`from` of a rule: of each list that is there, one entry must fit the caller."""
 
     apps: list[str] = field(default_factory=list)
@@ -16,14 +16,14 @@ class From(Section, frozen=True):
     principals: list[str] = field(default_factory=list)
 
 
-class Grpc(Section, frozen=True):
+class Grpc(OwnSection, frozen=True):
     """`grpc` of `to`."""
 
     services: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
 
 
-class To(Section, frozen=True):
+class To(OwnSection, frozen=True):
     """`to` of a rule."""
 
     methods: list[str] = field(default_factory=list)
@@ -31,21 +31,21 @@ class To(Section, frozen=True):
     grpc: Grpc | None = None
 
 
-class Jwt(Section, frozen=True):
+class Jwt(OwnSection, frozen=True):
     """`jwt` of `when`: a verified token."""
 
     issuers: list[str] = field(default_factory=list)
     claims: dict[str, list[str]] = field(default_factory=dict)
 
 
-class When(Section, frozen=True):
+class When(OwnSection, frozen=True):
     """`when` of a rule: further conditions, all of which must hold."""
 
     header: dict[str, list[str]] = field(default_factory=dict)
     jwt: Jwt | None = None
 
 
-class PolicyRule(Section, frozen=True):
+class PolicyRule(OwnSection, frozen=True):
     """An entry of `rules`."""
 
     name: str
@@ -55,7 +55,7 @@ class PolicyRule(Section, frozen=True):
     when: When = When()
 
 
-class JwtIssuer(Section, frozen=True):
+class JwtIssuer(OwnSection, frozen=True):
     """An entry of `jwt`: whose tokens count."""
 
     name: str
@@ -66,7 +66,7 @@ class JwtIssuer(Section, frozen=True):
     forward_claims: list[str] = field(default_factory=list)
 
 
-class AccessPolicySpec(Section, frozen=True):
+class AccessPolicySpec(OwnSection, frozen=True):
     """`spec` of an AccessPolicy."""
 
     mode: Literal["enforce", "audit", "off"] = "enforce"
@@ -77,7 +77,7 @@ class AccessPolicySpec(Section, frozen=True):
     rules: list[PolicyRule] = field(default_factory=list)
 
 
-class AccessPolicy(Section, frozen=True):
+class AccessPolicy(OwnSection, frozen=True):
     """kind: AccessPolicy."""
 
     kind: Literal["AccessPolicy"]

@@ -5,24 +5,24 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from policies.reading.own_inbound import Concurrency, Inbound, Throttle
-from policies.reading.schema import Metadata, Section
+from policies.reading.schema import Metadata, OwnSection
 
 
-class Hash(Section, frozen=True):
+class Hash(OwnSection, frozen=True):
     """`hash` of `balancing`: what decides which endpoint a call goes to."""
 
     header: str | None = None
     caller: bool = False
 
 
-class Balancing(Section, frozen=True):
+class Balancing(OwnSection, frozen=True):
     """`balancing` of a target."""
 
     policy: Literal["latency", "least-requests", "round-robin", "random", "ring-hash"] = "latency"
     hash: Hash | None = None
 
 
-class RetryBudget(Section, frozen=True):
+class RetryBudget(OwnSection, frozen=True):
     """`retryBudget` of a target: a share of its calls, or a throttle."""
 
     ratio: float | None = None
@@ -32,7 +32,7 @@ class RetryBudget(Section, frozen=True):
     token_ratio: float | None = None
 
 
-class Backoff(Section, frozen=True):
+class Backoff(OwnSection, frozen=True):
     """`backoff` of a target: what Dapr's retry policies have no place for."""
 
     jitter: Literal["full", "equal", "none"] | None = None
@@ -40,7 +40,7 @@ class Backoff(Section, frozen=True):
     multiplier: float | None = None
 
 
-class Hedging(Section, frozen=True):
+class Hedging(OwnSection, frozen=True):
     """`hedging` of a target: further attempts beside one that is slow."""
 
     delay: str
@@ -49,7 +49,7 @@ class Hedging(Section, frozen=True):
     non_fatal_status_codes: str = "8,14"
 
 
-class SuccessRate(Section, frozen=True):
+class SuccessRate(OwnSection, frozen=True):
     """`successRate` of `outliers`."""
 
     endpoints: Annotated[int, Meta(ge=2)] = 5
@@ -57,7 +57,7 @@ class SuccessRate(Section, frozen=True):
     factor: Annotated[float, Meta(ge=0)] = 1.9
 
 
-class Outliers(Section, frozen=True):
+class Outliers(OwnSection, frozen=True):
     """`outliers` of a target."""
 
     enabled: bool = True
@@ -69,7 +69,7 @@ class Outliers(Section, frozen=True):
     interval: str = "10s"
 
 
-class Target(Section, frozen=True):
+class Target(OwnSection, frozen=True):
     """`default`, and an entry of `apps`: what holds for calls to an app."""
 
     balancing: Balancing = Balancing()
@@ -84,21 +84,21 @@ class Target(Section, frozen=True):
     slow_start: str | None = None
 
 
-class Targets(Section, frozen=True):
+class Targets(OwnSection, frozen=True):
     """`spec.targets`: calls that the app makes."""
 
     default: Target | None = None
     apps: dict[str, Target] = field(default_factory=dict)
 
 
-class TrafficSpec(Section, frozen=True):
+class TrafficSpec(OwnSection, frozen=True):
     """`spec` of a Traffic."""
 
     targets: Targets = Targets()
     inbound: Inbound = Inbound()
 
 
-class Traffic(Section, frozen=True):
+class Traffic(OwnSection, frozen=True):
     """kind: Traffic."""
 
     kind: Literal["Traffic"]

@@ -15,6 +15,10 @@ class Section(Struct, frozen=True, rename="camel"):
     """A mapping whose keys are all known."""
 
 
+class OwnSection(Section, frozen=True):
+    """The same of a kind of our own: a key that is written has a value, as one without would be taken for one that is left out."""
+
+
 class Metadata(Section, frozen=True):
     """What every resource carries about itself."""
 

@@ -218,7 +218,7 @@ def _branched(
 
 def _converted(token: _Token, kind: _Type, program: Program) -> tuple[_Type, Program]:
     if token.text not in ("int", "double"):
-        raise TripError(f"`{token.text}` is no function here (expected int or double)", token.column)
+        raise TripError(f"unknown function `{token.text}` (expected int or double)", token.column)
     if kind == "bool":
         raise TripError(f"`{token.text}` takes a number, not a bool", token.column)
     to: _Type = "int" if token.text == "int" else "double"

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
 from policies.reading.construct import Place, WrittenFloat, WrittenInt, text_of
+from policies.reading.schema import OwnSection
 
 Kind: TypeAlias = Any  # an annotation: a type, or what `typing` makes of types
 Made: TypeAlias = Any  # what an annotation describes, or None with a fault
@@ -162,7 +163,10 @@ def _struct(value: object, kind: type[Struct], place: Place, tell: Tell) -> Stru
     made: dict[str, Any] = {}
     is_whole = True
     for key, field in known.items():
-        if key in value:
+        if key in value and value[key] is None and issubclass(kind, OwnSection):
+            tell((*place, key), _NOTHING, False)
+            is_whole = is_whole and not field.required
+        elif key in value:
             made[field.name] = _read(value[key], field.type, (*place, key), tell)
         elif field.required:
             tell((*place, key), "is missing", False)

@@ -46,13 +46,13 @@ class Key(Struct, frozen=True):
 
 
 def read_keys(body: bytes) -> tuple[Key, ...]:
-    """The keys of a JWK Set that are for signatures; others are passed over. Raises: KeysError."""
+    """The keys of a JWK Set that are for signatures; others are passed over. A set without any withdraws them all. Raises: KeysError."""
     try:
         listed = json.loads(body)["keys"]
         found = [made for one in listed[:_MAX_KEYS] if (made := _key(one)) is not None]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise KeysError("it is not a JWK Set") from error
-    if not found:
+    if not found and listed:
         raise KeysError("it holds no public key for signatures: RSA of 2048 bits, EC or Ed25519")
     return tuple(found)
 
@@ -103,11 +103,17 @@ def issuer_of(token: str) -> str:
 
 
 def verified(
-    token: str, keys: Sequence[Key], *, issuer: str, audiences: Sequence[str], leeway_s: float = SKEW_S
+    token: str,
+    keys: Sequence[Key],
+    *,
+    issuer: str,
+    audiences: Sequence[str],
+    leeway_s: float = SKEW_S,
+    ends: bool = False,
 ) -> dict[str, Any]:
     """The claims of a token of the issuer, for one of the audiences, and in force by this host's clock.
 
-    Raises: UnknownKeyError; TokenError.
+    ends: one that never expires does not count (RFC 9068 §2.2). Raises: UnknownKeyError; TokenError.
     """
     import jwt  # noqa: PLC0415 - see above
 
@@ -132,7 +138,7 @@ def verified(
                 audience=audiences,
                 issuer=issuer,
                 leeway=leeway_s,
-                options={"require": ["aud", "iss"]},
+                options={"require": ["aud", "iss", *(["exp"] if ends else [])]},
             )
         except (jwt.PyJWTError, ValueError) as error:
             problem = error

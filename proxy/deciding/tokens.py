@@ -67,7 +67,12 @@ class Tokens:
             return then if state.error else Hold(key=source.key, for_s=REMOTE_HOLD_S, then=then)
         try:
             claims = verified(
-                token, state.keys, issuer=source.issuer, audiences=issuer.audiences, leeway_s=SKEW_S
+                token,
+                state.keys,
+                issuer=source.issuer,
+                audiences=issuer.audiences,
+                leeway_s=SKEW_S,
+                ends=True,
             )
         except UnknownKeyError as error:
             then = refuse(Cause.UNAUTHENTICATED, f"the token does not count: {error}")

@@ -133,6 +133,8 @@ def test_limits_of_other_apps_are_checked_and_left_out(tmp_path: Path) -> None:
         ("inbound: {concurrency: {limit: 5, minLimit: 2}}", "is for `limit: adaptive` alone"),
         ("inbound: {concurrency: {limit: adaptive, minLimit: 9, maxLimit: 5}}", "9 is above maxLimit"),
         ("inbound: {connections: {perCaller: 0}}", "expected at least 1"),
+        ("inbound: {lag: }", "spec.inbound.lag: has no value (expected one, or leave the key out)"),
+        ("inbound: {rates: [{name: , requests: 1}]}", "spec.inbound.rates[0].name: has no value"),
         ("targets: {apps: {cart: {throttle: {ratio: 0.5}}}}", "expected at least 1.0"),
         ("targets: {apps: {cart: {concurrency: {limit: 5, queueTimeout: x}}}}", "`x` is not a duration"),
     ],

@@ -68,8 +68,8 @@ def test_hedging_is_read(tmp_path: Path, written: str, rule: HedgeRule) -> None:
     [
         ("retryBudget: {ratio: -1}", "retryBudget.ratio: -1 is out of range (expected 0 to 1000)"),
         ("retryBudget: {ratio: 0.1, maxTokens: 1}", "retryBudget: is a share and a throttle"),
-        ("retryBudget: {ttl: 61s}", "retryBudget.ttl: `61s` is no time for a budget (expected 1s to 60s)"),
-        ("retryBudget: {ttl: 10h}", "retryBudget.ttl: `10h` is no time for a budget"),
+        ("retryBudget: {ttl: 61s}", "retryBudget.ttl: `61s` is out of range (expected 1s to 60s)"),
+        ("retryBudget: {ttl: 10h}", "retryBudget.ttl: `10h` is out of range"),
         ("retryBudget: {maxTokens: 0}", "retryBudget.maxTokens: 0 is out of range (expected 1 to 1000)"),
         ("retryBudget: on", "retryBudget"),
         ("retryOn: all", "retryOn"),

@@ -65,7 +65,7 @@ def test_what_is_no_cel_is_told_with_its_column(text: str, problem: str, column:
         ("-(requests > 1)", "`-` can't be put before a bool", 1),
         ("requests ? true : false", "`?` needs a condition before it, not an int", 10),
         ("(true ? 1 : 2.0) > 1.0", "`?` has an int on one side and a double on the other", 7),
-        ("size(requests) > 1", "`size` is no function here (expected int or double)", 1),
+        ("size(requests) > 1", "unknown function `size` (expected int or double)", 1),
         ("int(true) > 1", "`int` takes a number, not a bool", 1),
     ],
 )

@@ -166,6 +166,12 @@ def test_keys_that_can_verify_nothing_are_passed_over() -> None:
     assert narrowed[0].algorithms == ("RS512",)
 
 
+def test_empty_set_withdraws_all_keys() -> None:
+    assert read_keys(jwks()) == ()
+    with pytest.raises(UnknownKeyError):
+        verified(ISSUER.token(), (), issuer=ISSUER.url, audiences=("shop",))
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b'{"keys": 1}', b'{"keys": null}', b"\xff", b"[" * 100_000]
 )

@@ -75,6 +75,7 @@ def test_token_that_counts_names_its_user_for_one_call() -> None:
         (ISSUER.token(iss=None), "its issuer '' is not one of"),
         (ISSUER.token(aud="y"), "Audience doesn't match"),
         (ISSUER.token(exp=1_000), "expired"),
+        (ISSUER.token(exp=None), 'Token is missing the "exp" claim'),
         (ISSUER.token(kid="rsa-old"), "its key 'rsa-old' is not among"),
         (Issuer(ISSUER.url, None).token(), "Signature verification failed"),
         (ISSUER.token(algorithm="HS256", key="k" * 32), "its algorithm 'HS256' is not one of its key's"),
