@@ -229,7 +229,8 @@ RESILIENCY: Mapping[str, Effect] = {
     f"{_BREAKER}.timeout": Effect("how long it stays open before calls may probe (60s)"),
     f"{_BREAKER}.trip": Effect(
         "a condition in CEL over `requests`, `totalSuccesses`, `totalFailures`, `consecutiveSuccesses` and `consecutiveFailures`, asked"
-        " after each failure: true opens it; numbers, `double()`, `int()` and operators are known (`consecutiveFailures > 5`)"
+        " after each failure: true opens it; numbers, `double()`, `int()` and operators are known (`consecutiveFailures > 5`). A call"
+        " that its caller gives up is a failure too: a callee that hangs may show itself by nothing else"
     ),
     f"{_TARGET}.timeout": Effect("name of the timeout for calls to this app"),
     f"{_TARGET}.retry": Effect("name of the retry policy for calls to this app"),

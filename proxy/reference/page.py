@@ -205,6 +205,9 @@ def page() -> str:
             ("postern-error", "meaning", "errorCode", "HTTP", "gRPC", "HTTP, Dapr's", "gRPC, Dapr's"),
             _error_rows(),
         ),
+        "`InvokeService` answers its callers with INTERNAL where postern itself refuses or fails a call, as Dapr does, but UNKNOWN for"
+        " circuit breakers, DEADLINE_EXCEEDED for timeouts and RESOURCE_EXHAUSTED for what is too large; `postern-error` among the"
+        " trailers tells the cause.",
         "### Why a call was denied",
         "The callee's proxy logs `access denied` with the caller, the path and its `reason`:",
         table(("reason", "meaning"), ((f"`{reason}`", text) for reason, text in DENIALS.items())),

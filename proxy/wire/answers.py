@@ -130,7 +130,9 @@ def bad_request(reason: str, listener: ListenerSpec, headers: Headers) -> Reply:
 
 def timed_out(listener: ListenerSpec, headers: Headers) -> Reply:
     """The deadline of a caller that sent these fields passed before a decision."""
-    made = errors.reply(Cause.TIMEOUT, unlabelled(listener.name), f"the call's deadline passed: {DETAIL}")
+    made = errors.reply(
+        Cause.TIMEOUT, unlabelled(listener.name), "the call's deadline passed before its callee was found"
+    )
     return replace(made, headers=(*made.headers, *listener.for_pages(headers)))
 
 

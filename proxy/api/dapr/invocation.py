@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.api.dapr.codes import (
+    DEADLINE_EXCEEDED,
     INTERNAL,
     OK,
     RESOURCE_EXHAUSTED,
@@ -242,7 +243,8 @@ def _by_proxy(app_id: str, found: LocalResponse) -> Answer:
     text = str(told).removeprefix(invocation_failure(app_id, ""))
     if mark[0][1] in _BREAKER:
         return _traced(Answer(code=UNKNOWN, message=text, trailing=mark), found.headers)
-    return _traced(failed(app_id, text, trailing=mark), found.headers)
+    code = DEADLINE_EXCEEDED if mark[0][1] == Cause.TIMEOUT.value else INTERNAL
+    return _traced(failed(app_id, text, code=code, trailing=mark), found.headers)
 
 
 def _traced(answer: Answer, headers: Headers) -> Answer:

@@ -283,6 +283,14 @@ def test_answer_counts_with_its_envelope() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cause", "code"), [("timeout", 4), ("breaker-open", 2), ("breaker-probing", 2), ("app-down", 13)]
+)
+def test_cause_has_its_code(cause: str, code: int) -> None:
+    found = answer(500, ((b"postern-error", cause.encode()),), b'{"message": "why"}')
+    assert (found.code, found.trailing) == (code, (("postern-error", cause),))
+
+
+@pytest.mark.parametrize(
     "said",
     [
         (b"postern-grpc-status", b"many"),
