@@ -14,7 +14,7 @@ from tests.support.http_client import connect
 
 async def said(port: int, data: bytes) -> bytes:
     """All that is answered to these bytes until the connection closes."""
-    async with connect(port) as caller, asyncio.timeout(5.0):
+    async with connect(port) as caller, asyncio.timeout(30.0):
         with suppress(ConnectionError):
             await caller.send(data)
             caller.writer.write_eof()
@@ -34,7 +34,7 @@ async def test_bad_head_is_refused_and_never_reaches_the_app(engine: str, bad: B
     async with raw_app(app) as port, leading(engine, "one", port) as way, connect(way.port) as caller:
         with suppress(ConnectionError):
             await caller.send(bad.data)
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             answer = b""
             with suppress(ConnectionError):
                 answer = await caller.reader.read()
@@ -71,7 +71,7 @@ async def test_bad_answer_never_looks_whole(engine: str, hops: str, bad: BadAnsw
         writer.write(bad.data)
 
     async with raw_app(app) as port, leading(engine, hops, port) as way, connect(way.port) as caller:
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             await caller.send_head("GET", "/", [("Connection", "close")])
             answer = b""
             with suppress(ConnectionError):

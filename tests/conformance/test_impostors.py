@@ -40,11 +40,11 @@ class Scene:
         self.front.engine.set_cluster(Cluster(key=key, wire="postern", tls="mesh", upstreams=upstreams))
 
     async def call(self, times: int = 1) -> list[int]:
-        """The answers' statuses; each call has two seconds."""
+        """The answers' statuses; each call has twenty seconds."""
         found = []
         async with connect(self.port) as caller:
             for _ in range(times):
-                async with asyncio.timeout(2.0):
+                async with asyncio.timeout(20.0):
                     found.append((await caller.request("GET", "/echo")).status)
         return found
 

@@ -172,7 +172,7 @@ async def test_malformed_answer_costs_no_other_call_and_is_502(engine: str, answ
         async with connect(way.port) as second:
             for _ in range(2):
                 await second.send_head("GET", "/bad", [("Connection", "keep-alive")])
-                async with asyncio.timeout(5.0):
+                async with asyncio.timeout(30.0):
                     head = await second.reader.readuntil(b"\r\n\r\n")
                 if answer in _BROKEN_LATE:
                     break

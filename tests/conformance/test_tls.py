@@ -218,7 +218,7 @@ async def test_plaintext_on_the_peer_port_is_refused(engine: str, mint: Mint, da
 async def test_silent_handshake_is_cut_off_in_time(engine: str, mint: Mint) -> None:
     async with peer_port(engine, mint, limits=Limits(handshake_s=0.2, head_s=0.2)) as (node, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             with suppress(ConnectionError):
                 assert await reader.read() == b""
         writer.close()

@@ -28,7 +28,7 @@ class Relay:
 
     async def _dial(self, call: "_RelayedCall", head: RawHead) -> None:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 _, client = await asyncio.get_running_loop().create_connection(
                     lambda: Http1Client(self, self._limits, lambda _: None), self._host, self._port
                 )

@@ -150,7 +150,6 @@ async def told(mesh: Mesh, sdk: Sdk, *arguments: str, env: dict[str, str]) -> di
     return found
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("token", [{}, SECRET], ids=["open", "token"])
 @pytest.mark.parametrize("name", SDKS)
 @pytest.mark.parametrize("engine", ENGINES)
@@ -180,7 +179,6 @@ async def test_client_calls_apps_and_its_sidecar(
     assert await web.process.ended() == 0  # it was shut down
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("name", "server"), [(name, server) for name, sdk in SDKS.items() for server in sdk.servers]
 )

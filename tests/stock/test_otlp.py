@@ -25,7 +25,6 @@ PYTHON = Program(
     command=(sys.executable, str(REPOSITORY / "tests" / "stock" / "python" / "spans.py")),
     modules=("opentelemetry.exporter.otlp.proto.grpc", "opentelemetry.exporter.otlp.proto.http"),
 )
-pytestmark = pytest.mark.timeout(90)
 CONFIG = """
 receivers:
   otlp:

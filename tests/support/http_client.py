@@ -124,7 +124,7 @@ async def request(
     chunks: Sequence[bytes] | None = None,
     trailers: Sequence[Header] = (),
     unix: str | None = None,
-    timeout_s: float = 10.0,
+    timeout_s: float = 30.0,
 ) -> Response:
     """One request on a connection of its own."""
     async with asyncio.timeout(timeout_s), connect(port, unix=unix) as connection:

@@ -21,7 +21,7 @@ from tests.support.http_wire import Response
 from tests.support.processes import Process, Processes, read_line
 from tests.support.readiness import HEALTH, OUTBOUND_HEALTH, wait_status
 
-READY_S: Final = 20.0
+READY_S: Final = 60.0
 DAPR_APP_ID: Final = "dapr-app-id"
 
 
@@ -37,7 +37,7 @@ class Sidecar:
     admin_socket: str
     process: Process = field(repr=False)
 
-    async def admin(self, target: str, *, method: str = "GET", timeout_s: float = 5.0) -> Response:
+    async def admin(self, target: str, *, method: str = "GET", timeout_s: float = 30.0) -> Response:
         """Ask the admin socket; `json.loads` the body of a 200."""
         return await request(0, method, target, unix=self.admin_socket, timeout_s=timeout_s)
 
@@ -52,7 +52,7 @@ class Sidecar:
 
     async def end(self) -> int:
         """Shut it down as `postern stop` does, by SIGTERM; its exit code."""
-        return await self.process.end(timeout_s=15.0)
+        return await self.process.end(timeout_s=60.0)
 
 
 class Mesh:

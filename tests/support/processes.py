@@ -80,7 +80,7 @@ class Process:
     def is_running(self) -> bool:
         return self.code is None
 
-    def wait_line(self, pattern: str, *, timeout_s: float = 15.0) -> re.Match[str]:
+    def wait_line(self, pattern: str, *, timeout_s: float = 60.0) -> re.Match[str]:
         """Block until a line of the output, printed before or after now, matches. Raises ProcessEndedError, NotReadyError."""
         wanted = re.compile(pattern)
         deadline = time.monotonic() + timeout_s
@@ -108,7 +108,7 @@ class Process:
             state = "gone"
         return NotReadyError(self.name, waited_for, timeout_s, state, self.tail)
 
-    async def line(self, pattern: str, *, timeout_s: float = 15.0) -> re.Match[str]:
+    async def line(self, pattern: str, *, timeout_s: float = 60.0) -> re.Match[str]:
         """As `wait_line`, without blocking the loop."""
         return await asyncio.to_thread(self.wait_line, pattern, timeout_s=timeout_s)
 
@@ -117,7 +117,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(number)
 
-    def wait_end(self, *, timeout_s: float = 15.0) -> int:
+    def wait_end(self, *, timeout_s: float = 60.0) -> int:
         """Block until it has ended by itself; its exit code. Raises NotReadyError."""
         try:
             code = self._popen.wait(timeout_s)
@@ -126,11 +126,11 @@ class Process:
         self._reader.join(1.0)
         return code
 
-    async def ended(self, *, timeout_s: float = 15.0) -> int:
+    async def ended(self, *, timeout_s: float = 60.0) -> int:
         """As `wait_end`, without blocking the loop."""
         return await asyncio.to_thread(self.wait_end, timeout_s=timeout_s)
 
-    def stop(self, *, timeout_s: float = 10.0) -> int:
+    def stop(self, *, timeout_s: float = 30.0) -> int:
         """SIGTERM, and SIGKILL if that is not heeded in time; the exit code. Again is harmless."""
         self.send_signal(signal.SIGTERM)
         try:
@@ -140,7 +140,7 @@ class Process:
         self._reader.join(1.0)
         return code
 
-    async def end(self, *, timeout_s: float = 10.0) -> int:
+    async def end(self, *, timeout_s: float = 30.0) -> int:
         """As `stop`, without blocking the loop."""
         return await asyncio.to_thread(self.stop, timeout_s=timeout_s)
 
@@ -213,7 +213,7 @@ class Processes:
         """Start a module of this repository (a test app) with unbuffered output."""
         return self.start([sys.executable, "-u", "-m", module, *args], name=name, env=env)
 
-    def close(self, *, grace_s: float = 2.0) -> None:
+    def close(self, *, grace_s: float = 10.0) -> None:
         """End all of them. Raises LeftoverError when something that they started still runs `grace_s` later."""
         for child in reversed(self._children):
             if child.is_running:

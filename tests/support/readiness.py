@@ -14,7 +14,7 @@ _ASK: Final = "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: clos
 _PAUSE_S: Final = 0.002
 
 
-def wait_status(port: int, path: str, status: int, process: Process, *, timeout_s: float = 20.0) -> None:
+def wait_status(port: int, path: str, status: int, process: Process, *, timeout_s: float = 60.0) -> None:
     """Ask a port over and over until it answers a GET with `status`. Raises NotReadyError, ProcessEndedError."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -29,7 +29,7 @@ def wait_status(port: int, path: str, status: int, process: Process, *, timeout_
 def _answers(port: int, path: str, status: int) -> bool:
     with (
         contextlib.suppress(OSError),
-        socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection,
+        socket.create_connection(("127.0.0.1", port), timeout=5.0) as connection,
     ):
         connection.sendall(_ASK.format(path=path, port=port).encode())
         return connection.recv(64).startswith(f"HTTP/1.1 {status} ".encode())

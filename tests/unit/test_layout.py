@@ -40,7 +40,6 @@ SHORT_LIMITS = {
     "tests/conformance/test_churn.py": "a pace, not a limit: how often identities change",
     "tests/conformance/test_floods.py": "a pace, not a limit: between the bytes of a slow head",
     "tests/conformance/test_liveness.py": "a pace, not a limit: between the bytes of a slow body",
-    "tests/integration/mesh/test_app_states.py": "what is known is told at once; what is looked for, after two seconds",
     "tests/integration/mesh/test_own_api.py": "a call must not get through: only time can show that; an early end asks less",
     "tests/integration/mesh/test_wire_safety.py": "a pace, not a limit: between the bytes of a slow head",
     "tests/integration/nameresolution/test_mdns.py": "no answer must come: only time can show that; an early end asks less",

@@ -17,7 +17,6 @@ from tests.support.http_client import request
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium"),
-    pytest.mark.timeout(120),
     pytest.mark.asyncio(loop_scope="module"),  # that of the browser
 ]
 

@@ -29,7 +29,7 @@ def sidecar_of(run: Process) -> psutil.Process:
     return next(child for child in children if "proxy" in child.cmdline())
 
 
-async def gone(*watched: psutil.Process, within_s: float = 15.0) -> bool:
+async def gone(*watched: psutil.Process, within_s: float = 45.0) -> bool:
     """Wait until all of them have ended."""
     _, alive = await asyncio.to_thread(psutil.wait_procs, list(watched), timeout=within_s)
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)

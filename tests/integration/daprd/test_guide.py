@@ -19,7 +19,6 @@ from tests.support.ports import free_ports
 pytestmark = [
     pytest.mark.skipif(reason_missing() is not None, reason=str(reason_missing())),
     pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed"),
-    pytest.mark.timeout(180),
 ]
 GUIDE: Final = Path(__file__).parents[3] / "examples" / "from_dapr"
 PORTS: Final = ("50005", "8085", "8081", "8082", "3501", "3502", "50011", "50012")

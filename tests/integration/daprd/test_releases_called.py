@@ -19,7 +19,7 @@ from tests.support.http_wire import format_chunk, format_end
 from tests.support.proto.echo_pb2 import EchoRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 PERMISSION_DENIED, INTERNAL = 7, 13
 EVENTS = [("Accept", "text/event-stream")]
 STREAMING = [release for release in RELEASES if release.has_streams]

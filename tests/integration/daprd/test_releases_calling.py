@@ -14,7 +14,7 @@ from tests.support.http_client import request
 from tests.support.proto.echo_pb2 import EchoReply, EchoRequest, ProbeReply, ProbeRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 INVALID_ARGUMENT, PERMISSION_DENIED, RESOURCE_EXHAUSTED, INTERNAL = 3, 7, 8, 13
 STREAMING = [release for release in RELEASES if release.has_streams]
 of_each = pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.app_id)

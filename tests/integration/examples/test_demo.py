@@ -15,7 +15,7 @@ from examples.boutique.shopper import Shopper
 ROOT = Path(__file__).parents[3]
 START = (sys.executable, "-m", "examples.boutique.demo", "--no-zipkin", "--folder")
 
-pytestmark = pytest.mark.timeout(180)  # eighteen processes start on whatever machine this is
+pytestmark = pytest.mark.timeout(300)  # eighteen processes start on whatever machine this is
 
 
 @contextmanager

@@ -49,8 +49,6 @@ spec:
   targets: {apps: {shop: {retry: twice}}}
 """
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.mark.parametrize(
     "command", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")], ids=" ".join

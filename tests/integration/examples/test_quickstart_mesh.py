@@ -18,8 +18,6 @@ from tests.support.ports import free_port
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"
 BIN = Path(sys.executable).parent
 
-pytestmark = pytest.mark.timeout(150)
-
 
 @pytest.fixture
 def env() -> Iterator[Mapping[str, str]]:
@@ -80,7 +78,7 @@ def call(env: Mapping[str, str], app_id: str, path: str) -> tuple[str, int]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     found = re.search(r"^(?:\S+ +\| )?([1-5][0-9]{2} .*)$", done.stdout, re.MULTILINE)
@@ -91,7 +89,7 @@ def test_caller_is_greeted_through_the_mesh_and_the_list_shows_who_runs(env: Map
     with running_hello(env):
         assert call(env, "caller", "/greet/Ada") == ("200 Hello, Ada!", 0)
         listed = subprocess.run(
-            [BIN / "postern", "list"], env=env, capture_output=True, text=True, timeout=30, check=True
+            [BIN / "postern", "list"], env=env, capture_output=True, text=True, timeout=60, check=True
         )
     assert "hello" in listed.stdout
 

@@ -23,7 +23,7 @@ from tests.support.http_client import Connection
 
 Header = tuple[str, str]
 HOUR = timedelta(hours=1)
-_DEADLINE_S = 10.0
+_DEADLINE_S = 30.0
 
 
 class _Verbatim(str):

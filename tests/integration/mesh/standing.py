@@ -76,7 +76,7 @@ def invoke(app_id: str, path: str) -> str:
     return f"/v1.0/invoke/{app_id}/method{path}"
 
 
-async def eventually(look: Callable[[], Awaitable[bool]], *, within_s: float = 15.0) -> None:
+async def eventually(look: Callable[[], Awaitable[bool]], *, within_s: float = 45.0) -> None:
     """Look until it is so: another process tells nobody when it has changed. Raises TimeoutError."""
     async with asyncio.timeout(within_s):
         while not await look():  # noqa: ASYNC110 - there is no event to wait for

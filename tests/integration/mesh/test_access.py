@@ -407,7 +407,7 @@ async def test_odd_request_lines_are_answered_without_passing_a_rule(
 # --- rules that change -------------------------------------------------------------------------------------------------------
 
 
-async def wait_status_of(web: Sidecar, status: int, timeout_s: float = 10.0) -> float:
+async def wait_status_of(web: Sidecar, status: int, timeout_s: float = 30.0) -> float:
     """How long until a call to `/x` at cart is answered with `status`; no call may meet anything but 200 and 403."""
     began = time.monotonic()
     async with asyncio.timeout(timeout_s):

@@ -62,7 +62,7 @@ def held(sidecar: Sidecar) -> int:
     return len(re.findall(r"SVID \S+ received", sidecar.process.output))
 
 
-async def wait_held(sidecar: Sidecar, times: int, timeout_s: float = 30.0) -> None:
+async def wait_held(sidecar: Sidecar, times: int, timeout_s: float = 60.0) -> None:
     """Wait until the sidecar has had so many identities."""
     async with asyncio.timeout(timeout_s):
         while held(sidecar) < times:  # noqa: ASYNC110 - a line that comes again can only be counted
@@ -134,7 +134,6 @@ class Traffic:
 
 
 @pytest.mark.serial  # certificates of six seconds expire where the processor is away half that long
-@pytest.mark.timeout(120)  # what it waits for may add up to more than a minute
 async def test_second_long_identities_are_renewed_under_traffic_even_by_a_sentry_started_anew(
     mesh: Mesh, http_app: App, grpc_app: App
 ) -> None:
@@ -210,7 +209,7 @@ async def test_sentry_out_of_reach_is_said_and_survived_at_start_and_later(mesh:
     # Gone once more: the identity held serves on, status tells, and a new sentry is found again.
     assert mesh.sentry is not None
     mesh.sentry.kill()
-    async with asyncio.timeout(15.0):
+    async with asyncio.timeout(45.0):
         while (await identity_of(cart))["lastError"] is None:  # noqa: ASYNC110 - a process has no events
             await asyncio.sleep(0.05)
     assert f"127.0.0.1:{port}" in (await identity_of(cart))["lastError"]
@@ -224,8 +223,8 @@ async def test_sentry_out_of_reach_is_said_and_survived_at_start_and_later(mesh:
         environment["DAPR_SENTRY_TOKEN_FILE"], mint(mesh.root, spiffe("cart"), SENTRY_ID)
     )  # it serves once
     await mesh.start_sentry(*at)
-    await wait_held(cart, before + 1, 20.0)
-    async with asyncio.timeout(5.0):
+    await wait_held(cart, before + 1)
+    async with asyncio.timeout(30.0):
         while not (await app_of(cart))["announced"]:  # noqa: ASYNC110 - a process has no events
             await asyncio.sleep(0.02)
     entry = next(entry for entry in HostRegistry(mesh.root).entries() if entry.app_id == "cart")

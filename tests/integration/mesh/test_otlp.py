@@ -17,7 +17,6 @@ from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
 
-pytestmark = pytest.mark.timeout(60)
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
 CONFIG = """
 apiVersion: dapr.io/v1alpha1

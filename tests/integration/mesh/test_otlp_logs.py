@@ -14,8 +14,6 @@ from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import Mesh
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def records(otel: GrpcCollector) -> list[tuple[str, str, LogRecord]]:
     """Service, scope and record of all that came."""

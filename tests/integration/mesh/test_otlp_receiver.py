@@ -30,7 +30,6 @@ from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.ports import free_port
 
-pytestmark = pytest.mark.timeout(60)
 PROTOBUF = ("content-type", "application/x-protobuf")
 JSON = ("content-type", "application/json")
 

@@ -36,7 +36,6 @@ from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.mesh import Mesh, Sidecar
 
-pytestmark = pytest.mark.timeout(60)
 SERVICES: dict[Signal, str] = {"metrics": METRICS, "logs": LOGS}
 
 

@@ -38,7 +38,7 @@ async def call(mesh: Standing, app_id: str, path: str = "/echo") -> int:
 
 
 async def test_leaving_is_unready_says_goodbye_and_serves_on(mesh: Standing, tmp_path: Path) -> None:
-    leaving = await mesh.mesh.sidecar("leaving", app=mesh.http_app, flags=("--drain", "3s"))
+    leaving = await mesh.mesh.sidecar("leaving", app=mesh.http_app, flags=("--drain", "8s"))
     assert await call(mesh, "leaving") == 200
     assert len(await known(mesh, "leaving")) == 1
     started = time.monotonic()
@@ -47,7 +47,7 @@ async def test_leaving_is_unready_says_goodbye_and_serves_on(mesh: Standing, tmp
     async def is_unready() -> bool:
         return (await request(leaving.http_port, "GET", "/v1.0/healthz")).status == 500
 
-    await eventually(is_unready, within_s=2.0)
+    await eventually(is_unready)
     health = json.loads((await request(leaving.http_port, "GET", "/v1.0/healthz")).body)
     assert health["errorCode"] == "ERR_HEALTH_NOT_READY"
     assert "leaving" in health["message"]
@@ -56,7 +56,7 @@ async def test_leaving_is_unready_says_goodbye_and_serves_on(mesh: Standing, tmp
     async def is_forgotten() -> bool:
         return not await known(mesh, "leaving")
 
-    await eventually(is_forgotten, within_s=2.0)
+    await eventually(is_forgotten)
     entries = HostRegistry(mesh.mesh.root).entries()
     assert not [entry for entry in entries if entry.app_id == "leaving" and entry.serving]
     # Peers that have not heard yet are served: this one goes straight to the port, past naming.
@@ -67,7 +67,7 @@ async def test_leaving_is_unready_says_goodbye_and_serves_on(mesh: Standing, tmp
     assert out.status == 200
     assert leaving.process.is_running
     assert await leaving.process.ended() == 0
-    assert time.monotonic() - started >= 3.0
+    assert time.monotonic() - started >= 8.0
     assert "stopped" in leaving.process.output
 
 
@@ -103,24 +103,24 @@ async def test_http2_client_is_told_by_goaway(mesh: Standing) -> None:
 
 
 async def test_idle_keep_alive_connection_is_closed_and_does_not_hold_the_end(mesh: Standing) -> None:
-    leaving = await mesh.mesh.sidecar("idle")
+    leaving = await mesh.mesh.sidecar("idle", flags=("--dapr-graceful-shutdown-seconds", "60"))
     async with asyncio.timeout(20.0), connect(leaving.http_port) as connection:
         assert (await connection.request("GET", "/v1.0/healthz")).status == 204
         started = time.monotonic()
         leaving.process.send_signal(signal.SIGTERM)
         assert await connection.reader.read() == b""
         assert await leaving.process.ended() == 0
-    assert time.monotonic() - started < 4.0  # less than the bound on calls in flight
+    assert time.monotonic() - started < 30.0  # less than the bound on calls in flight
 
 
 async def test_second_signal_ends_at_once(mesh: Standing) -> None:
-    leaving = await mesh.mesh.sidecar("hurried", flags=("--drain", "30s"))
+    leaving = await mesh.mesh.sidecar("hurried", flags=("--drain", "60s"))
     leaving.process.send_signal(signal.SIGTERM)
     await leaving.process.line("shutting down")
     started = time.monotonic()
     leaving.process.send_signal(signal.SIGINT)
     assert await leaving.process.ended() == 128 + signal.SIGINT
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 30.0
 
 
 async def test_stuck_call_is_cut_at_the_bound_and_said_so(mesh: Standing) -> None:

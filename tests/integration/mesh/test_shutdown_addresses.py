@@ -33,7 +33,7 @@ async def test_call_in_flight_on_any_address_of_the_api_finishes(mesh: Standing,
         async def is_draining() -> bool:
             return await no_longer_listens(leaving.http_port)
 
-        await eventually(is_draining, within_s=8.0)
+        await eventually(is_draining)
         await slow.send(b"cd")
         assert await anext(body) == b"cd"
     assert await leaving.process.ended() == 0

@@ -19,7 +19,6 @@ from tests.support.http_wire import Response
 from tests.support.mesh import Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
 
-pytestmark = pytest.mark.timeout(60, func_only=True)
 RESILIENCY = """
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency

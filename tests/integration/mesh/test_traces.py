@@ -122,7 +122,7 @@ def zipkin() -> Any:
         yield server
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(func_only=True)  # the first use may download the server: that has its own deadline
 async def test_traces_of_sidecars_that_have_ended_are_listed_from_zipkin(
     zipkin: ZipkinServer, mesh: Mesh, http_app: App
 ) -> None:

@@ -83,7 +83,7 @@ class Node:
         self.process.stdin.write(f"{line}\n".encode())
         await self.process.stdin.drain()
 
-    async def expect(self, is_it: Callable[[Words], bool], timeout_s: float = 15.0) -> Words:
+    async def expect(self, is_it: Callable[[Words], bool], timeout_s: float = 45.0) -> Words:
         """The next words of the node that fit; all before are dropped."""
         assert self.process.stdout is not None
         async with asyncio.timeout(timeout_s):

@@ -247,7 +247,7 @@ async def test_directory_follows_the_registry_in_time(tmp_path: Path) -> None:
             killed_at = time.monotonic()
             child.send_signal(signal.SIGKILL)
             assert (await arrived.get()).endpoints == ()
-            assert time.monotonic() - killed_at < 5.0
+            assert time.monotonic() - killed_at < 15.0
         running.cancel()
 
 

@@ -84,7 +84,7 @@ async def test_cable_plugged_in_later_is_in_use_soon(tmp_path: Path) -> None:
             join(left, right)
             plugged_at = time.monotonic()
             await asker.expect_endpoints("10.77.0.1:50002")
-            assert time.monotonic() - plugged_at < 6.0
+            assert time.monotonic() - plugged_at < 30.0
 
 
 async def test_host_with_loopback_only_finds_its_apps_by_mdns_alone(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ async def test_edit_takes_effect_in_seconds_and_a_bad_file_keeps_the_old_set(tmp
         edited_at = time.monotonic()
         path.write_text("cart: [10.0.0.1:1, 10.0.0.2:2]")
         assert len((await arrived.get()).endpoints) == 2
-        assert time.monotonic() - edited_at < 5.0
+        assert time.monotonic() - edited_at < 15.0
 
         path.write_text("cart: [nonsense")
         resolver.reload()

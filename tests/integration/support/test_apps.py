@@ -120,7 +120,7 @@ async def test_grpc_app_gives_errors_with_details_and_sees_cancellation(grpc_app
         stream = client.server_stream(EchoRequest(count=1000, delay_s=1))
         await stream.read()
         stream.cancel()
-        probe = await client.probe(cancellations=1, wait_s=5)
+        probe = await client.probe(cancellations=1, wait_s=20)
         assert dict(probe.cancelled) == {"ServerStream": 1}
 
 

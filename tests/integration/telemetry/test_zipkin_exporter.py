@@ -127,7 +127,7 @@ async def test_export_silent_collector_ends_at_the_deadline() -> None:
         began = time.monotonic()
         with pytest.raises(ExportError, match=r"no answer within 0\.2 s"):
             await ZipkinExporter(url, timeout_s=0.2).export([a_span()])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 async def test_export_over_tls_checks_the_collectors_certificate(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ async def test_run_dead_collector_loses_spans_but_bounds_memory_and_shutdown() -
                 traced.record(a_span())
                 assert traced.queued <= 150
             running.cancel()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
     assert traced.dropped == 1000
     assert traced.queued == 0
 

@@ -19,7 +19,7 @@ from tests.support.zipkin import ZipkinServer
 from tests.unit.telemetry.building import a_call, a_grpc_call, an_attempt
 
 # The first use may download the server: that has its own deadline, the test keeps the usual one.
-pytestmark = pytest.mark.timeout(60, func_only=True)
+pytestmark = pytest.mark.timeout(func_only=True)
 
 
 class Sidecar:

@@ -44,7 +44,7 @@ class Source:
         )
 
     async def wait_asked(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.asked < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -59,7 +59,7 @@ async def running(identity: Identity) -> AsyncIterator[Identity]:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 -- what is waited for is time passing, which sets no event
             await asyncio.sleep(0)
 

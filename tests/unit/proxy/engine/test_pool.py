@@ -59,7 +59,7 @@ class Dialled(Pool):
 
     async def dialling(self, count: int) -> None:
         """Until so many more dials are under way."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             for _ in range(count):
                 await self.begun.acquire()
 

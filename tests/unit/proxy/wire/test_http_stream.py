@@ -35,7 +35,7 @@ class Pieces:
 
 async def test_lines_come_as_they_are_made_and_end_with_the_answer() -> None:
     made = Pieces()
-    async with serving(made) as address, open_stream(address, "/", timeout_s=5) as stream:
+    async with serving(made) as address, open_stream(address, "/", timeout_s=30) as stream:
         assert stream.status == 200
         lines = stream.lines()
         made.pieces.put_nowait(b"one\ntw")
@@ -50,15 +50,15 @@ async def test_lines_come_as_they_are_made_and_end_with_the_answer() -> None:
 async def test_reader_that_leaves_closes_the_answer() -> None:
     made = Pieces()
     async with serving(made) as address:
-        async with open_stream(address, "/", timeout_s=5):
+        async with open_stream(address, "/", timeout_s=30):
             pass
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await made.closed.wait()
 
 
 async def test_reader_that_does_not_read_is_not_sent_all() -> None:
     made = Pieces()
-    async with serving(made) as address, open_stream(address, "/", timeout_s=5) as stream:
+    async with serving(made) as address, open_stream(address, "/", timeout_s=30) as stream:
         for _ in range(400):
             made.pieces.put_nowait(b"x" * 65_535 + b"\n")
         made.pieces.put_nowait(None)
@@ -69,7 +69,7 @@ async def test_reader_that_does_not_read_is_not_sent_all() -> None:
 
 
 async def test_other_answer_is_read_whole() -> None:
-    async with serving(Pieces()) as address, open_stream(address, "/other", timeout_s=5) as stream:
+    async with serving(Pieces()) as address, open_stream(address, "/other", timeout_s=30) as stream:
         assert stream.status == 404
         assert await stream.rest() == b"none here"
 
@@ -77,12 +77,12 @@ async def test_other_answer_is_read_whole() -> None:
 async def test_line_without_an_end_is_refused() -> None:
     made = Pieces()
     made.pieces.put_nowait(b"x" * 2_000_000)
-    async with serving(made) as address, open_stream(address, "/", timeout_s=5) as stream:
+    async with serving(made) as address, open_stream(address, "/", timeout_s=30) as stream:
         with pytest.raises(LocalHttpError, match="longer than"):
             await anext(stream.lines())
 
 
 async def test_nobody_there_is_told() -> None:
     with pytest.raises(LocalHttpError):
-        async with open_stream("unix:/nowhere/at/all", "/", timeout_s=5):
+        async with open_stream("unix:/nowhere/at/all", "/", timeout_s=30):
             pass
