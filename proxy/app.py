@@ -236,6 +236,7 @@ class Sidecar:
             engine=self._engine.name,
             report=self._engine.report,
             status=description.status,
+            dump=description.dump,
             explain=description.not_ready,
             endpoints=self._control.naming.endpoints,
             listening=lambda: {name: port for name, port in self._listening.ports.items() if port},

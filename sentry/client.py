@@ -115,6 +115,7 @@ class Svid:
     not_after: datetime
     bundle: TrustBundle
     serial: str = ""
+    issuer: str = ""  # who signed, as RFC 4514 writes names
     issuer_not_after: datetime | None = None  # None: a root issued the certificate
 
     @property
@@ -340,6 +341,7 @@ def read_answer(
         not_after=leaf.not_valid_after_utc,
         bundle=bundle,
         serial=f"{leaf.serial_number:x}",
+        issuer=leaf.issuer.rfc4514_string(),
         issuer_not_after=issuers[0].not_valid_after_utc if issuers else None,
     )
 

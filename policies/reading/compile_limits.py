@@ -13,6 +13,7 @@ from policies.reading.durations import is_bare, parse_duration
 from policies.reading.findings import Findings
 from policies.rules.access_policies import Callers
 from policies.rules.limits import ConcurrencyRule, LagRule, Limits, RateRule, ThrottleRule
+from policies.rules.written import Written
 
 MAX_RATES = 1_000  # of one sidecar
 
@@ -26,7 +27,8 @@ class InboundLimits:
     def __init__(self) -> None:
         self._set = PolicySet(default_allow=True)
         self._rates: dict[str, RateRule] = {}
-        self._homes: dict[str, str] = {}
+        #: Where each is written: `rate:<name>`, `connections`, `concurrency`, `lag`.
+        self.written: dict[str, Written] = {}
         self._connections: int | None = None
         self._concurrency: ConcurrencyRule | None = None
         self._lag: LagRule | None = None
@@ -41,7 +43,7 @@ class InboundLimits:
             )
         for key in ("connections", "concurrency", "lag"):
             if getattr(inbound, key) is not None:
-                self._place(document, (*_INBOUND, key), key, findings)
+                self._place(document, (*_INBOUND, key), (key, ""), owner, findings)
         if inbound.connections is not None:
             self._connections = inbound.connections.per_caller
         if inbound.concurrency is not None:
@@ -71,7 +73,7 @@ class InboundLimits:
         if _NAME.fullmatch(rate.name) is None:
             problem = f"`{rate.name}` can't be a name (expected up to 128 letters, digits, '.', '_' or '-')"
             findings.fault(document, (*place, "name"), problem)
-        self._place(document, (*place, "name"), f"the rate {rate.name}", findings)
+        self._place(document, (*place, "name"), ("rates", rate.name), owner, findings)
         per_s = length(document, (*place, "per"), rate.per, findings)
         self._rates[rate.name] = RateRule(
             name=rate.name,
@@ -90,12 +92,17 @@ class InboundLimits:
         if not document.has((*place, "from")):
             self._set.by_name[anybody] = replace(made, callers=Callers(anonymous=True))
 
-    def _place(self, document: Document, place: Place, what: str, findings: Findings) -> None:
+    def _place(
+        self, document: Document, place: Place, what: tuple[str, str], owner: str, findings: Findings
+    ) -> None:
         """Remember where something is written, and say whose place it takes."""
+        kind, name = what
+        key = f"rate:{name}" if name else kind
         home = f"{document.path}:{document.line_of(place)}"
-        if what in self._homes:
-            findings.warn(document, place, f"takes the place of {what} at {self._homes[what]}")
-        self._homes[what] = home
+        if key in self.written:
+            called = f"the rate {name}" if name else kind
+            findings.warn(document, place, f"takes the place of {called} at {self.written[key].at}")
+        self.written[key] = Written(policy=f"inbound.{kind}", name=name, resource=owner, at=home)
 
 
 def concurrency(

@@ -1,6 +1,6 @@
 """Resiliency documents -> ResiliencyRules; every fault at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -24,6 +24,7 @@ from policies.rules.resiliency import (
     TargetRules,
 )
 from policies.rules.trip import NEVER, Program
+from policies.rules.written import Written
 
 _POLICIES: Place = ("spec", "policies")
 _APPS: Place = ("spec", "targets", "apps")
@@ -45,6 +46,20 @@ class _Merged(Struct):
     resources: list[tuple[str, str]] = field(default_factory=list)
     homes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by the document's identity
     defaults_home: tuple[str, str] = ("", "")
+    written: dict[tuple[str, str], Written] = field(
+        default_factory=dict
+    )  # by the kind of policy and its name
+
+    def place(self, document: Document, resource: str, place: Place) -> None:
+        """Remember where a policy or an entry is written: `spec.policies.<kind>.<name>`, or `spec.targets.apps.<name>`."""
+        *_, kind, name = map(str, place)
+        policy = "targets.apps" if kind == "apps" else f"policies.{kind}"
+        at = f"{document.path}:{document.line_of(place)}"
+        self.written[kind, name] = Written(policy=policy, name=name, resource=resource, at=at)
+
+    def of(self, *keys: tuple[str, str]) -> tuple[Written, ...]:
+        """Where those are that there are."""
+        return tuple(self.written[key] for key in keys if key in self.written)
 
 
 def compile_resiliency(
@@ -61,8 +76,9 @@ def compile_resiliency(
             into = _Merged()
         else:
             merged.resources.append((resiliency.metadata.name, resiliency.metadata.namespace))
-        _read_policies(document, resiliency.spec.policies, into, findings)
-        _read_targets(document, resiliency.spec.targets, into)
+        name = resiliency.metadata.name
+        _read_policies(document, resiliency.spec.policies, name, into, findings)
+        _read_targets(document, resiliency.spec.targets, name, into)
         if {*_DEFAULT_RETRIES, *_DEFAULT_TIMEOUTS, *_DEFAULT_BREAKERS} & {
             *resiliency.spec.policies.retries,
             *resiliency.spec.policies.timeouts,
@@ -79,6 +95,22 @@ def compile_resiliency(
     retry = next((merged.retries[name] for name in _DEFAULT_RETRIES if name in merged.retries), None)
     breaker = next((merged.breakers[name] for name in _DEFAULT_BREAKERS if name in merged.breakers), None)
     has_default = timeout_s is not None or retry is not None or breaker is not None
+    written = {
+        name: merged.of(
+            ("apps", name),
+            ("timeouts", target.timeout),
+            ("retries", target.retry),
+            ("circuitBreakers", target.circuit_breaker),
+            ("retries", BUILTIN_NAME),
+        )
+        for name, (_, target) in merged.targets.items()
+    }
+    written[""] = merged.of(
+        *_first("timeouts", _DEFAULT_TIMEOUTS, merged.timeouts),
+        *_first("retries", _DEFAULT_RETRIES, merged.retries),
+        *_first("circuitBreakers", _DEFAULT_BREAKERS, merged.breakers),
+        ("retries", BUILTIN_NAME),
+    )
     return ResiliencyRules(
         resources=tuple(merged.resources),
         targets={name: replace(rules, builtin_retry=builtin) for name, rules in targets.items()},
@@ -90,12 +122,19 @@ def compile_resiliency(
             source="default" if has_default else "built-in",
             resource=merged.defaults_home,
         ),
+        written={name: places for name, places in written.items() if places},
     )
+
+
+def _first(kind: str, names: Sequence[str], known: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The first of the names that there is a policy of."""
+    return [(kind, name) for name in names if name in known][:1]
 
 
 def _read_policies(
     document: Document,
     policies: schema.ResiliencyPolicies,
+    resource: str,
     merged: _Merged,
     findings: Findings,
 ) -> None:
@@ -106,6 +145,13 @@ def _read_policies(
         merged.retries[name] = _retry(document, name, retry, findings)
     for name, breaker in policies.circuit_breakers.items():
         merged.breakers[name] = _breaker(document, name, breaker, findings)
+    for kind, named in (
+        ("timeouts", policies.timeouts),
+        ("retries", policies.retries),
+        ("circuitBreakers", policies.circuit_breakers),
+    ):
+        for name in named:
+            merged.place(document, resource, (*_POLICIES, kind, name))
 
 
 def _duration(document: Document, place: Place, text: str, findings: Findings) -> float:
@@ -149,6 +195,7 @@ def _breaker(
         interval_s=max(0.0, _duration(document, (*place, "interval"), breaker.interval, findings)),
         timeout_s=timeout_s if timeout_s > 0 else _OPEN_S,
         trip=_trip(document, (*place, "trip"), breaker.trip or _TRIP, findings),
+        trip_text=breaker.trip or _TRIP,
     )
 
 
@@ -176,9 +223,10 @@ def _codes(
         return None
 
 
-def _read_targets(document: Document, targets: schema.Targets, merged: _Merged) -> None:
+def _read_targets(document: Document, targets: schema.Targets, resource: str, merged: _Merged) -> None:
     for name, target in targets.apps.items():
         merged.targets[name] = (document, target)
+        merged.place(document, resource, (*_APPS, name))
 
 
 def _builtin(

@@ -13,6 +13,7 @@ from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.rules.traffic import BalancingRule, TargetTraffic, TrafficRules
+from policies.rules.written import Written
 
 _TARGETS: Place = ("spec", "targets")
 _APP = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64})?")  # as calls may name one
@@ -26,7 +27,7 @@ class _Merged(Struct):
 
     targets: dict[str, TargetTraffic] = field(default_factory=dict)
     default: TargetTraffic = field(default_factory=TargetTraffic)
-    homes: dict[str, str] = field(default_factory=dict)
+    homes: dict[str, Written] = field(default_factory=dict)
     inbound: InboundLimits = field(default_factory=InboundLimits)
 
 
@@ -47,22 +48,31 @@ def compile_traffic(
         is_ours = not traffic.scopes or own_app_id in traffic.scopes
         # One that is not in force here is checked all the same: it is in another sidecar, or will be.
         into = merged if is_ours else _Merged()
-        _Reader(document, own_namespace, unsaid, findings, into).read(traffic.spec.targets)
+        reader = _Reader(document, own_namespace, unsaid, findings, into, traffic.metadata.name)
+        reader.read(traffic.spec.targets)
         into.inbound.read(document, traffic.spec.inbound, traffic.metadata.name, findings)
-    return TrafficRules(targets=merged.targets, default=merged.default, inbound=merged.inbound.limits())
+    return TrafficRules(
+        targets=merged.targets,
+        default=merged.default,
+        inbound=merged.inbound.limits(),
+        written=merged.homes,
+        inbound_written=merged.inbound.written,
+    )
 
 
 class _Reader:
     """Reads one document's entries. A later document's takes the place of an earlier one's, whole."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one after the other, as they are read
         self,
         document: Document,
         own_namespace: str,
         unsaid: TargetTraffic,
         findings: Findings,
         into: _Merged,
+        resource: str,
     ) -> None:
+        self._resource = resource
         self._document = document
         self._namespace = own_namespace
         self._unsaid = unsaid
@@ -95,9 +105,14 @@ class _Reader:
         """Remember where an entry is written, and say whose place it takes."""
         homes = self._into.homes
         if full in homes:
-            text = f"takes the place of what {homes[full]} says of {name}"
+            text = f"takes the place of what {homes[full].at} says of {name}"
             self._findings.warn(self._document, place, text)
-        homes[full] = f"{self._document.path}:{self._document.line_of(place)}"
+        homes[full] = Written(
+            policy=".".join(map(str, place[1:])) if not full else "targets.apps",
+            name=name if full else "",
+            resource=self._resource,
+            at=f"{self._document.path}:{self._document.line_of(place)}",
+        )
 
     def _target(self, target: own_traffic.Target, place: Place) -> TargetTraffic:
         document, findings = self._document, self._findings

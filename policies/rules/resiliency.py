@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from policies.rules.budgets import RetryBudget, RetryShare
 from policies.rules.retries import TargetRetries
 from policies.rules.trip import Program
+from policies.rules.written import Written
 
 BUILTIN_NAME = "DaprBuiltInServiceRetries"
 BUILTIN_MIN_RETRIES = 3
@@ -49,7 +50,7 @@ class BreakerRule(Struct, frozen=True, kw_only=True):
 
     It opens where `trip` is true after a failure, for `timeout_s`; then it lets `max_requests` calls probe, and closes once so many have
     gone well. interval_s: after which a closed one begins to count anew; 0: never. owner: the entry of `targets.apps` that names it; empty:
-    it is the default of targets without entry.
+    it is the default of targets without entry. trip_text: the program as it is written, for people.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BreakerRule(Struct, frozen=True, kw_only=True):
     trip: Program
     cache_size: int = 100
     owner: str = ""
+    trip_text: str = ""
 
 
 class TargetRules(Struct, frozen=True, kw_only=True):
@@ -93,13 +95,15 @@ class TargetRules(Struct, frozen=True, kw_only=True):
 class ResiliencyRules(Struct, frozen=True, kw_only=True):
     """All of one caller's resiliency. `resources` are those that were loaded, in order: name and namespace.
 
-    is_as_daprd: answers are not heeded, and retries have no budget.
+    is_as_daprd: answers are not heeded, and retries have no budget. written: where the entry and the policies of a target are, by target;
+    of the default's by "".
     """
 
     resources: tuple[tuple[str, str], ...] = ()
     targets: Mapping[str, TargetRules] = field(default_factory=dict)
     default: TargetRules = field(default_factory=TargetRules)
     is_as_daprd: bool = False
+    written: Mapping[str, tuple[Written, ...]] = field(default_factory=dict)
 
     @property
     def breakers(self) -> tuple[BreakerRule, ...]:

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from policies.rules.limits import ConcurrencyRule, Limits, ThrottleRule
 from policies.rules.retries import TargetRetries
+from policies.rules.written import Written
 
 BalancingPolicy = Literal["latency", "least-requests", "round-robin", "random", "ring-hash"]
 
@@ -54,11 +55,16 @@ class TargetTraffic(Struct, frozen=True, kw_only=True):
 
 
 class TrafficRules(Struct, frozen=True, kw_only=True):
-    """All of one sidecar's. targets: by `app.namespace`. inbound: of calls that come to its app."""
+    """All of one sidecar's. targets: by `app.namespace`. inbound: of calls that come to its app.
+
+    written: where the entry of a target is, by target; of the default's by "". inbound_written: of the limits of `inbound`, by gate or key.
+    """
 
     targets: Mapping[str, TargetTraffic] = field(default_factory=dict)
     default: TargetTraffic = TargetTraffic()
     inbound: Limits = Limits()
+    written: Mapping[str, Written] = field(default_factory=dict)
+    inbound_written: Mapping[str, Written] = field(default_factory=dict)
 
     @property
     def hedged_methods(self) -> frozenset[str]:

@@ -115,6 +115,7 @@ class Admin:
         engine: str,
         report: Callable[[], Awaitable[None]],
         status: Callable[[], Json],
+        dump: Callable[[], Json],
         listening: Callable[[], Mapping[str, int]],
         explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
@@ -151,6 +152,7 @@ class Admin:
         self.extended = {key: path for key, path in logs.items() if path}
         self._pages: dict[str, Callable[[Query], LocalResponse]] = {
             "/status": lambda _: _json(200, self._status()),
+            "/postern/v1/dump": lambda _: _json(200, dump()),
             "/metadata": lambda _: _json(200, self.metadata()),
             "/settings": lambda _: _json(
                 200, {"settings": log_level.among(effective(settings, listening()))}

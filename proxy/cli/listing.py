@@ -15,6 +15,7 @@ from proxy.cli.completion import app_ids
 from proxy.cli.errors import FAILED, CliError
 from proxy.cli.fleet import ASK_S, SidecarAnswer, ask, entries, nothing_runs, of_app, root_of
 from proxy.cli.options import Output, OutputFormat, RuntimePath
+from proxy.cli.state import dumped, put_sections
 from proxy.cli.tables import Column, Row, format_age, format_data, format_time, put, put_table, tell
 
 # Dapr's columns in Dapr's order; the ranks say what goes first where a terminal is narrow.
@@ -173,22 +174,28 @@ def status(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show how each sidecar is; 1 if one is not ready."""
+    """Show how each sidecar is; 1 if one is not ready. With `-o wide` or `-o json` all that it knows: its certificate, the policies in
+    force for each target and where they are written, circuit breakers, endpoints, budgets of retries, limits, exporters.
+
+    Example: postern status cart -o wide
+    """
     root = root_of(runtime_path, os.environ)
     found = of_app(root, app_id) if app_id else entries(root)
-    sidecars = asyncio.run(ask(found, "/status"))
+    is_wide = output is OutputFormat.WIDE
+    sidecars = asyncio.run(dumped(found) if is_wide or output.is_data else ask(found, "/status"))
     if output.is_data:
         put(format_data([s.answer or _unresponsive(s.entry) for s in sidecars], output.value))
     elif not sidecars:
         tell(nothing_runs(root))
     else:
-        is_wide = output is OutputFormat.WIDE
         columns = _STATUS + (_STATUS_WIDE if is_wide else ())
         put_table(columns, [_status_row(sidecar, time.time()) for sidecar in sidecars], is_wide=is_wide)
         services = merged([row for sidecar in sidecars for row in service_rows(sidecar)]) if is_wide else []
         if services:
             put("")
             put_table(_SERVICES, services, is_wide=True)
+        if is_wide:
+            put_sections(sidecars)
         for line in notes(sidecars):
             tell(line)
     if any(sidecar.answer is None or not sidecar.answer.get("ready") for sidecar in sidecars):

@@ -1,5 +1,7 @@
 """Budgets of retries, which all calls of one target share: that a callee in trouble is not asked many times as often as before."""
 
+from typing import Literal, NamedTuple
+
 from msgspec import Struct
 
 MAX_BUDGETS = 1_024  # of an engine; past it, the one that was asked for longest ago begins anew
@@ -31,3 +33,16 @@ class BudgetUse(Struct, frozen=True, kw_only=True):
 
     target: str
     rule: RetryShare | RetryThrottle
+
+
+BudgetKind = Literal["share", "throttle"]
+
+
+class BudgetGlance(NamedTuple):
+    """A glance at the budget of a target. left: retries that a share would let through now, or a throttle's tokens; full: where nothing was
+    deposited and taken."""
+
+    target: str
+    kind: BudgetKind
+    left: float
+    full: float

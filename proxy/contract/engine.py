@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from proxy.contract.balancing import Balancing, EndpointTurn, Outliers
 from proxy.contract.breakers import BreakerGlance, BreakerSpec, BreakerTurn
+from proxy.contract.budgets import BudgetGlance
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.head import Header, Headers
 from proxy.contract.outcome import Outcome, Phases, Tally
@@ -456,6 +457,9 @@ class Engine(Protocol):
 
     def breakers(self) -> Sequence[BreakerGlance]:
         """The circuit breakers that have been asked, for status and metrics."""
+
+    def budgets(self) -> Sequence[BudgetGlance]:
+        """The budgets of retries that calls had, for status."""
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections; connections under the old ones drain."""

@@ -22,6 +22,7 @@ from proxy.control.not_ready import reasons
 from proxy.control.own_status import Json, app_status, engine_status, exporters_status, identity_status
 from proxy.control.plane import Control
 from proxy.control.reloads import Reloads
+from proxy.control.resolved import budgets_status, endpoints_status, resolved
 from proxy.control.tracing_setup import collectors, with_variables
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
@@ -106,6 +107,7 @@ class Description(Struct, frozen=True, kw_only=True):
             "policy": {
                 "generation": policy.generation,
                 "files": [str(path) for path in settings.config_paths],
+                "folders": [str(path) for path in settings.resources_paths],
                 "warnings": list(policy.warnings),
                 "lastError": self.reloads.error,
             },
@@ -123,6 +125,20 @@ class Description(Struct, frozen=True, kw_only=True):
             "upstreams": self.listening.upstream_ports,
             "shutdown": "draining" if self.announcing.leaving else "serving",
         }
+
+    def dump(self) -> Json:
+        """The same, and what is asked for by who looks for the cause of a failure, as `/postern/v1/dump` has it."""
+        control = self.control
+        return {
+            **self.status(),
+            "policies": resolved(control.outbound.view, control.inbound.view),
+            "endpoints": endpoints_status(control.naming.endpoints(None), self._external_loads()),
+            "retryBudgets": budgets_status(self.engine.budgets()),
+        }
+
+    def _external_loads(self) -> Mapping[str, Sequence[Mapping[str, object]]]:
+        """What the engine knows of the addresses of each cluster outside of the mesh."""
+        return {key: self.engine.loads(key) for key in self.control.external.hosts.keys}
 
     def _log_queues(self) -> tuple[AnyQueue, ...]:
         return () if self.logs.export is None else self.logs.export.queues

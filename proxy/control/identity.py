@@ -149,6 +149,10 @@ class Identity:
             "seconds_left": None if left is None else round(left, 3),
             "not_after": None if held is None else held.svid.not_after.isoformat(),
             "serial": None if held is None else held.svid.serial,
+            "issuer": None if held is None else held.svid.issuer,
+            "issuer_not_after": None
+            if held is None or held.svid.issuer_not_after is None
+            else held.svid.issuer_not_after.isoformat(),
             "mesh": None if held is None else held.svid.bundle.mesh_hash(),
             "renewals": self._renewals,
             "failures": self._failures,

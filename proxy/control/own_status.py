@@ -23,6 +23,10 @@ def identity_status(settings: Settings, identity: Identity | None) -> Json:
         "spiffeId": told.get("spiffe_id", ""),
         "secondsLeft": told.get("seconds_left"),
         "notAfter": told.get("not_after"),
+        "serial": told.get("serial"),
+        "issuer": told.get("issuer"),
+        "issuerNotAfter": told.get("issuer_not_after"),
+        "renewals": told.get("renewals", 0),
         "sentry": settings.sentry_address or ("local" if settings.mtls else ""),
         "lastError": told.get("last_error"),
     }

@@ -25,6 +25,7 @@ from proxy.errors import ANSWERS, MEANINGS
 from proxy.reference import environment
 from proxy.reference.diagnosis import check_rows, code_rows
 from proxy.reference.limits import Limit, engine_limits, other_limits
+from proxy.reference.status_keys import KEYS as KEYS_OF_STATUS
 from proxy.settings.flags import FLAGS, Flag
 from sentry.config import make_parser
 from telemetry import names
@@ -219,6 +220,10 @@ def page() -> str:
         "## What `postern analyze` finds",
         "Codes are stable, messages are not. `--level` says which severity makes the exit code 1.",
         table(("code", "severity", "meaning"), code_rows()),
+        "## Keys of `postern status -o json`",
+        "Also of `/postern/v1/dump` on the admin socket; stable. Of several sidecars it is a list. No secret is in it. `-o wide` shows the"
+        " same in tables.",
+        table(("key", "what it holds"), _named(KEYS_OF_STATUS)),
         "## Metrics",
         "Of a sidecar, and `process_*` beside them; a series is there from its first use on. Sentry's are in"
         " [its README](../sentry/README.md#metrics), alert rules and a board in [examples/monitoring](../examples/monitoring).",

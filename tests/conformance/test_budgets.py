@@ -4,6 +4,8 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from proxy.contract.budgets import BudgetUse, RetryShare, RetryThrottle
 from proxy.contract.engine import Limits
 from proxy.contract.outcome import NotRetried
@@ -58,6 +60,12 @@ async def test_targets_have_budgets_of_their_own(engine: str) -> None:
             async with connect(entry) as caller:
                 await caller.request("GET", "/")
             await node.seen.outcome(number)
+        glances = {glance.target: glance for glance in node.engine.budgets()}
+        assert {name: (glance.kind, round(glance.full, 6)) for name, glance in glances.items()} == {
+            "a": ("share", 1.0),
+            "b": ("share", 2.0),
+        }
+        assert [glance.left for glance in glances.values()] == pytest.approx([0.0, 0.0], abs=1e-6)
     assert [len(outcome.attempts) for outcome in node.seen.outcomes] == [2, 3, 1]
 
 
@@ -89,6 +97,7 @@ async def test_throttle_lets_nobody_retry_while_half_of_its_tokens_are_gone(engi
         app.answers[:] = [BUSY]
         await caller.request("GET", "/")
         outcomes = [await way.front.seen.outcome(number) for number in range(6)]
+        assert tuple(way.front.engine.budgets()) == (("app", "throttle", 2.0, 4.0),)
     assert [len(outcome.attempts) for outcome in outcomes] == [2, 1, 1, 1, 1, 2]
     assert outcomes[0].not_retried is NotRetried.BUDGET
 

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from proxy import errors
 from proxy.contract.breakers import BreakerGlance, BreakerSpec, Counts
+from proxy.contract.budgets import BudgetGlance
 from proxy.contract.engine import (
     Cluster,
     EngineStats,
@@ -148,6 +149,10 @@ class NativeEngine:
             BreakerGlance(name, target, method, state, Counts(*counts), left_s)
             for name, target, method, state, counts, left_s in self._core.breakers()
         )
+
+    def budgets(self) -> Sequence[BudgetGlance]:
+        """Those that calls had."""
+        return tuple(BudgetGlance(*parts) for parts in self._core.budgets())
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections. Raises ValueError and leaves the old ones where the material is unusable."""

@@ -4,8 +4,9 @@ Kept in step with `crates/core/src/call/budgets.rs` by `tests/vectors/budgets.js
 """
 
 from collections import OrderedDict
+from typing import Final
 
-from proxy.contract.budgets import MAX_BUDGETS, BudgetUse, RetryShare, RetryThrottle
+from proxy.contract.budgets import MAX_BUDGETS, BudgetGlance, BudgetUse, RetryShare, RetryThrottle
 
 _SLOTS = 10  # of a share's time: what a call deposits is gone a tenth of it too early at most
 
@@ -13,11 +14,12 @@ _SLOTS = 10  # of a share's time: what a call deposits is gone a tenth of it too
 class Share:
     """Mutable state: what was deposited and taken in each part of the time, and which of them is the newest."""
 
-    __slots__ = ("_free", "_newest", "_ratio", "_slot_s", "_slots")
+    __slots__ = ("_newest", "_ratio", "_slot_s", "_slots", "full")
+    kind: Final = "share"
 
     def __init__(self, rule: RetryShare) -> None:
         self._ratio = rule.ratio
-        self._free = rule.min_per_s * rule.ttl_s
+        self.full = rule.min_per_s * rule.ttl_s
         self._slot_s = rule.ttl_s / _SLOTS
         self._slots = [0.0] * _SLOTS
         self._newest = 0
@@ -42,19 +44,25 @@ class Share:
     def take(self, now: float) -> bool:
         """Whether a retry may be made; it is counted."""
         slot = self._turn(now)
-        if self._free + sum(self._slots) < 1.0:
+        if self.full + sum(self._slots) < 1.0:
             return False
         self._slots[slot] -= 1.0
         return True
+
+    def left(self, now: float) -> float:
+        """How many retries it would let through now."""
+        self._turn(now)
+        return max(0.0, self.full + sum(self._slots))
 
 
 class Throttle:
     """Mutable state: the tokens that are left."""
 
-    __slots__ = ("_ratio", "_tokens", "most")
+    __slots__ = ("_ratio", "_tokens", "full")
+    kind: Final = "throttle"
 
     def __init__(self, rule: RetryThrottle) -> None:
-        self.most = self._tokens = rule.max_tokens
+        self.full = self._tokens = rule.max_tokens
         self._ratio = rule.token_ratio
 
     def begun(self, now: float) -> None:
@@ -66,11 +74,15 @@ class Throttle:
 
     def succeeded(self, now: float) -> None:
         """A call went well."""
-        self._tokens = min(self.most, self._tokens + self._ratio)
+        self._tokens = min(self.full, self._tokens + self._ratio)
 
     def take(self, now: float) -> bool:
         """Whether a retry may be made."""
-        return self._tokens > self.most / 2
+        return self._tokens > self.full / 2
+
+    def left(self, _: float) -> float:
+        """The tokens that are left."""
+        return self._tokens
 
 
 Budget = Share | Throttle
@@ -92,3 +104,10 @@ class Budgets:
             self._known[use.target] = use.rule, budget
         self._known.move_to_end(use.target)
         return budget
+
+    def glances(self, now: float) -> tuple[BudgetGlance, ...]:
+        """Each of them."""
+        return tuple(
+            BudgetGlance(target, budget.kind, budget.left(now), budget.full)
+            for target, (_, budget) in self._known.items()
+        )

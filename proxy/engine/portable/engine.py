@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 
 from proxy.contract.breakers import BreakerGlance, BreakerSpec
+from proxy.contract.budgets import BudgetGlance
 from proxy.contract.engine import (
     Cluster,
     EngineStats,
@@ -141,6 +142,10 @@ class PortableEngine:
     def breakers(self) -> Sequence[BreakerGlance]:
         """Those that have been asked."""
         return tuple(self._carrier.breakers.glances(self._carrier.now()))
+
+    def budgets(self) -> Sequence[BudgetGlance]:
+        """Those that calls had."""
+        return self._carrier.budgets.glances(self._carrier.now())
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         """New contexts for new connections; connections under the old ones drain, at both ends."""

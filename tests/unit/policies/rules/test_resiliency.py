@@ -196,8 +196,10 @@ def test_target_gets_its_circuit_breaker_and_its_size(tmp_path: Path) -> None:
         trip=compile_trip("requests > 3"),
         cache_size=5,
         owner="a",
+        trip_text="requests > 3",
     )
-    default = BreakerRule(name="plain", trip=compile_trip("consecutiveFailures > 5"), owner="b")
+    usual = "consecutiveFailures > 5"
+    default = BreakerRule(name="plain", trip=compile_trip(usual), owner="b", trip_text=usual)
     assert (default.max_requests, default.interval_s, default.timeout_s, default.cache_size) == (
         1,
         0,
@@ -218,7 +220,8 @@ def test_default_circuit_breaker_is_for_targets_without_entry(tmp_path: Path, na
     rules = of(tmp_path, text).resiliency
     assert rules.for_app("bare", "own").breaker is None
     found = rules.for_app("any", "own")
-    assert found.breaker == BreakerRule(name=name, trip=compile_trip("consecutiveFailures > 5"))
+    usual = "consecutiveFailures > 5"
+    assert found.breaker == BreakerRule(name=name, trip=compile_trip(usual), trip_text=usual)
     assert (found.source, found.resource, found.builtin_retry) == ("default", ("mesh", ""), BUILTIN_RETRY)
 
 

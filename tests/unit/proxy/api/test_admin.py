@@ -60,6 +60,7 @@ class Api:
                 "identity": {"spiffeId": "spiffe://public/ns/default/web"},
                 "engineStats": {"connections": 3},
             },
+            dump=lambda: {"appId": "web", "retryBudgets": []},
             listening=lambda: {"http": 3501},
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,

@@ -22,6 +22,7 @@ from policies.rules.resiliency import BreakerRule, ResiliencyRules, TargetRules
 from policies.rules.traffic import BalancingRule, TargetTraffic, TrafficRules
 from proxy.contract.balancing import Balancing
 from proxy.contract.breakers import BreakerGlance, BreakerSpec
+from proxy.contract.budgets import BudgetGlance
 from proxy.contract.engine import Cluster, EngineStats, ListenerSpec, OpenWork, TlsIdentity
 from proxy.contract.gates import ConcurrencyGate, GateSpec, RateGate
 from proxy.contract.plan import DETAIL, Cause, Decision, Edit, Hold, Op, Plan, Reply
@@ -122,6 +123,9 @@ class Recorder:
 
     def breakers(self) -> tuple[BreakerGlance, ...]:
         return self.glances
+
+    def budgets(self) -> tuple[BudgetGlance, ...]:
+        return ()
 
     def set_identity(self, identity: TlsIdentity | None) -> None:
         self.identity = identity

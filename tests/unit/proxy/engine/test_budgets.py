@@ -24,6 +24,9 @@ def test_budgets_let_as_many_retry_as_their_rule_says(vector: Steps) -> None:
         max_tokens, token_ratio = vector.throttle
         budget = Throttle(RetryThrottle(max_tokens=max_tokens, token_ratio=token_ratio))
     for what, at_s, times, may in vector.steps:
+        if what == "left":
+            assert budget.left(at_s) == pytest.approx(times), at_s
+            continue
         for _ in range(times):
             match what:
                 case "call":
@@ -45,6 +48,7 @@ def test_a_target_has_one_budget_until_its_rule_changes() -> None:
     assert budgets.find(BudgetUse(target="b", rule=RetryThrottle())) is not first
     changed = budgets.find(BudgetUse(target="a", rule=RetryShare()))
     assert changed is not first
+    assert budgets.glances(0.0) == (("b", "throttle", 10.0, 10.0), ("a", "share", 100.0, 100.0))
     for number in range(MAX_BUDGETS - 2):
         budgets.find(BudgetUse(target=str(number), rule=RetryShare()))
     assert budgets.find(BudgetUse(target="a", rule=RetryShare())) is changed

@@ -266,6 +266,11 @@ impl NativeEngine {
         self.engine.breakers().iter().map(glance).collect()
     }
 
+    /// The budgets of retries that calls had: target, kind, what is left, of how much.
+    fn budgets(&self) -> Vec<(String, &'static str, f64, f64)> {
+        self.engine.budgets.glances()
+    }
+
     /// Raises `ValueError` where the material is unusable; the identity in force stays then.
     fn set_identity(&self, material: Option<IdentityParts>) -> PyResult<()> {
         let made = material

@@ -72,6 +72,22 @@ impl Budget {
         self.take_at(self.now_s())
     }
 
+    /// Of a share how many retries it would let through now, of a throttle the tokens that are left.
+    pub fn left(&self) -> f64 {
+        self.left_at(self.now_s())
+    }
+
+    fn left_at(&self, now_s: f64) -> f64 {
+        match (&mut *self.lock(), self.rule) {
+            (State::Share(slots, newest), Rule::Share { min_per_s, ttl_s, .. }) => {
+                turn(slots, newest, ttl_s, now_s);
+                (min_per_s * ttl_s + slots.iter().sum::<f64>()).max(0.0)
+            }
+            (State::Throttle(tokens), _) => *tokens,
+            _ => 0.0, // a budget keeps its rule
+        }
+    }
+
     fn begun_at(&self, now_s: f64) {
         if let (State::Share(slots, newest), Rule::Share { ratio, ttl_s, .. }) = (&mut *self.lock(), self.rule) {
             slots[turn(slots, newest, ttl_s, now_s)] += ratio;
@@ -142,6 +158,19 @@ impl Budgets {
         each.insert(target.to_owned(), Entry { budget: budget.clone(), at: *asked });
         budget
     }
+
+    /// A glance at each, by target: its kind, what is left, and what is left where nothing was deposited or taken.
+    pub fn glances(&self) -> Vec<(String, &'static str, f64, f64)> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let glance = |(target, entry): (&String, &Entry)| {
+            let (kind, full) = match entry.budget.rule {
+                Rule::Share { min_per_s, ttl_s, .. } => ("share", min_per_s * ttl_s),
+                Rule::Throttle { max_tokens, .. } => ("throttle", max_tokens),
+            };
+            (target.clone(), kind, entry.budget.left(), full)
+        };
+        known.each.iter().map(glance).collect()
+    }
 }
 
 #[cfg(test)]
@@ -170,11 +199,12 @@ mod tests {
             };
             let budget = Budget::new(rule);
             for (place, (what, at_s, times, may)) in case.steps.into_iter().enumerate() {
-                for _ in 0..times {
+                for _ in 0..if what == "left" { 1 } else { times } {
                     match what.as_str() {
                         "call" => budget.begun_at(at_s),
                         "failure" => budget.failed(),
                         "success" => budget.succeeded(),
+                        "left" => assert!((budget.left_at(at_s) - times as f64).abs() < 1e-6, "{}: step {place}", case.why),
                         "retry" => assert_eq!(Some(budget.take_at(at_s)), may, "{}: step {place}", case.why),
                         other => panic!("{}: {other}", case.why),
                     }
