@@ -9,6 +9,8 @@ from telemetry.line_form import HEADER, MAX_CHARS, OF_DECISION, UNSAFE, LineFilt
 from telemetry.report import Call
 
 Piece = tuple[str, bytes]  # (`text`, what), (`header`, its name) or (a key, nothing)
+#: What lines say of where the time went; null where a call did not come to that.
+TIMED: Final = ("resolve", "queue", "connect", "upstream_ttfb", "body")
 _CONTROL: Final = {code: f"\\u{code:04x}" for code in range(0x20)} | UNSAFE
 
 
@@ -52,10 +54,15 @@ def pieces(form: LineForm, known: Mapping[str, Any], *, is_by_path: bool, is_grp
 
 
 def render(
-    form: LineForm, call: Call, header: Callable[[bytes], bytes | None], *, hides_paths: bool = False
+    form: LineForm,
+    call: Call,
+    timings_us: Mapping[str, int],
+    header: Callable[[bytes], bytes | None],
+    *,
+    hides_paths: bool = False,
 ) -> bytes:
-    """The line of a finished call, with its end. header: of its request, by name."""
-    facts = access_fields(call)
+    """The line of a finished call, with its end. timings_us: see `telemetry.split`. header: of its request, by name."""
+    facts = access_fields(call) | {f"{part}_us": timings_us.get(part) for part in TIMED}
     facts["path"] = "" if hides_paths else call.path
     found = []
     for is_key, part in form.parts:

@@ -11,7 +11,7 @@ class AttemptNote(Struct, frozen=True, kw_only=True):
     """One attempt. `cause` is why it failed (None: it did not), `status` 0 when no head came, `detail` what the system or the peer said.
 
     `said`: by the callee's proxy, of an answer that it made in its app's place. `sent_ns`: when it had a connection; times are 0 where it
-    did not come to that.
+    did not come to that. `queue_ns`: how long it waited at limits before it looked for one.
     """
 
     endpoint: str
@@ -24,6 +24,7 @@ class AttemptNote(Struct, frozen=True, kw_only=True):
     head_ns: int = 0
     detail: str = ""
     said: str | None = None
+    queue_ns: int = 0
 
 
 class Buckets(Struct, frozen=True):
@@ -66,6 +67,7 @@ class Call(Struct, kw_only=True):
     policies: those in force, as (resource, its namespace, kind, target). is_by_path: the callee was named in Dapr's path form, of which
     `path` is what follows `/method`. breaker: the states in which it found the circuit breaker that it asked first, and left it; both
     empty where it asked none. not_retried: why a failure was its last; empty: it was none, or nothing could have mended it.
+    resolve_ns: how long it waited for its callee to be found; queue_ns: at limits before its first attempt.
     """
 
     direction: str
@@ -100,3 +102,5 @@ class Call(Struct, kw_only=True):
     tried: tuple[AttemptNote, ...] = ()
     query: str = ""
     baggage: tuple[tuple[str, str], ...] = ()
+    resolve_ns: int = 0
+    queue_ns: int = 0

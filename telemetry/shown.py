@@ -1,16 +1,10 @@
-"""What people are shown in place of the keys and error texts that JSON and spans keep. Pure."""
+"""What people are shown in place of the error texts that JSON and spans keep. Pure."""
 
 import re
 from typing import Final
 
 _CODE: Final = re.compile(r"Code\((\d{1,4})\): (.+)", re.DOTALL)
 _LEAST_STATUS: Final = 100  # of HTTP; gRPC's codes are below
-_PARTS: Final = {"hold": "queued"}
-
-
-def part_shown(part: str) -> str:
-    """The name of one of the parts that a call's time is split into: see `telemetry.split.timings_us`."""
-    return _PARTS.get(part, part)
 
 
 def error_shown(error: str) -> str:

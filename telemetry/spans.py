@@ -19,7 +19,7 @@ from telemetry.report import AttemptNote, Call
 
 #: Characters of a path in a span.
 PATH_LIMIT = 1024
-# Of a hold (a name that is looked up, a gate) or a connection: shorter waits are part of every call, and no event.
+# For a name that is looked up, at limits, or for a connection: shorter waits are part of every call, and no event.
 _WAIT_NS = 5_000_000
 #: The scope that spans of service invocation have always had.
 SCOPE = "dapr-diagnostics"
@@ -50,7 +50,9 @@ DEFAULT_FORM = SpanForm()
 
 
 class Detail(Struct):
-    """What our own traces tell of a call beside its span. `cause` and `said`: as of `Call`; `ended_ns`: of the call, with its body."""
+    """What our own traces tell of a call beside its span. `cause` and `said`: as of `Call`, and so are `resolve_ns` and `queue_ns`;
+    `ended_ns`: of the call, with its body.
+    """
 
     status: int
     grpc_code: int | None
@@ -63,6 +65,8 @@ class Detail(Struct):
     bytes_out: int
     ended_ns: int
     tried: tuple[AttemptNote, ...]
+    resolve_ns: int = 0
+    queue_ns: int = 0
 
 
 # Not frozen: one is made per sampled call, and a frozen one costs 2 µs more. Nobody changes it once recorded.
@@ -207,6 +211,8 @@ def _detail(call: Call) -> Detail:
         call.bytes_out,
         call.ended_ns,
         call.tried,
+        call.resolve_ns,
+        call.queue_ns,
     )
 
 
@@ -371,16 +377,16 @@ def _at(event: tuple[int, str]) -> int:
 
 
 def _waits(call: Call) -> Iterator[tuple[int, str]]:
-    """What was waited for before the last attempt was sent, where that took long."""
-    tried = call.tried
-    is_ours = call.cause is not None and call.cause != names.STATUS_CAUSE
-    held_until = tried[0].started_ns if tried else call.ended_ns if is_ours else 0
-    if held_until - call.started_ns >= _WAIT_NS:
-        yield held_until, f"hold delay_ms={(held_until - call.started_ns) // 1_000_000}"
-    last = tried[-1] if tried else None
-    if last is not None and last.sent_ns - last.started_ns >= _WAIT_NS:
-        delay_ms = (last.sent_ns - last.started_ns) // 1_000_000
-        yield last.sent_ns, f"connect delay_ms={delay_ms} endpoint={last.endpoint or '-'}"
+    """What was waited for before the last attempt was sent, where that took long: by the names of `telemetry.split.timings_us`."""
+    if call.resolve_ns >= _WAIT_NS:
+        yield call.started_ns + call.resolve_ns, f"resolve delay_ms={call.resolve_ns // 1_000_000}"
+    last = call.tried[-1] if call.tried else None
+    queue_ns = call.queue_ns + (last.queue_ns if last is not None else 0)
+    if queue_ns >= _WAIT_NS:
+        until = last.started_ns + last.queue_ns if last is not None else call.ended_ns
+        yield until, f"queue delay_ms={queue_ns // 1_000_000}"
+    if last is not None and (waited_ns := last.sent_ns - last.started_ns - last.queue_ns) >= _WAIT_NS:
+        yield last.sent_ns, f"connect delay_ms={waited_ns // 1_000_000} endpoint={last.endpoint or '-'}"
 
 
 def reason_of(attempt: AttemptNote) -> str:

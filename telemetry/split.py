@@ -14,35 +14,40 @@ class _Tried(Protocol):
     @property
     def started_ns(self) -> int: ...
     @property
+    def queue_ns(self) -> int: ...
+    @property
     def sent_ns(self) -> int: ...
     @property
     def head_ns(self) -> int: ...
 
 
-def timings_us(started_ns: int, ended_ns: int, attempts: Sequence[_Tried]) -> dict[str, int]:
-    """Where a call's time went; the parts add up to all of it, but for rounding.
+def timings_us(
+    started_ns: int, ended_ns: int, attempts: Sequence[_Tried], *, resolve_ns: int = 0, queue_ns: int = 0
+) -> dict[str, int]:
+    """Where a call's time went; the parts add up to all of it, but for rounding. Their names are those of `postern_phase_seconds`.
 
-    hold: the decision, a name that is looked up, gates. retries: earlier attempts and their pauses. connect: of the last attempt, the gates
-    before it and a connection; next to nothing where one was open. wait: to the head of the answer. body: the rest.
+    resolve: its callee's name was looked up. queue: at limits. connect: of the last attempt, until it had a connection; next to nothing
+    where one was open. upstream_ttfb: to the head of the answer. body: to its end. retries: earlier attempts and their pauses.
+    proxy_overhead: all else, mostly the decision. What did not come to that is left out.
     """
-    if not attempts:
-        return {"hold": us(ended_ns - started_ns)}
-    first, last = attempts[0], attempts[-1]
-    sent_ns = last.sent_ns or ended_ns
-    head_ns = last.head_ns or ended_ns
-    found = {"hold": first.started_ns - started_ns}
-    if len(attempts) > 1:
-        found["retries"] = last.started_ns - first.started_ns
-    found["connect"] = sent_ns - last.started_ns
-    if last.sent_ns:
-        found["wait"] = head_ns - sent_ns
-    if last.head_ns:
-        found["body"] = ended_ns - head_ns
-    return {part: us(took_ns) for part, took_ns in found.items()}
+    found = {"resolve": resolve_ns, "queue": queue_ns}
+    if attempts:
+        first, last = attempts[0], attempts[-1]
+        sent_ns, head_ns = last.sent_ns or ended_ns, last.head_ns or ended_ns
+        found["queue"] += last.queue_ns
+        found["connect"] = sent_ns - last.started_ns - last.queue_ns
+        if last.sent_ns:
+            found["upstream_ttfb"] = head_ns - sent_ns
+        if last.head_ns:
+            found["body"] = ended_ns - head_ns
+        if len(attempts) > 1:
+            found["retries"] = last.started_ns - first.started_ns
+    found = {part: us(took_ns) for part, took_ns in found.items()}
+    return {**found, "proxy_overhead": max(us(ended_ns - started_ns) - sum(found.values()), 0)}
 
 
 def attempt_told(attempt: AttemptNote, started_ns: int) -> dict[str, Any]:
-    """One try. `start_us`: after the call began; `connect_us` and `wait_us`: None where it did not come to that."""
+    """One try. `start_us`: after the call began; `connect_us` and `upstream_ttfb_us`: None where it did not come to that."""
     code, cause = attempt.grpc_code, attempt.cause or attempt.said
     sent_ns, head_ns = attempt.sent_ns, attempt.head_ns
     return {
@@ -52,8 +57,9 @@ def attempt_told(attempt: AttemptNote, started_ns: int) -> dict[str, Any]:
         "cause": cause,
         "detail": clipped(attempt.detail),
         "start_us": us(attempt.started_ns - started_ns),
-        "connect_us": us(sent_ns - attempt.started_ns) if sent_ns else None,
-        "wait_us": us(head_ns - sent_ns) if sent_ns and head_ns else None,
+        "queue_us": us(attempt.queue_ns),
+        "connect_us": us(sent_ns - attempt.started_ns - attempt.queue_ns) if sent_ns else None,
+        "upstream_ttfb_us": us(head_ns - sent_ns) if sent_ns and head_ns else None,
         "took_us": us(attempt.ended_ns - attempt.started_ns),
     }
 

@@ -161,6 +161,12 @@ def _told_detail(detail: Detail, started_ns: int) -> Json:
         "policies": [f"{name}/{kind}" for name, _, kind, _ in detail.policies],
         "bytes_in": detail.bytes_in,
         "bytes_out": detail.bytes_out,
-        "timings_us": timings_us(started_ns, detail.ended_ns, detail.tried),
+        "timings_us": timings_us(
+            started_ns,
+            detail.ended_ns,
+            detail.tried,
+            resolve_ns=detail.resolve_ns,
+            queue_ns=detail.queue_ns,
+        ),
         "tried": [attempt_told(one, started_ns) for one in detail.tried],
     }

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from telemetry.printable import printable
-from telemetry.shown import error_shown, part_shown
+from telemetry.shown import error_shown
 
 _BOLD, _DIM, _RED, _CYAN, _OFF = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[36m", "\x1b[0m"
 # Deeper than any real chain of calls, and well below Python's own limit on recursion.
@@ -152,7 +152,7 @@ def _notes(span: SpanDict, began_us: int) -> Iterator[str]:
         for number, one in enumerate(tried, 1):
             yield f"attempt {number}: {_attempt(one)}"
     if told.get("timings_us"):
-        yield ", ".join(f"{part_shown(part)} {_duration(took)}" for part, took in told["timings_us"].items())
+        yield ", ".join(f"{part} {_duration(took)}" for part, took in told["timings_us"].items())
 
 
 def _attempt(tried: Mapping[str, Any]) -> str:

@@ -23,7 +23,6 @@ from proxy.control.tap_filters import MAX_RPS, parse_filter
 from proxy.wire.http_client import LocalHttpError
 from proxy.wire.http_stream import LineStream, open_stream
 from telemetry.printable import printable
-from telemetry.shown import part_shown
 
 TARGET = "/postern/v1/tap"
 Told = Mapping[str, Any]
@@ -207,7 +206,7 @@ def _details(told: Told) -> Iterator[tuple[str, str]]:
         yield f"attempt {number}", _attempt(tried)
     yield (
         "time",
-        ", ".join(f"{part_shown(part)} {_length(took)}" for part, took in told["timings_us"].items()),
+        ", ".join(f"{part} {_length(took)}" for part, took in told["timings_us"].items()),
     )
     yield "bytes", f"{told['bytes_in']} sent, {told['bytes_out']} received"
     yield "trace", f"{told['trace_id']}{'' if told['sampled'] else ' (not sampled)'}"

@@ -25,7 +25,10 @@ class NotRetried(Enum):
 
 
 class Attempt(Struct):
-    """One try at one endpoint. Times are epoch nanoseconds, 0 where it did not come to that. sent_ns: when it had a connection."""
+    """One try at one endpoint. Times are epoch nanoseconds, 0 where it did not come to that. sent_ns: when it had a connection.
+
+    queue_ns: how long it waited at the limits of its route, before it looked for a connection.
+    """
 
     endpoint: str
     started_ns: int
@@ -37,6 +40,7 @@ class Attempt(Struct):
     detail: str = ""
     said: Cause | None = None  # by the peer's proxy, of an answer that it made in its app's place
     sent_ns: int = 0
+    queue_ns: int = 0
 
 
 class Outcome(Struct):
@@ -44,6 +48,7 @@ class Outcome(Struct):
 
     `attempts`: as they were begun; the one by which the call ended is last. `breaker`: how the call found the circuit breaker that it
     asked first, and how it left it. `not_retried`: of a failure that another attempt might have mended.
+    resolve_ns: how long it waited for its callee to be found; queue_ns: at limits before its first attempt.
     """
 
     head: RequestHead
@@ -60,6 +65,8 @@ class Outcome(Struct):
     down_bytes: int
     breaker: tuple[BreakerState, BreakerState] | None = None
     not_retried: NotRetried | None = None
+    resolve_ns: int = 0
+    queue_ns: int = 0
 
 
 PHASED = 64  # of so many calls that a worker begins, the first is looked at for its phases
@@ -68,8 +75,8 @@ PHASED = 64  # of so many calls that a worker begins, the first is looked at for
 class Phases(NamedTuple):
     """Where the time of one call went, in seconds.
 
-    resolve: waiting for its callee to be found. queue: at gates, and for a connection. upstream_ttfb: from there to the answer's head.
-    body: to the answer's end. proxy_overhead: all else.
+    resolve: waiting for its callee to be found. queue: at limits. upstream_ttfb: from when it had a connection to the answer's head.
+    body: to the answer's end. proxy_overhead: all else but waiting for a connection, which is measured of each connection.
     """
 
     resolve: float
@@ -79,17 +86,20 @@ class Phases(NamedTuple):
     proxy_overhead: float
 
 
-def phases_of(outcome: Outcome, held_s: float, queued_s: float) -> Phases | None:
-    """None for a tunnel, or a call with more than one attempt or no answer. held_s: waiting for its callee to be found."""
+def phases_of(outcome: Outcome) -> Phases | None:
+    """None for a tunnel, or a call with more than one attempt or no answer."""
     if len(outcome.attempts) != 1 or outcome.head.protocol == "websocket":
         return None
     (attempt,) = outcome.attempts
     if not attempt.sent_ns or not attempt.head_ns:
         return None
-    ttfb_s = max(0, attempt.head_ns - attempt.sent_ns) / 1e9
-    body_s = max(0, attempt.ended_ns - attempt.head_ns) / 1e9
-    took_s = max(0, outcome.ended_ns - outcome.started_ns) / 1e9
-    return Phases(held_s, queued_s, ttfb_s, body_s, max(0.0, took_s - held_s - queued_s - ttfb_s - body_s))
+    queue = outcome.queue_ns + attempt.queue_ns
+    connect = max(0, attempt.sent_ns - attempt.started_ns - attempt.queue_ns)
+    ttfb = max(0, attempt.head_ns - attempt.sent_ns)
+    body = max(0, attempt.ended_ns - attempt.head_ns)
+    took = max(0, outcome.ended_ns - outcome.started_ns)
+    rest = max(0, took - outcome.resolve_ns - queue - connect - ttfb - body)
+    return Phases(*(part / 1e9 for part in (outcome.resolve_ns, queue, ttfb, body, rest)))
 
 
 Sums = tuple[list[int], float]  # observations per bucket, and their sum

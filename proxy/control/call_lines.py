@@ -5,6 +5,7 @@ from collections.abc import Callable
 from proxy.contract.engine import LinesWanted
 from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Labels
+from proxy.control.notes import timings_of
 from telemetry.call_lines import is_wanted, pieces, render
 from telemetry.line_form import LineFilter, LineForm
 from telemetry.report import Call
@@ -69,4 +70,6 @@ class CallLines:
     def write(self, call: Call, outcome: Outcome) -> None:
         """Write the line of a call that ended, if it is to have one."""
         if is_wanted(self.chosen, call):
-            self._put(render(self.form, call, outcome.head.get, hides_paths=self.hides_paths))
+            self._put(
+                render(self.form, call, timings_of(outcome), outcome.head.get, hides_paths=self.hides_paths)
+            )

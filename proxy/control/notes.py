@@ -1,7 +1,8 @@
-"""Attempts of an engine as telemetry has them. Pure."""
+"""Attempts of an engine, and where a call's time went, as telemetry has them. Pure."""
 
-from proxy.contract.outcome import Attempt
+from proxy.contract.outcome import Attempt, Outcome
 from telemetry.report import AttemptNote
+from telemetry.split import timings_us
 
 
 def note_of(attempt: Attempt) -> AttemptNote:
@@ -17,4 +18,16 @@ def note_of(attempt: Attempt) -> AttemptNote:
         head_ns=attempt.head_ns,
         detail=attempt.detail,
         said=attempt.said.value if attempt.said is not None else None,
+        queue_ns=attempt.queue_ns,
+    )
+
+
+def timings_of(outcome: Outcome) -> dict[str, int]:
+    """Where its time went, in microseconds: see `timings_us`."""
+    return timings_us(
+        outcome.started_ns,
+        outcome.ended_ns,
+        outcome.attempts,
+        resolve_ns=outcome.resolve_ns,
+        queue_ns=outcome.queue_ns,
     )

@@ -332,6 +332,8 @@ def _call(outcome: Outcome) -> Call:
         not_retried="" if outcome.not_retried is None else outcome.not_retried.value,
         said=said.value if said is not None else None,
         tried=tried[-MAX_ATTEMPTS:],
+        resolve_ns=outcome.resolve_ns,
+        queue_ns=outcome.queue_ns,
     )
 
 

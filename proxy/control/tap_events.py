@@ -7,11 +7,11 @@ from typing import Any
 
 from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Cause
-from proxy.control.notes import note_of
+from proxy.control.notes import note_of, timings_of
 from telemetry.access_log import access_fields
 from telemetry.report import Call
 from telemetry.spans import clipped
-from telemetry.split import MAX_ATTEMPTS, attempt_told, timings_us
+from telemetry.split import MAX_ATTEMPTS, attempt_told
 
 
 def event_of(call: Call, outcome: Outcome, *, obfuscate: bool) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def event_of(call: Call, outcome: Outcome, *, obfuscate: bool) -> dict[str, Any]
         "mtls": _is_mutual(call, outcome),
         "attempts": len(outcome.attempts),
         "policies": [f"{name}/{kind}" for name, _, kind, _ in call.policies],
-        "timings_us": timings_us(outcome.started_ns, outcome.ended_ns, outcome.attempts),
+        "timings_us": timings_of(outcome),
         "tried": [attempt_told(note_of(one), outcome.started_ns) for one in outcome.attempts[-MAX_ATTEMPTS:]],
     }
 

@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from proxy.contract.gates import ConcurrencyGate, GateState, RateGate
+from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Cause, Decision, Route
 from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import http_app, raw_app
-from tests.conformance.frames import FramePeer, dial, serving
+from tests.conformance.frames import FramePeer, dial, reset, serving
 from tests.conformance.harness import DEADLINE_S, EDITS, Node, leading, plan, reply, retry
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
@@ -88,6 +89,35 @@ async def test_gate_lets_in_as_many_as_it_says_and_queues_the_rest(engine: str, 
     assert (statuses, app.most) == ([200] * 10, 2)
 
 
+def queued_ns(outcome: Outcome) -> tuple[int, list[int]]:
+    """How long it waited before the call, and before each attempt."""
+    return outcome.queue_ns, [attempt.queue_ns for attempt in outcome.attempts]
+
+
+async def test_time_at_a_gate_is_told_whether_the_call_is_let_in_or_leaves(engine: str, level: str) -> None:
+    async with (
+        http_app() as app,
+        leading(engine, "one", app, **gated(level, "g")) as way,
+        dial(way.port) as caller,
+    ):
+        way.front.engine.set_gate("g", ConcurrencyGate(limit=0, queue=2))
+        kept, left = [await caller.request() for _ in range(2)]
+        await waiting(way.front, 2)
+        await caller.send(reset(left))
+        gone = await way.front.seen.outcome()
+        way.front.gate("g", None)
+        await caller.whole(kept)
+        let_in = await way.front.seen.outcome(1)
+    for outcome in (gone, let_in):
+        (before, of_attempts) = queued_ns(outcome)
+        assert outcome.resolve_ns == 0
+        assert (before > 0, [took > 0 for took in of_attempts]) == (
+            (False, [True]) if level == "attempt" else (True, [False] if outcome is let_in else [])
+        )
+    (attempt,) = let_in.attempts
+    assert attempt.sent_ns >= attempt.started_ns
+
+
 async def test_gate_with_a_full_queue_sheds(engine: str, level: str) -> None:
     async with (
         http_app() as app,
@@ -106,6 +136,7 @@ async def test_gate_with_a_full_queue_sheds(engine: str, level: str) -> None:
     assert b"queue full (limit 2)" in shed[0].body
     attempts = [Cause.SHED] if level == "attempt" else []
     for outcome in outcomes:
+        assert outcome.resolve_ns == 0
         assert (outcome.cause, [attempt.cause for attempt in outcome.attempts]) == (Cause.SHED, attempts)
     assert let_in == [200] * 2
 

@@ -88,6 +88,7 @@ _ADDRESSES: Final = st.sampled_from(
 _TIMES: Final = st.sampled_from(
     (0, 999, 1_000, 4_999_999, 5_000_000, 6_000_001, 1_700_000_000_123_456_789)
 ) | (st.integers(0, 2**62))
+_LENGTHS: Final = st.sampled_from((0, 4_999_999, 5_000_000)) | st.integers(0, 2**60)
 _CODES: Final = st.none() | st.integers(0, 20)
 _STATUSES: Final = st.sampled_from(
     (0, 101, 200, 204, 301, 399, 400, 404, 413, 418, 422, 499, 500, 503, 599, 999)
@@ -97,6 +98,7 @@ _ATTEMPTS: Final = st.builds(
     Attempt,
     *(_ADDRESSES, _TIMES, _TIMES, _TIMES, _CAUSES, _STATUSES, _CODES, _TEXT, _CAUSES),
     sent_ns=_TIMES,
+    queue_ns=_LENGTHS,
 )
 _LABELS: Final = st.builds(
     Labels,
@@ -170,6 +172,8 @@ def _outcomes(draw: st.DrawFn) -> Outcome:
         up_bytes=0,
         down_bytes=0,
         not_retried=draw(st.none() | st.sampled_from(NotRetried)),
+        resolve_ns=draw(_LENGTHS),
+        queue_ns=draw(_LENGTHS),
     )
 
 
@@ -208,6 +212,7 @@ def _by_rust(outcome: Outcome, service: str, form: SpanForm, *, hides_paths: boo
             *(outcome.started_ns, outcome.head_ns, outcome.ended_ns),
             *(outcome.status, outcome.grpc_code, outcome.cause and outcome.cause.value),
             outcome.not_retried and outcome.not_retried.value,
+            *(outcome.resolve_ns, outcome.queue_ns),
         ),
         [_parts(attempt) for attempt in outcome.attempts],
     )
@@ -219,7 +224,7 @@ def _parts(attempt: Attempt) -> tuple[Any, ...]:
     times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns)
     return (
         *(attempt.endpoint, *times, cause, attempt.status, attempt.grpc_code, attempt.detail),
-        *(said, attempt.sent_ns),
+        *(said, attempt.sent_ns, attempt.queue_ns),
     )
 
 

@@ -78,7 +78,7 @@ HeadParts = tuple[
 ]
 CountParts = tuple[int, int, int, int, int]
 SpanParts = tuple[int, int, int, int, bool, str]
-AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, str | None, int]
+AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, str | None, int, int]
 OutcomeParts = tuple[
     HeadParts,
     int | None,
@@ -92,6 +92,7 @@ OutcomeParts = tuple[
     list[AttemptParts],
     tuple[int, int],
     tuple[tuple[BreakerState, BreakerState] | None, str | None],
+    tuple[int, int],
 ]
 
 ShapeParts = tuple[str, list[tuple[str, str, set[str]]], bool, str]
@@ -194,7 +195,7 @@ def zipkin_span(
     labels: SpanLabels,
     wanted: SpansParts,
     span: tuple[int, int, int, int],
-    end: tuple[int, int, int, int, int | None, str | None, str | None],
+    end: tuple[int, int, int, int, int | None, str | None, str | None, int, int],
     attempts: list[AttemptParts],
 ) -> bytes | None: ...
 def read_baggage(headers: list[tuple[bytes, bytes]], allowed: set[bytes] | None) -> tuple[str, bytes]: ...

@@ -166,6 +166,7 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         attempts,
         (up_bytes, down_bytes),
         (breaker, why),
+        (resolve_ns, queue_ns),
     ) = parts
     return Outcome(
         head=of,
@@ -182,14 +183,17 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         down_bytes=down_bytes,
         breaker=breaker,
         not_retried=_why(why),
+        resolve_ns=resolve_ns,
+        queue_ns=queue_ns,
     )
 
 
 def _attempt(parts: "AttemptParts") -> Attempt:
-    endpoint, started_ns, head_ns, ended_ns, cause, status, grpc_code, detail, said, sent_ns = parts
+    endpoint, started_ns, head_ns, ended_ns, cause, status, grpc_code, detail, said, sent_ns, queue_ns = parts
     return Attempt(
         *(endpoint, started_ns, head_ns, ended_ns, _cause(cause), status, grpc_code, detail, _cause(said)),
         sent_ns=sent_ns,
+        queue_ns=queue_ns,
     )
 
 

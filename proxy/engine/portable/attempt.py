@@ -84,7 +84,7 @@ class UpstreamAttempt:
         self._refused_as: Cause | None = None
         self._was_kept = True  # the request could be sent again until the answer began
         self._sent_at = 0.0
-        self._waits_since = 0.0
+        self._waits_since = 0  # at gates
 
     @property
     def _edits(self) -> Compiled:
@@ -100,7 +100,7 @@ class UpstreamAttempt:
             self._timer = exchange.carrier.later(limit_s, self._expire, limit_s).cancel
         gates = exchange.plan.routes[exchange.route].gates
         if gates:
-            self._waits_since = time.perf_counter()
+            self._waits_since = time.perf_counter_ns()
             self._gates = Passage(exchange.carrier, gates, exchange.head.who, self._let_through)
             self._gates.go_on()
         else:
@@ -155,17 +155,17 @@ class UpstreamAttempt:
         if connection is not None:
             self._send(connection)
             return
-        self._waits_since = time.perf_counter()
         self._cancels.append(carrier.pool.wait(origin, Waiter(self._connected, self._not_connected)))
         if not load.proven and state.untried(exchange.tried):
             late = f"no connection within {_PROOF_S:g} s"
             self._cancels.append(carrier.later(_PROOF_S, self._not_connected, Cause.CONNECT, late).cancel)
 
     def _waited(self) -> None:
-        self._exchange.queued_s += time.perf_counter() - self._waits_since
+        if self._waits_since:
+            self.record.queue_ns = time.perf_counter_ns() - self._waits_since
+            self._waits_since = 0
 
     def _connected(self, connection: UpstreamConnection) -> None:
-        self._waited()
         self._cancel_waits()
         if self._load is not None:
             self._load.proven = True
@@ -373,6 +373,7 @@ class UpstreamAttempt:
         if self._is_over:
             return
         self._is_over = True
+        self._waited()
         self._exchange.under_way.forget(self)
         self._cancel_waits()
         if self._timer is not None:

@@ -6,13 +6,14 @@ connection, a pause), so a call on a warm path costs no task. Back-pressure: byt
 
 import time
 from asyncio import TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from proxy.contract.engine import ListenerSpec
 from proxy.contract.head import Headers
 from proxy.contract.outcome import NotRetried, Outcome, phases_of
 from proxy.contract.plan import Cause, Hold, Labels, Plan, Reply
+from proxy.engine.portable.answer_fields import passed_on
 from proxy.engine.portable.attempt import UpstreamAttempt
 from proxy.engine.portable.breakers import Asking
 from proxy.engine.portable.budgets import Budget
@@ -31,12 +32,12 @@ from proxy.engine.portable.retrying import (
     is_failure,
 )
 from proxy.engine.portable.under_way import UnderWay
+from proxy.engine.portable.waits import CallerProgress, Waits
 from proxy.wire import answers
 from proxy.wire.deadlines import read_left_s
-from proxy.wire.edits import HOP_BY_HOP, edit_answer, edit_trailers
+from proxy.wire.edits import edit_trailers
 from proxy.wire.grpc_timeout import parse_grpc_timeout
 from proxy.wire.grpc_web import content_type, trailer_frame
-from proxy.wire.head_scan import DECLINED, UPGRADE
 from proxy.wire.http2 import Stream
 from proxy.wire.streams import Downstream, RawHead
 
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 _IMMEDIATE_TRIES = 3
 _LEAST_S = 0.001  # that an attempt must have left: with less, it would only cost its callee
 _PASSED = "the call's deadline passed"
-_MARKS = {426: UPGRADE, 501: DECLINED}
 
 
 class Exchange:
@@ -61,11 +61,10 @@ class Exchange:
         "_down_bytes",
         "_down_drained",
         "_gates",
-        "_held_s",
         "_is_phased",
         "_kept",
         "_listener",
-        "_moved",
+        "_progress",
         "_refusal",
         "_retrying",
         "_started_ns",
@@ -73,14 +72,13 @@ class Exchange:
         "_timers",
         "_told",
         "_upper_answer",
-        "_waits_since",
+        "_waits",
         "body",
         "budget",
         "carrier",
         "head",
         "head_ns",
         "is_committed",
-        "queued_s",
         "raw",
         "route",
         "span",
@@ -106,7 +104,7 @@ class Exchange:
         self.head, self._refusal = request_head(raw, listener.name, peer, address)
         self._started_ns = time.time_ns()
         self._is_phased = is_phased
-        self._held_s = self.queued_s = self._waits_since = 0.0
+        self._waits = Waits()
         self.span = carrier.tracing.begin(raw.headers, grpc=raw.protocol == "grpc")
         self._kept: Kept | None = None
         self.route = 0
@@ -129,7 +127,7 @@ class Exchange:
         self.head_ns = 0
         self._down_bytes = 0
         self._down_drained = 0
-        self._moved = (carrier.now(), 0)  # when the caller last had moved enough, and how much that was
+        self._progress = CallerProgress(carrier.now())
 
     # --- deciding --------------------------------------------------------------------------------------------------------
 
@@ -161,6 +159,7 @@ class Exchange:
         """The answer of a decision, once the gates before it let the call through."""
 
         def passed(refused: Refused | None) -> None:
+            self._waits.end()
             if refused is None:
                 self._answer(reply, self.head.path)
             else:
@@ -170,8 +169,7 @@ class Exchange:
         if not reply.gates:
             passed(None)
             return
-        self._gates = Passage(self.carrier, reply.gates, self.head.who, passed)
-        self._gates.go_on()
+        self._pass_gates(reply.gates, passed)
 
     def decide_again(self) -> None:
         """The rules changed: a call that they deny now ends, answered where no answer has begun."""
@@ -203,10 +201,10 @@ class Exchange:
             self._answer(hold.then, self.carrier.explain(hold.key))
             return
 
-        held_at = time.perf_counter()  # finer than the loop's clock
+        self._waits.begin(at_gates=False)
 
         def decide() -> None:
-            self._held_s += time.perf_counter() - held_at
+            self._waits.end()
             self._cancel_waits()
             if not self._done:
                 self._decide(since)
@@ -237,14 +235,17 @@ class Exchange:
         self._retrying = Retrying(plan.retries, self.budget, is_stream=is_stream)
         self.route = draw_route(plan.routes, self.carrier.rng)  # once: attempts stay on one side of a split
         if plan.gates:
-            self._waits_since = time.perf_counter()
-            self._gates = Passage(self.carrier, plan.gates, self.head.who, self._let_through)
-            self._gates.go_on()
+            self._pass_gates(plan.gates, self._let_through)
         else:
             self.attempt()
 
+    def _pass_gates(self, gates: Sequence[str], passed: Callable[[Refused | None], None]) -> None:
+        self._waits.begin(at_gates=True)
+        self._gates = Passage(self.carrier, gates, self.head.who, passed)
+        self._gates.go_on()
+
     def _let_through(self, refused: Refused | None) -> None:
-        self.queued_s += time.perf_counter() - self._waits_since
+        self._waits.end()
         if refused is None:
             self.attempt()
         else:
@@ -354,10 +355,8 @@ class Exchange:
         is_sender = self.raw.framing == "length" and not body.ended and body.has_left_so_far
         is_reader = self._down_bytes > self._down_drained and self.raw.protocol in {"http1", "http2"}
         moved = body.size + self._down_drained
-        at, before = self._moved
-        if not (is_sender or is_reader) or moved - before >= limits.stall_bytes:
-            self._moved = (now, moved)
-        elif now - at > limits.stall_s and not self._done:
+        is_stalled = self._progress.is_stalled(now, moved, limits, is_waited_for=is_sender or is_reader)
+        if is_stalled and not self._done:
             self.carrier.observer.refused_frames("slow-reader" if is_reader else "slow-body")
             self._end_attempts(Cause.CALLER_LEFT, f"the caller stalled for {limits.stall_s:g} s")
             self._down.abort(Cause.CALLER_LEFT)
@@ -391,15 +390,7 @@ class Exchange:
         use = self.plan.breaker
         if use is not None and use.is_opening:
             self._tell_breaker(status != 101 and is_failure(status, None))
-        edits = self.kept_plan.reply_edits
-        if edits is not None:
-            passed = tuple(edit_answer(edits, headers, self.raw, self.span))
-        else:
-            passed = tuple(h for h in headers if h[0] not in HOP_BY_HOP)
-        mark = _MARKS.get(status)  # from one HTTP/1.1 end to the other
-        if mark is not None:
-            passed = (*(h for h in passed if h[0] != mark), *(h for h in headers if h[0] == mark))
-        self._down.respond(status, passed if self.raw.protocol == "grpc" else answers.dated(passed), end=end)
+        self._down.respond(status, passed_on(self.kept_plan, self.raw, self.span, status, headers), end=end)
 
     def deliver(self, data: bytes) -> None:
         """Some of the answer's body."""
@@ -550,6 +541,7 @@ class Exchange:
         if self._done:
             return
         self._done = True
+        self._waits.end()
         self._cancel_waits()
         for timer in self._timers:
             timer.cancel()
@@ -582,8 +574,10 @@ class Exchange:
             down_bytes=self._down_bytes,
             breaker=self._breaker.met if self._breaker is not None else None,
             not_retried=self._retrying.why if has_failed else None,
+            resolve_ns=self._waits.resolve_ns,
+            queue_ns=self._waits.queue_ns,
         )
-        if self._is_phased and (phases := phases_of(outcome, self._held_s, self.queued_s)) is not None:
+        if self._is_phased and (phases := phases_of(outcome)) is not None:
             self.carrier.observer.phased(outcome.labels, phases)
         self.carrier.finished(self, outcome)
 

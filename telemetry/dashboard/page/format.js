@@ -35,7 +35,7 @@ export function us(value) {
 /** Where a call's time went: see telemetry/split.py. @param {Record<string, number>} parts */
 export function timings(parts) {
   return Object.entries(parts)
-    .map(([part, took]) => `${part === "hold" ? "queued" : part} ${us(took)}`)
+    .map(([part, took]) => `${part} ${us(took)}`)
     .join(", ");
 }
 

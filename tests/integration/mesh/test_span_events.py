@@ -91,7 +91,7 @@ async def test_name_that_nobody_has_was_waited_for(scene: Scene) -> None:
     assert answer.status == 500
     assert error_type(span) == "no-app"
     held, failed = events(span)
-    assert re.fullmatch(r"hold delay_ms=\d{3,5}", held)
+    assert re.fullmatch(r"resolve delay_ms=\d{3,5}", held)
     assert failed == "no-app"
 
 

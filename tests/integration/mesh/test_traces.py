@@ -78,7 +78,7 @@ async def test_denied_call_is_found_with_the_rule_that_denied_it(shop: Standing)
     assert [one["made_by"] for one in told] == ["peer-proxy", "this-proxy"]
     assert "/secret" in told[1]["decision"]
     assert told[0]["tried"][0]["endpoint"].endswith(f":{shop.shop.peer_port}")
-    assert {"hold", "connect", "wait"} <= set(told[0]["timings_us"])
+    assert {"resolve", "queue", "connect", "upstream_ttfb"} <= set(told[0]["timings_us"])
 
 
 async def test_slow_call_is_found_and_quick_ones_are_not_among_slow_ones(shop: Standing) -> None:

@@ -21,7 +21,7 @@ def test_line_is_one_json_object_with_the_calls_facts() -> None:
         attempts=(an_attempt(), an_attempt()),
         policies=(("r", "", "retry", "app_x"),),
     )
-    line = render(parse_form("json"), call, no_header)
+    line = render(parse_form("json"), call, {"resolve": 7, "queue": 8}, no_header)
     found = json.loads(line)
     assert (line.count(b"\n"), list(found)) == (1, list(KEYS))
     assert (found["direction"], found["src"], found["dst"], found["path"]) == (
@@ -30,6 +30,7 @@ def test_line_is_one_json_object_with_the_calls_facts() -> None:
         "checkout",
         "/orders/1",
     )
+    assert (found["resolve_us"], found["queue_us"], found["connect_us"]) == (7, 8, None)
     assert (found["duration_us"], found["ttfb_us"], found["attempts"]) == (2000, 1500, 2)
     assert (found["trace_id"], found["policies"]) == (f"{TRACE:032x}", ["r/retry"])
     assert found["time"] == "2023-11-14T22:13:20.002000000Z"
@@ -37,12 +38,12 @@ def test_line_is_one_json_object_with_the_calls_facts() -> None:
 
 def test_template_writes_values_bare_and_what_there_is_not_as_a_dash() -> None:
     form = parse_form("{verb} {path} {grpc_code} {policies} {sampled} {header:user-agent} {header:x}")
-    line = render(form, a_call(path="/a\x1b b"), {b"user-agent": b"curl/8\r\n"}.get)
+    line = render(form, a_call(path="/a\x1b b"), {}, {b"user-agent": b"curl/8\r\n"}.get)
     assert line == b"GET /a\\u001b b - - true curl/8\\u000d\\u000a -\n"
 
 
 def test_paths_are_hidden_where_urls_are() -> None:
-    assert json.loads(render(parse_form("path,status"), a_call(), no_header, hides_paths=True)) == {
+    assert json.loads(render(parse_form("path,status"), a_call(), {}, no_header, hides_paths=True)) == {
         "path": "",
         "status": 200,
     }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from telemetry.shown import error_shown, part_shown
+from telemetry.shown import error_shown
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,3 @@ from telemetry.shown import error_shown, part_shown
 )
 def test_error_reads_as_a_status_or_a_name(error: str, shown: str) -> None:
     assert error_shown(error) == shown
-
-
-def test_wait_before_the_first_attempt_is_called_queued() -> None:
-    assert [part_shown(part) for part in ("hold", "connect", "wait", "body")] == [
-        "queued",
-        "connect",
-        "wait",
-        "body",
-    ]

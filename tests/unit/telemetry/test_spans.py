@@ -190,15 +190,22 @@ def waits(**changes: object) -> list[str]:
 
 def test_waits_are_events_where_they_took_long() -> None:
     ms = 1_000_000
-    tried = (an_attempt(started_ns=BEGAN + 40 * ms, sent_ns=BEGAN + 47 * ms),)
-    assert waits(tried=tried) == ["hold delay_ms=40", "connect delay_ms=7 endpoint=10.0.0.7:5000"]
+    tried = (an_attempt(started_ns=BEGAN + 40 * ms, queue_ns=5 * ms, sent_ns=BEGAN + 52 * ms),)
+    assert waits(tried=tried, resolve_ns=30 * ms, queue_ns=9 * ms) == [
+        "resolve delay_ms=30",
+        "queue delay_ms=14",
+        "connect delay_ms=7 endpoint=10.0.0.7:5000",
+    ]
     assert waits(tried=(an_attempt(started_ns=BEGAN + ms, sent_ns=BEGAN + 2 * ms),)) == []
     assert waits(ended_ns=BEGAN + 90 * ms) == []
 
 
 def test_call_that_was_only_held_says_how_long() -> None:
     ms = 1_000_000
-    assert waits(cause="no-app", status=404, ended_ns=BEGAN + 2200 * ms) == ["hold delay_ms=2200", "no-app"]
+    found = waits(cause="no-app", status=404, resolve_ns=2200 * ms, ended_ns=BEGAN + 2200 * ms)
+    assert found == ["resolve delay_ms=2200", "no-app"]
+    found = waits(cause="shed", status=503, queue_ns=7 * ms, ended_ns=BEGAN + 8 * ms)
+    assert found == ["queue delay_ms=7", "shed"]
     assert waits(cause="denied", status=403) == ["denied"]
 
 

@@ -73,7 +73,12 @@ def test_span_is_told_with_attempts_timings_and_who_failed_it() -> None:
         "10.0.0.7:5000",
         "connection refused",
     )
-    assert shown["timings_us"] == {"hold": 0, "connect": 2_000}
+    assert shown["timings_us"] == {
+        "resolve": 0,
+        "queue": 0,
+        "connect": 2_000,
+        "proxy_overhead": 0,
+    }
     peers = span_of(a_call(status=403, said="denied"), "cart")
     assert peers is not None
     assert (told(peers)["postern"]["cause"], told(peers)["postern"]["made_by"]) == ("denied", "peer-proxy")

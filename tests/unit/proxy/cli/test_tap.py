@@ -62,7 +62,7 @@ def test_wide_has_identity_rule_attempts_times_bytes_and_trace() -> None:
     assert "callee spiffe://public/ns/shop/web, mutual TLS" in text
     assert "policy=web rule=/x reason=rule" in text
     assert "10.0.0.2:5000  200  20us" in text
-    assert "queued 6us, connect 3us, wait 11us, body" in text
+    assert "connect 3us, upstream_ttfb 11us, body" in text
     assert "7 sent, 9 received" in text
     assert text.endswith(f"{0xABC:032x} (not sampled)")
 

@@ -26,17 +26,19 @@ def test_call_is_told_with_identity_attempts_and_where_its_time_went() -> None:
     assert event["mtls"] is True
     assert (event["cause"], event["made_by"], event["attempts"]) == (None, None, 2)
     assert event["timings_us"] == {
-        "hold": 1_000,
-        "retries": 4_000,
+        "resolve": 0,
+        "queue": 0,
         "connect": 3_000,
-        "wait": 11_000,
+        "upstream_ttfb": 11_000,
         "body": 6_000,
+        "retries": 4_000,
+        "proxy_overhead": 1_000,
     }
     assert sum(event["timings_us"].values()) == event["duration_us"]
     first, second = event["tried"]
     assert (first["endpoint"], first["cause"], first["detail"]) == ("10.0.0.1:5000", "connect", "refused")
-    assert (first["connect_us"], first["wait_us"], first["took_us"]) == (None, None, 3_000)
-    assert (second["start_us"], second["connect_us"], second["wait_us"]) == (5_000, 3_000, 11_000)
+    assert (first["connect_us"], first["upstream_ttfb_us"], first["took_us"]) == (None, None, 3_000)
+    assert (second["start_us"], second["connect_us"], second["upstream_ttfb_us"]) == (5_000, 3_000, 11_000)
 
 
 def test_answer_of_a_proxy_says_which_one_made_it() -> None:

@@ -371,8 +371,9 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
         let said = attempt.said.map(postern_core::call::cause::Cause::name);
         let answer = (attempt.status, attempt.grpc_code, attempt.detail.as_str());
-        (&*attempt.endpoint, times.0, times.1, times.2, cause, answer.0, answer.1, answer.2, said, attempt.sent_ns)
-            .into_pyobject(py)
+        let made = (&*attempt.endpoint, times.0, times.1, times.2, cause, answer.0, answer.1, answer.2, said, attempt.sent_ns)
+            .into_pyobject(py)?;
+        made.add((attempt.queue_ns,))?.downcast_into::<PyTuple>().map_err(PyErr::from)
     };
     let attempts = outcome.attempts.iter().map(attempt).collect::<PyResult<Vec<_>>>()?;
     (
@@ -389,7 +390,10 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         (outcome.up_bytes, outcome.down_bytes),
         (outcome.breaker.map(|(found, left)| (found.name(), left.name())), outcome.not_retried.map(NotRetried::name)),
     )
-        .into_pyobject(py)
+        .into_pyobject(py)?
+        .add(((outcome.resolve_ns, outcome.queue_ns),))?
+        .downcast_into::<PyTuple>()
+        .map_err(PyErr::from)
 }
 
 /// What is news, by the names that Python knows: those of the Observer's methods.

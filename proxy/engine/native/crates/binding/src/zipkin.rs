@@ -13,14 +13,17 @@ use pyo3::types::PyBytes;
 
 use crate::convert::{self, Pairs, SpanLabelParts, SpansParts, cause, invalid};
 
-/// endpoint, start, head, end, cause, status, gRPC code, detail, what the peer's proxy said, when it was sent
-type AttemptParts = (String, u64, u64, u64, Option<String>, u16, Option<u32>, String, Option<String>, u64);
+/// endpoint, start, head, end, cause, status, gRPC code, detail, what the peer's proxy said, when it was sent, how long it queued
+type AttemptParts = (String, u64, u64, u64, Option<String>, u16, Option<u32>, String, Option<String>, u64, u64);
+
+/// start, head and end in nanoseconds, status, gRPC code, cause, why it was not retried, how long it waited for its callee and at limits
+type EndParts = (u64, u64, u64, u16, Option<u32>, Option<String>, Option<String>, u64, u64);
 
 fn attempt(parts: AttemptParts) -> PyResult<Attempt> {
-    let (endpoint, started_ns, head_ns, ended_ns, why, status, grpc_code, detail, said, sent_ns) = parts;
+    let (endpoint, started_ns, head_ns, ended_ns, why, status, grpc_code, detail, said, sent_ns, queue_ns) = parts;
     let (endpoint, why, said) =
         (endpoint.into(), why.map(|why| cause(&why)).transpose()?, said.map(|said| cause(&said)).transpose()?);
-    Ok(Attempt { endpoint, started_ns, head_ns, ended_ns, cause: why, status, grpc_code, detail, said, sent_ns })
+    Ok(Attempt { endpoint, started_ns, head_ns, ended_ns, cause: why, status, grpc_code, detail, said, sent_ns, queue_ns })
 }
 
 fn protocol(name: &str) -> PyResult<Protocol> {
@@ -28,8 +31,7 @@ fn protocol(name: &str) -> PyResult<Protocol> {
     all.into_iter().find(|one| one.name() == name).ok_or_else(|| invalid(format!("unknown protocol {name}")))
 }
 
-/// call: protocol, method, path, query, fields, the caller's address. span: halves of the trace id, span id, parent id. end: start, head
-/// and end in nanoseconds, status, gRPC code, cause, why it was not retried.
+/// call: protocol, method, path, query, fields, the caller's address. span: halves of the trace id, span id, parent id.
 #[pyfunction]
 pub(crate) fn zipkin_span(
     py: Python<'_>,
@@ -37,7 +39,7 @@ pub(crate) fn zipkin_span(
     labels: SpanLabelParts,
     wanted: SpansParts,
     span: (u64, u64, u64, u64),
-    end: (u64, u64, u64, u16, Option<u32>, Option<String>, Option<String>),
+    end: EndParts,
     attempts: Vec<AttemptParts>,
 ) -> PyResult<Option<Bound<'_, PyBytes>>> {
     let (protocol_name, method, path, query, fields, address) = call;
@@ -55,7 +57,7 @@ pub(crate) fn zipkin_span(
     let (upper, lower, span_id, parent_id) = span;
     let context = Context { trace_id: u128::from(upper) << 64 | u128::from(lower), span_id, parent_id, sampled: true };
     let labels = convert::span_labels(labels);
-    let (started_ns, head_ns, ended_ns, status, grpc_code, why, not_retried) = end;
+    let (started_ns, head_ns, ended_ns, status, grpc_code, why, not_retried, resolve_ns, queue_ns) = end;
     let outcome = Outcome {
         head: Arc::new(head),
         decision: None,
@@ -71,6 +73,8 @@ pub(crate) fn zipkin_span(
         down_bytes: 0,
         breaker: None,
         not_retried: not_retried.and_then(|why| NotRetried::parse(&why)),
+        resolve_ns,
+        queue_ns,
     };
     let mut out = Vec::new();
     let has_span = zipkin::write(&mut out, &outcome, &context, &labels, &convert::spans_wanted(wanted)?.form);

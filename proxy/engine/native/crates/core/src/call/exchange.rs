@@ -96,8 +96,8 @@ pub struct Call {
     pub ended_code: Option<u32>,
     /// How long it waited for its callee to be found.
     pub held: Duration,
-    /// How long it waited at gates and for a connection.
-    pub queued: Duration,
+    /// How long it waited at gates before its first attempt.
+    queued: Duration,
 }
 
 /// Epoch nanoseconds.
@@ -491,9 +491,11 @@ impl Call {
             down_bytes: self.down_bytes,
             breaker: self.breaker.met,
             not_retried: self.not_retried.filter(|_| has_failed),
+            resolve_ns: self.held.as_nanos() as u64,
+            queue_ns: self.queued.as_nanos() as u64,
         };
         if self.shared.is_phased(self.number) {
-            if let Some(phased) = phased(&outcome, self.held, self.queued) {
+            if let Some(phased) = phased(&outcome) {
                 self.shared.note(phased);
             }
         }
@@ -502,16 +504,18 @@ impl Call {
 }
 
 /// Where the time of a call went; none for a tunnel, or a call with more than one attempt or no answer. As `phases_of` in `proxy/contract/outcome.py`.
-fn phased(outcome: &Outcome, held: Duration, queued: Duration) -> Option<Notice> {
+fn phased(outcome: &Outcome) -> Option<Notice> {
     let token = outcome.decision.clone()?;
     let [attempt] = &outcome.attempts[..] else { return None };
     if attempt.sent_ns == 0 || attempt.head_ns == 0 || outcome.head.protocol == Protocol::Websocket {
         return None;
     }
-    let between = |from: u64, to: u64| Duration::from_nanos(to.saturating_sub(from));
-    let (ttfb, body) = (between(attempt.sent_ns, attempt.head_ns), between(attempt.head_ns, attempt.ended_ns));
-    let rest = between(outcome.started_ns, outcome.ended_ns).saturating_sub(held + queued + ttfb + body);
-    Some(Notice::Phased { token, phases: [held, queued, ttfb, body, rest] })
+    let split = outcome.split();
+    let (connect, ttfb) = (split.connect.unwrap_or_default(), split.upstream_ttfb.unwrap_or_default());
+    let body = attempt.ended_ns.saturating_sub(attempt.head_ns);
+    let took = outcome.ended_ns.saturating_sub(outcome.started_ns);
+    let rest = took.saturating_sub(split.resolve + split.queue + connect + ttfb + body);
+    Some(Notice::Phased { token, phases: [split.resolve, split.queue, ttfb, body, rest].map(Duration::from_nanos) })
 }
 
 fn draw_route(plan: &Plan) -> usize {

@@ -72,6 +72,8 @@ pub struct Attempt {
     pub said: Option<Cause>,
     /// When it had a connection.
     pub sent_ns: u64,
+    /// How long it waited at the limits of its route.
+    pub queue_ns: u64,
 }
 
 impl Attempt {
@@ -125,6 +127,38 @@ pub struct Outcome {
     pub down_bytes: u64,
     pub breaker: Option<(State, State)>,
     pub not_retried: Option<NotRetried>,
+    /// How long it waited for its callee to be found.
+    pub resolve_ns: u64,
+    /// At limits before its first attempt.
+    pub queue_ns: u64,
+}
+
+/// Where the time of a call went, in nanoseconds: as `timings_us` in `telemetry/split.py`. `None`: it did not come to that.
+#[derive(Debug, Clone, Copy)]
+pub struct Split {
+    pub resolve: u64,
+    pub queue: u64,
+    pub connect: Option<u64>,
+    pub upstream_ttfb: Option<u64>,
+    pub body: Option<u64>,
+}
+
+impl Outcome {
+    /// Where its time went; `connect` and what follows are of its last attempt.
+    pub fn split(&self) -> Split {
+        let Some(last) = self.attempts.last() else {
+            return Split { resolve: self.resolve_ns, queue: self.queue_ns, connect: None, upstream_ttfb: None, body: None };
+        };
+        let or_end = |at_ns: u64| if at_ns > 0 { at_ns } else { self.ended_ns };
+        let (sent_ns, head_ns) = (or_end(last.sent_ns), or_end(last.head_ns));
+        Split {
+            resolve: self.resolve_ns,
+            queue: self.queue_ns + last.queue_ns,
+            connect: Some(sent_ns.saturating_sub(last.started_ns).saturating_sub(last.queue_ns)),
+            upstream_ttfb: (last.sent_ns > 0).then(|| head_ns.saturating_sub(sent_ns)),
+            body: (last.head_ns > 0).then(|| self.ended_ns.saturating_sub(head_ns)),
+        }
+    }
 }
 
 /// News of connections, and of circuit breakers.
@@ -394,6 +428,8 @@ mod tests {
             down_bytes: 0,
             breaker: None,
             not_retried: None,
+            resolve_ns: 0,
+            queue_ns: 0,
         }
     }
 

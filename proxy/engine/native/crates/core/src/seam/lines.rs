@@ -52,6 +52,11 @@ pub enum Field {
     BytesOut,
     DurationUs,
     TtfbUs,
+    ResolveUs,
+    QueueUs,
+    ConnectUs,
+    UpstreamTtfbUs,
+    BodyUs,
     Attempts,
     NotRetried,
     Endpoint,
@@ -61,7 +66,7 @@ pub enum Field {
     Sampled,
 }
 
-const FIELDS: [(Field, &str); 20] = [
+const FIELDS: [(Field, &str); 25] = [
     (Field::Time, "time"),
     (Field::Protocol, "protocol"),
     (Field::Verb, "verb"),
@@ -75,6 +80,11 @@ const FIELDS: [(Field, &str); 20] = [
     (Field::BytesOut, "bytes_out"),
     (Field::DurationUs, "duration_us"),
     (Field::TtfbUs, "ttfb_us"),
+    (Field::ResolveUs, "resolve_us"),
+    (Field::QueueUs, "queue_us"),
+    (Field::ConnectUs, "connect_us"),
+    (Field::UpstreamTtfbUs, "upstream_ttfb_us"),
+    (Field::BodyUs, "body_us"),
     (Field::Attempts, "attempts"),
     (Field::NotRetried, "not_retried"),
     (Field::Endpoint, "endpoint"),
@@ -217,6 +227,11 @@ impl Line<'_> {
             Field::DurationUs => self.number(outcome.ended_ns.saturating_sub(outcome.started_ns) / 1_000),
             Field::TtfbUs if outcome.head_ns == 0 => self.text(None),
             Field::TtfbUs => self.number(outcome.head_ns.saturating_sub(outcome.started_ns) / 1_000),
+            Field::ResolveUs => self.length(Some(outcome.resolve_ns)),
+            Field::QueueUs => self.length(Some(outcome.split().queue)),
+            Field::ConnectUs => self.length(outcome.split().connect),
+            Field::UpstreamTtfbUs => self.length(outcome.split().upstream_ttfb),
+            Field::BodyUs => self.length(outcome.split().body),
             Field::Attempts => self.number(outcome.attempts.len().max(1) as u64),
             Field::NotRetried => self.text(outcome.not_retried.map(NotRetried::name)),
             Field::Endpoint => self.text(Some(outcome.attempts.last().map_or("", |attempt| &attempt.endpoint))),
@@ -239,6 +254,14 @@ impl Line<'_> {
 
     fn number(&mut self, number: u64) {
         put(self.out, format_args!("{number}"));
+    }
+
+    /// Nanoseconds as microseconds.
+    fn length(&mut self, length_ns: Option<u64>) {
+        match length_ns {
+            Some(length_ns) => self.number(length_ns / 1_000),
+            None => self.text(None),
+        }
     }
 
     /// A text that may hold anything: nothing in it ends the line, or is obeyed by a terminal.

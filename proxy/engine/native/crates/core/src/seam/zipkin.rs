@@ -362,13 +362,17 @@ impl Call<'_> {
         let mut events = Vec::new();
         let told = attempts.get(attempts.len().saturating_sub(MAX_ATTEMPTS)..).unwrap_or_default();
         let ended_by_us = self.own_cause().map(|cause| (outcome.ended_ns, cause));
-        let held_until = told.first().map(|first| first.started_ns).or(ended_by_us.map(|(at, _)| at)).unwrap_or_default();
-        let held_ns = held_until.saturating_sub(outcome.started_ns);
-        if held_ns >= WAIT_NS {
-            events.push((held_until, format!("hold delay_ms={}", held_ns / 1_000_000)));
+        if outcome.resolve_ns >= WAIT_NS {
+            let text = format!("resolve delay_ms={}", outcome.resolve_ns / 1_000_000);
+            events.push((outcome.started_ns + outcome.resolve_ns, text));
+        }
+        let queue_ns = outcome.queue_ns + told.last().map_or(0, |last| last.queue_ns);
+        if queue_ns >= WAIT_NS {
+            let until = told.last().map_or(outcome.ended_ns, |last| last.started_ns + last.queue_ns);
+            events.push((until, format!("queue delay_ms={}", queue_ns / 1_000_000)));
         }
         if let Some(last) = told.last() {
-            let waited_ns = last.sent_ns.saturating_sub(last.started_ns);
+            let waited_ns = last.sent_ns.saturating_sub(last.started_ns).saturating_sub(last.queue_ns);
             if waited_ns >= WAIT_NS {
                 let text = format!("connect delay_ms={} endpoint={}", waited_ns / 1_000_000, endpoint_of(last));
                 events.push((last.sent_ns, text));

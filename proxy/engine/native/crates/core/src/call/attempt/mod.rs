@@ -90,7 +90,7 @@ pub struct UpstreamAttempt {
     web: Option<Rc<Progress>>,
     timer: Option<Pin<Box<Sleep>>>,
     sent_at: Instant,
-    /// When it came to the gates, or began to wait for a connection.
+    /// When it came to the gates.
     waits_since: Instant,
     /// The other end is a postern proxy, reached over mutual TLS.
     is_peer: bool,
@@ -171,7 +171,7 @@ impl UpstreamAttempt {
         match ready!(self.gates.poll(cx, &call.shared, &plan.routes[self.route].gates, call.head.who())) {
             Ok(()) => {
                 if !plan.routes[self.route].gates.is_empty() {
-                    call.queued += self.waits_since.elapsed();
+                    call.attempts[self.number].queue_ns = self.waits_since.elapsed().as_nanos() as u64;
                 }
                 Poll::Ready(self.choose(call, plan))
             }
@@ -227,7 +227,6 @@ impl UpstreamAttempt {
         if let Some(connection) = shared.pool.take(&origin) {
             return self.send(call, plan, connection);
         }
-        self.waits_since = Instant::now();
         self.step = Step::Connecting(Box::pin(connect(shared, origin, endpoint, call.may_try_another(plan))));
         Continue(())
     }
@@ -235,10 +234,7 @@ impl UpstreamAttempt {
     fn poll_connection(&mut self, cx: &mut Context<'_>, call: &mut Call, plan: &Plan) -> Poll<Stepped> {
         let Step::Connecting(connecting) = &mut self.step else { return Poll::Pending };
         Poll::Ready(match ready!(connecting.as_mut().poll(cx)) {
-            Ok(connection) => {
-                call.queued += self.waits_since.elapsed();
-                self.send(call, plan, connection)
-            }
+            Ok(connection) => self.send(call, plan, connection),
             Err(lost) => {
                 if let Some(endpoint) = &self.endpoint {
                     endpoint.load.borrow_mut().lose(lost.cause, self.is_mesh, Instant::now());
@@ -328,6 +324,9 @@ impl UpstreamAttempt {
     pub fn end(&mut self, call: &mut Call, cause: Option<Cause>, detail: &str) {
         if self.is_over() {
             return;
+        }
+        if matches!(self.step, Step::AtGates) {
+            call.attempts[self.number].queue_ns = self.waits_since.elapsed().as_nanos() as u64;
         }
         self.step = Step::Over; // a connection that it waits for is not taken
         self.timer = None;
