@@ -1,11 +1,16 @@
 """Which endpoint and which side of a split a call goes to, and when an attempt counts towards that."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
 
 from proxy.contract.engine import Cluster, Upstream
 from proxy.contract.plan import Route
 from tests.conformance.accepting import Script
 from tests.conformance.apps import raw_app
+from tests.conformance.frames import FramePeer, Kind, dial, serving
 from tests.conformance.harness import EDITS, Node, always, leading, plan, retry, running
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
@@ -97,6 +102,38 @@ async def test_endpoint_is_ejected_at_the_failure_and_taken_back_at_the_next_hea
             assert await caller.reader.readexactly(2) == b"ok"
     assert (ejected[0], taken_back[0], taken_back[2]) == (0, 1, 0.0)
     assert ejected[2] != 0.0
+
+
+@pytest.mark.parametrize("is_grpc", [False, True])
+async def test_endpoint_that_fails_fast_is_not_preferred(engine: str, is_grpc: bool) -> None:
+    """Neither where the status of a response says so, nor where gRPC's comes after a message."""
+    answered: Counter[bool] = Counter()
+
+    def app(*, fails: bool) -> Callable[[FramePeer], Awaitable[None]]:
+        async def serve(peer: FramePeer) -> None:
+            while (got := await peer.read()) is not None:
+                if got.kind == Kind.HEADERS:
+                    answered[fails] += 1
+                    if not fails:
+                        await asyncio.sleep(0.05)  # what an answer takes
+                    status = 200 if is_grpc or not fails else 500
+                    trailers = ((b"grpc-status", b"14" if fails else b"0"),) if is_grpc else ()
+                    await peer.respond(got.stream, status=status, body=b"12345", trailers=trailers)
+
+        return serve
+
+    fields = ((b"content-type", b"application/grpc"), (b"te", b"trailers")) if is_grpc else ()
+    async with (
+        serving(app(fails=False)) as sound,
+        serving(app(fails=True)) as failing,
+        running(engine) as node,
+    ):
+        node.cluster("app", sound, failing, wire="h2c")
+        async with dial(await node.listen(always(plan()))) as caller:
+            for _ in range(50):
+                stream = await caller.request(b"/s/M", method=b"POST", headers=fields, body=b"12345")
+                await caller.whole(stream)
+    assert answered[True] < 25  # it would get nearly all
 
 
 async def test_route_of_a_split_is_drawn_once_per_call(engine: str) -> None:

@@ -257,8 +257,9 @@ class UpstreamAttempt:
             return
         if self._load is not None and self._refused_as is None:
             now = exchange.carrier.now()
-            heed = self._load.had_no_room if self.record.said in _NO_ROOM else self._load.observe
-            heed(now - self._sent_at, now)
+            self._load.observe(now - self._sent_at, now)
+            if self.record.said in _NO_ROOM:
+                self._load.penalize(0.0, now)
         if is_grpc and not end and exchange.may_retry_grpc:
             self._held_head = (status, headers)
             return
@@ -387,17 +388,19 @@ class UpstreamAttempt:
         record.cause, record.detail = cause, detail
         if self._load is not None:
             self._load.in_flight -= 1
-            self._tell_cluster(self._load)
+            self._judge(self._load)
         gates, self._gates = self._gates, None
         if gates is not None:
             gates.leave(heard_by_gates(cause, record.status, record.grpc_code))
 
-    def _tell_cluster(self, load: Load) -> None:
-        """How it ended: who answers badly is left out."""
-        exchange, carrier = self._exchange, self._exchange.carrier
+    def _judge(self, load: Load) -> None:
+        """By how it ended: who answers badly gets fewer calls, and is left out."""
+        exchange, carrier, record = self._exchange, self._exchange.carrier, self.record
+        failed = has_failed(record, is_tunnel=exchange.raw.protocol == "websocket")
+        if failed:
+            load.penalize((record.ended_ns - record.sent_ns) / 1e9, carrier.now())
         state = carrier.clusters.get(exchange.plan.routes[self._route].cluster)
         if state is not None and state.cluster.outliers is not None:
-            failed = has_failed(self.record, is_tunnel=exchange.raw.protocol == "websocket")
             for turn in state.heard(load, failed, carrier.now(), carrier.rng):
                 carrier.observer.endpoint_turned(turn)
 

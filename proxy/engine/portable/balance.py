@@ -104,9 +104,12 @@ class Load(Struct):
         """It takes calls, but not this one: let others take the next."""
         self.rtt_s = max(self.rtt_s, REFUSED_RTT_S)
 
-    def had_no_room(self, took_s: float, now: float) -> None:
-        """Its proxy refused the call, which is quick: as if the answer had taken twice as long as they do, so that others are preferred."""
-        self.observe(max(took_s, min(2 * self.rtt_s, REFUSED_RTT_S)), now)
+    def penalize(self, took_s: float, now: float) -> None:
+        """It failed or refused a call, which may be quick: as if that took at least twice as long as its answers do, so that others are
+        preferred.
+        """
+        self.rtt_s = max(self.rtt_s, took_s, min(2 * self.rtt_s, REFUSED_RTT_S))
+        self.seen_at = now
 
     def eject(self, now: float) -> None:
         """It refused or broke a connection: leave it alone, each time twice as long."""

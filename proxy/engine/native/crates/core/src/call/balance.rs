@@ -214,10 +214,11 @@ impl Load {
         self.rtt_s = self.rtt_s.max(REFUSED_RTT_S);
     }
 
-    /// Its proxy refused the call, which is quick: as if the answer had taken twice as long as they do, so that others are preferred.
-    pub fn had_no_room(&mut self, took: Duration, now: Instant) {
-        let penalty = (2.0 * self.rtt_s).min(REFUSED_RTT_S);
-        self.observe(took.max(Duration::from_secs_f64(penalty)), now);
+    /// It failed or refused a call, which may be quick: as if that took at least twice as long as its answers do, so that others are
+    /// preferred.
+    pub fn penalize(&mut self, took: Duration, now: Instant) {
+        self.rtt_s = self.rtt_s.max(took.as_secs_f64()).max((2.0 * self.rtt_s).min(REFUSED_RTT_S));
+        self.seen_at = Some(now);
     }
 
     /// It refused or broke a connection: leave it alone, each time twice as long.

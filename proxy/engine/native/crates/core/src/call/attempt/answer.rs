@@ -82,8 +82,12 @@ impl UpstreamAttempt {
                 Some(Cause::Refused) => load.yield_way(),
                 // It failed as an endpoint, however fast the answer.
                 Some(_) => load.eject(now),
-                None if matches!(said, Some(Cause::Shed | Cause::Rate)) => load.had_no_room(now - self.sent_at, now),
-                None => load.observe(now - self.sent_at, now),
+                None => {
+                    load.observe(now - self.sent_at, now);
+                    if matches!(said, Some(Cause::Shed | Cause::Rate)) {
+                        load.penalize(Duration::ZERO, now);
+                    }
+                }
             }
         }
         let record = &mut call.attempts[self.number];

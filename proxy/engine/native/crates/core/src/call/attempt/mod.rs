@@ -337,6 +337,10 @@ impl UpstreamAttempt {
         record.end(now_ns(), cause, detail);
         let heard = heard_by_gates(record.cause, record.status, record.grpc_code);
         let has_failed = outliers::has_failed(record, call.head.protocol == Protocol::Websocket);
+        if let (Some(endpoint), Some(true)) = (&self.endpoint, has_failed) {
+            let took = Duration::from_nanos(record.ended_ns.saturating_sub(record.sent_ns));
+            endpoint.load.borrow_mut().penalize(took, Instant::now());
+        }
         self.release_endpoint(has_failed, &call.shared);
         self.gates.leave(heard);
     }
