@@ -67,6 +67,7 @@ from proxy.wire.web_client import WebClient
 from sentry.client import Svid
 from telemetry.client_meters import RpcEnded
 from telemetry.garbage import timed_collections
+from telemetry.log_ring import LogRing
 from telemetry.logs import configure, get_logger
 from telemetry.web_proxies import WebProxies
 
@@ -84,6 +85,7 @@ async def run_sidecar(settings: Settings, loading: Loading | None = None) -> int
 
     Raises ConfigError, ListenError.
     """
+    ring = LogRing()
     with Lifetime(settings.ready_fd, supervised=settings.run.cli_pid is not None) as lifetime:
         configure(
             settings.app_id,
@@ -92,14 +94,17 @@ async def run_sidecar(settings: Settings, loading: Loading | None = None) -> int
             settings.log_json,
             settings.log_file,
             version=VERSION,
+            ring=ring,
         )
-        return await Sidecar(settings, lifetime, loading or Loading(policy_sources(settings))).run()
+        return await Sidecar(settings, lifetime, loading or Loading(policy_sources(settings)), ring).run()
 
 
 class Sidecar:
     """All parts of one sidecar. Mutable state: the identity, once it is asked for."""
 
-    def __init__(self, settings: Settings, lifetime: Lifetime, loading: Loading) -> None:
+    def __init__(
+        self, settings: Settings, lifetime: Lifetime, loading: Loading, ring: LogRing | None = None
+    ) -> None:
         self._settings = settings
         self._lifetime = lifetime
         self._log = get_logger("postern")
@@ -244,6 +249,7 @@ class Sidecar:
             decision=Explainer(self._control, self._listening.names_by_port, lambda: hops.is_b3_read).explain,
             resources=description.resources,
             tap=self._taps.open,
+            log_ring=ring or LogRing(),
             log_level=LogLevel(settings.log_level),
             is_closed=self._control.is_closed,
             shutdown=lifetime.stop,

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from telemetry.context import SpanContext
 from telemetry.errors import LogConfigError
+from telemetry.log_ring import Kept, LogRing
 
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "fatal": 50}
 _LEVEL_NAMES = {number: name for name, number in LEVELS.items()}  # 30 is "warning"
@@ -58,8 +59,9 @@ def configure(
     *,
     version: str = "",
     stream: TextIO | None = None,
+    ring: LogRing | None = None,
 ) -> TextIO:
-    """Sends every later line to `file`, else `stream`, else stdout, and returns which; closing it is the caller's.
+    """Sends every later line to `file`, else `stream`, else stdout, and returns which; closing it is the caller's. ring: keeps them, too.
 
     Raises: LogConfigError for an unknown level or a file that can't be opened.
     """
@@ -70,7 +72,7 @@ def configure(
             target = file.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise LogConfigError(f"log file {file}: {error.strerror}") from error
-    handler = logging.StreamHandler(target)
+    handler = logging.StreamHandler(target if ring is None else Kept(target, ring))
     handler.addFilter(RateLimit(LINES_PER_S, time.monotonic))
     fixed = {"app_id": app_id, "instance": instance, "type": "log", "ver": version}
     handler.setFormatter(LineFormatter(fixed, render_json if as_json else render_text))

@@ -22,6 +22,7 @@ from proxy.settings.version import runtime_version
 from proxy.wire.http_client import LocalResponse, LocalStream
 from proxy.wire.target import BadTargetError, clean, parse
 from telemetry.decisions import decisions
+from telemetry.log_ring import MAX_FOLLOWERS, LogRing
 from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
 
@@ -124,6 +125,7 @@ class Admin:
         resources: Callable[[], Mapping[str, Sequence[Json | str]]],
         tap: Callable[[Query], AsyncGenerator[bytes]],
         log_level: LogLevel,
+        log_ring: LogRing,
         is_closed: Callable[[str], bool],
         shutdown: Callable[[str], None],
         abort: Callable[[], None],
@@ -142,6 +144,7 @@ class Admin:
         self._resources = resources
         self._open_tap = tap
         self._log_level = log_level
+        self._log_ring = log_ring
         self._is_closed = is_closed
         self._shutdown = shutdown
         self._abort = abort
@@ -160,6 +163,10 @@ class Admin:
             "/postern/v1/log-level": lambda _: _json(200, log_level.told()),
             "/endpoints": lambda query: _json(200, self._endpoints(query.get("app", [None])[0])),
             "/explain": self._explained,
+        }
+        self._streams: dict[str, Callable[[Query], LocalResponse | LocalStream]] = {
+            "/postern/v1/tap": self._tap,
+            "/postern/v1/logs": self._logs,
         }
         self._changing: dict[str, Callable[[Query], LocalResponse]] = {
             "/postern/v1/log-level": self._set_log_level,
@@ -195,12 +202,12 @@ class Admin:
         path, query = _asked(request)
         if request.method == "GET" and path in self._pages:
             return self._pages[path](query)
+        if request.method == "GET" and path in self._streams:
+            return self._streams[path](query)
         if request.method == "GET" and path in self._reported:
             await self._report()
             return await self._reported[path](query)
         match request.method, path:
-            case "GET", "/postern/v1/tap":
-                return self._tap(query)
             case "GET", "/metrics":
                 return await self.metrics(request)
             case "GET", "/resolve":
@@ -318,6 +325,23 @@ class Admin:
         except TooManyTapsError as error:
             return _error(429, "ERR_TOO_MANY_TAPS", str(error))
         return LocalStream(lines, ((b"content-type", b"application/x-ndjson"),))
+
+    def _logs(self, query: Query) -> LocalResponse | LocalStream:
+        """The latest lines of our own log, and the number of the next; with `follow` those from the number `from` on, as they come."""
+        if "follow" not in query:
+            lines, number, _ = self._log_ring.since(0)
+            kind = (b"content-type", b"text/plain; charset=utf-8")
+            body = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+            return LocalResponse(200, (kind, (b"postern-next-line", b"%d" % number)), body)
+        start = query.get("from", [""])[0]
+        if not start.isascii() or not start.isdigit():
+            return _error(400, "ERR_BAD_REQUEST", f"from: expected the number of a line, met {start!r}")
+        if self._log_ring.followers >= MAX_FOLLOWERS:
+            most = f"{MAX_FOLLOWERS} readers follow this log, which is the most: end one of them first"
+            return _error(429, "ERR_TOO_MANY_READERS", most)
+        return LocalStream(
+            self._log_ring.follow(int(start)), ((b"content-type", b"text/plain; charset=utf-8"),)
+        )
 
     async def _edges(self, _: Query) -> LocalResponse:
         """Every route with its calls, in all and in the last minute."""

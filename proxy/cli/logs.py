@@ -1,42 +1,38 @@
-"""`postern logs`: the log files of an app and of its sidecar, from the run that wrote them."""
+"""`postern logs`: what apps and their sidecars have logged, of several in the order of time, and what they log from now on."""
 
 import asyncio
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import IO, Annotated, Any
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated
 
 import typer
-from msgspec import Struct
 
 from nameresolution.host_registry import Entry
 from proxy.cli.completion import app_ids
 from proxy.cli.errors import CliError, UsageError
-from proxy.cli.fleet import ask, of_app, root_of
-from proxy.cli.listing import extended
+from proxy.cli.fleet import of_app, root_of
+from proxy.cli.log_lines import Line, chosen, dated, merged
+from proxy.cli.log_sources import Opened, Source, sources_of
 from proxy.cli.options import RuntimePath
+from proxy.cli.output import Console
 from proxy.cli.stop import of_instance
-from proxy.cli.tables import put
+from proxy.cli.tables import put, tell
+from telemetry.durations import parse_duration_s
 from telemetry.printable import printable
 
-_ASK_S = 1.0
-_POLL_S = 0.2
 _MAX_LINES = 1_000_000
-
-
-class LogFile(Struct, frozen=True, kw_only=True):
-    """One file; `label` stands before its lines where there are several."""
-
-    label: str
-    path: Path
+_SHORT = 8  # of an instance's id, in labels
 
 
 def logs(  # noqa: PLR0917 - the framework passes them by name
-    app_id: Annotated[
-        str | None, typer.Argument(help="the app, or app.namespace", autocompletion=app_ids)
+    app_ids_: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="APP...", help="apps, or app.namespace", autocompletion=app_ids),
     ] = None,
     named: Annotated[
         str | None,
@@ -48,82 +44,131 @@ def logs(  # noqa: PLR0917 - the framework passes them by name
         bool, typer.Option("--follow", "-f", help="go on with what is written from now on")
     ] = False,
     tail: Annotated[
-        int, typer.Option("--tail", min=0, max=_MAX_LINES, help="last N lines of each file")
+        int, typer.Option("--tail", min=0, max=_MAX_LINES, help="last N lines of each log")
     ] = _MAX_LINES,
+    since: Annotated[
+        str | None, typer.Option("--since", help="no older lines: 10m, or a time as 2026-01-31T12:00:00Z")
+    ] = None,
     instance: Annotated[str | None, typer.Option(help="one of several instances, as `stop` takes it")] = None,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show what an app and its sidecar have logged into files."""
-    asked = app_id or named
-    if asked is None or (app_id and named):
-        raise UsageError("expected one app", hint="name it alone, or with --app-id")
+    """Show what apps and their sidecars have logged, in the order of time.
+
+    Files of `postern run -f` and of --log-file are read, with those that were put aside when full; a sidecar without a file tells its
+    latest lines from memory. A line that says no time counts as old as the one before it.
+
+    Example: postern logs cart checkout --since 10m -f
+    """
+    asked = [*(app_ids_ or ()), *([named] if named else ())]
+    if not asked:
+        raise UsageError("expected an app", hint="name one or several, as in `postern logs cart checkout`")
     if app and sidecar:
         raise UsageError("--app and --sidecar are each alone", hint="leave both out for all lines")
-    found = of_app(root_of(runtime_path, os.environ), asked)
+    oldest = None if since is None else moment(since, time.time())
+    root = root_of(runtime_path, os.environ)
+    found = [entry for name in dict.fromkeys(asked) for entry in of_app(root, name)]
     if instance:
-        found = (of_instance(found, instance),)
-    files = asyncio.run(files_of(found, app=not sidecar, sidecar=not app))
-    if not files:
-        raise CliError(
-            f"{asked} logs to no file, but to the terminal it was started from",
-            hint="appLogDestination and daprdLogDestination of a run file choose, and --log-file",
+        found = [of_instance(found, instance)]
+    try:
+        asyncio.run(_show(found, (app, sidecar), tail, oldest, follow=follow))
+    except* KeyboardInterrupt:  # the usual end of following
+        pass
+    except* BrokenPipeError:  # as in `postern logs cart | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def moment(text: str, now: float) -> float:
+    """The epoch seconds of `--since`: a length before now, or a time, of this host's zone where it names none. Raises: UsageError."""
+    try:
+        return now - parse_duration_s(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"--since {text}: expected a length such as 10m, or a time such as 2026-01-31T12:00:00Z"
+        ) from None
+
+
+async def _show(
+    found: Sequence[Entry], only: tuple[bool, bool], tail: int, oldest: float | None, *, follow: bool
+) -> None:
+    app, sidecar = only
+    sources, unkept = await sources_of(found, app=not sidecar, sidecar=not app)
+    for entry in unkept:
+        tell(
+            f"{entry.app_id}: what its app writes is kept nowhere, and goes where the app was started; "
+            "`postern run -f` keeps it in files (appLogDestination)"
         )
+    if not sources:
+        raise CliError("no lines are kept")
+    shown = _Shown(sources)
+    opened = [Opened(source) for source in sources]
     try:
-        for line in lines(files, tail, follow=follow):
-            put(line)
-            if follow:
-                sys.stdout.flush()
-    except KeyboardInterrupt:  # the usual end of following
-        return
-
-
-async def files_of(found: Sequence[Entry], *, app: bool, sidecar: bool) -> tuple[LogFile, ...]:
-    """The files of these sidecars and their apps, by what each sidecar was told of its run."""
-    wanted = [("app", "appLogPath")] * app + [("sidecar", "daprdLogPath")] * sidecar
-    several = len(found) > 1
-    files = []
-    for answered in await ask(found, "/metadata", timeout_s=_ASK_S):
-        told = extended(answered)
-        name = f" {answered.entry.instance[:8]}" if several else ""
-        files += [
-            LogFile(label=f"{kind}{name}", path=Path(told[key])) for kind, key in wanted if told.get(key)
-        ]
-    return tuple(files)
-
-
-def lines(files: Sequence[LogFile], tail: int, *, follow: bool) -> Iterator[str]:
-    """The last lines of each file, then, if following, those of all as they come. Raises: CliError."""
-    opened: dict[LogFile, IO[str]] = {}
-    labelled = len(files) > 1
-    try:
-        for file in files:
-            try:
-                opened[file] = file.path.open(encoding="utf-8", errors="replace")
-            except OSError as error:
-                raise CliError(f"{file.path}: {error.strerror}") from error
-            for line in deque(opened[file], maxlen=tail):
-                yield _shown(file, line, labelled=labelled)
-        while follow:
-            for file in files:
-                for line in opened[file]:
-                    yield _shown(file, line, labelled=labelled)
-                if is_replaced(file.path, opened[file]):
-                    opened.pop(file).close()
-                    opened[file] = file.path.open(encoding="utf-8", errors="replace")
-            time.sleep(_POLL_S)
+        read = []
+        for number, each in enumerate(opened):
+            lines, otherwise = await each.history()
+            read.append(chosen(dated(lines, number, otherwise), since=oldest, tail=tail))
+        for line in merged(read):
+            shown.line(line)
+        if follow:
+            sys.stdout.flush()
+            async with asyncio.TaskGroup() as tasks:
+                for number, each in enumerate(opened):
+                    tasks.create_task(_follow(each, number, shown))
     finally:
-        for stream in opened.values():
-            stream.close()
+        for each in opened:
+            each.close()
 
 
-def is_replaced(path: Path, stream: IO[Any]) -> bool:
-    """Whether the path leads to another file than the one that is open: a full log was put aside."""
+async def _follow(opened: Opened, number: int, shown: "_Shown") -> None:
+    entry = opened.source.entry
+    news: AsyncGenerator[str] = opened.news()
     try:
-        return not os.path.samestat(path.stat(), os.fstat(stream.fileno()))
-    except OSError:
-        return False
+        async with aclosing(news):
+            async for text in news:
+                shown.line(Line(at=0.0, number=number, text=text))
+                sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, TimeoutError):
+        tell(f"{entry.app_id}: its sidecar has ended")
 
 
-def _shown(file: LogFile, line: str, *, labelled: bool) -> str:
-    text = printable(line.rstrip("\n"))
-    return f"{file.label} | {text}" if labelled else text
+class _Shown:
+    """Prints lines, each behind whose it is where there are several sources."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._labels = labels_of(sources)
+        width = max(map(len, self._labels))
+        out = sys.stdout.buffer
+        self._console = Console(out, out, os.environ, width=width)
+
+    def line(self, line: Line) -> None:
+        """One line of one of them. Raises: BrokenPipeError."""
+        text = printable(line.text)
+        if not self._labels[line.number]:
+            put(text)
+            return
+        sys.stdout.flush()
+        kind = self._sources[line.number].kind
+        self._console.line(self._labels[line.number], kind, text.encode("utf-8", "replace"))
+        if self._console.broken:
+            raise BrokenPipeError
+
+
+def labels_of(sources: Sequence[Source]) -> list[str]:
+    """What stands before the lines of each: its app where there are several, else its kind, and the instance where an app has several."""
+    apps = {source.entry.app_id for source in sources}
+    each = {source.entry.instance: source.entry.app_id for source in sources}
+    instances = Counter(each.values())
+    several = len(sources) > 1
+    labels = []
+    for source in sources:
+        app_id = source.entry.app_id
+        name = app_id if len(apps) > 1 else source.kind if several else ""
+        mark = source.entry.instance[:_SHORT] if instances[app_id] > 1 else ""
+        labels.append(" ".join(filter(None, (name, mark))))
+    return labels

@@ -28,6 +28,7 @@ from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
 from telemetry.dashboard.layout import MAX_NODES
 from telemetry.exporting import ExportLimits
+from telemetry.log_ring import MAX_CHARS, MAX_FOLLOWERS, MAX_LINES
 from telemetry.logs import LINES_PER_S
 from telemetry.otlp.reading import SPAN_LIMIT
 from telemetry.recent import ROUTES
@@ -212,6 +213,12 @@ def other_limits() -> tuple[Limit, ...]:
         Limit("metadata keys that an app sets", str(MAX_METADATA), "400 or INVALID_ARGUMENT"),
         Limit("a metadata value", _bytes(MAX_METADATA_BYTES), "400 or INVALID_ARGUMENT"),
         Limit("taps of one sidecar at once", str(MAX_TAPS), "429"),
+        Limit(
+            "lines of its own log in a sidecar's memory",
+            f"{MAX_LINES:,}, {_bytes(MAX_CHARS)}",
+            "the oldest are forgotten",
+        ),
+        Limit("readers of that log at once (`postern logs -f`)", str(MAX_FOLLOWERS), "429"),
         Limit(
             "calls that wait for the reader of a tap",
             f"{MAX_UNREAD:,}",

@@ -56,7 +56,8 @@ the other commands see what runs under the root that they look in, and name it i
 _LOGS = """A sidecar logs to standard output, or to `--log-file`. `postern run` shows the logs of app and sidecar in its terminal. Under
 `postern run -f` they are also written to `<appDirPath>/.dapr/logs/<app-id>_app_<time>.log` and `…_daprd_<time>.log`; `appLogDestination`
 and `daprdLogDestination` choose `console`, `file` or `fileAndConsole`, and `postern list -o wide` shows the paths. The local sentry that
-`postern run` starts logs to `sentry/sentry.log` in the runtime root, and what it signed to `sentry/audit.jsonl`.
+`postern run` starts logs to `sentry/sentry.log` in the runtime root, and what it signed to `sentry/audit.jsonl`. `postern logs` reads these
+files with those that were put aside when full (`….log.1` to `.5`), and of a sidecar without a file its latest lines, from memory.
 
 A line is one event, in logfmt (`time="…" level=info msg="…"`, then the other keys by name), or with `--log-as-json` one object of JSON with
 the same keys. No value starts a new line. Of one kind, the same `msg` of one `scope`, ten lines a second are written; the next one says how

@@ -1,16 +1,19 @@
-"""The log files of an app and its sidecar as they grow: their last lines first, then what is added."""
+"""The lines of an app and its sidecar as they come, from files or the sidecar's memory: the last first, then what is added."""
 
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import IO, Any
 
 from nameresolution.host_registry import Entry
-from proxy.cli.logs import files_of, is_replaced
+from proxy.cli.errors import CliError
+from proxy.cli.log_sources import Opened, Source, is_replaced, sources_of
 from telemetry.printable import printable
 
 Json = dict[str, Any]
+Told = Callable[[str, list[str], int], None]  # of a kind: lines, and how many before them were left out
 _POLL_S = 0.25
 TAIL_BYTES = 131_072
 MAX_LINES = 500  # of one file that are told at once; the oldest go first
@@ -51,26 +54,51 @@ class LogTail:
 
 
 async def follow(entry: Entry, tell: Callable[[Json], None]) -> None:
-    """Tell which log files a sidecar and its app have, then their lines, until cancelled."""
-    found = await files_of([entry], app=True, sidecar=True)
+    """Tell where a sidecar's lines and its app's are, then these, until cancelled. A place without a path is the sidecar's memory."""
+    sources, _ = await sources_of([entry], app=True, sidecar=True)
     about = {"app": entry.app_id, "instance": entry.instance}
-    tell(
-        {**about, "event": "files", "files": [{"kind": file.label, "path": str(file.path)} for file in found]}
-    )
-    files = [LogTail(file.label, file.path) for file in found]
+    places = [{"kind": one.kind, "path": str(one.path or "")} for one in sources]
+    tell({**about, "event": "files", "files": places})
+
+    def problem(text: str) -> None:
+        tell({**about, "event": "problem", "text": text})
+
+    def told(kind: str, lines: list[str], left_out: int) -> None:
+        tell({**about, "event": "lines", "kind": kind, "lines": lines, "leftOut": left_out})
+
+    async with asyncio.TaskGroup() as tasks:
+        for source in sources:
+            if source.path is None:
+                tasks.create_task(_kept(source, told, problem))
+            else:
+                tasks.create_task(_growing(LogTail(source.kind, source.path), told, problem))
+
+
+async def _growing(file: LogTail, told: Told, problem: Callable[[str], None]) -> None:
     try:
-        while files:
-            for file in list(files):
-                try:
-                    lines, left_out = await asyncio.to_thread(file.read)
-                except OSError as error:
-                    tell({**about, "event": "problem", "text": f"{file.path}: {error.strerror}"})
-                    files.remove(file)
-                    continue
-                if lines:
-                    told = {"event": "lines", "kind": file.label, "lines": lines, "leftOut": left_out}
-                    tell({**about, **told})
+        while True:
+            lines, left_out = await asyncio.to_thread(file.read)
+            if lines:
+                told(file.label, lines, left_out)
             await asyncio.sleep(_POLL_S)
+    except OSError as error:
+        problem(f"{file.path}: {error.strerror}")
     finally:
-        for file in files:
-            file.close()
+        file.close()
+
+
+async def _kept(source: Source, told: Told, problem: Callable[[str], None]) -> None:
+    """What a sidecar has in memory."""
+    opened = Opened(source)
+    try:
+        lines, _ = await opened.history()
+        told(source.kind, [_cut(line) for line in lines[-MAX_LINES:]], max(len(lines) - MAX_LINES, 0))
+        async with aclosing(opened.news()) as news:
+            async for line in news:
+                told(source.kind, [_cut(line)], 0)
+    except (CliError, OSError, TimeoutError) as error:
+        problem(str(error) or "its sidecar does not answer")
+
+
+def _cut(line: str) -> str:
+    return printable(line[:_MAX_CHARS])

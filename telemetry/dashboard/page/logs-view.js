@@ -72,17 +72,12 @@ export class LogsView {
   /** @param {any} event */
   showFiles(event) {
     this.lines.replaceChildren(); // the stream began anew, and with it the last lines
-    say(this.told, event.files.map((/** @type {any} */ file) => `${file.kind}: ${file.path}`).join(" · "));
-    if (event.files.length) {
-      this.none.hidden = true;
-      this.lines.hidden = false;
-    } else {
-      this.explain(`${event.app} logs into no file`, [
-        "Its lines go to the terminal of what started it. A run file chooses another place, for each app or in common:",
-        el("pre", {}, "appLogDestination: fileAndConsole\ndaprdLogDestination: fileAndConsole"),
-        "A sidecar alone takes --log-file.",
-      ]);
-    }
+    const where = (/** @type {any} */ file) => `${file.kind}: ${file.path || "the latest lines, kept in memory"}`;
+    const hasApp = event.files.some((/** @type {any} */ file) => file.kind === "app");
+    const lost = hasApp ? [] : ["app: kept nowhere; appLogDestination: fileAndConsole of a run file keeps it"];
+    say(this.told, [...event.files.map(where), ...lost].join(" · "));
+    this.none.hidden = true;
+    this.lines.hidden = false;
   }
 
   /** @param {string} title @param {(string | HTMLElement)[]} parts */

@@ -195,10 +195,11 @@ async def test_calls_appear_as_they_end(opened: Open, board: Dashboard, mesh: St
     await page.until("document.querySelector('#outage').innerText.includes('slower-than')")
 
 
-async def test_log_without_a_file_says_how_to_have_one(opened: Open, board: Dashboard) -> None:
+async def test_log_without_a_file_comes_from_the_sidecars_memory(opened: Open, board: Dashboard) -> None:
     page = await opened(board)
     await go(page, "#/logs")
-    await page.until("document.querySelector('main').innerText.includes('logs into no file')")
+    await page.until("document.querySelector('main').innerText.includes('kept in memory')")
+    await page.until("document.querySelector('main').innerText.includes('msg=\"listening\"')")
     assert "appLogDestination" in await page.text()
 
 

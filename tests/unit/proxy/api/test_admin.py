@@ -17,6 +17,7 @@ from proxy.settings.parsing import parse
 from proxy.settings.values import Settings
 from proxy.settings.version import VERSION
 from proxy.wire.http_client import LocalResponse, LocalStream
+from telemetry.log_ring import LogRing
 from telemetry.metrics import Meters
 from telemetry.tracing import Tracer
 from tests.unit.telemetry.building import SAMPLED, TRACE, a_span
@@ -72,6 +73,7 @@ class Api:
             },
             tap=self._tap,
             log_level=LogLevel("info"),
+            log_ring=LogRing(),
             is_closed=closed.__contains__,
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),

@@ -23,8 +23,14 @@ from proxy.wire.http_client import LocalResponse
         (["status", "-k"], "postern status: -k is for Kubernetes, which is not built yet\n"),
         (["mtls", "expiry", "-k"], "postern mtls: -k is for Kubernetes, which is not built yet\n"),
         (["run", "-k", "-f", "."], "postern run: -k is for Kubernetes, which is not built yet\n"),
-        (["logs", "-a", "x", "x"], "postern logs: expected one app; name it alone, or with --app-id\n"),
-        (["logs"], "postern logs: expected one app; name it alone, or with --app-id\n"),
+        (
+            ["logs"],
+            "postern logs: expected an app; name one or several, as in `postern logs cart checkout`\n",
+        ),
+        (
+            ["logs", "x", "--since", "soon"],
+            "postern logs: --since soon: expected a length such as 10m, or a time such as 2026-01-31T12:00:00Z\n",
+        ),
     ],
 )
 def test_unknown_command_is_told_with_the_nearest(
