@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Whatever the environment says: to compile all test modules in each worker takes longer than most of the tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test quick check reference native native-dev wheel stock dapr-suite fuzz bench soak nightly clean
+.PHONY: demo test coverage quick check reference native native-dev wheel stock dapr-suite fuzz bench soak nightly clean
 
 $(VENV)/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "postern needs Python 3.11 or newer; set PYTHON=python3.11 (Debian: apt-get install python3 python3-venv)")'
@@ -21,10 +21,16 @@ demo: $(VENV)/.ready
 # Files run side by side (a module's tests share its mesh), more of them than two cores: half of the time is waiting. Then come those
 # that measure time.
 WORKERS ?= 6
+PARALLEL = -m 'not soak and not serial' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+SERIAL = -m 'serial and not soak' $$(grep -rl --include='test_*.py' pytest.mark.serial tests)
 test: $(VENV)/.ready
-	@$(BIN)/python -m pytest -m 'not soak and not serial' -n $(WORKERS) --dist loadfile --cov --cov-report= --cov-fail-under=0
-	@$(BIN)/python -m pytest -m 'serial and not soak' --cov --cov-append --cov-report=term:skip-covered \
-		$$(grep -rl --include='test_*.py' pytest.mark.serial tests)
+	@$(BIN)/python -m pytest $(PARALLEL)
+	@$(BIN)/python -m pytest $(SERIAL)
+
+# The same tests, slower: the tracer takes half as much again of the time that tests spend in their own process.
+coverage: $(VENV)/.ready
+	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= --cov-fail-under=0
+	@$(BIN)/python -m pytest $(SERIAL) --cov --cov-append --cov-report=term:skip-covered
 
 # No process of ours but the readers of policies, and no real clock: what to run while editing.
 quick: $(VENV)/.ready
@@ -79,7 +85,7 @@ ROUTERS := $(STOCK)/routers
 SDKS := $(STOCK)/dapr
 stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers \
 		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/consul $(SDKS)/go/sdk) \
-	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built $(SDKS)/java/built) \
+	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built $(SDKS)/java/built $(STOCK)/zipkin) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built $(SDKS)/node/built) \
 	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(SDKS)/python/built
 
@@ -112,6 +118,12 @@ $(STOCK)/node/built: $(wildcard tests/stock/node/*)
 
 $(STOCK)/rust/release/stock: $(wildcard tests/stock/rust/*.* tests/stock/rust/src/*)
 	cargo build --quiet --release --locked --manifest-path tests/stock/rust/Cargo.toml --target-dir $(STOCK)/rust
+	@touch $@
+
+# Zipkin's jar; the first test that needs it fetches it as well, while others wait.
+$(STOCK)/zipkin: tests/support/zipkin.py $(VENV)/.ready
+	@mkdir -p $(@D)
+	$(BIN)/python -c 'from tests.support.zipkin import fetch; fetch()'
 	@touch $@
 
 # Dapr's SDK registers the messages that postern has as well: it can't be in our environment.
@@ -166,10 +178,11 @@ bench: $(VENV)/.ready
 soak: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m soak --timeout 1800
 
-# What takes too long for each change: properties on many inputs (tests/conftest.py), the parsers' fuzzers for longer, and the soaks.
+# What takes too long for each change: properties on many inputs (tests/conftest.py), the parsers' fuzzers for longer, coverage, and the soaks.
 nightly: $(VENV)/.ready
 	@$(BIN)/python -m pytest -q -n 2 --hypothesis-profile nightly --timeout 1800 tests/unit tests/fuzz tests/differential
 	@$(if $(shell command -v cargo),$(MAKE) fuzz FUZZ_S=300,echo "cargo is missing: the native engine's parsers are not fuzzed")
+	@$(MAKE) coverage
 	@$(MAKE) soak
 
 clean:

@@ -27,6 +27,22 @@ for profile, inputs in {"brief": 50, "nightly": 1_000}.items():
 settings.load_profile("brief")
 
 
+# Where files take long: these begin first, so that no worker has one of them left when the others are done.
+_LONGEST_FIRST = ("integration/examples/", "integration/", "chaos/", "stock/", "routers/", "conformance/", "")
+_TESTS = Path(__file__).parent
+
+
+def _rank(item: pytest.Item) -> int:
+    name = item.path.relative_to(_TESTS).as_posix()
+    return next(rank for rank, folder in enumerate(_LONGEST_FIRST) if name.startswith(folder))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which workers take files, at random within each folder."""
+    items.sort(key=_rank)
+
+
 @pytest.fixture
 def processes() -> Iterator[Processes]:
     """A scope of child processes; the test fails if one is left over."""

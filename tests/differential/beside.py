@@ -139,9 +139,9 @@ class Beside(Struct, frozen=True):
         causes = (
             [] if end == REFUSED else [(outcome.status, outcome.cause) for outcome in way.front.seen.outcomes]
         )
-        whole = [
-            request for request in self.app.noted if not request.cut
-        ]  # how soon a bad body is seen is chance
+        # How soon a bad body is seen is chance; without bytes, a request is whole before its bad trailers come.
+        noted = (request for request in self.app.noted if not request.cut)
+        whole = [request for request in noted if request.body or end != REFUSED]
         return Course(whole, answers, end, causes)
 
     async def _reported(self, way: Way, drive: Drive) -> Answered:
@@ -150,7 +150,7 @@ class Beside(Struct, frozen=True):
             driven = await drive(way)
         with suppress(TimeoutError):
             await way.front.seen.until(
-                lambda: len(way.front.seen.outcomes) >= len(self.app.noted), timeout_s=1.0
+                lambda: len(way.front.seen.outcomes) >= len(self.app.noted), timeout_s=5.0
             )
         return driven
 

@@ -49,7 +49,7 @@ class DaprClient:
         content_type: str = "",
         type_url: str = "",
         metadata: Metadata = (),
-        timeout_s: float = 30.0,
+        timeout_s: float = 60.0,
     ) -> Ended:
         """Call InvokeService."""
         extension = HTTPExtension(verb=verb, querystring=query) if verb else None
@@ -80,7 +80,7 @@ class DaprClient:
         response: Any = None,
         *,
         metadata: Metadata = (),
-        timeout_s: float = 30.0,
+        timeout_s: float = 60.0,
     ) -> Ended:
         """Call any method; `request` a message or bytes, `response` what to read the answer as, None for bytes."""
         made: Callable[..., Any] = self._channel.unary_unary(

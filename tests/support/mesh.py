@@ -165,7 +165,8 @@ class Mesh:
             "0",
         )
         own = ("--app-id", app_id, "--runtime-path", str(self.root), "--profile", "dev", "--drain", "0s")
-        return (*own, *ports, *to_app, *flags)
+        patient = ("--connect-timeout", "30s", "--keepalive-timeout", "60s")  # others may have the processor
+        return (*own, *ports, *patient, *to_app, *flags)
 
     async def _start_ready(
         self, module: str, name: str, args: tuple[str, ...], env: Mapping[str, str]

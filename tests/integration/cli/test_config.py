@@ -30,7 +30,7 @@ async def test_each_setting_has_its_source_and_secrets_stay_inside(commands: Com
     rows = {row["name"]: row for row in told["settings"]}
     assert (rows["DAPR_API_TOKEN"]["value"], rows["DAPR_API_TOKEN"]["source"]) == ("(set)", "environment")
     assert (rows["threads"]["value"], rows["threads"]["by"]) == (2, "POSTERN_THREADS")
-    assert (rows["app-id"]["source"], rows["connect-timeout"]["source"]) == ("flag", "default")
+    assert (rows["app-id"]["source"], rows["stall-timeout"]["source"]) == ("flag", "default")
     assert rows["dapr-http-port"]["value"] > 0
     fields = {row["name"]: row for row in told["configuration"]}
     assert fields["spec.tracing.samplingRate"]["by"] == f"{file}:5"
@@ -40,9 +40,9 @@ async def test_each_setting_has_its_source_and_secrets_stay_inside(commands: Com
     assert code == 0
     assert "cart.default\nSETTING" in output
     assert "environment POSTERN_THREADS" in output
-    assert "connect-timeout" not in output
+    assert "stall-timeout" not in output
     code, output = await commands.done("config", "show", "-o", "wide")
-    assert "connect-timeout" in output
+    assert "stall-timeout" in output
 
 
 async def test_key_of_a_run_file_is_named_with_its_line(commands: Commands) -> None:

@@ -298,7 +298,9 @@ async def test_forty_apps_are_drawn_apart_from_each_other(opened: Open, tmp_path
     async with fake_sidecars(tmp_path, names) as fakes, dashboard(tmp_path) as board:
         tell(fakes, edges)
         page = await opened(board)
-        await page.until("document.querySelectorAll('.node').length === 40")
+        await page.until(
+            "document.querySelectorAll('.node').length === 40 && document.querySelectorAll('.edge').length === 30"
+        )
         overlaps = await page.evaluate(
             """(() => {
                 const boxes = [...document.querySelectorAll('.node .box')].map(one => one.getBoundingClientRect());

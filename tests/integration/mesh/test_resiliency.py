@@ -315,9 +315,9 @@ async def test_closed_app_port_is_one_attempt_and_names_the_app(scene: Scene) ->
 async def test_timeout_ends_the_one_attempt(scene: Scene) -> None:
     before = await scene.hits("/slow")
     began = time.monotonic()
-    answer = await scene.call("b", "slow?s=3")
+    answer = await scene.call("b", "slow?s=60")
     assert answer.status == 500
-    assert 0.29 < time.monotonic() - began < 2.5
+    assert 0.29 < time.monotonic() - began < 20.0
     assert answer.get("postern-error") == "timeout"
     assert json.loads(answer.body)["errorCode"] == "ERR_DIRECT_INVOKE"
     assert await scene.hits("/slow") == before + 1
@@ -326,31 +326,35 @@ async def test_timeout_ends_the_one_attempt(scene: Scene) -> None:
 async def test_timeout_is_per_attempt(scene: Scene) -> None:
     before = await scene.hits("/slow")
     began = time.monotonic()
-    answer = await scene.call("b.default", "slow?s=3")
+    answer = await scene.call("b.default", "slow?s=60")
     assert answer.status == 500
-    assert 1.2 < time.monotonic() - began < 2.9
+    assert 1.2 < time.monotonic() - began < 20.0
     assert await scene.hits("/slow") == before + 4
 
 
 @pytest.mark.parametrize("callee", ["b", "b.default"])
 async def test_timeout_within_a_body_ends_it_visibly_and_asks_no_more(scene: Scene, callee: str) -> None:
     # Otherwise than in Dapr: no cleanly ended half of a body, and no second call behind a head already sent.
-    before = await scene.hits("/sse")
-    async with asyncio.timeout(10.0), connect(scene.web.http_port) as connection:
-        await connection.send_head("GET", f"/v1.0/invoke/{callee}/method/sse?n=50&every_s=0.1")
-        head = await connection.read_response_head()
-        assert head.second == "200"
-        with pytest.raises(HttpSyntaxError):
-            async for _ in connection.body("GET", head, []):
-                pass
-    assert await scene.hits("/sse") == before + 1
+    for _ in range(20):
+        async with asyncio.timeout(30.0), connect(scene.web.http_port) as connection:
+            await connection.send_head("GET", f"/v1.0/invoke/{callee}/method/sse?n=50&every_s=0.1")
+            head = await connection.read_response_head()
+            if head.second != "200":  # on a busy machine the timeout may come before the head: another call
+                continue
+            asked = await scene.hits("/sse")
+            with pytest.raises(HttpSyntaxError):
+                async for _ in connection.body("GET", head, []):
+                    pass
+        assert await scene.hits("/sse") == asked
+        return
+    pytest.fail("no head came before the timeout")
 
 
 async def test_caller_that_leaves_ends_the_attempts(scene: Scene) -> None:
     key = new_key()
     async with connect(scene.web.http_port) as connection:
         await connection.send_head("GET", f"/v1.0/invoke/leaving/method/script?key={key}&codes=500")
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             while len(await scene.bodies(key)) < 2:  # noqa: ASYNC110 - a process has no events
                 await asyncio.sleep(0.02)
     # Only the absence of a third attempt is to be seen, so its time must pass.
