@@ -242,6 +242,8 @@ class Sidecar:
             report=self._engine.report,
             status=description.status,
             dump=description.dump,
+            compared=self._reloads.compared,
+            reload=self._reloads.reload,
             explain=description.not_ready,
             endpoints=self._control.naming.endpoints,
             listening=lambda: {name: port for name, port in self._listening.ports.items() if port},

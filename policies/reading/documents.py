@@ -84,7 +84,17 @@ def read_documents(
 
     Blocks on the disk. Raises: DocumentError with every fault of the file.
     """
-    text = _read_text(path)
+    return parse_documents(path, read_text(path), env, is_text=is_text)
+
+
+def parse_documents(
+    path: Path,
+    text: str,
+    env: Mapping[str, str] | None,
+    *,
+    is_text: Callable[[Place], bool] = lambda _: False,
+) -> tuple[Document, ...]:
+    """The same of a file's text. Raises: DocumentError."""
     unset: list[Fault] = []
     if env is not None:
         text = _expand(path, text, env, unset)
@@ -100,7 +110,8 @@ def read_documents(
     return tuple(document for document in documents if document.value is not None)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text. Blocks on the disk. Raises: DocumentError where it can't be read, is too large or is not UTF-8."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)

@@ -4,6 +4,7 @@ A sidecar without files does not pay for YAML: it is imported when there is a do
 """
 
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -51,7 +52,10 @@ class PolicySources(Struct, frozen=True, kw_only=True):
 
 
 class PolicySnapshot(Struct, frozen=True, kw_only=True):
-    """All rules in force at one time. `generation` counts the snapshots of one sidecar from 1. http_endpoints: by name."""
+    """All rules in force at one time. `generation` counts the snapshots of one sidecar from 1. http_endpoints: by name.
+
+    texts: the files that they are from, as they were, compressed with zlib: path and UTF-8.
+    """
 
     generation: int
     access: AccessRules
@@ -62,6 +66,7 @@ class PolicySnapshot(Struct, frozen=True, kw_only=True):
     http_endpoints: Mapping[str, HttpEndpoint] = {}
     traffic: TrafficRules = TrafficRules()
     fingerprint: Fingerprint = ()
+    texts: tuple[tuple[str, bytes], ...] = ()
 
 
 def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
@@ -101,7 +106,16 @@ def load(sources: PolicySources, *, generation: int = 1) -> PolicySnapshot:
         http_endpoints=http_endpoints,
         traffic=traffic,
         fingerprint=fingerprint,
+        texts=tuple((str(path.absolute()), _kept(path)) for path in (*sources.config_paths, *files)),
     )
+
+
+def _kept(path: Path) -> bytes:
+    """A file that was just read; empty where it is gone again, which is a change that is read next."""
+    try:
+        return zlib.compress(path.read_bytes(), 1)
+    except OSError:
+        return b""
 
 
 def access_context(sources: PolicySources) -> "AccessContext":

@@ -117,6 +117,8 @@ class Admin:
         report: Callable[[], Awaitable[None]],
         status: Callable[[], Json],
         dump: Callable[[], Json],
+        compared: Callable[[], Awaitable[Json]],
+        reload: Callable[[], Awaitable[Json]],
         listening: Callable[[], Mapping[str, int]],
         explain: Callable[[list[str]], list[str]],
         endpoints: Callable[[str | None], Json],
@@ -164,6 +166,11 @@ class Admin:
             "/endpoints": lambda query: _json(200, self._endpoints(query.get("app", [None])[0])),
             "/explain": self._explained,
         }
+        self._slow: dict[tuple[str, str], Callable[[Query], Awaitable[LocalResponse]]] = {
+            ("GET", "/resolve"): lambda query: self._resolved(query.get("app", [""])[0]),
+            ("GET", "/postern/v1/config"): lambda _: self._read_anew(compared),
+            ("POST", "/postern/v1/reload"): lambda _: self._read_anew(reload),
+        }
         self._streams: dict[str, Callable[[Query], LocalResponse | LocalStream]] = {
             "/postern/v1/tap": self._tap,
             "/postern/v1/logs": self._logs,
@@ -207,11 +214,11 @@ class Admin:
         if request.method == "GET" and path in self._reported:
             await self._report()
             return await self._reported[path](query)
+        if (request.method, path) in self._slow:
+            return await self._slow[request.method, path](query)
         match request.method, path:
             case "GET", "/metrics":
                 return await self.metrics(request)
-            case "GET", "/resolve":
-                return await self._resolved(query.get("app", [""])[0])
             case "POST", _ if path in self._changing:
                 return self._changing[path](query)
             case "PUT", _ if path.startswith("/metadata/"):
@@ -325,6 +332,12 @@ class Admin:
         except TooManyTapsError as error:
             return _error(429, "ERR_TOO_MANY_TAPS", str(error))
         return LocalStream(lines, ((b"content-type", b"application/x-ndjson"),))
+
+    async def _read_anew(self, ask: Callable[[], Awaitable[Json]]) -> LocalResponse:
+        try:
+            return _json(200, await ask())
+        except TimeoutError:
+            return _error(504, "ERR_NOT_READ", "the documents were not read in time: try again")
 
     def _logs(self, query: Query) -> LocalResponse | LocalStream:
         """The latest lines of our own log, and the number of the next; with `follow` those from the number `from` on, as they come."""

@@ -10,7 +10,7 @@ from proxy.cli.analyze import analyze
 from proxy.cli.bundle import bundle
 from proxy.cli.check import check
 from proxy.cli.completion import COMPLETING, listed
-from proxy.cli.config import config
+from proxy.cli.config_live import config
 from proxy.cli.configurations import configurations
 from proxy.cli.dashboard import dashboard
 from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,25 +16,20 @@ from proxy.cli.options import Output, OutputFormat, RuntimePath
 from proxy.cli.redaction import redact
 from proxy.cli.tables import Column, format_data, put, put_table, tell
 
-config = typer.Typer(help="Show settings of running sidecars.", no_args_is_help=True, rich_markup_mode=None)
-
 _ASK_S = 2.0
 _SETTINGS = (Column("setting", "name"), Column("value"), Column("source", "from"))
 _FIELDS = (Column("field", "name"), Column("value"), Column("source", "from"))
 
 
-@config.callback()
-def _group() -> None:
-    """Keeps `show` a command of its own."""
-
-
-@config.command()
 def show(
     app_id: Annotated[str | None, typer.Argument(help="one app; none: all", autocompletion=app_ids)] = None,
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show each setting with its source; of secrets only whether they are set. `-o wide` shows defaults too."""
+    """Show each setting with its source; of secrets only whether they are set. `-o wide` shows defaults too.
+
+    Example: postern config show cart
+    """
     root = root_of(runtime_path, os.environ)
     listed = of_app(root, app_id) if app_id else entries(root)
     if not listed:
@@ -123,6 +118,7 @@ def configuration_fields(files: Sequence[str]) -> list[dict[str, Any]]:
         return []
     from policies.errors import DocumentError  # noqa: PLC0415 - YAML: rarely needed
     from policies.reading.documents import read_documents  # noqa: PLC0415 - as above
+    from proxy.cli.config_changes import leaves  # noqa: PLC0415 - as above
 
     found: dict[str, dict[str, Any]] = {}
     for path in files:
@@ -139,7 +135,7 @@ def configuration_fields(files: Sequence[str]) -> list[dict[str, Any]]:
             continue
         for document in documents[:1]:
             clean = redact(document.value)
-            for place, value in _leaves(clean.get("spec") if isinstance(clean, dict) else None, ("spec",)):
+            for place, value in leaves(clean.get("spec") if isinstance(clean, dict) else None, ("spec",)):
                 name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(
                     "."
                 )
@@ -150,17 +146,6 @@ def configuration_fields(files: Sequence[str]) -> list[dict[str, Any]]:
                     "by": f"{path}:{document.line_of(place)}",
                 }
     return list(found.values())
-
-
-def _leaves(value: object, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], object]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, (*place, key))
-    elif isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
-        for number, inner in enumerate(value):
-            yield from _leaves(inner, (*place, number))
-    else:
-        yield place, value
 
 
 def _print(told: Mapping[str, Any], *, is_wide: bool) -> None:

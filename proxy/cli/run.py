@@ -39,7 +39,7 @@ SHORT = {
 }
 _SWITCHES = frozenset({"--keep-going", "--exit-on-failure", "--help", "-h", "--version"})
 # Flags that go to every sidecar of a run file, since no key of it says the same.
-_FILE_PASSES = frozenset(
+FILE_PASSES = frozenset(
     {
         "--config-lenient",
         "--drain",
@@ -178,7 +178,7 @@ def _specs(asked: Asked, env: Mapping[str, str], chance: random.Random) -> tuple
         )
     from proxy.cli.runfile import read_run_file  # noqa: PLC0415 - YAML for run files only
 
-    ignored = [flag for flag in asked.flags if flag.partition("=")[0] not in _FILE_PASSES]
+    ignored = [flag for flag in asked.flags if flag.partition("=")[0] not in FILE_PASSES]
     if ignored:
         raise UsageError(
             f"{', '.join(ignored)} can't be combined with --run-file", hint="write it into the run file"

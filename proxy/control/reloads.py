@@ -1,7 +1,9 @@
 """Puts documents that changed in force, in every part that goes by them; those that can't be used change nothing."""
 
 import random
-from asyncio import Event, TaskGroup
+import zlib
+from asyncio import Event, Future, TaskGroup, get_running_loop, timeout, to_thread
+from typing import Any
 
 from nameresolution.directory import Directory
 from policies.errors import DocumentError
@@ -33,9 +35,13 @@ from telemetry.metrics import Meters
 from telemetry.otlp.relays import Relays
 from telemetry.tracing import Tracer
 
+Json = dict[str, Any]
+_ANSWER_S = 25.0  # a reload takes half a second; on a busy machine, or of a huge file, longer
+
 
 class Reloads:
-    """Mutable state: `policy`, the one in force, `error`, why newer documents were refused, if they were, and the ports that are ours."""
+    """Mutable state: `policy`, the one in force, `error`, why newer documents were refused, if they were, the ports that are ours, how
+    documents are read, and who waits to hear what came of it."""
 
     def __init__(
         self,
@@ -71,15 +77,20 @@ class Reloads:
         self._names = names
         self._directory = directory
         self._own_ports: frozenset[int] = frozenset()
+        self._asked: Event | None = None
+        self._sources: PolicySources | None = None
+        self._reader: ReaderProcess | None = None
+        self._waiting: list[Future[DocumentError | None]] = []
         self._log = get_logger("postern")
         self._count_resources()
 
     async def run(self, sources: PolicySources, asked: Event) -> None:
         """Watch the documents, and read them when asked to as well."""
+        self._asked, self._sources = asked, sources
         if not sources.has_files:
             await self._tell_of_nothing_to_reload(asked)
             return
-        reader = ReaderProcess()
+        reader = self._reader = ReaderProcess()
         try:
             async with TaskGroup() as tasks:
                 tasks.create_task(self._metrics_port.keep())
@@ -90,7 +101,61 @@ class Reloads:
                     asked=asked,
                 )
         finally:
+            self._reader = None
             reader.close()
+
+    async def reload(self) -> Json:
+        """Read the documents now, put them in force, and tell what came of it. Raises: TimeoutError."""
+        if self._asked is None or self._reader is None:
+            return self._outcome("nothing", None)
+        heard: Future[DocumentError | None] = get_running_loop().create_future()
+        self._waiting.append(heard)
+        self._asked.set()
+        try:
+            async with timeout(_ANSWER_S):
+                error = await heard
+        finally:
+            if heard in self._waiting:
+                self._waiting.remove(heard)
+        return self._outcome("refused" if error else "reloaded", error)
+
+    async def compared(self) -> Json:
+        """The documents in force as they were, and what is wrong with them as they are now, which changes nothing. Raises: TimeoutError."""
+        error, sources, reader = None, self._sources, self._reader
+        if sources is not None and reader is not None:
+            try:
+                async with timeout(_ANSWER_S):
+                    await to_thread(reader, sources)
+            except DocumentError as found:
+                error = found
+        told = self._outcome("refused" if error else "nothing", error)
+        settings = self._settings
+        return {
+            **told,
+            "configurations": [str(path.absolute()) for path in settings.config_paths],
+            "folders": [str(path.absolute()) for path in settings.resources_paths],
+            "inForce": [{"path": path, "text": _text(data)} for path, data in self.policy.texts],
+        }
+
+    def _outcome(self, result: str, error: DocumentError | None) -> Json:
+        return {
+            "result": result,
+            "generation": self.policy.generation,
+            "warnings": list(self.policy.warnings),
+            "faults": [
+                {"path": str(one.path), "line": one.line, "field": one.field, "problem": one.problem}
+                for one in (error.faults if error is not None else ())
+            ],
+        }
+
+    def _tell(self, error: DocumentError | None) -> None:
+        """Tell who waits. A load that was under way when one asked says nothing of the files as they were then: the next one does."""
+        if self._asked is not None and self._asked.is_set():
+            return
+        for heard in self._waiting:
+            if not heard.done():
+                heard.set_result(error)
+        self._waiting.clear()
 
     async def _tell_of_nothing_to_reload(self, asked: Event) -> None:
         while await asked.wait():
@@ -119,6 +184,7 @@ class Reloads:
         self._log.info("policies reloaded", generation=policy.generation)
         for warning in policy.warnings:
             self._log.warning(warning)
+        self._tell(None)
 
     def listening(self, ports: frozenset[int]) -> None:
         """These ports are ours: what is exported to one of them would come back."""
@@ -139,6 +205,7 @@ class Reloads:
         self.error = str(error)
         self._meters.reload_errors.add()
         self._log.error("policies not reloaded, the old ones stay in force", reason=str(error))
+        self._tell(error)
 
     def _exports_changed(self, tracing: TracingConfig) -> None:
         try:
@@ -156,3 +223,7 @@ class Reloads:
         for component in self.policy.pipelines.components:
             self._meters.components_loaded.add(self._settings.app_id)
             self._meters.component_inits.add(self._settings.app_id, component.type)
+
+
+def _text(data: bytes) -> str:
+    return zlib.decompress(data).decode("utf-8-sig", "replace") if data else ""

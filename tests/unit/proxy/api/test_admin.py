@@ -62,6 +62,8 @@ class Api:
                 "engineStats": {"connections": 3},
             },
             dump=lambda: {"appId": "web", "retryBudgets": []},
+            compared=self._compared,
+            reload=self._reload,
             listening=lambda: {"http": 3501},
             explain=lambda missing: [f"{part}: why" for part in missing],
             endpoints=self._endpoints,
@@ -78,6 +80,12 @@ class Api:
             shutdown=self.stopped.append,
             abort=lambda: self.stopped.append("at once"),
         )
+
+    async def _compared(self) -> dict[str, Any]:
+        return {"result": "nothing"}
+
+    async def _reload(self) -> dict[str, Any]:
+        raise TimeoutError
 
     async def _note_report(self) -> None:
         self.reports += 1
