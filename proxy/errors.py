@@ -111,6 +111,7 @@ ANSWERS: dict[Cause, Answer] = {
     Cause.APP_UNHEALTHY: Answer(503, 14, 500, 14, "ERR_APP_UNHEALTHY"),
     Cause.NOT_READY: Answer(503, 14, 500, 14, "ERR_NOT_READY", retryable=True),
     Cause.INVALID_ANSWER: Answer(502, 13, 500, 13, "ERR_INVALID_ANSWER"),
+    Cause.AUTHORIZER: Answer(503, 14, 503, 14, "ERR_AUTHORIZER", retryable=True),
 }
 #: What each `postern-error` tells a caller.
 MEANINGS: dict[Cause, str] = {
@@ -140,14 +141,23 @@ MEANINGS: dict[Cause, str] = {
     Cause.APP_UNHEALTHY: "the callee's app fails its health probes",
     Cause.NOT_READY: "a proxy has no certificate (nothing is sent in plaintext instead), or not what its pipeline needs of another server",
     Cause.INVALID_ANSWER: "the response is not valid HTTP, or has too many fields",
+    Cause.AUTHORIZER: "an external authorizer that a policy or pipeline names did not answer in time, or not so that it counts",
 }
 HEADER = b"postern-error"
 DETAILS = b"grpc-status-details-bin"  # of gRPC: a google.rpc.Status, in base64
 DIRECT_INVOKE = "ERR_DIRECT_INVOKE"
 _REQUEST_INFO = "type.googleapis.com/google.rpc.RequestInfo"
-_NEVER_DAPRS = frozenset({Cause.SHED, Cause.RATE})  # daprd sheds nothing
+_NEVER_DAPRS = frozenset({Cause.SHED, Cause.RATE, Cause.AUTHORIZER})  # daprd sheds nothing, and asks nobody
 _RETRY_AFTER = frozenset(
-    {Cause.SHED, Cause.RATE, Cause.NO_ENDPOINT, Cause.DRAINING, Cause.NOT_READY, Cause.APP_UNHEALTHY}
+    {
+        Cause.SHED,
+        Cause.RATE,
+        Cause.NO_ENDPOINT,
+        Cause.DRAINING,
+        Cause.NOT_READY,
+        Cause.APP_UNHEALTHY,
+        Cause.AUTHORIZER,
+    }
 )
 
 

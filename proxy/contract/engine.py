@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from proxy.contract.authorizing import Authorize, ask_nobody
 from proxy.contract.balancing import Balancing, EndpointTurn, Outliers
 from proxy.contract.breakers import BreakerGlance, BreakerSpec, BreakerTurn
 from proxy.contract.budgets import BudgetGlance
@@ -129,7 +130,8 @@ def no_fields(_: Headers) -> Headers:
 
 
 class ListenerSpec(Struct, frozen=True, kw_only=True):
-    """One place to listen. `decide` has the rules; tls: "mesh" demands a client certificate.
+    """One place to listen. `decide` has the rules; `authorize` asks the authorizers that Plans name; tls: "mesh" demands a client
+    certificate.
 
     address: `host:port` (port 0: any free one) or `unix:/path`. for_pages: by the fields of a request, what an answer to it has beside
     its own fields where no decider made it.
@@ -138,6 +140,7 @@ class ListenerSpec(Struct, frozen=True, kw_only=True):
     name: str
     address: str
     decide: Decide
+    authorize: Authorize = ask_nobody
     for_pages: Callable[[Headers], Headers] = no_fields
     tls: Literal["mesh"] | None = None
 

@@ -46,6 +46,7 @@ class Cause(Enum):
     APP_UNHEALTHY = "app-unhealthy"
     NOT_READY = "not-ready"  # no SVID yet: we neither send nor accept plaintext instead
     INVALID_ANSWER = "invalid-answer"  # the answer breaks HTTP's rules
+    AUTHORIZER = "authorizer"  # an external authorizer that has to be asked gave no answer that counts
 
 
 class Op(Enum):
@@ -184,6 +185,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     """How to carry a call. Dies with its scopes.
 
     gates: names of those that the call passes once, before its first attempt.
+    authorizers: names of those that are asked once, after the gates: see `proxy.contract.authorizing`.
     budget: what retries are taken from, but those of inner rules; where it is empty, there is none.
     hedge: whether attempts are made at once; then no rule is to have pauses but inner ones.
     breaker: asked before each attempt but those that are made at once or by an inner rule; where it refuses, the call fails.
@@ -200,6 +202,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     retries: tuple[RetryPolicy, ...] = ()
     hedge: Hedge | None = None
     gates: tuple[str, ...] = ()
+    authorizers: tuple[str, ...] = ()
     breaker: BreakerUse | None = None
     budget: BudgetUse | None = None
     connect_s: float = 5.0

@@ -117,6 +117,14 @@ def grpc_trailers(reply: Reply, detail: str, span: HopSpan) -> Headers:
     )
 
 
+def end_grpc(down: Downstream, reply: Reply, detail: str, span: HopSpan, web: bytes) -> None:
+    """End a gRPC answer that has begun with a reply of ours. web: as of `send`."""
+    trailers = grpc_trailers(reply, detail, span)
+    if web:
+        down.send(trailer_frame(trailers, web))
+    down.finish(() if web else trailers)
+
+
 def unlabelled(listener: str) -> Labels:
     """What telemetry says of a call that no decider saw."""
     return Labels(direction="inbound" if listener == "peer" else "outbound")

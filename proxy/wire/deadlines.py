@@ -37,6 +37,12 @@ def read_left_s(headers: Iterable[Header], now_s: float) -> float | None:
     return least_s
 
 
+def grpc_left_s(headers: Iterable[Header]) -> float | None:
+    """The same of a gRPC call: the first `grpc-timeout`."""
+    said = next((data for name, data in headers if name == b"grpc-timeout"), None)
+    return None if said is None else parse_grpc_timeout(said)
+
+
 def left_ms(left_s: float) -> int:
     """Milliseconds to tell, rounded up: whoever is told never gives up before us."""
     return max(1, math.ceil(left_s * 1_000))

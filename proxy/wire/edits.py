@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from proxy.contract.engine import HopSpan
 from proxy.contract.fields import read_baggage
 from proxy.contract.head import Form, Header, Headers, RequestHead
-from proxy.contract.plan import Edits, Op
+from proxy.contract.plan import Edit, Edits, Op
 from proxy.wire import deadlines
 from proxy.wire.grpc_timeout import format_grpc_timeout
 from proxy.wire.grpc_web import as_grpc, content_type
@@ -99,6 +99,9 @@ def compile_edits(edits: Edits) -> Compiled:
         path=next((edit.data for edit in reversed(edits) if edit.op is Op.PATH), b""),
         authority=next((edit.data for edit in edits if edit.op is Op.AUTHORITY), b""),
     )
+
+
+ONLY_OF_HOP = compile_edits((Edit(op=Op.HOP_BY_HOP),))  # where there are no edits
 
 
 def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:

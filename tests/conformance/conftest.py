@@ -24,6 +24,7 @@ WITH_THREADS = frozenset(
     f"tests.conformance.test_{name}"
     for name in (
         "attempts",
+        "authorizers",
         "balancing",
         "cancellation",
         "churn",

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from msgspec.structs import replace
 
 from proxy import errors
+from proxy.contract.authorizing import Authorize, ask_nobody
 from proxy.contract.balancing import EndpointTurn
 from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import (
@@ -273,9 +274,16 @@ class Node:
         self.engine = engine
         self.seen = seen
 
-    async def listen(self, decide: Decide, *, name: str = "in", tls: Literal["mesh"] | None = None) -> int:
+    async def listen(
+        self,
+        decide: Decide,
+        *,
+        name: str = "in",
+        tls: Literal["mesh"] | None = None,
+        authorize: Authorize = ask_nobody,
+    ) -> int:
         """Listen on any free port; returns it."""
-        spec = ListenerSpec(name=name, address="127.0.0.1:0", decide=decide, tls=tls)
+        spec = ListenerSpec(name=name, address="127.0.0.1:0", decide=decide, authorize=authorize, tls=tls)
         return int((await self.engine.listen(spec)).rpartition(":")[2])
 
     def gate(self, name: str, limit: int | None) -> None:
@@ -348,13 +356,14 @@ async def leading(
     limits: Limits | None = None,
     mint: Mint | None = None,
     decide: Decide | None = None,
+    authorize: Authorize = ask_nobody,
     **fields: Any,
 ) -> AsyncIterator[Way]:
-    """A way to an app. `fields` go into the Plan at the caller's side; `decide` replaces it."""
+    """A way to an app. `fields` go into the Plan at the caller's side; `decide` replaces it. authorize: at the caller's side, too."""
     async with running(engine, limits=limits) as front:
         if hops == "one":
             front.cluster("app", app_port, wire=wire)
-            yield Way(await front.listen(decide or always(plan(**fields))), front, front)
+            yield Way(await front.listen(decide or always(plan(**fields)), authorize=authorize), front, front)
             return
         mint = mint or Mint()
         async with running(engine, limits=limits) as back:
@@ -364,4 +373,5 @@ async def leading(
             front.engine.set_identity(mint.identity("caller"))
             front.cluster("app", peer, wire="postern", tls="mesh")
             expect = frozenset({spiffe("callee")})
-            yield Way(await front.listen(decide or always(plan(expect=expect, **fields))), front, back)
+            decided = decide or always(plan(expect=expect, **fields))
+            yield Way(await front.listen(decided, authorize=authorize), front, back)

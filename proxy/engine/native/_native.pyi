@@ -34,7 +34,7 @@ PlanParts = tuple[
     TokenParts,
     list[RouteParts],
     tuple[list[RetryParts], tuple[int, float] | None],
-    list[str],
+    tuple[list[str], bool],  # gates, and whether authorizers are asked
     tuple[BreakerUseParts | None, BudgetParts | None],
     Times,
     int | None,
@@ -125,6 +125,9 @@ Asked = (
         Literal["pauses"], tuple[int, int, int, bool], Question
     ]  # call, token of its Plan, number of the rule, whether it begins anew
     | tuple[Literal["explain"], tuple[str], Question]  # a cluster's key
+    | tuple[
+        Literal["authorize"], tuple[HeadParts, int], Question
+    ]  # about a call under the Plan with this token; by `granted`, `reply` or `unanswered`
     | tuple[Literal["verify"], tuple[bytes, bool], Question]  # a leaf; was it shown by a server?
 )
 # News, as the Observer's methods of these names take it.
@@ -149,6 +152,8 @@ class Question:
     def span(self, number: int, traceparent: bytes, grpc_trace_bin: bytes) -> None: ...
     def pauses(self, pauses_s: list[float]) -> None: ...
     def explain(self, text: str) -> None: ...
+    def granted(self, request: list[EditParts], reply: list[EditParts]) -> None: ...
+    def unanswered(self, detail: str) -> None: ...
     def verify(self, leaf: tuple[str, float] | None, reason: str, detail: str) -> None: ...
 
 class NativeEngine:

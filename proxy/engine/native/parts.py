@@ -65,7 +65,7 @@ def reply_parts(token: "TokenParts", reply: Reply) -> "ReplyParts":
 def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
     """A Plan, known by `token` from now on."""
     routes = [
-        (route.cluster, route.weight, sorted(route.expect), _edit_parts(route.edits), list(route.gates))
+        (route.cluster, route.weight, sorted(route.expect), edit_parts(route.edits), list(route.gates))
         for route in plan.routes
     ]
     return (
@@ -75,12 +75,12 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
             [_retry_parts(policy) for policy in plan.retries],
             None if plan.hedge is None else (plan.hedge.attempts, plan.hedge.delay_s),
         ),
-        list(plan.gates),
+        (list(plan.gates), bool(plan.authorizers)),
         (None if plan.breaker is None else astuple(plan.breaker), _budget_parts(plan.budget)),
         (plan.connect_s, plan.attempt_s, plan.total_s),
         plan.body_bytes,
         plan.replay_bytes,
-        _edit_parts(plan.reply_edits),
+        edit_parts(plan.reply_edits),
         (plan.upper_request, plan.upper_response),
         plan.by_daprd,
         list(plan.scopes),
@@ -213,7 +213,8 @@ def _budget_parts(use: BudgetUse | None) -> "BudgetParts | None":
     return use.target, None, (use.rule.max_tokens, use.rule.token_ratio)
 
 
-def _edit_parts(edits: Edits) -> "list[EditParts]":
+def edit_parts(edits: Edits) -> "list[EditParts]":
+    """Edits, in their order."""
     return [(edit.op.value, edit.name, edit.data) for edit in edits]
 
 

@@ -8,8 +8,9 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from proxy.contract.authorizing import Authorized, Granted, Unanswered
 from proxy.contract.engine import ListenerSpec, PeerLeaf, RefusedLeafError, Tracing
-from proxy.contract.head import Headers
+from proxy.contract.head import Headers, RequestHead
 from proxy.contract.plan import Cause, Hold, Reply, RetryPolicy
 from proxy.contract.recording import Facet, RecordingHead, ShapedTable, Table, Tables
 from proxy.engine.native import parts
@@ -67,19 +68,14 @@ class Answers:
             case ("reply", (token, cause), question):
                 question.reply(self._reply_parts(self._known.deciding(token).local_replies[Cause(cause)]), [])
             case ("undecided", (listener, headers, reason), question):
-                spec = self.listeners[listener]
-                made = (
-                    answers.timed_out(spec, headers)
-                    if reason is None
-                    else answers.bad_request(reason, spec, headers)
-                )
-                question.reply(self._reply_parts(made), [])
+                self._undecided(question, self.listeners[listener], headers, reason)
             case ("pauses", (call, token, rule, is_anew), question):
-                if is_anew:
-                    self._pauses.pop((call, rule), None)
-                question.pauses(list(islice(self._drawing(call, token, rule), _PAUSES)))
+                drawing = self._drawing(call, token, rule, is_anew=is_anew)
+                question.pauses(list(islice(drawing, _PAUSES)))
             case ("explain", (key,), question):
                 question.explain(self._explain(key))
+            case ("authorize", (head, token), question):
+                self._authorize(question, parts.head(head), token)
             case ("verify", (der, as_server), question):
                 self._verify(question, der, as_server=as_server)
             case _:
@@ -95,6 +91,25 @@ class Answers:
             question.reply(self._reply_parts(decision), self._reads(asking))
         else:
             question.plan(parts.plan_parts(self._known.add_decision(decision), decision), self._reads(asking))
+
+    def _undecided(
+        self, question: "Question", spec: ListenerSpec, headers: Headers, reason: str | None
+    ) -> None:
+        made = (
+            answers.timed_out(spec, headers) if reason is None else answers.bad_request(reason, spec, headers)
+        )
+        question.reply(self._reply_parts(made), [])
+
+    def _authorize(self, question: "Question", head: RequestHead, token: int) -> None:
+        def tell(found: Authorized) -> None:
+            if isinstance(found, Granted):
+                question.granted(parts.edit_parts(found.request), parts.edit_parts(found.reply))
+            elif isinstance(found, Unanswered):
+                question.unanswered(found.detail)
+            else:
+                question.reply(self._reply_parts(found), [])
+
+        self.listeners[head.listener].authorize(self._known.plan(token), head, tell)
 
     def _reply_parts(self, reply: Reply) -> "ReplyParts":
         return parts.reply_parts(self._known.add_decision(reply), reply)
@@ -124,8 +139,8 @@ class Answers:
         number = self._known.add_span(span)
         question.span(number, span.traceparent, span.grpc_trace_bin if is_grpc else b"")
 
-    def _drawing(self, call: int, token: int, rule: int) -> Iterator[float]:
-        drawing = self._pauses.get((call, rule))
+    def _drawing(self, call: int, token: int, rule: int, *, is_anew: bool) -> Iterator[float]:
+        drawing = None if is_anew else self._pauses.get((call, rule))
         if drawing is None:
             if len(self._pauses) >= _MAX_CALLS_RETRYING:
                 self._pauses.pop(next(iter(self._pauses)))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _PROOF_S = 1.0  # for an endpoint that was only announced to show who it is, where another one is left
 # What a peer's proxy says when it kept a call from an app: it failed as an endpoint, however fast the answer.
 _SAID = {cause.value.encode(): cause for cause in Cause}
-_NO_ROOM = frozenset({Cause.SHED, Cause.RATE})  # its app is well, and takes others
+_NO_ROOM = frozenset({Cause.SHED, Cause.RATE, Cause.AUTHORIZER})  # its app is well, and takes others
 _KEPT_FROM_APP = frozenset({Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED, Cause.REFUSED})
 
 

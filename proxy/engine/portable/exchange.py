@@ -15,6 +15,7 @@ from proxy.contract.outcome import NotRetried, Outcome, phases_of
 from proxy.contract.plan import Cause, Hold, Labels, Plan, Reply
 from proxy.engine.portable.answer_fields import passed_on
 from proxy.engine.portable.attempt import UpstreamAttempt
+from proxy.engine.portable.authorizing import ask
 from proxy.engine.portable.breakers import Asking
 from proxy.engine.portable.budgets import Budget
 from proxy.engine.portable.gates import Passage
@@ -34,10 +35,9 @@ from proxy.engine.portable.retrying import (
 from proxy.engine.portable.under_way import UnderWay
 from proxy.engine.portable.waits import CallerProgress, Waits
 from proxy.wire import answers
-from proxy.wire.deadlines import read_left_s
+from proxy.wire.deadlines import grpc_left_s, read_left_s
 from proxy.wire.edits import edit_trailers
-from proxy.wire.grpc_timeout import parse_grpc_timeout
-from proxy.wire.grpc_web import content_type, trailer_frame
+from proxy.wire.grpc_web import content_type
 from proxy.wire.http2 import Stream
 from proxy.wire.streams import Downstream, RawHead
 
@@ -137,9 +137,7 @@ class Exchange:
             self._answer(answers.bad_request(self._refusal, self._listener, self.raw.headers), "")
             return
         if self.raw.protocol == "grpc":
-            left = self.head.get(b"grpc-timeout")
-            if left is not None:
-                self._limit(parse_grpc_timeout(left))
+            self._limit(grpc_left_s(self.raw.headers))
         elif self.raw.protocol != "websocket":
             self._limit(read_left_s(self.raw.headers, time.time()))
         self._decide(self.carrier.now())
@@ -221,8 +219,8 @@ class Exchange:
             self._answer(plan.local_replies[Cause.TOO_LARGE], f"{size} bytes, the limit is {plan.body_bytes}")
             return
         self._limit(plan.total_s)
-        if kept.edits[0].grpc_web and (left := self.head.get(b"grpc-timeout")) is not None:
-            self._limit(parse_grpc_timeout(left))
+        if kept.edits[0].grpc_web:
+            self._limit(grpc_left_s(self.raw.headers))
         self.body.keep_bytes = plan.replay_bytes
         if plan.upper_request or plan.upper_response:
             may_be = self.raw.protocol in {"http1", "http2"} and not content_type(self.raw)
@@ -237,7 +235,7 @@ class Exchange:
         if plan.gates:
             self._pass_gates(plan.gates, self._let_through)
         else:
-            self.attempt()
+            self._authorize()
 
     def _pass_gates(self, gates: Sequence[str], passed: Callable[[Refused | None], None]) -> None:
         self._waits.begin(at_gates=True)
@@ -247,10 +245,20 @@ class Exchange:
     def _let_through(self, refused: Refused | None) -> None:
         self._waits.end()
         if refused is None:
-            self.attempt()
+            self._authorize()
         else:
             self.tell(refused)
             self._answer(self.plan.local_replies[refused.cause], refused.detail)
+
+    def _authorize(self) -> None:
+        self._cancels.append(ask(self._listener.authorize, self.kept_plan, self.head, self._authorized))
+
+    def _authorized(self, found: Kept | tuple[Reply, str]) -> None:
+        if isinstance(found, Kept):
+            self._kept = found
+            self.attempt()
+        else:
+            self._answer(*found)
 
     def tell(self, refused: Refused) -> None:
         """A gate refused: should the call end by that, its caller is told what the gate says."""
@@ -497,11 +505,8 @@ class Exchange:
             self._answer(self.plan.local_replies[cause], detail)
 
     def _end_grpc(self, reply: Reply, detail: str) -> None:
-        trailers = answers.grpc_trailers(reply, detail, self.span)
-        if self._web is not None:
-            self._down.send(trailer_frame(trailers, content_type(self.raw)))
-            trailers = ()
-        self._down.finish(trailers)
+        web = content_type(self.raw) if self._web is not None else b""
+        answers.end_grpc(self._down, reply, detail, self.span, web)
 
     def _can_end_grpc(self) -> bool:
         """Whether a begun gRPC answer can still end with a status: not behind bytes that the caller may never read."""

@@ -50,7 +50,7 @@ pub(crate) type WantedParts = (bool, u16, u64, u64, bool);
 /// token, status, headers, body, grpc code, grpc message, cause, scopes, gates
 pub(crate) type ReplyParts = (TokenParts, u16, Pairs, Vec<u8>, u32, String, String, Vec<String>, Vec<String>);
 /// (op, name, data)
-type EditParts = (String, Vec<u8>, Vec<u8>);
+pub(crate) type EditParts = (String, Vec<u8>, Vec<u8>);
 /// cluster, weight, expect, edits, gates
 type RouteParts = (String, u32, Vec<String>, Vec<EditParts>, Vec<String>);
 /// attempts, causes, HTTP codes, gRPC codes, within, whether it is inner, whether it heeds answers
@@ -70,12 +70,12 @@ pub(crate) enum OperandParts {
 }
 /// connect, attempt, total
 type TimeParts = (f64, Option<f64>, Option<f64>);
-/// token, routes, (retries, attempts at once and after how long each), gates, (breaker, budget), times, body bytes, replay bytes, reply edits, route by daprd, scopes
+/// token, routes, (retries, attempts at once and after how long each), (gates, whether authorizers are asked), (breaker, budget), times, body bytes, replay bytes, reply edits, route by daprd, scopes
 pub(crate) type PlanParts = (
     TokenParts,
     Vec<RouteParts>,
     (Vec<RetryParts>, Option<(usize, f64)>),
-    Vec<String>,
+    (Vec<String>, bool),
     (Option<BreakerUseParts>, Option<BudgetParts>),
     TimeParts,
     Option<u64>,
@@ -192,7 +192,7 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens, budgets: &Budget
         token,
         routes,
         (retries, hedge),
-        gates,
+        (gates, asks),
         (breaker, budget),
         times,
         body_bytes,
@@ -219,6 +219,7 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens, budgets: &Budget
         retries,
         hedge: hedge.map(|(attempts, delay_s)| Ok::<_, PyErr>(Hedge { attempts, delay: seconds(delay_s)? })).transpose()?,
         gates,
+        asks,
         breaker: breaker.map(breaker_use).transpose()?,
         budget: budget.map(|parts| self::budget(parts, budgets)),
         connect,
@@ -345,7 +346,7 @@ fn retry_policy((attempts, on, http_codes, grpc_codes, within_s, inner, heeds_an
     Ok(RetryPolicy { attempts, on: bits, http_codes, grpc_codes, within, inner, heeds_answer })
 }
 
-fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
+pub(crate) fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
     let mut made = Edits::default();
     for (op, key, data) in ops {
         match op.as_str() {

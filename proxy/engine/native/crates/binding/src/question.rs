@@ -13,10 +13,10 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::convert::{self, PlanParts, ReadParts, ReplyParts, invalid, value};
+use crate::convert::{self, EditParts, PlanParts, ReadParts, ReplyParts, invalid, value};
 
 /// What is asked, by the names that Python knows; `kind` has them in this order.
-pub(crate) const KINDS: [&str; 8] = ["decide", "class", "span", "reply", "undecided", "pauses", "explain", "verify"];
+pub(crate) const KINDS: [&str; 9] = ["decide", "class", "span", "reply", "undecided", "pauses", "explain", "verify", "authorize"];
 
 /// The answering end of a question: the method named after what was asked answers it.
 #[pyclass(frozen)]
@@ -38,6 +38,7 @@ const fn kind(asked: &ask::Question) -> &'static str {
         ask::Question::Pauses { .. } => KINDS[5],
         ask::Question::Explain { .. } => KINDS[6],
         ask::Question::Verify { .. } => KINDS[7],
+        ask::Question::Authorize { .. } => KINDS[8],
     }
 }
 
@@ -56,6 +57,7 @@ fn args<'py>(py: Python<'py>, asked: &ask::Question) -> PyResult<Bound<'py, PyTu
         }
         ask::Question::Pauses { call, token, rule, anew, .. } => (*call, *token, *rule, *anew).into_pyobject(py),
         ask::Question::Explain { key, .. } => (&**key,).into_pyobject(py),
+        ask::Question::Authorize { head, token, .. } => (convert::head(py, head, true)?, *token).into_pyobject(py),
         ask::Question::Verify { der, as_server, .. } => (PyBytes::new(py, der).into_py_any(py)?, *as_server).into_pyobject(py),
     }
 }
@@ -88,7 +90,7 @@ impl Question {
         self.keep(decision, reads)
     }
 
-    /// Answer `decide`, `reply` or `undecided`: say so.
+    /// Answer `decide`, `reply`, `undecided` or `authorize`: say so.
     fn reply(&self, parts: ReplyParts, reads: Option<Vec<ReadParts>>) -> PyResult<()> {
         let reply = convert::reply(parts, &self.released)?;
         match self.take()? {
@@ -98,6 +100,7 @@ impl Question {
                 let verdict = Verdict::Keep { decision: Decision::Reply(reply), reads };
                 drop(answer.send((verdict, self.commands.sent())));
             }
+            ask::Question::Authorize { answer, .. } => drop(answer.send(ask::Authorized::Refused(reply))),
             _ => return Err(invalid("not a question for a reply")),
         }
         Ok(())
@@ -140,6 +143,17 @@ impl Question {
         Ok(())
     }
 
+    /// Answer `authorize`: let the call go on, with edits of the request and of its answer.
+    fn granted(&self, request: Vec<EditParts>, reply: Vec<EditParts>) -> PyResult<()> {
+        let edits = Box::new((convert::edits(request)?, convert::edits(reply)?));
+        self.authorized(ask::Authorized::Granted(edits))
+    }
+
+    /// Answer `authorize`: nobody could say, and why.
+    fn unanswered(&self, detail: String) -> PyResult<()> {
+        self.authorized(ask::Authorized::Unanswered(detail))
+    }
+
     /// Answer `verify`: the SPIFFE id and when the leaf ends (epoch seconds), or why its owner is not let in.
     fn verify(&self, leaf: Option<(String, f64)>, reason: String, detail: String) -> PyResult<()> {
         let ask::Question::Verify { answer, .. } = self.take()? else { return Err(invalid("not a question to verify")) };
@@ -153,6 +167,12 @@ impl Question {
 }
 
 impl Question {
+    fn authorized(&self, found: ask::Authorized) -> PyResult<()> {
+        let ask::Question::Authorize { answer, .. } = self.take()? else { return Err(invalid("not a question to authorize")) };
+        drop(answer.send(found));
+        Ok(())
+    }
+
     fn keep(&self, decision: Decision, reads: Option<Vec<ReadParts>>) -> PyResult<()> {
         let reads = made_of(reads)?;
         let ask::Question::Decide { answer, .. } = self.take()? else { return Err(invalid("not a question to decide")) };

@@ -53,7 +53,7 @@ impl Call {
             _ => None,
         };
         let mark = mark.and_then(|name| Some((headers.remove(&name)?, name))); // from one HTTP/1.1 end to the other
-        match &plan.reply_edits {
+        match self.reply_edits(plan) {
             Some(edits) => edits.answer(&mut headers, &self.head, self.span.as_ref()),
             None => drop_hop_by_hop(&mut headers),
         }

@@ -30,10 +30,11 @@ pub enum Cause {
     AppUnhealthy,
     NotReady,
     InvalidAnswer,
+    Authorizer,
 }
 
 /// All causes by their names on the wire, in the order of the enum.
-pub const CAUSES: [(Cause, &str); 26] = [
+pub const CAUSES: [(Cause, &str); 27] = [
     (Cause::NoApp, "no-app"),
     (Cause::NoEndpoint, "no-endpoint"),
     (Cause::Denied, "denied"),
@@ -60,6 +61,7 @@ pub const CAUSES: [(Cause, &str); 26] = [
     (Cause::AppUnhealthy, "app-unhealthy"),
     (Cause::NotReady, "not-ready"),
     (Cause::InvalidAnswer, "invalid-answer"),
+    (Cause::Authorizer, "authorizer"),
 ];
 
 impl Cause {

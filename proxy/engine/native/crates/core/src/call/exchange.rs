@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::call::attempt::Ended;
+use crate::call::authorizing::Granted;
 use crate::call::breakers::Asking;
 use crate::call::cause::Cause;
 use crate::call::deciding::Decided;
@@ -82,6 +83,8 @@ pub struct Call {
     /// What another attempt beside those under way waits for, and how long.
     hedge: Option<(Pin<Box<Sleep>>, Duration)>,
     gates: Passage,
+    /// By its authorizers.
+    pub granted: Option<Rc<Granted>>,
     /// By the gate that refused.
     pub told: Option<Box<Told>>,
     pub breaker: Asking,
@@ -158,6 +161,7 @@ impl Call {
             deadline: None,
             hedge: None,
             gates: Passage::default(),
+            granted: None,
             told: None,
             breaker: Asking::default(),
             drawn: Drawn::default(),
@@ -233,6 +237,9 @@ impl Call {
             if let Err(refusal) = Box::pin(self.enter(down, &plan.gates)).await? {
                 return Box::pin(self.fail(down, refusal.cause, &refusal.detail)).await;
             }
+        }
+        if plan.asks && !Box::pin(self.authorize(down, plan)).await? {
+            return Ok(());
         }
         self.attempts(down, plan).await
     }
@@ -425,7 +432,7 @@ impl Call {
 
     /// The request as the route has it sent.
     pub fn edited(&self, plan: &Plan, route: usize, number: usize) -> RawHead {
-        let edits = &plan.routes[route].edits;
+        let edits = self.edits(plan, route);
         let left = match (self.left(), plan.attempt) {
             (Some(left), Some(attempt)) => Some(left.min(attempt)),
             (left, attempt) => left.or(attempt),

@@ -12,6 +12,7 @@ pub mod trips;
 pub(crate) mod answering;
 pub(crate) mod answers;
 pub(crate) mod attempt;
+pub(crate) mod authorizing;
 pub(crate) mod balance;
 pub mod choosing;
 pub(crate) mod deciding;

@@ -182,6 +182,7 @@ mod tests {
             reply_edits: None,
             upper_request: false,
             upper_response: false,
+            asks: false,
             by_daprd: None,
             scopes: Vec::new(),
         }

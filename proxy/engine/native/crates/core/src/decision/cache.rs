@@ -341,6 +341,7 @@ mod tests {
             reply_edits: None,
             upper_request: false,
             upper_response: false,
+            asks: false,
             by_daprd: None,
             scopes: vec!["access".into()],
         }))

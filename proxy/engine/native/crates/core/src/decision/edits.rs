@@ -150,6 +150,26 @@ impl Edits {
         !of_hop && !self.takes(name)
     }
 
+    /// Edits for the fields of this hop alone.
+    pub fn of_hop() -> Self {
+        Self { hop_by_hop: true, ..Self::default() }
+    }
+
+    /// The same with what authorizers remove, set and add: that is not sent as the caller, or the Plan, has it.
+    #[must_use]
+    pub fn with(&self, others: &Self) -> Self {
+        let mut made = self.clone();
+        made.add.retain(|(name, _)| !others.remove.contains(name));
+        made.remove.extend(others.remove.iter().cloned());
+        made.add.extend(others.add.iter().cloned());
+        made
+    }
+
+    /// Whether nothing is removed, set or added.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+
     /// What a call of gRPC-Web came as that becomes one of gRPC.
     pub fn sent_as<'a>(&self, head: &'a Head) -> Option<&'a HeaderValue> {
         if self.grpc_web { grpc_web::content_type(head) } else { None }

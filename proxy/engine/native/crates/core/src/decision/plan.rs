@@ -139,6 +139,8 @@ pub struct Plan {
     pub retries: Vec<RetryPolicy>,
     pub hedge: Option<Hedge>,
     pub gates: Vec<Arc<str>>,
+    /// External authorizers are asked, after the gates.
+    pub asks: bool,
     pub breaker: Option<BreakerUse>,
     pub budget: Option<Arc<Budget>>,
     pub connect: Duration,

@@ -14,6 +14,7 @@ use crate::call::cause::Cause;
 use crate::call::not_retried::NotRetried;
 use crate::call::outliers::EndpointTurn;
 use crate::connection::refusal::Refusal;
+use crate::decision::edits::Edits;
 use crate::decision::plan::{Reply, Token, Verdict};
 use crate::decision::trace::Span;
 use crate::head::Head;
@@ -46,8 +47,20 @@ pub enum Question {
     Pauses { call: u64, token: u64, rule: usize, anew: bool, answer: oneshot::Sender<Vec<f64>> },
     /// What was tried to find a cluster.
     Explain { key: Arc<str>, answer: oneshot::Sender<String> },
+    /// Whether the authorizers of a Plan let a call go on.
+    Authorize { head: Arc<Head>, token: u64, answer: oneshot::Sender<Authorized> },
     /// Whose a verified chain's leaf is.
     Verify { der: Vec<u8>, as_server: bool, answer: oneshot::Sender<Result<Leaf, Refusal>> },
+}
+
+/// What came of asking authorizers: see `proxy/contract/authorizing.py`.
+#[derive(Debug)]
+pub enum Authorized {
+    /// Edits of the request, and of its answer.
+    Granted(Box<(Edits, Edits)>),
+    Refused(Box<Reply>),
+    /// Why nobody could say.
+    Unanswered(String),
 }
 
 /// A peer's leaf: whose it is, and when it ends.

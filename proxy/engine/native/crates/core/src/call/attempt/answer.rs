@@ -84,7 +84,7 @@ impl UpstreamAttempt {
                 Some(_) => load.eject(now),
                 None => {
                     load.observe(now - self.sent_at, now);
-                    if matches!(said, Some(Cause::Shed | Cause::Rate)) {
+                    if matches!(said, Some(Cause::Shed | Cause::Rate | Cause::Authorizer)) {
                         load.penalize(Duration::ZERO, now);
                     }
                 }
@@ -197,7 +197,7 @@ impl UpstreamAttempt {
                 },
                 Some(Part::End(trailers)) => {
                     let code = trailers.as_ref().and_then(grpc_code);
-                    down.finish(trailers.and_then(|trailers| edits::trailers(plan.reply_edits.as_ref(), trailers)));
+                    down.finish(trailers.and_then(|trailers| edits::trailers(call.reply_edits(plan), trailers)));
                     if call.not_retried.is_none() && call.head.protocol == Protocol::Grpc {
                         call.note_late(plan, code);
                     }

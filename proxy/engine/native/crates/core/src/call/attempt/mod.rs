@@ -283,7 +283,8 @@ impl UpstreamAttempt {
     /// Move the request on; says so where that ends the call.
     fn poll_request(&mut self, cx: &mut Context<'_>, call: &mut Call, down: &mut Down, plan: &Plan) -> Option<Stop> {
         let (Pump::Running, Some(up)) = (&self.pump, &mut self.up) else { return None };
-        let edits = &plan.routes[self.route].edits;
+        let granted = call.granted.clone();
+        let edits = granted.as_ref().map_or(&plan.routes[self.route].edits, |granted| &granted.routes[self.route]);
         let pumped = self.cursor.poll(cx, (&mut call.body, down), up, plan.body_bytes, edits, !call.committed);
         if call.body.spent {
             call.the_one.get_or_insert(self.number); // nobody else can send all of it
