@@ -32,6 +32,7 @@ from proxy.control.breakers import BreakerNews
 from proxy.control.description import Description
 from proxy.control.ejections import Ejections
 from proxy.control.explaining import Explainer
+from proxy.control.hedge_delays import HedgeDelays
 from proxy.control.identity import Identity, WorkloadName
 from proxy.control.life_lines import life_lines
 from proxy.control.lifetime import Lifetime
@@ -142,6 +143,7 @@ class Sidecar:
             raise ConfigError((str(error),)) from error
         configuration = policy.configuration
         self._meters = meters(settings, configuration)
+        self._hedge_delays = HedgeDelays(self._meters.recent, self._control.hedge_delays_changed)
         self._tracer, self._relays = tracer(configuration.tracing, settings, self._meters)
         hops = hop_tracing(configuration.tracing, settings, random.Random())  # noqa: S311 - ids, no secrets
         self._app = AppWatch(
@@ -501,5 +503,6 @@ class Sidecar:
             lags.append(max(0.0, loop.time() - due))
             self._meters.loop_lag.set(max(lags))
             self._meters.recent.look()
+            self._hedge_delays.look(self._control.outbound.view.traffic, loop.time())
             self._announcing.tick()
             self._health.look()

@@ -68,6 +68,22 @@ class Recent:
         seen.counts = list(slot.counts)
         seen.last_at = self._wall()
 
+    @property
+    def bounds_s(self) -> tuple[float, ...]:
+        """Of the buckets that calls are counted in, in seconds, inclusive; those beyond the last have one of their own."""
+        return tuple(self._routes.bounds)
+
+    def sent(self, within_s: float) -> dict[str, list[int]]:
+        """Calls to each callee that ended in the last so many seconds, by bucket."""
+        since, direction, dst = self._clock() - within_s, *map(ROUTE_LABELS.index, ("direction", "dst"))
+        found: dict[str, list[int]] = {}
+        for labels, seen in self._seen.items():
+            looks = [look.counts for look in seen.looks if look.at > since]
+            if labels[direction] == "outbound" and looks:
+                before = found.get(labels[dst], [0] * len(seen.counts))
+                found[labels[dst]] = [sum(column) for column in zip(before, *looks, strict=True)]
+        return found
+
     def report(self) -> dict[str, object]:
         """Every route with its calls, in all and in the last minute, by the buckets of `bounds_s`; JSON."""
         self.look()

@@ -11,11 +11,11 @@ from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.rules.budgets import RetryBudget, RetryShare, RetryThrottle
-from policies.rules.retries import BackoffRule, HedgeRule, TargetRetries
+from policies.rules.retries import LEAST_HEDGE_DELAY_S, BackoffRule, HedgeRule, TargetRetries
 
 _MAX_TTL_S = 60.0  # of a budget: what a call deposits is no news for longer
 _MAX_ATTEMPTS = 5  # at once, as in gRPC proposal A6
-_LEAST_DELAY_S = 0.005
+_MEASURED = "p95"
 _METHOD = re.compile(r"/[A-Za-z0-9._]{1,256}/[A-Za-z0-9._]{1,256}")
 _SHARE = RetryShare()
 _THROTTLE = RetryThrottle()
@@ -41,8 +41,10 @@ class RetryReader:
     def _hedging(self, written: own_traffic.Hedging | None, place: Place) -> HedgeRule | None:
         if written is None:
             return None
-        delay_s = length(self._document, (*place, "delay"), written.delay, self._findings)
-        if delay_s < _LEAST_DELAY_S:
+        delay_s = None
+        if written.delay != _MEASURED:
+            delay_s = length(self._document, (*place, "delay"), written.delay, self._findings)
+        if delay_s is not None and delay_s < LEAST_HEDGE_DELAY_S:
             problem = (
                 f"`{written.delay}` is too short (expected 5ms at least: most calls would be made twice)"
             )

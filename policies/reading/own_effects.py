@@ -161,8 +161,9 @@ _OF_TARGETS: Final[Mapping[str, Effect]] = {
         "for all attempts of a call and the pauses between them; not of WebSockets and streams declared by `dapr-stream` (none)"
     ),
     "hedging.delay": Effect(
-        "in place of retries: how long a call waits for its answer before it is made once more at another endpoint, at least 5ms. The"
-        " first answer is taken, the other attempts are cancelled. Of HTTP calls that `retryOn: idempotent` would repeat, and of gRPC"
+        "in place of retries: how long a call waits for its answer before it is made once more at another endpoint, at least 5ms, or"
+        " `p95`: as long as 95 of 100 calls to the target took in the last 10 s, once there were 20. The first"
+        " answer is taken, the other attempts are cancelled. Of HTTP calls that `retryOn: idempotent` would repeat, and of gRPC"
         " methods in `methods`; of complete requests that fit into the replay buffer alone. Each takes from the retry budget (none)"
     ),
     "hedging.maxAttempts": Effect("attempts of a call at once, with the first, 2 to 5 (2)"),

@@ -67,6 +67,12 @@ class TrafficRules(Struct, frozen=True, kw_only=True):
     inbound_written: Mapping[str, Written] = field(default_factory=dict)
 
     @property
+    def measures_hedging(self) -> bool:
+        """Whether calls of a target are hedged by how long they took lately."""
+        rules = (target.retries.hedging for target in (self.default, *self.targets.values()))
+        return any(rule is not None and rule.delay_s is None for rule in rules)
+
+    @property
     def hedged_methods(self) -> frozenset[str]:
         """Those of gRPC that any target hedges."""
         each = (target.retries.hedging for target in (self.default, *self.targets.values()))

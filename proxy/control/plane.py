@@ -405,6 +405,12 @@ class Control:
         self._engine.invalidate("routes")
         self._engine.wake(SERVICES_HOLD)
 
+    def hedge_delays_changed(self, delays: Mapping[str, float]) -> None:
+        """Calls that are hedged by how long they took lately wait so long, by `app.namespace`."""
+        assert self._engine is not None
+        self._outbound(hedge_delays=delays)
+        self._engine.invalidate("resiliency")
+
     def loads(self, key: str) -> Sequence[Mapping[str, object]]:
         """What the engine knows of a cluster's endpoints."""
         assert self._engine is not None

@@ -4,9 +4,10 @@ from itertools import repeat
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.rules.resiliency import TargetRules
-from policies.rules.retries import HedgeRule
+from policies.rules.retries import HedgeRule, TargetRetries
 from proxy.contract.plan import Cause, Hedge, RetryPolicy
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.callee import HEDGED_METHODS
@@ -48,8 +49,17 @@ def hedge_rule(head: RecordingHead, rules: TargetRules) -> HedgeRule | None:
     return rule if is_idempotent(head) else None
 
 
+def measured(retries: TargetRetries, delay_s: float | None) -> TargetRetries:
+    """The same with the delay that was measured, where the rule wants that; until there is one, calls are not hedged."""
+    rule = retries.hedging
+    if rule is None or rule.delay_s is not None:
+        return retries
+    return replace(retries, hedging=None if delay_s is None else replace(rule, delay_s=delay_s))
+
+
 def hedge_of(rule: HedgeRule) -> Hedge:
     """The same as data for engines."""
+    assert rule.delay_s is not None  # see `measured`
     return Hedge(attempts=rule.attempts, delay_s=rule.delay_s)
 
 

@@ -22,6 +22,7 @@ from proxy.deciding.browsers import Browsers
 from proxy.deciding.callee import BAGGAGE_SET, HTTP_PIPELINE, Callee, ServiceRoutes
 from proxy.deciding.egress import Egress
 from proxy.deciding.heard import Heard, NothingHeard
+from proxy.deciding.hedging import measured
 from proxy.deciding.pipeline import Pipeline, path_edit
 from proxy.deciding.sampling import SamplingRules
 
@@ -33,6 +34,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     own_ports: listener name to callee text. sockets: listeners that no browser reaches.
     forwarded: X-Forwarded-* of this host. echoes_baggage: sound baggage is echoed, as daprd does. sampling: of new traces.
     tells_trace: answers over HTTP carry traceparent. takes_otlp: what the app exports to the API ports is ours where no app is named.
+    hedge_delays: in seconds, of calls that are hedged by how long they took lately, by `app.namespace`.
     pipeline: what HTTP requests pass. learning_for_s: how long an unknown service may wait to be learnt; 0 once the learning has settled.
     """
 
@@ -61,12 +63,14 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     apis: ApiLists = ApiLists()
     baggage: BaggageRules = BaggageRules()
     sampling: SamplingRules = SamplingRules()
+    hedge_delays: Mapping[str, float] = {}
     pipeline: Pipeline = Pipeline("http", HTTP_PIPELINE)
 
     def rules(self, text: str, app_id: str, namespace: str) -> TargetRules:
         """What holds for calls to an app that is called by this text."""
         found = self.resiliency.for_app(text, self.app.app_id)
-        return replace(found, retries=self.traffic.for_app(app_id, namespace).retries)
+        retries = self.traffic.for_app(app_id, namespace).retries
+        return replace(found, retries=measured(retries, self.hedge_delays.get(f"{app_id}.{namespace}")))
 
     def expected(self, callee: Callee) -> frozenset[str]:
         """The SPIFFE ids that may answer for a callee; empty without mutual TLS."""

@@ -55,7 +55,7 @@ _TARGET: Final = {
     "circuitBreaker.cacheSize": "methods remembered",
     "hedging": "null: none",
     "hedging.attempts": "at most",
-    "hedging.delayS": "between them",
+    "hedging.delayS": "between them; null: as the 95th percentile of the last 10 s says",
     "hedging.methods": "gRPC methods that are hedged",
     "hedging.grpcCodes": "statuses after which others go on",
     "balancing.policy": "how an endpoint is chosen",

@@ -96,3 +96,17 @@ async def test_slow_answer_does_not_keep_its_caller(shop: Shop) -> None:
     await shop.goes_by("{hedging: {delay: 100ms}}")
     answer = await shop.call(f"/script?key={uuid.uuid4().hex}&codes=0,200")
     assert (answer.status, answer.body) == (200, b"attempt 2")
+
+
+async def test_slow_answer_is_one_that_takes_longer_than_most(shop: Shop) -> None:
+    """`p95`: of the calls that the sidecar made before."""
+    await shop.goes_by("{hedging: {delay: p95}}")
+
+    async def is_hedged() -> bool:
+        for _ in range(20):
+            assert (await shop.call(f"/script?key={uuid.uuid4().hex}&codes=200")).status == 200
+        slow = f"/script?key={uuid.uuid4().hex}&codes=0,200"
+        answer = await shop.call(slow, **{"postern-timeout": "2000"})
+        return (answer.status, answer.body) == (200, b"attempt 2")
+
+    await eventually(is_hedged)

@@ -80,6 +80,7 @@ def test_hedging_is_read(tmp_path: Path, written: str, rule: HedgeRule) -> None:
         ("overallTimeout: -1s", "overallTimeout: `-1s` is out of range"),
         ("overalTimeout: 1s", "overalTimeout"),
         ("hedging: {}", "hedging.delay: is missing"),
+        ("hedging: {delay: p99}", "hedging.delay: `p99` is not a duration"),
         ("hedging: {delay: 1ms}", "hedging.delay: `1ms` is too short"),
         ("hedging: {delay: 1s, maxAttempts: 6}", "hedging.maxAttempts: 6 is out of range (expected 2 to 5)"),
         ("hedging: {delay: 1s, maxAttempts: 1}", "hedging.maxAttempts: 1 is out of range"),

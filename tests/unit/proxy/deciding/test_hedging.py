@@ -45,6 +45,14 @@ def test_http_calls_are_hedged_where_they_may_be_carried_out_twice(
     assert (found.budget is not None) is (hedge is not None)
 
 
+def test_calls_are_hedged_by_how_long_they_took_once_that_is_known() -> None:
+    traffic = TrafficRules(default=TargetTraffic(retries=TargetRetries(hedging=replace(RULE, delay_s=None))))
+    for delays, hedge in (({}, None), ({"cart.shop": 0.02}, replace(HEDGE, delay_s=0.02))):
+        found = outbound(traffic=traffic, hedge_delays=delays).decide(asking(head(HTTP)))
+        assert isinstance(found, Plan)
+        assert found.hedge == hedge
+
+
 @pytest.mark.parametrize(
     ("target", "headers", "hedge"),
     [
