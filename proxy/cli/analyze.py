@@ -70,12 +70,9 @@ def analyze(
     files = sort_files(paths or [Path()])
     checked = len(files.configurations) + len(files.resources) + len(files.run_files)
     if not checked and not files.findings:
-        raise UsageError(
-            f"no document of postern's in {', '.join(map(str, paths or [Path.cwd()]))}",
-            hint="name files or folders with a Configuration, AccessPolicy, Traffic, Resiliency, HTTPEndpoint, Component or run file",
-        )
+        raise no_documents(paths)
     found = look(files, os.environ)
-    rows = [_row(each) for each in found]
+    rows = [finding_row(each) for each in found]
     if output is AnalyzeOutput.JSON:
         put(format_data({"files": checked, "findings": rows}, "json"))
     else:
@@ -87,7 +84,16 @@ def analyze(
         raise typer.Exit(FAILED)
 
 
-def _row(finding: "Finding") -> dict[str, Any]:
+def no_documents(paths: Sequence[Path] | None) -> UsageError:
+    """What to say where there is nothing to look at."""
+    return UsageError(
+        f"no document of postern's in {', '.join(map(str, paths or [Path.cwd()]))}",
+        hint="name files or folders with a Configuration, AccessPolicy, Traffic, Resiliency, HTTPEndpoint, Component or run file",
+    )
+
+
+def finding_row(finding: "Finding") -> dict[str, Any]:
+    """A finding for scripts."""
     fault = finding.fault
     return {
         "code": finding.code,

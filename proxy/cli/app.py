@@ -15,6 +15,7 @@ from proxy.cli.configurations import configurations
 from proxy.cli.dashboard import dashboard
 from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError
 from proxy.cli.explain import explain
+from proxy.cli.fmt import fmt
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
 from proxy.cli.log_level import log_level
@@ -28,6 +29,7 @@ from proxy.cli.stop import stop
 from proxy.cli.tables import tell, tell_error
 from proxy.cli.tap import tap
 from proxy.cli.trace import trace
+from proxy.cli.validate import validate
 from telemetry.failures import causes
 
 _ELSEWHERE = {
@@ -40,7 +42,7 @@ _ELSEWHERE = {
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(status, stop, invoke, explain, endpoints, resolve, check, analyze, bundle),
     *(tap, top, stat, edges, trace, dashboard),
-    *(logs, configurations, init, uninstall),
+    *(logs, configurations, validate, fmt, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.
 _HAS_KUBERNETES = frozenset({"init", "uninstall", "list", "status", "stop", "logs", "configurations", "mtls"})

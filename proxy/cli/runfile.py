@@ -63,8 +63,8 @@ class Shared(Struct, frozen=True, kw_only=True, rename="camel"):
 class App(Shared, frozen=True, kw_only=True):
     """One entry of `apps`."""
 
-    app_dir_path: str
     app_id: str | None = field(name="appID", default=None)
+    app_dir_path: str
     app_port: PortNumber | None = None
     app_channel_address: str | None = None
     dapr_http_port: PortNumber | None = field(name="daprHTTPPort", default=None)

@@ -1,0 +1,123 @@
+"""`postern fmt`: Configurations, resources and run files in canonical form. What it can't format safely stays as it is."""
+
+import difflib
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.cli.analyze import sort_files
+from proxy.cli.errors import FAILED, CliError, UsageError
+from proxy.cli.tables import put, tell
+from telemetry.printable import printable, printable_lines
+
+
+def fmt(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="files and folders, or - for standard input to output")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing; 1 if a file is not canonical")
+    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="write nothing, and show what would change")] = False,
+) -> None:
+    """Write Configurations, resources and run files in canonical form: keys in the order of their schema, two spaces, comments kept.
+
+    What they mean never changes; a file with anchors, aliases or tags stays as it is.
+
+    Example: postern fmt --check resources dapr.yaml
+    """
+    if not paths:
+        raise UsageError(
+            "expected files or folders",
+            hint="as in `postern fmt resources dapr.yaml`, or - for standard input",
+        )
+    if paths == [Path("-")]:
+        sys.stdout.write(_made(Path("<stdin>"), sys.stdin.buffer.read()))
+        return
+    files = _files(paths)
+    changed = failed = 0
+    for path in files:
+        try:
+            text = path.read_bytes()
+            made = _made(path, text)
+        except CliError as error:
+            tell(str(error))
+            failed += 1
+            continue
+        except OSError as error:
+            tell(f"{path}: {error.strerror}")
+            failed += 1
+            continue
+        if made.encode() == text:
+            continue
+        changed += 1
+        if diff:
+            put(printable_lines(_diff(path, text.decode(errors="replace"), made)))
+        elif check:
+            put(printable(path))
+        else:
+            _write(path, made)
+            put(printable(path))
+    verb = "would be changed" if check or diff else "changed"
+    tell(
+        f"{len(files)} file{'s' * (len(files) != 1)}: {changed} {verb}"
+        + (f", {failed} left as they are" if failed else "")
+    )
+    if failed or (check and changed):
+        raise typer.Exit(FAILED)
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """Those of postern's that are named or below. Raises: UsageError, where there is none."""
+    found = sort_files(paths)
+    files = dict.fromkeys(path for path in paths if path.is_file())
+    ours = {*found.configurations, *found.resources, *found.run_files}
+    named = {path.absolute() for path in files}
+    below = sorted(path for path in ours if path not in named)
+    if not files and not below:
+        raise UsageError(f"no document of postern's in {', '.join(map(str, paths))}")
+    return [*files, *below]
+
+
+def _made(path: Path, data: bytes) -> str:
+    """Raises: CliError, where it can't be formatted."""
+    from policies.errors import DocumentError  # noqa: PLC0415 - YAML: other commands do without
+    from proxy.cli.formatting import UnformattableError, formatted  # noqa: PLC0415 - as above
+
+    try:
+        return formatted(data.decode())
+    except UnicodeDecodeError as error:
+        raise CliError(f"{path}: is not UTF-8") from error
+    except DocumentError as error:
+        fault = error.faults[0]
+        raise CliError(
+            f"{path}:{fault.line}: {fault.field}{': ' if fault.field else ''}{fault.problem}"
+        ) from error
+    except UnformattableError as error:
+        raise CliError(f"{path}: stays as it is: {error}") from error
+
+
+def _diff(path: Path, before: str, after: str) -> str:
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), f"{path} (formatted)"
+    )
+    return "".join(lines).rstrip("\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """In one step, so that nobody reads half a file. Links are followed. Raises: OSError."""
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".postern-fmt-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(name, target.stat().st_mode & 0o7777)
+        os.replace(name, target)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
