@@ -130,7 +130,6 @@ async def test_request_that_was_answered_early_holds_no_window_back_from_others(
     assert arrived == [True]
 
 
-@pytest.mark.serial  # the portable engine is busy for seconds, of the ten that a wait may take
 @pytest.mark.parametrize("at_once", [1, 200])
 async def test_burst_of_cancellations_costs_no_other_call(engine: str, hops: str, at_once: int) -> None:
     """CVE-2023-44487: what is cancelled before it was looked at never becomes a call."""
@@ -143,7 +142,7 @@ async def test_burst_of_cancellations_costs_no_other_call(engine: str, hops: str
         waiting = await neighbour.request(b"/wait")
         await neighbour.settled()
         burst = b""
-        for _ in range(6_000 // at_once):
+        for _ in range(2_000 // at_once):
             calls = [begun(caller, b"/wait") for _ in range(at_once)]
             burst += b"".join(head for _, head in calls) + b"".join(reset(stream) for stream, _ in calls)
         last, head = begun(caller, b"/last")
