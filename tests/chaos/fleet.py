@@ -30,6 +30,10 @@ class Instance:
         answer = await request(self.app_port, "POST", "/mode", body=json.dumps(mode).encode())
         assert answer.status == 200
 
+    async def seen(self) -> int:
+        """How many requests came to the app so far."""
+        return int((await request(self.app_port, "GET", "/seen")).body)
+
     def freeze(self, *, app: bool = False, sidecar: bool = False) -> None:
         """Stop processes without ending them: their sockets stay open and nothing answers."""
         for process in self._processes(app=app, sidecar=sidecar):

@@ -1,7 +1,7 @@
 """An HTTP app that can be slow, fail and be short of capacity: `python -m tests.chaos.unsteady_app [--name NAME]`.
 
 Prints one JSON line `{"port": N}` once it listens. Any request is answered with its name, as its mode says, of which `POST /mode` sets
-the fields that its JSON has.
+the fields that its JSON has, and but `GET /seen`, which tells how many those were.
 """
 
 import argparse
@@ -30,12 +30,13 @@ class Mode(Struct, frozen=True, kw_only=True):
 
 
 class App:
-    """Mutable state: the mode, and how many are being worked on."""
+    """Mutable state: the mode, how many came, and how many are being worked on."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._mode = Mode()
         self._random = random.Random(name)
+        self._seen = 0
         self._working = 0
         self._left = asyncio.Condition()
 
@@ -46,8 +47,8 @@ class App:
                 body = b"".join([part async for part in read_body(reader, head, [])])
                 if head.second == "/mode":
                     self._mode = replace(self._mode, **json.loads(body))
-                status = 200 if head.second == "/mode" else await self._work()
-                text = self._name.encode()
+                status = 200 if head.second in {"/mode", "/seen"} else await self._work()
+                text = (str(self._seen) if head.second == "/seen" else self._name).encode()
                 writer.write(
                     format_head(f"HTTP/1.1 {status} Status", [*_ANSWER, ("content-length", str(len(text)))])
                     + text
@@ -59,6 +60,7 @@ class App:
             writer.close()
 
     async def _work(self) -> int:
+        self._seen += 1
         async with self._left:
             await self._left.wait_for(lambda: self._working < self._mode.at_once)
             self._working += 1
