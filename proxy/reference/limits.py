@@ -102,7 +102,7 @@ ENGINE = {
     "replay_bytes": (
         "bytes of requests' bodies kept for another attempt, of all calls",
         "the call is tried once",
-        "",
+        "replay-buffer-total",
     ),
     "continuations": ("CONTINUATION frames of one head", "GOAWAY", ""),
 }

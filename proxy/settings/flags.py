@@ -161,6 +161,11 @@ _BUILT = (
     ),
     _flag("connect-timeout", "DURATION", "how long one connection attempt may take (5s)"),
     _flag("replay-buffer-size", "SIZE", "of a request body, kept for another attempt (64Ki; 4Mi as daprd)"),
+    _flag(
+        "replay-buffer-total",
+        "SIZE",
+        "the same of all calls together; beyond it, calls are tried once (64Mi)",
+    ),
     _flag("namespace", "NAME", "own namespace (environment: NAMESPACE, else default)"),
     _flag("trust-domain", "NAME", "trust domain of our identity (public)"),
     _flag("trust-anchors-file", "FILE", "PEM roots (environment: DAPR_TRUST_ANCHORS)"),

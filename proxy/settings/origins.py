@@ -103,6 +103,7 @@ ROWS: Final = (
     _row("max-body-size", lambda s: s.max_body_bytes),
     _row("read-buffer-size", lambda s: s.read_buffer_bytes),
     _row("replay-buffer-size", lambda s: s.replay_bytes),
+    _row("replay-buffer-total", lambda s: s.limits.replay_bytes),
     _row("max-connections", lambda s: s.limits.connections),
     _row("max-streams", lambda s: s.limits.streams),
     _row("max-headers", lambda s: s.limits.header_count),

@@ -422,7 +422,15 @@ def _limits(read: FlagReader) -> Limits:
         stall_s=read.period("stall-timeout", default.stall_s),
         ping_s=read.period("keepalive-time", default.ping_s),
         pong_s=read.period("keepalive-timeout", default.pong_s),
+        replay_bytes=_replay_total(read, default.replay_bytes),
     )
+
+
+def _replay_total(read: FlagReader, default: int) -> int:
+    size = read.size("replay-buffer-total")
+    if size is not None and size < 0:
+        read.fault("--replay-buffer-total", str(size), "a size such as 64Mi, or 0 for none")
+    return default if size is None or size < 0 else size
 
 
 def _replay_limit(read: FlagReader, profile: Profile) -> int:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.contract.engine import Cluster, Upstream
 from proxy.contract.plan import Cause
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import Code, FramePeer, dial, goaway, reset, serving
-from tests.conformance.harness import DEADLINE_S, Node, always, leading, plan, retry, running
+from tests.conformance.harness import DEADLINE_S, PINGLESS, Node, always, leading, plan, retry, running
 from tests.support.http_client import connect
 from tests.support.http_wire import Head, read_body, read_head
 from tests.support.ports import free_ports
@@ -164,6 +165,22 @@ async def test_body_larger_than_replay_bytes_is_sent_once(engine: str) -> None:
         large = await caller.request("POST", "/", body=b"0123456789!")
     assert (small.status, large.status) == (200, 503)
     assert app.bodies == [b"0123456789", b"0123456789", b"0123456789!"]
+
+
+async def test_body_beyond_the_room_of_all_calls_is_sent_once(engine: str) -> None:
+    app = Answering([BUSY, OK])
+    limits = replace(PINGLESS, replay_bytes=10)
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, limits=limits, retries=(retry(3, http_codes=None),)) as way,
+        connect(way.port) as caller,
+    ):
+        fits = await caller.request("POST", "/", body=b"0123456789")
+        app.answers[:] = [BUSY, OK]
+        beyond = await caller.request("POST", "/", body=b"0123456789!")
+        app.answers[:] = [BUSY, OK]
+        again = await caller.request("POST", "/", body=b"9876543210")  # what was held is given back
+    assert (fits.status, beyond.status, again.status) == (200, 503, 200)
 
 
 async def test_chunked_body_within_replay_bytes_is_replayed(engine: str, hops: str) -> None:

@@ -496,10 +496,9 @@ def test_wait_port_is_read_without_the_other_flags() -> None:
 def test_limits_are_the_engines_own_unless_flags_move_them() -> None:
     assert parse(["--app-id", "a"], {}).limits == Limits()
     flags = ("--max-connections=5", "--max-streams=7", "--max-headers=50", "--head-timeout=3s")
+    replays = ("--replay-buffer-size=1Mi", "--replay-buffer-total=8Mi")
     times = ("--idle-timeout=1m", "--stall-timeout=20s", "--keepalive-time=4s", "--keepalive-timeout=2s")
-    settings = parse(
-        ["--app-id=a", *flags, *times, "--connect-timeout=1500ms", "--replay-buffer-size=1Mi"], {}
-    )
+    settings = parse(["--app-id=a", *flags, *times, "--connect-timeout=1500ms", *replays], {})
     assert settings.limits == Limits(
         connections=5,
         streams=7,
@@ -509,16 +508,25 @@ def test_limits_are_the_engines_own_unless_flags_move_them() -> None:
         stall_s=20.0,
         ping_s=4.0,
         pong_s=2.0,
+        replay_bytes=8 << 20,
     )
     assert (settings.connect_s, settings.replay_bytes) == (1.5, 1 << 20)
 
 
 @pytest.mark.parametrize(
-    "flag", ["--max-connections=0", "--max-streams=-1", "--idle-timeout=0s", "--connect-timeout=x"]
+    "flag",
+    [
+        *("--max-connections=0", "--max-streams=-1", "--idle-timeout=0s", "--connect-timeout=x"),
+        *("--replay-buffer-total=-1", "--replay-buffer-total=many"),
+    ],
 )
 def test_limit_that_would_stop_everything_is_a_fault(flag: str) -> None:
     with pytest.raises(ConfigError, match=flag.partition("=")[0]):
         parse(["--app-id=a", flag], {})
+
+
+def test_no_room_for_replays_is_a_setting() -> None:
+    assert parse(["--app-id=a", "--replay-buffer-total=0"], {}).limits.replay_bytes == 0
 
 
 def test_origins_and_hosts_are_compared_as_browsers_write_them(read: Parse) -> None:
