@@ -149,18 +149,30 @@ class Delivered:
     heads: dict[str, bytes]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Access rules, and by which flag a sidecar gets them: a file, or the folder that it is in."""
+
+    flag: str
+    text: str
+
+    def flags(self, mesh: Mesh) -> tuple[str, str]:
+        """Flags of the app's sidecar."""
+        path = mesh.write("rules/rules.yaml", self.text)
+        return self.flag, str(path if self.flag == "--config" else path.parent)
+
+
 async def deliver(
-    files: Path, engine: str, rules: str, spellings: Sequence[str], *, every_way: bool
+    files: Path, engine: str, rules: Rules, spellings: Sequence[str], *, every_way: bool
 ) -> Delivered:
     """Try the spellings on an app with these rules, between sidecars with this engine."""
     flags = ("--engine", engine)
     async with Mesh(files) as mesh, keeper() as kept:
-        config = mesh.write("rules.yaml", rules)
         await mesh.start_sentry()
         async with asyncio.TaskGroup() as tasks:
             caller = tasks.create_task(mesh.sidecar(CALLERS[0], flags=flags))
             callee = tasks.create_task(
-                mesh.sidecar("shop", app_port=kept.port, flags=(*flags, "--config", str(config)))
+                mesh.sidecar("shop", app_port=kept.port, flags=(*flags, *rules.flags(mesh)))
             )
         pair = Pair(
             caller=caller.result(), callee=callee.result(), forge=Forge.of(mesh.root, files / "forged")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.routers.delivery import Delivered, deliver
+from tests.routers.delivery import Delivered, Rules, deliver
 from tests.routers.programs import HEAVY, LIGHT, Operation, reached, serve
 from tests.routers.spellings import KNOWN, PATHS, every_edit, some
 from tests.support.engines import ENGINES
@@ -14,7 +14,7 @@ from tests.support.processes import Processes
 
 PROGRAMS = {**LIGHT, **HEAVY}
 # For three callers: `wary` may do all but what is denied, `strict` only what is allowed, `free` everything.
-RULES = """\
+ACCESS_CONTROL = """\
 apiVersion: dapr.io/v1alpha1
 kind: Configuration
 metadata: {name: rules}
@@ -46,6 +46,26 @@ spec:
         namespace: default
         defaultAction: allow
 """
+
+ACCESS_POLICY = """\
+apiVersion: postern.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: rules}
+spec:
+  default: deny
+  rules:
+    - name: guarded
+      action: deny
+      from: {apps: [wary]}
+      to:
+        paths: [/item/secret, "/item/secret/{**}", /admin, "/admin/{**}", "/box/{**}", "/shop/7/{**}", "/files/private/{**}"]
+    - {name: listed, action: allow, from: {apps: [strict]}, to: {paths: [/open, /item/7, "/shop/8/{**}", "/files/public/{**}"]}}
+    - {name: rest, action: allow, from: {apps: [wary, free]}}
+"""
+RULES = {
+    "accessControl": Rules(flag="--config", text=ACCESS_CONTROL),
+    "AccessPolicy": Rules(flag="--resources-path", text=ACCESS_POLICY),
+}
 
 
 def is_denied_to_wary(operation: Operation) -> bool:
@@ -94,14 +114,14 @@ def running() -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def fewer() -> dict[str, Delivered]:
-    """By engine, what was delivered of a small sample."""
+def fewer() -> dict[tuple[str, str], Delivered]:
+    """By engine and kind of rules, what was delivered of a small sample."""
     return {}
 
 
 @pytest.fixture(scope="module")
-def many() -> dict[str, Delivered]:
-    """By engine, what was delivered of a large sample."""
+def many() -> dict[tuple[str, str], Delivered]:
+    """By engine and kind of rules, what was delivered of a large sample."""
     return {}
 
 
@@ -125,26 +145,40 @@ async def judge(ports: Mapping[str, int], delivered: Delivered) -> None:
 
 
 @pytest.mark.parametrize("program", LIGHT)
+@pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_denied_operation_is_reached_by_no_spelling(
-    running: Running, tmp_path: Path, fewer: dict[str, Delivered], engine: str, program: str
+    running: Running,
+    tmp_path: Path,
+    fewer: dict[tuple[str, str], Delivered],
+    *,
+    engine: str,
+    kind: str,
+    program: str,
 ) -> None:
     ports = await running.ports(program)
-    if engine not in fewer:
+    if (engine, kind) not in fewer:
         spellings = [*PATHS, *KNOWN, *some(150, seed=1)]
-        fewer[engine] = await deliver(tmp_path, engine, RULES, spellings, every_way=False)
-    await judge(ports, fewer[engine])
+        fewer[engine, kind] = await deliver(tmp_path, engine, RULES[kind], spellings, every_way=False)
+    await judge(ports, fewer[engine, kind])
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_denied_operation_is_reached_by_none_of_many_spellings(
-    running: Running, tmp_path: Path, many: dict[str, Delivered], engine: str, program: str
+    running: Running,
+    tmp_path: Path,
+    many: dict[tuple[str, str], Delivered],
+    *,
+    engine: str,
+    kind: str,
+    program: str,
 ) -> None:
     ports = await running.ports(program)
-    if engine not in many:
+    if (engine, kind) not in many:
         spellings = [*PATHS, *KNOWN, *every_edit(), *some(3_000, seed=2)]
-        many[engine] = await deliver(tmp_path, engine, RULES, spellings, every_way=True)
-    await judge(ports, many[engine])
+        many[engine, kind] = await deliver(tmp_path, engine, RULES[kind], spellings, every_way=True)
+    await judge(ports, many[engine, kind])

@@ -272,74 +272,7 @@ async def test_rogue_peer_with_a_good_certificate_is_judged_by_it_alone(rules: R
     assert (await h2_request(port, h2_head("GET", "/op1"), context=elsewhere)).status == 403
 
 
-# --- paths in disguise -------------------------------------------------------------------------------------------------------
-
-# Some app may read each as /admin; the status is the same at every entrance.
-DISGUISES = (
-    ("/admin", 403),
-    ("/%61dmin", 403),
-    ("/%2561dmin", 403),
-    ("/%252e%252e/admin", 403),
-    ("//admin", 403),
-    ("/./admin", 403),
-    ("/x/../admin", 403),
-    ("/x/%2e%2e/admin", 403),
-    ("/x/.%2e/admin", 403),
-    ("/x/..;/admin", 403),
-    ("/.;x=1/admin", 403),
-    ("/admin/", 403),
-    ("/admin;v=1", 403),
-    ("/admin;v=1/x", 403),
-    ("/ADMIN", 403),
-    ("/admin%2Fx", 403),
-    ("/x%5C..%5Cadmin", 403),
-    ("/x\\..\\admin", 403),
-    ("/admin%3Fq", 403),
-    ("/admin%23f", 403),
-    ("/admin%00", 400),
-    ("/admin%0a", 400),
-    ("/admin%ff", 403),
-    ("/%c0%af/admin", 403),
-    ("/admin%zz", 400),
-    ("/x/%252e%252e/admin", 403),
-    ("/x%2Fy/%2e%2e/admin", 403),
-    ("/admin?x=/else", 403),
-)
-IDS = [row[0] for row in DISGUISES]
-
-
-@pytest.mark.parametrize(("target", "status"), DISGUISES, ids=IDS)
-async def test_disguised_path_passes_by_no_entrance(
-    rules: Rules, tmp_path: Path, target: str, status: int
-) -> None:
-    before = await rules.app_calls()
-    app1, shop = rules.sidecars["app1"], rules.sidecars["shop"]
-    named = [("dapr-app-id", "shop")]
-    by_path = f"/v1.0/invoke/shop/method{target}"
-    context = Forge.of(rules.mesh.root, tmp_path).context(SpiffeId("public", "default", "app1"))
-    met = {
-        "HTTP/1.1 path": (await request(app1.http_port, "GET", by_path)).status,
-        "HTTP/1.1 header": (await request(app1.http_port, "GET", target, headers=named)).status,
-        "HTTP/2 path": (await h2_request(app1.http_port, h2_head("GET", by_path))).status,
-        "HTTP/2 header": (await h2_request(app1.grpc_port, [*h2_head("GET", target), *named])).status,
-        "authority": (
-            await request(app1.http_port, "GET", target, headers=[("Host", "shop.localhost")])
-        ).status,
-        "HTTP/2 authority": (
-            await h2_request(app1.http_port, h2_head("GET", target, authority="shop.localhost"))
-        ).status,
-        "absolute": (
-            await request(app1.http_port, "GET", f"http://shop{target}", headers=[("Host", "shop")])
-        ).status,
-        "peer HTTP/2": (await h2_request(shop.peer_port, h2_head("GET", target), context=context)).status,
-        "peer HTTP/2 as Dapr's": (
-            await h2_request(
-                shop.peer_port, [*h2_head("GET", target), ("postern-surface", "dapr")], context=context
-            )
-        ).status,
-    }
-    assert met == dict.fromkeys(met, status)
-    assert await rules.app_calls() == before
+# --- what is no path of an app -------------------------------------------------------------------------------------------------
 
 
 async def test_http1_is_not_spoken_between_proxies(rules: Rules, tmp_path: Path) -> None:
@@ -347,42 +280,6 @@ async def test_http1_is_not_spoken_between_proxies(rules: Rules, tmp_path: Path)
     async with peer_connection(rules.sidecars["shop"].peer_port, context) as connection:
         await connection.send(b"GET /else HTTP/1.1\r\nHost: shop\r\n\r\n")
         assert b" 200 " not in await until_closed(connection)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/testing.EchoService/./Unary",
-        "/testing.EchoService/Slow/../Unary",
-        "//testing.EchoService/Unary",
-        "/testing.EchoService//Unary",
-        "/testing.EchoService/Unary/",
-        "/testing.EchoService/%55nary",
-        "/testing.EchoService/Unary;x=1",
-        "/testing.EchoService/Unary?x=1",
-        "/x/testing.EchoService/Unary",
-        "testing.EchoService/Unary",
-    ],
-)
-async def test_disguised_grpc_path_is_unimplemented_or_refused_everywhere(
-    rules: Rules, tmp_path: Path, path: str
-) -> None:
-    before = await calls_of_unary(rules)
-    context = Forge.of(rules.mesh.root, tmp_path).context(SpiffeId("public", "default", "app1"))
-    headers = [("content-type", "application/grpc"), ("te", "trailers")]
-    empty = b"\x00\x00\x00\x00\x00"
-    sent = [*h2_head("POST", path), *headers]
-    through = await h2_request(rules.sidecars["app1"].grpc_port, [*sent, ("dapr-app-id", "echo")], body=empty)
-    peer = await h2_request(rules.sidecars["echo"].peer_port, sent, body=empty, context=context)
-    for answer in (through, peer):
-        assert answer.reset is not None or answer.get("grpc-status") in ("3", "7", "12"), answer
-    assert await calls_of_unary(rules) == before
-
-
-async def calls_of_unary(rules: Rules) -> int:
-    """How often Unary reached the gRPC app."""
-    async with grpc.aio.insecure_channel(f"localhost:{rules.echo.port}") as channel:
-        return (await EchoClient(channel).probe()).calls.get("Unary", 0)
 
 
 @pytest.mark.parametrize(
