@@ -18,7 +18,8 @@ _LEFT_OUT = ("calls", "recent")
 class Route(Struct, frozen=True, kw_only=True):
     """One route as one sidecar saw it. calls, recent: in each bucket of `bounds_s`, since its start and in the last `window_s` seconds.
 
-    own_id: the SPIFFE ID of that sidecar, empty without mutual TLS.
+    own_id: the SPIFFE ID of that sidecar, empty without mutual TLS. longest_s, recent_longest_s: what no call of these took longer than;
+    None where the sidecar does not say.
     """
 
     direction: str
@@ -35,6 +36,8 @@ class Route(Struct, frozen=True, kw_only=True):
     bounds_s: tuple[float, ...]
     window_s: float
     own_id: str = ""
+    longest_s: float | None = None
+    recent_longest_s: float | None = None
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -101,14 +104,27 @@ def sums(routes: Sequence[Route], *, is_recent: bool) -> Sums:
     good = sum(column(route for route in routes if route.is_good))
     window_s = max((route.window_s for route in routes), default=0.0)
     bounds = routes[0].bounds_s if routes else ()
+    longest_s = _longest(routes, is_recent=is_recent)
     return Sums(
         calls=calls,
         success=good / calls if calls else None,
         rps=calls / window_s if is_recent and window_s else None,
-        p50_s=percentile(counts, bounds, 0.5),
-        p95_s=percentile(counts, bounds, 0.95),
-        p99_s=percentile(counts, bounds, 0.99),
+        p50_s=percentile(counts, bounds, 0.5, longest_s),
+        p95_s=percentile(counts, bounds, 0.95, longest_s),
+        p99_s=percentile(counts, bounds, 0.99, longest_s),
     )
+
+
+def _longest(routes: Iterable[Route], *, is_recent: bool) -> float | None:
+    """What no call took longer than; None where a sidecar whose calls count does not say."""
+    longest = 0.0
+    for route in routes:
+        if any(route.recent if is_recent else route.calls):
+            found = route.recent_longest_s if is_recent else route.longest_s
+            if found is None:
+                return None
+            longest = max(longest, found)
+    return longest
 
 
 def merged(routes: Sequence[Route], *, is_recent: bool) -> Sums:
@@ -123,33 +139,37 @@ def merged(routes: Sequence[Route], *, is_recent: bool) -> Sums:
     return replace(once, success=min((share for share in ends if share is not None), default=None))
 
 
-def percentile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float | None:
+def percentile(
+    counts: Sequence[int], bounds: Sequence[float], share: float, longest_s: float | None = None
+) -> float | None:
     """The seconds within which a share of calls ended, even within a bucket; the highest bound for what lies above it.
 
+    longest_s: no call took longer, so that none of one or few is said to.
     Source: Prometheus, histogram_quantile.
     """
     rank = share * sum(counts)
     if not rank:
         return None
-    below = 0
+    below, found = 0, bounds[-1]
     for bucket, count in enumerate(counts[: len(bounds)]):
         if below + count >= rank:
             low = bounds[bucket - 1] if bucket else 0.0
-            return low + (bounds[bucket] - low) * (rank - below) / count
+            found = low + (bounds[bucket] - low) * (rank - below) / count
+            break
         below += count
-    return bounds[-1]
+    return found if longest_s is None else min(found, longest_s)
 
 
-def secured(routes: Sequence[Route], *, is_mtls_off: bool) -> tuple[bool, str]:
-    """Whether the calls of an edge went over mutual TLS; if not, why not."""
+def secured(routes: Sequence[Route], *, is_mtls_off: bool) -> tuple[bool | None, str]:
+    """Whether the calls of an edge went over mutual TLS; if not, why not. None: there was nothing to secure."""
     sent = [route for route in routes if route.was_sent]
     plain = [route for route in sent if not route.peer]
     if sent and not plain:
         return True, ""
     if not sent:
-        return False, "nothing was sent"
+        return None, "nothing was sent"
     if sent[0].src == sent[0].dst:
-        return False, "an app's call to itself, which stays on its host"
+        return None, "an app's call to itself, which stays on its host"
     if is_mtls_off:
         return False, "mutual TLS is off"
     if any(route.direction == "inbound" for route in plain):

@@ -6,7 +6,7 @@ come.
 
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -18,21 +18,38 @@ ROUTE_LABELS = ("direction", "src", "dst", "protocol", "method", "path", "code_c
 
 
 class _Second(NamedTuple):
-    """One sample: when it was taken, and how many calls were new in each bucket."""
+    """One sample: when it was taken, how many calls were new in each bucket, and a bound of the longest of them, in seconds."""
 
     at: float
     counts: "array[int]"  # of eight bytes each; the type takes no parameter when run
+    longest_s: float
 
 
 class _Seen:
-    """A route's counts at the last sample, the samples of the last minute, and when the latest call was."""
+    """A route's counts and sum at the last sample, the samples of the last minute, when the latest call was, and the longest of all."""
 
-    __slots__ = ("counts", "last_at", "looks")
+    __slots__ = ("counts", "last_at", "longest_s", "looks", "sum")
 
     def __init__(self, buckets: int) -> None:
         self.counts = [0] * buckets
         self.looks: deque[_Second] = deque()
         self.last_at = 0.0
+        self.longest_s = 0.0
+        self.sum = 0.0
+
+
+def longest_of(counts: Sequence[int], total_s: float, bounds_s: Sequence[float]) -> float:
+    """The most seconds that the longest of some calls can have taken, by their buckets and their sum: of one call, what it took.
+
+    The others took at least the lower bounds of their buckets. Never below the lower bound of the longest's own, nor above its upper one.
+    """
+    top = max((bucket for bucket, count in enumerate(counts) if count), default=None)
+    if top is None:
+        return 0.0
+    lower = [0.0, *bounds_s]
+    others_s = sum(lower[bucket] * count for bucket, count in enumerate(counts)) - lower[top]
+    longest_s = max(total_s - others_s, lower[top])
+    return min(longest_s, bounds_s[top]) if top < len(bounds_s) else longest_s
 
 
 class Recent:
@@ -64,8 +81,10 @@ class Recent:
 
     def _note(self, seen: _Seen, slot: Distribution, now: float) -> None:
         came = array("Q", [new - old for new, old in zip(slot.counts, seen.counts, strict=True)])
-        seen.looks.append(_Second(now, came))
-        seen.counts = list(slot.counts)
+        longest_s = longest_of(came, slot.sum - seen.sum, self._routes.bounds)
+        seen.looks.append(_Second(now, came, longest_s))
+        seen.counts, seen.sum = list(slot.counts), slot.sum
+        seen.longest_s = max(seen.longest_s, longest_s)
         seen.last_at = self._wall()
 
     @property
@@ -97,6 +116,8 @@ class Recent:
                     "recent": [
                         sum(column) for column in zip(*(look.counts for look in seen.looks), strict=True)
                     ],
+                    "longest_s": round(seen.longest_s, 6),
+                    "recent_longest_s": round(max((look.longest_s for look in seen.looks), default=0.0), 6),
                     "last_seen": seen.last_at,
                 }
                 for labels, seen in self._seen.items()

@@ -16,6 +16,7 @@ from proxy.cli.dashboard import dashboard
 from proxy.cli.errors import FAILED, KUBERNETES, KUBERNETES_FLAGS, CliError
 from proxy.cli.explain import explain
 from proxy.cli.fmt import fmt
+from proxy.cli.get import get
 from proxy.cli.invoke import invoke
 from proxy.cli.listing import endpoints, list_apps, status
 from proxy.cli.log_level import log_level
@@ -42,16 +43,17 @@ _ELSEWHERE = {
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(status, stop, invoke, explain, endpoints, resolve, check, analyze, bundle),
     *(tap, top, stat, edges, trace, dashboard),
-    *(logs, configurations, validate, fmt, init, uninstall),
+    *(logs, get, configurations, validate, fmt, init, uninstall),
 )
 # Commands that have a -k in Dapr's command line.
 _HAS_KUBERNETES = frozenset({"init", "uninstall", "list", "status", "stop", "logs", "configurations", "mtls"})
 # Words of Dapr's command line that do nothing here -> why, and what to do instead.
 _MISSING = {
     **dict.fromkeys(
-        ("publish", "components", "scheduler", "workflow", "mcpservers"),
+        ("publish", "scheduler", "workflow", "mcpservers"),
         "not part of postern, which has service invocation only",
     ),
+    "components": "use `postern get components`: of Dapr's components, postern has HTTP middleware only",
     **dict.fromkeys(("annotate", "upgrade"), f"is {KUBERNETES}"),
     "build-info": "use `postern version`, or `postern sidecar --build-info`",
     "completion": "use `postern --show-completion` to print it, or `--install-completion` to install it",

@@ -271,7 +271,7 @@ def to_dot(rows: Iterable[Row]) -> str:
     lines = ["digraph mesh {", "  rankdir=LR;", "  node [shape=box];"]
     for row in rows:
         shown = _edge_for_people(row)
-        style = "" if row["secured"] else ", style=dashed"
+        style = ", style=dashed" if row["secured"] is False else ""
         noun = "call" if shown["calls"] == 1 else "calls"
         label = f"{shown['calls']} {noun}, {shown['success'] or '-'}, p95 {shown['p95'] or '-'}"
         lines.append(f"  {_quoted(shown['src'])} -> {_quoted(shown['dst'])} [label={_quoted(label)}{style}];")
@@ -317,7 +317,9 @@ def _edge_for_people(row: Row) -> Row:
     return {
         "src": _short(row["src"]) or "(unknown)",
         "dst": _short(row["dst"]) or "(unknown)",
-        "secured": "yes" if row["secured"] else f"no: {row['reason']}",
+        "secured": "yes"
+        if row["secured"]
+        else f"{'no' if row['secured'] is False else '-'}: {row['reason']}",
         "calls": row["calls"],
         "success": _percent(row["success"]),
         "p95": _length(row["p95Ms"]),

@@ -58,7 +58,7 @@ function update(row, edge, selected) {
     "aria-pressed": String(isChosen),
     "aria-label": `${short(edge.src)} to ${short(edge.dst)}: details`,
   });
-  const lock = edge.secured === null ? "–" : edge.secured ? "mutual TLS" : `no: ${edge.reason}`;
+  const lock = edge.secured === null ? edge.reason || "–" : edge.secured ? "mutual TLS" : `no: ${edge.reason}`;
   const seen = edge.lastSeenAgoS === null ? "–" : edge.lastSeenAgoS < 2 ? "now" : `${span(edge.lastSeenAgoS)} ago`;
   const cells = [
     short(edge.dst),

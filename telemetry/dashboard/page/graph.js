@@ -6,7 +6,7 @@ import { reconcile, say, set, svg } from "./dom.js";
 import { STATES, ms, percent, rate, short } from "./format.js";
 
 const NODE = { width: 160, height: 50 };
-const GAP = 136;
+const GAP = 184; // room for a label between two columns
 const ROW = 74;
 const PAD = 24;
 const MAX_LABELS = 24; // edges; with more, only what fails is labelled until it is looked at
@@ -312,15 +312,14 @@ function updateLabel(group, edge, route, dim) {
 function labelOf(edge) {
   if (edge.state === "unknown") return "unknown";
   if (!edge.calls) return "idle";
-  const parts = [rate(edge.rps), ms(edge.p95Ms)];
-  return edge.state === "ok" ? parts.join(" · ") : `${percent(edge.success)} · ${parts[0]}`;
+  return [rate(edge.rps), percent(edge.success), ms(edge.p95Ms)].join(" · ");
 }
 
 /** @param {any} edge */
 export function describeEdge(edge) {
   const who = `${short(edge.src)} calls ${short(edge.dst)}`;
   if (edge.state === "unknown") return `${who}: not known now, as a sidecar does not answer`;
-  const lock = edge.secured ? "mutual TLS" : `not secured: ${edge.reason}`;
+  const lock = edge.secured ? "mutual TLS" : edge.secured === null ? edge.reason : `not secured: ${edge.reason}`;
   if (!edge.calls) return `${who}: no call in the last minute, ${lock}`;
   return `${who}: ${rate(edge.rps)}, ${percent(edge.success)} succeed, p95 ${ms(edge.p95Ms)}, ${lock}`;
 }

@@ -8,7 +8,7 @@ import { Selected } from "./selected.js";
 
 const SOON_S = 300; // a certificate that ends so soon was not renewed in time
 const MOST = 8;
-const OWN_CALL = "an app's call to itself, which stays on its host";
+const NAMED = 4; // that share a fault; others are counted
 const NARROW = globalThis.matchMedia("(max-width: 720px)");
 
 export class MeshView {
@@ -133,7 +133,7 @@ export class MeshView {
     const good = told.reduce((/** @type {number} */ sum, /** @type {any} */ node) => sum + node.calls * (node.success ?? 0), 0);
     const rps = told.reduce((/** @type {number} */ sum, /** @type {any} */ node) => sum + (node.rps ?? 0), 0);
     const lives = picture.sidecars.map((/** @type {any} */ one) => one.identity?.secondsLeft).filter((/** @type {any} */ left) => typeof left === "number");
-    const used = picture.edges.filter((/** @type {any} */ edge) => edge.state !== "unknown" && edge.total && edge.reason !== OWN_CALL);
+    const used = picture.edges.filter((/** @type {any} */ edge) => edge.state !== "unknown" && edge.total && edge.secured !== null);
     const locked = used.filter((/** @type {any} */ edge) => edge.secured).length;
     const answering = picture.sidecars.filter((/** @type {any} */ one) => one.state !== "silent").length;
     const rows = [
@@ -202,35 +202,50 @@ export function byApp(picture) {
   return found;
 }
 
-/** @param {any} picture @param {Map<string, any[]>} sidecars */
+/**
+ * What is wrong, each fault once with all who have it, the worst first.
+ * @param {any} picture @param {Map<string, any[]>} sidecars
+ */
 function problems(picture, sidecars) {
-  /** @type {{key: string, level: string, text: string, selection: import("./graph.js").Selection | null}[]} */
-  const found = [];
+  /** @typedef {import("./graph.js").Selection} Selection */
+  /** @type {Map<string, {key: string, level: string, who: string[], says: (who: string, isOne: boolean) => string, selection: Selection}>} */
+  const found = new Map();
+  const tell = (/** @type {Selection} */ selection, /** @type {string} */ who, /** @type {string} */ level, /** @type {string} */ key, /** @type {(who: string, isOne: boolean) => string} */ says) => {
+    const known = found.get(key);
+    if (known === undefined) found.set(key, { key, level, who: [who], says, selection });
+    else if (!known.who.includes(who)) known.who.push(who);
+  };
   for (const one of picture.sidecars) {
-    /** @type {import("./graph.js").Selection} */
+    /** @type {Selection} */
     const selection = { kind: "node", id: one.name };
-    const many = (sidecars.get(one.name) ?? []).length > 1 ? ` (process ${one.pid})` : "";
-    const tell = (/** @type {string} */ what, /** @type {string} */ level, /** @type {string} */ text) =>
-      found.push({ key: `${one.instance} ${what}`, level, text: `${short(one.name)}${many} ${text}`, selection });
-    if (one.state === "silent" && isLasting(one, picture.at)) tell("silent", "bad", silence(one, picture.at));
-    if (one.state === "not ready" && !one.notes?.length) tell("ready", "warn", "is not ready");
+    const who = short(one.name) + ((sidecars.get(one.name) ?? []).length > 1 ? ` (process ${one.pid})` : "");
+    if (one.state === "silent" && isLasting(one, picture.at)) tell(selection, who, "bad", `${one.instance} silent`, (name) => `${name} ${silence(one, picture.at)}`);
+    if (one.state === "not ready" && !one.notes?.length) tell(selection, who, "warn", "not ready", (name, isOne) => `${name} ${isOne ? "is" : "are"} not ready`);
     const left = one.identity?.secondsLeft;
-    if (typeof left === "number" && left < SOON_S) tell("svid", left <= 0 ? "bad" : "warn", left <= 0 ? "has a certificate that has ended" : `has a certificate that ends in ${span(left)}`);
+    if (typeof left === "number" && left <= 0) tell(selection, who, "bad", "svid ended", (name, isOne) => `${name} ${isOne ? "has a certificate that has" : "have certificates that have"} ended`);
+    else if (typeof left === "number" && left < SOON_S) tell(selection, who, "warn", `${one.instance} svid`, (name) => `${name} has a certificate that ends in ${span(left)}`);
     for (const note of one.notes ?? []) {
       const text = note.replace(/^[^:]*: /, ""); // it names its app itself
-      found.push({ key: `${one.instance} ${note}`, level: "warn", text: `${short(one.name)}${many}: ${text}`, selection });
+      tell(selection, who, "warn", `note ${text}`, (name) => `${name}: ${text}`);
     }
   }
   for (const edge of picture.edges) {
-    /** @type {import("./graph.js").Selection} */
+    /** @type {Selection} */
     const selection = { kind: "edge", id: edgeId(edge) };
     const who = `${short(edge.src)} → ${short(edge.dst)}`;
-    if (edge.state === "bad" || edge.state === "warn") found.push({ key: `${edgeId(edge)} state`, level: edge.state, text: `${who}: ${percent(1 - edge.success)} of calls fail`, selection });
-    const isPlain = edge.secured === false && edge.total && edge.reason !== OWN_CALL && edge.reason !== "nothing was sent";
-    if (isPlain) found.push({ key: `${edgeId(edge)} lock`, level: "warn", text: `${who} is not secured: ${edge.reason}`, selection });
+    if (edge.state === "bad" || edge.state === "warn") tell(selection, who, edge.state, `${edgeId(edge)} state`, (name) => `${name}: ${percent(1 - edge.success)} of calls fail`);
+    if (edge.secured === false && edge.total) tell(selection, who, "warn", `lock ${edge.reason}`, (name, isOne) => `${name} ${isOne ? "is" : "are"} not secured: ${edge.reason}`);
   }
   const order = ["bad", "warn"];
-  return found.sort((one, other) => order.indexOf(one.level) - order.indexOf(other.level));
+  return [...found.values()]
+    .map(({ who, says, ...one }) => ({ ...one, text: says(joined(who), who.length === 1) }))
+    .sort((one, other) => order.indexOf(one.level) - order.indexOf(other.level));
+}
+
+/** @param {string[]} names */
+function joined(names) {
+  const rest = names.length - NAMED;
+  return rest > 0 ? `${names.slice(0, NAMED).join(", ")} and ${rest} more` : names.join(", ");
 }
 
 function legend() {

@@ -170,7 +170,7 @@ function sidecarLinks(box, sidecars, now) {
 
 /** @param {any} box @param {any} edge */
 function identity(box, edge) {
-  const text = edge.secured === null ? "Not known now." : edge.secured ? "Mutual TLS: each end proved who it is." : `Not secured: ${edge.reason}.`;
+  const text = edge.secured === null ? (edge.reason ? `Nothing to secure: ${edge.reason}.` : "Not known now.") : edge.secured ? "Mutual TLS: each end proved who it is." : `Not secured: ${edge.reason}.`;
   const line = box.children[1];
   line.dataset.secured = String(edge.secured);
   set(line.querySelector("path"), { d: edge.secured ? LOCK : OPEN });

@@ -95,6 +95,11 @@ def test_percentile_is_read_evenly_within_its_bucket(
     assert math.isclose(found, expected)
 
 
+def test_percentile_is_no_longer_than_the_longest_call() -> None:
+    assert percentile((0, 1, 0), (0.001, 0.01), 0.99, 0.003) == 0.003
+    assert percentile((0, 0, 9), (0.001, 0.01), 0.99, 0.5) == 0.01
+
+
 def test_percentile_of_no_call_is_unknown() -> None:
     assert percentile((0, 0, 0), (0.001, 0.01), 0.5) is None
 
@@ -104,14 +109,14 @@ def test_edge_is_secured_by_what_was_proven_and_else_says_why_not() -> None:
     assert secured([OUT, IN], is_mtls_off=False) == (True, "")
     assert secured([OUT, replace(plain_out, code_class="no-app")], is_mtls_off=False) == (True, "")
     assert secured([replace(plain_out, code_class="connect")], is_mtls_off=False) == (
-        False,
+        None,
         "nothing was sent",
     )
     assert secured([plain_out], is_mtls_off=True) == (False, "mutual TLS is off")
     assert secured([plain_out], is_mtls_off=False) == (False, "the callee is outside of the mesh")
     assert secured([OUT, plain_in], is_mtls_off=False) == (False, "the caller showed no certificate")
     own = replace(plain_out, dst="web.default")
-    assert secured([own], is_mtls_off=False) == (False, "an app's call to itself, which stays on its host")
+    assert secured([own], is_mtls_off=False) == (None, "an app's call to itself, which stays on its host")
 
 
 def test_identities_come_from_either_end() -> None:

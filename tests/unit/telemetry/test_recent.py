@@ -1,8 +1,11 @@
 """The last minute of each route."""
 
+from bisect import bisect_left
 from typing import Any
 
-from telemetry.recent import ROUTE_LABELS, WINDOW_S, Recent
+import pytest
+
+from telemetry.recent import ROUTE_LABELS, WINDOW_S, Recent, longest_of
 from telemetry.series import Histogram
 
 LABELS = (
@@ -87,3 +90,39 @@ def test_look_that_finds_nothing_new_keeps_nothing() -> None:
     for _ in range(30):
         watched.after(1)
     assert watched.route()["recent"] == [0, 1, 0]
+
+
+def test_one_call_is_not_said_to_have_taken_longer_than_it_did() -> None:
+    watched = Watched()
+    watched.call(took_s=0.003)
+    watched.after(1)
+    assert (watched.route()["recent_longest_s"], watched.route()["longest_s"]) == (0.003, 0.003)
+    watched.call(took_s=0.002)
+    watched.after(WINDOW_S - 1)
+    assert watched.route()["recent_longest_s"] == 0.003
+    watched.after(1)
+    assert (watched.route()["recent_longest_s"], watched.route()["longest_s"]) == (0.002, 0.003)
+    watched.after(WINDOW_S)
+    assert watched.route()["recent_longest_s"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("took_s", "longest_s"),
+    [
+        ((), 0.0),
+        ((0.003,), 0.003),
+        ((0.0005, 0.003), 0.0035),  # the other one may have taken no time
+        ((0.003, 0.004), 0.006),  # the other one took 1 ms at least
+        ((0.009,) * 9, 0.01),  # at most the bucket's bound
+        ((5.0,), 5.0),  # beyond all bounds
+    ],
+)
+def test_longest_of_some_calls_is_bounded_by_their_buckets_and_sum(
+    took_s: tuple[float, ...], longest_s: float
+) -> None:
+    bounds = (0.001, 0.01)
+    counts = [0, 0, 0]
+    for each in took_s:
+        counts[bisect_left(bounds, each)] += 1
+    assert longest_of(counts, sum(took_s), bounds) == pytest.approx(longest_s)
+    assert longest_of(counts, sum(took_s), bounds) >= max(took_s, default=0.0)

@@ -14,7 +14,7 @@ from proxy.wire.http_client import LocalResponse
         (["lst"], "postern lst: no such command; did you mean list?\n"),
         (["statsu"], "postern statsu: no such command; did you mean status?\n"),
         (["publish"], "postern publish: not part of postern, which has service invocation only\n"),
-        (["components"], "postern components: not part of postern, which has service invocation only\n"),
+        (["workflow"], "postern workflow: not part of postern, which has service invocation only\n"),
         (
             ["completion"],
             "postern completion: use `postern --show-completion` to print it, or `--install-completion` to install it\n",
