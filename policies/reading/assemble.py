@@ -79,6 +79,7 @@ def compile_documents(
         own_namespace=context.own_namespace,
         own_trust_domain=access.own_trust_domain,
         findings=findings,
+        mode=context.access_policy_mode,
     )
     return Assembled(
         access=replace(access, policies=policies),

@@ -14,6 +14,7 @@ from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.reading.rule_checks import check_pattern, check_reach
 from policies.rules.access import KNOWN_VERBS, AccessRules, Caller, CallerRules, Profile, Rule, without_policy
+from policies.rules.access_policies import PolicyMode
 from policies.rules.matcher import PathTable, path_table
 
 MAX_PATTERN_CHARS = 2048  # longer than any path that the edge lets through
@@ -34,6 +35,7 @@ class AccessContext(Struct, frozen=True, kw_only=True):
     app_protocol: str
     profile: Profile
     mtls: bool
+    access_policy_mode: PolicyMode = "enforce"  # the most that AccessPolicies may be in, whatever each says
 
     @property
     def judges_verbs(self) -> bool:

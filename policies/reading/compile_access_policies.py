@@ -13,10 +13,12 @@ from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.rules.access import KNOWN_VERBS
 from policies.rules.access_policies import (
+    MODES,
     AccessPolicies,
     Callers,
     HeaderCondition,
     Pattern,
+    PolicyMode,
     PolicyRule,
     PolicyRules,
     policy_rules,
@@ -50,14 +52,22 @@ def compile_access_policies(
     own_namespace: str,
     own_trust_domain: str | None,
     findings: Findings,
+    mode: PolicyMode = "enforce",
 ) -> AccessPolicies:
-    """The policies for one app, in load order. Those scoped to other apps are checked and left out."""
-    sets = {"enforce": PolicySet(), "audit": PolicySet(), "off": PolicySet()}
+    """The policies for one app, in load order. Those scoped to other apps are checked and left out.
+
+    mode: the most that they may be in, whatever each says.
+    """
+    sets = {one: PolicySet() for one in MODES}
     for document, policy in documents:
         reader = PolicyReader(document, own_namespace, own_trust_domain, findings)
         is_ours = not policy.scopes or own_app_id in policy.scopes
         # One that is not in force here is checked all the same: it is in another sidecar, or will be.
-        reader.read(policy, sets[policy.spec.mode] if is_ours else PolicySet())
+        in_force = min(policy.spec.mode, mode, key=MODES.index)
+        reader.read(policy, sets[in_force] if is_ours else PolicySet())
+        if is_ours and in_force != policy.spec.mode:
+            text = f"is {in_force} here, as --access-policy-mode says"
+            findings.warn(document, ("spec", "mode"), text)
     return AccessPolicies(
         enforced=sets["enforce"].rules(own_trust_domain), audited=sets["audit"].rules(own_trust_domain)
     )

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from policies.errors import DocumentError, Fault
 from policies.rules.access import AccessRules, Profile, without_policy
+from policies.rules.access_policies import PolicyMode
 from policies.rules.configuration import ConfigurationValues
 from policies.rules.http_endpoints import HttpEndpoint
 from policies.rules.pipelines import Pipelines
@@ -41,6 +42,7 @@ class PolicySources(Struct, frozen=True, kw_only=True):
     profile: Profile = "production"
     mtls: bool = True
     lenient: bool = False
+    access_policy_mode: PolicyMode = "enforce"
     env: Mapping[str, str] = field(default_factory=dict)
     own_trust_domain: str | None = None
     is_trust_domain_given: bool = True
@@ -130,6 +132,7 @@ def access_context(sources: PolicySources) -> "AccessContext":
         app_protocol=sources.app_protocol,
         profile=sources.profile,
         mtls=sources.mtls,
+        access_policy_mode=sources.access_policy_mode,
     )
 
 

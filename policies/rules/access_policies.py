@@ -5,13 +5,17 @@ that an app may read it, and each of them must be allowed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from msgspec import Struct, field
 
 from policies.rules.path_readings import readings
 from policies.rules.templates import Met, TemplateTable, template_table
 from policies.rules.tokens import KeySource, TokenCondition, TokenIssuer, VerifiedToken
+
+PolicyMode = Literal["off", "audit", "enforce"]
+MODES: Final[tuple[PolicyMode, ...]] = get_args(PolicyMode)
+"""From the one that does least."""
 
 HasHeader = Callable[[int], bool]
 """Whether a call meets a header condition, by its number."""

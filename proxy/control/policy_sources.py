@@ -20,6 +20,7 @@ def policy_sources(settings: Settings) -> PolicySources:
         profile=settings.profile,
         mtls=settings.mtls,
         lenient=settings.config_lenient,
+        access_policy_mode=settings.access_policy_mode,
         env=_variables(settings) | dict(os.environ),
         own_trust_domain=settings.trust_domain,
         is_trust_domain_given=settings.trust_domain_given,

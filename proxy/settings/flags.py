@@ -200,6 +200,12 @@ _BUILT = (
         "switch",
     ),
     _flag("config-lenient", "", "faults in documents are warnings where that is safe", "switch"),
+    _flag(
+        "access-policy-mode",
+        "MODE",
+        "the most that AccessPolicies may be in, whatever their `mode` says: enforce, audit (they tell what they"
+        " would deny) or off (enforce)",
+    ),
     _flag("host-ip", "IP", "own address for naming (environment: DAPR_HOST_IP)"),
     _flag("run-command", "TEXT", "the app's command, for `postern list`"),
     _flag("run-template", "FILE", "the run file, for `postern list`"),

@@ -20,9 +20,19 @@ from proxy.settings.origins import VARIABLES
 from proxy.settings.otel import OTEL_VARIABLES, otel_settings
 from proxy.settings.otel_sdk import sdk_warnings
 from proxy.settings.readers import FlagReader
-from proxy.settings.values import AppHealth, AppProtocol, OwnPort, PortWish, Profile, RunMetadata, Settings
+from proxy.settings.values import (
+    AppHealth,
+    AppProtocol,
+    OwnPort,
+    PolicyMode,
+    PortWish,
+    Profile,
+    RunMetadata,
+    Settings,
+)
 
 PROFILES: tuple[Profile, ...] = ("dev", "production", "daprd")
+POLICY_MODES: tuple[PolicyMode, ...] = ("enforce", "audit", "off")
 PROTOCOLS: tuple[AppProtocol, ...] = ("http", "https", "h2c", "grpc", "grpcs")
 LOOPBACK = ("127.0.0.1", "::1")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - Dapr's default, under its name only
@@ -123,6 +133,7 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         config_paths=read.files("config"),
         resources_paths=(*read.folders("resources-path"), *read.folders("components-path")),
         config_lenient=read.switch("config-lenient", default=False),
+        access_policy_mode=read.choice("access-policy-mode", POLICY_MODES, "enforce"),
         keep_open_calls=read.switch("keep-open-calls", default=False, variable="POSTERN_KEEP_OPEN_CALLS"),
         mtls=mtls,
         sentry_address=sentry_address,

@@ -14,6 +14,7 @@ from telemetry.line_form import LineFilter, LineForm
 from telemetry.otlp.target import OtlpTarget, Signal
 
 Profile = Literal["dev", "production", "daprd"]
+PolicyMode = Literal["off", "audit", "enforce"]
 EngineChoice = Literal["auto", "native", "portable"]
 AppProtocol = Literal["http", "https", "h2c", "grpc", "grpcs"]
 LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
@@ -137,6 +138,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     config_paths: tuple[Path, ...]
     resources_paths: tuple[Path, ...]
     config_lenient: bool
+    access_policy_mode: PolicyMode  # the most that AccessPolicies may be in
     keep_open_calls: bool  # a new access policy holds for new calls alone
     # identity
     mtls: bool

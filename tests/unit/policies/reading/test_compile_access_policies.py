@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from policies.errors import DocumentError
 from policies.reloading.loading import PolicySnapshot, load
-from policies.rules.access_policies import Asked, Identity, PolicyRules, PolicyVerdict
+from policies.rules.access_policies import Asked, Identity, PolicyMode, PolicyRules, PolicyVerdict
 from tests.unit.policies.writing import sources
 
 CART = Identity("public", "default", "cart")
@@ -67,6 +68,23 @@ def test_what_no_rule_allows_is_denied(tmp_path: Path) -> None:
     assert not ask(rules, "/orders/1/2").allowed
     assert ask(enforced(tmp_path, policy(default="allow"))) == PolicyVerdict(allowed=True)
     assert ask(enforced(tmp_path, policy())) == PolicyVerdict(allowed=False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "enforced", "audited"), [("enforce", True, True), ("audit", False, True), ("off", False, False)]
+)
+def test_no_policy_is_in_more_than_the_mode_of_the_sidecar(
+    tmp_path: Path, mode: PolicyMode, enforced: bool, audited: bool
+) -> None:
+    texts = {"a.yaml": policy(rule("one"), name="a"), "b.yaml": policy(rule("two"), name="b", mode="audit")}
+    given = sources(tmp_path, resources=texts, profile="production", own_trust_domain="public")
+    found = load(replace(given, access_policy_mode=mode))
+    assert (found.access.policies.enforced is not None) is enforced
+    assert (found.access.policies.audited is not None) is audited
+    warned = [
+        text for text in found.warnings if f"spec.mode: is {mode} here, as --access-policy-mode says" in text
+    ]
+    assert len(warned) == {"enforce": 0, "audit": 1, "off": 2}[mode]
 
 
 def test_denying_rule_comes_before_all_that_allow(tmp_path: Path) -> None:
