@@ -238,7 +238,7 @@ async def test_peer_that_does_not_take_our_certificate_is_counted_so(engine: str
 
     def knock() -> None:  # blocking: only so `ssl` sends the alert
         with (
-            socket.create_connection(("127.0.0.1", port), timeout=5.0) as connection,
+            socket.create_connection(("127.0.0.1", port), timeout=30.0) as connection,
             pytest.raises(ssl.SSLError),
         ):
             context.wrap_socket(connection)

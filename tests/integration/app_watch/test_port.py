@@ -80,7 +80,7 @@ def test_holder_of_another_user_is_foreign_unless_the_app_runs_as_that_user(
                 capture_output=True,
                 text=True,
                 check=True,
-                timeout=20,
+                timeout=60,
             )
             app.communicate()
     assert found.stdout.split() == ["0", str(is_foreign)]

@@ -17,7 +17,7 @@ import http.server, os, signal, sys, threading, urllib.request
 
 def ask(port, path="/v1.0/healthz/outbound"):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return f"{answer.status} {answer.read().decode()}".strip()
     except urllib.error.HTTPError as error:
         return f"{error.code} {error.read().decode()}"

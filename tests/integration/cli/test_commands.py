@@ -121,6 +121,11 @@ async def test_endpoints_and_trace_after_a_call(secured: Commands) -> None:
     assert "cart" in output
 
 
+def here(endpoints: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Those of this mesh: other tests announce instances of this name, too, and without a mesh."""
+    return [one for one in endpoints if one["source"] == "host registry"]
+
+
 async def test_endpoints_of_an_app_that_nobody_called_yet_are_looked_up(commands: Commands) -> None:
     await running(commands)
     code, output = await commands.done("endpoints", "cart", "-o", "json")
@@ -128,7 +133,7 @@ async def test_endpoints_of_an_app_that_nobody_called_yet_are_looked_up(commands
     assert json.loads(output)[0]["source"] == "host registry"
     code, as_yaml = await commands.done("endpoints", "cart", "-o", "yaml")
     assert code == 0
-    assert yaml.safe_load(as_yaml) == json.loads(output)
+    assert here(yaml.safe_load(as_yaml)) == here(json.loads(output))
     code, output = await commands.done("endpoints", "nobody")
     assert code == 1
     assert "nobody: no endpoint was found; host registry: no entry" in output
@@ -220,6 +225,6 @@ async def test_failed_call_that_was_not_sampled_is_listed_and_shown(secured: Com
     assert (code, json.loads(output)["traces"]) == (0, [])
     code, output = await secured.done("trace", trace_id[1])
     assert code == 0
-    assert "· queued" in output
+    assert re.search(r"· resolve \S+ \S+, queue ", output), output
     code, output = await secured.done("trace", "--list", "--since", "yesterday")
     assert (code, "--since 'yesterday'" in output) == (2, True)

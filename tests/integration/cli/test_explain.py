@@ -37,7 +37,7 @@ async def test_allowed_denied_and_unknown_are_told_apart_and_why(secured: Comman
         "caller spiffe://public/ns/default/web",
         "access allowed: policy=web",
         "sends GET /items?n=1",
-        "timeouts connect 5 s, attempt",
+        "timeouts connect 30 s, attempt",
         "breaker of /items at cart: closed, not asked so far",
     ):
         assert told in text, (told, output)

@@ -153,11 +153,11 @@ def test_checkout_of_an_empty_cart_leads_to_the_cart(shopper: Shopper) -> None:
 def test_grpc_service_answers_health_and_reflection(shop: Mapping[str, str], name: str, service: str) -> None:
     with grpc.insecure_channel(shop[name], options=PLAIN) as channel:
         status = health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(service=service), timeout=10
+            health_pb2.HealthCheckRequest(service=service), timeout=60
         )
         ask = reflection_pb2.ServerReflectionRequest(list_services="")
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        (answer,) = stub.ServerReflectionInfo(iter([ask]), timeout=10)
+        (answer,) = stub.ServerReflectionInfo(iter([ask]), timeout=60)
     assert status.status == health_pb2.HealthCheckResponse.SERVING
     assert service in {entry.name for entry in answer.list_services_response.service}
 
@@ -167,7 +167,7 @@ def test_trace_context_travels_to_the_second_service(shop: Mapping[str, str]) ->
     with grpc.insecure_channel(shop["cart"], options=PLAIN) as channel:
         item = shop_pb2.CartItem(product_id="mug", quantity=1)
         shop_pb2_grpc.CartServiceStub(channel).Add(
-            shop_pb2.ChangeCartRequest(user_id="u", item=item), timeout=10
+            shop_pb2.ChangeCartRequest(user_id="u", item=item), timeout=60
         )
     with grpc.insecure_channel(shop["checkout"], options=PLAIN) as channel:
         order = shop_pb2_grpc.CheckoutServiceStub(channel).PlaceOrder(
@@ -178,7 +178,7 @@ def test_trace_context_travels_to_the_second_service(shop: Mapping[str, str]) ->
                 card=shop_pb2.Card(number="4242424242424242", expiry_year=2039, expiry_month=12),
             ),
             metadata=metadata,
-            timeout=10,
+            timeout=60,
         )
     assert order.trace_id == TRACE_ID
     assert order.total.currency == "EUR"
@@ -190,7 +190,7 @@ def test_trace_context_travels_to_the_second_service(shop: Mapping[str, str]) ->
 )
 def test_reviews_refuse_what_is_no_purchase(shop: Mapping[str, str], body: bytes) -> None:
     host, _, port = shop["reviews"].partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
     try:
         connection.request("POST", "/purchases", body)
         assert connection.getresponse().status == 400
@@ -200,7 +200,7 @@ def test_reviews_refuse_what_is_no_purchase(shop: Mapping[str, str], body: bytes
 
 def test_pages_allow_no_script_and_no_frame(shop: Mapping[str, str]) -> None:
     host, _, port = shop["frontend"].partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
     try:
         connection.request("GET", "/")
         answer = connection.getresponse()

@@ -47,7 +47,7 @@ def test_caller_prints_what_hello_answers(hello: str, path: str, printed: str, c
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert done.stdout.strip() == printed

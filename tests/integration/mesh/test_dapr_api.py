@@ -340,7 +340,7 @@ async def test_unknown_method_is_unimplemented_and_says_what_is_served(client: D
 async def test_method_that_streams_is_unimplemented_too(mesh: Standing) -> None:
     async with grpc.aio.insecure_channel(f"localhost:{mesh.web.grpc_port}") as channel:
         made: Any = channel.stream_stream  # the stubs want serializers, which it does without
-        stream = made("/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1")(timeout=10.0)
+        stream = made("/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1")(timeout=60.0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

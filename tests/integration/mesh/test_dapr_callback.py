@@ -155,7 +155,7 @@ async def test_callback_itself_cannot_be_called(called: Called, caller: str, kin
     if kind == "application/grpc":
         async with grpc.aio.insecure_channel(f"localhost:{sidecar.grpc_port}") as channel:
             made = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
-            call = made(message, metadata=(("dapr-app-id", "orders"),), timeout=20.0)
+            call = made(message, metadata=(("dapr-app-id", "orders"),), timeout=60.0)
             assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
             assert "by its own proxy alone" in await call.details()
         return

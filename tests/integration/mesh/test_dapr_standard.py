@@ -58,7 +58,7 @@ async def reflected(
     made: grpc.aio.Channel, version: str, *asked: ServerReflectionRequest, metadata: Metadata = TOKEN
 ) -> list[ServerReflectionResponse]:
     """The answers to questions of one stream. Raises AioRpcError."""
-    stream = reflection(made, version)(iter(asked), metadata=metadata, timeout=20.0)
+    stream = reflection(made, version)(iter(asked), metadata=metadata, timeout=60.0)
     return [answer async for answer in stream]
 
 
@@ -69,7 +69,7 @@ async def health(made: grpc.aio.Channel, service: str, metadata: Metadata = ()) 
         request_serializer=HealthCheckRequest.SerializeToString,
         response_deserializer=HealthCheckResponse.FromString,
     )
-    answer = await check(HealthCheckRequest(service=service), metadata=metadata, timeout=20.0)
+    answer = await check(HealthCheckRequest(service=service), metadata=metadata, timeout=60.0)
     return int(answer.status)
 
 

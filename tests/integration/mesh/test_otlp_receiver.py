@@ -60,7 +60,7 @@ async def by_grpc(sidecar: Sidecar, body: bytes, *metadata: tuple[str, str], pac
         call = channel.unary_unary(f"/{SERVICE}/Export", None, None)
         answer: bytes = await call(
             body,
-            timeout=20,
+            timeout=60,
             metadata=metadata,
             compression=grpc.Compression.Gzip if packed else None,
         )

@@ -57,7 +57,7 @@ def logs(text: str) -> bytes:
 async def by_grpc(sidecar: Sidecar, signal: Signal, body: bytes) -> bytes:
     async with grpc.aio.insecure_channel(f"localhost:{sidecar.grpc_port}") as channel:
         call = channel.unary_unary(f"/{SERVICES[signal]}/Export", None, None)
-        answer: bytes = await call(body, timeout=20)
+        answer: bytes = await call(body, timeout=60)
     return answer
 
 

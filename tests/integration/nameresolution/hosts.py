@@ -21,7 +21,7 @@ Words = dict[str, Any]
 
 def ip(*words: str) -> None:
     """Run one `ip` command."""
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=20)
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=60)
 
 
 def why_no_namespaces() -> str:

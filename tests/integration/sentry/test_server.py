@@ -60,13 +60,13 @@ def fixed(token: str, validator: TokenValidator = TokenValidator.JWKS) -> TokenS
 
 
 def openssl(*arguments: str, data: bytes = b"") -> str:
-    done = subprocess.run(["openssl", *arguments], input=data, capture_output=True, timeout=20, check=False)
+    done = subprocess.run(["openssl", *arguments], input=data, capture_output=True, timeout=60, check=False)
     return (done.stdout + done.stderr).decode(errors="replace")
 
 
 def run_sentry(*flags: str) -> "subprocess.CompletedProcess[str]":
     """A sentry that is expected to end by itself."""
-    return subprocess.run(command(*flags), capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command(*flags), capture_output=True, text=True, timeout=60, check=False)
 
 
 async def code_of(sentry: Running, message: bytes, path: str = METHOD) -> int:
@@ -363,10 +363,10 @@ def test_healthz_answers_on_its_own_port(root: Path) -> None:
         port = probe.getsockname()[1]
     flags = ("--healthz-port", str(port), "--healthz-listen-address", "127.0.0.1")
     with running_sentry(root, *flags):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as answer:
             assert answer.status == 200
         with pytest.raises(urllib.error.HTTPError) as refusal:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=30)
         refusal.value.close()
         assert refusal.value.code == 404
 
@@ -379,7 +379,7 @@ async def test_flags_of_daprs_sentry_without_effect_are_named_once(root: Path) -
 
 
 def scraped(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
         return str(answer.read().decode())
 
 
@@ -415,7 +415,7 @@ async def test_metrics_are_served_over_tls_from_files_that_may_change(root: Path
         return ssl.create_default_context(cadata=authority.root_pem.decode())
 
     def read(address: str, tls: ssl.SSLContext) -> str:
-        with urllib.request.urlopen(f"https://{address}/metrics", timeout=5, context=tls) as answer:
+        with urllib.request.urlopen(f"https://{address}/metrics", timeout=30, context=tls) as answer:
             return str(answer.read().decode())
 
     trusted = put(first)
