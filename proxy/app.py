@@ -52,6 +52,7 @@ from proxy.control.name_sources import NameSources
 from proxy.control.observer import Reporter
 from proxy.control.plane import Control
 from proxy.control.policy_sources import policy_sources
+from proxy.control.refused_calls import RefusedCalls
 from proxy.control.reloads import Reloads
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.resolving import NameTracer
@@ -174,7 +175,10 @@ class Sidecar:
             ),
             ejections=ejections,
         )
-        self._engine_notice = chosen.notice
+        self._engine_notice, self._refused_calls = (
+            chosen.notice,
+            RefusedCalls(hops, reporter.recorder, get_logger("postern.engine")),
+        )
         self._engine = chosen.make(
             replace(settings.limits, head_bytes=settings.read_buffer_bytes),
             reporter,
@@ -323,7 +327,9 @@ class Sidecar:
             control, listening = self._control, self._listening
             translators, otlp = self._translators(), self._otlp_server()
             begun = (
-                self._dapr_api.start(self._admin, listening.open_invoker, control.dapr_api_started),
+                self._dapr_api.start(
+                    *(self._admin, listening.open_invoker, control.dapr_api_started), self._refused_calls
+                ),
                 self._callback.start(
                     settings.app_id, listening.open_callback, control.callback_started, self._rpc_ended()
                 ),

@@ -61,14 +61,18 @@ class CallRecorder:
         self._kinds.clear()
 
     def count(self, call: Call) -> None:
-        """Counts a call that leaves neither a span nor a line: one to the proxy's own API."""
+        """Counts a call."""
         self._count(call, self._kind(call))
+
+    def keep(self, call: Call) -> None:
+        """Keeps the span of a call if it is sampled, failed or slow."""
+        if call.context.sampled or self.is_kept(call):
+            self._keep_span(call)
 
     def record(self, call: Call) -> None:
         """Counts the call, keeps its span if it is sampled, failed or slow, writes its access line if one is wanted."""
-        self._count(call, self._kind(call))
-        if call.context.sampled or self.is_kept(call):
-            self._keep_span(call)
+        self.count(call)
+        self.keep(call)
         if self._access_log is not None:
             self._access_log(call)
 
@@ -85,8 +89,12 @@ class CallRecorder:
 
     def _keep_span(self, call: Call) -> None:
         span = self._span(call)
-        if span is not None:
-            (self.tracer.record if call.context.sampled else self.tracer.keep)(span)
+        if span is None:
+            return
+        if call.context.sampled:
+            self.tracer.record(span)
+        else:
+            self.tracer.keep(span, of_call=bool(call.dst))
 
     @property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None:

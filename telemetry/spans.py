@@ -19,6 +19,8 @@ from telemetry.report import AttemptNote, Call
 
 #: Characters of a path in a span.
 PATH_LIMIT = 1024
+#: The span of a request whose head we could not read, or whose path is hidden.
+UNREADABLE = "request"
 # For a name that is looked up, at limits, or for a connection: shorter waits are part of every call, and no event.
 _WAIT_NS = 5_000_000
 #: The scope that spans of service invocation have always had.
@@ -150,22 +152,19 @@ _CLOSED = frozenset({("", ""), ("closed", "closed")})  # circuit breakers that c
 
 
 def span_of(call: Call, service: str, form: SpanForm = DEFAULT_FORM, route: str = "") -> Span | None:
-    """The span of a call, or None for probes: a path with `/healthz` in it is never traced. route: the pattern that its path matches."""
+    """The span of a call, or None for probes: a path with `/healthz` in it is never traced. route: the pattern that its path matches.
+
+    A call without a `dst` was to our own API, or is a request that we refused, whatever it asked for: its path is the name.
+    """
     path = clipped(call.path)
-    if "/healthz" in path:
+    if "/healthz" in path and call.dst:
         return None
     outbound = call.direction == "outbound"
     error_type = error_type_of(call)
     host, port = call.peer_address, 0
     if outbound:
-        host, port = split_address(call.endpoint) if call.endpoint else ("", 0)
-    if call.protocol == "grpc":
-        name = path
-        attributes = _grpc_attributes(call, path, form, outbound=outbound)
-    else:
-        method = method_of(path)
-        name = f"CallLocal/{call.dst}/{method}"
-        attributes = (_client_attributes if outbound else _server_attributes)(call, method, form)
+        host, port = split_address(call.endpoint) if call.endpoint and call.dst else ("", 0)
+    name, attributes = _described(call, path, form, outbound=outbound)
     attributes += _address_attributes(call, host, port, form, outbound=outbound)
     if route and form.has_otel:
         attributes.append((names.HTTP_ROUTE, route))
@@ -196,6 +195,17 @@ def span_of(call: Call, service: str, form: SpanForm = DEFAULT_FORM, route: str 
         events,
         _detail(call),
     )
+
+
+def _described(call: Call, path: str, form: SpanForm, *, outbound: bool) -> tuple[str, list[tuple[str, str]]]:
+    """The name of a span, and what its protocol has to say."""
+    if call.protocol == "grpc":
+        return path, _grpc_attributes(call, path, form, outbound=outbound)
+    if not call.dst:
+        return path or UNREADABLE, _api_attributes(call, path, form)
+    method = method_of(path)
+    attributes = (_client_attributes if outbound else _server_attributes)(call, method, form)
+    return f"CallLocal/{call.dst}/{method}", attributes
 
 
 def _detail(call: Call) -> Detail:
@@ -262,6 +272,20 @@ def _client_attributes(call: Call, method: str, form: SpanForm) -> list[tuple[st
     return attributes
 
 
+def _api_attributes(call: Call, path: str, form: SpanForm) -> list[tuple[str, str]]:
+    status = str(call.status)
+    attributes = []
+    if form.has_dapr:
+        attributes += [(names.DAPR_PROTOCOL, "http"), (names.DAPR_API, f"{call.verb} {path}")]
+        attributes.append((names.DAPR_STATUS_CODE, status))
+    attributes.append((names.HTTP_REQUEST_METHOD, call.verb))
+    if form.has_otel:
+        attributes += [(names.URL_PATH, path), (names.HTTP_RESPONSE_STATUS_CODE, status)]
+    query = f"?{clipped(call.query)}" if form.captures_query and call.query else ""
+    attributes.append((names.URL_FULL, f"{path}{query}"))
+    return attributes
+
+
 def _server_attributes(call: Call, method: str, form: SpanForm) -> list[tuple[str, str]]:
     attributes = []
     if form.has_dapr:
@@ -287,7 +311,9 @@ def _grpc_attributes(call: Call, path: str, form: SpanForm, *, outbound: bool) -
             (names.RPC_SYSTEM_NAME, "grpc"),
             (names.RPC_METHOD, path[1:] if path.startswith("/") else path),
         ]
-    if outbound:
+    if not call.dst:
+        pass  # a method of our own API
+    elif outbound:
         if form.has_dapr:
             attributes += [(names.DAPR_APP_ID, call.dst), (names.NET_PEER_NAME, call.dst)]
         attributes.append((names.PEER_SERVICE, call.dst))

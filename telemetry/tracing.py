@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from telemetry.exporting import Exporter, ExportLimits, ExportQueue, QueueRunner
+from telemetry.kept import KeptSpans
 from telemetry.logs import get_logger
 from telemetry.otlp.log_items import LogItem
 from telemetry.otlp.received import Received, weigh
@@ -21,6 +22,10 @@ AnyQueue = ExportQueue[Span] | ExportQueue[SpanItem] | ExportQueue[Received] | E
 RING = 4_096  # spans of sampled calls in memory
 KEPT = 1_024  # of others that failed or were slow: beside the first, so that no number of good calls pushes them out
 KEPT_PER_S = 100
+KEPT_BYTES = 8 * 1024 * 1024
+REFUSED = 256  # of what we refused and names no callee: apart from calls that failed, which a flood of bad requests is not to push out
+REFUSED_PER_S = 20
+REFUSED_BYTES = 1024 * 1024
 APP_RING = 2_048  # that the app itself made
 _ROUNDS = 256  # of remembering: more spans than there is room for, and an end under any load
 _PIECE = 128  # written spans that are lost together at most
@@ -29,8 +34,8 @@ _PIECE = 128  # written spans that are lost together at most
 class Tracer:
     """Takes finished spans, and what the app sent of its own; never blocks, never raises. Used on the loop's thread.
 
-    Owns three rings of the latest spans: of sampled calls, of those that were kept for how they ended, and of the app's own. Each queue
-    owns its own. Mutable state: the queues, one for each exporter, and how many spans may be kept now; `not_kept` counts those beyond.
+    Owns the latest spans: of sampled calls, of those that were kept for how they ended, and of the app's own. Each queue
+    owns its own. Mutable state: the queues, one for each exporter.
     forwarders: for what the app sent, apart from our own spans, so that a talkative app displaces none of them.
     """
 
@@ -52,10 +57,8 @@ class Tracer:
         self._runner = QueueRunner()
         self._open(exporters, forwarders)
         self._ring: deque[Span] = deque(maxlen=ring)
-        self._kept: deque[Span] = deque(maxlen=KEPT)
-        self._clock = clock
-        self._may_keep, self._since = float(KEPT_PER_S), clock()
-        self.not_kept = 0
+        self._kept = KeptSpans(KEPT, KEPT_BYTES, KEPT_PER_S, clock)
+        self._refused = KeptSpans(REFUSED, REFUSED_BYTES, REFUSED_PER_S, clock)
         self._recall: Callable[[], bool] = lambda: False
         self._last: Span | None = None
         self._app_ring: deque[Span] = deque(maxlen=APP_RING)
@@ -148,16 +151,18 @@ class Tracer:
         """Keeps spans that the app made."""
         self._app_ring.extend(spans)
 
-    def keep(self, span: Span) -> None:
-        """Keeps the span of a call that was not sampled, at most so many a second; no exporter gets it."""
-        now = self._clock()
-        self._may_keep = min(KEPT_PER_S, self._may_keep + (now - self._since) * KEPT_PER_S)
-        self._since = now
-        if self._may_keep < 1:
-            self.not_kept += 1
-            return
-        self._may_keep -= 1
-        self._kept.append(self._latest(span))
+    def keep(self, span: Span, *, of_call: bool = True) -> None:
+        """Keeps the span of a call that was not sampled, at most so many a second; no exporter gets it.
+
+        of_call: it named a callee.
+        """
+        if (self._kept if of_call else self._refused).take(span):
+            self._latest(span)
+
+    @property
+    def not_kept(self) -> int:
+        """Spans that were too many in their second."""
+        return self._kept.refused + self._refused.refused
 
     def _latest(self, span: Span) -> Span:
         if self._last is None or span.end_ns >= self._last.end_ns:  # an engine's are remembered late
@@ -166,7 +171,7 @@ class Tracer:
 
     def recent(self, trace_id: int | None = None) -> tuple[Span, ...]:
         """The spans in memory, oldest first: ours, behind them those kept for how they ended, and the app's; of one trace if named."""
-        rings = (self._ring, self._kept, self._app_ring)
+        rings = (self._ring, self._kept, self._refused, self._app_ring)
         return tuple(
             span for ring in rings for span in ring if trace_id is None or span.context.trace_id == trace_id
         )

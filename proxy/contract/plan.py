@@ -84,6 +84,13 @@ Edits = tuple[Edit, ...]
 
 
 FORCED: Final = -1
+REFUSED: Final = (
+    -2
+)  # an answer of ours that names no callee: recorded up to a rate, however its trace is sampled
+NEVER: Final = (
+    -3
+)  # a call with no span of its own: health, what another call stands for, telemetry that the app sends
+REFUSED_PER_S: Final = 20.0  # so that a flood of bad requests is no flood of spans
 
 
 class Labels(Struct, frozen=True, kw_only=True):
@@ -105,7 +112,7 @@ class Labels(Struct, frozen=True, kw_only=True):
     is_grpc_web: bool = False  # translated for an app that speaks gRPC: counts as a gRPC call
     is_inner: bool = False  # made by InvokeService, a call of its own in the metrics of the API, or a daprd's envelope: the call is within
     baggage: str = ""  # why some of it was dropped
-    sampling: int = 0  # the number of the sampling rule for new traces, from 1 on; FORCED: they are recorded; 0: the common rate holds
+    sampling: int = 0  # the number of the sampling rule for new traces, from 1 on; FORCED, REFUSED, NEVER; 0: the common rate holds
     policies: tuple[tuple[str, str, str, str], ...] = ()  # in force: resource, its namespace, kind, target
 
 

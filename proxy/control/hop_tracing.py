@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.contract.engine import HopSpan, Sampling, SamplingRule, SpanIds
 from proxy.contract.head import Header
-from proxy.contract.plan import FORCED
+from proxy.contract.plan import FORCED, NEVER, REFUSED, REFUSED_PER_S
 from telemetry.context import (
     RuleSampler,
     Sampler,
@@ -50,6 +50,7 @@ class HopTracing:
         self.is_b3_read = is_b3_read
         self._rules = tuple(rules)
         self._by_rule = tuple(RuleSampler(*rule, clock) for rule in rules)
+        self._refused = RuleSampler(1.0, REFUSED_PER_S, clock)
 
     def follow(self, other: "HopTracing") -> None:
         """Begin spans as `other` does from now on."""
@@ -61,11 +62,14 @@ class HopTracing:
         return ContextSpan(self.sampler.start(extract(headers, grpc=grpc, b3=self.is_b3_read)))
 
     def by_rule(self, span: HopSpan, number: int) -> HopSpan:
-        """The same span by a rule, which decides about roots alone, or recorded because it is FORCED."""
+        """The same span by a rule, which decides about roots alone, or as FORCED, REFUSED and NEVER say of all."""
         assert isinstance(span, ContextSpan)
         context = span.context
         if number == FORCED:
             return ContextSpan(context._replace(sampled=True))
+        if number in {REFUSED, NEVER}:
+            sampled = context.sampled and number == REFUSED and self._refused.takes(context.trace_id)
+            return ContextSpan(context._replace(sampled=sampled))
         if context.parent_id or number > len(self._by_rule):
             return span
         return ContextSpan(context._replace(sampled=self._by_rule[number - 1].takes(context.trace_id)))

@@ -8,7 +8,7 @@ from proxy.contract.breakers import BreakerTurn
 from proxy.contract.engine import Measures, PeerRefusal
 from proxy.contract.fields import baggage_values
 from proxy.contract.outcome import Outcome, Phases, Tally
-from proxy.contract.plan import Cause, Labels
+from proxy.contract.plan import NEVER, Cause, Labels
 from proxy.control.breakers import BreakerNews
 from proxy.control.call_lines import CallLines
 from proxy.control.call_spans import CallSpans
@@ -86,10 +86,11 @@ class Reporter:
         taps = self._taps
         if taps is not None and taps.is_open and (outcome.labels.dst or outcome.cause not in _NO_CALL):
             taps.offer(_call(outcome), outcome)
-        if not outcome.labels.dst:
-            self.recorder.count(
-                self._told(outcome)
-            )  # our own API, or nobody was named: no call crossed the mesh
+        if not outcome.labels.dst:  # our own API, or nobody was named: no call crossed the mesh
+            told = self._told(outcome)
+            self.recorder.count(told)
+            if outcome.labels.sampling != NEVER:
+                self.recorder.keep(told)
             return
         if outcome.cause is Cause.DENIED:
             labels, path = outcome.labels, _path(outcome.head.path, outcome.labels)
@@ -130,7 +131,8 @@ class Reporter:
         """The caller's log has a line for each call of its app that a proxy ended, as many as fit (the log bounds them)."""
         labels, last = outcome.labels, outcome.attempts[-1] if outcome.attempts else None
         cause = outcome.cause or (last.said if last is not None else None)
-        if labels.direction != "outbound" or cause is None or outcome.cause in _NO_FAILURE:
+        is_callers = labels.direction == "outbound" or not labels.dst
+        if not is_callers or cause is None or outcome.cause in _NO_FAILURE:
             return
         facts: dict[str, object] = {"status": outcome.status}
         if outcome.grpc_code is not None:
@@ -186,7 +188,7 @@ class Reporter:
 
     def traced(self, outcome: Outcome) -> None:
         """A call ended that is in a tally, and is sampled or worth keeping."""
-        if outcome.labels.dst:
+        if outcome.labels.dst or outcome.labels.sampling != NEVER:
             self.recorder.trace(self._told(outcome))
 
     def recalled(self, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from proxy import errors
 from proxy.contract.head import FROM_DAPRD
-from proxy.contract.plan import Cause, Edit, Edits, Labels, Op, Plan, Reply, RetryPolicy, Route
+from proxy.contract.plan import NEVER, Cause, Edit, Edits, Labels, Op, Plan, Reply, RetryPolicy, Route
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
 from proxy.deciding.app_plan import STRIP, AppView
@@ -26,7 +26,10 @@ _AGAIN: Final = RetryPolicy(
 
 
 def from_daprd(app: AppView, labels: Labels, trust_domain: str) -> Plan:
-    """The Plan for a peer's envelope: opened by the translator, whose request is judged. Labels name no callee: it isn't counted twice."""
+    """The Plan for a peer's envelope: opened by the translator, whose request is judged. Labels name no callee: it isn't counted twice,
+    nor traced.
+    """
+    labels = replace(labels, sampling=NEVER)
     edits: Edits = (
         Edit(op=Op.HOP_BY_HOP),
         *STRIP,
@@ -57,7 +60,12 @@ def to_daprd(
     """
     name = head.naming(b"postern-callee") or ""
     labels = Labels(
-        direction="outbound", surface="dapr", src=app.app_id, src_namespace=app.namespace, is_inner=True
+        direction="outbound",
+        surface="dapr",
+        src=app.app_id,
+        src_namespace=app.namespace,
+        is_inner=True,
+        sampling=NEVER,
     )
     callee = parse_callee(name, app.namespace)
     if callee is None or callee.key not in known:

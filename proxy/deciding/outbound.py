@@ -7,6 +7,7 @@ from policies.rules.http_endpoints import UrlError, is_url, parse_url
 from proxy import errors
 from proxy.contract.plan import (
     DETAIL,
+    NEVER,
     Cause,
     Decision,
     Edit,
@@ -229,9 +230,9 @@ class Outbound:
             or is_route_closed(self.view.apis, path_class[1])
         ):
             return None
-        found = self._to_api(LOCAL_API, (), body_bytes=1_048_576)
         if path_class[1] in HEALTH:  # whoever asks has neither token nor login
-            return found
+            return self._to_api(LOCAL_API, (), body_bytes=1_048_576, sampling=NEVER)
+        found = self._to_api(LOCAL_API, (), body_bytes=1_048_576)
         refused = self._token(head, "dapr")
         if refused is not None:
             return refused
@@ -249,14 +250,16 @@ class Outbound:
                 return None
             if view.routes.find(service) is not None or view.routes.claimants(service):
                 return None
-            return self._token(head, "own") or self._to_api(OTLP, _OTLP_EDITS, body_bytes=None)
+            return self._token(head, "own") or self._to_api(
+                OTLP, _OTLP_EDITS, body_bytes=None, sampling=NEVER
+            )
         if head.form() != "origin" or head.path_class(OUT_PATHS) != ("app",) or self._names_app(head):
             return None
         if head.method() != "POST" or head.path_class(OTLP_PATHS) == "":
             return None
         passed = self._token(head, "own") or self._through(head)
         return (
-            passed.onto(self._to_api(OTLP, _OTLP_EDITS, body_bytes=None))
+            passed.onto(self._to_api(OTLP, _OTLP_EDITS, body_bytes=None, sampling=NEVER))
             if isinstance(passed, Passed)
             else passed
         )
@@ -275,7 +278,8 @@ class Outbound:
         if local_name(head.authority()):
             return None
         if service in STANDARD_SERVICES and head.naming(b"dapr-app-id") is None:
-            return (None if service == HEALTH_SERVICE else self._token(head, "dapr")) or self._to_dapr_api()
+            refused = None if service == HEALTH_SERVICE else self._token(head, "dapr")
+            return refused or self._to_dapr_api(sampling=NEVER if service == HEALTH_SERVICE else 0)
         if not service.startswith(DAPR_RUNTIME):
             return None
         method = head.path_class(DAPR_METHODS)
@@ -290,9 +294,10 @@ class Outbound:
         if method[0] == "block":
             text, code = missing_method(method[1])
             return with_error_code(self.view.reply(Cause.UNSUPPORTED, text, surface="dapr"), code)
-        return self._to_dapr_api()
+        # The call that InvokeService makes has the span.
+        return self._to_dapr_api(sampling=NEVER if method[1] == "invoke" else 0)
 
-    def _to_dapr_api(self) -> Decision:
+    def _to_dapr_api(self, sampling: int = 0) -> Decision:
         """To the server of Dapr's gRPC API, once it has started."""
         if DAPR_API not in self.view.known:
             text = "Dapr's gRPC API did not start in time, see the log of this proxy"
@@ -303,10 +308,10 @@ class Outbound:
             )
         # The message limits are the server's: it answers in gRPC's own words.
         edits = (Edit(op=Op.REMOVE, name=b"dapr-api-token"), Edit(op=Op.DEADLINE))
-        return self._to_api(DAPR_API, edits, body_bytes=None)
+        return self._to_api(DAPR_API, edits, body_bytes=None, sampling=sampling)
 
-    def _to_api(self, cluster: str, edits: Edits, *, body_bytes: int | None) -> Plan:
-        labels = self.view.labels("dapr")
+    def _to_api(self, cluster: str, edits: Edits, *, body_bytes: int | None, sampling: int = 0) -> Plan:
+        labels = replace(self.view.labels("dapr"), sampling=sampling)
         return Plan(
             labels=labels,
             routes=(Route(cluster=cluster, edits=(Edit(op=Op.HOP_BY_HOP), *edits)),),

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from policies.rules.configuration import SamplingRule
 from policies.rules.templates import Template, TemplateTable, template_table
 from proxy.contract.head import Form
-from proxy.contract.plan import FORCED, Decision, Hold, Labels
+from proxy.contract.plan import FORCED, REFUSED, Decision, Hold, Labels, Reply
 from proxy.contract.recording import RecordingHead, Table
 from proxy.deciding.callee import FIRST_SAMPLING_SET, FORCE_SET, SAMPLING_TABLES, ForwardedPaths
 from proxy.deciding.policy_judge import FORMS, TemplatePaths
@@ -46,8 +46,10 @@ class SamplingRules(Struct, frozen=True, kw_only=True):
 
     def apply(self, head: RecordingHead, found: Decision) -> Decision:
         """The decision with the sampling that its new trace goes by. Reads only what a rule could turn on."""
-        if isinstance(found, Hold) or not found.labels.dst:
-            return found
+        if isinstance(found, Hold):
+            return found if found.then.labels.dst else replace(found, then=_refused(found.then))
+        if not found.labels.dst:
+            return _refused(found) if isinstance(found, Reply) else found
         number = self._number(head, found.labels)
         return replace(found, labels=replace(found.labels, sampling=number)) if number else found
 
@@ -83,6 +85,10 @@ class SamplingRules(Struct, frozen=True, kw_only=True):
             form = "method" if labels.strip else "whole"
         found = head.path_class(SAMPLING_TABLES + FORMS.index(form))
         return isinstance(found, tuple) and any(template in met for met in found)
+
+
+def _refused(reply: Reply) -> Reply:
+    return replace(reply, labels=replace(reply.labels, sampling=REFUSED))
 
 
 def sampling_rules(

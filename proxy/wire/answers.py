@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from proxy import errors
 from proxy.contract.engine import HopSpan, ListenerSpec
 from proxy.contract.head import Headers
-from proxy.contract.plan import DETAIL, TRACE_ID, Cause, Decide, Decision, Labels, Reply
+from proxy.contract.plan import DETAIL, REFUSED, TRACE_ID, Cause, Decide, Decision, Labels, Reply
 from proxy.contract.recording import RecordingHead
 from proxy.wire.grpc_web import trailer_frame
 from proxy.wire.request_info import with_trace
@@ -127,13 +127,26 @@ def end_grpc(down: Downstream, reply: Reply, detail: str, span: HopSpan, web: by
 
 def unlabelled(listener: str) -> Labels:
     """What telemetry says of a call that no decider saw."""
-    return Labels(direction="inbound" if listener == "peer" else "outbound")
+    return Labels(direction="inbound" if listener == "peer" else "outbound", sampling=REFUSED)
 
 
 def bad_request(reason: str, listener: ListenerSpec, headers: Headers) -> Reply:
     """400: a head with these fields is refused."""
     made = errors.reply(Cause.BAD_REQUEST, unlabelled(listener.name), f"bad request: {reason}")
     return replace(made, headers=(*made.headers, *listener.for_pages(headers)))
+
+
+def unreadable(text: str, traceparent: bytes) -> tuple[Headers, bytes]:
+    """Fields and body of an answer to a request whose head can't be read."""
+    trace_id = traceparent[3:35].decode("ascii")
+    body = errors.error_body(errors.ANSWERS[Cause.BAD_REQUEST].code, text, trace_id)
+    headers: Headers = (
+        (b"content-type", b"application/json"),
+        (errors.HEADER, Cause.BAD_REQUEST.value.encode()),
+    )
+    if traceparent:
+        headers = (*headers, (b"traceparent", traceparent))
+    return dated((*headers, (b"content-length", b"%d" % len(body)))), body
 
 
 def timed_out(listener: ListenerSpec, headers: Headers) -> Reply:

@@ -19,7 +19,7 @@ from proxy.wire.body_scan import BodyScan, ChunkScan, LengthScan
 from proxy.wire.head_scan import HeadCollector, Refusal, RequestStart, scan_request
 from proxy.wire.http1_call import REASONS, ServerCall
 from proxy.wire.http1_wire import Alarm, Outbox, Pieces, read_body, reset
-from proxy.wire.streams import AcceptCall, CountFrame, RawHead
+from proxy.wire.streams import AcceptCall, CountFrame, RawHead, Refuse, untraced
 from proxy.wire.turns import Rota
 from proxy.wire.websocket import offered_key, without_handshake
 
@@ -57,7 +57,9 @@ class Http1Server(asyncio.Protocol):
         initial: bytes = b"",
         rota: Rota | None = None,
         upgrade: Callable[[asyncio.Transport, h2c.Offer, bytes], None] | None = None,
+        refuse: Refuse = untraced,
     ) -> None:
+        self._reported = refuse
         self._pieces = Pieces(self._read_on, rota)
         self._accept = accept
         self.limits = limits
@@ -369,13 +371,10 @@ class Http1Server(asyncio.Protocol):
 
         Without fields for pages: a head that can't be read names no origin, and no browser frames a body as those do that end here.
         """
-        body = b'{"errorCode":"ERR_BAD_REQUEST","message":"%b"}' % _json_text(text)
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\npostern-error: bad-request\r\n" % (
-            status,
-            REASONS.get(status, b""),
-        )
-        date = b"date: %b\r\n" % answers.now()
-        self.out.put([head, date, b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body])
+        headers, body = answers.unreadable(text, self._reported(status))
+        fields = b"".join(b"%b: %b\r\n" % field for field in headers)
+        head = b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b""))
+        self.out.put([head, fields, b"connection: close\r\n\r\n", body])
         self.linger()
 
     def _break_off(self, refusal: Refusal) -> None:
@@ -417,7 +416,3 @@ class Http1Server(asyncio.Protocol):
         self._rest = b""
         self._transport.close()
         self._alarm.set(self.limits.head_s)
-
-
-def _json_text(text: str) -> bytes:
-    return text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii", "replace")

@@ -13,6 +13,7 @@ from h2.exceptions import ProtocolError
 from proxy.contract.engine import Limits
 from proxy.contract.head import Framing, Header, Headers
 from proxy.contract.plan import Cause
+from proxy.wire import answers
 from proxy.wire.field_decoder import OVERSIZED
 from proxy.wire.frame_filter import GoAway, goaway_frame
 from proxy.wire.h2c import AHEAD, Offer
@@ -27,9 +28,10 @@ from proxy.wire.http2 import (
     read_length,
     read_trailers,
 )
-from proxy.wire.streams import AcceptCall, CountFrame, RawHead, RequestEvents, Wire
+from proxy.wire.streams import AcceptCall, CountFrame, RawHead, Refuse, RequestEvents, Wire, untraced
 from proxy.wire.turns import Rota
 
+_TOO_LARGE = "the head is too large, or has too many fields"
 _OTHER_LENGTH = "the body has another length than its content-length"
 _LAST_STREAM_ID = 0x7FFFFFFF
 _DRAIN_PING = b"goodbye!"
@@ -105,10 +107,12 @@ class Http2Server(Http2End):
         own: bool = False,
         rota: Rota | None = None,
         offer: Offer | None = None,
+        refuse: Refuse = untraced,
     ) -> None:
         super().__init__(limits, count, server=True, own=own, rota=rota)
         self._offer = offer
         self._accept = accept
+        self._refused = refuse
         self._closed: Callable[[Http2Server], None] | None = closed
         self._leaving = False
         self._told = False  # we sent GOAWAY
@@ -228,7 +232,10 @@ class Http2Server(Http2End):
         if is_large or len(fields) > self._limits.header_count:
             self._count("head-size" if is_large else "header-count")
             self._filter.count_reset()
-            stream.respond(431, (), end=True)
+            headers, body = answers.unreadable(_TOO_LARGE, self._refused(431))
+            stream.respond(431, headers, end=False)
+            stream.send(body)
+            stream.finish(())
             return
         try:
             raw = read_head(fields, ended=ended)

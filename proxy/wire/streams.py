@@ -153,3 +153,11 @@ class ConnectionOwner(Protocol):
 
 AcceptCall = Callable[[Downstream, RawHead], RequestEvents]  # a server end hands each request head here, once
 CountFrame = Callable[[str], None]  # a flood limit or a rule was broken: kind
+Refuse = Callable[
+    [int], bytes
+]  # a head that can't be read is answered with a status: report that; the traceparent for the answer
+
+
+def untraced(_: int) -> bytes:
+    """Reports nothing."""
+    return b""

@@ -162,6 +162,14 @@ def _fields(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[tuple[str, 
             yield "traceparent", format_traceparent(context).decode("ascii")
 
 
+def header_fields(metadata: Iterable[tuple[str, str | bytes]]) -> Headers:
+    """Metadata as it came: binary fields in base64."""
+    return tuple(
+        (name.encode("latin-1"), b64encode(value) if isinstance(value, bytes) else value.encode("utf-8"))
+        for name, value in metadata
+    )
+
+
 def answer_to(app_id: str, found: LocalResponse, max_bytes: int) -> Answer:
     """What the caller of InvokeService gets for the answer to its HTTP call. max_bytes: of the message."""
     if any(name == HEADER for name, _ in found.headers):
@@ -236,20 +244,20 @@ def too_large(app_id: str, max_bytes: int) -> Answer:
 
 def _by_proxy(app_id: str, found: LocalResponse) -> Answer:
     mark = ((HEADER.decode(), _first(found.headers, HEADER).decode("latin-1")),)
+    trace = _first(found.headers, TRACEPARENT)
     try:
         told = json.loads(found.body)["message"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return _traced(failed(app_id, f"HTTP status {found.status}", trailing=mark), found.headers)
+        return traced(failed(app_id, f"HTTP status {found.status}", trailing=mark), trace)
     text = str(told).removeprefix(invocation_failure(app_id, ""))
     if mark[0][1] in _BREAKER:
-        return _traced(Answer(code=UNKNOWN, message=text, trailing=mark), found.headers)
+        return traced(Answer(code=UNKNOWN, message=text, trailing=mark), trace)
     code = DEADLINE_EXCEEDED if mark[0][1] == Cause.TIMEOUT.value else INTERNAL
-    return _traced(failed(app_id, text, code=code, trailing=mark), found.headers)
+    return traced(failed(app_id, text, code=code, trailing=mark), trace)
 
 
-def _traced(answer: Answer, headers: Headers) -> Answer:
-    """The same failure with the trace of the HTTP call, as other gRPC errors have it."""
-    trace = _first(headers, TRACEPARENT)
+def traced(answer: Answer, trace: bytes) -> Answer:
+    """The same failure with its trace (a `traceparent`), as other gRPC errors have it."""
     context = parse_traceparent(trace)
     if context is None:
         return answer

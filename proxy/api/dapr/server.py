@@ -11,7 +11,7 @@ import grpc.aio
 from proxy.api.dapr import standard
 from proxy.api.dapr.leaving import Leaving
 from proxy.api.dapr.receiving import limits
-from proxy.api.dapr.service import DaprService, Invoke, SidecarApi
+from proxy.api.dapr.service import DaprService, Invoke, Refused, SidecarApi
 from proxy.errors import ListenError
 
 # gRPC drops some calls, as CANCELLED, when 1,000 have come in and not been looked at; the service itself refuses those beyond CALLS.
@@ -28,6 +28,7 @@ async def serve(
     max_bytes: int,
     started: Callable[[str], None],
     *,
+    refused: Refused,
     head_bytes: int,
     leaving: Leaving,
 ) -> None:
@@ -36,7 +37,7 @@ async def serve(
     Raises ListenError.
     """
     server = grpc.aio.server(options=(*limits(max_bytes), *_PENDING))
-    service = DaprService(api, invoke, max_bytes, head_bytes)
+    service = DaprService(api, invoke, refused, max_bytes, head_bytes)
     server.add_generic_rpc_handlers((service.handlers(), *standard.handlers(api, leaving)))
     address = f"unix:{path}"
     try:

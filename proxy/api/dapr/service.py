@@ -11,7 +11,16 @@ from msgspec.structs import replace
 from proxy.api.dapr.codes import DEADLINE_EXCEEDED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED
 from proxy.api.dapr.common_pb2 import InvokeResponse
 from proxy.api.dapr.describing import metadata_response
-from proxy.api.dapr.invocation import Answer, HttpCall, answer_to, failed, http_call, too_large
+from proxy.api.dapr.invocation import (
+    Answer,
+    HttpCall,
+    answer_to,
+    failed,
+    header_fields,
+    http_call,
+    too_large,
+    traced,
+)
 from proxy.api.dapr.receiving import Context, unary
 from proxy.api.dapr.runtime_pb2 import (
     GetMetadataRequest,
@@ -20,6 +29,7 @@ from proxy.api.dapr.runtime_pb2 import (
     SetMetadataRequest,
     ShutdownRequest,
 )
+from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
 from proxy.errors import HEADER
 from proxy.wire.deadlines import TIMEOUT, left_ms
@@ -32,6 +42,8 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 Invoke = Callable[[HttpCall, float], Awaitable[LocalResponse]]
 """Makes an HTTP call within so many seconds. Raises LocalHttpError, TimeoutError."""
+Refused = Callable[[Headers, Cause, int], bytes]
+"""Is told of a call with this metadata that came to no HTTP call, why, and its code; returns the `traceparent` for its answer."""
 
 
 class SidecarApi(Protocol):
@@ -59,8 +71,11 @@ class DaprService:
     Mutable state: how many calls are being carried.
     """
 
-    def __init__(self, api: SidecarApi, invoke: Invoke, max_bytes: int, head_bytes: int) -> None:
+    def __init__(
+        self, api: SidecarApi, invoke: Invoke, refused: Refused, max_bytes: int, head_bytes: int
+    ) -> None:
         self._api = api
+        self._refused = refused
         self._invoke = invoke
         self._max_bytes = max_bytes
         self._head_bytes = head_bytes
@@ -81,7 +96,10 @@ class DaprService:
     async def invoke_service(self, request: InvokeServiceRequest, context: Context) -> InvokeResponse:
         """Call a method of an app."""
         call = http_call(request, context.invocation_metadata() or (), self._head_bytes)
-        answer = call if isinstance(call, Answer) else await self._carried(request.id, call, context)
+        if isinstance(call, Answer):
+            answer = self._traced(call, Cause.BAD_REQUEST, context)
+        else:
+            answer = await self._carried(request.id, call, context)
         if answer.initial:
             await context.send_initial_metadata(answer.initial)
         if answer.response is None:
@@ -93,12 +111,17 @@ class DaprService:
 
     async def _carried(self, app_id: str, call: HttpCall, context: Context) -> Answer:
         if self._calls >= CALLS:
-            return failed(app_id, f"{CALLS} calls are in flight, which is the limit", code=RESOURCE_EXHAUSTED)
+            text = f"{CALLS} calls are in flight, which is the limit"
+            return self._traced(failed(app_id, text, code=RESOURCE_EXHAUSTED), Cause.SHED, context)
         self._calls += 1
         try:
             return await self._answer(app_id, call, context)
         finally:
             self._calls -= 1
+
+    def _traced(self, answer: Answer, cause: Cause, context: Context) -> Answer:
+        headers = header_fields(context.invocation_metadata() or ())
+        return traced(answer, self._refused(headers, cause, answer.code))
 
     async def _answer(self, app_id: str, call: HttpCall, context: Context) -> Answer:
         left_s = context.time_remaining()

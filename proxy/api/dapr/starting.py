@@ -14,6 +14,7 @@ from telemetry.logs import Logger
 
 if TYPE_CHECKING:
     from proxy.api.dapr.invocation import HttpCall
+    from proxy.api.dapr.service import Refused
 
 Open = Callable[[str], Awaitable[object]]
 """Has the engine listen at an address. Raises ListenError."""
@@ -62,13 +63,14 @@ class DaprApi(OnDemand):
         self._head_bytes = head_bytes
         self.leaving = Leaving()
 
-    async def start(self, admin: Admin, open_way: Open, started: Started) -> None:
-        """See `run`."""
+    async def start(self, admin: Admin, open_way: Open, started: Started, refused: "Refused") -> None:
+        """See `run`. refused: see `service`."""
 
         async def serve() -> None:
             serving = await asyncio.to_thread(_load_api)
             own = (admin, self._invoke, self.path, self.max_bytes)
-            await serving(*own, started, head_bytes=self._head_bytes, leaving=self.leaving)
+            more = {"refused": refused, "head_bytes": self._head_bytes, "leaving": self.leaving}
+            await serving(*own, started, **more)
 
         await self.run("Dapr's gRPC API", open_way, serve)
 

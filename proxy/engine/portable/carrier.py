@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from proxy.contract.engine import HopSpan, Limits, ListenerSpec, Observer, Tracing
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import PHASED, Outcome
-from proxy.contract.plan import Hold, Labels
+from proxy.contract.plan import Cause, Hold, Labels
 from proxy.contract.recording import Tables
 from proxy.engine.portable.breakers import Breakers
 from proxy.engine.portable.budgets import Budgets
@@ -19,7 +19,8 @@ from proxy.engine.portable.gates import Gates
 from proxy.engine.portable.plans import Kept, PlanCache
 from proxy.engine.portable.pool import Pool
 from proxy.engine.portable.request_body import ReplayRoom
-from proxy.wire.streams import AcceptCall, Downstream, RawHead
+from proxy.wire import answers
+from proxy.wire.streams import AcceptCall, Downstream, RawHead, Refuse
 from proxy.wire.tls import TlsContexts
 from proxy.wire.turns import Rota
 
@@ -80,6 +81,31 @@ class Carrier:
             return exchange
 
         return accept
+
+    def refuser(self, listener: ListenerSpec, peer: str | None, address: str) -> Refuse:
+        """What a connection reports requests to whose heads it can't read."""
+        labels = answers.unlabelled(listener.name)
+
+        def refuse(status: int) -> bytes:
+            span, now_ns = self.sampled(self.tracing.begin((), grpc=False), labels), time.time_ns()
+            outcome = Outcome(
+                head=RequestHead(listener.name, "http1", "none", "", "", b"", "", b"", (), peer, address),
+                labels=labels,
+                trace=span,
+                started_ns=now_ns,
+                head_ns=0,
+                ended_ns=now_ns,
+                status=status,
+                grpc_code=None,
+                cause=Cause.BAD_REQUEST,
+                attempts=[],
+                up_bytes=0,
+                down_bytes=0,
+            )
+            self.observer.finished(outcome)
+            return span.traceparent
+
+        return refuse
 
     def decide(self, listener: ListenerSpec, head: RequestHead) -> Kept | Hold:
         """The kept decision that covers a head, or a fresh one."""

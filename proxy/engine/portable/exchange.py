@@ -147,10 +147,10 @@ class Exchange:
         if isinstance(decision, Hold):
             self._hold(decision, since)
             return
-        self.span = self.carrier.sampled(self.span, decision.decision.labels)
         if isinstance(decision.decision, Reply):
             self._reply(decision.decision)
         else:
+            self.span = self.carrier.sampled(self.span, decision.decision.labels)
             self._carry(decision, decision.decision)
 
     def _reply(self, reply: Reply) -> None:
@@ -177,9 +177,8 @@ class Exchange:
         found = plans.find(self.head) or plans.decide(self._listener.decide, self.head)
         if isinstance(found, Hold) or not isinstance(found.decision, Reply):
             return
-        reply = found.decision
-        if reply.cause is Cause.DENIED:
-            self._deny(reply)
+        if found.decision.cause is Cause.DENIED:
+            self._deny(found.decision)
 
     def _deny(self, reply: Reply) -> None:
         detail = "the access policy changed while the call was open"
@@ -530,6 +529,8 @@ class Exchange:
     def _answer(self, reply: Reply, detail: str) -> None:
         """An answer of our own, HTTP or gRPC by what was asked."""
         self._status = reply.status
+        if self._kept is None:
+            self.span = self.carrier.sampled(self.span, reply.labels)
         code, self._down_bytes = answers.send(
             self._down,
             reply,

@@ -22,7 +22,7 @@ from proxy.wire.frame_filter import PREFACE
 from proxy.wire.h2c import Offer
 from proxy.wire.http1_server import Http1Server
 from proxy.wire.http2_server import Http2Server
-from proxy.wire.streams import AcceptCall, CountFrame
+from proxy.wire.streams import AcceptCall, CountFrame, Refuse
 from proxy.wire.term import Term
 from proxy.wire.tls import IdentityMismatchError, peer_identity
 
@@ -226,6 +226,7 @@ class Listener:
             assert not isinstance(found, Waiting)  # no gate of connections has any wait
             passed = found
         accept = self.carrier.acceptor(self.spec, peer, address)
+        refuse = self.carrier.refuser(self.spec, peer, address)
         who = _who(peer, address, self.spec.name)
 
         def count(kind: str) -> None:
@@ -233,13 +234,13 @@ class Listener:
 
         limits = self.carrier.limits
         if http2:
-            second = Http2Server(accept, limits, count, self._end_closed, own=peer is None)
+            second = Http2Server(accept, limits, count, self._end_closed, own=peer is None, refuse=refuse)
             second.term = term
             if passed is not None:
                 self._passed[second] = passed
             end: ServerEnd = self._speak_http2(transport, second, seen)
         else:
-            end = self._speak_http1(transport, accept, count, seen)
+            end = self._speak_http1(transport, accept, count, refuse, seen)
         if self._draining:
             self.start_drain()
         return end
@@ -252,18 +253,25 @@ class Listener:
         return end
 
     def _speak_http1(
-        self, transport: asyncio.Transport, accept: AcceptCall, count: CountFrame, seen: bytes
+        self,
+        transport: asyncio.Transport,
+        accept: AcceptCall,
+        count: CountFrame,
+        refuse: Refuse,
+        seen: bytes,
     ) -> Http1Server:
         def closed() -> None:
             self._end_closed(end)
 
         def upgrade(transport: asyncio.Transport, offer: Offer, rest: bytes) -> None:
             self.ends.discard(end)
-            second = Http2Server(accept, limits, count, self._end_closed, own=True, offer=offer)
+            ours = (accept, limits, count, self._end_closed)
+            second = Http2Server(*ours, own=True, offer=offer, refuse=refuse)
             self._speak_http2(transport, second, rest)
 
         limits = self.carrier.limits
-        end = Http1Server(accept, limits, count, closed, rota=self.carrier.rota, upgrade=upgrade)
+        rota = self.carrier.rota
+        end = Http1Server(accept, limits, count, closed, rota=rota, upgrade=upgrade, refuse=refuse)
         self.ends.add(end)
         end.take_over(transport, seen)
         return end

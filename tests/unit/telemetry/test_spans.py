@@ -5,7 +5,7 @@ import json
 import pytest
 
 from telemetry.report import Call
-from telemetry.spans import DEFAULT_FORM, PATH_LIMIT, Span, SpanForm, method_of, span_of
+from telemetry.spans import DEFAULT_FORM, PATH_LIMIT, UNREADABLE, Span, SpanForm, method_of, span_of
 from tests.unit.telemetry.building import BEGAN, a_call, a_grpc_call, a_span, an_attempt
 
 
@@ -293,3 +293,30 @@ def test_route_and_baggage_are_attributes() -> None:
     assert attributes["http.route"] == "/orders/{id}"
     assert attributes["baggage.tenant"] == "a"
     assert "http.route" not in dict(made(call, DAPR, "/orders/{id}").attributes)
+
+
+def test_call_of_our_own_api_has_its_path_as_name_and_no_other_end() -> None:
+    call = a_call(dst="", path="/v1.0/metadata", endpoint="unix:/run/x.api")
+    span = made(call)
+    assert (span.name, span.kind, span.remote_service, span.remote_host) == (
+        "/v1.0/metadata",
+        "CLIENT",
+        "",
+        "",
+    )
+    attributes = dict(span.attributes)
+    assert attributes["dapr.api"] == "GET /v1.0/metadata"
+    assert attributes["url.full"] == attributes["url.path"] == "/v1.0/metadata"
+    assert attributes["dapr.status_code"] == attributes["http.response.status_code"] == "200"
+    assert not set(attributes) & {"rpc.service", "peer.service", "net.peer.name", "server.address"}
+    assert span.error is None
+
+
+def test_refusal_that_names_no_callee_has_its_reason_whatever_was_asked_for() -> None:
+    probe = made(a_call(dst="", path="/v1.0/healthz", status=403, cause="forbidden-origin"))
+    assert (probe.name, probe.error) == ("/v1.0/healthz", "Code(403): Forbidden (forbidden-origin)")
+    unread = made(a_call(dst="", path="", verb="", status=431, cause="bad-request"))
+    assert (unread.name, dict(unread.attributes)["error.type"]) == (UNREADABLE, "bad-request")
+    rpc = made(a_grpc_call(dst="", path="/a.B/C", grpc_code=12, cause="unsupported"))
+    assert rpc.name == "/a.B/C"
+    assert not set(dict(rpc.attributes)) & {"dapr-app-id", "peer.service"}

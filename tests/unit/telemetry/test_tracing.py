@@ -3,7 +3,7 @@
 import asyncio
 
 from telemetry.otlp.received import Received
-from telemetry.tracing import APP_RING, KEPT_PER_S, ExportLimits, Tracer
+from telemetry.tracing import APP_RING, KEPT_PER_S, REFUSED, ExportLimits, Tracer
 from telemetry.written import WrittenSpans
 from telemetry.zipkin import ZipkinExporter
 from tests.unit.telemetry.building import SAMPLED, a_span
@@ -148,6 +148,17 @@ def test_good_calls_push_out_no_span_that_was_kept_for_how_it_ended() -> None:
     for _ in range(10):
         tracer.record(a_span())
     assert len(tracer.recent(7)) == 1
+
+
+def test_refused_requests_push_out_no_call_that_failed() -> None:
+    now = [0.0]
+    tracer = Tracer("cart", clock=lambda: now[0])
+    tracer.keep(a_span(context=SAMPLED._replace(trace_id=7)))
+    for n in range(2_000):
+        now[0] = n
+        tracer.keep(a_span(context=SAMPLED._replace(trace_id=8)), of_call=False)
+    assert len(tracer.recent(7)) == 1
+    assert len(tracer.recent(8)) == REFUSED
 
 
 async def test_what_the_app_sent_has_queues_and_memory_of_its_own() -> None:

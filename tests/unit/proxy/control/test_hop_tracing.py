@@ -5,7 +5,7 @@ import random
 import pytest
 
 from proxy.contract.engine import Sampling, SamplingRule, SpanIds
-from proxy.contract.plan import FORCED
+from proxy.contract.plan import FORCED, NEVER, REFUSED, REFUSED_PER_S
 from proxy.control.hop_tracing import ContextSpan, HopTracing
 from telemetry.context import Sampler, SpanContext, extract
 
@@ -62,3 +62,18 @@ def test_rules_decide_about_roots_alone_and_force_about_all() -> None:
     assert roots == [False, True, True, True]
     children = [is_sampled(number, parent=7, sampled=False) for number in (1, 2, 3, FORCED)]
     assert children == [False, False, False, True]
+
+
+def test_refusals_are_recorded_up_to_a_rate_and_what_has_no_span_never() -> None:
+    now = [0.0]
+    tracing = HopTracing(Sampler(1.0, random.Random(1)), clock=lambda: now[0])
+
+    def is_recorded(number: int, *, sampled: bool = True) -> bool:
+        span = tracing.by_rule(ContextSpan(SpanContext(1, 2, 7, sampled)), number)
+        return isinstance(span, ContextSpan) and span.context.sampled
+
+    assert not is_recorded(NEVER)
+    assert not is_recorded(REFUSED, sampled=False)
+    assert sum(is_recorded(REFUSED) for _ in range(100)) == REFUSED_PER_S
+    now[0] = 0.5
+    assert sum(is_recorded(REFUSED) for _ in range(100)) == REFUSED_PER_S / 2

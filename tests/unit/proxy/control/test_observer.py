@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from proxy.contract.engine import PeerRefusal
 from proxy.contract.outcome import Attempt, Outcome, Tally
-from proxy.contract.plan import Cause, Labels
+from proxy.contract.plan import NEVER, REFUSED, Cause, Labels
 from proxy.control.hop_tracing import ContextSpan
 from proxy.control.observer import Reporter
 from proxy.control.tapping import Taps
@@ -193,6 +193,19 @@ def test_own_api_and_nobody_are_no_calls_of_the_mesh() -> None:
     telling = Telling()
     telling.reporter.finished(outcome(labels=Labels(direction="outbound", src="web")))
     assert telling.calls == []
+
+
+def test_refusal_that_names_no_callee_leaves_a_span_but_not_where_another_call_has_it() -> None:
+    telling = Telling()
+    labels = Labels(direction="outbound", src="web", sampling=REFUSED)
+    telling.reporter.finished(outcome("/x", labels=labels, cause=Cause.FORBIDDEN_ORIGIN, status=403))
+    (span,) = telling.tracer.recent()
+    assert (span.name, span.error) == ("/x", "Code(403): Forbidden (forbidden-origin)")
+    telling.reporter.finished(
+        outcome(labels=replace(labels, sampling=NEVER), cause=Cause.CONNECT, status=502)
+    )
+    telling.reporter.traced(outcome(labels=replace(labels, sampling=NEVER), status=502))
+    assert len(telling.tracer.recent()) == 1
 
 
 def test_denial_is_logged_with_its_decision_and_counted() -> None:

@@ -14,7 +14,7 @@ use postern_core::call::not_retried::NotRetried;
 use postern_core::call::outliers::EndpointTurn;
 use postern_core::connection::tls::Identity;
 use postern_core::decision::plan::ReleasedTokens;
-use postern_core::decision::trace::{RuleSampler, Sampler};
+use postern_core::decision::trace::{RuleSampler, Sampler, SamplingRules};
 use postern_core::engine::Engine;
 use postern_core::limits::Limits;
 use postern_core::seam::ask::{Attempt, Notice, Outcome};
@@ -180,7 +180,8 @@ impl NativeEngine {
     /// Begin spans here, by this rate; `None`: ask for each. `b3`: whether those headers are read. `rules`: rate, and how many in a second
     /// at most, of those that decisions name.
     fn set_sampling(&self, rate: Option<f64>, b3: bool, rules: Vec<(f64, Option<f64>)>) {
-        let rules: Arc<[RuleSampler]> = rules.into_iter().map(|(rate, per_s)| RuleSampler::new(rate, per_s)).collect();
+        let rules = rules.into_iter().map(|(rate, per_s)| RuleSampler::new(rate, per_s)).collect();
+        let rules = Arc::new(SamplingRules::new(rules));
         self.command(|| Command::SetSampler(rate.map(|rate| Sampler::new(rate, b3)), rules.clone()));
     }
 

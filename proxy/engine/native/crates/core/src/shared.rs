@@ -22,7 +22,8 @@ use crate::connection::tls::Identity;
 use crate::decision::cache::PlanCache;
 use crate::decision::plan::Decision;
 use crate::decision::tables::Tables;
-use crate::decision::trace::{RuleSampler, Sampler};
+use crate::decision::trace::{Sampler, SamplingRules, Span};
+use crate::fields::Headers;
 use crate::limits::Limits;
 use crate::seam::ask::{Inbox, Notice};
 use crate::seam::commands::{Command, CommandQueue, Cut, EndpointLoad, OpenWork};
@@ -53,7 +54,7 @@ pub struct Shared {
     pub identity: RefCell<Option<Identity>>,
     /// `None`: only the other side can begin a span.
     pub sampler: Cell<Option<Sampler>>,
-    pub sampling_rules: RefCell<Arc<[RuleSampler]>>,
+    sampling_rules: RefCell<Arc<SamplingRules>>,
     pub pool: Pool,
     pub replay: Arc<ReplayRoom>,
     pub stop: Notify,
@@ -88,7 +89,7 @@ impl Shared {
             clusters: RefCell::default(),
             identity: RefCell::default(),
             sampler: Cell::new(None),
-            sampling_rules: RefCell::new(Arc::new([])),
+            sampling_rules: RefCell::new(Arc::new(SamplingRules::new(vec![]))),
             pool: Pool::default(),
             replay,
             stop: Notify::new(),
@@ -110,6 +111,13 @@ impl Shared {
         let inboxes = crate::seam::inboxes::Inboxes::new(1, Box::new(|| ()), false);
         let replay = ReplayRoom::new(limits.replay_bytes);
         Self::new(WorkerIndex { worker: 0, of: 1 }, limits, inboxes.each()[0].clone(), Arc::default(), replay)
+    }
+
+    /// A new span by a decision's sampling; `None`: only the other side can begin it.
+    pub fn begin_span(&self, headers: &Headers, grpc: bool, sampling: i32) -> Option<Span> {
+        let mut span = self.sampler.get()?.begin(headers, grpc);
+        span.resample(sampling, &self.sampling_rules.borrow());
+        Some(span)
     }
 
     /// Tell news.

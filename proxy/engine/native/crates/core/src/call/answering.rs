@@ -122,7 +122,8 @@ impl Call {
 
     /// An answer of ours.
     pub async fn reply(&mut self, down: &mut Down, reply: &Reply, detail: &str) {
-        if !self.begin_own_span() {
+        let sampling = self.kept.as_ref().map_or(reply.token.sampling, |kept| kept.decision.token().sampling);
+        if !self.begin_span_by(sampling) {
             Box::pin(self.ask_span()).await;
         }
         self.status = reply.status;

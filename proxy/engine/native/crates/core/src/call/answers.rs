@@ -23,7 +23,7 @@ const TRACE_ID: u8 = 2; // in a body, for the trace's id
 pub const ERROR: HeaderName = HeaderName::from_static("postern-error");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
-const REQUEST_INFO: &[u8] = b"type.googleapis.com/google.rpc.RequestInfo";
+pub const REQUEST_INFO: &str = "type.googleapis.com/google.rpc.RequestInfo";
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What an answer in any form has for pages of listed origins.
@@ -153,7 +153,7 @@ fn with_trace(said: Option<Vec<u8>>, code: u32, message: &str, trace_id: &[u8]) 
     });
     let (mut info, mut any) = (Vec::with_capacity(34), Vec::with_capacity(80));
     field(&mut info, 1, trace_id);
-    field(&mut any, 1, REQUEST_INFO);
+    field(&mut any, 1, REQUEST_INFO.as_bytes());
     field(&mut any, 2, &info);
     field(&mut out, 3, &any);
     out
@@ -185,7 +185,7 @@ fn fill(body: &Bytes, place: u8, detail: &[u8]) -> Bytes {
 }
 
 /// As it stands inside a JSON string.
-fn json(text: &str) -> String {
+pub fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -155,13 +155,15 @@ impl Call {
 
     /// The same without a question; false where only the other side can begin it.
     pub fn begin_own_span(&mut self) -> bool {
+        let sampling = self.kept.as_ref().map_or(0, |kept| kept.decision.token().sampling);
+        self.begin_span_by(sampling)
+    }
+
+    /// The same by a sampling.
+    pub fn begin_span_by(&mut self, sampling: i32) -> bool {
         if self.span.is_none() {
             let grpc = self.head.protocol == Protocol::Grpc;
-            self.span = self.shared.sampler.get().map(|sampler| sampler.begin(&self.head.headers, grpc));
-            let sampling = self.kept.as_ref().map_or(0, |kept| kept.decision.token().sampling);
-            if let (true, Some(span)) = (sampling != 0, &mut self.span) {
-                span.resample(sampling, &self.shared.sampling_rules.borrow());
-            }
+            self.span = self.shared.begin_span(&self.head.headers, grpc, sampling);
         }
         self.span.is_some()
     }

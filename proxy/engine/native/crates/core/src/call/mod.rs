@@ -25,3 +25,4 @@ pub(crate) mod pushback;
 pub(crate) mod request_body;
 pub(crate) mod retrying;
 pub(crate) mod under_way;
+pub(crate) mod unread;

@@ -56,6 +56,11 @@ pub struct Token {
 
 /// Recorded whatever else decides.
 pub const FORCED: i32 = -1;
+/// An answer of ours that names no callee: recorded up to `REFUSED_PER_S`, however its trace is sampled.
+pub const REFUSED: i32 = -2;
+/// A call with no span of its own.
+pub const NEVER: i32 = -3;
+pub const REFUSED_PER_S: f64 = 20.0; // as in `proxy/contract/plan.py`
 
 impl Token {
     /// A token that lands in `released` when dropped.

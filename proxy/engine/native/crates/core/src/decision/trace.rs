@@ -11,7 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose as Decoder};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use crate::decision::plan::FORCED;
+use crate::decision::plan::{FORCED, NEVER, REFUSED, REFUSED_PER_S};
 use crate::fields::Headers;
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -68,14 +68,19 @@ impl Span {
         }
     }
 
-    /// By a sampling rule, which decides about roots alone, or recorded as it is `FORCED`.
-    pub fn resample(&mut self, sampling: i32, rules: &[RuleSampler]) {
+    /// By a sampling rule, which decides about roots alone, or as `FORCED`, `REFUSED` and `NEVER` say of all.
+    pub fn resample(&mut self, sampling: i32, rules: &SamplingRules) {
         let Self::Own { context, .. } = self else { return };
-        if sampling == FORCED {
-            context.sampled = true;
-        } else if context.parent_id == 0 {
-            let rule = usize::try_from(sampling - 1).ok().and_then(|number| rules.get(number));
-            context.sampled = rule.map_or(context.sampled, |rule| rule.takes(context.trace_id));
+        match sampling {
+            0 => {}
+            FORCED => context.sampled = true,
+            REFUSED => context.sampled = context.sampled && rules.refused.takes(context.trace_id),
+            NEVER => context.sampled = false,
+            _ if context.parent_id != 0 => {}
+            _ => {
+                let rule = usize::try_from(sampling - 1).ok().and_then(|number| rules.by_number.get(number));
+                context.sampled = rule.map_or(context.sampled, |rule| rule.takes(context.trace_id));
+            }
         }
     }
 
@@ -126,6 +131,20 @@ impl Sampler {
         let context = Context { span_id, parent_id: parent.span_id, ..parent };
         let tracestate = if tells_state && context.sampled { tracestate(headers) } else { String::new() };
         Span::Own { context, tracestate: tracestate.into() }
+    }
+}
+
+/// What decisions name beside the common rate.
+#[derive(Debug)]
+pub struct SamplingRules {
+    by_number: Vec<RuleSampler>,
+    refused: RuleSampler,
+}
+
+impl SamplingRules {
+    /// `by_number`: of those that labels name from 1 on.
+    pub fn new(by_number: Vec<RuleSampler>) -> Self {
+        Self { by_number, refused: RuleSampler::new(1.0, Some(REFUSED_PER_S)) }
     }
 }
 
@@ -434,7 +453,7 @@ mod tests {
 
     #[test]
     fn rules_decide_about_roots_alone_and_force_about_all() {
-        let rules = [RuleSampler::new(0.0, None), RuleSampler::new(1.0, None)];
+        let rules = SamplingRules::new(vec![RuleSampler::new(0.0, None), RuleSampler::new(1.0, None)]);
         let sampled = |parent_id: u64, sampled: bool, sampling: i32| {
             let context = Context { trace_id: 1, span_id: 1, parent_id, sampled };
             let mut span = Span::Own { context, tracestate: "".into() };
@@ -443,6 +462,21 @@ mod tests {
         };
         assert_eq!([1, 2, 3, FORCED].map(|number| sampled(0, true, number)), [false, true, true, true]);
         assert_eq!([1, 2, 3, FORCED].map(|number| sampled(7, false, number)), [false, false, false, true]);
+        assert_eq!([NEVER, REFUSED].map(|number| sampled(7, true, number)), [false, true]);
+        assert!(!sampled(0, false, REFUSED));
+    }
+
+    #[test]
+    fn refusals_are_recorded_up_to_a_rate() {
+        let rules = SamplingRules::new(vec![]);
+        let is_recorded = |_: &usize| {
+            let context = Context { trace_id: 1, span_id: 1, parent_id: 7, sampled: true };
+            let mut span = Span::Own { context, tracestate: "".into() };
+            span.resample(REFUSED, &rules);
+            span.is_sampled()
+        };
+        let recorded = (0..10_000).filter(is_recorded).count() as f64;
+        assert!((REFUSED_PER_S..100.0 * REFUSED_PER_S).contains(&recorded), "{recorded}");
     }
 
     #[test]

@@ -10,9 +10,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::call::answers::date_now;
 use crate::call::ends::Down;
-use crate::call::exchange;
+use crate::call::{exchange, unread};
 use crate::connection::io::Io;
 use crate::connection::leaving::Leaving;
 use crate::head::Entry;
@@ -31,7 +30,7 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
         let start = match head.and_then(|head| scan_request(&head, &shared.limits)) {
             Ok(start) => start,
             Err(refusal) => {
-                refuse(&conn, &shared, &refusal).await;
+                refuse(&conn, &shared, &entry, &refusal).await;
                 return None;
             }
         };
@@ -44,7 +43,7 @@ pub async fn serve(shared: Rc<Shared>, io: Io, entry: Entry, leaving: Rc<Leaving
         exchange::run(shared.clone(), Down::H1(H1Down { conn: conn.clone() }), raw, entry.clone()).await;
         leaving.calls.set(0);
         leaving.active_at.set(Instant::now());
-        if !settle(&conn, &shared).await {
+        if !settle(&conn, &shared, &entry).await {
             return None;
         }
     }
@@ -108,14 +107,14 @@ async fn read_head(conn: &Rc<RefCell<Conn>>, shared: &Shared) -> Option<Result<B
 }
 
 /// After a call: ready for the next request, or the end (false).
-async fn settle(conn: &Rc<RefCell<Conn>>, shared: &Rc<Shared>) -> bool {
+async fn settle(conn: &Rc<RefCell<Conn>>, shared: &Rc<Shared>, entry: &Entry) -> bool {
     let (said, broken, tunnel) = {
         let mut this = conn.borrow_mut();
         (this.turn.said, this.turn.broken.take(), this.turn.tunnel)
     };
     match (said, broken) {
         (Said::Nothing, Some(refusal)) => {
-            refuse(conn, shared, &refusal).await;
+            refuse(conn, shared, entry, &refusal).await;
             return false;
         }
         (Said::Cut(true), _) => {
@@ -208,20 +207,16 @@ async fn linger(conn: &Rc<RefCell<Conn>>) {
 }
 
 /// Answer malformed HTTP, then close. No CORS fields: an unreadable head names no origin, and no browser frames a body like this.
-async fn refuse(conn: &Rc<RefCell<Conn>>, shared: &Shared, refusal: &Refusal) {
+async fn refuse(conn: &Rc<RefCell<Conn>>, shared: &Shared, entry: &Entry, refusal: &Refusal) {
     shared.refused(refusal.kind);
-    let text = refusal.text.replace('\\', "\\\\").replace('"', "\\\"");
-    let body = format!("{{\"errorCode\":\"ERR_BAD_REQUEST\",\"message\":\"{text}\"}}");
-    let head = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\npostern-error: bad-request\r\ncontent-length: {}\r\nconnection: close\r\ndate: ",
-        refusal.status,
-        reason(refusal.status),
-        body.len(),
-    );
-    conn.borrow_mut().out.put(head.as_bytes());
-    conn.borrow_mut().out.put(date_now().as_bytes());
-    conn.borrow_mut().out.put(b"\r\n\r\n");
-    conn.borrow_mut().out.put(body.as_bytes());
+    let (headers, body) = unread::refuse(shared, entry, refusal.status, &refusal.text);
+    {
+        let out = &mut conn.borrow_mut().out;
+        out.put(format!("HTTP/1.1 {} {}\r\n", refusal.status, reason(refusal.status)).as_bytes());
+        out.put_fields(&headers);
+        out.put(b"connection: close\r\n\r\n");
+        out.put(&body);
+    }
     flush(conn, shared).await;
     linger(conn).await;
 }

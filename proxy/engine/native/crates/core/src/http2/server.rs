@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode, header};
 
 use crate::call::cause::Cause;
 use crate::call::ends::{Down, Gone, Part};
-use crate::call::exchange;
+use crate::call::{exchange, unread};
 use crate::connection::io::{Io, STEP, SharedIo};
 use crate::connection::leaving::Leaving;
 use crate::fields::{Headers, is_of_hop};
@@ -41,6 +41,7 @@ enum Turn {
     Rest,
 }
 
+const TOO_LARGE: &str = "the head is too large, or has too many fields";
 /// Streams that were reset and of which `h2` remembers so for a moment.
 pub const RESET_STREAMS: usize = 4_096;
 /// Calls whose work here goes on, beside the streams that we allow: a caller counts one as over as soon as it has cancelled it.
@@ -244,9 +245,14 @@ fn accept(
         shared.note(Notice::RefusedFrames { kind, who: entry.who() });
         filter.forget(stream);
         filter.expect_reset();
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let (headers, body) = unread::refuse(shared, entry, status.as_u16(), TOO_LARGE);
         let mut refusal = Response::new(());
-        *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        drop(respond.send_response(refusal, true));
+        *refusal.status_mut() = status;
+        *refusal.headers_mut() = headers.into();
+        if let Ok(mut stream) = respond.send_response(refusal, false) {
+            drop(stream.send_data(body, true));
+        }
         return;
     }
     if is_malformed(&block) {

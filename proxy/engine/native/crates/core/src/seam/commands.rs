@@ -18,7 +18,7 @@ use crate::clusters::Cluster;
 use crate::connection::listener::Bound;
 use crate::connection::tls::Identity;
 use crate::decision::tables::PathTable;
-use crate::decision::trace::{RuleSampler, Sampler};
+use crate::decision::trace::{Sampler, SamplingRules};
 
 /// A change from the control plane, as one worker gets it.
 pub enum Command {
@@ -31,7 +31,7 @@ pub enum Command {
     SetGate(String, Option<Arc<dyn Gate>>),
     SetBreakers(String, Option<Arc<Breakers>>),
     SetIdentity(Option<Identity>),
-    SetSampler(Option<Sampler>, Arc<[RuleSampler]>),
+    SetSampler(Option<Sampler>, Arc<SamplingRules>),
     /// Drop the kept decisions of a scope.
     Invalidate(String),
     RedecideOpen,

@@ -56,9 +56,10 @@ impl Spans {
         self.wanted = wanted;
     }
 
-    /// Take the span of a sampled call.
+    /// Take the span of a sampled call; of one that crosses no mesh the other side makes it.
     pub fn add(&mut self, outcome: Outcome) -> Added {
-        let Some(wanted) = self.wanted.clone() else { return Added::NotHere(outcome) };
+        let has_labels = outcome.decision.as_ref().is_some_and(|token| token.span_labels.is_some());
+        let Some(wanted) = self.wanted.clone().filter(|_| has_labels) else { return Added::NotHere(outcome) };
         let is_written = wanted.per_piece.is_none_or(|most| self.write(&outcome, &wanted.form, most));
         self.remember(outcome, &wanted.form);
         if is_written { Added::Taken } else { Added::Lost }
