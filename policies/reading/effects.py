@@ -145,7 +145,8 @@ CONFIGURATION: Mapping[str, Effect] = {
         "log each call of the app, unless `--enable-api-logging` is given"
     ),
     "spec.logging.apiLogging.obfuscateURLs": Effect(
-        "name the callee there instead of the path; spans, metrics, taps, the access log and log lines have no path of HTTP calls then"
+        "name the callee there instead of the path; spans, metrics, taps, the access log, log lines and the text of denials have no path "
+        "of HTTP calls then"
     ),
     "spec.logging.apiLogging.omitHealthChecks": Effect("leave health checks out there"),
     "spec.logging.accessLog.format": Effect(

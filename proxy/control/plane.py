@@ -33,7 +33,7 @@ from proxy.control.naming_status import NamingStatus
 from proxy.control.pushed_tables import NAMING, PushedTables
 from proxy.control.remote_fetch import RemoteFetch
 from proxy.control.traffic import peer_cluster
-from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, to_callback
+from proxy.deciding.app_plan import APP_CLUSTER, APP_GATE, CALLBACK, AppView, to_callback
 from proxy.deciding.authorizer import Authorizer
 from proxy.deciding.browsers import as_headers
 from proxy.deciding.callee import (
@@ -45,7 +45,7 @@ from proxy.deciding.callee import (
 )
 from proxy.deciding.daprd import TO_DAPRD
 from proxy.deciding.inbound import Inbound
-from proxy.deciding.limits import gates_of, inbound_limits, target_of
+from proxy.deciding.limits import InboundLimits, gates_of, inbound_limits, target_of
 from proxy.deciding.naming import SERVICES_HOLD
 from proxy.deciding.outbound import DAPR_API, OTLP, OWN_API, SPELLINGS, Outbound
 from proxy.deciding.peer import admitted_leaf
@@ -95,7 +95,7 @@ class Control:
         limits = inbound_limits(policy.traffic.inbound)
         self._limit_gates = LimitGates()
         app = app_view(settings, healthy=healthy)
-        app = replace(app, pipeline=self._pipelines["app"], gates=limits.of_the_app)
+        app = self._under(policy, app, limits)
         authorizer = Authorizer(policy.access, remote=remote)
         self.inbound = Inbound(inbound_view(settings, policy, app, authorizer, limits))
         self.outbound = Outbound(
@@ -319,7 +319,7 @@ class Control:
         self._remote.configure(policy.pipelines, policy.access.policies.key_sources)
         pipelines, self._pipelines = self._pipelines, self._pipelines_of(policy)
         limits = inbound_limits(policy.traffic.inbound)
-        app = replace(self.inbound.view.app, pipeline=self._pipelines["app"], gates=limits.of_the_app)
+        app = self._under(policy, self.inbound.view.app, limits)
         tracing = policy.configuration.tracing
         inbound = replace(self.inbound.view, authorizer=authorizer, app=app, limits=limits)
         self.inbound.view = inbound_tracing(inbound, tracing, self._settings)
@@ -464,6 +464,11 @@ class Control:
             self._engine.set_paths(number, table)
         for number, members in pushed.sets().items():
             self._engine.set_members(number, members)
+
+    def _under(self, policy: PolicySnapshot, app: AppView, limits: InboundLimits) -> AppView:
+        """The app with what policies have to say of it."""
+        hides_paths = policy.configuration.logging.obfuscate_urls
+        return replace(app, pipeline=self._pipelines["app"], gates=limits.of_the_app, hides_paths=hides_paths)
 
     def _pipelines_of(self, policy: PolicySnapshot) -> Mapping[str, Pipeline]:
         return {

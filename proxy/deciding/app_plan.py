@@ -68,7 +68,7 @@ class AppView(Struct, frozen=True, kw_only=True):
     gates: names of those that every call to it passes. gated: also that of --app-max-concurrency, where it is not gRPC.
     is_caller_claimed: without mutual TLS the app is told whom the caller's proxy says that it is of, as daprds do; it decides nothing here.
     replay_bytes: of a request body kept for another attempt. has_callback: the server that calls OnInvoke is up. pipeline: what
-    requests to an HTTP app pass.
+    requests to an HTTP app pass. hides_paths: answers tell none.
     """
 
     app_id: str
@@ -85,6 +85,7 @@ class AppView(Struct, frozen=True, kw_only=True):
     replay_bytes: int = 65_536
     connect_s: float = 5.0
     has_callback: bool = False
+    hides_paths: bool = False
     pipeline: Pipeline = Pipeline("app", APP_PIPELINE)
 
     @property
@@ -294,7 +295,11 @@ def denied(
     posture: the profile that denied, where no policy is written: there is no rule to keep, and a way out to tell.
     """
     verb = "" if head.protocol() == "grpc" else f" verb: {head.method()}"
-    asked = f"id: {peer or 'anonymous'} operation: {DETAIL}{verb}"
+    is_hidden = (
+        app.hides_paths and head.protocol() != "grpc" and not labels.is_grpc_web
+    )  # whose paths are names
+    operation = "(hidden)" if is_hidden else DETAIL
+    asked = f"id: {peer or 'anonymous'} operation: {operation}{verb}"
     text = f"access control policy has denied access to {asked}"
     if posture is not None:
         does, otherwise = _POSTURES[posture]

@@ -167,3 +167,46 @@ async def test_sampler_of_the_environment_samples_new_traces(engine: str, mesh: 
             web.http_port, "GET", invoke("shop", "/echo"), headers=[("traceparent", PARENT)]
         )
         assert dict(answer.headers)["traceparent"].split("-")[3] == "01"
+
+
+HIDING = """
+kind: Configuration
+spec:
+  logging: {apiLogging: {enabled: true, obfuscateURLs: true}}
+  tracing:
+    samplingRate: "1"
+    zipkin: {endpointAddress: "%s"}
+  accessControl:
+    defaultAction: allow
+    policies:
+    - {appId: web, defaultAction: deny, trustDomain: public, namespace: default}
+    - {appId: shop, defaultAction: deny, trustDomain: public, namespace: default}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_denials_tell_no_path_where_paths_are_hidden(engine: str, mesh: Mesh, http_app: App) -> None:
+    async with collecting() as collector:
+        config = mesh.write("hiding.yaml", HIDING % collector.url)
+        flags = ("--engine", engine, "--config", str(config))
+        shop = await mesh.sidecar("shop", app=http_app, flags=flags)
+        web = await mesh.sidecar("web", flags=flags)
+        told: list[bytes] = []
+        for caller in (web, shop):  # the second calls itself
+            for target, headers in (
+                (invoke("shop", "/private"), ()),
+                ("/private", (("dapr-app-id", "shop"),)),
+            ):
+                answer = await request(caller.http_port, "GET", target, headers=headers)
+                assert (answer.status, b"private" in answer.body) == (403, False), answer.body
+                told.append(answer.body)
+        assert all(b"operation: (hidden) verb: GET" in body for body in told)
+        for sidecar in (web, shop):
+            assert await sidecar.end() == 0
+            assert "private" not in sidecar.process.output
+        assert len(collector.spans) >= 4
+        assert "private" not in json.dumps(collector.spans)
+        config.write_text((HIDING % collector.url).replace("obfuscateURLs: true", "obfuscateURLs: false"))
+        shop = await mesh.sidecar("shop", app=http_app, flags=flags)
+        answer = await request(shop.http_port, "GET", "/private", headers=[("dapr-app-id", "shop")])
+        assert b"operation: /private verb: GET" in answer.body

@@ -225,6 +225,14 @@ def test_denial_tells_caller_and_operation_but_no_rule(surface: Surface) -> None
         assert "policy=" not in text
 
 
+@pytest.mark.parametrize(("protocol", "is_hidden"), [("http1", True), ("grpc", False)])
+def test_denial_tells_no_path_of_http_where_paths_are_hidden(protocol: str, is_hidden: bool) -> None:
+    asked = asking(head("/a.B/C", protocol=protocol))
+    found = denied(asked, replace(APP, hides_paths=True), labels=LABELS, surface="own", peer=PEER)
+    for text in (found.body.decode(), found.grpc_message):
+        assert ("operation: (hidden)" in text, DETAIL in text) == (is_hidden, not is_hidden)
+
+
 def test_denial_without_a_policy_tells_so_and_the_way_out() -> None:
     found = denied(
         asking(head("/x")), APP, labels=LABELS, surface="dapr", peer=PEER, posture="production"
