@@ -14,6 +14,7 @@ from telemetry.path_labels import LONGEST, METHOD, PathLabels
 from telemetry.report import AttemptNote, Batch, Buckets, Call
 from telemetry.series import OTHER
 from telemetry.spans import DEFAULT_FORM, Span, SpanForm, reason_of, span_of
+from telemetry.tail import TailHook
 from telemetry.tracing import Tracer
 
 __all__ = ["AttemptNote", "Batch", "Buckets", "Call", "CallRecorder"]
@@ -29,7 +30,7 @@ class CallRecorder:
 
     `path_label` maps an HTTP path to its metric label; none gives "", so that made-up paths make no series.
     Owns the kept kinds, at most `_KINDS`. Mutable state, which a new configuration may change: `slow_ns`, from which on a call that is
-    not sampled is kept in memory (0: none is for being slow), and `form`, what spans say.
+    not sampled keeps its span (0: none does for being slow), `tail`, which is asked about all others, and `form`, what spans say.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class CallRecorder:
     ) -> None:
         self.slow_ns = slow_ns
         self.form = form
+        self.tail: TailHook | None = None
         self.service = service
         self.namespace = namespace
         self._meters = meters
@@ -68,6 +70,8 @@ class CallRecorder:
         """Keeps the span of a call if it is sampled, failed or slow."""
         if call.context.sampled or self.is_kept(call):
             self._keep_span(call)
+        elif self.tail is not None:
+            self.tail.offer(call)
 
     def record(self, call: Call) -> None:
         """Counts the call, keeps its span if it is sampled, failed or slow, writes its access line if one is wanted."""
@@ -99,7 +103,7 @@ class CallRecorder:
     @property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None:
         """The buckets' bounds that a Batch must have (seconds, milliseconds, bytes); None: each call is recorded individually."""
-        if self._access_log is not None:
+        if self._access_log is not None or self.tail is not None:
             return None
         meters = self._meters
         return (

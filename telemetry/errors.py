@@ -14,6 +14,15 @@ class ExporterConfigError(TelemetryError):
         self.problem = problem
 
 
+class TailCallableError(TelemetryError):
+    """What is to say which spans are kept can't be loaded; raised when it is loaded, never by a call."""
+
+    def __init__(self, reference: str, problem: str) -> None:
+        super().__init__(f"{reference} can't be loaded: {problem}")
+        self.reference = reference
+        self.problem = problem
+
+
 class ExportError(TelemetryError):
     """A batch was not taken. `retryable` says whether the same batch may be sent again."""
 

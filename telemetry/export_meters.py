@@ -34,6 +34,11 @@ class ExportMeters:
             ("signal",),
         )
         self.span_queue = gauge("postern_span_queue_length", "Spans waiting.", ("exporter",))
+        self.tail_lost = counter(
+            "postern_tail_callable_lost_total",
+            "Calls about which the callable of spec.tracing.tail gave no answer: queue-full or raised.",
+            ("reason",),
+        )
         self.log_records = counter(
             "postern_log_records_total",
             "Log records for the OTLP collector: exported, lost and why, or no-collector.",

@@ -29,6 +29,7 @@ ERROR_TYPE = "error.type"
 POSTERN_DECISION = "postern.decision"
 POSTERN_BREAKER = "postern.circuit_breaker"
 POSTERN_NOT_RETRIED = "postern.not_retried"
+SAMPLING_PROMOTED = "sampling.promoted"  # not sampled, and kept for how it ended
 EMPTY_BUDGET = "budget"  # of what POSTERN_NOT_RETRIED says
 
 TIMEOUT_CAUSE = "timeout"

@@ -107,7 +107,7 @@ def summarise_told(span: Mapping[str, Any]) -> Json:
         "started_us": int(span["timestamp"]),
         "duration_us": int(span.get("duration") or 1),
     }
-    is_sampled = "sampling.promoted" not in tags
+    is_sampled = names.SAMPLING_PROMOTED not in tags
     return _of_root(str(span["traceId"]).zfill(32), root, error=tags.get("error"), sampled=is_sampled)
 
 
@@ -137,8 +137,6 @@ def _status(attributes: Iterable[tuple[str, str]]) -> str:
 def told(span: Span) -> Json:
     """A span as Zipkin JSON v2, and below `postern` what only we know of its call: see `_told_detail`."""
     shown = span.as_dict()
-    if not span.context.sampled:
-        shown["tags"]["sampling.promoted"] = "true"  # kept for how it ended, in memory alone
     if span.detail is not None:
         shown["postern"] = _told_detail(span.detail, span.start_ns)
     return shown

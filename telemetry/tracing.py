@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from telemetry.exporting import Exporter, ExportLimits, ExportQueue, QueueRunner
 from telemetry.kept import KeptSpans
 from telemetry.logs import get_logger
+from telemetry.names import SAMPLING_PROMOTED
 from telemetry.otlp.log_items import LogItem
 from telemetry.otlp.received import Received, weigh
 from telemetry.spans import Span
@@ -101,6 +102,9 @@ class Tracer:
     def record(self, span: Span) -> None:
         """Keeps the span, and queues it for every exporter."""
         self.remember(span)
+        self._queue(span)
+
+    def _queue(self, span: Span) -> None:
         for written_queue in self._written_queues:
             written_queue.put(span)
         for queue in self._span_queues:
@@ -152,12 +156,13 @@ class Tracer:
         self._app_ring.extend(spans)
 
     def keep(self, span: Span, *, of_call: bool = True) -> None:
-        """Keeps the span of a call that was not sampled, at most so many a second; no exporter gets it.
+        """Keeps the span of a call that was not sampled and queues it for every exporter, at most so many a second.
 
         of_call: it named a callee.
         """
+        span.attributes = (*span.attributes, (SAMPLING_PROMOTED, "true"))
         if (self._kept if of_call else self._refused).take(span):
-            self._latest(span)
+            self._queue(self._latest(span))
 
     @property
     def not_kept(self) -> int:

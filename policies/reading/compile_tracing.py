@@ -22,6 +22,7 @@ _TRACING: Place = ("spec", "tracing")
 _HEADERS = ("w3c", "b3")
 _BAGGAGE_KEY = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # a token (W3C Baggage §3.3.1)
 _MAX_KEYS = 16
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
 _STRICT = {"strict": True, "lenient": False}
 
 
@@ -48,6 +49,7 @@ def compile_tracing(document: Document, tracing: schema.Tracing, findings: Findi
         rules=compile_rules(document, tracing.rules, findings),
         force_from=_forced_by(document, tracing.force_from, findings),
         baggage_attributes=_keys(document, "baggageAttributes", tracing.baggage_attributes, findings),
+        tail_callable=_tail_callable(document, tracing.tail.callable, findings),
         slow_s=DEFAULT_SLOW_S if slow_s is None else slow_s,
         sampling_rate=rate,
         is_rate_given=is_given,
@@ -55,6 +57,13 @@ def compile_tracing(document: Document, tracing: schema.Tracing, findings: Findi
         zipkin_endpoint=zipkin or None,
         otel=_otel(document, tracing.otel, findings),
     )
+
+
+def _tail_callable(document: Document, written: str, findings: Findings) -> str:
+    if written and _CALLABLE.fullmatch(written) is None:
+        problem = f"`{written}` names no callable (expected package.module:function)"
+        findings.fault(document, (*_TRACING, "tail", "callable"), problem)
+    return written
 
 
 def _accepted(document: Document, written: Sequence[str], findings: Findings) -> frozenset[str]:

@@ -74,7 +74,12 @@ CONFIGURATION: Mapping[str, Effect] = {
         "share of new traces that are recorded, 0 to 1 (OTEL_TRACES_SAMPLER; else 0.0001, 1 under `postern run`)"
     ),
     "spec.tracing.tail.latency": Effect(
-        "a call that is not sampled is kept in memory all the same if its answer takes at least this long; 0: only if it fails (1s)"
+        "a call that is not sampled keeps its span all the same, tagged `sampling.promoted`, if its answer takes at least this long; 0:"
+        " only if it fails (1s)"
+    ),
+    "spec.tracing.tail.callable": Effect(
+        "`package.module:function`, installed beside postern, that is told of each other call that is not sampled and says whether its span"
+        " is kept (none)"
     ),
     "spec.tracing.accept": Effect(
         "which headers name a caller's span: `w3c` (always, with gRPC's `grpc-trace-bin`), and `b3` ([w3c, b3]); W3C's alone are written"

@@ -79,9 +79,10 @@ class Otel(Section, frozen=True):
 
 
 class Tail(Section, frozen=True):
-    """`spec.tracing.tail`: what is kept in memory of calls that are not sampled."""
+    """`spec.tracing.tail`: which calls that are not sampled keep their span."""
 
     latency: str = ""
+    callable: str = ""
 
 
 class TracingRule(Section, frozen=True):

@@ -44,7 +44,8 @@ class SamplingRule(Struct, frozen=True, kw_only=True):
 class TracingConfig(Struct, frozen=True, kw_only=True):
     """`spec.tracing`. `sampling_rate` lies in 0 to 1; `is_rate_given` tells a written rate from the default.
 
-    slow_s: an unsampled call that takes at least this long is kept in memory; 0: none is. conventions: of the attributes of spans.
+    slow_s: an unsampled call that takes at least this long keeps its span; 0: none does. tail_callable: `module:name` of what is asked
+    about the others, or empty. conventions: of the attributes of spans.
     baggage_attributes: keys of baggage whose values become attributes. is_baggage_strict: None where nothing is written.
     baggage_allowed: keys that cross a trust boundary; None: all. rules: the first that fits says a new trace's rate. force_from: apps,
     as `app` or `app.namespace`, whose requests may have their trace recorded.
@@ -55,6 +56,7 @@ class TracingConfig(Struct, frozen=True, kw_only=True):
     stdout: bool = False
     zipkin_endpoint: str | None = None
     slow_s: float = DEFAULT_SLOW_S
+    tail_callable: str = ""
     is_b3_read: bool = True
     conventions: Conventions = "both"
     captures_query: bool = False

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from policies.rules.configuration import ConfigurationValues, LoggingConfig, MetricsConfig, TracingConfig
 from proxy.control.tapping import Taps
-from proxy.control.tracing_setup import span_form
+from proxy.control.tracing_setup import span_form, tail_hook
 from proxy.errors import ANSWERS, ConfigError
 from proxy.settings.values import Profile, Settings
 from telemetry.access_log import ApiLog
@@ -109,7 +109,7 @@ def recorder(
 ) -> CallRecorder:
     """What records finished calls in them, and in the access log where there is one. Raises: ConfigError."""
     labels = path_labels(configuration.metrics, settings.profile)
-    return CallRecorder(
+    made = CallRecorder(
         settings.app_id,
         settings.namespace,
         meters,
@@ -118,6 +118,8 @@ def recorder(
         slow_ns=slow_ns(configuration.tracing),
         form=span_form(configuration.tracing),
     )
+    made.tail = tail_hook(configuration.tracing, made, meters)
+    return made
 
 
 def slow_ns(tracing: TracingConfig) -> int:

@@ -27,6 +27,7 @@ from proxy.control.tracing_setup import (
     hop_tracing,
     leads_back,
     span_form,
+    tail_hook,
 )
 from proxy.errors import ConfigError
 from proxy.settings.values import Settings
@@ -173,6 +174,7 @@ class Reloads:
         self._hops.follow(hop_tracing(policy.configuration.tracing, self._settings, source))
         self._reporter.recorder.form = span_form(policy.configuration.tracing)
         self._reporter.recorder.slow_ns = slow_ns(policy.configuration.tracing)
+        self._tail_changed(policy.configuration.tracing)
         logging = policy.configuration.logging
         self._reporter.api_log = api_log(self._settings, logging)
         self._taps.obfuscate = self._reporter.hides_paths = logging.obfuscate_urls
@@ -206,6 +208,19 @@ class Reloads:
         self._meters.reload_errors.add()
         self._log.error("policies not reloaded, the old ones stay in force", reason=str(error))
         self._tell(error)
+
+    def _tail_changed(self, tracing: TracingConfig) -> None:
+        recorder = self._reporter.recorder
+        before = recorder.tail
+        if tracing.tail_callable == (before.reference if before is not None else ""):
+            return
+        try:
+            recorder.tail = tail_hook(tracing, recorder, self._meters)
+        except ConfigError as error:
+            self._log.error("tail callable not replaced, the old one stays in force", reason=str(error))
+            return
+        if before is not None:
+            before.close()
 
     def _exports_changed(self, tracing: TracingConfig) -> None:
         try:

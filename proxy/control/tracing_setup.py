@@ -14,8 +14,9 @@ from proxy.contract.engine import SamplingRule
 from proxy.control.hop_tracing import HopTracing
 from proxy.errors import ConfigError
 from proxy.settings.values import OtelSettings, Settings
+from telemetry.calls import CallRecorder
 from telemetry.context import Sampler
-from telemetry.errors import ExporterConfigError
+from telemetry.errors import ExporterConfigError, TailCallableError
 from telemetry.exporting import Exporter
 from telemetry.logs import get_logger
 from telemetry.metrics import Meters
@@ -24,6 +25,7 @@ from telemetry.otlp.received import Received
 from telemetry.otlp.relays import Relays
 from telemetry.otlp.target import OtlpTarget, Signal
 from telemetry.spans import Span, SpanForm
+from telemetry.tail import TailHook, load
 from telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -194,6 +196,18 @@ def span_form(tracing: TracingConfig) -> SpanForm:
         captures_query=tracing.captures_query,
         baggage=tracing.baggage_attributes,
     )
+
+
+def tail_hook(tracing: TracingConfig, recorder: CallRecorder, meters: Meters) -> TailHook | None:
+    """What is asked about calls that are not sampled. Raises ConfigError where it can't be loaded."""
+    reference = tracing.tail_callable
+    if not reference:
+        return None
+    try:
+        wants = load(reference)
+    except TailCallableError as error:
+        raise ConfigError((f"spec.tracing.tail.callable: {error}",)) from error
+    return TailHook(reference, wants, recorder.trace, meters, _log)
 
 
 def sampling_rate(tracing: TracingConfig, settings: Settings) -> float:

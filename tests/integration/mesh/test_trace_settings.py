@@ -9,6 +9,7 @@ from tests.integration.mesh.standing import eventually, invoke
 from tests.integration.telemetry.collector import Collector, collecting
 from tests.support.apps import App
 from tests.support.engines import ENGINES
+from tests.support.errors import ProcessEndedError
 from tests.support.http_client import request
 from tests.support.mesh import Mesh
 
@@ -210,3 +211,63 @@ async def test_denials_tell_no_path_where_paths_are_hidden(engine: str, mesh: Me
         shop = await mesh.sidecar("shop", app=http_app, flags=flags)
         answer = await request(shop.http_port, "GET", "/private", headers=[("dapr-app-id", "shop")])
         assert b"operation: /private verb: GET" in answer.body
+
+
+TAIL = """
+kind: Configuration
+spec:
+  tracing:
+    samplingRate: "0"
+    zipkin: {endpointAddress: "%s"}
+    tail: {latency: "0", callable: "%s"}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_promoted_spans_are_exported_and_so_is_what_the_callable_wants(
+    engine: str, mesh: Mesh, http_app: App
+) -> None:
+    async with collecting() as collector:
+        config = mesh.write("tail.yaml", TAIL % (collector.url, ""))
+        flags = ("--engine", engine, "--config", str(config))
+        shop = await mesh.sidecar("shop", app=http_app, flags=flags)
+        web = await mesh.sidecar("web", flags=flags)
+        target = invoke("shop", "/status?code=")
+        assert (await request(web.http_port, "GET", f"{target}200")).status == 200
+        assert (await request(web.http_port, "GET", f"{target}503")).status == 503
+
+        async def is_exported() -> bool:
+            return {span["kind"] for span in collector.spans} == {"CLIENT", "SERVER"}
+
+        await eventually(is_exported, within_s=60.0)
+        assert {span["tags"]["sampling.promoted"] for span in collector.spans} == {"true"}
+        assert {span["tags"]["http.response.status_code"] for span in collector.spans} == {"503"}
+        config.write_text(
+            TAIL % (collector.url, "operator:truth")
+        )  # which wants every call that tells anything
+
+        async def is_wanted() -> bool:
+            await request(web.http_port, "GET", f"{target}200")
+            return any(span["tags"]["http.response.status_code"] == "200" for span in collector.spans)
+
+        await eventually(is_wanted, within_s=60.0)
+        config.write_text(TAIL % (collector.url, "json:loads"))  # which takes no mapping
+        lost = 'postern_tail_callable_lost_total{reason="raised"}'
+
+        async def is_counted() -> bool:
+            assert (await request(web.http_port, "GET", f"{target}200")).status == 200
+            answer = await request(web.metrics_port, "GET", "/metrics")
+            return any(
+                line.startswith(lost) and float(line.split()[-1]) >= 2
+                for line in answer.body.decode().splitlines()
+            )
+
+        await eventually(is_counted, within_s=60.0)
+        assert web.process.output.count("the tail callable failed") == 1
+        assert shop.process.output.count("the tail callable failed") <= 1
+
+
+async def test_callable_that_can_not_be_loaded_names_the_field(mesh: Mesh) -> None:
+    config = mesh.write("tail.yaml", TAIL % ("http://127.0.0.1:9/api/v2/spans", "no_such_module:wants"))
+    with pytest.raises(ProcessEndedError, match=r"spec\.tracing\.tail\.callable.*no_such_module"):
+        await mesh.sidecar("web", flags=("--config", str(config)))

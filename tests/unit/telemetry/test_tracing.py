@@ -130,12 +130,13 @@ async def test_exporter_is_taken_up_and_given_up_while_running() -> None:
     assert sum(len(batch) for batch in added.batches) == 1
 
 
-def test_spans_kept_for_how_they_ended_go_to_no_exporter_and_are_bounded() -> None:
+def test_spans_kept_for_how_they_ended_are_marked_exported_and_bounded() -> None:
     now = [0.0]
     tracer = Tracer("cart", [FakeExporter()], clock=lambda: now[0])
     for n in range(KEPT_PER_S + 5):
         tracer.keep(a_span(context=SAMPLED._replace(trace_id=n + 1)))
-    assert (len(tracer.recent()), tracer.not_kept, tracer.queued) == (KEPT_PER_S, 5, 0)
+    assert (len(tracer.recent()), tracer.not_kept, tracer.queued) == (KEPT_PER_S, 5, KEPT_PER_S)
+    assert {dict(span.attributes)["sampling.promoted"] for span in tracer.recent()} == {"true"}
     assert tracer.last_trace_id() == KEPT_PER_S
     now[0] = 1.0
     tracer.keep(a_span(context=SAMPLED._replace(trace_id=0x999)))
