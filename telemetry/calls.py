@@ -8,7 +8,16 @@ from typing import Literal
 
 from telemetry import names
 from telemetry.exporting import DROP_REASONS
-from telemetry.kinds import Kind, attempt_result, edge_name, is_to_self, kind_of, resiliency_labels, rpc_code
+from telemetry.kinds import (
+    Kind,
+    attempt_result,
+    edge_name,
+    failure_of,
+    is_to_self,
+    kind_of,
+    resiliency_labels,
+    rpc_code,
+)
 from telemetry.metrics import Meters
 from telemetry.path_labels import LONGEST, METHOD, PathLabels
 from telemetry.report import AttemptNote, Batch, Buckets, Call
@@ -186,6 +195,7 @@ class CallRecorder:
             call.status,
             call.grpc_code,
             call.cause,
+            call.said,
             call.peer_id,
             call.decision,
             path,
@@ -225,7 +235,13 @@ class CallRecorder:
         for number, attempt in enumerate(call.attempts):
             if number:
                 meters.retries.add(dst, reason_of(call.attempts[number - 1]))
-            meters.edge_attempts.add(src, dst, call.protocol, attempt_result(attempt.cause), call.direction)
+            meters.edge_attempts.add(
+                src,
+                dst,
+                call.protocol,
+                attempt_result(failure_of(attempt.cause, attempt.said, call.peer_id) or attempt.cause),
+                call.direction,
+            )
             for value in kind.sent[1:]:
                 value.value += 1
         timed_out = call.cause != names.TIMEOUT_CAUSE and any(

@@ -163,7 +163,15 @@ def resiliency_labels(app_id: str, policy: tuple[str, str, str, str], status: st
 def _attempt_slots(call: Call, src: str, dst: str, meters: Meters) -> tuple[Value, ...]:
     if not call.attempts and not _is_apps_own(call):
         return ()
-    return (meters.edge_attempts.slot(src, dst, call.protocol, attempt_result(call.cause), call.direction),)
+    return (
+        meters.edge_attempts.slot(
+            src,
+            dst,
+            call.protocol,
+            attempt_result(failure_of(call.cause, call.said, call.peer_id) or call.cause),
+            call.direction,
+        ),
+    )
 
 
 def attempt_result(cause: str | None) -> str:
@@ -200,13 +208,20 @@ def method_class(call: Call) -> str:
 
 
 def code_class(call: Call) -> str:
-    """A failure made by a proxy by its cause, else `2xx` to `5xx` (gRPC codes by the status they stand for)."""
-    cause = call.cause
-    if cause is not None and cause != names.STATUS_CAUSE:
+    """A failure made by a proxy, here or the callee's, by its cause, else `2xx` to `5xx` (gRPC codes by the status they stand for)."""
+    cause = failure_of(call.cause, call.said, call.peer_id)
+    if cause is not None:
         return names.CAUSE_CLASSES.get(cause, cause)
     if call.protocol == "grpc":
         return names.grpc_code_class(rpc_code(call))
     return f"{call.status // 100}xx" if call.status else "none"
+
+
+def failure_of(cause: str | None, said: str | None, peer_id: str) -> str | None:
+    """Why a proxy failed a call or an attempt; None: none did. said: by the callee's, which counts where mutual TLS proved who it is."""
+    if cause is not None and cause != names.STATUS_CAUSE:
+        return cause
+    return said if peer_id else None
 
 
 def rpc_code(call: Call) -> int:

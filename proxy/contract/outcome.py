@@ -117,7 +117,7 @@ class Exemplar(NamedTuple):
 class Tally(Struct, frozen=True, kw_only=True):
     """Finished calls with the same labels and answer, added up. Buckets by `Measures`; the last is what lies above all bounds.
 
-    `path`: of gRPC calls, and of HTTP's where `Measures` asks for it; "other" beyond the first of them.
+    `said`: as of their last attempts. `path`: of gRPC calls, and of HTTP's where `Measures` asks for it; "other" beyond the first of them.
     `to_head_whole_ms`: in whole milliseconds, as `to_end_ms`. `latency_bounds_ms`: those of `Measures` by which they were added up.
     `exemplars`: the latest sampled call in each bucket of `duration_s` that has one.
     """
@@ -129,6 +129,7 @@ class Tally(Struct, frozen=True, kw_only=True):
     status: int
     grpc_code: int | None
     cause: Cause | None
+    said: Cause | None = None
     not_retried: NotRetried | None = None
     calls: int
     latency_bounds_ms: tuple[float, ...]

@@ -387,6 +387,7 @@ def _batch(tally: Tally) -> tuple[Call, Batch]:
         policies=labels.policies,
         breaker=_met(labels, tally.cause),
         not_retried="" if tally.not_retried is None else tally.not_retried.value,
+        said=tally.said.value if tally.said is not None else None,
     )
     batch = Batch(
         calls=tally.calls,

@@ -97,7 +97,7 @@ OutcomeParts = tuple[
 
 ShapeParts = tuple[str, list[tuple[str, str, set[str]]], bool, str]
 SumParts = tuple[list[int], float]
-KindParts = tuple[int, str, str, str, int, int | None, str | None, str | None]
+KindParts = tuple[int, str, str, str, int, int | None, str | None, str | None, str | None]
 # halves of the trace id, span id, duration and end in nanoseconds
 ExemplarParts = tuple[int, int, int, int, int]
 TallyParts = tuple[

@@ -128,7 +128,7 @@ def shape_parts(shape: Shape | None) -> "ShapeParts":
 
 def tally(parts: "TallyParts", labels: Labels, latency_bounds_ms: tuple[float, ...]) -> Tally:
     """Calls that were added up by these bounds."""
-    (_, protocol, method, path, status, grpc_code, cause, why), calls, sums, exemplars = parts
+    (_, protocol, method, path, status, grpc_code, cause, said, why), calls, sums, exemplars = parts
     duration_s, to_end_ms, to_head_ms, to_head_whole_ms, up_bytes, down_bytes = sums
     return Tally(
         labels=labels,
@@ -138,6 +138,7 @@ def tally(parts: "TallyParts", labels: Labels, latency_bounds_ms: tuple[float, .
         status=status,
         grpc_code=grpc_code,
         cause=_cause(cause),
+        said=_cause(said),
         not_retried=_why(why),
         calls=calls,
         latency_bounds_ms=latency_bounds_ms,

@@ -365,6 +365,15 @@ async def test_denied_call_is_counted_logged_and_shown(mesh: Standing) -> None:
         'code_class="acl"' in line for line in metrics if line.startswith("postern_edge_requests_total")
     )
     await closed.process.line("access denied.*spiffe://public/ns/default/web")
+    more = [request(mesh.web.http_port, "GET", invoke("closed", "/echo")) for _ in range(40)]
+    assert {answer.status for answer in await asyncio.gather(*more)} == {403}
+    seen = [
+        line
+        for line in await scraped(mesh.web)
+        if line.startswith("postern_edge_requests_total{") and 'dst="closed.default"' in line
+    ]
+    assert sum(float(line.rpartition(" ")[2]) for line in seen) == 41
+    assert all('code_class="acl"' in line and 'direction="outbound"' in line for line in seen)
     assert await closed.end() == 0
 
 

@@ -25,6 +25,23 @@ def test_code_class_failures_of_a_proxy_have_their_own(cause: str | None, expect
     assert code_class(a_call(status=503, cause=cause)) == expected
 
 
+@pytest.mark.parametrize(
+    ("cause", "said", "peer_id", "expected"),
+    [
+        (None, "denied", "spiffe://public/ns/shop/checkout", "acl"),
+        (None, "rate-limited", "spiffe://public/ns/shop/checkout", "shed"),
+        ("status", "denied", "spiffe://public/ns/shop/checkout", "acl"),
+        ("timeout", "denied", "spiffe://public/ns/shop/checkout", "timeout"),
+        (None, "denied", "", "4xx"),
+        (None, None, "spiffe://public/ns/shop/checkout", "4xx"),
+    ],
+)
+def test_code_class_of_what_a_proven_peer_refused_is_its_cause(
+    cause: str | None, said: str | None, peer_id: str, expected: str
+) -> None:
+    assert code_class(a_call(status=403, cause=cause, said=said, peer_id=peer_id)) == expected
+
+
 @pytest.mark.parametrize(("status", "expected"), [(101, "1xx"), (204, "2xx"), (404, "4xx"), (0, "none")])
 def test_code_class_http_by_hundreds(status: int, expected: str) -> None:
     assert code_class(a_call(status=status)) == expected

@@ -483,7 +483,7 @@ pub(crate) fn span<'py>(py: Python<'py>, span: Option<&Span>) -> PyResult<Bound<
     }
 }
 
-/// Calls of one kind: decision of one of them, protocol, method, path, status, gRPC code, cause, how many, and a histogram
+/// Calls of one kind: decision of one of them, protocol, method, path, status, gRPC code, cause, what the peer said, why not retried, how many, and a histogram
 /// each of duration, times to the end and to the head (this one also in whole milliseconds), bytes up and down; and sampled ones:
 /// halves of the trace id, span id, duration and end in nanoseconds.
 pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult<Bound<'py, PyTuple>> {
@@ -497,6 +497,7 @@ pub(crate) fn tally<'py>(py: Python<'py>, kind: &Kind, tally: Tally) -> PyResult
         kind.status,
         kind.grpc_code,
         kind.cause.map(Cause::name),
+        kind.said.map(Cause::name),
         kind.not_retried.map(NotRetried::name),
     );
     let sums = (

@@ -80,6 +80,8 @@ pub struct Kind {
     pub status: u16,
     pub grpc_code: Option<u32>,
     pub cause: Option<Cause>,
+    /// By the peer's proxy, of an answer that it made.
+    pub said: Option<Cause>,
     pub not_retried: Option<NotRetried>,
 }
 
@@ -216,6 +218,7 @@ impl Tallies {
             status: outcome.status,
             grpc_code: outcome.grpc_code,
             cause: outcome.cause,
+            said: outcome.attempts.last().and_then(|attempt| attempt.said),
             not_retried: outcome.not_retried,
         };
         if let Some(tally) = self.kinds.get_mut(&kind) {
