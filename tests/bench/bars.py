@@ -26,7 +26,7 @@ BARS: Final = (
 OPTIONS: Final = (
     (f"{NATIVE}-sampled", f"{NATIVE}-untraced", 0.97),
     (f"{NATIVE}-logged", NATIVE, 0.92),
-    (NATIVE, f"{NATIVE}-unmetered", 0.97),
+    (f"{NATIVE}-scraped", NATIVE, 0.97),
     (f"{NATIVE}-guarded", NATIVE, 0.95),
 )
 # case, and beside which

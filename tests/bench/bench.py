@@ -12,11 +12,11 @@ from typing import Final
 from rich.console import Console
 
 from tests.bench import envoy, instances, peer_callers, postern, relay, results
-from tests.bench.cases import NATIVE, VARIANTS, Case
+from tests.bench.cases import NATIVE, SCRAPED, VARIANTS, Case
 from tests.bench.errors import BenchError, LoadError
 from tests.bench.load import Load, Window, hold_idle, run_load
 from tests.bench.results import Row, Sample
-from tests.bench.scraping import peak_mb, reset_peak
+from tests.bench.scraping import peak_mb, reset_peak, scraped
 from tests.bench.sink import Sink, span_sink
 from tests.bench.spans import Account, account
 from tests.bench.stolen import Stolen
@@ -207,7 +207,8 @@ class Bench:
             return await self._restless_sample(case, window)
         if case.idle:
             return await self._idle_sample(case, target, window)
-        return await self._plain_sample(case, target.proxies(case), target.ports[case.protocol], window)
+        async with scraped(target.sidecars if target.name == SCRAPED else ()):
+            return await self._plain_sample(case, target.proxies(case), target.ports[case.protocol], window)
 
     def _window(self, case: Case, seconds: float, share: float) -> Window:
         calls = None if case.calls is None else max(case.connections, round(case.calls * share))

@@ -17,8 +17,9 @@ MIB: Final = 2**20
 NATIVE: Final = "postern-native"
 ALIKE: Final = "bench-alike"  # an app of three instances
 ONE_SLOW: Final = "bench-one-slow"  # another one, one of whose instances is slow
+SCRAPED: Final = f"{NATIVE}-scraped"
 VARIANTS: Final = tuple(
-    f"{NATIVE}-{of}" for of in ("traced", "untraced", "sampled", "logged", "unmetered", "guarded")
+    f"{NATIVE}-{of}" for of in ("traced", "untraced", "sampled", "logged", "scraped", "guarded")
 )
 
 

@@ -1,7 +1,7 @@
 """postern as a target: a caller's and some callees' sidecars, with metrics, access rules and a resiliency policy on.
 
 `postern-portable`: one trace in a hundred is exported; `postern-native`: one in ten thousand; `postern-native-traced`: all, `-sampled`:
-one in a hundred, `-untraced`: none; `-logged`: an access log in a file; `-unmetered`: metrics that are not served; `-guarded`: a
+one in a hundred, `-untraced`: none; `-logged`: an access log in a file; `-scraped`: metrics that are read every second; `-guarded`: a
 circuit breaker, a rate limit, a bound of calls in flight and a hundred rules more; `-threads-2`: on so many threads.
 """
 
@@ -39,7 +39,7 @@ metadata:
   name: bench
 spec:
   metrics:
-    enabled: {metrics}
+    enabled: true
   tracing:
     samplingRate: "{rate}"
     zipkin:
@@ -215,7 +215,6 @@ def _configuration(kind: str, sink_port: int, operations: Sequence[tuple[str, st
     return _CONFIGURATION.format(
         port=sink_port,
         rate=_SAMPLING.get(kind, _RATE),
-        metrics="false" if kind == "native-unmetered" else "true",
         operations=lines,
     )
 

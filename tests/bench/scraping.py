@@ -1,8 +1,9 @@
 """Reads what processes say of themselves: a sidecar's metrics, a process's memory."""
 
+import asyncio
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from tests.support.mesh import Sidecar
 from tests.support.processes import Process
 
 _SERIES: Final = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_SCRAPE_S: Final = 1.0
 _RESET_PEAK: Final = "5"  # proc(5), clear_refs
 
 
@@ -30,6 +32,24 @@ async def scrape(sidecar: Sidecar) -> Metrics:
     """Ask a sidecar for its metrics."""
     body = (await request(sidecar.metrics_port, "GET", "/metrics")).body.decode()
     return Metrics([(name, labels, float(value)) for name, labels, value in _SERIES.findall(body)])
+
+
+@asynccontextmanager
+async def scraped(sidecars: Sequence[Sidecar]) -> AsyncIterator[None]:
+    """Ask them for their metrics every second meanwhile, as the densest of scrapers do."""
+
+    async def ask() -> None:
+        while True:
+            for sidecar in sidecars:
+                await request(sidecar.metrics_port, "GET", "/metrics")
+            await asyncio.sleep(_SCRAPE_S)
+
+    async with asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(ask())
+        try:
+            yield
+        finally:
+            asking.cancel()
 
 
 def reset_peak(process: Process) -> None:
