@@ -64,7 +64,10 @@ def analyze(
         AnalyzeOutput, typer.Option("--output", "-o", help="text or json")
     ] = AnalyzeOutput.TEXT,
 ) -> None:
-    """Check Configurations, AccessPolicies, Traffics, Resiliencies, HTTPEndpoints, Components and run files; 1 if one has an error."""
+    """Check Configurations, AccessPolicies, Traffics, Resiliencies, HTTPEndpoints, Components and run files; 1 if one has an error.
+
+    Example: postern analyze dapr.yaml resources --level warning
+    """
     from policies.analysis.codes import SEVERITIES  # noqa: PLC0415 - YAML: other commands do without
 
     files = sort_files(paths or [Path()])

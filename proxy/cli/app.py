@@ -3,6 +3,8 @@
 import difflib
 import os
 from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Annotated
 
 import typer
 
@@ -56,7 +58,6 @@ _MISSING = {
     "components": "use `postern get components`: of Dapr's components, postern has HTTP middleware only",
     **dict.fromkeys(("annotate", "upgrade"), f"is {KUBERNETES}"),
     "build-info": "use `postern version`, or `postern sidecar --build-info`",
-    "completion": "use `postern --show-completion` to print it, or `--install-completion` to install it",
 }
 
 
@@ -76,12 +77,31 @@ def build() -> typer.Typer:
         app.command(name, help=about)(listed(name) if is_completing else _listed_only)
     app.command("list")(list_apps)
     app.command("log-level")(log_level)
+    app.command()(completion)
     for command in _COMMANDS:
         app.command(command.__name__)(command)
     app.add_typer(mtls, name="mtls")
     app.add_typer(config, name="config")
     app.add_typer(policy, name="policy")
     return app
+
+
+class Shell(Enum):
+    """Those that there are scripts for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+    POWERSHELL = "powershell"
+
+
+def completion(shell: Annotated[Shell, typer.Argument(help="bash, zsh, fish or powershell")]) -> None:
+    """Print the script that has a shell complete commands, flags and the app-ids that run here.
+
+    Example: source <(postern completion bash)
+    """
+    os.environ[COMPLETING] = f"source_{shell.value}"
+    build()([], prog_name="postern")
 
 
 def _listed_only() -> None:
@@ -94,6 +114,7 @@ def _names() -> list[str]:
             *_ELSEWHERE,
             "list",
             "log-level",
+            "completion",
             "mtls",
             "config",
             "policy",

@@ -54,7 +54,10 @@ def bundle(
     ] = True,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Pack what it takes to diagnose a problem into one archive, without secrets, and list what is inside."""
+    """Pack what it takes to diagnose a problem into one archive, without secrets, and list what is inside.
+
+    Example: postern bundle --out problem.tar.gz
+    """
     root = root_of(runtime_path, os.environ)
     path = out or Path(f"postern-bundle-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     members = asyncio.run(gather(root, app_logs=app_logs))

@@ -60,7 +60,10 @@ def check(  # noqa: PLR0917 - the framework passes them by name
     ] = CheckOutput.TEXT,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Check that everything calls need is in order; 1 if something fails."""
+    """Check that everything calls need is in order; 1 if something fails.
+
+    Example: postern check --proxy cart
+    """
     if pre and proxy:
         raise UsageError("--pre and --proxy are two different checks", hint="give one of them")
     if app_id and not proxy:

@@ -31,7 +31,10 @@ def configurations(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """List the Configurations that sidecars here have read."""
+    """List the Configurations that sidecars here have read.
+
+    Example: postern configurations
+    """
     root = root_of(runtime_path, os.environ)
     apps_by_path: dict[Path, set[str]] = defaultdict(set)
     running = entries(root)

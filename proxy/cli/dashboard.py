@@ -35,6 +35,8 @@ def dashboard(
 
     Prints a link and serves it until Ctrl-C, on this machine alone. Whoever has the link sees what you see: it holds a token, of this run
     only.
+
+    Example: postern dashboard
     """
     root = root_of(runtime_path, os.environ)
     with suppress(KeyboardInterrupt):  # the usual end

@@ -72,7 +72,10 @@ def explain(  # noqa: PLR0917 - the framework passes them by name
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Tell what a sidecar would do with a request, and why."""
+    """Tell what a sidecar would do with a request, and why.
+
+    Example: postern explain --from web GET /v1.0/invoke/cart/method/items
+    """
     headers = [f"{name}: {text}" for name, text in parse_headers(header or ())]
     root = root_of(runtime_path, os.environ)
     entry = choose_caller(entries(root), caller, root)

@@ -54,7 +54,10 @@ def invoke(  # noqa: PLR0917 - the framework passes them by name
     ] = None,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Call a method of an app through a sidecar."""
+    """Call a method of an app through a sidecar.
+
+    Example: postern invoke -a cart -m items --verb GET --from web
+    """
     if data is not None and data_file is not None:
         raise UsageError("--data can't be combined with --data-file")
     body = data.encode() if data is not None else read_body(data_file)

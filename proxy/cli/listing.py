@@ -92,7 +92,10 @@ _MOST_BREAKERS = 5  # open ones that a sidecar's notes name
 
 
 def list_apps(output: Output = OutputFormat.TABLE, runtime_path: RuntimePath = None) -> None:
-    """List the apps that run here."""
+    """List the apps that run here.
+
+    Example: postern list -o json
+    """
     root = root_of(runtime_path, os.environ)
     sidecars, told = asyncio.run(_ask_both(entries(root)))
     rows = [
@@ -315,7 +318,10 @@ def endpoints(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show where sidecars would send calls for an app or a gRPC service."""
+    """Show where sidecars would send calls for an app or a gRPC service.
+
+    Example: postern endpoints cart --from web
+    """
     root = root_of(runtime_path, os.environ)
     asked = of_app(root, caller) if caller else entries(root)
     if not asked:

@@ -30,7 +30,10 @@ def log_level(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Tell or change the log level of running sidecars."""
+    """Tell or change the log level of running sidecars.
+
+    Example: postern log-level cart debug --for 10m
+    """
     if length and level is None:
         raise UsageError("--for needs a level")
     found = of_app(root_of(runtime_path, os.environ), app_id)

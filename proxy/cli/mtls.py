@@ -27,7 +27,10 @@ _COLUMNS = (Column("app id"), Column("namespace"), Column("mtls"), Column("spiff
 
 @mtls.callback()
 def overview(context: typer.Context, runtime_path: RuntimePath = None) -> None:
-    """Show which of the sidecars here use mutual TLS."""
+    """Show which of the sidecars here use mutual TLS.
+
+    Example: postern mtls
+    """
     if context.invoked_subcommand is not None:
         return
     root = root_of(runtime_path, os.environ)
@@ -52,7 +55,10 @@ def overview(context: typer.Context, runtime_path: RuntimePath = None) -> None:
 
 @mtls.command()
 def expiry(runtime_path: RuntimePath = None) -> None:
-    """Print until when the certificates of the local authority last; 1 if one has expired."""
+    """Print until when the certificates of the local authority last; 1 if one has expired.
+
+    Example: postern mtls expiry
+    """
     from cryptography import x509  # noqa: PLC0415 - no other command needs it
 
     files = _authority(runtime_path)
@@ -79,7 +85,10 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="the folder to write into")] = Path(),
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Copy the root and the issuer of the local authority, with the issuer's key, into a folder."""
+    """Copy the root and the issuer of the local authority, with the issuer's key, into a folder.
+
+    Example: postern mtls export --out authority
+    """
     from sentry.private_files import write_new  # noqa: PLC0415 - as above
 
     files = _authority(runtime_path)
@@ -116,7 +125,10 @@ def renew_certificate(
     ] = None,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Give the local authority a new issuer, under its root or one of your own; what runs goes on with it."""
+    """Give the local authority a new issuer, under its root or one of your own; what runs goes on with it.
+
+    Example: postern mtls renew-certificate
+    """
     from sentry.authority import Holdings, StoredBundle  # noqa: PLC0415 - see above
     from sentry.errors import SentryError  # noqa: PLC0415 - see above
     from sentry.issuer import load_key  # noqa: PLC0415 - see above

@@ -79,6 +79,8 @@ def edges(
 
     Calls are those since the sidecars' start. SUCCESS is the share that did not fail: a 5xx, or a gRPC code like it, counts as
     failed, and so does a call that a proxy failed.
+
+    Example: postern edges -o dot
     """
     mesh = asyncio.run(_told(_all(runtime_path)))
     rows = edge_rows(mesh, time.time())
@@ -109,6 +111,8 @@ def stat(
 
     With --to, those that the app makes. A 5xx, or a gRPC code like it, counts as failed in SUCCESS, and so does a call that a proxy failed.
     Latencies are read from histogram buckets, each twice as long as the one before. CONNECTIONS are those open at its sidecars.
+
+    Example: postern stat --to cart
     """
     mesh = asyncio.run(_told(_all(runtime_path)))
     rows = stat_rows(mesh, app_id=app_id, caller=caller, callee=callee)
@@ -133,6 +137,8 @@ def top(
 
     PATH is the pattern that a Configuration's pathMatching has for it, and the method of gRPC; without patterns, HTTP calls to an app
     are one route for each verb.
+
+    Example: postern top
     """
     found = _all(runtime_path)
     is_live = not once and not output.is_data and sys.stdout.isatty()

@@ -44,7 +44,10 @@ def resolve(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Look a name up afresh: what each source says, how long it took, where a call would go; 1 if nowhere."""
+    """Look a name up afresh: what each source says, how long it took, where a call would go; 1 if nowhere.
+
+    Example: postern resolve cart --from web
+    """
     root = root_of(runtime_path, os.environ)
     entry = of_app(root, caller)[0] if caller else _any_caller(root, name)
     found = asyncio.run(_watch(entry, name, output) if watch else _once(entry, name, output))

@@ -64,6 +64,8 @@ _SAYING = {
 USAGE = """usage: postern run [flags] [-- COMMAND [ARG…]]
        postern run -f FILE|FOLDER|- [--keep-going] [--runtime-path DIR] [--drain DURATION] [--log-as-json] …
 
+Example: postern run --app-id cart --app-port 8080 -- python cart.py
+
 Runs an app with its sidecar beside it. The app finds DAPR_HTTP_PORT, DAPR_GRPC_PORT and, for each --upstream cart,
 CART_ADDR in its environment. Ctrl-C stops both in order, twice at once. The exit code is the app's own.
 Without a command it runs the sidecar alone, for an app that is started elsewhere (by an IDE, say).

@@ -54,7 +54,10 @@ def init(
     dapr_path: DaprPath = None,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Prepare the folder where sidecars meet; with --shim, have Dapr's commands start postern."""
+    """Prepare the folder where sidecars meet; with --shim, have Dapr's commands start postern.
+
+    Example: postern init --shim
+    """
     if force and not shim:
         raise UsageError("--force is for --shim")
     try:
@@ -71,7 +74,10 @@ def init(
 def uninstall(
     dapr_path: DaprPath = None,
 ) -> None:
-    """Take away what `postern init --shim` put, and bring back what was there before."""
+    """Take away what `postern init --shim` put, and bring back what was there before.
+
+    Example: postern uninstall
+    """
     tell(f"✓ {remove(dapr_folder(dapr_path, os.environ))}")
 
 

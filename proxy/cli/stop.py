@@ -40,7 +40,10 @@ def stop(  # noqa: PLR0917 - the framework passes them by name
     timeout: Annotated[float, typer.Option(help="seconds to wait for the end")] = 30.0,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Stop apps with their sidecars, in order."""
+    """Stop apps with their sidecars, in order.
+
+    Example: postern stop cart web
+    """
     root = root_of(runtime_path, os.environ)
     names = [*(app_ids or ()), *(app_id or ())]
     if bool(names or instance) == bool(run_file):

@@ -64,6 +64,8 @@ def tap(  # noqa: PLR0917 - the framework passes them by name
     A stream shows once it is over. A call between two apps here shows
     twice: `out` from the caller's sidecar, `in` at the callee's. Nothing of headers, queries and bodies is shown. Filters of one kind
     are alternatives, filters of several kinds must all be met.
+
+    Example: postern tap --to cart --slower-than 250ms -o wide
     """
     asked = {
         "from": caller,

@@ -78,7 +78,10 @@ def trace(  # noqa: PLR0917 - the framework passes them by name
     ] = TraceOutput.TEXT,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """List traces, or show one as a tree: who called whom, attempts, decisions, and where the time went."""
+    """List traces, or show one as a tree: who called whom, attempts, decisions, and where the time went.
+
+    Example: postern trace --last
+    """
     _check(trace_id, is_list=is_list, last=last, is_filtered=bool(app or error or slower or since))
     wanted = _filter(app, slower, since, error=error)
     root = root_of(runtime_path, os.environ)

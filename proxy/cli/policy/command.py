@@ -69,7 +69,10 @@ def explain(  # noqa: PLR0917 - the framework passes them by name
     app_protocol: AppProtocol = "http",
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Tell whether a call is allowed, by which rule, and the smallest rule that would allow it. 1 if it is denied."""
+    """Tell whether a call is allowed, by which rule, and the smallest rule that would allow it. 1 if it is denied.
+
+    Example: postern policy explain policy.yaml --app cart --from web --path /items/1
+    """
     asked = Ask(
         caller=caller,
         method="POST" if grpc else method,
@@ -92,7 +95,10 @@ def run_cases(
     paths: Annotated[list[Path], typer.Argument(help="files of cases: app, files, and cases with expect")],
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Try the cases of files. 1 if one is not decided as it expects."""
+    """Try the cases of files. 1 if one is not decided as it expects.
+
+    Example: postern policy test cases.yaml
+    """
     rows: list[dict[str, Any]] = []
     for path in paths:
         document, made = _or_error(lambda path=path: read_cases(path))  # type: ignore[misc]
@@ -130,7 +136,10 @@ def list_rules(
     trust_domain: TrustDomain = "public",
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """List the rules of AccessPolicies that are for an app, in the order in which they are asked."""
+    """List the rules of AccessPolicies that are for an app, in the order in which they are asked.
+
+    Example: postern policy list policies --app cart
+    """
     files = _read(paths, App(app_id=app, namespace=namespace, trust_domain=trust_domain))
     rows = files.rules()
     if output.is_data:
@@ -152,7 +161,10 @@ def diff(  # noqa: PLR0917 - the framework passes them by name
     app_protocol: AppProtocol = "http",
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Show which recorded calls new policies would decide otherwise. 1 if there are any. Logs hold no headers: conditions on them fail."""
+    """Show which recorded calls new policies would decide otherwise. 1 if there are any. Logs hold no headers: conditions on them fail.
+
+    Example: postern policy diff old.yaml new.yaml --app cart --calls access.log
+    """
     whose = App(app_id=app, namespace=namespace, trust_domain=trust_domain, protocol=app_protocol)
     before, after = _read([old], whose), _read([new], whose)
     recordings = recorded(calls, app)
@@ -186,7 +198,10 @@ def suggest_rules(
     namespace: Namespace = "default",
     trust_domain: TrustDomain = "public",
 ) -> None:
-    """Print an AccessPolicy, to be audited first, that allows the calls of an access log that were not denied."""
+    """Print an AccessPolicy, to be audited first, that allows the calls of an access log that were not denied.
+
+    Example: postern policy suggest --app cart --calls access.log
+    """
     whose = App(app_id=app, namespace=namespace, trust_domain=trust_domain)
     found = recorded(calls, app, is_answered=True)
     if not found:

@@ -6,7 +6,7 @@ import { reconcile, say, set, svg } from "./dom.js";
 import { STATES, ms, percent, rate, short } from "./format.js";
 
 const NODE = { width: 160, height: 50 };
-const GAP = 184; // room for a label between two columns
+const GAP = 164; // room for a label between two columns
 const ROW = 74;
 const PAD = 24;
 const MAX_LABELS = 24; // edges; with more, only what fails is labelled until it is looked at

@@ -261,6 +261,7 @@ function legend() {
     { class: "legend", "aria-label": "Lines" },
     rows.map(([state, text]) => el("li", { "data-state": state }, el("span", { class: "stroke", "aria-hidden": "true" }), text)),
     el("li", {}, "wider: more calls"),
+    el("li", {}, "labels: rate · success · p95"),
   );
 }
 

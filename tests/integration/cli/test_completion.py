@@ -34,6 +34,12 @@ async def offered(commands: Commands, *words: str) -> list[str]:
         (("wait", "ca"), ["cart"]),
         (("stop", "--instance", "a"), ["a1"]),
         (("invoke", "--from", "ch"), ["checkout"]),
+        (("logs", "cart", "ch"), ["checkout"]),
+        (("config", "re"), ["reload"]),
+        (("config", "diff", "ca"), ["cart"]),
+        (("get", "htt"), ["httpendpoints"]),
+        (("fmt", "--ch"), ["--check"]),
+        (("completion", "z"), ["zsh"]),
     ],
 )
 async def test_flags_values_and_apps_are_offered(
@@ -45,3 +51,21 @@ async def test_flags_values_and_apps_are_offered(
         closing(registry.register(Entry(app_id="checkout", instance="b2", peer_port=2))),
     ):
         assert sorted(await offered(commands, *words)) == found
+
+
+@pytest.mark.parametrize(
+    ("shell", "mark"),
+    [
+        ("bash", "complete -o default -F _postern_completion postern"),
+        ("zsh", "#compdef postern"),
+        ("fish", "complete --command postern"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ],
+)
+async def test_script_of_each_shell_is_printed(commands: Commands, shell: str, mark: str) -> None:
+    code, output = await commands.done("completion", shell)
+    assert (code, mark in output) == (0, True)
+
+
+async def test_unknown_shell_is_refused(commands: Commands) -> None:
+    assert (await commands.done("completion", "tcsh"))[0] == 2

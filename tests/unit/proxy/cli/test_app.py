@@ -1,8 +1,14 @@
 """What the command says when it is used wrongly or a call fails: each names the fault and the way out."""
 
+import re
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+import typer
 
 from proxy.cli.__main__ import main
+from proxy.cli.app import _ELSEWHERE, build
 from proxy.cli.invoke import outcome
 from proxy.cli.unit import killed_by
 from proxy.wire.http_client import LocalResponse
@@ -15,10 +21,6 @@ from proxy.wire.http_client import LocalResponse
         (["statsu"], "postern statsu: no such command; did you mean status?\n"),
         (["publish"], "postern publish: not part of postern, which has service invocation only\n"),
         (["workflow"], "postern workflow: not part of postern, which has service invocation only\n"),
-        (
-            ["completion"],
-            "postern completion: use `postern --show-completion` to print it, or `--install-completion` to install it\n",
-        ),
         (["upgrade", "-k"], "postern upgrade: is for Kubernetes, which is not built yet\n"),
         (["status", "-k"], "postern status: -k is for Kubernetes, which is not built yet\n"),
         (["mtls", "expiry", "-k"], "postern mtls: -k is for Kubernetes, which is not built yet\n"),
@@ -81,3 +83,20 @@ def test_answer_of_the_mesh_is_not_taken_for_the_apps() -> None:
 )
 def test_signal_behind_an_exit_code(code: int, said: str) -> None:
     assert killed_by(code) == said
+
+
+def _commands(words: tuple[str, ...], group: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each command with its help, those of groups too; not other names, nor those without the framework."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands((*words, name), command)
+        elif name not in _ELSEWHERE and not command.hidden:
+            yield (*words, name), command.help or ""
+
+
+def test_help_of_each_command_has_an_example_of_it() -> None:
+    found = list(_commands(("postern",), typer.main.get_command(build())))
+    assert len(found) > 35
+    for words, text in found:
+        (example,) = re.findall(r"^Example: (?:source <\()?(.*?)\)?$", text, re.MULTILINE) or [""]
+        assert example.startswith(" ".join(words)), words
