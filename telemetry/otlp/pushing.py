@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Protocol
 
@@ -58,18 +59,30 @@ class MetricsPusher:
         self._complained_at = float("-inf")
 
     async def run(self) -> None:
-        """Push until cancelled; then once more, for a bounded time."""
-        try:
-            while True:
-                await asyncio.sleep(self._every_s)
-                await self.push()
-        finally:
+        """Push until cancelled; then once more, for a bounded time. A push under way ends before that: what it took is not told again."""
+        ending = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            pushing = tasks.create_task(self._push_until(ending))
             try:
-                async with asyncio.timeout(_LAST_S):
-                    await self.push()
-                    await self._delivery.close()
-            except TimeoutError as error:
-                self._complain(error)
+                await asyncio.shield(pushing)
+            except asyncio.CancelledError:
+                ending.set()
+                try:
+                    async with asyncio.timeout(_LAST_S):
+                        await pushing
+                except TimeoutError as error:
+                    self._complain(error)
+                raise
+
+    async def _push_until(self, ending: asyncio.Event) -> None:
+        is_last = False
+        while not is_last:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._every_s):
+                    await ending.wait()
+            is_last = ending.is_set()
+            await self.push()
+        await self._delivery.close()
 
     async def push(self) -> None:
         """Send what has been counted so far. A failure is logged and counted."""

@@ -21,9 +21,12 @@ class FakeDelivery:
         self.sent: list[Sequence[bytes]] = []
         self.is_closed = False
         self.came = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
 
     async def send(self, pieces: Sequence[bytes]) -> None:
         self.came.set()
+        await self.may_end.wait()
         if self.failures:
             raise self.failures.pop(0)
         self.sent.append(pieces)
@@ -110,3 +113,17 @@ async def test_deltas_of_a_push_that_failed_are_in_the_next() -> None:
     sent = [b"".join(pieces) for pieces in it.delivery.sent]
     has_spans = [b"postern_app_spans" in one for one in sent]
     assert has_spans == [True, False]
+
+
+async def test_push_that_is_under_way_at_the_end_is_not_told_again() -> None:
+    it = Pushed(every_s=0.01, temporality="delta")
+    it.meters.exports.app_spans.add("taken")
+    it.delivery.may_end.clear()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(it.pusher.run())
+        await it.delivery.came.wait()
+        running.cancel()
+        it.delivery.may_end.set()
+    has_spans = [b"postern_app_spans" in b"".join(one) for one in it.delivery.sent]
+    assert has_spans == [True, False]
+    assert it.delivery.is_closed
