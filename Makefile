@@ -84,7 +84,7 @@ STOCK := .cache/stock
 ROUTERS := $(STOCK)/routers
 SDKS := $(STOCK)/dapr
 stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers \
-		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/consul $(SDKS)/go/sdk) \
+		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/consul $(STOCK)/opa $(SDKS)/go/sdk) \
 	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built $(SDKS)/java/built $(STOCK)/zipkin) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built $(SDKS)/node/built) \
 	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(SDKS)/python/built
@@ -106,6 +106,9 @@ $(STOCK)/collector: $(wildcard tests/stock/collector/*)
 
 $(STOCK)/consul: $(wildcard tests/stock/consul/*)
 	go build -C tests/stock/consul -o $(CURDIR)/$@ .
+
+$(STOCK)/opa: $(wildcard tests/stock/opa/*)
+	go build -C tests/stock/opa -o $(CURDIR)/$@ .
 
 $(STOCK)/java/built: $(wildcard tests/stock/java/*)
 	mvn -B -q -ntp -f tests/stock/java/pom.xml -Dfolder=$(CURDIR)/$(STOCK)/java process-classes

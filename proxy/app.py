@@ -399,6 +399,7 @@ class Sidecar:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._directory.run())
             tasks.create_task(self._remote.run())
+            tasks.create_task(self._control.authorizers.run(self._meters.asked))
             tasks.create_task(self._control.external.hosts.run())
             tasks.create_task(self._tracer.run(self._engine.recall))
             tasks.create_task(self._relays.run())

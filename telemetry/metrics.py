@@ -263,6 +263,17 @@ class Meters:
             "Calls that were allowed and that audited access policies would have denied, by policy and rule.",
             ("src", "rule"),
         )
+        self.authorizer_requests = self.counter(
+            "postern_authorizer_requests_total",
+            "Questions to external authorizers, by what came of them: allowed, denied, error, timeout, busy (too many under way), cached.",
+            ("authorizer", "result"),
+        )
+        self.authorizer_duration = self.histogram(
+            "postern_authorizer_duration_seconds",
+            "Time until an external authorizer had answered, or was not waited for any longer.",
+            ("authorizer",),
+            PHASE_BUCKETS_S,
+        )
         mtls = "dapr_runtime_mtls_"
         self.mtls_init = self.counter(f"{mtls}init_total", "First certificates obtained.", ("app_id",))
         self.mtls_init_failures = self.counter(
@@ -436,6 +447,12 @@ class Meters:
             "Label sets beyond a metric's limit, counted as `other`.",
             ("metric",),
         )
+
+    def asked(self, authorizer: str, result: str, took_s: float) -> None:
+        """An external authorizer was asked."""
+        self.authorizer_requests.add(authorizer, result)
+        if result != "cached":
+            self.authorizer_duration.slot(authorizer).observe(took_s)
 
     def counter(self, name: str, help_: str, labels: Sequence[str] = ()) -> Counter:
         """Declares a counter; names end in `_total` but where Dapr's do not. Raises: MetricError if it exists."""

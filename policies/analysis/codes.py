@@ -104,7 +104,7 @@ CODES: Final = (
     Code(
         code="PST0119",
         about="another fault in an AccessPolicy",
-        field=r"spec\.(?:rules|default|mode|trustDomainAliases|jwt)",
+        field=r"spec\.(?:rules|default|mode|trustDomainAliases|jwt|authorizers)",
     ),
     Code(
         code="PST0201",

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from policies.reading import own_schema
+from policies.reading.compile_authorizers import external_authorizers
 from policies.reading.compile_tokens import token_condition, token_issuers
 from policies.reading.construct import Place
 from policies.reading.documents import Document
@@ -23,6 +25,7 @@ from policies.rules.access_policies import (
     PolicyRules,
     policy_rules,
 )
+from policies.rules.authorizers import ExternalAuthorizer
 from policies.rules.templates import ONE, REST, Template, template_table
 from policies.rules.tokens import TokenIssuer
 
@@ -74,14 +77,16 @@ def compile_access_policies(
 
 
 class PolicySet(Struct):
-    """The policies that are in force together, as they are read."""
+    """The policies that are in force together, as they are read. asking: what rules that authorize ask about, by their names."""
 
     by_name: dict[str, PolicyRule] = field(default_factory=dict)
+    asking: dict[str, PolicyRule] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
     templates: dict[Template, int] = field(default_factory=dict)
     headers: dict[HeaderCondition, int] = field(default_factory=dict)
     aliases: set[str] = field(default_factory=set)
     issuers: dict[str, TokenIssuer] = field(default_factory=dict)
+    authorizers: dict[str, ExternalAuthorizer] = field(default_factory=dict)
     default_allow: bool | None = None  # None: no policy was read
 
     def rules(self, own_trust_domain: str | None) -> PolicyRules | None:
@@ -89,13 +94,14 @@ class PolicySet(Struct):
         if self.default_allow is None:
             return None
         return policy_rules(
-            self.by_name.values(),
+            (*self.by_name.values(), *self.asking.values()),
             default_allow=self.default_allow,
             table=template_table(tuple(self.templates)),
             headers=tuple(self.headers),
             aliases=frozenset(self.aliases),
             own_trust_domain=own_trust_domain,
             issuers=tuple(self.issuers.values()),
+            authorizers=tuple(self.authorizers.values()),
         )
 
 
@@ -120,6 +126,7 @@ class PolicyReader:
         self._default(policy.spec, into)
         self._aliases(policy.spec, into)
         self._issuers(policy.spec, into)
+        self._authorizers(policy.spec, into)
         if len(policy.spec.rules) + len(into.by_name) > MAX_RULES:
             self._fault(_RULES, f"has too many rules (expected at most {MAX_RULES} in all policies)")
             return
@@ -136,6 +143,9 @@ class PolicyReader:
             seen[rule.name] = number
             into.lines[rule.name] = f"{self._document.path}:{self._document.line_of(place)}"
             into.by_name[rule.name] = self.rule(place, rule, name, into)
+            into.asking.pop(rule.name, None)
+            if rule.action == "authorize":
+                into.asking[rule.name] = self._asking(place, rule, name, into)
 
     def _name(self, place: Place, name: str) -> None:
         if _NAME.fullmatch(name) is None:
@@ -172,12 +182,38 @@ class PolicyReader:
                 self._fault(("spec", "jwt", number), text)
             into.issuers[one.name] = one
 
+    def _authorizers(self, spec: own_schema.AccessPolicySpec, into: PolicySet) -> None:
+        """Those of earlier policies stay."""
+        for number, one in enumerate(external_authorizers(spec.authorizers, self._document, self._findings)):
+            if into.authorizers.get(one.name, one) != one:
+                text = f"{one.name} is not as an earlier policy has it (expected another name)"
+                self._fault(("spec", "authorizers", number), text)
+            into.authorizers[one.name] = one
+
+    def _asking(self, place: Place, rule: own_schema.PolicyRule, policy: str, into: PolicySet) -> PolicyRule:
+        """What a rule that authorizes asks about: all that it would deny, were it a denial."""
+        known = ", ".join(into.authorizers)
+        if rule.authorizer not in into.authorizers:
+            said = f"`{rule.authorizer}` is not in spec.authorizers" if rule.authorizer else "is missing"
+            expected = f"expected one of {known}" if known else "expected an entry there, and its name here"
+            self._fault((*place, "authorizer"), f"{said} ({expected})")
+        # What is wrong with its fields was told when they were read as an allow.
+        unheard = PolicyReader(self._document, self._namespace, self._trust_domain, Findings())
+        return replace(
+            unheard.rule(place, replace(rule, action="deny"), policy, into), asks=rule.authorizer or "-"
+        )
+
     def rule(self, place: Place, rule: own_schema.PolicyRule, policy: str, into: PolicySet) -> PolicyRule:
-        """One rule of the policy of that name, whose templates and headers go into a set."""
-        is_allow = rule.action == "allow"
-        if not is_allow and (rule.when.jwt is not None or rule.when.header):
-            text = "is chosen by callers: one that leaves it out is not denied (expected an allow that asks for it)"
+        """One rule of the policy of that name, whose templates and headers go into a set: what it denies, or else what it allows."""
+        is_allow = rule.action != "deny"
+        if rule.action != "allow" and (rule.when.jwt is not None or rule.when.header):
+            done = "denied" if rule.action == "deny" else "asked about"
+            text = f"is chosen by callers: one that leaves it out is not {done} (expected an allow that asks for it)"
             self._findings.warn(self._document, (*place, "when"), text)
+        if rule.authorizer and rule.action != "authorize":
+            self._fault(
+                (*place, "authorizer"), f"is beside action {rule.action} (expected action: authorize)"
+            )
         methods = self._methods((*place, "to", "methods"), rule.to)
         texts = [*self._paths((*place, "to", "paths"), rule.to), *self._grpc((*place, "to", "grpc"), rule.to)]
         if len(texts) > MAX_TEMPLATES:

@@ -13,12 +13,14 @@ from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.effects import COMPONENT, warn_of_nothing
 from policies.reading.findings import Findings
+from policies.rules.authorizers import AuthorizerTls, ExternalAuthorizer
 from policies.rules.pipelines import (
     Bearer,
     ClientCredentials,
     LoadedComponent,
     Middleware,
     OAuth2,
+    Opa,
     Pipelines,
     RateLimit,
     RouterAlias,
@@ -27,6 +29,8 @@ from policies.rules.pipelines import (
 )
 
 MIDDLEWARE = "middleware.http."
+OPA_ADDRESS = "postern.dev/opa-address"
+OPA_TIMEOUT_S = 1.0  # a policy is put into the server within it, too
 Components = Sequence[tuple[Document, schema.Component]]
 
 # RFC 3986 §3.3 without escapes; a segment of a pattern may be a name in braces.
@@ -190,6 +194,41 @@ def _uppercase(settings: Settings) -> Middleware:
     return Uppercase(name=settings.name, request=request, response=response)
 
 
+def _opa(settings: Settings) -> Middleware:
+    rego = settings.text("rego", default=None)
+    if rego and _HTTP_PACKAGE.search(rego) is None:
+        settings.fault("rego", "is of another package (expected `package http`, and its rule `allow`)")
+    elif "data.http" in rego:
+        settings.fault(
+            "rego", "names data.http, which has another name in the server (expected the rule's own name)"
+        )
+    if settings.choice("readBody", _TRUTH, default="false"):
+        settings.fault(
+            "readBody", "is true, and bodies are not read here (expected false: judge by the head)"
+        )
+    address = settings.url(OPA_ADDRESS)
+    if not settings.text(OPA_ADDRESS):
+        settings.fault(
+            OPA_ADDRESS,
+            f"{OPA_ADDRESS} is missing (expected the URL of an OPA server, such as http://localhost:8181: Rego is not run here)",
+        )
+    status = settings.number("defaultStatus", default=403.0)
+    if not (status.is_integer() and 200 <= status <= 599):
+        settings.fault("defaultStatus", f"`{status:g}` is no status of HTTP (expected 200 to 599)")
+    names = (one.strip().lower() for one in settings.text("includedHeaders").split(","))
+    asked = ExternalAuthorizer(
+        name=settings.name,
+        kind="opa",
+        target=address,
+        timeout_s=OPA_TIMEOUT_S,
+        headers=frozenset(filter(None, names)),
+        tls=AuthorizerTls() if address.startswith("https:") else None,
+        rego=rego,
+        default_status=int(status),
+    )
+    return Opa(name=settings.name, authorizer=asked)
+
+
 def _bearer(settings: Settings) -> Middleware:
     return Bearer(
         name=settings.name,
@@ -248,6 +287,7 @@ _TRUTH = {  # as Dapr reads it
     **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
     **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
 }
+_HTTP_PACKAGE = re.compile(r"^[ \t]*package[ \t]+http[ \t]*(?:#.*)?$", re.MULTILINE)
 _FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_SET = frozenset(
     {
@@ -259,13 +299,13 @@ _KINDS: Mapping[str, Callable[[Settings], Middleware]] = {
     "bearer": _bearer,
     "oauth2": _oauth2,
     "oauth2clientcredentials": _client_credentials,
+    "opa": _opa,
     "ratelimit": _rate_limit,
     "routeralias": _router_alias,
     "routerchecker": _router_checker,
     "uppercase": _uppercase,
 }
 _NOT_BUILT: Mapping[str, str] = {
-    "opa": "which is not built",
     "sentinel": "which is not built (ratelimit and --app-max-concurrency limit calls)",
     "wasm": "which is not built",
 }

@@ -300,6 +300,19 @@ MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
         "authStyle": "2: id and secret in a header, 1: in the form, 0: whichever is taken (0)",
         "pathFilter": _PATH_FILTER,
     },
+    "opa": {
+        "rego": (
+            "a policy in Rego, of `package http`, whose rule `allow` is true, or an object with `allow`, `status_code` and"
+            " `additional_headers`: for the answer, or where it allows for the request. It may not name `data.http`"
+        ),
+        "defaultStatus": "of the answer to what it refuses (403)",
+        "includedHeaders": "headers of requests that it sees, with commas between (none)",
+        "readBody": "must be false: bodies are not read",
+        "postern.dev/opa-address": (
+            "the URL of an OPA server, which is given the policy, in a package named by its text, and judges by it; it is asked for a"
+            " second at most, and calls that it gives no answer about end with 503 and `postern-error: authorizer`"
+        ),
+    },
     "ratelimit": {
         "maxRequestsPerSecond": (
             "requests of each caller, by its certificate or else its address: so many at once (one at least) and in each second; others"

@@ -43,7 +43,42 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
     f"{_RULE}.name": Effect(
         "the rule's name; in a later policy of the same mode it takes the place of an earlier rule of that name"
     ),
-    f"{_RULE}.action": Effect("allow, or deny, which comes before every allow"),
+    "spec.authorizers.*.name": Effect("the authorizer's name, for `authorizer` of rules"),
+    "spec.authorizers.*.grpc": Effect(
+        "`host:port` of a server of `envoy.service.auth.v3.Authorization`, such as OPA's Envoy plugin or Authorino"
+    ),
+    "spec.authorizers.*.http": Effect(
+        "a URL that is asked as Envoy does: with the call's verb, its Host, and its path after that of the URL. 200 lets it pass, a 5xx is"
+        " no answer, anything else is the caller's answer"
+    ),
+    "spec.authorizers.*.opa": Effect(
+        "the URL of a rule in OPA's data API, such as `http://localhost:8181/v1/data/app/allow`: true, or an object with `allowed`, as its"
+        " Envoy plugin has it"
+    ),
+    "spec.authorizers.*.timeout": Effect("for an answer, connecting included; then it is none (250ms)"),
+    "spec.authorizers.*.failOpen": Effect(
+        "true: calls go on where it gives no answer (false: they end with 503, or UNAVAILABLE, and `postern-error: authorizer`)"
+    ),
+    "spec.authorizers.*.headers": Effect(
+        "headers of the request that it is told, beside those that always are (of grpc and opa all, of http `authorization` alone)"
+    ),
+    "spec.authorizers.*.toApp": Effect(
+        "of http: fields of its answer that the app is given in place of the caller's"
+    ),
+    "spec.authorizers.*.cache": Effect(
+        "how long an answer holds for further calls of the same caller, verb, path, query and told headers (it does not)"
+    ),
+    "spec.authorizers.*.tls.caFile": Effect(
+        "a file of roots that its certificate must chain to (the system's)"
+    ),
+    "spec.authorizers.*.tls.serverName": Effect("whom its certificate must be for (the host)"),
+    f"{_RULE}.action": Effect(
+        "allow; deny, which comes before every allow; or authorize: whatever else allows such a call, it is asked about, for which the rule"
+        " is read as a deny; and it is allowed by this rule, read as an allow, where its authorizer lets it pass"
+    ),
+    f"{_RULE}.authorizer": Effect(
+        "of authorize: whom to ask, an entry of `spec.authorizers`, of an earlier policy too"
+    ),
     f"{_RULE}.from.apps": Effect(
         "callers by app-id; here and below `*` may stand at one end. `from: anonymous`: those who prove no identity"
     ),

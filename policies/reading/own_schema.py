@@ -49,7 +49,8 @@ class PolicyRule(OwnSection, frozen=True):
     """An entry of `rules`."""
 
     name: str
-    action: Literal["allow", "deny"]
+    action: Literal["allow", "deny", "authorize"]
+    authorizer: str = ""
     from_: From | Literal["anonymous"] = field(name="from", default=From())
     to: To = To()
     when: When = When()
@@ -66,6 +67,28 @@ class JwtIssuer(OwnSection, frozen=True):
     forward_claims: list[str] = field(default_factory=list)
 
 
+class AuthorizerTls(OwnSection, frozen=True):
+    """`tls` of an authorizer."""
+
+    ca_file: str = ""
+    server_name: str = ""
+
+
+class Authorizer(OwnSection, frozen=True):
+    """An entry of `authorizers`: who is asked, by one of `grpc`, `http` and `opa`."""
+
+    name: str
+    grpc: str = ""
+    http: str = ""
+    opa: str = ""
+    timeout: str = "250ms"
+    fail_open: bool = False
+    headers: list[str] | None = None
+    to_app: list[str] = field(default_factory=list)
+    cache: str = ""
+    tls: AuthorizerTls | None = None
+
+
 class AccessPolicySpec(OwnSection, frozen=True):
     """`spec` of an AccessPolicy."""
 
@@ -74,6 +97,7 @@ class AccessPolicySpec(OwnSection, frozen=True):
     override: bool = False
     trust_domain_aliases: list[str] = field(default_factory=list)
     jwt: list[JwtIssuer] = field(default_factory=list)
+    authorizers: list[Authorizer] = field(default_factory=list)
     rules: list[PolicyRule] = field(default_factory=list)
 
 

@@ -68,7 +68,8 @@ class AccessDecision(Struct, frozen=True, kw_only=True):
 
     `reason` is one of `DENIALS`, or of an allowed call `self` or `own-namespace`. `policy` is the app-id of the entry, or the name of
     the AccessPolicy, that was read and `rule` the pattern or the name of the rule that decided, both empty where there is none.
-    `would_deny`: policy/rule by which audited policies would have denied the call. `scope` is `app` where the entry has a default of
+    `would_deny`: policy/rule by which audited policies would have denied the call, `would_ask` whom they would have asked about it.
+    `authorizers`: external ones that an allowed call waits for. `scope` is `app` where the entry has a default of
     its own, `global` where the global one stands behind the answer, else empty.
     """
 
@@ -78,6 +79,8 @@ class AccessDecision(Struct, frozen=True, kw_only=True):
     rule: str = ""
     scope: Literal["", "app", "global"] = ""
     would_deny: str = ""
+    authorizers: tuple[str, ...] = ()
+    would_ask: tuple[str, ...] = ()
 
 
 class Rule(Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """May this caller do this, by the AccessPolicies? Frozen rules, and the decision; pure.
 
 A rule that denies comes before all that allow, and what no rule allows has the default, which is to deny. A path is judged in every way
-that an app may read it, and each of them must be allowed.
+that an app may read it, and each of them must be allowed. Of an allowed call, the verdict names the authorizers that rules want asked.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from msgspec import Struct, field
 
+from policies.rules.authorizers import ExternalAuthorizer
 from policies.rules.path_readings import readings
 from policies.rules.templates import Met, TemplateTable, template_table
 from policies.rules.tokens import KeySource, TokenCondition, TokenIssuer, VerifiedToken
@@ -71,8 +72,9 @@ class Identity(NamedTuple):
 
 
 class PolicyRule(Struct, frozen=True, kw_only=True):
-    """One rule of the policy of that name.
+    """One rule of the policy of that name. It allows, denies, or (`asks`) has an authorizer asked about what other rules allow.
 
+    What is written as one rule that authorizes is two: one that asks, read as widely as a denial, and one that allows.
     methods: verbs, empty for any. templates: numbers in the table of the set, None for any path. is_grpc: for gRPC calls alone.
     headers: conditions of the set by number, all of which must hold. token: what is asked of the user's token, None for nothing.
     """
@@ -86,6 +88,7 @@ class PolicyRule(Struct, frozen=True, kw_only=True):
     is_grpc: bool = False
     headers: tuple[int, ...] = ()
     token: TokenCondition | None = None
+    asks: str = ""
 
 
 class Asked(NamedTuple):
@@ -104,12 +107,13 @@ class Asked(NamedTuple):
 
 
 class PolicyVerdict(NamedTuple):
-    """The answer; policy and rule are empty where none decided."""
+    """The answer; policy and rule are empty where none decided. authorizers: names of those to ask, in order, where it is allowed."""
 
     allowed: bool
     policy: str = ""
     rule: str = ""
     is_unreadable: bool = False
+    authorizers: tuple[str, ...] = ()
 
 
 class HeaderCondition(NamedTuple):
@@ -123,6 +127,7 @@ class PolicyRules(Struct, frozen=True, kw_only=True):
     """The rules of all policies that are in force together. Made by `policy_rules`.
 
     aliases: what our own trust domain is also called; callers of theirs count as of `own_trust_domain`. issuers: whose tokens count.
+    authorizers: whom rules may have asked.
     """
 
     rules: tuple[PolicyRule, ...] = ()
@@ -132,6 +137,7 @@ class PolicyRules(Struct, frozen=True, kw_only=True):
     aliases: frozenset[str] = frozenset()
     own_trust_domain: str | None = None
     issuers: tuple[TokenIssuer, ...] = ()
+    authorizers: tuple[ExternalAuthorizer, ...] = ()
     _by_template: Mapping[int, tuple[int, ...]] = {}
     _of_any_path: tuple[int, ...] = ()
 
@@ -159,8 +165,10 @@ class PolicyRules(Struct, frozen=True, kw_only=True):
             asked = asked._replace(caller=caller._replace(trust_domain=self.own_trust_domain))
         verdicts = [self._judge(met, asked) for met in paths]
         denied = [verdict for verdict in verdicts if not verdict.allowed]
-        # Which rule denies says more than that none allows.
-        return next((one for one in denied if one.rule), denied[0]) if denied else verdicts[-1]
+        if denied:  # which rule denies says more than that none allows
+            return next((one for one in denied if one.rule), denied[0])
+        asks = tuple({name: None for verdict in verdicts for name in verdict.authorizers})
+        return verdicts[-1]._replace(authorizers=asks)
 
     def meeting(self, asked: Asked) -> tuple[PolicyRule, ...]:
         """All rules that speak of a call, whatever their action, by any reading of its path; of one that can't be judged, those of all."""
@@ -183,18 +191,23 @@ class PolicyRules(Struct, frozen=True, kw_only=True):
 
     def _judge(self, met: Met, asked: Asked) -> PolicyVerdict:
         allowing: PolicyRule | None = None
+        asks: list[str] = []
         for number in sorted(
             {*self._of_any_path, *(n for one in met for n in self._by_template.get(one, ()))}
         ):
             rule = self.rules[number]
             if (allowing is not None and rule.is_allow) or not _meets(rule, asked):
                 continue
-            if not rule.is_allow:
+            if rule.asks:
+                asks.append(rule.asks)
+            elif not rule.is_allow:
                 return PolicyVerdict(allowed=False, policy=rule.policy, rule=rule.name)
-            allowing = rule
+            else:
+                allowing = rule
         if allowing is None:
-            return PolicyVerdict(allowed=self.default_allow or asked.is_self)
-        return PolicyVerdict(allowed=True, policy=allowing.policy, rule=allowing.name)
+            is_allowed = self.default_allow or asked.is_self
+            return PolicyVerdict(allowed=is_allowed, authorizers=tuple(asks) if is_allowed else ())
+        return PolicyVerdict(True, allowing.policy, allowing.name, authorizers=tuple(asks))
 
 
 class AccessPolicies(Struct, frozen=True):
@@ -209,6 +222,11 @@ class AccessPolicies(Struct, frozen=True):
         sets = (self.enforced, self.audited)
         return tuple({one.keys: None for rules in sets if rules is not None for one in rules.issuers})
 
+    @property
+    def authorizers(self) -> tuple[ExternalAuthorizer, ...]:
+        """Whom rules in force may have asked; what is only audited asks nobody."""
+        return () if self.enforced is None else self.enforced.authorizers
+
 
 def policy_rules(
     rules: Iterable[PolicyRule],
@@ -219,9 +237,10 @@ def policy_rules(
     aliases: frozenset[str],
     own_trust_domain: str | None,
     issuers: tuple[TokenIssuer, ...] = (),
+    authorizers: tuple[ExternalAuthorizer, ...] = (),
 ) -> PolicyRules:
-    """The rules with what finds them by a path; denying ones first, as they decide first."""
-    ordered = tuple(sorted(rules, key=lambda rule: rule.is_allow))
+    """The rules with what finds them by a path; denying ones first, as they decide first, then those that ask."""
+    ordered = tuple(sorted(rules, key=lambda rule: (rule.is_allow, bool(rule.asks))))
     by_template: dict[int, list[int]] = {}
     for number, rule in enumerate(ordered):
         for template in rule.templates or ():
@@ -234,6 +253,7 @@ def policy_rules(
         aliases=aliases,
         own_trust_domain=own_trust_domain,
         issuers=issuers,
+        authorizers=authorizers,
         _by_template={template: tuple(numbers) for template, numbers in by_template.items()},
         _of_any_path=tuple(number for number, rule in enumerate(ordered) if rule.templates is None),
     )

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from policies.rules.authorizers import ExternalAuthorizer
 from policies.rules.tokens import KeySource
 
 
@@ -45,6 +46,12 @@ class Uppercase(Middleware, frozen=True, kw_only=True):
 
     request: bool
     response: bool
+
+
+class Opa(Middleware, frozen=True, kw_only=True):
+    """`middleware.http.opa`: an OPA server judges requests by a policy in Rego, which it is given."""
+
+    authorizer: ExternalAuthorizer
 
 
 class Bearer(Middleware, frozen=True, kw_only=True):

@@ -226,6 +226,7 @@ def _plan_rows(told: Told) -> Iterator[tuple[str, str]]:
         yield "budget", _budget(told["budget"])
     of_attempts = [f"{gate} (each attempt)" for route in told["routes"] for gate in route["gates"]]
     yield "gates", ", ".join([*told["gates"], *of_attempts]) or "none"
+    yield from _asks(told.get("authorizers", ()))
     if told.get("breaker"):
         yield "breaker", _breaker(told["breaker"])
     if told["replyEdits"]:
@@ -241,6 +242,11 @@ def _budget(found: Told) -> str:
     return (
         f"retries of {found['ratio']:g} of the calls to {found['target']} in {found['ttl_s']:g} s, and {free}"
     )
+
+
+def _asks(authorizers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if authorizers:
+        yield "asks", f"authorizer {', then '.join(authorizers)}: only what it lets pass goes on"
 
 
 def _breaker(found: Told) -> str:

@@ -102,6 +102,7 @@ class Description(Struct, frozen=True, kw_only=True):
             "naming": {
                 str(found.name): [end.address for end in found.endpoints] for found in self.directory.known()
             },
+            "authorizers": self.control.authorizers.status(),
             "maxRequestBodySize": settings.max_body_bytes or 0,
             "httpReadBufferSize": settings.read_buffer_bytes,
             "policy": {

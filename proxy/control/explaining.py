@@ -166,6 +166,7 @@ class Explainer:
             "notRetried": _not_retried(head, plan),
             "budget": _budget(plan.budget),
             "gates": list(plan.gates),
+            "authorizers": list(plan.authorizers),
             "breaker": self._breaker(head, plan),
             "bodyBytes": plan.body_bytes,
             "replyEdits": self._edits(plan.reply_edits),

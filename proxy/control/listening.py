@@ -43,6 +43,7 @@ class Listening:
         self._settings = settings
         self._engine = engine
         self._control = control
+        self._authorize = control.authorizers.authorize
         self.ports: dict[str, int | None] = {}
         self.upstream_ports: dict[str, int] = {}
         self.local: list[str] = []
@@ -68,6 +69,7 @@ class Listening:
                 name="peer",
                 address=settings.peer_listen_address,
                 decide=self._control.decide_inbound,
+                authorize=self._authorize,
                 tls="mesh" if settings.mtls else None,
             ),
             settings.peer_port,
@@ -100,7 +102,12 @@ class Listening:
     async def open_invoker(self, address: str) -> None:
         """Listen where Dapr's gRPC API calls apps. It ends with the engine: who is shut down may still have calls to make."""
         await self._engine.listen(
-            ListenerSpec(name=INVOKER, address=address, decide=self._control.decide_outbound)
+            ListenerSpec(
+                name=INVOKER,
+                address=address,
+                decide=self._control.decide_outbound,
+                authorize=self._authorize,
+            )
         )
 
     async def open_callback(self, address: str) -> None:
@@ -117,7 +124,8 @@ class Listening:
             (FROM_DAPRD, translators.inbound_way, control.decide_translated),
             (TO_DAPRD, translators.outbound_way, control.decide_envelope),
         ):
-            await self._engine.listen(ListenerSpec(name=name, address=f"unix:{way}", decide=decide))
+            spec = ListenerSpec(name=name, address=f"unix:{way}", decide=decide, authorize=self._authorize)
+            await self._engine.listen(spec)
         control.translators_listen(f"unix:{translators.inbound}", f"unix:{translators.outbound}")
 
     async def open_otlp(self, server: OtlpServer) -> None:
@@ -132,7 +140,7 @@ class Listening:
             return
         for name in ("http", "grpc"):
             path = settings.unix_domain_socket / f"dapr-{settings.app_id}-{name}.socket"
-            spec = ListenerSpec(name=name, address=f"unix:{path}", decide=self._control.decide_outbound)
+            spec = self._for_app(name, f"unix:{path}")
             await self._engine.listen(spec)
             self.local.append(name)
             self.ports[name] = None
@@ -160,7 +168,11 @@ class Listening:
     def _for_app(self, name: str, address: str) -> ListenerSpec:
         control = self._control
         return ListenerSpec(
-            name=name, address=address, decide=control.decide_outbound, for_pages=control.for_pages
+            name=name,
+            address=address,
+            decide=control.decide_outbound,
+            authorize=self._authorize,
+            for_pages=control.for_pages,
         )
 
     async def _listen_for_app(self, spec: ListenerSpec, wish: PortWish) -> int:

@@ -15,6 +15,7 @@ from nameresolution.host_registry import Entry
 from nameresolution.resolver import AppName, EndpointSet
 from policies.reloading.loading import PolicySnapshot
 from policies.rules.access import Caller, Protocol
+from policies.rules.authorizers import ExternalAuthorizer
 from policies.rules.resiliency import ResiliencyRules
 from proxy.contract.addresses import join_address
 from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream
@@ -24,6 +25,8 @@ from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Decision, Hold, Labels
 from proxy.contract.recording import RecordingHead, Tables
 from proxy.control.app_watch import AppWatch
+from proxy.control.authorizing.authorizers import Authorizers
+from proxy.control.authorizing.question import own_party
 from proxy.control.breakers import breakers_status, push_breakers
 from proxy.control.external import ExternalClusters
 from proxy.control.first_views import app_view, baggage_rules, inbound_tracing, inbound_view, outbound_view
@@ -91,6 +94,8 @@ class Control:
         self._remote = remote
         remote.configure(policy.pipelines, policy.access.policies.key_sources)
         self._pipelines = self._pipelines_of(policy)
+        self.authorizers = Authorizers(own_party(settings))
+        self.authorizers.configure(self._asked_by(policy))
         healthy = False if settings.app_health is not None else None
         limits = inbound_limits(policy.traffic.inbound)
         self._limit_gates = LimitGates()
@@ -318,6 +323,7 @@ class Control:
         authorizer = Authorizer(policy.access, remote=self._remote)
         self._remote.configure(policy.pipelines, policy.access.policies.key_sources)
         pipelines, self._pipelines = self._pipelines, self._pipelines_of(policy)
+        self.authorizers.configure(self._asked_by(policy))
         limits = inbound_limits(policy.traffic.inbound)
         app = self._under(policy, self.inbound.view.app, limits)
         tracing = policy.configuration.tracing
@@ -474,6 +480,13 @@ class Control:
         return {
             "http": Pipeline("http", HTTP_PIPELINE, policy.pipelines.http, self._remote),
             "app": Pipeline("app", APP_PIPELINE, policy.pipelines.app, self._remote),
+        }
+
+    def _asked_by(self, policy: PolicySnapshot) -> Mapping[str, ExternalAuthorizer]:
+        """The authorizers that rules and handlers have asked, by the names that Plans have for them."""
+        named = {one.name: one for one in policy.access.policies.authorizers}
+        return named | {
+            name: one for side in self._pipelines.values() for name, one in side.authorizers.items()
         }
 
     def _push_gates(self, before: Iterable[Pipeline]) -> None:

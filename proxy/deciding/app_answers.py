@@ -103,6 +103,7 @@ _SHARED = {
     Cause.TOO_LARGE: "the request to {who} is too large: {detail}; --max-body-size sets the limit",
     Cause.RATE: "too many requests to {who} {detail}",
     Cause.SHED: "{who} is busy: {detail}",
+    Cause.DENIED: "access to {who} is denied by {detail}",
     Cause.AUTHORIZER: "the call to {who} could not be authorized, and was not made: {detail}",
     Cause.UNSUPPORTED: "the call can't be carried to {who}: {detail}",
     Cause.REFUSED: "{who} refused the call: {detail}",

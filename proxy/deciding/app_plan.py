@@ -225,6 +225,13 @@ def _given(
     )
 
 
+def to_be_asked(found: Decision, authorizers: tuple[str, ...], gates: tuple[str, ...] = ()) -> Decision:
+    """The same decision, of a call that passes these gates first, and that access policies have these authorizers asked about."""
+    if not isinstance(found, Plan) or not (authorizers or gates):
+        return found
+    return replace(found, gates=(*gates, *found.gates), authorizers=(*authorizers, *found.authorizers))
+
+
 def naming_caller(app_id: str, namespace: str) -> Edits:
     """What tells an app who calls it."""
     return (

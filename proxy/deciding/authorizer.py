@@ -123,7 +123,7 @@ class Authorizer:
             verdict = self._enforced.decide(
                 head, caller, is_self=is_self, form=form, is_grpc=is_grpc, token=users.enforced
             )
-            found = _by_policy(verdict, is_self=is_self)
+            found = replace(_by_policy(verdict, is_self=is_self), authorizers=verdict.authorizers)
         if found.allowed and self._audited is not None:
             verdict = self._audited.decide(
                 head, caller, is_self=is_self, form=form, is_grpc=is_grpc, token=users.audited
@@ -132,6 +132,8 @@ class Authorizer:
             if not would.allowed:
                 named = f"{would.policy}/{would.rule}" if would.rule else would.reason
                 found = replace(found, would_deny=named)
+            elif verdict.authorizers:
+                found = replace(found, would_ask=verdict.authorizers)
         return found
 
     def users(self, head: RecordingHead, labels: Labels, surface: Surface) -> Users | Hold | Reply:
@@ -198,7 +200,13 @@ class Authorizer:
         told = f"policy={decision.policy or '-'} rule={decision.rule or '-'} reason={decision.reason}"
         if decision.reason == "no-policy":
             told = f"{told} profile={self.rules.profile}"
-        return f"{told} would_deny={decision.would_deny}" if decision.would_deny else told
+        for key, value in (
+            ("asks", ",".join(decision.authorizers)),
+            ("would_deny", decision.would_deny),
+            ("would_ask", ",".join(decision.would_ask)),
+        ):
+            told = f"{told} {key}={value}" if value else told
+        return told
 
 
 def _by_policy(verdict: PolicyVerdict, *, is_self: bool) -> AccessDecision:

@@ -24,7 +24,15 @@ from proxy.contract.recording import RecordingHead
 from proxy.deciding import api_token
 from proxy.deciding.api_token import surface_of
 from proxy.deciding.app_answers import CauseReplies
-from proxy.deciding.app_plan import STRIP, denied, is_grpc_web, naming_caller, to_app, without_verb
+from proxy.deciding.app_plan import (
+    STRIP,
+    denied,
+    is_grpc_web,
+    naming_caller,
+    to_app,
+    to_be_asked,
+    without_verb,
+)
 from proxy.deciding.browsers import as_headers
 from proxy.deciding.building_blocks import missing_method
 from proxy.deciding.callee import (
@@ -445,7 +453,7 @@ class Outbound:
                 peer=self.view.own_id,
                 posture=authorizer.posture,
             )
-        found = to_app(
+        found: Decision = to_app(
             *(head, app),
             caller=caller,
             labels=labels,
@@ -454,6 +462,7 @@ class Outbound:
             form=named.form,
             is_told=named.surface == "own",  # daprds tell an app of peers alone
         )
+        found = to_be_asked(found, decision.authorizers)
         if not isinstance(found, Plan) or grpc:
             return found
         retries = (*retry_policies(head, rules, self.view.random), *found.retries)

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from policies.rules.authorizers import ExternalAuthorizer
 from policies.rules.path_readings import readings
 from policies.rules.patterns import Pattern
 from policies.rules.pipelines import (
@@ -19,6 +20,7 @@ from policies.rules.pipelines import (
     ClientCredentials,
     Middleware,
     OAuth2,
+    Opa,
     RateLimit,
     RouterAlias,
     RouterChecker,
@@ -46,13 +48,25 @@ _FORMS: Final[tuple[Form, ...]] = ("sent", "whole", "method")
 class Way:
     """A request on its way through. Mutable state: where it goes by now, and what it is given."""
 
-    __slots__ = ("edits", "form", "gates", "head", "is_login", "labels", "scopes", "upper", "wait_s")
+    __slots__ = (
+        "authorizers",
+        "edits",
+        "form",
+        "gates",
+        "head",
+        "is_login",
+        "labels",
+        "scopes",
+        "upper",
+        "wait_s",
+    )
 
     def __init__(self, head: RecordingHead, form: Form, labels: Labels) -> None:
         self.head = head
         self.form = form
         self.labels = labels
         self.gates: list[str] = []
+        self.authorizers: list[str] = []
         self.edits: list[Edit] = []
         self.scopes: list[str] = []
         self.upper = (False, False)
@@ -110,6 +124,15 @@ class _RateLimit(Step):
     def take(self, way: Way, found: Hashable) -> Decision | None:
         way.gates.append(self._gate)
         way.wait_s = max(way.wait_s, self._wait_s)
+        return None
+
+
+class _Opa(Step):
+    def __init__(self, _: Opa, name: str, __: Remote) -> None:
+        self._name = name
+
+    def take(self, way: Way, found: Hashable) -> Decision | None:
+        way.authorizers.append(self._name)
         return None
 
 
@@ -253,6 +276,7 @@ _STEPS: Mapping[type[Middleware], Callable[[Any, str, Remote], Step]] = {
     Bearer: _Bearer,
     ClientCredentials: _ClientCredentials,
     OAuth2: _OAuth2,
+    Opa: _Opa,
     RateLimit: _RateLimit,
     RouterAlias: _RouterAlias,
     RouterChecker: _RouterChecker,
@@ -272,6 +296,7 @@ class Passed(Struct, frozen=True):
     wait_s: int = 0
     scopes: tuple[str, ...] = ()
     upper: tuple[bool, bool] = (False, False)
+    authorizers: tuple[str, ...] = ()
     is_login: bool = False
 
     def onto(self, found: Decision) -> Decision:
@@ -283,6 +308,7 @@ class Passed(Struct, frozen=True):
             found,
             routes=tuple(replace(route, edits=(*route.edits, *self.edits)) for route in found.routes),
             gates=(*self.gates, *found.gates),
+            authorizers=(*self.authorizers, *found.authorizers),
             local_replies=replies.limiting(self.wait_s) if isinstance(replies, CauseReplies) else replies,
             scopes=(*found.scopes, *self.scopes),
             upper_request=found.upper_request or self.upper[0],
@@ -316,6 +342,11 @@ class Pipeline:
             for handler, name in zip(handlers, names, strict=True)
             if isinstance(handler, RateLimit)
         }
+        self.authorizers: Mapping[str, ExternalAuthorizer] = {
+            name: handler.authorizer
+            for handler, name in zip(handlers, names, strict=True)
+            if isinstance(handler, Opa)
+        }
 
     def tables(self) -> Mapping[int, Table]:
         """What must be pushed before it decides."""
@@ -346,7 +377,7 @@ class Pipeline:
             if decided is not None:
                 return way.gated(decided)
         given = (tuple(way.gates), tuple(way.edits), way.wait_s, tuple(way.scopes), way.upper)
-        return Passed(way.head, *given, is_login=way.is_login)
+        return Passed(way.head, *given, tuple(way.authorizers), is_login=way.is_login)
 
     def carry(
         self,

@@ -19,7 +19,8 @@ MAX_LINES = 1_000_000  # of an access log
 class Case(Struct, frozen=True, rename="camel"):
     """A call and what should become of it; `grpc` is the path of a method, in the place of method and path.
 
-    claims: of the token that it brings, verified; `iss` is its issuer.
+    claims: of the token that it brings, verified; `iss` is its issuer. asks: the external authorizers that must be asked about it, which
+    `allow` leaves to them; None: any or none.
     """
 
     expect: Literal["allow", "deny"]
@@ -30,6 +31,7 @@ class Case(Struct, frozen=True, rename="camel"):
     grpc: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     claims: dict[str, object] = field(default_factory=dict)
+    asks: list[str] | None = None
 
 
 class CaseFile(Struct, frozen=True, rename="camel"):

@@ -113,13 +113,15 @@ def run_cases(
         for number, case in enumerate(made.cases):
             found = files.judge(ask_of(case))
             where = f"{path}:{document.line_of(('cases', number))}"
-            is_met = found.verdict == case.expect
+            asks = list(found.decision.authorizers)
+            is_met = found.verdict == case.expect and case.asks in (None, asks)
             rows.append(
                 {"where": where, "name": case.name, "passed": is_met, "expected": case.expect, **_data(found)}
             )
             if not is_met and not output.is_data:
                 name = f"{case.name}: " if case.name else ""
-                put(printable(f"{where}: {name}expected {case.expect}, {_by(found)}"))
+                asked = "" if case.asks is None else _asking(case.asks or ["nobody"])
+                put(printable(f"{where}: {name}expected {case.expect}{asked}, {_by(found)}{_asking(asks)}"))
     failed = sum(not row["passed"] for row in rows)
     if output.is_data:
         put(format_data(rows, output.value))
@@ -171,14 +173,14 @@ def diff(  # noqa: PLR0917 - the framework passes them by name
     rows = []
     for ask, count in recordings.most_common():
         was, will = before.judge(ask), after.judge(ask)
-        if was.verdict != will.verdict:
+        if (was.verdict, was.decision.authorizers) != (will.verdict, will.decision.authorizers):
             rows.append(
                 {
                     "calls": count,
                     "from": ask.caller,
                     "call": _call(ask),
-                    "before": was.verdict,
-                    "after": will.verdict,
+                    "before": f"{was.verdict}{_asking(was.decision.authorizers)}",
+                    "after": f"{will.verdict}{_asking(will.decision.authorizers)}",
                     "by": _by(will),
                 }
             )
@@ -247,6 +249,10 @@ def _by(found: Judged) -> str:
     return f"{said}: {DENIALS[decision.reason]}"
 
 
+def _asking(asks: Sequence[str]) -> str:
+    return f", asking {', '.join(asks)}" if asks else ""
+
+
 _ALLOWED = {
     "self": "an app may call itself unless a rule denies it",
     "own-namespace": "without a policy the profile admits callers of the app's own namespace",
@@ -266,6 +272,11 @@ def _told(found: Judged, files: PolicyFiles) -> list[str]:
     if found.by_access_control is not None:
         said = "allows" if found.by_access_control.allowed else "denies"
         lines.append(f"spec.accessControl alone {said} it (reason={found.by_access_control.reason})")
+    if found.decision.authorizers:
+        named = ", then ".join(found.decision.authorizers)
+        lines.append(f"asks authorizer {named}: only what it lets pass reaches the app")
+    if found.decision.would_ask:
+        lines.append(f"audited policies would ask authorizer {', '.join(found.decision.would_ask)}")
     if found.decision.would_deny:
         lines.append(f"audited policies would deny it: {found.decision.would_deny}")
     lines += [f"limited by the rate {_rate(rate)}" for rate in found.rates]
@@ -289,6 +300,8 @@ def _data(found: Judged) -> dict[str, Any]:
         "rule": decision.rule,
         "where": found.where,
         "readAs": found.reading,
+        "asks": list(decision.authorizers),
         "wouldDeny": decision.would_deny,
+        "wouldAsk": list(decision.would_ask),
         "rates": [rate.name for rate in found.rates],
     }

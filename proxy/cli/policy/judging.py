@@ -118,6 +118,8 @@ class PolicyFiles(Struct, frozen=True, kw_only=True):
         rows: list[dict[str, str]] = []
         for mode, rules in (("", self.access.policies.enforced), (" (audit)", self.access.policies.audited)):
             for rule in rules.rules if rules is not None else ():
+                if rule.asks:
+                    continue  # one half of a rule whose other half allows
                 document, number, written = next(
                     (document, number, written)
                     for document, policy in self.resources.access_policies

@@ -21,6 +21,7 @@ from policies.rules.pipelines import (
     LoadedComponent,
     Middleware,
     OAuth2,
+    Opa,
     RateLimit,
     RouterAlias,
     RouterChecker,
@@ -312,7 +313,7 @@ def test_handler_that_keeps_nobody_out_is_passed_over_without_its_component(tmp_
     assert warning.endswith("passed over")
 
 
-@pytest.mark.parametrize("kind", ["opa", "sentinel", "wasm", "whatever"])
+@pytest.mark.parametrize("kind", ["sentinel", "wasm", "whatever"])
 def test_type_that_is_not_built_is_a_fault_that_names_the_component(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DocumentError) as caught:
         read(tmp_path, [handler("m", kind)], component("m", kind))
@@ -342,7 +343,7 @@ def test_component_for_other_apps_is_a_fault_and_one_of_two_may_be_ours(tmp_path
 
 def test_component_in_no_pipeline_and_one_of_another_type_are_told(tmp_path: Path) -> None:
     state = component("s", "x").replace("middleware.http.x", "state.redis")
-    found = read(tmp_path, [], component("m", "opa"), state)
+    found = read(tmp_path, [], component("m", "wasm"), state)
     assert any("c0.yaml:5: metadata.name: is in no pipeline" in text for text in found.warnings)
     assert (
         "components other than HTTP middleware have no effect in postern: s (state.redis)" in found.warnings
@@ -351,7 +352,7 @@ def test_component_in_no_pipeline_and_one_of_another_type_are_told(tmp_path: Pat
 
 def test_components_for_us_of_types_that_are_built_are_listed(tmp_path: Path) -> None:
     limit, theirs = component("m", "ratelimit"), component("n", "ratelimit", scopes=["other"])
-    found = read(tmp_path, [], limit, theirs, component("o", "opa"))
+    found = read(tmp_path, [], limit, theirs, component("o", "wasm"))
     assert found.pipelines.components == (
         LoadedComponent(name="m", type="middleware.http.ratelimit", version="v1"),
     )
@@ -370,3 +371,39 @@ def test_every_setting_is_in_the_reference() -> None:
         asked = Read(Document(path=Path("c"), value={}, places={(): (1, 1)}), empty, {}, Findings())
         read_kind(asked)
         assert MIDDLEWARE[kind].keys() <= set(asked._known.values()), kind
+
+
+OPA: Settings = {
+    "rego": "package http\ndefault allow = true",
+    "postern.dev/opa-address": "http://localhost:8181",
+}
+
+
+def test_opa_is_an_authorizer_with_a_policy(tmp_path: Path) -> None:
+    more = {"defaultStatus": "404", "includedHeaders": "X-A, x-b", "readBody": "false"}
+    found = read(tmp_path, [handler("m", "opa")], component("m", "opa", {**OPA, **more}))
+    (made,) = found.pipelines.http
+    assert isinstance(made, Opa)
+    asked = made.authorizer
+    assert (asked.kind, asked.target, asked.rego) == ("opa", OPA["postern.dev/opa-address"], OPA["rego"])
+    assert (asked.headers, asked.default_status, asked.tls) == (frozenset({"x-a", "x-b"}), 404, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"rego": ""}, "rego is missing"),
+        ({"rego": "package other"}, "expected `package http`"),
+        ({"rego": "package http\nallow = data.http.x"}, "names data.http"),
+        ({"readBody": "true"}, "bodies are not read here"),
+        (
+            {"postern.dev/opa-address": ""},
+            "postern.dev/opa-address is missing (expected the URL of an OPA server",
+        ),
+        ({"postern.dev/opa-address": "localhost"}, "is not a URL"),
+        ({"defaultStatus": "99"}, "is no status of HTTP"),
+    ],
+)
+def test_faults_of_opa(tmp_path: Path, settings: Settings, problem: str) -> None:
+    (fault,) = faults(tmp_path, "opa", {**OPA, **settings})
+    assert problem in fault

@@ -40,7 +40,10 @@ async def bound(root: Path, engine: Busy, profile: str) -> Listening:
     flags = ("--dapr-http-port=7001", "--dapr-grpc-port=7002", "--dapr-internal-grpc-port=7003")
     others = ("--enable-metrics=false", f"--profile={profile}", "--dapr-listen-addresses=127.0.0.1")
     settings = parse(["--app-id", "web", *flags, *others], {"POSTERN_HOME": str(root)})
-    control: Any = SimpleNamespace(decide_outbound=None, decide_inbound=None, for_pages=None)
+    authorizers = SimpleNamespace(authorize=None)
+    control: Any = SimpleNamespace(
+        decide_outbound=None, decide_inbound=None, for_pages=None, authorizers=authorizers
+    )
     found = Listening(settings, cast("Engine", engine), control, has_metrics=False)
     unused = cast("LocalHttp", None)
     async with asyncio.timeout(20.0):

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[5]
 
 
-@pytest.mark.parametrize("name", ["proxy/api/dapr/common", "proxy/api/dapr/runtime", "proxy/api/daprd/internals", "sentry/ca", "telemetry/otlp/messages"])
+@pytest.mark.parametrize("name", ["proxy/api/dapr/common", "proxy/api/dapr/runtime", "proxy/api/daprd/internals", "sentry/ca", "telemetry/otlp/messages", "proxy/control/authorizing/messages"])
 def test_generated_messages_are_those_of_the_proto(name: str, tmp_path: Path) -> None:
     out = (f"--python_out={tmp_path}", f"--pyi_out={tmp_path}")
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", *out, f"{name}.proto"]

@@ -227,3 +227,39 @@ def test_claims_of_a_token_may_be_tried(capsys: pytest.CaptureFixture[str]) -> N
     case = "  - {expect: allow, from: web, path: /refunds, claims: {iss: 'https://idp', role: [clerk]}}\n"
     Path("cases.yaml").write_text("app: orders\nfiles: [orders.yaml]\ncases:\n" + case)
     assert main(["policy", "test", "cases.yaml"]) == 0
+
+
+ASKING = """
+apiVersion: postern.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: orders}
+spec:
+  authorizers: [{name: opa, grpc: "localhost:9191"}]
+  rules:
+  - {name: all, action: allow, from: {apps: [web]}}
+  - {name: payments, action: authorize, authorizer: opa, from: {apps: [web]}, to: {paths: ["/payments/{**}"]}}
+"""
+
+
+def test_authorizers_that_a_call_is_asked_about_by_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("asking.yaml").write_text(ASKING)
+    explain = ["policy", "explain", "asking.yaml", "--app", "orders", "--from", "web"]
+    assert main([*explain, "--path", "/payments/1"]) == 0
+    assert "asks authorizer opa: only what it lets pass reaches the app" in capsys.readouterr().out
+    assert main([*explain, "--path", "/else"]) == 0
+    assert "asks authorizer" not in capsys.readouterr().out
+    assert main(["policy", "list", "asking.yaml", "--app", "orders", "-o", "json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [(row["rule"], row["action"]) for row in listed] == [("all", "allow"), ("payments", "authorize")]
+    cases = (
+        "app: orders\nfiles: [asking.yaml]\ncases:\n"
+        "- {from: web, path: /payments/1, expect: allow, asks: [opa]}\n"
+        "- {from: web, path: /else, expect: allow, asks: []}\n"
+        "- {from: web, path: /payments/1, expect: allow}\n"
+    )
+    Path("cases.yaml").write_text(cases)
+    assert main(["policy", "test", "cases.yaml"]) == 0
+    capsys.readouterr()
+    Path("cases.yaml").write_text(cases.replace("asks: []", "asks: [opa]"))
+    assert main(["policy", "test", "cases.yaml"]) == 1
+    assert "expected allow, asking opa, allowed by rule all of orders" in capsys.readouterr().out
