@@ -189,7 +189,7 @@ def _acl_slots(call: Call, meters: Meters) -> tuple[Value, ...]:
         trust_domain=trust_domain,
         namespace=namespace,
         policy=told.get("policy", ""),
-        allowed=call.cause != "denied",
+        allowed=call.cause not in ("denied", "authorizer"),
     )
     would_deny = told.get("would_deny")
     return slots if would_deny is None else (*slots, meters.acl_would_deny.slot(call.src, would_deny))

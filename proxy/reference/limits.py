@@ -19,6 +19,8 @@ from proxy.cli.live.stream import MAX_WAITING as MAX_UNSENT
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
 from proxy.contract.gates import MAX_CALLERS
 from proxy.contract.recording import MAX_KEY_BYTES
+from proxy.control.authorizing.authorizers import MAX_ASKING, MAX_CACHED
+from proxy.control.authorizing.verdicts import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_FIELDS
 from proxy.control.external import MAX_URLS
 from proxy.control.external_hosts import IDLE_S, LOOKUP_S, MAX_LOOKUPS, REFRESH_S
 from proxy.control.heard_names import MAX_NAMES, MAX_SERVICES
@@ -171,6 +173,15 @@ def other_limits() -> tuple[Limit, ...]:
         ),
         Limit("sessions of one `oauth2` component", f"{MAX_SESSIONS:,}, twelve hours", "the oldest ends"),
         Limit("a token that `bearer` reads", _bytes(MAX_TOKEN_BYTES), "401"),
+        Limit(
+            "questions to one external authorizer under way", f"{MAX_ASKING:,}", "as where it gives no answer"
+        ),
+        Limit("answers of one that are kept (`cache`)", f"{MAX_CACHED:,}", "the one unused for longest goes"),
+        Limit(
+            "fields of its answer, and the body of a refusal",
+            f"{MAX_FIELDS} of {_bytes(MAX_FIELD_BYTES)}, {_bytes(MAX_BODY_BYTES)}",
+            "as where it gives no answer; the body is cut",
+        ),
         Limit("calls to the app at once", "none", "calls wait, then 503", "app-max-concurrency"),
         Limit(
             "time of one connection attempt",

@@ -105,14 +105,15 @@ def test_record_call_to_the_own_app_counts_as_the_apps_too() -> None:
     assert it.values(meters.req_recv) == {}
 
 
-def test_record_denied_call_never_reached_the_app() -> None:
+@pytest.mark.parametrize(("cause", "told"), [("denied", "acl"), ("authorizer", "authorizer")])
+def test_record_denied_call_never_reached_the_app(cause: str, told: str) -> None:
     it = Recorded("checkout")
-    it.recorder.record(a_call(direction="inbound", status=403, cause="denied", head_ns=0))
+    it.recorder.record(a_call(direction="inbound", status=403, cause=cause, head_ns=0))
     meters = it.meters
     assert it.values(meters.http_client_completed) == {}
     assert it.values(meters.acl_decisions) == {("cart", "", "denied"): 1}
     assert list(it.values(meters.edge_requests)) == [
-        ("cart.shop", "checkout.shop", "GET", "http", "acl", "inbound")
+        ("cart.shop", "checkout.shop", "GET", "http", told, "inbound")
     ]
     assert it.values(meters.edge_attempts) == {}
 
