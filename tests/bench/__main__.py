@@ -20,6 +20,7 @@ from tests.bench.errors import BenchError
 from tests.bench.floors import PORTABLE
 from tests.bench.results import Row
 from tests.bench.tools import require_programs, require_release_engine
+from tests.bench.tracing_cost import tracing_costs
 from tests.bench.verdicts import verdicts
 from tests.support.errors import SupportError
 from tests.support.processes import REPOSITORY
@@ -43,7 +44,7 @@ async def run(names: Sequence[str], cases: Sequence[Case], pace: Pace, console: 
     console.print(_machine(pace))
     console.print(_stolen(rows, bench.anew))
     results.print_table(rows, console)
-    found = verdicts(rows, accounts)
+    found = (*verdicts(rows, accounts), *tracing_costs())
     for verdict in found:
         console.print(
             ("holds " if verdict.holds else "FAILS ") + verdict.text, style="" if verdict.holds else "red"
