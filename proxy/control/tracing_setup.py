@@ -119,7 +119,7 @@ def log_export(tracing: TracingConfig, settings: Settings, meters: Meters) -> "L
         return None
     from telemetry.otlp.log_export import LogExport  # noqa: PLC0415 - as above
 
-    made = LogExport(exporters(tracing, settings).logs, meters, settings.otel.limits)
+    made = LogExport(exporters(tracing, settings).logs, meters, settings.otel.log_limits)
     if settings.otel.exports_log:
         made.follow_log()
     return made

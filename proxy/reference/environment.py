@@ -82,7 +82,7 @@ READ: Mapping[str, str] = {
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "spans of a batch (512)",
     "OTEL_BSP_SCHEDULE_DELAY": "milliseconds until a smaller batch is sent (5000)",
     "OTEL_BSP_EXPORT_TIMEOUT": "milliseconds that a batch may take, each time it is sent (30000)",
-    "OTEL_BLRP_MAX_QUEUE_SIZE": "no effect but a warning: batches of logs are as `OTEL_BSP_…` says",
+    "OTEL_BLRP_MAX_QUEUE_SIZE": "as `OTEL_BSP_MAX_QUEUE_SIZE`, of log records (what that says)",
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "likewise",
     "OTEL_BLRP_SCHEDULE_DELAY": "likewise",
     "OTEL_BLRP_EXPORT_TIMEOUT": "likewise",

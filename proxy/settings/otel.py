@@ -36,7 +36,8 @@ OTEL_VARIABLES: Final = frozenset(
         "OTEL_METRIC_EXPORT_INTERVAL",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
         *(
-            f"OTEL_BSP_{which}"
+            f"OTEL_{kind}_{which}"
+            for kind in ("BSP", "BLRP")
             for which in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
         ),
     }
@@ -98,7 +99,8 @@ def _said(read: FlagReader, profile: Profile) -> OtelSettings:
         exports_log=exports_log,
         service_name=read.env.get("OTEL_SERVICE_NAME", "") or dict(resource).get("service.name", ""),
         resource=tuple(pair for pair in resource if pair[0] != "service.name"),
-        limits=_limits(read),
+        limits=(limits := _limits(read)),
+        log_limits=_log_limits(read, limits),
         sampling_rate=sampler_rate(read, profile),
     )
 
@@ -237,6 +239,19 @@ def _limits(read: FlagReader) -> ExportLimits:
     batch = _whole(read, usual.batch, variable="OTEL_BSP_MAX_EXPORT_BATCH_SIZE")
     flush_ms = _whole(read, round(usual.flush_s * 1000), variable="OTEL_BSP_SCHEDULE_DELAY")
     export_ms = _whole(read, round(usual.export_s * 1000), variable="OTEL_BSP_EXPORT_TIMEOUT")
+    return _limited(usual, queue, batch, flush_ms, export_ms)
+
+
+def _log_limits(read: FlagReader, usual: ExportLimits) -> ExportLimits:
+    """Those of log records; what is not said is as of spans."""
+    queue = _whole(read, usual.queue, variable="OTEL_BLRP_MAX_QUEUE_SIZE")
+    batch = _whole(read, usual.batch, variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE")
+    flush_ms = _whole(read, round(usual.flush_s * 1000), variable="OTEL_BLRP_SCHEDULE_DELAY")
+    export_ms = _whole(read, round(usual.export_s * 1000), variable="OTEL_BLRP_EXPORT_TIMEOUT")
+    return _limited(usual, queue, batch, flush_ms, export_ms)
+
+
+def _limited(usual: ExportLimits, queue: int, batch: int, flush_ms: int, export_ms: int) -> ExportLimits:
     return replace(
         usual, queue=queue, batch=min(queue, batch), flush_s=flush_ms / 1000, export_s=export_ms / 1000
     )

@@ -13,7 +13,6 @@ _PARENT_BASED: Final = "parentbased_"
 _RATIO: Final = "traceidratio"
 _SAMPLERS: Final = ("always_on", "always_off", _RATIO)
 _FOREIGN: Final = frozenset({"jaeger_remote", "parentbased_jaeger_remote", "xray"})
-_LOG_BATCHES: Final = "batches of logs are as OTEL_BSP_… says"
 _NO_CERTIFICATE: Final = "a collector is shown no client certificate"
 _NOT_AS_DAPRD: Final = "daprd does not read it"
 _OTLP_PREFIX: Final = "OTEL_EXPORTER_OTLP_"
@@ -53,10 +52,6 @@ def sdk_warnings(read: FlagReader, profile: Profile) -> list[str]:
         ),
         *_unused_by_signal(read, _NO_CERTIFICATE, variable="OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"),
         *_unused_by_signal(read, _NO_CERTIFICATE, variable="OTEL_EXPORTER_OTLP_CLIENT_KEY"),
-        *_unused(read, _LOG_BATCHES, variable="OTEL_BLRP_SCHEDULE_DELAY"),
-        *_unused(read, _LOG_BATCHES, variable="OTEL_BLRP_EXPORT_TIMEOUT"),
-        *_unused(read, _LOG_BATCHES, variable="OTEL_BLRP_MAX_QUEUE_SIZE"),
-        *_unused(read, _LOG_BATCHES, variable="OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
     ]
     if profile == "daprd":
         return [

@@ -77,7 +77,8 @@ class OtelSettings(Struct, frozen=True, kw_only=True):
     named: signals with a variable of their own, which Configurations don't change.
     zipkin: where spans go if no Configuration names a Zipkin, or empty; to_stdout: as lines of the log, too; exporters: installed ones, by
     the names of their entry points. service_name: in the app-id's place, or empty; resource: further attributes of it.
-    limits: of each exporter's queue. sampling_rate: of new traces, 0 to 1, where a Configuration has none; None: not said.
+    limits: of each exporter's queue; log_limits: of that of log records.
+    sampling_rate: of new traces, 0 to 1, where a Configuration has none; None: not said.
     is_disabled: nothing is exported, whatever a Configuration says.
     """
 
@@ -95,6 +96,7 @@ class OtelSettings(Struct, frozen=True, kw_only=True):
     service_name: str
     resource: tuple[tuple[str, str], ...]
     limits: ExportLimits
+    log_limits: ExportLimits
     sampling_rate: float | None = None
     is_disabled: bool = False
 

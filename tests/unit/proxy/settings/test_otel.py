@@ -48,6 +48,7 @@ def test_nothing_said_nothing_exported(root: Path) -> None:
         service_name="",
         resource=(),
         limits=ExportLimits(),
+        log_limits=ExportLimits(),
     )
 
 
@@ -206,6 +207,20 @@ def test_resource_and_batches(root: Path) -> None:
     assert read(root, {"OTEL_RESOURCE_ATTRIBUTES": "service.name=other"}).service_name == "other"
 
 
+def test_batches_of_log_records_have_limits_of_their_own_else_those_of_spans(root: Path) -> None:
+    spans = {"OTEL_BSP_MAX_QUEUE_SIZE": "100", "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    assert read(root, spans).log_limits == read(root, spans).limits
+    logs = {
+        "OTEL_BLRP_MAX_QUEUE_SIZE": "50",
+        "OTEL_BLRP_SCHEDULE_DELAY": "1000",
+        "OTEL_BLRP_EXPORT_TIMEOUT": "700",
+    }
+    found = read(root, {**spans, **logs})
+    assert (found.limits.queue, found.limits.flush_s) == (100, 0.2)
+    assert (found.log_limits.queue, found.log_limits.batch) == (50, 50)
+    assert (found.log_limits.flush_s, found.log_limits.export_s) == (1.0, 0.7)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -220,6 +235,7 @@ def test_resource_and_batches(root: Path) -> None:
         (f"{COMMON}TIMEOUT", "0"),
         (f"{COMMON}CERTIFICATE", "/nowhere.pem"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "many"),
         ("OTEL_RESOURCE_ATTRIBUTES", "nonsense"),
     ],
 )

@@ -104,8 +104,6 @@ def test_exporter_of_metrics_that_changes_nothing_is_told(root: Path, names: str
         "OTEL_EXPORTER_OTLP_CLIENT_KEY",
         "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
         "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE",
-        "OTEL_BLRP_SCHEDULE_DELAY",
-        "OTEL_BLRP_MAX_QUEUE_SIZE",
     ],
 )
 @pytest.mark.parametrize("profile", ["production", "daprd"])
