@@ -10,7 +10,7 @@ from proxy.cli.fleet import SidecarAnswer, ask
 from proxy.cli.tables import Column, Row, put, put_table
 
 DUMP = "/postern/v1/dump"
-_ASK_S = 1.0  # it looks at every endpoint
+_ASK_S = 2.0  # it looks at every endpoint
 Told = Mapping[str, object]
 
 

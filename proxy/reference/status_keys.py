@@ -175,6 +175,7 @@ KEYS: Final = {
     "exporters[].queued": "items that wait",
     "exporters[].exported": "so far",
     "exporters[].dropped": "so far, by reason",
+    "authorizers": "servers outside that decide on calls: name, kind, target, asking, cached, error",
     "engineStats": "connections, callsInFlight, plansKept, upstreamConnections, threads",
     "routes": "of gRPC services, as written, then learnt ones",
     "services": "which app serves which gRPC service",
@@ -189,6 +190,7 @@ OPEN: Final = frozenset(
         "upstreams",
         "services",
         "engineStats",
+        "authorizers",
         "circuitBreakers[].counters",
         "limits[].refused",
     }
