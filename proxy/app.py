@@ -256,7 +256,7 @@ class Sidecar:
             resolve=self._names.trace,
             decision=Explainer(self._control, self._listening.names_by_port, lambda: hops.is_b3_read).explain,
             resources=description.resources,
-            tap=self._taps.open,
+            tap=self._taps.opener(self._engine.watch, self._control.secret_headers),
             log_ring=ring or LogRing(),
             log_level=LogLevel(settings.log_level),
             is_closed=self._control.is_closed,

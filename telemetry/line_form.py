@@ -7,6 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from telemetry.secret_names import is_secret_name
+
 MAX_CHARS: Final = 1_024  # of a path or a header's value
 #: Every key, in the order in which lines have them, and what it says.
 KEYS: Final[Mapping[str, str]] = {
@@ -52,10 +54,6 @@ _PLACE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 # What json.dumps leaves as it is but a terminal may obey or a reader may take for the end of a line.
 UNSAFE: Final = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 _NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-#: Fields whose values are secrets as a rule: in no line, whoever asks.
-_SECRET: Final = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "set-cookie", "dapr-api-token", "x-api-key"}
-)
 
 
 class LineForm(Struct, frozen=True, kw_only=True):
@@ -115,15 +113,20 @@ def _template(text: str) -> list[tuple[bool, str]]:
 def _known(key: str) -> str:
     name = key.removeprefix(HEADER)
     if name != key:
-        if not _NAME.fullmatch(name.lower()):
-            raise ValueError(f"{name!r} is not the name of a header")
-        if name.lower() in _SECRET:
-            raise ValueError(f"{name.lower()} holds secrets and is never logged")
-        return f"{HEADER}{name.lower()}"
+        return f"{HEADER}{shown_header(name)}"
     key = _SYNONYMS.get(key, key)
     if key not in KEYS:
         raise ValueError(f"{key!r} is not a key of a line, expected {', '.join(KEYS)} or header:name")
     return key
+
+
+def shown_header(name: str) -> str:
+    """The name of a header whose value may be shown, in lower case. Raises: ValueError, where it is no name, or may hold a secret."""
+    if not _NAME.fullmatch(name.lower()):
+        raise ValueError(f"{name!r} is not the name of a header")
+    if is_secret_name(name):
+        raise ValueError(f"{name.lower()} may hold secrets and is never shown")
+    return name.lower()
 
 
 def text_of(form: LineForm) -> str:

@@ -366,7 +366,7 @@ class Meters:
         self.taps = self.gauge("postern_taps", "Taps open.")
         self.tap_dropped = self.counter(
             "postern_tap_dropped_total",
-            "Calls that a tap left out: beyond its --max-rps, or as its reader did not keep up.",
+            "Calls that a tap left out: beyond its --max-rps, as its reader did not keep up, or as the engine was too busy to tell.",
             ("reason",),
         )
         self.reports_lost = self.counter(

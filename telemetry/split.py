@@ -28,7 +28,7 @@ def timings_us(
 
     resolve: its callee's name was looked up. queue: at limits. connect: of the last attempt, until it had a connection; next to nothing
     where one was open. upstream_ttfb: to the head of the answer. body: to its end. retries: earlier attempts and their pauses.
-    proxy_overhead: all else, mostly the decision. What did not come to that is left out.
+    proxy_overhead: all else: the decision, and what is asked for it. What did not come to that is left out.
     """
     found = {"resolve": resolve_ns, "queue": queue_ns}
     if attempts:

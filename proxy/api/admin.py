@@ -324,7 +324,7 @@ class Admin:
             return _error(400, "ERR_BAD_REQUEST", str(error))
 
     def _tap(self, query: Query) -> LocalResponse | LocalStream:
-        """Calls as they end, a line of JSON each, for as long as they are read."""
+        """What calls come to, a line of JSON for each event, for as long as they are read."""
         try:
             lines = self._open_tap(query)
         except ValueError as error:

@@ -4,19 +4,12 @@ Better too much than too little: a value goes if its key, the name beside it or 
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from telemetry.secret_names import is_secret_name
+
 REMOVED: Final = "(removed)"
-_SECRET_KEY: Final = re.compile(
-    r"token|secret|passw|passphrase|pwd|apikey|accesskey|privatekey|signingkey|credential|authoriz|auth$|cookie|session|bearer"
-    r"|keypem|^key$|key$|connectionstring|dsn$|^pin$|salt$|signature"
-)
-# Keys that look like it and hold none.
-_HARMLESS: Final = frozenset(
-    {"tokenvalidators", "secretkeyref", "secretstore", "rootkey", "tokenurl", "authurl", "authscope"}
-)
 _BY_NAME: Final = frozenset(
     {"headers", "metadata", "env"}
 )  # lists of a name and its value, or mappings of them
@@ -38,13 +31,6 @@ _SHAPES: Final = (
         rf"\1{REMOVED}",
     ),
 )
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a key, a header or a variable of this name may hold a secret. Case, dashes and look-alikes of Latin letters don't count."""
-    plain = unicodedata.normalize("NFKD", name).casefold()
-    plain = re.sub(r"[^a-z0-9]", "", plain)
-    return plain not in _HARMLESS and bool(_SECRET_KEY.search(plain))
 
 
 def redact_text(text: str) -> str:

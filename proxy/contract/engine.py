@@ -18,6 +18,7 @@ from proxy.contract.head import Header, Headers
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Decide, Labels
 from proxy.contract.recording import Table
+from proxy.contract.watching import AnswerBegun, CallBegun, Watch
 
 WireProtocol = Literal["postern", "http1", "h2c"]
 # The largest frame that the native engine takes: with its head it fills four TLS records (RFC 8446 §5.1) and no fifth.
@@ -347,8 +348,14 @@ class Observer(Protocol):
     def recalled(self, outcome: Outcome) -> None:
         """The same of a sampled call whose span the engine wrote, or would have; see `Engine.recall`."""
 
-    def lost(self, reports: int, spans: int) -> None:
-        """So many reports were lost for good."""
+    def lost(self, reports: int, spans: int, news: int = 0) -> None:
+        """So many reports were lost for good. news: of calls that began or were answered."""
+
+    def begun(self, call: CallBegun) -> None:
+        """Somebody looks, and a call began or is under way; always before it is `finished`. Once for each call."""
+
+    def answered(self, answer: AnswerBegun) -> None:
+        """And its answer has begun."""
 
     def finished(self, outcome: Outcome) -> None:
         """One call ended."""
@@ -481,6 +488,9 @@ class Engine(Protocol):
 
     def recall(self) -> bool:
         """Tell the observer of some of the latest sampled calls that it has not seen, oldest first (`recalled`); False: none is left."""
+
+    def watch(self, watch: Watch | None) -> None:
+        """Tell of calls as they begin and are answered, first of those under way; None: nobody looks. Replaces the last one, quickly."""
 
     def loads(self, key: str) -> tuple[dict[str, object], ...]:
         """Load and health of a cluster's endpoints, for status."""

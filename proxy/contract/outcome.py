@@ -49,6 +49,7 @@ class Outcome(Struct):
     `attempts`: as they were begun; the one by which the call ended is last. `breaker`: how the call found the circuit breaker that it
     asked first, and how it left it. `not_retried`: of a failure that another attempt might have mended.
     resolve_ns: how long it waited for its callee to be found; queue_ns: at limits before its first attempt.
+    number: of the call, as `CallBegun` has it, and no other has.
     """
 
     head: RequestHead
@@ -67,6 +68,7 @@ class Outcome(Struct):
     not_retried: NotRetried | None = None
     resolve_ns: int = 0
     queue_ns: int = 0
+    number: int = -1
 
 
 PHASED = 64  # of so many calls that a worker begins, the first is looked at for its phases

@@ -9,6 +9,7 @@ from proxy.contract.engine import Measures, PeerRefusal
 from proxy.contract.fields import baggage_values
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import NEVER, Cause, Labels
+from proxy.contract.watching import AnswerBegun, CallBegun
 from proxy.control.breakers import BreakerNews
 from proxy.control.call_lines import CallLines
 from proxy.control.call_spans import CallSpans
@@ -85,7 +86,7 @@ class Reporter:
             self.api_log(_call(outcome), outcome.head.path, _user_agent(outcome), _trace_of(outcome))
         taps = self._taps
         if taps is not None and taps.is_open and (outcome.labels.dst or outcome.cause not in _NO_CALL):
-            taps.offer(_call(outcome), outcome)
+            taps.ended(_call(outcome), outcome)
         if not outcome.labels.dst:  # our own API, or nobody was named: no call crossed the mesh
             told = self._told(outcome)
             self.recorder.count(told)
@@ -112,6 +113,16 @@ class Reporter:
         self.recorder.record(call)
         if self.lines is not None and self._writes_lines:
             self.lines.write(call, outcome)
+
+    def begun(self, call: CallBegun) -> None:
+        """A call began, and somebody looks."""
+        if self._taps is not None and call.labels.dst:
+            self._taps.begun(_begun(call), call)
+
+    def answered(self, answer: AnswerBegun) -> None:
+        """Its answer has begun."""
+        if self._taps is not None:
+            self._taps.answered(answer)
 
     def _told(self, outcome: Outcome) -> Call:
         call, form = _call(outcome), self.recorder.form
@@ -195,8 +206,10 @@ class Reporter:
         """A sampled call that is in a tally, whose span is to be in memory alone."""
         self.recorder.recall(self._told(outcome))
 
-    def lost(self, reports: int, spans: int) -> None:
+    def lost(self, reports: int, spans: int, news: int = 0) -> None:
         """Reports found no room."""
+        if news and self._taps is not None:
+            self._taps.lost(news)
         self._meters.reports_lost.add("call", amount=reports)
         self._meters.reports_lost.add("span", amount=spans)
 
@@ -336,6 +349,35 @@ def _call(outcome: Outcome) -> Call:
         tried=tried[-MAX_ATTEMPTS:],
         resolve_ns=outcome.resolve_ns,
         queue_ns=outcome.queue_ns,
+    )
+
+
+def _begun(begun: CallBegun) -> Call:
+    """A call of which nothing is known but its request."""
+    head, labels, trace = begun.head, begun.labels, begun.trace
+    return Call(
+        direction=labels.direction,
+        protocol=_protocol(head.protocol, labels),
+        surface=labels.surface,
+        src=labels.src,
+        dst=labels.dst,
+        src_namespace=labels.src_namespace,
+        dst_namespace=labels.dst_namespace,
+        verb=head.method,
+        path=_path(head.path, labels),
+        status=0,
+        grpc_code=None,
+        cause=None,
+        context=trace.context if isinstance(trace, ContextSpan) else _UNTRACED,
+        started_ns=begun.started_ns,
+        head_ns=0,
+        ended_ns=0,
+        peer_id=labels.peer_id,
+        decision=labels.decision,
+        peer_address=head.peer_address,
+        is_by_path=labels.strip,
+        is_inner=labels.is_inner,
+        policies=labels.policies,
     )
 
 

@@ -25,7 +25,8 @@ from proxy.control.external import MAX_URLS
 from proxy.control.external_hosts import IDLE_S, LOOKUP_S, MAX_LOOKUPS, REFRESH_S
 from proxy.control.heard_names import MAX_NAMES, MAX_SERVICES
 from proxy.control.sessions import MAX_SESSIONS
-from proxy.control.tapping import MAX_TAPS, MAX_UNREAD
+from proxy.control.tap_filters import MAX_HEADERS
+from proxy.control.tapping import MAX_TAPS, MAX_UNDER_WAY, MAX_UNREAD
 from proxy.deciding.bearer import MAX_TOKEN_BYTES
 from proxy.settings.parsing import DAPR_BODY_BYTES, DAPR_HEAD_BYTES, HEAD_BYTES, REPLAY_BYTES
 from telemetry.dashboard.layout import MAX_NODES
@@ -231,10 +232,16 @@ def other_limits() -> tuple[Limit, ...]:
         ),
         Limit("readers of that log at once (`postern logs -f`)", str(MAX_FOLLOWERS), "429"),
         Limit(
-            "calls that wait for the reader of a tap",
+            "events that wait for the reader of a tap",
             f"{MAX_UNREAD:,}",
             "left out, told in the stream and counted in `postern_tap_dropped_total`",
         ),
+        Limit(
+            "calls under way that a sidecar's taps know",
+            f"{MAX_UNDER_WAY:,}",
+            "the one that began first is told by its end alone",
+        ),
+        Limit("headers that one tap shows", str(MAX_HEADERS), "400"),
         Limit("pages that look at one dashboard at once", str(MAX_STREAMS), "429"),
         Limit(
             "calls or log events that wait for a dashboard's page",

@@ -21,6 +21,7 @@ from policies.rules.access import DENIALS
 from proxy.cli.run import SHORT
 from proxy.cli.runfile import KEYS, PASSED, App, RunFile, Shared
 from proxy.contract.plan import Cause
+from proxy.control.tap_events import KEYS as KEYS_OF_TAPS
 from proxy.errors import ANSWERS, MEANINGS
 from proxy.reference import environment
 from proxy.reference.diagnosis import check_rows, code_rows
@@ -35,6 +36,10 @@ from telemetry.metrics import Meters
 
 Kind: TypeAlias = Any  # an annotation: a type, or what `typing` makes of types
 PAGE = Path(__file__).parents[1] / "REFERENCE.md"
+_TAP_EVENTS = """Also of `/postern/v1/tap` on the admin socket, a line each; stable. `open` says whose tap it is, with `max_rps` and
+`sample`; `skipped` how many calls were left out, and why (`reasons`). A request comes once it is decided what to do about a call: while
+its callee's name is looked up there is none. An answer that a proxy made has no response, only an end. With a filter of statuses or of
+time there are no requests."""
 _OF_RUN = (
     (
         "`--run-file`",
@@ -225,6 +230,11 @@ def page() -> str:
         "Also of `/postern/v1/dump` on the admin socket; stable. Of several sidecars it is a list. No secret is in it. `-o wide` shows the"
         " same in tables.",
         table(("key", "what it holds"), _named(KEYS_OF_STATUS)),
+        "## Events of `postern tap -o json`",
+        _TAP_EVENTS,
+        table(
+            ("key", "events", "what it says"), ((f"`{key}`", *about) for key, about in KEYS_OF_TAPS.items())
+        ),
         "## Metrics",
         "Of a sidecar, and `process_*` beside them; a series is there from its first use on. Sentry's are in"
         " [its README](../sentry/README.md#metrics), alert rules and a board in [examples/monitoring](../examples/monitoring).",

@@ -31,6 +31,7 @@ from proxy.contract.head import Header
 from proxy.contract.outcome import Outcome, Phases, Tally
 from proxy.contract.plan import Edit, Labels, Op, Plan, Route
 from proxy.contract.recording import RecordingHead
+from proxy.contract.watching import AnswerBegun, CallBegun
 from proxy.deciding.peer import peer_leaf
 from proxy.engine.native.adapter import NativeEngine
 from tests.bench.cases import peer_id
@@ -85,12 +86,18 @@ class Deaf:
     def recalled(self, outcome: Outcome) -> None:
         """See Observer."""
 
-    def lost(self, reports: int, spans: int) -> None:
+    def lost(self, reports: int, spans: int, news: int = 0) -> None:
         """See Observer."""
 
     def finished(self, outcome: Outcome) -> None:
         """See Observer."""
         sys.stdout.write(f"a call ended by itself: {outcome.cause}\n")
+
+    def begun(self, call: CallBegun) -> None:
+        """See Observer."""
+
+    def answered(self, answer: AnswerBegun) -> None:
+        """See Observer."""
 
     def connection(self, listener: str, change: int) -> None:
         """See Observer."""

@@ -50,6 +50,7 @@ from proxy.contract.plan import (
     RetryPolicy,
     Route,
 )
+from proxy.contract.watching import AnswerBegun, CallBegun
 from proxy.engine.portable.engine import PortableEngine
 from proxy.settings.version import has_native
 from tests.conformance.identities import Mint, spiffe
@@ -129,6 +130,9 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self.outcomes: list[Outcome] = []
+        self.begun_calls: list[CallBegun] = []
+        self.answers: list[AnswerBegun] = []
+        self.news: list[tuple[str, int]] = []  # what was told of which call, in order
         self.kept: list[Outcome] = []
         self.recalls: list[Outcome] = []
         self.refused: Counter[str] = Counter()
@@ -149,6 +153,19 @@ class Recorder:
     def finished(self, outcome: Outcome) -> None:
         """See Observer."""
         self.outcomes.append(outcome)
+        self.news.append(("finished", outcome.number))
+        self._tell()
+
+    def begun(self, call: CallBegun) -> None:
+        """See Observer."""
+        self.begun_calls.append(call)
+        self.news.append(("begun", call.number))
+        self._tell()
+
+    def answered(self, answer: AnswerBegun) -> None:
+        """See Observer."""
+        self.answers.append(answer)
+        self.news.append(("answered", answer.number))
         self._tell()
 
     def connection(self, listener: str, change: int) -> None:
@@ -195,7 +212,7 @@ class Recorder:
         """See Observer."""
         self.recalls.append(outcome)
 
-    def lost(self, reports: int, spans: int) -> None:
+    def lost(self, reports: int, spans: int, news: int = 0) -> None:
         """See Observer."""
 
     def plan_cache(self, hit: bool, count: int = 1) -> None:

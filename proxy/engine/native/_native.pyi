@@ -12,6 +12,7 @@ seam: Final[str]  # `seam.SEAM` of the sources that it was built from
 causes: Final[list[str]]
 question_kinds: Final[list[str]]  # those of Asked
 notice_kinds: Final[list[str]]  # those of Notice
+news_kinds: Final[list[str]]  # those of News
 
 Pairs = list[tuple[bytes, bytes]]
 # number of the decision, of its labels, the pieces of its calls' lines, what their spans say, and the sampling of new traces
@@ -93,6 +94,7 @@ OutcomeParts = tuple[
     tuple[int, int],
     tuple[tuple[BreakerState, BreakerState] | None, str | None],
     tuple[int, int],
+    int,
 ]
 
 ShapeParts = tuple[str, list[tuple[str, str, set[str]]], bool, str]
@@ -144,6 +146,13 @@ Notice = (
     | tuple[Literal["endpoint_turned"], str, str, TurnReason, float, int]
 )
 
+# News of calls, as the Observer's methods of these names take it: number, head without its fields, those that are told, token, span, start;
+# or number, when the head came, status, fields that are told.
+News = (
+    tuple[Literal["begun"], int, HeadParts, Headers, int, SpanParts | None, int]
+    | tuple[Literal["answered"], int, int, int, Headers]
+)
+
 class Question:
     def plan(self, parts: PlanParts, reads: list[ReadParts] | None) -> None: ...
     def reply(self, parts: ReplyParts, reads: list[ReadParts] | None) -> None: ...
@@ -192,6 +201,8 @@ class NativeEngine:
     def take_spans(self, most: int) -> list[OutcomeParts]: ...
     def take_outcomes(self, most: int) -> list[OutcomeParts]: ...
     def take_notices(self) -> list[Notice]: ...
+    def watch(self, fields: list[bytes] | None) -> None: ...
+    def take_news(self) -> tuple[list[News], int]: ...
     def take_dead(self) -> list[int]: ...
     def stop(self) -> None: ...
 

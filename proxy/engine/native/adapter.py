@@ -29,6 +29,7 @@ from proxy.contract.engine import (
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.plan import Labels
 from proxy.contract.recording import Table
+from proxy.contract.watching import Watch
 from proxy.engine.native import _native, parts
 from proxy.engine.native.known import Known
 from proxy.engine.native.questions import Answers, Explain
@@ -217,6 +218,11 @@ class NativeEngine:
             replay_bytes=replay_bytes,
             lag_s=lag_s,
         )
+
+    def watch(self, watch: Watch | None) -> None:
+        """Tell of calls as they begin and are answered."""
+        self._reports.push_measures()  # first: no call that is told to have begun is added up at its end
+        self._reports.watch(watch)
 
     async def report(self) -> None:
         """Hand on what lies there, however little time has passed; without what a thread that is stuck has not counted."""

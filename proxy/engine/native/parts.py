@@ -168,6 +168,7 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         (up_bytes, down_bytes),
         (breaker, why),
         (resolve_ns, queue_ns),
+        number,
     ) = parts
     return Outcome(
         head=of,
@@ -186,6 +187,7 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         not_retried=_why(why),
         resolve_ns=resolve_ns,
         queue_ns=queue_ns,
+        number=number,
     )
 
 

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from proxy.contract.balancing import EndpointTurn
 from proxy.contract.breakers import BreakerTurn, Counts
 from proxy.contract.engine import HopSpan, LinesWanted, Measures, Observer, SpanIds, SpansWanted, Tracing
 from proxy.contract.head import RequestHead
 from proxy.contract.outcome import Outcome, Phases
+from proxy.contract.watching import AnswerBegun, CallBegun, Watch
 from proxy.engine.native import parts
 from proxy.engine.native.known import Known
 from proxy.wire import answers
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.engine.native import _native
-    from proxy.engine.native._native import Notice, OutcomeParts, SpanParts, TallyParts
+    from proxy.engine.native._native import News, Notice, OutcomeParts, SpanParts, TallyParts
 
 _BATCH = 32  # reports handed on in one piece: the loop has other work
 _BATCHES = 128  # of which so many at most at a time, so that a report comes to an end under any load
@@ -31,7 +32,10 @@ _PHRASES = [(status.value, status.phrase) for status in HTTPStatus]
 
 
 class Reports:
-    """Mutable state: by which measures calls are added up, and when sums are due again. `now`: the loop's clock."""
+    """Mutable state: by which measures calls are added up, when sums are due again, and whether calls are told as they go on.
+
+    `now`: the loop's clock.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Reports:
         self._latency_bounds_ms: tuple[float, ...] = ()  # of the calls that are added up
         self._lines_wanted: LinesWanted | None = None
         self._spans_wanted: SpansWanted | None = None
+        self._is_watched = False
         self.push_measures()
         self.push_lines()
         self.push_spans()
@@ -109,6 +114,7 @@ class Reports:
         for take, tell in ((core.take_outcomes, observer.finished), (core.take_spans, observer.traced)):
             for _ in range(_BATCHES):
                 outcomes = take(_BATCH)
+                self._tell_news()  # those of these calls are there
                 for outcome in outcomes:
                     tell(self._outcome(outcome))
                 if len(outcomes) < _BATCH:
@@ -154,6 +160,43 @@ class Reports:
         for outcome in outcomes:
             self._observer.recalled(self._outcome(outcome))
         return len(outcomes) == _BATCH
+
+    def watch(self, watch: Watch | None) -> None:
+        """Have calls told as they go on, or not."""
+        self._is_watched = watch is not None
+        self._core.take_news()  # what was on its way when nobody looked any more
+        self._core.watch(None if watch is None else sorted(watch.fields))
+
+    def _tell_news(self) -> None:
+        if not self._is_watched:
+            return
+        news, lost = self._core.take_news()
+        for one in news:
+            self.tell_one(one)
+        if lost:
+            self._observer.lost(0, 0, lost)
+
+    def tell_one(self, news: "News") -> None:
+        """Hand on what one call came to."""
+        match news:
+            case ("begun", number, of, fields, token, span, started_ns):
+                head = replace(parts.head(of), headers=fields)
+                decision = self._known.decision(token)
+                self._observer.begun(
+                    CallBegun(
+                        number=number,
+                        head=head,
+                        labels=decision.labels if decision is not None else answers.unlabelled(head.listener),
+                        trace=None if span is None else self._span(span, head),
+                        started_ns=started_ns,
+                    )
+                )
+            case ("answered", number, head_ns, status, fields):
+                self._observer.answered(
+                    AnswerBegun(number=number, head_ns=head_ns, status=status, fields=fields)
+                )
+            case _:
+                parts.unknown(news)
 
     def _tell_counts(self) -> None:
         hits, misses, reports, spans = self._core.take_counts()

@@ -6,7 +6,7 @@ Change the stub and `SEAM` changes, here and in `crates/binding/src/lib.rs`: a t
 from typing import Final
 
 #: What of `_native.pyi` is more than comments, as a hash: every call and every tuple that goes between the two.
-SEAM: Final = "080dad2b2a9a8685"
+SEAM: Final = "d217bcd99dd526fe"
 REBUILD: Final = "rebuild it with `pip install .` (`make native-dev` in a checkout)"
 
 

@@ -6,11 +6,14 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 
+from msgspec.structs import replace
+
 from proxy.contract.engine import HopSpan, Limits, ListenerSpec, Observer, Tracing
-from proxy.contract.head import RequestHead
-from proxy.contract.outcome import PHASED, Outcome
+from proxy.contract.head import Headers, RequestHead
+from proxy.contract.outcome import Outcome
 from proxy.contract.plan import Cause, Hold, Labels
 from proxy.contract.recording import Tables
+from proxy.contract.watching import AnswerBegun, CallBegun, Watch
 from proxy.engine.portable.breakers import Breakers
 from proxy.engine.portable.budgets import Budgets
 from proxy.engine.portable.clusters import Clusters
@@ -30,7 +33,7 @@ Explain = Callable[[str], str]
 
 
 class Carrier:
-    """Shared by every exchange. Mutable state: `calls` in flight."""
+    """Shared by every exchange. Mutable state: `calls` in flight, and `watch`, whether somebody looks at them."""
 
     def __init__(
         self,
@@ -61,15 +64,16 @@ class Carrier:
         self.rota = Rota()
         self.pool = Pool(limits, self.contexts, observer, spawn, self.rota)
         self.calls: dict[str, set[Exchange]] = {}
-        self._begun = itertools.count()
+        self.watch: Watch | None = None
+        self._numbers = itertools.count()
 
     def acceptor(self, listener: ListenerSpec, peer: str | None, address: str) -> AcceptCall:
         """What a connection hands its request heads to."""
         calls = self.calls.setdefault(listener.name, set())
 
         def accept(down: Downstream, raw: RawHead) -> Exchange:
-            is_phased = next(self._begun) % PHASED == 0
-            exchange = Exchange(self, listener, down, raw, peer=peer, address=address, is_phased=is_phased)
+            number = next(self._numbers)
+            exchange = Exchange(self, listener, down, raw, peer=peer, address=address, number=number)
             calls.add(exchange)
             try:
                 exchange.start()
@@ -124,6 +128,50 @@ class Carrier:
             exchange.decide_again()
             if number % _REDECIDED == 0:
                 await asyncio.sleep(0)
+
+    def look(self, watch: Watch | None) -> None:
+        """Tell of calls as they go on, first of those under way, unless these were told."""
+        is_news = self.watch is None
+        self.watch = watch
+        if watch is None or not is_news:
+            return
+        for calls in self.calls.values():
+            for exchange in calls:
+                if (labels := exchange.carried_as) is not None:
+                    self.tell_begun(exchange, labels)
+                    if exchange.is_committed:
+                        self.tell_answered(exchange, ())
+
+    def tell_begun(self, exchange: Exchange, labels: Labels) -> None:
+        """To whoever looks."""
+        if self.watch is None:
+            return
+        self.observer.begun(
+            CallBegun(
+                number=exchange.number,
+                head=replace(exchange.head, headers=self._watched(exchange.head.headers)),
+                labels=labels,
+                trace=exchange.span,
+                started_ns=exchange.started_ns,
+            )
+        )
+
+    def tell_answered(self, exchange: Exchange, fields: Headers) -> None:
+        """To whoever looks. fields: of the answer."""
+        if self.watch is None:
+            return
+        self.observer.answered(
+            AnswerBegun(
+                number=exchange.number,
+                head_ns=exchange.head_ns,
+                status=exchange.status,
+                fields=self._watched(fields),
+            )
+        )
+
+    def _watched(self, fields: Headers) -> Headers:
+        wanted = self.watch.fields if self.watch is not None else ()
+        return tuple(field for field in fields if field[0] in wanted) if wanted else ()
 
     def finished(self, exchange: Exchange, outcome: Outcome) -> None:
         """A call is over."""

@@ -20,6 +20,7 @@ from proxy.contract.engine import (
 )
 from proxy.contract.gates import LAG_SAMPLE_S, GateSpec
 from proxy.contract.recording import Table
+from proxy.contract.watching import Watch
 from proxy.engine.portable.carrier import Carrier, Explain
 from proxy.engine.portable.listener import Listener
 
@@ -200,6 +201,10 @@ class PortableEngine:
             streams_out=self._carrier.pool.streams,
             replay_bytes=sum(exchange.body.held_bytes for exchange in calls),
         )
+
+    def watch(self, watch: Watch | None) -> None:
+        """Tell of calls as they begin and are answered."""
+        self._carrier.look(watch)
 
     async def report(self) -> None:
         """Nothing lies here: observers are told as calls end."""

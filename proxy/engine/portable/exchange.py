@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxy.contract.engine import ListenerSpec
 from proxy.contract.head import Headers
-from proxy.contract.outcome import NotRetried, Outcome, phases_of
+from proxy.contract.outcome import PHASED, NotRetried, Outcome, phases_of
 from proxy.contract.plan import Cause, Hold, Labels, Plan, Reply
 from proxy.engine.portable.answer_fields import passed_on
 from proxy.engine.portable.attempt import UpstreamAttempt
@@ -61,14 +61,11 @@ class Exchange:
         "_down_bytes",
         "_down_drained",
         "_gates",
-        "_is_phased",
         "_kept",
         "_listener",
         "_progress",
         "_refusal",
         "_retrying",
-        "_started_ns",
-        "_status",
         "_timers",
         "_told",
         "_upper_answer",
@@ -79,9 +76,12 @@ class Exchange:
         "head",
         "head_ns",
         "is_committed",
+        "number",
         "raw",
         "route",
         "span",
+        "started_ns",
+        "status",
         "tried",
         "under_way",
     )
@@ -95,15 +95,15 @@ class Exchange:
         *,
         peer: str | None,
         address: str,
-        is_phased: bool = False,
+        number: int = 0,
     ) -> None:
         self.carrier = carrier
         self._listener = listener
         self._down = down
         self.raw = raw
         self.head, self._refusal = request_head(raw, listener.name, peer, address)
-        self._started_ns = time.time_ns()
-        self._is_phased = is_phased
+        self.started_ns = time.time_ns()
+        self.number = number
         self._waits = Waits()
         self.span = carrier.tracing.begin(raw.headers, grpc=raw.protocol == "grpc")
         self._kept: Kept | None = None
@@ -120,13 +120,9 @@ class Exchange:
         self._retrying = Retrying(())
         self.budget: Budget | None = None
         self.body = RequestBody(raw.framing, carrier.replay)
-        self.is_committed = False
+        self.is_committed = self._done = False
         self._upper_answer = False  # its body goes on in upper case
-        self._done = False
-        self._status = 0
-        self.head_ns = 0
-        self._down_bytes = 0
-        self._down_drained = 0
+        self.status = self.head_ns = self._down_bytes = self._down_drained = 0
         self._progress = CallerProgress(carrier.now())
 
     # --- deciding --------------------------------------------------------------------------------------------------------
@@ -147,6 +143,7 @@ class Exchange:
         if isinstance(decision, Hold):
             self._hold(decision, since)
             return
+        self.carrier.tell_begun(self, decision.decision.labels)
         if isinstance(decision.decision, Reply):
             self._reply(decision.decision)
         else:
@@ -393,11 +390,13 @@ class Exchange:
         self.under_way.keep(attempt)
         self.is_committed = True
         self.head_ns = attempt.record.head_ns
-        self._status = status
+        self.status = status
         use = self.plan.breaker
         if use is not None and use.is_opening:
             self._tell_breaker(status != 101 and is_failure(status, None))
-        self._down.respond(status, passed_on(self.kept_plan, self.raw, self.span, status, headers), end=end)
+        passed = passed_on(self.kept_plan, self.raw, self.span, status, headers)
+        self._down.respond(status, passed, end=end)
+        self.carrier.tell_answered(self, passed)
 
     def deliver(self, data: bytes) -> None:
         """Some of the answer's body."""
@@ -455,7 +454,7 @@ class Exchange:
             return 0.0
         now = self.carrier.now()
         left_s = None if self._deadline_at is None else self._deadline_at - now
-        elapsed_s = (time.time_ns() - self._started_ns) / 1e9
+        elapsed_s = (time.time_ns() - self.started_ns) / 1e9
         so_far = SoFar(self.under_way.begun, elapsed_s, left_s, now, is_kept=self.body.is_whole)
         pause = self._retrying.next_pause(so_far, failure)
         if pause is None:
@@ -467,7 +466,7 @@ class Exchange:
     def note_late(self, code: int | None, *, was_kept: bool) -> None:
         """How a gRPC answer ended that had begun. was_kept: the request could have been sent again until then."""
         if code:
-            self._retrying.note_late(Failure(Cause.STATUS, self._status, code), was_kept=was_kept)
+            self._retrying.note_late(Failure(Cause.STATUS, self.status, code), was_kept=was_kept)
 
     def _tell_breaker(self, has_failed: bool) -> None:
         if self._breaker is not None:
@@ -528,7 +527,7 @@ class Exchange:
 
     def _answer(self, reply: Reply, detail: str) -> None:
         """An answer of our own, HTTP or gRPC by what was asked."""
-        self._status = reply.status
+        self.status = reply.status
         if self._kept is None:
             self.span = self.carrier.sampled(self.span, reply.labels)
         code, self._down_bytes = answers.send(
@@ -556,12 +555,12 @@ class Exchange:
         attempts = self.under_way.close()
         if grpc_code is None and attempts and cause is None:
             grpc_code = attempts[-1].grpc_code
-        heard = heard_by_gates(cause, self._status, grpc_code)
+        heard = heard_by_gates(cause, self.status, grpc_code)
         gates, self._gates = self._gates, None  # it points back here: no cycles to collect
         if gates is not None:
             gates.leave(heard)
         self._tell_breaker(heard is not None)
-        has_failed = heard not in {None, Cause.CALLER_LEFT} and self._status != 101
+        has_failed = heard not in {None, Cause.CALLER_LEFT} and self.status != 101
         if self.budget is not None and heard is None:
             self.budget.succeeded(self.carrier.now())
         decision = reply or (self._kept.decision if self._kept is not None else None)
@@ -569,10 +568,10 @@ class Exchange:
             head=self.head,
             labels=decision.labels if decision is not None else answers.unlabelled(self._listener.name),
             trace=self.span,
-            started_ns=self._started_ns,
+            started_ns=self.started_ns,
             head_ns=self.head_ns,
             ended_ns=time.time_ns(),
-            status=self._status,
+            status=self.status,
             grpc_code=grpc_code,
             cause=cause,
             attempts=attempts,
@@ -582,8 +581,9 @@ class Exchange:
             not_retried=self._retrying.why if has_failed else None,
             resolve_ns=self._waits.resolve_ns,
             queue_ns=self._waits.queue_ns,
+            number=self.number,
         )
-        if self._is_phased and (phases := phases_of(outcome)) is not None:
+        if self.number % PHASED == 0 and (phases := phases_of(outcome)) is not None:
             self.carrier.observer.phased(outcome.labels, phases)
         self.carrier.finished(self, outcome)
 

@@ -1,4 +1,4 @@
-/** Calls of all sidecars as they end. */
+/** Calls of all sidecars, those under way too. */
 
 import { el, reconcile, replace, say, set } from "./dom.js";
 import { clockMs, timings, us } from "./format.js";
@@ -32,6 +32,8 @@ export class CallsView {
     this.number = 0;
     this.isPaused = false;
     this.missed = 0;
+    /** @type {Map<string, any>} calls by sidecar and id, of those that are kept */
+    this.known = new Map();
     /** @type {Set<number>} */
     this.open = new Set();
     /** @type {Map<string, string>} */
@@ -67,7 +69,7 @@ export class CallsView {
       el("thead", {}, el("tr", {}, COLUMNS.map((title) => el("th", { scope: "col" }, title)))),
       this.body,
     );
-    this.none = el("div", { class: "empty" }, el("h2", {}, "No call yet"), el("p", {}, "Calls appear here as they end, while this page is open. Nothing of headers, queries and bodies is shown."));
+    this.none = el("div", { class: "empty" }, el("h2", {}, "No call yet"), el("p", {}, "Calls appear here as they begin, while this page is open. With a filter of statuses or of time they appear once they meet it. Nothing of headers, queries and bodies is shown."));
     this.root = el("section", {}, el("h1", {}, "Calls"), this.form, this.told, this.none, el("div", { class: "table-box" }, this.table));
     this.draw();
   }
@@ -81,6 +83,7 @@ export class CallsView {
 
   clear() {
     this.kept = [];
+    this.known.clear();
     this.open.clear();
     this.missed = 0;
     this.problems.clear();
@@ -101,14 +104,28 @@ export class CallsView {
       if (event.event === "skipped") this.missed += event.calls;
       if (event.event === "open") this.problems.delete(event.instance);
       if (event.event === "problem") this.problems.set(event.instance, `${event.app}: ${event.text}`);
-      if (event.event !== "call") continue;
-      if (this.isPaused) this.missed += 1;
-      else this.kept.unshift({ ...event, number: ++this.number });
+      if (event.event === "request" || event.event === "response" || event.event === "end") this.take(event);
     }
     this.missed += told.dropped;
-    this.kept.sort((one, other) => (one.time < other.time ? 1 : one.time > other.time ? -1 : other.number - one.number));
-    this.kept.length = Math.min(this.kept.length, MOST);
+    this.kept.sort((one, other) => other.began - one.began || other.number - one.number);
+    for (const gone of this.kept.splice(MOST)) this.known.delete(gone.key);
     this.draw();
+  }
+
+  /** One row for a call, whatever is told of it. @param {any} event */
+  take(event) {
+    const key = `${event.instance} ${event.id}`;
+    const known = this.known.get(key);
+    if (known !== undefined) {
+      Object.assign(known, event);
+    } else if (!this.isPaused) {
+      const sinceUs = event.duration_us ?? event.ttfb_us ?? 0;
+      const call = { ...event, key, number: ++this.number, began: Date.parse(zoned(event.time)) - sinceUs / 1000 };
+      this.kept.unshift(call);
+      this.known.set(key, call);
+    } else if (event.event === "end") {
+      this.missed += 1;
+    }
   }
 
   draw() {
@@ -123,7 +140,7 @@ export class CallsView {
     reconcile(
       this.body,
       rows,
-      (row) => (row.details ? `details ${row.details.number}` : String(row.number)),
+      (row) => (row.details ? `details ${row.details.number} ${row.details.event}` : `${row.number} ${row.event}`),
       (row) => (row.details ? details(row.details) : this.row(row)),
       (element, row) => {
         if (!row.details) set(element.firstElementChild.firstElementChild, { "aria-expanded": String(this.open.has(row.number)) });
@@ -133,7 +150,7 @@ export class CallsView {
 
   /** @param {any} call */
   row(call) {
-    const code = call.protocol === "grpc" ? call.grpc_code : call.status;
+    const code = call.protocol === "grpc" ? call.grpc_code : call.status; // of what is under way, none, or an answer's that goes on
     const toggle = () => {
       if (!this.open.delete(call.number)) this.open.add(call.number);
       this.draw();
@@ -141,11 +158,11 @@ export class CallsView {
     return el(
       "tr",
       { "data-state": stateOf(call) },
-      el("th", { scope: "row", class: "mono" }, el("button", { type: "button", class: "link", click: toggle }, clockMs(Date.parse(zoned(call.time)) * 1000))),
+      el("th", { scope: "row", class: "mono" }, el("button", { type: "button", class: "link", click: toggle }, clockMs(call.began * 1000))),
       el("td", { "data-title": COLUMNS[1] }, `${name(call, "src")} → ${name(call, "dst")}`),
       el("td", { "data-title": COLUMNS[2], class: "path" }, call.protocol === "grpc" ? call.path : `${call.verb} ${call.path || "(path hidden)"}`),
       el("td", { "data-title": COLUMNS[3] }, code || "–"),
-      el("td", { "data-title": COLUMNS[4], class: "mono" }, us(call.duration_us)),
+      el("td", { "data-title": COLUMNS[4], class: "mono" }, call.event === "end" ? us(call.duration_us) : "under way"),
       el("td", { "data-title": COLUMNS[5] }, notes(call).join(", ") ),
     );
   }
@@ -153,6 +170,7 @@ export class CallsView {
 
 /** @param {any} call */
 function stateOf(call) {
+  if (call.event !== "end") return "idle";
   if (call.cause) return "bad";
   if (call.protocol === "grpc") return ["OK", "Ok", ""].includes(call.grpc_code ?? "") ? "ok" : "warn";
   return call.status >= 500 ? "bad" : call.status >= 400 ? "warn" : "ok";
@@ -161,6 +179,8 @@ function stateOf(call) {
 /** @param {any} call */
 function notes(call) {
   const found = [];
+  if (call.event === "response") found.push(`answered after ${us(call.ttfb_us)}`);
+  if (call.event !== "end") return found;
   if (call.cause) found.push(`${call.cause}, by ${call.made_by === "this-proxy" ? "this sidecar" : "the callee's"}`);
   if (call.attempts > 1) found.push(`${call.attempts} attempts`);
   if (call.mtls === false) found.push("no mutual TLS");
@@ -170,15 +190,19 @@ function notes(call) {
 /** @param {any} call */
 function details(call) {
   const role = call.direction === "inbound" ? "Caller" : "Callee";
-  const lock = call.mtls === null ? "not reached" : call.mtls ? "mutual TLS" : "no mutual TLS";
+  const lock = call.event !== "end" ? "under way" : call.mtls === null ? "not reached" : call.mtls ? "mutual TLS" : "no mutual TLS";
   const rows = [
     ["Seen by", `${call.app}'s sidecar, ${call.direction}`],
     [role, `${call.peer || "not proven"}, ${lock}`],
     ["Access", call.decision ? `${call.cause === "denied" ? "denied" : "allowed"}: ${call.decision}` : "no rule was asked"],
     ["Policies", call.policies?.join(", ") || "none"],
-    ...call.tried.map((/** @type {any} */ one, /** @type {number} */ at) => [`Attempt ${call.attempts - call.tried.length + at + 1}`, `${one.endpoint || "no endpoint"} ${[one.cause, one.grpc_code ?? one.status, one.detail].filter(Boolean).join(" ")}, ${us(one.took_us)}`]),
-    ["Time", timings(call.timings_us)],
-    ["Bytes", `${call.bytes_in} sent, ${call.bytes_out} answered`],
+    ...(call.tried ?? []).map((/** @type {any} */ one, /** @type {number} */ at) => [`Attempt ${call.attempts - call.tried.length + at + 1}`, `${one.endpoint || "no endpoint"} ${[one.cause, one.grpc_code ?? one.status, one.detail].filter(Boolean).join(" ")}, ${us(one.took_us)}`]),
+    ...(call.event === "end"
+      ? [
+          ["Time", timings(call.timings_us)],
+          ["Bytes", `${call.bytes_in} sent, ${call.bytes_out} answered`],
+        ]
+      : []),
   ];
   const list = el("dl", { class: "facts-list tall" }, rows.map(([title, text]) => el("div", {}, el("dt", {}, title), el("dd", {}, text))));
   const trace = el("div", {}, el("dt", {}, "Trace"), el("dd", {}));

@@ -182,7 +182,7 @@ async def test_sidecar_is_told_with_endpoints_decisions_and_settings(
 
 async def test_calls_are_told_as_they_end(board: Dashboard, mesh: Standing) -> None:
     def has_call(events: list[Any]) -> bool:
-        return any(event["event"] == "call" for event in events)
+        return any(event["event"] == "end" for event in events)
 
     async with asyncio.TaskGroup() as tasks:
         looking = tasks.create_task(heard(board, "calls", "tap=1&path=/tapped", has_call))
@@ -192,7 +192,7 @@ async def test_calls_are_told_as_they_end(board: Dashboard, mesh: Standing) -> N
             return looking.done()
 
         await eventually(is_heard, within_s=20.0)
-    assert {event["path"] for event in looking.result() if event["event"] == "call"} == {"/tapped"}
+    assert {event["path"] for event in looking.result() if event["event"] == "end"} == {"/tapped"}
 
 
 async def test_filter_that_is_none_is_refused_in_words(board: Dashboard) -> None:

@@ -431,7 +431,9 @@ def make_hostile(fake: FakeSidecar) -> None:
         EVIL,
     )
     told = {
-        "event": "call",
+        "event": "end",
+        "id": EVIL,
+        "under_way": True,
         "direction": "outbound",
         "protocol": "http",
         "status": 200,

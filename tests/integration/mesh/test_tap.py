@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 
 from proxy.wire.http_stream import open_stream
 from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventually, invoke, standing
 from tests.support.apps import App
+from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
+from tests.support.grpc_app import SERVICE
 from tests.support.http_client import connect, request
 from tests.support.mesh import Mesh, Sidecar
+from tests.support.proto.echo_pb2 import EchoRequest
 
 ASK_S = 10.0
 BURST = 3_000  # calls whose events are more than sockets and a tap's queue hold together
@@ -30,12 +34,25 @@ class Seen:
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """The calls."""
-        return [event for event in self.events if event["event"] == "call"]
+        """The calls that ended."""
+        return [event for event in self.events if event["event"] == "end"]
 
     def to(self, path: str) -> list[dict[str, Any]]:
         """Those of a path."""
         return [call for call in self.calls if call["path"] == path]
+
+    async def of(self, path: str, *events: str) -> list[dict[str, Any]]:
+        """What is told of the first call to a path, once it is all that."""
+
+        async def is_all() -> bool:
+            return [event["event"] for event in self._first(path)] == list(events)
+
+        await eventually(is_all)
+        return self._first(path)
+
+    def _first(self, path: str) -> list[dict[str, Any]]:
+        found = [event for event in self.events if event.get("path") == path]
+        return [event for event in found if event["id"] == found[0]["id"]]
 
 
 @asynccontextmanager
@@ -108,6 +125,70 @@ async def test_call_is_seen_at_both_sidecars_with_identity_attempt_and_timings(s
         assert abs(sum(event["timings_us"].values()) - event["duration_us"]) <= 7
         assert len(event["trace_id"]) == 32
         assert "n=7" not in json.dumps(event)
+
+
+async def test_request_and_answer_are_seen_while_a_call_hangs_and_its_end_when_its_caller_leaves(
+    shop: Standing,
+) -> None:
+    async with tapping(shop.web) as at_caller, tapping(shop.shop) as at_callee:
+        async with connect(shop.web.http_port) as caller:
+            await caller.send_head("GET", invoke("shop", "/script?key=hang&codes=0"))
+            (request_line,) = await at_caller.of("/script", "request")
+            (into,) = await at_callee.of("/script", "request")
+            assert (request_line["src"], request_line["dst"], request_line["under_way"]) == (
+                "web",
+                "shop",
+                False,
+            )
+            assert "rule" in into["decision"]
+            assert into["peer"] == "spiffe://public/ns/default/web"
+            async with tapping(shop.web) as later:  # it is listed for who comes later
+                (listed,) = await later.of("/script", "request")
+                assert (listed["under_way"], listed["id"]) == (True, request_line["id"])
+        for seen in (at_caller, at_callee):
+            _, end = await seen.of("/script", "request", "end")
+            assert end["cause"] == "caller-left"
+
+
+async def test_grpc_stream_is_seen_to_begin_and_be_answered_and_its_end_has_its_code(shop: Standing) -> None:
+    async with (
+        tapping(shop.web, "?headers=x-note,content-type") as seen,
+        grpc.aio.insecure_channel(f"localhost:{shop.web.grpc_port}") as channel,
+    ):
+        metadata = (("dapr-app-id", "echo"), ("x-note", "kept"), ("authorization", "Bearer c"))
+        client = EchoClient(channel, metadata=metadata)
+        stream = client.server_stream(EchoRequest(count=1_000_000, delay_s=0.01), timeout_s=60.0)
+        async for _ in stream:
+            break
+        path = f"/{SERVICE}/ServerStream"
+        asked, answered = await seen.of(path, "request", "response")
+        assert (asked["protocol"], asked["headers"]) == (
+            "grpc",
+            {"x-note": "kept", "content-type": "application/grpc"},
+        )
+        assert answered["headers"] == {"content-type": "application/grpc"}
+        stream.cancel()
+        *_, end = await seen.of(path, "request", "response", "end")
+        assert end["cause"] == "caller-left"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.unary(EchoRequest(delay_s=60.0), method="Slow", timeout_s=2.0)
+        path = f"/{SERVICE}/Slow"
+        await eventually(lambda: _is(bool(seen.to(path))))
+        events = [event for event in seen.events if event.get("path") == path]
+        assert events[0]["event"] == "request"
+        assert len({event["id"] for event in events}) == 1
+        assert events[-1]["grpc_code"] in {"DEADLINE_EXCEEDED", None}  # whoever's clock was first
+
+
+async def test_headers_are_shown_by_name_alone(shop: Standing) -> None:
+    async with tapping(shop.web, "?headers=x-plain,content-type") as seen:
+        sent = (("X-Plain", "a"), ("X-Other", "b"), ("Authorization", "Bearer c"))
+        await request(shop.web.http_port, "GET", invoke("shop", "/bytes?n=1"), headers=sent)
+        asked, answered, _ = await seen.of("/bytes", "request", "response", "end")
+    assert asked["headers"] == {"x-plain": "a"}
+    assert set(answered["headers"]) == {"content-type"}
+    refused = await shop.web.admin("/postern/v1/tap?headers=authorization")
+    assert (refused.status, b"may hold secrets" in refused.body) == (400, True)
 
 
 async def test_denied_call_says_by_which_rule_and_by_whom(shop: Standing) -> None:
@@ -187,14 +268,14 @@ async def test_reader_that_does_not_read_slows_no_call_and_is_told_what_it_misse
                 dropped = await _dropped(web)
         events: list[dict[str, Any]] = []
         text = b""
-        async with asyncio.timeout(30.0):
-            while not any(event["event"] == "skipped" for event in events):
-                text += await tap.reader.read(65_536)
-                events = [
-                    json.loads(line)
-                    for line in text.split(b"\n")
-                    if line.endswith(b"}") and line.startswith(b"{")
-                ]
+        is_told = False
+        async with asyncio.timeout(60.0):
+            while not is_told:
+                *lines, text = (text + await tap.reader.read(65_536)).split(b"\n")
+                whole = [line for line in lines if line.endswith(b"}") and line.startswith(b"{")]
+                fresh = [json.loads(line) for line in whole]
+                events += fresh
+                is_told = any(event["event"] == "skipped" for event in fresh)
     skipped = next(event for event in events if event["event"] == "skipped")
     assert skipped["reasons"]["queue-full"] > 0
     assert made >= len(events) - 2

@@ -24,8 +24,8 @@ def test_template_keeps_what_stands_between_its_keys() -> None:
         ("verb} {path}", (), "written twice: }}"),
         ("{verb}\n", (), "control characters"),
         ("{verb}", ("accept",), "{header:name}"),
-        ("json", ("Authorization",), "authorization holds secrets"),
-        ("{header:Cookie}", (), "cookie holds secrets"),
+        ("json", ("Authorization",), "authorization may hold secrets"),
+        ("{header:Cookie}", (), "cookie may hold secrets"),
         ("json", ("a b",), "'a b' is not the name of a header"),
     ],
 )

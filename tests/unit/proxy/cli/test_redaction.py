@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.cli.redaction import is_secret_name, redact, redact_text
+from proxy.cli.redaction import redact, redact_text
 
 SECRET = "hunter2"
 
@@ -41,18 +41,10 @@ SECRET = "hunter2"
         ),
     ],
 )
-def test_names_of_secrets_are_known_however_they_are_written(name: str) -> None:
-    assert is_secret_name(name)
+def test_values_of_secrets_go_however_their_names_are_written(name: str) -> None:
     assert SECRET not in str(redact({name: SECRET}))
     assert SECRET not in str(redact({name: {"inner": [SECRET]}}))
     assert SECRET not in str(redact({name: [{"inner": SECRET}, SECRET]}))
-
-
-@pytest.mark.parametrize(
-    "name", ["name", "endpointAddress", "tokenValidators", "secretKeyRef", "samplingRate", "appId"]
-)
-def test_names_of_other_things_are_left(name: str) -> None:
-    assert not is_secret_name(name)
 
 
 def test_values_of_headers_metadata_and_environment_go_and_their_names_stay() -> None:

@@ -7,88 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from proxy.api.server import LocalRequest
 from proxy.cli.app import main
 from proxy.cli.errors import CliError
-from proxy.cli.tap import TARGET, TapOutput, render, skipped, tap_all
-from proxy.contract.outcome import Attempt
-from proxy.contract.plan import Cause
-from proxy.control.tap_events import event_of
+from proxy.cli.tap import TARGET, TapOutput, tap_all
 from proxy.wire.http_client import LocalResponse, LocalStream
 from tests.unit.proxy.api.test_server import serving
 from tests.unit.proxy.cli.test_commands import entry
-from tests.unit.proxy.control.test_observer import LABELS, outcome, told
-
-
-def event(**changes: Any) -> dict[str, Any]:
-    one = outcome("/orders?x=1", **changes)
-    found: dict[str, Any] = json.loads(json.dumps(event_of(told(one), one, obfuscate=False)))
-    return found
-
-
-def test_call_is_one_line_with_who_what_and_how_long() -> None:
-    sent = Attempt("10.0.0.2:5000", 6_000, 20_000, 26_000, None, 200, sent_ns=9_000)
-    (line,) = render(event(ended_ns=3_200_000, attempts=[sent]), is_wide=False)
-    assert " out web.shop → cart.far" in line
-    assert "200 " in line
-    assert "3.2ms" in line
-    assert line.endswith("GET /orders")
-
-
-def test_failures_retries_and_plaintext_are_noted() -> None:
-    failed = Attempt("10.0.0.1:5000", 10, 0, 30, Cause.CONNECT, detail="refused")
-    plain = replace(LABELS, peer_id="")
-    (line,) = render(event(cause=Cause.CONNECT, status=502, attempts=[failed, failed]), is_wide=False)
-    assert line.endswith("[connect, by this proxy]  [2 attempts]")
-    sent = Attempt("10.0.0.1:5000", 10, 20, 30, said=Cause.DENIED, sent_ns=12)
-    (line,) = render(event(labels=plain, status=403, attempts=[sent]), is_wide=False)
-    assert line.endswith("[denied, by the callee's proxy]  [no mTLS]")
-
-
-def test_wide_has_identity_rule_attempts_times_bytes_and_trace() -> None:
-    sent = Attempt("10.0.0.2:5000", 6_000, 20_000, 26_000, None, 200, sent_ns=9_000)
-    _, *details = render(event(started_ns=0, attempts=[sent]), is_wide=True)
-    assert [line.split()[0] for line in details] == [
-        "identity",
-        "access",
-        "attempt",
-        "time",
-        "bytes",
-        "trace",
-    ]
-    text = "\n".join(details)
-    assert "callee spiffe://public/ns/shop/web, mutual TLS" in text
-    assert "policy=web rule=/x reason=rule" in text
-    assert "10.0.0.2:5000  200  20us" in text
-    assert "connect 3us, upstream_ttfb 11us, body" in text
-    assert "7 sent, 9 received" in text
-    assert text.endswith(f"{0xABC:032x} (not sampled)")
-
-
-def test_grpc_call_shows_its_code_and_no_verb() -> None:
-    (line,) = render(
-        event() | {"protocol": "grpc", "grpc_code": "NOT_FOUND", "path": "/a.B/C"}, is_wide=False
-    )
-    assert "NOT_FOUND" in line
-    assert line.endswith("  /a.B/C")
-
-
-def test_hostile_names_and_paths_can_not_move_the_cursor() -> None:
-    lines = list(render(event() | {"path": "/\x1b[2J\u202e", "peer": "x\ny"}, is_wide=True))
-    assert all(line.isprintable() for line in lines)
-
-
-def test_unknown_caller_and_hidden_path_are_said_to_be() -> None:
-    (line,) = render(event() | {"path": "", "src": ""}, is_wide=False)
-    assert "? → cart.far" in line
-    assert line.endswith("(path hidden)")
-
-
-def test_what_was_left_out_is_told_with_the_reason() -> None:
-    told_of = {"event": "skipped", "calls": 5, "reasons": {"max-rps": 3, "queue-full": 2}}
-    assert skipped(told_of) == "… 5 more, not shown: 3 beyond --max-rps, 2 not read in time"
+from tests.unit.proxy.cli.test_tap_lines import event, request_event, response_event
 
 
 @pytest.mark.parametrize(
@@ -96,6 +23,8 @@ def test_what_was_left_out_is_told_with_the_reason() -> None:
     [
         (("--status", "9xx"), "--status '9xx': expected statuses such as 404 or 5xx"),
         (("--slower-than", "soon"), "--slower-than 'soon': a duration such as 500ms"),
+        (("--sample", "2"), "--sample '2': expected a share of calls"),
+        (("--headers", "Authorization"), "authorization may hold secrets and is never shown"),
         (("--max-rps", "0"), "--max-rps '0': expected calls a second, above 0"),
     ],
 )
@@ -126,7 +55,7 @@ async def sidecar(asked: LocalRequest) -> LocalResponse | LocalStream:
         return LocalResponse(429, (), b'{"message": "8 taps are open here"}')
 
     async def pieces() -> AsyncGenerator[bytes]:
-        yield lines_of({"event": "open"}, event())
+        yield lines_of({"event": "open"}, request_event(), response_event(), event())
         yield lines_of({"event": "skipped", "calls": 5, "reasons": {"max-rps": 5, "queue-full": 0}})
 
     return LocalStream(pieces())
@@ -149,15 +78,17 @@ async def test_calls_go_to_standard_output_and_what_was_left_out_to_standard_err
 ) -> None:
     await tapped(tmp_path, "")
     printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 1
-    assert "GET /orders" in printed.out
+    request, end = printed.out.splitlines()
+    assert "req id=ab12:7" in request
+    assert "end id=ab12:7" in end
+    assert "GET /orders" in end
     assert "5 beyond --max-rps" in printed.err
 
 
 async def test_json_has_every_event_as_it_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await tapped(tmp_path, "", TapOutput.JSON)
     events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
-    assert events == ["open", "call", "skipped"]
+    assert events == ["open", "request", "response", "end", "skipped"]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Telling:
         self.tracer = Tracer("web", ())
         recorder = CallRecorder("web", "shop", self.meters, self.tracer, access_log)
         self.denied_as = ""
-        self.taps = Taps(self.meters.taps, self.meters.tap_dropped, {})
+        self.taps = Taps(self.meters.taps, self.meters.tap_dropped, {}, wall_ns=lambda: 0)
         self.reporter = Reporter(
             recorder,
             self.meters,

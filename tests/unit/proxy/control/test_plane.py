@@ -27,6 +27,7 @@ from proxy.contract.engine import Cluster, EngineStats, ListenerSpec, OpenWork, 
 from proxy.contract.gates import ConcurrencyGate, GateSpec, RateGate
 from proxy.contract.plan import DETAIL, Cause, Decision, Edit, Hold, Op, Plan, Reply
 from proxy.contract.recording import RecordingHead, Table, Tables
+from proxy.contract.watching import Watch
 from proxy.control.app_watch import AppWatch
 from proxy.control.first_views import HOLD_S, LEARNING_S
 from proxy.control.plane import AGAIN_HOLD_S, Control
@@ -92,6 +93,9 @@ class Recorder:
 
     async def unlisten(self, name: str) -> None:
         raise AssertionError(name)
+
+    def watch(self, watch: Watch | None) -> None:
+        raise AssertionError(watch)
 
     async def report(self) -> None:
         raise AssertionError

@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from proxy.contract.outcome import Attempt, Outcome
 from proxy.contract.plan import Cause
-from proxy.control.tap_events import event_of
+from proxy.control.tap_events import KEYS, end_of, request_of, response_of
+from telemetry.context import SpanContext
 from telemetry.spans import PATH_LIMIT
 from telemetry.split import MAX_ATTEMPTS
 from tests.unit.proxy.control.test_observer import LABELS, outcome, told
@@ -15,7 +16,7 @@ MS = 1_000_000
 
 
 def shown(one: Outcome) -> dict[str, Any]:
-    return event_of(told(one), one, obfuscate=False)
+    return end_of(told(one), one)
 
 
 def test_call_is_told_with_identity_attempts_and_where_its_time_went() -> None:
@@ -71,3 +72,36 @@ def test_query_and_headers_are_not_told() -> None:
     event = shown(outcome("/x?card=4242"))
     assert event["path"] == "/x"
     assert "4242" not in str(event)
+
+
+def test_request_and_answer_have_the_calls_facts_and_the_headers_that_are_asked_for() -> None:
+    call = told(outcome("/x?secret=1", started_ns=MS))
+    request = request_of(call, ((b"x-a", b"1"), (b"x-a", b"2")))
+    answer = response_of(call, 200, 3 * MS, ())
+    assert request["headers"] == {"x-a": "1, 2"}
+    assert (answer["status"], answer["ttfb_us"], answer["headers"]) == (200, 2_000, {})
+    for event in (request, answer):
+        assert (event["src"], event["dst"], event["verb"], event["path"]) == ("web", "cart", "GET", "/x")
+        assert event["trace_id"] == f"{0xABC:032x}"
+        assert "secret" not in str(event)
+    assert (request["time"], answer["time"]) == (
+        "1970-01-01T00:00:00.001000000Z",
+        "1970-01-01T00:00:00.003000000Z",
+    )
+
+
+def test_every_key_is_described_with_the_events_that_have_it() -> None:
+    call = told(outcome())
+    told_of = {
+        "request": request_of(call, ()),
+        "response": response_of(call, 200, 9, ()),
+        "end": end_of(call, outcome()),
+    }
+    added = {"event", "id", "under_way"}  # by the tap
+    for event, facts in told_of.items():
+        assert facts.keys() | added == {key for key, (of, _) in KEYS.items() if event in of or of == "all"}
+
+
+def test_span_that_is_not_known_is_not_told() -> None:
+    call = replace(told(outcome()), context=SpanContext(0, 0, 0, sampled=False))
+    assert request_of(call, ())["trace_id"] is None

@@ -37,6 +37,7 @@ def _stubbed(name: str) -> set[str]:
 
 def test_every_kind_that_rust_sends_has_a_case_and_a_type() -> None:
     assert set(native.question_kinds) == _cases(questions.Answers.answer) == _stubbed("Asked")
+    assert set(native.news_kinds) == _cases(reports.Reports.tell_one) == _stubbed("News")
     assert set(native.notice_kinds) == _cases(reports.tell_notice) == _stubbed("Notice")
 
 

@@ -476,11 +476,13 @@ pub(crate) fn span<'py>(py: Python<'py>, span: Option<&Span>) -> PyResult<Bound<
     match span {
         None => Ok(py.None().into_bound(py)),
         Some(Span::Foreign { id, .. }) => id.into_bound_py_any(py),
-        Some(Span::Own { context, tracestate }) => {
-            let (upper, lower) = halves(context.trace_id);
-            (upper, lower, context.span_id, context.parent_id, context.sampled, &**tracestate).into_bound_py_any(py)
-        }
+        Some(Span::Own { context, tracestate }) => self::context(py, context, tracestate),
     }
+}
+
+pub(crate) fn context<'py>(py: Python<'py>, context: &Context, tracestate: &str) -> PyResult<Bound<'py, PyAny>> {
+    let (upper, lower) = halves(context.trace_id);
+    (upper, lower, context.span_id, context.parent_id, context.sampled, tracestate).into_bound_py_any(py)
 }
 
 /// Calls of one kind: decision of one of them, protocol, method, path, status, gRPC code, cause, what the peer said, why not retried, how many, and a histogram

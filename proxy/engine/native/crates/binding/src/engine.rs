@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::HeaderName;
 use postern_core::call::breakers::{Glance, Turn};
 use postern_core::call::gates::GateSpec;
 use postern_core::call::not_retried::NotRetried;
@@ -20,6 +21,7 @@ use postern_core::limits::Limits;
 use postern_core::seam::ask::{Attempt, Notice, Outcome};
 use postern_core::seam::commands::Command;
 use postern_core::seam::inboxes::Inboxes;
+use postern_core::seam::news::Watch;
 use postern_core::seam::tally::{Bounds, HttpPaths, Kind, Tally};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -28,6 +30,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use crate::convert::{
     self, BoundsParts, BreakerParts, ClusterParts, IdentityParts, ShapeParts, SpansParts, WantedParts, invalid,
 };
+use crate::news;
 use crate::question::Question;
 
 /// address, calls in flight, latency, how long it is left alone, whether it is proven, why its answers keep it out
@@ -350,6 +353,22 @@ impl NativeEngine {
         self.engine.inboxes.take_outcomes(most).iter().map(|outcome| outcome_tuple(py, outcome, true)).collect()
     }
 
+    /// Tell of calls as they go on, with the values of these fields; `None`: nobody looks.
+    fn watch(&self, fields: Option<Vec<Vec<u8>>>) -> PyResult<()> {
+        let names = |fields: Vec<Vec<u8>>| {
+            fields.iter().map(|name| HeaderName::from_bytes(name).map_err(invalid)).collect::<PyResult<Box<[_]>>>()
+        };
+        let watch = fields.map(names).transpose()?.map(|fields| Arc::new(Watch { fields }));
+        self.command(|| Command::SetWatch(watch.clone()));
+        Ok(())
+    }
+
+    /// News of calls, oldest first of each thread, as tuples that begin with their kind, and how many were lost.
+    fn take_news<'py>(&self, py: Python<'py>) -> PyResult<(Vec<Bound<'py, PyTuple>>, u64)> {
+        let (all, lost) = self.engine.inboxes.take_news();
+        Ok((all.iter().map(|one| news::news(py, one)).collect::<PyResult<_>>()?, lost))
+    }
+
     /// All news of connections, oldest first, as tuples that begin with their kind.
     fn take_notices<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         self.engine.inboxes.take_notices().iter().map(|notice| notice_tuple(py, notice)).collect()
@@ -392,7 +411,7 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         (outcome.breaker.map(|(found, left)| (found.name(), left.name())), outcome.not_retried.map(NotRetried::name)),
     )
         .into_pyobject(py)?
-        .add(((outcome.resolve_ns, outcome.queue_ns),))?
+        .add(((outcome.resolve_ns, outcome.queue_ns), outcome.number))?
         .downcast_into::<PyTuple>()
         .map_err(PyErr::from)
 }

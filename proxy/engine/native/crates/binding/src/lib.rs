@@ -4,6 +4,7 @@
 
 mod convert;
 mod engine;
+mod news;
 mod question;
 mod zipkin;
 
@@ -15,7 +16,7 @@ use pyo3::prelude::*;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Of the stub that this was written for: `seam.py` refuses an extension of another.
-const SEAM: &str = "080dad2b2a9a8685";
+const SEAM: &str = "d217bcd99dd526fe";
 
 /// The extension module.
 #[pymodule]
@@ -24,6 +25,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("causes", postern_core::call::cause::CAUSES.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
     module.add("question_kinds", question::KINDS)?;
     module.add("notice_kinds", engine::NOTICES)?;
+    module.add("news_kinds", news::KINDS)?;
     module.add_class::<engine::NativeEngine>()?;
     module.add_class::<engine::Tallies>()?;
     module.add_class::<question::Question>()?;

@@ -75,6 +75,7 @@ pub(crate) fn zipkin_span(
         not_retried: not_retried.and_then(|why| NotRetried::parse(&why)),
         resolve_ns,
         queue_ns,
+        number: 0,
     };
     let mut out = Vec::new();
     let has_span = zipkin::write(&mut out, &outcome, &context, &labels, &convert::spans_wanted(wanted)?.form);

@@ -27,6 +27,7 @@ use crate::fields::Headers;
 use crate::limits::Limits;
 use crate::seam::ask::{Inbox, Notice};
 use crate::seam::commands::{Command, CommandQueue, Cut, EndpointLoad, OpenWork};
+use crate::seam::news::{News, Watch};
 
 const END: Duration = Duration::from_millis(250); // for each half of the end
 /// Of so many calls that begin, the first. As in `proxy/contract/outcome.py`.
@@ -55,6 +56,7 @@ pub struct Shared {
     /// `None`: only the other side can begin a span.
     pub sampler: Cell<Option<Sampler>>,
     sampling_rules: RefCell<Arc<SamplingRules>>,
+    watch: RefCell<Option<Arc<Watch>>>,
     pub pool: Pool,
     pub replay: Arc<ReplayRoom>,
     pub stop: Notify,
@@ -90,6 +92,7 @@ impl Shared {
             identity: RefCell::default(),
             sampler: Cell::new(None),
             sampling_rules: RefCell::new(Arc::new(SamplingRules::new(vec![]))),
+            watch: RefCell::default(),
             pool: Pool::default(),
             replay,
             stop: Notify::new(),
@@ -229,6 +232,7 @@ impl Shared {
                 self.sampler.set(sampler);
                 *self.sampling_rules.borrow_mut() = rules;
             }
+            Command::SetWatch(watch) => self.set_watch(watch),
             Command::Invalidate(scope) => {
                 self.staled.set(number);
                 let mut plans = self.plans.borrow_mut();
@@ -254,6 +258,27 @@ impl Shared {
             Command::Loads { key, answer } => drop(answer.send(self.loads(&key))), // who asked may have given up
             Command::OpenWork { answer } => drop(answer.send(self.open_work())),
             Command::Stop => self.stop.notify_one(),
+        }
+    }
+
+    /// Whether somebody looks at calls, and at what of them.
+    pub fn watch(&self) -> Option<Arc<Watch>> {
+        self.watch.borrow().clone()
+    }
+
+    fn set_watch(&self, watch: Option<Arc<Watch>>) {
+        let before = self.watch.replace(watch.clone());
+        let (None, Some(watch)) = (before, watch) else { return };
+        for (number, call) in &*self.calls.borrow() {
+            let (number, token) = (*number, call.carried_by.get());
+            if token == 0 {
+                continue; // it is told once it is decided, or is answered here
+            }
+            let (head, fields, started_ns) = (call.head.clone(), watch.pick(&call.head.headers), call.started_ns);
+            self.inbox.tell_news(News::Begun { number, head, fields, token, context: None, started_ns });
+            if let Some((status, head_ns)) = call.answered.get() {
+                self.inbox.tell_news(News::Answered { number, head_ns, status, fields: Vec::new() });
+            }
         }
     }
 

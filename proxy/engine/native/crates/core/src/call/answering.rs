@@ -16,6 +16,7 @@ use crate::decision::plan::{Decision, Plan, Reply, is_failure};
 use crate::fields::{DECLINED, Headers, UPGRADE};
 use crate::head::Protocol;
 use crate::seam::ask::Question;
+use crate::seam::news::News;
 
 const POLICY_CHANGED: &str = "the access policy changed while the call was open";
 
@@ -62,6 +63,11 @@ impl Call {
         }
         if self.head.protocol != Protocol::Grpc {
             answers::date(&mut headers);
+        }
+        self.state.answered.set(Some((status, self.head_ns)));
+        if let Some(watch) = self.shared.watch() {
+            let (number, head_ns, fields) = (self.number, self.head_ns, watch.pick(&headers));
+            self.shared.inbox.tell_news(News::Answered { number, head_ns, status, fields });
         }
         down.respond(status, headers, end);
     }

@@ -30,6 +30,7 @@ use crate::decision::plan::{Decision, Plan, Token};
 use crate::decision::trace::Span;
 use crate::head::{self, Entry, Framing, Head, Protocol, RawHead};
 use crate::seam::ask::{Attempt, Notice, Outcome};
+use crate::seam::news::{self, News};
 use crate::shared::Shared;
 
 /// That an attempt must have left: with less, it would only cost its callee.
@@ -92,7 +93,6 @@ pub struct Call {
     pub not_retried: Option<NotRetried>,
     /// Some of the request had been let go of when the answer began.
     pub had_spent: bool,
-    pub started_ns: u64,
     pub answer: Option<(Arc<Token>, Cause, Option<u32>)>,
     pub cause: Option<Cause>,
     reported: bool,
@@ -136,7 +136,7 @@ impl Drop for Call {
 impl Call {
     /// A call that begins. In a box, so that its task is not moved with it.
     pub fn new(shared: Rc<Shared>, head: Arc<Head>, framing: Framing) -> Box<Self> {
-        let state = CallState::new(head.clone());
+        let state = CallState::new(head.clone(), now_ns());
         let number = shared.enter_call(state.clone());
         Box::new(Self {
             head,
@@ -167,7 +167,6 @@ impl Call {
             drawn: Drawn::default(),
             not_retried: None,
             had_spent: false,
-            started_ns: now_ns(),
             answer: None,
             cause: None,
             reported: false,
@@ -202,6 +201,7 @@ impl Call {
             }
         };
         self.kept = Some(kept.clone());
+        self.tell_begun(kept.decision.token().id);
         let plan = match &kept.decision {
             Decision::Reply(reply) => {
                 if !reply.gates.is_empty() {
@@ -242,6 +242,20 @@ impl Call {
             return Ok(());
         }
         self.attempts(down, plan).await
+    }
+
+    /// Tell whoever looks that it is decided.
+    fn tell_begun(&mut self, token: u64) {
+        let Some(watch) = self.shared.watch() else { return };
+        let _is_begun = self.begin_own_span();
+        self.shared.inbox.tell_news(News::Begun {
+            number: self.number,
+            head: self.head.clone(),
+            fields: watch.pick(&self.head.headers),
+            token,
+            context: news::own_context(self.span.as_ref()),
+            started_ns: self.state.started_ns,
+        });
     }
 
     // --- waiting
@@ -487,7 +501,7 @@ impl Call {
             head: self.head.clone(),
             decision,
             span: self.span.take(),
-            started_ns: self.started_ns,
+            started_ns: self.state.started_ns,
             head_ns: self.head_ns,
             ended_ns: now_ns(),
             status: self.status,
@@ -500,6 +514,7 @@ impl Call {
             not_retried: self.not_retried.filter(|_| has_failed),
             resolve_ns: self.held.as_nanos() as u64,
             queue_ns: self.queued.as_nanos() as u64,
+            number: self.number,
         };
         if self.shared.is_phased(self.number) {
             if let Some(phased) = phased(&outcome) {

@@ -150,7 +150,7 @@ impl NextPause {
         if let (Some(pushback), true) = (self.failure.pushback, policy.heeds_answer) {
             pause = pushback.applied(pause).ok_or(NotRetried::Pushback)?;
         }
-        let elapsed = Duration::from_nanos(now_ns().saturating_sub(call.started_ns));
+        let elapsed = Duration::from_nanos(now_ns().saturating_sub(call.state.started_ns));
         if policy.within.is_some_and(|within| elapsed.saturating_add(pause) > within) {
             return Err(NotRetried::TooLate);
         }

@@ -27,6 +27,10 @@ pub enum Cut {
 #[derive(Debug)]
 pub struct CallState {
     pub head: Arc<Head>,
+    /// Epoch nanoseconds.
+    pub started_ns: u64,
+    /// The status that it was answered with, and when.
+    pub answered: Cell<Option<(u16, u64)>>,
     /// Of the decision that it is carried by, 0 before.
     pub carried_by: Cell<u64>,
     /// It came as a stream of HTTP/2.
@@ -45,9 +49,11 @@ pub struct CallState {
 
 impl CallState {
     /// A call that nobody has looked at.
-    pub fn new(head: Arc<Head>) -> Rc<Self> {
+    pub fn new(head: Arc<Head>, started_ns: u64) -> Rc<Self> {
         Rc::new(Self {
             head,
+            started_ns,
+            answered: Cell::default(),
             carried_by: Cell::default(),
             is_stream: Cell::default(),
             held_bytes: Cell::default(),
@@ -147,7 +153,7 @@ mod tests {
     #[test]
     fn only_who_is_waited_for_and_moves_too_little_stalls() {
         let limits = Limits { stall: Duration::from_secs(10), stall_bytes: 100, ..Limits::default() };
-        let (state, start) = (CallState::new(head()), Instant::now());
+        let (state, start) = (CallState::new(head(), 0), Instant::now());
         let at = |second: u64| state.check_progress(start + Duration::from_secs(second), &limits);
         state.note_progress(Some(SLOW_BODY), 0);
         assert_eq!((at(0), at(9)), (None, None));

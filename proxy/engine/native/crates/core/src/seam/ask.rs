@@ -20,6 +20,7 @@ use crate::decision::trace::Span;
 use crate::head::Head;
 use crate::seam::inboxes::Bell;
 use crate::seam::lines::{Lines, Wanted};
+use crate::seam::news::{Board, News};
 use crate::seam::spans::{self, Added, Piece, Spans};
 use crate::seam::tally::{Bounds, Kind, Tallies, Tally};
 
@@ -144,34 +145,8 @@ pub struct Outcome {
     pub resolve_ns: u64,
     /// At limits before its first attempt.
     pub queue_ns: u64,
-}
-
-/// Where the time of a call went, in nanoseconds: as `timings_us` in `telemetry/split.py`. `None`: it did not come to that.
-#[derive(Debug, Clone, Copy)]
-pub struct Split {
-    pub resolve: u64,
-    pub queue: u64,
-    pub connect: Option<u64>,
-    pub upstream_ttfb: Option<u64>,
-    pub body: Option<u64>,
-}
-
-impl Outcome {
-    /// Where its time went; `connect` and what follows are of its last attempt.
-    pub fn split(&self) -> Split {
-        let Some(last) = self.attempts.last() else {
-            return Split { resolve: self.resolve_ns, queue: self.queue_ns, connect: None, upstream_ttfb: None, body: None };
-        };
-        let or_end = |at_ns: u64| if at_ns > 0 { at_ns } else { self.ended_ns };
-        let (sent_ns, head_ns) = (or_end(last.sent_ns), or_end(last.head_ns));
-        Split {
-            resolve: self.resolve_ns,
-            queue: self.queue_ns + last.queue_ns,
-            connect: Some(sent_ns.saturating_sub(last.started_ns).saturating_sub(last.queue_ns)),
-            upstream_ttfb: (last.sent_ns > 0).then(|| head_ns.saturating_sub(sent_ns)),
-            body: (last.head_ns > 0).then(|| self.ended_ns.saturating_sub(head_ns)),
-        }
-    }
+    /// The call's, as news of it have.
+    pub number: u64,
 }
 
 /// News of connections, and of circuit breakers.
@@ -243,6 +218,7 @@ pub struct Inbox {
     tally_state: Mutex<TallyState>,
     lines: Mutex<Lines>,
     notices: Mutex<VecDeque<Notice>>,
+    news: Mutex<Board>,
     bell: Arc<Bell>,
     prompt: bool,
     pub stats: Stats,
@@ -263,6 +239,7 @@ impl Inbox {
             tally_state: Mutex::default(),
             lines: Mutex::default(),
             notices: Mutex::default(),
+            news: Mutex::default(),
             bell,
             prompt,
             stats: Stats::default(),
@@ -362,6 +339,19 @@ impl Inbox {
         lock(&self.own_spans).take_recent(most)
     }
 
+    /// Tell whoever looks of a call that goes on.
+    pub fn tell_news(&self, news: News) {
+        lock(&self.news).add(news);
+        if self.prompt {
+            self.bell.ring();
+        }
+    }
+
+    /// All of it, oldest first, and how much was lost.
+    pub fn take_news(&self) -> (VecDeque<News>, u64) {
+        lock(&self.news).take()
+    }
+
     /// Tell news of connections.
     pub fn note(&self, notice: Notice) {
         Self::queue(&self.notices, notice, MAX_NOTICES, &self.stats.dropped);
@@ -443,6 +433,7 @@ mod tests {
             not_retried: None,
             resolve_ns: 0,
             queue_ns: 0,
+            number: 0,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::connection::listener::Bound;
 use crate::connection::tls::Identity;
 use crate::decision::tables::PathTable;
 use crate::decision::trace::{Sampler, SamplingRules};
+use crate::seam::news;
 
 /// A change from the control plane, as one worker gets it.
 pub enum Command {
@@ -32,6 +33,8 @@ pub enum Command {
     SetBreakers(String, Option<Arc<Breakers>>),
     SetIdentity(Option<Identity>),
     SetSampler(Option<Sampler>, Arc<SamplingRules>),
+    /// Tell of calls as they go on, first of those under way; `None`: nobody looks.
+    SetWatch(Option<Arc<news::Watch>>),
     /// Drop the kept decisions of a scope.
     Invalidate(String),
     RedecideOpen,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 
 use crate::seam::ask::{Inbox, Notice, Outcome, Question, Stats};
 use crate::seam::lines::Wanted;
+use crate::seam::news::News;
 use crate::seam::spans::{self, Piece};
 use crate::seam::tally::{Bounds, Kind, Tally};
 
@@ -125,6 +126,15 @@ impl Inboxes {
     /// The sums since this was last asked. Kinds of different workers differ: each has decisions of its own.
     pub fn take_tallies(&self) -> Vec<(Kind, Tally)> {
         self.each.iter().flat_map(|inbox| inbox.take_tallies()).collect()
+    }
+
+    /// What calls came to since this was last asked, oldest first of each worker, and how much of it was lost.
+    pub fn take_news(&self) -> (Vec<News>, u64) {
+        self.each.iter().fold((Vec::new(), 0), |(mut all, lost), inbox| {
+            let (news, more_lost) = inbox.take_news();
+            all.extend(news);
+            (all, lost + more_lost)
+        })
     }
 
     /// All notices, oldest first of each worker.

@@ -4,6 +4,8 @@ pub mod ask;
 pub mod commands;
 pub mod inboxes;
 pub mod lines;
+pub mod news;
 pub mod spans;
+pub mod split;
 pub mod tally;
 pub mod zipkin;
