@@ -187,8 +187,8 @@ async def test_calls_appear_as_they_end(opened: Open, board: Dashboard, mesh: St
             break
     await page.until(calls)
     await page.evaluate("document.querySelector('.calls tbody button').click()")
-    shown = await page.until("document.querySelector('.calls tr.details')?.innerText")
-    assert "spiffe://public/ns/default/shop, mutual TLS" in shown
+    details = "document.querySelector('.calls tr.details')?.innerText"
+    await page.until(f"{details}?.includes('spiffe://public/ns/default/shop, mutual TLS')")
     await page.evaluate(
         "document.querySelector('input[name=slower-than]').value = 'soon'; document.querySelector('form').requestSubmit()"
     )
@@ -369,6 +369,45 @@ async def test_hostile_names_are_text_wherever_they_appear(opened: Open, tmp_pat
         await go(page, "#/mesh")
         await page.until(f"document.querySelector('main').textContent.includes({json.dumps(EVIL[:12])})")
         assert not [line for line in page.said if "Content Security Policy" in line or "TrustedHTML" in line]
+
+
+async def test_call_is_one_row_that_is_under_way_until_it_ends(opened: Open, tmp_path: Path) -> None:
+    async with fake_sidecars(tmp_path, ["alpha"]) as fakes, dashboard(tmp_path) as board:
+        known: dict[str, Any] = {
+            "time": "2026-01-01T00:00:05.000000000Z",
+            "direction": "outbound",
+            "protocol": "http",
+        }
+        known |= dict.fromkeys(("src", "dst", "src_namespace", "dst_namespace", "peer", "decision"), "a")
+        known |= {"verb": "GET", "policies": [], "trace_id": None, "sampled": None, "headers": {}}
+        answered: dict[str, Any] = {"status": 200, "ttfb_us": 7_000}
+        over = answered | {
+            "duration_us": 9_000,
+            "cause": None,
+            "made_by": None,
+            "bytes_in": 0,
+            "bytes_out": 1,
+        }
+        over |= {"attempts": 1, "tried": [], "timings_us": {"body": 1}, "mtls": True}
+        fakes["alpha"].calls += [
+            {**known, "event": "request", "id": "ab:1", "path": "/over"},
+            {**known, "event": "response", "id": "ab:1", "path": "/over", **answered},
+            {**known, "event": "request", "id": "ab:2", "path": "/hangs"},
+            {**known, "event": "request", "id": "ab:3", "path": "/streams"},
+            {**known, "event": "response", "id": "ab:3", "path": "/streams", **answered},
+            {**known, "event": "end", "id": "ab:1", "path": "/over", **over},
+        ]
+        page = await opened(board)
+        await go(page, "#/calls")
+        rows = "[...document.querySelectorAll('.calls tbody tr')].map(row => row.innerText)"
+        await page.until(f"{rows}.length === 3 && {rows}.some(row => row.includes('9.0 ms'))")
+        shown = {row.split()[5]: row for row in await page.evaluate(rows)}
+        assert "under way" not in shown["/over"]
+        assert "under way" in shown["/hangs"]
+        assert "200" in shown["/streams"]
+        assert "answered after 7.0 ms" in shown["/streams"]
+        await page.evaluate("document.querySelectorAll('.calls tbody button').forEach(one => one.click())")
+        await page.until("document.querySelectorAll('.calls tr.details').length === 3")
 
 
 def make_hostile(fake: FakeSidecar) -> None:
