@@ -87,7 +87,7 @@ stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/ac
 		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/consul $(STOCK)/opa $(SDKS)/go/sdk) \
 	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built $(SDKS)/java/built $(STOCK)/zipkin) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built $(SDKS)/node/built) \
-	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(SDKS)/python/built
+	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(SDKS)/python/built $(STOCK)/xds/built
 
 $(STOCK)/go/stock: $(wildcard tests/stock/go/*)
 	go build -C tests/stock/go -o $(CURDIR)/$@ .
@@ -109,6 +109,12 @@ $(STOCK)/consul: $(wildcard tests/stock/consul/*)
 
 $(STOCK)/opa: $(wildcard tests/stock/opa/*)
 	go build -C tests/stock/opa -o $(CURDIR)/$@ .
+
+# Envoy's messages. Their package has files of OpenTelemetry's as well, of another version: it can't be in our environment.
+$(STOCK)/xds/built: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(@D) xds-protos==1.85.0
+	rm -rf $(@D)/opentelemetry $(@D)/google $(@D)/grpc* $(@D)/test
+	@touch $@
 
 $(STOCK)/java/built: $(wildcard tests/stock/java/*)
 	mvn -B -q -ntp -f tests/stock/java/pom.xml -Dfolder=$(CURDIR)/$(STOCK)/java process-classes

@@ -1,22 +1,32 @@
 """An external authorizer in the test's own process, on grpcio and Envoy's own messages (xds-protos): says what a test wants it to."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import grpc
-from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.service.auth.v3.external_auth_pb2 import (
+import pytest
+from google.protobuf.wrappers_pb2 import BoolValue
+from google.rpc.status_pb2 import Status
+
+from tests.support.processes import REPOSITORY
+
+sys.path.append(str(REPOSITORY / ".cache" / "stock" / "xds"))
+messages: Final = pytest.importorskip(
+    "envoy.service.auth.v3.external_auth_pb2", reason="xds-protos is not there: make stock"
+)
+
+from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption  # noqa: E402 - where it was found
+from envoy.service.auth.v3.external_auth_pb2 import (  # noqa: E402
     CheckRequest,
     CheckResponse,
     DeniedHttpResponse,
     OkHttpResponse,
 )
-from envoy.service.auth.v3.external_auth_pb2_grpc import add_AuthorizationServicer_to_server
-from envoy.type.v3.http_status_pb2 import HttpStatus
-from google.protobuf.wrappers_pb2 import BoolValue
-from google.rpc.status_pb2 import Status
+from envoy.service.auth.v3.external_auth_pb2_grpc import add_AuthorizationServicer_to_server  # noqa: E402
+from envoy.type.v3.http_status_pb2 import HttpStatus  # noqa: E402
 
 Judge = Callable[[CheckRequest], CheckResponse]
 _OK: Final = 0

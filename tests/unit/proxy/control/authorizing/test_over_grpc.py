@@ -1,14 +1,13 @@
 """The messages of Envoy's external authorization: ours are read by Envoy's own (xds-protos), and theirs by ours."""
 
 import pytest
-from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from google.protobuf.message import DecodeError
 
 from proxy.contract.plan import Edit, Op
 from proxy.control.authorizing.over_grpc import check_request, read_answer
 from proxy.control.authorizing.question import Party, Question
 from proxy.control.authorizing.verdicts import Allowed, AuthorizerError, Denied
-from tests.support.ext_authz import allowed, denied, option
+from tests.support.ext_authz import allowed, denied, messages, option
 
 ASKED = Question(
     caller=Party("spiffe://public/ns/default/web", "web.default", "web", "default", "192.0.2.1"),
@@ -27,7 +26,7 @@ def ignore(_: bytes, __: str) -> None:
 
 
 def test_request_is_envoys() -> None:
-    made = CheckRequest.FromString(check_request(ASKED, "judge"))
+    made = messages.CheckRequest.FromString(check_request(ASKED, "judge"))
     attributes, http = made.attributes, made.attributes.request.http
     assert attributes.source.principal == "spiffe://public/ns/default/web"
     assert attributes.source.address.socket_address.address == "192.0.2.1"
@@ -74,7 +73,7 @@ def test_answer_that_refuses() -> None:
     assert read_answer(answer.SerializeToString(), ignore) == Denied(
         429, ((b"retry-after", b"1"),), b"slow down"
     )
-    bare = CheckResponse()
+    bare = messages.CheckResponse()
     bare.status.code = 7
     assert read_answer(bare.SerializeToString(), ignore) == Denied(403, (), b"")
     contrary = allowed()
