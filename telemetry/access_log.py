@@ -48,6 +48,7 @@ def access_fields(call: Call) -> dict[str, Any]:
         "decision": call.decision,
         "policies": [f"{name}/{kind}" for name, _, kind, _ in call.policies],
         "breaker": call.breaker[1] or None,
+        "fault": ",".join(names for _, names in call.faults) or None,
         "trace_id": f"{context.trace_id:032x}",
         "span_id": f"{context.span_id:016x}",
         "sampled": context.sampled,

@@ -41,6 +41,7 @@ KEYS: Final[Mapping[str, str]] = {
     "decision": "the access policy and rule that decided, at the callee",
     "policies": "those of resiliency in force, as name/kind",
     "breaker": "how the call left its circuit breaker: closed, open or half-open; null: it asked none",
+    "fault": "those that were injected on purpose, with commas between; null: none",
     "trace_id": "of the trace",
     "span_id": "of this sidecar's span",
     "sampled": "whether it is recorded",

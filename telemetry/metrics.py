@@ -404,6 +404,11 @@ class Meters:
             " `throttle:` with the cluster called, … Reasons: rate, queue-full, queue-timeout, throttle, lag, connections.",
             ("limit", "reason"),
         )
+        self.faults_injected = self.counter(
+            "postern_faults_injected_total",
+            "Attempts that were harmed on purpose, by the fault of a Traffic and what it does.",
+            ("fault", "kind"),
+        )
         self.concurrency_limit = self.gauge(
             "postern_concurrency_limit", "How many calls at once a limit that adapts lets in now.", ("limit",)
         )

@@ -66,7 +66,8 @@ class Call(Struct, kw_only=True):
     query, baggage: where spans are to have them, the raw query, and (key, value) of members of the request's baggage.
     policies: those in force, as (resource, its namespace, kind, target). is_by_path: the callee was named in Dapr's path form, of which
     `path` is what follows `/method`. breaker: the states in which it found the circuit breaker that it asked first, and left it; both
-    empty where it asked none. not_retried: why a failure was its last; empty: it was none, or nothing could have mended it.
+    empty where it asked none. not_retried: why a failure was its last; empty: it was none, or nothing could have mended it. faults: those
+    that were injected, as (epoch ns, names with commas between).
     resolve_ns: how long it waited for its callee to be found; queue_ns: at limits before its first attempt.
     """
 
@@ -98,6 +99,7 @@ class Call(Struct, kw_only=True):
     policies: tuple[tuple[str, str, str, str], ...] = ()
     breaker: tuple[str, str] = ("", "")
     not_retried: str = ""
+    faults: tuple[tuple[int, str], ...] = ()
     said: str | None = None
     tried: tuple[AttemptNote, ...] = ()
     query: str = ""

@@ -390,6 +390,7 @@ def _events(call: Call) -> tuple[tuple[int, str], ...]:
                 )
             )
         before = attempt
+    events.extend((at_ns, f"fault {injected}") for at_ns, injected in call.faults)
     if call.cause is not None and call.cause != names.STATUS_CAUSE:
         events.append((call.ended_ns, call.cause))
     found, left = call.breaker

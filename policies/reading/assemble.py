@@ -90,6 +90,7 @@ def compile_documents(
             own_app_id=own,
             own_namespace=context.own_namespace,
             unsaid=unsaid_traffic(context.profile),
+            injects_faults=context.injects_faults,
             findings=findings,
         ),
         pipelines=compile_pipelines(configurations, resources.components, own, env, findings),

@@ -26,7 +26,7 @@ _VERB = re.compile(r"[A-Z][A-Z0-9_-]*")
 
 
 class AccessContext(Struct, frozen=True, kw_only=True):
-    """Whose access control this is."""
+    """Whose access control this is. injects_faults: those of Traffic documents have an effect."""
 
     own_app_id: str
     own_namespace: str
@@ -36,6 +36,7 @@ class AccessContext(Struct, frozen=True, kw_only=True):
     profile: Profile
     mtls: bool
     access_policy_mode: PolicyMode = "enforce"  # the most that AccessPolicies may be in, whatever each says
+    injects_faults: bool = True
 
     @property
     def judges_verbs(self) -> bool:

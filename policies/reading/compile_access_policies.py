@@ -1,7 +1,7 @@
 """AccessPolicy documents -> AccessPolicies; every fault at once. None is lenient: a rule that is left out could let somebody in."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -231,9 +231,7 @@ class PolicyReader:
             methods=methods,
             templates=numbers if texts or rule.to.grpc is not None else None,
             is_grpc=is_allow and rule.to.grpc is not None,
-            headers=tuple(
-                into.headers.setdefault(one, len(into.headers)) for one in self._headers(place, rule)
-            ),
+            headers=self.headers(place, rule.when.header, into),
             token=token_condition(rule.when.jwt, (*place, "when", "jwt"), into.issuers, self._fault),
         )
 
@@ -323,16 +321,17 @@ class PolicyReader:
         methods = [ONE if method == "*" else method for method in to.grpc.methods or ["*"]]
         return [f"/{service}/{method}" for service in to.grpc.services for method in methods]
 
-    def _headers(self, place: Place, rule: own_schema.PolicyRule) -> list[HeaderCondition]:
+    def headers(self, place: Place, wanted: Mapping[str, Sequence[str]], into: PolicySet) -> tuple[int, ...]:
+        """The conditions of `when.header` of the rule at a place, which go into a set, by number."""
         made: list[HeaderCondition] = []
-        for name, values in rule.when.header.items():
+        for name, values in wanted.items():
             spot: Place = (*place, "when", "header", name)
             if _FIELD.fullmatch(name) is None or name.lower() in _SECRET_HEADERS:
                 self._fault(spot, "is not a header for rules (expected another one)")
             if not values or not all(value and value.isascii() for value in values):
                 self._fault(spot, "has no values (expected texts of ASCII)")
             made.append(HeaderCondition(name.lower().encode(), frozenset(value.encode() for value in values)))
-        return made
+        return tuple(into.headers.setdefault(one, len(into.headers)) for one in made)
 
 
 def fault_of_template(path: str) -> str | None:

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from policies.reading import own_traffic
+from policies.reading import own_faults, own_traffic
+from policies.reading.compile_faults import FaultReader
 from policies.reading.compile_limits import InboundLimits, concurrency, throttle
 from policies.reading.compile_outliers import outliers
 from policies.reading.compile_retries import RetryReader
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
+from policies.rules.faults import FaultRule, InboundFaults
 from policies.rules.traffic import BalancingRule, TargetTraffic, TrafficRules
 from policies.rules.written import Written
 
@@ -25,10 +27,13 @@ Documents = Sequence[tuple[Document, own_traffic.Traffic]]
 class _Merged(Struct):
     """What the documents in force say; homes: where each entry is written."""
 
+    of_targets: FaultReader
+    of_inbound: FaultReader
     targets: dict[str, TargetTraffic] = field(default_factory=dict)
     default: TargetTraffic = field(default_factory=TargetTraffic)
     homes: dict[str, Written] = field(default_factory=dict)
     inbound: InboundLimits = field(default_factory=InboundLimits)
+    faults: dict[str, FaultRule] = field(default_factory=dict)
 
 
 def compile_traffic(
@@ -37,19 +42,26 @@ def compile_traffic(
     own_app_id: str,
     own_namespace: str,
     unsaid: TargetTraffic,
+    injects_faults: bool = True,
     findings: Findings,
 ) -> TrafficRules:
     """The rules of documents in load order. Those scoped to other apps are checked and left out.
 
-    unsaid: what holds where nothing is said.
+    unsaid: what holds where nothing is said. injects_faults: else faults are checked, and left out with a warning.
     """
-    merged = _Merged(default=unsaid)
+
+    def none(*, is_on: bool) -> _Merged:
+        of_targets, of_inbound = FaultReader(findings, is_on=is_on), FaultReader(findings, is_on=is_on)
+        return _Merged(of_targets, of_inbound, default=unsaid)
+
+    merged = none(is_on=injects_faults)
     for document, traffic in documents:
         is_ours = not traffic.scopes or own_app_id in traffic.scopes
         # One that is not in force here is checked all the same: it is in another sidecar, or will be.
-        into = merged if is_ours else _Merged()
+        into = merged if is_ours else none(is_on=True)
         reader = _Reader(document, own_namespace, unsaid, findings, into, traffic.metadata.name)
         reader.read(traffic.spec.targets)
+        reader.read_faults(traffic.spec.inbound.faults)
         into.inbound.read(document, traffic.spec.inbound, traffic.metadata.name, findings)
     return TrafficRules(
         targets=merged.targets,
@@ -57,6 +69,10 @@ def compile_traffic(
         inbound=merged.inbound.limits(),
         written=merged.homes,
         inbound_written=merged.inbound.written,
+        matching=merged.of_targets.matching,
+        inbound_faults=InboundFaults(
+            rules=tuple(merged.faults.values()), matching=merged.of_inbound.matching
+        ),
     )
 
 
@@ -101,6 +117,15 @@ class _Reader:
             own[full] = name
             self._into.targets[full] = self._target(target, place)
 
+    def read_faults(self, faults: Sequence[own_faults.Fault]) -> None:
+        """Adds those of calls to the app; one takes the place of an earlier one of its name."""
+        place: Place = ("spec", "inbound", "faults")
+        for rule in self._into.of_inbound.read(self._document, place, faults):
+            if rule.name in self._into.faults:
+                text = f"takes the place of the fault {rule.name} of an earlier Traffic"
+                self._findings.warn(self._document, place, text)
+            self._into.faults[rule.name] = rule
+
     def _place(self, name: str, full: str, place: Place) -> None:
         """Remember where an entry is written, and say whose place it takes."""
         homes = self._into.homes
@@ -127,6 +152,7 @@ class _Reader:
             else throttle(document, (*place, "throttle"), throttle_, findings),
             retries=RetryReader(document, findings).read(target, place),
             outliers=outliers(document, target, place, self._unsaid.outliers, findings),
+            faults=self._into.of_targets.read(document, (*place, "faults"), target.faults),
             source=".".join(map(str, place[1:])),
         )
 

@@ -116,7 +116,52 @@ _CONCURRENCY: Final[Mapping[str, Effect]] = {
     "queueTimeout": Effect("how long one waits at most (100ms)"),
 }
 _REFUSED: Final = "; others get 503 with `Retry-After: 1`, or RESOURCE_EXHAUSTED, and `postern-error: shed`"
+_FAULTS: Final[Mapping[str, Effect]] = {
+    "name": Effect("told in the answer's header `postern-fault`, in metrics, the access log and spans"),
+    "to.methods": Effect("verbs in upper case, or `*` (any)"),
+    "to.paths": Effect(
+        "path templates as of an AccessPolicy, of the path that the app gets, without regard to case (any)"
+    ),
+    "to.grpc.services": Effect("services, `*` at the end for all that begin so"),
+    "to.grpc.methods": Effect("methods of them (any)"),
+    "when.header.*": Effect("a header of which one line must be one of these values"),
+    "percent": Effect("of the attempts that match, by chance (100)"),
+    "times": Effect(
+        "so many attempts at most, until the fault is changed; of each target counted for itself (no end)"
+    ),
+    "seed": Effect(
+        "by which the same of the attempts that match, in their order, are hit in each run (chance)"
+    ),
+    "delay.min": Effect(
+        "an attempt waits before it is sent: `delay` is a duration, or one is drawn between this and `max`. Each fault says one of `delay`,"
+        " `abort`, `unavailable`, `reset`, `truncate` and `bandwidth`; an attempt suffers all that match it, in their order, under"
+        " its time limit, as a failure of its endpoint"
+    ),
+    "delay.max": Effect("see `min`"),
+    "abort.status": Effect("HTTP calls are answered by this status, without a body (none are)"),
+    "abort.grpc": Effect("gRPC calls end with this code (none do)"),
+    "unavailable": Effect("true: its endpoint accepts no connection"),
+    "reset": Effect(
+        "`before-head`: the connection breaks off before its answer; `after-head`: behind the answer's head"
+    ),
+    "truncate": Effect("the answer breaks off behind so many bytes of a body that has more"),
+    "bandwidth": Effect("the answer's body comes by so many bytes a second"),
+}
 _INBOUND: Final[Mapping[str, Effect]] = {
+    **{f"faults.*.{name}": effect for name, effect in _FAULTS.items()},
+    **{
+        f"faults.*.from.{name}": Effect(f"as of `rates`: {text}")
+        for name, text in {
+            "apps": "calling apps by app-id",
+            "namespaces": "their namespaces (any)",
+            "trustDomains": "their trust domains (any)",
+            "principals": "callers by SPIFFE ID",
+        }.items()
+    },
+    "faults.*.name": Effect(
+        "of calls by other apps, injected into what is sent to the app, with the flag `--enable-fault-injection` alone, for tests. "
+        + _FAULTS["name"].does
+    ),
     "rates.*.name": Effect("the limit's name, told to who is refused, in metrics and `postern explain`"),
     "rates.*.requests": Effect(
         "so many calls by other apps in the time of `per`. Others get 429, or RESOURCE_EXHAUSTED, with `postern-error: rate-limited`,"
@@ -160,6 +205,11 @@ _INBOUND: Final[Mapping[str, Effect]] = {
     "lag.for": Effect("see `above` (2s)"),
 }
 _OF_TARGETS: Final[Mapping[str, Effect]] = {
+    **{f"faults.*.{name}": effect for name, effect in _FAULTS.items()},
+    "faults.*.name": Effect(
+        "injected into attempts at the target, with the flag `--enable-fault-injection` alone, for tests. "
+        + _FAULTS["name"].does
+    ),
     "balancing.policy": Effect(
         "which endpoint takes a call: `latency`, of two drawn at random the one that should answer first, by its latency and its calls in"
         " flight; `least-requests`, the one with the fewest calls of this caller in flight; `round-robin`, in turn, as daprd with mDNS;"

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from policies.reading.own_faults import InboundFault
 from policies.reading.own_schema import From, To
 from policies.reading.schema import OwnSection
 
@@ -52,6 +53,7 @@ class Inbound(OwnSection, frozen=True):
     connections: Connections | None = None
     concurrency: Concurrency | None = None
     lag: Lag | None = None
+    faults: list[InboundFault] = field(default_factory=list)
 
 
 class Throttle(OwnSection, frozen=True):

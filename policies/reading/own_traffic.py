@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from policies.reading.own_faults import Fault
 from policies.reading.own_inbound import Concurrency, Inbound, Throttle
 from policies.reading.schema import Metadata, OwnSection
 
@@ -82,6 +83,7 @@ class Target(OwnSection, frozen=True):
     hedging: Hedging | None = None
     outliers: Outliers | None = None
     slow_start: str | None = None
+    faults: list[Fault] = field(default_factory=list)
 
 
 class Targets(OwnSection, frozen=True):

@@ -31,7 +31,7 @@ class PolicySources(Struct, frozen=True, kw_only=True):
     """The files to read, and what their meaning depends on.
 
     `resources_paths` are folders. `own_trust_domain` None takes any verified trust domain for the own one, which is
-    right while all identities come from one trust bundle.
+    right while all identities come from one trust bundle. injects_faults: those of Traffic documents have an effect.
     """
 
     config_paths: tuple[Path, ...] = ()
@@ -46,6 +46,7 @@ class PolicySources(Struct, frozen=True, kw_only=True):
     env: Mapping[str, str] = field(default_factory=dict)
     own_trust_domain: str | None = None
     is_trust_domain_given: bool = True
+    injects_faults: bool = True
 
     @property
     def has_files(self) -> bool:
@@ -133,6 +134,7 @@ def access_context(sources: PolicySources) -> "AccessContext":
         profile=sources.profile,
         mtls=sources.mtls,
         access_policy_mode=sources.access_policy_mode,
+        injects_faults=sources.injects_faults,
     )
 
 

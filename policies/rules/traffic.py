@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from policies.rules.access_policies import PolicyRules
+from policies.rules.faults import FaultRule, InboundFaults
 from policies.rules.limits import ConcurrencyRule, Limits, ThrottleRule
 from policies.rules.retries import TargetRetries
 from policies.rules.written import Written
@@ -51,6 +53,7 @@ class TargetTraffic(Struct, frozen=True, kw_only=True):
     throttle: ThrottleRule | None = None
     retries: TargetRetries = TargetRetries()
     outliers: OutlierRule | None = OutlierRule()
+    faults: tuple[FaultRule, ...] = ()
     source: str = ""
 
 
@@ -58,6 +61,7 @@ class TrafficRules(Struct, frozen=True, kw_only=True):
     """All of one sidecar's. targets: by `app.namespace`. inbound: of calls that come to its app.
 
     written: where the entry of a target is, by target; of the default's by "". inbound_written: of the limits of `inbound`, by gate or key.
+    matching: says which calls the faults of targets are for; None: there are none.
     """
 
     targets: Mapping[str, TargetTraffic] = field(default_factory=dict)
@@ -65,6 +69,8 @@ class TrafficRules(Struct, frozen=True, kw_only=True):
     inbound: Limits = Limits()
     written: Mapping[str, Written] = field(default_factory=dict)
     inbound_written: Mapping[str, Written] = field(default_factory=dict)
+    matching: PolicyRules | None = None
+    inbound_faults: InboundFaults = InboundFaults()
 
     @property
     def measures_hedging(self) -> bool:

@@ -1,7 +1,7 @@
 """Gates: what calls and attempts must pass first, as data. A Plan names them; engines keep them by name and know how each kind works."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -87,7 +87,32 @@ class EachGate(Struct, frozen=True, kw_only=True, tag="each"):
     limit: int
 
 
-GateSpec = ConcurrencyGate | AdaptiveGate | RateGate | ThrottleGate | LagGate | EachGate
+FaultKind = Literal["delay", "abort", "unavailable", "reset", "reset-late", "truncate", "bandwidth"]
+
+
+class FaultGate(Struct, frozen=True, kw_only=True, tag="fault"):
+    """Lets everybody in, and does harm to some attempts on purpose: to a `share` of them by chance, and to `times` at most, 0: without end.
+
+    seed: from 0 to 2**53 - 1, by which the same ones are harmed in each run; -1: none. The harm, by `kind`:
+    delay: it waits, `least_s` to `most_s`. The others come once it has an endpoint, of which they are the failures.
+    abort: it is answered by `status`, of gRPC by `grpc_code`. unavailable: the endpoint accepts no connection. reset: it breaks off before
+    its answer. reset-late: behind the answer's head. truncate: behind so many `bytes` of a body that has more. bandwidth: its answer's
+    body comes by so many `bytes` a second.
+    """
+
+    name: str
+    kind: FaultKind
+    share: float = 1.0
+    times: int = 0
+    seed: int = -1
+    least_s: float = 0.0
+    most_s: float = 0.0
+    status: int = 503
+    grpc_code: int = 14
+    bytes: int = 0
+
+
+GateSpec = ConcurrencyGate | AdaptiveGate | RateGate | ThrottleGate | LagGate | EachGate | FaultGate
 """A gate of any kind; its tag names the kind."""
 
 
@@ -99,7 +124,8 @@ def connections_gate(listener: str) -> str:
 class GateState(Struct, frozen=True, kw_only=True):
     """A glance at a gate. left: how often what it let through ended, by the cause's name; "" is well.
 
-    refused: how often it let nobody in, by the reason: queue-full, queue-timeout, rate, throttle, lag, connections. limit: that of an
+    refused: how often it let nobody in, by the reason: queue-full, queue-timeout, rate, throttle, lag, connections; of a fault, which lets
+    everybody in, how often it did harm, by its kind. limit: that of an
     adaptive gate.
     """
 

@@ -41,6 +41,7 @@ class Attempt(Struct):
     said: Cause | None = None  # by the peer's proxy, of an answer that it made in its app's place
     sent_ns: int = 0
     queue_ns: int = 0
+    fault: str = ""  # names of those that were injected into it, with commas between
 
 
 class Outcome(Struct):

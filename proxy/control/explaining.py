@@ -50,6 +50,7 @@ from proxy.deciding.callee import (
     parse_key,
 )
 from proxy.deciding.external import endpoint_of
+from proxy.deciding.faults import IN_TABLES, OUT_TABLES
 from proxy.wire.edits import compile_edits, edit_headers, target_of
 from proxy.wire.target import BadTargetError, as_forwarded, parse
 from telemetry.context import extract
@@ -63,6 +64,9 @@ _PATHS = {
     SERVICES: "gRPC services",
     DAPR_METHODS: "methods of Dapr's gRPC API",
     **dict.fromkeys(range(LIMIT_PATHS, LIMIT_PATHS + 3), "paths of rates"),
+    **dict.fromkeys(
+        (*range(OUT_TABLES, OUT_TABLES + 3), *range(IN_TABLES, IN_TABLES + 3)), "paths of faults"
+    ),
     OTLP_PATHS: "paths of OpenTelemetry's exporters",
     HEDGED_METHODS: "methods that are hedged",
 }
@@ -406,5 +410,5 @@ def _read(read: Read, value: Hashable) -> Json:
             read.table, "paths of a pipeline" if read.table < FIRST_ACCESS_TABLE else "access rules"
         )
     elif read.table is not None:
-        told["table"] = _SETS[read.table]
+        told["table"] = _SETS.get(read.table, "values that rules ask for")
     return told

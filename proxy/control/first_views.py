@@ -16,6 +16,7 @@ from proxy.deciding.baggage import BaggageRules
 from proxy.deciding.browsers import Browsers
 from proxy.deciding.callee import ServiceRoutes
 from proxy.deciding.egress import Egress
+from proxy.deciding.faults import outbound_faults
 from proxy.deciding.inbound import InboundView
 from proxy.deciding.limits import InboundLimits
 from proxy.deciding.outbound import INVOKER
@@ -50,6 +51,7 @@ def outbound_view(
         authorizer=authorizer,
         resiliency=policy.resiliency,
         traffic=policy.traffic,
+        faults=outbound_faults(policy.traffic.matching),
         apis=policy.configuration.api,
         known=frozenset(),
         heard=heard,

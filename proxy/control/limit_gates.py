@@ -1,10 +1,12 @@
 """Limits of a Traffic as the control plane has them: pushed to the engine as gates, and what it says of those for metrics and status."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from proxy.contract.engine import Engine
 from proxy.contract.gates import GateSpec, GateState
+from proxy.deciding.faults import GATE
 from telemetry.metrics import Meters
 
 INBOUND = "inbound"  # who owns the gates of calls to the app
@@ -34,10 +36,16 @@ class LimitGates:
 
 
 def scrape_gates(meters: Meters, states: Mapping[str, GateState]) -> None:
-    """What gates refused so far, and the limits that adapt."""
+    """What gates refused so far, the harm that they did on purpose, and the limits that adapt."""
+    faults: Counter[tuple[str, str]] = Counter()
     for name, state in states.items():
         for reason, count in state.refused.items():
-            meters.limit_refusals.slot(name, reason).set(count)
+            if name.startswith(GATE):
+                faults[name.rpartition(":")[2], reason] += count
+            else:
+                meters.limit_refusals.slot(name, reason).set(count)
+    for (fault, kind), count in faults.items():
+        meters.faults_injected.slot(fault, kind).set(count)
     meters.concurrency_limit.replace(
         {(name,): state.limit for name, state in states.items() if state.limit is not None}
     )
@@ -50,7 +58,7 @@ def gates_status(states: Mapping[str, GateState]) -> list[dict[str, Any]]:
             "name": name,
             "inside": state.inside,
             "waiting": state.waiting,
-            "refused": dict(state.refused),
+            ("injected" if name.startswith(GATE) else "refused"): dict(state.refused),
             **({"limit": state.limit} if state.limit is not None else {}),
         }
         for name, state in sorted(states.items())

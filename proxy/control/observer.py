@@ -345,6 +345,7 @@ def _call(outcome: Outcome) -> Call:
         policies=labels.policies,
         breaker=outcome.breaker or _met(labels, outcome.cause),
         not_retried="" if outcome.not_retried is None else outcome.not_retried.value,
+        faults=tuple((one.started_ns, one.fault) for one in outcome.attempts if one.fault),
         said=said.value if said is not None else None,
         tried=tried[-MAX_ATTEMPTS:],
         resolve_ns=outcome.resolve_ns,

@@ -47,6 +47,7 @@ from proxy.deciding.callee import (
     parse_routes,
 )
 from proxy.deciding.daprd import TO_DAPRD
+from proxy.deciding.faults import outbound_faults
 from proxy.deciding.inbound import Inbound
 from proxy.deciding.limits import InboundLimits, gates_of, inbound_limits, target_of
 from proxy.deciding.naming import SERVICES_HOLD
@@ -97,7 +98,7 @@ class Control:
         self.authorizers = Authorizers(own_party(settings))
         self.authorizers.configure(self._asked_by(policy))
         healthy = False if settings.app_health is not None else None
-        limits = inbound_limits(policy.traffic.inbound)
+        limits = inbound_limits(policy.traffic)
         self._limit_gates = LimitGates()
         app = app_view(settings, healthy=healthy)
         app = self._under(policy, app, limits)
@@ -324,7 +325,7 @@ class Control:
         self._remote.configure(policy.pipelines, policy.access.policies.key_sources)
         pipelines, self._pipelines = self._pipelines, self._pipelines_of(policy)
         self.authorizers.configure(self._asked_by(policy))
-        limits = inbound_limits(policy.traffic.inbound)
+        limits = inbound_limits(policy.traffic)
         app = self._under(policy, self.inbound.view.app, limits)
         tracing = policy.configuration.tracing
         inbound = replace(self.inbound.view, authorizer=authorizer, app=app, limits=limits)
@@ -335,6 +336,7 @@ class Control:
             authorizer=authorizer,
             resiliency=policy.resiliency,
             traffic=policy.traffic,
+            faults=outbound_faults(policy.traffic.matching),
             http_endpoints=policy.http_endpoints,
             apis=policy.configuration.api,
             baggage=baggage_rules(tracing, self._settings),

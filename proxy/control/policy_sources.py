@@ -24,6 +24,7 @@ def policy_sources(settings: Settings) -> PolicySources:
         env=_variables(settings) | dict(os.environ),
         own_trust_domain=settings.trust_domain,
         is_trust_domain_given=settings.trust_domain_given,
+        injects_faults=settings.injects_faults,
     )
 
 

@@ -61,6 +61,7 @@ class PushedTables(Struct, frozen=True):
         yield HEDGED_METHODS, HedgedMethods(self.outbound.traffic.hedged_methods)
         yield from self.inbound.authorizer.tables()
         yield from self.inbound.limits.tables()
+        yield from self.outbound.faults.tables()
         for pipeline in self.pipelines.values():
             yield from pipeline.tables().items()
 
@@ -78,6 +79,8 @@ class PushedTables(Struct, frozen=True):
             IDEMPOTENCY_SET: IDEMPOTENCY,
             **self.outbound.tracing_sets,
             **dict(self.inbound.authorizer.sets()),
+            **dict(self.inbound.limits.sets()),
+            **dict(self.outbound.faults.sets()),
         }
 
     def tables(self) -> Tables:

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from policies.rules.access import Caller, Protocol
 from proxy import errors
-from proxy.contract.plan import Cause, Decision, Edits, Hold, Labels, Reply, Surface
+from proxy.contract.plan import Cause, Decision, Edits, Hold, Labels, Plan, Reply, Surface
 from proxy.contract.recording import LONG, MAX_KEY_BYTES, RecordingHead
 from proxy.deciding.app_plan import AppView, denied, is_grpc_web, to_app, to_be_asked, without_verb
 from proxy.deciding.authorizer import Authorizer
@@ -112,6 +112,8 @@ class Inbound:
             labels, rewrite = taken[0], (*rewrite, *taken[1])
         rates = self.view.limits.rates_of(head, caller, is_grpc=is_rpc)
         found = to_app(head, app, caller=named, labels=labels, surface=surface, rewrite=rewrite)
+        if isinstance(found, Plan):
+            found = self.view.limits.harming(head, caller, found)
         return to_be_asked(found, decision.authorizers, rates)
 
 

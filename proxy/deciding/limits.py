@@ -6,6 +6,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from policies.rules.access import Caller
+from policies.rules.faults import FaultRule
 from policies.rules.limits import ConcurrencyRule, Limits, RateRule
 from policies.rules.traffic import TargetTraffic, TrafficRules
 from proxy.contract.gates import (
@@ -18,28 +19,44 @@ from proxy.contract.gates import (
     ThrottleGate,
     connections_gate,
 )
-from proxy.contract.plan import Route
+from proxy.contract.plan import Plan, Route
 from proxy.contract.recording import RecordingHead, Table
 from proxy.deciding.callee import LIMIT_PATHS, parse_key
 from proxy.deciding.external import endpoint_of, url_of
+from proxy.deciding.faults import FaultJudge, behind, fault_gates, inbound_faults
 from proxy.deciding.policy_judge import PolicyJudge
 
 PEER_LISTENER = "peer"
 _LAG = "inbound-lag"
 _CONCURRENCY = "inbound-concurrency"
+_INBOUND = "inbound"
 
 
 class InboundLimits(Struct, frozen=True, kw_only=True):
-    """Those in force for calls to the app. judge: finds the rates of a call; None where there are none."""
+    """Those in force for calls to the app, and the faults that are injected into them. judge: finds the rates of a call; None where there
+    are none.
+    """
 
     limits: Limits = Limits()
     judge: PolicyJudge | None = None
+    faults: tuple[FaultRule, ...] = ()
+    fault_judge: FaultJudge = FaultJudge()
     gates: Mapping[str, GateSpec] = field(default_factory=dict)
 
     def tables(self) -> Iterator[tuple[int, Table]]:
         """What must be pushed before `rates_of` is asked."""
         if self.judge is not None:
             yield from self.judge.tables()
+        yield from self.fault_judge.tables()
+
+    def sets(self) -> Iterator[tuple[int, frozenset[bytes]]]:
+        """The same of headers."""
+        return self.fault_judge.sets()
+
+    def harming(self, head: RecordingHead, caller: Caller | None, plan: Plan) -> Plan:
+        """The Plan of a peer's call with the faults that are for it."""
+        gates = self.fault_judge.meeting(head, self.faults, _INBOUND, caller)
+        return replace(plan, routes=tuple(behind(one, gates) for one in plan.routes)) if gates else plan
 
     @property
     def of_the_app(self) -> tuple[str, ...]:
@@ -57,8 +74,9 @@ class InboundLimits(Struct, frozen=True, kw_only=True):
         return tuple(self.limits.rates[name] for name in self.judge.meeting(head, caller, is_grpc=is_grpc))
 
 
-def inbound_limits(limits: Limits) -> InboundLimits:
-    """Limits with the gates that hold them."""
+def inbound_limits(traffic: TrafficRules) -> InboundLimits:
+    """Limits and faults with the gates that hold them."""
+    limits, faults = traffic.inbound, traffic.inbound_faults
     gates: dict[str, GateSpec] = {_rate_gate(name): _rate(rule) for name, rule in limits.rates.items()}
     if limits.lag is not None:
         gates[_LAG] = LagGate(above_s=limits.lag.above_s, for_s=limits.lag.for_s)
@@ -67,11 +85,19 @@ def inbound_limits(limits: Limits) -> InboundLimits:
     if limits.connections is not None:
         gates[connections_gate(PEER_LISTENER)] = EachGate(limit=limits.connections)
     judge = None if limits.matching is None else PolicyJudge(limits.matching, LIMIT_PATHS, 0)
-    return InboundLimits(limits=limits, judge=judge, gates=gates)
+    gates |= fault_gates(faults.rules, _INBOUND)
+    fault_judge = inbound_faults(faults.matching)
+    return InboundLimits(
+        limits=limits, judge=judge, faults=faults.rules, fault_judge=fault_judge, gates=gates
+    )
 
 
 def gates_of(target: TargetTraffic, key: str) -> Mapping[str, GateSpec]:
-    """What each attempt at a cluster passes, in this order."""
+    """What attempts at a cluster pass: each its limits, and those that they are for its faults."""
+    return {**_limits_of(target, key), **fault_gates(target.faults, key)}
+
+
+def _limits_of(target: TargetTraffic, key: str) -> Mapping[str, GateSpec]:
     made: dict[str, GateSpec] = {}
     if target.concurrency is not None:
         made[f"concurrency:{key}"] = _concurrency(target.concurrency)
@@ -91,9 +117,9 @@ def target_of(traffic: TrafficRules, key: str, own_namespace: str) -> TargetTraf
     return traffic.default if url_of(key) is not None else TargetTraffic()
 
 
-def limited(route: Route, target: TargetTraffic) -> Route:
-    """The same route behind those gates."""
-    return replace(route, gates=tuple(gates_of(target, route.cluster)))
+def limited(route: Route, target: TargetTraffic, faults: tuple[str, ...] = ()) -> Route:
+    """The same route behind the target's limits, and these gates of its faults."""
+    return replace(route, gates=(*_limits_of(target, route.cluster), *faults))
 
 
 def _concurrency(rule: ConcurrencyRule) -> GateSpec:

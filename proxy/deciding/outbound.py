@@ -401,7 +401,8 @@ class Outbound:
             ours = (head, external, view.app, rules, view.random)
             plan = to_external(*ours, labels=labels, surface=surface, rewrite=rewrite, form=named.form)
             target = target_of(view.traffic, external.key, view.app.namespace)
-            return replace(plan, routes=tuple(limited(route, target) for route in plan.routes))
+            faults = view.faults.meeting(head, target.faults, external.key, None, named.form)
+            return replace(plan, routes=tuple(limited(route, target, faults) for route in plan.routes))
 
         return view.app.pipeline.carry(head, named.form, labels, named.edits(head), outward)
 
@@ -503,7 +504,8 @@ class Outbound:
         # No certificate will say it; the translator says it to daprds by itself.
         claim = () if grpc or view.mtls else naming_caller(app.app_id, app.namespace)
         target = target_of(view.traffic, callee.key, app.namespace)
-        routes = [limited(Route(cluster=callee.key, expect=expected, edits=(*edits, *claim)), target)]
+        faults = view.faults.meeting(head, target.faults, callee.key, None, named.form)
+        routes = [limited(Route(cluster=callee.key, expect=expected, edits=(*edits, *claim)), target, faults)]
         if head.protocol() in ("http1", "http2"):
             routes.append(by_translator(tuple(edits), named.surface))
         return Plan(

@@ -21,6 +21,7 @@ from proxy.deciding.baggage import BaggageRules
 from proxy.deciding.browsers import Browsers
 from proxy.deciding.callee import BAGGAGE_SET, HTTP_PIPELINE, Callee, ServiceRoutes
 from proxy.deciding.egress import Egress
+from proxy.deciding.faults import FaultJudge
 from proxy.deciding.heard import Heard, NothingHeard
 from proxy.deciding.hedging import measured
 from proxy.deciding.pipeline import Pipeline, path_edit
@@ -58,6 +59,7 @@ class OutboundView(Struct, frozen=True, kw_only=True):
     random: Callable[[], random.Random]
     heard: Heard = NothingHeard()
     traffic: TrafficRules = TrafficRules()
+    faults: FaultJudge = FaultJudge()
     http_endpoints: Mapping[str, HttpEndpoint] = {}
     egress: Egress = Egress()
     apis: ApiLists = ApiLists()

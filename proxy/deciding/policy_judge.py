@@ -5,9 +5,9 @@ from collections.abc import Hashable, Iterator
 from msgspec import Struct
 
 from policies.rules.access import Caller
-from policies.rules.access_policies import Asked, Identity, PolicyRules, PolicyVerdict
+from policies.rules.access_policies import Asked, HasHeader, Identity, PolicyRules, PolicyVerdict
 from policies.rules.matcher import ascii_lower
-from policies.rules.templates import TemplateTable
+from policies.rules.templates import Met, TemplateTable
 from policies.rules.tokens import VerifiedToken
 from proxy.contract.head import Form, RequestHead
 from proxy.contract.recording import RecordingHead, Shape, Table
@@ -66,27 +66,34 @@ class PolicyJudge:
         token: VerifiedToken | None = None,
     ) -> PolicyVerdict:
         """Reads a header only where a rule could turn on it."""
-        rules = self.rules
-        found: Hashable = ((),)
-        if rules.table:
-            found = head.path_class(self._first_table + FORMS.index(form))
-        assert found is None or isinstance(found, tuple)
-
-        def has_header(number: int) -> bool:
-            return head.header_is(rules.headers[number].name, self._first_set + number)
-
-        return rules.evaluate(
+        found, has_header = self._paths(head, form), self._has_header(head)
+        return self.rules.evaluate(
             Asked(_identity(caller), is_self, head.method(), is_grpc, found, has_header, token)
         )
 
-    def meeting(self, head: RecordingHead, caller: Caller | None, *, is_grpc: bool) -> tuple[str, ...]:
-        """The names of all rules that speak of a peer's call, of a set without conditions on headers."""
+    def meeting(
+        self, head: RecordingHead, caller: Caller | None, *, is_grpc: bool, form: Form = "sent"
+    ) -> tuple[str, ...]:
+        """The names of all rules that speak of a call, whatever their action."""
+        asked = Asked(
+            *(_identity(caller), False, head.method(), is_grpc, self._paths(head, form)),
+            self._has_header(head),
+        )
+        return tuple(rule.name for rule in self.rules.meeting(asked))
+
+    def _paths(self, head: RecordingHead, form: Form) -> tuple[Met, ...] | None:
+        """What the readings of a call's path meet."""
         found: Hashable = ((),)
         if self.rules.table:
-            found = head.path_class(self._first_table)
+            found = head.path_class(self._first_table + FORMS.index(form))
         assert found is None or isinstance(found, tuple)
-        asked = Asked(_identity(caller), False, head.method(), is_grpc, found, lambda _: False)
-        return tuple(rule.name for rule in self.rules.meeting(asked))
+        return found
+
+    def _has_header(self, head: RecordingHead) -> HasHeader:
+        def has_header(number: int) -> bool:
+            return head.header_is(self.rules.headers[number].name, self._first_set + number)
+
+        return has_header
 
     def denied_reading(
         self, head: RequestHead, path: str, caller: Caller | None, *, is_self: bool, is_grpc: bool

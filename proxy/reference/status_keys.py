@@ -168,6 +168,7 @@ KEYS: Final = {
     "limits[].inside": "calls that it let in and that go on",
     "limits[].waiting": "calls before it",
     "limits[].refused": "so far, by reason",
+    "limits[].injected": "in its place, of a fault: attempts that it harmed, by kind",
     "limits[].limit": "of an adaptive one, now",
     "exporters[].name": "of an exporter of spans, logs or metrics",
     "exporters[].collector": "`host:port`",
@@ -193,6 +194,7 @@ OPEN: Final = frozenset(
         "authorizers",
         "circuitBreakers[].counters",
         "limits[].refused",
+        "limits[].injected",
     }
     | {"exporters[].dropped", "policies.targets[].builtInRetry"}
 )

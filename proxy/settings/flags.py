@@ -199,6 +199,7 @@ _BUILT = (
         " (environment: POSTERN_NO_DECISION_CACHE)",
         "switch",
     ),
+    _flag("enable-fault-injection", "", "inject the `faults` of Traffic resources: for tests", "switch"),
     _flag("config-lenient", "", "faults in documents are warnings where that is safe", "switch"),
     _flag(
         "access-policy-mode",

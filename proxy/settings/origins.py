@@ -87,6 +87,7 @@ ROWS: Final = (
     _row("resources-path", lambda s: s.resources_paths),
     _row("config-lenient", lambda s: s.config_lenient),
     _row("access-policy-mode", lambda s: s.access_policy_mode),
+    _row("enable-fault-injection", lambda s: s.injects_faults),
     _row("keep-open-calls", lambda s: s.keep_open_calls),
     _row("enable-mtls", lambda s: s.mtls),
     _row("sentry-address", lambda s: s.sentry_address),

@@ -134,6 +134,7 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         resources_paths=(*read.folders("resources-path"), *read.folders("components-path")),
         config_lenient=read.switch("config-lenient", default=False),
         access_policy_mode=read.choice("access-policy-mode", POLICY_MODES, "enforce"),
+        injects_faults=read.switch("enable-fault-injection", default=False),
         keep_open_calls=read.switch("keep-open-calls", default=False, variable="POSTERN_KEEP_OPEN_CALLS"),
         mtls=mtls,
         sentry_address=sentry_address,

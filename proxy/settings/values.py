@@ -141,6 +141,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     resources_paths: tuple[Path, ...]
     config_lenient: bool
     access_policy_mode: PolicyMode  # the most that AccessPolicies may be in
+    injects_faults: bool
     keep_open_calls: bool  # a new access policy holds for new calls alone
     # identity
     mtls: bool

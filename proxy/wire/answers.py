@@ -38,13 +38,13 @@ def send(
     grpc: bool,
     head: bool,
     web: bytes = b"",
-    told: tuple[Headers, float] | None = None,
+    told: tuple[Headers, float | None] | None = None,
 ) -> tuple[int | None, int]:
     """Answer a call; returns the gRPC code where it was one, and the bytes of the body. gRPC errors are trailers-only (gRPC over HTTP/2,
     Responses).
 
     web: the content type of a call of gRPC-Web, else empty. Its trailers are a body: a page may not read all fields of a head.
-    told: what a gate says beside: fields, which come in the place of others of their names, and in how many seconds to come again.
+    told: what a gate says beside: fields, which come in the place of others of their names, and in how many seconds to come again, or None.
     """
     for_pages = tuple(field for field in reply.headers if field[0] in _FOR_PAGES)
     if web:
@@ -77,11 +77,12 @@ def send(
     return None, len(body)
 
 
-def _told_grpc(told: tuple[Headers, float] | None) -> Headers:
+def _told_grpc(told: tuple[Headers, float | None] | None) -> Headers:
     """The same in trailers, where gRPC clients that retry look for their own field (gRFC A6)."""
     if told is None:
         return ()
-    return (*told[0], (b"grpc-retry-pushback-ms", b"%d" % math.ceil(told[1] * 1e3)))
+    again = () if told[1] is None else ((b"grpc-retry-pushback-ms", b"%d" % math.ceil(told[1] * 1e3)),)
+    return (*told[0], *again)
 
 
 def dated(headers: Headers) -> Headers:

@@ -99,6 +99,7 @@ _ATTEMPTS: Final = st.builds(
     *(_ADDRESSES, _TIMES, _TIMES, _TIMES, _CAUSES, _STATUSES, _CODES, _TEXT, _CAUSES),
     sent_ns=_TIMES,
     queue_ns=_LENGTHS,
+    fault=st.sampled_from(("", "slow", "slow,broken")),
 )
 _LABELS: Final = st.builds(
     Labels,
@@ -224,7 +225,7 @@ def _parts(attempt: Attempt) -> tuple[Any, ...]:
     times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns)
     return (
         *(attempt.endpoint, *times, cause, attempt.status, attempt.grpc_code, attempt.detail),
-        *(said, attempt.sent_ns, attempt.queue_ns),
+        *((said, attempt.fault), attempt.sent_ns, attempt.queue_ns),
     )
 
 

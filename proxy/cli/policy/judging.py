@@ -201,13 +201,13 @@ def read_policies(
         app=app,
         access=access,
         authorizer=Authorizer(access),
-        limits=inbound_limits(made_of_them.traffic.inbound),
+        limits=inbound_limits(made_of_them.traffic),
         configurations=read_configurations,
         resources=read_resources,
     )
     for number, table in (*made.authorizer.tables(), *made.limits.tables()):
         made.tables.put_paths(number, table)
-    for number, members in made.authorizer.sets():
+    for number, members in (*made.authorizer.sets(), *made.limits.sets()):
         made.tables.put_set(number, members)
     return made
 

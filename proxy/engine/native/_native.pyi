@@ -79,7 +79,7 @@ HeadParts = tuple[
 ]
 CountParts = tuple[int, int, int, int, int]
 SpanParts = tuple[int, int, int, int, bool, str]
-AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, str | None, int, int]
+AttemptParts = tuple[str, int, int, int, str | None, int, int | None, str, tuple[str | None, str], int, int]
 OutcomeParts = tuple[
     HeadParts,
     int | None,

@@ -192,11 +192,24 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
 
 
 def _attempt(parts: "AttemptParts") -> Attempt:
-    endpoint, started_ns, head_ns, ended_ns, cause, status, grpc_code, detail, said, sent_ns, queue_ns = parts
+    (
+        endpoint,
+        started_ns,
+        head_ns,
+        ended_ns,
+        cause,
+        status,
+        grpc_code,
+        detail,
+        (said, fault),
+        sent_ns,
+        queue_ns,
+    ) = parts
     return Attempt(
         *(endpoint, started_ns, head_ns, ended_ns, _cause(cause), status, grpc_code, detail, _cause(said)),
         sent_ns=sent_ns,
         queue_ns=queue_ns,
+        fault=fault,
     )
 
 

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy import errors
+from proxy.contract.gates import FaultGate
 from proxy.contract.head import Headers
 from proxy.contract.outcome import Attempt
 from proxy.contract.plan import Cause
 from proxy.engine.portable.balance import Load
+from proxy.engine.portable.faults import CAUSES, HEADER, ending, harmed, injected, names_of
 from proxy.engine.portable.gates import Passage
 from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.outliers import has_failed
-from proxy.engine.portable.passing import Refused
+from proxy.engine.portable.passing import Refused, Told
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.request_body import BodyCursor
@@ -50,6 +52,7 @@ class UpstreamAttempt:
         "_cancels",
         "_cursor",
         "_exchange",
+        "_faults",
         "_gates",
         "_held_head",
         "_is_mesh",
@@ -77,6 +80,7 @@ class UpstreamAttempt:
         self._route = exchange.route
         self._load: Load | None = None
         self._gates: Passage | None = None
+        self._faults: list[FaultGate] = []
         self._cancels: list[Callable[[], None]] = []  # of what is waited for until there is a connection
         self._timer: Callable[[], None] | None = None
         self._held_head: tuple[int, Headers] | None = None
@@ -95,6 +99,7 @@ class UpstreamAttempt:
     def start(self) -> None:
         """Pass the gates, choose an endpoint, connect and send."""
         exchange = self._exchange
+        exchange.told = None
         limit_s = exchange.plan.attempt_s
         if limit_s is not None:
             self._timer = exchange.carrier.later(limit_s, self._expire, limit_s).cancel
@@ -114,11 +119,34 @@ class UpstreamAttempt:
 
     def _let_through(self, refused: Refused | None) -> None:
         self._waited()
-        if refused is None:
-            self._choose()
-        else:
-            self._exchange.tell(refused)
+        if refused is not None:
+            self._exchange.told = refused.told
             self._fail(refused.cause, refused.detail)
+            return
+        self._note_faults()
+        self._choose()
+
+    def _note_faults(self) -> None:
+        """Those of the gates so far: the record says so, and whoever gets an answer of ours in the callee's place."""
+        self._faults = self._gates.faults if self._gates is not None else []
+        if self._faults:
+            self.record.fault = names_of(self._faults)
+            self._exchange.told = Told(self.fault_headers, None)
+
+    @property
+    def fault_headers(self) -> Headers:
+        """What an answer says of the faults that were injected."""
+        return ((HEADER, self.record.fault.encode()),) if self._faults else ()
+
+    def _end_harmed(self, fault: FaultGate) -> None:
+        """As the endpoint's end would."""
+        if fault.kind != "unavailable":
+            self._sent_at, self.record.sent_ns = self._exchange.carrier.now(), time.time_ns()
+        if fault.kind == "abort":
+            status, headers = injected(fault, grpc=self._exchange.raw.protocol == "grpc")
+            self.response_head(status, headers, end=True)
+        else:
+            self._fail(CAUSES[fault.kind], f"injected by the fault {fault.name}")
 
     def _choose(self) -> None:
         exchange, carrier = self._exchange, self._exchange.carrier
@@ -134,6 +162,10 @@ class UpstreamAttempt:
         if self._route == exchange.route:
             exchange.tried.add(load.address)
             self.record.endpoint = load.address
+        fault = ending(self._faults)
+        if fault is not None:
+            self._end_harmed(fault)
+            return
         cluster = state.cluster
         self._is_peer, self._is_mesh = cluster.wire == "postern", cluster.tls is not None
         connect_s = exchange.plan.connect_s
@@ -192,8 +224,11 @@ class UpstreamAttempt:
         self._sent_at = exchange.carrier.now()
         self.record.sent_ns = time.time_ns()
         sent_as = content_type(raw) if self._edits.grpc_web else b""
-        self.web = WebCall(self, sent_as, connection) if sent_as else None
-        self.upstream = upstream = self.web or connection.open(self)
+        events = harmed(self, self._faults, exchange.carrier, self._fail) if self._faults else None
+        if events is not None:
+            self._cancels.append(events.stop)
+        self.web = WebCall(events or self, sent_as, connection) if sent_as else None
+        self.upstream = upstream = self.web or connection.open(events or self)
         end = exchange.body.is_empty
         upstream.start(edited, end=end)
         if not end:
@@ -374,6 +409,8 @@ class UpstreamAttempt:
         if self._is_over:
             return
         self._is_over = True
+        if not self._faults:
+            self._note_faults()  # of one that did not get by its delay
         self._waited()
         self._exchange.under_way.forget(self)
         self._cancel_waits()

@@ -67,7 +67,6 @@ class Exchange:
         "_refusal",
         "_retrying",
         "_timers",
-        "_told",
         "_upper_answer",
         "_waits",
         "body",
@@ -82,6 +81,7 @@ class Exchange:
         "span",
         "started_ns",
         "status",
+        "told",
         "tried",
         "under_way",
     )
@@ -111,7 +111,9 @@ class Exchange:
         self._deadline_at: float | None = None
         self._gates: Passage | None = None
         self._breaker: Asking | None = None
-        self._told: Told | None = None  # by the gate that refused
+        self.told: Told | None = (
+            None  # what the caller is told beside, should the call end by this attempt or gate
+        )
         self._cancels: list[Callable[[], None]] = []
         self._timers: list[TimerHandle] = []
         # the attempts
@@ -158,7 +160,7 @@ class Exchange:
             if refused is None:
                 self._answer(reply, self.head.path)
             else:
-                self.tell(refused)
+                self.told = refused.told
                 self._answer(reply.local_replies[refused.cause], refused.detail)
 
         if not reply.gates:
@@ -243,7 +245,7 @@ class Exchange:
         if refused is None:
             self._authorize()
         else:
-            self.tell(refused)
+            self.told = refused.told
             self._answer(self.plan.local_replies[refused.cause], refused.detail)
 
     def _authorize(self) -> None:
@@ -255,10 +257,6 @@ class Exchange:
             self.attempt()
         else:
             self._answer(*found)
-
-    def tell(self, refused: Refused) -> None:
-        """A gate refused: should the call end by that, its caller is told what the gate says."""
-        self._told = refused.told
 
     def _limit(self, limit_s: float | None) -> None:
         if limit_s is None:
@@ -394,7 +392,8 @@ class Exchange:
         use = self.plan.breaker
         if use is not None and use.is_opening:
             self._tell_breaker(status != 101 and is_failure(status, None))
-        passed = passed_on(self.kept_plan, self.raw, self.span, status, headers)
+        fields = passed_on(self.kept_plan, self.raw, self.span, status, headers)
+        passed = (*fields, *attempt.fault_headers)
         self._down.respond(status, passed, end=end)
         self.carrier.tell_answered(self, passed)
 
@@ -538,7 +537,7 @@ class Exchange:
             grpc=self.raw.protocol == "grpc",
             web=content_type(self.raw),
             head=self.head.method == "HEAD",
-            told=self._told if reply.cause is Cause.RATE else None,
+            told=self.told if self.told is not None and self.told.fits(reply.cause) else None,
         )
         self._finish(reply.cause, reply, code)
 

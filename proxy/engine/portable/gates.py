@@ -9,6 +9,7 @@ from proxy.contract.gates import (
     AdaptiveGate,
     ConcurrencyGate,
     EachGate,
+    FaultGate,
     GateSpec,
     GateState,
     LagGate,
@@ -17,6 +18,7 @@ from proxy.contract.gates import (
 )
 from proxy.contract.plan import Cause
 from proxy.engine.portable.concurrency import Adaptive, Concurrency, Each
+from proxy.engine.portable.faults import Fault, Hit
 from proxy.engine.portable.overload import Lag, Throttle
 from proxy.engine.portable.passing import Gate, Passed, Refused, Waiting
 from proxy.engine.portable.rate import Rate
@@ -31,6 +33,7 @@ _KINDS: dict[type[Struct], Callable[[Any], Gate]] = {
     ThrottleGate: Throttle,
     LagGate: Lag,
     EachGate: Each,
+    FaultGate: Fault,
 }
 
 
@@ -120,6 +123,12 @@ class Passage:
             return
         self._passed.append(found)
         self.go_on()
+
+    @property
+    def faults(self) -> list[FaultGate]:
+        """By which it was harmed on the way, also by what still holds it up."""
+        delayed = [self._waiting.then] if self._waiting is not None else []
+        return [one.spec for one in (*self._passed, *delayed) if isinstance(one, Hit)]
 
     def leave(self, cause: Cause | None) -> None:
         """What was let through has ended, or needs to go on no more."""

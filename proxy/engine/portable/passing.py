@@ -16,10 +16,14 @@ class Passed(Protocol):
 
 
 class Told(NamedTuple):
-    """What whoever is refused is told beside the ready-made answer: fields, and in how many seconds to come again."""
+    """What whoever is refused is told beside the ready-made answer: fields, and in how many seconds to come again, where that helps."""
 
     headers: Headers
-    again_s: float
+    again_s: float | None
+
+    def fits(self, cause: Cause) -> bool:
+        """Whether the answer for a cause is to say so."""
+        return cause is Cause.RATE or self.again_s is None
 
 
 class Refused(NamedTuple):

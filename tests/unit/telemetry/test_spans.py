@@ -225,6 +225,10 @@ def test_attempt_that_was_given_up_for_another_is_hedged() -> None:
     assert "reason=hedged" in event
 
 
+def test_fault_that_was_injected_is_an_event() -> None:
+    assert made(a_call(faults=((BEGAN, "slow,broken"),))).events == ((BEGAN, "fault slow,broken"),)
+
+
 def test_span_at_the_caller_says_why_a_failure_was_not_retried() -> None:
     def said(direction: str, why: str) -> str | None:
         span = made(a_call(direction=direction, status=503, not_retried=why))

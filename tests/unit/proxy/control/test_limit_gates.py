@@ -58,6 +58,20 @@ def test_refusals_are_counted_by_limit_and_reason() -> None:
     assert meters.concurrency_limit.slots == {}
 
 
+def test_faults_are_counted_over_all_targets() -> None:
+    meters = Meters("shop", "default")
+    states = {
+        f"fault:{key}:slow": GateState(inside=0, waiting=0, left={}, refused={"delay": count})
+        for key, count in (("peer:a.default", 2), ("peer:b.default", 3), ("inbound", 0))
+    }
+    scrape_gates(meters, states)
+    assert {labels: slot.value for labels, slot in meters.faults_injected.slots.items()} == {
+        ("slow", "delay"): 5
+    }
+    assert meters.limit_refusals.slots == {}
+    assert gates_status(states)[0]["injected"] == {"delay": 0}
+
+
 def test_gates_are_told_by_name() -> None:
     assert gates_status(STATES) == [
         {

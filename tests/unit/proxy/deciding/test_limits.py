@@ -35,7 +35,7 @@ def rated() -> InboundLimits:
         own_trust_domain=None,
     )
     rates = {name: RateRule(name=name, requests=6, per_s=60.0, burst=2) for name in ("writes", "carts")}
-    return inbound_limits(Limits(rates=rates, matching=matching))
+    return inbound_limits(TrafficRules(inbound=Limits(rates=rates, matching=matching)))
 
 
 def asked(limits: InboundLimits, path: str, method: str = "GET", caller: Caller | None = CART) -> list[str]:
@@ -61,16 +61,15 @@ def test_rate_is_told_with_its_window_where_that_is_whole_seconds() -> None:
         "a": RateRule(name="a", requests=6, per_s=60.0, burst=2, is_shared=True),
         "b": RateRule(name="b", requests=1, per_s=0.5, burst=1),
     }
-    assert inbound_limits(Limits(rates=rates)).gates == {
+    assert inbound_limits(TrafficRules(inbound=Limits(rates=rates))).gates == {
         "rate:a": RateGate(per_s=0.1, burst=2, is_shared=True, name="a", policy='"a";q=6;w=60'),
         "rate:b": RateGate(per_s=2.0, burst=1, name="b", policy='"b";q=1'),
     }
 
 
 def test_limits_before_the_app_are_those_that_there_are() -> None:
-    made = inbound_limits(
-        Limits(connections=4, concurrency=ConcurrencyRule(limit=None, least=5), lag=LagRule(above_s=0.5))
-    )
+    limits = Limits(connections=4, concurrency=ConcurrencyRule(limit=None, least=5), lag=LagRule(above_s=0.5))
+    made = inbound_limits(TrafficRules(inbound=limits))
     assert made.of_the_app == ("inbound-lag", "inbound-concurrency")
     assert made.gates == {
         "inbound-lag": LagGate(above_s=0.5, for_s=2.0),

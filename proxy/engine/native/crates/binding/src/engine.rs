@@ -391,6 +391,7 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         let times = (attempt.started_ns, attempt.head_ns, attempt.ended_ns);
         let said = attempt.said.map(postern_core::call::cause::Cause::name);
         let answer = (attempt.status, attempt.grpc_code, attempt.detail.as_str());
+        let said = (said, &*attempt.fault);
         let made = (&*attempt.endpoint, times.0, times.1, times.2, cause, answer.0, answer.1, answer.2, said, attempt.sent_ns)
             .into_pyobject(py)?;
         made.add((attempt.queue_ns,))?.downcast_into::<PyTuple>().map_err(PyErr::from)

@@ -13,17 +13,18 @@ use pyo3::types::PyBytes;
 
 use crate::convert::{self, Pairs, SpanLabelParts, SpansParts, cause, invalid};
 
-/// endpoint, start, head, end, cause, status, gRPC code, detail, what the peer's proxy said, when it was sent, how long it queued
-type AttemptParts = (String, u64, u64, u64, Option<String>, u16, Option<u32>, String, Option<String>, u64, u64);
+/// endpoint, start, head, end, cause, status, gRPC code, detail, what the peer's proxy said and which faults were injected, when it was sent,
+/// how long it queued
+type AttemptParts = (String, u64, u64, u64, Option<String>, u16, Option<u32>, String, (Option<String>, String), u64, u64);
 
 /// start, head and end in nanoseconds, status, gRPC code, cause, why it was not retried, how long it waited for its callee and at limits
 type EndParts = (u64, u64, u64, u16, Option<u32>, Option<String>, Option<String>, u64, u64);
 
 fn attempt(parts: AttemptParts) -> PyResult<Attempt> {
-    let (endpoint, started_ns, head_ns, ended_ns, why, status, grpc_code, detail, said, sent_ns, queue_ns) = parts;
-    let (endpoint, why, said) =
-        (endpoint.into(), why.map(|why| cause(&why)).transpose()?, said.map(|said| cause(&said)).transpose()?);
-    Ok(Attempt { endpoint, started_ns, head_ns, ended_ns, cause: why, status, grpc_code, detail, said, sent_ns, queue_ns })
+    let (endpoint, started_ns, head_ns, ended_ns, why, status, grpc_code, detail, (said, fault), sent_ns, queue_ns) = parts;
+    let (endpoint, fault) = (endpoint.into(), fault.into());
+    let (why, said) = (why.map(|why| cause(&why)).transpose()?, said.map(|said| cause(&said)).transpose()?);
+    Ok(Attempt { endpoint, started_ns, head_ns, ended_ns, cause: why, status, grpc_code, detail, said, sent_ns, queue_ns, fault })
 }
 
 fn protocol(name: &str) -> PyResult<Protocol> {

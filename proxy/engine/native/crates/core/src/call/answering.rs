@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::sync::oneshot;
 
 use crate::call::answers;
@@ -60,6 +61,10 @@ impl Call {
         }
         if let Some((value, name)) = mark {
             headers.append(name, value);
+        }
+        let fault = self.the_one.map_or("", |one| &self.attempts[one].fault);
+        if let Some(fault) = HeaderValue::from_str(fault).ok().filter(|fault| !fault.is_empty()) {
+            headers.append(answers::FAULT, fault);
         }
         if self.head.protocol != Protocol::Grpc {
             answers::date(&mut headers);
@@ -134,7 +139,7 @@ impl Call {
         }
         self.status = reply.status;
         let grpc = self.head.protocol == Protocol::Grpc || grpc_web::content_type(&self.head).is_some();
-        let told = self.told.take().filter(|_| reply.cause == Cause::Rate);
+        let told = self.told.take().filter(|told| reply.cause == Cause::Rate || told.again.is_none());
         let said = answers::Said { reply, detail, told: told.as_deref() };
         self.down_bytes = answers::send(down, &said, self.span.as_ref(), &self.head) as u64;
         self.answer = Some((reply.token.clone(), reply.cause, grpc.then_some(reply.grpc_code)));

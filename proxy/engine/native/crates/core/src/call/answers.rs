@@ -21,6 +21,8 @@ const DETAIL: u8 = 1; // stands in a body or message for what the engine knows
 const TRACE_ID: u8 = 2; // in a body, for the trace's id
 /// Names why postern itself answered.
 pub const ERROR: HeaderName = HeaderName::from_static("postern-error");
+/// Names the faults that were injected into the attempt that is answered.
+pub const FAULT: HeaderName = HeaderName::from_static("postern-fault");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 pub const REQUEST_INFO: &str = "type.googleapis.com/google.rpc.RequestInfo";
@@ -91,8 +93,25 @@ fn tell_grpc(trailers: &mut Headers, told: Option<&Told>) {
     for (name, value) in &told.headers {
         trailers.append(name, value.clone());
     }
-    let millis = told.again.as_micros().div_ceil(1_000).min(u32::MAX.into()) as u64;
+    let Some(again) = told.again else { return };
+    let millis = again.as_micros().div_ceil(1_000).min(u32::MAX.into()) as u64;
     trailers.append(PUSHBACK, millis.into());
+}
+
+/// The head of an answer that was made on purpose, in place of the callee's.
+pub fn injected(status: u16, code: u32, name: &str, asked: &Head) -> (u16, Headers) {
+    let mut headers = Headers::with_capacity(4);
+    if asked.protocol != Protocol::Grpc {
+        if status != 204 {
+            headers.append(header::CONTENT_LENGTH, 0.into());
+        }
+        return (status, headers);
+    }
+    headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.append(GRPC_STATUS, code.into());
+    let text = format!("injected by the fault {name}");
+    headers.append(GRPC_MESSAGE, HeaderValue::try_from(percent(&text)).unwrap_or(HeaderValue::from_static("")));
+    (200, headers)
 }
 
 /// Add a Date where there is none (RFC 9110 §6.6.1).

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::call::cause::Cause;
+use crate::call::faulty_up::FaultyUp;
 use crate::call::grpc_web::WebUp;
 use crate::fields::Headers;
 use crate::http1::client::H1Up;
@@ -59,6 +60,7 @@ pub enum Up {
     H2(H2Up),
     H1(H1Up),
     Web(Box<WebUp>),
+    Faulty(Box<FaultyUp>),
 }
 
 macro_rules! both {
@@ -76,6 +78,7 @@ macro_rules! any {
             Self::H2($end) => $call,
             Self::H1($end) => $call,
             Self::Web($end) => $call,
+            Self::Faulty($end) => $call,
         }
     };
 }
@@ -152,8 +155,10 @@ impl Down {
 impl Up {
     /// The answer is whole.
     pub fn part(self) {
-        if let Self::H2(end) = self {
-            end.part();
+        match self {
+            Self::H2(end) => end.part(),
+            Self::Faulty(end) => end.part(),
+            Self::H1(_) | Self::Web(_) => {}
         }
     }
 
@@ -198,6 +203,7 @@ impl Up {
             Self::H2(_) => Poll::Pending,
             Self::H1(end) => end.poll_drive(cx),
             Self::Web(end) => end.poll_drive(cx),
+            Self::Faulty(end) => end.poll_drive(cx),
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod choosing;
 pub(crate) mod deciding;
 pub(crate) mod ends;
 pub(crate) mod exchange;
+pub(crate) mod faulty_up;
 pub(crate) mod grpc_web;
 pub(crate) mod pool;
 pub(crate) mod proving;

@@ -99,7 +99,7 @@ impl Listener {
         match gate.enter(Instant::now(), 0.0, peer) {
             Entered::Passed(pass) => Ok(Some(pass)),
             Entered::Refused(refusal) => Err(refusal.detail),
-            Entered::Wait(_) => Err("no gate of connections has any wait".to_owned()),
+            Entered::Wait(_) | Entered::Delayed(..) => Err("no gate of connections has any wait".to_owned()),
         }
     }
 

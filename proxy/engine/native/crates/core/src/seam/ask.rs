@@ -88,6 +88,8 @@ pub struct Attempt {
     pub sent_ns: u64,
     /// How long it waited at the limits of its route.
     pub queue_ns: u64,
+    /// The faults that were injected into it, with commas between.
+    pub fault: Arc<str>,
 }
 
 impl Attempt {

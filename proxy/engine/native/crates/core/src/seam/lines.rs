@@ -61,12 +61,13 @@ pub enum Field {
     NotRetried,
     Endpoint,
     Breaker,
+    Fault,
     TraceId,
     SpanId,
     Sampled,
 }
 
-const FIELDS: [(Field, &str); 25] = [
+const FIELDS: [(Field, &str); 26] = [
     (Field::Time, "time"),
     (Field::Protocol, "protocol"),
     (Field::Verb, "verb"),
@@ -89,6 +90,7 @@ const FIELDS: [(Field, &str); 25] = [
     (Field::NotRetried, "not_retried"),
     (Field::Endpoint, "endpoint"),
     (Field::Breaker, "breaker"),
+    (Field::Fault, "fault"),
     (Field::TraceId, "trace_id"),
     (Field::SpanId, "span_id"),
     (Field::Sampled, "sampled"),
@@ -236,6 +238,11 @@ impl Line<'_> {
             Field::NotRetried => self.text(outcome.not_retried.map(NotRetried::name)),
             Field::Endpoint => self.text(Some(outcome.attempts.last().map_or("", |attempt| &attempt.endpoint))),
             Field::Breaker => self.text(outcome.breaker.map(|(_, left)| left.name())),
+            Field::Fault => {
+                let faults: Vec<_> =
+                    outcome.attempts.iter().map(|attempt| &*attempt.fault).filter(|fault| !fault.is_empty()).collect();
+                self.text((!faults.is_empty()).then(|| faults.join(",")).as_deref());
+            }
             Field::TraceId => self.quoted(|out| put(out, format_args!("{:032x}", context.trace_id))),
             Field::SpanId => self.quoted(|out| put(out, format_args!("{:016x}", context.span_id))),
             Field::Sampled => self.out.extend_from_slice(if context.sampled { b"true" } else { b"false" }),

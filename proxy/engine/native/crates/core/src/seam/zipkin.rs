@@ -384,6 +384,8 @@ impl Call<'_> {
             let text = format!("retry attempt={} reason={reason} delay_ms={delay_ms} endpoint={endpoint}", number + 2);
             events.push((pair[1].started_ns, text));
         }
+        let harmed = attempts.iter().filter(|attempt| !attempt.fault.is_empty());
+        events.extend(harmed.map(|attempt| (attempt.started_ns, format!("fault {}", attempt.fault))));
         events.extend(ended_by_us.map(|(at, cause)| (at, cause.name().to_owned())));
         events.sort_by_key(|(at, _)| *at);
         events

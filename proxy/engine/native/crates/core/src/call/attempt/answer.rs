@@ -69,7 +69,7 @@ impl UpstreamAttempt {
         Poll::Ready(Break(Ok(self.lost(call, lost))))
     }
 
-    fn note_head(&mut self, call: &mut Call, status: u16, headers: &Headers, end: bool) {
+    pub(super) fn note_head(&mut self, call: &mut Call, status: u16, headers: &Headers, end: bool) {
         call.head_ns = now_ns();
         let now = Instant::now();
         let is_failure = status >= 400 || (end && call.head.protocol == Protocol::Grpc);
@@ -95,7 +95,7 @@ impl UpstreamAttempt {
     }
 
     /// Whether the answer is passed on, or thrown away for another attempt.
-    fn judge(&mut self, call: &mut Call, down: &mut Down, plan: &Plan, answered: Answered) -> Stepped {
+    pub(super) fn judge(&mut self, call: &mut Call, down: &mut Down, plan: &Plan, answered: Answered) -> Stepped {
         // Where no other is left, the peer's answer says more than ours could.
         if let Some(cause) = self.refused_as.filter(|_| call.has_another() || call.may_try_another(plan)) {
             self.end(call, Some(cause), "");

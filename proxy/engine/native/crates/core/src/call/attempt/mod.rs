@@ -14,6 +14,8 @@ use tokio::time::Sleep;
 use crate::call::cause::Cause;
 use crate::call::ends::{Down, Gone, Lost, Part, Up};
 use crate::call::exchange::{Call, Stop, now_ns};
+use crate::call::faulty_up::FaultyUp;
+use crate::call::gates::fault::Hit;
 use crate::call::gates::{Passage, Refusal};
 use crate::call::grpc_web::{Progress, WebUp};
 use crate::call::outliers;
@@ -29,6 +31,7 @@ use crate::seam::ask::{Attempt, Notice};
 use crate::shared::Shared;
 
 mod answer;
+mod harm;
 
 /// How an attempt ended.
 pub enum Ended {
@@ -54,6 +57,8 @@ struct Answered {
 /// Where an attempt stands.
 enum Step {
     AtGates,
+    /// It has an endpoint, and is ended on purpose.
+    Harmed(Hit),
     Connecting(Pin<Box<dyn Future<Output = Result<Connection, Lost>>>>),
     /// The request is on its way, the answer's head is awaited.
     AwaitingHead,
@@ -97,6 +102,8 @@ pub struct UpstreamAttempt {
     is_mesh: bool,
     /// The peer's proxy says that it kept the call from its app.
     refused_as: Option<Cause>,
+    /// The harm that is done to it.
+    hits: Vec<Hit>,
 }
 
 /// Dropped before its end, with its connection's task or by a fault of ours: gates hear what the call's outcome says.
@@ -116,6 +123,7 @@ impl UpstreamAttempt {
     pub fn begin(call: &mut Call, plan: &Plan) -> Self {
         call.attempts.push(Attempt { started_ns: now_ns(), ..Attempt::default() });
         call.under_way += 1;
+        call.told = None; // that was of another attempt
         let now = Instant::now();
         Self {
             number: call.attempts.len() - 1,
@@ -133,6 +141,7 @@ impl UpstreamAttempt {
             is_peer: false,
             is_mesh: false,
             refused_as: None,
+            hits: Vec::new(),
         }
     }
 
@@ -153,6 +162,7 @@ impl UpstreamAttempt {
             }
             let stepped = match self.step {
                 Step::AtGates => self.poll_gates(cx, call, plan),
+                Step::Harmed(_) => Poll::Ready(self.end_harmed(call, down, plan)),
                 Step::Connecting(_) => self.poll_connection(cx, call, plan),
                 Step::AwaitingHead | Step::AwaitingCode(_) => self.poll_head(cx, call, down, plan),
                 Step::Judging(..) => self.poll_judging(cx, call, down, plan),
@@ -172,6 +182,7 @@ impl UpstreamAttempt {
             Ok(()) => {
                 if !plan.routes[self.route].gates.is_empty() {
                     call.attempts[self.number].queue_ns = self.waits_since.elapsed().as_nanos() as u64;
+                    self.note_hits(call);
                 }
                 Poll::Ready(self.choose(call, plan))
             }
@@ -206,6 +217,10 @@ impl UpstreamAttempt {
                 call.tried.push(endpoint.address.clone());
             }
             call.attempts[self.number].endpoint = endpoint.address.clone();
+        }
+        if let Some(hit) = self.ending_hit() {
+            self.step = Step::Harmed(hit);
+            return Continue(());
         }
         // A proxy that is asked for a whole URL drops Upgrade (RFC 6455 §4.1).
         let tunnel = via.is_some() && call.head.protocol == Protocol::Websocket;
@@ -273,6 +288,7 @@ impl UpstreamAttempt {
             }
             None => up,
         });
+        self.up = self.up.take().map(|up| FaultyUp::around(up, &self.hits));
         if end {
             self.pump = Pump::Done;
         }
@@ -333,6 +349,9 @@ impl UpstreamAttempt {
         self.timer = None;
         self.up = None;
         call.under_way -= 1;
+        if call.attempts[self.number].fault.is_empty() {
+            self.note_hits(call); // of one that did not get by its delay
+        }
         call.up_waits = false; // nobody reads the request until the next attempt
         let record = &mut call.attempts[self.number];
         record.end(now_ns(), cause, detail);

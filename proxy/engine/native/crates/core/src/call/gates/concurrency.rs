@@ -241,6 +241,7 @@ mod tests {
             Entered::Passed(pass) => Ok(pass),
             Entered::Wait(wait) => wait.await,
             Entered::Refused(refusal) => Err(refusal),
+            Entered::Delayed(..) => panic!("nobody is delayed"),
         }
     }
 
@@ -302,6 +303,7 @@ mod tests {
                 Entered::Refused(refusal) => {
                     assert_eq!((refusal.cause, &*step.then, &refusal.detail), (Cause::Shed, "shed", &step.detail), "{step:?}");
                 }
+                Entered::Delayed(..) => panic!("{step:?}"),
             }
         }
 

@@ -87,7 +87,7 @@ mod tests {
                 assert_eq!((refusal.cause, &*refusal.detail), (Cause::Rate, "a has as many as it may (limit 2)"));
                 None
             }
-            Entered::Wait(_) => panic!("nobody waits"),
+            Entered::Wait(_) | Entered::Delayed(..) => panic!("nobody waits"),
         }
     }
 

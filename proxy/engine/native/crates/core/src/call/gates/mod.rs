@@ -9,10 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
+use tokio::time::{Sleep, sleep};
 
 use crate::call::cause::{CAUSES, Cause};
 use crate::call::gates::concurrency::{Bounds, Concurrency};
 use crate::call::gates::each::Each;
+use crate::call::gates::fault::{Fault, FaultSpec, Harm, Hit};
 use crate::call::gates::gradient::Gradient;
 use crate::call::gates::lag::Lag;
 use crate::call::gates::rate::{Rate, RateSpec};
@@ -21,6 +23,7 @@ use crate::shared::Shared;
 
 pub(crate) mod concurrency;
 pub(crate) mod each;
+pub(crate) mod fault;
 pub(crate) mod gradient;
 pub(crate) mod lag;
 pub(crate) mod rate;
@@ -48,6 +51,8 @@ pub trait Gate: fmt::Debug + Send + Sync {
 pub enum Entered {
     Passed(Pass),
     Wait(Wait),
+    /// Let through, after so long.
+    Delayed(Duration, Pass),
     Refused(Refusal),
 }
 
@@ -69,15 +74,18 @@ impl Refusal {
     }
 }
 
-/// What whoever is refused is told beside the ready-made answer: fields, and how long to stay away.
+/// What whoever is refused is told beside the ready-made answer: fields, and how long to stay away, where that would help.
 #[derive(Debug)]
 pub struct Told {
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    pub again: Duration,
+    pub again: Option<Duration>,
 }
 
 /// What a gate let through, until it leaves; dropped without a word, its caller has left.
-pub struct Pass(Option<Leave>);
+pub struct Pass {
+    leave: Option<Leave>,
+    hit: Option<Hit>,
+}
 
 /// Is told how what was let through ended, and when.
 type Leave = Box<dyn FnOnce(Option<Cause>, Instant) + Send>;
@@ -85,12 +93,19 @@ type Leave = Box<dyn FnOnce(Option<Cause>, Instant) + Send>;
 impl Pass {
     /// `leave` is told how it ended.
     pub fn new(leave: impl FnOnce(Option<Cause>, Instant) + Send + 'static) -> Self {
-        Self(Some(Box::new(leave)))
+        Self { leave: Some(Box::new(leave)), hit: None }
     }
 
     /// Nobody came in by it: the gate takes it back without a word.
     pub fn unused(mut self) {
-        self.0 = None;
+        self.leave = None;
+    }
+
+    /// The same to which harm was done.
+    #[must_use]
+    pub fn harmed(mut self, hit: Hit) -> Self {
+        self.hit = Some(hit);
+        self
     }
 
     /// It ended: well, or failed by a cause. `Status`, `Shed`: the app's answer is a failure, or says that it had no room.
@@ -99,7 +114,7 @@ impl Pass {
     }
 
     fn end(&mut self, outcome: Option<Cause>, now: Instant) {
-        if let Some(leave) = self.0.take() {
+        if let Some(leave) = self.leave.take() {
             leave(outcome, now);
         }
     }
@@ -107,7 +122,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.0.is_some() {
+        if self.leave.is_some() {
             self.end(Some(Cause::CallerLeft), Instant::now());
         }
     }
@@ -126,6 +141,7 @@ pub struct Passage {
     /// How many are behind it, those that stand open too.
     behind: usize,
     wait: Option<Wait>,
+    delayed: Option<(Pin<Box<Sleep>>, Pass)>,
 }
 
 impl Passage {
@@ -134,6 +150,9 @@ impl Passage {
         while let Some(name) = names.get(self.behind) {
             let found = if let Some(wait) = &mut self.wait {
                 Some(ready!(wait.as_mut().poll(cx)))
+            } else if let Some((timer, _)) = &mut self.delayed {
+                ready!(timer.as_mut().poll(cx));
+                self.delayed.take().map(|(_, pass)| Ok(pass))
             } else {
                 match shared.gate(name).map(|gate| gate.enter(Instant::now(), fastrand::f64(), who)) {
                     None => None,
@@ -141,6 +160,10 @@ impl Passage {
                     Some(Entered::Refused(refusal)) => Some(Err(refusal)),
                     Some(Entered::Wait(wait)) => {
                         self.wait = Some(wait);
+                        continue;
+                    }
+                    Some(Entered::Delayed(delay, pass)) => {
+                        self.delayed = Some((Box::pin(sleep(delay)), pass));
                         continue;
                     }
                 }
@@ -152,9 +175,15 @@ impl Passage {
         Poll::Ready(Ok(()))
     }
 
+    /// The harm that was done on the way, also what still holds it up.
+    pub fn hits(&self) -> Vec<Hit> {
+        self.passed.iter().chain(self.delayed.iter().map(|(_, pass)| pass)).filter_map(|pass| pass.hit.clone()).collect()
+    }
+
     /// What was let through has ended, or needs to go on no more.
     pub fn leave(&mut self, outcome: Option<Cause>) {
         self.wait = None;
+        self.passed.extend(self.delayed.take().map(|(_, pass)| pass));
         if !self.passed.is_empty() {
             let now = Instant::now();
             self.passed.drain(..).for_each(|pass| pass.leave(outcome, now));
@@ -163,7 +192,7 @@ impl Passage {
 }
 
 /// A glance at a gate. `left`: how often what it let through ended; the first is well, the others by `CAUSES`. `refused`: how often it let
-/// nobody in, by the reason. `limit`: that of an adaptive gate.
+/// nobody in, by the reason; of a fault gate how often it did harm, by its kind. `limit`: that of an adaptive gate.
 #[derive(Debug, Default)]
 pub struct GateState {
     pub inside: usize,
@@ -212,6 +241,7 @@ pub enum GateSpec {
     /// How late, and for how long.
     Lag(Duration, Duration),
     Each(usize),
+    Fault(FaultSpec),
 }
 
 impl GateSpec {
@@ -246,6 +276,21 @@ impl GateSpec {
             "throttle" => Ok(Self::Throttle(number("ratio")?, length("window_s")?)),
             "lag" => Ok(Self::Lag(length("above_s")?, length("for_s")?)),
             "each" => Ok(Self::Each(number("limit")? as usize)),
+            "fault" => {
+                let (times, seed, bytes) = (number("times")?, number("seed")?, number("bytes")?);
+                let (kind, harm) = match text("kind")?.as_str() {
+                    "delay" => ("delay", Harm::Delay(length("least_s")?, length("most_s")?)),
+                    "abort" => ("abort", Harm::Abort(number("status")? as u16, number("grpc_code")? as u32)),
+                    "unavailable" => ("unavailable", Harm::Fail(Cause::Connect)),
+                    "reset" => ("reset", Harm::Fail(Cause::ResetEarly)),
+                    "reset-late" => ("reset-late", Harm::Cut(None)),
+                    "truncate" => ("truncate", Harm::Cut(Some(bytes as u64))),
+                    "bandwidth" => ("bandwidth", Harm::Slow(bytes)),
+                    other => return Err(format!("unknown kind of fault: {other}")),
+                };
+                let (times, seed) = ((times > 0.0).then_some(times as u64), (seed >= 0.0).then_some(seed as u64));
+                Ok(Self::Fault(FaultSpec { name: text("name")?.into(), kind, share: number("share")?, times, seed, harm }))
+            }
             _ => Err(format!("unknown kind of gate: {kind}")),
         }
     }
@@ -260,6 +305,7 @@ impl GateSpec {
             Self::Throttle(ratio, window) => Throttle::new(*ratio, *window),
             Self::Lag(above, within) => Lag::new(*above, *within),
             Self::Each(limit) => Each::new(*limit),
+            Self::Fault(spec) => Fault::new(spec.clone()),
         }
     }
 }

@@ -42,7 +42,7 @@ impl RateSpec {
         ];
         let of = if self.is_shared { "all callers" } else { who };
         let detail = format!("from {of}: the limit {} is used up, try again in {whole_s} s", self.name);
-        Refusal { cause: Cause::Rate, detail, told: Some(Box::new(Told { headers, again })) }
+        Refusal { cause: Cause::Rate, detail, told: Some(Box::new(Told { headers, again: Some(again) })) }
     }
 }
 
@@ -191,13 +191,13 @@ mod tests {
             }
             Entered::Refused(refusal) => {
                 assert_eq!((refusal.cause, &*step.then, &refusal.detail), (Cause::Rate, "refused", &step.detail), "{step:?}");
-                let told = refusal.told.unwrap_or_else(|| Box::new(Told { headers: Vec::new(), again: Duration::ZERO }));
+                let told = refusal.told.unwrap_or_else(|| Box::new(Told { headers: Vec::new(), again: Some(Duration::ZERO) }));
                 let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
                 let fields = told.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-                assert_eq!((step.fields.clone(), step.again_s), (fields, told.again.as_secs_f64()), "{step:?}");
+                assert_eq!((step.fields.clone(), step.again_s), (fields, told.again.unwrap().as_secs_f64()), "{step:?}");
                 None
             }
-            Entered::Wait(_) => panic!("{step:?}"),
+            Entered::Wait(_) | Entered::Delayed(..) => panic!("{step:?}"),
         }
     }
 

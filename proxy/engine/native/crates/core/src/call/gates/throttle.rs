@@ -178,7 +178,7 @@ mod tests {
                         Entered::Refused(refusal) => {
                             assert_eq!((&*step.then, refusal.cause, &*refusal.detail), ("shed", Cause::Shed, &*step.detail));
                         }
-                        Entered::Wait(_) => panic!("{step:?}"),
+                        Entered::Wait(_) | Entered::Delayed(..) => panic!("{step:?}"),
                     }
                 }
             }
